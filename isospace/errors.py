@@ -1,0 +1,62 @@
+"""The exceptions of isospace.
+
+    IsospaceError
+    ├── ConfigError          a configuration that cannot run; names the key
+    ├── SourceError          a source that cannot be read at all
+    ├── StoreError           the object store failed, or lacks what was asked of it
+    │   ├── NotFoundError    no such collection, alias, snapshot, space or file
+    │   ├── IntegrityError   bytes are not what their manifest says
+    │   └── ConflictError    another run committed first
+    ├── EncoderError         a model that cannot be loaded or misbehaves
+    ├── FitError             a sample that cannot carry the fit asked of it
+    ├── MismatchError        two sides are not of the same space; names what differs
+    └── CheckError           a check before the commit failed; nothing was published
+
+Every message gives the value found, what was expected, and what to do.
+"""
+
+from __future__ import annotations
+
+
+class IsospaceError(Exception):
+    """Root of every error that isospace raises on purpose."""
+
+
+class ConfigError(IsospaceError):
+    """A configuration cannot run; the message names the key."""
+
+
+class SourceError(IsospaceError):
+    """A source cannot be read at all, or too much of it had to be set aside."""
+
+
+class StoreError(IsospaceError):
+    """The object store failed, or does not hold what was asked of it."""
+
+
+class NotFoundError(StoreError):
+    """A collection, alias, snapshot, space or file does not exist in the store."""
+
+
+class IntegrityError(StoreError):
+    """The bytes of an artifact differ from what its manifest recorded."""
+
+
+class ConflictError(StoreError):
+    """Another run committed the same sequence number first."""
+
+
+class EncoderError(IsospaceError):
+    """A model cannot be loaded, or returned something that is no embedding."""
+
+
+class FitError(IsospaceError):
+    """The sample cannot carry the fit that was asked of it."""
+
+
+class MismatchError(IsospaceError):
+    """Two sides are not of the same space; the message names what differs."""
+
+
+class CheckError(IsospaceError):
+    """A check before the commit failed, so nothing was published."""
