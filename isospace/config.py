@@ -1,0 +1,260 @@
+"""The configuration: `recipe` bears identity, `runtime` never does.
+
+Two runs with equal recipes over equal documents give the same snapshot, whatever their runtimes are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from isospace.errors import ConfigError
+from isospace.quantize import Representation
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True)
+
+
+class DocumentsSpec(_Model):
+    """How documents are read out of the source."""
+
+    format: Literal["auto", "files", "jsonl", "csv", "parquet"] = "auto"
+    """`files` reads one document a file; the others one document a row. `auto` decides by the source's suffix."""
+    include: tuple[str, ...] = ("*.md", "*.markdown", "*.html", "*.htm", "*.txt", "*.rst", "*.pdf")
+    """For files: names that are read, as shell patterns matched against the file's name."""
+    html: Literal["main", "all"] = "main"
+    """`main` strips navigation and other boilerplate from HTML, `all` keeps every text."""
+    id_column: str = "doc_id"
+    """For tables: the column that names a document."""
+    text_columns: tuple[str, ...] = Field(default=("text",), min_length=1)
+    """For tables: the columns whose texts, joined by a blank line, are the document."""
+    title_column: str | None = None
+    """For tables: the column with the title."""
+    metadata_columns: tuple[str, ...] = ()
+    """For tables: columns kept with the document as metadata."""
+
+
+class PromptsSpec(_Model):
+    """What is put before a text, by role."""
+
+    document: str = ""
+    """Put before every chunk."""
+    query: str = ""
+    """Put before every query."""
+
+
+class EncoderSpec(_Model):
+    """The model that turns text into raw vectors."""
+
+    model: str
+    """A local folder, `package:NAME` for a model inside an installed package, or a hub name with `revision`."""
+    revision: str | None = None
+    """For a hub name: the full commit hash, 40 hexadecimal digits."""
+    max_tokens: int | None = Field(default=None, ge=8)
+    """Longest input including prompt and special tokens; the model's own limit if empty."""
+    prompts: PromptsSpec | None = None
+    """Prompts by role; the model's own ones if empty."""
+    trust_remote_code: bool = False
+    """Whether code that comes with a hub model may run."""
+
+
+class ChunkingSpec(_Model):
+    """How documents are cut into chunks."""
+
+    kind: Literal["structure", "none"] = "structure"
+    """`structure` packs headings, paragraphs and sentences up to `max_tokens`; `none` makes one chunk of a document."""
+    max_tokens: int | None = Field(default=None, ge=8)
+    """Longest chunk including title, prompt and special tokens; the encoder's limit if empty."""
+    overlap_tokens: int = Field(default=32, ge=0)
+    """About how many tokens a chunk repeats of the one before it, in whole sentences or words."""
+    include_title: bool = True
+    """Whether `title + " "` is put before every chunk's text when it is encoded."""
+    allow_truncation: bool = False
+    """Whether the encoder may cut a text that is too long. Only `kind: none` can need it."""
+
+
+class WhiteningSpec(_Model):
+    """The fitted affine map."""
+
+    kind: Literal["none", "center", "zca"] = "none"
+    """`center` subtracts the mean, `zca` whitens (W = V (L + e I)^-1/2 V^T)."""
+    shrinkage: float = Field(default=1.0, ge=0.0, le=1e6, allow_inf_nan=False)
+    """For zca: e as a multiple of the mean eigenvalue. 0 is textbook whitening, large values approach centring."""
+    allow_small_sample: bool = False
+    """Whether zca may be fitted on fewer than `sample.min_ratio` x d vectors."""
+
+
+class SampleSpec(_Model):
+    """The sample of the domain that everything is fitted on."""
+
+    size: int = Field(default=50_000, ge=1)
+    """Chunks in the sample; all of them where the collection has fewer."""
+    seed: int = 0
+    """Which uniform sample is drawn."""
+    min_ratio: float = Field(default=10.0, ge=0.0, allow_inf_nan=False)
+    """Fewest vectors a dimension for a fit that estimates a covariance."""
+
+
+class TransformSpec(_Model):
+    """What happens to raw vectors."""
+
+    whitening: WhiteningSpec = WhiteningSpec()
+    """The affine map."""
+    sample: SampleSpec = SampleSpec()
+    """What it is fitted on."""
+    normalization: Literal["l2"] = "l2"
+    """L2 makes every vector one of unit length."""
+    representations: tuple[Representation, ...] = Field(default=("float32", "int8"), min_length=1)
+    """What is stored of every vector; the first one is searched."""
+    int8_percentile: float = Field(default=99.9, gt=50.0, le=100.0)
+    """For int8: the percentile of |v|, by dimension over the sample, that maps to code 127."""
+
+    @model_validator(mode="after")
+    def _distinct(self) -> TransformSpec:
+        if len(set(self.representations)) != len(self.representations):
+            raise ValueError(f"representations {list(self.representations)} repeat one; name each once")
+        return self
+
+
+class Recipe(_Model):
+    """Everything that decides what a vector is."""
+
+    documents: DocumentsSpec = DocumentsSpec()
+    """How documents are read."""
+    encoder: EncoderSpec
+    """The model."""
+    chunking: ChunkingSpec = ChunkingSpec()
+    """How documents are cut."""
+    transform: TransformSpec = TransformSpec()
+    """What happens to raw vectors."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        chunking = self.chunking
+        if chunking.allow_truncation and chunking.kind != "none":
+            raise ValueError("chunking.allow_truncation=true needs chunking.kind=none: other kinds never truncate")
+        return self
+
+
+class Runtime(_Model):
+    """Where and how a run happens; never part of an identity."""
+
+    store: str
+    """The object-store prefix: a local folder or `s3://bucket/prefix`."""
+    collection: Name
+    """Name of the corpus that is kept embedded."""
+    source: str
+    """A folder, glob or table: a local path or `s3://bucket/prefix`."""
+    promote_to: Name | None = "production"
+    """Alias that is moved to the new snapshot once its checks have passed; none if empty."""
+    refit: bool = False
+    """Fit a new space on the documents of this run, although the collection has a sealed one."""
+    device: str = "auto"
+    """torch device of the encoder: `cpu`, `cuda`, `cuda:1`, …; `auto` takes a GPU where there is one."""
+    batch_tokens: int = Field(default=4096, ge=1)
+    """Tokens in one call of the encoder."""
+    shard_tokens: int = Field(default=32_768, ge=1)
+    """Tokens in one shard: what one task encodes, and what a killed run loses. About ten seconds of work."""
+    part_documents: int = Field(default=2_000, ge=1)
+    """Most documents in one part (one Parquet file of documents, of chunks, and of vectors)."""
+    part_characters: int = Field(default=8_000_000, ge=1)
+    """Most characters of text in one part."""
+    retries: int = Field(default=3, ge=0)
+    """How often a failed shard is tried again, with growing pauses."""
+    max_quarantined_share: float = Field(default=0.1, ge=0.0, le=1.0)
+    """Largest share of the source that may be set aside as unreadable before the run fails."""
+    max_removed_share: float = Field(default=0.5, ge=0.0, le=1.0)
+    """Largest share of the collection that may vanish in one run before it fails: a lost mount is no deletion."""
+    price_per_device_hour: float | None = Field(default=None, ge=0.0, allow_inf_nan=False)
+    """Money for one hour of the encoder's device; `plan` then tells the cost."""
+    max_mean_cosine: float = Field(default=0.6, gt=0.0, le=1.0)
+    """Mean off-diagonal cosine above which a run warns of anisotropy."""
+    serving_table_rows: int = Field(default=1_000_000, ge=0)
+    """Up to this many chunks the serving database holds a table; above, views over the segments."""
+    memory_mb: int = Field(default=512, ge=64)
+    """Memory for the joins of the plan; what exceeds it is spilled to disk."""
+
+
+class PipelineConfig(_Model):
+    """A pipeline: what is embedded how (`recipe`), and where this run happens (`runtime`)."""
+
+    recipe: Recipe
+    """Identity."""
+    runtime: Runtime
+    """Never identity."""
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> PipelineConfig:
+    """Read a YAML file and apply `key.path=value` overrides.
+
+    Parameters
+    ----------
+    path
+        YAML file with the keys `recipe` and `runtime`.
+    overrides
+        Such as `recipe.transform.whitening.kind=none`; the value is YAML.
+
+    Returns
+    -------
+    PipelineConfig
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read, or a key is unknown, missing or has an unusable value; the message names it.
+    """
+    try:
+        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}). Give the path of a YAML file.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid YAML ({' '.join(str(error).split())}).") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: holds {type(data).__name__}; expected a mapping with the keys recipe and runtime.")
+    for override in overrides:
+        _apply_override(data, override)
+    try:
+        return PipelineConfig.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_explain(error)}") from error
+
+
+def _apply_override(data: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"--set {override}: expected KEY.PATH=VALUE, such as recipe.transform.whitening.kind=none.")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override}: the value is not valid YAML.") from error
+    *parents, last = key.split(".")
+    node = data
+    for parent in parents:
+        child = node.setdefault(parent, {})
+        if child is None:
+            child = node[parent] = {}
+        if not isinstance(child, dict):
+            raise ConfigError(f"--set {override}: {parent} holds a value, not a mapping.")
+        node = child
+    node[last] = value
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for item in error.errors(include_url=False):
+        where = ".".join(str(part) for part in item["loc"]) or "the file"
+        if item["type"] == "extra_forbidden":
+            lines.append(f"unknown key {where}; see the configuration guide for the known ones")
+        elif item["type"] == "missing":
+            lines.append(f"missing key {where}")
+        else:
+            lines.append(f"{where} = {item['input']!r:.80}: {item['msg']}")
+    return "; ".join(lines) + "."

@@ -1,0 +1,73 @@
+"""Count, mean and scatter of vectors: streaming, mergeable, float64.
+
+Source: Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample
+variances", 1979.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Float64 = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """First and second moments of n vectors of d dimensions.
+
+    Attributes
+    ----------
+    count
+        n.
+    mean
+        (d,) float64.
+    scatter
+        (d, d) float64, the sum of outer products of the centred vectors: n - 1 times the covariance.
+    """
+
+    count: int
+    mean: Float64
+    scatter: Float64
+
+    @property
+    def covariance(self) -> Float64:
+        """(d, d) float64, unbiased (divided by n - 1); zeros for fewer than two vectors."""
+        return self.scatter / max(self.count - 1, 1)
+
+
+def empty_moments(dimension: int) -> Moments:
+    """Return the moments of no vectors: the neutral element of `merge`."""
+    return Moments(0, np.zeros(dimension), np.zeros((dimension, dimension)))
+
+
+def moments_of(vectors: npt.NDArray[Any]) -> Moments:
+    """Return the moments of (n, d) vectors of any float dtype; computed in float64."""
+    block = np.asarray(vectors, dtype=np.float64)
+    if not len(block):
+        return empty_moments(block.shape[1])
+    mean = block.mean(axis=0)
+    centred = block - mean
+    return Moments(len(block), mean, centred.T @ centred)
+
+
+def merge(left: Moments, right: Moments) -> Moments:
+    """Return the moments of the union of two disjoint sets of vectors."""
+    count = left.count + right.count
+    if not count:
+        return left
+    shift = right.mean - left.mean
+    mean = left.mean + shift * (right.count / count)
+    scatter = left.scatter + right.scatter + np.outer(shift, shift) * (left.count * right.count / count)
+    return Moments(count, mean, scatter)
+
+
+def stream_moments(vectors: npt.NDArray[Any], *, block_rows: int = 8192) -> Moments:
+    """Return the moments of (n, d) vectors, holding `block_rows` of them in float64 at a time."""
+    total = empty_moments(vectors.shape[1])
+    for start in range(0, len(vectors), block_rows):
+        total = merge(total, moments_of(vectors[start : start + block_rows]))
+    return total
