@@ -1,0 +1,124 @@
+"""Aliases: movable names for snapshots, kept as an append-only history."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from isospace import layout
+from isospace.errors import ConflictError, NotFoundError
+from isospace.fingerprint import seal, unseal
+from isospace.snapshot import Manifest, find_manifest, read_manifest
+from isospace.store import Store
+
+_ATTEMPTS = 8
+
+
+class AliasEntry(BaseModel):
+    """One move of an alias."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    alias: str
+    number: int
+    action: Literal["promote", "rollback"]
+    snapshot: int
+    snapshot_id: str
+    reason: str
+    at: str
+
+
+def alias_history(store: Store, collection: str, alias: str) -> list[AliasEntry]:
+    """Return the moves of an alias, oldest first; empty if there is no such alias."""
+    folder = layout.alias_folder(collection, alias)
+    paths = [stat.path for stat in store.walk(folder) if layout.sequence_of(stat.path) is not None]
+    return [AliasEntry.model_validate(unseal(store.read(path), name=path)) for path in paths]
+
+
+def aliases(store: Store, collection: str) -> dict[str, AliasEntry]:
+    """Return the current entry of every alias of a collection."""
+    names = store.folders(layout.aliases_folder(collection))
+    return {name: alias_history(store, collection, name)[-1] for name in names}
+
+
+def resolve(store: Store, collection: str, reference: str) -> Manifest:
+    """Return the snapshot that an alias, a number or a snapshot_id stands for.
+
+    Raises
+    ------
+    NotFoundError
+        If it stands for none.
+    """
+    history = alias_history(store, collection, reference)
+    if not history:
+        try:
+            return find_manifest(store, collection, reference)
+        except NotFoundError as error:
+            known = ", ".join(store.folders(layout.aliases_folder(collection))) or "none"
+            raise NotFoundError(f"{error} Aliases: {known}.") from error
+    return read_manifest(store, collection, history[-1].snapshot)
+
+
+def promote(store: Store, collection: str, alias: str, manifest: Manifest, *, reason: str) -> AliasEntry | None:
+    """Move an alias to a snapshot; None if it is there already."""
+    return _append(store, collection, alias, manifest, action="promote", reason=reason)
+
+
+def rollback(store: Store, collection: str, alias: str, *, reason: str) -> AliasEntry:
+    """Move an alias back to the snapshot it named before the current one.
+
+    Raises
+    ------
+    NotFoundError
+        If the alias never named another snapshot.
+    """
+    history = alias_history(store, collection, alias)
+    earlier = _before(history)
+    if earlier is None:
+        raise NotFoundError(
+            f"alias {alias!r} of collection {collection!r} has {len(history)} entries and no earlier snapshot to go back "
+            "to. Name one with promote."
+        )
+    manifest = read_manifest(store, collection, earlier.snapshot)
+    entry = _append(store, collection, alias, manifest, action="rollback", reason=reason)
+    return entry or earlier
+
+
+def _before(history: list[AliasEntry]) -> AliasEntry | None:
+    """Walk the history as a stack, so that two rollbacks go back two promotions and not to and fro."""
+    stack: list[AliasEntry] = []
+    for entry in history:
+        if entry.action == "rollback" and len(stack) > 1:
+            stack.pop()
+        elif entry.action == "promote":
+            stack.append(entry)
+    return stack[-2] if len(stack) > 1 else None
+
+
+def _append(
+    store: Store,
+    collection: str,
+    alias: str,
+    manifest: Manifest,
+    *,
+    action: Literal["promote", "rollback"],
+    reason: str,
+) -> AliasEntry | None:
+    for _ in range(_ATTEMPTS):
+        history = alias_history(store, collection, alias)
+        if action == "promote" and history and history[-1].snapshot == manifest.sequence:
+            return None
+        entry = AliasEntry(
+            alias=alias,
+            number=history[-1].number + 1 if history else 1,
+            action=action,
+            snapshot=manifest.sequence,
+            snapshot_id=manifest.snapshot_id,
+            reason=reason,
+            at=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        path = layout.numbered(layout.alias_folder(collection, alias), entry.number)
+        if store.create_if_absent(path, seal(entry.model_dump(mode="json"))):
+            return entry
+    raise ConflictError(f"alias {alias!r}: {_ATTEMPTS} others moved it at the same time. Run the command again.")

@@ -1,0 +1,103 @@
+"""Names of everything in a store, relative to its prefix. See docs/format.md."""
+
+from __future__ import annotations
+
+import re
+
+_SEQUENCE = re.compile(r"(\d{8})\.json$")
+
+
+def encoder_folder(encoder_id: str) -> str:
+    """Folder of one encoder: encoder.json and the model's files."""
+    return f"encoders/{encoder_id}"
+
+
+def encoder_document(encoder_id: str) -> str:
+    """Sealed description of one encoder."""
+    return f"{encoder_folder(encoder_id)}/encoder.json"
+
+
+def encoder_rate(encoder_id: str) -> str:
+    """Measured encoding rates by device; provenance, overwritten by every run."""
+    return f"{encoder_folder(encoder_id)}/rates.json"
+
+
+def vectors_folder(encoder_id: str, role: str) -> str:
+    """Folder of the raw vectors of one encoder and role."""
+    return f"vectors/{encoder_id}/{role}"
+
+
+def space_folder(space_id: str) -> str:
+    """Folder of one sealed space."""
+    return f"spaces/{space_id}"
+
+
+def documents_part(collection: str, part: str) -> str:
+    """Documents of one part."""
+    return f"collections/{collection}/documents/{part}.parquet"
+
+
+def chunks_part(collection: str, chunking_id: str, part: str) -> str:
+    """Chunks of one part under one chunking."""
+    return f"collections/{collection}/chunks/{chunking_id}/{part}.parquet"
+
+
+def segment(collection: str, space_id: str, part: str) -> str:
+    """Vectors and codes of one part in one space; `part` is that of the chunks, row by row."""
+    return f"collections/{collection}/segments/{space_id}/{part}.parquet"
+
+
+def plan_shards(collection: str, plan_id: str) -> str:
+    """Rows of the shards of one plan."""
+    return f"collections/{collection}/plans/{plan_id}.parquet"
+
+
+def deletions(collection: str, digest: str) -> str:
+    """Documents of older parts that a snapshot no longer has."""
+    return f"collections/{collection}/deletions/{digest}.parquet"
+
+
+def quarantine(collection: str, digest: str) -> str:
+    """Table of inputs that a run set aside, with reasons."""
+    return f"collections/{collection}/quarantine/{digest}.parquet"
+
+
+def snapshots_folder(collection: str) -> str:
+    """Folder of the numbered commits of a collection."""
+    return f"collections/{collection}/snapshots"
+
+
+def aliases_folder(collection: str) -> str:
+    """Folder of the aliases of a collection."""
+    return f"collections/{collection}/aliases"
+
+
+def alias_folder(collection: str, alias: str) -> str:
+    """Folder of the history of one alias."""
+    return f"{aliases_folder(collection)}/{alias}"
+
+
+def numbered(folder: str, sequence: int) -> str:
+    """File of one number in an append-only folder."""
+    return f"{folder}/{sequence:08d}.json"
+
+
+def sequence_of(path: str) -> int | None:
+    """Return the number of a file made by `numbered`, or None for any other file."""
+    match = _SEQUENCE.search(path)
+    return int(match.group(1)) if match else None
+
+
+def serving_database(collection: str, snapshot_id: str) -> str:
+    """DuckDB database of one snapshot."""
+    return f"collections/{collection}/serving/{snapshot_id}.duckdb"
+
+
+def serving_record(collection: str, snapshot_id: str) -> str:
+    """Size and SHA-256 of the serving database, written after it."""
+    return f"collections/{collection}/serving/{snapshot_id}.json"
+
+
+def report(run_id: str) -> str:
+    """Report of one run."""
+    return f"reports/{run_id}/report.json"

@@ -1,0 +1,133 @@
+"""Open encoders and spaces from a store, verified, and embed text with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from isospace import layout
+from isospace.affine import Role
+from isospace.config import EncoderSpec
+from isospace.encoder import Encoder, SentenceEncoder, load_model
+from isospace.encoder_files import describe_encoder, fetch_encoder, locate_model, read_encoder_record, store_encoder
+from isospace.errors import MismatchError
+from isospace.probes import check_encoder
+from isospace.quantize import Representation, dequantize, quantize
+from isospace.space import SPACE_FILES, Space, read_space
+from isospace.store import Store, open_store
+from isospace.transform import apply_transform
+
+Float32 = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSpace:
+    """A space with its encoder: text in, vectors out, the same on both sides.
+
+    Attributes
+    ----------
+    space
+        The sealed part.
+    encoder
+        The loaded model.
+    """
+
+    space: Space
+    encoder: Encoder
+
+    @property
+    def space_id(self) -> str:
+        """Fingerprint of the space."""
+        return self.space.space_id
+
+    def encode(self, texts: Sequence[str], role: Role) -> Float32:
+        """Return (n, d) float32 raw vectors of n texts."""
+        return self.encoder.encode(texts, role)
+
+    def transform(self, raw: Float32, role: Role = "document") -> Float32:
+        """Return (n, k) float32 vectors of (n, d) float32 raw ones; each row's bits depend on that row alone."""
+        return apply_transform(self.space.transform, raw, role).vectors
+
+    def quantize(self, vectors: Float32, representation: Representation) -> npt.NDArray[Any]:
+        """Return the codes of (n, k) float32 vectors; dtype and width are the representation's."""
+        return quantize(self.space.transform.quantizers, vectors, representation)
+
+    def dequantize(self, codes: npt.NDArray[Any], representation: Representation) -> Float32:
+        """Return (n, k) float32 vectors of codes, through the stored scales."""
+        return dequantize(self.space.transform.quantizers, codes, representation)
+
+    def embed(self, texts: Sequence[str], role: Role) -> Float32:
+        """Return (n, k) float32 vectors of n texts: `encode`, then `transform`."""
+        return self.transform(self.encode(texts, role), role)
+
+
+def prepare_encoder(store: Store, spec: EncoderSpec, *, device: str, batch_tokens: int) -> SentenceEncoder:
+    """Load the model of a recipe and copy it into the store if it is not there."""
+    folder = locate_model(spec)
+    model = load_model(folder, device=device, trust_remote_code=spec.trust_remote_code)
+    record = describe_encoder(folder, model, spec)
+    store_encoder(store, folder, record)
+    return SentenceEncoder(record, model, batch_tokens)
+
+
+def open_encoder(store: Store, encoder_id: str, *, device: str = "auto", batch_tokens: int = 4096) -> SentenceEncoder:
+    """Load an encoder from the store, every file verified."""
+    record = read_encoder_record(store, encoder_id)
+    return SentenceEncoder(record, load_model(fetch_encoder(store, record), device=device), batch_tokens)
+
+
+def load_space(store: Store, space_id: str) -> Space:
+    """Read and verify a space without its encoder."""
+    folder = layout.space_folder(space_id)
+    return read_space({name: store.read(f"{folder}/{name}") for name in SPACE_FILES}, space_id=space_id)
+
+
+def open_space(store: Store | str, space_id: str, *, encoder: Encoder | None = None, device: str = "auto") -> OpenSpace:
+    """Open a space: verify every hash, load its encoder, and encode the probes again.
+
+    Parameters
+    ----------
+    store
+        A store, or its url.
+    space_id
+        64 hexadecimal digits.
+    encoder
+        An encoder that is already loaded; taken from the store if not given.
+    device
+        torch device for an encoder from the store.
+
+    Returns
+    -------
+    OpenSpace
+
+    Raises
+    ------
+    NotFoundError
+        If the store has no such space.
+    IntegrityError
+        If a file is not what was sealed.
+    MismatchError
+        If the encoder is another one, or a probe comes out differently; the first diverging stage is named.
+    """
+    opened = open_store(store) if isinstance(store, str) else store
+    space = load_space(opened, space_id)
+    record = space.record
+    chosen: Encoder = encoder or open_encoder(opened, record.encoder_id, device=device)
+    if chosen.record.encoder_id != record.encoder_id:
+        raise MismatchError(
+            f"encoder_id {chosen.record.encoder_id[:16]}… is not that of space {space_id[:16]}…, which is "
+            f"{record.encoder_id[:16]}…. Differing: {', '.join(_differences(opened, chosen, record.encoder_id))}. "
+            "Use the space's encoder, or embed the collection with the other one."
+        )
+    check_encoder(space.probes, chosen.tokenize, chosen.encode, min_cosine=record.min_cosine)
+    return OpenSpace(space, chosen)
+
+
+def _differences(store: Store, encoder: Encoder, encoder_id: str) -> list[str]:
+    expected = read_encoder_record(store, encoder_id).model_dump(mode="json")
+    found = encoder.record.model_dump(mode="json")
+    return [key for key in expected if found.get(key) != expected[key]]

@@ -1,0 +1,182 @@
+"""Parquet files in a store: written once with checksums, read back verified."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict
+
+from isospace.errors import IntegrityError, NotFoundError
+from isospace.fingerprint import sha256
+from isospace.store import Store
+
+_ROW_GROUP_ROWS = 16_384
+
+
+class FileRef(BaseModel):
+    """A file of the store as a manifest names it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    path: str
+    size: int
+    sha256: str
+    rows: int | None = None
+
+
+def write_parquet(
+    store: Store,
+    path: str,
+    table: pa.Table,
+    *,
+    metadata: Mapping[str, str] | None = None,
+    dictionary: Sequence[str] = (),
+) -> FileRef:
+    """Write a table under a name that derives from its inputs; a file that is there already stays.
+
+    Parameters
+    ----------
+    store, path
+        Where.
+    table
+        What.
+    metadata
+        Key-value metadata of the file.
+    dictionary
+        Columns with few distinct values.
+
+    Returns
+    -------
+    FileRef
+        Of the file that is now in the store, whoever wrote it.
+    """
+    entries = {**(table.schema.metadata or {}), **{key: value.encode() for key, value in (metadata or {}).items()}}
+    buffer = io.BytesIO()
+    pq.write_table(
+        table.replace_schema_metadata(entries),
+        buffer,
+        compression="zstd",
+        use_dictionary=list(dictionary) or False,
+        write_statistics=False,
+        write_page_checksum=True,
+        row_group_size=_ROW_GROUP_ROWS,
+    )
+    data = buffer.getvalue()
+    if store.create_if_absent(path, data):
+        return FileRef(path=path, size=len(data), sha256=sha256(data), rows=table.num_rows)
+    return describe_parquet(store, path)
+
+
+def describe_parquet(store: Store, path: str) -> FileRef:
+    """Return the reference of a Parquet file that is in the store."""
+    data = store.read(path)
+    return FileRef(path=path, size=len(data), sha256=sha256(data), rows=_open(data, path).metadata.num_rows)
+
+
+def read_parquet(store: Store, path: str, *, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a table, its page checksums verified.
+
+    Raises
+    ------
+    NotFoundError
+        If the file is missing.
+    IntegrityError
+        If it is damaged or lacks a column.
+    """
+    return parse_parquet(store.read(path), path, columns=columns)
+
+
+def parse_parquet(data: bytes, path: str, *, columns: Sequence[str] | None = None) -> pa.Table:
+    """Parse the bytes of a Parquet file; `path` is for messages."""
+    try:
+        table = _open(data, path).read(columns=None if columns is None else list(columns))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise _damaged(path, error) from error
+    if columns is not None and (missing := set(columns) - set(table.column_names)):
+        raise IntegrityError(f"{path}: lacks the columns {', '.join(sorted(missing))}. Restore the file.")
+    return table
+
+
+def verify_file(store: Store, ref: FileRef, *, content: bool) -> None:
+    """Compare a file with its reference: its size, and its SHA-256 where `content` asks for it.
+
+    Raises
+    ------
+    IntegrityError
+        Naming the file, what was found and what was expected.
+    """
+    read_verified(store, ref) if content else _verify_size(store, ref)
+
+
+def read_verified(store: Store, ref: FileRef) -> bytes:
+    """Return the bytes of a file after comparing size and SHA-256 with its reference."""
+    try:
+        data = store.read(ref.path)
+    except NotFoundError as error:
+        raise _missing(ref) from error
+    if len(data) != ref.size or (found := sha256(data)) != ref.sha256:
+        state = f"{len(data)} bytes" if len(data) != ref.size else f"SHA-256 {found[:16]}…"
+        expected = f"{ref.size} bytes" if len(data) != ref.size else f"{ref.sha256[:16]}…"
+        raise IntegrityError(
+            f"{ref.path}: has {state}, its manifest says {expected}. The file was changed after the commit: restore it, or "
+            "delete it and embed the collection again."
+        )
+    return data
+
+
+def metadata_of(table: pa.Table) -> dict[str, str]:
+    """Key-value metadata of a table that was read, without Arrow's own entries."""
+    entries = table.schema.metadata or {}
+    return {key.decode(): value.decode() for key, value in entries.items() if not key.startswith(b"ARROW:")}
+
+
+def fixed_binary(array: npt.NDArray[Any]) -> pa.FixedSizeBinaryArray:
+    """Return the rows of a contiguous 2-d array as a fixed_size_binary column."""
+    little = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"), copy=False))
+    width = little.shape[1] * little.dtype.itemsize
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), len(little), [None, pa.py_buffer(little.tobytes())])
+
+
+def from_fixed_binary(column: pa.ChunkedArray, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Return a fixed_size_binary column as a 2-d array of `dtype`."""
+    array = column.combine_chunks()
+    if isinstance(array, pa.ChunkedArray):
+        array = array.chunk(0) if array.num_chunks else pa.array([], column.type)
+    width = column.type.byte_width // dtype.itemsize
+    buffer = array.buffers()[1]
+    if buffer is None:
+        return np.empty((0, width), dtype)
+    flat = np.frombuffer(buffer, dtype, count=len(array) * width, offset=array.offset * column.type.byte_width)
+    return flat.reshape(len(array), width)
+
+
+def _verify_size(store: Store, ref: FileRef) -> None:
+    try:
+        size = store.size(ref.path)
+    except NotFoundError as error:
+        raise _missing(ref) from error
+    if size != ref.size:
+        raise IntegrityError(f"{ref.path}: has {size} bytes, its manifest says {ref.size}. Restore the file.")
+
+
+def _missing(ref: FileRef) -> IntegrityError:
+    return IntegrityError(
+        f"{ref.path}: is missing, and a manifest names it. Restore it, or embed the collection again."
+    )
+
+
+def _open(data: bytes, path: str) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: str, error: Exception) -> IntegrityError:
+    reason = " ".join(str(error).split())[:160]
+    return IntegrityError(f"{path}: damaged Parquet ({reason}). Restore the file, or delete it and run the flow again.")

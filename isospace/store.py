@@ -1,0 +1,204 @@
+"""One object-store prefix: a local folder or s3://, with the same promises.
+
+A file appears whole or not at all, and `create` fails where the name exists: that one operation is the
+commit. Locally, files are written under a temporary name, synced, and renamed or linked; S3 gives both
+properties by itself. Transport is obstore's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError
+
+from isospace.errors import ConfigError, ConflictError, NotFoundError, StoreError
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+TEMPORARY_PREFIX = ".tmp-"
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """Path and size in bytes of one object."""
+
+    path: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Handle of a store; cheap to open, holds no state.
+
+    Attributes
+    ----------
+    url
+        As the user gave it.
+    root
+        The local folder, or None for an object store.
+    remote
+        The obstore handle, or None for a local folder.
+    """
+
+    url: str
+    root: Path | None
+    remote: ObjectStore | None
+
+    def read(self, path: str) -> bytes:
+        """Return the bytes of `path`; NotFoundError if it does not exist."""
+        if self.root is not None:
+            root = self.root
+            return self._guard(path, lambda: (root / path).read_bytes())
+        return self._guard(path, lambda: obstore.get(self._remote, path).bytes().to_bytes())
+
+    def size(self, path: str) -> int:
+        """Return the size of `path` in bytes; NotFoundError if it does not exist."""
+        if self.root is not None:
+            root = self.root
+            return self._guard(path, lambda: (root / path).stat().st_size)
+        return self._guard(path, lambda: int(obstore.head(self._remote, path)["size"]))
+
+    def exists(self, path: str) -> bool:
+        """Tell whether `path` exists."""
+        try:
+            self.size(path)
+        except NotFoundError:
+            return False
+        return True
+
+    def write(self, path: str, data: bytes) -> None:
+        """Write `path` whole, replacing what was there."""
+        if self.root is None:
+            self._guard(path, lambda: obstore.put(self._remote, path, data))
+            return
+        target = self.root / path
+        self._guard(path, lambda: _write_local(target, data, lambda temporary: temporary.replace(target)))
+
+    def create(self, path: str, data: bytes) -> None:
+        """Write `path` whole if there is no such file; ConflictError if there is."""
+        try:
+            if self.root is None:
+                self._guard(path, lambda: obstore.put(self._remote, path, data, mode="create"))
+                return
+            target = self.root / path
+            self._guard(path, lambda: _write_local(target, data, target.hardlink_to))
+        except FileExistsError as error:
+            raise ConflictError(f"{path}: exists already in {self.url}.") from error
+
+    def create_if_absent(self, path: str, data: bytes) -> bool:
+        """Write `path` if there is no such file; tell whether this call wrote it."""
+        try:
+            self.create(path, data)
+        except ConflictError:
+            return False
+        return True
+
+    def delete(self, path: str) -> None:
+        """Remove `path`; nothing happens where it does not exist."""
+        with contextlib.suppress(NotFoundError):
+            if self.root is not None:
+                root = self.root
+                self._guard(path, lambda: (root / path).unlink())
+            else:
+                self._guard(path, lambda: obstore.delete(self._remote, path))
+
+    def walk(self, folder: str) -> Iterator[Stat]:
+        """Yield the objects under `folder`, sorted by path, at any depth."""
+        if self.root is None:
+            found = self._guard(
+                folder, lambda: [item for page in obstore.list(self._remote, folder.rstrip("/")) for item in page]
+            )
+            yield from sorted((Stat(str(item["path"]), int(item["size"])) for item in found), key=lambda s: s.path)
+            return
+        base = self.root / folder
+        for path in sorted(base.rglob("*")) if base.is_dir() else ():
+            if path.is_file() and not path.name.startswith(TEMPORARY_PREFIX):
+                yield Stat(path.relative_to(self.root).as_posix(), path.stat().st_size)
+
+    def folders(self, folder: str) -> list[str]:
+        """Return the names of the folders directly under `folder`, sorted."""
+        return sorted({stat.path[len(folder) + 1 :].split("/")[0] for stat in self.walk(folder)})
+
+    @property
+    def _remote(self) -> ObjectStore:
+        return cast("ObjectStore", self.remote)
+
+    def _guard(self, path: str, action: Callable[[], _Result]) -> _Result:
+        try:
+            return action()
+        except (AlreadyExistsError, FileExistsError) as error:
+            raise FileExistsError(path) from error
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise NotFoundError(f"{path}: not in the store {self.url}.") from error
+        except (OSError, BaseError) as error:
+            reason = str(error).split("\n", 1)[0]
+            raise StoreError(
+                f"{path}: the store {self.url} failed ({reason}). Nothing half-written is visible; mend the store and run "
+                "the same command again."
+            ) from error
+
+
+def open_store(url: str | os.PathLike[str]) -> Store:
+    """Open a store.
+
+    Parameters
+    ----------
+    url
+        A local folder, made when first written to, or `s3://bucket/prefix`. For S3, credentials, region and
+        endpoint come from the standard AWS_* environment variables and files.
+
+    Returns
+    -------
+    Store
+
+    Raises
+    ------
+    ConfigError
+        For any other scheme.
+    """
+    text = os.fspath(url)
+    if text.startswith("s3://"):
+        return Store(text, None, _open_s3(text))
+    if "://" in text and not text.startswith("file://"):
+        raise ConfigError(f"store {text}: unknown scheme. Expected a local folder or s3://bucket/prefix.")
+    return Store(text, Path(text.removeprefix("file://")).expanduser().absolute(), None)
+
+
+def _open_s3(url: str) -> ObjectStore:
+    from obstore.store import S3Store
+
+    insecure = os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")
+    options: Any = {"allow_http": True} if insecure else {}
+    return S3Store.from_url(url, client_options=options)
+
+
+def _write_local(target: Path, data: bytes, publish: Callable[[Path], Any]) -> None:
+    """Write beside `target`, sync, publish by rename or link, and sync the folder."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.parent / f"{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(8)}"
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        publish(temporary)
+        _sync_folder(target.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
