@@ -1,0 +1,49 @@
+"""Run a flow from the command line: exit status 0, 1 (failed) or 2 (usage)."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import PurePosixPath
+
+from isospace.config import PipelineConfig, load_config
+from isospace.errors import ConfigError, IsospaceError
+from isospace.report import RunReport
+
+
+def main(flow: Callable[[PipelineConfig], RunReport], arguments: list[str] | None = None) -> None:
+    """Parse the command line, run the flow, print its outcome, and exit."""
+    parser = argparse.ArgumentParser(prog="python -m flows.embed_corpus", description=flow.__doc__)
+    parser.add_argument("config", metavar="CONFIG", help="YAML file with recipe and runtime")
+    parser.add_argument(
+        "--set", dest="overrides", metavar="KEY=VALUE", action="append", default=[],
+        help="override one key, such as recipe.transform.whitening.kind=none; may be repeated",
+    )  # fmt: skip
+    given = parser.parse_args(arguments)
+    try:
+        report = flow(load_config(given.config, given.overrides))
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except IsospaceError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted: nothing was committed; the same command goes on from here", file=sys.stderr)
+        sys.exit(1)
+    print(outcome(report))
+
+
+def outcome(report: RunReport) -> str:
+    """Return the outcome of a run as a few lines."""
+    verb = "committed" if report.committed else "nothing new:"
+    lines = [
+        f"{report.collection}: {verb} snapshot {report.snapshot} ({report.snapshot_id[:16]}…)",
+        f"  space      {report.space_id[:16]}…",
+        f"  documents  {report.documents:,} in {report.chunks:,} chunks; {report.quarantined} inputs quarantined",
+        f"  encoded    {report.encoded:,} chunks, {report.tokens:,} tokens in {report.seconds:.1f} s",
+        f"  alias      {report.promoted or 'unchanged'}",
+        f"  report     {PurePosixPath('reports', report.run_id, 'report.json')}",
+    ]
+    return "\n".join([*lines, *(f"  warning    {warning}" for warning in report.warnings)])

@@ -1,0 +1,67 @@
+"""Embed a corpus: from its source to a committed, searchable snapshot.
+
+python -m flows.embed_corpus CONFIG [--set KEY=VALUE ...]
+"""
+
+from __future__ import annotations
+
+import shutil
+
+from prefect import flow, unmapped
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from isospace.config import PipelineConfig
+from isospace.errors import ConflictError
+from isospace.parts import all_chunk_paths
+from isospace.report import RunReport
+from isospace.run import Run
+from tasks import line
+from tasks.errors import is_worth_retrying, quiet_known_errors
+from tasks.progress import follow
+
+quiet_known_errors()
+_COMMIT_ATTEMPTS = 3
+
+
+@flow(
+    name="embed-corpus",
+    flow_run_name="embed {config.runtime.collection}",
+    task_runner=ThreadPoolTaskRunner(max_workers=2),  # type: ignore[arg-type]
+)
+def embed_corpus(config: PipelineConfig) -> RunReport:
+    """Bring a collection up to date with its source, and its alias to the new snapshot."""
+    for attempt in range(_COMMIT_ATTEMPTS):
+        run = line.start(config)
+        try:
+            return _embed(run)
+        except ConflictError:
+            # Another run committed in between: plan again on top of it; what was encoded is kept.
+            if attempt + 1 == _COMMIT_ATTEMPTS:
+                raise
+        finally:
+            shutil.rmtree(run.scratch, ignore_errors=True)
+    raise AssertionError("unreachable")
+
+
+def _embed(run: Run) -> RunReport:
+    encode = line.encode.with_options(
+        retries=run.config.runtime.retries, retry_delay_seconds=[1, 5, 25], retry_condition_fn=is_worth_retrying
+    )
+    found = line.scan(run)
+    parts = line.chunk.map(unmapped(run), list(found.parts)).result()
+    planned, report = line.plan(run, found, parts)
+    encoded = follow(planned, encode.map(unmapped(run), list(planned.shards)))
+    paths = all_chunk_paths(run, found.kept, parts)
+    space_id = line.seal(run, paths)
+    jobs = line.prepare_segments(run, parts)
+    segments = line.segment.map(unmapped(run), unmapped(space_id), jobs).result()
+    checked = line.check(run, space_id, parts, segments, paths)
+    committed = line.commit(run, found, space_id, parts, segments)
+    promoted = line.publish(run, committed)
+    return line.summarize(run, report, encoded, checked, segments, committed, promoted)
+
+
+if __name__ == "__main__":
+    from flows.command import main
+
+    main(embed_corpus)

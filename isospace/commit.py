@@ -1,0 +1,139 @@
+"""Put a snapshot together and commit it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from isospace import layout
+from isospace.alias import alias_history, promote
+from isospace.encoder_files import read_encoder_record
+from isospace.fingerprint import sha256
+from isospace.parquet import FileRef, parse_parquet, read_parquet, read_verified
+from isospace.parts import ChunkPart
+from isospace.run import Run
+from isospace.scan import Scan
+from isospace.segments import Segment
+from isospace.snapshot import Manifest, PartRecord, commit_manifest, snapshot_id
+from isospace.space import SPACE_FILES
+from isospace.store import Store
+
+_PACKAGES = ("isospace", "numpy", "pyarrow", "torch", "transformers", "sentence-transformers", "tokenizers", "prefect")
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Outcome of a commit.
+
+    Attributes
+    ----------
+    manifest
+        The snapshot that the collection now has.
+    is_new
+        False if the collection had this content in this space already.
+    """
+
+    manifest: Manifest
+    is_new: bool
+
+
+def commit_snapshot(
+    run: Run, scan: Scan, space_id: str, parts: Sequence[ChunkPart], segments: Sequence[Segment]
+) -> Commit:
+    """Commit what a run has built, unless the collection has it already.
+
+    Raises
+    ------
+    ConflictError
+        If another run committed first; running again plans on top of it.
+    """
+    identity = snapshot_id(space_id=space_id, chunking_id=run.chunking_id, documents_digest=scan.documents_digest)
+    base = run.base
+    if base is not None and base.snapshot_id == identity:
+        return Commit(base, is_new=False)
+    kept = set(scan.kept)
+    records = [part for part in base.parts if part.name in kept] if base else []
+    by_name = {segment.part: segment.file for segment in segments}
+    records += [PartRecord(name=p.name, documents=p.documents, chunks=p.chunks, segment=by_name[p.name]) for p in parts]
+    manifest = Manifest(
+        collection=run.collection,
+        sequence=base.sequence + 1 if base else 1,
+        snapshot_id=identity,
+        documents_digest=scan.documents_digest,
+        space_id=space_id,
+        encoder_id=run.encoder_id,
+        chunking_id=run.chunking_id,
+        recipe=run.config.recipe.model_dump(mode="json"),
+        documents=scan.documents,
+        chunks=_live_chunks(run.store, records, scan.deletions),
+        parts=tuple(records),
+        deletions=scan.deletions,
+        quarantine=scan.quarantine,
+        sealed_files=tuple(_sealed_files(run.store, run.encoder_id, space_id)),
+        provenance=_provenance(run),
+    )
+    return Commit(commit_manifest(run.store, manifest), is_new=True)
+
+
+def promote_new(run: Run, commit: Commit) -> bool:
+    """Move the run's alias to its snapshot; tell whether it moved.
+
+    An alias that has named the snapshot before stays where it is: whoever rolled it back meant it.
+    """
+    alias = run.config.runtime.promote_to
+    if alias is None:
+        return False
+    history = alias_history(run.store, run.collection, alias)
+    if any(entry.snapshot == commit.manifest.sequence for entry in history):
+        return False
+    return promote(run.store, run.collection, alias, commit.manifest, reason=f"run {run.run_id}") is not None
+
+
+def deleted_documents(store: Store, deletions: FileRef | None) -> dict[str, set[str]]:
+    """Return the deleted documents of each part."""
+    deleted: dict[str, set[str]] = {}
+    if deletions is not None:
+        table = parse_parquet(read_verified(store, deletions), deletions.path)
+        for part, doc_id in zip(table["part"].to_pylist(), table["doc_id"].to_pylist(), strict=True):
+            deleted.setdefault(part, set()).add(doc_id)
+    return deleted
+
+
+def _live_chunks(store: Store, records: Sequence[PartRecord], deletions: FileRef | None) -> int:
+    total = sum(record.chunks.rows or 0 for record in records)
+    deleted = deleted_documents(store, deletions)
+    for record in records:
+        if gone := deleted.get(record.name):
+            ids = read_parquet(store, record.chunks.path, columns=["doc_id"])["doc_id"].to_pylist()
+            total -= sum(doc_id in gone for doc_id in ids)
+    return total
+
+
+def _sealed_files(store: Store, encoder_id: str, space_id: str) -> list[FileRef]:
+    encoder = read_encoder_record(store, encoder_id)
+    folder = layout.encoder_folder(encoder_id)
+    model = [FileRef(path=f"{folder}/model/{name}", size=f.size, sha256=f.sha256) for name, f in encoder.files.items()]
+    paths = [layout.encoder_document(encoder_id), *(f"{layout.space_folder(space_id)}/{name}" for name in SPACE_FILES)]
+    sealed = [(path, store.read(path)) for path in paths]
+    return [*(FileRef(path=path, size=len(data), sha256=sha256(data)) for path, data in sealed), *model]
+
+
+def _provenance(run: Run) -> dict[str, object]:
+    versions = {}
+    for name in _PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {
+        "run_id": run.run_id,
+        "parent": run.base_sequence,
+        "committed_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "source": run.config.runtime.source,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "versions": versions,
+    }

@@ -1,0 +1,77 @@
+"""Joins with bounded memory: DuckDB on a scratch database that spills to disk."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import duckdb
+import pyarrow as pa
+
+from isospace.parquet import read_parquet
+from isospace.store import Store
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+
+@contextlib.contextmanager
+def scratch_database(folder: Path, *, memory_mb: int) -> Iterator[DuckDBPyConnection]:
+    """Open an empty database under `folder` that uses at most `memory_mb`, and remove it afterwards."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"joins-{secrets.token_hex(6)}.duckdb"
+    settings: dict[str, str | bool | int | float | list[str]] = {
+        "memory_limit": f"{memory_mb}MB",
+        "temp_directory": f"{path}.spill",
+        "preserve_insertion_order": False,
+    }
+    connection = duckdb.connect(str(path), config=settings)
+    try:
+        yield connection
+    finally:
+        connection.close()
+        path.unlink(missing_ok=True)
+
+
+def load_columns(
+    connection: DuckDBPyConnection, table: str, store: Store, paths: Sequence[str], columns: dict[str, str]
+) -> None:
+    """Fill a new table with columns of Parquet files, one file at a time.
+
+    Parameters
+    ----------
+    connection
+        Of a scratch database.
+    table
+        Its name; it gets the columns `part` (position in `paths`), `row`, and those named.
+    store, paths
+        The files.
+    columns
+        Names and DuckDB types.
+    """
+    fields = ", ".join(f'"{name}" {kind}' for name, kind in columns.items())
+    connection.execute(f"CREATE TABLE {table} (part INTEGER, row INTEGER, {fields})")
+    for number, path in enumerate(paths):
+        batch = read_parquet(store, path, columns=list(columns)).select(list(columns))
+        append_rows(connection, table, number, batch)
+
+
+def append_rows(connection: DuckDBPyConnection, table: str, number: int, batch: pa.Table) -> None:
+    """Append the rows of one file to a table made by `load_columns`."""
+    rows = pa.table(
+        {
+            "part": pa.repeat(pa.scalar(number, pa.int32()), batch.num_rows),
+            "row": pa.array(range(batch.num_rows), pa.int32()),
+            **{name: _plain(batch[name]) for name in batch.column_names},
+        }
+    )
+    connection.register("incoming", rows)
+    connection.execute(f"INSERT INTO {table} SELECT * FROM incoming")
+    connection.unregister("incoming")
+
+
+def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return column.cast(pa.binary()) if pa.types.is_fixed_size_binary(column.type) else column

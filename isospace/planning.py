@@ -1,0 +1,150 @@
+"""The plan as a person reads it: what a run would do, and what it would cost."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from isospace.config import PipelineConfig
+from isospace.encoder import SentenceEncoder, load_model
+from isospace.encoder_files import describe_encoder, locate_model
+from isospace.parts import ChunkPart, write_chunks
+from isospace.quantize import Representation, code_dtype, code_width
+from isospace.run import Run, start_run
+from isospace.scan import Scan, scan_source
+from isospace.shards import EncodePlan, measured_rate, plan_shards
+
+
+@dataclass(frozen=True, slots=True)
+class PlanReport:
+    """Everything a plan tells.
+
+    Attributes
+    ----------
+    collection
+        Its name.
+    base
+        Number of the snapshot it starts from, or None.
+    space
+        `fit a new one`, or the sealed space_id that is used again.
+    added, changed, unchanged, removed, stale, quarantined
+        Documents.
+    chunks, distinct_texts, reused_texts, texts_to_encode, shards, tokens
+        What chunking and the anti-join gave.
+    truncated_chunks, truncated_tokens
+        What the encoder will cut, which only an explicit setting allows.
+    seconds
+        Estimated from the rate of the last run with this encoder and device; None before there was one.
+    bytes
+        Estimated size of new raw vectors and segments.
+    money
+        `seconds` at `runtime.price_per_device_hour`; None without either.
+    """
+
+    collection: str
+    base: int | None
+    space: str
+    added: int
+    changed: int
+    unchanged: int
+    removed: int
+    stale: int
+    quarantined: int
+    chunks: int
+    distinct_texts: int
+    reused_texts: int
+    texts_to_encode: int
+    shards: int
+    tokens: int
+    truncated_chunks: int
+    truncated_tokens: int
+    seconds: float | None
+    bytes: int
+    money: float | None
+
+    def as_dict(self) -> dict[str, object]:
+        """Return the figures by name."""
+        return asdict(self)
+
+    def markdown(self) -> str:
+        """Return the figures as a Markdown table."""
+        rows = [f"| {name.replace('_', ' ')} | {shown(value)} |" for name, value in self.as_dict().items()]
+        return "\n".join([f"### Plan for {self.collection}", "", "| | |", "| --- | ---: |", *rows])
+
+
+def report_plan(
+    run: Run, scan: Scan, parts: Sequence[ChunkPart], plan: EncodePlan, encoder: SentenceEncoder
+) -> PlanReport:
+    """Put the figures of a plan together."""
+    rate = measured_rate(run.store, run.encoder_id, encoder.device)
+    seconds = plan.tokens / rate if rate else (0.0 if not plan.tokens else None)
+    price = run.config.runtime.price_per_device_hour
+    return PlanReport(
+        collection=run.collection,
+        base=run.base_sequence,
+        space=run.space_id or "fit a new one",
+        added=scan.added,
+        changed=scan.changed,
+        unchanged=scan.unchanged,
+        removed=scan.removed,
+        stale=scan.stale,
+        quarantined=scan.quarantined,
+        chunks=plan.chunks,
+        distinct_texts=plan.distinct,
+        reused_texts=plan.reused,
+        texts_to_encode=plan.to_encode,
+        shards=len(plan.shards),
+        tokens=plan.tokens,
+        truncated_chunks=sum(part.too_long for part in parts),
+        truncated_tokens=sum(part.cut_tokens for part in parts),
+        seconds=seconds,
+        bytes=_bytes(run, plan, encoder.record.dimension),
+        money=None if price is None or seconds is None else price * seconds / 3600.0,
+    )
+
+
+def plan_only(config: PipelineConfig) -> PlanReport:
+    """Plan a run and write nothing to its store.
+
+    Parameters
+    ----------
+    config
+        The pipeline.
+
+    Returns
+    -------
+    PlanReport
+    """
+    folder = locate_model(config.recipe.encoder)
+    model = load_model(folder, device=config.runtime.device, trust_remote_code=config.recipe.encoder.trust_remote_code)
+    record = describe_encoder(folder, model, config.recipe.encoder)
+    encoder = SentenceEncoder(record, model, config.runtime.batch_tokens)
+    with tempfile.TemporaryDirectory(prefix="isospace-plan-") as scratch:
+        run = start_run(config, record, Path(scratch), dry=True)
+        scan = scan_source(run)
+        parts = [write_chunks(run, documents, encoder.counter()) for documents in scan.parts]
+        plan = plan_shards(run, parts, limit=record.max_tokens)
+        return report_plan(run, scan, parts, plan, encoder)
+
+
+def _bytes(run: Run, plan: EncodePlan, dimension: int) -> int:
+    names: tuple[Representation, ...] = run.config.recipe.transform.representations
+    stored = sum(code_width(name, dimension) * code_dtype(name).itemsize for name in names)
+    return plan.to_encode * 4 * dimension + plan.chunks * stored
+
+
+def shown(value: object) -> str:
+    """Return a figure as a person reads it."""
+    match value:
+        case None:
+            return "unknown"
+        case float():
+            return f"{value:,.2f}"
+        case int():
+            return f"{value:,}"
+        case str() if len(value) == 64:
+            return f"{value[:16]}…"
+        case _:
+            return str(value)

@@ -1,0 +1,101 @@
+"""The report of a run: JSON in the store, Markdown for people."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from isospace import layout
+from isospace.checks import Checked
+from isospace.commit import Commit
+from isospace.fingerprint import canonical_json
+from isospace.planning import PlanReport
+from isospace.run import Run
+from isospace.segments import Segment
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """What a run did; small enough to be the result of a flow.
+
+    Attributes
+    ----------
+    run_id
+        The run.
+    collection
+        Its collection.
+    snapshot, snapshot_id, space_id
+        What the collection has now.
+    committed
+        Whether this run committed it.
+    promoted
+        The alias that was moved, if one was.
+    documents, chunks
+        Live ones in the snapshot.
+    encoded, tokens, seconds
+        Texts sent to the encoder by this run, and what they took.
+    clipped, saturated
+        Values that met a bound of the affine map, or of int8, in this run's segments.
+    quarantined
+        Inputs set aside.
+    warnings
+        What a person should look at.
+    """
+
+    run_id: str
+    collection: str
+    snapshot: int
+    snapshot_id: str
+    space_id: str
+    committed: bool
+    promoted: str | None
+    documents: int
+    chunks: int
+    encoded: int
+    tokens: int
+    seconds: float
+    clipped: int
+    saturated: int
+    quarantined: int
+    warnings: tuple[str, ...]
+
+
+def write_report(
+    run: Run, report: RunReport, plan: PlanReport, checked: Checked | None, segments: list[Segment], commit: Commit
+) -> str:
+    """Write the report as JSON; return its path in the store."""
+    body = {
+        "run": asdict(report),
+        "plan": plan.as_dict(),
+        "checks": asdict(checked) if checked else None,
+        "segments": [{"part": s.part, "clipped": s.clipped, "saturated": s.saturated} for s in segments],
+        "provenance": commit.manifest.provenance,
+    }
+    path = layout.report(run.run_id)
+    run.store.write(path, canonical_json(body))
+    return path
+
+
+def checks_markdown(checked: Checked) -> str:
+    """Return the checks as Markdown."""
+    before, after = checked.before.as_dict(), checked.after.as_dict()
+    rows = [f"| {name.replace('_', ' ')} | {before[name]:.4g} | {after[name]:.4g} |" for name in before]
+    lines = [
+        "### Checks before the commit",
+        "",
+        "| check | found |",
+        "| --- | ---: |",
+        f"| rows read back | {checked.rows:,} |",
+        f"| largest distance of a norm from 1 | {checked.largest_norm_error:.3g} |",
+        f"| smallest cosine of a probe with its record | {checked.probe_cosine:.9f} |",
+        "",
+        "| isotropy of a sample | raw | transformed |",
+        "| --- | ---: | ---: |",
+        *rows,
+    ]
+    return "\n".join([*lines, *(f"\n**Warning:** {warning}" for warning in checked.warnings)])
+
+
+def run_markdown(report: RunReport) -> str:
+    """Return the outcome as Markdown."""
+    rows = [f"| {name} | {value} |" for name, value in asdict(report).items() if name != "warnings"]
+    return "\n".join([f"### {report.collection}: snapshot {report.snapshot}", "", "| | |", "| --- | --- |", *rows])

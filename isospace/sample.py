@@ -1,0 +1,97 @@
+"""A uniform sample of texts: the smallest keyed hashes of their chunk hashes.
+
+Which texts are drawn depends on the set of texts and the seed alone, not on order, shards or machine,
+and the samples of two sets merge into the sample of their union. (Bottom-k sampling; Cohen and Kaplan,
+"Summarizing data using bottom-k sketches", 2007.)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from isospace.joins import append_rows, load_columns, scratch_database
+from isospace.parquet import read_parquet
+from isospace.run import Run
+from isospace.vectors import gather, load_vector_hashes, locate
+
+
+def bottom_k(hashes: Iterable[bytes], size: int, seed: int) -> list[bytes]:
+    """Return the sampled hashes, in the order of their keys.
+
+    Parameters
+    ----------
+    hashes
+        Chunk hashes of 32 bytes; repeats count once.
+    size
+        Most hashes to draw.
+    seed
+        Keys the draw.
+
+    Returns
+    -------
+    list of bytes
+    """
+    key = seed.to_bytes(16, "little", signed=True)
+    chosen: dict[bytes, bytes] = {}
+    for block in _blocks(hashes, max(2 * size, 10_000)):
+        keyed = {hashlib.blake2b(item, digest_size=16, key=key).digest(): item for item in block}
+        chosen = dict(heapq.nsmallest(size, (chosen | keyed).items()))
+    return [item for _, item in sorted(chosen.items())]
+
+
+def sample_vectors(run: Run, chunk_paths: Sequence[str], *, size: int, dimension: int) -> npt.NDArray[np.float32]:
+    """Draw a sample of the texts in chunks parts, and collect its raw vectors.
+
+    Parameters
+    ----------
+    run
+        The run; the seed is its recipe's.
+    chunk_paths
+        Chunks parts of the collection.
+    size
+        Most vectors.
+    dimension
+        d.
+
+    Returns
+    -------
+    numpy.ndarray
+        (n, d) float32, in the order of the sample's keys.
+    """
+    store = run.store
+    seed = run.config.recipe.transform.sample.seed
+    drawn = bottom_k(
+        (
+            h
+            for path in chunk_paths
+            for h in read_parquet(store, path, columns=["chunk_hash"])["chunk_hash"].to_pylist()
+        ),
+        size,
+        seed,
+    )
+    with scratch_database(run.scratch, memory_mb=run.config.runtime.memory_mb) as connection:
+        paths = load_vector_hashes(connection, store, run.encoder_id)
+        load_columns(connection, "wanted", store, [], {"chunk_hash": "BLOB"})
+        append_rows(connection, "wanted", 0, _table(drawn))
+        numbers = [number for _, found in locate(connection, "wanted") for number in found]
+    return gather(store, run.encoder_id, [paths[number] for number in numbers], drawn, dimension)
+
+
+def _table(hashes: list[bytes]) -> pa.Table:
+    return pa.table({"chunk_hash": pa.array(hashes, pa.binary(32))})
+
+
+def _blocks(items: Iterable[bytes], size: int) -> Iterable[list[bytes]]:
+    block: list[bytes] = []
+    for item in items:
+        block.append(item)
+        if len(block) >= size:
+            yield block
+            block = []
+    yield block

@@ -1,0 +1,73 @@
+"""Fit a space on a sample of the domain, and seal it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from isospace import layout
+from isospace.affine import apply_affine
+from isospace.encoder import Encoder
+from isospace.errors import FitError
+from isospace.fit import fit, fit_affine
+from isospace.moments import stream_moments
+from isospace.probes import make_probes
+from isospace.quantize import fit_quantizers
+from isospace.run import Run
+from isospace.sample import sample_vectors
+from isospace.space import DOCUMENT, seal_space
+from isospace.transform import Transform
+
+
+def fit_space(run: Run, chunk_paths: Sequence[str], encoder: Encoder) -> str:
+    """Fit and seal the space of a run.
+
+    Parameters
+    ----------
+    run
+        The run; its recipe says what is fitted.
+    chunk_paths
+        All chunks parts of the collection; their texts have raw vectors.
+    encoder
+        For the probes.
+
+    Returns
+    -------
+    str
+        The space_id. Equal samples and recipes give an equal one.
+
+    Raises
+    ------
+    FitError
+        If the sample cannot carry the fit.
+    """
+    spec = run.config.recipe.transform
+    sample = sample_vectors(run, chunk_paths, size=spec.sample.size, dimension=encoder.record.dimension)
+    transform, diagnostics = fit_transform(run, sample)
+    probes = make_probes(transform, encoder.tokenize, encoder.encode, limit=encoder.record.max_tokens)
+    space_id, files = seal_space(
+        encoder_id=run.encoder_id,
+        spec=spec,
+        transform=transform,
+        probes=probes,
+        provenance={"run_id": run.run_id, "collection": run.collection, "fit": diagnostics},
+    )
+    folder = layout.space_folder(space_id)
+    # space.json last: a space whose document exists is whole. What exists already is the same bytes.
+    for name in sorted(files, key=lambda name: name == DOCUMENT):
+        run.store.create_if_absent(f"{folder}/{name}", files[name])
+    return space_id
+
+
+def fit_transform(run: Run, sample: npt.NDArray[np.float32]) -> tuple[Transform, dict[str, float]]:
+    """Fit affine map and quantizers on (n, d) raw vectors; return them with figures of the fit."""
+    spec = run.config.recipe.transform
+    if not len(sample):
+        raise FitError("the collection holds no chunk to fit a space on. Embed a source with readable text.")
+    fitted = fit(stream_moments(sample), spec.whitening, min_ratio=spec.sample.min_ratio)
+    affine = fit_affine(fitted, sample)
+    vectors, clipped = apply_affine(affine, sample, role="document", normalize=spec.normalization == "l2")
+    quantizers = fit_quantizers(vectors, spec.representations, int8_percentile=spec.int8_percentile)
+    return Transform(affine, spec.normalization, quantizers), {**fitted.diagnostics, "clipped": float(clipped)}

@@ -1,0 +1,212 @@
+"""The serving database: one DuckDB file a snapshot, searchable with `duckdb` alone.
+
+    SELECT * FROM nearest([0.1, ...], 10);
+
+It is derived from the snapshot, named after it, and appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import pyarrow as pa
+
+from isospace import layout
+from isospace.commit import deleted_documents
+from isospace.errors import IntegrityError, NotFoundError
+from isospace.fingerprint import seal, sha256, unseal
+from isospace.parquet import read_parquet
+from isospace.quantize import dequantize
+from isospace.segments import VECTOR, column_of, read_codes, require_space
+from isospace.snapshot import Manifest, PartRecord
+from isospace.space import Space
+from isospace.store import Store
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+_CODE_COLUMNS = ("float16", "int8", "binary")
+
+
+def build_serving(store: Store, manifest: Manifest, space: Space, scratch: Path, *, table_rows: int) -> bool:
+    """Build the serving database of a snapshot, unless it is there.
+
+    Parameters
+    ----------
+    store
+        Where the snapshot is.
+    manifest, space
+        The snapshot and its opened space.
+    scratch
+        Local folder the database is built in.
+    table_rows
+        Up to this many chunks `chunks` is a table; above, a view over the segments of a local store.
+
+    Returns
+    -------
+    bool
+        Whether it was built by this call.
+    """
+    record = layout.serving_record(manifest.collection, manifest.snapshot_id)
+    target = layout.serving_database(manifest.collection, manifest.snapshot_id)
+    if store.exists(record) and store.exists(target):
+        return False
+    scratch.mkdir(parents=True, exist_ok=True)
+    path = scratch / f"serving-{secrets.token_hex(6)}.duckdb"
+    connection = duckdb.connect(str(path))
+    try:
+        _write_meta(connection, manifest, space)
+        as_view = manifest.chunks > table_rows and store.root is not None
+        _write_documents(connection, store, manifest)
+        _write_view(connection, store, manifest, space) if as_view else _write_table(connection, store, manifest, space)
+        _write_macro(connection, space)
+    finally:
+        connection.close()
+    data = path.read_bytes()
+    path.unlink()
+    # A database without its record is the leftover of a run that died here.
+    store.write(target, data)
+    store.write(record, seal({"path": target, "size": len(data), "sha256": sha256(data), "chunks": manifest.chunks}))
+    return True
+
+
+def verify_serving(store: Store, manifest: Manifest) -> None:
+    """Compare the serving database with its record.
+
+    Raises
+    ------
+    IntegrityError
+        If it is missing or was changed; running the flow again rebuilds a deleted one.
+    """
+    path = layout.serving_record(manifest.collection, manifest.snapshot_id)
+    remedy = f"Delete {path} and run the flow again: it is built anew."
+    try:
+        record = unseal(store.read(path), name=path)
+        data = store.read(record["path"])
+    except NotFoundError as error:
+        raise IntegrityError(f"{error} {remedy}") from error
+    if sha256(data) != record["sha256"]:
+        raise IntegrityError(
+            f"{record['path']}: has SHA-256 {sha256(data)[:16]}…, expected {record['sha256'][:16]}…. {remedy}"
+        )
+
+
+def _write_meta(connection: DuckDBPyConnection, manifest: Manifest, space: Space) -> None:
+    rows = {
+        "space_id": manifest.space_id,
+        "snapshot_id": manifest.snapshot_id,
+        "sequence": str(manifest.sequence),
+        "collection": manifest.collection,
+        "encoder_id": manifest.encoder_id,
+        "chunking_id": manifest.chunking_id,
+        "dimension": str(space.record.dimension),
+        "normalization": space.record.spec.normalization,
+        "representations": ",".join(space.record.representations),
+        "documents": str(manifest.documents),
+        "chunks": str(manifest.chunks),
+        "recipe": json.dumps(manifest.recipe, sort_keys=True),
+        "provenance": json.dumps(manifest.provenance, sort_keys=True),
+    }
+    connection.execute("CREATE TABLE meta (key VARCHAR PRIMARY KEY, value VARCHAR NOT NULL)")
+    connection.executemany("INSERT INTO meta VALUES (?, ?)", list(rows.items()))
+
+
+def _write_documents(connection: DuckDBPyConnection, store: Store, manifest: Manifest) -> None:
+    connection.execute(
+        "CREATE TABLE documents (doc_id VARCHAR, uri VARCHAR, title VARCHAR, metadata VARCHAR, doc_hash VARCHAR)"
+    )
+    deleted = deleted_documents(store, manifest.deletions)
+    for part in manifest.parts:
+        columns = ["doc_id", "uri", "title", "metadata", "doc_hash"]
+        rows = _live(read_parquet(store, part.documents.path, columns=columns), deleted.get(part.name))
+        _insert(connection, "documents", rows.select(columns))
+
+
+def _write_table(connection: DuckDBPyConnection, store: Store, manifest: Manifest, space: Space) -> None:
+    codes = [name for name in space.record.representations if name in _CODE_COLUMNS]
+    fields = "".join(f', "{name}" BLOB' for name in codes)
+    connection.execute(
+        "CREATE TABLE chunks (chunk_id VARCHAR, doc_id VARCHAR, uri VARCHAR, title VARCHAR, span_start BIGINT, "
+        f"span_end BIGINT, n_tokens INTEGER, text VARCHAR, vector FLOAT[{space.record.dimension}]{fields})"
+    )
+    deleted = deleted_documents(store, manifest.deletions)
+    for part in manifest.parts:
+        _insert(connection, "chunks", _live(_joined(store, part, space), deleted.get(part.name)))
+
+
+def _joined(store: Store, part: PartRecord, space: Space) -> pa.Table:
+    columns = ["chunk_id", "doc_id", "uri", "title", "start", "end", "n_tokens", "text"]
+    rows = read_parquet(store, part.chunks.path, columns=columns).select(columns)
+    segment = read_parquet(store, part.segment.path)
+    require_space(segment, part.segment.path, space.space_id)
+    first = space.record.representations[0]
+    dimension = space.record.dimension
+    source = "float32" if "float32" in space.record.representations else first
+    vectors = dequantize(space.transform.quantizers, read_codes(segment, source, dimension), source)
+    rows = rows.append_column(VECTOR, pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), dimension))
+    for name in space.record.representations:
+        if name in _CODE_COLUMNS:
+            rows = rows.append_column(name, segment[column_of(name)].cast(pa.binary()))
+    return rows
+
+
+def _write_view(connection: DuckDBPyConnection, store: Store, manifest: Manifest, space: Space) -> None:
+    """Leave the rows where they are; the paths are those of this machine's store."""
+    deleted = [(p, d) for p, ids in deleted_documents(store, manifest.deletions).items() for d in ids]
+    connection.execute("CREATE TABLE deletions (part VARCHAR, doc_id VARCHAR)")
+    rows = pa.table({"part": [p for p, _ in deleted], "doc_id": [d for _, d in deleted]})
+    _insert(connection, "deletions", rows.cast(pa.schema([("part", pa.string()), ("doc_id", pa.string())])))
+    chunks = _paths(store, [part.chunks.path for part in manifest.parts])
+    segments = _paths(store, [part.segment.path for part in manifest.parts])
+    if "float32" not in space.record.representations:
+        raise IntegrityError(
+            f"{manifest.chunks} chunks exceed runtime.serving_table_rows, and a view needs the representation float32. Add it "
+            "to recipe.transform.representations, or raise serving_table_rows."
+        )
+    codes = "".join(f', s."{n}"' for n in space.record.representations if n in _CODE_COLUMNS)
+    connection.execute(
+        f"""
+        CREATE VIEW chunks AS
+        SELECT c.chunk_id, c.doc_id, c.uri, c.title, c."start" AS span_start, c."end" AS span_end, c.n_tokens, c.text,
+               s.vector::FLOAT[{space.record.dimension}] AS vector{codes}
+        FROM read_parquet({chunks}, filename = true, file_row_number = true) c
+        JOIN read_parquet({segments}, filename = true, file_row_number = true) s
+          ON parse_filename(c.filename, true) = parse_filename(s.filename, true) AND c.file_row_number = s.file_row_number
+        WHERE (parse_filename(c.filename, true), c.doc_id) NOT IN (SELECT part, doc_id FROM deletions)
+        """
+    )
+
+
+def _paths(store: Store, paths: list[str]) -> str:
+    root = store.root or Path()
+    quoted = (str(root / path).replace("'", "''") for path in paths)
+    return "[" + ", ".join(f"'{path}'" for path in quoted) + "]"
+
+
+def _write_macro(connection: DuckDBPyConnection, space: Space) -> None:
+    # Unit vectors: their inner product is the cosine.
+    connection.execute(
+        f"""
+        CREATE MACRO nearest(query, k) AS TABLE
+        SELECT chunk_id, doc_id, uri, title, text, span_start, span_end,
+               array_inner_product(vector, query::FLOAT[{space.record.dimension}]) AS score
+        FROM chunks ORDER BY score DESC, chunk_id LIMIT k
+        """
+    )
+
+
+def _insert(connection: DuckDBPyConnection, table: str, rows: pa.Table) -> None:
+    connection.register("incoming", rows)
+    connection.execute(f"INSERT INTO {table} SELECT * FROM incoming")
+    connection.unregister("incoming")
+
+
+def _live(table: pa.Table, deleted: set[str] | None) -> pa.Table:
+    if not deleted:
+        return table
+    keep: list[Any] = [doc_id not in deleted for doc_id in table["doc_id"].to_pylist()]
+    return table.filter(pa.array(keep, pa.bool_()))

@@ -1,0 +1,291 @@
+"""Plan and encode: the anti-join of chunks against raw vectors, cut into shards.
+
+A shard is a reference: a plan's name and a number. Shards are fixed when a plan is first made, so that a
+run that was killed goes on with the very batches it had, and ends with the very bits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from isospace import layout
+from isospace.encoder import SentenceEncoder
+from isospace.errors import NotFoundError
+from isospace.fingerprint import fingerprint, seal, unseal
+from isospace.joins import append_rows, load_columns, scratch_database
+from isospace.parquet import read_parquet, write_parquet
+from isospace.parts import ChunkPart
+from isospace.run import Run
+from isospace.store import Store
+from isospace.vectors import load_vector_hashes, vector_part_path, vector_parts, write_vectors
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+_PLAN_COLUMNS = {"shard": "INTEGER", "chunk_hash": "BLOB", "n_tokens": "INTEGER"}
+_PLAN_SCHEMA = pa.schema(
+    [
+        ("shard", pa.int32()),
+        ("part", pa.string()),
+        ("row", pa.int32()),
+        ("chunk_hash", pa.binary(32)),
+        ("n_tokens", pa.int32()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """What one task encodes.
+
+    Attributes
+    ----------
+    plan
+        Path of the plan that lists its rows.
+    number
+        Which rows those are.
+    shard_id
+        Names the part it writes: SHA-256 of its chunk hashes.
+    chunks, tokens
+        Its size.
+    """
+
+    plan: str
+    number: int
+    shard_id: str
+    chunks: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class EncodePlan:
+    """What a run has to encode.
+
+    Attributes
+    ----------
+    shards
+        Only those that are missing.
+    chunks
+        Occurrences in the new parts.
+    distinct
+        Different texts among them.
+    reused
+        Different texts that have a raw vector already.
+    to_encode, tokens
+        Texts to encode, and their tokens.
+    """
+
+    shards: tuple[Shard, ...]
+    chunks: int
+    distinct: int
+    reused: int
+    to_encode: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """What encoding one shard took."""
+
+    chunks: int
+    tokens: int
+    seconds: float
+
+
+def plan_shards(run: Run, parts: Sequence[ChunkPart], *, limit: int) -> EncodePlan:
+    """Find the texts that no raw vector exists for, and cut them into shards.
+
+    Parameters
+    ----------
+    run
+        The run.
+    parts
+        Its new parts.
+    limit
+        The encoder's token limit; what is longer counts as that.
+
+    Returns
+    -------
+    EncodePlan
+    """
+    runtime = run.config.runtime
+    work = run.work_store
+    with scratch_database(run.scratch, memory_mb=runtime.memory_mb) as connection:
+        load_columns(
+            connection, "chunks", work, [p.chunks.path for p in parts], {"chunk_hash": "BLOB", "n_tokens": "INTEGER"}
+        )
+        load_vector_hashes(connection, run.store, run.encoder_id)
+        connection.execute(
+            f"""
+            CREATE TABLE texts AS
+            SELECT chunk_hash, arg_min(part, (part, row)) AS part, arg_min(row, (part, row)) AS row,
+                   least(any_value(n_tokens), {limit}) AS n_tokens
+            FROM chunks GROUP BY chunk_hash
+            """
+        )
+        connection.execute("CREATE TABLE missing AS SELECT * FROM texts ANTI JOIN vectors USING (chunk_hash)")
+        (occurrences,) = connection.execute("SELECT count(*) FROM chunks").fetchone() or (0,)
+        (distinct,) = connection.execute("SELECT count(*) FROM texts").fetchone() or (0,)
+        (missing,) = connection.execute("SELECT count(*) FROM missing").fetchone() or (0,)
+        shards = _resume_or_cut(connection, run, parts) if missing else ()
+    return EncodePlan(
+        shards=shards,
+        chunks=occurrences,
+        distinct=distinct,
+        reused=distinct - missing,
+        to_encode=sum(shard.chunks for shard in shards),
+        tokens=sum(shard.tokens for shard in shards),
+    )
+
+
+def encode_shard(run: Run, shard: Shard, encoder: SentenceEncoder) -> Encoded:
+    """Encode one shard and write its part; a part that exists already is left alone.
+
+    Parameters
+    ----------
+    run
+        The run.
+    shard
+        The reference.
+    encoder
+        Of `run.encoder_id`.
+
+    Returns
+    -------
+    Encoded
+    """
+    store = run.store
+    if store.exists(vector_part_path(run.encoder_id, shard.shard_id)):
+        return Encoded(0, 0, 0.0)
+    hashes, texts = _shard_texts(run, shard)
+    started = time.perf_counter()
+    vectors = encoder.encode(texts, "document")
+    seconds = time.perf_counter() - started
+    write_vectors(store, run.encoder_id, shard.shard_id, hashes, vectors, provenance=engine(encoder))
+    return Encoded(len(texts), shard.tokens, seconds)
+
+
+def engine(encoder: SentenceEncoder) -> dict[str, str]:
+    """Describe what computes: library, version, device, processor."""
+    import torch
+
+    return {"engine": f"torch {torch.__version__}", "device": encoder.device, "processor": platform.machine()}
+
+
+def measured_rate(store: Store, encoder_id: str, device: str) -> float | None:
+    """Return the tokens per second of the last run with an encoder on a device, if there was one."""
+    path = layout.encoder_rate(encoder_id)
+    try:
+        rate = unseal(store.read(path), name=path).get(device)
+    except NotFoundError:
+        return None
+    return float(rate) if rate else None
+
+
+def record_rate(store: Store, encoder_id: str, device: str, encoded: Sequence[Encoded]) -> None:
+    """Remember tokens per second for the estimates of later plans."""
+    tokens, seconds = sum(e.tokens for e in encoded), sum(e.seconds for e in encoded)
+    if not tokens or not seconds:
+        return
+    path = layout.encoder_rate(encoder_id)
+    known = unseal(store.read(path), name=path) if store.exists(path) else {}
+    store.write(path, seal({**known, device: round(tokens / seconds, 1)}))
+
+
+def _resume_or_cut(connection: DuckDBPyConnection, run: Run, parts: Sequence[ChunkPart]) -> tuple[Shard, ...]:
+    plan_id = fingerprint(
+        {
+            "encoder_id": run.encoder_id,
+            "chunking_id": run.chunking_id,
+            "parts": [part.name for part in parts],
+            "shard_tokens": run.config.runtime.shard_tokens,
+        }
+    )
+    path = layout.plan_shards(run.collection, plan_id)
+    work = run.work_store
+    if not (work.exists(path) and _covers(connection, work, path)):
+        work.delete(path)
+        write_parquet(work, path, _cut(connection, run, parts), dictionary=["part"])
+    finished = set(vector_parts(run.store, run.encoder_id))
+    shards = _shards(read_parquet(work, path, columns=["shard", "chunk_hash", "n_tokens"]), path)
+    return tuple(s for s in shards if vector_part_path(run.encoder_id, s.shard_id) not in finished)
+
+
+def _covers(connection: DuckDBPyConnection, store: Store, path: str) -> bool:
+    """Tell whether every missing text is in a shard of an earlier plan that is not finished."""
+    table = read_parquet(store, path, columns=list(_PLAN_COLUMNS)).select(list(_PLAN_COLUMNS))
+    connection.execute("DROP TABLE IF EXISTS planned")
+    fields = ", ".join(f"{name} {kind}" for name, kind in _PLAN_COLUMNS.items())
+    connection.execute(f"CREATE TABLE planned (part INTEGER, row INTEGER, {fields})")
+    append_rows(connection, "planned", 0, table)
+    (uncovered,) = connection.execute(
+        "SELECT count(*) FROM missing ANTI JOIN planned USING (chunk_hash)"
+    ).fetchone() or (1,)
+    return bool(uncovered == 0)
+
+
+def _cut(connection: DuckDBPyConnection, run: Run, parts: Sequence[ChunkPart]) -> pa.Table:
+    """Cut the missing texts, part by part and by length, at the shard's budget of tokens."""
+    budget = run.config.runtime.shard_tokens
+    result = connection.execute(
+        "SELECT part, row, chunk_hash, n_tokens FROM missing ORDER BY part, n_tokens, chunk_hash"
+    )
+    tables, shard, spent = [], 0, 0
+    while rows := result.fetchmany(50_000):
+        numbers = []
+        for _, _, _, tokens in rows:
+            if spent and spent + tokens > budget:
+                shard, spent = shard + 1, 0
+            spent += tokens
+            numbers.append(shard)
+        part, row, chunk_hash, n_tokens = zip(*rows, strict=True)
+        names = [parts[number].name for number in part]
+        columns = [numbers, names, list(row), list(chunk_hash), list(n_tokens)]
+        tables.append(
+            pa.table([pa.array(c, f.type) for c, f in zip(columns, _PLAN_SCHEMA, strict=True)], schema=_PLAN_SCHEMA)
+        )
+    return pa.concat_tables(tables)
+
+
+def _shards(table: pa.Table, path: str) -> Iterator[Shard]:
+    for batch_rows in _by_shard(table):
+        number = batch_rows[0][0]
+        digest = hashlib.sha256()
+        for _, chunk_hash, _ in batch_rows:
+            digest.update(chunk_hash)
+        yield Shard(path, number, digest.hexdigest(), len(batch_rows), sum(tokens for _, _, tokens in batch_rows))
+
+
+def _by_shard(table: pa.Table) -> Iterator[list[tuple[int, bytes, int]]]:
+    rows = (
+        row
+        for batch in table.to_batches(max_chunksize=50_000)
+        for row in zip(*(column.to_pylist() for column in batch.columns), strict=True)
+    )
+    for _, group in groupby(rows, key=lambda row: row[0]):
+        yield list(group)
+
+
+def _shard_texts(run: Run, shard: Shard) -> tuple[list[bytes], list[str]]:
+    plan = read_parquet(run.work_store, shard.plan)
+    start = plan["shard"].index(shard.number).as_py()
+    rows = plan.slice(start, shard.chunks).to_pylist()
+    hashes: list[bytes] = []
+    texts: list[str] = []
+    for part, group in groupby(rows, key=lambda row: row["part"]):
+        members = list(group)
+        path = layout.chunks_part(run.collection, run.chunking_id, part)
+        chunks = read_parquet(run.work_store, path, columns=["prefix", "text"]).take([m["row"] for m in members])
+        texts += [
+            prefix + text for prefix, text in zip(chunks["prefix"].to_pylist(), chunks["text"].to_pylist(), strict=True)
+        ]
+        hashes += [member["chunk_hash"] for member in members]
+    return hashes, texts

@@ -1,0 +1,1 @@
+"""Prefect tasks: resolve references, call isospace, log, return a reference."""

@@ -1,0 +1,165 @@
+"""The stations of the line as Prefect tasks."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
+
+from isospace.alias import aliases
+from isospace.checks import Checked, check_segment, check_space, conclude
+from isospace.commit import Commit, commit_snapshot, promote_new
+from isospace.config import PipelineConfig
+from isospace.parquet import FileRef
+from isospace.parts import ChunkPart, write_chunks
+from isospace.planning import PlanReport, report_plan
+from isospace.report import RunReport, checks_markdown, run_markdown, write_report
+from isospace.run import Run, start_run
+from isospace.scan import Scan, scan_source
+from isospace.sealing import fit_space
+from isospace.segments import Segment, SegmentJob, plan_segments, write_segment
+from isospace.serving import build_serving
+from isospace.shards import Encoded, EncodePlan, Shard, encode_shard, plan_shards, record_rate
+from tasks.runtime import encoder_of, run_encoder, run_space
+
+
+@task(cache_policy=NO_CACHE)
+def start(config: PipelineConfig) -> Run:
+    """Load the encoder into the store, and fix what the run starts from."""
+    runtime = config.runtime
+    encoder = encoder_of(runtime.store, config.recipe.encoder, runtime.device, runtime.batch_tokens)
+    run = start_run(config, encoder.record, Path(tempfile.mkdtemp(prefix="isospace-run-")))
+    get_run_logger().info("run %s starts from snapshot %s", run.run_id, run.base_sequence or "none")
+    return run
+
+
+@task(cache_policy=NO_CACHE)
+def scan(run: Run) -> Scan:
+    """Compare the source with the collection."""
+    found = scan_source(run)
+    get_run_logger().info(
+        "documents: %d added, %d changed, %d unchanged, %d removed, %d stale; %d inputs quarantined",
+        found.added, found.changed, found.unchanged, found.removed, found.stale, found.quarantined,
+    )  # fmt: skip
+    return found
+
+
+@task(cache_policy=NO_CACHE, task_run_name="chunk {documents.path}")
+def chunk(run: Run, documents: FileRef) -> ChunkPart:
+    """Cut the documents of one part."""
+    part = write_chunks(run, documents, run_encoder(run).counter())
+    if part.too_long:
+        get_run_logger().warning("%d texts are cut by the encoder: %d tokens", part.too_long, part.cut_tokens)
+    return part
+
+
+@task(cache_policy=NO_CACHE)
+def plan(run: Run, found: Scan, parts: list[ChunkPart]) -> tuple[EncodePlan, PlanReport]:
+    """Anti-join chunks against raw vectors, and put the plan where it is seen."""
+    encoder = run_encoder(run)
+    planned = plan_shards(run, parts, limit=encoder.record.max_tokens)
+    report = report_plan(run, found, parts, planned, encoder)
+    create_markdown_artifact(key="plan", markdown=report.markdown(), description=f"Plan of {run.run_id}")
+    get_run_logger().info("plan: %d texts to encode, %d reused", planned.to_encode, planned.reused)
+    return planned, report
+
+
+@task(cache_policy=NO_CACHE, task_run_name="encode {shard.number}")
+def encode(run: Run, shard: Shard) -> Encoded:
+    """Encode one shard into its part of raw vectors."""
+    encoded = encode_shard(run, shard, run_encoder(run))
+    get_run_logger().info("%d texts, %d tokens in %.1f s", encoded.chunks, encoded.tokens, encoded.seconds)
+    return encoded
+
+
+@task(cache_policy=NO_CACHE)
+def seal(run: Run, chunk_paths: list[str]) -> str:
+    """Fit a space on a sample of the collection, and seal it; or use the sealed one."""
+    if run.space_id is not None:
+        return run.space_id
+    space_id = fit_space(run, chunk_paths, run_encoder(run))
+    get_run_logger().info("sealed space %s", space_id)
+    return space_id
+
+
+@task(cache_policy=NO_CACHE)
+def prepare_segments(run: Run, parts: list[ChunkPart]) -> list[SegmentJob]:
+    """Find the raw vectors of each new part."""
+    return plan_segments(run, parts)
+
+
+@task(cache_policy=NO_CACHE, task_run_name="segment {job.part.name}")
+def segment(run: Run, space_id: str, job: SegmentJob) -> Segment:
+    """Transform and quantize one part."""
+    return write_segment(run, run_space(run, space_id), job)
+
+
+@task(cache_policy=NO_CACHE)
+def check(run: Run, space_id: str, parts: list[ChunkPart], segments: list[Segment], chunk_paths: list[str]) -> Checked:
+    """Read back what was written; nothing is committed unless all of it holds."""
+    space = run_space(run, space_id)
+    rows = [check_segment(run, space, part, written) for part, written in zip(parts, segments, strict=True)]
+    measured = check_space(run, space, chunk_paths, run_encoder(run))
+    checked = conclude(run, rows, sum(part.chunks.rows or 0 for part in parts), measured)
+    create_markdown_artifact(key="checks", markdown=checks_markdown(checked), description=f"Checks of {run.run_id}")
+    for warning in checked.warnings:
+        get_run_logger().warning(warning)
+    return checked
+
+
+@task(cache_policy=NO_CACHE)
+def commit(run: Run, found: Scan, space_id: str, parts: list[ChunkPart], segments: list[Segment]) -> Commit:
+    """Commit the snapshot: from here on it is visible."""
+    committed = commit_snapshot(run, found, space_id, parts, segments)
+    state = "committed" if committed.is_new else "nothing new, still"
+    get_run_logger().info(
+        "%s snapshot %d (%s)", state, committed.manifest.sequence, committed.manifest.snapshot_id[:16]
+    )
+    return committed
+
+
+@task(cache_policy=NO_CACHE)
+def publish(run: Run, committed: Commit) -> str | None:
+    """Build the serving database, then move the alias; return the alias if it moved."""
+    space = run_space(run, committed.manifest.space_id)
+    build_serving(run.store, committed.manifest, space, run.scratch, table_rows=run.config.runtime.serving_table_rows)
+    moved = promote_new(run, committed)
+    get_run_logger().info(
+        "aliases: %s", {name: entry.snapshot for name, entry in aliases(run.store, run.collection).items()}
+    )
+    return run.config.runtime.promote_to if moved else None
+
+
+@task(cache_policy=NO_CACHE)
+def summarize(
+    run: Run, report: PlanReport, encoded: list[Encoded], checked: Checked | None, segments: list[Segment],
+    committed: Commit, promoted: str | None,
+) -> RunReport:  # fmt: skip
+    """Write the report, and show it."""
+    record_rate(run.store, run.encoder_id, run_encoder(run).device, encoded)
+    manifest = committed.manifest
+    result = RunReport(
+        run_id=run.run_id,
+        collection=run.collection,
+        snapshot=manifest.sequence,
+        snapshot_id=manifest.snapshot_id,
+        space_id=manifest.space_id,
+        committed=committed.is_new,
+        promoted=promoted,
+        documents=manifest.documents,
+        chunks=manifest.chunks,
+        encoded=sum(e.chunks for e in encoded),
+        tokens=sum(e.tokens for e in encoded),
+        seconds=sum(e.seconds for e in encoded),
+        clipped=sum(s.clipped for s in segments),
+        saturated=sum(s.saturated for s in segments),
+        quarantined=report.quarantined,
+        warnings=checked.warnings if checked else (),
+    )
+    path = write_report(run, result, report, checked, segments, committed)
+    create_markdown_artifact(key="run", markdown=run_markdown(result), description=path)
+    return result
