@@ -65,7 +65,9 @@ class AffineMap:
                 f"affine map: matrix {self.matrix.shape}, row_exponents {self.row_exponents.shape} and offsets "
                 f"{self.offsets.shape} do not fit together. The space is damaged: restore it, or fit it again."
             )
-        largest = np.abs(self.matrix).sum(axis=1) * 2**_INPUT_BITS + np.abs(self.offsets).max(axis=0)
+        # In float64: a damaged map may hold integers whose sums overflow 64 bits.
+        row_sums = np.abs(self.matrix.astype(np.float64)).sum(axis=1)
+        largest = row_sums * 2.0**_INPUT_BITS + np.abs(self.offsets.astype(np.float64)).max(axis=0)
         if largest.size and int(largest.max()) >= 2**_EXACT_BITS:
             raise IntegrityError(
                 f"affine map: a row can reach {int(largest.max())}, and exact sums need less than 2**{_EXACT_BITS}. "

@@ -1,7 +1,9 @@
 """The encoder: a sentence-transformers model, its identity, and text to raw vectors without padding.
 
 Texts are grouped by exactly equal token count, so that no row of a batch holds padding: what a text's
-vector is does not depend on how long its neighbours are.
+vector is does not depend on how long its neighbours are. Matrix kernels also choose their path by the
+number of rows: calls of few rows in all are the ones that were seen to differ in the last bits, so very
+short texts always go in calls of a fixed number of rows, filled up with repeats.
 """
 
 from __future__ import annotations
@@ -24,6 +26,9 @@ from isospace.errors import EncoderError
 
 Float32 = npt.NDArray[np.float32]
 _LOG = logging.getLogger(__name__)
+# Texts below this many tokens go in calls of exactly so many rows.
+SHORT_TOKENS = 16
+SHORT_ROWS = 16
 
 
 class Encoder(Protocol):
@@ -53,7 +58,7 @@ class SentenceEncoder:
     batch_tokens
         Most tokens in one call of the model.
     lock
-        One forward pass at a time: two would only share the same device.
+        Held by whoever encodes a shard: two at once would only share the same device.
     """
 
     record: EncoderRecord
@@ -113,7 +118,10 @@ class SentenceEncoder:
             tokens = self._cut(texts, tokens, role)
         vectors = np.empty((len(tokens), self.record.dimension), np.float32)
         for rows in equal_length_batches([len(ids) for ids in tokens], self.batch_tokens):
-            vectors[rows] = self._forward([tokens[row] for row in rows], role)
+            batch = [tokens[row] for row in rows]
+            if len(batch[0]) < SHORT_TOKENS:
+                batch += [batch[-1]] * (SHORT_ROWS - len(batch))
+            vectors[rows] = self._forward(batch, role)[: len(rows)]
         if not np.isfinite(vectors).all():
             row = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
             raise EncoderError(
@@ -147,7 +155,7 @@ class SentenceEncoder:
             features["token_type_ids"] = torch.zeros_like(ids)
         if length := self.record.prompt_lengths[role]:
             features["prompt_length"] = length
-        with self.lock, torch.inference_mode():
+        with torch.inference_mode():
             vectors = self.model(features)["sentence_embedding"].float().cpu().numpy()
         if vectors.shape[1] != self.record.dimension:
             raise EncoderError(
@@ -157,14 +165,18 @@ class SentenceEncoder:
 
 
 def equal_length_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
-    """Group row numbers by exactly equal length, each group cut at `batch_tokens`, the shortest first."""
+    """Group row numbers by exactly equal length, each group cut at `batch_tokens`, the shortest first.
+
+    Lengths below `SHORT_TOKENS` are cut at `SHORT_ROWS` rows.
+    """
     by_length: dict[int, list[int]] = {}
     for row, length in enumerate(lengths):
         by_length.setdefault(length, []).append(row)
     batches = []
     for length, rows in sorted(by_length.items()):
         remaining = iter(rows)
-        while batch := list(islice(remaining, max(batch_tokens // max(length, 1), 1))):
+        most = SHORT_ROWS if length < SHORT_TOKENS else max(batch_tokens // length, 1)
+        while batch := list(islice(remaining, most)):
             batches.append(batch)
     return batches
 

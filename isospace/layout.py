@@ -37,9 +37,9 @@ def documents_part(collection: str, part: str) -> str:
     return f"collections/{collection}/documents/{part}.parquet"
 
 
-def chunks_part(collection: str, chunking_id: str, part: str) -> str:
-    """Chunks of one part under one chunking."""
-    return f"collections/{collection}/chunks/{chunking_id}/{part}.parquet"
+def chunks_part(collection: str, part: str) -> str:
+    """Chunks of one part; `part` derives from its documents and from how they were cut."""
+    return f"collections/{collection}/chunks/{part}.parquet"
 
 
 def segment(collection: str, space_id: str, part: str) -> str:

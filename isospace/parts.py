@@ -14,6 +14,7 @@ from isospace import layout
 from isospace.chunking import Chunk, TokenCounter, chunk_documents
 from isospace.documents import Document
 from isospace.errors import ConfigError, NotFoundError
+from isospace.fingerprint import fingerprint
 from isospace.parquet import FileRef, describe_parquet, metadata_of, parse_parquet, read_parquet, write_parquet
 from isospace.run import Run
 
@@ -80,8 +81,9 @@ def write_chunks(run: Run, documents: FileRef, counter: TokenCounter) -> ChunkPa
         If a text is too long and the recipe does not allow truncation.
     """
     store = run.work_store
-    name = PurePosixPath(documents.path).stem
-    path = layout.chunks_part(run.collection, run.chunking_id, name)
+    # Of documents and chunking: the same documents cut otherwise are another part.
+    name = fingerprint([PurePosixPath(documents.path).stem, run.chunking_id])
+    path = layout.chunks_part(run.collection, name)
     try:
         reference = describe_parquet(store, path)
         table = parse_parquet(store.read(path), path)
@@ -136,4 +138,4 @@ def _require_fit(run: Run, part: ChunkPart, table: pa.Table, limit: int) -> None
 def all_chunk_paths(run: Run, kept: Sequence[str], parts: Sequence[ChunkPart]) -> list[str]:
     """Return the chunks of every part that the coming snapshot will have."""
     names = [*kept, *(part.name for part in parts)]
-    return [layout.chunks_part(run.collection, run.chunking_id, name) for name in names]
+    return [layout.chunks_part(run.collection, name) for name in names]

@@ -166,9 +166,10 @@ def encode_shard(run: Run, shard: Shard, encoder: SentenceEncoder) -> Encoded:
     if store.exists(vector_part_path(run.encoder_id, shard.shard_id)):
         return Encoded(0, 0, 0.0)
     hashes, texts = _shard_texts(run, shard)
-    started = time.perf_counter()
-    vectors = encoder.encode(texts, "document")
-    seconds = time.perf_counter() - started
+    with encoder.lock:
+        started = time.perf_counter()
+        vectors = encoder.encode(texts, "document")
+        seconds = time.perf_counter() - started
     write_vectors(store, run.encoder_id, shard.shard_id, hashes, vectors, provenance=engine(encoder))
     return Encoded(len(texts), shard.tokens, seconds)
 
@@ -282,7 +283,7 @@ def _shard_texts(run: Run, shard: Shard) -> tuple[list[bytes], list[str]]:
     texts: list[str] = []
     for part, group in groupby(rows, key=lambda row: row["part"]):
         members = list(group)
-        path = layout.chunks_part(run.collection, run.chunking_id, part)
+        path = layout.chunks_part(run.collection, part)
         chunks = read_parquet(run.work_store, path, columns=["prefix", "text"]).take([m["row"] for m in members])
         texts += [
             prefix + text for prefix, text in zip(chunks["prefix"].to_pylist(), chunks["text"].to_pylist(), strict=True)

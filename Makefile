@@ -1,0 +1,44 @@
+# Two commands do everything: `make demo` and `make test`. The environment is .venv, made on first use.
+PYTHON ?= python3
+BIN := .venv/bin
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: demo test lint format types imports wheel ui clean
+
+demo: .venv/.demo
+	@$(BIN)/python -m flows.demo
+
+test: .venv/.dev
+	$(BIN)/python -m pytest
+
+lint: .venv/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+wheel: .venv/.dev
+	rm -rf dist
+	$(BIN)/python -m build --wheel
+	$(BIN)/python -m tests.wheel_check dist/*.whl
+
+ui: .venv/.demo
+	$(BIN)/prefect server start --host 127.0.0.1
+
+clean:
+	rm -rf .venv dist build .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/.demo: .venv/bin/python pyproject.toml constraints.txt
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[demo]'
+	@touch $@
+
+.venv/.dev: .venv/bin/python pyproject.toml constraints.txt
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@ .venv/.demo

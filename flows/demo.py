@@ -1,0 +1,66 @@
+"""The demo: embed the shipped corpus, measure it, ask it three questions.
+
+python -m flows.demo
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from flows.command import outcome
+from flows.embed_corpus import embed_corpus
+from isospace.config import load_config
+from isospace.errors import IsospaceError
+from isospace.evaluation import document_run, measure, plain_index, rank_documents, read_judgements, read_queries
+from isospace.index import Index, open_index
+from isospace.store import open_store
+
+FOLDER = Path("configs/demo")
+QUESTIONS = (
+    "Does a lack of vitamin B12 raise homocysteine in the blood?",
+    "How do stem cells decide which daughter keeps the old DNA strands?",
+    "Is breast cancer prognosis related to ALDH1?",
+)
+
+
+def main() -> None:
+    """Run the demo."""
+    console = Console(width=110, highlight=False)
+    try:
+        config = load_config("configs/demo.yaml")
+        report = embed_corpus(config)
+        console.rule("what it did")
+        console.print(outcome(report))
+        index = open_index(config.runtime.store, config.runtime.collection)
+        console.rule("what it measured")
+        console.print(_measured(config.runtime.store, index))
+        console.rule("what it answers")
+        for question, hits in zip(QUESTIONS, index.search(list(QUESTIONS), k=1), strict=True):
+            console.print(f"[bold]{question}[/bold]\n  {hits[0].score:.3f}  {hits[0].title}\n")
+    except IsospaceError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    store, name = config.runtime.store, config.runtime.collection
+    console.print(f'Ask more: .venv/bin/isospace search {store} {name} "your question"', markup=False)
+
+
+def _measured(store: str, index: Index) -> str:
+    queries, judgements = read_queries(FOLDER / "queries.parquet"), read_judgements(FOLDER / "qrels.parquet")
+    plain = plain_index(open_store(store), index)
+    raw = index.space.encode(list(queries.values()), "query")
+    unit = (raw / np.linalg.norm(raw, axis=1, keepdims=True)).astype(np.float32)
+    rows = {
+        "plain (raw vectors, L2)": measure(rank_documents(plain, list(queries), unit), judgements),
+        "sealed space, float32": measure(document_run(index, queries), judgements),
+    }
+    names = "  ".join(f"{name:>8}" for name in next(iter(rows.values())))
+    lines = [f"{row:26}" + "  ".join(f"{value:8.4f}" for value in figures.values()) for row, figures in rows.items()]
+    return "\n".join([f"{len(queries)} claims, best chunk of a document counts", f"{'':26}{names}", *lines])
+
+
+if __name__ == "__main__":
+    main()

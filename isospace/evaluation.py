@@ -1,0 +1,131 @@
+"""Retrieval measured on judged queries, through the standard library of the field.
+
+Measures are those of trec_eval (by way of ir-measures): ties are broken by document id, falling, so a
+run has one value and not several.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+
+from isospace.commit import deleted_documents
+from isospace.errors import ConfigError
+from isospace.index import Index
+from isospace.parquet import read_parquet
+from isospace.snapshot import PartRecord
+from isospace.store import Store
+from isospace.vectors import gather, vector_parts
+
+MEASURES = ("nDCG@10", "R@10", "R@100", "RR@10", "AP")
+Run = dict[str, dict[str, float]]
+Judgements = dict[str, dict[str, int]]
+
+
+def read_queries(path: Path) -> dict[str, str]:
+    """Read a Parquet file with query_id and text."""
+    table = _table(path, ["query_id", "text"])
+    return dict(zip(table["query_id"], table["text"], strict=True))
+
+
+def read_judgements(path: Path) -> Judgements:
+    """Read a Parquet file with query_id, doc_id and relevance (larger is better, 0 is not relevant)."""
+    table = _table(path, ["query_id", "doc_id", "relevance"])
+    judgements: Judgements = {}
+    for query, document, relevance in zip(table["query_id"], table["doc_id"], table["relevance"], strict=True):
+        judgements.setdefault(query, {})[document] = relevance
+    return judgements
+
+
+def document_run(index: Index, queries: Mapping[str, str], *, depth: int = 1000) -> Run:
+    """Rank documents for each query by their best chunk.
+
+    Parameters
+    ----------
+    index
+        An open snapshot.
+    queries
+        Texts by query_id.
+    depth
+        Most documents a query.
+
+    Returns
+    -------
+    dict
+        Scores by query_id and doc_id.
+    """
+    names = list(queries)
+    vectors = index.space.embed([queries[name] for name in names], "query")
+    return rank_documents(index, names, vectors, depth=depth)
+
+
+def rank_documents(index: Index, names: Sequence[str], vectors: npt.NDArray[np.float32], *, depth: int = 1000) -> Run:
+    """Rank documents for (m, k) float32 query vectors by their best chunk."""
+    documents, place = np.unique(np.array(index.chunks["doc_id"].to_pylist()), return_inverse=True)
+    run: Run = {}
+    for name, vector in zip(names, vectors, strict=True):
+        best = np.full(len(documents), -np.inf, np.float32)
+        np.maximum.at(best, place, index.vectors @ vector)
+        rows = np.argsort(-best, kind="stable")[:depth]
+        run[name] = {str(documents[row]): float(best[row]) for row in rows}
+    return run
+
+
+def measure(run: Run, judgements: Judgements, measures: Sequence[str] = MEASURES) -> dict[str, float]:
+    """Compute means over the judged queries.
+
+    Parameters
+    ----------
+    run
+        Scores by query_id and doc_id.
+    judgements
+        Relevance by query_id and doc_id.
+    measures
+        Names as ir-measures has them.
+
+    Returns
+    -------
+    dict
+        By measure, in the order asked for.
+    """
+    import ir_measures
+
+    parsed = [ir_measures.parse_measure(name) for name in measures]
+    found = ir_measures.calc_aggregate(parsed, judgements, run)
+    return {name: float(found[m]) for name, m in zip(measures, parsed, strict=True)}
+
+
+def plain_index(store: Store, index: Index) -> Index:
+    """Return the same chunks with their raw vectors at unit length: what the encoder gives without a transform.
+
+    For comparison only; its queries are raw vectors at unit length too, never those of `index.search`.
+    """
+    record = index.space.space.record
+    hashes = [
+        key
+        for part in index.manifest.parts
+        for key in _live_hashes(store, part, deleted_documents(store, index.manifest.deletions).get(part.name, set()))
+    ]
+    raw = gather(store, record.encoder_id, vector_parts(store, record.encoder_id), hashes, record.input_dimension)
+    return replace(index, vectors=(raw / np.linalg.norm(raw, axis=1, keepdims=True)).astype(np.float32))
+
+
+def _live_hashes(store: Store, part: PartRecord, gone: set[str]) -> list[bytes]:
+    table = read_parquet(store, part.chunks.path, columns=["doc_id", "chunk_hash"])
+    pairs = zip(table["doc_id"].to_pylist(), table["chunk_hash"].to_pylist(), strict=True)
+    return [key for doc_id, key in pairs if doc_id not in gone]
+
+
+def _table(path: Path, columns: list[str]) -> dict[str, list[Any]]:
+    try:
+        table: dict[str, list[Any]] = pq.read_table(path, columns=columns).to_pydict()
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise ConfigError(f"{path}: cannot be read as {', '.join(columns)} ({reason}).") from error
+    return table

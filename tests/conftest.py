@@ -1,0 +1,82 @@
+"""Shared fixtures: a tiny model built once, corpora of short texts, configurations."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from isospace.config import PipelineConfig
+from isospace.encoder import SentenceEncoder
+from isospace.opening import prepare_encoder
+from isospace.store import open_store
+from tests.tiny import WORDS, build_tiny_model
+
+Write = Callable[[Path, dict[str, str]], Path]
+Configure = Callable[..., PipelineConfig]
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_tiny_model(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> SentenceEncoder:
+    from isospace.config import EncoderSpec
+
+    store = open_store(tmp_path_factory.mktemp("store"))
+    return prepare_encoder(store, EncoderSpec(model=str(tiny_model)), device="cpu", batch_tokens=512)
+
+
+def sentences(count: int, *, seed: int = 0, words: int = 12) -> dict[str, str]:
+    """Documents by id; each text is its own."""
+    chance = random.Random(seed)
+    return {f"d{n:05d}": " ".join([*chance.choices(WORDS, k=words), f"number {seed} {n}."]) for n in range(count)}
+
+
+def write_jsonl(path: Path, documents: dict[str, str]) -> Path:
+    lines = [json.dumps({"doc_id": name, "text": text, "title": f"title {name}"}) for name, text in documents.items()]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def configure(tiny_model: Path, tmp_path: Path) -> Configure:
+    """Build a configuration; `recipe` and `runtime` override single keys of the defaults."""
+
+    def build(source: Path | str, *, recipe: dict | None = None, runtime: dict | None = None) -> PipelineConfig:
+        base = {
+            "documents": {"title_column": "title"},
+            "encoder": {"model": str(tiny_model)},
+            "chunking": {"overlap_tokens": 4},
+            "transform": {"representations": ["float32", "int8", "binary", "float16"], "whitening": {"kind": "center"}},
+        }
+        where = {"store": str(tmp_path / "store"), "collection": "c", "source": str(source), "device": "cpu"}
+        return PipelineConfig.model_validate(
+            {"recipe": {**base, **(recipe or {})}, "runtime": {**where, "part_documents": 50, **(runtime or {})}}
+        )
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[None]:
+    """One ephemeral Prefect server for the session; it takes twenty seconds to start."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=180):
+        yield
+
+
+def corpora() -> Path | None:
+    """Folder of the evaluation corpora: $ISOSPACE_CORPORA, else beside the checkout."""
+    beside = Path(__file__).parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("ISOSPACE_CORPORA", beside))
+    return folder if folder.is_dir() else None

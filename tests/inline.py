@@ -1,0 +1,56 @@
+"""The line without Prefect: the same stations in the same order, for tests of the core."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from isospace.alias import aliases
+from isospace.checks import check_segment, check_space, conclude
+from isospace.commit import commit_snapshot, promote_new
+from isospace.config import PipelineConfig
+from isospace.opening import load_space, prepare_encoder
+from isospace.parts import all_chunk_paths, write_chunks
+from isospace.planning import report_plan
+from isospace.report import RunReport, write_report
+from isospace.run import start_run
+from isospace.scan import scan_source
+from isospace.sealing import fit_space
+from isospace.segments import plan_segments, write_segment
+from isospace.serving import build_serving
+from isospace.shards import encode_shard, plan_shards
+from isospace.store import open_store
+
+
+def embed_inline(config: PipelineConfig) -> RunReport:
+    runtime = config.runtime
+    store = open_store(runtime.store)
+    encoder = prepare_encoder(store, config.recipe.encoder, device="cpu", batch_tokens=runtime.batch_tokens)
+    with tempfile.TemporaryDirectory() as scratch:
+        run = start_run(config, encoder.record, Path(scratch))
+        found = scan_source(run)
+        parts = [write_chunks(run, documents, encoder.counter()) for documents in found.parts]
+        planned = plan_shards(run, parts, limit=encoder.record.max_tokens)
+        report = report_plan(run, found, parts, planned, encoder)
+        encoded = [encode_shard(run, shard, encoder) for shard in planned.shards]
+        paths = all_chunk_paths(run, found.kept, parts)
+        space_id = run.space_id or fit_space(run, paths, encoder)
+        space = load_space(store, space_id)
+        segments = [write_segment(run, space, job) for job in plan_segments(run, parts)]
+        rows = [check_segment(run, space, part, segment) for part, segment in zip(parts, segments, strict=True)]
+        expected = sum(part.chunks.rows or 0 for part in parts)
+        checked = conclude(run, rows, expected, check_space(run, space, paths, encoder))
+        committed = commit_snapshot(run, found, space_id, parts, segments)
+        build_serving(store, committed.manifest, space, run.scratch, table_rows=runtime.serving_table_rows)
+        moved = promote_new(run, committed)
+        manifest = committed.manifest
+        result = RunReport(
+            run_id=run.run_id, collection=run.collection, snapshot=manifest.sequence, snapshot_id=manifest.snapshot_id,
+            space_id=space_id, committed=committed.is_new, promoted=runtime.promote_to if moved else None,
+            documents=manifest.documents, chunks=manifest.chunks, encoded=sum(e.chunks for e in encoded),
+            tokens=sum(e.tokens for e in encoded), seconds=0.0, clipped=sum(s.clipped for s in segments),
+            saturated=sum(s.saturated for s in segments), quarantined=found.quarantined, warnings=checked.warnings,
+        )  # fmt: skip
+        write_report(run, result, report, checked, segments, committed)
+        assert not runtime.promote_to or runtime.promote_to in aliases(store, run.collection)
+        return result

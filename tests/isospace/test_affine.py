@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from isospace.affine import AffineMap, apply_affine, fix_point, output_bits
+from isospace.config import WhiteningSpec
+from isospace.errors import FitError, IntegrityError, MismatchError
+from isospace.fit import fit, fit_affine
+from isospace.moments import stream_moments
+
+
+def raw_vectors(n: int, d: int, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    vectors = rng.normal(size=(n, d)) @ rng.normal(size=(d, d)) + rng.normal(size=d)
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def fitted(vectors: np.ndarray, kind: str = "zca") -> AffineMap:
+    spec = WhiteningSpec(kind=kind, shrinkage=0.1, allow_small_sample=True)
+    return fit_affine(fit(stream_moments(vectors), spec, min_ratio=10), vectors)
+
+
+@pytest.mark.parametrize("kind", ["none", "center", "zca"])
+def test_same_bits_at_every_batch_size_thread_count_and_library(kind: str) -> None:
+    raw = raw_vectors(1000, 384)
+    affine = fitted(raw, kind)
+    whole, _ = apply_affine(affine, raw, role="query", normalize=True)
+    for batch in (1, 7, 32, 1000):
+        pieces = [
+            apply_affine(affine, raw[i : i + batch], role="query", normalize=True)[0] for i in range(0, 1000, batch)
+        ]
+        assert np.concatenate(pieces).tobytes() == whole.tobytes()
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            for batch in (1, 7, 32, 1000):
+                tensors = [torch.from_numpy(raw[i : i + batch]) for i in range(0, 1000, batch)]
+                found = [apply_affine(affine, t, role="query", normalize=True, xp=torch)[0] for t in tensors]
+                assert torch.cat(found).numpy().tobytes() == whole.tobytes()
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_naive_float32_does_differ_by_batch_so_the_test_above_can_fail() -> None:
+    raw = raw_vectors(1000, 384)
+    matrix = np.random.default_rng(1).normal(size=(384, 384)).astype(np.float32)
+    assert (raw[:1] @ matrix).tobytes() != (raw @ matrix)[:1].tobytes() or (raw[:7] @ matrix).tobytes() != (
+        raw @ matrix
+    )[:7].tobytes()
+
+
+@given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 2**32 - 1))
+@settings(deadline=None, max_examples=40)
+def test_agrees_with_float64(n: int, d: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    raw = (rng.normal(size=(n, d)) * 10.0 ** rng.integers(-3, 3)).astype(np.float32)
+    matrix, offsets = rng.normal(size=(d, d)), rng.normal(size=(2, d))
+    affine = fix_point(matrix, offsets, raw)
+    found, clipped = apply_affine(affine, raw, role="query", normalize=False)
+    expected = raw.astype(np.float64) @ matrix.T + offsets[1]
+    assert clipped == 0
+    assert np.allclose(found, expected, rtol=0, atol=4e-6 * np.abs(expected).max())
+
+
+def test_unit_length() -> None:
+    raw = raw_vectors(500, 64)
+    vectors, _ = apply_affine(fitted(raw), raw, role="document", normalize=True)
+    assert np.abs(np.linalg.norm(vectors.astype(np.float64), axis=1) - 1).max() < 1e-6
+
+
+def test_roles_have_offsets_of_their_own() -> None:
+    raw = raw_vectors(20, 8)
+    affine = fix_point(np.eye(8), np.stack([np.zeros(8), np.full(8, 0.25)]), raw)
+    document, _ = apply_affine(affine, raw, role="document", normalize=False)
+    query, _ = apply_affine(affine, raw, role="query", normalize=False)
+    assert np.allclose(query - document, 0.25, atol=1e-6)
+
+
+def test_values_beyond_the_fitted_bound_saturate_and_are_counted() -> None:
+    raw = raw_vectors(100, 8)
+    affine = fitted(raw, "none")
+    far = raw[:3] * np.float32(100)
+    vectors, clipped = apply_affine(affine, far, role="document", normalize=False)
+    assert clipped > 0
+    assert np.abs(vectors).max() <= 8 * np.abs(raw).max()
+
+
+def test_a_map_whose_sums_could_round_is_refused() -> None:
+    with pytest.raises(IntegrityError, match=r"exact sums need less than 2\*\*53"):
+        AffineMap(np.full((2, 2), 2**40), np.zeros(2, np.int64), np.zeros((2, 2), np.int64), 20, 20)
+
+
+def test_a_damaged_shape_is_refused() -> None:
+    with pytest.raises(IntegrityError, match="do not fit together"):
+        AffineMap(np.ones((2, 2), np.int64), np.zeros(3, np.int64), np.zeros((2, 2), np.int64), 20, 20)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_not_finite_input_is_refused(value: float) -> None:
+    raw = raw_vectors(4, 8)
+    raw[2, 3] = value
+    with pytest.raises(MismatchError, match="NaN or infinity"):
+        apply_affine(fitted(raw_vectors(50, 8)), raw, role="query", normalize=True)
+
+
+def test_another_dimension_is_refused() -> None:
+    with pytest.raises(MismatchError, match=r"takes \(n, 8\)"):
+        apply_affine(fitted(raw_vectors(50, 8)), raw_vectors(4, 9), role="query", normalize=True)
+
+
+def test_an_empty_batch_gives_an_empty_result() -> None:
+    vectors, clipped = apply_affine(
+        fitted(raw_vectors(50, 8)), np.zeros((0, 8), np.float32), role="query", normalize=True
+    )
+    assert vectors.shape == (0, 8)
+    assert clipped == 0
+
+
+def test_a_sample_of_zeros_is_refused() -> None:
+    with pytest.raises(FitError, match="positive finite"):
+        fix_point(np.eye(4), np.zeros((2, 4)), np.zeros((5, 4), np.float32))
+
+
+@given(st.integers(2, 100_000))
+def test_squares_of_the_output_grid_sum_exactly(dimension: int) -> None:
+    assert dimension * (2 ** output_bits(dimension)) ** 2 < 2**53

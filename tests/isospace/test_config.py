@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from isospace.config import PipelineConfig, load_config
+from isospace.errors import ConfigError
+
+CONFIGS = sorted(Path("configs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_shipped_configuration_is_valid(path: Path) -> None:
+    assert load_config(path).recipe.encoder.model
+
+
+def models(model: type[BaseModel], seen: set[type[BaseModel]]) -> set[type[BaseModel]]:
+    seen.add(model)
+    for field in model.model_fields.values():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            models(field.annotation, seen)
+    return seen
+
+
+def test_every_field_is_described() -> None:
+    bare = [
+        f"{m.__name__}.{n}"
+        for m in models(PipelineConfig, set())
+        for n, f in m.model_fields.items()
+        if not f.description
+    ]
+    assert not bare
+
+
+def test_overrides_reach_nested_keys() -> None:
+    config = load_config(CONFIGS[0], ["recipe.transform.whitening.kind=none", "runtime.batch_tokens=7"])
+    assert config.recipe.transform.whitening.kind == "none"
+    assert config.runtime.batch_tokens == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "recipe: {encoder: {model: m}, colour: red}\nruntime: {store: s, collection: c, source: d}",
+            "unknown key recipe.colour",
+        ),
+        ("recipe: {encoder: {model: m}}\nruntime: {store: s, collection: c}", "missing key runtime.source"),
+        ("recipe: {encoder: {model: m}}\nruntime: {store: s, collection: 'a/b', source: d}", "runtime.collection"),
+        ("recipe: [", "not valid YAML"),
+        ("just text", "expected a mapping"),
+        ("", "expected a mapping"),
+        (
+            "recipe: {encoder: {model: m}, transform: {representations: [int8, int8]}}\n"
+            "runtime: {store: s, collection: c, source: d}",
+            "name each once",
+        ),
+        (
+            "recipe: {encoder: {model: m}, chunking: {allow_truncation: true}}\nruntime: {store: s, collection: c, source: d}",
+            "needs chunking.kind=none",
+        ),
+        (
+            "recipe: {encoder: {model: m}}\nruntime: {store: s, collection: c, source: d, retries: .nan}",
+            "runtime.retries",
+        ),
+    ],
+)
+def test_a_bad_configuration_is_one_line_that_names_the_key(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "override", ["recipe", "=x", "recipe.encoder.model.deeper=1", "recipe.x=[", "recipe.unknown=1"]
+)
+def test_a_bad_override_is_refused(override: str) -> None:
+    with pytest.raises(ConfigError):
+        load_config(CONFIGS[0], [override])
+
+
+def test_a_missing_file_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml: cannot be read"):
+        load_config("nowhere.yaml")

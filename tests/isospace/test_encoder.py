@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sentence_transformers import SentenceTransformer
+
+from isospace.config import EncoderSpec, PromptsSpec
+from isospace.encoder import SHORT_ROWS, SHORT_TOKENS, SentenceEncoder, equal_length_batches
+from isospace.encoder_files import describe_encoder, locate_model, model_files
+from isospace.errors import ConfigError, EncoderError, IntegrityError
+from isospace.opening import open_encoder, prepare_encoder
+from isospace.store import open_store
+from tests.conftest import sentences
+from tests.tiny import build_tiny_model
+
+ODD = ["", " ", "  spaced\tout \n", "Ünïcode 漢字 😀", "x", "the cell " * 100]
+
+
+def test_equal_to_sentence_transformers(tiny_encoder: SentenceEncoder, tiny_model: Path) -> None:
+    texts = [*ODD, *sentences(50).values()]
+    expected = SentenceTransformer(str(tiny_model), device="cpu").encode(texts)
+    assert np.allclose(tiny_encoder.encode(texts, "document"), expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("include_prompt", [True, False])
+def test_prompts_are_used_as_sentence_transformers_uses_them(tmp_path: Path, include_prompt: bool) -> None:
+    folder = build_tiny_model(tmp_path / "prompted", include_prompt=include_prompt)
+    spec = EncoderSpec(model=str(folder), prompts=PromptsSpec(document="text: ", query="search: "))
+    encoder = prepare_encoder(open_store(tmp_path / "store"), spec, device="cpu", batch_tokens=256)
+    model = SentenceTransformer(str(folder), device="cpu")
+    texts = list(sentences(10, words=5).values())
+    for role, prompt in (("document", "text: "), ("query", "search: ")):
+        assert np.allclose(encoder.encode(texts, role), model.encode(texts, prompt=prompt), atol=2e-6)
+    assert not np.allclose(encoder.encode(texts, "query"), encoder.encode(texts, "document"), atol=1e-3)
+
+
+def test_a_text_has_the_same_bits_alone_and_in_a_batch(tiny_encoder: SentenceEncoder) -> None:
+    texts = list(sentences(40, words=4).values())
+    whole = tiny_encoder.encode(texts, "document")
+    alone = np.concatenate([tiny_encoder.encode([text], "document") for text in texts])
+    assert np.abs(whole - alone).max() < 1e-6
+
+
+@given(st.lists(st.integers(1, 60), max_size=80), st.integers(1, 300))
+def test_batches_hold_every_row_once_and_one_length_each(lengths: list[int], budget: int) -> None:
+    batches = equal_length_batches(lengths, budget)
+    assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
+    for batch in batches:
+        assert len({lengths[row] for row in batch}) == 1
+        length = lengths[batch[0]]
+        most = SHORT_ROWS if length < SHORT_TOKENS else max(budget // length, 1)
+        assert len(batch) <= most
+
+
+def test_the_store_alone_gives_the_encoder_back(tiny_model: Path, tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    made = prepare_encoder(store, EncoderSpec(model=str(tiny_model)), device="cpu", batch_tokens=256)
+    opened = open_encoder(store, made.record.encoder_id, device="cpu")
+    assert opened.record == made.record
+    texts = list(sentences(5).values())
+    assert opened.encode(texts, "query").tobytes() == made.encode(texts, "query").tobytes()
+
+
+def test_weights_tokenizer_prompts_and_limit_are_the_identity_and_nothing_else(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    def identity(spec: EncoderSpec, device: str = "cpu", batch: int = 256) -> str:
+        return prepare_encoder(open_store(tmp_path / "s"), spec, device=device, batch_tokens=batch).record.encoder_id
+
+    plain = identity(EncoderSpec(model=str(tiny_model)))
+    assert plain == identity(EncoderSpec(model=str(tiny_model), revision="0" * 40), batch=17)
+    other = build_tiny_model(tmp_path / "other", seed=1)
+    prompted = EncoderSpec(model=str(tiny_model), prompts=PromptsSpec(query="q: "))
+    assert (
+        len(
+            {
+                plain,
+                identity(EncoderSpec(model=str(other))),
+                identity(prompted),
+                identity(EncoderSpec(model=str(tiny_model), max_tokens=20)),
+            }
+        )
+        == 4
+    )
+
+
+def test_a_changed_model_file_in_the_store_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    made = prepare_encoder(store, EncoderSpec(model=str(tiny_model)), device="cpu", batch_tokens=256)
+    path = tmp_path / "encoders" / made.record.encoder_id / "model" / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(IntegrityError, match=r"model\.safetensors: has SHA-256"):
+        open_encoder(store, made.record.encoder_id, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (EncoderSpec(model="./nowhere"), "no such folder"),
+        (EncoderSpec(model="package:no_such_package"), "pip install no-such-package"),
+        (EncoderSpec(model="org/model"), "full commit hash"),
+        (EncoderSpec(model="org/model", revision="main"), "full commit hash"),
+    ],
+)
+def test_a_model_that_cannot_be_found_is_named(spec: EncoderSpec, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        locate_model(spec)
+
+
+def test_pickled_weights_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "modules.json").write_text("[]")
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(EncoderError, match="no .safetensors weights"):
+        model_files(tmp_path)
+
+
+def test_more_tokens_than_the_model_takes_are_refused(tiny_encoder: SentenceEncoder, tiny_model: Path) -> None:
+    with pytest.raises(ConfigError, match="max_tokens = 4096: the model takes 48"):
+        describe_encoder(tiny_model, tiny_encoder.model, EncoderSpec(model=str(tiny_model), max_tokens=4096))
