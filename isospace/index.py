@@ -16,7 +16,7 @@ from isospace.encoder import Encoder
 from isospace.errors import IsospaceError, MismatchError
 from isospace.opening import OpenSpace, open_space
 from isospace.parquet import FileRef, parse_parquet, read_verified, verify_file
-from isospace.quantize import Representation
+from isospace.quantize import Representation, require_representation
 from isospace.segments import read_codes, require_space
 from isospace.snapshot import Manifest
 from isospace.store import Store, open_store
@@ -189,6 +189,7 @@ def open_index(
             f"{space.space.record.encoder_id[:16]}…. Restore the manifest."
         )
     chosen = representation or space.space.record.representations[0]
+    require_representation(space.space.transform.quantizers, chosen)
     deleted = deleted_documents(opened, manifest.deletions)
     vectors, chunks = [], []
     for part in manifest.parts:

@@ -171,6 +171,8 @@ def _missing(ref: FileRef) -> IntegrityError:
 
 
 def _open(data: bytes, path: str) -> pq.ParquetFile:
+    if data[:4] != b"PAR1":
+        raise _damaged(path, ValueError("it does not begin as Parquet does"))
     try:
         return pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:

@@ -107,7 +107,7 @@ def quantize(quantizers: Quantizers, vectors: Float32, representation: Represent
     MismatchError
         If the space lacks the representation or the dimension differs.
     """
-    _require(quantizers, representation)
+    require_representation(quantizers, representation)
     if vectors.ndim != 2 or vectors.shape[1] != quantizers.dimension:
         raise MismatchError(f"vectors have the shape {vectors.shape}; this space has (n, {quantizers.dimension}).")
     match representation:
@@ -124,7 +124,7 @@ def quantize(quantizers: Quantizers, vectors: Float32, representation: Represent
 
 def dequantize(quantizers: Quantizers, codes: npt.NDArray[Any], representation: Representation) -> Float32:
     """Decode to (n, k) float32 through the stored scales; binary gives +-1/sqrt(k), of unit length."""
-    _require(quantizers, representation)
+    require_representation(quantizers, representation)
     match representation:
         case "float32" | "float16":
             return codes.astype(np.float32)
@@ -154,7 +154,8 @@ def code_width(representation: Representation, dimension: int) -> int:
     return -(-dimension // 8) if representation == "binary" else dimension
 
 
-def _require(quantizers: Quantizers, representation: Representation) -> None:
+def require_representation(quantizers: Quantizers, representation: Representation) -> None:
+    """Raise MismatchError if the space lacks a representation."""
     if representation not in quantizers.representations:
         raise MismatchError(
             f"representation {representation!r} is not in this space, which has {', '.join(quantizers.representations)}. "

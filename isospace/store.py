@@ -183,7 +183,11 @@ def _open_s3(url: str) -> ObjectStore:
 
 def _write_local(target: Path, data: bytes, publish: Callable[[Path], Any]) -> None:
     """Write beside `target`, sync, publish by rename or link, and sync the folder."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        # Not to be taken for the conflict of two commits.
+        raise StoreError(f"{target.parent}: is a file where the store needs a folder. Give another store.") from error
     temporary = target.parent / f"{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(8)}"
     try:
         with temporary.open("wb") as stream:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import io
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -108,9 +109,33 @@ def _list_s3(url: str) -> list[SourceFile]:
 
 
 def _s3_file(remote: Any, name: str, item: Any) -> SourceFile:
-    import obstore
+    return SourceFile(name, int(item["size"]), lambda: io.BufferedReader(_RemoteStream(remote, item["path"])))
 
-    return SourceFile(name, int(item["size"]), lambda: cast("IO[bytes]", obstore.open_reader(remote, item["path"])))
+
+class _RemoteStream(io.RawIOBase):
+    """obstore's reader with the interface of Python's files."""
+
+    def __init__(self, remote: Any, path: str) -> None:
+        import obstore
+
+        self._reader = obstore.open_reader(remote, path)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = bytes(self._reader.read(len(buffer)))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return int(self._reader.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._reader.tell())
 
 
 def _split_glob(url: str) -> tuple[str, str | None]:

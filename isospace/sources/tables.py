@@ -114,7 +114,7 @@ def _csv_rows(file: SourceFile, spec: DocumentsSpec) -> Iterator[_Row]:
         decode(head[: head.rfind(b"\n") + 1] or head)
         stream.seek(0)
         # Reading goes on past bytes that are no UTF-8; the row that holds them says so.
-        text = io.TextIOWrapper(io.BufferedReader(_Raw(stream)), encoding="utf-8-sig", errors="replace", newline="")
+        text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace", newline="")
         reader = csv.DictReader(text, dialect="excel-tab" if file.suffix == ".tsv" else "excel", strict=True)
         try:
             _require_columns(file, reader.fieldnames or (), spec)
@@ -130,21 +130,6 @@ def _checked_csv_row(row: dict[str | Any, Any]) -> Mapping[str, Any] | str:
     if any("\ufffd" in value for value in row.values()):
         return "holds bytes that are not UTF-8"
     return row
-
-
-class _Raw(io.RawIOBase):
-    """A stream that only reads, for TextIOWrapper."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        data = bytes(self._stream.read(len(buffer)))
-        buffer[: len(data)] = data
-        return len(data)
 
 
 def _parquet_rows(file: SourceFile, spec: DocumentsSpec) -> Iterator[_Row]:
