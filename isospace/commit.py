@@ -12,12 +12,12 @@ from isospace import layout
 from isospace.alias import alias_history, promote
 from isospace.encoder_files import read_encoder_record
 from isospace.fingerprint import sha256
-from isospace.parquet import FileRef, parse_parquet, read_parquet, read_verified
+from isospace.parquet import FileRef, read_parquet
 from isospace.parts import ChunkPart
 from isospace.run import Run
 from isospace.scan import Scan
 from isospace.segments import Segment
-from isospace.snapshot import Manifest, PartRecord, commit_manifest, snapshot_id
+from isospace.snapshot import Manifest, PartRecord, commit_manifest, deleted_documents, snapshot_id
 from isospace.space import SPACE_FILES
 from isospace.store import Store
 
@@ -90,16 +90,6 @@ def promote_new(run: Run, commit: Commit) -> bool:
     if any(entry.snapshot == commit.manifest.sequence for entry in history):
         return False
     return promote(run.store, run.collection, alias, commit.manifest, reason=f"run {run.run_id}") is not None
-
-
-def deleted_documents(store: Store, deletions: FileRef | None) -> dict[str, set[str]]:
-    """Return the deleted documents of each part."""
-    deleted: dict[str, set[str]] = {}
-    if deletions is not None:
-        table = parse_parquet(read_verified(store, deletions), deletions.path)
-        for part, doc_id in zip(table["part"].to_pylist(), table["doc_id"].to_pylist(), strict=True):
-            deleted.setdefault(part, set()).add(doc_id)
-    return deleted
 
 
 def _live_chunks(store: Store, records: Sequence[PartRecord], deletions: FileRef | None) -> int:

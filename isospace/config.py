@@ -134,7 +134,7 @@ class Recipe(_Model):
     chunking: ChunkingSpec = ChunkingSpec()
     """How documents are cut."""
     transform: TransformSpec = TransformSpec()
-    """What happens to raw vectors."""
+    """What happens to raw vectors, of documents and of queries alike."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:

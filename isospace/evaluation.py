@@ -15,11 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
-from isospace.commit import deleted_documents
 from isospace.errors import ConfigError
 from isospace.index import Index
 from isospace.parquet import read_parquet
-from isospace.snapshot import PartRecord
+from isospace.snapshot import PartRecord, deleted_documents
 from isospace.store import Store
 from isospace.vectors import gather, vector_parts
 

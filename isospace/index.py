@@ -11,14 +11,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from isospace.alias import resolve
-from isospace.commit import deleted_documents
 from isospace.encoder import Encoder
 from isospace.errors import IsospaceError, MismatchError
 from isospace.opening import OpenSpace, open_space
 from isospace.parquet import FileRef, parse_parquet, read_verified, verify_file
 from isospace.quantize import Representation, require_representation
 from isospace.segments import read_codes, require_space
-from isospace.snapshot import Manifest
+from isospace.snapshot import Manifest, deleted_documents
 from isospace.store import Store, open_store
 
 _BLOCK_ROWS = 65_536

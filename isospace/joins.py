@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import duckdb
 import pyarrow as pa
 
 from isospace.parquet import read_parquet
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
 @contextlib.contextmanager
 def scratch_database(folder: Path, *, memory_mb: int) -> Iterator[DuckDBPyConnection]:
     """Open an empty database under `folder` that uses at most `memory_mb`, and remove it afterwards."""
+    import duckdb
+
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"joins-{secrets.token_hex(6)}.duckdb"
     settings: dict[str, str | bool | int | float | list[str]] = {

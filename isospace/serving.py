@@ -12,17 +12,15 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import duckdb
 import pyarrow as pa
 
 from isospace import layout
-from isospace.commit import deleted_documents
 from isospace.errors import IntegrityError, NotFoundError
 from isospace.fingerprint import seal, sha256, unseal
 from isospace.parquet import read_parquet
 from isospace.quantize import dequantize
 from isospace.segments import VECTOR, column_of, read_codes, require_space
-from isospace.snapshot import Manifest, PartRecord
+from isospace.snapshot import Manifest, PartRecord, deleted_documents
 from isospace.space import Space
 from isospace.store import Store
 
@@ -55,6 +53,8 @@ def build_serving(store: Store, manifest: Manifest, space: Space, scratch: Path,
     target = layout.serving_database(manifest.collection, manifest.snapshot_id)
     if store.exists(record) and store.exists(target):
         return False
+    import duckdb
+
     scratch.mkdir(parents=True, exist_ok=True)
     path = scratch / f"serving-{secrets.token_hex(6)}.duckdb"
     connection = duckdb.connect(str(path))

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from isospace import layout
 from isospace.errors import ConflictError, IntegrityError, NotFoundError
 from isospace.fingerprint import fingerprint, seal, unseal
-from isospace.parquet import FileRef
+from isospace.parquet import FileRef, parse_parquet, read_verified
 from isospace.store import Store
 
 FORMAT = 1
@@ -157,6 +157,16 @@ def find_manifest(store: Store, collection: str, reference: str) -> Manifest:
         f"snapshot {reference!r} of collection {collection!r}: not there. Give a number from {numbers[0]} to {numbers[-1]}, "
         "or the first eight or more digits of a snapshot_id."
     )
+
+
+def deleted_documents(store: Store, deletions: FileRef | None) -> dict[str, set[str]]:
+    """Return the deleted documents of each part."""
+    deleted: dict[str, set[str]] = {}
+    if deletions is not None:
+        table = parse_parquet(read_verified(store, deletions), deletions.path)
+        for part, doc_id in zip(table["part"].to_pylist(), table["doc_id"].to_pylist(), strict=True):
+            deleted.setdefault(part, set()).add(doc_id)
+    return deleted
 
 
 def _parse(data: bytes, path: str) -> Manifest:

@@ -98,7 +98,7 @@ def _text_title(suffix: str, text: str, stem: str) -> tuple[str, str]:
 
 def _parse_html(text: str, stem: str, *, keep_all: bool) -> tuple[str, str, dict[str, object]]:
     import trafilatura
-    from lxml.etree import LxmlError
+    from lxml import etree
 
     try:
         tree = trafilatura.load_html(text)
@@ -111,9 +111,12 @@ def _parse_html(text: str, stem: str, *, keep_all: bool) -> tuple[str, str, dict
             body = trafilatura.extract(
                 tree, output_format="markdown", include_comments=False, include_tables=True, favor_recall=True
             )
-        # Fragments and framesets have no main part to find: then every text of the page is the document.
-        body = body or trafilatura.html2txt(text)
-    except (LxmlError, ValueError, RecursionError, AssertionError) as error:
+        if not body:
+            # Fragments and framesets have no main part to find: then every text of the page is the document.
+            tree = trafilatura.load_html(text)
+            etree.strip_elements(tree, "script", "style", "template", "noscript", with_tail=False)
+            body = trafilatura.html2txt(tree, clean=False)
+    except (etree.LxmlError, ValueError, RecursionError, AssertionError) as error:
         raise UnreadableError(f"is not HTML that can be parsed ({type(error).__name__})") from error
     return title, body or "", {"format": "html"}
 

@@ -1,0 +1,136 @@
+"""The flow itself, under Prefect: outcome, artifacts, errors, and kill -9."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from isospace.config import PipelineConfig
+from isospace.errors import FitError
+from isospace.index import open_index
+from isospace.snapshot import latest_manifest, sequences
+from isospace.store import open_store
+from isospace.verify import verify_snapshot
+from tests.conftest import Configure, sentences, write_jsonl
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+
+def artifacts(key: str) -> list[str]:
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+    from prefect.client.schemas.sorting import ArtifactSort
+
+    with get_client(sync_client=True) as client:
+        chosen = ArtifactFilter(key=ArtifactFilterKey(any_=[key]))
+        found = client.read_artifacts(artifact_filter=chosen, sort=ArtifactSort.CREATED_DESC, limit=50)
+        return [str(artifact.data) for artifact in found]
+
+
+def test_the_flow_embeds_and_shows_what_it_did(configure: Configure, tmp_path: Path) -> None:
+    from flows.embed_corpus import embed_corpus
+
+    config = configure(write_jsonl(tmp_path / "d.jsonl", sentences(120)), runtime={"shard_tokens": 900})
+    report = embed_corpus(config)
+    assert (report.documents, report.encoded, report.committed, report.promoted) == (120, 120, True, "production")
+    again = embed_corpus(config)
+    assert (again.encoded, again.committed, again.snapshot_id) == (0, False, report.snapshot_id)
+    assert open_index(config.runtime.store, "c", device="cpu").search("the cell", k=3)[0]
+    assert any("texts to encode | 120" in text for text in artifacts("plan"))
+    assert any("mean cosine" in text and "evenness" in text for text in artifacts("checks"))
+    assert any("100.0" in text for text in artifacts("encoding"))
+    assert (Path(config.runtime.store) / "reports" / report.run_id / "report.json").is_file()
+
+
+def test_the_parameter_form_has_every_description() -> None:
+    from flows.embed_corpus import embed_corpus
+
+    definitions = embed_corpus.parameters.definitions
+    assert set(definitions) >= {"Recipe", "Runtime", "WhiteningSpec", "ChunkingSpec"}
+    for name, definition in definitions.items():
+        if name == "PipelineConfig" or definition.get("type") == "object":
+            assert all("description" in field for field in definition["properties"].values()), name
+
+
+def test_an_error_is_itself_and_leaves_nothing_visible(configure: Configure, tmp_path: Path) -> None:
+    from flows.embed_corpus import embed_corpus
+
+    transform = {"whitening": {"kind": "zca"}}
+    config = configure(write_jsonl(tmp_path / "d.jsonl", sentences(30)), recipe={"transform": transform})
+    with pytest.raises(FitError, match="allow_small_sample"):
+        embed_corpus(config)
+    assert sequences(open_store(config.runtime.store), "c") == []
+
+
+def command(config: PipelineConfig, folder: Path) -> tuple[list[str], dict[str, str]]:
+    from prefect.settings import get_current_settings
+
+    file = folder / "config.yaml"
+    file.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    environment = {**os.environ, "PREFECT_API_URL": str(get_current_settings().api.url), "PYTHONPATH": str(Path.cwd())}
+    return [sys.executable, "-m", "flows.embed_corpus", str(file)], environment
+
+
+def test_the_command_line_says_what_is_wrong_in_one_line(configure: Configure, tmp_path: Path) -> None:
+    for overrides, status, message in [
+        ([], 1, "cannot be used"),
+        (["--set", "recipe.colour=red"], 2, "unknown key recipe.colour"),
+        (["--set", "runtime.source=/nowhere"], 1, "no such file or folder"),
+        (["--set"], 2, "expected one argument"),
+    ]:
+        (tmp_path / "d.jsonl").write_text("this is not json\n")
+        line, environment = command(configure(tmp_path / "d.jsonl"), tmp_path)
+        result = subprocess.run(
+            [*line, *overrides], env=environment, capture_output=True, text=True, check=False, timeout=180
+        )
+        assert result.returncode == status, result.stderr
+        assert message in result.stderr
+        assert "Traceback" not in result.stderr + result.stdout
+
+
+def digests(store: Path) -> dict[str, str]:
+    kept = [p for p in store.rglob("*") if p.suffix in {".parquet", ".safetensors"} and "plans" not in p.parts]
+    return {p.relative_to(store).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in kept}
+
+
+def test_kill_9_and_the_same_command_again_end_where_an_undisturbed_run_does(
+    configure: Configure, tmp_path: Path
+) -> None:
+    path = write_jsonl(tmp_path / "d.jsonl", sentences(3000, words=30))
+    runtime = {"shard_tokens": 8000, "part_documents": 400}
+    undisturbed = configure(path, runtime={**runtime, "store": str(tmp_path / "undisturbed")})
+    line, environment = command(undisturbed, tmp_path)
+    started = time.monotonic()
+    subprocess.run(line, env=environment, check=True, capture_output=True, timeout=300)
+    duration = time.monotonic() - started
+    expected = latest_manifest(open_store(tmp_path / "undisturbed"), "c")
+    assert expected is not None
+
+    disturbed = configure(path, runtime=runtime)
+    line, environment = command(disturbed, tmp_path)
+    chance = random.Random(11)
+    for _ in range(3):
+        process = subprocess.Popen(line, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(duration * chance.uniform(0.4, 0.95))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        store = open_store(disturbed.runtime.store)
+        # Nothing half-written: either no snapshot, or a whole one.
+        if sequences(store, "c"):
+            assert open_index(store, "c", "1", device="cpu").manifest.documents == 3000
+    subprocess.run(line, env=environment, check=True, capture_output=True, timeout=300)
+    found = latest_manifest(open_store(disturbed.runtime.store), "c")
+    assert found is not None
+    assert found.snapshot_id == expected.snapshot_id
+    assert [p.segment.sha256 for p in found.parts] == [p.segment.sha256 for p in expected.parts]
+    assert digests(tmp_path / "store") == digests(tmp_path / "undisturbed")
+    assert verify_snapshot(open_store(disturbed.runtime.store), "c", device="cpu").failures == ()
