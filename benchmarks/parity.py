@@ -37,9 +37,8 @@ def main() -> None:
     texts = [row["prefix"] + row["text"] for row in sample]
     stored = index.vectors[[row_of[row["chunk_id"]] for row in sample]]
     codes = index.space.quantize(stored, "int8")
-    print(
-        f"{len(texts)} texts of {min(r['n_tokens'] for r in sample)} to {max(r['n_tokens'] for r in sample)} tokens, one call each\n"
-    )
+    lengths = [row["n_tokens"] for row in sample]
+    print(f"{len(texts)} texts of {min(lengths)} to {max(lengths)} tokens, one call each\n")
     print("| threads | vectors with equal bits | largest difference | smallest cosine | int8 codes that differ |")
     print("| ---: | ---: | ---: | ---: | ---: |")
     for threads in given.threads:

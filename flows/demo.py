@@ -48,15 +48,16 @@ def main() -> None:
     console.print(f'Ask more: .venv/bin/isospace search {store} {name} "your question"', markup=False)
 
 
-def _measured(store: str, index: Index) -> str:
+def _measured(url: str, index: Index) -> str:
+    store = open_store(url)
     queries, judgements = read_queries(FOLDER / "queries.parquet"), read_judgements(FOLDER / "qrels.parquet")
-    plain = plain_index(open_store(store), index)
     raw = index.space.encode(list(queries.values()), "query")
     unit = (raw / np.linalg.norm(raw, axis=1, keepdims=True)).astype(np.float32)
-    rows = {
-        "plain (raw vectors, L2)": measure(rank_documents(plain, list(queries), unit), judgements),
-        "sealed space, float32": measure(document_run(index, queries), judgements),
-    }
+    plain = rank_documents(plain_index(store, index), list(queries), unit)
+    rows = {"plain (raw vectors, L2)": measure(plain, judgements)}
+    for name in index.space.space.record.representations:
+        opened = open_index(store, index.manifest.collection, representation=name, encoder=index.space.encoder)
+        rows[f"sealed space, {name}"] = measure(document_run(opened, queries), judgements)
     names = "  ".join(f"{name:>8}" for name in next(iter(rows.values())))
     lines = [f"{row:26}" + "  ".join(f"{value:8.4f}" for value in figures.values()) for row, figures in rows.items()]
     return "\n".join([f"{len(queries)} claims, best chunk of a document counts", f"{'':26}{names}", *lines])

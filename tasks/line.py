@@ -48,7 +48,7 @@ def scan(run: Run) -> Scan:
     return found
 
 
-@task(cache_policy=NO_CACHE, task_run_name="chunk {documents.path}")
+@task(cache_policy=NO_CACHE, task_run_name="chunk {documents.rows} documents")
 def chunk(run: Run, documents: FileRef) -> ChunkPart:
     """Cut the documents of one part."""
     part = write_chunks(run, documents, run_encoder(run).counter())
@@ -92,7 +92,7 @@ def prepare_segments(run: Run, parts: list[ChunkPart]) -> list[SegmentJob]:
     return plan_segments(run, parts)
 
 
-@task(cache_policy=NO_CACHE, task_run_name="segment {job.part.name}")
+@task(cache_policy=NO_CACHE, task_run_name="segment of {job.part.chunks.rows} chunks")
 def segment(run: Run, space_id: str, job: SegmentJob) -> Segment:
     """Transform and quantize one part."""
     return write_segment(run, run_space(run, space_id), job)
