@@ -124,7 +124,7 @@ def compare(kills: int, chance: random.Random, folder: Path, environment: dict[s
     for number in range(1, kills + 1):
         command, url = flow(folder, f"kill{number}"), str(folder / f"kill{number}")
         process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        moment = duration * chance.uniform(0.3, 1.0)
+        moment = duration * chance.uniform(0.25, 0.8)
         time.sleep(moment)
         process.send_signal(signal.SIGKILL)
         process.wait()

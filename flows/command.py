@@ -7,6 +7,10 @@ import sys
 from collections.abc import Callable
 from pathlib import PurePosixPath
 
+from duckdb import Error as DuckDBError
+from httpx import HTTPError
+from prefect.exceptions import PrefectException
+
 from isospace.config import PipelineConfig, load_config
 from isospace.errors import ConfigError, IsospaceError
 from isospace.report import RunReport
@@ -28,6 +32,11 @@ def main(flow: Callable[[PipelineConfig], RunReport], arguments: list[str] | Non
         sys.exit(2)
     except IsospaceError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except (OSError, HTTPError, PrefectException, DuckDBError) as error:
+        # A full disk, a lost server: nothing was committed, and the reason is one line.
+        reason = " ".join(str(error).split())[:400] or type(error).__name__
+        print(f"error: {reason}. Nothing half-written is visible; the same command goes on from here.", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted: nothing was committed; the same command goes on from here", file=sys.stderr)

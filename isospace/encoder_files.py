@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from isospace import layout
 from isospace.affine import Role
 from isospace.config import EncoderSpec
-from isospace.errors import ConfigError, EncoderError, IntegrityError
+from isospace.errors import ConfigError, EncoderError, IntegrityError, NotFoundError
 from isospace.fingerprint import fingerprint, seal, unseal
 from isospace.store import Store
 
@@ -138,12 +138,14 @@ def describe_encoder(folder: Path, model: Any, spec: EncoderSpec) -> EncoderReco
 
 def store_encoder(store: Store, folder: Path, record: EncoderRecord) -> None:
     """Copy a model into the store, so that a query side needs neither the hub nor the configuration."""
-    if store.exists(layout.encoder_document(record.encoder_id)):
-        return
-    for name in record.files:
-        store.write(_model_path(record.encoder_id, name), (folder / name).read_bytes())
+    for name, expected in record.files.items():
+        if not _is_stored(store, _model_path(record.encoder_id, name), expected):
+            store.write(_model_path(record.encoder_id, name), (folder / name).read_bytes())
     # Last: an encoder whose document exists is whole.
-    store.write(layout.encoder_document(record.encoder_id), seal(record.model_dump(mode="json")))
+    document = seal(record.model_dump(mode="json"))
+    path = layout.encoder_document(record.encoder_id)
+    if not store.exists(path) or store.read(path) != document:
+        store.write(path, document)
 
 
 def read_encoder_record(store: Store, encoder_id: str) -> EncoderRecord:
@@ -191,6 +193,16 @@ def fetch_encoder(store: Store, record: EncoderRecord) -> Path:
 def cache_folder() -> Path:
     """Where files of remote stores are kept: $ISOSPACE_CACHE, else ~/.cache/isospace."""
     return Path(os.environ.get("ISOSPACE_CACHE") or Path.home() / ".cache" / "isospace")
+
+
+def _is_stored(store: Store, path: str, expected: FileRecord) -> bool:
+    """Compare content where reading is cheap, and the size where it would be a download."""
+    try:
+        if store.root is not None:
+            return _file_record(store.root / path) == expected
+        return store.size(path) == expected.size
+    except (NotFoundError, FileNotFoundError):
+        return False
 
 
 def _model_path(encoder_id: str, name: str) -> str:

@@ -12,13 +12,14 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
+import polars as pl
 import pyarrow as pa
 
 from isospace import layout
 from isospace.encoder import SentenceEncoder
-from isospace.errors import NotFoundError
+from isospace.errors import IntegrityError, NotFoundError
 from isospace.fingerprint import fingerprint, seal, unseal
 from isospace.joins import append_rows, load_columns, scratch_database
 from isospace.parquet import read_parquet, write_parquet
@@ -183,11 +184,7 @@ def engine(encoder: SentenceEncoder) -> dict[str, str]:
 
 def measured_rate(store: Store, encoder_id: str, device: str) -> float | None:
     """Return the tokens per second of the last run with an encoder on a device, if there was one."""
-    path = layout.encoder_rate(encoder_id)
-    try:
-        rate = unseal(store.read(path), name=path).get(device)
-    except NotFoundError:
-        return None
+    rate = _known_rates(store, encoder_id).get(device)
     return float(rate) if rate else None
 
 
@@ -196,9 +193,17 @@ def record_rate(store: Store, encoder_id: str, device: str, encoded: Sequence[En
     tokens, seconds = sum(e.tokens for e in encoded), sum(e.seconds for e in encoded)
     if not tokens or not seconds:
         return
+    known = _known_rates(store, encoder_id)
+    store.write(layout.encoder_rate(encoder_id), seal({**known, device: round(tokens / seconds, 1)}))
+
+
+def _known_rates(store: Store, encoder_id: str) -> dict[str, float]:
     path = layout.encoder_rate(encoder_id)
-    known = unseal(store.read(path), name=path) if store.exists(path) else {}
-    store.write(path, seal({**known, device: round(tokens / seconds, 1)}))
+    try:
+        return unseal(store.read(path), name=path)
+    except (NotFoundError, IntegrityError):
+        # A note for estimates: one that is damaged is measured again.
+        return {}
 
 
 def _resume_or_cut(connection: DuckDBPyConnection, run: Run, parts: Sequence[ChunkPart]) -> tuple[Shard, ...]:
@@ -212,7 +217,7 @@ def _resume_or_cut(connection: DuckDBPyConnection, run: Run, parts: Sequence[Chu
     )
     path = layout.plan_shards(run.collection, plan_id)
     work = run.work_store
-    if not (work.exists(path) and _covers(connection, work, path)):
+    if not _covers(connection, work, path):
         work.delete(path)
         write_parquet(work, path, _cut(connection, run, parts), dictionary=["part"])
     finished = set(vector_parts(run.store, run.encoder_id))
@@ -222,7 +227,10 @@ def _resume_or_cut(connection: DuckDBPyConnection, run: Run, parts: Sequence[Chu
 
 def _covers(connection: DuckDBPyConnection, store: Store, path: str) -> bool:
     """Tell whether every missing text is in a shard of an earlier plan that is not finished."""
-    table = read_parquet(store, path, columns=list(_PLAN_COLUMNS)).select(list(_PLAN_COLUMNS))
+    try:
+        table = read_parquet(store, path, columns=list(_PLAN_COLUMNS)).select(list(_PLAN_COLUMNS))
+    except (NotFoundError, IntegrityError):
+        return False
     connection.execute("DROP TABLE IF EXISTS planned")
     fields = ", ".join(f"{name} {kind}" for name, kind in _PLAN_COLUMNS.items())
     connection.execute(f"CREATE TABLE planned (part INTEGER, row INTEGER, {fields})")
@@ -257,22 +265,9 @@ def _cut(connection: DuckDBPyConnection, run: Run, parts: Sequence[ChunkPart]) -
 
 
 def _shards(table: pa.Table, path: str) -> Iterator[Shard]:
-    for batch_rows in _by_shard(table):
-        number = batch_rows[0][0]
-        digest = hashlib.sha256()
-        for _, chunk_hash, _ in batch_rows:
-            digest.update(chunk_hash)
-        yield Shard(path, number, digest.hexdigest(), len(batch_rows), sum(tokens for _, _, tokens in batch_rows))
-
-
-def _by_shard(table: pa.Table) -> Iterator[list[tuple[int, bytes, int]]]:
-    rows = (
-        row
-        for batch in table.to_batches(max_chunksize=50_000)
-        for row in zip(*(column.to_pylist() for column in batch.columns), strict=True)
-    )
-    for _, group in groupby(rows, key=lambda row: row[0]):
-        yield list(group)
+    frame = cast("pl.DataFrame", pl.from_arrow(table)).group_by("shard", maintain_order=True)
+    for number, hashes, tokens in frame.agg(pl.col("chunk_hash"), pl.col("n_tokens").sum()).iter_rows():
+        yield Shard(path, number, hashlib.sha256(b"".join(hashes)).hexdigest(), len(hashes), tokens)
 
 
 def _shard_texts(run: Run, shard: Shard) -> tuple[list[bytes], list[str]]:

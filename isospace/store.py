@@ -126,7 +126,11 @@ class Store:
 
     def folders(self, folder: str) -> list[str]:
         """Return the names of the folders directly under `folder`, sorted."""
-        return sorted({stat.path[len(folder) + 1 :].split("/")[0] for stat in self.walk(folder)})
+        if self.root is not None:
+            base = self.root / folder
+            return sorted(path.name for path in base.iterdir() if path.is_dir()) if base.is_dir() else []
+        listed = self._guard(folder, lambda: obstore.list_with_delimiter(self._remote, f"{folder}/"))
+        return sorted(prefix.rstrip("/").rsplit("/", 1)[-1] for prefix in listed["common_prefixes"])
 
     @property
     def _remote(self) -> ObjectStore:

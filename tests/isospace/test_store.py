@@ -66,7 +66,10 @@ def test_what_is_written_is_read(store: Store) -> None:
     assert store.exists("a/b.bin")
     assert not store.exists("a/c.bin")
     assert [stat.path for stat in store.walk("a")] == ["a/b.bin"]
-    assert store.folders("a") == ["b.bin"]
+    store.write("a/c/d.bin", b"x")
+    assert store.folders("a") == ["c"]
+    assert store.folders("nowhere") == []
+    store.delete("a/c/d.bin")
     store.delete("a/b.bin")
     store.delete("a/b.bin")
     with pytest.raises(NotFoundError, match=r"a/b\.bin"):

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from isospace.errors import IntegrityError, StoreError
+from isospace.snapshot import sequences
+from isospace.store import open_store
+from tests.conftest import Configure, sentences, write_jsonl
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+
+def test_a_shard_that_fails_once_is_tried_again(configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import tasks.line as line
+    from flows.embed_corpus import embed_corpus
+
+    real, failures = line.encode_shard, []
+
+    def flaky(run, shard, encoder):
+        if not failures:
+            failures.append(shard.number)
+            raise StoreError("the store failed for a moment")
+        return real(run, shard, encoder)
+
+    monkeypatch.setattr(line, "encode_shard", flaky)
+    config = configure(write_jsonl(tmp_path / "d.jsonl", sentences(60)), runtime={"shard_tokens": 500})
+    report = embed_corpus(config)
+    assert failures
+    assert (report.documents, report.encoded) == (60, 60)
+
+
+def test_a_damaged_file_is_not_tried_again(configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import tasks.line as line
+    from flows.embed_corpus import embed_corpus
+
+    attempts = []
+
+    def damaged(run, shard, encoder):
+        attempts.append(shard.number)
+        raise IntegrityError("damaged")
+
+    monkeypatch.setattr(line, "encode_shard", damaged)
+    config = configure(write_jsonl(tmp_path / "d.jsonl", sentences(10)))
+    with pytest.raises(IntegrityError, match="damaged"):
+        embed_corpus(config)
+    assert attempts == [0]
+    assert sequences(open_store(config.runtime.store), "c") == []
+
+
+def test_a_run_that_loses_the_race_plans_again(configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import tasks.line as line
+    from flows.embed_corpus import embed_corpus
+    from tests.inline import embed_inline
+
+    documents = sentences(40)
+    config = configure(write_jsonl(tmp_path / "d.jsonl", documents))
+    other = configure(write_jsonl(tmp_path / "e.jsonl", documents | sentences(5, seed=3)))
+    real, raced = line.commit_snapshot, []
+
+    def overtaken(run, *arguments):
+        if not raced:
+            raced.append(embed_inline(other).snapshot)
+        return real(run, *arguments)
+
+    monkeypatch.setattr(line, "commit_snapshot", overtaken)
+    report = embed_corpus(config)
+    assert raced == [1]
+    assert report.snapshot == 2
+    assert sequences(open_store(config.runtime.store), "c") == [1, 2]
