@@ -115,7 +115,8 @@ def fix_point(matrix: Float64, offsets: Float64, sample: npt.NDArray[Any]) -> Af
         raise FitError(
             "the fitted map has NaN or infinite entries; expected finite ones. Raise recipe.transform.whitening.shrinkage."
         )
-    input_bound = float(np.abs(sample).max()) if len(sample) else 0.0
+    # The length bounds every component, also those that a small or uniform sample happens not to have.
+    input_bound = float(np.linalg.norm(sample, axis=1).max()) if len(sample) else 0.0
     if not (0.0 < input_bound < math.inf):
         raise FitError(
             f"the sample of {len(sample)} raw vectors has the bound {input_bound} on |x|; expected a positive finite "
@@ -123,7 +124,9 @@ def fix_point(matrix: Float64, offsets: Float64, sample: npt.NDArray[Any]) -> Af
         )
     input_exponent = _INPUT_BITS - math.ceil(math.log2(input_bound * _HEADROOM))
     exponents, integers, fixed_offsets = _fix_rows(matrix, offsets, input_exponent)
-    output_bound = _output_bound(matrix, offsets, sample)
+    # Cauchy-Schwarz: what any vector of that length can reach, not what the sample did reach.
+    output_bound = float(np.linalg.norm(matrix, axis=1).max()) * input_bound + float(np.abs(offsets).max())
+    _require_spread(matrix, offsets, sample)
     output_exponent = output_bits(len(matrix)) - math.ceil(math.log2(output_bound * _HEADROOM))
     return AffineMap(integers, exponents, fixed_offsets, input_exponent, output_exponent)
 
@@ -244,14 +247,14 @@ def _fix_rows(
     return exponents, integers, fixed_offsets
 
 
-def _output_bound(matrix: Float64, offsets: Float64, sample: npt.NDArray[Any]) -> float:
-    bound = 0.0
+def _require_spread(matrix: Float64, offsets: Float64, sample: npt.NDArray[Any]) -> None:
+    """Refuse a map that sends the whole sample to zero: all its texts have one and the same vector."""
     for start in range(0, len(sample), 8192):
-        product = np.asarray(sample[start : start + 8192], dtype=np.float64) @ matrix.T
-        bound = max(bound, *(float(np.abs(product + offset).max()) for offset in offsets))
-    if not (0.0 < bound < math.inf):
-        raise FitError(
-            f"the fitted map sends the whole sample to the bound {bound}; expected a positive finite one. "
-            "All texts of the sample have the same vector: embed a more varied corpus, or use whitening kind none."
-        )
-    return bound
+        block = np.asarray(sample[start : start + 8192], dtype=np.float64)
+        moved = np.abs(block @ matrix.T + offsets[0]).max()
+        if moved > 1e-6 * np.abs(block).max() * np.abs(matrix).max():
+            return
+    raise FitError(
+        f"the fitted map sends all {len(sample)} vectors of the sample to zero: every text has the same vector. Embed a more "
+        "varied corpus, or use whitening kind none."
+    )

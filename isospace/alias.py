@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from isospace import layout
-from isospace.errors import ConflictError, NotFoundError
+from isospace.errors import ConfigError, ConflictError, IntegrityError, NotFoundError
 from isospace.fingerprint import seal, unseal
 from isospace.snapshot import Manifest, find_manifest, read_manifest
 from isospace.store import Store
@@ -57,12 +57,41 @@ def resolve(store: Store, collection: str, reference: str) -> Manifest:
         except NotFoundError as error:
             known = ", ".join(store.folders(layout.aliases_folder(collection))) or "none"
             raise NotFoundError(f"{error} Aliases: {known}.") from error
-    return read_manifest(store, collection, history[-1].snapshot)
+    entry = history[-1]
+    manifest = read_manifest(store, collection, entry.snapshot)
+    if manifest.snapshot_id != entry.snapshot_id:
+        raise IntegrityError(
+            f"alias {reference!r}: names snapshot {entry.snapshot} as {entry.snapshot_id[:16]}…, which is "
+            f"{manifest.snapshot_id[:16]}… now. The snapshot was replaced: promote the one you mean."
+        )
+    return manifest
 
 
-def promote(store: Store, collection: str, alias: str, manifest: Manifest, *, reason: str) -> AliasEntry | None:
-    """Move an alias to a snapshot; None if it is there already."""
-    return _append(store, collection, alias, manifest, action="promote", reason=reason)
+def promote(
+    store: Store, collection: str, alias: str, manifest: Manifest, *, reason: str, forward_only: bool = False
+) -> AliasEntry | None:
+    """Move an alias to a snapshot.
+
+    Parameters
+    ----------
+    store, collection, alias
+        Which alias.
+    manifest
+        The snapshot.
+    reason
+        Kept in the history.
+    forward_only
+        Leave the alias where it is if it has ever named this snapshot or a later one: a slow run does not undo a fast one,
+        and no run undoes a rollback.
+
+    Returns
+    -------
+    AliasEntry or None
+        None if the alias was not moved.
+    """
+    if alias.isdecimal():
+        raise ConfigError(f"alias {alias!r}: expected a name that is no number, since a number names a snapshot.")
+    return _append(store, collection, alias, manifest, action="promote", reason=reason, forward_only=forward_only)
 
 
 def rollback(store: Store, collection: str, alias: str, *, reason: str) -> AliasEntry:
@@ -104,10 +133,13 @@ def _append(
     *,
     action: Literal["promote", "rollback"],
     reason: str,
+    forward_only: bool = False,
 ) -> AliasEntry | None:
     for _ in range(_ATTEMPTS):
         history = alias_history(store, collection, alias)
         if action == "promote" and history and history[-1].snapshot == manifest.sequence:
+            return None
+        if forward_only and any(entry.snapshot >= manifest.sequence for entry in history):
             return None
         entry = AliasEntry(
             alias=alias,

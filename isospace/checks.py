@@ -22,6 +22,8 @@ from isospace.transform import apply_transform
 
 # Pairs grow with the square; two thousand vectors give two million of them.
 _ISOTROPY_SAMPLE = 2_000
+# The lowest percentile in use, 95, leaves out five per cent of its own sample.
+_MOST_SATURATED = 0.06
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,8 @@ def check_space(
         cosine = check_encoder(space.probes, encoder.tokenize, encoder.encode, min_cosine=space.record.min_cosine)
     except MismatchError as error:
         raise CheckError(f"probes of space {space.space_id[:16]}…: {error}") from error
-    raw = sample_vectors(run, chunk_paths, size=_ISOTROPY_SAMPLE, dimension=space.record.input_dimension)
+    dimension = space.record.input_dimension
+    raw = sample_vectors(run, chunk_paths, size=_ISOTROPY_SAMPLE, dimension=dimension, partial=True)
     vectors = apply_transform(space.transform, raw, "document").vectors
     first = space.record.representations[0]
     stored = dequantize(space.transform.quantizers, quantize(space.transform.quantizers, vectors, first), first)
@@ -120,7 +123,11 @@ def check_space(
 
 
 def conclude(
-    run: Run, rows: Sequence[tuple[int, float]], expected_rows: int, measured: tuple[float, Isotropy, Isotropy]
+    run: Run,
+    rows: Sequence[tuple[int, float]],
+    expected_rows: int,
+    measured: tuple[float, Isotropy, Isotropy],
+    segments: Sequence[Segment],
 ) -> Checked:
     """Put the checks together.
 
@@ -136,10 +143,27 @@ def conclude(
         )
     cosine, before, after = measured
     limit = run.config.runtime.max_mean_cosine
-    warnings = []
+    warnings = [*_bound_warnings(segments, total * after.d)]
     if after.mean_cosine > limit:
         warnings.append(
             f"mean cosine of different chunks is {after.mean_cosine:.3f}, above {limit:g}: the vectors lie in a narrow cone. "
             "Compare whitening kind center or zca on judged queries."
         )
     return Checked(total, max((error for _, error in rows), default=0.0), cosine, before, after, tuple(warnings))
+
+
+def _bound_warnings(segments: Sequence[Segment], components: int) -> list[str]:
+    """Tell where the fitted bounds no longer hold the corpus."""
+    clipped, beyond = sum(s.clipped for s in segments), sum(s.saturated for s in segments)
+    found = []
+    if clipped:
+        found.append(
+            f"{clipped} of {components} values exceeded the bounds that the space was fitted with and were clipped: the corpus "
+            "is no longer what it was fitted on. Fit again with runtime.refit=true."
+        )
+    if beyond > _MOST_SATURATED * components:
+        found.append(
+            f"{beyond} of {components} components ({beyond / components:.1%}) exceed the range of int8: its scales were fitted "
+            "on other texts. Fit again with runtime.refit=true, or raise recipe.transform.int8_percentile."
+        )
+    return found

@@ -9,9 +9,10 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from isospace.alias import alias_history, aliases, promote, resolve, rollback
-from isospace.config import NAME_PATTERN, load_config
+from isospace.config import load_config
 from isospace.errors import ConfigError, IsospaceError, NotFoundError
 from isospace.snapshot import Manifest, read_manifest, sequences
 from isospace.store import Store, open_store
@@ -23,7 +24,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-_OUT = Console()
+# Texts of a corpus are shown as they are: square brackets are no markup.
+_OUT = Console(markup=False, highlight=False)
 
 StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help="Local folder or s3://bucket/prefix.")]
 CollectionArgument = Annotated[str, typer.Argument(metavar="COLLECTION", help="Name of the collection.")]
@@ -140,7 +142,7 @@ def search(
         _print_json({"space_id": index.manifest.space_id, "snapshot": index.manifest.sequence, "results": found})
         return
     for query, hits in zip(queries, results, strict=True):
-        table = Table("score", "document", "title", "text", title=query)
+        table = Table("score", "document", "title", "text", title=Text(query))
         for hit in hits:
             table.add_row(f"{hit.score:.4f}", hit.doc_id, _short(hit.title, 60), _short(hit.text, 160))
         _OUT.print(table)
@@ -177,7 +179,6 @@ def promote_command(
     reason: ReasonOption = "",
 ) -> None:
     """Move an alias to a snapshot."""
-    _require_name(alias)
     opened = open_store(store)
     manifest = resolve(opened, collection, snapshot)
     moved = promote(opened, collection, alias, manifest, reason=reason)
@@ -218,13 +219,6 @@ def _status_row(manifest: Manifest, names: list[str]) -> dict[str, Any]:
         "committed_at": str(manifest.provenance.get("committed_at", "")),
         "aliases": names,
     }
-
-
-def _require_name(alias: str) -> None:
-    import re
-
-    if not re.match(NAME_PATTERN, alias):
-        raise ConfigError(f"alias {alias!r}: expected letters, digits, dots, dashes and underscores.")
 
 
 def _short(text: str, width: int) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from isospace import layout
-from isospace.alias import alias_history, promote
+from isospace.alias import promote
 from isospace.encoder_files import read_encoder_record
 from isospace.fingerprint import sha256
 from isospace.parquet import FileRef, read_parquet
@@ -52,12 +52,15 @@ def commit_snapshot(
     """
     identity = snapshot_id(space_id=space_id, chunking_id=run.chunking_id, documents_digest=scan.documents_digest)
     base = run.base
-    if base is not None and base.snapshot_id == identity:
+    if base is not None and base.snapshot_id == identity and not run.repair:
         return Commit(base, is_new=False)
     kept = set(scan.kept)
     records = [part for part in base.parts if part.name in kept] if base else []
     by_name = {segment.part: segment.file for segment in segments}
     records += [PartRecord(name=p.name, documents=p.documents, chunks=p.chunks, segment=by_name[p.name]) for p in parts]
+    if base is not None and base.snapshot_id == identity and tuple(records) == base.parts:
+        # Repaired: the same files stand where they were.
+        return Commit(base, is_new=False)
     manifest = Manifest(
         collection=run.collection,
         sequence=base.sequence + 1 if base else 1,
@@ -81,15 +84,13 @@ def commit_snapshot(
 def promote_new(run: Run, commit: Commit) -> bool:
     """Move the run's alias to its snapshot; tell whether it moved.
 
-    An alias that has named the snapshot before stays where it is: whoever rolled it back meant it.
+    An alias that has named it or a later one before stays where it is: whoever rolled it back meant it.
     """
     alias = run.config.runtime.promote_to
     if alias is None:
         return False
-    history = alias_history(run.store, run.collection, alias)
-    if any(entry.snapshot == commit.manifest.sequence for entry in history):
-        return False
-    return promote(run.store, run.collection, alias, commit.manifest, reason=f"run {run.run_id}") is not None
+    reason = f"run {run.run_id}"
+    return promote(run.store, run.collection, alias, commit.manifest, reason=reason, forward_only=True) is not None
 
 
 def _live_chunks(store: Store, records: Sequence[PartRecord], deletions: FileRef | None) -> int:

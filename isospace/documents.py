@@ -24,6 +24,7 @@ QUARANTINE_SCHEMA = pa.schema(
     [
         pa.field("uri", pa.string(), nullable=False),
         pa.field("doc_id", pa.string()),
+        pa.field("within", pa.string()),
         pa.field("reason", pa.string(), nullable=False),
     ]
 )
@@ -56,7 +57,7 @@ class Document:
     @property
     def metadata_json(self) -> str:
         """Metadata as JSON with sorted keys."""
-        return json.dumps(self.metadata, sort_keys=True, ensure_ascii=False, default=str)
+        return without_surrogates(json.dumps(self.metadata, sort_keys=True, ensure_ascii=False, default=str))
 
     @property
     def doc_hash(self) -> str:
@@ -75,12 +76,20 @@ class Quarantined:
     reason
         One sentence.
     doc_id
-        The id it would have had, where that is known.
+        The id of the document that could not be read, where that is known; its earlier version then stays.
+    within
+        The table that holds it, where the id is not known; earlier versions of all its documents that are not seen stay.
     """
 
     uri: str
     reason: str
     doc_id: str | None = None
+    within: str | None = None
+
+
+def without_surrogates(text: str) -> str:
+    """Write lone surrogates, which no UTF-8 can hold, as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def document_batch(documents: list[Document]) -> pa.RecordBatch:

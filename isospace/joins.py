@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from isospace.errors import StoreError
 from isospace.parquet import read_parquet
 from isospace.store import Store
 
@@ -32,6 +33,12 @@ def scratch_database(folder: Path, *, memory_mb: int) -> Iterator[DuckDBPyConnec
     connection = duckdb.connect(str(path), config=settings)
     try:
         yield connection
+    except duckdb.Error as error:
+        reason = " ".join(str(error).split())[:200]
+        raise StoreError(
+            f"scratch folder {folder}: a join failed ({reason}). Free space there or set TMPDIR to another disk, or raise "
+            "runtime.memory_mb, and run the same command again."
+        ) from error
     finally:
         connection.close()
         path.unlink(missing_ok=True)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 
+from isospace.errors import ConfigError
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _SEQUENCE = re.compile(r"(\d{8})\.json$")
 
 
@@ -64,17 +67,24 @@ def quarantine(collection: str, digest: str) -> str:
 
 def snapshots_folder(collection: str) -> str:
     """Folder of the numbered commits of a collection."""
-    return f"collections/{collection}/snapshots"
+    return f"collections/{checked_name(collection, 'collection')}/snapshots"
 
 
 def aliases_folder(collection: str) -> str:
     """Folder of the aliases of a collection."""
-    return f"collections/{collection}/aliases"
+    return f"collections/{checked_name(collection, 'collection')}/aliases"
 
 
 def alias_folder(collection: str, alias: str) -> str:
     """Folder of the history of one alias."""
-    return f"{aliases_folder(collection)}/{alias}"
+    return f"{aliases_folder(collection)}/{checked_name(alias, 'alias')}"
+
+
+def checked_name(name: str, what: str) -> str:
+    """Return a name that is safe as a folder, or raise ConfigError."""
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"{what} {name[:60]!r}: expected 1 to 100 letters, digits, dots, dashes and underscores.")
+    return name
 
 
 def numbered(folder: str, sequence: int) -> str:

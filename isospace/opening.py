@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ from isospace.store import Store, open_store
 from isospace.transform import apply_transform
 
 Float32 = npt.NDArray[np.float32]
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,12 @@ class OpenSpace:
 
     def transform(self, raw: Float32, role: Role = "document") -> Float32:
         """Return (n, k) float32 vectors of (n, d) float32 raw ones; each row's bits depend on that row alone."""
-        return apply_transform(self.space.transform, raw, role).vectors
+        transformed = apply_transform(self.space.transform, raw, role)
+        if transformed.clipped:
+            _LOG.warning(
+                "%d values of %d texts exceed the bounds of the space and are clipped", transformed.clipped, len(raw)
+            )
+        return transformed.vectors
 
     def quantize(self, vectors: Float32, representation: Representation) -> npt.NDArray[Any]:
         """Return the codes of (n, k) float32 vectors; dtype and width are the representation's."""

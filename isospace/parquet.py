@@ -67,7 +67,7 @@ def write_parquet(
         row_group_size=_ROW_GROUP_ROWS,
     )
     data = buffer.getvalue()
-    if store.create_if_absent(path, data):
+    if store.create_if_absent(path, data) or _replace_damaged(store, path, data):
         return FileRef(path=path, size=len(data), sha256=sha256(data), rows=table.num_rows)
     return describe_parquet(store, path)
 
@@ -162,6 +162,19 @@ def _verify_size(store: Store, ref: FileRef) -> None:
         raise _missing(ref) from error
     if size != ref.size:
         raise IntegrityError(f"{ref.path}: has {size} bytes, its manifest says {ref.size}. Restore the file.")
+
+
+def _replace_damaged(store: Store, path: str, data: bytes) -> bool:
+    """Write `data` over a file that cannot be read, such as a leftover of a failing disk."""
+    existing = store.read(path)
+    if existing == data:
+        return True
+    try:
+        parse_parquet(existing, path)
+    except IntegrityError:
+        store.write(path, data)
+        return True
+    return False
 
 
 def _missing(ref: FileRef) -> IntegrityError:

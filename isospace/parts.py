@@ -13,7 +13,7 @@ import pyarrow as pa
 from isospace import layout
 from isospace.chunking import Chunk, TokenCounter, chunk_documents
 from isospace.documents import Document
-from isospace.errors import ConfigError, NotFoundError
+from isospace.errors import ConfigError, IntegrityError, NotFoundError
 from isospace.fingerprint import fingerprint
 from isospace.parquet import FileRef, describe_parquet, metadata_of, parse_parquet, read_parquet, write_parquet
 from isospace.run import Run
@@ -87,7 +87,7 @@ def write_chunks(run: Run, documents: FileRef, counter: TokenCounter) -> ChunkPa
     try:
         reference = describe_parquet(store, path)
         table = parse_parquet(store.read(path), path)
-    except NotFoundError:
+    except (NotFoundError, IntegrityError):
         table = _chunk_table(run, read_parquet(store, documents.path), counter)
         reference = write_parquet(store, path, table, dictionary=["uri", "title", "doc_id", "prefix"])
     tokens = np.asarray(table["n_tokens"])

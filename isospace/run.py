@@ -9,8 +9,10 @@ from pathlib import Path
 
 from isospace.config import ChunkingSpec, PipelineConfig
 from isospace.encoder_files import EncoderRecord
+from isospace.errors import IntegrityError
 from isospace.fingerprint import fingerprint
 from isospace.opening import load_space
+from isospace.parquet import verify_file
 from isospace.snapshot import Manifest, latest_manifest, read_manifest
 from isospace.store import Store, open_store
 
@@ -32,7 +34,9 @@ class Run:
     space_id
         The sealed space that is used again, or None if one is to be fitted.
     rebuild
-        Whether all parts are formed anew, because space or chunking is not the base's.
+        Whether all parts are formed anew: space or chunking is not the base's, or the base has to be repaired.
+    repair
+        Whether a file of the base is missing or has another size than its manifest says.
     scratch
         Local folder that is removed at the end.
     work
@@ -46,6 +50,7 @@ class Run:
     base_sequence: int | None
     space_id: str | None
     rebuild: bool
+    repair: bool
     scratch: Path
     work: str
 
@@ -98,6 +103,7 @@ def start_run(config: PipelineConfig, encoder: EncoderRecord, scratch: Path, *, 
         base_sequence=None,
         space_id=None,
         rebuild=True,
+        repair=False,
         scratch=scratch,
         work=str(scratch / "dry-store") if dry else config.runtime.store,
     )
@@ -107,9 +113,20 @@ def start_run(config: PipelineConfig, encoder: EncoderRecord, scratch: Path, *, 
 def rebase(run: Run, base: Manifest | None) -> Run:
     """Return the run as it starts from another snapshot."""
     space_id = _sealed_space(run, base)
-    rebuild = base is None or space_id is None or base.chunking_id != run.chunking_id
+    repair = base is not None and not is_whole(run.store, base)
+    rebuild = repair or base is None or space_id is None or base.chunking_id != run.chunking_id
     sequence = base.sequence if base else None
-    return replace(run, base_sequence=sequence, space_id=space_id, rebuild=rebuild)
+    return replace(run, base_sequence=sequence, space_id=space_id, rebuild=rebuild, repair=repair)
+
+
+def is_whole(store: Store, manifest: Manifest) -> bool:
+    """Tell whether every file of a snapshot is there with its size; what it holds is `verify`'s business."""
+    try:
+        for ref in manifest.files():
+            verify_file(store, ref, content=False)
+    except IntegrityError:
+        return False
+    return True
 
 
 def chunking_id(spec: ChunkingSpec, encoder_id: str) -> str:

@@ -45,7 +45,9 @@ def bottom_k(hashes: Iterable[bytes], size: int, seed: int) -> list[bytes]:
     return [item for _, item in sorted(chosen.items())]
 
 
-def sample_vectors(run: Run, chunk_paths: Sequence[str], *, size: int, dimension: int) -> npt.NDArray[np.float32]:
+def sample_vectors(
+    run: Run, chunk_paths: Sequence[str], *, size: int, dimension: int, partial: bool = False
+) -> npt.NDArray[np.float32]:
     """Draw a sample of the texts in chunks parts, and collect its raw vectors.
 
     Parameters
@@ -58,6 +60,8 @@ def sample_vectors(run: Run, chunk_paths: Sequence[str], *, size: int, dimension
         Most vectors.
     dimension
         d.
+    partial
+        Leave out texts whose raw vectors were deleted; for measurements, not for a fit.
 
     Returns
     -------
@@ -80,7 +84,7 @@ def sample_vectors(run: Run, chunk_paths: Sequence[str], *, size: int, dimension
         load_columns(connection, "wanted", store, [], {"chunk_hash": "BLOB"})
         append_rows(connection, "wanted", 0, _table(drawn))
         numbers = [number for _, found in locate(connection, "wanted") for number in found]
-    return gather(store, run.encoder_id, [paths[number] for number in numbers], drawn, dimension)
+    return gather(store, run.encoder_id, [paths[number] for number in numbers], drawn, dimension, partial=partial)
 
 
 def _table(hashes: list[bytes]) -> pa.Table:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from isospace import layout
 from isospace.config import PipelineConfig
-from isospace.documents import QUARANTINE_SCHEMA, Document, Quarantined, document_batch
+from isospace.documents import QUARANTINE_SCHEMA, Document, Quarantined, document_batch, without_surrogates
 from isospace.errors import SourceError
 from isospace.fingerprint import sha256_lines
 from isospace.joins import append_rows, load_columns, scratch_database
@@ -53,7 +53,7 @@ class Scan:
     quarantine
         What was set aside, with reasons, or None.
     documents_digest
-        SHA-256 over ids and hashes of all live documents, sorted by id.
+        SHA-256 over ids, hashes and uris of all live documents, sorted by id.
     documents
         How many those are.
     """
@@ -96,7 +96,9 @@ def scan_source(run: Run) -> Scan:
         _load_staged(connection, staged)
         _load_base(connection, store, base)
         counts = _compare(connection)
-        quarantined = connection.sql("SELECT uri, doc_id, reason FROM quarantine ORDER BY uri, reason").to_arrow_table()
+        quarantined = connection.sql(
+            "SELECT uri, doc_id, within, reason FROM quarantine ORDER BY uri, reason"
+        ).to_arrow_table()
         _guard(config, counts, quarantined)
         documents = _new_documents(connection, store, base, staged, rebuild=run.rebuild)
         parts = tuple(_write_parts(config, work, documents))
@@ -136,7 +138,12 @@ def _set_aside(items: Iterator[Document | Quarantined], aside: pq.ParquetWriter)
         if isinstance(item, Document):
             yield item
         else:
-            row = {"uri": item.uri, "doc_id": item.doc_id, "reason": item.reason}
+            row = {
+                "uri": without_surrogates(item.uri),
+                "doc_id": item.doc_id,
+                "within": item.within,
+                "reason": without_surrogates(item.reason),
+            }
             aside.write_table(pa.Table.from_pylist([row], schema=QUARANTINE_SCHEMA))
 
 
@@ -155,28 +162,30 @@ def _groups(documents: Iterator[Document], most: int, characters: int) -> Iterat
 
 def _load_staged(connection: DuckDBPyConnection, staged: list[Path]) -> None:
     *paths, aside = staged
-    connection.execute("CREATE TABLE staged (part INTEGER, row INTEGER, doc_id VARCHAR, doc_hash VARCHAR)")
+    connection.execute("CREATE TABLE staged (part INTEGER, row INTEGER, doc_id VARCHAR, doc_hash VARCHAR, uri VARCHAR)")
     for number, path in enumerate(paths):
-        append_rows(connection, "staged", number, pq.read_table(path, columns=["doc_id", "doc_hash"]))
-    connection.execute("CREATE TABLE quarantine (uri VARCHAR, doc_id VARCHAR, reason VARCHAR)")
+        append_rows(connection, "staged", number, pq.read_table(path, columns=["doc_id", "doc_hash", "uri"]))
+    connection.execute("CREATE TABLE quarantine (uri VARCHAR, doc_id VARCHAR, within VARCHAR, reason VARCHAR)")
     connection.register("aside", pq.read_table(aside))
-    connection.execute("INSERT INTO quarantine SELECT uri, doc_id, reason FROM aside")
+    connection.execute("INSERT INTO quarantine SELECT uri, doc_id, within, reason FROM aside")
     connection.execute(
         "CREATE TABLE doubles AS SELECT part, row, doc_id FROM staged "
         "QUALIFY row_number() OVER (PARTITION BY doc_id ORDER BY part, row) > 1"
     )
     connection.execute(
-        "INSERT INTO quarantine SELECT doc_id, NULL, 'repeats the id of an earlier document: ' || doc_id FROM doubles"
+        "INSERT INTO quarantine SELECT doc_id, NULL, NULL, 'repeats the id of an earlier document: ' || doc_id FROM doubles"
     )
     connection.execute("DELETE FROM staged WHERE (part, row) IN (SELECT part, row FROM doubles)")
 
 
 def _load_base(connection: DuckDBPyConnection, store: Store, base: Manifest | None) -> None:
-    paths = [part.documents.path for part in base.parts] if base else []
-    load_columns(connection, "base", store, paths, {"doc_id": "VARCHAR", "doc_hash": "VARCHAR"})
+    # A part that was lost is one that a repairing run forms again: its documents count as added.
+    paths = [part.documents.path for part in base.parts if store.exists(part.documents.path)] if base else []
+    load_columns(connection, "base", store, paths, {"doc_id": "VARCHAR", "doc_hash": "VARCHAR", "uri": "VARCHAR"})
     connection.execute("CREATE TABLE gone (part INTEGER, doc_id VARCHAR)")
-    if base is not None and base.deletions is not None:
-        numbers = {part.name: number for number, part in enumerate(base.parts)}
+    if base is not None and base.deletions is not None and store.exists(base.deletions.path):
+        present = [part.name for part in base.parts if store.exists(part.documents.path)]
+        numbers = {name: number for number, name in enumerate(present)}
         deleted = read_parquet(store, base.deletions.path).to_pylist()
         rows = [(numbers[row["part"]], row["doc_id"]) for row in deleted if row["part"] in numbers]
         connection.register("rows", pa.table({"part": [r[0] for r in rows], "doc_id": [r[1] for r in rows]}))
@@ -190,12 +199,16 @@ def _compare(connection: DuckDBPyConnection) -> dict[str, int]:
         """
         CREATE TABLE live AS
         SELECT coalesce(s.doc_id, b.doc_id) AS doc_id, coalesce(s.doc_hash, b.doc_hash) AS doc_hash,
+               coalesce(s.uri, b.uri) AS uri,
                s.part AS staged_part, s.row AS staged_row, b.part AS base_part, b.row AS base_row,
                CASE WHEN s.doc_id IS NULL AND b.doc_id IN (SELECT doc_id FROM quarantine WHERE doc_id IS NOT NULL)
                     THEN 'stale'
+                    WHEN s.doc_id IS NULL AND left(b.uri, length(b.uri) - strpos(reverse(b.uri), '#'))
+                         IN (SELECT within FROM quarantine WHERE within IS NOT NULL)
+                    THEN 'stale'
                     WHEN s.doc_id IS NULL THEN 'removed'
                     WHEN b.doc_id IS NULL THEN 'added'
-                    WHEN s.doc_hash = b.doc_hash THEN 'unchanged'
+                    WHEN s.doc_hash = b.doc_hash AND s.uri = b.uri THEN 'unchanged'
                     ELSE 'changed' END AS status
         FROM staged s FULL OUTER JOIN base b ON s.doc_id = b.doc_id
         """
@@ -274,15 +287,15 @@ def _deletions(connection: DuckDBPyConnection, store: Store, base: Manifest) -> 
 
 
 def _digest(connection: DuckDBPyConnection) -> tuple[str, int]:
-    result = connection.execute("SELECT doc_id, doc_hash FROM live WHERE status <> 'removed' ORDER BY doc_id")
+    result = connection.execute("SELECT doc_id, doc_hash, uri FROM live WHERE status <> 'removed' ORDER BY doc_id")
     total = 0
 
     def lines() -> Iterator[str]:
         nonlocal total
         while rows := result.fetchmany(10_000):
             total += len(rows)
-            for pair in rows:
-                yield from pair
+            for row in rows:
+                yield from row
 
     return sha256_lines(lines()), total
 

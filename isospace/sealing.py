@@ -55,9 +55,16 @@ def fit_space(run: Run, chunk_paths: Sequence[str], encoder: Encoder) -> str:
         provenance={"run_id": run.run_id, "collection": run.collection, "fit": diagnostics},
     )
     folder = layout.space_folder(space_id)
-    # space.json last: a space whose document exists is whole. What exists already is the same bytes.
+    # space.json last: a space whose document exists is whole. What exists and differs was damaged, since the name is
+    # the fingerprint of the content; only the provenance in space.json may differ.
     for name in sorted(files, key=lambda name: name == DOCUMENT):
-        run.store.create_if_absent(f"{folder}/{name}", files[name])
+        path = f"{folder}/{name}"
+        if (
+            not run.store.create_if_absent(path, files[name])
+            and name != DOCUMENT
+            and run.store.read(path) != files[name]
+        ):
+            run.store.write(path, files[name])
     return space_id
 
 

@@ -90,9 +90,10 @@ def write_segment(run: Run, space: Space, job: SegmentJob) -> Segment:
     path = layout.segment(run.collection, space.space_id, job.part.name)
     try:
         existing = describe_parquet(store, path)
-        entries = metadata_of(parse_parquet(store.read(path), path, columns=["chunk_id"]))
+        entries = metadata_of(parse_parquet(store.read(path), path))
         return Segment(job.part.name, existing, int(entries["clipped"]), int(entries["saturated"]))
-    except NotFoundError:
+    except (NotFoundError, IntegrityError):
+        # Not there, or a damaged leftover: it is made, in its place.
         pass
     chunks = read_parquet(store, job.part.chunks.path, columns=["chunk_id", "doc_id", "chunk_hash"])
     raw = gather(store, run.encoder_id, job.vectors, chunks["chunk_hash"].to_pylist(), space.record.input_dimension)

@@ -51,7 +51,7 @@ def build_serving(store: Store, manifest: Manifest, space: Space, scratch: Path,
     """
     record = layout.serving_record(manifest.collection, manifest.snapshot_id)
     target = layout.serving_database(manifest.collection, manifest.snapshot_id)
-    if store.exists(record) and store.exists(target):
+    if _is_whole(store, manifest):
         return False
     import duckdb
 
@@ -60,7 +60,9 @@ def build_serving(store: Store, manifest: Manifest, space: Space, scratch: Path,
     connection = duckdb.connect(str(path))
     try:
         _write_meta(connection, manifest, space)
-        as_view = manifest.chunks > table_rows and store.root is not None
+        # A view shows the vectors as they lie: without float32 there is nothing to show.
+        viewable = store.root is not None and "float32" in space.record.representations
+        as_view = manifest.chunks > table_rows and viewable
         _write_documents(connection, store, manifest)
         _write_view(connection, store, manifest, space) if as_view else _write_table(connection, store, manifest, space)
         _write_macro(connection, space)
@@ -93,6 +95,14 @@ def verify_serving(store: Store, manifest: Manifest) -> None:
         raise IntegrityError(
             f"{record['path']}: has SHA-256 {sha256(data)[:16]}…, expected {record['sha256'][:16]}…. {remedy}"
         )
+
+
+def _is_whole(store: Store, manifest: Manifest) -> bool:
+    try:
+        verify_serving(store, manifest)
+    except IntegrityError:
+        return False
+    return True
 
 
 def _write_meta(connection: DuckDBPyConnection, manifest: Manifest, space: Space) -> None:
@@ -162,11 +172,6 @@ def _write_view(connection: DuckDBPyConnection, store: Store, manifest: Manifest
     _insert(connection, "deletions", rows.cast(pa.schema([("part", pa.string()), ("doc_id", pa.string())])))
     chunks = _paths(store, [part.chunks.path for part in manifest.parts])
     segments = _paths(store, [part.segment.path for part in manifest.parts])
-    if "float32" not in space.record.representations:
-        raise IntegrityError(
-            f"{manifest.chunks} chunks exceed runtime.serving_table_rows, and a view needs the representation float32. Add it "
-            "to recipe.transform.representations, or raise serving_table_rows."
-        )
     codes = "".join(f', s."{n}"' for n in space.record.representations if n in _CODE_COLUMNS)
     connection.execute(
         f"""

@@ -73,7 +73,7 @@ def snapshot_id(*, space_id: str, chunking_id: str, documents_digest: str) -> st
     chunking_id
         How its documents were cut.
     documents_digest
-        SHA-256 over its documents' ids and hashes, sorted by id.
+        SHA-256 over its documents' ids, hashes and uris, sorted by id.
     """
     return fingerprint(
         {"format": FORMAT, "space_id": space_id, "chunking_id": chunking_id, "documents": documents_digest}
@@ -119,7 +119,13 @@ def read_manifest(store: Store, collection: str, sequence: int) -> Manifest:
         If the file was changed.
     """
     path = layout.numbered(layout.snapshots_folder(collection), sequence)
-    return _parse(store.read(path), path)
+    manifest = _parse(store.read(path), path)
+    if (manifest.collection, manifest.sequence) != (collection, sequence):
+        raise IntegrityError(
+            f"{path}: is snapshot {manifest.sequence} of collection {manifest.collection!r}, not of its place. The file was "
+            "copied or moved: restore it."
+        )
+    return manifest
 
 
 def sequences(store: Store, collection: str) -> list[int]:
@@ -146,7 +152,7 @@ def find_manifest(store: Store, collection: str, reference: str) -> Manifest:
     if not numbers:
         known = ", ".join(store.folders("collections")) or "none"
         raise NotFoundError(f"collection {collection!r}: no snapshot in {store.url}. Collections there: {known}.")
-    if reference.isdigit() and int(reference) in numbers:
+    if reference.isascii() and reference.isdecimal() and int(reference) in numbers:
         return read_manifest(store, collection, int(reference))
     if len(reference) >= 8:
         for number in reversed(numbers):

@@ -119,16 +119,16 @@ class Store:
             )
             yield from sorted((Stat(str(item["path"]), int(item["size"])) for item in found), key=lambda s: s.path)
             return
-        base = self.root / folder
-        for path in sorted(base.rglob("*")) if base.is_dir() else ():
-            if path.is_file() and not path.name.startswith(TEMPORARY_PREFIX):
-                yield Stat(path.relative_to(self.root).as_posix(), path.stat().st_size)
+        root = self.root
+        yield from self._guard(folder, lambda: _walk_local(root, root / folder))
 
     def folders(self, folder: str) -> list[str]:
         """Return the names of the folders directly under `folder`, sorted."""
         if self.root is not None:
             base = self.root / folder
-            return sorted(path.name for path in base.iterdir() if path.is_dir()) if base.is_dir() else []
+            return self._guard(
+                folder, lambda: sorted(path.name for path in base.iterdir() if path.is_dir()) if base.is_dir() else []
+            )
         listed = self._guard(folder, lambda: obstore.list_with_delimiter(self._remote, f"{folder}/"))
         return sorted(prefix.rstrip("/").rsplit("/", 1)[-1] for prefix in listed["common_prefixes"])
 
@@ -174,7 +174,10 @@ def open_store(url: str | os.PathLike[str]) -> Store:
         return Store(text, None, _open_s3(text))
     if "://" in text and not text.startswith("file://"):
         raise ConfigError(f"store {text}: unknown scheme. Expected a local folder or s3://bucket/prefix.")
-    return Store(text, Path(text.removeprefix("file://")).expanduser().absolute(), None)
+    try:
+        return Store(text, Path(text.removeprefix("file://")).expanduser().absolute(), None)
+    except RuntimeError as error:
+        raise ConfigError(f"store {text}: {error}.") from error
 
 
 def _open_s3(url: str) -> ObjectStore:
@@ -182,7 +185,22 @@ def _open_s3(url: str) -> ObjectStore:
 
     insecure = os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")
     options: Any = {"allow_http": True} if insecure else {}
-    return S3Store.from_url(url, client_options=options)
+    try:
+        return S3Store.from_url(url, client_options=options)
+    except (BaseError, ValueError) as error:
+        reason = str(error).split("\n", 1)[0]
+        raise ConfigError(f"store {url}: expected s3://bucket/prefix ({reason}).") from error
+
+
+def _walk_local(root: Path, base: Path) -> list[Stat]:
+    def refuse(error: OSError) -> None:
+        raise error
+
+    found = []
+    for folder, _, names in os.walk(base, onerror=refuse if base.is_dir() else None):
+        paths = [Path(folder, name) for name in names if not name.startswith(TEMPORARY_PREFIX)]
+        found += [Stat(path.relative_to(root).as_posix(), path.stat().st_size) for path in paths]
+    return sorted(found, key=lambda stat: stat.path)
 
 
 def _write_local(target: Path, data: bytes, publish: Callable[[Path], Any]) -> None:

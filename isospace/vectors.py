@@ -98,7 +98,15 @@ def read_vectors(store: Store, path: str, encoder_id: str) -> tuple[list[bytes],
     return table["chunk_hash"].to_pylist(), vectors
 
 
-def gather(store: Store, encoder_id: str, paths: Iterable[str], hashes: Sequence[bytes], dimension: int) -> Float32:
+def gather(
+    store: Store,
+    encoder_id: str,
+    paths: Iterable[str],
+    hashes: Sequence[bytes],
+    dimension: int,
+    *,
+    partial: bool = False,
+) -> Float32:
     """Collect the raw vectors of chunk hashes from the parts that hold them.
 
     Parameters
@@ -111,6 +119,8 @@ def gather(store: Store, encoder_id: str, paths: Iterable[str], hashes: Sequence
         n chunk hashes; repeats are fine.
     dimension
         d.
+    partial
+        Leave out hashes that are in none of the parts, instead of refusing them.
 
     Returns
     -------
@@ -131,6 +141,9 @@ def gather(store: Store, encoder_id: str, paths: Iterable[str], hashes: Sequence
         for position, key in enumerate(found):
             if rows := places.pop(key, None):
                 result[rows] = vectors[position]
+    if places and partial:
+        lost = {row for rows in places.values() for row in rows}
+        return result[[row for row in range(len(hashes)) if row not in lost]]
     if places:
         raise IntegrityError(
             f"{len(places)} of {len(hashes)} chunks have no raw vector under vectors/{encoder_id[:16]}…. A part was deleted "

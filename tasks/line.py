@@ -104,7 +104,7 @@ def check(run: Run, space_id: str, parts: list[ChunkPart], segments: list[Segmen
     space = run_space(run, space_id)
     rows = [check_segment(run, space, part, written) for part, written in zip(parts, segments, strict=True)]
     measured = check_space(run, space, chunk_paths, run_encoder(run))
-    checked = conclude(run, rows, sum(part.chunks.rows or 0 for part in parts), measured)
+    checked = conclude(run, rows, sum(part.chunks.rows or 0 for part in parts), measured, segments)
     create_markdown_artifact(key="checks", markdown=checks_markdown(checked), description=f"Checks of {run.run_id}")
     for warning in checked.warnings:
         get_run_logger().warning(warning)

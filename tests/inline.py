@@ -39,7 +39,7 @@ def embed_inline(config: PipelineConfig) -> RunReport:
         segments = [write_segment(run, space, job) for job in plan_segments(run, parts)]
         rows = [check_segment(run, space, part, segment) for part, segment in zip(parts, segments, strict=True)]
         expected = sum(part.chunks.rows or 0 for part in parts)
-        checked = conclude(run, rows, expected, check_space(run, space, paths, encoder))
+        checked = conclude(run, rows, expected, check_space(run, space, paths, encoder), segments)
         committed = commit_snapshot(run, found, space_id, parts, segments)
         build_serving(store, committed.manifest, space, run.scratch, table_rows=runtime.serving_table_rows)
         moved = promote_new(run, committed)

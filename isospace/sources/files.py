@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from pathlib import PurePosixPath
 
 from isospace.config import DocumentsSpec
@@ -13,26 +14,33 @@ from isospace.sources.location import SourceFile
 MAX_DOCUMENT_BYTES = 20_000_000
 
 _HTML = {".html", ".htm", ".xhtml"}
-_MARKDOWN_TITLE = re.compile(r"^#[ \t]+(.+?)[ \t]*#*[ \t]*$", re.MULTILINE)
-_FRONT_MATTER_TITLE = re.compile(r"\A---\n(?:.*\n)*?title:[ \t]*[\"']?(.+?)[\"']?[ \t]*\n(?:.*\n)*?---\n")
-_RST_TITLE = re.compile(r"^(?:([=\-~^\"'#*+])\1{2,}\n)?[ \t]*(\S[^\n]*)\n([=\-~^\"'#*+])\3{2,}[ \t]*$", re.MULTILINE)
+_RST_RULE = re.compile(r"([=\-~^\"'#*+])\1{2,}")
+# A title stands near the beginning.
+_TITLE_LINES = 200
 
 
 class UnreadableError(Exception):
     """The bytes of one file cannot become a text; the message is the reason."""
 
 
+class EmptyError(UnreadableError):
+    """There is nothing in the file, and that can be told for sure."""
+
+
 def read_file(file: SourceFile, spec: DocumentsSpec) -> Document | Quarantined:
     """Read one file as one document, or say why it had to be set aside."""
     try:
         title, text, metadata = _parse(file, spec)
+    except EmptyError as error:
+        # An emptied file is a change that somebody made: what it held before is gone.
+        return Quarantined(file.name, str(error))
     except UnreadableError as error:
         return Quarantined(file.name, str(error), file.name)
     except OSError as error:
         return Quarantined(file.name, f"cannot be read: {error.strerror or error}", file.name)
     text = clean_text(text)
     if not text.strip():
-        return Quarantined(file.name, "holds no text", file.name)
+        return Quarantined(file.name, "holds no text")
     return Document(file.name, file.name, " ".join(clean_text(title).split()), text, metadata)
 
 
@@ -71,7 +79,7 @@ def _detect(data: bytes) -> str:
 
 def _parse(file: SourceFile, spec: DocumentsSpec) -> tuple[str, str, dict[str, object]]:
     if file.size == 0:
-        raise UnreadableError("is empty")
+        raise EmptyError("is empty")
     if file.size > MAX_DOCUMENT_BYTES:
         raise UnreadableError(f"has {file.size:,} bytes; one document may have {MAX_DOCUMENT_BYTES:,}")
     with file.open() as stream:
@@ -87,13 +95,30 @@ def _parse(file: SourceFile, spec: DocumentsSpec) -> tuple[str, str, dict[str, o
 
 
 def _text_title(suffix: str, text: str, stem: str) -> tuple[str, str]:
+    lines = [line.strip() for line in text[:100_000].split("\n", _TITLE_LINES)[:_TITLE_LINES]]
     if suffix in {".md", ".markdown"}:
-        match = _FRONT_MATTER_TITLE.match(text[:4000]) or _MARKDOWN_TITLE.search(text[:20_000])
-        return "markdown", match.group(1) if match else stem
+        return "markdown", _front_matter_title(lines) or _markdown_title(lines) or stem
     if suffix == ".rst":
-        heading = _RST_TITLE.search(text[:20_000])
-        return "rst", heading.group(2) if heading else stem
+        return "rst", _rst_title(lines) or stem
     return "text", stem
+
+
+def _front_matter_title(lines: list[str]) -> str | None:
+    if lines[0] != "---" or "---" not in lines[1:]:
+        return None
+    header = lines[1 : lines.index("---", 1)]
+    return next((line[6:].strip().strip("\"'") for line in header if line.startswith("title:")), None)
+
+
+def _markdown_title(lines: list[str]) -> str | None:
+    return next((line[1:].strip(" \t#") for line in lines if line.startswith(("# ", "#\t"))), None)
+
+
+def _rst_title(lines: list[str]) -> str | None:
+    pairs = pairwise(lines)
+    return next(
+        (line for line, rule in pairs if line and _RST_RULE.fullmatch(rule) and not _RST_RULE.fullmatch(line)), None
+    )
 
 
 def _parse_html(text: str, stem: str, *, keep_all: bool) -> tuple[str, str, dict[str, object]]:
@@ -101,6 +126,10 @@ def _parse_html(text: str, stem: str, *, keep_all: bool) -> tuple[str, str, dict
     from lxml import etree
 
     try:
+        parser = etree.HTMLParser()
+        etree.fromstring(text.encode(), parser)
+        if any(entry.type_name == "ERR_RESOURCE_LIMIT" or "depth" in entry.message for entry in parser.error_log):
+            raise UnreadableError("nests its elements deeper than an HTML parser follows")
         tree = trafilatura.load_html(text)
         if tree is None:
             raise UnreadableError("is not HTML that can be parsed")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
+from isospace.documents import without_surrogates
 from isospace.errors import SourceError
 
 _GLOB_CHARACTERS = frozenset("*?[")
@@ -56,19 +57,26 @@ def list_source(url: str) -> list[SourceFile]:
 
 
 def _list_local(url: str) -> list[SourceFile]:
-    fixed, pattern = _split_glob(url)
-    base = Path(fixed).expanduser()
-    if base.is_file():
-        return [_local_file(base.name, base)]
-    if not base.is_dir():
-        raise SourceError(f"source {url}: no such file or folder. Give an existing path in runtime.source.")
+    try:
+        fixed, pattern = _split_glob(url)
+        base = Path(fixed).expanduser()
+        if base.is_file():
+            return [_local_file(base.name, base)]
+        if not base.is_dir():
+            raise SourceError(f"source {url[:200]}: no such file or folder. Give an existing path in runtime.source.")
+        return _list_folder(base, pattern)
+    except (OSError, RuntimeError) as error:
+        raise SourceError(f"source {url[:200]}: cannot be listed ({error}).") from error
+
+
+def _list_folder(base: Path, pattern: str | None) -> list[SourceFile]:
     found = []
     # os.walk and not rglob: the order, the links followed and the errors are then ours to decide.
     for folder, subfolders, names in os.walk(base, onerror=_refuse):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         for name in names:
             path = Path(folder, name)
-            relative = path.relative_to(base).as_posix()
+            relative = without_surrogates(path.relative_to(base).as_posix())
             if not name.startswith(".") and path.is_file() and _in_glob(relative, pattern):
                 found.append(_local_file(relative, path))
     return sorted(found, key=lambda file: file.name)
@@ -89,6 +97,8 @@ def _list_s3(url: str) -> list[SourceFile]:
     from isospace.store import open_store
 
     fixed, pattern = _split_glob(url)
+    if len(fixed) <= len("s3://"):
+        raise SourceError(f"source {url}: expected s3://bucket/prefix.")
     bucket_url, _, prefix = fixed.removeprefix("s3://").partition("/")
     remote = cast("Any", open_store(f"s3://{bucket_url}").remote)
     try:

@@ -33,9 +33,9 @@ def read_table(file: SourceFile, kind: str, spec: DocumentsSpec) -> Iterator[Doc
         for number, row in rows:
             yield _document(file, number, row, spec)
     except UnreadableError as error:
-        yield Quarantined(file.name, str(error))
+        yield Quarantined(file.name, str(error), within=file.name)
     except OSError as error:
-        yield Quarantined(file.name, f"cannot be read: {error.strerror or str(error)[:200]}")
+        yield Quarantined(file.name, f"cannot be read: {error.strerror or str(error)[:200]}", within=file.name)
 
 
 def _document(
@@ -43,10 +43,10 @@ def _document(
 ) -> Document | Quarantined:
     where = f"{file.name}#{number}"
     if isinstance(row, str):
-        return Quarantined(where, row)
+        return Quarantined(where, row, within=file.name)
     identifier = row.get(spec.id_column)
     if identifier is None or str(identifier).strip() == "":
-        return Quarantined(where, f"has no value in {spec.id_column}")
+        return Quarantined(where, f"has no value in {spec.id_column}", within=file.name)
     doc_id = clean_text(str(identifier))
     texts = [row.get(column) for column in spec.text_columns]
     wrong = next((text for text in texts if text is not None and not isinstance(text, str)), None)
@@ -57,7 +57,7 @@ def _document(
     if len(text) > MAX_DOCUMENT_BYTES:
         return Quarantined(where, f"has {len(text):,} characters; one document may have {MAX_DOCUMENT_BYTES:,}", doc_id)
     if not text.strip():
-        return Quarantined(where, "holds no text", doc_id)
+        return Quarantined(where, "holds no text")
     metadata = {column: row.get(column) for column in spec.metadata_columns}
     return Document(doc_id, where if not doc_id else f"{file.name}#{doc_id}", " ".join(title.split()), text, metadata)
 
@@ -78,6 +78,17 @@ def _require_columns(file: SourceFile, present: Iterable[str], spec: DocumentsSp
 
 
 def _jsonl_rows(file: SourceFile, spec: DocumentsSpec) -> Iterator[_Row]:
+    seen: set[str] = set()
+    for number, row in _parsed_lines(file):
+        if isinstance(row, dict):
+            seen.update(row)
+        yield number, row
+    # Lines may differ in their keys, but a name that none of them has is a slip of the configuration.
+    if seen:
+        _require_columns(file, sorted(seen), spec)
+
+
+def _parsed_lines(file: SourceFile) -> Iterator[_Row]:
     with file.open() as stream:
         for number, line in enumerate(_lines(stream), start=1):
             if line is None:
@@ -111,10 +122,12 @@ def _csv_rows(file: SourceFile, spec: DocumentsSpec) -> Iterator[_Row]:
     csv.field_size_limit(MAX_DOCUMENT_BYTES)
     with file.open() as stream:
         head = bytes(stream.read(1 << 20))
+        if not head.strip():
+            raise UnreadableError("is empty")
         decode(head[: head.rfind(b"\n") + 1] or head)
         stream.seek(0)
         # Reading goes on past bytes that are no UTF-8; the row that holds them says so.
-        text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace", newline="")
+        text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
         reader = csv.DictReader(text, dialect="excel-tab" if file.suffix == ".tsv" else "excel", strict=True)
         try:
             _require_columns(file, reader.fieldnames or (), spec)
@@ -127,7 +140,7 @@ def _csv_rows(file: SourceFile, spec: DocumentsSpec) -> Iterator[_Row]:
 def _checked_csv_row(row: dict[str | Any, Any]) -> Mapping[str, Any] | str:
     if None in row or None in row.values():
         return "has another number of fields than the header"
-    if any("\ufffd" in value for value in row.values()):
+    if any("\udc80" <= character <= "\udcff" for value in row.values() for character in value):
         return "holds bytes that are not UTF-8"
     return row
 
@@ -142,8 +155,23 @@ def _parquet_rows(file: SourceFile, spec: DocumentsSpec) -> Iterator[_Row]:
             _require_columns(file, parquet.schema_arrow.names, spec)
             number = 0
             for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, columns=_named_columns(spec)):
-                for row in batch.to_pylist():
+                for row in _batch_rows(batch):
                     number += 1
                     yield number, row
         except pa.ArrowException as error:
             raise UnreadableError(f"is not Parquet that can be read ({str(error)[:160]})") from error
+
+
+def _batch_rows(batch: Any) -> Iterator[Mapping[str, Any] | str]:
+    """Yield rows as Python values; one that has none (a date out of range, bytes that are no text) says so."""
+    try:
+        yield from batch.to_pylist()
+        return
+    except (ValueError, OverflowError):
+        pass
+    for position in range(batch.num_rows):
+        try:
+            row = batch.slice(position, 1).to_pylist()[0]
+        except (ValueError, OverflowError) as error:
+            row = f"has a value that cannot be read ({str(error)[:120]})"
+        yield row

@@ -50,7 +50,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     embed_inline(config)
     documents.pop("d00004")
     path = write_jsonl(folder / "d.jsonl", documents | {"new": "something new"})
-    path.write_text(path.read_text() + "not json\n")
+    path.write_text(path.read_text() + '{"doc_id": "blank", "text": ""}\n')
     embed_inline(config)
     return folder / "store"
 

@@ -12,7 +12,9 @@ from tests.conftest import Configure, sentences, write_jsonl
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
 
-def test_a_shard_that_fails_once_is_tried_again(configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shard_that_fails_once_is_tried_again(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import tasks.line as line
     from flows.embed_corpus import embed_corpus
 
@@ -31,7 +33,9 @@ def test_a_shard_that_fails_once_is_tried_again(configure: Configure, tmp_path: 
     assert (report.documents, report.encoded) == (60, 60)
 
 
-def test_a_damaged_file_is_not_tried_again(configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_file_is_not_tried_again(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import tasks.line as line
     from flows.embed_corpus import embed_corpus
 
@@ -49,7 +53,9 @@ def test_a_damaged_file_is_not_tried_again(configure: Configure, tmp_path: Path,
     assert sequences(open_store(config.runtime.store), "c") == []
 
 
-def test_a_run_that_loses_the_race_plans_again(configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_loses_the_race_plans_again(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import tasks.line as line
     from flows.embed_corpus import embed_corpus
     from tests.inline import embed_inline

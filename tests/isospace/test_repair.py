@@ -1,0 +1,278 @@
+"""What a hostile night does to a store, and how the same command mends it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from sentence_transformers import SentenceTransformer
+
+from isospace.alias import promote, resolve, rollback
+from isospace.commit import Commit, promote_new
+from isospace.config import EncoderSpec, PipelineConfig, PromptsSpec
+from isospace.encoder_files import model_files
+from isospace.errors import ConfigError, EncoderError, IntegrityError, SourceError
+from isospace.index import open_index
+from isospace.opening import prepare_encoder
+from isospace.run import start_run
+from isospace.snapshot import latest_manifest, read_manifest, sequences
+from isospace.sources import read_source
+from isospace.store import open_store
+from isospace.verify import verify_snapshot
+from tests.conftest import Configure, sentences, write_jsonl
+from tests.inline import embed_inline
+
+
+def clean(config: PipelineConfig) -> bool:
+    return verify_snapshot(open_store(config.runtime.store), "c", device="cpu").failures == ()
+
+
+@pytest.mark.parametrize("kind", ["documents", "chunks", "segments", "deletions", "vectors", "serving", "encoders"])
+def test_a_lost_file_is_made_again_by_the_same_command(configure: Configure, tmp_path: Path, kind: str) -> None:
+    documents = sentences(90)
+    path = write_jsonl(tmp_path / "d.jsonl", documents)
+    config = configure(path)
+    embed_inline(config)
+    documents.pop("d00003")
+    write_jsonl(path, documents | {"new": "something new"})
+    before = embed_inline(config)
+    root = Path(config.runtime.store)
+    lost = [
+        p
+        for p in sorted(root.rglob("*"))
+        if kind in p.relative_to(root).parts and p.suffix in {".parquet", ".duckdb", ".txt", ".json"}
+    ]
+    lost = [p for p in lost if p.name not in {"rates.json", "encoder.json"}]
+    assert lost
+    lost[0].unlink()
+    report = embed_inline(config)
+    assert report.snapshot_id == before.snapshot_id
+    if kind == "vectors":
+        return  # its texts are encoded again when they are needed; nothing that is served is missing
+    assert clean(config)
+    index = open_index(config.runtime.store, "c", device="cpu")
+    assert len(index.vectors) == 90
+    assert embed_inline(config).committed is False
+
+
+def test_lost_raw_vectors_are_encoded_again_when_they_are_needed(configure: Configure, tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "d.jsonl", sentences(60))
+    embed_inline(configure(path))
+    shutil.rmtree(tmp_path / "store" / "vectors")
+    more = write_jsonl(path, sentences(60) | {"new": "something new"})
+    assert embed_inline(configure(more)).encoded == 1
+    report = embed_inline(configure(more, recipe={"transform": {"whitening": {"kind": "none"}}}))
+    assert report.encoded == 60
+
+
+def test_a_damaged_leftover_of_a_killed_run_is_replaced(configure: Configure, tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "d.jsonl", sentences(60))
+    config = configure(path)
+    embed_inline(config)
+    root = Path(config.runtime.store)
+    shutil.rmtree(root / "collections/c/snapshots")
+    shutil.rmtree(root / "collections/c/aliases")
+    for kind in ("documents", "chunks", "segments"):
+        victim = next((root / "collections/c" / kind).rglob("*.parquet"))
+        data = bytearray(victim.read_bytes())
+        data[len(data) // 3] ^= 1
+        victim.write_bytes(data)
+    embed_inline(config)
+    assert clean(config)
+
+
+def test_a_table_that_cannot_be_read_deletes_nothing(configure: Configure, tmp_path: Path) -> None:
+    folder = tmp_path / "tables"
+    folder.mkdir()
+    for name, start in (("a", 0), ("b", 60)):
+        rows = dict(list(sentences(100).items())[start : start + (60 if name == "a" else 40)])
+        pq.write_table(pa.table({"doc_id": list(rows), "text": list(rows.values())}), folder / f"{name}.parquet")
+    config = configure(folder, recipe={"documents": {}})
+    assert embed_inline(config).documents == 100
+    data = (folder / "b.parquet").read_bytes()
+    (folder / "b.parquet").write_bytes(data[:-100])
+    report = embed_inline(config)
+    assert (report.documents, report.quarantined, report.committed) == (100, 1, False)
+    (folder / "b.parquet").unlink()
+    assert embed_inline(config).documents == 60
+
+
+def test_a_file_that_was_emptied_is_gone(configure: Configure, tmp_path: Path) -> None:
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    for name, text in sentences(20).items():
+        (folder / f"{name}.md").write_text(text)
+    config = configure(folder, recipe={"documents": {}})
+    embed_inline(config)
+    (folder / "d00001.md").write_text("")
+    assert embed_inline(config).documents == 19
+
+
+def test_a_renamed_table_is_cited_by_its_new_name(configure: Configure, tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", sentences(20))
+    embed_inline(configure(path))
+    report = embed_inline(configure(path.rename(tmp_path / "b.jsonl")))
+    assert (report.encoded, report.committed) == (0, True)
+    hit = open_index(str(tmp_path / "store"), "c", device="cpu").search("cell", k=1)[0][0]
+    assert hit.uri.startswith("b.jsonl#")
+
+
+def test_a_slow_run_does_not_move_the_alias_back(configure: Configure, tmp_path: Path) -> None:
+    documents = sentences(20)
+    path = write_jsonl(tmp_path / "d.jsonl", documents)
+    config = configure(path)
+    embed_inline(config)
+    slow = read_manifest(open_store(config.runtime.store), "c", 1)
+    write_jsonl(path, documents | {"new": "something new"})
+    embed_inline(config)
+    encoder = prepare_encoder(open_store(config.runtime.store), config.recipe.encoder, device="cpu", batch_tokens=64)
+    run = start_run(config, encoder.record, tmp_path / "scratch")
+    assert promote_new(run, Commit(slow, is_new=True)) is False
+    assert resolve(run.store, "c", "production").sequence == 2
+
+
+def test_a_fit_on_two_alike_documents_does_not_clip_what_comes_later(configure: Configure, tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "d.jsonl", {"a": "the cell and the gene", "b": "the cell and the gene."})
+    config = configure(path, runtime={"max_removed_share": 1.0})
+    embed_inline(config)
+    write_jsonl(path, sentences(200))
+    assert embed_inline(config).clipped == 0
+
+
+def test_scales_fitted_on_other_texts_are_warned_of(configure: Configure, tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "d.jsonl", {"a": "the cell and the gene", "b": "the cell and the gene."})
+    config = configure(
+        path, recipe={"transform": {"representations": ["float32", "int8"]}}, runtime={"max_removed_share": 1.0}
+    )
+    embed_inline(config)
+    write_jsonl(path, sentences(200))
+    assert any("exceed the range of int8" in warning for warning in embed_inline(config).warnings)
+
+
+def test_a_manifest_out_of_its_place_is_refused(configure: Configure, tmp_path: Path) -> None:
+    config = configure(write_jsonl(tmp_path / "d.jsonl", sentences(20)))
+    embed_inline(config)
+    folder = Path(config.runtime.store) / "collections/c/snapshots"
+    shutil.copy(folder / "00000001.json", folder / "00000002.json")
+    with pytest.raises(IntegrityError, match="is snapshot 1 of collection 'c', not of its place"):
+        open_index(config.runtime.store, "c", "2", device="cpu")
+
+
+def test_an_alias_notices_that_its_snapshot_was_replaced(configure: Configure, tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "d.jsonl", sentences(20))
+    embed_inline(configure(path))
+    (tmp_path / "store/collections/c/snapshots/00000001.json").unlink()
+    write_jsonl(path, sentences(25, seed=4))
+    embed_inline(configure(path, runtime={"promote_to": "other"}))
+    with pytest.raises(IntegrityError, match="The snapshot was replaced"):
+        open_index(str(tmp_path / "store"), "c", device="cpu")
+
+
+@pytest.mark.parametrize("name", ["", "..", "../aliases/x", "a/b", "x" * 200, "bad\n", "²", "1"])
+def test_odd_alias_names_are_refused(configure: Configure, tmp_path: Path, name: str) -> None:
+    config = configure(write_jsonl(tmp_path / "d.jsonl", sentences(20)))
+    embed_inline(config)
+    store = open_store(config.runtime.store)
+    manifest = latest_manifest(store, "c")
+    assert manifest is not None
+    with pytest.raises(ConfigError):
+        promote(store, "c", name, manifest, reason="")
+    if name != "1":
+        with pytest.raises(ConfigError):
+            rollback(store, "c", name, reason="")
+        with pytest.raises(ConfigError):
+            open_index(store, name)
+    assert sequences(store, "c") == [1]
+
+
+def test_a_module_with_pickled_weights_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    import torch
+
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    (folder / "3_Dense").mkdir()
+    torch.save({"weight": torch.zeros(2)}, folder / "3_Dense" / "pytorch_model.bin")
+    with pytest.raises(EncoderError, match=r"3_Dense/pytorch_model\.bin is pickled"):
+        model_files(folder)
+
+
+def test_every_module_of_a_model_is_its_identity(tiny_model: Path, tmp_path: Path) -> None:
+    import torch
+    from sentence_transformers.sentence_transformer.modules import Dense
+
+    records = []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        model = SentenceTransformer(str(tiny_model), device="cpu")
+        model.append(Dense(16, 8))
+        model.save_pretrained(str(tmp_path / f"m{seed}"))
+        spec = EncoderSpec(model=str(tmp_path / f"m{seed}"))
+        encoder = prepare_encoder(open_store(tmp_path / "store"), spec, device="cpu", batch_tokens=64)
+        records.append(encoder.record)
+        assert np.allclose(encoder.encode(["the cell"], "query"), model.encode(["the cell"]), atol=1e-6)
+    assert records[0].encoder_id != records[1].encoder_id
+    assert records[0].dimension == 8
+
+
+def test_a_prompt_that_leaves_no_room_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    spec = EncoderSpec(model=str(tiny_model), prompts=PromptsSpec(query="word " * 30))
+    with pytest.raises(ConfigError, match=r"recipe\.encoder\.prompts\.query: takes"):
+        prepare_encoder(open_store(tmp_path), spec, device="cpu", batch_tokens=64)
+
+
+def test_a_misspelt_column_of_json_lines_is_a_configuration_error(tmp_path: Path) -> None:
+    from isospace.config import DocumentsSpec
+
+    path = write_jsonl(tmp_path / "d.jsonl", sentences(5))
+    with pytest.raises(ConfigError, match="no column titel; it has doc_id, text, title"):
+        list(read_source(str(path), DocumentsSpec(title_column="titel")))
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "text", ["---\ntitle:" + " " * 50_000, "# a" + " " * 50_000 + "b", "=" * 50_000 + "\n" + "=" * 50_000]
+)
+@pytest.mark.parametrize("suffix", ["md", "rst"])
+def test_no_title_takes_long_to_find(tmp_path: Path, text: str, suffix: str) -> None:
+    from isospace.config import DocumentsSpec
+
+    (tmp_path / f"a.{suffix}").write_text(text)
+    assert len(list(read_source(str(tmp_path), DocumentsSpec()))) == 1
+
+
+def test_text_is_not_silently_cut_by_the_html_parser(tmp_path: Path) -> None:
+    from isospace.config import DocumentsSpec
+
+    words = "".join(f"<font>paragraph number {n} has some words of its own<br>" for n in range(600))
+    (tmp_path / "a.html").write_text(f"<html><body>{words}</body></html>")
+    (item,) = read_source(str(tmp_path), DocumentsSpec())
+    assert "number 599 has" in item.text if hasattr(item, "text") else "deeper" in item.reason
+
+
+def test_odd_names_and_values_are_one_document_or_one_reason(tmp_path: Path) -> None:
+    from isospace.config import DocumentsSpec
+
+    folder = tmp_path / "source"
+    folder.mkdir()
+    with open(bytes(folder) + b"/caf\xe9.md", "w") as stream:  # noqa: PTH123
+        stream.write("# A name that is not UTF-8")
+    (folder / "t.jsonl").write_text('{"doc_id": "s", "text": "body", "tag": "\\ud800"}\n')
+    items = list(read_source(str(folder), DocumentsSpec(metadata_columns=("tag",))))
+    assert len(items) == 2
+    assert all(item.doc_hash for item in items)
+    table = pa.table({"doc_id": ["a", "b"], "text": ["x", "y"], "when": pa.array([0, 2**38], pa.timestamp("s"))})
+    pq.write_table(table, tmp_path / "t.parquet")
+    good, bad = read_source(str(tmp_path / "t.parquet"), DocumentsSpec(metadata_columns=("when",)))
+    assert good.doc_id == "a"
+    assert "cannot be read" in bad.reason
+
+
+def test_a_source_that_cannot_be_named_is_one_error() -> None:
+    from isospace.config import DocumentsSpec
+
+    for url in ("x" * 5000, "~nosuchuser/x", "s3://"):
+        with pytest.raises((SourceError, ConfigError)):
+            list(read_source(url, DocumentsSpec()))
