@@ -14,6 +14,7 @@ from rich.text import Text
 from isospace.alias import alias_history, aliases, promote, resolve, rollback
 from isospace.config import load_config
 from isospace.errors import ConfigError, IsospaceError, NotFoundError
+from isospace.layout import checked_name
 from isospace.snapshot import Manifest, read_manifest, sequences
 from isospace.store import Store, open_store
 
@@ -179,6 +180,7 @@ def promote_command(
     reason: ReasonOption = "",
 ) -> None:
     """Move an alias to a snapshot."""
+    checked_name(alias, "alias")
     opened = open_store(store)
     manifest = resolve(opened, collection, snapshot)
     moved = promote(opened, collection, alias, manifest, reason=reason)

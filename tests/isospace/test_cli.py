@@ -75,7 +75,7 @@ def test_every_command(configure: Configure, tmp_path: Path) -> None:
             "recipe.transform.whitening.kind",
         ),
         (["plan", "configs/demo.yaml", "--set", "runtime.source=/nonexistent"], 1, "no such file or folder"),
-        (["promote", "/nonexistent", "c", "1", "--alias", "../x"], 2, "expected letters"),
+        (["promote", "/nonexistent", "c", "1", "--alias", "../x"], 2, "expected 1 to 100 letters"),
         (["status", "gopher://x"], 2, "unknown scheme"),
         (["frobnicate"], 2, "frobnicate"),
     ],
