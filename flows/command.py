@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import PurePosixPath
+from typing import NoReturn
 
 from duckdb import Error as DuckDBError
 from httpx import HTTPError
@@ -27,21 +29,25 @@ def main(flow: Callable[[PipelineConfig], RunReport], arguments: list[str] | Non
     given = parser.parse_args(arguments)
     try:
         report = flow(load_config(given.config, given.overrides))
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
     except IsospaceError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        _fail(error, str(error), status=2 if isinstance(error, ConfigError) else 1)
     except (OSError, HTTPError, PrefectException, DuckDBError) as error:
         # A full disk, a lost server: nothing was committed, and the reason is one line.
         reason = " ".join(str(error).split())[:400] or type(error).__name__
-        print(f"error: {reason}. Nothing half-written is visible; the same command goes on from here.", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("interrupted: nothing was committed; the same command goes on from here", file=sys.stderr)
-        sys.exit(1)
+        _fail(error, f"{reason}. Nothing half-written is visible; the same command goes on from here.", status=1)
+    except KeyboardInterrupt as error:
+        _fail(error, "interrupted. Nothing half-written is visible; the same command goes on from here.", status=1)
     print(outcome(report))
+
+
+def _fail(error: BaseException, message: str, *, status: int) -> NoReturn:
+    # Frames of the traceback hold connections, whose library complains about them when the process ends.
+    link: BaseException | None = error
+    while link is not None:
+        traceback.clear_frames(link.__traceback__)
+        link = link.__cause__ or link.__context__
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(status)
 
 
 def outcome(report: RunReport) -> str:

@@ -187,9 +187,9 @@ class PipelineConfig(_Model):
     """A pipeline: what is embedded how (`recipe`), and where this run happens (`runtime`)."""
 
     recipe: Recipe
-    """Identity."""
+    """What a vector is: equal recipes over equal documents give the same snapshot."""
     runtime: Runtime
-    """Never identity."""
+    """Where and how this run happens: source, store, device, sizes; changes no vector."""
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> PipelineConfig:
