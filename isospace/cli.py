@@ -64,15 +64,15 @@ def plan(
 ) -> None:
     """Show what a run would do and cost; run nothing, write nothing."""
     loaded = load_config(config, overrides or [])
-    from isospace.planning import plan_only, shown
+    from isospace.planning import plan_only
 
     report = plan_only(loaded)
     if as_json:
         _print_json(report.as_dict())
         return
     table = Table("what", "how much", title=f"plan for {report.collection}")
-    for name, value in report.as_dict().items():
-        table.add_row(name.replace("_", " "), shown(value))
+    for row in report.rows():
+        table.add_row(*row)
     _OUT.print(table)
 
 

@@ -68,10 +68,15 @@ class PlanReport:
         """Return the figures by name."""
         return asdict(self)
 
+    def rows(self) -> list[tuple[str, str]]:
+        """Return labels and figures as a person reads them."""
+        figures = {**self.as_dict(), "base": f"snapshot {self.base}" if self.base else "none"}
+        return [(name.replace("_", " "), _shown(value)) for name, value in figures.items()]
+
     def markdown(self) -> str:
         """Return the figures as a Markdown table."""
-        rows = [f"| {name.replace('_', ' ')} | {shown(value)} |" for name, value in self.as_dict().items()]
-        return "\n".join([f"### Plan for {self.collection}", "", "| | |", "| --- | ---: |", *rows])
+        lines = [f"| {label} | {figure} |" for label, figure in self.rows()]
+        return "\n".join([f"### Plan for {self.collection}", "", "| | |", "| --- | ---: |", *lines])
 
 
 def report_plan(
@@ -135,8 +140,7 @@ def _bytes(run: Run, plan: EncodePlan, dimension: int) -> int:
     return plan.to_encode * 4 * dimension + plan.chunks * stored
 
 
-def shown(value: object) -> str:
-    """Return a figure as a person reads it."""
+def _shown(value: object) -> str:
     match value:
         case None:
             return "unknown"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from itertools import pairwise
 from pathlib import PurePosixPath
@@ -9,6 +10,9 @@ from pathlib import PurePosixPath
 from isospace.config import DocumentsSpec
 from isospace.documents import Document, Quarantined
 from isospace.sources.location import SourceFile
+
+# What it could not parse is told by the quarantine, once.
+logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
 
 # One document larger than this is a dump or an attack, not something one searches for.
 MAX_DOCUMENT_BYTES = 20_000_000
