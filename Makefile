@@ -36,6 +36,7 @@ clean:
 	$(PYTHON) -m venv .venv
 
 .venv/.demo: .venv/bin/python pyproject.toml constraints.txt
+	@echo 'installing into .venv: some 2 GB, some minutes'
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[demo]'
 	@touch $@
 

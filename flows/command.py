@@ -57,6 +57,7 @@ def outcome(report: RunReport) -> str:
         f"{report.collection}: {verb} snapshot {report.snapshot} ({report.snapshot_id[:16]}…)",
         f"  space      {report.space_id[:16]}…",
         f"  documents  {report.documents:,} in {report.chunks:,} chunks; {report.quarantined} inputs quarantined",
+        *([f"  quarantine {report.quarantine}"] if report.quarantine else []),
         f"  encoded    {report.encoded:,} chunks, {report.tokens:,} tokens in {report.seconds:.1f} s",
         f"  alias      {report.promoted or 'unchanged'}",
         f"  report     {PurePosixPath('reports', report.run_id, 'report.json')}",

@@ -58,7 +58,7 @@ def _embed(run: Run) -> RunReport:
     checked = line.check(run, space_id, parts, segments, paths)
     committed = line.commit(run, found, space_id, parts, segments)
     promoted = line.publish(run, committed)
-    return line.summarize(run, report, encoded, checked, segments, committed, promoted)
+    return line.summarize(run, found, report, encoded, checked, segments, committed, promoted)
 
 
 if __name__ == "__main__":

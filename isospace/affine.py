@@ -32,6 +32,8 @@ _INPUT_BITS = 24
 _EXACT_BITS = 53
 # Room above the largest value of the sample, for the rest of the corpus and for queries.
 _HEADROOM = 2.0
+# How far beyond the sample's largest output the grid reaches at most: five of its 22 bits and more.
+_MOST_BEYOND_SAMPLE = 32.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,7 @@ def fix_point(matrix: Float64, offsets: Float64, sample: npt.NDArray[Any]) -> Af
     offsets
         (2, k) float64, b by role in the order of `ROLES`.
     sample
-        (n, d) raw vectors of the fit, from which the bounds on |x| and |y| are taken.
+        (n, d) raw vectors of the fit. Their lengths bound |x|, and with the map |y|.
 
     Returns
     -------
@@ -124,9 +126,10 @@ def fix_point(matrix: Float64, offsets: Float64, sample: npt.NDArray[Any]) -> Af
         )
     input_exponent = _INPUT_BITS - math.ceil(math.log2(input_bound * _HEADROOM))
     exponents, integers, fixed_offsets = _fix_rows(matrix, offsets, input_exponent)
-    # Cauchy-Schwarz: what any vector of that length can reach, not what the sample did reach.
-    output_bound = float(np.linalg.norm(matrix, axis=1).max()) * input_bound + float(np.abs(offsets).max())
-    _require_spread(matrix, offsets, sample)
+    # Cauchy-Schwarz: what any vector of that length can reach, also where a uniform sample reached little. A steep map
+    # makes it far too wide, and a wide grid is a coarse one: hence the cap.
+    reach = float(np.linalg.norm(matrix, axis=1).max()) * input_bound + float(np.abs(offsets).max())
+    output_bound = min(reach, _MOST_BEYOND_SAMPLE * _largest_output(matrix, offsets, sample))
     output_exponent = output_bits(len(matrix)) - math.ceil(math.log2(output_bound * _HEADROOM))
     return AffineMap(integers, exponents, fixed_offsets, input_exponent, output_exponent)
 
@@ -247,13 +250,15 @@ def _fix_rows(
     return exponents, integers, fixed_offsets
 
 
-def _require_spread(matrix: Float64, offsets: Float64, sample: npt.NDArray[Any]) -> None:
-    """Refuse a map that sends the whole sample to zero: all its texts have one and the same vector."""
+def _largest_output(matrix: Float64, offsets: Float64, sample: npt.NDArray[Any]) -> float:
+    """Return the largest |y| of the sample; FitError if it is zero, since all its texts then have one vector."""
+    largest, scale = 0.0, 0.0
     for start in range(0, len(sample), 8192):
         block = np.asarray(sample[start : start + 8192], dtype=np.float64)
-        moved = np.abs(block @ matrix.T + offsets[0]).max()
-        if moved > 1e-6 * np.abs(block).max() * np.abs(matrix).max():
-            return
+        largest = max(largest, float(np.abs(block @ matrix.T + offsets[0]).max()))
+        scale = max(scale, float(np.abs(block).max() * np.abs(matrix).max()))
+    if largest > 1e-6 * scale:
+        return largest
     raise FitError(
         f"the fitted map sends all {len(sample)} vectors of the sample to zero: every text has the same vector. Embed a more "
         "varied corpus, or use whitening kind none."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -38,8 +39,10 @@ def alias_history(store: Store, collection: str, alias: str) -> list[AliasEntry]
 
 def aliases(store: Store, collection: str) -> dict[str, AliasEntry]:
     """Return the current entry of every alias of a collection."""
-    names = store.folders(layout.aliases_folder(collection))
-    return {name: alias_history(store, collection, name)[-1] for name in names}
+    names = [name for name in store.folders(layout.aliases_folder(collection)) if layout.is_name(name)]
+    histories = {name: alias_history(store, collection, name) for name in names}
+    # A folder without an entry is what a run leaves that dies before its first move.
+    return {name: history[-1] for name, history in histories.items() if history}
 
 
 def resolve(store: Store, collection: str, reference: str) -> Manifest:
@@ -105,9 +108,11 @@ def rollback(store: Store, collection: str, alias: str, *, reason: str) -> Alias
     history = alias_history(store, collection, alias)
     earlier = _before(history)
     if earlier is None:
+        now = f"is at snapshot {history[-1].snapshot}, the first it named" if history else "has never named a snapshot"
+        known = ", ".join(aliases(store, collection)) or "none"
         raise NotFoundError(
-            f"alias {alias!r} of collection {collection!r} has {len(history)} entries and no earlier snapshot to go back "
-            "to. Name one with promote."
+            f"alias {alias!r} of collection {collection!r} {now}: no earlier snapshot to go back to. Name one with promote. "
+            f"Aliases: {known}."
         )
     manifest = read_manifest(store, collection, earlier.snapshot)
     entry = _append(store, collection, alias, manifest, action="rollback", reason=reason)
@@ -125,6 +130,14 @@ def _before(history: list[AliasEntry]) -> AliasEntry | None:
     return stack[-2] if len(stack) > 1 else None
 
 
+def _was_passed(history: list[AliasEntry], manifest: Manifest) -> bool:
+    """Tell whether an alias has named this snapshot or a later one, or was rolled back from this very content."""
+    rolled_back = {left.snapshot_id for left, entry in pairwise(history) if entry.action == "rollback"}
+    is_current = bool(history) and history[-1].snapshot_id == manifest.snapshot_id
+    reached = any(entry.snapshot >= manifest.sequence for entry in history)
+    return reached or (manifest.snapshot_id in rolled_back and not is_current)
+
+
 def _append(
     store: Store,
     collection: str,
@@ -137,9 +150,10 @@ def _append(
 ) -> AliasEntry | None:
     for _ in range(_ATTEMPTS):
         history = alias_history(store, collection, alias)
-        if action == "promote" and history and history[-1].snapshot == manifest.sequence:
+        current = (history[-1].snapshot, history[-1].snapshot_id) if history else None
+        if action == "promote" and current == (manifest.sequence, manifest.snapshot_id):
             return None
-        if forward_only and any(entry.snapshot >= manifest.sequence for entry in history):
+        if forward_only and _was_passed(history, manifest):
             return None
         entry = AliasEntry(
             alias=alias,

@@ -27,7 +27,7 @@ _BOUNDARIES = (
     re.compile(r"\s+"),
 )
 _SENTENCE_LEVEL = 3
-# A title may take this share of a chunk's tokens; what is longer is cut at a word.
+# A title may take this share of a chunk's tokens; what is longer is cut at a token.
 _TITLE_SHARE = 4
 
 

@@ -101,15 +101,15 @@ def status(
         table = Table("#", "snapshot_id", "space", "documents", "chunks", "committed", "aliases", title=name)
         for row in (row for row in rows if row["collection"] == name):
             table.add_row(
-                str(row["snapshot"]), row["snapshot_id"][:12], row["space_id"][:12], f"{row['documents']:,}",
-                f"{row['chunks']:,}", row["committed_at"][:16], ", ".join(row["aliases"]),
+                str(row["snapshot"]), row["snapshot_id"][:8], row["space_id"][:8], f"{row['documents']:,}",
+                f"{row['chunks']:,}", row["committed_at"][5:16].replace("T", " "), ", ".join(row["aliases"]),
             )  # fmt: skip
         _OUT.print(table)
 
 
 @app.command()
 def show(store: StoreArgument, collection: CollectionArgument, alias: AliasOption = "production") -> None:
-    """Print everything about one snapshot as JSON: recipe, space, fit, files, lineage, alias history."""
+    """Print everything about one snapshot as JSON: recipe, space, fit, files, provenance, alias history."""
     from isospace.opening import load_space
 
     opened = open_store(store)

@@ -52,15 +52,12 @@ def commit_snapshot(
     """
     identity = snapshot_id(space_id=space_id, chunking_id=run.chunking_id, documents_digest=scan.documents_digest)
     base = run.base
-    if base is not None and base.snapshot_id == identity and not run.repair:
+    if base is not None and base.snapshot_id == identity and not run.damaged:
         return Commit(base, is_new=False)
     kept = set(scan.kept)
     records = [part for part in base.parts if part.name in kept] if base else []
     by_name = {segment.part: segment.file for segment in segments}
     records += [PartRecord(name=p.name, documents=p.documents, chunks=p.chunks, segment=by_name[p.name]) for p in parts]
-    if base is not None and base.snapshot_id == identity and tuple(records) == base.parts:
-        # Repaired: the same files stand where they were.
-        return Commit(base, is_new=False)
     manifest = Manifest(
         collection=run.collection,
         sequence=base.sequence + 1 if base else 1,
@@ -78,6 +75,9 @@ def commit_snapshot(
         sealed_files=tuple(_sealed_files(run.store, run.encoder_id, space_id)),
         provenance=_provenance(run),
     )
+    if base is not None and base.snapshot_id == identity and set(base.files()) == set(manifest.files()):
+        # Repaired: the same bytes stand again where they were.
+        return Commit(base, is_new=False)
     return Commit(commit_manifest(run.store, manifest), is_new=True)
 
 

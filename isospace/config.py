@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -182,6 +182,14 @@ class Runtime(_Model):
     memory_mb: int = Field(default=512, ge=64)
     """Memory for the joins of the plan; what exceeds it is spilled to disk."""
 
+    @model_validator(mode="after")
+    def _named(self) -> Runtime:
+        if (self.promote_to or "").isdecimal():
+            raise ValueError(
+                f"promote_to {self.promote_to!r} is a number, which names a snapshot; give the alias a name"
+            )
+        return self
+
 
 class PipelineConfig(_Model):
     """A pipeline: what is embedded how (`recipe`), and where this run happens (`runtime`)."""
@@ -252,9 +260,18 @@ def _explain(error: ValidationError) -> str:
     for item in error.errors(include_url=False):
         where = ".".join(str(part) for part in item["loc"]) or "the file"
         if item["type"] == "extra_forbidden":
-            lines.append(f"unknown key {where}; see the configuration guide for the known ones")
+            lines.append(f"unknown key {where}; known there: {', '.join(_known_keys(item['loc'][:-1]))}")
         elif item["type"] == "missing":
             lines.append(f"missing key {where}")
         else:
             lines.append(f"{where} = {item['input']!r:.80}: {item['msg']}")
     return "; ".join(lines) + "."
+
+
+def _known_keys(path: tuple[int | str, ...]) -> list[str]:
+    model: Any = PipelineConfig
+    for part in path:
+        found = model.model_fields[str(part)].annotation
+        # An optional model is a union; the model is its first member.
+        model = found if hasattr(found, "model_fields") else get_args(found)[0]
+    return list(model.model_fields)

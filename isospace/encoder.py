@@ -59,12 +59,15 @@ class SentenceEncoder:
         Most tokens in one call of the model.
     lock
         Held by whoever encodes a shard: two at once would only share the same device.
+    tokenizer_lock
+        Truncation is a state of the tokenizer: one caller at a time.
     """
 
     record: EncoderRecord
     model: Any
     batch_tokens: int
     lock: threading.Lock = field(default_factory=threading.Lock)
+    tokenizer_lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def device(self) -> str:
@@ -76,9 +79,7 @@ class SentenceEncoder:
         prompt = self.record.prompts[role]
         if not texts:
             return []
-        encoded = self.model.tokenizer(
-            [prompt + text for text in texts], add_special_tokens=True, truncation=False, padding=False, verbose=False
-        )
+        encoded = self._tokenizer([prompt + text for text in texts], add_special_tokens=True, truncation=False)
         return [list(ids) for ids in encoded["input_ids"]]
 
     def counter(self) -> TokenCounter:
@@ -129,12 +130,14 @@ class SentenceEncoder:
             )
         return vectors
 
+    def _tokenizer(self, texts: list[str], **options: Any) -> Any:
+        with self.tokenizer_lock:
+            return self.model.tokenizer(texts, padding=False, verbose=False, **options)
+
     def _offsets(self, texts: Sequence[str]) -> list[Offsets]:
         if not texts:
             return []
-        encoded = self.model.tokenizer(
-            list(texts), add_special_tokens=False, truncation=False, return_offsets_mapping=True, verbose=False
-        )
+        encoded = self._tokenizer(list(texts), add_special_tokens=False, truncation=False, return_offsets_mapping=True)
         return [[(start, end) for start, end in offsets if end > start] for offsets in encoded["offset_mapping"]]
 
     def _cut(self, texts: Sequence[str], tokens: list[list[int]], role: Role) -> list[list[int]]:
@@ -142,7 +145,7 @@ class SentenceEncoder:
         long = [row for row, ids in enumerate(tokens) if len(ids) > limit]
         # The tokenizer cuts, not a slice: the closing special token has to stay.
         prompt = self.record.prompts[role]
-        encoded = self.model.tokenizer([prompt + texts[row] for row in long], truncation=True, max_length=limit)
+        encoded = self._tokenizer([prompt + texts[row] for row in long], truncation=True, max_length=limit)
         cut = dict(zip(long, encoded["input_ids"], strict=True))
         return [list(cut.get(row, ids)) for row, ids in enumerate(tokens)]
 

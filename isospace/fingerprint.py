@@ -102,14 +102,12 @@ def unseal(data: bytes, *, name: str) -> dict[str, Any]:
         body = json.loads(data)
         recorded = body.pop(_SEAL)
     except (ValueError, AttributeError, KeyError, TypeError) as error:
-        message = (
-            f"{name}: not a sealed JSON document ({error}). Restore the file from a backup, or run the flow again."
-        )
+        message = f"{name}: not a sealed JSON document ({error}). Restore the file from a backup."
         raise IntegrityError(message) from error
     if seal(body) != data:
         message = (
             f"{name}: its content has SHA-256 {fingerprint(body)[:16]}…, but it was sealed with {str(recorded)[:16]}…. "
-            "The file was changed after it was written: restore it from a backup, or run the flow again."
+            "The file was changed after it was written: restore it from a backup."
         )
         raise IntegrityError(message)
     return dict(body)

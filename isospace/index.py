@@ -80,6 +80,10 @@ class Index:
     chunks: pa.Table
     representation: Representation
 
+    def __repr__(self) -> str:
+        place = f"{self.manifest.collection}, snapshot {self.manifest.sequence}"
+        return f"Index({place}, {len(self.vectors)} chunks, {self.representation})"
+
     def search(self, texts: Sequence[str] | str, k: int = 10) -> list[list[Hit]]:
         """Find the chunks nearest to each text.
 

@@ -80,9 +80,14 @@ def alias_folder(collection: str, alias: str) -> str:
     return f"{aliases_folder(collection)}/{checked_name(alias, 'alias')}"
 
 
+def is_name(name: str) -> bool:
+    """Tell whether a name can be that of a collection or an alias."""
+    return _NAME.fullmatch(name) is not None
+
+
 def checked_name(name: str, what: str) -> str:
     """Return a name that is safe as a folder, or raise ConfigError."""
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         raise ConfigError(f"{what} {name[:60]!r}: expected 1 to 100 letters, digits, dots, dashes and underscores.")
     return name
 

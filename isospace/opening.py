@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from isospace import layout
-from isospace.affine import Role
+from isospace.affine import ROLES, Role
 from isospace.config import EncoderSpec
 from isospace.encoder import Encoder, SentenceEncoder, load_model
 from isospace.encoder_files import describe_encoder, fetch_encoder, locate_model, read_encoder_record, store_encoder
@@ -41,6 +41,10 @@ class OpenSpace:
     space: Space
     encoder: Encoder
 
+    def __repr__(self) -> str:
+        record = self.space.record
+        return f"OpenSpace({self.space_id[:12]}…, {record.input_dimension} -> {record.dimension} dimensions)"
+
     @property
     def space_id(self) -> str:
         """Fingerprint of the space."""
@@ -48,10 +52,13 @@ class OpenSpace:
 
     def encode(self, texts: Sequence[str], role: Role) -> Float32:
         """Return (n, d) float32 raw vectors of n texts."""
+        _require_texts(texts, role)
         return self.encoder.encode(texts, role)
 
     def transform(self, raw: Float32, role: Role = "document") -> Float32:
         """Return (n, k) float32 vectors of (n, d) float32 raw ones; each row's bits depend on that row alone."""
+        if role not in ROLES:
+            raise MismatchError(f"role {role!r}; expected {' or '.join(map(repr, ROLES))}.")
         transformed = apply_transform(self.space.transform, raw, role)
         if transformed.clipped:
             _LOG.warning(
@@ -70,6 +77,16 @@ class OpenSpace:
     def embed(self, texts: Sequence[str], role: Role) -> Float32:
         """Return (n, k) float32 vectors of n texts: `encode`, then `transform`."""
         return self.transform(self.encode(texts, role), role)
+
+
+def _require_texts(texts: Sequence[str], role: Role) -> None:
+    # A string is a sequence of strings too: its letters would be embedded one by one, and nothing would break.
+    if isinstance(texts, str):
+        raise MismatchError(
+            f"texts is the string {texts[:40]!r}; expected a list of strings, such as [{texts[:20]!r}]."
+        )
+    if role not in ROLES:
+        raise MismatchError(f"role {role!r}; expected {' or '.join(map(repr, ROLES))}.")
 
 
 def prepare_encoder(store: Store, spec: EncoderSpec, *, device: str, batch_tokens: int) -> SentenceEncoder:

@@ -36,6 +36,7 @@ def write_parquet(
     *,
     metadata: Mapping[str, str] | None = None,
     dictionary: Sequence[str] = (),
+    replace: bool = False,
 ) -> FileRef:
     """Write a table under a name that derives from its inputs; a file that is there already stays.
 
@@ -49,6 +50,8 @@ def write_parquet(
         Key-value metadata of the file.
     dictionary
         Columns with few distinct values.
+    replace
+        Write over what is there, whatever it is.
 
     Returns
     -------
@@ -67,7 +70,9 @@ def write_parquet(
         row_group_size=_ROW_GROUP_ROWS,
     )
     data = buffer.getvalue()
-    if store.create_if_absent(path, data) or _replace_damaged(store, path, data):
+    if replace:
+        store.write(path, data)
+    if replace or store.create_if_absent(path, data) or _replace_damaged(store, path, data):
         return FileRef(path=path, size=len(data), sha256=sha256(data), rows=table.num_rows)
     return describe_parquet(store, path)
 
@@ -75,7 +80,9 @@ def write_parquet(
 def describe_parquet(store: Store, path: str) -> FileRef:
     """Return the reference of a Parquet file that is in the store."""
     data = store.read(path)
-    return FileRef(path=path, size=len(data), sha256=sha256(data), rows=_open(data, path).metadata.num_rows)
+    return FileRef(
+        path=path, size=len(data), sha256=sha256(data), rows=_open(pa.BufferReader(data), path).metadata.num_rows
+    )
 
 
 def read_parquet(store: Store, path: str, *, columns: Sequence[str] | None = None) -> pa.Table:
@@ -88,13 +95,23 @@ def read_parquet(store: Store, path: str, *, columns: Sequence[str] | None = Non
     IntegrityError
         If it is damaged or lacks a column.
     """
-    return parse_parquet(store.read(path), path, columns=columns)
+    if columns is None or not store.root:
+        return parse_parquet(store.read(path), path, columns=columns)
+    if not store.exists(path):
+        store.read(path)
+    # A few columns of a large file: no more of it is read than they need.
+    with pa.memory_map(str(store.root / path)) as source:
+        return _read_columns(source, path, columns)
 
 
 def parse_parquet(data: bytes, path: str, *, columns: Sequence[str] | None = None) -> pa.Table:
     """Parse the bytes of a Parquet file; `path` is for messages."""
+    return _read_columns(pa.BufferReader(data), path, columns)
+
+
+def _read_columns(source: pa.NativeFile, path: str, columns: Sequence[str] | None) -> pa.Table:
     try:
-        table = _open(data, path).read(columns=None if columns is None else list(columns))
+        table = _open(source, path).read(columns=None if columns is None else list(columns))
     except (pa.ArrowException, OSError, ValueError) as error:
         raise _damaged(path, error) from error
     if columns is not None and (missing := set(columns) - set(table.column_names)):
@@ -179,15 +196,15 @@ def _replace_damaged(store: Store, path: str, data: bytes) -> bool:
 
 def _missing(ref: FileRef) -> IntegrityError:
     return IntegrityError(
-        f"{ref.path}: is missing, and a manifest names it. Restore it, or embed the collection again."
+        f"{ref.path}: is missing, and a manifest names it. Restore it; of the latest snapshot the flow makes it again."
     )
 
 
-def _open(data: bytes, path: str) -> pq.ParquetFile:
-    if data[:4] != b"PAR1":
-        raise _damaged(path, ValueError("it does not begin as Parquet does"))
+def _open(source: pa.NativeFile, path: str) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+        if source.read(4) != b"PAR1":
+            raise _damaged(path, ValueError("it does not begin as Parquet does"))
+        return pq.ParquetFile(source, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
         raise _damaged(path, error) from error
 

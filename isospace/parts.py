@@ -14,9 +14,10 @@ from isospace import layout
 from isospace.chunking import Chunk, TokenCounter, chunk_documents
 from isospace.documents import Document
 from isospace.errors import ConfigError, IntegrityError, NotFoundError
-from isospace.fingerprint import fingerprint
-from isospace.parquet import FileRef, describe_parquet, metadata_of, parse_parquet, read_parquet, write_parquet
+from isospace.fingerprint import fingerprint, sha256
+from isospace.parquet import FileRef, parse_parquet, read_parquet, write_parquet
 from isospace.run import Run
+from isospace.store import Store
 
 _DOCUMENTS_AT_ONCE = 64
 
@@ -84,17 +85,28 @@ def write_chunks(run: Run, documents: FileRef, counter: TokenCounter) -> ChunkPa
     # Of documents and chunking: the same documents cut otherwise are another part.
     name = fingerprint([PurePosixPath(documents.path).stem, run.chunking_id])
     path = layout.chunks_part(run.collection, name)
-    try:
-        reference = describe_parquet(store, path)
-        table = parse_parquet(store.read(path), path)
-    except (NotFoundError, IntegrityError):
+    found = None if run.damaged else finished_part(store, path)
+    if found is None:
         table = _chunk_table(run, read_parquet(store, documents.path), counter)
-        reference = write_parquet(store, path, table, dictionary=["uri", "title", "doc_id", "prefix"])
+        columns = ["uri", "title", "doc_id", "prefix"]
+        reference = write_parquet(store, path, table, dictionary=columns, replace=bool(run.damaged))
+    else:
+        table, reference = found
     tokens = np.asarray(table["n_tokens"])
     excess = np.maximum(tokens - counter.limit, 0)
     part = ChunkPart(name, documents, reference, int((excess > 0).sum()), int(excess.sum()))
     _require_fit(run, part, table, counter.limit)
     return part
+
+
+def finished_part(store: Store, path: str) -> tuple[pa.Table, FileRef] | None:
+    """Return what an earlier run wrote, unless it is not there or damaged."""
+    try:
+        data = store.read(path)
+        table = parse_parquet(data, path)
+    except (NotFoundError, IntegrityError):
+        return None
+    return table, FileRef(path=path, size=len(data), sha256=sha256(data), rows=table.num_rows)
 
 
 def _chunk_table(run: Run, documents: pa.Table, counter: TokenCounter) -> pa.Table:
@@ -116,11 +128,6 @@ def chunk_table(chunks: list[Chunk], documents: dict[str, Document]) -> pa.Table
     ]  # fmt: skip
     arrays = [pa.array([row[i] for row in rows], field.type) for i, field in enumerate(CHUNK_SCHEMA)]
     return pa.table(arrays, schema=CHUNK_SCHEMA)
-
-
-def chunking_of(table: pa.Table) -> str | None:
-    """Return the chunking_id that a chunks part was written under."""
-    return metadata_of(table).get("chunking_id")
 
 
 def _require_fit(run: Run, part: ChunkPart, table: pa.Table, limit: int) -> None:

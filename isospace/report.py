@@ -10,6 +10,7 @@ from isospace.commit import Commit
 from isospace.fingerprint import canonical_json
 from isospace.planning import PlanReport
 from isospace.run import Run
+from isospace.scan import Scan
 from isospace.segments import Segment
 
 
@@ -35,8 +36,8 @@ class RunReport:
         Texts sent to the encoder by this run, and what they took.
     clipped, saturated
         Values that met a bound of the affine map, or of int8, in this run's segments.
-    quarantined
-        Inputs set aside.
+    quarantined, quarantine
+        Inputs set aside, and the table in the store that gives their reasons.
     warnings
         What a person should look at.
     """
@@ -56,7 +57,22 @@ class RunReport:
     clipped: int
     saturated: int
     quarantined: int
+    quarantine: str | None
     warnings: tuple[str, ...]
+
+
+def run_warnings(run: Run, found: Scan, checked: Checked | None) -> tuple[str, ...]:
+    """Return what a person should look at."""
+    warnings = list(checked.warnings) if checked else []
+    if run.damaged:
+        warnings.append(
+            f"the snapshot was made again: {len(run.damaged)} of its files were lost, such as {run.damaged[0]}"
+        )
+    if found.stale:
+        warnings.append(
+            f"{found.stale} documents could not be read this time and stay as they were; see the quarantine"
+        )
+    return tuple(warnings)
 
 
 def write_report(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from isospace import layout
 from isospace.config import ChunkingSpec, PipelineConfig
 from isospace.encoder_files import EncoderRecord
 from isospace.errors import IntegrityError
@@ -35,8 +36,9 @@ class Run:
         The sealed space that is used again, or None if one is to be fitted.
     rebuild
         Whether all parts are formed anew: space or chunking is not the base's, or the base has to be repaired.
-    repair
-        Whether a file of the base is missing or has another size than its manifest says.
+    damaged
+        Files of the base that are missing or have another size than its manifest says. Then nothing that an earlier run
+        wrote is taken on trust: all parts are written again, over what is there.
     scratch
         Local folder that is removed at the end.
     work
@@ -50,7 +52,7 @@ class Run:
     base_sequence: int | None
     space_id: str | None
     rebuild: bool
-    repair: bool
+    damaged: tuple[str, ...]
     scratch: Path
     work: str
 
@@ -103,30 +105,28 @@ def start_run(config: PipelineConfig, encoder: EncoderRecord, scratch: Path, *, 
         base_sequence=None,
         space_id=None,
         rebuild=True,
-        repair=False,
+        damaged=(),
         scratch=scratch,
         work=str(scratch / "dry-store") if dry else config.runtime.store,
     )
-    return rebase(run, latest_manifest(store, config.runtime.collection))
+    base = latest_manifest(store, config.runtime.collection)
+    if base is None:
+        return run
+    damaged = tuple(damaged_files(store, base))
+    space_id = _sealed_space(run, base, damaged)
+    rebuild = bool(damaged) or space_id is None or base.chunking_id != run.chunking_id
+    return replace(run, base_sequence=base.sequence, space_id=space_id, rebuild=rebuild, damaged=damaged)
 
 
-def rebase(run: Run, base: Manifest | None) -> Run:
-    """Return the run as it starts from another snapshot."""
-    space_id = _sealed_space(run, base)
-    repair = base is not None and not is_whole(run.store, base)
-    rebuild = repair or base is None or space_id is None or base.chunking_id != run.chunking_id
-    sequence = base.sequence if base else None
-    return replace(run, base_sequence=sequence, space_id=space_id, rebuild=rebuild, repair=repair)
-
-
-def is_whole(store: Store, manifest: Manifest) -> bool:
-    """Tell whether every file of a snapshot is there with its size; what it holds is `verify`'s business."""
-    try:
-        for ref in manifest.files():
+def damaged_files(store: Store, manifest: Manifest) -> list[str]:
+    """Return the files of a snapshot that are missing or have another size; what they hold is `verify`'s business."""
+    found = []
+    for ref in manifest.files():
+        try:
             verify_file(store, ref, content=False)
-    except IntegrityError:
-        return False
-    return True
+        except IntegrityError:
+            found.append(ref.path)
+    return found
 
 
 def chunking_id(spec: ChunkingSpec, encoder_id: str) -> str:
@@ -134,9 +134,15 @@ def chunking_id(spec: ChunkingSpec, encoder_id: str) -> str:
     return fingerprint({"chunking": spec.model_dump(mode="json"), "encoder_id": encoder_id})
 
 
-def _sealed_space(run: Run, base: Manifest | None) -> str | None:
+def _sealed_space(run: Run, base: Manifest, damaged: tuple[str, ...]) -> str | None:
     """Return the base's space if the recipe still asks for it, and no refit was ordered."""
-    if base is None or run.config.runtime.refit or base.encoder_id != run.encoder_id:
+    asked = run.config.recipe.transform.model_dump(mode="json")
+    if run.config.runtime.refit or base.encoder_id != run.encoder_id or base.recipe.get("transform") != asked:
         return None
-    space = load_space(run.store, base.space_id)
-    return base.space_id if space.record.spec == run.config.recipe.transform else None
+    if lost := [path for path in damaged if path.startswith(layout.space_folder(base.space_id))]:
+        raise IntegrityError(
+            f"{lost[0]}: is missing or has another size than snapshot {base.sequence} says, and a sealed space cannot be made "
+            "again. Restore the file, or fit another space with runtime.refit=true."
+        )
+    load_space(run.store, base.space_id)
+    return base.space_id

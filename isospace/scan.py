@@ -29,6 +29,7 @@ from isospace.store import Store
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
+_QUARANTINE_ROWS = 1000
 DELETION_SCHEMA = pa.schema(
     [pa.field("part", pa.string(), nullable=False), pa.field("doc_id", pa.string(), nullable=False)]
 )
@@ -89,19 +90,23 @@ def scan_source(run: Run) -> Scan:
     SourceError
         If too much of the source is unreadable, or too much of the collection would vanish.
     """
-    config, store, base, work = run.config, run.store, run.base, run.work_store
+    config, store, work = run.config, run.store, run.work_store
+    snapshot = run.base
+    base = _comparable_base(run, snapshot)
     runtime = config.runtime
     staged = _stage(config, run.scratch / "staged")
     with scratch_database(run.scratch, memory_mb=runtime.memory_mb) as connection:
         _load_staged(connection, staged)
         _load_base(connection, store, base)
         counts = _compare(connection)
+        if base is not snapshot:
+            _require_readable(run, connection)
         quarantined = connection.sql(
             "SELECT uri, doc_id, within, reason FROM quarantine ORDER BY uri, reason"
         ).to_arrow_table()
         _guard(config, counts, quarantined)
         documents = _new_documents(connection, store, base, staged, rebuild=run.rebuild)
-        parts = tuple(_write_parts(config, work, documents))
+        parts = tuple(_write_parts(config, work, documents, replace=bool(run.damaged)))
         kept, deleted = ((), None) if run.rebuild or base is None else _deletions(connection, work, base)
         digest, total = _digest(connection)
         return Scan(
@@ -134,17 +139,17 @@ def _stage(config: PipelineConfig, folder: Path) -> list[Path]:
 
 
 def _set_aside(items: Iterator[Document | Quarantined], aside: pq.ParquetWriter) -> Iterator[Document]:
+    rows: list[dict[str, str | None]] = []
     for item in items:
         if isinstance(item, Document):
             yield item
-        else:
-            row = {
-                "uri": without_surrogates(item.uri),
-                "doc_id": item.doc_id,
-                "within": item.within,
-                "reason": without_surrogates(item.reason),
-            }
-            aside.write_table(pa.Table.from_pylist([row], schema=QUARANTINE_SCHEMA))
+            continue
+        uri, reason = without_surrogates(item.uri), without_surrogates(item.reason)
+        rows.append({"uri": uri, "doc_id": item.doc_id, "within": item.within, "reason": reason})
+        if len(rows) >= _QUARANTINE_ROWS:
+            aside.write_table(pa.Table.from_pylist(rows, schema=QUARANTINE_SCHEMA))
+            rows = []
+    aside.write_table(pa.Table.from_pylist(rows, schema=QUARANTINE_SCHEMA))
 
 
 def _groups(documents: Iterator[Document], most: int, characters: int) -> Iterator[list[Document]]:
@@ -169,28 +174,45 @@ def _load_staged(connection: DuckDBPyConnection, staged: list[Path]) -> None:
     connection.register("aside", pq.read_table(aside))
     connection.execute("INSERT INTO quarantine SELECT uri, doc_id, within, reason FROM aside")
     connection.execute(
-        "CREATE TABLE doubles AS SELECT part, row, doc_id FROM staged "
+        "CREATE TABLE doubles AS SELECT part, row, doc_id, uri FROM staged "
         "QUALIFY row_number() OVER (PARTITION BY doc_id ORDER BY part, row) > 1"
     )
     connection.execute(
-        "INSERT INTO quarantine SELECT doc_id, NULL, NULL, 'repeats the id of an earlier document: ' || doc_id FROM doubles"
+        "INSERT INTO quarantine SELECT uri, NULL, NULL, 'repeats the id of an earlier document: ' || doc_id FROM doubles"
     )
     connection.execute("DELETE FROM staged WHERE (part, row) IN (SELECT part, row FROM doubles)")
+    connection.execute("CREATE TABLE unreadable AS SELECT DISTINCT within FROM quarantine WHERE within IS NOT NULL")
 
 
 def _load_base(connection: DuckDBPyConnection, store: Store, base: Manifest | None) -> None:
-    # A part that was lost is one that a repairing run forms again: its documents count as added.
-    paths = [part.documents.path for part in base.parts if store.exists(part.documents.path)] if base else []
+    paths = [part.documents.path for part in base.parts] if base else []
     load_columns(connection, "base", store, paths, {"doc_id": "VARCHAR", "doc_hash": "VARCHAR", "uri": "VARCHAR"})
     connection.execute("CREATE TABLE gone (part INTEGER, doc_id VARCHAR)")
-    if base is not None and base.deletions is not None and store.exists(base.deletions.path):
-        present = [part.name for part in base.parts if store.exists(part.documents.path)]
-        numbers = {name: number for number, name in enumerate(present)}
+    if base is not None and base.deletions is not None:
+        numbers = {part.name: number for number, part in enumerate(base.parts)}
         deleted = read_parquet(store, base.deletions.path).to_pylist()
         rows = [(numbers[row["part"]], row["doc_id"]) for row in deleted if row["part"] in numbers]
         connection.register("rows", pa.table({"part": [r[0] for r in rows], "doc_id": [r[1] for r in rows]}))
         connection.execute("INSERT INTO gone SELECT part, doc_id FROM rows")
         connection.execute("DELETE FROM base WHERE (part, doc_id) IN (SELECT part, doc_id FROM gone)")
+
+
+def _comparable_base(run: Run, base: Manifest | None) -> Manifest | None:
+    """Return the base, unless what it says of its documents is lost: then everything in the source is new."""
+    if base is None:
+        return None
+    lists = {part.documents.path for part in base.parts} | ({base.deletions.path} if base.deletions else set())
+    return None if lists & set(run.damaged) else base
+
+
+def _require_readable(run: Run, connection: DuckDBPyConnection) -> None:
+    """Refuse to repair from a source that cannot be read whole: what is unreadable has no earlier version to stay."""
+    query = "SELECT uri, reason FROM quarantine WHERE doc_id IS NOT NULL OR within IS NOT NULL ORDER BY uri LIMIT 1"
+    if row := connection.execute(query).fetchone():
+        raise SourceError(
+            f"{run.damaged[0]}: is missing or damaged, and the snapshot cannot be made again from a source with unreadable "
+            f"inputs ({row[0]} {row[1]}). Restore the file or mend the source, and run the same command again."
+        )
 
 
 def _compare(connection: DuckDBPyConnection) -> dict[str, int]:
@@ -203,8 +225,7 @@ def _compare(connection: DuckDBPyConnection) -> dict[str, int]:
                s.part AS staged_part, s.row AS staged_row, b.part AS base_part, b.row AS base_row,
                CASE WHEN s.doc_id IS NULL AND b.doc_id IN (SELECT doc_id FROM quarantine WHERE doc_id IS NOT NULL)
                     THEN 'stale'
-                    WHEN s.doc_id IS NULL AND left(b.uri, length(b.uri) - strpos(reverse(b.uri), '#'))
-                         IN (SELECT within FROM quarantine WHERE within IS NOT NULL)
+                    WHEN s.doc_id IS NULL AND EXISTS (SELECT 1 FROM unreadable u WHERE starts_with(b.uri, u.within || '#'))
                     THEN 'stale'
                     WHEN s.doc_id IS NULL THEN 'removed'
                     WHEN b.doc_id IS NULL THEN 'added'
@@ -259,12 +280,14 @@ def _documents(table: pa.Table) -> Iterator[Document]:
         yield Document(row["doc_id"], row["uri"], row["title"], row["text"], json.loads(row["metadata"]))
 
 
-def _write_parts(config: PipelineConfig, store: Store, documents: Iterator[Document]) -> Iterator[FileRef]:
+def _write_parts(
+    config: PipelineConfig, store: Store, documents: Iterator[Document], *, replace: bool
+) -> Iterator[FileRef]:
     runtime = config.runtime
     for group in _groups(documents, runtime.part_documents, runtime.part_characters):
         name = sha256_lines(text for d in group for text in (d.doc_id, d.doc_hash, d.uri))
         table = pa.Table.from_batches([document_batch(group)])
-        yield write_parquet(store, layout.documents_part(runtime.collection, name), table)
+        yield write_parquet(store, layout.documents_part(runtime.collection, name), table, replace=replace)
 
 
 def _deletions(connection: DuckDBPyConnection, store: Store, base: Manifest) -> tuple[tuple[str, ...], FileRef | None]:

@@ -11,19 +11,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from isospace import layout
-from isospace.errors import CheckError, IntegrityError, MismatchError, NotFoundError
+from isospace.errors import CheckError, IntegrityError, MismatchError
 from isospace.joins import load_columns, scratch_database
-from isospace.parquet import (
-    FileRef,
-    describe_parquet,
-    fixed_binary,
-    from_fixed_binary,
-    metadata_of,
-    parse_parquet,
-    read_parquet,
-    write_parquet,
-)
-from isospace.parts import ChunkPart
+from isospace.parquet import FileRef, fixed_binary, from_fixed_binary, metadata_of, read_parquet, write_parquet
+from isospace.parts import ChunkPart, finished_part
 from isospace.quantize import Representation, code_dtype, code_width, quantize, saturated
 from isospace.run import Run
 from isospace.space import Space
@@ -88,13 +79,10 @@ def write_segment(run: Run, space: Space, job: SegmentJob) -> Segment:
     """
     store = run.store
     path = layout.segment(run.collection, space.space_id, job.part.name)
-    try:
-        existing = describe_parquet(store, path)
-        entries = metadata_of(parse_parquet(store.read(path), path))
-        return Segment(job.part.name, existing, int(entries["clipped"]), int(entries["saturated"]))
-    except (NotFoundError, IntegrityError):
-        # Not there, or a damaged leftover: it is made, in its place.
-        pass
+    if not run.damaged and (found := finished_part(store, path)) is not None:
+        table, reference = found
+        entries = metadata_of(table)
+        return Segment(job.part.name, reference, int(entries["clipped"]), int(entries["saturated"]))
     chunks = read_parquet(store, job.part.chunks.path, columns=["chunk_id", "doc_id", "chunk_hash"])
     raw = gather(store, run.encoder_id, job.vectors, chunks["chunk_hash"].to_pylist(), space.record.input_dimension)
     transformed = apply_transform(space.transform, raw, "document")
@@ -112,7 +100,7 @@ def write_segment(run: Run, space: Space, job: SegmentJob) -> Segment:
         "clipped": str(transformed.clipped),
         "saturated": str(beyond),
     }
-    reference = write_parquet(store, path, table, metadata=metadata, dictionary=["doc_id"])
+    reference = write_parquet(store, path, table, metadata=metadata, dictionary=["doc_id"], replace=bool(run.damaged))
     return Segment(job.part.name, reference, transformed.clipped, beyond)
 
 

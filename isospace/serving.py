@@ -7,6 +7,7 @@ It is derived from the snapshot, named after it, and appears whole or not at all
 
 from __future__ import annotations
 
+import hashlib
 import json
 import secrets
 from pathlib import Path
@@ -16,7 +17,7 @@ import pyarrow as pa
 
 from isospace import layout
 from isospace.errors import IntegrityError, NotFoundError
-from isospace.fingerprint import seal, sha256, unseal
+from isospace.fingerprint import fingerprint, seal, unseal
 from isospace.parquet import read_parquet
 from isospace.quantize import dequantize
 from isospace.segments import VECTOR, column_of, read_codes, require_space
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
 _CODE_COLUMNS = ("float16", "int8", "binary")
 
 
-def build_serving(store: Store, manifest: Manifest, space: Space, scratch: Path, *, table_rows: int) -> bool:
+def build_serving(
+    store: Store, manifest: Manifest, space: Space, scratch: Path, *, table_rows: int, memory_mb: int = 1024
+) -> bool:
     """Build the serving database of a snapshot, unless it is there.
 
     Parameters
@@ -43,6 +46,9 @@ def build_serving(store: Store, manifest: Manifest, space: Space, scratch: Path,
         Local folder the database is built in.
     table_rows
         Up to this many chunks `chunks` is a table; above, a view over the segments of a local store.
+
+    memory_mb
+        Memory of the database while it is built.
 
     Returns
     -------
@@ -57,7 +63,7 @@ def build_serving(store: Store, manifest: Manifest, space: Space, scratch: Path,
 
     scratch.mkdir(parents=True, exist_ok=True)
     path = scratch / f"serving-{secrets.token_hex(6)}.duckdb"
-    connection = duckdb.connect(str(path))
+    connection = duckdb.connect(str(path), config={"memory_limit": f"{memory_mb}MB"})
     try:
         _write_meta(connection, manifest, space)
         # A view shows the vectors as they lie: without float32 there is nothing to show.
@@ -68,11 +74,13 @@ def build_serving(store: Store, manifest: Manifest, space: Space, scratch: Path,
         _write_macro(connection, space)
     finally:
         connection.close()
-    data = path.read_bytes()
-    path.unlink()
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    size = path.stat().st_size
     # A database without its record is the leftover of a run that died here.
-    store.write(target, data)
-    store.write(record, seal({"path": target, "size": len(data), "sha256": sha256(data), "chunks": manifest.chunks}))
+    store.write_file(target, path)
+    path.unlink()
+    store.write(record, seal({"path": target, "size": size, "sha256": digest, "files": _layout_of(manifest)}))
     return True
 
 
@@ -88,13 +96,21 @@ def verify_serving(store: Store, manifest: Manifest) -> None:
     remedy = f"Delete {path} and run the flow again: it is built anew."
     try:
         record = unseal(store.read(path), name=path)
-        data = store.read(record["path"])
+        found = store.digest(record["path"])
     except NotFoundError as error:
         raise IntegrityError(f"{error} {remedy}") from error
-    if sha256(data) != record["sha256"]:
+    if record["files"] != _layout_of(manifest):
+        raise IntegrityError(f"{path}: was built from other files than snapshot {manifest.sequence} has. {remedy}")
+    if found != record["sha256"]:
         raise IntegrityError(
-            f"{record['path']}: has SHA-256 {sha256(data)[:16]}…, expected {record['sha256'][:16]}…. {remedy}"
+            f"{record['path']}: has SHA-256 {found[:16]}…, expected {record['sha256'][:16]}…. {remedy}"
         )
+
+
+def _layout_of(manifest: Manifest) -> str:
+    """Fingerprint of the files that a database shows: equal content can lie in other files after a repair."""
+    refs = [*manifest.parts, *([manifest.deletions] if manifest.deletions else [])]
+    return fingerprint([ref.model_dump(mode="json") for ref in refs])
 
 
 def _is_whole(store: Store, manifest: Manifest) -> bool:

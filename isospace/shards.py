@@ -226,7 +226,7 @@ def _resume_or_cut(connection: DuckDBPyConnection, run: Run, parts: Sequence[Chu
 
 
 def _covers(connection: DuckDBPyConnection, store: Store, path: str) -> bool:
-    """Tell whether every missing text is in a shard of an earlier plan that is not finished."""
+    """Tell whether every missing text is in a shard of an earlier plan."""
     try:
         table = read_parquet(store, path, columns=list(_PLAN_COLUMNS)).select(list(_PLAN_COLUMNS))
     except (NotFoundError, IntegrityError):
@@ -284,4 +284,8 @@ def _shard_texts(run: Run, shard: Shard) -> tuple[list[bytes], list[str]]:
             prefix + text for prefix, text in zip(chunks["prefix"].to_pylist(), chunks["text"].to_pylist(), strict=True)
         ]
         hashes += [member["chunk_hash"] for member in members]
+    if any(hashlib.sha256(text.encode()).digest() != key for text, key in zip(texts, hashes, strict=True)):
+        raise IntegrityError(
+            f"{shard.plan}: lists chunks that are not those of the parts it names. Delete it and run the same command again."
+        )
     return hashes, texts

@@ -8,12 +8,14 @@ properties by itself. Transport is obstore's.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import secrets
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
@@ -81,7 +83,7 @@ class Store:
             self._guard(path, lambda: obstore.put(self._remote, path, data))
             return
         target = self.root / path
-        self._guard(path, lambda: _write_local(target, data, lambda temporary: temporary.replace(target)))
+        self._guard(path, lambda: _write_local(target, _copy(data), lambda temporary: temporary.replace(target)))
 
     def create(self, path: str, data: bytes) -> None:
         """Write `path` whole if there is no such file; ConflictError if there is."""
@@ -90,7 +92,7 @@ class Store:
                 self._guard(path, lambda: obstore.put(self._remote, path, data, mode="create"))
                 return
             target = self.root / path
-            self._guard(path, lambda: _write_local(target, data, target.hardlink_to))
+            self._guard(path, lambda: _write_local(target, _copy(data), target.hardlink_to))
         except FileExistsError as error:
             raise ConflictError(f"{path}: exists already in {self.url}.") from error
 
@@ -101,6 +103,38 @@ class Store:
         except ConflictError:
             return False
         return True
+
+    def write_file(self, path: str, source: Path) -> None:
+        """Write the content of a local file to `path`, whole, without holding it in memory."""
+        if self.root is None:
+            self._guard(path, lambda: obstore.put(self._remote, path, source))
+            return
+        target = self.root / path
+
+        def copy(stream: IO[bytes]) -> None:
+            with source.open("rb") as opened:
+                shutil.copyfileobj(opened, stream, 1 << 22)
+
+        self._guard(path, lambda: _write_local(target, copy, lambda temporary: temporary.replace(target)))
+
+    def digest(self, path: str) -> str:
+        """Return the SHA-256 of `path`, read in a stream; NotFoundError if it does not exist."""
+        if self.root is not None:
+            root = self.root
+
+            def hashed() -> str:
+                with (root / path).open("rb") as stream:
+                    return hashlib.file_digest(stream, "sha256").hexdigest()
+
+            return self._guard(path, hashed)
+
+        def streamed() -> str:
+            digest = hashlib.sha256()
+            for block in obstore.get(self._remote, path).stream(min_chunk_size=1 << 22):
+                digest.update(bytes(block))
+            return digest.hexdigest()
+
+        return self._guard(path, streamed)
 
     def delete(self, path: str) -> None:
         """Remove `path`; nothing happens where it does not exist."""
@@ -203,7 +237,11 @@ def _walk_local(root: Path, base: Path) -> list[Stat]:
     return sorted(found, key=lambda stat: stat.path)
 
 
-def _write_local(target: Path, data: bytes, publish: Callable[[Path], Any]) -> None:
+def _copy(data: bytes) -> Callable[[IO[bytes]], object]:
+    return lambda stream: stream.write(data)
+
+
+def _write_local(target: Path, fill: Callable[[IO[bytes]], object], publish: Callable[[Path], Any]) -> None:
     """Write beside `target`, sync, publish by rename or link, and sync the folder."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -213,7 +251,7 @@ def _write_local(target: Path, data: bytes, publish: Callable[[Path], Any]) -> N
     temporary = target.parent / f"{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(8)}"
     try:
         with temporary.open("wb") as stream:
-            stream.write(data)
+            fill(stream)
             stream.flush()
             os.fsync(stream.fileno())
         publish(temporary)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -173,11 +172,6 @@ def load_vector_hashes(connection: DuckDBPyConnection, store: Store, encoder_id:
     paths = vector_parts(store, encoder_id)
     load_columns(connection, "vectors", store, paths, {"chunk_hash": "BLOB"})
     return paths
-
-
-def shard_of(path: str) -> str:
-    """Return the shard_id that names a part."""
-    return PurePosixPath(path).stem
 
 
 def _hash_array(column: pa.ChunkedArray) -> npt.NDArray[np.uint8]:

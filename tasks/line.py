@@ -17,7 +17,7 @@ from isospace.config import PipelineConfig
 from isospace.parquet import FileRef
 from isospace.parts import ChunkPart, write_chunks
 from isospace.planning import PlanReport, report_plan
-from isospace.report import RunReport, checks_markdown, run_markdown, write_report
+from isospace.report import RunReport, checks_markdown, run_markdown, run_warnings, write_report
 from isospace.run import Run, start_run
 from isospace.scan import Scan, scan_source
 from isospace.sealing import fit_space
@@ -32,8 +32,15 @@ def start(config: PipelineConfig) -> Run:
     """Load the encoder into the store, and fix what the run starts from."""
     runtime = config.runtime
     encoder = encoder_of(runtime.store, config.recipe.encoder, runtime.device, runtime.batch_tokens)
-    run = start_run(config, encoder.record, Path(tempfile.mkdtemp(prefix="isospace-run-")))
+    scratch = Path(tempfile.mkdtemp(prefix="isospace-run-"))
+    try:
+        run = start_run(config, encoder.record, scratch)
+    except BaseException:
+        scratch.rmdir()
+        raise
     get_run_logger().info("run %s starts from snapshot %s", run.run_id, run.base_sequence or "none")
+    if run.damaged:
+        get_run_logger().warning("the snapshot is made again, these files were lost: %s", ", ".join(run.damaged[:5]))
     return run
 
 
@@ -99,8 +106,12 @@ def segment(run: Run, space_id: str, job: SegmentJob) -> Segment:
 
 
 @task(cache_policy=NO_CACHE)
-def check(run: Run, space_id: str, parts: list[ChunkPart], segments: list[Segment], chunk_paths: list[str]) -> Checked:
-    """Read back what was written; nothing is committed unless all of it holds."""
+def check(
+    run: Run, space_id: str, parts: list[ChunkPart], segments: list[Segment], chunk_paths: list[str]
+) -> Checked | None:
+    """Read back what was written; nothing is committed unless all of it holds. None if nothing was written."""
+    if not parts:
+        return None
     space = run_space(run, space_id)
     rows = [check_segment(run, space, part, written) for part, written in zip(parts, segments, strict=True)]
     measured = check_space(run, space, chunk_paths, run_encoder(run))
@@ -126,7 +137,14 @@ def commit(run: Run, found: Scan, space_id: str, parts: list[ChunkPart], segment
 def publish(run: Run, committed: Commit) -> str | None:
     """Build the serving database, then move the alias; return the alias if it moved."""
     space = run_space(run, committed.manifest.space_id)
-    build_serving(run.store, committed.manifest, space, run.scratch, table_rows=run.config.runtime.serving_table_rows)
+    build_serving(
+        run.store,
+        committed.manifest,
+        space,
+        run.scratch,
+        table_rows=run.config.runtime.serving_table_rows,
+        memory_mb=2 * run.config.runtime.memory_mb,
+    )
     moved = promote_new(run, committed)
     get_run_logger().info(
         "aliases: %s", {name: entry.snapshot for name, entry in aliases(run.store, run.collection).items()}
@@ -136,7 +154,7 @@ def publish(run: Run, committed: Commit) -> str | None:
 
 @task(cache_policy=NO_CACHE)
 def summarize(
-    run: Run, report: PlanReport, encoded: list[Encoded], checked: Checked | None, segments: list[Segment],
+    run: Run, found: Scan, report: PlanReport, encoded: list[Encoded], checked: Checked | None, segments: list[Segment],
     committed: Commit, promoted: str | None,
 ) -> RunReport:  # fmt: skip
     """Write the report, and show it."""
@@ -157,8 +175,9 @@ def summarize(
         seconds=sum(e.seconds for e in encoded),
         clipped=sum(s.clipped for s in segments),
         saturated=sum(s.saturated for s in segments),
-        quarantined=report.quarantined,
-        warnings=checked.warnings if checked else (),
+        quarantined=found.quarantined,
+        quarantine=found.quarantine.path if found.quarantine else None,
+        warnings=run_warnings(run, found, checked),
     )
     path = write_report(run, result, report, checked, segments, committed)
     create_markdown_artifact(key="run", markdown=run_markdown(result), description=path)

@@ -12,7 +12,7 @@ from isospace.config import PipelineConfig
 from isospace.opening import load_space, prepare_encoder
 from isospace.parts import all_chunk_paths, write_chunks
 from isospace.planning import report_plan
-from isospace.report import RunReport, write_report
+from isospace.report import RunReport, run_warnings, write_report
 from isospace.run import start_run
 from isospace.scan import scan_source
 from isospace.sealing import fit_space
@@ -37,9 +37,11 @@ def embed_inline(config: PipelineConfig) -> RunReport:
         space_id = run.space_id or fit_space(run, paths, encoder)
         space = load_space(store, space_id)
         segments = [write_segment(run, space, job) for job in plan_segments(run, parts)]
+        checked = None
         rows = [check_segment(run, space, part, segment) for part, segment in zip(parts, segments, strict=True)]
         expected = sum(part.chunks.rows or 0 for part in parts)
-        checked = conclude(run, rows, expected, check_space(run, space, paths, encoder), segments)
+        if parts:
+            checked = conclude(run, rows, expected, check_space(run, space, paths, encoder), segments)
         committed = commit_snapshot(run, found, space_id, parts, segments)
         build_serving(store, committed.manifest, space, run.scratch, table_rows=runtime.serving_table_rows)
         moved = promote_new(run, committed)
@@ -49,7 +51,9 @@ def embed_inline(config: PipelineConfig) -> RunReport:
             space_id=space_id, committed=committed.is_new, promoted=runtime.promote_to if moved else None,
             documents=manifest.documents, chunks=manifest.chunks, encoded=sum(e.chunks for e in encoded),
             tokens=sum(e.tokens for e in encoded), seconds=0.0, clipped=sum(s.clipped for s in segments),
-            saturated=sum(s.saturated for s in segments), quarantined=found.quarantined, warnings=checked.warnings,
+            saturated=sum(s.saturated for s in segments), quarantined=found.quarantined,
+            quarantine=found.quarantine.path if found.quarantine else None,
+            warnings=run_warnings(run, found, checked),
         )  # fmt: skip
         write_report(run, result, report, checked, segments, committed)
         assert not runtime.promote_to or runtime.promote_to in aliases(store, run.collection)

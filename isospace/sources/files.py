@@ -18,6 +18,7 @@ logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
 MAX_DOCUMENT_BYTES = 20_000_000
 
 _HTML = {".html", ".htm", ".xhtml"}
+_MARKDOWN_HEADING = re.compile(r"#{1,6}[ \t]+(\S.*)")
 _RST_RULE = re.compile(r"([=\-~^\"'#*+])\1{2,}")
 # A title stands near the beginning.
 _TITLE_LINES = 200
@@ -115,7 +116,7 @@ def _front_matter_title(lines: list[str]) -> str | None:
 
 
 def _markdown_title(lines: list[str]) -> str | None:
-    return next((line[1:].strip(" \t#") for line in lines if line.startswith(("# ", "#\t"))), None)
+    return next((match.group(1).strip(" \t#") for line in lines if (match := _MARKDOWN_HEADING.match(line))), None)
 
 
 def _rst_title(lines: list[str]) -> str | None:

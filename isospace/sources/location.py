@@ -137,7 +137,12 @@ class _RemoteStream(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        data = bytes(self._reader.read(len(buffer)))
+        from obstore.exceptions import BaseError
+
+        try:
+            data = bytes(self._reader.read(len(buffer)))
+        except BaseError as error:
+            raise OSError(str(error).split("\n", 1)[0]) from error
         buffer[: len(data)] = data
         return len(data)
 

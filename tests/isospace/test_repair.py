@@ -276,3 +276,136 @@ def test_a_source_that_cannot_be_named_is_one_error() -> None:
     for url in ("x" * 5000, "~nosuchuser/x", "s3://"):
         with pytest.raises((SourceError, ConfigError)):
             list(read_source(url, DocumentsSpec()))
+
+
+def damage(path: Path) -> None:
+    """Leave a valid Parquet file with fewer rows: something that parses and lies."""
+    table = pq.read_table(path)
+    pq.write_table(table.slice(0, max(table.num_rows // 3, 1)), path)
+
+
+@pytest.mark.parametrize("kind", ["documents", "chunks", "segments"])
+def test_a_file_that_parses_and_lies_is_not_taken_on_trust(configure: Configure, tmp_path: Path, kind: str) -> None:
+    config = configure(write_jsonl(tmp_path / "d.jsonl", sentences(90)))
+    embed_inline(config)
+    damage(sorted((Path(config.runtime.store) / "collections/c" / kind).rglob("*.parquet"))[0])
+    report = embed_inline(config)
+    assert (report.documents, report.chunks, report.encoded) == (90, 90, 0)
+    assert any("made again" in warning for warning in report.warnings)
+    assert clean(config)
+    assert len(open_index(config.runtime.store, "c", device="cpu").vectors) == 90
+
+
+@pytest.mark.parametrize("kind", ["documents", "deletions"])
+def test_a_lost_list_of_documents_neither_doubles_nor_loses_any(
+    configure: Configure, tmp_path: Path, kind: str
+) -> None:
+    documents = sentences(90)
+    path = write_jsonl(tmp_path / "d.jsonl", documents)
+    config = configure(path)
+    embed_inline(config)
+    documents["d00007"] = "a changed text about the zebra"
+    for number in range(50, 80):
+        documents.pop(f"d000{number}")
+    write_jsonl(path, documents)
+    embed_inline(config)
+    next((Path(config.runtime.store) / "collections/c" / kind).glob("*.parquet")).unlink()
+    report = embed_inline(config)
+    assert report.documents == len(documents)
+    assert clean(config)
+    found = open_index(config.runtime.store, "c", device="cpu").chunks["doc_id"].to_pylist()
+    assert sorted(found) == sorted(documents)
+
+
+def test_no_repair_from_a_source_that_cannot_be_read_whole(configure: Configure, tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "d.jsonl", sentences(90))
+    config = configure(path)
+    embed_inline(config)
+    next((Path(config.runtime.store) / "collections/c/documents").glob("*.parquet")).unlink()
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:40], "not json", *lines[41:]]))
+    with pytest.raises(SourceError, match="cannot be made again from a source with unreadable inputs"):
+        embed_inline(config)
+
+
+def test_an_unreadable_row_keeps_documents_whose_ids_hold_a_hash(configure: Configure, tmp_path: Path) -> None:
+    documents = {f"https://x/{n}#top": text for n, text in enumerate(sentences(60).values())}
+    path = write_jsonl(tmp_path / "d.jsonl", documents)
+    config = configure(path)
+    embed_inline(config)
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(["not json", *lines[20:]]))
+    report = embed_inline(config)
+    assert (report.documents, report.committed) == (60, False)
+    assert any("could not be read" in warning for warning in report.warnings)
+
+
+def test_a_repair_does_not_undo_a_rollback(configure: Configure, tmp_path: Path) -> None:
+    documents = sentences(60)
+    path = write_jsonl(tmp_path / "d.jsonl", documents)
+    config = configure(path)
+    embed_inline(config)
+    write_jsonl(path, documents | {"new": "something new"})
+    embed_inline(config)
+    store = open_store(config.runtime.store)
+    rollback(store, "c", "production", reason="worse")
+    manifest = latest_manifest(store, "c")
+    assert manifest is not None
+    store.delete(manifest.parts[-1].segment.path)
+    embed_inline(config)
+    assert resolve(store, "c", "production").sequence == 1
+    write_jsonl(path, documents)  # back to what it was: new again, and not what was rolled back
+    embed_inline(config)
+    assert resolve(store, "c", "production").documents == 60
+
+
+def test_a_view_follows_a_repair(configure: Configure, tmp_path: Path) -> None:
+    import duckdb
+
+    documents = sentences(90)
+    path = write_jsonl(tmp_path / "d.jsonl", documents)
+    config = configure(path, runtime={"serving_table_rows": 1})
+    embed_inline(config)
+    write_jsonl(path, documents | {"new": "something new"})
+    embed_inline(config)
+    segments = sorted((Path(config.runtime.store) / "collections/c/segments").rglob("*.parquet"))
+    for segment in segments:
+        segment.unlink()
+    report = embed_inline(config)
+    database = Path(config.runtime.store) / f"collections/c/serving/{report.snapshot_id}.duckdb"
+    with duckdb.connect(str(database), read_only=True) as connection:
+        assert connection.execute("SELECT count(*), count(vector) FROM chunks").fetchone() == (91, 91)
+
+
+def test_a_lost_space_names_its_remedy_and_the_remedy_works(configure: Configure, tmp_path: Path) -> None:
+    config = configure(write_jsonl(tmp_path / "d.jsonl", sentences(60)))
+    first = embed_inline(config)
+    shutil.rmtree(Path(config.runtime.store) / "spaces" / first.space_id)
+    with pytest.raises(IntegrityError, match=r"runtime\.refit=true"):
+        embed_inline(config)
+    refit = config.model_copy(update={"runtime": config.runtime.model_copy(update={"refit": True})})
+    report = embed_inline(refit)
+    assert report.encoded == 0
+    assert clean(config)
+
+
+def test_an_alias_folder_without_an_entry_is_no_alias(configure: Configure, tmp_path: Path) -> None:
+    from isospace.alias import aliases
+
+    config = configure(write_jsonl(tmp_path / "d.jsonl", sentences(20)))
+    (Path(config.runtime.store) / "collections/c/aliases/production").mkdir(parents=True)
+    embed_inline(config)
+    (Path(config.runtime.store) / "collections/c/aliases/candidate").mkdir()
+    assert list(aliases(open_store(config.runtime.store), "c")) == ["production"]
+
+
+def test_a_string_is_no_list_of_texts(configure: Configure, tmp_path: Path) -> None:
+    from isospace.errors import MismatchError
+
+    config = configure(write_jsonl(tmp_path / "d.jsonl", sentences(20)))
+    embed_inline(config)
+    space = open_index(config.runtime.store, "c", device="cpu").space
+    with pytest.raises(MismatchError, match="expected a list of strings"):
+        space.embed("any text", "query")
+    with pytest.raises(MismatchError, match="expected 'document' or 'query'"):
+        space.embed(["any text"], "qury")
