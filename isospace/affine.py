@@ -30,7 +30,7 @@ Float64 = npt.NDArray[np.float64]
 
 _INPUT_BITS = 24
 _EXACT_BITS = 53
-# Room above the largest value of the sample, for the rest of the corpus and for queries.
+# Room above the longest vector of the sample, for the rest of the corpus and for queries.
 _HEADROOM = 2.0
 # How far beyond the sample's largest output the grid reaches at most: five of its 22 bits and more.
 _MOST_BEYOND_SAMPLE = 32.0
@@ -124,13 +124,13 @@ def fix_point(matrix: Float64, offsets: Float64, sample: npt.NDArray[Any]) -> Af
             f"the sample of {len(sample)} raw vectors has the bound {input_bound} on |x|; expected a positive finite "
             "one. Embed a corpus with readable text first."
         )
-    input_exponent = _INPUT_BITS - math.ceil(math.log2(input_bound * _HEADROOM))
+    input_exponent = _INPUT_BITS - _bits(input_bound * _HEADROOM)
     exponents, integers, fixed_offsets = _fix_rows(matrix, offsets, input_exponent)
     # Cauchy-Schwarz: what any vector of that length can reach, also where a uniform sample reached little. A steep map
     # makes it far too wide, and a wide grid is a coarse one: hence the cap.
     reach = float(np.linalg.norm(matrix, axis=1).max()) * input_bound + float(np.abs(offsets).max())
     output_bound = min(reach, _MOST_BEYOND_SAMPLE * _largest_output(matrix, offsets, sample))
-    output_exponent = output_bits(len(matrix)) - math.ceil(math.log2(output_bound * _HEADROOM))
+    output_exponent = output_bits(len(matrix)) - _bits(output_bound)
     return AffineMap(integers, exponents, fixed_offsets, input_exponent, output_exponent)
 
 
@@ -235,6 +235,11 @@ def _apply_block(step: _Step, raw: Any, *, normalize: bool) -> tuple[Any, int]:
 def _saturate(values: Any, limit: float, xp: ModuleType) -> tuple[Any, int]:
     beyond = int((abs(values) > limit).sum())
     return (xp.clip(values, -limit, limit) if beyond else values), beyond
+
+
+def _bits(bound: float) -> int:
+    """Bits before the point that hold `bound`; a length of 1.0000001 is one that was rounded, not one above 1."""
+    return math.ceil(math.log2(bound) - 1e-3)
 
 
 def _fix_rows(
