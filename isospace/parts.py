@@ -85,11 +85,12 @@ def write_chunks(run: Run, documents: FileRef, counter: TokenCounter) -> ChunkPa
     # Of documents and chunking: the same documents cut otherwise are another part.
     name = fingerprint([PurePosixPath(documents.path).stem, run.chunking_id])
     path = layout.chunks_part(run.collection, name)
-    found = None if run.damaged else finished_part(store, path)
+    trusted = run.trusts(path)
+    found = finished_part(store, path) if trusted else None
     if found is None:
         table = _chunk_table(run, read_parquet(store, documents.path), counter)
         columns = ["uri", "title", "doc_id", "prefix"]
-        reference = write_parquet(store, path, table, dictionary=columns, replace=bool(run.damaged))
+        reference = write_parquet(store, path, table, dictionary=columns, replace=not trusted)
     else:
         table, reference = found
     tokens = np.asarray(table["n_tokens"])

@@ -38,7 +38,7 @@ class Run:
         Whether all parts are formed anew: space or chunking is not the base's, or the base has to be repaired.
     damaged
         Files of the base that are missing or have another size than its manifest says. Then nothing that an earlier run
-        wrote is taken on trust: all parts are written again, over what is there.
+        wrote is taken on trust: what is not as the manifest says is written again.
     scratch
         Local folder that is removed at the end.
     work
@@ -70,6 +70,17 @@ class Run:
     def base(self) -> Manifest | None:
         """The snapshot this run starts from, read from the store."""
         return None if self.base_sequence is None else read_manifest(self.store, self.collection, self.base_sequence)
+
+    def trusts(self, path: str) -> bool:
+        """Tell whether a file that is there may stay: in a repair, only one that is what the base's manifest says.
+
+        Older snapshots name the same files: writing one again with another library could change its bytes for them.
+        """
+        if not self.damaged:
+            return True
+        base = self.base
+        named = {ref.path: ref.sha256 for ref in base.files()} if base else {}
+        return path not in self.damaged and path in named and self.store.digest(path) == named[path]
 
     @property
     def collection(self) -> str:

@@ -106,7 +106,7 @@ def scan_source(run: Run) -> Scan:
         ).to_arrow_table()
         _guard(config, counts, quarantined)
         documents = _new_documents(connection, store, base, staged, rebuild=run.rebuild)
-        parts = tuple(_write_parts(config, work, documents, replace=bool(run.damaged)))
+        parts = tuple(_write_parts(run, documents))
         kept, deleted = ((), None) if run.rebuild or base is None else _deletions(connection, work, base)
         digest, total = _digest(connection)
         return Scan(
@@ -280,14 +280,13 @@ def _documents(table: pa.Table) -> Iterator[Document]:
         yield Document(row["doc_id"], row["uri"], row["title"], row["text"], json.loads(row["metadata"]))
 
 
-def _write_parts(
-    config: PipelineConfig, store: Store, documents: Iterator[Document], *, replace: bool
-) -> Iterator[FileRef]:
-    runtime = config.runtime
+def _write_parts(run: Run, documents: Iterator[Document]) -> Iterator[FileRef]:
+    runtime = run.config.runtime
     for group in _groups(documents, runtime.part_documents, runtime.part_characters):
         name = sha256_lines(text for d in group for text in (d.doc_id, d.doc_hash, d.uri))
+        path = layout.documents_part(runtime.collection, name)
         table = pa.Table.from_batches([document_batch(group)])
-        yield write_parquet(store, layout.documents_part(runtime.collection, name), table, replace=replace)
+        yield write_parquet(run.work_store, path, table, replace=not run.trusts(path))
 
 
 def _deletions(connection: DuckDBPyConnection, store: Store, base: Manifest) -> tuple[tuple[str, ...], FileRef | None]:

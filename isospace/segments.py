@@ -79,7 +79,8 @@ def write_segment(run: Run, space: Space, job: SegmentJob) -> Segment:
     """
     store = run.store
     path = layout.segment(run.collection, space.space_id, job.part.name)
-    if not run.damaged and (found := finished_part(store, path)) is not None:
+    trusted = run.trusts(path)
+    if trusted and (found := finished_part(store, path)) is not None:
         table, reference = found
         entries = metadata_of(table)
         return Segment(job.part.name, reference, int(entries["clipped"]), int(entries["saturated"]))
@@ -100,7 +101,7 @@ def write_segment(run: Run, space: Space, job: SegmentJob) -> Segment:
         "clipped": str(transformed.clipped),
         "saturated": str(beyond),
     }
-    reference = write_parquet(store, path, table, metadata=metadata, dictionary=["doc_id"], replace=bool(run.damaged))
+    reference = write_parquet(store, path, table, metadata=metadata, dictionary=["doc_id"], replace=not trusted)
     return Segment(job.part.name, reference, transformed.clipped, beyond)
 
 

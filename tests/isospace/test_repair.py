@@ -195,8 +195,13 @@ def damage(path: Path) -> None:
 def test_a_file_that_parses_and_lies_is_not_taken_on_trust(configure: Configure, tmp_path: Path, kind: str) -> None:
     config = configure(write_jsonl(tmp_path / "d.jsonl", sentences(90)))
     embed_inline(config)
-    damage(sorted((Path(config.runtime.store) / "collections/c" / kind).rglob("*.parquet"))[0])
+    files = sorted((Path(config.runtime.store) / "collections/c").rglob("*.parquet"))
+    victim = sorted(path for path in files if kind in path.parts)[0]
+    damage(victim)
+    before = {path: path.stat().st_ino for path in files if path != victim and "plans" not in path.parts}
     report = embed_inline(config)
+    # What older snapshots name as well stays the very file it was.
+    assert {path: path.stat().st_ino for path in before} == before
     assert (report.documents, report.chunks, report.encoded) == (90, 90, 0)
     assert any("made again" in warning for warning in report.warnings)
     assert clean(config)
