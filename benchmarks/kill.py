@@ -84,11 +84,11 @@ def state_after_kill(url: str) -> str:
     store = open_store(url)
     if not sequences(store, "c"):
         try:
-            open_index(store, "c", device="cpu")
+            open_index(store, "c")
         except NotFoundError:
             return "no snapshot"
         raise SystemExit("search found something where no snapshot is")
-    index = open_index(store, "c", "1", device="cpu")
+    index = open_index(store, "c", "1")
     if len(index.vectors) != index.manifest.chunks:
         raise SystemExit("search sees half a snapshot")
     return "whole snapshot"
@@ -134,7 +134,7 @@ def compare(kills: int, chance: random.Random, folder: Path, environment: dict[s
         report = max((Path(url) / "reports").rglob("report.json"), key=lambda p: p.stat().st_mtime)
         encoded = json.loads(report.read_text())["run"]["encoded"]
         same = found.snapshot_id == expected.snapshot_id and digests(Path(url)) == files
-        same = same and not verify_snapshot(open_store(url), "c", device="cpu").failures
+        same = same and not verify_snapshot(open_store(url), "c").failures
         print(f"| {number} | {moment:.1f} | {stored} | {visible} | {encoded} | {'yes' if same else 'NO'} |", flush=True)
         if not same or stored + encoded != total:
             raise SystemExit("differs")

@@ -15,9 +15,11 @@ from isospace.errors import ConflictError
 from isospace.parts import all_chunk_paths
 from isospace.report import RunReport
 from isospace.run import Run
+from isospace.shards import Encoded
 from tasks import line
 from tasks.errors import is_worth_retrying, quiet_known_errors
 from tasks.progress import follow
+from tasks.runtime import close_pools
 
 quiet_known_errors()
 _COMMIT_ATTEMPTS = 3
@@ -39,6 +41,7 @@ def embed_corpus(config: PipelineConfig) -> RunReport:
             if attempt + 1 == _COMMIT_ATTEMPTS:
                 raise
         finally:
+            close_pools(run)
             shutil.rmtree(run.scratch, ignore_errors=True)
     raise AssertionError("unreachable")
 
@@ -50,7 +53,11 @@ def _embed(run: Run) -> RunReport:
     found = line.scan(run)
     parts = line.chunk.map(unmapped(run), list(found.parts)).result()
     planned, report = line.plan(run, found, parts)
-    encoded = follow(planned, encode.map(unmapped(run), list(planned.shards)))
+    # As many shards under way as there are workers, and one more that is being read meanwhile.
+    hired = line.hire(run) if planned.shards else 0
+    with ThreadPoolTaskRunner[Encoded](max_workers=hired + 1) as workers:
+        shards = {"run": unmapped(run), "shard": list(planned.shards)}
+        encoded = follow(planned, workers.map(encode, shards))
     paths = all_chunk_paths(run, found.kept, parts)
     space_id = line.seal(run, paths)
     jobs = line.prepare_segments(run, parts)

@@ -43,11 +43,14 @@ class TokenCounter:
         Token counts of texts as the encoder sees them as documents: with prompt and special tokens.
     limit
         Most tokens the encoder takes.
+    windowed
+        Whether it takes longer texts in windows, and nothing is cut.
     """
 
-    offsets: Callable[[Sequence[str]], list[Offsets]]
+    offsets: Callable[[Sequence[str]], Sequence[Offsets]]
     counts: Callable[[Sequence[str]], list[int]]
     limit: int
+    windowed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

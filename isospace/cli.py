@@ -33,7 +33,10 @@ CollectionArgument = Annotated[str, typer.Argument(metavar="COLLECTION", help="N
 AliasOption = Annotated[str, typer.Option(help="Alias, snapshot number, or start of a snapshot_id.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 ReasonOption = Annotated[str, typer.Option(help="Why; kept in the alias's history.")]
-DeviceOption = Annotated[str, typer.Option(help="torch device of the encoder; auto takes a GPU where there is one.")]
+DeviceOption = Annotated[str, typer.Option(help="Device of the encoder; auto takes a GPU where there is one.")]
+BackendOption = Annotated[
+    str, typer.Option(help="openvino, torch, onnx; auto takes OpenVINO on a CPU, torch on a GPU.")
+]
 
 
 def main() -> None:
@@ -129,12 +132,13 @@ def search(
     k: Annotated[int, typer.Option("-k", min=1, help="Most hits a query.")] = 5,
     alias: AliasOption = "production",
     device: DeviceOption = "auto",
+    backend: BackendOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Find the chunks nearest to a text."""
     from isospace.index import open_index
 
-    index = open_index(store, collection, alias, device=device)
+    index = open_index(store, collection, alias, engine=_engine(backend, device))
     results = index.search(queries, k)
     if as_json:
         found = [
@@ -155,11 +159,12 @@ def verify(
     collection: CollectionArgument,
     alias: AliasOption = "production",
     device: DeviceOption = "auto",
+    backend: BackendOption = "auto",
 ) -> None:
     """Hash every file of a snapshot again, and encode the probes of its space again."""
     from isospace.verify import verify_snapshot
 
-    result = verify_snapshot(open_store(store), collection, alias, device=device)
+    result = verify_snapshot(open_store(store), collection, alias, engine=_engine(backend, device))
     for failure in result.failures:
         typer.echo(f"damaged: {failure}", err=True)
     if result.failures:
@@ -199,6 +204,15 @@ def rollback_command(
     """Move an alias back to the snapshot it named before."""
     entry = rollback(open_store(store), collection, alias, reason=reason)
     typer.echo(f"{alias} is now snapshot {entry.snapshot} ({entry.snapshot_id[:16]}…)")
+
+
+def _engine(backend: str, device: str) -> Any:
+    from isospace.engine import Engine
+
+    known = ("auto", "openvino", "torch", "onnx")
+    if backend not in known:
+        raise ConfigError(f"--backend {backend}: expected one of {', '.join(known)}.")
+    return Engine(backend=backend, device=device)  # type: ignore[arg-type]
 
 
 def _status_rows(store: Store, collection: str) -> list[dict[str, Any]]:

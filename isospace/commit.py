@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from isospace import layout
 from isospace.alias import promote
-from isospace.encoder_files import read_encoder_record
+from isospace.encoder_record import read_encoder_record
 from isospace.fingerprint import sha256
 from isospace.parquet import FileRef, read_parquet
 from isospace.parts import ChunkPart

@@ -13,6 +13,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from isospace.errors import ConfigError
+from isospace.pooling import Pooling
+from isospace.precision import Precision
 from isospace.quantize import Representation
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
@@ -51,6 +53,17 @@ class PromptsSpec(_Model):
     """Put before every query."""
 
 
+class WindowsSpec(_Model):
+    """Overlapping windows over the tokens of a text that is longer than the encoder takes."""
+
+    size: int | None = Field(default=None, ge=8)
+    """Tokens in a window, with prompt and special tokens; the encoder's limit if empty."""
+    stride: int = Field(default=128, ge=1)
+    """Tokens from the start of one window to the start of the next."""
+    pooling: Literal["max", "mean"] = "mean"
+    """How the vectors of a text's windows become one: `max` keeps peaks, `mean` weighs all windows alike."""
+
+
 class EncoderSpec(_Model):
     """The model that turns text into raw vectors."""
 
@@ -62,8 +75,24 @@ class EncoderSpec(_Model):
     """Longest input including prompt and special tokens; the model's own limit if empty."""
     prompts: PromptsSpec | None = None
     """Prompts by role; the model's own ones if empty."""
+    preset: str = "auto"
+    """Entry of `configs/models.yaml` that the model is checked against; `auto` goes by its name, `none` checks nothing."""
+    pooling: Pooling | None = None
+    """How token vectors become one; the model's own way if empty."""
+    precision: Precision = "float32"
+    """What the network computes in. The others change vectors beyond the tolerance of float32: another encoder."""
+    calibration: str | None = None
+    """For int8: a text file, one text a line, that the ranges are calibrated on, once."""
+    windows: WindowsSpec | None = None
+    """For texts longer than `max_tokens`, with `chunking.kind: none`; without it they are refused or cut."""
     trust_remote_code: bool = False
     """Whether code that comes with a hub model may run."""
+
+    @model_validator(mode="after")
+    def _calibrated(self) -> EncoderSpec:
+        if (self.precision == "int8") != (self.calibration is not None):
+            raise ValueError("precision=int8 and calibration belong together: set both or neither")
+        return self
 
 
 class ChunkingSpec(_Model):
@@ -144,6 +173,21 @@ class Recipe(_Model):
         return self
 
 
+class WorkersSpec(_Model):
+    """The workers that shards are handed to; each loads the model once."""
+
+    kind: Literal["auto", "in_process", "processes", "ray"] = "auto"
+    """`auto`: in process for one device, one process a device for several. `ray`: actors on a cluster, or a local one."""
+    count: int | None = Field(default=None, ge=1)
+    """How many; one a device if empty."""
+    address: str | None = None
+    """For ray: address of an existing cluster, such as `ray://head:10001`; a local one is started if empty."""
+    start_seconds: float = Field(default=600.0, gt=0.0)
+    """How long a worker may take to load the model."""
+    shard_seconds: float = Field(default=1800.0, gt=0.0)
+    """How long a worker may take over one shard before it counts as lost, and the shard goes to another."""
+
+
 class Runtime(_Model):
     """Where and how a run happens; never part of an identity."""
 
@@ -158,9 +202,19 @@ class Runtime(_Model):
     refit: bool = False
     """Fit a new space on the documents of this run, although the collection has a sealed one."""
     device: str = "auto"
-    """torch device of the encoder: `cpu`, `cuda`, `cuda:1`, …; `auto` takes a GPU where there is one."""
-    batch_tokens: int = Field(default=4096, ge=1)
-    """Tokens in one call of the encoder."""
+    """Where the encoder runs: `cpu`, `cuda`, `cuda:1`, …; `auto` takes every GPU of the machine, else the CPU."""
+    backend: Literal["auto", "openvino", "torch", "onnx"] = "auto"
+    """What runs the model's graph; `auto` takes torch on a GPU, and OpenVINO on a CPU where it is installed."""
+    compute: Literal["float32", "float16", "bfloat16"] = "float32"
+    """For torch: what the network computes in, refused where vectors leave the encoder's tolerance."""
+    compile: bool = False
+    """For torch: whether torch.compile is used; it takes up to a minute to start."""
+    threads: int | None = Field(default=None, ge=1)
+    """Processors that one worker uses; all if empty, shared among the workers."""
+    batch_tokens: int | None = Field(default=None, ge=1)
+    """Tokens in one call of the encoder; found on the device if empty."""
+    workers: WorkersSpec = WorkersSpec()
+    """Who encodes."""
     shard_tokens: int = Field(default=32_768, ge=1)
     """Tokens in one shard: what one task encodes, and what a killed run loses. About ten seconds of work."""
     part_documents: int = Field(default=2_000, ge=1)

@@ -1,34 +1,35 @@
-"""The encoder: a sentence-transformers model, its identity, and text to raw vectors without padding.
+"""The encoder: text to raw vectors, by the tokenizer and the graph that lie in the store.
 
-Texts are grouped by exactly equal token count, so that no row of a batch holds padding: what a text's
-vector is does not depend on how long its neighbours are. Matrix kernels also choose their path by the
-number of rows: calls of few rows in all are the ones that were seen to differ in the last bits, so very
-short texts always go in calls of a fixed number of rows, filled up with repeats.
+Texts are tokenized ahead in the background, grouped so that (almost) nothing is padded, and computed by a
+backend; what a text's vector is does not depend on its neighbours.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import islice
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from isospace.affine import Role
-from isospace.chunking import Offsets, TokenCounter
-from isospace.encoder_files import EncoderRecord
+from isospace.backends import Backend
+from isospace.batching import Batch
+from isospace.chunking import TokenCounter
+from isospace.encoder_record import EncoderRecord
 from isospace.errors import EncoderError
+from isospace.pooling import pooling_weights
+from isospace.tokens import Tokenizer, Tokens
+from isospace.windows import cut_windows, pool_windows
 
 Float32 = npt.NDArray[np.float32]
 _LOG = logging.getLogger(__name__)
-# Texts below this many tokens go in calls of exactly so many rows.
-SHORT_TOKENS = 16
-SHORT_ROWS = 16
+# Texts that are grouped by length together, and tokenized while those before them are computed.
+BLOCK_TEXTS = 8192
 
 
 class Encoder(Protocol):
@@ -47,48 +48,32 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SentenceEncoder:
-    """A loaded sentence-transformers model.
+    """A loaded encoder.
 
     Attributes
     ----------
     record
         Its identity.
-    model
-        The `SentenceTransformer`.
-    batch_tokens
-        Most tokens in one call of the model.
+    tokenizer
+        Its tokenizer.
+    backend
+        What computes.
     lock
         Held by whoever encodes a shard: two at once would only share the same device.
-    tokenizer_lock
-        Truncation is a state of the tokenizer: one caller at a time.
     """
 
     record: EncoderRecord
-    model: Any
-    batch_tokens: int
+    tokenizer: Tokenizer
+    backend: Backend
     lock: threading.Lock = field(default_factory=threading.Lock)
-    tokenizer_lock: threading.Lock = field(default_factory=threading.Lock)
-
-    @property
-    def device(self) -> str:
-        """Where the model is, such as `cpu` or `cuda:0`."""
-        return str(self.model.device)
 
     def tokenize(self, texts: Sequence[str], role: Role) -> list[list[int]]:
         """Return the token ids of each text with its role's prompt and special tokens, never truncated."""
-        prompt = self.record.prompts[role]
-        if not texts:
-            return []
-        encoded = self._tokenizer([prompt + text for text in texts], add_special_tokens=True, truncation=False)
-        return [list(ids) for ids in encoded["input_ids"]]
+        return tokenize(self.tokenizer, self.record, texts, role)
 
     def counter(self) -> TokenCounter:
         """Return what chunking needs of the tokenizer."""
-        return TokenCounter(
-            offsets=self._offsets,
-            counts=lambda texts: [len(ids) for ids in self.tokenize(texts, "document")],
-            limit=self.record.max_tokens,
-        )
+        return token_counter(self.tokenizer, self.record)
 
     def encode(self, texts: Sequence[str], role: Role) -> Float32:
         """Encode texts.
@@ -96,7 +81,8 @@ class SentenceEncoder:
         Parameters
         ----------
         texts
-            n strings. One with more tokens than the encoder takes is cut there, which is logged.
+            n strings. One with more tokens than the encoder takes is encoded in windows if the record has them; else
+            it is cut, which is logged.
         role
             Decides the prompt.
 
@@ -108,21 +94,11 @@ class SentenceEncoder:
         Raises
         ------
         EncoderError
-            If the model returns NaN, infinity or another dimension than recorded.
+            If the model returns NaN or infinity, or another dimension than recorded.
         """
-        tokens = self.tokenize(texts, role)
-        limit = self.record.max_tokens
-        if cut := [len(ids) for ids in tokens if len(ids) > limit]:
-            _LOG.warning(
-                "%d of %d texts exceed %d tokens and are cut; longest: %d", len(cut), len(texts), limit, max(cut)
-            )
-            tokens = self._cut(texts, tokens, role)
-        vectors = np.empty((len(tokens), self.record.dimension), np.float32)
-        for rows in equal_length_batches([len(ids) for ids in tokens], self.batch_tokens):
-            batch = [tokens[row] for row in rows]
-            if len(batch[0]) < SHORT_TOKENS:
-                batch += [batch[-1]] * (SHORT_ROWS - len(batch))
-            vectors[rows] = self._forward(batch, role)[: len(rows)]
+        vectors = np.empty((len(texts), self.record.dimension), np.float32)
+        for start, pieces in self._ahead(texts, role):
+            vectors[start : start + len(pieces)] = self._compute(pieces, role)
         if not np.isfinite(vectors).all():
             row = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
             raise EncoderError(
@@ -130,83 +106,90 @@ class SentenceEncoder:
             )
         return vectors
 
-    def _tokenizer(self, texts: list[str], **options: Any) -> Any:
-        with self.tokenizer_lock:
-            return self.model.tokenizer(texts, padding=False, verbose=False, **options)
+    def _ahead(self, texts: Sequence[str], role: Role) -> Iterator[tuple[int, list[list[Tokens]]]]:
+        """Yield blocks of texts as pieces, the next block being tokenized meanwhile."""
+        blocks = [texts[start : start + BLOCK_TEXTS] for start in range(0, len(texts), BLOCK_TEXTS)]
+        if len(blocks) <= 1:
+            yield from ((0, self._pieces(block, role)) for block in blocks)
+            return
+        with ThreadPoolExecutor(1, thread_name_prefix="tokenize") as background:
+            coming = background.submit(self._pieces, blocks[0], role)
+            for number in range(len(blocks)):
+                ready = coming.result()
+                if number + 1 < len(blocks):
+                    coming = background.submit(self._pieces, blocks[number + 1], role)
+                yield number * BLOCK_TEXTS, ready
 
-    def _offsets(self, texts: Sequence[str]) -> list[Offsets]:
-        if not texts:
-            return []
-        encoded = self._tokenizer(list(texts), add_special_tokens=False, truncation=False, return_offsets_mapping=True)
-        return [[(start, end) for start, end in offsets if end > start] for offsets in encoded["offset_mapping"]]
+    def _pieces(self, texts: Sequence[str], role: Role) -> list[list[Tokens]]:
+        """Tokenize; each text gives one piece, or as many as it has windows."""
+        record, prompt = self.record, self.record.prompts[role]
+        detailed = record.windows is not None or "subword" in record.pooling
+        tokens = self.tokenizer.tokens(texts, prompt=prompt, detailed=detailed)
+        long = [row for row, found in enumerate(tokens) if len(found.ids) > record.max_tokens]
+        if not long:
+            return [[found] for found in tokens]
+        if record.windows is not None:
+            too_long = set(long)
+            return [
+                cut_windows(found, record.windows) if row in too_long else [found] for row, found in enumerate(tokens)
+            ]
+        _LOG.warning(
+            "%d of %d texts exceed %d tokens and are cut; longest: %d",
+            len(long), len(texts), record.max_tokens, max(len(tokens[row].ids) for row in long),
+        )  # fmt: skip
+        cut = self.tokenizer.tokens(
+            [texts[row] for row in long], prompt=prompt, limit=record.max_tokens, detailed=detailed
+        )
+        for row, found in zip(long, cut, strict=True):
+            tokens[row] = found
+        return [[found] for found in tokens]
 
-    def _cut(self, texts: Sequence[str], tokens: list[list[int]], role: Role) -> list[list[int]]:
-        limit = self.record.max_tokens
-        long = [row for row, ids in enumerate(tokens) if len(ids) > limit]
-        # The tokenizer cuts, not a slice: the closing special token has to stay.
-        prompt = self.record.prompts[role]
-        encoded = self._tokenizer([prompt + texts[row] for row in long], truncation=True, max_length=limit)
-        cut = dict(zip(long, encoded["input_ids"], strict=True))
-        return [list(cut.get(row, ids)) for row, ids in enumerate(tokens)]
+    def batches(self, texts: Sequence[str], role: Role) -> list[Batch]:
+        """Return what the backend is given for texts: for calibration and for measuring."""
+        flat = [piece for windows in self._pieces(texts, role) for piece in windows]
+        return [self._batch(group, flat, role) for group in self.backend.batches([len(piece.ids) for piece in flat])]
 
-    def _forward(self, tokens: list[list[int]], role: Role) -> Float32:
-        import torch
-
-        ids = torch.tensor(tokens, device=self.model.device)
-        features: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        if "token_type_ids" in self.model.tokenizer.model_input_names:
-            features["token_type_ids"] = torch.zeros_like(ids)
-        if length := self.record.prompt_lengths[role]:
-            features["prompt_length"] = length
-        with torch.inference_mode():
-            vectors = self.model(features)["sentence_embedding"].float().cpu().numpy()
-        if vectors.shape[1] != self.record.dimension:
+    def _compute(self, pieces: list[list[Tokens]], role: Role) -> Float32:
+        flat = [piece for windows in pieces for piece in windows]
+        vectors = np.empty((len(flat), self.record.dimension), np.float32)
+        rows = self.backend.batches([len(piece.ids) for piece in flat])
+        try:
+            self.backend.run((self._batch(group, flat, role) for group in rows), vectors)
+        except ValueError as error:
             raise EncoderError(
-                f"the model returned {vectors.shape[1]} dimensions; its record says {self.record.dimension}."
-            )
-        return np.asarray(vectors, dtype=np.float32)
+                f"the model's vectors do not have the {self.record.dimension} dimensions of its record ({error})."
+            ) from error
+        if len(flat) == len(pieces) or self.record.windows is None:
+            return vectors
+        counts = [len(windows) for windows in pieces]
+        pooling, normalize = self.record.windows.pooling, self.record.normalizes
+        return pool_windows(vectors, counts, pooling=pooling, normalize=normalize)
+
+    def _batch(self, rows: list[int], pieces: list[Tokens], role: Role) -> Batch:
+        lengths = np.array([len(pieces[row].ids) for row in rows], np.int64)
+        shape = (len(rows), int(lengths.max()))
+        mask = np.arange(shape[1])[None, :] < lengths[:, None]
+        ids = np.zeros(shape, np.int64)
+        ids[mask] = np.concatenate([pieces[row].ids for row in rows])
+        words = np.full(shape, -1, np.int64)
+        if known := [found for row in rows if (found := pieces[row].words) is not None]:
+            words[mask] = np.concatenate(known)
+        skip = self.record.prompt_tokens[role]
+        weights = [pooling_weights(kind, mask, prompt_tokens=skip, words=words) for kind in self.record.pooling]
+        return Batch(np.asarray(rows, np.int64), ids, np.stack(weights, axis=1), lengths)
 
 
-def equal_length_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
-    """Group row numbers by exactly equal length, each group cut at `batch_tokens`, the shortest first.
-
-    Lengths below `SHORT_TOKENS` are cut at `SHORT_ROWS` rows.
-    """
-    by_length: dict[int, list[int]] = {}
-    for row, length in enumerate(lengths):
-        by_length.setdefault(length, []).append(row)
-    batches = []
-    for length, rows in sorted(by_length.items()):
-        remaining = iter(rows)
-        most = SHORT_ROWS if length < SHORT_TOKENS else max(batch_tokens // length, 1)
-        while batch := list(islice(remaining, most)):
-            batches.append(batch)
-    return batches
+def tokenize(tokenizer: Tokenizer, record: EncoderRecord, texts: Sequence[str], role: Role) -> list[list[int]]:
+    """Return the token ids of each text with its role's prompt and special tokens, never truncated."""
+    prompt = record.prompts[role]
+    return tokenizer.ids([prompt + text for text in texts])
 
 
-def load_model(folder: Path, *, device: str, trust_remote_code: bool = False) -> Any:
-    """Load a sentence-transformers model from a local folder.
-
-    Raises
-    ------
-    EncoderError
-        If it is none, or has no fast tokenizer.
-    """
-    from sentence_transformers import SentenceTransformer
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.disable_progress_bar()
-    chosen = None if device == "auto" else device
-    try:
-        model = SentenceTransformer(
-            str(folder), device=chosen, trust_remote_code=trust_remote_code, local_files_only=True
-        )
-    except Exception as error:  # the library raises whatever its parts raise
-        reason = " ".join(str(error).split())[:300]
-        raise EncoderError(f"model {folder.name}: sentence-transformers cannot load it ({reason}).") from error
-    if not getattr(model.tokenizer, "is_fast", False):
-        raise EncoderError(
-            f"model {folder.name}: has no fast tokenizer, which offsets need. Convert it to tokenizer.json."
-        )
-    model.eval()
-    return model
+def token_counter(tokenizer: Tokenizer, record: EncoderRecord) -> TokenCounter:
+    """Return what chunking needs of an encoder's tokenizer."""
+    return TokenCounter(
+        offsets=tokenizer.offsets,
+        counts=lambda texts: [len(ids) for ids in tokenize(tokenizer, record, texts, "document")],
+        limit=record.max_tokens,
+        windowed=record.windows is not None,
+    )

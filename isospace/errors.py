@@ -8,6 +8,7 @@
     │   ├── IntegrityError   bytes are not what their manifest says
     │   └── ConflictError    another run committed first
     ├── EncoderError         a model that cannot be loaded or misbehaves
+    ├── WorkerError          a worker died or answered no more; its shard is tried again
     ├── FitError             a sample that cannot carry the fit asked of it
     ├── MismatchError        two sides are not of the same space; names what differs
     └── CheckError           a check before the commit failed; nothing was published
@@ -48,6 +49,10 @@ class ConflictError(StoreError):
 
 class EncoderError(IsospaceError):
     """A model cannot be loaded, or returned something that is no embedding."""
+
+
+class WorkerError(IsospaceError):
+    """A worker died or answered no more; what it had is tried again by another."""
 
 
 class FitError(IsospaceError):

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from isospace.alias import resolve
 from isospace.encoder import Encoder
+from isospace.engine import Engine
 from isospace.errors import IsospaceError, MismatchError
 from isospace.opening import OpenSpace, open_space
 from isospace.parquet import FileRef, parse_parquet, read_verified, verify_file
@@ -146,7 +147,7 @@ def open_index(
     *,
     representation: Representation | None = None,
     encoder: Encoder | None = None,
-    device: str = "auto",
+    engine: Engine | None = None,
     verify: Literal["content", "size"] = "content",
 ) -> Index:
     """Open a snapshot for search; refuses any mismatch and names it.
@@ -163,8 +164,8 @@ def open_index(
         Which stored representation is searched; the space's first one if not given.
     encoder
         An encoder that is already loaded; taken from the store if not given.
-    device
-        torch device for an encoder from the store.
+    engine
+        What is to run an encoder from the store; by default OpenVINO on a CPU, torch on a GPU.
     verify
         `content` compares the SHA-256 of every file that is read, `size` its size alone.
 
@@ -185,7 +186,7 @@ def open_index(
     manifest = resolve(opened, collection, alias)
     for ref in manifest.sealed_files:
         verify_file(opened, ref, content=False)
-    space = open_space(opened, manifest.space_id, encoder=encoder, device=device)
+    space = open_space(opened, manifest.space_id, encoder=encoder, engine=engine)
     if space.space.record.encoder_id != manifest.encoder_id:
         raise MismatchError(
             f"snapshot {manifest.sequence}: field encoder_id is {manifest.encoder_id[:16]}…, its space has "

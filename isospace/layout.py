@@ -20,6 +20,26 @@ def encoder_document(encoder_id: str) -> str:
     return f"{encoder_folder(encoder_id)}/encoder.json"
 
 
+def encoder_model(encoder_id: str) -> str:
+    """Folder of the model's own files."""
+    return f"{encoder_folder(encoder_id)}/model"
+
+
+def encoder_export(encoder_id: str, kind: str) -> str:
+    """Sealed description of what was exported from a model: its tokenizer, a backend's graph, reference vectors."""
+    return f"{encoder_folder(encoder_id)}/exports/{kind}.json"
+
+
+def encoder_export_files(encoder_id: str, kind: str, export_id: str) -> str:
+    """Folder of the files of one export, named after their content."""
+    return f"{encoder_folder(encoder_id)}/exports/{kind}/{export_id[:16]}"
+
+
+def encoder_description(key: str) -> str:
+    """Which encoder a model's files and a recipe gave; spares loading the model to find out."""
+    return f"encoders/described/{key}.json"
+
+
 def encoder_rate(encoder_id: str) -> str:
     """Measured encoding rates by device; provenance, overwritten by every run."""
     return f"{encoder_folder(encoder_id)}/rates.json"

@@ -12,14 +12,16 @@ import numpy.typing as npt
 
 from isospace import layout
 from isospace.affine import ROLES, Role
-from isospace.config import EncoderSpec
-from isospace.encoder import Encoder, SentenceEncoder, load_model
-from isospace.encoder_files import describe_encoder, fetch_encoder, locate_model, read_encoder_record, store_encoder
-from isospace.errors import MismatchError
+from isospace.encoder import Encoder, SentenceEncoder
+from isospace.encoder_files import fetch_export, read_export
+from isospace.encoder_record import read_encoder_record
+from isospace.engine import Engine, open_backend, resolve_engine
+from isospace.errors import MismatchError, NotFoundError
 from isospace.probes import check_encoder
 from isospace.quantize import Representation, dequantize, quantize
 from isospace.space import SPACE_FILES, Space, read_space
 from isospace.store import Store, open_store
+from isospace.tokens import Tokenizer
 from isospace.transform import apply_transform
 
 Float32 = npt.NDArray[np.float32]
@@ -89,19 +91,28 @@ def _require_texts(texts: Sequence[str], role: Role) -> None:
         raise MismatchError(f"role {role!r}; expected {' or '.join(map(repr, ROLES))}.")
 
 
-def prepare_encoder(store: Store, spec: EncoderSpec, *, device: str, batch_tokens: int) -> SentenceEncoder:
-    """Load the model of a recipe and copy it into the store if it is not there."""
-    folder = locate_model(spec)
-    model = load_model(folder, device=device, trust_remote_code=spec.trust_remote_code)
-    record = describe_encoder(folder, model, spec)
-    store_encoder(store, folder, record)
-    return SentenceEncoder(record, model, batch_tokens)
+def open_encoder(store: Store, encoder_id: str, engine: Engine | None = None) -> SentenceEncoder:
+    """Load an encoder from the store, every file verified.
 
-
-def open_encoder(store: Store, encoder_id: str, *, device: str = "auto", batch_tokens: int = 4096) -> SentenceEncoder:
-    """Load an encoder from the store, every file verified."""
+    Parameters
+    ----------
+    store
+        Where it lies.
+    encoder_id
+        Which.
+    engine
+        What is to run it; by default OpenVINO where its graph is in the store, which needs no torch.
+    """
     record = read_encoder_record(store, encoder_id)
-    return SentenceEncoder(record, load_model(fetch_encoder(store, record), device=device), batch_tokens)
+    exported = read_export(store, encoder_id, "openvino") is not None
+    chosen = resolve_engine(engine or Engine(), record.precision, exported=exported)
+    tokenizer = read_export(store, encoder_id, "tokenizer")
+    if tokenizer is None:
+        raise NotFoundError(
+            f"encoder {encoder_id[:16]}…: lacks its tokenizer. Run the flow once with the model at hand."
+        )
+    data = (fetch_export(store, encoder_id, tokenizer) / "tokenizer.json").read_bytes()
+    return SentenceEncoder(record, Tokenizer(data), open_backend(store, record, chosen))
 
 
 def load_space(store: Store, space_id: str) -> Space:
@@ -110,7 +121,9 @@ def load_space(store: Store, space_id: str) -> Space:
     return read_space({name: store.read(f"{folder}/{name}") for name in SPACE_FILES}, space_id=space_id)
 
 
-def open_space(store: Store | str, space_id: str, *, encoder: Encoder | None = None, device: str = "auto") -> OpenSpace:
+def open_space(
+    store: Store | str, space_id: str, *, encoder: Encoder | None = None, engine: Engine | None = None
+) -> OpenSpace:
     """Open a space: verify every hash, load its encoder, and encode the probes again.
 
     Parameters
@@ -121,8 +134,8 @@ def open_space(store: Store | str, space_id: str, *, encoder: Encoder | None = N
         64 hexadecimal digits.
     encoder
         An encoder that is already loaded; taken from the store if not given.
-    device
-        torch device for an encoder from the store.
+    engine
+        What is to run an encoder from the store.
 
     Returns
     -------
@@ -140,7 +153,7 @@ def open_space(store: Store | str, space_id: str, *, encoder: Encoder | None = N
     opened = open_store(store) if isinstance(store, str) else store
     space = load_space(opened, space_id)
     record = space.record
-    chosen: Encoder = encoder or open_encoder(opened, record.encoder_id, device=device)
+    chosen: Encoder = encoder or open_encoder(opened, record.encoder_id, engine)
     if chosen.record.encoder_id != record.encoder_id:
         raise MismatchError(
             f"encoder_id {chosen.record.encoder_id[:16]}… is not that of space {space_id[:16]}…, which is "

@@ -94,7 +94,7 @@ def write_chunks(run: Run, documents: FileRef, counter: TokenCounter) -> ChunkPa
     else:
         table, reference = found
     tokens = np.asarray(table["n_tokens"])
-    excess = np.maximum(tokens - counter.limit, 0)
+    excess = np.zeros_like(tokens) if counter.windowed else np.maximum(tokens - counter.limit, 0)
     part = ChunkPart(name, documents, reference, int((excess > 0).sum()), int(excess.sum()))
     _require_fit(run, part, table, counter.limit)
     return part
@@ -139,7 +139,7 @@ def _require_fit(run: Run, part: ChunkPart, table: pa.Table, limit: int) -> None
     raise ConfigError(
         f"recipe.chunking.kind = none: {part.too_long} of {len(tokens)} texts in one part exceed the encoder's {limit} tokens, "
         f"and {part.cut_tokens:,} tokens would be lost; the longest is {table['doc_id'][worst].as_py()!r} with {tokens[worst]}. "
-        "Use kind structure, or set recipe.chunking.allow_truncation=true."
+        "Use kind structure, set recipe.encoder.windows, or recipe.chunking.allow_truncation=true."
     )
 
 

@@ -8,13 +8,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from isospace.config import PipelineConfig
-from isospace.encoder import SentenceEncoder, load_model
-from isospace.encoder_files import describe_encoder, locate_model
+from isospace.encoder import token_counter
+from isospace.encoder_record import EncoderRecord
+from isospace.engine import engine_of
 from isospace.parts import ChunkPart, write_chunks
+from isospace.preparing import dry_encoder
 from isospace.quantize import Representation, code_dtype, code_width
 from isospace.run import Run, start_run
 from isospace.scan import Scan, scan_source
 from isospace.shards import EncodePlan, measured_rate, plan_shards
+from isospace.store import open_store
+from isospace.workers import planned_place
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +84,12 @@ class PlanReport:
 
 
 def report_plan(
-    run: Run, scan: Scan, parts: Sequence[ChunkPart], plan: EncodePlan, encoder: SentenceEncoder
+    run: Run, scan: Scan, parts: Sequence[ChunkPart], plan: EncodePlan, record: EncoderRecord
 ) -> PlanReport:
     """Put the figures of a plan together."""
-    rate = measured_rate(run.store, run.encoder_id, encoder.device)
+    runtime = run.config.runtime
+    place = planned_place(engine_of(runtime), runtime.workers, record.precision)
+    rate = measured_rate(run.store, run.encoder_id, place)
     seconds = plan.tokens / rate if rate else (0.0 if not plan.tokens else None)
     price = run.config.runtime.price_per_device_hour
     return PlanReport(
@@ -105,7 +111,7 @@ def report_plan(
         truncated_chunks=sum(part.too_long for part in parts),
         truncated_tokens=sum(part.cut_tokens for part in parts),
         seconds=seconds,
-        bytes=_bytes(run, plan, encoder.record.dimension),
+        bytes=_bytes(run, plan, record.dimension),
         money=None if price is None or seconds is None else price * seconds / 3600.0,
     )
 
@@ -122,16 +128,14 @@ def plan_only(config: PipelineConfig) -> PlanReport:
     -------
     PlanReport
     """
-    folder = locate_model(config.recipe.encoder)
-    model = load_model(folder, device=config.runtime.device, trust_remote_code=config.recipe.encoder.trust_remote_code)
-    record = describe_encoder(folder, model, config.recipe.encoder)
-    encoder = SentenceEncoder(record, model, config.runtime.batch_tokens)
+    record, tokenizer = dry_encoder(open_store(config.runtime.store), config.recipe.encoder)
+    counter = token_counter(tokenizer, record)
     with tempfile.TemporaryDirectory(prefix="isospace-plan-") as scratch:
         run = start_run(config, record, Path(scratch), dry=True)
         scan = scan_source(run)
-        parts = [write_chunks(run, documents, encoder.counter()) for documents in scan.parts]
-        plan = plan_shards(run, parts, limit=record.max_tokens)
-        return report_plan(run, scan, parts, plan, encoder)
+        parts = [write_chunks(run, documents, counter) for documents in scan.parts]
+        plan = plan_shards(run, parts, limit=record.longest)
+        return report_plan(run, scan, parts, plan, record)
 
 
 def _bytes(run: Run, plan: EncodePlan, dimension: int) -> int:

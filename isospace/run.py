@@ -9,7 +9,7 @@ from pathlib import Path
 
 from isospace import layout
 from isospace.config import ChunkingSpec, PipelineConfig
-from isospace.encoder_files import EncoderRecord
+from isospace.encoder_record import EncoderRecord
 from isospace.errors import IntegrityError
 from isospace.fingerprint import fingerprint
 from isospace.opening import load_space

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from isospace import layout
 from isospace.affine import apply_affine
-from isospace.encoder import Encoder
+from isospace.encoder import SentenceEncoder
 from isospace.errors import FitError
 from isospace.fit import fit, fit_affine
 from isospace.moments import stream_moments
@@ -21,7 +21,7 @@ from isospace.space import DOCUMENT, seal_space
 from isospace.transform import Transform
 
 
-def fit_space(run: Run, chunk_paths: Sequence[str], encoder: Encoder) -> str:
+def fit_space(run: Run, chunk_paths: Sequence[str], encoder: SentenceEncoder) -> str:
     """Fit and seal the space of a run.
 
     Parameters
@@ -52,7 +52,14 @@ def fit_space(run: Run, chunk_paths: Sequence[str], encoder: Encoder) -> str:
         spec=spec,
         transform=transform,
         probes=probes,
-        provenance={"run_id": run.run_id, "collection": run.collection, "fit": diagnostics},
+        promise="bitwise" if encoder.backend.is_batch_invariant else "within tolerance",
+        min_cosine=encoder.record.min_cosine,
+        provenance={
+            "run_id": run.run_id,
+            "collection": run.collection,
+            "engine": encoder.backend.engine(),
+            "fit": diagnostics,
+        },
     )
     folder = layout.space_folder(space_id)
     # space.json last: a space whose document exists is whole. What exists and differs was damaged, since the name is

@@ -7,7 +7,6 @@ run that was killed goes on with the very batches it had, and ends with the very
 from __future__ import annotations
 
 import hashlib
-import platform
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -94,11 +93,26 @@ class EncodePlan:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """What encoding one shard took."""
+    """What encoding one shard took.
+
+    Attributes
+    ----------
+    chunks, tokens, seconds
+        How much, and how long it took without waiting.
+    worker
+        Who did it.
+    loaded
+        Whether the worker had to load the model for it.
+    halvings
+        How often a device ran out of memory and the batch was halved.
+    """
 
     chunks: int
     tokens: int
     seconds: float
+    worker: str = "in process"
+    loaded: bool = False
+    halvings: int = 0
 
 
 def plan_shards(run: Run, parts: Sequence[ChunkPart], *, limit: int) -> EncodePlan:
@@ -168,33 +182,28 @@ def encode_shard(run: Run, shard: Shard, encoder: SentenceEncoder) -> Encoded:
         return Encoded(0, 0, 0.0)
     hashes, texts = _shard_texts(run, shard)
     with encoder.lock:
+        before = encoder.backend.halvings
         started = time.perf_counter()
         vectors = encoder.encode(texts, "document")
         seconds = time.perf_counter() - started
-    write_vectors(store, run.encoder_id, shard.shard_id, hashes, vectors, provenance=engine(encoder))
-    return Encoded(len(texts), shard.tokens, seconds)
+        halvings = encoder.backend.halvings - before
+    write_vectors(store, run.encoder_id, shard.shard_id, hashes, vectors, provenance=encoder.backend.engine())
+    return Encoded(len(texts), shard.tokens, seconds, halvings=halvings)
 
 
-def engine(encoder: SentenceEncoder) -> dict[str, str]:
-    """Describe what computes: library, version, device, processor."""
-    import torch
-
-    return {"engine": f"torch {torch.__version__}", "device": encoder.device, "processor": platform.machine()}
-
-
-def measured_rate(store: Store, encoder_id: str, device: str) -> float | None:
-    """Return the tokens per second of the last run with an encoder on a device, if there was one."""
-    rate = _known_rates(store, encoder_id).get(device)
+def measured_rate(store: Store, encoder_id: str, place: str) -> float | None:
+    """Return the tokens per second of the last run with an encoder at a place, if there was one."""
+    rate = _known_rates(store, encoder_id).get(place)
     return float(rate) if rate else None
 
 
-def record_rate(store: Store, encoder_id: str, device: str, encoded: Sequence[Encoded]) -> None:
-    """Remember tokens per second for the estimates of later plans."""
-    tokens, seconds = sum(e.tokens for e in encoded), sum(e.seconds for e in encoded)
+def record_rate(store: Store, encoder_id: str, place: str, encoded: Sequence[Encoded], *, workers: int = 1) -> None:
+    """Remember the tokens per second of all workers together, for the estimates of later plans."""
+    tokens, seconds = sum(e.tokens for e in encoded), sum(e.seconds for e in encoded) / workers
     if not tokens or not seconds:
         return
     known = _known_rates(store, encoder_id)
-    store.write(layout.encoder_rate(encoder_id), seal({**known, device: round(tokens / seconds, 1)}))
+    store.write(layout.encoder_rate(encoder_id), seal({**known, place: round(tokens / seconds, 1)}))
 
 
 def _known_rates(store: Store, encoder_id: str) -> dict[str, float]:

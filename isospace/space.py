@@ -24,9 +24,7 @@ from isospace.transform import Transform, transform_arrays, transform_from_array
 FORMAT = 1
 DOCUMENT, PARAMS, PROBES = "space.json", "params.safetensors", "probes.safetensors"
 SPACE_FILES = (DOCUMENT, PARAMS, PROBES)
-# Cosine between a raw vector and the same text's on another batch, thread count or processor; float32
-# engines were seen to stay above 1 - 1e-6.
-MIN_COSINE = 0.99999
+Promise = Literal["bitwise", "within tolerance"]
 
 
 class SpaceRecord(BaseModel):
@@ -40,8 +38,8 @@ class SpaceRecord(BaseModel):
     spec: TransformSpec
     params_sha256: str
     probes_sha256: str
-    promise: Literal["bitwise", "within tolerance"]
-    min_cosine: float = MIN_COSINE
+    promise: Promise
+    min_cosine: float
 
     @property
     def space_id(self) -> str:
@@ -82,9 +80,27 @@ class Space:
 
 
 def seal_space(
-    *, encoder_id: str, spec: TransformSpec, transform: Transform, probes: Arrays, provenance: Mapping[str, object]
+    *,
+    encoder_id: str,
+    spec: TransformSpec,
+    transform: Transform,
+    probes: Arrays,
+    promise: Promise,
+    min_cosine: float,
+    provenance: Mapping[str, object],
 ) -> tuple[str, dict[str, bytes]]:
     """Serialize a space.
+
+    Parameters
+    ----------
+    encoder_id, spec, transform, probes
+        What it consists of.
+    promise
+        Whether a text's raw vector has the same bits in whatever batch it was encoded, on one machine.
+    min_cosine
+        Tolerance of raw vectors between machines and backends.
+    provenance
+        Where and when; no part of the identity.
 
     Returns
     -------
@@ -100,7 +116,8 @@ def seal_space(
         spec=spec,
         params_sha256=sha256(params),
         probes_sha256=sha256(probe_bytes),
-        promise="within tolerance",
+        promise=promise,
+        min_cosine=min_cosine,
     )
     document = {"record": record.model_dump(mode="json"), "space_id": record.space_id, "provenance": dict(provenance)}
     return record.space_id, {DOCUMENT: seal(document), PARAMS: params, PROBES: probe_bytes}

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from isospace import layout
 from isospace.alias import aliases, resolve
-from isospace.encoder_files import fetch_encoder, read_encoder_record
-from isospace.errors import IsospaceError
-from isospace.opening import open_space
+from isospace.encoder_files import EXPORT_KINDS, ExportKind, fetch_export, fetch_model, read_export
+from isospace.encoder_record import read_encoder_record
+from isospace.engine import Engine
+from isospace.errors import IntegrityError, IsospaceError
+from isospace.opening import load_space, open_space
 from isospace.parquet import FileRef, parse_parquet, read_verified
 from isospace.segments import require_space
 from isospace.serving import verify_serving
@@ -40,7 +43,9 @@ class Verified:
     failures: tuple[str, ...]
 
 
-def verify_snapshot(store: Store, collection: str, reference: str = "production", *, device: str = "auto") -> Verified:
+def verify_snapshot(
+    store: Store, collection: str, reference: str = "production", *, engine: Engine | None = None
+) -> Verified:
     """Read every file of a snapshot, its raw vectors, its serving database and the collection's history.
 
     Parameters
@@ -51,8 +56,8 @@ def verify_snapshot(store: Store, collection: str, reference: str = "production"
         Name of the collection.
     reference
         An alias, a number or the start of a snapshot_id.
-    device
-        torch device for the probes.
+    engine
+        What encodes the probes.
 
     Returns
     -------
@@ -71,10 +76,12 @@ def verify_snapshot(store: Store, collection: str, reference: str = "production"
     for path in parts:
         _attempt(failures, lambda path=path: read_vectors(store, path, manifest.encoder_id))  # type: ignore[misc]
     _attempt(failures, lambda: verify_serving(store, manifest))
-    _attempt(failures, lambda: fetch_encoder(store, read_encoder_record(store, manifest.encoder_id)))
+    _attempt(failures, lambda: fetch_model(store, read_encoder_record(store, manifest.encoder_id)))
+    for kind in EXPORT_KINDS:
+        _attempt(failures, lambda kind=kind: _verify_export(store, manifest, kind))  # type: ignore[misc]
     if not failures:
         # With damaged files the probes could only repeat what was said already.
-        _attempt(failures, lambda: open_space(store, manifest.space_id, device=device))
+        _attempt(failures, lambda: open_space(store, manifest.space_id, engine=engine))
     refs = manifest.files()
     return Verified(
         snapshot=manifest.sequence,
@@ -89,6 +96,17 @@ def _verify(store: Store, ref: FileRef, segments: set[str], manifest: Manifest) 
     data = read_verified(store, ref)
     if ref.path in segments:
         require_space(parse_parquet(data, ref.path, columns=["chunk_id"]), ref.path, manifest.space_id)
+
+
+def _verify_export(store: Store, manifest: Manifest, kind: ExportKind) -> None:
+    export = read_export(store, manifest.encoder_id, kind)
+    if export is not None:
+        fetch_export(store, manifest.encoder_id, export)
+        return
+    made_with = load_space(store, manifest.space_id).provenance["engine"]["engine"]
+    if kind in ("tokenizer", "reference") or made_with.startswith(kind):
+        path = layout.encoder_export(manifest.encoder_id, kind)
+        raise IntegrityError(f"{path}: is missing, and the space was made with it. Run the flow, or restore it.")
 
 
 def _attempt(failures: list[str], action: Callable[[], object]) -> None:

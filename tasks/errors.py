@@ -8,7 +8,7 @@ from typing import Any
 from prefect import Task
 from prefect.client.schemas import State, TaskRun
 
-from isospace.errors import ConflictError, IsospaceError, StoreError
+from isospace.errors import ConflictError, IsospaceError, StoreError, WorkerError
 
 
 class _OneLine(logging.Filter):
@@ -34,4 +34,4 @@ def is_worth_retrying(task: Task[Any, Any], task_run: TaskRun, state: State[Any]
     error = state.result(raise_on_failure=False)
     if not isinstance(error, IsospaceError):
         return True
-    return type(error) is StoreError or isinstance(error, ConflictError)
+    return type(error) is StoreError or isinstance(error, ConflictError | WorkerError)

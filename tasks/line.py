@@ -14,6 +14,7 @@ from isospace.alias import aliases
 from isospace.checks import Checked, check_segment, check_space, conclude
 from isospace.commit import Commit, commit_snapshot, promote_new
 from isospace.config import PipelineConfig
+from isospace.engine import engine_of
 from isospace.parquet import FileRef
 from isospace.parts import ChunkPart, write_chunks
 from isospace.planning import PlanReport, report_plan
@@ -23,15 +24,16 @@ from isospace.scan import Scan, scan_source
 from isospace.sealing import fit_space
 from isospace.segments import Segment, SegmentJob, plan_segments, write_segment
 from isospace.serving import build_serving
-from isospace.shards import Encoded, EncodePlan, Shard, encode_shard, plan_shards, record_rate
-from tasks.runtime import encoder_of, run_encoder, run_space
+from isospace.shards import Encoded, EncodePlan, Shard, plan_shards, record_rate
+from tasks.runtime import encoder_of, run_encoder, run_pool, run_space
 
 
 @task(cache_policy=NO_CACHE)
 def start(config: PipelineConfig) -> Run:
     """Load the encoder into the store, and fix what the run starts from."""
     runtime = config.runtime
-    encoder = encoder_of(runtime.store, config.recipe.encoder, runtime.device, runtime.batch_tokens)
+    trusted = config.recipe.encoder.trust_remote_code
+    encoder = encoder_of(runtime.store, config.recipe.encoder, engine_of(runtime, trust_remote_code=trusted))
     scratch = Path(tempfile.mkdtemp(prefix="isospace-run-"))
     try:
         run = start_run(config, encoder.record, scratch)
@@ -67,19 +69,33 @@ def chunk(run: Run, documents: FileRef) -> ChunkPart:
 @task(cache_policy=NO_CACHE)
 def plan(run: Run, found: Scan, parts: list[ChunkPart]) -> tuple[EncodePlan, PlanReport]:
     """Anti-join chunks against raw vectors, and put the plan where it is seen."""
-    encoder = run_encoder(run)
-    planned = plan_shards(run, parts, limit=encoder.record.max_tokens)
-    report = report_plan(run, found, parts, planned, encoder)
+    record = run_encoder(run).record
+    planned = plan_shards(run, parts, limit=record.longest)
+    report = report_plan(run, found, parts, planned, record)
     create_markdown_artifact(key="plan", markdown=report.markdown(), description=f"Plan of {run.run_id}")
     get_run_logger().info("plan: %d texts to encode, %d reused", planned.to_encode, planned.reused)
     return planned, report
 
 
+@task(cache_policy=NO_CACHE)
+def hire(run: Run) -> int:
+    """Start the workers, each with the model loaded; return how many there are."""
+    pool = run_pool(run)
+    get_run_logger().info("workers: %s", pool.place)
+    return pool.size
+
+
 @task(cache_policy=NO_CACHE, task_run_name="encode {shard.number}")
 def encode(run: Run, shard: Shard) -> Encoded:
-    """Encode one shard into its part of raw vectors."""
-    encoded = encode_shard(run, shard, run_encoder(run))
-    get_run_logger().info("%d texts, %d tokens in %.1f s", encoded.chunks, encoded.tokens, encoded.seconds)
+    """Have one shard encoded into its part of raw vectors."""
+    encoded = run_pool(run).encode(run, shard)
+    get_run_logger().info(
+        "%d texts, %d tokens in %.1f s (%s)", encoded.chunks, encoded.tokens, encoded.seconds, encoded.worker
+    )
+    if encoded.halvings:
+        get_run_logger().warning("out of memory: the batch was halved %d times", encoded.halvings)
+    if encoded.loaded:
+        get_run_logger().info("%s loaded the model again, having replaced a lost worker", encoded.worker)
     return encoded
 
 
@@ -158,7 +174,9 @@ def summarize(
     committed: Commit, promoted: str | None,
 ) -> RunReport:  # fmt: skip
     """Write the report, and show it."""
-    record_rate(run.store, run.encoder_id, run_encoder(run).device, encoded)
+    if encoded:
+        pool = run_pool(run)
+        record_rate(run.store, run.encoder_id, pool.place, encoded, workers=pool.size)
     manifest = committed.manifest
     result = RunReport(
         run_id=run.run_id,

@@ -1,34 +1,57 @@
-"""What the tasks of one process share: the loaded encoder, loaded once."""
+"""What the tasks of one process share: the encoder, loaded once, the pool of workers, and spaces."""
 
 from __future__ import annotations
 
 import threading
 
-from isospace.config import EncoderSpec
+from isospace.config import EncoderSpec, WorkersSpec
 from isospace.encoder import SentenceEncoder
-from isospace.opening import load_space, prepare_encoder
+from isospace.engine import Engine, engine_of
+from isospace.opening import load_space
+from isospace.preparing import prepare_encoder
 from isospace.run import Run
 from isospace.space import Space
 from isospace.store import open_store
+from isospace.worker_process import Work
+from isospace.workers import Pool, open_pool
 
 _LOCK = threading.Lock()
-_ENCODERS: dict[tuple[str, EncoderSpec, str, int], SentenceEncoder] = {}
+_ENCODERS: dict[tuple[str, EncoderSpec, Engine], SentenceEncoder] = {}
+_POOLS: dict[tuple[str, Work, WorkersSpec], Pool] = {}
 _SPACES: dict[tuple[str, str], Space] = {}
 
 
-def encoder_of(store_url: str, spec: EncoderSpec, device: str, batch_tokens: int) -> SentenceEncoder:
+def encoder_of(store_url: str, spec: EncoderSpec, engine: Engine) -> SentenceEncoder:
     """Return the encoder of a recipe, loading it the first time."""
-    key = (store_url, spec, device, batch_tokens)
+    key = (store_url, spec, engine)
     with _LOCK:
         if key not in _ENCODERS:
-            _ENCODERS[key] = prepare_encoder(open_store(store_url), spec, device=device, batch_tokens=batch_tokens)
+            _ENCODERS[key] = prepare_encoder(open_store(store_url), spec, engine)
         return _ENCODERS[key]
 
 
 def run_encoder(run: Run) -> SentenceEncoder:
-    """Return the encoder of a run."""
+    """Return the encoder of a run, in this process."""
+    return encoder_of(run.config.runtime.store, run.config.recipe.encoder, _engine(run))
+
+
+def run_pool(run: Run) -> Pool:
+    """Return the workers of a run, starting them the first time."""
+    encoder = run_encoder(run)
     runtime = run.config.runtime
-    return encoder_of(runtime.store, run.config.recipe.encoder, runtime.device, runtime.batch_tokens)
+    work = Work(runtime.store, run.encoder_id, _engine(run), encoder.record.precision)
+    key = (run.run_id, work, runtime.workers)
+    with _LOCK:
+        if key not in _POOLS:
+            _POOLS[key] = open_pool(runtime.workers, work, lambda: encoder)
+        return _POOLS[key]
+
+
+def close_pools(run: Run) -> None:
+    """End the workers of a run."""
+    with _LOCK:
+        for key in [key for key in _POOLS if key[0] == run.run_id]:
+            _POOLS.pop(key).close()
 
 
 def run_space(run: Run, space_id: str) -> Space:
@@ -38,3 +61,7 @@ def run_space(run: Run, space_id: str) -> Space:
         if key not in _SPACES:
             _SPACES[key] = load_space(run.store, space_id)
         return _SPACES[key]
+
+
+def _engine(run: Run) -> Engine:
+    return engine_of(run.config.runtime, trust_remote_code=run.config.recipe.encoder.trust_remote_code)

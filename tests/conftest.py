@@ -14,7 +14,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from isospace.config import PipelineConfig
 from isospace.encoder import SentenceEncoder
-from isospace.opening import prepare_encoder
+from isospace.preparing import prepare_encoder
 from isospace.store import open_store
 from tests.tiny import WORDS, build_tiny_model
 
@@ -32,7 +32,7 @@ def tiny_encoder(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     from isospace.config import EncoderSpec
 
     store = open_store(tmp_path_factory.mktemp("store"))
-    return prepare_encoder(store, EncoderSpec(model=str(tiny_model)), device="cpu", batch_tokens=512)
+    return prepare_encoder(store, EncoderSpec(model=str(tiny_model)))
 
 
 def sentences(count: int, *, seed: int = 0, words: int = 12) -> dict[str, str]:

@@ -9,9 +9,11 @@ from isospace.alias import aliases
 from isospace.checks import check_segment, check_space, conclude
 from isospace.commit import commit_snapshot, promote_new
 from isospace.config import PipelineConfig
-from isospace.opening import load_space, prepare_encoder
+from isospace.engine import engine_of
+from isospace.opening import load_space
 from isospace.parts import all_chunk_paths, write_chunks
 from isospace.planning import report_plan
+from isospace.preparing import prepare_encoder
 from isospace.report import RunReport, run_warnings, write_report
 from isospace.run import start_run
 from isospace.scan import scan_source
@@ -25,13 +27,13 @@ from isospace.store import open_store
 def embed_inline(config: PipelineConfig) -> RunReport:
     runtime = config.runtime
     store = open_store(runtime.store)
-    encoder = prepare_encoder(store, config.recipe.encoder, device="cpu", batch_tokens=runtime.batch_tokens)
+    encoder = prepare_encoder(store, config.recipe.encoder, engine_of(runtime))
     with tempfile.TemporaryDirectory() as scratch:
         run = start_run(config, encoder.record, Path(scratch))
         found = scan_source(run)
         parts = [write_chunks(run, documents, encoder.counter()) for documents in found.parts]
-        planned = plan_shards(run, parts, limit=encoder.record.max_tokens)
-        report = report_plan(run, found, parts, planned, encoder)
+        planned = plan_shards(run, parts, limit=encoder.record.longest)
+        report = report_plan(run, found, parts, planned, encoder.record)
         encoded = [encode_shard(run, shard, encoder) for shard in planned.shards]
         paths = all_chunk_paths(run, found.kept, parts)
         space_id = run.space_id or fit_space(run, paths, encoder)

@@ -42,7 +42,7 @@ def test_the_flow_embeds_and_shows_what_it_did(configure: Configure, tmp_path: P
     assert (report.documents, report.encoded, report.committed, report.promoted) == (120, 120, True, "production")
     again = embed_corpus(config)
     assert (again.encoded, again.committed, again.snapshot_id) == (0, False, report.snapshot_id)
-    assert open_index(config.runtime.store, "c", device="cpu").search("the cell", k=3)[0]
+    assert open_index(config.runtime.store, "c").search("the cell", k=3)[0]
     assert any("texts to encode | 120" in text for text in artifacts("plan"))
     assert any("mean cosine" in text and "evenness" in text for text in artifacts("checks"))
     assert 100.0 in [float(text) for text in artifacts("encoding")]
@@ -124,11 +124,11 @@ def test_kill_9_and_the_same_command_again_end_where_an_undisturbed_run_does(
         store = open_store(disturbed.runtime.store)
         # Nothing half-written: either no snapshot, or a whole one.
         if sequences(store, "c"):
-            assert open_index(store, "c", "1", device="cpu").manifest.documents == 3000
+            assert open_index(store, "c", "1").manifest.documents == 3000
     subprocess.run(line, env=environment, check=True, capture_output=True, timeout=300)
     found = latest_manifest(open_store(disturbed.runtime.store), "c")
     assert found is not None
     assert found.snapshot_id == expected.snapshot_id
     assert [p.segment.sha256 for p in found.parts] == [p.segment.sha256 for p in expected.parts]
     assert digests(tmp_path / "store") == digests(tmp_path / "undisturbed")
-    assert verify_snapshot(open_store(disturbed.runtime.store), "c", device="cpu").failures == ()
+    assert verify_snapshot(open_store(disturbed.runtime.store), "c").failures == ()

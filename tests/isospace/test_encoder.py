@@ -4,15 +4,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from sentence_transformers import SentenceTransformer
 
 from isospace.config import EncoderSpec, PromptsSpec
-from isospace.encoder import SHORT_ROWS, SHORT_TOKENS, SentenceEncoder, equal_length_batches
-from isospace.encoder_files import describe_encoder, locate_model, model_files
+from isospace.encoder import SentenceEncoder
+from isospace.encoder_files import model_files
+from isospace.engine import Engine
 from isospace.errors import ConfigError, EncoderError, IntegrityError
-from isospace.opening import open_encoder, prepare_encoder
+from isospace.models import describe_encoder, load_model, locate_model
+from isospace.opening import open_encoder
+from isospace.preparing import prepare_encoder
 from isospace.store import open_store
 from tests.conftest import sentences
 from tests.tiny import build_tiny_model
@@ -30,7 +31,7 @@ def test_equal_to_sentence_transformers(tiny_encoder: SentenceEncoder, tiny_mode
 def test_prompts_are_used_as_sentence_transformers_uses_them(tmp_path: Path, include_prompt: bool) -> None:
     folder = build_tiny_model(tmp_path / "prompted", include_prompt=include_prompt)
     spec = EncoderSpec(model=str(folder), prompts=PromptsSpec(document="text: ", query="search: "))
-    encoder = prepare_encoder(open_store(tmp_path / "store"), spec, device="cpu", batch_tokens=256)
+    encoder = prepare_encoder(open_store(tmp_path / "store"), spec)
     model = SentenceTransformer(str(folder), device="cpu")
     texts = list(sentences(10, words=5).values())
     for role, prompt in (("document", "text: "), ("query", "search: ")):
@@ -38,28 +39,30 @@ def test_prompts_are_used_as_sentence_transformers_uses_them(tmp_path: Path, inc
     assert not np.allclose(encoder.encode(texts, "query"), encoder.encode(texts, "document"), atol=1e-3)
 
 
-def test_a_text_has_the_same_bits_alone_and_in_a_batch(tiny_encoder: SentenceEncoder) -> None:
-    texts = list(sentences(40, words=4).values())
-    whole = tiny_encoder.encode(texts, "document")
-    alone = np.concatenate([tiny_encoder.encode([text], "document") for text in texts])
+@pytest.mark.parametrize("backend", ["openvino", "torch", "onnx"])
+def test_a_text_has_the_same_bits_alone_and_in_a_batch(tiny_model: Path, tmp_path: Path, backend: str) -> None:
+    encoder = prepare_encoder(open_store(tmp_path), EncoderSpec(model=str(tiny_model)), Engine(backend=backend))
+    texts = [*ODD, *sentences(40, words=4).values()]
+    whole = encoder.encode(texts, "document")
+    alone = np.concatenate([encoder.encode([text], "document") for text in texts])
     assert np.abs(whole - alone).max() < 1e-6
+    if encoder.backend.is_batch_invariant:
+        assert whole.tobytes() == alone.tobytes()
 
 
-@given(st.lists(st.integers(1, 60), max_size=80), st.integers(1, 300))
-def test_batches_hold_every_row_once_and_one_length_each(lengths: list[int], budget: int) -> None:
-    batches = equal_length_batches(lengths, budget)
-    assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
-    for batch in batches:
-        assert len({lengths[row] for row in batch}) == 1
-        length = lengths[batch[0]]
-        most = SHORT_ROWS if length < SHORT_TOKENS else max(budget // length, 1)
-        assert len(batch) <= most
+def test_many_blocks_are_tokenized_ahead_and_come_back_in_order(
+    tiny_encoder: SentenceEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = list(sentences(100).values())
+    whole = tiny_encoder.encode(texts, "document")
+    monkeypatch.setattr("isospace.encoder.BLOCK_TEXTS", 7)
+    assert tiny_encoder.encode(texts, "document").tobytes() == whole.tobytes()
 
 
 def test_the_store_alone_gives_the_encoder_back(tiny_model: Path, tmp_path: Path) -> None:
     store = open_store(tmp_path)
-    made = prepare_encoder(store, EncoderSpec(model=str(tiny_model)), device="cpu", batch_tokens=256)
-    opened = open_encoder(store, made.record.encoder_id, device="cpu")
+    made = prepare_encoder(store, EncoderSpec(model=str(tiny_model)))
+    opened = open_encoder(store, made.record.encoder_id)
     assert opened.record == made.record
     texts = list(sentences(5).values())
     assert opened.encode(texts, "query").tobytes() == made.encode(texts, "query").tobytes()
@@ -68,11 +71,13 @@ def test_the_store_alone_gives_the_encoder_back(tiny_model: Path, tmp_path: Path
 def test_weights_tokenizer_prompts_and_limit_are_the_identity_and_nothing_else(
     tiny_model: Path, tmp_path: Path
 ) -> None:
-    def identity(spec: EncoderSpec, device: str = "cpu", batch: int = 256) -> str:
-        return prepare_encoder(open_store(tmp_path / "s"), spec, device=device, batch_tokens=batch).record.encoder_id
+    def identity(spec: EncoderSpec, batch: int = 256, backend: str = "openvino") -> str:
+        engine = Engine(backend=backend, batch_tokens=batch)
+        return prepare_encoder(open_store(tmp_path / "s"), spec, engine).record.encoder_id
 
     plain = identity(EncoderSpec(model=str(tiny_model)))
     assert plain == identity(EncoderSpec(model=str(tiny_model), revision="0" * 40), batch=17)
+    assert plain == identity(EncoderSpec(model=str(tiny_model)), backend="torch")
     other = build_tiny_model(tmp_path / "other", seed=1)
     prompted = EncoderSpec(model=str(tiny_model), prompts=PromptsSpec(query="q: "))
     assert (
@@ -88,15 +93,28 @@ def test_weights_tokenizer_prompts_and_limit_are_the_identity_and_nothing_else(
     )
 
 
-def test_a_changed_model_file_in_the_store_is_refused(tiny_model: Path, tmp_path: Path) -> None:
-    store = open_store(tmp_path)
-    made = prepare_encoder(store, EncoderSpec(model=str(tiny_model)), device="cpu", batch_tokens=256)
-    path = tmp_path / "encoders" / made.record.encoder_id / "model" / "model.safetensors"
+@pytest.mark.parametrize(
+    ("backend", "name"),
+    [("torch", "model.safetensors"), ("openvino", "graph.bin"), ("onnx", "graph.onnx"), ("openvino", "tokenizer.json")],
+)
+def test_a_changed_file_in_the_store_is_refused_by_a_query_and_mended_by_a_run(
+    tiny_model: Path, tmp_path: Path, backend: str, name: str
+) -> None:
+    store, spec, engine = open_store(tmp_path), EncoderSpec(model=str(tiny_model)), Engine(backend=backend)
+    made = prepare_encoder(store, spec, engine)
+    before = made.encode(["the cell"], "query")
+    folder = tmp_path / "encoders" / made.record.encoder_id
+    path = next(
+        path for path in folder.rglob(name) if backend == "torch" or path.parent.parent.parent.name == "exports"
+    )
     data = bytearray(path.read_bytes())
-    data[-1] ^= 1
+    data[-20] ^= 1
     path.write_bytes(data)
-    with pytest.raises(IntegrityError, match=r"model\.safetensors: has SHA-256"):
-        open_encoder(store, made.record.encoder_id, device="cpu")
+    with pytest.raises(IntegrityError, match=rf"{name}: has SHA-256"):
+        open_encoder(store, made.record.encoder_id, engine)
+    prepare_encoder(store, spec, engine)
+    opened = open_encoder(store, made.record.encoder_id, engine)
+    assert opened.encode(["the cell"], "query").tobytes() == before.tobytes()
 
 
 @pytest.mark.parametrize(
@@ -120,6 +138,6 @@ def test_pickled_weights_are_refused(tmp_path: Path) -> None:
         model_files(tmp_path)
 
 
-def test_more_tokens_than_the_model_takes_are_refused(tiny_encoder: SentenceEncoder, tiny_model: Path) -> None:
+def test_more_tokens_than_the_model_takes_are_refused(tiny_model: Path) -> None:
     with pytest.raises(ConfigError, match="max_tokens = 4096: the model takes 48"):
-        describe_encoder(tiny_model, tiny_encoder.model, EncoderSpec(model=str(tiny_model), max_tokens=4096))
+        describe_encoder({}, load_model(tiny_model), EncoderSpec(model=str(tiny_model), max_tokens=4096))

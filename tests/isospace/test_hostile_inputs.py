@@ -14,7 +14,7 @@ from sentence_transformers import SentenceTransformer
 from isospace.config import EncoderSpec, PromptsSpec
 from isospace.encoder_files import model_files
 from isospace.errors import ConfigError, EncoderError, SourceError
-from isospace.opening import prepare_encoder
+from isospace.preparing import prepare_encoder
 from isospace.sources import read_source
 from isospace.store import open_store
 from tests.conftest import sentences, write_jsonl
@@ -41,7 +41,7 @@ def test_every_module_of_a_model_is_its_identity(tiny_model: Path, tmp_path: Pat
         model.append(Dense(16, 8))
         model.save_pretrained(str(tmp_path / f"m{seed}"))
         spec = EncoderSpec(model=str(tmp_path / f"m{seed}"))
-        encoder = prepare_encoder(open_store(tmp_path / "store"), spec, device="cpu", batch_tokens=64)
+        encoder = prepare_encoder(open_store(tmp_path / "store"), spec)
         records.append(encoder.record)
         assert np.allclose(encoder.encode(["the cell"], "query"), model.encode(["the cell"]), atol=1e-6)
     assert records[0].encoder_id != records[1].encoder_id
@@ -51,7 +51,7 @@ def test_every_module_of_a_model_is_its_identity(tiny_model: Path, tmp_path: Pat
 def test_a_prompt_that_leaves_no_room_is_refused(tiny_model: Path, tmp_path: Path) -> None:
     spec = EncoderSpec(model=str(tiny_model), prompts=PromptsSpec(query="word " * 30))
     with pytest.raises(ConfigError, match=r"recipe\.encoder\.prompts\.query: takes"):
-        prepare_encoder(open_store(tmp_path), spec, device="cpu", batch_tokens=64)
+        prepare_encoder(open_store(tmp_path), spec)
 
 
 def test_a_misspelt_column_of_json_lines_is_a_configuration_error(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_one_per_cent_edited_added_and_deleted(configure: Configure, tmp_path: P
     after = segments_of(config)
     assert before.items() <= after.items()
     assert len(after) == len(before) + 1
-    index = open_index(config.runtime.store, "c", device="cpu")
+    index = open_index(config.runtime.store, "c")
     found = {hit.doc_id for hits in index.search([gone, documents["d00007"]], k=300) for hit in hits}
     assert found == set(documents)
     texts = [hit.text for hit in index.search(documents["d00007"], k=300)[0] if hit.doc_id == "d00007"]
@@ -104,7 +104,7 @@ def test_another_transform_calls_no_encoder(configure: Configure, tmp_path: Path
     assert second.encoded == 0
     assert second.committed
     assert second.space_id != first.space_id
-    index = open_index(str(tmp_path / "store"), "c", device="cpu")
+    index = open_index(str(tmp_path / "store"), "c")
     assert index.manifest.space_id == second.space_id
     assert len(index.vectors) == 120
 
@@ -154,7 +154,7 @@ def test_the_query_path_equals_the_index_path(configure: Configure, tmp_path: Pa
         write_jsonl(tmp_path / "d.jsonl", documents), recipe={"chunking": {"include_title": False, "overlap_tokens": 4}}
     )
     embed_inline(config)
-    index = open_index(config.runtime.store, "c", device="cpu")
+    index = open_index(config.runtime.store, "c")
     asked = index.space.embed(index.chunks["text"].to_pylist(), "query")
     assert np.abs(asked - index.vectors).max() < 5e-6
     codes = index.space.quantize(asked, "int8").astype(int) - index.space.quantize(index.vectors, "int8").astype(int)
@@ -167,7 +167,7 @@ def test_search_equals_brute_force(configure: Configure, tmp_path: Path) -> None
     config = configure(write_jsonl(tmp_path / "d.jsonl", sentences(150)))
     embed_inline(config)
     for name in ("float32", "float16", "int8", "binary"):
-        index = open_index(config.runtime.store, "c", representation=name, device="cpu")
+        index = open_index(config.runtime.store, "c", representation=name)
         query = index.space.embed(["the protein of the cell"], "query")[0]
         scores = index.vectors @ query
         expected = sorted(zip(-scores, index.chunks["chunk_id"].to_pylist(), strict=True))[:20]

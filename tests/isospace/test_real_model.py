@@ -51,7 +51,7 @@ def embed(path: Path, store: Path, whitening: dict) -> Index:
     }
     runtime = {"store": str(store), "collection": "c", "source": str(path), "device": "cpu"}
     embed_inline(PipelineConfig.model_validate({"recipe": recipe, "runtime": runtime}))
-    return open_index(str(store), "c", device="cpu")
+    return open_index(str(store), "c")
 
 
 def test_retrieval_equals_sentence_transformers(judged, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ from isospace.encoder import SentenceEncoder
 from isospace.errors import IntegrityError, IsospaceError, MismatchError, NotFoundError
 from isospace.fingerprint import seal, sha256, unseal
 from isospace.index import QueryError, open_index
-from isospace.opening import load_space, open_space, prepare_encoder
+from isospace.opening import load_space, open_space
+from isospace.preparing import prepare_encoder
 from isospace.snapshot import latest_manifest
 from isospace.space import PARAMS
 from isospace.store import open_store
@@ -61,7 +63,7 @@ def copy(made: Path, tmp_path: Path) -> Path:
 
 
 # What no reader of a snapshot trusts: notes of earlier runs, and plans that are checked against the chunks.
-IGNORED = ("reports", "plans", "rates.json")
+IGNORED = ("reports", "plans", "rates.json", "described")
 
 
 def artifacts(store: Path) -> list[str]:
@@ -79,7 +81,7 @@ def test_every_artifact_notices_one_flipped_byte_and_its_absence(
     assert len(names) > 25
     copy = Path(shutil.copytree(made, tmp_path / "copy"))
     store = open_store(copy)
-    assert verify_snapshot(store, "c", device="cpu").failures == ()
+    assert verify_snapshot(store, "c").failures == ()
     for name in names:
         path = copy / name
         data = path.read_bytes()
@@ -90,15 +92,15 @@ def test_every_artifact_notices_one_flipped_byte_and_its_absence(
             path.write_bytes(damaged)
             assert mentions(store, stem), f"{name}: byte {place} flipped, and nobody noticed"
         path.unlink()
-        gone = "/snapshots/" in name or "/aliases/" in name or "vectors/" in name
+        gone = any(part in name for part in ("/snapshots/", "/aliases/", "vectors/"))
         assert gone or mentions(store, stem), f"{name}: deleted, and nobody noticed"
         path.write_bytes(data)
-    assert verify_snapshot(store, "c", device="cpu").failures == ()
+    assert verify_snapshot(store, "c").failures == ()
 
 
 def mentions(store, stem: str) -> bool:
     try:
-        failures = verify_snapshot(store, "c", device="cpu").failures
+        failures = verify_snapshot(store, "c").failures
     except IsospaceError as error:
         failures = (str(error),)
     return any(stem in failure for failure in failures)
@@ -127,7 +129,8 @@ def test_a_flipped_byte_of_raw_vectors_is_noticed_or_without_effect(made: Path, 
 
 @pytest.mark.parametrize("kind", ["chunks", "segments", "deletions", "spaces", "encoders", "snapshots", "aliases"])
 def test_opening_refuses_what_it_would_read(copy: Path, kind: str) -> None:
-    names = [n for n in artifacts(copy) if kind in n.split("/")]
+    # The model's own files are read by torch alone, its reference vectors by runs; the default reads the exported graph.
+    names = [n for n in artifacts(copy) if kind in n.split("/") and "/model/" not in n and "reference" not in n]
     if kind == "snapshots":
         names = names[-1:]
     refused = 0
@@ -137,12 +140,12 @@ def test_opening_refuses_what_it_would_read(copy: Path, kind: str) -> None:
         damaged[len(data) // 2] ^= 1
         (copy / name).write_bytes(damaged)
         with pytest.raises(IsospaceError) as caught:
-            open_index(str(copy), "c", device="cpu")
+            open_index(str(copy), "c")
         assert Path(name).name in str(caught.value)
         (copy / name).write_bytes(data)
         refused += 1
     assert refused
-    open_index(str(copy), "c", device="cpu")
+    open_index(str(copy), "c")
 
 
 def test_a_deleted_file_is_named(copy: Path) -> None:
@@ -151,7 +154,7 @@ def test_a_deleted_file_is_named(copy: Path) -> None:
     path = manifest.parts[0].segment.path
     (copy / path).unlink()
     with pytest.raises(IntegrityError, match="is missing, and a manifest names it"):
-        open_index(str(copy), "c", device="cpu")
+        open_index(str(copy), "c")
 
 
 def test_damaged_raw_vectors_are_not_transformed_again(
@@ -179,7 +182,7 @@ def test_damaged_raw_vectors_are_not_transformed_again(
 
 def test_another_model_is_refused_and_what_differs_is_named(copy: Path, tmp_path: Path) -> None:
     other = build_tiny_model(tmp_path / "other", seed=7)
-    encoder = prepare_encoder(open_store(copy), EncoderSpec(model=str(other)), device="cpu", batch_tokens=64)
+    encoder = prepare_encoder(open_store(copy), EncoderSpec(model=str(other)))
     with pytest.raises(MismatchError, match="Differing: files"):
         open_index(str(copy), "c", encoder=encoder)
 
@@ -187,10 +190,10 @@ def test_another_model_is_refused_and_what_differs_is_named(copy: Path, tmp_path
 def test_an_encoder_that_lies_about_its_identity_fails_the_probes(copy: Path, tmp_path: Path) -> None:
     manifest = latest_manifest(open_store(copy), "c")
     assert manifest is not None
-    honest = open_space(open_store(copy), manifest.space_id, device="cpu")
+    honest = open_space(open_store(copy), manifest.space_id)
     other = build_tiny_model(tmp_path / "other", seed=7)
-    loaded = prepare_encoder(open_store(copy), EncoderSpec(model=str(other)), device="cpu", batch_tokens=64)
-    liar = SentenceEncoder(honest.encoder.record, loaded.model, 64)
+    loaded = prepare_encoder(open_store(copy), EncoderSpec(model=str(other)))
+    liar = replace(loaded, record=honest.encoder.record)
     with pytest.raises(MismatchError, match="raw vectors differ for role document"):
         open_index(str(copy), "c", encoder=liar)
 
@@ -199,13 +202,13 @@ def test_a_forgotten_prompt_fails_at_the_tokens(copy: Path) -> None:
     store = open_store(copy)
     manifest = latest_manifest(store, "c")
     assert manifest is not None
-    honest = open_space(store, manifest.space_id, device="cpu")
+    honest = open_space(store, manifest.space_id)
 
     class Forgetful(SentenceEncoder):
         def tokenize(self, texts, role):
-            return super().tokenize(["passage: " + text for text in texts], role)
+            return SentenceEncoder.tokenize(self, ["passage: " + text for text in texts], role)
 
-    forgetful = Forgetful(honest.encoder.record, honest.encoder.model, 64)
+    forgetful = Forgetful(honest.encoder.record, honest.encoder.tokenizer, honest.encoder.backend)
     with pytest.raises(MismatchError, match="tokens differ for role document"):
         open_index(store, "c", encoder=forgetful)
 
@@ -244,7 +247,7 @@ def test_a_segment_of_another_space_is_refused(copy: Path) -> None:
     changed = manifest.model_copy(update={"parts": parts})
     (copy / "collections/c/snapshots/00000002.json").write_bytes(seal(changed.model_dump(mode="json")))
     with pytest.raises(MismatchError, match="field space_id is 0000000000000000…"):
-        open_index(store, "c", device="cpu")
+        open_index(store, "c")
 
 
 def test_a_manifest_that_names_another_space_is_refused(copy: Path, configure: Configure, tmp_path: Path) -> None:
@@ -256,7 +259,7 @@ def test_a_manifest_that_names_another_space_is_refused(copy: Path, configure: C
     changed = manifest.model_copy(update={"space_id": other.space_id})
     (copy / "collections/c/snapshots/00000002.json").write_bytes(seal(changed.model_dump(mode="json")))
     with pytest.raises(MismatchError, match="field space_id"):
-        open_index(store, "c", device="cpu")
+        open_index(store, "c")
 
 
 def test_what_does_not_exist_is_said_with_what_does(copy: Path) -> None:
@@ -273,17 +276,17 @@ def test_what_does_not_exist_is_said_with_what_does(copy: Path) -> None:
 )
 def test_a_query_that_cannot_be_answered_is_refused(made: Path, text: str, k: int, message: str) -> None:
     with pytest.raises(QueryError, match=message):
-        open_index(str(made), "c", device="cpu").search(text, k)
+        open_index(str(made), "c").search(text, k)
 
 
 def test_more_hits_than_chunks_are_all_chunks(made: Path) -> None:
-    index = open_index(str(made), "c", device="cpu")
+    index = open_index(str(made), "c")
     assert len(index.search("text", 10_000)[0]) == len(index.vectors) == 60
 
 
 def test_a_representation_the_space_lacks_is_refused(made: Path) -> None:
     with pytest.raises(IsospaceError, match="binary"):
-        open_index(str(made), "c", representation="binary", device="cpu")
+        open_index(str(made), "c", representation="binary")
 
 
 def test_segments_hold_their_space_and_their_role(made: Path) -> None:

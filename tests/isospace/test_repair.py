@@ -14,7 +14,7 @@ from isospace.commit import Commit, promote_new
 from isospace.config import PipelineConfig
 from isospace.errors import ConfigError, IntegrityError, SourceError
 from isospace.index import open_index
-from isospace.opening import prepare_encoder
+from isospace.preparing import prepare_encoder
 from isospace.run import start_run
 from isospace.snapshot import latest_manifest, read_manifest, sequences
 from isospace.store import open_store
@@ -24,7 +24,7 @@ from tests.inline import embed_inline
 
 
 def clean(config: PipelineConfig) -> bool:
-    return verify_snapshot(open_store(config.runtime.store), "c", device="cpu").failures == ()
+    return verify_snapshot(open_store(config.runtime.store), "c").failures == ()
 
 
 @pytest.mark.parametrize("kind", ["documents", "chunks", "segments", "deletions", "vectors", "serving", "encoders"])
@@ -50,7 +50,7 @@ def test_a_lost_file_is_made_again_by_the_same_command(configure: Configure, tmp
     if kind == "vectors":
         return  # its texts are encoded again when they are needed; nothing that is served is missing
     assert clean(config)
-    index = open_index(config.runtime.store, "c", device="cpu")
+    index = open_index(config.runtime.store, "c")
     assert len(index.vectors) == 90
     assert embed_inline(config).committed is False
 
@@ -113,7 +113,7 @@ def test_a_renamed_table_is_cited_by_its_new_name(configure: Configure, tmp_path
     embed_inline(configure(path))
     report = embed_inline(configure(path.rename(tmp_path / "b.jsonl")))
     assert (report.encoded, report.committed) == (0, True)
-    hit = open_index(str(tmp_path / "store"), "c", device="cpu").search("cell", k=1)[0][0]
+    hit = open_index(str(tmp_path / "store"), "c").search("cell", k=1)[0][0]
     assert hit.uri.startswith("b.jsonl#")
 
 
@@ -125,7 +125,7 @@ def test_a_slow_run_does_not_move_the_alias_back(configure: Configure, tmp_path:
     slow = read_manifest(open_store(config.runtime.store), "c", 1)
     write_jsonl(path, documents | {"new": "something new"})
     embed_inline(config)
-    encoder = prepare_encoder(open_store(config.runtime.store), config.recipe.encoder, device="cpu", batch_tokens=64)
+    encoder = prepare_encoder(open_store(config.runtime.store), config.recipe.encoder)
     run = start_run(config, encoder.record, tmp_path / "scratch")
     assert promote_new(run, Commit(slow, is_new=True)) is False
     assert resolve(run.store, "c", "production").sequence == 2
@@ -155,7 +155,7 @@ def test_a_manifest_out_of_its_place_is_refused(configure: Configure, tmp_path: 
     folder = Path(config.runtime.store) / "collections/c/snapshots"
     shutil.copy(folder / "00000001.json", folder / "00000002.json")
     with pytest.raises(IntegrityError, match="is snapshot 1 of collection 'c', not of its place"):
-        open_index(config.runtime.store, "c", "2", device="cpu")
+        open_index(config.runtime.store, "c", "2")
 
 
 def test_an_alias_notices_that_its_snapshot_was_replaced(configure: Configure, tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_an_alias_notices_that_its_snapshot_was_replaced(configure: Configure, t
     write_jsonl(path, sentences(25, seed=4))
     embed_inline(configure(path, runtime={"promote_to": "other"}))
     with pytest.raises(IntegrityError, match="The snapshot was replaced"):
-        open_index(str(tmp_path / "store"), "c", device="cpu")
+        open_index(str(tmp_path / "store"), "c")
 
 
 @pytest.mark.parametrize("name", ["", "..", "../aliases/x", "a/b", "x" * 200, "bad\n", "²", "1"])
@@ -205,7 +205,7 @@ def test_a_file_that_parses_and_lies_is_not_taken_on_trust(configure: Configure,
     assert (report.documents, report.chunks, report.encoded) == (90, 90, 0)
     assert any("made again" in warning for warning in report.warnings)
     assert clean(config)
-    assert len(open_index(config.runtime.store, "c", device="cpu").vectors) == 90
+    assert len(open_index(config.runtime.store, "c").vectors) == 90
 
 
 @pytest.mark.parametrize("kind", ["documents", "deletions"])
@@ -225,7 +225,7 @@ def test_a_lost_list_of_documents_neither_doubles_nor_loses_any(
     report = embed_inline(config)
     assert report.documents == len(documents)
     assert clean(config)
-    found = open_index(config.runtime.store, "c", device="cpu").chunks["doc_id"].to_pylist()
+    found = open_index(config.runtime.store, "c").chunks["doc_id"].to_pylist()
     assert sorted(found) == sorted(documents)
 
 
@@ -316,7 +316,7 @@ def test_a_string_is_no_list_of_texts(configure: Configure, tmp_path: Path) -> N
 
     config = configure(write_jsonl(tmp_path / "d.jsonl", sentences(20)))
     embed_inline(config)
-    space = open_index(config.runtime.store, "c", device="cpu").space
+    space = open_index(config.runtime.store, "c").space
     with pytest.raises(MismatchError, match="expected a list of strings"):
         space.embed("any text", "query")
     with pytest.raises(MismatchError, match="expected 'document' or 'query'"):

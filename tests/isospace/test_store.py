@@ -103,10 +103,10 @@ def test_the_whole_line_on_an_object_store(s3_bucket: str, configure: Configure,
     assert embed_inline(config).committed is False
     local = embed_inline(configure(path, recipe=plain))
     assert local.snapshot_id == first.snapshot_id
-    index = open_index(url, "c", device="cpu")
+    index = open_index(url, "c")
     hits = index.search(documents["d00042"], k=1)[0]
     assert hits[0].doc_id == "d00042"
-    assert verify_snapshot(open_store(url), "c", device="cpu").failures == ()
+    assert verify_snapshot(open_store(url), "c").failures == ()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")

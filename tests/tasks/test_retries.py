@@ -15,10 +15,10 @@ pytestmark = pytest.mark.usefixtures("prefect_server")
 def test_a_shard_that_fails_once_is_tried_again(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import tasks.line as line
+    import isospace.workers as workers
     from flows.embed_corpus import embed_corpus
 
-    real, failures = line.encode_shard, []
+    real, failures = workers.encode_shard, []
 
     def flaky(run, shard, encoder):
         if not failures:
@@ -26,7 +26,7 @@ def test_a_shard_that_fails_once_is_tried_again(
             raise StoreError("the store failed for a moment")
         return real(run, shard, encoder)
 
-    monkeypatch.setattr(line, "encode_shard", flaky)
+    monkeypatch.setattr(workers, "encode_shard", flaky)
     config = configure(write_jsonl(tmp_path / "d.jsonl", sentences(60)), runtime={"shard_tokens": 500})
     report = embed_corpus(config)
     assert failures
@@ -36,7 +36,7 @@ def test_a_shard_that_fails_once_is_tried_again(
 def test_a_damaged_file_is_not_tried_again(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import tasks.line as line
+    import isospace.workers as workers
     from flows.embed_corpus import embed_corpus
 
     attempts = []
@@ -45,7 +45,7 @@ def test_a_damaged_file_is_not_tried_again(
         attempts.append(shard.number)
         raise IntegrityError("damaged")
 
-    monkeypatch.setattr(line, "encode_shard", damaged)
+    monkeypatch.setattr(workers, "encode_shard", damaged)
     config = configure(write_jsonl(tmp_path / "d.jsonl", sentences(10)))
     with pytest.raises(IntegrityError, match="damaged"):
         embed_corpus(config)

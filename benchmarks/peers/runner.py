@@ -1,0 +1,137 @@
+"""One contestant in a process of its own, in whatever environment runs it: benchmarks/encode.py drives it.
+
+    python runner.py NAME MODEL_FOLDER STORE
+
+Reads one JSON object a line: {"texts": FILE, "out": FILE or null}; answers with seconds and peak memory. Imports
+nothing of isospace unless NAME is one of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+STARTED = time.perf_counter()
+
+
+def isospace_engine(backend: str, folder: str, store: str, **recipe: str) -> Callable:
+    from isospace.engine import Engine
+    from isospace.opening import open_encoder
+    from isospace.store import open_store
+
+    # What a query service and a worker do: open what lies in the store.
+    encoder_id = Path(store, f"encoder-{recipe.get('precision', 'float32')}").read_text()
+    encoder = open_encoder(open_store(store), encoder_id, Engine(backend=backend))
+    return lambda texts: encoder.encode(texts, "document")
+
+
+def sentence_transformers(backend: str, folder: str, batch_size: int = 32) -> Callable:
+    from sentence_transformers import SentenceTransformer
+
+    options = {} if backend == "torch" else {"model_kwargs": {"export": True}}
+    model = SentenceTransformer(folder, device="cpu", backend=backend, **options)
+    return lambda texts: model.encode(texts, batch_size=batch_size, show_progress_bar=False)
+
+
+def pool_of_sentence_transformers(folder: str) -> Callable:
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(folder, device="cpu")
+    pool = model.start_multi_process_pool(["cpu"] * (os.cpu_count() or 1))
+    return lambda texts: model.encode(texts, pool=pool, show_progress_bar=False)
+
+
+def infinity(folder: str) -> Callable:
+    import asyncio
+
+    from infinity_emb import AsyncEmbeddingEngine, EngineArgs
+
+    arguments = EngineArgs(
+        model_name_or_path=folder, engine="torch", device="cpu", model_warmup=False, bettertransformer=False
+    )
+    engine = AsyncEmbeddingEngine.from_args(arguments)
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(engine.astart())
+
+    def encode(texts: list[str]) -> object:
+        import numpy as np
+
+        vectors, _ = loop.run_until_complete(engine.embed(sentences=texts))
+        return np.array(vectors)
+
+    return encode
+
+
+def fastembed(folder: str) -> Callable:
+    import numpy as np
+    from fastembed import TextEmbedding
+    from fastembed.common.model_description import ModelSource, PoolingType
+
+    TextEmbedding.add_custom_model(
+        model="local/model", pooling=PoolingType.MEAN, normalization=True, sources=ModelSource(hf="local/model"), dim=384,
+        model_file="onnx/model.onnx",
+    )  # fmt: skip
+    model = TextEmbedding("local/model", specific_model_path=folder)
+    return lambda texts: np.array(list(model.embed(texts)))
+
+
+def load(name: str, folder: str, store: str) -> Callable:
+    match name.split():
+        case ["isospace", "int8"]:
+            return isospace_engine("openvino", folder, store, precision="int8")
+        case ["isospace", backend]:
+            return isospace_engine(backend, folder, store)
+        case ["st", "pool"]:
+            return pool_of_sentence_transformers(folder)
+        case ["st", backend]:
+            return sentence_transformers(backend, folder)
+        case ["st", backend, size]:
+            return sentence_transformers(backend, folder, int(size))
+        case ["infinity"]:
+            return infinity(folder)
+        case ["fastembed"]:
+            return fastembed(folder)
+    raise SystemExit(f"unknown contestant {name}")
+
+
+def peak_megabytes() -> int:
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    try:
+        import psutil
+
+        own += sum(child.memory_info().rss // 1024 for child in psutil.Process().children(recursive=True))
+    except ImportError:
+        pass
+    return own // 1024
+
+
+def main() -> None:
+    name, folder, store = sys.argv[1:]
+    # Libraries print; answers have a descriptor of their own.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    encode = load(name, folder, store)
+    encode(["a first text"])
+    print(json.dumps({"start": time.perf_counter() - STARTED, "memory": peak_megabytes()}), file=answers, flush=True)
+    for line in sys.stdin:
+        order = json.loads(line)
+        texts = json.loads(Path(order["texts"]).read_text())
+        started = time.perf_counter()
+        vectors = encode(texts)
+        seconds = time.perf_counter() - started
+        if order.get("out"):
+            import numpy as np
+
+            np.save(order["out"], np.asarray(vectors, np.float32))
+        print(json.dumps({"seconds": seconds, "memory": peak_megabytes()}), file=answers, flush=True)
+    # Pools of others may never end by themselves.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
