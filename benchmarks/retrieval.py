@@ -58,8 +58,8 @@ def pipeline(
         {
             "recipe": {
                 "documents": {"title_column": "title"},
-                "encoder": {"model": MODEL},
                 **recipe,
+                "encoder": {"model": MODEL, **recipe.get("encoder", {})},
                 "transform": {"representations": ["float32", "int8", "binary"], **recipe.get("transform", {})},
             },
             "runtime": {"store": str(work), "collection": folder.name, "source": str(folder / "corpus.parquet")},
@@ -72,6 +72,20 @@ def pipeline(
         print_row(f"{name}: {representation} ({report.chunks} chunks, {report.encoded} encoded)", figures)
 
 
+def precisions(folder: Path, work: Path) -> dict[str, dict]:
+    """Return the model in coarser precisions, int8 calibrated on 300 of the collection's own texts."""
+    rows = pq.read_table(folder / "corpus.parquet", columns=["title", "text"]).slice(0, 300).to_pylist()
+    calibration = work / f"{folder.name}-calibration.txt"
+    work.mkdir(parents=True, exist_ok=True)
+    calibration.write_text("\n".join(" ".join(f"{row['title']} {row['text']}".split()) for row in rows))
+    int8 = {"precision": "int8", "calibration": str(calibration)}
+    return {
+        "model in float32": {"chunking": CHUNKING_NONE},
+        "model in bfloat16": {"chunking": CHUNKING_NONE, "encoder": {"precision": "bfloat16"}},
+        "model in int8": {"chunking": CHUNKING_NONE, "encoder": int8},
+    }
+
+
 def print_row(name: str, figures: dict[str, float]) -> None:
     print(f"| {name} | " + " | ".join(f"{value:.4f}" for value in figures.values()) + " |", flush=True)
 
@@ -80,14 +94,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--work", type=Path, default=None)
+    parser.add_argument("--precisions", action="store_true", help="compare precisions of the model instead")
     given = parser.parse_args()
     work = given.work or Path(tempfile.mkdtemp(prefix="isospace-retrieval-"))
     for qrels in sorted(given.folder.glob("*/qrels.parquet")):
         folder = qrels.parent
         queries, judgements = read_queries(folder / "queries.parquet"), read_judgements(qrels)
         print(f"\n{folder.name}\n", flush=True)
-        print_row("sentence-transformers", peer(folder, queries, judgements))
-        for name, recipe in VARIANTS.items():
+        if not given.precisions:
+            print_row("sentence-transformers", peer(folder, queries, judgements))
+        for name, recipe in (precisions(folder, work) if given.precisions else VARIANTS).items():
             pipeline(folder, work, name, recipe, queries, judgements)
 
 

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from isospace.config import PipelineConfig, load_config
+    from isospace.engine import Engine
     from isospace.index import Hit, Index, open_index
     from isospace.opening import OpenSpace, open_space
     from isospace.store import Store, open_store
     from isospace.verify import Verified, verify_snapshot
 
 __all__ = [
+    "Engine",
     "Hit",
     "Index",
     "OpenSpace",
@@ -27,6 +29,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Engine": "engine",
     "Hit": "index",
     "Index": "index",
     "OpenSpace": "opening",

@@ -111,7 +111,9 @@ def check_space(
     """
     try:
         check_transform(space.transform, space.probes)
-        cosine = check_encoder(space.probes, encoder.tokenize, encoder.encode, min_cosine=space.record.min_cosine)
+        cosine = check_encoder(
+            space.probes, encoder.tokenize, encoder.encode, min_cosine=space.record.min_cosine
+        ).cosine
     except MismatchError as error:
         raise CheckError(f"probes of space {space.space_id[:16]}…: {error}") from error
     dimension = space.record.input_dimension

@@ -154,6 +154,33 @@ def search(
 
 
 @app.command()
+def lengths(
+    store: StoreArgument,
+    collection: CollectionArgument,
+    sample: Annotated[int, typer.Option(min=2, help="Chunks to measure; they are encoded.")] = 1000,
+    alias: AliasOption = "production",
+    device: DeviceOption = "auto",
+    backend: BackendOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a text's length does to its vector: norm, self-retrieval, neighbours."""
+    from isospace.index import open_index
+    from isospace.length_bias import length_bias_of
+
+    found = length_bias_of(open_index(store, collection, alias, engine=_engine(backend, device)), sample=sample)
+    if as_json:
+        _print_json([bucket.as_dict() for bucket in found])
+        return
+    table = Table("tokens", "texts", "norm", "finds itself", "popularity (10)", "neighbours' length", title=collection)
+    for bucket in found:
+        table.add_row(
+            f"{bucket.shortest} to {bucket.longest}", f"{bucket.texts:,}", f"{bucket.norm:.3f}",
+            f"{bucket.self_retrieval:.0%}", f"{bucket.popularity:.1f}", f"{bucket.neighbour_length:.2f}",
+        )  # fmt: skip
+    _OUT.print(table)
+
+
+@app.command()
 def verify(
     store: StoreArgument,
     collection: CollectionArgument,

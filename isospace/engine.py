@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from isospace.config import Runtime
 
 
+_ABLE: dict[str, tuple[BackendName, ...]] = {
+    "int8": ("openvino",),
+    "float16": ("torch",),
+    "bfloat16": ("openvino", "torch"),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Engine:
     """Where and how an encoder runs; no part of any identity.
@@ -95,8 +102,9 @@ def resolve_engine(engine: Engine, precision: str = "float32", *, exported: bool
         raise ConfigError(
             f"runtime.compute = {engine.compute!r}, runtime.compile = {engine.compile}: need runtime.backend torch."
         )
-    needed = {"int8": "openvino", "float16": "torch", "bfloat16": "torch"}.get(precision, backend)
-    if backend != needed:
+    able = _ABLE.get(precision, (backend,))
+    if backend not in able:
+        needed = " or ".join(able)
         raise ConfigError(f"recipe.encoder.precision = {precision!r} needs runtime.backend {needed}, not {backend}.")
     if not is_installed(backend):
         package, install = PACKAGES[backend]
@@ -163,7 +171,7 @@ def require_export(store: Store, record: EncoderRecord, backend: Literal["openvi
 def _backend(engine: Engine, precision: str, *, exported: bool) -> BackendName:
     if engine.backend != "auto":
         return engine.backend
-    if precision != "float32":
+    if precision in ("int8", "float16"):
         return "openvino" if precision == "int8" else "torch"
     asks_torch = engine.compute != "float32" or engine.compile
     on_gpu = cuda_devices() > 0 if engine.device == "auto" else engine.device != "cpu"

@@ -17,7 +17,7 @@ from isospace.encoder_files import fetch_export, read_export
 from isospace.encoder_record import read_encoder_record
 from isospace.engine import Engine, open_backend, resolve_engine
 from isospace.errors import MismatchError, NotFoundError
-from isospace.probes import check_encoder
+from isospace.probes import Agreement, check_encoder
 from isospace.quantize import Representation, dequantize, quantize
 from isospace.space import SPACE_FILES, Space, read_space
 from isospace.store import Store, open_store
@@ -38,10 +38,13 @@ class OpenSpace:
         The sealed part.
     encoder
         The loaded model.
+    agreement
+        How near its probes came to those of the space; None where that was not asked.
     """
 
     space: Space
     encoder: Encoder
+    agreement: Agreement | None = None
 
     def __repr__(self) -> str:
         record = self.space.record
@@ -160,8 +163,13 @@ def open_space(
             f"{record.encoder_id[:16]}…. Differing: {', '.join(_differences(opened, chosen, record.encoder_id))}. "
             "Use the space's encoder, or embed the collection with the other one."
         )
-    check_encoder(space.probes, chosen.tokenize, chosen.encode, min_cosine=record.min_cosine)
-    return OpenSpace(space, chosen)
+    agreement = check_encoder(space.probes, chosen.tokenize, chosen.encode, min_cosine=record.min_cosine)
+    if record.promise == "bitwise" and not agreement.bitwise:
+        _LOG.warning(
+            "space %s was sealed bitwise by %s; here its probes agree within tolerance only (cosine %.9f)",
+            space_id[:16], space.provenance.get("engine"), agreement.cosine,
+        )  # fmt: skip
+    return OpenSpace(space, chosen, agreement)
 
 
 def _differences(store: Store, encoder: Encoder, encoder_id: str) -> list[str]:

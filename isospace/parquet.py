@@ -104,6 +104,29 @@ def read_parquet(store: Store, path: str, *, columns: Sequence[str] | None = Non
         return _read_columns(source, path, columns)
 
 
+def read_rows(store: Store, path: str, first: int, count: int) -> pa.Table:
+    """Read some rows of a table; of a local file no more than the row groups that hold them.
+
+    Raises
+    ------
+    NotFoundError
+        If the file is missing.
+    IntegrityError
+        If it is damaged.
+    """
+    if not store.root or not store.exists(path):
+        return parse_parquet(store.read(path), path).slice(first, count)
+    with pa.memory_map(str(store.root / path)) as source:
+        file = _open(source, path)
+        ends = np.cumsum([file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)])
+        begin, end = np.searchsorted(ends, [first, first + count - 1], side="right")
+        try:
+            table = file.read_row_groups(list(range(begin, min(end + 1, len(ends)))))
+        except (pa.ArrowException, OSError) as error:
+            raise _damaged(path, error) from error
+    return table.slice(first - (int(ends[begin - 1]) if begin else 0), count)
+
+
 def parse_parquet(data: bytes, path: str, *, columns: Sequence[str] | None = None) -> pa.Table:
     """Parse the bytes of a Parquet file; `path` is for messages."""
     return _read_columns(pa.BufferReader(data), path, columns)

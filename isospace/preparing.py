@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import safetensors.numpy
 
 from isospace import layout
 from isospace.affine import ROLES, Role
+from isospace.backends import is_installed
 from isospace.config import EncoderSpec
 from isospace.encoder import Float32, SentenceEncoder
 from isospace.encoder_files import (
@@ -114,22 +116,40 @@ def prepare_encoder(store: Store, spec: EncoderSpec, engine: Engine | None = Non
     EncoderError
         If the backend's vectors leave the tolerance of the encoder.
     """
-    from isospace.opening import open_encoder
-
     source = find_source(spec)
-    chosen = resolve_engine(engine or Engine(), spec.precision)
-    record = described(store, source.key)
-    if record is None:
-        record = source.record
+    asked = engine or Engine()
+    chosen = resolve_engine(asked, spec.precision)
+    known = described(store, source.key)
+    record = known or source.record
     store_model(store, source.folder, record)
     _ensure(store, record, "tokenizer", source)
     _ensure(store, record, "reference", source)
-    if chosen.backend in ("openvino", "onnx"):
-        _ensure(store, record, chosen.backend, source)
     # Last: an encoder whose document exists is whole.
     write_encoder_record(store, record)
-    store.create_if_absent(layout.encoder_description(source.key), seal({"encoder_id": record.encoder_id}))
-    encoder = open_encoder(store, record.encoder_id, chosen)
+    if known is None:
+        store.write(layout.encoder_description(source.key), seal({"encoder_id": record.encoder_id}))
+    try:
+        return _exported(store, record, source, chosen)
+    except EncoderError as error:
+        if asked.backend != "auto" or chosen.backend == "torch" or record.precision == "int8":
+            raise
+        _LOG.warning("torch runs the model: %s", error)
+        # A graph outside the tolerance must not be found by whoever opens the encoder next.
+        store.delete(layout.encoder_export(record.encoder_id, "openvino"))
+        return _exported(store, record, source, resolve_engine(replace(asked, backend="torch"), spec.precision))
+
+
+def _exported(store: Store, record: EncoderRecord, source: Source, engine: Engine) -> SentenceEncoder:
+    """Export the graph of a backend, open the encoder with it, and compare it with the reference."""
+    from isospace.opening import open_encoder
+
+    if engine.backend in ("openvino", "onnx"):
+        _ensure(store, record, engine.backend, source)
+    elif is_installed("openvino") and record.precision != "float16":
+        # For queries on machines without a GPU; a model that has no graph is still one for torch.
+        with contextlib.suppress(EncoderError):
+            _ensure(store, record, "openvino", source)
+    encoder = open_encoder(store, record.encoder_id, engine)
     check_reference(store, encoder)
     return encoder
 

@@ -7,6 +7,7 @@ fixed and not taken from any corpus, so that a space never holds a user's text.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,23 @@ from isospace.quantize import quantize
 from isospace.transform import Transform, apply_transform
 
 Arrays = dict[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How near raw vectors of the probes came to those a space recorded.
+
+    Attributes
+    ----------
+    cosine
+        The smallest.
+    bitwise
+        Whether all have the very same bits.
+    """
+
+    cosine: float
+    bitwise: bool
+
 
 PROBE_TEXTS: tuple[str, ...] = (
     "a",
@@ -99,13 +117,13 @@ def check_encoder(
     encode: Callable[[Sequence[str], Role], npt.NDArray[np.float32]],
     *,
     min_cosine: float,
-) -> float:
+) -> Agreement:
     """Encode the probes again.
 
     Returns
     -------
-    float
-        The smallest cosine between a recorded and a new raw vector.
+    Agreement
+        How near the new raw vectors are to the recorded ones.
 
     Raises
     ------
@@ -113,7 +131,7 @@ def check_encoder(
         Naming `tokens` or `raw vectors`, the role and the probe.
     """
     texts = [PROBE_TEXTS[i] for i in _require(probes, "texts")]
-    smallest = 1.0
+    smallest, bitwise = 1.0, True
     for role in ROLES:
         tokens = tokenize(texts, role)
         recorded = np.split(probes[f"{role}.tokens"], np.cumsum(probes[f"{role}.lengths"])[:-1])
@@ -123,7 +141,9 @@ def check_encoder(
                     f"tokens differ for role {role}, probe {text[:40]!r}: {found[:8]}…, the space recorded "
                     f"{expected.tolist()[:8]}…. Use the tokenizer version that the space was made with."
                 )
-        cosines = _cosines(probes[f"{role}.raw"], encode(texts, role))
+        raw = encode(texts, role)
+        cosines = _cosines(probes[f"{role}.raw"], raw)
+        bitwise = bitwise and raw.tobytes() == probes[f"{role}.raw"].tobytes()
         worst = int(cosines.argmin())
         if not cosines[worst] >= min_cosine:
             raise MismatchError(
@@ -131,7 +151,7 @@ def check_encoder(
                 f"least {min_cosine:.7f}. The model, its weights or its library compute something else: use those of the space."
             )
         smallest = min(smallest, float(cosines[worst]))
-    return smallest
+    return Agreement(smallest, bitwise)
 
 
 def _derived(transform: Transform, raw: npt.NDArray[np.float32], role: Role) -> Arrays:

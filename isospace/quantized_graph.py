@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from isospace.backends.openvino import OpenVinoBackend, open_openvino
+from isospace.batching import Batch
 from isospace.encoder import SentenceEncoder
 from isospace.encoder_record import EncoderRecord
 from isospace.errors import EncoderError
@@ -54,7 +55,8 @@ def quantize_graph(loaded: LoadedModel, record: EncoderRecord, texts: Sequence[s
         encoder = SentenceEncoder(
             record, loaded.tokenizer, open_openvino(*paths, threads=None, batch_tokens=None, precision="float32")
         )
-        inputs = [_inputs(encoder, text) for text in texts[:_MOST_TEXTS]]
+        batches = encoder.batches(texts[:_MOST_TEXTS], "document")
+        inputs = [_row(batch, row) for batch in batches for row in range(len(batch.rows))]
         with quiet():
             quantized = nncf.quantize(
                 openvino.Core().read_model(*paths),
@@ -72,9 +74,9 @@ def open_bytes(graph: dict[str, bytes]) -> OpenVinoBackend:
         return open_openvino(*_write(graph, Path(folder)), threads=None, batch_tokens=None, precision="int8")
 
 
-def _inputs(encoder: SentenceEncoder, text: str) -> dict[str, Any]:
-    (batch,) = encoder.batches([text], "document")
-    return {"input_ids": batch.ids, "weights": batch.weights}
+def _row(batch: Batch, row: int) -> dict[str, Any]:
+    one = batch.part(slice(row, row + 1))
+    return {"input_ids": one.ids, "weights": one.weights}
 
 
 def _write(graph: dict[str, bytes], folder: Path) -> tuple[Path, Path]:

@@ -21,7 +21,7 @@ from isospace.encoder import SentenceEncoder
 from isospace.errors import IntegrityError, NotFoundError
 from isospace.fingerprint import fingerprint, seal, unseal
 from isospace.joins import append_rows, load_columns, scratch_database
-from isospace.parquet import read_parquet, write_parquet
+from isospace.parquet import read_parquet, read_rows, write_parquet
 from isospace.parts import ChunkPart
 from isospace.run import Run
 from isospace.store import Store
@@ -51,7 +51,9 @@ class Shard:
     plan
         Path of the plan that lists its rows.
     number
-        Which rows those are.
+        Which shard of it.
+    first
+        Its first row there.
     shard_id
         Names the part it writes: SHA-256 of its chunk hashes.
     chunks, tokens
@@ -60,6 +62,7 @@ class Shard:
 
     plan: str
     number: int
+    first: int
     shard_id: str
     chunks: int
     tokens: int
@@ -275,14 +278,14 @@ def _cut(connection: DuckDBPyConnection, run: Run, parts: Sequence[ChunkPart]) -
 
 def _shards(table: pa.Table, path: str) -> Iterator[Shard]:
     frame = cast("pl.DataFrame", pl.from_arrow(table)).group_by("shard", maintain_order=True)
+    first = 0
     for number, hashes, tokens in frame.agg(pl.col("chunk_hash"), pl.col("n_tokens").sum()).iter_rows():
-        yield Shard(path, number, hashlib.sha256(b"".join(hashes)).hexdigest(), len(hashes), tokens)
+        yield Shard(path, number, first, hashlib.sha256(b"".join(hashes)).hexdigest(), len(hashes), tokens)
+        first += len(hashes)
 
 
 def _shard_texts(run: Run, shard: Shard) -> tuple[list[bytes], list[str]]:
-    plan = read_parquet(run.work_store, shard.plan)
-    start = plan["shard"].index(shard.number).as_py()
-    rows = plan.slice(start, shard.chunks).to_pylist()
+    rows = read_rows(run.work_store, shard.plan, shard.first, shard.chunks).to_pylist()
     hashes: list[bytes] = []
     texts: list[str] = []
     for part, group in groupby(rows, key=lambda row: row["part"]):

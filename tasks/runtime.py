@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 from isospace.config import EncoderSpec, WorkersSpec
 from isospace.encoder import SentenceEncoder
@@ -39,7 +40,9 @@ def run_pool(run: Run) -> Pool:
     """Return the workers of a run, starting them the first time."""
     encoder = run_encoder(run)
     runtime = run.config.runtime
-    work = Work(runtime.store, run.encoder_id, _engine(run), encoder.record.precision)
+    # What runs here runs there: `auto` may have had to leave a backend that the model does not go with.
+    engine = replace(_engine(run), backend=encoder.backend.name)
+    work = Work(runtime.store, run.encoder_id, engine, encoder.record.precision)
     key = (run.run_id, work, runtime.workers)
     with _LOCK:
         if key not in _POOLS:

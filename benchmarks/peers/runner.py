@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+import psutil
 
 STARTED = time.perf_counter()
 
@@ -30,10 +31,12 @@ def isospace_engine(backend: str, folder: str, store: str, **recipe: str) -> Cal
     return lambda texts: encoder.encode(texts, "document")
 
 
-def sentence_transformers(backend: str, folder: str, batch_size: int = 32) -> Callable:
+def sentence_transformers(backend: str, folder: str, batch_size: int = 32, precision: str = "") -> Callable:
     from sentence_transformers import SentenceTransformer
 
-    options = {} if backend == "torch" else {"model_kwargs": {"export": True}}
+    options: dict = {} if backend == "torch" else {"model_kwargs": {"export": True}}
+    if precision:
+        options["model_kwargs"]["ov_config"] = {"INFERENCE_PRECISION_HINT": precision}
     model = SentenceTransformer(folder, device="cpu", backend=backend, **options)
     return lambda texts: model.encode(texts, batch_size=batch_size, show_progress_bar=False)
 
@@ -67,7 +70,7 @@ def infinity(folder: str) -> Callable:
     return encode
 
 
-def fastembed(folder: str) -> Callable:
+def fastembed(folder: str, batch_size: int = 256) -> Callable:
     import numpy as np
     from fastembed import TextEmbedding
     from fastembed.common.model_description import ModelSource, PoolingType
@@ -77,37 +80,38 @@ def fastembed(folder: str) -> Callable:
         model_file="onnx/model.onnx",
     )  # fmt: skip
     model = TextEmbedding("local/model", specific_model_path=folder)
-    return lambda texts: np.array(list(model.embed(texts)))
+    return lambda texts: np.array(list(model.embed(texts, batch_size=batch_size)))
 
 
 def load(name: str, folder: str, store: str) -> Callable:
     match name.split():
-        case ["isospace", "int8"]:
-            return isospace_engine("openvino", folder, store, precision="int8")
+        case ["isospace", ("int8" | "bfloat16") as precision]:
+            return isospace_engine("openvino", folder, store, precision=precision)
         case ["isospace", backend]:
             return isospace_engine(backend, folder, store)
         case ["st", "pool"]:
             return pool_of_sentence_transformers(folder)
         case ["st", backend]:
             return sentence_transformers(backend, folder)
+        case ["st", "openvino", "f32"]:
+            return sentence_transformers("openvino", folder, precision="f32")
         case ["st", backend, size]:
             return sentence_transformers(backend, folder, int(size))
         case ["infinity"]:
             return infinity(folder)
         case ["fastembed"]:
             return fastembed(folder)
+        case ["fastembed", size]:
+            return fastembed(folder, int(size))
     raise SystemExit(f"unknown contestant {name}")
 
 
 def peak_megabytes() -> int:
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    try:
-        import psutil
-
-        own += sum(child.memory_info().rss // 1024 for child in psutil.Process().children(recursive=True))
-    except ImportError:
-        pass
-    return own // 1024
+    # Not getrusage: what it says begins with the memory of the process that this one was forked from.
+    lines = Path("/proc/self/status").read_text().splitlines()
+    own = int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
+    children = psutil.Process().children(recursive=True)
+    return (own + sum(child.memory_info().rss // 1024 for child in children)) // 1024
 
 
 def main() -> None:

@@ -106,8 +106,8 @@ def open_openvino(
     settings = {
         "NUM_STREAMS": str(count),
         "INFERENCE_NUM_THREADS": str(count),
-        # On processors with bf16 units the default would be bf16.
-        "INFERENCE_PRECISION_HINT": "f32",
+        # Always said: on processors with bf16 units the default would be bf16.
+        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32",
         "CPU_RUNTIME_CACHE_CAPACITY": _KEPT_SHAPES,
     }
     core = openvino.Core()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,12 @@ from hypothesis import strategies as st
 
 from isospace.backends.torch import SHORT_ROWS, SHORT_TOKENS, Budget, find_budget
 from isospace.batching import Batch, OutOfMemory, equal_length_batches, near_length_batches, run_halving
+from isospace.config import EncoderSpec
+from isospace.engine import Engine
 from isospace.errors import EncoderError
+from isospace.preparing import prepare_encoder
+from isospace.store import open_store
+from tests.conftest import sentences
 
 LENGTHS = st.lists(st.integers(1, 60), max_size=80)
 
@@ -86,3 +92,19 @@ def test_the_budget_grows_while_the_device_gets_faster_and_stops_before_its_memo
 
     assert find_budget(small) == 16_384
     assert find_budget(small, least=65_536) == 16_384
+
+
+@pytest.mark.parametrize("pooling", [None, "cls", "max", "lasttoken", "attention", "subword"])
+def test_padding_with_its_mask_changes_no_vector_beyond_rounding(
+    tiny_model: Path, tmp_path: Path, pooling: str | None
+) -> None:
+    """What a GPU is given: texts of several lengths in one call."""
+    spec = EncoderSpec(model=str(tiny_model), pooling=pooling)
+    encoder = prepare_encoder(open_store(tmp_path), spec, Engine(backend="torch"))
+    texts = ["x", *sentences(12, words=4).values(), *sentences(12, words=9).values()]
+    pieces = [tokens for (tokens,) in encoder._pieces(texts, "document")]
+    batch = encoder._batch(list(range(len(texts))), pieces, "document")
+    assert batch.is_padded
+    into = np.zeros((len(texts), encoder.record.dimension), np.float32)
+    encoder.backend.run([batch], into)
+    assert np.allclose(into, encoder.encode(texts, "document"), atol=1e-6)

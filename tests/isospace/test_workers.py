@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -160,6 +162,33 @@ def test_a_worker_that_sleeps_for_ever_is_replaced(prepared: Prepared, opened: C
     assert not psutil.pid_exists(pid)
 
 
+def test_workers_end_when_their_parent_is_killed(prepared: Prepared, tmp_path: Path) -> None:
+    program = f"""
+import sys, time
+from isospace.config import WorkersSpec
+from isospace.engine import Engine
+from isospace.worker_process import Work
+from isospace.workers import open_pool
+if __name__ == "__main__":
+    work = Work({prepared.work.store!r}, {prepared.work.encoder_id!r}, Engine(device="cpu"))
+    pool = open_pool(WorkersSpec(kind="processes", count=2), work, lambda: None)
+    print(*(worker._process.pid for worker in pool.workers), flush=True)
+    time.sleep(300)
+"""
+    (tmp_path / "parent.py").write_text(program)
+    parent = subprocess.Popen([sys.executable, str(tmp_path / "parent.py")], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    pids = [int(pid) for pid in parent.stdout.readline().split()]
+    assert len(pids) == 2
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    deadline = time.monotonic() + 20
+    while any(psutil.pid_exists(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+
+
 def test_a_worker_that_cannot_load_the_model_is_known_before_the_first_shard(prepared: Prepared) -> None:
     lost = replace(prepared.work, encoder_id="0" * 64)
     with pytest.raises(Exception, match=r"encoder\.json"):
@@ -209,3 +238,22 @@ def test_gpus_are_dealt_out_one_a_worker(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_workers_on_the_cpu_share_its_processors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("isospace.workers.usable_cpus", lambda: 8)
     assert [e.threads for e in worker_engines(Engine(device="cpu"), WorkersSpec(count=2))] == [4, 4]
+
+
+def test_auto_leaves_a_backend_that_the_model_does_not_go_with(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from isospace.config import EncoderSpec
+    from isospace.opening import open_encoder
+
+    def refuse(kind, loaded, poolings):
+        raise EncoderError(f"backend {kind}: the model cannot be exported")
+
+    monkeypatch.setattr("isospace.preparing.export_graph", refuse)
+    store, spec = open_store(tmp_path), EncoderSpec(model=str(tiny_model))
+    with pytest.raises(EncoderError, match="cannot be exported"):
+        prepare_encoder(store, spec, Engine(backend="openvino"))
+    encoder = prepare_encoder(store, spec)
+    assert encoder.backend.name == "torch"
+    assert "torch runs the model: backend openvino" in caplog.text
+    assert open_encoder(store, encoder.record.encoder_id).backend.name == "torch"

