@@ -143,6 +143,15 @@ def run_halving(
                 waiting.extendleft(reversed(list(_halves(current))))
 
 
+def put_rows(into: npt.NDArray[np.float32], rows: npt.NDArray[np.int64], vectors: npt.NDArray[np.float32]) -> None:
+    """Put (n, d) vectors where their rows belong; EncoderError if the model returned another shape."""
+    if vectors.shape != (len(rows), into.shape[1]):
+        raise EncoderError(
+            f"the model returned vectors of the shape {vectors.shape} for {len(rows)} texts; expected {into.shape[1]} dimensions."
+        )
+    into[rows] = vectors
+
+
 def _halves(batch: Batch) -> Iterator[Batch]:
     middle = (len(batch.rows) + 1) // 2
     yield batch.part(slice(0, middle))

@@ -168,6 +168,8 @@ class Recipe(_Model):
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
         chunking = self.chunking
+        if self.encoder.windows is not None and chunking.kind != "none":
+            raise ValueError("encoder.windows needs chunking.kind=none: other kinds make no chunk that is too long")
         if chunking.allow_truncation and chunking.kind != "none":
             raise ValueError("chunking.allow_truncation=true needs chunking.kind=none: other kinds never truncate")
         return self
@@ -235,6 +237,12 @@ class Runtime(_Model):
     """Up to this many chunks the serving database holds a table; above, views over the segments."""
     memory_mb: int = Field(default=512, ge=64)
     """Memory for the joins of the plan; what exceeds it is spilled to disk."""
+
+    @model_validator(mode="after")
+    def _addressed(self) -> Runtime:
+        if self.workers.address and self.workers.kind != "ray":
+            raise ValueError(f"workers.address {self.workers.address!r} is for workers.kind=ray")
+        return self
 
     @model_validator(mode="after")
     def _named(self) -> Runtime:

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -28,8 +29,9 @@ from isospace.windows import cut_windows, pool_windows
 
 Float32 = npt.NDArray[np.float32]
 _LOG = logging.getLogger(__name__)
-# Texts that are grouped by length together, and tokenized while those before them are computed.
-BLOCK_TEXTS = 8192
+# Texts that are grouped by length together, and tokenized while those before them are computed. The first blocks are
+# small, since nothing is computed before the first one is tokenized; each is twice the one before it.
+FIRST_BLOCK_TEXTS, BLOCK_TEXTS = 128, 8192
 
 
 class Encoder(Protocol):
@@ -108,23 +110,28 @@ class SentenceEncoder:
 
     def _ahead(self, texts: Sequence[str], role: Role) -> Iterator[tuple[int, list[list[Tokens]]]]:
         """Yield blocks of texts as pieces, the next block being tokenized meanwhile."""
-        blocks = [texts[start : start + BLOCK_TEXTS] for start in range(0, len(texts), BLOCK_TEXTS)]
+        starts = block_starts(len(texts))
+        blocks = [texts[start:end] for start, end in pairwise([*starts, len(texts)])]
         if len(blocks) <= 1:
             yield from ((0, self._pieces(block, role)) for block in blocks)
             return
         with ThreadPoolExecutor(1, thread_name_prefix="tokenize") as background:
             coming = background.submit(self._pieces, blocks[0], role)
-            for number in range(len(blocks)):
+            for number, start in enumerate(starts):
                 ready = coming.result()
                 if number + 1 < len(blocks):
                     coming = background.submit(self._pieces, blocks[number + 1], role)
-                yield number * BLOCK_TEXTS, ready
+                yield start, ready
 
     def _pieces(self, texts: Sequence[str], role: Role) -> list[list[Tokens]]:
         """Tokenize; each text gives one piece, or as many as it has windows."""
         record, prompt = self.record, self.record.prompts[role]
         detailed = record.windows is not None or "subword" in record.pooling
         tokens = self.tokenizer.tokens(texts, prompt=prompt, detailed=detailed)
+        if empty := [row for row, found in enumerate(tokens) if not len(found.ids)]:
+            raise EncoderError(
+                f"the text {texts[empty[0]][:40]!r} has no tokens, and this tokenizer adds none of its own. Leave it out."
+            )
         long = [row for row, found in enumerate(tokens) if len(found.ids) > record.max_tokens]
         if not long:
             return [[found] for found in tokens]
@@ -147,25 +154,21 @@ class SentenceEncoder:
     def batches(self, texts: Sequence[str], role: Role) -> list[Batch]:
         """Return what the backend is given for texts: for calibration and for measuring."""
         flat = [piece for windows in self._pieces(texts, role) for piece in windows]
-        return [self._batch(group, flat, role) for group in self.backend.batches([len(piece.ids) for piece in flat])]
+        return [self.batch(group, flat, role) for group in self.backend.batches([len(piece.ids) for piece in flat])]
 
     def _compute(self, pieces: list[list[Tokens]], role: Role) -> Float32:
         flat = [piece for windows in pieces for piece in windows]
         vectors = np.empty((len(flat), self.record.dimension), np.float32)
         rows = self.backend.batches([len(piece.ids) for piece in flat])
-        try:
-            self.backend.run((self._batch(group, flat, role) for group in rows), vectors)
-        except ValueError as error:
-            raise EncoderError(
-                f"the model's vectors do not have the {self.record.dimension} dimensions of its record ({error})."
-            ) from error
+        self.backend.run((self.batch(group, flat, role) for group in rows), vectors)
         if len(flat) == len(pieces) or self.record.windows is None:
             return vectors
         counts = [len(windows) for windows in pieces]
         pooling, normalize = self.record.windows.pooling, self.record.normalizes
         return pool_windows(vectors, counts, pooling=pooling, normalize=normalize)
 
-    def _batch(self, rows: list[int], pieces: list[Tokens], role: Role) -> Batch:
+    def batch(self, rows: list[int], pieces: list[Tokens], role: Role) -> Batch:
+        """Return what the backend is given for some of the pieces."""
         lengths = np.array([len(pieces[row].ids) for row in rows], np.int64)
         shape = (len(rows), int(lengths.max()))
         mask = np.arange(shape[1])[None, :] < lengths[:, None]
@@ -177,6 +180,16 @@ class SentenceEncoder:
         skip = self.record.prompt_tokens[role]
         weights = [pooling_weights(kind, mask, prompt_tokens=skip, words=words) for kind in self.record.pooling]
         return Batch(np.asarray(rows, np.int64), ids, np.stack(weights, axis=1), lengths)
+
+
+def block_starts(texts: int) -> list[int]:
+    """Return where the blocks of so many texts begin."""
+    starts, size = [], FIRST_BLOCK_TEXTS
+    start = 0
+    while start < texts:
+        starts.append(start)
+        start, size = start + size, min(2 * size, BLOCK_TEXTS)
+    return starts
 
 
 def tokenize(tokenizer: Tokenizer, record: EncoderRecord, texts: Sequence[str], role: Role) -> list[list[int]]:

@@ -93,7 +93,7 @@ def resolve_engine(engine: Engine, precision: str = "float32", *, exported: bool
     backend = _backend(engine, precision, exported=exported)
     device = engine.device
     if device == "auto":
-        device = "cuda:0" if backend == "torch" and cuda_devices() else "cpu"
+        device = "cuda:0" if backend == "torch" and usable_gpus() else "cpu"
     if backend != "torch" and device != "cpu":
         raise ConfigError(
             f"runtime.backend = {backend!r} runs on the CPU; runtime.device = {device!r} needs backend torch."
@@ -101,6 +101,11 @@ def resolve_engine(engine: Engine, precision: str = "float32", *, exported: bool
     if backend != "torch" and (engine.compute != "float32" or engine.compile):
         raise ConfigError(
             f"runtime.compute = {engine.compute!r}, runtime.compile = {engine.compile}: need runtime.backend torch."
+        )
+    if precision != "float32" and engine.compute != "float32":
+        raise ConfigError(
+            f"recipe.encoder.precision = {precision!r} says what the network computes in; leave runtime.compute = "
+            f"{engine.compute!r} out."
         )
     able = _ABLE.get(precision, (backend,))
     if backend not in able:
@@ -168,13 +173,22 @@ def require_export(store: Store, record: EncoderRecord, backend: Literal["openvi
     return export
 
 
+def usable_gpus() -> int:
+    """Count the GPUs that torch can use: a driver alone is not enough, a build for the CPU sees none."""
+    if not cuda_devices() or not is_installed("torch"):
+        return 0
+    import torch
+
+    return int(torch.cuda.device_count()) if torch.cuda.is_available() else 0
+
+
 def _backend(engine: Engine, precision: str, *, exported: bool) -> BackendName:
     if engine.backend != "auto":
         return engine.backend
     if precision in ("int8", "float16"):
         return "openvino" if precision == "int8" else "torch"
     asks_torch = engine.compute != "float32" or engine.compile
-    on_gpu = cuda_devices() > 0 if engine.device == "auto" else engine.device != "cpu"
+    on_gpu = usable_gpus() > 0 if engine.device == "auto" else engine.device != "cpu"
     if asks_torch or (on_gpu and is_installed("torch")) or not is_installed("openvino"):
         return "torch"
     return "openvino" if exported or not is_installed("torch") else "torch"

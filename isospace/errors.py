@@ -9,6 +9,7 @@
     │   └── ConflictError    another run committed first
     ├── EncoderError         a model that cannot be loaded or misbehaves
     ├── WorkerError          a worker died or answered no more; its shard is tried again
+    ├── NoWorkersError       no worker is left to try again
     ├── FitError             a sample that cannot carry the fit asked of it
     ├── MismatchError        two sides are not of the same space; names what differs
     └── CheckError           a check before the commit failed; nothing was published
@@ -53,6 +54,10 @@ class EncoderError(IsospaceError):
 
 class WorkerError(IsospaceError):
     """A worker died or answered no more; what it had is tried again by another."""
+
+
+class NoWorkersError(IsospaceError):
+    """Every worker was lost, and none could be started again."""
 
 
 class FitError(IsospaceError):

@@ -23,6 +23,7 @@ from isospace.store import Store, open_store
 
 _BLOCK_ROWS = 65_536
 _CHUNK_COLUMNS = ["chunk_id", "doc_id", "uri", "title", "start", "end", "text"]
+_LOADED_COLUMNS = [*_CHUNK_COLUMNS, "prefix"]
 
 
 class QueryError(IsospaceError):
@@ -199,7 +200,7 @@ def open_index(
     for part in manifest.parts:
         segment = _read(opened, part.segment, verify=verify)
         require_space(segment, part.segment.path, manifest.space_id)
-        rows = _read(opened, part.chunks, verify=verify).select(_CHUNK_COLUMNS)
+        rows = _read(opened, part.chunks, verify=verify).select(_LOADED_COLUMNS)
         if not segment["chunk_id"].equals(rows["chunk_id"]):
             raise MismatchError(
                 f"{part.segment.path}: field chunk_id differs from that of {part.chunks.path}. Restore both."
@@ -223,7 +224,7 @@ def _read(store: Store, ref: FileRef, *, verify: Literal["content", "size"]) -> 
 
 def _concatenated(tables: list[pa.Table]) -> pa.Table:
     if not tables:
-        return pa.table({name: pa.array([], pa.string()) for name in _CHUNK_COLUMNS})
+        return pa.table({name: pa.array([], pa.string()) for name in _LOADED_COLUMNS})
     # 64-bit offsets: the texts of a large collection exceed what 32 bits address.
     wide = pa.schema([(f.name, pa.large_string() if f.type == pa.string() else f.type) for f in tables[0].schema])
     return pa.concat_tables([t.replace_schema_metadata(None).cast(wide) for t in tables]).combine_chunks()

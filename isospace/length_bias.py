@@ -112,7 +112,9 @@ def length_bias_of(index: Index, *, sample: int = 1000, seed: int = 0) -> tuple[
     NotFoundError
         If the index holds fewer than two chunks.
     """
-    texts = index.chunks["text"].to_pylist()
+    texts = [
+        prefix + text for prefix, text in zip(*(index.chunks[n].to_pylist() for n in ("prefix", "text")), strict=True)
+    ]
     if len(texts) < 2:
         raise NotFoundError(f"{index!r}: length bias needs at least two chunks.")
     chosen = np.sort(np.random.default_rng(seed).permutation(len(texts))[:sample])

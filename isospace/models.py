@@ -13,10 +13,13 @@ from isospace.config import EncoderSpec
 from isospace.encoder_record import EncoderRecord, FileRecord, WindowsRecord
 from isospace.errors import ConfigError, EncoderError
 from isospace.pooling import Pooling
+from isospace.probes import PROBE_TEXTS
 from isospace.tokens import Tokenizer
 
 _LOG = logging.getLogger(__name__)
 _LEAST_TEXT_TOKENS = 4
+_MOST_TOKENS = 1_000_000
+_PROMPT_NAMES = {"document": ("document", "passage", "corpus"), "query": ("query",)}
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -91,13 +94,17 @@ def load_model(folder: Path, *, trust_remote_code: bool = False) -> LoadedModel:
         raise EncoderError(
             f"model {folder.name}: has no fast tokenizer, which offsets need. Convert it to tokenizer.json."
         )
+    if model.truncate_dim:
+        raise EncoderError(
+            f"model {folder.name}: is saved with truncate_dim = {model.truncate_dim}. Save it without; vectors are kept whole."
+        )
     model.eval()
-    return LoadedModel(model, Tokenizer(model.tokenizer.backend_tokenizer.to_str().encode()))
+    loaded = LoadedModel(model, Tokenizer(model.tokenizer.backend_tokenizer.to_str().encode()))
+    _require_equal_tokens(loaded, folder)
+    return loaded
 
 
-def describe_encoder(
-    files: dict[str, FileRecord], loaded: LoadedModel, spec: EncoderSpec, *, graph: dict[str, FileRecord] | None = None
-) -> EncoderRecord:
+def describe_encoder(files: dict[str, FileRecord], loaded: LoadedModel, spec: EncoderSpec) -> EncoderRecord:
     """Build the identity of a loaded model.
 
     Parameters
@@ -108,8 +115,6 @@ def describe_encoder(
         The model.
     spec
         What the recipe asks of it.
-    graph
-        For int8: the quantized graph.
 
     Raises
     ------
@@ -121,8 +126,11 @@ def describe_encoder(
     limit = spec.max_tokens or own_limit
     if limit > own_limit:
         raise ConfigError(f"recipe.encoder.max_tokens = {limit}: the model takes {own_limit}.")
-    own = {role: (model.prompts or {}).get(role) or "" for role in ("document", "query")}
-    prompts = spec.prompts.model_dump() if spec.prompts else own
+    if limit > _MOST_TOKENS:
+        raise ConfigError(
+            f"recipe.encoder.max_tokens is empty, and the model names no limit ({limit}). Set it to what the model was made for."
+        )
+    prompts = spec.prompts.model_dump() if spec.prompts else own_prompts(model)
     _require_room(loaded.tokenizer, prompts, limit)
     excluded = any(not module.include_prompt for module in modules if hasattr(module, "include_prompt"))
     poolings = _poolings(modules, spec)
@@ -137,9 +145,38 @@ def describe_encoder(
         prompt_tokens={role: _prompt_tokens(loaded, prompts[role]) if excluded else 0 for role in prompts},
         pooling=poolings,
         precision=spec.precision,
-        graph=graph,
         windows=_windows(spec, loaded.tokenizer, prompts, limit),
     )
+
+
+def own_prompts(model: Any) -> dict[str, str]:
+    """Return the prompts of a model's own files by role, under the names that sentence-transformers looks for.
+
+    Raises
+    ------
+    ConfigError
+        If the model names prompts that belong to no role.
+    """
+    named = {name: prompt for name, prompt in (model.prompts or {}).items() if prompt}
+    found = {role: next((named[n] for n in names if n in named), "") for role, names in _PROMPT_NAMES.items()}
+    if (named and not any(found.values())) or model.default_prompt_name:
+        raise ConfigError(
+            f"the model has prompts named {', '.join(named) or 'nothing'} (default: {model.default_prompt_name}); expected "
+            "query and document. Say which are meant with recipe.encoder.prompts."
+        )
+    return found
+
+
+def _require_equal_tokens(loaded: LoadedModel, folder: Path) -> None:
+    """Refuse a tokenizer that does more than its tokenizer.json says, since that is all a query loads."""
+    theirs = loaded.model.tokenizer(list(PROBE_TEXTS), padding=False, truncation=False, verbose=False)["input_ids"]
+    ours = loaded.tokenizer.ids(PROBE_TEXTS)
+    for text, expected, found in zip(PROBE_TEXTS, theirs, ours, strict=True):
+        if list(expected) != found:
+            raise EncoderError(
+                f"model {folder.name}: for {text[:40]!r} its tokenizer.json gives {found[:8]}…, the loaded tokenizer "
+                f"{expected[:8]}…. Save the tokenizer once with save_pretrained(FOLDER), so that the file says all of it."
+            )
 
 
 def _poolings(modules: list[Any], spec: EncoderSpec) -> tuple[Pooling, ...]:

@@ -96,7 +96,8 @@ def check_preset(spec: EncoderSpec, record: EncoderRecord, model: Any) -> None:
         return
     from isospace.graph import own_poolings
 
-    own = {role: (model.prompts or {}).get(role) or "" for role in ("document", "query")}
+    named = model.prompts or {}
+    own = {"query": named.get("query") or "", "document": named.get("document") or named.get("passage") or ""}
     expected: dict[str, tuple[Any, Any]] = {
         "pooling": ((preset.pooling,), own_poolings(list(model))),
         "dimension": (preset.dimension, int(model.get_embedding_dimension())),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass, field, replace
 from queue import Queue
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from isospace import __version__
 from isospace.backends import usable_cpus
 from isospace.engine import Engine, resolve_engine
-from isospace.errors import ConfigError, EncoderError, WorkerError
+from isospace.errors import ConfigError, EncoderError, NoWorkersError, WorkerError
 from isospace.run import Run
 from isospace.shards import Encoded, Shard
 from isospace.worker_process import Work
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from isospace.config import WorkersSpec
 
 _LOG = logging.getLogger(__name__)
+# Ray brings an actor back within a second or two, where it can.
+_RESTARTS = 20
 
 
 class _Actor:
@@ -52,7 +55,9 @@ class RayPool:
     owned
         Whether the cluster was started for this pool.
     free
-        Actors that have nothing to do.
+        Actors that have nothing to do; None once none is left.
+    retired
+        Those that could not be replaced.
     """
 
     ray: Any
@@ -62,6 +67,7 @@ class RayPool:
     shard_seconds: float
     owned: bool
     free: Queue[Any] = field(default_factory=Queue)
+    retired: list[Any] = field(default_factory=list)
 
     @property
     def size(self) -> int:
@@ -76,26 +82,54 @@ class RayPool:
     def encode(self, run: Run, shard: Shard) -> Encoded:
         """Hand one shard to a free actor."""
         actor = self.free.get()
-        # A restarted actor loads first.
+        if actor is None:
+            self.free.put(None)
+            raise NoWorkersError(
+                f"none of the {len(self.actors)} Ray workers answers any more; what was encoded is kept."
+            )
+        # Ray restarts an actor that died, and what it loads then counts as well.
         seconds = self.start_seconds + self.shard_seconds
         try:
             encoded: Encoded = self.ray.get(actor.encode.remote(run, shard), timeout=seconds)
-            return encoded
         except self.ray.exceptions.GetTimeoutError as error:
             self.ray.kill(actor, no_restart=False)
+            self._replace(actor)
             raise WorkerError(
                 f"a Ray worker gave no answer within {seconds:.0f} s; it is replaced, and its shard is tried again. Raise "
                 "runtime.workers.shard_seconds if shards take that long."
             ) from error
         except self.ray.exceptions.RayActorError as error:
+            self._replace(actor)
             raise WorkerError(
                 f"a Ray worker was lost ({_first_line(error)}); it is replaced, and its shard is tried again."
             ) from error
         except self.ray.exceptions.RayTaskError as error:
+            self.free.put(actor)
             # What the worker raised, not Ray's wrapper of it.
             raise error.cause from None
-        finally:
+        except BaseException:
             self.free.put(actor)
+            raise
+        self.free.put(actor)
+        return encoded
+
+    def _replace(self, actor: Any) -> None:
+        """Give an actor back once it has loaded again: one that cannot must not be handed every retry."""
+        for _ in range(_RESTARTS):
+            try:
+                self.ray.get(actor.load.remote(), timeout=self.start_seconds)
+            except self.ray.exceptions.RayActorError:
+                # Calls made before the restart is through are lost with the old one.
+                time.sleep(0.5)
+                continue
+            except self.ray.exceptions.RayError as error:
+                _LOG.warning("a Ray worker is left out from now on: %s", _first_line(error))
+                break
+            self.free.put(actor)
+            return
+        self.retired.append(actor)
+        if len(self.retired) == len(self.actors):
+            self.free.put(None)
 
     def close(self) -> None:
         """End the actors, and a cluster that was started for them."""
@@ -138,7 +172,8 @@ def _connect(ray: Any, spec: WorkersSpec) -> None:
         if spec.address:
             ray.init(address=spec.address, **quiet)
         else:
-            ray.init(num_cpus=max(usable_cpus(), spec.count or 1), include_dashboard=False, **quiet)
+            # Said outright: an empty address would mean whatever cluster runs on this machine.
+            ray.init(address="local", num_cpus=max(usable_cpus(), spec.count or 1), include_dashboard=False, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise EncoderError(
             f"runtime.workers.address = {spec.address!r}: no Ray cluster answers there ({_first_line(error)}). Start one, or "
@@ -147,11 +182,13 @@ def _connect(ray: Any, spec: WorkersSpec) -> None:
 
 
 def _start(ray: Any, spec: WorkersSpec, work: Work, *, owned: bool) -> RayPool:
-    engine = _worker_engine(work.engine, work.precision)
-    gpus = engine.device != "cpu"
     resources = ray.cluster_resources()
-    count = spec.count or int(resources.get("GPU" if gpus else "CPU", 0)) or 1
-    threads = engine.threads or max(int(resources.get("CPU", 1)) // count, 1)
+    engine = _worker_engine(work.engine, work.precision, gpus=resources.get("GPU", 0) >= 1)
+    gpus = engine.device != "cpu"
+    # Of what others leave, where nobody said how many.
+    count = spec.count or int(ray.available_resources().get("GPU" if gpus else "CPU", 0)) or 1
+    smallest = min((int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]), default=1)
+    threads = engine.threads or max(min(int(resources.get("CPU", 1)) // count, smallest), 1)
     _require_resources(resources, count, gpus=gpus)
     _require_package(ray, spec.start_seconds)
     placed = replace(work, engine=replace(engine, threads=None if gpus else threads))
@@ -175,16 +212,11 @@ def _start(ray: Any, spec: WorkersSpec, work: Work, *, owned: bool) -> RayPool:
     return pool
 
 
-def _worker_engine(engine: Engine, precision: str) -> Engine:
-    """Return the engine of every actor: Ray shows each of them its own GPU as the first."""
-    if engine.device == "cpu" or (engine.device == "auto" and engine.backend in ("openvino", "onnx")):
-        return resolve_engine(engine, precision)
-    if engine.device == "auto":
-        return (
-            resolve_engine(engine, precision)
-            if resolve_engine(engine, precision).device == "cpu"
-            else replace(engine, device="cuda:0")
-        )
+def _worker_engine(engine: Engine, precision: str, *, gpus: bool) -> Engine:
+    """Return the engine of every actor, by what the cluster has; Ray shows each actor its own GPU as the first."""
+    on_cpu = engine.backend in ("openvino", "onnx") or precision == "int8"
+    if engine.device == "cpu" or (engine.device == "auto" and (on_cpu or not gpus)):
+        return resolve_engine(replace(engine, device="cpu"), precision)
     return replace(engine, backend="torch", device="cuda:0")
 
 

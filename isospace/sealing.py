@@ -17,8 +17,9 @@ from isospace.probes import make_probes
 from isospace.quantize import fit_quantizers
 from isospace.run import Run
 from isospace.sample import sample_vectors
-from isospace.space import DOCUMENT, seal_space
+from isospace.space import DOCUMENT, Promise, seal_space
 from isospace.transform import Transform
+from isospace.vectors import ENGINE_KEYS, vector_engines
 
 
 def fit_space(run: Run, chunk_paths: Sequence[str], encoder: SentenceEncoder) -> str:
@@ -52,7 +53,7 @@ def fit_space(run: Run, chunk_paths: Sequence[str], encoder: SentenceEncoder) ->
         spec=spec,
         transform=transform,
         probes=probes,
-        promise="bitwise" if encoder.backend.is_batch_invariant else "within tolerance",
+        promise=_promise(run, encoder),
         min_cosine=encoder.record.min_cosine,
         provenance={
             "run_id": run.run_id,
@@ -73,6 +74,13 @@ def fit_space(run: Run, chunk_paths: Sequence[str], encoder: SentenceEncoder) ->
         ):
             run.store.write(path, files[name])
     return space_id
+
+
+def _promise(run: Run, encoder: SentenceEncoder) -> Promise:
+    """Say bitwise only where every raw vector there is was computed by what would compute a query here."""
+    engine = encoder.backend.engine()
+    same = vector_engines(run.store, run.encoder_id) <= {tuple(engine[key] for key in ENGINE_KEYS)}
+    return "bitwise" if same and encoder.backend.is_batch_invariant else "within tolerance"
 
 
 def fit_transform(run: Run, sample: npt.NDArray[np.float32]) -> tuple[Transform, dict[str, float]]:

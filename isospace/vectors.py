@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 Float32 = npt.NDArray[np.float32]
 _HASH = np.dtype("V32")
+# What decides bits: two parts that agree in these were computed alike.
+ENGINE_KEYS = ("engine", "processor", "precision")
 
 
 def vector_parts(store: Store, encoder_id: str) -> list[str]:
@@ -65,6 +67,15 @@ def write_vectors(
     content = sha256_arrays({"chunk_hash": _hash_array(table["chunk_hash"]), "vector": vectors})
     metadata = {"encoder_id": encoder_id, "role": "document", "content_sha256": content, **provenance}
     write_parquet(store, vector_part_path(encoder_id, shard_id), table, metadata=metadata)
+
+
+def vector_engines(store: Store, encoder_id: str) -> set[tuple[str, ...]]:
+    """Return by what the raw vectors of an encoder were computed: engine, processor and precision of every part."""
+    found = set()
+    for path in vector_parts(store, encoder_id):
+        metadata = metadata_of(read_parquet(store, path, columns=["chunk_hash"]))
+        found.add(tuple(metadata.get(key, "") for key in ENGINE_KEYS))
+    return found
 
 
 def read_vectors(store: Store, path: str, encoder_id: str) -> tuple[list[bytes], Float32]:

@@ -103,7 +103,7 @@ def _verify_export(store: Store, manifest: Manifest, kind: ExportKind) -> None:
     if export is not None:
         fetch_export(store, manifest.encoder_id, export)
         return
-    made_with = load_space(store, manifest.space_id).provenance["engine"]["engine"]
+    made_with = load_space(store, manifest.space_id).provenance.get("engine", {}).get("engine", "")
     if kind in ("tokenizer", "reference") or made_with.startswith(kind):
         path = layout.encoder_export(manifest.encoder_id, kind)
         raise IntegrityError(f"{path}: is missing, and the space was made with it. Run the flow, or restore it.")

@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from isospace.engine import Engine
-from isospace.errors import EncoderError, WorkerError
+from isospace.errors import WorkerError
 
 _LOG = logging.getLogger(__name__)
 # spawn: a forked child would inherit the locks of threads that it does not have, and no GPU context.
@@ -64,6 +64,11 @@ class WorkerProcess:
     def name(self) -> str:
         """Number and device."""
         return f"{self.number} ({self.work.engine.device})"
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it has loaded, and has not died since."""
+        return self.is_loaded and self._process is not None and self._process.is_alive()
 
     def call(self, function: Callable[..., Any], *arguments: Any, seconds: float) -> Any:
         """Run a function in the process.
@@ -149,5 +154,5 @@ def _portable(error: Exception) -> Exception:
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:
-        return EncoderError(f"{type(error).__name__} in a worker: {error}")
+        return WorkerError(f"{type(error).__name__} in a worker: {error}")
     return error

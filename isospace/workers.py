@@ -16,10 +16,10 @@ from dataclasses import dataclass, field, replace
 from queue import Queue
 from typing import TYPE_CHECKING, Protocol
 
-from isospace.backends import cuda_devices, usable_cpus
+from isospace.backends import usable_cpus
 from isospace.encoder import SentenceEncoder
-from isospace.engine import Engine, resolve_engine
-from isospace.errors import ConfigError
+from isospace.engine import Engine, resolve_engine, usable_gpus
+from isospace.errors import ConfigError, NoWorkersError, WorkerError
 from isospace.run import Run
 from isospace.shards import Encoded, Shard, encode_shard
 from isospace.store import open_store
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _DEVICE_LOST = 75
+_NONE_LEFT = "none of the {count} workers could be replaced after it was lost; what was encoded is kept."
 
 
 class Pool(Protocol):
@@ -81,13 +82,16 @@ class Processes:
     start_seconds, shard_seconds
         How long loading and a shard may take.
     free
-        Those that have nothing to do.
+        Those that have nothing to do; None once none is left.
+    retired
+        Those that could not be replaced.
     """
 
     workers: tuple[WorkerProcess, ...]
     start_seconds: float
     shard_seconds: float
-    free: Queue[WorkerProcess] = field(default_factory=Queue)
+    free: Queue[WorkerProcess | None] = field(default_factory=Queue)
+    retired: list[WorkerProcess] = field(default_factory=list)
 
     @property
     def size(self) -> int:
@@ -102,13 +106,33 @@ class Processes:
     def encode(self, run: Run, shard: Shard) -> Encoded:
         """Hand one shard to a free worker."""
         worker = self.free.get()
+        if worker is None:
+            self.free.put(None)
+            raise NoWorkersError(_NONE_LEFT.format(count=len(self.workers)))
         try:
-            # One that was replaced loads first.
-            seconds = self.shard_seconds if worker.is_loaded else self.start_seconds + self.shard_seconds
+            # One that died while it had nothing to do loads first.
+            seconds = self.shard_seconds if worker.is_ready else self.start_seconds + self.shard_seconds
             encoded: Encoded = worker.call(encode_in_worker, worker.work, run, shard, seconds=seconds)
-            return encoded
-        finally:
+        except WorkerError:
+            self._replace(worker)
+            raise
+        except BaseException:
             self.free.put(worker)
+            raise
+        self.free.put(worker)
+        return encoded
+
+    def _replace(self, worker: WorkerProcess) -> None:
+        """Give a worker back once a new process has loaded: one that cannot must not be handed every retry."""
+        try:
+            worker.call(load_in_worker, worker.work, seconds=self.start_seconds)
+        except Exception as error:
+            _LOG.warning("worker %s is left out from now on: %s", worker.name, error)
+            self.retired.append(worker)
+            if len(self.retired) == len(self.workers):
+                self.free.put(None)
+            return
+        self.free.put(worker)
 
     def close(self) -> None:
         """End the workers, whatever they are doing."""
@@ -168,7 +192,7 @@ def worker_engines(engine: Engine, spec: WorkersSpec, precision: str = "float32"
         return [replace(resolved, threads=threads)] * count
     if engine.device not in ("auto", "cuda"):
         return [resolved] * (spec.count or 1)
-    devices = max(cuda_devices(), 1)
+    devices = max(usable_gpus(), 1)
     return [replace(resolved, device=f"cuda:{n % devices}") for n in range(spec.count or devices)]
 
 
@@ -191,7 +215,7 @@ _LOADED: dict[Work, SentenceEncoder] = {}
 def load_in_worker(work: Work) -> bool:
     """Load the encoder of this process, and compare it with the reference; tell whether it was not loaded yet."""
     from isospace.opening import open_encoder
-    from isospace.preparing import check_reference
+    from isospace.reference import check_reference
 
     if work in _LOADED:
         return False

@@ -14,7 +14,6 @@ from isospace.alias import aliases
 from isospace.checks import Checked, check_segment, check_space, conclude
 from isospace.commit import Commit, commit_snapshot, promote_new
 from isospace.config import PipelineConfig
-from isospace.engine import engine_of
 from isospace.parquet import FileRef
 from isospace.parts import ChunkPart, write_chunks
 from isospace.planning import PlanReport, report_plan
@@ -25,15 +24,13 @@ from isospace.sealing import fit_space
 from isospace.segments import Segment, SegmentJob, plan_segments, write_segment
 from isospace.serving import build_serving
 from isospace.shards import Encoded, EncodePlan, Shard, plan_shards, record_rate
-from tasks.runtime import encoder_of, run_encoder, run_pool, run_space
+from tasks.runtime import driver_engine, encoder_of, run_encoder, run_pool, run_space
 
 
 @task(cache_policy=NO_CACHE)
 def start(config: PipelineConfig) -> Run:
     """Load the encoder into the store, and fix what the run starts from."""
-    runtime = config.runtime
-    trusted = config.recipe.encoder.trust_remote_code
-    encoder = encoder_of(runtime.store, config.recipe.encoder, engine_of(runtime, trust_remote_code=trusted))
+    encoder = encoder_of(config.runtime.store, config.recipe.encoder, driver_engine(config))
     scratch = Path(tempfile.mkdtemp(prefix="isospace-run-"))
     try:
         run = start_run(config, encoder.record, scratch)

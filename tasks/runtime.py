@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 
-from isospace.config import EncoderSpec, WorkersSpec
+from isospace.config import EncoderSpec, PipelineConfig, WorkersSpec
 from isospace.encoder import SentenceEncoder
 from isospace.engine import Engine, engine_of
 from isospace.opening import load_space
@@ -33,7 +33,7 @@ def encoder_of(store_url: str, spec: EncoderSpec, engine: Engine) -> SentenceEnc
 
 def run_encoder(run: Run) -> SentenceEncoder:
     """Return the encoder of a run, in this process."""
-    return encoder_of(run.config.runtime.store, run.config.recipe.encoder, _engine(run))
+    return encoder_of(run.config.runtime.store, run.config.recipe.encoder, driver_engine(run.config))
 
 
 def run_pool(run: Run) -> Pool:
@@ -41,7 +41,9 @@ def run_pool(run: Run) -> Pool:
     encoder = run_encoder(run)
     runtime = run.config.runtime
     # What runs here runs there: `auto` may have had to leave a backend that the model does not go with.
-    engine = replace(_engine(run), backend=encoder.backend.name)
+    # The machines of a cluster are others: what they have decides there.
+    asked = engine_of(runtime, trust_remote_code=run.config.recipe.encoder.trust_remote_code)
+    engine = asked if runtime.workers.kind == "ray" else replace(asked, backend=encoder.backend.name)
     work = Work(runtime.store, run.encoder_id, engine, encoder.record.precision)
     key = (run.run_id, work, runtime.workers)
     with _LOCK:
@@ -66,5 +68,9 @@ def run_space(run: Run, space_id: str) -> Space:
         return _SPACES[key]
 
 
-def _engine(run: Run) -> Engine:
-    return engine_of(run.config.runtime, trust_remote_code=run.config.recipe.encoder.trust_remote_code)
+def driver_engine(config: PipelineConfig) -> Engine:
+    """Return what runs the encoder in this process, which may be a head node without the cluster's GPUs."""
+    engine = engine_of(config.runtime, trust_remote_code=config.recipe.encoder.trust_remote_code)
+    if config.runtime.workers.kind == "ray" and engine.device != "cpu":
+        return replace(engine, backend="auto", device="cpu", compute="float32", compile=False)
+    return engine

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from isospace.backends import BackendName, processor, usable_cpus
-from isospace.batching import Batch, equal_length_batches
+from isospace.batching import Batch, equal_length_batches, put_rows
 from isospace.errors import EncoderError
 
 Float32 = npt.NDArray[np.float32]
@@ -61,7 +61,8 @@ class OnnxBackend:
         """Compute batches, as many at once as there are threads; the interpreter's lock is free meanwhile."""
 
         def compute(batch: Batch) -> None:
-            (into[batch.rows],) = self.session.run(None, {"input_ids": batch.ids, "weights": batch.weights})
+            (vectors,) = self.session.run(None, {"input_ids": batch.ids, "weights": batch.weights})
+            put_rows(into, batch.rows, vectors)
 
         with ThreadPoolExecutor(self.threads) as pool:
             for _ in pool.map(compute, batches):

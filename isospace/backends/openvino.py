@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from isospace.backends import BackendName, processor, usable_cpus
-from isospace.batching import Batch, equal_length_batches
+from isospace.batching import Batch, equal_length_batches, put_rows
 from isospace.errors import EncoderError
 
 Float32 = npt.NDArray[np.float32]
@@ -75,7 +75,7 @@ class OpenVinoBackend:
 
         def put(request: Any, rows: npt.NDArray[np.int64]) -> None:
             try:
-                into[rows] = request.get_output_tensor(0).data
+                put_rows(into, rows, request.get_output_tensor(0).data)
             except BaseException as error:  # the queue would print it and go on
                 failures.append(error)
 
@@ -109,6 +109,8 @@ def open_openvino(
         # Always said: on processors with bf16 units the default would be bf16.
         "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32",
         "CPU_RUNTIME_CACHE_CAPACITY": _KEPT_SHAPES,
+        # Pinned, the first thread of every process would go to the same core, and two workers share it.
+        "ENABLE_CPU_PINNING": "NO",
     }
     core = openvino.Core()
     try:

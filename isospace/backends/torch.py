@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from isospace.backends import BackendName, processor
-from isospace.batching import Batch, OutOfMemory, equal_length_batches, near_length_batches, run_halving
+from isospace.batching import Batch, OutOfMemory, equal_length_batches, near_length_batches, put_rows, run_halving
 
 Float32 = npt.NDArray[np.float32]
 _LOG = logging.getLogger(__name__)
@@ -127,7 +127,8 @@ class TorchBackend:
                 return vectors, None
             copied = vectors.to("cpu", non_blocking=True)
             event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            event.record()
+            # The stream of this device: the current one may be another device's, and idle.
+            event.record(torch.cuda.current_stream(self.device))
             return copied, event
 
     def _moved(self, array: npt.NDArray[Any]) -> Any:
@@ -171,7 +172,10 @@ def open_torch(
     if threads is not None:
         torch.set_num_threads(threads)
 
-    graph = graph.to(device=device, dtype=getattr(torch, precision)).eval()
+    # Parameters alone: tables of angles and positions lose digits that longer texts need.
+    for parameter in graph.parameters():
+        parameter.data = parameter.data.to(getattr(torch, precision))
+    graph = graph.to(device=device).eval()
     if compiled:
         graph = torch.compile(graph, dynamic=True)
     place = str(torch.device(device))
@@ -254,4 +258,4 @@ def _mask(batch: Batch) -> npt.NDArray[np.int64]:
 def _put(into: Float32, rows: npt.NDArray[np.int64], vectors: Any, event: Any) -> None:
     if event is not None:
         event.synchronize()
-    into[rows] = vectors.numpy()
+    put_rows(into, rows, vectors.numpy())

@@ -7,7 +7,7 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 from isospace.config import EncoderSpec, PromptsSpec
-from isospace.encoder import SentenceEncoder
+from isospace.encoder import SentenceEncoder, block_starts
 from isospace.encoder_files import model_files
 from isospace.engine import Engine
 from isospace.errors import ConfigError, EncoderError, IntegrityError
@@ -55,7 +55,9 @@ def test_many_blocks_are_tokenized_ahead_and_come_back_in_order(
 ) -> None:
     texts = list(sentences(100).values())
     whole = tiny_encoder.encode(texts, "document")
+    monkeypatch.setattr("isospace.encoder.FIRST_BLOCK_TEXTS", 3)
     monkeypatch.setattr("isospace.encoder.BLOCK_TEXTS", 7)
+    assert block_starts(30) == [0, 3, 9, 16, 23]
     assert tiny_encoder.encode(texts, "document").tobytes() == whole.tobytes()
 
 
@@ -141,3 +143,52 @@ def test_pickled_weights_are_refused(tmp_path: Path) -> None:
 def test_more_tokens_than_the_model_takes_are_refused(tiny_model: Path) -> None:
     with pytest.raises(ConfigError, match="max_tokens = 4096: the model takes 48"):
         describe_encoder({}, load_model(tiny_model), EncoderSpec(model=str(tiny_model), max_tokens=4096))
+
+
+def test_a_model_that_does_more_than_its_graph_is_refused(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A module that reads what no graph is given: what is computed is not what the library computes."""
+    from isospace.graph import PooledModel
+
+    forward = PooledModel.forward
+    monkeypatch.setattr(PooledModel, "forward", lambda self, ids, weights, mask=None: forward(self, ids + 1, weights))
+    with pytest.raises(EncoderError, match=r"with what sentence-transformers computes, expected at least 0\.99999"):
+        prepare_encoder(open_store(tmp_path), EncoderSpec(model=str(tiny_model)))
+
+
+def test_a_tokenizer_that_does_more_than_its_file_is_refused(tiny_model: Path) -> None:
+    from isospace.models import LoadedModel, _require_equal_tokens
+    from isospace.tokens import Tokenizer
+
+    loaded = load_model(tiny_model)
+    other = loaded.tokenizer.data.replace(b'"lowercase":true', b'"lowercase":false')
+    assert other != loaded.tokenizer.data
+    with pytest.raises(EncoderError, match="the loaded tokenizer"):
+        _require_equal_tokens(LoadedModel(loaded.model, Tokenizer(other)), tiny_model)
+
+
+def test_a_checkpoint_that_lacks_weights_is_refused(tmp_path: Path) -> None:
+    """The library makes up what a file lacks, anew at every loading: the probes would only ever be those of that moment."""
+    from safetensors.numpy import load_file, save_file
+
+    folder = build_tiny_model(tmp_path / "lacking")
+    path = folder / "model.safetensors"
+    kept = {name: array for name, array in load_file(path).items() if "intermediate" not in name}
+    save_file(kept, path, metadata={"format": "pt"})
+    with pytest.raises(EncoderError, match="The files lack weights"):
+        prepare_encoder(open_store(tmp_path / "s"), EncoderSpec(model=str(folder)))
+
+
+def test_prompts_of_the_models_own_files_are_found_under_the_names_of_the_library(tmp_path: Path) -> None:
+    import json
+
+    folder = build_tiny_model(tmp_path / "named")
+    path = folder / "config_sentence_transformers.json"
+    settings = json.loads(path.read_text())
+    path.write_text(json.dumps({**settings, "prompts": {"query": "q: ", "passage": "p: "}}))
+    encoder = prepare_encoder(open_store(tmp_path / "s"), EncoderSpec(model=str(folder)))
+    assert encoder.record.prompts == {"document": "p: ", "query": "q: "}
+    path.write_text(json.dumps({**settings, "prompts": {"clustering": "c: "}}))
+    with pytest.raises(ConfigError, match="prompts named clustering"):
+        prepare_encoder(open_store(tmp_path / "s"), EncoderSpec(model=str(folder)))

@@ -13,6 +13,7 @@ from isospace.alias import alias_history, promote, resolve, rollback
 from isospace.config import PipelineConfig
 from isospace.errors import ConfigError, ConflictError, FitError, NotFoundError, SourceError
 from isospace.index import open_index
+from isospace.opening import load_space
 from isospace.planning import plan_only
 from isospace.snapshot import commit_manifest, latest_manifest, sequences
 from isospace.store import open_store
@@ -284,3 +285,17 @@ def test_two_undisturbed_runs_write_the_same_bytes(configure: Configure, tmp_pat
         )
     assert digests[0] == digests[1]
     assert len(digests[0]) > 8
+
+
+def test_a_space_promises_bits_only_where_one_engine_computed_everything(configure: Configure, tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "d.jsonl", sentences(60))
+    promises = []
+    for backend in ("openvino", "torch"):
+        store = str(tmp_path / backend)
+        first = configure(source, runtime={"backend": backend, "store": store})
+        embed_inline(first)
+        again = {"transform": {"whitening": {"kind": "none"}}}
+        report = embed_inline(configure(source, recipe=again, runtime={"backend": "openvino", "store": store}))
+        assert report.encoded == 0
+        promises.append(load_space(open_store(store), report.space_id).record.promise)
+    assert promises == ["bitwise", "within tolerance"]
