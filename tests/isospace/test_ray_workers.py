@@ -66,16 +66,15 @@ def test_two_actors_load_once_each_and_a_killed_one_costs_its_shard(
 
 
 def test_an_actor_that_never_answers_is_replaced(prepared: Prepared) -> None:
-    spec = WorkersSpec(kind="ray", count=1, start_seconds=30)
+    spec = WorkersSpec(kind="ray", count=1, start_seconds=15, shard_seconds=1)
     pool = open_pool(spec, prepared.work, lambda: prepared.encoder)
     try:
         pid = worker_pid(pool.encode(prepared.run, prepared.plan.shards[0]))
-        hasty = replace(pool, start_seconds=1.0, shard_seconds=2.0)
         os.kill(pid, signal.SIGSTOP)
         started = time.monotonic()
-        with pytest.raises(WorkerError, match="gave no answer within 3 s"):
-            hasty.encode(prepared.run, prepared.plan.shards[1])
-        assert time.monotonic() - started < 20
+        with pytest.raises(WorkerError, match="gave no answer within 16 s"):
+            pool.encode(prepared.run, prepared.plan.shards[1])
+        assert time.monotonic() - started < 40
         encode_all(pool, prepared, attempts=6)
         assert len(prepared.vectors()) == prepared.plan.to_encode
         assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
