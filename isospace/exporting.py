@@ -21,15 +21,14 @@ import numpy.typing as npt
 import safetensors.numpy
 
 from isospace.affine import ROLES, Role
+from isospace.backends import Backend
 from isospace.encoder_files import Export, ExportKind, bytes_record
-from isospace.encoder_record import EncoderRecord
 from isospace.errors import EncoderError
 from isospace.models import LoadedModel
 from isospace.pooling import Pooling
-from isospace.probes import PROBE_TEXTS
+from isospace.precision import Precision
 
 Float32 = npt.NDArray[np.float32]
-GRAPH_FILES: dict[str, tuple[str, ...]] = {"openvino": ("graph.xml", "graph.bin"), "onnx": ("graph.onnx",)}
 _LIBRARIES = ("torch", "transformers", "sentence-transformers", "tokenizers", "openvino", "onnx", "nncf")
 
 
@@ -116,15 +115,6 @@ def smallest_cosine(reference: Mapping[Role, Float32], found: Mapping[Role, Floa
     return smallest
 
 
-def fitting_probes(record: EncoderRecord, token_ids: Mapping[Role, list[list[int]]]) -> list[str]:
-    """Return the probes that fit the encoder in both roles."""
-    return [
-        text
-        for text, *ids in zip(PROBE_TEXTS, *(token_ids[role] for role in ROLES), strict=True)
-        if all(len(tokens) <= record.max_tokens for tokens in ids)
-    ]
-
-
 def _openvino(graph: Any, example: tuple[Any, Any]) -> dict[str, bytes]:
     import openvino
 
@@ -144,9 +134,9 @@ def save_openvino(converted: Any) -> dict[str, bytes]:
     import openvino
 
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "graph.xml"
-        openvino.save_model(converted, path, compress_to_fp16=False)
-        return {name: (Path(folder) / name).read_bytes() for name in GRAPH_FILES["openvino"]}
+        paths = graph_paths(Path(folder))
+        openvino.save_model(converted, paths[0], compress_to_fp16=False)
+        return {path.name: path.read_bytes() for path in paths}
 
 
 def _onnx(graph: Any, example: tuple[Any, Any]) -> dict[str, bytes]:
@@ -167,6 +157,32 @@ def _onnx(graph: Any, example: tuple[Any, Any]) -> dict[str, bytes]:
             verbose=False,
         )
         return {"graph.onnx": path.read_bytes()}
+
+
+@contextlib.contextmanager
+def graph_folder(contents: Mapping[str, bytes]) -> Iterator[Path]:
+    """Give the files of a graph that is not in a store yet a folder; what was opened from it stays open after."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, data in contents.items():
+            (Path(folder) / name).write_bytes(data)
+        yield Path(folder)
+
+
+def graph_paths(folder: Path) -> tuple[Path, Path]:
+    """Return the two files of an OpenVINO graph."""
+    return folder / "graph.xml", folder / "graph.bin"
+
+
+def open_contents(kind: ExportKind, contents: Mapping[str, bytes], *, precision: Precision) -> Backend:
+    """Open a graph that is not in a store yet."""
+    with graph_folder(contents) as folder:
+        if kind == "onnx":
+            from isospace.backends.onnx import open_onnx
+
+            return open_onnx(folder / "graph.onnx", threads=None, batch_tokens=None)
+        from isospace.backends.openvino import open_openvino
+
+        return open_openvino(*graph_paths(folder), threads=None, batch_tokens=None, precision=precision)
 
 
 @contextlib.contextmanager

@@ -109,13 +109,17 @@ def open_encoder(store: Store, encoder_id: str, engine: Engine | None = None) ->
     record = read_encoder_record(store, encoder_id)
     exported = read_export(store, encoder_id, "openvino") is not None
     chosen = resolve_engine(engine or Engine(), record.precision, exported=exported)
-    tokenizer = read_export(store, encoder_id, "tokenizer")
-    if tokenizer is None:
+    return SentenceEncoder(record, read_tokenizer(store, encoder_id), open_backend(store, record, chosen))
+
+
+def read_tokenizer(store: Store, encoder_id: str) -> Tokenizer:
+    """Load the tokenizer of an encoder from the store, verified."""
+    export = read_export(store, encoder_id, "tokenizer")
+    if export is None:
         raise NotFoundError(
             f"encoder {encoder_id[:16]}…: lacks its tokenizer. Run the flow once with the model at hand."
         )
-    data = (fetch_export(store, encoder_id, tokenizer) / "tokenizer.json").read_bytes()
-    return SentenceEncoder(record, Tokenizer(data), open_backend(store, record, chosen))
+    return Tokenizer((fetch_export(store, encoder_id, export) / "tokenizer.json").read_bytes())
 
 
 def load_space(store: Store, space_id: str) -> Space:

@@ -17,6 +17,7 @@ from isospace.errors import EncoderError, IntegrityError, NotFoundError
 from isospace.exporting import describe_export
 from isospace.fingerprint import seal, unseal
 from isospace.model_source import Source, find_source
+from isospace.opening import open_encoder, read_tokenizer
 from isospace.reference import check_reference, make_export
 from isospace.store import Store
 from isospace.tokens import Tokenizer
@@ -69,8 +70,6 @@ def prepare_encoder(store: Store, spec: EncoderSpec, engine: Engine | None = Non
 
 def _exported(store: Store, record: EncoderRecord, source: Source, engine: Engine) -> SentenceEncoder:
     """Export the graph of a backend, open the encoder with it, and compare it with the reference."""
-    from isospace.opening import open_encoder
-
     if engine.backend in ("openvino", "onnx"):
         _ensure(store, record, engine.backend, source)
     elif is_installed("openvino") and record.precision != "float16":
@@ -110,7 +109,8 @@ def dry_encoder(store: Store, spec: EncoderSpec) -> tuple[EncoderRecord, Tokeniz
     """Return a recipe's identity and tokenizer, and write nothing."""
     source = find_source(spec)
     record = described(store, source.key)
-    if record is not None and (export := read_export(store, record.encoder_id, "tokenizer")):
-        folder = fetch_export(store, record.encoder_id, export)
-        return record, Tokenizer((folder / "tokenizer.json").read_bytes())
+    if record is not None:
+        # What was lost is taken from the model: a plan mends nothing.
+        with contextlib.suppress(NotFoundError):
+            return record, read_tokenizer(store, record.encoder_id)
     return source.record, source.loaded.tokenizer

@@ -5,17 +5,15 @@ Faster on processors with int8 units, and another encoder: its vectors are not t
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from isospace.backends.openvino import OpenVinoBackend, open_openvino
+from isospace.backends.openvino import open_openvino
 from isospace.batching import Batch
 from isospace.encoder import SentenceEncoder
 from isospace.encoder_record import EncoderRecord
 from isospace.errors import EncoderError
-from isospace.exporting import GRAPH_FILES, export_graph, quiet, save_openvino
+from isospace.exporting import export_graph, graph_folder, graph_paths, quiet, save_openvino
 from isospace.models import LoadedModel
 
 # Beyond some hundred texts the ranges were seen not to move.
@@ -50,8 +48,8 @@ def quantize_graph(loaded: LoadedModel, record: EncoderRecord, texts: Sequence[s
     except ModuleNotFoundError as error:
         raise EncoderError(f"precision int8: the package {error.name} is missing. Install isospace[int8].") from error
     plain = export_graph("openvino", loaded, record.pooling)
-    with tempfile.TemporaryDirectory() as folder:
-        paths = _write(plain, Path(folder))
+    with graph_folder(plain) as folder:
+        paths = graph_paths(folder)
         encoder = SentenceEncoder(
             record, loaded.tokenizer, open_openvino(*paths, threads=None, batch_tokens=None, precision="float32")
         )
@@ -68,19 +66,6 @@ def quantize_graph(loaded: LoadedModel, record: EncoderRecord, texts: Sequence[s
             return save_openvino(quantized)
 
 
-def open_bytes(graph: dict[str, bytes]) -> OpenVinoBackend:
-    """Open a graph that is not in a store yet."""
-    with tempfile.TemporaryDirectory() as folder:
-        return open_openvino(*_write(graph, Path(folder)), threads=None, batch_tokens=None, precision="int8")
-
-
 def _row(batch: Batch, row: int) -> dict[str, Any]:
     one = batch.part(slice(row, row + 1))
     return {"input_ids": one.ids, "weights": one.weights}
-
-
-def _write(graph: dict[str, bytes], folder: Path) -> tuple[Path, Path]:
-    for name, data in graph.items():
-        (folder / name).write_bytes(data)
-    xml, binary = GRAPH_FILES["openvino"]
-    return folder / xml, folder / binary

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,17 +9,17 @@ import numpy.typing as npt
 import safetensors.numpy
 
 from isospace.affine import ROLES, Role
-from isospace.backends import Backend
 from isospace.encoder import SentenceEncoder, tokenize
 from isospace.encoder_files import ExportKind, fetch_export, read_export
 from isospace.encoder_record import EncoderRecord
 from isospace.errors import EncoderError, NotFoundError
-from isospace.exporting import export_graph, fitting_probes, pooled_model, save_reference, smallest_cosine
+from isospace.exporting import export_graph, open_contents, pooled_model, save_reference, smallest_cosine
 from isospace.model_source import Source
 from isospace.models import LoadedModel, load_model
 from isospace.precision import MIN_COSINE
 from isospace.probes import PROBE_TEXTS
 from isospace.store import Store
+from isospace.tokens import Tokenizer
 
 Float32 = npt.NDArray[np.float32]
 
@@ -60,9 +58,18 @@ def check_reference(store: Store, encoder: SentenceEncoder) -> float:
 
 def reference_vectors(encoder: SentenceEncoder) -> dict[Role, Float32]:
     """Encode the probes that fit, in both roles."""
-    ids = {role: encoder.tokenize(PROBE_TEXTS, role) for role in ROLES}
-    texts = fitting_probes(encoder.record, ids)
+    texts = fitting_probes(encoder.tokenizer, encoder.record)
     return {role: encoder.encode(texts, role) for role in ROLES}
+
+
+def fitting_probes(tokenizer: Tokenizer, record: EncoderRecord) -> list[str]:
+    """Return the probes that fit the encoder in both roles."""
+    ids = [tokenize(tokenizer, record, PROBE_TEXTS, role) for role in ROLES]
+    return [
+        text
+        for text, *tokens in zip(PROBE_TEXTS, *ids, strict=True)
+        if all(len(found) <= record.max_tokens for found in tokens)
+    ]
 
 
 def make_export(record: EncoderRecord, kind: ExportKind, source: Source) -> tuple[dict[str, bytes], float | None]:
@@ -93,9 +100,7 @@ def make_export(record: EncoderRecord, kind: ExportKind, source: Source) -> tupl
 def _reference_of(record: EncoderRecord, source: Source) -> dict[Role, Float32]:
     """Encode the probes as the record says, on the CPU."""
     if record.precision == "int8":
-        from isospace.quantized_graph import open_bytes
-
-        backend = open_bytes(source.quantized)
+        backend = open_contents("openvino", source.quantized, precision="int8")
         return reference_vectors(SentenceEncoder(record, source.loaded.tokenizer, backend))
     return reference_vectors(_torch(record, source))
 
@@ -136,9 +141,10 @@ def _require_equal_to_library(record: EncoderRecord, source: Source, vectors: di
         longest = longest_vectors(_torch(record, source))
         if record.pooling == own_poolings(list(model)):
             model.max_seq_length = record.max_tokens
-            theirs = _by_library(record, source, model)
+            texts = fitting_probes(again.tokenizer, record)
             smallest = min(
-                smallest_cosine(theirs, vectors), smallest_cosine(_longest_by_library(record, model), longest)
+                smallest_cosine(_by_library(record, model, texts), vectors),
+                smallest_cosine(_by_library(record, model, [long_text(record.max_tokens)]), longest),
             )
         else:
             smallest = smallest_cosine(reference_vectors(_torch_of(record, again)), vectors)
@@ -156,15 +162,8 @@ def _require_equal_to_library(record: EncoderRecord, source: Source, vectors: di
         )
 
 
-def _by_library(record: EncoderRecord, source: Source, model: Any) -> dict[Role, Float32]:
-    ids = {role: tokenize(source.loaded.tokenizer, record, PROBE_TEXTS, role) for role in ROLES}
-    texts = fitting_probes(record, ids)
+def _by_library(record: EncoderRecord, model: Any, texts: list[str]) -> dict[Role, Float32]:
     return {role: model.encode(texts, prompt=record.prompts[role], show_progress_bar=False) for role in ROLES}
-
-
-def _longest_by_library(record: EncoderRecord, model: Any) -> dict[Role, Float32]:
-    text = [long_text(record.max_tokens)]
-    return {role: model.encode(text, prompt=record.prompts[role], show_progress_bar=False) for role in ROLES}
 
 
 def _require_equal_graph(record: EncoderRecord, source: Source, kind: ExportKind, contents: dict[str, bytes]) -> float:
@@ -172,25 +171,13 @@ def _require_equal_graph(record: EncoderRecord, source: Source, kind: ExportKind
 
     A trace freezes what depends on the length: windows of attention, tables of positions.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        for name, data in contents.items():
-            (Path(folder) / name).write_bytes(data)
-        if kind == "onnx":
-            from isospace.backends.onnx import open_onnx
-
-            backend: Backend = open_onnx(Path(folder) / "graph.onnx", threads=None, batch_tokens=None)
-        else:
-            from isospace.backends.openvino import open_openvino
-
-            paths = Path(folder) / "graph.xml", Path(folder) / "graph.bin"
-            backend = open_openvino(*paths, threads=None, batch_tokens=None, precision="float32")
-        exported = SentenceEncoder(record, source.loaded.tokenizer, backend)
-        plain = record.model_copy(update={"precision": "float32"})
-        reference = _torch(plain, source)
-        smallest = min(
-            smallest_cosine(reference_vectors(reference), reference_vectors(exported)),
-            smallest_cosine(longest_vectors(reference), longest_vectors(exported)),
-        )
+    backend = open_contents(kind, contents, precision="float32")
+    exported = SentenceEncoder(record, source.loaded.tokenizer, backend)
+    reference = _torch(record.model_copy(update={"precision": "float32"}), source)
+    smallest = min(
+        smallest_cosine(reference_vectors(reference), reference_vectors(exported)),
+        smallest_cosine(longest_vectors(reference), longest_vectors(exported)),
+    )
     if not smallest >= MIN_COSINE["float32"]:
         raise EncoderError(
             f"backend {kind}: the exported graph has cosine {smallest:.6f} with the model, expected at least "

@@ -108,6 +108,10 @@ class WorkerProcess:
                 f"worker {self.name}, process {process.pid}, died with exit code {process.exitcode}; it is replaced, its shard "
                 "tried again. Exit code -9 may mean too little memory, 75 a device that failed."
             ) from error
+        except BaseException:
+            # Interrupted while it waits: the answer would be taken for that of the next call.
+            self.end()
+            raise
         if not succeeded:
             raise result
         self.is_loaded = True

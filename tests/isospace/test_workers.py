@@ -283,3 +283,25 @@ def test_auto_leaves_a_backend_that_the_model_does_not_go_with(
     assert encoder.backend.name == "torch"
     assert "torch runs the model: backend openvino" in caplog.text
     assert open_encoder(store, encoder.record.encoder_id).backend.name == "torch"
+
+
+def test_an_interrupted_call_leaves_no_answer_for_the_next_one(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import isospace.worker_process as module
+
+    worker = WorkerProcess(0, prepared.work)
+    try:
+        assert worker.call(int, "1", seconds=60) == 1
+        real = module.wait
+
+        def interrupted(*arguments, **named):
+            monkeypatch.setattr(module, "wait", real)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(module, "wait", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            worker.call(int, "2", seconds=60)
+        assert worker.call(int, "3", seconds=60) == 3
+    finally:
+        worker.end()
