@@ -69,7 +69,7 @@ def embed(folder: Path, name: str, runtime: dict, rows: list[dict]) -> str:
         "recipe": {
             "encoder": {"model": MODEL},
             "chunking": {"kind": "none"},
-            "transform": {"representations": ["float32", "int8"], "whitening": {"kind": "center"}},
+            "transform": {"representations": ["float32", "int8"], "fit": {"kind": "center"}},
         },
         "runtime": {
             "store": str(folder / name.replace(" ", "-")),

@@ -58,7 +58,7 @@ def start_server(folder: Path) -> tuple[subprocess.Popen, dict[str, str]]:
 def flow(folder: Path, name: str) -> list[str]:
     recipe = {
         "documents": {"title_column": "title"}, "encoder": {"model": str(folder / "tiny")},
-        "chunking": {"overlap_tokens": 4}, "transform": {"whitening": {"kind": "zca"}},
+        "chunking": {"overlap_tokens": 4}, "transform": {"fit": {"kind": "zca", "epsilon": 1.0}},
     }  # fmt: skip
     runtime = {
         "store": str(folder / name), "collection": "c", "source": str(folder / "d.jsonl"), "device": "cpu",

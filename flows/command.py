@@ -20,11 +20,13 @@ from isospace.report import RunReport
 
 def main(flow: Callable[[PipelineConfig], RunReport], arguments: list[str] | None = None) -> None:
     """Parse the command line, run the flow, print its outcome, and exit."""
-    parser = argparse.ArgumentParser(prog="python -m flows.embed_corpus", description=flow.__doc__)
+    parser = argparse.ArgumentParser(
+        prog=f"python -m flows.{PurePosixPath(sys.argv[0]).stem}", description=flow.__doc__
+    )
     parser.add_argument("config", metavar="CONFIG", help="YAML file with recipe and runtime")
     parser.add_argument(
         "--set", dest="overrides", metavar="KEY=VALUE", action="append", default=[],
-        help="override one key, such as recipe.transform.whitening.kind=none; may be repeated",
+        help="override one key, such as recipe.transform.fit.kind=none; may be repeated",
     )  # fmt: skip
     given = parser.parse_args(arguments)
     try:

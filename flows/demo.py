@@ -15,8 +15,9 @@ from flows.command import outcome
 from flows.embed_corpus import embed_corpus
 from isospace.config import load_config
 from isospace.errors import IsospaceError
-from isospace.evaluation import document_run, measure, plain_index, rank_documents, read_judgements, read_queries
+from isospace.evaluation import document_run, measure, plain_index, rank_documents
 from isospace.index import Index, open_index
+from isospace.queries import read_judgements, read_queries
 from isospace.store import open_store
 
 FOLDER = Path("configs/demo")

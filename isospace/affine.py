@@ -6,10 +6,15 @@ partial sum stays below 2**53, where float64 holds integers exactly: whatever th
 same integer. Both the fitted map and its input are rounded to fixed-point grids once; then nothing
 else is ever rounded until the last, element-wise steps, which IEEE 754 defines to the bit.
 
-    X = rint(x * 2**p)                    |X| <= 2**24, larger values saturate and are counted
+    X = rint(x * 2**p)                    |X| <= 2**t, larger values saturate and are counted
     Y = N X + B                           integers below 2**53
-    Z = rint(Y * 2**(g - p - q))          |Z| <= 2**s, so that sum(Z**2) < 2**53
+    Z = rint(Y * 2**(g - p - q))          |Z| <= 2**26
     y = Z / sqrt(sum(Z**2))               with L2 normalization, else Z * 2**-g
+
+The bits t of X and those left to the rows of N share 53; they are balanced so that the two roundings together
+disturb the sample least. Where that is still too much (steep maps of many dimensions), X is cut in two limbs of 16 bits,
+X = H * 2**16 + L, and N is as fine as one limb leaves room for: N H + B and N L are exact, and are added once. Squares
+of Z are exact, and are summed in two halves that are exact as well.
 """
 
 from __future__ import annotations
@@ -28,11 +33,17 @@ Role: TypeAlias = Literal["document", "query"]
 ROLES: tuple[Role, ...] = ("document", "query")
 Float64 = npt.NDArray[np.float64]
 
-_INPUT_BITS = 24
 _EXACT_BITS = 53
+# A float32 has 24; a steep map carries the rounding of its input further than its own, and wants more of them.
+_INPUT_BITS = range(20, 33)
+_OUTPUT_BITS = 26
+_SEEN = 2048
+_LIMB_BITS = 16
+# Beyond this cosine error of a typical vector two limbs are worth their second product.
+_MOST_COSINE_ERROR = 1e-12
 # Room above the longest vector of the sample, for the rest of the corpus and for queries.
 _HEADROOM = 2.0
-# How far beyond the sample's largest output the grid reaches at most: five of its 22 bits and more.
+# How far beyond the sample's largest output the grid reaches at most: five of its 26 bits.
 _MOST_BEYOND_SAMPLE = 32.0
 
 
@@ -47,11 +58,16 @@ class AffineMap:
     row_exponents
         (k,) int64.
     offsets
-        (2, k) int64, one row a role in the order of `ROLES`, holding b[i] * 2**(input_exponent + row_exponents[i]).
+        (2, k) int64, one row a role in the order of `ROLES`, holding b[i] * 2**(input_exponent + row_exponents[i]); with
+        two limbs in units of the high one, 2**16 times as coarse.
     input_exponent
         p: the raw vector is rounded to multiples of 2**-p.
     output_exponent
         g: the result is rounded to multiples of 2**-g.
+    input_bits
+        t: the rounded raw vector is clipped to 2**t.
+    limbs
+        1, or 2 where X is cut in two.
     """
 
     matrix: npt.NDArray[np.int64]
@@ -59,6 +75,8 @@ class AffineMap:
     offsets: npt.NDArray[np.int64]
     input_exponent: int
     output_exponent: int
+    input_bits: int
+    limbs: int = 1
 
     def __post_init__(self) -> None:
         rows, _ = self.matrix.shape
@@ -69,7 +87,9 @@ class AffineMap:
             )
         # In float64: a damaged map may hold integers whose sums overflow 64 bits.
         row_sums = np.abs(self.matrix.astype(np.float64)).sum(axis=1)
-        largest = row_sums * 2.0**_INPUT_BITS + np.abs(self.offsets.astype(np.float64)).max(axis=0)
+        largest = row_sums * 2.0 ** _bits_at_once(self.input_bits, self.limbs) + np.abs(
+            self.offsets.astype(np.float64)
+        ).max(axis=0)
         if largest.size and int(largest.max()) >= 2**_EXACT_BITS:
             raise IntegrityError(
                 f"affine map: a row can reach {int(largest.max())}, and exact sums need less than 2**{_EXACT_BITS}. "
@@ -85,11 +105,6 @@ class AffineMap:
     def output_dimension(self) -> int:
         """K, the dimension of transformed vectors."""
         return int(self.matrix.shape[0])
-
-
-def output_bits(dimension: int) -> int:
-    """Bits of Z so that the squares of `dimension` values of it sum to less than 2**53."""
-    return (_EXACT_BITS - 1 - math.ceil(math.log2(max(dimension, 2)))) // 2
 
 
 def fix_point(matrix: Float64, offsets: Float64, sample: npt.NDArray[Any]) -> AffineMap:
@@ -115,28 +130,37 @@ def fix_point(matrix: Float64, offsets: Float64, sample: npt.NDArray[Any]) -> Af
     """
     if not (np.isfinite(matrix).all() and np.isfinite(offsets).all()):
         raise FitError(
-            "the fitted map has NaN or infinite entries; expected finite ones. Raise recipe.transform.whitening.shrinkage."
+            "the fitted map has NaN or infinite entries; expected finite ones. Raise recipe.transform.fit.epsilon."
         )
     # The length bounds every component, also those that a small or uniform sample happens not to have.
-    input_bound = float(np.linalg.norm(sample, axis=1).max()) if len(sample) else 0.0
+    lengths = row_lengths(sample)
+    input_bound = float(lengths.max(initial=0.0))
     if not (0.0 < input_bound < math.inf):
         raise FitError(
             f"the sample of {len(sample)} raw vectors has the bound {input_bound} on |x|; expected a positive finite "
             "one. Embed a corpus with readable text first."
         )
-    input_exponent = _INPUT_BITS - _bits(input_bound * _HEADROOM)
-    exponents, integers, fixed_offsets = _fix_rows(matrix, offsets, input_exponent)
+    whole = _bits(input_bound * _HEADROOM)
+    typical = float(np.sqrt((lengths**2).mean()))
+    bits = min(_INPUT_BITS, key=lambda t: _rounding(matrix, offsets, t, t - whole, typical))
+    limbs = 1
+    if _rounding(matrix, offsets, bits, bits - whole, typical) > 2 * _MOST_COSINE_ERROR * _squared_length(
+        matrix, offsets, sample
+    ):
+        bits, limbs = 2 * _LIMB_BITS, 2
+    exponents, integers, fixed_offsets = _fix_rows(matrix, offsets, bits, bits - whole, limbs)
     # Cauchy-Schwarz: what any vector of that length can reach, also where a uniform sample reached little. A steep map
     # makes it far too wide, and a wide grid is a coarse one: hence the cap.
     reach = float(np.linalg.norm(matrix, axis=1).max()) * input_bound + float(np.abs(offsets).max())
     output_bound = min(reach, _MOST_BEYOND_SAMPLE * _largest_output(matrix, offsets, sample))
-    output_exponent = output_bits(len(matrix)) - _bits(output_bound)
-    return AffineMap(integers, exponents, fixed_offsets, input_exponent, output_exponent)
+    return AffineMap(integers, exponents, fixed_offsets, bits - whole, _OUTPUT_BITS - _bits(output_bound), bits, limbs)
 
 
-def identity_matrix(dimension: int) -> Float64:
-    """(d, d) float64 identity, for the kinds that rotate nothing."""
-    return np.eye(dimension)
+def stored_offsets(affine: AffineMap) -> Float64:
+    """Return the (2, k) float64 offsets that a map's integers stand for."""
+    unit = affine.input_exponent - affine.input_bits + _bits_at_once(affine.input_bits, affine.limbs)
+    stored: Float64 = np.ldexp(affine.offsets.astype(np.float64), -(unit + affine.row_exponents))
+    return stored
 
 
 def apply_affine(
@@ -190,11 +214,12 @@ class _Step:
     xp: ModuleType
     matrix: Any
     is_diagonal: bool
+    limbs: int
     offset: Any
     input_scale: float
+    input_limit: float
     row_scales: Any
     output_scale: float
-    output_limit: float
 
 
 def _prepare(affine: AffineMap, role: Role, *, xp: ModuleType, device: Any) -> _Step:
@@ -210,26 +235,59 @@ def _prepare(affine: AffineMap, role: Role, *, xp: ModuleType, device: Any) -> _
         xp=xp,
         matrix=on_device(np.ascontiguousarray(operand, dtype=np.float64)),
         is_diagonal=is_diagonal,
+        limbs=affine.limbs,
         offset=on_device(affine.offsets[ROLES.index(role)].astype(np.float64)),
         input_scale=2.0**affine.input_exponent,
+        input_limit=2.0**affine.input_bits,
         row_scales=on_device(np.ldexp(1.0, affine.output_exponent - affine.input_exponent - affine.row_exponents)),
         output_scale=2.0**-affine.output_exponent,
-        output_limit=2.0 ** output_bits(rows),
     )
 
 
 def _apply_block(step: _Step, raw: Any, *, normalize: bool) -> tuple[Any, int]:
     xp = step.xp
-    grid, saturated = _saturate(xp.round(xp.asarray(raw, dtype=xp.float64) * step.input_scale), 2.0**_INPUT_BITS, xp)
-    exact = (grid * step.matrix if step.is_diagonal else grid @ step.matrix) + step.offset
-    result, clipped = _saturate(xp.round(exact * step.row_scales), step.output_limit, xp)
+    grid, saturated = _saturate(xp.round(xp.asarray(raw, dtype=xp.float64) * step.input_scale), step.input_limit, xp)
+    exact = _product(step, grid)
+    result, clipped = _saturate(xp.round(exact * step.row_scales), 2.0**_OUTPUT_BITS, xp)
     if normalize:
-        norms = xp.sqrt((result * result).sum(1))
+        norms = xp.sqrt(sum_of_squares(result, xp))
         # A zero vector has no direction: it stays zero here, and the checks before the commit refuse it.
         result = result / xp.where(norms == 0, xp.ones_like(norms), norms)[:, None]
     else:
         result = result * step.output_scale
     return xp.asarray(result, dtype=xp.float32), saturated + clipped
+
+
+def _product(step: _Step, grid: Any) -> Any:
+    """Return N X + B: one exact sum, or two that are added once."""
+    if step.limbs == 1:
+        return (grid * step.matrix if step.is_diagonal else grid @ step.matrix) + step.offset
+    high = step.xp.round(grid * 2.0**-_LIMB_BITS)
+    low = grid - high * 2.0**_LIMB_BITS
+    if step.is_diagonal:
+        return (high * step.matrix + step.offset) * 2.0**_LIMB_BITS + low * step.matrix
+    return (high @ step.matrix + step.offset) * 2.0**_LIMB_BITS + low @ step.matrix
+
+
+def sum_of_squares(grid: Any, xp: ModuleType = np) -> Any:
+    """Return the sums of squares of the rows of (n, k) float64 integers of at most 26 bits, the same in any order.
+
+    Every square is below 2**53 and so exact; it is cut in two halves whose sums are exact too, and the halves are added
+    once.
+    """
+    squares = grid * grid
+    high = xp.round(squares * 2.0**-26)
+    low = squares - high * 2.0**26
+    return high.sum(1) * 2.0**26 + low.sum(1)
+
+
+def row_lengths(vectors: npt.NDArray[Any], *, block_rows: int = 8192) -> Float64:
+    """Return the (n,) float64 Euclidean lengths of the rows of (n, d) vectors."""
+    blocks = [
+        np.linalg.norm(np.asarray(vectors[start : start + block_rows], np.float64), axis=1)
+        for start in range(0, len(vectors), block_rows)
+    ]
+    return np.concatenate([np.zeros(0), *blocks])
 
 
 def _saturate(values: Any, limit: float, xp: ModuleType) -> tuple[Any, int]:
@@ -242,16 +300,44 @@ def _bits(bound: float) -> int:
     return math.ceil(math.log2(bound) - 1e-3)
 
 
-def _fix_rows(
-    matrix: Float64, offsets: Float64, input_exponent: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Give every row the largest exponent with which its exact sums stay below 2**53."""
-    reach = np.abs(matrix).sum(axis=1) * 2.0**_INPUT_BITS + np.abs(offsets).max(axis=0) * 2.0**input_exponent
+def _bits_at_once(bits: int, limbs: int) -> int:
+    """Bits of X that one product sees."""
+    return bits if limbs == 1 else _LIMB_BITS
+
+
+def _row_exponents(
+    matrix: Float64, offsets: Float64, bits: int, input_exponent: int, limbs: int = 1
+) -> npt.NDArray[np.int64]:
+    """Return the largest exponent of each row with which its exact sums stay below 2**53."""
+    seen = _bits_at_once(bits, limbs)
+    reach = np.abs(matrix).sum(axis=1) * 2.0**seen + np.abs(offsets).max(axis=0) * 2.0 ** (input_exponent - bits + seen)
     # One bit is kept for what rounding each of the d integers up can add.
     spare = _EXACT_BITS - 2 - np.ceil(np.log2(np.maximum(reach, 2.0**-200)))
-    exponents = np.clip(spare, -200, 60).astype(np.int64)
+    exponents: npt.NDArray[np.int64] = np.clip(spare, -200, 60).astype(np.int64)
+    return exponents
+
+
+def _rounding(matrix: Float64, offsets: Float64, bits: int, input_exponent: int, length: float) -> float:
+    """Return the variance that rounding X and N adds to a result, for a vector of that length."""
+    exponents = _row_exponents(matrix, offsets, bits, input_exponent)
+    by_input = float((matrix**2).sum()) * 4.0**-input_exponent
+    by_rows = float((4.0 ** -exponents.astype(np.float64)).sum()) * length**2
+    return (by_input + by_rows) / 12.0
+
+
+def _squared_length(matrix: Float64, offsets: Float64, sample: npt.NDArray[Any]) -> float:
+    """Return the smallest squared length of a result, of 99 per cent of a part of the sample."""
+    results = np.asarray(sample[:_SEEN], np.float64) @ matrix.T + offsets[0]
+    return float(np.quantile((results**2).sum(axis=1), 0.01))
+
+
+def _fix_rows(
+    matrix: Float64, offsets: Float64, bits: int, input_exponent: int, limbs: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    exponents = _row_exponents(matrix, offsets, bits, input_exponent, limbs)
     integers = np.rint(np.ldexp(matrix, exponents[:, None])).astype(np.int64)
-    fixed_offsets = np.rint(np.ldexp(offsets, input_exponent + exponents)).astype(np.int64)
+    unit = input_exponent - bits + _bits_at_once(bits, limbs)
+    fixed_offsets = np.rint(np.ldexp(offsets, unit + exponents)).astype(np.int64)
     return exponents, integers, fixed_offsets
 
 
@@ -266,5 +352,5 @@ def _largest_output(matrix: Float64, offsets: Float64, sample: npt.NDArray[Any])
         return largest
     raise FitError(
         f"the fitted map sends all {len(sample)} vectors of the sample to zero: every text has the same vector. Embed a more "
-        "varied corpus, or use whitening kind none."
+        "varied corpus, or use fit kind none."
     )

@@ -74,20 +74,20 @@ def check_segment(run: Run, space: Space, part: ChunkPart, segment: Segment) -> 
             f"{segment.file.path}: its {table.num_rows} rows are not the {chunks.num_rows} chunks of {part.chunks.path}. "
             "Delete the segment and run the same command again."
         )
-    if "float32" not in space.record.representations:
+    specs = {spec.name: spec for spec in space.record.spec.representations}
+    if "float32" not in specs:
         return table.num_rows, 0.0
-    vectors = read_codes(table, "float32", space.record.dimension)
+    dimension = space.record.dimension
+    vectors = read_codes(table, specs["float32"], dimension)
     norms = np.sqrt((vectors.astype(np.float64) ** 2).sum(axis=1))
-    error = float(np.abs(norms - 1.0).max(initial=0.0))
+    error = float(np.abs(norms - 1.0).max(initial=0.0)) if space.transform.normalization == "l2" else 0.0
     if not error <= NORM_TOLERANCE:
         raise CheckError(
             f"{segment.file.path}: a norm is off by {error:.3g}, expected at most {NORM_TOLERANCE:g}. Delete it."
         )
-    for name in space.record.representations:
-        if (
-            read_codes(table, name, space.record.dimension).tobytes()
-            != quantize(space.transform.quantizers, vectors, name).tobytes()
-        ):
+    for name, spec in specs.items():
+        codes = quantize(space.transform.quantizers, vectors, name)
+        if read_codes(table, spec, dimension).tobytes() != codes.tobytes():
             raise CheckError(
                 f"{segment.file.path}: its {name} codes do not follow from its vectors. Delete it and run again."
             )
@@ -149,7 +149,7 @@ def conclude(
     if after.mean_cosine > limit:
         warnings.append(
             f"mean cosine of different chunks is {after.mean_cosine:.3f}, above {limit:g}: the vectors lie in a narrow cone. "
-            "Compare whitening kind center or zca on judged queries."
+            "recipe.transform.fit.kind=auto compares what could be done."
         )
     return Checked(total, max((error for _, error in rows), default=0.0), cosine, before, after, tuple(warnings))
 
@@ -166,6 +166,6 @@ def _bound_warnings(segments: Sequence[Segment], components: int) -> list[str]:
     if beyond > _MOST_SATURATED * components:
         found.append(
             f"{beyond} of {components} components ({beyond / components:.1%}) exceed the range of int8: its scales were fitted "
-            "on other texts. Fit again with runtime.refit=true, or raise recipe.transform.int8_percentile."
+            "on other texts. Fit again with runtime.refit=true, or raise the percentile of int8."
         )
     return found

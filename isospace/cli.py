@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -178,6 +179,38 @@ def lengths(
             f"{bucket.self_retrieval:.0%}", f"{bucket.popularity:.1f}", f"{bucket.neighbour_length:.2f}",
         )  # fmt: skip
     _OUT.print(table)
+
+
+@app.command()
+def frontier(
+    store: StoreArgument,
+    collection: CollectionArgument,
+    queries: Annotated[Path, typer.Option(help="Parquet, CSV or JSON lines with query_id, text; or one query a line.")],
+    judgements: Annotated[Path | None, typer.Option(help="The same with query_id, doc_id, relevance.")] = None,
+    dimension: Annotated[list[int] | None, typer.Option(help="So many principal components too; repeatable.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Write the plot of bytes against nDCG@10 as PNG.")] = None,
+    alias: AliasOption = "production",
+    device: DeviceOption = "auto",
+    backend: BackendOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Measure what each representation costs in bytes and keeps of retrieval, with and without rescoring."""
+    from isospace.frontier import default_representations, load_corpus, markdown, measure_frontier, plot
+    from isospace.index import open_index
+    from isospace.queries import read_judgements, read_queries
+
+    asked, judged = read_queries(queries), read_judgements(judgements) if judgements else None
+    opened = open_store(store)
+    index = open_index(opened, collection, alias, engine=_engine(backend, device))
+    corpus = load_corpus(opened, index, asked, judged)
+    specs = default_representations(corpus.vectors.shape[1])
+    points = measure_frontier(corpus, specs, dimensions=dimension or ())
+    if picture:
+        picture.write_bytes(plot(points, collection))
+    if as_json:
+        _print_json([point.as_dict() for point in points])
+        return
+    _OUT.print(markdown(points))
 
 
 @app.command()

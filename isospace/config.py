@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from isospace.errors import ConfigError
 from isospace.pooling import Pooling
 from isospace.precision import Precision
-from isospace.quantize import Representation
+from isospace.transform_spec import AUTO_TAG, FIT_TAG, TransformSpec
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
@@ -108,49 +108,6 @@ class ChunkingSpec(_Model):
     """Whether `title + " "` is put before every chunk's text when it is encoded."""
     allow_truncation: bool = False
     """Whether the encoder may cut a text that is too long. Only `kind: none` can need it."""
-
-
-class WhiteningSpec(_Model):
-    """The fitted affine map."""
-
-    kind: Literal["none", "center", "zca"] = "none"
-    """`center` subtracts the mean, `zca` whitens (W = V (L + e I)^-1/2 V^T)."""
-    shrinkage: float = Field(default=1.0, ge=0.0, le=1e6, allow_inf_nan=False)
-    """For zca: e as a multiple of the mean eigenvalue. 0 is textbook whitening, large values approach centring."""
-    allow_small_sample: bool = False
-    """Whether zca may be fitted on fewer than `sample.min_ratio` x d vectors."""
-
-
-class SampleSpec(_Model):
-    """The sample of the domain that everything is fitted on."""
-
-    size: int = Field(default=50_000, ge=1)
-    """Chunks in the sample; all of them where the collection has fewer."""
-    seed: int = 0
-    """Which uniform sample is drawn."""
-    min_ratio: float = Field(default=10.0, ge=0.0, allow_inf_nan=False)
-    """Fewest vectors a dimension for a fit that estimates a covariance."""
-
-
-class TransformSpec(_Model):
-    """What happens to raw vectors."""
-
-    whitening: WhiteningSpec = WhiteningSpec()
-    """The affine map."""
-    sample: SampleSpec = SampleSpec()
-    """What it is fitted on."""
-    normalization: Literal["l2"] = "l2"
-    """L2 makes every vector one of unit length."""
-    representations: tuple[Representation, ...] = Field(default=("float32", "int8"), min_length=1)
-    """What is stored of every vector; the first one is searched."""
-    int8_percentile: float = Field(default=99.9, gt=50.0, le=100.0)
-    """For int8: the percentile of |v|, by dimension over the sample, that maps to code 127."""
-
-    @model_validator(mode="after")
-    def _distinct(self) -> TransformSpec:
-        if len(set(self.representations)) != len(self.representations):
-            raise ValueError(f"representations {list(self.representations)} repeat one; name each once")
-        return self
 
 
 class Recipe(_Model):
@@ -270,7 +227,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> PipelineConf
     path
         YAML file with the keys `recipe` and `runtime`.
     overrides
-        Such as `recipe.transform.whitening.kind=none`; the value is YAML.
+        Such as `recipe.transform.fit.kind=none`; the value is YAML.
 
     Returns
     -------
@@ -300,7 +257,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> PipelineConf
 def _apply_override(data: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not key:
-        raise ConfigError(f"--set {override}: expected KEY.PATH=VALUE, such as recipe.transform.whitening.kind=none.")
+        raise ConfigError(f"--set {override}: expected KEY.PATH=VALUE, such as recipe.transform.fit.kind=none.")
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -320,7 +277,7 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
 def _explain(error: ValidationError) -> str:
     lines = []
     for item in error.errors(include_url=False):
-        where = ".".join(str(part) for part in item["loc"]) or "the file"
+        where = ".".join(str(part) for part in item["loc"] if part not in (FIT_TAG, AUTO_TAG)) or "the file"
         if item["type"] == "extra_forbidden":
             lines.append(f"unknown key {where}; known there: {', '.join(_known_keys(item['loc'][:-1]))}")
         elif item["type"] == "missing":

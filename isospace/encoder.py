@@ -31,7 +31,7 @@ Float32 = npt.NDArray[np.float32]
 _LOG = logging.getLogger(__name__)
 # Texts that are grouped by length together, and tokenized while those before them are computed. The first blocks are
 # small, since nothing is computed before the first one is tokenized; each is twice the one before it.
-FIRST_BLOCK_TEXTS, BLOCK_TEXTS = 128, 8192
+FIRST_BLOCK_TEXTS, BLOCK_TEXTS = 512, 8192
 
 
 class Encoder(Protocol):

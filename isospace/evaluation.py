@@ -8,38 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.parquet as pq
 
-from isospace.errors import ConfigError
 from isospace.index import Index
 from isospace.parquet import read_parquet
-from isospace.snapshot import PartRecord, deleted_documents
+from isospace.queries import Judgements
+from isospace.snapshot import Manifest, PartRecord, deleted_documents
 from isospace.store import Store
 from isospace.vectors import gather, vector_parts
 
 MEASURES = ("nDCG@10", "R@10", "R@100", "RR@10", "AP")
 Run = dict[str, dict[str, float]]
-Judgements = dict[str, dict[str, int]]
-
-
-def read_queries(path: Path) -> dict[str, str]:
-    """Read a Parquet file with query_id and text."""
-    table = _table(path, ["query_id", "text"])
-    return dict(zip(table["query_id"], table["text"], strict=True))
-
-
-def read_judgements(path: Path) -> Judgements:
-    """Read a Parquet file with query_id, doc_id and relevance (larger is better, 0 is not relevant)."""
-    table = _table(path, ["query_id", "doc_id", "relevance"])
-    judgements: Judgements = {}
-    for query, document, relevance in zip(table["query_id"], table["doc_id"], table["relevance"], strict=True):
-        judgements.setdefault(query, {})[document] = relevance
-    return judgements
 
 
 def document_run(index: Index, queries: Mapping[str, str], *, depth: int = 1000) -> Run:
@@ -106,25 +87,18 @@ def plain_index(store: Store, index: Index) -> Index:
     For comparison only; its queries are raw vectors at unit length too, never those of `index.search`.
     """
     record = index.space.space.record
-    hashes = [
-        key
-        for part in index.manifest.parts
-        for key in _live_hashes(store, part, deleted_documents(store, index.manifest.deletions).get(part.name, set()))
-    ]
+    hashes = live_hashes(store, index.manifest)
     raw = gather(store, record.encoder_id, vector_parts(store, record.encoder_id), hashes, record.input_dimension)
     return replace(index, vectors=(raw / np.linalg.norm(raw, axis=1, keepdims=True)).astype(np.float32))
+
+
+def live_hashes(store: Store, manifest: Manifest) -> list[bytes]:
+    """Return the chunk hashes of a snapshot's live chunks, row by row as an `Index` has them."""
+    deleted = deleted_documents(store, manifest.deletions)
+    return [key for part in manifest.parts for key in _live_hashes(store, part, deleted.get(part.name, set()))]
 
 
 def _live_hashes(store: Store, part: PartRecord, gone: set[str]) -> list[bytes]:
     table = read_parquet(store, part.chunks.path, columns=["doc_id", "chunk_hash"])
     pairs = zip(table["doc_id"].to_pylist(), table["chunk_hash"].to_pylist(), strict=True)
     return [key for doc_id, key in pairs if doc_id not in gone]
-
-
-def _table(path: Path, columns: list[str]) -> dict[str, list[Any]]:
-    try:
-        table: dict[str, list[Any]] = pq.read_table(path, columns=columns).to_pydict()
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise ConfigError(f"{path}: cannot be read as {', '.join(columns)} ({reason}).") from error
-    return table

@@ -195,6 +195,7 @@ def open_index(
         )
     chosen = representation or space.space.record.representations[0]
     require_representation(space.space.transform.quantizers, chosen)
+    spec = next(spec for spec in space.space.record.spec.representations if spec.name == chosen)
     deleted = deleted_documents(opened, manifest.deletions)
     vectors, chunks = [], []
     for part in manifest.parts:
@@ -205,7 +206,7 @@ def open_index(
             raise MismatchError(
                 f"{part.segment.path}: field chunk_id differs from that of {part.chunks.path}. Restore both."
             )
-        block = space.dequantize(read_codes(segment, chosen, space.space.record.dimension), chosen)
+        block = space.dequantize(read_codes(segment, spec, space.space.record.dimension), chosen)
         if gone := deleted.get(part.name):
             keep = np.array([doc_id not in gone for doc_id in rows["doc_id"].to_pylist()], dtype=bool)
             block, rows = block[keep], rows.filter(pa.array(keep))

@@ -1,4 +1,4 @@
-"""Count, mean and scatter of vectors: streaming, mergeable, float64.
+"""Count, mean, scatter and range of vectors: streaming, mergeable, float64.
 
 Source: Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample
 variances", 1979.
@@ -27,11 +27,15 @@ class Moments:
         (d,) float64.
     scatter
         (d, d) float64, the sum of outer products of the centred vectors: n - 1 times the covariance.
+    low, high
+        (d,) float64, smallest and largest values; infinite for no vectors.
     """
 
     count: int
     mean: Float64
     scatter: Float64
+    low: Float64
+    high: Float64
 
     @property
     def covariance(self) -> Float64:
@@ -41,7 +45,8 @@ class Moments:
 
 def empty_moments(dimension: int) -> Moments:
     """Return the moments of no vectors: the neutral element of `merge`."""
-    return Moments(0, np.zeros(dimension), np.zeros((dimension, dimension)))
+    nothing = np.full(dimension, np.inf)
+    return Moments(0, np.zeros(dimension), np.zeros((dimension, dimension)), nothing, -nothing)
 
 
 def moments_of(vectors: npt.NDArray[Any]) -> Moments:
@@ -51,7 +56,7 @@ def moments_of(vectors: npt.NDArray[Any]) -> Moments:
         return empty_moments(block.shape[1])
     mean = block.mean(axis=0)
     centred = block - mean
-    return Moments(len(block), mean, centred.T @ centred)
+    return Moments(len(block), mean, centred.T @ centred, block.min(axis=0), block.max(axis=0))
 
 
 def merge(left: Moments, right: Moments) -> Moments:
@@ -62,7 +67,7 @@ def merge(left: Moments, right: Moments) -> Moments:
     shift = right.mean - left.mean
     mean = left.mean + shift * (right.count / count)
     scatter = left.scatter + right.scatter + np.outer(shift, shift) * (left.count * right.count / count)
-    return Moments(count, mean, scatter)
+    return Moments(count, mean, scatter, np.minimum(left.low, right.low), np.maximum(left.high, right.high))
 
 
 def stream_moments(vectors: npt.NDArray[Any], *, block_rows: int = 8192) -> Moments:
@@ -70,4 +75,13 @@ def stream_moments(vectors: npt.NDArray[Any], *, block_rows: int = 8192) -> Mome
     total = empty_moments(vectors.shape[1])
     for start in range(0, len(vectors), block_rows):
         total = merge(total, moments_of(vectors[start : start + block_rows]))
+    return total
+
+
+def fourth_moment(vectors: npt.NDArray[Any], mean: Float64, *, block_rows: int = 8192) -> float:
+    """Return the sum of |x - mean|^4 over (n, d) vectors; d is that of the mean."""
+    total = 0.0
+    for start in range(0, len(vectors), block_rows):
+        block = np.asarray(vectors[start : start + block_rows, : len(mean)], dtype=np.float64) - mean
+        total += float((((block * block).sum(axis=1)) ** 2).sum())
     return total

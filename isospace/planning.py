@@ -13,11 +13,12 @@ from isospace.encoder_record import EncoderRecord
 from isospace.engine import engine_of
 from isospace.parts import ChunkPart, write_chunks
 from isospace.preparing import dry_encoder
-from isospace.quantize import Representation, code_dtype, code_width
+from isospace.representations import code_bytes
 from isospace.run import Run, start_run
 from isospace.scan import Scan, scan_source
 from isospace.shards import EncodePlan, measured_rate, plan_shards
 from isospace.store import open_store
+from isospace.transform_spec import AutoSpec
 from isospace.workers import planned_place
 
 
@@ -139,8 +140,11 @@ def plan_only(config: PipelineConfig) -> PlanReport:
 
 
 def _bytes(run: Run, plan: EncodePlan, dimension: int) -> int:
-    names: tuple[Representation, ...] = run.config.recipe.transform.representations
-    stored = sum(code_width(name, dimension) * code_dtype(name).itemsize for name in names)
+    spec = run.config.recipe.transform
+    fits = spec.fit.candidates if isinstance(spec.fit, AutoSpec) else (spec.fit,)
+    # Which candidate is taken is not known before: the largest.
+    kept = max(fitted.dimensions or spec.truncate or dimension for fitted in fits)
+    stored = sum(code_bytes(representation, kept) for representation in spec.representations)
     return plan.to_encode * 4 * dimension + plan.chunks * stored
 
 

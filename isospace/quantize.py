@@ -1,88 +1,57 @@
-"""Quantizers: element by element, round half to even, parameters fitted once on the sample.
-
-float32   the transformed vector itself
-float16   IEEE 754 half precision
-int8      code = clip(rint(v / scale), -127, 127), one float32 scale a dimension:
-          the given percentile of |v| over the sample, divided by 127
-binary    bit j is 1 where v[j] > 0, packed big-endian, eight to a byte
-"""
+"""The quantizers of a space by name: encode, decode, score."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from isospace.errors import FitError, IntegrityError, MismatchError
+from isospace.errors import MismatchError
+from isospace.quantizers import Quantizer, fit_quantizer, load_quantizer
+from isospace.representations import RepresentationSpec
 
-Representation: TypeAlias = Literal["float32", "float16", "int8", "binary"]
+Representation: TypeAlias = str
 Float32 = npt.NDArray[np.float32]
-
-_INT8_LIMIT = 127
 
 
 @dataclass(frozen=True, slots=True)
 class Quantizers:
-    """What is needed to encode and decode every representation of a space.
+    """What is needed to encode, decode and score every representation of a space.
 
     Attributes
     ----------
-    representations
+    specs
         In the order of the recipe.
     dimension
         k.
-    int8_scale
-        (k,) float32, all positive; empty where int8 is not among the representations.
+    by_name
+        The fitted quantizers.
     """
 
-    representations: tuple[Representation, ...]
+    specs: tuple[RepresentationSpec, ...]
     dimension: int
-    int8_scale: Float32
+    by_name: Mapping[str, Quantizer]
 
-    def __post_init__(self) -> None:
-        if "int8" in self.representations and (
-            self.int8_scale.shape != (self.dimension,) or not (self.int8_scale > 0).all()
-        ):
-            raise IntegrityError(
-                f"int8 scales: shape {self.int8_scale.shape}, smallest {self.int8_scale.min(initial=0)}; expected "
-                f"({self.dimension},) positive values. The space is damaged: restore it, or fit it again."
-            )
+    @property
+    def representations(self) -> tuple[Representation, ...]:
+        """Names in the order of the recipe."""
+        return tuple(spec.name for spec in self.specs)
 
 
-def fit_quantizers(
-    sample: Float32, representations: tuple[Representation, ...], *, int8_percentile: float
-) -> Quantizers:
-    """Fit the quantizers on transformed vectors of the sample.
-
-    Parameters
-    ----------
-    sample
-        (n, k) float32 transformed vectors.
-    representations
-        Which ones the space has.
-    int8_percentile
-        Percentile of |v|, in (0, 100], that maps to code 127.
-
-    Returns
-    -------
-    Quantizers
+def fit_quantizers(sample: Float32, specs: tuple[RepresentationSpec, ...]) -> Quantizers:
+    """Fit every quantizer on (n, k) float32 transformed vectors of the sample.
 
     Raises
     ------
+    ConfigError
+        If sub-vectors do not divide the dimension.
     FitError
-        If the sample is empty.
+        If the sample is empty, or too small for a codebook.
     """
-    dimension = sample.shape[1]
-    if "int8" not in representations:
-        return Quantizers(representations, dimension, np.zeros(0, np.float32))
-    if not len(sample):
-        raise FitError("int8 scales need at least one vector; the sample is empty. Embed a corpus with readable text.")
-    bounds = np.percentile(np.abs(sample), int8_percentile, axis=0).astype(np.float32)
-    # A dead output dimension has the bound zero: any positive scale encodes it as 0 and decodes it exactly.
-    bounds[bounds < np.finfo(np.float32).tiny * _INT8_LIMIT] = 1.0
-    return Quantizers(representations, dimension, (bounds / np.float32(_INT8_LIMIT)).astype(np.float32))
+    return Quantizers(specs, sample.shape[1], {spec.name: fit_quantizer(spec, sample) for spec in specs})
 
 
 def quantize(quantizers: Quantizers, vectors: Float32, representation: Representation) -> npt.NDArray[Any]:
@@ -100,7 +69,7 @@ def quantize(quantizers: Quantizers, vectors: Float32, representation: Represent
     Returns
     -------
     numpy.ndarray
-        float32 (n, k), float16 (n, k), int8 (n, k), or uint8 (n, ceil(k / 8)) for binary.
+        (n, width) codes, dtype and width as `isospace.representations.code_layout` says.
 
     Raises
     ------
@@ -110,54 +79,52 @@ def quantize(quantizers: Quantizers, vectors: Float32, representation: Represent
     require_representation(quantizers, representation)
     if vectors.ndim != 2 or vectors.shape[1] != quantizers.dimension:
         raise MismatchError(f"vectors have the shape {vectors.shape}; this space has (n, {quantizers.dimension}).")
-    match representation:
-        case "float32":
-            return np.ascontiguousarray(vectors, dtype=np.float32)
-        case "float16":
-            return vectors.astype(np.float16)
-        case "int8":
-            codes: npt.NDArray[Any] = np.clip(np.rint(vectors / quantizers.int8_scale), -_INT8_LIMIT, _INT8_LIMIT)
-            return codes.astype(np.int8)
-        case "binary":
-            return np.packbits(vectors > 0, axis=1)
+    return quantizers.by_name[representation].encode(vectors)
 
 
 def dequantize(quantizers: Quantizers, codes: npt.NDArray[Any], representation: Representation) -> Float32:
-    """Decode to (n, k) float32 through the stored scales; binary gives +-1/sqrt(k), of unit length."""
+    """Decode to (n, k) float32 through the stored scales."""
     require_representation(quantizers, representation)
-    match representation:
-        case "float32" | "float16":
-            return codes.astype(np.float32)
-        case "int8":
-            decoded: Float32 = codes.astype(np.float32) * quantizers.int8_scale
-            return decoded
-        case "binary":
-            bits = np.unpackbits(codes, axis=1, count=quantizers.dimension).astype(np.float32)
-            signs: Float32 = (2 * bits - 1) / np.sqrt(np.float32(quantizers.dimension))
-            return signs
+    return quantizers.by_name[representation].decode(codes)
+
+
+def score(quantizers: Quantizers, queries: Float32, codes: npt.NDArray[Any], representation: Representation) -> Float32:
+    """Return (m, n) float32 inner products of (m, k) float queries with codes, through the stored scales."""
+    require_representation(quantizers, representation)
+    return quantizers.by_name[representation].scores(queries, codes)
 
 
 def saturated(quantizers: Quantizers, vectors: Float32, representation: Representation) -> int:
     """Count the components of `vectors` that the representation clips."""
-    if representation != "int8":
-        return 0
-    return int((np.abs(np.rint(vectors / quantizers.int8_scale)) > _INT8_LIMIT).sum())
+    require_representation(quantizers, representation)
+    return quantizers.by_name[representation].saturated(vectors)
 
 
-def code_dtype(representation: Representation) -> np.dtype[Any]:
-    """Dtype of one element of the codes."""
-    return np.dtype({"float32": "<f4", "float16": "<f2", "int8": "i1", "binary": "u1"}[representation])
+def quantizer_arrays(quantizers: Quantizers) -> dict[str, npt.NDArray[Any]]:
+    """Return the fitted arrays under the names they have in params.safetensors."""
+    return {
+        f"{name}.{key}": array
+        for name, quantizer in quantizers.by_name.items()
+        for key, array in quantizer.arrays().items()
+    }
 
 
-def code_width(representation: Representation, dimension: int) -> int:
-    """Elements of `code_dtype` in one vector's code."""
-    return -(-dimension // 8) if representation == "binary" else dimension
+def quantizers_from_arrays(
+    specs: tuple[RepresentationSpec, ...], dimension: int, arrays: Mapping[str, npt.NDArray[Any]]
+) -> Quantizers:
+    """Rebuild the quantizers; IntegrityError if an array is missing or does not fit."""
+    return Quantizers(specs, dimension, {s.name: load_quantizer(s, dimension, _own(arrays, s.name)) for s in specs})
 
 
 def require_representation(quantizers: Quantizers, representation: Representation) -> None:
     """Raise MismatchError if the space lacks a representation."""
-    if representation not in quantizers.representations:
+    if representation not in quantizers.by_name:
         raise MismatchError(
             f"representation {representation!r} is not in this space, which has {', '.join(quantizers.representations)}. "
             "Add it to recipe.transform.representations and run the flow: no text is encoded again."
         )
+
+
+def _own(arrays: Mapping[str, npt.NDArray[Any]], name: str) -> dict[str, npt.NDArray[Any]]:
+    start = f"{name}."
+    return {key.removeprefix(start): array for key, array in arrays.items() if key.startswith(start)}

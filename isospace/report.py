@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from isospace import layout
 from isospace.checks import Checked
@@ -12,6 +13,7 @@ from isospace.planning import PlanReport
 from isospace.run import Run
 from isospace.scan import Scan
 from isospace.segments import Segment
+from isospace.space import Space
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,42 @@ def checks_markdown(checked: Checked) -> str:
         *rows,
     ]
     return "\n".join([*lines, *(f"\n**Warning:** {warning}" for warning in checked.warnings)])
+
+
+def space_markdown(space: Space) -> str:
+    """Return what was fitted, and the evidence it was chosen by, as Markdown."""
+    found, choice = space.provenance.get("fit", {}), space.provenance.get("choice")
+    figures = [
+        f"| {name.replace('_', ' ')} | {_figure(value)} |" for name, value in found.items() if name != "spectrum"
+    ]
+    lines = [
+        f"### Space {space.space_id[:16]}…: {space.record.fitted.describe()}",
+        "",
+        "| | |",
+        "| --- | ---: |",
+        *figures,
+    ]
+    if choice:
+        lines += ["", choice["reason"], "", f"nDCG@10 on {choice['source']}; the second half was held back.", ""]
+        lines += ["| fit | ranking half | held back | gain | 95 % | p |", "| --- | ---: | ---: | ---: | --- | ---: |"]
+        for tried in choice["tried"]:
+            cells = [_figure(tried[name]) for name in ("choosing", "held_back", "gain", "interval", "p")]
+            lines.append(f"| {tried['fit']} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, *(f"\n**Warning:** {warning}" for warning in space.provenance.get("warnings", []))])
+
+
+def _figure(value: Any) -> str:
+    match value:
+        case float():
+            return f"{value:.4g}"
+        case dict():
+            return ", ".join(f"{name} {_figure(part)}" for name, part in value.items())
+        case list() | tuple():
+            return " to ".join(_figure(part) for part in value)
+        case None:
+            return "–"
+        case _:
+            return str(value)
 
 
 def run_markdown(report: RunReport) -> str:

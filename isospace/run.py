@@ -14,6 +14,7 @@ from isospace.errors import IntegrityError
 from isospace.fingerprint import fingerprint
 from isospace.opening import load_space
 from isospace.parquet import verify_file
+from isospace.queries import identified
 from isospace.snapshot import Manifest, latest_manifest, read_manifest
 from isospace.store import Store, open_store
 
@@ -120,6 +121,8 @@ def start_run(config: PipelineConfig, encoder: EncoderRecord, scratch: Path, *, 
         scratch=scratch,
         work=str(scratch / "dry-store") if dry else config.runtime.store,
     )
+    # Before the first document is read: the files of queries have to be there.
+    identified(config.recipe.transform)
     base = latest_manifest(store, config.runtime.collection)
     if base is None:
         return run
@@ -147,7 +150,7 @@ def chunking_id(spec: ChunkingSpec, encoder_id: str) -> str:
 
 def _sealed_space(run: Run, base: Manifest, damaged: tuple[str, ...]) -> str | None:
     """Return the base's space if the recipe still asks for it, and no refit was ordered."""
-    asked = run.config.recipe.transform.model_dump(mode="json")
+    asked = identified(run.config.recipe.transform).model_dump(mode="json")
     if run.config.runtime.refit or base.encoder_id != run.encoder_id or base.recipe.get("transform") != asked:
         return None
     if lost := [path for path in damaged if path.startswith(layout.space_folder(base.space_id))]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ import pyarrow as pa
 from isospace.joins import append_rows, load_columns, scratch_database
 from isospace.parquet import read_parquet
 from isospace.run import Run
+from isospace.store import Store
 from isospace.vectors import gather, load_vector_hashes, locate
 
 
@@ -68,27 +69,30 @@ def sample_vectors(
     numpy.ndarray
         (n, d) float32, in the order of the sample's keys.
     """
-    store = run.store
     seed = run.config.recipe.transform.sample.seed
-    drawn = bottom_k(
-        (
-            h
-            for path in chunk_paths
-            for h in read_parquet(store, path, columns=["chunk_hash"])["chunk_hash"].to_pylist()
-        ),
-        size,
-        seed,
+    return vectors_of(
+        run, bottom_k(chunk_hashes(run.store, chunk_paths), size, seed), dimension=dimension, partial=partial
     )
+
+
+def chunk_hashes(store: Store, chunk_paths: Sequence[str]) -> Iterator[bytes]:
+    """Yield the chunk hashes of chunks parts, repeats and all."""
+    for path in chunk_paths:
+        yield from read_parquet(store, path, columns=["chunk_hash"])["chunk_hash"].to_pylist()
+
+
+def vectors_of(run: Run, hashes: Sequence[bytes], *, dimension: int, partial: bool = False) -> npt.NDArray[np.float32]:
+    """Collect the raw vectors of chunk hashes; see `isospace.vectors.gather`."""
     with scratch_database(run.scratch, memory_mb=run.config.runtime.memory_mb) as connection:
-        paths = load_vector_hashes(connection, store, run.encoder_id)
-        load_columns(connection, "wanted", store, [], {"chunk_hash": "BLOB"})
-        append_rows(connection, "wanted", 0, _table(drawn))
+        paths = load_vector_hashes(connection, run.store, run.encoder_id)
+        load_columns(connection, "wanted", run.store, [], {"chunk_hash": "BLOB"})
+        append_rows(connection, "wanted", 0, _table(hashes))
         numbers = [number for _, found in locate(connection, "wanted") for number in found]
-    return gather(store, run.encoder_id, [paths[number] for number in numbers], drawn, dimension, partial=partial)
+    return gather(run.store, run.encoder_id, [paths[n] for n in numbers], hashes, dimension, partial=partial)
 
 
-def _table(hashes: list[bytes]) -> pa.Table:
-    return pa.table({"chunk_hash": pa.array(hashes, pa.binary(32))})
+def _table(hashes: Sequence[bytes]) -> pa.Table:
+    return pa.table({"chunk_hash": pa.array(list(hashes), pa.binary(32))})
 
 
 def _blocks(items: Iterable[bytes], size: int) -> Iterable[list[bytes]]:

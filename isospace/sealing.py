@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from isospace import layout
 from isospace.affine import apply_affine
+from isospace.choosing import choose
+from isospace.config import EncoderSpec
 from isospace.encoder import SentenceEncoder
-from isospace.errors import FitError
-from isospace.fit import fit, fit_affine
-from isospace.moments import stream_moments
+from isospace.encoder_record import EncoderRecord
+from isospace.errors import ConfigError, FitError
+from isospace.evidence import Evidence, gather_evidence
+from isospace.exactness import error_bound
+from isospace.fit import estimate, fit, fit_affine, held_out_variance, held_out_warnings
+from isospace.presets import find_preset
 from isospace.probes import make_probes
 from isospace.quantize import fit_quantizers
+from isospace.queries import identified
 from isospace.run import Run
 from isospace.sample import sample_vectors
 from isospace.space import DOCUMENT, Promise, seal_space
 from isospace.transform import Transform
+from isospace.transform_spec import AutoSpec, FitSpec, TransformSpec
 from isospace.vectors import ENGINE_KEYS, vector_engines
 
 
@@ -45,13 +54,18 @@ def fit_space(run: Run, chunk_paths: Sequence[str], encoder: SentenceEncoder) ->
         If the sample cannot carry the fit.
     """
     spec = run.config.recipe.transform
+    _require_trained(spec, run.config.recipe.encoder, encoder.record)
     sample = sample_vectors(run, chunk_paths, size=spec.sample.size, dimension=encoder.record.dimension)
-    transform, diagnostics = fit_transform(run, sample)
-    probes = make_probes(transform, encoder.tokenize, encoder.encode, limit=encoder.record.max_tokens)
+    automatic = isinstance(spec.fit, AutoSpec)
+    evidence = gather_evidence(run, chunk_paths, encoder, choosing=automatic) if spec.needs_queries else None
+    fitted = fit_transform(spec, sample, evidence)
+    probes = make_probes(fitted.transform, encoder.tokenize, encoder.encode, limit=encoder.record.max_tokens)
     space_id, files = seal_space(
         encoder_id=run.encoder_id,
-        spec=spec,
-        transform=transform,
+        spec=identified(spec),
+        fitted=fitted.spec,
+        normalizes=encoder.record.normalizes,
+        transform=fitted.transform,
         probes=probes,
         promise=_promise(run, encoder),
         min_cosine=encoder.record.min_cosine,
@@ -59,7 +73,7 @@ def fit_space(run: Run, chunk_paths: Sequence[str], encoder: SentenceEncoder) ->
             "run_id": run.run_id,
             "collection": run.collection,
             "engine": encoder.backend.engine(),
-            "fit": diagnostics,
+            **fitted.provenance,
         },
     )
     folder = layout.space_folder(space_id)
@@ -83,13 +97,75 @@ def _promise(run: Run, encoder: SentenceEncoder) -> Promise:
     return "bitwise" if same and encoder.backend.is_batch_invariant else "within tolerance"
 
 
-def fit_transform(run: Run, sample: npt.NDArray[np.float32]) -> tuple[Transform, dict[str, float]]:
-    """Fit affine map and quantizers on (n, d) raw vectors; return them with figures of the fit."""
-    spec = run.config.recipe.transform
+@dataclass(frozen=True, slots=True)
+class FittedTransform:
+    """A fitted chain.
+
+    Attributes
+    ----------
+    transform
+        The chain.
+    spec
+        The fit: that of the recipe, or the one that was chosen.
+    provenance
+        `fit`: figures of it; `choice`: the evidence it was chosen by; `queries`: what stood for them; `warnings`.
+    """
+
+    transform: Transform
+    spec: FitSpec
+    provenance: dict[str, Any]
+
+
+def fit_transform(spec: TransformSpec, sample: npt.NDArray[np.float32], evidence: Evidence | None) -> FittedTransform:
+    """Fit affine map and quantizers on (n, d) raw vectors.
+
+    Raises
+    ------
+    FitError
+        If the sample cannot carry the fit.
+    """
     if not len(sample):
         raise FitError("the collection holds no chunk to fit a space on. Embed a source with readable text.")
-    fitted = fit(stream_moments(sample), spec.whitening, min_ratio=spec.sample.min_ratio)
+    if spec.truncate is not None and spec.truncate > sample.shape[1]:
+        raise FitError(
+            f"recipe.transform.truncate = {spec.truncate} exceeds the {sample.shape[1]} dimensions of the model."
+        )
+    normalize = spec.normalization == "l2"
+    estimates = estimate(sample, evidence.queries if evidence else None, truncate=spec.truncate)
+    ratio = spec.sample.min_ratio
+    provenance: dict[str, Any] = {}
+    warnings: list[str] = []
+    chosen = spec.fit
+    if isinstance(chosen, AutoSpec):
+        assert evidence is not None
+        # Retrieval says whether the sample was large enough.
+        ratio = 0.0
+        choice = choose(estimates, evidence, chosen, normalize=normalize)
+        provenance["choice"], chosen = choice.as_dict(), choice.chosen
+        warnings += choice.warnings
+    fitted = fit(estimates, chosen, min_ratio=ratio)
     affine = fit_affine(fitted, sample)
-    vectors, clipped = apply_affine(affine, sample, role="document", normalize=spec.normalization == "l2")
-    quantizers = fit_quantizers(vectors, spec.representations, int8_percentile=spec.int8_percentile)
-    return Transform(affine, spec.normalization, quantizers), {**fitted.diagnostics, "clipped": float(clipped)}
+    vectors, clipped = apply_affine(affine, sample, role="document", normalize=normalize)
+    transform = Transform(affine, spec.normalization, fit_quantizers(vectors, spec.representations))
+    held_out = held_out_variance(sample, chosen, truncate=spec.truncate)
+    warnings += [*fitted.warnings, *held_out_warnings(held_out)]
+    if evidence is not None:
+        provenance["queries"] = evidence.source
+    figures = {**fitted.diagnostics, "clipped": clipped, "held_out_variance": held_out}
+    bound = error_bound(affine, fitted.matrix, fitted.offsets, sample)
+    return FittedTransform(transform, chosen, {**provenance, "fit": {**figures, **bound}, "warnings": warnings})
+
+
+def _require_trained(spec: TransformSpec, encoder: EncoderSpec, record: EncoderRecord) -> None:
+    """Refuse to cut vectors of a model that was not trained for it."""
+    if spec.truncate is None or spec.allow_untrained_truncation:
+        return
+    preset = find_preset(encoder)
+    trained = preset.matryoshka if preset else ()
+    if spec.truncate in trained or spec.truncate == record.dimension:
+        return
+    known = f"was trained for {', '.join(map(str, trained))}" if trained else "is not known as a Matryoshka model"
+    raise ConfigError(
+        f"recipe.transform.truncate = {spec.truncate}: {encoder.model} {known}; the first dimensions of another model are no "
+        "better than any others. Use a fit of kind pca with dimensions, or set recipe.transform.allow_untrained_truncation=true."
+    )

@@ -15,7 +15,8 @@ from isospace.errors import CheckError, IntegrityError, MismatchError
 from isospace.joins import load_columns, scratch_database
 from isospace.parquet import FileRef, fixed_binary, from_fixed_binary, metadata_of, read_parquet, write_parquet
 from isospace.parts import ChunkPart, finished_part
-from isospace.quantize import Representation, code_dtype, code_width, quantize, saturated
+from isospace.quantize import quantize, saturated
+from isospace.representations import Float32Spec, RepresentationSpec, code_layout
 from isospace.run import Run
 from isospace.space import Space
 from isospace.transform import apply_transform
@@ -87,7 +88,7 @@ def write_segment(run: Run, space: Space, job: SegmentJob) -> Segment:
     chunks = read_parquet(store, job.part.chunks.path, columns=["chunk_id", "doc_id", "chunk_hash"])
     raw = gather(store, run.encoder_id, job.vectors, chunks["chunk_hash"].to_pylist(), space.record.input_dimension)
     transformed = apply_transform(space.transform, raw, "document")
-    _require_unit(chunks, transformed.vectors)
+    _require_lengths(chunks, transformed.vectors, unit=space.transform.normalization == "l2")
     table = _segment_table(chunks, space, transformed.vectors)
     beyond = sum(
         saturated(space.transform.quantizers, transformed.vectors, name) for name in space.record.representations
@@ -105,12 +106,12 @@ def write_segment(run: Run, space: Space, job: SegmentJob) -> Segment:
     return Segment(job.part.name, reference, transformed.clipped, beyond)
 
 
-def column_of(representation: Representation) -> str:
+def column_of(spec: RepresentationSpec) -> str:
     """Name of a representation's column in a segment."""
-    return VECTOR if representation == "float32" else representation
+    return VECTOR if isinstance(spec, Float32Spec) else spec.name
 
 
-def read_codes(table: pa.Table, representation: Representation, dimension: int) -> npt.NDArray[Any]:
+def read_codes(table: pa.Table, spec: RepresentationSpec, dimension: int) -> npt.NDArray[Any]:
     """Return one representation of a segment as an (n, width) array.
 
     Raises
@@ -118,10 +119,10 @@ def read_codes(table: pa.Table, representation: Representation, dimension: int) 
     IntegrityError
         If the column has another type or width than the representation.
     """
-    name = column_of(representation)
-    width = code_width(representation, dimension)
+    name = column_of(spec)
+    dtype, width = code_layout(spec, dimension)
     column = table[name]
-    if representation == "float32":
+    if isinstance(spec, Float32Spec):
         if column.type != pa.list_(pa.float32(), width):
             raise IntegrityError(
                 f"column {name} has the type {column.type}, expected {width} float32. Restore the segment."
@@ -130,7 +131,6 @@ def read_codes(table: pa.Table, representation: Representation, dimension: int) 
         flat = pa.concat_arrays(flat.chunks) if isinstance(flat, pa.ChunkedArray) else flat
         values: npt.NDArray[Any] = flat.flatten().to_numpy(zero_copy_only=False)
         return values.reshape(len(flat), width)
-    dtype = code_dtype(representation)
     if column.type != pa.binary(width * dtype.itemsize):
         raise IntegrityError(
             f"column {name} has the type {column.type}, expected {width * dtype.itemsize} bytes. Restore it."
@@ -156,22 +156,24 @@ def require_space(table: pa.Table, path: str, space_id: str) -> None:
 
 def _segment_table(chunks: pa.Table, space: Space, vectors: npt.NDArray[np.float32]) -> pa.Table:
     columns: dict[str, Any] = {"chunk_id": chunks["chunk_id"], "doc_id": chunks["doc_id"]}
-    for name in space.record.representations:
-        codes = quantize(space.transform.quantizers, vectors, name)
-        if name == "float32":
+    for spec in space.record.spec.representations:
+        codes = quantize(space.transform.quantizers, vectors, spec.name)
+        if isinstance(spec, Float32Spec):
             flat = pa.array(codes.reshape(-1), pa.float32())
             columns[VECTOR] = pa.FixedSizeListArray.from_arrays(flat, codes.shape[1])
         else:
-            columns[column_of(name)] = fixed_binary(codes)
+            columns[column_of(spec)] = fixed_binary(codes)
     return pa.table(columns)
 
 
-def _require_unit(chunks: pa.Table, vectors: npt.NDArray[np.float32]) -> None:
+def _require_lengths(chunks: pa.Table, vectors: npt.NDArray[np.float32], *, unit: bool) -> None:
     norms = np.sqrt((vectors.astype(np.float64) ** 2).sum(axis=1))
-    bad = np.flatnonzero(~(np.abs(norms - 1.0) <= NORM_TOLERANCE))
+    good = np.abs(norms - 1.0) <= NORM_TOLERANCE if unit else (norms > 0) & np.isfinite(norms)
+    bad = np.flatnonzero(~good)
     if len(bad):
         worst = int(bad[0])
+        expected = "of unit length" if unit else "of a positive finite length"
         raise CheckError(
-            f"{len(bad)} vectors are not of unit length; the first is that of chunk {chunks['chunk_id'][worst].as_py()!r} with "
+            f"{len(bad)} vectors are not {expected}; the first is that of chunk {chunks['chunk_id'][worst].as_py()!r} with "
             f"norm {norms[worst]:.9g}. Its raw vector is zero after centring, or the encoder failed on it: look at the text."
         )

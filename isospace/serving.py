@@ -28,8 +28,6 @@ from isospace.store import Store
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-_CODE_COLUMNS = ("float16", "int8", "binary")
-
 
 def build_serving(
     store: Store, manifest: Manifest, space: Space, scratch: Path, *, table_rows: int, memory_mb: int = 1024
@@ -153,8 +151,7 @@ def _write_documents(connection: DuckDBPyConnection, store: Store, manifest: Man
 
 
 def _write_table(connection: DuckDBPyConnection, store: Store, manifest: Manifest, space: Space) -> None:
-    codes = [name for name in space.record.representations if name in _CODE_COLUMNS]
-    fields = "".join(f', "{name}" BLOB' for name in codes)
+    fields = "".join(f', "{name}" BLOB' for name in _code_columns(space))
     connection.execute(
         "CREATE TABLE chunks (chunk_id VARCHAR, doc_id VARCHAR, uri VARCHAR, title VARCHAR, span_start BIGINT, "
         f"span_end BIGINT, n_tokens INTEGER, text VARCHAR, vector FLOAT[{space.record.dimension}]{fields})"
@@ -169,15 +166,19 @@ def _joined(store: Store, part: PartRecord, space: Space) -> pa.Table:
     rows = read_parquet(store, part.chunks.path, columns=columns).select(columns)
     segment = read_parquet(store, part.segment.path)
     require_space(segment, part.segment.path, space.space_id)
-    first = space.record.representations[0]
+    specs = {spec.name: spec for spec in space.record.spec.representations}
     dimension = space.record.dimension
-    source = "float32" if "float32" in space.record.representations else first
-    vectors = dequantize(space.transform.quantizers, read_codes(segment, source, dimension), source)
+    source = "float32" if "float32" in specs else next(iter(specs))
+    vectors = dequantize(space.transform.quantizers, read_codes(segment, specs[source], dimension), source)
     rows = rows.append_column(VECTOR, pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), dimension))
-    for name in space.record.representations:
-        if name in _CODE_COLUMNS:
-            rows = rows.append_column(name, segment[column_of(name)].cast(pa.binary()))
+    for name in _code_columns(space):
+        rows = rows.append_column(name, segment[name].cast(pa.binary()))
     return rows
+
+
+def _code_columns(space: Space) -> list[str]:
+    """Return the columns beside the vector; their names are held to letters, digits and underscores."""
+    return [column_of(spec) for spec in space.record.spec.representations if column_of(spec) != VECTOR]
 
 
 def _write_view(connection: DuckDBPyConnection, store: Store, manifest: Manifest, space: Space) -> None:
@@ -188,7 +189,7 @@ def _write_view(connection: DuckDBPyConnection, store: Store, manifest: Manifest
     _insert(connection, "deletions", rows.cast(pa.schema([("part", pa.string()), ("doc_id", pa.string())])))
     chunks = _paths(store, [part.chunks.path for part in manifest.parts])
     segments = _paths(store, [part.segment.path for part in manifest.parts])
-    codes = "".join(f', s."{n}"' for n in space.record.representations if n in _CODE_COLUMNS)
+    codes = "".join(f', s."{name}"' for name in _code_columns(space))
     connection.execute(
         f"""
         CREATE VIEW chunks AS

@@ -14,14 +14,14 @@ import safetensors.numpy
 from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError
 
-from isospace.config import TransformSpec
 from isospace.errors import IntegrityError
 from isospace.fingerprint import fingerprint, seal, sha256, unseal
 from isospace.probes import Arrays, check_transform
 from isospace.quantize import Representation
 from isospace.transform import Transform, transform_arrays, transform_from_arrays
+from isospace.transform_spec import FitSpec, TransformSpec
 
-FORMAT = 1
+FORMAT = 2
 DOCUMENT, PARAMS, PROBES = "space.json", "params.safetensors", "probes.safetensors"
 SPACE_FILES = (DOCUMENT, PARAMS, PROBES)
 Promise = Literal["bitwise", "within tolerance"]
@@ -36,6 +36,8 @@ class SpaceRecord(BaseModel):
     input_dimension: int
     dimension: int
     spec: TransformSpec
+    fitted: FitSpec
+    normalizes: bool
     params_sha256: str
     probes_sha256: str
     promise: Promise
@@ -49,7 +51,7 @@ class SpaceRecord(BaseModel):
     @property
     def representations(self) -> tuple[Representation, ...]:
         """What is stored of every vector; the first one is searched."""
-        return self.spec.representations
+        return tuple(spec.name for spec in self.spec.representations)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,8 @@ def seal_space(
     *,
     encoder_id: str,
     spec: TransformSpec,
+    fitted: FitSpec,
+    normalizes: bool,
     transform: Transform,
     probes: Arrays,
     promise: Promise,
@@ -95,6 +99,10 @@ def seal_space(
     ----------
     encoder_id, spec, transform, probes
         What it consists of.
+    fitted
+        The fit that was taken: that of the recipe, or the one that was chosen.
+    normalizes
+        Whether the encoder's raw vectors are of unit length already.
     promise
         Whether a text's raw vector has the same bits in whatever batch it was encoded, on one machine.
     min_cosine
@@ -114,6 +122,8 @@ def seal_space(
         input_dimension=transform.affine.input_dimension,
         dimension=transform.dimension,
         spec=spec,
+        fitted=fitted,
+        normalizes=normalizes,
         params_sha256=sha256(params),
         probes_sha256=sha256(probe_bytes),
         promise=promise,
@@ -145,6 +155,11 @@ def read_space(files: Mapping[str, bytes], *, space_id: str) -> Space:
         If the fitted parameters no longer reproduce the recorded probes bit for bit.
     """
     document = unseal(files[DOCUMENT], name=DOCUMENT)
+    if (found_format := document["record"].get("format")) != FORMAT:
+        raise IntegrityError(
+            f"{DOCUMENT} of space {space_id[:16]}…: format {found_format}; this isospace reads {FORMAT}. Fit a new space with "
+            "runtime.refit=true (no text is encoded again), or open it with the version that made it."
+        )
     record = SpaceRecord.model_validate(document["record"])
     if record.space_id != space_id:
         raise IntegrityError(
@@ -158,7 +173,9 @@ def read_space(files: Mapping[str, bytes], *, space_id: str) -> Space:
                 "or delete its folder and fit again with runtime.refit=true."
             )
     transform = transform_from_arrays(
-        _load(files[PARAMS], PARAMS), normalization=record.spec.normalization, representations=record.representations
+        _load(files[PARAMS], PARAMS),
+        normalization=record.spec.normalization,
+        representations=record.spec.representations,
     )
     space = Space(record, transform, _load(files[PROBES], PROBES), document["provenance"])
     check_transform(space.transform, space.probes)

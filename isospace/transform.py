@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from isospace.affine import AffineMap, Role, apply_affine
 from isospace.errors import IntegrityError
-from isospace.quantize import Quantizers, Representation
+from isospace.quantize import Quantizers, quantizer_arrays, quantizers_from_arrays
+from isospace.representations import RepresentationSpec
 
 Float32 = npt.NDArray[np.float32]
 
@@ -54,8 +55,10 @@ def transform_arrays(transform: Transform) -> dict[str, npt.NDArray[Any]]:
         "matrix": affine.matrix,
         "row_exponents": affine.row_exponents,
         "offsets": affine.offsets,
-        "exponents": np.array([affine.input_exponent, affine.output_exponent], np.int64),
-        "int8_scale": transform.quantizers.int8_scale,
+        "exponents": np.array(
+            [affine.input_exponent, affine.output_exponent, affine.input_bits, affine.limbs], np.int64
+        ),
+        **quantizer_arrays(transform.quantizers),
     }
 
 
@@ -63,7 +66,7 @@ def transform_from_arrays(
     arrays: Mapping[str, npt.NDArray[Any]],
     *,
     normalization: Literal["l2", "none"],
-    representations: tuple[Representation, ...],
+    representations: tuple[RepresentationSpec, ...],
 ) -> Transform:
     """Rebuild a transform from the arrays of params.safetensors.
 
@@ -72,12 +75,19 @@ def transform_from_arrays(
     IntegrityError
         If an array is missing or the arrays do not fit together.
     """
-    missing = {"matrix", "row_exponents", "offsets", "exponents", "int8_scale"} - set(arrays)
+    missing = {"matrix", "row_exponents", "offsets", "exponents"} - set(arrays)
     if missing:
         raise IntegrityError(
             f"params.safetensors lacks {', '.join(sorted(missing))}. Restore the space, or fit it again."
         )
-    input_exponent, output_exponent = (int(value) for value in arrays["exponents"])
-    affine = AffineMap(arrays["matrix"], arrays["row_exponents"], arrays["offsets"], input_exponent, output_exponent)
-    quantizers = Quantizers(representations, affine.output_dimension, arrays["int8_scale"])
+    if arrays["exponents"].shape != (4,):
+        raise IntegrityError(
+            f"params.safetensors: exponents has the shape {arrays['exponents'].shape}; expected (4,). Restore the space, or fit "
+            "it again."
+        )
+    input_exponent, output_exponent, input_bits, limbs = (int(value) for value in arrays["exponents"])
+    affine = AffineMap(
+        arrays["matrix"], arrays["row_exponents"], arrays["offsets"], input_exponent, output_exponent, input_bits, limbs
+    )
+    quantizers = quantizers_from_arrays(representations, affine.output_dimension, arrays)
     return Transform(affine, normalization, quantizers)

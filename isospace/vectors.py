@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from isospace import layout
+from isospace.affine import Role
 from isospace.errors import IntegrityError
 from isospace.fingerprint import sha256_arrays
 from isospace.joins import load_columns
@@ -34,9 +35,9 @@ def vector_parts(store: Store, encoder_id: str) -> list[str]:
     ]
 
 
-def vector_part_path(encoder_id: str, shard_id: str) -> str:
-    """Path of the part that one shard of documents writes."""
-    return f"{layout.vectors_folder(encoder_id, 'document')}/{shard_id}.parquet"
+def vector_part_path(encoder_id: str, shard_id: str, role: Role = "document") -> str:
+    """Path of the part that one shard of texts writes."""
+    return f"{layout.vectors_folder(encoder_id, role)}/{shard_id}.parquet"
 
 
 def write_vectors(
@@ -47,6 +48,7 @@ def write_vectors(
     vectors: Float32,
     *,
     provenance: Mapping[str, str],
+    role: Role = "document",
 ) -> None:
     """Write the raw vectors of one shard; a part that is there already stays.
 
@@ -62,11 +64,13 @@ def write_vectors(
         (n, d) float32.
     provenance
         Engine, version, device.
+    role
+        In which the texts were encoded.
     """
     table = pa.table({"chunk_hash": pa.array(list(hashes), pa.binary(32)), "vector": fixed_binary(vectors)})
     content = sha256_arrays({"chunk_hash": _hash_array(table["chunk_hash"]), "vector": vectors})
-    metadata = {"encoder_id": encoder_id, "role": "document", "content_sha256": content, **provenance}
-    write_parquet(store, vector_part_path(encoder_id, shard_id), table, metadata=metadata)
+    metadata = {"encoder_id": encoder_id, "role": role, "content_sha256": content, **provenance}
+    write_parquet(store, vector_part_path(encoder_id, shard_id, role), table, metadata=metadata)
 
 
 def vector_engines(store: Store, encoder_id: str) -> set[tuple[str, ...]]:

@@ -17,14 +17,15 @@ from isospace.config import PipelineConfig
 from isospace.parquet import FileRef
 from isospace.parts import ChunkPart, write_chunks
 from isospace.planning import PlanReport, report_plan
-from isospace.report import RunReport, checks_markdown, run_markdown, run_warnings, write_report
+from isospace.refit import recorded_encoder, refit_plan, start_refit, stored_parts
+from isospace.report import RunReport, checks_markdown, run_markdown, run_warnings, space_markdown, write_report
 from isospace.run import Run, start_run
 from isospace.scan import Scan, scan_source
 from isospace.sealing import fit_space
 from isospace.segments import Segment, SegmentJob, plan_segments, write_segment
 from isospace.serving import build_serving
 from isospace.shards import Encoded, EncodePlan, Shard, plan_shards, record_rate
-from tasks.runtime import driver_engine, encoder_of, run_encoder, run_pool, run_space
+from tasks.runtime import adopt_encoder, driver_engine, encoder_of, run_encoder, run_pool, run_space
 
 
 @task(cache_policy=NO_CACHE)
@@ -41,6 +42,33 @@ def start(config: PipelineConfig) -> Run:
     if run.damaged:
         get_run_logger().warning("the snapshot is made again, these files were lost: %s", ", ".join(run.damaged[:5]))
     return run
+
+
+@task(cache_policy=NO_CACHE)
+def start_again(config: PipelineConfig) -> Run:
+    """Fix what a refit starts from; the encoder is the store's."""
+    encoder = recorded_encoder(config, driver_engine(config))
+    adopt_encoder(config, encoder)
+    scratch = Path(tempfile.mkdtemp(prefix="isospace-run-"))
+    try:
+        run = start_refit(config, encoder.record, scratch)
+    except BaseException:
+        scratch.rmdir()
+        raise
+    get_run_logger().info("run %s refits snapshot %s", run.run_id, run.base_sequence)
+    return run
+
+
+@task(cache_policy=NO_CACHE)
+def stored(run: Run) -> tuple[Scan, list[ChunkPart]]:
+    """Take the documents and chunks of the snapshot as they are."""
+    return stored_parts(run)
+
+
+@task(cache_policy=NO_CACHE)
+def plan_of_refit(run: Run, found: Scan, parts: list[ChunkPart]) -> PlanReport:
+    """State that nothing is encoded."""
+    return refit_plan(run, found, parts, run_encoder(run).record)
 
 
 @task(cache_policy=NO_CACHE)
@@ -102,7 +130,11 @@ def seal(run: Run, chunk_paths: list[str]) -> str:
     if run.space_id is not None:
         return run.space_id
     space_id = fit_space(run, chunk_paths, run_encoder(run))
-    get_run_logger().info("sealed space %s", space_id)
+    space = run_space(run, space_id)
+    create_markdown_artifact(key="space", markdown=space_markdown(space), description=f"Space {space_id}")
+    get_run_logger().info("sealed space %s: %s", space_id, space.record.fitted.describe())
+    for warning in space.provenance.get("warnings", []):
+        get_run_logger().warning(warning)
     return space_id
 
 

@@ -31,6 +31,12 @@ def encoder_of(store_url: str, spec: EncoderSpec, engine: Engine) -> SentenceEnc
         return _ENCODERS[key]
 
 
+def adopt_encoder(config: PipelineConfig, encoder: SentenceEncoder) -> None:
+    """Use an encoder that was opened from the store for a config's runs in this process."""
+    with _LOCK:
+        _ENCODERS.setdefault((config.runtime.store, config.recipe.encoder, driver_engine(config)), encoder)
+
+
 def run_encoder(run: Run) -> SentenceEncoder:
     """Return the encoder of a run, in this process."""
     return encoder_of(run.config.runtime.store, run.config.recipe.encoder, driver_engine(run.config))

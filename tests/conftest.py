@@ -56,7 +56,7 @@ def configure(tiny_model: Path, tmp_path: Path) -> Configure:
             "documents": {"title_column": "title"},
             "encoder": {"model": str(tiny_model)},
             "chunking": {"overlap_tokens": 4},
-            "transform": {"representations": ["float32", "int8", "binary", "float16"], "whitening": {"kind": "center"}},
+            "transform": {"representations": ["float32", "int8", "binary", "float16"], "fit": {"kind": "center"}},
         }
         where = {"store": str(tmp_path / "store"), "collection": "c", "source": str(source), "device": "cpu"}
         return PipelineConfig.model_validate(

@@ -53,7 +53,7 @@ def test_the_parameter_form_has_every_description() -> None:
     from flows.embed_corpus import embed_corpus
 
     definitions = embed_corpus.parameters.definitions
-    assert set(definitions) >= {"Recipe", "Runtime", "WhiteningSpec", "ChunkingSpec"}
+    assert set(definitions) >= {"Recipe", "Runtime", "FitSpec", "AutoSpec", "ChunkingSpec"}
     for name, definition in definitions.items():
         if name == "PipelineConfig" or definition.get("type") == "object":
             assert all("description" in field for field in definition["properties"].values()), name
@@ -62,7 +62,7 @@ def test_the_parameter_form_has_every_description() -> None:
 def test_an_error_is_itself_and_leaves_nothing_visible(configure: Configure, tmp_path: Path) -> None:
     from flows.embed_corpus import embed_corpus
 
-    transform = {"whitening": {"kind": "zca"}}
+    transform = {"fit": {"kind": "zca"}}
     config = configure(write_jsonl(tmp_path / "d.jsonl", sentences(30)), recipe={"transform": transform})
     with pytest.raises(FitError, match="allow_small_sample"):
         embed_corpus(config)

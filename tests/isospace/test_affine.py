@@ -6,11 +6,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isospace.affine import AffineMap, apply_affine, fix_point, output_bits
-from isospace.config import WhiteningSpec
+from isospace.affine import AffineMap, apply_affine, fix_point, sum_of_squares
 from isospace.errors import FitError, IntegrityError, MismatchError
-from isospace.fit import fit, fit_affine
-from isospace.moments import stream_moments
+from isospace.exactness import error_bound, spectral_bound
+from isospace.fit import estimate, fit, fit_affine
+from isospace.transform_spec import FitSpec
 
 
 def raw_vectors(n: int, d: int, seed: int = 0) -> np.ndarray:
@@ -20,14 +20,23 @@ def raw_vectors(n: int, d: int, seed: int = 0) -> np.ndarray:
 
 
 def fitted(vectors: np.ndarray, kind: str = "zca") -> AffineMap:
-    spec = WhiteningSpec(kind=kind, shrinkage=0.1, allow_small_sample=True)
-    return fit_affine(fit(stream_moments(vectors), spec, min_ratio=10), vectors)
+    spec = FitSpec(kind=kind, epsilon=0.1, allow_small_sample=True) if kind == "zca" else FitSpec(kind=kind)
+    return fit_affine(fit(estimate(vectors), spec, min_ratio=10), vectors)
 
 
-@pytest.mark.parametrize("kind", ["none", "center", "zca"])
+def steep(vectors: np.ndarray) -> AffineMap:
+    """Return a map so steep that it takes two limbs."""
+    scaled = vectors * np.geomspace(1, 1e-4, vectors.shape[1]).astype(np.float32)
+    found = fit(estimate(scaled), FitSpec(kind="zca", allow_small_sample=True), min_ratio=10)
+    affine = fit_affine(found, scaled)
+    assert affine.limbs == 2
+    return affine
+
+
+@pytest.mark.parametrize("kind", ["none", "center", "zca", "steep"])
 def test_same_bits_at_every_batch_size_thread_count_and_library(kind: str) -> None:
     raw = raw_vectors(1000, 384)
-    affine = fitted(raw, kind)
+    affine = steep(raw) if kind == "steep" else fitted(raw, kind)
     whole, _ = apply_affine(affine, raw, role="query", normalize=True)
     for batch in (1, 7, 32, 1000):
         pieces = [
@@ -92,12 +101,12 @@ def test_values_beyond_the_fitted_bound_saturate_and_are_counted() -> None:
 
 def test_a_map_whose_sums_could_round_is_refused() -> None:
     with pytest.raises(IntegrityError, match=r"exact sums need less than 2\*\*53"):
-        AffineMap(np.full((2, 2), 2**40), np.zeros(2, np.int64), np.zeros((2, 2), np.int64), 20, 20)
+        AffineMap(np.full((2, 2), 2**40), np.zeros(2, np.int64), np.zeros((2, 2), np.int64), 20, 20, 24)
 
 
 def test_a_damaged_shape_is_refused() -> None:
     with pytest.raises(IntegrityError, match="do not fit together"):
-        AffineMap(np.ones((2, 2), np.int64), np.zeros(3, np.int64), np.zeros((2, 2), np.int64), 20, 20)
+        AffineMap(np.ones((2, 2), np.int64), np.zeros(3, np.int64), np.zeros((2, 2), np.int64), 20, 20, 24)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -126,6 +135,37 @@ def test_a_sample_of_zeros_is_refused() -> None:
         fix_point(np.eye(4), np.zeros((2, 4)), np.zeros((5, 4), np.float32))
 
 
-@given(st.integers(2, 100_000))
-def test_squares_of_the_output_grid_sum_exactly(dimension: int) -> None:
-    assert dimension * (2 ** output_bits(dimension)) ** 2 < 2**53
+@given(st.integers(1, 5000), st.integers(0, 2**32 - 1))
+@settings(deadline=None, max_examples=30)
+def test_squares_of_the_output_grid_sum_alike_in_any_order(dimension: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    grid = rng.integers(-(2**26), 2**26, (2, dimension), endpoint=True).astype(np.float64)
+    found = sum_of_squares(grid)
+    assert found.tobytes() == sum_of_squares(grid[:, rng.permutation(dimension)]).tobytes()
+    exact = [sum(int(value) ** 2 for value in row) for row in grid]
+    assert np.allclose(found, np.array(exact, dtype=np.float64), rtol=2**-52, atol=0)
+
+
+@pytest.mark.parametrize("dimension", [8, 384, 1024])
+@pytest.mark.parametrize("spec", [
+    FitSpec(), FitSpec(kind="center"), FitSpec(kind="zca", exponent=0.15, allow_small_sample=True),
+    FitSpec(kind="zca", allow_small_sample=True), FitSpec(kind="pca_whitening", dimensions=8, allow_small_sample=True),
+], ids=lambda spec: spec.describe())  # fmt: skip
+def test_the_error_against_float64_is_within_its_bound(spec: FitSpec, dimension: int) -> None:
+    rng = np.random.default_rng(0)
+    raw = rng.normal(size=(3000, dimension)) * np.geomspace(1, 0.02, dimension) + 0.1
+    raw = (raw / np.linalg.norm(raw, axis=1, keepdims=True)).astype(np.float32)
+    found = fit(estimate(raw), spec, min_ratio=0)
+    figures = error_bound(fit_affine(found, raw), found.matrix, found.offsets, raw)
+    assert figures["cosine_error"] <= min(figures["cosine_error_bound"] + 1e-15, 1e-10)
+    assert figures["component_error"] <= min(figures["component_error_bound"], 2e-6)
+    assert figures["cosine_error_bound"] <= 1e-9
+
+
+def test_a_bound_of_the_spectral_norm_is_one_and_near() -> None:
+    for shape in ((40, 40), (10, 60), (60, 10)):
+        matrix = np.random.default_rng(0).normal(size=shape)
+        true = np.linalg.norm(matrix, 2)
+        assert true <= spectral_bound(matrix) * (1 + 1e-12)
+        assert spectral_bound(matrix) <= true * min(shape) ** (1 / 16) * 1.001
+    assert spectral_bound(np.zeros((3, 3))) == 0.0

@@ -70,9 +70,9 @@ def test_every_command(configure: Configure, tmp_path: Path) -> None:
         (["search", "/nonexistent/store", "c", "x", "-k", "0"], 2, "-k"),
         (["plan", "nowhere.yaml"], 2, "cannot be read"),
         (
-            ["plan", "configs/demo.yaml", "--set", "recipe.transform.whitening.kind=pca"],
+            ["plan", "configs/demo.yaml", "--set", "recipe.transform.fit.kind=pca"],
             2,
-            "recipe.transform.whitening.kind",
+            "recipe.transform.fit.kind",
         ),
         (["plan", "configs/demo.yaml", "--set", "runtime.source=/nonexistent"], 1, "no such file or folder"),
         (["promote", "/nonexistent", "c", "1", "--alias", "../x"], 2, "expected 1 to 100 letters"),

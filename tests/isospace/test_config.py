@@ -35,8 +35,8 @@ def test_every_field_is_described() -> None:
 
 
 def test_overrides_reach_nested_keys() -> None:
-    config = load_config(CONFIGS[0], ["recipe.transform.whitening.kind=none", "runtime.batch_tokens=7"])
-    assert config.recipe.transform.whitening.kind == "none"
+    config = load_config(CONFIGS[0], ["recipe.transform.fit.kind=none", "runtime.batch_tokens=7"])
+    assert config.recipe.transform.fit.kind == "none"
     assert config.runtime.batch_tokens == 7
 
 

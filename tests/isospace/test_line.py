@@ -91,10 +91,10 @@ def test_growing_in_steps_and_embedding_at_once_give_one_snapshot_id(configure: 
 @pytest.mark.parametrize(
     "change",
     [
-        {"whitening": {"kind": "none"}},
-        {"whitening": {"kind": "zca", "shrinkage": 0.5, "allow_small_sample": True}},
+        {"fit": {"kind": "none"}},
+        {"fit": {"kind": "zca", "epsilon": 0.5, "allow_small_sample": True}},
         {"representations": ["int8"]},
-        {"int8_percentile": 95.0},
+        {"representations": ["float32", {"kind": "int8", "percentile": 95.0}]},
     ],
     ids=str,
 )
@@ -186,7 +186,7 @@ def test_unreadable_documents_stay_as_they_were(configure: Configure, tmp_path: 
     second = embed_inline(config)
     assert second.quarantined == 1
     assert second.snapshot_id == first.snapshot_id
-    third = embed_inline(configure(folder, recipe={"documents": {}, "transform": {"whitening": {"kind": "none"}}}))
+    third = embed_inline(configure(folder, recipe={"documents": {}, "transform": {"fit": {"kind": "none"}}}))
     assert third.documents == 30
 
 
@@ -222,9 +222,7 @@ def test_too_long_texts_need_permission(configure: Configure, tmp_path: Path) ->
 
 
 def test_a_small_sample_for_whitening_is_refused_and_nothing_is_visible(configure: Configure, tmp_path: Path) -> None:
-    config = configure(
-        write_jsonl(tmp_path / "d.jsonl", sentences(20)), recipe={"transform": {"whitening": {"kind": "zca"}}}
-    )
+    config = configure(write_jsonl(tmp_path / "d.jsonl", sentences(20)), recipe={"transform": {"fit": {"kind": "zca"}}})
     with pytest.raises(FitError, match="allow_small_sample"):
         embed_inline(config)
     with pytest.raises(NotFoundError, match="no snapshot"):
@@ -294,7 +292,7 @@ def test_a_space_promises_bits_only_where_one_engine_computed_everything(configu
         store = str(tmp_path / backend)
         first = configure(source, runtime={"backend": backend, "store": store})
         embed_inline(first)
-        again = {"transform": {"whitening": {"kind": "none"}}}
+        again = {"transform": {"fit": {"kind": "none"}}}
         report = embed_inline(configure(source, recipe=again, runtime={"backend": "openvino", "store": store}))
         assert report.encoded == 0
         promises.append(load_space(open_store(store), report.space_id).record.promise)

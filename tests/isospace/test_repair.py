@@ -61,7 +61,7 @@ def test_lost_raw_vectors_are_encoded_again_when_they_are_needed(configure: Conf
     shutil.rmtree(tmp_path / "store" / "vectors")
     more = write_jsonl(path, sentences(60) | {"new": "something new"})
     assert embed_inline(configure(more)).encoded == 1
-    report = embed_inline(configure(more, recipe={"transform": {"whitening": {"kind": "none"}}}))
+    report = embed_inline(configure(more, recipe={"transform": {"fit": {"kind": "none"}}}))
     assert report.encoded == 60
 
 

@@ -1,0 +1,54 @@
+"""Measure what each representation of a collection costs in bytes, and what it keeps of retrieval.
+
+python -m flows.measure_frontier STORE COLLECTION --queries FILE [--judgements FILE]
+"""
+
+from __future__ import annotations
+
+from prefect import flow
+
+from isospace.frontier import Point
+from tasks import frontier
+
+
+@flow(name="measure-frontier", flow_run_name="frontier {collection}")
+def measure_frontier(
+    store: str,
+    collection: str,
+    queries: str,
+    judgements: str | None = None,
+    alias: str = "production",
+    dimensions: tuple[int, ...] = (),
+) -> list[Point]:
+    """Search a collection in every representation, and show table and plot.
+
+    Parameters
+    ----------
+    store
+        Local folder or s3://bucket/prefix.
+    collection
+        Name of the collection.
+    queries
+        File with the columns query_id and text, or a text file of one query a line.
+    judgements
+        File with query_id, doc_id, relevance; without it, agreement with float32 is measured.
+    alias
+        Alias, snapshot number, or start of a snapshot_id.
+    dimensions
+        Numbers of leading principal components that are measured too.
+    """
+    points = frontier.measure(store, collection, queries, judgements, alias, dimensions)
+    frontier.show(points, collection)
+    return points
+
+
+if __name__ == "__main__":
+    import argparse
+
+    parser = argparse.ArgumentParser(prog="python -m flows.measure_frontier", description=measure_frontier.__doc__)
+    parser.add_argument("store")
+    parser.add_argument("collection")
+    parser.add_argument("--queries", required=True)
+    parser.add_argument("--judgements")
+    parser.add_argument("--alias", default="production")
+    measure_frontier(**vars(parser.parse_args()))

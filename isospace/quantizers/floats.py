@@ -1,0 +1,40 @@
+"""float32 and float16: the vector itself, or rounded to half precision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Float32 = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class FloatQuantizer:
+    """Nothing is fitted."""
+
+    kind: Literal["float32", "float16"]
+    dimension: int
+
+    def encode(self, vectors: Float32) -> npt.NDArray[Any]:
+        """Round to nearest, ties to even."""
+        return np.ascontiguousarray(vectors, dtype=np.float32 if self.kind == "float32" else np.float16)
+
+    def decode(self, codes: npt.NDArray[Any]) -> Float32:
+        """Widen."""
+        return codes.astype(np.float32)
+
+    def scores(self, queries: Float32, codes: npt.NDArray[Any]) -> Float32:
+        """Inner products."""
+        product: Float32 = queries @ self.decode(codes).T
+        return product
+
+    def saturated(self, vectors: Float32) -> int:
+        """Nothing is clipped."""
+        return 0
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Nothing is fitted."""
+        return {}

@@ -1,0 +1,78 @@
+"""Fit a new space for a collection as it is: from its stored raw vectors, without its source."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from isospace.config import PipelineConfig
+from isospace.encoder import SentenceEncoder
+from isospace.encoder_record import EncoderRecord
+from isospace.engine import Engine
+from isospace.errors import ConfigError, NotFoundError
+from isospace.opening import open_encoder
+from isospace.parts import ChunkPart
+from isospace.planning import PlanReport, report_plan
+from isospace.run import Run, start_run
+from isospace.scan import Scan
+from isospace.shards import EncodePlan
+from isospace.snapshot import Manifest, latest_manifest
+from isospace.store import open_store
+
+
+def recorded_encoder(config: PipelineConfig, engine: Engine) -> SentenceEncoder:
+    """Load the encoder of a collection's latest snapshot from the store: the model's own files are not needed.
+
+    Raises
+    ------
+    NotFoundError
+        If the collection has no snapshot.
+    ConfigError
+        If the recipe asks for more than another transform.
+    """
+    base = _base(config)
+    asked = config.recipe.model_dump(mode="json")
+    for part in ("documents", "encoder", "chunking"):
+        if base.recipe.get(part) != asked[part]:
+            raise ConfigError(
+                f"recipe.{part} differs from that of snapshot {base.sequence}, and a refit changes recipe.transform alone. Use "
+                "python -m flows.embed_corpus, or give the recipe of the snapshot (isospace show)."
+            )
+    return open_encoder(open_store(config.runtime.store), base.encoder_id, engine)
+
+
+def start_refit(config: PipelineConfig, encoder: EncoderRecord, scratch: Path) -> Run:
+    """Begin a run on the collection's latest snapshot; a sealed space that the recipe asks for is used again."""
+    return start_run(config, encoder, scratch)
+
+
+def stored_parts(run: Run) -> tuple[Scan, list[ChunkPart]]:
+    """Return what a scan of the unchanged documents would find, and all their parts."""
+    base = _base(run.config)
+    if run.space_id is not None:
+        # The sealed space is what the recipe asks for: everything stays.
+        kept, parts = tuple(part.name for part in base.parts), []
+    else:
+        kept, parts = (), [ChunkPart(part.name, part.documents, part.chunks, 0, 0) for part in base.parts]
+    found = Scan(
+        added=0, changed=0, unchanged=base.documents, removed=0, stale=0, quarantined=0, parts=(), kept=kept,
+        deletions=base.deletions, quarantine=base.quarantine, documents_digest=base.documents_digest,
+        documents=base.documents,
+    )  # fmt: skip
+    return found, parts
+
+
+def refit_plan(run: Run, found: Scan, parts: list[ChunkPart], record: EncoderRecord) -> PlanReport:
+    """Return the plan of a run that encodes nothing."""
+    chunks = sum(part.chunks.rows or 0 for part in parts)
+    nothing = EncodePlan(shards=(), chunks=chunks, distinct=chunks, reused=chunks, to_encode=0, tokens=0)
+    return report_plan(run, found, parts, nothing, record)
+
+
+def _base(config: PipelineConfig) -> Manifest:
+    base = latest_manifest(open_store(config.runtime.store), config.runtime.collection)
+    if base is None:
+        raise NotFoundError(
+            f"collection {config.runtime.collection!r}: no snapshot in {config.runtime.store}. Embed it first with "
+            "python -m flows.embed_corpus CONFIG."
+        )
+    return base
