@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,9 @@ from isospace.evaluation import document_run, live_hashes, measure
 from isospace.fit import estimate, fit, fit_affine
 from isospace.frontier import Corpus, default_representations, markdown, measure_frontier
 from isospace.index import Index, open_index
+from isospace.quantizers import fit_quantizer
 from isospace.queries import read_judgements, read_queries
+from isospace.representations import BinarySpec, Int8Spec, PqSpec, RabitqSpec, RepresentationSpec
 from isospace.significance import bootstrap_interval, randomization_p
 from isospace.store import open_store
 from isospace.transform_spec import FitSpec
@@ -102,8 +105,37 @@ _SAMPLED = ("zca", "pca_whitening", "pca", "all_but_the_top")
 def quantizers(trial: Trial) -> None:
     vectors = [side / np.linalg.norm(side, axis=1, keepdims=True) for side in (trial.documents, trial.queries)]
     corpus = Corpus(vectors[0], trial.owners, vectors[1], trial.names, trial.judgements)
-    specs = default_representations(vectors[0].shape[1])
+    specs = default_representations(*vectors[0].shape)
     print(markdown(measure_frontier(corpus, specs, dimensions=(256, 128))), flush=True)
+
+
+def wrong_ways(trial: Trial) -> None:
+    """Search in codes as one should not, and with codebooks and rotations of other seeds."""
+    vectors = [side / np.linalg.norm(side, axis=1, keepdims=True) for side in (trial.documents, trial.queries)]
+    documents, queries = vectors[0].astype(np.float32), vectors[1].astype(np.float32)
+
+    def figure(first: np.ndarray, second: np.ndarray) -> float:
+        return measure(rank(trial, first, second), trial.judgements, ["nDCG@10"])["nDCG@10"]
+
+    print("| scored otherwise | nDCG@10 |\n| --- | ---: |")
+    binary = fit_quantizer(BinarySpec(), documents)
+    bits = [binary.decode(binary.encode(side)) for side in (documents, queries)]
+    print(f"| binary, Hamming | {figure(*bits):.4f} |")
+    ranges = fit_quantizer(Int8Spec(range="affine", percentile=100.0), documents)
+    codes = [ranges.encode(side).astype(np.float32) for side in (documents, queries)]
+    print(f"| int8 min/max, dot of raw codes | {figure(*codes):.4f} |")
+    specs: dict[str, Callable[[int], RepresentationSpec]] = {
+        "binary_rotated": lambda seed: BinarySpec(rotation=True, seed=seed),
+        "rabitq": lambda seed: RabitqSpec(seed=seed),
+        "pq48": lambda seed: PqSpec(kind="pq", subvectors=48, seed=seed),
+        "opq48": lambda seed: PqSpec(kind="opq", subvectors=48, seed=seed),
+    }
+    for name, make in specs.items():
+        found = []
+        for seed in range(5):
+            quantizer = fit_quantizer(make(seed), documents)
+            found.append(figure(quantizer.decode(quantizer.encode(documents)), queries))
+        print(f"| {name}, 5 seeds | {np.mean(found):.4f} ({min(found):.4f} to {max(found):.4f}) |", flush=True)
 
 
 def choice(folder: Path, work: Path) -> None:
@@ -178,6 +210,8 @@ def main() -> None:
         if "quantizers" in given.only:
             print()
             quantizers(trial)
+            print()
+            wrong_ways(trial)
         if "choice" in given.only:
             print()
             choice(folder, work)

@@ -164,7 +164,7 @@ def stored_offsets(affine: AffineMap) -> Float64:
 
 
 def apply_affine(
-    affine: AffineMap, raw: Any, *, role: Role, normalize: bool, xp: ModuleType = np, block_rows: int = 2048
+    affine: AffineMap, raw: Any, *, role: Role, normalize: bool, xp: ModuleType = np, block_rows: int = 512
 ) -> tuple[Any, int]:
     """Transform raw vectors exactly.
 
@@ -246,35 +246,54 @@ def _prepare(affine: AffineMap, role: Role, *, xp: ModuleType, device: Any) -> _
 
 def _apply_block(step: _Step, raw: Any, *, normalize: bool) -> tuple[Any, int]:
     xp = step.xp
-    grid, saturated = _saturate(xp.round(xp.asarray(raw, dtype=xp.float64) * step.input_scale), step.input_limit, xp)
-    exact = _product(step, grid)
-    result, clipped = _saturate(xp.round(exact * step.row_scales), 2.0**_OUTPUT_BITS, xp)
+    grid = raw * step.input_scale if raw.dtype == xp.float64 else xp.asarray(raw, dtype=xp.float64)
+    if raw.dtype != xp.float64:
+        # A copy, which may be changed in place.
+        grid *= step.input_scale
+    xp.round(grid, out=grid)
+    saturated = _saturate(grid, step.input_limit, xp)
+    result = _product(step, grid)
+    result *= step.row_scales
+    xp.round(result, out=result)
+    clipped = _saturate(result, 2.0**_OUTPUT_BITS, xp)
     if normalize:
         norms = xp.sqrt(sum_of_squares(result, xp))
         # A zero vector has no direction: it stays zero here, and the checks before the commit refuse it.
-        result = result / xp.where(norms == 0, xp.ones_like(norms), norms)[:, None]
+        norms[norms == 0] = 1.0
+        result /= norms[:, None]
     else:
-        result = result * step.output_scale
+        result *= step.output_scale
     return xp.asarray(result, dtype=xp.float32), saturated + clipped
 
 
 def _product(step: _Step, grid: Any) -> Any:
     """Return N X + B: one exact sum, or two that are added once."""
-    if step.limbs == 1:
-        return (grid * step.matrix if step.is_diagonal else grid @ step.matrix) + step.offset
-    high = step.xp.round(grid * 2.0**-_LIMB_BITS)
-    low = grid - high * 2.0**_LIMB_BITS
-    if step.is_diagonal:
-        return (high * step.matrix + step.offset) * 2.0**_LIMB_BITS + low * step.matrix
-    return (high @ step.matrix + step.offset) * 2.0**_LIMB_BITS + low @ step.matrix
+    if step.limbs == 2:
+        high = step.xp.round(grid * 2.0**-_LIMB_BITS)
+        low = grid - high * 2.0**_LIMB_BITS
+        exact = _times(step, high)
+        exact += step.offset
+        exact *= 2.0**_LIMB_BITS
+        exact += _times(step, low)
+        return exact
+    exact = _times(step, grid)
+    exact += step.offset
+    return exact
+
+
+def _times(step: _Step, grid: Any) -> Any:
+    return grid * step.matrix if step.is_diagonal else grid @ step.matrix
 
 
 def sum_of_squares(grid: Any, xp: ModuleType = np) -> Any:
     """Return the sums of squares of the rows of (n, k) float64 integers of at most 26 bits, the same in any order.
 
-    Every square is below 2**53 and so exact; it is cut in two halves whose sums are exact too, and the halves are added
-    once.
+    Every square is below 2**53 and so exact. Sums that stay below it are exact too, and nothing more is to be done: what
+    never exceeded it was never rounded. Else the squares are cut in two halves whose sums are exact, added once.
     """
+    plain = xp.einsum("ij,ij->i", grid, grid)
+    if not len(plain) or float(plain.max()) < 2.0**_EXACT_BITS:
+        return plain
     squares = grid * grid
     high = xp.round(squares * 2.0**-26)
     low = squares - high * 2.0**26
@@ -290,9 +309,13 @@ def row_lengths(vectors: npt.NDArray[Any], *, block_rows: int = 8192) -> Float64
     return np.concatenate([np.zeros(0), *blocks])
 
 
-def _saturate(values: Any, limit: float, xp: ModuleType) -> tuple[Any, int]:
+def _saturate(values: Any, limit: float, xp: ModuleType) -> int:
+    """Clip in place, and return how many values were beyond the limit."""
+    if not len(values) or (float(values.max()) <= limit and float(values.min()) >= -limit):
+        return 0
     beyond = int((abs(values) > limit).sum())
-    return (xp.clip(values, -limit, limit) if beyond else values), beyond
+    xp.clip(values, -limit, limit, out=values)
+    return beyond
 
 
 def _bits(bound: float) -> int:

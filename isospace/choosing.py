@@ -17,10 +17,10 @@ import numpy.typing as npt
 from isospace.errors import FitError
 from isospace.evidence import Evidence
 from isospace.fingerprint import sha256
-from isospace.fit import Estimates, Fit, fit
+from isospace.fit import Estimates, fit
 from isospace.significance import bootstrap_interval, randomization_p
 from isospace.transform_spec import AutoSpec, FitSpec
-from isospace.trial import Trial, ndcg, transformed
+from isospace.trial import ndcg, transformed
 
 Float64 = npt.NDArray[np.float64]
 # Where nearly every query finds its answer first, candidates cannot be told apart.
@@ -70,7 +70,7 @@ class Choice:
     source
         What the queries were.
     queries
-        How many: in the half that ranks, and in the half held back.
+        How many documents (or judged queries) are asked for: in the half that ranks, and in the half held back.
     tried
         All candidates, `none` first.
     warnings
@@ -112,22 +112,29 @@ def choose(estimates: Estimates, evidence: Evidence, spec: AutoSpec, *, normaliz
     FitError
         If there are too few queries.
     """
-    first = np.concatenate([_is_first(trial) for trial in evidence.trials])
+    names = np.array([name for trial in evidence.trials for name in trial.names])
+    asked, place = np.unique(names, return_inverse=True)
+    first = np.array([_is_first(name) for name in asked])
     if not min(first.sum(), (~first).sum()) >= _FEWEST_A_HALF:
         raise FitError(
             f"{len(first)} queries fall into halves of {first.sum()} and {(~first).sum()}; expected {_FEWEST_A_HALF} or more in "
             "each. Give more queries, or a fit instead of auto."
         )
+    # One mean for all trials, of the first half alone.
+    ranking = np.concatenate([trial.queries for trial in evidence.trials])[first[place]]
+    known = estimates.with_queries(ranking)
     candidates = [FitSpec(), *(c for c in spec.candidates if c.kind != "none")]
     found: list[Float64 | str] = []
     for candidate in candidates:
         try:
-            fits = [_fit(estimates, trial, candidate) for trial in evidence.trials]
+            # How small the sample is will show.
+            fitted = fit(known, candidate, min_ratio=0.0)
         except FitError as error:
             found.append(str(error))
             continue
-        pairs = zip(evidence.trials, fits, strict=True)
-        found.append(np.concatenate([ndcg(t, *transformed(f, t, normalize=normalize)) for t, f in pairs]))
+        values = np.concatenate([ndcg(t, *transformed(fitted, t, normalize=normalize)) for t in evidence.trials])
+        # What asks for one document several times is no several pieces of evidence.
+        found.append(np.bincount(place, values) / np.bincount(place))
     plain = found[0]
     assert isinstance(plain, np.ndarray)
     tried = tuple(_tried(c, values, plain, first) for c, values in zip(candidates, found, strict=True))
@@ -146,11 +153,19 @@ def choose(estimates: Estimates, evidence: Evidence, spec: AutoSpec, *, normaliz
 def _decide(candidates: Sequence[FitSpec], tried: Sequence[Tried], best: int, level: float) -> tuple[FitSpec, str]:
     figures = tried[best]
     if best == 0 or figures.p is None or figures.gain is None:
-        return candidates[0], "no candidate ranked above none on the queries that rank candidates"
+        return candidates[0], f"none: no candidate ranked above it{_nearest(tried)}"
     said = f"{figures.fit}: {figures.gain:+.4f} nDCG@10 against none on held-back queries, p = {figures.p:.4f}"
     if figures.p < level and figures.gain > 0:
         return candidates[best], f"{said}, below {level:g}"
     return candidates[0], f"none: the best candidate was not better with confidence ({said}, not below {level:g})"
+
+
+def _nearest(tried: Sequence[Tried]) -> str:
+    others = [other for other in tried[1:] if other.choosing is not None]
+    if not others or tried[0].choosing is None:
+        return "; none could be fitted"
+    nearest = max(others, key=lambda other: other.choosing or 0.0)
+    return f"; the best was {nearest.fit} with nDCG@10 {nearest.choosing:.4f} against {tried[0].choosing:.4f}"
 
 
 def _simplest_of_the_best(found: Sequence[Float64 | str], first: npt.NDArray[np.bool_], level: float) -> int:
@@ -179,11 +194,6 @@ def _tried(candidate: FitSpec, values: Float64 | str, plain: Float64, first: npt
     )
 
 
-def _fit(estimates: Estimates, trial: Trial, spec: FitSpec) -> Fit:
-    """Fit with the mean of the trial's own queries, those of the first half alone; how small the sample is will show."""
-    return fit(estimates.with_queries(trial.queries[_is_first(trial)]), spec, min_ratio=0.0)
-
-
-def _is_first(trial: Trial) -> npt.NDArray[np.bool_]:
-    """Tell which queries are of the first half, by their names: whatever asks for one document is on one side."""
-    return np.array([int(sha256(name.encode())[:8], 16) % 2 == 0 for name in trial.names])
+def _is_first(name: str) -> bool:
+    """Tell whether a query is of the first half, by its name: whatever asks for one document is on one side."""
+    return int(sha256(name.encode())[:8], 16) % 2 == 0

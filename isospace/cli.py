@@ -203,7 +203,7 @@ def frontier(
     opened = open_store(store)
     index = open_index(opened, collection, alias, engine=_engine(backend, device))
     corpus = load_corpus(opened, index, asked, judged)
-    specs = default_representations(corpus.vectors.shape[1])
+    specs = default_representations(*corpus.vectors.shape)
     points = measure_frontier(corpus, specs, dimensions=dimension or ())
     if picture:
         picture.write_bytes(plot(points, collection))

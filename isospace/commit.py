@@ -14,7 +14,6 @@ from isospace.encoder_record import read_encoder_record
 from isospace.fingerprint import sha256
 from isospace.parquet import FileRef, read_parquet
 from isospace.parts import ChunkPart
-from isospace.queries import identified
 from isospace.run import Run
 from isospace.scan import Scan
 from isospace.segments import Segment
@@ -67,9 +66,7 @@ def commit_snapshot(
         space_id=space_id,
         encoder_id=run.encoder_id,
         chunking_id=run.chunking_id,
-        recipe=run.config.recipe.model_copy(update={"transform": identified(run.config.recipe.transform)}).model_dump(
-            mode="json"
-        ),
+        recipe=run.config.recipe.model_copy(update={"transform": run.transform}).model_dump(mode="json"),
         documents=scan.documents,
         chunks=_live_chunks(run.store, records, scan.deletions),
         parts=tuple(records),

@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from isospace.errors import ConfigError
 from isospace.pooling import Pooling
 from isospace.precision import Precision
-from isospace.transform_spec import AUTO_TAG, FIT_TAG, TransformSpec
+from isospace.representations import SPEC_OF_KIND
+from isospace.transform_spec import AUTO_TAG, FIT_TAG, AutoSpec, FitSpec, TransformSpec
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
@@ -279,7 +280,8 @@ def _explain(error: ValidationError) -> str:
     for item in error.errors(include_url=False):
         where = ".".join(str(part) for part in item["loc"] if part not in (FIT_TAG, AUTO_TAG)) or "the file"
         if item["type"] == "extra_forbidden":
-            lines.append(f"unknown key {where}; known there: {', '.join(_known_keys(item['loc'][:-1]))}")
+            known = _known_keys(item["loc"][:-1])
+            lines.append(f"unknown key {where}" + (f"; known there: {', '.join(known)}" if known else ""))
         elif item["type"] == "missing":
             lines.append(f"missing key {where}")
         else:
@@ -287,10 +289,17 @@ def _explain(error: ValidationError) -> str:
     return "; ".join(lines) + "."
 
 
+# What pydantic puts into the place of an error for one member of a union.
+_TAGGED: dict[str, type[BaseModel]] = {FIT_TAG: FitSpec, AUTO_TAG: AutoSpec, **SPEC_OF_KIND}
+
+
 def _known_keys(path: tuple[int | str, ...]) -> list[str]:
     model: Any = PipelineConfig
     for part in path:
-        found = model.model_fields[str(part)].annotation
-        # An optional model is a union; the model is its first member.
-        model = found if hasattr(found, "model_fields") else get_args(found)[0]
-    return list(model.model_fields)
+        if part in _TAGGED:
+            model = _TAGGED[str(part)]
+        elif part in getattr(model, "model_fields", {}):
+            found = model.model_fields[str(part)].annotation
+            # An optional model is a union; the model is its first member.
+            model = found if hasattr(found, "model_fields") else next(iter(get_args(found)), found)
+    return list(getattr(model, "model_fields", {}))

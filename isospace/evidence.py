@@ -13,11 +13,10 @@ from isospace.affine import Role
 from isospace.encoder import SentenceEncoder
 from isospace.errors import FitError
 from isospace.fingerprint import fingerprint, sha256
-from isospace.parquet import read_parquet
 from isospace.pseudo_queries import Passage, PseudoQuery, make_pseudo_queries, usable_kind
 from isospace.queries import read_judgements, read_queries
 from isospace.run import Run
-from isospace.sample import bottom_k, chunk_hashes, vectors_of
+from isospace.sample import bottom_k, chunk_hashes, live_chunks, vectors_of
 from isospace.store import Store
 from isospace.transform_spec import QueriesSpec
 from isospace.trial import Trial
@@ -66,7 +65,7 @@ def gather_evidence(run: Run, chunk_paths: Sequence[str], encoder: SentenceEncod
     """
     spec = run.config.recipe.transform.queries
     texts = _drawn_queries(spec, run.config.recipe.transform.sample.seed) if spec.file else {}
-    if spec.judgements:
+    if spec.judgements and choosing:
         trial = _judged_trial(run, chunk_paths, encoder, texts, Path(spec.judgements))
         source = f"{len(trial.names)} judged queries of {len(texts)}"
         return Evidence(_stored(run.store, encoder, list(texts.values()), "query"), source, (trial,), source)
@@ -94,19 +93,20 @@ def _pseudo_trials(
     spec, seed = run.config.recipe.transform.queries, run.config.recipe.transform.sample.seed
     kind = usable_kind(passages, spec.pseudo)
     trials: list[Trial] = []
-    wanted = spec.size
+    wanted, taken = spec.size, set[str]()
     for number in range(_ROUNDS if kind == "sentences" else 1):
-        made = make_pseudo_queries(passages, kind, size=wanted, seed=seed + number)
+        made = make_pseudo_queries(passages, kind, size=wanted, seed=seed + number, taken=taken)
         if not made:
             break
         trials.append(_pseudo_trial(run.store, encoder, passages, raw, made))
+        taken |= {query.text for query in made}
         wanted -= len(made)
         if wanted <= 0:
             break
-    if (count := sum(len(trial.names) for trial in trials)) < _FEWEST_QUERIES:
+    if (count := len({name for trial in trials for name in trial.names})) < _FEWEST_QUERIES:
         raise FitError(
-            f"only {count} pseudo-queries could be made from {kind} of {len(passages)} chunks; "
-            f"expected {_FEWEST_QUERIES} or more. Give recipe.transform.queries.file, or a fit that needs no queries."
+            f"only {count} documents of {len(passages)} chunks could be asked for by {kind}; expected {_FEWEST_QUERIES} or more. "
+            "Give recipe.transform.queries.file, or a fit that needs no queries."
         )
     return tuple(trials), kind
 
@@ -157,18 +157,22 @@ def _pool(
 ) -> tuple[list[Passage], Float32]:
     """Return a sample of chunks, and all chunks of the documents that have to be in it, with their raw vectors."""
     seed, wanted = run.config.recipe.transform.sample.seed, set(always)
-    drawn = set(bottom_k(chunk_hashes(run.store, chunk_paths), _POOL, seed))
+    drawn = set(bottom_k(chunk_hashes(run, chunk_paths), _POOL, seed))
     found: dict[tuple[str, bytes], Passage] = {}
-    seen: set[bytes] = set()
-    for path in chunk_paths:
-        table = read_parquet(run.store, path, columns=_COLUMNS)
-        for row in table.select(_COLUMNS).to_pylist() if table.num_rows else []:
-            key = row["chunk_hash"]
-            # The same text in another document would be an answer that counts as wrong.
-            if row["doc_id"] in wanted or (key in drawn and key not in seen):
-                found[row["doc_id"], key] = Passage(row["doc_id"], row["title"], row["prefix"], row["text"])
-                seen.add(key)
-    order = sorted(found)
+    # Of documents with the same text the first by name answers for it, in whatever order they were read: another would
+    # be an answer that counts as wrong.
+    owner: dict[bytes, str] = {}
+    for table in live_chunks(run, chunk_paths, _COLUMNS):
+        for row in table.select(_COLUMNS).to_pylist():
+            key, doc_id = row["chunk_hash"], row["doc_id"]
+            if doc_id not in wanted and (key not in drawn or owner.get(key, doc_id) < doc_id):
+                continue
+            if doc_id not in wanted:
+                found.pop((owner.get(key, ""), key), None)
+                owner[key] = doc_id
+            found[doc_id, key] = Passage(doc_id, row["title"], row["prefix"], row["text"])
+    answered = {key for doc_id, key in found if doc_id in wanted}
+    order = sorted((doc_id, key) for doc_id, key in found if doc_id in wanted or key not in answered)
     raw = vectors_of(run, [key for _, key in order], dimension=dimension)
     return [found[name] for name in order], raw
 

@@ -50,12 +50,16 @@ class Estimates:
         float64 mean of the queries' raw vectors, of the same dimensions, where there are any.
     fourth
         Sum of |x - m|^4 over the sample.
+    low, high
+        float64 smallest and largest values of the sample, by dimension.
     """
 
     dimension: int
     moments: Moments
     query_mean: Float64 | None
     fourth: float
+    low: Float64
+    high: Float64
 
     def with_queries(self, queries: npt.NDArray[Any]) -> Estimates:
         """Return them with the mean of the (m, d) raw vectors of other queries."""
@@ -102,7 +106,8 @@ def estimate(
     kept = truncate or dimension
     moments = stream_moments(sample[:, :kept])
     mean = None if queries is None or not len(queries) else _mean(queries, kept)
-    return Estimates(dimension, moments, mean, fourth_moment(sample, moments.mean))
+    ranges = (np.asarray(extreme(sample[:, :kept], axis=0), np.float64) for extreme in (np.min, np.max))
+    return Estimates(dimension, moments, mean, fourth_moment(sample, moments.mean), *ranges)
 
 
 def fit(estimates: Estimates, spec: FitSpec, *, min_ratio: float) -> Fit:
@@ -133,11 +138,11 @@ def fit(estimates: Estimates, spec: FitSpec, *, min_ratio: float) -> Fit:
     kept = len(moments.mean)
     if spec.kind in _COVARIANCE_KINDS:
         _require_enough(moments.count, kept, spec, min_ratio=min_ratio)
-    matrix, figures, warnings = _matrix(moments, estimates.fourth, spec)
+    matrix, figures, warnings = _matrix(estimates, spec)
     if spec.kind == "none":
         offsets = np.zeros((len(ROLES), len(matrix)))
     elif spec.kind == "minmax":
-        offsets = np.tile(-matrix @ moments.low, (len(ROLES), 1))
+        offsets = np.tile(-matrix @ estimates.low, (len(ROLES), 1))
     else:
         offsets = np.stack([-matrix @ mean for mean in _means(estimates, spec)])
     padded = np.zeros((len(matrix), estimates.dimension))
@@ -228,7 +233,8 @@ def _shrinkage(eigenvalues: Float64, count: int, fourth: float, covariance: str)
     return float(min(1.0, (squares + trace**2) / ((count + 1) * spread)))
 
 
-def _matrix(moments: Moments, fourth: float, spec: FitSpec) -> tuple[Float64, dict[str, Any], list[str]]:
+def _matrix(estimates: Estimates, spec: FitSpec) -> tuple[Float64, dict[str, Any], list[str]]:
+    moments = estimates.moments
     dimension = len(moments.mean)
     match spec.kind:
         case "none" | "center":
@@ -236,11 +242,15 @@ def _matrix(moments: Moments, fourth: float, spec: FitSpec) -> tuple[Float64, di
         case "zscore":
             return _scaled(np.sqrt(np.diagonal(moments.covariance)), "standard deviation")
         case "minmax":
-            return _scaled(moments.high - moments.low, "range")
-    spectrum = _spectrum(moments, fourth, spec)
+            return _scaled(estimates.high - estimates.low, "range")
+    spectrum = _spectrum(moments, estimates.fourth, spec)
     wanted = spec.dimensions or dimension
     if wanted > dimension:
         raise FitError(f"fit kind {spec.kind}: dimensions = {wanted} exceeds the {dimension} of the raw vectors.")
+    if spec.kind == "all_but_the_top" and spec.components >= dimension:
+        raise FitError(
+            f"fit kind {spec.kind}: components = {spec.components} leaves nothing of {dimension} dimensions."
+        )
     matrix, used = _eigen_matrix(spectrum, spec, wanted)
     used_values = spectrum.ridged[used]
     power = 2 * spec.exponent if spec.kind in ("zca", "pca_whitening") else 0.0

@@ -19,6 +19,7 @@ from isospace.evaluation import live_hashes, measure
 from isospace.fit import estimate, fit
 from isospace.index import Index, QueryError
 from isospace.quantizers import fit_quantizer
+from isospace.quantizers.product import CENTROIDS
 from isospace.queries import Judgements
 from isospace.representations import (
     BinarySpec,
@@ -88,8 +89,8 @@ class Corpus:
     judgements: Judgements | None
 
 
-def default_representations(dimension: int) -> list[RepresentationSpec]:
-    """Return the representations that are compared where none are named."""
+def default_representations(vectors: int, dimension: int) -> list[RepresentationSpec]:
+    """Return the representations that are compared where none are named: without codebooks for fewer than 256 vectors."""
     plain: list[RepresentationSpec] = [
         Float32Spec(), Float16Spec(), Int8Spec(), Int8Spec(name="int8_p95", percentile=95.0),
         Int8Spec(name="int8_minmax", range="affine", percentile=100.0),
@@ -100,7 +101,7 @@ def default_representations(dimension: int) -> list[RepresentationSpec]:
     ]  # fmt: skip
     widths = [m for m in (dimension // 16, dimension // 12, dimension // 8, dimension // 4) if m and dimension % m == 0]
     codebooks = [PqSpec(kind=kind, subvectors=m) for m in dict.fromkeys(widths) for kind in ("pq", "opq")]
-    return [*plain, *codebooks]
+    return [*plain, *codebooks] if vectors >= CENTROIDS else plain
 
 
 def load_corpus(
@@ -166,7 +167,7 @@ def measure_frontier(
         raise ConfigError(f"dimension {wrong[0]}: the vectors have {whole}; expected at most that many.")
     told("float32")
     plain = _search(corpus, lambda queries: queries @ corpus.vectors.T, corpus.queries)
-    best = _ndcg(corpus, plain.rows[:, :_DEPTH], plain.scores[:, :_DEPTH])
+    best = _ndcg(corpus, plain.rows)
     points = [Point("float32", whole, 4 * whole, 0, best, None if best is None else 1.0, 1.0, 1.0, 1.0)]
     contestants: list[tuple[str, RepresentationSpec, Float32, Float32]] = [
         (spec.name, spec, corpus.vectors, corpus.queries) for spec in specs if not isinstance(spec, Float32Spec)
@@ -201,9 +202,8 @@ def _points(
     exact = np.stack([corpus.vectors[rows] @ query for rows, query in zip(found.rows, corpus.queries, strict=True)])
     points = []
     for rescored in RESCORED:
-        ten, ten_scores = _rescore(found, exact, rescored, 10)
-        hundred, scores = _rescore(found, exact, rescored, _DEPTH)
-        ndcg = _ndcg(corpus, hundred, scores) if not rescored else _ndcg(corpus, ten, ten_scores)
+        ten, hundred = (_rescore(found, exact, rescored, k) for k in (10, _DEPTH))
+        ndcg = _ndcg(corpus, ten)
         points.append(
             Point(
                 representation=name,
@@ -241,24 +241,22 @@ def _all_rows(block: Float32) -> npt.NDArray[np.int64]:
     return np.broadcast_to(np.arange(block.shape[1]), block.shape)
 
 
-def _rescore(found: _Found, exact: Float32, rescored: int, k: int) -> tuple[npt.NDArray[np.int64], Float32]:
-    """Return rows and scores: as found, or the first r x k in the order of their exact scores."""
-    if not rescored:
-        return found.rows, found.scores
-    rows, scores = found.rows[:, : rescored * k], exact[:, : rescored * k]
-    order = np.argsort(-scores, axis=1, kind="stable")
-    return np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1)
+def _rescore(found: _Found, exact: Float32, rescored: int, k: int) -> npt.NDArray[np.int64]:
+    """Return rows: as found, or the first r x k in the order of their exact scores and then the rest as found."""
+    head = rescored * k
+    order = np.argsort(-exact[:, :head], axis=1, kind="stable")
+    return np.concatenate([np.take_along_axis(found.rows[:, :head], order, axis=1), found.rows[:, head:]], axis=1)
 
 
-def _ndcg(corpus: Corpus, rows: npt.NDArray[np.int64], scores: Float32) -> float | None:
+def _ndcg(corpus: Corpus, rows: npt.NDArray[np.int64]) -> float | None:
     """Return nDCG@10 of ranked chunks, a document by its best one; None without judgements."""
     if corpus.judgements is None:
         return None
     run: dict[str, dict[str, float]] = {}
-    for name, ranked, values in zip(corpus.names, rows, scores, strict=True):
+    for name, ranked in zip(corpus.names, rows, strict=True):
         best: dict[str, float] = {}
-        for row, value in zip(ranked, values, strict=True):
-            best.setdefault(corpus.owners[row], float(value))
+        for place, row in enumerate(ranked):
+            best.setdefault(corpus.owners[row], float(-place))
         run[name] = best
     return measure(run, corpus.judgements, ["nDCG@10"])["nDCG@10"]
 

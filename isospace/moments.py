@@ -1,4 +1,4 @@
-"""Count, mean, scatter and range of vectors: streaming, mergeable, float64.
+"""Count, mean and scatter of vectors: streaming, mergeable, float64.
 
 Source: Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample
 variances", 1979.
@@ -27,15 +27,11 @@ class Moments:
         (d,) float64.
     scatter
         (d, d) float64, the sum of outer products of the centred vectors: n - 1 times the covariance.
-    low, high
-        (d,) float64, smallest and largest values; infinite for no vectors.
     """
 
     count: int
     mean: Float64
     scatter: Float64
-    low: Float64
-    high: Float64
 
     @property
     def covariance(self) -> Float64:
@@ -45,8 +41,7 @@ class Moments:
 
 def empty_moments(dimension: int) -> Moments:
     """Return the moments of no vectors: the neutral element of `merge`."""
-    nothing = np.full(dimension, np.inf)
-    return Moments(0, np.zeros(dimension), np.zeros((dimension, dimension)), nothing, -nothing)
+    return Moments(0, np.zeros(dimension), np.zeros((dimension, dimension)))
 
 
 def moments_of(vectors: npt.NDArray[Any]) -> Moments:
@@ -56,7 +51,7 @@ def moments_of(vectors: npt.NDArray[Any]) -> Moments:
         return empty_moments(block.shape[1])
     mean = block.mean(axis=0)
     centred = block - mean
-    return Moments(len(block), mean, centred.T @ centred, block.min(axis=0), block.max(axis=0))
+    return Moments(len(block), mean, centred.T @ centred)
 
 
 def merge(left: Moments, right: Moments) -> Moments:
@@ -67,15 +62,30 @@ def merge(left: Moments, right: Moments) -> Moments:
     shift = right.mean - left.mean
     mean = left.mean + shift * (right.count / count)
     scatter = left.scatter + right.scatter + np.outer(shift, shift) * (left.count * right.count / count)
-    return Moments(count, mean, scatter, np.minimum(left.low, right.low), np.maximum(left.high, right.high))
+    return Moments(count, mean, scatter)
 
 
-def stream_moments(vectors: npt.NDArray[Any], *, block_rows: int = 8192) -> Moments:
-    """Return the moments of (n, d) vectors, holding `block_rows` of them in float64 at a time."""
-    total = empty_moments(vectors.shape[1])
-    for start in range(0, len(vectors), block_rows):
-        total = merge(total, moments_of(vectors[start : start + block_rows]))
-    return total
+def stream_moments(vectors: npt.NDArray[Any], *, block_rows: int = 2048) -> Moments:
+    """Return the moments of (n, d) vectors, holding `block_rows` of them in float64 at a time.
+
+    Sums are taken about the mean of the first block, so that no digits are lost where the mean is large beside the spread.
+    """
+    count, dimension = vectors.shape
+    if not count:
+        return empty_moments(dimension)
+    about = np.asarray(vectors[:block_rows], np.float64).mean(axis=0)
+    # A last column of ones makes the sums a part of the products. One buffer serves all blocks: fresh memory would take
+    # half as long as the products.
+    products, buffer = np.zeros((dimension + 1, dimension + 1)), np.ones((min(block_rows, count), dimension + 1))
+    for start in range(0, count, block_rows):
+        block = vectors[start : start + block_rows]
+        moved = buffer[: len(block)]
+        moved[:, :dimension] = block
+        moved[:, :dimension] -= about
+        products += moved.T @ moved
+    sums = products[-1, :dimension]
+    scatter = products[:dimension, :dimension] - np.outer(sums, sums) / count
+    return Moments(count, about + sums / count, scatter)
 
 
 def fourth_moment(vectors: npt.NDArray[Any], mean: Float64, *, block_rows: int = 8192) -> float:

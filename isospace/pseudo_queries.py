@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Literal
 
@@ -66,7 +66,9 @@ def usable_kind(passages: Sequence[Passage], kind: Literal["auto", "titles", "se
     return "titles" if 4 * several < len(passages) and several < titled else "sentences"
 
 
-def make_pseudo_queries(passages: Sequence[Passage], kind: PseudoKind, *, size: int, seed: int) -> list[PseudoQuery]:
+def make_pseudo_queries(
+    passages: Sequence[Passage], kind: PseudoKind, *, size: int, seed: int, taken: Set[str] = frozenset()
+) -> list[PseudoQuery]:
     """Make at most one query a document, answered by one of its chunks.
 
     Parameters
@@ -79,6 +81,8 @@ def make_pseudo_queries(passages: Sequence[Passage], kind: PseudoKind, *, size: 
         Most queries.
     seed
         Decides which documents, and which sentences.
+    taken
+        Queries that were made before, and are not made again.
 
     Returns
     -------
@@ -93,8 +97,8 @@ def make_pseudo_queries(passages: Sequence[Passage], kind: PseudoKind, *, size: 
         passage = passages[row]
         if passage.doc_id in seen:
             continue
-        found = _from_title(passage) if kind == "titles" else _from_sentence(passage, chance)
-        if found is None or found[0] in seen:
+        found = _from_title(passage) if kind == "titles" else _from_sentence(passage, chance, taken)
+        if found is None or found[0] in seen or found[0] in taken:
             continue
         # A title shared by several documents asks for none of them.
         seen |= {passage.doc_id, found[0]}
@@ -109,14 +113,15 @@ def _from_title(passage: Passage) -> tuple[str, str] | None:
     return (title, passage.text) if _is_query(title) and _words(passage.text) >= 2 * _FEWEST_WORDS else None
 
 
-def _from_sentence(passage: Passage, chance: random.Random) -> tuple[str, str] | None:
+def _from_sentence(passage: Passage, chance: random.Random, taken: Set[str] = frozenset()) -> tuple[str, str] | None:
     sentences = [part for part in _SENTENCE_END.split(passage.text) if part.strip()]
-    usable = [number for number, text in enumerate(sentences) if _is_query(text)]
+    asked = [" ".join(text.split()) for text in sentences]
+    usable = [number for number, text in enumerate(asked) if _is_query(text) and text not in taken]
     if len(sentences) < 3 or not usable:
         return None
-    taken = chance.choice(usable)
-    rest = " ".join(text.strip() for number, text in enumerate(sentences) if number != taken)
-    return " ".join(sentences[taken].split()), passage.prefix + rest
+    chosen = chance.choice(usable)
+    rest = " ".join(text.strip() for number, text in enumerate(sentences) if number != chosen)
+    return asked[chosen], passage.prefix + rest
 
 
 def _is_query(text: str) -> bool:

@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 
 from isospace.errors import ConfigError
 from isospace.fingerprint import sha256
-from isospace.transform_spec import TransformSpec
+from isospace.transform_spec import QueriesSpec, TransformSpec
 
+_STRINGS = ("query_id", "doc_id", "text")
 Judgements = dict[str, dict[str, int]]
 
 
@@ -49,6 +50,10 @@ def read_judgements(path: Path) -> Judgements:
     rows = _columns(path, ["query_id", "doc_id", "relevance"])
     judgements: Judgements = {}
     for query, document, relevance in zip(rows["query_id"], rows["doc_id"], rows["relevance"], strict=True):
+        if not isinstance(relevance, int | float) or relevance != int(relevance):
+            raise ConfigError(
+                f"{path}: the relevance of query {query}, document {document} is {relevance!r}; expected a whole number."
+            )
         judgements.setdefault(str(query), {})[str(document)] = int(relevance)
     return judgements
 
@@ -56,11 +61,15 @@ def read_judgements(path: Path) -> Judgements:
 def identified(spec: TransformSpec) -> TransformSpec:
     """Return a specification whose files are named by their content: where they lie decides nothing.
 
+    A fit that looks at no queries is the same whatever they are.
+
     Raises
     ------
     ConfigError
         If a file cannot be read.
     """
+    if not spec.needs_queries:
+        return spec.model_copy(update={"queries": QueriesSpec()})
     named = {
         field: f"sha256:{sha256(_bytes(Path(path)))}"
         for field in ("file", "judgements")
@@ -77,7 +86,12 @@ def _columns(path: Path, columns: list[str], *, optional: list[str] | None = Non
                 table = pq.read_table(data)
             case ".csv" | ".tsv":
                 separator = "\t" if path.suffix == ".tsv" else ","
-                table = pa.csv.read_csv(data, parse_options=pa.csv.ParseOptions(delimiter=separator))
+                # Ids stay as they are written: 007 is no 7.
+                text = pa.csv.ConvertOptions(
+                    column_types=dict.fromkeys(_STRINGS, pa.string()), strings_can_be_null=True
+                )
+                parse = pa.csv.ParseOptions(delimiter=separator, newlines_in_values=True)
+                table = pa.csv.read_csv(data, parse_options=parse, convert_options=text)
             case ".jsonl" | ".json" | ".ndjson":
                 table = pa.json.read_json(data)
             case _:

@@ -8,7 +8,7 @@ from isospace.config import PipelineConfig
 from isospace.encoder import SentenceEncoder
 from isospace.encoder_record import EncoderRecord
 from isospace.engine import Engine
-from isospace.errors import ConfigError, NotFoundError
+from isospace.errors import ConfigError, IntegrityError, NotFoundError
 from isospace.opening import open_encoder
 from isospace.parts import ChunkPart
 from isospace.planning import PlanReport, report_plan
@@ -41,8 +41,20 @@ def recorded_encoder(config: PipelineConfig, engine: Engine) -> SentenceEncoder:
 
 
 def start_refit(config: PipelineConfig, encoder: EncoderRecord, scratch: Path) -> Run:
-    """Begin a run on the collection's latest snapshot; a sealed space that the recipe asks for is used again."""
-    return start_run(config, encoder, scratch)
+    """Begin a run on the collection's latest snapshot; a sealed space that the recipe asks for is used again.
+
+    Raises
+    ------
+    IntegrityError
+        If a file of the snapshot is lost: a refit reads no source, and cannot make it again.
+    """
+    run = start_run(config, encoder, scratch)
+    if run.damaged:
+        raise IntegrityError(
+            f"{run.damaged[0]}: is missing or has another size than snapshot {run.base_sequence} says ({len(run.damaged)} such "
+            "files), and a refit has no source to make it again from. Run python -m flows.embed_corpus first."
+        )
+    return run
 
 
 def stored_parts(run: Run) -> tuple[Scan, list[ChunkPart]]:

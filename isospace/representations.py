@@ -9,6 +9,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from isospace.errors import ConfigError
 
+# Columns of segments and of the serving database, and arrays of the probes.
+_TAKEN = {
+    "float32", "float16", "vector", "chunk_id", "doc_id", "uri", "title", "span_start", "span_end", "n_tokens", "text",
+    "raw", "tokens", "lengths", "vectors", "texts",
+}  # fmt: skip
 _NAME = r"^[a-z][a-z0-9_]{0,40}$"
 
 
@@ -54,7 +59,7 @@ class _Named(_Spec):
 
     @model_validator(mode="after")
     def _free(self) -> _Named:
-        if self.name in ("float32", "float16", "vector", "chunk_id", "doc_id"):
+        if self.name in _TAKEN:
             raise ValueError(f"name {self.name!r} is taken by another column; choose another name")
         return self
 
@@ -115,6 +120,12 @@ RepresentationSpec: TypeAlias = Annotated[
     ],
     BeforeValidator(_shorthand),
 ]  # fmt: skip
+
+
+SPEC_OF_KIND: dict[str, type[BaseModel]] = {
+    "float32": Float32Spec, "float16": Float16Spec, "int8": Int8Spec, "binary": BinarySpec, "rabitq": RabitqSpec,
+    "pq": PqSpec, "opq": PqSpec,
+}  # fmt: skip
 
 
 def code_layout(spec: RepresentationSpec, dimension: int) -> tuple[np.dtype[Any], int]:

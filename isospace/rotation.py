@@ -70,6 +70,11 @@ def to_grid(vectors: npt.NDArray[Any], exponent: int) -> Float64:
     return grid
 
 
+def beyond_grid(vectors: npt.NDArray[Any], exponent: int) -> int:
+    """Count the components that `to_grid` clips."""
+    return int((np.abs(vectors.astype(np.float64)) * 2.0**exponent > 2.0**GRID_BITS).sum())
+
+
 def rotate(rotation: Rotation, grid: Float64) -> Float64:
     """Return P x for (n, k) vectors on a grid of at most 24 bits, in units of that grid; exact for the rounded P."""
     exact = grid @ rotation.matrix.T.astype(np.float64)

@@ -14,9 +14,11 @@ from isospace.errors import IntegrityError
 from isospace.fingerprint import fingerprint
 from isospace.opening import load_space
 from isospace.parquet import verify_file
+from isospace.possible import require_possible
 from isospace.queries import identified
 from isospace.snapshot import Manifest, latest_manifest, read_manifest
 from isospace.store import Store, open_store
+from isospace.transform_spec import TransformSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,8 @@ class Run:
         Local folder that is removed at the end.
     work
         Store that documents, chunks and plans are written to: the run's own, or a scratch one for a dry run.
+    transform
+        The recipe's, its files named by their content.
     """
 
     run_id: str
@@ -56,6 +60,7 @@ class Run:
     damaged: tuple[str, ...]
     scratch: Path
     work: str
+    transform: TransformSpec
 
     @property
     def store(self) -> Store:
@@ -107,6 +112,7 @@ def start_run(config: PipelineConfig, encoder: EncoderRecord, scratch: Path, *, 
     -------
     Run
     """
+    require_possible(config.recipe, encoder)
     store = open_store(config.runtime.store)
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     run = Run(
@@ -120,9 +126,8 @@ def start_run(config: PipelineConfig, encoder: EncoderRecord, scratch: Path, *, 
         damaged=(),
         scratch=scratch,
         work=str(scratch / "dry-store") if dry else config.runtime.store,
+        transform=identified(config.recipe.transform),
     )
-    # Before the first document is read: the files of queries have to be there.
-    identified(config.recipe.transform)
     base = latest_manifest(store, config.runtime.collection)
     if base is None:
         return run
@@ -150,7 +155,7 @@ def chunking_id(spec: ChunkingSpec, encoder_id: str) -> str:
 
 def _sealed_space(run: Run, base: Manifest, damaged: tuple[str, ...]) -> str | None:
     """Return the base's space if the recipe still asks for it, and no refit was ordered."""
-    asked = identified(run.config.recipe.transform).model_dump(mode="json")
+    asked = run.transform.model_dump(mode="json")
     if run.config.runtime.refit or base.encoder_id != run.encoder_id or base.recipe.get("transform") != asked:
         return None
     if lost := [path for path in damaged if path.startswith(layout.space_folder(base.space_id))]:

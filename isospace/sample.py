@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import PurePosixPath
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,7 @@ import pyarrow as pa
 from isospace.joins import append_rows, load_columns, scratch_database
 from isospace.parquet import read_parquet
 from isospace.run import Run
-from isospace.store import Store
+from isospace.snapshot import deleted_documents
 from isospace.vectors import gather, load_vector_hashes, locate
 
 
@@ -70,15 +71,25 @@ def sample_vectors(
         (n, d) float32, in the order of the sample's keys.
     """
     seed = run.config.recipe.transform.sample.seed
-    return vectors_of(
-        run, bottom_k(chunk_hashes(run.store, chunk_paths), size, seed), dimension=dimension, partial=partial
-    )
+    drawn = bottom_k(chunk_hashes(run, chunk_paths), size, seed)
+    return vectors_of(run, drawn, dimension=dimension, partial=partial)
 
 
-def chunk_hashes(store: Store, chunk_paths: Sequence[str]) -> Iterator[bytes]:
-    """Yield the chunk hashes of chunks parts, repeats and all."""
+def chunk_hashes(run: Run, chunk_paths: Sequence[str]) -> Iterator[bytes]:
+    """Yield the chunk hashes of live documents in chunks parts, repeats and all."""
+    for table in live_chunks(run, chunk_paths, ["doc_id", "chunk_hash"]):
+        yield from table["chunk_hash"].to_pylist()
+
+
+def live_chunks(run: Run, chunk_paths: Sequence[str], columns: list[str]) -> Iterator[pa.Table]:
+    """Yield columns of chunks parts, doc_id among them, without the documents that the run's base has deleted."""
+    base = run.base
+    deleted = deleted_documents(run.store, base.deletions) if base else {}
     for path in chunk_paths:
-        yield from read_parquet(store, path, columns=["chunk_hash"])["chunk_hash"].to_pylist()
+        table = read_parquet(run.store, path, columns=columns)
+        if gone := deleted.get(PurePosixPath(path).stem):
+            table = table.filter(pa.array([doc_id not in gone for doc_id in table["doc_id"].to_pylist()], pa.bool_()))
+        yield table
 
 
 def vectors_of(run: Run, hashes: Sequence[bytes], *, dimension: int, partial: bool = False) -> npt.NDArray[np.float32]:

@@ -8,18 +8,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import threadpool_limits
 
 from isospace import layout
 from isospace.affine import apply_affine
 from isospace.choosing import choose
-from isospace.config import EncoderSpec
 from isospace.encoder import SentenceEncoder
-from isospace.encoder_record import EncoderRecord
-from isospace.errors import ConfigError, FitError
+from isospace.errors import ConfigError, FitError, MismatchError
 from isospace.evidence import Evidence, gather_evidence
 from isospace.exactness import error_bound
 from isospace.fit import estimate, fit, fit_affine, held_out_variance, held_out_warnings
-from isospace.presets import find_preset
 from isospace.probes import make_probes
 from isospace.quantize import fit_quantizers
 from isospace.queries import identified
@@ -54,7 +52,14 @@ def fit_space(run: Run, chunk_paths: Sequence[str], encoder: SentenceEncoder) ->
         If the sample cannot carry the fit.
     """
     spec = run.config.recipe.transform
-    _require_trained(spec, run.config.recipe.encoder, encoder.record)
+    if encoder.record.encoder_id != run.encoder_id:
+        raise MismatchError(
+            f"the encoder at hand is {encoder.record.encoder_id[:16]}…, the run's is {run.encoder_id[:16]}…. Start a new process."
+        )
+    if identified(spec) != run.transform:
+        raise ConfigError(
+            f"{spec.queries.file}: was changed while the run was under way. Freeze the file, and run the same command again."
+        )
     sample = sample_vectors(run, chunk_paths, size=spec.sample.size, dimension=encoder.record.dimension)
     automatic = isinstance(spec.fit, AutoSpec)
     evidence = gather_evidence(run, chunk_paths, encoder, choosing=automatic) if spec.needs_queries else None
@@ -62,7 +67,7 @@ def fit_space(run: Run, chunk_paths: Sequence[str], encoder: SentenceEncoder) ->
     probes = make_probes(fitted.transform, encoder.tokenize, encoder.encode, limit=encoder.record.max_tokens)
     space_id, files = seal_space(
         encoder_id=run.encoder_id,
-        spec=identified(spec),
+        spec=run.transform,
         fitted=fitted.spec,
         normalizes=encoder.record.normalizes,
         transform=fitted.transform,
@@ -126,46 +131,28 @@ def fit_transform(spec: TransformSpec, sample: npt.NDArray[np.float32], evidence
     """
     if not len(sample):
         raise FitError("the collection holds no chunk to fit a space on. Embed a source with readable text.")
-    if spec.truncate is not None and spec.truncate > sample.shape[1]:
-        raise FitError(
-            f"recipe.transform.truncate = {spec.truncate} exceeds the {sample.shape[1]} dimensions of the model."
-        )
     normalize = spec.normalization == "l2"
-    estimates = estimate(sample, evidence.queries if evidence else None, truncate=spec.truncate)
-    ratio = spec.sample.min_ratio
     provenance: dict[str, Any] = {}
     warnings: list[str] = []
-    chosen = spec.fit
-    if isinstance(chosen, AutoSpec):
-        assert evidence is not None
-        # Retrieval says whether the sample was large enough.
-        ratio = 0.0
-        choice = choose(estimates, evidence, chosen, normalize=normalize)
-        provenance["choice"], chosen = choice.as_dict(), choice.chosen
-        warnings += choice.warnings
-    fitted = fit(estimates, chosen, min_ratio=ratio)
+    # One thread: with more, sums come in another order, and equal samples would give spaces that differ in the last bits.
+    with threadpool_limits(limits=1):
+        estimates = estimate(sample, evidence.queries if evidence else None, truncate=spec.truncate)
+        ratio, chosen = spec.sample.min_ratio, spec.fit
+        if isinstance(chosen, AutoSpec):
+            assert evidence is not None
+            choice = choose(estimates, evidence, chosen, normalize=normalize)
+            provenance["choice"] = choice.as_dict()
+            warnings += choice.warnings
+            # Retrieval has said whether the sample was large enough.
+            ratio, chosen = 0.0, choice.chosen
+        fitted = fit(estimates, chosen, min_ratio=ratio)
+        held_out = held_out_variance(sample, chosen, truncate=spec.truncate)
     affine = fit_affine(fitted, sample)
     vectors, clipped = apply_affine(affine, sample, role="document", normalize=normalize)
     transform = Transform(affine, spec.normalization, fit_quantizers(vectors, spec.representations))
-    held_out = held_out_variance(sample, chosen, truncate=spec.truncate)
     warnings += [*fitted.warnings, *held_out_warnings(held_out)]
     if evidence is not None:
         provenance["queries"] = evidence.source
     figures = {**fitted.diagnostics, "clipped": clipped, "held_out_variance": held_out}
     bound = error_bound(affine, fitted.matrix, fitted.offsets, sample)
     return FittedTransform(transform, chosen, {**provenance, "fit": {**figures, **bound}, "warnings": warnings})
-
-
-def _require_trained(spec: TransformSpec, encoder: EncoderSpec, record: EncoderRecord) -> None:
-    """Refuse to cut vectors of a model that was not trained for it."""
-    if spec.truncate is None or spec.allow_untrained_truncation:
-        return
-    preset = find_preset(encoder)
-    trained = preset.matryoshka if preset else ()
-    if spec.truncate in trained or spec.truncate == record.dimension:
-        return
-    known = f"was trained for {', '.join(map(str, trained))}" if trained else "is not known as a Matryoshka model"
-    raise ConfigError(
-        f"recipe.transform.truncate = {spec.truncate}: {encoder.model} {known}; the first dimensions of another model are no "
-        "better than any others. Use a fit of kind pca with dimensions, or set recipe.transform.allow_untrained_truncation=true."
-    )

@@ -90,7 +90,8 @@ def write_segment(run: Run, space: Space, job: SegmentJob) -> Segment:
     transformed = apply_transform(space.transform, raw, "document")
     _require_lengths(chunks, transformed.vectors, unit=space.transform.normalization == "l2")
     table = _segment_table(chunks, space, transformed.vectors)
-    beyond = sum(
+    # The most of any representation: several of one kind clip the same components.
+    beyond = max(
         saturated(space.transform.quantizers, transformed.vectors, name) for name in space.record.representations
     )
     metadata = {

@@ -34,7 +34,7 @@ def measure(
     opened = open_store(store)
     corpus = load_corpus(opened, open_index(opened, collection, alias), asked, judged)
     get_run_logger().info("%d vectors, %d queries", len(corpus.vectors), len(corpus.queries))
-    specs = default_representations(corpus.vectors.shape[1])
+    specs = default_representations(*corpus.vectors.shape)
     return measure_frontier(corpus, specs, dimensions=dimensions, told=get_run_logger().info)
 
 

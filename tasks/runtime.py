@@ -34,7 +34,7 @@ def encoder_of(store_url: str, spec: EncoderSpec, engine: Engine) -> SentenceEnc
 def adopt_encoder(config: PipelineConfig, encoder: SentenceEncoder) -> None:
     """Use an encoder that was opened from the store for a config's runs in this process."""
     with _LOCK:
-        _ENCODERS.setdefault((config.runtime.store, config.recipe.encoder, driver_engine(config)), encoder)
+        _ENCODERS[config.runtime.store, config.recipe.encoder, driver_engine(config)] = encoder
 
 
 def run_encoder(run: Run) -> SentenceEncoder:

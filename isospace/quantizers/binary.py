@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from isospace.quantizers.arrays import take
 from isospace.representations import BinarySpec
-from isospace.rotation import Rotation, grid_exponent, random_rotation, rotate, rotate_back, to_grid
+from isospace.rotation import Rotation, beyond_grid, grid_exponent, random_rotation, rotate, rotate_back, to_grid
 
 Float32 = npt.NDArray[np.float32]
 
@@ -62,8 +62,8 @@ class BinaryQuantizer:
         return scores + (rotated @ self.threshold)[:, None]
 
     def saturated(self, vectors: Float32) -> int:
-        """Nothing is clipped."""
-        return 0
+        """Count the components beyond the grid of the rotation, if there is one."""
+        return 0 if self.rotation is None else beyond_grid(vectors, self.exponent)
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Return threshold, and the rotation if there is one."""

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 Float32 = npt.NDArray[np.float32]
+_LARGEST_HALF = np.float32(np.finfo(np.float16).max)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,9 @@ class FloatQuantizer:
 
     def encode(self, vectors: Float32) -> npt.NDArray[Any]:
         """Round to nearest, ties to even."""
-        return np.ascontiguousarray(vectors, dtype=np.float32 if self.kind == "float32" else np.float16)
+        if self.kind == "float32":
+            return np.ascontiguousarray(vectors, dtype=np.float32)
+        return np.clip(vectors, -_LARGEST_HALF, _LARGEST_HALF).astype(np.float16)
 
     def decode(self, codes: npt.NDArray[Any]) -> Float32:
         """Widen."""
@@ -32,8 +35,8 @@ class FloatQuantizer:
         return product
 
     def saturated(self, vectors: Float32) -> int:
-        """Nothing is clipped."""
-        return 0
+        """Count what half precision cannot hold."""
+        return 0 if self.kind == "float32" else int((np.abs(vectors) > _LARGEST_HALF).sum())
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Nothing is fitted."""

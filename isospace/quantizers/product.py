@@ -21,10 +21,19 @@ from isospace.errors import FitError
 from isospace.quantizers.arrays import take
 from isospace.quantizers.binary import load_rotation, rotation_arrays
 from isospace.representations import PqSpec
-from isospace.rotation import GRID_BITS, Rotation, fix_rotation, grid_exponent, rotate, rotate_back, to_grid
+from isospace.rotation import (
+    GRID_BITS,
+    Rotation,
+    beyond_grid,
+    fix_rotation,
+    grid_exponent,
+    rotate,
+    rotate_back,
+    to_grid,
+)
 
 Float32 = npt.NDArray[np.float32]
-_CENTROIDS = 256
+CENTROIDS = 256
 _BLOCK_ROWS = 2048
 
 
@@ -81,8 +90,10 @@ class ProductQuantizer:
 
     def saturated(self, vectors: Float32) -> int:
         """Count the components beyond the grid."""
-        scaled = np.abs(self._rotated(vectors).astype(np.float64)) * 2.0**self.exponent
-        return int((scaled > 2.0 ** _bits(self.codebooks.shape[2])).sum())
+        limit = 2.0 ** _bits(self.codebooks.shape[2])
+        beyond = int((np.abs(self._rotated(vectors).astype(np.float64)) * 2.0**self.exponent > limit).sum())
+        before = 0 if self.rotation is None else beyond_grid(vectors, self.rotation_exponent)
+        return max(beyond, before)
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Return codebooks, and the rotation if there is one."""
@@ -118,13 +129,14 @@ def fit_product(spec: PqSpec, sample: Float32) -> ProductQuantizer:
         If the sample has fewer vectors than a codebook has centroids, or faiss is missing.
     """
     count, dimension = sample.shape
-    if count < _CENTROIDS:
+    if count < CENTROIDS:
         raise FitError(
-            f"representation {spec.name}: the sample has {count} vectors, and a codebook of {_CENTROIDS} centroids needs at "
-            f"least as many (better {39 * _CENTROIDS}). Embed more text, or take int8 or rabitq."
+            f"representation {spec.name}: the sample has {count} vectors, and a codebook of {CENTROIDS} centroids needs at "
+            f"least as many (better {39 * CENTROIDS}). Embed more text, or take int8 or rabitq."
         )
     try:
         import faiss
+        from threadpoolctl import threadpool_limits
     except ModuleNotFoundError as error:
         raise FitError(f"representation {spec.name}: training needs faiss. Install isospace[pq].") from error
     rotation, rotation_exponent = None, grid_exponent(sample)
@@ -132,14 +144,16 @@ def fit_product(spec: PqSpec, sample: Float32) -> ProductQuantizer:
     if spec.kind == "opq":
         trained = faiss.OPQMatrix(dimension, spec.subvectors)
         trained.pq = _trainer(dimension, spec)
-        trained.train(vectors)
+        # One thread: with more the rotation differs in its last bits, and so would the space.
+        with threadpool_limits(limits=1):
+            trained.train(vectors)
         rotation = fix_rotation(faiss.vector_to_array(trained.A).reshape(dimension, dimension).astype(np.float64))
         rotated = rotate(rotation, to_grid(vectors, rotation_exponent))
         vectors = np.ldexp(rotated, -rotation_exponent).astype(np.float32)
     trainer = _trainer(dimension, spec)
     trainer.train(vectors)
     width = dimension // spec.subvectors
-    books = faiss.vector_to_array(trainer.centroids).reshape(spec.subvectors, _CENTROIDS, width)
+    books = faiss.vector_to_array(trainer.centroids).reshape(spec.subvectors, CENTROIDS, width)
     exponent = grid_exponent(sample) - GRID_BITS + _bits(width)
     limit = 2.0 ** _bits(width)
     fixed = np.clip(np.rint(books.astype(np.float64) * 2.0**exponent), -limit, limit).astype(np.int32)
@@ -158,7 +172,7 @@ def _trainer(dimension: int, spec: PqSpec) -> Any:
 
 def load_product(spec: PqSpec, dimension: int, arrays: Mapping[str, npt.NDArray[Any]]) -> ProductQuantizer:
     """Rebuild from arrays."""
-    shape = (spec.subvectors, _CENTROIDS, dimension // spec.subvectors)
+    shape = (spec.subvectors, CENTROIDS, dimension // spec.subvectors)
     books = take(arrays, "codebooks", shape, np.int32)
     exponent = int(take(arrays, "codebook_exponent", (1,), np.int64)[0])
     return ProductQuantizer(books, exponent, *(load_rotation(dimension, arrays) if spec.kind == "opq" else (None, 0)))

@@ -21,7 +21,16 @@ from isospace.affine import sum_of_squares
 from isospace.quantizers.arrays import take
 from isospace.quantizers.binary import load_rotation, rotation_arrays, signs
 from isospace.representations import RabitqSpec
-from isospace.rotation import GRID_BITS, Rotation, grid_exponent, random_rotation, rotate, rotate_back, to_grid
+from isospace.rotation import (
+    GRID_BITS,
+    Rotation,
+    beyond_grid,
+    grid_exponent,
+    random_rotation,
+    rotate,
+    rotate_back,
+    to_grid,
+)
 
 Float32 = npt.NDArray[np.float32]
 _LIMIT = 2.0**GRID_BITS
@@ -75,8 +84,8 @@ class RabitqQuantizer:
         return products * factor.T + (queries @ self.centre)[:, None]
 
     def saturated(self, vectors: Float32) -> int:
-        """Nothing is clipped."""
-        return 0
+        """Count the components beyond the grid."""
+        return beyond_grid(vectors, self.exponent)
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Return centre and rotation."""

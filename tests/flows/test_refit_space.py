@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from isospace.encoder import SentenceEncoder
-from isospace.errors import ConfigError, NotFoundError
+from isospace.errors import ConfigError, IntegrityError, NotFoundError
 from isospace.index import open_index
 from isospace.verify import verify_snapshot
 from tests.conftest import Configure, sentences, write_jsonl
@@ -51,6 +51,25 @@ def test_a_refit_needs_neither_source_nor_model_nor_encoder(
     assert any("pca, dimensions 8" in text and "condition number" in text for text in artifacts("space"))
     again = refit_space(changed)
     assert (again.committed, again.snapshot_id) == (False, report.snapshot_id)
+
+
+def test_a_refit_fits_what_embedding_would_and_refuses_a_damaged_snapshot(configure: Configure, tmp_path: Path) -> None:
+    from flows.embed_corpus import embed_corpus
+    from flows.refit_space import refit_space
+
+    texts = sentences(60)
+    source = write_jsonl(tmp_path / "d.jsonl", texts)
+    embed_corpus(configure(source))
+    write_jsonl(source, dict(list(texts.items())[10:]))
+    embed_corpus(configure(source))
+    transform = {"transform": {"fit": {"kind": "zca", "epsilon": 0.5, "allow_small_sample": True}}}
+    refitted = refit_space(configure(source, recipe=transform))
+    fresh = embed_corpus(configure(source, recipe=transform, runtime={"store": str(tmp_path / "fresh")}))
+    assert refitted.space_id == fresh.space_id
+    assert refitted.snapshot_id == fresh.snapshot_id
+    next((tmp_path / "store/collections/c/chunks").iterdir()).unlink()
+    with pytest.raises(IntegrityError, match=r"Run python -m flows\.embed_corpus first"):
+        refit_space(configure(source))
 
 
 def test_a_refit_changes_the_transform_alone(configure: Configure, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from isospace.evidence import Evidence
 from isospace.fit import Fit, estimate
 from isospace.index import open_index
 from isospace.opening import load_space
+from isospace.parquet import read_parquet
 from isospace.pseudo_queries import Passage, make_pseudo_queries, usable_kind
 from isospace.queries import identified, read_judgements, read_queries
 from isospace.significance import bootstrap_interval, randomization_p
@@ -66,7 +68,8 @@ def test_a_gain_on_the_first_half_alone_is_not_believed() -> None:
 
     found = trial(shift=12.0)
     plain = trial()
-    queries = np.where(_is_first(found)[:, None], found.queries, plain.queries)
+    first = np.array([_is_first(name) for name in found.names])
+    queries = np.where(first[:, None], found.queries, plain.queries)
     choice = choose(
         estimate(found.documents), evidence(replace(found, queries=queries)), AutoSpec(kind="auto"), normalize=True
     )
@@ -206,12 +209,15 @@ def test_unusable_files_of_queries_are_named(tmp_path: Path, name: str, content:
 def test_files_are_identified_by_content_and_missing_ones_named(tmp_path: Path) -> None:
     for name in ("a.txt", "b.txt"):
         (tmp_path / name).write_text("one query")
-    first, second = (
-        identified(TransformSpec(queries=QueriesSpec(file=str(tmp_path / name)))) for name in ("a.txt", "b.txt")
-    )
+    first, second = (identified(asking(tmp_path / name)) for name in ("a.txt", "b.txt"))
     assert first == second
     with pytest.raises(ConfigError, match=r"absent\.txt: cannot be read"):
-        identified(TransformSpec(queries=QueriesSpec(file=str(tmp_path / "absent.txt"))))
+        identified(asking(tmp_path / "absent.txt"))
+    assert identified(TransformSpec(queries=QueriesSpec(file="absent.txt"))) == TransformSpec()
+
+
+def asking(path: Path) -> TransformSpec:
+    return TransformSpec(fit=FitSpec(kind="center", means="by_role"), queries=QueriesSpec(file=str(path)))
 
 
 def stories(count: int) -> dict[str, str]:
@@ -282,14 +288,69 @@ def test_judged_queries_choose_and_foreign_judgements_are_refused(configure: Con
 
 
 def test_a_missing_file_of_queries_is_found_before_the_first_document(configure: Configure, tmp_path: Path) -> None:
-    config = configure(tmp_path / "no-such-source.jsonl", recipe={"transform": {"queries": {"file": "absent.txt"}}})
+    transform = {"fit": {"kind": "center", "means": "by_role"}, "queries": {"file": "absent.txt"}}
     with pytest.raises(ConfigError, match=r"absent\.txt"):
-        embed_inline(config)
+        embed_inline(configure(tmp_path / "no-such-source.jsonl", recipe={"transform": transform}))
+
+
+@pytest.mark.parametrize(
+    ("transform", "message"),
+    [
+        (
+            {"fit": {"kind": "pca", "dimensions": 10}, "representations": [{"kind": "pq", "subvectors": 4}]},
+            "does not divide the 10",
+        ),
+        ({"truncate": 99, "allow_untrained_truncation": True}, "exceeds the 16 dimensions"),
+        ({"fit": {"kind": "pca", "dimensions": 17}}, "takes more than the 16"),
+        ({"fit": {"kind": "all_but_the_top", "components": 16}}, "takes more than the 16"),
+        ({"fit": {"kind": "auto", "candidates": [{"kind": "pca", "dimensions": 20}]}}, "takes more than the 16"),
+    ],
+)
+def test_what_cannot_work_is_found_before_the_first_document(
+    configure: Configure, tmp_path: Path, transform: dict, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        embed_inline(configure(tmp_path / "no-such-source.jsonl", recipe={"transform": transform}))
+
+
+def test_the_space_does_not_depend_on_the_order_of_documents_that_share_texts(
+    configure: Configure, tmp_path: Path
+) -> None:
+    texts = stories(60)
+    shared = {**texts, **{f"e{n:05d}": text for n, text in enumerate(list(texts.values())[:30])}}
+    spaces = set()
+    for name, order in (("forward", 1), ("backward", -1)):
+        lines = [json.dumps({"doc_id": doc, "text": text, "title": ""}) for doc, text in list(shared.items())[::order]]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
+        transform = {"fit": {"kind": "center", "means": "by_role"}}
+        config = configure(
+            tmp_path / f"{name}.jsonl", recipe={"transform": transform}, runtime={"store": str(tmp_path / name)}
+        )
+        spaces.add(embed_inline(config).space_id)
+    assert len(spaces) == 1
+
+
+def test_no_sentence_asks_twice(configure: Configure, tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "d.jsonl", stories(40))
+    embed_inline(configure(path, recipe=AUTO))
+    store = open_store(tmp_path / "store")
+    parts = [s.path for s in store.walk("vectors") if "/query/trial-" in s.path]
+    hashes = [h for part in parts for h in read_parquet(store, part, columns=["chunk_hash"])["chunk_hash"].to_pylist()]
+    assert len(parts) == 3
+    assert len(hashes) == len(set(hashes)) > 80
+
+
+def test_ids_in_a_csv_stay_as_they_are_written_and_a_bad_relevance_is_named(tmp_path: Path) -> None:
+    (tmp_path / "j.csv").write_text("query_id,doc_id,relevance\n001,007,2\n")
+    assert read_judgements(tmp_path / "j.csv") == {"001": {"007": 2}}
+    (tmp_path / "j.csv").write_text("query_id,doc_id,relevance\n001,007,high\n")
+    with pytest.raises(ConfigError, match="query 001, document 007 is 'high'"):
+        read_judgements(tmp_path / "j.csv")
 
 
 def test_a_corpus_that_makes_no_queries_says_so(configure: Configure, tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "d.jsonl", {f"d{n}": f"text {n}" for n in range(30)})
-    with pytest.raises(FitError, match=r"only 0 pseudo-queries could be made"):
+    with pytest.raises(FitError, match=r"only 0 documents of \d+ chunks could be asked for"):
         embed_inline(configure(path, recipe=AUTO))
 
 

@@ -70,7 +70,7 @@ def test_every_command(configure: Configure, tmp_path: Path) -> None:
         (["search", "/nonexistent/store", "c", "x", "-k", "0"], 2, "-k"),
         (["plan", "nowhere.yaml"], 2, "cannot be read"),
         (
-            ["plan", "configs/demo.yaml", "--set", "recipe.transform.fit.kind=pca"],
+            ["plan", "configs/demo.yaml", "--set", "recipe.transform.fit.kind=whiten"],
             2,
             "recipe.transform.fit.kind",
         ),

@@ -86,3 +86,22 @@ def test_a_bad_override_is_refused(override: str) -> None:
 def test_a_missing_file_is_named() -> None:
     with pytest.raises(ConfigError, match=r"nowhere\.yaml: cannot be read"):
         load_config("nowhere.yaml")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("recipe.transform.fit.exponnt=1", r"recipe\.transform\.fit\.exponnt; known there: kind, means, exponent"),
+        (
+            "recipe.transform.fit={kind: auto, candidates: [{kind: zca, epsilonn: 1}]}",
+            "epsilonn; known there: kind, means",
+        ),
+        (
+            "recipe.transform.representations=[{kind: int8, granularty: vector}]",
+            "granularty; known there: .*granularity",
+        ),
+    ],
+)
+def test_typos_below_a_union_are_named(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config(CONFIGS[0], [override])

@@ -128,6 +128,11 @@ def test_pca_keeps_the_largest_components_uncorrelated() -> None:
     assert np.allclose(found, np.diag(largest), rtol=1e-5, atol=1e-5 * largest[0])
 
 
+def test_all_but_all_is_refused() -> None:
+    with pytest.raises(FitError, match="leaves nothing of 12"):
+        fitted(cloud(), FitSpec(kind="all_but_the_top", components=12))
+
+
 def test_all_but_the_top_leaves_nothing_in_the_top() -> None:
     vectors = cloud()
     left = np.linalg.eigvalsh(covariance(vectors, fitted(vectors, FitSpec(kind="all_but_the_top", components=3))))
@@ -184,3 +189,18 @@ def test_dimensions_beyond_those_of_the_vectors_are_refused() -> None:
 
 def test_default_candidates_describe_themselves_differently() -> None:
     assert len({spec.describe() for spec in DEFAULT_CANDIDATES}) == len(DEFAULT_CANDIDATES)
+
+
+@given(st.sampled_from(KINDS), st.integers(1, 60), st.integers(3, 10), st.integers(0, 2**32 - 1))
+@settings(deadline=None, max_examples=80)
+def test_any_sample_gives_a_finite_fit_that_centres_what_it_says(spec: FitSpec, n: int, d: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    vectors = (rng.normal(size=(n, d)) * rng.integers(0, 3, d) + rng.normal(size=d)).astype(np.float32)
+    found = fitted(vectors, spec, vectors[: max(n // 2, 1)])
+    assert np.isfinite(found.matrix).all()
+    moved = vectors.astype(np.float64) @ found.matrix.T + found.offsets[0]
+    scale = max(1.0, float(np.abs(found.matrix).max()))
+    if spec.kind == "minmax":
+        assert -1e-6 <= moved.min() <= moved.max() <= 1 + 1e-6
+    elif spec.kind != "none":
+        assert np.abs(moved.mean(axis=0)).max() < 1e-6 * scale

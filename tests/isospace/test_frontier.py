@@ -39,7 +39,7 @@ def test_coarser_codes_keep_less_and_rescoring_brings_it_back(corpus: Corpus) ->
 
 
 def test_every_default_representation_is_measured_and_shown(corpus: Corpus) -> None:
-    points = measure_frontier(corpus, default_representations(32))
+    points = measure_frontier(corpus, default_representations(1500, 32))
     table = markdown(points)
     for name in ("float32", "int8_minmax", "binary_rotated", "rabitq", "opq8"):
         assert f"| {name} |" in table
@@ -52,6 +52,17 @@ def test_without_judgements_agreement_with_float32_is_measured(corpus: Corpus) -
     assert points[1].ndcg is None
     assert points[1].recall_10 > 0.9
     assert "| int8 | 32 | – |" in markdown(points)
+
+
+def test_rescoring_everything_that_is_lossless_changes_nothing_where_documents_have_many_chunks(corpus: Corpus) -> None:
+    owners = tuple(f"d{n // 10}" for n in range(1500))
+    judged = {name: {f"d{n // 10}": 1, f"d{n // 10 + 7}": 1} for n, name in enumerate(corpus.names)}
+    points = measure_frontier(Corpus(corpus.vectors, owners, corpus.queries, corpus.names, judged), [Float16Spec()])
+    assert all(point.ndcg_kept == pytest.approx(1.0, abs=0.01) for point in points)
+
+
+def test_a_small_collection_has_no_codebooks() -> None:
+    assert {spec.kind for spec in default_representations(255, 32)}.isdisjoint({"pq", "opq"})
 
 
 def test_a_dimension_beyond_the_vectors_is_refused(corpus: Corpus) -> None:

@@ -194,6 +194,13 @@ def test_a_codebook_needs_as_many_vectors_as_centroids() -> None:
         fit_quantizers(unit(255, 32), (spec_of("pq8"),))
 
 
+def test_what_a_grid_or_half_precision_cannot_hold_is_counted(fitted: Quantizers) -> None:
+    vectors = np.full((1, 32), 1e6, np.float32)
+    for name in ("float16", "rabitq", "binary_rotated", "opq8"):
+        assert saturated(fitted, vectors, name) == 32, name
+        assert np.isfinite(dequantize(fitted, quantize(fitted, vectors, name), name)).all()
+
+
 def test_an_empty_sample_is_refused() -> None:
     with pytest.raises(FitError, match="the sample is empty"):
         fit_quantizers(unit(1, 8)[:0], (spec_of("int8"),))
@@ -219,6 +226,8 @@ def test_a_missing_or_damaged_array_is_named(fitted: Quantizers, name: str) -> N
     ("given_specs", "message"),
     [
         ([{"kind": "int8", "name": "vector"}], "is taken by another column"),
+        ([{"kind": "int8", "name": "raw"}], "is taken by another column"),
+        ([{"kind": "int8", "name": "title"}], "is taken by another column"),
         ([{"kind": "int8", "name": 'x"; DROP'}], "should match pattern"),
         ([{"kind": "pq"}], "subvectors"),
         ([{"kind": "float32", "name": "x"}], "Extra inputs"),
@@ -228,3 +237,17 @@ def test_a_missing_or_damaged_array_is_named(fitted: Quantizers, name: str) -> N
 def test_unusable_specifications_are_refused(given_specs: list, message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         TypeAdapter(tuple[RepresentationSpec, ...]).validate_python(given_specs)
+
+
+@given(st.sampled_from(NAMES), st.sampled_from([8, 24, 40]), st.integers(0, 2**32 - 1), st.floats(1e-3, 1e3))
+@settings(deadline=None, max_examples=60)
+def test_any_sample_gives_finite_codes_that_no_batch_changes(name: str, d: int, seed: int, size: float) -> None:
+    rng = np.random.default_rng(seed)
+    vectors = (size * rng.normal(size=(300, d)) * rng.integers(0, 3, d)).astype(np.float32)
+    quantizers = fit_quantizers(vectors, (spec_of(name),))
+    codes = quantize(quantizers, vectors, name)
+    assert quantize(quantizers, vectors[17:18], name).tobytes() == codes[17:18].tobytes()
+    decoded = dequantize(quantizers, codes, name)
+    assert np.isfinite(decoded).all()
+    found = score(quantizers, vectors[:5], codes, name)
+    assert np.allclose(found, vectors[:5] @ decoded.T, rtol=1e-4, atol=1e-4 * max(1.0, float(np.abs(found).max())))
