@@ -128,7 +128,6 @@ def wrong_ways(trial: Trial) -> None:
         "binary_rotated": lambda seed: BinarySpec(rotation=True, seed=seed),
         "rabitq": lambda seed: RabitqSpec(seed=seed),
         "pq48": lambda seed: PqSpec(kind="pq", subvectors=48, seed=seed),
-        "opq48": lambda seed: PqSpec(kind="opq", subvectors=48, seed=seed),
     }
     for name, make in specs.items():
         found = []

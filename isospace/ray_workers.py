@@ -177,7 +177,7 @@ def _connect(ray: Any, spec: WorkersSpec) -> None:
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise EncoderError(
             f"runtime.workers.address = {spec.address!r}: no Ray cluster answers there ({_first_line(error)}). Start one, or "
-            "leave the address empty for a local one."
+            "leave the address empty for a local one. A cluster that asks for a token needs RAY_AUTH_MODE=token here too."
         ) from error
 
 
