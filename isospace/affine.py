@@ -19,7 +19,6 @@ of Z are exact, and are summed in two halves that are exact as well.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Literal, TypeAlias
@@ -27,24 +26,15 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from isospace.errors import FitError, IntegrityError, MismatchError
+from isospace.errors import IntegrityError, MismatchError
 
 Role: TypeAlias = Literal["document", "query"]
 ROLES: tuple[Role, ...] = ("document", "query")
 Float64 = npt.NDArray[np.float64]
 
-_EXACT_BITS = 53
-# A float32 has 24; a steep map carries the rounding of its input further than its own, and wants more of them.
-_INPUT_BITS = range(20, 33)
-_OUTPUT_BITS = 26
-_SEEN = 2048
-_LIMB_BITS = 16
-# Beyond this cosine error of a typical vector two limbs are worth their second product.
-_MOST_COSINE_ERROR = 1e-12
-# Room above the longest vector of the sample, for the rest of the corpus and for queries.
-_HEADROOM = 2.0
-# How far beyond the sample's largest output the grid reaches at most: five of its 26 bits.
-_MOST_BEYOND_SAMPLE = 32.0
+EXACT_BITS = 53
+OUTPUT_BITS = 26
+LIMB_BITS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +77,12 @@ class AffineMap:
             )
         # In float64: a damaged map may hold integers whose sums overflow 64 bits.
         row_sums = np.abs(self.matrix.astype(np.float64)).sum(axis=1)
-        largest = row_sums * 2.0 ** _bits_at_once(self.input_bits, self.limbs) + np.abs(
+        largest = row_sums * 2.0 ** bits_at_once(self.input_bits, self.limbs) + np.abs(
             self.offsets.astype(np.float64)
         ).max(axis=0)
-        if largest.size and int(largest.max()) >= 2**_EXACT_BITS:
+        if largest.size and int(largest.max()) >= 2**EXACT_BITS:
             raise IntegrityError(
-                f"affine map: a row can reach {int(largest.max())}, and exact sums need less than 2**{_EXACT_BITS}. "
+                f"affine map: a row can reach {int(largest.max())}, and exact sums need less than 2**{EXACT_BITS}. "
                 "The space is damaged: restore it, or fit it again."
             )
 
@@ -107,58 +97,9 @@ class AffineMap:
         return int(self.matrix.shape[0])
 
 
-def fix_point(matrix: Float64, offsets: Float64, sample: npt.NDArray[Any]) -> AffineMap:
-    """Round a fitted affine map to integer grids.
-
-    Parameters
-    ----------
-    matrix
-        (k, d) float64, A.
-    offsets
-        (2, k) float64, b by role in the order of `ROLES`.
-    sample
-        (n, d) raw vectors of the fit. Their lengths bound |x|, and with the map |y|.
-
-    Returns
-    -------
-    AffineMap
-
-    Raises
-    ------
-    FitError
-        If the sample is empty or all zero, or the map is not finite.
-    """
-    if not (np.isfinite(matrix).all() and np.isfinite(offsets).all()):
-        raise FitError(
-            "the fitted map has NaN or infinite entries; expected finite ones. Raise recipe.transform.fit.epsilon."
-        )
-    # The length bounds every component, also those that a small or uniform sample happens not to have.
-    lengths = row_lengths(sample)
-    input_bound = float(lengths.max(initial=0.0))
-    if not (0.0 < input_bound < math.inf):
-        raise FitError(
-            f"the sample of {len(sample)} raw vectors has the bound {input_bound} on |x|; expected a positive finite "
-            "one. Embed a corpus with readable text first."
-        )
-    whole = _bits(input_bound * _HEADROOM)
-    typical = float(np.sqrt((lengths**2).mean()))
-    bits = min(_INPUT_BITS, key=lambda t: _rounding(matrix, offsets, t, t - whole, typical))
-    limbs = 1
-    if _rounding(matrix, offsets, bits, bits - whole, typical) > 2 * _MOST_COSINE_ERROR * _squared_length(
-        matrix, offsets, sample
-    ):
-        bits, limbs = 2 * _LIMB_BITS, 2
-    exponents, integers, fixed_offsets = _fix_rows(matrix, offsets, bits, bits - whole, limbs)
-    # Cauchy-Schwarz: what any vector of that length can reach, also where a uniform sample reached little. A steep map
-    # makes it far too wide, and a wide grid is a coarse one: hence the cap.
-    reach = float(np.linalg.norm(matrix, axis=1).max()) * input_bound + float(np.abs(offsets).max())
-    output_bound = min(reach, _MOST_BEYOND_SAMPLE * _largest_output(matrix, offsets, sample))
-    return AffineMap(integers, exponents, fixed_offsets, bits - whole, _OUTPUT_BITS - _bits(output_bound), bits, limbs)
-
-
 def stored_offsets(affine: AffineMap) -> Float64:
     """Return the (2, k) float64 offsets that a map's integers stand for."""
-    unit = affine.input_exponent - affine.input_bits + _bits_at_once(affine.input_bits, affine.limbs)
+    unit = affine.input_exponent - affine.input_bits + bits_at_once(affine.input_bits, affine.limbs)
     stored: Float64 = np.ldexp(affine.offsets.astype(np.float64), -(unit + affine.row_exponents))
     return stored
 
@@ -255,7 +196,7 @@ def _apply_block(step: _Step, raw: Any, *, normalize: bool) -> tuple[Any, int]:
     result = _product(step, grid)
     result *= step.row_scales
     xp.round(result, out=result)
-    clipped = _saturate(result, 2.0**_OUTPUT_BITS, xp)
+    clipped = _saturate(result, 2.0**OUTPUT_BITS, xp)
     if normalize:
         norms = xp.sqrt(sum_of_squares(result, xp))
         # A zero vector has no direction: it stays zero here, and the checks before the commit refuse it.
@@ -269,11 +210,11 @@ def _apply_block(step: _Step, raw: Any, *, normalize: bool) -> tuple[Any, int]:
 def _product(step: _Step, grid: Any) -> Any:
     """Return N X + B: one exact sum, or two that are added once."""
     if step.limbs == 2:
-        high = step.xp.round(grid * 2.0**-_LIMB_BITS)
-        low = grid - high * 2.0**_LIMB_BITS
+        high = step.xp.round(grid * 2.0**-LIMB_BITS)
+        low = grid - high * 2.0**LIMB_BITS
         exact = _times(step, high)
         exact += step.offset
-        exact *= 2.0**_LIMB_BITS
+        exact *= 2.0**LIMB_BITS
         exact += _times(step, low)
         return exact
     exact = _times(step, grid)
@@ -292,21 +233,12 @@ def sum_of_squares(grid: Any, xp: ModuleType = np) -> Any:
     never exceeded it was never rounded. Else the squares are cut in two halves whose sums are exact, added once.
     """
     plain = xp.einsum("ij,ij->i", grid, grid)
-    if not len(plain) or float(plain.max()) < 2.0**_EXACT_BITS:
+    if not len(plain) or float(plain.max()) < 2.0**EXACT_BITS:
         return plain
     squares = grid * grid
     high = xp.round(squares * 2.0**-26)
     low = squares - high * 2.0**26
     return high.sum(1) * 2.0**26 + low.sum(1)
-
-
-def row_lengths(vectors: npt.NDArray[Any], *, block_rows: int = 8192) -> Float64:
-    """Return the (n,) float64 Euclidean lengths of the rows of (n, d) vectors."""
-    blocks = [
-        np.linalg.norm(np.asarray(vectors[start : start + block_rows], np.float64), axis=1)
-        for start in range(0, len(vectors), block_rows)
-    ]
-    return np.concatenate([np.zeros(0), *blocks])
 
 
 def _saturate(values: Any, limit: float, xp: ModuleType) -> int:
@@ -318,62 +250,6 @@ def _saturate(values: Any, limit: float, xp: ModuleType) -> int:
     return beyond
 
 
-def _bits(bound: float) -> int:
-    """Bits before the point that hold `bound`; a length of 1.0000001 is one that was rounded, not one above 1."""
-    return math.ceil(math.log2(bound) - 1e-3)
-
-
-def _bits_at_once(bits: int, limbs: int) -> int:
+def bits_at_once(bits: int, limbs: int) -> int:
     """Bits of X that one product sees."""
-    return bits if limbs == 1 else _LIMB_BITS
-
-
-def _row_exponents(
-    matrix: Float64, offsets: Float64, bits: int, input_exponent: int, limbs: int = 1
-) -> npt.NDArray[np.int64]:
-    """Return the largest exponent of each row with which its exact sums stay below 2**53."""
-    seen = _bits_at_once(bits, limbs)
-    reach = np.abs(matrix).sum(axis=1) * 2.0**seen + np.abs(offsets).max(axis=0) * 2.0 ** (input_exponent - bits + seen)
-    # One bit is kept for what rounding each of the d integers up can add.
-    spare = _EXACT_BITS - 2 - np.ceil(np.log2(np.maximum(reach, 2.0**-200)))
-    exponents: npt.NDArray[np.int64] = np.clip(spare, -200, 60).astype(np.int64)
-    return exponents
-
-
-def _rounding(matrix: Float64, offsets: Float64, bits: int, input_exponent: int, length: float) -> float:
-    """Return the variance that rounding X and N adds to a result, for a vector of that length."""
-    exponents = _row_exponents(matrix, offsets, bits, input_exponent)
-    by_input = float((matrix**2).sum()) * 4.0**-input_exponent
-    by_rows = float((4.0 ** -exponents.astype(np.float64)).sum()) * length**2
-    return (by_input + by_rows) / 12.0
-
-
-def _squared_length(matrix: Float64, offsets: Float64, sample: npt.NDArray[Any]) -> float:
-    """Return the smallest squared length of a result, of 99 per cent of a part of the sample."""
-    results = np.asarray(sample[:_SEEN], np.float64) @ matrix.T + offsets[0]
-    return float(np.quantile((results**2).sum(axis=1), 0.01))
-
-
-def _fix_rows(
-    matrix: Float64, offsets: Float64, bits: int, input_exponent: int, limbs: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    exponents = _row_exponents(matrix, offsets, bits, input_exponent, limbs)
-    integers = np.rint(np.ldexp(matrix, exponents[:, None])).astype(np.int64)
-    unit = input_exponent - bits + _bits_at_once(bits, limbs)
-    fixed_offsets = np.rint(np.ldexp(offsets, unit + exponents)).astype(np.int64)
-    return exponents, integers, fixed_offsets
-
-
-def _largest_output(matrix: Float64, offsets: Float64, sample: npt.NDArray[Any]) -> float:
-    """Return the largest |y| of the sample; FitError if it is zero, since all its texts then have one vector."""
-    largest, scale = 0.0, 0.0
-    for start in range(0, len(sample), 8192):
-        block = np.asarray(sample[start : start + 8192], dtype=np.float64)
-        largest = max(largest, float(np.abs(block @ matrix.T + offsets[0]).max()))
-        scale = max(scale, float(np.abs(block).max() * np.abs(matrix).max()))
-    if largest > 1e-6 * scale:
-        return largest
-    raise FitError(
-        f"the fitted map sends all {len(sample)} vectors of the sample to zero: every text has the same vector. Embed a more "
-        "varied corpus, or use fit kind none."
-    )
+    return bits if limbs == 1 else LIMB_BITS

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from isospace.affine import ROLES, AffineMap, apply_affine, row_lengths, stored_offsets
+from isospace.affine import ROLES, AffineMap, apply_affine, stored_offsets
+from isospace.fixing import row_lengths
 
 Float64 = npt.NDArray[np.float64]
 # What float32 rounds off the unit vector at the end; half a unit in the last place of a component below 1.

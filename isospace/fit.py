@@ -23,8 +23,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from isospace.affine import ROLES, AffineMap, Float64, fix_point
+from isospace.affine import ROLES, AffineMap, Float64
 from isospace.errors import FitError
+from isospace.fixing import fix_point
 from isospace.moments import Moments, fourth_moment, stream_moments
 from isospace.transform_spec import FitSpec
 

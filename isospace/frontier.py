@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from isospace.distortion import measure_distortion
 from isospace.errors import ConfigError
 from isospace.evaluation import live_hashes, measure
 from isospace.fit import estimate, fit
@@ -41,6 +42,7 @@ RESCORED = (0, 1, 2, 4, 10)
 _DEPTH = 100
 _MOST_CHUNKS = 200_000
 _BLOCK_QUERIES = 32
+_DISTORTION_SAMPLE = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,8 @@ class Point:
         Share of the float32 search's top 10 and top 100 that is found.
     time
         Of scoring and selecting, over that of float32.
+    cosine_error
+        Mean of 1 - cosine of a vector with its decoded one.
     """
 
     representation: str
@@ -72,6 +76,7 @@ class Point:
     recall_10: float
     recall_100: float
     time: float
+    cosine_error: float
 
     def as_dict(self) -> dict[str, Any]:
         """Return the figures by name."""
@@ -168,7 +173,7 @@ def measure_frontier(
     told("float32")
     plain = _search(corpus, lambda queries: queries @ corpus.vectors.T, corpus.queries)
     best = _ndcg(corpus, plain.rows)
-    points = [Point("float32", whole, 4 * whole, 0, best, None if best is None else 1.0, 1.0, 1.0, 1.0)]
+    points = [Point("float32", whole, 4 * whole, 0, best, None if best is None else 1.0, 1.0, 1.0, 1.0, 0.0)]
     contestants: list[tuple[str, RepresentationSpec, Float32, Float32]] = [
         (spec.name, spec, corpus.vectors, corpus.queries) for spec in specs if not isinstance(spec, Float32Spec)
     ]
@@ -197,6 +202,7 @@ def _points(
 ) -> list[Point]:  # fmt: skip
     quantizer = fit_quantizer(spec, vectors)
     codes = quantizer.encode(vectors)
+    lost = measure_distortion(quantizer, vectors[:_DISTORTION_SAMPLE])
     found = _search(corpus, lambda block: quantizer.scores(block, codes), queries)
     # Exact scores of what was found, in its order: rescoring takes the first r x k of them.
     exact = np.stack([corpus.vectors[rows] @ query for rows, query in zip(found.rows, corpus.queries, strict=True)])
@@ -215,6 +221,7 @@ def _points(
                 recall_10=_overlap(ten[:, :10], plain.rows[:, :10]),
                 recall_100=_overlap(hundred[:, :_DEPTH], plain.rows[:, :_DEPTH]),
                 time=found.seconds / plain.seconds,
+                cosine_error=lost.cosine_error,
             )
         )
     return points
@@ -283,7 +290,7 @@ def markdown(points: Sequence[Point]) -> str:
     """
     judged = points[0].ndcg is not None
     head = ["representation", "bytes", "nDCG@10", "kept", *(f"x{r}" for r in RESCORED[1:])]
-    head += ["top 10 found", "top 100 found", "top 100 found x4", "time"]
+    head += ["top 10 found", "top 100 found", "top 100 found x4", "cosine error", "time"]
     lines = ["| " + " | ".join(head) + " |", "| --- |" + " ---: |" * (len(head) - 1)]
     for name in dict.fromkeys(point.representation for point in points):
         by_r = {point.rescored: point for point in points if point.representation == name}
@@ -291,7 +298,7 @@ def markdown(points: Sequence[Point]) -> str:
         shares = [f"{_share(by_r.get(r, first), judged=judged):.1%}" for r in RESCORED]
         cells = [name, str(first.bytes), f"{first.ndcg:.4f}" if first.ndcg is not None else "–", *shares]
         cells += [f"{first.recall_10:.1%}", f"{first.recall_100:.1%}", f"{by_r.get(4, first).recall_100:.1%}"]
-        lines.append("| " + " | ".join([*cells, f"{first.time:.2f}"]) + " |")
+        lines.append("| " + " | ".join([*cells, f"{first.cosine_error:.2g}", f"{first.time:.2f}"]) + " |")
     return "\n".join(lines)
 
 

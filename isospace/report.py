@@ -126,6 +126,12 @@ def space_markdown(space: Space) -> str:
         "| --- | ---: |",
         *figures,
     ]
+    stored = space.provenance.get("representations", {})
+    if stored:
+        names = list(next(iter(stored.values())))
+        lines += ["", "| representation | " + " | ".join(name.replace("_", " ") for name in names) + " |"]
+        lines += ["| --- |" + " ---: |" * len(names)]
+        lines += [f"| {name} | " + " | ".join(_figure(row[n]) for n in names) + " |" for name, row in stored.items()]
     if choice:
         lines += ["", choice["reason"], "", f"nDCG@10 on {choice['source']}; the second half was held back.", ""]
         lines += ["| fit | ranking half | held back | gain | 95 % | p |", "| --- | ---: | ---: | ---: | --- | ---: |"]

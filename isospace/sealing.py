@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_limits
 from isospace import layout
 from isospace.affine import apply_affine
 from isospace.choosing import choose
+from isospace.distortion import cluster, measure_distortion
 from isospace.encoder import SentenceEncoder
 from isospace.errors import ConfigError, FitError, MismatchError
 from isospace.evidence import Evidence, gather_evidence
@@ -21,12 +22,15 @@ from isospace.fit import estimate, fit, fit_affine, held_out_variance, held_out_
 from isospace.probes import make_probes
 from isospace.quantize import fit_quantizers
 from isospace.queries import identified
+from isospace.representations import code_bytes
 from isospace.run import Run
 from isospace.sample import sample_vectors
 from isospace.space import DOCUMENT, Promise, seal_space
 from isospace.transform import Transform
 from isospace.transform_spec import AutoSpec, FitSpec, TransformSpec
 from isospace.vectors import ENGINE_KEYS, vector_engines
+
+_DISTORTION_SAMPLE = 5_000
 
 
 def fit_space(run: Run, chunk_paths: Sequence[str], encoder: SentenceEncoder) -> str:
@@ -153,6 +157,21 @@ def fit_transform(spec: TransformSpec, sample: npt.NDArray[np.float32], evidence
     warnings += [*fitted.warnings, *held_out_warnings(held_out)]
     if evidence is not None:
         provenance["queries"] = evidence.source
+    provenance["representations"] = _distortions(transform, vectors)
     figures = {**fitted.diagnostics, "clipped": clipped, "held_out_variance": held_out}
     bound = error_bound(affine, fitted.matrix, fitted.offsets, sample)
     return FittedTransform(transform, chosen, {**provenance, "fit": {**figures, **bound}, "warnings": warnings})
+
+
+def _distortions(transform: Transform, vectors: npt.NDArray[np.float32]) -> dict[str, dict[str, float]]:
+    """Measure what each representation loses of some of the sample."""
+    some = vectors[:_DISTORTION_SAMPLE]
+    places = cluster(some)
+    quantizers = transform.quantizers
+    return {
+        spec.name: {
+            "bytes": code_bytes(spec, transform.dimension),
+            **measure_distortion(quantizers.by_name[spec.name], some, clusters=places).summary(),
+        }
+        for spec in quantizers.specs
+    }

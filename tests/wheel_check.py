@@ -15,14 +15,17 @@ from pathlib import Path
 CODE = """
 import numpy as np
 import isospace
-from isospace.config import WhiteningSpec
-from isospace.fit import fit, fit_affine
 from isospace.affine import apply_affine
-from isospace.moments import stream_moments
+from isospace.fit import estimate, fit, fit_affine
+from isospace.quantize import dequantize, fit_quantizers, quantize
+from isospace.representations import Int8Spec, RabitqSpec
+from isospace.transform_spec import FitSpec
 raw = np.random.default_rng(0).normal(size=(200, 8)).astype(np.float32)
-affine = fit_affine(fit(stream_moments(raw), WhiteningSpec(kind="zca"), min_ratio=10), raw)
+affine = fit_affine(fit(estimate(raw), FitSpec(kind="zca"), min_ratio=10), raw)
 vectors, _ = apply_affine(affine, raw, role="query", normalize=True)
 assert abs(np.linalg.norm(vectors, axis=1) - 1).max() < 1e-6
+quantizers = fit_quantizers(vectors, (Int8Spec(), RabitqSpec()))
+assert abs(dequantize(quantizers, quantize(quantizers, vectors, "int8"), "int8") - vectors).max() < 0.01
 print("transforms with the base dependencies alone, from", isospace.__file__)
 """
 

@@ -6,10 +6,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isospace.affine import AffineMap, apply_affine, fix_point, sum_of_squares
+from isospace.affine import AffineMap, apply_affine, sum_of_squares
 from isospace.errors import FitError, IntegrityError, MismatchError
 from isospace.exactness import error_bound, spectral_bound
 from isospace.fit import estimate, fit, fit_affine
+from isospace.fixing import fix_point
 from isospace.transform_spec import FitSpec
 
 
