@@ -84,7 +84,8 @@ def chunk_hashes(run: Run, chunk_paths: Sequence[str]) -> Iterator[bytes]:
 def live_chunks(run: Run, chunk_paths: Sequence[str], columns: list[str]) -> Iterator[pa.Table]:
     """Yield columns of chunks parts, doc_id among them, without the documents that the run's base has deleted."""
     base = run.base
-    deleted = deleted_documents(run.store, base.deletions) if base else {}
+    # A repair forms all parts anew, of live documents; the list of deleted ones may be what was lost.
+    deleted = deleted_documents(run.store, base.deletions) if base and not run.damaged else {}
     for path in chunk_paths:
         table = read_parquet(run.store, path, columns=columns)
         if gone := deleted.get(PurePosixPath(path).stem):
