@@ -189,10 +189,9 @@ def measure_frontier(
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """Rows by falling score with their scores, (m, depth), and the seconds it took."""
+    """Rows by falling score, (m, depth), and the seconds it took."""
 
     rows: npt.NDArray[np.int64]
-    scores: Float32
     seconds: float
 
 
@@ -231,7 +230,7 @@ def _search(corpus: Corpus, score: Callable[[Float32], Float32], queries: Float3
     """Search every query, in blocks; the first block is done twice, so that what is loaded once is not timed."""
     depth = min(max(RESCORED) * _DEPTH, len(corpus.vectors))
     score(queries[:_BLOCK_QUERIES])
-    rows, scores, seconds = [], [], 0.0
+    rows, seconds = [], 0.0
     for start in range(0, len(queries), _BLOCK_QUERIES):
         began = time.perf_counter()
         block = score(queries[start : start + _BLOCK_QUERIES])
@@ -240,8 +239,7 @@ def _search(corpus: Corpus, score: Callable[[Float32], Float32], queries: Float3
         values = np.take_along_axis(block, top, axis=1)
         order = np.argsort(-values, axis=1, kind="stable")
         rows.append(np.take_along_axis(top, order, axis=1))
-        scores.append(np.take_along_axis(values, order, axis=1))
-    return _Found(np.concatenate(rows), np.concatenate(scores), seconds)
+    return _Found(np.concatenate(rows), seconds)
 
 
 def _all_rows(block: Float32) -> npt.NDArray[np.int64]:

@@ -21,7 +21,7 @@ def require_possible(recipe: Recipe, record: EncoderRecord) -> None:
     ------
     ConfigError
         If a dimension exceeds what there is, sub-vectors do not divide it, the model was not trained to be cut, a file of
-        queries cannot be read, or a package is missing.
+        queries cannot be read.
     """
     spec = recipe.transform
     _require_trained(spec, recipe.encoder, record)
@@ -36,12 +36,16 @@ def require_possible(recipe: Recipe, record: EncoderRecord) -> None:
             )
         for representation in spec.representations:
             require_divisible(representation, fit.dimensions or kept)
-    if any(isinstance(one, PqSpec) for one in spec.representations) and importlib.util.find_spec("faiss") is None:
-        raise ConfigError("recipe.transform.representations: training pq and opq needs faiss. Install isospace[pq].")
     if spec.needs_queries and spec.queries.file:
         read_queries(Path(spec.queries.file))
         if spec.queries.judgements:
             read_judgements(Path(spec.queries.judgements))
+
+
+def require_trainer(spec: TransformSpec) -> None:
+    """Raise ConfigError if a fit would need faiss and it is missing; a sealed space never needs it again."""
+    if any(isinstance(one, PqSpec) for one in spec.representations) and importlib.util.find_spec("faiss") is None:
+        raise ConfigError("recipe.transform.representations: training pq and opq needs faiss. Install isospace[pq].")
 
 
 def _require_trained(spec: TransformSpec, encoder: EncoderSpec, record: EncoderRecord) -> None:

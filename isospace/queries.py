@@ -50,7 +50,7 @@ def read_judgements(path: Path) -> Judgements:
     rows = _columns(path, ["query_id", "doc_id", "relevance"])
     judgements: Judgements = {}
     for query, document, relevance in zip(rows["query_id"], rows["doc_id"], rows["relevance"], strict=True):
-        if not isinstance(relevance, int | float) or relevance != int(relevance):
+        if not isinstance(relevance, int | float) or not float(relevance).is_integer():
             raise ConfigError(
                 f"{path}: the relevance of query {query}, document {document} is {relevance!r}; expected a whole number."
             )

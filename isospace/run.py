@@ -14,7 +14,7 @@ from isospace.errors import IntegrityError
 from isospace.fingerprint import fingerprint
 from isospace.opening import load_space
 from isospace.parquet import verify_file
-from isospace.possible import require_possible
+from isospace.possible import require_possible, require_trainer
 from isospace.queries import identified
 from isospace.snapshot import Manifest, latest_manifest, read_manifest
 from isospace.store import Store, open_store
@@ -130,9 +130,12 @@ def start_run(config: PipelineConfig, encoder: EncoderRecord, scratch: Path, *, 
     )
     base = latest_manifest(store, config.runtime.collection)
     if base is None:
+        require_trainer(run.transform)
         return run
     damaged = tuple(damaged_files(store, base))
     space_id = _sealed_space(run, base, damaged)
+    if space_id is None:
+        require_trainer(run.transform)
     rebuild = bool(damaged) or space_id is None or base.chunking_id != run.chunking_id
     return replace(run, base_sequence=base.sequence, space_id=space_id, rebuild=rebuild, damaged=damaged)
 

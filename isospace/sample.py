@@ -77,18 +77,19 @@ def sample_vectors(
 
 def chunk_hashes(run: Run, chunk_paths: Sequence[str]) -> Iterator[bytes]:
     """Yield the chunk hashes of live documents in chunks parts, repeats and all."""
-    for table in live_chunks(run, chunk_paths, ["doc_id", "chunk_hash"]):
+    for table in live_chunks(run, chunk_paths, ["chunk_hash"]):
         yield from table["chunk_hash"].to_pylist()
 
 
 def live_chunks(run: Run, chunk_paths: Sequence[str], columns: list[str]) -> Iterator[pa.Table]:
-    """Yield columns of chunks parts, doc_id among them, without the documents that the run's base has deleted."""
+    """Yield columns of chunks parts without the documents that the run's base has deleted."""
     base = run.base
     # A repair forms all parts anew, of live documents; the list of deleted ones may be what was lost.
     deleted = deleted_documents(run.store, base.deletions) if base and not run.damaged else {}
     for path in chunk_paths:
-        table = read_parquet(run.store, path, columns=columns)
-        if gone := deleted.get(PurePosixPath(path).stem):
+        gone = deleted.get(PurePosixPath(path).stem)
+        table = read_parquet(run.store, path, columns=list(dict.fromkeys([*columns, *(["doc_id"] if gone else [])])))
+        if gone:
             table = table.filter(pa.array([doc_id not in gone for doc_id in table["doc_id"].to_pylist()], pa.bool_()))
         yield table
 

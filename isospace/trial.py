@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -39,10 +39,6 @@ class Trial:
     queries: Float32
     names: tuple[str, ...]
     judgements: Judgements
-
-    def part(self, rows: Sequence[int]) -> Trial:
-        """Return the trial with some of its queries."""
-        return replace(self, queries=self.queries[list(rows)], names=tuple(self.names[row] for row in rows))
 
 
 def transformed(fitted: Fit, trial: Trial, *, normalize: bool = True) -> tuple[Float32, Float32]:

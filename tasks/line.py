@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from prefect import task
@@ -14,6 +15,8 @@ from isospace.alias import aliases
 from isospace.checks import Checked, check_segment, check_space, conclude
 from isospace.commit import Commit, commit_snapshot, promote_new
 from isospace.config import PipelineConfig
+from isospace.encoder import Encoder
+from isospace.encoder_record import EncoderRecord
 from isospace.parquet import FileRef
 from isospace.parts import ChunkPart, write_chunks
 from isospace.planning import PlanReport, report_plan
@@ -32,12 +35,7 @@ from tasks.runtime import adopt_encoder, driver_engine, encoder_of, run_encoder,
 def start(config: PipelineConfig) -> Run:
     """Load the encoder into the store, and fix what the run starts from."""
     encoder = encoder_of(config.runtime.store, config.recipe.encoder, driver_engine(config))
-    scratch = Path(tempfile.mkdtemp(prefix="isospace-run-"))
-    try:
-        run = start_run(config, encoder.record, scratch)
-    except BaseException:
-        scratch.rmdir()
-        raise
+    run = _begin(start_run, config, encoder)
     get_run_logger().info("run %s starts from snapshot %s", run.run_id, run.base_sequence or "none")
     if run.damaged:
         get_run_logger().warning("the snapshot is made again, these files were lost: %s", ", ".join(run.damaged[:5]))
@@ -49,12 +47,7 @@ def start_again(config: PipelineConfig) -> Run:
     """Fix what a refit starts from; the encoder is the store's."""
     encoder = recorded_encoder(config, driver_engine(config))
     adopt_encoder(config, encoder)
-    scratch = Path(tempfile.mkdtemp(prefix="isospace-run-"))
-    try:
-        run = start_refit(config, encoder.record, scratch)
-    except BaseException:
-        scratch.rmdir()
-        raise
+    run = _begin(start_refit, config, encoder)
     get_run_logger().info("run %s refits snapshot %s", run.run_id, run.base_sequence)
     return run
 
@@ -229,3 +222,15 @@ def summarize(
     path = write_report(run, result, report, checked, segments, committed)
     create_markdown_artifact(key="run", markdown=run_markdown(result), description=path)
     return result
+
+
+def _begin(
+    begin: Callable[[PipelineConfig, EncoderRecord, Path], Run], config: PipelineConfig, encoder: Encoder
+) -> Run:
+    """Begin a run in a scratch folder of its own, which is gone if it cannot begin."""
+    scratch = Path(tempfile.mkdtemp(prefix="isospace-run-"))
+    try:
+        return begin(config, encoder.record, scratch)
+    except BaseException:
+        scratch.rmdir()
+        raise

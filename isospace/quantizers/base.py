@@ -9,16 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from isospace.errors import FitError
-from isospace.quantizers.binary import BinaryQuantizer, fit_binary, load_binary
+from isospace.quantizers.binary import fit_binary, load_binary
 from isospace.quantizers.floats import FloatQuantizer
-from isospace.quantizers.int8 import (
-    Int8Quantizer,
-    Int8VectorQuantizer,
-    fit_int8,
-    load_int8,
-)  # fmt: skip
-from isospace.quantizers.product import ProductQuantizer, fit_product, load_product
-from isospace.quantizers.rabitq import RabitqQuantizer, fit_rabitq, load_rabitq
+from isospace.quantizers.int8 import fit_int8, load_int8
+from isospace.quantizers.product import fit_product, load_product
+from isospace.quantizers.rabitq import fit_rabitq, load_rabitq
 from isospace.representations import (
     BinarySpec,
     Float16Spec,
@@ -103,9 +98,3 @@ def load_quantizer(spec: RepresentationSpec, dimension: int, arrays: Arrays) -> 
             return load_rabitq(dimension, arrays)
         case PqSpec():
             return load_product(spec, dimension, arrays)
-
-
-__all__ = [
-    "BinaryQuantizer", "FloatQuantizer", "Int8Quantizer", "Int8VectorQuantizer", "ProductQuantizer", "Quantizer",
-    "RabitqQuantizer", "fit_quantizer", "load_quantizer",
-]  # fmt: skip

@@ -102,7 +102,7 @@ def test_queries_that_are_too_easy_are_said_to_be() -> None:
 
 
 def test_too_few_queries_are_refused() -> None:
-    found = trial().part(range(6))
+    found = trial(n=6)
     with pytest.raises(FitError, match="halves of"):
         choose(estimate(found.documents), evidence(found), AutoSpec(kind="auto"), normalize=True)
 
@@ -297,3 +297,20 @@ def test_other_shapes_of_a_transform_go_through_the_whole_line(
     lengths = np.linalg.norm(index.vectors, axis=1)
     if transform.get("normalization") == "none":
         assert lengths.std() > 1e-3
+
+
+def test_a_sealed_space_with_codebooks_needs_no_faiss_again(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import importlib.util
+
+    texts = sentences(300)
+    path = write_jsonl(tmp_path / "d.jsonl", texts)
+    recipe = {"transform": {"representations": ["float32", {"kind": "pq", "subvectors": 4}]}}
+    first = embed_inline(configure(path, recipe=recipe))
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "faiss" else real(name, *rest))
+    write_jsonl(path, texts | {"new": "something new"})
+    assert embed_inline(configure(path, recipe=recipe)).space_id == first.space_id
+    with pytest.raises(ConfigError, match="needs faiss"):
+        embed_inline(configure(path, recipe=recipe, runtime={"refit": True}))

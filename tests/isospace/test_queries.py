@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from isospace.errors import ConfigError
@@ -39,8 +40,6 @@ def test_the_kind_of_pseudo_queries_follows_the_corpus() -> None:
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv", ".tsv", ".jsonl", ".txt"])
 def test_queries_are_read_from_every_format(tmp_path: Path, suffix: str) -> None:
-    import polars as pl
-
     path = tmp_path / f"queries{suffix}"
     table = pl.DataFrame({"query_id": ["7", "8"], "text": ["what is a cell", "äöü 中"]})
     match suffix:
@@ -94,3 +93,8 @@ def test_ids_in_a_csv_stay_as_they_are_written_and_a_bad_relevance_is_named(tmp_
     (tmp_path / "j.csv").write_text("query_id,doc_id,relevance\n001,007,high\n")
     with pytest.raises(ConfigError, match="query 001, document 007 is 'high'"):
         read_judgements(tmp_path / "j.csv")
+    pl.DataFrame({"query_id": ["1"], "doc_id": ["7"], "relevance": [float("nan")]}).write_parquet(
+        tmp_path / "j.parquet"
+    )
+    with pytest.raises(ConfigError, match="document 7 is nan"):
+        read_judgements(tmp_path / "j.parquet")
