@@ -15,7 +15,7 @@ from flows.command import outcome
 from flows.embed_corpus import embed_corpus
 from isospace.config import load_config
 from isospace.errors import IsospaceError
-from isospace.evaluation import document_run, measure, plain_index, rank_documents
+from isospace.evaluation import document_run, measure, plain_vectors, rank_documents
 from isospace.index import Index, open_index
 from isospace.queries import read_judgements, read_queries
 from isospace.store import open_store
@@ -54,7 +54,7 @@ def _measured(url: str, index: Index) -> str:
     queries, judgements = read_queries(FOLDER / "queries.parquet"), read_judgements(FOLDER / "qrels.parquet")
     raw = index.space.encode(list(queries.values()), "query")
     unit = (raw / np.linalg.norm(raw, axis=1, keepdims=True)).astype(np.float32)
-    plain = rank_documents(plain_index(store, index), list(queries), unit)
+    plain = rank_documents(index, list(queries), unit, vectors=plain_vectors(store, index))
     rows = {"plain (raw vectors, L2)": measure(plain, judgements)}
     for name in index.space.space.record.representations:
         opened = open_index(store, index.manifest.collection, representation=name, encoder=index.space.encoder)

@@ -5,6 +5,7 @@ Two runs with equal recipes over equal documents give the same snapshot, whateve
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -18,6 +19,16 @@ from isospace.precision import Precision
 from isospace.representations import SPEC_OF_KIND
 from isospace.transform_spec import AUTO_TAG, FIT_TAG, AutoSpec, FitSpec, TransformSpec
 
+STEMMERS = (
+    "arabic", "armenian", "basque", "catalan", "czech", "danish", "dutch", "english", "esperanto", "estonian", "finnish",
+    "french", "german", "greek", "hindi", "hungarian", "indonesian", "irish", "italian", "lithuanian", "nepali", "norwegian",
+    "persian", "polish", "porter", "portuguese", "romanian", "russian", "serbian", "sesotho", "spanish", "swedish", "tamil",
+    "turkish", "yiddish",
+)  # fmt: skip
+STOPWORDS = (
+    "danish", "dutch", "english", "french", "german", "italian", "norwegian", "portuguese", "russian", "spanish", "swedish",
+    "turkish",
+)  # fmt: skip
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 
@@ -111,6 +122,35 @@ class ChunkingSpec(_Model):
     """Whether the encoder may cut a text that is too long. Only `kind: none` can need it."""
 
 
+class LexicalSpec(_Model):
+    """The BM25 index that is built beside the vectors, for lexical and hybrid search."""
+
+    kind: Literal["bm25", "none"] = "bm25"
+    """`none` builds no index."""
+    k1: float = Field(default=1.2, ge=0.0, le=10.0)
+    """How soon a word that is repeated in a text counts no more."""
+    b: float = Field(default=0.75, ge=0.0, le=1.0)
+    """How much a long text is held against its matches."""
+    pattern: str = r"(?u)\b\w+\b"
+    """What a word is, as a regular expression over the lowercased text."""
+    stemmer: str | None = None
+    """Snowball algorithm that words are reduced by, such as `english`; none if empty."""
+    stopwords: str | None = None
+    """List of words that are left out, by the name of its language, such as `english`; none if empty."""
+
+    @model_validator(mode="after")
+    def _known(self) -> LexicalSpec:
+        try:
+            re.compile(self.pattern)
+        except re.error as error:
+            raise ValueError(f"pattern {self.pattern!r} is no regular expression ({error})") from error
+        if self.stemmer is not None and self.stemmer not in STEMMERS:
+            raise ValueError(f"stemmer {self.stemmer!r} is unknown; expected one of {', '.join(STEMMERS)}")
+        if self.stopwords is not None and self.stopwords not in STOPWORDS:
+            raise ValueError(f"stopwords {self.stopwords!r} is unknown; expected one of {', '.join(STOPWORDS)}")
+        return self
+
+
 class Recipe(_Model):
     """Everything that decides what a vector is."""
 
@@ -122,6 +162,8 @@ class Recipe(_Model):
     """How documents are cut."""
     transform: TransformSpec = TransformSpec()
     """What happens to raw vectors, of documents and of queries alike."""
+    lexical: LexicalSpec = LexicalSpec()
+    """The BM25 index beside the vectors; no part of any vector, so that a change of it makes no new snapshot."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:

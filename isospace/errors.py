@@ -12,6 +12,7 @@
     ├── NoWorkersError       no worker is left to try again
     ├── FitError             a sample that cannot carry the fit asked of it
     ├── MismatchError        two sides are not of the same space; names what differs
+    ├── QueryError           a query that cannot be answered as it was put
     └── CheckError           a check before the commit failed; nothing was published
 
 Every message gives the value found, what was expected, and what to do.
@@ -66,6 +67,10 @@ class FitError(IsospaceError):
 
 class MismatchError(IsospaceError):
     """Two sides are not of the same space; the message names what differs."""
+
+
+class QueryError(IsospaceError):
+    """A query cannot be answered as it was put."""
 
 
 class CheckError(IsospaceError):

@@ -7,7 +7,6 @@ run has one value and not several.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +19,7 @@ from isospace.store import Store
 from isospace.vectors import gather, vector_parts
 
 MEASURES = ("nDCG@10", "R@10", "R@100", "RR@10", "AP")
+Float32 = npt.NDArray[np.float32]
 Run = dict[str, dict[str, float]]
 
 
@@ -45,13 +45,16 @@ def document_run(index: Index, queries: Mapping[str, str], *, depth: int = 1000)
     return rank_documents(index, names, vectors, depth=depth)
 
 
-def rank_documents(index: Index, names: Sequence[str], vectors: npt.NDArray[np.float32], *, depth: int = 1000) -> Run:
-    """Rank documents for (m, k) float32 query vectors by their best chunk."""
+def rank_documents(
+    index: Index, names: Sequence[str], queries: Float32, *, vectors: Float32 | None = None, depth: int = 1000
+) -> Run:
+    """Rank documents for (m, k) float32 query vectors by their best chunk; among other (n, k) `vectors` if they are given."""
     documents, place = np.unique(np.array(index.chunks["doc_id"].to_pylist()), return_inverse=True)
+    searched = index.vectors if vectors is None else vectors
     run: Run = {}
-    for name, vector in zip(names, vectors, strict=True):
+    for name, query in zip(names, queries, strict=True):
         best = np.full(len(documents), -np.inf, np.float32)
-        np.maximum.at(best, place, index.vectors @ vector)
+        np.maximum.at(best, place, searched @ query)
         rows = np.argsort(-best, kind="stable")[:depth]
         run[name] = {str(documents[row]): float(best[row]) for row in rows}
     return run
@@ -81,15 +84,16 @@ def measure(run: Run, judgements: Judgements, measures: Sequence[str] = MEASURES
     return {name: float(found[m]) for name, m in zip(measures, parsed, strict=True)}
 
 
-def plain_index(store: Store, index: Index) -> Index:
-    """Return the same chunks with their raw vectors at unit length: what the encoder gives without a transform.
+def plain_vectors(store: Store, index: Index) -> Float32:
+    """Return the (n, d) float32 raw vectors of an index's chunks at unit length: what the encoder gives without a transform.
 
-    For comparison only; its queries are raw vectors at unit length too, never those of `index.search`.
+    For comparison only; their queries are raw vectors at unit length too, never those of `index.search`.
     """
     record = index.space.space.record
     hashes = live_hashes(store, index.manifest)
     raw = gather(store, record.encoder_id, vector_parts(store, record.encoder_id), hashes, record.input_dimension)
-    return replace(index, vectors=(raw / np.linalg.norm(raw, axis=1, keepdims=True)).astype(np.float32))
+    unit: Float32 = (raw / np.linalg.norm(raw, axis=1, keepdims=True)).astype(np.float32)
+    return unit
 
 
 def live_hashes(store: Store, manifest: Manifest) -> list[bytes]:

@@ -1,92 +1,140 @@
-"""The query side: a snapshot, its space, and exact search in it."""
+"""The query side: open a snapshot by its alias, search it, and follow the alias when it moves."""
 
 from __future__ import annotations
 
+import logging
+import threading
+import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from isospace.affine import Role
 from isospace.alias import resolve
-from isospace.encoder import Encoder
-from isospace.engine import Engine
-from isospace.errors import IsospaceError, MismatchError
+from isospace.errors import ConfigError, MismatchError, QueryError
 from isospace.opening import OpenSpace, open_space
-from isospace.parquet import FileRef, parse_parquet, read_verified, verify_file
+from isospace.parquet import verify_file
 from isospace.quantize import Representation, require_representation
-from isospace.segments import read_codes, require_space
-from isospace.snapshot import Manifest, deleted_documents
+from isospace.retrieval.kernels import Kernels, has
+from isospace.retrieval.lexical import open_lexical
+from isospace.retrieval.local import Verify, open_copy
+from isospace.retrieval.options import SearchOptions, search_options
+from isospace.retrieval.query_cache import CacheConfig, QueryCache
+from isospace.retrieval.view import Hit, Ranked, View
+from isospace.snapshot import Manifest, files_digest
 from isospace.store import Store, open_store
 
-_BLOCK_ROWS = 65_536
-_CHUNK_COLUMNS = ["chunk_id", "doc_id", "uri", "title", "start", "end", "text"]
-_LOADED_COLUMNS = [*_CHUNK_COLUMNS, "prefix"]
+if TYPE_CHECKING:
+    from isospace.encoder import Encoder
+    from isospace.engine import Engine
+    from isospace.retrieval.rerank import Reranker
 
+Float32 = npt.NDArray[np.float32]
+_LOG = logging.getLogger(__name__)
 
-class QueryError(IsospaceError):
-    """A query that cannot be answered."""
+__all__ = ["Answer", "Hit", "Index", "QueryError", "open_index"]
 
 
 @dataclass(frozen=True, slots=True)
-class Hit:
-    """One chunk found.
+class Answer:
+    """What a batch of queries found, all in one snapshot.
 
     Attributes
     ----------
-    score
-        Inner product of the unit vectors of query and chunk: their cosine in the space.
-    chunk_id, doc_id, uri, title, text
-        The chunk and its document.
-    start, end
-        Its span in the document's text.
+    hits
+        One list a query.
+    space_id, snapshot, snapshot_id
+        Where it was found.
+    seconds
+        By stage: `embed`, `search`, `rerank`.
     """
 
-    score: float
-    chunk_id: str
-    doc_id: str
-    uri: str
-    title: str
-    text: str
-    start: int
-    end: int
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the fields by name."""
-        return asdict(self)
+    hits: list[list[Hit]]
+    space_id: str
+    snapshot: int
+    snapshot_id: str
+    seconds: dict[str, float]
 
 
-@dataclass(frozen=True, slots=True)
 class Index:
-    """A searchable snapshot.
+    """A searchable collection; made by `open_index`, safe for many threads.
+
+    Every search works on one snapshot from begin to end. `refresh` opens what the alias names now and puts it in the place of
+    the old one at once; searches under way finish on the old one.
 
     Attributes
     ----------
-    manifest
-        The snapshot.
-    space
-        Its space with the encoder.
-    vectors
-        (n, k) float32, decoded from `representation`.
-    chunks
-        Ids, spans and texts, row by row as `vectors`.
-    representation
-        Which stored representation is searched.
+    cache
+        Of query vectors.
+    reranker
+        The cross-encoder, if there is one.
+    problem
+        Why the last refresh failed; empty if it did not. The snapshot before it is searched meanwhile.
     """
 
-    manifest: Manifest
-    space: OpenSpace
-    vectors: npt.NDArray[np.float32]
-    chunks: pa.Table
-    representation: Representation
+    def __init__(
+        self, opener: _Opener, view: View, cache: QueryCache, reranker: Reranker | None, representation: str | None
+    ) -> None:
+        self.cache, self.reranker, self.problem = cache, reranker, ""
+        self._opener, self._view, self._representation = opener, view, representation
+        self._refreshing = threading.Lock()
+        self._closed = threading.Event()
 
     def __repr__(self) -> str:
         place = f"{self.manifest.collection}, snapshot {self.manifest.sequence}"
-        return f"Index({place}, {len(self.vectors)} chunks, {self.representation})"
+        return f"Index({place}, {len(self.view.copy)} chunks, {self.representation})"
 
-    def search(self, texts: Sequence[str] | str, k: int = 10) -> list[list[Hit]]:
+    def __enter__(self) -> Index:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def view(self) -> View:
+        """The snapshot that is searched now; hold it to work on one snapshot for longer than one call."""
+        return self._view
+
+    @property
+    def manifest(self) -> Manifest:
+        """Of the snapshot that is searched now."""
+        return self._view.manifest
+
+    @property
+    def space(self) -> OpenSpace:
+        """Its space, with the encoder."""
+        return self._view.space
+
+    @property
+    def representation(self) -> Representation:
+        """Which stored representation is searched where a search names none."""
+        return self._representation or self.space.space.record.representations[0]
+
+    @property
+    def vectors(self) -> Float32:
+        """(n, k) float32, decoded from `representation`; float32 ones are mapped from the disk."""
+        codes = self._view.copy.codes[self.representation]
+        if self.representation == "float32":
+            return codes.array
+        return codes.quantizer.decode(np.asarray(codes.array))
+
+    @property
+    def chunks(self) -> pa.Table:
+        """Row by row as `vectors`: chunk_id, doc_id, uri, title, start, end, text, prefix."""
+        copy = self._view.copy
+        owners = copy.documents.select(["doc_id", "uri", "title"]).take(copy.chunks["document"])
+        columns = {
+            **{n: copy.chunks[n] for n in copy.chunks.column_names},
+            **{n: owners[n] for n in owners.column_names},
+        }
+        order = ["chunk_id", "doc_id", "uri", "title", "start", "end", "text", "prefix"]
+        return pa.table({name: columns[name] for name in order})
+
+    def search(self, texts: Sequence[str] | str, k: int = 10, **options: Any) -> list[list[Hit]]:
         """Find the chunks nearest to each text.
 
         Parameters
@@ -95,6 +143,8 @@ class Index:
             Queries; one string is a list of one.
         k
             Most hits a query.
+        **options
+            As `isospace.retrieval.options.SearchOptions` has them: mode, filter, rerank, metric, …
 
         Returns
         -------
@@ -104,41 +154,163 @@ class Index:
         Raises
         ------
         QueryError
-            For an empty query or a k below 1.
+            For an empty query, or options that cannot be.
         """
+        return self.answer(texts, self._options(k, options)).hits
+
+    def answer(self, texts: Sequence[str] | str, options: SearchOptions) -> Answer:
+        """Search, and say in which snapshot and how long it took."""
         queries = [texts] if isinstance(texts, str) else list(texts)
         if empty := [i for i, text in enumerate(queries) if not text.strip()]:
             raise QueryError(f"query {empty[0]} is {queries[empty[0]]!r}; expected a text that is not blank.")
-        return self.search_vectors(self.space.embed(queries, "query"), k) if queries else []
+        view = self._view
+        if options.rerank and self.reranker is None:
+            raise QueryError("rerank was asked for, and the index has no reranker. Open it with reranker=FOLDER.")
+        clock = _Clock()
+        vectors = None
+        if options.mode != "lexical" and queries:
+            vectors = self.cache.embed(view.space, queries)
+        clock.lap("embed")
+        return self._answered(view, queries, vectors, options, clock)
 
-    def search_vectors(self, vectors: npt.NDArray[np.float32], k: int = 10) -> list[list[Hit]]:
-        """Find the chunks nearest to (m, k) float32 vectors of this space."""
-        if k < 1:
-            raise QueryError(f"k = {k}; expected 1 or more.")
-        if vectors.ndim != 2 or vectors.shape[1] != self.vectors.shape[1]:
-            raise MismatchError(
-                f"query vectors have the shape {vectors.shape}; space has (m, {self.vectors.shape[1]})."
+    def search_vectors(self, vectors: Float32, k: int = 10, **options: Any) -> list[list[Hit]]:
+        """Find the chunks nearest to (m, k) float32 vectors of this space; texts, and so words, are not needed."""
+        chosen = self._options(k, options)
+        if chosen.rerank or chosen.mode in ("lexical", "hybrid"):
+            raise QueryError(
+                f"mode {chosen.mode}, rerank {chosen.rerank}: needs texts, and these are vectors. Use `search`."
             )
-        return [self._hits(query, k) for query in vectors]
+        return self._answered(self._view, None, np.asarray(vectors, np.float32), chosen, _Clock()).hits
 
-    def _hits(self, query: npt.NDArray[np.float32], k: int) -> list[Hit]:
-        blocks = [self.vectors[i : i + _BLOCK_ROWS] @ query for i in range(0, len(self.vectors), _BLOCK_ROWS)]
-        scores = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
-        return [self._hit(row, float(scores[row])) for row in self._top(scores, k)]
+    def search_raw(self, raw: Float32, k: int = 10, *, role: Role = "query", **options: Any) -> list[list[Hit]]:
+        """Find the chunks nearest to (m, d) float32 raw vectors of the space's encoder; they are transformed first."""
+        view = self._view
+        vectors = view.space.transform(np.asarray(raw, np.float32), role)
+        return self._answered(view, None, vectors, self._options(k, options), _Clock()).hits
 
-    def _top(self, scores: npt.NDArray[np.float32], k: int) -> list[int]:
-        """Rows of the k best; every row that ties with the last of them takes part in the tie rule."""
-        if not len(scores):
-            return []
-        last = np.partition(scores, len(scores) - min(k, len(scores)))[len(scores) - min(k, len(scores))]
-        rows = np.flatnonzero(scores >= last)
-        names = self.chunks["chunk_id"].take(pa.array(rows)).to_pylist()
-        order = sorted(range(len(rows)), key=lambda i: (-float(scores[rows[i]]), names[i]))
-        return [int(rows[i]) for i in order[:k]]
+    def refresh(self) -> bool:
+        """Open what the alias names now, if it is another snapshot; tell whether it was.
 
-    def _hit(self, row: int, score: float) -> Hit:
-        fields = {name: self.chunks[name][row].as_py() for name in _CHUNK_COLUMNS}
-        return Hit(score=score, **fields)
+        Raises
+        ------
+        IsospaceError
+            If it cannot be opened; the old one stays, and `problem` says why.
+        """
+        with self._refreshing:
+            try:
+                found = self._opener.open_newer(self._view)
+            except Exception as error:
+                self.problem = str(error)
+                raise
+            self.problem = ""
+            if found is None:
+                return False
+            if self._representation is not None:
+                require_representation(found.space.space.transform.quantizers, self._representation)
+            self._view = found
+            _LOG.info("now at snapshot %d (%s)", found.manifest.sequence, found.manifest.snapshot_id[:16])
+            return True
+
+    def watch(self, seconds: float) -> None:
+        """Refresh every so many seconds in the background, until `close`; a failure is logged and tried again."""
+        threading.Thread(target=self._watch, args=(seconds,), name="isospace-refresh", daemon=True).start()
+
+    def close(self) -> None:
+        """End the background refresh."""
+        self._closed.set()
+
+    def _watch(self, seconds: float) -> None:
+        while not self._closed.wait(seconds):
+            try:
+                self.refresh()
+            except Exception as error:
+                _LOG.warning("the alias was not followed, snapshot %d stays: %s", self.manifest.sequence, error)
+
+    def _options(self, k: int, options: dict[str, Any]) -> SearchOptions:
+        chosen = search_options({"k": k, **options})
+        if chosen.mode == "auto" and chosen.representation is None and self._representation is not None:
+            chosen = chosen.model_copy(update={"representation": self._representation})
+        return chosen
+
+    def _answered(
+        self, view: View, queries: list[str] | None, vectors: Float32 | None, options: SearchOptions, clock: _Clock
+    ) -> Answer:
+        count = len(queries) if queries is not None else len(vectors) if vectors is not None else 0
+        place = (view.space.space_id, files_digest(view.manifest), options.model_dump_json())
+        known = [None if vectors is None else self.cache.answer(place, vectors[n]) for n in range(count)]
+        unknown = [n for n in range(count) if known[n] is None]
+        texts = None if queries is None else [queries[n] for n in unknown]
+        ranked = view.rank(texts, None if vectors is None else vectors[unknown], options) if unknown else []
+        clock.lap("search")
+        if options.rerank and texts is not None:
+            ranked = [self._reranked(view, text, one, options) for text, one in zip(texts, ranked, strict=True)]
+        clock.lap("rerank")
+        hits: list[list[Hit]] = [found or [] for found in known]
+        for n, one in zip(unknown, ranked, strict=True):
+            hits[n] = view.hits(one)
+            if vectors is not None:
+                self.cache.keep_answer(place, vectors[n], hits[n])
+        manifest = view.manifest
+        return Answer(hits, view.space.space_id, manifest.sequence, manifest.snapshot_id, clock.laps)
+
+    def _reranked(self, view: View, query: str, ranked: Ranked, options: SearchOptions) -> Ranked:
+        if self.reranker is None or not ranked.rows:
+            return ranked
+        best = ranked.rows[: options.depth]
+        scores = self.reranker.scores(query, view.texts(row for row, _ in best))
+        order = sorted(range(len(best)), key=lambda place: (-scores[place], place))
+        rows = [(best[place][0], float(scores[place])) for place in order]
+        parts = {**ranked.parts, "retrieval": dict(best), "rerank": dict(rows)}
+        # What the reranker did not read stays behind what it read.
+        return Ranked(rows[: options.k], parts)
+
+
+class _Clock:
+    """Seconds by stage."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps[name] = now - self._last
+        self._last = now
+
+
+@dataclass(frozen=True, slots=True)
+class _Opener:
+    """What a snapshot is opened with, the first time and again."""
+
+    store: Store
+    collection: str
+    alias: str
+    engine: Engine | None
+    encode: bool
+    verify: Verify
+    kernels: Kernels
+
+    def open_newer(self, view: View) -> View | None:
+        """Open what the alias names; None if that is what is open."""
+        manifest = resolve(self.store, self.collection, self.alias)
+        if (manifest.snapshot_id, files_digest(manifest)) == (view.manifest.snapshot_id, files_digest(view.manifest)):
+            return None
+        # One model serves all spaces that are made with it.
+        same = manifest.encoder_id == view.manifest.encoder_id
+        return self.open(manifest, view.space.encoder if same and self.encode else None)
+
+    def open(self, manifest: Manifest, encoder: Encoder | None) -> View:
+        for ref in manifest.sealed_files:
+            verify_file(self.store, ref, content=False)
+        space = open_space(self.store, manifest.space_id, encoder=encoder, engine=self.engine, encode=self.encode)
+        if space.space.record.encoder_id != manifest.encoder_id:
+            raise MismatchError(
+                f"snapshot {manifest.sequence}: field encoder_id is {manifest.encoder_id[:16]}…, its space has "
+                f"{space.space.record.encoder_id[:16]}…. Restore the manifest."
+            )
+        copy = open_copy(self.store, manifest, space.space, verify=self.verify)
+        lexical = open_lexical(copy.lexical[0].spec, copy.lexical[1]) if copy.lexical and has("bm25s") else None
+        return View(manifest, space, copy, lexical, self.kernels)
 
 
 def open_index(
@@ -149,7 +321,12 @@ def open_index(
     representation: Representation | None = None,
     encoder: Encoder | None = None,
     engine: Engine | None = None,
-    verify: Literal["content", "size"] = "content",
+    encode: bool = True,
+    reranker: Reranker | None = None,
+    cache: CacheConfig | None = None,
+    kernels: Kernels = "auto",
+    verify: Verify = "content",
+    watch_seconds: float | None = None,
 ) -> Index:
     """Open a snapshot for search; refuses any mismatch and names it.
 
@@ -162,13 +339,24 @@ def open_index(
     alias
         An alias, a snapshot's number, or the start of a snapshot_id.
     representation
-        Which stored representation is searched; the space's first one if not given.
+        Which stored representation is searched where a search names none; by default a float one if there is any.
     encoder
         An encoder that is already loaded; taken from the store if not given.
     engine
         What is to run an encoder from the store; by default OpenVINO on a CPU, torch on a GPU.
+    encode
+        Whether texts will be embedded; without that nothing but NumPy and Arrow is needed, and raw vectors are searched.
+    reranker
+        A cross-encoder, see `isospace.retrieval.rerank.open_reranker`.
+    cache
+        What of queries is kept.
+    kernels
+        `numpy` searches with NumPy alone; `fast` with torch and faiss where they are installed; `auto` takes these for large
+        collections.
     verify
         `content` compares the SHA-256 of every file that is read, `size` its size alone.
+    watch_seconds
+        How often the alias is looked at in the background; never if empty.
 
     Returns
     -------
@@ -184,48 +372,14 @@ def open_index(
         If segments, space and encoder are not of one space, or a probe comes out differently.
     """
     opened = open_store(store) if isinstance(store, str) else store
+    if watch_seconds is not None and not watch_seconds > 0:
+        raise ConfigError(f"watch_seconds = {watch_seconds}; expected a positive time, or none.")
+    opener = _Opener(opened, collection, alias, engine, encode, verify, kernels)
     manifest = resolve(opened, collection, alias)
-    for ref in manifest.sealed_files:
-        verify_file(opened, ref, content=False)
-    space = open_space(opened, manifest.space_id, encoder=encoder, engine=engine)
-    if space.space.record.encoder_id != manifest.encoder_id:
-        raise MismatchError(
-            f"snapshot {manifest.sequence}: field encoder_id is {manifest.encoder_id[:16]}…, its space has "
-            f"{space.space.record.encoder_id[:16]}…. Restore the manifest."
-        )
-    chosen = representation or space.space.record.representations[0]
-    require_representation(space.space.transform.quantizers, chosen)
-    spec = next(spec for spec in space.space.record.spec.representations if spec.name == chosen)
-    deleted = deleted_documents(opened, manifest.deletions)
-    vectors, chunks = [], []
-    for part in manifest.parts:
-        segment = _read(opened, part.segment, verify=verify)
-        require_space(segment, part.segment.path, manifest.space_id)
-        rows = _read(opened, part.chunks, verify=verify).select(_LOADED_COLUMNS)
-        if not segment["chunk_id"].equals(rows["chunk_id"]):
-            raise MismatchError(
-                f"{part.segment.path}: field chunk_id differs from that of {part.chunks.path}. Restore both."
-            )
-        block = space.dequantize(read_codes(segment, spec, space.space.record.dimension), chosen)
-        if gone := deleted.get(part.name):
-            keep = np.array([doc_id not in gone for doc_id in rows["doc_id"].to_pylist()], dtype=bool)
-            block, rows = block[keep], rows.filter(pa.array(keep))
-        vectors.append(block)
-        chunks.append(rows)
-    empty = np.zeros((0, space.space.record.dimension), np.float32)
-    return Index(manifest, space, np.concatenate([empty, *vectors]), _concatenated(chunks), chosen)
-
-
-def _read(store: Store, ref: FileRef, *, verify: Literal["content", "size"]) -> pa.Table:
-    if verify == "content":
-        return parse_parquet(read_verified(store, ref), ref.path)
-    verify_file(store, ref, content=False)
-    return parse_parquet(store.read(ref.path), ref.path)
-
-
-def _concatenated(tables: list[pa.Table]) -> pa.Table:
-    if not tables:
-        return pa.table({name: pa.array([], pa.string()) for name in _LOADED_COLUMNS})
-    # 64-bit offsets: the texts of a large collection exceed what 32 bits address.
-    wide = pa.schema([(f.name, pa.large_string() if f.type == pa.string() else f.type) for f in tables[0].schema])
-    return pa.concat_tables([t.replace_schema_metadata(None).cast(wide) for t in tables]).combine_chunks()
+    view = opener.open(manifest, encoder)
+    if representation is not None:
+        require_representation(view.space.space.transform.quantizers, representation)
+    index = Index(opener, view, QueryCache(cache), reranker, representation)
+    if watch_seconds is not None:
+        index.watch(watch_seconds)
+    return index

@@ -133,6 +133,16 @@ def serving_record(collection: str, snapshot_id: str) -> str:
     return f"collections/{collection}/serving/{snapshot_id}.json"
 
 
+def lexical_index(collection: str, snapshot_id: str) -> str:
+    """BM25 index of one snapshot."""
+    return f"collections/{collection}/lexical/{snapshot_id}.safetensors"
+
+
+def lexical_record(collection: str, snapshot_id: str) -> str:
+    """Tokenizer, size and SHA-256 of the BM25 index, written after it."""
+    return f"collections/{collection}/lexical/{snapshot_id}.json"
+
+
 def report(run_id: str) -> str:
     """Report of one run."""
     return f"reports/{run_id}/report.json"

@@ -5,24 +5,26 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from isospace import layout
 from isospace.affine import ROLES, Role
-from isospace.encoder import Encoder, SentenceEncoder
 from isospace.encoder_files import fetch_export, read_export
-from isospace.encoder_record import read_encoder_record
-from isospace.engine import Engine, open_backend, resolve_engine
-from isospace.errors import MismatchError, NotFoundError
+from isospace.encoder_record import EncoderRecord, read_encoder_record
+from isospace.errors import EncoderError, MismatchError, NotFoundError
 from isospace.probes import Agreement, check_encoder
 from isospace.quantize import Representation, dequantize, quantize
 from isospace.space import SPACE_FILES, Space, read_space
 from isospace.store import Store, open_store
-from isospace.tokens import Tokenizer
 from isospace.transform import apply_transform
+
+if TYPE_CHECKING:
+    from isospace.encoder import Encoder, SentenceEncoder
+    from isospace.engine import Engine
+    from isospace.tokens import Tokenizer
 
 Float32 = npt.NDArray[np.float32]
 _LOG = logging.getLogger(__name__)
@@ -84,6 +86,33 @@ class OpenSpace:
         return self.transform(self.encode(texts, role), role)
 
 
+@dataclass(frozen=True, slots=True)
+class AbsentEncoder:
+    """Stands where no encoder was asked for: vectors can be searched, texts cannot be embedded.
+
+    Attributes
+    ----------
+    record
+        Of the encoder that the space is made with.
+    """
+
+    record: EncoderRecord
+
+    def tokenize(self, texts: Sequence[str], role: Role) -> list[list[int]]:
+        """Raise EncoderError."""
+        raise self._error()
+
+    def encode(self, texts: Sequence[str], role: Role) -> Float32:
+        """Raise EncoderError."""
+        raise self._error()
+
+    def _error(self) -> EncoderError:
+        return EncoderError(
+            "the index was opened without its encoder, so that it takes vectors and no texts. Give raw vectors of encoder "
+            f"{self.record.encoder_id[:16]}…, or open it with encode=True (needs isospace[query])."
+        )
+
+
 def _require_texts(texts: Sequence[str], role: Role) -> None:
     # A string is a sequence of strings too: its letters would be embedded one by one, and nothing would break.
     if isinstance(texts, str):
@@ -106,6 +135,9 @@ def open_encoder(store: Store, encoder_id: str, engine: Engine | None = None) ->
     engine
         What is to run it; by default OpenVINO where its graph is in the store, which needs no torch.
     """
+    from isospace.encoder import SentenceEncoder
+    from isospace.engine import Engine, open_backend, resolve_engine
+
     record = read_encoder_record(store, encoder_id)
     exported = read_export(store, encoder_id, "openvino") is not None
     chosen = resolve_engine(engine or Engine(), record.precision, exported=exported)
@@ -119,6 +151,8 @@ def read_tokenizer(store: Store, encoder_id: str) -> Tokenizer:
         raise NotFoundError(
             f"encoder {encoder_id[:16]}…: lacks its tokenizer. Run the flow once with the model at hand."
         )
+    from isospace.tokens import Tokenizer
+
     return Tokenizer((fetch_export(store, encoder_id, export) / "tokenizer.json").read_bytes())
 
 
@@ -129,7 +163,12 @@ def load_space(store: Store, space_id: str) -> Space:
 
 
 def open_space(
-    store: Store | str, space_id: str, *, encoder: Encoder | None = None, engine: Engine | None = None
+    store: Store | str,
+    space_id: str,
+    *,
+    encoder: Encoder | None = None,
+    engine: Engine | None = None,
+    encode: bool = True,
 ) -> OpenSpace:
     """Open a space: verify every hash, load its encoder, and encode the probes again.
 
@@ -143,6 +182,8 @@ def open_space(
         An encoder that is already loaded; taken from the store if not given.
     engine
         What is to run an encoder from the store.
+    encode
+        Whether texts will be embedded. Without that no model is loaded, and raw vectors are transformed with NumPy alone.
 
     Returns
     -------
@@ -160,6 +201,8 @@ def open_space(
     opened = open_store(store) if isinstance(store, str) else store
     space = load_space(opened, space_id)
     record = space.record
+    if not encode:
+        return OpenSpace(space, AbsentEncoder(read_encoder_record(opened, record.encoder_id)))
     chosen: Encoder = encoder or open_encoder(opened, record.encoder_id, engine)
     if chosen.record.encoder_id != record.encoder_id:
         raise MismatchError(

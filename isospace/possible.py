@@ -10,7 +10,7 @@ from isospace.encoder_record import EncoderRecord
 from isospace.errors import ConfigError
 from isospace.presets import find_preset
 from isospace.queries import read_judgements, read_queries
-from isospace.representations import PqSpec, require_divisible
+from isospace.representations import PqSpec, RepresentationSpec, ShortSpec, require_fitting
 from isospace.transform_spec import AutoSpec, FitSpec, TransformSpec
 
 
@@ -35,7 +35,8 @@ def require_possible(recipe: Recipe, record: EncoderRecord) -> None:
                 f"recipe.transform.fit: {fit.describe()} takes more than the {kept} dimensions there are."
             )
         for representation in spec.representations:
-            require_divisible(representation, fit.dimensions or kept)
+            require_fitting(representation, fit.dimensions or kept)
+            _require_ordered(representation, fit, recipe.encoder)
     if spec.needs_queries and spec.queries.file:
         read_queries(Path(spec.queries.file))
         if spec.queries.judgements:
@@ -60,3 +61,15 @@ def _require_trained(spec: TransformSpec, encoder: EncoderSpec, record: EncoderR
         f"recipe.transform.truncate = {spec.truncate}: {encoder.model} {known}; the first dimensions of another model are no "
         "better than any others. Use a fit of kind pca with dimensions, or set recipe.transform.allow_untrained_truncation=true."
     )
+
+
+def _require_ordered(spec: RepresentationSpec, fit: FitSpec, encoder: EncoderSpec) -> None:
+    """Refuse the first dimensions of vectors that put no more into them than into any others."""
+    if not isinstance(spec, ShortSpec) or spec.basis != "leading" or fit.kind in ("pca", "pca_whitening"):
+        return
+    preset = find_preset(encoder)
+    if preset is None or spec.dimensions not in preset.matryoshka or fit.kind != "none":
+        raise ConfigError(
+            f"representation {spec.name}: basis = 'leading' needs a fit of kind pca, or a Matryoshka model trained for "
+            f"{spec.dimensions} dimensions and no fit. Use basis pca."
+        )

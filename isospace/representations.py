@@ -54,7 +54,7 @@ class _Named(_Spec):
     def _name_it(cls, data: Any) -> Any:
         if isinstance(data, dict) and not data.get("name"):
             kind = data.get("kind", cls.model_fields["kind"].default)
-            return {**data, "name": f"{kind}{data.get('subvectors', '')}"}
+            return {**data, "name": f"{kind}{data.get('subvectors', data.get('dimensions', ''))}"}
         return data
 
     @model_validator(mode="after")
@@ -110,13 +110,25 @@ class PqSpec(_Named):
     """Of the training."""
 
 
+class ShortSpec(_Named):
+    """A few dimensions at full precision, for a first tier."""
+
+    kind: Literal["short"]
+    """A few dimensions: 4 bytes each."""
+    dimensions: int = Field(ge=1)
+    """How many."""
+    basis: Literal["pca", "leading"] = "pca"
+    """`pca` takes the leading principal components of the sample, `leading` the vector's own first dimensions."""
+
+
 def _shorthand(value: Any) -> Any:
     return {"kind": value} if isinstance(value, str) else value
 
 
 RepresentationSpec: TypeAlias = Annotated[
     Annotated[
-        Float32Spec | Float16Spec | Int8Spec | BinarySpec | RabitqSpec | PqSpec, Field(discriminator="kind")
+        Float32Spec | Float16Spec | Int8Spec | BinarySpec | RabitqSpec | PqSpec | ShortSpec,
+        Field(discriminator="kind")
     ],
     BeforeValidator(_shorthand),
 ]  # fmt: skip
@@ -124,7 +136,7 @@ RepresentationSpec: TypeAlias = Annotated[
 
 SPEC_OF_KIND: dict[str, type[BaseModel]] = {
     "float32": Float32Spec, "float16": Float16Spec, "int8": Int8Spec, "binary": BinarySpec, "rabitq": RabitqSpec,
-    "pq": PqSpec, "opq": PqSpec,
+    "pq": PqSpec, "opq": PqSpec, "short": ShortSpec,
 }  # fmt: skip
 
 
@@ -147,6 +159,8 @@ def code_layout(spec: RepresentationSpec, dimension: int) -> tuple[np.dtype[Any]
             return np.dtype("u1"), packed + 4
         case PqSpec():
             return np.dtype("u1"), spec.subvectors
+        case ShortSpec():
+            return np.dtype("<f4"), spec.dimensions
 
 
 def code_bytes(spec: RepresentationSpec, dimension: int) -> int:
@@ -155,8 +169,12 @@ def code_bytes(spec: RepresentationSpec, dimension: int) -> int:
     return dtype.itemsize * width
 
 
-def require_divisible(spec: RepresentationSpec, dimension: int) -> None:
-    """Raise ConfigError if the sub-vectors of product quantization do not divide the dimension."""
+def require_fitting(spec: RepresentationSpec, dimension: int) -> None:
+    """Raise ConfigError if sub-vectors do not divide the dimension, or more dimensions are asked for than there are."""
+    if isinstance(spec, ShortSpec) and spec.dimensions > dimension:
+        raise ConfigError(
+            f"representation {spec.name}: dimensions = {spec.dimensions} exceeds the {dimension} there are."
+        )
     if isinstance(spec, PqSpec) and dimension % spec.subvectors:
         fitting = [m for m in range(1, dimension + 1) if dimension % m == 0]
         near = sorted(fitting, key=lambda m: abs(m - spec.subvectors))[:4]

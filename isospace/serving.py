@@ -17,11 +17,11 @@ import pyarrow as pa
 
 from isospace import layout
 from isospace.errors import IntegrityError, NotFoundError
-from isospace.fingerprint import fingerprint, seal, unseal
+from isospace.fingerprint import seal, unseal
 from isospace.parquet import read_parquet
 from isospace.quantize import dequantize
 from isospace.segments import VECTOR, column_of, read_codes, require_space
-from isospace.snapshot import Manifest, PartRecord, deleted_documents
+from isospace.snapshot import Manifest, PartRecord, deleted_documents, files_digest
 from isospace.space import Space
 from isospace.store import Store
 
@@ -78,7 +78,7 @@ def build_serving(
     # A database without its record is the leftover of a run that died here.
     store.write_file(target, path)
     path.unlink()
-    store.write(record, seal({"path": target, "size": size, "sha256": digest, "files": _layout_of(manifest)}))
+    store.write(record, seal({"path": target, "size": size, "sha256": digest, "files": files_digest(manifest)}))
     return True
 
 
@@ -97,18 +97,12 @@ def verify_serving(store: Store, manifest: Manifest) -> None:
         found = store.digest(record["path"])
     except NotFoundError as error:
         raise IntegrityError(f"{error} {remedy}") from error
-    if record["files"] != _layout_of(manifest):
+    if record["files"] != files_digest(manifest):
         raise IntegrityError(f"{path}: was built from other files than snapshot {manifest.sequence} has. {remedy}")
     if found != record["sha256"]:
         raise IntegrityError(
             f"{record['path']}: has SHA-256 {found[:16]}…, expected {record['sha256'][:16]}…. {remedy}"
         )
-
-
-def _layout_of(manifest: Manifest) -> str:
-    """Fingerprint of the files that a database shows: equal content can lie in other files after a repair."""
-    refs = [*manifest.parts, *([manifest.deletions] if manifest.deletions else [])]
-    return fingerprint([ref.model_dump(mode="json") for ref in refs])
 
 
 def _is_whole(store: Store, manifest: Manifest) -> bool:

@@ -80,6 +80,12 @@ def snapshot_id(*, space_id: str, chunking_id: str, documents_digest: str) -> st
     )
 
 
+def files_digest(manifest: Manifest) -> str:
+    """Fingerprint of the files that searches are built from: equal content can lie in other files after a repair."""
+    refs = [*manifest.parts, *([manifest.deletions] if manifest.deletions else [])]
+    return fingerprint([ref.model_dump(mode="json") for ref in refs])
+
+
 def commit_manifest(store: Store, manifest: Manifest) -> Manifest:
     """Commit a snapshot.
 

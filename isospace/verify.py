@@ -13,6 +13,7 @@ from isospace.engine import Engine
 from isospace.errors import IntegrityError, IsospaceError
 from isospace.opening import load_space, open_space
 from isospace.parquet import FileRef, parse_parquet, read_verified
+from isospace.retrieval.lexical import verify_lexical
 from isospace.segments import require_space
 from isospace.serving import verify_serving
 from isospace.snapshot import Manifest, read_manifest, sequences
@@ -46,7 +47,7 @@ class Verified:
 def verify_snapshot(
     store: Store, collection: str, reference: str = "production", *, engine: Engine | None = None
 ) -> Verified:
-    """Read every file of a snapshot, its raw vectors, its serving database and the collection's history.
+    """Read every file of a snapshot, its raw vectors, its serving database, its lexical index and the collection's history.
 
     Parameters
     ----------
@@ -76,6 +77,7 @@ def verify_snapshot(
     for path in parts:
         _attempt(failures, lambda path=path: read_vectors(store, path, manifest.encoder_id))  # type: ignore[misc]
     _attempt(failures, lambda: verify_serving(store, manifest))
+    _attempt(failures, lambda: verify_lexical(store, manifest))
     _attempt(failures, lambda: fetch_model(store, read_encoder_record(store, manifest.encoder_id)))
     for kind in EXPORT_KINDS:
         _attempt(failures, lambda kind=kind: _verify_export(store, manifest, kind))  # type: ignore[misc]
@@ -86,7 +88,7 @@ def verify_snapshot(
     return Verified(
         snapshot=manifest.sequence,
         snapshot_id=manifest.snapshot_id,
-        files=len(refs) + len(parts) + 1,
+        files=len(refs) + len(parts) + 2,
         bytes=sum(ref.size for ref in refs),
         failures=tuple(dict.fromkeys(failures)),
     )

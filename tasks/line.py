@@ -22,6 +22,7 @@ from isospace.parts import ChunkPart, write_chunks
 from isospace.planning import PlanReport, report_plan
 from isospace.refit import recorded_encoder, refit_plan, start_refit, stored_parts
 from isospace.report import RunReport, checks_markdown, run_markdown, run_warnings, space_markdown, write_report
+from isospace.retrieval.lexical import build_lexical
 from isospace.run import Run, start_run
 from isospace.scan import Scan, scan_source
 from isospace.sealing import fit_space
@@ -173,7 +174,7 @@ def commit(run: Run, found: Scan, space_id: str, parts: list[ChunkPart], segment
 
 @task(cache_policy=NO_CACHE)
 def publish(run: Run, committed: Commit) -> str | None:
-    """Build the serving database, then move the alias; return the alias if it moved."""
+    """Build the serving database and the lexical index, then move the alias; return the alias if it moved."""
     space = run_space(run, committed.manifest.space_id)
     build_serving(
         run.store,
@@ -183,6 +184,8 @@ def publish(run: Run, committed: Commit) -> str | None:
         table_rows=run.config.runtime.serving_table_rows,
         memory_mb=2 * run.config.runtime.memory_mb,
     )
+    if build_lexical(run.store, committed.manifest, run.config.recipe.lexical):
+        get_run_logger().info("built the lexical index of snapshot %d", committed.manifest.sequence)
     moved = promote_new(run, committed)
     get_run_logger().info(
         "aliases: %s", {name: entry.snapshot for name, entry in aliases(run.store, run.collection).items()}

@@ -22,6 +22,14 @@ Write = Callable[[Path, dict[str, str]], Path]
 Configure = Callable[..., PipelineConfig]
 
 
+@pytest.fixture(autouse=True)
+def local_copies(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Local copies of one test alone: none finds what another has opened."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("ISOSPACE_CACHE", str(folder))
+    return folder
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_tiny_model(tmp_path_factory.mktemp("model") / "tiny")

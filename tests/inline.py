@@ -15,6 +15,7 @@ from isospace.parts import all_chunk_paths, write_chunks
 from isospace.planning import report_plan
 from isospace.preparing import prepare_encoder
 from isospace.report import RunReport, run_warnings, write_report
+from isospace.retrieval.lexical import build_lexical
 from isospace.run import start_run
 from isospace.scan import scan_source
 from isospace.sealing import fit_space
@@ -46,6 +47,7 @@ def embed_inline(config: PipelineConfig) -> RunReport:
             checked = conclude(run, rows, expected, check_space(run, space, paths, encoder), segments)
         committed = commit_snapshot(run, found, space_id, parts, segments)
         build_serving(store, committed.manifest, space, run.scratch, table_rows=runtime.serving_table_rows)
+        build_lexical(store, committed.manifest, config.recipe.lexical)
         moved = promote_new(run, committed)
         manifest = committed.manifest
         result = RunReport(

@@ -14,6 +14,7 @@ from isospace.quantizers.floats import FloatQuantizer
 from isospace.quantizers.int8 import fit_int8, load_int8
 from isospace.quantizers.product import fit_product, load_product
 from isospace.quantizers.rabitq import fit_rabitq, load_rabitq
+from isospace.quantizers.short import fit_short, load_short
 from isospace.representations import (
     BinarySpec,
     Float16Spec,
@@ -22,7 +23,8 @@ from isospace.representations import (
     PqSpec,
     RabitqSpec,
     RepresentationSpec,
-    require_divisible,
+    ShortSpec,
+    require_fitting,
 )  # fmt: skip
 
 Float32 = npt.NDArray[np.float32]
@@ -58,12 +60,12 @@ def fit_quantizer(spec: RepresentationSpec, sample: Float32) -> Quantizer:
     Raises
     ------
     ConfigError
-        If sub-vectors do not divide the dimension.
+        If sub-vectors do not divide the dimension, or it has fewer than are asked for.
     FitError
         If the sample is too small.
     """
     dimension = sample.shape[1]
-    require_divisible(spec, dimension)
+    require_fitting(spec, dimension)
     if not len(sample):
         raise FitError(f"representation {spec.name}: the sample is empty. Embed a corpus with readable text.")
     match spec:
@@ -77,6 +79,8 @@ def fit_quantizer(spec: RepresentationSpec, sample: Float32) -> Quantizer:
             return fit_rabitq(spec, sample)
         case PqSpec():
             return fit_product(spec, sample)
+        case ShortSpec():
+            return fit_short(spec, sample)
 
 
 def load_quantizer(spec: RepresentationSpec, dimension: int, arrays: Arrays) -> Quantizer:
@@ -98,3 +102,5 @@ def load_quantizer(spec: RepresentationSpec, dimension: int, arrays: Arrays) -> 
             return load_rabitq(dimension, arrays)
         case PqSpec():
             return load_product(spec, dimension, arrays)
+        case ShortSpec():
+            return load_short(spec, dimension, arrays)

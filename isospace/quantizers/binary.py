@@ -58,8 +58,8 @@ class BinaryQuantizer:
     def scores(self, queries: Float32, codes: npt.NDArray[Any]) -> Float32:
         """Rotate the queries instead of every vector back."""
         rotated = self._rotated(queries).astype(np.float32)
-        scores: Float32 = rotated @ self._signs(codes).T.astype(np.float32) / np.sqrt(np.float32(self.dimension))
-        return scores + (rotated @ self.threshold)[:, None]
+        scores: Float32 = sign_products(rotated, codes) / np.sqrt(np.float32(self.dimension))
+        return np.asarray(scores + (rotated @ self.threshold)[:, None], np.float32)
 
     def saturated(self, vectors: Float32) -> int:
         """Count the components beyond the grid of the rotation, if there is one."""
@@ -102,6 +102,13 @@ def load_binary(spec: BinarySpec, dimension: int, arrays: Mapping[str, npt.NDArr
 def signs(codes: npt.NDArray[Any], dimension: int) -> npt.NDArray[np.float64]:
     """Return (n, k) of +1 and -1 for packed bits."""
     return 2.0 * np.unpackbits(codes, axis=1, count=dimension).astype(np.float64) - 1.0
+
+
+def sign_products(queries: Float32, codes: npt.NDArray[Any]) -> Float32:
+    """Return the (m, n) float32 inner products of (m, k) queries with the signs of packed bits: 2 q.b - sum(q)."""
+    bits = np.unpackbits(codes, axis=1, count=queries.shape[1]).astype(np.float32)
+    products: Float32 = 2 * (queries @ bits.T) - queries.sum(axis=1, keepdims=True)
+    return products
 
 
 def rotation_arrays(rotation: Rotation | None, exponent: int) -> dict[str, npt.NDArray[Any]]:

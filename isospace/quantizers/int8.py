@@ -101,12 +101,12 @@ class Int8VectorQuantizer:
 
     def decode(self, codes: npt.NDArray[Any]) -> Float32:
         """Return (n, k) float32."""
-        scale, low, values = self._parts(codes)
+        scale, low, values = self.parts(codes)
         return _values(values, scale, low)
 
     def scores(self, queries: Float32, codes: npt.NDArray[Any]) -> Float32:
         """Multiply the codes as they lie, and each vector's products by its scale."""
-        scale, low, values = self._parts(codes)
+        scale, low, values = self.parts(codes)
         scores: Float32 = queries @ values.T.astype(np.float32)
         if low is None:
             return scores * scale.T
@@ -122,7 +122,8 @@ class Int8VectorQuantizer:
         """Nothing is fitted."""
         return {}
 
-    def _parts(self, codes: npt.NDArray[Any]) -> tuple[Float32, Float32 | None, npt.NDArray[np.int8]]:
+    def parts(self, codes: npt.NDArray[Any]) -> tuple[Float32, Float32 | None, npt.NDArray[np.int8]]:
+        """Return the (n, 1) float32 scales, the lower bounds of affine codes, and the (n, k) int8 codes."""
         head = np.ascontiguousarray(codes[:, : 4 * self._head]).view("<f4")
         values = np.ascontiguousarray(codes[:, 4 * self._head :]).view(np.int8)
         return head[:, :1], (head[:, 1:2] if self.is_affine else None), values

@@ -88,6 +88,11 @@ class ProductQuantizer:
         scores: Float32 = rotated @ np.ldexp(self._centroids(codes), -self.exponent).astype(np.float32).T
         return scores
 
+    def lookup(self, queries: Float32) -> tuple[Float32, Float32]:
+        """Return what tables of inner products are made of: (m, 256, k / m) centroids, and the (q, k) queries, rotated."""
+        centroids: Float32 = np.ldexp(self.codebooks.astype(np.float64), -self.exponent).astype(np.float32)
+        return np.ascontiguousarray(centroids), np.ascontiguousarray(self._rotated(queries), dtype=np.float32)
+
     def saturated(self, vectors: Float32) -> int:
         """Count the components beyond the grid."""
         limit = 2.0 ** _bits(self.codebooks.shape[2])

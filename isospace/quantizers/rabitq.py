@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from isospace.affine import sum_of_squares
 from isospace.quantizers.arrays import take
-from isospace.quantizers.binary import load_rotation, rotation_arrays, signs
+from isospace.quantizers.binary import load_rotation, rotation_arrays, sign_products, signs
 from isospace.representations import RabitqSpec
 from isospace.rotation import (
     GRID_BITS,
@@ -80,7 +80,7 @@ class RabitqQuantizer:
         """Rotate the queries instead of every vector back."""
         factor, bits = self._parts(codes)
         rotated = np.ldexp(rotate(self.rotation, to_grid(queries, self.exponent)), -self.exponent).astype(np.float32)
-        products: Float32 = rotated @ signs(bits, self.dimension).T.astype(np.float32)
+        products = sign_products(rotated, bits)
         return products * factor.T + (queries @ self.centre)[:, None]
 
     def saturated(self, vectors: Float32) -> int:

@@ -11,7 +11,7 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 from isospace.config import PipelineConfig
-from isospace.evaluation import document_run, measure, plain_index
+from isospace.evaluation import document_run, measure, plain_vectors
 from isospace.index import Index, open_index
 from isospace.queries import read_judgements, read_queries
 from isospace.store import open_store
@@ -73,7 +73,7 @@ def test_retrieval_equals_sentence_transformers(judged, tmp_path: Path) -> None:
     found = measure(document_run(index, queries), judgements)
     assert expected["nDCG@10"] > 0.5
     assert found == pytest.approx(expected, abs=0.002)
-    assert np.abs(plain_index(open_store(tmp_path / "store"), index).vectors - index.vectors).max() < 1e-6
+    assert np.abs(plain_vectors(open_store(tmp_path / "store"), index) - index.vectors).max() < 1e-6
 
     whitened = embed(path, tmp_path / "store", {"kind": "zca", "epsilon": 1.0, "allow_small_sample": True})
     assert np.isfinite(whitened.vectors).all()

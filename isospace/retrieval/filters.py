@@ -1,0 +1,252 @@
+"""Filters over the documents' metadata: `lang == "en" and year >= 2020`.
+
+An expression is parsed by Python's own grammar, held to a handful of its nodes, and evaluated on Arrow columns; nothing of
+it is ever executed or pasted into SQL. A document without the field is left out by every comparison, also by `!=` and under
+`not`, as in SQL.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from isospace.errors import QueryError
+
+Mask = npt.NDArray[np.bool_]
+_LONGEST, _DEEPEST = 2_000, 40
+_COMPARISONS: dict[type[ast.cmpop], Callable[..., Any]] = {
+    ast.Eq: pc.equal, ast.NotEq: pc.not_equal, ast.Lt: pc.less, ast.LtE: pc.less_equal, ast.Gt: pc.greater,
+    ast.GtE: pc.greater_equal,
+}  # fmt: skip
+_EXAMPLE = 'such as lang == "en" and year >= 2020'
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """A parsed filter.
+
+    Attributes
+    ----------
+    text
+        As it was given.
+    tree
+        Its checked expression.
+    """
+
+    text: str
+    tree: ast.expr
+
+
+def parse_filter(text: str) -> Filter:
+    """Parse an expression.
+
+    Parameters
+    ----------
+    text
+        Comparisons (`== != < <= > >= in "not in" is None`) of metadata fields with constants, joined by `and`, `or`, `not`.
+        A field is its name, or `meta["its name"]` where that is no identifier.
+
+    Raises
+    ------
+    QueryError
+        Naming what cannot be read.
+    """
+    if len(text) > _LONGEST:
+        raise QueryError(f"filter of {len(text)} characters; expected at most {_LONGEST}.")
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise QueryError(f"filter {text[:80]!r}: {getattr(error, 'msg', error)}; expected {_EXAMPLE}.") from error
+    _check(tree, text, _DEEPEST)
+    return Filter(text, tree)
+
+
+def apply_filter(chosen: Filter, documents: pa.Table) -> Mask:
+    """Return which documents pass.
+
+    Parameters
+    ----------
+    chosen
+        The filter.
+    documents
+        n rows with typed columns.
+
+    Returns
+    -------
+    numpy.ndarray
+        (n,) bool.
+
+    Raises
+    ------
+    QueryError
+        If a field is unknown, or compared with a value of another type.
+    """
+    found = _evaluate(chosen.tree, documents, chosen.text)
+    if not pa.types.is_boolean(found.type):
+        raise QueryError(f"filter {chosen.text[:80]!r}: is a value, not a comparison; expected {_EXAMPLE}.")
+    filled = pc.fill_null(found, False)
+    mask: Mask = (filled.combine_chunks() if isinstance(filled, pa.ChunkedArray) else filled).to_numpy(
+        zero_copy_only=False
+    )
+    return mask
+
+
+def _check(node: ast.expr, text: str, depth: int) -> None:  # noqa: C901 - one case a node that is allowed
+    """Refuse every node that is not listed here; what remains can only compare."""
+    if depth < 0:
+        raise QueryError(f"filter {text[:80]!r}: nested more than {_DEEPEST} deep.")
+    match node:
+        case ast.BoolOp(values=children):
+            pass
+        case ast.UnaryOp(op=ast.Not(), operand=operand):
+            children = [operand]
+        case ast.Compare(left=left, ops=ops, comparators=comparators):
+            children = [left, *comparators]
+            if wrong := [op for op in ops if not isinstance(op, (*_COMPARISONS, ast.In, ast.NotIn, ast.Is, ast.IsNot))]:
+                raise _unknown(wrong[0], text)
+        case ast.List(elts=children) | ast.Tuple(elts=children):
+            if not all(_is_constant(child) for child in children):
+                raise QueryError(f"filter {text[:80]!r}: a list may hold constants alone.")
+        case ast.Subscript(value=ast.Name(id="meta"), slice=ast.Constant(value=str())) | ast.Name():
+            children = []
+        case _ if _is_constant(node):
+            children = []
+        case _:
+            raise _unknown(node, text)
+    for child in children:
+        _check(child, text, depth - 1)
+
+
+def _is_constant(node: ast.expr) -> bool:
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        return isinstance(node.operand, ast.Constant) and isinstance(node.operand.value, int | float)
+    return isinstance(node, ast.Constant) and isinstance(node.value, str | int | float | bool | None)
+
+
+def _unknown(node: ast.AST, text: str) -> QueryError:
+    return QueryError(
+        f"filter {text[:80]!r}: {type(node).__name__} is not allowed; expected comparisons of fields with constants, {_EXAMPLE}."
+    )
+
+
+def _evaluate(node: ast.expr, documents: pa.Table, text: str) -> Any:
+    match node:
+        case ast.BoolOp(op=op, values=values):
+            join = pc.and_kleene if isinstance(op, ast.And) else pc.or_kleene
+            found = _boolean(values[0], documents, text)
+            for value in values[1:]:
+                found = join(found, _boolean(value, documents, text))
+            return found
+        case ast.UnaryOp(op=ast.Not(), operand=operand):
+            return pc.invert(_boolean(operand, documents, text))
+        case ast.Compare(left=left, ops=ops, comparators=comparators):
+            terms = [_term(side, documents, text) for side in (left, *comparators)]
+            pairs = [_compare(op, *pair, len(documents), text) for op, pair in zip(ops, pairwise(terms), strict=True)]
+            found = pairs[0]
+            for pair in pairs[1:]:
+                found = pc.and_kleene(found, pair)
+            return found
+        case _:
+            found = _term(node, documents, text)
+            if isinstance(found, pa.ChunkedArray):
+                return found
+            return pa.chunked_array([pa.array([found] * len(documents))])
+
+
+def _boolean(node: ast.expr, documents: pa.Table, text: str) -> Any:
+    found = _evaluate(node, documents, text)
+    if not pa.types.is_boolean(found.type):
+        raise QueryError(
+            f"filter {text[:80]!r}: {ast.unparse(node)[:40]} is a value of type {found.type}, not a comparison."
+        )
+    return found
+
+
+def _term(node: ast.expr, documents: pa.Table, text: str) -> Any:
+    match node:
+        case ast.Name(id=name):
+            return _column(name, documents, text)
+        case ast.Subscript(slice=ast.Constant(value=str(name))):
+            return _column(name, documents, text)
+        case ast.List(elts=elements) | ast.Tuple(elts=elements):
+            return [ast.literal_eval(element) for element in elements]
+        case _ if _is_constant(node):
+            return ast.literal_eval(node)
+        case _:
+            raise _unknown(node, text)
+
+
+def _column(name: str, documents: pa.Table, text: str) -> pa.ChunkedArray:
+    if name not in documents.column_names:
+        known = ", ".join(documents.column_names[:20])
+        raise QueryError(
+            f"filter {text[:80]!r}: no document has the field {name!r}. Fields: {known}. Metadata comes from "
+            "recipe.documents.metadata_columns."
+        )
+    return documents[name]
+
+
+def _compare(op: ast.cmpop, left: Any, right: Any, rows: int, text: str) -> Any:
+    if isinstance(op, ast.Is | ast.IsNot):
+        if right is not None or not isinstance(left, pa.ChunkedArray):
+            raise QueryError(f"filter {text[:80]!r}: `is` compares a field with None alone.")
+        return pc.is_null(left) if isinstance(op, ast.Is) else pc.is_valid(left)
+    if isinstance(op, ast.In | ast.NotIn):
+        found = _contained(left, right, rows, text)
+        return found if isinstance(op, ast.In) else pc.invert(found)
+    if isinstance(left, list) or isinstance(right, list) or left is None or right is None:
+        raise QueryError(f"filter {text[:80]!r}: a list needs `in`, None needs `is`.")
+    if not any(isinstance(side, pa.ChunkedArray) for side in (left, right)):
+        raise QueryError(f"filter {text[:80]!r}: compares two constants; one side has to be a field.")
+    _require_alike(left, right, text)
+    try:
+        return _COMPARISONS[type(op)](left, right)
+    except (pa.ArrowException, TypeError, OverflowError) as error:
+        raise QueryError(f"filter {text[:80]!r}: {str(error).splitlines()[0]}.") from error
+
+
+def _contained(left: Any, right: Any, rows: int, text: str) -> Any:
+    if isinstance(left, pa.ChunkedArray) and isinstance(right, list):
+        for value in right:
+            _require_alike(left, value, text)
+        try:
+            found = pc.is_in(left, value_set=pa.array(right, left.type))
+        except (pa.ArrowException, TypeError, OverflowError) as error:
+            raise QueryError(f"filter {text[:80]!r}: {str(error).splitlines()[0]}.") from error
+        # A missing field is neither in nor out.
+        return pc.if_else(pc.is_valid(left), found, pa.scalar(None, pa.bool_()))
+    if isinstance(right, pa.ChunkedArray) and pa.types.is_list(right.type) and isinstance(left, str | int | float):
+        whole = right.combine_chunks()
+        _require_alike(pa.chunked_array([whole.flatten()]), left, text)
+        hits = np.zeros(rows, bool)
+        equal = pc.fill_null(pc.equal(whole.flatten(), left), False).to_numpy(zero_copy_only=False)
+        hits[pc.list_parent_indices(whole).to_numpy(zero_copy_only=False)[equal]] = True
+        return pa.chunked_array([pa.array(hits, mask=~whole.is_valid().to_numpy(zero_copy_only=False))])
+    raise QueryError(f'filter {text[:80]!r}: `in` wants field in ["a", "b"], or "a" in field that holds lists.')
+
+
+def _require_alike(left: Any, right: Any, text: str) -> None:
+    """Refuse a text compared with a number: no cast could be meant."""
+    kinds = {_kind(side) for side in (left, right)}
+    if len(kinds) > 1:
+        shown = " with ".join(sorted(kinds))
+        raise QueryError(f"filter {text[:80]!r}: compares {shown}. Write the constant as the field's type.")
+
+
+def _kind(side: Any) -> str:
+    if isinstance(side, pa.ChunkedArray):
+        if pa.types.is_boolean(side.type):
+            return "a boolean"
+        is_text = pa.types.is_string(side.type) or pa.types.is_large_string(side.type)
+        return "a text" if is_text else "a number" if pa.types.is_primitive(side.type) else str(side.type)
+    if isinstance(side, bool):
+        return "a boolean"
+    return "a text" if isinstance(side, str) else "a number"

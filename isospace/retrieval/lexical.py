@@ -1,0 +1,261 @@
+"""BM25 over the chunks of a snapshot, built once at index time; its tokenizer is recorded and used again for queries.
+
+Scores are those of the library bm25s (Lucene's variant). Source: Lù, "BM25S: Orders of magnitude faster lexical search via
+eager sparse scoring", 2024.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import json
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import safetensors.numpy
+from pydantic import ValidationError
+
+from isospace import layout
+from isospace.config import LexicalSpec
+from isospace.errors import IntegrityError, MismatchError, NotFoundError, QueryError
+from isospace.fingerprint import seal, sha256, unseal
+from isospace.parquet import read_parquet
+from isospace.snapshot import Manifest, deleted_documents, files_digest
+from isospace.store import Store
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+_ARRAYS = ("data", "indices", "indptr", "words")
+
+
+@dataclass(frozen=True, slots=True)
+class LexicalRecord:
+    """What was built: where it lies, and with which tokenizer.
+
+    Attributes
+    ----------
+    path, sha256
+        Its file.
+    spec
+        Tokenizer and parameters.
+    files
+        Fingerprint of the snapshot's files that it was built from.
+    """
+
+    path: str
+    sha256: str
+    spec: LexicalSpec
+    files: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lexical:
+    """An opened BM25 index; row by row as the chunks.
+
+    Attributes
+    ----------
+    spec
+        Tokenizer and parameters.
+    words
+        Column of each word.
+    model
+        The library's index.
+    """
+
+    spec: LexicalSpec
+    words: dict[str, int]
+    model: Any
+
+    def scores(self, text: str) -> npt.NDArray[np.float32]:
+        """Return (n,) float32 BM25 scores; 0 where no word is shared."""
+        ids = [self.words[word] for word in words_of([text], self.spec)[0] if word in self.words]
+        if not ids:
+            return np.zeros(self.model.scores["num_docs"], np.float32)
+        found: npt.NDArray[np.float32] = self.model.get_scores_from_ids(ids)
+        return found
+
+
+def build_lexical(store: Store, manifest: Manifest, spec: LexicalSpec) -> bool:
+    """Build the BM25 index of a snapshot, unless it is there or not wanted; tell whether this call built it."""
+    if spec.kind == "none":
+        return False
+    try:
+        found = read_lexical_record(store, manifest)
+        if found is not None and found.spec == spec:
+            read_lexical(store, manifest, found)
+            return False
+    except (IntegrityError, MismatchError):
+        # Damaged, or of other files: made anew.
+        pass
+    data = safetensors.numpy.save(_index(_texts(store, manifest), spec))
+    path = layout.lexical_index(manifest.collection, manifest.snapshot_id)
+    store.write(path, data)
+    body = {
+        "path": path, "size": len(data), "sha256": sha256(data), "files": files_digest(manifest),
+        "spec": spec.model_dump(mode="json"), "versions": _versions(),
+    }  # fmt: skip
+    store.write(layout.lexical_record(manifest.collection, manifest.snapshot_id), seal(body))
+    return True
+
+
+def read_lexical_record(store: Store, manifest: Manifest) -> LexicalRecord | None:
+    """Return what was built for a snapshot, or None if nothing was.
+
+    Raises
+    ------
+    IntegrityError
+        If the record is damaged.
+    """
+    path = layout.lexical_record(manifest.collection, manifest.snapshot_id)
+    try:
+        body = unseal(store.read(path), name=path)
+    except NotFoundError:
+        return None
+    try:
+        return LexicalRecord(body["path"], body["sha256"], LexicalSpec.model_validate(body["spec"]), body["files"])
+    except (KeyError, ValidationError) as error:
+        raise IntegrityError(f"{path}: cannot be read ({error}). Delete it and run the flow again.") from error
+
+
+def read_lexical(store: Store, manifest: Manifest, record: LexicalRecord) -> dict[str, npt.NDArray[Any]]:
+    """Read the arrays of an index.
+
+    Raises
+    ------
+    IntegrityError
+        If the file is missing or was changed.
+    MismatchError
+        If it was built from other files than the snapshot has.
+    """
+    if record.files != files_digest(manifest):
+        raise MismatchError(
+            f"{record.path}: was built from other files than snapshot {manifest.sequence} has. Run the flow again: it builds it."
+        )
+    try:
+        data = store.read(record.path)
+    except NotFoundError as error:
+        raise IntegrityError(
+            f"{record.path}: is missing, and its record names it. Run the flow again: it builds it."
+        ) from error
+    if (found := sha256(data)) != record.sha256:
+        raise IntegrityError(
+            f"{record.path}: has SHA-256 {found[:16]}…, expected {record.sha256[:16]}…. Delete it and run the flow again."
+        )
+    return dict(safetensors.numpy.load(data))
+
+
+def verify_lexical(store: Store, manifest: Manifest) -> None:
+    """Compare the index with its record.
+
+    Raises
+    ------
+    IntegrityError
+        If it is missing though the recipe asks for it, or was changed; running the flow again builds it anew.
+    MismatchError
+        If it was built from other files than the snapshot has.
+    """
+    record = read_lexical_record(store, manifest)
+    if record is not None:
+        read_lexical(store, manifest, record)
+    elif manifest.recipe.get("lexical", {}).get("kind") == "bm25":
+        path = layout.lexical_record(manifest.collection, manifest.snapshot_id)
+        raise IntegrityError(
+            f"{path}: is missing, and the recipe asks for a lexical index. Run the flow again: it builds it."
+        )
+
+
+def open_lexical(spec: LexicalSpec, arrays: Arrays) -> Lexical:
+    """Open an index from its arrays.
+
+    Raises
+    ------
+    QueryError
+        If bm25s is not installed.
+    IntegrityError
+        If an array is missing.
+    """
+    if missing := [name for name in _ARRAYS if name not in arrays]:
+        raise IntegrityError(f"lexical index: lacks {', '.join(missing)}. Delete it and run the flow again.")
+    model = _model(spec)
+    model.scores = {
+        "data": arrays["data"],
+        "indices": arrays["indices"],
+        "indptr": arrays["indptr"],
+        "num_docs": int(arrays["rows"][0]),
+    }
+    # Only variants other than Lucene's score words that do not occur.
+    model.nonoccurrence_array = None
+    words = json.loads(arrays["words"].tobytes())
+    return Lexical(spec, {word: number for number, word in enumerate(words)}, model)
+
+
+def words_of(texts: Sequence[str], spec: LexicalSpec) -> list[list[str]]:
+    """Return the words of each text as the index has them."""
+    import bm25s
+
+    found = bm25s.tokenize(
+        list(texts), lower=True, token_pattern=spec.pattern, stopwords=spec.stopwords or [], stemmer=_stemmer(spec),
+        return_ids=False, show_progress=False, allow_empty=False,
+    )  # fmt: skip
+    return [list(words) for words in found]
+
+
+def _index(texts: Iterable[list[str]], spec: LexicalSpec) -> dict[str, npt.NDArray[Any]]:
+    import bm25s
+
+    known: dict[str, int] = {}
+    documents: list[npt.NDArray[np.int32]] = []
+    for group in texts:
+        for words in words_of(group, spec):
+            documents.append(np.array([known.setdefault(word, len(known)) for word in words], np.int32))
+    words = sorted(known)
+    # In the order of the words: the library's own order changes from one process to the next.
+    place = np.empty(len(words), np.int32)
+    place[[known[word] for word in words]] = np.arange(len(words), dtype=np.int32)
+    sparse: dict[str, npt.NDArray[Any]]
+    sparse = {"data": np.zeros(0, np.float32), "indices": np.zeros(0, np.int32), "indptr": np.zeros(1, np.int64)}
+    if words:
+        model = _model(spec)
+        vocabulary = {word: number for number, word in enumerate(words)}
+        ids = [place[document].tolist() for document in documents]
+        model.index(bm25s.tokenization.Tokenized(ids, vocabulary), create_empty_token=False, show_progress=False)
+        sparse = {name: np.ascontiguousarray(model.scores[name]) for name in sparse}
+    text = np.frombuffer(json.dumps(words, ensure_ascii=False).encode(), np.uint8)
+    return {**sparse, "words": text, "rows": np.array([len(documents)], np.int64)}
+
+
+def _model(spec: LexicalSpec) -> Any:
+    try:
+        import bm25s
+    except ModuleNotFoundError as error:
+        raise QueryError("lexical search needs bm25s. Install isospace[query].") from error
+    # It configures the root logger's level of its own for each call otherwise.
+    logging.getLogger("bm25s").setLevel(logging.WARNING)
+    return bm25s.BM25(k1=spec.k1, b=spec.b, method="lucene", backend="numpy", csc_backend="numpy", auto_compile=False)
+
+
+@functools.cache
+def _snowball(language: str) -> Any:
+    import Stemmer
+
+    return Stemmer.Stemmer(language)
+
+
+def _stemmer(spec: LexicalSpec) -> Any:
+    return None if spec.stemmer is None else _snowball(spec.stemmer)
+
+
+def _texts(store: Store, manifest: Manifest) -> Iterator[list[str]]:
+    """Yield the texts of the live chunks as they were encoded, part by part."""
+    deleted = deleted_documents(store, manifest.deletions)
+    for part in manifest.parts:
+        gone = deleted.get(part.name, set())
+        rows = read_parquet(store, part.chunks.path, columns=["doc_id", "prefix", "text"]).to_pylist()
+        yield [row["prefix"] + row["text"] for row in rows if row["doc_id"] not in gone]
+
+
+def _versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in ("bm25s", "PyStemmer")}

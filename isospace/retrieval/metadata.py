@@ -1,0 +1,58 @@
+"""Typed columns out of the documents' metadata, so that a filter can compare them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pyarrow as pa
+
+_INT64 = 2**63
+
+
+def metadata_columns(rows: Iterable[dict[str, Any]]) -> Iterator[tuple[str, pa.Array]]:
+    """Yield name and column of each field, sorted by name.
+
+    Parameters
+    ----------
+    rows
+        JSON values by name, a document each; what a document lacks is null.
+
+    Yields
+    ------
+    tuple
+        Booleans, int64, double, texts, or lists of these where all values of a field are alike; otherwise texts, values that
+        are none written as JSON.
+    """
+    count, fields = 0, dict[str, dict[int, Any]]()
+    for row, values in enumerate(rows):
+        count = row + 1
+        for name, value in values.items():
+            if value is not None:
+                fields.setdefault(name, {})[row] = value
+    for name, found in sorted(fields.items()):
+        column_type = _type(list(found.values()))
+        yield name, pa.array([_cast(found.get(row), column_type) for row in range(count)], column_type)
+
+
+def _type(values: list[Any]) -> pa.DataType:
+    if all(isinstance(value, list) for value in values):
+        inner = _type([item for value in values for item in value if item is not None])
+        return pa.list_(inner) if not pa.types.is_list(inner) else pa.large_string()
+    kinds = {type(value) for value in values}
+    if kinds == {bool}:
+        return pa.bool_()
+    if not kinds or not kinds <= {int, float} or not all(-_INT64 <= v < _INT64 for v in values if isinstance(v, int)):
+        return pa.large_string()
+    return pa.int64() if kinds == {int} else pa.float64()
+
+
+def _cast(value: Any, column_type: pa.DataType) -> Any:
+    if value is None:
+        return None
+    if pa.types.is_list(column_type):
+        return [_cast(item, column_type.value_type) for item in value]
+    if pa.types.is_large_string(column_type):
+        return value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return float(value) if pa.types.is_floating(column_type) else value

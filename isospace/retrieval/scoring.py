@@ -1,0 +1,74 @@
+"""Exact scores of a few rows: float64, pair by pair, whatever kernel found them."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from isospace.errors import QueryError
+from isospace.retrieval.kernels import Codes
+from isospace.retrieval.topk import Rows
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+Metric: TypeAlias = Literal["cosine", "dot", "l2", "l1"]
+_BLOCK_ROWS = 8_192
+
+
+def score_rows(codes: Codes, query: Float32, rows: Rows, metric: Metric) -> Float64:
+    """Score rows for one query.
+
+    Parameters
+    ----------
+    codes
+        The representation that is scored, decoded through its stored scales.
+    query
+        (k,) float32 vector of the space.
+    rows
+        int64 rows.
+    metric
+        `cosine` (in a space of unit vectors the inner product), `dot`, or the negated distance `l2` or `l1`.
+
+    Returns
+    -------
+    numpy.ndarray
+        (len(rows),) float64; higher is nearer. Each depends on its own row and the query alone.
+    """
+    vectors = codes.quantizer.decode(np.ascontiguousarray(codes.array[rows])).astype(np.float64)
+    asked = query.astype(np.float64)
+    # Not a matrix product: BLAS adds in another order for another number of rows.
+    scores: Float64
+    match metric:
+        case "dot":
+            scores = (vectors * asked).sum(axis=1)
+        case "cosine":
+            scores = (vectors * asked).sum(axis=1)
+            if codes.squares is not None:
+                scores /= np.sqrt((vectors**2).sum(axis=1)) * np.sqrt((asked**2).sum())
+        case "l2":
+            scores = -np.sqrt(((vectors - asked) ** 2).sum(axis=1))
+        case "l1":
+            scores = -np.abs(vectors - asked).sum(axis=1)
+    return scores
+
+
+def all_by_l1(codes: Codes, query: Float32, count: int, rows: Rows | None) -> Rows:
+    """Return the rows nearest by the sum of absolute differences, and all that tie with the last of them.
+
+    Raises
+    ------
+    QueryError
+        If the representation is not float: codes have no bound on this distance.
+    """
+    if not codes.is_float:
+        raise QueryError(f"metric l1 needs float32 or float16, not {codes.name}. Use mode exact.")
+    searched = np.arange(len(codes), dtype=np.int64) if rows is None else rows
+    parts = [searched[start : start + _BLOCK_ROWS] for start in range(0, len(searched), _BLOCK_ROWS)]
+    scores = np.concatenate([score_rows(codes, query, part, "l1") for part in parts] or [np.zeros(0)])
+    if len(scores) <= count:
+        return searched
+    last = np.partition(scores, len(scores) - count)[len(scores) - count]
+    nearest: Rows = searched[scores >= last]
+    return nearest

@@ -1,0 +1,268 @@
+"""Search in one opened snapshot: find candidates, score them exactly, order them, and take the hits out of the texts."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from isospace.errors import MismatchError, QueryError
+from isospace.opening import OpenSpace
+from isospace.quantize import require_representation
+from isospace.representations import ShortSpec, code_bytes
+from isospace.retrieval.filters import apply_filter, parse_filter
+from isospace.retrieval.fusion import reciprocal_rank_fusion, weighted_fusion
+from isospace.retrieval.kernels import Codes, Kernels, candidates
+from isospace.retrieval.lexical import Lexical
+from isospace.retrieval.local import LocalCopy
+from isospace.retrieval.options import SearchOptions
+from isospace.retrieval.scoring import all_by_l1, score_rows
+from isospace.retrieval.topk import Rows, top_rows
+from isospace.snapshot import Manifest
+
+Float32 = npt.NDArray[np.float32]
+Ranking = list[tuple[int, float]]
+_FLOATS = ("float32", "float16")
+_PARTS = ("vector", "bm25")
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One chunk found.
+
+    Attributes
+    ----------
+    score
+        What it is ranked by; higher is better. For cosine the inner product of the unit vectors of query and chunk.
+    chunk_id, doc_id, uri, title, text
+        The chunk and its document.
+    start, end
+        Its span in the document's text.
+    metadata
+        Of the document.
+    scores
+        What the score was made of: `vector`, `bm25`, `rerank`, where several were.
+    """
+
+    score: float
+    chunk_id: str
+    doc_id: str
+    uri: str
+    title: str
+    text: str
+    start: int
+    end: int
+    metadata: dict[str, Any]
+    scores: dict[str, float]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields by name."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """Rows with their scores, best first, and what these were made of: scores by name and row."""
+
+    rows: Ranking
+    parts: dict[str, dict[int, float]]
+
+
+@dataclass(frozen=True)
+class View:
+    """One opened snapshot; never changes.
+
+    Attributes
+    ----------
+    manifest
+        The snapshot.
+    space
+        Its space, with the encoder where there is one.
+    copy
+        What is stored of it, mapped into memory.
+    lexical
+        Its BM25 index; None where none was built, or its library is missing.
+    kernels
+        Which libraries search.
+    """
+
+    manifest: Manifest
+    space: OpenSpace
+    copy: LocalCopy
+    lexical: Lexical | None
+    kernels: Kernels = "auto"
+
+    def rank(self, texts: Sequence[str] | None, vectors: Float32 | None, options: SearchOptions) -> list[Ranked]:
+        """Rank rows for each query.
+
+        Parameters
+        ----------
+        texts
+            m queries; for lexical and hybrid.
+        vectors
+            (m, k) float32 of the space; for all modes but lexical.
+        options
+            How; `k` rows, or `depth` of them if they are to be reranked.
+        """
+        count = max(options.k, options.depth) if options.rerank else options.k
+        rows = self.passing(options.filter)
+        match options.mode:
+            case "lexical":
+                return [Ranked(found, {}) for found in self._by_words(_required(texts, "lexical"), count, rows)]
+            case "hybrid":
+                words = self._by_words(_required(texts, "hybrid"), max(options.depth, count), rows)
+                near = self._by_vectors(_required(vectors, "hybrid"), max(options.depth, count), rows, options)
+                fuse = reciprocal_rank_fusion if options.fusion == "rrf" else weighted_fusion
+                return [
+                    Ranked(
+                        self._ordered(fuse(pair, options.weights), count),
+                        dict(zip(_PARTS, map(dict, pair), strict=True)),
+                    )
+                    for pair in zip(near, words, strict=True)
+                ]
+            case _:
+                found = self._by_vectors(_required(vectors, options.mode), count, rows, options)
+                return [Ranked(ranking, {}) for ranking in found]
+
+    def passing(self, expression: str | None) -> Rows | None:
+        """Return the rows that pass a filter, ascending; None for all of them.
+
+        Raises
+        ------
+        QueryError
+            If it cannot be read, or names an unknown field.
+        """
+        return None if expression is None else self._passing(expression)
+
+    @functools.cached_property
+    def _passing(self) -> Any:
+        def rows(expression: str) -> Rows:
+            passed = apply_filter(parse_filter(expression), self.copy.documents)
+            return np.flatnonzero(passed[self._owners]).astype(np.int64)
+
+        return functools.lru_cache(maxsize=64)(rows)
+
+    @functools.cached_property
+    def _owners(self) -> npt.NDArray[np.int32]:
+        owners: npt.NDArray[np.int32] = self.copy.chunks["document"].to_numpy()
+        return owners
+
+    def hits(self, ranked: Ranked) -> list[Hit]:
+        """Return the hits of ranked rows."""
+        rows = pa.array([row for row, _ in ranked.rows], pa.int64())
+        chunks = self.copy.chunks.take(rows)
+        documents = self.copy.documents.select(["doc_id", "uri", "title", "metadata"]).take(chunks["document"])
+        return [
+            Hit(
+                score=score, chunk_id=chunk["chunk_id"], doc_id=document["doc_id"], uri=document["uri"],
+                title=document["title"], text=chunk["text"], start=chunk["start"], end=chunk["end"],
+                metadata=json.loads(document["metadata"]),
+                scores={name: found[row] for name, found in ranked.parts.items() if row in found},
+            )
+            for (row, score), chunk, document in zip(ranked.rows, chunks.to_pylist(), documents.to_pylist(), strict=True)
+        ]  # fmt: skip
+
+    def texts(self, rows: Iterable[int]) -> list[str]:
+        """Return the texts of rows as they were encoded, title first where the recipe puts it there."""
+        found = self.copy.chunks.select(["prefix", "text"]).take(pa.array(list(rows), pa.int64()))
+        return [row["prefix"] + row["text"] for row in found.to_pylist()]
+
+    def _by_words(self, texts: Sequence[str], count: int, rows: Rows | None) -> list[Ranking]:
+        if self.lexical is None:
+            raise QueryError(
+                f"snapshot {self.manifest.sequence} has no lexical index. Set recipe.lexical.kind=bm25 and run the flow; no text "
+                "is encoded again."
+            )
+        found = []
+        for text in texts:
+            scores = self.lexical.scores(text)
+            if rows is not None:
+                scores = scores[rows]
+            best = (
+                top_rows([(0, scores[None])], 1, count, np.array([1e-9]))[0] if len(scores) else np.zeros(0, np.int64)
+            )
+            shown = best if rows is None else rows[best]
+            # A text that shares no word with the query is not found by words.
+            ranked = {
+                int(row): float(scores[place]) for row, place in zip(shown, best, strict=True) if scores[place] > 0
+            }
+            found.append(self._ordered(ranked, count))
+        return found
+
+    def _by_vectors(self, vectors: Float32, count: int, rows: Rows | None, options: SearchOptions) -> list[Ranking]:
+        dimension = self.space.space.record.dimension
+        if vectors.ndim != 2 or vectors.shape[1] != dimension:
+            raise MismatchError(f"query vectors have the shape {vectors.shape}; the space has (m, {dimension}).")
+        if not np.isfinite(vectors).all():
+            raise QueryError("a query vector holds NaN or infinity; expected finite float32 values.")
+        first, last = self._stages(options)
+        if options.metric == "l1":
+            if not first.is_float:
+                raise QueryError(f"metric l1 needs float32 or float16, not {first.name}. Use mode exact.")
+            found = [all_by_l1(first, vector, count, rows) for vector in vectors]
+            last = first
+        else:
+            wanted = count if last is first else max(1, options.rescore) * count
+            found = candidates(first, vectors, wanted, metric=options.metric, rows=rows, kernels=self.kernels)
+        ranked = []
+        for vector, near in zip(vectors, found, strict=True):
+            if last is not first:
+                near = self._best(first, vector, near, options.rescore * count, options)
+            scores = score_rows(last, vector, near, options.metric)
+            ranked.append(self._ordered(dict(zip(near.tolist(), scores.tolist(), strict=True)), count))
+        return ranked
+
+    def _best(self, codes: Codes, vector: Float32, near: Rows, count: int, options: SearchOptions) -> Rows:
+        """Cut what a kernel found, by exact scores of its codes; ties by row, so that the answer is one."""
+        scores = score_rows(codes, vector, near, options.metric)
+        return near[np.lexsort((near, -scores))[:count]]
+
+    def _stages(self, options: SearchOptions) -> tuple[Codes, Codes]:
+        """Return what is searched, and what its candidates are scored from in the end."""
+        known = self.copy.codes
+        if options.representation is not None:
+            require_representation(self.space.space.transform.quantizers, options.representation)
+        floats = [name for name in _FLOATS if name in known]
+        specs = {spec.name: spec for spec in self.space.space.record.spec.representations}
+        mode = options.mode
+        if mode in ("auto", "hybrid"):
+            chosen = options.representation or next(iter(floats), None)
+            mode = "exact" if chosen in floats else "quantized"
+        able = {
+            "exact": floats,
+            "tiered": [name for name, spec in specs.items() if isinstance(spec, ShortSpec)],
+            "quantized": [name for name in specs if name not in floats],
+        }[mode]
+        name = options.representation or next(iter(able), None)
+        if name is None or name not in able:
+            wanted = f"representation {name!r}" if name else "this space"
+            raise QueryError(
+                f"mode {mode}: {wanted} cannot be searched so; the space stores {', '.join(specs)}, of which the mode can use "
+                f"{', '.join(able) or 'none'}. Add one to recipe.transform.representations: no text is encoded again."
+            )
+        whole = [one for one, spec in specs.items() if not isinstance(spec, ShortSpec)] or list(specs)
+        finest = max(whole, key=lambda one: code_bytes(specs[one], self.space.space.record.dimension))
+        rescored = mode != "exact" and options.rescore > 0
+        return known[name], known[finest if rescored else name]
+
+    def _ordered(self, scores: dict[int, float], count: int) -> Ranking:
+        """Order rows by falling score, equal scores by chunk_id."""
+        best = sorted(scores.items(), key=lambda item: -item[1])
+        if len(best) > count:
+            best = [item for item in best if item[1] >= best[count - 1][1]]
+        names = self.copy.chunks["chunk_id"].take(pa.array([row for row, _ in best], pa.int64())).to_pylist()
+        order = sorted(range(len(best)), key=lambda place: (-best[place][1], names[place]))
+        return [best[place] for place in order[:count]]
+
+
+def _required(given: Any, mode: str) -> Any:
+    if given is None:
+        what = "texts" if mode in ("lexical", "hybrid") else "vectors"
+        raise QueryError(f"mode {mode} needs the queries as {what}, and there are none. Use `search`.")
+    return given

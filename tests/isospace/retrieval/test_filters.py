@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from isospace.errors import QueryError
+from isospace.retrieval.filters import apply_filter, parse_filter
+from isospace.retrieval.metadata import metadata_columns
+
+ROWS = [
+    {"lang": "en", "year": 2019, "tags": ["a", "b"], "draft": False, "price": 1.5, "odd name": "x"},
+    {"lang": "de", "year": 2021, "tags": [], "draft": True, "price": 2},
+    {"lang": "en", "year": 2022, "tags": ["b"], "draft": False},
+    {"year": None, "mixed": 3},
+    {"lang": "fr", "mixed": "three"},
+]
+
+
+def documents() -> pa.Table:
+    found = dict(metadata_columns(ROWS))
+    return pa.table({"doc_id": [f"d{n}" for n in range(len(ROWS))], **found})
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('lang == "en"', [0, 2]),
+        ('lang == "en" and year >= 2020', [2]),
+        ('lang != "en"', [1, 4]),
+        ('not lang == "en"', [1, 4]),
+        ('lang in ["de", "fr"]', [1, 4]),
+        ('lang not in ["de", "fr"]', [0, 2]),
+        ("2019 < year <= 2022", [1, 2]),
+        ("year is None", [3, 4]),
+        ("year is not None and draft == True", [1]),
+        ("draft", [1]),
+        ("not draft", [0, 2]),
+        ('"b" in tags', [0, 2]),
+        ('"b" not in tags', [1]),
+        ("price > 1", [0, 1]),
+        ("price >= -1.5", [0, 1]),
+        ('meta["odd name"] == "x"', [0]),
+        ('doc_id == "d3" or lang == "fr"', [3, 4]),
+        ('mixed == "three"', [4]),
+        ("year == 2019.0", [0]),
+        ("lang == '\"; DROP TABLE documents; --'", []),
+    ],
+)
+def test_what_passes(text: str, expected: list[int]) -> None:
+    assert apply_filter(parse_filter(text), documents()).nonzero()[0].tolist() == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "lang", "1", '"en"', "lang ==", "lang == en2", "year == '2019'", "lang > 3", "lang == 3", "lang == None", "lang is 3",
+        "__import__('os').system('true')", "lang.upper() == 'EN'", "lang[0] == 'e'", "(lambda: 1)() == 1", "year + 1 == 2020",
+        "lang in lang", "'b' in lang", "3 in tags", "1 == 1", "lang == ['en']", "lang in ['en', 3]", "[lang] == ['en']",
+        "lang == 'en' if year else year", "f'{lang}' == 'en'", "x := 3", "lang == b'en'", "lang == 'en'; year", "a" * 3000,
+        "(" * 900 + "lang == 'en'" + ")" * 900, "not " * 200 + "draft", "year == 99999999999999999999999", "\x00", "lang == ...",
+        "meta['nope'] == 1", "meta[year] == 1", "meta == 1", "doc_id in []  and 3",
+    ],
+)  # fmt: skip
+def test_what_cannot_be_read_is_refused(text: str) -> None:
+    with pytest.raises(QueryError):
+        apply_filter(parse_filter(text), documents())
+
+
+@given(st.text(max_size=60))
+def test_junk_is_refused_or_filters_and_never_breaks(text: str) -> None:
+    try:
+        mask = apply_filter(parse_filter(text), documents())
+    except QueryError:
+        return
+    assert len(mask) == len(ROWS)
+
+
+VALUES = st.one_of(st.none(), st.integers(-5, 5))
+
+
+@given(
+    st.lists(VALUES, min_size=1, max_size=20), st.integers(-5, 5), st.sampled_from(["==", "!=", "<", "<=", ">", ">="])
+)
+def test_a_comparison_is_that_of_python_where_there_is_a_value(values: list[int | None], limit: int, op: str) -> None:
+    column = pa.table({"x": pa.array(values, pa.int64())})
+    found = apply_filter(parse_filter(f"x {op} {limit}"), column).tolist()
+    assert found == [value is not None and eval(f"{value} {op} {limit}") for value in values]
+
+
+def test_lists_of_lists_and_objects_are_kept_as_text() -> None:
+    found = dict(metadata_columns([{"a": [[1]], "b": {"x": 1}}, {"a": [[2]], "b": "y", "c": 10**400}]))
+    assert found["b"].to_pylist() == ['{"x": 1}', "y"]
+    assert [str(found[name].type) for name in "abc"] == ["large_string"] * 3
