@@ -108,6 +108,38 @@ class SentenceEncoder:
             )
         return vectors
 
+    def encode_ids(self, ids: Sequence[Sequence[int]], role: Role) -> Float32:
+        """Encode sequences of token ids that `require_ids` has accepted: (n, d) float32 raw vectors."""
+        return self._compute([[Tokens(np.array(one, np.int32))] for one in ids], role)
+
+    def require_ids(self, ids: Sequence[Sequence[int]], role: Role) -> None:
+        """Refuse token ids that `tokenize` would not give for any text of this role.
+
+        Raises
+        ------
+        EncoderError
+            If an id is beyond the vocabulary, the sequence lacks special tokens or the role's prompt, or the pooling needs
+            the words that ids do not tell.
+        """
+        if "subword" in self.record.pooling:
+            raise EncoderError("token ids do not tell words, which this encoder pools by. Send the text.")
+        head, tail = self.tokenizer.frame(self.record.prompts[role])
+        for number, one in enumerate(ids):
+            if (highest := max(one)) >= self.tokenizer.size:
+                raise EncoderError(
+                    f"input {number}: token id {highest} is beyond this encoder's {self.tokenizer.size}; the ids are of another "
+                    "tokenizer. Send the text (LangChain: check_embedding_ctx_length=False)."
+                )
+            if (
+                list(one[: len(head)]) != head
+                or (tail and list(one[-len(tail) :]) != tail)
+                or len(one) < len(head + tail)
+            ):
+                raise EncoderError(
+                    f"input {number}: token ids {list(one[:6])}…{list(one[-3:])} lack what this encoder puts around a {role}: "
+                    f"{head} … {tail}. Send them whole, or send the text (LangChain: check_embedding_ctx_length=False)."
+                )
+
     def _ahead(self, texts: Sequence[str], role: Role) -> Iterator[tuple[int, list[list[Tokens]]]]:
         """Yield blocks of texts as pieces, the next block being tokenized meanwhile."""
         starts = block_starts(len(texts))

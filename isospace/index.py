@@ -100,6 +100,11 @@ class Index:
         return self._view
 
     @property
+    def store(self) -> Store:
+        """Where it was opened."""
+        return self._opener.store
+
+    @property
     def manifest(self) -> Manifest:
         """Of the snapshot that is searched now."""
         return self._view.manifest
@@ -158,12 +163,12 @@ class Index:
         """
         return self.answer(texts, self._options(k, options)).hits
 
-    def answer(self, texts: Sequence[str] | str, options: SearchOptions) -> Answer:
-        """Search, and say in which snapshot and how long it took."""
+    def answer(self, texts: Sequence[str] | str, options: SearchOptions, *, view: View | None = None) -> Answer:
+        """Search, and say in which snapshot and how long it took; in `view` if one is held, else in the current one."""
         queries = [texts] if isinstance(texts, str) else list(texts)
         if empty := [i for i, text in enumerate(queries) if not text.strip()]:
             raise QueryError(f"query {empty[0]} is {queries[empty[0]]!r}; expected a text that is not blank.")
-        view = self._view
+        view = view or self._view
         if options.rerank and self.reranker is None:
             raise QueryError("rerank was asked for, and the index has no reranker. Open it with reranker=FOLDER.")
         clock = _Clock()

@@ -91,6 +91,22 @@ class Tokenizer:
                 found += [Tokens(np.array(e.ids, np.int32)) for e in tokenizer.encode_batch_fast(given)]
         return found
 
+    @property
+    def size(self) -> int:
+        """How many token ids there are."""
+        return int(self._whole.get_vocab_size(with_added_tokens=True))
+
+    def frame(self, prompt: str) -> tuple[list[int], list[int]]:
+        """Return the token ids before and after every text: special tokens, and those of the prompt that no text can change.
+
+        A token that reaches to the end of the prompt could grow together with the text, and is left out.
+        """
+        encoding = self._whole.encode(prompt + "a")
+        special = np.array(encoding.special_tokens_mask, bool)
+        begins, ends = int(np.argmin(special)), len(special) - int(np.argmin(special[::-1]))
+        sure = [n for n in range(begins, ends) if encoding.offsets[n][1] < len(prompt)]
+        return encoding.ids[: begins + len(sure)], encoding.ids[ends:]
+
     def offsets(self, texts: Sequence[str]) -> list[Offsets]:
         """Return the character offsets of all tokens that stand for text."""
         encodings = self._whole.encode_batch(list(texts), add_special_tokens=False)

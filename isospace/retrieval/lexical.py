@@ -203,6 +203,14 @@ def words_of(texts: Sequence[str], spec: LexicalSpec) -> list[list[str]]:
     return [list(words) for words in found]
 
 
+def stemmed(words: list[str], spec: LexicalSpec, *, keep_all: bool = False) -> list[str]:
+    """Reduce lowercased words as the index does; stopwords are left out, or kept as they are."""
+    stopwords = _stopwords(spec.stopwords)
+    kept = words if keep_all else [word for word in words if word not in stopwords]
+    stemmer = _stemmer(spec)
+    return kept if stemmer is None else list(stemmer.stemWords(kept))
+
+
 def _index(texts: Iterable[list[str]], spec: LexicalSpec) -> dict[str, npt.NDArray[Any]]:
     import bm25s
 
@@ -235,6 +243,15 @@ def _model(spec: LexicalSpec) -> Any:
     # It configures the root logger's level of its own for each call otherwise.
     logging.getLogger("bm25s").setLevel(logging.WARNING)
     return bm25s.BM25(k1=spec.k1, b=spec.b, method="lucene", backend="numpy", csc_backend="numpy", auto_compile=False)
+
+
+@functools.cache
+def _stopwords(language: str | None) -> frozenset[str]:
+    if language is None:
+        return frozenset()
+    from bm25s.tokenization import _infer_stopwords
+
+    return frozenset(_infer_stopwords(language))
 
 
 @functools.cache

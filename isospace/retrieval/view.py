@@ -74,7 +74,7 @@ class Ranked:
     parts: dict[str, dict[int, float]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class View:
     """One opened snapshot; never changes.
 

@@ -1,0 +1,179 @@
+"""The commands of the query side: search, serve, and what is measured on an open index."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from isospace.cli_common import (
+    OUT,
+    AliasOption,
+    BackendOption,
+    CollectionArgument,
+    DeviceOption,
+    JsonOption,
+    StoreArgument,
+    engine_of,
+    print_json,
+    shortened,
+)
+from isospace.errors import ConfigError
+from isospace.store import open_store
+
+
+def search(
+    store: StoreArgument,
+    collection: CollectionArgument,
+    queries: Annotated[list[str], typer.Argument(metavar="QUERY...", help="One or more texts.")],
+    k: Annotated[int, typer.Option("-k", min=1, help="Most hits a query.")] = 5,
+    mode: Annotated[str, typer.Option(help="auto, exact, quantized, tiered, lexical or hybrid.")] = "auto",
+    where: Annotated[str | None, typer.Option("--filter", help="Such as 'lang == \"en\" and year >= 2020'.")] = None,
+    reranker: Annotated[Path | None, typer.Option(help="Folder of a cross-encoder that orders the best again.")] = None,
+    option: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other search option.")
+    ] = None,
+    alias: AliasOption = "production",
+    device: DeviceOption = "auto",
+    backend: BackendOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Find the chunks nearest to a text."""
+    from isospace.index import open_index
+
+    options = {"mode": mode, "filter": where, "rerank": reranker is not None, **_values(option or [])}
+    opened = _reranker(reranker)
+    encode = mode != "lexical"
+    index = open_index(store, collection, alias, engine=engine_of(backend, device), reranker=opened, encode=encode)
+    results = index.search(queries, k, **options)
+    if as_json:
+        found = [
+            {"query": q, "hits": [hit.as_dict() for hit in hits]} for q, hits in zip(queries, results, strict=True)
+        ]
+        print_json({"space_id": index.manifest.space_id, "snapshot": index.manifest.sequence, "results": found})
+        return
+    for query, hits in zip(queries, results, strict=True):
+        table = Table("score", "document", "title", "text", title=Text(query))
+        for hit in hits:
+            table.add_row(f"{hit.score:.4f}", hit.doc_id, shortened(hit.title, 60), shortened(hit.text, 160))
+        OUT.print(table)
+
+
+def serve(
+    store: StoreArgument,
+    collection: CollectionArgument,
+    host: Annotated[str, typer.Option(help="Address to listen on; any but loopback needs API keys.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    keys: Annotated[Path | None, typer.Option(help="File with one API key a line; or ISOSPACE_API_KEYS.")] = None,
+    reranker: Annotated[Path | None, typer.Option(help="Folder of a cross-encoder.")] = None,
+    watch: Annotated[float, typer.Option(min=0, help="Seconds between looks at the alias; 0 for none.")] = 10.0,
+    canonical: Annotated[
+        bool, typer.Option(help="Queries that the tokenizer reads alike share a cached vector.")
+    ] = False,
+    semantic: Annotated[
+        float | None, typer.Option(help="Cosine from which an earlier query's hits serve again.")
+    ] = None,
+    requests: Annotated[int, typer.Option(min=1, help="Requests answered at once; more get 429.")] = 128,
+    alias: AliasOption = "production",
+    device: DeviceOption = "auto",
+    backend: BackendOption = "auto",
+) -> None:
+    """Serve search and embeddings of a collection over HTTP; refuses to start on any mismatch."""
+    from isospace.index import open_index
+    from isospace.retrieval.query_cache import CacheConfig
+    from isospace.service.app import create_app
+    from isospace.service.server import serve as run
+    from isospace.service.settings import Limits, Settings, read_keys
+
+    settings = Settings(host=host, port=port, keys=read_keys(keys), limits=Limits(requests=requests))
+    index = open_index(
+        store, collection, alias, engine=engine_of(backend, device), reranker=_reranker(reranker),
+        cache=CacheConfig(canonical=canonical, semantic=semantic), watch_seconds=watch or None,
+    )  # fmt: skip
+    manifest = index.manifest
+    typer.echo(
+        f"{collection}: snapshot {manifest.sequence}, space {manifest.space_id}, {manifest.chunks:,} chunks; handshake passed"
+    )
+    with index:
+        run(create_app(index, settings), settings, told=typer.echo)
+
+
+def lengths(
+    store: StoreArgument,
+    collection: CollectionArgument,
+    sample: Annotated[int, typer.Option(min=2, help="Chunks to measure; they are encoded.")] = 1000,
+    alias: AliasOption = "production",
+    device: DeviceOption = "auto",
+    backend: BackendOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a text's length does to its vector: norm, self-retrieval, neighbours."""
+    from isospace.index import open_index
+    from isospace.length_bias import length_bias_of
+
+    found = length_bias_of(open_index(store, collection, alias, engine=engine_of(backend, device)), sample=sample)
+    if as_json:
+        print_json([bucket.as_dict() for bucket in found])
+        return
+    table = Table("tokens", "texts", "norm", "finds itself", "popularity (10)", "neighbours' length", title=collection)
+    for bucket in found:
+        table.add_row(
+            f"{bucket.shortest} to {bucket.longest}", f"{bucket.texts:,}", f"{bucket.norm:.3f}",
+            f"{bucket.self_retrieval:.0%}", f"{bucket.popularity:.1f}", f"{bucket.neighbour_length:.2f}",
+        )  # fmt: skip
+    OUT.print(table)
+
+
+def frontier(
+    store: StoreArgument,
+    collection: CollectionArgument,
+    queries: Annotated[Path, typer.Option(help="Parquet, CSV or JSON lines with query_id, text; or one query a line.")],
+    judgements: Annotated[Path | None, typer.Option(help="The same with query_id, doc_id, relevance.")] = None,
+    dimension: Annotated[list[int] | None, typer.Option(help="So many principal components too; repeatable.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Write the plot of bytes against nDCG@10 as PNG.")] = None,
+    alias: AliasOption = "production",
+    device: DeviceOption = "auto",
+    backend: BackendOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Measure what each representation costs in bytes and keeps of retrieval, with and without rescoring."""
+    from isospace.frontier import default_representations, load_corpus, markdown, measure_frontier, plot
+    from isospace.index import open_index
+    from isospace.queries import read_judgements, read_queries
+
+    asked, judged = read_queries(queries), read_judgements(judgements) if judgements else None
+    opened = open_store(store)
+    index = open_index(opened, collection, alias, engine=engine_of(backend, device))
+    corpus = load_corpus(opened, index, asked, judged)
+    specs = default_representations(*corpus.vectors.shape)
+    points = measure_frontier(corpus, specs, dimensions=dimension or ())
+    if picture:
+        picture.write_bytes(plot(points, collection))
+    if as_json:
+        print_json([point.as_dict() for point in points])
+        return
+    OUT.print(markdown(points))
+
+
+def _values(settings: list[str]) -> dict[str, Any]:
+    """Read KEY=VALUE pairs, values as YAML."""
+    import yaml
+
+    found = {}
+    for setting in settings:
+        key, separator, text = setting.partition("=")
+        if not separator:
+            raise ConfigError(f"--set {setting}: expected KEY=VALUE, such as rescore=10.")
+        found[key] = yaml.safe_load(text)
+    return found
+
+
+def _reranker(folder: Path | None) -> Any:
+    if folder is None:
+        return None
+    from isospace.retrieval.rerank import open_reranker
+
+    return open_reranker(folder)

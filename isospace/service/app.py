@@ -1,0 +1,290 @@
+"""The service as an ASGI application."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from importlib.resources import files
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import HTMLResponse, PlainTextResponse
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from isospace import __version__
+from isospace.index import Index
+from isospace.retrieval.view import View
+from isospace.service.batching import Batcher, Run
+from isospace.service.embeddings import (
+    embed_items,
+    embedding,
+    items_of,
+    require_dimensions,
+    require_tokens,
+    require_within,
+    role_of,
+    roles_differ,
+)
+from isospace.service.guard import SNAPSHOT_HEADER, SPACE_HEADER, Guard
+from isospace.service.metrics import Metrics
+from isospace.service.models import (
+    EmbeddingRequest,
+    EmbeddingResponse,
+    ModelCard,
+    ModelList,
+    RankedText,
+    RerankRequest,
+    RerankResponse,
+    SearchRequest,
+    SearchResponse,
+    Usage,
+)
+from isospace.service.problems import ErrorBody, Problem, handle_problems
+from isospace.service.searching import found_chunks, require_query
+from isospace.service.settings import Settings, is_loopback
+from isospace.service.spaces import require_model, require_space
+
+_PAGE_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:"
+)
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    400: {"model": ErrorBody, "description": "The request cannot be answered as it was put."},
+    401: {"model": ErrorBody, "description": "The API key is missing or wrong."},
+    408: {"model": ErrorBody, "description": "The body was not whole in time."},
+    409: {"model": ErrorBody, "description": "Another space is served than the request demands."},
+    413: {"model": ErrorBody, "description": "The body is too large."},
+    429: {"model": ErrorBody, "description": "Too many requests are under way."},
+}
+_UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"model": ErrorBody, "description": "There is no such model."}}
+
+
+class Service:
+    """What the endpoints share.
+
+    Attributes
+    ----------
+    index
+        What is searched.
+    settings, metrics
+        Of the service.
+    ready
+        Whether new requests are welcome; false while it ends.
+    """
+
+    def __init__(self, index: Index, settings: Settings) -> None:
+        self.index, self.settings, self.metrics = index, settings, Metrics()
+        self.ready, self.started = True, int(time.time())
+        self.embedder, self.searcher, self.reranker = (
+            self._batcher(name, run)
+            for name, run in (("embed", self._embed), ("search", self._search), ("rerank", self._rerank))
+        )
+
+    def _batcher(self, name: str, run: Run) -> Batcher[Any]:
+        settings, observed = self.settings, self.metrics.batch.labels(name).observe
+        return Batcher(name, run, most=settings.batch_texts, seconds=settings.batch_seconds, observed=observed)
+
+    def named(self) -> tuple[str, int]:
+        """Return space_id and snapshot that are served now."""
+        view = self.index.view
+        return view.space.space_id, view.manifest.sequence
+
+    def _embed(self, key: tuple[Any, str], items: list[Any]) -> Sequence[Any]:
+        view, role = key
+        return embed_items(view.space, role, items, self.index.cache.embed)  # type: ignore[arg-type]
+
+    def _search(self, key: tuple[Any, Any], queries: list[str]) -> Sequence[Any]:
+        view, options = key
+        answer = self.index.answer(queries, options, view=view)
+        return [(hits, answer.seconds) for hits in answer.hits]
+
+    def _rerank(self, _key: None, pairs: list[Any]) -> Sequence[Any]:
+        if self.index.reranker is None:
+            raise Problem(404, "this service has no reranker.", code="model_not_found")
+        return [self.index.reranker.scores(query, texts) for query, texts in pairs]
+
+    async def close(self) -> None:
+        """End the threads."""
+        for batcher in (self.embedder, self.searcher, self.reranker):
+            await batcher.close()
+
+
+def create_app(index: Index, settings: Settings | None = None) -> FastAPI:
+    """Build the application.
+
+    Parameters
+    ----------
+    index
+        An opened index: its handshake has passed.
+    settings
+        Keys and limits.
+
+    Returns
+    -------
+    FastAPI
+    """
+    service = Service(index, settings or Settings())
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        service.ready = False
+        await service.close()
+
+    app = FastAPI(
+        title="isospace", version=__version__, lifespan=lifespan, responses=_PROBLEMS,
+        description=f"Search and embeddings of the collection {index.manifest.collection}, in the space it was indexed in.",
+    )  # fmt: skip
+    app.state.service = service
+    handle_problems(app)
+    _add_embeddings(app, service)
+    _add_search(app, service)
+    _add_rerank(app, service)
+    _add_models(app, service)
+    _add_watching(app, service)
+    _add_page(app)
+    if is_loopback(service.settings.host):
+        # A page of another site cannot reach this one under a name of its own.
+        app.add_middleware(
+            TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]", service.settings.host]
+        )
+    app.add_middleware(Guard, settings=service.settings, metrics=service.metrics, named=service.named)
+    _without_422(app)
+    return app
+
+
+def _view(service: Service, request: Request, response: Response) -> View:
+    """Return the snapshot that answers, after comparing its space with the one that is demanded."""
+    view = service.index.view
+    require_space(request.headers.get(SPACE_HEADER), view, service.index)
+    response.headers[SPACE_HEADER] = view.space.space_id
+    response.headers[SNAPSHOT_HEADER] = str(view.manifest.sequence)
+    return view
+
+
+def _add_embeddings(app: FastAPI, service: Service) -> None:
+    @app.post("/v1/embeddings", response_model=EmbeddingResponse, responses=_UNKNOWN, tags=["openai"])
+    async def embeddings(body: EmbeddingRequest, request: Request, response: Response) -> Any:
+        """Embed texts in the space of the collection; compatible with OpenAI's clients."""
+        view = _view(service, request, response)
+        require_model(body.model, view)
+        role, items = role_of(body, view.space), items_of(body)
+        tokens = require_within(service.settings.limits, items, view.space, role)
+        require_tokens(view.space, role, items)
+        dimensions = require_dimensions(body.dimensions, view.space)
+        vectors = await service.embedder((view, role), items)
+        service.metrics.tokens.inc(tokens)
+        data = [embedding(n, vector, dimensions, body.encoding_format) for n, vector in enumerate(vectors)]
+        usage = Usage(prompt_tokens=tokens, total_tokens=tokens)
+        return EmbeddingResponse(model=body.model, data=data, usage=usage, space_id=view.space.space_id)
+
+
+def _add_search(app: FastAPI, service: Service) -> None:
+    @app.post("/search", response_model=SearchResponse, tags=["search"])
+    async def search(body: SearchRequest, request: Request, response: Response) -> Any:
+        """Find the chunks nearest to each query."""
+        view = _view(service, request, response)
+        queries = [body.query] if isinstance(body.query, str) else body.query
+        options = require_query(body, queries, view, service.index, service.settings.limits)
+        found = await service.searcher((view, options), queries)
+        seconds = found[0][1]
+        manifest = view.manifest
+        return SearchResponse(
+            space_id=view.space.space_id, snapshot=manifest.sequence, snapshot_id=manifest.snapshot_id,
+            results=[found_chunks(view, query, hits) for query, (hits, _) in zip(queries, found, strict=True)],
+            milliseconds={name: round(1000 * value, 3) for name, value in seconds.items()},
+        )  # fmt: skip
+
+
+def _add_rerank(app: FastAPI, service: Service) -> None:
+    @app.post("/v1/rerank", response_model=RerankResponse, responses=_UNKNOWN, tags=["search"])
+    async def rerank(body: RerankRequest, request: Request, response: Response) -> Any:
+        """Put texts in the order of their relevance to a query, by the service's cross-encoder."""
+        _view(service, request, response)
+        reranker, limits = service.index.reranker, service.settings.limits
+        if reranker is None or not reranker.reranker_id.startswith(body.model or ""):
+            known = (
+                "this service has none; start it with --reranker FOLDER" if reranker is None else reranker.reranker_id
+            )
+            raise Problem(404, f"reranker {body.model!r}: {known}.", param="model", code="model_not_found")
+        if len(body.documents) > limits.texts:
+            raise Problem(400, f"{len(body.documents)} documents; expected at most {limits.texts}.", param="documents")
+        texts = [one if isinstance(one, str) else one.text for one in body.documents]
+        scores = (await service.reranker(None, [(body.query, texts)]))[0]
+        order = sorted(range(len(texts)), key=lambda n: (-scores[n], n))[: body.top_n]
+        results = [
+            RankedText(
+                index=n,
+                relevance_score=float(scores[n]),
+                document={"text": texts[n]} if body.return_documents else None,
+            )
+            for n in order
+        ]
+        return RerankResponse(model=reranker.reranker_id, results=results)
+
+
+def _add_models(app: FastAPI, service: Service) -> None:
+    def cards() -> list[ModelCard]:
+        view = service.index.view
+        record = view.space.space.record
+        names = (view.manifest.collection, view.space.space_id)
+        return [
+            ModelCard(
+                id=name, created=service.started, space_id=view.space.space_id, snapshot=view.manifest.sequence,
+                dimension=record.dimension, max_tokens=view.space.encoder.record.max_tokens,
+                representations=list(record.representations), roles_differ=roles_differ(view.space),
+            )
+            for name in names
+        ]  # fmt: skip
+
+    @app.get("/v1/models", response_model=ModelList, tags=["openai"])
+    async def models() -> Any:
+        """List what can be asked for as `model`: the collection and its space."""
+        return ModelList(data=cards())
+
+    @app.get("/v1/models/{model}", response_model=ModelCard, responses=_UNKNOWN, tags=["openai"])
+    async def model_card(model: str) -> Any:
+        """Describe one of them."""
+        require_model(model, service.index.view)
+        return next((card for card in cards() if card.id == model), cards()[-1])
+
+
+def _add_watching(app: FastAPI, service: Service) -> None:
+    @app.get("/healthz", response_class=PlainTextResponse, tags=["operation"], responses={})
+    async def healthz() -> str:
+        """Tell that the process answers."""
+        return "ok"
+
+    @app.get(
+        "/readyz", response_class=PlainTextResponse, tags=["operation"], responses={503: {"description": "Ending."}}
+    )
+    async def readyz(response: Response) -> str:
+        """Tell whether the handshake has passed and new requests are welcome."""
+        if not service.ready:
+            response.status_code = 503
+            return "ending"
+        problem = service.index.problem
+        return f"ready; the alias could not be followed: {problem}" if problem else "ready"
+
+    @app.get("/metrics", response_class=PlainTextResponse, tags=["operation"])
+    async def metrics() -> Response:
+        """Return figures for Prometheus."""
+        return Response(service.metrics.text(service.index), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _add_page(app: FastAPI) -> None:
+    page = files("isospace.service").joinpath("page.html").read_text(encoding="utf-8")
+
+    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
+    async def search_page() -> Response:
+        return HTMLResponse(page, headers={"Content-Security-Policy": _PAGE_POLICY, "Referrer-Policy": "no-referrer"})
+
+
+def _without_422(app: FastAPI) -> None:
+    """Describe the errors that are sent: FastAPI's own kind never is."""
+    described = app.openapi()
+    for path in described["paths"].values():
+        for operation in path.values():
+            operation["responses"].pop("422", None)
+    for name in ("HTTPValidationError", "ValidationError"):
+        described["components"]["schemas"].pop(name, None)

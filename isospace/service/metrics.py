@@ -1,0 +1,56 @@
+"""Figures for Prometheus."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from starlette.types import Scope
+
+from isospace.index import Index
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+class Metrics:
+    """Counters of one service, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        kept = self.registry
+        self.requests = Counter("isospace_requests", "Requests answered.", ["path", "status"], registry=kept)
+        self.seconds = Histogram(
+            "isospace_request_seconds", "Time to answer.", ["path"], buckets=_SECONDS, registry=kept
+        )
+        self.under_way = Gauge("isospace_requests_under_way", "Requests being answered.", registry=kept)
+        self.batch = Histogram(
+            "isospace_batch_texts", "Texts of requests that were computed together.", ["work"],
+            buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512), registry=kept,
+        )  # fmt: skip
+        self.tokens = Counter("isospace_tokens", "Tokens embedded.", registry=kept)
+        self.cached = Gauge("isospace_query_cache", "Query vectors by what became of them.", ["outcome"], registry=kept)
+        self.hit_rate = Gauge(
+            "isospace_query_cache_hit_rate", "Share of query vectors found in the cache.", registry=kept
+        )
+        self.snapshot = Gauge(
+            "isospace_snapshot", "Number of the snapshot that is served.", ["space_id"], registry=kept
+        )
+        self.stale = Gauge(
+            "isospace_refresh_failed", "1 while the alias names a snapshot that cannot be opened.", registry=kept
+        )
+
+    def answered(self, scope: Scope, status: int, seconds: float) -> None:
+        """Count one request; paths that do not exist are one."""
+        route = scope.get("route")
+        path = getattr(route, "path", "other")
+        self.requests.labels(path, str(status)).inc()
+        self.seconds.labels(path).observe(seconds)
+
+    def text(self, index: Index) -> bytes:
+        """Return all figures as Prometheus reads them."""
+        counts = index.cache.counts
+        for name, value in (("hit", counts.hits), ("miss", counts.misses), ("semantic", counts.semantic)):
+            self.cached.labels(name).set(value)
+        self.hit_rate.set(counts.hit_rate)
+        self.snapshot.clear()
+        self.snapshot.labels(index.space.space_id).set(index.manifest.sequence)
+        self.stale.set(bool(index.problem))
+        return generate_latest(self.registry)

@@ -1,0 +1,47 @@
+"""`POST /search`: what is asked for, within limits, and what is shown of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from isospace.config import LexicalSpec
+from isospace.index import Index
+from isospace.retrieval.highlight import highlights
+from isospace.retrieval.options import SearchOptions, search_options
+from isospace.retrieval.view import Hit, View
+from isospace.service.embeddings import require_within
+from isospace.service.models import FoundChunk, QueryResult, SearchRequest
+from isospace.service.problems import Problem
+from isospace.service.settings import Limits
+
+
+def require_query(
+    body: SearchRequest, queries: Sequence[str], view: View, index: Index, limits: Limits
+) -> SearchOptions:
+    """Return how to search.
+
+    Raises
+    ------
+    Problem
+        For too many queries or hits, or a query that the encoder would have to cut.
+    QueryError
+        For options that the snapshot cannot serve.
+    """
+    if len(queries) > limits.texts:
+        raise Problem(400, f"{len(queries)} queries; expected at most {limits.texts} in one request.", param="query")
+    for name, value in (("k", body.k), ("depth", body.depth)):
+        if value > limits.hits:
+            raise Problem(400, f"{name} = {value}; expected at most {limits.hits}.", param=name)
+    if body.mode != "lexical":
+        require_within(limits, list(queries), view.space, "query")
+    options = search_options(body.options())
+    # What is wrong with a filter is told before the query joins others.
+    view.passing(options.filter)
+    return options
+
+
+def found_chunks(view: View, query: str, hits: Sequence[Hit]) -> QueryResult:
+    """Return hits with the spans that hold words of the query."""
+    spec = view.lexical.spec if view.lexical is not None else LexicalSpec()
+    found = [FoundChunk(**hit.as_dict(), highlights=highlights(query, hit.text, spec)) for hit in hits]
+    return QueryResult(query=query, hits=found)

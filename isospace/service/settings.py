@@ -1,0 +1,131 @@
+"""How the service runs: addresses, keys and limits."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from isospace.errors import ConfigError
+
+KEYS_VARIABLE = "ISOSPACE_API_KEYS"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a client may ask for, and what all of them together.
+
+    Attributes
+    ----------
+    body_bytes
+        Of one request.
+    texts
+        Of one request: inputs to embed, queries, documents to rerank.
+    tokens
+        Of one request, prompts and special tokens included.
+    hits
+        k, and the depth of fusion and reranking.
+    requests
+        Answered at once; more are told to come again (429).
+    body_seconds, request_seconds, header_seconds
+        To send a body, to be answered, and to send the head of a request.
+    drain_seconds
+        How long requests under way may take when the service ends.
+    """
+
+    body_bytes: int = 2_000_000
+    texts: int = 512
+    tokens: int = 100_000
+    hits: int = 1_000
+    requests: int = 128
+    body_seconds: float = 10.0
+    request_seconds: float = 30.0
+    header_seconds: float = 10.0
+    drain_seconds: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Of one service.
+
+    Attributes
+    ----------
+    host, port
+        Where it listens.
+    keys
+        SHA-256 of each API key; none are asked for if there are none.
+    limits
+        See there.
+    batch_texts, batch_seconds
+        Concurrent requests are put together up to so many texts, the first waiting so long.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    keys: tuple[bytes, ...] = ()
+    limits: Limits = field(default_factory=Limits)
+    batch_texts: int = 64
+    batch_seconds: float = 0.002
+
+    def __post_init__(self) -> None:
+        if not self.keys and not is_loopback(self.host):
+            raise ConfigError(
+                f"--host {self.host}: reachable from other machines, and there are no API keys. Give --keys FILE with one key a "
+                f"line, or set {KEYS_VARIABLE}; or listen on 127.0.0.1."
+            )
+
+    def admits(self, authorization: str | None) -> bool:
+        """Tell whether a header `Bearer KEY` holds one of the keys; in a time that does not tell which, or how nearly."""
+        if not self.keys:
+            return True
+        scheme, _, key = (authorization or "").partition(" ")
+        given = digest(key.strip())
+        found = [hmac.compare_digest(given, known) for known in self.keys]
+        return any(found) and scheme.lower() == "bearer"
+
+
+def digest(key: str) -> bytes:
+    """SHA-256 of a key: all of one length, so that comparing them tells nothing of it."""
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
+
+
+def read_keys(path: Path | None) -> tuple[bytes, ...]:
+    """Read API keys from a file, one a line, or else from the environment, separated by commas.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read or a key has fewer than 16 characters.
+    """
+    if path is not None:
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                f"--keys {path}: cannot be read ({error}). Give a text file with one key a line."
+            ) from error
+    else:
+        lines = os.environ.get(KEYS_VARIABLE, "").split(",")
+    keys = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    if path is not None and not keys:
+        raise ConfigError(
+            f"--keys {path}: holds no key. Write one a line, such as the output of `openssl rand -hex 32`."
+        )
+    if short := [key for key in keys if len(key) < 16]:
+        raise ConfigError(
+            f"an API key has {len(short[0])} characters; expected 16 or more. Make one with `openssl rand -hex 32`."
+        )
+    return tuple(digest(key) for key in keys)
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether an address is reached from this machine alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
