@@ -70,7 +70,14 @@ def uses_fast(kernels: Kernels, codes: Codes) -> bool:
 
 
 def candidates(
-    codes: Codes, queries: Float32, count: int, *, metric: str, rows: Rows | None = None, kernels: Kernels = "auto"
+    codes: Codes,
+    queries: Float32,
+    count: int,
+    *,
+    metric: str,
+    rows: Rows | None = None,
+    kernels: Kernels = "auto",
+    rescored: bool = False,
 ) -> list[Rows]:
     """Find the rows nearest to each query.
 
@@ -88,6 +95,8 @@ def candidates(
         Ascending int64 rows that are searched; all if not given.
     kernels
         `numpy` takes NumPy alone, `fast` torch and faiss where they are installed, `auto` those for large collections.
+    rescored
+        Whether a finer representation scores what is found: bits alone then need fewer candidates.
 
     Returns
     -------
@@ -101,16 +110,18 @@ def candidates(
     found: list[Rows] = []
     for start in range(0, len(queries), _BLOCK_QUERIES):
         block = np.ascontiguousarray(queries[start : start + _BLOCK_QUERIES], dtype=np.float32)
-        found += _candidates(codes, block, min(count, total), metric, rows, fast=fast)
+        found += _candidates(codes, block, min(count, total), metric, rows, fast=fast, rescored=rescored)
     return found
 
 
 def _candidates(
-    codes: Codes, queries: Float32, count: int, metric: str, rows: Rows | None, *, fast: bool
+    codes: Codes, queries: Float32, count: int, metric: str, rows: Rows | None, *, fast: bool, rescored: bool
 ) -> list[Rows]:
     quantizer = codes.quantizer
     if isinstance(quantizer, BinaryQuantizer):
-        return _by_hamming(quantizer, codes.array, queries, count, rows, fast=fast and has("faiss"))
+        # Bits against bits rank roughly: the ten best of ten times as many are hardly ever lost.
+        depth = max((2 if rescored else 10) * count, 100)
+        return _by_hamming(quantizer, codes.array, queries, depth, rows, fast=fast and has("faiss"))
     is_plain = codes.squares is None or metric == "dot"
     if fast and is_plain and isinstance(quantizer, ProductQuantizer) and has("faiss"):
         return _by_lookup(quantizer, codes.array, queries, count, rows)
@@ -154,14 +165,15 @@ def _exact_blocks(
 ) -> Iterator[tuple[int, npt.NDArray[Any]]]:
     product = _torch_product(queries) if torch and isinstance(quantizer, FloatQuantizer) else None
     for first, block in _blocks(array, rows):
-        yield first, quantizer.scores(queries, block) if product is None else product(quantizer.decode(block))
+        yield first, quantizer.scores(queries, block) if product is None else product(block)
 
 
 def _torch_product(queries: Float32) -> Any:
     import torch
 
     left = torch.from_numpy(queries)
-    return lambda block: (left @ torch.from_numpy(block).T).numpy()
+    # Half precision is widened by torch: NumPy takes longer for that than for the product.
+    return lambda block: (left @ torch.from_numpy(block).float().T).numpy()
 
 
 def _integer_blocks(
@@ -199,10 +211,10 @@ def _eight_bits(queries: Float32) -> tuple[Any, Float32]:
 
 
 def _by_hamming(
-    quantizer: BinaryQuantizer, array: npt.NDArray[Any], queries: Float32, count: int, rows: Rows | None, *, fast: bool
+    quantizer: BinaryQuantizer, array: npt.NDArray[Any], queries: Float32, depth: int, rows: Rows | None, *, fast: bool
 ) -> list[Rows]:
-    """Bits against bits, whatever the metric: the ten best of ten times as many are hardly ever lost."""
-    bits, depth = quantizer.encode(queries), max(10 * count, 100)
+    """Bits against bits, whatever the metric."""
+    bits = quantizer.encode(queries)
     if not fast:
         found = top_rows(_hamming_blocks(array, bits, rows), len(bits), depth)
         return found if rows is None else [rows[part] for part in found]

@@ -209,7 +209,8 @@ class View:
             last = first
         else:
             wanted = count if last is first else max(1, options.rescore) * count
-            found = candidates(first, vectors, wanted, metric=options.metric, rows=rows, kernels=self.kernels)
+            given: dict[str, Any] = {"metric": options.metric, "rows": rows, "kernels": self.kernels}
+            found = candidates(first, vectors, wanted, rescored=last is not first, **given)
         ranked = []
         for vector, near in zip(vectors, found, strict=True):
             if last is not first:

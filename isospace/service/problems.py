@@ -88,9 +88,8 @@ def handle_problems(app: FastAPI) -> None:
 
 def _invalid(error: RequestValidationError) -> Problem:
     first: Any = error.errors()[0]
-    # A union names the member that was tried; the field is what the client knows.
-    places = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
-    name = places[0] if places else None
+    # Behind it stand the members of a union that were tried; the field is what the client knows.
+    name = str(first["loc"][1]) if len(first["loc"]) > 1 else None
     if first["type"] == "json_invalid":
         return Problem(400, f"the body is no JSON: {first.get('ctx', {}).get('error', 'it cannot be parsed')}.")
     return Problem(400, f"{name or 'the body'}: {first['msg']}.", param=name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import signal
 import socket
@@ -40,7 +39,18 @@ def serve(app: FastAPI, settings: Settings, *, told: Callable[[str], None] = pri
         If the address cannot be had.
     """
     listening = _listen(settings)
-    config = uvicorn.Config(
+    server = _Server(server_config(app, settings), app)
+    host, port = listening.getsockname()[:2]
+    told(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}")
+    try:
+        server.run(sockets=[listening])
+    finally:
+        listening.close()
+
+
+def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    """Return how uvicorn runs the service."""
+    return uvicorn.Config(
         app,
         http=type("Timed", (_Timed,), {"seconds": settings.limits.header_seconds}),
         ws="none",
@@ -52,13 +62,6 @@ def serve(app: FastAPI, settings: Settings, *, told: Callable[[str], None] = pri
         timeout_graceful_shutdown=round(settings.limits.drain_seconds),
         backlog=_BACKLOG,
     )
-    server = _Server(config, app)
-    host, port = listening.getsockname()[:2]
-    told(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}")
-    try:
-        server.run(sockets=[listening])
-    finally:
-        listening.close()
 
 
 class _Server(uvicorn.Server):
@@ -70,17 +73,18 @@ class _Server(uvicorn.Server):
         self._ending: asyncio.Task[None] | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if sig == signal.SIGTERM and self._service.ready and not self.should_exit:
-            # Whoever balances load has to see it first: connections would be refused meanwhile.
-            self._service.ready = False
-            with contextlib.suppress(RuntimeError):
-                self._ending = asyncio.get_running_loop().create_task(self._end(sig, frame))
-                return
-        super().handle_exit(sig, frame)
+        """End; uvicorn would raise the signal again afterwards, and a service that ended as told would look killed."""
+        if self.should_exit or self._ending is not None:
+            self.should_exit = True
+            self.force_exit = sig == signal.SIGINT
+            return
+        # Whoever balances load has to see it first: connections would be refused meanwhile.
+        self._service.ready = False
+        self._ending = asyncio.get_running_loop().create_task(self._end(0.5 if sig == signal.SIGTERM else 0.0))
 
-    async def _end(self, sig: int, frame: FrameType | None) -> None:
-        await asyncio.sleep(0.5)
-        super().handle_exit(sig, frame)
+    async def _end(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        self.should_exit = True
 
 
 def _listen(settings: Settings) -> socket.socket:

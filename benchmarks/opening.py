@@ -1,0 +1,82 @@
+"""Opening a large snapshot: the first time on a machine, and after that.
+
+    python -m benchmarks.opening [--rows 1000000] [--work FOLDER]
+
+The model is one layer of random weights, 384 dimensions: what is measured does not depend on what vectors mean. Each opening
+is a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from flows.embed_corpus import embed_corpus
+from isospace.config import PipelineConfig
+from tests.tiny import WORDS, build_tiny_model
+
+OPEN = """
+import json, resource, sys, time
+begun = time.perf_counter()
+from isospace.index import open_index
+imported = time.perf_counter()
+index = open_index(sys.argv[1], "large", encode=sys.argv[2] == "text")
+opened = time.perf_counter()
+if sys.argv[2] == "text":
+    index.search("the protein of the cell", 10)
+else:
+    import numpy as np
+    index.search_vectors(np.ones((1, 384), np.float32) / 384 ** 0.5, 10, mode="quantized", representation="int8")
+answered = time.perf_counter()
+index.search("the gene", 10) if sys.argv[2] == "text" else None
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+print(json.dumps({"chunks": len(index.view.copy), "import s": imported - begun, "open s": opened - imported,
+    "first answer s": answered - opened, "second answer s": time.perf_counter() - answered, "peak RSS MB": peak}))
+"""
+
+
+def write_corpus(path: Path, rows: int) -> None:
+    chance = random.Random(0)
+    with path.open("w") as stream:
+        for row in range(rows):
+            text = " ".join([*chance.choices(WORDS, k=6), str(row)])
+            stream.write(json.dumps({"doc_id": f"d{row:08d}", "text": text, "year": 2000 + row % 25}) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--work", type=Path, default=None)
+    given = parser.parse_args()
+    work = given.work or Path(tempfile.mkdtemp(prefix="isospace-opening-"))
+    work.mkdir(parents=True, exist_ok=True)
+    if not (work / "corpus.jsonl").exists():
+        write_corpus(work / "corpus.jsonl", given.rows)
+    model = work / "model"
+    if not model.exists():
+        build_tiny_model(model, dimension=384)
+    recipe = {
+        "documents": {"metadata_columns": ["year"]}, "encoder": {"model": str(model)}, "chunking": {"kind": "none"},
+        "transform": {"representations": ["float32", "int8", "binary"]},
+    }  # fmt: skip
+    runtime = {
+        "store": str(work / "store"), "collection": "large", "source": str(work / "corpus.jsonl"), "part_documents": 50_000,
+        "part_characters": 100_000_000, "shard_tokens": 500_000, "serving_table_rows": 0,
+    }  # fmt: skip
+    embed_corpus(PipelineConfig.model_validate({"recipe": recipe, "runtime": runtime}))
+    environment = {**os.environ, "ISOSPACE_CACHE": str(work / "cache")}
+    for what in ("text", "text", "vectors", "text", "vectors"):
+        command = [sys.executable, "-c", OPEN, str(work / "store"), what]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        figures = json.loads(done.stdout)
+        print(what, {k: round(v, 2) if isinstance(v, float) else v for k, v in figures.items()}, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""A real server on loopback, in a thread, over a small collection with metadata."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+import uvicorn
+
+from isospace.config import PipelineConfig
+from isospace.index import Index, open_index
+from isospace.service.app import create_app
+from isospace.service.server import server_config
+from isospace.service.settings import Settings
+from tests.conftest import sentences
+from tests.inline import embed_inline
+from tests.tiny import build_tiny_model
+
+Serve = Callable[..., str]
+
+
+def write_documents(path: Path, documents: dict[str, str]) -> Path:
+    rows = [
+        {"doc_id": name, "text": text, "title": f"title {name}", "lang": ["en", "de"][n % 2], "year": 2015 + n % 10}
+        for n, (name, text) in enumerate(documents.items())
+    ]
+    path.write_text("\n".join(json.dumps(row) for row in rows) + "\n")
+    return path
+
+
+def config_of(folder: Path, model: Path, *, documents: dict[str, str], **recipe: object) -> PipelineConfig:
+    source = write_documents(folder / "d.jsonl", documents)
+    base = {
+        "documents": {"title_column": "title", "metadata_columns": ["lang", "year"]}, "encoder": {"model": str(model)},
+        "chunking": {"overlap_tokens": 4}, "transform": {"representations": ["float32", "int8", "binary"]},
+    }  # fmt: skip
+    runtime = {"store": str(folder / "store"), "collection": "c", "source": str(source)}
+    return PipelineConfig.model_validate({"recipe": {**base, **recipe}, "runtime": runtime})
+
+
+@pytest.fixture(scope="session")
+def plain_store(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> str:
+    """Roles are treated alike."""
+    config = config_of(tmp_path_factory.mktemp("plain"), tiny_model, documents=sentences(120))
+    embed_inline(config)
+    return config.runtime.store
+
+
+@pytest.fixture(scope="session")
+def prompted_store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Queries have a prompt of their own, and vectors are principal components."""
+    folder = tmp_path_factory.mktemp("prompted")
+    model = build_tiny_model(folder / "model", seed=3, dimension=32)
+    config = config_of(
+        folder, model, documents=sentences(400),
+        encoder={"model": str(model), "prompts": {"query": "search: ", "document": "text: "}},
+        transform={"fit": {"kind": "pca", "dimensions": 16}, "representations": ["float32"]},
+    )  # fmt: skip
+    embed_inline(config)
+    return config.runtime.store
+
+
+@contextmanager
+def serving(index: Index, settings: Settings | None = None) -> Iterator[str]:
+    """Serve until the block ends; yields the url."""
+    listening = socket.socket()
+    listening.bind(("127.0.0.1", 0))
+    chosen = settings or Settings()
+    server = uvicorn.Server(server_config(create_app(index, chosen), chosen))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+    thread.start()
+    try:
+        while not server.started:
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(20)
+        listening.close()
+        assert not thread.is_alive()
+
+
+@pytest.fixture(scope="session")
+def opened(plain_store: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
+    before = os.environ.get("ISOSPACE_CACHE")
+    os.environ["ISOSPACE_CACHE"] = str(tmp_path_factory.mktemp("service-cache"))
+    with open_index(plain_store, "c") as index:
+        yield index
+    os.environ.pop("ISOSPACE_CACHE") if before is None else os.environ.update(ISOSPACE_CACHE=before)
+
+
+@pytest.fixture(scope="session")
+def url(opened: Index) -> Iterator[str]:
+    with serving(opened) as address:
+        yield address
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=url, timeout=30) as found:
+        yield found

@@ -1,0 +1,317 @@
+"""Search, reranking, keys, limits, the space header, and what a client can do wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from isospace.alias import promote, resolve
+from isospace.errors import ConfigError
+from isospace.index import Index, open_index
+from isospace.service.settings import Limits, Settings, digest, read_keys
+from isospace.store import open_store
+from tests.conftest import sentences
+from tests.inline import embed_inline
+from tests.isospace.service.conftest import config_of, serving
+
+QUERY = "the gene of the cell"
+KEY = "a-key-of-some-length"
+
+
+def test_search_finds_what_the_library_finds(client: httpx.Client, opened: Index) -> None:
+    for options in ({}, {"mode": "hybrid"}, {"mode": "lexical"}, {"mode": "quantized", "representation": "binary"}):
+        answer = client.post("/search", json={"query": [QUERY, "index"], "k": 7, **options})
+        assert answer.status_code == 200, answer.text
+        body = answer.json()
+        expected = opened.search([QUERY, "index"], 7, **options)
+        found = [[hit["chunk_id"] for hit in result["hits"]] for result in body["results"]]
+        assert found == [[hit.chunk_id for hit in hits] for hits in expected]
+        assert [result["query"] for result in body["results"]] == [QUERY, "index"]
+        assert (body["space_id"], body["snapshot"]) == (opened.space.space_id, opened.manifest.sequence)
+        assert answer.headers["X-Isospace-Space"] == opened.space.space_id
+        first = body["results"][0]["hits"][0]
+        marked = {first["text"][start:end].lower() for start, end in first["highlights"]}
+        assert marked <= set(QUERY.split())
+        assert first["metadata"]["lang"] in ("en", "de")
+
+
+def test_a_filter_and_an_empty_result(client: httpx.Client) -> None:
+    answer = client.post("/search", json={"query": QUERY, "k": 50, "filter": 'lang == "de" and year >= 2020'}).json()
+    hits = answer["results"][0]["hits"]
+    assert hits
+    assert all(hit["metadata"]["lang"] == "de" and hit["metadata"]["year"] >= 2020 for hit in hits)
+    assert client.post("/search", json={"query": QUERY, "filter": "year > 3000"}).json()["results"][0]["hits"] == []
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "message"),
+    [
+        ("/search", {"query": "  "}, "query"),
+        ("/search", {"query": QUERY, "k": 0}, "k"),
+        ("/search", {"query": QUERY, "k": 100_000}, "k"),
+        ("/search", {"query": QUERY, "k": "7"}, "k"),
+        ("/search", {"query": QUERY, "mode": "fuzzy"}, "mode"),
+        ("/search", {"query": QUERY, "filter": "nope == 1"}, "no document has the field 'nope'"),
+        ("/search", {"query": QUERY, "filter": "__import__('os')"}, "Call is not allowed"),
+        ("/search", {"query": QUERY, "mode": "tiered"}, "mode tiered"),
+        ("/search", {"query": QUERY, "rerank": True}, "no reranker"),
+        ("/search", {"query": "word " * 500}, "tokens; the encoder takes 48"),
+        ("/search", {"query": QUERY, "colour": "red"}, "colour"),
+        ("/search", {"query": [QUERY] * 1000}, "1000 queries; expected at most 512"),
+        ("/search", {"query": "\ud800"}, "query"),
+        ("/search", {}, "query"),
+        ("/search", [], "body"),
+        ("/search", None, "body"),
+        ("/v1/rerank", {"query": QUERY, "documents": []}, "documents"),
+    ],
+)
+def test_a_request_that_cannot_be_answered_gets_400(
+    client: httpx.Client, path: str, body: object, message: str
+) -> None:
+    answer = client.post(path, content=json.dumps(body), headers={"Content-Type": "application/json"})
+    assert answer.status_code == 400, answer.text
+    assert message in answer.json()["error"]["message"]
+    assert answer.headers["X-Isospace-Space"]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"\xff\xfe", b'{"query": NaN}', b"[" * 100_000, b'{"query": "a", "k": 1e999}']
+)
+def test_junk_gets_400(client: httpx.Client, content: bytes) -> None:
+    answer = client.post("/search", content=content, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 400, answer.text
+    assert "message" in answer.json()["error"]
+
+
+def test_what_does_not_exist_is_told_in_the_same_shape(client: httpx.Client) -> None:
+    for method, path, status in (("GET", "/nope", 404), ("GET", "/search", 405), ("POST", "/v1/rerank", 404)):
+        body = {"query": "a", "documents": ["b"]} if path == "/v1/rerank" else None
+        answer = client.request(method, path, json=body)
+        assert answer.status_code == status
+        assert answer.json()["error"]["message"]
+
+
+def test_another_space_than_the_demanded_one_is_409_with_the_difference(
+    client: httpx.Client, opened: Index, prompted_store: str
+) -> None:
+    other = resolve(open_store(prompted_store), "c", "production").space_id
+    for path, body in (("/search", {"query": QUERY}), ("/v1/embeddings", {"input": QUERY, "model": "c"})):
+        for good in (opened.space.space_id, opened.space.space_id[:8]):
+            assert client.post(path, json=body, headers={"X-Isospace-Space": good}).status_code == 200
+        for wrong in (other, other[:12], opened.space.space_id[:7], "junk", "é"):
+            answer = client.post(path, json=body, headers={"X-Isospace-Space": wrong.encode()})
+            assert answer.status_code == 409
+            assert opened.space.space_id in answer.json()["error"]["message"]
+
+
+def test_the_difference_between_two_spaces_of_one_store_is_named(tmp_path: Path, tiny_model: Path) -> None:
+    embed_inline(config_of(tmp_path, tiny_model, documents=sentences(60)))
+    before = resolve(open_store(tmp_path / "store"), "c", "production").space_id
+    transform = {"fit": {"kind": "center"}, "representations": ["float32"]}
+    embed_inline(config_of(tmp_path, tiny_model, documents=sentences(60), transform=transform))
+    with serving(open_index(str(tmp_path / "store"), "c")) as url:
+        answer = httpx.post(f"{url}/search", json={"query": QUERY}, headers={"X-Isospace-Space": before})
+    assert answer.status_code == 409
+    assert "They differ in spec, fitted, params_sha256, probes_sha256." in answer.json()["error"]["message"]
+
+
+def test_keys_are_asked_for_everywhere_but_where_the_service_is_watched(opened: Index) -> None:
+    settings = Settings(keys=(digest(KEY), digest("another-key-of-some-length")))
+    with serving(opened, settings) as url:
+        for path in ("/healthz", "/readyz", "/"):
+            assert httpx.get(url + path).status_code == 200
+        for authorization in (None, "", "Bearer", f"Bearer {KEY}x", f"Basic {KEY}", KEY, "Bearer " + "x" * 10_000):
+            headers = {} if authorization is None else {"Authorization": authorization}
+            for path in ("/search", "/v1/embeddings", "/v1/models", "/metrics", "/docs", "/openapi.json"):
+                answer = httpx.get(url + path, headers=headers)
+                assert answer.status_code == 401
+                assert answer.json()["error"]["code"] == "invalid_api_key"
+        answer = httpx.post(f"{url}/search", json={"query": QUERY}, headers={"Authorization": f"Bearer {KEY}"})
+        assert answer.status_code == 200
+
+
+def test_other_addresses_need_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for host in ("0.0.0.0", "::", "192.168.0.1", "example.org"):
+        with pytest.raises(ConfigError, match="no API keys"):
+            Settings(host=host)
+    for host in ("127.0.0.1", "::1", "localhost"):
+        Settings(host=host)
+    keys = tmp_path / "keys"
+    keys.write_text(f"# of the team\n{KEY}\n\n")
+    assert Settings(host="0.0.0.0", keys=read_keys(keys)).admits(f"Bearer {KEY}")
+    monkeypatch.setenv("ISOSPACE_API_KEYS", f"{KEY}, other-key-of-some-length")
+    assert len(read_keys(None)) == 2
+    keys.write_text("short\n")
+    with pytest.raises(ConfigError, match="16 or more"):
+        read_keys(keys)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_keys(tmp_path / "none")
+
+
+def test_limits_answer_413_408_and_429(opened: Index) -> None:
+    limits = Limits(body_bytes=10_000, body_seconds=0.5, requests=1)
+    with serving(opened, Settings(limits=limits)) as url:
+        port = int(url.rsplit(":", 1)[1])
+        assert httpx.post(f"{url}/search", json={"query": "x" * 20_000}).status_code == 413
+        # Without a length the body is counted as it comes.
+        assert httpx.post(f"{url}/search", content=iter([b"x" * 6_000] * 2)).status_code == 413
+        with socket.create_connection(("127.0.0.1", port)) as slow:
+            slow.sendall(b"POST /search HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n\r\n{")
+            time.sleep(0.1)
+            crowded = httpx.post(f"{url}/search", json={"query": QUERY})
+            assert crowded.status_code == 429
+            assert crowded.headers["Retry-After"] == "1"
+            assert httpx.get(f"{url}/healthz").status_code == 200
+            assert b"408" in slow.recv(4096).split(b"\r\n")[0]
+        assert httpx.post(f"{url}/search", json={"query": QUERY}).status_code == 200
+
+
+def test_a_request_that_takes_too_long_is_told_to_come_again(opened: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(*_: object, **__: object) -> None:
+        time.sleep(1.0)
+
+    with serving(opened, Settings(limits=Limits(request_seconds=0.2))) as url:
+        with monkeypatch.context() as patched:
+            patched.setattr(Index, "answer", slow)
+            answer = httpx.post(f"{url}/search", json={"query": QUERY})
+            assert answer.status_code == 429
+            assert answer.json()["error"]["code"] == "timeout"
+            time.sleep(1.2)
+        assert httpx.post(f"{url}/search", json={"query": QUERY}).status_code == 200
+
+
+def test_a_name_of_another_site_is_not_served(client: httpx.Client) -> None:
+    assert client.get("/", headers={"Host": "evil.example"}).status_code == 400
+
+
+def test_concurrent_requests_are_computed_together_and_each_gets_its_own(opened: Index) -> None:
+    texts = [f"the gene of cell number {n}" for n in range(40)]
+    expected = {text: [hit.chunk_id for hit in opened.search(text, 3)[0]] for text in texts}
+    with serving(opened, Settings(batch_seconds=0.05)) as url:
+        found: dict[str, list[str]] = {}
+
+        def ask(text: str) -> None:
+            answer = httpx.post(f"{url}/search", json={"query": text, "k": 3}, timeout=30).json()
+            found[text] = [hit["chunk_id"] for hit in answer["results"][0]["hits"]]
+
+        threads = [threading.Thread(target=ask, args=(text,)) for text in texts]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert found == expected
+        figures = httpx.get(f"{url}/metrics").text
+    counted = 'isospace_batch_texts_count{work="search"}'
+    batches = float(next(line for line in figures.splitlines() if line.startswith(counted)).split()[-1])
+    assert batches < len(texts) / 2
+    assert f'isospace_snapshot{{space_id="{opened.space.space_id}"}}' in figures
+    assert 'isospace_requests_total{path="/search",status="200"} 40.0' in figures
+
+
+def test_one_bad_query_does_not_fail_those_that_came_with_it(opened: Index) -> None:
+    # Two vectors a query would be no mode of this snapshot: refused when it is computed, not before.
+    with serving(opened, Settings(batch_seconds=0.1)) as url:
+        answers: list[int] = []
+
+        def ask(body: dict) -> None:
+            answers.append(httpx.post(f"{url}/search", json=body, timeout=30).status_code)
+
+        bodies = [{"query": QUERY}, {"query": QUERY, "mode": "exact", "representation": "nope"}] * 4
+        threads = [threading.Thread(target=ask, args=(body,)) for body in bodies]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert sorted(answers) == [200] * 4 + [400] * 4
+
+
+def test_a_moved_alias_is_followed_without_dropping_a_query(tmp_path: Path, tiny_model: Path) -> None:
+    embed_inline(config_of(tmp_path, tiny_model, documents=sentences(60)))
+    embed_inline(
+        config_of(
+            tmp_path,
+            tiny_model,
+            documents=sentences(60, seed=4),
+        )
+    )
+    store = open_store(tmp_path / "store")
+    first, second = (resolve(store, "c", number) for number in ("1", "2"))
+    index = open_index(store, "c", watch_seconds=0.05)
+    assert index.manifest.sequence == 2
+    expected = {}
+    for manifest in (first, second):
+        hits = open_index(store, "c", str(manifest.sequence)).search(QUERY, 5)[0]
+        expected[manifest.sequence] = {hit.chunk_id for hit in hits}
+    seen: set[int] = set()
+    with index, serving(index) as url:
+        until = time.monotonic() + 4.0
+        moves = 0
+        while time.monotonic() < until:
+            answer = httpx.post(f"{url}/search", json={"query": QUERY, "k": 5})
+            assert answer.status_code == 200
+            body = answer.json()
+            assert {hit["chunk_id"] for hit in body["results"][0]["hits"]} == expected[body["snapshot"]]
+            assert answer.headers["X-Isospace-Snapshot"] == str(body["snapshot"])
+            if body["snapshot"] not in seen or len(seen) == 2:
+                seen.add(body["snapshot"])
+                if moves < 6:
+                    promote(store, "c", "production", (first, second)[moves % 2], reason="test")
+                    moves += 1
+    assert seen == {1, 2}
+    assert moves == 6
+
+
+def test_the_command_serves_and_ends_when_it_is_told(plain_store: str, local_copies: Path) -> None:
+    command = [sys.executable, "-c", "from isospace.cli import main; main()", "serve", plain_store, "c", "--port", "0"]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    try:
+        assert process.stdout is not None
+        assert "handshake passed" in process.stdout.readline()
+        url = process.stdout.readline().split()[-1]
+        assert httpx.get(f"{url}/readyz").text == "ready"
+        assert httpx.post(f"{url}/search", json={"query": QUERY}).status_code == 200
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.2)
+        # Not ready any more, and still answering.
+        assert httpx.get(f"{url}/readyz").status_code == 503
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_serving_refuses_to_start_on_a_mismatch(plain_store: str, tmp_path: Path) -> None:
+    import shutil
+
+    copy = Path(shutil.copytree(plain_store, tmp_path / "copy"))
+    graph = max((copy / "encoders").rglob("graph.bin"), key=lambda path: path.stat().st_size)
+    data = bytearray(graph.read_bytes())
+    data[len(data) // 2] ^= 1
+    graph.write_bytes(data)
+    command = [sys.executable, "-c", "from isospace.cli import main; main()", "serve", str(copy), "c", "--port", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "graph.bin" in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_client_that_sends_no_request_is_let_go(opened: Index) -> None:
+    with serving(opened, Settings(limits=Limits(header_seconds=0.3))) as url:
+        port = int(url.rsplit(":", 1)[1])
+        for begun in (b"", b"GET /healthz HT", b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: "):
+            with socket.create_connection(("127.0.0.1", port), timeout=5) as idle:
+                idle.sendall(begun)
+                assert idle.recv(1) == b""
+        with httpx.Client(base_url=url) as client:
+            assert client.get("/healthz").status_code == 200
