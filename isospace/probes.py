@@ -150,8 +150,26 @@ def check_encoder(
                 f"raw vectors differ for role {role}, probe {texts[worst][:40]!r}: cosine {cosines[worst]:.7f}, expected at "
                 f"least {min_cosine:.7f}. The model, its weights or its library compute something else: use those of the space."
             )
+        _require_same_length(probes[f"{role}.raw"], raw, texts, role, min_cosine)
         smallest = min(smallest, float(cosines[worst]))
     return Agreement(smallest, bitwise)
+
+
+def _require_same_length(
+    recorded: npt.NDArray[np.float32],
+    found: npt.NDArray[np.float32],
+    texts: Sequence[str],
+    role: Role,
+    min_cosine: float,
+) -> None:
+    """Compare lengths, which cosines do not see, within what the same tolerance allows an angle: sqrt(2 (1 - cosine))."""
+    ratios = np.linalg.norm(found.astype(np.float64), axis=1) / np.linalg.norm(recorded.astype(np.float64), axis=1)
+    worst = int(np.abs(ratios - 1.0).argmax())
+    if not abs(ratios[worst] - 1.0) <= np.sqrt(2.0 * (1.0 - min_cosine)):
+        raise MismatchError(
+            f"raw vectors differ for role {role}, probe {texts[worst][:40]!r}: {ratios[worst]:.5f} times as long as recorded. "
+            "The encoder normalizes otherwise, or not at all: use that of the space."
+        )
 
 
 def _derived(transform: Transform, raw: npt.NDArray[np.float32], role: Role) -> Arrays:

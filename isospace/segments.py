@@ -118,10 +118,14 @@ def read_codes(table: pa.Table, spec: RepresentationSpec, dimension: int) -> npt
     Raises
     ------
     IntegrityError
-        If the column has another type or width than the representation.
+        If the column is missing, or has another type or width than the representation.
     """
     name = column_of(spec)
     dtype, width = code_layout(spec, dimension)
+    if name not in table.column_names:
+        raise IntegrityError(
+            f"column {name} is missing; there are {', '.join(table.column_names)}. Restore the segment."
+        )
     column = table[name]
     if isinstance(spec, Float32Spec):
         if column.type != pa.list_(pa.float32(), width):

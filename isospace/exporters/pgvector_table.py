@@ -143,9 +143,4 @@ def _copy(connection: _Connection, table: sql.Identifier, source: Source) -> Non
 def _rows(batch: Batch) -> Iterator[tuple[Any, ...]]:
     for row, vector in zip(batch.rows.to_pylist(), batch.vectors, strict=True):
         metadata = Jsonb(portable(row.pop("metadata")))
-        yield *(_held(value) for value in row.values()), metadata, vector
-
-
-def _held(value: Any) -> Any:
-    """PostgreSQL holds no U+0000; one character stays one, so that spans stay right."""
-    return value.replace("\x00", "\ufffd") if isinstance(value, str) else value
+        yield *row.values(), metadata, vector

@@ -129,7 +129,7 @@ def open_copy(store: Store, manifest: Manifest, space: Space, *, verify: Verify 
         if lexical is not None:
             for name, array in read_lexical(store, manifest, lexical).items():
                 np.save(temporary / f"{_LEXICAL}{name}.npy", array)
-        _write_record(temporary, manifest)
+        _write_record(temporary, folder.name)
         _publish(temporary, folder)
     except OSError as error:
         raise _cannot_write(base, error) from error
@@ -157,6 +157,9 @@ def _open(folder: Path, space: Space, lexical: LexicalRecord | None, verify: Ver
     """Return a copy that is whole, or None."""
     try:
         record = unseal((folder / _RECORD).read_bytes(), name=str(folder / _RECORD))
+        if record["copy"] != folder.name:
+            # Moved here by hand: the name says what it should be.
+            return None
         files = {name: _File.model_validate(value) for name, value in record["files"].items()}
         if any(not _is_unchanged(folder / name, file, verify) for name, file in files.items()):
             return None
@@ -271,14 +274,14 @@ def _write_documents(path: Path, parts: list[pa.Table]) -> None:
         writer.write_table(table.combine_chunks())
 
 
-def _write_record(folder: Path, manifest: Manifest) -> None:
+def _write_record(folder: Path, name: str) -> None:
     files = {}
     for path in sorted(folder.iterdir()):
         # On disk before it is vouched for: after a power cut a file could have its stamp and not its content.
         with path.open("rb") as stream:
             os.fsync(stream.fileno())
         files[path.name] = _File(sha256=_digest(path), stamp=_stamp(path)).model_dump(mode="json")
-    body = {"format": FORMAT, "space_id": manifest.space_id, "snapshot_id": manifest.snapshot_id, "files": files}
+    body = {"format": FORMAT, "copy": name, "files": files}
     with (folder / _RECORD).open("wb") as stream:
         stream.write(seal(body))
         stream.flush()

@@ -40,7 +40,6 @@ def embed(folder: Path, model: Path, collection: str, representations: list[Any]
         for n, (doc_id, text) in enumerate(sentences(COUNT).items())
     ]
     rows[7] |= {
-        "title": "a\x00b",
         "text": 'the cell\'s "protein"\t\\ Grüße \U0001f9ec',
         "lang": "\"\\u0000\x00'",
         "year": float("nan"),
