@@ -71,10 +71,12 @@ def fault(name: str, stage: str, says: str) -> Callable[[Callable[[Path, World],
 
 
 def configuration(folder: Path, model: Path, fit: dict[str, str], count: int) -> PipelineConfig:
+    queries = folder / "queries.txt"
+    queries.write_text("\n".join(f"gene search {text[:20]}" for text in sentences(60, seed=3).values()))
     recipe = {
         "documents": {"title_column": "title"}, "encoder": {"model": str(model), "prompts": PROMPTS},
         "chunking": {"overlap_tokens": 4},
-        "transform": {"fit": fit, "representations": ["float32", "int8", "binary", {"kind": "pq", "subvectors": 4}]},
+        "transform": {"fit": fit, "queries": {"file": str(queries)}, "representations": ["float32", "int8", "binary", {"kind": "pq", "subvectors": 4}]},
     }  # fmt: skip
     source = write_jsonl(folder / "d.jsonl", sentences(count))
     runtime = {"store": str(folder / "store"), "collection": "c", "source": str(source), "part_documents": 150}
