@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,13 +13,13 @@ import pyarrow as pa
 
 from isospace.affine import Role
 from isospace.alias import resolve
-from isospace.errors import ConfigError, MismatchError, QueryError
-from isospace.opening import OpenSpace, open_space
-from isospace.parquet import verify_file
+from isospace.errors import ConfigError, QueryError
+from isospace.opening import OpenSpace
 from isospace.quantize import Representation, require_representation
-from isospace.retrieval.kernels import Kernels, has
-from isospace.retrieval.lexical import open_lexical
-from isospace.retrieval.local import Verify, open_copy
+from isospace.retrieval.answer import Answer, Clock
+from isospace.retrieval.kernels import Kernels
+from isospace.retrieval.making import Verify
+from isospace.retrieval.opener import Opener
 from isospace.retrieval.options import SearchOptions, search_options
 from isospace.retrieval.query_cache import CacheConfig, QueryCache
 from isospace.retrieval.view import Hit, Ranked, View
@@ -37,27 +35,6 @@ Float32 = npt.NDArray[np.float32]
 _LOG = logging.getLogger(__name__)
 
 __all__ = ["Answer", "Hit", "Index", "QueryError", "open_index"]
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a batch of queries found, all in one snapshot.
-
-    Attributes
-    ----------
-    hits
-        One list a query.
-    space_id, snapshot, snapshot_id
-        Where it was found.
-    seconds
-        By stage: `embed`, `search`, `rerank`.
-    """
-
-    hits: list[list[Hit]]
-    space_id: str
-    snapshot: int
-    snapshot_id: str
-    seconds: dict[str, float]
 
 
 class Index:
@@ -77,7 +54,7 @@ class Index:
     """
 
     def __init__(
-        self, opener: _Opener, view: View, cache: QueryCache, reranker: Reranker | None, representation: str | None
+        self, opener: Opener, view: View, cache: QueryCache, reranker: Reranker | None, representation: str | None
     ) -> None:
         self.cache, self.reranker, self.problem = cache, reranker, ""
         self._opener, self._view, self._representation = opener, view, representation
@@ -171,7 +148,7 @@ class Index:
         view = view or self._view
         if options.rerank and self.reranker is None:
             raise QueryError("rerank was asked for, and the index has no reranker. Open it with reranker=FOLDER.")
-        clock = _Clock()
+        clock = Clock()
         vectors = None
         if options.mode != "lexical" and queries:
             vectors = self.cache.embed(view.space, queries)
@@ -185,13 +162,13 @@ class Index:
             raise QueryError(
                 f"mode {chosen.mode}, rerank {chosen.rerank}: needs texts, and these are vectors. Use `search`."
             )
-        return self._answered(self._view, None, np.asarray(vectors, np.float32), chosen, _Clock()).hits
+        return self._answered(self._view, None, np.asarray(vectors, np.float32), chosen, Clock()).hits
 
     def search_raw(self, raw: Float32, k: int = 10, *, role: Role = "query", **options: Any) -> list[list[Hit]]:
         """Find the chunks nearest to (m, d) float32 raw vectors of the space's encoder; they are transformed first."""
         view = self._view
         vectors = view.space.transform(np.asarray(raw, np.float32), role)
-        return self._answered(view, None, vectors, self._options(k, options), _Clock()).hits
+        return self._answered(view, None, vectors, self._options(k, options), Clock()).hits
 
     def refresh(self) -> bool:
         """Open what the alias names now, if it is another snapshot; tell whether it was.
@@ -238,7 +215,7 @@ class Index:
         return chosen
 
     def _answered(
-        self, view: View, queries: list[str] | None, vectors: Float32 | None, options: SearchOptions, clock: _Clock
+        self, view: View, queries: list[str] | None, vectors: Float32 | None, options: SearchOptions, clock: Clock
     ) -> Answer:
         count = len(queries) if queries is not None else len(vectors) if vectors is not None else 0
         place = (view.space.space_id, files_digest(view.manifest), options.model_dump_json())
@@ -268,54 +245,6 @@ class Index:
         parts = {**ranked.parts, "retrieval": dict(best), "rerank": dict(rows)}
         # What the reranker did not read stays behind what it read.
         return Ranked(rows[: options.k], parts)
-
-
-class _Clock:
-    """Seconds by stage."""
-
-    def __init__(self) -> None:
-        self.laps: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def lap(self, name: str) -> None:
-        now = time.perf_counter()
-        self.laps[name] = now - self._last
-        self._last = now
-
-
-@dataclass(frozen=True, slots=True)
-class _Opener:
-    """What a snapshot is opened with, the first time and again."""
-
-    store: Store
-    collection: str
-    alias: str
-    engine: Engine | None
-    encode: bool
-    verify: Verify
-    kernels: Kernels
-
-    def open_newer(self, view: View) -> View | None:
-        """Open what the alias names; None if that is what is open."""
-        manifest = resolve(self.store, self.collection, self.alias)
-        if (manifest.snapshot_id, files_digest(manifest)) == (view.manifest.snapshot_id, files_digest(view.manifest)):
-            return None
-        # One model serves all spaces that are made with it.
-        same = manifest.encoder_id == view.manifest.encoder_id
-        return self.open(manifest, view.space.encoder if same and self.encode else None)
-
-    def open(self, manifest: Manifest, encoder: Encoder | None) -> View:
-        for ref in manifest.sealed_files:
-            verify_file(self.store, ref, content=False)
-        space = open_space(self.store, manifest.space_id, encoder=encoder, engine=self.engine, encode=self.encode)
-        if space.space.record.encoder_id != manifest.encoder_id:
-            raise MismatchError(
-                f"snapshot {manifest.sequence}: field encoder_id is {manifest.encoder_id[:16]}…, its space has "
-                f"{space.space.record.encoder_id[:16]}…. Restore the manifest."
-            )
-        copy = open_copy(self.store, manifest, space.space, verify=self.verify)
-        lexical = open_lexical(copy.lexical[0].spec, copy.lexical[1]) if copy.lexical and has("bm25s") else None
-        return View(manifest, space, copy, lexical, self.kernels)
 
 
 def open_index(
@@ -379,7 +308,7 @@ def open_index(
     opened = open_store(store) if isinstance(store, str) else store
     if watch_seconds is not None and not watch_seconds > 0:
         raise ConfigError(f"watch_seconds = {watch_seconds}; expected a positive time, or none.")
-    opener = _Opener(opened, collection, alias, engine, encode, verify, kernels)
+    opener = Opener(opened, collection, alias, engine, encode, verify, kernels)
     manifest = resolve(opened, collection, alias)
     view = opener.open(manifest, encoder)
     if representation is not None:

@@ -56,10 +56,14 @@ def verify(target: Target, record: ExportRecord) -> None:
     """Compare the files with their hashes."""
     for name, expected in _document(target)["files"].items():
         path = Path(target.place) / name
-        found = _digest(path) if path.is_file() else "none, it is missing"
-        if found != expected:
+        if not path.is_file():
             raise IntegrityError(
-                f"{path}: has SHA-256 {found[:16]}…, its record says {expected[:16]}…. Export it again with replace=True."
+                f"{path}: is missing; its record names it. Export it again with replace=True (--replace)."
+            )
+        if (found := _digest(path)) != expected:
+            raise IntegrityError(
+                f"{path}: has SHA-256 {found[:16]}…, its record says {expected[:16]}…. Export it again with replace=True "
+                "(--replace)."
             )
 
 

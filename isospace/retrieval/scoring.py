@@ -7,7 +7,6 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from isospace.errors import QueryError
 from isospace.retrieval.kernels import Codes
 from isospace.retrieval.topk import Rows
 
@@ -55,15 +54,7 @@ def score_rows(codes: Codes, query: Float32, rows: Rows, metric: Metric) -> Floa
 
 
 def all_by_l1(codes: Codes, query: Float32, count: int, rows: Rows | None) -> Rows:
-    """Return the rows nearest by the sum of absolute differences, and all that tie with the last of them.
-
-    Raises
-    ------
-    QueryError
-        If the representation is not float: codes have no bound on this distance.
-    """
-    if not codes.is_float:
-        raise QueryError(f"metric l1 needs float32 or float16, not {codes.name}. Use mode exact.")
+    """Return the rows nearest by the sum of absolute differences, and all that tie with the last of them."""
     searched = np.arange(len(codes), dtype=np.int64) if rows is None else rows
     parts = [searched[start : start + _BLOCK_ROWS] for start in range(0, len(searched), _BLOCK_ROWS)]
     scores = np.concatenate([score_rows(codes, query, part, "l1") for part in parts] or [np.zeros(0)])

@@ -18,11 +18,11 @@ from isospace.quantize import require_representation
 from isospace.representations import ShortSpec, code_bytes
 from isospace.retrieval.filters import apply_filter, parse_filter
 from isospace.retrieval.fusion import reciprocal_rank_fusion, weighted_fusion
-from isospace.retrieval.kernels import Codes, Kernels, candidates
+from isospace.retrieval.kernels import Codes, Kernels
 from isospace.retrieval.lexical import Lexical
 from isospace.retrieval.local import LocalCopy
 from isospace.retrieval.options import SearchOptions
-from isospace.retrieval.scoring import all_by_l1, score_rows
+from isospace.retrieval.stages import nearest
 from isospace.retrieval.topk import Rows, top_rows
 from isospace.snapshot import Manifest
 
@@ -202,27 +202,11 @@ class View:
         if not np.isfinite(vectors).all():
             raise QueryError("a query vector holds NaN or infinity; expected finite float32 values.")
         first, last = self._stages(options)
-        if options.metric == "l1":
-            if not first.is_float:
-                raise QueryError(f"metric l1 needs float32 or float16, not {first.name}. Use mode exact.")
-            found = [all_by_l1(first, vector, count, rows) for vector in vectors]
-            last = first
-        else:
-            wanted = count if last is first else max(1, options.rescore) * count
-            given: dict[str, Any] = {"metric": options.metric, "rows": rows, "kernels": self.kernels}
-            found = candidates(first, vectors, wanted, rescored=last is not first, **given)
-        ranked = []
-        for vector, near in zip(vectors, found, strict=True):
-            if last is not first:
-                near = self._best(first, vector, near, options.rescore * count, options)
-            scores = score_rows(last, vector, near, options.metric)
-            ranked.append(self._ordered(dict(zip(near.tolist(), scores.tolist(), strict=True)), count))
-        return ranked
-
-    def _best(self, codes: Codes, vector: Float32, near: Rows, count: int, options: SearchOptions) -> Rows:
-        """Cut what a kernel found, by exact scores of its codes; ties by row, so that the answer is one."""
-        scores = score_rows(codes, vector, near, options.metric)
-        return near[np.lexsort((near, -scores))[:count]]
+        found = nearest(
+            first, last, vectors, count,
+            metric=options.metric, rescore=options.rescore, rows=rows, kernels=self.kernels,
+        )  # fmt: skip
+        return [self._ordered(dict(zip(near.tolist(), scores.tolist(), strict=True)), count) for near, scores in found]
 
     def _stages(self, options: SearchOptions) -> tuple[Codes, Codes]:
         """Return what is searched, and what its candidates are scored from in the end."""

@@ -40,6 +40,7 @@ from tests.tiny import build_tiny_model
 
 DOCS = Path(__file__).parents[2] / "docs" / "faults.md"
 CENTRE = {"kind": "center", "means": "by_role"}
+REPRESENTATIONS = ["float32", "int8", "binary", {"kind": "pq", "subvectors": 4}]
 PROMPTS = {"query": "search: ", "document": "text: "}
 
 
@@ -76,7 +77,7 @@ def configuration(folder: Path, model: Path, fit: dict[str, str], count: int) ->
     recipe = {
         "documents": {"title_column": "title"}, "encoder": {"model": str(model), "prompts": PROMPTS},
         "chunking": {"overlap_tokens": 4},
-        "transform": {"fit": fit, "queries": {"file": str(queries)}, "representations": ["float32", "int8", "binary", {"kind": "pq", "subvectors": 4}]},
+        "transform": {"fit": fit, "queries": {"file": str(queries)}, "representations": REPRESENTATIONS},
     }  # fmt: skip
     source = write_jsonl(folder / "d.jsonl", sentences(count))
     runtime = {"store": str(folder / "store"), "collection": "c", "source": str(source), "part_documents": 150}

@@ -152,3 +152,13 @@ def search_postgres(dsn: str, schema: str, vector: np.ndarray, k: int) -> Found:
         register_vector(connection)
         rows = connection.execute(query.encode(), [vector, vector]).fetchall()
     return [{**row, "start": row["span_start"], "end": row["span_end"]} for row in rows]
+
+
+def execute(target: Target, statement: str) -> None:
+    """Run SQL on the table of a target, which `{}` stands for."""
+    import psycopg
+    from psycopg import sql
+
+    dsn, _, name = target.url.rpartition("#")
+    with psycopg.connect(dsn) as connection:
+        connection.execute(sql.SQL(statement).format(sql.Identifier(*name.split(".", maxsplit=1))))  # type: ignore[arg-type]

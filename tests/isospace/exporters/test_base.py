@@ -2,17 +2,18 @@ from __future__ import annotations
 
 import json
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isospace.exporters.base import portable
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"))
 PLAIN = st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
-                     lambda inner: st.lists(inner) | st.dictionaries(TEXT, inner))  # fmt: skip
+                     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3), max_leaves=5)  # fmt: skip
 
 
-@given(st.dictionaries(TEXT, PLAIN))
+@settings(max_examples=50)
+@given(st.dictionaries(TEXT, PLAIN, max_size=3))
 def test_metadata_that_any_parser_takes_is_left_as_it_is(values: dict) -> None:
     assert portable(json.dumps(values)) == values
 
