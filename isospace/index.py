@@ -226,7 +226,7 @@ class Index:
         clock.lap("search")
         if options.rerank and texts is not None:
             ranked = [self._reranked(view, text, one, options) for text, one in zip(texts, ranked, strict=True)]
-        clock.lap("rerank")
+            clock.lap("rerank")
         hits: list[list[Hit]] = [found or [] for found in known]
         for n, one in zip(unknown, ranked, strict=True):
             hits[n] = view.hits(one)

@@ -134,6 +134,13 @@ def unfinished(target: Target, why: str) -> IntegrityError:
     )
 
 
+def changed(what: object, found: str, expected: str) -> IntegrityError:
+    """Return the error of an export that is no longer what was exported."""
+    return IntegrityError(
+        f"{what}: {found}; its record says {expected}. Export it again with replace=True (--replace)."
+    )
+
+
 @contextlib.contextmanager
 def told(target: Target, *errors: type[Exception]) -> Iterator[None]:
     """Turn the errors of a system's client into one that names the target."""

@@ -20,7 +20,7 @@ import faiss
 import pyarrow.parquet as pq
 
 from isospace.errors import ConfigError, IntegrityError, NotFoundError
-from isospace.exporters.base import ROW_SCHEMA, ExportRecord, Source, parse_record, told, unfinished
+from isospace.exporters.base import ROW_SCHEMA, ExportRecord, Source, changed, parse_record, told, unfinished
 from isospace.exporters.target import Target
 from isospace.fingerprint import seal, unseal
 
@@ -56,15 +56,9 @@ def verify(target: Target, record: ExportRecord) -> None:
     """Compare the files with their hashes."""
     for name, expected in _document(target)["files"].items():
         path = Path(target.place) / name
-        if not path.is_file():
-            raise IntegrityError(
-                f"{path}: is missing; its record names it. Export it again with replace=True (--replace)."
-            )
-        if (found := _digest(path)) != expected:
-            raise IntegrityError(
-                f"{path}: has SHA-256 {found[:16]}…, its record says {expected[:16]}…. Export it again with replace=True "
-                "(--replace)."
-            )
+        found = _digest(path) if path.is_file() else ""
+        if found != expected:
+            raise changed(path, f"has SHA-256 {found[:16]}…" if found else "is missing", f"{expected[:16]}…")
 
 
 def _document(target: Target) -> dict[str, Any]:

@@ -10,12 +10,13 @@ from typing import Any
 import lancedb
 import pyarrow as pa
 
-from isospace.errors import IntegrityError, NotFoundError
+from isospace.errors import NotFoundError
 from isospace.exporters.base import (
     KEY,
     ROW_SCHEMA,
     ExportRecord,
     Source,
+    changed,
     parse_record,
     portable,
     told,
@@ -48,10 +49,7 @@ def verify(target: Target, record: ExportRecord) -> None:
     table = _open(target)
     found = (table.count_rows(), getattr(table.schema.field("vector").type, "list_size", None))
     if found != (record.rows, record.dimension):
-        raise IntegrityError(
-            f"{target}: has {found[0]} rows of {found[1]} dimensions, its record says {record.rows} of {record.dimension}. "
-            "Export it again with replace=True."
-        )
+        raise changed(target, f"has {found[0]} rows of {found[1]} dimensions", f"{record.rows} of {record.dimension}")
 
 
 def _open(target: Target) -> Any:

@@ -12,8 +12,8 @@ import psycopg
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from isospace.errors import ConfigError, IntegrityError, NotFoundError, StoreError
-from isospace.exporters.base import KEY, Batch, ExportRecord, Source, parse_record, portable, told, unfinished
+from isospace.errors import ConfigError, NotFoundError, StoreError
+from isospace.exporters.base import KEY, Batch, ExportRecord, Source, changed, parse_record, portable, told, unfinished
 from isospace.exporters.target import Target
 
 _COLUMNS = {
@@ -66,19 +66,14 @@ def verify(target: Target, record: ExportRecord) -> None:
     )
     with told(target, psycopg.Error), _connect(target) as connection:
         found = _one(connection, columns, target)[0] or {}
-        counted = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(_identifier(target))).fetchone()
+        ((rows,),) = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(_identifier(target))).fetchall()
     # A type that lies in another schema than those searched is named with it.
     differing = [name for name, kind in expected.items() if found.get(name, "").rpartition(".")[2] != kind]
     if differing:
         name = differing[0]
-        raise IntegrityError(
-            f"{target}: column {name} is {found.get(name, 'missing')}, expected {expected[name]}. Export it again with "
-            "replace=True."
-        )
-    if counted is None or counted[0] != record.rows:
-        raise IntegrityError(
-            f"{target}: has {counted and counted[0]} rows, its record says {record.rows}. Export it again with replace=True."
-        )
+        raise changed(target, f"column {name} is {found.get(name, 'missing')}", expected[name])
+    if rows != record.rows:
+        raise changed(target, f"has {rows} rows", str(record.rows))
 
 
 def _connect(target: Target) -> _Connection:

@@ -18,8 +18,8 @@ from qdrant_client import QdrantClient, models
 from qdrant_client.common.client_exceptions import QdrantException
 from qdrant_client.http.exceptions import ApiException
 
-from isospace.errors import ConfigError, IntegrityError, NotFoundError, StoreError
-from isospace.exporters.base import KEY, ExportRecord, Source, parse_record, portable, told, unfinished
+from isospace.errors import ConfigError, NotFoundError, StoreError
+from isospace.exporters.base import KEY, ExportRecord, Source, changed, parse_record, portable, told, unfinished
 from isospace.exporters.target import Target
 
 _ERRORS = (QdrantException, ApiException, ValueError, RuntimeError, OSError)
@@ -73,10 +73,7 @@ def verify(target: Target, record: ExportRecord) -> None:
         vectors = client.get_collection(target.name).config.params.vectors
     found = (rows, getattr(vectors, "size", None))
     if found != (record.rows, record.dimension):
-        raise IntegrityError(
-            f"{target}: has {found[0]} points of {found[1]} dimensions, its record says {record.rows} of {record.dimension}. "
-            "Export it again with replace=True."
-        )
+        raise changed(target, f"has {found[0]} points of {found[1]} dimensions", f"{record.rows} of {record.dimension}")
 
 
 @contextlib.contextmanager

@@ -143,7 +143,7 @@ class View:
     @functools.cached_property
     def _passing(self) -> Any:
         def rows(expression: str) -> Rows:
-            passed = apply_filter(parse_filter(expression), self.copy.documents)
+            passed = apply_filter(parse_filter(expression), self.copy.documents.drop_columns(["metadata"]))
             return np.flatnonzero(passed[self._owners]).astype(np.int64)
 
         return functools.lru_cache(maxsize=64)(rows)
@@ -174,6 +174,8 @@ class View:
         return [row["prefix"] + row["text"] for row in found.to_pylist()]
 
     def _by_words(self, texts: Sequence[str], count: int, rows: Rows | None) -> list[Ranking]:
+        if self.lexical is None and self.copy.lexical is not None:
+            raise QueryError("lexical search needs bm25s, which is not installed. Install isospace[query].")
         if self.lexical is None:
             raise QueryError(
                 f"snapshot {self.manifest.sequence} has no lexical index. Set recipe.lexical.kind=bm25 and run the flow; no text "

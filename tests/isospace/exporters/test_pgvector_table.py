@@ -13,7 +13,7 @@ from tests.isospace.exporters.test_export import asked, expected
 def test_a_column_of_another_dimension_is_named(index: Index, postgresql: Target) -> None:
     export_snapshot(index, postgresql.url)
     execute(postgresql, "ALTER TABLE {} ALTER COLUMN vector TYPE vector")
-    with pytest.raises(IntegrityError, match=r"column vector is vector, expected vector\(16\)"):
+    with pytest.raises(IntegrityError, match=r"column vector is vector; its record says vector\(16\)"):
         check_target(postgresql.url)
     execute(postgresql, "ALTER TABLE {} DROP COLUMN metadata")
     with pytest.raises(IntegrityError, match="column metadata is missing"):
