@@ -33,11 +33,12 @@ from isospace.config import load_config
 from isospace.index import open_index
 from isospace.store import open_store
 
+HEAD = b"POST /search HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer %b\r\nContent-Length: %d\r\n\r\n"
 KEY = "a-key-for-the-load-test"
 QUERIES = [
-    "how to read a file line by line", "sort a list of dictionaries", "open a socket", "parse command line arguments",
-    "start a thread", "date and time zones", "match a regular expression", "copy a directory", "json to dictionary",
-    "run a subprocess", "temporary files", "random numbers", "log to a file", "unit test", "decimal arithmetic", "zip archives",
+    "vitamin D and cancer", "statins lower cholesterol", "gene expression in stem cells", "mouse models of diabetes",
+    "blood pressure in pregnancy", "antibiotic resistance", "DNA methylation", "risk of stroke", "T cell receptors",
+    "smoking cessation", "malaria vaccine", "insulin secretion", "breast cancer screening", "protein folding", "sleep", "obesity",
 ]  # fmt: skip
 MODES = ("exact", "lexical", "hybrid")
 Expected = dict[tuple[int, str, str], list[str]]
@@ -109,7 +110,7 @@ class Load:
             self.wrong.append(f"snapshot {body['snapshot']}, {mode}, {query!r}")
 
     async def embed(self, client: httpx.AsyncClient, chance: random.Random) -> None:
-        await self.ask(client, "/v1/embeddings", {"input": chance.sample(QUERIES, 3), "model": "python-howto"})
+        await self.ask(client, "/v1/embeddings", {"input": chance.sample(QUERIES, 3), "model": "scifact-demo"})
 
     async def ask(self, client: httpx.AsyncClient, path: str, body: dict) -> httpx.Response | None:
         """Ask until there is an answer; a connection that ends with its process is made anew, as every client does."""
@@ -162,25 +163,19 @@ class Load:
         return await self._post("/search", json={"query": "x", "filter": "(" * 500 + "__import__('os')"})
 
     async def _many(self) -> int:
-        return await self._post("/v1/embeddings", json={"input": ["word " * 200] * 400, "model": "python-howto"})
+        return await self._post("/v1/embeddings", json={"input": ["word " * 200] * 400, "model": "scifact-demo"})
 
     async def _path(self) -> int:
         return await self._post("/../../etc/passwd", json={})
 
     async def _slow(self) -> str:
         """Send half a body, and wait for what comes."""
-        return await self._raw(
-            b"POST /search HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer %b\r\nContent-Length: 99\r\n\r\n{"
-            % KEY.encode()
-        )
+        return await self._raw(HEAD % (KEY.encode(), 99) + b"{")
 
     async def _leave(self) -> str:
         """Ask, and go before the answer."""
         body = json.dumps({"query": QUERIES[0], "mode": "exact"}).encode()
-        head = b"POST /search HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer %b\r\nContent-Length: %d\r\n\r\n" % (
-            KEY.encode(),
-            len(body),
-        )
+        head = HEAD % (KEY.encode(), len(body))
         return await self._raw(head + body, wait=0.001)
 
     async def _raw(self, data: bytes, wait: float = 30.0) -> str:

@@ -9,19 +9,26 @@ if TYPE_CHECKING:
     from isospace.engine import Engine
     from isospace.index import Hit, Index, open_index
     from isospace.opening import OpenSpace, open_space
+    from isospace.retrieval.options import SearchOptions
+    from isospace.retrieval.query_cache import CacheConfig
+    from isospace.retrieval.rerank import Reranker, open_reranker
     from isospace.store import Store, open_store
     from isospace.verify import Verified, verify_snapshot
 
 __all__ = [
+    "CacheConfig",
     "Engine",
     "Hit",
     "Index",
     "OpenSpace",
     "PipelineConfig",
+    "Reranker",
+    "SearchOptions",
     "Store",
     "Verified",
     "load_config",
     "open_index",
+    "open_reranker",
     "open_space",
     "open_store",
     "verify_snapshot",
@@ -29,15 +36,19 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
+    "CacheConfig": "retrieval.query_cache",
     "Engine": "engine",
     "Hit": "index",
     "Index": "index",
     "OpenSpace": "opening",
     "PipelineConfig": "config",
+    "Reranker": "retrieval.rerank",
+    "SearchOptions": "retrieval.options",
     "Store": "store",
     "Verified": "verify",
     "load_config": "config",
     "open_index": "index",
+    "open_reranker": "retrieval.rerank",
     "open_space": "opening",
     "open_store": "store",
     "verify_snapshot": "verify",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
 from isospace.exporters import check_target, export_snapshot, exported_space
-from isospace.exporters.base import portable
+from isospace.exporters.base import Batch, Source, portable
 from isospace.index import Index, open_index
 from tests.isospace.exporters.conftest import COUNT, QUERY, Target
 
@@ -100,3 +101,19 @@ def test_a_snapshot_without_chunks_is_exported_too(
     monkeypatch.setattr("isospace.retrieval.local.LocalCopy.__len__", lambda _copy: 0)
     assert export_snapshot(index, target.url).rows == 0
     assert check_target(target.url)["rows"] == 0
+
+
+def test_an_alias_that_moves_meanwhile_changes_nothing(
+    index: Index, other: Index, target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches = Source.batches
+
+    def moving(source: Source) -> Iterator[Batch]:
+        index._view = other.view
+        yield from batches(source)
+
+    wanted, vector = expected(index), asked(index)
+    monkeypatch.setattr(Source, "batches", moving)
+    result = export_snapshot(index, target.url, batch_rows=50)
+    assert [row["chunk_id"] for row in target.search(vector, 10)] == wanted
+    assert result.space_id == check_target(target.url)["space_id"] != other.manifest.space_id
