@@ -60,6 +60,7 @@ class Index:
         self._opener, self._view, self._representation = opener, view, representation
         self._refreshing = threading.Lock()
         self._closed = threading.Event()
+        self._watchers: list[threading.Thread] = []
 
     def __repr__(self) -> str:
         place = f"{self.manifest.collection}, snapshot {self.manifest.sequence}"
@@ -195,11 +196,15 @@ class Index:
 
     def watch(self, seconds: float) -> None:
         """Refresh every so many seconds in the background, until `close`; a failure is logged and tried again."""
-        threading.Thread(target=self._watch, args=(seconds,), name="isospace-refresh", daemon=True).start()
+        watcher = threading.Thread(target=self._watch, args=(seconds,), name="isospace-refresh", daemon=True)
+        self._watchers.append(watcher)
+        watcher.start()
 
     def close(self) -> None:
-        """End the background refresh."""
+        """End the background refresh; waits for one that is under way, since the process may end next."""
         self._closed.set()
+        for watcher in self._watchers:
+            watcher.join()
 
     def _watch(self, seconds: float) -> None:
         while not self._closed.wait(seconds):

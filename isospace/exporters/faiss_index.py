@@ -38,7 +38,7 @@ def write(source: Source, target: Target, *, replace: bool) -> None:
         folder.parent.mkdir(parents=True, exist_ok=True)
         for path in _leftovers(folder):
             shutil.rmtree(path, ignore_errors=True)
-        making = folder.with_name(f".{folder.name}.making-{secrets.token_hex(6)}")
+        making = folder.with_name(_making(folder) + secrets.token_hex(6))
         making.mkdir()
         try:
             _write_files(source, making)
@@ -101,7 +101,7 @@ def _publish(making: Path, folder: Path, *, replace: bool) -> None:
     if not (replace and folder.exists()):
         making.rename(folder)
         return
-    aside = folder.with_name(f".{folder.name}.making-{secrets.token_hex(6)}")
+    aside = folder.with_name(_making(folder) + secrets.token_hex(6))
     folder.rename(aside)
     try:
         making.rename(folder)
@@ -113,9 +113,13 @@ def _publish(making: Path, folder: Path, *, replace: bool) -> None:
 
 def _leftovers(folder: Path) -> Iterator[Path]:
     """Yield what exports to this folder left that died; one under way is younger."""
-    for path in folder.parent.glob(f".{folder.name}.making-*"):
-        if time.time() - path.stat().st_mtime > _LEFT_AFTER_SECONDS:
+    for path in folder.parent.iterdir():
+        if path.name.startswith(_making(folder)) and time.time() - path.stat().st_mtime > _LEFT_AFTER_SECONDS:
             yield path
+
+
+def _making(folder: Path) -> str:
+    return f".{folder.name}.making-"
 
 
 def _digest(path: Path) -> str:

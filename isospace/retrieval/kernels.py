@@ -29,6 +29,7 @@ _BLOCK_ROWS = 16_384
 _BLOCK_QUERIES = 128
 # Loading torch takes seconds and some 200 MB: worth it from so many components on.
 _LARGE = 30_000_000
+_MANY_QUERIES = 8
 _FLOAT32_EPSILON = float(np.finfo(np.float32).eps)
 
 
@@ -133,7 +134,10 @@ def _candidates(
             None,
         )
     else:
-        blocks, depth = _exact_blocks(quantizer, codes.array, queries, rows, torch=fast and has("torch")), count
+        blocks, depth = (
+            _exact_blocks(quantizer, codes.array, queries, rows, torch=fast and _pays(quantizer, queries)),
+            count,
+        )
         longest = 1.0 if codes.squares is None else float(np.sqrt(codes.squares.max()))
         slack = quantizer.dimension * _FLOAT32_EPSILON * np.linalg.norm(queries, axis=1) * (longest + 1.0)
     found = top_rows(_with_metric(blocks, codes.squares, metric, rows), len(queries), depth, slack)
@@ -158,6 +162,12 @@ def _blocks(array: npt.NDArray[Any], rows: Rows | None) -> Iterator[tuple[int, n
     for first in range(0, total, _BLOCK_ROWS):
         part = slice(first, first + _BLOCK_ROWS)
         yield first, (array[part] if rows is None else array[rows[part]])
+
+
+def _pays(quantizer: Quantizer, queries: Float32) -> bool:
+    """Tell whether torch is worth being loaded: a few products of float32 are no faster with it."""
+    is_half = isinstance(quantizer, FloatQuantizer) and quantizer.kind == "float16"
+    return has("torch") and ("torch" in sys.modules or is_half or len(queries) >= _MANY_QUERIES)
 
 
 def _exact_blocks(

@@ -51,7 +51,7 @@ class LexicalRecord:
     files: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Lexical:
     """An opened BM25 index; row by row as the chunks.
 
@@ -59,15 +59,20 @@ class Lexical:
     ----------
     spec
         Tokenizer and parameters.
-    words
-        Column of each word.
+    listed
+        All words as JSON, sorted.
     model
         The library's index.
     """
 
     spec: LexicalSpec
-    words: dict[str, int]
+    listed: npt.NDArray[np.uint8]
     model: Any
+
+    @functools.cached_property
+    def words(self) -> dict[str, int]:
+        """Column of each word; read when it is first asked for, since a large collection has millions."""
+        return {word: number for number, word in enumerate(json.loads(self.listed.tobytes()))}
 
     def scores(self, text: str) -> npt.NDArray[np.float32]:
         """Return (n,) float32 BM25 scores; 0 where no word is shared."""
@@ -188,8 +193,7 @@ def open_lexical(spec: LexicalSpec, arrays: Arrays) -> Lexical:
     }
     # Only variants other than Lucene's score words that do not occur.
     model.nonoccurrence_array = None
-    words = json.loads(arrays["words"].tobytes())
-    return Lexical(spec, {word: number for number, word in enumerate(words)}, model)
+    return Lexical(spec, arrays["words"], model)
 
 
 def words_of(texts: Sequence[str], spec: LexicalSpec) -> list[list[str]]:

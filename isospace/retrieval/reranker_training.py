@@ -81,7 +81,7 @@ def train_reranker(
     rate
         Highest learning rate; it rises over the first tenth of the steps, and falls to zero.
     seed
-        Of the head's weights, of dropout, and of the order.
+        Of the head's weights and of the order.
 
     Raises
     ------
@@ -99,7 +99,6 @@ def train_reranker(
         model = _untrained(Path(start), layers, max_tokens)
         _fit(model, stages, batch, rate, random.Random(seed))
     model.max_seq_length = max_tokens
-    model.eval()
     model.save_pretrained(str(target), create_model_card=False)
 
 
@@ -166,7 +165,8 @@ def _losses(model: Any, stages: Sequence[Stage], batch: int, chance: random.Rand
     from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 
     loss = BinaryCrossEntropyLoss(model)
-    model.train()
+    # No dropout: no pair is seen twice, and it only slows what is slow already.
+    model.eval()
     for stage in stages:
         model.max_seq_length = stage.max_tokens
         pairs = chance.sample(list(stage.pairs), len(stage.pairs))

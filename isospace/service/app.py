@@ -25,6 +25,7 @@ from isospace.service.embeddings import (
     require_within,
     role_of,
     roles_differ,
+    tokens_about,
 )
 from isospace.service.guard import SNAPSHOT_HEADER, SPACE_HEADER, Guard
 from isospace.service.metrics import Metrics
@@ -75,14 +76,13 @@ class Service:
     def __init__(self, index: Index, settings: Settings) -> None:
         self.index, self.settings, self.metrics = index, settings, Metrics()
         self.ready, self.started = True, int(time.time())
-        self.embedder, self.searcher, self.reranker = (
-            self._batcher(name, run)
-            for name, run in (("embed", self._embed), ("search", self._search), ("rerank", self._rerank))
-        )
+        self.embedder = self._batcher("embed", self._embed, settings.batch_tokens, cost=tokens_about)
+        self.searcher = self._batcher("search", self._search, settings.batch_texts)
+        self.reranker = self._batcher("rerank", self._rerank, settings.batch_tokens, cost=_pairs_tokens)
 
-    def _batcher(self, name: str, run: Run) -> Batcher[Any]:
-        settings, observed = self.settings, self.metrics.batch.labels(name).observe
-        return Batcher(name, run, most=settings.batch_texts, seconds=settings.batch_seconds, observed=observed)
+    def _batcher(self, name: str, run: Run, most: int, **given: Any) -> Batcher[Any]:
+        observed = self.metrics.batch.labels(name).observe
+        return Batcher(name, run, most=most, seconds=self.settings.batch_seconds, observed=observed, **given)
 
     def named(self) -> tuple[str, int]:
         """Return space_id and snapshot that are served now."""
@@ -107,6 +107,11 @@ class Service:
         """End the threads."""
         for batcher in (self.embedder, self.searcher, self.reranker):
             await batcher.close()
+
+
+def _pairs_tokens(item: tuple[str, list[str]]) -> float:
+    query, texts = item
+    return sum(tokens_about(query) + tokens_about(text) for text in texts)
 
 
 def create_app(index: Index, settings: Settings | None = None) -> FastAPI:

@@ -1,22 +1,32 @@
-"""Concurrent requests put together: while one batch is computed, the next gathers."""
+"""Concurrent requests put together, fairly: a large one is computed in pieces, and small ones do not wait for all of it."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 _Key = TypeVar("_Key", bound=Hashable)
 Run = Callable[[Any, list[Any]], Sequence[Any]]
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, slots=True)
 class _Job(Generic[_Key]):
     key: _Key
     items: list[Any]
     done: asyncio.Future[list[Any]]
+    taken: int = 0
+    results: list[Any] = field(default_factory=list)
+
+
+@dataclass(eq=False, slots=True)
+class _Piece(Generic[_Key]):
+    """Some items of one request."""
+
+    job: _Job[_Key]
+    items: list[Any]
 
 
 class Batcher(Generic[_Key]):
@@ -25,76 +35,102 @@ class Batcher(Generic[_Key]):
     Parameters
     ----------
     name
-        For threads and figures.
+        For the thread.
     run
-        Called with a key and the items of all requests that have it, in the thread; returns a result an item.
+        Called with a key and items of several requests that have it, in the thread; returns a result an item.
+    cost
+        Of one item.
     most
-        Items put together; one request may hold more.
+        Cost of a batch: every waiting request has its share of it, and one item at least.
     seconds
         How long the first request of a batch waits for others.
     observed
-        Told the size of each batch.
+        Told how many items each batch has.
     """
 
     def __init__(
-        self, name: str, run: Run, *, most: int, seconds: float, observed: Callable[[int], None] = lambda _: None
+        self,
+        name: str,
+        run: Run,
+        *,
+        most: float,
+        seconds: float,
+        cost: Callable[[Any], float] = lambda _: 1.0,
+        observed: Callable[[int], None] = lambda _: None,
     ) -> None:
-        self.run, self.most, self.seconds, self.observed = run, most, seconds, observed
-        self._queue: asyncio.Queue[_Job[_Key]] = asyncio.Queue()
+        self.run, self.most, self.seconds, self.cost, self.observed = run, most, seconds, cost, observed
+        self._waiting: list[_Job[_Key]] = []
+        self._arrived = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"isospace-{name}")
         self._loop: asyncio.Task[None] | None = None
 
     async def __call__(self, key: _Key, items: Sequence[Any]) -> list[Any]:
-        """Return the result of each item; whatever `run` raises for these items alone is raised here."""
+        """Return the result of each item; whatever `run` raises for these items is raised here."""
+        if not items:
+            return []
         if self._loop is None:
             self._loop = asyncio.create_task(self._work())
         job = _Job(key, list(items), asyncio.get_running_loop().create_future())
-        await self._queue.put(job)
+        self._waiting.append(job)
+        self._arrived.set()
         return await job.done
 
     async def close(self) -> None:
-        """End the thread once it has nothing to do."""
+        """End, once what the thread is at has ended: a process must not end with it under way."""
         if self._loop is not None:
             self._loop.cancel()
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        await asyncio.to_thread(self._thread.shutdown, wait=True, cancel_futures=True)
 
     async def _work(self) -> None:
         while True:
-            jobs = await self._gather()
-            groups: dict[_Key, list[_Job[_Key]]] = {}
-            for job in jobs:
-                # Whoever gave up in the meantime costs nothing more.
-                if not job.done.done():
-                    groups.setdefault(job.key, []).append(job)
-            for key, group in groups.items():
-                await self._compute(key, group)
+            await self._arrived.wait()
+            if self.seconds:
+                await asyncio.sleep(self.seconds)
+            groups: dict[_Key, list[_Piece[_Key]]] = {}
+            for piece in self._pieces():
+                groups.setdefault(piece.job.key, []).append(piece)
+            for key, pieces in groups.items():
+                await self._compute(key, pieces)
+            if not self._waiting:
+                self._arrived.clear()
 
-    async def _gather(self) -> list[_Job[_Key]]:
-        jobs = [await self._queue.get()]
-        waiting = asyncio.get_running_loop().time() + self.seconds
-        while sum(len(job.items) for job in jobs) < self.most:
-            left = waiting - asyncio.get_running_loop().time()
-            try:
-                jobs.append(self._queue.get_nowait() if left <= 0 else await asyncio.wait_for(self._queue.get(), left))
-            except (TimeoutError, asyncio.QueueEmpty):
+    def _pieces(self) -> list[_Piece[_Key]]:
+        """Take a share of every request; whoever gave up in the meantime costs nothing more."""
+        self._waiting = [job for job in self._waiting if not job.done.done()]
+        share = self.most / max(len(self._waiting), 1)
+        pieces = [_Piece(job, self._share(job, share)) for job in self._waiting]
+        self._waiting = [job for job in self._waiting if job.taken < len(job.items)]
+        return pieces
+
+    def _share(self, job: _Job[_Key], budget: float) -> list[Any]:
+        first, spent = job.taken, 0.0
+        while job.taken < len(job.items):
+            spent += self.cost(job.items[job.taken])
+            if spent > budget and job.taken > first:
                 break
-        return jobs
+            job.taken += 1
+        return job.items[first : job.taken]
 
-    async def _compute(self, key: _Key, jobs: list[_Job[_Key]]) -> None:
-        items = [item for job in jobs for item in job.items]
+    async def _compute(self, key: _Key, pieces: list[_Piece[_Key]]) -> None:
+        items = [item for piece in pieces for item in piece.items]
         self.observed(len(items))
         try:
             results = await asyncio.get_running_loop().run_in_executor(self._thread, self.run, key, items)
         except Exception as error:
-            if len(jobs) > 1:
+            if len(pieces) > 1:
                 # One of them is at fault: each alone, so that it is the only one to fail.
-                for job in jobs:
-                    await self._compute(key, [job])
-            elif not jobs[0].done.done():
-                jobs[0].done.set_exception(error)
+                for piece in pieces:
+                    await self._compute(key, [piece])
+            elif not pieces[0].job.done.done():
+                pieces[0].job.done.set_exception(error)
             return
         first = 0
-        for job in jobs:
-            if not job.done.done():
-                job.done.set_result(list(results[first : first + len(job.items)]))
-            first += len(job.items)
+        for piece in pieces:
+            _add(piece.job, list(results[first : first + len(piece.items)]))
+            first += len(piece.items)
+
+
+def _add(job: _Job[Any], results: list[Any]) -> None:
+    job.results += results
+    if len(job.results) == len(job.items) and not job.done.done():
+        job.done.set_result(job.results)

@@ -79,6 +79,11 @@ def require_within(limits: Limits, items: list[Item], space: OpenSpace, role: Ro
     return sum(lengths)
 
 
+def tokens_about(item: Item) -> float:
+    """Return about how many tokens an input has: enough to share work by."""
+    return len(item) / 4 + 2 if isinstance(item, str) else len(item)
+
+
 def embed_items(space: OpenSpace, role: Role, items: list[Item], embed_texts: Any) -> list[Float32]:
     """Return the vector of each input; texts by way of `embed_texts(space, texts, role)`."""
     texts = [place for place, item in enumerate(items) if isinstance(item, str)]

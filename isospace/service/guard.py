@@ -18,6 +18,8 @@ SPACE_HEADER, SNAPSHOT_HEADER = "X-Isospace-Space", "X-Isospace-Snapshot"
 # Answered whatever else is going on, and without a key: whoever watches the service asks them.
 PROBES = ("/healthz", "/readyz")
 _OPEN = (*PROBES, "/")
+# A slow client holds a body, not a place among those that are answered.
+_BODIES = 4
 _LOG = logging.getLogger(__name__)
 
 
@@ -38,7 +40,7 @@ class Guard:
         self, app: ASGIApp, *, settings: Settings, metrics: Metrics, named: Callable[[], tuple[str, int]]
     ) -> None:
         self.app, self.settings, self.metrics, self.named = app, settings, metrics, named
-        self.under_way = 0
+        self.coming = self.under_way = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -70,16 +72,25 @@ class Guard:
                 "the API key is missing or wrong; send the header `Authorization: Bearer KEY`.",
                 code="invalid_api_key",
             )
-        if self.under_way >= self.settings.limits.requests:
-            raise Problem(429, f"{self.under_way} requests are under way; come again in a second.", code="overloaded")
+        most = self.settings.limits.requests
+        self._require_room(self.coming, _BODIES * most)
+        self.coming += 1
+        try:
+            body = await self._body(receive, headers)
+        finally:
+            self.coming -= 1
+        self._require_room(self.under_way, most)
         self.under_way += 1
         self.metrics.under_way.set(self.under_way)
         try:
-            body = await self._body(receive, headers)
             await self._in_time(self.app(scope, _replay(body, receive), answer), answer)
         finally:
             self.under_way -= 1
             self.metrics.under_way.set(self.under_way)
+
+    def _require_room(self, count: int, most: int) -> None:
+        if count >= most:
+            raise Problem(429, f"{count} requests are under way; come again in a second.", code="overloaded")
 
     async def _body(self, receive: Receive, headers: Headers) -> bytes:
         """Take the whole body, so that a slow client holds nothing but its own connection."""

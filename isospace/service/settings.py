@@ -29,7 +29,7 @@ class Limits:
     hits
         k, and the depth of fusion and reranking.
     requests
-        Answered at once; more are told to come again (429).
+        Answered at once; more are told to come again (429). Four times as many may be sending their body.
     body_seconds, request_seconds, header_seconds
         To send a body, to be answered, and to send the head of a request.
     drain_seconds
@@ -59,14 +59,16 @@ class Settings:
         SHA-256 of each API key; none are asked for if there are none.
     limits
         See there.
-    batch_texts, batch_seconds
-        Concurrent requests are put together up to so many texts, the first waiting so long.
+    batch_tokens, batch_texts, batch_seconds
+        Concurrent requests are put together up to about so many tokens to embed or queries to search, the first waiting so
+        long. A larger request is computed in pieces between those of others.
     """
 
     host: str = "127.0.0.1"
     port: int = 8000
     keys: tuple[bytes, ...] = ()
     limits: Limits = field(default_factory=Limits)
+    batch_tokens: int = 2_048
     batch_texts: int = 64
     batch_seconds: float = 0.002
 

@@ -158,22 +158,71 @@ def test_other_addresses_need_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         read_keys(tmp_path / "none")
 
 
-def test_limits_answer_413_408_and_429(opened: Index) -> None:
+def test_bodies_that_are_too_large_or_too_slow_are_refused(opened: Index) -> None:
     limits = Limits(body_bytes=10_000, body_seconds=0.5, requests=1)
     with serving(opened, Settings(limits=limits)) as url:
         port = int(url.rsplit(":", 1)[1])
         assert httpx.post(f"{url}/search", json={"query": "x" * 20_000}).status_code == 413
         # Without a length the body is counted as it comes.
         assert httpx.post(f"{url}/search", content=iter([b"x" * 6_000] * 2)).status_code == 413
-        with socket.create_connection(("127.0.0.1", port)) as slow:
-            slow.sendall(b"POST /search HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n\r\n{")
-            time.sleep(0.1)
-            crowded = httpx.post(f"{url}/search", json={"query": QUERY})
-            assert crowded.status_code == 429
-            assert crowded.headers["Retry-After"] == "1"
-            assert httpx.get(f"{url}/healthz").status_code == 200
-            assert b"408" in slow.recv(4096).split(b"\r\n")[0]
+        head = b"POST /search HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n\r\n{"
+        slow = [socket.create_connection(("127.0.0.1", port)) for _ in range(4)]
+        for one in slow:
+            one.sendall(head)
+        time.sleep(0.2)
+        assert httpx.post(f"{url}/search", json={"query": QUERY}).status_code == 429
+        assert httpx.get(f"{url}/healthz").status_code == 200
+        for one in slow:
+            assert b"408" in one.recv(4096).split(b"\r\n")[0]
+            one.close()
         assert httpx.post(f"{url}/search", json={"query": QUERY}).status_code == 200
+
+
+def test_more_requests_than_are_answered_at_once_are_told_to_come_again(
+    opened: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, ended = threading.Event(), threading.Event()
+    answer = Index.answer
+
+    def held(*given: object, **named: object) -> object:
+        begun.set()
+        assert ended.wait(10)
+        return answer(*given, **named)
+
+    monkeypatch.setattr(Index, "answer", held)
+    with serving(opened, Settings(limits=Limits(requests=1))) as url:
+        found: list[int] = []
+        first = threading.Thread(
+            target=lambda: found.append(httpx.post(f"{url}/search", json={"query": QUERY}).status_code)
+        )
+        first.start()
+        assert begun.wait(10)
+        crowded = httpx.post(f"{url}/search", json={"query": QUERY})
+        assert crowded.status_code == 429
+        assert crowded.headers["Retry-After"] == "1"
+        assert httpx.get(f"{url}/readyz").status_code == 200
+        ended.set()
+        first.join()
+    assert found == [200]
+
+
+def test_a_large_request_is_computed_between_small_ones(opened: Index) -> None:
+    with serving(opened, Settings(batch_tokens=64)) as url:
+        ends: dict[str, float] = {}
+
+        def ask(name: str, body: dict) -> None:
+            assert httpx.post(f"{url}/v1/embeddings", json={"model": "c", **body}, timeout=60).status_code == 200
+            ends[name] = time.perf_counter()
+
+        large = threading.Thread(target=ask, args=("large", {"input": [f"the gene of cell {n}" for n in range(512)]}))
+        large.start()
+        time.sleep(0.05)
+        ask("small", {"input": "the cell"})
+        large.join()
+        figures = httpx.get(f"{url}/metrics").text
+    assert ends["small"] < ends["large"]
+    counted = 'isospace_batch_texts_count{work="embed"}'
+    assert float(next(line for line in figures.splitlines() if line.startswith(counted)).split()[-1]) > 20
 
 
 def test_a_request_that_takes_too_long_is_told_to_come_again(opened: Index, monkeypatch: pytest.MonkeyPatch) -> None:
