@@ -22,7 +22,7 @@ from isospace.cli_common import (
     fail,
     print_json,
 )
-from isospace.cli_query import frontier, lengths, search, serve
+from isospace.cli_query import export, frontier, lengths, search, serve
 from isospace.config import load_config
 from isospace.errors import ConfigError, IsospaceError, NotFoundError
 from isospace.layout import checked_name
@@ -176,7 +176,7 @@ def rollback_command(
     typer.echo(f"{alias} is now snapshot {entry.snapshot} ({entry.snapshot_id[:16]}…)")
 
 
-for command in (search, serve, lengths, frontier):
+for command in (search, serve, export, lengths, frontier):
     app.command()(command)
 
 

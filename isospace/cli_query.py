@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -99,6 +100,31 @@ def serve(
     )
     with index:
         run(create_app(index, settings), settings, told=typer.echo)
+
+
+def export(
+    store: StoreArgument,
+    collection: CollectionArgument,
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="TARGET", help="faiss:FOLDER, lancedb:FOLDER#TABLE, qdrant:URL#COLLECTION or postgresql://…#TABLE."
+        ),
+    ],
+    replace: Annotated[bool, typer.Option("--replace", help="Replace an export that is there.")] = False,
+    alias: AliasOption = "production",
+    as_json: JsonOption = False,
+) -> None:
+    """Write a snapshot's vectors and texts into another system, with its space_id."""
+    from isospace.exporters import export_snapshot
+    from isospace.index import open_index
+
+    # Stored vectors are written: no text is embedded.
+    done = export_snapshot(open_index(store, collection, alias, encode=False), target, replace=replace)
+    if as_json:
+        print_json(asdict(done))
+        return
+    typer.echo(f"{done.rows:,} chunks of snapshot {done.snapshot_id[:16]}… in {done.target}; space {done.space_id}")
 
 
 def lengths(
