@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -13,7 +12,7 @@ from isospace.errors import IntegrityError, MismatchError
 from isospace.parquet import FileRef, parse_parquet, read_verified, verify_file
 from isospace.quantize import dequantize
 from isospace.representations import code_layout
-from isospace.retrieval.metadata import metadata_columns
+from isospace.retrieval.metadata import metadata_columns, parse_metadata
 from isospace.segments import read_codes, require_space
 from isospace.snapshot import Manifest, PartRecord, deleted_documents
 from isospace.space import Space
@@ -113,7 +112,7 @@ def _local_chunks(rows: pa.Table, documents: pa.Table, known: int, part: PartRec
 def _write_documents(path: Path, parts: list[pa.Table]) -> None:
     plain = pa.schema([(name, pa.large_string()) for name in _DOCUMENT_COLUMNS])
     table = pa.concat_tables([plain.empty_table(), *(part.replace_schema_metadata(None).cast(plain) for part in parts)])
-    for name, column in metadata_columns(json.loads(text) for text in table["metadata"].to_pylist()):
+    for name, column in metadata_columns(parse_metadata(text) for text in table["metadata"].to_pylist()):
         table = table.append_column(name, column) if name not in _DOCUMENT_COLUMNS else table
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table.combine_chunks())

@@ -8,7 +8,15 @@ from typing import Any
 
 import pyarrow as pa
 
+from isospace.documents import without_surrogates
+
 _INT64 = 2**63
+
+
+def parse_metadata(text: str) -> dict[str, Any]:
+    """Return the JSON values of a document by name; lone surrogates, which no UTF-8 can hold, as escapes."""
+    found: dict[str, Any] = json.loads(text)
+    return _printable(found) if "\\ud" in text.lower() else found
 
 
 def metadata_columns(rows: Iterable[dict[str, Any]]) -> Iterator[tuple[str, pa.Array]]:
@@ -56,3 +64,15 @@ def _cast(value: Any, column_type: pa.DataType) -> Any:
     if pa.types.is_large_string(column_type):
         return value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False)
     return float(value) if pa.types.is_floating(column_type) else value
+
+
+def _printable(value: Any) -> Any:
+    match value:
+        case str():
+            return without_surrogates(value)
+        case list():
+            return [_printable(item) for item in value]
+        case dict():
+            return {without_surrogates(name): _printable(item) for name, item in value.items()}
+        case _:
+            return value

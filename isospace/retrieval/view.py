@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -21,6 +20,7 @@ from isospace.retrieval.fusion import reciprocal_rank_fusion, weighted_fusion
 from isospace.retrieval.kernels import Codes, Kernels
 from isospace.retrieval.lexical import Lexical
 from isospace.retrieval.local import LocalCopy
+from isospace.retrieval.metadata import parse_metadata
 from isospace.retrieval.options import SearchOptions
 from isospace.retrieval.stages import nearest
 from isospace.retrieval.topk import Rows, top_rows
@@ -162,7 +162,7 @@ class View:
             Hit(
                 score=score, chunk_id=chunk["chunk_id"], doc_id=document["doc_id"], uri=document["uri"],
                 title=document["title"], text=chunk["text"], start=chunk["start"], end=chunk["end"],
-                metadata=json.loads(document["metadata"]),
+                metadata=parse_metadata(document["metadata"]),
                 scores={name: found[row] for name, found in ranked.parts.items() if row in found},
             )
             for (row, score), chunk, document in zip(ranked.rows, chunks.to_pylist(), documents.to_pylist(), strict=True)

@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from isospace.documents import Document
 from isospace.errors import QueryError
 from isospace.retrieval.filters import apply_filter, parse_filter
-from isospace.retrieval.metadata import metadata_columns
+from isospace.retrieval.metadata import metadata_columns, parse_metadata
 
 ROWS = [
     {"lang": "en", "year": 2019, "tags": ["a", "b"], "draft": False, "price": 1.5, "odd name": "x"},
@@ -93,3 +94,12 @@ def test_lists_of_lists_and_objects_are_kept_as_text() -> None:
     found = dict(metadata_columns([{"a": [[1]], "b": {"x": 1}}, {"a": [[2]], "b": "y", "c": 10**400}]))
     assert found["b"].to_pylist() == ['{"x": 1}', "y"]
     assert [str(found[name].type) for name in "abc"] == ["large_string"] * 3
+
+
+def test_what_no_utf8_can_hold_is_written_as_an_escape() -> None:
+    parsed = parse_metadata(
+        Document("d", "u", "", "", {"a": "\ud800x", "b": ["\udfff"], "c\ud83d": {"d": "e"}}).metadata_json
+    )
+    assert parsed == {"a": "\\ud800x", "b": ["\\udfff"], "c\\ud83d": {"d": "e"}}
+    assert dict(metadata_columns([parsed]))["a"].to_pylist() == ["\\ud800x"]
+    assert parse_metadata('{"a": "\\ud83d\\ude00"}') == {"a": "\U0001f600"}
