@@ -34,6 +34,7 @@ from isospace.index import open_index
 from isospace.store import open_store
 
 HEAD = b"POST /search HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer %b\r\nContent-Length: %d\r\n\r\n"
+COLLECTION = "scifact-demo"
 KEY = "a-key-for-the-load-test"
 QUERIES = [
     "vitamin D and cancer", "statins lower cholesterol", "gene expression in stem cells", "mouse models of diabetes",
@@ -44,22 +45,22 @@ MODES = ("exact", "lexical", "hybrid")
 Expected = dict[tuple[int, str, str], list[str]]
 
 
-def make_store(work: Path) -> str:
-    store = str(work / "store")
+def make_store(work: Path) -> tuple[str, list[int]]:
+    """Return the store, and the numbers of two snapshots of the same documents in other chunks."""
+    store, numbers = str(work / "store"), []
     for overlap in (32, 16):
-        embed_corpus(
-            load_config("configs/demo.yaml", [f"runtime.store={store}", f"recipe.chunking.overlap_tokens={overlap}"])
-        )
-    return store
+        overrides = [f"runtime.store={store}", f"recipe.chunking.overlap_tokens={overlap}"]
+        numbers.append(embed_corpus(load_config("configs/demo.yaml", overrides)).snapshot)
+    return store, numbers
 
 
-def expected_answers(store: str, collection: str) -> Expected:
+def expected_answers(store: str, collection: str, numbers: list[int]) -> Expected:
     found: Expected = {}
-    for number in ("1", "2"):
-        with open_index(store, collection, number) as index:
+    for number in numbers:
+        with open_index(store, collection, str(number)) as index:
             for mode in MODES:
                 for query in QUERIES:
-                    found[int(number), mode, query] = [h.chunk_id for h in index.search(query, 5, mode=mode)[0]]
+                    found[number, mode, query] = [h.chunk_id for h in index.search(query, 5, mode=mode)[0]]
     return found
 
 
@@ -110,7 +111,7 @@ class Load:
             self.wrong.append(f"snapshot {body['snapshot']}, {mode}, {query!r}")
 
     async def embed(self, client: httpx.AsyncClient, chance: random.Random) -> None:
-        await self.ask(client, "/v1/embeddings", {"input": chance.sample(QUERIES, 3), "model": "scifact-demo"})
+        await self.ask(client, "/v1/embeddings", {"input": chance.sample(QUERIES, 3), "model": COLLECTION})
 
     async def ask(self, client: httpx.AsyncClient, path: str, body: dict) -> httpx.Response | None:
         """Ask until there is an answer; a connection that ends with its process is made anew, as every client does."""
@@ -163,7 +164,7 @@ class Load:
         return await self._post("/search", json={"query": "x", "filter": "(" * 500 + "__import__('os')"})
 
     async def _many(self) -> int:
-        return await self._post("/v1/embeddings", json={"input": ["word " * 200] * 400, "model": "scifact-demo"})
+        return await self._post("/v1/embeddings", json={"input": ["word " * 200] * 400, "model": COLLECTION})
 
     async def _path(self) -> int:
         return await self._post("/../../etc/passwd", json={})
@@ -191,8 +192,8 @@ class Load:
             writer.close()
 
 
-async def run(load: Load, given: argparse.Namespace, store: str, collection: str, keys: Path) -> None:
-    first = start(store, collection, load.port, keys)
+async def run(load: Load, given: argparse.Namespace, store: str, numbers: list[int], keys: Path) -> None:
+    first = start(store, COLLECTION, load.port, keys)
     memory: list[tuple[float, int]] = []
     valid = given.clients * 3 // 4
     clients = [asyncio.create_task(load.valid(n)) for n in range(valid)]
@@ -205,10 +206,10 @@ async def run(load: Load, given: argparse.Namespace, store: str, collection: str
             memory.append((now, psutil.Process(process.pid).memory_info().rss >> 20))
         if now > 4 * (moves + 1):
             moves += 1
-            manifest = resolve(opened, collection, str(1 + moves % 2))
-            await asyncio.to_thread(promote, opened, collection, "production", manifest, reason="load test")
+            manifest = resolve(opened, COLLECTION, str(numbers[moves % 2]))
+            await asyncio.to_thread(promote, opened, COLLECTION, "production", manifest, reason="load test")
         if second is None and now > given.seconds / 2:
-            process = second = await asyncio.to_thread(start, store, collection, load.port, keys)
+            process = second = await asyncio.to_thread(start, store, COLLECTION, load.port, keys)
             first.send_signal(signal.SIGTERM)
             print(f"replaced after {now:.0f} s; RSS of the first by second: {[m for _, m in memory][::5]} MB")
             memory.clear()
@@ -230,15 +231,14 @@ def main() -> None:
     work = given.work or Path(tempfile.mkdtemp(prefix="isospace-load-"))
     work.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("ISOSPACE_CACHE", str(work / "cache"))
-    store = make_store(work)
-    (collection,) = open_store(store).folders("collections")
+    store, numbers = make_store(work)
     keys = work / "keys"
     keys.write_text(KEY + "\n")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    load = Load(port, expected_answers(store, collection))
-    asyncio.run(run(load, given, store, collection, keys))
+    load = Load(port, expected_answers(store, COLLECTION, numbers))
+    asyncio.run(run(load, given, store, numbers, keys))
     for name, count in sorted(load.statuses.items()):
         print(f"{name}: {count}")
     times = np.percentile(load.milliseconds, [50, 99])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -141,17 +141,9 @@ class View:
         return None if expression is None else self._passing(expression)
 
     @functools.cached_property
-    def _passing(self) -> Any:
-        def rows(expression: str) -> Rows:
-            passed = apply_filter(parse_filter(expression), self.copy.documents.drop_columns(["metadata"]))
-            return np.flatnonzero(passed[self._owners]).astype(np.int64)
-
-        return functools.lru_cache(maxsize=64)(rows)
-
-    @functools.cached_property
-    def _owners(self) -> npt.NDArray[np.int32]:
-        owners: npt.NDArray[np.int32] = self.copy.chunks["document"].to_numpy()
-        return owners
+    def _passing(self) -> Callable[[str], Rows]:
+        # The copy alone is held, not the view: whoever opens another one is rid of this at once.
+        return functools.lru_cache(maxsize=64)(functools.partial(_passing, self.copy))
 
     def hits(self, ranked: Ranked) -> list[Hit]:
         """Return the hits of ranked rows."""
@@ -246,6 +238,12 @@ class View:
         names = self.copy.chunks["chunk_id"].take(pa.array([row for row, _ in best], pa.int64())).to_pylist()
         order = sorted(range(len(best)), key=lambda place: (-best[place][1], names[place]))
         return [best[place] for place in order[:count]]
+
+
+def _passing(copy: LocalCopy, expression: str) -> Rows:
+    passed = apply_filter(parse_filter(expression), copy.documents.drop_columns(["metadata"]))
+    owners: npt.NDArray[np.int32] = copy.chunks["document"].to_numpy()
+    return np.flatnonzero(passed[owners]).astype(np.int64)
 
 
 def _required(given: Any, mode: str) -> Any:
