@@ -23,7 +23,7 @@ from isospace.retrieval.opener import Opener
 from isospace.retrieval.options import SearchOptions, search_options
 from isospace.retrieval.query_cache import CacheConfig, QueryCache
 from isospace.retrieval.view import Hit, Ranked, View
-from isospace.snapshot import Manifest, files_digest
+from isospace.snapshot import Manifest
 from isospace.store import Store, open_store
 
 if TYPE_CHECKING:
@@ -223,7 +223,7 @@ class Index:
         self, view: View, queries: list[str] | None, vectors: Float32 | None, options: SearchOptions, clock: Clock
     ) -> Answer:
         count = len(queries) if queries is not None else len(vectors) if vectors is not None else 0
-        place = (view.space.space_id, files_digest(view.manifest), options.model_dump_json())
+        place = (view.space.space_id, view.digest, options.model_dump_json())
         known = [None if vectors is None else self.cache.answer(place, vectors[n]) for n in range(count)]
         unknown = [n for n in range(count) if known[n] is None]
         texts = None if queries is None else [queries[n] for n in unknown]

@@ -139,7 +139,10 @@ def _candidates(
             count,
         )
         longest = 1.0 if codes.squares is None else float(np.sqrt(codes.squares.max()))
-        slack = quantizer.dimension * _FLOAT32_EPSILON * np.linalg.norm(queries, axis=1) * (longest + 1.0)
+        # What rounding may have cost: 8 sqrt(k) u, the probabilistic bound of Higham and Mary, 2019. The certain one, k u, would
+        # make thousands of candidates of vectors that lie close together.
+        rounding = 4.0 * np.sqrt(quantizer.dimension) * _FLOAT32_EPSILON
+        slack = rounding * np.linalg.norm(queries, axis=1) * max(longest, 1.0)
     found = top_rows(_with_metric(blocks, codes.squares, metric, rows), len(queries), depth, slack)
     return found if rows is None else [rows[part] for part in found]
 

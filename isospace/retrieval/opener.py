@@ -37,7 +37,7 @@ class Opener:
     def open_newer(self, view: View) -> View | None:
         """Open what the alias names; None if that is what is open."""
         manifest = resolve(self.store, self.collection, self.alias)
-        if (manifest.snapshot_id, files_digest(manifest)) == (view.manifest.snapshot_id, files_digest(view.manifest)):
+        if (manifest.snapshot_id, files_digest(manifest)) == (view.manifest.snapshot_id, view.digest):
             return None
         # One model serves all spaces that are made with it.
         same = manifest.encoder_id == view.manifest.encoder_id

@@ -35,6 +35,11 @@ def score_rows(codes: Codes, query: Float32, rows: Rows, metric: Metric) -> Floa
     numpy.ndarray
         (len(rows),) float64; higher is nearer. Each depends on its own row and the query alone.
     """
+    parts = [rows[start : start + _BLOCK_ROWS] for start in range(0, len(rows), _BLOCK_ROWS)]
+    return np.concatenate([_score_block(codes, query, part, metric) for part in parts] or [np.zeros(0)])
+
+
+def _score_block(codes: Codes, query: Float32, rows: Rows, metric: Metric) -> Float64:
     vectors = codes.quantizer.decode(np.ascontiguousarray(codes.array[rows])).astype(np.float64)
     asked = query.astype(np.float64)
     # Not a matrix product: BLAS adds in another order for another number of rows.
@@ -56,8 +61,7 @@ def score_rows(codes: Codes, query: Float32, rows: Rows, metric: Metric) -> Floa
 def all_by_l1(codes: Codes, query: Float32, count: int, rows: Rows | None) -> Rows:
     """Return the rows nearest by the sum of absolute differences, and all that tie with the last of them."""
     searched = np.arange(len(codes), dtype=np.int64) if rows is None else rows
-    parts = [searched[start : start + _BLOCK_ROWS] for start in range(0, len(searched), _BLOCK_ROWS)]
-    scores = np.concatenate([score_rows(codes, query, part, "l1") for part in parts] or [np.zeros(0)])
+    scores = score_rows(codes, query, searched, "l1")
     if len(scores) <= count:
         return searched
     last = np.partition(scores, len(scores) - count)[len(scores) - count]

@@ -23,8 +23,8 @@ from isospace.retrieval.local import LocalCopy
 from isospace.retrieval.metadata import parse_metadata
 from isospace.retrieval.options import SearchOptions
 from isospace.retrieval.stages import nearest
-from isospace.retrieval.topk import Rows, top_rows
-from isospace.snapshot import Manifest
+from isospace.retrieval.topk import Rows
+from isospace.snapshot import Manifest, files_digest
 
 Float32 = npt.NDArray[np.float32]
 Ranking = list[tuple[int, float]]
@@ -98,6 +98,11 @@ class View:
     lexical: Lexical | None
     kernels: Kernels = "auto"
 
+    @functools.cached_property
+    def digest(self) -> str:
+        """Fingerprint of the files that are searched."""
+        return files_digest(self.manifest)
+
     def rank(self, texts: Sequence[str] | None, vectors: Float32 | None, options: SearchOptions) -> list[Ranked]:
         """Rank rows for each query.
 
@@ -121,7 +126,7 @@ class View:
                 fuse = reciprocal_rank_fusion if options.fusion == "rrf" else weighted_fusion
                 return [
                     Ranked(
-                        self._ordered(fuse(pair, options.weights), count),
+                        self._ordered(*_arrays(fuse(pair, options.weights)), count),
                         dict(zip(_PARTS, map(dict, pair), strict=True)),
                     )
                     for pair in zip(near, words, strict=True)
@@ -147,9 +152,9 @@ class View:
 
     def hits(self, ranked: Ranked) -> list[Hit]:
         """Return the hits of ranked rows."""
-        rows = pa.array([row for row, _ in ranked.rows], pa.int64())
-        chunks = self.copy.chunks.take(rows)
-        documents = self.copy.documents.select(["doc_id", "uri", "title", "metadata"]).take(chunks["document"])
+        chunks = pick(self.copy.chunks, (row for row, _ in ranked.rows))
+        shown = self.copy.documents.select(["doc_id", "uri", "title", "metadata"])
+        documents = pick(shown, (chunk["document"] for chunk in chunks))
         return [
             Hit(
                 score=score, chunk_id=chunk["chunk_id"], doc_id=document["doc_id"], uri=document["uri"],
@@ -157,13 +162,12 @@ class View:
                 metadata=parse_metadata(document["metadata"]),
                 scores={name: found[row] for name, found in ranked.parts.items() if row in found},
             )
-            for (row, score), chunk, document in zip(ranked.rows, chunks.to_pylist(), documents.to_pylist(), strict=True)
+            for (row, score), chunk, document in zip(ranked.rows, chunks, documents, strict=True)
         ]  # fmt: skip
 
     def texts(self, rows: Iterable[int]) -> list[str]:
         """Return the texts of rows as they were encoded, title first where the recipe puts it there."""
-        found = self.copy.chunks.select(["prefix", "text"]).take(pa.array(list(rows), pa.int64()))
-        return [row["prefix"] + row["text"] for row in found.to_pylist()]
+        return [row["prefix"] + row["text"] for row in pick(self.copy.chunks.select(["prefix", "text"]), rows)]
 
     def _by_words(self, texts: Sequence[str], count: int, rows: Rows | None) -> list[Ranking]:
         if self.lexical is None and self.copy.lexical is not None:
@@ -178,15 +182,11 @@ class View:
             scores = self.lexical.scores(text)
             if rows is not None:
                 scores = scores[rows]
-            best = (
-                top_rows([(0, scores[None])], 1, count, np.array([1e-9]))[0] if len(scores) else np.zeros(0, np.int64)
-            )
-            shown = best if rows is None else rows[best]
             # A text that shares no word with the query is not found by words.
-            ranked = {
-                int(row): float(scores[place]) for row, place in zip(shown, best, strict=True) if scores[place] > 0
-            }
-            found.append(self._ordered(ranked, count))
+            shared = np.flatnonzero(scores > 0)
+            found.append(
+                self._ordered(shared if rows is None else rows[shared], scores[shared].astype(np.float64), count)
+            )
         return found
 
     def _by_vectors(self, vectors: Float32, count: int, rows: Rows | None, options: SearchOptions) -> list[Ranking]:
@@ -200,7 +200,7 @@ class View:
             first, last, vectors, count,
             metric=options.metric, rescore=options.rescore, rows=rows, kernels=self.kernels,
         )  # fmt: skip
-        return [self._ordered(dict(zip(near.tolist(), scores.tolist(), strict=True)), count) for near, scores in found]
+        return [self._ordered(near, scores, count) for near, scores in found]
 
     def _stages(self, options: SearchOptions) -> tuple[Codes, Codes]:
         """Return what is searched, and what its candidates are scored from in the end."""
@@ -230,14 +230,24 @@ class View:
         rescored = mode != "exact" and options.rescore > 0
         return known[name], known[finest if rescored else name]
 
-    def _ordered(self, scores: dict[int, float], count: int) -> Ranking:
+    def _ordered(self, rows: Rows, scores: npt.NDArray[np.float64], count: int) -> Ranking:
         """Order rows by falling score, equal scores by chunk_id."""
-        best = sorted(scores.items(), key=lambda item: -item[1])
-        if len(best) > count:
-            best = [item for item in best if item[1] >= best[count - 1][1]]
-        names = self.copy.chunks["chunk_id"].take(pa.array([row for row, _ in best], pa.int64())).to_pylist()
-        order = sorted(range(len(best)), key=lambda place: (-best[place][1], names[place]))
-        return [best[place] for place in order[:count]]
+        if len(scores) > count:
+            # All that tie with the last one take part.
+            best = scores >= np.partition(scores, len(scores) - count)[len(scores) - count]
+            rows, scores = rows[best], scores[best]
+        names = [found["chunk_id"] for found in pick(self.copy.chunks.select(["chunk_id"]), rows)]
+        order = sorted(range(len(rows)), key=lambda place: (-scores[place], names[place]))
+        return [(int(rows[place]), float(scores[place])) for place in order[:count]]
+
+
+def pick(table: pa.Table, rows: Iterable[int]) -> list[dict[str, Any]]:
+    """Return rows of a table as they are asked for; Arrow's own `take` would copy every text of it first."""
+    return [table.slice(int(row), 1).to_pylist()[0] for row in rows]
+
+
+def _arrays(scores: dict[int, float]) -> tuple[Rows, npt.NDArray[np.float64]]:
+    return np.fromiter(scores, np.int64, len(scores)), np.fromiter(scores.values(), np.float64, len(scores))
 
 
 def _passing(copy: LocalCopy, expression: str) -> Rows:
