@@ -27,7 +27,7 @@ class FloatQuantizer:
 
     def decode(self, codes: npt.NDArray[Any]) -> Float32:
         """Widen."""
-        return codes.astype(np.float32)
+        return codes.astype(np.float32, copy=False)
 
     def scores(self, queries: Float32, codes: npt.NDArray[Any]) -> Float32:
         """Inner products."""

@@ -25,7 +25,9 @@ from isospace.retrieval.topk import Rows, top_rows
 Float32 = npt.NDArray[np.float32]
 Kernels = Literal["auto", "numpy", "fast"]
 Norms = npt.NDArray[np.float32] | None
-_BLOCK_ROWS = 16_384
+# Blocks whose codes are widened first, and scores of a block that is taken as it lies: few queries go through many rows at
+# once, since every product waits for all of its threads.
+_BLOCK_ROWS, _BLOCK_SCORES = 16_384, 2_000_000
 _BLOCK_QUERIES = 128
 # Loading torch takes seconds and some 200 MB: worth it from so many components on.
 _LARGE = 30_000_000
@@ -160,10 +162,13 @@ def _with_metric(
         yield first, scores - lengths / 2 if metric == "l2" else scores / np.sqrt(lengths)
 
 
-def _blocks(array: npt.NDArray[Any], rows: Rows | None) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+def _blocks(array: npt.NDArray[Any], rows: Rows | None, queries: int = 0) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+    """Yield blocks of codes; large ones for so many queries, small ones where the number is not given."""
     total = len(array) if rows is None else len(rows)
-    for first in range(0, total, _BLOCK_ROWS):
-        part = slice(first, first + _BLOCK_ROWS)
+    # Rows that are picked are copied first.
+    size = max(_BLOCK_SCORES // queries, _BLOCK_ROWS) if queries and rows is None else _BLOCK_ROWS
+    for first in range(0, total, size):
+        part = slice(first, first + size)
         yield first, (array[part] if rows is None else array[rows[part]])
 
 
@@ -176,8 +181,10 @@ def _pays(quantizer: Quantizer, queries: Float32) -> bool:
 def _exact_blocks(
     quantizer: Quantizer, array: npt.NDArray[Any], queries: Float32, rows: Rows | None, *, torch: bool
 ) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-    product = _torch_product(queries) if torch and isinstance(quantizer, FloatQuantizer) else None
-    for first, block in _blocks(array, rows):
+    is_float = isinstance(quantizer, FloatQuantizer)
+    product = _torch_product(queries) if torch and is_float else None
+    as_it_lies = is_float and array.dtype == np.float32
+    for first, block in _blocks(array, rows, len(queries) if as_it_lies else 0):
         yield first, quantizer.scores(queries, block) if product is None else product(block)
 
 
@@ -210,7 +217,7 @@ def _integer_blocks(
     scaled = queries * quantizer.scale
     left, steps = _eight_bits(scaled)
     low_sum = 0 if quantizer.low is None else 128 * scaled.sum(axis=1) + queries @ quantizer.low
-    for first, block in _blocks(array, rows):
+    for first, block in _blocks(array, rows, len(queries)):
         products = torch._int_mm(left, torch.from_numpy(block).T).numpy()
         yield first, products if plain else products.astype(np.float32) * steps + np.reshape(low_sum, (-1, 1))
 
@@ -241,7 +248,7 @@ def _by_hamming(
 def _hamming_blocks(
     array: npt.NDArray[Any], bits: npt.NDArray[np.uint8], rows: Rows | None
 ) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-    for first, block in _blocks(array, rows):
+    for first, block in _blocks(array, rows, len(bits)):
         left, right = (_words(part) for part in (bits, block))
         yield first, -np.stack([np.bitwise_count(right ^ one).sum(axis=1, dtype=np.int32) for one in left])
 
