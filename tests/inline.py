@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -9,7 +11,9 @@ from isospace.alias import aliases
 from isospace.checks import check_segment, check_space, conclude
 from isospace.commit import commit_snapshot, promote_new
 from isospace.config import PipelineConfig
+from isospace.encoder import SentenceEncoder
 from isospace.engine import engine_of
+from isospace.fingerprint import fingerprint
 from isospace.opening import load_space
 from isospace.parts import all_chunk_paths, write_chunks
 from isospace.planning import report_plan
@@ -22,13 +26,32 @@ from isospace.sealing import fit_space
 from isospace.segments import plan_segments, write_segment
 from isospace.serving import build_serving
 from isospace.shards import encode_shard, plan_shards
-from isospace.store import open_store
+from isospace.store import Store, open_store
+
+# Preparing an encoder loads and exports its model: once for all stores of a session. Files are taken by content only.
+_POOL = Path(tempfile.mkdtemp(prefix="isospace-tests-"))
+atexit.register(shutil.rmtree, _POOL, ignore_errors=True)
+
+
+def prepared(store: Store, config: PipelineConfig) -> SentenceEncoder:
+    """Prepare an encoder as a run does, from what another test has exported of the same model if there is any."""
+    pool = _POOL / fingerprint([config.recipe.encoder.model_dump(mode="json"), engine_of(config.runtime).backend])
+    if store.root is None:
+        return prepare_encoder(store, config.recipe.encoder, engine_of(config.runtime))
+    target = store.root / "encoders"
+    if pool.is_dir() and not target.exists():
+        shutil.copytree(pool, target)
+    is_new = not target.exists()
+    encoder = prepare_encoder(store, config.recipe.encoder, engine_of(config.runtime))
+    if is_new and not pool.exists():
+        shutil.copytree(target, pool)
+    return encoder
 
 
 def embed_inline(config: PipelineConfig) -> RunReport:
     runtime = config.runtime
     store = open_store(runtime.store)
-    encoder = prepare_encoder(store, config.recipe.encoder, engine_of(runtime))
+    encoder = prepared(store, config)
     with tempfile.TemporaryDirectory() as scratch:
         run = start_run(config, encoder.record, Path(scratch))
         found = scan_source(run)
