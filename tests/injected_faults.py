@@ -18,6 +18,7 @@ from isospace.retrieval.rerank import open_reranker
 from isospace.space import PARAMS, PROBES
 from isospace.store import open_store
 from tests.faults import (
+    FAULTS,
     PROMPTS,
     Changing,
     Prompting,
@@ -339,3 +340,6 @@ def _(copy: Path, world: World) -> object:
 @fault("another reranker than the one that was measured", "reranker", "expected 0000")
 def _(copy: Path, world: World) -> object:
     return open_reranker(one(copy, "encoders/*/model/model.safetensors").parent, expected="0" * 64)
+
+
+INJECTED = tuple(FAULTS)

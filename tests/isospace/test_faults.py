@@ -22,7 +22,7 @@ from isospace.preparing import prepare_encoder
 from isospace.probes import PROBE_TEXTS
 from isospace.store import open_store
 from tests.faults import CENTRE, PROMPTS, Fault, World, configuration, newest
-from tests.injected_faults import FAULTS
+from tests.injected_faults import INJECTED
 from tests.inline import embed_inline
 from tests.tiny import build_tiny_model
 
@@ -55,7 +55,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     )
 
 
-@pytest.mark.parametrize("injected", FAULTS, ids=[one.name for one in FAULTS])
+@pytest.mark.parametrize("injected", INJECTED, ids=[one.name for one in INJECTED])
 def test_a_fault_is_refused_and_its_stage_is_named(injected: Fault, world: World, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(world.store, tmp_path / "copy"))
     with pytest.raises(IsospaceError, match=injected.says):
@@ -70,11 +70,11 @@ def test_without_a_fault_everything_opens(world: World) -> None:
 
 
 def test_the_table_in_the_docs_is_this_one() -> None:
-    rows = [f"| {n} | {one.name} | {one.stage} |" for n, one in enumerate(FAULTS, start=1)]
+    rows = [f"| {n} | {one.name} | {one.stage} |" for n, one in enumerate(INJECTED, start=1)]
     text = "\n".join([HEAD, "| | fault | refused at |", "| ---: | --- | --- |", *rows, ""])
     if os.environ.get("ISOSPACE_WRITE_DOCS"):
         DOCS.write_text(text, encoding="utf-8")
-    assert len(FAULTS) >= 25
+    assert len(INJECTED) >= 25
     assert DOCS.read_text(encoding="utf-8") == text
 
 

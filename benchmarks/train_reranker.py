@@ -1,0 +1,201 @@
+"""Train a small reranker from the shipped corpus alone, and measure what it changes there.
+
+    python -m benchmarks.train_reranker OUT [--store STORE --collection NAME] [--layers 3] [--pairs 4000] [--seed 0]
+
+A sentence asks for the chunk it was taken from, which is read without it. Other texts are what the index finds for the
+sentence, in other documents, and what is drawn from the corpus. Documents that are held out enter no pair. Some ten
+minutes of training on one CPU thread, then the measuring; `OMP_NUM_THREADS` sets the threads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import random
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.rerank import DEPTH, compare, judged_queries
+from benchmarks.retrieval import print_row
+from flows.embed_corpus import embed_corpus
+from isospace.config import load_config
+from isospace.evaluation import Run, measure
+from isospace.index import Index, open_index
+from isospace.models import locate_model
+from isospace.pseudo_queries import Passage, make_pseudo_queries
+from isospace.retrieval.rerank import Reranker, open_reranker
+from isospace.retrieval.reranker_training import Pair, Stage, train_reranker
+
+CONFIG = "configs/demo.yaml"
+JUDGED = Path("configs/demo")
+HELD_OUT = 100
+MOST_ROUNDS = 10
+# Of a query's texts that do not answer it: so many found by the index, so many of any document.
+HARD, EASY = 2, 1
+HARD_RANKS = 50
+WORD_PAIRS, WORD_TOKENS, WORDS = 1_600, 40, 16
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A pseudo-query with its answer.
+
+    Attributes
+    ----------
+    query
+        A sentence.
+    answer
+        The text of its chunk without that sentence.
+    doc_id
+        Its document.
+    others
+        Texts of chunks of other documents, best first.
+    owners, scores
+        The documents of `others`, and what the index scores them by.
+    """
+
+    query: str
+    answer: str
+    doc_id: str
+    others: list[str]
+    owners: list[str]
+    scores: list[float]
+
+
+def make_examples(index: Index, documents: set[str], *, others: set[str], size: int, seed: int) -> list[Example]:
+    """Make pseudo-queries of some documents' sentences, with the chunks of `others` that the index finds for them."""
+    chunks = index.chunks.select(["chunk_id", "doc_id", "title", "prefix", "text"]).to_pylist()
+    row = {chunk.pop("chunk_id"): number for number, chunk in enumerate(chunks)}
+    passages = [Passage(**chunk) for chunk in chunks if chunk["doc_id"] in documents]
+    asked, taken = [], set[str]()
+    for number in range(MOST_ROUNDS):
+        made = make_pseudo_queries(passages, "sentences", size=size - len(asked), seed=seed + number, taken=taken)
+        asked += made
+        taken |= {query.text for query in made}
+        if not made or len(asked) == size:
+            break
+    examples = []
+    # Chunks of the same document and of documents that are left out are found too: ask for more.
+    for query, hits in zip(asked, index.search([query.text for query in asked], 2 * DEPTH), strict=True):
+        doc_id = passages[query.passage].doc_id
+        kept = [hit for hit in hits if hit.doc_id != doc_id and hit.doc_id in others][:DEPTH]
+        texts = index.view.texts(row[hit.chunk_id] for hit in kept)
+        owners, scores = [hit.doc_id for hit in kept], [hit.score for hit in kept]
+        examples.append(Example(query.text, query.remainder, doc_id, texts, owners, scores))
+    return examples
+
+
+def stages(examples: Sequence[Example], max_tokens: int, seed: int) -> list[Stage]:
+    """Build what is learned: first to see words that occur in both texts, then which text answers a sentence."""
+    chance = random.Random(seed)
+    words = [pair for _ in range(WORD_PAIRS // 2) for pair in _word_pairs(examples, chance)]
+    pairs = [pair for example in examples for pair in _pairs(example, examples, chance)]
+    return [Stage(words, WORD_TOKENS), Stage(pairs, max_tokens)]
+
+
+def _word_pairs(examples: Sequence[Example], chance: random.Random) -> list[Pair]:
+    one, other = chance.sample(examples, 2)
+    span = _span(one.query, chance)
+    query = " ".join(word for word in span.split() if chance.random() < 0.5) or span
+    return [Pair(query, span, True), Pair(query, _span(other.query, chance), False)]
+
+
+def _span(text: str, chance: random.Random) -> str:
+    words = text.split()
+    first = chance.randrange(max(1, len(words) - WORDS))
+    return " ".join(words[first : first + WORDS])
+
+
+def _pairs(example: Example, examples: Sequence[Example], chance: random.Random) -> list[Pair]:
+    near = example.others[:HARD_RANKS]
+    hard = chance.sample(near, min(HARD, len(near)))
+    easy = [other.answer for other in chance.sample(examples, EASY + 1) if other.doc_id != example.doc_id][:EASY]
+    others = [Pair(example.query, text, False) for text in [*hard, *easy]]
+    return [Pair(example.query, example.answer, True), *others]
+
+
+def measure_examples(index: Index, examples: Sequence[Example], reranker: Reranker) -> None:
+    """Print figures of held-out pseudo-queries, with the answer's own score among those of the other chunks."""
+    asked = index.space.embed([example.query for example in examples], "query")
+    answers = index.space.embed([example.answer for example in examples], "document")
+    alone, reranked = {}, {}
+    for number, example in enumerate(examples):
+        own = float(asked[number] @ answers[number])
+        scores = [*example.scores, own]
+        best = np.argsort([-score for score in scores], kind="stable")[:DEPTH]
+        texts, owners = [*example.others, example.answer], [*example.owners, example.doc_id]
+        read = reranker.scores(example.query, [texts[place] for place in best])
+        alone[str(number)] = _best_by_document([owners[place] for place in best], [scores[place] for place in best])
+        reranked[str(number)] = _best_by_document([owners[place] for place in best], read.tolist())
+    judgements = {str(number): {example.doc_id: 1} for number, example in enumerate(examples)}
+    for name, run in (("exact", alone), (f"exact, best {DEPTH} reranked", reranked)):
+        print_row(name, measure(run, judgements, ("nDCG@10", "R@10", "R@100")))
+
+
+def _best_by_document(owners: Sequence[str], scores: Sequence[float]) -> dict[str, float]:
+    best: dict[str, float] = {}
+    for owner, score in zip(owners, scores, strict=True):
+        best[owner] = max(score, best.get(owner, score))
+    return best
+
+
+def _embedded(store: str | None, collection: str | None) -> tuple[str, str]:
+    """Return where the corpus is embedded, which is done first if no store is given."""
+    config = load_config(CONFIG, [f"runtime.store={store or tempfile.mkdtemp(prefix='isospace-reranker-')}"])
+    if store is None:
+        embed_corpus(config)
+    return config.runtime.store, collection or config.runtime.collection
+
+
+def _timed(name: str, work: Callable[[], object]) -> None:
+    begun, used = time.perf_counter(), time.process_time()
+    work()
+    print(f"{name}: {time.perf_counter() - begun:.0f} s, {time.process_time() - used:.0f} s of them computing", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--store", default=None, help="where the shipped corpus is embedded; embedded anew if left out")
+    parser.add_argument("--collection", default=None)
+    parser.add_argument("--layers", type=int, default=3)
+    parser.add_argument("--pairs", type=int, default=4_000)
+    parser.add_argument("--max-tokens", type=int, default=256)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--queries", type=int, default=0, help="most judged queries to measure on; 0 for all")
+    given = parser.parse_args()
+    logging.getLogger("isospace.retrieval").setLevel(logging.INFO)
+    logging.basicConfig(format="%(message)s")
+    store, collection = _embedded(given.store, given.collection)
+    index = open_index(store, collection)
+    documents = set(index.chunks["doc_id"].to_pylist())
+    held_out = set(random.Random(given.seed).sample(sorted(documents), HELD_OUT))
+    size = given.pairs // (1 + HARD + EASY)
+    learned = make_examples(
+        index, documents - held_out, others=documents - held_out, size=size, seed=given.seed
+    )
+    planned = stages(learned, given.max_tokens, given.seed)
+    start = locate_model(load_config(CONFIG).recipe.encoder)
+    _timed(
+        f"{' and '.join(str(len(stage.pairs)) for stage in planned)} pairs learned",
+        lambda: train_reranker(
+            start, planned, given.out, layers=given.layers, max_tokens=given.max_tokens, seed=given.seed
+        ),
+    )
+    reranker = open_reranker(given.out)
+    print(f"reranker {reranker.reranker_id}\n\n{HELD_OUT} held-out pseudo-queries: nDCG@10, R@10, R@100\n")
+    asked = make_examples(index, held_out, others=documents, size=HELD_OUT, seed=given.seed)
+    measure_examples(index, asked, reranker)
+    queries, judgements = judged_queries(JUDGED, given.queries)
+    if documents >= {doc_id for name in queries for doc_id in judgements[name]}:
+        print(f"\n{len(queries)} judged queries\n")
+        compare(open_index(store, collection, encoder=index.space.encoder, reranker=reranker), queries, judgements)
+
+
+if __name__ == "__main__":
+    main()
