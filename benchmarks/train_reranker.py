@@ -155,7 +155,9 @@ def _embedded(store: str | None, collection: str | None) -> tuple[str, str]:
 def _timed(name: str, work: Callable[[], object]) -> None:
     begun, used = time.perf_counter(), time.process_time()
     work()
-    print(f"{name}: {time.perf_counter() - begun:.0f} s, {time.process_time() - used:.0f} s of them computing", flush=True)
+    print(
+        f"{name}: {time.perf_counter() - begun:.0f} s, {time.process_time() - used:.0f} s of them computing", flush=True
+    )
 
 
 def main() -> None:
@@ -176,9 +178,7 @@ def main() -> None:
     documents = set(index.chunks["doc_id"].to_pylist())
     held_out = set(random.Random(given.seed).sample(sorted(documents), HELD_OUT))
     size = given.pairs // (1 + HARD + EASY)
-    learned = make_examples(
-        index, documents - held_out, others=documents - held_out, size=size, seed=given.seed
-    )
+    learned = make_examples(index, documents - held_out, others=documents - held_out, size=size, seed=given.seed)
     planned = stages(learned, given.max_tokens, given.seed)
     start = locate_model(load_config(CONFIG).recipe.encoder)
     _timed(

@@ -184,8 +184,7 @@ def publish(run: Run, committed: Commit) -> str | None:
         table_rows=run.config.runtime.serving_table_rows,
         memory_mb=2 * run.config.runtime.memory_mb,
     )
-    if build_lexical(run.store, committed.manifest, run.config.recipe.lexical):
-        get_run_logger().info("built the lexical index of snapshot %d", committed.manifest.sequence)
+    _publish_words(run, committed)
     moved = promote_new(run, committed)
     get_run_logger().info(
         "aliases: %s", {name: entry.snapshot for name, entry in aliases(run.store, run.collection).items()}
@@ -225,6 +224,19 @@ def summarize(
     path = write_report(run, result, report, checked, segments, committed)
     create_markdown_artifact(key="run", markdown=run_markdown(result), description=path)
     return result
+
+
+def _publish_words(run: Run, committed: Commit) -> None:
+    manifest, most = committed.manifest, run.config.runtime.lexical_chunks
+    if build_lexical(run.store, manifest, run.config.recipe.lexical, most_chunks=most):
+        get_run_logger().info("built the lexical index of snapshot %d", manifest.sequence)
+    elif manifest.chunks > most and run.config.recipe.lexical.kind != "none":
+        get_run_logger().warning(
+            "%d chunks exceed runtime.lexical_chunks=%d: snapshot %d has no lexical index",
+            manifest.chunks,
+            most,
+            manifest.sequence,
+        )
 
 
 def _begin(

@@ -70,7 +70,7 @@ def embed_inline(config: PipelineConfig) -> RunReport:
             checked = conclude(run, rows, expected, check_space(run, space, paths, encoder), segments)
         committed = commit_snapshot(run, found, space_id, parts, segments)
         build_serving(store, committed.manifest, space, run.scratch, table_rows=runtime.serving_table_rows)
-        build_lexical(store, committed.manifest, config.recipe.lexical)
+        build_lexical(store, committed.manifest, config.recipe.lexical, most_chunks=runtime.lexical_chunks)
         moved = promote_new(run, committed)
         manifest = committed.manifest
         result = RunReport(

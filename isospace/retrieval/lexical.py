@@ -10,8 +10,10 @@ import functools
 import importlib.metadata
 import json
 import logging
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -83,9 +85,24 @@ class Lexical:
         return found
 
 
-def build_lexical(store: Store, manifest: Manifest, spec: LexicalSpec) -> bool:
-    """Build the BM25 index of a snapshot, unless it is there or not wanted; tell whether this call built it."""
+def build_lexical(store: Store, manifest: Manifest, spec: LexicalSpec, *, most_chunks: int) -> bool:
+    """Build the BM25 index of a snapshot, unless it is there or not wanted; tell whether this call built it.
+
+    Parameters
+    ----------
+    store, manifest
+        The snapshot.
+    spec
+        Tokenizer and parameters.
+    most_chunks
+        A larger snapshot has none: the library holds all postings in memory while it builds.
+    """
     if spec.kind == "none":
+        return False
+    if manifest.chunks > most_chunks:
+        # Said in the store: what is missing without a word is a fault.
+        said = {"left_out": f"{manifest.chunks} chunks exceed runtime.lexical_chunks = {most_chunks}"}
+        store.write(layout.lexical_record(manifest.collection, manifest.snapshot_id), seal(said))
         return False
     try:
         found = read_lexical_record(store, manifest)
@@ -115,9 +132,8 @@ def read_lexical_record(store: Store, manifest: Manifest) -> LexicalRecord | Non
         If the record is damaged.
     """
     path = layout.lexical_record(manifest.collection, manifest.snapshot_id)
-    try:
-        body = unseal(store.read(path), name=path)
-    except NotFoundError:
+    body = _body(store, path)
+    if body is None or "left_out" in body:
         return None
     try:
         return LexicalRecord(body["path"], body["sha256"], LexicalSpec.model_validate(body["spec"]), body["files"])
@@ -165,8 +181,9 @@ def verify_lexical(store: Store, manifest: Manifest) -> None:
     record = read_lexical_record(store, manifest)
     if record is not None:
         read_lexical(store, manifest, record)
-    elif manifest.recipe.get("lexical", {}).get("kind") == "bm25":
-        path = layout.lexical_record(manifest.collection, manifest.snapshot_id)
+        return
+    path = layout.lexical_record(manifest.collection, manifest.snapshot_id)
+    if manifest.recipe.get("lexical", {}).get("kind") == "bm25" and _body(store, path) is None:
         raise IntegrityError(
             f"{path}: is missing, and the recipe asks for a lexical index. Run the flow again: it builds it."
         )
@@ -196,6 +213,13 @@ def open_lexical(spec: LexicalSpec, arrays: Arrays) -> Lexical:
     return Lexical(spec, arrays["words"], model)
 
 
+def _body(store: Store, path: str) -> dict[str, Any] | None:
+    try:
+        return unseal(store.read(path), name=path)
+    except NotFoundError:
+        return None
+
+
 def words_of(texts: Sequence[str], spec: LexicalSpec) -> list[list[str]]:
     """Return the words of each text as the index has them."""
     import bm25s
@@ -219,24 +243,45 @@ def _index(texts: Iterable[list[str]], spec: LexicalSpec) -> dict[str, npt.NDArr
     import bm25s
 
     known: dict[str, int] = {}
-    documents: list[npt.NDArray[np.int32]] = []
+    documents = _Documents()
     for group in texts:
         for words in words_of(group, spec):
-            documents.append(np.array([known.setdefault(word, len(known)) for word in words], np.int32))
+            documents.append([known.setdefault(word, len(known)) for word in words])
     words = sorted(known)
     # In the order of the words: the library's own order changes from one process to the next.
     place = np.empty(len(words), np.int32)
     place[[known[word] for word in words]] = np.arange(len(words), dtype=np.int32)
+    documents.rename(place)
     sparse: dict[str, npt.NDArray[Any]]
     sparse = {"data": np.zeros(0, np.float32), "indices": np.zeros(0, np.int32), "indptr": np.zeros(1, np.int64)}
     if words:
         model = _model(spec)
         vocabulary = {word: number for number, word in enumerate(words)}
-        ids = [place[document].tolist() for document in documents]
-        model.index(bm25s.tokenization.Tokenized(ids, vocabulary), create_empty_token=False, show_progress=False)
+        model.index(bm25s.tokenization.Tokenized(documents, vocabulary), create_empty_token=False, show_progress=False)
         sparse = {name: np.ascontiguousarray(model.scores[name]) for name in sparse}
     text = np.frombuffer(json.dumps(words, ensure_ascii=False).encode(), np.uint8)
     return {**sparse, "words": text, "rows": np.array([len(documents)], np.int64)}
+
+
+class _Documents:
+    """Word ids of documents, four bytes each; as lists, which the library reads one at a time, they take ten times as much."""
+
+    def __init__(self) -> None:
+        self._ids, self._ends = array("i"), array("q", [0])
+
+    def append(self, ids: list[int]) -> None:
+        self._ids.extend(ids)
+        self._ends.append(len(self._ids))
+
+    def rename(self, place: npt.NDArray[np.int32]) -> None:
+        if len(self._ids):
+            self._ids = array("i", place[np.frombuffer(self._ids, np.int32)].tobytes())
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return (self._ids[start:end].tolist() for start, end in pairwise(self._ends))
 
 
 def _model(spec: LexicalSpec) -> Any:

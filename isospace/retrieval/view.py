@@ -174,8 +174,8 @@ class View:
             raise QueryError("lexical search needs bm25s, which is not installed. Install isospace[query].")
         if self.lexical is None:
             raise QueryError(
-                f"snapshot {self.manifest.sequence} has no lexical index. Set recipe.lexical.kind=bm25 and run the flow; no text "
-                "is encoded again."
+                f"snapshot {self.manifest.sequence} has no lexical index. Set recipe.lexical.kind=bm25 (and "
+                "runtime.lexical_chunks, if it is larger) and run the flow; no text is encoded again."
             )
         found = []
         for text in texts:

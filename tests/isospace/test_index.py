@@ -18,6 +18,7 @@ from isospace.errors import EncoderError, IntegrityError, IsospaceError, QueryEr
 from isospace.index import open_index
 from isospace.snapshot import latest_manifest
 from isospace.store import open_store
+from isospace.verify import verify_snapshot
 from tests.conftest import sentences
 from tests.inline import embed_inline
 from tests.isospace.service.conftest import config_of
@@ -304,6 +305,19 @@ def test_another_lexical_specification_builds_another_index_and_no_snapshot(tmp_
     assert before == [[]]
     assert index.search("genes", 5, mode="lexical")[0]
     assert isinstance(index.view.lexical is not None and index.view.lexical.spec.stemmer, str)
+
+
+def test_a_snapshot_too_large_for_words_says_so_and_is_whole(tmp_path: Path, tiny_model: Path) -> None:
+    config = config_of(tmp_path, tiny_model, documents=sentences(40))
+    small = config.model_copy(update={"runtime": config.runtime.model_copy(update={"lexical_chunks": 39})})
+    embed_inline(small)
+    store = open_store(config.runtime.store)
+    assert verify_snapshot(store, "c").failures == ()
+    with pytest.raises(QueryError, match="runtime.lexical_chunks"):
+        open_index(store, "c").search(QUERY, mode="lexical")
+    embed_inline(config)
+    assert verify_snapshot(store, "c").failures == ()
+    assert open_index(store, "c").search(QUERY, mode="lexical")[0]
 
 
 def test_a_closed_store_is_an_isospace_error(tmp_path: Path) -> None:
