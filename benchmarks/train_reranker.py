@@ -14,20 +14,20 @@ import logging
 import random
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.rerank import DEPTH, compare, judged_queries
+from benchmarks.rerank import DEPTH, MEASURES, compare, judged_queries
 from benchmarks.retrieval import print_row
 from flows.embed_corpus import embed_corpus
 from isospace.config import load_config
-from isospace.evaluation import Run, measure
+from isospace.evaluation import measure
 from isospace.index import Index, open_index
 from isospace.models import locate_model
-from isospace.pseudo_queries import Passage, make_pseudo_queries
+from isospace.pseudo_queries import Passage, PseudoQuery, make_pseudo_queries
 from isospace.retrieval.rerank import Reranker, open_reranker
 from isospace.retrieval.reranker_training import Pair, Stage, train_reranker
 
@@ -39,6 +39,8 @@ MOST_ROUNDS = 10
 HARD, EASY = 2, 1
 HARD_RANKS = 50
 WORD_PAIRS, WORD_TOKENS, WORDS = 1_600, 40, 16
+# Title and first sentences: a quarter of the cost, and enough to tell most texts apart.
+SHORT_TOKENS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,8 @@ def make_examples(index: Index, documents: set[str], *, others: set[str], size: 
     chunks = index.chunks.select(["chunk_id", "doc_id", "title", "prefix", "text"]).to_pylist()
     row = {chunk.pop("chunk_id"): number for number, chunk in enumerate(chunks)}
     passages = [Passage(**chunk) for chunk in chunks if chunk["doc_id"] in documents]
-    asked, taken = [], set[str]()
+    asked: list[PseudoQuery] = []
+    taken: set[str] = set()
     for number in range(MOST_ROUNDS):
         made = make_pseudo_queries(passages, "sentences", size=size - len(asked), seed=seed + number, taken=taken)
         asked += made
@@ -91,11 +94,15 @@ def make_examples(index: Index, documents: set[str], *, others: set[str], size: 
 
 
 def stages(examples: Sequence[Example], max_tokens: int, seed: int) -> list[Stage]:
-    """Build what is learned: first to see words that occur in both texts, then which text answers a sentence."""
+    """Build what is learned: to see words that occur in both texts, then which text answers, cut short and whole."""
     chance = random.Random(seed)
     words = [pair for _ in range(WORD_PAIRS // 2) for pair in _word_pairs(examples, chance)]
-    pairs = [pair for example in examples for pair in _pairs(example, examples, chance)]
-    return [Stage(words, WORD_TOKENS), Stage(pairs, max_tokens)]
+    half = len(examples) // 2
+    short, whole = (
+        [pair for example in some for pair in _pairs(example, examples, chance)]
+        for some in (examples[:half], examples[half:])
+    )
+    return [Stage(words, WORD_TOKENS), Stage(short, SHORT_TOKENS), Stage(whole, max_tokens)]
 
 
 def _word_pairs(examples: Sequence[Example], chance: random.Random) -> list[Pair]:
@@ -134,7 +141,7 @@ def measure_examples(index: Index, examples: Sequence[Example], reranker: Rerank
         reranked[str(number)] = _best_by_document([owners[place] for place in best], read.tolist())
     judgements = {str(number): {example.doc_id: 1} for number, example in enumerate(examples)}
     for name, run in (("exact", alone), (f"exact, best {DEPTH} reranked", reranked)):
-        print_row(name, measure(run, judgements, ("nDCG@10", "R@10", "R@100")))
+        print_row(name, measure(run, judgements, MEASURES))
 
 
 def _best_by_document(owners: Sequence[str], scores: Sequence[float]) -> dict[str, float]:
@@ -152,48 +159,49 @@ def _embedded(store: str | None, collection: str | None) -> tuple[str, str]:
     return config.runtime.store, collection or config.runtime.collection
 
 
-def _timed(name: str, work: Callable[[], object]) -> None:
+def learn(index: Index, documents: set[str], given: argparse.Namespace) -> None:
+    """Train on pairs of some documents, and say how long it took."""
+    # As many queries again for the short texts.
+    size = 2 * (given.pairs // (1 + HARD + EASY))
+    examples = make_examples(index, documents, others=documents, size=size, seed=given.seed)
+    planned = stages(examples, given.max_tokens, given.seed)
+    start = locate_model(load_config(CONFIG).recipe.encoder)
     begun, used = time.perf_counter(), time.process_time()
-    work()
-    print(
-        f"{name}: {time.perf_counter() - begun:.0f} s, {time.process_time() - used:.0f} s of them computing", flush=True
-    )
+    train_reranker(start, planned, given.out, layers=given.layers, max_tokens=given.max_tokens, seed=given.seed)
+    took, computing = time.perf_counter() - begun, time.process_time() - used
+    counts = ", ".join(str(len(stage.pairs)) for stage in planned)
+    print(f"{counts} pairs of {len(examples)} sentences: {took:.0f} s, {computing:.0f} s of processor time", flush=True)
 
 
-def main() -> None:
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--store", default=None, help="where the shipped corpus is embedded; embedded anew if left out")
     parser.add_argument("--collection", default=None)
     parser.add_argument("--layers", type=int, default=3)
-    parser.add_argument("--pairs", type=int, default=4_000)
+    parser.add_argument("--pairs", type=int, default=4_000, help="of whole texts; as many again of short ones")
     parser.add_argument("--max-tokens", type=int, default=256)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--queries", type=int, default=0, help="most judged queries to measure on; 0 for all")
-    given = parser.parse_args()
-    logging.getLogger("isospace.retrieval").setLevel(logging.INFO)
+    return parser.parse_args()
+
+
+def main() -> None:
+    given = _arguments()
     logging.basicConfig(format="%(message)s")
+    logging.getLogger("isospace.retrieval").setLevel(logging.INFO)
     store, collection = _embedded(given.store, given.collection)
     index = open_index(store, collection)
     documents = set(index.chunks["doc_id"].to_pylist())
     held_out = set(random.Random(given.seed).sample(sorted(documents), HELD_OUT))
-    size = given.pairs // (1 + HARD + EASY)
-    learned = make_examples(index, documents - held_out, others=documents - held_out, size=size, seed=given.seed)
-    planned = stages(learned, given.max_tokens, given.seed)
-    start = locate_model(load_config(CONFIG).recipe.encoder)
-    _timed(
-        f"{' and '.join(str(len(stage.pairs)) for stage in planned)} pairs learned",
-        lambda: train_reranker(
-            start, planned, given.out, layers=given.layers, max_tokens=given.max_tokens, seed=given.seed
-        ),
-    )
+    learn(index, documents - held_out, given)
     reranker = open_reranker(given.out)
-    print(f"reranker {reranker.reranker_id}\n\n{HELD_OUT} held-out pseudo-queries: nDCG@10, R@10, R@100\n")
     asked = make_examples(index, held_out, others=documents, size=HELD_OUT, seed=given.seed)
+    print(f"reranker {reranker.reranker_id}\n\n{len(asked)} held-out pseudo-queries: {', '.join(MEASURES)}\n")
     measure_examples(index, asked, reranker)
     queries, judgements = judged_queries(JUDGED, given.queries)
     if documents >= {doc_id for name in queries for doc_id in judgements[name]}:
-        print(f"\n{len(queries)} judged queries\n")
+        print(f"\n{len(queries)} judged queries\n", flush=True)
         compare(open_index(store, collection, encoder=index.space.encoder, reranker=reranker), queries, judgements)
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from isospace.affine import Role
 from isospace.alias import resolve
-from isospace.errors import ConfigError, QueryError
+from isospace.errors import ConfigError, MismatchError, QueryError
 from isospace.opening import OpenSpace
 from isospace.quantize import Representation, require_representation
 from isospace.retrieval.answer import Answer, Clock
@@ -22,7 +22,7 @@ from isospace.retrieval.making import Verify
 from isospace.retrieval.opener import Opener
 from isospace.retrieval.options import SearchOptions, search_options
 from isospace.retrieval.query_cache import CacheConfig, QueryCache
-from isospace.retrieval.view import Hit, Ranked, View
+from isospace.retrieval.view import FLOATS, Hit, Ranked, View
 from isospace.snapshot import Manifest
 from isospace.store import Store, open_store
 
@@ -156,20 +156,38 @@ class Index:
         clock.lap("embed")
         return self._answered(view, queries, vectors, options, clock)
 
-    def search_vectors(self, vectors: Float32, k: int = 10, **options: Any) -> list[list[Hit]]:
-        """Find the chunks nearest to (m, k) float32 vectors of this space; texts, and so words, are not needed."""
-        chosen = self._options(k, options)
-        if chosen.rerank or chosen.mode in ("lexical", "hybrid"):
-            raise QueryError(
-                f"mode {chosen.mode}, rerank {chosen.rerank}: needs texts, and these are vectors. Use `search`."
+    def search_vectors(
+        self, vectors: Float32, k: int = 10, *, space_id: str | None = None, **options: Any
+    ) -> list[list[Hit]]:
+        """Find the chunks nearest to (m, k) float32 vectors of this space; texts, and so words, are not needed.
+
+        Parameters
+        ----------
+        vectors, k, **options
+            As `search` has them.
+        space_id
+            The space that the vectors are of. Give it for vectors that were kept: a refit may have come since, and nothing
+            else tells vectors of two spaces apart.
+
+        Raises
+        ------
+        MismatchError
+            If the vectors are of another space or dimension.
+        """
+        view = self._view
+        if space_id not in (None, view.space.space_id):
+            raise MismatchError(
+                f"the vectors are of space {str(space_id)[:16]}…, {view.space.space_id[:16]}… is searched (snapshot "
+                f"{view.manifest.sequence}). Embed the queries again."
             )
-        return self._answered(self._view, None, np.asarray(vectors, np.float32), chosen, Clock()).hits
+        chosen = self._vector_options(k, options)
+        return self._answered(view, None, np.asarray(vectors, np.float32), chosen, Clock()).hits
 
     def search_raw(self, raw: Float32, k: int = 10, *, role: Role = "query", **options: Any) -> list[list[Hit]]:
         """Find the chunks nearest to (m, d) float32 raw vectors of the space's encoder; they are transformed first."""
         view = self._view
         vectors = view.space.transform(np.asarray(raw, np.float32), role)
-        return self._answered(view, None, vectors, self._options(k, options), Clock()).hits
+        return self._answered(view, None, vectors, self._vector_options(k, options), Clock()).hits
 
     def refresh(self) -> bool:
         """Open what the alias names now, if it is another snapshot; tell whether it was.
@@ -182,14 +200,14 @@ class Index:
         with self._refreshing:
             try:
                 found = self._opener.open_newer(self._view)
+                if found is not None and self._representation is not None:
+                    require_representation(found.space.space.transform.quantizers, self._representation)
             except Exception as error:
                 self.problem = str(error)
                 raise
             self.problem = ""
             if found is None:
                 return False
-            if self._representation is not None:
-                require_representation(found.space.space.transform.quantizers, self._representation)
             self._view = found
             _LOG.info("now at snapshot %d (%s)", found.manifest.sequence, found.manifest.snapshot_id[:16])
             return True
@@ -214,14 +232,33 @@ class Index:
                 _LOG.warning("the alias was not followed, snapshot %d stays: %s", self.manifest.sequence, error)
 
     def _options(self, k: int, options: dict[str, Any]) -> SearchOptions:
-        chosen = search_options({"k": k, **options})
-        if chosen.mode == "auto" and chosen.representation is None and self._representation is not None:
-            chosen = chosen.model_copy(update={"representation": self._representation})
+        return search_options({"k": k, **options})
+
+    def _vector_options(self, k: int, options: dict[str, Any]) -> SearchOptions:
+        chosen = self._options(k, options)
+        if chosen.rerank or chosen.mode in ("lexical", "hybrid"):
+            raise QueryError(
+                f"mode {chosen.mode}, rerank {chosen.rerank}: needs texts, and these are vectors. Use `search`."
+            )
         return chosen
+
+    def _with_default(self, view: View, options: SearchOptions) -> SearchOptions:
+        """Fill in the representation that the index was opened with, for the modes that can search it."""
+        name = self._representation
+        able = ("auto", "hybrid", "exact" if name in FLOATS else "quantized")
+        if (
+            name is None
+            or options.representation is not None
+            or options.mode not in able
+            or name not in view.copy.codes
+        ):
+            return options
+        return options.model_copy(update={"representation": name})
 
     def _answered(
         self, view: View, queries: list[str] | None, vectors: Float32 | None, options: SearchOptions, clock: Clock
     ) -> Answer:
+        options = self._with_default(view, options)
         count = len(queries) if queries is not None else len(vectors) if vectors is not None else 0
         place = (view.space.space_id, view.digest, options.model_dump_json())
         known = [None if vectors is None else self.cache.answer(place, vectors[n]) for n in range(count)]
@@ -247,9 +284,9 @@ class Index:
         scores = self.reranker.scores(query, view.texts(row for row, _ in best))
         order = sorted(range(len(best)), key=lambda place: (-scores[place], place))
         rows = [(best[place][0], float(scores[place])) for place in order]
-        parts = {**ranked.parts, "retrieval": dict(best), "rerank": dict(rows)}
-        # What the reranker did not read stays behind what it read.
-        return Ranked(rows[: options.k], parts)
+        parts = {**ranked.parts, "retrieval": dict(ranked.rows), "rerank": dict(rows)}
+        # What the reranker did not read stays behind, in the order of the search.
+        return Ranked([*rows, *ranked.rows[options.depth :]][: options.k], parts)
 
 
 def open_index(

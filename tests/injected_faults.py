@@ -316,7 +316,14 @@ def _(copy: Path, world: World) -> object:
     return open_index(str(copy), "c").search_vectors(np.ones((1, 8), np.float32))
 
 
-@fault("query vectors of the space before the refit", "request", "They differ in spec, fitted")
+@fault("kept query vectors of the space before the refit", "request", "Embed the queries again")
+def _(copy: Path, world: World) -> object:
+    before, now = (open_index(str(copy), "c", alias) for alias in ("1", "production"))
+    vectors = before.space.embed(["the cell"], "query")
+    return now.search_vectors(vectors, space_id=before.space.space_id)
+
+
+@fault("a client that expects the space before the refit", "request", "They differ in spec, fitted")
 def _(copy: Path, world: World) -> object:
     return asked(copy, "/search", {"query": "x"}, {"X-Isospace-Space": resolve(open_store(copy), "c", "1").space_id})
 

@@ -89,7 +89,10 @@ def apply_filter(chosen: Filter, documents: pa.Table) -> Mask:
     QueryError
         If a field is unknown, or compared with a value of another type.
     """
-    found = _evaluate(chosen.tree, documents, chosen.text)
+    try:
+        found = _evaluate(chosen.tree, documents, chosen.text)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        raise QueryError(f"filter {chosen.text[:80]!r}: {str(error).splitlines()[0]}.") from error
     if not pa.types.is_boolean(found.type):
         raise QueryError(f"filter {chosen.text[:80]!r}: is a value, not a comparison; expected {_EXAMPLE}.")
     filled = pc.fill_null(found, False)
@@ -127,8 +130,10 @@ def _check(node: ast.expr, text: str, depth: int) -> None:  # noqa: C901 - one c
 
 def _is_constant(node: ast.expr) -> bool:
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        return isinstance(node.operand, ast.Constant) and isinstance(node.operand.value, int | float)
-    return isinstance(node, ast.Constant) and isinstance(node.value, str | int | float | bool | None)
+        return isinstance(node.operand, ast.Constant) and type(node.operand.value) in (int, float)
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value.isprintable() or not any("\ud800" <= character <= "\udfff" for character in node.value)
+    return isinstance(node, ast.Constant) and isinstance(node.value, int | float | bool | None)
 
 
 def _unknown(node: ast.AST, text: str) -> QueryError:
@@ -158,7 +163,7 @@ def _evaluate(node: ast.expr, documents: pa.Table, text: str) -> Any:
             found = _term(node, documents, text)
             if isinstance(found, pa.ChunkedArray):
                 return found
-            return pa.chunked_array([pa.array([found] * len(documents))])
+            raise QueryError(f"filter {text[:80]!r}: {ast.unparse(node)[:40]} is a value, not a comparison.")
 
 
 def _boolean(node: ast.expr, documents: pa.Table, text: str) -> Any:
@@ -229,7 +234,11 @@ def _contained(left: Any, right: Any, rows: int, text: str) -> Any:
         hits = np.zeros(rows, bool)
         equal = pc.fill_null(pc.equal(whole.flatten(), left), False).to_numpy(zero_copy_only=False)
         hits[pc.list_parent_indices(whole).to_numpy(zero_copy_only=False)[equal]] = True
-        return pa.chunked_array([pa.array(hits, mask=~whole.is_valid().to_numpy(zero_copy_only=False))])
+        # Where it is not found, a missing element could have been it.
+        unknown = ~whole.is_valid().to_numpy(zero_copy_only=False)
+        missing = pc.list_parent_indices(whole).to_numpy(zero_copy_only=False)[pc.is_null(whole.flatten())]
+        unknown[missing] = True
+        return pa.chunked_array([pa.array(hits, mask=unknown & ~hits)])
     raise QueryError(f'filter {text[:80]!r}: `in` wants field in ["a", "b"], or "a" in field that holds lists.')
 
 

@@ -69,7 +69,7 @@ def uses_fast(kernels: Kernels, codes: Codes) -> bool:
     """Tell whether torch and faiss are to be used, where they are installed."""
     if kernels != "auto":
         return kernels == "fast"
-    return "torch" in sys.modules or codes.array.shape[0] * codes.quantizer.dimension > _LARGE
+    return sys.modules.get("torch") is not None or codes.array.shape[0] * codes.quantizer.dimension > _LARGE
 
 
 def candidates(
@@ -159,7 +159,12 @@ def _with_metric(
             continue
         part = slice(first, first + scores.shape[1])
         lengths = squares[part] if rows is None else squares[rows[part]]
-        yield first, scores - lengths / 2 if metric == "l2" else scores / np.sqrt(lengths)
+        yield (
+            first,
+            scores - lengths / 2
+            if metric == "l2"
+            else scores / np.sqrt(np.maximum(lengths, np.finfo(np.float32).tiny)),
+        )
 
 
 def _blocks(array: npt.NDArray[Any], rows: Rows | None, queries: int = 0) -> Iterator[tuple[int, npt.NDArray[Any]]]:
@@ -175,7 +180,7 @@ def _blocks(array: npt.NDArray[Any], rows: Rows | None, queries: int = 0) -> Ite
 def _pays(quantizer: Quantizer, queries: Float32) -> bool:
     """Tell whether torch is worth being loaded: a few products of float32 are no faster with it."""
     is_half = isinstance(quantizer, FloatQuantizer) and quantizer.kind == "float16"
-    return has("torch") and ("torch" in sys.modules or is_half or len(queries) >= _MANY_QUERIES)
+    return has("torch") and (sys.modules.get("torch") is not None or is_half or len(queries) >= _MANY_QUERIES)
 
 
 def _exact_blocks(

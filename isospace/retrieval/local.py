@@ -14,7 +14,7 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,10 +104,14 @@ def open_copy(store: Store, manifest: Manifest, space: Space, *, verify: Verify 
     folder = base / f"{manifest.collection}-{copy_id(manifest, lexical)[:32]}"
     found = _open(folder, space, lexical, verify)
     if found is not None:
-        os.utime(folder)
+        # Which copies stay is decided by it; a cache that cannot be written keeps all.
+        with contextlib.suppress(OSError):
+            os.utime(folder)
         return found
     try:
         base.mkdir(parents=True, exist_ok=True)
+        for path in _leftovers(base):
+            shutil.rmtree(path, ignore_errors=True)
         temporary = Path(tempfile.mkdtemp(prefix=".making-", dir=base))
     except OSError as error:
         raise _cannot_write(base, error) from error
@@ -117,7 +121,7 @@ def open_copy(store: Store, manifest: Manifest, space: Space, *, verify: Verify 
             for name, array in read_lexical(store, manifest, lexical).items():
                 np.save(temporary / f"{_LEXICAL}{name}.npy", array)
         _write_record(temporary, folder.name)
-        _publish(temporary, folder)
+        _publish(temporary, folder, lambda: _open(folder, space, lexical, verify) is not None)
     except OSError as error:
         raise _cannot_write(base, error) from error
     finally:
@@ -195,18 +199,19 @@ def _write_record(folder: Path, name: str) -> None:
         os.fsync(stream.fileno())
 
 
-def _publish(temporary: Path, folder: Path) -> None:
-    """Put a copy in its place; one that cannot be opened and lies there is moved away first."""
+def _publish(temporary: Path, folder: Path, is_whole: Callable[[], bool]) -> None:
+    """Put a copy in its place, unless a whole one is there: another process may have made it meanwhile, and use it."""
+    with contextlib.suppress(OSError):
+        temporary.rename(folder)
+        return
+    if is_whole():
+        return
     aside = temporary.with_name(f".making-{secrets.token_hex(6)}")
     with contextlib.suppress(FileNotFoundError):
         folder.rename(aside)
-        shutil.rmtree(aside, ignore_errors=True)
-    try:
+    with contextlib.suppress(OSError):
         temporary.rename(folder)
-    except OSError:
-        # Another process made the same copy in the meantime.
-        if not (folder / _RECORD).exists():
-            raise
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _drop_old(base: Path, collection: str, keep: Path) -> None:
@@ -218,7 +223,7 @@ def _drop_old(base: Path, collection: str, keep: Path) -> None:
         except FileNotFoundError:
             continue
     forgotten = [path for _, path in sorted(copies, reverse=True)[_KEPT_COPIES:] if path != keep]
-    for path in [*forgotten, *_leftovers(base)]:
+    for path in forgotten:
         shutil.rmtree(path, ignore_errors=True)
 
 

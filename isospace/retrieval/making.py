@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -40,7 +41,7 @@ def make_copy(store: Store, manifest: Manifest, space: Space, folder: Path, veri
         If a segment is of another space, or of other chunks, than the manifest says.
     """
     deleted = deleted_documents(store, manifest.deletions)
-    arrays = {
+    arrays: dict[str, Any] = {
         spec.name: np.lib.format.open_memmap(
             folder / f"{spec.name}.npy", mode="w+", dtype=layout[0], shape=(manifest.chunks, layout[1])
         )
@@ -50,6 +51,8 @@ def make_copy(store: Store, manifest: Manifest, space: Space, folder: Path, veri
     if space.transform.normalization == "none":
         squares = np.lib.format.open_memmap(folder / SQUARES, mode="w+", dtype=np.float32, shape=(manifest.chunks,))
         arrays |= {SQUARES: squares}
+    for name in arrays:
+        _allocate(folder / (name if name == SQUARES else f"{name}.npy"))
     documents: list[pa.Table] = []
     first = known = 0
     with pa.OSFile(str(folder / CHUNKS), "wb") as sink, pa.ipc.new_file(sink, _CHUNK_SCHEMA) as writer:
@@ -68,6 +71,12 @@ def make_copy(store: Store, manifest: Manifest, space: Space, folder: Path, veri
     for array in arrays.values():
         array.flush()
     _write_documents(folder / DOCUMENTS, documents)
+
+
+def _allocate(path: Path) -> None:
+    """Take the room of a file that was made with holes: on a full disk a write to mapped memory would end the process."""
+    with path.open("r+b") as stream:
+        os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
 
 
 def _chunks(store: Store, part: PartRecord, space_id: str, gone: set[str], verify: Verify) -> pa.Table:

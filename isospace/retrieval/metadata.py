@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from isospace.documents import without_surrogates
 
-_INT64 = 2**63
+_INT64, _EXACT = 2**63, 2**53
 
 
 def parse_metadata(text: str) -> dict[str, Any]:
@@ -37,7 +37,8 @@ def metadata_columns(rows: Iterable[dict[str, Any]]) -> Iterator[tuple[str, pa.A
     for row, values in enumerate(rows):
         count = row + 1
         for name, value in values.items():
-            if value is not None:
+            # NaN is what some writers make of nothing.
+            if value is not None and value == value:
                 fields.setdefault(name, {})[row] = value
     for name, found in sorted(fields.items()):
         column_type = _type(list(found.values()))
@@ -45,13 +46,15 @@ def metadata_columns(rows: Iterable[dict[str, Any]]) -> Iterator[tuple[str, pa.A
 
 
 def _type(values: list[Any]) -> pa.DataType:
-    if all(isinstance(value, list) for value in values):
+    if values and all(isinstance(value, list) for value in values):
         inner = _type([item for value in values for item in value if item is not None])
         return pa.list_(inner) if not pa.types.is_list(inner) else pa.large_string()
     kinds = {type(value) for value in values}
     if kinds == {bool}:
         return pa.bool_()
-    if not kinds or not kinds <= {int, float} or not all(-_INT64 <= v < _INT64 for v in values if isinstance(v, int)):
+    # Beyond these a number would be another one.
+    limit = _INT64 if kinds == {int} else _EXACT
+    if not kinds or not kinds <= {int, float} or not all(-limit <= v < limit for v in values if isinstance(v, int)):
         return pa.large_string()
     return pa.int64() if kinds == {int} else pa.float64()
 

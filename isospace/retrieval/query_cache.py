@@ -19,11 +19,15 @@ import numpy.typing as npt
 
 from isospace.affine import Role
 from isospace.errors import ConfigError
+from isospace.fingerprint import sha256
 from isospace.opening import OpenSpace
 
 Float32 = npt.NDArray[np.float32]
 _Value = TypeVar("_Value")
 # Tells an uncased tokenizer: it gives both the same tokens.
+_LONGEST_KEY = 256
+# Answers are compared one by one.
+_MOST_ANSWERS = 1_000
 _CASED_PROBE = "The QUICK Brown Fox ÄÖÜ Σ"
 
 
@@ -122,7 +126,9 @@ class QueryCache:
         self.config = config or CacheConfig()
         self.counts = CacheCounts()
         self._vectors: _Lru[tuple[tuple[int, ...], Float32]] = _Lru(self.config.size, self.config.ttl_seconds, clock)
-        self._answers: _Lru[tuple[Float32, Any]] = _Lru(self.config.size, self.config.ttl_seconds, clock)
+        self._answers: _Lru[tuple[Float32, Any]] = _Lru(
+            min(self.config.size, _MOST_ANSWERS), self.config.ttl_seconds, clock
+        )
         self._uncased: dict[str, bool] = {}
         self._lock = threading.Lock()
 
@@ -158,12 +164,12 @@ class QueryCache:
         if best is not None:
             with self._lock:
                 self.counts.semantic += 1
-        return best
+        return None if best is None else list(best)
 
     def keep_answer(self, key: tuple[Any, ...], vector: Float32, hits: Any) -> None:
         """Keep the hits of a query, if answers are reused at all."""
         if self.config.semantic is not None:
-            self._answers.put((key, vector.tobytes()), (vector.copy(), hits))
+            self._answers.put((key, vector.tobytes()), (vector.copy(), list(hits)))
 
     def __len__(self) -> int:
         return len(self._vectors.entries)
@@ -171,11 +177,11 @@ class QueryCache:
     def _key(self, space: OpenSpace, text: str, role: Role) -> tuple[tuple[str, ...], tuple[int, ...]]:
         """Return the key, and the token ids that an entry has to have; none where the text itself is the key."""
         if not self.config.canonical:
-            return (space.space_id, role, "exact", text), ()
+            return (space.space_id, role, "exact", _short(text)), ()
         canonical = " ".join(unicodedata.normalize("NFC", text).split())
         if self._is_uncased(space):
             canonical = canonical.lower()
-        return (space.space_id, role, "canonical", canonical), tuple(space.encoder.tokenize([text], role)[0])
+        return (space.space_id, role, "canonical", _short(canonical)), tuple(space.encoder.tokenize([text], role)[0])
 
     def _is_uncased(self, space: OpenSpace) -> bool:
         encoder_id = space.space.record.encoder_id
@@ -183,6 +189,11 @@ class QueryCache:
             upper, lower = space.encoder.tokenize([_CASED_PROBE, _CASED_PROBE.lower()], "query")
             self._uncased[encoder_id] = upper == lower
         return self._uncased[encoder_id]
+
+
+def _short(text: str) -> str:
+    """Return a text, or the SHA-256 of a long one: clients would fill the memory with their texts."""
+    return text if len(text) <= _LONGEST_KEY else "sha256:" + sha256(text.encode("utf-8", "surrogatepass"))
 
 
 def _cosine(left: Float32, right: Float32) -> float:

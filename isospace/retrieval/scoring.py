@@ -50,7 +50,8 @@ def _score_block(codes: Codes, query: Float32, rows: Rows, metric: Metric) -> Fl
         case "cosine":
             scores = (vectors * asked).sum(axis=1)
             if codes.squares is not None:
-                scores /= np.sqrt((vectors**2).sum(axis=1)) * np.sqrt((asked**2).sum())
+                lengths = np.sqrt((vectors**2).sum(axis=1)) * np.sqrt((asked**2).sum())
+                scores /= np.maximum(lengths, np.finfo(np.float64).tiny)
         case "l2":
             scores = -np.sqrt(((vectors - asked) ** 2).sum(axis=1))
         case "l1":

@@ -5,6 +5,7 @@ Sorting whole blocks costs more than computing their scores; comparing them with
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any, TypeAlias
@@ -13,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 Rows: TypeAlias = npt.NDArray[np.int64]
+_FIRST_ROWS, _GROUP = 16_384, 64
 
 
 def top_rows(
@@ -59,19 +61,17 @@ class _Kept:
         self.pending = 0
 
     def take(self, first: int, scores: npt.NDArray[Any]) -> None:
-        rows = scores.shape[1]
-        if rows > self.count:
-            # The block's own k-th best is a threshold too; only worth its price while nothing better is known.
+        if scores.shape[1] > self.count:
+            # The k-th best of some rows is a threshold too; only worth its price while nothing better is known.
             unknown = np.flatnonzero(np.isneginf(self.threshold))
             if len(unknown):
-                last = np.partition(scores[unknown], rows - self.count, axis=1)[:, rows - self.count]
-                self.threshold[unknown] = last
-        hits = np.flatnonzero(scores >= self._lowest(scores.dtype)[:, None])
-        if not len(hits):
+                some = scores[unknown, : max(_FIRST_ROWS, self.count)]
+                self.threshold[unknown] = np.partition(some, -self.count, axis=1)[:, -self.count]
+        query, row = _above(scores, self._lowest(scores.dtype))
+        if not len(query):
             return
-        query, row = np.divmod(hits, rows)
-        self.coming.append((query, row + first, scores.reshape(-1)[hits]))
-        self.pending += len(hits)
+        self.coming.append((query, row + first, scores[query, row]))
+        self.pending += len(query)
         if self.pending > self.limit:
             self.prune()
             # Where ties are many, pruning again at once would find the same.
@@ -102,3 +102,30 @@ class _Kept:
         keep = (places < self.count) | (has_slack[query] & (score >= (self.threshold - self.below)[query]))
         self.query, self.row, self.score = query[keep], row[keep], score[keep]
         self.coming, self.pending = [], 0
+
+
+def _above(scores: npt.NDArray[Any], lowest: npt.NDArray[Any]) -> tuple[Rows, Rows]:
+    """Return query and row of every score that is not below its query's lowest.
+
+    The largest of each group of rows is compared first: nearly all groups hold none, and finding maxima is as fast as memory.
+    """
+    queries, rows = scores.shape
+    whole = rows - rows % _GROUP
+    found: list[tuple[Rows, Rows]] = []
+    if whole:
+        groups = scores[:, :whole].reshape(queries, -1, _GROUP)
+        query, group = np.nonzero(_maxima(groups) >= lowest[:, None])
+        hit, place = np.nonzero(groups[query, group] >= lowest[query, None])
+        found.append((query[hit], group[hit] * _GROUP + place))
+    query, row = np.nonzero(scores[:, whole:] >= lowest[:, None])
+    found.append((query, row + whole))
+    return np.concatenate([q for q, _ in found]), np.concatenate([r for _, r in found])
+
+
+def _maxima(groups: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    if sys.modules.get("torch") is not None and groups.flags.c_contiguous:
+        import torch
+
+        largest: npt.NDArray[Any] = torch.from_numpy(groups).amax(-1).numpy()
+        return largest
+    return np.asarray(groups.max(axis=2))

@@ -28,7 +28,7 @@ from isospace.snapshot import Manifest, files_digest
 
 Float32 = npt.NDArray[np.float32]
 Ranking = list[tuple[int, float]]
-_FLOATS = ("float32", "float16")
+FLOATS = ("float32", "float16")
 _PARTS = ("vector", "bm25")
 
 
@@ -148,7 +148,7 @@ class View:
     @functools.cached_property
     def _passing(self) -> Callable[[str], Rows]:
         # The copy alone is held, not the view: whoever opens another one is rid of this at once.
-        return functools.lru_cache(maxsize=64)(functools.partial(_passing, self.copy))
+        return functools.lru_cache(maxsize=16)(functools.partial(_passing, self.copy))
 
     def hits(self, ranked: Ranked) -> list[Hit]:
         """Return the hits of ranked rows."""
@@ -207,7 +207,7 @@ class View:
         known = self.copy.codes
         if options.representation is not None:
             require_representation(self.space.space.transform.quantizers, options.representation)
-        floats = [name for name in _FLOATS if name in known]
+        floats = [name for name in FLOATS if name in known]
         specs = {spec.name: spec for spec in self.space.space.record.spec.representations}
         mode = options.mode
         if mode in ("auto", "hybrid"):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import time
+from asyncio import to_thread
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.resources import files
@@ -10,6 +12,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, PlainTextResponse
+from pydantic import BaseModel
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from isospace import __version__
@@ -20,6 +23,7 @@ from isospace.service.embeddings import (
     embed_items,
     embedding,
     items_of,
+    require_characters,
     require_dimensions,
     require_tokens,
     require_within,
@@ -42,7 +46,7 @@ from isospace.service.models import (
     Usage,
 )
 from isospace.service.problems import ErrorBody, Problem, handle_problems
-from isospace.service.searching import found_chunks, require_query
+from isospace.service.searching import found_chunks, require_query, search_cost
 from isospace.service.settings import Settings, is_loopback
 from isospace.service.spaces import require_model, require_space
 
@@ -77,8 +81,8 @@ class Service:
         self.index, self.settings, self.metrics = index, settings, Metrics()
         self.ready, self.started = True, int(time.time())
         self.embedder = self._batcher("embed", self._embed, settings.batch_tokens, cost=tokens_about)
-        self.searcher = self._batcher("search", self._search, settings.batch_texts)
-        self.reranker = self._batcher("rerank", self._rerank, settings.batch_tokens, cost=_pairs_tokens)
+        self.searcher = self._batcher("search", self._search, settings.batch_texts, cost=search_cost)
+        self.reranker = self._batcher("rerank", self._rerank, settings.batch_tokens, cost=_pair_tokens)
 
     def _batcher(self, name: str, run: Run, most: int, **given: Any) -> Batcher[Any]:
         observed = self.metrics.batch.labels(name).observe
@@ -98,10 +102,12 @@ class Service:
         answer = self.index.answer(queries, options, view=view)
         return [(hits, answer.seconds) for hits in answer.hits]
 
-    def _rerank(self, _key: None, pairs: list[Any]) -> Sequence[Any]:
-        if self.index.reranker is None:
+    def _rerank(self, _key: None, pairs: list[tuple[str, str]]) -> Sequence[Any]:
+        reranker = self.index.reranker
+        if reranker is None:
             raise Problem(404, "this service has no reranker.", code="model_not_found")
-        return [self.index.reranker.scores(query, texts) for query, texts in pairs]
+        grouped = itertools.groupby(pairs, key=lambda pair: pair[0])
+        return [score for query, group in grouped for score in reranker.scores(query, [text for _, text in group])]
 
     async def close(self) -> None:
         """End the threads."""
@@ -109,9 +115,13 @@ class Service:
             await batcher.close()
 
 
-def _pairs_tokens(item: tuple[str, list[str]]) -> float:
-    query, texts = item
-    return sum(tokens_about(query) + tokens_about(text) for text in texts)
+def _pair_tokens(key: object, pair: tuple[str, str]) -> float:
+    return tokens_about(key, pair[0]) + tokens_about(key, pair[1])
+
+
+def _sent(answer: BaseModel) -> Response:
+    """Return an answer as bytes; called in a thread, since a large one takes a while to write."""
+    return Response(answer.model_dump_json(), media_type="application/json")
 
 
 def create_app(index: Index, settings: Settings | None = None) -> FastAPI:
@@ -148,8 +158,9 @@ def create_app(index: Index, settings: Settings | None = None) -> FastAPI:
     _add_models(app, service)
     _add_watching(app, service)
     _add_page(app)
-    if is_loopback(service.settings.host):
-        # A page of another site cannot reach this one under a name of its own.
+    if is_loopback(service.settings.host) and not service.settings.keys:
+        # A page of another site cannot reach this one under a name of its own. With keys it could not anyway, and behind a
+        # proxy the name is the proxy's.
         app.add_middleware(
             TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]", service.settings.host]
         )
@@ -158,64 +169,80 @@ def create_app(index: Index, settings: Settings | None = None) -> FastAPI:
     return app
 
 
-def _view(service: Service, request: Request, response: Response) -> View:
+def _view(service: Service, request: Request) -> View:
     """Return the snapshot that answers, after comparing its space with the one that is demanded."""
     view = service.index.view
     require_space(request.headers.get(SPACE_HEADER), view, service.index)
+    return view
+
+
+def _named(response: Response, view: View) -> Response:
+    """Name the snapshot that was searched, which may be no longer the one that is served."""
     response.headers[SPACE_HEADER] = view.space.space_id
     response.headers[SNAPSHOT_HEADER] = str(view.manifest.sequence)
-    return view
+    return response
 
 
 def _add_embeddings(app: FastAPI, service: Service) -> None:
     @app.post("/v1/embeddings", response_model=EmbeddingResponse, responses=_UNKNOWN, tags=["openai"])
-    async def embeddings(body: EmbeddingRequest, request: Request, response: Response) -> Any:
+    async def embeddings(body: EmbeddingRequest, request: Request) -> Any:
         """Embed texts in the space of the collection; compatible with OpenAI's clients."""
-        view = _view(service, request, response)
+        view = _view(service, request)
         require_model(body.model, view)
         role, items = role_of(body, view.space), items_of(body)
-        tokens = require_within(service.settings.limits, items, view.space, role)
+        # Tokenizing a large request and writing a large answer would hold up everybody else's.
+        tokens = await to_thread(require_within, service.settings.limits, items, view.space, role)
         require_tokens(view.space, role, items)
         dimensions = require_dimensions(body.dimensions, view.space)
         vectors = await service.embedder((view, role), items)
         service.metrics.tokens.inc(tokens)
-        data = [embedding(n, vector, dimensions, body.encoding_format) for n, vector in enumerate(vectors)]
-        usage = Usage(prompt_tokens=tokens, total_tokens=tokens)
-        return EmbeddingResponse(model=body.model, data=data, usage=usage, space_id=view.space.space_id)
+
+        def answer() -> Response:
+            data = [embedding(n, vector, dimensions, body.encoding_format) for n, vector in enumerate(vectors)]
+            usage = Usage(prompt_tokens=tokens, total_tokens=tokens)
+            return _sent(EmbeddingResponse(model=body.model, data=data, usage=usage, space_id=view.space.space_id))
+
+        return _named(await to_thread(answer), view)
 
 
 def _add_search(app: FastAPI, service: Service) -> None:
     @app.post("/search", response_model=SearchResponse, tags=["search"])
-    async def search(body: SearchRequest, request: Request, response: Response) -> Any:
+    async def search(body: SearchRequest, request: Request) -> Any:
         """Find the chunks nearest to each query."""
-        view = _view(service, request, response)
+        view = _view(service, request)
         queries = [body.query] if isinstance(body.query, str) else body.query
-        options = require_query(body, queries, view, service.index, service.settings.limits)
+        options = await to_thread(require_query, body, queries, view, service.settings.limits)
         found = await service.searcher((view, options), queries)
-        seconds = found[0][1]
-        manifest = view.manifest
-        return SearchResponse(
-            space_id=view.space.space_id, snapshot=manifest.sequence, snapshot_id=manifest.snapshot_id,
-            results=[found_chunks(view, query, hits) for query, (hits, _) in zip(queries, found, strict=True)],
-            milliseconds={name: round(1000 * value, 3) for name, value in seconds.items()},
-        )  # fmt: skip
+
+        def answer() -> Response:
+            manifest, seconds = view.manifest, found[0][1]
+            return _sent(
+                SearchResponse(
+                    space_id=view.space.space_id, snapshot=manifest.sequence, snapshot_id=manifest.snapshot_id,
+                    results=[found_chunks(view, query, hits) for query, (hits, _) in zip(queries, found, strict=True)],
+                    milliseconds={name: round(1000 * value, 3) for name, value in seconds.items()},
+                )
+            )  # fmt: skip
+
+        return _named(await to_thread(answer), view)
 
 
 def _add_rerank(app: FastAPI, service: Service) -> None:
     @app.post("/v1/rerank", response_model=RerankResponse, responses=_UNKNOWN, tags=["search"])
-    async def rerank(body: RerankRequest, request: Request, response: Response) -> Any:
+    async def rerank(body: RerankRequest, request: Request) -> Any:
         """Put texts in the order of their relevance to a query, by the service's cross-encoder."""
-        _view(service, request, response)
+        view = _view(service, request)
         reranker, limits = service.index.reranker, service.settings.limits
         if reranker is None or not reranker.reranker_id.startswith(body.model or ""):
             known = (
                 "this service has none; start it with --reranker FOLDER" if reranker is None else reranker.reranker_id
             )
             raise Problem(404, f"reranker {body.model!r}: {known}.", param="model", code="model_not_found")
-        if len(body.documents) > limits.texts:
-            raise Problem(400, f"{len(body.documents)} documents; expected at most {limits.texts}.", param="documents")
+        if len(body.documents) > limits.pairs:
+            raise Problem(400, f"{len(body.documents)} documents; expected at most {limits.pairs}.", param="documents")
         texts = [one if isinstance(one, str) else one.text for one in body.documents]
-        scores = (await service.reranker(None, [(body.query, texts)]))[0]
+        require_characters(limits, [body.query, *texts])
+        scores = await service.reranker(None, [(body.query, text) for text in texts])
         order = sorted(range(len(texts)), key=lambda n: (-scores[n], n))[: body.top_n]
         results = [
             RankedText(
@@ -225,7 +252,7 @@ def _add_rerank(app: FastAPI, service: Service) -> None:
             )
             for n in order
         ]
-        return RerankResponse(model=reranker.reranker_id, results=results)
+        return _named(_sent(RerankResponse(model=reranker.reranker_id, results=results)), view)
 
 
 def _add_models(app: FastAPI, service: Service) -> None:

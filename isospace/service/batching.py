@@ -39,7 +39,7 @@ class Batcher(Generic[_Key]):
     run
         Called with a key and items of several requests that have it, in the thread; returns a result an item.
     cost
-        Of one item.
+        Of one item under its key.
     most
         Cost of a batch: every waiting request has its share of it, and one item at least.
     seconds
@@ -55,7 +55,7 @@ class Batcher(Generic[_Key]):
         *,
         most: float,
         seconds: float,
-        cost: Callable[[Any], float] = lambda _: 1.0,
+        cost: Callable[[Any, Any], float] = lambda _, __: 1.0,
         observed: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.run, self.most, self.seconds, self.cost, self.observed = run, most, seconds, cost, observed
@@ -105,7 +105,7 @@ class Batcher(Generic[_Key]):
     def _share(self, job: _Job[_Key], budget: float) -> list[Any]:
         first, spent = job.taken, 0.0
         while job.taken < len(job.items):
-            spent += self.cost(job.items[job.taken])
+            spent += self.cost(job.key, job.items[job.taken])
             if spent > budget and job.taken > first:
                 break
             job.taken += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -62,14 +63,20 @@ def require_within(limits: Limits, items: list[Item], space: OpenSpace, role: Ro
     """
     if len(items) > limits.texts:
         raise Problem(400, f"{len(items)} inputs; expected at most {limits.texts} in one request.", param="input")
+    require_characters(limits, [item for item in items if isinstance(item, str)])
     texts = [item for item in items if isinstance(item, str)]
     counted = iter(space.encoder.tokenize(texts, role)) if texts else iter(())
     lengths = [len(next(counted)) if isinstance(item, str) else len(item) for item in items]
-    longest, record = max(lengths), space.encoder.record
-    if longest > record.max_tokens and record.windows is None:
+    record = space.encoder.record
+    # Windows are cut from texts; ids are taken as they are.
+    limited = [
+        n if record.windows is None or not isinstance(item, str) else 0 for n, item in zip(lengths, items, strict=True)
+    ]
+    longest = max(limited)
+    if longest > record.max_tokens:
         raise Problem(
             400,
-            f"input {lengths.index(longest)} has {longest} tokens; the encoder takes {record.max_tokens}. Cut it into chunks: "
+            f"input {limited.index(longest)} has {longest} tokens; the encoder takes {record.max_tokens}. Cut it into chunks: "
             "nothing is truncated here.",
             param="input",
             code="context_length_exceeded",
@@ -79,7 +86,13 @@ def require_within(limits: Limits, items: list[Item], space: OpenSpace, role: Ro
     return sum(lengths)
 
 
-def tokens_about(item: Item) -> float:
+def require_characters(limits: Limits, texts: Sequence[str]) -> None:
+    """Refuse texts that would take long to be tokenized, before they are."""
+    if (total := sum(map(len, texts))) > limits.characters:
+        raise Problem(400, f"{total} characters; expected at most {limits.characters} in one request.")
+
+
+def tokens_about(_key: object, item: Item) -> float:
     """Return about how many tokens an input has: enough to share work by."""
     return len(item) / 4 + 2 if isinstance(item, str) else len(item)
 

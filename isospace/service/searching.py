@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from isospace.config import LexicalSpec
-from isospace.index import Index
-from isospace.retrieval.highlight import highlights
+from isospace.retrieval.highlight import highlighter
 from isospace.retrieval.options import SearchOptions, search_options
 from isospace.retrieval.view import Hit, View
-from isospace.service.embeddings import require_within
+from isospace.service.embeddings import require_characters, require_within
 from isospace.service.models import FoundChunk, QueryResult, SearchRequest
 from isospace.service.problems import Problem
 from isospace.service.settings import Limits
 
 
-def require_query(
-    body: SearchRequest, queries: Sequence[str], view: View, index: Index, limits: Limits
-) -> SearchOptions:
+def require_query(body: SearchRequest, queries: Sequence[str], view: View, limits: Limits) -> SearchOptions:
     """Return how to search.
 
     Raises
@@ -32,6 +29,16 @@ def require_query(
     for name, value in (("k", body.k), ("depth", body.depth)):
         if value > limits.hits:
             raise Problem(400, f"{name} = {value}; expected at most {limits.hits}.", param=name)
+    if len(queries) * body.k > limits.answers:
+        raise Problem(
+            400, f"{len(queries)} queries x k = {body.k}; expected at most {limits.answers} hits in all.", param="k"
+        )
+    if body.rerank and len(queries) * body.depth > limits.pairs:
+        raise Problem(
+            400, f"{len(queries)} queries x depth = {body.depth}; the reranker reads at most {limits.pairs} texts a request.",
+            param="depth",
+        )  # fmt: skip
+    require_characters(limits, queries)
     if body.mode != "lexical":
         require_within(limits, list(queries), view.space, "query")
     options = search_options(body.options())
@@ -40,8 +47,15 @@ def require_query(
     return options
 
 
+def search_cost(key: tuple[View, SearchOptions], _query: str) -> float:
+    """Return about how much work a query is, in plain searches for ten hits."""
+    options = key[1]
+    read = options.depth if options.rerank else 0
+    return 1.0 + options.k * max(options.rescore, 1) / 500 + read / 2
+
+
 def found_chunks(view: View, query: str, hits: Sequence[Hit]) -> QueryResult:
     """Return hits with the spans that hold words of the query."""
-    spec = view.lexical.spec if view.lexical is not None else LexicalSpec()
-    found = [FoundChunk(**hit.as_dict(), highlights=highlights(query, hit.text, spec)) for hit in hits]
+    marked = highlighter(query, view.lexical.spec if view.lexical is not None else LexicalSpec())
+    found = [FoundChunk(**hit.as_dict(), highlights=marked(hit.text)) for hit in hits]
     return QueryResult(query=query, hits=found)

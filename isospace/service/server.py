@@ -50,9 +50,14 @@ def serve(app: FastAPI, settings: Settings, *, told: Callable[[str], None] = pri
 
 def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     """Return how uvicorn runs the service."""
+    limits = {
+        "seconds": settings.limits.header_seconds,
+        "answer_seconds": settings.limits.request_seconds,
+        "most": settings.limits.connections,
+    }
     return uvicorn.Config(
         app,
-        http=type("Timed", (_Timed,), {"seconds": settings.limits.header_seconds}),
+        http=type("Timed", (_Timed,), limits),
         ws="none",
         lifespan="on",
         log_level="warning",
@@ -111,10 +116,15 @@ class _Timed(H11Protocol):
     """
 
     seconds = 10.0
+    answer_seconds = 30.0
+    most = 1_024
     _head: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        if len(self.connections) > self.most:
+            transport.abort()
+            return
         self._expect_head()
 
     def data_received(self, data: bytes) -> None:
@@ -143,4 +153,14 @@ class _Timed(H11Protocol):
     def _give_up(self) -> None:
         self._head = None
         if self._is_idle() and not self.transport.is_closing():
-            self.transport.close()
+            self.transport.abort()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.get_write_buffer_size():
+            # The answer is written, and the client has not taken it: it would stay in memory as long as they like.
+            asyncio.get_running_loop().call_later(self.answer_seconds, self._let_go)
+
+    def _let_go(self) -> None:
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()

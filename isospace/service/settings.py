@@ -24,10 +24,16 @@ class Limits:
         Of one request.
     texts
         Of one request: inputs to embed, queries, documents to rerank.
-    tokens
-        Of one request, prompts and special tokens included.
+    characters, tokens
+        Of all texts of one request; tokens with prompts and special tokens.
     hits
         k, and the depth of fusion and reranking.
+    answers
+        Queries x hits of one request.
+    pairs
+        Queries x hits, or documents, that the reranker reads for one request.
+    connections
+        Open at once; more are closed.
     requests
         Answered at once; more are told to come again (429). Four times as many may be sending their body.
     body_seconds, request_seconds, header_seconds
@@ -38,8 +44,12 @@ class Limits:
 
     body_bytes: int = 2_000_000
     texts: int = 512
+    characters: int = 500_000
     tokens: int = 100_000
     hits: int = 1_000
+    answers: int = 5_000
+    pairs: int = 1_000
+    connections: int = 1_024
     requests: int = 128
     body_seconds: float = 10.0
     request_seconds: float = 30.0
@@ -111,7 +121,7 @@ def read_keys(path: Path | None) -> tuple[bytes, ...]:
             ) from error
     else:
         lines = os.environ.get(KEYS_VARIABLE, "").split(",")
-    keys = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    keys = [line.strip() for line in lines if line.strip() and not line.strip().startswith("#")]
     if path is not None and not keys:
         raise ConfigError(
             f"--keys {path}: holds no key. Write one a line, such as the output of `openssl rand -hex 32`."

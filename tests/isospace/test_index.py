@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from isospace.alias import promote, resolve
-from isospace.errors import EncoderError, IntegrityError, IsospaceError, QueryError, StoreError
+from isospace.errors import EncoderError, IntegrityError, IsospaceError, MismatchError, QueryError, StoreError
 from isospace.index import open_index
 from isospace.snapshot import latest_manifest
 from isospace.store import open_store
@@ -125,6 +125,68 @@ def test_a_cache_that_cannot_be_written_is_named(store: Path, tmp_path: Path, mo
     monkeypatch.setenv("ISOSPACE_CACHE", str(tmp_path / "file"))
     with pytest.raises(StoreError, match="ISOSPACE_CACHE"):
         open_index(str(store), "c")
+
+
+def test_a_full_disk_is_an_error_and_leaves_nothing(
+    store: Path, local_copies: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(StoreError, match="No space left on device"):
+        open_index(str(store), "c")
+    assert copies(local_copies) == []
+
+
+def test_a_copy_is_used_where_nothing_can_be_written(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = open_index(str(store), "c").search(QUERY)
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(os, "utime", refused)
+    monkeypatch.setattr("isospace.retrieval.local.make_copy", refused)
+    assert open_index(str(store), "c").search(QUERY) == expected
+
+
+def test_a_copy_that_another_process_has_made_meanwhile_is_kept(
+    store: Path, local_copies: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from isospace.retrieval import local
+
+    make = local.make_copy
+
+    def slow(*given: object) -> None:
+        monkeypatch.setattr(local, "make_copy", make)
+        open_index(str(store), "c")
+        make(*given)
+
+    monkeypatch.setattr(local, "make_copy", slow)
+    assert len(open_index(str(store), "c").vectors) == 80
+    assert len(copies(local_copies)) == 1
+
+
+def test_vectors_that_were_kept_are_compared_with_the_space_they_are_of(store: Path) -> None:
+    index = open_index(str(store), "c")
+    vectors = index.space.embed([QUERY], "query")
+    assert index.search_vectors(vectors, 3, space_id=index.space.space_id) == index.search_vectors(vectors, 3)
+    with pytest.raises(MismatchError, match="Embed the queries again"):
+        index.search_vectors(vectors, 3, space_id="0" * 64)
+
+
+def test_a_snapshot_without_the_representation_is_a_problem_and_the_old_one_stays(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    embed_inline(config_of(tmp_path, tiny_model, documents=sentences(40)))
+    index = open_index(str(tmp_path / "store"), "c", representation="binary")
+    plain = index.search(QUERY, 5, mode="quantized", rescore=0)
+    assert plain == index.search(QUERY, 5, mode="quantized", rescore=0, representation="binary")
+    embed_inline(config_of(tmp_path, tiny_model, documents=sentences(50), transform={"representations": ["float32"]}))
+    with pytest.raises(MismatchError, match="binary"):
+        index.refresh()
+    assert "binary" in index.problem
+    assert index.manifest.sequence == 1
 
 
 def test_without_an_encoder_vectors_are_searched_and_texts_are_not(store: Path) -> None:
@@ -313,7 +375,7 @@ def test_a_snapshot_too_large_for_words_says_so_and_is_whole(tmp_path: Path, tin
     embed_inline(small)
     store = open_store(config.runtime.store)
     assert verify_snapshot(store, "c").failures == ()
-    with pytest.raises(QueryError, match="runtime.lexical_chunks"):
+    with pytest.raises(QueryError, match=r"runtime\.lexical_chunks"):
         open_index(store, "c").search(QUERY, mode="lexical")
     embed_inline(config)
     assert verify_snapshot(store, "c").failures == ()

@@ -61,7 +61,8 @@ def test_what_passes(text: str, expected: list[int]) -> None:
         "lang in lang", "'b' in lang", "3 in tags", "1 == 1", "lang == ['en']", "lang in ['en', 3]", "[lang] == ['en']",
         "lang == 'en' if year else year", "f'{lang}' == 'en'", "x := 3", "lang == b'en'", "lang == 'en'; year", "a" * 3000,
         "(" * 900 + "lang == 'en'" + ")" * 900, "not " * 200 + "draft", "year == 99999999999999999999999", "\x00", "lang == ...",
-        "meta['nope'] == 1", "meta[year] == 1", "meta == 1", "doc_id in []  and 3",
+        "year == -True", "year in [-True]", '[1, "a"]', '[1, "a"] or year > 1', "99999999999999999999999", r'lang == "\ud800"',
+        r'lang in ["\ud800"]', "10 ** 3", "meta['nope'] == 1", "meta[year] == 1", "meta == 1", "doc_id in []  and 3",
     ],
 )  # fmt: skip
 def test_what_cannot_be_read_is_refused(text: str) -> None:
@@ -103,3 +104,23 @@ def test_what_no_utf8_can_hold_is_written_as_an_escape() -> None:
     assert parsed == {"a": "\\ud800x", "b": ["\\udfff"], "c\\ud83d": {"d": "e"}}
     assert dict(metadata_columns([parsed]))["a"].to_pylist() == ["\\ud800x"]
     assert parse_metadata('{"a": "\\ud83d\\ude00"}') == {"a": "\U0001f600"}
+
+
+@pytest.mark.parametrize("values", [[], [None], [[]], [[None]]])
+def test_lists_without_elements_are_columns_too(values: list) -> None:
+    found = dict(metadata_columns([{"v": values}, {}]))
+    assert len(found.get("v", [None, None])) == 2
+
+
+def test_numbers_are_never_rounded_into_one_another_and_nan_is_missing() -> None:
+    table = pa.table(dict(metadata_columns([{"n": 2**53 + 1, "v": float("nan")}, {"n": 0.5, "v": 1.0}])))
+    with pytest.raises(QueryError, match="compares a number with a text"):
+        apply_filter(parse_filter(f"n == {2**53}"), table)
+    assert apply_filter(parse_filter("v != 5"), table).tolist() == [False, True]
+    assert apply_filter(parse_filter("not (v > 5)"), table).tolist() == [False, True]
+
+
+def test_a_missing_element_could_be_what_is_not_found() -> None:
+    table = pa.table(dict(metadata_columns([{"t": ["a", None]}, {"t": ["a"]}, {"t": ["z", None]}])))
+    assert apply_filter(parse_filter('not ("z" in t)'), table).tolist() == [False, True, False]
+    assert apply_filter(parse_filter('"z" in t'), table).tolist() == [False, False, True]

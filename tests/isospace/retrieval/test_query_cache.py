@@ -141,6 +141,8 @@ def test_semantic_reuse_gives_the_neighbours_hits_within_one_snapshot_and_one_wa
     index.search("the gene of the the cell", 5, mode="quantized")
     index.search("the gene of the the cell", 4)
     assert index.cache.counts.semantic == 2
+    index.search("the gene of the cell", 5)[0].clear()
+    assert index.search("the gene of the cell", 5) == first
     plain = open_index(str(store), "c", "1")
     assert plain.search("the gene of the the cell", 5) != first
 
@@ -161,3 +163,13 @@ def test_many_threads_get_their_own_vectors(store: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda text: cache.embed(index.space, [text])[0], texts))
     assert all(np.array_equal(vector, expected[text]) for text, vector in zip(texts, found, strict=True))
+
+
+def test_long_texts_do_not_fill_the_memory(store: Path) -> None:
+    index, _ = spaces(store)
+    cache = QueryCache()
+    text = "the gene" + " " * 100_000
+    first = cache.embed(index.space, [text])
+    assert cache.embed(index.space, [text]).tobytes() == first.tobytes()
+    assert cache.counts.hits == 1
+    assert all(len(part) < 300 for key in cache._vectors.entries for part in key)

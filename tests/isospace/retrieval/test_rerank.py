@@ -140,16 +140,25 @@ def test_another_model_than_expected_is_refused(folder: Path, start: Path, reran
         open_reranker(other, expected=reranker.reranker_id)
 
 
-def test_what_is_no_cross_encoder_is_refused(start: Path, folder: Path, tmp_path: Path) -> None:
+def test_a_folder_without_a_model_is_refused(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    for name in ("cut", "bare"):
-        shutil.copytree(folder, tmp_path / name)
-    (tmp_path / "cut" / "model.safetensors").write_bytes(b"cut")
+    shutil.copytree(folder, tmp_path / "bare")
     (tmp_path / "bare" / "config.json").unlink()
-    # An encoder would be loaded with a head of random weights, and rank by chance.
-    for wrong in (tmp_path / "nothing", tmp_path / "empty", tmp_path / "cut", tmp_path / "bare", start):
-        with pytest.raises(EncoderError, match="CrossEncoder|safetensors"):
+    for wrong in (tmp_path / "nothing", tmp_path / "empty", tmp_path / "bare"):
+        with pytest.raises(EncoderError, match=wrong.name):
             open_reranker(wrong)
+
+
+def test_weights_that_are_cut_short_are_refused(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "cut")
+    (tmp_path / "cut" / "model.safetensors").write_bytes(b"cut")
+    with pytest.raises(EncoderError, match="cannot be loaded"):
+        open_reranker(tmp_path / "cut")
+
+
+def test_an_encoder_is_refused_as_its_head_would_be_random(start: Path) -> None:
+    with pytest.raises(EncoderError, match="CrossEncoder"):
+        open_reranker(start)
 
 
 def test_a_model_with_two_labels_is_refused(start: Path, tmp_path: Path) -> None:

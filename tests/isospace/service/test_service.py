@@ -61,6 +61,10 @@ def test_a_filter_and_an_empty_result(client: httpx.Client) -> None:
         ("/search", {"query": QUERY, "rerank": True}, "no reranker"),
         ("/search", {"query": "word " * 500}, "tokens; the encoder takes 48"),
         ("/search", {"query": QUERY, "colour": "red"}, "colour"),
+        ("/search", {"query": [QUERY] * 100, "k": 100}, "expected at most 5000 hits in all"),
+        ("/search", {"query": "a" + " " * 600_000, "mode": "lexical"}, "600001 characters"),
+        ("/search", {"query": QUERY, "filter": "year == -True"}, "filter"),
+        ("/search", {"query": QUERY, "filter": '[1, "a"]'}, "filter"),
         ("/search", {"query": [QUERY] * 1000}, "1000 queries; expected at most 512"),
         ("/search", {"query": "\ud800"}, "query"),
         ("/search", {}, "query"),
@@ -145,6 +149,8 @@ def test_other_addresses_need_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert Settings(host="0.0.0.0", keys=read_keys(keys)).admits(f"Bearer {KEY}")
     monkeypatch.setenv("ISOSPACE_API_KEYS", f"{KEY}, other-key-of-some-length")
     assert len(read_keys(None)) == 2
+    keys.write_text(f"  # of the search team\n{KEY}\n")
+    assert not Settings(keys=read_keys(keys)).admits("Bearer # of the search team")
     keys.write_text("short\n")
     with pytest.raises(ConfigError, match="16 or more"):
         read_keys(keys)
@@ -152,8 +158,11 @@ def test_other_addresses_need_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         read_keys(tmp_path / "none")
 
 
-def test_a_name_of_another_site_is_not_served(client: httpx.Client) -> None:
+def test_a_name_of_another_site_is_not_served(client: httpx.Client, opened: Index) -> None:
     assert client.get("/", headers={"Host": "evil.example"}).status_code == 400
+    # Behind a proxy the name is the proxy's, and keys keep others out.
+    with serving(opened, Settings(keys=(digest(KEY),))) as url:
+        assert httpx.get(f"{url}/healthz", headers={"Host": "search.example"}).status_code == 200
 
 
 def test_a_moved_alias_is_followed_without_dropping_a_query(tmp_path: Path, tiny_model: Path) -> None:
