@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -93,11 +94,35 @@ def open_reranker(model: str | Path, *, device: str = "cpu", expected: str | Non
         from sentence_transformers import CrossEncoder
     except ModuleNotFoundError as error:
         raise EncoderError(f"reranker {model}: needs sentence-transformers. Install isospace[encode].") from error
+    _require_head(folder)
     try:
         loaded = CrossEncoder(str(folder), device=device, local_files_only=True)
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:  # the library raises whatever its parts raise
         reason = str(error).split("\n", 1)[0]
         raise EncoderError(
             f"reranker {model}: cannot be loaded ({reason}). Give the folder of a CrossEncoder."
         ) from error
+    if loaded.num_labels != 1:
+        raise EncoderError(
+            f"reranker {model}: has {loaded.num_labels} labels; expected one. Use a cross-encoder with one label."
+        )
     return Reranker(str(model), reranker_id, loaded)
+
+
+def _require_head(folder: Path) -> None:
+    """Refuse a model without a head: the library would load it with one of random weights, and only log that."""
+    saved_as = _json(folder / "config_sentence_transformers.json").get("model_type")
+    architecture = next(iter(_json(folder / "config.json").get("architectures") or []), "")
+    if saved_as != "CrossEncoder" and not architecture.endswith("ForSequenceClassification"):
+        raise EncoderError(
+            f"reranker {folder}: is a {saved_as or architecture or 'model without config.json'}; expected a CrossEncoder, saved "
+            "with its head. Give the folder of one."
+        )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
