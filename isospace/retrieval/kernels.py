@@ -6,9 +6,10 @@ A kernel may be approximate (bits against bits, int8 against int8); what it find
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,7 +21,7 @@ from isospace.quantizers.binary import BinaryQuantizer
 from isospace.quantizers.floats import FloatQuantizer
 from isospace.quantizers.int8 import Int8Quantizer, Int8VectorQuantizer
 from isospace.quantizers.product import ProductQuantizer
-from isospace.retrieval.topk import Rows, top_rows
+from isospace.retrieval.topk import GROUP, Rows, top_rows
 
 Float32 = npt.NDArray[np.float32]
 Kernels = Literal["auto", "numpy", "fast"]
@@ -31,7 +32,8 @@ _BLOCK_ROWS, _BLOCK_SCORES = 16_384, 2_000_000
 _BLOCK_QUERIES = 128
 # Loading torch takes seconds and some 200 MB: worth it from so many components on.
 _LARGE = 30_000_000
-_MANY_QUERIES = 8
+# Of so few queries, torch's product of vectors and queries is several times as fast as any of queries and vectors.
+_FEW, _FEW_OF_HALVES = 10, 32
 _FLOAT32_EPSILON = float(np.finfo(np.float32).eps)
 
 
@@ -137,7 +139,7 @@ def _candidates(
         )
     else:
         blocks, depth = (
-            _exact_blocks(quantizer, codes.array, queries, rows, torch=fast and _pays(quantizer, queries)),
+            _exact_blocks(quantizer, codes.array, queries, rows, fast=fast),
             count,
         )
         longest = 1.0 if codes.squares is None else float(np.sqrt(codes.squares.max()))
@@ -172,33 +174,44 @@ def _blocks(array: npt.NDArray[Any], rows: Rows | None, queries: int = 0) -> Ite
     total = len(array) if rows is None else len(rows)
     # Rows that are picked are copied first.
     size = max(_BLOCK_SCORES // queries, _BLOCK_ROWS) if queries and rows is None else _BLOCK_ROWS
+    size -= size % GROUP
     for first in range(0, total, size):
         part = slice(first, first + size)
         yield first, (array[part] if rows is None else array[rows[part]])
 
 
-def _pays(quantizer: Quantizer, queries: Float32) -> bool:
-    """Tell whether torch is worth being loaded: a few products of float32 are no faster with it."""
-    is_half = isinstance(quantizer, FloatQuantizer) and quantizer.kind == "float16"
-    return has("torch") and (sys.modules.get("torch") is not None or is_half or len(queries) >= _MANY_QUERIES)
-
-
 def _exact_blocks(
-    quantizer: Quantizer, array: npt.NDArray[Any], queries: Float32, rows: Rows | None, *, torch: bool
+    quantizer: Quantizer, array: npt.NDArray[Any], queries: Float32, rows: Rows | None, *, fast: bool
 ) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-    is_float = isinstance(quantizer, FloatQuantizer)
-    product = _torch_product(queries) if torch and is_float else None
-    as_it_lies = is_float and array.dtype == np.float32
+    product: Callable[[npt.NDArray[Any]], npt.NDArray[Any]] = functools.partial(quantizer.scores, queries)
+    if isinstance(quantizer, FloatQuantizer):
+        product = _float_product(quantizer, queries, fast=fast and has("torch"))
+    as_it_lies = isinstance(quantizer, FloatQuantizer) and array.dtype == np.float32
     for first, block in _blocks(array, rows, len(queries) if as_it_lies else 0):
-        yield first, quantizer.scores(queries, block) if product is None else product(block)
+        yield first, product(block)
 
 
-def _torch_product(queries: Float32) -> Any:
+def _float_product(
+    quantizer: FloatQuantizer, queries: Float32, *, fast: bool
+) -> Callable[[npt.NDArray[Any]], npt.NDArray[Any]]:
+    """Choose the product by the number of queries; for float32 alone torch is not worth being loaded."""
+    is_half = quantizer.kind == "float16"
+    is_few = len(queries) <= _FEW_OF_HALVES if is_half else 1 < len(queries) <= _FEW
+    if not fast or not (is_half or (is_few and "torch" in sys.modules)):
+        return functools.partial(quantizer.scores, queries)
     import torch
 
-    left = torch.from_numpy(queries)
-    # Half precision is widened by torch: NumPy takes longer for that than for the product.
-    return lambda block: (left @ torch.from_numpy(block).float().T).numpy()
+    # Torch takes a single query for a product of matrix and vector, which is slow: it is asked twice.
+    left = torch.from_numpy(queries if len(queries) > 1 else queries.repeat(2, axis=0))
+
+    def product(block: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        # Half precision is widened by torch: NumPy takes longer for that than for the product.
+        vectors = torch.from_numpy(block).float()
+        scores = (vectors @ left.T).T[: len(queries)].contiguous() if is_few else left @ vectors.T
+        found: npt.NDArray[Any] = scores.numpy()
+        return found
+
+    return product
 
 
 def _integer_blocks(

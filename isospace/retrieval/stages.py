@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from isospace.errors import QueryError
+from isospace.quantizers.binary import BinaryQuantizer
 from isospace.retrieval.kernels import Codes, Kernels, candidates
 from isospace.retrieval.scoring import Metric, all_by_l1, score_rows
 from isospace.retrieval.topk import Rows
@@ -42,7 +43,7 @@ def nearest(
     metric
         What nearness is.
     rescore
-        r: r x count rows are scored from `last`.
+        r: r x count rows are scored from `last`; of those that bits found, twice as many.
     rows
         Ascending int64 rows that are searched; all if not given.
     kernels
@@ -65,7 +66,8 @@ def nearest(
     is_rescored = last is not first
     wanted = max(1, rescore) * count if is_rescored else count
     found = candidates(first, queries, wanted, metric=metric, rows=rows, kernels=kernels, rescored=is_rescored)
-    if is_rescored:
+    # What bits find is the same with every kernel, and scored from what is finer as fast as from the bits.
+    if is_rescored and not isinstance(first.quantizer, BinaryQuantizer):
         found = [_best(first, query, near, wanted, metric) for query, near in zip(queries, found, strict=True)]
     return [_scored(last, query, near, metric) for query, near in zip(queries, found, strict=True)]
 

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 Rows: TypeAlias = npt.NDArray[np.int64]
-_FIRST_ROWS, _GROUP = 16_384, 64
+# Blocks of whole groups are searched fastest.
+_FIRST_ROWS, GROUP = 16_384, 64
 
 
 def top_rows(
@@ -54,28 +55,35 @@ class _Kept:
         self.count, self.below = count, below
         self.limit = max(8 * queries * count, 1 << 16)
         self.threshold = np.full(queries, -np.inf)
-        self.query = np.zeros(0, np.int64)
+        self.query = np.zeros(0, np.uint16)
         self.row = np.zeros(0, np.int64)
         self.score = np.zeros(0, np.float64)
-        self.coming: list[tuple[Rows, Rows, npt.NDArray[Any]]] = []
+        self.coming: list[tuple[npt.NDArray[np.uint16], Rows, npt.NDArray[Any]]] = []
         self.pending = 0
 
     def take(self, first: int, scores: npt.NDArray[Any]) -> None:
+        groups = scores[:, : scores.shape[1] - scores.shape[1] % GROUP].reshape(len(scores), -1, GROUP)
+        largest = _maxima(groups)
         if scores.shape[1] > self.count:
-            # The k-th best of some rows is a threshold too; only worth its price while nothing better is known.
-            unknown = np.flatnonzero(np.isneginf(self.threshold))
-            if len(unknown):
-                some = scores[unknown, : max(_FIRST_ROWS, self.count)]
-                self.threshold[unknown] = np.partition(some, -self.count, axis=1)[:, -self.count]
-        query, row = _above(scores, self._lowest(scores.dtype))
+            self._begin(scores, largest)
+        query, row = _above(scores, groups, largest, self._lowest(scores.dtype))
         if not len(query):
             return
-        self.coming.append((query, row + first, scores[query, row]))
+        # Small integers are sorted by radix.
+        self.coming.append((query.astype(np.uint16), row + first, scores[query, row]))
         self.pending += len(query)
         if self.pending > self.limit:
             self.prune()
             # Where ties are many, pruning again at once would find the same.
             self.limit = max(self.limit, 2 * len(self.row))
+
+    def _begin(self, scores: npt.NDArray[Any], largest: npt.NDArray[Any]) -> None:
+        """Take the k-th best of the first rows, or of the largest of many groups, for a threshold; later ones are better."""
+        unknown = np.flatnonzero(np.isneginf(self.threshold))
+        if len(unknown):
+            are_many = largest.shape[1] >= 4 * self.count
+            some = largest[unknown] if are_many else scores[unknown, : max(_FIRST_ROWS, self.count)]
+            self.threshold[unknown] = np.partition(some, -self.count, axis=1)[:, -self.count]
 
     def _lowest(self, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
         """Return the (m,) scores that count, as the type of the block: comparing two types would convert the whole block."""
@@ -92,7 +100,9 @@ class _Kept:
         query = np.concatenate([self.query, *(q for q, _, _ in self.coming)])
         row = np.concatenate([self.row, *(r for _, r, _ in self.coming)])
         score = np.concatenate([self.score, *(s.astype(np.float64) for _, _, s in self.coming)])
-        order = np.lexsort((row, -score, query))
+        # Rows of a query already ascend among equal scores, and both sorts are stable: the row needs none of its own.
+        by_score = np.argsort(-score, kind="stable")
+        order = by_score[np.argsort(query[by_score], kind="stable")]
         query, row, score = query[order], row[order], score[order]
         starts = np.searchsorted(query, np.arange(len(self.threshold)))
         places = np.arange(len(query)) - starts[query]
@@ -104,26 +114,23 @@ class _Kept:
         self.coming, self.pending = [], 0
 
 
-def _above(scores: npt.NDArray[Any], lowest: npt.NDArray[Any]) -> tuple[Rows, Rows]:
-    """Return query and row of every score that is not below its query's lowest.
+def _above(
+    scores: npt.NDArray[Any], groups: npt.NDArray[Any], largest: npt.NDArray[Any], lowest: npt.NDArray[Any]
+) -> tuple[Rows, Rows]:
+    """Return query and row of every score that is not below its query's lowest, rows of a query ascending.
 
     The largest of each group of rows is compared first: nearly all groups hold none, and finding maxima is as fast as memory.
     """
-    queries, rows = scores.shape
-    whole = rows - rows % _GROUP
-    found: list[tuple[Rows, Rows]] = []
-    if whole:
-        groups = scores[:, :whole].reshape(queries, -1, _GROUP)
-        query, group = np.nonzero(_maxima(groups) >= lowest[:, None])
-        hit, place = np.nonzero(groups[query, group] >= lowest[query, None])
-        found.append((query[hit], group[hit] * _GROUP + place))
-    query, row = np.nonzero(scores[:, whole:] >= lowest[:, None])
-    found.append((query, row + whole))
-    return np.concatenate([q for q, _ in found]), np.concatenate([r for _, r in found])
+    query, group = np.nonzero(largest >= lowest[:, None])
+    hit, place = np.nonzero(groups[query, group] >= lowest[query, None])
+    whole = groups.shape[1] * GROUP
+    last_query, last = np.nonzero(scores[:, whole:] >= lowest[:, None])
+    return np.concatenate([query[hit], last_query]), np.concatenate([group[hit] * GROUP + place, last + whole])
 
 
 def _maxima(groups: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    if sys.modules.get("torch") is not None and groups.flags.c_contiguous:
+    # Integers come from torch's product and floats from NumPy's: the waiting threads of the one would slow down the other's.
+    if groups.dtype.kind == "i" and sys.modules.get("torch") is not None and groups.flags.c_contiguous:
         import torch
 
         largest: npt.NDArray[Any] = torch.from_numpy(groups).amax(-1).numpy()
