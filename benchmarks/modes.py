@@ -21,7 +21,7 @@ from benchmarks.retrieval import CHUNKING_NONE, MODEL
 from flows.embed_corpus import embed_corpus
 from isospace.config import PipelineConfig
 from isospace.engine import Engine
-from isospace.evaluation import Run, measure
+from isospace.evaluation.measures import Run, measure
 from isospace.index import Index, open_index
 from isospace.queries import read_judgements, read_queries
 from isospace.retrieval.options import search_options

@@ -18,7 +18,7 @@ from pathlib import Path
 from benchmarks.retrieval import CHUNKING_NONE, MODEL, print_row
 from flows.embed_corpus import embed_corpus
 from isospace.config import PipelineConfig
-from isospace.evaluation import Run, measure
+from isospace.evaluation.measures import Run, measure
 from isospace.index import Index, open_index
 from isospace.queries import Judgements, read_judgements, read_queries
 from isospace.retrieval.rerank import open_reranker

@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 
 from flows.embed_corpus import embed_corpus
 from isospace.config import PipelineConfig
-from isospace.evaluation import document_run, measure
+from isospace.evaluation.measures import measure
+from isospace.evaluation.ranking import document_run
 from isospace.index import open_index
 from isospace.queries import Judgements, read_judgements, read_queries
 

@@ -24,7 +24,7 @@ from benchmarks.rerank import DEPTH, MEASURES, compare, judged_queries
 from benchmarks.retrieval import print_row
 from flows.embed_corpus import embed_corpus
 from isospace.config import load_config
-from isospace.evaluation import measure
+from isospace.evaluation.measures import measure
 from isospace.index import Index, open_index
 from isospace.models import locate_model
 from isospace.pseudo_queries import Passage, PseudoQuery, make_pseudo_queries

@@ -21,7 +21,8 @@ from flows.embed_corpus import embed_corpus
 from flows.refit_space import refit_space
 from isospace.affine import apply_affine
 from isospace.config import PipelineConfig
-from isospace.evaluation import document_run, live_hashes, measure
+from isospace.evaluation.measures import measure
+from isospace.evaluation.ranking import document_run, live_hashes
 from isospace.fit import estimate, fit, fit_affine
 from isospace.frontier import Corpus, default_representations, markdown, measure_frontier
 from isospace.index import Index, open_index

@@ -61,6 +61,7 @@ def outcome(report: RunReport) -> str:
         f"  documents  {report.documents:,} in {report.chunks:,} chunks; {report.quarantined} inputs quarantined",
         *([f"  quarantine {report.quarantine}"] if report.quarantine else []),
         f"  encoded    {report.encoded:,} chunks, {report.tokens:,} tokens in {report.seconds:.1f} s",
+        *([f"  gate       {report.gate}"] if report.gate else []),
         f"  alias      {report.promoted or 'unchanged'}",
         f"  report     {PurePosixPath('reports', report.run_id, 'report.json')}",
     ]

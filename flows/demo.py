@@ -15,7 +15,8 @@ from flows.command import outcome
 from flows.embed_corpus import embed_corpus
 from isospace.config import load_config
 from isospace.errors import IsospaceError
-from isospace.evaluation import document_run, measure, plain_vectors, rank_documents
+from isospace.evaluation.measures import measure
+from isospace.evaluation.ranking import document_run, plain_vectors, rank_documents
 from isospace.index import Index, open_index
 from isospace.queries import read_judgements, read_queries
 from isospace.store import open_store

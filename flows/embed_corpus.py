@@ -12,6 +12,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from isospace.config import PipelineConfig
 from isospace.errors import ConflictError
+from isospace.gate.verdicts import require_passed
 from isospace.parts import all_chunk_paths
 from isospace.report import RunReport
 from isospace.run import Run
@@ -64,8 +65,12 @@ def _embed(run: Run) -> RunReport:
     segments = line.segment.map(unmapped(run), unmapped(space_id), jobs).result()
     checked = line.check(run, space_id, parts, segments, paths)
     committed = line.commit(run, found, space_id, parts, segments)
-    promoted = line.publish(run, committed)
-    return line.summarize(run, found, report, encoded, checked, segments, committed, promoted)
+    line.prepare_search(run, committed)
+    verdict = line.gate(run, committed)
+    promoted = line.promote(run, committed, verdict)
+    result = line.summarize(run, found, report, encoded, checked, segments, committed, verdict, promoted)
+    require_passed(verdict)
+    return result
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from isospace.config import PipelineConfig
 from isospace.errors import ConflictError
+from isospace.gate.verdicts import require_passed
 from isospace.parts import all_chunk_paths
 from isospace.report import RunReport
 from tasks import line
@@ -38,9 +39,13 @@ def refit_space(config: PipelineConfig) -> RunReport:
             segments = line.segment.map(unmapped(run), unmapped(space_id), jobs).result()
             checked = line.check(run, space_id, parts, segments, paths)
             committed = line.commit(run, found, space_id, parts, segments)
-            promoted = line.publish(run, committed)
+            line.prepare_search(run, committed)
+            verdict = line.gate(run, committed)
+            promoted = line.promote(run, committed, verdict)
             report = line.plan_of_refit(run, found, parts)
-            return line.summarize(run, found, report, [], checked, segments, committed, promoted)
+            result = line.summarize(run, found, report, [], checked, segments, committed, verdict, promoted)
+            require_passed(verdict)
+            return result
         except ConflictError:
             if attempt + 1 == _COMMIT_ATTEMPTS:
                 raise

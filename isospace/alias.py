@@ -18,7 +18,7 @@ _ATTEMPTS = 8
 
 
 class AliasEntry(BaseModel):
-    """One move of an alias."""
+    """One move of an alias; `forced` is what the gate had against it, where it was moved all the same."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     alias: str
@@ -28,6 +28,7 @@ class AliasEntry(BaseModel):
     snapshot_id: str
     reason: str
     at: str
+    forced: str = ""
 
 
 def alias_history(store: Store, collection: str, alias: str) -> list[AliasEntry]:
@@ -71,7 +72,14 @@ def resolve(store: Store, collection: str, reference: str) -> Manifest:
 
 
 def promote(
-    store: Store, collection: str, alias: str, manifest: Manifest, *, reason: str, forward_only: bool = False
+    store: Store,
+    collection: str,
+    alias: str,
+    manifest: Manifest,
+    *,
+    reason: str,
+    forward_only: bool = False,
+    forced: str = "",
 ) -> AliasEntry | None:
     """Move an alias to a snapshot.
 
@@ -86,6 +94,8 @@ def promote(
     forward_only
         Leave the alias where it is if it has ever named this snapshot or a later one: a slow run does not undo a fast one,
         and no run undoes a rollback.
+    forced
+        What the gate has against it, if it is moved all the same; kept in the history.
 
     Returns
     -------
@@ -94,7 +104,9 @@ def promote(
     """
     if alias.isdecimal():
         raise ConfigError(f"alias {alias!r}: expected a name that is no number, since a number names a snapshot.")
-    return _append(store, collection, alias, manifest, action="promote", reason=reason, forward_only=forward_only)
+    return _append(
+        store, collection, alias, manifest, action="promote", reason=reason, forward_only=forward_only, forced=forced
+    )
 
 
 def rollback(store: Store, collection: str, alias: str, *, reason: str) -> AliasEntry:
@@ -147,6 +159,7 @@ def _append(
     action: Literal["promote", "rollback"],
     reason: str,
     forward_only: bool = False,
+    forced: str = "",
 ) -> AliasEntry | None:
     for _ in range(_ATTEMPTS):
         history = alias_history(store, collection, alias)
@@ -163,6 +176,7 @@ def _append(
             snapshot_id=manifest.snapshot_id,
             reason=reason,
             at=datetime.now(UTC).isoformat(timespec="seconds"),
+            forced=forced,
         )
         path = layout.numbered(layout.alias_folder(collection, alias), entry.number)
         if store.create_if_absent(path, seal(entry.model_dump(mode="json"))):

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from isospace.alias import alias_history, aliases, promote, resolve, rollback
+from isospace.alias import alias_history, aliases, resolve, rollback
 from isospace.cli_common import (
     OUT,
     AliasOption,
@@ -22,9 +22,11 @@ from isospace.cli_common import (
     fail,
     print_json,
 )
+from isospace.cli_quality import compare, evaluate, gate, sets, verdicts
 from isospace.cli_query import export, frontier, lengths, search, serve
 from isospace.config import load_config
 from isospace.errors import ConfigError, IsospaceError, NotFoundError
+from isospace.gate.verdicts import promote_judged
 from isospace.layout import checked_name
 from isospace.snapshot import Manifest, read_manifest, sequences
 from isospace.store import Store, open_store
@@ -153,12 +155,15 @@ def promote_command(
     ],
     alias: Annotated[str, typer.Option(help="Alias that is moved.")] = "production",
     reason: ReasonOption = "",
+    force: Annotated[
+        bool, typer.Option("--force", help="Move it although the gate rejected the snapshot; needs --reason.")
+    ] = False,
 ) -> None:
-    """Move an alias to a snapshot."""
+    """Move an alias to a snapshot; one that its gate rejected, or never judged, only by force."""
     checked_name(alias, "alias")
     opened = open_store(store)
     manifest = resolve(opened, collection, snapshot)
-    moved = promote(opened, collection, alias, manifest, reason=reason)
+    moved = promote_judged(opened, collection, alias, manifest, reason=reason, force=force)
     typer.echo(
         f"{alias} {'is now' if moved else 'was already'} snapshot {manifest.sequence} ({manifest.snapshot_id[:16]}…)"
     )
@@ -176,8 +181,9 @@ def rollback_command(
     typer.echo(f"{alias} is now snapshot {entry.snapshot} ({entry.snapshot_id[:16]}…)")
 
 
-for command in (search, serve, export, lengths, frontier):
+for command in (search, serve, export, lengths, frontier, evaluate, compare, gate, verdicts):
     app.command()(command)
+app.add_typer(sets)
 
 
 def _status_rows(store: Store, collection: str) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from isospace.errors import ConfigError
+from isospace.gate.rules import parse_rule
 from isospace.pooling import Pooling
 from isospace.precision import Precision
 from isospace.representations import SPEC_OF_KIND
@@ -151,6 +152,32 @@ class LexicalSpec(_Model):
         return self
 
 
+class GateSpec(_Model):
+    """What a new snapshot has to hold before it takes the alias."""
+
+    rules: tuple[str, ...] = ()
+    """Such as `ndcg@10 not worse than production by more than 0.01 at p < 0.05`; without any, nothing is gated."""
+    set: Name = "default"
+    """Evaluation set of the collection whose queries are asked."""
+    queries: str | None = None
+    """File or folder of queries that is frozen as the set's next version where it differs from the current one."""
+    judgements: str | None = None
+    """File with query_id, doc_id, relevance for these queries."""
+    search: dict[str, Any] = {}
+    """Search options that the queries are answered with, such as `mode: hybrid`."""
+
+    @model_validator(mode="after")
+    def _readable(self) -> GateSpec:
+        for rule in self.rules:
+            try:
+                parse_rule(rule)
+            except ConfigError as error:
+                raise ValueError(str(error).rstrip(".")) from error
+        if self.judgements and not self.queries:
+            raise ValueError("gate.judgements needs gate.queries: ids of queries mean nothing without their texts")
+        return self
+
+
 class Recipe(_Model):
     """Everything that decides what a vector is."""
 
@@ -164,6 +191,8 @@ class Recipe(_Model):
     """What happens to raw vectors, of documents and of queries alike."""
     lexical: LexicalSpec = LexicalSpec()
     """The BM25 index beside the vectors; no part of any vector, so that a change of it makes no new snapshot."""
+    gate: GateSpec = GateSpec()
+    """What a snapshot has to hold before the alias moves; no part of any vector either."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:

@@ -90,6 +90,8 @@ def cluster(vectors: Float32, count: int = 16, *, seed: int = 0) -> npt.NDArray[
     """Return the cluster of each of (n, k) vectors, by k-means."""
     from sklearn.cluster import KMeans
 
-    model = KMeans(n_clusters=min(count, len(vectors)), n_init=1, max_iter=30, random_state=seed)
+    # Copies of one vector are one point: there are no more clusters than that.
+    distinct = len(np.unique(vectors, axis=0))
+    model = KMeans(n_clusters=min(count, distinct), n_init=1, max_iter=30, random_state=seed)
     places: npt.NDArray[np.int64] = model.fit_predict(vectors).astype(np.int64)
     return places

@@ -13,7 +13,9 @@
     ├── FitError             a sample that cannot carry the fit asked of it
     ├── MismatchError        two sides are not of the same space; names what differs
     ├── QueryError           a query that cannot be answered as it was put
-    └── CheckError           a check before the commit failed; nothing was published
+    ├── CheckError           a check before the commit failed; nothing was published
+    ├── GateError            a snapshot does not hold the rules of its gate; the alias stays
+    └── AuditError           an audit found what a person has to look at
 
 Every message gives the value found, what was expected, and what to do.
 """
@@ -75,3 +77,11 @@ class QueryError(IsospaceError):
 
 class CheckError(IsospaceError):
     """A check before the commit failed, so nothing was published."""
+
+
+class GateError(IsospaceError):
+    """A snapshot does not hold the rules of its gate, so the alias was not moved."""
+
+
+class AuditError(IsospaceError):
+    """An audit found what a person has to look at."""

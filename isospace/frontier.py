@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from isospace.distortion import measure_distortion
 from isospace.errors import ConfigError
-from isospace.evaluation import live_hashes, measure
+from isospace.evaluation.measures import measure
+from isospace.evaluation.ranking import live_hashes
 from isospace.fit import estimate, fit
 from isospace.index import Index, QueryError
 from isospace.quantizers import fit_quantizer

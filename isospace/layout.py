@@ -146,3 +146,48 @@ def lexical_record(collection: str, snapshot_id: str) -> str:
 def report(run_id: str) -> str:
     """Report of one run."""
     return f"reports/{run_id}/report.json"
+
+
+def evaluations_folder(collection: str) -> str:
+    """Folder of the evaluation sets of a collection."""
+    return f"collections/{checked_name(collection, 'collection')}/evaluation"
+
+
+def evaluation_folder(collection: str, name: str) -> str:
+    """Folder of the versions of one evaluation set."""
+    return f"{evaluations_folder(collection)}/{checked_name(name, 'evaluation set')}"
+
+
+def evaluation_files(collection: str, name: str, set_id: str) -> str:
+    """Folder of the queries and judgements of one version."""
+    return f"{evaluation_folder(collection, name)}/{set_id[:32]}"
+
+
+def verdicts_folder(collection: str, snapshot_id: str) -> str:
+    """Folder of the verdicts on one snapshot, numbered."""
+    return f"collections/{checked_name(collection, 'collection')}/verdicts/{snapshot_id}"
+
+
+def answers_folder(collection: str) -> str:
+    """Folder of logged answers, a folder a day."""
+    return f"collections/{checked_name(collection, 'collection')}/answers"
+
+
+def reference_record(collection: str, space_id: str) -> str:
+    """Record of the sample that audits compare with: what the collection was when its space was fitted."""
+    return f"collections/{checked_name(collection, 'collection')}/references/{space_id}.json"
+
+
+def reference_sample(collection: str, space_id: str, digest: str) -> str:
+    """Raw vectors of that sample."""
+    return f"collections/{checked_name(collection, 'collection')}/references/{space_id}-{digest[:16]}.parquet"
+
+
+def audits_folder(collection: str) -> str:
+    """Folder of the outcomes of audits of one collection, numbered."""
+    return f"collections/{checked_name(collection, 'collection')}/audits"
+
+
+def report_page(run_id: str) -> str:
+    """Report of one run as a page."""
+    return f"reports/{run_id}/report.html"

@@ -14,7 +14,7 @@ from isospace.errors import ConfigError
 from isospace.fingerprint import sha256
 from isospace.transform_spec import QueriesSpec, TransformSpec
 
-_STRINGS = ("query_id", "doc_id", "text")
+_STRINGS = ("query_id", "doc_id", "text", "query-id", "corpus-id", "_id")
 Judgements = dict[str, dict[str, int]]
 
 
@@ -33,7 +33,7 @@ def read_queries(path: Path) -> dict[str, str]:
         lines = _bytes(path).decode("utf-8", errors="replace").splitlines()
         rows = {"text": lines}
     else:
-        rows = _columns(path, ["text"], optional=["query_id"])
+        rows = read_columns(path, ["text"], optional=["query_id"])
     texts = [str(text or "") for text in rows["text"]]
     ids = [str(name) for name in rows.get("query_id", range(1, len(texts) + 1))]
     if len(set(ids)) != len(ids):
@@ -47,7 +47,7 @@ def read_queries(path: Path) -> dict[str, str]:
 
 def read_judgements(path: Path) -> Judgements:
     """Read relevance by query_id and doc_id (larger is better, 0 is not relevant)."""
-    rows = _columns(path, ["query_id", "doc_id", "relevance"])
+    rows = read_columns(path, ["query_id", "doc_id", "relevance"])
     judgements: Judgements = {}
     for query, document, relevance in zip(rows["query_id"], rows["doc_id"], rows["relevance"], strict=True):
         if not isinstance(relevance, int | float) or not float(relevance).is_integer():
@@ -78,7 +78,16 @@ def identified(spec: TransformSpec) -> TransformSpec:
     return spec.model_copy(update={"queries": spec.queries.model_copy(update=named)}) if named else spec
 
 
-def _columns(path: Path, columns: list[str], *, optional: list[str] | None = None) -> dict[str, list[Any]]:
+def read_columns(
+    path: Path, columns: list[str], *, optional: list[str] | None = None, every: bool = False
+) -> dict[str, list[Any]]:
+    """Read columns of a Parquet, CSV, TSV or JSON lines file, those that are optional where they are there, or all of them.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read, or lacks a column.
+    """
     data = pa.BufferReader(_bytes(path))
     try:
         match path.suffix:
@@ -102,7 +111,8 @@ def _columns(path: Path, columns: list[str], *, optional: list[str] | None = Non
         raise ConfigError(
             f"{path}: lacks the column {', '.join(missing)}; it has {', '.join(table.column_names)}. Rename them."
         )
-    kept = [name for name in [*columns, *(optional or [])] if name in table.column_names]
+    wanted = table.column_names if every else [*columns, *(optional or [])]
+    kept = [name for name in wanted if name in table.column_names]
     found: dict[str, list[Any]] = table.select(kept).to_pydict()
     return found
 

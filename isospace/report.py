@@ -32,6 +32,8 @@ class RunReport:
         Whether this run committed it.
     promoted
         The alias that was moved, if one was.
+    gate
+        What the gate found, in a sentence; None if nothing was gated.
     documents, chunks
         Live ones in the snapshot.
     encoded, tokens, seconds
@@ -51,6 +53,7 @@ class RunReport:
     space_id: str
     committed: bool
     promoted: str | None
+    gate: str | None
     documents: int
     chunks: int
     encoded: int

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from isospace import layout
+from isospace.alias import aliases
 from isospace.config import ChunkingSpec, PipelineConfig
 from isospace.encoder_record import EncoderRecord
 from isospace.errors import IntegrityError
@@ -38,7 +39,7 @@ class Run:
     space_id
         The sealed space that is used again, or None if one is to be fitted.
     rebuild
-        Whether all parts are formed anew: space or chunking is not the base's, or the base has to be repaired.
+        Whether all parts are formed anew: space or chunking are not the base's, or the base has to be repaired.
     damaged
         Files of the base that are missing or have another size than its manifest says. Then nothing that an earlier run
         wrote is taken on trust: what is not as the manifest says is written again.
@@ -136,7 +137,7 @@ def start_run(config: PipelineConfig, encoder: EncoderRecord, scratch: Path, *, 
     space_id = _sealed_space(run, base, damaged)
     if space_id is None:
         require_trainer(run.transform)
-    rebuild = bool(damaged) or space_id is None or base.chunking_id != run.chunking_id
+    rebuild = bool(damaged) or space_id != base.space_id or base.chunking_id != run.chunking_id
     return replace(run, base_sequence=base.sequence, space_id=space_id, rebuild=rebuild, damaged=damaged)
 
 
@@ -157,14 +158,26 @@ def chunking_id(spec: ChunkingSpec, encoder_id: str) -> str:
 
 
 def _sealed_space(run: Run, base: Manifest, damaged: tuple[str, ...]) -> str | None:
-    """Return the base's space if the recipe still asks for it, and no refit was ordered."""
-    asked = run.transform.model_dump(mode="json")
-    if run.config.runtime.refit or base.encoder_id != run.encoder_id or base.recipe.get("transform") != asked:
+    """Return a sealed space that the recipe asks for, unless a refit was ordered: the base's, or that of an aliased snapshot.
+
+    The base may be a candidate that the gate rejected: the recipe then goes back to the space that is in production.
+    """
+    if run.config.runtime.refit:
         return None
-    if lost := [path for path in damaged if path.startswith(layout.space_folder(base.space_id))]:
-        raise IntegrityError(
-            f"{lost[0]}: is missing or has another size than snapshot {base.sequence} says, and a sealed space cannot be made "
-            "again. Restore the file, or fit another space with runtime.refit=true."
-        )
-    load_space(run.store, base.space_id)
-    return base.space_id
+    named = sorted({entry.snapshot for entry in aliases(run.store, run.collection).values()} - {base.sequence})
+    for manifest in (base, *(read_manifest(run.store, run.collection, number) for number in reversed(named))):
+        if not _asks_for(run, manifest):
+            continue
+        if lost := [path for path in damaged if path.startswith(layout.space_folder(manifest.space_id))]:
+            raise IntegrityError(
+                f"{lost[0]}: is missing or has another size than snapshot {manifest.sequence} says, and a sealed space cannot be "
+                "made again. Restore the file, or fit another space with runtime.refit=true."
+            )
+        load_space(run.store, manifest.space_id)
+        return manifest.space_id
+    return None
+
+
+def _asks_for(run: Run, manifest: Manifest) -> bool:
+    asked = run.transform.model_dump(mode="json")
+    return manifest.encoder_id == run.encoder_id and manifest.recipe.get("transform") == asked

@@ -14,8 +14,8 @@ ROUNDS = 10_000
 _BLOCK = 500
 
 
-def randomization_p(differences: Float64, *, seed: int = 0, rounds: int = ROUNDS) -> float:
-    """Return the one-sided p-value of a paired randomization test.
+def randomization_p(differences: Float64, *, seed: int = 0, rounds: int = ROUNDS, two_sided: bool = False) -> float:
+    """Return the p-value of a paired randomization test, one-sided unless told otherwise.
 
     Parameters
     ----------
@@ -25,6 +25,8 @@ def randomization_p(differences: Float64, *, seed: int = 0, rounds: int = ROUNDS
         Of the sign flips.
     rounds
         How many; the smallest p-value is 1 / (rounds + 1).
+    two_sided
+        Whether a mean that is as far below zero counts too.
 
     Returns
     -------
@@ -32,11 +34,13 @@ def randomization_p(differences: Float64, *, seed: int = 0, rounds: int = ROUNDS
         How often the mean of randomly flipped differences is at least the mean that was seen.
     """
     chance, observed = np.random.default_rng(seed), float(differences.sum())
+    observed = abs(observed) if two_sided else observed
     at_least = 0
     for start in range(0, rounds, _BLOCK):
         flips = chance.integers(0, 2, (min(_BLOCK, rounds - start), len(differences)), dtype=np.int8) * 2.0 - 1.0
         # A hair's breadth below: equal sums in another order are equal.
-        at_least += int((flips @ differences >= observed - 1e-12 * max(abs(observed), 1.0)).sum())
+        sums = np.abs(flips @ differences) if two_sided else flips @ differences
+        at_least += int((sums >= observed - 1e-12 * max(abs(observed), 1.0)).sum())
     return (at_least + 1) / (rounds + 1)
 
 

@@ -17,6 +17,9 @@ from isospace.commit import Commit, commit_snapshot, promote_new
 from isospace.config import PipelineConfig
 from isospace.encoder import Encoder
 from isospace.encoder_record import EncoderRecord
+from isospace.gate.gating import gate_snapshot
+from isospace.gate.judging import check_gate
+from isospace.gate.verdicts import Verdict
 from isospace.parquet import FileRef
 from isospace.parts import ChunkPart, write_chunks
 from isospace.planning import PlanReport, report_plan
@@ -29,6 +32,8 @@ from isospace.sealing import fit_space
 from isospace.segments import Segment, SegmentJob, plan_segments, write_segment
 from isospace.serving import build_serving
 from isospace.shards import Encoded, EncodePlan, Shard, plan_shards, record_rate
+from isospace.store import open_store
+from tasks.quality import show_verdict
 from tasks.runtime import adopt_encoder, driver_engine, encoder_of, run_encoder, run_pool, run_space
 
 
@@ -173,8 +178,8 @@ def commit(run: Run, found: Scan, space_id: str, parts: list[ChunkPart], segment
 
 
 @task(cache_policy=NO_CACHE)
-def publish(run: Run, committed: Commit) -> str | None:
-    """Build the serving database and the lexical index, then move the alias; return the alias if it moved."""
+def prepare_search(run: Run, committed: Commit) -> None:
+    """Build the serving database and the lexical index."""
     space = run_space(run, committed.manifest.space_id)
     build_serving(
         run.store,
@@ -185,7 +190,27 @@ def publish(run: Run, committed: Commit) -> str | None:
         memory_mb=2 * run.config.runtime.memory_mb,
     )
     _publish_words(run, committed)
-    moved = promote_new(run, committed)
+
+
+@task(cache_policy=NO_CACHE)
+def gate(run: Run, committed: Commit) -> Verdict | None:
+    """Judge the snapshot by the recipe's rules; None if there are none, or production has it already."""
+    spec, alias = run.config.recipe.gate, run.config.runtime.promote_to
+    current = aliases(run.store, run.collection).get(alias or "")
+    if not spec.rules or (current is not None and current.snapshot == committed.manifest.sequence):
+        return None
+    verdict = gate_snapshot(
+        run.store, committed.manifest, spec, against=alias or "production", run_id=run.run_id,
+        engine=driver_engine(run.config), encoder=run_encoder(run),
+    )  # fmt: skip
+    show_verdict(verdict)
+    return verdict
+
+
+@task(cache_policy=NO_CACHE)
+def promote(run: Run, committed: Commit, verdict: Verdict | None) -> str | None:
+    """Move the alias, unless the gate rejected the snapshot; return the alias if it moved."""
+    moved = (verdict is None or verdict.passed) and promote_new(run, committed)
     get_run_logger().info(
         "aliases: %s", {name: entry.snapshot for name, entry in aliases(run.store, run.collection).items()}
     )
@@ -195,7 +220,7 @@ def publish(run: Run, committed: Commit) -> str | None:
 @task(cache_policy=NO_CACHE)
 def summarize(
     run: Run, found: Scan, report: PlanReport, encoded: list[Encoded], checked: Checked | None, segments: list[Segment],
-    committed: Commit, promoted: str | None,
+    committed: Commit, verdict: Verdict | None, promoted: str | None,
 ) -> RunReport:  # fmt: skip
     """Write the report, and show it."""
     if encoded:
@@ -210,6 +235,7 @@ def summarize(
         space_id=manifest.space_id,
         committed=committed.is_new,
         promoted=promoted,
+        gate=verdict.describe() if verdict else None,
         documents=manifest.documents,
         chunks=manifest.chunks,
         encoded=sum(e.chunks for e in encoded),
@@ -243,6 +269,7 @@ def _begin(
     begin: Callable[[PipelineConfig, EncoderRecord, Path], Run], config: PipelineConfig, encoder: Encoder
 ) -> Run:
     """Begin a run in a scratch folder of its own, which is gone if it cannot begin."""
+    check_gate(open_store(config.runtime.store), config.runtime.collection, config.recipe.gate)
     scratch = Path(tempfile.mkdtemp(prefix="isospace-run-"))
     try:
         return begin(config, encoder.record, scratch)

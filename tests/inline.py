@@ -75,7 +75,7 @@ def embed_inline(config: PipelineConfig) -> RunReport:
         manifest = committed.manifest
         result = RunReport(
             run_id=run.run_id, collection=run.collection, snapshot=manifest.sequence, snapshot_id=manifest.snapshot_id,
-            space_id=space_id, committed=committed.is_new, promoted=runtime.promote_to if moved else None,
+            space_id=space_id, committed=committed.is_new, promoted=runtime.promote_to if moved else None, gate=None,
             documents=manifest.documents, chunks=manifest.chunks, encoded=sum(e.chunks for e in encoded),
             tokens=sum(e.tokens for e in encoded), seconds=0.0, clipped=sum(s.clipped for s in segments),
             saturated=sum(s.saturated for s in segments), quarantined=found.quarantined,

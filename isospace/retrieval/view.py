@@ -103,6 +103,14 @@ class View:
         """Fingerprint of the files that are searched."""
         return files_digest(self.manifest)
 
+    @functools.cached_property
+    def finest(self) -> Codes:
+        """The representation that says most about a vector."""
+        record = self.space.space.record
+        whole = [spec for spec in record.spec.representations if not isinstance(spec, ShortSpec)]
+        best = max(whole or record.spec.representations, key=lambda spec: code_bytes(spec, record.dimension))
+        return self.copy.codes[best.name]
+
     def rank(self, texts: Sequence[str] | None, vectors: Float32 | None, options: SearchOptions) -> list[Ranked]:
         """Rank rows for each query.
 
@@ -225,10 +233,8 @@ class View:
                 f"mode {mode}: {wanted} cannot be searched so; the space stores {', '.join(specs)}, of which the mode can use "
                 f"{', '.join(able) or 'none'}. Add one to recipe.transform.representations: no text is encoded again."
             )
-        whole = [one for one, spec in specs.items() if not isinstance(spec, ShortSpec)] or list(specs)
-        finest = max(whole, key=lambda one: code_bytes(specs[one], self.space.space.record.dimension))
         rescored = mode != "exact" and options.rescore > 0
-        return known[name], known[finest if rescored else name]
+        return known[name], self.finest if rescored else known[name]
 
     def _ordered(self, rows: Rows, scores: npt.NDArray[np.float64], count: int) -> Ranking:
         """Order rows by falling score, equal scores by chunk_id."""

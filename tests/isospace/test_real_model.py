@@ -11,7 +11,8 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 from isospace.config import PipelineConfig
-from isospace.evaluation import document_run, measure, plain_vectors
+from isospace.evaluation.measures import measure
+from isospace.evaluation.ranking import document_run, plain_vectors
 from isospace.index import Index, open_index
 from isospace.queries import read_judgements, read_queries
 from isospace.store import open_store

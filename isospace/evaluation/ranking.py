@@ -1,8 +1,4 @@
-"""Retrieval measured on judged queries, through the standard library of the field.
-
-Measures are those of trec_eval (by way of ir-measures): ties are broken by document id, falling, so a
-run has one value and not several.
-"""
+"""Rankings of documents, exact and in memory: for the demo, the benchmarks and comparisons with the plain model."""
 
 from __future__ import annotations
 
@@ -11,16 +7,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from isospace.evaluation.measures import Run
 from isospace.index import Index
 from isospace.parquet import read_parquet
-from isospace.queries import Judgements
 from isospace.snapshot import Manifest, PartRecord, deleted_documents
 from isospace.store import Store
 from isospace.vectors import gather, vector_parts
 
-MEASURES = ("nDCG@10", "R@10", "R@100", "RR@10", "AP")
 Float32 = npt.NDArray[np.float32]
-Run = dict[str, dict[str, float]]
 
 
 def document_run(index: Index, queries: Mapping[str, str], *, depth: int = 1000) -> Run:
@@ -58,30 +52,6 @@ def rank_documents(
         rows = np.argsort(-best, kind="stable")[:depth]
         run[name] = {str(documents[row]): float(best[row]) for row in rows}
     return run
-
-
-def measure(run: Run, judgements: Judgements, measures: Sequence[str] = MEASURES) -> dict[str, float]:
-    """Compute means over the judged queries.
-
-    Parameters
-    ----------
-    run
-        Scores by query_id and doc_id.
-    judgements
-        Relevance by query_id and doc_id.
-    measures
-        Names as ir-measures has them.
-
-    Returns
-    -------
-    dict
-        By measure, in the order asked for.
-    """
-    import ir_measures
-
-    parsed = [ir_measures.parse_measure(name) for name in measures]
-    found = ir_measures.calc_aggregate(parsed, judgements, run)
-    return {name: float(found[m]) for name, m in zip(measures, parsed, strict=True)}
 
 
 def plain_vectors(store: Store, index: Index) -> Float32:

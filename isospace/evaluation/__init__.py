@@ -1,0 +1,1 @@
+"""Frozen queries, what is measured on them, and how two versions compare."""

@@ -1,0 +1,82 @@
+"""Groups of queries, so that a mean does not hide that one kind of them got worse."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+
+from isospace.evaluation.sets import EvaluationSet
+from isospace.retrieval.metadata import parse_metadata
+from isospace.retrieval.view import View
+
+_FEWEST, _MOST_VALUES = 5, 20
+_LENGTHS = ((5, "up to 5"), (10, "6 to 10"), (20, "11 to 20"))
+
+
+def slices_of(given: EvaluationSet, view: View) -> dict[str, dict[str, list[str]]]:
+    """Group the queries of a set.
+
+    Parameters
+    ----------
+    given
+        The set.
+    view
+        The snapshot whose metadata is used.
+
+    Returns
+    -------
+    dict
+        Query ids by column and value: the columns of the set's own file, `words` of the query, and the metadata and the folder
+        (`source`) of the documents that are relevant. Groups of fewer than five queries, and columns of more than twenty values,
+        are left out.
+    """
+    found: dict[str, dict[str, list[str]]] = {"words": defaultdict(list)}
+    for name, text in given.queries.items():
+        found["words"][_length(len(text.split()))].append(name)
+    for column, values in given.attributes.items():
+        for name, value in values.items():
+            found.setdefault(column, defaultdict(list))[value].append(name)
+    for name, attributes in _of_documents(given, view).items():
+        for column, value in attributes.items():
+            if column not in given.attributes:
+                found.setdefault(column, defaultdict(list))[value].append(name)
+    return {column: kept for column, groups in found.items() if (kept := _usable(groups))}
+
+
+def _usable(groups: dict[str, list[str]]) -> dict[str, list[str]]:
+    if len(groups) > _MOST_VALUES:
+        return {}
+    return {value: names for value, names in sorted(groups.items()) if len(names) >= _FEWEST}
+
+
+def _length(words: int) -> str:
+    return next((label for most, label in _LENGTHS if words <= most), "more than 20")
+
+
+def _of_documents(given: EvaluationSet, view: View) -> dict[str, dict[str, str]]:
+    """Return, by query, the metadata that most of its relevant documents have."""
+    wanted = {doc for found in given.judged.values() for doc, value in found.items() if value > 0}
+    table = view.copy.documents.select(["doc_id", "uri", "metadata"])
+    described: dict[str, dict[str, str]] = {}
+    for batch in table.to_batches(max_chunksize=4096):
+        for row in batch.to_pylist():
+            if row["doc_id"] in wanted:
+                described[row["doc_id"]] = {"source": source_of(row["uri"]), **_simple(row["metadata"])}
+    found = {}
+    for name, documents in given.judged.items():
+        counts: dict[str, Counter[str]] = defaultdict(Counter)
+        for doc, value in documents.items():
+            for column, text in described.get(doc, {}).items() if value > 0 else ():
+                counts[column][text] += 1
+        found[name] = {column: count.most_common(1)[0][0] for column, count in counts.items()}
+    return found
+
+
+def source_of(uri: str) -> str:
+    """Return where a document comes from: the folder of a file, or the table of a row."""
+    place = uri.split("#", 1)[0]
+    folders = place.rstrip("/").split("/")
+    return folders[-1] if "#" in uri or len(folders) < 2 else folders[-2]
+
+
+def _simple(metadata: str) -> dict[str, str]:
+    return {name: str(value) for name, value in parse_metadata(metadata).items() if isinstance(value, str | int | bool)}

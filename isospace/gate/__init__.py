@@ -1,0 +1,1 @@
+"""The gate: rules that a new snapshot has to hold before an alias moves to it."""

@@ -1,0 +1,149 @@
+"""Verdicts: what a gate found about one snapshot; numbered beside it, never changed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from isospace import layout
+from isospace.alias import AliasEntry, promote
+from isospace.errors import ConflictError, GateError
+from isospace.fingerprint import seal, unseal
+from isospace.snapshot import Manifest
+from isospace.store import Store
+
+_ATTEMPTS = 8
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Finding(_Record):
+    """One rule, and what was found.
+
+    `passed` is None where the rule is left open: it compares with production, and there is none, or does not go with what is
+    stored.
+    """
+
+    rule: str
+    passed: bool | None
+    figure: float | None
+    expected: str
+    detail: str
+
+
+class Compared(_Record):
+    """A snapshot that the judged one was compared with."""
+
+    snapshot: int
+    snapshot_id: str
+    space_id: str
+
+
+class Verdict(_Record):
+    """What the gate found about one snapshot.
+
+    `key` says what was judged by what against what: an equal one need not be judged again. `measures` are those of the
+    candidate, and differences from production where there is one.
+    """
+
+    number: int
+    collection: str
+    snapshot: int
+    snapshot_id: str
+    space_id: str
+    against: Compared | None
+    evaluation_set: str | None
+    set_id: str | None
+    set_kind: str | None
+    passed: bool
+    findings: tuple[Finding, ...]
+    measures: dict[str, Any]
+    agreement: dict[str, float]
+    notes: tuple[str, ...]
+    key: str
+    run_id: str
+    at: str
+    report: str | None
+
+    def failed(self) -> list[Finding]:
+        """Return the rules that do not hold."""
+        return [finding for finding in self.findings if finding.passed is False]
+
+    def describe(self) -> str:
+        """Return the outcome in a sentence, with the figures of every rule that does not hold."""
+        against = f" against snapshot {self.against.snapshot}" if self.against else ""
+        if self.passed:
+            left = sum(one.passed is None for one in self.findings)
+            rest = f"; {left} left open" if left else ""
+            return f"snapshot {self.snapshot} holds {len(self.findings) - left} rules{against}{rest}"
+        broken = "; ".join(f"`{one.rule}`: {one.detail}" for one in self.failed())
+        return f"snapshot {self.snapshot} was rejected{against}: {broken}"
+
+
+def read_verdicts(store: Store, collection: str, snapshot_id: str) -> list[Verdict]:
+    """Return the verdicts on a snapshot, oldest first."""
+    folder = layout.verdicts_folder(collection, snapshot_id)
+    paths = sorted(stat.path for stat in store.walk(folder) if layout.sequence_of(stat.path) is not None)
+    return [Verdict.model_validate(unseal(store.read(path), name=path)) for path in paths]
+
+
+def write_verdict(store: Store, verdict: Verdict) -> Verdict:
+    """Write a verdict as the next one on its snapshot; its number is set here."""
+    folder = layout.verdicts_folder(verdict.collection, verdict.snapshot_id)
+    for _ in range(_ATTEMPTS):
+        numbers = [layout.sequence_of(stat.path) or 0 for stat in store.walk(folder)]
+        numbered = verdict.model_copy(update={"number": max(numbers, default=0) + 1})
+        if store.create_if_absent(layout.numbered(folder, numbered.number), seal(numbered.model_dump(mode="json"))):
+            return Verdict.model_validate_json(numbered.model_dump_json())
+    raise ConflictError(
+        f"verdict on snapshot {verdict.snapshot}: {_ATTEMPTS} others wrote at the same time. Run it again."
+    )
+
+
+def require_passed(verdict: Verdict | None) -> None:
+    """Raise GateError for a rejection: the run has done its work, and production did not move."""
+    if verdict is not None and not verdict.passed:
+        raise GateError(
+            f"{verdict.describe()}. Production stays where it was; the snapshot is the alias candidate. Look at "
+            f"{verdict.report}, or `isospace verdicts`; `isospace promote --force --reason …` overrides it."
+        )
+
+
+def promote_judged(
+    store: Store, collection: str, alias: str, manifest: Manifest, *, reason: str, force: bool = False
+) -> AliasEntry | None:
+    """Move an alias to a snapshot that its gate has let pass, or by force.
+
+    Parameters
+    ----------
+    store, collection, alias, manifest
+        As `isospace.alias.promote` has them.
+    reason
+        Kept in the history; required by `force`.
+    force
+        Move it although the gate rejected the snapshot, or never judged it.
+
+    Raises
+    ------
+    GateError
+        If the newest verdict is a rejection, the snapshot's recipe has rules and there is no verdict, or force is used without a
+        reason.
+    """
+    if force and not reason.strip():
+        raise GateError("--force needs a reason, which is kept. Give it with --reason.")
+    problem = _problem(store, collection, manifest)
+    if problem and not force:
+        raise GateError(f"{problem} To move {alias} all the same, give --force and --reason.")
+    return promote(store, collection, alias, manifest, reason=reason, forced=problem if problem else "")
+
+
+def _problem(store: Store, collection: str, manifest: Manifest) -> str:
+    verdicts = read_verdicts(store, collection, manifest.snapshot_id)
+    if verdicts:
+        return "" if verdicts[-1].passed else f"{verdicts[-1].describe()}."
+    if rules := manifest.recipe.get("gate", {}).get("rules"):
+        return f"snapshot {manifest.sequence} has {len(rules)} rules and was not judged. Run `isospace gate`."
+    return ""

@@ -1,0 +1,56 @@
+from pathlib import Path
+
+import pytest
+
+from flows.embed_corpus import embed_corpus
+from flows.refit_space import refit_space
+from isospace.alias import aliases
+from isospace.errors import ConfigError, GateError
+from isospace.gate.verdicts import read_verdicts
+from isospace.snapshot import latest_manifest
+from isospace.store import open_store
+from tests.conftest import Configure, sentences, write_jsonl
+
+RULES = ("ndcg@10 not worse than production by more than 0.01 at p < 0.05", "recall@10 >= 0.5")
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> dict:
+    asked = list(sentences(60).items())
+    (tmp_path / "q.csv").write_text("query_id,text\n" + "\n".join(f"{d},title {d} {text}" for d, text in asked))
+    (tmp_path / "r.csv").write_text("query_id,doc_id,relevance\n" + "\n".join(f"{d},{d},1" for d, _ in asked))
+    return {"queries": str(tmp_path / "q.csv"), "judgements": str(tmp_path / "r.csv"), "rules": RULES}
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_rejected_snapshot_stays_a_candidate_and_the_recipe_can_go_back(
+    configure: Configure, gate: dict, tmp_path: Path
+):
+    source = write_jsonl(tmp_path / "d.jsonl", sentences(120))
+    good = configure(source, recipe={"gate": gate, "transform": {"representations": ["float32"]}})
+    first = embed_corpus(good)
+    assert (first.promoted, first.gate) == ("production", "snapshot 1 holds 1 rules; 1 left open")
+    bad = configure(source, recipe={"gate": gate, "transform": {"representations": ["binary"]}})
+    with pytest.raises(GateError, match=r"snapshot 2 was rejected against snapshot 1: `ndcg@10"):
+        refit_space(bad)
+    store = open_store(tmp_path / "store")
+    named = {name: entry.snapshot for name, entry in aliases(store, "c").items()}
+    assert named == {"candidate": 2, "production": 1}
+    # The next night finds the same, and says so again.
+    with pytest.raises(GateError, match="snapshot 2 was rejected"):
+        embed_corpus(bad)
+    candidate = latest_manifest(store, "c")
+    assert candidate is not None
+    assert len(read_verdicts(store, "c", candidate.snapshot_id)) == 1
+    # The recipe goes back: nothing is fitted or encoded, and the space is the one in production.
+    again = embed_corpus(good)
+    assert (again.space_id, again.snapshot_id, again.encoded) == (first.space_id, first.snapshot_id, 0)
+    assert again.promoted == "production"
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_queries_that_are_missing_are_found_before_anything_is_read(configure: Configure, gate: dict, tmp_path: Path):
+    source = write_jsonl(tmp_path / "d.jsonl", sentences(20))
+    with pytest.raises(ConfigError, match=r"absent\.csv: cannot be read"):
+        embed_corpus(configure(source, recipe={"gate": {**gate, "queries": str(tmp_path / "absent.csv")}}))
+    assert not (tmp_path / "store" / "collections").exists()
