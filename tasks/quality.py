@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import secrets
+from datetime import UTC, datetime
+
 from prefect.artifacts import create_markdown_artifact
 from prefect.logging import get_run_logger
 
 from isospace.gate.verdicts import Verdict
 from isospace.reporting.page import figure
+
+
+def run_stamp() -> str:
+    """Return a name for a run: its time, and something that no other run has."""
+    return f"{datetime.now(UTC).strftime('%Y%m%dT%H%M%SZ')}-{secrets.token_hex(4)}"
 
 
 def show_verdict(verdict: Verdict) -> None:

@@ -1,0 +1,1 @@
+"""Audits: what is in production is measured again and again, and what drifts is named."""

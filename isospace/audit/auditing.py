@@ -1,0 +1,277 @@
+"""One audit: open what the alias names, measure, raise alarms, keep the outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict
+
+from isospace import layout
+from isospace.alias import resolve
+from isospace.answer_log import read_answers
+from isospace.audit.alarms import (
+    Alarm,
+    alias_alarms,
+    corpus_alarms,
+    frozen_alarms,
+    logged_alarms,
+    reproduced_alarms,
+    stored_alarms,
+)
+from isospace.audit.drift import Drift
+from isospace.audit.figures import (
+    Logged,
+    Reproduced,
+    Stored,
+    StoredCodes,
+    figures_of,
+    measure_new,
+    measure_representations,
+    measure_reproduced,
+    measure_stored,
+)
+from isospace.audit.frozen import Baseline, Frozen, measure_frozen
+from isospace.audit.logged import measure_logged
+from isospace.audit.reference import Reference, owners_by_row, read_reference
+from isospace.audit.thresholds import Thresholds
+from isospace.errors import AuditError, IsospaceError, MismatchError, NotFoundError
+from isospace.evaluation.sets import list_sets, read_set
+from isospace.fingerprint import seal, unseal
+from isospace.gate.verdicts import read_verdicts
+from isospace.index import open_index
+from isospace.retrieval.view import View
+from isospace.snapshot import Manifest, read_manifest, sequences
+from isospace.store import Store
+
+if TYPE_CHECKING:
+    from isospace.engine import Engine
+
+
+class AuditRecord(BaseModel):
+    """The outcome of an audit, as it is kept; `baseline` is what later ones compare their frozen queries with."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    number: int
+    run_id: str
+    collection: str
+    alias: str
+    snapshot: int
+    snapshot_id: str
+    space_id: str
+    at: str
+    alarms: tuple[Alarm, ...]
+    notes: tuple[str, ...]
+    figures: dict[str, Any]
+    baseline: Baseline | None
+    report: str | None
+
+    def describe(self) -> str:
+        """Return the outcome in a sentence or, with alarms, as lines."""
+        if not self.alarms:
+            return f"{self.collection}: snapshot {self.snapshot} ({self.alias}) is as it should be"
+        lines = "\n".join(f"- {alarm.describe()}" for alarm in self.alarms)
+        return f"{self.collection}: snapshot {self.snapshot} ({self.alias}) raised {len(self.alarms)} alarms:\n{lines}"
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """A record that is not kept yet, with the arrays its report is drawn from; what could not be measured is None."""
+
+    record: AuditRecord
+    view: View | None
+    reference: Reference | None
+    stored: Stored | None
+    reproduced: Reproduced | None
+    drift: Drift | None
+    frozen: Frozen | None
+    logged: Logged | None
+    codes: tuple[StoredCodes, ...]
+
+
+def audit_alias(
+    store: Store,
+    collection: str,
+    alias: str,
+    limits: Thresholds,
+    *,
+    run_id: str,
+    set_name: str | None = None,
+    log_hours: float = 24.0,
+    seed: int = 0,
+    engine: Engine | None = None,
+    now: datetime | None = None,
+) -> Audit:
+    """Measure what an alias names.
+
+    Parameters
+    ----------
+    store, collection, alias
+        What.
+    limits
+        From where on a figure is an alarm.
+    run_id
+        Of the run that asks.
+    set_name
+        Evaluation set whose queries are asked; `default`, or else the first there is, if not given.
+    log_hours
+        How far back logged answers are read.
+    seed
+        Of the samples.
+    engine
+        What runs the encoder.
+    now
+        For tests.
+
+    Raises
+    ------
+    NotFoundError
+        If there is no such collection or alias.
+    """
+    at = now or datetime.now(UTC)
+    manifest = resolve(store, collection, alias)
+    alarms, notes = list(_alias_alarms(store, manifest, alias, at, limits)), list[str]()
+    try:
+        with open_index(store, collection, alias, engine=engine, verify="content") as index:
+            view = index.view
+    except MismatchError as error:
+        alarms.append(
+            _refused(
+                "probes", str(error), "The encoder or the space is not what it was. Restore it; nothing can be served."
+            )
+        )
+        return _unopened(_record(manifest, alias, run_id, at, alarms, notes, {}, None))
+    except IsospaceError as error:
+        alarms.append(
+            _refused("files", str(error), "Run `isospace verify`, and the flow again: it makes lost files anew.")
+        )
+        return _unopened(_record(manifest, alias, run_id, at, alarms, notes, {}, None))
+    record = view.space.space.record
+    tolerance = limits.reproduced_cosine or record.min_cosine
+    reference = read_reference(store, manifest, record.input_dimension)
+    stored = measure_stored(view, reference, seed=seed)
+    alarms += stored_alarms(stored, reference, limits, normalizes=record.spec.normalization == "l2")
+    reproduced = measure_reproduced(view, tolerance=tolerance, seed=seed)
+    alarms += reproduced_alarms(reproduced, tolerance)
+    drift, copies, new = measure_new(store, view, reference, seed=seed)
+    alarms += corpus_alarms(drift, copies, reference, limits)
+    if drift is None:
+        notes.append(f"{new} chunks came since the fit: too few to tell a drift")
+    frozen = _frozen(store, view, set_name, notes)
+    if frozen is not None:
+        alarms += frozen_alarms(frozen, limits)
+    answers = read_answers(store, collection, since=at - timedelta(hours=log_hours))
+    logged = None
+    if answers:
+        vectors = frozen.vectors if frozen is not None else None
+        logged = measure_logged(store, view, alias, answers, vectors, tolerance=tolerance, seed=seed)
+        alarms += logged_alarms(logged, tolerance, limits)
+    else:
+        notes.append("no answers were logged: serve with --log to watch queries too")
+    codes = measure_representations(view, frozen.vectors) if frozen is not None else ()
+    figures = figures_of(stored, reproduced, drift, copies, new, frozen, logged, reference, codes)
+    kept = _record(manifest, alias, run_id, at, alarms, notes, figures, frozen.baseline if frozen is not None else None)
+    return Audit(kept, view, reference, stored, reproduced, drift, frozen, logged, codes)
+
+
+def write_audit(store: Store, record: AuditRecord) -> AuditRecord:
+    """Keep an outcome under the next number."""
+    folder = layout.audits_folder(record.collection)
+    while True:
+        numbers = [layout.sequence_of(stat.path) or 0 for stat in store.walk(folder)]
+        kept = record.model_copy(update={"number": max(numbers, default=0) + 1})
+        if store.create_if_absent(layout.numbered(folder, kept.number), seal(kept.model_dump(mode="json"))):
+            return kept
+
+
+def read_audits(store: Store, collection: str, *, last: int | None = None) -> list[AuditRecord]:
+    """Return the outcomes of audits, oldest first; the last so many if a number is given."""
+    paths = sorted(
+        stat.path for stat in store.walk(layout.audits_folder(collection)) if layout.sequence_of(stat.path) is not None
+    )
+    chosen = paths if last is None else paths[-last:]
+    return [AuditRecord.model_validate(unseal(store.read(path), name=path)) for path in chosen]
+
+
+def require_quiet(record: AuditRecord) -> None:
+    """Raise AuditError if there were alarms."""
+    if record.alarms:
+        raise AuditError(f"{record.describe()}\nReport: {record.report}")
+
+
+def _alias_alarms(store: Store, manifest: Manifest, alias: str, now: datetime, limits: Thresholds) -> list[Alarm]:
+    number = sequences(store, manifest.collection)[-1]
+    newest = None
+    if number > manifest.sequence:
+        latest = read_manifest(store, manifest.collection, number)
+        verdicts = read_verdicts(store, manifest.collection, latest.snapshot_id)
+        rejected = verdicts[-1].describe() if verdicts and not verdicts[-1].passed else ""
+        newest = (number, _committed(latest, now), rejected)
+    return list(
+        alias_alarms(
+            alias=alias,
+            snapshot=manifest.sequence,
+            committed_at=_committed(manifest, now),
+            newest=newest,
+            now=now,
+            limits=limits,
+        )
+    )
+
+
+def _committed(manifest: Manifest, otherwise: datetime) -> datetime:
+    written = manifest.provenance.get("committed_at")
+    return datetime.fromisoformat(written) if isinstance(written, str) else otherwise
+
+
+def _frozen(store: Store, view: View, set_name: str | None, notes: list[str]) -> Frozen | None:
+    collection = view.manifest.collection
+    known = [record.name for record in list_sets(store, collection)]
+    name = set_name or ("default" if "default" in known else next(iter(known), None))
+    if name is None:
+        notes.append("there is no evaluation set: freeze queries with `isospace sets add`, or `isospace sets make`")
+        return None
+    given = read_set(store, collection, name)
+    before = _baseline(store, collection, given.set_id, view.manifest.space_id)
+    now = frozenset(owners_by_row(store, view.manifest))
+    then = now
+    if before is not None and before.snapshot_id != view.manifest.snapshot_id:
+        then = _documents(store, collection, before.snapshot)
+    return measure_frozen(view, given, before, {"now": now, "then": then})
+
+
+def _baseline(store: Store, collection: str, set_id: str, space_id: str) -> Baseline | None:
+    """Return what the set's queries found when they were first asked in this space."""
+    for record in read_audits(store, collection):
+        found = record.baseline
+        if found is not None and (found.set_id, found.space_id) == (set_id, space_id):
+            return found
+    return None
+
+
+def _documents(store: Store, collection: str, snapshot: int) -> frozenset[str]:
+    try:
+        return frozenset(owners_by_row(store, read_manifest(store, collection, snapshot)))
+    except NotFoundError:
+        return frozenset()
+
+
+def _refused(name: str, message: str, remedy: str) -> Alarm:
+    return Alarm(name=name, figure=None, limit=None, message=message, remedy=remedy)
+
+
+def _unopened(record: AuditRecord) -> Audit:
+    return Audit(record, None, None, None, None, None, None, None, ())
+
+
+def _record(
+    manifest: Manifest, alias: str, run_id: str, at: datetime, alarms: Sequence[Alarm], notes: Sequence[str],
+    figures: dict[str, Any], baseline: Baseline | None,
+) -> AuditRecord:  # fmt: skip
+    return AuditRecord(
+        number=0, run_id=run_id, collection=manifest.collection, alias=alias, snapshot=manifest.sequence,
+        snapshot_id=manifest.snapshot_id, space_id=manifest.space_id, at=at.isoformat(timespec="seconds"), alarms=tuple(alarms),
+        notes=tuple(notes), figures=figures, baseline=baseline, report=None,
+    )  # fmt: skip

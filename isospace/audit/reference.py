@@ -1,0 +1,140 @@
+"""The reference of an audit: a sample of the collection as it was when its space was fitted, kept for good."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict
+
+from isospace import layout
+from isospace.errors import NotFoundError
+from isospace.evaluation.ranking import live_hashes
+from isospace.fingerprint import seal, unseal
+from isospace.parquet import (
+    FileRef,
+    fixed_binary,
+    from_fixed_binary,
+    parse_parquet,
+    read_parquet,
+    read_verified,
+    write_parquet,
+)
+from isospace.sample import bottom_k
+from isospace.snapshot import Manifest, deleted_documents, read_manifest, sequences
+from isospace.store import Store
+from isospace.vectors import gather, vector_parts
+
+SIZE = 2_000
+_SEED = 0
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    space_id: str
+    snapshot: int
+    snapshot_id: str
+    chunks: int
+    duplicates: float
+    sample: FileRef
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What a collection was like at the fit.
+
+    Attributes
+    ----------
+    snapshot
+        Number of the first snapshot in the space.
+    chunks
+        How many it had.
+    duplicates
+        Share of them whose text another document has too.
+    owners
+        The document of each vector.
+    raw
+        (n, d) float32 raw vectors of a sample of different texts.
+    """
+
+    snapshot: int
+    chunks: int
+    duplicates: float
+    owners: tuple[str, ...]
+    raw: npt.NDArray[np.float32]
+
+
+def read_reference(store: Store, manifest: Manifest, dimension: int) -> Reference:
+    """Return the reference of a snapshot's space; the first time it is drawn from the oldest snapshot in that space.
+
+    Parameters
+    ----------
+    store, manifest
+        A snapshot in the space.
+    dimension
+        d of the encoder's raw vectors.
+
+    Raises
+    ------
+    IntegrityError
+        If the sample is not what was drawn.
+    """
+    path = layout.reference_record(manifest.collection, manifest.space_id)
+    if not store.exists(path):
+        store.create_if_absent(path, seal(_draw(store, _oldest(store, manifest), dimension).model_dump(mode="json")))
+    record = _Record.model_validate(unseal(store.read(path), name=path))
+    table = parse_parquet(read_verified(store, record.sample), record.sample.path)
+    raw = from_fixed_binary(table["vector"], np.dtype("<f4")).reshape(len(table), -1)
+    return Reference(record.snapshot, record.chunks, record.duplicates, tuple(table["doc_id"].to_pylist()), raw)
+
+
+def owners_by_row(store: Store, manifest: Manifest) -> list[str]:
+    """Return the document of each live chunk, row by row as `live_hashes` has them."""
+    deleted = deleted_documents(store, manifest.deletions)
+    owners: list[str] = []
+    for part in manifest.parts:
+        gone = deleted.get(part.name, set())
+        names = read_parquet(store, part.chunks.path, columns=["doc_id"])["doc_id"].to_pylist()
+        owners += [name for name in names if name not in gone]
+    return owners
+
+
+def duplicate_share(hashes: list[bytes], owners: list[str]) -> float:
+    """Return the share of chunks whose text an earlier document has already."""
+    first: dict[bytes, str] = {}
+    copies = sum(first.setdefault(key, owner) != owner for key, owner in zip(hashes, owners, strict=True))
+    return copies / max(len(hashes), 1)
+
+
+def _oldest(store: Store, manifest: Manifest) -> Manifest:
+    for number in sequences(store, manifest.collection):
+        try:
+            found = read_manifest(store, manifest.collection, number)
+        except NotFoundError:
+            continue
+        if found.space_id == manifest.space_id:
+            return found
+    return manifest
+
+
+def _draw(store: Store, manifest: Manifest, dimension: int) -> _Record:
+    hashes, owners = live_hashes(store, manifest), owners_by_row(store, manifest)
+    owner_of: dict[bytes, str] = {}
+    for key, owner in zip(hashes, owners, strict=True):
+        owner_of.setdefault(key, owner)
+    drawn = bottom_k(hashes, SIZE, _SEED)
+    raw = gather(store, manifest.encoder_id, vector_parts(store, manifest.encoder_id), drawn, dimension)
+    columns: dict[str, Any] = {
+        "doc_id": pa.array([owner_of[key] for key in drawn], pa.string()),
+        "chunk_hash": pa.array(drawn, pa.binary(32)),
+        "vector": fixed_binary(raw),
+    }
+    path = layout.reference_sample(manifest.collection, manifest.space_id, manifest.snapshot_id)
+    sample = write_parquet(store, path, pa.table(columns), metadata={"space_id": manifest.space_id})
+    return _Record(
+        space_id=manifest.space_id, snapshot=manifest.sequence, snapshot_id=manifest.snapshot_id, chunks=len(hashes),
+        duplicates=duplicate_share(hashes, owners), sample=sample,
+    )  # fmt: skip

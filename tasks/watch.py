@@ -1,0 +1,69 @@
+"""An audit as Prefect tasks."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.events import emit_event
+from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
+
+from isospace.audit.auditing import AuditRecord, audit_alias, write_audit
+from isospace.audit.page import audit_page
+from isospace.audit.thresholds import Thresholds
+from isospace.reporting.page import figure, write_page
+from isospace.store import open_store
+from tasks.quality import run_stamp
+
+ALARM = "isospace.audit.alarm"
+
+
+@task(cache_policy=NO_CACHE)
+def measure(
+    store: str, collection: str, alias: str, evaluation_set: str | None, log_hours: float, seed: int, limits: Thresholds
+) -> AuditRecord:
+    """Open what the alias names, measure it, and keep report and outcome."""
+    opened = open_store(store)
+    audit = audit_alias(
+        opened, collection, alias, limits, run_id=run_stamp(), set_name=evaluation_set, log_hours=log_hours, seed=seed
+    )
+    get_run_logger().info("snapshot %d: %d alarms", audit.record.snapshot, len(audit.record.alarms))
+    path = write_page(opened, audit.record.run_id, audit_page(audit))
+    return write_audit(opened, audit.record.model_copy(update={"report": path}))
+
+
+@task(cache_policy=NO_CACHE)
+def tell(record: AuditRecord) -> None:
+    """Put the outcome where it is seen; every alarm is an event of its own, for automations."""
+    create_markdown_artifact(key="audit", markdown=audit_markdown(record), description=record.report)
+    for alarm in record.alarms:
+        get_run_logger().error(alarm.describe())
+        emit_event(
+            event=ALARM,
+            resource={
+                "prefect.resource.id": f"isospace.collection.{record.collection}",
+                "prefect.resource.name": record.collection,
+                "isospace.alarm": alarm.name,
+            },
+            related=[{"prefect.resource.id": f"prefect.flow-run.{flow_run.id}", "prefect.resource.role": "flow-run"}],
+            payload={**alarm.model_dump(mode="json"), "snapshot": record.snapshot, "report": record.report},
+        )
+
+
+def audit_markdown(record: AuditRecord) -> str:
+    """Return an outcome as Markdown."""
+    lines = [f"### {record.collection}, {record.alias}: snapshot {record.snapshot}", ""]
+    if record.alarms:
+        lines += ["| alarm | found | limit | what | what to do |", "| --- | ---: | ---: | --- | --- |"]
+        lines += [
+            f"| **{one.name}** | {figure(one.figure)} | {figure(one.limit)} | {_cell(one.message)} | {_cell(one.remedy)} |"
+            for one in record.alarms
+        ]
+    else:
+        lines.append("No alarm.")
+    return "\n".join([*lines, "", f"Report: `{record.report}`", *(f"\nNote: {note}." for note in record.notes)])
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
