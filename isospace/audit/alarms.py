@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from isospace.audit.drift import Drift
@@ -14,6 +15,7 @@ from isospace.audit.frozen import Frozen
 from isospace.audit.reference import Reference
 from isospace.audit.thresholds import Thresholds
 
+Float64 = npt.NDArray[np.float64]
 REFIT = "Fit again with runtime.refit=true, behind the gate."
 MENDED = "Run `isospace verify`; restore the files, or run the flow with runtime.refit=true."
 
@@ -101,7 +103,7 @@ def corpus_alarms(drift: Drift | None, copies: float, reference: Reference, limi
         )  # fmt: skip
 
 
-def frozen_alarms(found: Frozen, limits: Thresholds) -> Iterator[Alarm]:
+def frozen_alarms(found: Frozen, pairs: float, limits: Thresholds) -> Iterator[Alarm]:
     """Yield alarms about the frozen queries."""
     if found.compared_with is not None and found.overlap < 1.0 - limits.agreement:
         worst = f" Most: {found.changed[0][0]!r}." if found.changed else ""
@@ -117,10 +119,10 @@ def frozen_alarms(found: Frozen, limits: Thresholds) -> Iterator[Alarm]:
             f"nDCG@10 of {found.name} is {found.ndcg:.4f}, {found.ndcg_before:.4f} at snapshot {found.compared_with}; expected a "
             f"loss of at most {limits.ndcg:g}.", "Compare the two with `isospace compare`; go back with `isospace rollback`.",
         )  # fmt: skip
-    yield from band_alarms(found.top, f"the frozen queries of {found.name}", limits)
+    yield from band_alarms(found.top, pairs, f"the frozen queries of {found.name}", limits)
 
 
-def logged_alarms(found: Logged, tolerance: float, limits: Thresholds) -> Iterator[Alarm]:
+def logged_alarms(found: Logged, tolerance: float, pairs: float, limits: Thresholds) -> Iterator[Alarm]:
     """Yield alarms about the answers that were logged."""
     if found.stale > limits.stale_share:
         yield _alarm(
@@ -149,21 +151,21 @@ def logged_alarms(found: Logged, tolerance: float, limits: Thresholds) -> Iterat
             f"(p = {found.drift.p:.2g}); expected at most {limits.drift_auc:g}. Most unlike: {most}.",
             "People ask for other things than the set does: freeze newer queries with `isospace sets add`.",
         )  # fmt: skip
-    yield from band_alarms(found.top, "the logged queries", limits)
+    yield from band_alarms(found.top, pairs, "the logged queries", limits)
 
 
-def band_alarms(
-    top: np.ndarray[tuple[int, ...], np.dtype[np.float64]], whose: str, limits: Thresholds
-) -> Iterator[Alarm]:
-    """Yield an alarm if all best scores lie in a narrow band."""
+def band_alarms(top: Float64, pairs: float, whose: str, limits: Thresholds) -> Iterator[Alarm]:
+    """Yield an alarm if all best scores lie in a narrow band, close to the mean cosine of random `pairs`."""
     if len(top) < 20:
         return
     low, high = (float(np.percentile(top, p)) for p in (5, 95))
-    if high - low < limits.top_spread:
+    contrast = float(top.mean()) - pairs
+    if high - low < limits.top_spread and contrast < limits.top_contrast:
         yield _alarm(
             "narrow band", high - low, limits.top_spread,
-            f"the best scores of {whose} lie between {low:.4f} and {high:.4f} (5th and 95th percentile); expected them "
-            f"{limits.top_spread:g} apart. All hits look alike.", MENDED,
+            f"the best scores of {whose} lie between {low:.4f} and {high:.4f} (5th and 95th percentile), where chunks drawn at "
+            f"random have {pairs:.4f}; expected {limits.top_spread:g} apart, or {limits.top_contrast:g} above: all look alike.",
+            MENDED,
         )  # fmt: skip
 
 

@@ -137,11 +137,7 @@ def audit_alias(
         with open_index(store, collection, alias, engine=engine, verify="content") as index:
             view = index.view
     except MismatchError as error:
-        alarms.append(
-            _refused(
-                "probes", str(error), "The encoder or the space is not what it was. Restore it; nothing can be served."
-            )
-        )
+        alarms.append(_refused("probes", str(error), "Nothing can be served until it is mended."))
         return _unopened(_record(manifest, alias, run_id, at, alarms, notes, {}, None))
     except IsospaceError as error:
         alarms.append(
@@ -161,13 +157,13 @@ def audit_alias(
         notes.append(f"{new} chunks came since the fit: too few to tell a drift")
     frozen = _frozen(store, view, set_name, notes)
     if frozen is not None:
-        alarms += frozen_alarms(frozen, limits)
+        alarms += frozen_alarms(frozen, stored.after.mean_cosine, limits)
     answers = read_answers(store, collection, since=at - timedelta(hours=log_hours))
     logged = None
     if answers:
         vectors = frozen.vectors if frozen is not None else None
         logged = measure_logged(store, view, alias, answers, vectors, tolerance=tolerance, seed=seed)
-        alarms += logged_alarms(logged, tolerance, limits)
+        alarms += logged_alarms(logged, tolerance, stored.after.mean_cosine, limits)
     else:
         notes.append("no answers were logged: serve with --log to watch queries too")
     codes = measure_representations(view, frozen.vectors) if frozen is not None else ()

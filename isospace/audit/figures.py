@@ -137,7 +137,7 @@ def measure_stored(view: View, reference: Reference, *, seed: int) -> Stored:
     transform = view.space.space.transform
     expected = view.space.transform(reference.raw, "document")
     rows = sample_rows(view, SAMPLE, seed)
-    current = vectors_at(view, rows)
+    _, current = finite_at(view, rows)
     codes = view.finest
     if not codes.is_float:
         # What codes can hold is compared with what codes held.
@@ -212,6 +212,13 @@ def measure_new(store: Store, view: View, reference: Reference, *, seed: int) ->
     return drift, copies, len(new)
 
 
+def finite_at(view: View, rows: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], Float32]:
+    """Return those of some rows that hold numbers, and their vectors: what is none is found by its length."""
+    vectors = vectors_at(view, rows)
+    finite = np.isfinite(vectors).all(axis=1)
+    return rows[finite], vectors[finite]
+
+
 def measure_representations(view: View, queries: Float32, *, most: int = 100) -> tuple[StoredCodes, ...]:
     """Search every stored representation for (m, k) queries, as it is and rescored by four, against the finest one."""
     record = view.space.space.record
@@ -242,7 +249,7 @@ def figures_of(
     """Return everything that was measured, for machines."""
     shifts, beyond = stored.shifts, stored.saturated
     return {
-        "norms": asdict(stored.norms),
+        "norms": {name: value if np.all(np.isfinite(value)) else None for name, value in asdict(stored.norms).items()},
         "isotropy": {"raw, at the fit": stored.before.as_dict(), "stored": stored.after.as_dict()},
         "cosines of random pairs": {str(p): value for p, value in stored.cosines.items()},
         "dimensions": {name: [float(f"{v:.6g}") for v in getattr(shifts, name)] for name in shifts.__slots__},

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from isospace.audit.auditing import Audit, AuditRecord
-from isospace.audit.figures import Stored
+from isospace.audit.figures import Stored, finite_at
 from isospace.audit.frozen import Frozen
-from isospace.evaluation.geometry import sample_rows, vectors_at
+from isospace.evaluation.geometry import sample_rows
 from isospace.evaluation.slices import source_of
 from isospace.reporting import plots
 from isospace.reporting.page import Page, Section, Table, Tone, figure
@@ -181,8 +181,7 @@ def corpus_points(view: View, *, seed: int = 0) -> tuple[npt.NDArray[np.float64]
     """Return (n, 2) places of a sample of chunks, and their sources: the metadata field `source`, or else their folder."""
     from sklearn.manifold import TSNE
 
-    rows = sample_rows(view, _MAPPED, seed)
-    vectors = vectors_at(view, rows).astype(np.float64)
+    rows, vectors = finite_at(view, sample_rows(view, _MAPPED, seed))
     owners = view.copy.documents.select(["uri", "metadata"]).take(view.copy.chunks["document"].take(rows)).to_pylist()
     labels = [str(parse_metadata(row["metadata"]).get("source") or source_of(row["uri"])) for row in owners]
     perplexity = min(30.0, max((len(rows) - 1) / 3, 1.0))
@@ -190,7 +189,7 @@ def corpus_points(view: View, *, seed: int = 0) -> tuple[npt.NDArray[np.float64]
         # Copies of one vector have no variance of their own.
         warnings.simplefilter("ignore")
         model = TSNE(init="pca", perplexity=perplexity, random_state=seed, max_iter=500)
-        points: npt.NDArray[np.float64] = model.fit_transform(vectors).astype(np.float64)
+        points: npt.NDArray[np.float64] = model.fit_transform(vectors.astype(np.float64)).astype(np.float64)
     return points, labels
 
 

@@ -33,7 +33,9 @@ class Thresholds(BaseModel):
     ndcg: float = Field(default=0.02, gt=0, le=1)
     """Loss of nDCG@10 on the frozen queries."""
     top_spread: float = Field(default=0.03, ge=0)
-    """Least distance between the 5th and the 95th percentile of the queries' best scores: below, all score alike."""
+    """Least distance between the 5th and the 95th percentile of the queries' best scores, and …"""
+    top_contrast: float = Field(default=0.1, ge=0)
+    """… of their mean from the mean cosine of random pairs: below both, every chunk looks like every other."""
     lag_hours: float = Field(default=26.0, gt=0)
     """How long a newer snapshot may wait for the alias. A nightly run has a day and two hours."""
     age_hours: float | None = Field(default=None, gt=0)
