@@ -22,7 +22,7 @@ from isospace.cli_common import (
     fail,
     print_json,
 )
-from isospace.cli_quality import compare, evaluate, gate, sets, verdicts
+from isospace.cli_quality import answers, compare, evaluate, gate, sets, verdicts
 from isospace.cli_query import export, frontier, lengths, search, serve
 from isospace.config import load_config
 from isospace.errors import ConfigError, IsospaceError, NotFoundError
@@ -181,7 +181,7 @@ def rollback_command(
     typer.echo(f"{alias} is now snapshot {entry.snapshot} ({entry.snapshot_id[:16]}…)")
 
 
-for command in (search, serve, export, lengths, frontier, evaluate, compare, gate, verdicts):
+for command in (search, serve, export, lengths, frontier, evaluate, compare, gate, verdicts, answers):
     app.command()(command)
 app.add_typer(sets)
 

@@ -266,6 +266,44 @@ def verdicts(
         _print_verdict(verdict)
 
 
+def answers(
+    store: StoreArgument,
+    collection: CollectionArgument,
+    hours: Annotated[float, typer.Option(min=0, help="How far back.")] = 24.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what services have logged: by which snapshots, and how alike a candidate answered."""
+    from datetime import timedelta
+
+    from isospace.answer_log import read_answers
+
+    found = read_answers(open_store(store), collection, since=datetime.now(UTC) - timedelta(hours=hours))
+    compared = [one for one in found if one.overlap is not None and one.rbo is not None]
+    body = {
+        "answers": len(found),
+        "by snapshot": {
+            str(number): sum(one.snapshot == number for one in found) for number in {one.snapshot for one in found}
+        },
+        "compared": len(compared),
+        "overlap": sum(one.overlap or 0.0 for one in compared) / len(compared) if compared else None,
+        "rbo": sum(one.rbo or 0.0 for one in compared) / len(compared) if compared else None,
+    }
+    if as_json:
+        print_json(body)
+        return
+    OUT.print(f"{collection}: {len(found):,} answers in {hours:g} hours, by snapshot: {body['by snapshot']}")
+    if not compared:
+        OUT.print("none was compared with a candidate: serve with --shadow candidate --log SHARE")
+        return
+    figures = f"top-10 overlap {body['overlap']:.4f}, rank-biased overlap {body['rbo']:.4f}"
+    OUT.print(f"{len(compared):,} were asked of a candidate too: {figures}")
+    for one in sorted(compared, key=lambda one: (one.rbo or 0.0, one.query_sha256))[:10]:
+        name = shortened(one.text, 70) if one.text is not None else one.query_sha256[:16]
+        OUT.print(
+            f"  rbo {one.rbo:.3f}  overlap {one.overlap:.1f}  snapshot {one.snapshot} and {one.candidate}  {name}"
+        )
+
+
 def _print_verdict(verdict: Any) -> None:
     against = (
         f"against snapshot {verdict.against.snapshot}" if verdict.against else "there is no production to compare with"

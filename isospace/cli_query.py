@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -78,17 +79,29 @@ def serve(
         float | None, typer.Option(help="Cosine from which an earlier query's hits serve again.")
     ] = None,
     requests: Annotated[int, typer.Option(min=1, help="Requests answered at once; more get 429.")] = 128,
+    log_share: Annotated[
+        float,
+        typer.Option("--log", metavar="SHARE", min=0, max=1, help="Share of searches that is logged, for audits."),
+    ] = 0.0,
+    log_texts: Annotated[bool, typer.Option(help="Whether logged queries keep their text, or its hash alone.")] = True,
+    shadow: Annotated[
+        str | None, typer.Option(metavar="ALIAS", help="Snapshot that is asked what is logged, too, such as candidate.")
+    ] = None,
     alias: AliasOption = "production",
     device: DeviceOption = "auto",
     backend: BackendOption = "auto",
 ) -> None:
     """Serve search and embeddings of a collection over HTTP; refuses to start on any mismatch."""
+    from isospace.answer_log import AnswerLog
     from isospace.index import open_index
     from isospace.retrieval.query_cache import CacheConfig
     from isospace.service.app import create_app
     from isospace.service.server import serve as run
     from isospace.service.settings import Limits, Settings, read_keys
+    from isospace.service.watching import Watcher
 
+    if shadow is not None and not log_share:
+        raise ConfigError("--shadow compares what is logged. Give --log SHARE, such as --log 0.05.")
     settings = Settings(host=host, port=port, keys=read_keys(keys), limits=Limits(requests=requests))
     index = open_index(
         store, collection, alias, engine=engine_of(backend, device), reranker=_reranker(reranker),
@@ -98,8 +111,22 @@ def serve(
     typer.echo(
         f"{collection}: snapshot {manifest.sequence}, space {manifest.space_id}, {manifest.chunks:,} chunks; handshake passed"
     )
-    with index:
-        run(create_app(index, settings), settings, told=typer.echo)
+    with contextlib.ExitStack() as opened:
+        opened.enter_context(index)
+        watcher = None
+        if log_share:
+            candidate = None
+            if shadow is not None:
+                candidate = open_index(
+                    store, collection, shadow, engine=engine_of(backend, device), watch_seconds=watch or None
+                )
+                opened.enter_context(candidate)
+                typer.echo(
+                    f"asking snapshot {candidate.manifest.sequence} ({shadow}) too, of {log_share:.1%} of the searches"
+                )
+            log = AnswerLog(index.store, collection)
+            watcher = Watcher(index, log, share=log_share, keep_texts=log_texts, candidate=candidate)
+        run(create_app(index, settings, watcher=watcher), settings, told=typer.echo)
 
 
 def export(

@@ -49,6 +49,7 @@ from isospace.service.problems import ErrorBody, Problem, handle_problems
 from isospace.service.searching import found_chunks, require_query, search_cost
 from isospace.service.settings import Settings, is_loopback
 from isospace.service.spaces import require_model, require_space
+from isospace.service.watching import Watcher
 
 _PAGE_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:"
@@ -71,14 +72,14 @@ class Service:
     ----------
     index
         What is searched.
-    settings, metrics
+    settings, metrics, watcher
         Of the service.
     ready
         Whether new requests are welcome; false while it ends.
     """
 
-    def __init__(self, index: Index, settings: Settings) -> None:
-        self.index, self.settings, self.metrics = index, settings, Metrics()
+    def __init__(self, index: Index, settings: Settings, watcher: Watcher | None) -> None:
+        self.index, self.settings, self.metrics, self.watcher = index, settings, Metrics(), watcher
         self.ready, self.started = True, int(time.time())
         self.embedder = self._batcher("embed", self._embed, settings.batch_tokens, cost=tokens_about)
         self.searcher = self._batcher("search", self._search, settings.batch_texts, cost=search_cost)
@@ -113,6 +114,8 @@ class Service:
         """End the threads."""
         for batcher in (self.embedder, self.searcher, self.reranker):
             await batcher.close()
+        if self.watcher is not None:
+            await to_thread(self.watcher.close)
 
 
 def _pair_tokens(key: object, pair: tuple[str, str]) -> float:
@@ -124,7 +127,7 @@ def _sent(answer: BaseModel) -> Response:
     return Response(answer.model_dump_json(), media_type="application/json")
 
 
-def create_app(index: Index, settings: Settings | None = None) -> FastAPI:
+def create_app(index: Index, settings: Settings | None = None, *, watcher: Watcher | None = None) -> FastAPI:
     """Build the application.
 
     Parameters
@@ -133,12 +136,14 @@ def create_app(index: Index, settings: Settings | None = None) -> FastAPI:
         An opened index: its handshake has passed.
     settings
         Keys and limits.
+    watcher
+        Logs answers, and asks a candidate; closed when the service ends.
 
     Returns
     -------
     FastAPI
     """
-    service = Service(index, settings or Settings())
+    service = Service(index, settings or Settings(), watcher)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -213,6 +218,8 @@ def _add_search(app: FastAPI, service: Service) -> None:
         queries = [body.query] if isinstance(body.query, str) else body.query
         options = await to_thread(require_query, body, queries, view, service.settings.limits)
         found = await service.searcher((view, options), queries)
+        if service.watcher is not None:
+            service.watcher.saw(view, queries, options, [hits for hits, _ in found])
 
         def answer() -> Response:
             manifest, seconds = view.manifest, found[0][1]
@@ -301,7 +308,9 @@ def _add_watching(app: FastAPI, service: Service) -> None:
     @app.get("/metrics", response_class=PlainTextResponse, tags=["operation"])
     async def metrics() -> Response:
         """Return figures for Prometheus."""
-        return Response(service.metrics.text(service.index), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(
+            service.metrics.text(service.index, service.watcher), media_type="text/plain; version=0.0.4; charset=utf-8"
+        )
 
 
 def _add_page(app: FastAPI) -> None:

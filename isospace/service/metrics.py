@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from starlette.types import Scope
 
 from isospace.index import Index
+from isospace.service.watching import Watcher
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
@@ -37,6 +38,8 @@ class Metrics:
             "isospace_refresh_failed", "1 while the alias names a snapshot that cannot be opened.", registry=kept
         )
 
+        self.watched = Gauge("isospace_answers", "Answers by what the log did with them.", ["outcome"], registry=kept)
+
     def answered(self, scope: Scope, status: int, seconds: float) -> None:
         """Count one request; paths that do not exist are one."""
         route = scope.get("route")
@@ -44,11 +47,13 @@ class Metrics:
         self.requests.labels(path, str(status)).inc()
         self.seconds.labels(path).observe(seconds)
 
-    def text(self, index: Index) -> bytes:
+    def text(self, index: Index, watcher: Watcher | None = None) -> bytes:
         """Return all figures as Prometheus reads them."""
         counts = index.cache.counts
         for name, value in (("hit", counts.hits), ("miss", counts.misses), ("semantic", counts.semantic)):
             self.cached.labels(name).set(value)
+        for outcome, count in (watcher.counts if watcher is not None else {}).items():
+            self.watched.labels(outcome).set(count)
         self.hit_rate.set(counts.hit_rate)
         self.snapshot.clear()
         self.snapshot.labels(index.space.space_id).set(index.manifest.sequence)

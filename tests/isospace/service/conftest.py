@@ -20,6 +20,7 @@ from isospace.index import Index, open_index
 from isospace.service.app import create_app
 from isospace.service.server import server_config
 from isospace.service.settings import Settings
+from isospace.service.watching import Watcher
 from tests.conftest import sentences
 from tests.inline import embed_inline
 from tests.tiny import build_tiny_model
@@ -69,12 +70,12 @@ def prompted_store(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @contextmanager
-def serving(index: Index, settings: Settings | None = None) -> Iterator[str]:
+def serving(index: Index, settings: Settings | None = None, *, watcher: Watcher | None = None) -> Iterator[str]:
     """Serve until the block ends; yields the url."""
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
     chosen = settings or Settings()
-    server = uvicorn.Server(server_config(create_app(index, chosen), chosen))
+    server = uvicorn.Server(server_config(create_app(index, chosen, watcher=watcher), chosen))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     try:

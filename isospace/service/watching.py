@@ -1,0 +1,121 @@
+"""Watching answers: a sample of them is logged and, where a candidate is named, asked of it too.
+
+Nothing here holds up an answer: it is taken from a queue, which drops what it cannot hold, by a thread of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import random
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from isospace.answer_log import Answered, AnswerLog, query_hash
+from isospace.errors import ConfigError, IsospaceError
+from isospace.evaluation.agreement import rank_biased_overlap, top_overlap
+from isospace.index import Index
+from isospace.retrieval.options import SearchOptions
+from isospace.retrieval.view import Hit, View
+
+_LOG = logging.getLogger(__name__)
+_WAITING = 1_000
+_KEPT = 10
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    at: datetime
+    view: View
+    text: str
+    options: SearchOptions
+    hits: tuple[Hit, ...]
+
+
+class Watcher:
+    """Logs a share of the answers, and compares a candidate on them.
+
+    Attributes
+    ----------
+    counts
+        How many answers were `seen`, `logged`, `dropped` because too many waited, and how many the candidate could not answer
+        (`failed`).
+    """
+
+    def __init__(
+        self, index: Index, log: AnswerLog, *, share: float = 1.0, keep_texts: bool = True, candidate: Index | None = None,
+        seed: int | None = None,
+    ) -> None:  # fmt: skip
+        if not 0.0 < share <= 1.0:
+            raise ConfigError(f"--log-share {share:g}: expected more than 0, and at most 1.")
+        self.counts: Counter[str] = Counter()
+        self._index, self._log, self._candidate = index, log, candidate
+        self._share, self._keep_texts, self._chance = share, keep_texts, random.Random(seed)
+        self._waiting: queue.Queue[_Seen | None] = queue.Queue(_WAITING)
+        self._worker = threading.Thread(target=self._work, name="isospace-watch", daemon=True)
+        self._worker.start()
+
+    def saw(self, view: View, texts: Sequence[str], options: SearchOptions, hits: Sequence[Sequence[Hit]]) -> None:
+        """Take the answers to some queries; returns at once."""
+        for text, found in zip(texts, hits, strict=True):
+            self.counts["seen"] += 1
+            if self._chance.random() >= self._share:
+                continue
+            try:
+                self._waiting.put_nowait(_Seen(datetime.now(UTC), view, text, options, tuple(found[:100])))
+            except queue.Full:
+                self.counts["dropped"] += 1
+
+    def close(self, seconds: float = 10.0) -> None:
+        """Finish what waits, for so long at most, and write it."""
+        try:
+            self._waiting.put(None, timeout=seconds)
+            self._worker.join(seconds)
+        except queue.Full:
+            _LOG.warning("answers that waited to be logged are left: the candidate is too slow")
+        self._log.flush()
+
+    def _work(self) -> None:
+        while (seen := self._waiting.get()) is not None:
+            try:
+                self._log.add(self._answered(seen))
+                self.counts["logged"] += 1
+            except Exception as error:  # a log must not end the service
+                self.counts["failed"] += 1
+                _LOG.warning("an answer could not be logged: %s", error)
+
+    def _answered(self, seen: _Seen) -> Answered:
+        manifest, options = seen.view.manifest, seen.options
+        vector = None
+        if options.mode != "lexical":
+            vector = self._index.cache.embed(seen.view.space, [seen.text])[0]
+        documents = list(dict.fromkeys(hit.doc_id for hit in seen.hits))
+        asked, theirs = self._asked(seen)
+        return Answered(
+            at=seen.at, snapshot=manifest.sequence, snapshot_id=manifest.snapshot_id, space_id=manifest.space_id,
+            # An index whose texts can be embedded has been opened with its handshake.
+            verified=True, mode=options.mode, query_sha256=query_hash(seen.text), text=seen.text if self._keep_texts else None,
+            vector=vector, doc_ids=tuple(hit.doc_id for hit in seen.hits[:_KEPT]),
+            scores=tuple(hit.score for hit in seen.hits[:_KEPT]), candidate=asked,
+            candidate_doc_ids=None if theirs is None else tuple(theirs[:_KEPT]),
+            overlap=None if theirs is None else top_overlap(documents, theirs, _KEPT),
+            rbo=None if theirs is None else rank_biased_overlap(documents, theirs),
+        )  # fmt: skip
+
+    def _asked(self, seen: _Seen) -> tuple[int | None, list[str] | None]:
+        """Ask the candidate the same; nothing if there is none, if it is what answered, or if it cannot."""
+        if self._candidate is None:
+            return None, None
+        view = self._candidate.view
+        if view.manifest.snapshot_id == seen.view.manifest.snapshot_id:
+            return None, None
+        try:
+            answer = self._candidate.answer(seen.text, seen.options.model_copy(update={"rerank": False}), view=view)
+        except IsospaceError as error:
+            self.counts["failed"] += 1
+            _LOG.warning("candidate snapshot %d could not answer: %s", view.manifest.sequence, error)
+            return None, None
+        return view.manifest.sequence, list(dict.fromkeys(hit.doc_id for hit in answer.hits[0]))
