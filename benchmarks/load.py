@@ -29,7 +29,7 @@ import psutil
 
 from flows.embed_corpus import embed_corpus
 from isospace.alias import promote, resolve
-from isospace.config import load_config
+from isospace.config_files import load_config
 from isospace.index import open_index
 from isospace.store import open_store
 

@@ -23,7 +23,7 @@ import numpy as np
 from benchmarks.rerank import DEPTH, MEASURES, compare, judged_queries
 from benchmarks.retrieval import print_row
 from flows.embed_corpus import embed_corpus
-from isospace.config import load_config
+from isospace.config_files import load_config
 from isospace.evaluation.measures import measure
 from isospace.index import Index, open_index
 from isospace.models import locate_model

@@ -13,7 +13,8 @@ from duckdb import Error as DuckDBError
 from httpx import HTTPError
 from prefect.exceptions import PrefectException
 
-from isospace.config import PipelineConfig, load_config
+from isospace.config import PipelineConfig
+from isospace.config_files import load_config
 from isospace.errors import ConfigError, IsospaceError
 from isospace.report import RunReport
 

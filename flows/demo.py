@@ -13,7 +13,7 @@ from rich.console import Console
 
 from flows.command import outcome
 from flows.embed_corpus import embed_corpus
-from isospace.config import load_config
+from isospace.config_files import load_config
 from isospace.errors import IsospaceError
 from isospace.evaluation.measures import measure
 from isospace.evaluation.ranking import document_run, plain_vectors, rank_documents

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from isospace.config import PipelineConfig, load_config
+    from isospace.config import PipelineConfig
+    from isospace.config_files import load_config
     from isospace.engine import Engine
     from isospace.index import Hit, Index, open_index
     from isospace.opening import OpenSpace, open_space

@@ -24,7 +24,7 @@ from isospace.cli_common import (
 )
 from isospace.cli_quality import answers, compare, evaluate, gate, sets, verdicts
 from isospace.cli_query import export, frontier, lengths, search, serve
-from isospace.config import load_config
+from isospace.config_files import load_config
 from isospace.errors import ConfigError, IsospaceError, NotFoundError
 from isospace.gate.verdicts import promote_judged
 from isospace.layout import checked_name

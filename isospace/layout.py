@@ -191,3 +191,8 @@ def audits_folder(collection: str) -> str:
 def report_page(run_id: str) -> str:
     """Report of one run as a page."""
     return f"reports/{run_id}/report.html"
+
+
+def contest_figures(key: str) -> str:
+    """Figures of one variant of a contest, by the fingerprint of what they depend on."""
+    return f"contests/{key}.json"

@@ -196,7 +196,7 @@ def encode_shard(run: Run, shard: Shard, encoder: SentenceEncoder) -> Encoded:
 
 def measured_rate(store: Store, encoder_id: str, place: str) -> float | None:
     """Return the tokens per second of the last run with an encoder at a place, if there was one."""
-    rate = _known_rates(store, encoder_id).get(place)
+    rate = measured_rates(store, encoder_id).get(place)
     return float(rate) if rate else None
 
 
@@ -205,11 +205,12 @@ def record_rate(store: Store, encoder_id: str, place: str, encoded: Sequence[Enc
     tokens, seconds = sum(e.tokens for e in encoded), sum(e.seconds for e in encoded) / workers
     if not tokens or not seconds:
         return
-    known = _known_rates(store, encoder_id)
+    known = measured_rates(store, encoder_id)
     store.write(layout.encoder_rate(encoder_id), seal({**known, place: round(tokens / seconds, 1)}))
 
 
-def _known_rates(store: Store, encoder_id: str) -> dict[str, float]:
+def measured_rates(store: Store, encoder_id: str) -> dict[str, float]:
+    """Return the tokens per second of an encoder's last runs, by the place they ran at; empty if there was none."""
     path = layout.encoder_rate(encoder_id)
     try:
         return unseal(store.read(path), name=path)

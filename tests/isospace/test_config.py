@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from isospace.config import PipelineConfig, load_config
+from isospace.config import PipelineConfig
+from isospace.config_files import load_config
 from isospace.errors import ConfigError
 
 CONFIGS = sorted(path for path in Path("configs").glob("*.yaml") if path.stem != "models")

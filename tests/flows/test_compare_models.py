@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flows.compare_models import compare_models
+from isospace.contest import ContestConfig, Entry, load_contest, mark_front
+from isospace.encoder import SentenceEncoder
+from isospace.errors import ConfigError
+from tests.conftest import sentences, write_jsonl
+from tests.flows.test_embed_corpus import artifacts
+from tests.tiny import build_tiny_model
+
+
+@pytest.fixture
+def contest(tiny_model: Path, tmp_path: Path) -> dict:
+    source = write_jsonl(tmp_path / "d.jsonl", sentences(90))
+    asked = list(sentences(90).items())[:40]
+    (tmp_path / "q.csv").write_text("query_id,text\n" + "\n".join(f"{d},title {d} {text}" for d, text in asked))
+    (tmp_path / "r.csv").write_text("query_id,doc_id,relevance\n" + "\n".join(f"{d},{d},1" for d, _ in asked))
+    other = build_tiny_model(tmp_path / "other", seed=5, dimension=32)
+    return {
+        "recipe": {"documents": {"title_column": "title"}, "encoder": {"model": "x"}, "chunking": {"overlap_tokens": 4}},
+        "runtime": {
+            "store": str(tmp_path / "store"), "collection": "c", "source": str(source), "price_per_device_hour": 2.0,
+        },
+        "contest": {
+            "queries": str(tmp_path / "q.csv"), "judgements": str(tmp_path / "r.csv"),
+            "encoders": {"one": {"model": str(tiny_model)}, "two": {"model": str(other)}},
+            "transforms": {
+                "plain": {"representations": ["float32"]}, "bits": {"representations": ["binary"]},
+                "short": {"representations": ["float32"], "fit": {"kind": "pca", "dimensions": 4, "allow_small_sample": True}},
+            },
+        },
+    }  # fmt: skip
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_second_contest_encodes_and_measures_nothing(contest: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = ContestConfig.model_validate(contest)
+    first = compare_models(config)
+    assert {(one.encoder, one.transform) for one in first} == {
+        (e, t) for e in ("one", "two") for t in ("plain", "bits", "short")
+    }
+    by_name = {(one.encoder, one.transform): one for one in first}
+    assert (by_name["one", "plain"].bytes, by_name["two", "plain"].bytes, by_name["one", "bits"].bytes) == (64, 128, 2)
+    assert by_name["one", "plain"].ndcg_10 > by_name["one", "bits"].ndcg_10
+    assert all(one.cost == pytest.approx(2.0 * one.device_hours) for one in first)
+    assert any(one.on_front for one in first)
+    assert first[0].ndcg_10 == max(one.ndcg_10 for one in first)
+    assert any("variants compared" in text for text in artifacts("contest"))
+    encoded: list[str] = []
+    real = SentenceEncoder.encode
+    monkeypatch.setattr(
+        SentenceEncoder, "encode", lambda self, texts, role: encoded.extend(texts) or real(self, texts, role)
+    )
+    assert compare_models(config) == first
+    assert encoded == []
+
+
+def entry(name: str, ndcg: float, size: int, hours: float | None = 1.0) -> Entry:
+    return Entry(name, "t", "c", "s", 8, size, ndcg, 0.0, 0.0, 0.0, 0.0, 1.0, hours, None)
+
+
+def test_the_front_holds_what_nothing_beats() -> None:
+    given = [entry("good", 0.9, 100), entry("small", 0.5, 10), entry("beaten", 0.8, 100), entry("slow", 0.9, 100, 2.0)]
+    marked = {one.encoder: one.on_front for one in mark_front(given)}
+    assert marked == {"good": True, "small": True, "beaten": False, "slow": False}
+    equal = mark_front([entry("a", 0.9, 100), entry("b", 0.9, 100)])
+    assert [one.on_front for one in equal] == [True, True]
+
+
+def test_a_contest_that_cannot_be_is_an_error_of_the_configuration(contest: dict, tmp_path: Path) -> None:
+    path = tmp_path / "contest.yaml"
+
+    def load(**changed: object) -> ContestConfig:
+        path.write_text(yaml.safe_dump({**contest, "contest": {**contest["contest"], **changed}}))
+        return load_contest(path)
+
+    assert len(load().variants()) == 6
+    with pytest.raises(ConfigError, match=r"contest\.queries and contest\.judgements are needed"):
+        load(queries=None, judgements=None)
+    with pytest.raises(ConfigError, match="leave rules out"):
+        load(rules=["recall@10 >= 0.5"])
+    with pytest.raises(ConfigError, match=r"contest\.encoders"):
+        load(encoders={})
+    with pytest.raises(ConfigError, match="collection of a variant"):
+        load(encoders={"x" * 95: contest["contest"]["encoders"]["one"]})
