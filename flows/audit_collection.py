@@ -45,7 +45,7 @@ def audit_collection(
         From where on a figure is an alarm.
     """
     record = watch.measure(store, collection, alias, evaluation_set, log_hours, seed, thresholds)
-    watch.tell(record)
+    watch.tell(store, record)
     require_quiet(record)
     return record
 

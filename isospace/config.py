@@ -262,6 +262,8 @@ class Runtime(_Model):
     """Up to this many chunks the serving database holds a table; above, views over the segments."""
     lexical_chunks: int = Field(default=1_000_000, ge=0)
     """Up to this many chunks a lexical index is built; it is made in memory, some 30 bytes for each word of each chunk."""
+    report_chunks: int = Field(default=200_000, ge=0)
+    """Up to this many chunks a run that commits draws its report as a page; it opens the snapshot for that."""
     memory_mb: int = Field(default=512, ge=64)
     """Memory for the joins of the plan; what exceeds it is spilled to disk."""
 

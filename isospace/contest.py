@@ -18,6 +18,7 @@ from isospace import layout
 from isospace.alias import resolve
 from isospace.config import EncoderSpec, GateSpec, Name, PipelineConfig
 from isospace.config_files import read_config
+from isospace.encoder_record import read_encoder_record
 from isospace.errors import ConfigError
 from isospace.evaluation.answers import answer_set
 from isospace.evaluation.geometry import sample_rows, vectors_at
@@ -212,7 +213,10 @@ def _beats(one: Entry, other: Entry) -> bool:
 
 def _tokens_a_chunk(store: Store, collection: str) -> float:
     manifest = resolve(store, collection, "production")
+    encoder = read_encoder_record(store, manifest.encoder_id)
+    # What is longer is cut, unless windows cover it.
+    most = np.inf if encoder.windows else encoder.max_tokens
     counts = [
         read_parquet(store, part.chunks.path, columns=["n_tokens"])["n_tokens"].to_numpy() for part in manifest.parts
     ]
-    return float(np.concatenate(counts).mean()) if counts else 0.0
+    return float(np.minimum(np.concatenate(counts), most).mean()) if counts else 0.0

@@ -20,8 +20,8 @@ def contest_page(entries: Sequence[Entry], given: EvaluationSet, *, collection: 
     best = entries[0]
     front = sum(one.on_front for one in entries)
     outcome = (
-        f"{best.encoder} with {best.transform} finds most (nDCG@10 {best.ndcg_10:.4f}); {front} of {len(entries)} variants are on "
-        "the front."
+        f"{best.encoder} with {best.transform} finds most (nDCG@10 {best.ndcg_10:.4f}); {front} of {len(entries)} variants "
+        "are on the front."
     )
     tones: tuple[Tone, ...] = tuple("good" if one.on_front else "plain" for one in entries)
     text = (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from prefect import task
-from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
@@ -12,7 +11,7 @@ from isospace.contest import ContestConfig, Entry, contest_set, mark_front, meas
 from isospace.contest_page import contest_markdown, contest_page
 from isospace.reporting.page import write_page
 from isospace.store import open_store
-from tasks.quality import run_stamp
+from tasks.quality import run_stamp, show_report
 from tasks.runtime import driver_engine
 
 
@@ -32,8 +31,9 @@ def conclude(config: ContestConfig, entries: list[Entry]) -> list[Entry]:
     """Mark the front, and write the report."""
     marked = mark_front(entries)
     page = contest_page(marked, contest_set(config), collection=config.runtime.collection)
-    path = write_page(open_store(config.runtime.store), f"{run_stamp()}-contest", page)
+    store = open_store(config.runtime.store)
+    path = write_page(store, f"{run_stamp()}-contest", page)
     body = f"### {page.title}\n\n{page.outcome}\n\n{contest_markdown(marked)}\n\nReport: `{path}`"
-    create_markdown_artifact(key="contest", markdown=body, description=path)
+    show_report(store, path, key="contest", markdown=body, pictures=("Variants",))
     get_run_logger().info("report: %s", path)
     return marked

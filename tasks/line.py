@@ -20,20 +20,23 @@ from isospace.encoder_record import EncoderRecord
 from isospace.gate.gating import gate_snapshot
 from isospace.gate.judging import check_gate
 from isospace.gate.verdicts import Verdict
+from isospace.index import open_index
 from isospace.parquet import FileRef
 from isospace.parts import ChunkPart, write_chunks
 from isospace.planning import PlanReport, report_plan
 from isospace.refit import recorded_encoder, refit_plan, start_refit, stored_parts
 from isospace.report import RunReport, checks_markdown, run_markdown, run_warnings, space_markdown, write_report
+from isospace.reporting.page import write_page
 from isospace.retrieval.lexical import build_lexical
 from isospace.run import Run, start_run
+from isospace.run_page import run_page
 from isospace.scan import Scan, scan_source
 from isospace.sealing import fit_space
 from isospace.segments import Segment, SegmentJob, plan_segments, write_segment
 from isospace.serving import build_serving
 from isospace.shards import Encoded, EncodePlan, Shard, plan_shards, record_rate
 from isospace.store import open_store
-from tasks.quality import show_verdict
+from tasks.quality import show_report, show_verdict
 from tasks.runtime import adopt_encoder, driver_engine, encoder_of, run_encoder, run_pool, run_space
 
 
@@ -203,7 +206,7 @@ def gate(run: Run, committed: Commit) -> Verdict | None:
         run.store, committed.manifest, spec, against=alias or "production", run_id=run.run_id,
         engine=driver_engine(run.config), encoder=run_encoder(run),
     )  # fmt: skip
-    show_verdict(verdict)
+    show_verdict(run.store, verdict)
     return verdict
 
 
@@ -248,7 +251,15 @@ def summarize(
         warnings=run_warnings(run, found, checked),
     )
     path = write_report(run, result, report, checked, segments, committed)
-    create_markdown_artifact(key="run", markdown=run_markdown(result), description=path)
+    if not committed.is_new or manifest.chunks > run.config.runtime.report_chunks:
+        create_markdown_artifact(key="run", markdown=run_markdown(result), description=path)
+        return result
+    encoder = run_encoder(run)
+    with open_index(run.store, run.collection, str(manifest.sequence), encoder=encoder) as index:
+        drawn = run_page(run.store, result, report, checked, index.view)
+    page = write_page(run.store, run.run_id, drawn, with_json=False)
+    pictures = ("Cosines of random pairs", "Map of the corpus")
+    show_report(run.store, page, key="run", markdown=run_markdown(result), pictures=pictures)
     return result
 
 

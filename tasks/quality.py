@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import secrets
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from prefect.artifacts import create_markdown_artifact
+from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.logging import get_run_logger
 
 from isospace.gate.verdicts import Verdict
-from isospace.reporting.page import figure
+from isospace.reporting.page import figure, plots_in
+from isospace.store import Store
 
 
 def run_stamp() -> str:
@@ -17,13 +20,35 @@ def run_stamp() -> str:
     return f"{datetime.now(UTC).strftime('%Y%m%dT%H%M%SZ')}-{secrets.token_hex(4)}"
 
 
-def show_verdict(verdict: Verdict) -> None:
+def show_report(store: Store, path: str, *, key: str, markdown: str, pictures: Sequence[str]) -> None:
+    """Put a report where it is seen: its summary with some of its plots, and a link to the page."""
+    drawn = plots_in(store, path)
+    images = [
+        f"**{title}**\n\n![{title}](data:image/svg+xml;base64,{base64.b64encode(_sized(drawn[title])).decode()})"
+        for title in pictures
+        if title in drawn
+    ]
+    create_markdown_artifact(key=key, markdown="\n\n".join([markdown, *images]), description=path)
+    create_link_artifact(link=_address(store, path), link_text=path, key=f"{key}-page", description="The whole report.")
+
+
+def _sized(svg: str) -> bytes:
+    # As an image, a drawing without a size would be tiny.
+    return svg.replace("<svg ", '<svg width="720" ', 1).encode()
+
+
+def _address(store: Store, path: str) -> str:
+    return (store.root / path).resolve().as_uri() if store.root else f"{store.url.rstrip('/')}/{path}"
+
+
+def show_verdict(store: Store, verdict: Verdict) -> None:
     """Log a verdict, and put its rules where they are seen."""
     if verdict.passed:
         get_run_logger().info(verdict.describe())
     else:
         get_run_logger().error(verdict.describe())
-    create_markdown_artifact(key="gate", markdown=verdict_markdown(verdict), description=verdict.report)
+    pictures = ("Query by query", "Retrieval")
+    show_report(store, str(verdict.report), key="gate", markdown=verdict_markdown(verdict), pictures=pictures)
 
 
 def verdict_markdown(verdict: Verdict) -> str:

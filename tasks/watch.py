@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from prefect import task
-from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 from prefect.logging import get_run_logger
@@ -14,7 +13,7 @@ from isospace.audit.page import audit_page
 from isospace.audit.thresholds import Thresholds
 from isospace.reporting.page import figure, write_page
 from isospace.store import open_store
-from tasks.quality import run_stamp
+from tasks.quality import run_stamp, show_report
 
 ALARM = "isospace.audit.alarm"
 
@@ -34,9 +33,10 @@ def measure(
 
 
 @task(cache_policy=NO_CACHE)
-def tell(record: AuditRecord) -> None:
+def tell(store: str, record: AuditRecord) -> None:
     """Put the outcome where it is seen; every alarm is an event of its own, for automations."""
-    create_markdown_artifact(key="audit", markdown=audit_markdown(record), description=record.report)
+    pictures = ("Lengths of all vectors", "Cosines of random pairs")
+    show_report(open_store(store), str(record.report), key="audit", markdown=audit_markdown(record), pictures=pictures)
     for alarm in record.alarms:
         get_run_logger().error(alarm.describe())
         emit_event(

@@ -27,7 +27,12 @@ def audit_page(audit: Audit) -> Page:
     outcome = first + ("." if record.alarms else "; no alarm.")
     sections = [_alarms(record)]
     if audit.stored is not None and audit.view is not None:
-        sections += [*_vectors(audit.stored), *_dimensions(audit.stored), *_queries(audit), *_corpus(audit, audit.view)]
+        sections += [
+            *vector_sections(audit.stored),
+            *dimension_sections(audit.stored),
+            *_queries(audit),
+            *_corpus(audit, audit.view),
+        ]
     sections.append(_lineage(record))
     title = f"{record.collection}: audit of {record.alias}, snapshot {record.snapshot}"
     body = {"audit": record.model_dump(mode="json", exclude={"baseline"})}
@@ -42,7 +47,8 @@ def _alarms(record: AuditRecord) -> Section:
     return Section("Alarms", notes if rows else f"None. {notes}", table=table)
 
 
-def _vectors(stored: Stored) -> list[Section]:
+def vector_sections(stored: Stored) -> list[Section]:
+    """Return lengths, cosines of random pairs, and isotropy."""
     before, after = stored.before.as_dict(), stored.after.as_dict()
     isotropy = tuple(
         (name.replace("_", " "), figure(before[name]), figure(after[name])) for name in before if name not in "nd"
@@ -72,7 +78,8 @@ def _vectors(stored: Stored) -> list[Section]:
     ]
 
 
-def _dimensions(stored: Stored) -> list[Section]:
+def dimension_sections(stored: Stored) -> list[Section]:
+    """Return shifts of dimensions, and what exceeds the range of codes."""
     shifts = stored.shifts
     worst = np.argsort(-shifts.psi)[:10]
     columns = (shifts.psi, shifts.ks, shifts.spread, shifts.low, shifts.high, shifts.mean, shifts.deviation)
@@ -170,11 +177,18 @@ def _corpus(audit: Audit, view: View) -> list[Section]:
         *((f"most unlike: {name}", f"{share:.3f}") for name, share in (drift.most[:5] if drift else ())),
     )
     sections.append(Section("What came into the corpus", table=Table(("", ""), came)))
-    if len(view.copy) > 3:
-        points, labels = corpus_points(view)
-        text = f"A sample of {len(points):,} chunks, near ones near each other (t-SNE); distances between clouds mean little."
-        sections.append(Section("Map of the corpus", text, plots.corpus_map(points, labels)))
-    return sections
+    return [*sections, *corpus_map_section(view)]
+
+
+def corpus_map_section(view: View) -> list[Section]:
+    """Return a map of a sample of the corpus, coloured by source; nothing for a handful of chunks."""
+    if len(view.copy) <= 3:
+        return []
+    points, labels = corpus_points(view)
+    text = (
+        f"A sample of {len(points):,} chunks, near ones near each other (t-SNE); distances between clouds mean little."
+    )
+    return [Section("Map of the corpus", text, plots.corpus_map(points, labels))]
 
 
 def corpus_points(view: View, *, seed: int = 0) -> tuple[npt.NDArray[np.float64], list[str]]:

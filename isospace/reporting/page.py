@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any, Literal
@@ -12,6 +14,7 @@ from isospace.fingerprint import canonical_json
 from isospace.store import Store
 
 Tone = Literal["good", "bad", "plain"]
+_PLOT = re.compile(r'<figure role="img" aria-label="([^"]*)">(<svg.*?</svg>)', re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +76,19 @@ def render(page: Page) -> str:
     return environment.from_string(source).render(page=page, version=__version__)
 
 
-def write_page(store: Store, run_id: str, page: Page) -> str:
-    """Write a report as page and as JSON; return the path of the page."""
+def write_page(store: Store, run_id: str, page: Page, *, with_json: bool = True) -> str:
+    """Write a report as page and as JSON, unless that is there already; return the path of the page."""
     path = layout.report_page(run_id)
     store.write(path, render(page).encode("utf-8", errors="backslashreplace"))
-    store.write(layout.report(run_id), canonical_json({"title": page.title, "outcome": page.outcome, **page.data}))
+    if with_json:
+        store.write(layout.report(run_id), canonical_json({"title": page.title, "outcome": page.outcome, **page.data}))
     return path
+
+
+def plots_in(store: Store, path: str) -> dict[str, str]:
+    """Return the plots of a page that `write_page` wrote, by the title of their section."""
+    page = store.read(path).decode("utf-8")
+    return {html.unescape(title): svg for title, svg in _PLOT.findall(page)}
 
 
 def figure(value: object) -> str:
