@@ -6,13 +6,18 @@ import base64
 import secrets
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
+from prefect.events import emit_event
 from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
 
 from isospace.gate.verdicts import Verdict
 from isospace.reporting.page import figure, plots_in
 from isospace.store import Store
+
+ALARM, REJECTED = "isospace.audit.alarm", "isospace.gate.rejected"
 
 
 def run_stamp() -> str:
@@ -47,8 +52,25 @@ def show_verdict(store: Store, verdict: Verdict) -> None:
         get_run_logger().info(verdict.describe())
     else:
         get_run_logger().error(verdict.describe())
+        tell(
+            verdict.collection, REJECTED, verdict.snapshot,
+            {
+                "name": "gate", "message": verdict.describe(), "report": verdict.report,
+                "remedy": "Production stays where it was: look at the report.",
+            },
+        )  # fmt: skip
     pictures = ("Query by query", "Retrieval")
     show_report(store, str(verdict.report), key="gate", markdown=verdict_markdown(verdict), pictures=pictures)
+
+
+def tell(collection: str, event: str, snapshot: int, payload: dict[str, Any]) -> None:
+    """Emit an event, for automations such as that of `flows.alert`."""
+    emit_event(
+        event=event,
+        resource={"prefect.resource.id": f"isospace.collection.{collection}", "prefect.resource.name": collection},
+        related=[{"prefect.resource.id": f"prefect.flow-run.{flow_run.id}", "prefect.resource.role": "flow-run"}],
+        payload={**payload, "snapshot": snapshot},
+    )
 
 
 def verdict_markdown(verdict: Verdict) -> str:

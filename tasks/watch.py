@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
-from prefect.events import emit_event
 from prefect.logging import get_run_logger
-from prefect.runtime import flow_run
 
 from isospace.audit.auditing import AuditRecord, audit_alias, write_audit
 from isospace.audit.page import audit_page
 from isospace.audit.thresholds import Thresholds
 from isospace.reporting.page import figure, write_page
 from isospace.store import open_store
-from tasks.quality import run_stamp, show_report
-
-ALARM = "isospace.audit.alarm"
+from tasks.quality import ALARM, run_stamp, show_report
+from tasks.quality import tell as emit
 
 
 @task(cache_policy=NO_CACHE)
@@ -39,16 +36,7 @@ def tell(store: str, record: AuditRecord) -> None:
     show_report(open_store(store), str(record.report), key="audit", markdown=audit_markdown(record), pictures=pictures)
     for alarm in record.alarms:
         get_run_logger().error(alarm.describe())
-        emit_event(
-            event=ALARM,
-            resource={
-                "prefect.resource.id": f"isospace.collection.{record.collection}",
-                "prefect.resource.name": record.collection,
-                "isospace.alarm": alarm.name,
-            },
-            related=[{"prefect.resource.id": f"prefect.flow-run.{flow_run.id}", "prefect.resource.role": "flow-run"}],
-            payload={**alarm.model_dump(mode="json"), "snapshot": record.snapshot, "report": record.report},
-        )
+        emit(record.collection, ALARM, record.snapshot, {**alarm.model_dump(mode="json"), "report": record.report})
 
 
 def audit_markdown(record: AuditRecord) -> str:

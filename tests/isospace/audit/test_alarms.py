@@ -9,11 +9,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from isospace.alias import promote, resolve
+from isospace.alias import promote
 from isospace.answer_log import Answered, AnswerLog, query_hash
 from isospace.audit.alarms import band_alarms
 from isospace.audit.auditing import audit_alias, read_audits, require_quiet, write_audit
@@ -22,12 +20,12 @@ from isospace.audit.thresholds import Thresholds
 from isospace.config import PipelineConfig
 from isospace.errors import AuditError
 from isospace.evaluation.sets import EvaluationSet, freeze_set
-from isospace.fingerprint import seal, sha256
 from isospace.index import open_index
 from isospace.reporting.page import render
 from isospace.snapshot import read_manifest
 from isospace.store import Store, open_store
 from tests.conftest import sentences, write_jsonl
+from tests.forging import forge_vectors
 from tests.inline import embed_inline
 from tests.tiny import build_tiny_model
 
@@ -84,27 +82,8 @@ class World:
         log.flush()
         assert log.lost == 0
 
-    def forge(self, change: Callable[[np.ndarray], np.ndarray], part: int = 0, column: str = "vector") -> None:
-        """Change stored vectors of one part, and mend every hash: what a writer with a fault would leave."""
-        manifest = resolve(self.store, "c", "production")
-        path = self.store.root / manifest.parts[part].segment.path
-        table = pq.read_table(path)
-        width = table[column].type.list_size
-        vectors = np.stack(table[column].to_numpy()).astype(np.float32)
-        values = pa.FixedSizeListArray.from_arrays(pa.array(change(vectors).reshape(-1).astype(np.float32)), width)
-        table = table.set_column(table.column_names.index(column), table.schema.field(column), values)
-        pq.write_table(table, path)
-        data = path.read_bytes()
-        ref = manifest.parts[part].segment.model_copy(update={"size": len(data), "sha256": sha256(data)})
-        parts = list(manifest.parts)
-        parts[part] = parts[part].model_copy(update={"segment": ref})
-        # The lexical index is bound to the files it was built from: it would refuse first.
-        shutil.rmtree(self.store.root / "collections/c/lexical", ignore_errors=True)
-        self.rewrite(manifest.model_copy(update={"parts": tuple(parts)}))
-
-    def rewrite(self, manifest) -> None:
-        path = self.store.root / "collections/c/snapshots" / f"{manifest.sequence:08d}.json"
-        path.write_bytes(seal(manifest.model_dump(mode="json")))
+    def forge(self, change: Callable[[np.ndarray], np.ndarray], part: int = 0) -> None:
+        forge_vectors(self.store, "c", change, part=part)
 
 
 @pytest.fixture(scope="module")

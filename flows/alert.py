@@ -1,0 +1,89 @@
+"""Have alarms and rejected snapshots told to somebody: a Prefect automation that calls a webhook or a notification block.
+
+python -m flows.alert --webhook https://chat.example/hook
+python -m flows.alert --block sendgrid-email/on-call
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any, cast
+from uuid import UUID
+
+from prefect.automations import Automation
+from prefect.blocks.core import Block
+from prefect.blocks.webhook import Webhook
+from prefect.events.actions import CallWebhook, SendNotification
+from prefect.events.schemas.automations import EventTrigger, Posture
+from prefect.exceptions import PrefectException
+
+from tasks.quality import ALARM, REJECTED
+
+NAME, BLOCK = "isospace-alarms", "isospace-alarms"
+EVENTS = {ALARM, REJECTED}
+SUBJECT = "isospace: {{ event.resource['prefect.resource.name'] }}: {{ event.payload['name'] }}"
+BODY = "{{ event.payload['message'] }} {{ event.payload['remedy'] }} Report: {{ event.payload['report'] }}"
+PAYLOAD = (
+    '{"text": {{ (event.payload["name"] ~ ": " ~ event.payload["message"] ~ " " ~ event.payload["remedy"]) | tojson }}}'
+)
+
+
+def alert(*, webhook: str | None = None, block: str | None = None) -> Automation:
+    """Create the automation, or replace the one that is there.
+
+    Parameters
+    ----------
+    webhook
+        Url that is sent `{"text": …}`, as chat services take it.
+    block
+        A notification block by type and name, such as `sendgrid-email/on-call`.
+
+    Returns
+    -------
+    Automation
+    """
+    trigger = EventTrigger(expect=EVENTS, posture=Posture.Reactive, threshold=1)
+    action: CallWebhook | SendNotification
+    if webhook is not None:
+        hook: Any = Webhook(
+            method="POST", url=cast("Any", webhook), headers=cast("Any", {"content-type": "application/json"})
+        )
+        hook.save(BLOCK, overwrite=True)
+        action = CallWebhook(block_document_id=_block_id(f"webhook/{BLOCK}"), payload=PAYLOAD)
+    else:
+        action = SendNotification(block_document_id=_block_id(str(block)), subject=SUBJECT, body=BODY)
+    wanted: Any = Automation(
+        name=NAME, description="Tells of alarms and rejected snapshots.", trigger=trigger, actions=[action]
+    )
+    try:
+        known: Any = Automation.read(name=NAME)
+    except ValueError:
+        return cast("Automation", wanted.create())
+    known.trigger, known.actions, known.description = wanted.trigger, wanted.actions, wanted.description
+    known.update()
+    return cast("Automation", known)
+
+
+def _block_id(name: str) -> UUID:
+    block: Any = Block.load(name)
+    return cast("UUID", block._block_document_id)
+
+
+def main() -> None:
+    """Parse the command line, and create the automation."""
+    parser = argparse.ArgumentParser(prog="python -m flows.alert", description="Have alarms told to somebody.")
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--webhook", metavar="URL", help="is sent JSON with the field text")
+    where.add_argument("--block", metavar="TYPE/NAME", help="a notification block, such as sendgrid-email/on-call")
+    given = parser.parse_args()
+    try:
+        made = alert(webhook=given.webhook, block=given.block)
+    except (ValueError, PrefectException) as error:
+        print(f"error: {' '.join(str(error).split())[:300]}", file=sys.stderr)
+        sys.exit(1)
+    print(f"automation {made.name} tells of {', '.join(sorted(EVENTS))}")
+
+
+if __name__ == "__main__":
+    main()
