@@ -137,7 +137,7 @@ def audit_alias(
         with open_index(store, collection, alias, engine=engine, verify="content") as index:
             view = index.view
     except MismatchError as error:
-        alarms.append(_refused("probes", str(error), "Nothing can be served until it is mended."))
+        alarms.append(_refused("handshake", str(error), "Nothing can be served until it is mended."))
         return _unopened(_record(manifest, alias, run_id, at, alarms, notes, {}, None))
     except IsospaceError as error:
         alarms.append(

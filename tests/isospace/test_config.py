@@ -7,14 +7,21 @@ from pydantic import BaseModel
 
 from isospace.config import PipelineConfig
 from isospace.config_files import load_config
+from isospace.contest import load_contest
 from isospace.errors import ConfigError
 
-CONFIGS = sorted(path for path in Path("configs").glob("*.yaml") if path.stem != "models")
+COMPARISONS = sorted(Path("configs").glob("compare_*.yaml"))
+CONFIGS = sorted(path for path in Path("configs").glob("*.yaml") if path.stem != "models" and path not in COMPARISONS)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_shipped_configuration_is_valid(path: Path) -> None:
     assert load_config(path).recipe.encoder.model
+
+
+@pytest.mark.parametrize("path", COMPARISONS, ids=lambda path: path.stem)
+def test_every_shipped_comparison_is_valid(path: Path) -> None:
+    assert len(load_contest(path).variants()) >= 2
 
 
 def models(model: type[BaseModel], seen: set[type[BaseModel]]) -> set[type[BaseModel]]:

@@ -18,6 +18,7 @@ from isospace.audit.auditing import audit_alias, read_audits, require_quiet, wri
 from isospace.audit.page import audit_page
 from isospace.audit.thresholds import Thresholds
 from isospace.config import PipelineConfig
+from isospace.encoder import SentenceEncoder
 from isospace.errors import AuditError
 from isospace.evaluation.sets import EvaluationSet, freeze_set
 from isospace.index import open_index
@@ -198,7 +199,7 @@ def test_another_checkpoint_made_a_part(world: World):
     assert 0.3 < len(audit.reproduced.wrong) / audit.reproduced.count < 0.7
 
 
-def test_an_encoder_that_is_not_what_it_was_is_named_by_the_handshake(world: World):
+def test_an_encoder_whose_files_were_edited(world: World):
     from isospace.index import open_index as opened
 
     with opened(world.store, "c") as index:
@@ -206,9 +207,23 @@ def test_an_encoder_that_is_not_what_it_was_is_named_by_the_handshake(world: Wor
     document = world.folder / "store" / "encoders" / encoder_id / "encoder.json"
     document.write_text(document.read_text().replace("search: ", "Search: "))
     found = world.audit().record
-    assert [alarm.name for alarm in found.alarms] in (["handshake"], ["files"])
+    assert [alarm.name for alarm in found.alarms] == ["files"]
     assert found.figures == {}
     render(audit_page(world.audit()))
+
+
+def test_a_library_that_computes_something_else_is_named_by_the_handshake(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
+    real = SentenceEncoder.encode
+
+    def other(self: SentenceEncoder, texts: list[str], role: str) -> np.ndarray:
+        return real(self, texts, role)[:, ::-1].copy()
+
+    monkeypatch.setattr(SentenceEncoder, "encode", other)
+    (alarm,) = world.audit().record.alarms
+    assert alarm.name == "handshake"
+    assert "raw vectors differ" in alarm.message
 
 
 def test_a_query_prompt_that_was_dropped(world: World):
