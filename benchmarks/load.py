@@ -67,7 +67,7 @@ def expected_answers(store: str, collection: str, numbers: list[int]) -> Expecte
 def start(store: str, collection: str, port: int, keys: Path) -> subprocess.Popen[str]:
     command = [
         sys.executable, "-c", "from isospace.cli import main; main()", "serve", store, collection, "--port", str(port),
-        "--keys", str(keys), "--watch", "0.5", "--requests", "48",
+        "--take-over", "--keys", str(keys), "--watch", "0.5", "--requests", "48",
     ]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
     assert process.stdout is not None

@@ -49,15 +49,24 @@ def main() -> None:
     except IsospaceError as error:
         fail(str(error), status=1)
     except ModuleNotFoundError as error:
-        fail(
-            f"the package {error.name} is not installed. Install isospace[pipeline], or isospace[encode] to search.",
-            status=1,
-        )
+        fail(f"the package {error.name} is not installed. Install isospace[{_extra_of(error.name)}].", status=1)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
     except OSError as error:
         fail(f"{error.filename or 'input or output'}: {error.strerror or error}.", status=1)
+
+
+# What brings a package that is missing; everything else comes with the pipeline.
+_EXTRAS = {
+    "fastapi": "serve", "uvicorn": "serve", "prometheus_client": "serve", "starlette": "serve", "openvino": "query",
+    "tokenizers": "query", "bm25s": "query", "Stemmer": "query", "faiss": "fast", "torch": "encode",
+    "sentence_transformers": "encode", "matplotlib": "report", "jinja2": "report", "sklearn": "report", "scipy": "report",
+}  # fmt: skip
+
+
+def _extra_of(package: str | None) -> str:
+    return _EXTRAS.get((package or "").partition(".")[0], "pipeline")
 
 
 @app.command()

@@ -59,6 +59,11 @@ def search(
         return
     for query, hits in zip(queries, results, strict=True):
         table = Table("score", "document", "title", "text", title=Text(query))
+        if not hits:
+            OUT.print(
+                f"{shortened(query, 60)}: nothing found{' that shares a word with it' if mode == 'lexical' else ''}"
+            )
+            continue
         for hit in hits:
             table.add_row(f"{hit.score:.4f}", hit.doc_id, shortened(hit.title, 60), shortened(hit.text, 160))
         OUT.print(table)
@@ -79,6 +84,9 @@ def serve(
         float | None, typer.Option(help="Cosine from which an earlier query's hits serve again.")
     ] = None,
     requests: Annotated[int, typer.Option(min=1, help="Requests answered at once; more get 429.")] = 128,
+    take_over: Annotated[
+        bool, typer.Option("--take-over", help="Listen beside a service that is there, which is ended next.")
+    ] = False,
     log_share: Annotated[
         float,
         typer.Option("--log", metavar="SHARE", min=0, max=1, help="Share of searches that is logged, for audits."),
@@ -102,7 +110,9 @@ def serve(
 
     if shadow is not None and not log_share:
         raise ConfigError("--shadow compares what is logged. Give --log SHARE, such as --log 0.05.")
-    settings = Settings(host=host, port=port, keys=read_keys(keys), limits=Limits(requests=requests))
+    settings = Settings(
+        host=host, port=port, keys=read_keys(keys), limits=Limits(requests=requests), take_over=take_over
+    )
     index = open_index(
         store, collection, alias, engine=engine_of(backend, device), reranker=_reranker(reranker),
         cache=CacheConfig(canonical=canonical, semantic=semantic), watch_seconds=watch or None,

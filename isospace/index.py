@@ -143,12 +143,17 @@ class Index:
 
     def answer(self, texts: Sequence[str] | str, options: SearchOptions, *, view: View | None = None) -> Answer:
         """Search, and say in which snapshot and how long it took; in `view` if one is held, else in the current one."""
+        if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
+            raise QueryError(f"queries are {type(texts).__name__} {texts!r:.60}; expected a text, or a list of texts.")
         queries = [texts] if isinstance(texts, str) else list(texts)
         if empty := [i for i, text in enumerate(queries) if not text.strip()]:
             raise QueryError(f"query {empty[0]} is {queries[empty[0]]!r}; expected a text that is not blank.")
         view = view or self._view
         if options.rerank and self.reranker is None:
-            raise QueryError("rerank was asked for, and the index has no reranker. Open it with reranker=FOLDER.")
+            raise QueryError(
+                "rerank was asked for, and there is no reranker. Serve with --reranker FOLDER, or open the index with "
+                "reranker=open_reranker(FOLDER)."
+            )
         clock = Clock()
         vectors = None
         if options.mode != "lexical" and queries:

@@ -157,7 +157,10 @@ def find_manifest(store: Store, collection: str, reference: str) -> Manifest:
     numbers = sequences(store, collection)
     if not numbers:
         known = ", ".join(store.folders("collections")) or "none"
-        raise NotFoundError(f"collection {collection!r}: no snapshot in {store.url}. Collections there: {known}.")
+        absent = " There is no such folder." if store.root is not None and not store.root.is_dir() else ""
+        raise NotFoundError(
+            f"collection {collection!r}: no snapshot in {store.url}. Collections there: {known}.{absent}"
+        )
     if reference.isascii() and reference.isdecimal() and int(reference) in numbers:
         return read_manifest(store, collection, int(reference))
     if len(reference) >= 8:

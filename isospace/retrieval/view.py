@@ -203,6 +203,8 @@ class View:
             raise MismatchError(f"query vectors have the shape {vectors.shape}; the space has (m, {dimension}).")
         if not np.isfinite(vectors).all():
             raise QueryError("a query vector holds NaN or infinity; expected finite float32 values.")
+        if options.metric == "cosine" and len(vectors) and not vectors.any(axis=1).all():
+            raise QueryError("a query vector is zero, which has no direction; expected one of a text.")
         first, last = self._stages(options)
         found = nearest(
             first, last, vectors, count,

@@ -152,7 +152,7 @@ def create_app(index: Index, settings: Settings | None = None, *, watcher: Watch
         await service.close()
 
     app = FastAPI(
-        title="isospace", version=__version__, lifespan=lifespan, responses=_PROBLEMS,
+        title="isospace", version=__version__, lifespan=lifespan, responses=_PROBLEMS, docs_url=None, redoc_url=None,
         description=f"Search and embeddings of the collection {index.manifest.collection}, in the space it was indexed in.",
     )  # fmt: skip
     app.state.service = service

@@ -11,8 +11,15 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from isospace.errors import IsospaceError, MismatchError, QueryError
+from isospace.service.models import EmbeddingRequest, RerankRequest, SearchRequest
 
 _TYPES = {401: "authentication_error", 404: "not_found_error", 409: "conflict_error", 429: "rate_limit_error"}
+
+
+_FIELDS = {
+    "/v1/embeddings": tuple(EmbeddingRequest.model_fields), "/search": tuple(SearchRequest.model_fields),
+    "/v1/rerank": tuple(RerankRequest.model_fields),
+}  # fmt: skip
 
 
 class ErrorDetail(BaseModel):
@@ -69,13 +76,13 @@ def handle_problems(app: FastAPI) -> None:
         return problem_response(error)
 
     @app.exception_handler(RequestValidationError)
-    def _(_request: Request, error: RequestValidationError) -> JSONResponse:
-        return problem_response(_invalid(error))
+    def _(request: Request, error: RequestValidationError) -> JSONResponse:
+        return problem_response(_invalid(error, request.url.path))
 
     @app.exception_handler(HTTPException)
     def _(request: Request, error: HTTPException) -> JSONResponse:
         where = f"{request.method} {request.url.path}"
-        known = "see /docs for what there is" if error.status_code in (404, 405) else ""
+        known = "see /openapi.json for what there is" if error.status_code in (404, 405) else ""
         answer = problem_response(Problem(error.status_code, f"{where}: {error.detail}; {known}".rstrip("; ") + "."))
         answer.headers.update(error.headers or {})
         return answer
@@ -86,10 +93,18 @@ def handle_problems(app: FastAPI) -> None:
         return problem_response(Problem(400 if asked else 500, str(error)))
 
 
-def _invalid(error: RequestValidationError) -> Problem:
+def _invalid(error: RequestValidationError, path: str) -> Problem:
     first: Any = error.errors()[0]
     # Behind it stand the members of a union that were tried; the field is what the client knows.
     name = str(first["loc"][1]) if len(first["loc"]) > 1 else None
+    if name is None and first["type"] == "model_attributes_type":
+        return Problem(400, "the body is no JSON object; send one, with the header Content-Type: application/json.")
+    if first["type"] == "extra_forbidden":
+        known = f" Known: {', '.join(_FIELDS.get(path, ()))}." if path in _FIELDS else ""
+        return Problem(400, f"{name}: there is no such field.{known}", param=name)
+    # Of a union every member says what it misses: an empty list is no text either.
+    if any(one["type"] == "too_short" and one["input"] == [] for one in error.errors()):
+        return Problem(400, f"{name}: is empty; expected at least one.", param=name)
     if first["type"] == "json_invalid":
         return Problem(400, f"the body is no JSON: {first.get('ctx', {}).get('error', 'it cannot be parsed')}.")
     return Problem(400, f"{name or 'the body'}: {first['msg']}.", param=name)

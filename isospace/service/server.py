@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import signal
 import socket
@@ -93,20 +94,36 @@ class _Server(uvicorn.Server):
 
 
 def _listen(settings: Settings) -> socket.socket:
-    """Open the socket so that the next process can listen before this one ends."""
+    """Open the socket so that the next process, told to take over, can listen before this one ends."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
+        if not settings.take_over:
+            _require_free(family, kind, protocol, address)
         listening = socket.socket(family, kind, protocol)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listening.bind(address)
     except OSError as error:
+        taken = error.errno == errno.EADDRINUSE
+        remedy = (
+            "Choose another, or take over from an isospace service there with --take-over"
+            if taken
+            else "Choose another"
+        )
         raise ConfigError(
-            f"--host {settings.host} --port {settings.port}: cannot listen there ({error.strerror or error}). Choose another."
+            f"--host {settings.host} --port {settings.port}: cannot listen there ({error.strerror or error}). {remedy}."
         ) from error
     return listening
+
+
+def _require_free(family: int, kind: int, protocol: int, address: Any) -> None:
+    """Raise OSError if anybody listens: two services on one port would share the requests unseen."""
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(address)
+        probe.listen(1)
 
 
 class _Timed(H11Protocol):

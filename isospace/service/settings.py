@@ -65,6 +65,8 @@ class Settings:
     ----------
     host, port
         Where it listens.
+    take_over
+        Whether the port may be one that another service listens on: both then get requests, until the other ends.
     keys
         SHA-256 of each API key; none are asked for if there are none.
     limits
@@ -81,6 +83,7 @@ class Settings:
     batch_tokens: int = 2_048
     batch_texts: int = 64
     batch_seconds: float = 0.002
+    take_over: bool = False
 
     def __post_init__(self) -> None:
         if not self.keys and not is_loopback(self.host):

@@ -48,8 +48,11 @@ def _names(given: str, space_id: str) -> bool:
 
 
 def _difference(demanded: str, view: View, index: Index) -> str:
-    if len(demanded) != len(view.space.space_id) or not all(c in "0123456789abcdef" for c in demanded):
+    whole = len(view.space.space_id)
+    if not _SHORTEST <= len(demanded) <= whole or not all(c in "0123456789abcdef" for c in demanded):
         return "The one demanded is no space_id (64 hexadecimal digits, or the first 8 or more)."
+    if len(demanded) < whole:
+        return "The one demanded is another; give all 64 digits to see in what they differ."
     try:
         other = load_space(index.store, demanded).record.model_dump(mode="json")
     except IsospaceError:

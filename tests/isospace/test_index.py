@@ -14,12 +14,20 @@ import numpy as np
 import pytest
 
 from isospace.alias import promote, resolve
-from isospace.errors import EncoderError, IntegrityError, IsospaceError, MismatchError, QueryError, StoreError
+from isospace.errors import (
+    EncoderError,
+    IntegrityError,
+    IsospaceError,
+    MismatchError,
+    NotFoundError,
+    QueryError,
+    StoreError,
+)
 from isospace.index import open_index
 from isospace.snapshot import latest_manifest
 from isospace.store import open_store
 from isospace.verify import verify_snapshot
-from tests.conftest import sentences
+from tests.conftest import Configure, sentences, write_jsonl
 from tests.inline import embed_inline
 from tests.isospace.service.conftest import config_of
 
@@ -385,3 +393,16 @@ def test_a_snapshot_too_large_for_words_says_so_and_is_whole(tmp_path: Path, tin
 def test_a_closed_store_is_an_isospace_error(tmp_path: Path) -> None:
     with pytest.raises(IsospaceError):
         open_index(str(tmp_path / "nothing"), "c")
+
+
+def test_queries_that_are_none_are_refused(configure: Configure, tmp_path: Path) -> None:
+    config = configure(write_jsonl(tmp_path / "d.jsonl", sentences(30)))
+    embed_inline(config)
+    with open_index(config.runtime.store, "c") as index:
+        for wrong in (None, 7, [None], ["a", 3]):
+            with pytest.raises(QueryError, match="expected a text, or a list of texts"):
+                index.search(wrong)  # type: ignore[arg-type]
+        with pytest.raises(QueryError, match="which has no direction"):
+            index.search_vectors(np.zeros((1, 16), np.float32))
+    with pytest.raises(NotFoundError, match="There is no such folder"):
+        open_index(str(tmp_path / "elsewhere"), "c")

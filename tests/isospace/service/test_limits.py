@@ -14,7 +14,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from isospace.errors import ConfigError
 from isospace.index import Index
+from isospace.service.server import _listen
 from isospace.service.settings import Limits, Settings
 from tests.isospace.service.conftest import serving
 
@@ -134,6 +136,24 @@ def test_the_command_serves_and_ends_when_it_is_told(plain_store: str, local_cop
         process.communicate()
 
 
+def test_a_port_that_is_taken_is_taken_over_only_on_purpose(url: str) -> None:
+    port = int(url.rsplit(":", 1)[1])
+    with pytest.raises(ConfigError, match=r"Address already in use.*--take-over"):
+        _listen(Settings(port=port))
+    # The first one has to share it, too: the fixture's socket does not.
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        number = free.getsockname()[1]
+    first = _listen(Settings(port=number))
+    first.listen()
+    with pytest.raises(ConfigError, match="--take-over"):
+        _listen(Settings(port=number))
+    second = _listen(Settings(port=number, take_over=True))
+    second.listen()
+    for one in (first, second):
+        one.close()
+
+
 def test_serving_refuses_to_start_on_a_mismatch(plain_store: str, tmp_path: Path) -> None:
     import shutil
 
@@ -188,3 +208,36 @@ def test_one_bad_query_does_not_fail_those_that_came_with_it(opened: Index) -> N
         for thread in threads:
             thread.join()
     assert sorted(answers) == [200] * 4 + [400] * 4
+
+
+@pytest.mark.parametrize(
+    ("path", "given", "says"),
+    [
+        ("/search", {"content": b'{"query": "x"}'}, "Content-Type: application/json"),
+        ("/search", {"json": {"query": "x", "top_k": 3}}, r"top_k: there is no such field. Known: query, k, mode"),
+        (
+            "/v1/embeddings",
+            {"json": {"input": "x", "model": "c", "size": 3}},
+            "size: there is no such field. Known: input",
+        ),
+        ("/search", {"json": {"query": []}}, "query: is empty"),
+        ("/search", {"json": {"query": "x", "rerank": True}}, "Serve with --reranker FOLDER"),
+    ],
+)
+def test_errors_say_what_to_send(url: str, path: str, given: dict, says: str) -> None:
+    answer = httpx.post(url + path, **given)
+    assert answer.status_code == 400
+    assert says in answer.json()["error"]["message"]
+
+
+def test_a_space_that_is_named_by_its_beginning_is_another_and_no_nonsense(url: str) -> None:
+    for demanded, says in (("deadbeefdeadbeef", "is another; give all 64 digits"), ("nonsense", "is no space_id")):
+        answer = httpx.post(f"{url}/search", json={"query": "x"}, headers={"X-Isospace-Space": demanded})
+        assert answer.status_code == 409
+        assert says in answer.json()["error"]["message"]
+
+
+def test_nothing_is_loaded_from_elsewhere(url: str) -> None:
+    assert httpx.get(f"{url}/docs").status_code == 404
+    assert "/openapi.json" in httpx.get(f"{url}/docs").json()["error"]["message"]
+    assert httpx.get(f"{url}/openapi.json").json()["info"]["title"] == "isospace"
