@@ -21,7 +21,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from isospace import layout
-from isospace.errors import IsospaceError
+from isospace.errors import IntegrityError, IsospaceError
 from isospace.parquet import read_parquet, write_parquet
 from isospace.store import Store
 
@@ -148,10 +148,19 @@ def read_answers(store: Store, collection: str, *, since: datetime, most: int = 
         paths = sorted((stat.path for stat in store.walk(f"{layout.answers_folder(collection)}/{day}")), reverse=True)
         for path in paths:
             if path.endswith(".parquet"):
-                found += [row for row in _rows(read_parquet(store, path)) if row.at >= since]
+                found += [row for row in _readable(store, path) if row.at >= since]
             if len(found) >= most:
                 return found[:most]
     return found
+
+
+def _readable(store: Store, path: str) -> list[Answered]:
+    try:
+        return _rows(read_parquet(store, path))
+    except IntegrityError as error:
+        # One file of a log is no reason to see nothing of the others.
+        _LOG.warning("logged answers are left out: %s", error)
+        return []
 
 
 def _table(rows: Sequence[Answered]) -> pa.Table:

@@ -26,6 +26,8 @@ STOPWORDS = (
     "danish", "dutch", "english", "french", "german", "italian", "norwegian", "portuguese", "russian", "spanish", "swedish",
     "turkish",
 )  # fmt: skip
+# Alias of the snapshot that a gate judges.
+CANDIDATE = "candidate"
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 
@@ -289,3 +291,9 @@ class PipelineConfig(_Model):
     """What a vector is: equal recipes over equal documents give the same snapshot."""
     runtime: Runtime
     """Where and how this run happens: source, store, device, sizes; changes no vector."""
+
+    @model_validator(mode="after")
+    def _judged(self) -> PipelineConfig:
+        if self.recipe.gate.rules and self.runtime.promote_to == CANDIDATE:
+            raise ValueError(f"runtime.promote_to {CANDIDATE!r} is the alias of what the gate judges; name another")
+        return self

@@ -17,6 +17,7 @@ from isospace.commit import Commit, commit_snapshot, promote_new
 from isospace.config import PipelineConfig
 from isospace.encoder import Encoder
 from isospace.encoder_record import EncoderRecord
+from isospace.errors import IsospaceError
 from isospace.gate.gating import gate_snapshot
 from isospace.gate.judging import check_gate
 from isospace.gate.verdicts import Verdict
@@ -254,10 +255,15 @@ def summarize(
     if not committed.is_new or manifest.chunks > run.config.runtime.report_chunks:
         create_markdown_artifact(key="run", markdown=run_markdown(result), description=path)
         return result
-    encoder = run_encoder(run)
-    with open_index(run.store, run.collection, str(manifest.sequence), encoder=encoder) as index:
-        drawn = run_page(run.store, result, report, checked, index.view)
-    page = write_page(run.store, run.run_id, drawn, with_json=False)
+    try:
+        with open_index(run.store, run.collection, str(manifest.sequence), encoder=run_encoder(run)) as index:
+            drawn = run_page(run.store, result, report, checked, index.view)
+        page = write_page(run.store, run.run_id, drawn, with_json=False)
+    except (IsospaceError, OSError) as error:
+        # The snapshot is committed: a page that cannot be drawn, on a machine without room for it, say, undoes nothing.
+        get_run_logger().warning("the report has no page: %s", error)
+        create_markdown_artifact(key="run", markdown=run_markdown(result), description=path)
+        return result
     pictures = ("Cosines of random pairs", "Map of the corpus")
     show_report(run.store, page, key="run", markdown=run_markdown(result), pictures=pictures)
     return result

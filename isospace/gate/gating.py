@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from isospace.alias import aliases, promote, resolve
-from isospace.config import GateSpec
+from isospace.config import CANDIDATE, GateSpec
 from isospace.gate.judging import gate_key, gate_set, judge
 from isospace.gate.page import verdict_page
 from isospace.gate.verdicts import Verdict, read_verdicts, write_verdict
@@ -19,8 +19,6 @@ from isospace.store import Store
 if TYPE_CHECKING:
     from isospace.encoder import Encoder
     from isospace.engine import Engine
-
-CANDIDATE = "candidate"
 
 
 def gate_snapshot(

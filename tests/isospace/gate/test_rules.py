@@ -1,6 +1,6 @@
 import pytest
 
-from isospace.config import GateSpec
+from isospace.config import GateSpec, PipelineConfig
 from isospace.errors import ConfigError
 from isospace.gate.rules import Rule, parse_rule
 
@@ -62,3 +62,12 @@ def test_which_rules_compare():
     ]
     assert relative == ["latency p50 <= 2 x", "rbo >= 0.5"]
     assert isinstance(parse_rule("rbo >= 0.5"), Rule)
+
+
+def test_what_the_gate_judges_is_not_where_it_leads(tmp_path):
+    given = {
+        "recipe": {"encoder": {"model": "m"}, "gate": {"rules": ["norms within 1e-6"]}},
+        "runtime": {"store": str(tmp_path), "collection": "c", "source": "s", "promote_to": "candidate"},
+    }
+    with pytest.raises(ValueError, match="alias of what the gate judges"):
+        PipelineConfig.model_validate(given)

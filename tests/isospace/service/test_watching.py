@@ -148,3 +148,15 @@ def test_rows_are_read_back_by_time(store: str):
     assert read_answers(opened, "c", since=now + timedelta(minutes=1)) == []
     shutil.rmtree(Path(store) / "collections" / "c" / "answers")
     assert read_answers(opened, "c", since=SINCE) == []
+
+
+def test_a_damaged_file_of_the_log_costs_its_own_rows(store: str):
+    with open_index(store, "c") as index:
+        for text in ("gene", "cell"):
+            watcher = Watcher(index, AnswerLog(index.store, "c"))
+            watcher.saw(index.view, [text], SearchOptions(), index.search(text))
+            watcher.close()
+    files = sorted(Path(store).glob("collections/c/answers/*/*.parquet"))
+    assert len(files) == 2
+    files[0].write_bytes(files[0].read_bytes()[:100])
+    assert len(read_answers(open_store(store), "c", since=SINCE)) == 1
