@@ -5,11 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-import yaml
-from pydantic import ValidationError
-
 from flows.audit_collection import audit_collection
-from isospace.audit.thresholds import Thresholds
+from isospace.audit.thresholds import parse_thresholds
 from isospace.errors import ConfigError, IsospaceError
 
 
@@ -25,18 +22,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--threshold", metavar="NAME=VALUE", action="append", default=[], help="may be repeated")
     given = vars(parser.parse_args(arguments))
     try:
-        thresholds = _thresholds(given.pop("threshold"))
+        thresholds = parse_thresholds(given.pop("threshold"))
         record = audit_collection(**given, thresholds=thresholds)
     except IsospaceError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, ConfigError) else 1)
     print(f"{record.describe()}\nreport: {record.report}")
-
-
-def _thresholds(given: list[str]) -> Thresholds:
-    pairs = [one.partition("=") for one in given]
-    try:
-        return Thresholds.model_validate({key: yaml.safe_load(value) for key, _, value in pairs})
-    except (ValidationError, yaml.YAMLError) as error:
-        known = ", ".join(Thresholds.model_fields)
-        raise ConfigError(f"--threshold: {' '.join(str(error).split())[:300]} Known: {known}.") from error

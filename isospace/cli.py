@@ -22,8 +22,9 @@ from isospace.cli_common import (
     fail,
     print_json,
 )
-from isospace.cli_quality import answers, compare, evaluate, gate, sets, verdicts
+from isospace.cli_quality import compare, evaluate, gate, sets, verdicts
 from isospace.cli_query import export, frontier, lengths, search, serve
+from isospace.cli_watch import answers, audit
 from isospace.config_files import load_config
 from isospace.errors import ConfigError, IsospaceError, NotFoundError
 from isospace.gate.verdicts import promote_judged
@@ -190,7 +191,7 @@ def rollback_command(
     typer.echo(f"{alias} is now snapshot {entry.snapshot} ({entry.snapshot_id[:16]}…)")
 
 
-for command in (search, serve, export, lengths, frontier, evaluate, compare, gate, verdicts, answers):
+for command in (search, serve, export, lengths, frontier, evaluate, compare, gate, verdicts, audit, answers):
     app.command()(command)
 app.add_typer(sets)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,6 +25,7 @@ from isospace.cli_common import (
     shortened,
 )
 from isospace.errors import ConfigError
+from isospace.run_id import new_run_id
 from isospace.store import open_store
 
 SetOption = Annotated[str, typer.Option("--set", metavar="NAME", help="Evaluation set of the collection.")]
@@ -230,9 +229,8 @@ def gate(
         raise ConfigError(
             "there is no rule. Give --rule, such as --rule 'recall@100 >= 0.9', or set recipe.gate.rules."
         )
-    stamp = f"{datetime.now(UTC).strftime('%Y%m%dT%H%M%SZ')}-{secrets.token_hex(4)}"
     verdict = gate_snapshot(
-        opened, manifest, spec, against=against, run_id=stamp, engine=engine_of(backend, device), again=again
+        opened, manifest, spec, against=against, run_id=new_run_id(), engine=engine_of(backend, device), again=again
     )
     if as_json:
         print_json(verdict.model_dump(mode="json"))
@@ -264,44 +262,6 @@ def verdicts(
         OUT.print(f"snapshot {manifest.sequence} was never judged.")
     for verdict in found:
         _print_verdict(verdict)
-
-
-def answers(
-    store: StoreArgument,
-    collection: CollectionArgument,
-    hours: Annotated[float, typer.Option(min=0, help="How far back.")] = 24.0,
-    as_json: JsonOption = False,
-) -> None:
-    """Show what services have logged: by which snapshots, and how alike a candidate answered."""
-    from datetime import timedelta
-
-    from isospace.answer_log import read_answers
-
-    found = read_answers(open_store(store), collection, since=datetime.now(UTC) - timedelta(hours=hours))
-    compared = [one for one in found if one.overlap is not None and one.rbo is not None]
-    body = {
-        "answers": len(found),
-        "by snapshot": {
-            str(number): sum(one.snapshot == number for one in found) for number in {one.snapshot for one in found}
-        },
-        "compared": len(compared),
-        "overlap": sum(one.overlap or 0.0 for one in compared) / len(compared) if compared else None,
-        "rbo": sum(one.rbo or 0.0 for one in compared) / len(compared) if compared else None,
-    }
-    if as_json:
-        print_json(body)
-        return
-    OUT.print(f"{collection}: {len(found):,} answers in {hours:g} hours, by snapshot: {body['by snapshot']}")
-    if not compared:
-        OUT.print("none was compared with a candidate: serve with --shadow candidate --log SHARE")
-        return
-    figures = f"top-10 overlap {body['overlap']:.4f}, rank-biased overlap {body['rbo']:.4f}"
-    OUT.print(f"{len(compared):,} were asked of a candidate too: {figures}")
-    for one in sorted(compared, key=lambda one: (one.rbo or 0.0, one.query_sha256))[:10]:
-        name = shortened(one.text, 70) if one.text is not None else one.query_sha256[:16]
-        OUT.print(
-            f"  rbo {one.rbo:.3f}  overlap {one.overlap:.1f}  snapshot {one.snapshot} and {one.candidate}  {name}"
-        )
 
 
 def _print_verdict(verdict: Any) -> None:

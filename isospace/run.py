@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 from isospace import layout
@@ -17,6 +15,7 @@ from isospace.opening import load_space
 from isospace.parquet import verify_file
 from isospace.possible import require_possible, require_trainer
 from isospace.queries import identified
+from isospace.run_id import new_run_id
 from isospace.snapshot import Manifest, latest_manifest, read_manifest
 from isospace.store import Store, open_store
 from isospace.transform_spec import TransformSpec
@@ -115,9 +114,8 @@ def start_run(config: PipelineConfig, encoder: EncoderRecord, scratch: Path, *, 
     """
     require_possible(config.recipe, encoder)
     store = open_store(config.runtime.store)
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     run = Run(
-        run_id=f"{stamp}-{secrets.token_hex(4)}",
+        run_id=new_run_id(),
         config=config,
         encoder_id=encoder.encoder_id,
         chunking_id=chunking_id(config.recipe.chunking, encoder.encoder_id),

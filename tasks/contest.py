@@ -10,8 +10,9 @@ from isospace.config import PipelineConfig
 from isospace.contest import ContestConfig, Entry, contest_set, mark_front, measure_variant
 from isospace.contest_page import contest_markdown, contest_page
 from isospace.reporting.page import write_page
+from isospace.run_id import new_run_id
 from isospace.store import open_store
-from tasks.quality import run_stamp, show_report
+from tasks.quality import show_report
 from tasks.runtime import driver_engine
 
 
@@ -32,7 +33,7 @@ def conclude(config: ContestConfig, entries: list[Entry]) -> list[Entry]:
     marked = mark_front(entries)
     page = contest_page(marked, contest_set(config), collection=config.runtime.collection)
     store = open_store(config.runtime.store)
-    path = write_page(store, f"{run_stamp()}-contest", page)
+    path = write_page(store, f"{new_run_id()}-contest", page)
     body = f"### {page.title}\n\n{page.outcome}\n\n{contest_markdown(marked)}\n\nReport: `{path}`"
     show_report(store, path, key="contest", markdown=body, pictures=("Variants",))
     get_run_logger().info("report: %s", path)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import base64
-import secrets
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
@@ -18,11 +16,6 @@ from isospace.reporting.page import figure, plots_in
 from isospace.store import Store
 
 ALARM, REJECTED = "isospace.audit.alarm", "isospace.gate.rejected"
-
-
-def run_stamp() -> str:
-    """Return a name for a run: its time, and something that no other run has."""
-    return f"{datetime.now(UTC).strftime('%Y%m%dT%H%M%SZ')}-{secrets.token_hex(4)}"
 
 
 def show_report(store: Store, path: str, *, key: str, markdown: str, pictures: Sequence[str]) -> None:

@@ -10,8 +10,9 @@ from isospace.audit.auditing import AuditRecord, audit_alias, write_audit
 from isospace.audit.page import audit_page
 from isospace.audit.thresholds import Thresholds
 from isospace.reporting.page import figure, write_page
+from isospace.run_id import new_run_id
 from isospace.store import open_store
-from tasks.quality import ALARM, run_stamp, show_report
+from tasks.quality import ALARM, show_report
 from tasks.quality import tell as emit
 
 
@@ -22,7 +23,7 @@ def measure(
     """Open what the alias names, measure it, and keep report and outcome."""
     opened = open_store(store)
     audit = audit_alias(
-        opened, collection, alias, limits, run_id=run_stamp(), set_name=evaluation_set, log_hours=log_hours, seed=seed
+        opened, collection, alias, limits, run_id=new_run_id(), set_name=evaluation_set, log_hours=log_hours, seed=seed
     )
     get_run_logger().info("snapshot %d: %d alarms", audit.record.snapshot, len(audit.record.alarms))
     path = write_page(opened, audit.record.run_id, audit_page(audit))

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from collections.abc import Sequence
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from isospace.errors import ConfigError
 
 
 class Thresholds(BaseModel):
@@ -44,3 +49,13 @@ class Thresholds(BaseModel):
     """Share of logged answers that came from another snapshot than the alias named, or from one that was not verified."""
     reproduced_cosine: float | None = Field(default=None, gt=0, le=1)
     """Least cosine of a stored vector with the same text encoded again; the tolerance of the space if empty."""
+
+
+def parse_thresholds(given: Sequence[str]) -> Thresholds:
+    """Return thresholds of which some are given as `NAME=VALUE`; ConfigError names what cannot be."""
+    pairs = [one.partition("=") for one in given]
+    try:
+        return Thresholds.model_validate({key: yaml.safe_load(value) for key, _, value in pairs})
+    except (ValidationError, yaml.YAMLError) as error:
+        known = ", ".join(Thresholds.model_fields)
+        raise ConfigError(f"--threshold: {' '.join(str(error).split())[:300]} Known: {known}.") from error

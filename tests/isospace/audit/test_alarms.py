@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from isospace.alias import promote
 from isospace.answer_log import Answered, AnswerLog, query_hash
@@ -17,6 +19,7 @@ from isospace.audit.alarms import band_alarms
 from isospace.audit.auditing import audit_alias, read_audits, require_quiet, write_audit
 from isospace.audit.page import audit_page
 from isospace.audit.thresholds import Thresholds
+from isospace.cli import app
 from isospace.config import PipelineConfig
 from isospace.encoder import SentenceEncoder
 from isospace.errors import AuditError
@@ -287,8 +290,6 @@ def test_duplicated_documents(world: World, tmp_path: Path):
     few = dict(list(TEXTS.items())[:400])
     copies = {f"copy{n}": text for n, text in enumerate(list(few.values())[:60])}
     # The title is part of what is encoded: copies have the same.
-    import json
-
     rows = [{"doc_id": name, "text": text, "title": "one title"} for name, text in {**few, **copies}.items()]
     world.source.write_text("\n".join(map(json.dumps, rows)))
     embed_inline(world.config)
@@ -361,3 +362,16 @@ def test_what_cannot_be_measured_is_noted(made: World, tmp_path: Path):
     assert any("no evaluation set" in note for note in record.notes)
     assert any("too few to tell a drift" in note for note in record.notes)
     assert any("no answers were logged" in note for note in record.notes)
+
+
+def test_the_command(world: World):
+    run, place = CliRunner(), [str(world.folder / "store"), "c"]
+    quiet = run.invoke(app, ["audit", *place])
+    assert quiet.exit_code == 0
+    assert "is as it should be" in quiet.output
+    world.forge(lambda vectors: vectors * 2.0)
+    loud = run.invoke(app, ["audit", *place, "--json"])
+    assert loud.exit_code == 1
+    assert "norms" in [one["name"] for one in json.loads(loud.stdout)["alarms"]]
+    assert "alarms: norms" in run.invoke(app, ["audit", *place]).output
+    assert [len(record.alarms) > 0 for record in read_audits(world.store, "c")] == [False, True, True]
