@@ -60,8 +60,8 @@ def start_refit(config: PipelineConfig, encoder: EncoderRecord, scratch: Path) -
 def stored_parts(run: Run) -> tuple[Scan, list[ChunkPart]]:
     """Return what a scan of the unchanged documents would find, and all their parts."""
     base = _base(run.config)
-    if run.space_id is not None:
-        # The sealed space is what the recipe asks for: everything stays.
+    if not run.rebuild:
+        # The base's space is what the recipe asks for: everything stays.
         kept, parts = tuple(part.name for part in base.parts), []
     else:
         kept, parts = (), [ChunkPart(part.name, part.documents, part.chunks, 0, 0) for part in base.parts]

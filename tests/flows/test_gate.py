@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -5,10 +6,14 @@ import pytest
 from flows.embed_corpus import embed_corpus
 from flows.refit_space import refit_space
 from isospace.alias import aliases
+from isospace.config import PipelineConfig
 from isospace.errors import ConfigError, GateError
 from isospace.gate.verdicts import read_verdicts
+from isospace.index import open_index
+from isospace.report import RunReport
 from isospace.snapshot import latest_manifest
 from isospace.store import open_store
+from isospace.verify import verify_snapshot
 from tests.conftest import Configure, sentences, write_jsonl
 
 RULES = ("ndcg@10 not worse than production by more than 0.01 at p < 0.05", "recall@10 >= 0.5")
@@ -23,8 +28,9 @@ def gate(tmp_path: Path) -> dict:
 
 
 @pytest.mark.usefixtures("prefect_server")
+@pytest.mark.parametrize("back", [embed_corpus, refit_space], ids=["embed", "refit"])
 def test_a_rejected_snapshot_stays_a_candidate_and_the_recipe_can_go_back(
-    configure: Configure, gate: dict, tmp_path: Path
+    configure: Configure, gate: dict, tmp_path: Path, back: Callable[[PipelineConfig], RunReport]
 ):
     source = write_jsonl(tmp_path / "d.jsonl", sentences(120))
     good = configure(source, recipe={"gate": gate, "transform": {"representations": ["float32"]}})
@@ -43,9 +49,13 @@ def test_a_rejected_snapshot_stays_a_candidate_and_the_recipe_can_go_back(
     assert candidate is not None
     assert len(read_verdicts(store, "c", candidate.snapshot_id)) == 1
     # The recipe goes back: nothing is fitted or encoded, and the space is the one in production.
-    again = embed_corpus(good)
+    again = back(good)
     assert (again.space_id, again.snapshot_id, again.encoded) == (first.space_id, first.snapshot_id, 0)
     assert again.promoted == "production"
+    with open_index(store, "c") as index:
+        assert index.manifest.sequence == 3
+        assert index.search("title d00003 " + sentences(120)["d00003"])[0][0].doc_id == "d00003"
+    assert not verify_snapshot(store, "c", "production").failures
 
 
 @pytest.mark.usefixtures("prefect_server")
