@@ -47,7 +47,7 @@ _HOMES = {
     "SearchOptions": "retrieval.options",
     "Store": "store",
     "Verified": "verify",
-    "load_config": "config",
+    "load_config": "config_files",
     "open_index": "index",
     "open_reranker": "retrieval.rerank",
     "open_space": "opening",

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from isospace import layout
-from isospace.errors import IntegrityError, IsospaceError
+from isospace.errors import IntegrityError
 from isospace.parquet import read_parquet, write_parquet
 from isospace.store import Store
 
@@ -33,8 +33,10 @@ _SCHEMA = pa.schema(
         pa.field("snapshot", pa.int64(), nullable=False),
         pa.field("snapshot_id", pa.string(), nullable=False),
         pa.field("space_id", pa.string(), nullable=False),
+        pa.field("alias", pa.string(), nullable=False),
         pa.field("verified", pa.bool_(), nullable=False),
         pa.field("mode", pa.string(), nullable=False),
+        pa.field("cosine", pa.bool_(), nullable=False),
         pa.field("query_sha256", pa.string(), nullable=False),
         pa.field("text", pa.string()),
         pa.field("vector", pa.binary()),
@@ -58,10 +60,14 @@ class Answered:
         When, in UTC.
     snapshot, snapshot_id, space_id
         Which snapshot answered.
+    alias
+        What it was opened by.
     verified
-        Whether its handshake had passed.
+        Whether every file was hashed when it was opened, and its handshake passed.
     mode
         Of the search.
+    cosine
+        Whether the scores are cosines, not ranks fused, words, distances or a reranker's.
     text
         The query; None where queries are not to be kept, only their hash.
     query_sha256
@@ -78,8 +84,10 @@ class Answered:
     snapshot: int
     snapshot_id: str
     space_id: str
+    alias: str
     verified: bool
     mode: str
+    cosine: bool
     query_sha256: str
     text: str | None
     vector: Float32 | None
@@ -122,6 +130,13 @@ class AnswerLog:
         if due:
             self.flush()
 
+    def flush_old(self) -> None:
+        """Write what has waited long."""
+        with self._lock:
+            due = bool(self._waiting) and time.monotonic() - self._since >= self._seconds
+        if due:
+            self.flush()
+
     def flush(self) -> None:
         """Write what waits."""
         with self._lock:
@@ -134,7 +149,7 @@ class AnswerLog:
         try:
             write_parquet(self._store, path, _table(rows))
             self.written += len(rows)
-        except (IsospaceError, OSError, pa.ArrowException) as error:
+        except Exception as error:  # whatever it is, the rows are gone, and are counted
             self.lost += len(rows)
             _LOG.warning("%d answers could not be logged: %s", len(rows), error)
 
@@ -167,6 +182,9 @@ def _table(rows: Sequence[Answered]) -> pa.Table:
     columns: dict[str, Any] = {}
     for field in _SCHEMA:
         values = [getattr(row, field.name) for row in rows]
+        if field.name == "text":
+            # A lone surrogate is in no UTF-8.
+            values = [None if value is None else value.encode("utf-8", "backslashreplace").decode() for value in values]
         if field.name == "vector":
             values = [None if value is None else np.asarray(value, "<f4").tobytes() for value in values]
         columns[field.name] = pa.array(values, field.type)

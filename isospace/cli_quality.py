@@ -10,7 +10,7 @@ import yaml
 from rich.table import Table
 from rich.text import Text
 
-from isospace.alias import resolve
+from isospace.alias import aliases, resolve
 from isospace.cli_common import (
     OUT,
     AliasOption,
@@ -24,7 +24,7 @@ from isospace.cli_common import (
     print_json,
     shortened,
 )
-from isospace.errors import ConfigError
+from isospace.errors import ConfigError, NotFoundError
 from isospace.run_id import new_run_id
 from isospace.store import open_store
 
@@ -179,7 +179,7 @@ def compare(
         open_index(store, collection, after, engine=engine) as other,
     ):
         runs = [answer_set(index.view, given, options) for index in (one, other)]
-        found = compare_runs(given, *runs, groups=slices_of(given, other.view))
+        found = compare_runs(given, *runs, groups=slices_of(given, one.view, other.view))
     if as_json:
         print_json({"before": runs[0].snapshot, "after": runs[1].snapshot, "set_id": given.set_id, **found.as_dict()})
         return
@@ -219,11 +219,14 @@ def gate(
     as_json: JsonOption = False,
 ) -> None:
     """Judge a snapshot by its rules against production, and keep the verdict; exit status 1 for a rejection."""
-    from isospace.config import GateSpec
+    from isospace.config import CANDIDATE, GateSpec
     from isospace.gate.gating import gate_snapshot
 
     opened = open_store(store)
     manifest = resolve(opened, collection, snapshot)
+    known = aliases(opened, collection).keys() - {CANDIDATE}
+    if against not in known and known:
+        raise NotFoundError(f"--against {against}: there is no such alias; expected one of {', '.join(sorted(known))}.")
     spec = GateSpec.model_validate({**manifest.recipe.get("gate", {}), **_given(rule, name)})
     if not spec.rules:
         raise ConfigError(

@@ -12,6 +12,7 @@ from isospace import layout
 from isospace.alias import promote
 from isospace.encoder_record import read_encoder_record
 from isospace.fingerprint import sha256
+from isospace.gate.verdicts import promotion_problem
 from isospace.parquet import FileRef, read_parquet
 from isospace.parts import ChunkPart
 from isospace.run import Run
@@ -84,10 +85,11 @@ def commit_snapshot(
 def promote_new(run: Run, commit: Commit) -> bool:
     """Move the run's alias to its snapshot; tell whether it moved.
 
-    An alias that has named it or a later one before stays where it is: whoever rolled it back meant it.
+    An alias that has named it or a later one before stays where it is: whoever rolled it back meant it. So it does where a gate
+    has something against the snapshot, though this run may have no rules of its own.
     """
     alias = run.config.runtime.promote_to
-    if alias is None:
+    if alias is None or promotion_problem(run.store, commit.manifest, alias):
         return False
     reason = f"run {run.run_id}"
     return promote(run.store, run.collection, alias, commit.manifest, reason=reason, forward_only=True) is not None

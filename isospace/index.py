@@ -93,6 +93,16 @@ class Index:
         return self._view.space
 
     @property
+    def alias(self) -> str:
+        """What it was opened by: an alias, a number or the start of a snapshot_id."""
+        return self._opener.alias
+
+    @property
+    def verified(self) -> bool:
+        """Whether files are hashed when a snapshot is opened, and the encoder is compared with the space."""
+        return self._opener.verify == "content" and self._opener.encode
+
+    @property
     def representation(self) -> Representation:
         """Which stored representation is searched where a search names none."""
         return self._representation or self.space.space.record.representations[0]

@@ -11,6 +11,7 @@ from isospace.config import ChunkingSpec, PipelineConfig
 from isospace.encoder_record import EncoderRecord
 from isospace.errors import IntegrityError
 from isospace.fingerprint import fingerprint
+from isospace.gate.verdicts import read_verdicts
 from isospace.opening import load_space
 from isospace.parquet import verify_file
 from isospace.possible import require_possible, require_trainer
@@ -158,12 +159,19 @@ def chunking_id(spec: ChunkingSpec, encoder_id: str) -> str:
 def _sealed_space(run: Run, base: Manifest, damaged: tuple[str, ...]) -> str | None:
     """Return a sealed space that the recipe asks for, unless a refit was ordered: the base's, or that of an aliased snapshot.
 
-    The base may be a candidate that the gate rejected: the recipe then goes back to the space that is in production.
+    The base may be a candidate that the gate rejected: then the space in production comes first, if the recipe asks for it.
     """
     if run.config.runtime.refit:
         return None
-    named = sorted({entry.snapshot for entry in aliases(run.store, run.collection).values()} - {base.sequence})
-    for manifest in (base, *(read_manifest(run.store, run.collection, number) for number in reversed(named))):
+    known = aliases(run.store, run.collection)
+    others = sorted({entry.snapshot for entry in known.values()} - {base.sequence}, reverse=True)
+    numbers = [base.sequence, *others]
+    verdicts = read_verdicts(run.store, run.collection, base.snapshot_id)
+    production = known.get(run.config.runtime.promote_to or "")
+    if verdicts and not verdicts[-1].passed and production is not None:
+        numbers = [production.snapshot, *numbers]
+    for number in numbers:
+        manifest = base if number == base.sequence else read_manifest(run.store, run.collection, number)
         if not _asks_for(run, manifest):
             continue
         if lost := [path for path in damaged if path.startswith(layout.space_folder(manifest.space_id))]:

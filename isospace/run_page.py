@@ -19,7 +19,7 @@ def run_page(store: Store, report: RunReport, plan: PlanReport, checked: Checked
     """Return the page; `view` is the snapshot that the run committed."""
     record = view.space.space.record
     reference = read_reference(store, view.manifest, record.input_dimension)
-    stored = measure_stored(view, reference, seed=0)
+    stored = measure_stored(store, view, reference, seed=0)
     what = (
         ("encoded", report.encoded),
         ("tokens", report.tokens),

@@ -12,15 +12,16 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
 from isospace.alias import aliases
+from isospace.audit.reference import read_reference
 from isospace.checks import Checked, check_segment, check_space, conclude
 from isospace.commit import Commit, commit_snapshot, promote_new
 from isospace.config import PipelineConfig
 from isospace.encoder import Encoder
 from isospace.encoder_record import EncoderRecord
-from isospace.errors import IsospaceError
+from isospace.errors import IntegrityError
 from isospace.gate.gating import gate_snapshot
 from isospace.gate.judging import check_gate
-from isospace.gate.verdicts import Verdict
+from isospace.gate.verdicts import Verdict, promotion_problem
 from isospace.index import open_index
 from isospace.parquet import FileRef
 from isospace.parts import ChunkPart, write_chunks
@@ -183,8 +184,12 @@ def commit(run: Run, found: Scan, space_id: str, parts: list[ChunkPart], segment
 
 @task(cache_policy=NO_CACHE)
 def prepare_search(run: Run, committed: Commit) -> None:
-    """Build the serving database and the lexical index."""
+    """Build the serving database and the lexical index, and draw what audits compare with."""
     space = run_space(run, committed.manifest.space_id)
+    try:
+        read_reference(run.store, committed.manifest, space.record.input_dimension)
+    except IntegrityError as error:
+        get_run_logger().warning("audits will have nothing to compare with: %s", error)
     build_serving(
         run.store,
         committed.manifest,
@@ -214,6 +219,9 @@ def gate(run: Run, committed: Commit) -> Verdict | None:
 @task(cache_policy=NO_CACHE)
 def promote(run: Run, committed: Commit, verdict: Verdict | None) -> str | None:
     """Move the alias, unless the gate rejected the snapshot; return the alias if it moved."""
+    alias = run.config.runtime.promote_to
+    if alias is not None and (problem := promotion_problem(run.store, committed.manifest, alias)):
+        get_run_logger().warning("%s stays: %s", alias, problem)
     moved = (verdict is None or verdict.passed) and promote_new(run, committed)
     get_run_logger().info(
         "aliases: %s", {name: entry.snapshot for name, entry in aliases(run.store, run.collection).items()}
@@ -259,8 +267,8 @@ def summarize(
         with open_index(run.store, run.collection, str(manifest.sequence), encoder=run_encoder(run)) as index:
             drawn = run_page(run.store, result, report, checked, index.view)
         page = write_page(run.store, run.run_id, drawn, with_json=False)
-    except (IsospaceError, OSError) as error:
-        # The snapshot is committed: a page that cannot be drawn, on a machine without room for it, say, undoes nothing.
+    except Exception as error:
+        # The snapshot is committed: a page that cannot be drawn, for lack of room or for odd data, undoes nothing.
         get_run_logger().warning("the report has no page: %s", error)
         create_markdown_artifact(key="run", markdown=run_markdown(result), description=path)
         return result

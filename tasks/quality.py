@@ -12,6 +12,7 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
 from isospace.gate.verdicts import Verdict
+from isospace.reporting.markdown import as_cell
 from isospace.reporting.page import figure, plots_in
 from isospace.store import Store
 
@@ -79,7 +80,7 @@ def verdict_markdown(verdict: Verdict) -> str:
         "| --- | --- | ---: | --- | --- |",
     ]
     lines += [
-        f"| {signs[one.passed]} | {_cell(one.rule)} | {figure(one.figure)} | {_cell(one.expected)} | {_cell(one.detail)} |"
+        f"| {signs[one.passed]} | {as_cell(one.rule)} | {figure(one.figure)} | {as_cell(one.expected)} | {as_cell(one.detail)} |"
         for one in verdict.findings
     ]
     if any("difference" in found for found in verdict.measures.values()):
@@ -97,7 +98,3 @@ def verdict_markdown(verdict: Verdict) -> str:
         lines += ["", "| measure | candidate |", "| --- | ---: |"]
         lines += [f"| {name} | {found['after']:.4f} |" for name, found in verdict.measures.items()]
     return "\n".join([*lines, *(f"\nNote: {note}." for note in verdict.notes)])
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")

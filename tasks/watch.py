@@ -9,6 +9,7 @@ from prefect.logging import get_run_logger
 from isospace.audit.auditing import AuditRecord, audit_alias, write_audit
 from isospace.audit.page import audit_page
 from isospace.audit.thresholds import Thresholds
+from isospace.reporting.markdown import as_cell
 from isospace.reporting.page import figure, write_page
 from isospace.run_id import new_run_id
 from isospace.store import open_store
@@ -46,13 +47,9 @@ def audit_markdown(record: AuditRecord) -> str:
     if record.alarms:
         lines += ["| alarm | found | limit | what | what to do |", "| --- | ---: | ---: | --- | --- |"]
         lines += [
-            f"| **{one.name}** | {figure(one.figure)} | {figure(one.limit)} | {_cell(one.message)} | {_cell(one.remedy)} |"
+            f"| **{one.name}** | {figure(one.figure)} | {figure(one.limit)} | {as_cell(one.message)} | {as_cell(one.remedy)} |"
             for one in record.alarms
         ]
     else:
         lines.append("No alarm.")
     return "\n".join([*lines, "", f"Report: `{record.report}`", *(f"\nNote: {note}." for note in record.notes)])
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")

@@ -9,11 +9,12 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from isospace.audit.drift import Drift
+from isospace.audit.drift import FEWEST_SHIFTED, Drift
 from isospace.audit.figures import Logged, Reproduced, Stored
 from isospace.audit.frozen import Frozen
 from isospace.audit.reference import Reference
 from isospace.audit.thresholds import Thresholds
+from isospace.evaluation.geometry import HALF_ROUNDING
 
 Float64 = npt.NDArray[np.float64]
 REFIT = "Fit again with runtime.refit=true, behind the gate."
@@ -37,12 +38,14 @@ class Alarm(BaseModel):
 
 def stored_alarms(found: Stored, reference: Reference, limits: Thresholds, *, normalizes: bool) -> Iterator[Alarm]:
     """Yield alarms about lengths, isotropy, shifts and saturation."""
-    error = found.norms.largest_error
-    if normalizes and found.is_float and not error <= limits.norm_error:
+    error, allowed = found.norms.largest_error, limits.norm_error
+    if found.finest == "float16":
+        allowed = max(allowed, HALF_ROUNDING)
+    if normalizes and found.is_float and not error <= allowed:
         yield _alarm(
-            "norms", error, limits.norm_error,
+            "norms", error, allowed,
             f"lengths of stored vectors lie between {found.norms.smallest:.6g} and {found.norms.largest:.6g}; expected 1 within "
-            f"{limits.norm_error:g}. Unnormalized vectors were mixed in.", MENDED,
+            f"{allowed:g}. Unnormalized vectors were mixed in.", MENDED,
         )  # fmt: skip
     if not found.after.mean_cosine <= limits.mean_cosine:
         yield _alarm(
@@ -51,15 +54,15 @@ def stored_alarms(found: Stored, reference: Reference, limits: Thresholds, *, no
             f"expected at most {limits.mean_cosine:g}. The vectors lie in a narrow cone.",
             "Compare what could be done with recipe.transform.fit.kind=auto.",
         )  # fmt: skip
-    spread = found.shifts.spread
-    if collapsed := [int(n) for n in np.flatnonzero(spread < limits.collapsed_ratio)]:
+    spread, are_many = found.shifts.spread, min(found.sampled) >= FEWEST_SHIFTED
+    if are_many and (collapsed := [int(n) for n in np.flatnonzero(spread < limits.collapsed_ratio)]):
         yield _alarm(
             "collapsed dimensions", float(len(collapsed)), 0.0,
             f"{len(collapsed)} of {len(spread)} dimensions vary less than {limits.collapsed_ratio:g} x as much as at the fit: "
             f"{_some(collapsed)}.", MENDED,
         )  # fmt: skip
     shifted = [int(n) for n in np.argsort(-found.shifts.psi) if found.shifts.psi[n] > limits.psi]
-    if len(shifted) > limits.shifted_share * len(spread):
+    if are_many and len(shifted) > limits.shifted_share * len(spread):
         yield _alarm(
             "shifted dimensions", len(shifted) / len(spread), limits.shifted_share,
             f"{len(shifted)} of {len(spread)} dimensions have a population stability index above {limits.psi:g}, the largest "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from isospace.audit.alarms import (
     reproduced_alarms,
     stored_alarms,
 )
-from isospace.audit.drift import Drift
+from isospace.audit.drift import FEWEST_SHIFTED, Drift
 from isospace.audit.figures import (
     Logged,
     Reproduced,
@@ -35,15 +35,16 @@ from isospace.audit.figures import (
 )
 from isospace.audit.frozen import Baseline, Frozen, measure_frozen
 from isospace.audit.logged import measure_logged
-from isospace.audit.reference import Reference, owners_by_row, read_reference
+from isospace.audit.reference import Reference, read_reference
 from isospace.audit.thresholds import Thresholds
-from isospace.errors import AuditError, IsospaceError, MismatchError, NotFoundError
+from isospace.errors import AuditError, IntegrityError, IsospaceError, MismatchError, NotFoundError
 from isospace.evaluation.sets import list_sets, read_set
 from isospace.fingerprint import seal, unseal
 from isospace.gate.verdicts import read_verdicts
 from isospace.index import open_index
+from isospace.parquet import read_parquet
 from isospace.retrieval.view import View
-from isospace.snapshot import Manifest, read_manifest, sequences
+from isospace.snapshot import Manifest, deleted_documents, read_manifest, sequences
 from isospace.store import Store
 
 if TYPE_CHECKING:
@@ -146,22 +147,30 @@ def audit_alias(
         return _unopened(_record(manifest, alias, run_id, at, alarms, notes, {}, None))
     record = view.space.space.record
     tolerance = limits.reproduced_cosine or record.min_cosine
-    reference = read_reference(store, manifest, record.input_dimension)
-    stored = measure_stored(view, reference, seed=seed)
+    try:
+        reference = read_reference(store, manifest, record.input_dimension)
+    except IntegrityError as error:
+        alarms.append(_refused("files", str(error), "Run the flow again: it encodes anew what is lost."))
+        return _unopened(_record(manifest, alias, run_id, at, alarms, notes, {}, None))
+    stored = measure_stored(store, view, reference, seed=seed)
     alarms += stored_alarms(stored, reference, limits, normalizes=record.spec.normalization == "l2")
     reproduced = measure_reproduced(view, tolerance=tolerance, seed=seed)
     alarms += reproduced_alarms(reproduced, tolerance)
     drift, copies, new = measure_new(store, view, reference, seed=seed)
     alarms += corpus_alarms(drift, copies, reference, limits)
     if drift is None:
-        notes.append(f"{new} chunks came since the fit: too few to tell a drift")
+        notes.append(f"{new} chunks came since the fit: too few, or of too few documents, to tell a drift")
+    if min(stored.sampled) < FEWEST_SHIFTED:
+        notes.append(f"{min(stored.sampled)} different texts are too few to tell whether dimensions have shifted")
     frozen = _frozen(store, view, set_name, notes)
     if frozen is not None:
         alarms += frozen_alarms(frozen, stored.after.mean_cosine, limits)
-    answers = read_answers(store, collection, since=at - timedelta(hours=log_hours))
+    found = read_answers(store, collection, since=at - timedelta(hours=log_hours))
+    answers = [answer for answer in found if answer.alias == alias]
     logged = None
     if answers:
-        vectors = frozen.vectors if frozen is not None else None
+        # Sentences of the corpus are no measure of what people ask.
+        vectors = frozen.vectors if frozen is not None and frozen.kind != "pseudo" else None
         logged = measure_logged(store, view, alias, answers, vectors, tolerance=tolerance, seed=seed)
         alarms += logged_alarms(logged, tolerance, stored.after.mean_cosine, limits)
     else:
@@ -231,11 +240,12 @@ def _frozen(store: Store, view: View, set_name: str | None, notes: list[str]) ->
         return None
     given = read_set(store, collection, name)
     before = _baseline(store, collection, given.set_id, view.manifest.space_id)
-    now = frozenset(owners_by_row(store, view.manifest))
-    then = now
-    if before is not None and before.snapshot_id != view.manifest.snapshot_id:
-        then = _documents(store, collection, before.snapshot)
-    return measure_frozen(view, given, before, {"now": now, "then": then})
+    unchanged = _unchanged(store, view.manifest, before.snapshot) if before is not None else None
+    if before is not None and unchanged is None:
+        notes.append(
+            f"the files of snapshot {before.snapshot}, the baseline of the frozen queries, are gone: no agreement"
+        )
+    return measure_frozen(view, given, before, unchanged)
 
 
 def _baseline(store: Store, collection: str, set_id: str, space_id: str) -> Baseline | None:
@@ -247,11 +257,26 @@ def _baseline(store: Store, collection: str, set_id: str, space_id: str) -> Base
     return None
 
 
-def _documents(store: Store, collection: str, snapshot: int) -> frozenset[str]:
+def _unchanged(store: Store, manifest: Manifest, other: int) -> frozenset[str] | None:
+    """Return the documents that are the same in another snapshot; None if its files are gone."""
+    if other == manifest.sequence:
+        return frozenset(name for name, _ in _contents(store, manifest))
     try:
-        return frozenset(owners_by_row(store, read_manifest(store, collection, snapshot)))
+        then = frozenset(_contents(store, read_manifest(store, manifest.collection, other)))
     except NotFoundError:
-        return frozenset()
+        return None
+    return frozenset(name for name, content in _contents(store, manifest) if (name, content) in then)
+
+
+def _contents(store: Store, manifest: Manifest) -> Iterator[tuple[str, str]]:
+    """Yield doc_id and doc_hash of every live document."""
+    deleted = deleted_documents(store, manifest.deletions)
+    for part in manifest.parts:
+        gone = deleted.get(part.name, set())
+        rows = read_parquet(store, part.documents.path, columns=["doc_id", "doc_hash"]).to_pydict()
+        yield from (
+            (name, str(key)) for name, key in zip(rows["doc_id"], rows["doc_hash"], strict=True) if name not in gone
+        )
 
 
 def _refused(name: str, message: str, remedy: str) -> Alarm:

@@ -19,7 +19,10 @@ import numpy.typing as npt
 Float64 = npt.NDArray[np.float64]
 _BINS = 10
 _FOLDS = 5
-FEWEST = 50
+FEWEST, FEWEST_DOCUMENTS = 50, 20
+# Below, the statistics of two samples of one distribution are as large as those of a shift: PSI is about 9 (1/n + 1/m).
+FEWEST_SHIFTED = 200
+_FEWEST_VARYING = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +51,22 @@ class Shifts:
 def measure_shifts(reference: npt.NDArray[np.float32], current: npt.NDArray[np.float32]) -> Shifts:
     """Compare (n, k) reference vectors with (m, k) current ones, dimension by dimension."""
     before, after = reference.astype(np.float64), current.astype(np.float64)
+    width = before.shape[1]
+    if not len(before) or not len(after):
+        nothing = np.zeros(width)
+        return Shifts(nothing, nothing, np.ones(width), nothing, nothing, nothing, nothing)
     old, new = before.std(axis=0), after.std(axis=0)
     # Dimensions that never varied hold rounding noise, which shifts as it likes.
-    dead = old <= 1e-6 * max(float(old.max(initial=0.0)), 1e-30)
-    still_dead = dead & (new <= 1e-6 * max(float(new.max(initial=0.0)), 1e-30))
-    psi, ks = np.zeros(len(old)), np.zeros(len(old))
-    for dimension in np.flatnonzero(~still_dead):
+    dead = old <= 1e-6 * max(float(old.max()), 1e-30)
+    still_dead = dead & (new <= 1e-6 * max(float(new.max()), 1e-30))
+    # A bit that hardly ever flips may not flip in another sample.
+    varying = (np.abs(before - np.median(before, axis=0)) > 1e-6).sum(axis=0)
+    rare = ~dead & (varying < min(_FEWEST_VARYING, len(before) / 2))
+    psi, ks = np.zeros(width), np.zeros(width)
+    for dimension in np.flatnonzero(~still_dead & ~rare):
         psi[dimension] = _psi(before[:, dimension], after[:, dimension])
         ks[dimension] = _ks(before[:, dimension], after[:, dimension])
-    spread = np.where(still_dead, 1.0, new / np.where(dead, 1e-30, old))
+    spread = np.where(still_dead | rare, 1.0, new / np.where(dead, 1e-30, old))
     return Shifts(psi, ks, spread, after.min(axis=0), after.max(axis=0), after.mean(axis=0), new)
 
 
@@ -124,9 +134,11 @@ def classify(
     Returns
     -------
     Drift or None
-        None if either sample has fewer than fifty vectors, or too few names.
+        None if either sample has fewer than fifty vectors, or is of fewer than twenty names.
     """
-    if min(len(reference), len(current)) < FEWEST or len(set(names)) < _FOLDS:
+    own = groups or [f"r{n}" for n in range(len(reference))]
+    few = min(len(set(own)), len(set(names))) < FEWEST_DOCUMENTS
+    if min(len(reference), len(current)) < FEWEST or few:
         return None
     from scipy.stats import mannwhitneyu
     from sklearn.linear_model import LogisticRegression
@@ -135,7 +147,6 @@ def classify(
     vectors = np.concatenate([reference, current]).astype(np.float64)
     vectors = (vectors - vectors.mean(axis=0)) / np.maximum(vectors.std(axis=0), 1e-12)
     labels = np.repeat([0, 1], [len(reference), len(current)])
-    own = groups or [f"r{n}" for n in range(len(reference))]
     parties = np.unique(
         np.array([*(f"r:{name}" for name in own), *(f"c:{name}" for name in names)]), return_inverse=True
     )[1]

@@ -13,10 +13,11 @@ from isospace.audit.drift import Drift, Shifts, classify, measure_shifts
 from isospace.audit.frozen import Frozen
 from isospace.audit.reference import Reference, duplicate_share, owners_by_row
 from isospace.errors import NotFoundError
-from isospace.evaluation.geometry import Norms, measure_norms, sample_rows, vectors_at
+from isospace.evaluation.geometry import Norms, measure_norms, vectors_at
 from isospace.evaluation.ranking import live_hashes
 from isospace.isotropy import Isotropy, measure_isotropy, pair_cosines
 from isospace.length_bias import LengthBucket, excerpt, measure_length_bias
+from isospace.quantizers.int8 import Int8Quantizer
 from isospace.representations import ShortSpec, code_bytes
 from isospace.retrieval.options import SearchOptions
 from isospace.retrieval.view import FLOATS, View, pick
@@ -26,6 +27,7 @@ from isospace.store import Store
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 SAMPLE, ENCODED, _PAIRED = 2_000, 256, 1_000
+_LAST_CODE = 127
 _PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
 
 
@@ -37,6 +39,8 @@ class Stored:
     ----------
     finest, is_float
         The representation that is measured, and whether it holds floats.
+    sampled
+        Vectors of different texts in the sample of the reference, and in that of what is stored.
     norms
         Of all vectors.
     before, after
@@ -44,7 +48,7 @@ class Stored:
     shifts
         Of a sample, against the reference in the same space.
     saturated, saturated_before
-        By representation: share of components beyond its range, now and in the reference.
+        By representation of int8: share of components at the ends of its range, now and in the reference.
     cosines
         Percentiles of the cosine of random pairs, by percentile.
     pairs
@@ -55,6 +59,7 @@ class Stored:
 
     finest: str
     is_float: bool
+    sampled: tuple[int, int]
     norms: Norms
     before: Isotropy
     after: Isotropy
@@ -132,29 +137,29 @@ class Logged:
     compared: int
 
 
-def measure_stored(view: View, reference: Reference, *, seed: int) -> Stored:
+def measure_stored(store: Store, view: View, reference: Reference, *, seed: int) -> Stored:
     """Measure lengths, isotropy, shifts and saturation."""
-    transform = view.space.space.transform
     expected = view.space.transform(reference.raw, "document")
-    rows = sample_rows(view, SAMPLE, seed)
-    _, current = finite_at(view, rows)
+    # The reference is of different texts: so is what is compared with it.
+    rows = _different(live_hashes(store, view.manifest))
+    rows = np.sort(np.random.default_rng(seed).permutation(rows)[:SAMPLE])
+    rows, current = finite_at(view, rows)
     codes = view.finest
     if not codes.is_float:
         # What codes can hold is compared with what codes held.
         expected = codes.quantizer.decode(codes.quantizer.encode(expected))
     pairs = pair_cosines(current[np.random.default_rng(seed).permutation(len(current))[:_PAIRED]])
-    names = [name for name in view.space.space.record.representations if name not in ("float32", "float16")]
+    now, before = _saturation(view, rows, current, expected)
     return Stored(
         finest=codes.name,
         is_float=codes.is_float,
+        sampled=(len(expected), len(current)),
         norms=measure_norms(view),
         before=measure_isotropy(reference.raw),
         after=measure_isotropy(current),
         shifts=measure_shifts(expected, current),
-        saturated={name: transform.quantizers.by_name[name].saturated(current) / current.size for name in names},
-        saturated_before={
-            name: transform.quantizers.by_name[name].saturated(expected) / expected.size for name in names
-        },
+        saturated=now,
+        saturated_before=before,
         cosines={p: float(np.percentile(pairs, p)) for p in _PERCENTILES} if len(pairs) else {},
         pairs=pairs,
         spectra={"raw, at the fit": _spectrum(reference.raw), "stored": _spectrum(current)},
@@ -274,6 +279,38 @@ def figures_of(
     }  # fmt: skip
 
 
+def _different(hashes: list[bytes]) -> npt.NDArray[np.int64]:
+    """Return the first row of every text."""
+    first: dict[bytes, int] = {}
+    for row, key in enumerate(hashes):
+        first.setdefault(key, row)
+    return np.array(list(first.values()), np.int64)
+
+
+def _saturation(
+    view: View, rows: npt.NDArray[np.int64], current: Float32, expected: Float32
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the share of components beyond the range of int8, now and in the reference.
+
+    Where floats are stored they tell; else codes at either end do, since what lies beyond is cut to them.
+    """
+    now: dict[str, float] = {}
+    before: dict[str, float] = {}
+    for name, codes in view.copy.codes.items():
+        quantizer = codes.quantizer
+        if not isinstance(quantizer, Int8Quantizer) or not len(current):
+            continue
+        if view.finest.is_float:
+            now[name] = quantizer.saturated(current) / current.size
+            before[name] = quantizer.saturated(expected) / max(expected.size, 1)
+            continue
+        ends = [
+            np.abs(np.asarray(side, np.int16)) >= _LAST_CODE for side in (codes.array[rows], quantizer.encode(expected))
+        ]
+        now[name], before[name] = (float(side.mean()) for side in ends)
+    return now, before
+
+
 def _known_hashes(store: Store, manifest: Manifest, reference: Reference) -> set[bytes]:
     if reference.snapshot == manifest.sequence:
         return set(live_hashes(store, manifest))
@@ -302,5 +339,7 @@ def cosines(one: Float32, other: Float32) -> Float64:
 
 
 def _spectrum(vectors: npt.NDArray[Any]) -> Float64:
+    if len(vectors) < 2:
+        return np.zeros(vectors.shape[1])
     values: Float64 = np.maximum(np.linalg.eigvalsh(np.cov(vectors.T.astype(np.float64))), 0.0)[::-1]
     return values

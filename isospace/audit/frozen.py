@@ -17,8 +17,8 @@ from isospace.evaluation.sets import EvaluationSet
 from isospace.retrieval.options import SearchOptions
 from isospace.retrieval.view import View
 
-# More than ten: documents that only one of the snapshots has are left out of both rankings.
-_KEPT = 40
+# More than ten: documents that are gone, or were edited, are left out of the comparison.
+_KEPT, _FEWEST = 40, 3
 
 
 class Baseline(BaseModel):
@@ -83,7 +83,7 @@ class Frozen:
 
 
 def measure_frozen(
-    view: View, given: EvaluationSet, before: Baseline | None, present: Mapping[str, frozenset[str]]
+    view: View, given: EvaluationSet, before: Baseline | None, unchanged: frozenset[str] | None
 ) -> Frozen:
     """Ask the queries of a set, and compare with a baseline.
 
@@ -95,21 +95,24 @@ def measure_frozen(
         The set.
     before
         The baseline, of the same set and space.
-    present
-        Documents of the snapshot (`now`) and of the baseline's (`then`); a snapshot whose files are gone has none here.
+    unchanged
+        Documents that are the same in the baseline's snapshot; None if that can no longer be told, and nothing is compared then.
     """
     run = answer_set(view, given, SearchOptions(), depth=200)
     rankings = {name: run.ranking(name, _KEPT) for name in given.queries}
     values = per_query(run.documents, given.judged, ["nDCG@10"])["nDCG@10"] if given.judged else {}
     ndcg = float(np.mean(list(values.values()))) if values else None
-    agreement = _agreement(rankings, before.rankings, present) if before else {}
+    is_compared = before is not None and unchanged is not None
+    agreement = (
+        _agreement(view, given, before.rankings, unchanged) if before is not None and unchanged is not None else {}
+    )
     changed = sorted((one[0], given.queries[name]) for name, one in agreement.items() if one[0] < 1.0)
     return Frozen(
         name=given.name,
         kind=given.kind,
         queries=len(given.queries),
         baseline=_baseline(run, rankings, ndcg),
-        compared_with=before.snapshot if before else None,
+        compared_with=before.snapshot if before is not None and is_compared else None,
         overlap=float(np.mean([one[0] for one in agreement.values()])) if agreement else 1.0,
         rbo=float(np.mean([one[1] for one in agreement.values()])) if agreement else 1.0,
         changed=tuple((text, overlap) for overlap, text in changed[:10]),
@@ -122,13 +125,19 @@ def measure_frozen(
 
 
 def _agreement(
-    now: Mapping[str, Sequence[str]], then: Mapping[str, Sequence[str]], present: Mapping[str, frozenset[str]]
+    view: View, given: EvaluationSet, then: Mapping[str, Sequence[str]], unchanged: frozenset[str]
 ) -> dict[str, tuple[float, float]]:
-    both = present["now"] & present["then"]
+    """Compare the rankings of unchanged documents: what came, went or was edited moves the others for good reasons."""
+    owners = view.copy.chunks["document"].to_numpy()
+    same = np.array([doc in unchanged for doc in view.copy.documents["doc_id"].to_pylist()], np.bool_)
+    rows = np.flatnonzero(same[owners]).astype(np.int64)
+    run = answer_set(view, given, SearchOptions(), depth=200, within=rows)
     found = {}
-    for name in now.keys() & then.keys():
-        one, other = ([doc for doc in side[name] if not both or doc in both] for side in (then, now))
-        found[name] = (top_overlap(one, other, 10), rank_biased_overlap(one[:30], other[:30]))
+    for name in run.documents.keys() & then.keys():
+        one, other = [doc for doc in then[name] if doc in unchanged], run.ranking(name, _KEPT)
+        depth = min(10, len(one), len(other))
+        if depth >= _FEWEST:
+            found[name] = (top_overlap(one, other, depth), rank_biased_overlap(one[:30], other[: len(one[:30])]))
     return found
 
 

@@ -51,7 +51,7 @@ def measure_logged(
         reproduced=reproduced,
         wrong=wrong,
         drift=drift,
-        top=np.array([one.scores[0] for one in own if one.scores and one.mode != "lexical"], np.float64),
+        top=np.array([one.scores[0] for one in own if one.scores and one.cosine], np.float64),
         overlap=float(np.mean([one.overlap for one in compared if one.overlap is not None])) if compared else None,
         rbo=float(np.mean([one.rbo for one in compared if one.rbo is not None])) if compared else None,
         compared=len(compared),

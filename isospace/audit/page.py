@@ -17,7 +17,7 @@ from isospace.reporting.page import Page, Section, Table, Tone, figure
 from isospace.retrieval.metadata import parse_metadata
 from isospace.retrieval.view import View
 
-_MAPPED = 1_500
+_MAPPED, _FEWEST_MAPPED = 1_500, 3
 
 
 def audit_page(audit: Audit) -> Page:
@@ -182,9 +182,9 @@ def _corpus(audit: Audit, view: View) -> list[Section]:
 
 def corpus_map_section(view: View) -> list[Section]:
     """Return a map of a sample of the corpus, coloured by source; nothing for a handful of chunks."""
-    if len(view.copy) <= 3:
-        return []
     points, labels = corpus_points(view)
+    if not len(points):
+        return []
     text = (
         f"A sample of {len(points):,} chunks, near ones near each other (t-SNE); distances between clouds mean little."
     )
@@ -192,12 +192,17 @@ def corpus_map_section(view: View) -> list[Section]:
 
 
 def corpus_points(view: View, *, seed: int = 0) -> tuple[npt.NDArray[np.float64], list[str]]:
-    """Return (n, 2) places of a sample of chunks, and their sources: the metadata field `source`, or else their folder."""
+    """Return (n, 2) places of a sample of chunks, and their sources: the metadata field `source`, or else their folder.
+
+    None for a handful of chunks.
+    """
     from sklearn.manifold import TSNE
 
     rows, vectors = finite_at(view, sample_rows(view, _MAPPED, seed))
     owners = view.copy.documents.select(["uri", "metadata"]).take(view.copy.chunks["document"].take(rows)).to_pylist()
     labels = [str(parse_metadata(row["metadata"]).get("source") or source_of(row["uri"])) for row in owners]
+    if len(rows) <= _FEWEST_MAPPED:
+        return np.zeros((0, 2)), []
     perplexity = min(30.0, max((len(rows) - 1) / 3, 1.0))
     with warnings.catch_warnings():
         # Copies of one vector have no variance of their own.

@@ -13,6 +13,7 @@ from isospace.errors import QueryError
 from isospace.evaluation.measures import Run
 from isospace.evaluation.sets import EvaluationSet
 from isospace.retrieval.options import SearchOptions
+from isospace.retrieval.topk import Rows
 from isospace.retrieval.view import Ranked, View
 
 Float32 = npt.NDArray[np.float32]
@@ -50,7 +51,9 @@ class SetRun:
         return sorted(found, key=lambda doc: (-found[doc], doc))[:depth]
 
 
-def answer_set(view: View, given: EvaluationSet, options: SearchOptions, *, depth: int = DEPTH) -> SetRun:
+def answer_set(
+    view: View, given: EvaluationSet, options: SearchOptions, *, depth: int = DEPTH, within: Rows | None = None
+) -> SetRun:
     """Search every query of a set.
 
     Parameters
@@ -63,12 +66,19 @@ def answer_set(view: View, given: EvaluationSet, options: SearchOptions, *, dept
         How they are searched; `k` is `depth` here.
     depth
         Chunks a query. Of pseudo-queries, the document that one was taken from ranks by what is left of its chunk.
+    within
+        Ascending int64 rows that are searched; all if not given.
 
     Raises
     ------
     QueryError
         If the options ask for a reranker: it is compared with `benchmarks`, not gated.
     """
+    if given.remainders and (options.mode in ("lexical", "hybrid") or options.metric != "cosine"):
+        raise QueryError(
+            f"pseudo-queries are searched by vectors and cosine, not mode {options.mode}, metric {options.metric}: their words "
+            "stand in the chunk they were taken from. Use real queries, or another mode."
+        )
     if options.rerank:
         raise QueryError(
             "an evaluation set is answered without a reranker. Leave rerank out of the gate's search options."
@@ -80,7 +90,7 @@ def answer_set(view: View, given: EvaluationSet, options: SearchOptions, *, dept
     run: Run = {}
     for start in range(0, len(texts), _BLOCK):
         part = slice(start, start + _BLOCK)
-        ranked = view.rank(texts[part], None if vectors is None else vectors[part], wanted)
+        ranked = view.rank(texts[part], None if vectors is None else vectors[part], wanted, within=within)
         for name, one in zip(names[part], ranked, strict=True):
             run[name] = _best(one, *names_of)
     if given.remainders and vectors is not None:
@@ -135,9 +145,16 @@ def _best(ranked: Ranked, owners: npt.NDArray[np.int64], names: list[str]) -> di
 
 
 def _replace_own(view: View, given: EvaluationSet, names: Sequence[str], vectors: Float32, run: Run) -> None:
-    """Rank the document that a query was taken from by the remainder of its chunk: else the query would find itself."""
-    remainders = view.space.embed([given.remainders[name] for name in names], "document")
-    scores = (remainders.astype(np.float64) * vectors).sum(axis=1)
+    """Rank the document that a query was taken from by the remainder of its chunk: else the query would find itself.
+
+    Never higher than by what is stored: a document that is lost, or a vector that is wrong, must not be found.
+    """
+    remainders = view.space.embed([given.remainders[name] for name in names], "document").astype(np.float64)
+    lengths = np.linalg.norm(remainders, axis=1) * (
+        1.0 if view.finest.squares is None else np.linalg.norm(vectors, axis=1)
+    )
+    scores = (remainders * vectors).sum(axis=1) / np.maximum(lengths, 1e-30)
     for name, score in zip(names, scores, strict=True):
         (own,) = given.judgements[name]
-        run[name][own] = float(score)
+        if own in run[name]:
+            run[name][own] = min(run[name][own], float(score))

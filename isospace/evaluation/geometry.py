@@ -13,6 +13,7 @@ from isospace.retrieval.view import View
 Float32 = npt.NDArray[np.float32]
 _BLOCK_ROWS = 16_384
 _BINS = 60
+HALF_ROUNDING = 2.0**-11
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,11 @@ def stored_blocks(view: View) -> Iterator[tuple[int, Float32]]:
     codes = view.finest
     for first in range(0, len(codes), _BLOCK_ROWS):
         yield first, codes.quantizer.decode(np.ascontiguousarray(codes.array[first : first + _BLOCK_ROWS]))
+
+
+def norm_tolerance(view: View, wanted: float) -> float:
+    """Return how far a length may be from 1: half precision alone rounds by up to 2^-11."""
+    return max(wanted, HALF_ROUNDING) if view.finest.name == "float16" else wanted
 
 
 def sample_rows(view: View, size: int, seed: int) -> npt.NDArray[np.int64]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 
 from isospace.evaluation.sets import EvaluationSet
 from isospace.retrieval.metadata import parse_metadata
@@ -12,15 +13,16 @@ _FEWEST, _MOST_VALUES = 5, 20
 _LENGTHS = ((5, "up to 5"), (10, "6 to 10"), (20, "11 to 20"))
 
 
-def slices_of(given: EvaluationSet, view: View) -> dict[str, dict[str, list[str]]]:
+def slices_of(given: EvaluationSet, *views: View) -> dict[str, dict[str, list[str]]]:
     """Group the queries of a set.
 
     Parameters
     ----------
     given
         The set.
-    view
-        The snapshot whose metadata is used.
+    *views
+        The snapshots whose metadata is used; of a document that is in several, that of the first. Give what is in production
+        first: a group must not shrink to what a candidate has kept.
 
     Returns
     -------
@@ -35,7 +37,7 @@ def slices_of(given: EvaluationSet, view: View) -> dict[str, dict[str, list[str]
     for column, values in given.attributes.items():
         for name, value in values.items():
             found.setdefault(column, defaultdict(list))[value].append(name)
-    for name, attributes in _of_documents(given, view).items():
+    for name, attributes in _of_documents(given, views).items():
         for column, value in attributes.items():
             if column not in given.attributes:
                 found.setdefault(column, defaultdict(list))[value].append(name)
@@ -52,14 +54,14 @@ def _length(words: int) -> str:
     return next((label for most, label in _LENGTHS if words <= most), "more than 20")
 
 
-def _of_documents(given: EvaluationSet, view: View) -> dict[str, dict[str, str]]:
+def _of_documents(given: EvaluationSet, views: Sequence[View]) -> dict[str, dict[str, str]]:
     """Return, by query, the metadata that most of its relevant documents have."""
     wanted = {doc for found in given.judged.values() for doc, value in found.items() if value > 0}
-    table = view.copy.documents.select(["doc_id", "uri", "metadata"])
     described: dict[str, dict[str, str]] = {}
-    for batch in table.to_batches(max_chunksize=4096):
-        for row in batch.to_pylist():
-            if row["doc_id"] in wanted:
+    for view in views:
+        table = view.copy.documents.select(["doc_id", "uri", "metadata"])
+        for row in (row for batch in table.to_batches(max_chunksize=4096) for row in batch.to_pylist()):
+            if row["doc_id"] in wanted and row["doc_id"] not in described:
                 described[row["doc_id"]] = {"source": source_of(row["uri"]), **_simple(row["metadata"])}
     found = {}
     for name, documents in given.judged.items():

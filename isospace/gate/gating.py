@@ -62,14 +62,15 @@ def gate_snapshot(
     given = gate_set(store, collection, spec)
     production = resolve(store, collection, against) if against in aliases(store, collection) else None
     known = read_verdicts(store, collection, manifest.snapshot_id)
-    if known and known[-1].key == gate_key(spec, given, manifest, production) and not again:
+    key = gate_key(store, spec, given, manifest, production)
+    if known and known[-1].key == key and not again:
         return known[-1]
     candidate = _opened(store, manifest, engine, encoder)
     before = None
     if production is not None:
         same = production.encoder_id == manifest.encoder_id
         before = _opened(store, production, engine, candidate.space.encoder if same else None)
-    judged = judge(spec, given, candidate, before, run_id=run_id)
+    judged = judge(spec, given, candidate, before, run_id=run_id, key=key)
     path = write_page(store, f"{run_id}-gate", verdict_page(judged, candidate, before))
     judged = replace(judged, verdict=judged.verdict.model_copy(update={"report": path}))
     return write_verdict(store, judged.verdict)

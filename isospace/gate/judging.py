@@ -10,26 +10,30 @@ from typing import Any
 
 import numpy as np
 
+from isospace import layout
 from isospace.config import GateSpec
 from isospace.errors import ConfigError, MismatchError, QueryError
 from isospace.evaluation.answers import SetRun, answer_set, latencies
 from isospace.evaluation.comparison import Comparison, compare_runs
-from isospace.evaluation.geometry import measure_norms, sample_rows, vectors_at
+from isospace.evaluation.geometry import measure_norms, norm_tolerance, sample_rows, vectors_at
 from isospace.evaluation.measures import MEASURES, per_query
 from isospace.evaluation.set_files import load_set
 from isospace.evaluation.sets import EvaluationSet, freeze_set, read_set
 from isospace.evaluation.slices import slices_of
-from isospace.fingerprint import fingerprint
+from isospace.fingerprint import fingerprint, sha256
 from isospace.gate.rules import AGREEMENT, GEOMETRY, LATENCY, Rule, parse_rule
 from isospace.gate.verdicts import Compared, Finding, Verdict
 from isospace.isotropy import measure_isotropy
 from isospace.retrieval.options import SearchOptions, search_options
 from isospace.retrieval.view import View
 from isospace.significance import randomization_p
-from isospace.snapshot import Manifest
+from isospace.snapshot import Manifest, files_digest
 from isospace.store import Store
 
 _SAMPLE = 2_000
+# What n queries do not show may happen to 3 / n of all. (Hanley and Lippman-Hand, "If nothing goes wrong, is everything all
+# right?", 1983.) Losses are rare and large: below that the randomization test passes what it should not.
+_RULE_OF_THREE = 3.0
 _TIMED_QUERIES = 200
 
 
@@ -72,18 +76,30 @@ def _needs_queries(spec: GateSpec) -> bool:
     return any(parse_rule(rule).subject in ("measure", "agreement", "latency") for rule in spec.rules)
 
 
-def gate_key(spec: GateSpec, given: EvaluationSet | None, candidate: Manifest, production: Manifest | None) -> str:
-    """Return the fingerprint of everything that a verdict depends on."""
-    return fingerprint(
+def gate_key(
+    store: Store, spec: GateSpec, given: EvaluationSet | None, candidate: Manifest, production: Manifest | None
+) -> str:
+    """Return the fingerprint of everything that a verdict depends on; a lexical index can change without its snapshot."""
+    sides = [
         {
-            "rules": list(spec.rules), "search": spec.search, "set_id": given.set_id if given else None,
-            "snapshot_id": candidate.snapshot_id, "against": production.snapshot_id if production else None,
+            "snapshot_id": manifest.snapshot_id,
+            "files": files_digest(manifest),
+            "lexical": _lexical_digest(store, manifest),
         }
-    )  # fmt: skip
+        for manifest in (candidate, *([production] if production else []))
+    ]
+    return fingerprint(
+        {"rules": list(spec.rules), "search": spec.search, "set_id": given.set_id if given else None, "sides": sides}
+    )
+
+
+def _lexical_digest(store: Store, manifest: Manifest) -> str | None:
+    path = layout.lexical_record(manifest.collection, manifest.snapshot_id)
+    return sha256(store.read(path)) if store.exists(path) else None
 
 
 def judge(
-    spec: GateSpec, given: EvaluationSet | None, candidate: View, production: View | None, *, run_id: str
+    spec: GateSpec, given: EvaluationSet | None, candidate: View, production: View | None, *, run_id: str, key: str
 ) -> Judged:
     """Judge a candidate against what is in production.
 
@@ -97,6 +113,8 @@ def judge(
         Opened snapshots; rules that compare are left open where there is no production.
     run_id
         Of the run that asks.
+    key
+        What the verdict depends on, see `gate_key`.
 
     Raises
     ------
@@ -126,7 +144,7 @@ def judge(
         measures=figures.measures(),
         agreement=figures.agreement(),
         notes=tuple(figures.notes()),
-        key=gate_key(spec, given, manifest, against),
+        key=key,
         run_id=run_id,
         at=datetime.now(UTC).isoformat(timespec="seconds"),
         report=None,
@@ -156,7 +174,7 @@ class _Figures:
             return
         self.after = answer_set(candidate, given, options)
         if given.judged:
-            self.groups = slices_of(given, candidate)
+            self.groups = slices_of(given, *([production] if production else []), candidate)
         if production is not None:
             try:
                 before = answer_set(production, given, options)
@@ -235,9 +253,11 @@ def _find(rule: Rule, figures: _Figures) -> Finding:
                 stored = figures.candidate.finest.name
                 return _finding(rule, None, None, f"{stored} codes are stored alone, which are of no exact length")
             norms = measure_norms(figures.candidate)
-            return _bounded(
-                rule, norms.largest_error, f"lengths lie between {norms.smallest:.9g} and {norms.largest:.9g}"
-            )
+            allowed = norm_tolerance(figures.candidate, rule.value)
+            detail = f"lengths lie between {norms.smallest:.9g} and {norms.largest:.9g}"
+            if allowed > rule.value:
+                detail += f"; {figures.candidate.finest.name} rounds by up to {allowed:.2g}"
+            return _finding(rule, bool(norms.largest_error <= allowed), norms.largest_error, detail)
         case "geometry":
             found = figures.geometry(rule.name)
             return _bounded(rule, found, f"{rule.name} is {found:.4f}")
@@ -265,6 +285,10 @@ def _measured(rule: Rule, figures: _Figures) -> Finding:
     detail = f"{rule.name} {mean:.4f} against {mean - lost:.4f}, difference {lost:+.4f} over {len(names)} queries"
     if rule.p is None:
         return _finding(rule, lost >= -rule.value, lost, detail)
+    needed = int(np.ceil(_RULE_OF_THREE / rule.value))
+    if len(names) < needed:
+        few = f"{detail}: too few to show it, since a loss that none of them meets may be {_RULE_OF_THREE / len(names):.2g}"
+        return _finding(rule, False, lost, f"{few}; needs {needed} queries, or a wider margin")
     p = randomization_p(moved + rule.value)
     return _finding(
         rule, p < rule.p, lost, f"{detail}, p = {p:.4f} that it is not worse by {rule.value:g} (needs {rule.p:g})"

@@ -9,8 +9,8 @@
     latency p99 <= 1.3 x
 
 `not worse … at p < P` is a test of non-inferiority: it holds when the queries *show* that the loss is smaller than the margin,
-by a one-sided paired randomization test. Too few queries show nothing, and the rule fails. (Walker and Nowacki, "Understanding
-equivalence and noninferiority testing", 2011.)
+by a one-sided paired randomization test. Fewer than 3 / margin queries show nothing, and the rule fails. (Walker and Nowacki,
+"Understanding equivalence and noninferiority testing", 2011.)
 """
 
 from __future__ import annotations
@@ -87,6 +87,8 @@ def parse_rule(text: str) -> Rule:
         return Rule(written, "norms", "norms", "at_most", float(match["value"]))
     if match := _WORSE.fullmatch(written):
         p = float(match["p"]) if match["p"] else None
+        if p is not None and not float(match["value"]):
+            raise ConfigError(f"gate rule {text!r}: no number of queries shows a margin of 0; expected such as 0.01.")
         return Rule(
             written, "measure", measure_name(match["subject"]), "not_worse", float(match["value"]), p, _group(match)
         )

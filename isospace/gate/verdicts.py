@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from isospace import layout
-from isospace.alias import AliasEntry, promote
+from isospace.alias import AliasEntry, alias_history, promote
 from isospace.errors import ConflictError, GateError
 from isospace.fingerprint import seal, unseal
 from isospace.snapshot import Manifest
@@ -129,21 +129,41 @@ def promote_judged(
     Raises
     ------
     GateError
-        If the newest verdict is a rejection, the snapshot's recipe has rules and there is no verdict, or force is used without a
-        reason.
+        If there is something against it, see `promotion_problem`, or force is used without a reason.
     """
     if force and not reason.strip():
         raise GateError("--force needs a reason, which is kept. Give it with --reason.")
-    problem = _problem(store, collection, manifest)
+    problem = promotion_problem(store, manifest, alias)
     if problem and not force:
         raise GateError(f"{problem} To move {alias} all the same, give --force and --reason.")
-    return promote(store, collection, alias, manifest, reason=reason, forced=problem if problem else "")
+    return promote(store, collection, alias, manifest, reason=reason, forced=problem)
 
 
-def _problem(store: Store, collection: str, manifest: Manifest) -> str:
-    verdicts = read_verdicts(store, collection, manifest.snapshot_id)
-    if verdicts:
-        return "" if verdicts[-1].passed else f"{verdicts[-1].describe()}."
-    if rules := manifest.recipe.get("gate", {}).get("rules"):
-        return f"snapshot {manifest.sequence} has {len(rules)} rules and was not judged. Run `isospace gate`."
+def promotion_problem(store: Store, manifest: Manifest, alias: str) -> str:
+    """Return what speaks against moving an alias to a snapshot; empty if nothing does.
+
+    A snapshot that was judged needs a verdict that let it pass, by the rules of its recipe, against what the alias names now, if
+    it names anything. What the alias has named before may come back. Without rules and verdicts there is nothing to hold.
+    """
+    verdicts = read_verdicts(store, manifest.collection, manifest.snapshot_id)
+    rules = {" ".join(rule.split()) for rule in manifest.recipe.get("gate", {}).get("rules") or ()}
+    if not verdicts and not rules:
+        return ""
+    history = alias_history(store, manifest.collection, alias)
+    if any(entry.snapshot_id == manifest.snapshot_id and not entry.forced for entry in history):
+        return ""
+    fitting = [verdict for verdict in verdicts if rules <= {finding.rule for finding in verdict.findings}]
+    if not fitting:
+        return (
+            f"snapshot {manifest.sequence} was not judged by the {len(rules)} rules of its recipe. Run `isospace gate`."
+        )
+    last = fitting[-1]
+    if not last.passed:
+        return f"{last.describe()}."
+    if history and (last.against is None or last.against.snapshot_id != history[-1].snapshot_id):
+        against = f"snapshot {last.against.snapshot}" if last.against else "nothing"
+        return (
+            f"snapshot {manifest.sequence} was judged against {against}, and {alias} names snapshot {history[-1].snapshot}. Run "
+            "`isospace gate` again."
+        )
     return ""

@@ -68,14 +68,20 @@ def _with_own_ids(svg: str) -> str:
     return re.sub(r'#([\w-]+)(["\')])', lambda m: f"#{mark}-{m[1]}{m[2]}" if m[1] in used else m[0], svg)
 
 
+def _legible(text: str) -> str:
+    """Return a label as it is written: matplotlib takes dollars for formulae, and hides what begins with an underscore."""
+    return (text if not text.startswith("_") else f" {text}").replace("$", r"\$")
+
+
 def norms(found: Norms) -> str:
     """Draw the histogram of the lengths of all vectors."""
     edges = np.linspace(*found.edges, len(found.counts) + 1)
 
     def fill(axes: Any) -> None:
         axes.bar(edges[:-1] - 1.0, found.counts, width=np.diff(edges), align="edge", color=COLOURS[0])
-        axes.set_yscale("log")
-        axes.set_ylim(bottom=0.8)
+        if any(found.counts):
+            axes.set_yscale("log")
+            axes.set_ylim(bottom=0.8)
         axes.set_xlabel("length of the vector, less 1")
         axes.set_ylabel("vectors")
 
@@ -103,6 +109,8 @@ def distributions(samples: Mapping[str, Float64], what: str) -> str:
 
     def fill(axes: Any) -> None:
         everything = np.concatenate([np.ravel(values) for values in samples.values()])
+        if not len(everything):
+            return
         bins = np.linspace(float(everything.min()), float(everything.max()) + 1e-9, 80)
         for (label, values), colour in zip(samples.items(), COLOURS, strict=False):
             axes.hist(np.ravel(values), bins=bins, density=True, histtype="stepfilled", alpha=0.25, color=colour)
@@ -180,7 +188,7 @@ def corpus_map(points: Float64, labels: Sequence[str]) -> str:
                 ".",
                 markersize=2.5,
                 color=colour,
-                label=f"{label} ({len(chosen)})",
+                label=_legible(f"{label} ({len(chosen)})"),
                 alpha=0.7,
             )
         axes.set_xticks([])
@@ -223,7 +231,7 @@ def scatter(points: Sequence[tuple[float, float, str, bool]], across: str, up: s
     def fill(axes: Any) -> None:
         for x, y, label, marked in points:
             axes.plot([x], [y], "o" if marked else "x", color=COLOURS[0] if marked else COLOURS[6])
-            axes.annotate(label, (x, y), fontsize=7, xytext=(4, 4), textcoords="offset points")
+            axes.annotate(_legible(label), (x, y), fontsize=7, xytext=(4, 4), textcoords="offset points")
         axes.set_xscale("log")
         axes.set_xlabel(across)
         axes.set_ylabel(up)

@@ -111,7 +111,14 @@ class View:
         best = max(whole or record.spec.representations, key=lambda spec: code_bytes(spec, record.dimension))
         return self.copy.codes[best.name]
 
-    def rank(self, texts: Sequence[str] | None, vectors: Float32 | None, options: SearchOptions) -> list[Ranked]:
+    def rank(
+        self,
+        texts: Sequence[str] | None,
+        vectors: Float32 | None,
+        options: SearchOptions,
+        *,
+        within: Rows | None = None,
+    ) -> list[Ranked]:
         """Rank rows for each query.
 
         Parameters
@@ -122,9 +129,13 @@ class View:
             (m, k) float32 of the space; for all modes but lexical.
         options
             How; `k` rows, or `depth` of them if they are to be reranked.
+        within
+            Ascending int64 rows that are searched, of those that pass the filter; all if not given.
         """
         count = max(options.k, options.depth) if options.rerank else options.k
         rows = self.passing(options.filter)
+        if within is not None:
+            rows = within if rows is None else np.intersect1d(rows, within, assume_unique=True)
         match options.mode:
             case "lexical":
                 return [Ranked(found, {}) for found in self._by_words(_required(texts, "lexical"), count, rows)]

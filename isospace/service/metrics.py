@@ -52,7 +52,7 @@ class Metrics:
         counts = index.cache.counts
         for name, value in (("hit", counts.hits), ("miss", counts.misses), ("semantic", counts.semantic)):
             self.cached.labels(name).set(value)
-        for outcome, count in (watcher.counts if watcher is not None else {}).items():
+        for outcome, count in (watcher.outcomes() if watcher is not None else {}).items():
             self.watched.labels(outcome).set(count)
         self.hit_rate.set(counts.hit_rate)
         self.snapshot.clear()

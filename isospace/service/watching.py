@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from isospace.answer_log import Answered, AnswerLog, query_hash
-from isospace.errors import ConfigError, IsospaceError
+from isospace.errors import ConfigError
 from isospace.evaluation.agreement import rank_biased_overlap, top_overlap
 from isospace.index import Index
 from isospace.retrieval.options import SearchOptions
@@ -23,7 +23,8 @@ from isospace.retrieval.view import Hit, View
 
 _LOG = logging.getLogger(__name__)
 _WAITING = 1_000
-_KEPT = 10
+_KEPT, _COMPARED = 10, 100
+_IDLE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,8 @@ class _Seen:
     view: View
     text: str
     options: SearchOptions
-    hits: tuple[Hit, ...]
+    documents: tuple[str, ...]
+    scores: tuple[float, ...]
 
 
 class Watcher:
@@ -41,8 +43,8 @@ class Watcher:
     Attributes
     ----------
     counts
-        How many answers were `seen`, `logged`, `dropped` because too many waited, and how many the candidate could not answer
-        (`failed`).
+        How many answers were `seen`, `dropped` because too many waited, and how many could not be taken, or asked of the
+        candidate (`failed`); `outcomes` has those that were `logged` and `lost`, too.
     """
 
     def __init__(
@@ -65,9 +67,13 @@ class Watcher:
             if self._chance.random() >= self._share:
                 continue
             try:
-                self._waiting.put_nowait(_Seen(datetime.now(UTC), view, text, options, tuple(found[:100])))
+                self._waiting.put_nowait(_seen(view, text, options, found))
             except queue.Full:
                 self.counts["dropped"] += 1
+
+    def outcomes(self) -> dict[str, int]:
+        """Return how many answers came to what end."""
+        return {**dict(self.counts), "logged": self._log.written, "lost": self._log.lost}
 
     def close(self, seconds: float = 10.0) -> None:
         """Finish what waits, for so long at most, and write it."""
@@ -79,10 +85,16 @@ class Watcher:
         self._log.flush()
 
     def _work(self) -> None:
-        while (seen := self._waiting.get()) is not None:
+        while True:
+            try:
+                seen = self._waiting.get(timeout=_IDLE_SECONDS)
+            except queue.Empty:
+                self._log.flush_old()
+                continue
+            if seen is None:
+                return
             try:
                 self._log.add(self._answered(seen))
-                self.counts["logged"] += 1
             except Exception as error:  # a log must not end the service
                 self.counts["failed"] += 1
                 _LOG.warning("an answer could not be logged: %s", error)
@@ -92,14 +104,13 @@ class Watcher:
         vector = None
         if options.mode != "lexical":
             vector = self._index.cache.embed(seen.view.space, [seen.text])[0]
-        documents = list(dict.fromkeys(hit.doc_id for hit in seen.hits))
+        documents = list(dict.fromkeys(seen.documents))
         asked, theirs = self._asked(seen)
         return Answered(
             at=seen.at, snapshot=manifest.sequence, snapshot_id=manifest.snapshot_id, space_id=manifest.space_id,
-            # An index whose texts can be embedded has been opened with its handshake.
-            verified=True, mode=options.mode, query_sha256=query_hash(seen.text), text=seen.text if self._keep_texts else None,
-            vector=vector, doc_ids=tuple(hit.doc_id for hit in seen.hits[:_KEPT]),
-            scores=tuple(hit.score for hit in seen.hits[:_KEPT]), candidate=asked,
+            alias=self._index.alias, verified=self._index.verified, mode=options.mode, cosine=_are_cosines(options),
+            query_sha256=query_hash(seen.text), text=seen.text if self._keep_texts else None, vector=vector,
+            doc_ids=seen.documents[:_KEPT], scores=seen.scores[:_KEPT], candidate=asked,
             candidate_doc_ids=None if theirs is None else tuple(theirs[:_KEPT]),
             overlap=None if theirs is None else top_overlap(documents, theirs, _KEPT),
             rbo=None if theirs is None else rank_biased_overlap(documents, theirs),
@@ -114,8 +125,19 @@ class Watcher:
             return None, None
         try:
             answer = self._candidate.answer(seen.text, seen.options.model_copy(update={"rerank": False}), view=view)
-        except IsospaceError as error:
+        except Exception as error:  # what a candidate cannot do must not cost the row of what answered
             self.counts["failed"] += 1
             _LOG.warning("candidate snapshot %d could not answer: %s", view.manifest.sequence, error)
             return None, None
         return view.manifest.sequence, list(dict.fromkeys(hit.doc_id for hit in answer.hits[0]))
+
+
+def _seen(view: View, text: str, options: SearchOptions, found: Sequence[Hit]) -> _Seen:
+    # Documents and scores alone: a thousand answers that wait must not hold the texts of their hits.
+    first = found[:_COMPARED]
+    documents, scores = tuple(hit.doc_id for hit in first), tuple(hit.score for hit in first)
+    return _Seen(datetime.now(UTC), view, text, options, documents, scores)
+
+
+def _are_cosines(options: SearchOptions) -> bool:
+    return options.mode not in ("lexical", "hybrid") and options.metric == "cosine" and not options.rerank

@@ -74,16 +74,33 @@ def test_pieces_of_one_document_do_not_betray_each_other():
         centres = 5 * np.random.default_rng(seed).standard_normal((count, 40))
         return np.repeat(centres, 10, axis=0).astype(np.float32) + vectors(count * 10, 40, scale=0.1, seed=seed)
 
-    old, new = documents(30, 1), documents(15, 2)
-    names = [f"d{n // 10}" for n in range(150)]
-    grouped = classify(old, new, names, groups=[f"o{n // 10}" for n in range(300)])
-    loose = classify(old, new, [str(n) for n in range(150)])
+    old, new = documents(40, 1), documents(25, 2)
+    names = [f"d{n // 10}" for n in range(250)]
+    grouped = classify(old, new, names, groups=[f"o{n // 10}" for n in range(400)])
+    loose = classify(old, new, [str(n) for n in range(250)])
     assert grouped is not None
     assert loose is not None
-    assert loose.auc > 0.95
+    assert loose.auc > 0.9
     assert grouped.auc < 0.8
 
 
 def test_few_vectors_tell_nothing():
     assert classify(vectors(400), vectors(20), [str(n) for n in range(20)]) is None
     assert classify(vectors(400), vectors(100), ["one"] * 100) is None
+
+
+def test_few_documents_tell_nothing_however_many_their_pieces() -> None:
+    pieces = vectors(120)
+    assert classify(vectors(400), pieces, [f"d{n // 10}" for n in range(120)]) is None
+    assert classify(pieces, vectors(400), [str(n) for n in range(400)], groups=["one"] * 120) is None
+
+
+def test_a_bit_that_hardly_ever_flips_has_not_collapsed() -> None:
+    before, after = (np.where(vectors(400, seed=s) > 0, 0.25, -0.25).astype(np.float32) for s in (1, 2))
+    before[:, 3] = after[:, 3] = 0.25
+    before[7, 3] = -0.25
+    assert measure_shifts(before, after).spread[3] == 1.0
+
+
+def test_what_is_no_number_any_more_has_no_shifts() -> None:
+    assert measure_shifts(vectors(300), vectors(0)).psi.max() == 0.0

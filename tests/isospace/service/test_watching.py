@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,9 +13,11 @@ from typer.testing import CliRunner
 
 from isospace.alias import promote
 from isospace.answer_log import Answered, AnswerLog, query_hash, read_answers
+from isospace.audit.auditing import audit_alias
+from isospace.audit.thresholds import Thresholds
 from isospace.cli import app
 from isospace.errors import ConfigError
-from isospace.index import open_index
+from isospace.index import Index, open_index
 from isospace.retrieval.options import SearchOptions
 from isospace.service.watching import Watcher
 from isospace.snapshot import read_manifest
@@ -54,7 +57,7 @@ def test_answers_are_logged_and_the_candidate_is_compared(store: str):
             ask(url, 5, mode="lexical")
         found = read_answers(index.store, "c", since=SINCE)
     assert len(found) == 95
-    assert watcher.counts["logged"] == watcher.counts["seen"] == 95
+    assert watcher.outcomes() == {"seen": 95, "logged": 95, "lost": 0}
     by_hash = {one.query_sha256: one for one in found if one.mode == "auto"}
     for answer in answers:
         (result,) = answer["results"]
@@ -118,6 +121,7 @@ def test_a_log_that_cannot_be_written_costs_rows_and_no_answer(store: str):
         with serving(index, watcher=watcher) as url:
             assert all("results" in answer for answer in ask(url, 30))
     assert (log.written, log.lost) == (0, 30)
+    assert watcher.outcomes() == {"seen": 30, "logged": 0, "lost": 30}
 
 
 def test_more_than_can_be_compared_is_dropped_and_counted(store: str):
@@ -160,3 +164,51 @@ def test_a_damaged_file_of_the_log_costs_its_own_rows(store: str):
     assert len(files) == 2
     files[0].write_bytes(files[0].read_bytes()[:100])
     assert len(read_answers(open_store(store), "c", since=SINCE)) == 1
+
+
+def test_rows_do_not_wait_for_the_next_answer(store: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("isospace.service.watching._IDLE_SECONDS", 0.05)
+    with open_index(store, "c") as index:
+        watcher = Watcher(index, AnswerLog(index.store, "c", seconds=0.1))
+        watcher.saw(index.view, ["gene"], SearchOptions(), index.search("gene"))
+        deadline = time.monotonic() + 20
+        while not read_answers(index.store, "c", since=SINCE) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert len(read_answers(index.store, "c", since=SINCE)) == 1
+        watcher.close()
+
+
+def test_a_text_that_no_file_can_hold_costs_no_rows(store: str):
+    with open_index(store, "c") as index:
+        log = AnswerLog(index.store, "c")
+        (one,) = _answers(index)
+        for text in ("gene", "\ud800 broken"):
+            log.add(replace(one, text=text))
+        log.flush()
+        found = read_answers(index.store, "c", since=SINCE)
+    assert (log.written, log.lost) == (2, 0)
+    assert [row.text for row in found] == ["gene", r"\ud800 broken"]
+
+
+def _answers(index: Index) -> list[Answered]:
+    log = AnswerLog(index.store, "c")
+    watcher = Watcher(index, log)
+    watcher.saw(index.view, ["gene"], SearchOptions(), index.search("gene"))
+    watcher.close()
+    found = read_answers(index.store, "c", since=SINCE)
+    shutil.rmtree(Path(index.store.url) / "collections" / "c" / "answers")
+    return found
+
+
+def test_what_the_scores_are_is_told_and_by_which_alias(store: str):
+    with open_index(store, "c", "candidate") as index:
+        watcher = Watcher(index, AnswerLog(index.store, "c"))
+        for options in (SearchOptions(), SearchOptions(mode="hybrid"), SearchOptions(metric="l2")):
+            watcher.saw(index.view, ["gene"], options, index.search("gene"))
+        watcher.close()
+        found = read_answers(index.store, "c", since=SINCE)
+    assert [one.cosine for one in found] == [True, False, False]
+    assert {one.alias for one in found} == {"candidate"}
+    # An audit of production has nothing to do with them.
+    record = audit_alias(open_store(store), "c", "production", Thresholds(mean_cosine=1.0), run_id="r").record
+    assert any("no answers were logged" in note for note in record.notes)
