@@ -14,7 +14,7 @@ from isospace.audit.figures import Logged, Reproduced, Stored
 from isospace.audit.frozen import Frozen
 from isospace.audit.reference import Reference
 from isospace.audit.thresholds import Thresholds
-from isospace.evaluation.geometry import HALF_ROUNDING
+from isospace.evaluation.geometry import norm_tolerance
 
 Float64 = npt.NDArray[np.float64]
 REFIT = "Fit again with runtime.refit=true, behind the gate."
@@ -38,9 +38,7 @@ class Alarm(BaseModel):
 
 def stored_alarms(found: Stored, reference: Reference, limits: Thresholds, *, normalizes: bool) -> Iterator[Alarm]:
     """Yield alarms about lengths, isotropy, shifts and saturation."""
-    error, allowed = found.norms.largest_error, limits.norm_error
-    if found.finest == "float16":
-        allowed = max(allowed, HALF_ROUNDING)
+    error, allowed = found.norms.largest_error, norm_tolerance(found.finest, limits.norm_error)
     if normalizes and found.is_float and not error <= allowed:
         yield _alarm(
             "norms", error, allowed,

@@ -11,10 +11,10 @@ import numpy.typing as npt
 
 from isospace.audit.drift import Drift, Shifts, classify, measure_shifts
 from isospace.audit.frozen import Frozen
-from isospace.audit.reference import Reference, duplicate_share, owners_by_row
+from isospace.audit.reference import Reference, duplicate_share
 from isospace.errors import NotFoundError
 from isospace.evaluation.geometry import Norms, measure_norms, vectors_at
-from isospace.evaluation.ranking import live_hashes
+from isospace.evaluation.ranking import live_hashes, live_keys
 from isospace.isotropy import Isotropy, measure_isotropy, pair_cosines
 from isospace.length_bias import LengthBucket, excerpt, measure_length_bias
 from isospace.quantizers.int8 import Int8Quantizer
@@ -201,10 +201,12 @@ def measure_new(store: Store, view: View, reference: Reference, *, seed: int) ->
         Their drift, None if they are few; the share of chunks that are copies; how many chunks are new.
     """
     manifest = view.manifest
-    hashes, owners = live_hashes(store, manifest), owners_by_row(store, manifest)
-    copies = duplicate_share(hashes, owners)
+    keys = live_keys(store, manifest)
+    copies = duplicate_share(keys)
+    if reference.snapshot == manifest.sequence:
+        return None, copies, 0
     known = _known_hashes(store, manifest, reference)
-    new = np.array([row for row, key in enumerate(hashes) if key not in known], np.int64)
+    new = np.array([row for row, (_, key) in enumerate(keys) if key not in known], np.int64)
     if not len(new):
         return None, copies, 0
     some = np.sort(np.random.default_rng(seed).permutation(new)[:SAMPLE])
@@ -212,7 +214,7 @@ def measure_new(store: Store, view: View, reference: Reference, *, seed: int) ->
     if not view.finest.is_float:
         expected = view.finest.quantizer.decode(view.finest.quantizer.encode(expected))
     drift = classify(
-        expected, vectors_at(view, some), [owners[row] for row in some], groups=reference.owners, seed=seed
+        expected, vectors_at(view, some), [keys[row][0] for row in some], groups=reference.owners, seed=seed
     )
     return drift, copies, len(new)
 
@@ -312,8 +314,6 @@ def _saturation(
 
 
 def _known_hashes(store: Store, manifest: Manifest, reference: Reference) -> set[bytes]:
-    if reference.snapshot == manifest.sequence:
-        return set(live_hashes(store, manifest))
     try:
         return set(live_hashes(store, read_manifest(store, manifest.collection, reference.snapshot)))
     except NotFoundError:

@@ -102,7 +102,6 @@ def measure_frozen(
     rankings = {name: run.ranking(name, _KEPT) for name in given.queries}
     values = per_query(run.documents, given.judged, ["nDCG@10"])["nDCG@10"] if given.judged else {}
     ndcg = float(np.mean(list(values.values()))) if values else None
-    is_compared = before is not None and unchanged is not None
     agreement = (
         _agreement(view, given, before.rankings, unchanged) if before is not None and unchanged is not None else {}
     )
@@ -112,7 +111,7 @@ def measure_frozen(
         kind=given.kind,
         queries=len(given.queries),
         baseline=_baseline(run, rankings, ndcg),
-        compared_with=before.snapshot if before is not None and is_compared else None,
+        compared_with=before.snapshot if before is not None and unchanged is not None else None,
         overlap=float(np.mean([one[0] for one in agreement.values()])) if agreement else 1.0,
         rbo=float(np.mean([one[1] for one in agreement.values()])) if agreement else 1.0,
         changed=tuple((text, overlap) for overlap, text in changed[:10]),

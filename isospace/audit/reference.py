@@ -12,19 +12,18 @@ from pydantic import BaseModel, ConfigDict
 
 from isospace import layout
 from isospace.errors import NotFoundError
-from isospace.evaluation.ranking import live_hashes
+from isospace.evaluation.ranking import live_keys
 from isospace.fingerprint import seal, unseal
 from isospace.parquet import (
     FileRef,
     fixed_binary,
     from_fixed_binary,
     parse_parquet,
-    read_parquet,
     read_verified,
     write_parquet,
 )
 from isospace.sample import bottom_k
-from isospace.snapshot import Manifest, deleted_documents, read_manifest, sequences
+from isospace.snapshot import Manifest, read_manifest, sequences
 from isospace.store import Store
 from isospace.vectors import gather, vector_parts
 
@@ -91,22 +90,11 @@ def read_reference(store: Store, manifest: Manifest, dimension: int) -> Referenc
     return Reference(record.snapshot, record.chunks, record.duplicates, tuple(table["doc_id"].to_pylist()), raw)
 
 
-def owners_by_row(store: Store, manifest: Manifest) -> list[str]:
-    """Return the document of each live chunk, row by row as `live_hashes` has them."""
-    deleted = deleted_documents(store, manifest.deletions)
-    owners: list[str] = []
-    for part in manifest.parts:
-        gone = deleted.get(part.name, set())
-        names = read_parquet(store, part.chunks.path, columns=["doc_id"])["doc_id"].to_pylist()
-        owners += [name for name in names if name not in gone]
-    return owners
-
-
-def duplicate_share(hashes: list[bytes], owners: list[str]) -> float:
+def duplicate_share(keys: list[tuple[str, bytes]]) -> float:
     """Return the share of chunks whose text an earlier document has already."""
     first: dict[bytes, str] = {}
-    copies = sum(first.setdefault(key, owner) != owner for key, owner in zip(hashes, owners, strict=True))
-    return copies / max(len(hashes), 1)
+    copies = sum(first.setdefault(key, owner) != owner for owner, key in keys)
+    return copies / max(len(keys), 1)
 
 
 def _oldest(store: Store, manifest: Manifest) -> Manifest:
@@ -121,11 +109,11 @@ def _oldest(store: Store, manifest: Manifest) -> Manifest:
 
 
 def _draw(store: Store, manifest: Manifest, dimension: int) -> _Record:
-    hashes, owners = live_hashes(store, manifest), owners_by_row(store, manifest)
+    keys = live_keys(store, manifest)
     owner_of: dict[bytes, str] = {}
-    for key, owner in zip(hashes, owners, strict=True):
+    for owner, key in keys:
         owner_of.setdefault(key, owner)
-    drawn = bottom_k(hashes, SIZE, _SEED)
+    drawn = bottom_k((key for _, key in keys), SIZE, _SEED)
     raw = gather(store, manifest.encoder_id, vector_parts(store, manifest.encoder_id), drawn, dimension)
     columns: dict[str, Any] = {
         "doc_id": pa.array([owner_of[key] for key in drawn], pa.string()),
@@ -135,6 +123,6 @@ def _draw(store: Store, manifest: Manifest, dimension: int) -> _Record:
     path = layout.reference_sample(manifest.collection, manifest.space_id, manifest.snapshot_id)
     sample = write_parquet(store, path, pa.table(columns), metadata={"space_id": manifest.space_id})
     return _Record(
-        space_id=manifest.space_id, snapshot=manifest.sequence, snapshot_id=manifest.snapshot_id, chunks=len(hashes),
-        duplicates=duplicate_share(hashes, owners), sample=sample,
+        space_id=manifest.space_id, snapshot=manifest.sequence, snapshot_id=manifest.snapshot_id, chunks=len(keys),
+        duplicates=duplicate_share(keys), sample=sample,
     )  # fmt: skip

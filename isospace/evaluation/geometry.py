@@ -13,7 +13,7 @@ from isospace.retrieval.view import View
 Float32 = npt.NDArray[np.float32]
 _BLOCK_ROWS = 16_384
 _BINS = 60
-HALF_ROUNDING = 2.0**-11
+_HALF_ROUNDING = 2.0**-11
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +47,9 @@ def stored_blocks(view: View) -> Iterator[tuple[int, Float32]]:
         yield first, codes.quantizer.decode(np.ascontiguousarray(codes.array[first : first + _BLOCK_ROWS]))
 
 
-def norm_tolerance(view: View, wanted: float) -> float:
+def norm_tolerance(representation: str, wanted: float) -> float:
     """Return how far a length may be from 1: half precision alone rounds by up to 2^-11."""
-    return max(wanted, HALF_ROUNDING) if view.finest.name == "float16" else wanted
+    return max(wanted, _HALF_ROUNDING) if representation == "float16" else wanted
 
 
 def sample_rows(view: View, size: int, seed: int) -> npt.NDArray[np.int64]:

@@ -68,11 +68,16 @@ def plain_vectors(store: Store, index: Index) -> Float32:
 
 def live_hashes(store: Store, manifest: Manifest) -> list[bytes]:
     """Return the chunk hashes of a snapshot's live chunks, row by row as an `Index` has them."""
+    return [key for _, key in live_keys(store, manifest)]
+
+
+def live_keys(store: Store, manifest: Manifest) -> list[tuple[str, bytes]]:
+    """Return document and chunk hash of a snapshot's live chunks, row by row as an `Index` has them."""
     deleted = deleted_documents(store, manifest.deletions)
-    return [key for part in manifest.parts for key in _live_hashes(store, part, deleted.get(part.name, set()))]
+    return [pair for part in manifest.parts for pair in _live_keys(store, part, deleted.get(part.name, set()))]
 
 
-def _live_hashes(store: Store, part: PartRecord, gone: set[str]) -> list[bytes]:
+def _live_keys(store: Store, part: PartRecord, gone: set[str]) -> list[tuple[str, bytes]]:
     table = read_parquet(store, part.chunks.path, columns=["doc_id", "chunk_hash"])
     pairs = zip(table["doc_id"].to_pylist(), table["chunk_hash"].to_pylist(), strict=True)
-    return [key for doc_id, key in pairs if doc_id not in gone]
+    return [(doc_id, key) for doc_id, key in pairs if doc_id not in gone]

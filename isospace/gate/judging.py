@@ -253,7 +253,7 @@ def _find(rule: Rule, figures: _Figures) -> Finding:
                 stored = figures.candidate.finest.name
                 return _finding(rule, None, None, f"{stored} codes are stored alone, which are of no exact length")
             norms = measure_norms(figures.candidate)
-            allowed = norm_tolerance(figures.candidate, rule.value)
+            allowed = norm_tolerance(figures.candidate.finest.name, rule.value)
             detail = f"lengths lie between {norms.smallest:.9g} and {norms.largest:.9g}"
             if allowed > rule.value:
                 detail += f"; {figures.candidate.finest.name} rounds by up to {allowed:.2g}"
