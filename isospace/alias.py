@@ -118,7 +118,7 @@ def rollback(store: Store, collection: str, alias: str, *, reason: str) -> Alias
         If the alias never named another snapshot.
     """
     history = alias_history(store, collection, alias)
-    earlier = _before(history)
+    earlier = names_before(history)
     if earlier is None:
         now = f"is at snapshot {history[-1].snapshot}, the first it named" if history else "has never named a snapshot"
         known = ", ".join(aliases(store, collection)) or "none"
@@ -131,15 +131,25 @@ def rollback(store: Store, collection: str, alias: str, *, reason: str) -> Alias
     return entry or earlier
 
 
-def _before(history: list[AliasEntry]) -> AliasEntry | None:
-    """Walk the history as a stack, so that two rollbacks go back two promotions and not to and fro."""
+def names_before(history: list[AliasEntry]) -> AliasEntry | None:
+    """Return what an alias would be rolled back to; the history is walked as a stack, so that two rollbacks go back two.
+
+    A promotion to the same content in other files, as a compaction makes it, takes the place of what was there.
+    """
     stack: list[AliasEntry] = []
     for entry in history:
         if entry.action == "rollback" and len(stack) > 1:
             stack.pop()
+        elif entry.action == "promote" and stack and stack[-1].snapshot_id == entry.snapshot_id:
+            stack[-1] = entry
         elif entry.action == "promote":
             stack.append(entry)
     return stack[-2] if len(stack) > 1 else None
+
+
+def parse_time(at: str) -> float:
+    """Return the time of an entry in seconds since the epoch."""
+    return datetime.fromisoformat(at).timestamp()
 
 
 def _was_passed(history: list[AliasEntry], manifest: Manifest) -> bool:

@@ -11,11 +11,12 @@ from datetime import UTC, datetime
 from isospace import layout
 from isospace.alias import promote
 from isospace.encoder_record import read_encoder_record
+from isospace.errors import StoreError
 from isospace.fingerprint import sha256
 from isospace.gate.verdicts import promotion_problem
 from isospace.parquet import FileRef, read_parquet
 from isospace.parts import ChunkPart
-from isospace.run import Run
+from isospace.run import Run, damaged_files
 from isospace.scan import Scan
 from isospace.segments import Segment
 from isospace.snapshot import Manifest, PartRecord, commit_manifest, deleted_documents, snapshot_id
@@ -50,6 +51,8 @@ def commit_snapshot(
     ------
     ConflictError
         If another run committed first; running again plans on top of it.
+    StoreError
+        If a file that the snapshot would name is gone.
     """
     identity = snapshot_id(space_id=space_id, chunking_id=run.chunking_id, documents_digest=scan.documents_digest)
     base = run.base
@@ -79,6 +82,11 @@ def commit_snapshot(
     if base is not None and base.snapshot_id == identity and set(base.files()) == set(manifest.files()):
         # Repaired: the same bytes stand again where they were.
         return Commit(base, is_new=False)
+    if lost := damaged_files(run.store, manifest):
+        raise StoreError(
+            f"{lost[0]}: is gone or has another size, and the snapshot would name it ({len(lost)} such files). Something deletes "
+            "in the store while runs work; nothing was committed. Run the same command again."
+        )
     return Commit(commit_manifest(run.store, manifest), is_new=True)
 
 

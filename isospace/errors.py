@@ -6,7 +6,8 @@
     ├── StoreError           the object store failed, or lacks what was asked of it
     │   ├── NotFoundError    no such collection, alias, snapshot, space or file
     │   ├── IntegrityError   bytes are not what their manifest says
-    │   └── ConflictError    another run committed first
+    │   ├── ConflictError    another run committed first
+    │   └── BusyError        somebody else works on the store, and both at once would lose files
     ├── EncoderError         a model that cannot be loaded or misbehaves
     ├── WorkerError          a worker died or answered no more; its shard is tried again
     ├── NoWorkersError       no worker is left to try again
@@ -49,6 +50,10 @@ class IntegrityError(StoreError):
 
 class ConflictError(StoreError):
     """Another run committed the same sequence number first."""
+
+
+class BusyError(StoreError):
+    """Somebody else works on the store, and both at once could lose files."""
 
 
 class EncoderError(IsospaceError):

@@ -133,14 +133,14 @@ def serving_record(collection: str, snapshot_id: str) -> str:
     return f"collections/{collection}/serving/{snapshot_id}.json"
 
 
-def lexical_index(collection: str, snapshot_id: str) -> str:
-    """BM25 index of one snapshot."""
-    return f"collections/{collection}/lexical/{snapshot_id}.safetensors"
+def lexical_index(collection: str, snapshot_id: str, files: str) -> str:
+    """BM25 index of one snapshot in these files: equal content in other files has its rows in another order."""
+    return f"collections/{collection}/lexical/{snapshot_id}-{files[:16]}.safetensors"
 
 
-def lexical_record(collection: str, snapshot_id: str) -> str:
+def lexical_record(collection: str, snapshot_id: str, files: str) -> str:
     """Tokenizer, size and SHA-256 of the BM25 index, written after it."""
-    return f"collections/{collection}/lexical/{snapshot_id}.json"
+    return f"collections/{collection}/lexical/{snapshot_id}-{files[:16]}.json"
 
 
 def report(run_id: str) -> str:
@@ -196,3 +196,23 @@ def report_page(run_id: str) -> str:
 def contest_figures(key: str) -> str:
     """Figures of one variant of a contest, by the fingerprint of what they depend on."""
     return f"contests/{key}.json"
+
+
+def run_leases() -> str:
+    """Folder of the leases of runs that write."""
+    return "leases/runs"
+
+
+def upkeep_leases() -> str:
+    """Folder of the leases of what deletes files."""
+    return "leases/upkeep"
+
+
+def forgotten_folder(collection: str) -> str:
+    """Folder of the orders to forget documents, numbered."""
+    return f"collections/{checked_name(collection, 'collection')}/forgotten"
+
+
+def forgotten_receipts(collection: str) -> str:
+    """Folder of the receipts for these orders, numbered alike."""
+    return f"{forgotten_folder(collection)}/receipts"

@@ -66,7 +66,7 @@ def stored_parts(run: Run) -> tuple[Scan, list[ChunkPart]]:
     else:
         kept, parts = (), [ChunkPart(part.name, part.documents, part.chunks, 0, 0) for part in base.parts]
     found = Scan(
-        added=0, changed=0, unchanged=base.documents, removed=0, stale=0, quarantined=0, parts=(), kept=kept,
+        added=0, changed=0, unchanged=base.documents, removed=0, stale=0, quarantined=0, forgotten=0, parts=(), kept=kept,
         deletions=base.deletions, quarantine=base.quarantine, documents_digest=base.documents_digest,
         documents=base.documents,
     )  # fmt: skip

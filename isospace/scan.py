@@ -19,6 +19,7 @@ from isospace.config import PipelineConfig
 from isospace.documents import QUARANTINE_SCHEMA, Document, Quarantined, document_batch, without_surrogates
 from isospace.errors import SourceError
 from isospace.fingerprint import sha256_lines
+from isospace.forgotten import forgotten_documents
 from isospace.joins import append_rows, load_columns, scratch_database
 from isospace.parquet import FileRef, read_parquet, write_parquet
 from isospace.run import Run
@@ -45,6 +46,8 @@ class Scan:
         Documents; `stale` ones could not be read this time and stay as they are.
     quarantined
         Inputs set aside.
+    forgotten
+        Documents of the source that were ordered to be forgotten.
     parts
         Documents parts written for this run, in order.
     kept
@@ -65,6 +68,7 @@ class Scan:
     removed: int
     stale: int
     quarantined: int
+    forgotten: int
     parts: tuple[FileRef, ...]
     kept: tuple[str, ...]
     deletions: FileRef | None
@@ -94,7 +98,7 @@ def scan_source(run: Run) -> Scan:
     snapshot = run.base
     base = _comparable_base(run, snapshot)
     runtime = config.runtime
-    staged = _stage(config, run.scratch / "staged")
+    staged, forgotten = _stage(config, run.scratch / "staged", forgotten_documents(store, runtime.collection))
     with scratch_database(run.scratch, memory_mb=runtime.memory_mb) as connection:
         _load_staged(connection, staged)
         _load_base(connection, store, base)
@@ -116,6 +120,7 @@ def scan_source(run: Run) -> Scan:
             removed=counts["removed"],
             stale=counts["stale"],
             quarantined=quarantined.num_rows,
+            forgotten=forgotten,
             parts=parts,
             kept=kept,
             deletions=deleted,
@@ -125,17 +130,33 @@ def scan_source(run: Run) -> Scan:
         )
 
 
-def _stage(config: PipelineConfig, folder: Path) -> list[Path]:
-    """Write the source as Parquet files of bounded size; the last one holds the quarantine."""
+def _stage(config: PipelineConfig, folder: Path, forgotten: frozenset[str]) -> tuple[list[Path], int]:
+    """Write the source as Parquet files of bounded size, the quarantine as the last one; count what stays forgotten."""
     folder.mkdir(parents=True, exist_ok=True)
     paths: list[Path] = []
     runtime = config.runtime
     with pq.ParquetWriter(folder / "quarantine.parquet", QUARANTINE_SCHEMA) as aside:
-        good = _set_aside(read_source(runtime.source, config.recipe.documents), aside)
+        left_out = _Forgotten(forgotten)
+        good = _set_aside(left_out.without(read_source(runtime.source, config.recipe.documents)), aside)
         for group in _groups(good, runtime.part_documents, runtime.part_characters):
             paths.append(folder / f"{len(paths):08d}.parquet")
             pq.write_table(pa.Table.from_batches([document_batch(group)]), paths[-1], compression="zstd")
-    return [*paths, folder / "quarantine.parquet"]
+    return [*paths, folder / "quarantine.parquet"], left_out.count
+
+
+@dataclass(slots=True)
+class _Forgotten:
+    """Leaves out what was ordered to be forgotten, and counts it."""
+
+    doc_ids: frozenset[str]
+    count: int = 0
+
+    def without(self, items: Iterator[Document | Quarantined]) -> Iterator[Document | Quarantined]:
+        for item in items:
+            if item.doc_id in self.doc_ids:
+                self.count += 1
+            else:
+                yield item
 
 
 def _set_aside(items: Iterator[Document | Quarantined], aside: pq.ParquetWriter) -> Iterator[Document]:

@@ -10,11 +10,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISDIR
 from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
 import obstore
@@ -26,15 +29,18 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 TEMPORARY_PREFIX = ".tmp-"
+_CREATED_BY = "isospace-created-by"
+_CREATE_ATTEMPTS = 5
 _Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
 class Stat:
-    """Path and size in bytes of one object."""
+    """Path and size in bytes of one object, and when it was written: seconds since the epoch by the store's own clock."""
 
     path: str
     size: int
+    modified: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +70,7 @@ class Store:
 
     def size(self, path: str) -> int:
         """Return the size of `path` in bytes; NotFoundError if it does not exist."""
-        if self.root is not None:
-            root = self.root
-            return self._guard(path, lambda: (root / path).stat().st_size)
-        return self._guard(path, lambda: int(obstore.head(self._remote, path)["size"]))
+        return self.stat(path).size
 
     def exists(self, path: str) -> bool:
         """Tell whether `path` exists."""
@@ -89,10 +92,10 @@ class Store:
         """Write `path` whole if there is no such file; ConflictError if there is."""
         try:
             if self.root is None:
-                self._guard(path, lambda: obstore.put(self._remote, path, data, mode="create"))
+                self._create_remote(path, data)
                 return
             target = self.root / path
-            self._guard(path, lambda: _write_local(target, _copy(data), target.hardlink_to))
+            self._guard(path, lambda: _write_local(target, _copy(data), target.hardlink_to), creates=True)
         except FileExistsError as error:
             raise ConflictError(f"{path}: exists already in {self.url}.") from error
 
@@ -151,7 +154,8 @@ class Store:
             found = self._guard(
                 folder, lambda: [item for page in obstore.list(self._remote, folder.rstrip("/")) for item in page]
             )
-            yield from sorted((Stat(str(item["path"]), int(item["size"])) for item in found), key=lambda s: s.path)
+            stats = (Stat(str(i["path"]), int(i["size"]), i["last_modified"].timestamp()) for i in found)
+            yield from sorted(stats, key=lambda s: s.path)
             return
         root = self.root
         yield from self._guard(folder, lambda: _walk_local(root, root / folder))
@@ -166,19 +170,79 @@ class Store:
         listed = self._guard(folder, lambda: obstore.list_with_delimiter(self._remote, f"{folder}/"))
         return sorted(prefix.rstrip("/").rsplit("/", 1)[-1] for prefix in listed["common_prefixes"])
 
+    def leftovers(self, folder: str) -> list[Stat]:
+        """Return what killed writers left under a local folder; an object store shows nothing that is not whole."""
+        if self.root is None:
+            return []
+        root = self.root
+        return self._guard(folder, lambda: _walk_local(root, root / folder, temporary=True))
+
+    def stat(self, path: str) -> Stat:
+        """Return size and time of `path`; NotFoundError if it does not exist."""
+        if self.root is not None:
+            root = self.root
+            return self._guard(path, lambda: _stat_local(root, root / path))
+        found = self._guard(path, lambda: obstore.head(self._remote, path))
+        return Stat(path, int(found["size"]), found["last_modified"].timestamp())
+
+    def remove_empty(self, folder: str) -> None:
+        """Remove a local folder, and folders in it, as far as they are empty; an object store has none."""
+        if self.root is None:
+            return
+        for found, _, _ in os.walk(self.root / folder, topdown=False):
+            with contextlib.suppress(OSError):
+                Path(found).rmdir()
+
+    def _create_remote(self, path: str, data: bytes) -> None:
+        """Create under a mark of this call's own, and where that fails let the mark on what is there decide.
+
+        A client that tries again after a lost answer is refused by the file it has written itself. And a server may
+        refuse (409) each of two that come at the same time: then nothing is there, and S3 asks to try again.
+        """
+        mark = secrets.token_hex(16)
+        for attempt in range(_CREATE_ATTEMPTS):
+            try:
+                self._guard(
+                    path,
+                    lambda: obstore.put(self._remote, path, data, mode="create", attributes={_CREATED_BY: mark}),
+                    creates=True,
+                )
+            except (FileExistsError, StoreError) as error:
+                found = self._created_by(path)
+                if found == mark:
+                    return
+                if found is not None or isinstance(error, StoreError):
+                    raise
+                time.sleep(0.05 * 2**attempt)
+            else:
+                return
+        raise StoreError(
+            f"{path}: the store {self.url} refused {_CREATE_ATTEMPTS} times to create it, and has no such file. Run the same "
+            "command again."
+        )
+
+    def _created_by(self, path: str) -> str | None:
+        """Return the mark of a file, empty where it has none, or None where there is no such file."""
+        try:
+            found = self._guard(path, lambda: obstore.get(self._remote, path, options={"head": True}).attributes)
+        except NotFoundError:
+            return None
+        return str(found.get(_CREATED_BY, ""))
+
     @property
     def _remote(self) -> ObjectStore:
         return cast("ObjectStore", self.remote)
 
-    def _guard(self, path: str, action: Callable[[], _Result]) -> _Result:
+    def _guard(self, path: str, action: Callable[[], _Result], *, creates: bool = False) -> _Result:
         try:
             return action()
-        except (AlreadyExistsError, FileExistsError) as error:
-            raise FileExistsError(path) from error
         except (FileNotFoundError, NotADirectoryError) as error:
             raise NotFoundError(f"{path}: not in the store {self.url}.") from error
         except (OSError, BaseError) as error:
-            reason = str(error).split("\n", 1)[0]
+            if creates and isinstance(error, (AlreadyExistsError, FileExistsError)):
+                raise FileExistsError(path) from error
+            # An endpoint may hold a password.
+            reason = re.sub(r"//[^/\s]*@", "//", str(error).split("\n", 1)[0])
             raise StoreError(
                 f"{path}: the store {self.url} failed ({reason}). Nothing half-written is visible; mend the store and run "
                 "the same command again."
@@ -217,6 +281,8 @@ def open_store(url: str | os.PathLike[str]) -> Store:
 def _open_s3(url: str) -> ObjectStore:
     from obstore.store import S3Store
 
+    if "@" in url.removeprefix("s3://").split("/", 1)[0]:
+        raise ConfigError("store s3://…@…: expected s3://bucket/prefix. Put credentials into the AWS_* variables.")
     insecure = os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")
     options: Any = {"allow_http": True} if insecure else {}
     try:
@@ -226,15 +292,25 @@ def _open_s3(url: str) -> ObjectStore:
         raise ConfigError(f"store {url}: expected s3://bucket/prefix ({reason}).") from error
 
 
-def _walk_local(root: Path, base: Path) -> list[Stat]:
+def _walk_local(root: Path, base: Path, *, temporary: bool = False) -> list[Stat]:
     def refuse(error: OSError) -> None:
         raise error
 
     found = []
     for folder, _, names in os.walk(base, onerror=refuse if base.is_dir() else None):
-        paths = [Path(folder, name) for name in names if not name.startswith(TEMPORARY_PREFIX)]
-        found += [Stat(path.relative_to(root).as_posix(), path.stat().st_size) for path in paths]
+        for path in (Path(folder, name) for name in names if name.startswith(TEMPORARY_PREFIX) == temporary):
+            # A file may be renamed or deleted while the folder is read.
+            with contextlib.suppress(FileNotFoundError):
+                found.append(_stat_local(root, path))
     return sorted(found, key=lambda stat: stat.path)
+
+
+def _stat_local(root: Path, path: Path) -> Stat:
+    status = path.stat()
+    if S_ISDIR(status.st_mode):
+        # An object store has no folders: nor does one count as a file here.
+        raise FileNotFoundError(path)
+    return Stat(path.relative_to(root).as_posix(), status.st_size, status.st_mtime)
 
 
 def _copy(data: bytes) -> Callable[[IO[bytes]], object]:

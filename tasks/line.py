@@ -80,8 +80,8 @@ def scan(run: Run) -> Scan:
     """Compare the source with the collection."""
     found = scan_source(run)
     get_run_logger().info(
-        "documents: %d added, %d changed, %d unchanged, %d removed, %d stale; %d inputs quarantined",
-        found.added, found.changed, found.unchanged, found.removed, found.stale, found.quarantined,
+        "documents: %d added, %d changed, %d unchanged, %d removed, %d stale, %d forgotten; %d inputs quarantined",
+        found.added, found.changed, found.unchanged, found.removed, found.stale, found.forgotten, found.quarantined,
     )  # fmt: skip
     return found
 

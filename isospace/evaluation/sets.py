@@ -118,6 +118,17 @@ def freeze_set(store: Store, collection: str, given: EvaluationSet, *, source: s
     raise ConflictError(f"evaluation set {given.name!r}: {_ATTEMPTS} others wrote it at the same time. Run it again.")
 
 
+def replace_version(store: Store, collection: str, old: SetRecord, given: EvaluationSet) -> SetRecord:
+    """Write a version of a set anew under its number: the one way in which a version changes, for what has to be forgotten."""
+    record = _written(store, collection, given, old.source, number=old.number)
+    kept = record.model_copy(update={"created_at": old.created_at})
+    store.write(
+        layout.numbered(layout.evaluation_folder(collection, given.name), old.number),
+        seal(kept.model_dump(mode="json")),
+    )
+    return kept
+
+
 def set_versions(store: Store, collection: str, name: str) -> list[SetRecord]:
     """Return the versions of a set, oldest first; empty if there is none of that name."""
     folder = layout.evaluation_folder(collection, name)

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from isospace import layout
 from isospace.config import GateSpec
 from isospace.errors import ConfigError, MismatchError, QueryError
 from isospace.evaluation.answers import SetRun, answer_set, latencies
@@ -24,6 +23,7 @@ from isospace.fingerprint import fingerprint, sha256
 from isospace.gate.rules import AGREEMENT, GEOMETRY, LATENCY, Rule, parse_rule
 from isospace.gate.verdicts import Compared, Finding, Verdict
 from isospace.isotropy import measure_isotropy
+from isospace.retrieval.lexical import lexical_files
 from isospace.retrieval.options import SearchOptions, search_options
 from isospace.retrieval.view import View
 from isospace.significance import randomization_p
@@ -94,7 +94,7 @@ def gate_key(
 
 
 def _lexical_digest(store: Store, manifest: Manifest) -> str | None:
-    path = layout.lexical_record(manifest.collection, manifest.snapshot_id)
+    path = lexical_files(manifest)[1]
     return sha256(store.read(path)) if store.exists(path) else None
 
 

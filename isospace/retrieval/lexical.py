@@ -102,7 +102,7 @@ def build_lexical(store: Store, manifest: Manifest, spec: LexicalSpec, *, most_c
     if manifest.chunks > most_chunks:
         # Said in the store: what is missing without a word is a fault.
         said = {"left_out": f"{manifest.chunks} chunks exceed runtime.lexical_chunks = {most_chunks}"}
-        store.write(layout.lexical_record(manifest.collection, manifest.snapshot_id), seal(said))
+        store.write(lexical_files(manifest)[1], seal(said))
         return False
     try:
         found = read_lexical_record(store, manifest)
@@ -113,14 +113,20 @@ def build_lexical(store: Store, manifest: Manifest, spec: LexicalSpec, *, most_c
         # Damaged, or of other files: made anew.
         pass
     data = safetensors.numpy.save(_index(_texts(store, manifest), spec))
-    path = layout.lexical_index(manifest.collection, manifest.snapshot_id)
+    path = lexical_files(manifest)[0]
     store.write(path, data)
     body = {
         "path": path, "size": len(data), "sha256": sha256(data), "files": files_digest(manifest),
         "spec": spec.model_dump(mode="json"), "versions": _versions(),
     }  # fmt: skip
-    store.write(layout.lexical_record(manifest.collection, manifest.snapshot_id), seal(body))
+    store.write(lexical_files(manifest)[1], seal(body))
     return True
+
+
+def lexical_files(manifest: Manifest) -> tuple[str, str]:
+    """Return the paths of the index of a snapshot and of its record, whether or not they are there."""
+    names = (manifest.collection, manifest.snapshot_id, files_digest(manifest))
+    return layout.lexical_index(*names), layout.lexical_record(*names)
 
 
 def read_lexical_record(store: Store, manifest: Manifest) -> LexicalRecord | None:
@@ -131,7 +137,7 @@ def read_lexical_record(store: Store, manifest: Manifest) -> LexicalRecord | Non
     IntegrityError
         If the record is damaged.
     """
-    path = layout.lexical_record(manifest.collection, manifest.snapshot_id)
+    path = lexical_files(manifest)[1]
     body = _body(store, path)
     if body is None or "left_out" in body:
         return None
@@ -182,7 +188,7 @@ def verify_lexical(store: Store, manifest: Manifest) -> None:
     if record is not None:
         read_lexical(store, manifest, record)
         return
-    path = layout.lexical_record(manifest.collection, manifest.snapshot_id)
+    path = lexical_files(manifest)[1]
     if manifest.recipe.get("lexical", {}).get("kind") == "bm25" and _body(store, path) is None:
         raise IntegrityError(
             f"{path}: is missing, and the recipe asks for a lexical index. Run the flow again: it builds it."

@@ -24,6 +24,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
+from isospace import layout
 from isospace.encoder_files import cache_folder
 from isospace.errors import IntegrityError, StoreError
 from isospace.fingerprint import fingerprint, seal, unseal
@@ -126,13 +127,20 @@ def open_copy(store: Store, manifest: Manifest, space: Space, *, verify: Verify 
         raise _cannot_write(base, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    _drop_old(base, manifest.collection, folder)
+    _drop_old(base, manifest.collection, folder, _last_order(store, manifest.collection))
     made = _open(folder, space, lexical, verify)
     if made is None:
         raise StoreError(
             f"{folder}: vanished while it was made. Open the index again, or set ISOSPACE_CACHE to a folder of its own."
         )
     return made
+
+
+def drop_copies(collection: str) -> None:
+    """Remove every local copy of a collection on this machine; whoever has one mapped keeps it until they let go."""
+    base = cache_folder() / "snapshots"
+    for path in list(_siblings(base, collection)) if base.is_dir() else []:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def copy_id(manifest: Manifest, lexical: LexicalRecord | None) -> str:
@@ -214,16 +222,25 @@ def _publish(temporary: Path, folder: Path, is_whole: Callable[[], bool]) -> Non
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def _drop_old(base: Path, collection: str, keep: Path) -> None:
-    """Remove copies that were not opened for long; whoever has one mapped keeps it until they let go."""
+def _last_order(store: Store, collection: str) -> float:
+    """Return when documents of a collection were last ordered to be forgotten; 0 if never."""
+    return max((stat.modified for stat in store.walk(layout.forgotten_folder(collection))), default=0.0)
+
+
+def _drop_old(base: Path, collection: str, keep: Path, ordered: float) -> None:
+    """Remove copies that were not opened for long, or may hold what was forgotten since they were made.
+
+    Whoever has one mapped keeps it until they let go.
+    """
     copies = []
     for path in _siblings(base, collection):
-        try:
-            copies.append((path.stat().st_mtime, path))
-        except FileNotFoundError:
-            continue
-    forgotten = [path for _, path in sorted(copies, reverse=True)[_KEPT_COPIES:] if path != keep]
-    for path in forgotten:
+        # It was on its way while it was looked at, or is no whole copy.
+        with contextlib.suppress(FileNotFoundError):
+            copies.append((path.stat().st_mtime, (path / _RECORD).stat().st_mtime, path))
+    newest = sorted(copies, reverse=True)
+    old = [path for _, _, path in newest[_KEPT_COPIES:]]
+    old += [path for _, made, path in newest if made <= ordered]
+    for path in {path for path in old if path != keep}:
         shutil.rmtree(path, ignore_errors=True)
 
 

@@ -24,6 +24,7 @@ from isospace.errors import (
     StoreError,
 )
 from isospace.index import open_index
+from isospace.retrieval.lexical import lexical_files
 from isospace.snapshot import latest_manifest
 from isospace.store import open_store
 from isospace.verify import verify_snapshot
@@ -356,7 +357,7 @@ def test_a_text_that_shares_no_word_is_not_found_by_words(store: Path) -> None:
 def test_a_store_without_a_lexical_index_says_so(store: Path) -> None:
     manifest = latest_manifest(open_store(store), "c")
     assert manifest is not None
-    (store / f"collections/c/lexical/{manifest.snapshot_id}.json").unlink()
+    (store / lexical_files(manifest)[1]).unlink()
     index = open_index(str(store), "c")
     with pytest.raises(QueryError, match="no lexical index"):
         index.search(QUERY, mode="hybrid")

@@ -1,0 +1,1 @@
+"""Keep a store small and lawful: leases, vacuum, compaction, forgetting."""
