@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -21,6 +22,7 @@ from isospace.scan import DELETION_SCHEMA
 from isospace.snapshot import Manifest, PartRecord, commit_manifest, deleted_documents, latest_manifest
 from isospace.store import Store
 from isospace.upkeep.rewriting import merge_parts
+from isospace.upkeep.searchable import make_searchable
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +125,7 @@ def plan_compaction(
 
 
 def compact(store: Store, plan: CompactionPlan) -> Manifest:
-    """Write what was planned, and commit it.
+    """Write what was planned, and commit it; no alias moves.
 
     Raises
     ------
@@ -152,6 +154,17 @@ def compact(store: Store, plan: CompactionPlan) -> Manifest:
         "provenance": provenance_of(base, "compaction"),
     }
     return commit_manifest(store, base.model_copy(update=update))
+
+
+def conclude_compaction(store: Store, plan: CompactionPlan, manifest: Manifest, scratch: Path) -> Compacted:
+    """Make the new snapshot searchable, then move the aliases of the old one to it."""
+    base = plan.base
+    moved: tuple[str, ...] = ()
+    if manifest.sequence != base.sequence:
+        make_searchable(store, base, manifest, scratch)
+        moved = follow_aliases(store, base, manifest, f"compaction of snapshot {base.sequence}")
+    deleted = sum(group.deleted for group in plan.groups)
+    return Compacted(manifest, len(base.parts), len(manifest.parts), deleted, moved)
 
 
 def follow_aliases(store: Store, old: Manifest, new: Manifest, reason: str) -> tuple[str, ...]:

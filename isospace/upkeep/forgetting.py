@@ -34,6 +34,7 @@ from isospace.snapshot import (
 from isospace.store import Store
 from isospace.upkeep.compaction import follow_aliases, provenance_of, write_deletions
 from isospace.upkeep.rewriting import merge_parts, stem_of, without
+from isospace.upkeep.searchable import make_searchable
 from isospace.upkeep.traces import Trace, forget_queries, forget_references, forget_reports, forget_vectors
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def forget(
     What is written anew: the parts of the latest snapshot and of every snapshot an alias names, which are committed under new
     numbers; raw vectors that no other document shares; samples that audits compare with; queries that were made from the
     documents. What is removed: every other snapshot that holds one of them, its files, databases and word indexes, reports that
-    quote them, local copies on this machine. Serving databases and word indexes are not made here: the next run makes them.
+    quote them, local copies on this machine.
 
     Parameters
     ----------
@@ -182,6 +183,7 @@ def _commit_without(
         commit_manifest(store, new)
         sequence += 1
         done.snapshots[number] = new.sequence
+        make_searchable(store, old, new, scratch, memory_mb=memory_mb)
         done.aliases += follow_aliases(store, old, new, "documents were forgotten")
         store.delete(layout.numbered(layout.snapshots_folder(collection), number))
     for number in set(holding.snapshots) - set(affected):
@@ -275,10 +277,10 @@ def _remove_files(store: Store, collection: str, holding: Holding, done: _Done) 
     paths += [s.path for s in store.walk(f"{base}/lexical") if s.path not in words]
     for folder in ("deletions", "quarantine"):
         paths += [s.path for s in store.walk(f"{base}/{folder}") if s.path not in named]
-    # Plans name chunks by hash alone; none is needed while no run works.
-    paths += [stat.path for stat in store.walk(f"{base}/plans")]
-    for folder in (base, "vectors"):
-        paths += [stat.path for stat in store.leftovers(folder)]
+    if holding.doc_ids:
+        # Plans name chunks by hash alone; none is needed while no run works.
+        paths += [stat.path for stat in store.walk(f"{base}/plans")]
+        paths += [stat.path for folder in (base, "vectors") for stat in store.leftovers(folder)]
     paths += [*holding.documents, *holding.chunks]
     for path in paths:
         store.delete(path)

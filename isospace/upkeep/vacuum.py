@@ -138,7 +138,7 @@ def vacuum(
             # Snapshots first: killed half-way, no visible one names what is gone.
             for removal in sorted(removals, key=lambda removal: removal.reason != _SNAPSHOT):
                 store.delete(removal.path)
-            for folder in {str(PurePosixPath(removal.path).parent) for removal in removals}:
+            for folder in {_folder_of(removal.path) for removal in removals}:
                 store.remove_empty(folder)
     dropped = {
         name: tuple(layout.sequence_of(stat.path) or 0 for stat in kept.dropped) for name, kept in everything.items()
@@ -182,6 +182,12 @@ def _of_collection(store: Store, kept: Kept, stale: _Stale) -> Iterator[Removal]
     spaces = {manifest.space_id for manifest in kept.manifests}
     yield from stale.unless(lambda path: _id_of(path) in spaces, store, f"{base}/references", "reference of no space")
     yield from stale.left(store, base)
+
+
+def _folder_of(path: str) -> str:
+    """Return the folder that goes if nothing is left in it: of a collection that of a file, else all of a space or encoder."""
+    parts = PurePosixPath(path).parts
+    return "/".join(parts[:-1] if parts[0] == "collections" else parts[:2])
 
 
 def _id_of(path: str) -> str:

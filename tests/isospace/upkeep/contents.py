@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import safetensors.numpy
@@ -29,8 +30,8 @@ def _held(path: Path, data: bytes) -> Iterator[bytes]:
         case ".duckdb":
             with duckdb.connect(str(path), read_only=True) as connection:
                 for (table,) in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall():
-                    rows = connection.execute(f'SELECT * FROM "{table}"').to_arrow_table()
-                    yield from (b"\x00".join(_plain(column)) for column in rows.columns)
+                    rows = connection.execute(f'SELECT * FROM "{table}"').fetchall()
+                    yield from (b"\x00".join(map(_bytes, row)) for row in rows)
         case ".safetensors":
             yield from (array.tobytes() for array in safetensors.numpy.load(data).values())
         case ".html" | ".svg":
@@ -51,5 +52,10 @@ def _plain(column: pa.ChunkedArray) -> Iterator[bytes]:
             flat = chunk.flatten().to_numpy().tobytes()
             yield from (flat[start : start + width] for start in range(0, len(flat), width))
         return
-    for value in column.to_pylist():
-        yield value if isinstance(value, bytes) else str(value).encode()
+    yield from map(_bytes, column.to_pylist())
+
+
+def _bytes(value: object) -> bytes:
+    if isinstance(value, tuple | list):
+        return np.asarray(value, np.float32).tobytes() if value and isinstance(value[0], float) else str(value).encode()
+    return value if isinstance(value, bytes) else str(value).encode()
