@@ -14,6 +14,7 @@ from isospace.errors import ConfigError
 from isospace.gate.rules import parse_rule
 from isospace.pooling import Pooling
 from isospace.precision import Precision
+from isospace.selection import Budget, Selection
 from isospace.transform_spec import TransformSpec
 
 STEMMERS = (
@@ -228,6 +229,12 @@ class Runtime(_Model):
     """A folder, glob or table: a local path or `s3://bucket/prefix`."""
     promote_to: Name | None = "production"
     """Alias that is moved to the new snapshot once its checks have passed; none if empty."""
+    reason: str = Field(default="", max_length=100)
+    """Why this run is made, for its name in Prefect's UI."""
+    selection: Selection = Selection()
+    """Which documents the run looks at; all if empty. The others stay as they are."""
+    budget: Budget = Budget()
+    """What the run may spend on encoding before it stops and keeps what it has."""
     refit: bool = False
     """Fit a new space on the documents of this run, although the collection has a sealed one."""
     device: str = "auto"

@@ -9,7 +9,7 @@ from isospace import layout
 from isospace.alias import aliases
 from isospace.config import ChunkingSpec, PipelineConfig
 from isospace.encoder_record import EncoderRecord
-from isospace.errors import IntegrityError
+from isospace.errors import ConfigError, IntegrityError
 from isospace.fingerprint import fingerprint
 from isospace.gate.verdicts import read_verdicts
 from isospace.opening import load_space
@@ -136,6 +136,12 @@ def start_run(config: PipelineConfig, encoder: EncoderRecord, scratch: Path, *, 
     if space_id is None:
         require_trainer(run.transform)
     rebuild = bool(damaged) or space_id != base.space_id or base.chunking_id != run.chunking_id
+    if rebuild and config.runtime.selection.is_partial:
+        why = f"{damaged[0]} is lost" if damaged else "the recipe is not that of the collection's latest snapshot"
+        raise ConfigError(
+            f"runtime.selection ({config.runtime.selection.describe()}): every part has to be formed anew, since {why}, and a "
+            "snapshot has one space for all of its documents. Run without a selection first."
+        )
     return replace(run, base_sequence=base.sequence, space_id=space_id, rebuild=rebuild, damaged=damaged)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,21 +16,24 @@ import pyarrow.parquet as pq
 
 from isospace import layout
 from isospace.config import PipelineConfig
-from isospace.documents import QUARANTINE_SCHEMA, Document, Quarantined, document_batch, without_surrogates
+from isospace.documents import QUARANTINE_SCHEMA, Document, document_batch
 from isospace.errors import SourceError
 from isospace.fingerprint import sha256_lines
 from isospace.forgotten import forgotten_documents
 from isospace.joins import append_rows, load_columns, scratch_database
 from isospace.parquet import FileRef, read_parquet, write_parquet
 from isospace.run import Run
+from isospace.selecting import order_documents, select_documents
 from isospace.snapshot import Manifest
-from isospace.sources import read_source
+from isospace.staging import document_groups, stage_source
 from isospace.store import Store
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-_QUARANTINE_ROWS = 1000
+# The comparison, for a run that may have to cut it down.
+LIVE = "live.parquet"
+_ORDERED_ROWS = 2_000
 DELETION_SCHEMA = pa.schema(
     [pa.field("part", pa.string(), nullable=False), pa.field("doc_id", pa.string(), nullable=False)]
 )
@@ -98,10 +101,12 @@ def scan_source(run: Run) -> Scan:
     snapshot = run.base
     base = _comparable_base(run, snapshot)
     runtime = config.runtime
-    staged, forgotten = _stage(config, run.scratch / "staged", forgotten_documents(store, runtime.collection))
+    staged, forgotten = stage_source(config, run.scratch / "staged", forgotten_documents(store, runtime.collection))
     with scratch_database(run.scratch, memory_mb=runtime.memory_mb) as connection:
         _load_staged(connection, staged)
-        _load_base(connection, store, base)
+        load_base(connection, store, base)
+        select_documents(connection, runtime.selection, store, base, staged[:-1])
+        order_documents(connection, runtime.selection, staged[:-1])
         counts = _compare(connection)
         if base is not snapshot:
             _require_readable(run, connection)
@@ -111,79 +116,34 @@ def scan_source(run: Run) -> Scan:
         _guard(config, counts, quarantined)
         documents = _new_documents(connection, store, base, staged, rebuild=run.rebuild)
         parts = tuple(_write_parts(run, documents))
-        kept, deleted = ((), None) if run.rebuild or base is None else _deletions(connection, work, base)
-        digest, total = _digest(connection)
-        return Scan(
-            added=counts["added"],
-            changed=counts["changed"],
-            unchanged=counts["unchanged"],
-            removed=counts["removed"],
-            stale=counts["stale"],
-            quarantined=quarantined.num_rows,
-            forgotten=forgotten,
-            parts=parts,
-            kept=kept,
-            deletions=deleted,
-            quarantine=_write_quarantine(work, runtime.collection, quarantined),
-            documents_digest=digest,
-            documents=total,
-        )
+        if runtime.budget.is_bounded:
+            connection.execute(f"COPY live TO '{run.scratch / LIVE}' (FORMAT parquet)")
+        blank = Scan(
+            added=0, changed=0, unchanged=0, removed=0, stale=0, quarantined=quarantined.num_rows, forgotten=forgotten,
+            parts=parts, kept=(), deletions=None, quarantine=_write_quarantine(work, runtime.collection, quarantined),
+            documents_digest="", documents=0,
+        )  # fmt: skip
+        return concluded(run, connection, blank, base)
 
 
-def _stage(config: PipelineConfig, folder: Path, forgotten: frozenset[str]) -> tuple[list[Path], int]:
-    """Write the source as Parquet files of bounded size, the quarantine as the last one; count what stays forgotten."""
-    folder.mkdir(parents=True, exist_ok=True)
-    paths: list[Path] = []
-    runtime = config.runtime
-    with pq.ParquetWriter(folder / "quarantine.parquet", QUARANTINE_SCHEMA) as aside:
-        left_out = _Forgotten(forgotten)
-        good = _set_aside(left_out.without(read_source(runtime.source, config.recipe.documents)), aside)
-        for group in _groups(good, runtime.part_documents, runtime.part_characters):
-            paths.append(folder / f"{len(paths):08d}.parquet")
-            pq.write_table(pa.Table.from_batches([document_batch(group)]), paths[-1], compression="zstd")
-    return [*paths, folder / "quarantine.parquet"], left_out.count
-
-
-@dataclass(slots=True)
-class _Forgotten:
-    """Leaves out what was ordered to be forgotten, and counts it."""
-
-    doc_ids: frozenset[str]
-    count: int = 0
-
-    def without(self, items: Iterator[Document | Quarantined]) -> Iterator[Document | Quarantined]:
-        for item in items:
-            if item.doc_id in self.doc_ids:
-                self.count += 1
-            else:
-                yield item
-
-
-def _set_aside(items: Iterator[Document | Quarantined], aside: pq.ParquetWriter) -> Iterator[Document]:
-    rows: list[dict[str, str | None]] = []
-    for item in items:
-        if isinstance(item, Document):
-            yield item
-            continue
-        uri, reason = without_surrogates(item.uri), without_surrogates(item.reason)
-        rows.append({"uri": uri, "doc_id": item.doc_id, "within": item.within, "reason": reason})
-        if len(rows) >= _QUARANTINE_ROWS:
-            aside.write_table(pa.Table.from_pylist(rows, schema=QUARANTINE_SCHEMA))
-            rows = []
-    aside.write_table(pa.Table.from_pylist(rows, schema=QUARANTINE_SCHEMA))
-
-
-def _groups(documents: Iterator[Document], most: int, characters: int) -> Iterator[list[Document]]:
-    group: list[Document] = []
-    size = 0
-    for document in documents:
-        if group and (len(group) >= most or size + len(document.text) > characters):
-            yield group
-            group, size = [], 0
-        group.append(document)
-        size += len(document.text)
-    if group:
-        yield group
+def concluded(run: Run, connection: DuckDBPyConnection, found: Scan, base: Manifest | None = None) -> Scan:
+    """Return a comparison with the counts and the digest of the table `live`, and what stays of the base."""
+    compared = base or run.base
+    kept, deleted = ((), None) if run.rebuild or compared is None else _deletions(connection, run.work_store, compared)
+    digest, total = _digest(connection)
+    counts = _counts(connection)
+    return replace(
+        found,
+        added=counts["added"],
+        changed=counts["changed"],
+        unchanged=counts["unchanged"],
+        removed=counts["removed"],
+        stale=counts["stale"],
+        kept=kept,
+        deletions=deleted,
+        documents_digest=digest,
+        documents=total,
+    )
 
 
 def _load_staged(connection: DuckDBPyConnection, staged: list[Path]) -> None:
@@ -205,7 +165,8 @@ def _load_staged(connection: DuckDBPyConnection, staged: list[Path]) -> None:
     connection.execute("CREATE TABLE unreadable AS SELECT DISTINCT within FROM quarantine WHERE within IS NOT NULL")
 
 
-def _load_base(connection: DuckDBPyConnection, store: Store, base: Manifest | None) -> None:
+def load_base(connection: DuckDBPyConnection, store: Store, base: Manifest | None) -> None:
+    """Make the tables `base`, of its live documents, and `gone`, of those it has deleted."""
     paths = [part.documents.path for part in base.parts] if base else []
     load_columns(connection, "base", store, paths, {"doc_id": "VARCHAR", "doc_hash": "VARCHAR", "uri": "VARCHAR"})
     connection.execute("CREATE TABLE gone (part INTEGER, doc_id VARCHAR)")
@@ -248,6 +209,7 @@ def _compare(connection: DuckDBPyConnection) -> dict[str, int]:
                     THEN 'stale'
                     WHEN s.doc_id IS NULL AND EXISTS (SELECT 1 FROM unreadable u WHERE starts_with(b.uri, u.within || '#'))
                     THEN 'stale'
+                    WHEN s.doc_id IS NULL AND b.doc_id IN (SELECT doc_id FROM elsewhere) THEN 'unchanged'
                     WHEN s.doc_id IS NULL THEN 'removed'
                     WHEN b.doc_id IS NULL THEN 'added'
                     WHEN s.doc_hash = b.doc_hash AND s.uri = b.uri THEN 'unchanged'
@@ -255,6 +217,10 @@ def _compare(connection: DuckDBPyConnection) -> dict[str, int]:
         FROM staged s FULL OUTER JOIN base b ON s.doc_id = b.doc_id
         """
     )
+    return _counts(connection)
+
+
+def _counts(connection: DuckDBPyConnection) -> dict[str, int]:
     found = dict(connection.execute("SELECT status, count(*) FROM live GROUP BY status").fetchall())
     return {name: int(found.get(name, 0)) for name in ("added", "changed", "unchanged", "removed", "stale")}
 
@@ -282,18 +248,30 @@ def _guard(config: PipelineConfig, counts: dict[str, int], quarantined: pa.Table
 def _new_documents(
     connection: DuckDBPyConnection, store: Store, base: Manifest | None, staged: list[Path], *, rebuild: bool
 ) -> Iterator[Document]:
-    """Yield the documents that need a part, in the source's order; stale ones of a rebuild come last."""
+    """Yield the documents that need a part, in the order they were given; stale ones of a rebuild come last."""
     wanted = "status IN ('added', 'changed', 'unchanged')" if rebuild else "status IN ('added', 'changed')"
-    for number, path in enumerate(staged[:-1]):
-        query = f"SELECT staged_row FROM live WHERE {wanted} AND staged_part = ? ORDER BY staged_row"
-        if rows := [row for (row,) in connection.execute(query, [number]).fetchall()]:
-            yield from _documents(pq.read_table(path).take(rows))
+    result = connection.cursor().execute(
+        f"SELECT staged_part, staged_row FROM live JOIN priority p ON p.part = staged_part AND p.row = staged_row "
+        f"WHERE {wanted} ORDER BY p.rank"
+    )
+    while places := result.fetchmany(_ORDERED_ROWS):
+        yield from _in_order(staged, places)
     if not rebuild or base is None:
         return
     for number, part in enumerate(base.parts):
         query = "SELECT base_row FROM live WHERE status = 'stale' AND base_part = ? ORDER BY base_row"
         if rows := [row for (row,) in connection.execute(query, [number]).fetchall()]:
             yield from _documents(read_parquet(store, part.documents.path).take(rows))
+
+
+def _in_order(staged: list[Path], places: list[tuple[int, int]]) -> Iterator[Document]:
+    """Read documents by file and row; each file once."""
+    found: dict[tuple[int, int], Document] = {}
+    for number in sorted({number for number, _ in places}):
+        rows = [row for part, row in places if part == number]
+        found |= zip(((number, row) for row in rows), _documents(pq.read_table(staged[number]).take(rows)), strict=True)
+    for place in places:
+        yield found.pop(place)
 
 
 def _documents(table: pa.Table) -> Iterator[Document]:
@@ -303,7 +281,7 @@ def _documents(table: pa.Table) -> Iterator[Document]:
 
 def _write_parts(run: Run, documents: Iterator[Document]) -> Iterator[FileRef]:
     runtime = run.config.runtime
-    for group in _groups(documents, runtime.part_documents, runtime.part_characters):
+    for group in document_groups(documents, runtime.part_documents, runtime.part_characters):
         name = sha256_lines(text for d in group for text in (d.doc_id, d.doc_hash, d.uri))
         path = layout.documents_part(runtime.collection, name)
         table = pa.Table.from_batches([document_batch(group)])
