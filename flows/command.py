@@ -13,14 +13,16 @@ from duckdb import Error as DuckDBError
 from httpx import HTTPError
 from prefect.exceptions import PrefectException
 
-from isospace.config import PipelineConfig
 from isospace.config_files import load_config
 from isospace.errors import ConfigError, IsospaceError
+from isospace.planning import PlanReport
 from isospace.report import RunReport
 
 
-def main(flow: Callable[[PipelineConfig], RunReport], arguments: list[str] | None = None) -> None:
-    """Parse the command line, run the flow, print its outcome, and exit."""
+def main(
+    flow: Callable[..., RunReport | PlanReport], arguments: list[str] | None = None, *, dry_run: bool = False
+) -> None:
+    """Parse the command line, run the flow, print its outcome, and exit; `dry_run` offers the option of that name."""
     parser = argparse.ArgumentParser(
         prog=f"python -m flows.{PurePosixPath(sys.argv[0]).stem}", description=flow.__doc__
     )
@@ -29,9 +31,12 @@ def main(flow: Callable[[PipelineConfig], RunReport], arguments: list[str] | Non
         "--set", dest="overrides", metavar="KEY=VALUE", action="append", default=[],
         help="override one key, such as recipe.transform.fit.kind=none; may be repeated",
     )  # fmt: skip
+    if dry_run:
+        parser.add_argument("--dry-run", action="store_true", help="plan only, write nothing")
     given = parser.parse_args(arguments)
     try:
-        report = flow(load_config(given.config, given.overrides))
+        asked = {"dry_run": given.dry_run} if dry_run else {}
+        report = flow(load_config(given.config, given.overrides), **asked)
     except IsospaceError as error:
         _fail(error, str(error), status=2 if isinstance(error, ConfigError) else 1)
     except (OSError, HTTPError, PrefectException, DuckDBError) as error:
@@ -53,15 +58,20 @@ def _fail(error: BaseException, message: str, *, status: int) -> NoReturn:
     sys.exit(status)
 
 
-def outcome(report: RunReport) -> str:
+def outcome(report: RunReport | PlanReport) -> str:
     """Return the outcome of a run as a few lines."""
-    verb = "committed" if report.committed else "nothing new:"
+    if isinstance(report, PlanReport):
+        return "\n".join(f"{label:<18} {value}" for label, value in report.rows())
+    verb = "committed" if report.committed else "unfinished, still" if report.left else "nothing new:"
     lines = [
         f"{report.collection}: {verb} snapshot {report.snapshot} ({report.snapshot_id[:16]}…)",
         f"  space      {report.space_id[:16]}…",
         f"  documents  {report.documents:,} in {report.chunks:,} chunks; {report.quarantined} inputs quarantined",
         *([f"  quarantine {report.quarantine}"] if report.quarantine else []),
         f"  encoded    {report.encoded:,} chunks, {report.tokens:,} tokens in {report.seconds:.1f} s",
+        f"  reused     {report.reused:,} texts that were encoded before",
+        *([f"  cost       {report.money:,.2f}"] if report.money is not None else []),
+        *([f"  left       {report.left:,} texts for the next run"] if report.left else []),
         *([f"  gate       {report.gate}"] if report.gate else []),
         f"  alias      {report.promoted or 'unchanged'}",
         f"  report     {PurePosixPath('reports', report.run_id, 'report.json')}",

@@ -24,6 +24,7 @@ from isospace.cli_common import (
 )
 from isospace.cli_quality import compare, evaluate, gate, sets, verdicts
 from isospace.cli_query import export, frontier, lengths, search, serve
+from isospace.cli_upkeep import compact, forget, vacuum
 from isospace.cli_watch import answers, audit
 from isospace.config_files import load_config
 from isospace.errors import ConfigError, IsospaceError, NotFoundError
@@ -191,7 +192,9 @@ def rollback_command(
     typer.echo(f"{alias} is now snapshot {entry.snapshot} ({entry.snapshot_id[:16]}…)")
 
 
-for command in (search, serve, export, lengths, frontier, evaluate, compare, gate, verdicts, audit, answers):
+for command in (
+    search, serve, export, lengths, frontier, evaluate, compare, gate, verdicts, audit, answers, compact, vacuum, forget,
+):  # fmt: skip
     app.command()(command)
 app.add_typer(sets)
 

@@ -38,6 +38,12 @@ class RunReport:
         Live ones in the snapshot.
     encoded, tokens, seconds
         Texts sent to the encoder by this run, and what they took.
+    reused
+        Texts that had a vector already.
+    left
+        Texts that the budget did not reach; the next run goes on with them.
+    money
+        What encoding cost at `runtime.price_per_device_hour`; None without it.
     clipped, saturated
         Values that met a bound of the affine map, or of int8, in this run's segments.
     quarantined, quarantine
@@ -59,6 +65,9 @@ class RunReport:
     encoded: int
     tokens: int
     seconds: float
+    reused: int
+    left: int
+    money: float | None
     clipped: int
     saturated: int
     quarantined: int

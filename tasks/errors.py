@@ -8,7 +8,7 @@ from typing import Any
 from prefect import Task
 from prefect.client.schemas import State, TaskRun
 
-from isospace.errors import ConflictError, IsospaceError, StoreError, WorkerError
+from isospace.errors import BusyError, ConflictError, IsospaceError, StoreError, WorkerError
 
 
 class _OneLine(logging.Filter):
@@ -27,6 +27,11 @@ def quiet_known_errors() -> None:
         logger = logging.getLogger(name)
         if not any(isinstance(known, _OneLine) for known in logger.filters):
             logger.addFilter(_OneLine())
+
+
+def is_busy(task: Task[Any, Any], task_run: TaskRun, state: State[Any]) -> bool:
+    """Tell whether somebody else works on the store: then later is better."""
+    return isinstance(state.result(raise_on_failure=False), BusyError)
 
 
 def is_worth_retrying(task: Task[Any, Any], task_run: TaskRun, state: State[Any]) -> bool:

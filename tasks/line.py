@@ -22,24 +22,27 @@ from isospace.errors import IntegrityError
 from isospace.gate.gating import gate_snapshot
 from isospace.gate.judging import check_gate
 from isospace.gate.verdicts import Verdict, promotion_problem
-from isospace.index import open_index
+from isospace.narrowing import finished_parts, narrow_scan
 from isospace.parquet import FileRef
 from isospace.parts import ChunkPart, write_chunks
-from isospace.planning import PlanReport, report_plan
+from isospace.planning import PlanReport, plan_only, report_plan
 from isospace.refit import recorded_encoder, refit_plan, start_refit, stored_parts
-from isospace.report import RunReport, checks_markdown, run_markdown, run_warnings, space_markdown, write_report
-from isospace.reporting.page import write_page
+from isospace.report import checks_markdown, space_markdown
 from isospace.retrieval.lexical import build_lexical
 from isospace.run import Run, start_run
-from isospace.run_page import run_page
 from isospace.scan import Scan, scan_source
 from isospace.sealing import fit_space
 from isospace.segments import Segment, SegmentJob, plan_segments, write_segment
 from isospace.serving import build_serving
-from isospace.shards import Encoded, EncodePlan, Shard, plan_shards, record_rate
+from isospace.shards import Encoded, EncodePlan, Shard, plan_shards
 from isospace.store import open_store
-from tasks.quality import show_report, show_verdict
+from tasks.errors import is_worth_retrying
+from tasks.progress import encode_all
+from tasks.quality import show_verdict
 from tasks.runtime import adopt_encoder, driver_engine, encoder_of, run_encoder, run_pool, run_space
+
+# A concurrency limit on it holds back the shards of all runs together: as many as there are GPUs.
+ENCODE_TAG = "isospace-encode"
 
 
 @task(cache_policy=NO_CACHE)
@@ -114,7 +117,7 @@ def hire(run: Run) -> int:
     return pool.size
 
 
-@task(cache_policy=NO_CACHE, task_run_name="encode {shard.number}")
+@task(cache_policy=NO_CACHE, task_run_name="encode {shard.number}", tags=[ENCODE_TAG])
 def encode(run: Run, shard: Shard) -> Encoded:
     """Have one shard encoded into its part of raw vectors."""
     encoded = run_pool(run).encode(run, shard)
@@ -126,6 +129,45 @@ def encode(run: Run, shard: Shard) -> Encoded:
     if encoded.loaded:
         get_run_logger().info("%s loaded the model again, having replaced a lost worker", encoded.worker)
     return encoded
+
+
+def encode_shards(run: Run, planned: EncodePlan, hired: int) -> list[Encoded]:
+    """Have all shards encoded that the budget allows, a task each."""
+    runtime = run.config.runtime
+    tried = encode.with_options(
+        retries=runtime.retries, retry_delay_seconds=[1, 5, 25], retry_condition_fn=is_worth_retrying
+    )
+    return encode_all(
+        planned, hired, lambda runner, shard: runner.submit(tried, {"run": run, "shard": shard}), runtime.budget,
+        runtime.price_per_device_hour,
+    )  # fmt: skip
+
+
+def keep_finished(
+    run: Run, found: Scan, parts: list[ChunkPart], planned: EncodePlan, encoded: list[Encoded]
+) -> tuple[Scan, list[ChunkPart], int]:
+    """Return what can be committed, and how many texts are left for the next run."""
+    if len(encoded) >= len(planned.shards):
+        return found, parts, 0
+    return narrow(run, found, parts)
+
+
+@task(cache_policy=NO_CACHE)
+def narrow(run: Run, found: Scan, parts: list[ChunkPart]) -> tuple[Scan, list[ChunkPart], int]:
+    """Cut the run down to the parts whose texts are all encoded."""
+    finished, left = finished_parts(run, parts)
+    get_run_logger().info(
+        "the budget is spent: %d of %d parts are finished, %d texts left", len(finished), len(parts), left
+    )
+    return (found if run.rebuild or not left else narrow_scan(run, found, finished)), finished, left
+
+
+@task(cache_policy=NO_CACHE)
+def plan_alone(config: PipelineConfig) -> PlanReport:
+    """Plan, and put the plan where it is seen; nothing is written."""
+    report = plan_only(config)
+    create_markdown_artifact(key="plan", markdown=report.markdown(), description="Plan alone")
+    return report
 
 
 @task(cache_policy=NO_CACHE)
@@ -227,54 +269,6 @@ def promote(run: Run, committed: Commit, verdict: Verdict | None) -> str | None:
         "aliases: %s", {name: entry.snapshot for name, entry in aliases(run.store, run.collection).items()}
     )
     return run.config.runtime.promote_to if moved else None
-
-
-@task(cache_policy=NO_CACHE)
-def summarize(
-    run: Run, found: Scan, report: PlanReport, encoded: list[Encoded], checked: Checked | None, segments: list[Segment],
-    committed: Commit, verdict: Verdict | None, promoted: str | None,
-) -> RunReport:  # fmt: skip
-    """Write the report, and show it."""
-    if encoded:
-        pool = run_pool(run)
-        record_rate(run.store, run.encoder_id, pool.place, encoded, workers=pool.size)
-    manifest = committed.manifest
-    result = RunReport(
-        run_id=run.run_id,
-        collection=run.collection,
-        snapshot=manifest.sequence,
-        snapshot_id=manifest.snapshot_id,
-        space_id=manifest.space_id,
-        committed=committed.is_new,
-        promoted=promoted,
-        gate=verdict.describe() if verdict else None,
-        documents=manifest.documents,
-        chunks=manifest.chunks,
-        encoded=sum(e.chunks for e in encoded),
-        tokens=sum(e.tokens for e in encoded),
-        seconds=sum(e.seconds for e in encoded),
-        clipped=sum(s.clipped for s in segments),
-        saturated=sum(s.saturated for s in segments),
-        quarantined=found.quarantined,
-        quarantine=found.quarantine.path if found.quarantine else None,
-        warnings=run_warnings(run, found, checked),
-    )
-    path = write_report(run, result, report, checked, segments, committed)
-    if not committed.is_new or manifest.chunks > run.config.runtime.report_chunks:
-        create_markdown_artifact(key="run", markdown=run_markdown(result), description=path)
-        return result
-    try:
-        with open_index(run.store, run.collection, str(manifest.sequence), encoder=run_encoder(run)) as index:
-            drawn = run_page(run.store, result, report, checked, index.view)
-        page = write_page(run.store, run.run_id, drawn, with_json=False)
-    except Exception as error:
-        # The snapshot is committed: a page that cannot be drawn, for lack of room or for odd data, undoes nothing.
-        get_run_logger().warning("the report has no page: %s", error)
-        create_markdown_artifact(key="run", markdown=run_markdown(result), description=path)
-        return result
-    pictures = ("Cosines of random pairs", "Map of the corpus")
-    show_report(run.store, page, key="run", markdown=run_markdown(result), pictures=pictures)
-    return result
 
 
 def _publish_words(run: Run, committed: Commit) -> None:

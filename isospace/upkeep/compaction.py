@@ -71,6 +71,22 @@ class CompactionPlan:
         merged = sum(len(group.parts) for group in self.groups)
         return len(self.base.parts) - merged + sum(group.documents > 0 for group in self.groups)
 
+    def describe(self) -> str:
+        """Return it in a sentence."""
+        base, size = self.base, sum(group.bytes for group in self.groups)
+        deleted = sum(group.deleted for group in self.groups)
+        return (
+            f"{base.collection}, snapshot {base.sequence}: {len(base.parts)} parts become {self.parts_after}, {deleted:,} "
+            f"deleted documents are left out, {size:,} bytes are read"
+        )
+
+    def markdown(self) -> str:
+        """Return it as Markdown, a row for each new part."""
+        rows = [f"| {len(g.parts)} | {g.documents:,} | {g.deleted:,} | {g.bytes:,} |" for g in self.groups]
+        return "\n".join(
+            [self.describe(), "", "| parts | documents | deleted | bytes |", "| ---: | ---: | ---: | ---: |", *rows]
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Compacted:
@@ -93,6 +109,16 @@ class Compacted:
     parts_after: int
     deleted: int
     aliases: tuple[str, ...]
+
+    def describe(self) -> str:
+        """Return it in a sentence."""
+        manifest = self.manifest
+        if self.parts_before == self.parts_after and not self.deleted:
+            return f"{manifest.collection}: nothing to compact, still snapshot {manifest.sequence}"
+        return (
+            f"{manifest.collection}: {self.parts_before} parts became {self.parts_after}, {self.deleted:,} deleted documents "
+            f"left out; snapshot {manifest.sequence} ({manifest.snapshot_id[:16]}…), aliases: {', '.join(self.aliases) or 'none'}"
+        )
 
 
 def plan_compaction(

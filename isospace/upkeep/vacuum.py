@@ -63,6 +63,24 @@ class Vacuumed:
         """Count files by why they go."""
         return dict(Counter(removal.reason for removal in self.removals))
 
+    def describe(self) -> str:
+        """Return it in a few lines."""
+        verb = "removed" if self.done else "would remove"
+        lines = [f"{verb} {len(self.removals):,} files, {self.bytes:,} bytes"]
+        lines += [f"  {count:>6,}  {reason}" for reason, count in sorted(self.by_reason().items())]
+        for name, reasons in self.kept.items():
+            kept = ", ".join(f"{number} ({why})" for number, why in reasons.items()) or "none"
+            gone = ", ".join(map(str, self.dropped[name])) or "none"
+            lines.append(f"{name}: snapshots kept {kept}; gone {gone}")
+        return "\n".join(lines)
+
+    def markdown(self, most: int) -> str:
+        """Return it as Markdown, with the first files of the list."""
+        rows = [f"| `{removal.path}` | {removal.size:,} | {removal.reason} |" for removal in self.removals[:most]]
+        more = len(self.removals) - len(rows)
+        listed = ["", "| file | bytes | why |", "| --- | ---: | --- |", *rows] if rows else []
+        return "\n".join(["```", self.describe(), "```", *listed, *([f"\n… and {more:,} more."] if more else [])])
+
 
 def vacuum(
     store: Store,

@@ -1,0 +1,56 @@
+"""Compact a collection: small and frayed parts become few full ones; the content stays what it is.
+
+python -m flows.compact_collection STORE COLLECTION [--dry-run]
+"""
+
+from __future__ import annotations
+
+from prefect import flow
+
+from isospace.upkeep.compaction import Compacted, CompactionPlan
+from tasks import upkeep
+from tasks.errors import quiet_known_errors
+from tasks.naming import named
+from tasks.writing import writing
+
+quiet_known_errors()
+
+
+@flow(name="compact-collection", flow_run_name=named("compact"))
+def compact_collection(
+    store: str,
+    collection: str,
+    part_documents: int = 2_000,
+    part_megabytes: int = 256,
+    max_deleted_share: float = 0.2,
+    reason: str = "",
+    dry_run: bool = False,
+) -> Compacted | CompactionPlan:
+    """Merge small parts of the latest snapshot, and leave out what was deleted; aliases follow.
+
+    Parameters
+    ----------
+    store
+        Local folder or s3://bucket/prefix.
+    collection
+        Name of the collection.
+    part_documents
+        Documents that a part shall have; one with less than half of it is merged.
+    part_megabytes
+        Most megabytes of one part's files.
+    max_deleted_share
+        Share of a part's documents that may be deleted before it is written anew.
+    reason
+        Why, for the run's name.
+    dry_run
+        Show what would be done.
+    """
+    with writing(store, collection, "compact"):
+        plan = upkeep.plan_compaction(store, collection, part_documents, part_megabytes, max_deleted_share)
+        return plan if dry_run else upkeep.compact(store, plan)
+
+
+if __name__ == "__main__":
+    from flows.upkeep_command import compact
+
+    compact()

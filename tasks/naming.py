@@ -1,0 +1,26 @@
+"""Names of flow runs: which collection, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prefect.runtime import deployment, flow_run
+
+
+def named(verb: str) -> Callable[[], str]:
+    """Return what names the runs of a flow: verb, collection, reason."""
+
+    def name() -> str:
+        parameters = flow_run.parameters
+        runtime = getattr(parameters.get("config"), "runtime", None)
+        collection = getattr(runtime, "collection", None) or parameters.get("collection") or "all collections"
+        reason = getattr(runtime, "reason", "") or parameters.get("reason") or _origin()
+        return f"{verb} {collection}: {reason}"
+
+    return name
+
+
+def _origin() -> str:
+    if "auto-scheduled" in (flow_run.tags or []):
+        return "scheduled"
+    return "by hand" if deployment.id else "from the command line"

@@ -1,0 +1,100 @@
+"""Compaction and vacuum as flows and as commands."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from isospace.alias import aliases
+from isospace.cli import app
+from isospace.config import PipelineConfig
+from isospace.errors import BusyError
+from isospace.index import open_index
+from isospace.leases import run_lease
+from isospace.snapshot import sequences
+from isospace.store import open_store
+from isospace.upkeep.compaction import Compacted
+from isospace.verify import verify_snapshot
+from tests.conftest import Configure, sentences, write_jsonl
+from tests.inline import embed_inline
+from tests.isospace.upkeep.test_vacuum import age
+
+
+@pytest.fixture
+def frayed(configure: Configure, tmp_path: Path) -> PipelineConfig:
+    documents = sentences(30)
+    config = configure(tmp_path / "d.jsonl")
+    for version in range(4):
+        write_jsonl(tmp_path / "d.jsonl", documents)
+        embed_inline(config)
+        documents |= {f"new{version}-{n}": text for n, text in enumerate(sentences(3, seed=version + 1).values())}
+    return config
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_the_flows(frayed: PipelineConfig) -> None:
+    from flows.compact_collection import compact_collection
+    from flows.vacuum_store import vacuum_store
+
+    url = frayed.runtime.store
+    store = open_store(url)
+    plan = compact_collection(url, "c", dry_run=True)
+    assert sequences(store, "c") == [1, 2, 3, 4]
+    done = compact_collection(url, "c")
+    assert isinstance(done, Compacted)
+    assert (done.parts_before, done.parts_after, done.aliases) == (4, 1, ("production",))
+    assert plan.describe().startswith("c, snapshot 4: 4 parts become 1")
+    assert verify_snapshot(store, "c").failures == ()
+    with open_index(url, "c") as index:
+        assert index.search("number 0 3", k=3, mode="hybrid")[0]
+    age(store, 30.0)
+    found = vacuum_store(url, retention_days=0.0, dry_run=True)
+    assert not found.done
+    removed = vacuum_store(url, retention_days=0.0)
+    assert removed.done
+    assert [r.path for r in removed.removals] == [r.path for r in found.removals]
+    assert aliases(store, "c")["production"].snapshot == 5
+    assert verify_snapshot(store, "c").failures == ()
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_the_command_lines(frayed: PipelineConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    from flows.upkeep_command import compact, vacuum
+
+    compact([frayed.runtime.store, "c", "--dry-run"])
+    assert "4 parts become 1" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as exit_:
+        compact([frayed.runtime.store, "nowhere"])
+    assert exit_.value.code == 1
+    assert "no snapshot" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as exit_:
+        vacuum([frayed.runtime.store, "--retention-days", "-1"])
+    assert exit_.value.code == 2
+
+
+def test_the_commands_of_the_core(frayed: PipelineConfig) -> None:
+    store = open_store(frayed.runtime.store)
+
+    def called(*arguments: str) -> str:
+        result = CliRunner().invoke(app, [*arguments])
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    assert "4 parts become 1" in called("compact", store.url, "c", "--dry-run")
+    assert "4 parts became 1" in called("compact", store.url, "c")
+    assert "nothing to compact" in called("compact", store.url, "c")
+    assert "1 of 2 documents are held" in called("forget", store.url, "c", "d00001", "nobody", "--dry-run")
+    receipt = json.loads(called("forget", store.url, "c", "d00001", "nobody", "--reason", "asked", "--json"))
+    assert receipt["found"] == ["d00001"]
+    assert "1 documents may come back" in called("forget", store.url, "c", "d00001", "--allow")
+    age(store, 30.0)
+    listed = json.loads(called("vacuum", store.url, "--retention-days", "0", "--dry-run", "--json"))
+    assert listed["removed"] is False
+    assert "removed" in called("vacuum", store.url, "--retention-days", "0")
+    assert verify_snapshot(store, "c").failures == ()
+    with run_lease(store, "c", "embed"):
+        refused = CliRunner().invoke(app, ["vacuum", store.url])
+    assert isinstance(refused.exception, BusyError)
