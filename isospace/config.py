@@ -259,6 +259,10 @@ class Runtime(_Model):
     """Most characters of text in one part."""
     retries: int = Field(default=3, ge=0)
     """How often a failed shard is tried again, with growing pauses."""
+    parse_seconds: float = Field(default=60.0, gt=0.0, le=86_400.0)
+    """How long one HTML or PDF file may take to parse before it is set aside."""
+    parse_megabytes: int = Field(default=2_048, ge=64, le=1_048_576)
+    """Memory for parsing one HTML or PDF file, beyond what the parser needs itself; held to on Linux."""
     max_quarantined_share: float = Field(default=0.1, ge=0.0, le=1.0)
     """Largest share of the source that may be set aside as unreadable before the run fails."""
     max_removed_share: float = Field(default=0.5, ge=0.0, le=1.0)

@@ -15,7 +15,7 @@ from isospace import layout
 from isospace.encoder_record import EncoderRecord, FileRecord
 from isospace.errors import EncoderError, IntegrityError, NotFoundError
 from isospace.fingerprint import fingerprint, seal, unseal
-from isospace.store import Store
+from isospace.store import Store, confined
 
 ExportKind = Literal["tokenizer", "reference", "openvino", "onnx"]
 EXPORT_KINDS: tuple[ExportKind, ...] = get_args(ExportKind)
@@ -151,6 +151,10 @@ def bytes_record(data: bytes) -> FileRecord:
 
 
 def _fetch(store: Store, prefix: str, files: Mapping[str, FileRecord]) -> Path:
+    for name in files:
+        confined(f"{prefix}/{name}")
+        # Below the folder of this encoder, too: `x/../y` was refused, and an absolute name would replace it.
+        confined(name)
     if store.root is not None:
         folder = store.root / prefix
     else:
@@ -173,7 +177,7 @@ def _is_stored(store: Store, path: str, expected: FileRecord) -> bool:
     """Compare content where reading is cheap, and the size where it would be a download."""
     try:
         if store.root is not None:
-            return file_record(store.root / path) == expected
+            return file_record(store.root / confined(path)) == expected
         return store.size(path) == expected.size
     except (NotFoundError, FileNotFoundError):
         return False

@@ -44,10 +44,14 @@ def scratch_database(folder: Path, *, memory_mb: int) -> Iterator[DuckDBPyConnec
         path.unlink(missing_ok=True)
 
 
+# A file of vectors may have a hundred rows: an insert for each would be most of the time.
+_ROWS_AT_ONCE = 50_000
+
+
 def load_columns(
     connection: DuckDBPyConnection, table: str, store: Store, paths: Sequence[str], columns: dict[str, str]
 ) -> None:
-    """Fill a new table with columns of Parquet files, one file at a time.
+    """Fill a new table with columns of Parquet files, a few files at a time.
 
     Parameters
     ----------
@@ -62,21 +66,35 @@ def load_columns(
     """
     fields = ", ".join(f'"{name}" {kind}' for name, kind in columns.items())
     connection.execute(f"CREATE TABLE {table} (part INTEGER, row INTEGER, {fields})")
+    pending: list[pa.Table] = []
+    rows = 0
     for number, path in enumerate(paths):
-        batch = read_parquet(store, path, columns=list(columns)).select(list(columns))
-        append_rows(connection, table, number, batch)
+        pending.append(_numbered(number, read_parquet(store, path, columns=list(columns)).select(list(columns))))
+        rows += pending[-1].num_rows
+        if rows >= _ROWS_AT_ONCE:
+            _insert(connection, table, pending)
+            pending, rows = [], 0
+    if pending:
+        _insert(connection, table, pending)
 
 
 def append_rows(connection: DuckDBPyConnection, table: str, number: int, batch: pa.Table) -> None:
     """Append the rows of one file to a table made by `load_columns`."""
-    rows = pa.table(
+    _insert(connection, table, [_numbered(number, batch)])
+
+
+def _numbered(number: int, batch: pa.Table) -> pa.Table:
+    return pa.table(
         {
             "part": pa.repeat(pa.scalar(number, pa.int32()), batch.num_rows),
             "row": pa.array(range(batch.num_rows), pa.int32()),
             **{name: _plain(batch[name]) for name in batch.column_names},
         }
     )
-    connection.register("incoming", rows)
+
+
+def _insert(connection: DuckDBPyConnection, table: str, batches: Sequence[pa.Table]) -> None:
+    connection.register("incoming", pa.concat_tables(batches, promote_options="permissive"))
     connection.execute(f"INSERT INTO {table} SELECT * FROM incoming")
     connection.unregister("incoming")
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+import secrets
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -77,6 +79,41 @@ def write_parquet(
     return describe_parquet(store, path)
 
 
+def create_parquet(
+    store: Store,
+    path: str,
+    schema: pa.Schema,
+    tables: Iterable[pa.Table],
+    scratch: Path,
+    *,
+    dictionary: Sequence[str] = (),
+) -> None:
+    """Write tables as one file without holding it in memory, through a local file; one that is there already stays.
+
+    Parameters
+    ----------
+    store, path
+        Where.
+    schema, tables
+        What, in order.
+    scratch
+        An existing folder.
+    dictionary
+        Columns with few distinct values.
+    """
+    local = scratch / f"{secrets.token_hex(8)}.parquet"
+    try:
+        with pq.ParquetWriter(
+            local, schema, compression="zstd", use_dictionary=list(dictionary) or False, write_statistics=False,
+            write_page_checksum=True,
+        ) as writer:  # fmt: skip
+            for table in tables:
+                writer.write_table(table, row_group_size=_ROW_GROUP_ROWS)
+        store.create_file(path, local)
+    finally:
+        local.unlink(missing_ok=True)
+
+
 def describe_parquet(store: Store, path: str) -> FileRef:
     """Return the reference of a Parquet file that is in the store."""
     data = store.read(path)
@@ -127,6 +164,29 @@ def read_rows(store: Store, path: str, first: int, count: int) -> pa.Table:
     return table.slice(first - (int(ends[begin - 1]) if begin else 0), count)
 
 
+def read_groups(store: Store, path: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Read columns of a table, a row group at a time; of a local file no more than one is in memory.
+
+    Raises
+    ------
+    NotFoundError
+        If the file is missing.
+    IntegrityError
+        If it is damaged or lacks a column.
+    """
+    if not store.root or not store.exists(path):
+        yield parse_parquet(store.read(path), path, columns=columns).select(list(columns))
+        return
+    with pa.OSFile(str(store.root / path)) as source:
+        file = _open(source, path)
+        for number in range(file.num_row_groups):
+            try:
+                table = file.read_row_group(number, columns=list(columns))
+            except (pa.ArrowException, OSError) as error:
+                raise _damaged(path, error) from error
+            yield _with_columns(table, path, columns).select(list(columns))
+
+
 def parse_parquet(data: bytes, path: str, *, columns: Sequence[str] | None = None) -> pa.Table:
     """Parse the bytes of a Parquet file; `path` is for messages."""
     return _read_columns(pa.BufferReader(data), path, columns)
@@ -137,7 +197,11 @@ def _read_columns(source: pa.NativeFile, path: str, columns: Sequence[str] | Non
         table = _open(source, path).read(columns=None if columns is None else list(columns))
     except (pa.ArrowException, OSError, ValueError) as error:
         raise _damaged(path, error) from error
-    if columns is not None and (missing := set(columns) - set(table.column_names)):
+    return table if columns is None else _with_columns(table, path, columns)
+
+
+def _with_columns(table: pa.Table, path: str, columns: Sequence[str]) -> pa.Table:
+    if missing := set(columns) - set(table.column_names):
         raise IntegrityError(f"{path}: lacks the columns {', '.join(sorted(missing))}. Restore the file.")
     return table
 

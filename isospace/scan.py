@@ -295,9 +295,10 @@ def _deletions(connection: DuckDBPyConnection, store: Store, base: Manifest) -> 
     )
     alive = "SELECT DISTINCT base_part FROM live WHERE status IN ('unchanged', 'stale') ORDER BY 1"
     numbers = [number for (number,) in connection.execute(alive).fetchall()]
+    living = set(numbers)
     kept = tuple(base.parts[number].name for number in numbers)
     rows = connection.execute("SELECT DISTINCT part, doc_id FROM gone ORDER BY part, doc_id").fetchall()
-    pairs = [(base.parts[number].name, doc_id) for number, doc_id in rows if number in set(numbers)]
+    pairs = [(base.parts[number].name, doc_id) for number, doc_id in rows if number in living]
     if not pairs:
         return kept, None
     table = pa.table(

@@ -23,7 +23,7 @@ from isospace.quantize import dequantize
 from isospace.segments import VECTOR, column_of, read_codes, require_space
 from isospace.snapshot import Manifest, PartRecord, deleted_documents, files_digest
 from isospace.space import Space
-from isospace.store import Store
+from isospace.store import Store, confined
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -199,7 +199,7 @@ def _write_view(connection: DuckDBPyConnection, store: Store, manifest: Manifest
 
 def _paths(store: Store, paths: list[str]) -> str:
     root = store.root or Path()
-    quoted = (str(root / path).replace("'", "''") for path in paths)
+    quoted = (str(root / confined(path)).replace("'", "''") for path in paths)
     return "[" + ", ".join(f"'{path}'" for path in quoted) + "]"
 
 

@@ -10,10 +10,10 @@ import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from typing import TYPE_CHECKING, cast
+from itertools import groupby, pairwise
+from typing import TYPE_CHECKING
 
-import polars as pl
+import numpy as np
 import pyarrow as pa
 
 from isospace import layout
@@ -21,7 +21,7 @@ from isospace.encoder import SentenceEncoder
 from isospace.errors import IntegrityError, NotFoundError
 from isospace.fingerprint import fingerprint, seal, unseal
 from isospace.joins import append_rows, load_columns, scratch_database
-from isospace.parquet import read_parquet, read_rows, write_parquet
+from isospace.parquet import create_parquet, from_fixed_binary, read_groups, read_parquet, read_rows
 from isospace.parts import ChunkPart
 from isospace.run import Run
 from isospace.store import Store
@@ -30,6 +30,8 @@ from isospace.vectors import load_vector_hashes, vector_part_path, vector_parts,
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
+# Rows of a plan that are in memory at a time.
+_PLAN_ROWS = 16_384
 _PLAN_COLUMNS = {"shard": "INTEGER", "chunk_hash": "BLOB", "n_tokens": "INTEGER"}
 _PLAN_SCHEMA = pa.schema(
     [
@@ -232,57 +234,62 @@ def _resume_or_cut(connection: DuckDBPyConnection, run: Run, parts: Sequence[Chu
     work = run.work_store
     if not _covers(connection, work, path):
         work.delete(path)
-        write_parquet(work, path, _cut(connection, run, parts), dictionary=["part"])
+        create_parquet(work, path, _PLAN_SCHEMA, _cut(connection, run, parts), run.scratch, dictionary=["part"])
     finished = set(vector_parts(run.store, run.encoder_id))
-    shards = _shards(read_parquet(work, path, columns=["shard", "chunk_hash", "n_tokens"]), path)
-    return tuple(s for s in shards if vector_part_path(run.encoder_id, s.shard_id) not in finished)
+    return tuple(s for s in _shards(work, path) if vector_part_path(run.encoder_id, s.shard_id) not in finished)
 
 
 def _covers(connection: DuckDBPyConnection, store: Store, path: str) -> bool:
     """Tell whether every missing text is in a shard of an earlier plan."""
+    fields = ", ".join(f"{name} {kind}" for name, kind in _PLAN_COLUMNS.items())
+    connection.execute(f"CREATE OR REPLACE TABLE planned (part INTEGER, row INTEGER, {fields})")
     try:
-        table = read_parquet(store, path, columns=list(_PLAN_COLUMNS)).select(list(_PLAN_COLUMNS))
+        for table in read_groups(store, path, list(_PLAN_COLUMNS)):
+            append_rows(connection, "planned", 0, table)
     except (NotFoundError, IntegrityError):
         return False
-    connection.execute("DROP TABLE IF EXISTS planned")
-    fields = ", ".join(f"{name} {kind}" for name, kind in _PLAN_COLUMNS.items())
-    connection.execute(f"CREATE TABLE planned (part INTEGER, row INTEGER, {fields})")
-    append_rows(connection, "planned", 0, table)
     (uncovered,) = connection.execute(
         "SELECT count(*) FROM missing ANTI JOIN planned USING (chunk_hash)"
     ).fetchone() or (1,)
     return bool(uncovered == 0)
 
 
-def _cut(connection: DuckDBPyConnection, run: Run, parts: Sequence[ChunkPart]) -> pa.Table:
+def _cut(connection: DuckDBPyConnection, run: Run, parts: Sequence[ChunkPart]) -> Iterator[pa.Table]:
     """Cut the missing texts, part by part and by length, at the shard's budget of tokens."""
     budget = run.config.runtime.shard_tokens
-    result = connection.execute(
-        "SELECT part, row, chunk_hash, n_tokens FROM missing ORDER BY part, n_tokens, chunk_hash"
-    )
-    tables, shard, spent = [], 0, 0
-    while rows := result.fetchmany(50_000):
+    names = pa.array([part.name for part in parts], pa.string())
+    query = "SELECT part, row, chunk_hash, n_tokens FROM missing ORDER BY part, n_tokens, chunk_hash"
+    shard, spent = 0, 0
+    for rows in connection.sql(query).to_arrow_reader(_PLAN_ROWS):
         numbers = []
-        for _, _, _, tokens in rows:
+        for tokens in rows["n_tokens"].to_pylist():
             if spent and spent + tokens > budget:
                 shard, spent = shard + 1, 0
             spent += tokens
             numbers.append(shard)
-        part, row, chunk_hash, n_tokens = zip(*rows, strict=True)
-        names = [parts[number].name for number in part]
-        columns = [numbers, names, list(row), list(chunk_hash), list(n_tokens)]
-        tables.append(
-            pa.table([pa.array(c, f.type) for c, f in zip(columns, _PLAN_SCHEMA, strict=True)], schema=_PLAN_SCHEMA)
-        )
-    return pa.concat_tables(tables)
+        hashes = rows["chunk_hash"].cast(pa.binary(32))
+        columns = [pa.array(numbers, pa.int32()), names.take(rows["part"]), rows["row"], hashes, rows["n_tokens"]]
+        yield pa.table(columns, schema=_PLAN_SCHEMA)
 
 
-def _shards(table: pa.Table, path: str) -> Iterator[Shard]:
-    frame = cast("pl.DataFrame", pl.from_arrow(table)).group_by("shard", maintain_order=True)
-    first = 0
-    for number, hashes, tokens in frame.agg(pl.col("chunk_hash"), pl.col("n_tokens").sum()).iter_rows():
-        yield Shard(path, number, first, hashlib.sha256(b"".join(hashes)).hexdigest(), len(hashes), tokens)
-        first += len(hashes)
+def _shards(store: Store, path: str) -> Iterator[Shard]:
+    """Yield the shards of a plan, whose rows are in their order."""
+    number, first, chunks, tokens, digest = 0, 0, 0, 0, hashlib.sha256()
+    for table in read_groups(store, path, ["shard", "chunk_hash", "n_tokens"]):
+        shards, lengths = table["shard"].to_numpy(), table["n_tokens"].to_numpy()
+        hashes = from_fixed_binary(table["chunk_hash"], np.dtype("u1"))
+        edges = [0, *(np.flatnonzero(np.diff(shards)) + 1).tolist(), len(shards)]
+        for begin, end in pairwise(edges):
+            if begin == end:
+                continue
+            if chunks and shards[begin] != number:
+                yield Shard(path, number, first, digest.hexdigest(), chunks, tokens)
+                first, chunks, tokens, digest = first + chunks, 0, 0, hashlib.sha256()
+            number = int(shards[begin])
+            chunks, tokens = chunks + end - begin, tokens + int(lengths[begin:end].sum())
+            digest.update(hashes[begin:end].tobytes())
+    if chunks:
+        yield Shard(path, number, first, digest.hexdigest(), chunks, tokens)
 
 
 def _shard_texts(run: Run, shard: Shard) -> tuple[list[bytes], list[str]]:

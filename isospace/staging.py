@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 
 from isospace.config import PipelineConfig
 from isospace.documents import QUARANTINE_SCHEMA, Document, Quarantined, document_batch, without_surrogates
+from isospace.parsing.parser import ParseLimits
 from isospace.sources import read_source
 
 _QUARANTINE_ROWS = 1000
@@ -21,9 +23,14 @@ def stage_source(config: PipelineConfig, folder: Path, forgotten: frozenset[str]
     folder.mkdir(parents=True, exist_ok=True)
     paths: list[Path] = []
     runtime = config.runtime
-    with pq.ParquetWriter(folder / "quarantine.parquet", QUARANTINE_SCHEMA) as aside:
+    limits = ParseLimits(runtime.parse_seconds, runtime.parse_megabytes)
+    with (
+        pq.ParquetWriter(folder / "quarantine.parquet", QUARANTINE_SCHEMA) as aside,
+        # Closed here and not when it is collected: an error that is kept somewhere would keep its process.
+        closing(read_source(runtime.source, config.recipe.documents, limits)) as source,
+    ):
         left_out = _Forgotten(forgotten)
-        good = _set_aside(left_out.without(read_source(runtime.source, config.recipe.documents)), aside)
+        good = _set_aside(left_out.without(source), aside)
         for group in document_groups(good, runtime.part_documents, runtime.part_characters):
             paths.append(folder / f"{len(paths):08d}.parquet")
             pq.write_table(pa.Table.from_batches([document_batch(group)]), paths[-1], compression="zstd")

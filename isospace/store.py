@@ -3,6 +3,8 @@
 A file appears whole or not at all, and `create` fails where the name exists: that one operation is the
 commit. Locally, files are written under a temporary name, synced, and renamed or linked; S3 gives both
 properties by itself. Transport is obstore's.
+
+Paths are relative to the prefix and stay below it: many come out of files that lie in the store.
 """
 
 from __future__ import annotations
@@ -16,14 +18,14 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from stat import S_ISDIR
 from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
 
-from isospace.errors import ConfigError, ConflictError, NotFoundError, StoreError
+from isospace.errors import ConfigError, ConflictError, IntegrityError, NotFoundError, StoreError
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -107,18 +109,25 @@ class Store:
             return False
         return True
 
+    def create_file(self, path: str, source: Path) -> bool:
+        """Write a local file to `path` if there is no such file; tell whether this call wrote it."""
+        try:
+            if self.root is None:
+                self._create_remote(path, source)
+            else:
+                target = self.root / path
+                self._guard(path, lambda: _write_local(target, _copy_file(source), target.hardlink_to), creates=True)
+        except FileExistsError:
+            return False
+        return True
+
     def write_file(self, path: str, source: Path) -> None:
         """Write the content of a local file to `path`, whole, without holding it in memory."""
         if self.root is None:
             self._guard(path, lambda: obstore.put(self._remote, path, source))
             return
         target = self.root / path
-
-        def copy(stream: IO[bytes]) -> None:
-            with source.open("rb") as opened:
-                shutil.copyfileobj(opened, stream, 1 << 22)
-
-        self._guard(path, lambda: _write_local(target, copy, lambda temporary: temporary.replace(target)))
+        self._guard(path, lambda: _write_local(target, _copy_file(source), lambda temporary: temporary.replace(target)))
 
     def digest(self, path: str) -> str:
         """Return the SHA-256 of `path`, read in a stream; NotFoundError if it does not exist."""
@@ -189,11 +198,11 @@ class Store:
         """Remove a local folder, and folders in it, as far as they are empty; an object store has none."""
         if self.root is None:
             return
-        for found, _, _ in os.walk(self.root / folder, topdown=False):
+        for found, _, _ in os.walk(self.root / confined(folder), topdown=False):
             with contextlib.suppress(OSError):
                 Path(found).rmdir()
 
-    def _create_remote(self, path: str, data: bytes) -> None:
+    def _create_remote(self, path: str, data: bytes | Path) -> None:
         """Create under a mark of this call's own, and where that fails let the mark on what is there decide.
 
         A client that tries again after a lost answer is refused by the file it has written itself. And a server may
@@ -234,6 +243,7 @@ class Store:
         return cast("ObjectStore", self.remote)
 
     def _guard(self, path: str, action: Callable[[], _Result], *, creates: bool = False) -> _Result:
+        confined(path)
         try:
             return action()
         except (FileNotFoundError, NotADirectoryError) as error:
@@ -247,6 +257,22 @@ class Store:
                 f"{path}: the store {self.url} failed ({reason}). Nothing half-written is visible; mend the store and run "
                 "the same command again."
             ) from error
+
+
+def confined(path: str) -> str:
+    """Return a path that stays below the prefix of its store.
+
+    Raises
+    ------
+    IntegrityError
+        If it leads elsewhere, as only a forged record says.
+    """
+    if "\0" in path or PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+        raise IntegrityError(
+            f"{path[:200]!r}: leads out of the store; expected a path below its prefix. The record that names it was forged or "
+            "damaged: restore that, and find out who wrote it."
+        )
+    return path
 
 
 def open_store(url: str | os.PathLike[str]) -> Store:
@@ -315,6 +341,14 @@ def _stat_local(root: Path, path: Path) -> Stat:
 
 def _copy(data: bytes) -> Callable[[IO[bytes]], object]:
     return lambda stream: stream.write(data)
+
+
+def _copy_file(source: Path) -> Callable[[IO[bytes]], object]:
+    def copy(stream: IO[bytes]) -> None:
+        with source.open("rb") as opened:
+            shutil.copyfileobj(opened, stream, 1 << 22)
+
+    return copy
 
 
 def _write_local(target: Path, fill: Callable[[IO[bytes]], object], publish: Callable[[Path], Any]) -> None:

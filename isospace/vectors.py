@@ -171,9 +171,11 @@ def locate(connection: DuckDBPyConnection, wanted: str) -> Iterator[tuple[int, l
 
     `wanted` has the columns part and chunk_hash; the table `vectors` was made by `load_vector_hashes`.
     """
-    # A hash in several parts belongs to the first one, on every run.
+    # A hash in several parts belongs to the first one, on every run. Most vectors are not asked for: they are left out first.
     query = f"""
-        WITH home AS (SELECT chunk_hash, min(part) AS home FROM vectors GROUP BY chunk_hash)
+        WITH home AS (
+            SELECT chunk_hash, min(part) AS home FROM vectors SEMI JOIN {wanted} USING (chunk_hash) GROUP BY chunk_hash
+        )
         SELECT w.part, list(DISTINCT home.home ORDER BY home.home)
         FROM {wanted} w JOIN home USING (chunk_hash) GROUP BY w.part ORDER BY w.part
     """

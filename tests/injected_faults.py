@@ -14,6 +14,7 @@ from isospace.alias import resolve
 from isospace.encoder import SentenceEncoder
 from isospace.index import open_index
 from isospace.opening import open_space
+from isospace.retrieval.lexical import lexical_files
 from isospace.retrieval.rerank import open_reranker
 from isospace.space import PARAMS, PROBES
 from isospace.store import open_store
@@ -305,9 +306,8 @@ def _(copy: Path, world: World) -> object:
 
 @fault("the lexical index of another snapshot", "lexical index", "was built from other files")
 def _(copy: Path, world: World) -> object:
-    folder, manifest = copy / "collections/c/lexical", newest(copy)
     first = resolve(open_store(copy), "c", "2")
-    shutil.copy(folder / f"{first.snapshot_id}.json", folder / f"{manifest.snapshot_id}.json")
+    shutil.copy(copy / lexical_files(first)[1], copy / lexical_files(newest(copy))[1])
     return opened(copy)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from isospace.config import DocumentsSpec
 from isospace.documents import Document, Quarantined
 from isospace.errors import SourceError
+from isospace.parsing.parser import ParseLimits, Parser
 from isospace.sources.files import read_file
 from isospace.sources.location import SourceFile, list_source
 from isospace.sources.tables import TABLE_FORMATS, read_table
@@ -16,7 +17,9 @@ __all__ = ["read_source"]
 _SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
 
 
-def read_source(url: str, spec: DocumentsSpec) -> Iterator[Document | Quarantined]:
+def read_source(
+    url: str, spec: DocumentsSpec, limits: ParseLimits | None = None
+) -> Generator[Document | Quarantined, None, None]:
     """Yield the documents of a source in a stable order, and what had to be set aside.
 
     Parameters
@@ -25,6 +28,8 @@ def read_source(url: str, spec: DocumentsSpec) -> Iterator[Document | Quarantine
         A folder, a glob or one file; a local path or `s3://bucket/prefix`.
     spec
         `recipe.documents`.
+    limits
+        What one HTML or PDF file may take.
 
     Yields
     ------
@@ -44,11 +49,13 @@ def read_source(url: str, spec: DocumentsSpec) -> Iterator[Document | Quarantine
             f"source {url}: {len(files)} files, none that {spec.format!r} reads. Expected names such as "
             f"{', '.join(spec.include)} or a .jsonl, .csv or .parquet table; see recipe.documents.format and .include."
         )
-    for file, kind in chosen:
-        if kind in TABLE_FORMATS:
-            yield from read_table(file, kind, spec)
-        else:
-            yield read_file(file, spec)
+    # Its process is started by the first file that needs it, and ends with this reading, however that ends.
+    with Parser(limits) as parser:
+        for file, kind in chosen:
+            if kind in TABLE_FORMATS:
+                yield from read_table(file, kind, spec)
+            else:
+                yield read_file(file, spec, parser)
 
 
 def _format_of(file: SourceFile, spec: DocumentsSpec) -> str | None:

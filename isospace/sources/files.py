@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from itertools import pairwise
 from pathlib import PurePosixPath
 
 from isospace.config import DocumentsSpec
 from isospace.documents import Document, Quarantined
+from isospace.parsing.formats import Parsed, UnreadableError
+from isospace.parsing.parser import Parser
 from isospace.sources.location import SourceFile
-
-# What it could not parse is told by the quarantine, once.
-logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
 
 # One document larger than this is a dump or an attack, not something one searches for.
 MAX_DOCUMENT_BYTES = 20_000_000
@@ -24,18 +22,24 @@ _RST_RULE = re.compile(r"([=\-~^\"'#*+])\1{2,}")
 _TITLE_LINES = 200
 
 
-class UnreadableError(Exception):
-    """The bytes of one file cannot become a text; the message is the reason."""
-
-
 class EmptyError(UnreadableError):
     """There is nothing in the file, and that can be told for sure."""
 
 
-def read_file(file: SourceFile, spec: DocumentsSpec) -> Document | Quarantined:
-    """Read one file as one document, or say why it had to be set aside."""
+def read_file(file: SourceFile, spec: DocumentsSpec, parser: Parser) -> Document | Quarantined:
+    """Read one file as one document, or say why it had to be set aside.
+
+    Parameters
+    ----------
+    file
+        Where it is.
+    spec
+        `recipe.documents`.
+    parser
+        Of HTML and PDF: a process of its own, since their formats can be made to break what parses them.
+    """
     try:
-        title, text, metadata = _parse(file, spec)
+        title, text, metadata = _parse(file, spec, parser)
     except EmptyError as error:
         # An emptied file is a change that somebody made: what it held before is gone.
         return Quarantined(file.name, str(error))
@@ -82,7 +86,7 @@ def _detect(data: bytes) -> str:
     return data.decode(best.encoding, errors="replace")
 
 
-def _parse(file: SourceFile, spec: DocumentsSpec) -> tuple[str, str, dict[str, object]]:
+def _parse(file: SourceFile, spec: DocumentsSpec, parser: Parser) -> Parsed:
     if file.size == 0:
         raise EmptyError("is empty")
     if file.size > MAX_DOCUMENT_BYTES:
@@ -91,10 +95,10 @@ def _parse(file: SourceFile, spec: DocumentsSpec) -> tuple[str, str, dict[str, o
         data = bytes(stream.read())
     stem = PurePosixPath(file.name).stem
     if file.suffix == ".pdf" or data.startswith(b"%PDF-"):
-        return _parse_pdf(data, stem)
+        return parser.parse("pdf", data, stem)
     text = decode(data)
     if file.suffix in _HTML:
-        return _parse_html(text, stem, keep_all=spec.html == "all")
+        return parser.parse("html", text.encode(), stem, keep_all=spec.html == "all")
     kind, title = _text_title(file.suffix, clean_text(text), stem)
     return title, text, {"format": kind}
 
@@ -124,49 +128,3 @@ def _rst_title(lines: list[str]) -> str | None:
     return next(
         (line for line, rule in pairs if line and _RST_RULE.fullmatch(rule) and not _RST_RULE.fullmatch(line)), None
     )
-
-
-def _parse_html(text: str, stem: str, *, keep_all: bool) -> tuple[str, str, dict[str, object]]:
-    import trafilatura
-    from lxml import etree
-
-    try:
-        parser = etree.HTMLParser()
-        etree.fromstring(text.encode(), parser)
-        if any(entry.type_name == "ERR_RESOURCE_LIMIT" or "depth" in entry.message for entry in parser.error_log):
-            raise UnreadableError("nests its elements deeper than an HTML parser follows")
-        tree = trafilatura.load_html(text)
-        if tree is None:
-            raise UnreadableError("is not HTML that can be parsed")
-        found = trafilatura.extract_metadata(tree)
-        title = (found.title if found else None) or stem
-        body = None
-        if not keep_all:
-            body = trafilatura.extract(
-                tree, output_format="markdown", include_comments=False, include_tables=True, favor_recall=True
-            )
-        if not body:
-            # Fragments and framesets have no main part to find: then every text of the page is the document.
-            tree = trafilatura.load_html(text)
-            etree.strip_elements(tree, "script", "style", "template", "noscript", with_tail=False)
-            body = trafilatura.html2txt(tree, clean=False)
-    except (etree.LxmlError, ValueError, RecursionError, AssertionError) as error:
-        raise UnreadableError(f"is not HTML that can be parsed ({type(error).__name__})") from error
-    return title, body or "", {"format": "html"}
-
-
-def _parse_pdf(data: bytes, stem: str) -> tuple[str, str, dict[str, object]]:
-    import pypdfium2
-
-    try:
-        pdf = pypdfium2.PdfDocument(data)
-    except pypdfium2.PdfiumError as error:
-        raise UnreadableError(f"is not a PDF that can be opened ({error})") from error
-    try:
-        pages = [page.get_textpage().get_text_range() for page in pdf]
-        title = str(pdf.get_metadata_dict().get("Title") or stem)
-        return title, "\n\n".join(pages), {"format": "pdf", "pages": len(pages)}
-    except (pypdfium2.PdfiumError, ValueError) as error:
-        raise UnreadableError(f"is a PDF with unreadable pages ({error})") from error
-    finally:
-        pdf.close()

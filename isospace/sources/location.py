@@ -61,7 +61,8 @@ def _list_local(url: str) -> list[SourceFile]:
         fixed, pattern = _split_glob(url)
         base = Path(fixed).expanduser()
         if base.is_file():
-            return [_local_file(base.name, base)]
+            # Who names a link means what it leads to.
+            return [_local_file(base.name, base, base.resolve().parent)]
         if not base.is_dir():
             raise SourceError(f"source {url[:200]}: no such file or folder. Give an existing path in runtime.source.")
         return _list_folder(base, pattern)
@@ -71,6 +72,7 @@ def _list_local(url: str) -> list[SourceFile]:
 
 def _list_folder(base: Path, pattern: str | None) -> list[SourceFile]:
     found = []
+    within = base.resolve()
     # os.walk and not rglob: the order, the links followed and the errors are then ours to decide.
     for folder, subfolders, names in os.walk(base, onerror=_refuse):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
@@ -78,7 +80,7 @@ def _list_folder(base: Path, pattern: str | None) -> list[SourceFile]:
             path = Path(folder, name)
             relative = without_surrogates(path.relative_to(base).as_posix())
             if not name.startswith(".") and path.is_file() and _in_glob(relative, pattern):
-                found.append(_local_file(relative, path))
+                found.append(_local_file(relative, path, within))
     return sorted(found, key=lambda file: file.name)
 
 
@@ -86,8 +88,17 @@ def _refuse(error: OSError) -> None:
     raise SourceError(f"source {error.filename}: cannot be listed ({error.strerror}).") from error
 
 
-def _local_file(name: str, path: Path) -> SourceFile:
-    return SourceFile(name, path.stat().st_size, lambda: path.open("rb"))
+def _local_file(name: str, path: Path, within: Path) -> SourceFile:
+    return SourceFile(name, path.stat().st_size, lambda: _open_within(path, within))
+
+
+def _open_within(path: Path, within: Path) -> IO[bytes]:
+    """Open a file that lies in a folder: who may put a link there does not read with our rights what it leads to."""
+    found = path.resolve(strict=True)
+    if not found.is_relative_to(within):
+        raise OSError("a link that leads out of the source; put a copy there, or name its folder as a source")
+    # Once more a link by now: it was not there when it was looked at.
+    return os.fdopen(os.open(found, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW), "rb")
 
 
 def _list_s3(url: str) -> list[SourceFile]:

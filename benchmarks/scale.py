@@ -1,0 +1,342 @@
+"""How every station of the line grows up to ten million chunks, with a stub in place of tokenizer and encoder.
+
+    python -m benchmarks.scale [--chunks 100000 300000 1000000 3000000 10000000] [--work FOLDER]
+
+A document has 50 lines, and the stub makes a chunk of each; a vector is made of the SHA-256 of its text, in 16 dimensions.
+Everything else is the line itself, one station after the other in one process: a first run, a run after an edit of 5 lines in
+every hundredth document, and a compaction that writes every part anew. A part has 8,000 chunks, as with chunks of about a
+thousand characters at the defaults; a chunk counts as 200 tokens. Each size is a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from isospace import layout
+from isospace.commit import Commit, commit_snapshot
+from isospace.config import PipelineConfig
+from isospace.encoder import SentenceEncoder
+from isospace.encoder_record import EncoderRecord, write_encoder_record
+from isospace.fingerprint import fingerprint
+from isospace.opening import load_space
+from isospace.parquet import FileRef, read_parquet, write_parquet
+from isospace.parts import CHUNK_SCHEMA, ChunkPart, all_chunk_paths
+from isospace.run import Run, start_run
+from isospace.scan import scan_source
+from isospace.sealing import fit_space
+from isospace.segments import plan_segments, write_segment
+from isospace.shards import EncodePlan, encode_shard, plan_shards
+from isospace.store import Store, open_store
+from isospace.upkeep.compaction import compact, plan_compaction
+
+SIZES = (100_000, 300_000, 1_000_000, 3_000_000, 10_000_000)
+LINES, EDITED_LINES, EDITED_SHARE = 50, 5, 100
+PART_DOCUMENTS, SHARD_TOKENS, CHUNK_TOKENS, MERGED = 160, 131_072, 200, 3
+COLLECTION = "scale"
+TAILS = [f"line {number} of a report on searching by meaning" for number in range(LINES)]
+SOURCE_SCHEMA = pa.schema([("doc_id", pa.string()), ("text", pa.string())])
+# What the largest size has to hold.
+MOST_EXPONENT, MOST_PLAN_SECONDS = 1.05, 60.0
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(slots=True)
+class Stage:
+    """What one station took.
+
+    Attributes
+    ----------
+    name
+        Of the station.
+    seconds
+        Wall clock.
+    peak, anonymous
+        Largest resident memory of the process meanwhile, bytes; and of it what is no page of a file.
+    written, files
+        Bytes and files that the store gained.
+    """
+
+    name: str
+    seconds: float = 0.0
+    peak: int = 0
+    anonymous: int = 0
+    written: int = 0
+    files: int = 0
+
+
+@dataclass(slots=True)
+class Meter:
+    """Times stations, samples memory every 20 ms, and counts what a store gains."""
+
+    store: Store
+    stages: list[Stage] = field(default_factory=list)
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        before = self._stored()
+        stage, done = Stage(name), threading.Event()
+        sampler = threading.Thread(target=_sample, args=(stage, done))
+        sampler.start()
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            stage.seconds = time.perf_counter() - started
+            done.set()
+            sampler.join()
+        after = self._stored()
+        stage.files, stage.written = after[0] - before[0], after[1] - before[1]
+        self.stages.append(stage)
+        print(f"  {name}: {stage.seconds:.1f} s, {stage.peak / 2**20:,.0f} MB", file=sys.stderr, flush=True)
+
+    def _stored(self) -> tuple[int, int]:
+        sizes = [stat.size for stat in self.store.walk("")]
+        return len(sizes), sum(sizes)
+
+
+def _sample(stage: Stage, done: threading.Event) -> None:
+    while True:
+        _, resident, shared, *_ = map(int, Path("/proc/self/statm").read_text().split())
+        stage.peak = max(stage.peak, resident * _PAGE)
+        stage.anonymous = max(stage.anonymous, (resident - shared) * _PAGE)
+        if done.wait(0.02):
+            return
+
+
+class StubEncoder:
+    """Has what the stations ask of an encoder; a vector is made of the SHA-256 of its text."""
+
+    def __init__(self) -> None:
+        self.record = EncoderRecord(
+            files={}, dimension=16, max_tokens=256, dtype="float32", modules=("Stub",), normalizes=True,
+            prompts={"document": "", "query": ""}, prompt_tokens={"document": 0, "query": 0}, pooling=("mean",),
+        )  # fmt: skip
+        self.lock = threading.Lock()
+        engine = {"engine": "stub", "processor": "any", "precision": "float32", "device": "cpu"}
+        self.backend = SimpleNamespace(halvings=0, is_batch_invariant=True, engine=lambda: engine)
+
+    def tokenize(self, texts: Sequence[str], role: str) -> list[list[int]]:
+        """Return the bytes of each text as its tokens."""
+        return [list(text.encode()[:200]) for text in texts]
+
+    def encode(self, texts: Sequence[str], role: str) -> npt.NDArray[np.float32]:
+        """Return (n, 16) float32 of unit length."""
+        digests = b"".join(hashlib.sha256(text.encode()).digest() for text in texts)
+        values = np.frombuffer(digests, np.uint8).reshape(len(texts), 32)[:, :16].astype(np.float32) - 127.5
+        unit: npt.NDArray[np.float32] = values / np.linalg.norm(values, axis=1, keepdims=True)
+        return unit
+
+
+def write_source(path: Path, documents: int, *, edited: bool) -> None:
+    """Write a table of documents of LINES lines; every hundredth differs in its first lines if `edited`."""
+    with pq.ParquetWriter(path, SOURCE_SCHEMA, compression="zstd") as writer:
+        for start in range(0, documents, 2_000):
+            numbers = range(start, min(start + 2_000, documents))
+            texts = ["\n".join(_lines(n, edited=edited and n % EDITED_SHARE == 7)) for n in numbers]
+            ids = [f"d{n:08d}" for n in numbers]
+            writer.write_table(pa.table({"doc_id": ids, "text": texts}, schema=SOURCE_SCHEMA))
+
+
+def _lines(number: int, *, edited: bool) -> Iterator[str]:
+    for line, tail in enumerate(TAILS):
+        yield f"{number:x} {'edited ' if edited and line < EDITED_LINES else ''}{tail}"
+
+
+def stub_chunks(run: Run, documents: FileRef) -> ChunkPart:
+    """Make a chunk of every line, in the file and under the name that `write_chunks` gives."""
+    ids: list[str] = []
+    columns: dict[str, list[Any]] = {name: [] for name in ("chunk_id", "start", "end", "text", "chunk_hash")}
+    read = read_parquet(run.work_store, documents.path, columns=["doc_id", "text"])
+    for doc_id, text in zip(read["doc_id"].to_pylist(), read["text"].to_pylist(), strict=True):
+        lines = text.split("\n")
+        ends = (np.cumsum([len(line) + 1 for line in lines]) - 1).tolist()
+        starts = [end - len(line) for end, line in zip(ends, lines, strict=True)]
+        ids += [doc_id] * len(lines)
+        columns["chunk_id"] += [f"{doc_id}:{start}-{end}" for start, end in zip(starts, ends, strict=True)]
+        columns["start"] += starts
+        columns["end"] += ends
+        columns["text"] += lines
+        columns["chunk_hash"] += [hashlib.sha256(line.encode()).digest() for line in lines]
+    same = {"doc_id": ids, "uri": ids, "title": [""] * len(ids), "prefix": [""] * len(ids)}
+    every = {**columns, **same, "n_tokens": [CHUNK_TOKENS] * len(ids)}
+    table = pa.table([pa.array(every[f.name], f.type) for f in CHUNK_SCHEMA], schema=CHUNK_SCHEMA)
+    table = table.replace_schema_metadata({"chunking_id": run.chunking_id})
+    name = fingerprint([PurePosixPath(documents.path).stem, run.chunking_id])
+    path = layout.chunks_part(run.collection, name)
+    dictionary = ["uri", "title", "doc_id", "prefix"]
+    return ChunkPart(name, documents, write_parquet(run.work_store, path, table, dictionary=dictionary), 0, 0)
+
+
+def embed(meter: Meter, config: PipelineConfig, scratch: Path, prefix: str) -> tuple[Commit, EncodePlan]:
+    """Run every station once; the names of the stages begin with `prefix`."""
+    stub = StubEncoder()
+    encoder = cast("SentenceEncoder", stub)
+    store = meter.store
+    with meter.stage(f"{prefix}start"):
+        write_encoder_record(store, stub.record)
+        run = start_run(config, stub.record, scratch)
+    with meter.stage(f"{prefix}scan"):
+        found = scan_source(run)
+    with meter.stage(f"{prefix}chunk (stub)"):
+        parts = [stub_chunks(run, documents) for documents in found.parts]
+    with meter.stage(f"{prefix}plan"):
+        planned = plan_shards(run, parts, limit=stub.record.longest)
+    with meter.stage(f"{prefix}encode (stub)"):
+        for shard in planned.shards:
+            encode_shard(run, shard, encoder)
+    if run.space_id is None:
+        with meter.stage(f"{prefix}fit"):
+            space_id = fit_space(run, all_chunk_paths(run, found.kept, parts), encoder)
+    else:
+        space_id = run.space_id
+    space = load_space(store, space_id)
+    with meter.stage(f"{prefix}plan segments"):
+        jobs = plan_segments(run, parts)
+    with meter.stage(f"{prefix}segments"):
+        segments = [write_segment(run, space, job) for job in jobs]
+    with meter.stage(f"{prefix}commit"):
+        committed = commit_snapshot(run, found, space_id, parts, segments)
+    return committed, planned
+
+
+def measure(chunks: int, folder: Path) -> dict[str, Any]:
+    """Run one size; return its stages and figures."""
+    source, store = folder / "source.parquet", open_store(folder / "store")
+    config = PipelineConfig.model_validate(
+        {
+            "recipe": {"encoder": {"model": "stub", "preset": "none"}, "transform": {"representations": ["float32", "int8"]}},
+            "runtime": {
+                "store": str(folder / "store"), "collection": COLLECTION, "source": str(source),
+                "part_documents": PART_DOCUMENTS, "shard_tokens": SHARD_TOKENS,
+            },
+        }
+    )  # fmt: skip
+    meter = Meter(store)
+    began = time.perf_counter()
+    write_source(source, chunks // LINES, edited=False)
+    generated = time.perf_counter() - began
+    first, planned = embed(meter, config, folder / "scratch-1", "")
+    shutil.rmtree(folder / "scratch-1", ignore_errors=True)
+    write_source(source, chunks // LINES, edited=True)
+    second, changed = embed(meter, config, folder / "scratch-2", "1 %: ")
+    with meter.stage("compaction"):
+        plan = plan_compaction(
+            store, COLLECTION, part_documents=MERGED * PART_DOCUMENTS, part_bytes=1 << 30, max_deleted_share=0.0
+        )
+        compacted = compact(store, plan)
+    assert (first.manifest.chunks, second.manifest.chunks, compacted.chunks) == (chunks,) * 3
+    assert changed.to_encode == chunks // LINES // EDITED_SHARE * EDITED_LINES
+    numbers = [manifest.sequence for manifest in (first.manifest, second.manifest, compacted)]
+    sizes = [store.size(layout.numbered(layout.snapshots_folder(COLLECTION), number)) for number in numbers]
+    parts = len(first.manifest.parts)
+    return {
+        "chunks": chunks,
+        "generated": generated,
+        "stages": [{name: getattr(stage, name) for name in Stage.__slots__} for stage in meter.stages],
+        "parts": [parts, len(second.manifest.parts), len(compacted.parts)],
+        "shards": [len(planned.shards), len(changed.shards)],
+        # Chunk, segment and check are mapped over parts, encode over shards; some ten others.
+        "task runs": 3 * parts + len(planned.shards) + 10,
+        "manifests": sizes,
+    }
+
+
+def exponent(sizes: Sequence[int], values: Sequence[float]) -> float:
+    """Return the slope of log(value) over log(size), by least squares."""
+    return float(np.polyfit(np.log(sizes), np.log(np.maximum(values, 1e-3)), 1)[0])
+
+
+def report(runs: list[dict[str, Any]]) -> bool:
+    """Print tables and checks; tell whether all hold."""
+    sizes = [run["chunks"] for run in runs]
+    names = [stage["name"] for stage in runs[-1]["stages"]]
+    by_name = {name: [next(s for s in run["stages"] if s["name"] == name) for run in runs] for name in names}
+    growth = {
+        name: exponent(sizes, [s["seconds"] for s in stages]) if len(sizes) > 1 else float("nan")
+        for name, stages in by_name.items()
+    }
+    _table(["seconds", *(f"{size:,}" for size in sizes), "exponent", "last step"])
+    for name, stages in by_name.items():
+        last = exponent(sizes[-2:], [s["seconds"] for s in stages[-2:]]) if len(sizes) > 1 else float("nan")
+        _row([name, *(f"{s['seconds']:.1f}" for s in stages), f"{growth[name]:.2f}", f"{last:.2f}"])
+    _table(["peak RSS, MB (anonymous)", *(f"{size:,}" for size in sizes)])
+    for name, stages in by_name.items():
+        _row([name, *(f"{s['peak'] / 2**20:.0f} ({s['anonymous'] / 2**20:.0f})" for s in stages)])
+    _table(["written, MB (files)", *(f"{size:,}" for size in sizes)])
+    for name, stages in by_name.items():
+        if stages[-1]["files"]:
+            _row([name, *(f"{s['written'] / 1e6:,.1f} ({s['files']:,})" for s in stages)])
+    _table(["figure", *(f"{size:,}" for size in sizes)])
+    for position, label in enumerate(("first run", "1 %", "compacted")):
+        _row([f"parts, {label}", *(f"{run['parts'][position]:,}" for run in runs)])
+        _row([f"manifest, {label}, bytes", *(f"{run['manifests'][position]:,}" for run in runs)])
+    _row(["shards, first run", *(f"{run['shards'][0]:,}" for run in runs)])
+    _row(["shards, 1 %", *(f"{run['shards'][1]:,}" for run in runs)])
+    _row(["Prefect task runs, first run", *(f"{run['task runs']:,}" for run in runs)])
+    _row(["writing the source, s", *(f"{run['generated']:.1f}" for run in runs)])
+    return _checks(by_name, growth)
+
+
+def _checks(by_name: dict[str, list[dict[str, Any]]], growth: dict[str, float]) -> bool:
+    # What takes less than two seconds at the largest size is measured too coarsely for an exponent.
+    steep = {name: g for name, g in growth.items() if g > MOST_EXPONENT and by_name[name][-1]["seconds"] >= 2.0}
+    planned = by_name["1 %: plan"][-1]["seconds"]
+    peaks = [max(stages[position]["peak"] for stages in by_name.values()) for position in range(len(by_name["scan"]))]
+    print(f"\nstages that grow faster than n^{MOST_EXPONENT}: {steep or 'none'}")
+    print(f"plan for 1 % at the largest size: {planned:.1f} s, at most {MOST_PLAN_SECONDS:.0f}")
+    print(f"peak RSS by size, MB: {', '.join(f'{peak / 2**20:.0f}' for peak in peaks)}")
+    return not steep and planned < MOST_PLAN_SECONDS
+
+
+def _table(header: list[str]) -> None:
+    print()
+    _row(header)
+    _row(["---", *["---:"] * (len(header) - 1)])
+
+
+def _row(cells: list[str]) -> None:
+    print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--chunks", type=int, nargs="+", default=list(SIZES))
+    parser.add_argument("--work", type=Path, help="folder for the stores, each removed after its size")
+    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.child:
+        (given.child / "figures.json").write_text(json.dumps(measure(given.chunks[0], given.child)))
+        return
+    runs = []
+    for chunks in sorted(given.chunks):
+        with tempfile.TemporaryDirectory(prefix="isospace-scale-", dir=given.work) as name:
+            print(f"{chunks:,} chunks", file=sys.stderr, flush=True)
+            command = [sys.executable, "-m", "benchmarks.scale", "--chunks", str(chunks), "--child", name]
+            subprocess.run(command, check=True)
+            runs.append(json.loads((Path(name) / "figures.json").read_text()))
+    if not report(runs):
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+"""Messages between the parser and who asks it: a length, and so many bytes. Nothing that is read here is ever executed."""
+
+from __future__ import annotations
+
+import struct
+from typing import IO
+
+_LENGTH = struct.Struct(">Q")
+
+
+def write_frame(stream: IO[bytes], data: bytes) -> None:
+    """Write one message."""
+    stream.write(_LENGTH.pack(len(data)))
+    stream.write(data)
+    stream.flush()
+
+
+def read_frame(stream: IO[bytes], *, most: int) -> bytes | None:
+    """Read one message, or None where the other side has ended.
+
+    Raises
+    ------
+    ValueError
+        If it has more than `most` bytes.
+    """
+    head = stream.read(_LENGTH.size)
+    if len(head) < _LENGTH.size:
+        return None
+    (length,) = _LENGTH.unpack(head)
+    if length > most:
+        raise ValueError(f"a message of {length:,} bytes; expected at most {most:,}")
+    data = stream.read(length)
+    return data if len(data) == length else None
