@@ -29,6 +29,11 @@ def quiet_known_errors() -> None:
             logger.addFilter(_OneLine())
 
 
+def is_store_trouble(task: Task[Any, Any], task_run: TaskRun, state: State[Any]) -> bool:
+    """Tell whether the store failed, and nothing that it holds: what reads and writes there can be done again as it was."""
+    return type(state.result(raise_on_failure=False)) is StoreError
+
+
 def is_busy(task: Task[Any, Any], task_run: TaskRun, state: State[Any]) -> bool:
     """Tell whether somebody else works on the store: then later is better."""
     return isinstance(state.result(raise_on_failure=False), BusyError)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
@@ -36,13 +37,17 @@ from isospace.segments import Segment, SegmentJob, plan_segments, write_segment
 from isospace.serving import build_serving
 from isospace.shards import Encoded, EncodePlan, Shard, plan_shards
 from isospace.store import open_store
-from tasks.errors import is_worth_retrying
+from tasks.errors import is_store_trouble, is_worth_retrying
 from tasks.progress import encode_all
 from tasks.quality import show_verdict
 from tasks.runtime import adopt_encoder, driver_engine, encoder_of, run_encoder, run_pool, run_space
 
 # A concurrency limit on it holds back the shards of all runs together: as many as there are GPUs.
 ENCODE_TAG = "isospace-encode"
+# Stations that read and write the store and nothing else.
+AGAIN: dict[str, Any] = {
+    "cache_policy": NO_CACHE, "retries": 2, "retry_delay_seconds": [2, 10], "retry_condition_fn": is_store_trouble,
+}  # fmt: skip
 
 
 @task(cache_policy=NO_CACHE)
@@ -78,7 +83,7 @@ def plan_of_refit(run: Run, found: Scan, parts: list[ChunkPart]) -> PlanReport:
     return refit_plan(run, found, parts, run_encoder(run).record)
 
 
-@task(cache_policy=NO_CACHE)
+@task(**AGAIN)
 def scan(run: Run) -> Scan:
     """Compare the source with the collection."""
     found = scan_source(run)
@@ -89,7 +94,7 @@ def scan(run: Run) -> Scan:
     return found
 
 
-@task(cache_policy=NO_CACHE, task_run_name="chunk {documents.rows} documents")
+@task(**AGAIN, task_run_name="chunk {documents.rows} documents")
 def chunk(run: Run, documents: FileRef) -> ChunkPart:
     """Cut the documents of one part."""
     part = write_chunks(run, documents, run_encoder(run).counter())
@@ -98,7 +103,7 @@ def chunk(run: Run, documents: FileRef) -> ChunkPart:
     return part
 
 
-@task(cache_policy=NO_CACHE)
+@task(**AGAIN)
 def plan(run: Run, found: Scan, parts: list[ChunkPart]) -> tuple[EncodePlan, PlanReport]:
     """Anti-join chunks against raw vectors, and put the plan where it is seen."""
     record = run_encoder(run).record
@@ -152,7 +157,7 @@ def keep_finished(
     return narrow(run, found, parts)
 
 
-@task(cache_policy=NO_CACHE)
+@task(**AGAIN)
 def narrow(run: Run, found: Scan, parts: list[ChunkPart]) -> tuple[Scan, list[ChunkPart], int]:
     """Cut the run down to the parts whose texts are all encoded."""
     finished, left = finished_parts(run, parts)
@@ -170,7 +175,7 @@ def plan_alone(config: PipelineConfig) -> PlanReport:
     return report
 
 
-@task(cache_policy=NO_CACHE)
+@task(**AGAIN)
 def seal(run: Run, chunk_paths: list[str]) -> str:
     """Fit a space on a sample of the collection, and seal it; or use the sealed one."""
     if run.space_id is not None:
@@ -184,19 +189,19 @@ def seal(run: Run, chunk_paths: list[str]) -> str:
     return space_id
 
 
-@task(cache_policy=NO_CACHE)
+@task(**AGAIN)
 def prepare_segments(run: Run, parts: list[ChunkPart]) -> list[SegmentJob]:
     """Find the raw vectors of each new part."""
     return plan_segments(run, parts)
 
 
-@task(cache_policy=NO_CACHE, task_run_name="segment of {job.part.chunks.rows} chunks")
+@task(**AGAIN, task_run_name="segment of {job.part.chunks.rows} chunks")
 def segment(run: Run, space_id: str, job: SegmentJob) -> Segment:
     """Transform and quantize one part."""
     return write_segment(run, run_space(run, space_id), job)
 
 
-@task(cache_policy=NO_CACHE)
+@task(**AGAIN)
 def check(
     run: Run, space_id: str, parts: list[ChunkPart], segments: list[Segment], chunk_paths: list[str]
 ) -> Checked | None:
@@ -213,7 +218,7 @@ def check(
     return checked
 
 
-@task(cache_policy=NO_CACHE)
+@task(**AGAIN)
 def commit(run: Run, found: Scan, space_id: str, parts: list[ChunkPart], segments: list[Segment]) -> Commit:
     """Commit the snapshot: from here on it is visible."""
     committed = commit_snapshot(run, found, space_id, parts, segments)
@@ -224,7 +229,7 @@ def commit(run: Run, found: Scan, space_id: str, parts: list[ChunkPart], segment
     return committed
 
 
-@task(cache_policy=NO_CACHE)
+@task(**AGAIN)
 def prepare_search(run: Run, committed: Commit) -> None:
     """Build the serving database and the lexical index, and draw what audits compare with."""
     space = run_space(run, committed.manifest.space_id)
