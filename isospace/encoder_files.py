@@ -151,9 +151,9 @@ def bytes_record(data: bytes) -> FileRecord:
 
 
 def _fetch(store: Store, prefix: str, files: Mapping[str, FileRecord]) -> Path:
+    confined(prefix)
     for name in files:
-        confined(f"{prefix}/{name}")
-        # Below the folder of this encoder, too: `x/../y` was refused, and an absolute name would replace it.
+        # By itself: an absolute one would take the place of the folder when they are joined.
         confined(name)
     if store.root is not None:
         folder = store.root / prefix

@@ -14,7 +14,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,6 +27,9 @@ from isospace.store import Stat, Store
 # A lease is renewed every minute; one that was not for an hour is that of a process nobody can ask about any more.
 RENEWED_SECONDS = 60.0
 STALE_SECONDS = 3_600.0
+# Nothing is lost if a turn is taken too early: five minutes of silence are enough.
+_SILENT_SECONDS = 300.0
+_LOOKED_SECONDS = 1.0
 _LOG = logging.getLogger(__name__)
 
 
@@ -60,19 +63,40 @@ class Lease(BaseModel):
 
 
 @contextlib.contextmanager
-def run_lease(store: Store, collection: str, what: str, *, wait_seconds: float = 600.0) -> Iterator[None]:
-    """Announce a run that writes to a collection; wait while something deletes there.
+def run_lease(
+    store: Store,
+    collection: str,
+    what: str,
+    *,
+    wait_seconds: float = 600.0,
+    tell: Callable[[str], object] = _LOG.info,
+) -> Iterator[None]:
+    """Announce a run that writes to a collection, and wait for its turn: those that were announced before it come first.
+
+    Turns keep two runs from encoding the same texts; they are no lock. Of two that commit at once one plans again.
+
+    Parameters
+    ----------
+    store, collection
+        Where.
+    what
+        What the run does, for others.
+    wait_seconds
+        How long something that deletes may take.
+    tell
+        Is told, once each, what is waited for.
 
     Raises
     ------
     BusyError
-        If it still deletes after `wait_seconds`.
+        If something still deletes there after `wait_seconds`.
     """
     deadline = time.monotonic() + wait_seconds
     while True:
         with _held(store, layout.run_leases(), _mine(what, collection)) as own:
             busy = _others(store, layout.upkeep_leases(), own, collection)
             if not busy:
+                _wait_for_turn(store, own, collection, tell)
                 yield
                 return
         # Not held while waiting: what deletes would wait for this one in turn.
@@ -82,6 +106,25 @@ def run_lease(store: Store, collection: str, what: str, *, wait_seconds: float =
                 "again when it is done."
             )
         time.sleep(min(2.0, wait_seconds / 10))
+
+
+def _wait_for_turn(store: Store, own: Stat, collection: str, tell: Callable[[str], object]) -> None:
+    mine = _read(store, own.path)
+    told: set[str] = set()
+    while mine is not None:
+        now = store.stat(own.path)
+        before = [
+            (stat, lease)
+            for stat, lease in _alive(store, layout.run_leases(), now, _SILENT_SECONDS)
+            if lease.collection == collection and (lease.at, stat.path) < (mine.at, own.path)
+        ]
+        if not before:
+            return
+        for stat, lease in before:
+            if stat.path not in told:
+                tell(f"waits for {lease.describe()}")
+                told.add(stat.path)
+        time.sleep(_LOOKED_SECONDS)
 
 
 @contextlib.contextmanager
@@ -141,15 +184,22 @@ def _held(store: Store, folder: str, lease: Lease) -> Iterator[Stat]:
 
 
 def _others(store: Store, folder: str, own: Stat, collection: str | None) -> list[Lease]:
-    """Return the leases that meet this scope and may be alive; those of processes known to be dead are removed."""
+    """Return the leases that meet this scope and may be alive."""
+    alive = _alive(store, folder, own, STALE_SECONDS)
+    return [lease for _, lease in alive if collection is None or lease.collection in (None, collection)]
+
+
+def _alive(store: Store, folder: str, own: Stat, silent_seconds: float) -> list[tuple[Stat, Lease]]:
+    """Return the leases of others that may be alive; those that nobody can hold any more are removed."""
     found = []
     for stat in store.walk(folder):
         if stat.path == own.path or (lease := _read(store, stat.path)) is None:
             continue
-        if not _may_live(lease, own.modified - stat.modified):
+        age = own.modified - stat.modified
+        if not _may_live(lease, age, STALE_SECONDS):
             store.delete(stat.path)
-        elif collection is None or lease.collection is None or lease.collection == collection:
-            found.append(lease)
+        elif _may_live(lease, age, silent_seconds):
+            found.append((stat, lease))
     return found
 
 
@@ -163,10 +213,10 @@ def _read(store: Store, path: str) -> Lease | None:
         return Lease(what=f"the unreadable lease {path}", collection=None, host="?", pid=0, started=None, at="?")
 
 
-def _may_live(lease: Lease, age: float) -> bool:
+def _may_live(lease: Lease, age: float, silent_seconds: float) -> bool:
     if lease.host == socket.gethostname() and lease.pid:
         return _is_alive(lease.pid) and _started(lease.pid) == lease.started
-    return age < STALE_SECONDS
+    return age < silent_seconds
 
 
 def _is_alive(pid: int) -> bool:

@@ -1,14 +1,10 @@
-"""One writing run a collection: a slot in Prefect, so that others wait where they are seen, and a lease in the store."""
+"""One writing run a collection: a lease in the store, which also keeps files from being deleted under a run."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Iterator
 
-from prefect.client.orchestration import get_client
-from prefect.concurrency.sync import concurrency
-from prefect.exceptions import PrefectException
 from prefect.logging import get_run_logger
 
 from isospace.leases import run_lease
@@ -17,26 +13,10 @@ from isospace.store import open_store
 
 @contextlib.contextmanager
 def writing(store: str, collection: str, what: str) -> Iterator[None]:
-    """Hold the right to write to a collection; whoever comes second waits.
+    """Hold the right to write to a collection; whoever comes second waits, and its log says for whom.
 
-    Prefect's slot keeps order among the runs of one server. The lease keeps files from being deleted, by whomever, and needs
-    no server. Runs that have neither are safe all the same: of two that commit at once one plans again.
+    Not one of Prefect's limits: a killed run would hold its slot for minutes, and a run without a server, or with another
+    one, would not know of it.
     """
-    with _slot(limit_name(store, collection)), run_lease(open_store(store), collection, what):
-        yield
-
-
-def limit_name(store: str, collection: str) -> str:
-    """Return the name of a collection's concurrency limit: collections of other stores have limits of their own."""
-    return f"isospace-{collection}-{hashlib.sha256(store.encode()).hexdigest()[:8]}"
-
-
-@contextlib.contextmanager
-def _slot(name: str) -> Iterator[None]:
-    try:
-        with get_client(sync_client=True) as client:
-            client.upsert_global_concurrency_limit_by_name(name, 1)
-    except PrefectException as error:
-        get_run_logger().warning("no turn is kept, since the limit %s could not be made: %s", name, error)
-    with concurrency(name, occupy=1):
+    with run_lease(open_store(store), collection, what, tell=get_run_logger().info):
         yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from importlib import import_module
 from typing import Literal
 
 Kind = Literal["html", "pdf"]
@@ -18,9 +19,8 @@ class UnreadableError(Exception):
 
 def load() -> None:
     """Import the parsers, so that what they need themselves counts as no document's memory."""
-    import lxml.etree
-    import pypdfium2
-    import trafilatura  # noqa: F401
+    for name in ("lxml.etree", "pypdfium2", "trafilatura"):
+        import_module(name)
 
 
 def parse(kind: Kind, data: bytes, stem: str, *, keep_all: bool) -> Parsed:
@@ -72,6 +72,8 @@ def parse_html(data: bytes, stem: str, *, keep_all: bool) -> Parsed:
             etree.strip_elements(tree, "script", "style", "template", "noscript", with_tail=False)
             body = trafilatura.html2txt(tree, clean=False)
     except (etree.LxmlError, ValueError, RecursionError, AssertionError) as error:
+        if getattr(error, "code", None) == etree.ErrorTypes.ERR_NO_MEMORY:
+            raise MemoryError from error
         raise UnreadableError(f"is not HTML that can be parsed ({type(error).__name__})") from error
     return title, body or "", {"format": "html"}
 

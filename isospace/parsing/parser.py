@@ -149,6 +149,9 @@ class Parser:
             return f"needs more than {self.limits.megabytes:,} MB to parse"
         if status == -signal.SIGKILL:
             return f"killed the parser (signal {-status}): the system may have run out of memory"
+        if status == -signal.SIGABRT:
+            # So pdfium ends where it gets no memory.
+            return f"killed the parser (signal {-status}): it may need more than {self.limits.megabytes:,} MB"
         return f"killed the parser (signal {-status})" if status < 0 else f"ended the parser (exit status {status})"
 
     def _start(self) -> subprocess.Popen[bytes]:

@@ -11,7 +11,8 @@ from typing import Any
 from isospace.config import DocumentsSpec
 from isospace.documents import Document, Quarantined
 from isospace.errors import ConfigError
-from isospace.sources.files import MAX_DOCUMENT_BYTES, UnreadableError, clean_text, decode
+from isospace.parsing.formats import UnreadableError
+from isospace.sources.files import MAX_DOCUMENT_BYTES, clean_text, decode
 from isospace.sources.location import SourceFile
 
 TABLE_FORMATS = frozenset({"jsonl", "csv", "parquet"})

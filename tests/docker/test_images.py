@@ -219,9 +219,10 @@ def test_every_volume_is_declared_and_its_folder_belongs_to_the_user() -> None:
 def test_the_worker_makes_every_pool_that_a_deployment_names() -> None:
     deployments = yaml.safe_load(Path("prefect.yaml").read_text(encoding="utf-8"))["deployments"]
     pools = {deployment["work_pool"]["name"] for deployment in deployments}
-    (made,) = re.findall(r"for pool in ([\w -]+);", SERVICES["worker"]["command"][2])
-    polled = re.findall(r"worker start --pool ([\w-]+)", SERVICES["worker"]["command"][2])
-    assert pools == set(made.split()) == set(polled), "runs wait for ever in a pool that nobody makes or polls"
+    commands = [" ".join(service["command"]) for service in SERVICES.values() if service.get("command")]
+    polled = {pool for command in commands for pool in re.findall(r"worker start --pool ([\w-]+)", command)}
+    assert any("python -m flows.prepare_server" in command for command in commands), "it makes the pools"
+    assert pools == polled, "runs wait for ever in a pool that nobody polls"
 
 
 def commands() -> Iterator[tuple[str, ...]]:
@@ -247,7 +248,7 @@ def called() -> list[tuple[str, ...]]:
 
 
 def test_the_commands_are_those_of_the_project() -> None:
-    assert {words[0] for words in called()} == {"isospace", "prefect"}
+    assert {words[0] for words in called()} == {"isospace", "prefect", "python"}
 
 
 @pytest.mark.parametrize("words", called(), ids=lambda words: " ".join(words[:3]))

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -135,8 +136,9 @@ def test_a_schedule_fires_and_a_backfill_is_cancelled_and_done_again(night: tupl
     api, checkout = night
     deployments = {d["name"]: d for d in httpx.post(f"{api}/deployments/filter", json={}, timeout=30).json()}
     assert set(deployments) == {d["name"] for d in DEPLOYMENTS}
-    # Every two seconds, in place of every night.
-    schedule = [{"schedule": {"interval": 2.0}, "active": True}]
+    # In a few seconds, in place of next night.
+    soon = (datetime.now(UTC) + timedelta(seconds=4)).isoformat()
+    schedule = [{"schedule": {"interval": 86_400.0, "anchor_date": soon}, "active": True}]
     httpx.post(
         f"{api}/deployments/{deployments['embed-corpus']['id']}/schedules", json=schedule, timeout=30
     ).raise_for_status()
@@ -147,8 +149,6 @@ def test_a_schedule_fires_and_a_backfill_is_cancelled_and_done_again(night: tupl
     assert done[0]["state_type"] == "COMPLETED", done[0]["state"]["message"]
     assert done[0]["name"] == "embed scifact-demo: scheduled"
     assert "auto-scheduled" in done[0]["tags"]
-    for one in httpx.get(f"{api}/deployments/{deployments['embed-corpus']['id']}/schedules", timeout=30).json():
-        httpx.delete(f"{api}/deployments/{deployments['embed-corpus']['id']}/schedules/{one['id']}", timeout=30)
     store = open_store(checkout / ".demo/store")
     assert verify_snapshot(store, "scifact-demo").failures == ()
     # A backfill of documents that came since, cancelled under way, started again.

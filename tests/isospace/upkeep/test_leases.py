@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -31,6 +32,34 @@ def _foreign(store: Store, folder: str, *, host: str, pid: int, age: float = 0.0
     then = time.time() - age
     os.utime(store.root / path, (then, then))
     return store.root / path
+
+
+def test_whoever_comes_second_waits_for_its_turn(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "_LOOKED_SECONDS", 0.01)
+    order: list[str] = []
+    told: list[str] = []
+
+    def second() -> None:
+        with run_lease(store, "c", "backfill", tell=told.append):
+            order.append("second")
+
+    with run_lease(store, "c", "nightly"), run_lease(store, "other", "nightly"):
+        time.sleep(1.1)
+        thread = threading.Thread(target=second)
+        thread.start()
+        while not told:
+            time.sleep(0.01)
+        order.append("first")
+    thread.join()
+    assert order == ["first", "second"]
+    assert len(told) == 1
+    assert "waits for nightly of collection c" in told[0]
+
+
+def test_nobody_waits_for_the_silent(store: Store) -> None:
+    _foreign(store, "leases/runs", host="elsewhere", pid=1, age=400.0)
+    with run_lease(store, "c", "embed"):
+        pass
 
 
 def test_what_deletes_refuses_while_a_run_works_there(store: Store) -> None:
