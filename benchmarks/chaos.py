@@ -59,6 +59,7 @@ class World:
     usual: float = 12.0
     documents: dict[str, str] = field(default_factory=dict)
     version: int = 0
+    started: int = 0
 
     def change(self) -> None:
         """Add, change and remove some documents of the source."""
@@ -99,10 +100,11 @@ class World:
 
     def command(self, command: list[str], **environment: str) -> subprocess.Popen[bytes]:
         """Start a command in a group of its own."""
-        return subprocess.Popen(
-            command, env={**self.environment, **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )  # fmt: skip
+        self.started += 1
+        with (self.folder / f"run-{self.started:03}.log").open("wb") as log:
+            return subprocess.Popen(
+                command, env={**self.environment, **environment}, stdout=log, stderr=log, start_new_session=True
+            )
 
 
 Fault = Callable[[World, str], str]
@@ -149,16 +151,16 @@ def _(world: World, store: str) -> str:
 @fault("kill -9 of a worker process", 12)
 def _(world: World, store: str) -> str:
     run = world.start(world.config(store, workers={"kind": "processes", "count": 2}))
-    return _kill_child(world, run, "spawn_main")
+    return _kill_child(world, run, lambda line: "spawn_main" in line)
 
 
 @fault("kill -9 of a Ray worker", 5)
 def _(world: World, store: str) -> str:
     run = world.start(world.config(store, workers={"kind": "ray", "count": 2}), RAY_ENABLE_UV_RUN_RUNTIME_ENV="0")
-    return _kill_child(world, run, "ray::")
+    return _kill_child(world, run, lambda line: line.startswith("ray::"))
 
 
-def _kill_child(world: World, run: subprocess.Popen[bytes], name: str) -> str:
+def _kill_child(world: World, run: subprocess.Popen[bytes], is_it: Callable[[str], bool]) -> str:
     """Kill one worker some time after it is there."""
     killed = False
     while run.poll() is None and not killed:
@@ -167,7 +169,7 @@ def _kill_child(world: World, run: subprocess.Popen[bytes], name: str) -> str:
             children = [
                 c
                 for c in psutil.Process(run.pid).children(recursive=True)
-                if name in " ".join(c.cmdline() or [c.name()])
+                if is_it(" ".join(c.cmdline() or [c.name()]))
             ]
             if children:
                 time.sleep(world.chance.uniform(0.0, 3.0))

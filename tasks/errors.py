@@ -34,6 +34,11 @@ def is_store_trouble(task: Task[Any, Any], task_run: TaskRun, state: State[Any])
     return type(state.result(raise_on_failure=False)) is StoreError
 
 
+def is_lost_worker(task: Task[Any, Any], task_run: TaskRun, state: State[Any]) -> bool:
+    """Tell whether a worker died while it started: another may live."""
+    return isinstance(state.result(raise_on_failure=False), WorkerError)
+
+
 def is_busy(task: Task[Any, Any], task_run: TaskRun, state: State[Any]) -> bool:
     """Tell whether somebody else works on the store: then later is better."""
     return isinstance(state.result(raise_on_failure=False), BusyError)

@@ -37,7 +37,7 @@ from isospace.segments import Segment, SegmentJob, plan_segments, write_segment
 from isospace.serving import build_serving
 from isospace.shards import Encoded, EncodePlan, Shard, plan_shards
 from isospace.store import open_store
-from tasks.errors import is_store_trouble, is_worth_retrying
+from tasks.errors import is_lost_worker, is_store_trouble, is_worth_retrying
 from tasks.progress import encode_all
 from tasks.quality import show_verdict
 from tasks.runtime import adopt_encoder, driver_engine, encoder_of, run_encoder, run_pool, run_space
@@ -114,7 +114,7 @@ def plan(run: Run, found: Scan, parts: list[ChunkPart]) -> tuple[EncodePlan, Pla
     return planned, report
 
 
-@task(cache_policy=NO_CACHE)
+@task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=2, retry_condition_fn=is_lost_worker)
 def hire(run: Run) -> int:
     """Start the workers, each with the model loaded; return how many there are."""
     pool = run_pool(run)
