@@ -22,7 +22,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from isospace import layout
 from isospace.errors import BusyError, IsospaceError, NotFoundError, StoreError
-from isospace.store import Stat, Store
+from isospace.local_files import Stat
+from isospace.store import Store
 
 # A lease is renewed every minute; one that was not for an hour is that of a process nobody can ask about any more.
 RENEWED_SECONDS = 60.0

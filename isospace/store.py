@@ -14,35 +14,25 @@ import hashlib
 import os
 import re
 import secrets
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from stat import S_ISDIR
-from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
 
 from isospace.errors import ConfigError, ConflictError, IntegrityError, NotFoundError, StoreError
+from isospace.local_files import Stat, copy, copy_file, stat_local, walk_local, write_local
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
-TEMPORARY_PREFIX = ".tmp-"
 _CREATED_BY = "isospace-created-by"
 _CREATE_ATTEMPTS = 5
+_LIST_ATTEMPTS = 3
 _Result = TypeVar("_Result")
-
-
-@dataclass(frozen=True, slots=True)
-class Stat:
-    """Path and size in bytes of one object, and when it was written: seconds since the epoch by the store's own clock."""
-
-    path: str
-    size: int
-    modified: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +78,7 @@ class Store:
             self._guard(path, lambda: obstore.put(self._remote, path, data))
             return
         target = self.root / path
-        self._guard(path, lambda: _write_local(target, _copy(data), lambda temporary: temporary.replace(target)))
+        self._guard(path, lambda: write_local(target, copy(data), lambda temporary: temporary.replace(target)))
 
     def create(self, path: str, data: bytes) -> None:
         """Write `path` whole if there is no such file; ConflictError if there is."""
@@ -97,7 +87,7 @@ class Store:
                 self._create_remote(path, data)
                 return
             target = self.root / path
-            self._guard(path, lambda: _write_local(target, _copy(data), target.hardlink_to), creates=True)
+            self._guard(path, lambda: write_local(target, copy(data), target.hardlink_to), creates=True)
         except FileExistsError as error:
             raise ConflictError(f"{path}: exists already in {self.url}.") from error
 
@@ -116,7 +106,7 @@ class Store:
                 self._create_remote(path, source)
             else:
                 target = self.root / path
-                self._guard(path, lambda: _write_local(target, _copy_file(source), target.hardlink_to), creates=True)
+                self._guard(path, lambda: write_local(target, copy_file(source), target.hardlink_to), creates=True)
         except FileExistsError:
             return False
         return True
@@ -127,7 +117,7 @@ class Store:
             self._guard(path, lambda: obstore.put(self._remote, path, source))
             return
         target = self.root / path
-        self._guard(path, lambda: _write_local(target, _copy_file(source), lambda temporary: temporary.replace(target)))
+        self._guard(path, lambda: write_local(target, copy_file(source), lambda temporary: temporary.replace(target)))
 
     def digest(self, path: str) -> str:
         """Return the SHA-256 of `path`, read in a stream; NotFoundError if it does not exist."""
@@ -161,13 +151,13 @@ class Store:
         """Yield the objects under `folder`, sorted by path, at any depth."""
         if self.root is None:
             found = self._guard(
-                folder, lambda: [item for page in obstore.list(self._remote, folder.rstrip("/")) for item in page]
+                folder, lambda: _listed(lambda: [i for p in obstore.list(self._remote, folder.rstrip("/")) for i in p])
             )
             stats = (Stat(str(i["path"]), int(i["size"]), i["last_modified"].timestamp()) for i in found)
             yield from sorted(stats, key=lambda s: s.path)
             return
         root = self.root
-        yield from self._guard(folder, lambda: _walk_local(root, root / folder))
+        yield from self._guard(folder, lambda: walk_local(root, root / folder))
 
     def folders(self, folder: str) -> list[str]:
         """Return the names of the folders directly under `folder`, sorted."""
@@ -176,7 +166,7 @@ class Store:
             return self._guard(
                 folder, lambda: sorted(path.name for path in base.iterdir() if path.is_dir()) if base.is_dir() else []
             )
-        listed = self._guard(folder, lambda: obstore.list_with_delimiter(self._remote, f"{folder}/"))
+        listed = self._guard(folder, lambda: _listed(lambda: obstore.list_with_delimiter(self._remote, f"{folder}/")))
         return sorted(prefix.rstrip("/").rsplit("/", 1)[-1] for prefix in listed["common_prefixes"])
 
     def leftovers(self, folder: str) -> list[Stat]:
@@ -184,13 +174,13 @@ class Store:
         if self.root is None:
             return []
         root = self.root
-        return self._guard(folder, lambda: _walk_local(root, root / folder, temporary=True))
+        return self._guard(folder, lambda: walk_local(root, root / folder, temporary=True))
 
     def stat(self, path: str) -> Stat:
         """Return size and time of `path`; NotFoundError if it does not exist."""
         if self.root is not None:
             root = self.root
-            return self._guard(path, lambda: _stat_local(root, root / path))
+            return self._guard(path, lambda: stat_local(root, root / path))
         found = self._guard(path, lambda: obstore.head(self._remote, path))
         return Stat(path, int(found["size"]), found["last_modified"].timestamp())
 
@@ -318,61 +308,10 @@ def _open_s3(url: str) -> ObjectStore:
         raise ConfigError(f"store {url}: expected s3://bucket/prefix ({reason}).") from error
 
 
-def _walk_local(root: Path, base: Path, *, temporary: bool = False) -> list[Stat]:
-    def refuse(error: OSError) -> None:
-        raise error
-
-    found = []
-    for folder, _, names in os.walk(base, onerror=refuse if base.is_dir() else None):
-        for path in (Path(folder, name) for name in names if name.startswith(TEMPORARY_PREFIX) == temporary):
-            # A file may be renamed or deleted while the folder is read.
-            with contextlib.suppress(FileNotFoundError):
-                found.append(_stat_local(root, path))
-    return sorted(found, key=lambda stat: stat.path)
-
-
-def _stat_local(root: Path, path: Path) -> Stat:
-    status = path.stat()
-    if S_ISDIR(status.st_mode):
-        # An object store has no folders: nor does one count as a file here.
-        raise FileNotFoundError(path)
-    return Stat(path.relative_to(root).as_posix(), status.st_size, status.st_mtime)
-
-
-def _copy(data: bytes) -> Callable[[IO[bytes]], object]:
-    return lambda stream: stream.write(data)
-
-
-def _copy_file(source: Path) -> Callable[[IO[bytes]], object]:
-    def copy(stream: IO[bytes]) -> None:
-        with source.open("rb") as opened:
-            shutil.copyfileobj(opened, stream, 1 << 22)
-
-    return copy
-
-
-def _write_local(target: Path, fill: Callable[[IO[bytes]], object], publish: Callable[[Path], Any]) -> None:
-    """Write beside `target`, sync, publish by rename or link, and sync the folder."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as error:
-        # Not to be taken for the conflict of two commits.
-        raise StoreError(f"{target.parent}: is a file where the store needs a folder. Give another store.") from error
-    temporary = target.parent / f"{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(8)}"
-    try:
-        with temporary.open("wb") as stream:
-            fill(stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        publish(temporary)
-        _sync_folder(target.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _listed(action: Callable[[], _Result]) -> _Result:
+    """Ask for a list again whose answer broke off: the client does so for all else that it reads."""
+    for attempt in range(_LIST_ATTEMPTS - 1):
+        with contextlib.suppress(BaseError):
+            return action()
+        time.sleep(0.2 * 2**attempt)
+    return action()

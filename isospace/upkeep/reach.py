@@ -7,8 +7,9 @@ from itertools import pairwise
 
 from isospace import layout
 from isospace.alias import alias_history, names_before, parse_time
+from isospace.local_files import Stat
 from isospace.snapshot import Manifest, read_manifest
-from isospace.store import Stat, Store
+from isospace.store import Store
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,9 @@ from isospace import layout
 from isospace.errors import ConfigError, NotFoundError
 from isospace.joins import load_columns, scratch_database
 from isospace.leases import upkeep_lease
+from isospace.local_files import Stat
 from isospace.retrieval.lexical import lexical_files
-from isospace.store import Stat, Store
+from isospace.store import Store
 from isospace.upkeep.reach import Kept, kept_snapshots
 
 DAY = 86_400.0

@@ -48,7 +48,7 @@ def test_a_full_disk_is_one_clear_error_and_leaves_nothing(tmp_path: Path, monke
     def full(_: object) -> None:
         Path("/dev/full").write_bytes(b"x")
 
-    monkeypatch.setattr("isospace.store.os.fsync", full)
+    monkeypatch.setattr("isospace.local_files.os.fsync", full)
     with pytest.raises(StoreError, match="No space left on device"):
         open_store(tmp_path).write("a/b", b"data")
     assert list((tmp_path / "a").iterdir()) == []
