@@ -118,7 +118,7 @@ def rollback(store: Store, collection: str, alias: str, *, reason: str) -> Alias
         If the alias never named another snapshot.
     """
     history = alias_history(store, collection, alias)
-    earlier = names_before(history)
+    earlier = names_before(translated(store, collection, history))
     if earlier is None:
         now = f"is at snapshot {history[-1].snapshot}, the first it named" if history else "has never named a snapshot"
         known = ", ".join(aliases(store, collection)) or "none"
@@ -145,6 +145,37 @@ def names_before(history: list[AliasEntry]) -> AliasEntry | None:
         elif entry.action == "promote":
             stack.append(entry)
     return stack[-2] if len(stack) > 1 else None
+
+
+class Replacement(BaseModel):
+    """A snapshot that was written anew without documents that had to be forgotten, and what took its place."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    old: int
+    old_id: str
+    new: int
+    new_id: str
+
+
+def replace_snapshot(store: Store, old: Manifest, new: Manifest) -> None:
+    """Note that a snapshot takes another's place in the histories of all aliases."""
+    note = Replacement(old=old.sequence, old_id=old.snapshot_id, new=new.sequence, new_id=new.snapshot_id)
+    path = layout.numbered(layout.replacements_folder(old.collection), old.sequence)
+    store.write(path, seal(note.model_dump(mode="json")))
+
+
+def translated(store: Store, collection: str, history: list[AliasEntry]) -> list[AliasEntry]:
+    """Return a history as if the snapshots that were replaced had been their replacements all along."""
+    paths = [stat.path for stat in store.walk(layout.replacements_folder(collection))]
+    notes = [Replacement.model_validate(unseal(store.read(path), name=path)) for path in paths]
+    known = {note.old: note for note in notes}
+    result = []
+    for entry in history:
+        found = entry
+        while (note := known.get(found.snapshot)) is not None and note.old_id == found.snapshot_id:
+            found = found.model_copy(update={"snapshot": note.new, "snapshot_id": note.new_id})
+        result.append(found)
+    return result
 
 
 def parse_time(at: str) -> float:
@@ -176,7 +207,7 @@ def _append(
         current = (history[-1].snapshot, history[-1].snapshot_id) if history else None
         if action == "promote" and current == (manifest.sequence, manifest.snapshot_id):
             return None
-        if forward_only and _was_passed(history, manifest):
+        if forward_only and _was_passed(translated(store, collection, history), manifest):
             return None
         entry = AliasEntry(
             alias=alias,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -29,7 +30,8 @@ def compact(
     from isospace.upkeep import compaction
 
     opened = open_store(store)
-    with run_lease(opened, collection, "compact"), tempfile.TemporaryDirectory(prefix="isospace-compact-") as scratch:
+    lease = contextlib.nullcontext() if dry_run else run_lease(opened, collection, "compact")
+    with lease, tempfile.TemporaryDirectory(prefix="isospace-compact-") as scratch:
         plan = compaction.plan_compaction(
             opened, collection, part_documents=part_documents, part_bytes=part_megabytes << 20,
             max_deleted_share=max_deleted_share,

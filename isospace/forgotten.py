@@ -72,7 +72,7 @@ def orders(store: Store, collection: str) -> list[Order]:
     folder = layout.forgotten_folder(collection)
     found = []
     for stat in store.walk(folder):
-        if "/receipts/" not in stat.path and layout.sequence_of(stat.path) is not None:
+        if stat.path.count("/") == folder.count("/") + 1 and layout.sequence_of(stat.path) is not None:
             found.append(Order.model_validate(unseal(store.read(stat.path), name=stat.path)))
     return found
 
@@ -88,13 +88,17 @@ def forgotten_documents(store: Store, collection: str) -> frozenset[str]:
 def unfinished_orders(store: Store, collection: str) -> list[Order]:
     """Return orders without a receipt: what was to be forgotten may still be there."""
     done = {layout.sequence_of(stat.path) for stat in store.walk(layout.forgotten_receipts(collection))}
-    return [order for order in orders(store, collection) if order.action == "forget" and order.number not in done]
+    still = forgotten_documents(store, collection)
+    found = [order for order in orders(store, collection) if order.action == "forget" and order.number not in done]
+    return [order for order in found if not still.isdisjoint(order.doc_ids)]
 
 
 def write_order(store: Store, collection: str, action: str, doc_ids: tuple[str, ...], reason: str) -> Order:
     """Write an order as the next one; an unfinished one for the same documents is taken up again."""
+    still = forgotten_documents(store, collection)
     for order in unfinished_orders(store, collection):
-        if (order.action, set(order.doc_ids)) == (action, set(doc_ids)):
+        # One that was lifted meanwhile keeps nothing out any more.
+        if (order.action, set(order.doc_ids)) == (action, set(doc_ids)) and set(doc_ids) <= still:
             return order
     folder = layout.forgotten_folder(collection)
     for _ in range(_ATTEMPTS):

@@ -213,6 +213,11 @@ def forgotten_folder(collection: str) -> str:
     return f"collections/{checked_name(collection, 'collection')}/forgotten"
 
 
+def replacements_folder(collection: str) -> str:
+    """Folder of the notes which snapshot took whose place."""
+    return f"{forgotten_folder(collection)}/replaced"
+
+
 def forgotten_receipts(collection: str) -> str:
     """Folder of the receipts for these orders, numbered alike."""
     return f"{forgotten_folder(collection)}/receipts"

@@ -7,6 +7,7 @@ at least one sees the other, whatever the order. Ages are taken between two time
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -45,6 +46,8 @@ class Lease(BaseModel):
         Which collection it works on; None for all.
     host, pid, started
         The process; `started` tells it from a later one with the same number, where the system says it.
+    machine
+        Where that number means something: one boot of one machine, and one namespace of processes in it.
     at
         When it began, by its own clock.
     """
@@ -55,6 +58,7 @@ class Lease(BaseModel):
     host: str
     pid: int
     started: str | None
+    machine: str
     at: str
 
     def describe(self) -> str:
@@ -151,10 +155,10 @@ def upkeep_lease(store: Store, collection: str | None, what: str) -> Iterator[fl
 
 
 def _mine(what: str, collection: str | None) -> Lease:
-    now = datetime.now(UTC).isoformat(timespec="seconds")
+    now = datetime.now(UTC).isoformat(timespec="microseconds")
     pid = os.getpid()
     return Lease(
-        what=what, collection=collection, host=socket.gethostname(), pid=pid, started=_started(pid), at=now
+        what=what, collection=collection, host=socket.gethostname(), pid=pid, started=_started(pid), machine=_machine(), at=now
     )  # fmt: skip
 
 
@@ -211,13 +215,25 @@ def _read(store: Store, path: str) -> Lease | None:
         return None
     except (ValidationError, ValueError):
         # Not one of ours that says who holds it: nobody can be asked, so it counts until somebody looks.
-        return Lease(what=f"the unreadable lease {path}", collection=None, host="?", pid=0, started=None, at="?")
+        return Lease(
+            what=f"the unreadable lease {path}", collection=None, host="?", pid=0, started=None, machine="?", at="?"
+        )
 
 
 def _may_live(lease: Lease, age: float, silent_seconds: float) -> bool:
-    if lease.host == socket.gethostname() and lease.pid:
+    if lease.machine == _machine() and lease.pid:
         return _is_alive(lease.pid) and _started(lease.pid) == lease.started
     return age < silent_seconds
+
+
+@functools.cache
+def _machine() -> str:
+    """Return what processes share that can ask for each other by number: containers with one host name do not."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return socket.gethostname()
 
 
 def _is_alive(pid: int) -> bool:

@@ -113,7 +113,7 @@ def scan_source(run: Run) -> Scan:
         quarantined = connection.sql(
             "SELECT uri, doc_id, within, reason FROM quarantine ORDER BY uri, reason"
         ).to_arrow_table()
-        _guard(config, counts, quarantined)
+        _guard(config, _chosen(connection, counts), quarantined, staged=_count(connection, "staged"))
         documents = _new_documents(connection, store, base, staged, rebuild=run.rebuild)
         parts = tuple(_write_parts(run, documents))
         if runtime.budget.is_bounded:
@@ -225,12 +225,27 @@ def _counts(connection: DuckDBPyConnection) -> dict[str, int]:
     return {name: int(found.get(name, 0)) for name in ("added", "changed", "unchanged", "removed", "stale")}
 
 
-def _guard(config: PipelineConfig, counts: dict[str, int], quarantined: pa.Table) -> None:
+def _chosen(connection: DuckDBPyConnection, counts: dict[str, int]) -> dict[str, int]:
+    """Return the counts without documents that the run does not look at: they vouch for nothing."""
+    held = _count(connection, "live WHERE status = 'unchanged' AND doc_id IN (SELECT doc_id FROM elsewhere)")
+    return {**counts, "unchanged": counts["unchanged"] - held}
+
+
+def _count(connection: DuckDBPyConnection, what: str) -> int:
+    (found,) = connection.execute(f"SELECT count(*) FROM {what}").fetchone() or (0,)
+    return int(found)
+
+
+def _guard(config: PipelineConfig, counts: dict[str, int], quarantined: pa.Table, *, staged: int) -> None:
     runtime = config.runtime
+    if runtime.selection.is_partial and not counts["removed"] and not quarantined.num_rows and not staged:
+        # Nothing fits: nothing is done.
+        return
     readable = counts["added"] + counts["changed"] + counts["unchanged"]
     total = readable + quarantined.num_rows
     share = quarantined.num_rows / max(total, 1)
-    if not readable or share > runtime.max_quarantined_share:
+    needed = not runtime.selection.is_partial
+    if (needed and not readable) or share > runtime.max_quarantined_share:
         examples = "; ".join(f"{row['uri']} {row['reason']}" for row in quarantined.slice(0, 3).to_pylist())
         raise SourceError(
             f"source {runtime.source}: {quarantined.num_rows} of {total} inputs cannot be used ({share:.0%}); expected at "

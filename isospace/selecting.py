@@ -127,7 +127,7 @@ def _by_metadata(tables: Sequence[pa.Table], selection: Selection) -> Sequence[b
     try:
         mask: Sequence[bool] = apply_filter(parse_filter(selection.where), documents).tolist()
     except QueryError as error:
-        raise ConfigError(f"runtime.selection.where: {error}") from error
+        raise ConfigError(f"runtime.selection.where: {str(error).replace(', .', '.')}") from error
     return mask
 
 

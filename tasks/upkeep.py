@@ -46,7 +46,7 @@ def compact(store: str, plan: CompactionPlan) -> Compacted:
     return done
 
 
-@task(cache_policy=NO_CACHE, retries=6, retry_delay_seconds=600, retry_condition_fn=is_busy)
+@task(cache_policy=NO_CACHE, retries=6, retry_delay_seconds=600, retry_jitter_factor=0.5, retry_condition_fn=is_busy)
 def vacuum_store(
     store: str, retention_days: float, collections: list[str], vectors: bool, answers_days: float | None, dry_run: bool
 ) -> Vacuumed:

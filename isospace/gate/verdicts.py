@@ -103,6 +103,14 @@ def write_verdict(store: Store, verdict: Verdict) -> Verdict:
     )
 
 
+def carry_verdict(store: Store, old: Manifest, new: Manifest) -> None:
+    """Give a snapshot that takes another's place the last verdict on that one: what was rejected stays rejected."""
+    verdicts = read_verdicts(store, old.collection, old.snapshot_id)
+    if verdicts and new.snapshot_id != old.snapshot_id and not read_verdicts(store, new.collection, new.snapshot_id):
+        carried = {"snapshot": new.sequence, "snapshot_id": new.snapshot_id}
+        write_verdict(store, verdicts[-1].model_copy(update=carried))
+
+
 def require_passed(verdict: Verdict | None) -> None:
     """Raise GateError for a rejection: the run has done its work, and production did not move."""
     if verdict is not None and not verdict.passed:

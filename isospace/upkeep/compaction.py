@@ -19,7 +19,7 @@ from isospace.fingerprint import sha256_lines
 from isospace.parquet import FileRef, write_parquet
 from isospace.run_id import new_run_id
 from isospace.scan import DELETION_SCHEMA
-from isospace.snapshot import Manifest, PartRecord, commit_manifest, deleted_documents, latest_manifest
+from isospace.snapshot import Manifest, PartRecord, commit_manifest, deleted_documents, latest_manifest, read_manifest
 from isospace.store import Store
 from isospace.upkeep.rewriting import merge_parts
 from isospace.upkeep.searchable import make_searchable
@@ -113,7 +113,7 @@ class Compacted:
     def describe(self) -> str:
         """Return it in a sentence."""
         manifest = self.manifest
-        if self.parts_before == self.parts_after and not self.deleted:
+        if self.parts_before == self.parts_after and not self.deleted and not self.aliases:
             return f"{manifest.collection}: nothing to compact, still snapshot {manifest.sequence}"
         return (
             f"{manifest.collection}: {self.parts_before} parts became {self.parts_after}, {self.deleted:,} deleted documents "
@@ -185,12 +185,23 @@ def compact(store: Store, plan: CompactionPlan) -> Manifest:
 def conclude_compaction(store: Store, plan: CompactionPlan, manifest: Manifest, scratch: Path) -> Compacted:
     """Make the new snapshot searchable, then move the aliases of the old one to it."""
     base = plan.base
-    moved: tuple[str, ...] = ()
     if manifest.sequence != base.sequence:
         make_searchable(store, base, manifest, scratch)
         moved = follow_aliases(store, base, manifest, f"compaction of snapshot {base.sequence}")
+    else:
+        moved = _late_aliases(store, manifest)
     deleted = sum(group.deleted for group in plan.groups)
     return Compacted(manifest, len(base.parts), len(manifest.parts), deleted, moved)
+
+
+def _late_aliases(store: Store, manifest: Manifest) -> tuple[str, ...]:
+    """Move aliases that an earlier compaction left behind, since it was killed: they name the same content."""
+    moved: list[str] = []
+    for entry in aliases(store, manifest.collection).values():
+        if entry.snapshot_id == manifest.snapshot_id and entry.snapshot < manifest.sequence:
+            old = read_manifest(store, manifest.collection, entry.snapshot)
+            moved += follow_aliases(store, old, manifest, f"compaction of snapshot {entry.snapshot}")
+    return tuple(dict.fromkeys(moved))
 
 
 def follow_aliases(store: Store, old: Manifest, new: Manifest, reason: str) -> tuple[str, ...]:
@@ -198,7 +209,8 @@ def follow_aliases(store: Store, old: Manifest, new: Manifest, reason: str) -> t
     moved = [
         name
         for name, entry in aliases(store, old.collection).items()
-        if entry.snapshot == old.sequence and promote(store, old.collection, name, new, reason=reason)
+        if (entry.snapshot, entry.snapshot_id) == (old.sequence, old.snapshot_id)
+        and promote(store, old.collection, name, new, reason=reason, forced=entry.forced)
     ]
     return tuple(moved)
 
@@ -223,7 +235,7 @@ def provenance_of(base: Manifest, what: str) -> dict[str, object]:
 def _groups(
     parts: Sequence[PartRecord], gone: dict[str, set[str]], most: int, most_bytes: int, share: float
 ) -> Iterator[Group]:
-    """Yield what is worth it: neighbours that are small, and single parts with many deletions."""
+    """Yield what is worth it: small parts together, in their order, and single parts with many deletions."""
     pending = Group((), 0, 0, 0)
     for part in parts:
         total, deleted = part.documents.rows or 0, len(gone.get(part.name, ()))

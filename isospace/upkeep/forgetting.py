@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isospace import layout
-from isospace.alias import aliases
+from isospace.alias import alias_history, aliases, names_before, replace_snapshot, translated
 from isospace.errors import ConfigError, NotFoundError
 from isospace.fingerprint import sha256_lines
 from isospace.forgotten import Receipt, write_order, write_receipt
+from isospace.gate.verdicts import carry_verdict
 from isospace.joins import load_columns, scratch_database
 from isospace.leases import upkeep_lease
 from isospace.parquet import FileRef, parse_parquet, read_parquet, read_verified, write_parquet
@@ -47,9 +48,11 @@ class Holding:
 
     Attributes
     ----------
+    collection
+        Its name.
     doc_ids
         Those that it holds.
-    documents, chunks
+    documents, chunks, segments
         Paths of the parts that hold them, of whatever snapshot or of none.
     snapshots
         Numbers of the snapshots that name one of these.
@@ -57,9 +60,11 @@ class Holding:
         Texts and hashes to look for elsewhere.
     """
 
+    collection: str
     doc_ids: frozenset[str]
     documents: tuple[str, ...]
     chunks: tuple[str, ...]
+    segments: tuple[str, ...]
     snapshots: tuple[int, ...]
     trace: Trace
 
@@ -82,9 +87,10 @@ def find_documents(store: Store, collection: str, doc_ids: Collection[str]) -> H
     """
     numbers = sequences(store, collection)
     base = f"collections/{layout.checked_name(collection, 'collection')}"
-    if not numbers:
+    # A first run that was stopped has left parts, and no snapshot.
+    if not numbers and collection not in store.folders("collections"):
         known = ", ".join(store.folders("collections")) or "none"
-        raise NotFoundError(f"collection {collection!r}: no snapshot in {store.url}. Collections there: {known}.")
+        raise NotFoundError(f"collection {collection!r}: not in {store.url}. Collections there: {known}.")
     wanted = frozenset(doc_ids)
     trace = Trace()
     documents, chunks, found = [], [], set[str]()
@@ -100,11 +106,14 @@ def find_documents(store: Store, collection: str, doc_ids: Collection[str]) -> H
             chunks.append(stat.path)
             found |= {row["doc_id"] for row in rows}
             trace.add_chunks(rows)
-    holding = {*documents, *chunks}
+    segments = [s.path for s in store.walk(f"{base}/segments") if _rows(store, s.path, wanted, ["doc_id"])]
+    holding = {*documents, *chunks, *segments}
     holders = [
         number for number in numbers if holding & {ref.path for ref in read_manifest(store, collection, number).files()}
     ]
-    return Holding(frozenset(found), tuple(documents), tuple(chunks), tuple(holders), trace)
+    return Holding(
+        collection, frozenset(found), tuple(documents), tuple(chunks), tuple(segments), tuple(holders), trace
+    )
 
 
 def forget(
@@ -144,11 +153,12 @@ def forget(
         raise ConfigError("no document to forget: give one doc_id at least.")
     with upkeep_lease(store, None, "forget"):
         holding = find_documents(store, collection, wanted)
+        # What can be refused comes before the order: it is in force from then on.
+        rewritten = _rewritten(store, collection, holding, set(wanted), scratch, memory_mb)
         order = write_order(store, collection, "forget", wanted, reason)
         done = _Done()
-        if holding.snapshots:
-            _commit_without(store, collection, holding, wanted, scratch, memory_mb, done)
-        vectors = forget_vectors(store, holding.trace, holding.chunks, scratch, memory_mb, done.removed, done.rewritten)
+        _commit_without(store, holding, rewritten, scratch, memory_mb, done)
+        vectors = forget_vectors(store, holding.chunks, scratch, memory_mb, done.removed, done.rewritten)
         forget_references(store, collection, wanted, holding.trace, done.rewritten)
         queries = forget_queries(store, collection, set(wanted), done.removed, done.rewritten)
         forget_reports(store, holding.trace, wanted, done.removed)
@@ -165,29 +175,54 @@ def forget(
         return receipt
 
 
-def _commit_without(
-    store: Store, collection: str, holding: Holding, wanted: Sequence[str], scratch: Path, memory_mb: int, done: _Done
-) -> None:
-    """Commit the latest snapshot, and those that aliases name, without the documents; remove the others that hold them."""
+def _rewritten(
+    store: Store, collection: str, holding: Holding, wanted: set[str], scratch: Path, memory_mb: int
+) -> list[tuple[Manifest, Manifest]]:
+    """Return the snapshots that are committed anew, oldest first, each with what takes its place.
+
+    Those are the latest, what aliases name, and what they would be rolled back to, if they hold one of the documents. The latest
+    stays the latest: the next run starts from it.
+    """
+    if not holding.snapshots:
+        return []
     latest = latest_manifest(store, collection)
     assert latest is not None
-    named = {entry.snapshot for entry in aliases(store, collection).values()}
-    affected = sorted(number for number in holding.snapshots if number in named or number == latest.sequence)
-    # The latest stays the latest: the next run starts from it.
+    named = {latest.sequence}
+    for alias in aliases(store, collection):
+        raw = alias_history(store, collection, alias)
+        history = translated(store, collection, raw)
+        # As it stands, too: an order that was killed may have noted a replacement and not moved the alias.
+        named |= {raw[-1].snapshot, history[-1].snapshot} | {
+            entry.snapshot for entry in [names_before(history)] if entry is not None
+        }
+    affected = sorted(set(holding.snapshots) & named)
     if affected and latest.sequence not in affected:
         affected.append(latest.sequence)
-    sequence = latest.sequence
-    for number in affected:
+    pairs = []
+    for position, number in enumerate(affected, start=1):
         old = read_manifest(store, collection, number)
-        new = _without(store, old, sequence + 1, set(wanted), scratch, memory_mb)
+        pairs.append((old, _without(store, old, latest.sequence + position, wanted, scratch, memory_mb)))
+    return pairs
+
+
+def _commit_without(
+    store: Store,
+    holding: Holding,
+    pairs: Sequence[tuple[Manifest, Manifest]],
+    scratch: Path,
+    memory_mb: int,
+    done: _Done,
+) -> None:
+    """Commit what takes the place of others, let aliases follow, and remove every snapshot that holds the documents."""
+    for old, new in pairs:
         commit_manifest(store, new)
-        sequence += 1
-        done.snapshots[number] = new.sequence
+        replace_snapshot(store, old, new)
+        carry_verdict(store, old, new)
+        done.snapshots[old.sequence] = new.sequence
         make_searchable(store, old, new, scratch, memory_mb=memory_mb)
         done.aliases += follow_aliases(store, old, new, "documents were forgotten")
-        store.delete(layout.numbered(layout.snapshots_folder(collection), number))
-    for number in set(holding.snapshots) - set(affected):
-        path = layout.numbered(layout.snapshots_folder(collection), number)
+    for number in {*holding.snapshots, *(old.sequence for old, _ in pairs)}:
+        path = layout.numbered(layout.snapshots_folder(holding.collection), number)
         store.delete(path)
         done.removed.append(path)
 
@@ -268,7 +303,7 @@ def _remove_files(store: Store, collection: str, holding: Holding, done: _Done) 
     """Remove every file that holds something of the documents, whichever snapshot it was of."""
     base = f"collections/{collection}"
     names = {stem_of(path) for path in holding.chunks}
-    paths = [s.path for s in store.walk(f"{base}/segments") if stem_of(s.path) in names]
+    paths = [s.path for s in store.walk(f"{base}/segments") if stem_of(s.path) in names or s.path in holding.segments]
     kept = [read_manifest(store, collection, number) for number in sequences(store, collection)]
     ids = {manifest.snapshot_id for manifest in kept}
     named = {ref.path for manifest in kept for ref in manifest.files()}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from isospace import layout
-from isospace.alias import alias_history, names_before, parse_time
+from isospace.alias import alias_history, names_before, parse_time, translated
 from isospace.local_files import Stat
 from isospace.snapshot import Manifest, read_manifest
 from isospace.store import Store
@@ -75,7 +75,7 @@ def kept_snapshots(store: Store, collection: str, *, now: float, retention_secon
 
 
 def _by_alias(store: Store, collection: str, alias: str, since: float) -> dict[int, str]:
-    history = alias_history(store, collection, alias)
+    history = translated(store, collection, alias_history(store, collection, alias))
     found: dict[int, str] = {}
     for entry, following in pairwise(history):
         if parse_time(following.at) >= since:

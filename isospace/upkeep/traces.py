@@ -6,7 +6,7 @@ import hashlib
 import html
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from isospace.vectors import read_vectors, vector_part_path, write_vectors
 _WORD = re.compile(r"\w+")
 # So many words in a row that are those of a document make a quotation.
 _QUOTED_WORDS = 5
+_TELLING = 6
 _ROLES_OF_FILES = ("encoder_id", "role", "content_sha256")
 
 
@@ -61,18 +62,21 @@ class Trace:
     def is_in(self, text: str) -> bool:
         """Tell whether a text names one of the documents or quotes it."""
         plain = html.unescape(text)
-        if any(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", plain) for name in self.names):
-            return True
+        # A short id or title says nothing by itself: it counts where it stands alone, as a value or a cell.
+        for name in self.names:
+            left, right = (r"(?<!\w)", r"(?!\w)") if len(name) >= _TELLING else (r"[\">]", r"[\"<]")
+            if re.search(left + re.escape(name) + right, plain):
+                return True
         return not self.quotations.isdisjoint(_quotations(plain))
 
 
 def forget_vectors(
-    store: Store, trace: Trace, holders: Collection[str], scratch: Path, memory_mb: int,
-    removed: list[str], rewritten: list[str],
-) -> int:  # fmt: skip
-    """Remove the raw vectors of chunks that are in no other document of any collection; return how many.
+    store: Store, holders: Collection[str], scratch: Path, memory_mb: int, removed: list[str], rewritten: list[str]
+) -> int:
+    """Remove the raw vectors of texts that are in no chunk of any collection; return how many.
 
-    `holders` are the chunk parts that are about to be removed.
+    `holders` are the chunk parts that are about to be removed. Vectors of older versions go too, whose chunks a vacuum took:
+    nothing tells whose they were.
     """
     # What pseudo-queries were tried on is text cut out of chunks, which no hash leads back to: all of it can be made again.
     for encoder_id in store.folders("vectors"):
@@ -81,25 +85,23 @@ def forget_vectors(
                 if stat.path.rsplit("/", 1)[-1].startswith("trial-"):
                     store.delete(stat.path)
                     removed.append(stat.path)
-    hashes = _unshared(store, trace.hashes, holders, scratch, memory_mb)
     count = 0
-    for encoder_id in store.folders("vectors") if hashes else ():
-        for role in ROLES:
-            for stat in list(store.walk(layout.vectors_folder(encoder_id, role))):
-                held = read_parquet(store, stat.path, columns=["chunk_hash"])
-                if hashes.isdisjoint(held["chunk_hash"].to_pylist()):
-                    continue
-                keys, vectors = read_vectors(store, stat.path, encoder_id)
-                left = [place for place, key in enumerate(keys) if key not in hashes]
-                count += len(keys) - len(left)
-                if left:
-                    kept = [keys[place] for place in left]
-                    name = hashlib.sha256(b"".join(kept)).hexdigest()
-                    told = {key: value for key, value in metadata_of(held).items() if key not in _ROLES_OF_FILES}
-                    write_vectors(store, encoder_id, name, kept, vectors[left], provenance=told, role=role)
-                    rewritten.append(vector_part_path(encoder_id, name, role))
-                store.delete(stat.path)
-                removed.append(stat.path)
+    for encoder_id in store.folders("vectors"):
+        folder = layout.vectors_folder(encoder_id, "document")
+        paths = [stat.path for stat in store.walk(folder) if stat.path.endswith(".parquet")]
+        for path, rows in _unowned(store, paths, holders, scratch, memory_mb):
+            keys, vectors = read_vectors(store, path, encoder_id)
+            left = [place for place in range(len(keys)) if place not in rows]
+            count += len(rows)
+            if left:
+                kept = [keys[place] for place in left]
+                name = hashlib.sha256(b"".join(kept)).hexdigest()
+                metadata = metadata_of(read_parquet(store, path, columns=["chunk_hash"]))
+                told = {key: value for key, value in metadata.items() if key not in _ROLES_OF_FILES}
+                write_vectors(store, encoder_id, name, kept, vectors[left], provenance=told)
+                rewritten.append(vector_part_path(encoder_id, name))
+            store.delete(path)
+            removed.append(path)
     return count
 
 
@@ -107,21 +109,32 @@ def forget_references(
     store: Store, collection: str, doc_ids: Collection[str], trace: Trace, rewritten: list[str]
 ) -> None:
     """Leave the documents out of the samples that audits compare with."""
-    for stat in list(store.walk(f"collections/{collection}/references")):
-        if not stat.path.endswith(".json"):
+    folder = f"collections/{collection}/references"
+    records = {
+        stat.path: unseal(store.read(stat.path), name=stat.path)
+        for stat in store.walk(folder)
+        if stat.path.endswith(".json")
+    }
+    named = {record["sample"]["path"] for record in records.values()}
+    for stat in list(store.walk(folder)):
+        if stat.path.endswith(".parquet") and stat.path not in named:
+            # Of a draw that was killed: it is drawn again.
+            store.delete(stat.path)
+    for path, record in records.items():
+        sample = record["sample"]["path"]
+        if not store.exists(sample):
+            store.delete(path)
             continue
-        record = unseal(store.read(stat.path), name=stat.path)
-        path = record["sample"]["path"]
-        table = parse_parquet(store.read(path), path)
+        table = parse_parquet(store.read(sample), sample)
         keep = [
             doc_id not in doc_ids and key not in trace.hashes
             for doc_id, key in zip(table["doc_id"].to_pylist(), table["chunk_hash"].to_pylist(), strict=True)
         ]
-        if all(keep) and sha256(store.read(path)) == record["sample"]["sha256"]:
+        if all(keep) and sha256(store.read(sample)) == record["sample"]["sha256"]:
             continue
-        sample = write_parquet(store, path, table.filter(pa.array(keep, pa.bool_())), replace=True)
-        store.write(stat.path, seal({**record, "sample": sample.model_dump(mode="json")}))
-        rewritten += [path, stat.path]
+        written = write_parquet(store, sample, table.filter(pa.array(keep, pa.bool_())), replace=True)
+        store.write(path, seal({**record, "sample": written.model_dump(mode="json")}))
+        rewritten += [sample, path]
 
 
 def forget_queries(store: Store, collection: str, doc_ids: Set[str], removed: list[str], rewritten: list[str]) -> int:
@@ -133,16 +146,17 @@ def forget_queries(store: Store, collection: str, doc_ids: Set[str], removed: li
                 continue
             known = read_set(store, collection, record.name, set_id=record.set_id)
             gone = {query for query, found in known.judgements.items() if doc_ids & found.keys()}
-            if not gone:
-                continue
-            count += len(gone)
-            written = replace_version(store, collection, record, _left(known, gone))
-            files = [ref.path for ref in (record.queries_file, record.judgements_file) if ref is not None]
-            new = {ref.path for ref in (written.queries_file, written.judgements_file) if ref is not None}
-            for path in set(files) - new:
-                store.delete(path)
-                removed.append(path)
-            rewritten += sorted(new)
+            if gone:
+                count += len(gone)
+                replace_version(store, collection, record, _left(known, gone))
+        # Several versions may share files, and a killed order may have left some: what no version names goes.
+        versions = set_versions(store, collection, current.name)
+        named = {ref.path for v in versions for ref in (v.queries_file, v.judgements_file) if ref is not None}
+        for stat in list(store.walk(layout.evaluation_folder(collection, current.name))):
+            if stat.path.endswith(".parquet") and stat.path not in named:
+                store.delete(stat.path)
+                removed.append(stat.path)
+        rewritten += sorted(named) if count else []
     return count
 
 
@@ -163,18 +177,16 @@ def _readings(data: bytes, path: str) -> Iterator[str]:
         yield json.dumps(json.loads(text), ensure_ascii=False)
 
 
-def _unshared(store: Store, hashes: set[bytes], holders: Collection[str], scratch: Path, memory_mb: int) -> set[bytes]:
-    """Return those hashes that no other chunk of any collection has."""
-    if not hashes:
-        return set()
-    parts = [stat.path for n in store.folders("collections") for stat in store.walk(f"collections/{n}/chunks")]
-    paths = [path for path in parts if path not in set(holders)]
+def _unowned(
+    store: Store, paths: Sequence[str], holders: Collection[str], scratch: Path, memory_mb: int
+) -> list[tuple[str, set[int]]]:
+    """Return the parts with rows that no chunk of any collection has, and these rows."""
+    chunks = [stat.path for n in store.folders("collections") for stat in store.walk(f"collections/{n}/chunks")]
     with scratch_database(scratch, memory_mb=memory_mb) as connection:
-        load_columns(connection, "others", store, paths, {"chunk_hash": "BLOB"})
-        wanted = pa.table({"chunk_hash": pa.array(sorted(hashes), pa.binary())})
-        connection.register("wanted", wanted)
-        rows = connection.execute("SELECT chunk_hash FROM wanted ANTI JOIN others USING (chunk_hash)").fetchall()
-    return {bytes(key) for (key,) in rows}
+        load_columns(connection, "owned", store, [p for p in chunks if p not in set(holders)], {"chunk_hash": "BLOB"})
+        load_columns(connection, "vectors", store, paths, {"chunk_hash": "BLOB"})
+        query = "SELECT part, list(row) FROM vectors ANTI JOIN owned USING (chunk_hash) GROUP BY part ORDER BY part"
+        return [(paths[part], set(rows)) for part, rows in connection.execute(query).fetchall()]
 
 
 def _left(known: EvaluationSet, gone: Collection[str]) -> EvaluationSet:

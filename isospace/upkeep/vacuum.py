@@ -6,13 +6,15 @@ or that a run at work might use: while one works on a collection, nothing is rem
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from isospace import layout
-from isospace.errors import ConfigError, NotFoundError
+from isospace.errors import BusyError, ConfigError, NotFoundError
 from isospace.joins import load_columns, scratch_database
 from isospace.leases import upkeep_lease
 from isospace.local_files import Stat
@@ -139,7 +141,8 @@ def vacuum(
     chosen = list(collections) or known
     # Raw vectors and spaces are everybody's: a run anywhere may be about to use one, and all have to be at rest.
     scope = chosen[0] if len(collections) == 1 and not vectors else None
-    with upkeep_lease(store, scope, "vacuum") as now:
+    lease = contextlib.nullcontext(time.time()) if dry else upkeep_lease(store, scope, "vacuum")
+    with lease as now:
         retention = retention_days * DAY
         everything = {n: kept_snapshots(store, n, now=now, retention_seconds=retention) for n in chosen}
         # Of the others every snapshot counts.
@@ -154,8 +157,8 @@ def vacuum(
             old = _Stale(now - answers_days * DAY)
             removals += [r for name in chosen for r in old.all(store, layout.answers_folder(name), "old answers")]
         if not dry:
-            # Snapshots first: killed half-way, no visible one names what is gone.
-            for removal in sorted(removals, key=lambda removal: removal.reason != _SNAPSHOT):
+            _require_unmoved(store, everything, now, retention)
+            for removal in sorted(removals, key=_rank):
                 store.delete(removal.path)
             for folder in {_folder_of(removal.path) for removal in removals}:
                 store.remove_empty(folder)
@@ -166,6 +169,29 @@ def vacuum(
 
 
 _SNAPSHOT = "snapshot past its retention"
+
+
+def _require_unmoved(store: Store, before: dict[str, Kept], now: float, retention: float) -> None:
+    """Refuse if somebody has moved an alias meanwhile to a snapshot that was to go: people take no lease."""
+    for name, kept in before.items():
+        again = kept_snapshots(store, name, now=now, retention_seconds=retention)
+        if set(again.reasons) - set(kept.reasons):
+            raise BusyError(
+                f"collection {name!r}: an alias moved while its files were listed. Run the same command again."
+            )
+
+
+def _rank(removal: Removal) -> tuple[int, str]:
+    """Return the order of removal.
+
+    Snapshots first: killed half-way, no visible one names what is gone. Records before what they name, and what an order to
+    forget is followed by, documents and chunks, last.
+    """
+    if removal.reason == _SNAPSHOT:
+        return 0, removal.path
+    parts = PurePosixPath(removal.path).parts
+    last = parts[0] == "collections" and parts[2] in ("documents", "chunks")
+    return (3 if last else 1 if removal.path.endswith(".json") else 2), removal.path
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,14 +259,18 @@ def _of_vectors(store: Store, kept: Sequence[Kept], stale: _Stale, scratch: Path
     for name in store.folders("encoders"):
         if name not in encoders and len(name) == 64:
             found = list(store.walk(layout.encoder_folder(name)))
-            if all(stale.holds(stat) for stat in found):
+            if all(stale.holds(stat) for stat in [*found, *store.walk(f"vectors/{name}")]):
                 yield from (Removal(stat.path, stat.size, "encoder of no snapshot") for stat in found)
     chunks = sorted({part.chunks.path for manifest in manifests for part in manifest.parts})
     with scratch_database(scratch, memory_mb=memory_mb) as connection:
         load_columns(connection, "live", store, chunks, {"chunk_hash": "BLOB"})
         for encoder_id in store.folders("vectors"):
-            stats = [s for s in store.walk(f"vectors/{encoder_id}") if s.path.endswith(".parquet") and stale.holds(s)]
+            parts = [stat for stat in store.walk(f"vectors/{encoder_id}") if stat.path.endswith(".parquet")]
+            stats = [stat for stat in parts if stale.holds(stat)]
             if encoder_id not in encoders:
+                if len(stats) < len(parts):
+                    # It is being embedded with in portions, which no snapshot names before the last one.
+                    continue
                 yield from (Removal(stat.path, stat.size, "vectors of no snapshot") for stat in stats)
                 continue
             connection.execute("DROP TABLE IF EXISTS vectors")

@@ -25,7 +25,15 @@ def store(tmp_path: Path) -> Store:
 
 
 def _foreign(store: Store, folder: str, *, host: str, pid: int, age: float = 0.0, collection: str | None = "c") -> Path:
-    body = {"what": "embed", "collection": collection, "host": host, "pid": pid, "started": None, "at": "then"}
+    body = {
+        "what": "embed",
+        "collection": collection,
+        "host": host,
+        "pid": pid,
+        "started": None,
+        "machine": host,
+        "at": "then",
+    }
     path = f"{folder}/aaaa.json"
     store.write(path, json.dumps(body).encode())
     assert store.root is not None
@@ -115,7 +123,7 @@ def test_the_lease_of_a_process_that_was_killed_here_counts_no_more(store: Store
 
 
 def test_a_later_process_with_the_same_number_is_another(store: Store) -> None:
-    path = _foreign(store, "leases/runs", host=socket.gethostname(), pid=os.getpid())
+    path = _foreign(store, "leases/runs", host=leases._machine(), pid=os.getpid())
     body = json.loads(path.read_text()) | {"started": "1"}
     path.write_text(json.dumps(body))
     with upkeep_lease(store, "c", "vacuum"):
