@@ -104,6 +104,7 @@ def scan_source(run: Run) -> Scan:
     staged, forgotten = stage_source(config, run.scratch / "staged", forgotten_documents(store, runtime.collection))
     with scratch_database(run.scratch, memory_mb=runtime.memory_mb) as connection:
         _load_staged(connection, staged)
+        in_source = _count(connection, "staged")
         load_base(connection, store, base)
         select_documents(connection, runtime.selection, store, base, staged[:-1])
         order_documents(connection, runtime.selection, staged[:-1])
@@ -113,7 +114,7 @@ def scan_source(run: Run) -> Scan:
         quarantined = connection.sql(
             "SELECT uri, doc_id, within, reason FROM quarantine ORDER BY uri, reason"
         ).to_arrow_table()
-        _guard(config, _chosen(connection, counts), quarantined, staged=_count(connection, "staged"))
+        _guard(config, _chosen(connection, counts), quarantined, in_source=in_source)
         documents = _new_documents(connection, store, base, staged, rebuild=run.rebuild)
         parts = tuple(_write_parts(run, documents))
         if runtime.budget.is_bounded:
@@ -236,11 +237,8 @@ def _count(connection: DuckDBPyConnection, what: str) -> int:
     return int(found)
 
 
-def _guard(config: PipelineConfig, counts: dict[str, int], quarantined: pa.Table, *, staged: int) -> None:
+def _guard(config: PipelineConfig, counts: dict[str, int], quarantined: pa.Table, *, in_source: int) -> None:
     runtime = config.runtime
-    if runtime.selection.is_partial and not counts["removed"] and not quarantined.num_rows and not staged:
-        # Nothing fits: nothing is done.
-        return
     readable = counts["added"] + counts["changed"] + counts["unchanged"]
     total = readable + quarantined.num_rows
     share = quarantined.num_rows / max(total, 1)
@@ -253,7 +251,9 @@ def _guard(config: PipelineConfig, counts: dict[str, int], quarantined: pa.Table
             "source, or raise runtime.max_quarantined_share."
         )
     before = counts["changed"] + counts["unchanged"] + counts["removed"] + counts["stale"]
-    if counts["removed"] > runtime.max_removed_share * before:
+    # Documents that were named one by one, and are not in a source that has others, were deleted there.
+    named = bool(runtime.selection.doc_ids) and in_source > 0
+    if counts["removed"] > runtime.max_removed_share * before and not named:
         raise SourceError(
             f"source {runtime.source}: {counts['removed']} of the collection's {before} documents are no longer there; "
             f"expected at most {runtime.max_removed_share:.0%}. If they were really deleted, raise runtime.max_removed_share."
