@@ -25,6 +25,7 @@ from isospace.backends import Backend
 from isospace.encoder_files import Export, ExportKind, bytes_record
 from isospace.errors import EncoderError
 from isospace.models import LoadedModel
+from isospace.no_telemetry import decline_telemetry
 from isospace.pooling import Pooling
 from isospace.precision import Precision
 
@@ -187,7 +188,8 @@ def open_contents(kind: ExportKind, contents: Mapping[str, bytes], *, precision:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the exporters' chatter off the terminal; what goes wrong is raised."""
+    """Keep the exporters' chatter off the terminal, and off the network; what goes wrong is raised."""
+    decline_telemetry()
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -15,6 +15,7 @@ from isospace.encoder_record import EncoderRecord
 from isospace.errors import EncoderError
 from isospace.exporting import export_graph, graph_folder, graph_paths, quiet, save_openvino
 from isospace.models import LoadedModel
+from isospace.no_telemetry import decline_telemetry
 
 # Beyond some hundred texts the ranges were seen not to move.
 _MOST_TEXTS = 300
@@ -42,6 +43,7 @@ def quantize_graph(loaded: LoadedModel, record: EncoderRecord, texts: Sequence[s
     EncoderError
         If nncf is not installed or cannot quantize the model.
     """
+    decline_telemetry()
     try:
         import nncf
         import openvino

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from dataclasses import dataclass, field, replace
 from queue import Queue
@@ -167,6 +168,8 @@ def open_ray(spec: WorkersSpec, work: Work) -> RayPool:
 
 
 def _connect(ray: Any, spec: WorkersSpec) -> None:
+    # Before the cluster starts, and only where its owner has not said: a local one reports to its maker otherwise.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "namespace": "isospace"}
     try:
         if spec.address:
