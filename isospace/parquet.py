@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,12 @@ from pydantic import BaseModel, ConfigDict
 
 from isospace.errors import IntegrityError, NotFoundError
 from isospace.fingerprint import sha256
+from isospace.ranged import RangedFile
 from isospace.store import Store
 
 _ROW_GROUP_ROWS = 16_384
+# Above it the time of a request is less than that of the bytes it spares.
+_WHOLE_BYTES = 4 << 20
 
 
 class FileRef(BaseModel):
@@ -132,17 +136,15 @@ def read_parquet(store: Store, path: str, *, columns: Sequence[str] | None = Non
     IntegrityError
         If it is damaged or lacks a column.
     """
-    if columns is None or not store.root:
-        return parse_parquet(store.read(path), path, columns=columns)
-    if not store.exists(path):
-        store.read(path)
+    if columns is None:
+        return parse_parquet(store.read(path), path)
     # A few columns of a large file: no more of it is read than they need.
-    with pa.memory_map(str(store.root / path)) as source:
+    with _source(store, path) as source:
         return _read_columns(source, path, columns)
 
 
 def read_rows(store: Store, path: str, first: int, count: int) -> pa.Table:
-    """Read some rows of a table; of a local file no more than the row groups that hold them.
+    """Read some rows of a table, and of a large file no more than the row groups that hold them.
 
     Raises
     ------
@@ -151,9 +153,7 @@ def read_rows(store: Store, path: str, first: int, count: int) -> pa.Table:
     IntegrityError
         If it is damaged.
     """
-    if not store.root or not store.exists(path):
-        return parse_parquet(store.read(path), path).slice(first, count)
-    with pa.memory_map(str(store.root / path)) as source:
+    with _source(store, path) as source:
         file = _open(source, path)
         ends = np.cumsum([file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)])
         begin, end = np.searchsorted(ends, [first, first + count - 1], side="right")
@@ -165,7 +165,7 @@ def read_rows(store: Store, path: str, first: int, count: int) -> pa.Table:
 
 
 def read_groups(store: Store, path: str, columns: Sequence[str]) -> Iterator[pa.Table]:
-    """Read columns of a table, a row group at a time; of a local file no more than one is in memory.
+    """Read columns of a table, a row group at a time; of a large file no more than one is in memory.
 
     Raises
     ------
@@ -174,10 +174,7 @@ def read_groups(store: Store, path: str, columns: Sequence[str]) -> Iterator[pa.
     IntegrityError
         If it is damaged or lacks a column.
     """
-    if not store.root or not store.exists(path):
-        yield parse_parquet(store.read(path), path, columns=columns).select(list(columns))
-        return
-    with pa.OSFile(str(store.root / path)) as source:
+    with _source(store, path, mapped=False) as source:
         file = _open(source, path)
         for number in range(file.num_row_groups):
             try:
@@ -287,11 +284,28 @@ def _missing(ref: FileRef) -> IntegrityError:
     )
 
 
+@contextmanager
+def _source(store: Store, path: str, *, mapped: bool = True) -> Iterator[pa.NativeFile]:
+    """Open a file for random access; a small object comes in one request."""
+    size = store.size(path)
+    if store.root:
+        local = str(store.root / path)
+        with pa.memory_map(local) if mapped else pa.OSFile(local) as source:
+            yield source
+    elif size <= _WHOLE_BYTES:
+        yield pa.BufferReader(store.read(path))
+    else:
+        with pa.PythonFile(RangedFile(store, path), mode="r") as source:
+            yield source
+
+
 def _open(source: pa.NativeFile, path: str) -> pq.ParquetFile:
     try:
         if source.read(4) != b"PAR1":
             raise _damaged(path, ValueError("it does not begin as Parquet does"))
-        return pq.ParquetFile(source, page_checksum_verification=True)
+        # Ranges that lie together become one request; of what is in memory it would only be a copy.
+        apart = isinstance(source, pa.PythonFile)
+        return pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=apart)
     except (pa.ArrowException, OSError) as error:
         raise _damaged(path, error) from error
 

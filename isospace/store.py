@@ -60,6 +60,28 @@ class Store:
             return self._guard(path, lambda: (root / path).read_bytes())
         return self._guard(path, lambda: obstore.get(self._remote, path).bytes().to_bytes())
 
+    def read_range(self, path: str, start: int, length: int) -> bytes:
+        """Return `length` bytes of `path` from `start`; StoreError where it is shorter than that."""
+
+        def local(file: Path) -> bytes:
+            with file.open("rb") as stream:
+                stream.seek(start)
+                return stream.read(length)
+
+        if self.root is not None:
+            root = self.root
+            found = self._guard(path, lambda: local(root / path))
+        else:
+            found = self._guard(
+                path, lambda: obstore.get_range(self._remote, path, start=start, length=length).to_bytes()
+            )
+        if len(found) != length:
+            raise StoreError(
+                f"{path}: the store {self.url} gave {len(found)} bytes from {start}; expected {length}. The file was replaced "
+                "while it was read: run the same command again."
+            )
+        return found
+
     def size(self, path: str) -> int:
         """Return the size of `path` in bytes; NotFoundError if it does not exist."""
         return self.stat(path).size

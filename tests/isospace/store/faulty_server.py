@@ -40,6 +40,7 @@ class FaultyServer:
     upstream: int
     url: str = ""
     requests: list[tuple[str, str]] = field(default_factory=list)
+    sent: int = 0
     _faults: list[_Fault] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -164,6 +165,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body[: len(body) // 2] if cut else body)
+        self.server.faulty.sent += len(body)
         if cut:
             self.wfile.flush()
             self.hang_up()
