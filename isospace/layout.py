@@ -123,14 +123,14 @@ def sequence_of(path: str) -> int | None:
     return int(match.group(1)) if match else None
 
 
-def serving_database(collection: str, snapshot_id: str) -> str:
-    """DuckDB database of one snapshot."""
-    return f"collections/{collection}/serving/{snapshot_id}.duckdb"
+def serving_database(collection: str, snapshot_id: str, files: str) -> str:
+    """DuckDB database of one snapshot in these files: after a compaction, equal content lies in others."""
+    return f"collections/{collection}/serving/{snapshot_id}-{files[:16]}.duckdb"
 
 
-def serving_record(collection: str, snapshot_id: str) -> str:
+def serving_record(collection: str, snapshot_id: str, files: str) -> str:
     """Size and SHA-256 of the serving database, written after it."""
-    return f"collections/{collection}/serving/{snapshot_id}.json"
+    return f"collections/{collection}/serving/{snapshot_id}-{files[:16]}.json"
 
 
 def lexical_index(collection: str, snapshot_id: str, files: str) -> str:

@@ -2,7 +2,7 @@
 
     SELECT * FROM nearest([0.1, ...], 10);
 
-It is derived from the snapshot, named after it, and appears whole or not at all.
+It is derived from the snapshot, named after it and its files, and appears whole or not at all.
 """
 
 from __future__ import annotations
@@ -53,8 +53,7 @@ def build_serving(
     bool
         Whether it was built by this call.
     """
-    record = layout.serving_record(manifest.collection, manifest.snapshot_id)
-    target = layout.serving_database(manifest.collection, manifest.snapshot_id)
+    target, record = serving_files(manifest)
     if _is_whole(store, manifest):
         return False
     import duckdb
@@ -82,6 +81,12 @@ def build_serving(
     return True
 
 
+def serving_files(manifest: Manifest) -> tuple[str, str]:
+    """Return the paths of the database of a snapshot and of its record, whether or not they are there."""
+    names = (manifest.collection, manifest.snapshot_id, files_digest(manifest))
+    return layout.serving_database(*names), layout.serving_record(*names)
+
+
 def verify_serving(store: Store, manifest: Manifest) -> None:
     """Compare the serving database with its record.
 
@@ -90,7 +95,7 @@ def verify_serving(store: Store, manifest: Manifest) -> None:
     IntegrityError
         If it is missing or was changed; running the flow again rebuilds a deleted one.
     """
-    path = layout.serving_record(manifest.collection, manifest.snapshot_id)
+    path = serving_files(manifest)[1]
     remedy = f"Delete {path} and run the flow again: it is built anew."
     try:
         record = unseal(store.read(path), name=path)

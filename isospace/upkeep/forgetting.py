@@ -22,6 +22,7 @@ from isospace.leases import upkeep_lease
 from isospace.parquet import FileRef, parse_parquet, read_parquet, read_verified, write_parquet
 from isospace.retrieval.lexical import lexical_files
 from isospace.retrieval.local import drop_copies
+from isospace.serving import serving_files
 from isospace.snapshot import (
     Manifest,
     PartRecord,
@@ -305,11 +306,10 @@ def _remove_files(store: Store, collection: str, holding: Holding, done: _Done) 
     names = {stem_of(path) for path in holding.chunks}
     paths = [s.path for s in store.walk(f"{base}/segments") if stem_of(s.path) in names or s.path in holding.segments]
     kept = [read_manifest(store, collection, number) for number in sequences(store, collection)]
-    ids = {manifest.snapshot_id for manifest in kept}
     named = {ref.path for manifest in kept for ref in manifest.files()}
-    paths += [s.path for s in store.walk(f"{base}/serving") if stem_of(s.path) not in ids]
-    words = {path for manifest in kept for path in lexical_files(manifest)}
-    paths += [s.path for s in store.walk(f"{base}/lexical") if s.path not in words]
+    derived = {path for manifest in kept for path in (*serving_files(manifest), *lexical_files(manifest))}
+    for folder in ("serving", "lexical"):
+        paths += [s.path for s in store.walk(f"{base}/{folder}") if s.path not in derived]
     for folder in ("deletions", "quarantine"):
         paths += [s.path for s in store.walk(f"{base}/{folder}") if s.path not in named]
     if holding.doc_ids:

@@ -19,6 +19,7 @@ from isospace.joins import load_columns, scratch_database
 from isospace.leases import upkeep_lease
 from isospace.local_files import Stat
 from isospace.retrieval.lexical import lexical_files
+from isospace.serving import serving_files
 from isospace.store import Store
 from isospace.upkeep.reach import Kept, kept_snapshots
 
@@ -220,10 +221,9 @@ def _of_collection(store: Store, kept: Kept, stale: _Stale) -> Iterator[Removal]
     for folder in _WORK:
         yield from stale.unless(lambda path: path in named, store, f"{base}/{folder}", f"{folder} of no snapshot")
     yield from stale.all(store, f"{base}/plans", "old plan")
-    snapshots = {manifest.snapshot_id for manifest in kept.manifests}
-    yield from stale.unless(lambda path: _id_of(path) in snapshots, store, f"{base}/serving", "serving of no snapshot")
-    words = {path for manifest in kept.manifests for path in lexical_files(manifest)}
-    yield from stale.unless(lambda path: path in words, store, f"{base}/lexical", "lexical of no snapshot")
+    derived = {path for manifest in kept.manifests for path in (*serving_files(manifest), *lexical_files(manifest))}
+    for folder in ("serving", "lexical"):
+        yield from stale.unless(lambda path: path in derived, store, f"{base}/{folder}", f"{folder} of no snapshot")
     spaces = {manifest.space_id for manifest in kept.manifests}
     yield from stale.unless(lambda path: _id_of(path) in spaces, store, f"{base}/references", "reference of no space")
     yield from stale.left(store, base)

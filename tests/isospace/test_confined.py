@@ -18,7 +18,7 @@ from isospace.encoder_files import Export, bytes_record, fetch_export, fetch_mod
 from isospace.errors import IntegrityError, MismatchError
 from isospace.fingerprint import seal, unseal
 from isospace.parquet import FileRef, read_parquet, read_rows, read_verified, verify_file
-from isospace.serving import build_serving, verify_serving
+from isospace.serving import build_serving, serving_files, verify_serving
 from isospace.snapshot import Manifest
 from isospace.sources import read_source
 from isospace.store import Store, open_store
@@ -29,6 +29,7 @@ from tests.inline import embed_inline
 OUTSIDE = ["../secret", "/etc/passwd", "a/../../secret", "a/..", "..", "collections/../../secret", "a\0b"]
 OPERATIONS: dict[str, Callable[[Store, str], Any]] = {
     "read": lambda store, path: store.read(path),
+    "read_range": lambda store, path: store.read_range(path, 0, 4),
     "size": lambda store, path: store.size(path),
     "exists": lambda store, path: store.exists(path),
     "write": lambda store, path: store.write(path, b"x"),
@@ -132,7 +133,7 @@ def _serve_anew(store: Store, manifest: Manifest, tmp_path: Path) -> None:
     from isospace.opening import load_space
 
     space = load_space(store, manifest.space_id)
-    store.delete(f"collections/c/serving/{manifest.snapshot_id}.json")
+    store.delete(serving_files(manifest)[1])
     for rows in (1_000_000, 0):
         build_serving(store, manifest, space, tmp_path / "scratch", table_rows=rows)
 
@@ -148,7 +149,7 @@ def test_ids_of_a_forged_manifest_are_no_way_out_either(store: Store, field: str
 
 def test_a_forged_serving_record_hashes_nothing_outside(store: Store) -> None:
     manifest = resolve(store, "c", "production")
-    path = f"collections/c/serving/{manifest.snapshot_id}.json"
+    path = serving_files(manifest)[1]
     record = unseal(store.read(path), name=path)
     store.write(path, seal({**record, "path": "../../etc/passwd"}))
     with pytest.raises(IntegrityError, match="leads out of the store"):

@@ -16,6 +16,7 @@ from isospace.errors import ConfigError, IntegrityError, SourceError
 from isospace.index import open_index
 from isospace.preparing import prepare_encoder
 from isospace.run import start_run
+from isospace.serving import serving_files
 from isospace.snapshot import latest_manifest, read_manifest, sequences
 from isospace.store import open_store
 from isospace.verify import verify_snapshot
@@ -283,8 +284,9 @@ def test_a_view_follows_a_repair(configure: Configure, tmp_path: Path) -> None:
     segments = sorted((Path(config.runtime.store) / "collections/c/segments").rglob("*.parquet"))
     for segment in segments:
         segment.unlink()
-    report = embed_inline(config)
-    database = Path(config.runtime.store) / f"collections/c/serving/{report.snapshot_id}.duckdb"
+    embed_inline(config)
+    store = open_store(config.runtime.store)
+    database = Path(config.runtime.store) / serving_files(resolve(store, "c", "production"))[0]
     with duckdb.connect(str(database), read_only=True) as connection:
         assert connection.execute("SELECT count(*), count(vector) FROM chunks").fetchone() == (91, 91)
 

@@ -20,7 +20,7 @@ def test_duckdb_alone_finds_what_the_index_finds(configure: Configure, tmp_path:
     documents.pop("d00010")
     write_jsonl(path, documents)
     report = embed_inline(config)
-    database = tmp_path / "store" / "collections" / "c" / "serving" / f"{report.snapshot_id}.duckdb"
+    (database,) = (tmp_path / "store/collections/c/serving").glob(f"{report.snapshot_id}-*.duckdb")
     index = open_index(config.runtime.store, "c")
     query = index.space.embed(["the gene of the search index"], "query")
     expected = index.search_vectors(query, k=15)[0]

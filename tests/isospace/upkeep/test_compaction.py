@@ -14,6 +14,7 @@ from isospace.parquet import read_parquet
 from isospace.snapshot import Manifest, deleted_documents, latest_manifest, read_manifest
 from isospace.store import Store, open_store
 from isospace.upkeep.compaction import CompactionPlan, compact, follow_aliases, plan_compaction
+from isospace.upkeep.searchable import make_searchable
 from isospace.verify import verify_snapshot
 from tests.conftest import Configure, sentences, write_jsonl
 from tests.inline import embed_inline
@@ -65,6 +66,17 @@ def test_the_same_content_in_fewer_files(frayed: PipelineConfig) -> None:
         again = {hit.chunk_id: hit.score for hit in index.search("alpha beta gamma", k=2_000)[0]}
     assert again == told
     assert planned(frayed).groups == ()
+
+
+def test_the_snapshot_before_stays_whole_beside_one_of_the_same_content(frayed: PipelineConfig, tmp_path: Path) -> None:
+    store = open_store(frayed.runtime.store)
+    before = latest_manifest(store, "c")
+    assert before is not None
+    after = compact(store, planned(frayed))
+    assert after.snapshot_id == before.snapshot_id
+    make_searchable(store, before, after, tmp_path / "scratch")
+    for manifest in (before, after):
+        assert verify_snapshot(store, "c", str(manifest.sequence)).failures == ()
 
 
 def test_few_deletions_are_left_as_they_are(frayed: PipelineConfig) -> None:
