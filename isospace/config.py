@@ -80,7 +80,8 @@ class EncoderSpec(_Model):
     """The model that turns text into raw vectors."""
 
     model: str
-    """A local folder, `package:NAME` for a model inside an installed package, or a hub name with `revision`."""
+    """A local folder, `package:NAME` for a model in an installed package, `encoder:ID` for one that is in the store, such as a
+    fine-tuned one, or a hub name with `revision`."""
     revision: str | None = None
     """For a hub name: the full commit hash, 40 hexadecimal digits."""
     max_tokens: int | None = Field(default=None, ge=8)

@@ -35,6 +35,11 @@ def encoder_export_files(encoder_id: str, kind: str, export_id: str) -> str:
     return f"{encoder_folder(encoder_id)}/exports/{kind}/{export_id[:16]}"
 
 
+def encoder_lineage(encoder_id: str) -> str:
+    """Sealed record of what a fine-tuned encoder was made from."""
+    return f"{encoder_folder(encoder_id)}/lineage.json"
+
+
 def encoder_description(key: str) -> str:
     """Which encoder a model's files and a recipe gave; spares loading the model to find out."""
     return f"encoders/described/{key}.json"

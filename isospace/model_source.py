@@ -14,6 +14,7 @@ from isospace.errors import ConfigError
 from isospace.fingerprint import fingerprint
 from isospace.models import LoadedModel, describe_encoder, load_model, locate_model
 from isospace.presets import apply_preset, check_preset, find_preset
+from isospace.store import Store
 
 
 @dataclass(frozen=True)
@@ -69,11 +70,11 @@ class Source:
         )
 
 
-def find_source(spec: EncoderSpec) -> Source:
-    """Find a recipe's model and check it against its preset."""
+def find_source(spec: EncoderSpec, store: Store | None = None) -> Source:
+    """Find a recipe's model, in the store where it is named by its encoder, and check it against its preset."""
     # Before the model: it may have to be fetched.
     chosen = apply_preset(spec)
-    folder = locate_model(spec)
+    folder = locate_model(spec, store)
     return Source(chosen, folder, model_files(folder))
 
 

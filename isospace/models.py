@@ -10,16 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from isospace.config import EncoderSpec
-from isospace.encoder_record import EncoderRecord, FileRecord, WindowsRecord
+from isospace.encoder_files import fetch_model
+from isospace.encoder_record import EncoderRecord, FileRecord, WindowsRecord, read_encoder_record
 from isospace.errors import ConfigError, EncoderError
 from isospace.pooling import Pooling
 from isospace.probes import PROBE_TEXTS
+from isospace.store import Store
 from isospace.tokens import Tokenizer
 
 _LOG = logging.getLogger(__name__)
 _LEAST_TEXT_TOKENS = 4
 _MOST_TOKENS = 1_000_000
 _PROMPT_NAMES = {"document": ("document", "passage", "corpus"), "query": ("query",)}
+STORED = "encoder:"
+_FEWEST_DIGITS = 8
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -39,14 +43,23 @@ class LoadedModel:
     tokenizer: Tokenizer
 
 
-def locate_model(spec: EncoderSpec) -> Path:
+def locate_model(spec: EncoderSpec, store: Store | None = None) -> Path:
     """Return the local folder of a model, fetching a pinned hub revision where one is named.
+
+    Parameters
+    ----------
+    spec
+        `recipe.encoder`.
+    store
+        Where `encoder:ID` is looked up.
 
     Raises
     ------
     ConfigError
         If the name leads nowhere, or a hub model is not pinned.
     """
+    if spec.model.startswith(STORED):
+        return _stored_folder(spec.model.removeprefix(STORED), store)
     if spec.model.startswith("package:"):
         return _package_folder(spec.model.removeprefix("package:"))
     try:
@@ -215,6 +228,18 @@ def _windows(spec: EncoderSpec, tokenizer: Tokenizer, prompts: dict[str, str], l
             f"and a stride of 1 to {size - used}: prompt and special tokens take {used} of every window."
         )
     return WindowsRecord(size=size, stride=spec.windows.stride, pooling=spec.windows.pooling)
+
+
+def _stored_folder(encoder_id: str, store: Store | None) -> Path:
+    """Return the model of an encoder that is in the store already, such as a fine-tuned one."""
+    found = [] if store is None else [name for name in store.folders("encoders") if len(name) == 64]
+    fitting = [name for name in found if len(encoder_id) >= _FEWEST_DIGITS and name.startswith(encoder_id)]
+    if store is None or len(fitting) != 1:
+        raise ConfigError(
+            f"recipe.encoder.model = 'encoder:{encoder_id}': {len(fitting)} encoders of the store have an id that begins so; "
+            f"expected one, named by {_FEWEST_DIGITS} digits or more. There: {', '.join(n[:16] for n in found[:8]) or 'none'}."
+        )
+    return fetch_model(store, read_encoder_record(store, fitting[0]))
 
 
 def _package_folder(name: str) -> Path:

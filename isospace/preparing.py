@@ -47,7 +47,7 @@ def prepare_encoder(store: Store, spec: EncoderSpec, engine: Engine | None = Non
     EncoderError
         If the backend's vectors leave the tolerance of the encoder.
     """
-    source = find_source(spec)
+    source = find_source(spec, store)
     asked = engine or Engine()
     chosen = resolve_engine(asked, spec.precision)
     known = described(store, source.key)
@@ -107,7 +107,7 @@ def _ensure(store: Store, record: EncoderRecord, kind: ExportKind, source: Sourc
 
 def dry_encoder(store: Store, spec: EncoderSpec) -> tuple[EncoderRecord, Tokenizer]:
     """Return a recipe's identity and tokenizer, and write nothing."""
-    source = find_source(spec)
+    source = find_source(spec, store)
     record = described(store, source.key)
     if record is not None:
         # What was lost is taken from the model: a plan mends nothing.

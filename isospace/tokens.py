@@ -107,6 +107,11 @@ class Tokenizer:
         sure = [n for n in range(begins, ends) if encoding.offsets[n][1] < len(prompt)]
         return encoding.ids[: begins + len(sure)], encoding.ids[ends:]
 
+    def pieces(self, texts: Sequence[str]) -> list[list[str]]:
+        """Return the tokens of texts as the vocabulary writes them, without special tokens."""
+        encodings = self._whole.encode_batch(list(texts), add_special_tokens=False)
+        return [list(encoding.tokens) for encoding in encodings]
+
     def offsets(self, texts: Sequence[str]) -> list[Offsets]:
         """Return the character offsets of all tokens that stand for text."""
         encodings = self._whole.encode_batch(list(texts), add_special_tokens=False)

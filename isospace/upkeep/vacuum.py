@@ -257,7 +257,8 @@ def _of_vectors(store: Store, kept: Sequence[Kept], stale: _Stale, scratch: Path
     manifests = [manifest for one in kept for manifest in one.manifests]
     encoders = {manifest.encoder_id for manifest in manifests}
     for name in store.folders("encoders"):
-        if name not in encoders and len(name) == 64:
+        # What was trained is no copy of anything.
+        if name not in encoders and len(name) == 64 and not store.exists(layout.encoder_lineage(name)):
             found = list(store.walk(layout.encoder_folder(name)))
             if all(stale.holds(stat) for stat in [*found, *store.walk(f"vectors/{name}")]):
                 yield from (Removal(stat.path, stat.size, "encoder of no snapshot") for stat in found)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
 
 from isospace.exporters import export_snapshot
 from isospace.index import Index, open_index
+from isospace.serving import serving_files
 from tests.isospace.exporters.conftest import embed
 
 GUIDE = (Path(__file__).parents[3] / "docs" / "other-systems.md").read_text(encoding="utf-8")
@@ -92,7 +93,8 @@ def test_duckdb(documented: Index, names: dict[str, Any], documentation: str, ca
     import duckdb
 
     def placed(text: str) -> str:
-        return text.replace("STORE", documentation).replace("SNAPSHOT_ID", documented.manifest.snapshot_id)
+        name = PurePosixPath(serving_files(documented.manifest)[0]).name
+        return text.replace("STORE", documentation).replace("SNAPSHOT_ID-FILES.duckdb", name)
 
     exec(placed(EXAMPLES["DuckDB"]), names)
     assert capsys.readouterr().out == printed(documented, english=False)

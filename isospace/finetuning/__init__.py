@@ -1,0 +1,1 @@
+"""Fine-tuning: pairs, negatives, training, and whether it paid."""

@@ -1,0 +1,263 @@
+"""A fine-tuning as Prefect tasks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+from uuid import UUID
+
+from prefect import task
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
+
+from isospace.config import PipelineConfig
+from isospace.encoder import SentenceEncoder
+from isospace.errors import ConfigError, EncoderError
+from isospace.evaluation.sets import EvaluationSet, read_set
+from isospace.finetuning.benches import Measured, bench_of_files, bench_of_view, compare_encoders
+from isospace.finetuning.examples import Example
+from isospace.finetuning.generating import generate_pairs, open_generator
+from isospace.finetuning.lineage import Lineage, register_encoder, require_trainable, tuned_spec
+from isospace.finetuning.negatives import Mined, mine_negatives
+from isospace.finetuning.pairs import collect_pairs, passages_of
+from isospace.finetuning.shattering import Tokenization, report_tokenization
+from isospace.finetuning.spec import FineTuneConfig, GeneratedPairs
+from isospace.finetuning.splitting import Split, split_examples
+from isospace.finetuning.training import Job, Trained, train
+from isospace.finetuning.verdict import FineTuneReport, finetune_markdown, finetune_page, judge
+from isospace.index import Index, open_index
+from isospace.models import load_model, locate_model
+from isospace.opening import open_encoder
+from isospace.planning import PlanReport, plan_only
+from isospace.reporting.page import write_page
+from isospace.retrieval.rerank import open_reranker
+from isospace.run_id import new_run_id
+from isospace.store import open_store
+from tasks.quality import show_report
+from tasks.runtime import driver_engine, encoder_of
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What a fine-tuning starts from.
+
+    Attributes
+    ----------
+    index
+        The collection in production, opened with the base encoder; the same snapshot for all tasks.
+    encoder
+        The base.
+    folder
+        Its model on disk.
+    given
+        The evaluation set.
+    """
+
+    index: Index
+    encoder: SentenceEncoder
+    folder: Path
+    given: EvaluationSet
+
+
+@task(cache_policy=NO_CACHE)
+def begin(config: FineTuneConfig) -> Base:
+    """Open the collection, and refuse what cannot be trained before anything is spent."""
+    store, runtime, spec = open_store(config.runtime.store), config.runtime, config.recipe.encoder
+    encoder = encoder_of(runtime.store, spec, driver_engine(config))
+    given = read_set(store, runtime.collection, config.finetune.evaluation)
+    index = open_index(store, runtime.collection, runtime.promote_to or "production", encoder=encoder)
+    if index.manifest.encoder_id != encoder.record.encoder_id:
+        raise ConfigError(
+            f"recipe.encoder is {encoder.record.encoder_id[:16]}…, and collection {runtime.collection!r} is embedded with "
+            f"{index.manifest.encoder_id[:16]}…: expected the same, so that the result is compared with what is in use. "
+            "Embed the collection with the base first, or name its encoder."
+        )
+    folder = locate_model(spec, store)
+    from isospace.graph import own_poolings
+
+    loaded = load_model(folder, trust_remote_code=spec.trust_remote_code)
+    require_trainable(spec, encoder.record, own_poolings(list(loaded.model)))
+    bench_of_view(index.view, given, most=100, seed=0)
+    if config.finetune.outside is not None:
+        bench_of_files(config.finetune.outside)
+    get_run_logger().info("base %s, snapshot %d", encoder.record.encoder_id[:16], index.manifest.sequence)
+    return Base(index, encoder, folder, given)
+
+
+@task(cache_policy=NO_CACHE)
+def look_at_words(base: Base) -> Tokenization:
+    """Count the words that the tokenizer shatters, and search by them."""
+    found = report_tokenization(base.index.view, base.encoder)
+    worst = ", ".join(one.word for one in found.worst[:8])
+    get_run_logger().info("%.2f pieces a word; most shattered: %s", found.pieces_a_word, worst or "none")
+    return found
+
+
+@task(cache_policy=NO_CACHE)
+def collect(config: FineTuneConfig, base: Base) -> list[Example]:
+    """Make pairs from every source."""
+    found: list[Example] = []
+    seed = config.finetune.training.seed
+    for spec in config.finetune.pairs:
+        if isinstance(spec, GeneratedPairs):
+            made, dropped = generate_pairs(base.index.view, spec, open_generator(spec), seed=seed)
+            get_run_logger().info("generated: left out %s", dropped)
+        else:
+            made = collect_pairs(base.index.view, spec, seed=seed)
+        get_run_logger().info("%s: %d pairs", spec.kind, len(made))
+        found += made
+    return found
+
+
+@task(cache_policy=NO_CACHE)
+def split(config: FineTuneConfig, base: Base, examples: Sequence[Example]) -> Split:
+    """Keep apart what is trained on, what training is stopped by, and what is measured."""
+    relevant = {doc for found in base.given.judged.values() for doc, value in found.items() if value > 0}
+    evaluated: dict[str, str] = {}
+    for passage in passages_of(base.index.view):
+        if passage.doc_id in relevant:
+            evaluated[passage.doc_id] = f"{evaluated.get(passage.doc_id, '')} {passage.text}".strip()
+    training = config.finetune.training
+    found = split_examples(
+        examples,
+        evaluated=evaluated,
+        queries=base.given.queries.values(),
+        share=training.held_out_share,
+        seed=training.seed,
+    )
+    get_run_logger().info(
+        "%d pairs to train on, %d held out; left out: %s",
+        len(found.training),
+        len(found.held_out),
+        found.leakage.as_dict(),
+    )
+    return found
+
+
+@task(cache_policy=NO_CACHE)
+def mine(config: FineTuneConfig, base: Base, split: Split) -> Mined:
+    """Find hard negatives."""
+    spec = config.finetune.negatives
+    if spec.count == 0:
+        plain = tuple(replace(example, negatives=()) for example in split.training)
+        return Mined(plain, 0, {}, "none")
+    relevant = {doc for found in base.given.judged.values() for doc, value in found.items() if value > 0}
+    excluded = relevant | {example.doc_id for example in split.held_out}
+    reranker = open_reranker(spec.reranker) if spec.reranker else None
+    found = mine_negatives(base.index.view, split.training, spec, excluded=excluded, reranker=reranker)
+    get_run_logger().info(
+        "%d pairs with %d negatives each, %d without; candidates left out: %s",
+        len(found.examples), spec.count, found.short, found.refused,
+    )  # fmt: skip
+    return found
+
+
+@task(cache_policy=NO_CACHE, retries=1)
+def fit(config: FineTuneConfig, base: Base, split: Split, mined: Mined) -> Trained:
+    """Train in a process of its own; a killed one goes on from its last checkpoint."""
+    spec = config.finetune
+    held_out = {example.positive for example in split.held_out}
+    others = [e.positive for e in mined.examples if e.positive not in held_out]
+    device = driver_engine(config).device
+    job = Job(
+        base.folder, base.encoder.record, mined.examples, split.held_out,
+        others[: max(0, spec.training.held_out_texts - len(held_out))], spec.loss, spec.training,
+        "cpu" if device == "auto" and not _has_gpu() else "cuda" if device == "auto" else device,
+    )  # fmt: skip
+    logger = get_run_logger()
+    logger.info("training %s", job.key[:16])
+    artifact = cast("UUID", create_progress_artifact(progress=0.0, key="training", description="starts"))
+
+    def tell(event: Mapping[str, Any]) -> None:
+        if "ndcg" in event:
+            told = f"step {event['step']} of {event['steps']}: held-out nDCG@10 {event['ndcg']:.4f}"
+            logger.info(told)
+            update_progress_artifact(artifact, progress=100.0 * event["step"] / event["steps"], description=told)
+
+    trained = train(job, tell=tell)
+    update_progress_artifact(artifact, progress=100.0, description=f"weights of step {trained.best_step}")
+    return trained
+
+
+@task(cache_policy=NO_CACHE)
+def register(config: FineTuneConfig, base: Base, split: Split, mined: Mined, trained: Trained) -> Lineage:
+    """Bring the result into the store, with its lineage."""
+    spec, manifest = config.finetune, base.index.manifest
+    told = {
+        "base": base.encoder.record.encoder_id, "name": spec.name, "snapshot_id": manifest.snapshot_id,
+        "collection": manifest.collection, "pairs": dict(Counter(e.origin for e in mined.examples)),
+        "held_out": len(split.held_out), "left_out": {**split.leakage.as_dict(), "without_negatives": mined.short},
+        "negatives": {**spec.negatives.model_dump(mode="json", exclude={"reranker"}), "key": mined.key},
+        "loss": spec.loss.model_dump(mode="json"), "training": spec.training.model_dump(mode="json"),
+    }  # fmt: skip
+    lineage = register_encoder(
+        open_store(config.runtime.store), config.recipe.encoder, trained, told, driver_engine(config)
+    )
+    get_run_logger().info("encoder %s", lineage.encoder_id)
+    return lineage
+
+
+@task(cache_policy=NO_CACHE)
+def measure(config: FineTuneConfig, base: Base, lineage: Lineage) -> tuple[Measured, Measured | None]:
+    """Measure base and result on the evaluation set, and on another domain."""
+    store, spec = open_store(config.runtime.store), config.finetune
+    after = open_encoder(store, lineage.encoder_id, driver_engine(config))
+    inside = bench_of_view(base.index.view, base.given, most=spec.evaluated_chunks, seed=spec.training.seed)
+    outside = bench_of_files(spec.outside) if spec.outside else None
+    return (
+        compare_encoders(inside, base.encoder, after),
+        compare_encoders(outside, base.encoder, after) if outside else None,
+    )
+
+
+@task(cache_policy=NO_CACHE)
+def plan(config: FineTuneConfig, lineage: Lineage) -> PlanReport | None:
+    """Tell what embedding the collection with the result would cost."""
+    return None if lineage.encoder_id == lineage.base else plan_only(candidate_of(config, lineage))
+
+
+@task(cache_policy=NO_CACHE)
+def conclude(
+    config: FineTuneConfig,
+    lineage: Lineage,
+    measured: tuple[Measured, Measured | None],
+    tokenization: Tokenization,
+    planned: PlanReport | None,
+) -> FineTuneReport:
+    """Say whether it paid, and write the report."""
+    inside, outside = measured
+    paid, sentence = judge(inside, outside, is_base=lineage.encoder_id == lineage.base)
+    report = FineTuneReport(
+        config.runtime.collection, config.finetune.name, lineage.encoder_id, lineage.base, paid, sentence, inside, outside,
+        lineage, planned,
+    )  # fmt: skip
+    store = open_store(config.runtime.store)
+    path = write_page(store, f"{new_run_id()}-finetune", finetune_page(report, tokenization))
+    report = replace(report, report=path)
+    show_report(
+        store, path, key="finetune", markdown=finetune_markdown(report), pictures=("Before and after", "Query by query")
+    )
+    get_run_logger().info(sentence)
+    return report
+
+
+def candidate_of(config: FineTuneConfig, lineage: Lineage) -> PipelineConfig:
+    """Return the pipeline that embeds the collection with the result."""
+    encoder = tuned_spec(config.recipe.encoder, lineage.encoder_id)
+    reason = f"fine-tuning {config.finetune.name}"
+    return PipelineConfig(
+        recipe=config.recipe.model_copy(update={"encoder": encoder}),
+        runtime=config.runtime.model_copy(update={"reason": reason}),
+    )
+
+
+def _has_gpu() -> bool:
+    try:
+        import torch
+    except ModuleNotFoundError as error:
+        raise EncoderError("fine-tuning needs torch. Install isospace[finetune].") from error
+    return torch.cuda.is_available()
