@@ -13,7 +13,7 @@ from isospace.errors import ConfigError
 from isospace.evaluation.geometry import vectors_at
 from isospace.finetuning.examples import Example, digest_of
 from isospace.finetuning.spec import NegativesSpec
-from isospace.finetuning.splitting import near_duplicates
+from isospace.finetuning.splitting import is_near_duplicate, phrases
 from isospace.fingerprint import fingerprint
 from isospace.retrieval.options import SearchOptions
 from isospace.retrieval.rerank import Reranker
@@ -110,7 +110,7 @@ def mine_negatives(
         for example, rows, query, positive in zip(block, candidates, queries, positives, strict=True):
             barred = known[example.anchor]
             kept = _allowed(rows, [names[owners[row]] for row in rows], barred, excluded, refused)
-            kept = _apart(view, kept, query, positive, example, spec, refused)
+            kept = _apart(view, kept, query, positive, spec, refused)
             chosen = _chosen(view, kept, example, spec, reranker, refused)
             if len(chosen.negatives) < spec.count:
                 short += 1
@@ -174,7 +174,6 @@ def _apart(
     rows: list[int],
     query: npt.NDArray[np.float32],
     positive: npt.NDArray[np.float32],
-    example: Example,
     spec: NegativesSpec,
     refused: dict[str, int],
 ) -> list[int]:
@@ -187,10 +186,7 @@ def _apart(
     same = vectors @ positive >= spec.duplicate
     refused["margin"] += int(near.sum())
     refused["near-duplicate"] += int((same & ~near).sum())
-    kept = [row for row, drop in zip(rows, near | same, strict=True) if not drop]
-    copies = near_duplicates(list(view.texts(kept)), [example.positive]) if kept else set()
-    refused["near-duplicate"] += len(copies)
-    return [row for number, row in enumerate(kept) if number not in copies]
+    return [row for row, drop in zip(rows, near | same, strict=True) if not drop]
 
 
 def _chosen(
@@ -201,12 +197,19 @@ def _chosen(
     reranker: Reranker | None,
     refused: dict[str, int],
 ) -> Example:
-    own = example.negatives[: spec.count]
+    # A cross-encoder is slow: it reads twice as many as are wanted.
+    most = 2 * spec.count if reranker else spec.count
+    texts = list(example.negatives[:most])
+    answer = phrases(example.positive)
+    for text in view.texts(rows):
+        if len(texts) == most:
+            break
+        if is_near_duplicate(text, answer):
+            refused["near-duplicate"] += 1
+        else:
+            texts.append(text)
     if reranker is None:
-        texts = [*own, *view.texts(rows[: spec.count - len(own)])]
         return replace(example, negatives=tuple(texts))
-    # Twice as many as are wanted are read: a cross-encoder is slow.
-    texts = [*own, *view.texts(rows[: 2 * spec.count])]
     scores = reranker.scores(example.anchor, [example.positive, *texts])
     margins = [float(scores[0] - score) for score in scores[1:]]
     kept = [(text, margin) for text, margin in zip(texts, margins, strict=True) if margin > 0]

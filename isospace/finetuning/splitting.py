@@ -12,9 +12,9 @@ from isospace.errors import ConfigError
 from isospace.finetuning.examples import Example
 
 _WORD = re.compile(r"\w+")
-_SHINGLE_WORDS = 3
+_PHRASE_WORDS = 3
 _PERMUTATIONS = 128
-# Of the shingles: below it, two texts on one subject share their phrases; above it, one is a copy of the other.
+# Of the phrases: below it, two texts on one subject share their phrases; above it, one is a copy of the other.
 NEAR_DUPLICATE = 0.7
 _FEWEST_HELD_OUT = 20
 
@@ -129,7 +129,8 @@ def near_duplicates(texts: Sequence[str], others: Iterable[str], *, threshold: f
         from datasketch import MinHashLSH
     except ModuleNotFoundError as error:
         raise ConfigError("near-duplicates need datasketch. Install isospace[finetune].") from error
-    index = MinHashLSH(threshold=threshold, num_perm=_PERMUTATIONS)
+    # A copy that is missed is worse than a pair that is compared for nothing.
+    index = MinHashLSH(threshold=threshold, num_perm=_PERMUTATIONS, weights=(0.1, 0.9))
     known = {}
     sketched = _sketcher()
     for number, text in enumerate(others):
@@ -144,18 +145,30 @@ def near_duplicates(texts: Sequence[str], others: Iterable[str], *, threshold: f
     return found
 
 
+def is_near_duplicate(text: str, of: frozenset[str], *, threshold: float = NEAR_DUPLICATE) -> bool:
+    """Compare a text with the phrases of another, exactly; see `phrases`."""
+    own = phrases(text)
+    union = len(own | of)
+    return bool(union) and len(own & of) >= threshold * union
+
+
+def phrases(text: str) -> frozenset[str]:
+    """Return every three words in a row of a text; all of it where it is shorter."""
+    words = _WORD.findall(text.lower())
+    size = min(_PHRASE_WORDS, len(words))
+    return frozenset(" ".join(words[n : n + size]) for n in range(len(words) - size + 1)) if words else frozenset()
+
+
 def _sketcher() -> Callable[[str], Any]:
     from datasketch import MinHash
 
     def sketch(text: str) -> Any:
-        words = _WORD.findall(text.lower())
-        if not words:
+        found = phrases(text)
+        if not found:
             return None
-        size = min(_SHINGLE_WORDS, len(words))
-        shingles = {" ".join(words[n : n + size]).encode() for n in range(len(words) - size + 1)}
-        found = MinHash(num_perm=_PERMUTATIONS, seed=1)
-        found.update_batch(sorted(shingles))
-        return found
+        made = MinHash(num_perm=_PERMUTATIONS, seed=1)
+        made.update_batch([phrase.encode() for phrase in sorted(found)])
+        return made
 
     return sketch
 

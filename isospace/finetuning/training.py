@@ -182,11 +182,13 @@ def _write_job(folder: Path, job: Job) -> None:
 def _run(folder: Path, job: Job, tell: Callable[[Mapping[str, Any]], None]) -> None:
     """Run the training in a process that ends with this one's pipe."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "WANDB_DISABLED": "true"}
-    with (folder / "log.txt").open("ab") as log:
-        child = subprocess.Popen(
+    with (
+        (folder / "log.txt").open("ab") as log,
+        subprocess.Popen(
             [*_launcher(job), str(folder)], stdout=subprocess.PIPE, stderr=log, env=environment, text=True,
             start_new_session=True,
-        )  # fmt: skip
+        ) as child,
+    ):  # fmt: skip
         try:
             assert child.stdout is not None
             for line in child.stdout:
@@ -197,7 +199,6 @@ def _run(folder: Path, job: Job, tell: Callable[[Mapping[str, Any]], None]) -> N
             # Whatever ends this run ends the training with it: two would write the same checkpoints.
             if child.poll() is None:
                 os.killpg(child.pid, signal.SIGKILL)
-                child.wait()
     if status != 0 or not (folder / DONE).is_file():
         log_file = folder / "log.txt"
         end = " | ".join(log_file.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL_LINES:])

@@ -1,0 +1,210 @@
+"""Training: a killed one goes on, a finished one is found, and each way of it gives a model that both sides can load."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from isospace.config import EncoderSpec, PromptsSpec
+from isospace.encoder import SentenceEncoder
+from isospace.errors import EncoderError
+from isospace.finetuning.examples import Example
+from isospace.finetuning.lineage import register_encoder, tuned_spec
+from isospace.finetuning.spec import LoraSpec, LossSpec, TrainingSpec
+from isospace.finetuning.training import Job, Trained, train, work_folder
+from isospace.preparing import prepare_encoder
+from isospace.store import Store, open_store
+from tests.tiny import WORDS
+
+FAST = {"batch": 8, "rate": 1e-3, "evaluations": 4, "held_out_texts": 50, "patience": 50}
+
+
+def pairs(count: int, *, seed: int, negatives: int = 1) -> list[Example]:
+    chance = random.Random(seed)
+    found = []
+    for number in range(count):
+        words = chance.choices(WORDS, k=8)
+        others = tuple(f"{' '.join(chance.choices(WORDS, k=8))} other {n}" for n in range(negatives))
+        text = f"{' '.join(words)} number {number}"
+        margins = tuple(float(n + 1) for n in range(negatives))
+        found.append(
+            Example(f"{' '.join(words[:4])} {seed} {number}", text, f"d{seed}-{number}", "titles", others, margins)
+        )
+    return found
+
+
+@pytest.fixture
+def job(tiny_model: Path, tiny_encoder: SentenceEncoder) -> Job:
+    return Job(
+        tiny_model, tiny_encoder.record, pairs(64, seed=1), pairs(24, seed=2), [e.positive for e in pairs(26, seed=3)],
+        LossSpec(), TrainingSpec.model_validate(FAST), "cpu",
+    )  # fmt: skip
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(tmp_path / "store")
+
+
+def weights(trained: Trained) -> dict[str, np.ndarray]:
+    return safetensors.numpy.load_file(trained.folder / "model.safetensors")
+
+
+def registered(store: Store, base: Path, trained: Trained, encoder: SentenceEncoder) -> str:
+    told: dict[str, Any] = {
+        "base": encoder.record.encoder_id, "name": "n", "snapshot_id": "s", "collection": "c", "pairs": {}, "held_out": 1,
+        "left_out": {}, "negatives": {}, "loss": {}, "training": {},
+    }  # fmt: skip
+    return register_encoder(store, EncoderSpec(model=str(base)), trained, told).encoder_id
+
+
+def test_a_model_learns_and_becomes_an_encoder_beside_its_base(
+    job: Job, store: Store, tiny_model: Path, tiny_encoder: SentenceEncoder
+) -> None:
+    base = prepare_encoder(store, EncoderSpec(model=str(tiny_model)))
+    told: list[dict[str, Any]] = []
+    longer = replace(job, spec=job.spec.model_copy(update={"epochs": 2}))
+    trained = train(longer, tell=lambda event: told.append(dict(event)))
+    scores = {entry["step"]: entry["ndcg"] for entry in trained.history if "ndcg" in entry}
+    assert min(scores) == 0
+    assert scores[trained.best_step] == max(scores.values())
+    assert trained.best_step > 0
+    assert {"step", "steps", "ndcg"} <= {key for event in told for key in event}
+    encoder_id = registered(store, tiny_model, trained, tiny_encoder)
+    assert encoder_id != base.record.encoder_id
+    again = prepare_encoder(store, tuned_spec(EncoderSpec(model=str(tiny_model)), encoder_id))
+    assert again.record.encoder_id == encoder_id
+    texts = [e.positive for e in job.training[:5]]
+    assert not np.allclose(again.encode(texts, "document"), base.encode(texts, "document"), atol=1e-3)
+    # The base is what it was.
+    assert prepare_encoder(store, EncoderSpec(model=str(tiny_model))).record == base.record
+
+
+def test_a_finished_training_is_not_repeated(job: Job) -> None:
+    first = train(job)
+    begun = time.monotonic()
+    assert train(job) == first
+    assert time.monotonic() - begun < 2
+    assert job.key != replace(job, spec=job.spec.model_copy(update={"seed": 1})).key
+    assert job.key != replace(job, training=job.training[1:]).key
+    assert job.key != replace(job, loss=LossSpec(scale=10)).key
+
+
+@pytest.mark.parametrize("moment", ["a checkpoint", "half a checkpoint"])
+def test_a_killed_training_ends_with_the_weights_of_an_undisturbed_one(
+    job: Job, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, moment: str
+) -> None:
+    long = replace(job, spec=job.spec.model_copy(update={"epochs": 3}))
+    undisturbed = train(long)
+    monkeypatch.setenv("ISOSPACE_CACHE", str(tmp_path / "elsewhere"))
+    process = multiprocessing.get_context("spawn").Process(target=train, args=(long,))
+    process.start()
+    checkpoints = work_folder(long.key) / "checkpoints"
+    deadline = time.monotonic() + 120
+    while len(list(checkpoints.glob("*/whole.json"))) < 2 and process.is_alive() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    assert not (work_folder(long.key) / "done.json").exists()
+    _wait_until_nothing_writes(checkpoints)
+    if moment == "half a checkpoint":
+        last = max(checkpoints.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+        (last / "whole.json").unlink(missing_ok=True)
+        (last / "model.safetensors").write_bytes(b"half")
+    told: list[dict[str, Any]] = []
+    resumed = train(long, tell=lambda event: told.append(dict(event)))
+    assert min(event["step"] for event in told) > 1
+    assert resumed.best_step == undisturbed.best_step
+    assert [e for e in resumed.history if "ndcg" in e] == [e for e in undisturbed.history if "ndcg" in e]
+    for name, expected in weights(undisturbed).items():
+        np.testing.assert_array_equal(weights(resumed)[name], expected, err_msg=name)
+
+
+def _wait_until_nothing_writes(folder: Path) -> None:
+    """The trainer notices within half a second that its run is gone."""
+    deadline, before = time.monotonic() + 20, -1.0
+    while time.monotonic() < deadline:
+        now = max((path.stat().st_mtime for path in folder.rglob("*") if path.exists()), default=0.0)
+        if now == before:
+            return
+        before = now
+        time.sleep(1.5)
+    raise AssertionError(f"{folder}: the trainer outlives the run that started it")
+
+
+@pytest.mark.parametrize(
+    ("loss", "training", "negatives"),
+    [
+        ({"kind": "ranking", "cached": 4}, {}, 1),
+        ({"kind": "ranking", "matryoshka": [8]}, {}, 0),
+        ({"kind": "triplet"}, {}, 1),
+        ({"kind": "margin_mse"}, {}, 2),
+        ({"kind": "ranking"}, {"lora": LoraSpec(rank=4)}, 1),
+    ],
+    ids=["cached", "matryoshka", "triplet", "margin_mse", "lora"],
+)
+def test_each_way_of_training_gives_a_model_that_loads(
+    job: Job, store: Store, tiny_model: Path, tiny_encoder: SentenceEncoder, loss: dict[str, Any], training: dict[str, Any],
+    negatives: int,
+) -> None:  # fmt: skip
+    spec = TrainingSpec.model_validate({**FAST, "rate": 1e-3, **training})
+    trained = train(
+        replace(job, training=pairs(48, seed=5, negatives=negatives), loss=LossSpec.model_validate(loss), spec=spec)
+    )
+    found = {path.name for path in trained.folder.rglob("*")}
+    assert "model.safetensors" in found
+    assert not any("adapter" in name for name in found)
+    encoder_id = registered(store, tiny_model, trained, tiny_encoder)
+    opened = prepare_encoder(store, tuned_spec(EncoderSpec(model=str(tiny_model)), encoder_id))
+    vectors = opened.encode([e.positive for e in job.training[:4]], "document")
+    assert np.isfinite(vectors).all()
+    if trained.best_step:
+        base = tiny_encoder.encode([e.positive for e in job.training[:4]], "document")
+        assert not np.allclose(vectors, base, atol=1e-4)
+
+
+def test_prompts_of_the_recipe_stay_with_the_result(
+    job: Job, store: Store, tiny_model: Path, tiny_encoder: SentenceEncoder
+) -> None:
+    spec = EncoderSpec(model=str(tiny_model), prompts=PromptsSpec(document="of the text: ", query="that is in: "))
+    base = prepare_encoder(store, spec)
+    trained = train(replace(job, record=base.record, spec=job.spec.model_copy(update={"rate": 1e-3})))
+    saved = json.loads((trained.folder / "config_sentence_transformers.json").read_text())
+    assert {role: saved["prompts"][role] for role in ("document", "query")} == dict(base.record.prompts)
+    # Without prompts in the recipe they are those of the model.
+    plain = prepare_encoder(store, EncoderSpec(model=str(trained.folder), preset="none"))
+    assert plain.record.prompts == base.record.prompts
+
+
+def test_nothing_better_than_the_base_is_the_base(
+    job: Job, store: Store, tiny_model: Path, tiny_encoder: SentenceEncoder
+) -> None:
+    # At such a rate nothing changes enough to change a ranking.
+    still = replace(job, spec=job.spec.model_copy(update={"rate": 1e-12}))
+    trained = train(still)
+    assert trained.best_step == 0
+    assert registered(store, tiny_model, trained, tiny_encoder) == tiny_encoder.record.encoder_id
+
+
+def test_a_training_that_fails_says_why(job: Job, tmp_path: Path) -> None:
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(EncoderError, match=r"the training ended with status 1: .*log\.txt"):
+        train(replace(job, base=tmp_path / "nothing"))
+
+
+@pytest.fixture(autouse=True)
+def spawned_with_the_same_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    root = str(Path(__file__).parents[3])
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")])))
