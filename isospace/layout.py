@@ -40,6 +40,11 @@ def encoder_lineage(encoder_id: str) -> str:
     return f"{encoder_folder(encoder_id)}/lineage.json"
 
 
+def encoder_languages(encoder_id: str) -> str:
+    """Languages that the model's card names; there if it names any."""
+    return f"{encoder_folder(encoder_id)}/languages.json"
+
+
 def encoder_description(key: str) -> str:
     """Which encoder a model's files and a recipe gave; spares loading the model to find out."""
     return f"encoders/described/{key}.json"

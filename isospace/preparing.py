@@ -16,6 +16,7 @@ from isospace.engine import Engine, resolve_engine
 from isospace.errors import EncoderError, IntegrityError, NotFoundError
 from isospace.exporting import describe_export
 from isospace.fingerprint import seal, unseal
+from isospace.languages import keep_languages
 from isospace.model_source import Source, find_source
 from isospace.opening import open_encoder, read_tokenizer
 from isospace.reference import check_reference, make_export
@@ -55,6 +56,7 @@ def prepare_encoder(store: Store, spec: EncoderSpec, engine: Engine | None = Non
     store_model(store, source.folder, record)
     _ensure(store, record, "tokenizer", source)
     _ensure(store, record, "reference", source)
+    keep_languages(store, record.encoder_id, source.folder)
     # Last: an encoder whose document exists is whole.
     write_encoder_record(store, record)
     if known is None:

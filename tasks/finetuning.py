@@ -17,6 +17,7 @@ from prefect.logging import get_run_logger
 from isospace.config import PipelineConfig
 from isospace.encoder import SentenceEncoder
 from isospace.errors import ConfigError, EncoderError
+from isospace.evaluation.geometry import sample_rows
 from isospace.evaluation.sets import EvaluationSet, read_set
 from isospace.finetuning.benches import Measured, bench_of_files, bench_of_view, compare_encoders
 from isospace.finetuning.examples import Example
@@ -30,6 +31,7 @@ from isospace.finetuning.splitting import Split, split_examples
 from isospace.finetuning.training import Job, Trained, train
 from isospace.finetuning.verdict import FineTuneReport, finetune_markdown, finetune_page, judge
 from isospace.index import Index, open_index
+from isospace.languages import card_languages, language_shares, uncovered
 from isospace.models import load_model, locate_model
 from isospace.opening import open_encoder
 from isospace.planning import PlanReport, plan_only
@@ -39,6 +41,8 @@ from isospace.run_id import new_run_id
 from isospace.store import open_store
 from tasks.quality import show_report
 from tasks.runtime import driver_engine, encoder_of
+
+_LANGUAGE_SAMPLE, _UNCOVERED_SHARE = 2_000, 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +95,16 @@ def begin(config: FineTuneConfig) -> Base:
 @task(cache_policy=NO_CACHE)
 def look_at_words(base: Base) -> Tokenization:
     """Count the words that the tokenizer shatters, and search by them."""
-    found = report_tokenization(base.index.view, base.encoder)
+    view, record = base.index.view, base.encoder.record
+    shares = language_shares(view, sample_rows(view, _LANGUAGE_SAMPLE, seed=0).tolist())
+    for code, share in uncovered(shares, card_languages(base.folder), _UNCOVERED_SHARE).items():
+        get_run_logger().warning(
+            "%.1f %% of the chunks are in %r, which the card of the model %s does not name",
+            100 * share,
+            code,
+            record.encoder_id[:16],
+        )
+    found = report_tokenization(view, base.encoder)
     worst = ", ".join(one.word for one in found.worst[:8])
     get_run_logger().info("%.2f pieces a word; most shattered: %s", found.pieces_a_word, worst or "none")
     return found

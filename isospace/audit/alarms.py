@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
 import numpy as np
@@ -15,6 +15,7 @@ from isospace.audit.frozen import Frozen
 from isospace.audit.reference import Reference
 from isospace.audit.thresholds import Thresholds
 from isospace.evaluation.geometry import norm_tolerance
+from isospace.languages import uncovered
 
 Float64 = npt.NDArray[np.float64]
 REFIT = "Fit again with runtime.refit=true, behind the gate."
@@ -34,6 +35,17 @@ class Alarm(BaseModel):
     def describe(self) -> str:
         """Return it as a line."""
         return f"{self.name}: {self.message} {self.remedy}"
+
+
+def language_alarms(shares: Mapping[str, float], named: Sequence[str] | None, limits: Thresholds) -> Iterator[Alarm]:
+    """Yield an alarm for a language of the corpus that the model was not made for."""
+    for code, share in uncovered(shares, named, limits.uncovered_share).items():
+        yield _alarm(
+            "language", share, limits.uncovered_share,
+            f"{share:.1%} of a sample of chunks are in {code!r}; the card of the model names {', '.join(named or ())}.",
+            "Keep them in a collection of their own with a model for that language, or compare a multilingual one "
+            "(flows.compare_models).",
+        )  # fmt: skip
 
 
 def stored_alarms(found: Stored, reference: Reference, limits: Thresholds, *, normalizes: bool) -> Iterator[Alarm]:

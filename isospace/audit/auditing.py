@@ -17,6 +17,7 @@ from isospace.audit.alarms import (
     alias_alarms,
     corpus_alarms,
     frozen_alarms,
+    language_alarms,
     logged_alarms,
     reproduced_alarms,
     stored_alarms,
@@ -38,10 +39,12 @@ from isospace.audit.logged import measure_logged
 from isospace.audit.reference import Reference, read_reference
 from isospace.audit.thresholds import Thresholds
 from isospace.errors import AuditError, IntegrityError, IsospaceError, MismatchError, NotFoundError
+from isospace.evaluation.geometry import sample_rows
 from isospace.evaluation.sets import list_sets, read_set
 from isospace.fingerprint import seal, unseal
 from isospace.gate.verdicts import read_verdicts
 from isospace.index import open_index
+from isospace.languages import kept_languages, language_shares
 from isospace.parquet import read_parquet
 from isospace.retrieval.view import View
 from isospace.snapshot import Manifest, deleted_documents, read_manifest, sequences
@@ -49,6 +52,8 @@ from isospace.store import Store
 
 if TYPE_CHECKING:
     from isospace.engine import Engine
+
+_LANGUAGE_SAMPLE = 2_000
 
 
 class AuditRecord(BaseModel):
@@ -162,6 +167,9 @@ def audit_alias(
         notes.append(f"{new} chunks came since the fit: too few, or of too few documents, to tell a drift")
     if min(stored.sampled) < FEWEST_SHIFTED:
         notes.append(f"{min(stored.sampled)} different texts are too few to tell whether dimensions have shifted")
+    sampled = sample_rows(view, _LANGUAGE_SAMPLE, seed).tolist()
+    shares = language_shares(view, sampled)
+    alarms += language_alarms(shares, kept_languages(store, manifest.encoder_id), limits)
     frozen = _frozen(store, view, set_name, notes)
     if frozen is not None:
         alarms += frozen_alarms(frozen, stored.after.mean_cosine, limits)
@@ -177,6 +185,7 @@ def audit_alias(
         notes.append("no answers were logged: serve with --log to watch queries too")
     codes = measure_representations(view, frozen.vectors) if frozen is not None else ()
     figures = figures_of(stored, reproduced, drift, copies, new, frozen, logged, reference, codes)
+    figures["languages"] = shares
     kept = _record(manifest, alias, run_id, at, alarms, notes, figures, frozen.baseline if frozen is not None else None)
     return Audit(kept, view, reference, stored, reproduced, drift, frozen, logged, codes)
 

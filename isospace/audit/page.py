@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -170,14 +171,20 @@ def _corpus(audit: Audit, view: View) -> list[Section]:
         )
     corpus = audit.record.figures["corpus"]
     drift = audit.drift
+    languages = audit.record.figures.get("languages", {})
     came = (
         ("chunks that came since the fit", f"{corpus['new chunks']:,}"),
         ("copies of another document's chunk", f"{corpus['copies']:.2%}, at the fit {corpus['copies at the fit']:.2%}"),
         ("drift: AUC of a classifier", figure(drift.auc) if drift else "too few to tell"),
         *((f"most unlike: {name}", f"{share:.3f}") for name, share in (drift.most[:5] if drift else ())),
+        ("languages of a sample", ", ".join(f"{code} {share:.1%}" for code, share in _first(languages)) or "not told"),
     )
     sections.append(Section("What came into the corpus", table=Table(("", ""), came)))
     return [*sections, *corpus_map_section(view)]
+
+
+def _first(shares: Mapping[str, float]) -> list[tuple[str, float]]:
+    return list(shares.items())[:8]
 
 
 def corpus_map_section(view: View) -> list[Section]:

@@ -37,6 +37,8 @@ class Thresholds(BaseModel):
     """Loss of top-10 overlap on the frozen queries, among documents that both snapshots have."""
     ndcg: float = Field(default=0.02, gt=0, le=1)
     """Loss of nDCG@10 on the frozen queries."""
+    uncovered_share: float = Field(default=0.05, gt=0, le=1)
+    """Share of chunks in a language that the card of the model does not name."""
     top_spread: float = Field(default=0.03, ge=0)
     """Least distance between the 5th and the 95th percentile of the queries' best scores, and …"""
     top_contrast: float = Field(default=0.1, ge=0)

@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from isospace.evaluation.sets import EvaluationSet
+from isospace.languages import detect_languages
 from isospace.retrieval.metadata import parse_metadata
 from isospace.retrieval.view import View
 
@@ -27,9 +28,10 @@ def slices_of(given: EvaluationSet, *views: View) -> dict[str, dict[str, list[st
     Returns
     -------
     dict
-        Query ids by column and value: the columns of the set's own file, `words` of the query, and the metadata and the folder
-        (`source`) of the documents that are relevant. Groups of fewer than five queries, and columns of more than twenty values,
-        are left out.
+        Query ids by column and value: the columns of the set's own file, `words` and detected `language` of the query,
+        `languages` for queries that documents of another language answer (such as `de to en`), and the metadata and the folder
+        (`source`) of the relevant documents. Groups of fewer than five queries, and columns of more than twenty values, are
+        left out.
     """
     found: dict[str, dict[str, list[str]]] = {"words": defaultdict(list)}
     for name, text in given.queries.items():
@@ -37,11 +39,48 @@ def slices_of(given: EvaluationSet, *views: View) -> dict[str, dict[str, list[st
     for column, values in given.attributes.items():
         for name, value in values.items():
             found.setdefault(column, defaultdict(list))[value].append(name)
+    for column, values in _languages(given, views).items():
+        if column not in given.attributes:
+            found[column] = defaultdict(list)
+            for name, value in values.items():
+                found[column][value].append(name)
     for name, attributes in _of_documents(given, views).items():
         for column, value in attributes.items():
             if column not in given.attributes:
                 found.setdefault(column, defaultdict(list))[value].append(name)
     return {column: kept for column, groups in found.items() if (kept := _usable(groups))}
+
+
+def _languages(given: EvaluationSet, views: Sequence[View]) -> dict[str, dict[str, str]]:
+    """Return the language of each query, and those of query and answer where these differ; nothing where all are of one."""
+    names = list(given.queries)
+    own = {name: code for name, code in zip(names, detect_languages(list(given.queries.values())), strict=True) if code}
+    across = {
+        name: f"{own[name]} to {code}"
+        for name, code in _answer_languages(given, views).items()
+        if name in own and own[name] != code
+    }
+    found = {"language": own, "languages": across}
+    return {column: values for column, values in found.items() if len(set(values.values())) > (column == "language")}
+
+
+def _answer_languages(given: EvaluationSet, views: Sequence[View]) -> dict[str, str]:
+    """Return, by query, the language that most of its relevant documents begin in."""
+    wanted = {doc for found in given.judged.values() for doc, value in found.items() if value > 0}
+    spoken: dict[str, str | None] = {}
+    for view in views:
+        documents = view.copy.documents["doc_id"].to_pylist()
+        first: dict[str, int] = {}
+        for row, owner in enumerate(view.copy.chunks["document"].to_numpy()):
+            if documents[owner] in wanted and documents[owner] not in spoken:
+                first.setdefault(documents[owner], row)
+        spoken.update(zip(first, detect_languages(view.texts(first.values())), strict=True))
+    found = {}
+    for name, judged in given.judged.items():
+        counts = Counter(code for doc, value in judged.items() if value > 0 and (code := spoken.get(doc)))
+        if counts:
+            found[name] = counts.most_common(1)[0][0]
+    return found
 
 
 def _usable(groups: dict[str, list[str]]) -> dict[str, list[str]]:

@@ -23,7 +23,7 @@ _SHOWN, _ASKED = 40, 100
 # A word of more documents than this asks for none of them.
 _MOST_DOCUMENTS = 10
 _MEASURE = "nDCG@10"
-_BENCH_TEXTS = 2_000
+_BENCH_TEXTS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Tokenization:
     asked
         How many shattered words of few documents were searched, each alone.
     retrieval
-        nDCG@10 of these searches, by `dense`, `lexical`, `hybrid`; and of at most 2,000 chunks, by `mean pooling` and by
+        nDCG@10 of these searches, by `dense`, `lexical`, `hybrid`; and of at most 1,000 chunks, by `mean pooling` and by
         `subword pooling`, which pools pieces to words first. What cannot be had is missing.
     """
 

@@ -1,0 +1,120 @@
+"""A fine-tuned encoder and its base have the same tokenizer, dimension and prompts; nothing takes one for the other."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from isospace.alias import resolve
+from isospace.config import EncoderSpec, PipelineConfig
+from isospace.encoder import SentenceEncoder
+from isospace.encoder_record import read_encoder_record
+from isospace.errors import ConfigError, EncoderError, IntegrityError, MismatchError
+from isospace.finetuning.lineage import read_lineage, tuned_spec
+from isospace.finetuning.training import Trained
+from isospace.index import open_index
+from isospace.models import locate_model
+from isospace.opening import open_encoder
+from isospace.preparing import prepare_encoder
+from isospace.store import Store, open_store
+from isospace.upkeep.vacuum import vacuum
+from isospace.vectors import read_vectors, vector_parts
+from tests.conftest import Configure, sentences, write_jsonl
+from tests.inline import embed_inline
+from tests.isospace.finetuning.test_training import registered
+from tests.tiny import build_tiny_model
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(tmp_path / "store")
+
+
+@pytest.fixture
+def tuned(store: Store, tiny_model: Path, tiny_encoder: SentenceEncoder, tmp_path: Path) -> str:
+    """The base with other weights, as a training leaves it."""
+    folder = build_tiny_model(tmp_path / "tuned", seed=7)
+    prepare_encoder(store, EncoderSpec(model=str(tiny_model)))
+    trained = Trained("k", folder, ({"step": 0.0, "ndcg": 0.1}, {"step": 3.0, "ndcg": 0.2}), 3, 1.0)
+    return registered(store, tiny_model, trained, tiny_encoder)
+
+
+@pytest.fixture
+def config(configure: Configure, tmp_path: Path, tuned: str, tiny_model: Path) -> PipelineConfig:
+    spec = tuned_spec(EncoderSpec(model=str(tiny_model)), tuned)
+    found = configure(write_jsonl(tmp_path / "d.jsonl", sentences(60)), recipe={"encoder": spec.model_dump()})
+    embed_inline(found)
+    return found
+
+
+def test_an_index_refuses_the_base_for_its_queries(
+    config: PipelineConfig, tuned: str, tiny_encoder: SentenceEncoder
+) -> None:
+    with open_index(config.runtime.store, "c") as index:
+        assert index.manifest.encoder_id == tuned
+    with pytest.raises(MismatchError, match="encoder"):
+        open_index(config.runtime.store, "c", encoder=tiny_encoder)
+
+
+def test_probes_tell_them_apart_even_under_one_name(
+    store: Store, config: PipelineConfig, tuned: str, tiny_encoder: SentenceEncoder
+) -> None:
+    record = read_encoder_record(store, tuned)
+    masked = SentenceEncoder(record, tiny_encoder.tokenizer, tiny_encoder.backend)
+    with pytest.raises(MismatchError, match="probe"):
+        open_index(store, "c", encoder=masked)
+
+
+def test_weights_of_the_base_in_the_place_of_the_tuned_ones_are_refused(
+    store: Store, config: PipelineConfig, tuned: str, tiny_encoder: SentenceEncoder
+) -> None:
+    assert store.root is not None
+    base, own = (store.root / "encoders" / name for name in (tiny_encoder.record.encoder_id, tuned))
+    shutil.copyfile(base / "model/model.safetensors", own / "model/model.safetensors")
+    with pytest.raises(IntegrityError, match=r"model\.safetensors"):
+        locate_model(EncoderSpec(model=f"encoder:{tuned}"), store)
+
+
+def test_raw_vectors_of_one_are_not_read_as_the_others(
+    store: Store, config: PipelineConfig, tuned: str, tiny_encoder: SentenceEncoder
+) -> None:
+    (path, *_) = vector_parts(store, tuned)
+    with pytest.raises(IntegrityError, match="field encoder_id"):
+        read_vectors(store, path, tiny_encoder.record.encoder_id)
+
+
+def test_another_encoder_is_another_space_and_vector(
+    store: Store, config: PipelineConfig, configure: Configure, tuned: str, tmp_path: Path
+) -> None:
+    plain = configure(tmp_path / "d.jsonl", runtime={"collection": "plain"})
+    embed_inline(plain)
+    ours, theirs = resolve(store, "c", "production"), resolve(store, "plain", "production")
+    assert ours.space_id != theirs.space_id
+    text = list(sentences(1).values())
+    vectors = [open_encoder(store, one.encoder_id).encode(text, "query") for one in (ours, theirs)]
+    assert not np.allclose(*vectors, atol=1e-3)
+
+
+def test_an_encoder_is_named_by_what_is_one(store: Store, tuned: str, tiny_encoder: SentenceEncoder) -> None:
+    assert locate_model(EncoderSpec(model=f"encoder:{tuned[:12]}"), store).is_dir()
+    for name in (tuned[:4], "f" * 12, ""):
+        with pytest.raises(ConfigError, match=f"encoder:{name}.*expected one"):
+            locate_model(EncoderSpec(model=f"encoder:{name}"), store)
+    with pytest.raises(ConfigError, match="0 encoders"):
+        locate_model(EncoderSpec(model=f"encoder:{tuned}"))
+
+
+def test_its_lineage_says_where_it_comes_from_and_keeps_it(
+    store: Store, tuned: str, tiny_encoder: SentenceEncoder, tmp_path: Path
+) -> None:
+    lineage = read_lineage(store, tuned)
+    assert (lineage.encoder_id, lineage.base, lineage.best_step) == (tuned, tiny_encoder.record.encoder_id, 3)
+    with pytest.raises(EncoderError, match="has no lineage"):
+        read_lineage(store, tiny_encoder.record.encoder_id)
+    found = vacuum(store, tmp_path / "scratch", retention_days=0, vectors=True, dry=True)
+    removed = {removal.path for removal in found.removals}
+    assert any(tiny_encoder.record.encoder_id in path for path in removed)
+    assert not any(tuned in path for path in removed)
