@@ -14,15 +14,15 @@ import yaml
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from isospace.config import PipelineConfig
+from isospace.finetuning.spec import FineTuneConfig
 from isospace.retrieval.options import SearchOptions
 
 Schema: TypeAlias = dict[str, Any]
 
 _INTRODUCTION = """# Configuration
 
-A pipeline is a YAML file of two parts: `recipe` decides what a vector is, `runtime` where and how a run happens. Every key is
-listed here, and any other is refused. `--set recipe.chunking.max_tokens=200` overrides one by its path. In a path `[]` stands
+A pipeline is a YAML file of two parts: `recipe` decides what a vector is, `runtime` where and how a run happens. `finetune` is a
+third one, for `flows.finetune_encoder` alone. Every key is listed here, and any other is refused. `--set recipe.chunking.max_tokens=200` overrides one by its path. In a path `[]` stands
 for an entry of a list; *empty* is `null`.
 
 This page is what `python -m isospace.config_reference` prints: to change it, change the models, and print it again.
@@ -39,7 +39,7 @@ LIMITS = {
 
 def reference() -> str:
     """Return the page, as Markdown."""
-    return "\n".join([_INTRODUCTION, *sections(PipelineConfig)])
+    return "\n".join([_INTRODUCTION, *sections(FineTuneConfig)])
 
 
 def sections(model: type[BaseModel]) -> list[str]:

@@ -15,6 +15,7 @@ from isospace import layout
 from isospace.alias import alias_history, aliases, names_before, replace_snapshot, translated
 from isospace.errors import ConfigError, NotFoundError
 from isospace.fingerprint import sha256_lines
+from isospace.finetuning.training import forget_work
 from isospace.forgotten import Receipt, write_order, write_receipt
 from isospace.gate.verdicts import carry_verdict
 from isospace.joins import load_columns, scratch_database
@@ -164,6 +165,7 @@ def forget(
         queries = forget_queries(store, collection, set(wanted), done.removed, done.rewritten)
         forget_reports(store, holding.trace, wanted, done.removed)
         drop_copies(collection)
+        forget_work()
         # Last: what a killed order has still to look for elsewhere is read out of these.
         _remove_files(store, collection, holding, done)
         receipt = Receipt(

@@ -14,7 +14,9 @@ from isospace.config_reference import LIMITS, Schema, definitions, reference, se
 
 PAGE = Path("docs/configuration.md")
 COMMAND = f"python -m isospace.config_reference > {PAGE}"
-CONFIGS = sorted(path for path in Path("configs").glob("*.yaml") if not re.match(r"models|compare_", path.stem))
+CONFIGS = sorted(
+    path for path in Path("configs").glob("*.yaml") if not re.match(r"models|compare_|finetune_", path.stem)
+)
 # What a schema says beside LIMITS, and the page tells in other ways, or has no need to.
 TOLD = {
     "title", "description", "default", "type", "enum", "const", "$ref", "anyOf", "oneOf", "discriminator", "items",
