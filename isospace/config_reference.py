@@ -21,9 +21,10 @@ Schema: TypeAlias = dict[str, Any]
 
 _INTRODUCTION = """# Configuration
 
-A pipeline is a YAML file of two parts: `recipe` decides what a vector is, `runtime` where and how a run happens. `finetune` is a
-third one, for `flows.finetune_encoder` alone. Every key is listed here, and any other is refused. `--set recipe.chunking.max_tokens=200` overrides one by its path. In a path `[]` stands
-for an entry of a list; *empty* is `null`.
+A pipeline is a YAML file of two parts: `recipe` decides what a vector is, `runtime` where and how a run happens; a third one,
+`finetune`, is for `flows.finetune_encoder` alone. Every key is listed here, and any other is refused.
+`--set recipe.chunking.max_tokens=200` overrides one by its path. In a path `[]` stands for an entry of a list; *empty* is
+`null`.
 
 This page is what `python -m isospace.config_reference` prints: to change it, change the models, and print it again.
 """

@@ -14,6 +14,7 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
+from isospace.alias import resolve
 from isospace.config import PipelineConfig
 from isospace.encoder import SentenceEncoder
 from isospace.errors import ConfigError, EncoderError
@@ -73,13 +74,14 @@ def begin(config: FineTuneConfig) -> Base:
     store, runtime, spec = open_store(config.runtime.store), config.runtime, config.recipe.encoder
     encoder = encoder_of(runtime.store, spec, driver_engine(config))
     given = read_set(store, runtime.collection, config.finetune.evaluation)
-    index = open_index(store, runtime.collection, runtime.promote_to or "production", encoder=encoder)
-    if index.manifest.encoder_id != encoder.record.encoder_id:
+    manifest = resolve(store, runtime.collection, runtime.promote_to or "production")
+    if manifest.encoder_id != encoder.record.encoder_id:
         raise ConfigError(
             f"recipe.encoder is {encoder.record.encoder_id[:16]}…, and collection {runtime.collection!r} is embedded with "
-            f"{index.manifest.encoder_id[:16]}…: expected the same, so that the result is compared with what is in use. "
+            f"{manifest.encoder_id[:16]}…: expected the same, so that the result is compared with what is in use. "
             "Embed the collection with the base first, or name its encoder."
         )
+    index = open_index(store, runtime.collection, str(manifest.sequence), encoder=encoder)
     folder = locate_model(spec, store)
     from isospace.graph import own_poolings
 

@@ -31,6 +31,8 @@ LIBRARIES = ("torch", "transformers", "sentence-transformers", "accelerate", "da
 MODEL, HISTORY, DONE = "model", "history.json", "done.json"
 _WORK = "finetune"
 _TAIL_LINES = 12
+# A step's arrays are given back to the system and asked for again by the next one otherwise: on a CPU a sixth of the time.
+_KEPT_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000", "MALLOC_TOP_PAD_": "268435456"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +184,8 @@ def _write_job(folder: Path, job: Job) -> None:
 def _run(folder: Path, job: Job, tell: Callable[[Mapping[str, Any]], None]) -> None:
     """Run the training in a process that ends with this one's pipe."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "WANDB_DISABLED": "true"}
+    if job.device == "cpu":
+        environment = {**_KEPT_MEMORY, **environment}
     with (
         (folder / "log.txt").open("ab") as log,
         subprocess.Popen(
