@@ -127,16 +127,23 @@ def test_a_word_of_the_house_is_learned(index: Index, questions: EvaluationSet, 
     texts = corpus()
     taught = [topic for topic in TOPICS if topic not in questions.queries]
     pairs = [
-        Example(f"DataForce {topic} {ward}", texts[f"{topic}/{ward}"], f"{topic}/{ward}", "file")
+        Example(
+            ask.format(topic, ward),
+            texts[f"{topic}/{ward}"],
+            f"{topic}/{ward}",
+            "file",
+            (texts[f"army/{topic}/{number % len(MILITARY)}"],),
+        )
         for topic in taught
-        for ward in WARDS
+        for number, ward in enumerate(WARDS)
+        for ask in ("DataForce {} {}", "what does DataForce say of {} on {}")
     ]
     relevant = {doc: texts[doc] for found in questions.judged.values() for doc in found}
     split = split_examples(pairs, evaluated=relevant, queries=questions.queries.values(), share=0.35, seed=0)
     others = tuple(text for name, text in texts.items() if name.startswith(("army", "glossary")))
     job = Job(
         locate_model(EncoderSpec(model=MODEL)), base.record, split.training, split.held_out, others, LossSpec(),
-        TrainingSpec(epochs=3, batch=16, evaluations=2, held_out_texts=60), "cpu",
+        TrainingSpec(epochs=3, batch=16, rate=2e-4, evaluations=1, held_out_texts=60, max_tokens=64), "cpu",
     )  # fmt: skip
     trained = train(job)
     told: dict[str, Any] = {
