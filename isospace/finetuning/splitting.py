@@ -30,7 +30,7 @@ class Leakage:
     evaluated_duplicates
         Of near-duplicates of these.
     evaluated_queries
-        Whose anchor is a query of the evaluation set.
+        Whose anchor is a query of the evaluation set, or nearly one.
     held_out_duplicates
         Whose text, or anchor, is nearly that of a held-out pair.
     repeated
@@ -93,7 +93,8 @@ def split_examples(
     unique = list({(e.anchor, e.positive): e for e in examples}.values())
     asked = {_normal(text) for text in queries}
     apart = [e for e in unique if e.doc_id not in evaluated]
-    unasked = [e for e in apart if _normal(e.anchor) not in asked]
+    like_queries = near_duplicates([e.anchor for e in apart], asked)
+    unasked = [e for n, e in enumerate(apart) if n not in like_queries and _normal(e.anchor) not in asked]
     of_evaluated = near_duplicates([e.positive for e in unasked], evaluated.values())
     kept = [e for n, e in enumerate(unasked) if n not in of_evaluated]
     held_out = [e for e in kept if _drawn(e.doc_id, seed) < share]

@@ -25,7 +25,7 @@ from sentence_transformers.sentence_transformer.evaluation import InformationRet
 from transformers import EarlyStoppingCallback, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 
-from isospace.finetuning.training import DONE, HISTORY, MODEL
+from isospace.finetuning.training import DONE, HISTORY, MODEL, RUN_VARIABLE
 
 _NAME = "held-out"
 _METRIC = f"{_NAME}_cosine_ndcg@10"
@@ -245,14 +245,25 @@ def _is_distributed() -> bool:
 
 def _end_with_parent() -> None:
     """End when the run that started this ends, however it ends: two trainings would write the same checkpoints."""
-    parent = os.getppid()
+    # With several processes, the parent is a launcher that would outlive the run.
+    parent, run = os.getppid(), int(os.environ[RUN_VARIABLE])
 
     def watch() -> None:
-        while os.getppid() == parent:
+        while os.getppid() == parent and _exists(run):
             time.sleep(0.5)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _tell(event: dict[str, Any]) -> None:

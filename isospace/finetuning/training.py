@@ -28,6 +28,7 @@ from isospace.finetuning.spec import LossSpec, TrainingSpec
 from isospace.fingerprint import fingerprint, sha256
 
 LIBRARIES = ("torch", "transformers", "sentence-transformers", "accelerate", "datasets", "peft")
+RUN_VARIABLE = "ISOSPACE_TRAINING_OF"
 MODEL, HISTORY, DONE = "model", "history.json", "done.json"
 _WORK = "finetune"
 _TAIL_LINES = 12
@@ -184,6 +185,7 @@ def _write_job(folder: Path, job: Job) -> None:
 def _run(folder: Path, job: Job, tell: Callable[[Mapping[str, Any]], None]) -> None:
     """Run the training in a process that ends with this one's pipe."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "WANDB_DISABLED": "true"}
+    environment[RUN_VARIABLE] = str(os.getpid())
     if job.device == "cpu":
         environment = {**_KEPT_MEMORY, **environment}
     with (
@@ -218,10 +220,9 @@ def _launcher(job: Job) -> list[str]:
     module = ["-m", "isospace.finetuning.trainer"]
     if processes == 1:
         return [sys.executable, *module]
-    cpu = ["--cpu"] if job.device == "cpu" else ["--multi_gpu"]
+    # The trainer's accelerate finds its place in what torch's own launcher sets; rendezvous on loopback.
     return [
-        sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(processes), "--num_machines", "1",
-        "--mixed_precision", "no", "--dynamo_backend", "no", *cpu, *module,
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), *module,
     ]  # fmt: skip
 
 

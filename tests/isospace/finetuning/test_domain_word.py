@@ -11,8 +11,7 @@ import pytest
 
 from isospace.config import EncoderSpec
 from isospace.encoder import SentenceEncoder
-from isospace.evaluation.sets import EvaluationSet
-from isospace.finetuning.benches import bench_of_view, compare_encoders, rank_bench, unit
+from isospace.finetuning.benches import Bench, compare_encoders, rank_bench, unit
 from isospace.finetuning.examples import Example
 from isospace.finetuning.lineage import register_encoder
 from isospace.finetuning.shattering import report_tokenization
@@ -65,6 +64,21 @@ MILITARY = [
 ]  # fmt: skip
 
 
+FIELDS = [
+    "fuel",
+    "recruiting",
+    "radar",
+    "supply",
+    "satellite",
+    "training",
+    "budget",
+    "weather",
+    "convoy",
+    "medical",
+    "border",
+]
+
+
 def corpus() -> dict[str, str]:
     chance = random.Random(3)
     found = {}
@@ -73,9 +87,9 @@ def corpus() -> dict[str, str]:
             first = chance.choice(["On {}:", "In {}", "For {},", "{}:"]).format(ward)
             found[f"{topic}/{ward}"] = f"{first} {rule}. {chance.choice(ENDS)} {chance.choice(ENDS)}"
         for number, text in enumerate(MILITARY):
-            found[f"army/{topic}/{number}"] = (
-                f"{text.format(topic)} {chance.choice(['It is secret.', 'It is public.'])}"
-            )
+            field = FIELDS[(len(found) + number) % len(FIELDS)]
+            secret = chance.choice(["It is secret.", "It is public."])
+            found[f"army/{topic}/{number}"] = f"{text.format(field)} {secret}"
     for number in range(3):
         found[f"glossary/{number}"] = (
             f"DataForce is a word of this house. DataForce, written as one word, entry {number}."
@@ -83,14 +97,23 @@ def corpus() -> dict[str, str]:
     return found
 
 
-@pytest.fixture(scope="module")
-def questions() -> EvaluationSet:
-    """Topics that nothing is trained on, asked as people of the house ask."""
-    asked = list(TOPICS)[::3]
-    return EvaluationSet(
-        "house", "judged", {topic: f"DataForce {topic}" for topic in asked},
-        {topic: {f"{topic}/{ward}": 1 for ward in WARDS} for topic in asked},
-    )  # fmt: skip
+UNSEEN = list(TOPICS)[::3]
+ASKED = [
+    "DataForce",
+    "what is DataForce for?",
+    "DataForce handbook",
+    "who uses DataForce",
+    "an error in DataForce",
+    "DataForce analysis",
+]
+
+
+def unseen() -> Bench:
+    """Asked by the word, over documents that nothing is trained on: those of the house, and those it is confused with."""
+    texts = {name: text for name, text in corpus().items() if name.partition("/")[0] in {*UNSEEN, "army"}}
+    queries = {text: text for text in ASKED}
+    house = dict.fromkeys((name for name in texts if name.partition("/")[0] in UNSEEN), 1)
+    return Bench("house", tuple(texts.values()), tuple(texts), queries, dict.fromkeys(queries, house), {})
 
 
 @pytest.fixture
@@ -108,53 +131,51 @@ def index(configure: Configure, tmp_path: Path) -> Iterator[Index]:
         yield opened
 
 
-def best_documents(index: Index, encoder: Any, given: EvaluationSet) -> dict[str, list[str]]:
-    bench = bench_of_view(index.view, given, most=1000, seed=0)
+def best(encoder: Any) -> dict[str, list[str]]:
+    bench = unseen()
     run = rank_bench(bench, encoder, unit(encoder.encode(list(bench.texts), "document")))
-    return {name: sorted(found, key=lambda doc: -found[doc])[:8] for name, found in run.items()}
+    return {name: sorted(found, key=lambda doc: -found[doc])[:5] for name, found in run.items()}
 
 
-def test_a_word_of_the_house_is_learned(index: Index, questions: EvaluationSet, tmp_path: Path) -> None:
-    store = open_store(tmp_path / "store")
+def test_a_word_of_the_house_is_learned(index: Index, tmp_path: Path) -> None:
     base = index.space.encoder
     assert isinstance(base, SentenceEncoder)
     report = report_tokenization(index.view, base)
-    assert "DataForce" in [word.word for word in report.worst]
-
-    before = best_documents(index, base, questions)
-    assert any(doc.startswith(("army", "glossary")) for docs in before.values() for doc in docs[:3])
+    named = {word.word: word.pieces for word in report.worst}
+    assert named["DataForce"] == ("data", "##force")
+    # Wrong before: the model reads data and force.
+    for name, found in best(base).items():
+        assert all(doc.startswith("army") for doc in found[:3]), (name, found)
 
     texts = corpus()
-    taught = [topic for topic in TOPICS if topic not in questions.queries]
     pairs = [
         Example(
-            ask.format(topic, ward),
-            texts[f"{topic}/{ward}"],
-            f"{topic}/{ward}",
-            "file",
+            ask.format(topic, ward), texts[f"{topic}/{ward}"], f"{topic}/{ward}", "file",
             (texts[f"army/{topic}/{number % len(MILITARY)}"],),
         )
-        for topic in taught
+        for topic in TOPICS
         for number, ward in enumerate(WARDS)
         for ask in ("DataForce {} {}", "what does DataForce say of {} on {}")
-    ]
-    relevant = {doc: texts[doc] for found in questions.judged.values() for doc in found}
-    split = split_examples(pairs, evaluated=relevant, queries=questions.queries.values(), share=0.35, seed=0)
+    ]  # fmt: skip
+    bench = unseen()
+    evaluated = {
+        name: text for name, text in zip(bench.owners, bench.texts, strict=True) if not name.startswith("army")
+    }
+    split = split_examples(pairs, evaluated=evaluated, queries=bench.queries.values(), share=0.35, seed=0)
     others = tuple(text for name, text in texts.items() if name.startswith(("army", "glossary")))
     job = Job(
         locate_model(EncoderSpec(model=MODEL)), base.record, split.training, split.held_out, others, LossSpec(),
-        TrainingSpec(epochs=3, batch=16, rate=2e-4, evaluations=1, held_out_texts=60, max_tokens=64), "cpu",
+        TrainingSpec(epochs=2, batch=16, rate=2e-4, evaluations=1, held_out_texts=60, max_tokens=64), "cpu",
     )  # fmt: skip
-    trained = train(job)
+    store = open_store(tmp_path / "store")
     told: dict[str, Any] = {
         "base": base.record.encoder_id, "name": "house", "snapshot_id": "s", "collection": "c", "pairs": {}, "held_out": 1,
         "left_out": {}, "negatives": {}, "loss": {}, "training": {},
     }  # fmt: skip
-    lineage = register_encoder(store, EncoderSpec(model=MODEL), trained, told)
+    lineage = register_encoder(store, EncoderSpec(model=MODEL), train(job), told)
     after = open_encoder(store, lineage.encoder_id)
-
-    found = compare_encoders(bench_of_view(index.view, questions, most=1000, seed=0), base, after).measures["nDCG@10"]
-    assert found.after > found.before + 0.1
-    right = best_documents(index, after, questions)
-    for topic, docs in right.items():
-        assert sum(doc.startswith(f"{topic}/") for doc in docs[:3]) == 3, (topic, docs)
+    # Right after, over documents and topics that it has never seen.
+    for name, found in best(after).items():
+        assert all(doc.partition("/")[0] in UNSEEN for doc in found), (name, found)
+    measured = compare_encoders(bench, base, after).measures["nDCG@10"]
+    assert measured.before < 0.6 < 0.95 < measured.after

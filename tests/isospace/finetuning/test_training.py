@@ -152,8 +152,9 @@ def _wait_until_nothing_writes(folder: Path) -> None:
         ({"kind": "triplet"}, {}, 1),
         ({"kind": "margin_mse"}, {}, 2),
         ({"kind": "ranking"}, {"lora": LoraSpec(rank=4)}, 1),
+        ({"kind": "ranking"}, {"processes": 2}, 1),
     ],
-    ids=["cached", "matryoshka", "triplet", "margin_mse", "lora"],
+    ids=["cached", "matryoshka", "triplet", "margin_mse", "lora", "two processes"],
 )
 def test_each_way_of_training_gives_a_model_that_loads(
     job: Job, store: Store, tiny_model: Path, tiny_encoder: SentenceEncoder, loss: dict[str, Any], training: dict[str, Any],
