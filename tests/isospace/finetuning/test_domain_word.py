@@ -155,7 +155,7 @@ def test_a_word_of_the_house_is_learned(index: Index, tmp_path: Path) -> None:
         )
         for topic in TOPICS
         for number, ward in enumerate(WARDS)
-        for ask in ("DataForce {} {}", "what does DataForce say of {} on {}")
+        for ask in ("DataForce {0} {1}", "DataForce for {1}", "which part of DataForce is about {0}?")
     ]  # fmt: skip
     bench = unseen()
     evaluated = {
@@ -165,7 +165,7 @@ def test_a_word_of_the_house_is_learned(index: Index, tmp_path: Path) -> None:
     others = tuple(text for name, text in texts.items() if name.startswith(("army", "glossary")))
     job = Job(
         locate_model(EncoderSpec(model=MODEL)), base.record, split.training, split.held_out, others, LossSpec(),
-        TrainingSpec(epochs=2, batch=16, rate=2e-4, evaluations=1, held_out_texts=60, max_tokens=64), "cpu",
+        TrainingSpec(epochs=3, batch=16, rate=3e-4, evaluations=1, held_out_texts=60, max_tokens=64), "cpu",
     )  # fmt: skip
     store = open_store(tmp_path / "store")
     told: dict[str, Any] = {
@@ -176,6 +176,7 @@ def test_a_word_of_the_house_is_learned(index: Index, tmp_path: Path) -> None:
     after = open_encoder(store, lineage.encoder_id)
     # Right after, over documents and topics that it has never seen.
     for name, found in best(after).items():
-        assert all(doc.partition("/")[0] in UNSEEN for doc in found), (name, found)
+        assert all(doc.partition("/")[0] in UNSEEN for doc in found[:3]), (name, found)
     measured = compare_encoders(bench, base, after).measures["nDCG@10"]
-    assert measured.before < 0.6 < 0.95 < measured.after
+    assert measured.before < 0.1
+    assert measured.after > 0.8
