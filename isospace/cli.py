@@ -22,6 +22,7 @@ from isospace.cli_common import (
     fail,
     print_json,
 )
+from isospace.cli_encoders import encoders
 from isospace.cli_quality import compare, evaluate, gate, sets, verdicts
 from isospace.cli_query import export, frontier, lengths, search, serve
 from isospace.cli_upkeep import compact, forget, vacuum
@@ -194,6 +195,7 @@ def rollback_command(
 
 for command in (
     search, serve, export, lengths, frontier, evaluate, compare, gate, verdicts, audit, answers, compact, vacuum, forget,
+    encoders,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(sets)

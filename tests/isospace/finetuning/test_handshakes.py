@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from isospace.alias import resolve
+from isospace.cli import app
 from isospace.config import EncoderSpec, PipelineConfig
 from isospace.encoder import SentenceEncoder
 from isospace.encoder_record import read_encoder_record
-from isospace.errors import ConfigError, EncoderError, IntegrityError, MismatchError
+from isospace.errors import ConfigError, EncoderError, IntegrityError, MismatchError, NotFoundError
 from isospace.finetuning.lineage import read_lineage, tuned_spec
 from isospace.finetuning.training import Trained
 from isospace.index import open_index
@@ -118,3 +121,18 @@ def test_its_lineage_says_where_it_comes_from_and_keeps_it(
     removed = {removal.path for removal in found.removals}
     assert any(tiny_encoder.record.encoder_id in path for path in removed)
     assert not any(tuned in path for path in removed)
+
+
+def test_the_command_shows_encoders_with_their_base_and_their_users(
+    config: PipelineConfig, tuned: str, tiny_encoder: SentenceEncoder, tmp_path: Path
+) -> None:
+    runner = CliRunner()
+    found = json.loads(runner.invoke(app, ["encoders", config.runtime.store, "--json"]).stdout)
+    rows = {row["encoder_id"]: row for row in found}
+    assert rows[tuned]["used_by"] == ["c/production"]
+    assert rows[tuned]["lineage"]["base"] == tiny_encoder.record.encoder_id
+    assert rows[tiny_encoder.record.encoder_id]["lineage"] is None
+    shown = runner.invoke(app, ["encoders", config.runtime.store], env={"COLUMNS": "200"}).stdout
+    assert tuned[:16] in shown
+    empty = runner.invoke(app, ["encoders", str(tmp_path / "nothing")])
+    assert isinstance(empty.exception, NotFoundError)
