@@ -7,12 +7,13 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import PurePosixPath
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from duckdb import Error as DuckDBError
 from httpx import HTTPError
 from prefect.exceptions import PrefectException
 
+from isospace.config import PipelineConfig
 from isospace.config_files import load_config
 from isospace.errors import ConfigError, IsospaceError
 from isospace.planning import PlanReport
@@ -20,13 +21,32 @@ from isospace.report import RunReport
 
 
 def main(
-    flow: Callable[..., RunReport | PlanReport], arguments: list[str] | None = None, *, dry_run: bool = False
+    flow: Callable[..., Any],
+    arguments: list[str] | None = None,
+    *,
+    dry_run: bool = False,
+    load: Callable[[str, list[str]], PipelineConfig] = load_config,
+    tell: Callable[[Any], str] | None = None,
 ) -> None:
-    """Parse the command line, run the flow, print its outcome, and exit; `dry_run` offers the option of that name."""
+    """Parse the command line, run the flow, print its outcome, and exit.
+
+    Parameters
+    ----------
+    flow
+        What is run.
+    arguments
+        Those of the process, if empty.
+    dry_run
+        Offer the option of that name.
+    load
+        Reads the configuration.
+    tell
+        What is printed of the outcome; `outcome` if empty.
+    """
     parser = argparse.ArgumentParser(
         prog=f"python -m flows.{PurePosixPath(sys.argv[0]).stem}", description=flow.__doc__
     )
-    parser.add_argument("config", metavar="CONFIG", help="YAML file with recipe and runtime")
+    parser.add_argument("config", metavar="CONFIG", help="YAML file")
     parser.add_argument(
         "--set", dest="overrides", metavar="KEY=VALUE", action="append", default=[],
         help="override one key, such as recipe.transform.fit.kind=none; may be repeated",
@@ -36,7 +56,7 @@ def main(
     given = parser.parse_args(arguments)
     try:
         asked = {"dry_run": given.dry_run} if dry_run else {}
-        report = flow(load_config(given.config, given.overrides), **asked)
+        report = flow(load(given.config, given.overrides), **asked)
     except IsospaceError as error:
         _fail(error, str(error), status=2 if isinstance(error, ConfigError) else 1)
     except (OSError, HTTPError, PrefectException, DuckDBError) as error:
@@ -45,7 +65,7 @@ def main(
         _fail(error, f"{reason}. Nothing half-written is visible; the same command goes on from here.", status=1)
     except KeyboardInterrupt as error:
         _fail(error, "interrupted. Nothing half-written is visible; the same command goes on from here.", status=1)
-    print(outcome(report))
+    print((tell or outcome)(report))
 
 
 def _fail(error: BaseException, message: str, *, status: int) -> NoReturn:

@@ -5,12 +5,9 @@ python -m flows.finetune_encoder CONFIG [--set finetune.training.epochs=2 ...]
 
 from __future__ import annotations
 
-import sys
-
 from prefect import flow
 
 from flows.embed_corpus import embed_corpus
-from isospace.errors import ConfigError, IsospaceError
 from isospace.finetuning.spec import FineTuneConfig, load_finetune
 from isospace.finetuning.verdict import FineTuneReport
 from tasks import finetuning
@@ -41,22 +38,16 @@ def finetune_encoder(config: FineTuneConfig) -> FineTuneReport:
     return report
 
 
-def main() -> None:
-    """Parse the command line, run the flow, print the outcome."""
-    import argparse
-
-    parser = argparse.ArgumentParser(prog="python -m flows.finetune_encoder", description=finetune_encoder.__doc__)
-    parser.add_argument("config", metavar="CONFIG", help="YAML file with recipe, runtime and finetune")
-    parser.add_argument("--set", dest="overrides", metavar="KEY=VALUE", action="append", default=[])
-    given = parser.parse_args()
-    try:
-        report = finetune_encoder(load_finetune(given.config, given.overrides))
-    except IsospaceError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, ConfigError) else 1)
-    print(f"{report.sentence}\n  encoder    {report.encoder_id}\n  report     {report.report}")
-    print(f"  to use it  --set recipe.encoder.model=encoder:{report.encoder_id[:16]} --set recipe.encoder.preset=none")
+def outcome(report: FineTuneReport) -> str:
+    """Return the outcome as a few lines."""
+    lines = [report.sentence, f"  encoder    {report.encoder_id}", f"  report     {report.report}"]
+    if report.encoder_id != report.base:
+        asked = f"--set recipe.encoder.model=encoder:{report.encoder_id[:16]} --set recipe.encoder.preset=none"
+        lines.append(f"  to use it  {asked}")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    main()
+    from flows.command import main
+
+    main(finetune_encoder, load=load_finetune, tell=outcome)
