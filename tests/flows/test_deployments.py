@@ -50,7 +50,15 @@ def test_it_keeps_the_collection_of_the_demo() -> None:
 
 
 def test_whatever_writes_runs_one_at_a_time() -> None:
-    writing = {"embed-corpus", "embed-corpus-gpu", "backfill", "refit-space", "compact-collection", "vacuum-store"}
+    writing = {
+        "embed-corpus",
+        "embed-corpus-gpu",
+        "backfill",
+        "refit-space",
+        "compact-collection",
+        "vacuum-store",
+        "finetune-encoder",
+    }
     limited = {d["name"] for d in DEPLOYMENTS if d.get("concurrency_limit", {}).get("limit") == 1}
     assert limited == writing
     assert {d["name"] for d in DEPLOYMENTS} - writing == {"audit-collection"}

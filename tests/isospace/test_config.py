@@ -9,9 +9,12 @@ from isospace.config import PipelineConfig
 from isospace.config_files import load_config
 from isospace.contest import load_contest
 from isospace.errors import ConfigError
+from isospace.finetuning.spec import load_finetune
 
 COMPARISONS = sorted(Path("configs").glob("compare_*.yaml"))
-CONFIGS = sorted(path for path in Path("configs").glob("*.yaml") if path.stem != "models" and path not in COMPARISONS)
+TRAININGS = sorted(Path("configs").glob("finetune_*.yaml"))
+OTHERS = [Path("configs/models.yaml"), *COMPARISONS, *TRAININGS]
+CONFIGS = sorted(path for path in Path("configs").glob("*.yaml") if path not in OTHERS)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -22,6 +25,13 @@ def test_every_shipped_configuration_is_valid(path: Path) -> None:
 @pytest.mark.parametrize("path", COMPARISONS, ids=lambda path: path.stem)
 def test_every_shipped_comparison_is_valid(path: Path) -> None:
     assert len(load_contest(path).variants()) >= 2
+
+
+@pytest.mark.parametrize("path", TRAININGS, ids=lambda path: path.stem)
+def test_every_shipped_fine_tuning_is_valid_and_starts_from_what_the_demo_embeds(path: Path) -> None:
+    found = load_finetune(path)
+    assert found.finetune.pairs
+    assert found.recipe.encoder == load_config("configs/demo.yaml").recipe.encoder
 
 
 def models(model: type[BaseModel], seen: set[type[BaseModel]]) -> set[type[BaseModel]]:

@@ -229,9 +229,10 @@ def test_sources_are_told_apart_by_their_kind() -> None:
 
 def test_one_encoder_is_as_good_as_itself(index: Index) -> None:
     names = [f"d{n:05d}" for n in range(30)]
+    chosen = passages_of(index.view)[:30]
     given = EvaluationSet(
-        "s", "judged", {name: passages_of(index.view)[n].text for n, name in enumerate(names)},
-        {name: {passages_of(index.view)[n].doc_id: 1} for n, name in enumerate(names)},
+        "s", "judged", {name: one.prefix + one.text for name, one in zip(names, chosen, strict=True)},
+        {name: {one.doc_id: 1} for name, one in zip(names, chosen, strict=True)},
     )  # fmt: skip
     bench = bench_of_view(index.view, given, most=50, seed=0)
     assert len(bench.texts) >= 50
