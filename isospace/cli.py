@@ -21,6 +21,7 @@ from isospace.cli_common import (
     engine_of,
     fail,
     print_json,
+    whole,
 )
 from isospace.cli_encoders import encoders
 from isospace.cli_quality import compare, evaluate, gate, sets, verdicts
@@ -114,7 +115,9 @@ def status(
         print_json(rows)
         return
     for name in names:
-        table = Table("#", "snapshot_id", "space", "documents", "chunks", "committed", "aliases", title=name)
+        table = Table(
+            whole("#"), whole("snapshot_id"), whole("space"), "documents", "chunks", "committed", "aliases", title=name
+        )
         for row in (row for row in rows if row["collection"] == name):
             table.add_row(
                 str(row["snapshot"]), row["snapshot_id"][:8], row["space_id"][:8], f"{row['documents']:,}",

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.table import Column
 
 from isospace.errors import ConfigError
 
@@ -33,6 +34,11 @@ def engine_of(backend: str, device: str) -> Any:
     if backend not in known:
         raise ConfigError(f"--backend {backend}: expected one of {', '.join(known)}.")
     return Engine(backend=backend, device=device)  # type: ignore[arg-type]
+
+
+def whole(header: str) -> Column:
+    """Return a column that a narrow terminal does not cut: what stands in it is copied into the next command."""
+    return Column(header, no_wrap=True)
 
 
 def shortened(text: str, width: int) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from isospace.alias import aliases
-from isospace.cli_common import OUT, JsonOption, StoreArgument, print_json
+from isospace.cli_common import OUT, JsonOption, StoreArgument, print_json, whole
 from isospace.encoder_record import read_encoder_record
 from isospace.errors import EncoderError, IsospaceError, NotFoundError
 from isospace.snapshot import read_manifest
@@ -23,7 +23,7 @@ def encoders(store: StoreArgument, as_json: JsonOption = False) -> None:
     if as_json:
         print_json(rows)
         return
-    table = Table("encoder", "dimension", "tokens", "precision", "fine-tuned", "from", "used by")
+    table = Table(whole("encoder"), "size", "tokens", "precision", "fine-tuned", whole("from"), "used by")
     for row in rows:
         tuned = row["lineage"] or {}
         table.add_row(

@@ -23,6 +23,7 @@ from isospace.cli_common import (
     fail,
     print_json,
     shortened,
+    whole,
 )
 from isospace.errors import ConfigError, NotFoundError
 from isospace.run_id import new_run_id
@@ -86,7 +87,7 @@ def list_all(store: StoreArgument, collection: CollectionArgument, as_json: Json
     if as_json:
         print_json([record.model_dump(mode="json") for record in found])
         return
-    table = Table("set", "version", "kind", "queries", "judged", "set_id", "source", title=collection)
+    table = Table(whole("set"), "version", "kind", "queries", "judged", whole("set_id"), "source", title=collection)
     for record in found:
         table.add_row(
             record.name, str(record.number), record.kind, str(record.queries), str(record.judged), record.set_id[:8],

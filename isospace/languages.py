@@ -8,14 +8,16 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from isospace import layout
 from isospace.errors import NotFoundError
-from isospace.retrieval.view import View
 from isospace.store import Store
+
+if TYPE_CHECKING:
+    from isospace.retrieval.view import View
 
 _LETTER = re.compile(r"[^\W\d_]")
 # Below these a detector guesses.

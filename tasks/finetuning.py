@@ -131,7 +131,7 @@ def collect(config: FineTuneConfig, base: Base) -> list[Example]:
 @task(cache_policy=NO_CACHE)
 def split(config: FineTuneConfig, base: Base, examples: Sequence[Example]) -> Split:
     """Keep apart what is trained on, what training is stopped by, and what is measured."""
-    relevant = {doc for found in base.given.judged.values() for doc, value in found.items() if value > 0}
+    relevant = base.given.relevant
     evaluated: dict[str, str] = {}
     for passage in passages_of(base.index.view):
         if passage.doc_id in relevant:
@@ -160,7 +160,7 @@ def mine(config: FineTuneConfig, base: Base, split: Split) -> Mined:
     if spec.count == 0:
         plain = tuple(replace(example, negatives=()) for example in split.training)
         return Mined(plain, 0, {}, "none")
-    relevant = {doc for found in base.given.judged.values() for doc, value in found.items() if value > 0}
+    relevant = base.given.relevant
     excluded = relevant | {example.doc_id for example in split.held_out}
     reranker = open_reranker(spec.reranker) if spec.reranker else None
     found = mine_negatives(base.index.view, split.training, spec, excluded=excluded, reranker=reranker)

@@ -96,7 +96,7 @@ def answer_set(
     if given.remainders and vectors is not None:
         _replace_own(view, given, names, vectors, run)
     present = set(names_of[1])
-    judged = {doc for found in given.judged.values() for doc, value in found.items() if value > 0}
+    judged = given.relevant
     manifest = view.manifest
     return SetRun(
         manifest.sequence, manifest.snapshot_id, manifest.space_id, given.set_id, run, absent=len(judged - present)

@@ -66,6 +66,11 @@ class EvaluationSet:
         """Judgements of the queries that are in the set."""
         return {name: found for name, found in self.judgements.items() if name in self.queries and any(found.values())}
 
+    @property
+    def relevant(self) -> set[str]:
+        """Documents that answer a query of the set."""
+        return {doc for found in self.judged.values() for doc, value in found.items() if value > 0}
+
 
 class SetRecord(BaseModel):
     """One version of an evaluation set."""

@@ -66,7 +66,7 @@ def _languages(given: EvaluationSet, views: Sequence[View]) -> dict[str, dict[st
 
 def _answer_languages(given: EvaluationSet, views: Sequence[View]) -> dict[str, str]:
     """Return, by query, the language that most of its relevant documents begin in."""
-    wanted = {doc for found in given.judged.values() for doc, value in found.items() if value > 0}
+    wanted = given.relevant
     spoken: dict[str, str | None] = {}
     for view in views:
         documents = view.copy.documents["doc_id"].to_pylist()
@@ -95,7 +95,7 @@ def _length(words: int) -> str:
 
 def _of_documents(given: EvaluationSet, views: Sequence[View]) -> dict[str, dict[str, str]]:
     """Return, by query, the metadata that most of its relevant documents have."""
-    wanted = {doc for found in given.judged.values() for doc, value in found.items() if value > 0}
+    wanted = given.relevant
     described: dict[str, dict[str, str]] = {}
     for view in views:
         table = view.copy.documents.select(["doc_id", "uri", "metadata"])

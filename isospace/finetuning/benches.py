@@ -103,7 +103,7 @@ def bench_of_view(view: View, given: EvaluationSet, *, most: int, seed: int) -> 
             "knows what was gained. Freeze one with `isospace sets add`, or make one with `isospace sets make`."
         )
     passages = passages_of(view)
-    relevant = {doc for found in judged.values() for doc, value in found.items() if value > 0}
+    relevant = given.relevant
     kept = [row for row, passage in enumerate(passages) if passage.doc_id in relevant]
     if not kept:
         raise ConfigError(

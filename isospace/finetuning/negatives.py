@@ -104,8 +104,9 @@ def mine_negatives(
     short = 0
     for start in range(0, len(examples), _BLOCK):
         block = examples[start : start + _BLOCK]
-        candidates = _candidates(view, [e.anchor for e in block], spec)
-        queries = view.space.embed([e.anchor for e in block], "query")
+        anchors = [e.anchor for e in block]
+        queries = view.space.embed(anchors, "query")
+        candidates = _candidates(view, anchors, queries, spec)
         positives = view.space.embed([e.positive for e in block], "document")
         for example, rows, query, positive in zip(block, candidates, queries, positives, strict=True):
             barred = known[example.anchor]
@@ -138,13 +139,15 @@ def _answers(examples: Sequence[Example], relevant: Mapping[str, Set[str]]) -> d
     return known
 
 
-def _candidates(view: View, anchors: list[str], spec: NegativesSpec) -> list[list[int]]:
+def _candidates(
+    view: View, anchors: list[str], queries: npt.NDArray[np.float32], spec: NegativesSpec
+) -> list[list[int]]:
     """Rank by each source, cut to the wanted ranks, and take turns between the sources."""
     first, last = spec.ranks
     ranked = []
     for source in spec.sources:
         mode = _MODES[source]
-        vectors = view.space.embed(anchors, "query") if mode != "lexical" else None
+        vectors = queries if mode != "lexical" else None
         options = SearchOptions(mode=mode, k=min(last, len(view.copy)))
         ranked.append([[row for row, _ in one.rows][first - 1 :] for one in view.rank(anchors, vectors, options)])
     found = []
@@ -201,9 +204,11 @@ def _chosen(
     most = 2 * spec.count if reranker else spec.count
     texts = list(example.negatives[:most])
     answer = phrases(example.positive)
-    for text in view.texts(rows):
+    for row in rows:
         if len(texts) == most:
             break
+        # One at a time: of dozens that could be, the first ones nearly always do.
+        (text,) = view.texts([row])
         if is_near_duplicate(text, answer):
             refused["near-duplicate"] += 1
         else:

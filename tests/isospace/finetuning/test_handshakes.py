@@ -132,7 +132,10 @@ def test_the_command_shows_encoders_with_their_base_and_their_users(
     assert rows[tuned]["used_by"] == ["c/production"]
     assert rows[tuned]["lineage"]["base"] == tiny_encoder.record.encoder_id
     assert rows[tiny_encoder.record.encoder_id]["lineage"] is None
-    shown = runner.invoke(app, ["encoders", config.runtime.store], env={"COLUMNS": "200"}).stdout
-    assert tuned[:16] in shown
+    # What is copied into the next command is whole in a terminal of 80 columns, and in one that says nothing.
+    for environment in ({"COLUMNS": "80", "TERM": "xterm"}, {"TERM": "dumb"}):
+        shown = runner.invoke(app, ["encoders", config.runtime.store], env=environment).stdout
+        assert tuned[:16] in shown, shown
+        assert tiny_encoder.record.encoder_id[:16] in shown, shown
     empty = runner.invoke(app, ["encoders", str(tmp_path / "nothing")])
     assert isinstance(empty.exception, NotFoundError)
