@@ -6,6 +6,7 @@ Each run changes the corpus, starts the flow under a fault, and looks at the sto
 snapshot verifies, every alias leads to one. Then the line runs once more, undisturbed: the snapshot has every document of the
 source, in its present version, once, and nothing else. A Prefect server and an S3-speaking server run on loopback. Clock
 jumps need libfaketime, a full disk needs the right to mount a tmpfs; without them those faults are left out, and said to be.
+After every tenth run the stores are vacuumed, as they are every week: else a run takes the longer the later it comes.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from benchmarks.chaos_faults import FAKETIME, FAULTS, World, ended
@@ -29,11 +30,14 @@ from isospace.alias import aliases, resolve
 from isospace.parquet import read_parquet
 from isospace.snapshot import deleted_documents, read_manifest, sequences
 from isospace.store import Store, open_store
+from isospace.upkeep.vacuum import vacuum
 from isospace.verify import verify_snapshot
 from tests.inline import embed_inline
 from tests.isospace.store.conftest import s3_server
 from tests.isospace.store.faulty_server import faulty_server
 from tests.tiny import build_tiny_model
+
+_WEEK = 10
 
 
 def broken(store: Store) -> list[str]:
@@ -72,6 +76,13 @@ def incomplete(world: World, store: Store) -> list[str]:
     there, wanted = dict(found), world.documents
     lost, stale = set(wanted) - set(there), [n for n in there if there[n] != wanted.get(n)]
     return [f"{len(lost)} documents lost, {len(stale)} stale or too many, {len(found) - len(there)} doubled"]
+
+
+def last_words(world: World, first: int) -> list[str]:
+    """Return what the runs since then said last, of those that ended with an error."""
+    logs = [world.folder / f"run-{number:03}.log" for number in range(first, world.started + 1)]
+    texts = [log.read_text(errors="replace").strip().splitlines() for log in logs]
+    return [next(line for line in reversed(text) if "rror" in line) for text in texts if "rror" in "".join(text[-3:])]
 
 
 @contextlib.contextmanager
@@ -142,6 +153,7 @@ def _rounds(world: World, runs: int, only: list[str], disk: Path | None) -> list
     for number, name in enumerate(order, start=1):
         url = stores["s3" if name.startswith("S3") else "small" if name == "disk full" else "local"]
         world.change()
+        first = world.started + 1
         outcome = FAULTS[name][1](world, url)
         outcomes[name][outcome] += 1
         store = open_store(url)
@@ -152,6 +164,10 @@ def _rounds(world: World, runs: int, only: list[str], disk: Path | None) -> list
             found.append("what a search needs was not made again")
         bad += [f"run {number}, {name}: {one}" for one in found]
         print(f"{number:3} {name:40} {outcome:24} {'; '.join(found) or 'holds'}", flush=True)
+        for words in last_words(world, first) if "failed" in outcome else []:
+            print(f"      {words[:300]}", flush=True)
+        if number % _WEEK == 0:
+            bad += [f"run {number}, {name}: vacuumed: {one}" for one in _vacuumed(world, stores.values())]
     print("\n| fault | runs | what came of them | invariants broken |\n| --- | ---: | --- | ---: |")
     for name, counts in outcomes.items():
         told = ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common())
@@ -160,6 +176,16 @@ def _rounds(world: World, runs: int, only: list[str], disk: Path | None) -> list
         f"\n{len(order)} runs, seed order as given, an undisturbed flow takes {world.usual:.0f} s; broken: {len(bad)}"
     )
     return bad
+
+
+def _vacuumed(world: World, urls: Iterable[str]) -> list[str]:
+    found = []
+    for url in urls:
+        store = open_store(url)
+        if sequences(store, "c"):
+            vacuum(store, world.folder / "scratch", retention_days=0, vectors=True)
+            found += broken(store)
+    return found
 
 
 if __name__ == "__main__":

@@ -17,12 +17,13 @@ from prefect.logging import get_run_logger
 from isospace.alias import resolve
 from isospace.config import PipelineConfig
 from isospace.encoder import SentenceEncoder
-from isospace.errors import ConfigError, EncoderError
+from isospace.errors import ConfigError, EncoderError, NotFoundError
 from isospace.evaluation.geometry import sample_rows
 from isospace.evaluation.sets import EvaluationSet, read_set
 from isospace.finetuning.benches import Measured, bench_of_files, bench_of_view, compare_encoders
 from isospace.finetuning.examples import Example
 from isospace.finetuning.generating import generate_pairs, open_generator
+from isospace.finetuning.kept import begun, note_begun, note_ended
 from isospace.finetuning.lineage import Lineage, register_encoder, require_trainable, tuned_spec
 from isospace.finetuning.negatives import Mined, mine_negatives
 from isospace.finetuning.pairs import collect_pairs, passages_of
@@ -39,6 +40,7 @@ from isospace.planning import PlanReport, plan_only
 from isospace.reporting.page import write_page
 from isospace.retrieval.rerank import open_reranker
 from isospace.run_id import new_run_id
+from isospace.snapshot import Manifest, read_manifest
 from isospace.store import open_store
 from tasks.quality import show_report
 from tasks.runtime import driver_engine, encoder_of
@@ -81,7 +83,7 @@ def begin(config: FineTuneConfig) -> Base:
             f"{manifest.encoder_id[:16]}…: expected the same, so that the result is compared with what is in use. "
             "Embed the collection with the base first, or name its encoder."
         )
-    index = open_index(store, runtime.collection, str(manifest.sequence), encoder=encoder)
+    index = open_index(store, runtime.collection, str(_snapshot(config, manifest)), encoder=encoder)
     folder = locate_model(spec, store)
     from isospace.graph import own_poolings
 
@@ -164,6 +166,7 @@ def mine(config: FineTuneConfig, base: Base, split: Split) -> Mined:
     excluded = relevant | {example.doc_id for example in split.held_out}
     reranker = open_reranker(spec.reranker) if spec.reranker else None
     found = mine_negatives(base.index.view, split.training, spec, excluded=excluded, reranker=reranker)
+    note_begun(config, base.index.manifest.sequence, base.index.manifest.snapshot_id)
     get_run_logger().info(
         "%d pairs with %d negatives each, %d without; candidates left out: %s",
         len(found.examples), spec.count, found.short, found.refused,
@@ -256,6 +259,7 @@ def conclude(
     show_report(
         store, path, key="finetune", markdown=finetune_markdown(report), pictures=("Before and after", "Query by query")
     )
+    note_ended(config)
     get_run_logger().info(sentence)
     return report
 
@@ -268,6 +272,24 @@ def candidate_of(config: FineTuneConfig, lineage: Lineage) -> PipelineConfig:
         recipe=config.recipe.model_copy(update={"encoder": encoder}),
         runtime=config.runtime.model_copy(update={"reason": reason}),
     )
+
+
+def _snapshot(config: FineTuneConfig, current: Manifest) -> int:
+    """Return the current snapshot, or that of a run that was cut off: other pairs would train from the beginning."""
+    earlier = begun(config)
+    if earlier is None or earlier.snapshot_id == current.snapshot_id:
+        return current.sequence
+    try:
+        found = read_manifest(open_store(config.runtime.store), config.runtime.collection, earlier.snapshot)
+    except NotFoundError:
+        return current.sequence
+    if (found.snapshot_id, found.encoder_id) != (earlier.snapshot_id, current.encoder_id):
+        return current.sequence
+    get_run_logger().info(
+        "goes on with snapshot %d, from which a run of the last week took its pairs; current is %d",
+        found.sequence, current.sequence,
+    )  # fmt: skip
+    return found.sequence
 
 
 def _has_gpu() -> bool:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from isospace.errors import ConfigError
 from isospace.evaluation.geometry import vectors_at
 from isospace.finetuning.examples import Example, digest_of
+from isospace.finetuning.kept import keep_negatives, kept_negatives
 from isospace.finetuning.spec import NegativesSpec
 from isospace.finetuning.splitting import is_near_duplicate, phrases
 from isospace.fingerprint import fingerprint
@@ -67,10 +68,9 @@ def mine_negatives(
     spec: NegativesSpec,
     *,
     excluded: Set[str] = frozenset(),
-    relevant: Mapping[str, Set[str]] | None = None,
     reranker: Reranker | None = None,
 ) -> Mined:
-    """Find hard negatives for examples that have none of their own.
+    """Find hard negatives for examples that have none of their own, or return those that were found on this machine before.
 
     Parameters
     ----------
@@ -82,8 +82,6 @@ def mine_negatives(
         How.
     excluded
         Documents that are never taken: those of the evaluation set and the held-out ones.
-    relevant
-        By anchor, documents that answer it besides the positive's own.
     reranker
         Filters too: a candidate that it scores above the positive is an answer.
 
@@ -97,7 +95,10 @@ def mine_negatives(
         If the collection has no word index, or no float vectors, that a source needs, or no example is left.
     """
     _require_searchable(view, spec)
-    known = _answers(examples, relevant or {})
+    key = mining_key(view, examples, spec, excluded, reranker)
+    if (kept_before := kept_negatives(key)) is not None:
+        return Mined(key=key, **kept_before)
+    known = _answers(examples)
     owners, names = view.copy.chunks["document"].to_numpy(), view.copy.documents["doc_id"].to_pylist()
     refused = {"answers": 0, "excluded": 0, "margin": 0, "near-duplicate": 0, "reranker": 0}
     found: list[Example] = []
@@ -122,7 +123,8 @@ def mine_negatives(
             f"finetune.negatives: none of {len(examples)} pairs has {spec.count} negatives within the ranks {list(spec.ranks)} "
             f"(left out: {refused}). Widen the ranks, lower the margin, or set count to 0."
         )
-    return Mined(tuple(found), short, refused, mining_key(view, examples, spec, excluded, reranker))
+    keep_negatives(key, found, short=short, refused=refused)
+    return Mined(tuple(found), short, refused, key)
 
 
 def _require_searchable(view: View, spec: NegativesSpec) -> None:
@@ -132,10 +134,10 @@ def _require_searchable(view: View, spec: NegativesSpec) -> None:
         )
 
 
-def _answers(examples: Sequence[Example], relevant: Mapping[str, Set[str]]) -> dict[str, set[str]]:
+def _answers(examples: Sequence[Example]) -> dict[str, set[str]]:
     known: dict[str, set[str]] = {}
     for example in examples:
-        known.setdefault(example.anchor, set(relevant.get(example.anchor, ()))).add(example.doc_id)
+        known.setdefault(example.anchor, set()).add(example.doc_id)
     return known
 
 

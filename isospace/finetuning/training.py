@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,17 +19,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from isospace.encoder_files import cache_folder
 from isospace.encoder_record import EncoderRecord
 from isospace.errors import EncoderError
 from isospace.finetuning.examples import Example, digest_of
+from isospace.finetuning.kept import work_folder
 from isospace.finetuning.spec import LossSpec, TrainingSpec
 from isospace.fingerprint import fingerprint, sha256
 
 LIBRARIES = ("torch", "transformers", "sentence-transformers", "accelerate", "datasets", "peft")
 RUN_VARIABLE = "ISOSPACE_TRAINING_OF"
 MODEL, HISTORY, DONE = "model", "history.json", "done.json"
-_WORK = "finetune"
 _TAIL_LINES = 12
 # A step's arrays are given back to the system and asked for again by the next one otherwise: on a CPU a sixth of the time.
 _KEPT_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000", "MALLOC_TOP_PAD_": "268435456"}
@@ -119,11 +117,6 @@ def library_versions() -> dict[str, str]:
     return found
 
 
-def work_folder(key: str) -> Path:
-    """Return where a training keeps its pairs and checkpoints: on this machine alone, under the cache."""
-    return cache_folder() / _WORK / key
-
-
 def train(job: Job, *, tell: Callable[[Mapping[str, Any]], None] = lambda _: None) -> Trained:
     """Train, or go on with a training that was cut off, or return one that is done.
 
@@ -150,14 +143,6 @@ def train(job: Job, *, tell: Callable[[Mapping[str, Any]], None] = lambda _: Non
     done = json.loads((folder / DONE).read_text(encoding="utf-8"))
     history = tuple(json.loads((folder / HISTORY).read_text(encoding="utf-8")))
     return Trained(job.key, folder / MODEL, history, int(done["best_step"]), float(done["seconds"]))
-
-
-def forget_work() -> int:
-    """Remove pairs and checkpoints of all trainings on this machine; return how many there were."""
-    folder = cache_folder() / _WORK
-    found = len(list(folder.iterdir())) if folder.is_dir() else 0
-    shutil.rmtree(folder, ignore_errors=True)
-    return found
 
 
 def _write_job(folder: Path, job: Job) -> None:

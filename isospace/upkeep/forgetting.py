@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from isospace import layout
 from isospace.alias import alias_history, aliases, names_before, replace_snapshot, translated
 from isospace.errors import ConfigError, NotFoundError
-from isospace.finetuning.training import forget_work
+from isospace.finetuning.kept import forget_work
 from isospace.fingerprint import sha256_lines
 from isospace.forgotten import Receipt, write_order, write_receipt
 from isospace.gate.verdicts import carry_verdict

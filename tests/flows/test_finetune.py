@@ -17,11 +17,14 @@ import yaml
 from flows.embed_corpus import embed_corpus
 from flows.finetune_encoder import finetune_encoder
 from isospace.alias import resolve
-from isospace.errors import ConfigError
+from isospace.config import PipelineConfig
+from isospace.errors import ConfigError, EncoderError
 from isospace.evaluation.sets import EvaluationSet, freeze_set
+from isospace.finetuning.kept import begun
 from isospace.finetuning.lineage import read_lineage
 from isospace.finetuning.spec import FineTuneConfig
 from isospace.store import open_store
+from tasks import finetuning
 from tests.conftest import Configure, write_jsonl
 from tests.tiny import WORDS
 
@@ -118,6 +121,30 @@ def test_it_trains_measures_and_tells_and_leaves_production_alone(config: FineTu
         finetune_encoder(gated)
     assert resolve(store, "c", "production").encoder_id == report.base
     assert resolve(store, "c", "candidate").encoder_id == report.encoder_id
+
+
+def test_one_that_was_cut_off_goes_on_with_its_snapshot_whatever_was_committed_since(
+    config: FineTuneConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def cut_off(*args: object, **options: object) -> None:
+        raise EncoderError("the power failed")
+
+    store = open_store(config.runtime.store)
+    first = resolve(store, "c", "production")
+    with monkeypatch.context() as patched:
+        patched.setattr(finetuning, "train", cut_off)
+        patched.setattr(finetuning.fit, "retries", 0)
+        with pytest.raises(EncoderError, match="the power failed"):
+            finetune_encoder(config)
+    write_jsonl(Path(str(config.runtime.source)), {**corpus(260), "new": "A cell of the gene."})
+    embed_corpus(PipelineConfig(recipe=config.recipe, runtime=config.runtime))
+    second = resolve(store, "c", "production")
+    assert second.sequence > first.sequence
+    report = finetune_encoder(config)
+    assert report.lineage.snapshot_id == first.snapshot_id
+    assert f"goes on with snapshot {first.sequence}" in caplog.text
+    # Nothing is left to go on with: the next one takes what is in production.
+    assert begun(config) is None
 
 
 def test_what_cannot_be_trained_is_refused_before_anything_is_spent(config: FineTuneConfig) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,6 +20,7 @@ from isospace.evaluation.sets import EvaluationSet
 from isospace.finetuning.benches import bench_of_view, compare_encoders
 from isospace.finetuning.examples import Example
 from isospace.finetuning.generating import generate_pairs, open_generator
+from isospace.finetuning.kept import forget_work
 from isospace.finetuning.negatives import mine_negatives, mining_key
 from isospace.finetuning.pairs import collect_pairs, judged_examples, passages_of
 from isospace.finetuning.shattering import report_tokenization
@@ -81,14 +83,15 @@ def test_judged_queries_are_paired_with_the_chunk_that_is_nearest(index: Index, 
 def test_negatives_are_none_of_the_answers(index: Index) -> None:
     pairs = collect_pairs(index.view, CorpusPairs(kind="sentences", most=20), seed=0)
     excluded = {f"d{n:05d}" for n in range(10)}
-    relevant = {pair.anchor: {"d00011", "d00012"} for pair in pairs}
-    mined = mine_negatives(index.view, pairs, EASY, excluded=excluded, relevant=relevant)
+    # Another document that answers the same question is no negative of it either.
+    pairs += [replace(pair, doc_id="d00011") for pair in pairs]
+    mined = mine_negatives(index.view, pairs, EASY, excluded=excluded)
     owners = {passage.prefix + passage.text: passage.doc_id for passage in passages_of(index.view)}
     assert mined.examples
     for example in mined.examples:
         documents = {owners[text] for text in example.negatives}
         assert len(example.negatives) == 2
-        assert not documents & (excluded | {"d00011", "d00012", example.doc_id})
+        assert not documents & (excluded | {"d00011", example.doc_id})
         scores = (
             index.space.embed([example.positive, *example.negatives], "document")
             @ index.space.embed([example.anchor], "query")[0]
@@ -103,6 +106,32 @@ def test_negatives_are_none_of_the_answers(index: Index) -> None:
             @ index.space.embed([example.anchor], "query")[0]
         )
         assert other <= own - 0.3 * abs(own) + 1e-6
+
+
+def test_what_was_mined_once_is_not_searched_for_again(
+    index: Index, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("ISOSPACE_CACHE", str(tmp_path / "cache"))
+    pairs = collect_pairs(index.view, CorpusPairs(kind="sentences", most=12), seed=0)
+    first = mine_negatives(index.view, pairs, EASY)
+    (path,) = (tmp_path / "cache").rglob("mined/*.json")
+    assert path.name == f"{first.key}.json"
+    searches: list[int] = []
+    rank = type(index.view).rank
+
+    def counted(view: View, *args: Any) -> Any:
+        searches.append(len(args[0]))
+        return rank(view, *args)
+
+    monkeypatch.setattr(type(index.view), "rank", counted)
+    assert mine_negatives(index.view, pairs, EASY) == first
+    assert searches == []
+    path.write_bytes(path.read_bytes()[:-40])
+    assert mine_negatives(index.view, pairs, EASY) == first
+    assert searches
+    assert stat.S_IMODE(path.parents[1].stat().st_mode) == 0o700
+    forget_work()
+    assert not path.exists()
 
 
 def test_copies_of_the_answer_are_no_negatives(configure: Configure, tmp_path: Path) -> None:

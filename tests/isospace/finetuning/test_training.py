@@ -20,9 +20,10 @@ from isospace.config import EncoderSpec, PromptsSpec
 from isospace.encoder import SentenceEncoder
 from isospace.errors import EncoderError
 from isospace.finetuning.examples import Example
+from isospace.finetuning.kept import work_folder
 from isospace.finetuning.lineage import register_encoder, tuned_spec
 from isospace.finetuning.spec import LoraSpec, LossSpec, TrainingSpec
-from isospace.finetuning.training import Job, Trained, train, work_folder
+from isospace.finetuning.training import Job, Trained, train
 from isospace.preparing import prepare_encoder
 from isospace.store import Store, open_store
 from tests.tiny import WORDS

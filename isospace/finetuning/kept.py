@@ -1,0 +1,114 @@
+"""What a fine-tuning keeps on this machine, so that one that was cut off goes on with the same, whatever was committed since.
+
+Under the cache, readable to its owner alone: pairs and negatives quote documents.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from isospace.encoder_files import cache_folder
+from isospace.finetuning.examples import Example
+from isospace.finetuning.spec import FineTuneConfig
+from isospace.fingerprint import fingerprint
+
+# As long as a vacuum keeps a snapshot that nothing names, unless it is told otherwise.
+_DAYS = 7.0
+_WORK, _BEGUN, _MINED = "finetune", "begun", "mined"
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """An unfinished fine-tuning.
+
+    Attributes
+    ----------
+    snapshot
+        Its snapshot's number.
+    snapshot_id
+        What that number was.
+    """
+
+    snapshot: int
+    snapshot_id: str
+
+
+def work_folder(key: str) -> Path:
+    """Return where a training keeps its pairs and checkpoints."""
+    return _root() / key
+
+
+def begun(config: FineTuneConfig) -> Begun | None:
+    """Return what a fine-tuning by the same configuration was cut off in during the last seven days; None if nothing was."""
+    path = _begun_path(config)
+    try:
+        age = time.time() - path.stat().st_mtime
+        return Begun(**json.loads(path.read_text(encoding="utf-8"))) if age < _DAYS * 86_400 else None
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+
+
+def note_begun(config: FineTuneConfig, snapshot: int, snapshot_id: str) -> None:
+    """Keep in mind which snapshot a fine-tuning takes its pairs from, until `note_ended`."""
+    _write(_begun_path(config), asdict(Begun(snapshot, snapshot_id)))
+
+
+def note_ended(config: FineTuneConfig) -> None:
+    """Forget it: the next fine-tuning by this configuration takes the snapshot that is in production then."""
+    _begun_path(config).unlink(missing_ok=True)
+
+
+def kept_negatives(key: str) -> dict[str, Any] | None:
+    """Return what was mined under a key, or None; a file that was cut off is none."""
+    try:
+        found: dict[str, Any] = json.loads((_root() / _MINED / f"{key}.json").read_text(encoding="utf-8"))
+        rows = found.pop("examples")
+        examples = tuple(
+            Example(anchor, positive, doc_id, origin, tuple(negatives), tuple(margins))
+            for anchor, positive, doc_id, origin, negatives, margins in rows
+        )
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
+        return None
+    return {**found, "examples": examples}
+
+
+def keep_negatives(key: str, examples: Sequence[Example], **told: Any) -> None:
+    """Keep what was mined under a key."""
+    rows = [[e.anchor, e.positive, e.doc_id, e.origin, e.negatives, e.margins] for e in examples]
+    _write(_root() / _MINED / f"{key}.json", {**told, "examples": rows})
+
+
+def forget_work() -> int:
+    """Remove everything that fine-tunings keep on this machine; return how many trainings there were."""
+    root = cache_folder() / _WORK
+    found = sum(path.name not in (_BEGUN, _MINED) for path in root.iterdir()) if root.is_dir() else 0
+    shutil.rmtree(root, ignore_errors=True)
+    return found
+
+
+def _root() -> Path:
+    root = cache_folder() / _WORK
+    root.mkdir(parents=True, exist_ok=True)
+    root.chmod(0o700)
+    return root
+
+
+def _begun_path(config: FineTuneConfig) -> Path:
+    runtime = config.runtime
+    where = {"store": runtime.store, "collection": runtime.collection, "alias": runtime.promote_to}
+    what = {name: getattr(config, name).model_dump(mode="json") for name in ("recipe", "finetune")}
+    return _root() / _BEGUN / f"{fingerprint({**where, **what})}.json"
+
+
+def _write(path: Path, value: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_suffix(f".{os.getpid()}.new")
+    new.write_text(json.dumps(value), encoding="utf-8")
+    new.replace(path)
