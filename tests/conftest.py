@@ -60,18 +60,25 @@ def configure(tiny_model: Path, tmp_path: Path) -> Configure:
     """Build a configuration; `recipe` and `runtime` override single keys of the defaults."""
 
     def build(source: Path | str, *, recipe: dict | None = None, runtime: dict | None = None) -> PipelineConfig:
-        base = {
-            "documents": {"title_column": "title"},
-            "encoder": {"model": str(tiny_model)},
-            "chunking": {"overlap_tokens": 4},
-            "transform": {"representations": ["float32", "int8", "binary", "float16"], "fit": {"kind": "center"}},
-        }
-        where = {"store": str(tmp_path / "store"), "collection": "c", "source": str(source), "device": "cpu"}
-        return PipelineConfig.model_validate(
-            {"recipe": {**base, **(recipe or {})}, "runtime": {**where, "part_documents": 50, **(runtime or {})}}
-        )
+        return configuration(tiny_model, source, tmp_path / "store", recipe=recipe, runtime=runtime)
 
     return build
+
+
+def configuration(
+    model: Path, source: Path | str, store: Path, *, recipe: dict | None = None, runtime: dict | None = None
+) -> PipelineConfig:
+    """What `configure` builds, for a fixture that outlives a test."""
+    base = {
+        "documents": {"title_column": "title"},
+        "encoder": {"model": str(model)},
+        "chunking": {"overlap_tokens": 4},
+        "transform": {"representations": ["float32", "int8", "binary", "float16"], "fit": {"kind": "center"}},
+    }
+    where = {"store": str(store), "collection": "c", "source": str(source), "device": "cpu"}
+    return PipelineConfig.model_validate(
+        {"recipe": {**base, **(recipe or {})}, "runtime": {**where, "part_documents": 50, **(runtime or {})}}
+    )
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from isospace.store import Store, open_store
 from isospace.upkeep.compaction import CompactionPlan, compact, follow_aliases, plan_compaction
 from isospace.upkeep.searchable import make_searchable
 from isospace.verify import verify_snapshot
-from tests.conftest import Configure, sentences, write_jsonl
+from tests.conftest import Configure, configuration, sentences, write_jsonl
 from tests.inline import embed_inline
 
 BIG = 1 << 30
@@ -28,18 +29,26 @@ def damage(store: Store, manifest: Manifest) -> list[str]:
     return [failure for failure in failures if "/serving/" not in failure and "/lexical/" not in failure]
 
 
-@pytest.fixture
-def frayed(configure: Configure, tmp_path: Path) -> PipelineConfig:
+@pytest.fixture(scope="module")
+def frayed_once(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three parts, and eight small ones of later runs, with documents deleted from all over."""
+    folder = tmp_path_factory.mktemp("frayed")
     documents = sentences(130)
-    config = configure(tmp_path / "d.jsonl")
+    config = configuration(tiny_model, folder / "d.jsonl", folder / "store")
     for version in range(9):
-        write_jsonl(tmp_path / "d.jsonl", documents)
+        write_jsonl(folder / "d.jsonl", documents)
         embed_inline(config)
         documents |= sentences(4, seed=version + 1)
         documents |= {f"new{version}-{n}": text for n, text in enumerate(sentences(3, seed=50 + version).values())}
         documents.pop(f"d{100 + version:05d}")
-    return config
+    return folder
+
+
+@pytest.fixture
+def frayed(frayed_once: Path, configure: Configure, tmp_path: Path) -> PipelineConfig:
+    """A copy of it for one test alone."""
+    shutil.copytree(frayed_once, tmp_path, dirs_exist_ok=True)
+    return configure(tmp_path / "d.jsonl")
 
 
 def planned(config: PipelineConfig, **options: float) -> CompactionPlan:
