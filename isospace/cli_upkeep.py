@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
 from isospace.cli_common import OUT, CollectionArgument, JsonOption, StoreArgument, fail, print_json
+from isospace.errors import BusyError
 from isospace.leases import run_lease
 from isospace.store import open_store
 
+_T = TypeVar("_T")
+_ASKED_SECONDS = 5.0
+WaitOption = Annotated[
+    float, typer.Option("--wait-minutes", min=0, help="How long to wait for runs that work there, before giving up.")
+]
 DryOption = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]
 
 
@@ -55,6 +63,7 @@ def vacuum(
         bool, typer.Option("--vectors", help="Also raw vectors and encoders that no snapshot needs.")
     ] = False,
     answers_days: Annotated[float | None, typer.Option(min=0, help="Also logged answers that are older.")] = None,
+    wait_minutes: WaitOption = 0.0,
     dry_run: DryOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -62,9 +71,12 @@ def vacuum(
     from isospace.upkeep import vacuum as upkeep
 
     with tempfile.TemporaryDirectory(prefix="isospace-vacuum-") as scratch:
-        found = upkeep.vacuum(
-            open_store(store), Path(scratch), retention_days=retention_days, collections=collections or (),
-            vectors=vectors, answers_days=answers_days, dry=dry_run,
+        found = _when_at_rest(
+            lambda: upkeep.vacuum(
+                open_store(store), Path(scratch), retention_days=retention_days, collections=collections or (),
+                vectors=vectors, answers_days=answers_days, dry=dry_run,
+            ),
+            wait_minutes,
         )  # fmt: skip
     if as_json:
         files = [{"path": r.path, "bytes": r.size, "reason": r.reason} for r in found.removals]
@@ -84,6 +96,7 @@ def forget(
     allow: Annotated[
         bool, typer.Option("--allow", help="The opposite: let documents in again that were forgotten.")
     ] = False,
+    wait_minutes: WaitOption = 0.0,
     dry_run: DryOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -108,7 +121,9 @@ def forget(
         )
         return
     with tempfile.TemporaryDirectory(prefix="isospace-forget-") as scratch:
-        receipt = forgetting.forget(opened, collection, doc_ids, Path(scratch), reason=reason)
+        receipt = _when_at_rest(
+            lambda: forgetting.forget(opened, collection, doc_ids, Path(scratch), reason=reason), wait_minutes
+        )
     if as_json:
         print_json(receipt.model_dump(mode="json"))
         return
@@ -120,3 +135,20 @@ def forget(
         f"collections/{collection}/forgotten/receipts",
         soft_wrap=True,
     )
+
+
+def _when_at_rest(action: Callable[[], _T], minutes: float) -> _T:
+    """Do what runs at work refuse; for so long, again and again."""
+    deadline = time.monotonic() + 60.0 * minutes
+    told = False
+    while True:
+        try:
+            return action()
+        except BusyError as error:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise
+            if not told:
+                typer.echo(f"waits for at most {minutes:g} minutes: {error}", err=True)
+                told = True
+            time.sleep(min(_ASKED_SECONDS, left))

@@ -166,7 +166,6 @@ def mine(config: FineTuneConfig, base: Base, split: Split) -> Mined:
     excluded = relevant | {example.doc_id for example in split.held_out}
     reranker = open_reranker(spec.reranker) if spec.reranker else None
     found = mine_negatives(base.index.view, split.training, spec, excluded=excluded, reranker=reranker)
-    note_begun(config, base.index.manifest.sequence, base.index.manifest.snapshot_id)
     get_run_logger().info(
         "%d pairs with %d negatives each, %d without; candidates left out: %s",
         len(found.examples), spec.count, found.short, found.refused,
@@ -188,6 +187,7 @@ def fit(config: FineTuneConfig, base: Base, split: Split, mined: Mined) -> Train
     )  # fmt: skip
     logger = get_run_logger()
     logger.info("training %s", job.key[:16])
+    note_begun(config, base.index.manifest.sequence, base.index.manifest.snapshot_id)
     artifact = cast("UUID", create_progress_artifact(progress=0.0, key="training", description="starts"))
 
     def tell(event: Mapping[str, Any]) -> None:

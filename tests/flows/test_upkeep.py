@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import threading
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from isospace import cli_upkeep
 from isospace.alias import aliases
 from isospace.cli import app
 from isospace.config import PipelineConfig
@@ -98,3 +101,18 @@ def test_the_commands_of_the_core(frayed: PipelineConfig) -> None:
     with run_lease(store, "c", "embed"):
         refused = CliRunner().invoke(app, ["vacuum", store.url])
     assert isinstance(refused.exception, BusyError)
+
+
+def test_a_command_waits_for_a_run_that_ends_in_time(frayed: PipelineConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(frayed.runtime.store)
+    monkeypatch.setattr(cli_upkeep, "_ASKED_SECONDS", 0.05)
+    run = contextlib.ExitStack()
+    run.enter_context(run_lease(store, "c", "embed"))
+    ends = threading.Timer(0.5, run.close)
+    ends.start()
+    result = CliRunner().invoke(app, ["forget", store.url, "c", "d00001", "--wait-minutes", "5"])
+    ends.join()
+    assert result.exit_code == 0, result.output
+    assert "waits for at most 5 minutes" in result.stderr
+    assert "embed of collection c" in result.stderr
+    assert "1 of 1 documents were held" in result.stdout
