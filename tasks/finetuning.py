@@ -223,7 +223,8 @@ def register(config: FineTuneConfig, base: Base, split: Split, mined: Mined, tra
 def measure(config: FineTuneConfig, base: Base, lineage: Lineage) -> tuple[Measured, Measured | None]:
     """Measure base and result on the evaluation set, and on another domain."""
     store, spec = open_store(config.runtime.store), config.finetune
-    after = open_encoder(store, lineage.encoder_id, driver_engine(config))
+    is_base = lineage.encoder_id == lineage.base
+    after = base.encoder if is_base else open_encoder(store, lineage.encoder_id, driver_engine(config))
     inside = bench_of_view(base.index.view, base.given, most=spec.evaluated_chunks, seed=spec.training.seed)
     outside = bench_of_files(spec.outside) if spec.outside else None
     return (

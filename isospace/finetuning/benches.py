@@ -143,18 +143,20 @@ def bench_of_files(spec: BenchSpec) -> Bench:
 
 
 def compare_encoders(bench: Bench, before: Encodes, after: Encodes) -> Measured:
-    """Measure two encoders on a bench."""
-    runs, shapes = [], []
-    for encoder in (before, after):
-        documents = unit(encoder.encode(list(bench.texts), "document"))
-        runs.append(rank_bench(bench, encoder, documents))
-        rows = np.random.default_rng(0).permutation(len(documents))[:_SAMPLE]
-        shapes.append(measure_isotropy(documents[np.sort(rows)]))
-    old, new = (per_query(run, bench.judgements, MEASURES) for run in runs)
+    """Measure two encoders on a bench; one that is given twice is run once."""
+    old_run, old_shape = _measured(bench, before)
+    new_run, new_shape = (old_run, old_shape) if after is before else _measured(bench, after)
+    old, new = (per_query(run, bench.judgements, MEASURES) for run in (old_run, new_run))
     return Measured(
         bench.name, len(bench.texts), len(bench.judgements), {name: difference(old[name], new[name]) for name in MEASURES},
-        (shapes[0], shapes[1]), (old[MEASURES[0]], new[MEASURES[0]]),
+        (old_shape, new_shape), (old[MEASURES[0]], new[MEASURES[0]]),
     )  # fmt: skip
+
+
+def _measured(bench: Bench, encoder: Encodes) -> tuple[Run, Isotropy]:
+    documents = unit(encoder.encode(list(bench.texts), "document"))
+    rows = np.random.default_rng(0).permutation(len(documents))[:_SAMPLE]
+    return rank_bench(bench, encoder, documents), measure_isotropy(documents[np.sort(rows)])
 
 
 def rank_bench(bench: Bench, encoder: Encodes, documents: Float32) -> Run:

@@ -120,14 +120,16 @@ def register_encoder(
     Returns
     -------
     Lineage
-        The first one, where equal weights were registered before.
+        The first one, where equal weights were registered before; that of the base, and nothing written, where no step was
+        better than it.
     """
-    folder = str(trained.folder)
-    encoder = prepare_encoder(
-        store, base.model_copy(update={"model": folder, "revision": None, "preset": "none"}), engine
-    )
+    encoder_id = told["base"]
+    # Written anew, a model's files differ from its maker's, and its fingerprint with them, where no weight does.
+    if trained.best_step:
+        spec = base.model_copy(update={"model": str(trained.folder), "revision": None, "preset": "none"})
+        encoder_id = prepare_encoder(store, spec, engine).record.encoder_id
     found = Lineage(
-        encoder_id=encoder.record.encoder_id, key=trained.key, libraries=library_versions(),
+        encoder_id=encoder_id, key=trained.key, libraries=library_versions(),
         history=tuple(dict(entry) for entry in trained.history), best_step=trained.best_step, seconds=trained.seconds,
         at=datetime.now(UTC).isoformat(timespec="seconds"), **told,
     )  # fmt: skip

@@ -198,20 +198,23 @@ def _finish(folder: Path, trainer: SentenceTransformerTrainer, job: dict[str, An
     ]
     scored = [entry for entry in history if "ndcg" in entry]
     best = max(scored, key=lambda entry: (entry["ndcg"], -entry["step"]))
-    model = trainer.model
-    if job["training"]["lora"]:
-        _merge_adapters(model)
-    # Where nothing was better than the base, the base is the result.
-    source = SentenceTransformer(job["base"], device="cpu", local_files_only=True) if best["step"] == 0 else model
-    source.max_seq_length = job["max_tokens"]
-    if any(job["prompts"].values()):
-        # What the recipe says and the model's own files do not would be forgotten otherwise.
-        source.prompts = dict(job["prompts"])
     shutil.rmtree(folder / MODEL, ignore_errors=True)
-    source.save_pretrained(str(folder / MODEL), create_model_card=False)
+    # Where nothing was better than the base, the base is the result.
+    if best["step"]:
+        _save(folder / MODEL, trainer.model, job)
     (folder / HISTORY).write_text(json.dumps(history), encoding="utf-8")
     (folder / DONE).write_text(json.dumps({"best_step": best["step"], "seconds": seconds}), encoding="utf-8")
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+
+
+def _save(folder: Path, model: SentenceTransformer, job: dict[str, Any]) -> None:
+    if job["training"]["lora"]:
+        _merge_adapters(model)
+    model.max_seq_length = job["max_tokens"]
+    if any(job["prompts"].values()):
+        # What the recipe says and the model's own files do not would be forgotten otherwise.
+        model.prompts = dict(job["prompts"])
+    model.save_pretrained(str(folder), create_model_card=False)
 
 
 def _merge_adapters(model: SentenceTransformer) -> None:

@@ -84,7 +84,7 @@ class Trained:
     key
         Of the job.
     folder
-        The model.
+        The model; not there if `best_step` is 0.
     history
         nDCG@10 of the held-out pairs at each evaluation, the first before any step, and the losses.
     best_step
