@@ -125,8 +125,10 @@ def main() -> None:
         finally:
             world.server.terminate()
             world.server.wait()
+    if bad:
+        print(f"left to be looked at: {folder}")
+        sys.exit(1)
     shutil.rmtree(folder, ignore_errors=True)
-    sys.exit(1 if bad else 0)
 
 
 def _rounds(world: World, runs: int, only: list[str], disk: Path | None) -> list[str]:

@@ -84,8 +84,9 @@ class World:
         self.started += 1
         with (self.folder / f"run-{self.started:03}.log").open("wb") as log:
             return subprocess.Popen(
-                command, env={**self.environment, **environment}, stdout=log, stderr=log, start_new_session=True
-            )
+                command, env={**self.environment, "PYTHONFAULTHANDLER": "1", **environment}, stdout=log, stderr=log,
+                start_new_session=True,
+            )  # fmt: skip
 
 
 Fault = Callable[[World, str], str]
@@ -107,6 +108,9 @@ def ended(run: subprocess.Popen[bytes]) -> str:
     try:
         status = run.wait(_LONGEST)
     except subprocess.TimeoutExpired:
+        # Its threads tell in the log where they stand.
+        run.send_signal(signal.SIGABRT)
+        time.sleep(5.0)
         kill_group(run)
         return "never ended"
     return "went on" if status == 0 else "failed" if status > 0 else "died"

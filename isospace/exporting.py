@@ -25,7 +25,7 @@ from isospace.backends import Backend
 from isospace.encoder_files import Export, ExportKind, bytes_record
 from isospace.errors import EncoderError
 from isospace.models import LoadedModel
-from isospace.no_telemetry import decline_telemetry
+from isospace.no_telemetry import import_openvino
 from isospace.pooling import Pooling
 from isospace.precision import Precision
 
@@ -117,8 +117,7 @@ def smallest_cosine(reference: Mapping[Role, Float32], found: Mapping[Role, Floa
 
 
 def _openvino(graph: Any, example: tuple[Any, Any]) -> dict[str, bytes]:
-    import openvino
-
+    openvino = import_openvino()
     shapes = [
         ("input_ids", openvino.PartialShape([-1, -1]), openvino.Type.i64),
         ("weights", openvino.PartialShape([-1, example[1].shape[1], -1]), openvino.Type.f32),
@@ -132,8 +131,7 @@ def _openvino(graph: Any, example: tuple[Any, Any]) -> dict[str, bytes]:
 
 def save_openvino(converted: Any) -> dict[str, bytes]:
     """Return the files of an OpenVINO model, its weights as they are."""
-    import openvino
-
+    openvino = import_openvino()
     with tempfile.TemporaryDirectory() as folder:
         paths = graph_paths(Path(folder))
         openvino.save_model(converted, paths[0], compress_to_fp16=False)
@@ -188,8 +186,7 @@ def open_contents(kind: ExportKind, contents: Mapping[str, bytes], *, precision:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the exporters' chatter off the terminal, and off the network; what goes wrong is raised."""
-    decline_telemetry()
+    """Keep the exporters' chatter off the terminal; what goes wrong is raised."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

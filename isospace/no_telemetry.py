@@ -1,17 +1,42 @@
-"""Keep the libraries that convert models from reporting what they convert."""
+"""The one way to import the libraries that report what is done with them."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib
+from typing import Any
 
 
-def decline_telemetry() -> None:
-    """Decline, for this process, the usage reports of OpenVINO and NNCF.
+def import_openvino() -> Any:
+    """Import OpenVINO, which from then on reports nothing.
 
-    Both tell their maker of every conversion unless a file in the home directory says otherwise: some forty requests
-    over the network, each from a forked copy of a process that holds a model and threads. Their own switch is
-    that file, which is not ours to write.
+    Raises
+    ------
+    ModuleNotFoundError
+        If it is not installed.
+    """
+    _decline()
+    return importlib.import_module("openvino")
+
+
+def import_nncf() -> Any:
+    """Import NNCF, which from then on reports nothing.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        If it is not installed.
+    """
+    _decline()
+    return importlib.import_module("nncf")
+
+
+def _decline() -> None:
+    """Decline, for this process, the usage reports of both.
+
+    They tell their maker of every import and conversion unless a file in the home directory says otherwise, each time from a
+    forked copy of a process that holds a model and threads. A copy may find a lock taken that nobody will release, and the
+    process that made it waits for it when it ends: for ever. Their own switch is that file, which is not ours to write.
     """
     with contextlib.suppress(ImportError):
         checker = importlib.import_module("openvino_telemetry.utils.opt_in_checker")

@@ -15,7 +15,7 @@ from isospace.encoder_record import EncoderRecord
 from isospace.errors import EncoderError
 from isospace.exporting import export_graph, graph_folder, graph_paths, quiet, save_openvino
 from isospace.models import LoadedModel
-from isospace.no_telemetry import decline_telemetry
+from isospace.no_telemetry import import_nncf, import_openvino
 
 # Beyond some hundred texts the ranges were seen not to move.
 _MOST_TEXTS = 300
@@ -43,10 +43,8 @@ def quantize_graph(loaded: LoadedModel, record: EncoderRecord, texts: Sequence[s
     EncoderError
         If nncf is not installed or cannot quantize the model.
     """
-    decline_telemetry()
     try:
-        import nncf
-        import openvino
+        nncf, openvino = import_nncf(), import_openvino()
     except ModuleNotFoundError as error:
         raise EncoderError(f"precision int8: the package {error.name} is missing. Install isospace[int8].") from error
     plain = export_graph("openvino", loaded, record.pooling)

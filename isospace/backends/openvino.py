@@ -18,6 +18,7 @@ import numpy.typing as npt
 from isospace.backends import BackendName, processor, usable_cpus
 from isospace.batching import Batch, equal_length_batches, put_rows
 from isospace.errors import EncoderError
+from isospace.no_telemetry import import_openvino
 
 Float32 = npt.NDArray[np.float32]
 BATCH_TOKENS = 1024
@@ -100,8 +101,7 @@ def open_openvino(
     EncoderError
         If OpenVINO cannot read or compile it.
     """
-    import openvino
-
+    openvino = import_openvino()
     count = threads or usable_cpus()
     settings = {
         "NUM_STREAMS": str(count),
