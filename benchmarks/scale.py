@@ -329,6 +329,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="folder for the stores, each removed after its size")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.work:
+        given.work.mkdir(parents=True, exist_ok=True)
     if given.child:
         (given.child / "figures.json").write_text(json.dumps(measure(given.chunks[0], given.child)))
         return
