@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.table import Table
+from rich.table import Column, Table
 
 from isospace.alias import aliases
 from isospace.cli_common import OUT, JsonOption, StoreArgument, print_json, whole
@@ -23,13 +23,14 @@ def encoders(store: StoreArgument, as_json: JsonOption = False) -> None:
     if as_json:
         print_json(rows)
         return
-    table = Table(whole("encoder"), "size", "tokens", "precision", "fine-tuned", whole("from"), "used by")
+    table = Table(
+        whole("encoder"), "size", whole("precision"), "tuned", whole("from"), Column("used by", overflow="fold")
+    )
     for row in rows:
         tuned = row["lineage"] or {}
         table.add_row(
-            row["encoder_id"][:16], str(row["dimension"]), str(row["max_tokens"]), row["precision"],
-            f"{tuned['name']}, {tuned['at'][:10]}" if tuned else "", tuned["base"][:16] if tuned else "",
-            ", ".join(row["used_by"]),
+            row["encoder_id"][:16], str(row["dimension"]), row["precision"], tuned.get("name", ""),
+            tuned.get("base", "")[:16], "\n".join(row["used_by"]),
         )  # fmt: skip
     OUT.print(table)
 
