@@ -8,6 +8,8 @@ from __future__ import annotations
 from prefect import flow
 
 from flows.embed_corpus import embed_corpus
+from isospace.errors import GateError
+from isospace.finetuning.kept import note_ended
 from isospace.finetuning.spec import FineTuneConfig, load_finetune
 from isospace.finetuning.verdict import FineTuneReport
 from tasks import finetuning
@@ -33,8 +35,15 @@ def finetune_encoder(config: FineTuneConfig) -> FineTuneReport:
         measured = finetuning.measure(config, base, lineage)
         planned = finetuning.plan(config, lineage)
         report = finetuning.conclude(config, lineage, measured, words, planned)
+    left = 0
     if config.finetune.candidate and lineage.encoder_id != lineage.base:
-        embed_corpus(finetuning.candidate_of(config, lineage))
+        try:
+            left = embed_corpus(finetuning.candidate_of(config, lineage)).left
+        except GateError:
+            note_ended(config)
+            raise
+    if not left:
+        note_ended(config)
     return report
 
 

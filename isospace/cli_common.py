@@ -37,7 +37,7 @@ def engine_of(backend: str, device: str) -> Any:
 
 
 def whole(header: str) -> Column:
-    """Return a column that a narrow terminal does not cut: what stands in it is copied into the next command."""
+    """Return a column for ids, which a narrow terminal does not cut: they are copied into the next command."""
     return Column(header, no_wrap=True)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 import yaml
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from isospace.alias import aliases, resolve
@@ -87,7 +87,16 @@ def list_all(store: StoreArgument, collection: CollectionArgument, as_json: Json
     if as_json:
         print_json([record.model_dump(mode="json") for record in found])
         return
-    table = Table(whole("set"), "version", "kind", "queries", "judged", whole("set_id"), "source", title=collection)
+    table = Table(
+        Column("set", overflow="fold"),
+        "version",
+        "kind",
+        "queries",
+        "judged",
+        whole("set_id"),
+        "source",
+        title=collection,
+    )
     for record in found:
         table.add_row(
             record.name, str(record.number), record.kind, str(record.queries), str(record.judged), record.set_id[:8],

@@ -23,7 +23,7 @@ from isospace.evaluation.sets import EvaluationSet, read_set
 from isospace.finetuning.benches import Measured, bench_of_files, bench_of_view, compare_encoders
 from isospace.finetuning.examples import Example
 from isospace.finetuning.generating import generate_pairs, open_generator
-from isospace.finetuning.kept import begun, note_begun, note_ended
+from isospace.finetuning.kept import begun, begun_path, note_begun
 from isospace.finetuning.lineage import Lineage, register_encoder, require_trainable, tuned_spec
 from isospace.finetuning.negatives import Mined, mine_negatives
 from isospace.finetuning.pairs import collect_pairs, passages_of
@@ -159,6 +159,7 @@ def split(config: FineTuneConfig, base: Base, examples: Sequence[Example]) -> Sp
 def mine(config: FineTuneConfig, base: Base, split: Split) -> Mined:
     """Find hard negatives."""
     spec = config.finetune.negatives
+    note_begun(config, base.index.manifest.sequence, base.index.manifest.snapshot_id)
     if spec.count == 0:
         plain = tuple(replace(example, negatives=()) for example in split.training)
         return Mined(plain, 0, {}, "none")
@@ -187,7 +188,6 @@ def fit(config: FineTuneConfig, base: Base, split: Split, mined: Mined) -> Train
     )  # fmt: skip
     logger = get_run_logger()
     logger.info("training %s", job.key[:16])
-    note_begun(config, base.index.manifest.sequence, base.index.manifest.snapshot_id)
     artifact = cast("UUID", create_progress_artifact(progress=0.0, key="training", description="starts"))
 
     def tell(event: Mapping[str, Any]) -> None:
@@ -260,7 +260,6 @@ def conclude(
     show_report(
         store, path, key="finetune", markdown=finetune_markdown(report), pictures=("Before and after", "Query by query")
     )
-    note_ended(config)
     get_run_logger().info(sentence)
     return report
 
@@ -286,9 +285,10 @@ def _snapshot(config: FineTuneConfig, current: Manifest) -> int:
         return current.sequence
     if (found.snapshot_id, found.encoder_id) != (earlier.snapshot_id, current.encoder_id):
         return current.sequence
-    get_run_logger().info(
-        "goes on with snapshot %d, from which a run of the last week took its pairs; current is %d",
-        found.sequence, current.sequence,
+    get_run_logger().warning(
+        "goes on with snapshot %d, from which a run that was cut off took its pairs, and not with %d, which is current. To begin "
+        "anew, remove %s",
+        found.sequence, current.sequence, begun_path(config),
     )  # fmt: skip
     return found.sequence
 

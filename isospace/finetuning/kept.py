@@ -18,6 +18,7 @@ from isospace.encoder_files import cache_folder
 from isospace.finetuning.examples import Example
 from isospace.finetuning.spec import FineTuneConfig
 from isospace.fingerprint import fingerprint
+from isospace.store import open_store
 
 # As long as a vacuum keeps a snapshot that nothing names, unless it is told otherwise.
 _DAYS = 7.0
@@ -47,7 +48,7 @@ def work_folder(key: str) -> Path:
 
 def begun(config: FineTuneConfig) -> Begun | None:
     """Return what a fine-tuning by the same configuration was cut off in during the last seven days; None if nothing was."""
-    path = _begun_path(config)
+    path = begun_path(config)
     try:
         age = time.time() - path.stat().st_mtime
         return Begun(**json.loads(path.read_text(encoding="utf-8"))) if age < _DAYS * 86_400 else None
@@ -56,13 +57,15 @@ def begun(config: FineTuneConfig) -> Begun | None:
 
 
 def note_begun(config: FineTuneConfig, snapshot: int, snapshot_id: str) -> None:
-    """Keep in mind which snapshot a fine-tuning takes its pairs from, until `note_ended`."""
-    _write(_begun_path(config), asdict(Begun(snapshot, snapshot_id)))
+    """Keep in mind which snapshot a fine-tuning takes its pairs from: until `note_ended`, or seven days from the first time."""
+    this = Begun(snapshot, snapshot_id)
+    if begun(config) != this:
+        _write(begun_path(config), asdict(this))
 
 
 def note_ended(config: FineTuneConfig) -> None:
     """Forget it: the next fine-tuning by this configuration takes the snapshot that is in production then."""
-    _begun_path(config).unlink(missing_ok=True)
+    begun_path(config).unlink(missing_ok=True)
 
 
 def kept_negatives(key: str) -> dict[str, Any] | None:
@@ -85,24 +88,22 @@ def keep_negatives(key: str, examples: Sequence[Example], **told: Any) -> None:
     _write(_root() / _MINED / f"{key}.json", {**told, "examples": rows})
 
 
-def forget_work() -> int:
-    """Remove everything that fine-tunings keep on this machine; return how many trainings there were."""
-    root = cache_folder() / _WORK
-    found = sum(path.name not in (_BEGUN, _MINED) for path in root.iterdir()) if root.is_dir() else 0
-    shutil.rmtree(root, ignore_errors=True)
-    return found
+def forget_work() -> None:
+    """Remove everything that fine-tunings keep on this machine, as far as it is this user's."""
+    shutil.rmtree(cache_folder() / _WORK, ignore_errors=True)
 
 
 def _root() -> Path:
     root = cache_folder() / _WORK
-    root.mkdir(parents=True, exist_ok=True)
-    root.chmod(0o700)
+    # Not changed where it is there: it may be another user's.
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
     return root
 
 
-def _begun_path(config: FineTuneConfig) -> Path:
+def begun_path(config: FineTuneConfig) -> Path:
+    """Return the file that says so; without it the next run begins anew."""
     runtime = config.runtime
-    where = {"store": runtime.store, "collection": runtime.collection, "alias": runtime.promote_to}
+    where = {"store": open_store(runtime.store).url, "collection": runtime.collection, "alias": runtime.promote_to}
     what = {name: getattr(config, name).model_dump(mode="json") for name in ("recipe", "finetune")}
     return _root() / _BEGUN / f"{fingerprint({**where, **what})}.json"
 

@@ -22,6 +22,8 @@ from isospace.retrieval.view import View
 
 _MODES: Mapping[str, Literal["lexical", "auto"]] = {"lexical": "lexical", "dense": "auto"}
 _BLOCK = 64
+# Raised with every change of what is taken: what was mined before is found by it.
+_MINING = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ def mining_key(
     record = view.space.encoder.record
     return fingerprint(
         {
-            "encoder_id": record.encoder_id, "prompts": dict(record.prompts), "space_id": view.space.space_id,
+            "mining": _MINING, "encoder_id": record.encoder_id, "prompts": dict(record.prompts), "space_id": view.space.space_id,
             "snapshot_id": view.manifest.snapshot_id, "examples": digest_of(examples),
             "spec": spec.model_dump(mode="json", exclude={"reranker"}), "excluded": sorted(excluded),
             "reranker_id": reranker.reranker_id if reranker else None,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,9 @@ from flows.embed_corpus import embed_corpus
 from flows.finetune_encoder import finetune_encoder
 from isospace.alias import resolve
 from isospace.config import PipelineConfig
-from isospace.errors import ConfigError, EncoderError
+from isospace.errors import ConfigError, EncoderError, StoreError
 from isospace.evaluation.sets import EvaluationSet, freeze_set
-from isospace.finetuning.kept import begun
+from isospace.finetuning.kept import Begun, begun, begun_path, note_begun, note_ended
 from isospace.finetuning.lineage import read_lineage
 from isospace.finetuning.spec import FineTuneConfig
 from isospace.store import open_store
@@ -121,6 +123,8 @@ def test_it_trains_measures_and_tells_and_leaves_production_alone(config: FineTu
         finetune_encoder(gated)
     assert resolve(store, "c", "production").encoder_id == report.base
     assert resolve(store, "c", "candidate").encoder_id == report.encoder_id
+    # A refusal is an end, too.
+    assert begun(gated) is None
 
 
 def test_one_that_was_cut_off_goes_on_with_its_snapshot_whatever_was_committed_since(
@@ -145,6 +149,30 @@ def test_one_that_was_cut_off_goes_on_with_its_snapshot_whatever_was_committed_s
     assert f"goes on with snapshot {first.sequence}" in caplog.text
     # Nothing is left to go on with: the next one takes what is in production.
     assert begun(config) is None
+
+
+def test_a_candidate_that_was_cut_off_is_gone_on_with(config: FineTuneConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows import finetune_encoder as module
+
+    asked = config.model_copy(update={"finetune": config.finetune.model_copy(update={"candidate": True})})
+
+    def cut_off(_: object) -> None:
+        raise StoreError("the power failed")
+
+    monkeypatch.setattr(module, "embed_corpus", cut_off)
+    with pytest.raises(StoreError, match="the power failed"):
+        finetune_encoder(asked)
+    current = resolve(open_store(config.runtime.store), "c", "production")
+    assert begun(asked) == Begun(current.sequence, current.snapshot_id)
+    # Seven days from the first time, however often it is tried.
+    age = time.time() - 6.9 * 86_400
+    os.utime(begun_path(asked), (age, age))
+    note_begun(asked, current.sequence, current.snapshot_id)
+    assert begun_path(asked).stat().st_mtime == pytest.approx(age, abs=1)
+    os.utime(begun_path(asked), (age - 10_000, age - 10_000))
+    assert begun(asked) is None
+    note_ended(asked)
+    assert not begun_path(asked).exists()
 
 
 def test_what_cannot_be_trained_is_refused_before_anything_is_spent(config: FineTuneConfig) -> None:

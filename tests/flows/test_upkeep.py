@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -105,14 +106,16 @@ def test_the_commands_of_the_core(frayed: PipelineConfig) -> None:
 
 def test_a_command_waits_for_a_run_that_ends_in_time(frayed: PipelineConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     store = open_store(frayed.runtime.store)
-    monkeypatch.setattr(cli_upkeep, "_ASKED_SECONDS", 0.05)
     run = contextlib.ExitStack()
     run.enter_context(run_lease(store, "c", "embed"))
-    ends = threading.Timer(0.5, run.close)
-    ends.start()
+    clock = SimpleNamespace(monotonic=time.monotonic, sleep=lambda _: run.close())
+    monkeypatch.setattr(cli_upkeep, "time", clock)
     result = CliRunner().invoke(app, ["forget", store.url, "c", "d00001", "--wait-minutes", "5"])
-    ends.join()
     assert result.exit_code == 0, result.output
     assert "waits for at most 5 minutes" in result.stderr
     assert "embed of collection c" in result.stderr
     assert "1 of 1 documents were held" in result.stdout
+    with run_lease(store, "c", "embed"):
+        clock.sleep = lambda seconds: setattr(clock, "monotonic", lambda: time.monotonic() + 301)
+        refused = CliRunner().invoke(app, ["forget", store.url, "c", "d00002", "--wait-minutes", "5"])
+    assert isinstance(refused.exception, BusyError)

@@ -1,4 +1,4 @@
-"""Nothing is told to anybody: converting or opening a model starts no process, opens no connection, leaves no mark at home."""
+"""Nothing is told to anybody: converting or opening a model forks nothing, opens no connection, leaves no mark at home."""
 
 from __future__ import annotations
 
