@@ -9,6 +9,7 @@ import random
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,14 @@ def pairs(count: int, *, seed: int, negatives: int = 1) -> list[Example]:
             Example(f"{' '.join(words[:4])} {seed} {number}", text, f"d{seed}-{number}", "titles", others, margins)
         )
     return found
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread_each() -> Iterator[None]:
+    """Trainings of tests that run side by side would wait for each other's threads at every layer."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("OMP_NUM_THREADS", "1")
+        yield
 
 
 @pytest.fixture(scope="module")
