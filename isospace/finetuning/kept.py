@@ -101,7 +101,7 @@ def _root() -> Path:
 
 
 def begun_path(config: FineTuneConfig) -> Path:
-    """Return the file that says so; without it the next run begins anew."""
+    """Return the file that says which snapshot; without it the next run begins anew."""
     runtime = config.runtime
     where = {"store": open_store(runtime.store).url, "collection": runtime.collection, "alias": runtime.promote_to}
     what = {name: getattr(config, name).model_dump(mode="json") for name in ("recipe", "finetune")}
@@ -109,7 +109,8 @@ def begun_path(config: FineTuneConfig) -> Path:
 
 
 def _write(path: Path, value: object) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    # Of its own: an older version made the folder above readable to all.
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     new = path.with_suffix(f".{os.getpid()}.new")
     new.write_text(json.dumps(value), encoding="utf-8")
     new.replace(path)
