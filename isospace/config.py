@@ -252,7 +252,7 @@ class Runtime(_Model):
     """Tokens in one call of the encoder; found on the device if empty."""
     workers: WorkersSpec = WorkersSpec()
     """Who encodes."""
-    shard_tokens: int = Field(default=32_768, ge=1)
+    shard_tokens: int = Field(default=65_536, ge=1)
     """Tokens in one shard: what one task encodes, and what a killed run loses. About ten seconds of work."""
     part_documents: int = Field(default=2_000, ge=1)
     """Most documents in one part (one Parquet file of documents, of chunks, and of vectors)."""

@@ -29,8 +29,9 @@ from isospace.windows import cut_windows, pool_windows
 
 Float32 = npt.NDArray[np.float32]
 _LOG = logging.getLogger(__name__)
-# Texts that are grouped by length together, and tokenized while those before them are computed. The first blocks are
-# small, since nothing is computed before the first one is tokenized; each is twice the one before it.
+# Texts that are grouped by length together, and tokenized while those before them are computed. A GPU would be idle until
+# its first block is tokenized: that one is small, and each is twice the one before it. On a CPU both are the work of the
+# same processors, and whole blocks make fewer and larger calls.
 FIRST_BLOCK_TEXTS, BLOCK_TEXTS = 512, 8192
 
 
@@ -142,7 +143,7 @@ class SentenceEncoder:
 
     def _ahead(self, texts: Sequence[str], role: Role) -> Iterator[tuple[int, list[list[Tokens]]]]:
         """Yield blocks of texts as pieces, the next block being tokenized meanwhile."""
-        starts = block_starts(len(texts))
+        starts = block_starts(len(texts), BLOCK_TEXTS if self.backend.device == "cpu" else FIRST_BLOCK_TEXTS)
         blocks = [texts[start:end] for start, end in pairwise([*starts, len(texts)])]
         if len(blocks) <= 1:
             yield from ((0, self._pieces(block, role)) for block in blocks)
@@ -214,10 +215,9 @@ class SentenceEncoder:
         return Batch(np.asarray(rows, np.int64), ids, np.stack(weights, axis=1), lengths)
 
 
-def block_starts(texts: int) -> list[int]:
-    """Return where the blocks of so many texts begin."""
-    starts, size = [], FIRST_BLOCK_TEXTS
-    start = 0
+def block_starts(texts: int, first: int) -> list[int]:
+    """Return where the blocks of so many texts begin, the first of which has at most `first`."""
+    starts, start, size = [], 0, first
     while start < texts:
         starts.append(start)
         start, size = start + size, min(2 * size, BLOCK_TEXTS)

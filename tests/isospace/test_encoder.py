@@ -55,9 +55,8 @@ def test_many_blocks_are_tokenized_ahead_and_come_back_in_order(
 ) -> None:
     texts = list(sentences(100).values())
     whole = tiny_encoder.encode(texts, "document")
-    monkeypatch.setattr("isospace.encoder.FIRST_BLOCK_TEXTS", 3)
     monkeypatch.setattr("isospace.encoder.BLOCK_TEXTS", 7)
-    assert block_starts(30) == [0, 3, 9, 16, 23]
+    assert block_starts(30, 3) == [0, 3, 9, 16, 23]
     assert tiny_encoder.encode(texts, "document").tobytes() == whole.tobytes()
 
 
