@@ -23,6 +23,7 @@ import safetensors.numpy
 from isospace.affine import ROLES, Role
 from isospace.backends import Backend
 from isospace.encoder_files import Export, ExportKind, bytes_record
+from isospace.encoder_record import EncoderRecord
 from isospace.errors import EncoderError
 from isospace.models import LoadedModel
 from isospace.no_telemetry import import_openvino
@@ -43,7 +44,7 @@ def describe_export(kind: ExportKind, contents: Mapping[str, bytes], *, min_cosi
     )
 
 
-def export_graph(kind: ExportKind, loaded: LoadedModel, poolings: tuple[Pooling, ...]) -> dict[str, bytes]:
+def export_graph(kind: ExportKind, loaded: LoadedModel, record: EncoderRecord) -> dict[str, bytes]:
     """Export a model's graph.
 
     Parameters
@@ -52,8 +53,8 @@ def export_graph(kind: ExportKind, loaded: LoadedModel, poolings: tuple[Pooling,
         `openvino` or `onnx`.
     loaded
         The model.
-    poolings
-        What is pooled.
+    record
+        Its identity: what is pooled.
 
     Returns
     -------
@@ -65,10 +66,12 @@ def export_graph(kind: ExportKind, loaded: LoadedModel, poolings: tuple[Pooling,
     EncoderError
         If the model cannot be exported; the message says what can be used instead.
     """
-    graph = pooled_model(loaded, poolings)
-    example = example_inputs(len(poolings))
+    graph = pooled_model(loaded, record.pooling)
+    example = example_inputs(len(record.pooling))
+    # A prompt that takes no part moves the first token, perhaps beyond those that a narrowed graph computes.
+    narrow = kind == "openvino" and not any(record.prompt_tokens.values())
     try:
-        with quiet():
+        with quiet(), graph.narrowed() if narrow else contextlib.nullcontext():
             files = _openvino(graph, example) if kind == "openvino" else _onnx(graph, example)
     except ModuleNotFoundError as error:
         raise EncoderError(f"backend {kind}: the package {error.name} is missing. Install isospace[{kind}].") from error

@@ -7,12 +7,14 @@ of one model is the same graph.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 
 from isospace.errors import EncoderError
+from isospace.first_tokens import FIRST_TOKENS, has_narrow_layer, narrow_layer
 from isospace.pooling import POOLINGS, Pooling
 
 
@@ -36,6 +38,7 @@ class PooledModel(torch.nn.Module):
         self.after = torch.nn.ModuleList(modules[place + 1 :])
         self.poolings = tuple(poolings)
         self.takes_types = takes_types
+        self._narrowed = False
         self._attentions: list[torch.Tensor] = []
         if "attention" in poolings:
             _return_attentions(_network(modules), self._attentions)
@@ -52,6 +55,8 @@ class PooledModel(torch.nn.Module):
         for module in self.before:
             features = module(features)
         hidden = features["token_embeddings"].float()
+        if self._narrowed:
+            weights = weights[:, :, :FIRST_TOKENS]
         pooled = [self._pool(hidden, weights[:, mode], kind) for mode, kind in enumerate(self.poolings)]
         features = {"sentence_embedding": torch.cat(pooled, dim=1)}
         for module in self.after:
@@ -60,6 +65,20 @@ class PooledModel(torch.nn.Module):
             features = module(features)
         vectors: torch.Tensor = features["sentence_embedding"].float()
         return vectors
+
+    @contextlib.contextmanager
+    def narrowed(self) -> Iterator[None]:
+        """Leave out of the last layer what no pooling of the first token needs, where the network lets it."""
+        network = _network(list(self.before))
+        if self.poolings != ("cls",) or not has_narrow_layer(network):
+            yield
+            return
+        self._narrowed = True
+        try:
+            with narrow_layer(network):
+                yield
+        finally:
+            self._narrowed = False
 
     def _pool(self, hidden: torch.Tensor, weights: torch.Tensor, kind: Pooling) -> torch.Tensor:
         if kind == "max":

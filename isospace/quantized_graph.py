@@ -47,7 +47,7 @@ def quantize_graph(loaded: LoadedModel, record: EncoderRecord, texts: Sequence[s
         nncf, openvino = import_nncf(), import_openvino()
     except ModuleNotFoundError as error:
         raise EncoderError(f"precision int8: the package {error.name} is missing. Install isospace[int8].") from error
-    plain = export_graph("openvino", loaded, record.pooling)
+    plain = export_graph("openvino", loaded, record)
     with graph_folder(plain) as folder:
         paths = graph_paths(folder)
         encoder = SentenceEncoder(

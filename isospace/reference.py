@@ -93,7 +93,7 @@ def make_export(record: EncoderRecord, kind: ExportKind, source: Source) -> tupl
         case _:
             if record.precision == "int8":
                 return source.quantized, None
-            contents = export_graph(kind, source.loaded, record.pooling)
+            contents = export_graph(kind, source.loaded, record)
             return contents, _require_equal_graph(record, source, kind, contents)
 
 

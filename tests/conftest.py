@@ -11,6 +11,10 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Beside other workers the threads of BLAS and torch wait for one another, spinning, for a third of all processor time.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from isospace.config import PipelineConfig
 from isospace.encoder import SentenceEncoder
@@ -20,6 +24,11 @@ from tests.tiny import WORDS, build_tiny_model
 
 Write = Callable[[Path, dict[str, str]], Path]
 Configure = Callable[..., PipelineConfig]
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than processors: a quarter of the time a test waits for a process or a server."""
+    return min(4, len(os.sched_getaffinity(0)) + 1)
 
 
 @pytest.fixture(autouse=True)
