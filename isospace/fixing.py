@@ -122,14 +122,15 @@ def _fix_rows(
 
 
 def _largest_output(matrix: Float64, offsets: Float64, sample: npt.NDArray[Any]) -> float:
-    """Return the largest |y| of the sample; FitError if it is zero, since all its texts then have one vector."""
-    largest, scale = 0.0, 0.0
+    """Return the largest |y| of the sample in either role; FitError if it is zero for documents: all have one vector."""
+    largest, scale = np.zeros(len(offsets)), 0.0
     for start in range(0, len(sample), 8192):
         block = np.asarray(sample[start : start + 8192], dtype=np.float64)
-        largest = max(largest, float(np.abs(block @ matrix.T + offsets[0]).max()))
+        results = block @ matrix.T
+        largest = np.maximum(largest, [np.abs(results + offset).max() for offset in offsets])
         scale = max(scale, float(np.abs(block).max() * np.abs(matrix).max()))
-    if largest > 1e-6 * scale:
-        return largest
+    if largest[0] > 1e-6 * scale:
+        return float(largest.max())
     raise FitError(
         f"the fitted map sends all {len(sample)} vectors of the sample to zero: every text has the same vector. Embed a more "
         "varied corpus, or use fit kind none."

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from isospace.affine import AffineMap, apply_affine, sum_of_squares
@@ -65,6 +65,7 @@ def test_naive_float32_does_differ_by_batch_so_the_test_above_can_fail() -> None
 
 
 @given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 2**32 - 1))
+@example(1, 1, 7906984)  # documents' results nearly vanish, and a query's are a hundred times theirs
 @settings(deadline=None, max_examples=40)
 def test_agrees_with_float64(n: int, d: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
