@@ -27,6 +27,7 @@ from isospace.index import open_index
 from isospace.opening import open_encoder
 from isospace.preparing import prepare_encoder
 from isospace.quantize import fit_quantizers, quantize
+from isospace.representations import Int8Spec
 from isospace.store import open_store
 from isospace.vectors import gather, vector_parts
 
@@ -151,7 +152,7 @@ def engines(folder: Path) -> None:
     groups = [[" ".join(chance.choices(known, k=length)) for _ in range(5)] for length in lengths]
     flat = [text for group in groups for text in group]
     reference = first.encode(flat, "document")
-    quantizers = fit_quantizers(reference, ("int8",), int8_percentile=99.9)
+    quantizers = fit_quantizers(reference, (Int8Spec(),))
     codes = quantize(quantizers, reference, "int8")
     print(
         f"\n{len(flat)} texts of 3 to {first.record.max_tokens} tokens, each alone and with four others of its length\n"
