@@ -16,6 +16,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+from isospace.backends import usable_cpus
 from isospace.config import PipelineConfig
 from isospace.encoder import SentenceEncoder
 from isospace.preparing import prepare_encoder
@@ -26,9 +27,10 @@ Write = Callable[[Path, dict[str, str]], Path]
 Configure = Callable[..., PipelineConfig]
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """One more than processors: a quarter of the time a test waits for a process or a server."""
-    return min(4, len(os.sched_getaffinity(0)) + 1)
+    return min(4, usable_cpus() + 1)
 
 
 @pytest.fixture(autouse=True)
