@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-# Not one: products of a single row run through other kernels, and a text would have other bits alone than in a batch.
+# Not one: torch was seen to have other bits for calls of few rows, so that a text alone would differ from one in a batch.
 FIRST_TOKENS = 16
 # Alike in what is used of them: attention.self with query, key and value; attention.output; feed_forward_chunk.
 _LAYERS = ("BertLayer", "RobertaLayer", "XLMRobertaLayer")
