@@ -43,6 +43,18 @@ class Batch:
         """Whether any row is shorter than the batch."""
         return bool((self.lengths < self.ids.shape[1]).any())
 
+    def mask(self) -> npt.NDArray[np.bool_]:
+        """Return (n, length): what is no padding."""
+        return np.arange(self.ids.shape[1])[None, :] < self.lengths[:, None]
+
+    def tokens(self) -> int:
+        """Count its tokens that are no padding."""
+        return int(self.lengths.sum())
+
+    def padded_tokens(self) -> int:
+        """Count its tokens, with padding."""
+        return self.ids.size
+
     def part(self, rows: slice) -> Batch:
         """Return some of its rows."""
         return Batch(self.rows[rows], self.ids[rows], self.weights[rows], self.lengths[rows])
@@ -103,8 +115,26 @@ def near_length_batches(lengths: Sequence[int], batch_tokens: int, *, slack: flo
     return batches
 
 
+def flat_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
+    """Group row numbers of any lengths into groups of at most `batch_tokens`, the longest first; a single row may exceed it."""
+    batches: list[list[int]] = []
+    tokens = 0
+    for row in sorted(range(len(lengths)), key=lambda row: (-lengths[row], row)):
+        if not batches or tokens + lengths[row] > batch_tokens:
+            batches.append([])
+            tokens = 0
+        batches[-1].append(row)
+        tokens += lengths[row]
+    return batches
+
+
 def run_halving(
-    batches: Iterable[Batch], call: Callable[[Batch], None], *, budget: Callable[[], int], halve: Callable[[int], None]
+    batches: Iterable[Batch],
+    call: Callable[[Batch], None],
+    *,
+    size: Callable[[Batch], int],
+    budget: Callable[[], int],
+    halve: Callable[[int], None],
 ) -> None:
     """Call the model batch by batch; one that does not fit is halved, and the budget with it.
 
@@ -114,6 +144,8 @@ def run_halving(
         In any order; every row of every batch goes through `call` once.
     call
         Computes a batch and puts its vectors where its rows belong; raises OutOfMemory before anything is put.
+    size
+        Tokens of a batch, as the device counts them.
     budget
         Most tokens of a call, now: batches that were cut before it fell are cut again.
     halve
@@ -128,7 +160,7 @@ def run_halving(
         waiting = deque([batch])
         while waiting:
             current = waiting.popleft()
-            if len(current.rows) > 1 and current.ids.size > budget():
+            if len(current.rows) > 1 and size(current) > budget():
                 waiting.extendleft(reversed(list(_halves(current))))
                 continue
             try:
@@ -139,7 +171,7 @@ def run_halving(
                         f"a text of {current.ids.shape[1]} tokens alone exceeds the memory of the device ({error}). Lower "
                         "recipe.encoder.max_tokens, or use a device with more memory."
                     ) from error
-                halve(current.ids.size)
+                halve(size(current))
                 waiting.extendleft(reversed(list(_halves(current))))
 
 

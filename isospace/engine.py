@@ -36,6 +36,8 @@ class Engine:
         For torch: what the network computes in.
     compile
         For torch: whether torch.compile is used.
+    flatten
+        For torch: whether batches are flattened where the model lets them; on a GPU if None.
     threads
         Processors to use; all if None.
     batch_tokens
@@ -48,6 +50,7 @@ class Engine:
     device: str = "auto"
     compute: Literal["float32", "float16", "bfloat16"] = "float32"
     compile: bool = False
+    flatten: bool | None = None
     threads: int | None = None
     batch_tokens: int | None = None
     trust_remote_code: bool = False
@@ -60,6 +63,7 @@ def engine_of(runtime: Runtime, *, trust_remote_code: bool = False) -> Engine:
         device=runtime.device,
         compute=runtime.compute,
         compile=runtime.compile,
+        flatten=runtime.flatten,
         threads=runtime.threads,
         batch_tokens=runtime.batch_tokens,
         trust_remote_code=trust_remote_code,
@@ -98,9 +102,14 @@ def resolve_engine(engine: Engine, precision: str = "float32", *, exported: bool
         raise ConfigError(
             f"runtime.backend = {backend!r} runs on the CPU; runtime.device = {device!r} needs backend torch."
         )
-    if backend != "torch" and (engine.compute != "float32" or engine.compile):
+    if backend != "torch" and (engine.compute != "float32" or engine.compile or engine.flatten):
         raise ConfigError(
-            f"runtime.compute = {engine.compute!r}, runtime.compile = {engine.compile}: need runtime.backend torch."
+            f"runtime.compute = {engine.compute!r}, runtime.compile = {engine.compile}, runtime.flatten = {engine.flatten}: "
+            "need runtime.backend torch."
+        )
+    if engine.compile and engine.flatten:
+        raise ConfigError(
+            "runtime.compile and runtime.flatten do not go together: each flattened batch would be compiled anew. Leave one out."
         )
     if precision != "float32" and engine.compute != "float32":
         raise ConfigError(
@@ -187,7 +196,7 @@ def _backend(engine: Engine, precision: str, *, exported: bool) -> BackendName:
         return engine.backend
     if precision in ("int8", "float16"):
         return "openvino" if precision == "int8" else "torch"
-    asks_torch = engine.compute != "float32" or engine.compile
+    asks_torch = engine.compute != "float32" or engine.compile or bool(engine.flatten)
     on_gpu = usable_gpus() > 0 if engine.device == "auto" else engine.device != "cpu"
     if asks_torch or (on_gpu and is_installed("torch")) or not is_installed("openvino"):
         return "torch"
@@ -201,11 +210,12 @@ def _open_torch(store: Store, record: EncoderRecord, engine: Engine) -> Backend:
 
     loaded = load_model(fetch_model(store, record), trust_remote_code=engine.trust_remote_code)
     return open_torch(
-        loaded.model,
         pooled_model(loaded, record.pooling),
+        limit=record.max_tokens,
         device=engine.device,
         precision=engine.compute if record.precision == "float32" else record.precision,
         batch_tokens=engine.batch_tokens,
         compiled=engine.compile,
+        flattened=engine.flatten,
         threads=engine.threads,
     )

@@ -43,6 +43,11 @@ class PooledModel(torch.nn.Module):
         if "attention" in poolings:
             _return_attentions(_network(modules), self._attentions)
 
+    @property
+    def network(self) -> Any:
+        """The network of transformers in the first module."""
+        return _network(list(self.before))
+
     def forward(
         self, input_ids: torch.Tensor, weights: torch.Tensor, attention_mask: torch.Tensor | None = None
     ) -> torch.Tensor:
@@ -58,7 +63,11 @@ class PooledModel(torch.nn.Module):
         if self._narrowed:
             weights = weights[:, :, :FIRST_TOKENS]
         pooled = [self._pool(hidden, weights[:, mode], kind) for mode, kind in enumerate(self.poolings)]
-        features = {"sentence_embedding": torch.cat(pooled, dim=1)}
+        return self.finish(torch.cat(pooled, dim=1))
+
+    def finish(self, pooled: torch.Tensor) -> torch.Tensor:
+        """Run the modules behind the pooling: (n, d) float32 vectors of (n, modes * hidden) float32 pooled ones."""
+        features: dict[str, Any] = {"sentence_embedding": pooled}
         for module in self.after:
             kind = next((parameter.dtype for parameter in module.parameters()), torch.float32)
             features["sentence_embedding"] = features["sentence_embedding"].to(kind)
@@ -69,7 +78,7 @@ class PooledModel(torch.nn.Module):
     @contextlib.contextmanager
     def narrowed(self) -> Iterator[None]:
         """Leave out of the last layer what no pooling of the first token needs, where the network lets it."""
-        network = _network(list(self.before))
+        network = self.network
         if self.poolings != ("cls",) or not has_narrow_layer(network):
             yield
             return

@@ -117,12 +117,13 @@ def _torch_of(record: EncoderRecord, loaded: LoadedModel) -> SentenceEncoder:
     from isospace.backends.torch import open_torch
 
     backend = open_torch(
-        loaded.model,
         pooled_model(loaded, record.pooling),
+        limit=record.max_tokens,
         device="cpu",
         precision=record.precision,
         batch_tokens=None,
         compiled=False,
+        flattened=False,
         threads=None,
     )
     return SentenceEncoder(record, loaded.tokenizer, backend)

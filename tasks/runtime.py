@@ -78,5 +78,5 @@ def driver_engine(config: PipelineConfig) -> Engine:
     """Return what runs the encoder in this process, which may be a head node without the cluster's GPUs."""
     engine = engine_of(config.runtime, trust_remote_code=config.recipe.encoder.trust_remote_code)
     if config.runtime.workers.kind == "ray" and engine.device != "cpu":
-        return replace(engine, backend="auto", device="cpu", compute="float32", compile=False)
+        return replace(engine, backend="auto", device="cpu", compute="float32", compile=False, flatten=None)
     return engine

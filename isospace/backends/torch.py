@@ -1,4 +1,7 @@
-"""torch: on a CPU without padding, on a GPU in nearly equal lengths as large as the device likes them."""
+"""torch: on a CPU in equal lengths, on a GPU flattened, in calls as large as the device likes them.
+
+A model that cannot be flattened gets nearly equal lengths on a GPU.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,25 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from isospace.backends import BackendName, processor
-from isospace.batching import Batch, OutOfMemory, equal_length_batches, near_length_batches, put_rows, run_halving
+from isospace.batching import (
+    Batch,
+    OutOfMemory,
+    equal_length_batches,
+    flat_batches,
+    near_length_batches,
+    put_rows,
+    run_halving,
+)
+from isospace.errors import EncoderError
+
+if TYPE_CHECKING:
+    from isospace.flattened import FlatModel
 
 Float32 = npt.NDArray[np.float32]
 _LOG = logging.getLogger(__name__)
@@ -64,6 +79,8 @@ class TorchBackend:
         dtype that the network computes in.
     budget
         Most tokens in one call.
+    flat
+        The model as one that takes flattened batches; None where batches are of equal or nearly equal length.
     lock
         One caller at a time: two at once would only share the same device.
     """
@@ -72,6 +89,7 @@ class TorchBackend:
     device: str
     precision: str
     budget: Budget
+    flat: FlatModel | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
     name: BackendName = "torch"
     is_batch_invariant: bool = False
@@ -80,6 +98,12 @@ class TorchBackend:
     def halvings(self) -> int:
         """How often the device ran out of memory."""
         return self.budget.halvings
+
+    @property
+    def _batching(self) -> str:
+        if self.flat is not None:
+            return "flattened"
+        return "of equal lengths" if self.device == "cpu" else "of nearly equal lengths"
 
     def engine(self) -> dict[str, str]:
         """Describe what computes."""
@@ -91,10 +115,13 @@ class TorchBackend:
             "device": self.device,
             "processor": where,
             "precision": self.precision,
+            "batches": self._batching,
         }
 
     def batches(self, lengths: Sequence[int]) -> list[list[int]]:
-        """Group by exactly equal length on a CPU, by nearly equal length on a GPU."""
+        """Group by number of tokens alone where the model is flattened, by equal length on a CPU, by nearly equal on a GPU."""
+        if self.flat is not None:
+            return flat_batches(lengths, self.budget.tokens)
         if self.device == "cpu":
             return equal_length_batches(lengths, self.budget.tokens, short=(SHORT_TOKENS, SHORT_ROWS))
         return near_length_batches(lengths, self.budget.tokens, slack=_SLACK)
@@ -109,7 +136,8 @@ class TorchBackend:
                 while len(waiting) > (0 if self.device == "cpu" else _IN_FLIGHT):
                     _put(into, *waiting.pop(0))
 
-            run_halving(batches, call, budget=lambda: self.budget.tokens, halve=self.budget.halve)
+            size = Batch.tokens if self.flat is not None else Batch.padded_tokens
+            run_halving(batches, call, size=size, budget=lambda: self.budget.tokens, halve=self.budget.halve)
             for item in waiting:
                 _put(into, *item)
 
@@ -117,12 +145,8 @@ class TorchBackend:
         """Start one call; return its vectors and, on a GPU, the event after which they are in memory."""
         import torch
 
-        short = self.device == "cpu" and batch.ids.shape[1] < SHORT_TOKENS
-        given = batch.filled(SHORT_ROWS) if short else batch
         with out_of_memory(), torch.inference_mode():
-            ids, weights = self._moved(given.ids), self._moved(given.weights)
-            mask = self._moved(_mask(given)) if batch.is_padded else None
-            vectors = self.graph(ids, weights, mask)[: len(batch.rows)]
+            vectors = self._padded(batch) if self.flat is None else self._flattened(batch, self.flat)
             if self.device == "cpu":
                 return vectors, None
             copied = vectors.to("cpu", non_blocking=True)
@@ -130,6 +154,20 @@ class TorchBackend:
             # The stream of this device: the current one may be another device's, and idle.
             event.record(torch.cuda.current_stream(self.device))
             return copied, event
+
+    def _padded(self, batch: Batch) -> Any:
+        short = self.device == "cpu" and batch.ids.shape[1] < SHORT_TOKENS
+        given = batch.filled(SHORT_ROWS) if short else batch
+        mask = self._moved(given.mask().astype(np.int64)) if batch.is_padded else None
+        return self.graph(self._moved(given.ids), self._moved(given.weights), mask)[: len(batch.rows)]
+
+    def _flattened(self, batch: Batch, flat: FlatModel) -> Any:
+        mask, lengths = batch.mask(), batch.lengths.tolist()
+        # One transfer for all that are of one type.
+        ids, positions = self._moved(np.stack([batch.ids[mask], flat.positions(lengths)]))
+        weights = self._moved(np.ascontiguousarray(batch.weights.transpose(1, 0, 2)[:, mask]))
+        bounds = self._moved(np.concatenate([[0], np.cumsum(batch.lengths)]).astype(np.int32))
+        return flat(ids, positions, weights, bounds, lengths)
 
     def _moved(self, array: npt.NDArray[Any]) -> Any:
         import torch
@@ -139,23 +177,24 @@ class TorchBackend:
 
 
 def open_torch(
-    model: Any,
     graph: Any,
     *,
+    limit: int,
     device: str,
     precision: str,
     batch_tokens: int | None,
     compiled: bool,
+    flattened: bool | None,
     threads: int | None,
 ) -> TorchBackend:
     """Put a model on its device, and find how many tokens it likes in one call.
 
     Parameters
     ----------
-    model
-        The loaded `SentenceTransformer`.
     graph
-        Its `PooledModel`.
+        The `PooledModel`.
+    limit
+        Most tokens of a text.
     device
         torch device.
     precision
@@ -164,8 +203,16 @@ def open_torch(
         Most tokens in one call; found on the device if None.
     compiled
         Whether torch.compile is used; it takes up to a minute to start.
+    flattened
+        Whether batches are flattened; if None, on a GPU where the model lets itself. Not together with torch.compile, which
+        would compile for every batch anew.
     threads
         On a CPU: how many torch uses; it is a setting of the process.
+
+    Raises
+    ------
+    EncoderError
+        If `flattened` is True and the model cannot be.
     """
     import torch
 
@@ -175,13 +222,14 @@ def open_torch(
     # Parameters alone: tables of angles and positions lose digits that longer texts need.
     for parameter in graph.parameters():
         parameter.data = parameter.data.to(getattr(torch, precision))
-    graph = graph.to(device=device).eval()
+    graph, place, flat = graph.to(device=device).eval(), str(torch.device(device)), None
     if compiled:
         graph = torch.compile(graph, dynamic=True)
-    place = str(torch.device(device))
-    backend = TorchBackend(graph, place, precision, Budget(batch_tokens or CPU_BATCH_TOKENS))
+    elif flattened or (flattened is None and place != "cpu"):
+        flat = _flatten(graph, limit=limit, insists=flattened is True)
+    backend = TorchBackend(graph, place, precision, Budget(batch_tokens or CPU_BATCH_TOKENS), flat)
     if batch_tokens is None and place != "cpu":
-        backend.budget.tokens = find_budget(_timed(backend, model))
+        backend.budget.tokens = find_budget(_timed(backend, limit))
         _LOG.info("%s: %d tokens in one call", place, backend.budget.tokens)
     return backend
 
@@ -229,11 +277,9 @@ def out_of_memory() -> Iterator[None]:
         raise OutOfMemory(" ".join(str(error).split())[:200]) from error
 
 
-def _timed(backend: TorchBackend, model: Any) -> Callable[[int], float]:
-    """Time calls of the longest texts that the model takes: they need the most memory."""
+def _timed(backend: TorchBackend, length: int) -> Callable[[int], float]:
+    """Time calls of the longest texts there are: they need the most memory."""
     import torch
-
-    length = max(int(model.max_seq_length or 512), 1)
 
     def seconds(tokens: int) -> float:
         rows = max(tokens // length, 1)
@@ -251,8 +297,16 @@ def _timed(backend: TorchBackend, model: Any) -> Callable[[int], float]:
     return seconds
 
 
-def _mask(batch: Batch) -> npt.NDArray[np.int64]:
-    return (np.arange(batch.ids.shape[1])[None, :] < batch.lengths[:, None]).astype(np.int64)
+def _flatten(graph: Any, *, limit: int, insists: bool) -> FlatModel | None:
+    from isospace.flattened import flatten
+
+    try:
+        return flatten(graph, limit=limit)
+    except EncoderError as error:
+        if insists:
+            raise
+        _LOG.info("batches are of nearly equal lengths, and padded: %s", error)
+        return None
 
 
 def _put(into: Float32, rows: npt.NDArray[np.int64], vectors: Any, event: Any) -> None:

@@ -65,7 +65,7 @@ def test_running_out_of_memory_loses_no_row_and_no_order(shapes: list[tuple[int,
             raise OutOfMemory("stub")
         into[batch.rows] = batch.ids[:, 0]
 
-    run_halving(batches, call, budget=lambda: budget.tokens, halve=budget.halve)
+    run_halving(batches, call, size=Batch.padded_tokens, budget=lambda: budget.tokens, halve=budget.halve)
     assert into.tolist() == list(range(start))
     assert budget.halvings == len(failed)
     # It learns: after a failure no later call is as large again.
@@ -77,7 +77,7 @@ def test_a_single_text_that_does_not_fit_is_named() -> None:
         raise OutOfMemory("stub")
 
     with pytest.raises(EncoderError, match="a text of 30 tokens alone exceeds the memory"):
-        run_halving([batch_of([0, 1], 30)], call, budget=lambda: 1000, halve=lambda _: None)
+        run_halving([batch_of([0, 1], 30)], call, size=Batch.tokens, budget=lambda: 1000, halve=lambda _: None)
 
 
 def test_the_budget_grows_while_the_device_gets_faster_and_stops_before_its_memory() -> None:
