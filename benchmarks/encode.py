@@ -39,7 +39,7 @@ from isospace.store import open_store
 PEER = "st torch"
 CONTESTANTS = (
     PEER, "st torch 8", "st onnx", "st openvino", "st openvino f32", "st pool", "infinity", "fastembed", "fastembed 32",
-    "isospace torch", "isospace onnx", "isospace openvino", "isospace bfloat16", "isospace int8",
+    "isospace torch", "isospace torch flat", "isospace onnx", "isospace openvino", "isospace bfloat16", "isospace int8",
 )  # fmt: skip
 ENVIRONMENTS = {"st": "sentence-transformers", "infinity": "infinity", "fastembed": "fastembed"}
 # One layer of this model: four d x d products and two d x 4d ones; attention adds 4 x d x length a token.

@@ -20,14 +20,14 @@ import psutil
 STARTED = time.perf_counter()
 
 
-def isospace_engine(backend: str, folder: str, store: str, **recipe: str) -> Callable:
+def isospace_engine(backend: str, store: str, *, precision: str = "float32", flatten: bool = False) -> Callable:
     from isospace.engine import Engine
     from isospace.opening import open_encoder
     from isospace.store import open_store
 
     # What a query service and a worker do: open what lies in the store.
-    encoder_id = Path(store, f"encoder-{recipe.get('precision', 'float32')}").read_text()
-    encoder = open_encoder(open_store(store), encoder_id, Engine(backend=backend))
+    encoder_id = Path(store, f"encoder-{precision}").read_text()
+    encoder = open_encoder(open_store(store), encoder_id, Engine(backend=backend, flatten=flatten))
     return lambda texts: encoder.encode(texts, "document")
 
 
@@ -85,10 +85,8 @@ def fastembed(folder: str, batch_size: int = 256) -> Callable:
 
 def load(name: str, folder: str, store: str) -> Callable:
     match name.split():
-        case ["isospace", ("int8" | "bfloat16") as precision]:
-            return isospace_engine("openvino", folder, store, precision=precision)
-        case ["isospace", backend]:
-            return isospace_engine(backend, folder, store)
+        case ["isospace", *what]:
+            return load_isospace(what, store)
         case ["st", "pool"]:
             return pool_of_sentence_transformers(folder)
         case ["st", backend]:
@@ -104,6 +102,17 @@ def load(name: str, folder: str, store: str) -> Callable:
         case ["fastembed", size]:
             return fastembed(folder, int(size))
     raise SystemExit(f"unknown contestant {name}")
+
+
+def load_isospace(what: list[str], store: str) -> Callable:
+    match what:
+        case [("int8" | "bfloat16") as precision]:
+            return isospace_engine("openvino", store, precision=precision)
+        case [backend, "flat"]:
+            return isospace_engine(backend, store, flatten=True)
+        case [backend]:
+            return isospace_engine(backend, store)
+    raise SystemExit(f"unknown engine {what}")
 
 
 def peak_megabytes() -> int:
