@@ -56,8 +56,10 @@ class Batch:
         return self.ids.size
 
     def part(self, rows: slice) -> Batch:
-        """Return some of its rows."""
-        return Batch(self.rows[rows], self.ids[rows], self.weights[rows], self.lengths[rows])
+        """Return some of its rows, no wider than the longest of them."""
+        lengths = self.lengths[rows]
+        width = int(lengths.max())
+        return Batch(self.rows[rows], self.ids[rows, :width], self.weights[rows, :, :width], lengths)
 
     def filled(self, least: int) -> Batch:
         """Return it with its last row repeated until there are `least`."""
@@ -116,13 +118,16 @@ def near_length_batches(lengths: Sequence[int], batch_tokens: int, *, slack: flo
 
 
 def flat_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
-    """Group row numbers of any lengths into groups of at most `batch_tokens`, the longest first; a single row may exceed it."""
+    """Group row numbers of any lengths into groups of at most `batch_tokens`, the longest first; a single row may exceed it.
+
+    A group padded to its longest row, as it is on the host, has at most twice as many.
+    """
     batches: list[list[int]] = []
-    tokens = 0
+    tokens = longest = 0
     for row in sorted(range(len(lengths)), key=lambda row: (-lengths[row], row)):
-        if not batches or tokens + lengths[row] > batch_tokens:
+        if not batches or tokens + lengths[row] > batch_tokens or longest * (len(batches[-1]) + 1) > 2 * batch_tokens:
             batches.append([])
-            tokens = 0
+            tokens, longest = 0, lengths[row]
         batches[-1].append(row)
         tokens += lengths[row]
     return batches
@@ -168,7 +173,7 @@ def run_halving(
             except OutOfMemory as error:
                 if len(current.rows) == 1:
                     raise EncoderError(
-                        f"a text of {current.ids.shape[1]} tokens alone exceeds the memory of the device ({error}). Lower "
+                        f"a text of {current.lengths.max()} tokens alone exceeds the memory of the device ({error}). Lower "
                         "recipe.encoder.max_tokens, or use a device with more memory."
                     ) from error
                 halve(size(current))

@@ -37,7 +37,7 @@ class Engine:
     compile
         For torch: whether torch.compile is used.
     flatten
-        For torch: whether batches are flattened where the model lets them; on a GPU if None.
+        For torch: whether batches are flattened; if None, on a GPU where the model lets itself.
     threads
         Processors to use; all if None.
     batch_tokens

@@ -21,7 +21,10 @@ _LAYERS = ("BertLayer", "RobertaLayer", "XLMRobertaLayer")
 def has_narrow_layer(network: Any) -> bool:
     """Tell whether a network ends with a layer that `narrow_layer` knows."""
     layers: Any = getattr(getattr(network, "encoder", None), "layer", ())
-    return bool(layers) and type(layers[-1]).__name__ in _LAYERS and not layers[-1].is_decoder
+    if not layers or type(layers[-1]).__name__ not in _LAYERS:
+        return False
+    # Code that came with a model has classes of these names, too, and attentions of its own.
+    return type(layers[-1]).__module__.startswith("transformers.models.") and not layers[-1].is_decoder
 
 
 @contextlib.contextmanager

@@ -1,8 +1,8 @@
 """Flattened batches: texts one behind the other in one sequence, so that nothing is padded whatever their lengths.
 
 All of an encoder but positions, attention and pooling looks at one token at a time. Positions are given, attention is
-kept within each text, and pooling goes by the texts' bounds. Whether a model lets itself be flattened is not looked
-up in a list: texts of several lengths are computed so and alone, and it is not flattened where they differ.
+kept within each text, and pooling goes by where texts begin. Whether a model lets itself be flattened is not looked up
+in a list: texts of several lengths are computed so and alone, and it is not flattened where they differ.
 """
 
 from __future__ import annotations
@@ -10,45 +10,24 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from torch.nn.functional import embedding_bag, scaled_dot_product_attention
-from transformers import AttentionInterface
 
 from isospace.errors import EncoderError
 from isospace.graph import PooledModel
+from isospace.varlen_attention import FlatLayout, use_varlen_attention
 
 _LOG = logging.getLogger(__name__)
-# The name under which transformers' models find this module's attention.
-ATTENTION = "isospace_flattened"
-# What else a model may ask of its attention, and none of the kernels here does.
-_UNKNOWN = ("softcap", "s_aux", "position_bias", "block_table")
-# Beyond the windows of models with local attention (ModernBERT: 128, EmbeddingGemma: 512), and two of one length.
+# Beside the longest text there can be: what depends on the longest of a call (rotary angles that are rescaled beyond some
+# length, windows that only a mask tells) then shows in the others. Two are of one length.
 _TRIED_LENGTHS = (1200, 150, 40, 40, 17, 5)
 # Least cosine of a text flattened with the same text alone. Where texts saw each other it was below 0.9.
 _LEAST_COSINE = {torch.float32: 0.99999, torch.float16: 0.999, torch.bfloat16: 0.999}
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """Where texts lie in a flattened batch.
-
-    Attributes
-    ----------
-    lengths
-        Tokens of each of n texts.
-    bounds
-        (n + 1,) int32 on the device: where each begins, and where the last one ends.
-    in_one_call
-        Whether one kernel attends within all texts (on a GPU, in 16 bits), or one call for each run of equal lengths.
-    """
-
-    lengths: tuple[int, ...]
-    bounds: torch.Tensor
-    in_one_call: bool
+# And the most of what lies between it and the nearest other text: some models' vectors are all alike.
+_MOST_OF_OTHERS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,29 +37,35 @@ class FlatModel:
     Attributes
     ----------
     graph
-        The model, its network set to `attend`.
-    first_position
-        Number of a text's first position: RoBERTa and its kin count from beyond their padding.
-    in_one_call
-        See `Layout`.
+        The model, its network set to attend within texts.
+    padding
+        The token id that positions leave out and count from, as RoBERTa and its kin do; None where they count from zero.
+    varlen
+        See `FlatLayout`.
     """
 
     graph: PooledModel
-    first_position: int
-    in_one_call: bool
+    padding: int | None
+    varlen: bool
 
-    def positions(self, lengths: Sequence[int]) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """Return the (tokens,) int64 position of every token in its text."""
+    def positions(self, ids: npt.NDArray[np.int64], lengths: Sequence[int]) -> npt.NDArray[np.int64]:
+        """Return the (tokens,) int64 position of every token in its text, from the (tokens,) ids of all."""
         counts = np.asarray(lengths, np.int64)
         starts = np.cumsum(counts) - counts
-        return np.arange(int(counts.sum())) - np.repeat(starts, counts) + self.first_position
+        if self.padding is None:
+            return np.arange(len(ids)) - np.repeat(starts, counts)
+        # A text may have that token in its words, and the network's own positions pass over it.
+        taken = (ids != self.padding).astype(np.int64)
+        total = np.cumsum(taken)
+        found: npt.NDArray[np.int64] = (total - np.repeat((total - taken)[starts], counts)) * taken + self.padding
+        return found
 
     def __call__(
         self,
         ids: torch.Tensor,
         positions: torch.Tensor,
         weights: torch.Tensor,
-        bounds: torch.Tensor,
+        cu_seqlens: torch.Tensor,
         lengths: Sequence[int],
     ) -> torch.Tensor:
         """Compute n texts.
@@ -91,8 +76,8 @@ class FlatModel:
             (tokens,) int64.
         weights
             (modes, tokens) float32 pooling weights.
-        bounds
-            (n + 1,) int32.
+        cu_seqlens
+            (n + 1,) int32, cumulative.
         lengths
             Their n differences, on the host: texts of one length go together fastest if they lie together.
 
@@ -104,9 +89,9 @@ class FlatModel:
         features: dict[str, Any] = {"input_ids": ids[None], "position_ids": positions[None]}
         if self.graph.takes_types:
             features["token_type_ids"] = torch.zeros_like(features["input_ids"])
-        layout = Layout(tuple(lengths), bounds, self.in_one_call)
+        layout = FlatLayout(tuple(lengths), cu_seqlens, self.varlen)
         hidden = self.graph.network(**features, flat_layout=layout).last_hidden_state[0].float()
-        pooled = [_pool(hidden, weights[mode], bounds, kind) for mode, kind in enumerate(self.graph.poolings)]
+        pooled = [_pool(hidden, weights[mode], cu_seqlens, kind) for mode, kind in enumerate(self.graph.poolings)]
         return self.graph.finish(torch.cat(pooled, dim=1))
 
 
@@ -124,180 +109,100 @@ def flatten(graph: PooledModel, *, limit: int) -> FlatModel:
     ------
     EncoderError
         If it cannot be flattened: its network brings an attention of its own (MPNet, DeBERTa, T5), or one that nothing here
-        computes (Gemma 2's soft cap); its pooling needs attentions; or its vectors are other ones. It is as it was then.
+        computes (Gemma 2's soft cap); its pooling needs attentions; or its vectors are other ones. It then goes on as it was.
     """
     network = graph.network
     name = type(network).__name__
     if len(graph.before) != 1 or "attention" in graph.poolings:
-        raise EncoderError(
-            f"{name} cannot be flattened: what follows it looks across tokens. Leave runtime.flatten out."
-        )
+        raise EncoderError(f"{name} cannot be flattened: its pooling, or a module before that, may look across texts")
     if not getattr(network, "is_backend_compatible", lambda: False)():
-        raise EncoderError(f"{name} cannot be flattened: it brings an attention of its own. Leave runtime.flatten out.")
+        raise EncoderError(f"{name} cannot be flattened: it brings an attention of its own")
     parameter, before = next(network.parameters()), network.config._attn_implementation
-    lengths = [min(length, limit) for length in _TRIED_LENGTHS]
-    texts = _random_texts(lengths, network.get_input_embeddings().num_embeddings, parameter.device)
-    weights = [
-        torch.full((1, len(graph.poolings), length), 1.0 / length, device=parameter.device) for length in lengths
-    ]
-    with torch.inference_mode():
-        alone = torch.cat([graph(ids[None], weight) for ids, weight in zip(texts, weights, strict=True)])
-        AttentionInterface.register(ATTENTION, attend)
-        network.set_attn_implementation(ATTENTION)
-        for in_one_call in (True, False) if parameter.is_cuda and parameter.dtype != torch.float32 else (False,):
-            flat = FlatModel(graph, first_position(network), in_one_call)
-            try:
-                together = _call(flat, texts, weights)
-            except Exception as error:  # whatever a network raises that was made otherwise
-                reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-            else:
-                cosine = float(torch.cosine_similarity(alone.double(), together.double()).min())
-                if cosine >= _LEAST_COSINE[parameter.dtype]:
-                    return flat
-                reason = f"a text among others has a cosine of {cosine:.6f} with itself alone"
-            if in_one_call:
-                _LOG.warning("attention goes by runs of equal length, since one call for all failed (%s)", reason)
+    padding = padding_of_positions(network)
+    texts = _random_texts(limit, network.get_input_embeddings().num_embeddings, padding)
+    kernels = (True, False) if parameter.is_cuda and parameter.dtype != torch.float32 else (False,)
+    reason = ""
+    try:
+        alone = _alone(graph, texts, parameter.device)
+        if not use_varlen_attention(network):
+            raise NotImplementedError("it does not take another attention")
+        for varlen in kernels:
+            flat = FlatModel(graph, padding, varlen)
+            reason = _difference(alone, flat, texts, parameter)
+            if not reason:
+                return flat
+            _LOG.info(
+                "%s, flattened with %s: %s", name, "torch's varlen kernel" if varlen else "runs of equal length", reason
+            )
+    except (NotImplementedError, torch.OutOfMemoryError) as error:
+        reason = " ".join(str(error).split())[:200]
     network.set_attn_implementation(before)
-    raise EncoderError(f"{name} cannot be flattened: {reason}. Leave runtime.flatten out.")
+    raise EncoderError(f"{name} cannot be flattened: {reason}")
 
 
-def first_position(network: torch.nn.Module) -> int:
-    """Return the number of a text's first position: positions that are embedded count from beyond their padding."""
+def padding_of_positions(network: torch.nn.Module) -> int | None:
+    """Return the token id that a network's embedded positions leave out, and count from."""
     for module in network.modules():
         table = getattr(module, "position_embeddings", None)
         if isinstance(table, torch.nn.Embedding) and table.padding_idx is not None:
-            return table.padding_idx + 1
-    return 0
+            return table.padding_idx
+    return None
 
 
-def attend(
-    module: torch.nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    *,
-    flat_layout: Layout,
-    scaling: float | None = None,
-    is_causal: bool | None = None,
-    sliding_window: int | None = None,
-    **others: Any,
-) -> tuple[torch.Tensor, None]:
-    """Attend within each text: what transformers calls in place of its own attention.
-
-    Parameters
-    ----------
-    module
-        Whose attention this is.
-    query, key, value
-        (1, heads, tokens, size); key and value may have fewer heads.
-    attention_mask
-        None.
-    flat_layout
-        Where texts lie.
-    scaling
-        Of the products; 1 / sqrt(size) if None.
-    is_causal
-        Whether a token sees those before it alone.
-    sliding_window
-        A token sees those less than so many away.
-    others
-        Refused if it is something that changes attention.
-
-    Returns
-    -------
-    tuple
-        (1, tokens, heads, size), and None for the attentions, which are never formed.
-    """
-    if attention_mask is not None or (asked := [name for name in _UNKNOWN if others.get(name) is not None]):
-        raise NotImplementedError(
-            "attention with a mask" if attention_mask is not None else f"attention with {asked[0]}"
-        )
-    causal = bool(getattr(module, "is_causal", False) if is_causal is None else is_causal)
-    kernel = _in_one_call if flat_layout.in_one_call else _by_length
-    return kernel(query[0], key[0], value[0], flat_layout, scaling, causal, sliding_window)[None], None
-
-
-def _in_one_call(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    layout: Layout,
-    scale: float | None,
-    causal: bool,
-    window: int | None,
-) -> torch.Tensor:
-    from torch.nn.attention.varlen import varlen_attn
-
-    back = -1 if window is None else window - 1
-    found = varlen_attn(
-        query.transpose(0, 1), key.transpose(0, 1), value.transpose(0, 1),
-        layout.bounds, layout.bounds, max(layout.lengths), max(layout.lengths),
-        scale=scale, window_size=(back, 0 if causal else back), enable_gqa=query.shape[0] != key.shape[0],
-        # Otherwise a text's neighbours decide in how many parts it is computed, and so its last bits.
-        num_splits=1,
-    )  # fmt: skip
-    assert isinstance(found, torch.Tensor)
-    return found
-
-
-def _by_length(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    layout: Layout,
-    scale: float | None,
-    causal: bool,
-    window: int | None,
-) -> torch.Tensor:
-    """Attend in a call for each run of texts of one length."""
-    out = query.new_empty(query.shape[1], query.shape[0], value.shape[2])
-    start = 0
-    for length, run in groupby(layout.lengths):
-        texts = sum(1 for _ in run)
-        tokens = slice(start, start + texts * length)
-        q, k, v = (
-            part[:, tokens].view(-1, texts, length, part.shape[2]).transpose(0, 1) for part in (query, key, value)
-        )
-        near = (
-            None if window is None or length < window else _window(length, window, causal=causal, device=query.device)
-        )
-        found = scaled_dot_product_attention(
-            q, k, v, near, is_causal=causal and near is None, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
-        )
-        out[tokens] = found.transpose(1, 2).flatten(0, 1)
-        start = tokens.stop
-    return out
-
-
-def _window(length: int, window: int, *, causal: bool, device: torch.device) -> torch.Tensor:
-    """Return the (length, length) bool mask of what a token sees."""
-    place = torch.arange(length, device=device)
-    away = place[:, None] - place[None, :]
-    return (away.abs() < window) & (away >= 0) if causal else away.abs() < window
-
-
-def _pool(hidden: torch.Tensor, weights: torch.Tensor, bounds: torch.Tensor, kind: str) -> torch.Tensor:
+def _pool(hidden: torch.Tensor, weights: torch.Tensor, cu_seqlens: torch.Tensor, kind: str) -> torch.Tensor:
     """Pool (tokens, d) hidden states of n texts: (n, d)."""
     if kind == "max":
-        hidden, given, mode = hidden.masked_fill(weights[:, None] == 0, -torch.inf), None, "max"
+        hidden, how = hidden.masked_fill(weights[:, None] == 0, -torch.inf), "max"
     else:
-        given, mode = weights, "sum"
-    # One sum after the other, in the order of tokens: additions by atomics would come in any order.
-    rows = torch.arange(len(hidden), device=hidden.device, dtype=bounds.dtype)
-    return embedding_bag(rows, hidden, bounds, mode=mode, per_sample_weights=given, include_last_offset=True)
+        hidden, how = hidden * weights[:, None], "sum"
+    # One token after the other, in their order: additions by atomics would come in any order.
+    return torch.segment_reduce(hidden, how, offsets=cu_seqlens.long(), axis=0, unsafe=True)
 
 
-def _call(flat: FlatModel, texts: Sequence[torch.Tensor], weights: Sequence[torch.Tensor]) -> torch.Tensor:
-    lengths, device = [len(ids) for ids in texts], texts[0].device
-    positions = torch.from_numpy(flat.positions(lengths)).to(device)
-    bounds = torch.tensor([0, *np.cumsum(lengths)], dtype=torch.int32, device=device)
-    return flat(torch.cat(list(texts)), positions, torch.cat([weight[0] for weight in weights], dim=1), bounds, lengths)
+def _difference(
+    alone: torch.Tensor, flat: FlatModel, texts: Sequence[npt.NDArray[np.int64]], parameter: torch.Tensor
+) -> str:
+    """Say in what texts among others differ from texts alone, beyond what precision leaves; nothing if in nothing."""
+    try:
+        together = _together(flat, texts, parameter.device)
+    except (NotImplementedError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever a kernel or a network raises that was made otherwise
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    cosines = torch.nn.functional.normalize(alone.double()) @ torch.nn.functional.normalize(together.double()).T
+    own = float(cosines.diagonal().min())
+    others = float((cosines - 2 * torch.eye(len(cosines), device=cosines.device)).max())
+    enough = max(_LEAST_COSINE[parameter.dtype], 1 - max(_MOST_OF_OTHERS * (1 - others), 1e-5))
+    return (
+        ""
+        if own >= enough
+        else f"a text among others has a cosine of {own:.6f} with itself alone, expected {enough:.6f}"
+    )
 
 
-def _random_texts(lengths: Sequence[int], vocabulary: int, device: torch.device) -> list[torch.Tensor]:
+def _alone(graph: PooledModel, texts: Sequence[npt.NDArray[np.int64]], device: torch.device) -> torch.Tensor:
+    found = []
+    with torch.inference_mode():
+        for ids in texts:
+            weights = torch.full((1, len(graph.poolings), len(ids)), 1 / len(ids), device=device)
+            found.append(graph(torch.from_numpy(ids)[None].to(device), weights))
+    return torch.cat(found)
+
+
+def _together(flat: FlatModel, texts: Sequence[npt.NDArray[np.int64]], device: torch.device) -> torch.Tensor:
+    lengths, ids = [len(text) for text in texts], np.concatenate(texts)
+    cu_seqlens = torch.tensor([0, *np.cumsum(lengths)], dtype=torch.int32, device=device)
+    modes = len(flat.graph.poolings)
+    weights = torch.cat([torch.full((modes, length), 1 / length, device=device) for length in lengths], dim=1)
+    positions = torch.from_numpy(flat.positions(ids, lengths)).to(device)
+    with torch.inference_mode():
+        return flat(torch.from_numpy(ids).to(device), positions, weights, cu_seqlens, lengths)
+
+
+def _random_texts(limit: int, vocabulary: int, padding: int | None) -> list[npt.NDArray[np.int64]]:
     random = np.random.default_rng(0)
-    # The lowest ids are special ones as a rule, and may stand for padding.
-    return [
-        torch.from_numpy(random.integers(min(10, vocabulary - 1), vocabulary, length)).to(device) for length in lengths
-    ]
+    texts = [random.integers(min(10, vocabulary - 1), vocabulary, min(n, limit)) for n in (limit, *_TRIED_LENGTHS)]
+    if padding is not None:
+        for text in texts:
+            text[len(text) // 2] = padding
+    return texts

@@ -79,7 +79,7 @@ class PooledModel(torch.nn.Module):
     def narrowed(self) -> Iterator[None]:
         """Leave out of the last layer what no pooling of the first token needs, where the network lets it."""
         network = self.network
-        if self.poolings != ("cls",) or not has_narrow_layer(network):
+        if self.poolings != ("cls",) or len(self.before) != 1 or not has_narrow_layer(network):
             yield
             return
         self._narrowed = True

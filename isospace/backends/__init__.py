@@ -45,7 +45,7 @@ class Backend(Protocol):
         """How often the device ran out of memory and a batch was halved."""
 
     def engine(self) -> dict[str, str]:
-        """Describe what computes: library, version, device, processor, precision."""
+        """Describe what computes: library, version, device, processor, precision; for torch, how texts share a call."""
 
     def batches(self, lengths: Sequence[int]) -> list[list[int]]:
         """Decide which rows share a call, from their token counts."""

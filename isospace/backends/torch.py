@@ -102,7 +102,7 @@ class TorchBackend:
     @property
     def _batching(self) -> str:
         if self.flat is not None:
-            return "flattened"
+            return "flattened, varlen kernel" if self.flat.varlen else "flattened, runs of equal length"
         return "of equal lengths" if self.device == "cpu" else "of nearly equal lengths"
 
     def engine(self) -> dict[str, str]:
@@ -164,10 +164,11 @@ class TorchBackend:
     def _flattened(self, batch: Batch, flat: FlatModel) -> Any:
         mask, lengths = batch.mask(), batch.lengths.tolist()
         # One transfer for all that are of one type.
-        ids, positions = self._moved(np.stack([batch.ids[mask], flat.positions(lengths)]))
+        ids = batch.ids[mask]
+        both = self._moved(np.stack([ids, flat.positions(ids, lengths)]))
         weights = self._moved(np.ascontiguousarray(batch.weights.transpose(1, 0, 2)[:, mask]))
-        bounds = self._moved(np.concatenate([[0], np.cumsum(batch.lengths)]).astype(np.int32))
-        return flat(ids, positions, weights, bounds, lengths)
+        cu_seqlens = self._moved(np.concatenate([[0], np.cumsum(batch.lengths)]).astype(np.int32))
+        return flat(both[0], both[1], weights, cu_seqlens, lengths)
 
     def _moved(self, array: npt.NDArray[Any]) -> Any:
         import torch
@@ -304,7 +305,7 @@ def _flatten(graph: Any, *, limit: int, insists: bool) -> FlatModel | None:
         return flatten(graph, limit=limit)
     except EncoderError as error:
         if insists:
-            raise
+            raise EncoderError(f"runtime.flatten = true: {error}. Leave it out.") from error
         _LOG.info("batches are of nearly equal lengths, and padded: %s", error)
         return None
 

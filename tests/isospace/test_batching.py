@@ -108,3 +108,13 @@ def test_padding_with_its_mask_changes_no_vector_beyond_rounding(
     into = np.zeros((len(texts), encoder.record.dimension), np.float32)
     encoder.backend.run([batch], into)
     assert np.allclose(into, encoder.encode(texts, "document"), atol=1e-6)
+
+
+def test_a_part_is_no_wider_than_its_longest_row() -> None:
+    lengths = np.array([9, 4, 3])
+    batch = Batch(np.arange(3), np.ones((3, 9), np.int64), np.ones((3, 2, 9), np.float32), lengths)
+    part = batch.part(slice(1, None))
+    assert part.ids.shape == (2, 4)
+    assert part.weights.shape == (2, 2, 4)
+    assert part.mask().sum() == part.tokens() == 7
+    assert part.padded_tokens() == 8

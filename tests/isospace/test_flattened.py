@@ -14,18 +14,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sentence_transformers.sentence_transformer.modules import Pooling as PoolingModule
 
-from isospace import flattened
+from isospace import varlen_attention
 from isospace.backends.torch import TorchBackend
 from isospace.batching import flat_batches
 from isospace.config import EncoderSpec
 from isospace.encoder import SentenceEncoder
 from isospace.engine import Engine, resolve_engine
 from isospace.errors import ConfigError, EncoderError
-from isospace.flattened import FlatModel, Layout, attend, flatten
+from isospace.flattened import FlatModel, flatten
 from isospace.graph import PooledModel
 from isospace.pooling import Pooling
 from isospace.preparing import prepare_encoder
 from isospace.store import open_store
+from isospace.varlen_attention import FlatLayout, attend
 from tests.conftest import sentences
 from tests.tiny import build_tiny_model
 
@@ -41,8 +42,14 @@ KINDS: list[tuple[str, dict[str, Any]]] = [
     ("XLMRoberta", {"pad_token_id": 1}),
     ("DistilBert", {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 32}),
     ("ModernBert", {"local_attention": 16, "global_attn_every_n_layers": 2}),
+    ("Camembert", {"pad_token_id": 1}),
+    ("Electra", {}),
+    ("Ernie", {}),
+    ("Albert", {"embedding_size": 16}),
+    ("EuroBert", {}),
     ("NomicBert", {}),
     ("JinaEmbeddingsV3", {}),
+    ("Llama", {"num_key_value_heads": 2, "pad_token_id": 0}),
     ("Qwen3", {"num_key_value_heads": 2, "head_dim": 8}),
     ("Mistral", {"num_key_value_heads": 2, "sliding_window": 12}),
     (
@@ -57,6 +64,16 @@ REFUSED = [
     ("MPNet", {}, "an attention of its own"),
     ("Gemma2", {"num_key_value_heads": 2, "head_dim": 8}, "softcap"),
     ("T5Encoder", {"d_model": 32, "num_heads": 4, "d_kv": 8, "num_layers": 2}, "an attention of its own"),
+]
+# Rotary angles that are scaled by the longest text of a call: texts would depend on their neighbours.
+DEPENDENT = [
+    (
+        "Llama",
+        {
+            "rope_parameters": {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10_000.0},
+            "max_position_embeddings": 32,
+        },
+    ),
 ]
 LENGTHS = [1, 70, 3, 70, 29, 30, 3]
 
@@ -81,16 +98,17 @@ def pooled(kind: str, settings: dict[str, Any], *poolings: Pooling) -> PooledMod
 
 def given_texts(modes: int, lengths: list[int] = LENGTHS) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     chance = np.random.default_rng(1)
-    texts = [torch.from_numpy(chance.integers(5, 60, length)) for length in lengths]
+    # The ids that stand for padding are among them: a text may have that word.
+    texts = [torch.from_numpy(chance.integers(0, 60, length)) for length in lengths]
     weights = [torch.from_numpy(chance.random((1, modes, length), np.float32)) for length in lengths]
     return texts, weights
 
 
 def together(flat: FlatModel, texts: list[torch.Tensor], weights: list[torch.Tensor]) -> torch.Tensor:
     lengths = [len(ids) for ids in texts]
-    bounds = torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32)
-    positions = torch.from_numpy(flat.positions(lengths))
-    return flat(torch.cat(texts), positions, torch.cat([each[0] for each in weights], dim=1), bounds, lengths)
+    cu_seqlens = torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32)
+    positions = torch.from_numpy(flat.positions(torch.cat(texts).numpy(), lengths))
+    return flat(torch.cat(texts), positions, torch.cat([each[0] for each in weights], dim=1), cu_seqlens, lengths)
 
 
 @pytest.mark.parametrize(("kind", "settings"), KINDS, ids=[kind for kind, _ in KINDS])
@@ -102,6 +120,46 @@ def test_a_text_among_others_is_the_text_alone(kind: str, settings: dict[str, An
         found = together(flatten(graph, limit=100), texts, weights)
     assert found.shape == alone.shape == (7, 64)
     torch.testing.assert_close(found, alone, atol=2e-5, rtol=2e-5)
+
+
+@pytest.mark.parametrize(("kind", "settings"), DEPENDENT, ids=[kind for kind, _ in DEPENDENT])
+def test_a_network_whose_texts_depend_on_the_longest_of_the_call_is_refused(
+    kind: str, settings: dict[str, Any]
+) -> None:
+    with pytest.raises(EncoderError, match=r"a text among others has a cosine of .* with itself alone"):
+        flatten(pooled(kind, settings, "mean"), limit=100)
+
+
+def test_padding_in_a_text_is_passed_over_as_the_network_does() -> None:
+    ids = np.array([7, 1, 8, 1, 9, 9], np.int64)
+    flat = FlatModel(pooled("Roberta", {"pad_token_id": 1}, "mean"), 1, varlen=False)
+    assert flat.positions(ids, [3, 3]).tolist() == [2, 1, 3, 1, 2, 3]
+    assert FlatModel(flat.graph, None, varlen=False).positions(ids, [3, 3]).tolist() == [0, 1, 2, 0, 1, 2]
+
+
+@pytest.mark.parametrize("pooling", ["mean", "max"])
+def test_nan_is_not_lost_in_the_pooling(pooling: Pooling) -> None:
+    graph = pooled("Bert", {}, pooling)
+    flat = flatten(graph, limit=100)
+    graph.network.embeddings.word_embeddings.weight.data[7] = torch.nan
+    texts, weights = [torch.tensor([9, 9, 7, 9]), torch.tensor([9, 9])], given_texts(1, [4, 2])[1]
+    with torch.inference_mode():
+        found = together(flat, texts, weights)
+    assert found[0].isnan().all()
+    assert found[1].isfinite().all()
+
+
+def test_too_little_memory_to_try_it_leaves_the_network_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("stub")
+
+    graph = pooled("Bert", {}, "mean")
+    with monkeypatch.context() as patched:
+        patched.setattr(FlatModel, "__call__", full)
+        with pytest.raises(EncoderError, match="BertModel cannot be flattened: stub"):
+            flatten(graph, limit=100)
+    texts, weights = given_texts(1)
+    assert graph(texts[1][None], weights[1]).isfinite().all()
 
 
 @pytest.mark.parametrize(("kind", "settings", "reason"), REFUSED, ids=[kind for kind, *_ in REFUSED])
@@ -117,28 +175,28 @@ def test_what_cannot_be_flattened_is_refused_and_as_it_was(kind: str, settings: 
 
 def test_a_pooling_by_attentions_is_refused() -> None:
     with pytest.raises(EncoderError, match="BertModel cannot be flattened"):
-        flatten(pooled("Bert", {}, "attention"), limit=128)
+        flatten(pooled("Bert", {}, "attention"), limit=100)
 
 
 @pytest.mark.parametrize("fault", ["texts see each other", "positions run on"])
 def test_a_network_that_computes_otherwise_is_found_out(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     if fault == "positions run on":
-        monkeypatch.setattr(FlatModel, "positions", lambda self, lengths: np.arange(sum(lengths)))
+        monkeypatch.setattr(FlatModel, "positions", lambda self, ids, lengths: np.arange(len(ids)))
     else:
-        whole = flattened._by_length
+        whole = varlen_attention._by_length
 
         def leaking(query, key, value, layout, *rest):
-            one = Layout((query.shape[1],), layout.bounds, in_one_call=False)
+            one = FlatLayout((query.shape[1],), layout.cu_seqlens, varlen=False)
             return whole(query, key, value, one, *rest)
 
-        monkeypatch.setattr(flattened, "_by_length", leaking)
+        monkeypatch.setattr(varlen_attention, "_by_length", leaking)
     with pytest.raises(EncoderError, match=r"a text among others has a cosine of 0\.\d+ with itself alone"):
-        flatten(pooled("Bert", {"max_position_embeddings": 2000}, "mean"), limit=128)
+        flatten(pooled("Bert", {"max_position_embeddings": 2000}, "mean"), limit=100)
 
 
 def test_a_mask_is_refused() -> None:
     part = torch.ones(1, 2, 4, 8)
-    layout = Layout((4,), torch.tensor([0, 4], dtype=torch.int32), in_one_call=False)
+    layout = FlatLayout((4,), torch.tensor([0, 4], dtype=torch.int32), varlen=False)
     with pytest.raises(NotImplementedError, match="attention with a mask"):
         attend(torch.nn.Identity(), part, part, part, torch.ones(1, 4), flat_layout=layout)
 
@@ -148,7 +206,7 @@ def test_the_kernel_for_all_texts_at_once_takes_what_it_is_given(causal: bool, w
     """It needs a GPU to compute; its own operator checks names, shapes and types without one."""
     with torch.device("meta"):
         query, key = torch.empty(1, 4, 12, 8, dtype=torch.float16), torch.empty(1, heads, 12, 8, dtype=torch.float16)
-        layout = Layout((7, 5), torch.empty(3, dtype=torch.int32), in_one_call=True)
+        layout = FlatLayout((7, 5), torch.empty(3, dtype=torch.int32), varlen=True)
         found, _ = attend(
             torch.nn.Identity(), query, key, key, None,
             flat_layout=layout, is_causal=causal, sliding_window=window, scaling=0.3,
@@ -162,9 +220,11 @@ def test_batches_hold_every_row_once_within_the_budget(lengths: list[int], budge
     assert sorted(itertools.chain.from_iterable(batches)) == list(range(len(lengths)))
     for batch in batches:
         assert len(batch) == 1 or sum(lengths[row] for row in batch) <= budget
+        assert len(batch) == 1 or len(batch) * lengths[batch[0]] <= 2 * budget
         assert [lengths[row] for row in batch] == sorted((lengths[row] for row in batch), reverse=True)
     for one, following in itertools.pairwise(batches):
-        assert sum(lengths[row] for row in one) + lengths[following[0]] > budget
+        more = sum(lengths[row] for row in one) + lengths[following[0]]
+        assert more > budget or (len(one) + 1) * lengths[one[0]] > 2 * budget
 
 
 def encoders(model: Path, folder: Path, **spec: Any) -> tuple[SentenceEncoder, SentenceEncoder]:
@@ -176,7 +236,7 @@ def encoders(model: Path, folder: Path, **spec: Any) -> tuple[SentenceEncoder, S
         for on in (False, True)
     )
     assert isinstance(flat.backend, TorchBackend)
-    assert flat.backend.engine()["batches"] == "flattened"
+    assert flat.backend.engine()["batches"] == "flattened, runs of equal length"
     assert plain.backend.engine()["batches"] == "of equal lengths"
     assert flat.record == plain.record
     return plain, flat
@@ -227,7 +287,7 @@ def test_auto_pads_what_cannot_be_flattened_and_true_insists(tiny_model: Path, t
     spec = EncoderSpec(model=str(tiny_model), pooling="attention")
     store = open_store(tmp_path / "store")
     assert prepare_encoder(store, spec, Engine(backend="torch")).backend.engine()["batches"] == "of equal lengths"
-    with pytest.raises(EncoderError, match=r"cannot be flattened.*Leave runtime\.flatten out"):
+    with pytest.raises(EncoderError, match=r"runtime\.flatten = true: BertModel cannot be flattened: its pooling"):
         prepare_encoder(store, spec, Engine(backend="torch", flatten=True))
 
 
