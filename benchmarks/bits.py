@@ -146,6 +146,7 @@ def engines(folder: Path) -> None:
         "onnx": (first.record.encoder_id, Engine(backend="onnx")),
         "torch, 2 threads": (first.record.encoder_id, Engine(backend="torch", threads=2)),
         "torch, 1 thread": (first.record.encoder_id, Engine(backend="torch", threads=1)),
+        "torch, flattened": (first.record.encoder_id, Engine(backend="torch", threads=1, flatten=True)),
     }
     known, chance = words(first), random.Random(1)
     lengths = list(range(1, first.record.max_tokens - 1))
