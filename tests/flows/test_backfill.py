@@ -45,7 +45,7 @@ def test_a_budget_leaves_the_rest_to_the_next_run(grown: PipelineConfig) -> None
     store = open_store(grown.runtime.store)
     documents, left, encoded = [], [], 0
     for _ in range(20):
-        report = run(grown, budget=Budget(tokens=300))
+        report = run(grown, budget=Budget(tokens=500))
         assert verify_snapshot(store, "c").failures == ()
         documents.append(report.documents)
         left.append(report.left)
@@ -63,7 +63,7 @@ def test_a_budget_leaves_the_rest_to_the_next_run(grown: PipelineConfig) -> None
 
 
 def test_it_ends_where_a_run_over_everything_does(grown: PipelineConfig, tmp_path: Path) -> None:
-    while run(grown, budget=Budget(tokens=400)).left:
+    while run(grown, budget=Budget(tokens=600)).left:
         pass
     whole = grown.model_copy(update={"runtime": grown.runtime.model_copy(update={"collection": "whole"})})
     write_jsonl(tmp_path / "d.jsonl", sentences(40))
@@ -82,7 +82,7 @@ def test_another_recipe_is_committed_whole(grown: PipelineConfig) -> None:
     store = open_store(grown.runtime.store)
     chunking = grown.recipe.chunking.model_copy(update={"include_title": False})
     other = grown.model_copy(update={"recipe": grown.recipe.model_copy(update={"chunking": chunking})})
-    first = run(other, budget=Budget(tokens=300))
+    first = run(other, budget=Budget(tokens=500))
     assert (first.committed, first.snapshot, first.documents) == (False, 1, 40)
     assert first.left > 0
     assert "unfinished" in first.warnings[0]
