@@ -226,7 +226,10 @@ def test_a_backend_outside_the_tolerance_is_refused(tiny_model: Path, tmp_path: 
     from isospace.config import EncoderSpec
 
     store = open_store(tmp_path)
-    with pytest.raises(EncoderError, match=r"bfloat16, batches of equal lengths: a probe has cosine 0\.\d+ with the encoder's reference"):
+    with pytest.raises(
+        EncoderError,
+        match=r"bfloat16, batches of equal lengths: a probe has cosine 0\.\d+ with the encoder's reference",
+    ):
         prepare_encoder(store, EncoderSpec(model=str(tiny_model)), Engine(backend="torch", compute="bfloat16"))
     named = prepare_encoder(store, EncoderSpec(model=str(tiny_model), precision="bfloat16"))
     plain = prepare_encoder(store, EncoderSpec(model=str(tiny_model)))
