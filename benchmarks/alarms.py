@@ -22,19 +22,19 @@ import pyarrow.parquet as pq
 
 from benchmarks.retrieval import CHUNKING_NONE, MODEL
 from flows.embed_corpus import embed_corpus
-from isospace.alias import promote
-from isospace.answer_log import Answered, AnswerLog
-from isospace.audit.auditing import Audit, audit_alias, write_audit
-from isospace.audit.thresholds import Thresholds
-from isospace.config import PipelineConfig
-from isospace.evaluation.sets import EvaluationSet, freeze_set
-from isospace.index import Index, open_index
-from isospace.queries import read_judgements, read_queries
-from isospace.retrieval.options import SearchOptions
-from isospace.service.watching import Watcher
-from isospace.snapshot import latest_manifest, read_manifest
-from isospace.store import Store, open_store
-from tests.forging import forge_vectors
+from isospace.collection.alias import promote
+from isospace.collection.snapshot import latest_manifest, read_manifest
+from isospace.evaluation.query_sets import EvaluationSet, freeze_set
+from isospace.ingest.query_files import read_judgements, read_queries
+from isospace.operations.audit.audit import Audit, audit_alias, write_audit
+from isospace.operations.audit.query_log import Answered, AnswerLog
+from isospace.operations.audit.thresholds import Thresholds
+from isospace.pipeline.config import PipelineConfig
+from isospace.search.index import Index, open_index
+from isospace.search.options import SearchOptions
+from isospace.service.query_logging import Watcher
+from isospace.storage.store import Store, open_store
+from tests.helpers.forging import forge_vectors
 
 FITTED, RERUNS, FOREIGN = 4_000, 20, 150
 PROMPTS = {"query": "question: ", "document": ""}

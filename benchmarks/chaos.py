@@ -26,16 +26,16 @@ from pathlib import Path
 
 from benchmarks.chaos_faults import FAKETIME, FAULTS, World, ended
 from benchmarks.kill import start_server
-from isospace.alias import aliases, resolve
-from isospace.parquet import read_parquet
-from isospace.snapshot import deleted_documents, read_manifest, sequences
-from isospace.store import Store, open_store
-from isospace.upkeep.vacuum import vacuum
-from isospace.verify import verify_snapshot
-from tests.inline import embed_inline
-from tests.isospace.store.conftest import s3_server
-from tests.isospace.store.faulty_server import faulty_server
-from tests.tiny import build_tiny_model
+from isospace.collection.alias import aliases, resolve
+from isospace.collection.snapshot import deleted_documents, read_manifest, sequences
+from isospace.operations.maintenance.vacuum import vacuum
+from isospace.operations.maintenance.verify import verify_snapshot
+from isospace.storage.parquet import read_parquet
+from isospace.storage.store import Store, open_store
+from tests.helpers.inline import embed_inline
+from tests.helpers.tiny import build_tiny_model
+from tests.isospace.storage.conftest import s3_server
+from tests.isospace.storage.faulty_server import faulty_server
 
 _WEEK = 10
 

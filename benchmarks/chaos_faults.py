@@ -18,14 +18,14 @@ from pathlib import Path
 import psutil
 import yaml
 
-from isospace.config import PipelineConfig
+from isospace.pipeline.config import PipelineConfig
 from tests.conftest import sentences
-from tests.inline import embed_inline
-from tests.isospace.store.faulty_server import FaultyServer
+from tests.helpers.inline import embed_inline
+from tests.isospace.storage.faulty_server import FaultyServer
 
 FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
 _LONGEST = 240.0
-ISOSPACE = "from isospace.cli import main; main()"
+ISOSPACE = "from isospace.cli.main import main; main()"
 
 
 @dataclass

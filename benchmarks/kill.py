@@ -23,14 +23,14 @@ from pathlib import Path
 
 import yaml
 
+from isospace.collection.raw_vectors import read_vectors, vector_parts
+from isospace.collection.snapshot import latest_manifest, sequences
 from isospace.errors import NotFoundError
-from isospace.index import open_index
-from isospace.snapshot import latest_manifest, sequences
-from isospace.store import open_store
-from isospace.vectors import read_vectors, vector_parts
-from isospace.verify import verify_snapshot
+from isospace.operations.maintenance.verify import verify_snapshot
+from isospace.search.index import open_index
+from isospace.storage.store import open_store
 from tests.conftest import sentences, write_jsonl
-from tests.tiny import build_tiny_model
+from tests.helpers.tiny import build_tiny_model
 
 DOCUMENTS = 4000
 

@@ -28,10 +28,10 @@ import numpy as np
 import psutil
 
 from flows.embed_corpus import embed_corpus
-from isospace.alias import promote, resolve
-from isospace.config_files import load_config
-from isospace.index import open_index
-from isospace.store import open_store
+from isospace.collection.alias import promote, resolve
+from isospace.pipeline.config_files import load_config
+from isospace.search.index import open_index
+from isospace.storage.store import open_store
 
 HEAD = b"POST /search HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer %b\r\nContent-Length: %d\r\n\r\n"
 COLLECTION = "scifact-demo"
@@ -66,7 +66,7 @@ def expected_answers(store: str, collection: str, numbers: list[int]) -> Expecte
 
 def start(store: str, collection: str, port: int, keys: Path) -> subprocess.Popen[str]:
     command = [
-        sys.executable, "-c", "from isospace.cli import main; main()", "serve", store, collection, "--port", str(port),
+        sys.executable, "-c", "from isospace.cli.main import main; main()", "serve", store, collection, "--port", str(port),
         "--take-over", "--keys", str(keys), "--watch", "0.5", "--requests", "48",
     ]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})

@@ -20,7 +20,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tests.tiny import WORDS, build_tiny_model
+from tests.helpers.tiny import WORDS, build_tiny_model
 
 SCHEMA = pa.schema([("doc_id", pa.string()), ("text", pa.string())])
 
@@ -35,8 +35,8 @@ def write_rows(path: Path, rows: int) -> None:
 
 
 def run_child(folder: Path, rows: int) -> None:
-    from isospace.config import PipelineConfig
-    from tests.inline import embed_inline
+    from isospace.pipeline.config import PipelineConfig
+    from tests.helpers.inline import embed_inline
 
     recipe = {"encoder": {"model": str(folder / "tiny")}, "chunking": {"overlap_tokens": 4}}
     runtime = {

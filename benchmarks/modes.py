@@ -19,14 +19,14 @@ import numpy as np
 
 from benchmarks.retrieval import CHUNKING_NONE, MODEL
 from flows.embed_corpus import embed_corpus
-from isospace.config import PipelineConfig
-from isospace.engine import Engine
-from isospace.evaluation.measures import Run, measure
-from isospace.index import Index, open_index
-from isospace.queries import read_judgements, read_queries
-from isospace.retrieval.options import search_options
-from isospace.retrieval.query_cache import CacheConfig
-from isospace.retrieval.rerank import open_reranker
+from isospace.encoding.engine import Engine
+from isospace.evaluation.metrics import Run, measure
+from isospace.ingest.query_files import read_judgements, read_queries
+from isospace.pipeline.config import PipelineConfig
+from isospace.search.index import Index, open_index
+from isospace.search.options import search_options
+from isospace.search.query_cache import CacheConfig
+from isospace.search.reranker import open_reranker
 
 REPRESENTATIONS = [
     "float32", "float16", "int8", "binary", "rabitq", {"kind": "pq", "subvectors": 48}, {"kind": "short", "dimensions": 64},

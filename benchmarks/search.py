@@ -22,10 +22,10 @@ import pyarrow as pa
 import torch
 import usearch.index
 
-from isospace.quantizers import fit_quantizer
-from isospace.representations import BinarySpec, Float32Spec, Int8Spec
-from isospace.retrieval.kernels import Codes
-from isospace.retrieval.stages import nearest
+from isospace.search.vector.kernels import Codes
+from isospace.search.vector.rescoring import nearest
+from isospace.transform.quantizers import fit_quantizer
+from isospace.transform.representations import BinarySpec, Float32Spec, Int8Spec
 
 DIMENSION, BATCH, SINGLES, K = 384, 100, 10, 10
 Search = Callable[[np.ndarray], np.ndarray]

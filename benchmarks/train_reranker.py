@@ -23,13 +23,13 @@ import numpy as np
 from benchmarks.rerank import DEPTH, MEASURES, compare, judged_queries
 from benchmarks.retrieval import print_row
 from flows.embed_corpus import embed_corpus
-from isospace.config_files import load_config
-from isospace.evaluation.measures import measure
-from isospace.index import Index, open_index
-from isospace.models import locate_model
-from isospace.pseudo_queries import Passage, PseudoQuery, make_pseudo_queries
-from isospace.retrieval.rerank import Reranker, open_reranker
-from isospace.retrieval.reranker_training import Pair, Stage, train_reranker
+from isospace.encoding.registry.model_loading import locate_model
+from isospace.evaluation.metrics import measure
+from isospace.finetuning.reranker_training import Pair, Stage, train_reranker
+from isospace.ingest.pseudo_queries import Passage, PseudoQuery, make_pseudo_queries
+from isospace.pipeline.config_files import load_config
+from isospace.search.index import Index, open_index
+from isospace.search.reranker import Reranker, open_reranker
 
 CONFIG = "configs/demo.yaml"
 JUDGED = Path("configs/demo")
@@ -189,7 +189,7 @@ def _arguments() -> argparse.Namespace:
 def main() -> None:
     given = _arguments()
     logging.basicConfig(format="%(message)s")
-    logging.getLogger("isospace.retrieval").setLevel(logging.INFO)
+    logging.getLogger("isospace.search").setLevel(logging.INFO)
     store, collection = _embedded(given.store, given.collection)
     index = open_index(store, collection)
     documents = set(index.chunks["doc_id"].to_pylist())

@@ -17,14 +17,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from isospace.affine import apply_affine
-from isospace.backends import processor
-from isospace.fit import estimate, fit, fit_affine
-from isospace.moments import stream_moments
-from isospace.quantize import fit_quantizers, quantize
-from isospace.quantizers import fit_quantizer
-from isospace.representations import Int8Spec, PqSpec
-from isospace.transform_spec import FitSpec
+from isospace.encoding.backends.base import processor
+from isospace.transform.affine import apply_affine
+from isospace.transform.fit import estimate, fit, fit_affine
+from isospace.transform.moments import stream_moments
+from isospace.transform.quantizer_set import fit_quantizers, quantize
+from isospace.transform.quantizers import fit_quantizer
+from isospace.transform.representations import Int8Spec, PqSpec
+from isospace.transform.spec import FitSpec
 
 DIMENSION = 384
 # Rows of a segment, of which the flow transforms two at once.

@@ -19,21 +19,21 @@ import pyarrow.parquet as pq
 
 from flows.embed_corpus import embed_corpus
 from flows.refit_space import refit_space
-from isospace.affine import apply_affine
-from isospace.config import PipelineConfig
-from isospace.evaluation.measures import measure
+from isospace.collection.raw_vectors import gather, vector_parts
+from isospace.evaluation.metrics import measure
+from isospace.evaluation.pareto_frontier import Corpus, default_representations, markdown, measure_frontier
 from isospace.evaluation.ranking import document_run, live_hashes
-from isospace.fit import estimate, fit, fit_affine
-from isospace.frontier import Corpus, default_representations, markdown, measure_frontier
-from isospace.index import Index, open_index
-from isospace.quantizers import fit_quantizer
-from isospace.queries import read_judgements, read_queries
-from isospace.representations import BinarySpec, Int8Spec, PqSpec, RabitqSpec, RepresentationSpec
-from isospace.significance import bootstrap_interval, randomization_p
-from isospace.store import open_store
-from isospace.transform_spec import FitSpec
-from isospace.trial import Trial, ndcg, rank
-from isospace.vectors import gather, vector_parts
+from isospace.evaluation.significance import bootstrap_interval, randomization_p
+from isospace.ingest.query_files import read_judgements, read_queries
+from isospace.pipeline.config import PipelineConfig
+from isospace.pipeline.fit.trial import Trial, ndcg, rank
+from isospace.search.index import Index, open_index
+from isospace.storage.store import open_store
+from isospace.transform.affine import apply_affine
+from isospace.transform.fit import estimate, fit, fit_affine
+from isospace.transform.quantizers import fit_quantizer
+from isospace.transform.representations import BinarySpec, Int8Spec, PqSpec, RabitqSpec, RepresentationSpec
+from isospace.transform.spec import FitSpec
 
 ROWS: tuple[tuple[str, dict, int | None], ...] = (
     ("plain", {"kind": "none"}, None),

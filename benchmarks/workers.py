@@ -15,17 +15,17 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from isospace.config import PipelineConfig
-from isospace.engine import engine_of
-from isospace.parts import write_chunks
-from isospace.preparing import prepare_encoder
-from isospace.run import start_run
-from isospace.scan import scan_source
-from isospace.shards import plan_shards
-from isospace.store import open_store
-from isospace.vectors import read_vectors, vector_part_path
-from isospace.worker_process import Work
-from isospace.workers import open_pool
+from isospace.collection.raw_vectors import read_vectors, vector_part_path
+from isospace.encoding.engine import engine_of
+from isospace.encoding.registry.register import prepare_encoder
+from isospace.pipeline.chunk import write_chunks
+from isospace.pipeline.config import PipelineConfig
+from isospace.pipeline.encode.shards import plan_shards
+from isospace.pipeline.encode.workers.pool import open_pool
+from isospace.pipeline.encode.workers.process import Work
+from isospace.pipeline.run import start_run
+from isospace.pipeline.scan.diff import scan_source
+from isospace.storage.store import open_store
 
 CASES = {
     "in process, 1 thread": {"workers": {"kind": "in_process"}, "threads": 1},

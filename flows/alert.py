@@ -18,7 +18,7 @@ from prefect.events.actions import CallWebhook, SendNotification
 from prefect.events.schemas.automations import EventTrigger, Posture
 from prefect.exceptions import PrefectException
 
-from tasks.quality import ALARM, REJECTED
+from tasks.reports import ALARM, REJECTED
 
 NAME, BLOCK = "isospace-alarms", "isospace-alarms"
 EVENTS = {ALARM, REJECTED}

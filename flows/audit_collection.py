@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from prefect import flow
 
-from isospace.audit.auditing import AuditRecord, require_quiet
-from isospace.audit.thresholds import Thresholds
-from tasks import watch
+from isospace.operations.audit.audit import AuditRecord, require_quiet
+from isospace.operations.audit.thresholds import Thresholds
+from tasks import audit as watch
 from tasks.errors import quiet_known_errors
 
 quiet_known_errors()
@@ -51,6 +51,6 @@ def audit_collection(
 
 
 if __name__ == "__main__":
-    from flows.audit_command import main
+    from flows.command import audit
 
-    main()
+    audit(audit_collection)

@@ -9,14 +9,14 @@ from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.embed_corpus import embed
-from isospace.config import PipelineConfig
-from isospace.planning import PlanReport
-from isospace.report import RunReport
-from isospace.selection import Budget, Selection
-from tasks import line
-from tasks.attempts import run_on_top
+from isospace.pipeline.config import PipelineConfig
+from isospace.pipeline.plan_report import PlanReport
+from isospace.pipeline.run_report import RunReport
+from isospace.pipeline.selection import Budget, Selection
+from tasks import stages as line
 from tasks.errors import quiet_known_errors
-from tasks.naming import named
+from tasks.run_names import named
+from tasks.runs import run_on_top
 
 quiet_known_errors()
 

@@ -13,11 +13,15 @@ from duckdb import Error as DuckDBError
 from httpx import HTTPError
 from prefect.exceptions import PrefectException
 
-from isospace.config import PipelineConfig
-from isospace.config_files import load_config
 from isospace.errors import ConfigError, IsospaceError
-from isospace.planning import PlanReport
-from isospace.report import RunReport
+from isospace.operations.audit.audit import AuditRecord
+from isospace.operations.audit.thresholds import parse_thresholds
+from isospace.operations.maintenance.compact import Compacted, CompactionPlan
+from isospace.operations.maintenance.vacuum import Vacuumed
+from isospace.pipeline.config import PipelineConfig
+from isospace.pipeline.config_files import load_config
+from isospace.pipeline.plan_report import PlanReport
+from isospace.pipeline.run_report import RunReport
 
 
 def main(
@@ -66,6 +70,61 @@ def main(
     except KeyboardInterrupt as error:
         _fail(error, "interrupted. Nothing half-written is visible; the same command goes on from here.", status=1)
     print((tell or outcome)(report))
+
+
+def audit(flow: Callable[..., AuditRecord], arguments: list[str] | None = None) -> None:
+    """Parse the command line of an audit, run the flow, print its outcome: exit status 1 for alarms too."""
+    parser = argparse.ArgumentParser(prog="python -m flows.audit_collection", description="Audit what an alias names.")
+    parser.add_argument("store")
+    parser.add_argument("collection")
+    parser.add_argument("--alias", default="production")
+    parser.add_argument("--set", dest="evaluation_set", metavar="NAME", help="frozen queries that are asked")
+    parser.add_argument("--log-hours", type=float, default=24.0, help="how far back logged answers are read")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threshold", metavar="NAME=VALUE", action="append", default=[], help="may be repeated")
+    given = vars(parser.parse_args(arguments))
+    try:
+        thresholds = parse_thresholds(given.pop("threshold"))
+        record = flow(**given, thresholds=thresholds)
+    except IsospaceError as error:
+        _fail(error, str(error), status=2 if isinstance(error, ConfigError) else 1)
+    print(f"{record.describe()}\nreport: {record.report}")
+
+
+def compact(flow: Callable[..., Compacted | CompactionPlan], arguments: list[str] | None = None) -> None:
+    """Parse the command line of a compaction, run the flow, print its outcome."""
+    parser = argparse.ArgumentParser(prog="python -m flows.compact_collection", description=flow.__doc__)
+    parser.add_argument("store")
+    parser.add_argument("collection")
+    parser.add_argument("--part-documents", type=int, default=2_000)
+    parser.add_argument("--part-megabytes", type=int, default=256)
+    parser.add_argument("--max-deleted-share", type=float, default=0.2)
+    _maintain(parser, flow, arguments)
+
+
+def vacuum(flow: Callable[..., Vacuumed], arguments: list[str] | None = None) -> None:
+    """Parse the command line of a vacuum, run the flow, print its outcome."""
+    parser = argparse.ArgumentParser(prog="python -m flows.vacuum_store", description=flow.__doc__)
+    parser.add_argument("store")
+    parser.add_argument("--retention-days", type=float, default=7.0)
+    parser.add_argument("--collection", dest="collections", action="append", default=[])
+    parser.add_argument("--vectors", action="store_true")
+    parser.add_argument("--answers-days", type=float)
+    _maintain(parser, flow, arguments)
+
+
+def _maintain(
+    parser: argparse.ArgumentParser,
+    flow: Callable[..., Compacted | CompactionPlan | Vacuumed],
+    arguments: list[str] | None,
+) -> None:
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--reason", default="")
+    parser.add_argument("--dry-run", action="store_true")
+    try:
+        print(flow(**vars(parser.parse_args(arguments))).describe())
+    except IsospaceError as error:
+        _fail(error, str(error), status=2 if isinstance(error, ConfigError) else 1)
 
 
 def _fail(error: BaseException, message: str, *, status: int) -> NoReturn:

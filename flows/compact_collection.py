@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from prefect import flow
 
-from isospace.upkeep.compaction import Compacted, CompactionPlan
-from tasks import upkeep
+from isospace.operations.maintenance.compact import Compacted, CompactionPlan
+from tasks import maintenance as upkeep
 from tasks.errors import quiet_known_errors
-from tasks.naming import named
-from tasks.writing import writing
+from tasks.run_names import named
+from tasks.runs import writing
 
 quiet_known_errors()
 
@@ -51,6 +51,6 @@ def compact_collection(
 
 
 if __name__ == "__main__":
-    from flows.upkeep_command import compact
+    from flows.command import compact
 
-    compact()
+    compact(compact_collection)

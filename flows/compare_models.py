@@ -8,9 +8,9 @@ from __future__ import annotations
 from prefect import flow
 
 from flows.embed_corpus import embed_corpus
-from isospace.contest import ContestConfig, Entry, load_contest
-from isospace.contest_page import contest_markdown
-from tasks import contest
+from isospace.operations.compare_models.compare import ContestConfig, Entry, load_contest
+from isospace.operations.compare_models.page import contest_markdown
+from tasks import compare_models as contest
 from tasks.errors import quiet_known_errors
 
 quiet_known_errors()

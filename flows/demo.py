@@ -13,13 +13,13 @@ from rich.console import Console
 
 from flows.command import outcome
 from flows.embed_corpus import embed_corpus
-from isospace.config_files import load_config
 from isospace.errors import IsospaceError
-from isospace.evaluation.measures import measure
+from isospace.evaluation.metrics import measure
 from isospace.evaluation.ranking import document_run, plain_vectors, rank_documents
-from isospace.index import Index, open_index
-from isospace.queries import read_judgements, read_queries
-from isospace.store import open_store
+from isospace.ingest.query_files import read_judgements, read_queries
+from isospace.pipeline.config_files import load_config
+from isospace.search.index import Index, open_index
+from isospace.storage.store import open_store
 
 FOLDER = Path("configs/demo")
 QUESTIONS = (

@@ -9,13 +9,13 @@ from prefect import flow
 
 from flows.embed_corpus import embed_corpus
 from isospace.errors import GateError
-from isospace.finetuning.kept import note_ended
-from isospace.finetuning.spec import FineTuneConfig, load_finetune
-from isospace.finetuning.verdict import FineTuneReport
+from isospace.finetuning.config import FineTuneConfig, load_finetune
+from isospace.finetuning.report import FineTuneReport
+from isospace.finetuning.workdir import note_ended
 from tasks import finetuning
 from tasks.errors import quiet_known_errors
-from tasks.naming import named
-from tasks.writing import writing
+from tasks.run_names import named
+from tasks.runs import writing
 
 quiet_known_errors()
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from prefect import flow
 
-from isospace.frontier import Point
-from tasks import frontier
+from isospace.evaluation.pareto_frontier import Point
+from tasks import pareto_frontier as frontier
 
 
 @flow(name="measure-frontier", flow_run_name="frontier {collection}")

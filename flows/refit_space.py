@@ -8,15 +8,16 @@ from __future__ import annotations
 from prefect import flow, unmapped
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from isospace.config import PipelineConfig
-from isospace.gate.verdicts import require_passed
-from isospace.parts import all_chunk_paths
-from isospace.report import RunReport
-from isospace.run import Run
-from tasks import line, summary
-from tasks.attempts import run_on_top
+from isospace.evaluation.gate.verdicts import require_passed
+from isospace.pipeline.chunk import all_chunk_paths
+from isospace.pipeline.config import PipelineConfig
+from isospace.pipeline.run import Run
+from isospace.pipeline.run_report import RunReport
+from tasks import run_summary as summary
+from tasks import stages as line
 from tasks.errors import quiet_known_errors
-from tasks.naming import named
+from tasks.run_names import named
+from tasks.runs import run_on_top
 
 quiet_known_errors()
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from prefect import flow
 
-from isospace.upkeep.vacuum import Vacuumed
-from tasks import upkeep
+from isospace.operations.maintenance.vacuum import Vacuumed
+from tasks import maintenance as upkeep
 from tasks.errors import quiet_known_errors
-from tasks.naming import named
+from tasks.run_names import named
 
 quiet_known_errors()
 
@@ -48,6 +48,6 @@ def vacuum_store(
 
 
 if __name__ == "__main__":
-    from flows.upkeep_command import vacuum
+    from flows.command import vacuum
 
-    vacuum()
+    vacuum(vacuum_store)

@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from isospace.config import PipelineConfig
-    from isospace.config_files import load_config
-    from isospace.engine import Engine
-    from isospace.index import Hit, Index, open_index
-    from isospace.opening import OpenSpace, open_space
-    from isospace.retrieval.options import SearchOptions
-    from isospace.retrieval.query_cache import CacheConfig
-    from isospace.retrieval.rerank import Reranker, open_reranker
-    from isospace.store import Store, open_store
-    from isospace.verify import Verified, verify_snapshot
+    from isospace.encoding.embedder import OpenSpace, open_space
+    from isospace.encoding.engine import Engine
+    from isospace.operations.maintenance.verify import Verified, verify_snapshot
+    from isospace.pipeline.config import PipelineConfig
+    from isospace.pipeline.config_files import load_config
+    from isospace.search.index import Hit, Index, open_index
+    from isospace.search.options import SearchOptions
+    from isospace.search.query_cache import CacheConfig
+    from isospace.search.reranker import Reranker, open_reranker
+    from isospace.storage.store import Store, open_store
 
 __all__ = [
     "CacheConfig",
@@ -37,22 +37,22 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
-    "CacheConfig": "retrieval.query_cache",
-    "Engine": "engine",
-    "Hit": "index",
-    "Index": "index",
-    "OpenSpace": "opening",
-    "PipelineConfig": "config",
-    "Reranker": "retrieval.rerank",
-    "SearchOptions": "retrieval.options",
-    "Store": "store",
-    "Verified": "verify",
-    "load_config": "config_files",
-    "open_index": "index",
-    "open_reranker": "retrieval.rerank",
-    "open_space": "opening",
-    "open_store": "store",
-    "verify_snapshot": "verify",
+    "CacheConfig": "search.query_cache",
+    "Engine": "encoding.engine",
+    "Hit": "search.index",
+    "Index": "search.index",
+    "OpenSpace": "encoding.embedder",
+    "PipelineConfig": "pipeline.config",
+    "Reranker": "search.reranker",
+    "SearchOptions": "search.options",
+    "Store": "storage.store",
+    "Verified": "operations.maintenance.verify",
+    "load_config": "pipeline.config_files",
+    "open_index": "search.index",
+    "open_reranker": "search.reranker",
+    "open_space": "encoding.embedder",
+    "open_store": "storage.store",
+    "verify_snapshot": "operations.maintenance.verify",
 }
 
 

@@ -14,36 +14,36 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
-from isospace.alias import resolve
-from isospace.config import PipelineConfig
-from isospace.encoder import SentenceEncoder
+from isospace.collection.alias import resolve
+from isospace.collection.snapshot import Manifest, read_manifest
+from isospace.encoding.embedder import open_encoder
+from isospace.encoding.encoder import SentenceEncoder
+from isospace.encoding.registry.model_card import card_languages, language_shares, uncovered
+from isospace.encoding.registry.model_loading import load_model, locate_model
 from isospace.errors import ConfigError, EncoderError, NotFoundError
-from isospace.evaluation.geometry import sample_rows
-from isospace.evaluation.sets import EvaluationSet, read_set
-from isospace.finetuning.benches import Measured, bench_of_files, bench_of_view, compare_encoders
+from isospace.evaluation.norms import sample_rows
+from isospace.evaluation.query_sets import EvaluationSet, read_set
+from isospace.evaluation.reports.page import write_page
+from isospace.finetuning.benchmark import Measured, bench_of_files, bench_of_view, compare_encoders
+from isospace.finetuning.config import FineTuneConfig, GeneratedPairs
+from isospace.finetuning.decontaminate import Split, split_examples
 from isospace.finetuning.examples import Example
-from isospace.finetuning.generating import generate_pairs, open_generator
-from isospace.finetuning.kept import begun, begun_path, note_begun
+from isospace.finetuning.hard_negatives import Mined, mine_negatives
 from isospace.finetuning.lineage import Lineage, register_encoder, require_trainable, tuned_spec
-from isospace.finetuning.negatives import Mined, mine_negatives
 from isospace.finetuning.pairs import collect_pairs, passages_of
-from isospace.finetuning.shattering import Tokenization, report_tokenization
-from isospace.finetuning.spec import FineTuneConfig, GeneratedPairs
-from isospace.finetuning.splitting import Split, split_examples
+from isospace.finetuning.report import FineTuneReport, finetune_markdown, finetune_page, judge
+from isospace.finetuning.synthetic_pairs import generate_pairs, open_generator
+from isospace.finetuning.tokenizer_fertility import Tokenization, report_tokenization
 from isospace.finetuning.training import Job, Trained, train
-from isospace.finetuning.verdict import FineTuneReport, finetune_markdown, finetune_page, judge
-from isospace.index import Index, open_index
-from isospace.languages import card_languages, language_shares, uncovered
-from isospace.models import load_model, locate_model
-from isospace.opening import open_encoder
-from isospace.planning import PlanReport, plan_only
-from isospace.reporting.page import write_page
-from isospace.retrieval.rerank import open_reranker
-from isospace.run_id import new_run_id
-from isospace.snapshot import Manifest, read_manifest
-from isospace.store import open_store
-from tasks.quality import show_report
-from tasks.runtime import driver_engine, encoder_of
+from isospace.finetuning.workdir import begun, begun_path, note_begun
+from isospace.pipeline.config import PipelineConfig
+from isospace.pipeline.plan_report import PlanReport, plan_only
+from isospace.search.index import Index, open_index
+from isospace.search.reranker import open_reranker
+from isospace.storage.run_id import new_run_id
+from isospace.storage.store import open_store
+from tasks.reports import show_report
+from tasks.resources import driver_engine, encoder_of
 
 _LANGUAGE_SAMPLE, _UNCOVERED_SHARE = 2_000, 0.01
 
@@ -85,7 +85,7 @@ def begin(config: FineTuneConfig) -> Base:
         )
     index = open_index(store, runtime.collection, str(_snapshot(config, manifest)), encoder=encoder)
     folder = locate_model(spec, store)
-    from isospace.graph import own_poolings
+    from isospace.encoding.graphs.pooled_model import own_poolings
 
     loaded = load_model(folder, trust_remote_code=spec.trust_remote_code)
     require_trainable(spec, encoder.record, own_poolings(list(loaded.model)))

@@ -16,12 +16,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-from isospace.backends import usable_cpus
-from isospace.config import PipelineConfig
-from isospace.encoder import SentenceEncoder
-from isospace.preparing import prepare_encoder
-from isospace.store import open_store
-from tests.tiny import WORDS, build_tiny_model
+from isospace.encoding.backends.base import usable_cpus
+from isospace.encoding.encoder import SentenceEncoder
+from isospace.encoding.registry.register import prepare_encoder
+from isospace.pipeline.config import PipelineConfig
+from isospace.storage.store import open_store
+from tests.helpers.tiny import WORDS, build_tiny_model
 
 Write = Callable[[Path, dict[str, str]], Path]
 Configure = Callable[..., PipelineConfig]
@@ -48,7 +48,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_encoder(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> SentenceEncoder:
-    from isospace.config import EncoderSpec
+    from isospace.pipeline.config import EncoderSpec
 
     store = open_store(tmp_path_factory.mktemp("store"))
     return prepare_encoder(store, EncoderSpec(model=str(tiny_model)))

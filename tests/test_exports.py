@@ -13,7 +13,7 @@ def test_every_exported_name_exists() -> None:
 
 def test_the_transform_loads_neither_torch_nor_a_database() -> None:
     code = (
-        "import sys, isospace.space, isospace.transform, isospace.moments, isospace.fit; "
+        "import sys, isospace.transform.space, isospace.transform.transform, isospace.transform.moments, isospace.transform.fit; "
         "heavy = {'torch', 'sentence_transformers', 'duckdb', 'pyarrow', 'polars', 'prefect', 'obstore'} & set(sys.modules); "
         "sys.exit(f'loaded {heavy}' if heavy else 0)"
     )
@@ -21,5 +21,5 @@ def test_the_transform_loads_neither_torch_nor_a_database() -> None:
 
 
 def test_searching_loads_no_prefect() -> None:
-    code = "import sys, isospace.index, isospace.cli; sys.exit('prefect' in sys.modules or 'duckdb' in sys.modules)"
+    code = "import sys, isospace.search.index, isospace.cli.main; sys.exit('prefect' in sys.modules or 'duckdb' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 PICKLING = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal", "jsonpickle"}
 UNSAFE_YAML = {"load", "load_all", "unsafe_load", "unsafe_load_all", "full_load", "full_load_all"}
 # A run and its own worker process, over a pipe between the two: multiprocessing pickles there whatever we do.
-OWN_PIPE = "isospace/worker_process.py"
+OWN_PIPE = "isospace/pipeline/encode/workers/process.py"
 
 
 def sources() -> list[Path]:

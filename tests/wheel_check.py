@@ -15,11 +15,11 @@ from pathlib import Path
 CODE = """
 import numpy as np
 import isospace
-from isospace.affine import apply_affine
-from isospace.fit import estimate, fit, fit_affine
-from isospace.quantize import dequantize, fit_quantizers, quantize
-from isospace.representations import Int8Spec, RabitqSpec
-from isospace.transform_spec import FitSpec
+from isospace.transform.affine import apply_affine
+from isospace.transform.fit import estimate, fit, fit_affine
+from isospace.transform.quantizer_set import dequantize, fit_quantizers, quantize
+from isospace.transform.representations import Int8Spec, RabitqSpec
+from isospace.transform.spec import FitSpec
 raw = np.random.default_rng(0).normal(size=(200, 8)).astype(np.float32)
 affine = fit_affine(fit(estimate(raw), FitSpec(kind="zca"), min_ratio=10), raw)
 vectors, _ = apply_affine(affine, raw, role="query", normalize=True)

@@ -21,9 +21,9 @@ STARTED = time.perf_counter()
 
 
 def isospace_engine(backend: str, store: str, *, precision: str = "float32", flatten: bool = False) -> Callable:
-    from isospace.engine import Engine
-    from isospace.opening import open_encoder
-    from isospace.store import open_store
+    from isospace.encoding.embedder import open_encoder
+    from isospace.encoding.engine import Engine
+    from isospace.storage.store import open_store
 
     # What a query service and a worker do: open what lies in the store.
     encoder_id = Path(store, f"encoder-{precision}").read_text()

@@ -1,1 +1,1 @@
-"""Frozen queries, what is measured on them, and how two versions compare."""
+"""Query sets, metrics, comparison of snapshots, and the gate."""

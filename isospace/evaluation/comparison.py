@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from isospace.evaluation.agreement import QueryAgreement, agree
-from isospace.evaluation.answers import SetRun
-from isospace.evaluation.measures import MEASURES, per_query
-from isospace.evaluation.sets import EvaluationSet
-from isospace.significance import bootstrap_interval, randomization_p
+from isospace.evaluation.metrics import MEASURES, per_query
+from isospace.evaluation.query_sets import EvaluationSet
+from isospace.evaluation.rank_agreement import QueryAgreement, agree
+from isospace.evaluation.runs import SetRun
+from isospace.evaluation.significance import bootstrap_interval, randomization_p
 
 _SHOWN = 20
 

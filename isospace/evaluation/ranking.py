@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from isospace.evaluation.measures import Run
-from isospace.index import Index
-from isospace.parquet import read_parquet
-from isospace.snapshot import Manifest, PartRecord, deleted_documents
-from isospace.store import Store
-from isospace.vectors import gather, vector_parts
+from isospace.collection.raw_vectors import gather, vector_parts
+from isospace.collection.snapshot import Manifest, PartRecord, deleted_documents
+from isospace.evaluation.metrics import Run
+from isospace.search.index import Index
+from isospace.storage.parquet import read_parquet
+from isospace.storage.store import Store
 
 Float32 = npt.NDArray[np.float32]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-from isospace.evaluation.sets import EvaluationSet
-from isospace.languages import detect_languages
-from isospace.retrieval.metadata import parse_metadata
-from isospace.retrieval.view import View
+from isospace.encoding.registry.model_card import detect_languages
+from isospace.evaluation.query_sets import EvaluationSet
+from isospace.search.metadata import parse_metadata
+from isospace.search.view import View
 
 _FEWEST, _MOST_VALUES = 5, 20
 _LENGTHS = ((5, "up to 5"), (10, "6 to 10"), (20, "11 to 20"))

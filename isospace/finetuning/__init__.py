@@ -1,1 +1,1 @@
-"""Fine-tuning: pairs, negatives, training, and whether it paid."""
+"""Fine-tune an encoder on a collection."""

@@ -10,8 +10,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from isospace.errors import ConfigError
-from isospace.fingerprint import fingerprint
-from isospace.queries import read_columns
+from isospace.ingest.query_files import read_columns
+from isospace.storage.hashing import fingerprint
 
 _COLUMNS = ("negative", "doc_id", "origin", "label", "score", "similarity")
 

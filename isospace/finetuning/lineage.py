@@ -8,16 +8,16 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from isospace import layout
-from isospace.config import EncoderSpec
-from isospace.encoder_record import EncoderRecord
-from isospace.engine import Engine
+from isospace.encoding.engine import Engine
+from isospace.encoding.registry.model_loading import STORED
+from isospace.encoding.registry.record import EncoderRecord
+from isospace.encoding.registry.register import prepare_encoder
 from isospace.errors import ConfigError, EncoderError, NotFoundError
 from isospace.finetuning.training import Trained, library_versions
-from isospace.fingerprint import seal, unseal
-from isospace.models import STORED
-from isospace.preparing import prepare_encoder
-from isospace.store import Store
+from isospace.pipeline.config import EncoderSpec
+from isospace.storage import paths as layout
+from isospace.storage.hashing import seal, unseal
+from isospace.storage.store import Store
 
 
 class Lineage(BaseModel):

@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from isospace.errors import ConfigError
-from isospace.evaluation.geometry import vectors_at
-from isospace.evaluation.set_files import load_set
-from isospace.evaluation.sets import EvaluationSet
+from isospace.evaluation.norms import vectors_at
+from isospace.evaluation.query_set_files import load_set
+from isospace.evaluation.query_sets import EvaluationSet
+from isospace.finetuning.config import CorpusPairs, FilePairs, JudgedPairs
 from isospace.finetuning.examples import Example, read_examples
-from isospace.finetuning.spec import CorpusPairs, FilePairs, JudgedPairs
-from isospace.pseudo_queries import Passage, make_pseudo_queries
-from isospace.retrieval.view import View
+from isospace.ingest.pseudo_queries import Passage, make_pseudo_queries
+from isospace.search.view import View
 
 _HEADING = re.compile(r"#{1,6}[ \t]+(?P<heading>[^\n]+?)[ \t#]*\n+(?P<body>.+)", re.DOTALL)
 _FEWEST_WORDS = 4

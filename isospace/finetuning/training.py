@@ -19,12 +19,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from isospace.encoder_record import EncoderRecord
+from isospace.encoding.registry.record import EncoderRecord
 from isospace.errors import EncoderError
+from isospace.finetuning.config import LossSpec, TrainingSpec
 from isospace.finetuning.examples import Example, digest_of
-from isospace.finetuning.kept import work_folder
-from isospace.finetuning.spec import LossSpec, TrainingSpec
-from isospace.fingerprint import fingerprint, sha256
+from isospace.finetuning.workdir import work_folder
+from isospace.storage.hashing import fingerprint, sha256
 
 LIBRARIES = ("torch", "transformers", "sentence-transformers", "accelerate", "datasets", "peft")
 RUN_VARIABLE = "ISOSPACE_TRAINING_OF"
@@ -202,7 +202,7 @@ def _run(folder: Path, job: Job, tell: Callable[[Mapping[str, Any]], None]) -> N
 
 def _launcher(job: Job) -> list[str]:
     processes = job.spec.processes or _devices(job.device)
-    module = ["-m", "isospace.finetuning.trainer"]
+    module = ["-m", "isospace.finetuning.train_process"]
     if processes == 1:
         return [sys.executable, *module]
     # The trainer's accelerate finds its place in what torch's own launcher sets; rendezvous on loopback.

@@ -1,1 +1,1 @@
-"""The query service: embeddings, search and reranking over HTTP, for one collection."""
+"""The HTTP service."""

@@ -16,10 +16,10 @@ from pydantic import BaseModel
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from isospace import __version__
-from isospace.index import Index
-from isospace.retrieval.view import View
-from isospace.service.batching import Batcher, Run
-from isospace.service.embeddings import (
+from isospace.search.index import Index
+from isospace.search.view import View
+from isospace.service.batcher import Batcher, Run
+from isospace.service.embed_requests import (
     embed_items,
     embedding,
     items_of,
@@ -31,9 +31,11 @@ from isospace.service.embeddings import (
     roles_differ,
     tokens_about,
 )
-from isospace.service.guard import SNAPSHOT_HEADER, SPACE_HEADER, Guard
+from isospace.service.errors import ErrorBody, Problem, handle_problems
 from isospace.service.metrics import Metrics
-from isospace.service.models import (
+from isospace.service.middleware import SNAPSHOT_HEADER, SPACE_HEADER, Guard
+from isospace.service.query_logging import Watcher
+from isospace.service.schemas import (
     EmbeddingRequest,
     EmbeddingResponse,
     ModelCard,
@@ -45,11 +47,9 @@ from isospace.service.models import (
     SearchResponse,
     Usage,
 )
-from isospace.service.problems import ErrorBody, Problem, handle_problems
-from isospace.service.searching import found_chunks, require_query, search_cost
+from isospace.service.search_requests import found_chunks, require_query, search_cost
 from isospace.service.settings import Settings, is_loopback
-from isospace.service.spaces import require_model, require_space
-from isospace.service.watching import Watcher
+from isospace.service.space_header import require_model, require_space
 
 _PAGE_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:"

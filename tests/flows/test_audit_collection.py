@@ -8,11 +8,11 @@ import httpx
 import pytest
 
 from flows.audit_collection import audit_collection
-from flows.audit_command import main
+from flows.command import main
 from flows.embed_corpus import embed_corpus
 from isospace.errors import AuditError
-from isospace.evaluation.sets import EvaluationSet, freeze_set
-from isospace.store import open_store
+from isospace.evaluation.query_sets import EvaluationSet, freeze_set
+from isospace.storage.store import open_store
 from tests.conftest import Configure, sentences, write_jsonl
 from tests.flows.test_embed_corpus import artifacts
 
@@ -23,7 +23,7 @@ def alarms_seen(collection: str) -> list[str]:
     """Names of the alarms that the server has taken as events; they are sent in the background."""
     from prefect.settings import get_current_settings
 
-    body = {"filter": {"event": {"name": ["isospace.audit.alarm"]}}, "limit": 50}
+    body = {"filter": {"event": {"name": ["isospace.operations.audit.alarm"]}}, "limit": 50}
     url = f"{get_current_settings().api.url}/events/filter"
     for _ in range(100):
         events = httpx.post(url, json=body, timeout=30).raise_for_status().json()["events"]
@@ -69,7 +69,7 @@ def test_an_audit_is_quiet_then_raises_alarms_where_they_are_seen(
 
 
 def document_id(url: str) -> str:
-    from isospace.snapshot import latest_manifest
+    from isospace.collection.snapshot import latest_manifest
 
     manifest = latest_manifest(open_store(url), "watched")
     assert manifest is not None

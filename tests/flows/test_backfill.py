@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from isospace.config import PipelineConfig
-from isospace.planning import PlanReport
-from isospace.report import RunReport
-from isospace.selection import Budget, Selection
-from isospace.snapshot import latest_manifest, sequences
-from isospace.store import open_store
-from isospace.verify import verify_snapshot
+from isospace.collection.snapshot import latest_manifest, sequences
+from isospace.operations.maintenance.verify import verify_snapshot
+from isospace.pipeline.config import PipelineConfig
+from isospace.pipeline.plan_report import PlanReport
+from isospace.pipeline.run_report import RunReport
+from isospace.pipeline.selection import Budget, Selection
+from isospace.storage.store import open_store
 from tests.conftest import Configure, sentences, write_jsonl
-from tests.inline import embed_inline
+from tests.helpers.inline import embed_inline
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -148,7 +148,7 @@ def test_a_suspended_run_stops_and_a_resumed_one_goes_on(
     from prefect.exceptions import Pause
     from prefect.states import Suspended
 
-    from tasks import progress
+    from tasks import encode_progress as progress
 
     seen: list[int] = []
 

@@ -6,12 +6,12 @@ import pytest
 import yaml
 
 from flows.compare_models import compare_models
-from isospace.contest import ContestConfig, Entry, load_contest, mark_front
-from isospace.encoder import SentenceEncoder
+from isospace.encoding.encoder import SentenceEncoder
 from isospace.errors import ConfigError
+from isospace.operations.compare_models.compare import ContestConfig, Entry, load_contest, mark_front
 from tests.conftest import sentences, write_jsonl
 from tests.flows.test_embed_corpus import artifacts
-from tests.tiny import build_tiny_model
+from tests.helpers.tiny import build_tiny_model
 
 
 @pytest.fixture

@@ -18,11 +18,11 @@ import httpx
 import pytest
 import yaml
 
-from isospace.config import PipelineConfig
-from isospace.config_files import load_config
-from isospace.snapshot import latest_manifest
-from isospace.store import open_store
-from isospace.verify import verify_snapshot
+from isospace.collection.snapshot import latest_manifest
+from isospace.operations.maintenance.verify import verify_snapshot
+from isospace.pipeline.config import PipelineConfig
+from isospace.pipeline.config_files import load_config
+from isospace.storage.store import open_store
 from tests.conftest import sentences, write_jsonl
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from isospace.config import PipelineConfig
+from isospace.collection.snapshot import latest_manifest, sequences
 from isospace.errors import FitError
-from isospace.index import open_index
-from isospace.snapshot import latest_manifest, sequences
-from isospace.store import open_store
-from isospace.verify import verify_snapshot
+from isospace.operations.maintenance.verify import verify_snapshot
+from isospace.pipeline.config import PipelineConfig
+from isospace.search.index import open_index
+from isospace.storage.store import open_store
 from tests.conftest import Configure, sentences, write_jsonl
 
 pytestmark = pytest.mark.usefixtures("prefect_server")

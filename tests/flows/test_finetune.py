@@ -18,17 +18,17 @@ import yaml
 
 from flows.embed_corpus import embed_corpus
 from flows.finetune_encoder import finetune_encoder
-from isospace.alias import resolve
-from isospace.config import PipelineConfig
+from isospace.collection.alias import resolve
 from isospace.errors import ConfigError, EncoderError, StoreError
-from isospace.evaluation.sets import EvaluationSet, freeze_set
-from isospace.finetuning.kept import Begun, begun, begun_path, note_begun, note_ended
+from isospace.evaluation.query_sets import EvaluationSet, freeze_set
+from isospace.finetuning.config import FineTuneConfig
 from isospace.finetuning.lineage import read_lineage
-from isospace.finetuning.spec import FineTuneConfig
-from isospace.store import open_store
+from isospace.finetuning.workdir import Begun, begun, begun_path, note_begun, note_ended
+from isospace.pipeline.config import PipelineConfig
+from isospace.storage.store import open_store
 from tasks import finetuning
 from tests.conftest import Configure, write_jsonl
-from tests.tiny import WORDS
+from tests.helpers.tiny import WORDS
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 

@@ -5,15 +5,15 @@ import pytest
 
 from flows.embed_corpus import embed_corpus
 from flows.refit_space import refit_space
-from isospace.alias import aliases
-from isospace.config import PipelineConfig
+from isospace.collection.alias import aliases
+from isospace.collection.snapshot import latest_manifest
 from isospace.errors import ConfigError, GateError
-from isospace.gate.verdicts import read_verdicts
-from isospace.index import open_index
-from isospace.report import RunReport
-from isospace.snapshot import latest_manifest
-from isospace.store import open_store
-from isospace.verify import verify_snapshot
+from isospace.evaluation.gate.verdicts import read_verdicts
+from isospace.operations.maintenance.verify import verify_snapshot
+from isospace.pipeline.config import PipelineConfig
+from isospace.pipeline.run_report import RunReport
+from isospace.search.index import open_index
+from isospace.storage.store import open_store
 from tests.conftest import Configure, sentences, write_jsonl
 
 RULES = ("ndcg@10 not worse than production by more than 0.05 at p < 0.05", "recall@10 >= 0.5")

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from isospace.encoder import SentenceEncoder
+from isospace.encoding.encoder import SentenceEncoder
 from isospace.errors import ConfigError, IntegrityError, NotFoundError
-from isospace.index import open_index
-from isospace.verify import verify_snapshot
+from isospace.operations.maintenance.verify import verify_snapshot
+from isospace.search.index import open_index
 from tests.conftest import Configure, sentences, write_jsonl
 from tests.flows.test_embed_corpus import artifacts
 
@@ -97,6 +97,6 @@ def test_the_frontier_flow_shows_table_and_plot(configure: Configure, tmp_path: 
 
 
 def index_store(url: str):
-    from isospace.store import open_store
+    from isospace.storage.store import open_store
 
     return open_store(url)

@@ -11,20 +11,20 @@ from types import SimpleNamespace
 import pytest
 from typer.testing import CliRunner
 
-from isospace import cli_upkeep
-from isospace.alias import aliases
-from isospace.cli import app
-from isospace.config import PipelineConfig
+from isospace.cli import maintenance as cli_upkeep
+from isospace.cli.main import app
+from isospace.collection.alias import aliases
+from isospace.collection.snapshot import sequences
 from isospace.errors import BusyError
-from isospace.index import open_index
-from isospace.leases import run_lease
-from isospace.snapshot import sequences
-from isospace.store import open_store
-from isospace.upkeep.compaction import Compacted
-from isospace.verify import verify_snapshot
+from isospace.operations.maintenance.compact import Compacted
+from isospace.operations.maintenance.verify import verify_snapshot
+from isospace.pipeline.config import PipelineConfig
+from isospace.search.index import open_index
+from isospace.storage.leases import run_lease
+from isospace.storage.store import open_store
 from tests.conftest import Configure, sentences, write_jsonl
-from tests.inline import embed_inline
-from tests.isospace.upkeep.test_vacuum import age
+from tests.helpers.inline import embed_inline
+from tests.isospace.operations.maintenance.test_vacuum import age
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_the_flows(frayed: PipelineConfig) -> None:
 
 @pytest.mark.usefixtures("prefect_server")
 def test_the_command_lines(frayed: PipelineConfig, capsys: pytest.CaptureFixture[str]) -> None:
-    from flows.upkeep_command import compact, vacuum
+    from flows.command import compact, vacuum
 
     compact([frayed.runtime.store, "c", "--dry-run"])
     assert "4 parts become 1" in capsys.readouterr().out

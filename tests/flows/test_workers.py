@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from isospace.store import open_store
-from isospace.verify import verify_snapshot
+from isospace.operations.maintenance.verify import verify_snapshot
+from isospace.storage.store import open_store
 from tests.conftest import Configure, sentences, write_jsonl
 
 pytestmark = pytest.mark.usefixtures("prefect_server")

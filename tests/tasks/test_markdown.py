@@ -1,4 +1,4 @@
-from isospace.reporting.markdown import as_cell
+from isospace.evaluation.reports.markdown import as_cell
 
 
 def test_texts_of_a_corpus_are_no_markup() -> None:

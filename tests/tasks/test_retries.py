@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from isospace.collection.snapshot import sequences
 from isospace.errors import IntegrityError, StoreError
-from isospace.snapshot import sequences
-from isospace.store import open_store
+from isospace.storage.store import open_store
 from tests.conftest import Configure, sentences, write_jsonl
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("prefect_server")
 def test_a_shard_that_fails_once_is_tried_again(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import isospace.workers as workers
+    import isospace.pipeline.encode.workers.pool as workers
     from flows.embed_corpus import embed_corpus
 
     real, failures = workers.encode_shard, []
@@ -36,7 +36,7 @@ def test_a_shard_that_fails_once_is_tried_again(
 def test_a_damaged_file_is_not_tried_again(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import isospace.workers as workers
+    import isospace.pipeline.encode.workers.pool as workers
     from flows.embed_corpus import embed_corpus
 
     attempts = []
@@ -56,9 +56,9 @@ def test_a_damaged_file_is_not_tried_again(
 def test_a_run_that_loses_the_race_plans_again(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import tasks.line as line
+    import tasks.stages as line
     from flows.embed_corpus import embed_corpus
-    from tests.inline import embed_inline
+    from tests.helpers.inline import embed_inline
 
     documents = sentences(40)
     config = configure(write_jsonl(tmp_path / "d.jsonl", documents))

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from isospace.index import Index, open_index
+from isospace.search.index import Index, open_index
 from tests.conftest import Configure, write_jsonl
-from tests.inline import embed_inline
-from tests.tiny import WORDS
+from tests.helpers.inline import embed_inline
+from tests.helpers.tiny import WORDS
 
 
 @pytest.fixture

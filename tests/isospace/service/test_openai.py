@@ -10,7 +10,7 @@ import numpy as np
 import openai
 import pytest
 
-from isospace.index import Index, open_index
+from isospace.search.index import Index, open_index
 from tests.isospace.service.conftest import serving
 
 TEXTS = ["the gene of the cell", "search index", "vector text", "the protein"]

@@ -5,7 +5,7 @@ import re
 
 import httpx
 
-from isospace.index import Index
+from isospace.search.index import Index
 from isospace.service.app import create_app
 
 

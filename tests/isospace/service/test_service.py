@@ -9,13 +9,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from isospace.alias import promote, resolve
+from isospace.collection.alias import promote, resolve
 from isospace.errors import ConfigError
-from isospace.index import Index, open_index
+from isospace.search.index import Index, open_index
 from isospace.service.settings import Settings, digest, read_keys
-from isospace.store import open_store
+from isospace.storage.store import open_store
 from tests.conftest import sentences
-from tests.inline import embed_inline
+from tests.helpers.inline import embed_inline
 from tests.isospace.service.conftest import config_of, serving
 
 QUERY = "the gene of the cell"

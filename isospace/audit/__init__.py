@@ -1,1 +1,0 @@
-"""Audits: what is in production is measured again and again, and what drifts is named."""

@@ -1,0 +1,1 @@
+"""A collection on disk: snapshots, aliases, raw vectors, segments, tombstones."""

@@ -1,0 +1,195 @@
+"""Raw vectors: append-only Parquet parts, keyed by encoder, role and the hash of the encoded text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from isospace.errors import IntegrityError
+from isospace.storage import paths as layout
+from isospace.storage.hashing import sha256_arrays
+from isospace.storage.parquet import fixed_binary, from_fixed_binary, metadata_of, read_parquet, write_parquet
+from isospace.storage.scratch_duckdb import load_columns
+from isospace.storage.store import Store
+from isospace.transform.affine import Role
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+Float32 = npt.NDArray[np.float32]
+_HASH = np.dtype("V32")
+# What decides bits: two parts that agree in these were computed alike.
+ENGINE_KEYS = ("engine", "processor", "precision")
+
+
+def vector_parts(store: Store, encoder_id: str) -> list[str]:
+    """Return the paths of all parts with document vectors of an encoder, sorted."""
+    return [
+        stat.path
+        for stat in store.walk(layout.vectors_folder(encoder_id, "document"))
+        if stat.path.endswith(".parquet")
+    ]
+
+
+def vector_part_path(encoder_id: str, shard_id: str, role: Role = "document") -> str:
+    """Path of the part that one shard of texts writes."""
+    return f"{layout.vectors_folder(encoder_id, role)}/{shard_id}.parquet"
+
+
+def write_vectors(
+    store: Store,
+    encoder_id: str,
+    shard_id: str,
+    hashes: Sequence[bytes],
+    vectors: Float32,
+    *,
+    provenance: Mapping[str, str],
+    role: Role = "document",
+) -> None:
+    """Write the raw vectors of one shard; a part that is there already stays.
+
+    Parameters
+    ----------
+    store
+        Where.
+    encoder_id, shard_id
+        Name of the part.
+    hashes
+        n chunk hashes of 32 bytes.
+    vectors
+        (n, d) float32.
+    provenance
+        Engine, version, device.
+    role
+        In which the texts were encoded.
+    """
+    table = pa.table({"chunk_hash": pa.array(list(hashes), pa.binary(32)), "vector": fixed_binary(vectors)})
+    content = sha256_arrays({"chunk_hash": _hash_array(table["chunk_hash"]), "vector": vectors})
+    metadata = {"encoder_id": encoder_id, "role": role, "content_sha256": content, **provenance}
+    write_parquet(store, vector_part_path(encoder_id, shard_id, role), table, metadata=metadata)
+
+
+def vector_engines(store: Store, encoder_id: str) -> set[tuple[str, ...]]:
+    """Return by what the raw vectors of an encoder were computed: engine, processor and precision of every part."""
+    found = set()
+    for path in vector_parts(store, encoder_id):
+        metadata = metadata_of(read_parquet(store, path, columns=["chunk_hash"]))
+        found.add(tuple(metadata.get(key, "") for key in ENGINE_KEYS))
+    return found
+
+
+def read_vectors(store: Store, path: str, encoder_id: str) -> tuple[list[bytes], Float32]:
+    """Read one part, its content verified.
+
+    Returns
+    -------
+    tuple
+        n chunk hashes, and (n, d) float32 raw vectors.
+
+    Raises
+    ------
+    IntegrityError
+        If the content is not what was written, or is another encoder's.
+    """
+    table = read_parquet(store, path, columns=["chunk_hash", "vector"])
+    metadata = metadata_of(table)
+    if metadata.get("encoder_id") != encoder_id:
+        raise IntegrityError(
+            f"{path}: field encoder_id is {str(metadata.get('encoder_id'))[:16]}…, expected {encoder_id[:16]}…. Delete the "
+            "file and run the flow again: its texts are encoded anew."
+        )
+    vectors = from_fixed_binary(table["vector"], np.dtype("<f4"))
+    content = sha256_arrays({"chunk_hash": _hash_array(table["chunk_hash"]), "vector": vectors})
+    if content != metadata.get("content_sha256"):
+        raise IntegrityError(
+            f"{path}: its vectors have SHA-256 {content[:16]}…, recorded was {str(metadata.get('content_sha256'))[:16]}…. "
+            "Delete the file and run the flow again: its texts are encoded anew."
+        )
+    return table["chunk_hash"].to_pylist(), vectors
+
+
+def gather(
+    store: Store,
+    encoder_id: str,
+    paths: Iterable[str],
+    hashes: Sequence[bytes],
+    dimension: int,
+    *,
+    partial: bool = False,
+) -> Float32:
+    """Collect the raw vectors of chunk hashes from the parts that hold them.
+
+    Parameters
+    ----------
+    store, encoder_id
+        Where.
+    paths
+        Parts that together hold every hash; for a hash in several, the first part counts.
+    hashes
+        n chunk hashes; repeats are fine.
+    dimension
+        d.
+    partial
+        Leave out hashes that are in none of the parts, instead of refusing them.
+
+    Returns
+    -------
+    numpy.ndarray
+        (n, d) float32, in the order of `hashes`.
+
+    Raises
+    ------
+    IntegrityError
+        If a hash is in none of the parts.
+    """
+    places: dict[bytes, list[int]] = {}
+    for row, key in enumerate(hashes):
+        places.setdefault(key, []).append(row)
+    result = np.empty((len(hashes), dimension), np.float32)
+    for path in paths:
+        found, vectors = read_vectors(store, path, encoder_id)
+        for position, key in enumerate(found):
+            if rows := places.pop(key, None):
+                result[rows] = vectors[position]
+    if places and partial:
+        lost = {row for rows in places.values() for row in rows}
+        return result[[row for row in range(len(hashes)) if row not in lost]]
+    if places:
+        raise IntegrityError(
+            f"{len(places)} of {len(hashes)} chunks have no raw vector under vectors/{encoder_id[:16]}…. A part was deleted "
+            "while the run used it: run the same command again."
+        )
+    return result
+
+
+def locate(connection: DuckDBPyConnection, wanted: str) -> Iterator[tuple[int, list[int]]]:
+    """Yield, for each part of the table `wanted`, the numbers of the vector parts that hold its chunks.
+
+    `wanted` has the columns part and chunk_hash; the table `vectors` was made by `load_vector_hashes`.
+    """
+    # A hash in several parts belongs to the first one, on every run. Most vectors are not asked for: they are left out first.
+    query = f"""
+        WITH home AS (
+            SELECT chunk_hash, min(part) AS home FROM vectors SEMI JOIN {wanted} USING (chunk_hash) GROUP BY chunk_hash
+        )
+        SELECT w.part, list(DISTINCT home.home ORDER BY home.home)
+        FROM {wanted} w JOIN home USING (chunk_hash) GROUP BY w.part ORDER BY w.part
+    """
+    result = connection.execute(query)
+    while rows := result.fetchmany(1000):
+        yield from ((int(part), [int(home) for home in homes]) for part, homes in rows)
+
+
+def load_vector_hashes(connection: DuckDBPyConnection, store: Store, encoder_id: str) -> list[str]:
+    """Fill the table `vectors` with the hashes of every part; return the parts' paths in its numbering."""
+    paths = vector_parts(store, encoder_id)
+    load_columns(connection, "vectors", store, paths, {"chunk_hash": "BLOB"})
+    return paths
+
+
+def _hash_array(column: pa.ChunkedArray) -> npt.NDArray[np.uint8]:
+    return from_fixed_binary(column, np.dtype("u1"))

@@ -1,0 +1,195 @@
+"""Snapshots: what one committed version of a collection consists of, and the commit itself.
+
+A commit is one file, created only if its number is free. Nothing it names is visible before it, and it
+names every file with size and SHA-256.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from isospace.errors import ConflictError, IntegrityError, NotFoundError
+from isospace.storage import paths as layout
+from isospace.storage.hashing import fingerprint, seal, unseal
+from isospace.storage.parquet import FileRef, parse_parquet, read_verified
+from isospace.storage.store import Store
+
+FORMAT = 1
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PartRecord(_Record):
+    """One part: its documents, their chunks, and the chunks' vectors, row by row."""
+
+    name: str
+    documents: FileRef
+    chunks: FileRef
+    segment: FileRef
+
+
+class Manifest(_Record):
+    """One committed version of a collection.
+
+    `snapshot_id` says what the version contains, not how its files are laid out: a collection that grew
+    in ten runs and one embedded at once have equal ids if their documents and their space are equal.
+    """
+
+    format: int = FORMAT
+    collection: str
+    sequence: int
+    snapshot_id: str
+    documents_digest: str
+    space_id: str
+    encoder_id: str
+    chunking_id: str
+    recipe: dict[str, Any]
+    documents: int
+    chunks: int
+    parts: tuple[PartRecord, ...]
+    deletions: FileRef | None
+    quarantine: FileRef | None
+    sealed_files: tuple[FileRef, ...]
+    provenance: dict[str, Any]
+
+    def files(self) -> list[FileRef]:
+        """Return every file that this snapshot consists of."""
+        parts = [ref for part in self.parts for ref in (part.documents, part.chunks, part.segment)]
+        others = [ref for ref in (self.deletions, self.quarantine) if ref is not None]
+        return [*self.sealed_files, *parts, *others]
+
+
+def snapshot_id(*, space_id: str, chunking_id: str, documents_digest: str) -> str:
+    """Identity of what a snapshot contains.
+
+    Parameters
+    ----------
+    space_id
+        The space of its vectors.
+    chunking_id
+        How its documents were cut.
+    documents_digest
+        SHA-256 over its documents' ids, hashes and uris, sorted by id.
+    """
+    return fingerprint(
+        {"format": FORMAT, "space_id": space_id, "chunking_id": chunking_id, "documents": documents_digest}
+    )
+
+
+def files_digest(manifest: Manifest) -> str:
+    """Fingerprint of the files that searches are built from: equal content can lie in other files after a repair."""
+    refs = [*manifest.parts, *([manifest.deletions] if manifest.deletions else [])]
+    return fingerprint([ref.model_dump(mode="json") for ref in refs])
+
+
+def commit_manifest(store: Store, manifest: Manifest) -> Manifest:
+    """Commit a snapshot.
+
+    Returns
+    -------
+    Manifest
+        As it now stands in the store.
+
+    Raises
+    ------
+    ConflictError
+        If another run committed that number first, with something else.
+    """
+    path = layout.numbered(layout.snapshots_folder(manifest.collection), manifest.sequence)
+    try:
+        store.create(path, seal(manifest.model_dump(mode="json")))
+    except ConflictError as error:
+        existing = read_manifest(store, manifest.collection, manifest.sequence)
+        # The store may have taken the commit and lost its answer: then it is ours.
+        if existing.provenance.get("run_id") == manifest.provenance.get("run_id"):
+            return existing
+        raise ConflictError(
+            f"{path}: run {existing.provenance.get('run_id')} committed snapshot {existing.snapshot_id[:16]}… first. "
+            "Run the same command again: it plans on top of that snapshot and encodes nothing twice."
+        ) from error
+    return manifest
+
+
+def read_manifest(store: Store, collection: str, sequence: int) -> Manifest:
+    """Read one commit.
+
+    Raises
+    ------
+    NotFoundError
+        If the number was never committed.
+    IntegrityError
+        If the file was changed.
+    """
+    path = layout.numbered(layout.snapshots_folder(collection), sequence)
+    manifest = _parse(store.read(path), path)
+    if (manifest.collection, manifest.sequence) != (collection, sequence):
+        raise IntegrityError(
+            f"{path}: is snapshot {manifest.sequence} of collection {manifest.collection!r}, not of its place. The file was "
+            "copied or moved: restore it."
+        )
+    return manifest
+
+
+def sequences(store: Store, collection: str) -> list[int]:
+    """Return the committed numbers of a collection, ascending; empty for an unknown collection."""
+    found = (layout.sequence_of(stat.path) for stat in store.walk(layout.snapshots_folder(collection)))
+    return sorted(number for number in found if number is not None)
+
+
+def latest_manifest(store: Store, collection: str) -> Manifest | None:
+    """Return the newest commit of a collection, or None if there is none."""
+    numbers = sequences(store, collection)
+    return read_manifest(store, collection, numbers[-1]) if numbers else None
+
+
+def find_manifest(store: Store, collection: str, reference: str) -> Manifest:
+    """Return a commit by its number or by the start (8 digits or more) of its snapshot_id; the newest one that fits.
+
+    Raises
+    ------
+    NotFoundError
+        If none fits, with those that exist.
+    """
+    numbers = sequences(store, collection)
+    if not numbers:
+        known = ", ".join(store.folders("collections")) or "none"
+        absent = " There is no such folder." if store.root is not None and not store.root.is_dir() else ""
+        raise NotFoundError(
+            f"collection {collection!r}: no snapshot in {store.url}. Collections there: {known}.{absent}"
+        )
+    if reference.isascii() and reference.isdecimal() and int(reference) in numbers:
+        return read_manifest(store, collection, int(reference))
+    if len(reference) >= 8:
+        for number in reversed(numbers):
+            manifest = read_manifest(store, collection, number)
+            if manifest.snapshot_id.startswith(reference):
+                return manifest
+    raise NotFoundError(
+        f"snapshot {reference!r} of collection {collection!r}: not there. Give a number from {numbers[0]} to {numbers[-1]}, "
+        "or the first eight or more digits of a snapshot_id."
+    )
+
+
+def deleted_documents(store: Store, deletions: FileRef | None) -> dict[str, set[str]]:
+    """Return the deleted documents of each part."""
+    deleted: dict[str, set[str]] = {}
+    if deletions is not None:
+        table = parse_parquet(read_verified(store, deletions), deletions.path)
+        for part, doc_id in zip(table["part"].to_pylist(), table["doc_id"].to_pylist(), strict=True):
+            deleted.setdefault(part, set()).add(doc_id)
+    return deleted
+
+
+def _parse(data: bytes, path: str) -> Manifest:
+    body = unseal(data, name=path)
+    if body.get("format") != FORMAT:
+        raise IntegrityError(f"{path}: has format {body.get('format')}, this isospace reads {FORMAT}. Update isospace.")
+    try:
+        return Manifest.model_validate(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise IntegrityError(f"{path}: field {'.'.join(map(str, first['loc']))}: {first['msg']}.") from error

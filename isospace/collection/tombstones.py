@@ -1,0 +1,119 @@
+"""Orders to forget documents: numbered, kept for ever, and obeyed by every later run over the source."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from isospace.errors import ConflictError
+from isospace.storage import paths as layout
+from isospace.storage.hashing import seal, unseal
+from isospace.storage.store import Store
+
+_ATTEMPTS = 8
+
+
+class Order(BaseModel):
+    """One order; `allow` lets documents in again that an earlier one kept out."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    number: int
+    action: str
+    doc_ids: tuple[str, ...]
+    reason: str
+    at: str
+
+
+class Receipt(BaseModel):
+    """What was done for an order.
+
+    Attributes
+    ----------
+    order
+        Its number.
+    doc_ids
+        The documents.
+    found
+        Those of them that the store held.
+    chunks
+        Their chunks, in every version of them that was there.
+    snapshots
+        The new number of each snapshot that was written anew, by the old one.
+    aliases
+        Those that moved.
+    removed, rewritten
+        Paths.
+    vectors
+        Raw vectors that no other document shares, and that are gone.
+    queries
+        Queries of evaluation sets that were made from the documents, and are gone.
+    at
+        When it was done.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    order: int
+    doc_ids: tuple[str, ...]
+    found: tuple[str, ...]
+    chunks: int
+    snapshots: dict[int, int]
+    aliases: tuple[str, ...]
+    removed: tuple[str, ...]
+    rewritten: tuple[str, ...]
+    vectors: int
+    queries: int
+    at: str
+
+
+def orders(store: Store, collection: str) -> list[Order]:
+    """Return the orders of a collection, oldest first."""
+    folder = layout.forgotten_folder(collection)
+    found = []
+    for stat in store.walk(folder):
+        if stat.path.count("/") == folder.count("/") + 1 and layout.sequence_of(stat.path) is not None:
+            found.append(Order.model_validate(unseal(store.read(stat.path), name=stat.path)))
+    return found
+
+
+def forgotten_documents(store: Store, collection: str) -> frozenset[str]:
+    """Return the doc_ids that no run may bring back."""
+    forgotten: set[str] = set()
+    for order in orders(store, collection):
+        forgotten = forgotten - {*order.doc_ids} if order.action == "allow" else forgotten | {*order.doc_ids}
+    return frozenset(forgotten)
+
+
+def unfinished_orders(store: Store, collection: str) -> list[Order]:
+    """Return orders without a receipt: what was to be forgotten may still be there."""
+    done = {layout.sequence_of(stat.path) for stat in store.walk(layout.forgotten_receipts(collection))}
+    still = forgotten_documents(store, collection)
+    found = [order for order in orders(store, collection) if order.action == "forget" and order.number not in done]
+    return [order for order in found if not still.isdisjoint(order.doc_ids)]
+
+
+def write_order(store: Store, collection: str, action: str, doc_ids: tuple[str, ...], reason: str) -> Order:
+    """Write an order as the next one; an unfinished one for the same documents is taken up again."""
+    still = forgotten_documents(store, collection)
+    for order in unfinished_orders(store, collection):
+        # One that was lifted meanwhile keeps nothing out any more.
+        if (order.action, set(order.doc_ids)) == (action, set(doc_ids)) and set(doc_ids) <= still:
+            return order
+    folder = layout.forgotten_folder(collection)
+    for _ in range(_ATTEMPTS):
+        number = max((order.number for order in orders(store, collection)), default=0) + 1
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        order = Order(number=number, action=action, doc_ids=doc_ids, reason=reason, at=at)
+        if store.create_if_absent(layout.numbered(folder, number), seal(order.model_dump(mode="json"))):
+            return order
+    raise ConflictError(f"collection {collection!r}: {_ATTEMPTS} others wrote orders at the same time. Run it again.")
+
+
+def write_receipt(store: Store, collection: str, receipt: Receipt) -> str:
+    """Write the receipt of an order; return its path."""
+    path = layout.numbered(layout.forgotten_receipts(collection), receipt.order)
+    body: dict[str, Any] = receipt.model_dump(mode="json")
+    body["snapshots"] = {str(old): new for old, new in receipt.snapshots.items()}
+    store.write(path, seal(body))
+    return path

@@ -1,0 +1,1 @@
+"""What runs a model: torch, OpenVINO, ONNX Runtime."""

@@ -1,0 +1,95 @@
+"""ONNX Runtime on the CPU: as many calls at once as threads, each of one thread."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from isospace.encoding.backends.base import BackendName, processor, usable_cpus
+from isospace.encoding.batching import Batch, equal_length_batches, put_rows
+from isospace.errors import EncoderError
+
+Float32 = npt.NDArray[np.float32]
+BATCH_TOKENS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxBackend:
+    """An open session.
+
+    Attributes
+    ----------
+    session
+        Of ONNX Runtime.
+    version
+        Of ONNX Runtime.
+    threads
+        Calls at once.
+    batch_tokens
+        Most tokens in one call.
+    """
+
+    session: Any
+    version: str
+    threads: int
+    batch_tokens: int
+    name: BackendName = "onnx"
+    device: str = "cpu"
+    halvings: int = 0
+    is_batch_invariant: bool = False
+
+    def engine(self) -> dict[str, str]:
+        """Describe what computes."""
+        return {
+            "engine": f"onnxruntime {self.version}",
+            "device": self.device,
+            "processor": processor(),
+            "precision": "float32",
+        }
+
+    def batches(self, lengths: Sequence[int]) -> list[list[int]]:
+        """Group by exactly equal length."""
+        return equal_length_batches(lengths, self.batch_tokens)
+
+    def run(self, batches: Iterable[Batch], into: Float32) -> None:
+        """Compute batches, as many at once as there are threads; the interpreter's lock is free meanwhile."""
+
+        def compute(batch: Batch) -> None:
+            (vectors,) = self.session.run(None, {"input_ids": batch.ids, "weights": batch.weights})
+            put_rows(into, batch.rows, vectors)
+
+        with ThreadPoolExecutor(self.threads) as pool:
+            for _ in pool.map(compute, batches):
+                pass
+
+
+def open_onnx(graph: Path, *, threads: int | None, batch_tokens: int | None) -> OnnxBackend:
+    """Open a graph.
+
+    Raises
+    ------
+    EncoderError
+        If ONNX Runtime cannot.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    # Memory patterns and an arena for every shape that is met would grow with the number of shapes.
+    options.enable_mem_pattern = False
+    options.enable_cpu_mem_arena = False
+    try:
+        session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the library raises a dozen kinds
+        reason = " ".join(str(error).split())[:300]
+        raise EncoderError(
+            f"{graph.name}: ONNX Runtime {onnxruntime.__version__} cannot open it ({reason})."
+        ) from error
+    return OnnxBackend(session, onnxruntime.__version__, threads or usable_cpus(), batch_tokens or BATCH_TOKENS)

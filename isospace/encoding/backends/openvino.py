@@ -1,0 +1,123 @@
+"""OpenVINO on the CPU: as many streams as threads, each stream one thread with a call of its own.
+
+With one thread a call and no padding, a text's bits were seen not to depend on what shares its call, and
+no core waits for another at the end of every layer.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from isospace.encoding.backends.base import BackendName, processor, usable_cpus
+from isospace.encoding.backends.telemetry import import_openvino
+from isospace.encoding.batching import Batch, equal_length_batches, put_rows
+from isospace.errors import EncoderError
+
+Float32 = npt.NDArray[np.float32]
+BATCH_TOKENS = 1024
+# Kernels are prepared for every shape that is met and kept; there are as many shapes as lengths times sizes.
+_KEPT_SHAPES = "32"
+
+
+@dataclass(frozen=True, slots=True)
+class OpenVinoBackend:
+    """A compiled graph.
+
+    Attributes
+    ----------
+    queue
+        As many requests as streams.
+    version
+        Of OpenVINO.
+    threads
+        Streams of one thread each.
+    batch_tokens
+        Most tokens in one call.
+    precision
+        Of the weights and products.
+    lock
+        A queue has one set of callbacks: one `run` at a time.
+    """
+
+    queue: Any
+    version: str
+    threads: int
+    batch_tokens: int
+    precision: str
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    name: BackendName = "openvino"
+    device: str = "cpu"
+    halvings: int = 0
+    is_batch_invariant: bool = True
+
+    def engine(self) -> dict[str, str]:
+        """Describe what computes."""
+        return {
+            "engine": f"openvino {self.version}",
+            "device": self.device,
+            "processor": processor(),
+            "precision": self.precision,
+        }
+
+    def batches(self, lengths: Sequence[int]) -> list[list[int]]:
+        """Group by exactly equal length."""
+        return equal_length_batches(lengths, self.batch_tokens)
+
+    def run(self, batches: Iterable[Batch], into: Float32) -> None:
+        """Compute batches, as many at once as there are streams."""
+        failures: list[BaseException] = []
+
+        def put(request: Any, rows: npt.NDArray[np.int64]) -> None:
+            try:
+                put_rows(into, rows, request.get_output_tensor(0).data)
+            except BaseException as error:  # the queue would print it and go on
+                failures.append(error)
+
+        with self.lock:
+            self.queue.set_callback(put)
+            try:
+                for batch in batches:
+                    self.queue.start_async({"input_ids": batch.ids, "weights": batch.weights}, batch.rows)
+            finally:
+                self.queue.wait_all()
+        if failures:
+            raise failures[0]
+
+
+def open_openvino(
+    graph: Path, weights: Path, *, threads: int | None, batch_tokens: int | None, precision: str
+) -> OpenVinoBackend:
+    """Compile a graph for the CPU.
+
+    Raises
+    ------
+    EncoderError
+        If OpenVINO cannot read or compile it.
+    """
+    openvino = import_openvino()
+    count = threads or usable_cpus()
+    settings = {
+        "NUM_STREAMS": str(count),
+        "INFERENCE_NUM_THREADS": str(count),
+        # Always said: on processors with bf16 units the default would be bf16.
+        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32",
+        "CPU_RUNTIME_CACHE_CAPACITY": _KEPT_SHAPES,
+        # Pinned, the first thread of every process would go to the same core, and two workers share it.
+        "ENABLE_CPU_PINNING": "NO",
+    }
+    core = openvino.Core()
+    try:
+        compiled = core.compile_model(core.read_model(graph, weights), "CPU", settings)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise EncoderError(f"{graph.name}: OpenVINO {openvino.__version__} cannot open it ({reason}).") from error
+    queue = openvino.AsyncInferQueue(compiled, count)
+    version = str(openvino.__version__).partition("-")[0]
+    return OpenVinoBackend(queue, version, count, batch_tokens or BATCH_TOKENS, precision)

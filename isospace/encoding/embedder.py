@@ -1,0 +1,225 @@
+"""Open encoders and spaces from a store, verified, and embed text with them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from isospace.encoding.registry.files import fetch_export, read_export
+from isospace.encoding.registry.record import EncoderRecord, read_encoder_record
+from isospace.errors import EncoderError, MismatchError, NotFoundError
+from isospace.storage import paths as layout
+from isospace.storage.store import Store, open_store
+from isospace.transform.affine import ROLES, Role
+from isospace.transform.probes import Agreement, check_encoder
+from isospace.transform.quantizer_set import Representation, dequantize, quantize
+from isospace.transform.space import SPACE_FILES, Space, read_space
+from isospace.transform.transform import apply_transform
+
+if TYPE_CHECKING:
+    from isospace.encoding.encoder import Encoder, SentenceEncoder
+    from isospace.encoding.engine import Engine
+    from isospace.encoding.tokenizer import Tokenizer
+
+Float32 = npt.NDArray[np.float32]
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSpace:
+    """A space with its encoder: text in, vectors out, the same on both sides.
+
+    Attributes
+    ----------
+    space
+        The sealed part.
+    encoder
+        The loaded model.
+    agreement
+        How near its probes came to those of the space; None where that was not asked.
+    """
+
+    space: Space
+    encoder: Encoder
+    agreement: Agreement | None = None
+
+    def __repr__(self) -> str:
+        record = self.space.record
+        return f"OpenSpace({self.space_id[:12]}…, {record.input_dimension} -> {record.dimension} dimensions)"
+
+    @property
+    def space_id(self) -> str:
+        """Fingerprint of the space."""
+        return self.space.space_id
+
+    def encode(self, texts: Sequence[str], role: Role) -> Float32:
+        """Return (n, d) float32 raw vectors of n texts."""
+        _require_texts(texts, role)
+        return self.encoder.encode(texts, role)
+
+    def transform(self, raw: Float32, role: Role = "document") -> Float32:
+        """Return (n, k) float32 vectors of (n, d) float32 raw ones; each row's bits depend on that row alone."""
+        if role not in ROLES:
+            raise MismatchError(f"role {role!r}; expected {' or '.join(map(repr, ROLES))}.")
+        transformed = apply_transform(self.space.transform, raw, role)
+        if transformed.clipped:
+            _LOG.warning(
+                "%d values of %d texts exceed the bounds of the space and are clipped", transformed.clipped, len(raw)
+            )
+        return transformed.vectors
+
+    def quantize(self, vectors: Float32, representation: Representation) -> npt.NDArray[Any]:
+        """Return the codes of (n, k) float32 vectors; dtype and width are the representation's."""
+        return quantize(self.space.transform.quantizers, vectors, representation)
+
+    def dequantize(self, codes: npt.NDArray[Any], representation: Representation) -> Float32:
+        """Return (n, k) float32 vectors of codes, through the stored scales."""
+        return dequantize(self.space.transform.quantizers, codes, representation)
+
+    def embed(self, texts: Sequence[str], role: Role) -> Float32:
+        """Return (n, k) float32 vectors of n texts: `encode`, then `transform`."""
+        return self.transform(self.encode(texts, role), role)
+
+
+@dataclass(frozen=True, slots=True)
+class AbsentEncoder:
+    """Stands where no encoder was asked for: vectors can be searched, texts cannot be embedded.
+
+    Attributes
+    ----------
+    record
+        Of the encoder that the space is made with.
+    """
+
+    record: EncoderRecord
+
+    def tokenize(self, texts: Sequence[str], role: Role) -> list[list[int]]:
+        """Raise EncoderError."""
+        raise self._error()
+
+    def encode(self, texts: Sequence[str], role: Role) -> Float32:
+        """Raise EncoderError."""
+        raise self._error()
+
+    def _error(self) -> EncoderError:
+        return EncoderError(
+            "the index was opened without its encoder, so that it takes vectors and no texts. Give raw vectors of encoder "
+            f"{self.record.encoder_id[:16]}…, or open it with encode=True (needs isospace[query])."
+        )
+
+
+def _require_texts(texts: Sequence[str], role: Role) -> None:
+    # A string is a sequence of strings too: its letters would be embedded one by one, and nothing would break.
+    if isinstance(texts, str):
+        raise MismatchError(
+            f"texts is the string {texts[:40]!r}; expected a list of strings, such as [{texts[:20]!r}]."
+        )
+    if role not in ROLES:
+        raise MismatchError(f"role {role!r}; expected {' or '.join(map(repr, ROLES))}.")
+
+
+def open_encoder(store: Store, encoder_id: str, engine: Engine | None = None) -> SentenceEncoder:
+    """Load an encoder from the store, every file verified.
+
+    Parameters
+    ----------
+    store
+        Where it lies.
+    encoder_id
+        Which.
+    engine
+        What is to run it; by default OpenVINO where its graph is in the store, which needs no torch.
+    """
+    from isospace.encoding.encoder import SentenceEncoder
+    from isospace.encoding.engine import Engine, open_backend, resolve_engine
+
+    record = read_encoder_record(store, encoder_id)
+    exported = read_export(store, encoder_id, "openvino") is not None
+    chosen = resolve_engine(engine or Engine(), record.precision, exported=exported)
+    return SentenceEncoder(record, read_tokenizer(store, encoder_id), open_backend(store, record, chosen))
+
+
+def read_tokenizer(store: Store, encoder_id: str) -> Tokenizer:
+    """Load the tokenizer of an encoder from the store, verified."""
+    export = read_export(store, encoder_id, "tokenizer")
+    if export is None:
+        raise NotFoundError(
+            f"encoder {encoder_id[:16]}…: lacks its tokenizer. Run the flow once with the model at hand."
+        )
+    from isospace.encoding.tokenizer import Tokenizer
+
+    return Tokenizer((fetch_export(store, encoder_id, export) / "tokenizer.json").read_bytes())
+
+
+def load_space(store: Store, space_id: str) -> Space:
+    """Read and verify a space without its encoder."""
+    folder = layout.space_folder(space_id)
+    return read_space({name: store.read(f"{folder}/{name}") for name in SPACE_FILES}, space_id=space_id)
+
+
+def open_space(
+    store: Store | str,
+    space_id: str,
+    *,
+    encoder: Encoder | None = None,
+    engine: Engine | None = None,
+    encode: bool = True,
+) -> OpenSpace:
+    """Open a space: verify every hash, load its encoder, and encode the probes again.
+
+    Parameters
+    ----------
+    store
+        A store, or its url.
+    space_id
+        64 hexadecimal digits.
+    encoder
+        An encoder that is already loaded; taken from the store if not given.
+    engine
+        What is to run an encoder from the store.
+    encode
+        Whether texts will be embedded. Without that no model is loaded, and raw vectors are transformed with NumPy alone.
+
+    Returns
+    -------
+    OpenSpace
+
+    Raises
+    ------
+    NotFoundError
+        If the store has no such space.
+    IntegrityError
+        If a file is not what was sealed.
+    MismatchError
+        If the encoder is another one, or a probe comes out differently; the first diverging stage is named.
+    """
+    opened = open_store(store) if isinstance(store, str) else store
+    space = load_space(opened, space_id)
+    record = space.record
+    if not encode:
+        return OpenSpace(space, AbsentEncoder(read_encoder_record(opened, record.encoder_id)))
+    chosen: Encoder = encoder or open_encoder(opened, record.encoder_id, engine)
+    if chosen.record.encoder_id != record.encoder_id:
+        raise MismatchError(
+            f"encoder_id {chosen.record.encoder_id[:16]}… is not that of space {space_id[:16]}…, which is "
+            f"{record.encoder_id[:16]}…. Differing: {', '.join(_differences(opened, chosen, record.encoder_id))}. "
+            "Use the space's encoder, or embed the collection with the other one."
+        )
+    agreement = check_encoder(space.probes, chosen.tokenize, chosen.encode, min_cosine=record.min_cosine)
+    if record.promise == "bitwise" and not agreement.bitwise:
+        _LOG.warning(
+            "space %s was sealed bitwise by %s; here its probes agree within tolerance only (cosine %.9f)",
+            space_id[:16], space.provenance.get("engine"), agreement.cosine,
+        )  # fmt: skip
+    return OpenSpace(space, chosen, agreement)
+
+
+def _differences(store: Store, encoder: Encoder, encoder_id: str) -> list[str]:
+    expected = read_encoder_record(store, encoder_id).model_dump(mode="json")
+    found = encoder.record.model_dump(mode="json")
+    return [key for key in expected if found.get(key) != expected[key]]

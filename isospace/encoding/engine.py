@@ -1,0 +1,221 @@
+"""Which backend runs an encoder on which device, and opening it from the store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from isospace.encoding.backends.base import PACKAGES, Backend, BackendName, cuda_devices, is_installed
+from isospace.encoding.registry.files import Export, fetch_export, fetch_model, read_export
+from isospace.encoding.registry.record import EncoderRecord
+from isospace.errors import ConfigError, EncoderError, IntegrityError, NotFoundError
+from isospace.storage.store import Store
+
+if TYPE_CHECKING:
+    from isospace.pipeline.config import Runtime
+
+
+_ABLE: dict[str, tuple[BackendName, ...]] = {
+    "int8": ("openvino",),
+    "float16": ("torch",),
+    "bfloat16": ("openvino", "torch"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """Where and how an encoder runs; no part of any identity.
+
+    Attributes
+    ----------
+    backend
+        `auto`: torch on a GPU; on a CPU OpenVINO where it is installed, else torch.
+    device
+        `auto`, `cpu`, `cuda`, `cuda:1`, …
+    compute
+        For torch: what the network computes in.
+    compile
+        For torch: whether torch.compile is used.
+    flatten
+        For torch: whether batches are flattened; if None, on a GPU where the model lets itself.
+    threads
+        Processors to use; all if None.
+    batch_tokens
+        Tokens in one call; found on the device if None.
+    trust_remote_code
+        Whether code that came with the model may run; for torch.
+    """
+
+    backend: Literal["auto", "openvino", "torch", "onnx"] = "auto"
+    device: str = "auto"
+    compute: Literal["float32", "float16", "bfloat16"] = "float32"
+    compile: bool = False
+    flatten: bool | None = None
+    threads: int | None = None
+    batch_tokens: int | None = None
+    trust_remote_code: bool = False
+
+
+def engine_of(runtime: Runtime, *, trust_remote_code: bool = False) -> Engine:
+    """Return what a configuration says about the engine."""
+    return Engine(
+        backend=runtime.backend,
+        device=runtime.device,
+        compute=runtime.compute,
+        compile=runtime.compile,
+        flatten=runtime.flatten,
+        threads=runtime.threads,
+        batch_tokens=runtime.batch_tokens,
+        trust_remote_code=trust_remote_code,
+    )
+
+
+def resolve_engine(engine: Engine, precision: str = "float32", *, exported: bool = True) -> Engine:
+    """Decide what `auto` stands for on this machine.
+
+    Parameters
+    ----------
+    engine
+        What was asked for.
+    precision
+        Of the encoder.
+    exported
+        Whether a graph for OpenVINO is in the store, or can be made.
+
+    Returns
+    -------
+    Engine
+        With a backend and a device that are not `auto`.
+
+    Raises
+    ------
+    ConfigError
+        If backend, device and precision do not go together; the message names the keys.
+    EncoderError
+        If the backend is not installed.
+    """
+    backend = _backend(engine, precision, exported=exported)
+    device = engine.device
+    if device == "auto":
+        device = "cuda:0" if backend == "torch" and usable_gpus() else "cpu"
+    if backend != "torch" and device != "cpu":
+        raise ConfigError(
+            f"runtime.backend = {backend!r} runs on the CPU; runtime.device = {device!r} needs backend torch."
+        )
+    if backend != "torch" and (engine.compute != "float32" or engine.compile or engine.flatten):
+        raise ConfigError(
+            f"runtime.compute = {engine.compute!r}, runtime.compile = {engine.compile}, runtime.flatten = {engine.flatten}: "
+            "need runtime.backend torch."
+        )
+    if engine.compile and engine.flatten:
+        raise ConfigError(
+            "runtime.compile and runtime.flatten do not go together: each flattened batch would be compiled anew. Leave one out."
+        )
+    if precision != "float32" and engine.compute != "float32":
+        raise ConfigError(
+            f"recipe.encoder.precision = {precision!r} says what the network computes in; leave runtime.compute = "
+            f"{engine.compute!r} out."
+        )
+    able = _ABLE.get(precision, (backend,))
+    if backend not in able:
+        needed = " or ".join(able)
+        raise ConfigError(f"recipe.encoder.precision = {precision!r} needs runtime.backend {needed}, not {backend}.")
+    if not is_installed(backend):
+        package, install = PACKAGES[backend]
+        raise EncoderError(f"backend {backend}: the package {package} is missing. Install {install}.")
+    return replace(engine, backend=backend, device=device)
+
+
+def open_backend(store: Store, record: EncoderRecord, engine: Engine) -> Backend:
+    """Load an encoder's graph, every file verified.
+
+    Parameters
+    ----------
+    store
+        Where the encoder lies.
+    record
+        Its identity.
+    engine
+        Resolved: see `resolve_engine`.
+
+    Raises
+    ------
+    NotFoundError
+        If the graph was never exported for the backend.
+    IntegrityError
+        If a file is not what was exported.
+    EncoderError
+        If the backend cannot open it.
+    """
+    match engine.backend:
+        case "openvino":
+            from isospace.encoding.backends.openvino import open_openvino
+
+            export = require_export(store, record, "openvino")
+            folder = fetch_export(store, record.encoder_id, export)
+            return open_openvino(
+                folder / "graph.xml", folder / "graph.bin",
+                threads=engine.threads, batch_tokens=engine.batch_tokens, precision=record.precision,
+            )  # fmt: skip
+        case "onnx":
+            from isospace.encoding.backends.onnx import open_onnx
+
+            export = require_export(store, record, "onnx")
+            graph = fetch_export(store, record.encoder_id, export) / "graph.onnx"
+            return open_onnx(graph, threads=engine.threads, batch_tokens=engine.batch_tokens)
+        case _:
+            return _open_torch(store, record, engine)
+
+
+def require_export(store: Store, record: EncoderRecord, backend: Literal["openvino", "onnx"]) -> Export:
+    """Return the graph of a backend."""
+    export = read_export(store, record.encoder_id, backend)
+    if export is None:
+        raise NotFoundError(
+            f"encoder {record.encoder_id[:16]}…: no graph for backend {backend} is in the store. Run the flow once with "
+            f"runtime.backend={backend}, which exports it, or use backend torch."
+        )
+    if record.graph is not None and export.files != record.graph:
+        raise IntegrityError(
+            f"encoder {record.encoder_id[:16]}…: the graph in the store is not the quantized one of its record. Restore it."
+        )
+    return export
+
+
+def usable_gpus() -> int:
+    """Count the GPUs that torch can use: a driver alone is not enough, a build for the CPU sees none."""
+    if not cuda_devices() or not is_installed("torch"):
+        return 0
+    import torch
+
+    return int(torch.cuda.device_count()) if torch.cuda.is_available() else 0
+
+
+def _backend(engine: Engine, precision: str, *, exported: bool) -> BackendName:
+    if engine.backend != "auto":
+        return engine.backend
+    if precision in ("int8", "float16"):
+        return "openvino" if precision == "int8" else "torch"
+    asks_torch = engine.compute != "float32" or engine.compile or bool(engine.flatten)
+    on_gpu = usable_gpus() > 0 if engine.device == "auto" else engine.device != "cpu"
+    if asks_torch or (on_gpu and is_installed("torch")) or not is_installed("openvino"):
+        return "torch"
+    return "openvino" if exported or not is_installed("torch") else "torch"
+
+
+def _open_torch(store: Store, record: EncoderRecord, engine: Engine) -> Backend:
+    from isospace.encoding.backends.torch import open_torch
+    from isospace.encoding.graphs.export import pooled_model
+    from isospace.encoding.registry.model_loading import load_model
+
+    loaded = load_model(fetch_model(store, record), trust_remote_code=engine.trust_remote_code)
+    return open_torch(
+        pooled_model(loaded, record.pooling),
+        limit=record.max_tokens,
+        device=engine.device,
+        precision=engine.compute if record.precision == "float32" else record.precision,
+        batch_tokens=engine.batch_tokens,
+        compiled=engine.compile,
+        flattened=engine.flatten,
+        threads=engine.threads,
+    )

@@ -1,0 +1,1 @@
+"""Models as graphs: pooling inside, export, int8, unpadded batches."""

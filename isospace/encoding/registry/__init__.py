@@ -1,0 +1,1 @@
+"""Encoders in the store: files, record, reference vectors, presets."""

@@ -1,0 +1,115 @@
+"""What well-known models need: `configs/models.yaml`, checked against a recipe and against the model's own files."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict
+
+from isospace.encoding.pooling import Pooling
+from isospace.encoding.registry.record import EncoderRecord
+from isospace.errors import ConfigError, EncoderError
+from isospace.pipeline.config import EncoderSpec, PromptsSpec
+
+
+class Preset(BaseModel):
+    """One entry; see the head of `configs/models.yaml`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: str
+    names: tuple[str, ...] = ()
+    pooling: Pooling
+    prompts: PromptsSpec = PromptsSpec()
+    max_tokens: int
+    dimension: int
+    normalizes: bool | None = None
+    matryoshka: tuple[int, ...] = ()
+
+
+@cache
+def presets() -> dict[str, Preset]:
+    """Return all presets by name, and by every other name they are found by."""
+    here = Path(__file__).parent
+    # In the wheel it lies beside this module, in a checkout among the other configurations.
+    path = next(p for p in (here / "models.yaml", here.parents[2] / "configs" / "models.yaml") if p.is_file())
+    entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+    found = [Preset(name=name, **entry) for name, entry in entries.items()]
+    return {name.lower(): preset for preset in found for name in (preset.name, *preset.names)}
+
+
+def find_preset(spec: EncoderSpec) -> Preset | None:
+    """Return the preset of a recipe's model, if there is one.
+
+    Raises
+    ------
+    ConfigError
+        If the recipe names one that does not exist.
+    """
+    if spec.preset == "none":
+        return None
+    if spec.preset != "auto":
+        if (preset := presets().get(spec.preset.lower())) is None:
+            known = ", ".join(sorted({preset.name for preset in presets().values()}))
+            raise ConfigError(f"recipe.encoder.preset = {spec.preset!r}: unknown. Known: auto, none, {known}.")
+        return preset
+    return presets().get(spec.model.removeprefix("package:").rstrip("/").rpartition("/")[2].lower())
+
+
+def apply_preset(spec: EncoderSpec) -> EncoderSpec:
+    """Return a recipe's encoder with the prompts of its preset.
+
+    Raises
+    ------
+    ConfigError
+        If the recipe forgets a prompt that the model was trained with.
+    """
+    preset = find_preset(spec)
+    if preset is None:
+        return spec
+    expected = preset.prompts
+    if spec.prompts is None:
+        return spec if expected == PromptsSpec() else spec.model_copy(update={"prompts": expected})
+    for role in ("document", "query"):
+        wanted, given = getattr(expected, role), getattr(spec.prompts, role)
+        if wanted and not given:
+            raise ConfigError(
+                f"recipe.encoder.prompts.{role} is empty; {preset.name} was trained with {wanted!r} before every {role}, and "
+                "retrieval falls silently without it. Give the prompt, leave recipe.encoder.prompts out, or set "
+                "recipe.encoder.preset=none."
+            )
+    return spec
+
+
+def check_preset(spec: EncoderSpec, record: EncoderRecord, model: Any) -> None:
+    """Compare a preset with what a model's own files say.
+
+    Raises
+    ------
+    EncoderError
+        If they differ; the message names what.
+    """
+    preset = find_preset(spec)
+    if preset is None:
+        return
+    from isospace.encoding.graphs.pooled_model import own_poolings
+
+    named = model.prompts or {}
+    own = {"query": named.get("query") or "", "document": named.get("document") or named.get("passage") or ""}
+    expected: dict[str, tuple[Any, Any]] = {
+        "pooling": ((preset.pooling,), own_poolings(list(model))),
+        "dimension": (preset.dimension, int(model.get_embedding_dimension())),
+    }
+    if preset.normalizes is not None:
+        expected["normalizes"] = (preset.normalizes, record.normalizes)
+    for role in ("document", "query"):
+        if own[role] and spec.prompts is not None:
+            expected[f"prompts.{role}"] = (getattr(preset.prompts, role), own[role])
+    for name, (wanted, found) in expected.items():
+        if wanted != found:
+            raise EncoderError(
+                f"model {spec.model}: its own files say {name} = {found!r}, the preset {preset.name} says {wanted!r}. Is it "
+                "that model? Mend configs/models.yaml, or set recipe.encoder.preset=none and recipe.encoder.prompts."
+            )

@@ -1,0 +1,205 @@
+"""The reference of an encoder: the probes by torch, in float32, on the CPU; whatever else computes is compared with it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import safetensors.numpy
+
+from isospace.encoding.encoder import SentenceEncoder, tokenize
+from isospace.encoding.graphs.export import export_graph, open_contents, pooled_model, save_reference, smallest_cosine
+from isospace.encoding.precision import MIN_COSINE
+from isospace.encoding.registry.files import ExportKind, fetch_export, read_export
+from isospace.encoding.registry.model_loading import LoadedModel, load_model
+from isospace.encoding.registry.model_source import Source
+from isospace.encoding.registry.record import EncoderRecord
+from isospace.encoding.tokenizer import Tokenizer
+from isospace.errors import EncoderError, NotFoundError
+from isospace.storage.store import Store
+from isospace.transform.affine import ROLES, Role
+from isospace.transform.probes import PROBE_TEXTS
+
+Float32 = npt.NDArray[np.float32]
+
+
+def check_reference(store: Store, encoder: SentenceEncoder) -> float:
+    """Encode the probes and compare them with the encoder's reference.
+
+    Returns
+    -------
+    float
+        The smallest cosine.
+
+    Raises
+    ------
+    EncoderError
+        If it is below the encoder's tolerance: such vectors would be of another space.
+    """
+    record = encoder.record
+    export = read_export(store, record.encoder_id, "reference")
+    if export is None:
+        raise NotFoundError(f"encoder {record.encoder_id[:16]}…: lacks its reference vectors. Run the flow once.")
+    path = fetch_export(store, record.encoder_id, export) / "reference.safetensors"
+    loaded = safetensors.numpy.load(path.read_bytes())
+    reference: dict[Role, Float32] = {role: loaded[role] for role in ROLES}
+    found = reference_vectors(encoder)
+    smallest = smallest_cosine(reference, found)
+    if not smallest >= record.min_cosine:
+        described_as = ", ".join(f"{key} {value}" for key, value in encoder.backend.engine().items())
+        raise EncoderError(
+            f"{described_as}: a probe has cosine {smallest:.6f} with the encoder's reference, expected at least "
+            f"{record.min_cosine}. Its vectors would be of another space: use another runtime.backend or runtime.compute, or "
+            "make the precision part of the encoder with recipe.encoder.precision."
+        )
+    return smallest
+
+
+def reference_vectors(encoder: SentenceEncoder) -> dict[Role, Float32]:
+    """Encode the probes that fit, in both roles."""
+    texts = fitting_probes(encoder.tokenizer, encoder.record)
+    return {role: encoder.encode(texts, role) for role in ROLES}
+
+
+def fitting_probes(tokenizer: Tokenizer, record: EncoderRecord) -> list[str]:
+    """Return the probes that fit the encoder in both roles."""
+    ids = [tokenize(tokenizer, record, PROBE_TEXTS, role) for role in ROLES]
+    return [
+        text
+        for text, *tokens in zip(PROBE_TEXTS, *ids, strict=True)
+        if all(len(found) <= record.max_tokens for found in tokens)
+    ]
+
+
+def make_export(record: EncoderRecord, kind: ExportKind, source: Source) -> tuple[dict[str, bytes], float | None]:
+    """Make an export of a model; return its files, and the smallest cosine of a probe with the float32 reference.
+
+    Raises
+    ------
+    EncoderError
+        If what is made is not the model within its tolerance.
+    """
+    match kind:
+        case "tokenizer":
+            return {"tokenizer.json": source.loaded.tokenizer.data}, None
+        case "reference":
+            vectors = _reference_of(record, source)
+            if record.precision == "float32":
+                _require_equal_to_library(record, source, vectors)
+                return {"reference.safetensors": save_reference(vectors)}, None
+            plain = _reference_of(record.model_copy(update={"precision": "float32"}), source)
+            return {"reference.safetensors": save_reference(vectors)}, smallest_cosine(plain, vectors)
+        case _:
+            if record.precision == "int8":
+                return source.quantized, None
+            contents = export_graph(kind, source.loaded, record)
+            return contents, _require_equal_graph(record, source, kind, contents)
+
+
+def _reference_of(record: EncoderRecord, source: Source) -> dict[Role, Float32]:
+    """Encode the probes as the record says, on the CPU."""
+    if record.precision == "int8":
+        backend = open_contents("openvino", source.quantized, precision="int8")
+        return reference_vectors(SentenceEncoder(record, source.loaded.tokenizer, backend))
+    return reference_vectors(_torch(record, source))
+
+
+def _torch(record: EncoderRecord, source: Source) -> SentenceEncoder:
+    """Return the model on the CPU, in torch, as the record says."""
+    if record.precision == "float32":
+        return _torch_of(record, source.loaded)
+    # A copy: lower precision would stay with the loaded model.
+    return _torch_of(record, load_model(source.folder, trust_remote_code=source.spec.trust_remote_code))
+
+
+def _torch_of(record: EncoderRecord, loaded: LoadedModel) -> SentenceEncoder:
+    from isospace.encoding.backends.torch import open_torch
+
+    backend = open_torch(
+        pooled_model(loaded, record.pooling),
+        limit=record.max_tokens,
+        device="cpu",
+        precision=record.precision,
+        batch_tokens=None,
+        compiled=False,
+        flattened=False,
+        threads=None,
+    )
+    return SentenceEncoder(record, loaded.tokenizer, backend)
+
+
+def _require_equal_to_library(record: EncoderRecord, source: Source, vectors: dict[Role, Float32]) -> None:
+    """Compare the reference with what sentence-transformers itself makes of the probes, and of the longest text.
+
+    It loads the model a second time: weights that the files lack are made up anew at every loading.
+    """
+    from isospace.encoding.graphs.pooled_model import own_poolings
+
+    again = load_model(source.folder, trust_remote_code=source.spec.trust_remote_code)
+    model = again.model.float()
+    try:
+        longest = longest_vectors(_torch(record, source))
+        if record.pooling == own_poolings(list(model)):
+            model.max_seq_length = record.max_tokens
+            texts = fitting_probes(again.tokenizer, record)
+            smallest = min(
+                smallest_cosine(_by_library(record, model, texts), vectors),
+                smallest_cosine(_by_library(record, model, [long_text(record.max_tokens)]), longest),
+            )
+        else:
+            smallest = smallest_cosine(reference_vectors(_torch_of(record, again)), vectors)
+    except (RuntimeError, IndexError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise EncoderError(
+            f"model {source.spec.model}: cannot encode a text of {record.max_tokens} tokens ({reason}). Set "
+            "recipe.encoder.max_tokens to what the model was made for."
+        ) from error
+    if not smallest >= record.min_cosine:
+        raise EncoderError(
+            f"model {source.spec.model}: a probe has cosine {smallest:.6f} with what sentence-transformers computes, expected at "
+            f"least {record.min_cosine}. The files lack weights, or the model does something between tokens and vector that "
+            f"isospace does not know of (modules: {', '.join(record.modules)}); it cannot be used."
+        )
+
+
+def _by_library(record: EncoderRecord, model: Any, texts: list[str]) -> dict[Role, Float32]:
+    return {role: model.encode(texts, prompt=record.prompts[role], show_progress_bar=False) for role in ROLES}
+
+
+def _require_equal_graph(record: EncoderRecord, source: Source, kind: ExportKind, contents: dict[str, bytes]) -> float:
+    """Compare an exported graph with torch, at the lengths of the probes and at the longest; return the smallest cosine.
+
+    A trace freezes what depends on the length: windows of attention, tables of positions.
+    """
+    backend = open_contents(kind, contents, precision="float32")
+    exported = SentenceEncoder(record, source.loaded.tokenizer, backend)
+    reference = _torch(record.model_copy(update={"precision": "float32"}), source)
+    smallest = min(
+        smallest_cosine(reference_vectors(reference), reference_vectors(exported)),
+        smallest_cosine(longest_vectors(reference), longest_vectors(exported)),
+    )
+    if not smallest >= MIN_COSINE["float32"]:
+        raise EncoderError(
+            f"backend {kind}: the exported graph has cosine {smallest:.6f} with the model, expected at least "
+            f"{MIN_COSINE['float32']}. It is not used: set runtime.backend=torch."
+        )
+    return smallest
+
+
+def longest_vectors(encoder: SentenceEncoder) -> dict[Role, Float32]:
+    """Encode one text of as many tokens as the encoder takes, in both roles."""
+    record, found = encoder.record, {}
+    for role in ROLES:
+        prompt = record.prompts[role]
+        tokens = encoder.tokenizer.tokens([long_text(record.max_tokens)], prompt=prompt, limit=record.max_tokens)
+        found[role] = np.empty((1, record.dimension), np.float32)
+        encoder.backend.run([encoder.batch([0], tokens, role)], found[role])
+    return found
+
+
+def long_text(tokens: int) -> str:
+    """Return a text of at least so many tokens."""
+    text = " ".join(PROBE_TEXTS)
+    # A token takes at least a character, in all but odd vocabularies more.
+    return " ".join([text] * (8 * tokens // len(text) + 1))

@@ -1,0 +1,1 @@
+"""The gate: rules that a snapshot must pass before an alias moves to it."""

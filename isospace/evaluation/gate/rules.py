@@ -1,0 +1,121 @@
+"""Rules of a gate, as people write them.
+
+    ndcg@10 not worse than production by more than 0.01 at p < 0.05
+    recall@100 >= 0.9
+    ndcg@10 for lang=de >= 0.5
+    overlap@10 >= 0.8
+    norms within 1e-6
+    mean cosine <= 0.6
+    latency p99 <= 1.3 x
+
+`not worse … at p < P` is a test of non-inferiority: it holds when the queries *show* that the loss is smaller than the margin,
+by a one-sided paired randomization test. Fewer than 3 / margin queries show nothing, and the rule fails. (Walker and Nowacki,
+"Understanding equivalence and noninferiority testing", 2011.)
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from isospace.errors import ConfigError
+from isospace.evaluation.metrics import measure_name
+
+Subject: TypeAlias = Literal["measure", "agreement", "latency", "norms", "geometry"]
+_NUMBER = r"(?P<value>\d+(?:\.\d*)?(?:e-?\d+)?)"
+_SLICE = r"(?: for (?P<column>[\w.-]+)=(?P<group>.+?))?"
+_WORSE = re.compile(
+    rf"(?P<subject>\S+){_SLICE} not worse than production by more than {_NUMBER}(?: at p ?< ?(?P<p>0?\.\d+))?"
+)
+_WITHIN = re.compile(rf"norms within {_NUMBER}")
+_BOUND = re.compile(rf"(?P<subject>.+?){_SLICE} ?(?P<sign><=|>=) ?{_NUMBER}(?P<times> ?x)?")
+GEOMETRY = {
+    "mean cosine": "mean_cosine", "isotropy": "score", "evenness": "evenness", "top 64": "top_64", "top 128": "top_128",
+}  # fmt: skip
+AGREEMENT = {"overlap@10": "overlap", "rbo": "rbo"}
+LATENCY = {"latency p50": 50.0, "latency p95": 95.0, "latency p99": 99.0}
+EXAMPLES = "`ndcg@10 not worse than production by more than 0.01 at p < 0.05`, `recall@100 >= 0.9`, `norms within 1e-6`"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule.
+
+    Attributes
+    ----------
+    text
+        As it was written.
+    subject
+        What kind of figure it is about.
+    name
+        Which figure: a measure as ir-measures names it, or a key of `GEOMETRY`, `AGREEMENT`, `LATENCY`.
+    sense
+        `at_least`, `at_most`; `ratio`: at most so many times production's; `not_worse` than production by more than the value.
+    value
+        The bound, the ratio or the margin.
+    p
+        For `not_worse`: the level of the test; None compares the means alone.
+    group
+        Column and value of the queries it is about; None for all.
+    """
+
+    text: str
+    subject: Subject
+    name: str
+    sense: Literal["at_least", "at_most", "ratio", "not_worse"]
+    value: float
+    p: float | None = None
+    group: tuple[str, str] | None = None
+
+    @property
+    def is_relative(self) -> bool:
+        """Whether it compares with production."""
+        return self.sense in ("ratio", "not_worse") or self.subject == "agreement"
+
+
+def parse_rule(text: str) -> Rule:
+    """Parse one rule.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be read.
+    """
+    written = " ".join(text.split())
+    if match := _WITHIN.fullmatch(written):
+        return Rule(written, "norms", "norms", "at_most", float(match["value"]))
+    if match := _WORSE.fullmatch(written):
+        p = float(match["p"]) if match["p"] else None
+        if p is not None and not float(match["value"]):
+            raise ConfigError(f"gate rule {text!r}: no number of queries shows a margin of 0; expected such as 0.01.")
+        return Rule(
+            written, "measure", measure_name(match["subject"]), "not_worse", float(match["value"]), p, _group(match)
+        )
+    if match := _BOUND.fullmatch(written):
+        return _bound(written, match)
+    raise ConfigError(f"gate rule {text!r}: cannot be read. Expected such as {EXAMPLES}, `latency p99 <= 1.3 x`.")
+
+
+def _bound(text: str, match: re.Match[str]) -> Rule:
+    name, value = match["subject"].strip().lower(), float(match["value"])
+    sense: Literal["at_least", "at_most", "ratio"] = "at_least" if match["sign"] == ">=" else "at_most"
+    if match["times"]:
+        if name not in LATENCY or sense != "at_most":
+            raise ConfigError(
+                f"gate rule {text!r}: only `{', '.join(LATENCY)} <= … x` compare as a ratio with production."
+            )
+        return Rule(text, "latency", name, "ratio", value)
+    if name in LATENCY:
+        raise ConfigError(
+            f"gate rule {text!r}: expected a ratio such as `{name} <= 1.3 x`; machines differ, ratios do not."
+        )
+    if name in GEOMETRY:
+        return Rule(text, "geometry", name, sense, value)
+    if name in AGREEMENT:
+        return Rule(text, "agreement", name, sense, value)
+    return Rule(text, "measure", measure_name(name), sense, value, None, _group(match))
+
+
+def _group(match: re.Match[str]) -> tuple[str, str] | None:
+    return (match["column"], match["group"]) if match["column"] else None

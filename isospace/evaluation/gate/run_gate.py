@@ -1,0 +1,80 @@
+"""Put a snapshot through its gate: candidate alias, verdict, report; nothing here moves production."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from isospace.collection.alias import aliases, promote, resolve
+from isospace.collection.snapshot import Manifest
+from isospace.evaluation.gate.judge import gate_key, gate_set, judge
+from isospace.evaluation.gate.page import verdict_page
+from isospace.evaluation.gate.verdicts import Verdict, read_verdicts, write_verdict
+from isospace.evaluation.reports.page import write_page
+from isospace.pipeline.config import CANDIDATE, GateSpec
+from isospace.search.index import open_index
+from isospace.search.view import View
+from isospace.storage.store import Store
+
+if TYPE_CHECKING:
+    from isospace.encoding.encoder import Encoder
+    from isospace.encoding.engine import Engine
+
+
+def gate_snapshot(
+    store: Store,
+    manifest: Manifest,
+    spec: GateSpec,
+    *,
+    against: str,
+    run_id: str,
+    engine: Engine | None = None,
+    encoder: Encoder | None = None,
+    again: bool = False,
+) -> Verdict:
+    """Judge a snapshot by rules, and keep the verdict beside it.
+
+    Parameters
+    ----------
+    store
+        Where.
+    manifest
+        The snapshot; the alias `candidate` is moved to it.
+    spec
+        The rules.
+    against
+        Alias of what is in production; without it, rules that compare are left open.
+    run_id
+        Of the run that asks; names the report.
+    engine
+        What runs encoders of the store.
+    encoder
+        That of the snapshot, if it is loaded already.
+    again
+        Judge although there is a verdict by the same rules, on the same queries, against the same snapshot.
+
+    Returns
+    -------
+    Verdict
+    """
+    collection = manifest.collection
+    promote(store, collection, CANDIDATE, manifest, reason=f"run {run_id}")
+    given = gate_set(store, collection, spec)
+    production = resolve(store, collection, against) if against in aliases(store, collection) else None
+    known = read_verdicts(store, collection, manifest.snapshot_id)
+    key = gate_key(store, spec, given, manifest, production)
+    if known and known[-1].key == key and not again:
+        return known[-1]
+    candidate = _opened(store, manifest, engine, encoder)
+    before = None
+    if production is not None:
+        same = production.encoder_id == manifest.encoder_id
+        before = _opened(store, production, engine, candidate.space.encoder if same else None)
+    judged = judge(spec, given, candidate, before, run_id=run_id, key=key)
+    path = write_page(store, f"{run_id}-gate", verdict_page(judged, candidate, before))
+    judged = replace(judged, verdict=judged.verdict.model_copy(update={"report": path}))
+    return write_verdict(store, judged.verdict)
+
+
+def _opened(store: Store, manifest: Manifest, engine: Engine | None, encoder: Encoder | None) -> View:
+    return open_index(store, manifest.collection, str(manifest.sequence), engine=engine, encoder=encoder).view

@@ -1,0 +1,345 @@
+"""The frontier of a collection: what each representation costs in bytes, and what it keeps of retrieval.
+
+Every representation is fitted on the collection's own transformed vectors, searched, and searched again with the best
+r x k of it rescored in float32. Kept recall is the share of the float32 search's own top k that is found.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from isospace.collection.raw_vectors import gather, vector_parts
+from isospace.errors import ConfigError
+from isospace.evaluation.metrics import measure
+from isospace.evaluation.ranking import live_hashes
+from isospace.ingest.query_files import Judgements
+from isospace.search.index import Index, QueryError
+from isospace.storage.store import Store
+from isospace.transform.distortion import measure_distortion
+from isospace.transform.fit import estimate, fit
+from isospace.transform.quantizers import fit_quantizer
+from isospace.transform.quantizers.product import CENTROIDS
+from isospace.transform.representations import (
+    BinarySpec,
+    Float16Spec,
+    Float32Spec,
+    Int8Spec,
+    PqSpec,
+    RabitqSpec,
+    RepresentationSpec,
+    code_bytes,
+)
+from isospace.transform.spec import FitSpec
+from isospace.transform.transform import apply_transform
+
+Float32 = npt.NDArray[np.float32]
+RESCORED = (0, 1, 2, 4, 10)
+_DEPTH = 100
+_MOST_CHUNKS = 200_000
+_BLOCK_QUERIES = 32
+_DISTORTION_SAMPLE = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One representation of one dimension, searched in one way.
+
+    Attributes
+    ----------
+    representation, dimension
+        Which.
+    bytes
+        Of one vector.
+    rescored
+        r: how many times k were rescored in float32; 0 for none.
+    ndcg, ndcg_kept
+        nDCG@10, and its share of float32's; None without judgements.
+    recall_10, recall_100
+        Share of the float32 search's top 10 and top 100 that is found.
+    time
+        Of scoring and selecting, over that of float32.
+    cosine_error
+        Mean of 1 - cosine of a vector with its decoded one.
+    """
+
+    representation: str
+    dimension: int
+    bytes: int
+    rescored: int
+    ndcg: float | None
+    ndcg_kept: float | None
+    recall_10: float
+    recall_100: float
+    time: float
+    cosine_error: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the figures by name."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """What is searched: (n, k) float32 vectors, the document of each, (m, k) queries and their judgements."""
+
+    vectors: Float32
+    owners: tuple[str, ...]
+    queries: Float32
+    names: tuple[str, ...]
+    judgements: Judgements | None
+
+
+def default_representations(vectors: int, dimension: int) -> list[RepresentationSpec]:
+    """Return the representations that are compared where none are named: without codebooks for fewer than 256 vectors."""
+    plain: list[RepresentationSpec] = [
+        Float32Spec(), Float16Spec(), Int8Spec(), Int8Spec(name="int8_p95", percentile=95.0),
+        Int8Spec(name="int8_minmax", range="affine", percentile=100.0),
+        Int8Spec(name="int8_vector", granularity="vector"), Int8Spec(name="int8_global", granularity="global"),
+        BinarySpec(), BinarySpec(name="binary_median", threshold="median"),
+        BinarySpec(name="binary_mean", threshold="mean"),
+        BinarySpec(name="binary_rotated", rotation=True), RabitqSpec(),
+    ]  # fmt: skip
+    widths = [m for m in (dimension // 16, dimension // 12, dimension // 8, dimension // 4) if m and dimension % m == 0]
+    codebooks = [PqSpec(kind=kind, subvectors=m) for m in dict.fromkeys(widths) for kind in ("pq", "opq")]
+    return [*plain, *codebooks] if vectors >= CENTROIDS else plain
+
+
+def load_corpus(
+    store: Store, index: Index, queries: Mapping[str, str], judgements: Judgements | None, *, seed: int = 0
+) -> Corpus:
+    """Collect the transformed vectors of an index, of a sample if it is large; chunks of relevant documents are all there.
+
+    Raises
+    ------
+    QueryError
+        If there are no queries.
+    """
+    if not queries:
+        raise QueryError("the frontier needs queries, and there are none. Give a file with --queries.")
+    record = index.space.space.record
+    owners = index.chunks["doc_id"].to_pylist()
+    rows = np.arange(len(owners))
+    if len(rows) > _MOST_CHUNKS:
+        relevant = {doc for documents in (judgements or {}).values() for doc, value in documents.items() if value > 0}
+        chance = np.random.default_rng(seed)
+        always = np.array([owner in relevant for owner in owners])
+        rows = np.flatnonzero(always | (chance.random(len(rows)) < _MOST_CHUNKS / len(rows)))
+    hashes = live_hashes(store, index.manifest)
+    parts = vector_parts(store, record.encoder_id)
+    raw = gather(store, record.encoder_id, parts, [hashes[row] for row in rows], record.input_dimension)
+    vectors = apply_transform(index.space.space.transform, raw, "document").vectors
+    asked = index.space.embed(list(queries.values()), "query")
+    return Corpus(vectors, tuple(owners[row] for row in rows), asked, tuple(queries), judgements)
+
+
+def measure_frontier(
+    corpus: Corpus,
+    specs: Sequence[RepresentationSpec],
+    *,
+    dimensions: Sequence[int] = (),
+    told: Callable[[str], None] = lambda _: None,
+) -> list[Point]:
+    """Measure representations, each with and without rescoring.
+
+    Parameters
+    ----------
+    corpus
+        Vectors and queries.
+    specs
+        Representations of the whole dimension.
+    dimensions
+        Also the leading principal components, so many of them, in float32 and int8.
+    told
+        Is given the name of what is measured next.
+
+    Returns
+    -------
+    list of Point
+        float32 first.
+
+    Raises
+    ------
+    ConfigError
+        If a dimension exceeds that of the vectors.
+    """
+    whole = corpus.vectors.shape[1]
+    if wrong := [dimension for dimension in dimensions if not 0 < dimension <= whole]:
+        raise ConfigError(f"dimension {wrong[0]}: the vectors have {whole}; expected at most that many.")
+    told("float32")
+    plain = _search(corpus, lambda queries: queries @ corpus.vectors.T, corpus.queries)
+    best = _ndcg(corpus, plain.rows)
+    points = [Point("float32", whole, 4 * whole, 0, best, None if best is None else 1.0, 1.0, 1.0, 1.0, 0.0)]
+    contestants: list[tuple[str, RepresentationSpec, Float32, Float32]] = [
+        (spec.name, spec, corpus.vectors, corpus.queries) for spec in specs if not isinstance(spec, Float32Spec)
+    ]
+    for dimension in dimensions:
+        vectors, queries = _projected(corpus, dimension)
+        short: tuple[RepresentationSpec, ...] = (Float32Spec(), Int8Spec())
+        contestants += [(f"pca{dimension} {spec.name}", spec, vectors, queries) for spec in short]
+    for name, spec, vectors, queries in contestants:
+        told(name)
+        points += _points(corpus, name, spec, vectors, queries, plain, best)
+    return points
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Rows by falling score, (m, depth), and the seconds it took."""
+
+    rows: npt.NDArray[np.int64]
+    seconds: float
+
+
+def _points(
+    corpus: Corpus, name: str, spec: RepresentationSpec, vectors: Float32, queries: Float32, plain: _Found,
+    best: float | None,
+) -> list[Point]:  # fmt: skip
+    quantizer = fit_quantizer(spec, vectors)
+    codes = quantizer.encode(vectors)
+    lost = measure_distortion(quantizer, vectors[:_DISTORTION_SAMPLE])
+    found = _search(corpus, lambda block: quantizer.scores(block, codes), queries)
+    # Exact scores of what was found, in its order: rescoring takes the first r x k of them.
+    exact = np.stack([corpus.vectors[rows] @ query for rows, query in zip(found.rows, corpus.queries, strict=True)])
+    points = []
+    for rescored in RESCORED:
+        ten, hundred = (_rescore(found, exact, rescored, k) for k in (10, _DEPTH))
+        ndcg = _ndcg(corpus, ten)
+        points.append(
+            Point(
+                representation=name,
+                dimension=vectors.shape[1],
+                bytes=code_bytes(spec, vectors.shape[1]),
+                rescored=rescored,
+                ndcg=ndcg,
+                ndcg_kept=None if ndcg is None or not best else ndcg / best,
+                recall_10=_overlap(ten[:, :10], plain.rows[:, :10]),
+                recall_100=_overlap(hundred[:, :_DEPTH], plain.rows[:, :_DEPTH]),
+                time=found.seconds / plain.seconds,
+                cosine_error=lost.cosine_error,
+            )
+        )
+    return points
+
+
+def _search(corpus: Corpus, score: Callable[[Float32], Float32], queries: Float32) -> _Found:
+    """Search every query, in blocks; the first block is done twice, so that what is loaded once is not timed."""
+    depth = min(max(RESCORED) * _DEPTH, len(corpus.vectors))
+    score(queries[:_BLOCK_QUERIES])
+    rows, seconds = [], 0.0
+    for start in range(0, len(queries), _BLOCK_QUERIES):
+        began = time.perf_counter()
+        block = score(queries[start : start + _BLOCK_QUERIES])
+        top = np.argpartition(-block, depth - 1, axis=1)[:, :depth] if depth < block.shape[1] else _all_rows(block)
+        seconds += time.perf_counter() - began
+        values = np.take_along_axis(block, top, axis=1)
+        order = np.argsort(-values, axis=1, kind="stable")
+        rows.append(np.take_along_axis(top, order, axis=1))
+    return _Found(np.concatenate(rows), seconds)
+
+
+def _all_rows(block: Float32) -> npt.NDArray[np.int64]:
+    return np.broadcast_to(np.arange(block.shape[1]), block.shape)
+
+
+def _rescore(found: _Found, exact: Float32, rescored: int, k: int) -> npt.NDArray[np.int64]:
+    """Return rows: as found, or the first r x k in the order of their exact scores and then the rest as found."""
+    head = rescored * k
+    order = np.argsort(-exact[:, :head], axis=1, kind="stable")
+    return np.concatenate([np.take_along_axis(found.rows[:, :head], order, axis=1), found.rows[:, head:]], axis=1)
+
+
+def _ndcg(corpus: Corpus, rows: npt.NDArray[np.int64]) -> float | None:
+    """Return nDCG@10 of ranked chunks, a document by its best one; None without judgements."""
+    if corpus.judgements is None:
+        return None
+    run: dict[str, dict[str, float]] = {}
+    for name, ranked in zip(corpus.names, rows, strict=True):
+        best: dict[str, float] = {}
+        for place, row in enumerate(ranked):
+            best.setdefault(corpus.owners[row], float(-place))
+        run[name] = best
+    return measure(run, corpus.judgements, ["nDCG@10"])["nDCG@10"]
+
+
+def _overlap(found: npt.NDArray[np.int64], expected: npt.NDArray[np.int64]) -> float:
+    shares = [np.isin(e, f).mean() for f, e in zip(found, expected, strict=True)]
+    return float(np.mean(shares))
+
+
+def _projected(corpus: Corpus, dimension: int) -> tuple[Float32, Float32]:
+    """Return documents and queries on the documents' leading principal components, not centred, at unit length."""
+    spec = FitSpec(kind="pca", dimensions=dimension, allow_small_sample=True)
+    matrix = fit(estimate(corpus.vectors), spec, min_ratio=0.0).matrix.T.astype(np.float32)
+    sides = [side @ matrix for side in (corpus.vectors, corpus.queries)]
+    lengths = [np.linalg.norm(side, axis=1, keepdims=True) for side in sides]
+    documents, queries = (side / np.where(n == 0, 1.0, n) for side, n in zip(sides, lengths, strict=True))
+    return documents.astype(np.float32), queries.astype(np.float32)
+
+
+def markdown(points: Sequence[Point]) -> str:
+    """Return the frontier as a Markdown table, a row a representation.
+
+    Per cent are of float32: of its nDCG@10 if there are judgements, else of its top 10; `xR` after rescoring.
+    """
+    judged = points[0].ndcg is not None
+    head = ["representation", "bytes", "nDCG@10", "kept", *(f"x{r}" for r in RESCORED[1:])]
+    head += ["top 10 found", "top 100 found", "top 100 found x4", "cosine error", "time"]
+    lines = ["| " + " | ".join(head) + " |", "| --- |" + " ---: |" * (len(head) - 1)]
+    for name in dict.fromkeys(point.representation for point in points):
+        by_r = {point.rescored: point for point in points if point.representation == name}
+        first = by_r[0]
+        shares = [f"{_share(by_r.get(r, first), judged=judged):.1%}" for r in RESCORED]
+        cells = [name, str(first.bytes), f"{first.ndcg:.4f}" if first.ndcg is not None else "–", *shares]
+        cells += [f"{first.recall_10:.1%}", f"{first.recall_100:.1%}", f"{by_r.get(4, first).recall_100:.1%}"]
+        lines.append("| " + " | ".join([*cells, f"{first.cosine_error:.2g}", f"{first.time:.2f}"]) + " |")
+    return "\n".join(lines)
+
+
+def _share(point: Point, *, judged: bool) -> float:
+    return (point.ndcg_kept or 0.0) if judged else point.recall_10
+
+
+def plot(points: Sequence[Point], title: str) -> bytes:
+    """Draw bytes against what is kept, as PNG.
+
+    Raises
+    ------
+    ConfigError
+        If matplotlib is missing.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise ConfigError("the plot of the frontier needs matplotlib. Install isospace[report].") from error
+    import io
+
+    judged = points[0].ndcg is not None
+    figure = Figure(figsize=(9, 5.5), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    for rescored, marker in zip(RESCORED, "o^sDv", strict=True):
+        chosen = [p for p in points if p.rescored == rescored]
+        heights = [100 * _share(p, judged=judged) for p in chosen]
+        label = f"rescored x{rescored}" if rescored else "as it is"
+        axes.scatter([p.bytes for p in chosen], heights, marker=marker, label=label, alpha=0.7)
+        if rescored == 0:
+            for p, height in zip(chosen, heights, strict=True):
+                axes.annotate(
+                    p.representation, (p.bytes, height), fontsize=7, xytext=(4, 3), textcoords="offset points"
+                )
+    axes.set_xscale("log", base=2)
+    axes.set_xlabel("bytes a vector")
+    axes.set_ylabel("nDCG@10, per cent of float32" if judged else "top 10 of float32 found, per cent")
+    axes.set_title(title)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    FigureCanvasAgg(figure)
+    out = io.BytesIO()
+    figure.savefig(out, format="png")
+    return out.getvalue()

@@ -1,0 +1,88 @@
+"""Evaluation sets out of files: tables of queries and judgements, or a folder in the layout of BEIR."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from isospace.errors import ConfigError
+from isospace.evaluation.query_sets import EvaluationSet
+from isospace.ingest.query_files import Judgements, read_columns, read_judgements, read_queries
+
+_MOST_VALUES = 50
+
+
+def load_set(name: str, queries: Path, judgements: Path | None = None, *, split: str = "test") -> EvaluationSet:
+    """Read an evaluation set.
+
+    Parameters
+    ----------
+    name
+        Of the set.
+    queries
+        A file with the columns text and query_id, a text file of one query a line, or a folder: that of BEIR (`queries.jsonl`,
+        `qrels/SPLIT.tsv`), or one with `queries.parquet` and `qrels.parquet`.
+    judgements
+        A file with query_id, doc_id and relevance.
+    split
+        Which judgements of a BEIR folder.
+
+    Raises
+    ------
+    ConfigError
+        If a file cannot be read or lacks a column.
+    """
+    if queries.is_dir():
+        return _from_folder(name, queries, judgements, split)
+    texts = read_queries(queries)
+    found = read_judgements(judgements) if judgements else {}
+    return EvaluationSet(name, "judged" if judgements else "unjudged", texts, found, _attributes(queries, texts))
+
+
+def _from_folder(name: str, folder: Path, judgements: Path | None, split: str) -> EvaluationSet:
+    if (folder / "queries.parquet").is_file():
+        qrels = judgements or folder / "qrels.parquet"
+        return load_set(name, folder / "queries.parquet", qrels if qrels.is_file() else None)
+    if not (folder / "queries.jsonl").is_file():
+        raise ConfigError(f"{folder}: holds neither queries.parquet nor BEIR's queries.jsonl. Give the file itself.")
+    rows = read_columns(folder / "queries.jsonl", ["_id", "text"], optional=["metadata"])
+    texts = {
+        str(key): str(text) for key, text in zip(rows["_id"], rows["text"], strict=True) if str(text or "").strip()
+    }
+    tsv = judgements or folder / "qrels" / f"{split}.tsv"
+    if not tsv.is_file():
+        return EvaluationSet(name, "unjudged", texts)
+    found = _beir_judgements(tsv)
+    # A split's judgements decide which queries belong to it.
+    return EvaluationSet(name, "judged", {key: text for key, text in texts.items() if key in found}, found)
+
+
+def _beir_judgements(path: Path) -> Judgements:
+    rows = read_columns(path, ["query-id", "corpus-id", "score"])
+    judgements: Judgements = {}
+    for query, document, score in zip(rows["query-id"], rows["corpus-id"], rows["score"], strict=True):
+        judgements.setdefault(str(query), {})[str(document)] = int(score)
+    return judgements
+
+
+def _attributes(path: Path, texts: dict[str, str]) -> dict[str, dict[str, str]]:
+    """Return the columns of a few values, by which results can be sliced."""
+    if path.suffix == ".txt":
+        return {}
+    rows = read_columns(path, ["text"], every=True)
+    names = [str(name) for name in rows.get("query_id", range(1, len(rows["text"]) + 1))]
+    found = {}
+    for column, values in rows.items():
+        if column in ("query_id", "text", "remainder") or not _are_few(values):
+            continue
+        given = {
+            name: str(value) for name, value in zip(names, values, strict=True) if value is not None and name in texts
+        }
+        if given:
+            found[column] = given
+    return found
+
+
+def _are_few(values: list[Any]) -> bool:
+    kept = [value for value in values if value is not None]
+    return all(isinstance(value, str | int | bool) for value in kept) and 0 < len(set(kept)) <= _MOST_VALUES

@@ -1,0 +1,223 @@
+"""Evaluation sets: frozen queries of a collection, with judgements where there are any; versioned, never changed.
+
+A set is named by what it holds. A name of a collection leads to numbered versions, the highest of which is current.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict
+
+from isospace.errors import ConfigError, ConflictError, NotFoundError
+from isospace.ingest.query_files import Judgements
+from isospace.storage import paths as layout
+from isospace.storage.hashing import fingerprint, seal, unseal
+from isospace.storage.parquet import FileRef, parse_parquet, read_verified, write_parquet
+from isospace.storage.store import Store
+
+Kind = Literal["judged", "unjudged", "pseudo"]
+_ATTEMPTS = 8
+_OWN_COLUMNS = ("query_id", "text", "remainder")
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationSet:
+    """Frozen queries.
+
+    Attributes
+    ----------
+    name
+        Of the set in its collection.
+    kind
+        `judged`; `unjudged`, for agreement alone; `pseudo`, made from the corpus for want of better: easier than people's.
+    queries
+        Texts by query_id.
+    judgements
+        Relevance by query_id and doc_id; empty without any.
+    attributes
+        Other columns of the queries, such as their language: values by column and query_id.
+    remainders
+        For pseudo-queries: by query_id, the text of the chunk that it was taken from, without it.
+    """
+
+    name: str
+    kind: Kind
+    queries: dict[str, str]
+    judgements: Judgements = field(default_factory=dict)
+    attributes: dict[str, dict[str, str]] = field(default_factory=dict)
+    remainders: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def set_id(self) -> str:
+        """Fingerprint of everything but the name."""
+        return fingerprint(
+            {
+                "kind": self.kind, "queries": self.queries, "judgements": self.judgements, "attributes": self.attributes,
+                "remainders": self.remainders,
+            }
+        )  # fmt: skip
+
+    @property
+    def judged(self) -> Judgements:
+        """Judgements of the queries that are in the set."""
+        return {name: found for name, found in self.judgements.items() if name in self.queries and any(found.values())}
+
+    @property
+    def relevant(self) -> set[str]:
+        """Documents that answer a query of the set."""
+        return {doc for found in self.judged.values() for doc, value in found.items() if value > 0}
+
+
+class SetRecord(BaseModel):
+    """One version of an evaluation set."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: str
+    number: int
+    set_id: str
+    kind: Kind
+    queries: int
+    judged: int
+    source: str
+    created_at: str
+    queries_file: FileRef
+    judgements_file: FileRef | None
+
+
+def freeze_set(store: Store, collection: str, given: EvaluationSet, *, source: str) -> SetRecord:
+    """Write a set as the next version of its name; if it is the current one already, nothing is written.
+
+    Parameters
+    ----------
+    store, collection
+        Where.
+    given
+        The set.
+    source
+        Where it comes from, for people.
+
+    Raises
+    ------
+    ConfigError
+        If it has no queries, or is judged and none of its queries has a relevant document.
+    """
+    if not given.queries:
+        raise ConfigError(f"evaluation set {given.name!r}: has no query. Give a file with the column text.")
+    if given.kind == "judged" and not given.judged:
+        raise ConfigError(
+            f"evaluation set {given.name!r}: none of its {len(given.queries)} queries has a relevant document in the judgements. "
+            "Do their query_ids belong together?"
+        )
+    for _ in range(_ATTEMPTS):
+        versions = set_versions(store, collection, given.name)
+        if versions and versions[-1].set_id == given.set_id:
+            return versions[-1]
+        record = _written(store, collection, given, source, number=len(versions) + 1)
+        path = layout.numbered(layout.evaluation_folder(collection, given.name), record.number)
+        if store.create_if_absent(path, seal(record.model_dump(mode="json"))):
+            return record
+    raise ConflictError(f"evaluation set {given.name!r}: {_ATTEMPTS} others wrote it at the same time. Run it again.")
+
+
+def replace_version(store: Store, collection: str, old: SetRecord, given: EvaluationSet) -> SetRecord:
+    """Write a version of a set anew under its number: the one way in which a version changes, for what has to be forgotten."""
+    record = _written(store, collection, given, old.source, number=old.number)
+    kept = record.model_copy(update={"created_at": old.created_at})
+    store.write(
+        layout.numbered(layout.evaluation_folder(collection, given.name), old.number),
+        seal(kept.model_dump(mode="json")),
+    )
+    return kept
+
+
+def set_versions(store: Store, collection: str, name: str) -> list[SetRecord]:
+    """Return the versions of a set, oldest first; empty if there is none of that name."""
+    folder = layout.evaluation_folder(collection, name)
+    paths = sorted(stat.path for stat in store.walk(folder) if layout.sequence_of(stat.path) is not None)
+    return [SetRecord.model_validate(unseal(store.read(path), name=path)) for path in paths]
+
+
+def list_sets(store: Store, collection: str) -> list[SetRecord]:
+    """Return the current version of every set of a collection."""
+    names = [name for name in store.folders(layout.evaluations_folder(collection)) if layout.is_name(name)]
+    return [versions[-1] for name in names if (versions := set_versions(store, collection, name))]
+
+
+def read_set(store: Store, collection: str, name: str, *, set_id: str | None = None) -> EvaluationSet:
+    """Read the current version of a set, or the one with a set_id.
+
+    Raises
+    ------
+    NotFoundError
+        If there is none, with those that exist.
+    IntegrityError
+        If its files are not what was frozen.
+    """
+    versions = set_versions(store, collection, name)
+    fitting = [record for record in versions if set_id in (None, record.set_id)]
+    if not fitting:
+        known = ", ".join(record.name for record in list_sets(store, collection)) or "none"
+        which = f"version {set_id[:16]}… of " if set_id and versions else ""
+        raise NotFoundError(
+            f"{which}evaluation set {name!r} of collection {collection!r}: not there. Sets: {known}. Freeze one with "
+            "`isospace sets add`, or make one from the corpus with `isospace sets make`."
+        )
+    return _read(store, fitting[-1])
+
+
+def _written(store: Store, collection: str, given: EvaluationSet, source: str, *, number: int) -> SetRecord:
+    folder = layout.evaluation_files(collection, given.name, given.set_id)
+    names = list(given.queries)
+    columns: dict[str, Any] = {
+        "query_id": pa.array(names, pa.string()),
+        "text": pa.array(given.queries.values(), pa.string()),
+    }
+    if given.remainders:
+        columns["remainder"] = pa.array([given.remainders.get(name) for name in names], pa.string())
+    for column, values in given.attributes.items():
+        columns[column] = pa.array([values.get(name) for name in names], pa.string())
+    queries = write_parquet(store, f"{folder}/queries.parquet", pa.table(columns), metadata={"set_id": given.set_id})
+    judgements = None
+    if given.judgements:
+        rows = [(query, doc, value) for query, found in given.judgements.items() for doc, value in found.items()]
+        table = pa.table(
+            {
+                "query_id": pa.array([row[0] for row in rows], pa.string()),
+                "doc_id": pa.array([row[1] for row in rows], pa.string()),
+                "relevance": pa.array([row[2] for row in rows], pa.int64()),
+            }
+        )
+        judgements = write_parquet(store, f"{folder}/qrels.parquet", table, metadata={"set_id": given.set_id})
+    return SetRecord(
+        name=given.name, number=number, set_id=given.set_id, kind=given.kind, queries=len(given.queries),
+        judged=len(given.judged), source=source, created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        queries_file=queries, judgements_file=judgements,
+    )  # fmt: skip
+
+
+def _read(store: Store, record: SetRecord) -> EvaluationSet:
+    table = parse_parquet(read_verified(store, record.queries_file), record.queries_file.path)
+    rows = table.to_pydict()
+    names = rows["query_id"]
+    judgements: Judgements = {}
+    if record.judgements_file is not None:
+        file = record.judgements_file
+        found = parse_parquet(read_verified(store, file), file.path).to_pydict()
+        for query, doc, value in zip(found["query_id"], found["doc_id"], found["relevance"], strict=True):
+            judgements.setdefault(query, {})[doc] = value
+    return EvaluationSet(
+        name=record.name,
+        kind=record.kind,
+        queries=dict(zip(names, rows["text"], strict=True)),
+        judgements=judgements,
+        attributes={column: _present(names, rows[column]) for column in rows if column not in _OWN_COLUMNS},
+        remainders=_present(names, rows.get("remainder", [None] * len(names))),
+    )
+
+
+def _present(names: list[str], values: list[str | None]) -> dict[str, str]:
+    return {name: value for name, value in zip(names, values, strict=True) if value is not None}

@@ -1,0 +1,109 @@
+"""A report as one page that needs no network, and the same as JSON."""
+
+from __future__ import annotations
+
+import html
+import re
+from dataclasses import dataclass, field
+from importlib.resources import files
+from typing import Any, Literal
+
+from isospace import __version__
+from isospace.errors import ConfigError
+from isospace.storage import paths as layout
+from isospace.storage.hashing import canonical_json
+from isospace.storage.store import Store
+
+Tone = Literal["good", "bad", "plain"]
+_PLOT = re.compile(r'<figure role="img" aria-label="([^"]*)">(<svg.*?</svg>)', re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of texts under a head; `tones` colours rows, one for each where it is given."""
+
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    tones: tuple[Tone, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One subject: a heading, what it says, a plot (SVG, made by `plots`), and the table behind it."""
+
+    title: str
+    text: str = ""
+    plot: str | None = None
+    table: Table | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A report.
+
+    Attributes
+    ----------
+    title, outcome
+        What it is about, and how it came out, in a sentence each.
+    tone
+        How the outcome is coloured.
+    sections
+        In order.
+    data
+        The same for machines.
+    """
+
+    title: str
+    outcome: str
+    tone: Tone
+    sections: tuple[Section, ...]
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+def render(page: Page) -> str:
+    """Return a page as HTML; everything but plots is escaped.
+
+    Raises
+    ------
+    ConfigError
+        If Jinja is missing.
+    """
+    try:
+        from jinja2 import Environment
+    except ModuleNotFoundError as error:
+        raise ConfigError("reports need Jinja. Install isospace[report].") from error
+    source = files("isospace.evaluation.reports").joinpath("page.html").read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(source).render(page=page, version=__version__)
+
+
+def write_page(store: Store, run_id: str, page: Page, *, with_json: bool = True) -> str:
+    """Write a report as page and as JSON, unless that is there already; return the path of the page."""
+    path = layout.report_page(run_id)
+    store.write(path, render(page).encode("utf-8", errors="backslashreplace"))
+    if with_json:
+        store.write(layout.report(run_id), canonical_json({"title": page.title, "outcome": page.outcome, **page.data}))
+    return path
+
+
+def plots_in(store: Store, path: str) -> dict[str, str]:
+    """Return the plots of a page that `write_page` wrote, by the title of their section."""
+    page = store.read(path).decode("utf-8")
+    return {html.unescape(title): svg for title, svg in _PLOT.findall(page)}
+
+
+def figure(value: object) -> str:
+    """Return a value as people read it."""
+    match value:
+        case None:
+            return "–"
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:.4g}" if abs(value) < 1e-3 or abs(value) >= 1e4 else f"{value:.4f}"
+        case int():
+            return f"{value:,}"
+        case tuple() | list():
+            return " to ".join(figure(part) for part in value)
+        case _:
+            return str(value)

@@ -1,0 +1,212 @@
+"""Questions that a language model asks of chunks: by any OpenAI-compatible API, or by a local seq2seq model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import re
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from isospace.encoding.registry.files import cache_folder
+from isospace.errors import ConfigError, EncoderError
+from isospace.finetuning.config import GeneratedPairs
+from isospace.finetuning.examples import Example
+from isospace.finetuning.pairs import passages_of
+from isospace.ingest.pseudo_queries import Passage
+from isospace.search.options import SearchOptions
+from isospace.search.view import View
+
+Generator = Callable[[str], str]
+"""Given what is asked, returns what the model answers."""
+
+_LOCAL = "local:"
+_NUMBERING = re.compile(r"^\s*(?:[-*•]|\(?\d{1,2}[.):])\s*")
+_REFUSAL = re.compile(
+    r"\b(?:i(?:'m| am) sorry|i can(?:no|')t|i am unable|as an ai|cannot (?:help|assist|comply)|no questions?\b)",
+    re.IGNORECASE,
+)
+_FEWEST_WORDS, _MOST_WORDS = 3, 40
+_ATTEMPTS = 5
+_TIMEOUT_SECONDS = 120.0
+_BLOCK = 64
+
+
+def open_generator(spec: GeneratedPairs) -> Generator:
+    """Return what asks a model.
+
+    Raises
+    ------
+    ConfigError
+        If a key is named and not set, or a local model cannot be loaded.
+    """
+    if spec.endpoint.startswith(_LOCAL):
+        return _local(Path(spec.endpoint.removeprefix(_LOCAL)))
+    key = os.environ.get(spec.key_variable) if spec.key_variable else None
+    if spec.key_variable and not key:
+        raise ConfigError(
+            f"finetune.pairs.key_variable: ${spec.key_variable} is not set. Export the API key under that name."
+        )
+    return _remote(spec, key)
+
+
+def generate_pairs(
+    view: View, spec: GeneratedPairs, generator: Generator, *, seed: int
+) -> tuple[list[Example], dict[str, int]]:
+    """Have questions asked of chunks, one chunk a document, and keep those that find their document.
+
+    Parameters
+    ----------
+    view
+        The collection, opened with its encoder.
+    spec
+        What is asked, and how often.
+    generator
+        What answers; answers are kept on this machine by what was asked of which model.
+    seed
+        Of the choice of chunks.
+
+    Returns
+    -------
+    tuple
+        The pairs, and how many lines were left out, by reason.
+    """
+    passages = passages_of(view)
+    chosen = _one_a_document(passages, spec.most, seed)
+    dropped = {"refusals": 0, "unusable": 0, "repeated": 0, "inconsistent": 0}
+    seen: set[str] = set()
+    asked: list[tuple[str, Passage]] = []
+    for passage in chosen:
+        prompt = spec.template.format(count=spec.count, text=passage.prefix + passage.text)
+        for line in _kept_answer(spec, prompt, generator).splitlines()[: 4 * spec.count]:
+            question = usable_question(line, dropped)
+            if question is None:
+                continue
+            if question.casefold() in seen:
+                dropped["repeated"] += 1
+                continue
+            seen.add(question.casefold())
+            asked.append((question, passage))
+    consistent = _consistent(view, asked, spec.found_within)
+    dropped["inconsistent"] = len(asked) - sum(consistent)
+    pairs = [
+        Example(question, passage.prefix + passage.text, passage.doc_id, "generated")
+        for (question, passage), keep in zip(asked, consistent, strict=True)
+        if keep
+    ]
+    return pairs, dropped
+
+
+def usable_question(line: str, dropped: dict[str, int]) -> str | None:
+    """Return a line as a question, without its number; None for refusals and what is too short or long."""
+    text = " ".join(_NUMBERING.sub("", line).strip().strip('"').split())
+    if not text:
+        return None
+    if _REFUSAL.search(text):
+        dropped["refusals"] += 1
+        return None
+    if not _FEWEST_WORDS <= max(len(text.split()), len(text) // 8) <= _MOST_WORDS or text.endswith(":"):
+        dropped["unusable"] += 1
+        return None
+    return text
+
+
+def _one_a_document(passages: Sequence[Passage], most: int, seed: int) -> list[Passage]:
+    chance = random.Random(seed)
+    order = chance.sample(range(len(passages)), len(passages))
+    first: dict[str, Passage] = {}
+    for row in order:
+        first.setdefault(passages[row].doc_id, passages[row])
+    return list(first.values())[:most]
+
+
+def _kept_answer(spec: GeneratedPairs, prompt: str, generator: Generator) -> str:
+    """Ask once: the answer is kept under what was asked, so that a cut-off run pays for none twice."""
+    name = hashlib.sha256(json.dumps([spec.endpoint, spec.model, prompt]).encode()).hexdigest()
+    path = cache_folder() / "finetune" / "generated" / f"{name}.json"
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["answer"])
+    except (OSError, ValueError, KeyError):
+        pass
+    answer = generator(prompt)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(json.dumps({"answer": answer}), encoding="utf-8")
+    temporary.replace(path)
+    return answer
+
+
+def _consistent(view: View, asked: Sequence[tuple[str, Passage]], within: int) -> list[bool]:
+    """Tell of each question whether the base model finds its document among the first (Dai et al., arXiv:2209.11755)."""
+    owners, names = view.copy.chunks["document"].to_numpy(), np.array(view.copy.documents["doc_id"].to_pylist())
+    options = SearchOptions(k=min(within, len(view.copy)))
+    found: list[bool] = []
+    for start in range(0, len(asked), _BLOCK):
+        block = asked[start : start + _BLOCK]
+        texts = [question for question, _ in block]
+        for (_, passage), one in zip(block, view.rank(texts, view.space.embed(texts, "query"), options), strict=True):
+            found.append(any(names[owners[row]] == passage.doc_id for row, _ in one.rows))
+    return found
+
+
+def _remote(spec: GeneratedPairs, key: str | None) -> Generator:
+    import httpx
+
+    client = httpx.Client(timeout=_TIMEOUT_SECONDS, headers={"Authorization": f"Bearer {key}"} if key else {})
+    url = f"{spec.endpoint.rstrip('/')}/chat/completions"
+
+    def ask(prompt: str) -> str:
+        body = {"model": spec.model, "temperature": 0.0, "messages": [{"role": "user", "content": prompt}]}
+        problem = ""
+        for attempt in range(_ATTEMPTS):
+            try:
+                response = client.post(url, json=body)
+            except httpx.HTTPError as error:
+                problem = type(error).__name__
+            else:
+                if response.status_code == 200:
+                    return _content(url, response)
+                problem = f"status {response.status_code}"
+                if response.status_code < 500 and response.status_code != 429:
+                    break
+            time.sleep(0.2 * 3**attempt)
+        raise EncoderError(
+            f"{url}: gave no answer ({problem}). Look at finetune.pairs.endpoint, model and key_variable."
+        )
+
+    return ask
+
+
+def _content(url: str, response: Any) -> str:
+    try:
+        return str(response.json()["choices"][0]["message"]["content"] or "")
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        raise EncoderError(f"{url}: answered what is no chat completion ({response.text[:120]!r}).") from error
+
+
+def _local(folder: Path) -> Generator:
+    import torch
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        model = AutoModelForSeq2SeqLM.from_pretrained(str(folder), local_files_only=True, use_safetensors=True).eval()
+    except (OSError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(
+            f"finetune.pairs.endpoint = 'local:{folder}': no seq2seq model in safetensors ({reason})."
+        ) from error
+
+    def ask(prompt: str) -> str:
+        given = tokenizer(prompt, return_tensors="pt", truncation=True, max_length=512)
+        with torch.inference_mode():
+            answer = model.generate(**given, max_new_tokens=160, num_beams=1, do_sample=False)
+        return str(tokenizer.decode(answer[0], skip_special_tokens=True))
+
+    return ask

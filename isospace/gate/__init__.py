@@ -1,1 +1,0 @@
-"""The gate: rules that a new snapshot has to hold before an alias moves to it."""

@@ -1,0 +1,1 @@
+"""Sources to chunks: readers, parsers, chunking, query files."""

@@ -1,0 +1,1 @@
+"""Parsers for untrusted files, run in a subprocess."""

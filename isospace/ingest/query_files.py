@@ -1,0 +1,124 @@
+"""Queries and judgements in files: Parquet, CSV, TSV, JSON lines, or a text file of one query a line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.json
+import pyarrow.parquet as pq
+
+from isospace.errors import ConfigError
+from isospace.storage.hashing import sha256
+from isospace.transform.spec import QueriesSpec, TransformSpec
+
+_STRINGS = ("query_id", "doc_id", "text", "query-id", "corpus-id", "_id")
+Judgements = dict[str, dict[str, int]]
+
+
+def read_queries(path: Path) -> dict[str, str]:
+    """Read texts by query_id from a file with the columns query_id and text.
+
+    Without query_id, as in a text file of one query a line, the number of the line takes its place. Blank texts are left
+    out.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read, lacks the column text, repeats an id or holds no text.
+    """
+    if path.suffix == ".txt":
+        lines = _bytes(path).decode("utf-8", errors="replace").splitlines()
+        rows = {"text": lines}
+    else:
+        rows = read_columns(path, ["text"], optional=["query_id"])
+    texts = [str(text or "") for text in rows["text"]]
+    ids = [str(name) for name in rows.get("query_id", range(1, len(texts) + 1))]
+    if len(set(ids)) != len(ids):
+        repeated = next(name for name in ids if ids.count(name) > 1)
+        raise ConfigError(f"{path}: query_id {repeated!r} occurs more than once; expected each once.")
+    found = {name: text for name, text in zip(ids, texts, strict=True) if text.strip()}
+    if not found:
+        raise ConfigError(f"{path}: holds no query; expected texts in the column text.")
+    return found
+
+
+def read_judgements(path: Path) -> Judgements:
+    """Read relevance by query_id and doc_id (larger is better, 0 is not relevant)."""
+    rows = read_columns(path, ["query_id", "doc_id", "relevance"])
+    judgements: Judgements = {}
+    for query, document, relevance in zip(rows["query_id"], rows["doc_id"], rows["relevance"], strict=True):
+        if not isinstance(relevance, int | float) or not float(relevance).is_integer():
+            raise ConfigError(
+                f"{path}: the relevance of query {query}, document {document} is {relevance!r}; expected a whole number."
+            )
+        judgements.setdefault(str(query), {})[str(document)] = int(relevance)
+    return judgements
+
+
+def identified(spec: TransformSpec) -> TransformSpec:
+    """Return a specification whose files are named by their content: where they lie decides nothing.
+
+    A fit that looks at no queries is the same whatever they are.
+
+    Raises
+    ------
+    ConfigError
+        If a file cannot be read.
+    """
+    if not spec.needs_queries:
+        return spec.model_copy(update={"queries": QueriesSpec()})
+    named = {
+        field: f"sha256:{sha256(_bytes(Path(path)))}"
+        for field in ("file", "judgements")
+        if (path := getattr(spec.queries, field)) is not None
+    }
+    return spec.model_copy(update={"queries": spec.queries.model_copy(update=named)}) if named else spec
+
+
+def read_columns(
+    path: Path, columns: list[str], *, optional: list[str] | None = None, every: bool = False
+) -> dict[str, list[Any]]:
+    """Read columns of a Parquet, CSV, TSV or JSON lines file, those that are optional where they are there, or all of them.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read, or lacks a column.
+    """
+    data = pa.BufferReader(_bytes(path))
+    try:
+        match path.suffix:
+            case ".parquet":
+                table = pq.read_table(data)
+            case ".csv" | ".tsv":
+                separator = "\t" if path.suffix == ".tsv" else ","
+                # Ids stay as they are written: 007 is no 7.
+                text = pa.csv.ConvertOptions(
+                    column_types=dict.fromkeys(_STRINGS, pa.string()), strings_can_be_null=True
+                )
+                parse = pa.csv.ParseOptions(delimiter=separator, newlines_in_values=True)
+                table = pa.csv.read_csv(data, parse_options=parse, convert_options=text)
+            case ".jsonl" | ".json" | ".ndjson":
+                table = pa.json.read_json(data)
+            case _:
+                raise ConfigError(f"{path}: is no Parquet, CSV, TSV, JSON lines or text file, by its name.")
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read ({' '.join(str(error).split())[:160]}).") from error
+    if missing := [name for name in columns if name not in table.column_names]:
+        raise ConfigError(
+            f"{path}: lacks the column {', '.join(missing)}; it has {', '.join(table.column_names)}. Rename them."
+        )
+    wanted = table.column_names if every else [*columns, *(optional or [])]
+    kept = [name for name in wanted if name in table.column_names]
+    found: dict[str, list[Any]] = table.select(kept).to_pydict()
+    return found
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}). Give the path of a file.") from error

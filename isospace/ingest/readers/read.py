@@ -1,0 +1,67 @@
+"""Read documents out of a folder, a glob or tables, one after the other, never all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+from isospace.errors import SourceError
+from isospace.ingest.document import Document, Quarantined
+from isospace.ingest.parsers.subprocess_parser import ParseLimits, Parser
+from isospace.ingest.readers.files import read_file
+from isospace.ingest.readers.location import SourceFile, list_source
+from isospace.ingest.readers.tables import TABLE_FORMATS, read_table
+from isospace.pipeline.config import DocumentsSpec
+
+__all__ = ["read_source"]
+
+_SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
+
+
+def read_source(
+    url: str, spec: DocumentsSpec, limits: ParseLimits | None = None
+) -> Generator[Document | Quarantined, None, None]:
+    """Yield the documents of a source in a stable order, and what had to be set aside.
+
+    Parameters
+    ----------
+    url
+        A folder, a glob or one file; a local path or `s3://bucket/prefix`.
+    spec
+        `recipe.documents`.
+    limits
+        What one HTML or PDF file may take.
+
+    Yields
+    ------
+    Document or Quarantined
+
+    Raises
+    ------
+    SourceError
+        If nothing is there.
+    ConfigError
+        If a named column does not exist.
+    """
+    files = list_source(url)
+    chosen = [(file, kind) for file in files if (kind := _format_of(file, spec)) is not None]
+    if not chosen:
+        raise SourceError(
+            f"source {url}: {len(files)} files, none that {spec.format!r} reads. Expected names such as "
+            f"{', '.join(spec.include)} or a .jsonl, .csv or .parquet table; see recipe.documents.format and .include."
+        )
+    # Its process is started by the first file that needs it, and ends with this reading, however that ends.
+    with Parser(limits) as parser:
+        for file, kind in chosen:
+            if kind in TABLE_FORMATS:
+                yield from read_table(file, kind, spec)
+            else:
+                yield read_file(file, spec, parser)
+
+
+def _format_of(file: SourceFile, spec: DocumentsSpec) -> str | None:
+    by_suffix = _SUFFIXES.get(file.suffix)
+    if spec.format in TABLE_FORMATS:
+        return spec.format if by_suffix in (None, spec.format) else None
+    if spec.format == "auto" and by_suffix:
+        return by_suffix
+    return "files" if file.matches(spec.include) else None

@@ -1,0 +1,1 @@
+"""Work on a store beside the pipeline: audit, maintenance, export, model comparison."""

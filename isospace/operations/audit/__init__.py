@@ -1,0 +1,1 @@
+"""Audit what an alias serves: drift, frozen queries, logged queries."""

@@ -1,0 +1,128 @@
+"""The reference of an audit: a sample of the collection as it was when its space was fitted, kept for good."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict
+
+from isospace.collection.raw_vectors import gather, vector_parts
+from isospace.collection.snapshot import Manifest, read_manifest, sequences
+from isospace.errors import NotFoundError
+from isospace.evaluation.ranking import live_keys
+from isospace.pipeline.fit.sample import bottom_k
+from isospace.storage import paths as layout
+from isospace.storage.hashing import seal, unseal
+from isospace.storage.parquet import (
+    FileRef,
+    fixed_binary,
+    from_fixed_binary,
+    parse_parquet,
+    read_verified,
+    write_parquet,
+)
+from isospace.storage.store import Store
+
+SIZE = 2_000
+_SEED = 0
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    space_id: str
+    snapshot: int
+    snapshot_id: str
+    chunks: int
+    duplicates: float
+    sample: FileRef
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What a collection was like at the fit.
+
+    Attributes
+    ----------
+    snapshot
+        Number of the first snapshot in the space.
+    chunks
+        How many it had.
+    duplicates
+        Share of them whose text another document has too.
+    owners
+        The document of each vector.
+    raw
+        (n, d) float32 raw vectors of a sample of different texts.
+    """
+
+    snapshot: int
+    chunks: int
+    duplicates: float
+    owners: tuple[str, ...]
+    raw: npt.NDArray[np.float32]
+
+
+def read_reference(store: Store, manifest: Manifest, dimension: int) -> Reference:
+    """Return the reference of a snapshot's space; the first time it is drawn from the oldest snapshot in that space.
+
+    Parameters
+    ----------
+    store, manifest
+        A snapshot in the space.
+    dimension
+        d of the encoder's raw vectors.
+
+    Raises
+    ------
+    IntegrityError
+        If the sample is not what was drawn.
+    """
+    path = layout.reference_record(manifest.collection, manifest.space_id)
+    if not store.exists(path):
+        store.create_if_absent(path, seal(_draw(store, _oldest(store, manifest), dimension).model_dump(mode="json")))
+    record = _Record.model_validate(unseal(store.read(path), name=path))
+    table = parse_parquet(read_verified(store, record.sample), record.sample.path)
+    raw = from_fixed_binary(table["vector"], np.dtype("<f4")).reshape(len(table), -1)
+    return Reference(record.snapshot, record.chunks, record.duplicates, tuple(table["doc_id"].to_pylist()), raw)
+
+
+def duplicate_share(keys: list[tuple[str, bytes]]) -> float:
+    """Return the share of chunks whose text an earlier document has already."""
+    first: dict[bytes, str] = {}
+    copies = sum(first.setdefault(key, owner) != owner for owner, key in keys)
+    return copies / max(len(keys), 1)
+
+
+def _oldest(store: Store, manifest: Manifest) -> Manifest:
+    for number in sequences(store, manifest.collection):
+        try:
+            found = read_manifest(store, manifest.collection, number)
+        except NotFoundError:
+            continue
+        if found.space_id == manifest.space_id:
+            return found
+    return manifest
+
+
+def _draw(store: Store, manifest: Manifest, dimension: int) -> _Record:
+    keys = live_keys(store, manifest)
+    owner_of: dict[bytes, str] = {}
+    for owner, key in keys:
+        owner_of.setdefault(key, owner)
+    drawn = bottom_k((key for _, key in keys), SIZE, _SEED)
+    raw = gather(store, manifest.encoder_id, vector_parts(store, manifest.encoder_id), drawn, dimension)
+    columns: dict[str, Any] = {
+        "doc_id": pa.array([owner_of[key] for key in drawn], pa.string()),
+        "chunk_hash": pa.array(drawn, pa.binary(32)),
+        "vector": fixed_binary(raw),
+    }
+    path = layout.reference_sample(manifest.collection, manifest.space_id, manifest.snapshot_id)
+    sample = write_parquet(store, path, pa.table(columns), metadata={"space_id": manifest.space_id})
+    return _Record(
+        space_id=manifest.space_id, snapshot=manifest.sequence, snapshot_id=manifest.snapshot_id, chunks=len(keys),
+        duplicates=duplicate_share(keys), sample=sample,
+    )  # fmt: skip

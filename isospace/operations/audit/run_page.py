@@ -1,0 +1,69 @@
+"""The report on a run that committed a snapshot: what it did, what was checked, and how its vectors lie."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from isospace.evaluation.reports.page import Page, Section, Table, Tone, figure
+from isospace.operations.audit.baseline_sample import read_reference
+from isospace.operations.audit.metrics import measure_stored
+from isospace.operations.audit.page import corpus_map_section, dimension_sections, vector_sections
+from isospace.pipeline.checks import Checked
+from isospace.pipeline.plan_report import PlanReport
+from isospace.pipeline.run_report import RunReport
+from isospace.search.view import View
+from isospace.storage.store import Store
+
+
+def run_page(store: Store, report: RunReport, plan: PlanReport, checked: Checked | None, view: View) -> Page:
+    """Return the page; `view` is the snapshot that the run committed."""
+    record = view.space.space.record
+    reference = read_reference(store, view.manifest, record.input_dimension)
+    stored = measure_stored(store, view, reference, seed=0)
+    what = (
+        ("encoded", report.encoded),
+        ("tokens", report.tokens),
+        ("seconds", report.seconds),
+        ("quarantined", report.quarantined),
+    )
+    promoted = f", now {report.promoted}" if report.promoted else ""
+    gate = f" Gate: {report.gate}." if report.gate else ""
+    outcome = f"Committed snapshot {report.snapshot}{promoted}: {report.documents:,} documents in {report.chunks:,} chunks.{gate}"
+    warned: tuple[Tone, ...] = tuple("bad" for _ in report.warnings)
+    sections = [
+        Section(
+            "Warnings", table=Table(("what a person should look at",), tuple((w,) for w in report.warnings), warned)
+        )
+        if report.warnings
+        else Section("Warnings", "None."),
+        Section("What was done", table=Table(("", ""), tuple((name, figure(value)) for name, value in what))),
+        Section("Plan", table=Table(("", ""), tuple((name, value) for name, value in plan.rows()))),
+        *([_checks(checked)] if checked else []),
+        *vector_sections(stored),
+        *dimension_sections(stored),
+        *corpus_map_section(view),
+        _lineage(report, view),
+    ]
+    tone: Tone = "bad" if report.warnings else "good"
+    data = {"run": asdict(report), "plan": plan.as_dict(), "provenance": view.manifest.provenance}
+    return Page(f"{report.collection}: snapshot {report.snapshot}", outcome, tone, tuple(sections), data)
+
+
+def _checks(checked: Checked) -> Section:
+    rows = (
+        ("rows read back", f"{checked.rows:,}"), ("largest distance of a length from 1", f"{checked.largest_norm_error:.3g}"),
+        ("smallest cosine of a probe with its record", f"{checked.probe_cosine:.9f}"),
+    )  # fmt: skip
+    return Section("Checks before the commit", table=Table(("", ""), rows))
+
+
+def _lineage(report: RunReport, view: View) -> Section:
+    manifest, provenance = view.manifest, view.manifest.provenance
+    rows = (
+        ("collection", report.collection), ("snapshot", f"{report.snapshot}, {report.snapshot_id}"),
+        ("parent", figure(provenance.get("parent"))), ("space", manifest.space_id), ("encoder", manifest.encoder_id),
+        ("fit", view.space.space.record.fitted.describe()), ("source", str(provenance.get("source"))),
+        ("run", report.run_id), ("committed at", str(provenance.get("committed_at"))),
+        ("versions", ", ".join(f"{name} {found}" for name, found in (provenance.get("versions") or {}).items())),
+    )  # fmt: skip
+    return Section("Lineage", table=Table(("", ""), rows))

@@ -1,0 +1,1 @@
+"""Compare encoders and transforms on one corpus and its queries."""

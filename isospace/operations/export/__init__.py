@@ -1,0 +1,1 @@
+"""Export a snapshot to FAISS, LanceDB, pgvector, or Qdrant."""

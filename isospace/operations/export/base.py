@@ -1,0 +1,178 @@
+"""What every export has in common: its rows, and the record that says which space it is of."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from isospace import __version__
+from isospace.errors import IntegrityError, StoreError
+from isospace.operations.export.target import Target
+from isospace.search.view import View
+from isospace.transform.quantizer_set import Representation
+from isospace.transform.representations import ShortSpec
+
+Float32 = npt.NDArray[np.float32]
+KEY = "isospace"
+ROW_SCHEMA = pa.schema(
+    [
+        pa.field("chunk_id", pa.string()), pa.field("doc_id", pa.string()), pa.field("uri", pa.string()),
+        pa.field("title", pa.string()), pa.field("text", pa.string()), pa.field("start", pa.int64()),
+        pa.field("end", pa.int64()), pa.field("metadata", pa.string()),
+    ]
+)  # fmt: skip
+_OWNER_COLUMNS = ["doc_id", "uri", "title", "metadata"]
+
+
+class ExportRecord(BaseModel):
+    """What an export was made of; each system keeps it where it keeps metadata."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    format: Literal[1] = 1
+    space_id: str
+    snapshot_id: str
+    snapshot: int
+    collection: str
+    encoder_id: str
+    # Unit vectors: their inner product is the cosine. Others are ranked by the inner product too.
+    metric: Literal["cosine", "dot"]
+    dimension: int
+    representation: str
+    rows: int
+    made_by: str = f"isospace {__version__}"
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Some rows.
+
+    Attributes
+    ----------
+    rows
+        n rows of `ROW_SCHEMA`; metadata is JSON as the store has it.
+    vectors
+        (n, k) float32.
+    """
+
+    rows: pa.RecordBatch
+    vectors: Float32
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One snapshot on its way out."""
+
+    view: View
+    record: ExportRecord
+    batch_rows: int
+
+    def batches(self) -> Iterator[Batch]:
+        """Yield all rows in the order of the copy, decoded a batch at a time."""
+        copy = self.view.copy
+        codes = copy.codes[self.record.representation]
+        documents = copy.documents.select(_OWNER_COLUMNS)
+        for first in range(0, len(copy), self.batch_rows):
+            chunks = copy.chunks.slice(first, self.batch_rows)
+            owners = documents.take(chunks["document"])
+            columns = [(owners if name in _OWNER_COLUMNS else chunks)[name] for name in ROW_SCHEMA.names]
+            rows = pa.table(columns, names=ROW_SCHEMA.names).cast(ROW_SCHEMA).combine_chunks()
+            codes_here = np.asarray(codes.array[first : first + self.batch_rows])
+            yield Batch(rows.to_batches()[0], np.ascontiguousarray(codes.quantizer.decode(codes_here), np.float32))
+
+
+class System(Protocol):
+    """One module a system."""
+
+    def write(self, source: Source, target: Target, *, replace: bool) -> None:
+        """Write all rows and the record; what a crash leaves must not look whole."""
+
+    def read_record(self, target: Target) -> ExportRecord:
+        """Return the record; NotFoundError if nothing is there, IntegrityError if that is no whole export."""
+
+    def verify(self, target: Target, record: ExportRecord) -> None:
+        """IntegrityError if what is there is not what the record says."""
+
+
+def describe(view: View) -> ExportRecord:
+    """Return the record of a snapshot's export."""
+    manifest, space = view.manifest, view.space.space
+    return ExportRecord(
+        space_id=space.space_id, snapshot_id=manifest.snapshot_id, snapshot=manifest.sequence,
+        collection=manifest.collection, encoder_id=manifest.encoder_id, dimension=space.record.dimension,
+        metric="cosine" if space.transform.normalization == "l2" else "dot",
+        representation=_finest(view), rows=len(view.copy),
+    )  # fmt: skip
+
+
+def parse_record(found: object, target: Target) -> ExportRecord:
+    """Read a record as a system kept it: JSON, or what was parsed from it.
+
+    Raises
+    ------
+    IntegrityError
+        If it is none, or of another format.
+    """
+    try:
+        return ExportRecord.model_validate(json.loads(found) if isinstance(found, str | bytes) else found)
+    except (ValueError, ValidationError) as error:
+        raise unfinished(target, f"its record cannot be read ({' '.join(str(error).split())[:160]})") from error
+
+
+def unfinished(target: Target, why: str) -> IntegrityError:
+    """Return the error of something that is there and is no whole export."""
+    return IntegrityError(
+        f"{target}: {why}; expected an export of isospace. Remove what is there yourself, or choose another name."
+    )
+
+
+def changed(what: object, found: str, expected: str) -> IntegrityError:
+    """Return the error of an export that is no longer what was exported."""
+    return IntegrityError(
+        f"{what}: {found}; its record says {expected}. Export it again with replace=True (--replace)."
+    )
+
+
+@contextlib.contextmanager
+def told(target: Target, *errors: type[Exception]) -> Iterator[None]:
+    """Turn the errors of a system's client into one that names the target."""
+    try:
+        yield
+    except errors as error:
+        reason = " ".join(str(error).split())[:400]
+        raise StoreError(f"{target}: {reason or type(error).__name__}. Mend that and try again.") from error
+
+
+def portable(metadata: str) -> dict[str, Any]:
+    """Parse metadata for systems strict about JSON: NaN and infinity are null, lone surrogates and U+0000 are U+FFFD."""
+    parsed: dict[str, Any] = _portable(json.loads(metadata))
+    return parsed
+
+
+def _portable(value: Any) -> Any:
+    match value:
+        case dict():
+            return {_portable(key): _portable(item) for key, item in value.items()}
+        case list():
+            return [_portable(item) for item in value]
+        case float():
+            return value if math.isfinite(value) else None
+        case str():
+            return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\x00", "\ufffd")
+    return value
+
+
+def _finest(view: View) -> Representation:
+    """Return what vectors are taken from: the floats; else the first that has all dimensions."""
+    specs = view.space.space.record.spec.representations
+    names = [spec.name for spec in specs]
+    whole = [spec.name for spec in specs if not isinstance(spec, ShortSpec)]
+    return next((name for name in ("float32", "float16") if name in names), (whole or names)[0])

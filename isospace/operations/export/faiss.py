@@ -1,0 +1,127 @@
+"""A folder for FAISS: a flat index, the rows that its places stand for, and the record with the hashes of both.
+
+index.faiss     IndexFlatIP, vectors in the order of the rows
+rows.parquet    ids, texts, spans, metadata (JSON)
+isospace.json   the record, sealed
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import faiss
+import pyarrow.parquet as pq
+
+from isospace.errors import ConfigError, IntegrityError, NotFoundError
+from isospace.operations.export.base import ROW_SCHEMA, ExportRecord, Source, changed, parse_record, told, unfinished
+from isospace.operations.export.target import Target
+from isospace.storage.hashing import seal, unseal
+
+INDEX, ROWS, RECORD = "index.faiss", "rows.parquet", "isospace.json"
+_FILES = {INDEX, ROWS, RECORD}
+_LEFT_AFTER_SECONDS = 86_400
+
+
+def write(source: Source, target: Target, *, replace: bool) -> None:
+    """Write a folder beside the target and put it in its place; FAISS holds all vectors in memory meanwhile."""
+    folder = Path(target.place).absolute()
+    if replace:
+        _require_nothing_else(folder, target)
+    with told(target, OSError, RuntimeError):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        for path in _leftovers(folder):
+            shutil.rmtree(path, ignore_errors=True)
+        making = folder.with_name(_making(folder) + secrets.token_hex(6))
+        making.mkdir()
+        try:
+            _write_files(source, making)
+            _publish(making, folder, replace=replace)
+        finally:
+            shutil.rmtree(making, ignore_errors=True)
+
+
+def read_record(target: Target) -> ExportRecord:
+    """Return the record."""
+    return parse_record(_document(target)["record"], target)
+
+
+def verify(target: Target, record: ExportRecord) -> None:
+    """Compare the files with their hashes."""
+    for name, expected in _document(target)["files"].items():
+        path = Path(target.place) / name
+        found = _digest(path) if path.is_file() else ""
+        if found != expected:
+            raise changed(path, f"has SHA-256 {found[:16]}…" if found else "is missing", f"{expected[:16]}…")
+
+
+def _document(target: Target) -> dict[str, Any]:
+    folder = Path(target.place)
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        raise NotFoundError(f"{target}: nothing is there. Export a snapshot to it first.")
+    if not (folder / RECORD).is_file():
+        raise unfinished(target, f"has no {RECORD}")
+    try:
+        return unseal((folder / RECORD).read_bytes(), name=RECORD)
+    except IntegrityError as error:
+        raise unfinished(target, f"its record cannot be read ({error})") from error
+
+
+def _require_nothing_else(folder: Path, target: Target) -> None:
+    """Refuse to remove, with an export, what somebody put beside it."""
+    others = sorted(path.name for path in folder.iterdir() if path.name not in _FILES) if folder.is_dir() else []
+    if others:
+        raise ConfigError(
+            f"{target}: holds {others[0]}, which no export wrote; expected {', '.join(sorted(_FILES))} alone. Move it away."
+        )
+
+
+def _write_files(source: Source, folder: Path) -> None:
+    index = faiss.IndexFlatIP(source.record.dimension)
+    with pq.ParquetWriter(folder / ROWS, ROW_SCHEMA, compression="zstd", write_page_checksum=True) as writer:
+        for batch in source.batches():
+            index.add(batch.vectors)
+            writer.write_batch(batch.rows)
+    faiss.write_index(index, str(folder / INDEX))
+    files = {name: _digest(folder / name) for name in (INDEX, ROWS)}
+    (folder / RECORD).write_bytes(seal({"record": source.record.model_dump(mode="json"), "files": files}))
+    for name in _FILES:
+        with (folder / name).open("rb") as stream:
+            os.fsync(stream.fileno())
+
+
+def _publish(making: Path, folder: Path, *, replace: bool) -> None:
+    """Rename; a folder that is not empty stops the rename, unless it is to be replaced and is moved away first."""
+    if not (replace and folder.exists()):
+        making.rename(folder)
+        return
+    aside = folder.with_name(_making(folder) + secrets.token_hex(6))
+    folder.rename(aside)
+    try:
+        making.rename(folder)
+    except OSError:
+        aside.rename(folder)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _leftovers(folder: Path) -> Iterator[Path]:
+    """Yield what exports to this folder left that died; one under way is younger."""
+    for path in folder.parent.iterdir():
+        if path.name.startswith(_making(folder)) and time.time() - path.stat().st_mtime > _LEFT_AFTER_SECONDS:
+            yield path
+
+
+def _making(folder: Path) -> str:
+    return f".{folder.name}.making-"
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,151 @@
+"""A table of PostgreSQL with pgvector: written in one transaction, the record in the table's comment."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterator
+from typing import Any, LiteralString
+
+import pgvector.psycopg
+import psycopg
+from psycopg import sql
+from psycopg.types.json import Jsonb
+
+from isospace.errors import ConfigError, NotFoundError, StoreError
+from isospace.operations.export.base import (
+    KEY,
+    Batch,
+    ExportRecord,
+    Source,
+    changed,
+    parse_record,
+    portable,
+    told,
+    unfinished,
+)
+from isospace.operations.export.target import Target
+
+_COLUMNS = {
+    "chunk_id": "text", "doc_id": "text", "uri": "text", "title": "text", "text": "text", "span_start": "bigint",
+    "span_end": "bigint", "metadata": "jsonb", "vector": "vector",
+}  # fmt: skip
+# PostgreSQL cuts longer names off, and says nothing.
+_LONGEST_NAME = 63
+_Connection = psycopg.Connection[tuple[Any, ...]]
+
+
+def write(source: Source, target: Target, *, replace: bool) -> None:
+    """Write a table under a name of its own and rename it in the same transaction; readers see the old one until then."""
+    table = _identifier(target)
+    # An identifier of the same schema.
+    making = sql.Identifier(*_parts(target)[:-1], f"isospace_{secrets.token_hex(6)}")
+    with told(target, psycopg.Error), _connect(target) as connection:
+        _require_extension(connection, target)
+        pgvector.psycopg.register_vector(connection)
+        connection.execute(_create(making, source.record.dimension))
+        _copy(connection, making, source)
+        connection.execute(_comment(making, source.record))
+        if replace:
+            connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(table))
+        name = sql.Identifier(_parts(target)[-1])
+        connection.execute(sql.SQL("ALTER TABLE {} RENAME TO {}").format(making, name))
+
+
+def read_record(target: Target) -> ExportRecord:
+    """Return the record."""
+    with told(target, psycopg.Error), _connect(target) as connection:
+        found = _one(
+            connection, "SELECT to_regclass(%(name)s)::oid, obj_description(to_regclass(%(name)s), 'pg_class')", target
+        )
+    if found[0] is None:
+        raise NotFoundError(f"{target}: nothing is there. Export a snapshot to it first.")
+    try:
+        body = json.loads(found[1] or "")[KEY]
+    except (ValueError, KeyError, TypeError) as error:
+        raise unfinished(target, "a table whose comment is no record") from error
+    return parse_record(body, target)
+
+
+def verify(target: Target, record: ExportRecord) -> None:
+    """Compare the columns, the dimension of the vectors, and the number of rows."""
+    expected = {**_COLUMNS, "vector": f"vector({record.dimension})"}
+    columns = (
+        "SELECT json_object_agg(attname, format_type(atttypid, atttypmod)) FROM pg_attribute "
+        "WHERE attrelid = to_regclass(%(name)s) AND attnum > 0 AND NOT attisdropped"
+    )
+    with told(target, psycopg.Error), _connect(target) as connection:
+        found = _one(connection, columns, target)[0] or {}
+        ((rows,),) = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(_identifier(target))).fetchall()
+    # A type that lies in another schema than those searched is named with it.
+    differing = [name for name, kind in expected.items() if found.get(name, "").rpartition(".")[2] != kind]
+    if differing:
+        name = differing[0]
+        raise changed(target, f"column {name} is {found.get(name, 'missing')}", expected[name])
+    if rows != record.rows:
+        raise changed(target, f"has {rows} rows", str(record.rows))
+
+
+def _connect(target: Target) -> _Connection:
+    """Connect; the connection is the context of one transaction."""
+    return psycopg.connect(target.place, application_name="isospace")
+
+
+def _parts(target: Target) -> list[str]:
+    """Return the table's name, or schema and name."""
+    parts = target.name.split(".", maxsplit=1)
+    if long := [part for part in parts if not 0 < len(part.encode()) <= _LONGEST_NAME]:
+        raise ConfigError(
+            f"target {target}: the name {long[0]!r} has {len(long[0].encode())} bytes; expected 1 to {_LONGEST_NAME}. Choose "
+            "another."
+        )
+    return parts
+
+
+def _identifier(target: Target) -> sql.Identifier:
+    return sql.Identifier(*_parts(target))
+
+
+def _one(connection: _Connection, query: LiteralString, target: Target) -> tuple[Any, ...]:
+    """Run a query about the table, and return its one row."""
+    name = _identifier(target).as_string(connection)
+    return connection.execute(query, {"name": name}).fetchone() or (None,)
+
+
+def _require_extension(connection: _Connection, target: Target) -> None:
+    if connection.execute("SELECT 1 FROM pg_extension WHERE extname = 'vector'").fetchone():
+        return
+    try:
+        connection.execute("CREATE EXTENSION vector")
+    except psycopg.Error as error:
+        raise StoreError(
+            f"{target}: the database lacks the extension vector, and it cannot be created ({str(error).splitlines()[0]}). "
+            "Install pgvector on the server, and run CREATE EXTENSION vector as its owner."
+        ) from error
+
+
+def _create(table: sql.Identifier, dimension: int) -> sql.Composed:
+    kinds = {**_COLUMNS, "chunk_id": "text PRIMARY KEY", "vector": f"vector({dimension})"}
+    columns = [sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(kind)) for name, kind in kinds.items()]
+    return sql.SQL("CREATE TABLE {} ({})").format(table, sql.SQL(", ").join(columns))
+
+
+def _comment(table: sql.Identifier, record: ExportRecord) -> sql.Composed:
+    body = json.dumps({KEY: record.model_dump(mode="json")}, sort_keys=True)
+    return sql.SQL("COMMENT ON TABLE {} IS {}").format(table, sql.Literal(body))
+
+
+def _copy(connection: _Connection, table: sql.Identifier, source: Source) -> None:
+    columns = sql.SQL(", ").join(map(sql.Identifier, _COLUMNS))
+    statement = sql.SQL("COPY {} ({}) FROM STDIN WITH (FORMAT BINARY)").format(table, columns)
+    with connection.cursor() as cursor, cursor.copy(statement) as copy:
+        copy.set_types(list(_COLUMNS.values()))
+        for batch in source.batches():
+            for row in _rows(batch):
+                copy.write_row(row)
+
+
+def _rows(batch: Batch) -> Iterator[tuple[Any, ...]]:
+    for row, vector in zip(batch.rows.to_pylist(), batch.vectors, strict=True):
+        metadata = Jsonb(portable(row.pop("metadata")))
+        yield *row.values(), metadata, vector

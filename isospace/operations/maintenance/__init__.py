@@ -1,0 +1,1 @@
+"""Keep a store in order: compact, vacuum, forget, verify."""

@@ -1,0 +1,262 @@
+"""Compaction: small parts, and parts with many deleted documents, become few full ones. The content stays what it is.
+
+The outcome is a snapshot with the same snapshot_id in other files, and every alias of the old one moves to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+
+from isospace.collection.alias import aliases, promote
+from isospace.collection.snapshot import (
+    Manifest,
+    PartRecord,
+    commit_manifest,
+    deleted_documents,
+    latest_manifest,
+    read_manifest,
+)
+from isospace.errors import NotFoundError
+from isospace.operations.maintenance.rebuild_search import make_searchable
+from isospace.operations.maintenance.rewrite_parts import merge_parts
+from isospace.pipeline.scan.diff import DELETION_SCHEMA
+from isospace.storage import paths as layout
+from isospace.storage.hashing import sha256_lines
+from isospace.storage.parquet import FileRef, write_parquet
+from isospace.storage.run_id import new_run_id
+from isospace.storage.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Parts that become one.
+
+    Attributes
+    ----------
+    parts
+        In the order of the snapshot.
+    documents
+        Live ones among them.
+    deleted
+        Documents that are left out.
+    bytes
+        Of their files.
+    """
+
+    parts: tuple[PartRecord, ...]
+    documents: int
+    deleted: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class CompactionPlan:
+    """What a compaction would do to the latest snapshot of a collection.
+
+    Attributes
+    ----------
+    base
+        That snapshot.
+    groups
+        What is written anew.
+    gone
+        Deleted documents by part.
+    """
+
+    base: Manifest
+    groups: tuple[Group, ...]
+    gone: dict[str, set[str]]
+
+    @property
+    def parts_after(self) -> int:
+        """How many parts there will be; a group of deleted documents alone leaves none."""
+        merged = sum(len(group.parts) for group in self.groups)
+        return len(self.base.parts) - merged + sum(group.documents > 0 for group in self.groups)
+
+    def describe(self) -> str:
+        """Return it in a sentence."""
+        base, size = self.base, sum(group.bytes for group in self.groups)
+        deleted = sum(group.deleted for group in self.groups)
+        return (
+            f"{base.collection}, snapshot {base.sequence}: {len(base.parts)} parts become {self.parts_after}, {deleted:,} "
+            f"deleted documents are left out, {size:,} bytes are read"
+        )
+
+    def markdown(self) -> str:
+        """Return it as Markdown, a row for each new part."""
+        rows = [f"| {len(g.parts)} | {g.documents:,} | {g.deleted:,} | {g.bytes:,} |" for g in self.groups]
+        return "\n".join(
+            [self.describe(), "", "| parts | documents | deleted | bytes |", "| ---: | ---: | ---: | ---: |", *rows]
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Compacted:
+    """Outcome of a compaction.
+
+    Attributes
+    ----------
+    manifest
+        The snapshot as it is now; the old one if there was nothing to do.
+    parts_before, parts_after
+        How many.
+    deleted
+        Documents that were marked as deleted and are now left out.
+    aliases
+        Which moved.
+    """
+
+    manifest: Manifest
+    parts_before: int
+    parts_after: int
+    deleted: int
+    aliases: tuple[str, ...]
+
+    def describe(self) -> str:
+        """Return it in a sentence."""
+        manifest = self.manifest
+        if self.parts_before == self.parts_after and not self.deleted and not self.aliases:
+            return f"{manifest.collection}: nothing to compact, still snapshot {manifest.sequence}"
+        return (
+            f"{manifest.collection}: {self.parts_before} parts became {self.parts_after}, {self.deleted:,} deleted documents "
+            f"left out; snapshot {manifest.sequence} ({manifest.snapshot_id[:16]}…), aliases: {', '.join(self.aliases) or 'none'}"
+        )
+
+
+def plan_compaction(
+    store: Store, collection: str, *, part_documents: int, part_bytes: int, max_deleted_share: float = 0.2
+) -> CompactionPlan:
+    """Find the parts of the latest snapshot that are worth writing anew.
+
+    Parameters
+    ----------
+    store, collection
+        Where.
+    part_documents
+        Documents that a part shall have; one with less than half is small.
+    part_bytes
+        Most bytes of compressed documents, chunks and vectors in one part: they are in memory while it is written.
+    max_deleted_share
+        Share of a part's documents that may be deleted before it is written anew.
+
+    Raises
+    ------
+    NotFoundError
+        If the collection has no snapshot.
+    """
+    base = latest_manifest(store, collection)
+    if base is None:
+        raise NotFoundError(f"collection {collection!r}: no snapshot in {store.url}. Embed it first.")
+    gone = deleted_documents(store, base.deletions)
+    groups = tuple(_groups(base.parts, gone, part_documents, part_bytes, max_deleted_share))
+    return CompactionPlan(base, groups, gone)
+
+
+def compact(store: Store, plan: CompactionPlan) -> Manifest:
+    """Write what was planned, and commit it; no alias moves.
+
+    Raises
+    ------
+    ConflictError
+        If a run committed meanwhile: plan again.
+    IntegrityError
+        If a file of the snapshot is damaged.
+    """
+    base = plan.base
+    if not plan.groups:
+        return base
+    first = {group.parts[0].name: group for group in plan.groups}
+    merged = {part.name for group in plan.groups for part in group.parts}
+    records: list[PartRecord] = []
+    for part in base.parts:
+        if part.name in first:
+            written = merge_parts(store, base, first[part.name].parts, plan.gone)
+            records += [written] if written else []
+        elif part.name not in merged:
+            records.append(part)
+    left = {name: ids for name, ids in plan.gone.items() if name not in merged}
+    update = {
+        "sequence": base.sequence + 1,
+        "parts": tuple(records),
+        "deletions": write_deletions(store, base.collection, left),
+        "provenance": provenance_of(base, "compaction"),
+    }
+    return commit_manifest(store, base.model_copy(update=update))
+
+
+def conclude_compaction(store: Store, plan: CompactionPlan, manifest: Manifest, scratch: Path) -> Compacted:
+    """Make the new snapshot searchable, then move the aliases of the old one to it."""
+    base = plan.base
+    if manifest.sequence != base.sequence:
+        make_searchable(store, base, manifest, scratch)
+        moved = follow_aliases(store, base, manifest, f"compaction of snapshot {base.sequence}")
+    else:
+        moved = _late_aliases(store, manifest)
+    deleted = sum(group.deleted for group in plan.groups)
+    return Compacted(manifest, len(base.parts), len(manifest.parts), deleted, moved)
+
+
+def _late_aliases(store: Store, manifest: Manifest) -> tuple[str, ...]:
+    """Move aliases that an earlier compaction left behind, since it was killed: they name the same content."""
+    moved: list[str] = []
+    for entry in aliases(store, manifest.collection).values():
+        if entry.snapshot_id == manifest.snapshot_id and entry.snapshot < manifest.sequence:
+            old = read_manifest(store, manifest.collection, entry.snapshot)
+            moved += follow_aliases(store, old, manifest, f"compaction of snapshot {entry.snapshot}")
+    return tuple(dict.fromkeys(moved))
+
+
+def follow_aliases(store: Store, old: Manifest, new: Manifest, reason: str) -> tuple[str, ...]:
+    """Move every alias that names a snapshot to the one that takes its place; return which."""
+    moved = [
+        name
+        for name, entry in aliases(store, old.collection).items()
+        if (entry.snapshot, entry.snapshot_id) == (old.sequence, old.snapshot_id)
+        and promote(store, old.collection, name, new, reason=reason, forced=entry.forced)
+    ]
+    return tuple(moved)
+
+
+def write_deletions(store: Store, collection: str, gone: dict[str, set[str]]) -> FileRef | None:
+    """Write which documents of which parts a snapshot no longer has; None if there is none."""
+    pairs = sorted((part, doc_id) for part, ids in gone.items() for doc_id in ids)
+    if not pairs:
+        return None
+    columns = [pa.array(list(column), pa.string()) for column in zip(*pairs, strict=True)]
+    name = sha256_lines(text for pair in pairs for text in pair)
+    table = pa.table(columns, schema=DELETION_SCHEMA)
+    return write_parquet(store, layout.deletions(collection, name), table, dictionary=["part"])
+
+
+def provenance_of(base: Manifest, what: str) -> dict[str, object]:
+    """Return where a snapshot comes from that was made of another one."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return {**base.provenance, "run_id": new_run_id(), "parent": base.sequence, "committed_at": now, "made_by": what}
+
+
+def _groups(
+    parts: Sequence[PartRecord], gone: dict[str, set[str]], most: int, most_bytes: int, share: float
+) -> Iterator[Group]:
+    """Yield what is worth it: small parts together, in their order, and single parts with many deletions."""
+    pending = Group((), 0, 0, 0)
+    for part in parts:
+        total, deleted = part.documents.rows or 0, len(gone.get(part.name, ()))
+        if 2 * (total - deleted) >= most and deleted <= share * total:
+            continue
+        size = sum(ref.size for ref in (part.documents, part.chunks, part.segment))
+        if pending.documents + total - deleted > most or pending.bytes + size > most_bytes:
+            yield from _worth(pending)
+            pending = Group((), 0, 0, 0)
+        live, lost = pending.documents + total - deleted, pending.deleted + deleted
+        pending = Group((*pending.parts, part), live, lost, pending.bytes + size)
+    yield from _worth(pending)
+
+
+def _worth(group: Group) -> Iterator[Group]:
+    if len(group.parts) > 1 or group.deleted:
+        yield group

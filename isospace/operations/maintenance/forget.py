@@ -1,0 +1,336 @@
+"""Forget documents: out of every file that was derived from them, in every snapshot, and for good.
+
+The order is written first, so that no run brings a document back; the receipt last. Killed in between, the same command goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from isospace.collection.alias import alias_history, aliases, names_before, replace_snapshot, translated
+from isospace.collection.snapshot import (
+    Manifest,
+    PartRecord,
+    commit_manifest,
+    deleted_documents,
+    latest_manifest,
+    read_manifest,
+    sequences,
+    snapshot_id,
+)
+from isospace.collection.tombstones import Receipt, write_order, write_receipt
+from isospace.errors import ConfigError, NotFoundError
+from isospace.evaluation.gate.verdicts import carry_verdict
+from isospace.finetuning.workdir import forget_work
+from isospace.operations.maintenance.compact import follow_aliases, provenance_of, write_deletions
+from isospace.operations.maintenance.derived_data import (
+    Trace,
+    forget_queries,
+    forget_references,
+    forget_reports,
+    forget_vectors,
+)
+from isospace.operations.maintenance.rebuild_search import make_searchable
+from isospace.operations.maintenance.rewrite_parts import merge_parts, stem_of, without
+from isospace.search.bm25 import lexical_files
+from isospace.search.local_copy import drop_copies
+from isospace.search.sql_database import serving_files
+from isospace.storage import paths as layout
+from isospace.storage.hashing import sha256_lines
+from isospace.storage.leases import upkeep_lease
+from isospace.storage.parquet import FileRef, parse_parquet, read_parquet, read_verified, write_parquet
+from isospace.storage.scratch_duckdb import load_columns, scratch_database
+from isospace.storage.store import Store
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """What a store holds of some documents.
+
+    Attributes
+    ----------
+    collection
+        Its name.
+    doc_ids
+        Those that it holds.
+    documents, chunks, segments
+        Paths of the parts that hold them, of whatever snapshot or of none.
+    snapshots
+        Numbers of the snapshots that name one of these.
+    trace
+        Texts and hashes to look for elsewhere.
+    """
+
+    collection: str
+    doc_ids: frozenset[str]
+    documents: tuple[str, ...]
+    chunks: tuple[str, ...]
+    segments: tuple[str, ...]
+    snapshots: tuple[int, ...]
+    trace: Trace
+
+
+@dataclass(slots=True)
+class _Done:
+    removed: list[str] = field(default_factory=list)
+    rewritten: list[str] = field(default_factory=list)
+    snapshots: dict[int, int] = field(default_factory=dict)
+    aliases: list[str] = field(default_factory=list)
+
+
+def find_documents(store: Store, collection: str, doc_ids: Collection[str]) -> Holding:
+    """Find every part that holds one of the documents; reads all parts of the collection.
+
+    Raises
+    ------
+    NotFoundError
+        If there is no such collection.
+    """
+    numbers = sequences(store, collection)
+    base = f"collections/{layout.checked_name(collection, 'collection')}"
+    # A first run that was stopped has left parts, and no snapshot.
+    if not numbers and collection not in store.folders("collections"):
+        known = ", ".join(store.folders("collections")) or "none"
+        raise NotFoundError(f"collection {collection!r}: not in {store.url}. Collections there: {known}.")
+    wanted = frozenset(doc_ids)
+    trace = Trace()
+    documents, chunks, found = [], [], set[str]()
+    for stat in store.walk(f"{base}/documents"):
+        rows = _rows(store, stat.path, wanted, ["doc_id", "uri", "title", "text"])
+        if rows:
+            documents.append(stat.path)
+            found |= {row["doc_id"] for row in rows}
+            trace.add_documents(rows)
+    for stat in store.walk(f"{base}/chunks"):
+        rows = _rows(store, stat.path, wanted, ["doc_id", "uri", "title", "text", "chunk_hash"])
+        if rows:
+            chunks.append(stat.path)
+            found |= {row["doc_id"] for row in rows}
+            trace.add_chunks(rows)
+    segments = [s.path for s in store.walk(f"{base}/segments") if _rows(store, s.path, wanted, ["doc_id"])]
+    holding = {*documents, *chunks, *segments}
+    holders = [
+        number for number in numbers if holding & {ref.path for ref in read_manifest(store, collection, number).files()}
+    ]
+    return Holding(
+        collection, frozenset(found), tuple(documents), tuple(chunks), tuple(segments), tuple(holders), trace
+    )
+
+
+def forget(
+    store: Store, collection: str, doc_ids: Sequence[str], scratch: Path, *, reason: str, memory_mb: int = 512
+) -> Receipt:
+    """Remove documents from everything that was derived from them, and keep them out.
+
+    What is written anew: the parts of the latest snapshot and of every snapshot an alias names, which are committed under new
+    numbers; raw vectors that no other document shares; samples that audits compare with; queries that were made from the
+    documents. What is removed: every other snapshot that holds one of them, its files, databases and word indexes, reports that
+    quote them, local copies on this machine.
+
+    Parameters
+    ----------
+    store, collection
+        Where.
+    doc_ids
+        Which documents; those that the store does not hold are kept out all the same.
+    scratch
+        A local folder for joins.
+    reason
+        Kept with the order.
+    memory_mb
+        Memory of the joins.
+
+    Raises
+    ------
+    BusyError
+        If any run works on the store: raw vectors are everybody's.
+    ConfigError
+        If nothing would be left of a snapshot.
+    IntegrityError
+        If a file that has to be written anew is damaged.
+    """
+    wanted = tuple(sorted(set(doc_ids)))
+    if not wanted or not all(wanted):
+        raise ConfigError("no document to forget: give one doc_id at least.")
+    with upkeep_lease(store, None, "forget"):
+        holding = find_documents(store, collection, wanted)
+        # What can be refused comes before the order: it is in force from then on.
+        rewritten = _rewritten(store, collection, holding, set(wanted), scratch, memory_mb)
+        order = write_order(store, collection, "forget", wanted, reason)
+        done = _Done()
+        _commit_without(store, holding, rewritten, scratch, memory_mb, done)
+        vectors = forget_vectors(store, holding.chunks, scratch, memory_mb, done.removed, done.rewritten)
+        forget_references(store, collection, wanted, holding.trace, done.rewritten)
+        queries = forget_queries(store, collection, set(wanted), done.removed, done.rewritten)
+        forget_reports(store, holding.trace, wanted, done.removed)
+        drop_copies(collection)
+        forget_work()
+        # Last: what a killed order has still to look for elsewhere is read out of these.
+        _remove_files(store, collection, holding, done)
+        receipt = Receipt(
+            order=order.number, doc_ids=wanted, found=tuple(sorted(holding.doc_ids)), chunks=len(holding.trace.hashes),
+            snapshots=done.snapshots, aliases=tuple(sorted(set(done.aliases))), removed=tuple(sorted(set(done.removed))),
+            rewritten=tuple(sorted(set(done.rewritten))), vectors=vectors, queries=queries,
+            at=datetime.now(UTC).isoformat(timespec="seconds"),
+        )  # fmt: skip
+        write_receipt(store, collection, receipt)
+        return receipt
+
+
+def _rewritten(
+    store: Store, collection: str, holding: Holding, wanted: set[str], scratch: Path, memory_mb: int
+) -> list[tuple[Manifest, Manifest]]:
+    """Return the snapshots that are committed anew, oldest first, each with what takes its place.
+
+    Those are the latest, what aliases name, and what they would be rolled back to, if they hold one of the documents. The latest
+    stays the latest: the next run starts from it.
+    """
+    if not holding.snapshots:
+        return []
+    latest = latest_manifest(store, collection)
+    assert latest is not None
+    named = {latest.sequence}
+    for alias in aliases(store, collection):
+        raw = alias_history(store, collection, alias)
+        history = translated(store, collection, raw)
+        # As it stands, too: an order that was killed may have noted a replacement and not moved the alias.
+        named |= {raw[-1].snapshot, history[-1].snapshot} | {
+            entry.snapshot for entry in [names_before(history)] if entry is not None
+        }
+    affected = sorted(set(holding.snapshots) & named)
+    if affected and latest.sequence not in affected:
+        affected.append(latest.sequence)
+    pairs = []
+    for position, number in enumerate(affected, start=1):
+        old = read_manifest(store, collection, number)
+        pairs.append((old, _without(store, old, latest.sequence + position, wanted, scratch, memory_mb)))
+    return pairs
+
+
+def _commit_without(
+    store: Store,
+    holding: Holding,
+    pairs: Sequence[tuple[Manifest, Manifest]],
+    scratch: Path,
+    memory_mb: int,
+    done: _Done,
+) -> None:
+    """Commit what takes the place of others, let aliases follow, and remove every snapshot that holds the documents."""
+    for old, new in pairs:
+        commit_manifest(store, new)
+        replace_snapshot(store, old, new)
+        carry_verdict(store, old, new)
+        done.snapshots[old.sequence] = new.sequence
+        make_searchable(store, old, new, scratch, memory_mb=memory_mb)
+        done.aliases += follow_aliases(store, old, new, "documents were forgotten")
+    for number in {*holding.snapshots, *(old.sequence for old, _ in pairs)}:
+        path = layout.numbered(layout.snapshots_folder(holding.collection), number)
+        store.delete(path)
+        done.removed.append(path)
+
+
+def _without(store: Store, old: Manifest, sequence: int, wanted: set[str], scratch: Path, memory_mb: int) -> Manifest:
+    gone = deleted_documents(store, old.deletions)
+    parts, left = [], dict(gone)
+    for part in old.parts:
+        held = wanted & set(read_parquet(store, part.documents.path, columns=["doc_id"])["doc_id"].to_pylist())
+        if not held:
+            parts.append(part)
+            continue
+        # What was deleted before goes with it.
+        written = merge_parts(store, old, [part], {part.name: held | left.pop(part.name, set())})
+        parts += [written] if written else []
+    if not parts:
+        raise ConfigError(
+            f"collection {old.collection!r}: nothing would be left of snapshot {old.sequence}. To forget a whole collection, "
+            f"remove its folder collections/{old.collection} and vacuum the store with --vectors."
+        )
+    with scratch_database(scratch, memory_mb=memory_mb) as connection:
+        digest, documents, chunks = _live(connection, store, parts, left)
+    update = {
+        "sequence": sequence,
+        "snapshot_id": snapshot_id(space_id=old.space_id, chunking_id=old.chunking_id, documents_digest=digest),
+        "documents_digest": digest,
+        "documents": documents,
+        "chunks": chunks,
+        "parts": tuple(parts),
+        "deletions": write_deletions(store, old.collection, left),
+        "quarantine": _quarantine_without(store, old, wanted),
+        "provenance": provenance_of(old, "forget"),
+    }
+    return old.model_copy(update=update)
+
+
+def _live(
+    connection: DuckDBPyConnection, store: Store, records: Sequence[PartRecord], gone: dict[str, set[str]]
+) -> tuple[str, int, int]:
+    """Return the digest and number of live documents, and the number of their chunks."""
+    columns = {"doc_id": "VARCHAR", "doc_hash": "VARCHAR", "uri": "VARCHAR"}
+    load_columns(connection, "documents", store, [part.documents.path for part in records], columns)
+    load_columns(connection, "chunks", store, [part.chunks.path for part in records], {"doc_id": "VARCHAR"})
+    connection.execute("CREATE TABLE gone (part INTEGER, doc_id VARCHAR)")
+    pairs = [(n, doc_id) for n, part in enumerate(records) for doc_id in sorted(gone.get(part.name, ()))]
+    if pairs:
+        connection.executemany("INSERT INTO gone VALUES (?, ?)", pairs)
+    row = connection.execute("SELECT count(*) FROM chunks ANTI JOIN gone USING (part, doc_id)").fetchone()
+    query = "SELECT doc_id, doc_hash, uri FROM documents ANTI JOIN gone USING (part, doc_id) ORDER BY doc_id"
+    result = connection.execute(query)
+    total = 0
+
+    def lines() -> Iterable[str]:
+        nonlocal total
+        while rows := result.fetchmany(10_000):
+            total += len(rows)
+            for found in rows:
+                yield from found
+
+    digest = sha256_lines(lines())
+    return digest, total, int(row[0]) if row else 0
+
+
+def _quarantine_without(store: Store, old: Manifest, wanted: set[str]) -> FileRef | None:
+    if old.quarantine is None:
+        return None
+    table = parse_parquet(read_verified(store, old.quarantine), old.quarantine.path)
+    left = without(table, wanted)
+    if left.num_rows == table.num_rows:
+        return old.quarantine
+    if not left.num_rows:
+        return None
+    digest = sha256_lines(value or "" for column in left.columns for value in column.to_pylist())
+    return write_parquet(store, layout.quarantine(old.collection, digest), left)
+
+
+def _remove_files(store: Store, collection: str, holding: Holding, done: _Done) -> None:
+    """Remove every file that holds something of the documents, whichever snapshot it was of."""
+    base = f"collections/{collection}"
+    names = {stem_of(path) for path in holding.chunks}
+    paths = [s.path for s in store.walk(f"{base}/segments") if stem_of(s.path) in names or s.path in holding.segments]
+    kept = [read_manifest(store, collection, number) for number in sequences(store, collection)]
+    named = {ref.path for manifest in kept for ref in manifest.files()}
+    derived = {path for manifest in kept for path in (*serving_files(manifest), *lexical_files(manifest))}
+    for folder in ("serving", "lexical"):
+        paths += [s.path for s in store.walk(f"{base}/{folder}") if s.path not in derived]
+    for folder in ("deletions", "quarantine"):
+        paths += [s.path for s in store.walk(f"{base}/{folder}") if s.path not in named]
+    if holding.doc_ids:
+        # Plans name chunks by hash alone; none is needed while no run works.
+        paths += [stat.path for stat in store.walk(f"{base}/plans")]
+        paths += [stat.path for folder in (base, "vectors") for stat in store.leftovers(folder)]
+    paths += [*holding.documents, *holding.chunks]
+    for path in paths:
+        store.delete(path)
+    done.removed += paths
+
+
+def _rows(store: Store, path: str, wanted: frozenset[str], columns: list[str]) -> list[dict[str, Any]]:
+    ids = read_parquet(store, path, columns=["doc_id"])["doc_id"].to_pylist()
+    places = [place for place, doc_id in enumerate(ids) if doc_id in wanted]
+    return read_parquet(store, path, columns=columns).take(places).to_pylist() if places else []

@@ -1,0 +1,27 @@
+"""Make for a snapshot that takes another's place what that one is searched with, before an alias leads to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from isospace.collection.snapshot import Manifest
+from isospace.encoding.embedder import load_space
+from isospace.errors import IntegrityError
+from isospace.pipeline.config import Runtime
+from isospace.search.bm25 import build_lexical, read_lexical_record
+from isospace.search.sql_database import build_serving
+from isospace.storage.store import Store
+
+
+def make_searchable(store: Store, old: Manifest, new: Manifest, scratch: Path, *, memory_mb: int = 512) -> None:
+    """Build the serving database of a snapshot, and a word index if the old one has one, in the same way."""
+    table_rows: int = Runtime.model_fields["serving_table_rows"].default
+    space = load_space(store, new.space_id)
+    build_serving(store, new, space, scratch, table_rows=table_rows, memory_mb=2 * memory_mb)
+    try:
+        words = read_lexical_record(store, old)
+    except IntegrityError:
+        # What cannot be read is made by the next run, as the recipe says.
+        return
+    if words is not None:
+        build_lexical(store, new, words.spec, most_chunks=new.chunks)

@@ -1,0 +1,283 @@
+"""Vacuum: remove what no snapshot that stays names, once it is older than a retention.
+
+Nothing is removed that an alias names, named within the retention or would be rolled back to, that the latest snapshot names,
+or that a run at work might use: while one works on a collection, nothing is removed there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from isospace.errors import BusyError, ConfigError, NotFoundError
+from isospace.operations.maintenance.retention import Kept, kept_snapshots
+from isospace.search.bm25 import lexical_files
+from isospace.search.sql_database import serving_files
+from isospace.storage import paths as layout
+from isospace.storage.leases import upkeep_lease
+from isospace.storage.local_files import Stat
+from isospace.storage.scratch_duckdb import load_columns, scratch_database
+from isospace.storage.store import Store
+
+DAY = 86_400.0
+# What belongs to no snapshot by name, and is only made to be read again by the same run.
+_WORK = ("documents", "chunks", "segments", "deletions", "quarantine")
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """One file that goes, and why."""
+
+    path: str
+    size: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Vacuumed:
+    """What a vacuum found.
+
+    Attributes
+    ----------
+    kept
+        By collection, the numbers of the snapshots that stay, and why.
+    dropped
+        By collection, the numbers of those that go.
+    removals
+        The files.
+    done
+        Whether they were removed; False for a dry run.
+    """
+
+    kept: dict[str, dict[int, str]]
+    dropped: dict[str, tuple[int, ...]]
+    removals: tuple[Removal, ...]
+    done: bool
+
+    @property
+    def bytes(self) -> int:
+        """Size of all of them."""
+        return sum(removal.size for removal in self.removals)
+
+    def by_reason(self) -> dict[str, int]:
+        """Count files by why they go."""
+        return dict(Counter(removal.reason for removal in self.removals))
+
+    def describe(self) -> str:
+        """Return it in a few lines."""
+        verb = "removed" if self.done else "would remove"
+        lines = [f"{verb} {len(self.removals):,} files, {self.bytes:,} bytes"]
+        lines += [f"  {count:>6,}  {reason}" for reason, count in sorted(self.by_reason().items())]
+        for name, reasons in self.kept.items():
+            kept = ", ".join(f"{number} ({why})" for number, why in reasons.items()) or "none"
+            gone = ", ".join(map(str, self.dropped[name])) or "none"
+            lines.append(f"{name}: snapshots kept {kept}; gone {gone}")
+        return "\n".join(lines)
+
+    def markdown(self, most: int) -> str:
+        """Return it as Markdown, with the first files of the list."""
+        rows = [f"| `{removal.path}` | {removal.size:,} | {removal.reason} |" for removal in self.removals[:most]]
+        more = len(self.removals) - len(rows)
+        listed = ["", "| file | bytes | why |", "| --- | ---: | --- |", *rows] if rows else []
+        return "\n".join(["```", self.describe(), "```", *listed, *([f"\n… and {more:,} more."] if more else [])])
+
+
+def vacuum(
+    store: Store,
+    scratch: Path,
+    *,
+    retention_days: float = 7.0,
+    collections: Sequence[str] = (),
+    vectors: bool = False,
+    answers_days: float | None = None,
+    dry: bool = False,
+    memory_mb: int = 512,
+) -> Vacuumed:
+    """Remove what nothing needs.
+
+    Parameters
+    ----------
+    store
+        Which store.
+    scratch
+        A local folder for the join of raw vectors.
+    retention_days
+        How long what nothing names stays, and how long what an alias named stays.
+    collections
+        Which ones; all if empty. One alone is vacuumed while others are written to; spaces then stay.
+    vectors
+        Whether raw vectors and encoders that no snapshot needs go too: they are what a return to an old text or model would
+        be encoded from again.
+    answers_days
+        Remove logged answers that are older; None keeps them.
+    dry
+        Remove nothing, tell what would be.
+    memory_mb
+        Memory of the join.
+
+    Returns
+    -------
+    Vacuumed
+
+    Raises
+    ------
+    BusyError
+        If a run works there.
+    IntegrityError
+        If a manifest that stays cannot be read.
+    NotFoundError
+        If there is no such collection.
+    """
+    if retention_days < 0 or (answers_days is not None and answers_days < 0):
+        raise ConfigError(f"retention of {min(retention_days, answers_days or 0)} days: expected 0 or more.")
+    known = [name for name in store.folders("collections") if layout.is_name(name)]
+    if unknown := set(collections) - set(known):
+        raise NotFoundError(
+            f"collection {sorted(unknown)[0]!r}: not in {store.url}. Collections there: {', '.join(known) or 'none'}."
+        )
+    chosen = list(collections) or known
+    # Raw vectors and spaces are everybody's: a run anywhere may be about to use one, and all have to be at rest.
+    scope = chosen[0] if len(collections) == 1 and not vectors else None
+    lease = contextlib.nullcontext(time.time()) if dry else upkeep_lease(store, scope, "vacuum")
+    with lease as now:
+        retention = retention_days * DAY
+        everything = {n: kept_snapshots(store, n, now=now, retention_seconds=retention) for n in chosen}
+        # Of the others every snapshot counts.
+        others = [kept_snapshots(store, n, now=now, retention_seconds=float("inf")) for n in known if n not in chosen]
+        stale = _Stale(now - retention)
+        removals = [removal for kept in everything.values() for removal in _of_collection(store, kept, stale)]
+        if scope is None:
+            removals += _of_spaces(store, [*everything.values(), *others], stale)
+        if vectors:
+            removals += _of_vectors(store, [*everything.values(), *others], stale, scratch, memory_mb)
+        if answers_days is not None:
+            old = _Stale(now - answers_days * DAY)
+            removals += [r for name in chosen for r in old.all(store, layout.answers_folder(name), "old answers")]
+        if not dry:
+            _require_unmoved(store, everything, now, retention)
+            for removal in sorted(removals, key=_rank):
+                store.delete(removal.path)
+            for folder in {_folder_of(removal.path) for removal in removals}:
+                store.remove_empty(folder)
+    dropped = {
+        name: tuple(layout.sequence_of(stat.path) or 0 for stat in kept.dropped) for name, kept in everything.items()
+    }
+    return Vacuumed({n: kept.reasons for n, kept in everything.items()}, dropped, tuple(removals), done=not dry)
+
+
+_SNAPSHOT = "snapshot past its retention"
+
+
+def _require_unmoved(store: Store, before: dict[str, Kept], now: float, retention: float) -> None:
+    """Refuse if somebody has moved an alias meanwhile to a snapshot that was to go: people take no lease."""
+    for name, kept in before.items():
+        again = kept_snapshots(store, name, now=now, retention_seconds=retention)
+        if set(again.reasons) - set(kept.reasons):
+            raise BusyError(
+                f"collection {name!r}: an alias moved while its files were listed. Run the same command again."
+            )
+
+
+def _rank(removal: Removal) -> tuple[int, str]:
+    """Return the order of removal.
+
+    Snapshots first: killed half-way, no visible one names what is gone. Records before what they name, and what an order to
+    forget is followed by, documents and chunks, last.
+    """
+    if removal.reason == _SNAPSHOT:
+        return 0, removal.path
+    parts = PurePosixPath(removal.path).parts
+    last = parts[0] == "collections" and parts[2] in ("documents", "chunks")
+    return (3 if last else 1 if removal.path.endswith(".json") else 2), removal.path
+
+
+@dataclass(frozen=True, slots=True)
+class _Stale:
+    """Files written before a time."""
+
+    before: float
+
+    def all(self, store: Store, folder: str, reason: str) -> list[Removal]:
+        return [Removal(s.path, s.size, reason) for s in store.walk(folder) if self.holds(s)]
+
+    def unless(self, needed: Callable[[str], bool], store: Store, folder: str, reason: str) -> list[Removal]:
+        return [removal for removal in self.all(store, folder, reason) if not needed(removal.path)]
+
+    def left(self, store: Store, folder: str) -> list[Removal]:
+        return [Removal(s.path, s.size, "left by a killed run") for s in store.leftovers(folder) if self.holds(s)]
+
+    def holds(self, stat: Stat) -> bool:
+        return stat.modified < self.before
+
+
+def _of_collection(store: Store, kept: Kept, stale: _Stale) -> Iterator[Removal]:
+    base = f"collections/{kept.collection}"
+    yield from (Removal(stat.path, stat.size, _SNAPSHOT) for stat in kept.dropped)
+    named = kept.files()
+    for folder in _WORK:
+        yield from stale.unless(lambda path: path in named, store, f"{base}/{folder}", f"{folder} of no snapshot")
+    yield from stale.all(store, f"{base}/plans", "old plan")
+    derived = {path for manifest in kept.manifests for path in (*serving_files(manifest), *lexical_files(manifest))}
+    for folder in ("serving", "lexical"):
+        yield from stale.unless(lambda path: path in derived, store, f"{base}/{folder}", f"{folder} of no snapshot")
+    spaces = {manifest.space_id for manifest in kept.manifests}
+    yield from stale.unless(lambda path: _id_of(path) in spaces, store, f"{base}/references", "reference of no space")
+    yield from stale.left(store, base)
+
+
+def _folder_of(path: str) -> str:
+    """Return the folder that goes if nothing is left in it: of a collection that of a file, else all of a space or encoder."""
+    parts = PurePosixPath(path).parts
+    return "/".join(parts[:-1] if parts[0] == "collections" else parts[:2])
+
+
+def _id_of(path: str) -> str:
+    """Return the fingerprint that a file's name begins with."""
+    return PurePosixPath(path).name[:64]
+
+
+def _of_spaces(store: Store, kept: Sequence[Kept], stale: _Stale) -> Iterator[Removal]:
+    spaces = {manifest.space_id for one in kept for manifest in one.manifests}
+    for name in store.folders("spaces"):
+        if name not in spaces:
+            found = list(store.walk(layout.space_folder(name)))
+            # A space is needed whole: one that was sealed just now is about to be named.
+            if all(stale.holds(stat) for stat in found):
+                yield from (Removal(stat.path, stat.size, "space of no snapshot") for stat in found)
+    for folder in ("spaces", "vectors", "encoders"):
+        yield from stale.left(store, folder)
+
+
+def _of_vectors(store: Store, kept: Sequence[Kept], stale: _Stale, scratch: Path, memory_mb: int) -> Iterator[Removal]:
+    """Yield parts of raw vectors without a single chunk of a snapshot, and encoders that no snapshot was made with."""
+    manifests = [manifest for one in kept for manifest in one.manifests]
+    encoders = {manifest.encoder_id for manifest in manifests}
+    for name in store.folders("encoders"):
+        # What was trained is no copy of anything.
+        if name not in encoders and len(name) == 64 and not store.exists(layout.encoder_lineage(name)):
+            found = list(store.walk(layout.encoder_folder(name)))
+            if all(stale.holds(stat) for stat in [*found, *store.walk(f"vectors/{name}")]):
+                yield from (Removal(stat.path, stat.size, "encoder of no snapshot") for stat in found)
+    chunks = sorted({part.chunks.path for manifest in manifests for part in manifest.parts})
+    with scratch_database(scratch, memory_mb=memory_mb) as connection:
+        load_columns(connection, "live", store, chunks, {"chunk_hash": "BLOB"})
+        for encoder_id in store.folders("vectors"):
+            parts = [stat for stat in store.walk(f"vectors/{encoder_id}") if stat.path.endswith(".parquet")]
+            stats = [stat for stat in parts if stale.holds(stat)]
+            if encoder_id not in encoders:
+                if len(stats) < len(parts):
+                    # It is being embedded with in portions, which no snapshot names before the last one.
+                    continue
+                yield from (Removal(stat.path, stat.size, "vectors of no snapshot") for stat in stats)
+                continue
+            connection.execute("DROP TABLE IF EXISTS vectors")
+            load_columns(connection, "vectors", store, [stat.path for stat in stats], {"chunk_hash": "BLOB"})
+            used = connection.execute("SELECT DISTINCT part FROM vectors SEMI JOIN live USING (chunk_hash)").fetchall()
+            needed = {number for (number,) in used}
+            for number, stat in enumerate(stats):
+                if number not in needed:
+                    yield Removal(stat.path, stat.size, "vectors of no snapshot")

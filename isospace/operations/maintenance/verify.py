@@ -1,0 +1,118 @@
+"""Verify a snapshot: every byte of it, what it was made from, and what its encoder computes today."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from isospace.collection.alias import aliases, resolve
+from isospace.collection.raw_vectors import read_vectors, vector_parts
+from isospace.collection.snapshot import Manifest, read_manifest, sequences
+from isospace.encoding.embedder import load_space, open_space
+from isospace.encoding.engine import Engine
+from isospace.encoding.registry.files import EXPORT_KINDS, ExportKind, fetch_export, fetch_model, read_export
+from isospace.encoding.registry.record import read_encoder_record
+from isospace.errors import IntegrityError, IsospaceError
+from isospace.pipeline.segment import require_space
+from isospace.search.bm25 import verify_lexical
+from isospace.search.sql_database import verify_serving
+from isospace.storage import paths as layout
+from isospace.storage.parquet import FileRef, parse_parquet, read_verified
+from isospace.storage.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """Outcome of a verification.
+
+    Attributes
+    ----------
+    snapshot
+        Number of the snapshot.
+    snapshot_id
+        Its identity.
+    files, bytes
+        What was read and hashed.
+    failures
+        One message a fault; empty if all holds.
+    """
+
+    snapshot: int
+    snapshot_id: str
+    files: int
+    bytes: int
+    failures: tuple[str, ...]
+
+
+def verify_snapshot(
+    store: Store, collection: str, reference: str = "production", *, engine: Engine | None = None
+) -> Verified:
+    """Read every file of a snapshot, its raw vectors, its serving database, its lexical index and the collection's history.
+
+    Parameters
+    ----------
+    store
+        The store.
+    collection
+        Name of the collection.
+    reference
+        An alias, a number or the start of a snapshot_id.
+    engine
+        What encodes the probes.
+
+    Returns
+    -------
+    Verified
+        With every fault found, not only the first.
+    """
+    manifest = resolve(store, collection, reference)
+    failures: list[str] = []
+    for number in sequences(store, collection):
+        _attempt(failures, lambda number=number: read_manifest(store, collection, number))  # type: ignore[misc]
+    _attempt(failures, lambda: aliases(store, collection))
+    segments = {part.segment.path for part in manifest.parts}
+    for ref in manifest.files():
+        _attempt(failures, lambda ref=ref: _verify(store, ref, segments, manifest))  # type: ignore[misc]
+    parts = vector_parts(store, manifest.encoder_id)
+    for path in parts:
+        _attempt(failures, lambda path=path: read_vectors(store, path, manifest.encoder_id))  # type: ignore[misc]
+    _attempt(failures, lambda: verify_serving(store, manifest))
+    _attempt(failures, lambda: verify_lexical(store, manifest))
+    _attempt(failures, lambda: fetch_model(store, read_encoder_record(store, manifest.encoder_id)))
+    for kind in EXPORT_KINDS:
+        _attempt(failures, lambda kind=kind: _verify_export(store, manifest, kind))  # type: ignore[misc]
+    if not failures:
+        # With damaged files the probes could only repeat what was said already.
+        _attempt(failures, lambda: open_space(store, manifest.space_id, engine=engine))
+    refs = manifest.files()
+    return Verified(
+        snapshot=manifest.sequence,
+        snapshot_id=manifest.snapshot_id,
+        files=len(refs) + len(parts) + 2,
+        bytes=sum(ref.size for ref in refs),
+        failures=tuple(dict.fromkeys(failures)),
+    )
+
+
+def _verify(store: Store, ref: FileRef, segments: set[str], manifest: Manifest) -> None:
+    data = read_verified(store, ref)
+    if ref.path in segments:
+        require_space(parse_parquet(data, ref.path, columns=["chunk_id"]), ref.path, manifest.space_id)
+
+
+def _verify_export(store: Store, manifest: Manifest, kind: ExportKind) -> None:
+    export = read_export(store, manifest.encoder_id, kind)
+    if export is not None:
+        fetch_export(store, manifest.encoder_id, export)
+        return
+    made_with = load_space(store, manifest.space_id).provenance.get("engine", {}).get("engine", "")
+    if kind in ("tokenizer", "reference") or made_with.startswith(kind):
+        path = layout.encoder_export(manifest.encoder_id, kind)
+        raise IntegrityError(f"{path}: is missing, and the space was made with it. Run the flow, or restore it.")
+
+
+def _attempt(failures: list[str], action: Callable[[], object]) -> None:
+    try:
+        action()
+    except IsospaceError as error:
+        failures.append(str(error))

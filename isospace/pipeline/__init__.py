@@ -1,0 +1,1 @@
+"""A run: its configuration, its stages, and their order."""

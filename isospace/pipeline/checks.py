@@ -1,0 +1,171 @@
+"""Checks before the commit: what was written is read back and has to hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from isospace.encoding.encoder import Encoder
+from isospace.errors import CheckError, MismatchError
+from isospace.pipeline.chunk import ChunkPart
+from isospace.pipeline.fit.sample import sample_vectors
+from isospace.pipeline.run import Run
+from isospace.pipeline.segment import NORM_TOLERANCE, Segment, read_codes, require_space
+from isospace.storage.parquet import parse_parquet, read_parquet, read_verified
+from isospace.transform.isotropy import Isotropy, measure_isotropy
+from isospace.transform.probes import check_encoder, check_transform
+from isospace.transform.quantizer_set import dequantize, quantize
+from isospace.transform.space import Space
+from isospace.transform.transform import apply_transform
+
+# Pairs grow with the square; two thousand vectors give two million of them.
+_ISOTROPY_SAMPLE = 2_000
+# The lowest percentile in use, 95, leaves out five per cent of its own sample.
+_MOST_SATURATED = 0.06
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """Outcome of all checks.
+
+    Attributes
+    ----------
+    rows
+        Vectors read back.
+    largest_norm_error
+        Of all of them.
+    probe_cosine
+        Smallest cosine of a probe with its recorded raw vector.
+    before, after
+        Isotropy of a sample of raw and of transformed vectors.
+    warnings
+        What a person should look at.
+    """
+
+    rows: int
+    largest_norm_error: float
+    probe_cosine: float
+    before: Isotropy
+    after: Isotropy
+    warnings: tuple[str, ...]
+
+
+def check_segment(run: Run, space: Space, part: ChunkPart, segment: Segment) -> tuple[int, float]:
+    """Read a segment back and compare it with its chunks and its space.
+
+    Returns
+    -------
+    tuple
+        Rows, and the largest distance of a norm from 1.
+
+    Raises
+    ------
+    CheckError
+        Naming the segment and what does not hold.
+    """
+    store = run.store
+    table = parse_parquet(read_verified(store, segment.file), segment.file.path)
+    require_space(table, segment.file.path, space.space_id)
+    chunks = read_parquet(store, part.chunks.path, columns=["chunk_id"])
+    if not table["chunk_id"].equals(chunks["chunk_id"]):
+        raise CheckError(
+            f"{segment.file.path}: its {table.num_rows} rows are not the {chunks.num_rows} chunks of {part.chunks.path}. "
+            "Delete the segment and run the same command again."
+        )
+    specs = {spec.name: spec for spec in space.record.spec.representations}
+    if "float32" not in specs:
+        return table.num_rows, 0.0
+    dimension = space.record.dimension
+    vectors = read_codes(table, specs["float32"], dimension)
+    norms = np.sqrt((vectors.astype(np.float64) ** 2).sum(axis=1))
+    error = float(np.abs(norms - 1.0).max(initial=0.0)) if space.transform.normalization == "l2" else 0.0
+    if not error <= NORM_TOLERANCE:
+        raise CheckError(
+            f"{segment.file.path}: a norm is off by {error:.3g}, expected at most {NORM_TOLERANCE:g}. Delete it."
+        )
+    for name, spec in specs.items():
+        codes = quantize(space.transform.quantizers, vectors, name)
+        if read_codes(table, spec, dimension).tobytes() != codes.tobytes():
+            raise CheckError(
+                f"{segment.file.path}: its {name} codes do not follow from its vectors. Delete it and run again."
+            )
+    return table.num_rows, error
+
+
+def check_space(
+    run: Run, space: Space, chunk_paths: Sequence[str], encoder: Encoder
+) -> tuple[float, Isotropy, Isotropy]:
+    """Reproduce the probes, and measure isotropy before and after the transform.
+
+    Returns
+    -------
+    tuple
+        Smallest probe cosine, isotropy of raw and of transformed vectors.
+
+    Raises
+    ------
+    CheckError
+        If a probe does not come out as recorded.
+    """
+    try:
+        check_transform(space.transform, space.probes)
+        cosine = check_encoder(
+            space.probes, encoder.tokenize, encoder.encode, min_cosine=space.record.min_cosine
+        ).cosine
+    except MismatchError as error:
+        raise CheckError(f"probes of space {space.space_id[:16]}…: {error}") from error
+    dimension = space.record.input_dimension
+    raw = sample_vectors(run, chunk_paths, size=_ISOTROPY_SAMPLE, dimension=dimension, partial=True)
+    vectors = apply_transform(space.transform, raw, "document").vectors
+    first = space.record.representations[0]
+    stored = dequantize(space.transform.quantizers, quantize(space.transform.quantizers, vectors, first), first)
+    return cosine, measure_isotropy(raw), measure_isotropy(stored)
+
+
+def conclude(
+    run: Run,
+    rows: Sequence[tuple[int, float]],
+    expected_rows: int,
+    measured: tuple[float, Isotropy, Isotropy],
+    segments: Sequence[Segment],
+) -> Checked:
+    """Put the checks together.
+
+    Raises
+    ------
+    CheckError
+        If the rows are not as many as the plan had.
+    """
+    total = sum(count for count, _ in rows)
+    if total != expected_rows:
+        raise CheckError(
+            f"the new segments hold {total} rows, the plan had {expected_rows}. Run the same command again."
+        )
+    cosine, before, after = measured
+    limit = run.config.runtime.max_mean_cosine
+    warnings = [*_bound_warnings(segments, total * after.d)]
+    if after.mean_cosine > limit:
+        warnings.append(
+            f"mean cosine of different chunks is {after.mean_cosine:.3f}, above {limit:g}: the vectors lie in a narrow cone. "
+            "recipe.transform.fit.kind=auto compares what could be done."
+        )
+    return Checked(total, max((error for _, error in rows), default=0.0), cosine, before, after, tuple(warnings))
+
+
+def _bound_warnings(segments: Sequence[Segment], components: int) -> list[str]:
+    """Tell where the fitted bounds no longer hold the corpus."""
+    clipped, beyond = sum(s.clipped for s in segments), sum(s.saturated for s in segments)
+    found = []
+    if clipped:
+        found.append(
+            f"{clipped} of {components} values exceeded the bounds that the space was fitted with and were clipped: the corpus "
+            "is no longer what it was fitted on. Fit again with runtime.refit=true."
+        )
+    if beyond > _MOST_SATURATED * components:
+        found.append(
+            f"{beyond} of {components} components ({beyond / components:.1%}) exceed the range of int8: its scales were fitted "
+            "on other texts. Fit again with runtime.refit=true, or raise the percentile of int8."
+        )
+    return found

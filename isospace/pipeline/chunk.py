@@ -1,0 +1,149 @@
+"""Chunks of a part: documents in, chunks out, one Parquet file each, row order fixed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+import numpy as np
+import pyarrow as pa
+
+from isospace.errors import ConfigError, IntegrityError, NotFoundError
+from isospace.ingest.chunking import Chunk, TokenCounter, chunk_documents
+from isospace.ingest.document import Document
+from isospace.pipeline.run import Run
+from isospace.storage import paths as layout
+from isospace.storage.hashing import fingerprint, sha256
+from isospace.storage.parquet import FileRef, parse_parquet, read_parquet, write_parquet
+from isospace.storage.store import Store
+
+_DOCUMENTS_AT_ONCE = 64
+
+CHUNK_SCHEMA = pa.schema(
+    [
+        pa.field("chunk_id", pa.string(), nullable=False),
+        pa.field("doc_id", pa.string(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("title", pa.string(), nullable=False),
+        pa.field("start", pa.int64(), nullable=False),
+        pa.field("end", pa.int64(), nullable=False),
+        pa.field("n_tokens", pa.int32(), nullable=False),
+        pa.field("prefix", pa.string(), nullable=False),
+        pa.field("text", pa.string(), nullable=False),
+        pa.field("chunk_hash", pa.binary(32), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkPart:
+    """The chunks of one part.
+
+    Attributes
+    ----------
+    name
+        The part's name.
+    documents, chunks
+        Its files.
+    too_long
+        Chunks with more tokens than the encoder takes.
+    cut_tokens
+        Tokens that the encoder would cut off them.
+    """
+
+    name: str
+    documents: FileRef
+    chunks: FileRef
+    too_long: int
+    cut_tokens: int
+
+
+def write_chunks(run: Run, documents: FileRef, counter: TokenCounter) -> ChunkPart:
+    """Cut the documents of one part, unless a run before this one has done it.
+
+    Parameters
+    ----------
+    run
+        The run.
+    documents
+        A documents part.
+    counter
+        The encoder's tokenizer.
+
+    Returns
+    -------
+    ChunkPart
+
+    Raises
+    ------
+    ConfigError
+        If a text is too long and the recipe does not allow truncation.
+    """
+    store = run.work_store
+    # Of documents and chunking: the same documents cut otherwise are another part.
+    name = fingerprint([PurePosixPath(documents.path).stem, run.chunking_id])
+    path = layout.chunks_part(run.collection, name)
+    trusted = run.trusts(path)
+    found = finished_part(store, path) if trusted else None
+    if found is None:
+        table = _chunk_table(run, read_parquet(store, documents.path), counter)
+        columns = ["uri", "title", "doc_id", "prefix"]
+        reference = write_parquet(store, path, table, dictionary=columns, replace=not trusted)
+    else:
+        table, reference = found
+    tokens = np.asarray(table["n_tokens"])
+    excess = np.zeros_like(tokens) if counter.windowed else np.maximum(tokens - counter.limit, 0)
+    part = ChunkPart(name, documents, reference, int((excess > 0).sum()), int(excess.sum()))
+    _require_fit(run, part, table, counter.limit)
+    return part
+
+
+def finished_part(store: Store, path: str) -> tuple[pa.Table, FileRef] | None:
+    """Return what an earlier run wrote, unless it is not there or damaged."""
+    try:
+        data = store.read(path)
+        table = parse_parquet(data, path)
+    except (NotFoundError, IntegrityError):
+        return None
+    return table, FileRef(path=path, size=len(data), sha256=sha256(data), rows=table.num_rows)
+
+
+def _chunk_table(run: Run, documents: pa.Table, counter: TokenCounter) -> pa.Table:
+    tables = []
+    for start in range(0, documents.num_rows, _DOCUMENTS_AT_ONCE):
+        rows = documents.slice(start, _DOCUMENTS_AT_ONCE).to_pylist()
+        group = [Document(r["doc_id"], r["uri"], r["title"], r["text"], json.loads(r["metadata"])) for r in rows]
+        by_id = {document.doc_id: document for document in group}
+        tables.append(chunk_table(chunk_documents(group, run.config.recipe.chunking, counter), by_id))
+    return pa.concat_tables(tables).replace_schema_metadata({"chunking_id": run.chunking_id})
+
+
+def chunk_table(chunks: list[Chunk], documents: dict[str, Document]) -> pa.Table:
+    """Return chunks as a table of `CHUNK_SCHEMA`."""
+    rows = [
+        (c.chunk_id, c.doc_id, documents[c.doc_id].uri, documents[c.doc_id].title, c.start, c.end, c.n_tokens, c.prefix,
+         c.text, bytes.fromhex(c.chunk_hash))
+        for c in chunks
+    ]  # fmt: skip
+    arrays = [pa.array([row[i] for row in rows], field.type) for i, field in enumerate(CHUNK_SCHEMA)]
+    return pa.table(arrays, schema=CHUNK_SCHEMA)
+
+
+def _require_fit(run: Run, part: ChunkPart, table: pa.Table, limit: int) -> None:
+    if not part.too_long or run.config.recipe.chunking.allow_truncation:
+        return
+    tokens = np.asarray(table["n_tokens"])
+    worst = int(tokens.argmax())
+    raise ConfigError(
+        f"recipe.chunking.kind = none: {part.too_long} of {len(tokens)} texts in one part exceed the encoder's {limit} tokens, "
+        f"and {part.cut_tokens:,} tokens would be lost; the longest is {table['doc_id'][worst].as_py()!r} with {tokens[worst]}. "
+        "Use kind structure, set recipe.encoder.windows, or recipe.chunking.allow_truncation=true."
+    )
+
+
+def all_chunk_paths(run: Run, kept: Sequence[str], parts: Sequence[ChunkPart]) -> list[str]:
+    """Return the chunks of every part that the coming snapshot will have."""
+    names = [*kept, *(part.name for part in parts)]
+    return [layout.chunks_part(run.collection, name) for name in names]

@@ -1,0 +1,140 @@
+"""Put a snapshot together and commit it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from isospace.collection.alias import promote
+from isospace.collection.snapshot import Manifest, PartRecord, commit_manifest, deleted_documents, snapshot_id
+from isospace.encoding.registry.record import read_encoder_record
+from isospace.errors import StoreError
+from isospace.evaluation.gate.verdicts import promotion_problem
+from isospace.pipeline.chunk import ChunkPart
+from isospace.pipeline.run import Run, damaged_files
+from isospace.pipeline.scan.diff import Scan
+from isospace.pipeline.segment import Segment
+from isospace.storage import paths as layout
+from isospace.storage.hashing import sha256
+from isospace.storage.parquet import FileRef, read_parquet
+from isospace.storage.store import Store
+from isospace.transform.space import SPACE_FILES
+
+_PACKAGES = ("isospace", "numpy", "pyarrow", "torch", "transformers", "sentence-transformers", "tokenizers", "prefect")
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Outcome of a commit.
+
+    Attributes
+    ----------
+    manifest
+        The snapshot that the collection now has.
+    is_new
+        False if the collection had this content in this space already.
+    """
+
+    manifest: Manifest
+    is_new: bool
+
+
+def commit_snapshot(
+    run: Run, scan: Scan, space_id: str, parts: Sequence[ChunkPart], segments: Sequence[Segment]
+) -> Commit:
+    """Commit what a run has built, unless the collection has it already.
+
+    Raises
+    ------
+    ConflictError
+        If another run committed first; running again plans on top of it.
+    StoreError
+        If a file that the snapshot would name is gone.
+    """
+    identity = snapshot_id(space_id=space_id, chunking_id=run.chunking_id, documents_digest=scan.documents_digest)
+    base = run.base
+    if base is not None and base.snapshot_id == identity and not run.damaged:
+        return Commit(base, is_new=False)
+    kept = set(scan.kept)
+    records = [part for part in base.parts if part.name in kept] if base else []
+    by_name = {segment.part: segment.file for segment in segments}
+    records += [PartRecord(name=p.name, documents=p.documents, chunks=p.chunks, segment=by_name[p.name]) for p in parts]
+    manifest = Manifest(
+        collection=run.collection,
+        sequence=base.sequence + 1 if base else 1,
+        snapshot_id=identity,
+        documents_digest=scan.documents_digest,
+        space_id=space_id,
+        encoder_id=run.encoder_id,
+        chunking_id=run.chunking_id,
+        recipe=run.config.recipe.model_copy(update={"transform": run.transform}).model_dump(mode="json"),
+        documents=scan.documents,
+        chunks=_live_chunks(run.store, records, scan.deletions),
+        parts=tuple(records),
+        deletions=scan.deletions,
+        quarantine=scan.quarantine,
+        sealed_files=tuple(_sealed_files(run.store, run.encoder_id, space_id)),
+        provenance=_provenance(run),
+    )
+    if base is not None and base.snapshot_id == identity and set(base.files()) == set(manifest.files()):
+        # Repaired: the same bytes stand again where they were.
+        return Commit(base, is_new=False)
+    if lost := damaged_files(run.store, manifest):
+        raise StoreError(
+            f"{lost[0]}: is gone or has another size, and the snapshot would name it ({len(lost)} such files). Something deletes "
+            "in the store while runs work; nothing was committed. Run the same command again."
+        )
+    return Commit(commit_manifest(run.store, manifest), is_new=True)
+
+
+def promote_new(run: Run, commit: Commit) -> bool:
+    """Move the run's alias to its snapshot; tell whether it moved.
+
+    An alias that has named it or a later one before stays where it is: whoever rolled it back meant it. So it does where a gate
+    has something against the snapshot, though this run may have no rules of its own.
+    """
+    alias = run.config.runtime.promote_to
+    if alias is None or promotion_problem(run.store, commit.manifest, alias):
+        return False
+    reason = f"run {run.run_id}"
+    return promote(run.store, run.collection, alias, commit.manifest, reason=reason, forward_only=True) is not None
+
+
+def _live_chunks(store: Store, records: Sequence[PartRecord], deletions: FileRef | None) -> int:
+    total = sum(record.chunks.rows or 0 for record in records)
+    deleted = deleted_documents(store, deletions)
+    for record in records:
+        if gone := deleted.get(record.name):
+            ids = read_parquet(store, record.chunks.path, columns=["doc_id"])["doc_id"].to_pylist()
+            total -= sum(doc_id in gone for doc_id in ids)
+    return total
+
+
+def _sealed_files(store: Store, encoder_id: str, space_id: str) -> list[FileRef]:
+    encoder = read_encoder_record(store, encoder_id)
+    folder = layout.encoder_folder(encoder_id)
+    model = [FileRef(path=f"{folder}/model/{name}", size=f.size, sha256=f.sha256) for name, f in encoder.files.items()]
+    paths = [layout.encoder_document(encoder_id), *(f"{layout.space_folder(space_id)}/{name}" for name in SPACE_FILES)]
+    sealed = [(path, store.read(path)) for path in paths]
+    return [*(FileRef(path=path, size=len(data), sha256=sha256(data)) for path, data in sealed), *model]
+
+
+def _provenance(run: Run) -> dict[str, object]:
+    versions = {}
+    for name in _PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {
+        "run_id": run.run_id,
+        "parent": run.base_sequence,
+        "committed_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "source": run.config.runtime.source,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "versions": versions,
+    }

@@ -1,0 +1,112 @@
+"""Configurations in YAML files, with overrides from the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from isospace.errors import ConfigError
+from isospace.pipeline.config import PipelineConfig
+from isospace.transform.representations import SPEC_OF_KIND
+from isospace.transform.spec import AUTO_TAG, FIT_TAG, AutoSpec, FitSpec
+
+_Config = TypeVar("_Config", bound=PipelineConfig)
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> PipelineConfig:
+    """Read a pipeline; see `read_config`."""
+    return read_config(path, PipelineConfig, overrides)
+
+
+def read_config(path: str | Path, model: type[_Config], overrides: Sequence[str] = ()) -> _Config:
+    """Read a YAML file and apply `key.path=value` overrides.
+
+    Parameters
+    ----------
+    path
+        YAML file with the keys of the model: `recipe` and `runtime` for a pipeline.
+    model
+        What it holds.
+    overrides
+        Such as `recipe.transform.fit.kind=none`; the value is YAML.
+
+    Returns
+    -------
+    PipelineConfig
+        Or the kind of it that was asked for.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read, or a key is unknown, missing or has an unusable value; the message names it.
+    """
+    try:
+        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}). Give the path of a YAML file.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid YAML ({' '.join(str(error).split())}).") from error
+    if not isinstance(data, dict):
+        raise ConfigError(
+            f"{path}: holds {type(data).__name__}; expected a mapping with the keys {', '.join(model.model_fields)}."
+        )
+    for override in overrides:
+        _apply_override(data, override)
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_explain(error, model)}") from error
+
+
+def _apply_override(data: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"--set {override}: expected KEY.PATH=VALUE, such as recipe.transform.fit.kind=none.")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override}: the value is not valid YAML.") from error
+    *parents, last = key.split(".")
+    node = data
+    for parent in parents:
+        child = node.setdefault(parent, {})
+        if child is None:
+            child = node[parent] = {}
+        if not isinstance(child, dict):
+            raise ConfigError(f"--set {override}: {parent} holds a value, not a mapping.")
+        node = child
+    node[last] = value
+
+
+def _explain(error: ValidationError, model: type[BaseModel]) -> str:
+    lines = []
+    for item in error.errors(include_url=False):
+        where = ".".join(str(part) for part in item["loc"] if part not in (FIT_TAG, AUTO_TAG)) or "the file"
+        if item["type"] == "extra_forbidden":
+            known = _known_keys(item["loc"][:-1], model)
+            lines.append(f"unknown key {where}" + (f"; known there: {', '.join(known)}" if known else ""))
+        elif item["type"] == "missing":
+            lines.append(f"missing key {where}")
+        else:
+            lines.append(f"{where} = {item['input']!r:.80}: {item['msg']}")
+    return "; ".join(lines) + "."
+
+
+# What pydantic puts into the place of an error for one member of a union.
+_TAGGED: dict[str, type[BaseModel]] = {FIT_TAG: FitSpec, AUTO_TAG: AutoSpec, **SPEC_OF_KIND}
+
+
+def _known_keys(path: tuple[int | str, ...], root: type[BaseModel]) -> list[str]:
+    model: Any = root
+    for part in path:
+        if part in _TAGGED:
+            model = _TAGGED[str(part)]
+        elif part in getattr(model, "model_fields", {}):
+            found = model.model_fields[str(part)].annotation
+            # An optional model is a union; the model is its first member.
+            model = found if hasattr(found, "model_fields") else next(iter(get_args(found)), found)
+    return list(getattr(model, "model_fields", {}))

@@ -1,0 +1,1 @@
+"""The encode stage: plan encoding shards, run workers."""

@@ -1,0 +1,1 @@
+"""Encoding workers: in this process, one process per device, or Ray actors."""

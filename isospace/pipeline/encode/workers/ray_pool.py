@@ -1,0 +1,258 @@
+"""Workers as Ray actors: on a cluster that is there, or on a local one that is started for the run."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from dataclasses import dataclass, field, replace
+from queue import Queue
+from typing import TYPE_CHECKING, Any
+
+from isospace import __version__
+from isospace.encoding.backends.base import usable_cpus
+from isospace.encoding.engine import Engine, resolve_engine
+from isospace.errors import ConfigError, EncoderError, NoWorkersError, WorkerError
+from isospace.pipeline.encode.shards import Encoded, Shard
+from isospace.pipeline.encode.workers.pool import encode_in_worker, load_in_worker, place_of
+from isospace.pipeline.encode.workers.process import Work
+from isospace.pipeline.run import Run
+
+if TYPE_CHECKING:
+    from isospace.pipeline.config import WorkersSpec
+
+_LOG = logging.getLogger(__name__)
+# Ray brings an actor back within a second or two, where it can.
+_RESTARTS = 20
+
+
+class _Actor:
+    """A worker; it is restarted by Ray when it dies, and loads again with its next shard."""
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+
+    def load(self) -> bool:
+        return load_in_worker(self.work)
+
+    def encode(self, run: Run, shard: Shard) -> Encoded:
+        return encode_in_worker(self.work, run, shard)
+
+
+@dataclass(frozen=True, slots=True)
+class RayPool:
+    """Actors on a cluster.
+
+    Attributes
+    ----------
+    ray
+        The module.
+    actors
+        The workers.
+    work
+        What they load.
+    shard_seconds
+        How long a shard may take.
+    owned
+        Whether the cluster was started for this pool.
+    free
+        Actors that have nothing to do; None once none is left.
+    retired
+        Those that could not be replaced.
+    """
+
+    ray: Any
+    actors: tuple[Any, ...]
+    work: Work
+    start_seconds: float
+    shard_seconds: float
+    owned: bool
+    free: Queue[Any] = field(default_factory=Queue)
+    retired: list[Any] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        """Number of workers."""
+        return len(self.actors)
+
+    @property
+    def place(self) -> str:
+        """Backend and devices."""
+        return place_of([self.work.engine] * len(self.actors))
+
+    def encode(self, run: Run, shard: Shard) -> Encoded:
+        """Hand one shard to a free actor."""
+        actor = self.free.get()
+        if actor is None:
+            self.free.put(None)
+            raise NoWorkersError(
+                f"none of the {len(self.actors)} Ray workers answers any more; what was encoded is kept."
+            )
+        # Ray restarts an actor that died, and what it loads then counts as well.
+        seconds = self.start_seconds + self.shard_seconds
+        try:
+            encoded: Encoded = self.ray.get(actor.encode.remote(run, shard), timeout=seconds)
+        except self.ray.exceptions.GetTimeoutError as error:
+            self.ray.kill(actor, no_restart=False)
+            self._replace(actor)
+            raise WorkerError(
+                f"a Ray worker gave no answer within {seconds:.0f} s; it is replaced, and its shard is tried again. Raise "
+                "runtime.workers.shard_seconds if shards take that long."
+            ) from error
+        except self.ray.exceptions.RayActorError as error:
+            self._replace(actor)
+            raise WorkerError(
+                f"a Ray worker was lost ({_first_line(error)}); it is replaced, and its shard is tried again."
+            ) from error
+        except self.ray.exceptions.RayTaskError as error:
+            self.free.put(actor)
+            # What the worker raised, not Ray's wrapper of it.
+            raise error.cause from None
+        except BaseException:
+            self.free.put(actor)
+            raise
+        self.free.put(actor)
+        return encoded
+
+    def _replace(self, actor: Any) -> None:
+        """Give an actor back once it has loaded again: one that cannot must not be handed every retry."""
+        for _ in range(_RESTARTS):
+            try:
+                self.ray.get(actor.load.remote(), timeout=self.start_seconds)
+            except self.ray.exceptions.RayActorError:
+                # Calls made before the restart is through are lost with the old one.
+                time.sleep(0.5)
+                continue
+            except self.ray.exceptions.RayError as error:
+                _LOG.warning("a Ray worker is left out from now on: %s", _first_line(error))
+                break
+            self.free.put(actor)
+            return
+        self.retired.append(actor)
+        if len(self.retired) == len(self.actors):
+            self.free.put(None)
+
+    def close(self) -> None:
+        """End the actors, and a cluster that was started for them."""
+        for actor in self.actors:
+            self.ray.kill(actor)
+        if self.owned:
+            self.ray.shutdown()
+
+
+def open_ray(spec: WorkersSpec, work: Work) -> RayPool:
+    """Start actors; what the cluster lacks is found before the first shard.
+
+    Raises
+    ------
+    EncoderError
+        If Ray is not installed, or the cluster lacks GPUs, processors, this version of isospace, or the store.
+    WorkerError
+        If an actor is lost while it loads.
+    """
+    try:
+        import ray
+    except ModuleNotFoundError as error:
+        raise EncoderError("runtime.workers.kind ray: the package ray is missing. Install isospace[ray].") from error
+    if not spec.address and spec.count is None:
+        raise ConfigError("runtime.workers.count is empty; with kind ray expected the number of workers.")
+    owned = not ray.is_initialized()
+    if owned:
+        _connect(ray, spec)
+    try:
+        return _start(ray, spec, work, owned=owned)
+    except BaseException:
+        if owned:
+            ray.shutdown()
+        raise
+
+
+def _connect(ray: Any, spec: WorkersSpec) -> None:
+    # Before the cluster starts, and only where its owner has not said: a local one reports to its maker otherwise.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "namespace": "isospace"}
+    try:
+        if spec.address:
+            ray.init(address=spec.address, **quiet)
+        else:
+            # Said outright: an empty address would mean whatever cluster runs on this machine.
+            ray.init(address="local", num_cpus=max(usable_cpus(), spec.count or 1), include_dashboard=False, **quiet)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise EncoderError(
+            f"runtime.workers.address = {spec.address!r}: no Ray cluster answers there ({_first_line(error)}). Start one, or "
+            "leave the address empty for a local one. A cluster that asks for a token needs RAY_AUTH_MODE=token here too."
+        ) from error
+
+
+def _start(ray: Any, spec: WorkersSpec, work: Work, *, owned: bool) -> RayPool:
+    resources = ray.cluster_resources()
+    engine = _worker_engine(work.engine, work.precision, gpus=resources.get("GPU", 0) >= 1)
+    gpus = engine.device != "cpu"
+    # Of what others leave, where nobody said how many.
+    count = spec.count or int(ray.available_resources().get("GPU" if gpus else "CPU", 0)) or 1
+    smallest = min((int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]), default=1)
+    threads = engine.threads or max(min(int(resources.get("CPU", 1)) // count, smallest), 1)
+    _require_resources(resources, count, gpus=gpus)
+    _require_package(ray, spec.start_seconds)
+    placed = replace(work, engine=replace(engine, threads=None if gpus else threads))
+    options = {"num_cpus": 1 if gpus else threads, "num_gpus": 1 if gpus else 0, "max_restarts": -1}
+    kind = ray.remote(_Actor)
+    actors = tuple(kind.options(max_task_retries=0, **options).remote(placed) for _ in range(count))
+    try:
+        ray.get([actor.load.remote() for actor in actors], timeout=spec.start_seconds)
+    except ray.exceptions.GetTimeoutError as error:
+        raise WorkerError(
+            f"{count} Ray workers were not ready within {spec.start_seconds:.0f} s. The cluster has {_shown(resources)}; each "
+            f"asks for {options['num_cpus']} CPU and {options['num_gpus']} GPU. Free some, or raise start_seconds."
+        ) from error
+    except ray.exceptions.RayActorError as error:
+        raise WorkerError(f"a Ray worker was lost while it loaded the model ({_first_line(error)}).") from error
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from None
+    pool = RayPool(ray, actors, placed, spec.start_seconds, spec.shard_seconds, owned)
+    for actor in actors:
+        pool.free.put(actor)
+    return pool
+
+
+def _worker_engine(engine: Engine, precision: str, *, gpus: bool) -> Engine:
+    """Return the engine of every actor, by what the cluster has; Ray shows each actor its own GPU as the first."""
+    on_cpu = engine.backend in ("openvino", "onnx") or precision == "int8"
+    if engine.device == "cpu" or (engine.device == "auto" and (on_cpu or not gpus)):
+        return resolve_engine(replace(engine, device="cpu"), precision)
+    return replace(engine, backend="torch", device="cuda:0")
+
+
+def _require_resources(resources: dict[str, float], count: int, *, gpus: bool) -> None:
+    kind = "GPU" if gpus else "CPU"
+    if resources.get(kind, 0) < count:
+        raise EncoderError(
+            f"runtime.workers: {count} workers need {count} {kind}, and the cluster has {_shown(resources)}. Add nodes, lower "
+            "runtime.workers.count, or set runtime.device=cpu."
+        )
+
+
+def _require_package(ray: Any, seconds: float) -> None:
+    def installed() -> str:
+        import isospace
+
+        return isospace.__version__
+
+    try:
+        found = ray.get(ray.remote(installed).options(num_cpus=0).remote(), timeout=seconds)
+    except ray.exceptions.GetTimeoutError as error:
+        raise EncoderError(f"the Ray cluster ran nothing within {seconds:.0f} s. Look at `ray status`.") from error
+    except ray.exceptions.RayError as error:
+        raise EncoderError(
+            f"the workers of the Ray cluster cannot import isospace ({_first_line(error)}). Install isospace[pipeline] there."
+        ) from error
+    if found != __version__:
+        raise EncoderError(f"the Ray cluster has isospace {found}, this is {__version__}. Install the same on both.")
+
+
+def _shown(resources: dict[str, float]) -> str:
+    return ", ".join(f"{resources.get(kind, 0):.0f} {kind}" for kind in ("CPU", "GPU"))
+
+
+def _first_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,1 @@
+"""The fit stage: sample, try candidates, seal a space."""

@@ -1,0 +1,177 @@
+"""Fit a space on a sample of the domain, and seal it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from threadpoolctl import threadpool_limits
+
+from isospace.collection.raw_vectors import ENGINE_KEYS, vector_engines
+from isospace.encoding.encoder import SentenceEncoder
+from isospace.errors import ConfigError, FitError, MismatchError
+from isospace.ingest.query_files import identified
+from isospace.pipeline.fit.choose import choose
+from isospace.pipeline.fit.evidence import Evidence, gather_evidence
+from isospace.pipeline.fit.sample import sample_vectors
+from isospace.pipeline.run import Run
+from isospace.storage import paths as layout
+from isospace.transform.affine import apply_affine
+from isospace.transform.distortion import cluster, measure_distortion
+from isospace.transform.error_bounds import error_bound
+from isospace.transform.fit import estimate, fit, fit_affine, held_out_variance, held_out_warnings
+from isospace.transform.probes import make_probes
+from isospace.transform.quantizer_set import fit_quantizers
+from isospace.transform.representations import code_bytes
+from isospace.transform.space import DOCUMENT, Promise, seal_space
+from isospace.transform.spec import AutoSpec, FitSpec, TransformSpec
+from isospace.transform.transform import Transform
+
+_DISTORTION_SAMPLE = 5_000
+
+
+def fit_space(run: Run, chunk_paths: Sequence[str], encoder: SentenceEncoder) -> str:
+    """Fit and seal the space of a run.
+
+    Parameters
+    ----------
+    run
+        The run; its recipe says what is fitted.
+    chunk_paths
+        All chunks parts of the collection; their texts have raw vectors.
+    encoder
+        For the probes.
+
+    Returns
+    -------
+    str
+        The space_id. Equal samples and recipes give an equal one.
+
+    Raises
+    ------
+    FitError
+        If the sample cannot carry the fit.
+    """
+    spec = run.config.recipe.transform
+    if encoder.record.encoder_id != run.encoder_id:
+        raise MismatchError(
+            f"the encoder at hand is {encoder.record.encoder_id[:16]}…, the run's is {run.encoder_id[:16]}…. Start a new process."
+        )
+    if identified(spec) != run.transform:
+        raise ConfigError(
+            f"{spec.queries.file}: was changed while the run was under way. Freeze the file, and run the same command again."
+        )
+    sample = sample_vectors(run, chunk_paths, size=spec.sample.size, dimension=encoder.record.dimension)
+    automatic = isinstance(spec.fit, AutoSpec)
+    evidence = gather_evidence(run, chunk_paths, encoder, choosing=automatic) if spec.needs_queries else None
+    fitted = fit_transform(spec, sample, evidence)
+    probes = make_probes(fitted.transform, encoder.tokenize, encoder.encode, limit=encoder.record.max_tokens)
+    space_id, files = seal_space(
+        encoder_id=run.encoder_id,
+        spec=run.transform,
+        fitted=fitted.spec,
+        normalizes=encoder.record.normalizes,
+        transform=fitted.transform,
+        probes=probes,
+        promise=_promise(run, encoder),
+        min_cosine=encoder.record.min_cosine,
+        provenance={
+            "run_id": run.run_id,
+            "collection": run.collection,
+            "engine": encoder.backend.engine(),
+            **fitted.provenance,
+        },
+    )
+    folder = layout.space_folder(space_id)
+    # space.json last: a space whose document exists is whole. What exists and differs was damaged, since the name is
+    # the fingerprint of the content; only the provenance in space.json may differ.
+    for name in sorted(files, key=lambda name: name == DOCUMENT):
+        path = f"{folder}/{name}"
+        if (
+            not run.store.create_if_absent(path, files[name])
+            and name != DOCUMENT
+            and run.store.read(path) != files[name]
+        ):
+            run.store.write(path, files[name])
+    return space_id
+
+
+def _promise(run: Run, encoder: SentenceEncoder) -> Promise:
+    """Say bitwise only where every raw vector there is was computed by what would compute a query here."""
+    engine = encoder.backend.engine()
+    same = vector_engines(run.store, run.encoder_id) <= {tuple(engine[key] for key in ENGINE_KEYS)}
+    return "bitwise" if same and encoder.backend.is_batch_invariant else "within tolerance"
+
+
+@dataclass(frozen=True, slots=True)
+class FittedTransform:
+    """A fitted chain.
+
+    Attributes
+    ----------
+    transform
+        The chain.
+    spec
+        The fit: that of the recipe, or the one that was chosen.
+    provenance
+        `fit`: figures of it; `choice`: the evidence it was chosen by; `queries`: what stood for them; `warnings`.
+    """
+
+    transform: Transform
+    spec: FitSpec
+    provenance: dict[str, Any]
+
+
+def fit_transform(spec: TransformSpec, sample: npt.NDArray[np.float32], evidence: Evidence | None) -> FittedTransform:
+    """Fit affine map and quantizers on (n, d) raw vectors.
+
+    Raises
+    ------
+    FitError
+        If the sample cannot carry the fit.
+    """
+    if not len(sample):
+        raise FitError("the collection holds no chunk to fit a space on. Embed a source with readable text.")
+    normalize = spec.normalization == "l2"
+    provenance: dict[str, Any] = {}
+    warnings: list[str] = []
+    # One thread: with more, sums come in another order, and equal samples would give spaces that differ in the last bits.
+    with threadpool_limits(limits=1):
+        estimates = estimate(sample, evidence.queries if evidence else None, truncate=spec.truncate)
+        ratio, chosen = spec.sample.min_ratio, spec.fit
+        if isinstance(chosen, AutoSpec):
+            assert evidence is not None
+            choice = choose(estimates, evidence, chosen, normalize=normalize)
+            provenance["choice"] = choice.as_dict()
+            warnings += choice.warnings
+            # Retrieval has said whether the sample was large enough.
+            ratio, chosen = 0.0, choice.chosen
+        fitted = fit(estimates, chosen, min_ratio=ratio)
+        held_out = held_out_variance(sample, chosen, truncate=spec.truncate)
+    affine = fit_affine(fitted, sample)
+    vectors, clipped = apply_affine(affine, sample, role="document", normalize=normalize)
+    transform = Transform(affine, spec.normalization, fit_quantizers(vectors, spec.representations))
+    warnings += [*fitted.warnings, *held_out_warnings(held_out)]
+    if evidence is not None:
+        provenance["queries"] = evidence.source
+    provenance["representations"] = _distortions(transform, vectors)
+    figures = {**fitted.diagnostics, "clipped": clipped, "held_out_variance": held_out}
+    bound = error_bound(affine, fitted.matrix, fitted.offsets, sample)
+    return FittedTransform(transform, chosen, {**provenance, "fit": {**figures, **bound}, "warnings": warnings})
+
+
+def _distortions(transform: Transform, vectors: npt.NDArray[np.float32]) -> dict[str, dict[str, float]]:
+    """Measure what each representation loses of some of the sample."""
+    some = vectors[:_DISTORTION_SAMPLE]
+    places = cluster(some)
+    quantizers = transform.quantizers
+    return {
+        spec.name: {
+            "bytes": code_bytes(spec, transform.dimension),
+            **measure_distortion(quantizers.by_name[spec.name], some, clusters=places).summary(),
+        }
+        for spec in quantizers.specs
+    }

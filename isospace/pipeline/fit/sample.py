@@ -1,0 +1,118 @@
+"""A uniform sample of texts: the smallest keyed hashes of their chunk hashes.
+
+Which texts are drawn depends on the set of texts and the seed alone, not on order, shards or machine,
+and the samples of two sets merge into the sample of their union. (Bottom-k sampling; Cohen and Kaplan,
+"Summarizing data using bottom-k sketches", 2007.)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import PurePosixPath
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from isospace.collection.raw_vectors import gather, load_vector_hashes, locate
+from isospace.collection.snapshot import deleted_documents
+from isospace.pipeline.run import Run
+from isospace.storage.parquet import read_parquet
+from isospace.storage.scratch_duckdb import append_rows, load_columns, scratch_database
+
+
+def bottom_k(hashes: Iterable[bytes], size: int, seed: int) -> list[bytes]:
+    """Return the sampled hashes, in the order of their keys.
+
+    Parameters
+    ----------
+    hashes
+        Chunk hashes of 32 bytes; repeats count once.
+    size
+        Most hashes to draw.
+    seed
+        Keys the draw.
+
+    Returns
+    -------
+    list of bytes
+    """
+    key = seed.to_bytes(16, "little", signed=True)
+    chosen: dict[bytes, bytes] = {}
+    for block in _blocks(hashes, max(2 * size, 10_000)):
+        keyed = {hashlib.blake2b(item, digest_size=16, key=key).digest(): item for item in block}
+        chosen = dict(heapq.nsmallest(size, (chosen | keyed).items()))
+    return [item for _, item in sorted(chosen.items())]
+
+
+def sample_vectors(
+    run: Run, chunk_paths: Sequence[str], *, size: int, dimension: int, partial: bool = False
+) -> npt.NDArray[np.float32]:
+    """Draw a sample of the texts in chunks parts, and collect its raw vectors.
+
+    Parameters
+    ----------
+    run
+        The run; the seed is its recipe's.
+    chunk_paths
+        Chunks parts of the collection.
+    size
+        Most vectors.
+    dimension
+        d.
+    partial
+        Leave out texts whose raw vectors were deleted; for measurements, not for a fit.
+
+    Returns
+    -------
+    numpy.ndarray
+        (n, d) float32, in the order of the sample's keys.
+    """
+    seed = run.config.recipe.transform.sample.seed
+    drawn = bottom_k(chunk_hashes(run, chunk_paths), size, seed)
+    return vectors_of(run, drawn, dimension=dimension, partial=partial)
+
+
+def chunk_hashes(run: Run, chunk_paths: Sequence[str]) -> Iterator[bytes]:
+    """Yield the chunk hashes of live documents in chunks parts, repeats and all."""
+    for table in live_chunks(run, chunk_paths, ["chunk_hash"]):
+        yield from table["chunk_hash"].to_pylist()
+
+
+def live_chunks(run: Run, chunk_paths: Sequence[str], columns: list[str]) -> Iterator[pa.Table]:
+    """Yield columns of chunks parts without the documents that the run's base has deleted."""
+    base = run.base
+    # A repair forms all parts anew, of live documents; the list of deleted ones may be what was lost.
+    deleted = deleted_documents(run.store, base.deletions) if base and not run.damaged else {}
+    for path in chunk_paths:
+        gone = deleted.get(PurePosixPath(path).stem)
+        table = read_parquet(run.store, path, columns=list(dict.fromkeys([*columns, *(["doc_id"] if gone else [])])))
+        if gone:
+            table = table.filter(pa.array([doc_id not in gone for doc_id in table["doc_id"].to_pylist()], pa.bool_()))
+        yield table
+
+
+def vectors_of(run: Run, hashes: Sequence[bytes], *, dimension: int, partial: bool = False) -> npt.NDArray[np.float32]:
+    """Collect the raw vectors of chunk hashes; see `isospace.collection.raw_vectors.gather`."""
+    with scratch_database(run.scratch, memory_mb=run.config.runtime.memory_mb) as connection:
+        paths = load_vector_hashes(connection, run.store, run.encoder_id)
+        load_columns(connection, "wanted", run.store, [], {"chunk_hash": "BLOB"})
+        append_rows(connection, "wanted", 0, _table(hashes))
+        numbers = [number for _, found in locate(connection, "wanted") for number in found]
+    return gather(run.store, run.encoder_id, [paths[n] for n in numbers], hashes, dimension, partial=partial)
+
+
+def _table(hashes: Sequence[bytes]) -> pa.Table:
+    return pa.table({"chunk_hash": pa.array(list(hashes), pa.binary(32))})
+
+
+def _blocks(items: Iterable[bytes], size: int) -> Iterable[list[bytes]]:
+    block: list[bytes] = []
+    for item in items:
+        block.append(item)
+        if len(block) >= size:
+            yield block
+            block = []
+    yield block

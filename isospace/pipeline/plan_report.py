@@ -1,0 +1,162 @@
+"""The plan as a person reads it: what a run would do, and what it would cost."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from isospace.encoding.encoder import token_counter
+from isospace.encoding.engine import engine_of
+from isospace.encoding.registry.record import EncoderRecord
+from isospace.encoding.registry.register import dry_encoder
+from isospace.pipeline.chunk import ChunkPart, write_chunks
+from isospace.pipeline.config import PipelineConfig
+from isospace.pipeline.encode.shards import EncodePlan, measured_rate, plan_shards
+from isospace.pipeline.encode.workers.pool import planned_place
+from isospace.pipeline.run import Run, start_run
+from isospace.pipeline.scan.diff import Scan, scan_source
+from isospace.storage.store import open_store
+from isospace.transform.representations import code_bytes
+from isospace.transform.spec import AutoSpec
+
+
+@dataclass(frozen=True, slots=True)
+class PlanReport:
+    """Everything a plan tells.
+
+    Attributes
+    ----------
+    collection
+        Its name.
+    base
+        Number of the snapshot it starts from, or None.
+    space
+        `fit a new one`, or the sealed space_id that is used again.
+    added, changed, unchanged, removed, stale, quarantined
+        Documents.
+    chunks, distinct_texts, reused_texts, texts_to_encode, shards, tokens
+        What chunking and the anti-join gave.
+    truncated_chunks, truncated_tokens
+        What the encoder will cut, which only an explicit setting allows.
+    seconds
+        Estimated from the rate of the last run with this encoder and device; None before there was one.
+    bytes
+        Estimated size of new raw vectors and segments.
+    money
+        `seconds` at `runtime.price_per_device_hour`; None without either.
+    """
+
+    collection: str
+    base: int | None
+    space: str
+    added: int
+    changed: int
+    unchanged: int
+    removed: int
+    stale: int
+    quarantined: int
+    chunks: int
+    distinct_texts: int
+    reused_texts: int
+    texts_to_encode: int
+    shards: int
+    tokens: int
+    truncated_chunks: int
+    truncated_tokens: int
+    seconds: float | None
+    bytes: int
+    money: float | None
+
+    def as_dict(self) -> dict[str, object]:
+        """Return the figures by name."""
+        return asdict(self)
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Return labels and figures as a person reads them."""
+        figures = {**self.as_dict(), "base": f"snapshot {self.base}" if self.base else "none"}
+        return [(name.replace("_", " "), _shown(value)) for name, value in figures.items()]
+
+    def markdown(self) -> str:
+        """Return the figures as a Markdown table."""
+        lines = [f"| {label} | {figure} |" for label, figure in self.rows()]
+        return "\n".join([f"### Plan for {self.collection}", "", "| | |", "| --- | ---: |", *lines])
+
+
+def report_plan(
+    run: Run, scan: Scan, parts: Sequence[ChunkPart], plan: EncodePlan, record: EncoderRecord
+) -> PlanReport:
+    """Put the figures of a plan together."""
+    runtime = run.config.runtime
+    place = planned_place(engine_of(runtime), runtime.workers, record.precision)
+    rate = measured_rate(run.store, run.encoder_id, place)
+    seconds = plan.tokens / rate if rate else (0.0 if not plan.tokens else None)
+    price = run.config.runtime.price_per_device_hour
+    return PlanReport(
+        collection=run.collection,
+        base=run.base_sequence,
+        space=run.space_id or "fit a new one",
+        added=scan.added,
+        changed=scan.changed,
+        unchanged=scan.unchanged,
+        removed=scan.removed,
+        stale=scan.stale,
+        quarantined=scan.quarantined,
+        chunks=plan.chunks,
+        distinct_texts=plan.distinct,
+        reused_texts=plan.reused,
+        texts_to_encode=plan.to_encode,
+        shards=len(plan.shards),
+        tokens=plan.tokens,
+        truncated_chunks=sum(part.too_long for part in parts),
+        truncated_tokens=sum(part.cut_tokens for part in parts),
+        seconds=seconds,
+        bytes=_bytes(run, plan, record.dimension),
+        money=None if price is None or seconds is None else price * seconds / 3600.0,
+    )
+
+
+def plan_only(config: PipelineConfig) -> PlanReport:
+    """Plan a run and write nothing to its store.
+
+    Parameters
+    ----------
+    config
+        The pipeline.
+
+    Returns
+    -------
+    PlanReport
+    """
+    record, tokenizer = dry_encoder(open_store(config.runtime.store), config.recipe.encoder)
+    counter = token_counter(tokenizer, record)
+    with tempfile.TemporaryDirectory(prefix="isospace-plan-") as scratch:
+        run = start_run(config, record, Path(scratch), dry=True)
+        scan = scan_source(run)
+        parts = [write_chunks(run, documents, counter) for documents in scan.parts]
+        plan = plan_shards(run, parts, limit=record.longest)
+        return report_plan(run, scan, parts, plan, record)
+
+
+def _bytes(run: Run, plan: EncodePlan, dimension: int) -> int:
+    spec = run.config.recipe.transform
+    fits = spec.fit.candidates if isinstance(spec.fit, AutoSpec) else (spec.fit,)
+    # Which candidate is taken is not known before: the largest.
+    kept = max(fitted.dimensions or spec.truncate or dimension for fitted in fits)
+    stored = sum(code_bytes(representation, kept) for representation in spec.representations)
+    return plan.to_encode * 4 * dimension + plan.chunks * stored
+
+
+def _shown(value: object) -> str:
+    match value:
+        case None:
+            return "unknown"
+        case float():
+            return f"{value:,.2f}"
+        case int():
+            return f"{value:,}"
+        case str() if len(value) == 64:
+            return f"{value[:16]}…"
+        case _:
+            return str(value)

@@ -1,0 +1,75 @@
+"""What cannot work is refused before the first document is read."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from isospace.encoding.registry.presets import find_preset
+from isospace.encoding.registry.record import EncoderRecord
+from isospace.errors import ConfigError
+from isospace.ingest.query_files import read_judgements, read_queries
+from isospace.pipeline.config import EncoderSpec, Recipe
+from isospace.transform.representations import PqSpec, RepresentationSpec, ShortSpec, require_fitting
+from isospace.transform.spec import AutoSpec, FitSpec, TransformSpec
+
+
+def require_possible(recipe: Recipe, record: EncoderRecord) -> None:
+    """Compare a recipe's transform with the encoder's dimension, and read the files that it names.
+
+    Raises
+    ------
+    ConfigError
+        If a dimension exceeds what there is, sub-vectors do not divide it, the model was not trained to be cut, a file of
+        queries cannot be read.
+    """
+    spec = recipe.transform
+    _require_trained(spec, recipe.encoder, record)
+    kept = spec.truncate or record.dimension
+    if kept > record.dimension:
+        raise ConfigError(f"recipe.transform.truncate = {kept} exceeds the {record.dimension} dimensions of the model.")
+    fits = (FitSpec(), *spec.fit.candidates) if isinstance(spec.fit, AutoSpec) else (spec.fit,)
+    for fit in fits:
+        if (fit.dimensions or 0) > kept or (fit.kind == "all_but_the_top" and fit.components >= kept):
+            raise ConfigError(
+                f"recipe.transform.fit: {fit.describe()} takes more than the {kept} dimensions there are."
+            )
+        for representation in spec.representations:
+            require_fitting(representation, fit.dimensions or kept)
+            _require_ordered(representation, fit, recipe.encoder)
+    if spec.needs_queries and spec.queries.file:
+        read_queries(Path(spec.queries.file))
+        if spec.queries.judgements:
+            read_judgements(Path(spec.queries.judgements))
+
+
+def require_trainer(spec: TransformSpec) -> None:
+    """Raise ConfigError if a fit would need faiss and it is missing; a sealed space never needs it again."""
+    if any(isinstance(one, PqSpec) for one in spec.representations) and importlib.util.find_spec("faiss") is None:
+        raise ConfigError("recipe.transform.representations: training pq and opq needs faiss. Install isospace[pq].")
+
+
+def _require_trained(spec: TransformSpec, encoder: EncoderSpec, record: EncoderRecord) -> None:
+    if spec.truncate is None or spec.allow_untrained_truncation:
+        return
+    preset = find_preset(encoder)
+    trained = preset.matryoshka if preset else ()
+    if spec.truncate in trained or spec.truncate == record.dimension:
+        return
+    known = f"was trained for {', '.join(map(str, trained))}" if trained else "is not known as a Matryoshka model"
+    raise ConfigError(
+        f"recipe.transform.truncate = {spec.truncate}: {encoder.model} {known}; the first dimensions of another model are no "
+        "better than any others. Use a fit of kind pca with dimensions, or set recipe.transform.allow_untrained_truncation=true."
+    )
+
+
+def _require_ordered(spec: RepresentationSpec, fit: FitSpec, encoder: EncoderSpec) -> None:
+    """Refuse the first dimensions of vectors that put no more into them than into any others."""
+    if not isinstance(spec, ShortSpec) or spec.basis != "leading" or fit.kind in ("pca", "pca_whitening"):
+        return
+    preset = find_preset(encoder)
+    if preset is None or spec.dimensions not in preset.matryoshka or fit.kind != "none":
+        raise ConfigError(
+            f"representation {spec.name}: basis = 'leading' needs a fit of kind pca, or a Matryoshka model trained for "
+            f"{spec.dimensions} dimensions and no fit. Use basis pca."
+        )

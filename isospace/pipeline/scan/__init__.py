@@ -1,0 +1,1 @@
+"""The scan stage: compare the source with the collection."""

@@ -1,0 +1,345 @@
+"""Compare a source with the collection: what is new, changed, gone, unreadable; and write the new parts.
+
+The source is read once, in a stream, into a scratch folder; what it is compared with never sits in memory.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from isospace.collection.snapshot import Manifest
+from isospace.collection.tombstones import forgotten_documents
+from isospace.errors import SourceError
+from isospace.ingest.document import QUARANTINE_SCHEMA, Document, document_batch
+from isospace.pipeline.config import PipelineConfig
+from isospace.pipeline.run import Run
+from isospace.pipeline.scan.select import order_documents, select_documents
+from isospace.pipeline.scan.stage import document_groups, stage_source
+from isospace.storage import paths as layout
+from isospace.storage.hashing import sha256_lines
+from isospace.storage.parquet import FileRef, read_parquet, write_parquet
+from isospace.storage.scratch_duckdb import append_rows, load_columns, scratch_database
+from isospace.storage.store import Store
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+# The comparison, for a run that may have to cut it down.
+LIVE = "live.parquet"
+_ORDERED_ROWS = 2_000
+DELETION_SCHEMA = pa.schema(
+    [pa.field("part", pa.string(), nullable=False), pa.field("doc_id", pa.string(), nullable=False)]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """Outcome of comparing a source with a collection.
+
+    Attributes
+    ----------
+    added, changed, unchanged, removed, stale
+        Documents; `stale` ones could not be read this time and stay as they are.
+    quarantined
+        Inputs set aside.
+    forgotten
+        Documents of the source that were ordered to be forgotten.
+    parts
+        Documents parts written for this run, in order.
+    kept
+        Names of the base snapshot's parts that stay.
+    deletions
+        Documents of kept parts that are gone, or None.
+    quarantine
+        What was set aside, with reasons, or None.
+    documents_digest
+        SHA-256 over ids, hashes and uris of all live documents, sorted by id.
+    documents
+        How many those are.
+    """
+
+    added: int
+    changed: int
+    unchanged: int
+    removed: int
+    stale: int
+    quarantined: int
+    forgotten: int
+    parts: tuple[FileRef, ...]
+    kept: tuple[str, ...]
+    deletions: FileRef | None
+    quarantine: FileRef | None
+    documents_digest: str
+    documents: int
+
+
+def scan_source(run: Run) -> Scan:
+    """Read the source and write what the collection lacks as documents parts.
+
+    Parameters
+    ----------
+    run
+        The run. Where it rebuilds, parts are formed from all documents, not only from new ones.
+
+    Returns
+    -------
+    Scan
+
+    Raises
+    ------
+    SourceError
+        If too much of the source is unreadable, or too much of the collection would vanish.
+    """
+    config, store, work = run.config, run.store, run.work_store
+    snapshot = run.base
+    base = _comparable_base(run, snapshot)
+    runtime = config.runtime
+    staged, forgotten = stage_source(config, run.scratch / "staged", forgotten_documents(store, runtime.collection))
+    with scratch_database(run.scratch, memory_mb=runtime.memory_mb) as connection:
+        _load_staged(connection, staged)
+        in_source = _count(connection, "staged")
+        load_base(connection, store, base)
+        select_documents(connection, runtime.selection, store, base, staged[:-1])
+        order_documents(connection, runtime.selection, staged[:-1])
+        counts = _compare(connection)
+        if base is not snapshot:
+            _require_readable(run, connection)
+        quarantined = connection.sql(
+            "SELECT uri, doc_id, within, reason FROM quarantine ORDER BY uri, reason"
+        ).to_arrow_table()
+        _guard(config, _chosen(connection, counts), quarantined, in_source=in_source)
+        documents = _new_documents(connection, store, base, staged, rebuild=run.rebuild)
+        parts = tuple(_write_parts(run, documents))
+        if runtime.budget.is_bounded:
+            connection.execute(f"COPY live TO '{run.scratch / LIVE}' (FORMAT parquet)")
+        blank = Scan(
+            added=0, changed=0, unchanged=0, removed=0, stale=0, quarantined=quarantined.num_rows, forgotten=forgotten,
+            parts=parts, kept=(), deletions=None, quarantine=_write_quarantine(work, runtime.collection, quarantined),
+            documents_digest="", documents=0,
+        )  # fmt: skip
+        return concluded(run, connection, blank, base)
+
+
+def concluded(run: Run, connection: DuckDBPyConnection, found: Scan, base: Manifest | None = None) -> Scan:
+    """Return a comparison with the counts and the digest of the table `live`, and what stays of the base."""
+    compared = base or run.base
+    kept, deleted = ((), None) if run.rebuild or compared is None else _deletions(connection, run.work_store, compared)
+    digest, total = _digest(connection)
+    counts = _counts(connection)
+    return replace(
+        found,
+        added=counts["added"],
+        changed=counts["changed"],
+        unchanged=counts["unchanged"],
+        removed=counts["removed"],
+        stale=counts["stale"],
+        kept=kept,
+        deletions=deleted,
+        documents_digest=digest,
+        documents=total,
+    )
+
+
+def _load_staged(connection: DuckDBPyConnection, staged: list[Path]) -> None:
+    *paths, aside = staged
+    connection.execute("CREATE TABLE staged (part INTEGER, row INTEGER, doc_id VARCHAR, doc_hash VARCHAR, uri VARCHAR)")
+    for number, path in enumerate(paths):
+        append_rows(connection, "staged", number, pq.read_table(path, columns=["doc_id", "doc_hash", "uri"]))
+    connection.execute("CREATE TABLE quarantine (uri VARCHAR, doc_id VARCHAR, within VARCHAR, reason VARCHAR)")
+    connection.register("aside", pq.read_table(aside))
+    connection.execute("INSERT INTO quarantine SELECT uri, doc_id, within, reason FROM aside")
+    connection.execute(
+        "CREATE TABLE doubles AS SELECT part, row, doc_id, uri FROM staged "
+        "QUALIFY row_number() OVER (PARTITION BY doc_id ORDER BY part, row) > 1"
+    )
+    connection.execute(
+        "INSERT INTO quarantine SELECT uri, NULL, NULL, 'repeats the id of an earlier document: ' || doc_id FROM doubles"
+    )
+    connection.execute("DELETE FROM staged WHERE (part, row) IN (SELECT part, row FROM doubles)")
+    connection.execute("CREATE TABLE unreadable AS SELECT DISTINCT within FROM quarantine WHERE within IS NOT NULL")
+
+
+def load_base(connection: DuckDBPyConnection, store: Store, base: Manifest | None) -> None:
+    """Make the tables `base`, of its live documents, and `gone`, of those it has deleted."""
+    paths = [part.documents.path for part in base.parts] if base else []
+    load_columns(connection, "base", store, paths, {"doc_id": "VARCHAR", "doc_hash": "VARCHAR", "uri": "VARCHAR"})
+    connection.execute("CREATE TABLE gone (part INTEGER, doc_id VARCHAR)")
+    if base is not None and base.deletions is not None:
+        numbers = {part.name: number for number, part in enumerate(base.parts)}
+        deleted = read_parquet(store, base.deletions.path).to_pylist()
+        rows = [(numbers[row["part"]], row["doc_id"]) for row in deleted if row["part"] in numbers]
+        connection.register("rows", pa.table({"part": [r[0] for r in rows], "doc_id": [r[1] for r in rows]}))
+        connection.execute("INSERT INTO gone SELECT part, doc_id FROM rows")
+        connection.execute("DELETE FROM base WHERE (part, doc_id) IN (SELECT part, doc_id FROM gone)")
+
+
+def _comparable_base(run: Run, base: Manifest | None) -> Manifest | None:
+    """Return the base, unless what it says of its documents is lost: then everything in the source is new."""
+    if base is None:
+        return None
+    lists = {part.documents.path for part in base.parts} | ({base.deletions.path} if base.deletions else set())
+    return None if lists & set(run.damaged) else base
+
+
+def _require_readable(run: Run, connection: DuckDBPyConnection) -> None:
+    """Refuse to repair from a source that cannot be read whole: what is unreadable has no earlier version to stay."""
+    query = "SELECT uri, reason FROM quarantine WHERE doc_id IS NOT NULL OR within IS NOT NULL ORDER BY uri LIMIT 1"
+    if row := connection.execute(query).fetchone():
+        raise SourceError(
+            f"{run.damaged[0]}: is missing or damaged, and the snapshot cannot be made again from a source with unreadable "
+            f"inputs ({row[0]} {row[1]}). Restore the file or mend the source, and run the same command again."
+        )
+
+
+def _compare(connection: DuckDBPyConnection) -> dict[str, int]:
+    """Make the table `live` (status and place of every document that the snapshot will have); count."""
+    connection.execute(
+        """
+        CREATE TABLE live AS
+        SELECT coalesce(s.doc_id, b.doc_id) AS doc_id, coalesce(s.doc_hash, b.doc_hash) AS doc_hash,
+               coalesce(s.uri, b.uri) AS uri,
+               s.part AS staged_part, s.row AS staged_row, b.part AS base_part, b.row AS base_row,
+               CASE WHEN s.doc_id IS NULL AND b.doc_id IN (SELECT doc_id FROM quarantine WHERE doc_id IS NOT NULL)
+                    THEN 'stale'
+                    WHEN s.doc_id IS NULL AND EXISTS (SELECT 1 FROM unreadable u WHERE starts_with(b.uri, u.within || '#'))
+                    THEN 'stale'
+                    WHEN s.doc_id IS NULL AND b.doc_id IN (SELECT doc_id FROM elsewhere) THEN 'unchanged'
+                    WHEN s.doc_id IS NULL THEN 'removed'
+                    WHEN b.doc_id IS NULL THEN 'added'
+                    WHEN s.doc_hash = b.doc_hash AND s.uri = b.uri THEN 'unchanged'
+                    ELSE 'changed' END AS status
+        FROM staged s FULL OUTER JOIN base b ON s.doc_id = b.doc_id
+        """
+    )
+    return _counts(connection)
+
+
+def _counts(connection: DuckDBPyConnection) -> dict[str, int]:
+    found = dict(connection.execute("SELECT status, count(*) FROM live GROUP BY status").fetchall())
+    return {name: int(found.get(name, 0)) for name in ("added", "changed", "unchanged", "removed", "stale")}
+
+
+def _chosen(connection: DuckDBPyConnection, counts: dict[str, int]) -> dict[str, int]:
+    """Return the counts without documents that the run does not look at: they vouch for nothing."""
+    held = _count(connection, "live WHERE status = 'unchanged' AND doc_id IN (SELECT doc_id FROM elsewhere)")
+    return {**counts, "unchanged": counts["unchanged"] - held}
+
+
+def _count(connection: DuckDBPyConnection, what: str) -> int:
+    (found,) = connection.execute(f"SELECT count(*) FROM {what}").fetchone() or (0,)
+    return int(found)
+
+
+def _guard(config: PipelineConfig, counts: dict[str, int], quarantined: pa.Table, *, in_source: int) -> None:
+    runtime = config.runtime
+    readable = counts["added"] + counts["changed"] + counts["unchanged"]
+    total = readable + quarantined.num_rows
+    share = quarantined.num_rows / max(total, 1)
+    needed = not runtime.selection.is_partial
+    if (needed and not readable) or share > runtime.max_quarantined_share:
+        examples = "; ".join(f"{row['uri']} {row['reason']}" for row in quarantined.slice(0, 3).to_pylist())
+        raise SourceError(
+            f"source {runtime.source}: {quarantined.num_rows} of {total} inputs cannot be used ({share:.0%}); expected at "
+            f"most {runtime.max_quarantined_share:.0%} and one document at least. {examples or 'It holds nothing'}. Mend the "
+            "source, or raise runtime.max_quarantined_share."
+        )
+    before = counts["changed"] + counts["unchanged"] + counts["removed"] + counts["stale"]
+    # Documents that were named one by one, and are not in a source that has others, were deleted there.
+    named = bool(runtime.selection.doc_ids) and in_source > 0
+    if counts["removed"] > runtime.max_removed_share * before and not named:
+        raise SourceError(
+            f"source {runtime.source}: {counts['removed']} of the collection's {before} documents are no longer there; "
+            f"expected at most {runtime.max_removed_share:.0%}. If they were really deleted, raise runtime.max_removed_share."
+        )
+
+
+def _new_documents(
+    connection: DuckDBPyConnection, store: Store, base: Manifest | None, staged: list[Path], *, rebuild: bool
+) -> Iterator[Document]:
+    """Yield the documents that need a part, in the order they were given; stale ones of a rebuild come last."""
+    wanted = "status IN ('added', 'changed', 'unchanged')" if rebuild else "status IN ('added', 'changed')"
+    result = connection.cursor().execute(
+        f"SELECT staged_part, staged_row FROM live JOIN priority p ON p.part = staged_part AND p.row = staged_row "
+        f"WHERE {wanted} ORDER BY p.rank"
+    )
+    while places := result.fetchmany(_ORDERED_ROWS):
+        yield from _in_order(staged, places)
+    if not rebuild or base is None:
+        return
+    for number, part in enumerate(base.parts):
+        query = "SELECT base_row FROM live WHERE status = 'stale' AND base_part = ? ORDER BY base_row"
+        if rows := [row for (row,) in connection.execute(query, [number]).fetchall()]:
+            yield from _documents(read_parquet(store, part.documents.path).take(rows))
+
+
+def _in_order(staged: list[Path], places: list[tuple[int, int]]) -> Iterator[Document]:
+    """Read documents by file and row; each file once."""
+    found: dict[tuple[int, int], Document] = {}
+    for number in sorted({number for number, _ in places}):
+        rows = [row for part, row in places if part == number]
+        found |= zip(((number, row) for row in rows), _documents(pq.read_table(staged[number]).take(rows)), strict=True)
+    for place in places:
+        yield found.pop(place)
+
+
+def _documents(table: pa.Table) -> Iterator[Document]:
+    for row in table.to_pylist():
+        yield Document(row["doc_id"], row["uri"], row["title"], row["text"], json.loads(row["metadata"]))
+
+
+def _write_parts(run: Run, documents: Iterator[Document]) -> Iterator[FileRef]:
+    runtime = run.config.runtime
+    for group in document_groups(documents, runtime.part_documents, runtime.part_characters):
+        name = sha256_lines(text for d in group for text in (d.doc_id, d.doc_hash, d.uri))
+        path = layout.documents_part(runtime.collection, name)
+        table = pa.Table.from_batches([document_batch(group)])
+        yield write_parquet(run.work_store, path, table, replace=not run.trusts(path))
+
+
+def _deletions(connection: DuckDBPyConnection, store: Store, base: Manifest) -> tuple[tuple[str, ...], FileRef | None]:
+    """Return the base's parts that still hold a live document, and what is deleted in those."""
+    connection.execute(
+        "INSERT INTO gone SELECT base_part, doc_id FROM live WHERE status = 'removed' OR status = 'changed'"
+    )
+    alive = "SELECT DISTINCT base_part FROM live WHERE status IN ('unchanged', 'stale') ORDER BY 1"
+    numbers = [number for (number,) in connection.execute(alive).fetchall()]
+    living = set(numbers)
+    kept = tuple(base.parts[number].name for number in numbers)
+    rows = connection.execute("SELECT DISTINCT part, doc_id FROM gone ORDER BY part, doc_id").fetchall()
+    pairs = [(base.parts[number].name, doc_id) for number, doc_id in rows if number in living]
+    if not pairs:
+        return kept, None
+    table = pa.table(
+        [pa.array(list(column), pa.string()) for column in zip(*pairs, strict=True)], schema=DELETION_SCHEMA
+    )
+    name = sha256_lines(text for pair in pairs for text in pair)
+    return kept, write_parquet(store, layout.deletions(base.collection, name), table, dictionary=["part"])
+
+
+def _digest(connection: DuckDBPyConnection) -> tuple[str, int]:
+    result = connection.execute("SELECT doc_id, doc_hash, uri FROM live WHERE status <> 'removed' ORDER BY doc_id")
+    total = 0
+
+    def lines() -> Iterator[str]:
+        nonlocal total
+        while rows := result.fetchmany(10_000):
+            total += len(rows)
+            for row in rows:
+                yield from row
+
+    return sha256_lines(lines()), total
+
+
+def _write_quarantine(store: Store, collection: str, table: pa.Table) -> FileRef | None:
+    if not table.num_rows:
+        return None
+    filled = table.cast(QUARANTINE_SCHEMA)
+    digest = sha256_lines(value or "" for column in filled.columns for value in column.to_pylist())
+    return write_parquet(store, layout.quarantine(collection, digest), filled)

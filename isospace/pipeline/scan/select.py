@@ -1,0 +1,173 @@
+"""Apply a selection to what was staged and to what the collection has, so that the comparison sees the chosen documents alone."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from isospace.collection.snapshot import Manifest
+from isospace.errors import ConfigError, QueryError
+from isospace.pipeline.selection import Selection
+from isospace.search.filters import apply_filter, parse_filter
+from isospace.search.metadata import metadata_columns, parse_metadata
+from isospace.storage.parquet import read_parquet
+from isospace.storage.store import Store
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+_COLUMNS = ["doc_id", "uri", "metadata"]
+
+
+def select_documents(
+    connection: DuckDBPyConnection, selection: Selection, store: Store, base: Manifest | None, staged: Sequence[Path]
+) -> None:
+    """Take documents that are not selected out of the table `staged`, and put their ids into the table `elsewhere`.
+
+    So are those of the base that are not selected: they stay as they are, whatever the source has.
+
+    Raises
+    ------
+    ConfigError
+        If no document has a field that the selection asks for.
+    """
+    connection.execute("CREATE TABLE elsewhere (doc_id VARCHAR)")
+    if not selection.is_partial:
+        return
+    old = _written_before(connection, selection, store, base)
+    _load_chosen(connection, "chosen", _choose([pq.read_table(p, columns=_COLUMNS) for p in staged], selection, old))
+    connection.execute("INSERT INTO elsewhere SELECT doc_id FROM staged ANTI JOIN chosen USING (part, row)")
+    connection.execute("DELETE FROM staged WHERE (part, row) NOT IN (SELECT part, row FROM chosen)")
+    if base is None:
+        return
+    tables = [read_parquet(store, part.documents.path, columns=_COLUMNS) for part in base.parts]
+    found: list[tuple[int, int]] = []
+    # A field that no document of the collection has selects none of them.
+    with contextlib.suppress(ConfigError):
+        found = list(_choose(tables, selection, old))
+    _load_chosen(connection, "chosen_base", iter(found))
+    connection.execute("INSERT INTO elsewhere SELECT doc_id FROM base ANTI JOIN chosen_base USING (part, row)")
+
+
+def order_documents(connection: DuckDBPyConnection, selection: Selection, staged: Sequence[Path]) -> None:
+    """Make the table `priority`: part, row and rank of every staged document, the first ones lowest.
+
+    Raises
+    ------
+    ConfigError
+        If no document has the field.
+    """
+    connection.execute("CREATE TABLE priority (part INTEGER, row INTEGER, rank BIGINT)")
+    if selection.order_by is None:
+        connection.execute("INSERT INTO priority SELECT part, row, row_number() OVER (ORDER BY part, row) FROM staged")
+        return
+    name = selection.order_by.removeprefix("-")
+    direction = "DESC" if selection.order_by.startswith("-") else "ASC"
+    tables = [pq.read_table(path, columns=_COLUMNS) for path in staged]
+    columns = dict(metadata_columns(parse_metadata(text) for text in _texts(tables)))
+    if name not in columns:
+        raise ConfigError(f"runtime.selection.order_by {selection.order_by!r}: {_unknown_field(name, columns)}")
+    part, row = _places(tables)
+    keys = pa.table({"part": part, "row": row, "key": columns[name]})
+    connection.register("keys", keys)
+    connection.execute(
+        "INSERT INTO priority SELECT part, row, row_number() OVER (ORDER BY key "
+        f"{direction} NULLS LAST, part, row) FROM staged LEFT JOIN keys USING (part, row)"
+    )
+    connection.unregister("keys")
+
+
+def _written_before(
+    connection: DuckDBPyConnection, selection: Selection, store: Store, base: Manifest | None
+) -> set[str] | None:
+    """Return the documents of parts that were written before the selection's time; None if it does not ask."""
+    if selection.embedded_before is None:
+        return None
+    before = selection.embedded_before.timestamp()
+    parts = base.parts if base else ()
+    old = [number for number, part in enumerate(parts) if store.stat(part.segment.path).modified < before]
+    rows = connection.execute("SELECT doc_id FROM base WHERE list_contains(?, part)", [old]).fetchall()
+    return {doc_id for (doc_id,) in rows}
+
+
+def _choose(tables: Sequence[pa.Table], selection: Selection, old: set[str] | None) -> Iterator[tuple[int, int]]:
+    """Yield part and row of the documents that hold every condition."""
+    holds = _by_metadata(tables, selection)
+    wanted = set(selection.doc_ids)
+    since, until = (None if at is None else _moment(at) for at in (selection.since, selection.until))
+    position = 0
+    for number, table in enumerate(tables):
+        for row, found in enumerate(table.to_pylist()):
+            place, position = position, position + 1
+            if (
+                (not wanted or found["doc_id"] in wanted)
+                and (old is None or found["doc_id"] in old)
+                and (selection.uri is None or fnmatchcase(found["uri"], selection.uri))
+                and (holds is None or holds[place])
+                and ((since is None and until is None) or _is_between(found["metadata"], selection, since, until))
+            ):
+                yield number, row
+
+
+def _by_metadata(tables: Sequence[pa.Table], selection: Selection) -> Sequence[bool] | None:
+    if selection.where is None:
+        return None
+    columns = dict(metadata_columns(parse_metadata(text) for text in _texts(tables)))
+    rows = sum(table.num_rows for table in tables)
+    # A table without any column has no rows either.
+    documents = pa.table({**columns, "": pa.nulls(rows)})
+    try:
+        mask: Sequence[bool] = apply_filter(parse_filter(selection.where), documents).tolist()
+    except QueryError as error:
+        raise ConfigError(f"runtime.selection.where: {str(error).replace(', .', '.')}") from error
+    return mask
+
+
+def _is_between(metadata: str, selection: Selection, since: datetime | None, until: datetime | None) -> bool:
+    value = json.loads(metadata).get(selection.date_field)
+    try:
+        at = _moment(str(value))
+    except ValueError:
+        return False
+    return (since is None or at >= since) and (until is None or at < until)
+
+
+def _moment(text: str) -> datetime:
+    at = datetime.fromisoformat(text)
+    return at.replace(tzinfo=UTC) if at.tzinfo is None else at
+
+
+def _load_chosen(connection: DuckDBPyConnection, table: str, found: Iterator[tuple[int, int]]) -> None:
+    pairs = list(found)
+    rows = pa.table(
+        {"part": pa.array([p for p, _ in pairs], pa.int32()), "row": pa.array([r for _, r in pairs], pa.int32())}
+    )
+    connection.register("incoming", rows)
+    connection.execute(f"CREATE TABLE {table} AS SELECT * FROM incoming")
+    connection.unregister("incoming")
+
+
+def _texts(tables: Sequence[pa.Table]) -> Iterator[str]:
+    for table in tables:
+        yield from table["metadata"].to_pylist()
+
+
+def _places(tables: Sequence[pa.Table]) -> tuple[Any, Any]:
+    part = [number for number, table in enumerate(tables) for _ in range(table.num_rows)]
+    row = [row for table in tables for row in range(table.num_rows)]
+    return pa.array(part, pa.int32()), pa.array(row, pa.int32())
+
+
+def _unknown_field(name: str, columns: dict[str, Any]) -> str:
+    known = ", ".join(sorted(columns)) or "none"
+    return (
+        f"no document has the field {name!r}. Fields: {known}. Metadata comes from recipe.documents.metadata_columns."
+    )

@@ -1,0 +1,184 @@
+"""Segments: the vectors and codes of one part in one space, row by row as its chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from isospace.collection.raw_vectors import gather, load_vector_hashes, locate
+from isospace.errors import CheckError, IntegrityError, MismatchError
+from isospace.pipeline.chunk import ChunkPart, finished_part
+from isospace.pipeline.run import Run
+from isospace.storage import paths as layout
+from isospace.storage.parquet import FileRef, fixed_binary, from_fixed_binary, metadata_of, read_parquet, write_parquet
+from isospace.storage.scratch_duckdb import load_columns, scratch_database
+from isospace.transform.quantizer_set import quantize, saturated
+from isospace.transform.representations import Float32Spec, RepresentationSpec, code_layout
+from isospace.transform.space import Space
+from isospace.transform.transform import apply_transform
+
+VECTOR = "vector"
+NORM_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentJob:
+    """What one task transforms: a part, and the vector parts that hold its chunks."""
+
+    part: ChunkPart
+    vectors: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A segment that was written.
+
+    Attributes
+    ----------
+    part
+        Name.
+    file
+        Its file.
+    clipped
+        Values that met a bound of the affine map.
+    saturated
+        Components that met the range of int8.
+    """
+
+    part: str
+    file: FileRef
+    clipped: int
+    saturated: int
+
+
+def plan_segments(run: Run, parts: Sequence[ChunkPart]) -> list[SegmentJob]:
+    """Find out which vector parts each part needs."""
+    if not parts:
+        return []
+    store = run.store
+    with scratch_database(run.scratch, memory_mb=run.config.runtime.memory_mb) as connection:
+        paths = load_vector_hashes(connection, store, run.encoder_id)
+        load_columns(connection, "wanted", store, [p.chunks.path for p in parts], {"chunk_hash": "BLOB"})
+        found = dict(locate(connection, "wanted"))
+    return [SegmentJob(part, tuple(paths[i] for i in found.get(n, []))) for n, part in enumerate(parts)]
+
+
+def write_segment(run: Run, space: Space, job: SegmentJob) -> Segment:
+    """Transform and quantize the vectors of one part; a segment that exists already stays.
+
+    Raises
+    ------
+    CheckError
+        If a vector is zero or its length is off; the message names the chunk.
+    IntegrityError
+        If an input is damaged.
+    """
+    store = run.store
+    path = layout.segment(run.collection, space.space_id, job.part.name)
+    trusted = run.trusts(path)
+    if trusted and (found := finished_part(store, path)) is not None:
+        table, reference = found
+        entries = metadata_of(table)
+        return Segment(job.part.name, reference, int(entries["clipped"]), int(entries["saturated"]))
+    chunks = read_parquet(store, job.part.chunks.path, columns=["chunk_id", "doc_id", "chunk_hash"])
+    raw = gather(store, run.encoder_id, job.vectors, chunks["chunk_hash"].to_pylist(), space.record.input_dimension)
+    transformed = apply_transform(space.transform, raw, "document")
+    _require_lengths(chunks, transformed.vectors, unit=space.transform.normalization == "l2")
+    table = _segment_table(chunks, space, transformed.vectors)
+    # The most of any representation: several of one kind clip the same components.
+    beyond = max(
+        saturated(space.transform.quantizers, transformed.vectors, name) for name in space.record.representations
+    )
+    metadata = {
+        "space_id": space.space_id,
+        "encoder_id": run.encoder_id,
+        "chunking_id": run.chunking_id,
+        "part": job.part.name,
+        "role": "document",
+        "clipped": str(transformed.clipped),
+        "saturated": str(beyond),
+    }
+    reference = write_parquet(store, path, table, metadata=metadata, dictionary=["doc_id"], replace=not trusted)
+    return Segment(job.part.name, reference, transformed.clipped, beyond)
+
+
+def column_of(spec: RepresentationSpec) -> str:
+    """Name of a representation's column in a segment."""
+    return VECTOR if isinstance(spec, Float32Spec) else spec.name
+
+
+def read_codes(table: pa.Table, spec: RepresentationSpec, dimension: int) -> npt.NDArray[Any]:
+    """Return one representation of a segment as an (n, width) array.
+
+    Raises
+    ------
+    IntegrityError
+        If the column is missing, or has another type or width than the representation.
+    """
+    name = column_of(spec)
+    dtype, width = code_layout(spec, dimension)
+    if name not in table.column_names:
+        raise IntegrityError(
+            f"column {name} is missing; there are {', '.join(table.column_names)}. Restore the segment."
+        )
+    column = table[name]
+    if isinstance(spec, Float32Spec):
+        if column.type != pa.list_(pa.float32(), width):
+            raise IntegrityError(
+                f"column {name} has the type {column.type}, expected {width} float32. Restore the segment."
+            )
+        flat = column.combine_chunks()
+        flat = pa.concat_arrays(flat.chunks) if isinstance(flat, pa.ChunkedArray) else flat
+        values: npt.NDArray[Any] = flat.flatten().to_numpy(zero_copy_only=False)
+        return values.reshape(len(flat), width)
+    if column.type != pa.binary(width * dtype.itemsize):
+        raise IntegrityError(
+            f"column {name} has the type {column.type}, expected {width * dtype.itemsize} bytes. Restore it."
+        )
+    return from_fixed_binary(column, dtype)
+
+
+def require_space(table: pa.Table, path: str, space_id: str) -> None:
+    """Compare the space that a segment was written under.
+
+    Raises
+    ------
+    MismatchError
+        Naming file and field.
+    """
+    found = metadata_of(table).get("space_id")
+    if found != space_id:
+        raise MismatchError(
+            f"{path}: field space_id is {str(found)[:16]}…, expected {space_id[:16]}…. These vectors are of another space and "
+            "cannot be compared with its queries: restore the segment, or embed the collection again."
+        )
+
+
+def _segment_table(chunks: pa.Table, space: Space, vectors: npt.NDArray[np.float32]) -> pa.Table:
+    columns: dict[str, Any] = {"chunk_id": chunks["chunk_id"], "doc_id": chunks["doc_id"]}
+    for spec in space.record.spec.representations:
+        codes = quantize(space.transform.quantizers, vectors, spec.name)
+        if isinstance(spec, Float32Spec):
+            flat = pa.array(codes.reshape(-1), pa.float32())
+            columns[VECTOR] = pa.FixedSizeListArray.from_arrays(flat, codes.shape[1])
+        else:
+            columns[column_of(spec)] = fixed_binary(codes)
+    return pa.table(columns)
+
+
+def _require_lengths(chunks: pa.Table, vectors: npt.NDArray[np.float32], *, unit: bool) -> None:
+    norms = np.sqrt((vectors.astype(np.float64) ** 2).sum(axis=1))
+    good = np.abs(norms - 1.0) <= NORM_TOLERANCE if unit else (norms > 0) & np.isfinite(norms)
+    bad = np.flatnonzero(~good)
+    if len(bad):
+        worst = int(bad[0])
+        expected = "of unit length" if unit else "of a positive finite length"
+        raise CheckError(
+            f"{len(bad)} vectors are not {expected}; the first is that of chunk {chunks['chunk_id'][worst].as_py()!r} with "
+            f"norm {norms[worst]:.9g}. Its raw vector is zero after centring, or the encoder failed on it: look at the text."
+        )

@@ -1,1 +1,0 @@
-"""Reports for people: one self-contained page, and the same as JSON."""

@@ -1,0 +1,1 @@
+"""Search a snapshot: vectors, BM25, filters, fusion, reranking."""

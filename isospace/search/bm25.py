@@ -1,0 +1,333 @@
+"""BM25 over the chunks of a snapshot, built once at index time; its tokenizer is recorded and used again for queries.
+
+Scores are those of the library bm25s (Lucene's variant). Source: Lù, "BM25S: Orders of magnitude faster lexical search via
+eager sparse scoring", 2024.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import json
+import logging
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import safetensors.numpy
+from pydantic import ValidationError
+
+from isospace.collection.snapshot import Manifest, deleted_documents, files_digest
+from isospace.errors import IntegrityError, MismatchError, NotFoundError, QueryError
+from isospace.pipeline.config import LexicalSpec
+from isospace.storage import paths as layout
+from isospace.storage.hashing import seal, sha256, unseal
+from isospace.storage.parquet import read_parquet
+from isospace.storage.store import Store
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+_ARRAYS = ("data", "indices", "indptr", "words")
+
+
+@dataclass(frozen=True, slots=True)
+class LexicalRecord:
+    """What was built: where it lies, and with which tokenizer.
+
+    Attributes
+    ----------
+    path, sha256
+        Its file.
+    spec
+        Tokenizer and parameters.
+    files
+        Fingerprint of the snapshot's files that it was built from.
+    """
+
+    path: str
+    sha256: str
+    spec: LexicalSpec
+    files: str
+
+
+@dataclass(frozen=True)
+class Lexical:
+    """An opened BM25 index; row by row as the chunks.
+
+    Attributes
+    ----------
+    spec
+        Tokenizer and parameters.
+    listed
+        All words as JSON, sorted.
+    model
+        The library's index.
+    """
+
+    spec: LexicalSpec
+    listed: npt.NDArray[np.uint8]
+    model: Any
+
+    @functools.cached_property
+    def words(self) -> dict[str, int]:
+        """Column of each word; read when it is first asked for, since a large collection has millions."""
+        return {word: number for number, word in enumerate(json.loads(self.listed.tobytes()))}
+
+    def scores(self, text: str) -> npt.NDArray[np.float32]:
+        """Return (n,) float32 BM25 scores; 0 where no word is shared."""
+        ids = [self.words[word] for word in words_of([text], self.spec)[0] if word in self.words]
+        if not ids:
+            return np.zeros(self.model.scores["num_docs"], np.float32)
+        found: npt.NDArray[np.float32] = self.model.get_scores_from_ids(ids)
+        return found
+
+
+def build_lexical(store: Store, manifest: Manifest, spec: LexicalSpec, *, most_chunks: int) -> bool:
+    """Build the BM25 index of a snapshot, unless it is there or not wanted; tell whether this call built it.
+
+    Parameters
+    ----------
+    store, manifest
+        The snapshot.
+    spec
+        Tokenizer and parameters.
+    most_chunks
+        A larger snapshot has none: the library holds all postings in memory while it builds.
+    """
+    if spec.kind == "none":
+        return False
+    if manifest.chunks > most_chunks:
+        # Said in the store: what is missing without a word is a fault.
+        said = {"left_out": f"{manifest.chunks} chunks exceed runtime.lexical_chunks = {most_chunks}"}
+        store.write(lexical_files(manifest)[1], seal(said))
+        return False
+    try:
+        found = read_lexical_record(store, manifest)
+        if found is not None and found.spec == spec:
+            read_lexical(store, manifest, found)
+            return False
+    except (IntegrityError, MismatchError):
+        # Damaged, or of other files: made anew.
+        pass
+    data = safetensors.numpy.save(_index(_texts(store, manifest), spec))
+    path = lexical_files(manifest)[0]
+    store.write(path, data)
+    body = {
+        "path": path, "size": len(data), "sha256": sha256(data), "files": files_digest(manifest),
+        "spec": spec.model_dump(mode="json"), "versions": _versions(),
+    }  # fmt: skip
+    store.write(lexical_files(manifest)[1], seal(body))
+    return True
+
+
+def lexical_files(manifest: Manifest) -> tuple[str, str]:
+    """Return the paths of the index of a snapshot and of its record, whether or not they are there."""
+    names = (manifest.collection, manifest.snapshot_id, files_digest(manifest))
+    return layout.lexical_index(*names), layout.lexical_record(*names)
+
+
+def read_lexical_record(store: Store, manifest: Manifest) -> LexicalRecord | None:
+    """Return what was built for a snapshot, or None if nothing was.
+
+    Raises
+    ------
+    IntegrityError
+        If the record is damaged.
+    """
+    path = lexical_files(manifest)[1]
+    body = _body(store, path)
+    if body is None or "left_out" in body:
+        return None
+    try:
+        return LexicalRecord(body["path"], body["sha256"], LexicalSpec.model_validate(body["spec"]), body["files"])
+    except (KeyError, ValidationError) as error:
+        raise IntegrityError(f"{path}: cannot be read ({error}). Delete it and run the flow again.") from error
+
+
+def read_lexical(store: Store, manifest: Manifest, record: LexicalRecord) -> dict[str, npt.NDArray[Any]]:
+    """Read the arrays of an index.
+
+    Raises
+    ------
+    IntegrityError
+        If the file is missing or was changed.
+    MismatchError
+        If it was built from other files than the snapshot has.
+    """
+    if record.files != files_digest(manifest):
+        raise MismatchError(
+            f"{record.path}: was built from other files than snapshot {manifest.sequence} has. Run the flow again: it builds it."
+        )
+    try:
+        data = store.read(record.path)
+    except NotFoundError as error:
+        raise IntegrityError(
+            f"{record.path}: is missing, and its record names it. Run the flow again: it builds it."
+        ) from error
+    if (found := sha256(data)) != record.sha256:
+        raise IntegrityError(
+            f"{record.path}: has SHA-256 {found[:16]}…, expected {record.sha256[:16]}…. Delete it and run the flow again."
+        )
+    return dict(safetensors.numpy.load(data))
+
+
+def verify_lexical(store: Store, manifest: Manifest) -> None:
+    """Compare the index with its record.
+
+    Raises
+    ------
+    IntegrityError
+        If it is missing though the recipe asks for it, or was changed; running the flow again builds it anew.
+    MismatchError
+        If it was built from other files than the snapshot has.
+    """
+    record = read_lexical_record(store, manifest)
+    if record is not None:
+        read_lexical(store, manifest, record)
+        return
+    path = lexical_files(manifest)[1]
+    if manifest.recipe.get("lexical", {}).get("kind") == "bm25" and _body(store, path) is None:
+        raise IntegrityError(
+            f"{path}: is missing, and the recipe asks for a lexical index. Run the flow again: it builds it."
+        )
+
+
+def open_lexical(spec: LexicalSpec, arrays: Arrays) -> Lexical:
+    """Open an index from its arrays.
+
+    Raises
+    ------
+    QueryError
+        If bm25s is not installed.
+    IntegrityError
+        If an array is missing.
+    """
+    if missing := [name for name in _ARRAYS if name not in arrays]:
+        raise IntegrityError(f"lexical index: lacks {', '.join(missing)}. Delete it and run the flow again.")
+    model = _model(spec)
+    model.scores = {
+        "data": arrays["data"],
+        "indices": arrays["indices"],
+        "indptr": arrays["indptr"],
+        "num_docs": int(arrays["rows"][0]),
+    }
+    # Only variants other than Lucene's score words that do not occur.
+    model.nonoccurrence_array = None
+    return Lexical(spec, arrays["words"], model)
+
+
+def _body(store: Store, path: str) -> dict[str, Any] | None:
+    try:
+        return unseal(store.read(path), name=path)
+    except NotFoundError:
+        return None
+
+
+def words_of(texts: Sequence[str], spec: LexicalSpec) -> list[list[str]]:
+    """Return the words of each text as the index has them."""
+    import bm25s
+
+    found = bm25s.tokenize(
+        list(texts), lower=True, token_pattern=spec.pattern, stopwords=spec.stopwords or [], stemmer=_stemmer(spec),
+        return_ids=False, show_progress=False, allow_empty=False,
+    )  # fmt: skip
+    return [list(words) for words in found]
+
+
+def stemmed(words: list[str], spec: LexicalSpec, *, keep_all: bool = False) -> list[str]:
+    """Reduce lowercased words as the index does; stopwords are left out, or kept as they are."""
+    stopwords = _stopwords(spec.stopwords)
+    kept = words if keep_all else [word for word in words if word not in stopwords]
+    stemmer = _stemmer(spec)
+    return kept if stemmer is None else list(stemmer.stemWords(kept))
+
+
+def _index(texts: Iterable[list[str]], spec: LexicalSpec) -> dict[str, npt.NDArray[Any]]:
+    import bm25s
+
+    known: dict[str, int] = {}
+    documents = _Documents()
+    for group in texts:
+        for words in words_of(group, spec):
+            documents.append([known.setdefault(word, len(known)) for word in words])
+    words = sorted(known)
+    # In the order of the words: the library's own order changes from one process to the next.
+    place = np.empty(len(words), np.int32)
+    place[[known[word] for word in words]] = np.arange(len(words), dtype=np.int32)
+    documents.rename(place)
+    sparse: dict[str, npt.NDArray[Any]]
+    sparse = {"data": np.zeros(0, np.float32), "indices": np.zeros(0, np.int32), "indptr": np.zeros(1, np.int64)}
+    if words:
+        model = _model(spec)
+        vocabulary = {word: number for number, word in enumerate(words)}
+        model.index(bm25s.tokenization.Tokenized(documents, vocabulary), create_empty_token=False, show_progress=False)
+        sparse = {name: np.ascontiguousarray(model.scores[name]) for name in sparse}
+    text = np.frombuffer(json.dumps(words, ensure_ascii=False).encode(), np.uint8)
+    return {**sparse, "words": text, "rows": np.array([len(documents)], np.int64)}
+
+
+class _Documents:
+    """Word ids of documents, four bytes each; as lists, which the library reads one at a time, they take ten times as much."""
+
+    def __init__(self) -> None:
+        self._ids, self._ends = array("i"), array("q", [0])
+
+    def append(self, ids: list[int]) -> None:
+        self._ids.extend(ids)
+        self._ends.append(len(self._ids))
+
+    def rename(self, place: npt.NDArray[np.int32]) -> None:
+        if len(self._ids):
+            self._ids = array("i", place[np.frombuffer(self._ids, np.int32)].tobytes())
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return (self._ids[start:end].tolist() for start, end in pairwise(self._ends))
+
+
+def _model(spec: LexicalSpec) -> Any:
+    try:
+        import bm25s
+    except ModuleNotFoundError as error:
+        raise QueryError("lexical search needs bm25s. Install isospace[query].") from error
+    # It configures the root logger's level of its own for each call otherwise.
+    logging.getLogger("bm25s").setLevel(logging.WARNING)
+    return bm25s.BM25(k1=spec.k1, b=spec.b, method="lucene", backend="numpy", csc_backend="numpy", auto_compile=False)
+
+
+@functools.cache
+def _stopwords(language: str | None) -> frozenset[str]:
+    if language is None:
+        return frozenset()
+    from bm25s.tokenization import _infer_stopwords
+
+    return frozenset(_infer_stopwords(language))
+
+
+@functools.cache
+def _snowball(language: str) -> Any:
+    import Stemmer
+
+    return Stemmer.Stemmer(language)
+
+
+def _stemmer(spec: LexicalSpec) -> Any:
+    return None if spec.stemmer is None else _snowball(spec.stemmer)
+
+
+def _texts(store: Store, manifest: Manifest) -> Iterator[list[str]]:
+    """Yield the texts of the live chunks as they were encoded, part by part."""
+    deleted = deleted_documents(store, manifest.deletions)
+    for part in manifest.parts:
+        gone = deleted.get(part.name, set())
+        rows = read_parquet(store, part.chunks.path, columns=["doc_id", "prefix", "text"]).to_pylist()
+        yield [row["prefix"] + row["text"] for row in rows if row["doc_id"] not in gone]
+
+
+def _versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in ("bm25s", "PyStemmer")}

@@ -1,0 +1,140 @@
+"""Write the local copy of a snapshot out of its verified parts."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+
+from isospace.collection.snapshot import Manifest, PartRecord, deleted_documents
+from isospace.errors import IntegrityError, MismatchError
+from isospace.pipeline.segment import read_codes, require_space
+from isospace.search.metadata import metadata_columns, parse_metadata
+from isospace.storage.parquet import FileRef, parse_parquet, read_verified, verify_file
+from isospace.storage.store import Store
+from isospace.transform.quantizer_set import dequantize
+from isospace.transform.representations import code_layout
+from isospace.transform.space import Space
+
+CHUNKS, DOCUMENTS, SQUARES = "chunks.arrow", "documents.arrow", "squares.npy"
+Verify: TypeAlias = Literal["content", "size"]
+_CHUNK_SCHEMA = pa.schema(
+    [
+        pa.field("chunk_id", pa.large_string()), pa.field("document", pa.int32()), pa.field("start", pa.int64()),
+        pa.field("end", pa.int64()), pa.field("prefix", pa.large_string()), pa.field("text", pa.large_string()),
+    ]
+)  # fmt: skip
+_DOCUMENT_COLUMNS = ("doc_id", "uri", "title", "metadata")
+
+
+def make_copy(store: Store, manifest: Manifest, space: Space, folder: Path, verify: Verify) -> None:
+    """Write the arrays and tables of a snapshot into an empty folder, part by part.
+
+    Raises
+    ------
+    IntegrityError
+        If a file of the snapshot is missing or not what was committed.
+    MismatchError
+        If a segment is of another space, or of other chunks, than the manifest says.
+    """
+    deleted = deleted_documents(store, manifest.deletions)
+    arrays: dict[str, Any] = {
+        spec.name: np.lib.format.open_memmap(
+            folder / f"{spec.name}.npy", mode="w+", dtype=layout[0], shape=(manifest.chunks, layout[1])
+        )
+        for spec in space.record.spec.representations
+        for layout in [code_layout(spec, space.record.dimension)]
+    }
+    if space.transform.normalization == "none":
+        squares = np.lib.format.open_memmap(folder / SQUARES, mode="w+", dtype=np.float32, shape=(manifest.chunks,))
+        arrays |= {SQUARES: squares}
+    for name in arrays:
+        _allocate(folder / (name if name == SQUARES else f"{name}.npy"))
+    documents: list[pa.Table] = []
+    first = known = 0
+    with pa.OSFile(str(folder / CHUNKS), "wb") as sink, pa.ipc.new_file(sink, _CHUNK_SCHEMA) as writer:
+        for part in manifest.parts:
+            gone = deleted.get(part.name, set())
+            rows = _chunks(store, part, manifest.space_id, gone, verify)
+            own = _live(_read(store, part.documents, verify).select(list(_DOCUMENT_COLUMNS)), gone)
+            _fill(arrays, space, rows, first)
+            writer.write_table(_local_chunks(rows, own, known, part))
+            documents.append(own)
+            first, known = first + rows.num_rows, known + own.num_rows
+    if first != manifest.chunks:
+        raise IntegrityError(
+            f"snapshot {manifest.sequence}: its parts hold {first} live chunks, its manifest says {manifest.chunks}. Restore it."
+        )
+    for array in arrays.values():
+        array.flush()
+    _write_documents(folder / DOCUMENTS, documents)
+
+
+def _allocate(path: Path) -> None:
+    """Take the room of a file that was made with holes: on a full disk a write to mapped memory would end the process."""
+    with path.open("r+b") as stream:
+        os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
+
+
+def _chunks(store: Store, part: PartRecord, space_id: str, gone: set[str], verify: Verify) -> pa.Table:
+    """Return the live chunks of a part beside their vectors and codes."""
+    segment = _read(store, part.segment, verify)
+    require_space(segment, part.segment.path, space_id)
+    rows = _read(store, part.chunks, verify)
+    if not segment["chunk_id"].equals(rows["chunk_id"]):
+        raise MismatchError(
+            f"{part.segment.path}: field chunk_id differs from that of {part.chunks.path}. Restore both."
+        )
+    for name in segment.column_names:
+        if name not in ("chunk_id", "doc_id"):
+            rows = rows.append_column(f"code:{name}", segment[name])
+    return _live(rows, gone)
+
+
+def _fill(arrays: dict[str, Any], space: Space, rows: pa.Table, first: int) -> None:
+    codes = rows.select([name for name in rows.column_names if name.startswith("code:")])
+    codes = codes.rename_columns([name.removeprefix("code:") for name in codes.column_names])
+    part = slice(first, first + rows.num_rows)
+    for spec in space.record.spec.representations:
+        arrays[spec.name][part] = read_codes(codes, spec, space.record.dimension)
+    if SQUARES in arrays:
+        name = next((n for n in ("float32", "float16") if n in arrays), space.record.representations[0])
+        vectors = dequantize(space.transform.quantizers, np.asarray(arrays[name][part]), name).astype(np.float64)
+        arrays[SQUARES][part] = (vectors**2).sum(axis=1)
+
+
+def _local_chunks(rows: pa.Table, documents: pa.Table, known: int, part: PartRecord) -> pa.Table:
+    place = {doc_id: known + row for row, doc_id in enumerate(documents["doc_id"].to_pylist())}
+    try:
+        owners = [place[doc_id] for doc_id in rows["doc_id"].to_pylist()]
+    except KeyError as error:
+        raise MismatchError(f"{part.chunks.path}: document {error} is not in {part.documents.path}.") from error
+    columns = [
+        pa.array(owners, field.type) if field.name == "document" else rows[field.name] for field in _CHUNK_SCHEMA
+    ]
+    return pa.table(columns, names=_CHUNK_SCHEMA.names).cast(_CHUNK_SCHEMA)
+
+
+def _write_documents(path: Path, parts: list[pa.Table]) -> None:
+    plain = pa.schema([(name, pa.large_string()) for name in _DOCUMENT_COLUMNS])
+    table = pa.concat_tables([plain.empty_table(), *(part.replace_schema_metadata(None).cast(plain) for part in parts)])
+    for name, column in metadata_columns(parse_metadata(text) for text in table["metadata"].to_pylist()):
+        table = table.append_column(name, column) if name not in _DOCUMENT_COLUMNS else table
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table.combine_chunks())
+
+
+def _read(store: Store, ref: FileRef, verify: Verify) -> pa.Table:
+    if verify == "content":
+        return parse_parquet(read_verified(store, ref), ref.path)
+    verify_file(store, ref, content=False)
+    return parse_parquet(store.read(ref.path), ref.path)
+
+
+def _live(table: pa.Table, gone: set[str]) -> pa.Table:
+    if not gone:
+        return table
+    return table.filter(pa.array([doc_id not in gone for doc_id in table["doc_id"].to_pylist()], pa.bool_()))

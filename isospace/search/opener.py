@@ -1,0 +1,58 @@
+"""Open a snapshot for search, the first time and again when its alias has moved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from isospace.collection.alias import resolve
+from isospace.collection.snapshot import Manifest, files_digest
+from isospace.encoding.embedder import open_space
+from isospace.errors import MismatchError
+from isospace.search.bm25 import open_lexical
+from isospace.search.build_local_copy import Verify
+from isospace.search.local_copy import open_copy
+from isospace.search.vector.kernels import Kernels, has
+from isospace.search.view import View
+from isospace.storage.parquet import verify_file
+from isospace.storage.store import Store
+
+if TYPE_CHECKING:
+    from isospace.encoding.encoder import Encoder
+    from isospace.encoding.engine import Engine
+
+
+@dataclass(frozen=True, slots=True)
+class Opener:
+    """What a snapshot is opened with, the first time and again."""
+
+    store: Store
+    collection: str
+    alias: str
+    engine: Engine | None
+    encode: bool
+    verify: Verify
+    kernels: Kernels
+
+    def open_newer(self, view: View) -> View | None:
+        """Open what the alias names; None if that is what is open."""
+        manifest = resolve(self.store, self.collection, self.alias)
+        if (manifest.snapshot_id, files_digest(manifest)) == (view.manifest.snapshot_id, view.digest):
+            return None
+        # One model serves all spaces that are made with it.
+        same = manifest.encoder_id == view.manifest.encoder_id
+        return self.open(manifest, view.space.encoder if same and self.encode else None)
+
+    def open(self, manifest: Manifest, encoder: Encoder | None) -> View:
+        """Open a snapshot: compare what it consists of, run its handshake, map its local copy."""
+        for ref in manifest.sealed_files:
+            verify_file(self.store, ref, content=False)
+        space = open_space(self.store, manifest.space_id, encoder=encoder, engine=self.engine, encode=self.encode)
+        if space.space.record.encoder_id != manifest.encoder_id:
+            raise MismatchError(
+                f"snapshot {manifest.sequence}: field encoder_id is {manifest.encoder_id[:16]}…, its space has "
+                f"{space.space.record.encoder_id[:16]}…. Restore the manifest."
+            )
+        copy = open_copy(self.store, manifest, space.space, verify=self.verify)
+        lexical = open_lexical(copy.lexical[0].spec, copy.lexical[1]) if copy.lexical and has("bm25s") else None
+        return View(manifest, space, copy, lexical, self.kernels)

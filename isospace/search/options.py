@@ -1,0 +1,59 @@
+"""How a query is searched: one frozen description, the same in the library, the command and the service."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from isospace.errors import QueryError
+from isospace.search.vector.scoring import Metric
+
+Mode: TypeAlias = Literal["auto", "exact", "quantized", "tiered", "lexical", "hybrid"]
+_Weight = Annotated[float, Field(ge=0.0, le=1_000.0, allow_inf_nan=False)]
+
+
+class SearchOptions(BaseModel):
+    """How a query is searched."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    k: int = Field(default=10, ge=1)
+    """Most hits a query."""
+    mode: Mode = "auto"
+    """`exact` scores every vector; `quantized` every code, and rescores the best; `tiered` goes by the short representation
+    first; `lexical` is BM25; `hybrid` fuses BM25 with vectors. `auto` is exact where the space stores floats, else quantized."""
+    representation: str | None = Field(default=None, max_length=60)
+    """Which stored representation is searched first; of those that the mode can use the first one if empty."""
+    rescore: int = Field(default=4, ge=0, le=1_000)
+    """For quantized and tiered: r, so that the r x k best are scored again from the finest representation; 0 for none."""
+    metric: Metric = "cosine"
+    """`cosine`, `dot`, or the negated distances `l2` and `l1`; l1 for mode exact alone."""
+    filter: str | None = Field(default=None, max_length=2_000)
+    """Expression over the documents' metadata, such as `lang == "en" and year >= 2020`."""
+    fusion: Literal["rrf", "weighted"] = "rrf"
+    """For hybrid: `rrf` adds weight / (60 + rank); `weighted` adds weight x score, each list's scores scaled to 0..1."""
+    weights: tuple[_Weight, _Weight] = (1.0, 1.0)
+    """For hybrid: of vectors and of words."""
+    depth: int = Field(default=100, ge=1)
+    """For hybrid and rerank: how many of each list are fused, and how many hits the reranker reads."""
+    rerank: bool = False
+    """Whether the cross-encoder that the index was opened with orders the `depth` best again."""
+
+
+def search_options(given: dict[str, Any]) -> SearchOptions:
+    """Build options; QueryError names the one that cannot be."""
+    try:
+        return SearchOptions.model_validate(given)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = ".".join(str(part) for part in first["loc"])
+        known = f" Known: {', '.join(SearchOptions.model_fields)}." if first["type"] == "extra_forbidden" else ""
+        raise QueryError(f"{name} = {first['input']!r:.80}: {_expected(first)}.{known}") from error
+
+
+def _expected(error: Any) -> str:
+    limits = error.get("ctx", {})
+    if "ge" in limits:
+        return f"expected {limits['ge']} or more"
+    return f"expected {limits['le']} or less" if "le" in limits else str(error["msg"])

@@ -1,0 +1,201 @@
+"""Query vectors that are asked for again, and, if wanted, answers to queries that mean the same.
+
+Every key begins with the space_id, so that a vector of one space is never served in another; answers are keyed by the
+snapshot as well.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import unicodedata
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from isospace.encoding.embedder import OpenSpace
+from isospace.errors import ConfigError
+from isospace.storage.hashing import sha256
+from isospace.transform.affine import Role
+
+Float32 = npt.NDArray[np.float32]
+_Value = TypeVar("_Value")
+# Tells an uncased tokenizer: it gives both the same tokens.
+_LONGEST_KEY = 256
+# Answers are compared one by one.
+_MOST_ANSWERS = 1_000
+_CASED_PROBE = "The QUICK Brown Fox ÄÖÜ Σ"
+
+
+@dataclass(frozen=True, slots=True)
+class CacheConfig:
+    """What is kept, and for how long.
+
+    Attributes
+    ----------
+    size
+        Most entries; 0 keeps none.
+    ttl_seconds
+        How long one stays.
+    canonical
+        Whether texts that differ only in what the tokenizer does not see share an entry: Unicode NFC, runs of white space,
+        and case where the tokenizer is uncased. Their token ids are compared, so that a vector is never another's.
+    semantic
+        Cosine from which the hits of an earlier query are given again; None never does. Hits are then those of a neighbour.
+    """
+
+    size: int = 10_000
+    ttl_seconds: float = 3_600.0
+    canonical: bool = False
+    semantic: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.size < 0 or not self.ttl_seconds > 0:
+            raise ConfigError(
+                f"query cache: size {self.size}, ttl {self.ttl_seconds} s; expected 0 or more, and a positive time."
+            )
+        if self.semantic is not None and not 0.0 < self.semantic <= 1.0:
+            raise ConfigError(f"query cache: semantic = {self.semantic}; expected a cosine above 0 and up to 1.")
+
+
+@dataclass(slots=True)
+class CacheCounts:
+    """How often vectors and answers were found; `semantic` counts answers alone."""
+
+    hits: int = 0
+    misses: int = 0
+    semantic: int = 0
+
+    @property
+    def hit_rate(self) -> float:
+        """Share of the vectors asked for that were found; 0 before the first."""
+        asked = self.hits + self.misses
+        return self.hits / asked if asked else 0.0
+
+
+class _Lru(Generic[_Value]):
+    """The latest entries, none older than its time; safe for many threads."""
+
+    def __init__(self, size: int, ttl: float, clock: Callable[[], float]) -> None:
+        self.size, self.ttl, self.clock = size, ttl, clock
+        self.lock = threading.Lock()
+        self.entries: OrderedDict[Any, tuple[float, _Value]] = OrderedDict()
+
+    def get(self, key: Any) -> _Value | None:
+        with self.lock:
+            found = self.entries.get(key)
+            if found is None:
+                return None
+            if self.clock() >= found[0]:
+                del self.entries[key]
+                return None
+            self.entries.move_to_end(key)
+            return found[1]
+
+    def put(self, key: Any, value: _Value) -> None:
+        if not self.size:
+            return
+        with self.lock:
+            self.entries[key] = (self.clock() + self.ttl, value)
+            self.entries.move_to_end(key)
+            while len(self.entries) > self.size:
+                self.entries.popitem(last=False)
+
+    def live(self) -> list[tuple[Any, _Value]]:
+        with self.lock:
+            now = self.clock()
+            return [(key, value) for key, (until, value) in self.entries.items() if now < until]
+
+
+class QueryCache:
+    """Least recently used query vectors and answers.
+
+    Parameters
+    ----------
+    config
+        What is kept.
+    clock
+        Seconds; for tests.
+    """
+
+    def __init__(self, config: CacheConfig | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.config = config or CacheConfig()
+        self.counts = CacheCounts()
+        self._vectors: _Lru[tuple[tuple[int, ...], Float32]] = _Lru(self.config.size, self.config.ttl_seconds, clock)
+        self._answers: _Lru[tuple[Float32, Any]] = _Lru(
+            min(self.config.size, _MOST_ANSWERS), self.config.ttl_seconds, clock
+        )
+        self._uncased: dict[str, bool] = {}
+        self._lock = threading.Lock()
+
+    def embed(self, space: OpenSpace, texts: Sequence[str], role: Role = "query") -> Float32:
+        """Return (n, k) float32 vectors of texts; only those that are not kept are encoded."""
+        keys = [self._key(space, text, role) for text in texts]
+        found = [self._vectors.get(key) for key, _ in keys]
+        vectors = [
+            entry[1] if entry is not None and entry[0] == tokens else None
+            for entry, (_, tokens) in zip(found, keys, strict=True)
+        ]
+        missing = [place for place, vector in enumerate(vectors) if vector is None]
+        with self._lock:
+            self.counts.hits += len(texts) - len(missing)
+            self.counts.misses += len(missing)
+        if missing:
+            fresh = space.embed([texts[place] for place in missing], role)
+            for place, vector in zip(missing, fresh, strict=True):
+                key, tokens = keys[place]
+                self._vectors.put(key, (tokens, vector.copy()))
+                vectors[place] = vector
+        rows = [vector for vector in vectors if vector is not None]
+        return np.stack(rows) if rows else np.zeros((0, space.space.record.dimension), np.float32)
+
+    def answer(self, key: tuple[Any, ...], vector: Float32) -> Any | None:
+        """Return the hits of an earlier query under the same key whose vector is near enough, the nearest one's."""
+        if self.config.semantic is None:
+            return None
+        best, nearest = None, self.config.semantic
+        for (kept, _), (other, hits) in self._answers.live():
+            if kept == key and (cosine := _cosine(vector, other)) >= nearest:
+                best, nearest = hits, cosine
+        if best is not None:
+            with self._lock:
+                self.counts.semantic += 1
+        return None if best is None else list(best)
+
+    def keep_answer(self, key: tuple[Any, ...], vector: Float32, hits: Any) -> None:
+        """Keep the hits of a query, if answers are reused at all."""
+        if self.config.semantic is not None:
+            self._answers.put((key, vector.tobytes()), (vector.copy(), list(hits)))
+
+    def __len__(self) -> int:
+        return len(self._vectors.entries)
+
+    def _key(self, space: OpenSpace, text: str, role: Role) -> tuple[tuple[str, ...], tuple[int, ...]]:
+        """Return the key, and the token ids that an entry has to have; none where the text itself is the key."""
+        if not self.config.canonical:
+            return (space.space_id, role, "exact", _short(text)), ()
+        canonical = " ".join(unicodedata.normalize("NFC", text).split())
+        if self._is_uncased(space):
+            canonical = canonical.lower()
+        return (space.space_id, role, "canonical", _short(canonical)), tuple(space.encoder.tokenize([text], role)[0])
+
+    def _is_uncased(self, space: OpenSpace) -> bool:
+        encoder_id = space.space.record.encoder_id
+        if encoder_id not in self._uncased:
+            upper, lower = space.encoder.tokenize([_CASED_PROBE, _CASED_PROBE.lower()], "query")
+            self._uncased[encoder_id] = upper == lower
+        return self._uncased[encoder_id]
+
+
+def _short(text: str) -> str:
+    """Return a text, or the SHA-256 of a long one: clients would fill the memory with their texts."""
+    return text if len(text) <= _LONGEST_KEY else "sha256:" + sha256(text.encode("utf-8", "surrogatepass"))
+
+
+def _cosine(left: Float32, right: Float32) -> float:
+    a, b = left.astype(np.float64), right.astype(np.float64)
+    return float(a @ b / max(float(np.linalg.norm(a) * np.linalg.norm(b)), np.finfo(np.float64).tiny))

@@ -1,0 +1,128 @@
+"""Rerank: a cross-encoder reads query and text together, and orders the best hits again."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from isospace.encoding.registry.files import model_files
+from isospace.errors import EncoderError, MismatchError
+from isospace.storage.hashing import fingerprint
+
+_PAIRS_AT_ONCE = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Reranker:
+    """A loaded cross-encoder.
+
+    Attributes
+    ----------
+    name
+        As it was opened.
+    reranker_id
+        Fingerprint of its files.
+    model
+        The `sentence_transformers.CrossEncoder`.
+    lock
+        Held while it computes.
+    """
+
+    name: str
+    reranker_id: str
+    model: Any
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def scores(self, query: str, texts: Sequence[str]) -> npt.NDArray[np.float64]:
+        """Return (n,) float64 scores of n texts for a query; higher is more relevant.
+
+        Raises
+        ------
+        EncoderError
+            If the model gives no single finite score a pair.
+        """
+        if not texts:
+            return np.zeros(0)
+        pairs = [(query, text) for text in texts]
+        with self.lock:
+            found = self.model.predict(pairs, batch_size=_PAIRS_AT_ONCE, show_progress_bar=False, convert_to_numpy=True)
+        scores = np.asarray(found, np.float64)
+        if scores.shape != (len(texts),) or not np.isfinite(scores).all():
+            raise EncoderError(
+                f"reranker {self.name}: gave scores of shape {scores.shape} for {len(texts)} pairs; expected one finite score "
+                "each. Use a cross-encoder with one label."
+            )
+        return scores
+
+
+def open_reranker(model: str | Path, *, device: str = "cpu", expected: str | None = None) -> Reranker:
+    """Load a cross-encoder.
+
+    Parameters
+    ----------
+    model
+        Local folder of a sentence-transformers CrossEncoder with safetensors weights.
+    device
+        Where it runs.
+    expected
+        The reranker_id it has to have; any if empty.
+
+    Raises
+    ------
+    EncoderError
+        If it cannot be loaded.
+    MismatchError
+        If its files are not the expected ones.
+    """
+    folder = Path(model)
+    if not folder.is_dir():
+        raise EncoderError(f"reranker {model}: expected a local folder, saved by CrossEncoder.save_pretrained.")
+    files = {name: record.sha256 for name, record in model_files(folder).items()}
+    reranker_id = fingerprint({"reranker": files})
+    if expected not in (None, reranker_id):
+        raise MismatchError(
+            f"reranker {model}: has the id {reranker_id}, expected {expected}. Use the model it was made with."
+        )
+    try:
+        from sentence_transformers import CrossEncoder
+    except ModuleNotFoundError as error:
+        raise EncoderError(f"reranker {model}: needs sentence-transformers. Install isospace[encode].") from error
+    _require_head(folder)
+    try:
+        loaded = CrossEncoder(str(folder), device=device, local_files_only=True)
+    except Exception as error:  # the library raises whatever its parts raise
+        reason = str(error).split("\n", 1)[0]
+        raise EncoderError(
+            f"reranker {model}: cannot be loaded ({reason}). Give the folder of a CrossEncoder."
+        ) from error
+    if loaded.num_labels != 1:
+        raise EncoderError(
+            f"reranker {model}: has {loaded.num_labels} labels; expected one. Use a cross-encoder with one label."
+        )
+    return Reranker(str(model), reranker_id, loaded)
+
+
+def _require_head(folder: Path) -> None:
+    """Refuse a model without a head: the library would load it with one of random weights, and only log that."""
+    saved_as = _json(folder / "config_sentence_transformers.json").get("model_type")
+    architecture = next(iter(_json(folder / "config.json").get("architectures") or []), "")
+    if saved_as != "CrossEncoder" and not architecture.endswith("ForSequenceClassification"):
+        raise EncoderError(
+            f"reranker {folder}: is a {saved_as or architecture or 'model without config.json'}; expected a CrossEncoder, saved "
+            "with its head. Give the folder of one."
+        )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

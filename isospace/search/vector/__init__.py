@@ -1,0 +1,1 @@
+"""Vector search: candidate kernels, top-k, exact rescoring."""

@@ -1,0 +1,302 @@
+"""Candidates: the rows whose codes score highest, by the kernels of libraries.
+
+A kernel may be approximate (bits against bits, int8 against int8); what it finds is scored again in float64 by
+`isospace.search.vector.scoring`, so that a query's answer depends neither on the kernel nor on the queries beside it.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from isospace.search.vector.topk import GROUP, Rows, top_rows
+from isospace.transform.quantizers import Quantizer
+from isospace.transform.quantizers.binary import BinaryQuantizer
+from isospace.transform.quantizers.floats import FloatQuantizer
+from isospace.transform.quantizers.int8 import Int8Quantizer, Int8VectorQuantizer
+from isospace.transform.quantizers.product import ProductQuantizer
+
+Float32 = npt.NDArray[np.float32]
+Kernels = Literal["auto", "numpy", "fast"]
+Norms = npt.NDArray[np.float32] | None
+# Blocks whose codes are widened first, and scores of a block that is taken as it lies: few queries go through many rows at
+# once, since every product waits for all of its threads.
+_BLOCK_ROWS, _BLOCK_SCORES = 16_384, 2_000_000
+_BLOCK_QUERIES = 128
+# Loading torch takes seconds and some 200 MB: worth it from so many components on.
+_LARGE = 30_000_000
+# Of so few queries, torch's product of vectors and queries is several times as fast as any of queries and vectors.
+_FEW, _FEW_OF_HALVES = 10, 32
+_FLOAT32_EPSILON = float(np.finfo(np.float32).eps)
+
+
+@dataclass(frozen=True, slots=True)
+class Codes:
+    """One representation of a snapshot.
+
+    Attributes
+    ----------
+    name
+        Of the representation.
+    quantizer
+        That made them.
+    array
+        (n, width) codes, memory-mapped.
+    squares
+        (n,) float32 squared lengths of the vectors where they differ from 1; None for unit vectors.
+    """
+
+    name: str
+    quantizer: Quantizer
+    array: npt.NDArray[Any]
+    squares: Norms = None
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    @property
+    def is_float(self) -> bool:
+        """Whether it holds the vectors themselves, at full or half precision."""
+        return isinstance(self.quantizer, FloatQuantizer)
+
+
+def uses_fast(kernels: Kernels, codes: Codes) -> bool:
+    """Tell whether torch and faiss are to be used, where they are installed."""
+    if kernels != "auto":
+        return kernels == "fast"
+    return sys.modules.get("torch") is not None or codes.array.shape[0] * codes.quantizer.dimension > _LARGE
+
+
+def candidates(
+    codes: Codes,
+    queries: Float32,
+    count: int,
+    *,
+    metric: str,
+    rows: Rows | None = None,
+    kernels: Kernels = "auto",
+    rescored: bool = False,
+) -> list[Rows]:
+    """Find the rows nearest to each query.
+
+    Parameters
+    ----------
+    codes
+        What is searched.
+    queries
+        (m, k) float32 vectors of the space.
+    count
+        How many rows a query, at least.
+    metric
+        `cosine`, `dot` or `l2`.
+    rows
+        Ascending int64 rows that are searched; all if not given.
+    kernels
+        `numpy` takes NumPy alone, `fast` torch and faiss where they are installed, `auto` those for large collections.
+    rescored
+        Whether a finer representation scores what is found: bits alone then need fewer candidates.
+
+    Returns
+    -------
+    list of numpy.ndarray
+        int64 rows of each query. With kernels that are exact up to rounding, the `count` best are surely among them.
+    """
+    total = len(codes) if rows is None else len(rows)
+    if not total or not len(queries):
+        return [np.zeros(0, np.int64) for _ in queries]
+    fast = uses_fast(kernels, codes)
+    found: list[Rows] = []
+    for start in range(0, len(queries), _BLOCK_QUERIES):
+        block = np.ascontiguousarray(queries[start : start + _BLOCK_QUERIES], dtype=np.float32)
+        found += _candidates(codes, block, min(count, total), metric, rows, fast=fast, rescored=rescored)
+    return found
+
+
+def _candidates(
+    codes: Codes, queries: Float32, count: int, metric: str, rows: Rows | None, *, fast: bool, rescored: bool
+) -> list[Rows]:
+    quantizer = codes.quantizer
+    if isinstance(quantizer, BinaryQuantizer):
+        # Bits against bits rank roughly: the ten best of ten times as many are hardly ever lost.
+        depth = max((2 if rescored else 10) * count, 100)
+        return _by_hamming(quantizer, codes.array, queries, depth, rows, fast=fast and has("faiss"))
+    is_plain = codes.squares is None or metric == "dot"
+    if fast and is_plain and isinstance(quantizer, ProductQuantizer) and has("faiss"):
+        return _by_lookup(quantizer, codes.array, queries, count, rows)
+    if fast and has("torch") and isinstance(quantizer, Int8Quantizer | Int8VectorQuantizer):
+        # The query is rounded to eight bits here, and no bound of that error is small: more candidates instead.
+        blocks, depth, slack = (
+            _integer_blocks(quantizer, codes.array, queries, rows, plain=is_plain),
+            max(4 * count, 64),
+            None,
+        )
+    else:
+        blocks, depth = (
+            _exact_blocks(quantizer, codes.array, queries, rows, fast=fast),
+            count,
+        )
+        longest = 1.0 if codes.squares is None else float(np.sqrt(codes.squares.max()))
+        # What rounding may have cost: 8 sqrt(k) u, the probabilistic bound of Higham and Mary, 2019. The certain one, k u, would
+        # make thousands of candidates of vectors that lie close together.
+        rounding = 4.0 * np.sqrt(quantizer.dimension) * _FLOAT32_EPSILON
+        slack = rounding * np.linalg.norm(queries, axis=1) * max(longest, 1.0)
+    found = top_rows(_with_metric(blocks, codes.squares, metric, rows), len(queries), depth, slack)
+    return found if rows is None else [rows[part] for part in found]
+
+
+def _with_metric(
+    blocks: Iterator[tuple[int, npt.NDArray[Any]]], squares: Norms, metric: str, rows: Rows | None
+) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+    """Turn inner products into what ranks as the metric does."""
+    for first, scores in blocks:
+        if squares is None or metric == "dot":
+            yield first, scores
+            continue
+        part = slice(first, first + scores.shape[1])
+        lengths = squares[part] if rows is None else squares[rows[part]]
+        yield (
+            first,
+            scores - lengths / 2
+            if metric == "l2"
+            else scores / np.sqrt(np.maximum(lengths, np.finfo(np.float32).tiny)),
+        )
+
+
+def _blocks(array: npt.NDArray[Any], rows: Rows | None, queries: int = 0) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+    """Yield blocks of codes; large ones for so many queries, small ones where the number is not given."""
+    total = len(array) if rows is None else len(rows)
+    # Rows that are picked are copied first.
+    size = max(_BLOCK_SCORES // queries, _BLOCK_ROWS) if queries and rows is None else _BLOCK_ROWS
+    size -= size % GROUP
+    for first in range(0, total, size):
+        part = slice(first, first + size)
+        yield first, (array[part] if rows is None else array[rows[part]])
+
+
+def _exact_blocks(
+    quantizer: Quantizer, array: npt.NDArray[Any], queries: Float32, rows: Rows | None, *, fast: bool
+) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+    product: Callable[[npt.NDArray[Any]], npt.NDArray[Any]] = functools.partial(quantizer.scores, queries)
+    if isinstance(quantizer, FloatQuantizer):
+        product = _float_product(quantizer, queries, fast=fast and has("torch"))
+    as_it_lies = isinstance(quantizer, FloatQuantizer) and array.dtype == np.float32
+    for first, block in _blocks(array, rows, len(queries) if as_it_lies else 0):
+        yield first, product(block)
+
+
+def _float_product(
+    quantizer: FloatQuantizer, queries: Float32, *, fast: bool
+) -> Callable[[npt.NDArray[Any]], npt.NDArray[Any]]:
+    """Choose the product by the number of queries; for float32 alone torch is not worth being loaded."""
+    is_half = quantizer.kind == "float16"
+    is_few = len(queries) <= _FEW_OF_HALVES if is_half else 1 < len(queries) <= _FEW
+    if not fast or not (is_half or (is_few and "torch" in sys.modules)):
+        return functools.partial(quantizer.scores, queries)
+    import torch
+
+    # Torch takes a single query for a product of matrix and vector, which is slow: it is asked twice.
+    left = torch.from_numpy(queries if len(queries) > 1 else queries.repeat(2, axis=0))
+
+    def product(block: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        # Half precision is widened by torch: NumPy takes longer for that than for the product.
+        vectors = torch.from_numpy(block).float()
+        scores = (vectors @ left.T).T[: len(queries)].contiguous() if is_few else left @ vectors.T
+        found: npt.NDArray[Any] = scores.numpy()
+        return found
+
+    return product
+
+
+def _integer_blocks(
+    quantizer: Int8Quantizer | Int8VectorQuantizer, array: npt.NDArray[Any], queries: Float32, rows: Rows | None,
+    *, plain: bool,
+) -> Iterator[tuple[int, npt.NDArray[Any]]]:  # fmt: skip
+    """Scores of queries whose components, scales folded in, are rounded to eight bits as well.
+
+    Of scales by dimension they come as integers, in a unit and up to a constant of each query: both rank alike.
+    """
+    import torch
+
+    if isinstance(quantizer, Int8VectorQuantizer):
+        left, steps = _eight_bits(queries)
+        sums = queries.sum(axis=1, keepdims=True)
+        for first, block in _blocks(array, rows):
+            scale, low, codes = quantizer.parts(block)
+            products = torch._int_mm(left, torch.from_numpy(codes).T).numpy() * steps
+            yield first, products * scale.T if low is None else (products + 128 * sums) * scale.T + sums * low.T
+        return
+    scaled = queries * quantizer.scale
+    left, steps = _eight_bits(scaled)
+    low_sum = 0 if quantizer.low is None else 128 * scaled.sum(axis=1) + queries @ quantizer.low
+    for first, block in _blocks(array, rows, len(queries)):
+        products = torch._int_mm(left, torch.from_numpy(block).T).numpy()
+        yield first, products if plain else products.astype(np.float32) * steps + np.reshape(low_sum, (-1, 1))
+
+
+def _eight_bits(queries: Float32) -> tuple[Any, Float32]:
+    """Round each query to eight bits by its own largest component: an int8 tensor, and the (m, 1) steps."""
+    import torch
+
+    steps = np.maximum(np.abs(queries).max(axis=1, keepdims=True), np.finfo(np.float32).tiny) / np.float32(127)
+    return torch.from_numpy(np.rint(queries / steps).astype(np.int8)), steps
+
+
+def _by_hamming(
+    quantizer: BinaryQuantizer, array: npt.NDArray[Any], queries: Float32, depth: int, rows: Rows | None, *, fast: bool
+) -> list[Rows]:
+    """Bits against bits, whatever the metric."""
+    bits = quantizer.encode(queries)
+    if not fast:
+        found = top_rows(_hamming_blocks(array, bits, rows), len(bits), depth)
+        return found if rows is None else [rows[part] for part in found]
+    import faiss
+
+    stored = np.ascontiguousarray(array) if rows is None else array[rows]
+    _, nearest = faiss.knn_hamming(bits, stored, min(depth, len(stored)))
+    return [part.astype(np.int64) if rows is None else rows[part] for part in nearest]
+
+
+def _hamming_blocks(
+    array: npt.NDArray[Any], bits: npt.NDArray[np.uint8], rows: Rows | None
+) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+    for first, block in _blocks(array, rows, len(bits)):
+        left, right = (_words(part) for part in (bits, block))
+        yield first, -np.stack([np.bitwise_count(right ^ one).sum(axis=1, dtype=np.int32) for one in left])
+
+
+def _words(codes: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
+    """View bytes as the widest words that divide them."""
+    width = next(size for size in (8, 4, 2, 1) if codes.shape[1] % size == 0)
+    return np.ascontiguousarray(codes).view(f"u{width}")
+
+
+def _by_lookup(
+    quantizer: ProductQuantizer, array: npt.NDArray[Any], queries: Float32, count: int, rows: Rows | None
+) -> list[Rows]:
+    import faiss
+
+    stored = np.ascontiguousarray(array) if rows is None else array[rows]
+    books, rotated = quantizer.lookup(queries)
+    trained = faiss.ProductQuantizer(quantizer.dimension, books.shape[0], 8)
+    faiss.copy_array_to_vector(books.reshape(-1), trained.centroids)
+    # Rows that tie within rounding are not cut off at random: some more of them.
+    depth = min(len(stored), count + 32)
+    scores = np.empty((len(rotated), depth), np.float32)
+    found = np.empty((len(rotated), depth), np.int64)
+    heap = faiss.float_minheap_array_t()
+    heap.nh, heap.k = len(rotated), depth
+    heap.ids, heap.val = faiss.swig_ptr(found), faiss.swig_ptr(scores)
+    trained.search_ip(faiss.swig_ptr(rotated), len(rotated), faiss.swig_ptr(stored), len(stored), heap, True)
+    return [part if rows is None else rows[part] for part in found]
+
+
+def has(package: str) -> bool:
+    """Tell whether a package is installed."""
+    return importlib.util.find_spec(package) is not None

@@ -1,0 +1,282 @@
+"""Search in one opened snapshot: find candidates, score them exactly, order them, and take the hits out of the texts."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from isospace.collection.snapshot import Manifest, files_digest
+from isospace.encoding.embedder import OpenSpace
+from isospace.errors import MismatchError, QueryError
+from isospace.search.bm25 import Lexical
+from isospace.search.filters import apply_filter, parse_filter
+from isospace.search.fusion import reciprocal_rank_fusion, weighted_fusion
+from isospace.search.local_copy import LocalCopy
+from isospace.search.metadata import parse_metadata
+from isospace.search.options import SearchOptions
+from isospace.search.vector.kernels import Codes, Kernels
+from isospace.search.vector.rescoring import nearest
+from isospace.search.vector.topk import Rows
+from isospace.transform.quantizer_set import require_representation
+from isospace.transform.representations import ShortSpec, code_bytes
+
+Float32 = npt.NDArray[np.float32]
+Ranking = list[tuple[int, float]]
+FLOATS = ("float32", "float16")
+_PARTS = ("vector", "bm25")
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One chunk found.
+
+    Attributes
+    ----------
+    score
+        What it is ranked by; higher is better. For cosine the inner product of the unit vectors of query and chunk.
+    chunk_id, doc_id, uri, title, text
+        The chunk and its document.
+    start, end
+        Its span in the document's text.
+    metadata
+        Of the document.
+    scores
+        What the score was made of: `vector`, `bm25`, `rerank`, where several were.
+    """
+
+    score: float
+    chunk_id: str
+    doc_id: str
+    uri: str
+    title: str
+    text: str
+    start: int
+    end: int
+    metadata: dict[str, Any]
+    scores: dict[str, float]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields by name."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """Rows with their scores, best first, and what these were made of: scores by name and row."""
+
+    rows: Ranking
+    parts: dict[str, dict[int, float]]
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One opened snapshot; never changes.
+
+    Attributes
+    ----------
+    manifest
+        The snapshot.
+    space
+        Its space, with the encoder where there is one.
+    copy
+        What is stored of it, mapped into memory.
+    lexical
+        Its BM25 index; None where none was built, or its library is missing.
+    kernels
+        Which libraries search.
+    """
+
+    manifest: Manifest
+    space: OpenSpace
+    copy: LocalCopy
+    lexical: Lexical | None
+    kernels: Kernels = "auto"
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Fingerprint of the files that are searched."""
+        return files_digest(self.manifest)
+
+    @functools.cached_property
+    def finest(self) -> Codes:
+        """The representation that says most about a vector."""
+        record = self.space.space.record
+        whole = [spec for spec in record.spec.representations if not isinstance(spec, ShortSpec)]
+        best = max(whole or record.spec.representations, key=lambda spec: code_bytes(spec, record.dimension))
+        return self.copy.codes[best.name]
+
+    def rank(
+        self,
+        texts: Sequence[str] | None,
+        vectors: Float32 | None,
+        options: SearchOptions,
+        *,
+        within: Rows | None = None,
+    ) -> list[Ranked]:
+        """Rank rows for each query.
+
+        Parameters
+        ----------
+        texts
+            m queries; for lexical and hybrid.
+        vectors
+            (m, k) float32 of the space; for all modes but lexical.
+        options
+            How; `k` rows, or `depth` of them if they are to be reranked.
+        within
+            Ascending int64 rows that are searched, of those that pass the filter; all if not given.
+        """
+        count = max(options.k, options.depth) if options.rerank else options.k
+        rows = self.passing(options.filter)
+        if within is not None:
+            rows = within if rows is None else np.intersect1d(rows, within, assume_unique=True)
+        match options.mode:
+            case "lexical":
+                return [Ranked(found, {}) for found in self._by_words(_required(texts, "lexical"), count, rows)]
+            case "hybrid":
+                words = self._by_words(_required(texts, "hybrid"), max(options.depth, count), rows)
+                near = self._by_vectors(_required(vectors, "hybrid"), max(options.depth, count), rows, options)
+                fuse = reciprocal_rank_fusion if options.fusion == "rrf" else weighted_fusion
+                return [
+                    Ranked(
+                        self._ordered(*_arrays(fuse(pair, options.weights)), count),
+                        dict(zip(_PARTS, map(dict, pair), strict=True)),
+                    )
+                    for pair in zip(near, words, strict=True)
+                ]
+            case _:
+                found = self._by_vectors(_required(vectors, options.mode), count, rows, options)
+                return [Ranked(ranking, {}) for ranking in found]
+
+    def passing(self, expression: str | None) -> Rows | None:
+        """Return the rows that pass a filter, ascending; None for all of them.
+
+        Raises
+        ------
+        QueryError
+            If it cannot be read, or names an unknown field.
+        """
+        return None if expression is None else self._passing(expression)
+
+    @functools.cached_property
+    def _passing(self) -> Callable[[str], Rows]:
+        # The copy alone is held, not the view: whoever opens another one is rid of this at once.
+        return functools.lru_cache(maxsize=16)(functools.partial(_passing, self.copy))
+
+    def hits(self, ranked: Ranked) -> list[Hit]:
+        """Return the hits of ranked rows."""
+        chunks = pick(self.copy.chunks, (row for row, _ in ranked.rows))
+        shown = self.copy.documents.select(["doc_id", "uri", "title", "metadata"])
+        documents = pick(shown, (chunk["document"] for chunk in chunks))
+        return [
+            Hit(
+                score=score, chunk_id=chunk["chunk_id"], doc_id=document["doc_id"], uri=document["uri"],
+                title=document["title"], text=chunk["text"], start=chunk["start"], end=chunk["end"],
+                metadata=parse_metadata(document["metadata"]),
+                scores={name: found[row] for name, found in ranked.parts.items() if row in found},
+            )
+            for (row, score), chunk, document in zip(ranked.rows, chunks, documents, strict=True)
+        ]  # fmt: skip
+
+    def texts(self, rows: Iterable[int]) -> list[str]:
+        """Return the texts of rows as they were encoded, title first where the recipe puts it there."""
+        return [row["prefix"] + row["text"] for row in pick(self.copy.chunks.select(["prefix", "text"]), rows)]
+
+    def _by_words(self, texts: Sequence[str], count: int, rows: Rows | None) -> list[Ranking]:
+        if self.lexical is None and self.copy.lexical is not None:
+            raise QueryError("lexical search needs bm25s, which is not installed. Install isospace[query].")
+        if self.lexical is None:
+            raise QueryError(
+                f"snapshot {self.manifest.sequence} has no lexical index. Set recipe.lexical.kind=bm25 (and "
+                "runtime.lexical_chunks, if it is larger) and run the flow; no text is encoded again."
+            )
+        found = []
+        for text in texts:
+            scores = self.lexical.scores(text)
+            if rows is not None:
+                scores = scores[rows]
+            # A text that shares no word with the query is not found by words.
+            shared = np.flatnonzero(scores > 0)
+            found.append(
+                self._ordered(shared if rows is None else rows[shared], scores[shared].astype(np.float64), count)
+            )
+        return found
+
+    def _by_vectors(self, vectors: Float32, count: int, rows: Rows | None, options: SearchOptions) -> list[Ranking]:
+        dimension = self.space.space.record.dimension
+        if vectors.ndim != 2 or vectors.shape[1] != dimension:
+            raise MismatchError(f"query vectors have the shape {vectors.shape}; the space has (m, {dimension}).")
+        if not np.isfinite(vectors).all():
+            raise QueryError("a query vector holds NaN or infinity; expected finite float32 values.")
+        if options.metric == "cosine" and len(vectors) and not vectors.any(axis=1).all():
+            raise QueryError("a query vector is zero, which has no direction; expected one of a text.")
+        first, last = self._stages(options)
+        found = nearest(
+            first, last, vectors, count,
+            metric=options.metric, rescore=options.rescore, rows=rows, kernels=self.kernels,
+        )  # fmt: skip
+        return [self._ordered(near, scores, count) for near, scores in found]
+
+    def _stages(self, options: SearchOptions) -> tuple[Codes, Codes]:
+        """Return what is searched, and what its candidates are scored from in the end."""
+        known = self.copy.codes
+        if options.representation is not None:
+            require_representation(self.space.space.transform.quantizers, options.representation)
+        floats = [name for name in FLOATS if name in known]
+        specs = {spec.name: spec for spec in self.space.space.record.spec.representations}
+        mode = options.mode
+        if mode in ("auto", "hybrid"):
+            chosen = options.representation or next(iter(floats), None)
+            mode = "exact" if chosen in floats else "quantized"
+        able = {
+            "exact": floats,
+            "tiered": [name for name, spec in specs.items() if isinstance(spec, ShortSpec)],
+            "quantized": [name for name in specs if name not in floats],
+        }[mode]
+        name = options.representation or next(iter(able), None)
+        if name is None or name not in able:
+            wanted = f"representation {name!r}" if name else "this space"
+            raise QueryError(
+                f"mode {mode}: {wanted} cannot be searched so; the space stores {', '.join(specs)}, of which the mode can use "
+                f"{', '.join(able) or 'none'}. Add one to recipe.transform.representations: no text is encoded again."
+            )
+        rescored = mode != "exact" and options.rescore > 0
+        return known[name], self.finest if rescored else known[name]
+
+    def _ordered(self, rows: Rows, scores: npt.NDArray[np.float64], count: int) -> Ranking:
+        """Order rows by falling score, equal scores by chunk_id."""
+        if len(scores) > count:
+            # All that tie with the last one take part.
+            best = scores >= np.partition(scores, len(scores) - count)[len(scores) - count]
+            rows, scores = rows[best], scores[best]
+        names = [found["chunk_id"] for found in pick(self.copy.chunks.select(["chunk_id"]), rows)]
+        order = sorted(range(len(rows)), key=lambda place: (-scores[place], names[place]))
+        return [(int(rows[place]), float(scores[place])) for place in order[:count]]
+
+
+def pick(table: pa.Table, rows: Iterable[int]) -> list[dict[str, Any]]:
+    """Return rows of a table as they are asked for; Arrow's own `take` would copy every text of it first."""
+    return [table.slice(int(row), 1).to_pylist()[0] for row in rows]
+
+
+def _arrays(scores: dict[int, float]) -> tuple[Rows, npt.NDArray[np.float64]]:
+    return np.fromiter(scores, np.int64, len(scores)), np.fromiter(scores.values(), np.float64, len(scores))
+
+
+def _passing(copy: LocalCopy, expression: str) -> Rows:
+    passed = apply_filter(parse_filter(expression), copy.documents.drop_columns(["metadata"]))
+    owners: npt.NDArray[np.int32] = copy.chunks["document"].to_numpy()
+    return np.flatnonzero(passed[owners]).astype(np.int64)
+
+
+def _required(given: Any, mode: str) -> Any:
+    if given is None:
+        what = "texts" if mode in ("lexical", "hybrid") else "vectors"
+        raise QueryError(f"mode {mode} needs the queries as {what}, and there are none. Use `search`.")
+    return given

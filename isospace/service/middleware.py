@@ -1,0 +1,170 @@
+"""What stands before every request: keys, size, time, how many at once, and the space that the client demands."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from isospace.service.errors import Problem, problem_response
+from isospace.service.metrics import Metrics
+from isospace.service.settings import Settings
+
+SPACE_HEADER, SNAPSHOT_HEADER = "X-Isospace-Space", "X-Isospace-Snapshot"
+# Answered whatever else is going on, and without a key: whoever watches the service asks them.
+PROBES = ("/healthz", "/readyz")
+_OPEN = (*PROBES, "/")
+# A slow client holds a body, not a place among those that are answered.
+_BODIES = 4
+_LOG = logging.getLogger(__name__)
+
+
+class Guard:
+    """ASGI middleware.
+
+    Parameters
+    ----------
+    app
+        What answers.
+    settings, metrics
+        Of the service.
+    named
+        Returns space_id and snapshot number that are served now.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, settings: Settings, metrics: Metrics, named: Callable[[], tuple[str, int]]
+    ) -> None:
+        self.app, self.settings, self.metrics, self.named = app, settings, metrics, named
+        self.coming = self.under_way = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        begun = time.perf_counter()
+        answer = _Answer(send, self.named, close=False)
+        try:
+            await self._guarded(scope, receive, answer)
+        except Problem as problem:
+            await self._refuse(problem, scope, receive, answer)
+        except Exception as error:
+            _LOG.exception("%s %s failed", scope["method"], scope["path"])
+            await self._refuse(
+                Problem(500, f"{type(error).__name__}: see the log of the service."), scope, receive, answer
+            )
+        finally:
+            self.metrics.answered(scope, answer.status, time.perf_counter() - begun)
+
+    async def _guarded(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
+        path, headers = scope["path"], Headers(scope=scope)
+        if path in PROBES:
+            await self.app(scope, receive, answer)
+            return
+        if path not in _OPEN and not self.settings.admits(headers.get("authorization")):
+            raise Problem(
+                401,
+                "the API key is missing or wrong; send the header `Authorization: Bearer KEY`.",
+                code="invalid_api_key",
+            )
+        most = self.settings.limits.requests
+        self._require_room(self.coming, _BODIES * most)
+        self.coming += 1
+        try:
+            body = await self._body(receive, headers)
+        finally:
+            self.coming -= 1
+        self._require_room(self.under_way, most)
+        self.under_way += 1
+        self.metrics.under_way.set(self.under_way)
+        try:
+            await self._in_time(self.app(scope, _replay(body, receive), answer), answer)
+        finally:
+            self.under_way -= 1
+            self.metrics.under_way.set(self.under_way)
+
+    def _require_room(self, count: int, most: int) -> None:
+        if count >= most:
+            raise Problem(429, f"{count} requests are under way; come again in a second.", code="overloaded")
+
+    async def _body(self, receive: Receive, headers: Headers) -> bytes:
+        """Take the whole body, so that a slow client holds nothing but its own connection."""
+        most = self.settings.limits.body_bytes
+        declared = headers.get("content-length", "0")
+        if declared.isdecimal() and int(declared) > most:
+            raise Problem(413, f"the body has {declared} bytes; expected at most {most}. Send fewer texts at once.")
+        parts, size = [], 0
+        try:
+            async with asyncio.timeout(self.settings.limits.body_seconds):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise Problem(400, "the client left before its body was whole.")
+                    parts.append(message.get("body", b""))
+                    size += len(parts[-1])
+                    if size > most:
+                        raise Problem(413, f"the body exceeds {most} bytes. Send fewer texts at once.")
+                    if not message.get("more_body", False):
+                        return b"".join(parts)
+        except TimeoutError as error:
+            seconds = self.settings.limits.body_seconds
+            raise Problem(
+                408, f"the body was not whole after {seconds:g} s. Send it faster, or in smaller requests."
+            ) from error
+
+    async def _in_time(self, answering: Awaitable[None], answer: _Answer) -> None:
+        try:
+            async with asyncio.timeout(self.settings.limits.request_seconds):
+                await answering
+        except TimeoutError as error:
+            seconds = self.settings.limits.request_seconds
+            if answer.status:
+                raise ConnectionError(f"an answer was not taken after {seconds:g} s") from error
+            message = f"no answer within {seconds:g} s: the service is overloaded. Come again later."
+            raise Problem(429, message, code="timeout") from error
+
+    async def _refuse(self, problem: Problem, scope: Scope, receive: Receive, answer: _Answer) -> None:
+        if answer.status:
+            # Half an answer is out: what is left is to end the connection.
+            raise ConnectionError(problem.message)
+        # A body that was not read would be taken for the next request.
+        answer.close = problem.status in (408, 413, 401, 429)
+        await problem_response(problem)(scope, receive, answer)
+
+
+class _Answer:
+    """Sends an answer, and names the space in its head."""
+
+    def __init__(self, send: Send, named: Callable[[], tuple[str, int]], *, close: bool) -> None:
+        self.send, self.named, self.close, self.status = send, named, close, 0
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = MutableHeaders(scope=message)
+            space_id, snapshot = self.named()
+            # What a request was answered from may be older than what is served by now: then it has said so itself.
+            headers.setdefault(SPACE_HEADER, space_id)
+            headers.setdefault(SNAPSHOT_HEADER, str(snapshot))
+            headers.setdefault("X-Content-Type-Options", "nosniff")
+            if self.close:
+                headers["Connection"] = "close"
+        await self.send(message)
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    given = False
+
+    async def replay() -> Message:
+        nonlocal given
+        if not given:
+            given = True
+            return {"type": "http.request", "body": body, "more_body": False}
+        return await receive()
+
+    return replay

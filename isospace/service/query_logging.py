@@ -1,0 +1,143 @@
+"""Watching answers: a sample of them is logged and, where a candidate is named, asked of it too.
+
+Nothing here holds up an answer: it is taken from a queue, which drops what it cannot hold, by a thread of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import random
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from isospace.errors import ConfigError
+from isospace.evaluation.rank_agreement import rank_biased_overlap, top_overlap
+from isospace.operations.audit.query_log import Answered, AnswerLog, query_hash
+from isospace.search.index import Index
+from isospace.search.options import SearchOptions
+from isospace.search.view import Hit, View
+
+_LOG = logging.getLogger(__name__)
+_WAITING = 1_000
+_KEPT, _COMPARED = 10, 100
+_IDLE_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    at: datetime
+    view: View
+    text: str
+    options: SearchOptions
+    documents: tuple[str, ...]
+    scores: tuple[float, ...]
+
+
+class Watcher:
+    """Logs a share of the answers, and compares a candidate on them.
+
+    Attributes
+    ----------
+    counts
+        How many answers were `seen`, `dropped` because too many waited, and how many could not be taken, or asked of the
+        candidate (`failed`); `outcomes` has those that were `logged` and `lost`, too.
+    """
+
+    def __init__(
+        self, index: Index, log: AnswerLog, *, share: float = 1.0, keep_texts: bool = True, candidate: Index | None = None,
+        seed: int | None = None,
+    ) -> None:  # fmt: skip
+        if not 0.0 < share <= 1.0:
+            raise ConfigError(f"--log-share {share:g}: expected more than 0, and at most 1.")
+        self.counts: Counter[str] = Counter()
+        self._index, self._log, self._candidate = index, log, candidate
+        self._share, self._keep_texts, self._chance = share, keep_texts, random.Random(seed)
+        self._waiting: queue.Queue[_Seen | None] = queue.Queue(_WAITING)
+        self._worker = threading.Thread(target=self._work, name="isospace-watch", daemon=True)
+        self._worker.start()
+
+    def saw(self, view: View, texts: Sequence[str], options: SearchOptions, hits: Sequence[Sequence[Hit]]) -> None:
+        """Take the answers to some queries; returns at once."""
+        for text, found in zip(texts, hits, strict=True):
+            self.counts["seen"] += 1
+            if self._chance.random() >= self._share:
+                continue
+            try:
+                self._waiting.put_nowait(_seen(view, text, options, found))
+            except queue.Full:
+                self.counts["dropped"] += 1
+
+    def outcomes(self) -> dict[str, int]:
+        """Return how many answers came to what end."""
+        return {**dict(self.counts), "logged": self._log.written, "lost": self._log.lost}
+
+    def close(self, seconds: float = 10.0) -> None:
+        """Finish what waits, for so long at most, and write it."""
+        try:
+            self._waiting.put(None, timeout=seconds)
+            self._worker.join(seconds)
+        except queue.Full:
+            _LOG.warning("answers that waited to be logged are left: the candidate is too slow")
+        self._log.flush()
+
+    def _work(self) -> None:
+        while True:
+            try:
+                seen = self._waiting.get(timeout=_IDLE_SECONDS)
+            except queue.Empty:
+                self._log.flush_old()
+                continue
+            if seen is None:
+                return
+            try:
+                self._log.add(self._answered(seen))
+            except Exception as error:  # a log must not end the service
+                self.counts["failed"] += 1
+                _LOG.warning("an answer could not be logged: %s", error)
+
+    def _answered(self, seen: _Seen) -> Answered:
+        manifest, options = seen.view.manifest, seen.options
+        vector = None
+        if options.mode != "lexical":
+            vector = self._index.cache.embed(seen.view.space, [seen.text])[0]
+        documents = list(dict.fromkeys(seen.documents))
+        asked, theirs = self._asked(seen)
+        return Answered(
+            at=seen.at, snapshot=manifest.sequence, snapshot_id=manifest.snapshot_id, space_id=manifest.space_id,
+            alias=self._index.alias, verified=self._index.verified, mode=options.mode, cosine=_are_cosines(options),
+            query_sha256=query_hash(seen.text), text=seen.text if self._keep_texts else None, vector=vector,
+            doc_ids=seen.documents[:_KEPT], scores=seen.scores[:_KEPT], candidate=asked,
+            candidate_doc_ids=None if theirs is None else tuple(theirs[:_KEPT]),
+            overlap=None if theirs is None else top_overlap(documents, theirs, _KEPT),
+            rbo=None if theirs is None else rank_biased_overlap(documents, theirs),
+        )  # fmt: skip
+
+    def _asked(self, seen: _Seen) -> tuple[int | None, list[str] | None]:
+        """Ask the candidate the same; nothing if there is none, if it is what answered, or if it cannot."""
+        if self._candidate is None:
+            return None, None
+        view = self._candidate.view
+        if view.manifest.snapshot_id == seen.view.manifest.snapshot_id:
+            return None, None
+        try:
+            answer = self._candidate.answer(seen.text, seen.options.model_copy(update={"rerank": False}), view=view)
+        except Exception as error:  # what a candidate cannot do must not cost the row of what answered
+            self.counts["failed"] += 1
+            _LOG.warning("candidate snapshot %d could not answer: %s", view.manifest.sequence, error)
+            return None, None
+        return view.manifest.sequence, list(dict.fromkeys(hit.doc_id for hit in answer.hits[0]))
+
+
+def _seen(view: View, text: str, options: SearchOptions, found: Sequence[Hit]) -> _Seen:
+    # Documents and scores alone: a thousand answers that wait must not hold the texts of their hits.
+    first = found[:_COMPARED]
+    documents, scores = tuple(hit.doc_id for hit in first), tuple(hit.score for hit in first)
+    return _Seen(datetime.now(UTC), view, text, options, documents, scores)
+
+
+def _are_cosines(options: SearchOptions) -> bool:
+    return options.mode not in ("lexical", "hybrid") and options.metric == "cosine" and not options.rerank

@@ -1,0 +1,315 @@
+"""Parquet files in a store: written once with checksums, read back verified."""
+
+from __future__ import annotations
+
+import io
+import secrets
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict
+
+from isospace.errors import IntegrityError, NotFoundError
+from isospace.storage.hashing import sha256
+from isospace.storage.range_reader import RangedFile
+from isospace.storage.store import Store
+
+_ROW_GROUP_ROWS = 16_384
+# Above it the time of a request is less than that of the bytes it spares.
+_WHOLE_BYTES = 4 << 20
+
+
+class FileRef(BaseModel):
+    """A file of the store as a manifest names it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    path: str
+    size: int
+    sha256: str
+    rows: int | None = None
+
+
+def write_parquet(
+    store: Store,
+    path: str,
+    table: pa.Table,
+    *,
+    metadata: Mapping[str, str] | None = None,
+    dictionary: Sequence[str] = (),
+    replace: bool = False,
+) -> FileRef:
+    """Write a table under a name that derives from its inputs; a file that is there already stays.
+
+    Parameters
+    ----------
+    store, path
+        Where.
+    table
+        What.
+    metadata
+        Key-value metadata of the file.
+    dictionary
+        Columns with few distinct values.
+    replace
+        Write over what is there, whatever it is.
+
+    Returns
+    -------
+    FileRef
+        Of the file that is now in the store, whoever wrote it.
+    """
+    entries = {**(table.schema.metadata or {}), **{key: value.encode() for key, value in (metadata or {}).items()}}
+    buffer = io.BytesIO()
+    pq.write_table(
+        table.replace_schema_metadata(entries),
+        buffer,
+        compression="zstd",
+        use_dictionary=list(dictionary) or False,
+        write_statistics=False,
+        write_page_checksum=True,
+        row_group_size=_ROW_GROUP_ROWS,
+    )
+    data = buffer.getvalue()
+    if replace:
+        store.write(path, data)
+    if replace or store.create_if_absent(path, data) or _replace_damaged(store, path, data):
+        return FileRef(path=path, size=len(data), sha256=sha256(data), rows=table.num_rows)
+    return describe_parquet(store, path)
+
+
+def create_parquet(
+    store: Store,
+    path: str,
+    schema: pa.Schema,
+    tables: Iterable[pa.Table],
+    scratch: Path,
+    *,
+    dictionary: Sequence[str] = (),
+) -> None:
+    """Write tables as one file without holding it in memory, through a local file; one that is there already stays.
+
+    Parameters
+    ----------
+    store, path
+        Where.
+    schema, tables
+        What, in order.
+    scratch
+        An existing folder.
+    dictionary
+        Columns with few distinct values.
+    """
+    local = scratch / f"{secrets.token_hex(8)}.parquet"
+    try:
+        with pq.ParquetWriter(
+            local, schema, compression="zstd", use_dictionary=list(dictionary) or False, write_statistics=False,
+            write_page_checksum=True,
+        ) as writer:  # fmt: skip
+            for table in tables:
+                writer.write_table(table, row_group_size=_ROW_GROUP_ROWS)
+        store.create_file(path, local)
+    finally:
+        local.unlink(missing_ok=True)
+
+
+def describe_parquet(store: Store, path: str) -> FileRef:
+    """Return the reference of a Parquet file that is in the store."""
+    data = store.read(path)
+    return FileRef(
+        path=path, size=len(data), sha256=sha256(data), rows=_open(pa.BufferReader(data), path).metadata.num_rows
+    )
+
+
+def read_parquet(store: Store, path: str, *, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a table, its page checksums verified.
+
+    Raises
+    ------
+    NotFoundError
+        If the file is missing.
+    IntegrityError
+        If it is damaged or lacks a column.
+    """
+    if columns is None:
+        return parse_parquet(store.read(path), path)
+    # A few columns of a large file: no more of it is read than they need.
+    with _source(store, path) as source:
+        return _read_columns(source, path, columns)
+
+
+def read_rows(store: Store, path: str, first: int, count: int) -> pa.Table:
+    """Read some rows of a table, and of a large file no more than the row groups that hold them.
+
+    Raises
+    ------
+    NotFoundError
+        If the file is missing.
+    IntegrityError
+        If it is damaged.
+    """
+    with _source(store, path) as source:
+        file = _open(source, path)
+        ends = np.cumsum([file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)])
+        begin, end = np.searchsorted(ends, [first, first + count - 1], side="right")
+        try:
+            table = file.read_row_groups(list(range(begin, min(end + 1, len(ends)))))
+        except (pa.ArrowException, OSError) as error:
+            raise _damaged(path, error) from error
+    return table.slice(first - (int(ends[begin - 1]) if begin else 0), count)
+
+
+def read_groups(store: Store, path: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Read columns of a table, a row group at a time; of a large file no more than one is in memory.
+
+    Raises
+    ------
+    NotFoundError
+        If the file is missing.
+    IntegrityError
+        If it is damaged or lacks a column.
+    """
+    with _source(store, path, mapped=False) as source:
+        file = _open(source, path)
+        for number in range(file.num_row_groups):
+            try:
+                table = file.read_row_group(number, columns=list(columns))
+            except (pa.ArrowException, OSError) as error:
+                raise _damaged(path, error) from error
+            yield _with_columns(table, path, columns).select(list(columns))
+
+
+def parse_parquet(data: bytes, path: str, *, columns: Sequence[str] | None = None) -> pa.Table:
+    """Parse the bytes of a Parquet file; `path` is for messages."""
+    return _read_columns(pa.BufferReader(data), path, columns)
+
+
+def _read_columns(source: pa.NativeFile, path: str, columns: Sequence[str] | None) -> pa.Table:
+    try:
+        table = _open(source, path).read(columns=None if columns is None else list(columns))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise _damaged(path, error) from error
+    return table if columns is None else _with_columns(table, path, columns)
+
+
+def _with_columns(table: pa.Table, path: str, columns: Sequence[str]) -> pa.Table:
+    if missing := set(columns) - set(table.column_names):
+        raise IntegrityError(f"{path}: lacks the columns {', '.join(sorted(missing))}. Restore the file.")
+    return table
+
+
+def verify_file(store: Store, ref: FileRef, *, content: bool) -> None:
+    """Compare a file with its reference: its size, and its SHA-256 where `content` asks for it.
+
+    Raises
+    ------
+    IntegrityError
+        Naming the file, what was found and what was expected.
+    """
+    read_verified(store, ref) if content else _verify_size(store, ref)
+
+
+def read_verified(store: Store, ref: FileRef) -> bytes:
+    """Return the bytes of a file after comparing size and SHA-256 with its reference."""
+    try:
+        data = store.read(ref.path)
+    except NotFoundError as error:
+        raise _missing(ref) from error
+    if len(data) != ref.size or (found := sha256(data)) != ref.sha256:
+        state = f"{len(data)} bytes" if len(data) != ref.size else f"SHA-256 {found[:16]}…"
+        expected = f"{ref.size} bytes" if len(data) != ref.size else f"{ref.sha256[:16]}…"
+        raise IntegrityError(
+            f"{ref.path}: has {state}, its manifest says {expected}. The file was changed after the commit: restore it, or "
+            "delete it and embed the collection again."
+        )
+    return data
+
+
+def metadata_of(table: pa.Table) -> dict[str, str]:
+    """Key-value metadata of a table that was read, without Arrow's own entries."""
+    entries = table.schema.metadata or {}
+    return {key.decode(): value.decode() for key, value in entries.items() if not key.startswith(b"ARROW:")}
+
+
+def fixed_binary(array: npt.NDArray[Any]) -> pa.FixedSizeBinaryArray:
+    """Return the rows of a contiguous 2-d array as a fixed_size_binary column."""
+    little = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"), copy=False))
+    width = little.shape[1] * little.dtype.itemsize
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), len(little), [None, pa.py_buffer(little.tobytes())])
+
+
+def from_fixed_binary(column: pa.ChunkedArray, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Return a fixed_size_binary column as a 2-d array of `dtype`."""
+    array = column.combine_chunks()
+    if isinstance(array, pa.ChunkedArray):
+        array = array.chunk(0) if array.num_chunks else pa.array([], column.type)
+    width = column.type.byte_width // dtype.itemsize
+    buffer = array.buffers()[1]
+    if buffer is None:
+        return np.empty((0, width), dtype)
+    flat = np.frombuffer(buffer, dtype, count=len(array) * width, offset=array.offset * column.type.byte_width)
+    return flat.reshape(len(array), width)
+
+
+def _verify_size(store: Store, ref: FileRef) -> None:
+    try:
+        size = store.size(ref.path)
+    except NotFoundError as error:
+        raise _missing(ref) from error
+    if size != ref.size:
+        raise IntegrityError(f"{ref.path}: has {size} bytes, its manifest says {ref.size}. Restore the file.")
+
+
+def _replace_damaged(store: Store, path: str, data: bytes) -> bool:
+    """Write `data` over a file that cannot be read, such as a leftover of a failing disk."""
+    existing = store.read(path)
+    if existing == data:
+        return True
+    try:
+        parse_parquet(existing, path)
+    except IntegrityError:
+        store.write(path, data)
+        return True
+    return False
+
+
+def _missing(ref: FileRef) -> IntegrityError:
+    return IntegrityError(
+        f"{ref.path}: is missing, and a manifest names it. Restore it; of the latest snapshot the flow makes it again."
+    )
+
+
+@contextmanager
+def _source(store: Store, path: str, *, mapped: bool = True) -> Iterator[pa.NativeFile]:
+    """Open a file for random access; a small object comes in one request."""
+    size = store.size(path)
+    if store.root:
+        local = str(store.root / path)
+        with pa.memory_map(local) if mapped else pa.OSFile(local) as source:
+            yield source
+    elif size <= _WHOLE_BYTES:
+        yield pa.BufferReader(store.read(path))
+    else:
+        with pa.PythonFile(RangedFile(store, path), mode="r") as source:
+            yield source
+
+
+def _open(source: pa.NativeFile, path: str) -> pq.ParquetFile:
+    try:
+        if source.read(4) != b"PAR1":
+            raise _damaged(path, ValueError("it does not begin as Parquet does"))
+        # Ranges that lie together become one request; of what is in memory it would only be a copy.
+        apart = isinstance(source, pa.PythonFile)
+        return pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=apart)
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: str, error: Exception) -> IntegrityError:
+    reason = " ".join(str(error).split())[:160]
+    return IntegrityError(f"{path}: damaged Parquet ({reason}). Restore the file, or delete it and run the flow again.")

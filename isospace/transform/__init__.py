@@ -1,0 +1,1 @@
+"""The exact transform and the sealed space, in NumPy alone."""

@@ -1,0 +1,97 @@
+"""What a quantizer loses of its vectors."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from isospace.transform.quantizers import Quantizer
+
+Float32 = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Distortion:
+    """Errors of decoded vectors.
+
+    Attributes
+    ----------
+    mse
+        Mean squared error of a component.
+    mse_by_dimension
+        The same for each of the k dimensions.
+    mse_by_cluster
+        The same for each cluster of the vectors: a quantizer can serve most of a corpus well, and one part of it badly.
+    cosine_error
+        Mean of 1 - cosine of a vector with its decoded one; scales are of no matter for it.
+    largest_cosine_error
+        Of any vector.
+    """
+
+    mse: float
+    mse_by_dimension: tuple[float, ...]
+    mse_by_cluster: tuple[float, ...]
+    cosine_error: float
+    largest_cosine_error: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the figures by name."""
+        return asdict(self)
+
+    def summary(self) -> dict[str, float]:
+        """Return a few figures, for reports: the worst dimension and cluster in place of all of them."""
+        return {
+            "mse": self.mse,
+            "mse_worst_dimension": max(self.mse_by_dimension),
+            "mse_worst_cluster": max(self.mse_by_cluster),
+            "cosine_error": self.cosine_error,
+            "largest_cosine_error": self.largest_cosine_error,
+        }
+
+
+def measure_distortion(
+    quantizer: Quantizer, vectors: Float32, *, clusters: npt.NDArray[np.int64] | None = None
+) -> Distortion:
+    """Encode and decode (n, k) float32 vectors, and compare.
+
+    Parameters
+    ----------
+    quantizer
+        A fitted one.
+    vectors
+        (n, k) float32, n of one or more.
+    clusters
+        (n,) the cluster of each vector, as `cluster` gives them; one for all if None.
+
+    Returns
+    -------
+    Distortion
+    """
+    exact = vectors.astype(np.float64)
+    decoded = quantizer.decode(quantizer.encode(vectors)).astype(np.float64)
+    squares = (decoded - exact) ** 2
+    places = np.zeros(len(vectors), np.int64) if clusters is None else clusters
+    lengths = np.linalg.norm(decoded, axis=1) * np.linalg.norm(exact, axis=1)
+    errors = 1.0 - (decoded * exact).sum(axis=1) / np.where(lengths == 0, 1.0, lengths)
+    by_vector = squares.mean(axis=1)
+    return Distortion(
+        mse=float(squares.mean()),
+        mse_by_dimension=tuple(squares.mean(axis=0).tolist()),
+        mse_by_cluster=tuple((np.bincount(places, by_vector) / np.maximum(np.bincount(places), 1)).tolist()),
+        cosine_error=float(errors.mean()),
+        largest_cosine_error=float(errors.max()),
+    )
+
+
+def cluster(vectors: Float32, count: int = 16, *, seed: int = 0) -> npt.NDArray[np.int64]:
+    """Return the cluster of each of (n, k) vectors, by k-means."""
+    from sklearn.cluster import KMeans
+
+    # Copies of one vector are one point: there are no more clusters than that.
+    distinct = len(np.unique(vectors, axis=0))
+    model = KMeans(n_clusters=min(count, distinct), n_init=1, max_iter=30, random_state=seed)
+    places: npt.NDArray[np.int64] = model.fit_predict(vectors).astype(np.int64)
+    return places

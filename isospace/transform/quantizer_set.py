@@ -1,0 +1,130 @@
+"""The quantizers of a space by name: encode, decode, score."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from isospace.errors import MismatchError
+from isospace.transform.quantizers import Quantizer, fit_quantizer, load_quantizer
+from isospace.transform.representations import RepresentationSpec
+
+Representation: TypeAlias = str
+Float32 = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Quantizers:
+    """What is needed to encode, decode and score every representation of a space.
+
+    Attributes
+    ----------
+    specs
+        In the order of the recipe.
+    dimension
+        k.
+    by_name
+        The fitted quantizers.
+    """
+
+    specs: tuple[RepresentationSpec, ...]
+    dimension: int
+    by_name: Mapping[str, Quantizer]
+
+    @property
+    def representations(self) -> tuple[Representation, ...]:
+        """Names in the order of the recipe."""
+        return tuple(spec.name for spec in self.specs)
+
+
+def fit_quantizers(sample: Float32, specs: tuple[RepresentationSpec, ...]) -> Quantizers:
+    """Fit every quantizer on (n, k) float32 transformed vectors of the sample.
+
+    Raises
+    ------
+    ConfigError
+        If sub-vectors do not divide the dimension.
+    FitError
+        If the sample is empty, or too small for a codebook.
+    """
+    return Quantizers(specs, sample.shape[1], {spec.name: fit_quantizer(spec, sample) for spec in specs})
+
+
+def quantize(quantizers: Quantizers, vectors: Float32, representation: Representation) -> npt.NDArray[Any]:
+    """Encode transformed vectors.
+
+    Parameters
+    ----------
+    quantizers
+        Of the space.
+    vectors
+        (n, k) float32.
+    representation
+        One that the space has.
+
+    Returns
+    -------
+    numpy.ndarray
+        (n, width) codes, dtype and width as `isospace.transform.representations.code_layout` says.
+
+    Raises
+    ------
+    MismatchError
+        If the space lacks the representation or the dimension differs.
+    """
+    require_representation(quantizers, representation)
+    if vectors.ndim != 2 or vectors.shape[1] != quantizers.dimension:
+        raise MismatchError(f"vectors have the shape {vectors.shape}; this space has (n, {quantizers.dimension}).")
+    return quantizers.by_name[representation].encode(vectors)
+
+
+def dequantize(quantizers: Quantizers, codes: npt.NDArray[Any], representation: Representation) -> Float32:
+    """Decode to (n, k) float32 through the stored scales."""
+    require_representation(quantizers, representation)
+    return quantizers.by_name[representation].decode(codes)
+
+
+def score(quantizers: Quantizers, queries: Float32, codes: npt.NDArray[Any], representation: Representation) -> Float32:
+    """Return (m, n) float32 inner products of (m, k) float queries with codes, through the stored scales."""
+    require_representation(quantizers, representation)
+    return quantizers.by_name[representation].scores(queries, codes)
+
+
+def saturated(quantizers: Quantizers, vectors: Float32, representation: Representation) -> int:
+    """Count the components of `vectors` that the representation clips."""
+    require_representation(quantizers, representation)
+    return quantizers.by_name[representation].saturated(vectors)
+
+
+def quantizer_arrays(quantizers: Quantizers) -> dict[str, npt.NDArray[Any]]:
+    """Return the fitted arrays under the names they have in params.safetensors."""
+    return {
+        f"{name}.{key}": array
+        for name, quantizer in quantizers.by_name.items()
+        for key, array in quantizer.arrays().items()
+    }
+
+
+def quantizers_from_arrays(
+    specs: tuple[RepresentationSpec, ...], dimension: int, arrays: Mapping[str, npt.NDArray[Any]]
+) -> Quantizers:
+    """Rebuild the quantizers; IntegrityError if an array is missing or does not fit."""
+    return Quantizers(specs, dimension, {s.name: load_quantizer(s, dimension, _own(arrays, s.name)) for s in specs})
+
+
+def require_representation(quantizers: Quantizers, representation: Representation) -> None:
+    """Raise MismatchError if the space lacks a representation."""
+    if representation not in quantizers.by_name:
+        raise MismatchError(
+            f"representation {representation!r} is not in this space, which has {', '.join(quantizers.representations)}. "
+            "Add it to recipe.transform.representations and run the flow: no text is encoded again."
+        )
+
+
+def _own(arrays: Mapping[str, npt.NDArray[Any]], name: str) -> dict[str, npt.NDArray[Any]]:
+    start = f"{name}."
+    return {key.removeprefix(start): array for key, array in arrays.items() if key.startswith(start)}

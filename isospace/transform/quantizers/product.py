@@ -1,0 +1,188 @@
+"""Product quantization: m sub-vectors, each the nearest of 256 centroids; one byte each.
+
+Codebooks are trained by faiss, then put on a grid and kept as plain arrays; faiss is not needed again. Sub-vectors are
+assigned by exact squared distances on that grid, ties to the lowest index, so that a code depends on its vector alone.
+
+Sources: Jegou, Douze and Schmid, "Product quantization for nearest neighbor search", 2011; Ge, He, Ke and Sun,
+"Optimized product quantization", 2013.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from isospace.errors import FitError
+from isospace.transform.quantizers.arrays import take
+from isospace.transform.quantizers.binary import load_rotation, rotation_arrays
+from isospace.transform.representations import PqSpec
+from isospace.transform.rotation import (
+    GRID_BITS,
+    Rotation,
+    beyond_grid,
+    fix_rotation,
+    grid_exponent,
+    rotate,
+    rotate_back,
+    to_grid,
+)
+
+Float32 = npt.NDArray[np.float32]
+CENTROIDS = 256
+_BLOCK_ROWS = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class ProductQuantizer:
+    """Codebooks.
+
+    Attributes
+    ----------
+    codebooks
+        (m, 256, k / m) int32 in units of 2**-exponent.
+    exponent
+        Of the grid.
+    rotation, rotation_exponent
+        What comes before, for OPQ, and the exponent of its grid.
+    """
+
+    codebooks: npt.NDArray[np.int32]
+    exponent: int
+    rotation: Rotation | None = None
+    rotation_exponent: int = 0
+
+    @property
+    def dimension(self) -> int:
+        """K."""
+        return int(self.codebooks.shape[0] * self.codebooks.shape[2])
+
+    def encode(self, vectors: Float32) -> npt.NDArray[Any]:
+        """Return (n, m) uint8."""
+        codes = np.empty((len(vectors), len(self.codebooks)), np.uint8)
+        books = self.codebooks.astype(np.float64)
+        halves = (books * books).sum(axis=2) / 2
+        for start in range(0, len(vectors), _BLOCK_ROWS):
+            grid = self._grid(self._rotated(vectors[start : start + _BLOCK_ROWS]))
+            parts = grid.reshape(len(grid), *self.codebooks.shape[::2]).transpose(1, 0, 2)
+            for number, part in enumerate(parts):
+                distances = halves[number] - np.ascontiguousarray(part) @ books[number].T
+                codes[start : start + len(grid), number] = distances.argmin(axis=1)
+        return codes
+
+    def decode(self, codes: npt.NDArray[Any]) -> Float32:
+        """Return (n, k) float32."""
+        values = self._centroids(codes)
+        if self.rotation is not None:
+            values = rotate_back(self.rotation, values)
+        decoded: Float32 = np.ldexp(values, -self.exponent).astype(np.float32)
+        return decoded
+
+    def scores(self, queries: Float32, codes: npt.NDArray[Any]) -> Float32:
+        """Rotate the queries instead of every vector back."""
+        rotated = self._rotated(queries).astype(np.float32)
+        scores: Float32 = rotated @ np.ldexp(self._centroids(codes), -self.exponent).astype(np.float32).T
+        return scores
+
+    def lookup(self, queries: Float32) -> tuple[Float32, Float32]:
+        """Return what tables of inner products are made of: (m, 256, k / m) centroids, and the (q, k) queries, rotated."""
+        centroids: Float32 = np.ldexp(self.codebooks.astype(np.float64), -self.exponent).astype(np.float32)
+        return np.ascontiguousarray(centroids), np.ascontiguousarray(self._rotated(queries), dtype=np.float32)
+
+    def saturated(self, vectors: Float32) -> int:
+        """Count the components beyond the grid."""
+        limit = 2.0 ** _bits(self.codebooks.shape[2])
+        beyond = int((np.abs(self._rotated(vectors).astype(np.float64)) * 2.0**self.exponent > limit).sum())
+        before = 0 if self.rotation is None else beyond_grid(vectors, self.rotation_exponent)
+        return max(beyond, before)
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Return codebooks, and the rotation if there is one."""
+        grid: dict[str, npt.NDArray[Any]] = {
+            "codebooks": self.codebooks,
+            "codebook_exponent": np.array([self.exponent], np.int64),
+        }
+        return grid | rotation_arrays(self.rotation, self.rotation_exponent)
+
+    def _rotated(self, vectors: Float32) -> npt.NDArray[Any]:
+        if self.rotation is None:
+            return vectors
+        grid = to_grid(vectors, self.rotation_exponent)
+        return np.ldexp(rotate(self.rotation, grid), -self.rotation_exponent)
+
+    def _grid(self, vectors: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        limit = 2.0 ** _bits(self.codebooks.shape[2])
+        grid: npt.NDArray[np.float64] = np.clip(np.rint(vectors.astype(np.float64) * 2.0**self.exponent), -limit, limit)
+        return grid
+
+    def _centroids(self, codes: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        chosen = self.codebooks[np.arange(codes.shape[1]), codes]
+        values: npt.NDArray[np.float64] = chosen.reshape(len(codes), self.dimension).astype(np.float64)
+        return values
+
+
+def fit_product(spec: PqSpec, sample: Float32) -> ProductQuantizer:
+    """Train codebooks on the (n, k) sample.
+
+    Raises
+    ------
+    FitError
+        If the sample has fewer vectors than a codebook has centroids, or faiss is missing.
+    """
+    count, dimension = sample.shape
+    if count < CENTROIDS:
+        raise FitError(
+            f"representation {spec.name}: the sample has {count} vectors, and a codebook of {CENTROIDS} centroids needs at "
+            f"least as many (better {39 * CENTROIDS}). Embed more text, or take int8 or rabitq."
+        )
+    try:
+        import faiss
+        from threadpoolctl import threadpool_limits
+    except ModuleNotFoundError as error:
+        raise FitError(f"representation {spec.name}: training needs faiss. Install isospace[pq].") from error
+    rotation, rotation_exponent = None, grid_exponent(sample)
+    vectors = np.ascontiguousarray(sample)
+    if spec.kind == "opq":
+        trained = faiss.OPQMatrix(dimension, spec.subvectors)
+        trained.pq = _trainer(dimension, spec)
+        # One thread: with more the rotation differs in its last bits, and so would the space.
+        with threadpool_limits(limits=1):
+            trained.train(vectors)
+        rotation = fix_rotation(faiss.vector_to_array(trained.A).reshape(dimension, dimension).astype(np.float64))
+        rotated = rotate(rotation, to_grid(vectors, rotation_exponent))
+        vectors = np.ldexp(rotated, -rotation_exponent).astype(np.float32)
+    trainer = _trainer(dimension, spec)
+    trainer.train(vectors)
+    width = dimension // spec.subvectors
+    books = faiss.vector_to_array(trainer.centroids).reshape(spec.subvectors, CENTROIDS, width)
+    exponent = grid_exponent(sample) - GRID_BITS + _bits(width)
+    limit = 2.0 ** _bits(width)
+    fixed = np.clip(np.rint(books.astype(np.float64) * 2.0**exponent), -limit, limit).astype(np.int32)
+    return ProductQuantizer(fixed, exponent, rotation, rotation_exponent if rotation else 0)
+
+
+def _trainer(dimension: int, spec: PqSpec) -> Any:
+    import faiss
+
+    trainer = faiss.ProductQuantizer(dimension, spec.subvectors, 8)
+    trainer.cp.seed = spec.seed + 1
+    # A small corpus is allowed, and faiss would say a thousand times that it wants more.
+    trainer.cp.min_points_per_centroid = 1
+    return trainer
+
+
+def load_product(spec: PqSpec, dimension: int, arrays: Mapping[str, npt.NDArray[Any]]) -> ProductQuantizer:
+    """Rebuild from arrays."""
+    shape = (spec.subvectors, CENTROIDS, dimension // spec.subvectors)
+    books = take(arrays, "codebooks", shape, np.int32)
+    exponent = int(take(arrays, "codebook_exponent", (1,), np.int64)[0])
+    return ProductQuantizer(books, exponent, *(load_rotation(dimension, arrays) if spec.kind == "opq" else (None, 0)))
+
+
+def _bits(width: int) -> int:
+    """Bits of both factors so that distances of sub-vectors of `width` dimensions stay below 2**53."""
+    return (52 - math.ceil(math.log2(max(width, 2)))) // 2

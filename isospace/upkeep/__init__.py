@@ -1,1 +1,0 @@
-"""Keep a store small and lawful: leases, vacuum, compaction, forgetting."""

@@ -1,0 +1,55 @@
+"""An audit as Prefect tasks."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
+
+from isospace.evaluation.reports.markdown import as_cell
+from isospace.evaluation.reports.page import figure, write_page
+from isospace.operations.audit.audit import AuditRecord, audit_alias, write_audit
+from isospace.operations.audit.page import audit_page
+from isospace.operations.audit.thresholds import Thresholds
+from isospace.storage.run_id import new_run_id
+from isospace.storage.store import open_store
+from tasks.reports import ALARM, show_report
+from tasks.reports import tell as emit
+
+
+@task(cache_policy=NO_CACHE)
+def measure(
+    store: str, collection: str, alias: str, evaluation_set: str | None, log_hours: float, seed: int, limits: Thresholds
+) -> AuditRecord:
+    """Open what the alias names, measure it, and keep report and outcome."""
+    opened = open_store(store)
+    audit = audit_alias(
+        opened, collection, alias, limits, run_id=new_run_id(), set_name=evaluation_set, log_hours=log_hours, seed=seed
+    )
+    get_run_logger().info("snapshot %d: %d alarms", audit.record.snapshot, len(audit.record.alarms))
+    path = write_page(opened, audit.record.run_id, audit_page(audit))
+    return write_audit(opened, audit.record.model_copy(update={"report": path}))
+
+
+@task(cache_policy=NO_CACHE)
+def tell(store: str, record: AuditRecord) -> None:
+    """Put the outcome where it is seen; every alarm is an event of its own, for automations."""
+    pictures = ("Lengths of all vectors", "Cosines of random pairs")
+    show_report(open_store(store), str(record.report), key="audit", markdown=audit_markdown(record), pictures=pictures)
+    for alarm in record.alarms:
+        get_run_logger().error(alarm.describe())
+        emit(record.collection, ALARM, record.snapshot, {**alarm.model_dump(mode="json"), "report": record.report})
+
+
+def audit_markdown(record: AuditRecord) -> str:
+    """Return an outcome as Markdown."""
+    lines = [f"### {record.collection}, {record.alias}: snapshot {record.snapshot}", ""]
+    if record.alarms:
+        lines += ["| alarm | found | limit | what | what to do |", "| --- | ---: | ---: | --- | --- |"]
+        lines += [
+            f"| **{one.name}** | {figure(one.figure)} | {figure(one.limit)} | {as_cell(one.message)} | {as_cell(one.remedy)} |"
+            for one in record.alarms
+        ]
+    else:
+        lines.append("No alarm.")
+    return "\n".join([*lines, "", f"Report: `{record.report}`", *(f"\nNote: {note}." for note in record.notes)])

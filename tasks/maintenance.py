@@ -1,0 +1,62 @@
+"""Keeping a store in order, as Prefect tasks."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
+
+from isospace.operations.maintenance import compact as compaction
+from isospace.operations.maintenance import vacuum
+from isospace.operations.maintenance.compact import Compacted, CompactionPlan
+from isospace.operations.maintenance.vacuum import Vacuumed
+from isospace.storage.store import open_store
+from tasks.errors import is_busy
+
+_LISTED = 200
+
+
+@task(cache_policy=NO_CACHE)
+def plan_compaction(
+    store: str, collection: str, part_documents: int, part_megabytes: int, max_deleted_share: float
+) -> CompactionPlan:
+    """Find the parts that are worth writing anew, and show them."""
+    plan = compaction.plan_compaction(
+        open_store(store), collection, part_documents=part_documents, part_bytes=part_megabytes << 20,
+        max_deleted_share=max_deleted_share,
+    )  # fmt: skip
+    create_markdown_artifact(key="compaction-plan", markdown=plan.markdown(), description=f"Compaction of {collection}")
+    get_run_logger().info("%s", plan.describe())
+    return plan
+
+
+@task(cache_policy=NO_CACHE)
+def compact(store: str, plan: CompactionPlan) -> Compacted:
+    """Write the parts, commit the snapshot, and let aliases follow."""
+    opened = open_store(store)
+    with tempfile.TemporaryDirectory(prefix="isospace-compact-") as scratch:
+        done = compaction.conclude_compaction(opened, plan, compaction.compact(opened, plan), Path(scratch))
+    get_run_logger().info("%s", done.describe())
+    create_markdown_artifact(
+        key="compaction", markdown=done.describe(), description=f"Compaction of {plan.base.collection}"
+    )
+    return done
+
+
+@task(cache_policy=NO_CACHE, retries=6, retry_delay_seconds=600, retry_jitter_factor=0.5, retry_condition_fn=is_busy)
+def vacuum_store(
+    store: str, retention_days: float, collections: list[str], vectors: bool, answers_days: float | None, dry_run: bool
+) -> Vacuumed:
+    """Find what nothing needs, remove it, and list it."""
+    with tempfile.TemporaryDirectory(prefix="isospace-vacuum-") as scratch:
+        found = vacuum.vacuum(
+            open_store(store), Path(scratch), retention_days=retention_days, collections=collections, vectors=vectors,
+            answers_days=answers_days, dry=dry_run,
+        )  # fmt: skip
+    get_run_logger().info("%s", found.describe())
+    create_markdown_artifact(key="vacuum", markdown=found.markdown(_LISTED), description=f"Vacuum of {store}")
+    return found

@@ -1,0 +1,46 @@
+"""The frontier of a collection as Prefect tasks."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from pathlib import Path
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
+
+from isospace.evaluation.pareto_frontier import (
+    Point,
+    default_representations,
+    load_corpus,
+    markdown,
+    measure_frontier,
+    plot,
+)
+from isospace.ingest.query_files import read_judgements, read_queries
+from isospace.search.index import open_index
+from isospace.storage.store import open_store
+
+
+@task(cache_policy=NO_CACHE)
+def measure(
+    store: str, collection: str, queries: str, judgements: str | None, alias: str, dimensions: Sequence[int]
+) -> list[Point]:
+    """Open the snapshot, encode the queries, and search in every representation."""
+    asked = read_queries(Path(queries))
+    judged = read_judgements(Path(judgements)) if judgements else None
+    opened = open_store(store)
+    corpus = load_corpus(opened, open_index(opened, collection, alias), asked, judged)
+    get_run_logger().info("%d vectors, %d queries", len(corpus.vectors), len(corpus.queries))
+    specs = default_representations(*corpus.vectors.shape)
+    return measure_frontier(corpus, specs, dimensions=dimensions, told=get_run_logger().info)
+
+
+@task(cache_policy=NO_CACHE)
+def show(points: list[Point], collection: str) -> None:
+    """Put table and plot where they are seen."""
+    picture = base64.b64encode(plot(points, collection)).decode()
+    body = f"### Frontier of {collection}\n\n![frontier](data:image/png;base64,{picture})\n\n{markdown(points)}"
+    create_markdown_artifact(key="frontier", markdown=body, description=f"Frontier of {collection}")

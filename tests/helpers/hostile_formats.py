@@ -1,0 +1,41 @@
+"""What `isospace.ingest.parsers` has its child load in tests: the real parsers, and documents that do to them what they say."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from isospace.ingest.parsers import formats
+from isospace.ingest.parsers.formats import Kind, Parsed, load
+
+__all__ = ["load", "parse"]
+_PARSED: list[str] = []
+
+
+def parse(kind: Kind, data: bytes, stem: str, *, keep_all: bool) -> Parsed:  # noqa: C901
+    _PARSED.append(stem)
+    if b"HANG" in data:
+        # As a loop in a library's own code: no exception of Python's gets through.
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGINT])
+        time.sleep(600)
+    if b"ALLOCATE" in data:
+        hoard = []
+        while True:
+            hoard.append(bytearray(2**22))
+    if b"DIE" in data:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if b"EXIT" in data:
+        os._exit(3)
+    if b"TIRED" in data and len(_PARSED) > 1:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if b"RAISE" in data:
+        raise KeyError("something a library forgot")
+    if b"LONG" in data:
+        return "t", "x" * 20_000_001, {}
+    if b"WRITE" in data:
+        (Path(os.environ.get("TMPDIR", "/tmp")) / stem).write_text("what the document wants")
+    if b"ENVIRONMENT" in data:
+        return "t", " ".join([*os.environ, str(os.getpid())]), {"format": "html", "more": [1], "pages": "x"}
+    return formats.parse(kind, data, stem, keep_all=keep_all)

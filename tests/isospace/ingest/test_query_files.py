@@ -1,0 +1,100 @@
+"""Queries: read from files, identified by content, or made from a corpus."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from isospace.errors import ConfigError
+from isospace.ingest.pseudo_queries import Passage, make_pseudo_queries, usable_kind
+from isospace.ingest.query_files import identified, read_judgements, read_queries
+from isospace.transform.spec import FitSpec, QueriesSpec, TransformSpec
+
+TEXT = "The first sentence is here. A second sentence follows it. And a third one ends it all."
+
+
+def test_a_sentence_is_taken_out_of_what_answers_it() -> None:
+    made = make_pseudo_queries([Passage("d", "a title", "a title ", TEXT)], "sentences", size=5, seed=0)
+    assert len(made) == 1
+    assert made[0].text in TEXT
+    assert made[0].text not in made[0].remainder
+    assert made[0].remainder.startswith("a title ")
+    assert len(made[0].remainder) + len(made[0].text) == len(TEXT) + len("a title ") - 1
+
+
+def test_a_title_asks_for_its_text_once_and_shared_titles_do_not_ask_twice() -> None:
+    passages = [Passage(f"d{i}", "The Same Long Title", "The Same Long Title ", TEXT) for i in range(3)]
+    made = make_pseudo_queries(passages, "titles", size=5, seed=0)
+    assert [(query.text, query.remainder) for query in made] == [("The Same Long Title", TEXT)]
+
+
+def test_the_kind_of_pseudo_queries_follows_the_corpus() -> None:
+    long = [Passage(f"d{i}", "", "", TEXT) for i in range(5)]
+    short = [Passage(f"d{i}", "A title of some words", "", "One line without an end") for i in range(5)]
+    assert usable_kind(long, "auto") == "sentences"
+    assert usable_kind(short, "auto") == "titles"
+    assert usable_kind(long, "titles") == "titles"
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".tsv", ".jsonl", ".txt"])
+def test_queries_are_read_from_every_format(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"queries{suffix}"
+    table = pl.DataFrame({"query_id": ["7", "8"], "text": ["what is a cell", "äöü 中"]})
+    match suffix:
+        case ".parquet":
+            table.write_parquet(path)
+        case ".csv" | ".tsv":
+            table.write_csv(path, separator="\t" if suffix == ".tsv" else ",")
+        case ".jsonl":
+            table.write_ndjson(path)
+        case ".txt":
+            path.write_text("what is a cell\n\näöü 中\n", encoding="utf-8")
+    assert list(read_queries(path).values()) == ["what is a cell", "äöü 中"]
+    if suffix != ".txt":
+        assert list(read_queries(path)) == ["7", "8"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("q.csv", "query_id,words\n1,a\n", "lacks the column text; it has query_id, words"),
+        ("q.csv", "query_id,text\n1,a\n1,b\n", "query_id '1' occurs more than once"),
+        ("q.jsonl", "{not json", "cannot be read"),
+        ("q.parquet", "junk", "cannot be read"),
+        ("q.xyz", "a", "by its name"),
+        ("q.txt", "\n \n", "holds no query"),
+    ],
+)
+def test_unusable_files_of_queries_are_named(tmp_path: Path, name: str, content: str, message: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ConfigError, match=message):
+        read_queries(tmp_path / name)
+
+
+def test_files_are_identified_by_content_and_missing_ones_named(tmp_path: Path) -> None:
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text("one query")
+    first, second = (identified(asking(tmp_path / name)) for name in ("a.txt", "b.txt"))
+    assert first == second
+    with pytest.raises(ConfigError, match=r"absent\.txt: cannot be read"):
+        identified(asking(tmp_path / "absent.txt"))
+    assert identified(TransformSpec(queries=QueriesSpec(file="absent.txt"))) == TransformSpec()
+
+
+def asking(path: Path) -> TransformSpec:
+    return TransformSpec(fit=FitSpec(kind="center", means="by_role"), queries=QueriesSpec(file=str(path)))
+
+
+def test_ids_in_a_csv_stay_as_they_are_written_and_a_bad_relevance_is_named(tmp_path: Path) -> None:
+    (tmp_path / "j.csv").write_text("query_id,doc_id,relevance\n001,007,2\n")
+    assert read_judgements(tmp_path / "j.csv") == {"001": {"007": 2}}
+    (tmp_path / "j.csv").write_text("query_id,doc_id,relevance\n001,007,high\n")
+    with pytest.raises(ConfigError, match="query 001, document 007 is 'high'"):
+        read_judgements(tmp_path / "j.csv")
+    pl.DataFrame({"query_id": ["1"], "doc_id": ["7"], "relevance": [float("nan")]}).write_parquet(
+        tmp_path / "j.parquet"
+    )
+    with pytest.raises(ConfigError, match="document 7 is nan"):
+        read_judgements(tmp_path / "j.parquet")

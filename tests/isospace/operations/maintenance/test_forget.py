@@ -1,0 +1,266 @@
+"""A forgotten document is found nowhere in the store's bytes: no word of it, no vector, no code."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from isospace.collection.alias import aliases, promote
+from isospace.collection.raw_vectors import read_vectors, vector_parts
+from isospace.collection.snapshot import latest_manifest, read_manifest, sequences
+from isospace.collection.tombstones import forgotten_documents, orders, unfinished_orders, write_order
+from isospace.encoding.embedder import load_space
+from isospace.encoding.registry.files import cache_folder
+from isospace.errors import BusyError, ConfigError, NotFoundError
+from isospace.evaluation.query_sets import EvaluationSet, freeze_set, read_set, set_versions
+from isospace.operations.audit.baseline_sample import read_reference
+from isospace.operations.maintenance import forget as forgetting
+from isospace.operations.maintenance.forget import find_documents, forget
+from isospace.operations.maintenance.verify import verify_snapshot
+from isospace.pipeline.config import PipelineConfig
+from isospace.search.index import open_index
+from isospace.storage.leases import run_lease
+from isospace.storage.parquet import read_parquet
+from isospace.storage.store import Store, open_store
+from tests.conftest import sentences, write_jsonl
+from tests.helpers.inline import embed_inline
+from tests.isospace.operations.maintenance.contents import holders
+
+CANARY = "quetzalcoatlus"
+SECRET = f"alpha beta the {CANARY} gamma delta number nine. epsilon {CANARY}s zeta eta theta number ten. iota kappa number two."
+OLDER = f"an older text with the {CANARY} alpha beta gamma number one. another sentence of it follows here number two."
+SHARED = "alpha beta gamma delta epsilon zeta eta theta iota kappa number shared."
+
+
+PSEUDO = EvaluationSet(
+    "default",
+    "pseudo",
+    queries={"p1": SECRET.split(". ")[0], "p2": "alpha beta gamma delta"},
+    judgements={"p1": {"secret": 1}, "p2": {"d00001": 1}},
+    remainders={"p1": SECRET.split(". ")[1], "p2": "epsilon"},
+)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> PipelineConfig:
+    """Three snapshots that hold the document in two versions, with everything that is derived from it."""
+    folder = tmp_path_factory.mktemp("haunted")
+    documents = {**sentences(60), "secret": OLDER, "twin-a": SHARED, "twin-b": SHARED}
+    config = PipelineConfig.model_validate(
+        {
+            "recipe": {
+                "documents": {"title_column": "title"},
+                "encoder": {"model": str(tiny_model)},
+                "chunking": {"overlap_tokens": 4, "include_title": False},
+                "transform": {"representations": ["float32", "int8", "binary"], "fit": {"kind": "center"}},
+            },
+            "runtime": {
+                "store": str(folder / "store"), "collection": "c", "source": str(folder / "d.jsonl"), "device": "cpu",
+                "part_documents": 50,
+            },
+        }
+    )  # fmt: skip
+    for version in (documents, documents | {"secret": SECRET}, documents | {"secret": SECRET} | sentences(5, seed=3)):
+        write_jsonl(folder / "d.jsonl", version)
+        embed_inline(config)
+    store = open_store(config.runtime.store)
+    promote(store, "c", "stable", read_manifest(store, "c", 2), reason="x")
+    manifest = latest_manifest(store, "c")
+    assert manifest is not None
+    read_reference(store, manifest, load_space(store, manifest.space_id).record.input_dimension)
+    freeze_set(store, "c", PSEUDO, source="corpus")
+    store.write("reports/quoting/report.html", f"<p>nearest: &#x27;{CANARY} gamma delta number nine&#x27;</p>".encode())
+    store.write("reports/other/report.html", b"<p>nothing of it</p>")
+    return config
+
+
+@pytest.fixture
+def haunted(world: PipelineConfig, tmp_path: Path) -> PipelineConfig:
+    """A copy of that world, opened once on this machine."""
+    shutil.copytree(Path(world.runtime.source).parent, tmp_path / "world")
+    where = {"store": str(tmp_path / "world/store"), "source": str(tmp_path / "world/d.jsonl")}
+    config = world.model_copy(update={"runtime": world.runtime.model_copy(update=where)})
+    with open_index(config.runtime.store, "c") as index:
+        assert index.search(CANARY, k=1, mode="lexical")[0][0].doc_id == "secret"
+    return config
+
+
+def secrets_of(store: Store) -> list[bytes]:
+    """Return every word, raw vector and code that only the document has."""
+    manifest = latest_manifest(store, "c")
+    assert manifest is not None
+    found = [CANARY.encode()]
+    raw: dict[bytes, np.ndarray] = {}
+    for path in vector_parts(store, manifest.encoder_id):
+        raw |= dict(zip(*read_vectors(store, path, manifest.encoder_id), strict=True))
+    for stat in store.walk("collections/c/chunks"):
+        for row in read_parquet(store, stat.path).to_pylist():
+            if row["doc_id"] == "secret":
+                found.append(raw[row["chunk_hash"]].tobytes())
+    for stat in store.walk("collections/c/segments"):
+        for row in read_parquet(store, stat.path).to_pylist():
+            if row["doc_id"] == "secret":
+                found.append(np.asarray(row["vector"], np.float32).tobytes())
+                found.append(row["int8"])
+    assert len(found) >= 1 + 2 + 4
+    return found
+
+
+def forgotten(config: PipelineConfig, tmp_path: Path, *doc_ids: str):  # type: ignore[no-untyped-def]
+    return forget(open_store(config.runtime.store), "c", doc_ids or ("secret",), tmp_path / "scratch", reason="asked")
+
+
+def test_no_byte_of_it_is_left(haunted: PipelineConfig, tmp_path: Path) -> None:
+    store = open_store(haunted.runtime.store)
+    assert store.root is not None
+    needles = secrets_of(store)
+    found = holders(store.root, *needles)
+    for folder in ("documents", "chunks", "segments", "serving", "lexical", "references", "evaluation"):
+        assert any(name.startswith(f"collections/c/{folder}/") for name in found), folder
+    assert any(name.startswith("vectors/") for name in found)
+    assert "reports/quoting/report.html" in found
+    receipt = forgotten(haunted, tmp_path)
+    assert holders(store.root, *needles) == []
+    assert receipt.found == ("secret",)
+    assert receipt.vectors == receipt.chunks >= 2
+    assert receipt.queries == 1
+    assert receipt.aliases == ("production", "stable")
+    assert store.exists("reports/other/report.html")
+    assert not any(CANARY in name for name in receipt.removed)
+
+
+def test_what_is_left_is_whole_and_answers(haunted: PipelineConfig, tmp_path: Path) -> None:
+    store = open_store(haunted.runtime.store)
+    with open_index(store.url, "c") as index:
+        before = {hit.chunk_id: hit.score for hit in index.search("alpha beta", k=500)[0] if hit.doc_id != "secret"}
+    receipt = forgotten(haunted, tmp_path)
+    assert receipt.snapshots == {2: 4, 3: 5}
+    assert sequences(store, "c") == [4, 5]
+    for number in (4, 5):
+        failures = verify_snapshot(store, "c", str(number)).failures
+        # Databases are made by the next run.
+        assert all("serving" in failure or "lexical" in failure for failure in failures)
+    with open_index(store.url, "c") as index:
+        assert index.manifest.documents == 62
+        assert {hit.chunk_id: hit.score for hit in index.search("alpha beta", k=500)[0]} == before
+        twins = {hit.doc_id for hit in index.search(SHARED, k=2)[0]}
+    assert twins == {"twin-a", "twin-b"}
+    assert {name: entry.snapshot for name, entry in aliases(store, "c").items()} == {"production": 5, "stable": 4}
+    manifest = read_manifest(store, "c", 5)
+    space = load_space(store, manifest.space_id)
+    assert "secret" not in read_reference(store, manifest, space.record.input_dimension).owners
+    left = read_set(store, "c", "default")
+    assert all("secret" not in found for found in left.judgements.values())
+    assert len(set_versions(store, "c", "default")) == 1
+
+
+def test_no_run_brings_it_back(haunted: PipelineConfig, tmp_path: Path) -> None:
+    store = open_store(haunted.runtime.store)
+    assert store.root is not None
+    needles = secrets_of(store)
+    forgotten(haunted, tmp_path)
+    report = embed_inline(haunted)
+    assert (report.encoded, report.committed, report.documents) == (0, False, 62)
+    assert holders(store.root, *needles) == []
+    assert verify_snapshot(store, "c").failures == ()
+    # Nor one that forms every part anew.
+    embed_inline(haunted.model_copy(update={"runtime": haunted.runtime.model_copy(update={"refit": True})}))
+    assert holders(store.root, *needles) == []
+
+
+def test_it_may_come_back_by_order(haunted: PipelineConfig, tmp_path: Path) -> None:
+    store = open_store(haunted.runtime.store)
+    forgotten(haunted, tmp_path)
+    assert forgotten_documents(store, "c") == {"secret"}
+    write_order(store, "c", "allow", ("secret",), "a mistake")
+    assert forgotten_documents(store, "c") == frozenset()
+    assert embed_inline(haunted).documents == 63
+
+
+def test_of_texts_that_others_share_the_vector_stays(haunted: PipelineConfig, tmp_path: Path) -> None:
+    receipt = forgotten(haunted, tmp_path, "twin-a")
+    assert receipt.found == ("twin-a",)
+    with open_index(haunted.runtime.store, "c") as index:
+        assert [hit.doc_id for hit in index.search(SHARED, k=1)[0]] == ["twin-b"]
+    assert embed_inline(haunted).encoded == 0
+
+
+def test_local_copies_go_too(haunted: PipelineConfig, tmp_path: Path) -> None:
+    copies = cache_folder() / "snapshots"
+    assert any(copies.iterdir())
+    forgotten(haunted, tmp_path)
+    assert list(copies.iterdir()) == []
+
+
+def test_a_copy_on_another_machine_goes_when_it_follows_the_alias(
+    haunted: PipelineConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(cache_folder(), elsewhere)
+    forgotten(haunted, tmp_path)
+    monkeypatch.setenv("ISOSPACE_CACHE", str(elsewhere))
+    assert len(list((elsewhere / "snapshots").iterdir())) == 1
+    with open_index(haunted.runtime.store, "c"):
+        (left,) = (elsewhere / "snapshots").iterdir()
+    assert holders(left, CANARY.encode()) == []
+
+
+@pytest.mark.parametrize(
+    "station", ["_commit_without", "forget_vectors", "forget_queries", "_remove_files", "write_receipt"]
+)
+def test_killed_anywhere_the_same_command_goes_on(
+    haunted: PipelineConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, station: str
+) -> None:
+    store = open_store(haunted.runtime.store)
+    assert store.root is not None
+    needles = secrets_of(store)
+    real = getattr(forgetting, station)
+
+    def killed(*arguments: object) -> None:
+        real(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(forgetting, station, killed)
+        with pytest.raises(KeyboardInterrupt):
+            forgotten(haunted, tmp_path)
+    assert len(unfinished_orders(store, "c")) == (station != "write_receipt")
+    forgotten(haunted, tmp_path)
+    assert holders(store.root, *needles) == []
+    assert unfinished_orders(store, "c") == []
+    assert len(orders(store, "c")) == (2 if station == "write_receipt" else 1)
+    assert embed_inline(haunted).documents == 62
+    assert verify_snapshot(store, "c").failures == ()
+
+
+def test_an_unknown_document_is_kept_out_all_the_same(haunted: PipelineConfig, tmp_path: Path) -> None:
+    store = open_store(haunted.runtime.store)
+    receipt = forgotten(haunted, tmp_path, "not-yet")
+    assert (receipt.found, receipt.snapshots, receipt.removed) == ((), {}, ())
+    assert forgotten_documents(store, "c") == {"not-yet"}
+    write_jsonl(Path(haunted.runtime.source), {**sentences(60), "not-yet": "alpha beta number three."})
+    assert embed_inline(haunted).documents == 60
+
+
+def test_what_cannot_be_done_is_said_before_anything_is_changed(haunted: PipelineConfig, tmp_path: Path) -> None:
+    store = open_store(haunted.runtime.store)
+    before = {stat.path for stat in store.walk("collections")}
+    with run_lease(store, "elsewhere", "embed"), pytest.raises(BusyError):
+        forgotten(haunted, tmp_path)
+    with pytest.raises(ConfigError, match="one doc_id"):
+        forgotten(haunted, tmp_path, "")
+    with pytest.raises(NotFoundError, match="Collections there: c"):
+        find_documents(store, "d", {"secret"})
+    assert {stat.path for stat in store.walk("collections")} == before
+
+
+def test_a_collection_is_not_emptied_by_it(haunted: PipelineConfig, tmp_path: Path) -> None:
+    store = open_store(haunted.runtime.store)
+    parts = [read_parquet(store, stat.path) for stat in store.walk("collections/c/documents")]
+    everything = [doc_id for part in parts for doc_id in part["doc_id"].to_pylist()]
+    with pytest.raises(ConfigError, match="nothing would be left"):
+        forgotten(haunted, tmp_path, *everything)
+    assert verify_snapshot(store, "c").failures == ()

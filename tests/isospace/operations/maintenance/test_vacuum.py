@@ -1,0 +1,182 @@
+"""What a vacuum removes, and what it must never remove."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from isospace.collection.alias import promote, rollback
+from isospace.collection.snapshot import read_manifest, sequences
+from isospace.errors import BusyError, ConfigError, NotFoundError
+from isospace.operations.maintenance.vacuum import Vacuumed, vacuum
+from isospace.operations.maintenance.verify import verify_snapshot
+from isospace.pipeline.config import PipelineConfig
+from isospace.search.index import open_index
+from isospace.storage.leases import run_lease
+from isospace.storage.store import Store, open_store
+from tests.conftest import Configure, sentences, write_jsonl
+from tests.helpers.inline import embed_inline
+
+DAY = 86_400.0
+
+
+def age(store: Store, days: float, folder: str = "") -> None:
+    """Make every file look as if it had been written earlier; histories of aliases carry times of their own."""
+    assert store.root is not None
+    for path in (store.root / folder).rglob("*"):
+        if path.is_file():
+            then = path.stat().st_mtime - days * DAY
+            os.utime(path, (then, then))
+
+
+@pytest.fixture
+def grown(configure: Configure, tmp_path: Path) -> PipelineConfig:
+    """Five snapshots, every one of which replaces the documents of one part."""
+    documents = sentences(120)
+    config = configure(tmp_path / "d.jsonl")
+    for version in range(5):
+        documents |= sentences(50, seed=version + 1)
+        write_jsonl(tmp_path / "d.jsonl", documents)
+        embed_inline(config)
+    return config
+
+
+def swept(config: PipelineConfig, tmp_path: Path, **options: object) -> Vacuumed:
+    return vacuum(open_store(config.runtime.store), tmp_path / "scratch", **options)  # type: ignore[arg-type]
+
+
+def test_what_is_young_stays(grown: PipelineConfig, tmp_path: Path) -> None:
+    found = swept(grown, tmp_path)
+    assert found.removals == ()
+    assert sequences(open_store(grown.runtime.store), "c") == [1, 2, 3, 4, 5]
+
+
+def test_old_snapshots_go_with_their_files_and_the_rest_still_verifies(grown: PipelineConfig, tmp_path: Path) -> None:
+    store = open_store(grown.runtime.store)
+    history = store.walk("collections/c/aliases/production")
+    age(store, 30.0)
+    before = {stat.path for stat in store.walk("")}
+    planned = swept(grown, tmp_path, retention_days=0.0, dry=True)
+    assert {stat.path for stat in store.walk("")} == before
+    assert not planned.done
+    done = swept(grown, tmp_path, retention_days=0.0)
+    assert done.removals == planned.removals
+    assert done.bytes > 0
+    assert sequences(store, "c") == [4, 5]
+    assert done.kept["c"] == {4: "production would be rolled back to it", 5: "production"}
+    assert done.dropped["c"] == (1, 2, 3)
+    assert set(before) - {stat.path for stat in store.walk("")} == {removal.path for removal in done.removals}
+    assert [stat.path for stat in store.walk("collections/c/aliases/production")] == [stat.path for stat in history]
+    for number in ("4", "5"):
+        assert verify_snapshot(store, "c", number).failures == ()
+    assert rollback(store, "c", "production", reason="try").snapshot == 4
+    assert open_index(store.url, "c").manifest.sequence == 4
+    again = swept(grown, tmp_path, retention_days=0.0)
+    assert again.removals == ()
+
+
+def test_only_named_files_are_left(grown: PipelineConfig, tmp_path: Path) -> None:
+    store = open_store(grown.runtime.store)
+    age(store, 30.0)
+    swept(grown, tmp_path, retention_days=0.0)
+    named = {ref.path for n in sequences(store, "c") for ref in read_manifest(store, "c", n).files()}
+    for folder in ("documents", "chunks", "segments", "deletions", "quarantine", "plans"):
+        assert {stat.path for stat in store.walk(f"collections/c/{folder}")} <= named
+
+
+def test_what_an_alias_named_within_the_retention_stays(grown: PipelineConfig, tmp_path: Path) -> None:
+    store = open_store(grown.runtime.store)
+    promote(store, "c", "stable", read_manifest(store, "c", 1), reason="x")
+    promote(store, "c", "stable", read_manifest(store, "c", 2), reason="x")
+    promote(store, "c", "stable", read_manifest(store, "c", 3), reason="x")
+    age(store, 30.0)
+    # The alias moved today, whatever its files look like.
+    assert set(swept(grown, tmp_path, retention_days=7.0, dry=True).kept["c"]) == {1, 2, 3, 4, 5}
+    time.sleep(1.1)
+    assert set(swept(grown, tmp_path, retention_days=0.0, dry=True).kept["c"]) == {2, 3, 4, 5}
+
+
+def test_nothing_goes_while_a_run_works_there(grown: PipelineConfig, tmp_path: Path) -> None:
+    store = open_store(grown.runtime.store)
+    age(store, 30.0)
+    before = {stat.path for stat in store.walk("collections")}
+    with run_lease(store, "c", "embed"), pytest.raises(BusyError):
+        swept(grown, tmp_path, retention_days=0.0)
+    assert {stat.path for stat in store.walk("collections")} == before
+
+
+def test_what_was_killed_is_tidied_up(grown: PipelineConfig, tmp_path: Path) -> None:
+    store = open_store(grown.runtime.store)
+    assert store.root is not None
+    half = store.root / "collections/c/chunks/.tmp-1-abc"
+    half.write_bytes(b"half")
+    orphan = store.root / f"collections/c/documents/{'0' * 64}.parquet"
+    orphan.write_bytes(b"of a run that never committed")
+    sealed = store.root / "spaces" / ("0" * 64) / "space.json"
+    sealed.parent.mkdir()
+    sealed.write_bytes(b"{}")
+    assert swept(grown, tmp_path).removals == ()
+    age(store, 8.0)
+    found = swept(grown, tmp_path, retention_days=7.0)
+    assert {"left by a killed run", "documents of no snapshot", "space of no snapshot"} <= set(found.by_reason())
+    assert not half.exists()
+    assert not orphan.exists()
+    assert not sealed.parent.exists()
+
+
+def test_raw_vectors_stay_unless_they_are_asked_for(grown: PipelineConfig, tmp_path: Path) -> None:
+    store = open_store(grown.runtime.store)
+    age(store, 30.0)
+    vectors = {stat.path for stat in store.walk("vectors")}
+    swept(grown, tmp_path, retention_days=0.0)
+    assert {stat.path for stat in store.walk("vectors")} == vectors
+    found = swept(grown, tmp_path, retention_days=0.0, vectors=True)
+    assert found.by_reason()["vectors of no snapshot"] >= 2
+    # Everything that the snapshot needs is still there: the same run encodes nothing.
+    report = embed_inline(grown)
+    assert (report.encoded, report.committed) == (0, False)
+
+
+def test_another_encoder_goes_with_its_last_snapshot(configure: Configure, tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "d.jsonl", sentences(60))
+    first = configure(path)
+    embed_inline(first)
+    prompted = {"model": first.recipe.encoder.model, "prompts": {"document": "", "query": "ask: "}}
+    other = configure(path, recipe={"encoder": prompted})
+    for _ in range(2):
+        embed_inline(other)
+    store = open_store(first.runtime.store)
+    assert len([name for name in store.folders("encoders") if len(name) == 64]) == 2
+    promote(store, "c", "production", read_manifest(store, "c", 2), reason="x")
+    age(store, 30.0)
+    # What production would be rolled back to keeps its encoder.
+    swept(first, tmp_path, retention_days=0.0, vectors=True)
+    assert len(store.folders("vectors")) == 2
+    store.delete("collections/c/aliases/production/00000001.json")
+    time.sleep(1.1)
+    swept(first, tmp_path, retention_days=0.0, vectors=True)
+    encoder_id = read_manifest(store, "c", 2).encoder_id
+    assert store.folders("vectors") == [encoder_id]
+    assert [name for name in store.folders("encoders") if len(name) == 64] == [encoder_id]
+    assert verify_snapshot(store, "c").failures == ()
+
+
+def test_other_collections_keep_what_they_share(configure: Configure, tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "d.jsonl", sentences(60))
+    embed_inline(configure(path))
+    embed_inline(configure(path, runtime={"collection": "b"}))
+    store = open_store(configure(path).runtime.store)
+    age(store, 30.0)
+    swept(configure(path), tmp_path, retention_days=0.0, collections=["c"], vectors=True)
+    for name in ("b", "c"):
+        assert verify_snapshot(store, name).failures == ()
+
+
+def test_junk_is_refused(grown: PipelineConfig, tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="Collections there: c"):
+        swept(grown, tmp_path, collections=["d"])
+    with pytest.raises(ConfigError, match="expected 0 or more"):
+        swept(grown, tmp_path, retention_days=-1.0)

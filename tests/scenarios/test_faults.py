@@ -1,0 +1,85 @@
+"""What goes wrong between index and query, one injected fault at a time: each is refused, and its stage is named.
+
+The table in docs/faults.md is made here: ISOSPACE_WRITE_DOCS=1 python -m pytest tests/scenarios/test_faults.py
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from isospace.encoding.embedder import load_space
+from isospace.encoding.encoder import SentenceEncoder
+from isospace.encoding.registry.register import prepare_encoder
+from isospace.errors import IsospaceError
+from isospace.pipeline.config import EncoderSpec
+from isospace.search.index import open_index
+from isospace.storage.store import open_store
+from isospace.transform.probes import PROBE_TEXTS
+from tests.helpers.faults import CENTRE, PROMPTS, Fault, World, configuration, newest
+from tests.helpers.injected_faults import INJECTED
+from tests.helpers.inline import embed_inline
+from tests.helpers.tiny import build_tiny_model
+
+DOCS = Path(__file__).parents[2] / "docs" / "faults.md"
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    folder = tmp_path_factory.mktemp("faults")
+    model = build_tiny_model(folder / "model")
+    embed_inline(configuration(folder, model, {"kind": "zscore"}, 320))
+    embed_inline(configuration(folder, model, CENTRE, 320))
+    config = configuration(folder, model, CENTRE, 310)
+    embed_inline(config)
+    scratch = open_store(folder / "others")
+    shutil.copytree(model, folder / "plain")
+    modules = (folder / "plain" / "modules.json").read_text()
+    (folder / "plain" / "modules.json").write_text(re.sub(r",\s*\{[^{}]*Normalize[^{}]*\}", "", modules))
+
+    def encoder(path: Path, **given: Any) -> SentenceEncoder:
+        return prepare_encoder(scratch, EncoderSpec.model_validate({"model": str(path), "prompts": PROMPTS, **given}))
+
+    return World(
+        store=folder / "store",
+        other_seed=encoder(build_tiny_model(folder / "seed", seed=7)),
+        other_pooling=encoder(build_tiny_model(folder / "cls", pooling="cls")),
+        unnormalized=encoder(folder / "plain"),
+        shorter=encoder(model, max_tokens=12),
+        unprompted=encoder(model, prompts={"query": "", "document": ""}),
+    )
+
+
+@pytest.mark.parametrize("injected", INJECTED, ids=[one.name for one in INJECTED])
+def test_a_fault_is_refused_and_its_stage_is_named(injected: Fault, world: World, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(world.store, tmp_path / "copy"))
+    with pytest.raises(IsospaceError, match=injected.says):
+        injected.inject(copy, world)
+
+
+def test_without_a_fault_everything_opens(world: World) -> None:
+    assert len(open_index(str(world.store), "c").search("the cell", 3)[0]) == 3
+    assert (
+        len(load_space(open_store(world.store), newest(world.store).space_id).probes["texts"]) >= len(PROBE_TEXTS) // 2
+    )
+
+
+def test_the_table_in_the_docs_is_this_one() -> None:
+    rows = [f"| {n} | {one.name} | {one.stage} |" for n, one in enumerate(INJECTED, start=1)]
+    text = "\n".join([HEAD, "| | fault | refused at |", "| ---: | --- | --- |", *rows, ""])
+    if os.environ.get("ISOSPACE_WRITE_DOCS"):
+        DOCS.write_text(text, encoding="utf-8")
+    assert len(INJECTED) >= 25
+    assert DOCS.read_text(encoding="utf-8") == text
+
+
+HEAD = """# Faults that are refused
+
+Each of these was injected into a sound store, one at a time, hashes mended where somebody could have mended them. Opening the
+index, or the request, refused and named the stage. The table is made by `tests/scenarios/test_faults.py`, which runs them.
+"""
