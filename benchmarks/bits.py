@@ -21,11 +21,12 @@ import numpy as np
 
 from flows.embed_corpus import embed_corpus
 from isospace.collection.raw_vectors import gather, vector_parts
-from isospace.encoding.embedder import open_encoder
 from isospace.encoding.encoder import SentenceEncoder
 from isospace.encoding.engine import Engine
+from isospace.encoding.loading import open_encoder
 from isospace.encoding.registry.register import prepare_encoder
-from isospace.pipeline.config import EncoderSpec, PipelineConfig
+from isospace.encoding.spec import EncoderSpec
+from isospace.pipeline.config import PipelineConfig
 from isospace.search.index import open_index
 from isospace.storage.store import open_store
 from isospace.transform.quantizer_set import fit_quantizers, quantize

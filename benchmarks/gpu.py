@@ -28,7 +28,7 @@ from benchmarks.encode import LAYERS, WIDTH, passages
 from isospace.encoding.encoder import SentenceEncoder
 from isospace.encoding.engine import Engine
 from isospace.encoding.registry.register import prepare_encoder
-from isospace.pipeline.config import EncoderSpec
+from isospace.encoding.spec import EncoderSpec
 from isospace.storage.store import open_store
 
 BATCH_SIZES = (8, 32, 128, 512, 2048)

@@ -14,9 +14,9 @@ import time
 from pathlib import Path
 
 from benchmarks.encode import passages
-from isospace.encoding.embedder import open_encoder
+from isospace.encoding.loading import open_encoder
 from isospace.encoding.registry.register import prepare_encoder
-from isospace.pipeline.config import EncoderSpec
+from isospace.encoding.spec import EncoderSpec
 from isospace.storage.store import open_store
 
 SIZES = (2_000, 10_000, 50_000, 2_000)

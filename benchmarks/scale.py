@@ -40,7 +40,8 @@ from isospace.operations.maintenance.compact import compact, plan_compaction
 from isospace.pipeline.chunk import CHUNK_SCHEMA, ChunkPart, all_chunk_paths
 from isospace.pipeline.commit import Commit, commit_snapshot
 from isospace.pipeline.config import PipelineConfig
-from isospace.pipeline.encode.shards import EncodePlan, encode_shard, plan_shards
+from isospace.pipeline.encode.plan import plan_shards
+from isospace.pipeline.encode.shards import EncodePlan, encode_shard
 from isospace.pipeline.fit.fit_space import fit_space
 from isospace.pipeline.run import Run, start_run
 from isospace.pipeline.scan.diff import scan_source

@@ -16,11 +16,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from isospace.collection.raw_vectors import read_vectors, vector_part_path
-from isospace.encoding.engine import engine_of
 from isospace.encoding.registry.register import prepare_encoder
 from isospace.pipeline.chunk import write_chunks
-from isospace.pipeline.config import PipelineConfig
-from isospace.pipeline.encode.shards import plan_shards
+from isospace.pipeline.config import PipelineConfig, engine_of
+from isospace.pipeline.encode.plan import plan_shards
 from isospace.pipeline.encode.workers.pool import open_pool
 from isospace.pipeline.encode.workers.process import Work
 from isospace.pipeline.run import start_run

@@ -16,11 +16,12 @@ from prefect.logging import get_run_logger
 
 from isospace.collection.alias import resolve
 from isospace.collection.snapshot import Manifest, read_manifest
-from isospace.encoding.embedder import open_encoder
 from isospace.encoding.encoder import SentenceEncoder
-from isospace.encoding.registry.model_card import card_languages, language_shares, uncovered
+from isospace.encoding.loading import open_encoder
+from isospace.encoding.registry.model_card import card_languages
 from isospace.encoding.registry.model_loading import load_model, locate_model
 from isospace.errors import ConfigError, EncoderError, NotFoundError
+from isospace.evaluation.languages import language_shares, uncovered
 from isospace.evaluation.norms import sample_rows
 from isospace.evaluation.query_sets import EvaluationSet, read_set
 from isospace.evaluation.reports.page import write_page

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 from isospace.encoding.embedder import load_space
 from isospace.encoding.encoder import SentenceEncoder
-from isospace.encoding.engine import Engine, engine_of
+from isospace.encoding.engine import Engine
 from isospace.encoding.registry.register import prepare_encoder
-from isospace.pipeline.config import EncoderSpec, PipelineConfig, WorkersSpec
+from isospace.encoding.spec import EncoderSpec
+from isospace.pipeline.config import PipelineConfig, WorkersSpec, engine_of
 from isospace.pipeline.encode.workers.pool import Pool, open_pool
 from isospace.pipeline.encode.workers.process import Work
 from isospace.pipeline.run import Run

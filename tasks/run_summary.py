@@ -9,12 +9,13 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
+from isospace.encoding.throughput import record_rate
 from isospace.evaluation.gate.verdicts import Verdict
 from isospace.evaluation.reports.page import write_page
 from isospace.operations.audit.run_page import run_page
 from isospace.pipeline.checks import Checked
 from isospace.pipeline.commit import Commit
-from isospace.pipeline.encode.shards import Encoded, record_rate
+from isospace.pipeline.encode.shards import Encoded
 from isospace.pipeline.plan_report import PlanReport
 from isospace.pipeline.run import Run
 from isospace.pipeline.run_report import RunReport, run_markdown, run_warnings, write_report
@@ -89,7 +90,8 @@ def _spent(run: Run, report: PlanReport, encoded: list[Encoded]) -> dict[str, An
     """Return what a run spent on encoding and what it did not have to, and remember how fast it was."""
     if encoded:
         pool = run_pool(run)
-        record_rate(run.store, run.encoder_id, pool.place, encoded, workers=pool.size)
+        seconds_of_all = sum(e.seconds for e in encoded) / pool.size
+        record_rate(run.store, run.encoder_id, pool.place, sum(e.tokens for e in encoded), seconds_of_all)
     seconds, price = sum(e.seconds for e in encoded), run.config.runtime.price_per_device_hour
     return {
         "encoded": sum(e.chunks for e in encoded),

@@ -24,7 +24,8 @@ from isospace.pipeline.checks import Checked, check_segment, check_space, conclu
 from isospace.pipeline.chunk import ChunkPart, write_chunks
 from isospace.pipeline.commit import Commit, commit_snapshot, promote_new
 from isospace.pipeline.config import PipelineConfig
-from isospace.pipeline.encode.shards import Encoded, EncodePlan, Shard, plan_shards
+from isospace.pipeline.encode.plan import plan_shards
+from isospace.pipeline.encode.shards import Encoded, EncodePlan, Shard
 from isospace.pipeline.fit.fit_space import fit_space
 from isospace.pipeline.plan_report import PlanReport, plan_only, report_plan
 from isospace.pipeline.refit import recorded_encoder, refit_plan, start_refit, stored_parts

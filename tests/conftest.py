@@ -48,7 +48,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_encoder(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> SentenceEncoder:
-    from isospace.pipeline.config import EncoderSpec
+    from isospace.encoding.spec import EncoderSpec
 
     store = open_store(tmp_path_factory.mktemp("store"))
     return prepare_encoder(store, EncoderSpec(model=str(tiny_model)))

@@ -21,8 +21,8 @@ STARTED = time.perf_counter()
 
 
 def isospace_engine(backend: str, store: str, *, precision: str = "float32", flatten: bool = False) -> Callable:
-    from isospace.encoding.embedder import open_encoder
     from isospace.encoding.engine import Engine
+    from isospace.encoding.loading import open_encoder
     from isospace.storage.store import open_store
 
     # What a query service and a worker do: open what lies in the store.

@@ -230,7 +230,7 @@ def gate(
 ) -> None:
     """Judge a snapshot by its rules against production, and keep the verdict; exit status 1 for a rejection."""
     from isospace.evaluation.gate.run_gate import gate_snapshot
-    from isospace.pipeline.config import CANDIDATE, GateSpec
+    from isospace.evaluation.gate.spec import CANDIDATE, GateSpec
 
     opened = open_store(store)
     manifest = resolve(opened, collection, snapshot)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from isospace.errors import ConflictError, IntegrityError, NotFoundError
@@ -193,3 +194,8 @@ def _parse(data: bytes, path: str) -> Manifest:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise IntegrityError(f"{path}: field {'.'.join(map(str, first['loc']))}: {first['msg']}.") from error
+
+
+DELETION_SCHEMA = pa.schema(
+    [pa.field("part", pa.string(), nullable=False), pa.field("doc_id", pa.string(), nullable=False)]
+)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from isospace.encoding.registry.files import fetch_export, read_export
+from isospace.encoding.loading import open_encoder
 from isospace.encoding.registry.record import EncoderRecord, read_encoder_record
-from isospace.errors import EncoderError, MismatchError, NotFoundError
+from isospace.errors import EncoderError, MismatchError
 from isospace.storage import paths as layout
 from isospace.storage.store import Store, open_store
 from isospace.transform.affine import ROLES, Role
@@ -22,11 +22,11 @@ from isospace.transform.space import SPACE_FILES, Space, read_space
 from isospace.transform.transform import apply_transform
 
 if TYPE_CHECKING:
-    from isospace.encoding.encoder import Encoder, SentenceEncoder
+    from isospace.encoding.encoder import Encoder
     from isospace.encoding.engine import Engine
-    from isospace.encoding.tokenizer import Tokenizer
 
 Float32 = npt.NDArray[np.float32]
+
 _LOG = logging.getLogger(__name__)
 
 
@@ -121,39 +121,6 @@ def _require_texts(texts: Sequence[str], role: Role) -> None:
         )
     if role not in ROLES:
         raise MismatchError(f"role {role!r}; expected {' or '.join(map(repr, ROLES))}.")
-
-
-def open_encoder(store: Store, encoder_id: str, engine: Engine | None = None) -> SentenceEncoder:
-    """Load an encoder from the store, every file verified.
-
-    Parameters
-    ----------
-    store
-        Where it lies.
-    encoder_id
-        Which.
-    engine
-        What is to run it; by default OpenVINO where its graph is in the store, which needs no torch.
-    """
-    from isospace.encoding.encoder import SentenceEncoder
-    from isospace.encoding.engine import Engine, open_backend, resolve_engine
-
-    record = read_encoder_record(store, encoder_id)
-    exported = read_export(store, encoder_id, "openvino") is not None
-    chosen = resolve_engine(engine or Engine(), record.precision, exported=exported)
-    return SentenceEncoder(record, read_tokenizer(store, encoder_id), open_backend(store, record, chosen))
-
-
-def read_tokenizer(store: Store, encoder_id: str) -> Tokenizer:
-    """Load the tokenizer of an encoder from the store, verified."""
-    export = read_export(store, encoder_id, "tokenizer")
-    if export is None:
-        raise NotFoundError(
-            f"encoder {encoder_id[:16]}…: lacks its tokenizer. Run the flow once with the model at hand."
-        )
-    from isospace.encoding.tokenizer import Tokenizer
-
-    return Tokenizer((fetch_export(store, encoder_id, export) / "tokenizer.json").read_bytes())
 
 
 def load_space(store: Store, space_id: str) -> Space:

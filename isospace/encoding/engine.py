@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from isospace.encoding.backends.base import PACKAGES, Backend, BackendName, cuda_devices, is_installed
 from isospace.encoding.registry.files import Export, fetch_export, fetch_model, read_export
 from isospace.encoding.registry.record import EncoderRecord
 from isospace.errors import ConfigError, EncoderError, IntegrityError, NotFoundError
 from isospace.storage.store import Store
-
-if TYPE_CHECKING:
-    from isospace.pipeline.config import Runtime
-
 
 _ABLE: dict[str, tuple[BackendName, ...]] = {
     "int8": ("openvino",),
@@ -54,20 +50,6 @@ class Engine:
     threads: int | None = None
     batch_tokens: int | None = None
     trust_remote_code: bool = False
-
-
-def engine_of(runtime: Runtime, *, trust_remote_code: bool = False) -> Engine:
-    """Return what a configuration says about the engine."""
-    return Engine(
-        backend=runtime.backend,
-        device=runtime.device,
-        compute=runtime.compute,
-        compile=runtime.compile,
-        flatten=runtime.flatten,
-        threads=runtime.threads,
-        batch_tokens=runtime.batch_tokens,
-        trust_remote_code=trust_remote_code,
-    )
 
 
 def resolve_engine(engine: Engine, precision: str = "float32", *, exported: bool = True) -> Engine:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-from isospace.encoding.registry.model_card import detect_languages
+from isospace.evaluation.languages import detect_languages
 from isospace.evaluation.query_sets import EvaluationSet
 from isospace.search.metadata import parse_metadata
 from isospace.search.view import View

@@ -6,17 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from isospace.pipeline.config import Name, PipelineConfig
+from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.config_files import read_config
+from isospace.storage.spec import Name, SpecModel
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class CorpusPairs(_Model):
+class CorpusPairs(SpecModel):
     """Pairs made from the documents themselves."""
 
     kind: Literal["titles", "headings", "sentences"]
@@ -25,7 +22,7 @@ class CorpusPairs(_Model):
     """Most pairs, one a document."""
 
 
-class JudgedPairs(_Model):
+class JudgedPairs(SpecModel):
     """Pairs of judged queries and the documents that answer them."""
 
     kind: Literal["judged"]
@@ -37,7 +34,7 @@ class JudgedPairs(_Model):
     """Which judgements of a BEIR folder."""
 
 
-class FilePairs(_Model):
+class FilePairs(SpecModel):
     """Pairs out of a file."""
 
     kind: Literal["file"]
@@ -45,7 +42,7 @@ class FilePairs(_Model):
     """JSON lines or a table with the columns anchor and positive, and perhaps negative, doc_id and origin."""
 
 
-class GeneratedPairs(_Model):
+class GeneratedPairs(SpecModel):
     """Questions that a language model asks of chunks."""
 
     kind: Literal["generated"]
@@ -68,7 +65,7 @@ class GeneratedPairs(_Model):
 PairsSpec = Annotated[CorpusPairs | JudgedPairs | FilePairs | GeneratedPairs, Field(discriminator="kind")]
 
 
-class NegativesSpec(_Model):
+class NegativesSpec(SpecModel):
     """Hard negatives: texts that look like answers and are none."""
 
     sources: tuple[Literal["lexical", "dense"], ...] = ("lexical", "dense")
@@ -94,7 +91,7 @@ class NegativesSpec(_Model):
         return self
 
 
-class LossSpec(_Model):
+class LossSpec(SpecModel):
     """What training makes small."""
 
     kind: Literal["ranking", "triplet", "margin_mse"] = "ranking"
@@ -117,7 +114,7 @@ class LossSpec(_Model):
         return self
 
 
-class LoraSpec(_Model):
+class LoraSpec(SpecModel):
     """Low-rank adapters instead of all weights (arXiv:2106.09685); they are merged into the weights at the end."""
 
     rank: int = Field(default=16, ge=1)
@@ -128,7 +125,7 @@ class LoraSpec(_Model):
     """In them."""
 
 
-class TrainingSpec(_Model):
+class TrainingSpec(SpecModel):
     """How long and how fast."""
 
     epochs: int = Field(default=1, ge=1, le=3)
@@ -157,7 +154,7 @@ class TrainingSpec(_Model):
     """Of everything that is drawn."""
 
 
-class BenchSpec(_Model):
+class BenchSpec(SpecModel):
     """A judged corpus of another domain."""
 
     corpus: str
@@ -168,7 +165,7 @@ class BenchSpec(_Model):
     """A file with query_id, doc_id and relevance."""
 
 
-class FineTuneSpec(_Model):
+class FineTuneSpec(SpecModel):
     """A fine-tuning, from pairs to the verdict."""
 
     name: Name

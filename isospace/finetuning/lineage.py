@@ -12,9 +12,9 @@ from isospace.encoding.engine import Engine
 from isospace.encoding.registry.model_loading import STORED
 from isospace.encoding.registry.record import EncoderRecord
 from isospace.encoding.registry.register import prepare_encoder
+from isospace.encoding.spec import EncoderSpec
 from isospace.errors import ConfigError, EncoderError, NotFoundError
 from isospace.finetuning.training import Trained, library_versions
-from isospace.pipeline.config import EncoderSpec
 from isospace.storage import paths as layout
 from isospace.storage.hashing import seal, unseal
 from isospace.storage.store import Store

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from isospace.encoding.registry.files import cache_folder
 from isospace.errors import ConfigError, EncoderError
 from isospace.finetuning.config import GeneratedPairs
 from isospace.finetuning.examples import Example
@@ -22,6 +21,7 @@ from isospace.finetuning.pairs import passages_of
 from isospace.ingest.pseudo_queries import Passage
 from isospace.search.options import SearchOptions
 from isospace.search.view import View
+from isospace.storage.cache import cache_folder
 
 Generator = Callable[[str], str]
 """Given what is asked, returns what the model answers."""

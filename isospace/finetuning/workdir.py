@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from isospace.encoding.registry.files import cache_folder
 from isospace.finetuning.config import FineTuneConfig
 from isospace.finetuning.examples import Example
+from isospace.storage.cache import cache_folder
 from isospace.storage.hashing import fingerprint
 from isospace.storage.store import open_store
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from isospace.errors import ConfigError
 from isospace.ingest.document import Document
-from isospace.pipeline.config import ChunkingSpec
+from isospace.ingest.spec import ChunkingSpec
 from isospace.storage.hashing import sha256
 
 Offsets = Sequence[tuple[int, int]]

@@ -11,10 +11,9 @@ import pyarrow.json
 import pyarrow.parquet as pq
 
 from isospace.errors import ConfigError
-from isospace.storage.hashing import sha256
-from isospace.transform.spec import QueriesSpec, TransformSpec
 
 _STRINGS = ("query_id", "doc_id", "text", "query-id", "corpus-id", "_id")
+
 Judgements = dict[str, dict[str, int]]
 
 
@@ -30,7 +29,7 @@ def read_queries(path: Path) -> dict[str, str]:
         If the file cannot be read, lacks the column text, repeats an id or holds no text.
     """
     if path.suffix == ".txt":
-        lines = _bytes(path).decode("utf-8", errors="replace").splitlines()
+        lines = read_bytes(path).decode("utf-8", errors="replace").splitlines()
         rows = {"text": lines}
     else:
         rows = read_columns(path, ["text"], optional=["query_id"])
@@ -58,26 +57,6 @@ def read_judgements(path: Path) -> Judgements:
     return judgements
 
 
-def identified(spec: TransformSpec) -> TransformSpec:
-    """Return a specification whose files are named by their content: where they lie decides nothing.
-
-    A fit that looks at no queries is the same whatever they are.
-
-    Raises
-    ------
-    ConfigError
-        If a file cannot be read.
-    """
-    if not spec.needs_queries:
-        return spec.model_copy(update={"queries": QueriesSpec()})
-    named = {
-        field: f"sha256:{sha256(_bytes(Path(path)))}"
-        for field in ("file", "judgements")
-        if (path := getattr(spec.queries, field)) is not None
-    }
-    return spec.model_copy(update={"queries": spec.queries.model_copy(update=named)}) if named else spec
-
-
 def read_columns(
     path: Path, columns: list[str], *, optional: list[str] | None = None, every: bool = False
 ) -> dict[str, list[Any]]:
@@ -88,7 +67,7 @@ def read_columns(
     ConfigError
         If the file cannot be read, or lacks a column.
     """
-    data = pa.BufferReader(_bytes(path))
+    data = pa.BufferReader(read_bytes(path))
     try:
         match path.suffix:
             case ".parquet":
@@ -117,7 +96,8 @@ def read_columns(
     return found
 
 
-def _bytes(path: Path) -> bytes:
+def read_bytes(path: Path) -> bytes:
+    """Read a file that a configuration or a command names; ConfigError if it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from isospace.collection.segments import NORM_TOLERANCE, read_codes, require_space
 from isospace.encoding.encoder import Encoder
 from isospace.errors import CheckError, MismatchError
 from isospace.pipeline.chunk import ChunkPart
 from isospace.pipeline.fit.sample import sample_vectors
 from isospace.pipeline.run import Run
-from isospace.pipeline.segment import NORM_TOLERANCE, Segment, read_codes, require_space
+from isospace.pipeline.segment import Segment
 from isospace.storage.parquet import parse_parquet, read_parquet, read_verified
 from isospace.transform.isotropy import Isotropy, measure_isotropy
 from isospace.transform.probes import check_encoder, check_transform

@@ -5,180 +5,21 @@ Two runs with equal recipes over equal documents give the same snapshot, whateve
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from isospace.encoding.pooling import Pooling
-from isospace.encoding.precision import Precision
-from isospace.errors import ConfigError
-from isospace.evaluation.gate.rules import parse_rule
+from isospace.encoding.engine import Engine
+from isospace.encoding.spec import EncoderSpec
+from isospace.evaluation.gate.spec import CANDIDATE, GateSpec
+from isospace.ingest.spec import ChunkingSpec, DocumentsSpec
 from isospace.pipeline.selection import Budget, Selection
+from isospace.search.spec import LexicalSpec
+from isospace.storage.spec import Name, SpecModel
 from isospace.transform.spec import TransformSpec
 
-STEMMERS = (
-    "arabic", "armenian", "basque", "catalan", "czech", "danish", "dutch", "english", "esperanto", "estonian", "finnish",
-    "french", "german", "greek", "hindi", "hungarian", "indonesian", "irish", "italian", "lithuanian", "nepali", "norwegian",
-    "persian", "polish", "porter", "portuguese", "romanian", "russian", "serbian", "sesotho", "spanish", "swedish", "tamil",
-    "turkish", "yiddish",
-)  # fmt: skip
-STOPWORDS = (
-    "danish", "dutch", "english", "french", "german", "italian", "norwegian", "portuguese", "russian", "spanish", "swedish",
-    "turkish",
-)  # fmt: skip
-# Alias of the snapshot that a gate judges.
-CANDIDATE = "candidate"
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
-Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 
-
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True)
-
-
-class DocumentsSpec(_Model):
-    """How documents are read out of the source."""
-
-    format: Literal["auto", "files", "jsonl", "csv", "parquet"] = "auto"
-    """`files` reads one document a file; the others one document a row. `auto` decides by the source's suffix."""
-    include: tuple[str, ...] = ("*.md", "*.markdown", "*.html", "*.htm", "*.txt", "*.rst", "*.pdf")
-    """For files: names that are read, as shell patterns matched against the file's name."""
-    html: Literal["main", "all"] = "main"
-    """`main` strips navigation and other boilerplate from HTML, `all` keeps every text."""
-    id_column: str = "doc_id"
-    """For tables: the column that names a document."""
-    text_columns: tuple[str, ...] = Field(default=("text",), min_length=1)
-    """For tables: the columns whose texts, joined by a blank line, are the document."""
-    title_column: str | None = None
-    """For tables: the column with the title."""
-    metadata_columns: tuple[str, ...] = ()
-    """For tables: columns kept with the document as metadata."""
-
-
-class PromptsSpec(_Model):
-    """What is put before a text, by role."""
-
-    document: str = ""
-    """Put before every chunk."""
-    query: str = ""
-    """Put before every query."""
-
-
-class WindowsSpec(_Model):
-    """Overlapping windows over the tokens of a text that is longer than the encoder takes."""
-
-    size: int | None = Field(default=None, ge=8)
-    """Tokens in a window, with prompt and special tokens; the encoder's limit if empty."""
-    stride: int = Field(default=128, ge=1)
-    """Tokens from the start of one window to the start of the next."""
-    pooling: Literal["max", "mean"] = "mean"
-    """How the vectors of a text's windows become one: `max` keeps peaks, `mean` weighs all windows alike."""
-
-
-class EncoderSpec(_Model):
-    """The model that turns text into raw vectors."""
-
-    model: str
-    """A local folder, `package:NAME` for a model in an installed package, `encoder:ID` for one that is in the store, such as a
-    fine-tuned one, or a hub name with `revision`."""
-    revision: str | None = None
-    """For a hub name: the full commit hash, 40 hexadecimal digits."""
-    max_tokens: int | None = Field(default=None, ge=8)
-    """Longest input including prompt and special tokens; the model's own limit if empty."""
-    prompts: PromptsSpec | None = None
-    """Prompts by role; the model's own ones if empty."""
-    preset: str = "auto"
-    """Entry of `configs/models.yaml` that the model is checked against; `auto` goes by its name, `none` checks nothing."""
-    pooling: Pooling | None = None
-    """How token vectors become one; the model's own way if empty."""
-    precision: Precision = "float32"
-    """What the network computes in. The others change vectors beyond the tolerance of float32: another encoder."""
-    calibration: str | None = None
-    """For int8: a text file, one text a line, that the ranges are calibrated on, once."""
-    windows: WindowsSpec | None = None
-    """For texts longer than `max_tokens`, with `chunking.kind: none`; without it they are refused or cut."""
-    trust_remote_code: bool = False
-    """Whether code that comes with a hub model may run."""
-
-    @model_validator(mode="after")
-    def _calibrated(self) -> EncoderSpec:
-        if (self.precision == "int8") != (self.calibration is not None):
-            raise ValueError("precision=int8 and calibration belong together: set both or neither")
-        return self
-
-
-class ChunkingSpec(_Model):
-    """How documents are cut into chunks."""
-
-    kind: Literal["structure", "none"] = "structure"
-    """`structure` packs headings, paragraphs and sentences up to `max_tokens`; `none` makes one chunk of a document."""
-    max_tokens: int | None = Field(default=None, ge=8)
-    """Longest chunk including title, prompt and special tokens; the encoder's limit if empty."""
-    overlap_tokens: int = Field(default=32, ge=0)
-    """About how many tokens a chunk repeats of the one before it, in whole sentences or words."""
-    include_title: bool = True
-    """Whether `title + " "` is put before every chunk's text when it is encoded."""
-    allow_truncation: bool = False
-    """Whether the encoder may cut a text that is too long. Only `kind: none` can need it."""
-
-
-class LexicalSpec(_Model):
-    """The BM25 index that is built beside the vectors, for lexical and hybrid search."""
-
-    kind: Literal["bm25", "none"] = "bm25"
-    """`none` builds no index."""
-    k1: float = Field(default=1.2, ge=0.0, le=10.0)
-    """How soon a word that is repeated in a text counts no more."""
-    b: float = Field(default=0.75, ge=0.0, le=1.0)
-    """How much a long text is held against its matches."""
-    pattern: str = r"(?u)\b\w+\b"
-    """What a word is, as a regular expression over the lowercased text."""
-    stemmer: str | None = None
-    """Snowball algorithm that words are reduced by, such as `english`; none if empty."""
-    stopwords: str | None = None
-    """List of words that are left out, by the name of its language, such as `english`; none if empty."""
-
-    @model_validator(mode="after")
-    def _known(self) -> LexicalSpec:
-        try:
-            re.compile(self.pattern)
-        except re.error as error:
-            raise ValueError(f"pattern {self.pattern!r} is no regular expression ({error})") from error
-        if self.stemmer is not None and self.stemmer not in STEMMERS:
-            raise ValueError(f"stemmer {self.stemmer!r} is unknown; expected one of {', '.join(STEMMERS)}")
-        if self.stopwords is not None and self.stopwords not in STOPWORDS:
-            raise ValueError(f"stopwords {self.stopwords!r} is unknown; expected one of {', '.join(STOPWORDS)}")
-        return self
-
-
-class GateSpec(_Model):
-    """What a new snapshot has to hold before it takes the alias."""
-
-    rules: tuple[str, ...] = ()
-    """Such as `ndcg@10 not worse than production by more than 0.01 at p < 0.05`; without any, nothing is gated."""
-    set: Name = "default"
-    """Evaluation set of the collection whose queries are asked."""
-    queries: str | None = None
-    """File or folder of queries that is frozen as the set's next version where it differs from the current one."""
-    judgements: str | None = None
-    """File with query_id, doc_id, relevance for these queries."""
-    search: dict[str, Any] = {}
-    """Search options that the queries are answered with, such as `mode: hybrid`."""
-
-    @model_validator(mode="after")
-    def _readable(self) -> GateSpec:
-        for rule in self.rules:
-            try:
-                parse_rule(rule)
-            except ConfigError as error:
-                raise ValueError(str(error).rstrip(".")) from error
-        if self.judgements and not self.queries:
-            raise ValueError("gate.judgements needs gate.queries: ids of queries mean nothing without their texts")
-        return self
-
-
-class Recipe(_Model):
+class Recipe(SpecModel):
     """Everything that decides what a vector is."""
 
     documents: DocumentsSpec = DocumentsSpec()
@@ -204,7 +45,7 @@ class Recipe(_Model):
         return self
 
 
-class WorkersSpec(_Model):
+class WorkersSpec(SpecModel):
     """The workers that shards are handed to; each loads the model once."""
 
     kind: Literal["auto", "in_process", "processes", "ray"] = "auto"
@@ -219,7 +60,7 @@ class WorkersSpec(_Model):
     """How long a worker may take over one shard before it counts as lost, and the shard goes to another."""
 
 
-class Runtime(_Model):
+class Runtime(SpecModel):
     """Where and how a run happens; never part of an identity."""
 
     store: str
@@ -298,7 +139,7 @@ class Runtime(_Model):
         return self
 
 
-class PipelineConfig(_Model):
+class PipelineConfig(SpecModel):
     """A pipeline: what is embedded how (`recipe`), and where this run happens (`runtime`)."""
 
     recipe: Recipe
@@ -311,3 +152,17 @@ class PipelineConfig(_Model):
         if self.recipe.gate.rules and self.runtime.promote_to == CANDIDATE:
             raise ValueError(f"runtime.promote_to {CANDIDATE!r} is the alias of what the gate judges; name another")
         return self
+
+
+def engine_of(runtime: Runtime, *, trust_remote_code: bool = False) -> Engine:
+    """Return what a configuration says about the engine."""
+    return Engine(
+        backend=runtime.backend,
+        device=runtime.device,
+        compute=runtime.compute,
+        compile=runtime.compile,
+        flatten=runtime.flatten,
+        threads=runtime.threads,
+        batch_tokens=runtime.batch_tokens,
+        trust_remote_code=trust_remote_code,
+    )

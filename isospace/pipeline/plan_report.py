@@ -8,12 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from isospace.encoding.encoder import token_counter
-from isospace.encoding.engine import engine_of
 from isospace.encoding.registry.record import EncoderRecord
 from isospace.encoding.registry.register import dry_encoder
+from isospace.encoding.throughput import measured_rate
 from isospace.pipeline.chunk import ChunkPart, write_chunks
-from isospace.pipeline.config import PipelineConfig
-from isospace.pipeline.encode.shards import EncodePlan, measured_rate, plan_shards
+from isospace.pipeline.config import PipelineConfig, engine_of
+from isospace.pipeline.encode.plan import plan_shards
+from isospace.pipeline.encode.shards import EncodePlan
 from isospace.pipeline.encode.workers.pool import planned_place
 from isospace.pipeline.run import Run, start_run
 from isospace.pipeline.scan.diff import Scan, scan_source

@@ -7,11 +7,13 @@ from pathlib import Path
 
 from isospace.encoding.registry.presets import find_preset
 from isospace.encoding.registry.record import EncoderRecord
+from isospace.encoding.spec import EncoderSpec
 from isospace.errors import ConfigError
-from isospace.ingest.query_files import read_judgements, read_queries
-from isospace.pipeline.config import EncoderSpec, Recipe
+from isospace.ingest.query_files import read_bytes, read_judgements, read_queries
+from isospace.pipeline.config import Recipe
+from isospace.storage.hashing import sha256
 from isospace.transform.representations import PqSpec, RepresentationSpec, ShortSpec, require_fitting
-from isospace.transform.spec import AutoSpec, FitSpec, TransformSpec
+from isospace.transform.spec import AutoSpec, FitSpec, QueriesSpec, TransformSpec
 
 
 def require_possible(recipe: Recipe, record: EncoderRecord) -> None:
@@ -73,3 +75,23 @@ def _require_ordered(spec: RepresentationSpec, fit: FitSpec, encoder: EncoderSpe
             f"representation {spec.name}: basis = 'leading' needs a fit of kind pca, or a Matryoshka model trained for "
             f"{spec.dimensions} dimensions and no fit. Use basis pca."
         )
+
+
+def identified(spec: TransformSpec) -> TransformSpec:
+    """Return a specification whose files are named by their content: where they lie decides nothing.
+
+    A fit that looks at no queries is the same whatever they are.
+
+    Raises
+    ------
+    ConfigError
+        If a file cannot be read.
+    """
+    if not spec.needs_queries:
+        return spec.model_copy(update={"queries": QueriesSpec()})
+    named = {
+        field: f"sha256:{sha256(read_bytes(Path(path)))}"
+        for field in ("file", "judgements")
+        if (path := getattr(spec.queries, field)) is not None
+    }
+    return spec.model_copy(update={"queries": spec.queries.model_copy(update=named)}) if named else spec

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from isospace.collection.snapshot import Manifest, latest_manifest
-from isospace.encoding.embedder import open_encoder
 from isospace.encoding.encoder import SentenceEncoder
 from isospace.encoding.engine import Engine
+from isospace.encoding.loading import open_encoder
 from isospace.encoding.registry.record import EncoderRecord
 from isospace.errors import ConfigError, IntegrityError, NotFoundError
 from isospace.pipeline.chunk import ChunkPart

@@ -11,9 +11,9 @@ from isospace.encoding.embedder import load_space
 from isospace.encoding.registry.record import EncoderRecord
 from isospace.errors import ConfigError, IntegrityError
 from isospace.evaluation.gate.verdicts import read_verdicts
-from isospace.ingest.query_files import identified
-from isospace.pipeline.config import ChunkingSpec, PipelineConfig
-from isospace.pipeline.preflight import require_possible, require_trainer
+from isospace.ingest.spec import ChunkingSpec
+from isospace.pipeline.config import PipelineConfig
+from isospace.pipeline.preflight import identified, require_possible, require_trainer
 from isospace.storage import paths as layout
 from isospace.storage.hashing import fingerprint
 from isospace.storage.run_id import new_run_id

@@ -11,19 +11,17 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from isospace.collection.raw_vectors import gather, load_vector_hashes, locate
-from isospace.errors import CheckError, IntegrityError, MismatchError
+from isospace.collection.segments import NORM_TOLERANCE, VECTOR, column_of
+from isospace.errors import CheckError
 from isospace.pipeline.chunk import ChunkPart, finished_part
 from isospace.pipeline.run import Run
 from isospace.storage import paths as layout
-from isospace.storage.parquet import FileRef, fixed_binary, from_fixed_binary, metadata_of, read_parquet, write_parquet
+from isospace.storage.parquet import FileRef, fixed_binary, metadata_of, read_parquet, write_parquet
 from isospace.storage.scratch_duckdb import load_columns, scratch_database
 from isospace.transform.quantizer_set import quantize, saturated
-from isospace.transform.representations import Float32Spec, RepresentationSpec, code_layout
+from isospace.transform.representations import Float32Spec
 from isospace.transform.space import Space
 from isospace.transform.transform import apply_transform
-
-VECTOR = "vector"
-NORM_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,58 +103,6 @@ def write_segment(run: Run, space: Space, job: SegmentJob) -> Segment:
     }
     reference = write_parquet(store, path, table, metadata=metadata, dictionary=["doc_id"], replace=not trusted)
     return Segment(job.part.name, reference, transformed.clipped, beyond)
-
-
-def column_of(spec: RepresentationSpec) -> str:
-    """Name of a representation's column in a segment."""
-    return VECTOR if isinstance(spec, Float32Spec) else spec.name
-
-
-def read_codes(table: pa.Table, spec: RepresentationSpec, dimension: int) -> npt.NDArray[Any]:
-    """Return one representation of a segment as an (n, width) array.
-
-    Raises
-    ------
-    IntegrityError
-        If the column is missing, or has another type or width than the representation.
-    """
-    name = column_of(spec)
-    dtype, width = code_layout(spec, dimension)
-    if name not in table.column_names:
-        raise IntegrityError(
-            f"column {name} is missing; there are {', '.join(table.column_names)}. Restore the segment."
-        )
-    column = table[name]
-    if isinstance(spec, Float32Spec):
-        if column.type != pa.list_(pa.float32(), width):
-            raise IntegrityError(
-                f"column {name} has the type {column.type}, expected {width} float32. Restore the segment."
-            )
-        flat = column.combine_chunks()
-        flat = pa.concat_arrays(flat.chunks) if isinstance(flat, pa.ChunkedArray) else flat
-        values: npt.NDArray[Any] = flat.flatten().to_numpy(zero_copy_only=False)
-        return values.reshape(len(flat), width)
-    if column.type != pa.binary(width * dtype.itemsize):
-        raise IntegrityError(
-            f"column {name} has the type {column.type}, expected {width * dtype.itemsize} bytes. Restore it."
-        )
-    return from_fixed_binary(column, dtype)
-
-
-def require_space(table: pa.Table, path: str, space_id: str) -> None:
-    """Compare the space that a segment was written under.
-
-    Raises
-    ------
-    MismatchError
-        Naming file and field.
-    """
-    found = metadata_of(table).get("space_id")
-    if found != space_id:
-        raise MismatchError(
-            f"{path}: field space_id is {str(found)[:16]}…, expected {space_id[:16]}…. These vectors are of another space and "
-            "cannot be compared with its queries: restore the segment, or embed the collection again."
-        )
 
 
 def _segment_table(chunks: pa.Table, space: Space, vectors: npt.NDArray[np.float32]) -> pa.Table:

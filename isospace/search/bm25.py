@@ -23,7 +23,7 @@ from pydantic import ValidationError
 
 from isospace.collection.snapshot import Manifest, deleted_documents, files_digest
 from isospace.errors import IntegrityError, MismatchError, NotFoundError, QueryError
-from isospace.pipeline.config import LexicalSpec
+from isospace.search.spec import LexicalSpec
 from isospace.storage import paths as layout
 from isospace.storage.hashing import seal, sha256, unseal
 from isospace.storage.parquet import read_parquet

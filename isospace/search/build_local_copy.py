@@ -9,9 +9,9 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import pyarrow as pa
 
+from isospace.collection.segments import read_codes, require_space
 from isospace.collection.snapshot import Manifest, PartRecord, deleted_documents
 from isospace.errors import IntegrityError, MismatchError
-from isospace.pipeline.segment import read_codes, require_space
 from isospace.search.metadata import metadata_columns, parse_metadata
 from isospace.storage.parquet import FileRef, parse_parquet, read_verified, verify_file
 from isospace.storage.store import Store

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from isospace.pipeline.config import LexicalSpec
 from isospace.search.bm25 import stemmed
+from isospace.search.spec import LexicalSpec
 
 Spans = list[tuple[int, int]]
 

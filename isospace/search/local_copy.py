@@ -25,12 +25,12 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from isospace.collection.snapshot import Manifest
-from isospace.encoding.registry.files import cache_folder
 from isospace.errors import IntegrityError, StoreError
 from isospace.search.bm25 import LexicalRecord, read_lexical, read_lexical_record
 from isospace.search.build_local_copy import CHUNKS, DOCUMENTS, SQUARES, Verify, make_copy
 from isospace.search.vector.kernels import Codes
 from isospace.storage import paths as layout
+from isospace.storage.cache import cache_folder
 from isospace.storage.hashing import fingerprint, seal, unseal
 from isospace.storage.store import Store
 from isospace.transform.space import Space

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from isospace.collection.segments import VECTOR, column_of, read_codes, require_space
 from isospace.collection.snapshot import Manifest, PartRecord, deleted_documents, files_digest
 from isospace.errors import IntegrityError, NotFoundError
-from isospace.pipeline.segment import VECTOR, column_of, read_codes, require_space
 from isospace.storage import paths as layout
 from isospace.storage.hashing import seal, unseal
 from isospace.storage.parquet import read_parquet

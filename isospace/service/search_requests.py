@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from isospace.pipeline.config import LexicalSpec
 from isospace.search.highlight import highlighter
 from isospace.search.options import SearchOptions, search_options
+from isospace.search.spec import LexicalSpec
 from isospace.search.view import Hit, View
 from isospace.service.embed_requests import require_characters, require_within
 from isospace.service.errors import Problem

@@ -10,13 +10,13 @@ from pathlib import Path
 from isospace.collection.alias import aliases
 from isospace.encoding.embedder import load_space
 from isospace.encoding.encoder import SentenceEncoder
-from isospace.encoding.engine import engine_of
 from isospace.encoding.registry.register import prepare_encoder
 from isospace.pipeline.checks import check_segment, check_space, conclude
 from isospace.pipeline.chunk import all_chunk_paths, write_chunks
 from isospace.pipeline.commit import commit_snapshot, promote_new
-from isospace.pipeline.config import PipelineConfig
-from isospace.pipeline.encode.shards import encode_shard, plan_shards
+from isospace.pipeline.config import PipelineConfig, engine_of
+from isospace.pipeline.encode.plan import plan_shards
+from isospace.pipeline.encode.shards import encode_shard
 from isospace.pipeline.fit.fit_space import fit_space
 from isospace.pipeline.plan_report import report_plan
 from isospace.pipeline.run import start_run

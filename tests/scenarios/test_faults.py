@@ -16,8 +16,8 @@ import pytest
 from isospace.encoding.embedder import load_space
 from isospace.encoding.encoder import SentenceEncoder
 from isospace.encoding.registry.register import prepare_encoder
+from isospace.encoding.spec import EncoderSpec
 from isospace.errors import IsospaceError
-from isospace.pipeline.config import EncoderSpec
 from isospace.search.index import open_index
 from isospace.storage.store import open_store
 from isospace.transform.probes import PROBE_TEXTS

@@ -13,9 +13,9 @@ from sentence_transformers import SentenceTransformer
 
 from isospace.encoding.registry.files import model_files
 from isospace.encoding.registry.register import prepare_encoder
+from isospace.encoding.spec import EncoderSpec, PromptsSpec
 from isospace.errors import ConfigError, EncoderError, SourceError
 from isospace.ingest.readers.read import read_source
-from isospace.pipeline.config import EncoderSpec, PromptsSpec
 from isospace.storage.store import open_store
 from tests.conftest import sentences, write_jsonl
 
@@ -55,7 +55,7 @@ def test_a_prompt_that_leaves_no_room_is_refused(tiny_model: Path, tmp_path: Pat
 
 
 def test_a_misspelt_column_of_json_lines_is_a_configuration_error(tmp_path: Path) -> None:
-    from isospace.pipeline.config import DocumentsSpec
+    from isospace.ingest.spec import DocumentsSpec
 
     path = write_jsonl(tmp_path / "d.jsonl", sentences(5))
     with pytest.raises(ConfigError, match="no column titel; it has doc_id, text, title"):
@@ -68,14 +68,14 @@ def test_a_misspelt_column_of_json_lines_is_a_configuration_error(tmp_path: Path
 )
 @pytest.mark.parametrize("suffix", ["md", "rst"])
 def test_no_title_takes_long_to_find(tmp_path: Path, text: str, suffix: str) -> None:
-    from isospace.pipeline.config import DocumentsSpec
+    from isospace.ingest.spec import DocumentsSpec
 
     (tmp_path / f"a.{suffix}").write_text(text)
     assert len(list(read_source(str(tmp_path), DocumentsSpec()))) == 1
 
 
 def test_text_is_not_silently_cut_by_the_html_parser(tmp_path: Path) -> None:
-    from isospace.pipeline.config import DocumentsSpec
+    from isospace.ingest.spec import DocumentsSpec
 
     words = "".join(f"<font>paragraph number {n} has some words of its own<br>" for n in range(600))
     (tmp_path / "a.html").write_text(f"<html><body>{words}</body></html>")
@@ -84,7 +84,7 @@ def test_text_is_not_silently_cut_by_the_html_parser(tmp_path: Path) -> None:
 
 
 def test_odd_names_and_values_are_one_document_or_one_reason(tmp_path: Path) -> None:
-    from isospace.pipeline.config import DocumentsSpec
+    from isospace.ingest.spec import DocumentsSpec
 
     folder = tmp_path / "source"
     folder.mkdir()
@@ -102,7 +102,7 @@ def test_odd_names_and_values_are_one_document_or_one_reason(tmp_path: Path) -> 
 
 
 def test_a_source_that_cannot_be_named_is_one_error() -> None:
-    from isospace.pipeline.config import DocumentsSpec
+    from isospace.ingest.spec import DocumentsSpec
 
     for url in ("x" * 5000, "~nosuchuser/x", "s3://"):
         with pytest.raises((SourceError, ConfigError)):

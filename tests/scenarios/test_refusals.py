@@ -17,9 +17,9 @@ from isospace.collection.snapshot import latest_manifest
 from isospace.encoding.embedder import load_space, open_space
 from isospace.encoding.encoder import SentenceEncoder
 from isospace.encoding.registry.register import prepare_encoder
+from isospace.encoding.spec import EncoderSpec
 from isospace.errors import IntegrityError, IsospaceError, MismatchError, NotFoundError
 from isospace.operations.maintenance.verify import verify_snapshot
-from isospace.pipeline.config import EncoderSpec
 from isospace.search.index import QueryError, open_index
 from isospace.storage.hashing import seal, sha256, unseal
 from isospace.storage.store import open_store

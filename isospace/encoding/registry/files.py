@@ -14,15 +14,21 @@ from pydantic import BaseModel, ConfigDict
 from isospace.encoding.registry.record import EncoderRecord, FileRecord
 from isospace.errors import EncoderError, IntegrityError, NotFoundError
 from isospace.storage import paths as layout
+from isospace.storage.cache import cache_folder
 from isospace.storage.hashing import fingerprint, seal, unseal
 from isospace.storage.store import Store, confined
 
 ExportKind = Literal["tokenizer", "reference", "openvino", "onnx"]
+
 EXPORT_KINDS: tuple[ExportKind, ...] = get_args(ExportKind)
+
 # Everything that a model could be loaded from enters; what is known to be no part of it is named here.
 _PICKLED = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
+
 _IGNORED_SUFFIXES = {".md", ".h5", ".msgpack", ".ot", ".onnx", ".png", ".jpg", ".pdf", *_PICKLED}
+
 _IGNORED_FILES = {"data_config.json", ".gitattributes", ".gitignore", "train_script.py", "trainer_state.json"}
+
 _IGNORED_FOLDERS = {"onnx", "openvino", ".git", ".cache"}
 
 
@@ -132,11 +138,6 @@ def read_export(store: Store, encoder_id: str, kind: ExportKind) -> Export | Non
 def fetch_export(store: Store, encoder_id: str, export: Export) -> Path:
     """Return a local folder with the files of an export, every one of them verified; IntegrityError otherwise."""
     return _fetch(store, layout.encoder_export_files(encoder_id, export.kind, export.export_id), export.files)
-
-
-def cache_folder() -> Path:
-    """Where files of remote stores are kept: $ISOSPACE_CACHE, else ~/.cache/isospace."""
-    return Path(os.environ.get("ISOSPACE_CACHE") or Path.home() / ".cache" / "isospace")
 
 
 def file_record(path: Path) -> FileRecord:

@@ -12,9 +12,9 @@ from typing import Any
 from isospace.encoding.pooling import Pooling
 from isospace.encoding.registry.files import fetch_model
 from isospace.encoding.registry.record import EncoderRecord, FileRecord, WindowsRecord, read_encoder_record
+from isospace.encoding.spec import EncoderSpec
 from isospace.encoding.tokenizer import Tokenizer
 from isospace.errors import ConfigError, EncoderError
-from isospace.pipeline.config import EncoderSpec
 from isospace.storage.store import Store
 from isospace.transform.probes import PROBE_TEXTS
 

@@ -11,8 +11,8 @@ from isospace.encoding.registry.files import bytes_record, model_files
 from isospace.encoding.registry.model_loading import LoadedModel, describe_encoder, load_model, locate_model
 from isospace.encoding.registry.presets import apply_preset, check_preset, find_preset
 from isospace.encoding.registry.record import FORMAT, EncoderRecord, FileRecord
+from isospace.encoding.spec import EncoderSpec
 from isospace.errors import ConfigError
-from isospace.pipeline.config import EncoderSpec
 from isospace.storage.hashing import fingerprint
 from isospace.storage.store import Store
 

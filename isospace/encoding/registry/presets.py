@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict
 
 from isospace.encoding.pooling import Pooling
 from isospace.encoding.registry.record import EncoderRecord
+from isospace.encoding.spec import EncoderSpec, PromptsSpec
 from isospace.errors import ConfigError, EncoderError
-from isospace.pipeline.config import EncoderSpec, PromptsSpec
 
 
 class Preset(BaseModel):

@@ -7,18 +7,18 @@ import logging
 from dataclasses import replace
 
 from isospace.encoding.backends.base import is_installed
-from isospace.encoding.embedder import open_encoder, read_tokenizer
 from isospace.encoding.encoder import SentenceEncoder
 from isospace.encoding.engine import Engine, resolve_engine
 from isospace.encoding.graphs.export import describe_export
+from isospace.encoding.loading import open_encoder, read_tokenizer
 from isospace.encoding.registry.files import ExportKind, fetch_export, read_export, store_model, write_export
 from isospace.encoding.registry.model_card import keep_languages
 from isospace.encoding.registry.model_source import Source, find_source
 from isospace.encoding.registry.record import EncoderRecord, read_encoder_record, write_encoder_record
 from isospace.encoding.registry.reference_vectors import check_reference, make_export
+from isospace.encoding.spec import EncoderSpec
 from isospace.encoding.tokenizer import Tokenizer
 from isospace.errors import EncoderError, IntegrityError, NotFoundError
-from isospace.pipeline.config import EncoderSpec
 from isospace.storage import paths as layout
 from isospace.storage.hashing import seal, unseal
 from isospace.storage.store import Store

@@ -14,6 +14,7 @@ from isospace.collection.snapshot import Manifest, files_digest
 from isospace.errors import ConfigError, MismatchError, QueryError
 from isospace.evaluation.comparison import Comparison, compare_runs
 from isospace.evaluation.gate.rules import AGREEMENT, GEOMETRY, LATENCY, Rule, parse_rule
+from isospace.evaluation.gate.spec import GateSpec
 from isospace.evaluation.gate.verdicts import Compared, Finding, Verdict
 from isospace.evaluation.metrics import MEASURES, per_query
 from isospace.evaluation.norms import measure_norms, norm_tolerance, sample_rows, vectors_at
@@ -22,7 +23,6 @@ from isospace.evaluation.query_sets import EvaluationSet, freeze_set, read_set
 from isospace.evaluation.runs import SetRun, answer_set, latencies
 from isospace.evaluation.significance import randomization_p
 from isospace.evaluation.slices import slices_of
-from isospace.pipeline.config import GateSpec
 from isospace.search.bm25 import lexical_files
 from isospace.search.options import SearchOptions, search_options
 from isospace.search.view import View

@@ -9,9 +9,9 @@ from isospace.collection.alias import aliases, promote, resolve
 from isospace.collection.snapshot import Manifest
 from isospace.evaluation.gate.judge import gate_key, gate_set, judge
 from isospace.evaluation.gate.page import verdict_page
+from isospace.evaluation.gate.spec import CANDIDATE, GateSpec
 from isospace.evaluation.gate.verdicts import Verdict, read_verdicts, write_verdict
 from isospace.evaluation.reports.page import write_page
-from isospace.pipeline.config import CANDIDATE, GateSpec
 from isospace.search.index import open_index
 from isospace.search.view import View
 from isospace.storage.store import Store

@@ -10,7 +10,7 @@ from isospace.ingest.document import Document, Quarantined
 from isospace.ingest.parsers.formats import Parsed, UnreadableError
 from isospace.ingest.parsers.subprocess_parser import Parser
 from isospace.ingest.readers.location import SourceFile
-from isospace.pipeline.config import DocumentsSpec
+from isospace.ingest.spec import DocumentsSpec
 
 # One document larger than this is a dump or an attack, not something one searches for.
 MAX_DOCUMENT_BYTES = 20_000_000

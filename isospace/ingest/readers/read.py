@@ -10,7 +10,7 @@ from isospace.ingest.parsers.subprocess_parser import ParseLimits, Parser
 from isospace.ingest.readers.files import read_file
 from isospace.ingest.readers.location import SourceFile, list_source
 from isospace.ingest.readers.tables import TABLE_FORMATS, read_table
-from isospace.pipeline.config import DocumentsSpec
+from isospace.ingest.spec import DocumentsSpec
 
 __all__ = ["read_source"]
 

@@ -13,7 +13,7 @@ from isospace.ingest.document import Document, Quarantined
 from isospace.ingest.parsers.formats import UnreadableError
 from isospace.ingest.readers.files import MAX_DOCUMENT_BYTES, clean_text, decode
 from isospace.ingest.readers.location import SourceFile
-from isospace.pipeline.config import DocumentsSpec
+from isospace.ingest.spec import DocumentsSpec
 
 TABLE_FORMATS = frozenset({"jsonl", "csv", "parquet"})
 _BATCH_ROWS = 256

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from isospace.encoding.registry.model_card import uncovered
+from isospace.evaluation.languages import uncovered
 from isospace.evaluation.norms import norm_tolerance
 from isospace.operations.audit.baseline_sample import Reference
 from isospace.operations.audit.drift import FEWEST_SHIFTED, Drift

@@ -11,9 +11,10 @@ from pydantic import BaseModel, ConfigDict
 
 from isospace.collection.alias import resolve
 from isospace.collection.snapshot import Manifest, deleted_documents, read_manifest, sequences
-from isospace.encoding.registry.model_card import kept_languages, language_shares
+from isospace.encoding.registry.model_card import kept_languages
 from isospace.errors import AuditError, IntegrityError, IsospaceError, MismatchError, NotFoundError
 from isospace.evaluation.gate.verdicts import read_verdicts
+from isospace.evaluation.languages import language_shares
 from isospace.evaluation.norms import sample_rows
 from isospace.evaluation.query_sets import list_sets, read_set
 from isospace.operations.audit.alarms import (

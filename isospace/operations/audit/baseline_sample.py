@@ -11,10 +11,10 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from isospace.collection.raw_vectors import gather, vector_parts
+from isospace.collection.sampling import bottom_k
 from isospace.collection.snapshot import Manifest, read_manifest, sequences
 from isospace.errors import NotFoundError
 from isospace.evaluation.ranking import live_keys
-from isospace.pipeline.fit.sample import bottom_k
 from isospace.storage import paths as layout
 from isospace.storage.hashing import seal, unseal
 from isospace.storage.parquet import (

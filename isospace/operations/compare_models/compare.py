@@ -16,20 +16,23 @@ from pydantic import Field, field_validator
 
 from isospace.collection.alias import resolve
 from isospace.encoding.registry.record import read_encoder_record
+from isospace.encoding.spec import EncoderSpec
+from isospace.encoding.throughput import measured_rates
 from isospace.errors import ConfigError
+from isospace.evaluation.gate.spec import GateSpec
 from isospace.evaluation.metrics import measure
 from isospace.evaluation.norms import sample_rows, vectors_at
 from isospace.evaluation.query_set_files import load_set
 from isospace.evaluation.query_sets import EvaluationSet
 from isospace.evaluation.runs import answer_set
-from isospace.pipeline.config import EncoderSpec, GateSpec, Name, PipelineConfig
+from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.config_files import read_config
-from isospace.pipeline.encode.shards import measured_rates
 from isospace.search.index import open_index
 from isospace.search.options import search_options
 from isospace.storage import paths as layout
 from isospace.storage.hashing import fingerprint, seal, unseal
 from isospace.storage.parquet import read_parquet
+from isospace.storage.spec import Name
 from isospace.storage.store import Store
 from isospace.transform.isotropy import measure_isotropy
 from isospace.transform.representations import code_bytes

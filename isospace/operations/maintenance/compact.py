@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from isospace.collection.alias import aliases, promote
 from isospace.collection.snapshot import (
+    DELETION_SCHEMA,
     Manifest,
     PartRecord,
     commit_manifest,
@@ -24,7 +25,6 @@ from isospace.collection.snapshot import (
 from isospace.errors import NotFoundError
 from isospace.operations.maintenance.rebuild_search import make_searchable
 from isospace.operations.maintenance.rewrite_parts import merge_parts
-from isospace.pipeline.scan.diff import DELETION_SCHEMA
 from isospace.storage import paths as layout
 from isospace.storage.hashing import sha256_lines
 from isospace.storage.parquet import FileRef, write_parquet

@@ -10,9 +10,9 @@ from pathlib import PurePosixPath
 
 import pyarrow as pa
 
+from isospace.collection.segments import require_space
 from isospace.collection.snapshot import Manifest, PartRecord
 from isospace.errors import IntegrityError
-from isospace.pipeline.segment import require_space
 from isospace.storage import paths as layout
 from isospace.storage.hashing import fingerprint, sha256_lines
 from isospace.storage.parquet import FileRef, metadata_of, parse_parquet, read_verified, write_parquet

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from isospace.collection.alias import aliases, resolve
 from isospace.collection.raw_vectors import read_vectors, vector_parts
+from isospace.collection.segments import require_space
 from isospace.collection.snapshot import Manifest, read_manifest, sequences
 from isospace.encoding.embedder import load_space, open_space
 from isospace.encoding.engine import Engine
 from isospace.encoding.registry.files import EXPORT_KINDS, ExportKind, fetch_export, fetch_model, read_export
 from isospace.encoding.registry.record import read_encoder_record
 from isospace.errors import IntegrityError, IsospaceError
-from isospace.pipeline.segment import require_space
 from isospace.search.bm25 import verify_lexical
 from isospace.search.sql_database import verify_serving
 from isospace.storage import paths as layout

@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from isospace.collection.raw_vectors import read_vectors, vector_part_path, write_vectors
+from isospace.collection.sampling import bottom_k
 from isospace.encoding.encoder import SentenceEncoder
 from isospace.errors import FitError
 from isospace.ingest.pseudo_queries import Passage, PseudoQuery, make_pseudo_queries, usable_kind
 from isospace.ingest.query_files import read_judgements, read_queries
-from isospace.pipeline.fit.sample import bottom_k, chunk_hashes, live_chunks, vectors_of
+from isospace.pipeline.fit.sample import chunk_hashes, live_chunks, vectors_of
 from isospace.pipeline.fit.trial import Trial
 from isospace.pipeline.run import Run
 from isospace.storage.hashing import fingerprint, sha256

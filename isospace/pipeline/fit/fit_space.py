@@ -13,10 +13,10 @@ from threadpoolctl import threadpool_limits
 from isospace.collection.raw_vectors import ENGINE_KEYS, vector_engines
 from isospace.encoding.encoder import SentenceEncoder
 from isospace.errors import ConfigError, FitError, MismatchError
-from isospace.ingest.query_files import identified
 from isospace.pipeline.fit.choose import choose
 from isospace.pipeline.fit.evidence import Evidence, gather_evidence
 from isospace.pipeline.fit.sample import sample_vectors
+from isospace.pipeline.preflight import identified
 from isospace.pipeline.run import Run
 from isospace.storage import paths as layout
 from isospace.transform.affine import apply_affine

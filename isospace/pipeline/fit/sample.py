@@ -1,15 +1,8 @@
-"""A uniform sample of texts: the smallest keyed hashes of their chunk hashes.
-
-Which texts are drawn depends on the set of texts and the seed alone, not on order, shards or machine,
-and the samples of two sets merge into the sample of their union. (Bottom-k sampling; Cohen and Kaplan,
-"Summarizing data using bottom-k sketches", 2007.)
-"""
+"""Draw a sample of a collection's texts, and collect its raw vectors."""
 
 from __future__ import annotations
 
-import hashlib
-import heapq
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -17,34 +10,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from isospace.collection.raw_vectors import gather, load_vector_hashes, locate
+from isospace.collection.sampling import bottom_k
 from isospace.collection.snapshot import deleted_documents
 from isospace.pipeline.run import Run
 from isospace.storage.parquet import read_parquet
 from isospace.storage.scratch_duckdb import append_rows, load_columns, scratch_database
-
-
-def bottom_k(hashes: Iterable[bytes], size: int, seed: int) -> list[bytes]:
-    """Return the sampled hashes, in the order of their keys.
-
-    Parameters
-    ----------
-    hashes
-        Chunk hashes of 32 bytes; repeats count once.
-    size
-        Most hashes to draw.
-    seed
-        Keys the draw.
-
-    Returns
-    -------
-    list of bytes
-    """
-    key = seed.to_bytes(16, "little", signed=True)
-    chosen: dict[bytes, bytes] = {}
-    for block in _blocks(hashes, max(2 * size, 10_000)):
-        keyed = {hashlib.blake2b(item, digest_size=16, key=key).digest(): item for item in block}
-        chosen = dict(heapq.nsmallest(size, (chosen | keyed).items()))
-    return [item for _, item in sorted(chosen.items())]
 
 
 def sample_vectors(
@@ -106,13 +76,3 @@ def vectors_of(run: Run, hashes: Sequence[bytes], *, dimension: int, partial: bo
 
 def _table(hashes: Sequence[bytes]) -> pa.Table:
     return pa.table({"chunk_hash": pa.array(list(hashes), pa.binary(32))})
-
-
-def _blocks(items: Iterable[bytes], size: int) -> Iterable[list[bytes]]:
-    block: list[bytes] = []
-    for item in items:
-        block.append(item)
-        if len(block) >= size:
-            yield block
-            block = []
-    yield block

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from isospace.collection.snapshot import Manifest
+from isospace.collection.snapshot import DELETION_SCHEMA, Manifest
 from isospace.collection.tombstones import forgotten_documents
 from isospace.errors import SourceError
 from isospace.ingest.document import QUARANTINE_SCHEMA, Document, document_batch
@@ -33,10 +33,8 @@ if TYPE_CHECKING:
 
 # The comparison, for a run that may have to cut it down.
 LIVE = "live.parquet"
+
 _ORDERED_ROWS = 2_000
-DELETION_SCHEMA = pa.schema(
-    [pa.field("part", pa.string(), nullable=False), pa.field("doc_id", pa.string(), nullable=False)]
-)
 
 
 @dataclass(frozen=True, slots=True)

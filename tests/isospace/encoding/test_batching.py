@@ -12,8 +12,8 @@ from isospace.encoding.backends.torch import SHORT_ROWS, SHORT_TOKENS, Budget, f
 from isospace.encoding.batching import Batch, OutOfMemory, equal_length_batches, near_length_batches, run_halving
 from isospace.encoding.engine import Engine
 from isospace.encoding.registry.register import prepare_encoder
+from isospace.encoding.spec import EncoderSpec
 from isospace.errors import EncoderError
-from isospace.pipeline.config import EncoderSpec
 from isospace.storage.store import open_store
 from tests.conftest import sentences
 

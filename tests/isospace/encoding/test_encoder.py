@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from isospace.encoding.embedder import open_encoder
 from isospace.encoding.encoder import SentenceEncoder, block_starts
 from isospace.encoding.engine import Engine
+from isospace.encoding.loading import open_encoder
 from isospace.encoding.registry.files import model_files
 from isospace.encoding.registry.model_loading import describe_encoder, load_model, locate_model
 from isospace.encoding.registry.register import prepare_encoder
+from isospace.encoding.spec import EncoderSpec, PromptsSpec
 from isospace.errors import ConfigError, EncoderError, IntegrityError
-from isospace.pipeline.config import EncoderSpec, PromptsSpec
 from isospace.storage.store import open_store
 from tests.conftest import sentences
 from tests.helpers.tiny import build_tiny_model

@@ -12,8 +12,8 @@ from isospace.encoding.encoder import SentenceEncoder
 from isospace.encoding.engine import Engine
 from isospace.encoding.graphs.pooled_model import PooledModel
 from isospace.encoding.registry.register import prepare_encoder
+from isospace.encoding.spec import EncoderSpec
 from isospace.errors import EncoderError
-from isospace.pipeline.config import EncoderSpec
 from isospace.pipeline.encode.workers.pool import InProcess
 from isospace.storage.store import open_store
 from tests.conftest import Configure, sentences, write_jsonl

@@ -12,8 +12,8 @@ from isospace.encoding.engine import Engine
 from isospace.encoding.pooling import POOLINGS, pool, pooling_weights
 from isospace.encoding.registry.model_loading import load_model
 from isospace.encoding.registry.register import prepare_encoder
+from isospace.encoding.spec import EncoderSpec
 from isospace.errors import EncoderError
-from isospace.pipeline.config import EncoderSpec
 from isospace.storage.store import open_store
 from tests.conftest import sentences
 from tests.helpers.tiny import build_tiny_model

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from isospace.encoding.embedder import open_encoder
 from isospace.encoding.engine import Engine
+from isospace.encoding.loading import open_encoder
 from isospace.encoding.registry.files import read_export
 from isospace.encoding.registry.register import prepare_encoder
+from isospace.encoding.spec import EncoderSpec
 from isospace.errors import ConfigError, IntegrityError
-from isospace.pipeline.config import EncoderSpec
 from isospace.storage.paths import encoder_export
 from isospace.storage.store import open_store
 from tests.conftest import sentences

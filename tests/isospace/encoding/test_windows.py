@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from isospace.encoding.registry.record import WindowsRecord
 from isospace.encoding.registry.register import prepare_encoder
+from isospace.encoding.spec import EncoderSpec
 from isospace.encoding.tokenizer import Tokens
 from isospace.encoding.windows import cut_windows, pool_windows, window_starts
 from isospace.errors import ConfigError
-from isospace.pipeline.config import EncoderSpec
 from isospace.storage.store import open_store
 from tests.helpers.tiny import LIMIT, WORDS
 

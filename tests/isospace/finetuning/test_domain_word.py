@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from isospace.encoding.embedder import open_encoder
 from isospace.encoding.encoder import SentenceEncoder
+from isospace.encoding.loading import open_encoder
 from isospace.encoding.registry.model_loading import locate_model
+from isospace.encoding.spec import EncoderSpec
 from isospace.finetuning.benchmark import Bench, compare_encoders, rank_bench, unit
 from isospace.finetuning.config import LossSpec, TrainingSpec
 from isospace.finetuning.decontaminate import split_examples
@@ -19,7 +20,6 @@ from isospace.finetuning.examples import Example
 from isospace.finetuning.lineage import register_encoder
 from isospace.finetuning.tokenizer_fertility import report_tokenization
 from isospace.finetuning.training import Job, train
-from isospace.pipeline.config import EncoderSpec
 from isospace.search.index import Index, open_index
 from isospace.storage.store import open_store
 from tests.conftest import Configure, write_jsonl

@@ -13,16 +13,17 @@ from typer.testing import CliRunner
 from isospace.cli.main import app
 from isospace.collection.alias import resolve
 from isospace.collection.raw_vectors import read_vectors, vector_parts
-from isospace.encoding.embedder import open_encoder
 from isospace.encoding.encoder import SentenceEncoder
+from isospace.encoding.loading import open_encoder
 from isospace.encoding.registry.model_loading import locate_model
 from isospace.encoding.registry.record import read_encoder_record
 from isospace.encoding.registry.register import prepare_encoder
+from isospace.encoding.spec import EncoderSpec
 from isospace.errors import ConfigError, EncoderError, IntegrityError, MismatchError, NotFoundError
 from isospace.finetuning.lineage import read_lineage, tuned_spec
 from isospace.finetuning.training import Trained
 from isospace.operations.maintenance.vacuum import vacuum
-from isospace.pipeline.config import EncoderSpec, PipelineConfig
+from isospace.pipeline.config import PipelineConfig
 from isospace.search.index import open_index
 from isospace.storage.store import Store, open_store
 from tests.conftest import Configure, sentences, write_jsonl

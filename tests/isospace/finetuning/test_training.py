@@ -20,13 +20,13 @@ import safetensors.numpy
 
 from isospace.encoding.encoder import SentenceEncoder
 from isospace.encoding.registry.register import prepare_encoder
+from isospace.encoding.spec import EncoderSpec, PromptsSpec
 from isospace.errors import EncoderError
 from isospace.finetuning.config import LoraSpec, LossSpec, TrainingSpec
 from isospace.finetuning.examples import Example
 from isospace.finetuning.lineage import register_encoder, tuned_spec
 from isospace.finetuning.training import Job, Trained, train
 from isospace.finetuning.workdir import work_folder
-from isospace.pipeline.config import EncoderSpec, PromptsSpec
 from isospace.storage.store import Store, open_store
 from tests.helpers.tiny import WORDS
 

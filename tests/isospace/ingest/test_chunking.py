@@ -10,7 +10,7 @@ from isospace.encoding.encoder import SentenceEncoder
 from isospace.errors import ConfigError
 from isospace.ingest.chunking import TokenCounter, chunk_documents, pack_spans
 from isospace.ingest.document import Document
-from isospace.pipeline.config import ChunkingSpec
+from isospace.ingest.spec import ChunkingSpec
 
 TEXT = st.text(alphabet=st.sampled_from("ab .\n#é漢😀!?-="), max_size=400)
 

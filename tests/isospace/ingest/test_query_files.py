@@ -9,7 +9,8 @@ import pytest
 
 from isospace.errors import ConfigError
 from isospace.ingest.pseudo_queries import Passage, make_pseudo_queries, usable_kind
-from isospace.ingest.query_files import identified, read_judgements, read_queries
+from isospace.ingest.query_files import read_judgements, read_queries
+from isospace.pipeline.preflight import identified
 from isospace.transform.spec import FitSpec, QueriesSpec, TransformSpec
 
 TEXT = "The first sentence is here. A second sentence follows it. And a third one ends it all."

@@ -17,8 +17,9 @@ from isospace.encoding.registry.files import Export, bytes_record, fetch_export,
 from isospace.errors import IntegrityError, MismatchError
 from isospace.ingest.document import Document, Quarantined
 from isospace.ingest.readers.read import read_source
+from isospace.ingest.spec import DocumentsSpec
 from isospace.operations.maintenance.verify import verify_snapshot
-from isospace.pipeline.config import DocumentsSpec, PipelineConfig
+from isospace.pipeline.config import PipelineConfig
 from isospace.search.sql_database import build_serving, serving_files, verify_serving
 from isospace.storage.hashing import seal, unseal
 from isospace.storage.parquet import FileRef, read_parquet, read_rows, read_verified, verify_file

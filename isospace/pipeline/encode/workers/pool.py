@@ -1,36 +1,28 @@
 """Pools of workers: shards are handed to them by reference, and nothing above knows where they run.
 
-In process for one device, one process a device on one machine, or Ray actors. A worker loads the model
-once. One that dies, or answers no more, costs the shard it had: the shard raises WorkerError and is tried
-again, by whichever worker is free, while the lost one is replaced.
+In this process for one device, one process per device on one machine, or Ray actors. A worker loads the model once. One
+that dies, or stops answering, costs the shard it had: the shard raises WorkerError and is retried by whichever worker is
+free, while the lost one is replaced.
 """
 
 from __future__ import annotations
 
-import logging
-import os
-import socket
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from queue import Queue
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from isospace.encoding.backends.base import usable_cpus
 from isospace.encoding.encoder import SentenceEncoder
 from isospace.encoding.engine import Engine, resolve_engine, usable_gpus
-from isospace.errors import ConfigError, NoWorkersError, WorkerError
+from isospace.errors import ConfigError
 from isospace.pipeline.encode.shards import Encoded, Shard, encode_shard
-from isospace.pipeline.encode.workers.process import Work, WorkerProcess
+from isospace.pipeline.encode.workers.process import Work
+from isospace.pipeline.encode.workers.process_pool import open_processes
+from isospace.pipeline.encode.workers.worker import place_of
 from isospace.pipeline.run import Run
-from isospace.storage.store import open_store
 
 if TYPE_CHECKING:
     from isospace.pipeline.config import WorkersSpec
-
-_LOG = logging.getLogger(__name__)
-_DEVICE_LOST = 75
-_NONE_LEFT = "none of the {count} workers could be replaced after it was lost; what was encoded is kept."
 
 
 class Pool(Protocol):
@@ -71,75 +63,6 @@ class InProcess:
         """Do nothing: the encoder is its owner's."""
 
 
-@dataclass(frozen=True, slots=True)
-class Processes:
-    """One process a device.
-
-    Attributes
-    ----------
-    workers
-        All of them.
-    start_seconds, shard_seconds
-        How long loading and a shard may take.
-    free
-        Those that have nothing to do; None once none is left.
-    retired
-        Those that could not be replaced.
-    """
-
-    workers: tuple[WorkerProcess, ...]
-    start_seconds: float
-    shard_seconds: float
-    free: Queue[WorkerProcess | None] = field(default_factory=Queue)
-    retired: list[WorkerProcess] = field(default_factory=list)
-
-    @property
-    def size(self) -> int:
-        """Number of workers."""
-        return len(self.workers)
-
-    @property
-    def place(self) -> str:
-        """Backend and devices."""
-        return place_of([worker.work.engine for worker in self.workers])
-
-    def encode(self, run: Run, shard: Shard) -> Encoded:
-        """Hand one shard to a free worker."""
-        worker = self.free.get()
-        if worker is None:
-            self.free.put(None)
-            raise NoWorkersError(_NONE_LEFT.format(count=len(self.workers)))
-        try:
-            # One that died while it had nothing to do loads first.
-            seconds = self.shard_seconds if worker.is_ready else self.start_seconds + self.shard_seconds
-            encoded: Encoded = worker.call(encode_in_worker, worker.work, run, shard, seconds=seconds)
-        except WorkerError:
-            self._replace(worker)
-            raise
-        except BaseException:
-            self.free.put(worker)
-            raise
-        self.free.put(worker)
-        return encoded
-
-    def _replace(self, worker: WorkerProcess) -> None:
-        """Give a worker back once a new process has loaded: one that cannot must not be handed every retry."""
-        try:
-            worker.call(load_in_worker, worker.work, seconds=self.start_seconds)
-        except Exception as error:
-            _LOG.warning("worker %s is left out from now on: %s", worker.name, error)
-            self.retired.append(worker)
-            if len(self.retired) == len(self.workers):
-                self.free.put(None)
-            return
-        self.free.put(worker)
-
-    def close(self) -> None:
-        """End the workers, whatever they are doing."""
-        for worker in self.workers:
-            worker.end()
-
-
 def open_pool(spec: WorkersSpec, work: Work, encoder: Callable[[], SentenceEncoder]) -> Pool:
     """Start the workers that a configuration asks for.
 
@@ -177,7 +100,7 @@ def open_pool(spec: WorkersSpec, work: Work, encoder: Callable[[], SentenceEncod
 
             return open_ray(spec, work)
         case _:
-            return _open_processes(spec, work, engines)
+            return open_processes(spec, work, engines)
 
 
 def worker_engines(engine: Engine, spec: WorkersSpec, precision: str = "float32") -> list[Engine]:
@@ -201,59 +124,3 @@ def planned_place(engine: Engine, spec: WorkersSpec, precision: str) -> str:
     if spec.kind == "ray":
         return place_of([resolve_engine(engine, precision)] * (spec.count or 1))
     return place_of(worker_engines(engine, spec, precision))
-
-
-def place_of(engines: Sequence[Engine]) -> str:
-    """Name backend and devices."""
-    devices = sorted({engine.device for engine in engines})
-    return f"{engines[0].backend} {', '.join(devices)} x {len(engines)}"
-
-
-_LOADED: dict[Work, SentenceEncoder] = {}
-
-
-def load_in_worker(work: Work) -> bool:
-    """Load the encoder of this process, and compare it with the reference; tell whether it was not loaded yet."""
-    from isospace.encoding.embedder import open_encoder
-    from isospace.encoding.registry.reference_vectors import check_reference
-
-    if work in _LOADED:
-        return False
-    store = open_store(work.store)
-    encoder = open_encoder(store, work.encoder_id, work.engine)
-    check_reference(store, encoder)
-    _LOADED[work] = encoder
-    return True
-
-
-def encode_in_worker(work: Work, run: Run, shard: Shard) -> Encoded:
-    """Encode a shard in this process."""
-    loaded = load_in_worker(work)
-    try:
-        encoded = encode_shard(run, shard, _LOADED[work])
-    except RuntimeError as error:
-        if "CUDA error" not in str(error):
-            raise
-        # The device is gone for this process, for every later shard too: only a new process gets it back.
-        _LOG.exception("the worker ends: its device failed")
-        os._exit(_DEVICE_LOST)
-    return replace(encoded, worker=f"process {os.getpid()} on {socket.gethostname()}", loaded=loaded)
-
-
-def _open_processes(spec: WorkersSpec, work: Work, engines: Sequence[Engine]) -> Processes:
-    workers = tuple(WorkerProcess(number, replace(work, engine=engine)) for number, engine in enumerate(engines))
-    pool = Processes(workers, spec.start_seconds, spec.shard_seconds)
-    try:
-        # All at once: loading takes seconds, on many devices one after the other minutes.
-        with ThreadPoolExecutor(len(workers)) as threads:
-            started = [
-                threads.submit(worker.call, load_in_worker, worker.work, seconds=spec.start_seconds)
-                for worker in workers
-            ]
-        for worker, future in zip(workers, started, strict=True):
-            future.result()
-            pool.free.put(worker)
-    except BaseException:
-        pool.close()
-        raise
-    return pool

@@ -14,8 +14,8 @@ from isospace.encoding.backends.base import usable_cpus
 from isospace.encoding.engine import Engine, resolve_engine
 from isospace.errors import ConfigError, EncoderError, NoWorkersError, WorkerError
 from isospace.pipeline.encode.shards import Encoded, Shard
-from isospace.pipeline.encode.workers.pool import encode_in_worker, load_in_worker, place_of
 from isospace.pipeline.encode.workers.process import Work
+from isospace.pipeline.encode.workers.worker import encode_in_worker, load_in_worker, place_of
 from isospace.pipeline.run import Run
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import pytest
 
 from isospace.encoding.engine import Engine
 from isospace.encoding.registry.register import prepare_encoder
-from isospace.pipeline.config import EncoderSpec
+from isospace.encoding.spec import EncoderSpec
 from isospace.storage.store import open_store
 from tests.conftest import sentences
 
@@ -23,7 +23,7 @@ told = {"os.fork", "os.forkpty", "socket.connect", "socket.getaddrinfo", "urllib
 sys.addaudithook(lambda event, _: seen.append(event) if event in told else None)
 """
 CONVERT = """
-from isospace.pipeline.config import EncoderSpec
+from isospace.encoding.spec import EncoderSpec
 from isospace.encoding.engine import Engine
 from isospace.encoding.registry.register import prepare_encoder
 from isospace.storage.store import open_store
@@ -40,7 +40,7 @@ print(*seen)
 
 OPEN = """
 from isospace.encoding.engine import Engine
-from isospace.encoding.embedder import open_encoder
+from isospace.encoding.loading import open_encoder
 from isospace.storage.store import open_store
 
 store, encoder_id = sys.argv[1:]

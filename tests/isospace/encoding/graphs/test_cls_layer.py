@@ -22,7 +22,7 @@ from transformers import (
 from isospace.encoding.engine import Engine
 from isospace.encoding.graphs.cls_layer import FIRST_TOKENS, has_narrow_layer, narrow_layer
 from isospace.encoding.registry.register import prepare_encoder
-from isospace.pipeline.config import EncoderSpec
+from isospace.encoding.spec import EncoderSpec
 from isospace.storage.store import open_store
 from tests.helpers.tiny import LIMIT, build_tiny_model
 

@@ -24,8 +24,8 @@ from isospace.encoding.graphs.unpadded import FlatModel, flatten
 from isospace.encoding.graphs.varlen_attention import FlatLayout, attend
 from isospace.encoding.pooling import Pooling
 from isospace.encoding.registry.register import prepare_encoder
+from isospace.encoding.spec import EncoderSpec
 from isospace.errors import ConfigError, EncoderError
-from isospace.pipeline.config import EncoderSpec
 from isospace.storage.store import open_store
 from tests.conftest import sentences
 from tests.helpers.tiny import build_tiny_model

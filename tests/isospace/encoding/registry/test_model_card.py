@@ -6,20 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from isospace.encoding.registry.model_card import (
-    card_languages,
-    detect_languages,
-    kept_languages,
-    language_shares,
-    uncovered,
-)
+from isospace.encoding.registry.model_card import card_languages, kept_languages
 from isospace.encoding.registry.register import prepare_encoder
+from isospace.encoding.spec import EncoderSpec
+from isospace.evaluation.languages import detect_languages, language_shares, uncovered
 from isospace.evaluation.query_sets import EvaluationSet
 from isospace.evaluation.slices import slices_of
 from isospace.operations.audit.alarms import language_alarms
 from isospace.operations.audit.audit import audit_alias
 from isospace.operations.audit.thresholds import Thresholds
-from isospace.pipeline.config import EncoderSpec
 from isospace.search.index import open_index
 from isospace.storage.store import open_store
 from tests.conftest import Configure, write_jsonl

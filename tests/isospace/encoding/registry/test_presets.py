@@ -6,8 +6,8 @@ import pytest
 
 from isospace.encoding.registry.presets import Preset, apply_preset, find_preset, presets
 from isospace.encoding.registry.register import prepare_encoder
+from isospace.encoding.spec import EncoderSpec, PromptsSpec
 from isospace.errors import ConfigError, EncoderError
-from isospace.pipeline.config import EncoderSpec, PromptsSpec
 from isospace.storage.store import open_store
 from tests.helpers.tiny import build_tiny_model
 

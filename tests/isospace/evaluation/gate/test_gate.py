@@ -14,12 +14,13 @@ from isospace.collection.alias import alias_history, aliases, resolve, rollback
 from isospace.errors import ConfigError, GateError, NotFoundError, QueryError
 from isospace.evaluation.gate.judge import gate_key, gate_set
 from isospace.evaluation.gate.run_gate import gate_snapshot
+from isospace.evaluation.gate.spec import GateSpec
 from isospace.evaluation.gate.verdicts import promote_judged, read_verdicts, require_passed
 from isospace.evaluation.pseudo_query_set import make_set
 from isospace.evaluation.query_sets import EvaluationSet, freeze_set, read_set
 from isospace.operations.audit.audit import audit_alias
 from isospace.operations.audit.thresholds import Thresholds
-from isospace.pipeline.config import GateSpec, PipelineConfig
+from isospace.pipeline.config import PipelineConfig
 from isospace.search.index import open_index
 from isospace.storage.hashing import seal, unseal
 from isospace.storage.store import Store, open_store

@@ -2,7 +2,8 @@ import pytest
 
 from isospace.errors import ConfigError
 from isospace.evaluation.gate.rules import Rule, parse_rule
-from isospace.pipeline.config import GateSpec, PipelineConfig
+from isospace.evaluation.gate.spec import GateSpec
+from isospace.pipeline.config import PipelineConfig
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from isospace.ingest.parsers import subprocess_parser as parser_module
 from isospace.ingest.parsers.formats import UnreadableError
 from isospace.ingest.parsers.subprocess_parser import ParseLimits, Parser
 from isospace.ingest.readers.read import read_source
-from isospace.pipeline.config import DocumentsSpec
+from isospace.ingest.spec import DocumentsSpec
 from isospace.storage.store import open_store
 from tests.conftest import Configure
 from tests.helpers.inline import embed_inline

@@ -11,7 +11,7 @@ from isospace.errors import ConfigError, SourceError
 from isospace.ingest.document import Document, Quarantined
 from isospace.ingest.readers import files as files_module
 from isospace.ingest.readers.read import read_source
-from isospace.pipeline.config import DocumentsSpec
+from isospace.ingest.spec import DocumentsSpec
 from tests.conftest import corpora
 
 HTML = """<html><head><title>The page</title></head><body><nav><a href="/">Home</a> <a href="/x">Other</a></nav>

@@ -187,7 +187,7 @@ def test_all_vectors_in_a_narrow_cone(world: World):
 def test_another_checkpoint_made_a_part(world: World):
     """Raw vectors of another model under the right name: lengths, hashes and probes are all as they should be."""
     from isospace.encoding.registry.register import prepare_encoder
-    from isospace.pipeline.config import EncoderSpec
+    from isospace.encoding.spec import EncoderSpec
 
     other = prepare_encoder(open_store(world.folder / "elsewhere"), EncoderSpec(model=str(world.other_model)))
     with open_index(world.store, "c") as index:

@@ -13,7 +13,6 @@ from isospace.collection.raw_vectors import read_vectors, vector_parts
 from isospace.collection.snapshot import latest_manifest, read_manifest, sequences
 from isospace.collection.tombstones import forgotten_documents, orders, unfinished_orders, write_order
 from isospace.encoding.embedder import load_space
-from isospace.encoding.registry.files import cache_folder
 from isospace.errors import BusyError, ConfigError, NotFoundError
 from isospace.evaluation.query_sets import EvaluationSet, freeze_set, read_set, set_versions
 from isospace.operations.audit.baseline_sample import read_reference
@@ -22,6 +21,7 @@ from isospace.operations.maintenance.forget import find_documents, forget
 from isospace.operations.maintenance.verify import verify_snapshot
 from isospace.pipeline.config import PipelineConfig
 from isospace.search.index import open_index
+from isospace.storage.cache import cache_folder
 from isospace.storage.leases import run_lease
 from isospace.storage.parquet import read_parquet
 from isospace.storage.store import Store, open_store

@@ -6,7 +6,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isospace.pipeline.fit.sample import bottom_k
+from isospace.collection.sampling import bottom_k
 
 HASHES = st.lists(st.integers(0, 300), max_size=200).map(
     lambda ns: [hashlib.sha256(str(n).encode()).digest() for n in ns]

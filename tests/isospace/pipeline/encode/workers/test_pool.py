@@ -19,14 +19,16 @@ import pytest
 
 from isospace.collection.raw_vectors import read_vectors, vector_part_path
 from isospace.encoding.encoder import SentenceEncoder
-from isospace.encoding.engine import Engine, engine_of
+from isospace.encoding.engine import Engine
 from isospace.encoding.registry.register import prepare_encoder
 from isospace.errors import ConfigError, EncoderError, NoWorkersError, WorkerError
 from isospace.pipeline.chunk import write_chunks
-from isospace.pipeline.config import PipelineConfig, WorkersSpec
-from isospace.pipeline.encode.shards import EncodePlan, plan_shards
-from isospace.pipeline.encode.workers.pool import Pool, Processes, open_pool, worker_engines
+from isospace.pipeline.config import PipelineConfig, WorkersSpec, engine_of
+from isospace.pipeline.encode.plan import plan_shards
+from isospace.pipeline.encode.shards import EncodePlan
+from isospace.pipeline.encode.workers.pool import Pool, open_pool, worker_engines
 from isospace.pipeline.encode.workers.process import Work, WorkerProcess
+from isospace.pipeline.encode.workers.process_pool import Processes
 from isospace.pipeline.run import Run, start_run
 from isospace.pipeline.scan.diff import scan_source
 from isospace.storage.store import open_store
@@ -223,7 +225,7 @@ def test_a_worker_that_cannot_load_the_model_is_known_before_the_first_shard(pre
 
 def test_a_backend_outside_the_tolerance_is_refused(tiny_model: Path, tmp_path: Path) -> None:
     """bfloat16 on this model is too coarse for an encoder whose identity is float32."""
-    from isospace.pipeline.config import EncoderSpec
+    from isospace.encoding.spec import EncoderSpec
 
     store = open_store(tmp_path)
     with pytest.raises(
@@ -272,8 +274,8 @@ def test_workers_on_the_cpu_share_its_processors(monkeypatch: pytest.MonkeyPatch
 def test_auto_leaves_a_backend_that_the_model_does_not_go_with(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from isospace.encoding.embedder import open_encoder
-    from isospace.pipeline.config import EncoderSpec
+    from isospace.encoding.loading import open_encoder
+    from isospace.encoding.spec import EncoderSpec
 
     def refuse(kind, loaded, poolings):
         raise EncoderError(f"backend {kind}: the model cannot be exported")

@@ -1,0 +1,48 @@
+"""Open an encoder or its tokenizer from the store, every file verified."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from isospace.encoding.registry.files import fetch_export, read_export
+from isospace.encoding.registry.record import read_encoder_record
+from isospace.errors import NotFoundError
+from isospace.storage.store import Store
+
+if TYPE_CHECKING:
+    from isospace.encoding.encoder import SentenceEncoder
+    from isospace.encoding.engine import Engine
+    from isospace.encoding.tokenizer import Tokenizer
+
+
+def open_encoder(store: Store, encoder_id: str, engine: Engine | None = None) -> SentenceEncoder:
+    """Load an encoder from the store, every file verified.
+
+    Parameters
+    ----------
+    store
+        Where it lies.
+    encoder_id
+        Which.
+    engine
+        What is to run it; by default OpenVINO where its graph is in the store, which needs no torch.
+    """
+    from isospace.encoding.encoder import SentenceEncoder
+    from isospace.encoding.engine import Engine, open_backend, resolve_engine
+
+    record = read_encoder_record(store, encoder_id)
+    exported = read_export(store, encoder_id, "openvino") is not None
+    chosen = resolve_engine(engine or Engine(), record.precision, exported=exported)
+    return SentenceEncoder(record, read_tokenizer(store, encoder_id), open_backend(store, record, chosen))
+
+
+def read_tokenizer(store: Store, encoder_id: str) -> Tokenizer:
+    """Load the tokenizer of an encoder from the store, verified."""
+    export = read_export(store, encoder_id, "tokenizer")
+    if export is None:
+        raise NotFoundError(
+            f"encoder {encoder_id[:16]}…: lacks its tokenizer. Run the flow once with the model at hand."
+        )
+    from isospace.encoding.tokenizer import Tokenizer
+
+    return Tokenizer((fetch_export(store, encoder_id, export) / "tokenizer.json").read_bytes())

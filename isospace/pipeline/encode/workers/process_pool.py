@@ -1,0 +1,114 @@
+"""Worker processes, one per device on this machine."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from queue import Queue
+from typing import TYPE_CHECKING
+
+from isospace.encoding.engine import Engine
+from isospace.errors import NoWorkersError, WorkerError
+from isospace.pipeline.encode.shards import Encoded, Shard
+from isospace.pipeline.encode.workers.process import Work, WorkerProcess
+from isospace.pipeline.encode.workers.worker import encode_in_worker, load_in_worker, place_of
+from isospace.pipeline.run import Run
+
+if TYPE_CHECKING:
+    from isospace.pipeline.config import WorkersSpec
+
+_LOG = logging.getLogger(__name__)
+
+
+_NONE_LEFT = "none of the {count} workers could be replaced after it was lost; what was encoded is kept."
+
+
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """One process a device.
+
+    Attributes
+    ----------
+    workers
+        All of them.
+    start_seconds, shard_seconds
+        How long loading and a shard may take.
+    free
+        Those that have nothing to do; None once none is left.
+    retired
+        Those that could not be replaced.
+    """
+
+    workers: tuple[WorkerProcess, ...]
+    start_seconds: float
+    shard_seconds: float
+    free: Queue[WorkerProcess | None] = field(default_factory=Queue)
+    retired: list[WorkerProcess] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        """Number of workers."""
+        return len(self.workers)
+
+    @property
+    def place(self) -> str:
+        """Backend and devices."""
+        return place_of([worker.work.engine for worker in self.workers])
+
+    def encode(self, run: Run, shard: Shard) -> Encoded:
+        """Hand one shard to a free worker."""
+        worker = self.free.get()
+        if worker is None:
+            self.free.put(None)
+            raise NoWorkersError(_NONE_LEFT.format(count=len(self.workers)))
+        try:
+            # One that died while it had nothing to do loads first.
+            seconds = self.shard_seconds if worker.is_ready else self.start_seconds + self.shard_seconds
+            encoded: Encoded = worker.call(encode_in_worker, worker.work, run, shard, seconds=seconds)
+        except WorkerError:
+            self._replace(worker)
+            raise
+        except BaseException:
+            self.free.put(worker)
+            raise
+        self.free.put(worker)
+        return encoded
+
+    def _replace(self, worker: WorkerProcess) -> None:
+        """Give a worker back once a new process has loaded: one that cannot must not be handed every retry."""
+        try:
+            worker.call(load_in_worker, worker.work, seconds=self.start_seconds)
+        except Exception as error:
+            _LOG.warning("worker %s is left out from now on: %s", worker.name, error)
+            self.retired.append(worker)
+            if len(self.retired) == len(self.workers):
+                self.free.put(None)
+            return
+        self.free.put(worker)
+
+    def close(self) -> None:
+        """End the workers, whatever they are doing."""
+        for worker in self.workers:
+            worker.end()
+
+
+def open_processes(spec: WorkersSpec, work: Work, engines: Sequence[Engine]) -> Processes:
+    """Start one process per engine, each with the encoder loaded and compared with its reference vectors."""
+    workers = tuple(WorkerProcess(number, replace(work, engine=engine)) for number, engine in enumerate(engines))
+    pool = Processes(workers, spec.start_seconds, spec.shard_seconds)
+    try:
+        # All at once: loading takes seconds, on many devices one after the other minutes.
+        with ThreadPoolExecutor(len(workers)) as threads:
+            started = [
+                threads.submit(worker.call, load_in_worker, worker.work, seconds=spec.start_seconds)
+                for worker in workers
+            ]
+        for worker, future in zip(workers, started, strict=True):
+            future.result()
+            pool.free.put(worker)
+    except BaseException:
+        pool.close()
+        raise
+    return pool

@@ -1,0 +1,58 @@
+"""What runs inside a worker, whether a process or a Ray actor."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import replace
+
+from isospace.encoding.encoder import SentenceEncoder
+from isospace.encoding.engine import Engine
+from isospace.pipeline.encode.shards import Encoded, Shard, encode_shard
+from isospace.pipeline.encode.workers.process import Work
+from isospace.pipeline.run import Run
+from isospace.storage.store import open_store
+
+_LOG = logging.getLogger(__name__)
+
+
+_DEVICE_LOST = 75
+
+
+def place_of(engines: Sequence[Engine]) -> str:
+    """Name backend and devices."""
+    devices = sorted({engine.device for engine in engines})
+    return f"{engines[0].backend} {', '.join(devices)} x {len(engines)}"
+
+
+_LOADED: dict[Work, SentenceEncoder] = {}
+
+
+def load_in_worker(work: Work) -> bool:
+    """Load the encoder of this process, and compare it with the reference; tell whether it was not loaded yet."""
+    from isospace.encoding.loading import open_encoder
+    from isospace.encoding.registry.reference_vectors import check_reference
+
+    if work in _LOADED:
+        return False
+    store = open_store(work.store)
+    encoder = open_encoder(store, work.encoder_id, work.engine)
+    check_reference(store, encoder)
+    _LOADED[work] = encoder
+    return True
+
+
+def encode_in_worker(work: Work, run: Run, shard: Shard) -> Encoded:
+    """Encode a shard in this process."""
+    loaded = load_in_worker(work)
+    try:
+        encoded = encode_shard(run, shard, _LOADED[work])
+    except RuntimeError as error:
+        if "CUDA error" not in str(error):
+            raise
+        # The device is gone for this process, for every later shard too: only a new process gets it back.
+        _LOG.exception("the worker ends: its device failed")
+        os._exit(_DEVICE_LOST)
+    return replace(encoded, worker=f"process {os.getpid()} on {socket.gethostname()}", loaded=loaded)

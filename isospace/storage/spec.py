@@ -1,0 +1,17 @@
+"""Base of the configuration models, and names that are used as folders in the store."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+
+
+class SpecModel(BaseModel):
+    """Base of every part of the configuration: frozen, every key known, attributes documented where they stand."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True)
