@@ -2,8 +2,8 @@
 
     python -m benchmarks.alarms FOLDER_WITH_COLLECTIONS [--work FOLDER]
 
-The space is fitted on 4,000 abstracts; the other 1,183 come later, as clean news. Half of the queries are frozen, the other half
-asked. The foreign domain is software documentation.
+The space is fitted on 4,000 abstracts; the other 1,183 come later, as clean news. Half of the queries are frozen, the
+other half asked. The foreign domain is software documentation.
 """
 
 from __future__ import annotations
@@ -155,9 +155,12 @@ def main() -> None:
             print(f"clean rerun {seed}: {alarm.describe()}", flush=True)
         if audit.stored and audit.drift and audit.logged and audit.logged.drift and audit.frozen:
             seen = (
-                audit.drift.auc, audit.logged.drift.auc, float(audit.stored.shifts.psi.max()),
-                audit.stored.norms.largest_error, 1.0 - audit.frozen.overlap,
-            )  # fmt: skip
+                audit.drift.auc,
+                audit.logged.drift.auc,
+                float(audit.stored.shifts.psi.max()),
+                audit.stored.norms.largest_error,
+                1.0 - audit.frozen.overlap,
+            )
             loudest = {name: max(value, new) for (name, value), new in zip(loudest.items(), seen, strict=True)}
     print(f"{RERUNS} clean reruns: {raised} alarms; largest figures {loudest}\n", flush=True)
     print("| fault | alarm | | figure | others |\n| --- | --- | --- | ---: | --- |", flush=True)

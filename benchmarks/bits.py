@@ -3,8 +3,8 @@
     python -m benchmarks.bits [--texts 2000] [--folder .bits]
 
 First part: texts of every length from 1 token to the model's maximum, embedded by the flow three times (in process; in
-another order, other shards and parts, by one worker process; again otherwise by two), then each text alone through the query
-path, in a process of its own. Second part: every backend, alone against in company, and against OpenVINO.
+another order, other shards and parts, by one worker process; again otherwise by two), then each text alone through the
+query path, in a process of its own. Second part: every backend, alone against in company, and against OpenVINO.
 """
 
 from __future__ import annotations
@@ -160,7 +160,8 @@ def engines(folder: Path) -> None:
         f"\n{len(flat)} texts of 3 to {first.record.max_tokens} tokens, each alone and with four others of its length\n"
     )
     print(
-        "| backend | lengths with other bits alone | largest difference | cosine with openvino | vectors with another int8 code |"
+        "| backend | lengths with other bits alone | largest difference | cosine with openvino | vectors with "
+        "another int8 code |"
     )
     print("| --- | ---: | ---: | ---: | ---: |")
     for name, (encoder_id, engine) in chosen.items():

@@ -2,8 +2,9 @@
 
     python -m benchmarks.calls FOLDER [--texts 1600] [--rounds 3]
 
-FOLDER holds `docs-corpus/`. The first table has the same texts encoded in lots of several sizes, as shards are, one size after
-the other in every round. The second has the model with its first token pooled, its last layer whole and narrowed.
+FOLDER holds `docs-corpus/`. The first table has the same texts encoded in lots of several sizes, as shards are, one
+size after the other in every round. The second has the model with its first token pooled, its last layer whole and
+narrowed.
 """
 
 from __future__ import annotations

@@ -3,10 +3,13 @@
     python -m benchmarks.chaos [--runs 100] [--seed 0] [--only NAME ...]
 
 Each run changes the corpus, starts the flow under a fault, and looks at the store as the fault left it: every committed
-snapshot verifies, every alias leads to one. Then the line runs once more, undisturbed: the snapshot has every document of the
-source, in its present version, once, and nothing else. A Prefect server and an S3-speaking server run on loopback. Clock
-jumps need libfaketime, a full disk needs the right to mount a tmpfs; without them those faults are left out, and said to be.
-After every tenth run the stores are vacuumed, as they are every week: else a run takes the longer the later it comes.
+snapshot verifies, every alias leads to one. Then the line runs once more, undisturbed: the snapshot has every document
+of the source, in its present version, once, and nothing else. A Prefect server and an S3-speaking server run on
+loopback.
+Clock jumps need libfaketime, a full disk needs the right to mount a tmpfs; without them those faults are left out, and
+said
+to be. After every tenth run the stores are vacuumed, as they are every week: else a run takes the longer the later it
+comes.
 """
 
 from __future__ import annotations

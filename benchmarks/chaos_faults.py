@@ -63,13 +63,20 @@ class World:
     def config(self, store: str, **runtime: object) -> PipelineConfig:
         """Return a pipeline over the corpus."""
         recipe = {
-            "documents": {"title_column": "title"}, "encoder": {"model": str(self.folder / "tiny")},
-            "chunking": {"overlap_tokens": 4}, "transform": {"fit": {"kind": "center"}},
-        }  # fmt: skip
+            "documents": {"title_column": "title"},
+            "encoder": {"model": str(self.folder / "tiny")},
+            "chunking": {"overlap_tokens": 4},
+            "transform": {"fit": {"kind": "center"}},
+        }
         where = {
-            "store": store, "collection": "c", "source": str(self.folder / "d.jsonl"), "device": "cpu",
-            "shard_tokens": 400, "part_documents": 60, "report_chunks": 0,
-        }  # fmt: skip
+            "store": store,
+            "collection": "c",
+            "source": str(self.folder / "d.jsonl"),
+            "device": "cpu",
+            "shard_tokens": 400,
+            "part_documents": 60,
+            "report_chunks": 0,
+        }
         return PipelineConfig.model_validate({"recipe": recipe, "runtime": {**where, **runtime}})
 
     def start(self, config: PipelineConfig, flow: str = "embed_corpus", **environment: str) -> subprocess.Popen[bytes]:
@@ -84,9 +91,12 @@ class World:
         self.started += 1
         with (self.folder / f"run-{self.started:03}.log").open("wb") as log:
             return subprocess.Popen(
-                command, env={**self.environment, "PYTHONFAULTHANDLER": "1", **environment}, stdout=log, stderr=log,
+                command,
+                env={**self.environment, "PYTHONFAULTHANDLER": "1", **environment},
+                stdout=log,
+                stderr=log,
                 start_new_session=True,
-            )  # fmt: skip
+            )
 
 
 Fault = Callable[[World, str], str]

@@ -3,10 +3,10 @@
     benchmarks/peers/environments.sh            # once: an environment a peer
     python -m benchmarks.encode FOLDER [--texts 2000] [--rounds 3] [--only NAME ...]
 
-FOLDER holds `docs-corpus/` and `scifact/corpus.parquet`. Every contestant is a process of its own that has loaded its model;
-each round has every one of them encode the same texts, one after the other. Ratios are of medians; the peer is
-`SentenceTransformer.encode` at its defaults. The ceiling is the median of what torch's float32 products reached before each
-round: on a machine that is shared, one moment tells little.
+FOLDER holds `docs-corpus/` and `scifact/corpus.parquet`. Every contestant is a process of its own that has loaded its
+model; each round has every one of them encode the same texts, one after the other. Ratios are of medians; the peer is
+`SentenceTransformer.encode` at its defaults. The ceiling is the median of what torch's float32 products reached before
+each round: on a machine that is shared, one moment tells little.
 """
 
 from __future__ import annotations
@@ -155,7 +155,8 @@ def compare(
     padding = 1 - tokens / padded(lengths)
     print(f"\n{name}: {len(texts)} texts, {lengths.min()} to {lengths.max()} tokens, mean {lengths.mean():.0f}\n")
     print(
-        "| | ratio | tokens/s | of the GEMM ceiling | padding | smallest cosine | top-10 overlap | peak RSS, MB | start, s |"
+        "| | ratio | tokens/s | of the GEMM ceiling | padding | smallest cosine | top-10 overlap | peak RSS, MB | "
+        "start, s |"
     )
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for runner in runners:
@@ -165,8 +166,9 @@ def compare(
         overlap = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(nearest, top(found), strict=True)])
         share = "0 %" if runner.name.startswith("isospace") else f"{padding:.0%}" if runner.name == PEER else ""
         print(
-            f"| {runner.name} | {peer / seconds:.2f} | {tokens / seconds:,.0f} | {work / seconds / limit:.0%} | {share} "
-            f"| {(found * reference).sum(axis=1).min():.7f} | {overlap:.4f} | {max(runner.memory):,} | {runner.start:.1f} |",
+            f"| {runner.name} | {peer / seconds:.2f} | {tokens / seconds:,.0f} | {work / seconds / limit:.0%} | "
+            f"{share} | {(found * reference).sum(axis=1).min():.7f} | {overlap:.4f} | {max(runner.memory):,} | "
+            f"{runner.start:.1f} |",
             flush=True,
         )
 
@@ -199,7 +201,8 @@ def main() -> None:
         encoder = _prepare(store, given.peers, given.only, passages(given.folder, 2300)[2000:])
         runners = [r for c in dict.fromkeys([PEER, *given.only]) if (r := start(c, store, given.peers))]
         print(
-            f"{processor()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}"
+            f"{processor()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python "
+            f"{platform.python_version()}"
         )
         for corpus, texts in corpora.items():
             compare(corpus, texts, runners, given.rounds, store, encoder)

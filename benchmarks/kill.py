@@ -40,9 +40,12 @@ def start_server(folder: Path) -> tuple[subprocess.Popen, dict[str, str]]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     environment = {
-        **os.environ, "PREFECT_HOME": str(folder / "prefect"), "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api", "PYTHONPATH": str(Path.cwd()),
-    }  # fmt: skip
+        **os.environ,
+        "PREFECT_HOME": str(folder / "prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        "PYTHONPATH": str(Path.cwd()),
+    }
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     for _ in range(240):
@@ -57,13 +60,19 @@ def start_server(folder: Path) -> tuple[subprocess.Popen, dict[str, str]]:
 
 def flow(folder: Path, name: str) -> list[str]:
     recipe = {
-        "documents": {"title_column": "title"}, "encoder": {"model": str(folder / "tiny")},
-        "chunking": {"overlap_tokens": 4}, "transform": {"fit": {"kind": "zca", "epsilon": 1.0}},
-    }  # fmt: skip
+        "documents": {"title_column": "title"},
+        "encoder": {"model": str(folder / "tiny")},
+        "chunking": {"overlap_tokens": 4},
+        "transform": {"fit": {"kind": "zca", "epsilon": 1.0}},
+    }
     runtime = {
-        "store": str(folder / name), "collection": "c", "source": str(folder / "d.jsonl"), "device": "cpu",
-        "shard_tokens": 6000, "part_documents": 400,
-    }  # fmt: skip
+        "store": str(folder / name),
+        "collection": "c",
+        "source": str(folder / "d.jsonl"),
+        "device": "cpu",
+        "shard_tokens": 6000,
+        "part_documents": 400,
+    }
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump({"recipe": recipe, "runtime": runtime}))
     return [sys.executable, "-m", "flows.embed_corpus", str(path)]

@@ -2,8 +2,9 @@
 
     python -m benchmarks.load [--seconds 60] [--clients 64]
 
-Two snapshots of the shipped corpus are embedded; the alias moves between them, and half-way a second process takes over the
-port while the first one is told to end. Every answer is compared with what the library finds in the snapshot it names.
+Two snapshots of the shipped corpus are embedded; the alias moves between them, and half-way a second process takes over
+the port while the first one is told to end. Every answer is compared with what the library finds in the snapshot it
+names.
 """
 
 from __future__ import annotations
@@ -66,9 +67,22 @@ def expected_answers(store: str, collection: str, numbers: list[int]) -> Expecte
 
 def start(store: str, collection: str, port: int, keys: Path) -> subprocess.Popen[str]:
     command = [
-        sys.executable, "-c", "from isospace.cli.main import main; main()", "serve", store, collection, "--port", str(port),
-        "--take-over", "--keys", str(keys), "--watch", "0.5", "--requests", "48",
-    ]  # fmt: skip
+        sys.executable,
+        "-c",
+        "from isospace.cli.main import main; main()",
+        "serve",
+        store,
+        collection,
+        "--port",
+        str(port),
+        "--take-over",
+        "--keys",
+        str(keys),
+        "--watch",
+        "0.5",
+        "--requests",
+        "48",
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
     assert process.stdout is not None
     while "listening" not in (line := process.stdout.readline()):
@@ -243,7 +257,8 @@ def main() -> None:
         print(f"{name}: {count}")
     times = np.percentile(load.milliseconds, [50, 99])
     print(
-        f"answered {len(load.milliseconds)}; p50 {times[0]:.0f} ms, p99 {times[1]:.0f} ms; connections made anew: {load.again}"
+        f"answered {len(load.milliseconds)}; p50 {times[0]:.0f} ms, p99 {times[1]:.0f} ms; connections made anew: "
+        f"{load.again}"
     )
     print(f"wrong answers: {load.wrong[:5]}; lost: {load.lost[:5]}; 5xx: {[n for n in load.statuses if ' 5' in n]}")
 

@@ -40,9 +40,13 @@ def run_child(folder: Path, rows: int) -> None:
 
     recipe = {"encoder": {"model": str(folder / "tiny")}, "chunking": {"overlap_tokens": 4}}
     runtime = {
-        "store": str(folder / f"store-{rows}"), "collection": "rows", "source": str(folder / f"{rows}.parquet"),
-        "shard_tokens": 100_000, "memory_mb": 128, "device": "cpu",
-    }  # fmt: skip
+        "store": str(folder / f"store-{rows}"),
+        "collection": "rows",
+        "source": str(folder / f"{rows}.parquet"),
+        "shard_tokens": 100_000,
+        "memory_mb": 128,
+        "device": "cpu",
+    }
     started = time.perf_counter()
     report = embed_inline(PipelineConfig.model_validate({"recipe": recipe, "runtime": runtime}))
     seconds = time.perf_counter() - started

@@ -2,9 +2,10 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.modes FOLDER_WITH_COLLECTIONS [--work FOLDER] [--reranker FOLDER]
 
-nDCG@10 and latency are those of searches for ten hits, recall@100 of searches for a hundred; what is reranked is searched once,
-for a hundred. Latency is that of one query at a time, from its text to its hits, nothing cached; the modes take turns, query by
-query. `--only NAME` measures the modes alone whose names hold it.
+nDCG@10 and latency are those of searches for ten hits, recall@100 of searches for a hundred; what is reranked is
+searched once, for a hundred. Latency is that of one query at a time, from its text to its hits, nothing cached; the
+modes take turns,
+query by query. `--only NAME` measures the modes alone whose names hold it.
 """
 
 from __future__ import annotations
@@ -52,9 +53,12 @@ MODES: dict[str, dict[str, Any]] = {
 def embed(folder: Path, work: Path, words: str) -> None:
     """Embed a collection; only the words of the lexical index differ between two calls."""
     recipe = {
-        "documents": {"title_column": "title"}, "encoder": {"model": MODEL}, "chunking": CHUNKING_NONE,
-        "transform": {"representations": REPRESENTATIONS}, "lexical": LEXICAL[words],
-    }  # fmt: skip
+        "documents": {"title_column": "title"},
+        "encoder": {"model": MODEL},
+        "chunking": CHUNKING_NONE,
+        "transform": {"representations": REPRESENTATIONS},
+        "lexical": LEXICAL[words],
+    }
     runtime = {"store": str(work), "collection": folder.name, "source": str(folder / "corpus.parquet")}
     embed_corpus(PipelineConfig.model_validate({"recipe": recipe, "runtime": runtime}))
 
@@ -96,7 +100,8 @@ def main() -> None:
         queries, judgements = read_queries(folder / "queries.parquet"), read_judgements(qrels)
         queries = {name: text for name, text in queries.items() if name in judgements}
         print(
-            f"\n{folder.name}, {len(queries)} queries\n\n| mode | nDCG@10 | R@100 | search p50 | p99 | all p50 | p99 (ms) |"
+            f"\n{folder.name}, {len(queries)} queries\n\n| mode | nDCG@10 | R@100 | search p50 | p99 | all p50 | p99 "
+            "(ms) |"
         )
         print("| --- |" + " ---: |" * 6, flush=True)
         for words in LEXICAL:

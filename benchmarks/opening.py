@@ -2,8 +2,8 @@
 
     python -m benchmarks.opening [--rows 1000000] [--work FOLDER]
 
-The model is one layer of random weights, 384 dimensions: what is measured does not depend on what vectors mean. Each opening
-is a process of its own.
+The model is one layer of random weights, 384 dimensions: what is measured does not depend on what vectors mean. Each
+opening is a process of its own.
 """
 
 from __future__ import annotations
@@ -62,13 +62,20 @@ def main() -> None:
     if not model.exists():
         build_tiny_model(model, dimension=384)
     recipe = {
-        "documents": {"metadata_columns": ["year"]}, "encoder": {"model": str(model)}, "chunking": {"kind": "none"},
+        "documents": {"metadata_columns": ["year"]},
+        "encoder": {"model": str(model)},
+        "chunking": {"kind": "none"},
         "transform": {"representations": ["float32", "int8", "binary"]},
-    }  # fmt: skip
+    }
     runtime = {
-        "store": str(work / "store"), "collection": "large", "source": str(work / "corpus.jsonl"), "part_documents": 50_000,
-        "part_characters": 100_000_000, "shard_tokens": 500_000, "serving_table_rows": 0,
-    }  # fmt: skip
+        "store": str(work / "store"),
+        "collection": "large",
+        "source": str(work / "corpus.jsonl"),
+        "part_documents": 50_000,
+        "part_characters": 100_000_000,
+        "shard_tokens": 500_000,
+        "serving_table_rows": 0,
+    }
     embed_corpus(PipelineConfig.model_validate({"recipe": recipe, "runtime": runtime}))
     environment = {**os.environ, "ISOSPACE_CACHE": str(work / "cache")}
     for what in ("text", "text", "vectors", "text", "vectors"):

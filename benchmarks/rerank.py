@@ -2,8 +2,8 @@
 
     python -m benchmarks.rerank RERANKER FOLDER [FOLDER ...] [--work STORE] [--queries N]
 
-Each folder has corpus.parquet, queries.parquet and qrels.parquet, as for benchmarks.retrieval; documents are not cut, so
-that R@100 is the same with and without: a reranker finds nothing, it orders what was found.
+Each folder has corpus.parquet, queries.parquet and qrels.parquet, as for benchmarks.retrieval; documents are not cut,
+so that R@100 is the same with and without: a reranker finds nothing, it orders what was found.
 """
 
 from __future__ import annotations

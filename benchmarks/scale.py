@@ -2,10 +2,12 @@
 
     python -m benchmarks.scale [--chunks 100000 300000 1000000 3000000 10000000] [--work FOLDER]
 
-A document has 50 lines, and the stub makes a chunk of each; a vector is made of the SHA-256 of its text, in 16 dimensions.
-Everything else is the line itself, one station after the other in one process: a first run, a run after an edit of 5 lines in
-every hundredth document, and a compaction that writes every part anew. A part has 8,000 chunks, as with chunks of about a
-thousand characters at the defaults; a chunk counts as 200 tokens. Each size is a process of its own.
+A document has 50 lines, and the stub makes a chunk of each; a vector is made of the SHA-256 of its text, in 16
+dimensions. Everything else is the line itself, one station after the other in one process: a first run, a run after an
+edit of 5
+lines in every hundredth document, and a compaction that writes every part anew. A part has 8,000 chunks, as with chunks
+of about
+a thousand characters at the defaults; a chunk counts as 200 tokens. Each size is a process of its own.
 """
 
 from __future__ import annotations
@@ -135,9 +137,16 @@ class StubEncoder:
 
     def __init__(self) -> None:
         self.record = EncoderRecord(
-            files={}, dimension=16, max_tokens=256, dtype="float32", modules=("Stub",), normalizes=True,
-            prompts={"document": "", "query": ""}, prompt_tokens={"document": 0, "query": 0}, pooling=("mean",),
-        )  # fmt: skip
+            files={},
+            dimension=16,
+            max_tokens=256,
+            dtype="float32",
+            modules=("Stub",),
+            normalizes=True,
+            prompts={"document": "", "query": ""},
+            prompt_tokens={"document": 0, "query": 0},
+            pooling=("mean",),
+        )
         self.lock = threading.Lock()
         engine = {"engine": "stub", "processor": "any", "precision": "float32", "device": "cpu"}
         self.backend = SimpleNamespace(halvings=0, is_batch_invariant=True, engine=lambda: engine)
@@ -231,13 +240,19 @@ def measure(chunks: int, folder: Path) -> dict[str, Any]:
     source, store = folder / "source.parquet", open_store(folder / "store")
     config = PipelineConfig.model_validate(
         {
-            "recipe": {"encoder": {"model": "stub", "preset": "none"}, "transform": {"representations": ["float32", "int8"]}},
+            "recipe": {
+                "encoder": {"model": "stub", "preset": "none"},
+                "transform": {"representations": ["float32", "int8"]},
+            },
             "runtime": {
-                "store": str(folder / "store"), "collection": COLLECTION, "source": str(source),
-                "part_documents": PART_DOCUMENTS, "shard_tokens": SHARD_TOKENS,
+                "store": str(folder / "store"),
+                "collection": COLLECTION,
+                "source": str(source),
+                "part_documents": PART_DOCUMENTS,
+                "shard_tokens": SHARD_TOKENS,
             },
         }
-    )  # fmt: skip
+    )
     meter = Meter(store)
     began = time.perf_counter()
     write_source(source, chunks // LINES, edited=False)

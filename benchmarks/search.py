@@ -2,8 +2,9 @@
 
     python -m benchmarks.search [--rows 1000000] [--rounds 3]
 
-Vectors have the spectrum of MiniLM's (64 of 384 components hold two thirds of the variance); queries are vectors that were
-moved. Each contestant answers a batch of 100 queries and single queries. Recall is the share of float32's own top 10.
+Vectors have the spectrum of MiniLM's (64 of 384 components hold two thirds of the variance); queries are vectors that
+were moved. Each contestant answers a batch of 100 queries and single queries. Recall is the share of float32's own top
+10.
 """
 
 from __future__ import annotations

@@ -91,14 +91,17 @@ def transform(raw: np.ndarray, rounds: int) -> None:
         return codes
 
     contestants: dict[str, Callable[[], object]] = {
-        "naive float32": naive, "exact, part by part": exact, "exact, two parts at once": lambda: exact(2),
+        "naive float32": naive,
+        "exact, part by part": exact,
+        "exact, two parts at once": lambda: exact(2),
         "exact, torch": with_torch,
-    }  # fmt: skip
+    }
     seconds = interleaved(contestants, rounds)
     same = bool((exact() == with_torch()).all())
     flips = float((exact()[:100_000] != naive()[:100_000]).mean())
     print(
-        f"\ntransform, {len(raw):,} x {DIMENSION} to int8; limbs {affine.limbs}\n\n| | seconds | speed |\n| --- | ---: | ---: |"
+        f"\ntransform, {len(raw):,} x {DIMENSION} to int8; limbs {affine.limbs}\n\n| | seconds | speed |\n| --- | "
+        "---: | ---: |"
     )
     for name, value in seconds.items():
         print(f"| {name} | {value:.2f} | {seconds['naive float32'] / value:.2f} |")
@@ -115,9 +118,10 @@ def moments(raw: np.ndarray, rounds: int) -> None:
 
     whole = raw.astype(np.float64)
     contestants: dict[str, Callable[[], object]] = {
-        "one float64 product": lambda: whole.T @ whole, "blocks of it, from float32": product,
+        "one float64 product": lambda: whole.T @ whole,
+        "blocks of it, from float32": product,
         "moments": lambda: stream_moments(raw),
-    }  # fmt: skip
+    }
     seconds = interleaved(contestants, rounds)
     print(f"\nmoments, {len(raw):,} x {DIMENSION}\n\n| | seconds | of one product |\n| --- | ---: | ---: |")
     for name, value in seconds.items():

@@ -38,7 +38,8 @@ def backfill(
     Parameters
     ----------
     config
-        The pipeline; another encoder or chunking than the collection's embeds all of it anew, and commits when all is done.
+        The pipeline; another encoder or chunking than the collection's embeds all of it anew, and commits when all is
+        done.
     selection
         Which documents; all if empty. Documents that are not chosen stay as they are.
     budget

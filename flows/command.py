@@ -52,9 +52,13 @@ def main(
     )
     parser.add_argument("config", metavar="CONFIG", help="YAML file")
     parser.add_argument(
-        "--set", dest="overrides", metavar="KEY=VALUE", action="append", default=[],
+        "--set",
+        dest="overrides",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
         help="override one key, such as recipe.transform.fit.kind=none; may be repeated",
-    )  # fmt: skip
+    )
     if dry_run:
         parser.add_argument("--dry-run", action="store_true", help="plan only, write nothing")
     given = parser.parse_args(arguments)

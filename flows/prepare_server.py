@@ -24,8 +24,8 @@ def prepare_server(encode_limit: int | None = None) -> list[str]:
     Parameters
     ----------
     encode_limit
-        Most shards that all runs together have under way, such as twice the number of GPUs: one is read while another is
-        encoded. None leaves it as it is; without a limit every run keeps its own workers busy.
+        Most shards that all runs together have under way, such as twice the number of GPUs: one is read while another
+        is encoded. None leaves it as it is; without a limit every run keeps its own workers busy.
     """
     project = yaml.safe_load(_PROJECT.read_text(encoding="utf-8"))
     pools = sorted({deployment["work_pool"]["name"] for deployment in project["deployments"]})

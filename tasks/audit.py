@@ -47,7 +47,8 @@ def audit_markdown(record: AuditRecord) -> str:
     if record.alarms:
         lines += ["| alarm | found | limit | what | what to do |", "| --- | ---: | ---: | --- | --- |"]
         lines += [
-            f"| **{one.name}** | {figure(one.figure)} | {figure(one.limit)} | {as_cell(one.message)} | {as_cell(one.remedy)} |"
+            f"| **{one.name}** | {figure(one.figure)} | {figure(one.limit)} | {as_cell(one.message)} | "
+            f"{as_cell(one.remedy)} |"
             for one in record.alarms
         ]
     else:

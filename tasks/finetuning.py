@@ -80,8 +80,8 @@ def begin(config: FineTuneConfig) -> Base:
     manifest = resolve(store, runtime.collection, runtime.promote_to or "production")
     if manifest.encoder_id != encoder.record.encoder_id:
         raise ConfigError(
-            f"recipe.encoder is {encoder.record.encoder_id[:16]}…, and collection {runtime.collection!r} is embedded with "
-            f"{manifest.encoder_id[:16]}…: expected the same, so that the result is compared with what is in use. "
+            f"recipe.encoder is {encoder.record.encoder_id[:16]}…, and collection {runtime.collection!r} is embedded "
+            f"with {manifest.encoder_id[:16]}…: expected the same, so that the result is compared with what is in use. "
             "Embed the collection with the base first, or name its encoder."
         )
     index = open_index(store, runtime.collection, str(_snapshot(config, manifest)), encoder=encoder)
@@ -170,8 +170,11 @@ def mine(config: FineTuneConfig, base: Base, split: Split) -> Mined:
     found = mine_negatives(base.index.view, split.training, spec, excluded=excluded, reranker=reranker)
     get_run_logger().info(
         "%d pairs with %d negatives each, %d without; candidates left out: %s",
-        len(found.examples), spec.count, found.short, found.refused,
-    )  # fmt: skip
+        len(found.examples),
+        spec.count,
+        found.short,
+        found.refused,
+    )
     return found
 
 
@@ -183,10 +186,15 @@ def fit(config: FineTuneConfig, base: Base, split: Split, mined: Mined) -> Train
     others = [e.positive for e in mined.examples if e.positive not in held_out]
     device = driver_engine(config).device
     job = Job(
-        base.folder, base.encoder.record, mined.examples, split.held_out,
-        others[: max(0, spec.training.held_out_texts - len(held_out))], spec.loss, spec.training,
+        base.folder,
+        base.encoder.record,
+        mined.examples,
+        split.held_out,
+        others[: max(0, spec.training.held_out_texts - len(held_out))],
+        spec.loss,
+        spec.training,
         "cpu" if device == "auto" and not _has_gpu() else "cuda" if device == "auto" else device,
-    )  # fmt: skip
+    )
     logger = get_run_logger()
     logger.info("training %s", job.key[:16])
     artifact = cast("UUID", create_progress_artifact(progress=0.0, key="training", description="starts"))
@@ -207,12 +215,17 @@ def register(config: FineTuneConfig, base: Base, split: Split, mined: Mined, tra
     """Bring the result into the store, with its lineage."""
     spec, manifest = config.finetune, base.index.manifest
     told = {
-        "base": base.encoder.record.encoder_id, "name": spec.name, "snapshot_id": manifest.snapshot_id,
-        "collection": manifest.collection, "pairs": dict(Counter(e.origin for e in mined.examples)),
-        "held_out": len(split.held_out), "left_out": {**split.leakage.as_dict(), "without_negatives": mined.short},
+        "base": base.encoder.record.encoder_id,
+        "name": spec.name,
+        "snapshot_id": manifest.snapshot_id,
+        "collection": manifest.collection,
+        "pairs": dict(Counter(e.origin for e in mined.examples)),
+        "held_out": len(split.held_out),
+        "left_out": {**split.leakage.as_dict(), "without_negatives": mined.short},
         "negatives": {**spec.negatives.model_dump(mode="json", exclude={"reranker"}), "key": mined.key},
-        "loss": spec.loss.model_dump(mode="json"), "training": spec.training.model_dump(mode="json"),
-    }  # fmt: skip
+        "loss": spec.loss.model_dump(mode="json"),
+        "training": spec.training.model_dump(mode="json"),
+    }
     lineage = register_encoder(
         open_store(config.runtime.store), config.recipe.encoder, trained, told, driver_engine(config)
     )
@@ -252,9 +265,17 @@ def conclude(
     inside, outside = measured
     paid, sentence = judge(inside, outside, is_base=lineage.encoder_id == lineage.base)
     report = FineTuneReport(
-        config.runtime.collection, config.finetune.name, lineage.encoder_id, lineage.base, paid, sentence, inside, outside,
-        lineage, planned,
-    )  # fmt: skip
+        config.runtime.collection,
+        config.finetune.name,
+        lineage.encoder_id,
+        lineage.base,
+        paid,
+        sentence,
+        inside,
+        outside,
+        lineage,
+        planned,
+    )
     store = open_store(config.runtime.store)
     path = write_page(store, f"{new_run_id()}-finetune", finetune_page(report, tokenization))
     report = replace(report, report=path)
@@ -287,10 +308,12 @@ def _snapshot(config: FineTuneConfig, current: Manifest) -> int:
     if (found.snapshot_id, found.encoder_id) != (earlier.snapshot_id, current.encoder_id):
         return current.sequence
     get_run_logger().warning(
-        "goes on with snapshot %d, from which a run that was cut off took its pairs, and not with %d, which is current. To begin "
-        "anew, remove %s",
-        found.sequence, current.sequence, begun_path(config),
-    )  # fmt: skip
+        "goes on with snapshot %d, from which a run that was cut off took its pairs, and not with %d, which is "
+        "current. To begin anew, remove %s",
+        found.sequence,
+        current.sequence,
+        begun_path(config),
+    )
     return found.sequence
 
 

@@ -26,9 +26,12 @@ def plan_compaction(
 ) -> CompactionPlan:
     """Find the parts that are worth writing anew, and show them."""
     plan = compaction.plan_compaction(
-        open_store(store), collection, part_documents=part_documents, part_bytes=part_megabytes << 20,
+        open_store(store),
+        collection,
+        part_documents=part_documents,
+        part_bytes=part_megabytes << 20,
         max_deleted_share=max_deleted_share,
-    )  # fmt: skip
+    )
     create_markdown_artifact(key="compaction-plan", markdown=plan.markdown(), description=f"Compaction of {collection}")
     get_run_logger().info("%s", plan.describe())
     return plan
@@ -54,9 +57,14 @@ def vacuum_store(
     """Find what nothing needs, remove it, and list it."""
     with tempfile.TemporaryDirectory(prefix="isospace-vacuum-") as scratch:
         found = vacuum.vacuum(
-            open_store(store), Path(scratch), retention_days=retention_days, collections=collections, vectors=vectors,
-            answers_days=answers_days, dry=dry_run,
-        )  # fmt: skip
+            open_store(store),
+            Path(scratch),
+            retention_days=retention_days,
+            collections=collections,
+            vectors=vectors,
+            answers_days=answers_days,
+            dry=dry_run,
+        )
     get_run_logger().info("%s", found.describe())
     create_markdown_artifact(key="vacuum", markdown=found.markdown(_LISTED), description=f"Vacuum of {store}")
     return found

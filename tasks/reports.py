@@ -47,12 +47,16 @@ def show_verdict(store: Store, verdict: Verdict) -> None:
     else:
         get_run_logger().error(verdict.describe())
         tell(
-            verdict.collection, REJECTED, verdict.snapshot,
+            verdict.collection,
+            REJECTED,
+            verdict.snapshot,
             {
-                "name": "gate", "message": verdict.describe(), "report": verdict.report,
+                "name": "gate",
+                "message": verdict.describe(),
+                "report": verdict.report,
                 "remedy": "Production stays where it was: look at the report.",
             },
-        )  # fmt: skip
+        )
     pictures = ("Query by query", "Retrieval")
     show_report(store, str(verdict.report), key="gate", markdown=verdict_markdown(verdict), pictures=pictures)
 
@@ -80,7 +84,8 @@ def verdict_markdown(verdict: Verdict) -> str:
         "| --- | --- | ---: | --- | --- |",
     ]
     lines += [
-        f"| {signs[one.passed]} | {as_cell(one.rule)} | {figure(one.figure)} | {as_cell(one.expected)} | {as_cell(one.detail)} |"
+        f"| {signs[one.passed]} | {as_cell(one.rule)} | {figure(one.figure)} | {as_cell(one.expected)} | "
+        f"{as_cell(one.detail)} |"
         for one in verdict.findings
     ]
     if any("difference" in found for found in verdict.measures.values()):

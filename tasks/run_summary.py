@@ -31,22 +31,41 @@ def stop_here(run: Run, found: Scan, report: PlanReport, encoded: list[Encoded],
     """Tell how far a run came that is committed whole or not at all."""
     base = run.base
     result = RunReport(
-        run_id=run.run_id, collection=run.collection, snapshot=base.sequence if base else 0,
-        snapshot_id=base.snapshot_id if base else "", space_id=base.space_id if base else "", committed=False, promoted=None,
-        gate=None, documents=base.documents if base else 0, chunks=base.chunks if base else 0,
-        **_spent(run, report, encoded), left=left, clipped=0, saturated=0, quarantined=found.quarantined,
+        run_id=run.run_id,
+        collection=run.collection,
+        snapshot=base.sequence if base else 0,
+        snapshot_id=base.snapshot_id if base else "",
+        space_id=base.space_id if base else "",
+        committed=False,
+        promoted=None,
+        gate=None,
+        documents=base.documents if base else 0,
+        chunks=base.chunks if base else 0,
+        **_spent(run, report, encoded),
+        left=left,
+        clipped=0,
+        saturated=0,
+        quarantined=found.quarantined,
         quarantine=found.quarantine.path if found.quarantine else None,
         warnings=(f"unfinished: {left:,} texts are left; the same run again goes on with them",),
-    )  # fmt: skip
+    )
     create_markdown_artifact(key="run", markdown=run_markdown(result), description=f"Run {run.run_id}, unfinished")
     return result
 
 
 @task(cache_policy=NO_CACHE)
 def summarize(
-    run: Run, found: Scan, report: PlanReport, encoded: list[Encoded], left: int, checked: Checked | None,
-    segments: list[Segment], committed: Commit, verdict: Verdict | None, promoted: str | None,
-) -> RunReport:  # fmt: skip
+    run: Run,
+    found: Scan,
+    report: PlanReport,
+    encoded: list[Encoded],
+    left: int,
+    checked: Checked | None,
+    segments: list[Segment],
+    committed: Commit,
+    verdict: Verdict | None,
+    promoted: str | None,
+) -> RunReport:
     """Write the report, and show it."""
     manifest = committed.manifest
     result = RunReport(

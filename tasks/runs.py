@@ -41,8 +41,8 @@ def run_on_top(
 def writing(store: str, collection: str, what: str) -> Iterator[None]:
     """Hold the right to write to a collection; whoever comes second waits, and its log says for whom.
 
-    Not one of Prefect's limits: a killed run would hold its slot for minutes, and a run without a server, or with another
-    one, would not know of it.
+    Not one of Prefect's limits: a killed run would hold its slot for minutes, and a run without a server, or with
+    another one, would not know of it.
     """
     with run_lease(open_store(store), collection, what, tell=get_run_logger().info):
         yield

@@ -47,8 +47,11 @@ from tasks.resources import adopt_encoder, driver_engine, encoder_of, run_encode
 ENCODE_TAG = "isospace-encode"
 # Stations that read and write the store and nothing else.
 AGAIN: dict[str, Any] = {
-    "cache_policy": NO_CACHE, "retries": 2, "retry_delay_seconds": [2, 10], "retry_condition_fn": is_store_trouble,
-}  # fmt: skip
+    "cache_policy": NO_CACHE,
+    "retries": 2,
+    "retry_delay_seconds": [2, 10],
+    "retry_condition_fn": is_store_trouble,
+}
 
 
 @task(cache_policy=NO_CACHE)
@@ -90,8 +93,14 @@ def scan(run: Run) -> Scan:
     found = scan_source(run)
     get_run_logger().info(
         "documents: %d added, %d changed, %d unchanged, %d removed, %d stale, %d forgotten; %d inputs quarantined",
-        found.added, found.changed, found.unchanged, found.removed, found.stale, found.forgotten, found.quarantined,
-    )  # fmt: skip
+        found.added,
+        found.changed,
+        found.unchanged,
+        found.removed,
+        found.stale,
+        found.forgotten,
+        found.quarantined,
+    )
     return found
 
 
@@ -144,9 +153,12 @@ def encode_shards(run: Run, planned: EncodePlan, hired: int) -> list[Encoded]:
         retries=runtime.retries, retry_delay_seconds=[1, 5, 25], retry_condition_fn=is_worth_retrying
     )
     return encode_all(
-        planned, hired, lambda runner, shard: runner.submit(tried, {"run": run, "shard": shard}), runtime.budget,
+        planned,
+        hired,
+        lambda runner, shard: runner.submit(tried, {"run": run, "shard": shard}),
+        runtime.budget,
         runtime.price_per_device_hour,
-    )  # fmt: skip
+    )
 
 
 def keep_finished(
@@ -257,9 +269,14 @@ def gate(run: Run, committed: Commit) -> Verdict | None:
     if not spec.rules or (current is not None and current.snapshot == committed.manifest.sequence):
         return None
     verdict = gate_snapshot(
-        run.store, committed.manifest, spec, against=alias or "production", run_id=run.run_id,
-        engine=driver_engine(run.config), encoder=run_encoder(run),
-    )  # fmt: skip
+        run.store,
+        committed.manifest,
+        spec,
+        against=alias or "production",
+        run_id=run.run_id,
+        engine=driver_engine(run.config),
+        encoder=run_encoder(run),
+    )
     show_verdict(run.store, verdict)
     return verdict
 

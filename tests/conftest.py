@@ -12,7 +12,8 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # Beside other workers the threads of BLAS and torch wait for one another, spinning, for a third of all processor time.
+    # Beside other workers the threads of BLAS and torch wait for one another, spinning, for a third of all processor
+    # time.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 

@@ -13,8 +13,10 @@ def test_every_exported_name_exists() -> None:
 
 def test_the_transform_loads_neither_torch_nor_a_database() -> None:
     code = (
-        "import sys, isospace.transform.space, isospace.transform.transform, isospace.transform.moments, isospace.transform.fit; "
-        "heavy = {'torch', 'sentence_transformers', 'duckdb', 'pyarrow', 'polars', 'prefect', 'obstore'} & set(sys.modules); "
+        "import sys, isospace.transform.space, isospace.transform.transform, isospace.transform.moments, "
+        "isospace.transform.fit; "
+        "heavy = {'torch', 'sentence_transformers', 'duckdb', 'pyarrow', 'polars', 'prefect', 'obstore'} & "
+        "set(sys.modules); "
         "sys.exit(f'loaded {heavy}' if heavy else 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -95,10 +95,15 @@ def test_what_is_looked_for_would_be_found(code: str) -> None:
 @pytest.mark.parametrize(
     "code",
     [
-        "model.eval()", "np.load(path, mmap_mode='c')", "np.load(path, allow_pickle=False)", "yaml.safe_load(text)",
-        "torch.load(path, weights_only=True)", "connection.execute(query)", "subprocess.run([command])",
+        "model.eval()",
+        "np.load(path, mmap_mode='c')",
+        "np.load(path, allow_pickle=False)",
+        "yaml.safe_load(text)",
+        "torch.load(path, weights_only=True)",
+        "connection.execute(query)",
+        "subprocess.run([command])",
     ],
-)  # fmt: skip
+)
 def test_what_is_harmless_is_let_pass(code: str) -> None:
     assert not list(dangers(ast.parse(code)))
 

@@ -76,9 +76,13 @@ def fastembed(folder: str, batch_size: int = 256) -> Callable:
     from fastembed.common.model_description import ModelSource, PoolingType
 
     TextEmbedding.add_custom_model(
-        model="local/model", pooling=PoolingType.MEAN, normalization=True, sources=ModelSource(hf="local/model"), dim=384,
+        model="local/model",
+        pooling=PoolingType.MEAN,
+        normalization=True,
+        sources=ModelSource(hf="local/model"),
+        dim=384,
         model_file="onnx/model.onnx",
-    )  # fmt: skip
+    )
     model = TextEmbedding("local/model", specific_model_path=folder)
     return lambda texts: np.array(list(model.embed(texts, batch_size=batch_size)))
 

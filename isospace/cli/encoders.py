@@ -29,9 +29,13 @@ def encoders(store: StoreArgument, as_json: JsonOption = False) -> None:
     for row in rows:
         tuned = row["lineage"] or {}
         table.add_row(
-            row["encoder_id"][:16], str(row["dimension"]), row["precision"], tuned.get("name", ""),
-            tuned.get("base", "")[:16], "\n".join(row["used_by"]),
-        )  # fmt: skip
+            row["encoder_id"][:16],
+            str(row["dimension"]),
+            row["precision"],
+            tuned.get("name", ""),
+            tuned.get("base", "")[:16],
+            "\n".join(row["used_by"]),
+        )
     OUT.print(table)
 
 

@@ -99,9 +99,14 @@ def list_all(store: StoreArgument, collection: CollectionArgument, as_json: Json
     )
     for record in found:
         table.add_row(
-            record.name, str(record.number), record.kind, str(record.queries), str(record.judged), record.set_id[:8],
+            record.name,
+            str(record.number),
+            record.kind,
+            str(record.queries),
+            str(record.judged),
+            record.set_id[:8],
             shortened(record.source, 50),
-        )  # fmt: skip
+        )
     OUT.print(table)
 
 
@@ -142,8 +147,9 @@ def evaluate(
         for value, members in parts.items():
             kept = [one for one in members if one in given.judged]
             rows[f"{column} = {value}"] = (
-                len(kept), {one: sum(values[one][query] for query in kept) / max(len(kept), 1) for one in names},
-            )  # fmt: skip
+                len(kept),
+                {one: sum(values[one][query] for query in kept) / max(len(kept), 1) for one in names},
+            )
     if as_json:
         body = {"snapshot": run.snapshot, "space_id": run.space_id, "set_id": run.set_id, "kind": given.kind}
         print_json(
@@ -194,15 +200,24 @@ def compare(
         print_json({"before": runs[0].snapshot, "after": runs[1].snapshot, "set_id": given.set_id, **found.as_dict()})
         return
     table = Table(
-        "measure", f"snapshot {runs[0].snapshot}", f"snapshot {runs[1].snapshot}", "difference", "95 %", "p",
+        "measure",
+        f"snapshot {runs[0].snapshot}",
+        f"snapshot {runs[1].snapshot}",
+        "difference",
+        "95 %",
+        "p",
         title=f"{collection}, set {name} ({given.kind})",
-    )  # fmt: skip
+    )
     for measure, one_difference in found.measures.items():
         low, high = one_difference.interval
         table.add_row(
-            measure, f"{one_difference.before:.4f}", f"{one_difference.after:.4f}", f"{one_difference.difference:+.4f}",
-            f"{low:+.4f} to {high:+.4f}", f"{one_difference.p:.4f}",
-        )  # fmt: skip
+            measure,
+            f"{one_difference.before:.4f}",
+            f"{one_difference.after:.4f}",
+            f"{one_difference.difference:+.4f}",
+            f"{low:+.4f} to {high:+.4f}",
+            f"{one_difference.p:.4f}",
+        )
     OUT.print(table)
     OUT.print(f"top-10 overlap {found.overlap:.4f}, rank-biased overlap {found.rbo:.4f}")
     for change in found.changes[:10]:

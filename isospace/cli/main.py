@@ -120,9 +120,14 @@ def status(
         )
         for row in (row for row in rows if row["collection"] == name):
             table.add_row(
-                str(row["snapshot"]), row["snapshot_id"][:8], row["space_id"][:8], f"{row['documents']:,}",
-                f"{row['chunks']:,}", row["committed_at"][5:16].replace("T", " "), ", ".join(row["aliases"]),
-            )  # fmt: skip
+                str(row["snapshot"]),
+                row["snapshot_id"][:8],
+                row["space_id"][:8],
+                f"{row['documents']:,}",
+                f"{row['chunks']:,}",
+                row["committed_at"][5:16].replace("T", " "),
+                ", ".join(row["aliases"]),
+            )
         OUT.print(table)
 
 
@@ -157,7 +162,8 @@ def verify(
     if result.failures:
         fail(f"snapshot {result.snapshot}: {len(result.failures)} faults in {result.files} files.", status=1)
     typer.echo(
-        f"snapshot {result.snapshot} ({result.snapshot_id[:16]}…): {result.files} files, {result.bytes:,} bytes, all as committed"
+        f"snapshot {result.snapshot} ({result.snapshot_id[:16]}…): {result.files} files, {result.bytes:,} bytes, all "
+        "as committed"
     )
 
 
@@ -197,9 +203,22 @@ def rollback_command(
 
 
 for command in (
-    search, serve, export, lengths, frontier, evaluate, compare, gate, verdicts, audit, answers, compact, vacuum, forget,
+    search,
+    serve,
+    export,
+    lengths,
+    frontier,
+    evaluate,
+    compare,
+    gate,
+    verdicts,
+    audit,
+    answers,
+    compact,
+    vacuum,
+    forget,
     encoders,
-):  # fmt: skip
+):
     app.command()(command)
 app.add_typer(sets)
 

@@ -41,9 +41,12 @@ def compact(
     lease = contextlib.nullcontext() if dry_run else run_lease(opened, collection, "compact")
     with lease, tempfile.TemporaryDirectory(prefix="isospace-compact-") as scratch:
         plan = compaction.plan_compaction(
-            opened, collection, part_documents=part_documents, part_bytes=part_megabytes << 20,
+            opened,
+            collection,
+            part_documents=part_documents,
+            part_bytes=part_megabytes << 20,
             max_deleted_share=max_deleted_share,
-        )  # fmt: skip
+        )
         if dry_run:
             OUT.print(plan.describe())
             return
@@ -73,11 +76,16 @@ def vacuum(
     with tempfile.TemporaryDirectory(prefix="isospace-vacuum-") as scratch:
         found = _when_at_rest(
             lambda: upkeep.vacuum(
-                open_store(store), Path(scratch), retention_days=retention_days, collections=collections or (),
-                vectors=vectors, answers_days=answers_days, dry=dry_run,
+                open_store(store),
+                Path(scratch),
+                retention_days=retention_days,
+                collections=collections or (),
+                vectors=vectors,
+                answers_days=answers_days,
+                dry=dry_run,
             ),
             wait_minutes,
-        )  # fmt: skip
+        )
     if as_json:
         files = [{"path": r.path, "bytes": r.size, "reason": r.reason} for r in found.removals]
         print_json({"removed": found.done, "files": files, "kept": found.kept, "dropped": found.dropped})
@@ -114,9 +122,9 @@ def forget(
     if dry_run:
         held = forgetting.find_documents(opened, collection, doc_ids)
         OUT.print(
-            f"{len(held.doc_ids)} of {len(set(doc_ids))} documents are held, in {len(held.trace.hashes)} chunks, by snapshots "
-            f"{', '.join(map(str, held.snapshots)) or 'none'}; {len(held.documents) + len(held.chunks)} parts would be "
-            "written anew or removed",
+            f"{len(held.doc_ids)} of {len(set(doc_ids))} documents are held, in {len(held.trace.hashes)} chunks, by "
+            f"snapshots {', '.join(map(str, held.snapshots)) or 'none'}; {len(held.documents) + len(held.chunks)} "
+            "parts would be written anew or removed",
             soft_wrap=True,
         )
         return
@@ -128,10 +136,12 @@ def forget(
         print_json(receipt.model_dump(mode="json"))
         return
     OUT.print(
-        f"order {receipt.order}: {len(receipt.found)} of {len(receipt.doc_ids)} documents were held, in {receipt.chunks} chunks; "
+        f"order {receipt.order}: {len(receipt.found)} of {len(receipt.doc_ids)} documents were held, in "
+        f"{receipt.chunks} chunks; "
         f"{len(receipt.removed)} files removed, {len(receipt.rewritten)} rewritten, {receipt.vectors} raw vectors and "
         f"{receipt.queries} queries gone\n"
-        f"snapshots {', '.join(f'{old} is now {new}' for old, new in receipt.snapshots.items()) or 'as they were'}; receipt in "
+        f"snapshots {', '.join(f'{old} is now {new}' for old, new in receipt.snapshots.items()) or 'as they were'}; "
+        "receipt in "
         f"collections/{collection}/forgotten/receipts",
         soft_wrap=True,
     )

@@ -114,12 +114,18 @@ def serve(
         host=host, port=port, keys=read_keys(keys), limits=Limits(requests=requests), take_over=take_over
     )
     index = open_index(
-        store, collection, alias, engine=engine_of(backend, device), reranker=_reranker(reranker),
-        cache=CacheConfig(canonical=canonical, semantic=semantic), watch_seconds=watch or None,
-    )  # fmt: skip
+        store,
+        collection,
+        alias,
+        engine=engine_of(backend, device),
+        reranker=_reranker(reranker),
+        cache=CacheConfig(canonical=canonical, semantic=semantic),
+        watch_seconds=watch or None,
+    )
     manifest = index.manifest
     typer.echo(
-        f"{collection}: snapshot {manifest.sequence}, space {manifest.space_id}, {manifest.chunks:,} chunks; handshake passed"
+        f"{collection}: snapshot {manifest.sequence}, space {manifest.space_id}, {manifest.chunks:,} chunks; "
+        "handshake passed"
     )
     with contextlib.ExitStack() as opened:
         opened.enter_context(index)
@@ -184,9 +190,13 @@ def lengths(
     table = Table("tokens", "texts", "norm", "finds itself", "popularity (10)", "neighbours' length", title=collection)
     for bucket in found:
         table.add_row(
-            f"{bucket.shortest} to {bucket.longest}", f"{bucket.texts:,}", f"{bucket.norm:.3f}",
-            f"{bucket.self_retrieval:.0%}", f"{bucket.popularity:.1f}", f"{bucket.neighbour_length:.2f}",
-        )  # fmt: skip
+            f"{bucket.shortest} to {bucket.longest}",
+            f"{bucket.texts:,}",
+            f"{bucket.norm:.3f}",
+            f"{bucket.self_retrieval:.0%}",
+            f"{bucket.popularity:.1f}",
+            f"{bucket.neighbour_length:.2f}",
+        )
     OUT.print(table)
 
 

@@ -92,8 +92,8 @@ def promote(
     reason
         Kept in the history.
     forward_only
-        Leave the alias where it is if it has ever named this snapshot or a later one: a slow run does not undo a fast one,
-        and no run undoes a rollback.
+        Leave the alias where it is if it has ever named this snapshot or a later one: a slow run does not undo a fast
+        one, and no run undoes a rollback.
     forced
         What the gate has against it, if it is moved all the same; kept in the history.
 
@@ -123,8 +123,8 @@ def rollback(store: Store, collection: str, alias: str, *, reason: str) -> Alias
         now = f"is at snapshot {history[-1].snapshot}, the first it named" if history else "has never named a snapshot"
         known = ", ".join(aliases(store, collection)) or "none"
         raise NotFoundError(
-            f"alias {alias!r} of collection {collection!r} {now}: no earlier snapshot to go back to. Name one with promote. "
-            f"Aliases: {known}."
+            f"alias {alias!r} of collection {collection!r} {now}: no earlier snapshot to go back to. Name one with "
+            f"promote. Aliases: {known}."
         )
     manifest = read_manifest(store, collection, earlier.snapshot)
     entry = _append(store, collection, alias, manifest, action="rollback", reason=reason)

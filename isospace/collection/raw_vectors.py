@@ -99,14 +99,15 @@ def read_vectors(store: Store, path: str, encoder_id: str) -> tuple[list[bytes],
     metadata = metadata_of(table)
     if metadata.get("encoder_id") != encoder_id:
         raise IntegrityError(
-            f"{path}: field encoder_id is {str(metadata.get('encoder_id'))[:16]}…, expected {encoder_id[:16]}…. Delete the "
-            "file and run the flow again: its texts are encoded anew."
+            f"{path}: field encoder_id is {str(metadata.get('encoder_id'))[:16]}…, expected {encoder_id[:16]}…. Delete "
+            "the file and run the flow again: its texts are encoded anew."
         )
     vectors = from_fixed_binary(table["vector"], np.dtype("<f4"))
     content = sha256_arrays({"chunk_hash": _hash_array(table["chunk_hash"]), "vector": vectors})
     if content != metadata.get("content_sha256"):
         raise IntegrityError(
-            f"{path}: its vectors have SHA-256 {content[:16]}…, recorded was {str(metadata.get('content_sha256'))[:16]}…. "
+            f"{path}: its vectors have SHA-256 {content[:16]}…, recorded was "
+            f"{str(metadata.get('content_sha256'))[:16]}…. "
             "Delete the file and run the flow again: its texts are encoded anew."
         )
     return table["chunk_hash"].to_pylist(), vectors
@@ -160,8 +161,8 @@ def gather(
         return result[[row for row in range(len(hashes)) if row not in lost]]
     if places:
         raise IntegrityError(
-            f"{len(places)} of {len(hashes)} chunks have no raw vector under vectors/{encoder_id[:16]}…. A part was deleted "
-            "while the run used it: run the same command again."
+            f"{len(places)} of {len(hashes)} chunks have no raw vector under vectors/{encoder_id[:16]}…. A part was "
+            "deleted while the run used it: run the same command again."
         )
     return result
 
@@ -171,7 +172,8 @@ def locate(connection: DuckDBPyConnection, wanted: str) -> Iterator[tuple[int, l
 
     `wanted` has the columns part and chunk_hash; the table `vectors` was made by `load_vector_hashes`.
     """
-    # A hash in several parts belongs to the first one, on every run. Most vectors are not asked for: they are left out first.
+    # A hash in several parts belongs to the first one, on every run. Most vectors are not asked for: they are left out
+    # first.
     query = f"""
         WITH home AS (
             SELECT chunk_hash, min(part) AS home FROM vectors SEMI JOIN {wanted} USING (chunk_hash) GROUP BY chunk_hash

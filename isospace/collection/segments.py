@@ -63,6 +63,6 @@ def require_space(table: pa.Table, path: str, space_id: str) -> None:
     found = metadata_of(table).get("space_id")
     if found != space_id:
         raise MismatchError(
-            f"{path}: field space_id is {str(found)[:16]}…, expected {space_id[:16]}…. These vectors are of another space and "
-            "cannot be compared with its queries: restore the segment, or embed the collection again."
+            f"{path}: field space_id is {str(found)[:16]}…, expected {space_id[:16]}…. These vectors are of another "
+            "space and cannot be compared with its queries: restore the segment, or embed the collection again."
         )

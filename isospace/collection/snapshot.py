@@ -129,8 +129,8 @@ def read_manifest(store: Store, collection: str, sequence: int) -> Manifest:
     manifest = _parse(store.read(path), path)
     if (manifest.collection, manifest.sequence) != (collection, sequence):
         raise IntegrityError(
-            f"{path}: is snapshot {manifest.sequence} of collection {manifest.collection!r}, not of its place. The file was "
-            "copied or moved: restore it."
+            f"{path}: is snapshot {manifest.sequence} of collection {manifest.collection!r}, not of its place. The "
+            "file was copied or moved: restore it."
         )
     return manifest
 
@@ -170,8 +170,8 @@ def find_manifest(store: Store, collection: str, reference: str) -> Manifest:
             if manifest.snapshot_id.startswith(reference):
                 return manifest
     raise NotFoundError(
-        f"snapshot {reference!r} of collection {collection!r}: not there. Give a number from {numbers[0]} to {numbers[-1]}, "
-        "or the first eight or more digits of a snapshot_id."
+        f"snapshot {reference!r} of collection {collection!r}: not there. Give a number from {numbers[0]} to "
+        f"{numbers[-1]}, or the first eight or more digits of a snapshot_id."
     )
 
 

@@ -173,8 +173,8 @@ def run_halving(
             except OutOfMemory as error:
                 if len(current.rows) == 1:
                     raise EncoderError(
-                        f"a text of {current.lengths.max()} tokens alone exceeds the memory of the device ({error}). Lower "
-                        "recipe.encoder.max_tokens, or use a device with more memory."
+                        f"a text of {current.lengths.max()} tokens alone exceeds the memory of the device ({error}). "
+                        "Lower recipe.encoder.max_tokens, or use a device with more memory."
                     ) from error
                 halve(size(current))
                 waiting.extendleft(reversed(list(_halves(current))))
@@ -184,7 +184,8 @@ def put_rows(into: npt.NDArray[np.float32], rows: npt.NDArray[np.int64], vectors
     """Put (n, d) vectors where their rows belong; EncoderError if the model returned another shape."""
     if vectors.shape != (len(rows), into.shape[1]):
         raise EncoderError(
-            f"the model returned vectors of the shape {vectors.shape} for {len(rows)} texts; expected {into.shape[1]} dimensions."
+            f"the model returned vectors of the shape {vectors.shape} for {len(rows)} texts; expected "
+            f"{into.shape[1]} dimensions."
         )
     into[rows] = vectors
 

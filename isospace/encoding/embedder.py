@@ -108,8 +108,8 @@ class AbsentEncoder:
 
     def _error(self) -> EncoderError:
         return EncoderError(
-            "the index was opened without its encoder, so that it takes vectors and no texts. Give raw vectors of encoder "
-            f"{self.record.encoder_id[:16]}…, or open it with encode=True (needs isospace[query])."
+            "the index was opened without its encoder, so that it takes vectors and no texts. Give raw vectors of "
+            f"encoder {self.record.encoder_id[:16]}…, or open it with encode=True (needs isospace[query])."
         )
 
 
@@ -150,7 +150,8 @@ def open_space(
     engine
         What is to run an encoder from the store.
     encode
-        Whether texts will be embedded. Without that no model is loaded, and raw vectors are transformed with NumPy alone.
+        Whether texts will be embedded. Without that no model is loaded, and raw vectors are transformed with NumPy
+        alone.
 
     Returns
     -------
@@ -181,8 +182,10 @@ def open_space(
     if record.promise == "bitwise" and not agreement.bitwise:
         _LOG.warning(
             "space %s was sealed bitwise by %s; here its probes agree within tolerance only (cosine %.9f)",
-            space_id[:16], space.provenance.get("engine"), agreement.cosine,
-        )  # fmt: skip
+            space_id[:16],
+            space.provenance.get("engine"),
+            agreement.cosine,
+        )
     return OpenSpace(space, chosen, agreement)
 
 

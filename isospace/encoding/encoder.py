@@ -29,9 +29,10 @@ from isospace.transform.affine import Role
 
 Float32 = npt.NDArray[np.float32]
 _LOG = logging.getLogger(__name__)
-# Texts that are grouped by length together, and tokenized while those before them are computed. A GPU would be idle until
-# its first block is tokenized: that one is small, and each is twice the one before it. On a CPU both are the work of the
-# same processors, and whole blocks make fewer and larger calls.
+# Texts that are grouped by length together, and tokenized while those before them are computed. A GPU would be idle
+# until its first block is tokenized: that one is small, and each is twice the one before it. On a CPU both are the work
+# of
+# the same processors, and whole blocks make fewer and larger calls.
 FIRST_BLOCK_TEXTS, BLOCK_TEXTS = 512, 8192
 
 
@@ -119,8 +120,8 @@ class SentenceEncoder:
         Raises
         ------
         EncoderError
-            If an id is beyond the vocabulary, the sequence lacks special tokens or the role's prompt, or the pooling needs
-            the words that ids do not tell.
+            If an id is beyond the vocabulary, the sequence lacks special tokens or the role's prompt, or the pooling
+            needs the words that ids do not tell.
         """
         if "subword" in self.record.pooling:
             raise EncoderError("token ids do not tell words, which this encoder pools by. Send the text.")
@@ -128,8 +129,8 @@ class SentenceEncoder:
         for number, one in enumerate(ids):
             if (highest := max(one)) >= self.tokenizer.size:
                 raise EncoderError(
-                    f"input {number}: token id {highest} is beyond this encoder's {self.tokenizer.size}; the ids are of another "
-                    "tokenizer. Send the text (LangChain: check_embedding_ctx_length=False)."
+                    f"input {number}: token id {highest} is beyond this encoder's {self.tokenizer.size}; the ids are "
+                    "of another tokenizer. Send the text (LangChain: check_embedding_ctx_length=False)."
                 )
             if (
                 list(one[: len(head)]) != head
@@ -137,8 +138,9 @@ class SentenceEncoder:
                 or len(one) < len(head + tail)
             ):
                 raise EncoderError(
-                    f"input {number}: token ids {list(one[:6])}…{list(one[-3:])} lack what this encoder puts around a {role}: "
-                    f"{head} … {tail}. Send them whole, or send the text (LangChain: check_embedding_ctx_length=False)."
+                    f"input {number}: token ids {list(one[:6])}…{list(one[-3:])} lack what this encoder puts around a "
+                    f"{role}: {head} … {tail}. Send them whole, or send the text (LangChain: "
+                    "check_embedding_ctx_length=False)."
                 )
 
     def _ahead(self, texts: Sequence[str], role: Role) -> Iterator[tuple[int, list[list[Tokens]]]]:
@@ -163,7 +165,8 @@ class SentenceEncoder:
         tokens = self.tokenizer.tokens(texts, prompt=prompt, detailed=detailed)
         if empty := [row for row, found in enumerate(tokens) if not len(found.ids)]:
             raise EncoderError(
-                f"the text {texts[empty[0]][:40]!r} has no tokens, and this tokenizer adds none of its own. Leave it out."
+                f"the text {texts[empty[0]][:40]!r} has no tokens, and this tokenizer adds none of its own. Leave it "
+                "out."
             )
         long = [row for row, found in enumerate(tokens) if len(found.ids) > record.max_tokens]
         if not long:
@@ -175,8 +178,11 @@ class SentenceEncoder:
             ]
         _LOG.warning(
             "%d of %d texts exceed %d tokens and are cut; longest: %d",
-            len(long), len(texts), record.max_tokens, max(len(tokens[row].ids) for row in long),
-        )  # fmt: skip
+            len(long),
+            len(texts),
+            record.max_tokens,
+            max(len(tokens[row].ids) for row in long),
+        )
         cut = self.tokenizer.tokens(
             [texts[row] for row in long], prompt=prompt, limit=record.max_tokens, detailed=detailed
         )

@@ -86,12 +86,13 @@ def resolve_engine(engine: Engine, precision: str = "float32", *, exported: bool
         )
     if backend != "torch" and (engine.compute != "float32" or engine.compile or engine.flatten):
         raise ConfigError(
-            f"runtime.compute = {engine.compute!r}, runtime.compile = {engine.compile}, runtime.flatten = {engine.flatten}: "
-            "need runtime.backend torch."
+            f"runtime.compute = {engine.compute!r}, runtime.compile = {engine.compile}, runtime.flatten = "
+            f"{engine.flatten}: need runtime.backend torch."
         )
     if engine.compile and engine.flatten:
         raise ConfigError(
-            "runtime.compile and runtime.flatten do not go together: each flattened batch would be compiled anew. Leave one out."
+            "runtime.compile and runtime.flatten do not go together: each flattened batch would be compiled anew. "
+            "Leave one out."
         )
     if precision != "float32" and engine.compute != "float32":
         raise ConfigError(
@@ -136,9 +137,12 @@ def open_backend(store: Store, record: EncoderRecord, engine: Engine) -> Backend
             export = require_export(store, record, "openvino")
             folder = fetch_export(store, record.encoder_id, export)
             return open_openvino(
-                folder / "graph.xml", folder / "graph.bin",
-                threads=engine.threads, batch_tokens=engine.batch_tokens, precision=record.precision,
-            )  # fmt: skip
+                folder / "graph.xml",
+                folder / "graph.bin",
+                threads=engine.threads,
+                batch_tokens=engine.batch_tokens,
+                precision=record.precision,
+            )
         case "onnx":
             from isospace.encoding.backends.onnx import open_onnx
 
@@ -154,12 +158,13 @@ def require_export(store: Store, record: EncoderRecord, backend: Literal["openvi
     export = read_export(store, record.encoder_id, backend)
     if export is None:
         raise NotFoundError(
-            f"encoder {record.encoder_id[:16]}…: no graph for backend {backend} is in the store. Run the flow once with "
-            f"runtime.backend={backend}, which exports it, or use backend torch."
+            f"encoder {record.encoder_id[:16]}…: no graph for backend {backend} is in the store. Run the flow once "
+            f"with runtime.backend={backend}, which exports it, or use backend torch."
         )
     if record.graph is not None and export.files != record.graph:
         raise IntegrityError(
-            f"encoder {record.encoder_id[:16]}…: the graph in the store is not the quantized one of its record. Restore it."
+            f"encoder {record.encoder_id[:16]}…: the graph in the store is not the quantized one of its record. "
+            "Restore it."
         )
     return export
 

@@ -31,7 +31,8 @@ def detect_languages(texts: Sequence[str]) -> list[str | None]:
     Returns
     -------
     list
-        n codes of ISO 639-1; None where a text is too short or the detector unsure, and everywhere if py3langid is not installed.
+        n codes of ISO 639-1; None where a text is too short or the detector unsure, and everywhere if py3langid is not
+        installed.
     """
     identify = _identifier()
     return [None if identify is None else _detected(identify, text[:_READ_CHARACTERS]) for text in texts]

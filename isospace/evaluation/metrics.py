@@ -1,7 +1,7 @@
 """Measures of retrieval, by the standard library of the field.
 
-They are those of trec_eval (by way of ir-measures), whose tie rule is fixed: equal scores rank by document id, falling, so that
-a run has one value and not several.
+They are those of trec_eval (by way of ir-measures), whose tie rule is fixed: equal scores rank by document id, falling,
+so that a run has one value and not several.
 """
 
 from __future__ import annotations

@@ -98,13 +98,19 @@ class Corpus:
 def default_representations(vectors: int, dimension: int) -> list[RepresentationSpec]:
     """Return the representations that are compared where none are named: without codebooks for fewer than 256 vectors."""
     plain: list[RepresentationSpec] = [
-        Float32Spec(), Float16Spec(), Int8Spec(), Int8Spec(name="int8_p95", percentile=95.0),
+        Float32Spec(),
+        Float16Spec(),
+        Int8Spec(),
+        Int8Spec(name="int8_p95", percentile=95.0),
         Int8Spec(name="int8_minmax", range="affine", percentile=100.0),
-        Int8Spec(name="int8_vector", granularity="vector"), Int8Spec(name="int8_global", granularity="global"),
-        BinarySpec(), BinarySpec(name="binary_median", threshold="median"),
+        Int8Spec(name="int8_vector", granularity="vector"),
+        Int8Spec(name="int8_global", granularity="global"),
+        BinarySpec(),
+        BinarySpec(name="binary_median", threshold="median"),
         BinarySpec(name="binary_mean", threshold="mean"),
-        BinarySpec(name="binary_rotated", rotation=True), RabitqSpec(),
-    ]  # fmt: skip
+        BinarySpec(name="binary_rotated", rotation=True),
+        RabitqSpec(),
+    ]
     widths = [m for m in (dimension // 16, dimension // 12, dimension // 8, dimension // 4) if m and dimension % m == 0]
     codebooks = [PqSpec(kind=kind, subvectors=m) for m in dict.fromkeys(widths) for kind in ("pq", "opq")]
     return [*plain, *codebooks] if vectors >= CENTROIDS else plain
@@ -197,9 +203,14 @@ class _Found:
 
 
 def _points(
-    corpus: Corpus, name: str, spec: RepresentationSpec, vectors: Float32, queries: Float32, plain: _Found,
+    corpus: Corpus,
+    name: str,
+    spec: RepresentationSpec,
+    vectors: Float32,
+    queries: Float32,
+    plain: _Found,
     best: float | None,
-) -> list[Point]:  # fmt: skip
+) -> list[Point]:
     quantizer = fit_quantizer(spec, vectors)
     codes = quantizer.encode(vectors)
     lost = measure_distortion(quantizer, vectors[:_DISTORTION_SAMPLE])

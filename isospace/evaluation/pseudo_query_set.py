@@ -47,8 +47,8 @@ def make_set(
     made = make_pseudo_queries(passages, chosen, size=size, seed=seed)
     if len(made) < _FEWEST:
         raise ConfigError(
-            f"only {len(made)} {chosen} of {len(passages)} chunks can serve as queries; expected {_FEWEST} or more. Give real "
-            "queries with `isospace sets add`."
+            f"only {len(made)} {chosen} of {len(passages)} chunks can serve as queries; expected {_FEWEST} or more. "
+            "Give real queries with `isospace sets add`."
         )
     names = [f"p{number:05d}" for number in range(1, len(made) + 1)]
     return EvaluationSet(

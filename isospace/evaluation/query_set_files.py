@@ -20,8 +20,8 @@ def load_set(name: str, queries: Path, judgements: Path | None = None, *, split:
     name
         Of the set.
     queries
-        A file with the columns text and query_id, a text file of one query a line, or a folder: that of BEIR (`queries.jsonl`,
-        `qrels/SPLIT.tsv`), or one with `queries.parquet` and `qrels.parquet`.
+        A file with the columns text and query_id, a text file of one query a line, or a folder: that of BEIR
+        (`queries.jsonl`, `qrels/SPLIT.tsv`), or one with `queries.parquet` and `qrels.parquet`.
     judgements
         A file with query_id, doc_id and relevance.
     split

@@ -33,7 +33,8 @@ class EvaluationSet:
     name
         Of the set in its collection.
     kind
-        `judged`; `unjudged`, for agreement alone; `pseudo`, made from the corpus for want of better: easier than people's.
+        `judged`; `unjudged`, for agreement alone; `pseudo`, made from the corpus for want of better: easier than
+        people's.
     queries
         Texts by query_id.
     judgements
@@ -56,10 +57,13 @@ class EvaluationSet:
         """Fingerprint of everything but the name."""
         return fingerprint(
             {
-                "kind": self.kind, "queries": self.queries, "judgements": self.judgements, "attributes": self.attributes,
+                "kind": self.kind,
+                "queries": self.queries,
+                "judgements": self.judgements,
+                "attributes": self.attributes,
                 "remainders": self.remainders,
             }
-        )  # fmt: skip
+        )
 
     @property
     def judged(self) -> Judgements:
@@ -109,8 +113,8 @@ def freeze_set(store: Store, collection: str, given: EvaluationSet, *, source: s
         raise ConfigError(f"evaluation set {given.name!r}: has no query. Give a file with the column text.")
     if given.kind == "judged" and not given.judged:
         raise ConfigError(
-            f"evaluation set {given.name!r}: none of its {len(given.queries)} queries has a relevant document in the judgements. "
-            "Do their query_ids belong together?"
+            f"evaluation set {given.name!r}: none of its {len(given.queries)} queries has a relevant document in the "
+            "judgements. Do their query_ids belong together?"
         )
     for _ in range(_ATTEMPTS):
         versions = set_versions(store, collection, given.name)
@@ -193,10 +197,17 @@ def _written(store: Store, collection: str, given: EvaluationSet, source: str, *
         )
         judgements = write_parquet(store, f"{folder}/qrels.parquet", table, metadata={"set_id": given.set_id})
     return SetRecord(
-        name=given.name, number=number, set_id=given.set_id, kind=given.kind, queries=len(given.queries),
-        judged=len(given.judged), source=source, created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        queries_file=queries, judgements_file=judgements,
-    )  # fmt: skip
+        name=given.name,
+        number=number,
+        set_id=given.set_id,
+        kind=given.kind,
+        queries=len(given.queries),
+        judged=len(given.judged),
+        source=source,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        queries_file=queries,
+        judgements_file=judgements,
+    )
 
 
 def _read(store: Store, record: SetRecord) -> EvaluationSet:

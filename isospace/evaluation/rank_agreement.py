@@ -1,6 +1,7 @@
 """How alike two rankings are, without judgements.
 
-Source: Webber, Moffat and Zobel, "A similarity measure for indefinite rankings", 2010 (equation 32 is `rank_biased_overlap`).
+Source: Webber, Moffat and Zobel, "A similarity measure for indefinite rankings", 2010 (equation 32 is
+`rank_biased_overlap`).
 """
 
 from __future__ import annotations

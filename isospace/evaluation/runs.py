@@ -76,8 +76,8 @@ def answer_set(
     """
     if given.remainders and (options.mode in ("lexical", "hybrid") or options.metric != "cosine"):
         raise QueryError(
-            f"pseudo-queries are searched by vectors and cosine, not mode {options.mode}, metric {options.metric}: their words "
-            "stand in the chunk they were taken from. Use real queries, or another mode."
+            f"pseudo-queries are searched by vectors and cosine, not mode {options.mode}, metric {options.metric}: "
+            "their words stand in the chunk they were taken from. Use real queries, or another mode."
         )
     if options.rerank:
         raise QueryError(

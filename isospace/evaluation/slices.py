@@ -22,16 +22,17 @@ def slices_of(given: EvaluationSet, *views: View) -> dict[str, dict[str, list[st
     given
         The set.
     *views
-        The snapshots whose metadata is used; of a document that is in several, that of the first. Give what is in production
-        first: a group must not shrink to what a candidate has kept.
+        The snapshots whose metadata is used; of a document that is in several, that of the first. Give what is in
+        production first: a group must not shrink to what a candidate has kept.
 
     Returns
     -------
     dict
         Query ids by column and value: the columns of the set's own file, `words` and detected `language` of the query,
-        `languages` for queries that documents of another language answer (such as `de to en`), and the metadata and the folder
-        (`source`) of the relevant documents. Groups of fewer than five queries, and columns of more than twenty values, are
-        left out.
+        `languages` for queries that documents of another language answer (such as `de to en`), and the metadata and the
+        folder (`source`) of the relevant documents. Groups of fewer than five queries, and columns of more than twenty
+        values,
+        are left out.
     """
     found: dict[str, dict[str, list[str]]] = {"words": defaultdict(list)}
     for name, text in given.queries.items():

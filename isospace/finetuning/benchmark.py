@@ -99,25 +99,29 @@ def bench_of_view(view: View, given: EvaluationSet, *, most: int, seed: int) -> 
     judged = given.judged
     if not judged:
         raise ConfigError(
-            f"finetune.evaluation = {given.name!r}: has no judgements; expected a set of judged queries, without which nobody "
-            "knows what was gained. Freeze one with `isospace sets add`, or make one with `isospace sets make`."
+            f"finetune.evaluation = {given.name!r}: has no judgements; expected a set of judged queries, without which "
+            "nobody knows what was gained. Freeze one with `isospace sets add`, or make one with `isospace sets make`."
         )
     passages = passages_of(view)
     relevant = given.relevant
     kept = [row for row, passage in enumerate(passages) if passage.doc_id in relevant]
     if not kept:
         raise ConfigError(
-            f"finetune.evaluation = {given.name!r}: the collection has none of its {len(relevant)} relevant documents. Is it the "
-            "set of another collection?"
+            f"finetune.evaluation = {given.name!r}: the collection has none of its {len(relevant)} relevant documents. "
+            "Is it the set of another collection?"
         )
     wanted = set(kept)
     others = [row for row in range(len(passages)) if row not in wanted]
     kept += random.Random(seed).sample(others, min(len(others), max(0, most - len(kept))))
     chosen = [passages[row] for row in sorted(kept)]
     return Bench(
-        given.name, tuple(p.prefix + p.text for p in chosen), tuple(p.doc_id for p in chosen),
-        {name: given.queries[name] for name in judged}, judged, given.remainders,
-    )  # fmt: skip
+        given.name,
+        tuple(p.prefix + p.text for p in chosen),
+        tuple(p.doc_id for p in chosen),
+        {name: given.queries[name] for name in judged},
+        judged,
+        given.remainders,
+    )
 
 
 def bench_of_files(spec: BenchSpec) -> Bench:
@@ -137,9 +141,13 @@ def bench_of_files(spec: BenchSpec) -> Bench:
     if not judged:
         raise ConfigError(f"finetune.outside.judgements = {spec.judgements!r}: judges none of the queries. Same ids?")
     return Bench(
-        Path(spec.corpus).parent.name, tuple(text for _, text in found), tuple(doc for doc, _ in found),
-        {name: queries[name] for name in judged}, judged, {},
-    )  # fmt: skip
+        Path(spec.corpus).parent.name,
+        tuple(text for _, text in found),
+        tuple(doc for doc, _ in found),
+        {name: queries[name] for name in judged},
+        judged,
+        {},
+    )
 
 
 def compare_encoders(bench: Bench, before: Encodes, after: Encodes) -> Measured:
@@ -148,9 +156,13 @@ def compare_encoders(bench: Bench, before: Encodes, after: Encodes) -> Measured:
     new_run, new_shape = (old_run, old_shape) if after is before else _measured(bench, after)
     old, new = (per_query(run, bench.judgements, MEASURES) for run in (old_run, new_run))
     return Measured(
-        bench.name, len(bench.texts), len(bench.judgements), {name: difference(old[name], new[name]) for name in MEASURES},
-        (old_shape, new_shape), (old[MEASURES[0]], new[MEASURES[0]]),
-    )  # fmt: skip
+        bench.name,
+        len(bench.texts),
+        len(bench.judgements),
+        {name: difference(old[name], new[name]) for name in MEASURES},
+        (old_shape, new_shape),
+        (old[MEASURES[0]], new[MEASURES[0]]),
+    )
 
 
 def _measured(bench: Bench, encoder: Encodes) -> tuple[Run, Isotropy]:

@@ -72,8 +72,8 @@ def split_examples(
     examples
         All pairs.
     evaluated
-        Texts of the documents that answer the evaluation set, by doc_id: nothing is learned from these, or from texts of which
-        70 % of the three-word phrases are theirs (Jaccard, estimated by MinHash, Broder 1997).
+        Texts of the documents that answer the evaluation set, by doc_id: nothing is learned from these, or from texts
+        of which 70 % of the three-word phrases are theirs (Jaccard, estimated by MinHash, Broder 1997).
     queries
         Texts of its queries.
     share
@@ -104,9 +104,9 @@ def split_examples(
     training = [e for n, e in enumerate(rest) if n not in of_held_out and _normal(e.anchor) not in anchors]
     if len(held_out) < _FEWEST_HELD_OUT or not training:
         raise ConfigError(
-            f"finetune.training.held_out_share = {share}: of {len(kept)} pairs {len(held_out)} are held out and {len(training)} "
-            f"are left; expected at least {_FEWEST_HELD_OUT} held out, since nothing else tells when a model is overfitted, and "
-            "more to train on. Give more pairs, or change the share."
+            f"finetune.training.held_out_share = {share}: of {len(kept)} pairs {len(held_out)} are held out and "
+            f"{len(training)} are left; expected at least {_FEWEST_HELD_OUT} held out, since nothing else tells when a "
+            "model is overfitted, and more to train on. Give more pairs, or change the share."
         )
     leakage = Leakage(
         evaluated_documents=len(unique) - len(apart),

@@ -63,9 +63,10 @@ class PairRow(BaseModel):
     def _relevant(self) -> PairRow:
         if self.label is not None and self.label != 1:
             raise ValueError(
-                f"label = {self.label:g} on ({self.anchor[:40]!r}, {self.positive[:40]!r}): all are trained on as relevant, "
-                "so that a labelled negative would be pulled together; expected pairs that answer their anchor alone. Put "
-                "the text into the column negative of a pair of the same anchor, or leave the row out"
+                f"label = {self.label:g} on ({self.anchor[:40]!r}, {self.positive[:40]!r}): all are trained on as "
+                "relevant, so that a labelled negative would be pulled together; expected pairs that answer their "
+                "anchor alone. Put the text into the column negative of a pair of the same anchor, or leave the row "
+                "out"
             )
         if self.anchor.strip() == self.positive.strip():
             raise ValueError(
@@ -87,8 +88,8 @@ def read_examples(path: Path) -> list[Example]:
     rows = read_columns(path, ["anchor", "positive"], optional=list(_COLUMNS))
     if graded := [name for name in ("score", "similarity") if any(value is not None for value in rows.get(name, []))]:
         raise ConfigError(
-            f"{path}: has the column {graded[0]}: graded pairs are not relevant ones, and every pair is trained on as relevant. "
-            "Keep the rows that answer their anchor, without the column."
+            f"{path}: has the column {graded[0]}: graded pairs are not relevant ones, and every pair is trained on as "
+            "relevant. Keep the rows that answer their anchor, without the column."
         )
     found = []
     for number in range(len(rows["anchor"])):

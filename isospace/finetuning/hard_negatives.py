@@ -55,13 +55,18 @@ def mining_key(
     record = view.space.encoder.record
     return fingerprint(
         {
-            "mining": _MINING, "encoder_id": record.encoder_id, "prompts": dict(record.prompts), "space_id": view.space.space_id,
-            "snapshot_id": view.manifest.snapshot_id, "examples": digest_of(examples),
-            "spec": spec.model_dump(mode="json", exclude={"reranker"}), "excluded": sorted(excluded),
+            "mining": _MINING,
+            "encoder_id": record.encoder_id,
+            "prompts": dict(record.prompts),
+            "space_id": view.space.space_id,
+            "snapshot_id": view.manifest.snapshot_id,
+            "examples": digest_of(examples),
+            "spec": spec.model_dump(mode="json", exclude={"reranker"}),
+            "excluded": sorted(excluded),
             "reranker_id": reranker.reranker_id if reranker else None,
             "words": None if view.lexical is None else view.lexical.spec.model_dump(mode="json"),
         }
-    )  # fmt: skip
+    )
 
 
 def mine_negatives(
@@ -122,8 +127,8 @@ def mine_negatives(
                 found.append(chosen)
     if not found:
         raise ConfigError(
-            f"finetune.negatives: none of {len(examples)} pairs has {spec.count} negatives within the ranks {list(spec.ranks)} "
-            f"(left out: {refused}). Widen the ranks, lower the margin, or set count to 0."
+            f"finetune.negatives: none of {len(examples)} pairs has {spec.count} negatives within the ranks "
+            f"{list(spec.ranks)} (left out: {refused}). Widen the ranks, lower the margin, or set count to 0."
         )
     keep_negatives(key, found, short=short, refused=refused)
     return Mined(tuple(found), short, refused, key)
@@ -132,7 +137,8 @@ def mine_negatives(
 def _require_searchable(view: View, spec: NegativesSpec) -> None:
     if "lexical" in spec.sources and view.lexical is None:
         raise ConfigError(
-            "finetune.negatives.sources has lexical, and the snapshot has no word index. Set recipe.lexical, or leave it out."
+            "finetune.negatives.sources has lexical, and the snapshot has no word index. Set recipe.lexical, or "
+            "leave it out."
         )
 
 

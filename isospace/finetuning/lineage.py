@@ -85,8 +85,8 @@ def require_trainable(spec: EncoderSpec, record: EncoderRecord, own_pooling: tup
     """
     if record.precision != "float32":
         raise ConfigError(
-            f"recipe.encoder.precision = {record.precision}: training starts from float32 weights. Fine-tune the float32 model, "
-            "then embed with its result in another precision."
+            f"recipe.encoder.precision = {record.precision}: training starts from float32 weights. Fine-tune the "
+            "float32 model, then embed with its result in another precision."
         )
     if record.windows is not None:
         raise ConfigError(
@@ -94,8 +94,8 @@ def require_trainable(spec: EncoderSpec, record: EncoderRecord, own_pooling: tup
         )
     if tuple(record.pooling) != own_pooling:
         raise ConfigError(
-            f"recipe.encoder.pooling = {spec.pooling!r}: training pools as the model itself does ({', '.join(own_pooling)}). "
-            "Leave it empty, or save the model with that pooling."
+            f"recipe.encoder.pooling = {spec.pooling!r}: training pools as the model itself does "
+            f"({', '.join(own_pooling)}). Leave it empty, or save the model with that pooling."
         )
 
 
@@ -120,8 +120,8 @@ def register_encoder(
     Returns
     -------
     Lineage
-        The first one, where equal weights were registered before; that of the base, and nothing written, where no step was
-        better than it.
+        The first one, where equal weights were registered before; that of the base, and nothing written, where no step
+        was better than it.
     """
     encoder_id = told["base"]
     # Written anew, a model's files differ from its maker's, and its fingerprint with them, where no weight does.
@@ -129,10 +129,15 @@ def register_encoder(
         spec = base.model_copy(update={"model": str(trained.folder), "revision": None, "preset": "none"})
         encoder_id = prepare_encoder(store, spec, engine).record.encoder_id
     found = Lineage(
-        encoder_id=encoder_id, key=trained.key, libraries=library_versions(),
-        history=tuple(dict(entry) for entry in trained.history), best_step=trained.best_step, seconds=trained.seconds,
-        at=datetime.now(UTC).isoformat(timespec="seconds"), **told,
-    )  # fmt: skip
+        encoder_id=encoder_id,
+        key=trained.key,
+        libraries=library_versions(),
+        history=tuple(dict(entry) for entry in trained.history),
+        best_step=trained.best_step,
+        seconds=trained.seconds,
+        at=datetime.now(UTC).isoformat(timespec="seconds"),
+        **told,
+    )
     if found.encoder_id != found.base:
         store.create_if_absent(layout.encoder_lineage(found.encoder_id), seal(found.model_dump(mode="json")))
         return read_lineage(store, found.encoder_id)

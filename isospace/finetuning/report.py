@@ -61,9 +61,12 @@ class FineTuneReport:
             for name in ("collection", "name", "encoder_id", "base", "paid", "sentence", "report")
         }
         return {
-            **found, "inside": self.inside.as_dict(), "outside": self.outside.as_dict() if self.outside else None,
-            "lineage": self.lineage.model_dump(mode="json"), "plan": asdict(self.plan) if self.plan else None,
-        }  # fmt: skip
+            **found,
+            "inside": self.inside.as_dict(),
+            "outside": self.outside.as_dict() if self.outside else None,
+            "lineage": self.lineage.model_dump(mode="json"),
+            "plan": asdict(self.plan) if self.plan else None,
+        }
 
 
 def judge(inside: Measured, outside: Measured | None, *, is_base: bool) -> tuple[bool, str]:
@@ -109,30 +112,45 @@ def finetune_page(report: FineTuneReport, tokenization: Tokenization, before: Se
             plots.intervals(differences),
             Table(("set", "measure", "before", "after", "difference", "95 %", "p"), _rows(differences)),
         ),
-        Section(
-            "Query by query", "nDCG@10 in the domain.", plots.changes(*report.inside.values, MEASURE)
-        ),
+        Section("Query by query", "nDCG@10 in the domain.", plots.changes(*report.inside.values, MEASURE)),
         Section(
             "Held-out documents",
-            f"nDCG@10 of {lineage.held_out} pairs that were not trained on, at each evaluation; the weights are those of step "
-            f"{lineage.best_step}. Training took {lineage.seconds:,.0f} s.",
+            f"nDCG@10 of {lineage.held_out} pairs that were not trained on, at each evaluation; the weights are those "
+            f"of step {lineage.best_step}. Training took {lineage.seconds:,.0f} s.",
+            table=Table(("step", MEASURE), tuple((f"{entry['step']:.0f}", figure(entry["ndcg"])) for entry in scored)),
+        ),
+        Section(
+            "Isotropy",
+            "Of document vectors; no measure of retrieval.",
             table=Table(
-                ("step", MEASURE), tuple((f"{entry['step']:.0f}", figure(entry["ndcg"])) for entry in scored)
+                ("set", "mean cosine before", "after", "evenness before", "after"),
+                tuple(
+                    (
+                        one.name,
+                        figure(old.mean_cosine),
+                        figure(new.mean_cosine),
+                        figure(old.evenness),
+                        figure(new.evenness),
+                    )
+                    for one in benches
+                    for old, new in [one.isotropy]
+                ),
             ),
         ),
-        Section("Isotropy", "Of document vectors; no measure of retrieval.", table=Table(
-            ("set", "mean cosine before", "after", "evenness before", "after"),
-            tuple(
-                (one.name, figure(old.mean_cosine), figure(new.mean_cosine), figure(old.evenness), figure(new.evenness))
-                for one in benches for old, new in [one.isotropy]
-            ),
-        )),
         _words(tokenization),
         Section("What it was made from", table=Table(("what", "value"), _facts(lineage))),
-        *([Section("What it would cost", "Embedding the collection with it.", table=Table(("what", "how much"), tuple(
-            (label, value) for label, value in report.plan.rows()
-        )))] if report.plan else []),
-    ]  # fmt: skip
+        *(
+            [
+                Section(
+                    "What it would cost",
+                    "Embedding the collection with it.",
+                    table=Table(("what", "how much"), tuple((label, value) for label, value in report.plan.rows())),
+                )
+            ]
+            if report.plan
+            else []
+        ),
+    ]
     return Page(
         f"{report.collection}: fine-tuning {report.name}", report.sentence, tone, tuple(sections), report.as_dict()
     )
@@ -159,11 +177,15 @@ def _difference(found: Difference) -> str:
 def _rows(differences: dict[str, Difference]) -> tuple[tuple[str, ...], ...]:
     return tuple(
         (
-            *label.rsplit(", ", 1), f"{one.before:.4f}", f"{one.after:.4f}", f"{one.difference:+.4f}",
-            f"{one.interval[0]:+.4f} to {one.interval[1]:+.4f}", f"{one.p:.3g}",
+            *label.rsplit(", ", 1),
+            f"{one.before:.4f}",
+            f"{one.after:.4f}",
+            f"{one.difference:+.4f}",
+            f"{one.interval[0]:+.4f} to {one.interval[1]:+.4f}",
+            f"{one.p:.3g}",
         )
         for label, one in differences.items()
-    )  # fmt: skip
+    )
 
 
 def _words(found: Tokenization) -> Section:
@@ -171,8 +193,8 @@ def _words(found: Tokenization) -> Section:
         f"{share:.1%} in {pieces}" for pieces, share in zip(("1", "2", "3", "4 or more"), found.shares, strict=True)
     )
     text = (
-        f"{found.occurrences:,} words are cut into {found.pieces_a_word:.2f} pieces on average: {shares}. Below, the words that "
-        "cost most pieces in all."
+        f"{found.occurrences:,} words are cut into {found.pieces_a_word:.2f} pieces on average: {shares}. Below, the "
+        "words that cost most pieces in all."
     )
     if found.asked:
         told = ", ".join(f"{name} {value:.3f}" for name, value in found.retrieval.items())

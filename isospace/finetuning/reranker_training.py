@@ -1,7 +1,7 @@
 """Train a small cross-encoder: the first layers of an encoder, a new head, and pairs of query and text.
 
-Full texts alone teach it nothing for long: with a few thousand pairs the loss stays where guessing puts it. Stages go from
-short, easy pairs to those it is meant for, and each begins where the one before it ended.
+Full texts alone teach it nothing for long: with a few thousand pairs the loss stays where guessing puts it. Stages go
+from short, easy pairs to those it is meant for, and each begins where the one before it ended.
 """
 
 from __future__ import annotations
@@ -109,8 +109,8 @@ def _require_usable(stages: Sequence[Stage], batch: int, rate: float) -> None:
         relevant = sum(pair.relevant for pair in stage.pairs)
         if not 0 < relevant < len(stage.pairs):
             raise ConfigError(
-                f"stage {number}: {relevant} of its {len(stage.pairs)} pairs are relevant; expected some, and not all. Add "
-                "texts of the other kind."
+                f"stage {number}: {relevant} of its {len(stage.pairs)} pairs are relevant; expected some, and not all. "
+                "Add texts of the other kind."
             )
     if batch < 1 or not rate > 0:
         raise ConfigError(f"batch = {batch}, rate = {rate}; expected a batch of 1 or more, and a positive rate.")
@@ -127,9 +127,13 @@ def _untrained(start: Path, layers: int | None, max_tokens: int) -> Any:
             raise ConfigError(f"layers = {layers}; expected 1 to {own}, which {start.name} has.")
         with _quiet():
             return CrossEncoder(
-                str(start), num_labels=1, max_length=max_tokens, device="cpu", local_files_only=True,
+                str(start),
+                num_labels=1,
+                max_length=max_tokens,
+                device="cpu",
+                local_files_only=True,
                 config_kwargs={"num_hidden_layers": layers or own},
-            )  # fmt: skip
+            )
     except (OSError, ValueError, RuntimeError, AttributeError) as error:
         reason = str(error).split("\n", 1)[0]
         raise EncoderError(
@@ -140,7 +144,8 @@ def _untrained(start: Path, layers: int | None, max_tokens: int) -> Any:
 def _fit(model: Any, stages: Sequence[Stage], batch: int, rate: float, chance: random.Random) -> None:
     import torch
 
-    # Words that a few thousand pairs do not hold would stay where they were, and those they hold would move away from them.
+    # Words that a few thousand pairs do not hold would stay where they were, and those they hold would move away from
+    # them.
     for parameter in model.model.get_input_embeddings().parameters():
         parameter.requires_grad_(False)
     weights = [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -63,8 +63,8 @@ class Tokenization:
     asked
         How many shattered words of few documents were searched, each alone.
     retrieval
-        nDCG@10 of these searches, by `dense`, `lexical`, `hybrid`; and of at most 1,000 chunks, by `mean pooling` and by
-        `subword pooling`, which pools pieces to words first. What cannot be had is missing.
+        nDCG@10 of these searches, by `dense`, `lexical`, `hybrid`; and of at most 1,000 chunks, by `mean pooling` and
+        by `subword pooling`, which pools pieces to words first. What cannot be had is missing.
     """
 
     words: int
@@ -101,11 +101,14 @@ def report_tokenization(view: View, encoder: SentenceEncoder) -> Tokenization:
     ]
     worst = [one for one, _ in found if len(one.pieces) > 1][:_SHOWN]
     return Tokenization(
-        words=len(found), occurrences=occurrences,
+        words=len(found),
+        occurrences=occurrences,
         pieces_a_word=sum(one.count * len(one.pieces) for one, _ in found) / max(1, occurrences),
-        shares=(shares[0], shares[1], shares[2], shares[3]), worst=tuple(worst), asked=len(given.queries),
+        shares=(shares[0], shares[1], shares[2], shares[3]),
+        worst=tuple(worst),
+        asked=len(given.queries),
         retrieval=retrieval,
-    )  # fmt: skip
+    )
 
 
 def count_words(texts: Iterable[tuple[str, str]], tokenizer: Tokenizer) -> list[tuple[Shattered, frozenset[str]]]:
@@ -148,10 +151,11 @@ def _terms(found: Sequence[tuple[Shattered, frozenset[str]]]) -> EvaluationSet:
     ][:_ASKED]
     names = [f"w{number:03d}" for number in range(len(chosen))]
     return EvaluationSet(
-        "shattered words", "judged",
+        "shattered words",
+        "judged",
         {name: one.word for name, (one, _) in zip(names, chosen, strict=True)},
         {name: dict.fromkeys(documents, 1) for name, (_, documents) in zip(names, chosen, strict=True)},
-    )  # fmt: skip
+    )
 
 
 def _retrieval(view: View, encoder: SentenceEncoder, given: EvaluationSet) -> dict[str, float]:

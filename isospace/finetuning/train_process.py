@@ -181,10 +181,13 @@ def _add_adapters(model: SentenceTransformer, spec: dict[str, Any]) -> None:
 
     model.add_adapter(
         LoraConfig(
-            task_type=TaskType.FEATURE_EXTRACTION, r=spec["rank"], lora_alpha=spec["alpha"], lora_dropout=spec["dropout"],
+            task_type=TaskType.FEATURE_EXTRACTION,
+            r=spec["rank"],
+            lora_alpha=spec["alpha"],
+            lora_dropout=spec["dropout"],
             target_modules="all-linear",
         )
-    )  # fmt: skip
+    )
 
 
 def _finish(folder: Path, trainer: SentenceTransformerTrainer, job: dict[str, Any], seconds: float) -> None:

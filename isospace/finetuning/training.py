@@ -1,6 +1,7 @@
 """Train an encoder in a process of its own, which goes on where a killed one stopped.
 
-What the process needs lies in one folder, named after everything that decides the result: the same command finds it again.
+What the process needs lies in one folder, named after everything that decides the result: the same command finds it
+again.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ LIBRARIES = ("torch", "transformers", "sentence-transformers", "accelerate", "da
 RUN_VARIABLE = "ISOSPACE_TRAINING_OF"
 MODEL, HISTORY, DONE = "model", "history.json", "done.json"
 _TAIL_LINES = 12
-# A step's arrays are given back to the system and asked for again by the next one otherwise: on a CPU a sixth of the time.
+# A step's arrays are given back to the system and asked for again by the next one otherwise: on a CPU a sixth of the
+# time.
 _KEPT_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000", "MALLOC_TOP_PAD_": "268435456"}
 
 
@@ -68,11 +70,16 @@ class Job:
         """Fingerprint of everything that decides the weights, but for the machine."""
         return fingerprint(
             {
-                "encoder_id": self.record.encoder_id, "training": digest_of(self.training), "held_out": digest_of(self.held_out),
-                "texts": sha256("\n".join(self.texts).encode()), "loss": self.loss.model_dump(mode="json"),
-                "spec": self.spec.model_dump(mode="json"), "device": self.device.split(":")[0], "libraries": library_versions(),
+                "encoder_id": self.record.encoder_id,
+                "training": digest_of(self.training),
+                "held_out": digest_of(self.held_out),
+                "texts": sha256("\n".join(self.texts).encode()),
+                "loss": self.loss.model_dump(mode="json"),
+                "spec": self.spec.model_dump(mode="json"),
+                "device": self.device.split(":")[0],
+                "libraries": library_versions(),
             }
-        )  # fmt: skip
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,9 +168,13 @@ def _write_job(folder: Path, job: Job) -> None:
     pq.write_table(pa.table(held_out), folder / "held_out.parquet")
     pq.write_table(pa.table({"text": list(job.texts)}), folder / "texts.parquet")
     settings = {
-        "base": str(job.base.resolve()), "prompts": dict(job.record.prompts), "max_tokens": job.record.max_tokens,
-        "loss": job.loss.model_dump(mode="json"), "training": job.spec.model_dump(mode="json"), "device": job.device,
-    }  # fmt: skip
+        "base": str(job.base.resolve()),
+        "prompts": dict(job.record.prompts),
+        "max_tokens": job.record.max_tokens,
+        "loss": job.loss.model_dump(mode="json"),
+        "training": job.spec.model_dump(mode="json"),
+        "device": job.device,
+    }
     (folder / "job.json").write_text(json.dumps(settings, indent=1), encoding="utf-8")
 
 
@@ -176,10 +187,14 @@ def _run(folder: Path, job: Job, tell: Callable[[Mapping[str, Any]], None]) -> N
     with (
         (folder / "log.txt").open("ab") as log,
         subprocess.Popen(
-            [*_launcher(job), str(folder)], stdout=subprocess.PIPE, stderr=log, env=environment, text=True,
+            [*_launcher(job), str(folder)],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=environment,
+            text=True,
             start_new_session=True,
         ) as child,
-    ):  # fmt: skip
+    ):
         try:
             assert child.stdout is not None
             for line in child.stdout:
@@ -194,9 +209,8 @@ def _run(folder: Path, job: Job, tell: Callable[[Mapping[str, Any]], None]) -> N
         log_file = folder / "log.txt"
         end = " | ".join(log_file.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL_LINES:])
         raise EncoderError(
-            f"the training ended with status {status}: {end[-900:]}. Its log is {log_file}. "
-            "The same command goes on from its last checkpoint; if memory ran out, lower finetune.training.batch or set "
-            "finetune.loss.cached."
+            f"the training ended with status {status}: {end[-900:]}. Its log is {log_file}. The same command goes on "
+            "from its last checkpoint; if memory ran out, lower finetune.training.batch or set finetune.loss.cached."
         )
 
 
@@ -207,8 +221,14 @@ def _launcher(job: Job) -> list[str]:
         return [sys.executable, *module]
     # The trainer's accelerate finds its place in what torch's own launcher sets; rendezvous on loopback.
     return [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), *module,
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        str(processes),
+        *module,
+    ]
 
 
 def _devices(device: str) -> int:

@@ -122,8 +122,9 @@ def chunk_documents(documents: Sequence[Document], spec: ChunkingSpec, counter: 
     budget = limit - fixed
     if budget < 4 or spec.overlap_tokens * 2 > budget:
         raise ConfigError(
-            f"recipe.chunking.max_tokens = {limit}: {fixed} tokens are prompt and special tokens and {spec.overlap_tokens} "
-            f"overlap, which leaves too little. Raise max_tokens (the encoder takes {counter.limit}) or lower overlap_tokens."
+            f"recipe.chunking.max_tokens = {limit}: {fixed} tokens are prompt and special tokens and "
+            f"{spec.overlap_tokens} overlap, which leaves too little. Raise max_tokens (the encoder takes "
+            f"{counter.limit}) or lower overlap_tokens."
         )
     chunks: list[Chunk] = []
     titles = _prefixes([d.title if spec.include_title else "" for d in documents], budget // _TITLE_SHARE, counter)
@@ -222,7 +223,8 @@ def _fitted(
             continue
         if end - start < 2:
             raise ConfigError(
-                f"recipe.chunking.max_tokens = {limit}: one character of {document.doc_id} needs {count} tokens. Raise it."
+                f"recipe.chunking.max_tokens = {limit}: one character of {document.doc_id} needs {count} tokens. "
+                "Raise it."
             )
         middle = document.text.rfind(" ", start + 1, (start + end) // 2 + 1) + 1 or (start + end) // 2
         halves = [_trim(document.text, start, middle), _trim(document.text, middle, end)]

@@ -78,7 +78,8 @@ class Quarantined:
     doc_id
         The id of the document that could not be read, where that is known; its earlier version then stays.
     within
-        The table that holds it, where the id is not known; earlier versions of all its documents that are not seen stay.
+        The table that holds it, where the id is not known; earlier versions of all its documents that are not seen
+        stay.
     """
 
     uri: str

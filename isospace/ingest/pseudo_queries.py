@@ -1,7 +1,7 @@
 """Queries made from a corpus, where there are none: a sentence asks for the chunk it was taken from, a title for its text.
 
-What answers a query is encoded again without it; else the query would find itself. On the two judged collections at hand,
-sentences ranked fits as the judged queries did, and titles were too easy on one of them (docs/benchmarks.md).
+What answers a query is encoded again without it; else the query would find itself. On the two judged collections at
+hand, sentences ranked fits as the judged queries did, and titles were too easy on one of them (docs/benchmarks.md).
 """
 
 from __future__ import annotations

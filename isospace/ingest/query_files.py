@@ -20,8 +20,8 @@ Judgements = dict[str, dict[str, int]]
 def read_queries(path: Path) -> dict[str, str]:
     """Read texts by query_id from a file with the columns query_id and text.
 
-    Without query_id, as in a text file of one query a line, the number of the line takes its place. Blank texts are left
-    out.
+    Without query_id, as in a text file of one query a line, the number of the line takes its place. Blank texts are
+    left out.
 
     Raises
     ------
@@ -51,7 +51,8 @@ def read_judgements(path: Path) -> Judgements:
     for query, document, relevance in zip(rows["query_id"], rows["doc_id"], rows["relevance"], strict=True):
         if not isinstance(relevance, int | float) or not float(relevance).is_integer():
             raise ConfigError(
-                f"{path}: the relevance of query {query}, document {document} is {relevance!r}; expected a whole number."
+                f"{path}: the relevance of query {query}, document {document} is {relevance!r}; expected a whole "
+                "number."
             )
         judgements.setdefault(str(query), {})[str(document)] = int(relevance)
     return judgements

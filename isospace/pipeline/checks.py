@@ -72,8 +72,8 @@ def check_segment(run: Run, space: Space, part: ChunkPart, segment: Segment) -> 
     chunks = read_parquet(store, part.chunks.path, columns=["chunk_id"])
     if not table["chunk_id"].equals(chunks["chunk_id"]):
         raise CheckError(
-            f"{segment.file.path}: its {table.num_rows} rows are not the {chunks.num_rows} chunks of {part.chunks.path}. "
-            "Delete the segment and run the same command again."
+            f"{segment.file.path}: its {table.num_rows} rows are not the {chunks.num_rows} chunks of "
+            f"{part.chunks.path}. Delete the segment and run the same command again."
         )
     specs = {spec.name: spec for spec in space.record.spec.representations}
     if "float32" not in specs:
@@ -149,8 +149,8 @@ def conclude(
     warnings = [*_bound_warnings(segments, total * after.d)]
     if after.mean_cosine > limit:
         warnings.append(
-            f"mean cosine of different chunks is {after.mean_cosine:.3f}, above {limit:g}: the vectors lie in a narrow cone. "
-            "recipe.transform.fit.kind=auto compares what could be done."
+            f"mean cosine of different chunks is {after.mean_cosine:.3f}, above {limit:g}: the vectors lie in a narrow "
+            "cone. recipe.transform.fit.kind=auto compares what could be done."
         )
     return Checked(total, max((error for _, error in rows), default=0.0), cosine, before, after, tuple(warnings))
 
@@ -161,12 +161,12 @@ def _bound_warnings(segments: Sequence[Segment], components: int) -> list[str]:
     found = []
     if clipped:
         found.append(
-            f"{clipped} of {components} values exceeded the bounds that the space was fitted with and were clipped: the corpus "
-            "is no longer what it was fitted on. Fit again with runtime.refit=true."
+            f"{clipped} of {components} values exceeded the bounds that the space was fitted with and were clipped: "
+            "the corpus is no longer what it was fitted on. Fit again with runtime.refit=true."
         )
     if beyond > _MOST_SATURATED * components:
         found.append(
-            f"{beyond} of {components} components ({beyond / components:.1%}) exceed the range of int8: its scales were fitted "
-            "on other texts. Fit again with runtime.refit=true, or raise the percentile of int8."
+            f"{beyond} of {components} components ({beyond / components:.1%}) exceed the range of int8: its scales "
+            "were fitted on other texts. Fit again with runtime.refit=true, or raise the percentile of int8."
         )
     return found

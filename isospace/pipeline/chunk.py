@@ -123,10 +123,20 @@ def _chunk_table(run: Run, documents: pa.Table, counter: TokenCounter) -> pa.Tab
 def chunk_table(chunks: list[Chunk], documents: dict[str, Document]) -> pa.Table:
     """Return chunks as a table of `CHUNK_SCHEMA`."""
     rows = [
-        (c.chunk_id, c.doc_id, documents[c.doc_id].uri, documents[c.doc_id].title, c.start, c.end, c.n_tokens, c.prefix,
-         c.text, bytes.fromhex(c.chunk_hash))
+        (
+            c.chunk_id,
+            c.doc_id,
+            documents[c.doc_id].uri,
+            documents[c.doc_id].title,
+            c.start,
+            c.end,
+            c.n_tokens,
+            c.prefix,
+            c.text,
+            bytes.fromhex(c.chunk_hash),
+        )
         for c in chunks
-    ]  # fmt: skip
+    ]
     arrays = [pa.array([row[i] for row in rows], field.type) for i, field in enumerate(CHUNK_SCHEMA)]
     return pa.table(arrays, schema=CHUNK_SCHEMA)
 
@@ -137,9 +147,9 @@ def _require_fit(run: Run, part: ChunkPart, table: pa.Table, limit: int) -> None
     tokens = np.asarray(table["n_tokens"])
     worst = int(tokens.argmax())
     raise ConfigError(
-        f"recipe.chunking.kind = none: {part.too_long} of {len(tokens)} texts in one part exceed the encoder's {limit} tokens, "
-        f"and {part.cut_tokens:,} tokens would be lost; the longest is {table['doc_id'][worst].as_py()!r} with {tokens[worst]}. "
-        "Use kind structure, set recipe.encoder.windows, or recipe.chunking.allow_truncation=true."
+        f"recipe.chunking.kind = none: {part.too_long} of {len(tokens)} texts in one part exceed the encoder's {limit} "
+        f"tokens, and {part.cut_tokens:,} tokens would be lost; the longest is {table['doc_id'][worst].as_py()!r} with "
+        f"{tokens[worst]}. Use kind structure, set recipe.encoder.windows, or recipe.chunking.allow_truncation=true."
     )
 
 

@@ -84,8 +84,8 @@ def commit_snapshot(
         return Commit(base, is_new=False)
     if lost := damaged_files(run.store, manifest):
         raise StoreError(
-            f"{lost[0]}: is gone or has another size, and the snapshot would name it ({len(lost)} such files). Something deletes "
-            "in the store while runs work; nothing was committed. Run the same command again."
+            f"{lost[0]}: is gone or has another size, and the snapshot would name it ({len(lost)} such files). "
+            "Something deletes in the store while runs work; nothing was committed. Run the same command again."
         )
     return Commit(commit_manifest(run.store, manifest), is_new=True)
 
@@ -93,8 +93,8 @@ def commit_snapshot(
 def promote_new(run: Run, commit: Commit) -> bool:
     """Move the run's alias to its snapshot; tell whether it moved.
 
-    An alias that has named it or a later one before stays where it is: whoever rolled it back meant it. So it does where a gate
-    has something against the snapshot, though this run may have no rules of its own.
+    An alias that has named it or a later one before stays where it is: whoever rolled it back meant it. So it does
+    where a gate has something against the snapshot, though this run may have no rules of its own.
     """
     alias = run.config.runtime.promote_to
     if alias is None or promotion_problem(run.store, commit.manifest, alias):

@@ -88,7 +88,8 @@ class Runtime(SpecModel):
     compile: bool = False
     """For torch: whether torch.compile is used; it takes up to a minute to start."""
     flatten: bool | None = None
-    """For torch: whether texts of any length share a call, unpadded, one behind the other; if empty, on a GPU where they can."""
+    """For torch: whether texts of any length share a call, unpadded, one behind the other; if empty, on a GPU where
+    they can."""
     threads: int | None = Field(default=None, ge=1)
     """Processors that one worker uses; all if empty, shared among the workers."""
     batch_tokens: int | None = Field(default=None, ge=1)

@@ -22,8 +22,8 @@ def require_possible(recipe: Recipe, record: EncoderRecord) -> None:
     Raises
     ------
     ConfigError
-        If a dimension exceeds what there is, sub-vectors do not divide it, the model was not trained to be cut, a file of
-        queries cannot be read.
+        If a dimension exceeds what there is, sub-vectors do not divide it, the model was not trained to be cut, a file
+        of queries cannot be read.
     """
     spec = recipe.transform
     _require_trained(spec, recipe.encoder, record)
@@ -60,8 +60,9 @@ def _require_trained(spec: TransformSpec, encoder: EncoderSpec, record: EncoderR
         return
     known = f"was trained for {', '.join(map(str, trained))}" if trained else "is not known as a Matryoshka model"
     raise ConfigError(
-        f"recipe.transform.truncate = {spec.truncate}: {encoder.model} {known}; the first dimensions of another model are no "
-        "better than any others. Use a fit of kind pca with dimensions, or set recipe.transform.allow_untrained_truncation=true."
+        f"recipe.transform.truncate = {spec.truncate}: {encoder.model} {known}; the first dimensions of another model "
+        "are no better than any others. Use a fit of kind pca with dimensions, or set "
+        "recipe.transform.allow_untrained_truncation=true."
     )
 
 

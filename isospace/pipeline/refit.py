@@ -34,8 +34,8 @@ def recorded_encoder(config: PipelineConfig, engine: Engine) -> SentenceEncoder:
     for part in ("documents", "encoder", "chunking"):
         if base.recipe.get(part) != asked[part]:
             raise ConfigError(
-                f"recipe.{part} differs from that of snapshot {base.sequence}, and a refit changes recipe.transform alone. Use "
-                "python -m flows.embed_corpus, or give the recipe of the snapshot (isospace show)."
+                f"recipe.{part} differs from that of snapshot {base.sequence}, and a refit changes recipe.transform "
+                "alone. Use python -m flows.embed_corpus, or give the recipe of the snapshot (isospace show)."
             )
     return open_encoder(open_store(config.runtime.store), base.encoder_id, engine)
 
@@ -51,8 +51,9 @@ def start_refit(config: PipelineConfig, encoder: EncoderRecord, scratch: Path) -
     run = start_run(config, encoder, scratch)
     if run.damaged:
         raise IntegrityError(
-            f"{run.damaged[0]}: is missing or has another size than snapshot {run.base_sequence} says ({len(run.damaged)} such "
-            "files), and a refit has no source to make it again from. Run python -m flows.embed_corpus first."
+            f"{run.damaged[0]}: is missing or has another size than snapshot {run.base_sequence} says "
+            f"({len(run.damaged)} such files), and a refit has no source to make it again from. Run python -m "
+            "flows.embed_corpus first."
         )
     return run
 
@@ -66,10 +67,20 @@ def stored_parts(run: Run) -> tuple[Scan, list[ChunkPart]]:
     else:
         kept, parts = (), [ChunkPart(part.name, part.documents, part.chunks, 0, 0) for part in base.parts]
     found = Scan(
-        added=0, changed=0, unchanged=base.documents, removed=0, stale=0, quarantined=0, forgotten=0, parts=(), kept=kept,
-        deletions=base.deletions, quarantine=base.quarantine, documents_digest=base.documents_digest,
+        added=0,
+        changed=0,
+        unchanged=base.documents,
+        removed=0,
+        stale=0,
+        quarantined=0,
+        forgotten=0,
+        parts=(),
+        kept=kept,
+        deletions=base.deletions,
+        quarantine=base.quarantine,
+        documents_digest=base.documents_digest,
         documents=base.documents,
-    )  # fmt: skip
+    )
     return found, parts
 
 

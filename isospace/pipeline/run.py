@@ -139,8 +139,8 @@ def start_run(config: PipelineConfig, encoder: EncoderRecord, scratch: Path, *, 
     if rebuild and config.runtime.selection.is_partial:
         why = f"{damaged[0]} is lost" if damaged else "the recipe is not that of the collection's latest snapshot"
         raise ConfigError(
-            f"runtime.selection ({config.runtime.selection.describe()}): every part has to be formed anew, since {why}, and a "
-            "snapshot has one space for all of its documents. Run without a selection first."
+            f"runtime.selection ({config.runtime.selection.describe()}): every part has to be formed anew, since "
+            f"{why}, and a snapshot has one space for all of its documents. Run without a selection first."
         )
     return replace(run, base_sequence=base.sequence, space_id=space_id, rebuild=rebuild, damaged=damaged)
 
@@ -164,7 +164,8 @@ def chunking_id(spec: ChunkingSpec, encoder_id: str) -> str:
 def _sealed_space(run: Run, base: Manifest, damaged: tuple[str, ...]) -> str | None:
     """Return a sealed space that the recipe asks for, unless a refit was ordered: the base's, or that of an aliased snapshot.
 
-    The base may be a candidate that the gate rejected: then the space in production comes first, if the recipe asks for it.
+    The base may be a candidate that the gate rejected: then the space in production comes first, if the recipe asks for
+    it.
     """
     if run.config.runtime.refit:
         return None
@@ -181,8 +182,8 @@ def _sealed_space(run: Run, base: Manifest, damaged: tuple[str, ...]) -> str | N
             continue
         if lost := [path for path in damaged if path.startswith(layout.space_folder(manifest.space_id))]:
             raise IntegrityError(
-                f"{lost[0]}: is missing or has another size than snapshot {manifest.sequence} says, and a sealed space cannot be "
-                "made again. Restore the file, or fit another space with runtime.refit=true."
+                f"{lost[0]}: is missing or has another size than snapshot {manifest.sequence} says, and a sealed space "
+                "cannot be made again. Restore the file, or fit another space with runtime.refit=true."
             )
         load_space(run.store, manifest.space_id)
         return manifest.space_id

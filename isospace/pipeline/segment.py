@@ -125,6 +125,7 @@ def _require_lengths(chunks: pa.Table, vectors: npt.NDArray[np.float32], *, unit
         worst = int(bad[0])
         expected = "of unit length" if unit else "of a positive finite length"
         raise CheckError(
-            f"{len(bad)} vectors are not {expected}; the first is that of chunk {chunks['chunk_id'][worst].as_py()!r} with "
-            f"norm {norms[worst]:.9g}. Its raw vector is zero after centring, or the encoder failed on it: look at the text."
+            f"{len(bad)} vectors are not {expected}; the first is that of chunk {chunks['chunk_id'][worst].as_py()!r} "
+            f"with norm {norms[worst]:.9g}. Its raw vector is zero after centring, or the encoder failed on it: look "
+            "at the text."
         )

@@ -31,7 +31,8 @@ class Selection(_Model):
     embedded_before: datetime | None = None
     """Documents of the collection whose part was written before this time."""
     order_by: str | None = None
-    """Metadata field that decides which documents come first, `-` before it for the largest first; else the source's order."""
+    """Metadata field that decides which documents come first, `-` before it for the largest first; else the source's
+    order."""
 
     @field_validator("where")
     @classmethod

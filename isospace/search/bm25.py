@@ -1,7 +1,7 @@
 """BM25 over the chunks of a snapshot, built once at index time; its tokenizer is recorded and used again for queries.
 
-Scores are those of the library bm25s (Lucene's variant). Source: Lù, "BM25S: Orders of magnitude faster lexical search via
-eager sparse scoring", 2024.
+Scores are those of the library bm25s (Lucene's variant). Source: Lù, "BM25S: Orders of magnitude faster lexical search
+via eager sparse scoring", 2024.
 """
 
 from __future__ import annotations
@@ -116,9 +116,13 @@ def build_lexical(store: Store, manifest: Manifest, spec: LexicalSpec, *, most_c
     path = lexical_files(manifest)[0]
     store.write(path, data)
     body = {
-        "path": path, "size": len(data), "sha256": sha256(data), "files": files_digest(manifest),
-        "spec": spec.model_dump(mode="json"), "versions": _versions(),
-    }  # fmt: skip
+        "path": path,
+        "size": len(data),
+        "sha256": sha256(data),
+        "files": files_digest(manifest),
+        "spec": spec.model_dump(mode="json"),
+        "versions": _versions(),
+    }
     store.write(lexical_files(manifest)[1], seal(body))
     return True
 
@@ -159,7 +163,8 @@ def read_lexical(store: Store, manifest: Manifest, record: LexicalRecord) -> dic
     """
     if record.files != files_digest(manifest):
         raise MismatchError(
-            f"{record.path}: was built from other files than snapshot {manifest.sequence} has. Run the flow again: it builds it."
+            f"{record.path}: was built from other files than snapshot {manifest.sequence} has. Run the flow again: "
+            "it builds it."
         )
     try:
         data = store.read(record.path)
@@ -169,7 +174,8 @@ def read_lexical(store: Store, manifest: Manifest, record: LexicalRecord) -> dic
         ) from error
     if (found := sha256(data)) != record.sha256:
         raise IntegrityError(
-            f"{record.path}: has SHA-256 {found[:16]}…, expected {record.sha256[:16]}…. Delete it and run the flow again."
+            f"{record.path}: has SHA-256 {found[:16]}…, expected {record.sha256[:16]}…. Delete it and run the flow "
+            "again."
         )
     return dict(safetensors.numpy.load(data))
 
@@ -231,9 +237,15 @@ def words_of(texts: Sequence[str], spec: LexicalSpec) -> list[list[str]]:
     import bm25s
 
     found = bm25s.tokenize(
-        list(texts), lower=True, token_pattern=spec.pattern, stopwords=spec.stopwords or [], stemmer=_stemmer(spec),
-        return_ids=False, show_progress=False, allow_empty=False,
-    )  # fmt: skip
+        list(texts),
+        lower=True,
+        token_pattern=spec.pattern,
+        stopwords=spec.stopwords or [],
+        stemmer=_stemmer(spec),
+        return_ids=False,
+        show_progress=False,
+        allow_empty=False,
+    )
     return [list(words) for words in found]
 
 

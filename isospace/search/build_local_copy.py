@@ -23,10 +23,14 @@ CHUNKS, DOCUMENTS, SQUARES = "chunks.arrow", "documents.arrow", "squares.npy"
 Verify: TypeAlias = Literal["content", "size"]
 _CHUNK_SCHEMA = pa.schema(
     [
-        pa.field("chunk_id", pa.large_string()), pa.field("document", pa.int32()), pa.field("start", pa.int64()),
-        pa.field("end", pa.int64()), pa.field("prefix", pa.large_string()), pa.field("text", pa.large_string()),
+        pa.field("chunk_id", pa.large_string()),
+        pa.field("document", pa.int32()),
+        pa.field("start", pa.int64()),
+        pa.field("end", pa.int64()),
+        pa.field("prefix", pa.large_string()),
+        pa.field("text", pa.large_string()),
     ]
-)  # fmt: skip
+)
 _DOCUMENT_COLUMNS = ("doc_id", "uri", "title", "metadata")
 
 
@@ -66,7 +70,8 @@ def make_copy(store: Store, manifest: Manifest, space: Space, folder: Path, veri
             first, known = first + rows.num_rows, known + own.num_rows
     if first != manifest.chunks:
         raise IntegrityError(
-            f"snapshot {manifest.sequence}: its parts hold {first} live chunks, its manifest says {manifest.chunks}. Restore it."
+            f"snapshot {manifest.sequence}: its parts hold {first} live chunks, its manifest says {manifest.chunks}. "
+            "Restore it."
         )
     for array in arrays.values():
         array.flush()

@@ -1,7 +1,8 @@
 """Filters over the documents' metadata: `lang == "en" and year >= 2020`.
 
-An expression is parsed by Python's own grammar, held to a handful of its nodes, and evaluated on Arrow columns; nothing of
-it is ever executed or pasted into SQL. A document without the field is left out by every comparison, also by `!=` and under
+An expression is parsed by Python's own grammar, held to a handful of its nodes, and evaluated on Arrow columns; nothing
+of it is ever executed or pasted into SQL. A document without the field is left out by every comparison, also by `!=`
+and under
 `not`, as in SQL.
 """
 
@@ -23,9 +24,13 @@ from isospace.errors import QueryError
 Mask = npt.NDArray[np.bool_]
 _LONGEST, _DEEPEST = 2_000, 40
 _COMPARISONS: dict[type[ast.cmpop], Callable[..., Any]] = {
-    ast.Eq: pc.equal, ast.NotEq: pc.not_equal, ast.Lt: pc.less, ast.LtE: pc.less_equal, ast.Gt: pc.greater,
+    ast.Eq: pc.equal,
+    ast.NotEq: pc.not_equal,
+    ast.Lt: pc.less,
+    ast.LtE: pc.less_equal,
+    ast.Gt: pc.greater,
     ast.GtE: pc.greater_equal,
-}  # fmt: skip
+}
 _EXAMPLE = 'such as lang == "en" and year >= 2020'
 
 
@@ -138,7 +143,8 @@ def _is_constant(node: ast.expr) -> bool:
 
 def _unknown(node: ast.AST, text: str) -> QueryError:
     return QueryError(
-        f"filter {text[:80]!r}: {type(node).__name__} is not allowed; expected comparisons of fields with constants, {_EXAMPLE}."
+        f"filter {text[:80]!r}: {type(node).__name__} is not allowed; expected comparisons of fields with constants, "
+        f"{_EXAMPLE}."
     )
 
 

@@ -1,7 +1,7 @@
 """Two ranked lists into one.
 
-Sources: Cormack, Clarke and Buettcher, "Reciprocal rank fusion outperforms Condorcet and individual rank learning methods",
-2009 (k = 60); Bruch, Gai and Ingber, "An analysis of fusion functions for hybrid retrieval", 2023.
+Sources: Cormack, Clarke and Buettcher, "Reciprocal rank fusion outperforms Condorcet and individual rank learning
+methods", 2009 (k = 60); Bruch, Gai and Ingber, "An analysis of fusion functions for hybrid retrieval", 2023.
 """
 
 from __future__ import annotations

@@ -40,8 +40,8 @@ __all__ = ["Answer", "Hit", "Index", "QueryError", "open_index"]
 class Index:
     """A searchable collection; made by `open_index`, safe for many threads.
 
-    Every search works on one snapshot from begin to end. `refresh` opens what the alias names now and puts it in the place of
-    the old one at once; searches under way finish on the old one.
+    Every search works on one snapshot from begin to end. `refresh` opens what the alias names now and puts it in the
+    place of the old one at once; searches under way finish on the old one.
 
     Attributes
     ----------
@@ -181,8 +181,8 @@ class Index:
         vectors, k, **options
             As `search` has them.
         space_id
-            The space that the vectors are of. Give it for vectors that were kept: a refit may have come since, and nothing
-            else tells vectors of two spaces apart.
+            The space that the vectors are of. Give it for vectors that were kept: a refit may have come since, and
+            nothing else tells vectors of two spaces apart.
 
         Raises
         ------
@@ -336,14 +336,15 @@ def open_index(
     engine
         What is to run an encoder from the store; by default OpenVINO on a CPU, torch on a GPU.
     encode
-        Whether texts will be embedded; without that nothing but NumPy and Arrow is needed, and raw vectors are searched.
+        Whether texts will be embedded; without that nothing but NumPy and Arrow is needed, and raw vectors are
+        searched.
     reranker
         A cross-encoder, see `isospace.search.reranker.open_reranker`.
     cache
         What of queries is kept.
     kernels
-        `numpy` searches with NumPy alone; `fast` with torch and faiss where they are installed; `auto` takes these for large
-        collections.
+        `numpy` searches with NumPy alone; `fast` with torch and faiss where they are installed; `auto` takes these for
+        large collections.
     verify
         `content` compares the SHA-256 of every file that is read, `size` its size alone.
     watch_seconds

@@ -1,8 +1,8 @@
 """The local copy of a snapshot: its codes and texts as files that are mapped into memory, not read.
 
-It is made when a snapshot is first opened on a machine, out of verified files, and named by their content: a copy can be
-lost, and is made again, but never be that of another snapshot. A file that has the stamp (size, times, inode) it had when it
-was hashed is taken to be the same; one that has not is hashed again.
+It is made when a snapshot is first opened on a machine, out of verified files, and named by their content: a copy can
+be lost, and is made again, but never be that of another snapshot. A file that has the stamp (size, times, inode) it had
+when it was hashed is taken to be the same; one that has not is hashed again.
 """
 
 from __future__ import annotations
@@ -271,6 +271,6 @@ def _digest(path: Path) -> str:
 
 def _cannot_write(base: Path, error: OSError) -> StoreError:
     return StoreError(
-        f"{base}: the local copy of the snapshot cannot be written ({error.strerror or error}). Free space there, or set "
-        "ISOSPACE_CACHE to a folder with room for the snapshot's vectors and texts."
+        f"{base}: the local copy of the snapshot cannot be written ({error.strerror or error}). Free space there, or "
+        "set ISOSPACE_CACHE to a folder with room for the snapshot's vectors and texts."
     )

@@ -30,8 +30,8 @@ def metadata_columns(rows: Iterable[dict[str, Any]]) -> Iterator[tuple[str, pa.A
     Yields
     ------
     tuple
-        Booleans, int64, double, texts, or lists of these where all values of a field are alike; otherwise texts, values that
-        are none written as JSON.
+        Booleans, int64, double, texts, or lists of these where all values of a field are alike; otherwise texts, values
+        that are none written as JSON.
     """
     count, fields = 0, dict[str, dict[int, Any]]()
     for row, values in enumerate(rows):

@@ -42,10 +42,12 @@ class CacheConfig:
     ttl_seconds
         How long one stays.
     canonical
-        Whether texts that differ only in what the tokenizer does not see share an entry: Unicode NFC, runs of white space,
-        and case where the tokenizer is uncased. Their token ids are compared, so that a vector is never another's.
+        Whether texts that differ only in what the tokenizer does not see share an entry: Unicode NFC, runs of white
+        space, and case where the tokenizer is uncased. Their token ids are compared, so that a vector is never
+        another's.
     semantic
-        Cosine from which the hits of an earlier query are given again; None never does. Hits are then those of a neighbour.
+        Cosine from which the hits of an earlier query are given again; None never does. Hits are then those of a
+        neighbour.
     """
 
     size: int = 10_000

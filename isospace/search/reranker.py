@@ -56,8 +56,8 @@ class Reranker:
         scores = np.asarray(found, np.float64)
         if scores.shape != (len(texts),) or not np.isfinite(scores).all():
             raise EncoderError(
-                f"reranker {self.name}: gave scores of shape {scores.shape} for {len(texts)} pairs; expected one finite score "
-                "each. Use a cross-encoder with one label."
+                f"reranker {self.name}: gave scores of shape {scores.shape} for {len(texts)} pairs; expected one "
+                "finite score each. Use a cross-encoder with one label."
             )
         return scores
 
@@ -115,8 +115,8 @@ def _require_head(folder: Path) -> None:
     architecture = next(iter(_json(folder / "config.json").get("architectures") or []), "")
     if saved_as != "CrossEncoder" and not architecture.endswith("ForSequenceClassification"):
         raise EncoderError(
-            f"reranker {folder}: is a {saved_as or architecture or 'model without config.json'}; expected a CrossEncoder, saved "
-            "with its head. Give the folder of one."
+            f"reranker {folder}: is a {saved_as or architecture or 'model without config.json'}; expected a "
+            "CrossEncoder, saved with its head. Give the folder of one."
         )
 
 

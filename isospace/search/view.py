@@ -176,13 +176,19 @@ class View:
         documents = pick(shown, (chunk["document"] for chunk in chunks))
         return [
             Hit(
-                score=score, chunk_id=chunk["chunk_id"], doc_id=document["doc_id"], uri=document["uri"],
-                title=document["title"], text=chunk["text"], start=chunk["start"], end=chunk["end"],
+                score=score,
+                chunk_id=chunk["chunk_id"],
+                doc_id=document["doc_id"],
+                uri=document["uri"],
+                title=document["title"],
+                text=chunk["text"],
+                start=chunk["start"],
+                end=chunk["end"],
                 metadata=parse_metadata(document["metadata"]),
                 scores={name: found[row] for name, found in ranked.parts.items() if row in found},
             )
             for (row, score), chunk, document in zip(ranked.rows, chunks, documents, strict=True)
-        ]  # fmt: skip
+        ]
 
     def texts(self, rows: Iterable[int]) -> list[str]:
         """Return the texts of rows as they were encoded, title first where the recipe puts it there."""
@@ -218,9 +224,15 @@ class View:
             raise QueryError("a query vector is zero, which has no direction; expected one of a text.")
         first, last = self._stages(options)
         found = nearest(
-            first, last, vectors, count,
-            metric=options.metric, rescore=options.rescore, rows=rows, kernels=self.kernels,
-        )  # fmt: skip
+            first,
+            last,
+            vectors,
+            count,
+            metric=options.metric,
+            rescore=options.rescore,
+            rows=rows,
+            kernels=self.kernels,
+        )
         return [self._ordered(near, scores, count) for near, scores in found]
 
     def _stages(self, options: SearchOptions) -> tuple[Codes, Codes]:
@@ -243,8 +255,9 @@ class View:
         if name is None or name not in able:
             wanted = f"representation {name!r}" if name else "this space"
             raise QueryError(
-                f"mode {mode}: {wanted} cannot be searched so; the space stores {', '.join(specs)}, of which the mode can use "
-                f"{', '.join(able) or 'none'}. Add one to recipe.transform.representations: no text is encoded again."
+                f"mode {mode}: {wanted} cannot be searched so; the space stores {', '.join(specs)}, of which the mode "
+                f"can use {', '.join(able) or 'none'}. Add one to recipe.transform.representations: no text is encoded "
+                "again."
             )
         rescored = mode != "exact" and options.rescore > 0
         return known[name], self.finest if rescored else known[name]

@@ -152,9 +152,14 @@ def create_app(index: Index, settings: Settings | None = None, *, watcher: Watch
         await service.close()
 
     app = FastAPI(
-        title="isospace", version=__version__, lifespan=lifespan, responses=_PROBLEMS, docs_url=None, redoc_url=None,
+        title="isospace",
+        version=__version__,
+        lifespan=lifespan,
+        responses=_PROBLEMS,
+        docs_url=None,
+        redoc_url=None,
         description=f"Search and embeddings of the collection {index.manifest.collection}, in the space it was indexed in.",
-    )  # fmt: skip
+    )
     app.state.service = service
     handle_problems(app)
     _add_embeddings(app, service)
@@ -164,8 +169,8 @@ def create_app(index: Index, settings: Settings | None = None, *, watcher: Watch
     _add_watching(app, service)
     _add_page(app)
     if is_loopback(service.settings.host) and not service.settings.keys:
-        # A page of another site cannot reach this one under a name of its own. With keys it could not anyway, and behind a
-        # proxy the name is the proxy's.
+        # A page of another site cannot reach this one under a name of its own. With keys it could not anyway, and
+        # behind a proxy the name is the proxy's.
         app.add_middleware(
             TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]", service.settings.host]
         )
@@ -225,11 +230,13 @@ def _add_search(app: FastAPI, service: Service) -> None:
             manifest, seconds = view.manifest, found[0][1]
             return _sent(
                 SearchResponse(
-                    space_id=view.space.space_id, snapshot=manifest.sequence, snapshot_id=manifest.snapshot_id,
+                    space_id=view.space.space_id,
+                    snapshot=manifest.sequence,
+                    snapshot_id=manifest.snapshot_id,
                     results=[found_chunks(view, query, hits) for query, (hits, _) in zip(queries, found, strict=True)],
                     milliseconds={name: round(1000 * value, 3) for name, value in seconds.items()},
                 )
-            )  # fmt: skip
+            )
 
         return _named(await to_thread(answer), view)
 
@@ -269,12 +276,17 @@ def _add_models(app: FastAPI, service: Service) -> None:
         names = (view.manifest.collection, view.space.space_id)
         return [
             ModelCard(
-                id=name, created=service.started, space_id=view.space.space_id, snapshot=view.manifest.sequence,
-                dimension=record.dimension, max_tokens=view.space.encoder.record.max_tokens,
-                representations=list(record.representations), roles_differ=roles_differ(view.space),
+                id=name,
+                created=service.started,
+                space_id=view.space.space_id,
+                snapshot=view.manifest.sequence,
+                dimension=record.dimension,
+                max_tokens=view.space.encoder.record.max_tokens,
+                representations=list(record.representations),
+                roles_differ=roles_differ(view.space),
             )
             for name in names
-        ]  # fmt: skip
+        ]
 
     @app.get("/v1/models", response_model=ModelList, tags=["openai"])
     async def models() -> Any:

@@ -76,8 +76,8 @@ def require_within(limits: Limits, items: list[Item], space: OpenSpace, role: Ro
     if longest > record.max_tokens:
         raise Problem(
             400,
-            f"input {limited.index(longest)} has {longest} tokens; the encoder takes {record.max_tokens}. Cut it into chunks: "
-            "nothing is truncated here.",
+            f"input {limited.index(longest)} has {longest} tokens; the encoder takes {record.max_tokens}. Cut it into "
+            "chunks: nothing is truncated here.",
             param="input",
             code="context_length_exceeded",
         )

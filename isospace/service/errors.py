@@ -17,9 +17,10 @@ _TYPES = {401: "authentication_error", 404: "not_found_error", 409: "conflict_er
 
 
 _FIELDS = {
-    "/v1/embeddings": tuple(EmbeddingRequest.model_fields), "/search": tuple(SearchRequest.model_fields),
+    "/v1/embeddings": tuple(EmbeddingRequest.model_fields),
+    "/search": tuple(SearchRequest.model_fields),
     "/v1/rerank": tuple(RerankRequest.model_fields),
-}  # fmt: skip
+}
 
 
 class ErrorDetail(BaseModel):

@@ -23,9 +23,12 @@ class Metrics:
         )
         self.under_way = Gauge("isospace_requests_under_way", "Requests being answered.", registry=kept)
         self.batch = Histogram(
-            "isospace_batch_texts", "Texts of requests that were computed together.", ["work"],
-            buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512), registry=kept,
-        )  # fmt: skip
+            "isospace_batch_texts",
+            "Texts of requests that were computed together.",
+            ["work"],
+            buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512),
+            registry=kept,
+        )
         self.tokens = Counter("isospace_tokens", "Tokens embedded.", registry=kept)
         self.cached = Gauge("isospace_query_cache", "Query vectors by what became of them.", ["outcome"], registry=kept)
         self.hit_rate = Gauge(

@@ -43,14 +43,20 @@ class Watcher:
     Attributes
     ----------
     counts
-        How many answers were `seen`, `dropped` because too many waited, and how many could not be taken, or asked of the
-        candidate (`failed`); `outcomes` has those that were `logged` and `lost`, too.
+        How many answers were `seen`, `dropped` because too many waited, and how many could not be taken, or asked of
+        the candidate (`failed`); `outcomes` has those that were `logged` and `lost`, too.
     """
 
     def __init__(
-        self, index: Index, log: AnswerLog, *, share: float = 1.0, keep_texts: bool = True, candidate: Index | None = None,
+        self,
+        index: Index,
+        log: AnswerLog,
+        *,
+        share: float = 1.0,
+        keep_texts: bool = True,
+        candidate: Index | None = None,
         seed: int | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         if not 0.0 < share <= 1.0:
             raise ConfigError(f"--log-share {share:g}: expected more than 0, and at most 1.")
         self.counts: Counter[str] = Counter()
@@ -107,14 +113,24 @@ class Watcher:
         documents = list(dict.fromkeys(seen.documents))
         asked, theirs = self._asked(seen)
         return Answered(
-            at=seen.at, snapshot=manifest.sequence, snapshot_id=manifest.snapshot_id, space_id=manifest.space_id,
-            alias=self._index.alias, verified=self._index.verified, mode=options.mode, cosine=_are_cosines(options),
-            query_sha256=query_hash(seen.text), text=seen.text if self._keep_texts else None, vector=vector,
-            doc_ids=seen.documents[:_KEPT], scores=seen.scores[:_KEPT], candidate=asked,
+            at=seen.at,
+            snapshot=manifest.sequence,
+            snapshot_id=manifest.snapshot_id,
+            space_id=manifest.space_id,
+            alias=self._index.alias,
+            verified=self._index.verified,
+            mode=options.mode,
+            cosine=_are_cosines(options),
+            query_sha256=query_hash(seen.text),
+            text=seen.text if self._keep_texts else None,
+            vector=vector,
+            doc_ids=seen.documents[:_KEPT],
+            scores=seen.scores[:_KEPT],
+            candidate=asked,
             candidate_doc_ids=None if theirs is None else tuple(theirs[:_KEPT]),
             overlap=None if theirs is None else top_overlap(documents, theirs, _KEPT),
             rbo=None if theirs is None else rank_biased_overlap(documents, theirs),
-        )  # fmt: skip
+        )
 
     def _asked(self, seen: _Seen) -> tuple[int | None, list[str] | None]:
         """Ask the candidate the same; nothing if there is none, if it is what answered, or if it cannot."""

@@ -35,9 +35,11 @@ def require_query(body: SearchRequest, queries: Sequence[str], view: View, limit
         )
     if body.rerank and len(queries) * body.depth > limits.pairs:
         raise Problem(
-            400, f"{len(queries)} queries x depth = {body.depth}; the reranker reads at most {limits.pairs} texts a request.",
+            400,
+            f"{len(queries)} queries x depth = {body.depth}; the reranker reads at most {limits.pairs} texts a "
+            "request.",
             param="depth",
-        )  # fmt: skip
+        )
     require_characters(limits, queries)
     if body.mode != "lexical":
         require_within(limits, list(queries), view.space, "query")

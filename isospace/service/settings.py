@@ -72,8 +72,8 @@ class Settings:
     limits
         See there.
     batch_tokens, batch_texts, batch_seconds
-        Concurrent requests are put together up to about so many tokens to embed or queries to search, the first waiting so
-        long. A larger request is computed in pieces between those of others.
+        Concurrent requests are put together up to about so many tokens to embed or queries to search, the first waiting
+        so long. A larger request is computed in pieces between those of others.
     """
 
     host: str = "127.0.0.1"
@@ -88,8 +88,8 @@ class Settings:
     def __post_init__(self) -> None:
         if not self.keys and not is_loopback(self.host):
             raise ConfigError(
-                f"--host {self.host}: reachable from other machines, and there are no API keys. Give --keys FILE with one key a "
-                f"line, or set {KEYS_VARIABLE}; or listen on 127.0.0.1."
+                f"--host {self.host}: reachable from other machines, and there are no API keys. Give --keys FILE with "
+                f"one key a line, or set {KEYS_VARIABLE}; or listen on 127.0.0.1."
             )
 
     def admits(self, authorization: str | None) -> bool:

@@ -25,8 +25,8 @@ def require_space(demanded: str | None, view: View, index: Index) -> None:
     raise Problem(
         409,
         f"space_id {demanded[:64]!r} is demanded, {served} is served (snapshot {view.manifest.sequence}). "
-        f"{_difference(demanded, view, index)} Vectors of the two cannot be compared: use those of the space that is served, or "
-        "promote a snapshot of the other one.",
+        f"{_difference(demanded, view, index)} Vectors of the two cannot be compared: use those of the space that is "
+        "served, or promote a snapshot of the other one.",
         code="space_mismatch",
     )
 
@@ -37,7 +37,8 @@ def require_model(name: str, view: View) -> None:
     if name != view.manifest.collection and not _names(name, served):
         raise Problem(
             404,
-            f"model {name[:80]!r} is not served; expected the collection {view.manifest.collection!r} or the space {served}.",
+            f"model {name[:80]!r} is not served; expected the collection {view.manifest.collection!r} or the space "
+            f"{served}.",
             param="model",
             code="model_not_found",
         )

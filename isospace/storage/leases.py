@@ -1,7 +1,7 @@
 """Leases: who works on a store, so that nothing is deleted under a run's feet.
 
-A run announces itself before it looks at any file; what deletes announces itself before it looks for runs. Of two that meet,
-at least one sees the other, whatever the order. Ages are taken between two times of the store's own clock.
+A run announces itself before it looks at any file; what deletes announces itself before it looks for runs. Of two that
+meet, at least one sees the other, whatever the order. Ages are taken between two times of the store's own clock.
 """
 
 from __future__ import annotations
@@ -107,8 +107,8 @@ def run_lease(
         # Not held while waiting: what deletes would wait for this one in turn.
         if time.monotonic() >= deadline:
             raise BusyError(
-                f"{store.url}: {busy[0].describe()} deletes files there for more than {wait_seconds:.0f} s. Run the same command "
-                "again when it is done."
+                f"{store.url}: {busy[0].describe()} deletes files there for more than {wait_seconds:.0f} s. Run the "
+                "same command again when it is done."
             )
         time.sleep(min(2.0, wait_seconds / 10))
 
@@ -148,8 +148,9 @@ def upkeep_lease(store: Store, collection: str | None, what: str) -> Iterator[fl
         ]
         if busy:
             raise BusyError(
-                f"{store.url}: {what} deletes files, and {busy[0].describe()} works there. Wait for it, or end it; the lease "
-                f"of a process that died on another machine counts for {STALE_SECONDS / 3600:.0f} h. Then run the command again."
+                f"{store.url}: {what} deletes files, and {busy[0].describe()} works there. Wait for it, or end it; the "
+                f"lease of a process that died on another machine counts for {STALE_SECONDS / 3600:.0f} h. Then run "
+                "the command again."
             )
         yield own.modified
 
@@ -158,8 +159,14 @@ def _mine(what: str, collection: str | None) -> Lease:
     now = datetime.now(UTC).isoformat(timespec="microseconds")
     pid = os.getpid()
     return Lease(
-        what=what, collection=collection, host=socket.gethostname(), pid=pid, started=_started(pid), machine=_machine(), at=now
-    )  # fmt: skip
+        what=what,
+        collection=collection,
+        host=socket.gethostname(),
+        pid=pid,
+        started=_started(pid),
+        machine=_machine(),
+        at=now,
+    )
 
 
 @contextlib.contextmanager

@@ -108,9 +108,13 @@ def create_parquet(
     local = scratch / f"{secrets.token_hex(8)}.parquet"
     try:
         with pq.ParquetWriter(
-            local, schema, compression="zstd", use_dictionary=list(dictionary) or False, write_statistics=False,
+            local,
+            schema,
+            compression="zstd",
+            use_dictionary=list(dictionary) or False,
+            write_statistics=False,
             write_page_checksum=True,
-        ) as writer:  # fmt: skip
+        ) as writer:
             for table in tables:
                 writer.write_table(table, row_group_size=_ROW_GROUP_ROWS)
         store.create_file(path, local)
@@ -224,8 +228,8 @@ def read_verified(store: Store, ref: FileRef) -> bytes:
         state = f"{len(data)} bytes" if len(data) != ref.size else f"SHA-256 {found[:16]}…"
         expected = f"{ref.size} bytes" if len(data) != ref.size else f"{ref.sha256[:16]}…"
         raise IntegrityError(
-            f"{ref.path}: has {state}, its manifest says {expected}. The file was changed after the commit: restore it, or "
-            "delete it and embed the collection again."
+            f"{ref.path}: has {state}, its manifest says {expected}. The file was changed after the commit: restore "
+            "it, or delete it and embed the collection again."
         )
     return data
 

@@ -36,8 +36,8 @@ def scratch_database(folder: Path, *, memory_mb: int) -> Iterator[DuckDBPyConnec
     except duckdb.Error as error:
         reason = " ".join(str(error).split())[:200]
         raise StoreError(
-            f"scratch folder {folder}: a join failed ({reason}). Free space there or set TMPDIR to another disk, or raise "
-            "runtime.memory_mb, and run the same command again."
+            f"scratch folder {folder}: a join failed ({reason}). Free space there or set TMPDIR to another disk, or "
+            "raise runtime.memory_mb, and run the same command again."
         ) from error
     finally:
         connection.close()

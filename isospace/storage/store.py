@@ -77,8 +77,8 @@ class Store:
             )
         if len(found) != length:
             raise StoreError(
-                f"{path}: the store {self.url} gave {len(found)} bytes from {start}; expected {length}. The file was replaced "
-                "while it was read: run the same command again."
+                f"{path}: the store {self.url} gave {len(found)} bytes from {start}; expected {length}. The file was "
+                "replaced while it was read: run the same command again."
             )
         return found
 
@@ -238,8 +238,8 @@ class Store:
             else:
                 return
         raise StoreError(
-            f"{path}: the store {self.url} refused {_CREATE_ATTEMPTS} times to create it, and has no such file. Run the same "
-            "command again."
+            f"{path}: the store {self.url} refused {_CREATE_ATTEMPTS} times to create it, and has no such file. Run "
+            "the same command again."
         )
 
     def _created_by(self, path: str) -> str | None:
@@ -266,8 +266,8 @@ class Store:
             # An endpoint may hold a password.
             reason = re.sub(r"//[^/\s]*@", "//", str(error).split("\n", 1)[0])
             raise StoreError(
-                f"{path}: the store {self.url} failed ({reason}). Nothing half-written is visible; mend the store and run "
-                "the same command again."
+                f"{path}: the store {self.url} failed ({reason}). Nothing half-written is visible; mend the store and "
+                "run the same command again."
             ) from error
 
 
@@ -281,8 +281,8 @@ def confined(path: str) -> str:
     """
     if "\0" in path or PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
         raise IntegrityError(
-            f"{path[:200]!r}: leads out of the store; expected a path below its prefix. The record that names it was forged or "
-            "damaged: restore that, and find out who wrote it."
+            f"{path[:200]!r}: leads out of the store; expected a path below its prefix. The record that names it was "
+            "forged or damaged: restore that, and find out who wrote it."
         )
     return path
 

@@ -12,8 +12,9 @@ else is ever rounded until the last, element-wise steps, which IEEE 754 defines 
     y = Z / sqrt(sum(Z**2))               with L2 normalization, else Z * 2**-g
 
 The bits t of X and those left to the rows of N share 53; they are balanced so that the two roundings together
-disturb the sample least. Where that is still too much (steep maps of many dimensions), X is cut in two limbs of 16 bits,
-X = H * 2**16 + L, and N is as fine as one limb leaves room for: N H + B and N L are exact, and are added once. Squares
+disturb the sample least. Where that is still too much (steep maps of many dimensions), X is cut in two limbs of 16
+bits, X = H * 2**16 + L, and N is as fine as one limb leaves room for: N H + B and N L are exact, and are added once.
+Squares
 of Z are exact, and are summed in two halves that are exact as well.
 """
 
@@ -48,8 +49,8 @@ class AffineMap:
     row_exponents
         (k,) int64.
     offsets
-        (2, k) int64, one row a role in the order of `ROLES`, holding b[i] * 2**(input_exponent + row_exponents[i]); with
-        two limbs in units of the high one, 2**16 times as coarse.
+        (2, k) int64, one row a role in the order of `ROLES`, holding b[i] * 2**(input_exponent + row_exponents[i]);
+        with two limbs in units of the high one, 2**16 times as coarse.
     input_exponent
         p: the raw vector is rounded to multiples of 2**-p.
     output_exponent
@@ -229,8 +230,8 @@ def _times(step: _Step, grid: Any) -> Any:
 def sum_of_squares(grid: Any, xp: ModuleType = np) -> Any:
     """Return the sums of squares of the rows of (n, k) float64 integers of at most 26 bits, the same in any order.
 
-    Every square is below 2**53 and so exact. Sums that stay below it are exact too, and nothing more is to be done: what
-    never exceeded it was never rounded. Else the squares are cut in two halves whose sums are exact, added once.
+    Every square is below 2**53 and so exact. Sums that stay below it are exact too, and nothing more is to be done:
+    what never exceeded it was never rounded. Else the squares are cut in two halves whose sums are exact, added once.
     """
     plain = xp.einsum("ij,ij->i", grid, grid)
     if not len(plain) or float(plain.max()) < 2.0**EXACT_BITS:

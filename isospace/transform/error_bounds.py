@@ -1,6 +1,7 @@
 """How far the exact transform is from the fitted map in float64: a bound, and what was seen on the sample.
 
-With A, b the fitted map and A', b' what the integers stand for, d(x) the rounding of the input and d(y) that of the output,
+With A, b the fitted map and A', b' what the integers stand for, d(x) the rounding of the input and d(y) that of the
+output,
 
     |y' - y| <= |A' - A| |x| + |A'| |d(x)| + |b' - b| + |d(y)|
 

@@ -126,8 +126,8 @@ def fit(estimates: Estimates, spec: FitSpec, *, min_ratio: float) -> Fit:
     Returns
     -------
     Fit
-        Its matrix is (k, d), with zeros for the dimensions that were cut. Finite for any sample; directions in which the
-        sample does not vary are left out, and a warning says so.
+        Its matrix is (k, d), with zeros for the dimensions that were cut. Finite for any sample; directions in which
+        the sample does not vary are left out, and a warning says so.
 
     Raises
     ------
@@ -165,9 +165,9 @@ def held_out_variance(
     Returns
     -------
     dict or None
-        Smallest, mean and largest variance of the rest along the eigenvectors, over the eigenvalue that the fit took for
-        it: 1 is ideal, and a large one is a direction that the fit mistook for an empty one. None for a kind that divides
-        by no eigenvalue.
+        Smallest, mean and largest variance of the rest along the eigenvectors, over the eigenvalue that the fit took
+        for it: 1 is ideal, and a large one is a direction that the fit mistook for an empty one. None for a kind that
+        divides by no eigenvalue.
     """
     if spec.kind not in ("zca", "pca_whitening") or len(sample) < 2 * _HELD_OUT_SHARE:
         return None
@@ -188,8 +188,9 @@ def held_out_warnings(found: dict[str, float] | None) -> list[str]:
     if found is None or found["largest"] <= _LARGE_HELD_OUT_VARIANCE:
         return []
     return [
-        f"whitened coordinates of held-out texts have a variance of up to {found['largest']:.3g}, ideally 1: the sample is too "
-        "small for so steep a fit. Raise recipe.transform.sample.size or recipe.transform.fit.epsilon, or lower its exponent."
+        f"whitened coordinates of held-out texts have a variance of up to {found['largest']:.3g}, ideally 1: the "
+        "sample is too small for so steep a fit. Raise recipe.transform.sample.size or recipe.transform.fit.epsilon, "
+        "or lower its exponent."
     ]
 
 
@@ -266,8 +267,8 @@ def _matrix(estimates: Estimates, spec: FitSpec) -> tuple[Float64, dict[str, Any
     warnings = []
     if missing and (len(used) < wanted or spec.kind == "zca"):
         warnings.append(
-            f"the sample varies in {len(spectrum.kept)} of {dimension} directions; the other {missing} are left out of the "
-            f"{spec.kind} fit: texts that differ only there come out equal. A larger sample may show them."
+            f"the sample varies in {len(spectrum.kept)} of {dimension} directions; the other {missing} are left out of "
+            f"the {spec.kind} fit: texts that differ only there come out equal. A larger sample may show them."
         )
     return matrix, figures, warnings
 
@@ -321,8 +322,8 @@ def _means(estimates: Estimates, spec: FitSpec) -> tuple[Float64, Float64]:
         return documents, documents
     if estimates.query_mean is None:
         raise FitError(
-            "recipe.transform.fit.means=by_role needs queries, and there are none. Give recipe.transform.queries.file, or a "
-            "corpus from which pseudo-queries can be made."
+            "recipe.transform.fit.means=by_role needs queries, and there are none. Give "
+            "recipe.transform.queries.file, or a corpus from which pseudo-queries can be made."
         )
     return documents, estimates.query_mean
 
@@ -331,7 +332,8 @@ def _require_enough(count: int, dimension: int, spec: FitSpec, *, min_ratio: flo
     if count >= min_ratio * dimension or spec.allow_small_sample:
         return
     raise FitError(
-        f"fit kind {spec.kind}: the sample has {count} vectors of {dimension} dimensions, n/d = {count / dimension:.1f}; "
-        f"expected at least {min_ratio:g}. Embed more text, raise recipe.transform.sample.size, use kind center or none, "
-        "or set recipe.transform.fit.allow_small_sample=true with covariance=oas, an epsilon of 1, or an exponent of 0.15."
+        f"fit kind {spec.kind}: the sample has {count} vectors of {dimension} dimensions, n/d = "
+        f"{count / dimension:.1f}; expected at least {min_ratio:g}. Embed more text, raise "
+        "recipe.transform.sample.size, use kind center or none, or set recipe.transform.fit.allow_small_sample=true "
+        "with covariance=oas, an epsilon of 1, or an exponent of 0.15."
     )

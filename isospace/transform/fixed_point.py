@@ -132,6 +132,6 @@ def _largest_output(matrix: Float64, offsets: Float64, sample: npt.NDArray[Any])
     if largest[0] > 1e-6 * scale:
         return float(largest.max())
     raise FitError(
-        f"the fitted map sends all {len(sample)} vectors of the sample to zero: every text has the same vector. Embed a more "
-        "varied corpus, or use fit kind none."
+        f"the fitted map sends all {len(sample)} vectors of the sample to zero: every text has the same vector. Embed "
+        "a more varied corpus, or use fit kind none."
     )

@@ -68,7 +68,8 @@ def merge(left: Moments, right: Moments) -> Moments:
 def stream_moments(vectors: npt.NDArray[Any], *, block_rows: int = 2048) -> Moments:
     """Return the moments of (n, d) vectors, holding `block_rows` of them in float64 at a time.
 
-    Sums are taken about the mean of the first block, so that no digits are lost where the mean is large beside the spread.
+    Sums are taken about the mean of the first block, so that no digits are lost where the mean is large beside the
+    spread.
     """
     count, dimension = vectors.shape
     if not count:

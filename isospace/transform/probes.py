@@ -147,8 +147,9 @@ def check_encoder(
         worst = int(cosines.argmin())
         if not cosines[worst] >= min_cosine:
             raise MismatchError(
-                f"raw vectors differ for role {role}, probe {texts[worst][:40]!r}: cosine {cosines[worst]:.7f}, expected at "
-                f"least {min_cosine:.7f}. The model, its weights or its library compute something else: use those of the space."
+                f"raw vectors differ for role {role}, probe {texts[worst][:40]!r}: cosine {cosines[worst]:.7f}, "
+                f"expected at least {min_cosine:.7f}. The model, its weights or its library compute something else: "
+                "use those of the space."
             )
         _require_same_length(probes[f"{role}.raw"], raw, texts, role, min_cosine)
         smallest = min(smallest, float(cosines[worst]))
@@ -167,8 +168,8 @@ def _require_same_length(
     worst = int(np.abs(ratios - 1.0).argmax())
     if not abs(ratios[worst] - 1.0) <= np.sqrt(2.0 * (1.0 - min_cosine)):
         raise MismatchError(
-            f"raw vectors differ for role {role}, probe {texts[worst][:40]!r}: {ratios[worst]:.5f} times as long as recorded. "
-            "The encoder normalizes otherwise, or not at all: use that of the space."
+            f"raw vectors differ for role {role}, probe {texts[worst][:40]!r}: {ratios[worst]:.5f} times as long as "
+            "recorded. The encoder normalizes otherwise, or not at all: use that of the space."
         )
 
 

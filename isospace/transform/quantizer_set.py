@@ -120,8 +120,9 @@ def require_representation(quantizers: Quantizers, representation: Representatio
     """Raise MismatchError if the space lacks a representation."""
     if representation not in quantizers.by_name:
         raise MismatchError(
-            f"representation {representation!r} is not in this space, which has {', '.join(quantizers.representations)}. "
-            "Add it to recipe.transform.representations and run the flow: no text is encoded again."
+            f"representation {representation!r} is not in this space, which has "
+            f"{', '.join(quantizers.representations)}. Add it to recipe.transform.representations and run the flow: no "
+            "text is encoded again."
         )
 
 

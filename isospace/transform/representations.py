@@ -127,17 +127,22 @@ def _shorthand(value: Any) -> Any:
 
 RepresentationSpec: TypeAlias = Annotated[
     Annotated[
-        Float32Spec | Float16Spec | Int8Spec | BinarySpec | RabitqSpec | PqSpec | ShortSpec,
-        Field(discriminator="kind")
+        Float32Spec | Float16Spec | Int8Spec | BinarySpec | RabitqSpec | PqSpec | ShortSpec, Field(discriminator="kind")
     ],
     BeforeValidator(_shorthand),
-]  # fmt: skip
+]
 
 
 SPEC_OF_KIND: dict[str, type[BaseModel]] = {
-    "float32": Float32Spec, "float16": Float16Spec, "int8": Int8Spec, "binary": BinarySpec, "rabitq": RabitqSpec,
-    "pq": PqSpec, "opq": PqSpec, "short": ShortSpec,
-}  # fmt: skip
+    "float32": Float32Spec,
+    "float16": Float16Spec,
+    "int8": Int8Spec,
+    "binary": BinarySpec,
+    "rabitq": RabitqSpec,
+    "pq": PqSpec,
+    "opq": PqSpec,
+    "short": ShortSpec,
+}
 
 
 def code_layout(spec: RepresentationSpec, dimension: int) -> tuple[np.dtype[Any], int]:
@@ -179,6 +184,6 @@ def require_fitting(spec: RepresentationSpec, dimension: int) -> None:
         fitting = [m for m in range(1, dimension + 1) if dimension % m == 0]
         near = sorted(fitting, key=lambda m: abs(m - spec.subvectors))[:4]
         raise ConfigError(
-            f"representation {spec.name}: subvectors = {spec.subvectors} does not divide the {dimension} dimensions; use "
-            f"{', '.join(map(str, sorted(near)))}."
+            f"representation {spec.name}: subvectors = {spec.subvectors} does not divide the {dimension} dimensions; "
+            f"use {', '.join(map(str, sorted(near)))}."
         )

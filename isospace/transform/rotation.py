@@ -41,8 +41,8 @@ class Rotation:
         largest = max(float(sums.sum(axis=0).max(initial=0.0)), float(sums.sum(axis=1).max(initial=0.0)))
         if rows != columns or largest * 2**GRID_BITS >= 2**_EXACT_BITS:
             raise IntegrityError(
-                f"rotation: shape {self.matrix.shape}, largest row sum {largest:g}; expected a square matrix with sums below "
-                f"2**{_EXACT_BITS - GRID_BITS}. The space is damaged: restore it, or fit it again."
+                f"rotation: shape {self.matrix.shape}, largest row sum {largest:g}; expected a square matrix with sums "
+                f"below 2**{_EXACT_BITS - GRID_BITS}. The space is damaged: restore it, or fit it again."
             )
 
 

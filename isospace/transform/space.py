@@ -157,20 +157,20 @@ def read_space(files: Mapping[str, bytes], *, space_id: str) -> Space:
     document = unseal(files[DOCUMENT], name=DOCUMENT)
     if (found_format := document["record"].get("format")) != FORMAT:
         raise IntegrityError(
-            f"{DOCUMENT} of space {space_id[:16]}…: format {found_format}; this isospace reads {FORMAT}. Fit a new space with "
-            "runtime.refit=true (no text is encoded again), or open it with the version that made it."
+            f"{DOCUMENT} of space {space_id[:16]}…: format {found_format}; this isospace reads {FORMAT}. Fit a new "
+            "space with runtime.refit=true (no text is encoded again), or open it with the version that made it."
         )
     record = SpaceRecord.model_validate(document["record"])
     if record.space_id != space_id:
         raise IntegrityError(
-            f"{DOCUMENT}: is space {record.space_id[:16]}…, expected {space_id[:16]}…. Restore the space, or delete its folder "
-            "and fit again with runtime.refit=true."
+            f"{DOCUMENT}: is space {record.space_id[:16]}…, expected {space_id[:16]}…. Restore the space, or delete "
+            "its folder and fit again with runtime.refit=true."
         )
     for name, expected in ((PARAMS, record.params_sha256), (PROBES, record.probes_sha256)):
         if (found := sha256(files[name])) != expected:
             raise IntegrityError(
-                f"{name} of space {space_id[:16]}… has SHA-256 {found[:16]}…, expected {expected[:16]}…. Restore the space, "
-                "or delete its folder and fit again with runtime.refit=true."
+                f"{name} of space {space_id[:16]}… has SHA-256 {found[:16]}…, expected {expected[:16]}…. Restore the "
+                "space, or delete its folder and fit again with runtime.refit=true."
             )
     transform = transform_from_arrays(
         _load(files[PARAMS], PARAMS),

@@ -39,9 +39,11 @@ class FitSpec(_Model):
     exponent: float = Field(default=0.5, ge=0.0, le=0.5)
     """For zca and pca_whitening: a. 0.5 whitens, 0 only centres (and rotates); 0.1 to 0.15 gained most in our trials."""
     epsilon: float = Field(default=0.0, ge=0.0, le=1e6, allow_inf_nan=False)
-    """For zca and pca_whitening: added to every eigenvalue, as a multiple of their mean. Large values approach centring."""
+    """For zca and pca_whitening: added to every eigenvalue, as a multiple of their mean. Large values approach
+    centring."""
     covariance: Literal["sample", "ledoit_wolf", "oas"] = "sample"
-    """How the covariance is estimated; the others shrink it towards a multiple of the identity by what the sample can carry."""
+    """How the covariance is estimated; the others shrink it towards a multiple of the identity by what the sample can
+    carry."""
     dimensions: int | None = Field(default=None, ge=1)
     """For pca and pca_whitening: k, how many components stay."""
     components: int = Field(default=1, ge=1)
@@ -55,8 +57,8 @@ class FitSpec(_Model):
         wrong = sorted(given - _TAKES[self.kind] - {"kind"})
         if wrong == ["dimensions"]:
             raise ValueError(
-                f"kind={self.kind} takes no dimensions: it leaves nothing in the last coordinates that could be cut. Use "
-                "pca_whitening, or recipe.transform.truncate for a Matryoshka model"
+                f"kind={self.kind} takes no dimensions: it leaves nothing in the last coordinates that could be cut. "
+                "Use pca_whitening, or recipe.transform.truncate for a Matryoshka model"
             )
         if wrong:
             takes = ", ".join(sorted(_TAKES[self.kind])) or "nothing else"

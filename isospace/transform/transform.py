@@ -82,8 +82,8 @@ def transform_from_arrays(
         )
     if arrays["exponents"].shape != (4,):
         raise IntegrityError(
-            f"params.safetensors: exponents has the shape {arrays['exponents'].shape}; expected (4,). Restore the space, or fit "
-            "it again."
+            f"params.safetensors: exponents has the shape {arrays['exponents'].shape}; expected (4,). Restore the "
+            "space, or fit it again."
         )
     input_exponent, output_exponent, input_bits, limbs = (int(value) for value in arrays["exponents"])
     affine = AffineMap(

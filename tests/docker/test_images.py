@@ -17,8 +17,11 @@ import pytest
 import yaml
 
 DOCKERFILE, COMPOSE, EXAMPLE, IGNORED = (
-    Path("docker/Dockerfile"), Path("docker/compose.yaml"), Path("docker/.env.example"), Path(".dockerignore"),
-)  # fmt: skip
+    Path("docker/Dockerfile"),
+    Path("docker/compose.yaml"),
+    Path("docker/.env.example"),
+    Path(".dockerignore"),
+)
 # Why a service does without a healthcheck.
 UNCHECKED: dict[str, str] = {}
 # Words of a shell, or of installing, that no venv has to know.
@@ -137,10 +140,11 @@ def is_left_out(path: str) -> bool:
             continue
         # `*` does not cross folders; `**/` stands for any number of them, none included.
         fits = [
-            fnmatch.fnmatch(Path(one).name, pattern[3:]) if pattern.startswith("**/") else "/" not in one
-            and fnmatch.fnmatch(one, pattern)
+            fnmatch.fnmatch(Path(one).name, pattern[3:])
+            if pattern.startswith("**/")
+            else "/" not in one and fnmatch.fnmatch(one, pattern)
             for one in tried
-        ]  # fmt: skip
+        ]
         if any(fits):
             out = not line.startswith("!")
     return out
@@ -261,9 +265,7 @@ def test_a_command_knows_its_words(words: tuple[str, ...]) -> None:
     deep = {"isospace": 1, "prefect": 1 if "deploy" in words else 2}[words[0]]
     subcommand = [word for word in words[1 : 1 + deep] if not word.startswith("-")]
     program = Path(sys.executable).parent / words[0]
-    asked = subprocess.run(
-        [program, *subcommand, "--help"], capture_output=True, text=True, timeout=60, check=False
-    )  # fmt: skip
+    asked = subprocess.run([program, *subcommand, "--help"], capture_output=True, text=True, timeout=60, check=False)
     assert asked.returncode == 0, asked.stdout + asked.stderr
     for option in (word for word in words if word.startswith("--") and word != "--help"):
         assert option in asked.stdout, f"{' '.join(words[:3])} has no {option}"

@@ -22,19 +22,31 @@ def contest(tiny_model: Path, tmp_path: Path) -> dict:
     (tmp_path / "r.csv").write_text("query_id,doc_id,relevance\n" + "\n".join(f"{d},{d},1" for d, _ in asked))
     other = build_tiny_model(tmp_path / "other", seed=5, dimension=32)
     return {
-        "recipe": {"documents": {"title_column": "title"}, "encoder": {"model": "x"}, "chunking": {"overlap_tokens": 4}},
+        "recipe": {
+            "documents": {"title_column": "title"},
+            "encoder": {"model": "x"},
+            "chunking": {"overlap_tokens": 4},
+        },
         "runtime": {
-            "store": str(tmp_path / "store"), "collection": "c", "source": str(source), "price_per_device_hour": 2.0,
+            "store": str(tmp_path / "store"),
+            "collection": "c",
+            "source": str(source),
+            "price_per_device_hour": 2.0,
         },
         "contest": {
-            "queries": str(tmp_path / "q.csv"), "judgements": str(tmp_path / "r.csv"),
+            "queries": str(tmp_path / "q.csv"),
+            "judgements": str(tmp_path / "r.csv"),
             "encoders": {"one": {"model": str(tiny_model)}, "two": {"model": str(other)}},
             "transforms": {
-                "plain": {"representations": ["float32"]}, "bits": {"representations": ["binary"]},
-                "short": {"representations": ["float32"], "fit": {"kind": "pca", "dimensions": 4, "allow_small_sample": True}},
+                "plain": {"representations": ["float32"]},
+                "bits": {"representations": ["binary"]},
+                "short": {
+                    "representations": ["float32"],
+                    "fit": {"kind": "pca", "dimensions": 4, "allow_small_sample": True},
+                },
             },
         },
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.usefixtures("prefect_server")

@@ -97,11 +97,16 @@ def night(tmp_path: Path, tiny_model: Path) -> Iterator[tuple[str, Path]]:
         port = probe.getsockname()[1]
     database = DSN.replace("postgresql://", "postgresql+asyncpg://").rsplit("/", 1)[0] + f"/{name}"
     environment = {
-        **os.environ, "PREFECT_HOME": str(tmp_path / "prefect"), "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        **os.environ,
+        "PREFECT_HOME": str(tmp_path / "prefect"),
+        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
         "PREFECT_API_DATABASE_CONNECTION_URL": database,
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2",
-        "ISOSPACE_CHECKOUT": str(checkout), "PYTHONPATH": str(checkout), "PREFECT_WORKER_QUERY_SECONDS": "2",
-    }  # fmt: skip
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2",
+        "ISOSPACE_CHECKOUT": str(checkout),
+        "PYTHONPATH": str(checkout),
+        "PREFECT_WORKER_QUERY_SECONDS": "2",
+    }
     prefect = [sys.executable, "-m", "prefect"]
 
     def start(*command: str) -> subprocess.Popen[bytes]:
@@ -152,8 +157,9 @@ def test_a_schedule_fires_and_a_backfill_is_cancelled_and_done_again(night: tupl
     ).raise_for_status()
     done = _until(
         lambda: [r for r in _runs(api, "embed-corpus") if r["state_type"] in ("COMPLETED", "FAILED", "CRASHED")],
-        120.0, "a scheduled run",
-    )  # fmt: skip
+        120.0,
+        "a scheduled run",
+    )
     assert done[0]["state_type"] == "COMPLETED", done[0]["state"]["message"]
     assert done[0]["name"] == "embed scifact-demo: scheduled"
     assert "auto-scheduled" in done[0]["tags"]

@@ -65,14 +65,17 @@ def config(configure: Configure, tmp_path: Path) -> FineTuneConfig:
         pa.table({"query_id": ["a", "b"], "doc_id": ["o0", "o1"], "relevance": [1, 1]}), outside / "qrels.parquet"
     )
     finetune: dict[str, Any] = {
-        "name": "house", "pairs": [{"kind": "sentences"}], "evaluation": "house",
+        "name": "house",
+        "pairs": [{"kind": "sentences"}],
+        "evaluation": "house",
         "outside": {
-            "corpus": str(outside / "corpus.parquet"), "queries": str(outside / "queries.parquet"),
+            "corpus": str(outside / "corpus.parquet"),
+            "queries": str(outside / "queries.parquet"),
             "judgements": str(outside / "qrels.parquet"),
         },
         "negatives": {"ranks": [2, 60], "margin": 0.0, "duplicate": 1.0},
         "training": {"epochs": 2, "rate": 1e-3, "batch": 16, "held_out_share": 0.2, "held_out_texts": 50},
-    }  # fmt: skip
+    }
     return FineTuneConfig.model_validate({**plain.model_dump(mode="json"), "finetune": finetune})
 
 

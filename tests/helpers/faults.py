@@ -63,10 +63,11 @@ def configuration(folder: Path, model: Path, fit: dict[str, str], count: int) ->
     queries = folder / "queries.txt"
     queries.write_text("\n".join(f"gene search {text[:20]}" for text in sentences(60, seed=3).values()))
     recipe = {
-        "documents": {"title_column": "title"}, "encoder": {"model": str(model), "prompts": PROMPTS},
+        "documents": {"title_column": "title"},
+        "encoder": {"model": str(model), "prompts": PROMPTS},
         "chunking": {"overlap_tokens": 4},
         "transform": {"fit": fit, "queries": {"file": str(queries)}, "representations": REPRESENTATIONS},
-    }  # fmt: skip
+    }
     source = write_jsonl(folder / "d.jsonl", sentences(count))
     runtime = {"store": str(folder / "store"), "collection": "c", "source": str(source), "part_documents": 150}
     return PipelineConfig.model_validate({"recipe": recipe, "runtime": runtime})

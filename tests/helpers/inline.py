@@ -74,15 +74,28 @@ def embed_inline(config: PipelineConfig) -> RunReport:
         moved = promote_new(run, committed)
         manifest = committed.manifest
         result = RunReport(
-            run_id=run.run_id, collection=run.collection, snapshot=manifest.sequence, snapshot_id=manifest.snapshot_id,
-            space_id=space_id, committed=committed.is_new, promoted=runtime.promote_to if moved else None, gate=None,
-            documents=manifest.documents, chunks=manifest.chunks, encoded=sum(e.chunks for e in encoded),
-            tokens=sum(e.tokens for e in encoded), seconds=0.0, reused=planned.reused,
-            left=0, money=None, clipped=sum(s.clipped for s in segments),
-            saturated=sum(s.saturated for s in segments), quarantined=found.quarantined,
+            run_id=run.run_id,
+            collection=run.collection,
+            snapshot=manifest.sequence,
+            snapshot_id=manifest.snapshot_id,
+            space_id=space_id,
+            committed=committed.is_new,
+            promoted=runtime.promote_to if moved else None,
+            gate=None,
+            documents=manifest.documents,
+            chunks=manifest.chunks,
+            encoded=sum(e.chunks for e in encoded),
+            tokens=sum(e.tokens for e in encoded),
+            seconds=0.0,
+            reused=planned.reused,
+            left=0,
+            money=None,
+            clipped=sum(s.clipped for s in segments),
+            saturated=sum(s.saturated for s in segments),
+            quarantined=found.quarantined,
             quarantine=found.quarantine.path if found.quarantine else None,
             warnings=run_warnings(run, found, checked),
-        )  # fmt: skip
+        )
         write_report(run, result, report, checked, segments, committed)
         assert not runtime.promote_to or runtime.promote_to in aliases(store, run.collection)
         return result

@@ -40,9 +40,14 @@ def build_tiny_model(
 
     torch.manual_seed(seed)
     config = BertConfig(
-        vocab_size=len(ids), hidden_size=dimension, num_hidden_layers=1, num_attention_heads=2,
-        intermediate_size=2 * dimension, max_position_embeddings=LIMIT, initializer_range=0.5,
-    )  # fmt: skip
+        vocab_size=len(ids),
+        hidden_size=dimension,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=2 * dimension,
+        max_position_embeddings=LIMIT,
+        initializer_range=0.5,
+    )
     plain = folder.with_name(folder.name + "-plain")
     BertModel(config).save_pretrained(plain)
     fast.save_pretrained(plain)

@@ -133,7 +133,8 @@ def test_a_flipped_byte_of_raw_vectors_is_noticed_or_without_effect(made: Path, 
 
 @pytest.mark.parametrize("kind", ["chunks", "segments", "deletions", "spaces", "encoders", "snapshots", "aliases"])
 def test_opening_refuses_what_it_would_read(copy: Path, kind: str) -> None:
-    # The model's own files are read by torch alone, its reference vectors by runs; the default reads the exported graph.
+    # The model's own files are read by torch alone, its reference vectors by runs; the default reads the exported
+    # graph.
     names = [n for n in artifacts(copy) if kind in n.split("/") and "/model/" not in n and "reference" not in n]
     if kind == "snapshots":
         names = names[-1:]
@@ -171,9 +172,11 @@ def test_damaged_raw_vectors_are_not_transformed_again(
     data[1500] ^= 1
     path.write_bytes(data)
     recipe = {
-        "documents": {"title_column": "title"}, "encoder": {"model": str(tiny_model)}, "chunking": {"overlap_tokens": 4},
+        "documents": {"title_column": "title"},
+        "encoder": {"model": str(tiny_model)},
+        "chunking": {"overlap_tokens": 4},
         "transform": {"fit": {"kind": "center"}},
-    }  # fmt: skip
+    }
     runtime = {"store": str(copy), "collection": "c", "source": str(made.parent / "d.jsonl")}
     config = PipelineConfig.model_validate({"recipe": recipe, "runtime": runtime})
     with pytest.raises(IntegrityError, match=path.name):

@@ -34,9 +34,11 @@ def import_nncf() -> Any:
 def _decline() -> None:
     """Decline, for this process, the usage reports of both.
 
-    They tell their maker of every import and conversion unless a file in the home directory says otherwise, each time from a
-    forked copy of a process that holds a model and threads. A copy may find a lock taken that nobody will release, and the
-    process that made it waits for it when it ends: for ever. Their own switch is that file, which is not ours to write.
+    They tell their maker of every import and conversion unless a file in the home directory says otherwise, each time
+    from a forked copy of a process that holds a model and threads. A copy may find a lock taken that nobody will
+    release, and
+    the process that made it waits for it when it ends: for ever. Their own switch is that file, which is not ours to
+    write.
     """
     with contextlib.suppress(ImportError):
         checker = importlib.import_module("openvino_telemetry.utils.opt_in_checker")

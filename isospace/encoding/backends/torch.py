@@ -205,8 +205,8 @@ def open_torch(
     compiled
         Whether torch.compile is used; it takes up to a minute to start.
     flattened
-        Whether batches are flattened; if None, on a GPU where the model lets itself. Not together with torch.compile, which
-        would compile for every batch anew.
+        Whether batches are flattened; if None, on a GPU where the model lets itself. Not together with torch.compile,
+        which would compile for every batch anew.
     threads
         On a CPU: how many torch uses; it is a setting of the process.
 

@@ -1,7 +1,7 @@
 """The last layer for the first tokens alone, where a model pools nothing but its first one.
 
-Of the last layer, such a model needs every token's key and value, and the rest for one token. What is left out is some 80 per
-cent of that layer: 7 per cent of a network of twelve layers, 13 per cent of one of six.
+Of the last layer, such a model needs every token's key and value, and the rest for one token. What is left out is some
+80 per cent of that layer: 7 per cent of a network of twelve layers, 13 per cent of one of six.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-# Not one: torch was seen to have other bits for calls of few rows, so that a text alone would differ from one in a batch.
+# Not one: torch was seen to have other bits for calls of few rows, so that a text alone would differ from one in a
+# batch.
 FIRST_TOKENS = 16
 # Alike in what is used of them: attention.self with query, key and value; attention.output; feed_forward_chunk.
 _LAYERS = ("BertLayer", "RobertaLayer", "XLMRobertaLayer")

@@ -68,8 +68,10 @@ def export_graph(kind: ExportKind, loaded: LoadedModel, record: EncoderRecord) -
     """
     graph = pooled_model(loaded, record.pooling)
     example = example_inputs(len(record.pooling))
-    # A prompt that takes no part moves the first token, perhaps beyond those that a narrowed graph computes. A quantized
-    # graph is part of its encoder's identity: made otherwise, it would be another encoder, and all would be encoded again.
+    # A prompt that takes no part moves the first token, perhaps beyond those that a narrowed graph computes. A
+    # quantized graph is part of its encoder's identity: made otherwise, it would be another encoder, and all would be
+    # encoded
+    # again.
     narrow = kind == "openvino" and record.precision != "int8" and not any(record.prompt_tokens.values())
     try:
         with quiet(), graph.narrowed() if narrow else contextlib.nullcontext():

@@ -21,8 +21,8 @@ from isospace.encoding.graphs.varlen_attention import FlatLayout, use_varlen_att
 from isospace.errors import EncoderError
 
 _LOG = logging.getLogger(__name__)
-# Beside the longest text there can be: what depends on the longest of a call (rotary angles that are rescaled beyond some
-# length, windows that only a mask tells) then shows in the others. Two are of one length.
+# Beside the longest text there can be: what depends on the longest of a call (rotary angles that are rescaled beyond
+# some length, windows that only a mask tells) then shows in the others. Two are of one length.
 _TRIED_LENGTHS = (1200, 150, 40, 40, 17, 5)
 # Least cosine of a text flattened with the same text alone. Where texts saw each other it was below 0.9.
 _LEAST_COSINE = {torch.float32: 0.99999, torch.float16: 0.999, torch.bfloat16: 0.999}
@@ -39,7 +39,8 @@ class FlatModel:
     graph
         The model, its network set to attend within texts.
     padding
-        The token id that positions leave out and count from, as RoBERTa and its kin do; None where they count from zero.
+        The token id that positions leave out and count from, as RoBERTa and its kin do; None where they count from
+        zero.
     varlen
         See `FlatLayout`.
     """
@@ -108,8 +109,10 @@ def flatten(graph: PooledModel, *, limit: int) -> FlatModel:
     Raises
     ------
     EncoderError
-        If it cannot be flattened: its network brings an attention of its own (MPNet, DeBERTa, T5), or one that nothing here
-        computes (Gemma 2's soft cap); its pooling needs attentions; or its vectors are other ones. It then goes on as it was.
+        If it cannot be flattened: its network brings an attention of its own (MPNet, DeBERTa, T5), or one that nothing
+        here computes (Gemma 2's soft cap); its pooling needs attentions; or its vectors are other ones. It then goes on
+        as
+        it was.
     """
     network = graph.network
     name = type(network).__name__

@@ -27,8 +27,8 @@ class FlatLayout:
     cu_seqlens
         (n + 1,) int32 on the device, cumulative: where each begins, and where the last one ends.
     varlen
-        Whether torch's kernel for varying lengths attends within all texts at once (on a GPU, in 16 bits), or the usual one
-        within each run of equal lengths.
+        Whether torch's kernel for varying lengths attends within all texts at once (on a GPU, in 16 bits), or the usual
+        one within each run of equal lengths.
     windows
         Masks of local attention by (window, causal), made once a call for the longest text.
     """
@@ -122,12 +122,19 @@ def _all_at_once(
 
     back, longest = -1 if window is None else window - 1, max(layout.lengths)
     found = varlen_attn(
-        query.transpose(0, 1), key.transpose(0, 1), value.transpose(0, 1),
-        layout.cu_seqlens, layout.cu_seqlens, longest, longest,
-        scale=scale, window_size=(back, 0 if causal else back), enable_gqa=query.shape[0] != key.shape[0],
+        query.transpose(0, 1),
+        key.transpose(0, 1),
+        value.transpose(0, 1),
+        layout.cu_seqlens,
+        layout.cu_seqlens,
+        longest,
+        longest,
+        scale=scale,
+        window_size=(back, 0 if causal else back),
+        enable_gqa=query.shape[0] != key.shape[0],
         # Otherwise a text's neighbours decide in how many parts it is computed, and so its last bits.
         num_splits=1,
-    )  # fmt: skip
+    )
     assert isinstance(found, torch.Tensor)
     return found
 
@@ -142,7 +149,8 @@ def _by_length(
     window: int | None,
 ) -> torch.Tensor:
     """Attend in a call for each run of texts of one length."""
-    # Fused kernels take fewer heads of keys only in 16 bits without a mask; what is left then forms all products in memory.
+    # Fused kernels take fewer heads of keys only in 16 bits without a mask; what is left then forms all products in
+    # memory.
     groups = query.shape[0] // key.shape[0]
     if groups > 1:
         key, value = key.repeat_interleave(groups, dim=0), value.repeat_interleave(groups, dim=0)

@@ -75,8 +75,8 @@ def model_files(folder: Path) -> dict[str, FileRecord]:
     if pickled or not safe:
         found = f"{pickled[0].relative_to(folder)} is pickled" if pickled else "none are there"
         raise EncoderError(
-            f"model {folder}: expected .safetensors weights in every module, {found}. Load it once with sentence-transformers, "
-            "save it with save_pretrained(FOLDER), and name that folder."
+            f"model {folder}: expected .safetensors weights in every module, {found}. Load it once with "
+            "sentence-transformers, save it with save_pretrained(FOLDER), and name that folder."
         )
     kept = [p for p in paths if p.suffix not in _IGNORED_SUFFIXES and p.name not in _IGNORED_FILES]
     return {path.relative_to(folder).as_posix(): file_record(path) for path in kept}

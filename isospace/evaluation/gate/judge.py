@@ -31,8 +31,8 @@ from isospace.storage.store import Store
 from isospace.transform.isotropy import measure_isotropy
 
 _SAMPLE = 2_000
-# What n queries do not show may happen to 3 / n of all. (Hanley and Lippman-Hand, "If nothing goes wrong, is everything all
-# right?", 1983.) Losses are rare and large: below that the randomization test passes what it should not.
+# What n queries do not show may happen to 3 / n of all. (Hanley and Lippman-Hand, "If nothing goes wrong, is everything
+# all right?", 1983.) Losses are rare and large: below that the randomization test passes what it should not.
 _RULE_OF_THREE = 3.0
 _TIMED_QUERIES = 200
 

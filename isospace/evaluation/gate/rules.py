@@ -8,9 +8,10 @@
     mean cosine <= 0.6
     latency p99 <= 1.3 x
 
-`not worse … at p < P` is a test of non-inferiority: it holds when the queries *show* that the loss is smaller than the margin,
-by a one-sided paired randomization test. Fewer than 3 / margin queries show nothing, and the rule fails. (Walker and Nowacki,
-"Understanding equivalence and noninferiority testing", 2011.)
+`not worse … at p < P` is a test of non-inferiority: it holds when the queries *show* that the loss is smaller than the
+margin, by a one-sided paired randomization test. Fewer than 3 / margin queries show nothing, and the rule fails.
+(Walker and
+Nowacki, "Understanding equivalence and noninferiority testing", 2011.)
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ class Rule:
     name
         Which figure: a measure as ir-measures names it, or a key of `GEOMETRY`, `AGREEMENT`, `LATENCY`.
     sense
-        `at_least`, `at_most`; `ratio`: at most so many times production's; `not_worse` than production by more than the value.
+        `at_least`, `at_most`; `ratio`: at most so many times production's; `not_worse` than production by more than the
+        value.
     value
         The bound, the ratio or the margin.
     p

@@ -23,8 +23,8 @@ class _Record(BaseModel):
 class Finding(_Record):
     """One rule, and what was found.
 
-    `passed` is None where the rule is left open: it compares with production, and there is none, or does not go with what is
-    stored.
+    `passed` is None where the rule is left open: it compares with production, and there is none, or does not go with
+    what is stored.
     """
 
     rule: str
@@ -150,8 +150,10 @@ def promote_judged(
 def promotion_problem(store: Store, manifest: Manifest, alias: str) -> str:
     """Return what speaks against moving an alias to a snapshot; empty if nothing does.
 
-    A snapshot that was judged needs a verdict that let it pass, by the rules of its recipe, against what the alias names now, if
-    it names anything. What the alias has named before may come back. Without rules and verdicts there is nothing to hold.
+    A snapshot that was judged needs a verdict that let it pass, by the rules of its recipe, against what the alias
+    names now, if it names anything. What the alias has named before may come back. Without rules and verdicts there is
+    nothing to
+    hold.
     """
     verdicts = read_verdicts(store, manifest.collection, manifest.snapshot_id)
     rules = {" ".join(rule.split()) for rule in manifest.recipe.get("gate", {}).get("rules") or ()}
@@ -171,7 +173,7 @@ def promotion_problem(store: Store, manifest: Manifest, alias: str) -> str:
     if history and (last.against is None or last.against.snapshot_id != history[-1].snapshot_id):
         against = f"snapshot {last.against.snapshot}" if last.against else "nothing"
         return (
-            f"snapshot {manifest.sequence} was judged against {against}, and {alias} names snapshot {history[-1].snapshot}. Run "
-            "`isospace gate` again."
+            f"snapshot {manifest.sequence} was judged against {against}, and {alias} names snapshot "
+            f"{history[-1].snapshot}. Run `isospace gate` again."
         )
     return ""

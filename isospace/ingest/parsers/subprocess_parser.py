@@ -1,7 +1,7 @@
 """The parser as its parent sees it: one child process, started when first needed, replaced when it is lost.
 
-Bytes go in and JSON comes out, over a pipe. A document that takes too long, needs too much memory or kills the process costs
-itself alone.
+Bytes go in and JSON comes out, over a pipe. A document that takes too long, needs too much memory or kills the process
+costs itself alone.
 """
 
 from __future__ import annotations
@@ -115,7 +115,8 @@ class Parser:
             with _killed_after(child, self.limits.seconds) as late:
                 answer = self._exchange(child, asked, data)
         except BaseException:
-            # Interrupted while it waits, or answered with nonsense: the next answer would be taken for another document's.
+            # Interrupted while it waits, or answered with nonsense: the next answer would be taken for another
+            # document's.
             self.close()
             raise
         if late.is_set():
@@ -176,8 +177,8 @@ class Parser:
         if failed:
             self.close()
             raise SourceError(
-                f"the process that parses HTML and PDF cannot be started ({failed}). Mend that (pip install 'isospace[pipeline]' "
-                "brings what it imports), or leave such files out with recipe.documents.include."
+                f"the process that parses HTML and PDF cannot be started ({failed}). Mend that (pip install "
+                "'isospace[pipeline]' brings what it imports), or leave such files out with recipe.documents.include."
             )
         return child
 

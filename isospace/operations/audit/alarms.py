@@ -41,11 +41,13 @@ def language_alarms(shares: Mapping[str, float], named: Sequence[str] | None, li
     """Yield an alarm for a language of the corpus that the model was not made for."""
     for code, share in uncovered(shares, named, limits.uncovered_share).items():
         yield _alarm(
-            "language", share, limits.uncovered_share,
+            "language",
+            share,
+            limits.uncovered_share,
             f"{share:.1%} of a sample of chunks are in {code!r}; the card of the model names {', '.join(named or ())}.",
             "Keep them in a collection of their own with a model for that language, or compare a multilingual one "
             "(flows.compare_models).",
-        )  # fmt: skip
+        )
 
 
 def stored_alarms(found: Stored, reference: Reference, limits: Thresholds, *, normalizes: bool) -> Iterator[Alarm]:
@@ -53,49 +55,67 @@ def stored_alarms(found: Stored, reference: Reference, limits: Thresholds, *, no
     error, allowed = found.norms.largest_error, norm_tolerance(found.finest, limits.norm_error)
     if normalizes and found.is_float and not error <= allowed:
         yield _alarm(
-            "norms", error, allowed,
-            f"lengths of stored vectors lie between {found.norms.smallest:.6g} and {found.norms.largest:.6g}; expected 1 within "
-            f"{allowed:g}. Unnormalized vectors were mixed in.", MENDED,
-        )  # fmt: skip
+            "norms",
+            error,
+            allowed,
+            f"lengths of stored vectors lie between {found.norms.smallest:.6g} and {found.norms.largest:.6g}; expected "
+            f"1 within {allowed:g}. Unnormalized vectors were mixed in.",
+            MENDED,
+        )
     if not found.after.mean_cosine <= limits.mean_cosine:
         yield _alarm(
-            "anisotropy", found.after.mean_cosine, limits.mean_cosine,
-            f"mean cosine of different chunks is {found.after.mean_cosine:.3f} (raw, at the fit {found.before.mean_cosine:.3f}); "
-            f"expected at most {limits.mean_cosine:g}. The vectors lie in a narrow cone.",
+            "anisotropy",
+            found.after.mean_cosine,
+            limits.mean_cosine,
+            f"mean cosine of different chunks is {found.after.mean_cosine:.3f} (raw, at the fit "
+            f"{found.before.mean_cosine:.3f}); expected at most {limits.mean_cosine:g}. The vectors lie in a narrow "
+            "cone.",
             "Compare what could be done with recipe.transform.fit.kind=auto.",
-        )  # fmt: skip
+        )
     spread, are_many = found.shifts.spread, min(found.sampled) >= FEWEST_SHIFTED
     if are_many and (collapsed := [int(n) for n in np.flatnonzero(spread < limits.collapsed_ratio)]):
         yield _alarm(
-            "collapsed dimensions", float(len(collapsed)), 0.0,
-            f"{len(collapsed)} of {len(spread)} dimensions vary less than {limits.collapsed_ratio:g} x as much as at the fit: "
-            f"{_some(collapsed)}.", MENDED,
-        )  # fmt: skip
+            "collapsed dimensions",
+            float(len(collapsed)),
+            0.0,
+            f"{len(collapsed)} of {len(spread)} dimensions vary less than {limits.collapsed_ratio:g} x as much as at "
+            f"the fit: {_some(collapsed)}.",
+            MENDED,
+        )
     shifted = [int(n) for n in np.argsort(-found.shifts.psi) if found.shifts.psi[n] > limits.psi]
     if are_many and len(shifted) > limits.shifted_share * len(spread):
         yield _alarm(
-            "shifted dimensions", len(shifted) / len(spread), limits.shifted_share,
-            f"{len(shifted)} of {len(spread)} dimensions have a population stability index above {limits.psi:g}, the largest "
-            f"{found.shifts.psi.max():.2f} (dimension {shifted[0]}, KS {found.shifts.ks[shifted[0]]:.2f}), since snapshot "
-            f"{reference.snapshot}.", f"The corpus is no longer what the space was fitted on. {REFIT}",
-        )  # fmt: skip
+            "shifted dimensions",
+            len(shifted) / len(spread),
+            limits.shifted_share,
+            f"{len(shifted)} of {len(spread)} dimensions have a population stability index above {limits.psi:g}, the "
+            f"largest {found.shifts.psi.max():.2f} (dimension {shifted[0]}, KS {found.shifts.ks[shifted[0]]:.2f}), "
+            f"since snapshot {reference.snapshot}.",
+            f"The corpus is no longer what the space was fitted on. {REFIT}",
+        )
     for name, share in found.saturated.items():
         if share > found.saturated_before[name] + limits.saturated_share:
             yield _alarm(
-                "saturation", share, found.saturated_before[name] + limits.saturated_share,
-                f"{share:.2%} of components exceed the range of {name}, {found.saturated_before[name]:.2%} at the fit.", REFIT,
-            )  # fmt: skip
+                "saturation",
+                share,
+                found.saturated_before[name] + limits.saturated_share,
+                f"{share:.2%} of components exceed the range of {name}, {found.saturated_before[name]:.2%} at the fit.",
+                REFIT,
+            )
 
 
 def reproduced_alarms(found: Reproduced, tolerance: float) -> Iterator[Alarm]:
     """Yield an alarm if a text encoded again is not what is stored."""
     if found.wrong:
         yield _alarm(
-            "stored vectors", found.smallest_cosine, tolerance,
+            "stored vectors",
+            found.smallest_cosine,
+            tolerance,
             f"{len(found.wrong)} of {found.count} chunks encoded again are not what is stored (cosine down to "
-            f"{found.smallest_cosine:.4f}, expected {tolerance:g}): {_some(found.wrong)}. Another checkpoint, prompt or "
-            "transform made them.", MENDED,
-        )  # fmt: skip
+            f"{found.smallest_cosine:.4f}, expected {tolerance:g}): {_some(found.wrong)}. Another checkpoint, prompt "
+            "or transform made them.",
+            MENDED,
+        )
 
 
 def corpus_alarms(drift: Drift | None, copies: float, reference: Reference, limits: Thresholds) -> Iterator[Alarm]:
@@ -103,17 +123,21 @@ def corpus_alarms(drift: Drift | None, copies: float, reference: Reference, limi
     if drift is not None and _has_drifted(drift, limits):
         most = ", ".join(name for name, _ in drift.most[:5])
         yield _alarm(
-            "corpus drift", drift.auc, limits.drift_auc,
-            f"a classifier tells chunks that came since snapshot {reference.snapshot} from the fit's sample with an AUC of "
-            f"{drift.auc:.3f} (p = {drift.p:.2g}); expected at most {limits.drift_auc:g}. Most unlike: {most}.",
+            "corpus drift",
+            drift.auc,
+            limits.drift_auc,
+            f"a classifier tells chunks that came since snapshot {reference.snapshot} from the fit's sample with an "
+            f"AUC of {drift.auc:.3f} (p = {drift.p:.2g}); expected at most {limits.drift_auc:g}. Most unlike: {most}.",
             f"If the domain has changed for good: {REFIT[0].lower()}{REFIT[1:]} Else keep these documents out.",
-        )  # fmt: skip
+        )
     if copies > reference.duplicates + limits.duplicate_share:
         yield _alarm(
-            "duplicates", copies, reference.duplicates + limits.duplicate_share,
+            "duplicates",
+            copies,
+            reference.duplicates + limits.duplicate_share,
             f"{copies:.1%} of chunks are copies of another document's, {reference.duplicates:.1%} at the fit.",
             "Copies crowd out other hits. Look for a source that is read twice.",
-        )  # fmt: skip
+        )
 
 
 def frozen_alarms(found: Frozen, pairs: float, limits: Thresholds) -> Iterator[Alarm]:
@@ -121,17 +145,23 @@ def frozen_alarms(found: Frozen, pairs: float, limits: Thresholds) -> Iterator[A
     if found.compared_with is not None and found.overlap < 1.0 - limits.agreement:
         worst = f" Most: {found.changed[0][0]!r}." if found.changed else ""
         yield _alarm(
-            "agreement", found.overlap, 1.0 - limits.agreement,
-            f"the frozen queries of {found.name} share {found.overlap:.1%} of their first ten with what they found in snapshot "
-            f"{found.compared_with}, among documents that both have; expected at least {1.0 - limits.agreement:.0%}.{worst}",
+            "agreement",
+            found.overlap,
+            1.0 - limits.agreement,
+            f"the frozen queries of {found.name} share {found.overlap:.1%} of their first ten with what they found in "
+            f"snapshot {found.compared_with}, among documents that both have; expected at least "
+            f"{1.0 - limits.agreement:.0%}.{worst}",
             "Compare the two with `isospace compare`.",
-        )  # fmt: skip
+        )
     if found.ndcg is not None and found.ndcg_before is not None and found.ndcg < found.ndcg_before - limits.ndcg:
         yield _alarm(
-            "retrieval", found.ndcg, found.ndcg_before - limits.ndcg,
-            f"nDCG@10 of {found.name} is {found.ndcg:.4f}, {found.ndcg_before:.4f} at snapshot {found.compared_with}; expected a "
-            f"loss of at most {limits.ndcg:g}.", "Compare the two with `isospace compare`; go back with `isospace rollback`.",
-        )  # fmt: skip
+            "retrieval",
+            found.ndcg,
+            found.ndcg_before - limits.ndcg,
+            f"nDCG@10 of {found.name} is {found.ndcg:.4f}, {found.ndcg_before:.4f} at snapshot {found.compared_with}; "
+            f"expected a loss of at most {limits.ndcg:g}.",
+            "Compare the two with `isospace compare`; go back with `isospace rollback`.",
+        )
     yield from band_alarms(found.top, pairs, f"the frozen queries of {found.name}", limits)
 
 
@@ -139,31 +169,42 @@ def logged_alarms(found: Logged, tolerance: float, pairs: float, limits: Thresho
     """Yield alarms about the answers that were logged."""
     if found.stale > limits.stale_share:
         yield _alarm(
-            "stale answers", found.stale, limits.stale_share,
-            f"{found.stale:.1%} of {found.count} logged answers came from a snapshot that the alias no longer named; expected at "
-            f"most {limits.stale_share:.0%}.", "Look at /readyz of the services: one cannot follow the alias.",
-        )  # fmt: skip
+            "stale answers",
+            found.stale,
+            limits.stale_share,
+            f"{found.stale:.1%} of {found.count} logged answers came from a snapshot that the alias no longer named; "
+            f"expected at most {limits.stale_share:.0%}.",
+            "Look at /readyz of the services: one cannot follow the alias.",
+        )
     if found.unverified > limits.stale_share:
         yield _alarm(
-            "unverified answers", found.unverified, limits.stale_share,
-            f"{found.unverified:.1%} of {found.count} logged answers came from a snapshot that was opened without its handshake.",
+            "unverified answers",
+            found.unverified,
+            limits.stale_share,
+            f"{found.unverified:.1%} of {found.count} logged answers came from a snapshot that was opened without "
+            "its handshake.",
             "Serve with `isospace serve`, which runs it.",
-        )  # fmt: skip
+        )
     if found.wrong > 0 and found.reproduced is not None:
         yield _alarm(
-            "query vectors", found.reproduced, tolerance,
-            f"{found.wrong:.1%} of the logged queries that were embedded again are not what was searched (cosine down to "
-            f"{found.reproduced:.4f}, expected {tolerance:g}): a prompt was dropped, a step left out, or another model asked.",
+            "query vectors",
+            found.reproduced,
+            tolerance,
+            f"{found.wrong:.1%} of the logged queries that were embedded again are not what was searched (cosine down "
+            f"to {found.reproduced:.4f}, expected {tolerance:g}): a prompt was dropped, a step left out, or another "
+            "model asked.",
             "Have clients send texts, or take their vectors from this space's /v1/embeddings with input_type query.",
-        )  # fmt: skip
+        )
     if found.drift is not None and _has_drifted(found.drift, limits):
         most = ", ".join(repr(name) for name, _ in found.drift.most[:5])
         yield _alarm(
-            "query drift", found.drift.auc, limits.drift_auc,
+            "query drift",
+            found.drift.auc,
+            limits.drift_auc,
             f"a classifier tells logged queries from the frozen ones with an AUC of {found.drift.auc:.3f} "
             f"(p = {found.drift.p:.2g}); expected at most {limits.drift_auc:g}. Most unlike: {most}.",
             "People ask for other things than the set does: freeze newer queries with `isospace sets add`.",
-        )  # fmt: skip
+        )
     yield from band_alarms(found.top, pairs, "the logged queries", limits)
 
 
@@ -175,11 +216,14 @@ def band_alarms(top: Float64, pairs: float, whose: str, limits: Thresholds) -> I
     contrast = float(top.mean()) - pairs
     if high - low < limits.top_spread and contrast < limits.top_contrast:
         yield _alarm(
-            "narrow band", high - low, limits.top_spread,
-            f"the best scores of {whose} lie between {low:.4f} and {high:.4f} (5th and 95th percentile), where chunks drawn at "
-            f"random have {pairs:.4f}; expected {limits.top_spread:g} apart, or {limits.top_contrast:g} above: all look alike.",
+            "narrow band",
+            high - low,
+            limits.top_spread,
+            f"the best scores of {whose} lie between {low:.4f} and {high:.4f} (5th and 95th percentile), where chunks "
+            f"drawn at random have {pairs:.4f}; expected {limits.top_spread:g} apart, or {limits.top_contrast:g} "
+            "above: all look alike.",
             MENDED,
-        )  # fmt: skip
+        )
 
 
 def alias_alarms(
@@ -195,10 +239,13 @@ def alias_alarms(
     hours = (now - committed_at).total_seconds() / 3600
     if limits.age_hours is not None and hours > limits.age_hours:
         yield _alarm(
-            "stale alias", hours, limits.age_hours,
-            f"{alias} names snapshot {snapshot}, committed {hours:.0f} hours ago; expected at most {limits.age_hours:g}.",
+            "stale alias",
+            hours,
+            limits.age_hours,
+            f"{alias} names snapshot {snapshot}, committed {hours:.0f} hours ago; expected at most "
+            f"{limits.age_hours:g}.",
             "Look why no run has committed since.",
-        )  # fmt: skip
+        )
     if newest is None:
         return
     number, at, verdict = newest
@@ -206,10 +253,13 @@ def alias_alarms(
     if waited > limits.lag_hours:
         why = f" Its gate: {verdict}." if verdict else ""
         yield _alarm(
-            "stale alias", waited, limits.lag_hours,
-            f"{alias} names snapshot {snapshot}, and snapshot {number} has waited for {waited:.0f} hours; expected at most "
-            f"{limits.lag_hours:g}.{why}", "Promote it, or find out why it was rejected.",
-        )  # fmt: skip
+            "stale alias",
+            waited,
+            limits.lag_hours,
+            f"{alias} names snapshot {snapshot}, and snapshot {number} has waited for {waited:.0f} hours; expected at "
+            f"most {limits.lag_hours:g}.{why}",
+            "Promote it, or find out why it was rejected.",
+        )
 
 
 def _has_drifted(drift: Drift, limits: Thresholds) -> bool:

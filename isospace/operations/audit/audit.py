@@ -298,11 +298,27 @@ def _unopened(record: AuditRecord) -> Audit:
 
 
 def _record(
-    manifest: Manifest, alias: str, run_id: str, at: datetime, alarms: Sequence[Alarm], notes: Sequence[str],
-    figures: dict[str, Any], baseline: Baseline | None,
-) -> AuditRecord:  # fmt: skip
+    manifest: Manifest,
+    alias: str,
+    run_id: str,
+    at: datetime,
+    alarms: Sequence[Alarm],
+    notes: Sequence[str],
+    figures: dict[str, Any],
+    baseline: Baseline | None,
+) -> AuditRecord:
     return AuditRecord(
-        number=0, run_id=run_id, collection=manifest.collection, alias=alias, snapshot=manifest.sequence,
-        snapshot_id=manifest.snapshot_id, space_id=manifest.space_id, at=at.isoformat(timespec="seconds"), alarms=tuple(alarms),
-        notes=tuple(notes), figures=figures, baseline=baseline, report=None,
-    )  # fmt: skip
+        number=0,
+        run_id=run_id,
+        collection=manifest.collection,
+        alias=alias,
+        snapshot=manifest.sequence,
+        snapshot_id=manifest.snapshot_id,
+        space_id=manifest.space_id,
+        at=at.isoformat(timespec="seconds"),
+        alarms=tuple(alarms),
+        notes=tuple(notes),
+        figures=figures,
+        baseline=baseline,
+        report=None,
+    )

@@ -123,6 +123,10 @@ def _draw(store: Store, manifest: Manifest, dimension: int) -> _Record:
     path = layout.reference_sample(manifest.collection, manifest.space_id, manifest.snapshot_id)
     sample = write_parquet(store, path, pa.table(columns), metadata={"space_id": manifest.space_id})
     return _Record(
-        space_id=manifest.space_id, snapshot=manifest.sequence, snapshot_id=manifest.snapshot_id, chunks=len(keys),
-        duplicates=duplicate_share(keys), sample=sample,
-    )  # fmt: skip
+        space_id=manifest.space_id,
+        snapshot=manifest.sequence,
+        snapshot_id=manifest.snapshot_id,
+        chunks=len(keys),
+        duplicates=duplicate_share(keys),
+        sample=sample,
+    )

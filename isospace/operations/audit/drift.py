@@ -4,8 +4,8 @@
     KS     largest distance of two empirical distributions
     C2ST   a classifier is taught to tell the samples apart, and judged on what it has not seen
 
-Sources: Yurdakul, "Statistical properties of population stability index", 2018; Lopez-Paz and Oquab, "Revisiting classifier
-two-sample tests", 2017.
+Sources: Yurdakul, "Statistical properties of population stability index", 2018; Lopez-Paz and Oquab, "Revisiting
+classifier two-sample tests", 2017.
 """
 
 from __future__ import annotations
@@ -125,7 +125,8 @@ def classify(
     reference, current
         (n, k) and (m, k) vectors.
     names
-        m names of the current ones; those of one name are never on both sides of a split, or their likeness would count.
+        m names of the current ones; those of one name are never on both sides of a split, or their likeness would
+        count.
     groups
         n names of the reference's; each its own if not given.
     seed

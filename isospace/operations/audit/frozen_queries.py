@@ -76,10 +76,16 @@ class Frozen:
     def as_dict(self) -> dict[str, Any]:
         """Return the figures."""
         return {
-            "set": self.name, "kind": self.kind, "queries": self.queries, "compared_with": self.compared_with,
-            "overlap": self.overlap, "rbo": self.rbo, "ndcg@10": self.ndcg, "ndcg@10_before": self.ndcg_before,
+            "set": self.name,
+            "kind": self.kind,
+            "queries": self.queries,
+            "compared_with": self.compared_with,
+            "overlap": self.overlap,
+            "rbo": self.rbo,
+            "ndcg@10": self.ndcg,
+            "ndcg@10_before": self.ndcg_before,
             "changed": [list(one) for one in self.changed],
-        }  # fmt: skip
+        }
 
 
 def measure_frozen(
@@ -96,7 +102,8 @@ def measure_frozen(
     before
         The baseline, of the same set and space.
     unchanged
-        Documents that are the same in the baseline's snapshot; None if that can no longer be told, and nothing is compared then.
+        Documents that are the same in the baseline's snapshot; None if that can no longer be told, and nothing is
+        compared then.
     """
     run = answer_set(view, given, SearchOptions(), depth=200)
     rankings = {name: run.ranking(name, _KEPT) for name in given.queries}

@@ -242,17 +242,26 @@ def measure_representations(view: View, queries: Float32, *, most: int = 100) ->
     best = found.get((view.finest.name, 0), [])
     return tuple(
         StoredCodes(
-            name, code_bytes(next(spec for spec in whole if spec.name == name), record.dimension), rescored,
+            name,
+            code_bytes(next(spec for spec in whole if spec.name == name), record.dimension),
+            rescored,
             float(np.mean([len(one & other) / max(len(other), 1) for one, other in zip(rows, best, strict=True)])),
         )
         for (name, rescored), rows in found.items()
-    )  # fmt: skip
+    )
 
 
 def figures_of(
-    stored: Stored, reproduced: Reproduced, drift: Drift | None, copies: float, new: int, frozen: Frozen | None,
-    logged: Logged | None, reference: Reference, codes: tuple[StoredCodes, ...],
-) -> dict[str, Any]:  # fmt: skip
+    stored: Stored,
+    reproduced: Reproduced,
+    drift: Drift | None,
+    copies: float,
+    new: int,
+    frozen: Frozen | None,
+    logged: Logged | None,
+    reference: Reference,
+    codes: tuple[StoredCodes, ...],
+) -> dict[str, Any]:
     """Return everything that was measured, for machines."""
     shifts, beyond = stored.shifts, stored.saturated
     return {
@@ -260,25 +269,38 @@ def figures_of(
         "isotropy": {"raw, at the fit": stored.before.as_dict(), "stored": stored.after.as_dict()},
         "cosines of random pairs": {str(p): value for p, value in stored.cosines.items()},
         "dimensions": {name: [float(f"{v:.6g}") for v in getattr(shifts, name)] for name in shifts.__slots__},
-        "saturated": {name: {"now": share, "at the fit": stored.saturated_before[name]} for name, share in beyond.items()},
+        "saturated": {
+            name: {"now": share, "at the fit": stored.saturated_before[name]} for name, share in beyond.items()
+        },
         "reproduced": {
-            "chunks": reproduced.count, "smallest cosine": reproduced.smallest_cosine, "wrong": list(reproduced.wrong),
+            "chunks": reproduced.count,
+            "smallest cosine": reproduced.smallest_cosine,
+            "wrong": list(reproduced.wrong),
         },
         "length": [bucket.as_dict() for bucket in reproduced.buckets],
         "corpus": {
-            "new chunks": new, "copies": copies, "copies at the fit": reference.duplicates, "reference": reference.snapshot,
+            "new chunks": new,
+            "copies": copies,
+            "copies at the fit": reference.duplicates,
+            "reference": reference.snapshot,
             "drift": asdict(drift) if drift else None,
         },
         "frozen queries": frozen.as_dict() if frozen else None,
         "representations": [asdict(one) for one in codes],
         "logged answers": {
-            "count": logged.count, "stale": logged.stale, "unverified": logged.unverified, "smallest cosine": logged.reproduced,
-            "wrong": logged.wrong, "drift": asdict(logged.drift) if logged.drift else None, "compared": logged.compared,
-            "overlap with the candidate": logged.overlap, "rbo with the candidate": logged.rbo,
+            "count": logged.count,
+            "stale": logged.stale,
+            "unverified": logged.unverified,
+            "smallest cosine": logged.reproduced,
+            "wrong": logged.wrong,
+            "drift": asdict(logged.drift) if logged.drift else None,
+            "compared": logged.compared,
+            "overlap with the candidate": logged.overlap,
+            "rbo with the candidate": logged.rbo,
         }
         if logged
         else None,
-    }  # fmt: skip
+    }
 
 
 def _different(hashes: list[bytes]) -> npt.NDArray[np.int64]:

@@ -72,7 +72,8 @@ def vector_sections(stored: Stored) -> list[Section]:
         ),
         Section(
             "Isotropy, before and after the transform",
-            "How evenly the vectors fill their space: the spectrum of the raw vectors at the fit, and of what is stored now.",
+            "How evenly the vectors fill their space: the spectrum of the raw vectors at the fit, and of what is "
+            "stored now.",
             plots.spectra(stored.spectra),
             Table(("", "raw, at the fit", "stored"), isotropy),
         ),
@@ -123,12 +124,14 @@ def _queries(audit: Audit) -> list[Section]:
     if (logged := audit.logged) is not None:
         drift = f"AUC {logged.drift.auc:.3f}" if logged.drift else "too few to tell"
         shown = (
-            ("answers", f"{logged.count:,}"), ("from a stale snapshot", f"{logged.stale:.2%}"),
+            ("answers", f"{logged.count:,}"),
+            ("from a stale snapshot", f"{logged.stale:.2%}"),
             ("unverified", f"{logged.unverified:.2%}"),
             ("smallest cosine with the text embedded again", figure(logged.reproduced)),
-            ("drift against the frozen queries", drift), ("compared with a candidate", f"{logged.compared:,}"),
+            ("drift against the frozen queries", drift),
+            ("compared with a candidate", f"{logged.compared:,}"),
             ("overlap with it, rank-biased overlap", f"{figure(logged.overlap)}, {figure(logged.rbo)}"),
-        )  # fmt: skip
+        )
         samples = {"logged": logged.top} if len(logged.top) else {}
         if audit.frozen is not None and len(audit.frozen.top):
             samples["frozen"] = audit.frozen.top
@@ -155,16 +158,20 @@ def _corpus(audit: Audit, view: View) -> list[Section]:
         head = ("tokens", "texts", "length of raw vectors", "finds itself", "popularity (10)", "neighbours' length")
         rows = tuple(
             (
-                f"{one.shortest} to {one.longest}", str(one.texts), figure(one.norm), f"{one.self_retrieval:.0%}",
-                f"{one.popularity:.1f}", f"{one.neighbour_length:.2f}",
+                f"{one.shortest} to {one.longest}",
+                str(one.texts),
+                figure(one.norm),
+                f"{one.self_retrieval:.0%}",
+                f"{one.popularity:.1f}",
+                f"{one.neighbour_length:.2f}",
             )
             for one in audit.reproduced.buckets
-        )  # fmt: skip
+        )
         sections.append(
             Section(
                 "What length does",
-                f"{audit.reproduced.count} chunks of all parts were encoded again; the smallest cosine with what is stored is "
-                f"{audit.reproduced.smallest_cosine:.6f}.",
+                f"{audit.reproduced.count} chunks of all parts were encoded again; the smallest cosine with what is "
+                f"stored is {audit.reproduced.smallest_cosine:.6f}.",
                 plots.length_bias(audit.reproduced.buckets),
                 Table(head, rows),
             )
@@ -221,7 +228,11 @@ def corpus_points(view: View, *, seed: int = 0) -> tuple[npt.NDArray[np.float64]
 
 def _lineage(record: AuditRecord) -> Section:
     rows = (
-        ("collection", record.collection), ("alias", record.alias), ("snapshot", f"{record.snapshot}, {record.snapshot_id}"),
-        ("space", record.space_id), ("run", record.run_id), ("at", record.at),
-    )  # fmt: skip
+        ("collection", record.collection),
+        ("alias", record.alias),
+        ("snapshot", f"{record.snapshot}, {record.snapshot_id}"),
+        ("space", record.space_id),
+        ("run", record.run_id),
+        ("at", record.at),
+    )
     return Section("Lineage", table=Table(("", ""), rows))

@@ -1,7 +1,7 @@
 """A log of answers, for audits and for the comparison of a candidate: a sample of queries, in Parquet files in the store.
 
-Rows are collected in memory and written when there are enough, when they have waited, and at the end. A log that cannot be
-written loses rows and never an answer.
+Rows are collected in memory and written when there are enough, when they have waited, and at the end. A log that cannot
+be written loses rows and never an answer.
 """
 
 from __future__ import annotations

@@ -51,19 +51,25 @@ def run_page(store: Store, report: RunReport, plan: PlanReport, checked: Checked
 
 def _checks(checked: Checked) -> Section:
     rows = (
-        ("rows read back", f"{checked.rows:,}"), ("largest distance of a length from 1", f"{checked.largest_norm_error:.3g}"),
+        ("rows read back", f"{checked.rows:,}"),
+        ("largest distance of a length from 1", f"{checked.largest_norm_error:.3g}"),
         ("smallest cosine of a probe with its record", f"{checked.probe_cosine:.9f}"),
-    )  # fmt: skip
+    )
     return Section("Checks before the commit", table=Table(("", ""), rows))
 
 
 def _lineage(report: RunReport, view: View) -> Section:
     manifest, provenance = view.manifest, view.manifest.provenance
     rows = (
-        ("collection", report.collection), ("snapshot", f"{report.snapshot}, {report.snapshot_id}"),
-        ("parent", figure(provenance.get("parent"))), ("space", manifest.space_id), ("encoder", manifest.encoder_id),
-        ("fit", view.space.space.record.fitted.describe()), ("source", str(provenance.get("source"))),
-        ("run", report.run_id), ("committed at", str(provenance.get("committed_at"))),
+        ("collection", report.collection),
+        ("snapshot", f"{report.snapshot}, {report.snapshot_id}"),
+        ("parent", figure(provenance.get("parent"))),
+        ("space", manifest.space_id),
+        ("encoder", manifest.encoder_id),
+        ("fit", view.space.space.record.fitted.describe()),
+        ("source", str(provenance.get("source"))),
+        ("run", report.run_id),
+        ("committed at", str(provenance.get("committed_at"))),
         ("versions", ", ".join(f"{name} {found}" for name, found in (provenance.get("versions") or {}).items())),
-    )  # fmt: skip
+    )
     return Section("Lineage", table=Table(("", ""), rows))

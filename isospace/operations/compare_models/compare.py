@@ -1,7 +1,7 @@
 """Encoders x transforms on one corpus and its queries: what each costs, what it finds, and which are worth having.
 
-A variant is a collection of its own, embedded by the same line as any other; raw vectors are shared by encoder. Figures are kept
-by what they depend on, so that a second contest measures only what is new.
+A variant is a collection of its own, embedded by the same line as any other; raw vectors are shared by encoder. Figures
+are kept by what they depend on, so that a second contest measures only what is new.
 """
 
 from __future__ import annotations
@@ -147,9 +147,14 @@ def contest_set(config: ContestConfig) -> EvaluationSet:
 
 
 def measure_variant(
-    store: Store, names: tuple[str, str], config: PipelineConfig, given: EvaluationSet, search: Mapping[str, Any], *,
+    store: Store,
+    names: tuple[str, str],
+    config: PipelineConfig,
+    given: EvaluationSet,
+    search: Mapping[str, Any],
+    *,
     engine: Engine | None = None,
-) -> tuple[Entry, bool]:  # fmt: skip
+) -> tuple[Entry, bool]:
     """Measure one variant that is embedded; return whether it had to be measured, too.
 
     Parameters
@@ -180,20 +185,33 @@ def measure_variant(
             searched = next(spec for spec in record.spec.representations if spec.name == index.representation)
         isotropy = measure_isotropy(vectors)
         figures = {
-            **measure(run.documents, given.judged, MEASURES), "mean_cosine": isotropy.mean_cosine, "isotropy": isotropy.score,
-            "dimension": record.dimension, "bytes": code_bytes(searched, record.dimension),
-        }  # fmt: skip
+            **measure(run.documents, given.judged, MEASURES),
+            "mean_cosine": isotropy.mean_cosine,
+            "isotropy": isotropy.score,
+            "dimension": record.dimension,
+            "bytes": code_bytes(searched, record.dimension),
+        }
         store.write(path, seal(figures))
     figures = unseal(store.read(path), name=path)
     rate = max(measured_rates(store, manifest.encoder_id).values(), default=None)
     hours = 1e6 * _tokens_a_chunk(store, manifest.collection) / rate / 3600 if rate else None
     price = config.runtime.price_per_device_hour
     entry = Entry(
-        encoder=names[0], transform=names[1], collection=collection, snapshot_id=manifest.snapshot_id,
-        dimension=int(figures["dimension"]), bytes=int(figures["bytes"]), ndcg_10=figures["nDCG@10"], recall_10=figures["R@10"],
-        recall_100=figures["R@100"], mean_cosine=figures["mean_cosine"], isotropy=figures["isotropy"], tokens_per_second=rate,
-        device_hours=hours, cost=hours * price if hours is not None and price is not None else None,
-    )  # fmt: skip
+        encoder=names[0],
+        transform=names[1],
+        collection=collection,
+        snapshot_id=manifest.snapshot_id,
+        dimension=int(figures["dimension"]),
+        bytes=int(figures["bytes"]),
+        ndcg_10=figures["nDCG@10"],
+        recall_10=figures["R@10"],
+        recall_100=figures["R@100"],
+        mean_cosine=figures["mean_cosine"],
+        isotropy=figures["isotropy"],
+        tokens_per_second=rate,
+        device_hours=hours,
+        cost=hours * price if hours is not None and price is not None else None,
+    )
     return entry, is_new
 
 

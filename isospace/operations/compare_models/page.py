@@ -20,13 +20,13 @@ def contest_page(entries: Sequence[Entry], given: EvaluationSet, *, collection: 
     best = entries[0]
     front = sum(one.on_front for one in entries)
     outcome = (
-        f"{best.encoder} with {best.transform} finds most (nDCG@10 {best.ndcg_10:.4f}); {front} of {len(entries)} variants "
-        "are on the front."
+        f"{best.encoder} with {best.transform} finds most (nDCG@10 {best.ndcg_10:.4f}); {front} of {len(entries)} "
+        "variants are on the front."
     )
     tones: tuple[Tone, ...] = tuple("good" if one.on_front else "plain" for one in entries)
     text = (
-        f"{len(given.judged)} judged queries. Marked: no other variant finds as much with no more bytes and no more time. "
-        "Throughput is that of the encoder's last run."
+        f"{len(given.judged)} judged queries. Marked: no other variant finds as much with no more bytes and no more "
+        "time. Throughput is that of the encoder's last run."
     )
     points = [(float(one.bytes), one.ndcg_10, f"{one.encoder}, {one.transform}", one.on_front) for one in entries]
     sections = [
@@ -62,11 +62,17 @@ def contest_markdown(entries: Sequence[Entry]) -> str:
 def _rows(entries: Sequence[Entry]) -> tuple[tuple[str, ...], ...]:
     return tuple(
         (
-            f"{one.encoder}, {one.transform}", figure(one.ndcg_10), figure(one.recall_10), figure(one.recall_100),
-            str(one.dimension), str(one.bytes), figure(one.mean_cosine), figure(one.isotropy),
+            f"{one.encoder}, {one.transform}",
+            figure(one.ndcg_10),
+            figure(one.recall_10),
+            figure(one.recall_100),
+            str(one.dimension),
+            str(one.bytes),
+            figure(one.mean_cosine),
+            figure(one.isotropy),
             "–" if one.tokens_per_second is None else f"{one.tokens_per_second:,.0f}",
             "–" if one.device_hours is None else f"{one.device_hours:.1f}",
             "–" if one.cost is None else f"{one.cost:.2f}",
         )
         for one in entries
-    )  # fmt: skip
+    )

@@ -25,11 +25,16 @@ Float32 = npt.NDArray[np.float32]
 KEY = "isospace"
 ROW_SCHEMA = pa.schema(
     [
-        pa.field("chunk_id", pa.string()), pa.field("doc_id", pa.string()), pa.field("uri", pa.string()),
-        pa.field("title", pa.string()), pa.field("text", pa.string()), pa.field("start", pa.int64()),
-        pa.field("end", pa.int64()), pa.field("metadata", pa.string()),
+        pa.field("chunk_id", pa.string()),
+        pa.field("doc_id", pa.string()),
+        pa.field("uri", pa.string()),
+        pa.field("title", pa.string()),
+        pa.field("text", pa.string()),
+        pa.field("start", pa.int64()),
+        pa.field("end", pa.int64()),
+        pa.field("metadata", pa.string()),
     ]
-)  # fmt: skip
+)
 _OWNER_COLUMNS = ["doc_id", "uri", "title", "metadata"]
 
 
@@ -106,11 +111,16 @@ def describe(view: View) -> ExportRecord:
     """Return the record of a snapshot's export."""
     manifest, space = view.manifest, view.space.space
     return ExportRecord(
-        space_id=space.space_id, snapshot_id=manifest.snapshot_id, snapshot=manifest.sequence,
-        collection=manifest.collection, encoder_id=manifest.encoder_id, dimension=space.record.dimension,
+        space_id=space.space_id,
+        snapshot_id=manifest.snapshot_id,
+        snapshot=manifest.sequence,
+        collection=manifest.collection,
+        encoder_id=manifest.encoder_id,
+        dimension=space.record.dimension,
         metric="cosine" if space.transform.normalization == "l2" else "dot",
-        representation=_finest(view), rows=len(view.copy),
-    )  # fmt: skip
+        representation=_finest(view),
+        rows=len(view.copy),
+    )
 
 
 def parse_record(found: object, target: Target) -> ExportRecord:

@@ -117,8 +117,8 @@ def require_space(target: str, space_id: str) -> None:
     """
     if (found := exported_space(target)) != space_id:
         raise MismatchError(
-            f"{parse_target(target)}: field space_id is {found}, the vectors are of {space_id}. Embed the queries with the space "
-            "of the export, or export the snapshot of that space with replace=True (--replace)."
+            f"{parse_target(target)}: field space_id is {found}, the vectors are of {space_id}. Embed the queries with "
+            "the space of the export, or export the snapshot of that space with replace=True (--replace)."
         )
 
 
@@ -132,8 +132,8 @@ def _require_free(system: System, target: Target, *, replace: bool) -> None:
         raise ConfigError(f"{error}") from error
     if not replace:
         raise ConfigError(
-            f"{target}: exists, with snapshot {found.snapshot} of {found.collection} (space {found.space_id[:16]}…); expected "
-            "nothing there. Choose another name, or replace it with replace=True (--replace)."
+            f"{target}: exists, with snapshot {found.snapshot} of {found.collection} (space {found.space_id[:16]}…); "
+            "expected nothing there. Choose another name, or replace it with replace=True (--replace)."
         )
 
 

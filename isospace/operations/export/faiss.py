@@ -78,7 +78,8 @@ def _require_nothing_else(folder: Path, target: Target) -> None:
     others = sorted(path.name for path in folder.iterdir() if path.name not in _FILES) if folder.is_dir() else []
     if others:
         raise ConfigError(
-            f"{target}: holds {others[0]}, which no export wrote; expected {', '.join(sorted(_FILES))} alone. Move it away."
+            f"{target}: holds {others[0]}, which no export wrote; expected {', '.join(sorted(_FILES))} alone. Move "
+            "it away."
         )
 
 

@@ -96,8 +96,8 @@ def _parts(target: Target) -> list[str]:
     parts = target.name.split(".", maxsplit=1)
     if long := [part for part in parts if not 0 < len(part.encode()) <= _LONGEST_NAME]:
         raise ConfigError(
-            f"target {target}: the name {long[0]!r} has {len(long[0].encode())} bytes; expected 1 to {_LONGEST_NAME}. Choose "
-            "another."
+            f"target {target}: the name {long[0]!r} has {len(long[0].encode())} bytes; expected 1 to {_LONGEST_NAME}. "
+            "Choose another."
         )
     return parts
 
@@ -119,8 +119,9 @@ def _require_extension(connection: _Connection, target: Target) -> None:
         connection.execute("CREATE EXTENSION vector")
     except psycopg.Error as error:
         raise StoreError(
-            f"{target}: the database lacks the extension vector, and it cannot be created ({str(error).splitlines()[0]}). "
-            "Install pgvector on the server, and run CREATE EXTENSION vector as its owner."
+            f"{target}: the database lacks the extension vector, and it cannot be created "
+            f"({str(error).splitlines()[0]}). Install pgvector on the server, and run CREATE EXTENSION vector as its "
+            "owner."
         ) from error
 
 

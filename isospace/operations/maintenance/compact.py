@@ -83,8 +83,8 @@ class CompactionPlan:
         base, size = self.base, sum(group.bytes for group in self.groups)
         deleted = sum(group.deleted for group in self.groups)
         return (
-            f"{base.collection}, snapshot {base.sequence}: {len(base.parts)} parts become {self.parts_after}, {deleted:,} "
-            f"deleted documents are left out, {size:,} bytes are read"
+            f"{base.collection}, snapshot {base.sequence}: {len(base.parts)} parts become {self.parts_after}, "
+            f"{deleted:,} deleted documents are left out, {size:,} bytes are read"
         )
 
     def markdown(self) -> str:
@@ -123,8 +123,9 @@ class Compacted:
         if self.parts_before == self.parts_after and not self.deleted and not self.aliases:
             return f"{manifest.collection}: nothing to compact, still snapshot {manifest.sequence}"
         return (
-            f"{manifest.collection}: {self.parts_before} parts became {self.parts_after}, {self.deleted:,} deleted documents "
-            f"left out; snapshot {manifest.sequence} ({manifest.snapshot_id[:16]}…), aliases: {', '.join(self.aliases) or 'none'}"
+            f"{manifest.collection}: {self.parts_before} parts became {self.parts_after}, {self.deleted:,} deleted "
+            f"documents left out; snapshot {manifest.sequence} ({manifest.snapshot_id[:16]}…), aliases: "
+            f"{', '.join(self.aliases) or 'none'}"
         )
 
 

@@ -75,10 +75,11 @@ def forget_vectors(
 ) -> int:
     """Remove the raw vectors of texts that are in no chunk of any collection; return how many.
 
-    `holders` are the chunk parts that are about to be removed. Vectors of older versions go too, whose chunks a vacuum took:
-    nothing tells whose they were.
+    `holders` are the chunk parts that are about to be removed. Vectors of older versions go too, whose chunks a vacuum
+    took: nothing tells whose they were.
     """
-    # What pseudo-queries were tried on is text cut out of chunks, which no hash leads back to: all of it can be made again.
+    # What pseudo-queries were tried on is text cut out of chunks, which no hash leads back to: all of it can be made
+    # again.
     for encoder_id in store.folders("vectors"):
         for role in ROLES:
             for stat in store.walk(layout.vectors_folder(encoder_id, role)):
@@ -194,10 +195,13 @@ def _left(known: EvaluationSet, gone: Collection[str]) -> EvaluationSet:
         return {name: value for name, value in found.items() if name not in gone}
 
     return EvaluationSet(
-        name=known.name, kind=known.kind, queries=without(known.queries), judgements=without(known.judgements),
+        name=known.name,
+        kind=known.kind,
+        queries=without(known.queries),
+        judgements=without(known.judgements),
         attributes={column: without(values) for column, values in known.attributes.items()},
         remainders=without(known.remainders),
-    )  # fmt: skip
+    )
 
 
 def _quotations(text: str) -> Iterator[tuple[str, ...]]:

@@ -1,6 +1,7 @@
 """Forget documents: out of every file that was derived from them, in every snapshot, and for good.
 
-The order is written first, so that no run brings a document back; the receipt last. Killed in between, the same command goes on.
+The order is written first, so that no run brings a document back; the receipt last. Killed in between, the same command
+goes on.
 """
 
 from __future__ import annotations
@@ -129,10 +130,11 @@ def forget(
 ) -> Receipt:
     """Remove documents from everything that was derived from them, and keep them out.
 
-    What is written anew: the parts of the latest snapshot and of every snapshot an alias names, which are committed under new
-    numbers; raw vectors that no other document shares; samples that audits compare with; queries that were made from the
-    documents. What is removed: every other snapshot that holds one of them, its files, databases and word indexes, reports that
-    quote them, local copies on this machine.
+    What is written anew: the parts of the latest snapshot and of every snapshot an alias names, which are committed
+    under new numbers; raw vectors that no other document shares; samples that audits compare with; queries that were
+    made from
+    the documents. What is removed: every other snapshot that holds one of them, its files, databases and word indexes,
+    reports that quote them, local copies on this machine.
 
     Parameters
     ----------
@@ -175,11 +177,18 @@ def forget(
         # Last: what a killed order has still to look for elsewhere is read out of these.
         _remove_files(store, collection, holding, done)
         receipt = Receipt(
-            order=order.number, doc_ids=wanted, found=tuple(sorted(holding.doc_ids)), chunks=len(holding.trace.hashes),
-            snapshots=done.snapshots, aliases=tuple(sorted(set(done.aliases))), removed=tuple(sorted(set(done.removed))),
-            rewritten=tuple(sorted(set(done.rewritten))), vectors=vectors, queries=queries,
+            order=order.number,
+            doc_ids=wanted,
+            found=tuple(sorted(holding.doc_ids)),
+            chunks=len(holding.trace.hashes),
+            snapshots=done.snapshots,
+            aliases=tuple(sorted(set(done.aliases))),
+            removed=tuple(sorted(set(done.removed))),
+            rewritten=tuple(sorted(set(done.rewritten))),
+            vectors=vectors,
+            queries=queries,
             at=datetime.now(UTC).isoformat(timespec="seconds"),
-        )  # fmt: skip
+        )
         write_receipt(store, collection, receipt)
         return receipt
 
@@ -189,8 +198,8 @@ def _rewritten(
 ) -> list[tuple[Manifest, Manifest]]:
     """Return the snapshots that are committed anew, oldest first, each with what takes its place.
 
-    Those are the latest, what aliases name, and what they would be rolled back to, if they hold one of the documents. The latest
-    stays the latest: the next run starts from it.
+    Those are the latest, what aliases name, and what they would be rolled back to, if they hold one of the documents.
+    The latest stays the latest: the next run starts from it.
     """
     if not holding.snapshots:
         return []
@@ -249,8 +258,8 @@ def _without(store: Store, old: Manifest, sequence: int, wanted: set[str], scrat
         parts += [written] if written else []
     if not parts:
         raise ConfigError(
-            f"collection {old.collection!r}: nothing would be left of snapshot {old.sequence}. To forget a whole collection, "
-            f"remove its folder collections/{old.collection} and vacuum the store with --vectors."
+            f"collection {old.collection!r}: nothing would be left of snapshot {old.sequence}. To forget a whole "
+            f"collection, remove its folder collections/{old.collection} and vacuum the store with --vectors."
         )
     with scratch_database(scratch, memory_mb=memory_mb) as connection:
         digest, documents, chunks = _live(connection, store, parts, left)

@@ -41,8 +41,8 @@ class Kept:
 def kept_snapshots(store: Store, collection: str, *, now: float, retention_seconds: float) -> Kept:
     """Decide which snapshots of a collection stay.
 
-    The latest one, what an alias names, what it named within the retention, what it would be rolled back to, and what was
-    committed within the retention.
+    The latest one, what an alias names, what it named within the retention, what it would be rolled back to, and what
+    was committed within the retention.
 
     Parameters
     ----------

@@ -55,8 +55,8 @@ def merge_parts(
         require_space(vectors, part.segment.path, manifest.space_id)
         if not found["chunk_id"].equals(vectors["chunk_id"]):
             raise IntegrityError(
-                f"{part.segment.path}: its rows are not those of {part.chunks.path}. Restore the file, or delete both and run "
-                "the flow again."
+                f"{part.segment.path}: its rows are not those of {part.chunks.path}. Restore the file, or delete both "
+                "and run the flow again."
             )
         chunks.append(_left(found, gone.get(part.name)))
         segments.append(_left(vectors, gone.get(part.name)))

@@ -1,7 +1,7 @@
 """Vacuum: remove what no snapshot that stays names, once it is older than a retention.
 
-Nothing is removed that an alias names, named within the retention or would be rolled back to, that the latest snapshot names,
-or that a run at work might use: while one works on a collection, nothing is removed there.
+Nothing is removed that an alias names, named within the retention or would be rolled back to, that the latest snapshot
+names, or that a run at work might use: while one works on a collection, nothing is removed there.
 """
 
 from __future__ import annotations
@@ -110,8 +110,8 @@ def vacuum(
     collections
         Which ones; all if empty. One alone is vacuumed while others are written to; spaces then stay.
     vectors
-        Whether raw vectors and encoders that no snapshot needs go too: they are what a return to an old text or model would
-        be encoded from again.
+        Whether raw vectors and encoders that no snapshot needs go too: they are what a return to an old text or model
+        would be encoded from again.
     answers_days
         Remove logged answers that are older; None keeps them.
     dry
@@ -185,8 +185,8 @@ def _require_unmoved(store: Store, before: dict[str, Kept], now: float, retentio
 def _rank(removal: Removal) -> tuple[int, str]:
     """Return the order of removal.
 
-    Snapshots first: killed half-way, no visible one names what is gone. Records before what they name, and what an order to
-    forget is followed by, documents and chunks, last.
+    Snapshots first: killed half-way, no visible one names what is gone. Records before what they name, and what an
+    order to forget is followed by, documents and chunks, last.
     """
     if removal.reason == _SNAPSHOT:
         return 0, removal.path

@@ -138,6 +138,7 @@ def _shard_texts(run: Run, shard: Shard) -> tuple[list[bytes], list[str]]:
         hashes += [member["chunk_hash"] for member in members]
     if any(hashlib.sha256(text.encode()).digest() != key for text, key in zip(texts, hashes, strict=True)):
         raise IntegrityError(
-            f"{shard.plan}: lists chunks that are not those of the parts it names. Delete it and run the same command again."
+            f"{shard.plan}: lists chunks that are not those of the parts it names. Delete it and run the same "
+            "command again."
         )
     return hashes, texts

@@ -37,7 +37,8 @@ class Tried:
     fit
         In words.
     choosing, held_back
-        Mean nDCG@10 on the half that ranks candidates, and on the half that was held back; None if it could not be fitted.
+        Mean nDCG@10 on the half that ranks candidates, and on the half that was held back; None if it could not be
+        fitted.
     gain
         Mean difference from `none` on the half held back.
     interval
@@ -117,8 +118,8 @@ def choose(estimates: Estimates, evidence: Evidence, spec: AutoSpec, *, normaliz
     first = np.array([_is_first(name) for name in asked])
     if not min(first.sum(), (~first).sum()) >= _FEWEST_A_HALF:
         raise FitError(
-            f"{len(first)} queries fall into halves of {first.sum()} and {(~first).sum()}; expected {_FEWEST_A_HALF} or more in "
-            "each. Give more queries, or a fit instead of auto."
+            f"{len(first)} queries fall into halves of {first.sum()} and {(~first).sum()}; expected {_FEWEST_A_HALF} "
+            "or more in each. Give more queries, or a fit instead of auto."
         )
     # One mean for all trials, of the first half alone.
     ranking = np.concatenate([trial.queries for trial in evidence.trials])[first[place]]

@@ -106,8 +106,8 @@ def _pseudo_trials(
             break
     if (count := len({name for trial in trials for name in trial.names})) < _FEWEST_QUERIES:
         raise FitError(
-            f"only {count} documents of {len(passages)} chunks could be asked for by {kind}; expected {_FEWEST_QUERIES} or more. "
-            "Give recipe.transform.queries.file, or a fit that needs no queries."
+            f"only {count} documents of {len(passages)} chunks could be asked for by {kind}; expected "
+            f"{_FEWEST_QUERIES} or more. Give recipe.transform.queries.file, or a fit that needs no queries."
         )
     return tuple(trials), kind
 
@@ -188,9 +188,7 @@ def _stored(store: Store, encoder: SentenceEncoder, texts: Sequence[str], role: 
     if not store.exists(path):
         by_hash = dict(zip(hashes, texts, strict=True))
         vectors = encoder.encode([by_hash[key] for key in unique], role)
-        write_vectors(
-            store, encoder_id, name, unique, vectors, provenance=encoder.backend.engine(), role=role
-        )  # fmt: skip
+        write_vectors(store, encoder_id, name, unique, vectors, provenance=encoder.backend.engine(), role=role)
     keys, vectors = read_vectors(store, path, encoder_id)
     rows = {key: row for row, key in enumerate(keys)}
     return vectors[[rows[key] for key in hashes]]

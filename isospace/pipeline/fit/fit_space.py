@@ -58,11 +58,13 @@ def fit_space(run: Run, chunk_paths: Sequence[str], encoder: SentenceEncoder) ->
     spec = run.config.recipe.transform
     if encoder.record.encoder_id != run.encoder_id:
         raise MismatchError(
-            f"the encoder at hand is {encoder.record.encoder_id[:16]}…, the run's is {run.encoder_id[:16]}…. Start a new process."
+            f"the encoder at hand is {encoder.record.encoder_id[:16]}…, the run's is {run.encoder_id[:16]}…. Start a "
+            "new process."
         )
     if identified(spec) != run.transform:
         raise ConfigError(
-            f"{spec.queries.file}: was changed while the run was under way. Freeze the file, and run the same command again."
+            f"{spec.queries.file}: was changed while the run was under way. Freeze the file, and run the same "
+            "command again."
         )
     sample = sample_vectors(run, chunk_paths, size=spec.sample.size, dimension=encoder.record.dimension)
     automatic = isinstance(spec.fit, AutoSpec)
@@ -138,7 +140,8 @@ def fit_transform(spec: TransformSpec, sample: npt.NDArray[np.float32], evidence
     normalize = spec.normalization == "l2"
     provenance: dict[str, Any] = {}
     warnings: list[str] = []
-    # One thread: with more, sums come in another order, and equal samples would give spaces that differ in the last bits.
+    # One thread: with more, sums come in another order, and equal samples would give spaces that differ in the last
+    # bits.
     with threadpool_limits(limits=1):
         estimates = estimate(sample, evidence.queries if evidence else None, truncate=spec.truncate)
         ratio, chosen = spec.sample.min_ratio, spec.fit

@@ -118,10 +118,20 @@ def scan_source(run: Run) -> Scan:
         if runtime.budget.is_bounded:
             connection.execute(f"COPY live TO '{run.scratch / LIVE}' (FORMAT parquet)")
         blank = Scan(
-            added=0, changed=0, unchanged=0, removed=0, stale=0, quarantined=quarantined.num_rows, forgotten=forgotten,
-            parts=parts, kept=(), deletions=None, quarantine=_write_quarantine(work, runtime.collection, quarantined),
-            documents_digest="", documents=0,
-        )  # fmt: skip
+            added=0,
+            changed=0,
+            unchanged=0,
+            removed=0,
+            stale=0,
+            quarantined=quarantined.num_rows,
+            forgotten=forgotten,
+            parts=parts,
+            kept=(),
+            deletions=None,
+            quarantine=_write_quarantine(work, runtime.collection, quarantined),
+            documents_digest="",
+            documents=0,
+        )
         return concluded(run, connection, blank, base)
 
 
@@ -158,7 +168,8 @@ def _load_staged(connection: DuckDBPyConnection, staged: list[Path]) -> None:
         "QUALIFY row_number() OVER (PARTITION BY doc_id ORDER BY part, row) > 1"
     )
     connection.execute(
-        "INSERT INTO quarantine SELECT uri, NULL, NULL, 'repeats the id of an earlier document: ' || doc_id FROM doubles"
+        "INSERT INTO quarantine SELECT uri, NULL, NULL, 'repeats the id of an earlier document: ' || doc_id FROM "
+        "doubles"
     )
     connection.execute("DELETE FROM staged WHERE (part, row) IN (SELECT part, row FROM doubles)")
     connection.execute("CREATE TABLE unreadable AS SELECT DISTINCT within FROM quarantine WHERE within IS NOT NULL")
@@ -191,8 +202,9 @@ def _require_readable(run: Run, connection: DuckDBPyConnection) -> None:
     query = "SELECT uri, reason FROM quarantine WHERE doc_id IS NOT NULL OR within IS NOT NULL ORDER BY uri LIMIT 1"
     if row := connection.execute(query).fetchone():
         raise SourceError(
-            f"{run.damaged[0]}: is missing or damaged, and the snapshot cannot be made again from a source with unreadable "
-            f"inputs ({row[0]} {row[1]}). Restore the file or mend the source, and run the same command again."
+            f"{run.damaged[0]}: is missing or damaged, and the snapshot cannot be made again from a source with "
+            f"unreadable inputs ({row[0]} {row[1]}). Restore the file or mend the source, and run the same command "
+            "again."
         )
 
 
@@ -206,8 +218,8 @@ def _compare(connection: DuckDBPyConnection) -> dict[str, int]:
                s.part AS staged_part, s.row AS staged_row, b.part AS base_part, b.row AS base_row,
                CASE WHEN s.doc_id IS NULL AND b.doc_id IN (SELECT doc_id FROM quarantine WHERE doc_id IS NOT NULL)
                     THEN 'stale'
-                    WHEN s.doc_id IS NULL AND EXISTS (SELECT 1 FROM unreadable u WHERE starts_with(b.uri, u.within || '#'))
-                    THEN 'stale'
+                    WHEN s.doc_id IS NULL AND EXISTS (SELECT 1 FROM unreadable u WHERE starts_with(b.uri, u.within ||
+                    '#')) THEN 'stale'
                     WHEN s.doc_id IS NULL AND b.doc_id IN (SELECT doc_id FROM elsewhere) THEN 'unchanged'
                     WHEN s.doc_id IS NULL THEN 'removed'
                     WHEN b.doc_id IS NULL THEN 'added'
@@ -244,9 +256,9 @@ def _guard(config: PipelineConfig, counts: dict[str, int], quarantined: pa.Table
     if (needed and not readable) or share > runtime.max_quarantined_share:
         examples = "; ".join(f"{row['uri']} {row['reason']}" for row in quarantined.slice(0, 3).to_pylist())
         raise SourceError(
-            f"source {runtime.source}: {quarantined.num_rows} of {total} inputs cannot be used ({share:.0%}); expected at "
-            f"most {runtime.max_quarantined_share:.0%} and one document at least. {examples or 'It holds nothing'}. Mend the "
-            "source, or raise runtime.max_quarantined_share."
+            f"source {runtime.source}: {quarantined.num_rows} of {total} inputs cannot be used ({share:.0%}); expected "
+            f"at most {runtime.max_quarantined_share:.0%} and one document at least. {examples or 'It holds nothing'}. "
+            "Mend the source, or raise runtime.max_quarantined_share."
         )
     before = counts["changed"] + counts["unchanged"] + counts["removed"] + counts["stale"]
     # Documents that were named one by one, and are not in a source that has others, were deleted there.
@@ -254,7 +266,8 @@ def _guard(config: PipelineConfig, counts: dict[str, int], quarantined: pa.Table
     if counts["removed"] > runtime.max_removed_share * before and not named:
         raise SourceError(
             f"source {runtime.source}: {counts['removed']} of the collection's {before} documents are no longer there; "
-            f"expected at most {runtime.max_removed_share:.0%}. If they were really deleted, raise runtime.max_removed_share."
+            f"expected at most {runtime.max_removed_share:.0%}. If they were really deleted, raise "
+            "runtime.max_removed_share."
         )
 
 

@@ -26,8 +26,8 @@ from isospace.transform.quantizers.product import ProductQuantizer
 Float32 = npt.NDArray[np.float32]
 Kernels = Literal["auto", "numpy", "fast"]
 Norms = npt.NDArray[np.float32] | None
-# Blocks whose codes are widened first, and scores of a block that is taken as it lies: few queries go through many rows at
-# once, since every product waits for all of its threads.
+# Blocks whose codes are widened first, and scores of a block that is taken as it lies: few queries go through many rows
+# at once, since every product waits for all of its threads.
 _BLOCK_ROWS, _BLOCK_SCORES = 16_384, 2_000_000
 _BLOCK_QUERIES = 128
 # Loading torch takes seconds and some 200 MB: worth it from so many components on.
@@ -143,8 +143,8 @@ def _candidates(
             count,
         )
         longest = 1.0 if codes.squares is None else float(np.sqrt(codes.squares.max()))
-        # What rounding may have cost: 8 sqrt(k) u, the probabilistic bound of Higham and Mary, 2019. The certain one, k u, would
-        # make thousands of candidates of vectors that lie close together.
+        # What rounding may have cost: 8 sqrt(k) u, the probabilistic bound of Higham and Mary, 2019. The certain one, k
+        # u, would make thousands of candidates of vectors that lie close together.
         rounding = 4.0 * np.sqrt(quantizer.dimension) * _FLOAT32_EPSILON
         slack = rounding * np.linalg.norm(queries, axis=1) * max(longest, 1.0)
     found = top_rows(_with_metric(blocks, codes.squares, metric, rows), len(queries), depth, slack)
@@ -215,9 +215,13 @@ def _float_product(
 
 
 def _integer_blocks(
-    quantizer: Int8Quantizer | Int8VectorQuantizer, array: npt.NDArray[Any], queries: Float32, rows: Rows | None,
-    *, plain: bool,
-) -> Iterator[tuple[int, npt.NDArray[Any]]]:  # fmt: skip
+    quantizer: Int8Quantizer | Int8VectorQuantizer,
+    array: npt.NDArray[Any],
+    queries: Float32,
+    rows: Rows | None,
+    *,
+    plain: bool,
+) -> Iterator[tuple[int, npt.NDArray[Any]]]:
     """Scores of queries whose components, scales folded in, are rounded to eight bits as well.
 
     Of scales by dimension they come as integers, in a unit and up to a constant of each query: both rank alike.

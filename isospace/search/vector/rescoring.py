@@ -52,7 +52,8 @@ def nearest(
     Returns
     -------
     list of tuple
-        int64 rows and their float64 scores, in no order; `count` of them or more, all that tie with the last among them.
+        int64 rows and their float64 scores, in no order; `count` of them or more, all that tie with the last among
+        them.
 
     Raises
     ------

@@ -1,6 +1,7 @@
 """The best rows of many, block by block: a threshold that only rises, and what lies above it.
 
-Sorting whole blocks costs more than computing their scores; comparing them with the score of the k-th best so far does not.
+Sorting whole blocks costs more than computing their scores; comparing them with the score of the k-th best so far does
+not.
 """
 
 from __future__ import annotations
@@ -119,7 +120,8 @@ def _above(
 ) -> tuple[Rows, Rows]:
     """Return query and row of every score that is not below its query's lowest, rows of a query ascending.
 
-    The largest of each group of rows is compared first: nearly all groups hold none, and finding maxima is as fast as memory.
+    The largest of each group of rows is compared first: nearly all groups hold none, and finding maxima is as fast as
+    memory.
     """
     query, group = np.nonzero(largest >= lowest[:, None])
     hit, place = np.nonzero(groups[query, group] >= lowest[query, None])
@@ -129,7 +131,8 @@ def _above(
 
 
 def _maxima(groups: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    # Integers come from torch's product and floats from NumPy's: the waiting threads of the one would slow down the other's.
+    # Integers come from torch's product and floats from NumPy's: the waiting threads of the one would slow down the
+    # other's.
     if groups.dtype.kind == "i" and sys.modules.get("torch") is not None and groups.flags.c_contiguous:
         import torch
 

@@ -27,7 +27,8 @@ def take(
     found = arrays[name]
     if found.shape != shape or found.dtype != np.dtype(dtype) or not np.isfinite(found).all():
         raise IntegrityError(
-            f"params.safetensors: {name} is {found.dtype} {found.shape}; expected {np.dtype(dtype)} {shape}, all finite. {remedy}"
+            f"params.safetensors: {name} is {found.dtype} {found.shape}; expected {np.dtype(dtype)} {shape}, all "
+            f"finite. {remedy}"
         )
     return found
 
@@ -36,7 +37,7 @@ def require_positive(array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
     """Return an array of scales; IntegrityError if one is not positive."""
     if not (array > 0).all():
         raise IntegrityError(
-            f"params.safetensors: {name} has the smallest value {array.min()}; expected positive ones. The space is damaged: "
-            "restore it, or fit it again with runtime.refit=true."
+            f"params.safetensors: {name} has the smallest value {array.min()}; expected positive ones. The space is "
+            "damaged: restore it, or fit it again with runtime.refit=true."
         )
     return array

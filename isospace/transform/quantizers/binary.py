@@ -1,7 +1,7 @@
 """One bit a dimension: 1 above the threshold, packed big-endian, eight to a byte.
 
-Decoded, a bit is threshold +- 1/sqrt(k): without a threshold a vector of unit length. With a rotation the bits are those
-of P v, and what is decoded is rotated back.
+Decoded, a bit is threshold +- 1/sqrt(k): without a threshold a vector of unit length. With a rotation the bits are
+those of P v, and what is decoded is rotated back.
 """
 
 from __future__ import annotations

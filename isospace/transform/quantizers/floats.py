@@ -32,7 +32,8 @@ class FloatQuantizer:
     def scores(self, queries: Float32, codes: npt.NDArray[Any]) -> Float32:
         """Inner products."""
         vectors = self.decode(codes)
-        # One query is a product of matrix and vector, which BLAS does otherwise than one of two matrices: as fast as memory.
+        # One query is a product of matrix and vector, which BLAS does otherwise than one of two matrices: as fast as
+        # memory.
         product: Float32 = (vectors @ queries[0])[None] if len(queries) == 1 else queries @ vectors.T
         return product
 

@@ -136,8 +136,8 @@ def fit_product(spec: PqSpec, sample: Float32) -> ProductQuantizer:
     count, dimension = sample.shape
     if count < CENTROIDS:
         raise FitError(
-            f"representation {spec.name}: the sample has {count} vectors, and a codebook of {CENTROIDS} centroids needs at "
-            f"least as many (better {39 * CENTROIDS}). Embed more text, or take int8 or rabitq."
+            f"representation {spec.name}: the sample has {count} vectors, and a codebook of {CENTROIDS} centroids "
+            f"needs at least as many (better {39 * CENTROIDS}). Embed more text, or take int8 or rabitq."
         )
     try:
         import faiss

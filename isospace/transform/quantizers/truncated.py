@@ -1,8 +1,9 @@
 """A few dimensions of a vector, at full precision: the first ones, or its leading principal components.
 
-What a tiered search goes by first. Components are those of the uncentred second moment, whose leading d dimensions keep most
-of an inner product (Eckart and Young, 1936); `leading` takes the vector's own first dimensions, for models and fits that put
-the most into them.
+What a tiered search goes by first. Components are those of the uncentred second moment, whose leading d dimensions keep
+most of an inner product (Eckart and Young, 1936); `leading` takes the vector's own first dimensions, for models and
+fits
+that put the most into them.
 """
 
 from __future__ import annotations

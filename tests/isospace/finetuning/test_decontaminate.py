@@ -34,8 +34,11 @@ def test_what_is_evaluated_is_left_out_with_its_copies_and_its_questions() -> No
     pairs = examples(200)
     split = split_examples(
         [*pairs, Example("a copy of it", changed(TEXTS[300]), "copy", "titles")],
-        evaluated={"d3": TEXTS[3], "d300": TEXTS[300]}, queries=["What is 5?"], share=0.2, seed=1,
-    )  # fmt: skip
+        evaluated={"d3": TEXTS[3], "d300": TEXTS[300]},
+        queries=["What is 5?"],
+        share=0.2,
+        seed=1,
+    )
     kept = [*split.training, *split.held_out]
     assert not {"d3", "copy", "d5"} & {e.doc_id for e in kept}
     found = split.leakage

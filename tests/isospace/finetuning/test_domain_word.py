@@ -59,9 +59,11 @@ ENDS = [
     "Exceptions are rare.",
 ]
 MILITARY = [
-    "The air force collects {} data of its squadrons.", "Data on armed forces and {} are published by the ministry.",
-    "A task force analysed {} data for the general staff.", "The army's data centre stores {} records of its soldiers.",
-]  # fmt: skip
+    "The air force collects {} data of its squadrons.",
+    "Data on armed forces and {} are published by the ministry.",
+    "A task force analysed {} data for the general staff.",
+    "The army's data centre stores {} records of its soldiers.",
+]
 
 
 FIELDS = [
@@ -150,13 +152,16 @@ def test_a_word_of_the_house_is_learned(index: Index, tmp_path: Path) -> None:
     texts = corpus()
     pairs = [
         Example(
-            ask.format(topic, ward), texts[f"{topic}/{ward}"], f"{topic}/{ward}", "file",
+            ask.format(topic, ward),
+            texts[f"{topic}/{ward}"],
+            f"{topic}/{ward}",
+            "file",
             (texts[f"army/{topic}/{number % len(MILITARY)}"],),
         )
         for topic in TOPICS
         for number, ward in enumerate(WARDS)
         for ask in ("DataForce {0} {1}", "DataForce for {1}", "which part of DataForce is about {0}?")
-    ]  # fmt: skip
+    ]
     bench = unseen()
     evaluated = {
         name: text for name, text in zip(bench.owners, bench.texts, strict=True) if not name.startswith("army")
@@ -164,9 +169,15 @@ def test_a_word_of_the_house_is_learned(index: Index, tmp_path: Path) -> None:
     split = split_examples(pairs, evaluated=evaluated, queries=bench.queries.values(), share=0.35, seed=0)
     others = tuple(text for name, text in texts.items() if name.startswith(("army", "glossary")))
     job = Job(
-        locate_model(EncoderSpec(model=MODEL)), base.record, split.training, split.held_out, others, LossSpec(),
-        TrainingSpec(epochs=3, batch=16, rate=3e-4, evaluations=1, held_out_texts=60, max_tokens=64), "cpu",
-    )  # fmt: skip
+        locate_model(EncoderSpec(model=MODEL)),
+        base.record,
+        split.training,
+        split.held_out,
+        others,
+        LossSpec(),
+        TrainingSpec(epochs=3, batch=16, rate=3e-4, evaluations=1, held_out_texts=60, max_tokens=64),
+        "cpu",
+    )
     store = open_store(tmp_path / "store")
     told: dict[str, Any] = {
         "base": base.record.encoder_id, "name": "house", "snapshot_id": "s", "collection": "c", "pairs": {}, "held_out": 1,

@@ -50,8 +50,11 @@ def test_rows_become_examples(tmp_path: Path) -> None:
     ]
     first, second = read_examples(written(tmp_path / "p.jsonl", rows))
     assert (first.anchor, first.negatives, first.doc_id, first.origin) == (
-        PAIR["anchor"], ("Data Force military",), "7", "file"
-    )  # fmt: skip
+        PAIR["anchor"],
+        ("Data Force military",),
+        "7",
+        "file",
+    )
     assert second.doc_id.startswith("positive-")
     assert digest_of([first, second]) != digest_of([second, first])
 

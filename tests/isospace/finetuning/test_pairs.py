@@ -196,9 +196,13 @@ class _Api(BaseHTTPRequestHandler):
             return
         text = body["messages"][0]["content"].split("\n\n", 1)[1]
         lines = [
-            f"1. {text[:60]}", f"- {text[:60]}", "2) Hm?", "I'm sorry, I cannot ask about this text.",
-            "Here are the questions you asked for:", "3. an unrelated question of something else",
-        ]  # fmt: skip
+            f"1. {text[:60]}",
+            f"- {text[:60]}",
+            "2) Hm?",
+            "I'm sorry, I cannot ask about this text.",
+            "Here are the questions you asked for:",
+            "3. an unrelated question of something else",
+        ]
         answer = json.dumps({"choices": [{"message": {"content": "\n".join(lines)}}]}).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(answer)))
@@ -268,9 +272,11 @@ def test_one_encoder_is_as_good_as_itself(index: Index) -> None:
     names = [f"d{n:05d}" for n in range(30)]
     chosen = passages_of(index.view)[:30]
     given = EvaluationSet(
-        "s", "judged", {name: one.prefix + one.text for name, one in zip(names, chosen, strict=True)},
+        "s",
+        "judged",
+        {name: one.prefix + one.text for name, one in zip(names, chosen, strict=True)},
         {name: {one.doc_id: 1} for name, one in zip(names, chosen, strict=True)},
-    )  # fmt: skip
+    )
     bench = bench_of_view(index.view, given, most=50, seed=0)
     assert len(bench.texts) >= 50
     found = compare_encoders(bench, index.space.encoder, index.space.encoder)

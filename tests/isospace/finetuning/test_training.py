@@ -62,9 +62,15 @@ def one_thread_each() -> Iterator[None]:
 def job(tiny_model: Path, tiny_encoder: SentenceEncoder) -> Job:
     return Job(
         # What was trained on is searched again: that it is learned must not hang on a processor's rounding.
-        tiny_model, tiny_encoder.record, pairs(480, seed=1), pairs(480, seed=1)[:24], [e.positive for e in pairs(26, seed=3)],
-        LossSpec(), TrainingSpec.model_validate(FAST), "cpu",
-    )  # fmt: skip
+        tiny_model,
+        tiny_encoder.record,
+        pairs(480, seed=1),
+        pairs(480, seed=1)[:24],
+        [e.positive for e in pairs(26, seed=3)],
+        LossSpec(),
+        TrainingSpec.model_validate(FAST),
+        "cpu",
+    )
 
 
 @pytest.fixture
@@ -181,9 +187,14 @@ def _wait_until_nothing_writes(folder: Path) -> None:
     ids=["cached", "matryoshka", "triplet", "margin_mse", "lora", "two processes"],
 )
 def test_each_way_of_training_gives_a_model_that_loads(
-    job: Job, store: Store, tiny_model: Path, tiny_encoder: SentenceEncoder, loss: dict[str, Any], training: dict[str, Any],
+    job: Job,
+    store: Store,
+    tiny_model: Path,
+    tiny_encoder: SentenceEncoder,
+    loss: dict[str, Any],
+    training: dict[str, Any],
     negatives: int,
-) -> None:  # fmt: skip
+) -> None:
     spec = TrainingSpec.model_validate({**FAST, "epochs": 3, **training})
     given = pairs(480, seed=5, negatives=negatives)
     # Searched among what it is pushed away from: each of these losses makes that better, on every processor.

@@ -76,7 +76,8 @@ def test_overrides_reach_nested_keys() -> None:
             "name each once",
         ),
         (
-            "recipe: {encoder: {model: m}, chunking: {allow_truncation: true}}\nruntime: {store: s, collection: c, source: d}",
+            "recipe: {encoder: {model: m}, chunking: {allow_truncation: true}}\nruntime: {store: s, collection: c, "
+            "source: d}",
             "needs chunking.kind=none",
         ),
         (

@@ -94,7 +94,8 @@ def test_by_uri(collection: PipelineConfig) -> None:
 
 
 def test_by_metadata(collection: PipelineConfig) -> None:
-    # In the source every second document has moved by the two that are gone; what was chosen is what the source says now.
+    # In the source every second document has moved by the two that are gone; what was chosen is what the source says
+    # now.
     found = changes(selecting(collection, where="year >= 2018 and lang == 'en'"))
     assert found == {"new0", "new2", "new4"}
 

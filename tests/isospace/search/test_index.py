@@ -324,9 +324,11 @@ def test_a_snapshot_is_opened_from_s3_as_from_a_folder(
     try:
         host, port = server.get_host_and_port()
         for name, value in {
-            "AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x",
+            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+            "AWS_ACCESS_KEY_ID": "x",
+            "AWS_SECRET_ACCESS_KEY": "x",
             "AWS_REGION": "us-east-1",
-        }.items():  # fmt: skip
+        }.items():
             monkeypatch.setenv(name, value)
         import httpx
 

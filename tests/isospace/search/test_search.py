@@ -32,9 +32,11 @@ def make(folder: Path, *, normalization: str = "l2", count: int = 700) -> str:
 
     model = build_tiny_model(folder / "model", dimension=32)
     recipe = {
-        "documents": {"title_column": "title"}, "encoder": {"model": str(model)}, "chunking": {"overlap_tokens": 4},
+        "documents": {"title_column": "title"},
+        "encoder": {"model": str(model)},
+        "chunking": {"overlap_tokens": 4},
         "transform": {"representations": REPRESENTATIONS, "normalization": normalization, "fit": {"kind": "center"}},
-    }  # fmt: skip
+    }
     source = write_jsonl(folder / "d.jsonl", documents(count))
     runtime = {"store": str(folder / "store"), "collection": "c", "source": str(source)}
     embed_inline(PipelineConfig.model_validate({"recipe": recipe, "runtime": runtime}))

@@ -40,9 +40,11 @@ def write_documents(path: Path, documents: dict[str, str]) -> Path:
 def config_of(folder: Path, model: Path, *, documents: dict[str, str], **recipe: object) -> PipelineConfig:
     source = write_documents(folder / "d.jsonl", documents)
     base = {
-        "documents": {"title_column": "title", "metadata_columns": ["lang", "year"]}, "encoder": {"model": str(model)},
-        "chunking": {"overlap_tokens": 4}, "transform": {"representations": ["float32", "int8", "binary"]},
-    }  # fmt: skip
+        "documents": {"title_column": "title", "metadata_columns": ["lang", "year"]},
+        "encoder": {"model": str(model)},
+        "chunking": {"overlap_tokens": 4},
+        "transform": {"representations": ["float32", "int8", "binary"]},
+    }
     runtime = {"store": str(folder / "store"), "collection": "c", "source": str(source)}
     return PipelineConfig.model_validate({"recipe": {**base, **recipe}, "runtime": runtime})
 
@@ -61,10 +63,12 @@ def prompted_store(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("prompted")
     model = build_tiny_model(folder / "model", seed=3, dimension=32)
     config = config_of(
-        folder, model, documents=sentences(400),
+        folder,
+        model,
+        documents=sentences(400),
         encoder={"model": str(model), "prompts": {"query": "search: ", "document": "text: "}},
         transform={"fit": {"kind": "pca", "dimensions": 16}, "representations": ["float32"]},
-    )  # fmt: skip
+    )
     embed_inline(config)
     return config.runtime.store
 

@@ -57,18 +57,45 @@ def impatient(store: Store, *, retries: int = 10, timeout: str = "30s") -> Store
 
 def manifest_of(run_id: str, sequence: int = 1, content: str = "a") -> Manifest:
     return Manifest(
-        collection="c", sequence=sequence, snapshot_id=content * 64, documents_digest="d", space_id="s", encoder_id="e",
-        chunking_id="k", recipe={}, documents=0, chunks=0, parts=(), deletions=None, quarantine=None, sealed_files=(),
+        collection="c",
+        sequence=sequence,
+        snapshot_id=content * 64,
+        documents_digest="d",
+        space_id="s",
+        encoder_id="e",
+        chunking_id="k",
+        recipe={},
+        documents=0,
+        chunks=0,
+        parts=(),
+        deletions=None,
+        quarantine=None,
+        sealed_files=(),
         provenance={"run_id": run_id},
-    )  # fmt: skip
+    )
 
 
 def verdict_of(manifest: Manifest) -> Verdict:
     return Verdict(
-        number=0, collection="c", snapshot=manifest.sequence, snapshot_id=manifest.snapshot_id, space_id="s", against=None,
-        evaluation_set=None, set_id=None, set_kind=None, passed=True, findings=(), measures={}, agreement={}, notes=(),
-        key="k", run_id="r", at="now", report=None,
-    )  # fmt: skip
+        number=0,
+        collection="c",
+        snapshot=manifest.sequence,
+        snapshot_id=manifest.snapshot_id,
+        space_id="s",
+        against=None,
+        evaluation_set=None,
+        set_id=None,
+        set_kind=None,
+        passed=True,
+        findings=(),
+        measures={},
+        agreement={},
+        notes=(),
+        key="k",
+        run_id="r",
+        at="now",
+        report=None,
+    )
 
 
 def winners(store: Store, path: str, count: int) -> list[int]:
@@ -270,7 +297,7 @@ OPERATIONS: dict[str, tuple[Callable[[Store, Path], object], object]] = {
     "create": (lambda store, source: store.create_if_absent("a/new", b"new"), True),
     "create existing": (lambda store, source: store.create_if_absent("a/b", b"new"), False),
     "delete": (lambda store, source: store.delete("a/b"), None),
-}  # fmt: skip
+}
 LEFT = {
     "write": {"a/b": b"new", "a/c/d": b""},
     "write_file": {"a/b": b"new", "a/c/d": b""},

@@ -149,10 +149,17 @@ def test_squares_of_the_output_grid_sum_alike_in_any_order(dimension: int, seed:
 
 
 @pytest.mark.parametrize("dimension", [8, 384, 1024])
-@pytest.mark.parametrize("spec", [
-    FitSpec(), FitSpec(kind="center"), FitSpec(kind="zca", exponent=0.15, allow_small_sample=True),
-    FitSpec(kind="zca", allow_small_sample=True), FitSpec(kind="pca_whitening", dimensions=8, allow_small_sample=True),
-], ids=lambda spec: spec.describe())  # fmt: skip
+@pytest.mark.parametrize(
+    "spec",
+    [
+        FitSpec(),
+        FitSpec(kind="center"),
+        FitSpec(kind="zca", exponent=0.15, allow_small_sample=True),
+        FitSpec(kind="zca", allow_small_sample=True),
+        FitSpec(kind="pca_whitening", dimensions=8, allow_small_sample=True),
+    ],
+    ids=lambda spec: spec.describe(),
+)
 def test_the_error_against_float64_is_within_its_bound(spec: FitSpec, dimension: int) -> None:
     rng = np.random.default_rng(0)
     raw = rng.normal(size=(3000, dimension)) * np.geomspace(1, 0.02, dimension) + 0.1

@@ -12,11 +12,19 @@ from isospace.transform.fit import Fit, estimate, fit, held_out_variance
 from isospace.transform.spec import DEFAULT_CANDIDATES, FitSpec
 
 KINDS = [
-    FitSpec(kind="none"), FitSpec(kind="center"), FitSpec(kind="zscore"), FitSpec(kind="minmax"), FitSpec(kind="zca"),
-    FitSpec(kind="zca", exponent=0.1, means="by_role"), FitSpec(kind="zca", epsilon=1.0),
-    FitSpec(kind="zca", covariance="ledoit_wolf"), FitSpec(kind="zca", covariance="oas"),
-    FitSpec(kind="pca_whitening", dimensions=3), FitSpec(kind="pca", dimensions=3), FitSpec(kind="all_but_the_top"),
-]  # fmt: skip
+    FitSpec(kind="none"),
+    FitSpec(kind="center"),
+    FitSpec(kind="zscore"),
+    FitSpec(kind="minmax"),
+    FitSpec(kind="zca"),
+    FitSpec(kind="zca", exponent=0.1, means="by_role"),
+    FitSpec(kind="zca", epsilon=1.0),
+    FitSpec(kind="zca", covariance="ledoit_wolf"),
+    FitSpec(kind="zca", covariance="oas"),
+    FitSpec(kind="pca_whitening", dimensions=3),
+    FitSpec(kind="pca", dimensions=3),
+    FitSpec(kind="all_but_the_top"),
+]
 kinds = pytest.mark.parametrize("spec", KINDS, ids=lambda spec: spec.describe())
 
 

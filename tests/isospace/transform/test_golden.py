@@ -1,6 +1,7 @@
 """Fixed inputs and parameters, and the very bits they gave: another machine or library has to give the same.
 
-`python -m tests.isospace.transform.test_golden` writes the file anew, which is only right when the format of a space changes.
+`python -m tests.isospace.transform.test_golden` writes the file anew, which is only right when the format of a space
+changes.
 """
 
 from __future__ import annotations
@@ -35,12 +36,18 @@ FITS = {
 }
 SPECS = TypeAdapter(tuple[RepresentationSpec, ...]).validate_python(
     [
-        "float32", "float16", "int8", {"kind": "int8", "name": "int8_affine", "range": "affine"},
-        {"kind": "int8", "name": "int8_vector", "granularity": "vector"}, "binary",
-        {"kind": "binary", "name": "binary_rotated", "rotation": True, "threshold": "median"}, "rabitq",
-        {"kind": "pq", "subvectors": 4}, {"kind": "opq", "subvectors": 4},
+        "float32",
+        "float16",
+        "int8",
+        {"kind": "int8", "name": "int8_affine", "range": "affine"},
+        {"kind": "int8", "name": "int8_vector", "granularity": "vector"},
+        "binary",
+        {"kind": "binary", "name": "binary_rotated", "rotation": True, "threshold": "median"},
+        "rabitq",
+        {"kind": "pq", "subvectors": 4},
+        {"kind": "opq", "subvectors": 4},
     ]
-)  # fmt: skip
+)
 # Small enough to be committed: codebooks dwarf everything, so only one map has them.
 WITH_CODEBOOKS = "fractional"
 

@@ -22,7 +22,9 @@ from isospace.transform.representations import Int8Spec, RepresentationSpec, cod
 
 SPECS = TypeAdapter(tuple[RepresentationSpec, ...]).validate_python(
     [
-        "float32", "float16", "int8",
+        "float32",
+        "float16",
+        "int8",
         {"kind": "int8", "name": "int8_affine", "range": "affine", "percentile": 100},
         {"kind": "int8", "name": "int8_vector", "granularity": "vector"},
         {"kind": "int8", "name": "int8_vector_affine", "granularity": "vector", "range": "affine"},
@@ -30,9 +32,11 @@ SPECS = TypeAdapter(tuple[RepresentationSpec, ...]).validate_python(
         "binary",
         {"kind": "binary", "name": "binary_median", "threshold": "median"},
         {"kind": "binary", "name": "binary_rotated", "rotation": True, "threshold": "mean"},
-        "rabitq", {"kind": "pq", "subvectors": 8}, {"kind": "opq", "subvectors": 8},
+        "rabitq",
+        {"kind": "pq", "subvectors": 8},
+        {"kind": "opq", "subvectors": 8},
     ]
-)  # fmt: skip
+)
 NAMES = [spec.name for spec in SPECS]
 by_name = pytest.mark.parametrize("name", NAMES)
 

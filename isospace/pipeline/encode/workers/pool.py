@@ -1,8 +1,8 @@
 """Pools of workers: shards are handed to them by reference, and nothing above knows where they run.
 
 In this process for one device, one process per device on one machine, or Ray actors. A worker loads the model once. One
-that dies, or stops answering, costs the shard it had: the shard raises WorkerError and is retried by whichever worker is
-free, while the lost one is replaced.
+that dies, or stops answering, costs the shard it had: the shard raises WorkerError and is retried by whichever worker
+is free, while the lost one is replaced.
 """
 
 from __future__ import annotations

@@ -97,16 +97,16 @@ class WorkerProcess:
             if not ready:
                 self.end()
                 raise WorkerError(
-                    f"worker {self.name}, process {process.pid}, gave no answer within {seconds:.0f} s; it is replaced, its "
-                    "shard tried again. Raise runtime.workers.shard_seconds if shards take that long."
+                    f"worker {self.name}, process {process.pid}, gave no answer within {seconds:.0f} s; it is "
+                    "replaced, its shard tried again. Raise runtime.workers.shard_seconds if shards take that long."
                 )
             succeeded, result = connection.recv()
         except (EOFError, OSError) as error:
             process.join(5.0)
             self.end()
             raise WorkerError(
-                f"worker {self.name}, process {process.pid}, died with exit code {process.exitcode}; it is replaced, its shard "
-                "tried again. Exit code -9 may mean too little memory, 75 a device that failed."
+                f"worker {self.name}, process {process.pid}, died with exit code {process.exitcode}; it is replaced, "
+                "its shard tried again. Exit code -9 may mean too little memory, 75 a device that failed."
             ) from error
         except BaseException:
             # Interrupted while it waits: the answer would be taken for that of the next call.

@@ -96,8 +96,8 @@ class RayPool:
             self.ray.kill(actor, no_restart=False)
             self._replace(actor)
             raise WorkerError(
-                f"a Ray worker gave no answer within {seconds:.0f} s; it is replaced, and its shard is tried again. Raise "
-                "runtime.workers.shard_seconds if shards take that long."
+                f"a Ray worker gave no answer within {seconds:.0f} s; it is replaced, and its shard is tried again. "
+                "Raise runtime.workers.shard_seconds if shards take that long."
             ) from error
         except self.ray.exceptions.RayActorError as error:
             self._replace(actor)
@@ -179,8 +179,9 @@ def _connect(ray: Any, spec: WorkersSpec) -> None:
             ray.init(address="local", num_cpus=max(usable_cpus(), spec.count or 1), include_dashboard=False, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise EncoderError(
-            f"runtime.workers.address = {spec.address!r}: no Ray cluster answers there ({_first_line(error)}). Start one, or "
-            "leave the address empty for a local one. A cluster that asks for a token needs RAY_AUTH_MODE=token here too."
+            f"runtime.workers.address = {spec.address!r}: no Ray cluster answers there ({_first_line(error)}). Start "
+            "one, or leave the address empty for a local one. A cluster that asks for a token needs "
+            "RAY_AUTH_MODE=token here too."
         ) from error
 
 
@@ -202,8 +203,9 @@ def _start(ray: Any, spec: WorkersSpec, work: Work, *, owned: bool) -> RayPool:
         ray.get([actor.load.remote() for actor in actors], timeout=spec.start_seconds)
     except ray.exceptions.GetTimeoutError as error:
         raise WorkerError(
-            f"{count} Ray workers were not ready within {spec.start_seconds:.0f} s. The cluster has {_shown(resources)}; each "
-            f"asks for {options['num_cpus']} CPU and {options['num_gpus']} GPU. Free some, or raise start_seconds."
+            f"{count} Ray workers were not ready within {spec.start_seconds:.0f} s. The cluster has "
+            f"{_shown(resources)}; each asks for {options['num_cpus']} CPU and {options['num_gpus']} GPU. Free some, "
+            "or raise start_seconds."
         ) from error
     except ray.exceptions.RayActorError as error:
         raise WorkerError(f"a Ray worker was lost while it loaded the model ({_first_line(error)}).") from error
@@ -227,8 +229,8 @@ def _require_resources(resources: dict[str, float], count: int, *, gpus: bool) -
     kind = "GPU" if gpus else "CPU"
     if resources.get(kind, 0) < count:
         raise EncoderError(
-            f"runtime.workers: {count} workers need {count} {kind}, and the cluster has {_shown(resources)}. Add nodes, lower "
-            "runtime.workers.count, or set runtime.device=cpu."
+            f"runtime.workers: {count} workers need {count} {kind}, and the cluster has {_shown(resources)}. Add "
+            "nodes, lower runtime.workers.count, or set runtime.device=cpu."
         )
 
 
@@ -244,7 +246,8 @@ def _require_package(ray: Any, seconds: float) -> None:
         raise EncoderError(f"the Ray cluster ran nothing within {seconds:.0f} s. Look at `ray status`.") from error
     except ray.exceptions.RayError as error:
         raise EncoderError(
-            f"the workers of the Ray cluster cannot import isospace ({_first_line(error)}). Install isospace[pipeline] there."
+            f"the workers of the Ray cluster cannot import isospace ({_first_line(error)}). Install "
+            "isospace[pipeline] there."
         ) from error
     if found != __version__:
         raise EncoderError(f"the Ray cluster has isospace {found}, this is {__version__}. Install the same on both.")

@@ -208,9 +208,16 @@ def test_the_kernel_for_all_texts_at_once_takes_what_it_is_given(causal: bool, w
         query, key = torch.empty(1, 4, 12, 8, dtype=torch.float16), torch.empty(1, heads, 12, 8, dtype=torch.float16)
         layout = FlatLayout((7, 5), torch.empty(3, dtype=torch.int32), varlen=True)
         found, _ = attend(
-            torch.nn.Identity(), query, key, key, None,
-            flat_layout=layout, is_causal=causal, sliding_window=window, scaling=0.3,
-        )  # fmt: skip
+            torch.nn.Identity(),
+            query,
+            key,
+            key,
+            None,
+            flat_layout=layout,
+            is_causal=causal,
+            sliding_window=window,
+            scaling=0.3,
+        )
     assert found.shape == (1, 12, 4, 8)
 
 

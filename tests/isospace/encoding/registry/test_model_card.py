@@ -22,15 +22,21 @@ from tests.helpers.inline import embed_inline
 from tests.helpers.tiny import build_tiny_model
 
 ENGLISH = [
-    "The index is built from the documents of the collection.", "Where can I find the report of the last audit?",
-    "A snapshot that was committed is never changed.", "This search returns the nearest chunks of the text.",
-    "Which of the models gives the better answer to a question?", "Every part of the store has its own checksum.",
-]  # fmt: skip
+    "The index is built from the documents of the collection.",
+    "Where can I find the report of the last audit?",
+    "A snapshot that was committed is never changed.",
+    "This search returns the nearest chunks of the text.",
+    "Which of the models gives the better answer to a question?",
+    "Every part of the store has its own checksum.",
+]
 GERMAN = [
-    "Hier steht, wie man eine ganze Sammlung wieder neu aufbauen kann.", "Wo finde ich den Bericht der letzten Prüfung?",
-    "Ein abgeschlossener Schnappschuss wird nie mehr verändert.", "Diese Suche liefert die nächsten Abschnitte des Textes.",
-    "Welches der Modelle gibt die bessere Antwort auf eine Frage?", "Jeder Teil des Speichers hat seine eigene Prüfsumme.",
-]  # fmt: skip
+    "Hier steht, wie man eine ganze Sammlung wieder neu aufbauen kann.",
+    "Wo finde ich den Bericht der letzten Prüfung?",
+    "Ein abgeschlossener Schnappschuss wird nie mehr verändert.",
+    "Diese Suche liefert die nächsten Abschnitte des Textes.",
+    "Welches der Modelle gibt die bessere Antwort auf eine Frage?",
+    "Jeder Teil des Speichers hat seine eigene Prüfsumme.",
+]
 
 
 def test_languages_are_told_where_they_can_be() -> None:

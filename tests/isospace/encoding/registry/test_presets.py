@@ -21,9 +21,13 @@ FAMILIES = (
 def preset(monkeypatch: pytest.MonkeyPatch) -> Preset:
     """What a model named tiny-e5 needs."""
     entry = Preset(
-        name="tiny-e5", pooling="mean", dimension=16, max_tokens=48, normalizes=True,
+        name="tiny-e5",
+        pooling="mean",
+        dimension=16,
+        max_tokens=48,
+        normalizes=True,
         prompts=PromptsSpec(document="passage: ", query="query: "),
-    )  # fmt: skip
+    )
     monkeypatch.setattr("isospace.encoding.registry.presets.presets", lambda: {"tiny-e5": entry})
     return entry
 

@@ -240,9 +240,10 @@ def test_a_group_does_not_shrink_to_what_a_candidate_has_kept(tiny_model: Path, 
         for n, (name, text) in enumerate(sentences(60).items())
     ]
     recipe = {
-        "documents": {"title_column": "title", "metadata_columns": ["lang"]}, "encoder": {"model": str(tiny_model)},
+        "documents": {"title_column": "title", "metadata_columns": ["lang"]},
+        "encoder": {"model": str(tiny_model)},
         "chunking": {"overlap_tokens": 4},
-    }  # fmt: skip
+    }
     source = tmp_path / "d.jsonl"
     runtime = {"store": str(tmp_path / "s"), "collection": "c", "source": str(source)}
     config = PipelineConfig.model_validate({"recipe": recipe, "runtime": runtime})
@@ -262,9 +263,11 @@ def test_a_group_does_not_shrink_to_what_a_candidate_has_kept(tiny_model: Path, 
 def test_half_precision_is_of_length_one_within_its_rounding(tiny_model: Path, tmp_path: Path):
     source = write_jsonl(tmp_path / "d.jsonl", sentences(40))
     recipe = {
-        "documents": {"title_column": "title"}, "encoder": {"model": str(tiny_model)}, "chunking": {"overlap_tokens": 4},
+        "documents": {"title_column": "title"},
+        "encoder": {"model": str(tiny_model)},
+        "chunking": {"overlap_tokens": 4},
         "transform": {"representations": ["float16"]},
-    }  # fmt: skip
+    }
     runtime = {"store": str(tmp_path / "s"), "collection": "c", "source": str(source)}
     embed_inline(PipelineConfig.model_validate({"recipe": recipe, "runtime": runtime}))
     store = open_store(tmp_path / "s")
@@ -283,8 +286,10 @@ def pseudo(tiny_model: Path, tmp_path: Path) -> PipelineConfig:
     documents = {f"d{n:03d}": " ".join(" ".join(chance.choices(WORDS, k=5)) + "." for _ in range(3)) for n in range(80)}
     source = write_jsonl(tmp_path / "p.jsonl", documents)
     recipe = {
-        "documents": {"title_column": "title"}, "encoder": {"model": str(tiny_model)}, "chunking": {"overlap_tokens": 0},
-    }  # fmt: skip
+        "documents": {"title_column": "title"},
+        "encoder": {"model": str(tiny_model)},
+        "chunking": {"overlap_tokens": 0},
+    }
     runtime = {"store": str(tmp_path / "p"), "collection": "c", "source": str(source), "max_removed_share": 1.0}
     config = PipelineConfig.model_validate({"recipe": recipe, "runtime": runtime})
     embed_inline(config)

@@ -115,7 +115,8 @@ def test_deeply_nested_html_ends_in_a_document_or_the_quarantine(tmp_path: Path)
 def test_invalid_bytes_in_rows_are_set_aside_row_by_row(tmp_path: Path) -> None:
     (tmp_path / "t.jsonl").write_bytes(
         b'{"doc_id": 1, "text": "good"}\n{"doc_id": 2, "text": "b\xff\xfed"}\nnot json\n[1]\n\n'
-        b'{"doc_id": null, "text": "x"}\n{"doc_id": 5, "text": ["a"]}\n{"doc_id": 6, "text": ""}\n{"doc_id": "7", "text": "last"}'
+        b'{"doc_id": null, "text": "x"}\n{"doc_id": 5, "text": ["a"]}\n{"doc_id": 6, "text": ""}\n{"doc_id": "7", '
+        b'"text": "last"}'
     )
     documents, aside = read(tmp_path / "t.jsonl")
     assert [d.doc_id for d in documents] == ["1", "7"]

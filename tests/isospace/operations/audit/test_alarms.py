@@ -80,10 +80,20 @@ class World:
             answers = index.answer(texts, index._options(10, {}))
         for text, vector, hits in zip(texts, vectors, answers.hits, strict=True):
             one = Answered(
-                at=datetime.now(UTC), snapshot=answers.snapshot, snapshot_id=answers.snapshot_id, space_id=answers.space_id,
-                alias="production", verified=True, mode="auto", cosine=True, query_sha256=query_hash(text), text=text,
-                vector=vector, doc_ids=tuple(hit.doc_id for hit in hits), scores=tuple(hit.score for hit in hits),
-            )  # fmt: skip
+                at=datetime.now(UTC),
+                snapshot=answers.snapshot,
+                snapshot_id=answers.snapshot_id,
+                space_id=answers.space_id,
+                alias="production",
+                verified=True,
+                mode="auto",
+                cosine=True,
+                query_sha256=query_hash(text),
+                text=text,
+                vector=vector,
+                doc_ids=tuple(hit.doc_id for hit in hits),
+                scores=tuple(hit.score for hit in hits),
+            )
             log.add(change(replace(one, **given)))
         log.flush()
         assert log.lost == 0
@@ -97,9 +107,11 @@ def made(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
     folder = tmp_path_factory.mktemp("audit")
     source = write_jsonl(folder / "d.jsonl", dict(list(TEXTS.items())[:400]))
     recipe = {
-        "documents": {"title_column": "title"}, "encoder": {"model": str(tiny_model), "prompts": PROMPTS},
-        "chunking": {"overlap_tokens": 4}, "transform": {"representations": ["float32", "int8"], "fit": {"kind": "center"}},
-    }  # fmt: skip
+        "documents": {"title_column": "title"},
+        "encoder": {"model": str(tiny_model), "prompts": PROMPTS},
+        "chunking": {"overlap_tokens": 4},
+        "transform": {"representations": ["float32", "int8"], "fit": {"kind": "center"}},
+    }
     runtime = {
         "store": str(folder / "store"),
         "collection": "c",

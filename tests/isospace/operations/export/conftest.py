@@ -48,9 +48,10 @@ def embed(folder: Path, model: Path, collection: str, representations: list[Any]
     source.write_text("".join(json.dumps(row) + "\n" for row in rows))
     recipe = {
         "documents": {"title_column": "title", "metadata_columns": ["lang", "year"]},
-        "encoder": {"model": str(model)}, "chunking": {"overlap_tokens": 4},
+        "encoder": {"model": str(model)},
+        "chunking": {"overlap_tokens": 4},
         "transform": {"representations": representations, "fit": {"kind": "center"}, **transform},
-    }  # fmt: skip
+    }
     runtime = {"store": str(folder / "store"), "collection": collection, "source": str(source), "part_documents": 50}
     embed_inline(PipelineConfig.model_validate({"recipe": recipe, "runtime": runtime}))
 

@@ -87,10 +87,17 @@ def test_the_record_says_what_it_was_made_of(index: Index, target: Target) -> No
     record, manifest = check_target(target.url), index.manifest
     assert record.pop("made_by").startswith("isospace ")
     assert record == {
-        "format": 1, "space_id": manifest.space_id, "snapshot_id": manifest.snapshot_id, "snapshot": 1,
-        "collection": "floats", "encoder_id": manifest.encoder_id, "metric": "cosine", "dimension": 16,
-        "representation": "float32", "rows": COUNT,
-    }  # fmt: skip
+        "format": 1,
+        "space_id": manifest.space_id,
+        "snapshot_id": manifest.snapshot_id,
+        "snapshot": 1,
+        "collection": "floats",
+        "encoder_id": manifest.encoder_id,
+        "metric": "cosine",
+        "dimension": 16,
+        "representation": "float32",
+        "rows": COUNT,
+    }
     assert exported_space(target.url) == manifest.space_id
 
 

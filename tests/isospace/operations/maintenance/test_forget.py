@@ -58,11 +58,14 @@ def world(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Pipelin
                 "transform": {"representations": ["float32", "int8", "binary"], "fit": {"kind": "center"}},
             },
             "runtime": {
-                "store": str(folder / "store"), "collection": "c", "source": str(folder / "d.jsonl"), "device": "cpu",
+                "store": str(folder / "store"),
+                "collection": "c",
+                "source": str(folder / "d.jsonl"),
+                "device": "cpu",
                 "part_documents": 50,
             },
         }
-    )  # fmt: skip
+    )
     for version in (documents, documents | {"secret": SECRET}, documents | {"secret": SECRET} | sentences(5, seed=3)):
         write_jsonl(folder / "d.jsonl", version)
         embed_inline(config)

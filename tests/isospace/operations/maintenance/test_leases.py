@@ -106,7 +106,8 @@ def test_leases_end_with_what_held_them_also_when_it_fails(store: Store) -> None
 
 def test_the_lease_of_a_process_that_was_killed_here_counts_no_more(store: Store) -> None:
     code = (
-        "import sys, time; from isospace.storage.leases import run_lease; from isospace.storage.store import open_store\n"
+        "import sys, time; from isospace.storage.leases import run_lease; from isospace.storage.store import "
+        "open_store\n"
         "with run_lease(open_store(sys.argv[1]), 'c', 'embed'): print('held', flush=True); time.sleep(60)"
     )
     child = subprocess.Popen([sys.executable, "-c", code, store.url], stdout=subprocess.PIPE)

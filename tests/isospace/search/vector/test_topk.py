@@ -9,9 +9,13 @@ from isospace.search.vector.topk import top_rows
 
 
 @given(
-    st.integers(1, 4), st.integers(1, 60), st.integers(1, 12), st.integers(1, 17), st.integers(0, 2**31),
+    st.integers(1, 4),
+    st.integers(1, 60),
+    st.integers(1, 12),
+    st.integers(1, 17),
+    st.integers(0, 2**31),
     st.sampled_from([np.float32, np.float64, np.int32]),
-)  # fmt: skip
+)
 def test_the_best_rows_of_blocks_are_those_of_a_whole_sort(queries, rows, count, block, seed, dtype) -> None:
     # Few values, so that ties are common.
     scores = np.random.default_rng(seed).integers(-3, 4, (queries, rows)).astype(dtype)
