@@ -18,7 +18,8 @@ from prefect.events.actions import CallWebhook, SendNotification
 from prefect.events.schemas.automations import EventTrigger, Posture
 from prefect.exceptions import PrefectException
 
-from tasks.reports import ALARM, REJECTED
+from isospace.evaluation.gate.verdicts import REJECTED
+from tasks.audit import ALARM
 
 NAME, BLOCK = "isospace-alarms", "isospace-alarms"
 EVENTS = {ALARM, REJECTED}

@@ -9,7 +9,8 @@ from prefect import flow
 
 from isospace.operations.audit.audit import AuditRecord, require_quiet
 from isospace.operations.audit.thresholds import Thresholds
-from tasks import audit as watch
+from isospace.pipeline.heartbeat import working
+from tasks import audit
 from tasks.errors import quiet_known_errors
 
 quiet_known_errors()
@@ -44,13 +45,14 @@ def audit_collection(
     thresholds
         From where on a figure is an alarm.
     """
-    record = watch.measure(store, collection, alias, evaluation_set, log_hours, seed, thresholds)
-    watch.tell(store, record)
+    with working("audit"):
+        record = audit.measure(store, collection, alias, evaluation_set, log_hours, seed, thresholds)
+    audit.show(store, record)
     require_quiet(record)
     return record
 
 
 if __name__ == "__main__":
-    from flows.command import audit
+    from flows import command
 
-    audit(audit_collection)
+    command.audit(audit_collection)

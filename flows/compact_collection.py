@@ -8,10 +8,10 @@ from __future__ import annotations
 from prefect import flow
 
 from isospace.operations.maintenance.compact import Compacted, CompactionPlan
-from tasks import maintenance as upkeep
+from isospace.pipeline.heartbeat import working
+from tasks import maintenance
 from tasks.errors import quiet_known_errors
 from tasks.run_names import named
-from tasks.runs import writing
 
 quiet_known_errors()
 
@@ -45,9 +45,9 @@ def compact_collection(
     dry_run
         Show what would be done.
     """
-    with writing(store, collection, "compact"):
-        plan = upkeep.plan_compaction(store, collection, part_documents, part_megabytes, max_deleted_share)
-        return plan if dry_run else upkeep.compact(store, plan)
+    with maintenance.exclusively(store, collection, "compact"), working("compact"):
+        plan = maintenance.plan_compaction(store, collection, part_documents, part_megabytes, max_deleted_share)
+        return plan if dry_run else maintenance.compact(store, plan)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ from __future__ import annotations
 from prefect import flow
 
 from isospace.evaluation.pareto_frontier import Point
-from tasks import pareto_frontier as frontier
+from isospace.pipeline.heartbeat import working
+from tasks import pareto_frontier
 
 
 @flow(name="measure-frontier", flow_run_name="frontier {collection}")
@@ -37,8 +38,9 @@ def measure_frontier(
     dimensions
         Numbers of leading principal components that are measured too.
     """
-    points = frontier.measure(store, collection, queries, judgements, alias, dimensions)
-    frontier.show(points, collection)
+    with working("frontier"):
+        points = pareto_frontier.measure(store, collection, queries, judgements, alias, dimensions)
+    pareto_frontier.show(points, collection)
     return points
 
 

@@ -13,7 +13,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.exceptions import ObjectNotFound
 
-from tasks.stages import ENCODE_TAG
+from isospace.pipeline.stages import ENCODE_TAG
 
 _PROJECT = Path(__file__).resolve().parent.parent / "prefect.yaml"
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from prefect import flow
 
 from isospace.operations.maintenance.vacuum import Vacuumed
-from tasks import maintenance as upkeep
+from isospace.pipeline.heartbeat import working
+from tasks import maintenance
 from tasks.errors import quiet_known_errors
 from tasks.run_names import named
 
@@ -44,7 +45,8 @@ def vacuum_store(
     dry_run
         Show what would go.
     """
-    return upkeep.vacuum_store(store, retention_days, collections, vectors, answers_days, dry_run)
+    with working("vacuum"):
+        return maintenance.vacuum_store(store, retention_days, collections, vectors, answers_days, dry_run)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,9 @@ from isospace.operations.audit.page import audit_page
 from isospace.operations.audit.thresholds import Thresholds
 from isospace.storage.run_id import new_run_id
 from isospace.storage.store import open_store
-from tasks.reports import ALARM, show_report
-from tasks.reports import tell as emit
+from tasks.reporter import PrefectReporter
+
+ALARM = "isospace.audit.alarm"
 
 
 @task(cache_policy=NO_CACHE)
@@ -32,13 +33,16 @@ def measure(
 
 
 @task(cache_policy=NO_CACHE)
-def tell(store: str, record: AuditRecord) -> None:
+def show(store: str, record: AuditRecord) -> None:
     """Put the outcome where it is seen; every alarm is an event of its own, for automations."""
-    pictures = ("Lengths of all vectors", "Cosines of random pairs")
-    show_report(open_store(store), str(record.report), key="audit", markdown=audit_markdown(record), pictures=pictures)
+    reporter = PrefectReporter()
+    plots = ("Lengths of all vectors", "Cosines of random pairs")
+    reporter.show_page(open_store(store), str(record.report), key="audit", markdown=audit_markdown(record), plots=plots)
     for alarm in record.alarms:
         get_run_logger().error(alarm.describe())
-        emit(record.collection, ALARM, record.snapshot, {**alarm.model_dump(mode="json"), "report": record.report})
+        reporter.emit(
+            ALARM, record.collection, record.snapshot, {**alarm.model_dump(mode="json"), "report": record.report}
+        )
 
 
 def audit_markdown(record: AuditRecord) -> str:

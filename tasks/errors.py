@@ -8,7 +8,7 @@ from typing import Any
 from prefect import Task
 from prefect.client.schemas import State, TaskRun
 
-from isospace.errors import BusyError, ConflictError, IsospaceError, StoreError, WorkerError
+from isospace.errors import BusyError, IsospaceError
 
 
 class _OneLine(logging.Filter):
@@ -29,24 +29,6 @@ def quiet_known_errors() -> None:
             logger.addFilter(_OneLine())
 
 
-def is_store_trouble(task: Task[Any, Any], task_run: TaskRun, state: State[Any]) -> bool:
-    """Tell whether the store failed, and nothing that it holds: what reads and writes there can be done again as it was."""
-    return type(state.result(raise_on_failure=False)) is StoreError
-
-
-def is_lost_worker(task: Task[Any, Any], task_run: TaskRun, state: State[Any]) -> bool:
-    """Tell whether a worker died while it started: another may live."""
-    return isinstance(state.result(raise_on_failure=False), WorkerError)
-
-
 def is_busy(task: Task[Any, Any], task_run: TaskRun, state: State[Any]) -> bool:
-    """Tell whether somebody else works on the store: then later is better."""
+    """Tell whether a run holds the store: then a later attempt can succeed."""
     return isinstance(state.result(raise_on_failure=False), BusyError)
-
-
-def is_worth_retrying(task: Task[Any, Any], task_run: TaskRun, state: State[Any]) -> bool:
-    """Tell whether another attempt can help: not for a bad configuration, a damaged file or a mismatch."""
-    error = state.result(raise_on_failure=False)
-    if not isinstance(error, IsospaceError):
-        return True
-    return type(error) is StoreError or isinstance(error, ConflictError | WorkerError)

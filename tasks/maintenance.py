@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from prefect import task
@@ -14,10 +16,18 @@ from isospace.operations.maintenance import compact as compaction
 from isospace.operations.maintenance import vacuum
 from isospace.operations.maintenance.compact import Compacted, CompactionPlan
 from isospace.operations.maintenance.vacuum import Vacuumed
+from isospace.storage.leases import run_lease
 from isospace.storage.store import open_store
 from tasks.errors import is_busy
 
 _LISTED = 200
+
+
+@contextlib.contextmanager
+def exclusively(store: str, collection: str, what: str) -> Iterator[None]:
+    """Hold the right to write to a collection; a second writer waits, and its log says for whom."""
+    with run_lease(open_store(store), collection, what, tell=get_run_logger().info):
+        yield
 
 
 @task(cache_policy=NO_CACHE)

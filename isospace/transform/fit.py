@@ -137,8 +137,7 @@ def fit(estimates: Estimates, spec: FitSpec, *, min_ratio: float) -> Fit:
     """
     moments = estimates.moments
     kept = len(moments.mean)
-    if spec.kind in _COVARIANCE_KINDS:
-        _require_enough(moments.count, kept, spec, min_ratio=min_ratio)
+    require_sample(moments.count, kept, spec, min_ratio=min_ratio)
     matrix, figures, warnings = _matrix(estimates, spec)
     if spec.kind == "none":
         offsets = np.zeros((len(ROLES), len(matrix)))
@@ -328,8 +327,15 @@ def _means(estimates: Estimates, spec: FitSpec) -> tuple[Float64, Float64]:
     return documents, estimates.query_mean
 
 
-def _require_enough(count: int, dimension: int, spec: FitSpec, *, min_ratio: float) -> None:
-    if count >= min_ratio * dimension or spec.allow_small_sample:
+def require_sample(count: int, dimension: int, spec: FitSpec, *, min_ratio: float) -> None:
+    """Check that a sample of `count` vectors is large enough for a fit that estimates a covariance.
+
+    Raises
+    ------
+    FitError
+        If it is not, and the specification does not allow a small sample.
+    """
+    if spec.kind not in _COVARIANCE_KINDS or count >= min_ratio * dimension or spec.allow_small_sample:
         return
     raise FitError(
         f"fit kind {spec.kind}: the sample has {count} vectors of {dimension} dimensions, n/d = "

@@ -83,6 +83,32 @@ def _exported(store: Store, record: EncoderRecord, source: Source, engine: Engin
     return encoder
 
 
+def registered_encoder(store: Store, spec: EncoderSpec, engine: Engine) -> EncoderRecord | None:
+    """Return the identity of a recipe's encoder if the store has it whole, without loading the model; else None.
+
+    Files are compared by size, as those of a snapshot are; `verify` and opening the encoder compare their content.
+    """
+    record = described(store, find_source(spec, store).key)
+    if record is None:
+        return None
+    kinds: list[ExportKind] = ["tokenizer", "reference"]
+    backend = resolve_engine(engine, spec.precision).backend
+    if backend in ("openvino", "onnx"):
+        kinds.append(backend)
+    try:
+        exports = [read_export(store, record.encoder_id, kind) for kind in kinds]
+    except IntegrityError:
+        return None
+    expected = {f"{layout.encoder_model(record.encoder_id)}/{name}": file.size for name, file in record.files.items()}
+    for export in exports:
+        if export is None:
+            return None
+        folder = layout.encoder_export_files(record.encoder_id, export.kind, export.export_id)
+        expected |= {f"{folder}/{name}": file.size for name, file in export.files.items()}
+    sizes = {stat.path: stat.size for stat in store.walk(layout.encoder_folder(record.encoder_id))}
+    return record if all(sizes.get(path) == size for path, size in expected.items()) else None
+
+
 def described(store: Store, key: str) -> EncoderRecord | None:
     """Return the identity that was found for a model and a recipe before, if it was."""
     path = layout.encoder_description(key)

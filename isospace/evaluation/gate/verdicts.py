@@ -14,6 +14,8 @@ from isospace.storage.hashing import seal, unseal
 from isospace.storage.store import Store
 
 _ATTEMPTS = 8
+# Event of a rejection, for automations.
+REJECTED = "isospace.gate.rejected"
 
 
 class _Record(BaseModel):

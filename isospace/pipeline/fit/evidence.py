@@ -26,7 +26,7 @@ from isospace.transform.spec import QueriesSpec
 Float32 = npt.NDArray[np.float32]
 # Chunks among which the answers have to be found. More cost time, and change no order of the candidates that was seen.
 _POOL = 20_000
-_FEWEST_QUERIES = 20
+FEWEST_QUERIES = 20
 # A document may ask several times, each time by another sentence, until there are enough queries.
 _ROUNDS = 3
 _COLUMNS = ["chunk_hash", "doc_id", "title", "prefix", "text"]
@@ -104,10 +104,10 @@ def _pseudo_trials(
         wanted -= len(made)
         if wanted <= 0:
             break
-    if (count := len({name for trial in trials for name in trial.names})) < _FEWEST_QUERIES:
+    if (count := len({name for trial in trials for name in trial.names})) < FEWEST_QUERIES:
         raise FitError(
             f"only {count} documents of {len(passages)} chunks could be asked for by {kind}; expected "
-            f"{_FEWEST_QUERIES} or more. Give recipe.transform.queries.file, or a fit that needs no queries."
+            f"{FEWEST_QUERIES} or more. Give recipe.transform.queries.file, or a fit that needs no queries."
         )
     return tuple(trials), kind
 
@@ -133,6 +133,14 @@ def _pseudo_trial(
     )
 
 
+def few_judged(path: Path, useful: int, queries: int) -> FitError:
+    """Return the error for too few queries with a relevant document in the collection."""
+    return FitError(
+        f"{path}: only {useful} of {queries} queries have a relevant document in this collection; expected "
+        f"{FEWEST_QUERIES} or more. Do its doc_ids belong to this collection?"
+    )
+
+
 def _judged_trial(
     run: Run, chunk_paths: Sequence[str], encoder: SentenceEncoder, texts: dict[str, str], path: Path
 ) -> Trial:
@@ -143,11 +151,8 @@ def _judged_trial(
     useful = [
         name for name in texts if any(rel > 0 and doc in present for doc, rel in judgements.get(name, {}).items())
     ]
-    if len(useful) < _FEWEST_QUERIES:
-        raise FitError(
-            f"{path}: only {len(useful)} of {len(texts)} queries have a relevant document in this collection; expected "
-            f"{_FEWEST_QUERIES} or more. Do its doc_ids belong to this collection?"
-        )
+    if len(useful) < FEWEST_QUERIES:
+        raise few_judged(path, len(useful), len(texts))
     queries = _stored(run.store, encoder, [texts[name] for name in useful], "query")
     owners = tuple(passage.doc_id for passage in passages)
     return Trial(raw, owners, queries, tuple(useful), {name: judgements[name] for name in useful})

@@ -125,6 +125,15 @@ class ProductQuantizer:
         return values
 
 
+def require_training_sample(spec: PqSpec, count: int) -> None:
+    """Raise FitError if a sample of `count` vectors is too small to train codebooks."""
+    if count < CENTROIDS:
+        raise FitError(
+            f"representation {spec.name}: the sample has {count} vectors, and a codebook of {CENTROIDS} centroids "
+            f"needs at least as many (better {39 * CENTROIDS}). Embed more text, or use int8 or rabitq."
+        )
+
+
 def fit_product(spec: PqSpec, sample: Float32) -> ProductQuantizer:
     """Train codebooks on the (n, k) sample.
 
@@ -134,11 +143,7 @@ def fit_product(spec: PqSpec, sample: Float32) -> ProductQuantizer:
         If the sample has fewer vectors than a codebook has centroids, or faiss is missing.
     """
     count, dimension = sample.shape
-    if count < CENTROIDS:
-        raise FitError(
-            f"representation {spec.name}: the sample has {count} vectors, and a codebook of {CENTROIDS} centroids "
-            f"needs at least as many (better {39 * CENTROIDS}). Embed more text, or take int8 or rabitq."
-        )
+    require_training_sample(spec, count)
     try:
         import faiss
         from threadpoolctl import threadpool_limits

@@ -1,4 +1,4 @@
-"""A fine-tuning as Prefect tasks."""
+"""The stages of a fine-tuning."""
 
 from __future__ import annotations
 
@@ -6,13 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
-from uuid import UUID
-
-from prefect import task
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
-from prefect.cache_policies import NO_CACHE
-from prefect.logging import get_run_logger
+from typing import Any
 
 from isospace.collection.alias import resolve
 from isospace.collection.snapshot import Manifest, read_manifest
@@ -38,13 +32,13 @@ from isospace.finetuning.tokenizer_fertility import Tokenization, report_tokeniz
 from isospace.finetuning.training import Job, Trained, train
 from isospace.finetuning.workdir import begun, begun_path, note_begun
 from isospace.pipeline.config import PipelineConfig
+from isospace.pipeline.executor import Reporter, Retry, Stage
 from isospace.pipeline.plan_report import PlanReport, plan_only
+from isospace.pipeline.resources import driver_engine, encoder_of
 from isospace.search.index import Index, open_index
 from isospace.search.reranker import open_reranker
 from isospace.storage.run_id import new_run_id
 from isospace.storage.store import open_store
-from tasks.reports import show_report
-from tasks.resources import driver_engine, encoder_of
 
 _LANGUAGE_SAMPLE, _UNCOVERED_SHARE = 2_000, 0.01
 
@@ -71,11 +65,10 @@ class Base:
     given: EvaluationSet
 
 
-@task(cache_policy=NO_CACHE)
-def begin(config: FineTuneConfig) -> Base:
+def open_base(reporter: Reporter, config: FineTuneConfig) -> Base:
     """Open the collection, and refuse what cannot be trained before anything is spent."""
     store, runtime, spec = open_store(config.runtime.store), config.runtime, config.recipe.encoder
-    encoder = encoder_of(runtime.store, spec, driver_engine(config))
+    encoder = encoder_of(config)
     given = read_set(store, runtime.collection, config.finetune.evaluation)
     manifest = resolve(store, runtime.collection, runtime.promote_to or "production")
     if manifest.encoder_id != encoder.record.encoder_id:
@@ -84,7 +77,7 @@ def begin(config: FineTuneConfig) -> Base:
             f"with {manifest.encoder_id[:16]}…: expected the same, so that the result is compared with what is in use. "
             "Embed the collection with the base first, or name its encoder."
         )
-    index = open_index(store, runtime.collection, str(_snapshot(config, manifest)), encoder=encoder)
+    index = open_index(store, runtime.collection, str(_snapshot(reporter, config, manifest)), encoder=encoder)
     folder = locate_model(spec, store)
     from isospace.encoding.graphs.pooled_model import own_poolings
 
@@ -93,46 +86,40 @@ def begin(config: FineTuneConfig) -> Base:
     bench_of_view(index.view, given, most=100, seed=0)
     if config.finetune.outside is not None:
         bench_of_files(config.finetune.outside)
-    get_run_logger().info("base %s, snapshot %d", encoder.record.encoder_id[:16], index.manifest.sequence)
+    reporter.info(f"base {encoder.record.encoder_id[:16]}, snapshot {index.manifest.sequence}")
     return Base(index, encoder, folder, given)
 
 
-@task(cache_policy=NO_CACHE)
-def look_at_words(base: Base) -> Tokenization:
-    """Count the words that the tokenizer shatters, and search by them."""
+def measure_tokenizer(reporter: Reporter, base: Base) -> Tokenization:
+    """Measure the tokenizer's fertility: the words that it over-segments, and searches by them."""
     view, record = base.index.view, base.encoder.record
     shares = language_shares(view, sample_rows(view, _LANGUAGE_SAMPLE, seed=0).tolist())
     for code, share in uncovered(shares, card_languages(base.folder), _UNCOVERED_SHARE).items():
-        get_run_logger().warning(
-            "%.1f %% of the chunks are in %r, which the card of the model %s does not name",
-            100 * share,
-            code,
-            record.encoder_id[:16],
+        reporter.warning(
+            f"{share:.1%} of the chunks are in {code!r}, which the card of the model {record.encoder_id[:16]} does not name"
         )
-    found = report_tokenization(view, base.encoder)
-    worst = ", ".join(one.word for one in found.worst[:8])
-    get_run_logger().info("%.2f pieces a word; most shattered: %s", found.pieces_a_word, worst or "none")
-    return found
+    tokenization = report_tokenization(view, base.encoder)
+    worst = ", ".join(one.word for one in tokenization.worst[:8])
+    reporter.info(f"{tokenization.pieces_a_word:.2f} tokens per word; most over-segmented: {worst or 'none'}")
+    return tokenization
 
 
-@task(cache_policy=NO_CACHE)
-def collect(config: FineTuneConfig, base: Base) -> list[Example]:
+def collect_all(reporter: Reporter, config: FineTuneConfig, base: Base) -> list[Example]:
     """Make pairs from every source."""
     found: list[Example] = []
     seed = config.finetune.training.seed
     for spec in config.finetune.pairs:
         if isinstance(spec, GeneratedPairs):
             made, dropped = generate_pairs(base.index.view, spec, open_generator(spec), seed=seed)
-            get_run_logger().info("generated: left out %s", dropped)
+            reporter.info(f"generated: left out {dropped}")
         else:
             made = collect_pairs(base.index.view, spec, seed=seed)
-        get_run_logger().info("%s: %d pairs", spec.kind, len(made))
+        reporter.info(f"{spec.kind}: {len(made)} pairs")
         found += made
     return found
 
 
-@task(cache_policy=NO_CACHE)
-def split(config: FineTuneConfig, base: Base, examples: Sequence[Example]) -> Split:
+def split_pairs(reporter: Reporter, config: FineTuneConfig, base: Base, examples: Sequence[Example]) -> Split:
     """Keep apart what is trained on, what training is stopped by, and what is measured."""
     relevant = base.given.relevant
     evaluated: dict[str, str] = {}
@@ -147,17 +134,13 @@ def split(config: FineTuneConfig, base: Base, examples: Sequence[Example]) -> Sp
         share=training.held_out_share,
         seed=training.seed,
     )
-    get_run_logger().info(
-        "%d pairs to train on, %d held out; left out: %s",
-        len(found.training),
-        len(found.held_out),
-        found.leakage.as_dict(),
+    reporter.info(
+        f"{len(found.training)} pairs to train on, {len(found.held_out)} held out; left out: {found.leakage.as_dict()}"
     )
     return found
 
 
-@task(cache_policy=NO_CACHE)
-def mine(config: FineTuneConfig, base: Base, split: Split) -> Mined:
+def mine_hard_negatives(reporter: Reporter, config: FineTuneConfig, base: Base, split: Split) -> Mined:
     """Find hard negatives."""
     spec = config.finetune.negatives
     note_begun(config, base.index.manifest.sequence, base.index.manifest.snapshot_id)
@@ -168,19 +151,15 @@ def mine(config: FineTuneConfig, base: Base, split: Split) -> Mined:
     excluded = relevant | {example.doc_id for example in split.held_out}
     reranker = open_reranker(spec.reranker) if spec.reranker else None
     found = mine_negatives(base.index.view, split.training, spec, excluded=excluded, reranker=reranker)
-    get_run_logger().info(
-        "%d pairs with %d negatives each, %d without; candidates left out: %s",
-        len(found.examples),
-        spec.count,
-        found.short,
-        found.refused,
+    reporter.info(
+        f"{len(found.examples)} pairs with {spec.count} negatives each, {found.short} without; candidates left out: "
+        f"{found.refused}"
     )
     return found
 
 
-@task(cache_policy=NO_CACHE, retries=1)
-def fit(config: FineTuneConfig, base: Base, split: Split, mined: Mined) -> Trained:
-    """Train in a process of its own; a killed one goes on from its last checkpoint."""
+def train_encoder(reporter: Reporter, config: FineTuneConfig, base: Base, split: Split, mined: Mined) -> Trained:
+    """Train in a separate process; after a kill, training continues from its last checkpoint."""
     spec = config.finetune
     held_out = {example.positive for example in split.held_out}
     others = [e.positive for e in mined.examples if e.positive not in held_out]
@@ -195,23 +174,23 @@ def fit(config: FineTuneConfig, base: Base, split: Split, mined: Mined) -> Train
         spec.training,
         "cpu" if device == "auto" and not _has_gpu() else "cuda" if device == "auto" else device,
     )
-    logger = get_run_logger()
-    logger.info("training %s", job.key[:16])
-    artifact = cast("UUID", create_progress_artifact(progress=0.0, key="training", description="starts"))
+    reporter.info(f"training {job.key[:16]}")
+    reporter.progress(TRAIN.name, 0.0, 1.0, "starting")
 
-    def tell(event: Mapping[str, Any]) -> None:
+    def on_event(event: Mapping[str, Any]) -> None:
         if "ndcg" in event:
-            told = f"step {event['step']} of {event['steps']}: held-out nDCG@10 {event['ndcg']:.4f}"
-            logger.info(told)
-            update_progress_artifact(artifact, progress=100.0 * event["step"] / event["steps"], description=told)
+            line = f"step {event['step']} of {event['steps']}: held-out nDCG@10 {event['ndcg']:.4f}"
+            reporter.info(line)
+            reporter.progress(TRAIN.name, event["step"], event["steps"], line)
 
-    trained = train(job, tell=tell)
-    update_progress_artifact(artifact, progress=100.0, description=f"weights of step {trained.best_step}")
+    trained = train(job, tell=on_event)
+    reporter.progress(TRAIN.name, 1.0, 1.0, f"weights of step {trained.best_step}")
     return trained
 
 
-@task(cache_policy=NO_CACHE)
-def register(config: FineTuneConfig, base: Base, split: Split, mined: Mined, trained: Trained) -> Lineage:
+def register(
+    reporter: Reporter, config: FineTuneConfig, base: Base, split: Split, mined: Mined, trained: Trained
+) -> Lineage:
     """Bring the result into the store, with its lineage."""
     spec, manifest = config.finetune, base.index.manifest
     told = {
@@ -229,12 +208,13 @@ def register(config: FineTuneConfig, base: Base, split: Split, mined: Mined, tra
     lineage = register_encoder(
         open_store(config.runtime.store), config.recipe.encoder, trained, told, driver_engine(config)
     )
-    get_run_logger().info("encoder %s", lineage.encoder_id)
+    reporter.info(f"encoder {lineage.encoder_id}")
     return lineage
 
 
-@task(cache_policy=NO_CACHE)
-def measure(config: FineTuneConfig, base: Base, lineage: Lineage) -> tuple[Measured, Measured | None]:
+def compare(
+    reporter: Reporter, config: FineTuneConfig, base: Base, lineage: Lineage
+) -> tuple[Measured, Measured | None]:
     """Measure base and result on the evaluation set, and on another domain."""
     store, spec = open_store(config.runtime.store), config.finetune
     is_base = lineage.encoder_id == lineage.base
@@ -247,14 +227,13 @@ def measure(config: FineTuneConfig, base: Base, lineage: Lineage) -> tuple[Measu
     )
 
 
-@task(cache_policy=NO_CACHE)
-def plan(config: FineTuneConfig, lineage: Lineage) -> PlanReport | None:
+def plan_candidate(reporter: Reporter, config: FineTuneConfig, lineage: Lineage) -> PlanReport | None:
     """Tell what embedding the collection with the result would cost."""
     return None if lineage.encoder_id == lineage.base else plan_only(candidate_of(config, lineage))
 
 
-@task(cache_policy=NO_CACHE)
 def conclude(
+    reporter: Reporter,
     config: FineTuneConfig,
     lineage: Lineage,
     measured: tuple[Measured, Measured | None],
@@ -279,10 +258,9 @@ def conclude(
     store = open_store(config.runtime.store)
     path = write_page(store, f"{new_run_id()}-finetune", finetune_page(report, tokenization))
     report = replace(report, report=path)
-    show_report(
-        store, path, key="finetune", markdown=finetune_markdown(report), pictures=("Before and after", "Query by query")
-    )
-    get_run_logger().info(sentence)
+    plots = ("Before and after", "Query by query")
+    reporter.show_page(store, path, key="finetune", markdown=finetune_markdown(report), plots=plots)
+    reporter.info(sentence)
     return report
 
 
@@ -296,7 +274,7 @@ def candidate_of(config: FineTuneConfig, lineage: Lineage) -> PipelineConfig:
     )
 
 
-def _snapshot(config: FineTuneConfig, current: Manifest) -> int:
+def _snapshot(reporter: Reporter, config: FineTuneConfig, current: Manifest) -> int:
     """Return the current snapshot, or that of a run that was cut off: other pairs would train from the beginning."""
     earlier = begun(config)
     if earlier is None or earlier.snapshot_id == current.snapshot_id:
@@ -307,12 +285,9 @@ def _snapshot(config: FineTuneConfig, current: Manifest) -> int:
         return current.sequence
     if (found.snapshot_id, found.encoder_id) != (earlier.snapshot_id, current.encoder_id):
         return current.sequence
-    get_run_logger().warning(
-        "goes on with snapshot %d, from which a run that was cut off took its pairs, and not with %d, which is "
-        "current. To begin anew, remove %s",
-        found.sequence,
-        current.sequence,
-        begun_path(config),
+    reporter.warning(
+        f"continues with snapshot {found.sequence}, from which an interrupted run took its pairs, instead of "
+        f"{current.sequence}, which is current. To start over, remove {begun_path(config)}"
     )
     return found.sequence
 
@@ -323,3 +298,20 @@ def _has_gpu() -> bool:
     except ModuleNotFoundError as error:
         raise EncoderError("fine-tuning needs torch. Install isospace[finetune].") from error
     return torch.cuda.is_available()
+
+
+def _is_worth_one_more(error: BaseException) -> bool:
+    return True
+
+
+OPEN_BASE = Stage("open base", open_base)
+MEASURE_TOKENIZER = Stage("measure tokenizer", measure_tokenizer)
+COLLECT = Stage("collect pairs", collect_all)
+SPLIT = Stage("split pairs", split_pairs)
+MINE = Stage("mine negatives", mine_hard_negatives)
+# A training that died continues from its checkpoint.
+TRAIN = Stage("train", train_encoder, Retry(1, (0.0,), _is_worth_one_more))
+REGISTER = Stage("register encoder", register)
+COMPARE = Stage("compare encoders", compare)
+PLAN_CANDIDATE = Stage("plan candidate", plan_candidate)
+CONCLUDE = Stage("conclude", conclude)

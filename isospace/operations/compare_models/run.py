@@ -1,0 +1,39 @@
+"""The order of a model comparison's stages, whatever executes it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+from isospace.operations.compare_models import stages
+from isospace.operations.compare_models.compare import ContestConfig, Entry
+from isospace.pipeline.config import PipelineConfig
+from isospace.pipeline.embed import embed_corpus
+from isospace.pipeline.executor import Executor
+from isospace.pipeline.local_executor import LocalExecutor
+from isospace.pipeline.run_report import RunReport
+
+
+def compare_models(
+    config: ContestConfig, executor: Executor | None = None, embed: Callable[[PipelineConfig], RunReport] | None = None
+) -> list[Entry]:
+    """Embed the corpus by every variant, measure each, and mark the Pareto front.
+
+    A second run embeds and measures only what is new.
+
+    Parameters
+    ----------
+    config
+        The comparison.
+    executor
+        What runs the stages; this process, if empty.
+    embed
+        Embeds a variant; `embed_corpus` with the same executor, if empty.
+    """
+    executor = executor or LocalExecutor()
+    embed = embed or functools.partial(embed_corpus, executor=executor)
+    entries = []
+    for names, variant in config.variants().items():
+        embed(variant)
+        entries.append(executor.run(stages.MEASURE, config, names, variant))
+    return executor.run(stages.CONCLUDE, config, entries)

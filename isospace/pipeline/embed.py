@@ -1,0 +1,239 @@
+"""The order of the stages: one definition of a run, whatever executes it."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+from isospace.errors import ConflictError
+from isospace.evaluation.gate.verdicts import require_passed
+from isospace.pipeline import stages
+from isospace.pipeline.chunk import ChunkPart, all_chunk_paths
+from isospace.pipeline.config import PipelineConfig
+from isospace.pipeline.encode.shards import Encoded, EncodePlan, Shard
+from isospace.pipeline.executor import Executor, Stage
+from isospace.pipeline.local_executor import LocalExecutor
+from isospace.pipeline.plan_report import PlanReport
+from isospace.pipeline.resources import close_pools
+from isospace.pipeline.run import Run
+from isospace.pipeline.run_report import RunReport
+from isospace.pipeline.scan.diff import Scan
+from isospace.pipeline.selection import Budget, Selection
+from isospace.pipeline.summary import REPORT_UNFINISHED, SUMMARIZE
+from isospace.storage.leases import run_lease
+from isospace.storage.store import open_store
+
+_ATTEMPTS = 3
+
+
+def embed_corpus(config: PipelineConfig, executor: Executor | None = None) -> RunReport:
+    """Bring a collection up to date with its source, and its alias to the new snapshot.
+
+    Parameters
+    ----------
+    config
+        The pipeline.
+    executor
+        What runs the stages; this process, if empty.
+
+    Raises
+    ------
+    IsospaceError
+        Nothing half-written is visible after it; the same call continues from where it stopped.
+    """
+    return run_exclusively(config, "embed", stages.START, _embed, executor or LocalExecutor())
+
+
+def refit_space(config: PipelineConfig, executor: Executor | None = None) -> RunReport:
+    """Fit a new space from a collection's raw vectors, and commit a snapshot in it; the source is not read."""
+    return run_exclusively(config, "refit", stages.START_FROM_STORE, _refit, executor or LocalExecutor())
+
+
+def backfill(
+    config: PipelineConfig,
+    executor: Executor | None = None,
+    *,
+    selection: Selection | None = None,
+    budget: Budget | None = None,
+    reason: str = "",
+) -> RunReport:
+    """Embed chosen documents within a budget; what is left, the next run embeds."""
+    chosen = selected(config, selection, budget, reason)
+    return run_exclusively(chosen, "backfill", stages.START, _embed, executor or LocalExecutor())
+
+
+def plan_run(config: PipelineConfig, executor: Executor | None = None) -> PlanReport:
+    """Plan a run and write nothing."""
+    return (executor or LocalExecutor()).run(stages.PLAN_ALONE, config)
+
+
+def selected(config: PipelineConfig, selection: Selection | None, budget: Budget | None, reason: str) -> PipelineConfig:
+    """Return a config with another selection, budget, and reason; empty ones leave what the config says."""
+    runtime = config.runtime
+    chosen = runtime.model_copy(
+        update={
+            "selection": runtime.selection if selection in (None, Selection()) else selection,
+            "budget": runtime.budget if budget in (None, Budget()) else budget,
+            "reason": reason or runtime.reason,
+        }
+    )
+    return config.model_copy(update={"runtime": chosen})
+
+
+def run_exclusively(
+    config: PipelineConfig,
+    what: str,
+    begin: Stage[[PipelineConfig], Run],
+    work: Callable[[Executor, Run], RunReport],
+    executor: Executor,
+) -> RunReport:
+    """Hold the collection's lease, begin a run, and do its work.
+
+    If another run commits in between, the run plans again on top of it: what is encoded is kept. The lease is not one of
+    Prefect's limits: a killed run would hold its slot for minutes, and a run without a server would not know of it.
+    """
+    store = open_store(config.runtime.store)
+    with run_lease(store, config.runtime.collection, what, tell=executor.reporter.info):
+        for attempt in range(_ATTEMPTS):
+            run = executor.run(begin, config)
+            try:
+                return work(executor, run)
+            except ConflictError as error:
+                if attempt + 1 == _ATTEMPTS:
+                    raise
+                executor.reporter.warning(f"{error} Planning again on top of it.")
+            finally:
+                close_pools(run)
+                shutil.rmtree(run.scratch, ignore_errors=True)
+    raise AssertionError("unreachable")
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What a run has to commit, and what was spent on it.
+
+    Attributes
+    ----------
+    scan, parts
+        Documents and chunks.
+    report
+        The plan.
+    encoded
+        What this run encoded.
+    left
+        Texts that the budget did not reach.
+    """
+
+    scan: Scan
+    parts: list[ChunkPart]
+    report: PlanReport
+    encoded: list[Encoded] = field(default_factory=list)
+    left: int = 0
+
+
+def _embed(executor: Executor, run: Run) -> RunReport:
+    """Run the stages from the source to the alias, as far as the budget goes."""
+    scan = executor.run(stages.SCAN, run)
+    parts = executor.map(stages.CHUNK, [(run, documents) for documents in scan.parts])
+    plan, report = executor.run(stages.PLAN, run, scan, parts)
+    encoded = _encode(executor, run, plan)
+    planned = Planned(scan, parts, report, encoded)
+    if len(encoded) < len(plan.shards):
+        scan, parts, left = executor.run(stages.TRIM, run, scan, parts)
+        planned = Planned(scan, parts, report, encoded, left)
+        if left and run.rebuild:
+            return executor.run(REPORT_UNFINISHED, run, scan, report, encoded, left)
+    return _commit(executor, run, planned)
+
+
+def _refit(executor: Executor, run: Run) -> RunReport:
+    """Run the stages from the stored raw vectors to the alias."""
+    scan, parts, report = executor.run(stages.LOAD_STORED_PARTS, run)
+    return _commit(executor, run, Planned(scan, parts, report))
+
+
+def _commit(executor: Executor, run: Run, planned: Planned) -> RunReport:
+    """Transform, check, commit, gate, promote, and report: what every run ends with."""
+    scan, parts = planned.scan, planned.parts
+    paths = all_chunk_paths(run, scan.kept, parts)
+    space_id = executor.run(stages.FIT, run, paths)
+    jobs = executor.run(stages.PLAN_SEGMENTS, run, parts)
+    segments = executor.map(stages.SEGMENT, [(run, space_id, job) for job in jobs])
+    checked = executor.run(stages.CHECK, run, space_id, parts, segments, paths)
+    committed = executor.run(stages.COMMIT, run, scan, space_id, parts, segments)
+    executor.run(stages.PREPARE_SEARCH, run, committed)
+    verdict = executor.run(stages.GATE, run, committed)
+    promoted = executor.run(stages.PROMOTE, run, committed, verdict)
+    result = executor.run(
+        SUMMARIZE,
+        run,
+        scan,
+        planned.report,
+        planned.encoded,
+        planned.left,
+        checked,
+        segments,
+        committed,
+        verdict,
+        promoted,
+    )
+    require_passed(verdict)
+    return result
+
+
+def _encode(executor: Executor, run: Run, plan: EncodePlan) -> list[Encoded]:
+    """Encode all shards that the budget allows; those under way when it is spent are finished."""
+    if not plan.shards:
+        return []
+    runtime = run.config.runtime
+    workers = executor.run(stages.START_WORKERS, run)
+    spent = _Spent(plan, runtime.price_per_device_hour, workers)
+
+    def affordable() -> Iterator[tuple[Run, Shard]]:
+        for shard in plan.shards:
+            if runtime.budget.is_spent(spent.tokens, spent.seconds):
+                return
+            yield run, shard
+
+    done = []
+    stage = stages.ENCODE.retried(runtime.retries)
+    # One shard more than workers is under way: it is read meanwhile.
+    for encoded in executor.stream(stage, affordable(), limit=workers + 1):
+        done.append(encoded)
+        spent = replace(spent, texts=spent.texts + encoded.chunks, tokens=spent.tokens + encoded.tokens)
+        executor.reporter.progress(stage.name, spent.tokens, plan.tokens, spent.describe())
+    return done
+
+
+@dataclass(frozen=True, slots=True)
+class _Spent:
+    """What was encoded so far."""
+
+    plan: EncodePlan
+    price: float | None
+    workers: int
+    started: float = field(default_factory=time.monotonic)
+    texts: int = 0
+    tokens: int = 0
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.started
+
+    def describe(self) -> str:
+        rate = self.tokens / max(self.seconds, 1e-9)
+        words = [f"{self.texts:,} of {self.plan.to_encode:,} texts", f"{rate:,.0f} tokens/s"]
+        if rate:
+            words.append(f"{duration((self.plan.tokens - self.tokens) / rate)} left")
+        if self.price is not None:
+            words.append(f"{self.price * self.seconds / 3600.0 * self.workers:,.2f} spent")
+        return ", ".join(words)
+
+
+def duration(seconds: float) -> str:
+    """Return a duration as a person reads it."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

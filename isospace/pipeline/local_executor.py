@@ -1,0 +1,146 @@
+"""Run stages in this process, without a server."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Any
+
+from isospace.pipeline.executor import P, Reporter, Retry, Stage, T
+from isospace.storage.store import Store
+
+_LOG = logging.getLogger("isospace")
+# Parts that are chunked or transformed side by side; each holds one part in memory.
+_MAPPED = 2
+
+
+class LogReporter:
+    """Report to the logger `isospace`."""
+
+    def begin(self, stage: str, total: int | None) -> None:
+        """Log that a stage starts."""
+        _LOG.info("%s%s", stage, f": {total} items" if total is not None else "")
+
+    def progress(self, stage: str, done: float, total: float, detail: str) -> None:
+        """Log how far a stage is."""
+        _LOG.debug("%s: %.0f %% (%s)", stage, 100.0 * done / max(total, 1.0), detail)
+
+    def end(self, stage: str) -> None:
+        """Log that a stage ended."""
+        _LOG.debug("%s ended", stage)
+
+    def info(self, message: str) -> None:
+        """Log it."""
+        _LOG.info("%s", message)
+
+    def warning(self, message: str) -> None:
+        """Log it."""
+        _LOG.warning("%s", message)
+
+    def error(self, message: str) -> None:
+        """Log it."""
+        _LOG.error("%s", message)
+
+    def show_markdown(self, key: str, markdown: str, description: str) -> None:
+        """Log that it is there."""
+        _LOG.debug("%s: %s", key, description)
+
+    def show_page(self, store: Store, path: str, *, key: str, markdown: str, plots: Sequence[str]) -> None:
+        """Log where it is."""
+        _LOG.info("%s: %s", key, path)
+
+    def emit(self, event: str, collection: str, snapshot: int, payload: dict[str, Any]) -> None:
+        """Log it."""
+        _LOG.info("event %s: %s, snapshot %d", event, collection, snapshot)
+
+
+class LocalExecutor:
+    """Runs stages in this process; those that are mapped, in threads."""
+
+    def __init__(self, reporter: Reporter | None = None) -> None:
+        self._reporter: Reporter = reporter or LogReporter()
+
+    @property
+    def reporter(self) -> Reporter:
+        """Where the run is followed."""
+        return self._reporter
+
+    def run(self, stage: Stage[P, T], *arguments: P.args, **keywords: P.kwargs) -> T:
+        """Run a stage and return its result."""
+        self._reporter.begin(stage.name, None)
+        try:
+            return self._attempt(stage, arguments, keywords)
+        finally:
+            self._reporter.end(stage.name)
+
+    def map(self, stage: Stage[Any, T], items: Sequence[tuple[Any, ...]]) -> list[T]:
+        """Run a stage once per tuple of arguments, side by side; results in the order of the items."""
+        if not items:
+            return []
+        self._reporter.begin(stage.name, len(items))
+        counted = _Counted(self._reporter, stage.name, len(items))
+        pool = ThreadPoolExecutor(_MAPPED, thread_name_prefix=stage.name)
+        try:
+            futures = [pool.submit(self._attempt, stage, item, {}, counted) for item in items]
+            return [future.result() for future in futures]
+        finally:
+            # After a failure or an interrupt the items that have not started do not start.
+            pool.shutdown(wait=True, cancel_futures=True)
+            self._reporter.end(stage.name)
+
+    def stream(self, stage: Stage[Any, T], items: Iterable[tuple[Any, ...]], *, limit: int) -> Iterator[T]:
+        """Run a stage once per tuple of arguments, at most `limit` at a time; results as they complete."""
+        waiting = iter(items)
+        running: set[Future[T]] = set()
+        pool = ThreadPoolExecutor(limit, thread_name_prefix=stage.name)
+        self._reporter.begin(stage.name, None)
+        try:
+            while True:
+                while len(running) < limit and (item := next(waiting, None)) is not None:
+                    running.add(pool.submit(self._attempt, stage, item, {}))
+                if not running:
+                    return
+                finished, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    yield future.result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+            self._reporter.end(stage.name)
+
+    def _attempt(
+        self, stage: Stage[Any, T], arguments: Sequence[Any], keywords: dict[str, Any], counted: _Counted | None = None
+    ) -> T:
+        for attempt in range(stage.retry.times + 1):
+            try:
+                result = stage.work(self._reporter, *arguments, **keywords)
+            except Exception as error:
+                if attempt == stage.retry.times or not stage.retry.when(error):
+                    raise
+                delay = _delay(stage.retry, attempt)
+                self._reporter.warning(f"{stage.name}: {error} Trying again in {delay:g} s.")
+                time.sleep(delay)
+            else:
+                if counted is not None:
+                    counted.advance()
+                return result
+        raise AssertionError("unreachable")
+
+
+class _Counted:
+    """Counts the items of a mapped stage that are done."""
+
+    def __init__(self, reporter: Reporter, stage: str, total: int) -> None:
+        self._reporter, self._stage, self._total = reporter, stage, total
+        self._lock, self._done = threading.Lock(), 0
+
+    def advance(self) -> None:
+        with self._lock:
+            self._done += 1
+            self._reporter.progress(self._stage, self._done, self._total, f"{self._done:,} of {self._total:,}")
+
+
+def _delay(retry: Retry, attempt: int) -> float:
+    return retry.delays[min(attempt, len(retry.delays) - 1)]

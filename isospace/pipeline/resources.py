@@ -1,0 +1,133 @@
+"""What the stages of one process share: encoders, loaded once and only when needed, pools of workers, and spaces."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from isospace.encoding.engine import Engine
+from isospace.encoding.loading import read_tokenizer
+from isospace.encoding.registry.record import EncoderRecord, read_encoder_record
+from isospace.encoding.registry.register import prepare_encoder, registered_encoder
+from isospace.encoding.spec import EncoderSpec
+from isospace.pipeline.config import PipelineConfig, WorkersSpec, engine_of
+from isospace.pipeline.run import Run
+from isospace.storage.store import open_store
+
+if TYPE_CHECKING:
+    from isospace.encoding.encoder import SentenceEncoder
+    from isospace.ingest.chunking import TokenCounter
+    from isospace.pipeline.encode.workers.pool import Pool
+    from isospace.pipeline.encode.workers.process import Work
+    from isospace.transform.space import Space
+
+_LOCK = threading.RLock()
+_RECORDS: dict[tuple[str, str], EncoderRecord] = {}
+_ENCODERS: dict[tuple[str, EncoderSpec, Engine], SentenceEncoder] = {}
+_COUNTERS: dict[tuple[str, str], TokenCounter] = {}
+_POOLS: dict[tuple[str, Work, WorkersSpec], Pool] = {}
+_SPACES: dict[tuple[str, str], Space] = {}
+
+
+def identify_encoder(config: PipelineConfig) -> EncoderRecord:
+    """Find out the identity of a config's encoder; the model is loaded only if the store does not have it whole.
+
+    The files decide, each time: a model that was changed since an earlier run of this process is another encoder.
+    """
+    key = _key(config)
+    known = registered_encoder(open_store(config.runtime.store), config.recipe.encoder, key[2])
+    with _LOCK:
+        cached = _ENCODERS.get(key)
+        if known is None or (cached is not None and cached.record != known):
+            _ENCODERS.pop(key, None)
+    return known or encoder_of(config).record
+
+
+def encoder_of(config: PipelineConfig) -> SentenceEncoder:
+    """Return the encoder of a config, loading it the first time."""
+    key = _key(config)
+    with _LOCK:
+        if key not in _ENCODERS:
+            _ENCODERS[key] = prepare_encoder(open_store(config.runtime.store), config.recipe.encoder, key[2])
+        return _ENCODERS[key]
+
+
+def adopt_encoder(config: PipelineConfig, encoder: SentenceEncoder) -> None:
+    """Use an encoder that was opened from the store for a config's runs in this process."""
+    with _LOCK:
+        _ENCODERS[_key(config)] = encoder
+
+
+def run_record(run: Run) -> EncoderRecord:
+    """Return the identity of a run's encoder, as it is in the store."""
+    key = (run.config.runtime.store, run.encoder_id)
+    with _LOCK:
+        if key not in _RECORDS:
+            _RECORDS[key] = read_encoder_record(run.store, run.encoder_id)
+        return _RECORDS[key]
+
+
+def run_encoder(run: Run) -> SentenceEncoder:
+    """Return the encoder of a run, in this process."""
+    return encoder_of(run.config)
+
+
+def _key(config: PipelineConfig) -> tuple[str, EncoderSpec, Engine]:
+    return config.runtime.store, config.recipe.encoder, driver_engine(config)
+
+
+def run_counter(run: Run) -> TokenCounter:
+    """Return what chunking needs of a run's tokenizer; the model is not loaded for it."""
+    from isospace.encoding.encoder import token_counter
+
+    key = (run.config.runtime.store, run.encoder_id)
+    with _LOCK:
+        if key not in _COUNTERS:
+            _COUNTERS[key] = token_counter(read_tokenizer(run.store, run.encoder_id), run_record(run))
+        return _COUNTERS[key]
+
+
+def run_pool(run: Run) -> Pool:
+    """Return the workers of a run, starting them the first time."""
+    from isospace.pipeline.encode.workers.pool import open_pool
+    from isospace.pipeline.encode.workers.process import Work
+
+    encoder = run_encoder(run)
+    runtime = run.config.runtime
+    # What runs here runs there: `auto` may have had to leave a backend that does not work with the model.
+    # The machines of a cluster are others: what they have decides there.
+    asked = engine_of(runtime, trust_remote_code=run.config.recipe.encoder.trust_remote_code)
+    engine = asked if runtime.workers.kind == "ray" else replace(asked, backend=encoder.backend.name)
+    work = Work(runtime.store, run.encoder_id, engine, encoder.record.precision)
+    key = (run.run_id, work, runtime.workers)
+    with _LOCK:
+        if key not in _POOLS:
+            _POOLS[key] = open_pool(runtime.workers, work, lambda: encoder)
+        return _POOLS[key]
+
+
+def close_pools(run: Run) -> None:
+    """End the workers of a run."""
+    with _LOCK:
+        for key in [key for key in _POOLS if key[0] == run.run_id]:
+            _POOLS.pop(key).close()
+
+
+def run_space(run: Run, space_id: str) -> Space:
+    """Return a verified space of the run's store."""
+    from isospace.encoding.embedder import load_space
+
+    key = (run.config.runtime.store, space_id)
+    with _LOCK:
+        if key not in _SPACES:
+            _SPACES[key] = load_space(run.store, space_id)
+        return _SPACES[key]
+
+
+def driver_engine(config: PipelineConfig) -> Engine:
+    """Return what runs the encoder in this process, which may be a head node without the cluster's GPUs."""
+    engine = engine_of(config.runtime, trust_remote_code=config.recipe.encoder.trust_remote_code)
+    if config.runtime.workers.kind == "ray" and engine.device != "cpu":
+        return replace(engine, backend="auto", device="cpu", compute="float32", compile=False, flatten=None)
+    return engine

@@ -1,0 +1,316 @@
+"""The stages of a run: what each does, when it is retried, and what it reports."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from isospace.collection.alias import aliases
+from isospace.encoding.registry.record import EncoderRecord
+from isospace.evaluation.gate.judge import check_gate
+from isospace.evaluation.gate.run_gate import gate_snapshot
+from isospace.evaluation.gate.verdict_markdown import verdict_markdown
+from isospace.evaluation.gate.verdicts import REJECTED, Verdict, promotion_problem
+from isospace.pipeline.checks import Checked, check_segment, check_space, conclude
+from isospace.pipeline.chunk import ChunkPart, write_chunks
+from isospace.pipeline.commit import Commit, commit_snapshot, promote_new
+from isospace.pipeline.config import PipelineConfig
+from isospace.pipeline.encode.plan import plan_shards
+from isospace.pipeline.encode.shards import Encoded, EncodePlan, Shard
+from isospace.pipeline.executor import (
+    ON_LOST_WORKER,
+    ON_STORE_FAILURE,
+    ON_TRANSIENT_FAILURE,
+    Reporter,
+    Stage,
+)
+from isospace.pipeline.fit.fit_space import fit_space
+from isospace.pipeline.fit.foresee import require_fit
+from isospace.pipeline.plan_report import PlanReport, plan_only, report_plan
+from isospace.pipeline.refit import recorded_encoder, refit_plan, start_refit, stored_parts
+from isospace.pipeline.resources import (
+    adopt_encoder,
+    driver_engine,
+    identify_encoder,
+    run_counter,
+    run_encoder,
+    run_pool,
+    run_record,
+    run_space,
+)
+from isospace.pipeline.run import Run, start_run
+from isospace.pipeline.run_report import checks_markdown, space_markdown
+from isospace.pipeline.scan.diff import Scan, scan_source
+from isospace.pipeline.segment import Segment, SegmentJob, plan_segments, write_segment
+from isospace.pipeline.trim_run import finished_parts, narrow_scan
+from isospace.search.bm25 import build_lexical
+from isospace.search.sql_database import build_serving
+from isospace.storage.parquet import FileRef
+from isospace.storage.store import open_store
+
+# A concurrency limit on this tag bounds the encoding of all runs together: set it to the number of GPUs.
+ENCODE_TAG = "isospace-encode"
+
+
+def start(reporter: Reporter, config: PipelineConfig) -> Run:
+    """Bring the encoder into the store, and fix what the run starts from."""
+    record = identify_encoder(config)
+    run = _begin(start_run, config, record)
+    reporter.info(f"run {run.run_id} starts from snapshot {run.base_sequence or 'none'}")
+    if run.damaged:
+        # Lost files may be the encoder's own.
+        run_encoder(run)
+        reporter.warning(f"the snapshot is rebuilt, since files were lost: {', '.join(run.damaged[:5])}")
+    return run
+
+
+def start_from_store(reporter: Reporter, config: PipelineConfig) -> Run:
+    """Fix what a refit starts from; the encoder is the store's."""
+    encoder = recorded_encoder(config, driver_engine(config))
+    adopt_encoder(config, encoder)
+    run = _begin(start_refit, config, encoder.record)
+    reporter.info(f"run {run.run_id} refits snapshot {run.base_sequence}")
+    return run
+
+
+def load_stored_parts(reporter: Reporter, run: Run) -> tuple[Scan, list[ChunkPart], PlanReport]:
+    """Take the documents and chunks of the snapshot as they are; nothing is encoded."""
+    scan, parts = stored_parts(run)
+    return scan, parts, refit_plan(run, scan, parts, run_record(run))
+
+
+def scan(reporter: Reporter, run: Run) -> Scan:
+    """Compare the source with the collection, and write the new documents."""
+    scan = scan_source(run)
+    reporter.info(
+        f"documents: {scan.added} added, {scan.changed} changed, {scan.unchanged} unchanged, {scan.removed} removed, "
+        f"{scan.stale} stale, {scan.forgotten} forgotten; {scan.quarantined} inputs quarantined"
+    )
+    return scan
+
+
+def chunk(reporter: Reporter, run: Run, documents: FileRef) -> ChunkPart:
+    """Chunk the documents of one part."""
+    part = write_chunks(run, documents, run_counter(run))
+    if part.too_long:
+        reporter.warning(f"{part.too_long} texts are cut by the encoder: {part.cut_tokens} tokens")
+    return part
+
+
+def plan(reporter: Reporter, run: Run, scan: Scan, parts: list[ChunkPart]) -> tuple[EncodePlan, PlanReport]:
+    """Find the chunks without raw vectors, and cut them into encoding shards."""
+    record = run_record(run)
+    planned = plan_shards(run, parts, limit=record.longest)
+    require_fit(run, planned, parts, record)
+    report = report_plan(run, scan, parts, planned, record)
+    reporter.show_markdown("plan", report.markdown(), f"Plan of {run.run_id}")
+    reporter.info(f"plan: {planned.to_encode} texts to encode, {planned.reused} reused")
+    return planned, report
+
+
+def plan_alone(reporter: Reporter, config: PipelineConfig) -> PlanReport:
+    """Plan and show the plan; write nothing."""
+    report = plan_only(config)
+    reporter.show_markdown("plan", report.markdown(), "Plan of a dry run")
+    return report
+
+
+def start_workers(reporter: Reporter, run: Run) -> int:
+    """Start the workers, each with the model loaded; return how many there are."""
+    pool = run_pool(run)
+    reporter.info(f"workers: {pool.place}")
+    return pool.size
+
+
+def encode(reporter: Reporter, run: Run, shard: Shard) -> Encoded:
+    """Encode one shard into its part of raw vectors."""
+    encoded = run_pool(run).encode(run, shard)
+    reporter.info(
+        f"{encoded.chunks} texts, {encoded.tokens} tokens in {encoded.seconds:.1f} s ({encoded.worker})",
+    )
+    if encoded.halvings:
+        reporter.warning(f"out of memory: the batch was halved {encoded.halvings} times")
+    if encoded.loaded:
+        reporter.info(f"{encoded.worker} loaded the model again, to replace a lost worker")
+    return encoded
+
+
+def trim(reporter: Reporter, run: Run, scan: Scan, parts: list[ChunkPart]) -> tuple[Scan, list[ChunkPart], int]:
+    """Trim the run to the parts whose texts are all encoded; return how many texts are left, too."""
+    finished, left = finished_parts(run, parts)
+    reporter.info(f"the budget is spent: {len(finished)} of {len(parts)} parts are finished, {left} texts left")
+    return (scan if run.rebuild or not left else narrow_scan(run, scan, finished)), finished, left
+
+
+def fit(reporter: Reporter, run: Run, chunk_paths: list[str]) -> str:
+    """Fit a space on a sample of the collection and seal it, or use the sealed one; return its ID."""
+    if run.space_id is not None:
+        return run.space_id
+    space_id = fit_space(run, chunk_paths, run_encoder(run))
+    space = run_space(run, space_id)
+    reporter.show_markdown("space", space_markdown(space), f"Space {space_id}")
+    reporter.info(f"sealed space {space_id}: {space.record.fitted.describe()}")
+    for warning in space.provenance.get("warnings", []):
+        reporter.warning(warning)
+    return space_id
+
+
+def plan_segment_jobs(reporter: Reporter, run: Run, parts: list[ChunkPart]) -> list[SegmentJob]:
+    """Find the raw vectors of each new part."""
+    return plan_segments(run, parts)
+
+
+def segment(reporter: Reporter, run: Run, space_id: str, job: SegmentJob) -> Segment:
+    """Transform and quantize one part."""
+    return write_segment(run, run_space(run, space_id), job)
+
+
+def check(
+    reporter: Reporter,
+    run: Run,
+    space_id: str,
+    parts: list[ChunkPart],
+    segments: list[Segment],
+    chunk_paths: list[str],
+) -> Checked | None:
+    """Read back what was written; nothing is committed unless all of it holds. None if nothing was written."""
+    if not parts:
+        return None
+    space = run_space(run, space_id)
+    rows = [check_segment(run, space, part, written) for part, written in zip(parts, segments, strict=True)]
+    measured = check_space(run, space, chunk_paths, run_encoder(run))
+    checked = conclude(run, rows, sum(part.chunks.rows or 0 for part in parts), measured, segments)
+    reporter.show_markdown("checks", checks_markdown(checked), f"Checks of {run.run_id}")
+    for warning in checked.warnings:
+        reporter.warning(warning)
+    return checked
+
+
+def commit(
+    reporter: Reporter, run: Run, scan: Scan, space_id: str, parts: list[ChunkPart], segments: list[Segment]
+) -> Commit:
+    """Commit the snapshot: from here on it is visible."""
+    committed = commit_snapshot(run, scan, space_id, parts, segments)
+    manifest = committed.manifest
+    state = "committed" if committed.is_new else "nothing new, still"
+    reporter.info(f"{state} snapshot {manifest.sequence} ({manifest.snapshot_id[:16]})")
+    return committed
+
+
+def prepare_search(reporter: Reporter, run: Run, committed: Commit) -> None:
+    """Build the serving database and the BM25 index, and draw the sample that audits compare with."""
+    manifest, runtime = committed.manifest, run.config.runtime
+    space = run_space(run, manifest.space_id)
+    if problem := draw_baseline(run, committed, space.record.input_dimension):
+        reporter.warning(f"audits will have nothing to compare with: {problem}")
+    build_serving(
+        run.store,
+        manifest,
+        space,
+        run.scratch,
+        table_rows=runtime.serving_table_rows,
+        memory_mb=2 * runtime.memory_mb,
+    )
+    spec, most = run.config.recipe.lexical, runtime.lexical_chunks
+    if build_lexical(run.store, manifest, spec, most_chunks=most):
+        reporter.info(f"built the BM25 index of snapshot {manifest.sequence}")
+    elif manifest.chunks > most and spec.kind != "none":
+        reporter.warning(
+            f"{manifest.chunks} chunks exceed runtime.lexical_chunks={most}: snapshot {manifest.sequence} has no BM25 index"
+        )
+
+
+def gate(reporter: Reporter, run: Run, committed: Commit) -> Verdict | None:
+    """Judge the snapshot by the recipe's rules; None if there are none, or production has it already."""
+    spec, alias = run.config.recipe.gate, run.config.runtime.promote_to
+    current = aliases(run.store, run.collection).get(alias or "")
+    if not spec.rules or (current is not None and current.snapshot == committed.manifest.sequence):
+        return None
+    verdict = gate_snapshot(
+        run.store,
+        committed.manifest,
+        spec,
+        against=alias or "production",
+        run_id=run.run_id,
+        engine=driver_engine(run.config),
+        encoder=run_encoder(run),
+    )
+    _show_verdict(reporter, run, verdict)
+    return verdict
+
+
+def promote(reporter: Reporter, run: Run, committed: Commit, verdict: Verdict | None) -> str | None:
+    """Move the alias, unless the gate rejected the snapshot; return the alias if it moved."""
+    alias = run.config.runtime.promote_to
+    if alias is not None and (problem := promotion_problem(run.store, committed.manifest, alias)):
+        reporter.warning(f"{alias} stays: {problem}")
+    moved = (verdict is None or verdict.passed) and promote_new(run, committed)
+    named = {name: entry.snapshot for name, entry in aliases(run.store, run.collection).items()}
+    reporter.info(f"aliases: {', '.join(f'{name} is {number}' for name, number in named.items()) or 'none'}")
+    return alias if moved else None
+
+
+def draw_baseline(run: Run, committed: Commit, dimension: int) -> str | None:
+    """Draw the sample that audits compare with, unless it is there; return the problem if it cannot be drawn."""
+    from isospace.errors import IntegrityError
+    from isospace.operations.audit.baseline_sample import read_reference
+
+    try:
+        read_reference(run.store, committed.manifest, dimension)
+    except IntegrityError as error:
+        return str(error)
+    return None
+
+
+def _show_verdict(reporter: Reporter, run: Run, verdict: Verdict) -> None:
+    if verdict.passed:
+        reporter.info(verdict.describe())
+    else:
+        reporter.error(verdict.describe())
+        payload = {
+            "name": "gate",
+            "message": verdict.describe(),
+            "report": verdict.report,
+            "remedy": "Production stays where it was: look at the report.",
+        }
+        reporter.emit(REJECTED, verdict.collection, verdict.snapshot, payload)
+    plots = ("Query by query", "Retrieval")
+    markdown = verdict_markdown(verdict)
+    reporter.show_page(run.store, str(verdict.report), key="gate", markdown=markdown, plots=plots)
+
+
+def _begin(
+    begin: Callable[[PipelineConfig, EncoderRecord, Path], Run], config: PipelineConfig, record: EncoderRecord
+) -> Run:
+    """Begin a run in a scratch folder of its own, which is removed if it cannot begin."""
+    check_gate(open_store(config.runtime.store), config.runtime.collection, config.recipe.gate)
+    scratch = Path(tempfile.mkdtemp(prefix="isospace-run-"))
+    try:
+        return begin(config, record, scratch)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+
+
+START = Stage("start", start)
+START_FROM_STORE = Stage("start", start_from_store)
+LOAD_STORED_PARTS = Stage("load stored parts", load_stored_parts)
+SCAN = Stage("scan", scan, ON_STORE_FAILURE)
+CHUNK = Stage("chunk", chunk, ON_STORE_FAILURE, lambda run, documents: f"chunk {documents.rows} documents")
+PLAN = Stage("plan", plan, ON_STORE_FAILURE)
+PLAN_ALONE = Stage("plan", plan_alone)
+START_WORKERS = Stage("start workers", start_workers, ON_LOST_WORKER)
+ENCODE = Stage("encode", encode, ON_TRANSIENT_FAILURE, lambda run, shard: f"encode {shard.number}", tags=(ENCODE_TAG,))
+TRIM = Stage("trim to budget", trim, ON_STORE_FAILURE)
+FIT = Stage("fit space", fit, ON_STORE_FAILURE)
+PLAN_SEGMENTS = Stage("plan segments", plan_segment_jobs, ON_STORE_FAILURE)
+SEGMENT = Stage(
+    "segment", segment, ON_STORE_FAILURE, lambda run, space_id, job: f"segment of {job.part.chunks.rows} chunks"
+)
+CHECK = Stage("check", check, ON_STORE_FAILURE)
+COMMIT = Stage("commit", commit, ON_STORE_FAILURE)
+PREPARE_SEARCH = Stage("prepare search", prepare_search, ON_STORE_FAILURE)
+GATE = Stage("gate", gate)
+PROMOTE = Stage("promote", promote, ON_STORE_FAILURE)

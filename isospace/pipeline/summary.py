@@ -1,0 +1,131 @@
+"""The last stage of a run: what it did and spent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from isospace.encoding.throughput import record_rate
+from isospace.evaluation.gate.verdicts import Verdict
+from isospace.pipeline.checks import Checked
+from isospace.pipeline.commit import Commit
+from isospace.pipeline.encode.shards import Encoded
+from isospace.pipeline.executor import Reporter, Stage
+from isospace.pipeline.plan_report import PlanReport
+from isospace.pipeline.resources import run_encoder, run_pool
+from isospace.pipeline.run import Run
+from isospace.pipeline.run_report import RunReport, run_markdown, run_warnings, write_report
+from isospace.pipeline.scan.diff import Scan
+from isospace.pipeline.segment import Segment
+
+
+def summarize(
+    reporter: Reporter,
+    run: Run,
+    scan: Scan,
+    plan: PlanReport,
+    encoded: list[Encoded],
+    left: int,
+    checked: Checked | None,
+    segments: list[Segment],
+    committed: Commit,
+    verdict: Verdict | None,
+    promoted: str | None,
+) -> RunReport:
+    """Write the report, and show it."""
+    manifest = committed.manifest
+    result = RunReport(
+        run_id=run.run_id,
+        collection=run.collection,
+        snapshot=manifest.sequence,
+        snapshot_id=manifest.snapshot_id,
+        space_id=manifest.space_id,
+        committed=committed.is_new,
+        promoted=promoted,
+        gate=verdict.describe() if verdict else None,
+        documents=manifest.documents,
+        chunks=manifest.chunks,
+        **_spent(run, plan, encoded),
+        left=left,
+        clipped=sum(s.clipped for s in segments),
+        saturated=sum(s.saturated for s in segments),
+        quarantined=scan.quarantined,
+        quarantine=scan.quarantine.path if scan.quarantine else None,
+        warnings=run_warnings(run, scan, checked),
+    )
+    path = write_report(run, result, plan, checked, segments, committed)
+    page = _draw_page(reporter, run, result, plan, checked) if committed.is_new else None
+    markdown = run_markdown(result)
+    if page is None:
+        reporter.show_markdown("run", markdown, path)
+    else:
+        plots = ("Cosines of random pairs", "Map of the corpus")
+        reporter.show_page(run.store, page, key="run", markdown=markdown, plots=plots)
+    return result
+
+
+def report_unfinished(
+    reporter: Reporter, run: Run, scan: Scan, plan: PlanReport, encoded: list[Encoded], left: int
+) -> RunReport:
+    """Report on a run that is committed whole or not at all, and is not finished."""
+    base = run.base
+    result = RunReport(
+        run_id=run.run_id,
+        collection=run.collection,
+        snapshot=base.sequence if base else 0,
+        snapshot_id=base.snapshot_id if base else "",
+        space_id=base.space_id if base else "",
+        committed=False,
+        promoted=None,
+        gate=None,
+        documents=base.documents if base else 0,
+        chunks=base.chunks if base else 0,
+        **_spent(run, plan, encoded),
+        left=left,
+        clipped=0,
+        saturated=0,
+        quarantined=scan.quarantined,
+        quarantine=scan.quarantine.path if scan.quarantine else None,
+        warnings=(f"unfinished: {left:,} texts are left; run the same command again to continue",),
+    )
+    reporter.show_markdown("run", run_markdown(result), f"Run {run.run_id}, unfinished")
+    return result
+
+
+def _draw_page(
+    reporter: Reporter, run: Run, result: RunReport, plan: PlanReport, checked: Checked | None
+) -> str | None:
+    """Draw the report as a page, unless the snapshot is too large for it; return its path in the store."""
+    if result.chunks > run.config.runtime.report_chunks:
+        return None
+    try:
+        from isospace.evaluation.reports.page import write_page
+        from isospace.operations.audit.run_page import run_page
+        from isospace.search.index import open_index
+
+        with open_index(run.store, run.collection, str(result.snapshot), encoder=run_encoder(run)) as index:
+            page = run_page(run.store, result, plan, checked, index.view)
+        return write_page(run.store, run.run_id, page, with_json=False)
+    except Exception as error:
+        # The snapshot is committed: a page that cannot be drawn, for lack of room or for odd data, undoes nothing.
+        reporter.warning(f"the report has no page: {error}")
+        return None
+
+
+def _spent(run: Run, plan: PlanReport, encoded: list[Encoded]) -> dict[str, Any]:
+    """Return what a run spent on encoding and what it did not have to, and record how fast it was."""
+    tokens, seconds = sum(e.tokens for e in encoded), sum(e.seconds for e in encoded)
+    if encoded:
+        pool = run_pool(run)
+        record_rate(run.store, run.encoder_id, pool.place, tokens, seconds / pool.size)
+    price = run.config.runtime.price_per_device_hour
+    return {
+        "encoded": sum(e.chunks for e in encoded),
+        "tokens": tokens,
+        "seconds": seconds,
+        "reused": plan.reused_texts,
+        "money": None if price is None else price * seconds / 3600.0,
+    }
+
+
+SUMMARIZE = Stage("summarize", summarize)
+REPORT_UNFINISHED = Stage("summarize", report_unfinished)

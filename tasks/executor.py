@@ -1,0 +1,124 @@
+"""Run stages as Prefect tasks: names, retries, tags, artifacts, and mapped items are seen in the UI."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, wait
+from typing import Any, cast
+from uuid import UUID
+
+from prefect import Task, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
+from prefect.client.schemas import State, TaskRun
+from prefect.exceptions import Pause
+from prefect.runtime import flow_run
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from isospace.pipeline.executor import P, Reporter, Retry, Stage, T
+from tasks.reporter import PrefectReporter
+
+# Parts that are chunked or transformed side by side; each holds one part in memory.
+_MAPPED = 2
+_SUSPENSION_SECONDS = 5.0
+
+
+class PrefectExecutor:
+    """Runs every stage as a task of the flow run around it."""
+
+    def __init__(self) -> None:
+        self._reporter = PrefectReporter()
+
+    @property
+    def reporter(self) -> Reporter:
+        """Logs of the flow run, and artifacts."""
+        return self._reporter
+
+    def run(self, stage: Stage[P, T], *arguments: P.args, **keywords: P.kwargs) -> T:
+        """Run a stage as a task and return its result."""
+        return cast("T", as_task(stage)(self._reporter, arguments, keywords))
+
+    def map(self, stage: Stage[Any, T], items: Sequence[tuple[Any, ...]]) -> list[T]:
+        """Run a stage as a task per item, side by side; results in the order of the items."""
+        if not items:
+            return []
+        with ThreadPoolTaskRunner[Any](max_workers=_MAPPED) as runner:
+            futures = [self._submit(runner, stage, item) for item in items]
+            return [future.result() for future in futures]
+
+    def stream(self, stage: Stage[Any, T], items: Iterable[tuple[Any, ...]], *, limit: int) -> Iterator[T]:
+        """Run a stage as a task per item, at most `limit` at a time; results as they complete.
+
+        Raises
+        ------
+        Pause
+            If the run was suspended: what is done stays, and the resumed run continues.
+        """
+        waiting = iter(items)
+        running: dict[Any, Any] = {}
+        checked = time.monotonic()
+        with ThreadPoolTaskRunner[Any](max_workers=limit) as runner:
+            while True:
+                while len(running) < limit and (item := next(waiting, None)) is not None:
+                    future = self._submit(runner, stage, item)
+                    running[future.wrapped_future] = future
+                if not running:
+                    return
+                finished, _ = wait(running, return_when=FIRST_COMPLETED)
+                for one in finished:
+                    yield running.pop(one).result()
+                if time.monotonic() - checked > _SUSPENSION_SECONDS:
+                    checked = time.monotonic()
+                    _stop_if_suspended()
+
+    def _submit(self, runner: ThreadPoolTaskRunner[Any], stage: Stage[Any, T], item: tuple[Any, ...]) -> Any:
+        chosen = as_task(stage)
+        if stage.label is not None:
+            name = stage.label(*item)
+            chosen = chosen.with_options(task_run_name=lambda: name)
+        return runner.submit(chosen, {"reporter": self._reporter, "arguments": item, "keywords": {}})
+
+
+@functools.cache
+def as_task(stage: Stage[Any, T]) -> Task[Any, T]:
+    """Return a stage as a Prefect task.
+
+    Nothing is cached by Prefect, which does not notice that an output is gone: the store answers "already there".
+    """
+
+    @task(
+        name=stage.name,
+        description=stage.work.__doc__,
+        tags=stage.tags,
+        cache_policy=NO_CACHE,
+        retries=stage.retry.times,
+        retry_delay_seconds=list(stage.retry.delays) or 0,
+        retry_condition_fn=_condition(stage.retry) if stage.retry.times else None,
+    )
+    def work(reporter: Reporter, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> T:
+        reporter.begin(stage.name, None)
+        try:
+            return stage.work(reporter, *arguments, **keywords)
+        finally:
+            reporter.end(stage.name)
+
+    return work
+
+
+def _condition(retry: Retry) -> Any:
+    def is_worth_retrying(task: Task[Any, Any], task_run: TaskRun, state: State[Any]) -> bool:
+        return retry.when(state.result(raise_on_failure=False))
+
+    return is_worth_retrying
+
+
+def _stop_if_suspended() -> None:
+    """Raise Pause if somebody suspended this run: Prefect itself does not stop one from outside."""
+    if flow_run.id is None:
+        return
+    with get_client(sync_client=True) as client:
+        state = client.read_flow_run(UUID(str(flow_run.id))).state
+    if state is not None and state.is_paused():
+        raise Pause("the run was suspended", state=state)

@@ -1,0 +1,111 @@
+"""Where a run is followed under Prefect: its logs, artifacts, and events."""
+
+from __future__ import annotations
+
+import base64
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any, cast
+from uuid import UUID
+
+from prefect.artifacts import (
+    create_link_artifact,
+    create_markdown_artifact,
+    create_progress_artifact,
+    update_progress_artifact,
+)
+from prefect.events import emit_event
+from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
+
+from isospace.evaluation.reports.page import plots_in
+from isospace.pipeline.heartbeat import Heartbeat
+from isospace.storage.store import Store
+
+# A run of days does not write a line of progress a second.
+_PROGRESS_SECONDS = 2.0
+_KEYS = {"encode": "encoding", "train": "training"}
+
+
+class PrefectReporter:
+    """Reports to the run around it: in a task to the task's log, else to the flow's."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._artifacts: dict[str, UUID] = {}
+        self._updated: dict[str, float] = {}
+        self._heartbeat = Heartbeat()
+
+    def begin(self, stage: str, total: int | None) -> None:
+        """Prefect logs it; from now on the terminal hears from the stage every few seconds."""
+        self._heartbeat.begin(stage)
+
+    def end(self, stage: str) -> None:
+        """Prefect logs it."""
+        self._heartbeat.end(stage)
+
+    def progress(self, stage: str, done: float, total: float, detail: str) -> None:
+        """Update the stage's progress artifact."""
+        share = 100.0 * done / max(total, 1e-9)
+        self._heartbeat.detail(stage, detail)
+        with self._lock:
+            if stage not in self._artifacts:
+                created = create_progress_artifact(progress=share, key=_key(stage), description=detail)
+                self._artifacts[stage] = cast("UUID", created)
+            elif share >= 100.0 or time.monotonic() - self._updated[stage] > _PROGRESS_SECONDS:
+                update_progress_artifact(self._artifacts[stage], progress=share, description=detail)
+            else:
+                return
+            self._updated[stage] = time.monotonic()
+
+    def info(self, message: str) -> None:
+        """Log it."""
+        get_run_logger().info("%s", message)
+
+    def warning(self, message: str) -> None:
+        """Log it."""
+        get_run_logger().warning("%s", message)
+
+    def error(self, message: str) -> None:
+        """Log it."""
+        get_run_logger().error("%s", message)
+
+    def show_markdown(self, key: str, markdown: str, description: str) -> None:
+        """Create a Markdown artifact."""
+        create_markdown_artifact(key=key, markdown=markdown, description=description)
+
+    def show_page(self, store: Store, path: str, *, key: str, markdown: str, plots: Sequence[str]) -> None:
+        """Create an artifact with the summary and some plots, and one with a link to the page."""
+        drawn = plots_in(store, path)
+        images = [
+            f"**{title}**\n\n![{title}](data:image/svg+xml;base64,{base64.b64encode(_sized(drawn[title])).decode()})"
+            for title in plots
+            if title in drawn
+        ]
+        create_markdown_artifact(key=key, markdown="\n\n".join([markdown, *images]), description=path)
+        create_link_artifact(
+            link=_address(store, path), link_text=path, key=f"{key}-page", description="The whole report."
+        )
+
+    def emit(self, event: str, collection: str, snapshot: int, payload: dict[str, Any]) -> None:
+        """Emit a Prefect event, for automations such as that of `flows.alert`."""
+        emit_event(
+            event=event,
+            resource={"prefect.resource.id": f"isospace.collection.{collection}", "prefect.resource.name": collection},
+            related=[{"prefect.resource.id": f"prefect.flow-run.{flow_run.id}", "prefect.resource.role": "flow-run"}],
+            payload={**payload, "snapshot": snapshot},
+        )
+
+
+def _key(stage: str) -> str:
+    return _KEYS.get(stage, stage.replace(" ", "-"))
+
+
+def _sized(svg: str) -> bytes:
+    # As an image, a drawing without a size would be tiny.
+    return svg.replace("<svg ", '<svg width="720" ', 1).encode()
+
+
+def _address(store: Store, path: str) -> str:
+    return (store.root / path).resolve().as_uri() if store.root else f"{store.url.rstrip('/')}/{path}"
