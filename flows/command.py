@@ -20,8 +20,8 @@ from isospace.operations.maintenance.compact import Compacted, CompactionPlan
 from isospace.operations.maintenance.vacuum import Vacuumed
 from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.config_files import load_config
-from isospace.pipeline.plan_report import PlanReport
-from isospace.pipeline.run_report import RunReport
+from isospace.pipeline.outcome import outcome
+from isospace.storage.store import open_store
 
 
 def main(
@@ -64,7 +64,8 @@ def main(
     given = parser.parse_args(arguments)
     try:
         asked = {"dry_run": given.dry_run} if dry_run else {}
-        report = flow(load(given.config, given.overrides), **asked)
+        config = load(given.config, given.overrides)
+        report = flow(config, **asked)
     except IsospaceError as error:
         _fail(error, str(error), status=2 if isinstance(error, ConfigError) else 1)
     except (OSError, HTTPError, PrefectException, DuckDBError) as error:
@@ -73,7 +74,7 @@ def main(
         _fail(error, f"{reason}. Nothing half-written is visible; the same command goes on from here.", status=1)
     except KeyboardInterrupt as error:
         _fail(error, "interrupted. Nothing half-written is visible; the same command goes on from here.", status=1)
-    print((tell or outcome)(report))
+    print(tell(report) if tell else outcome(report, open_store(config.runtime.store)))
 
 
 def audit(flow: Callable[..., AuditRecord], arguments: list[str] | None = None) -> None:
@@ -139,24 +140,3 @@ def _fail(error: BaseException, message: str, *, status: int) -> NoReturn:
         link = link.__cause__ or link.__context__
     print(f"error: {message}", file=sys.stderr)
     sys.exit(status)
-
-
-def outcome(report: RunReport | PlanReport) -> str:
-    """Return the outcome of a run as a few lines."""
-    if isinstance(report, PlanReport):
-        return "\n".join(f"{label:<18} {value}" for label, value in report.rows())
-    verb = "committed" if report.committed else "unfinished, still" if report.left else "nothing new:"
-    lines = [
-        f"{report.collection}: {verb} snapshot {report.snapshot} ({report.snapshot_id[:16]}…)",
-        f"  space      {report.space_id[:16]}…",
-        f"  documents  {report.documents:,} in {report.chunks:,} chunks; {report.quarantined} inputs quarantined",
-        *([f"  quarantine {report.quarantine}"] if report.quarantine else []),
-        f"  encoded    {report.encoded:,} chunks, {report.tokens:,} tokens in {report.seconds:.1f} s",
-        f"  reused     {report.reused:,} texts that were encoded before",
-        *([f"  cost       {report.money:,.2f}"] if report.money is not None else []),
-        *([f"  left       {report.left:,} texts for the next run"] if report.left else []),
-        *([f"  gate       {report.gate}"] if report.gate else []),
-        f"  alias      {report.promoted or 'unchanged'}",
-        f"  report     {PurePosixPath('reports', report.run_id, 'report.json')}",
-    ]
-    return "\n".join([*lines, *(f"  warning    {warning}" for warning in report.warnings)])

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from flows.command import outcome
 from flows.embed_corpus import embed_corpus
 from isospace.errors import IsospaceError
 from isospace.evaluation.metrics import measure
 from isospace.evaluation.ranking import document_run, plain_vectors, rank_documents
 from isospace.ingest.query_files import read_judgements, read_queries
 from isospace.pipeline.config_files import load_config
+from isospace.pipeline.outcome import outcome
 from isospace.search.index import Index, open_index
 from isospace.storage.store import open_store
 
@@ -36,7 +36,7 @@ def main() -> None:
         config = load_config("configs/demo.yaml")
         report = embed_corpus(config)
         console.rule("what it did")
-        console.print(outcome(report))
+        console.print(outcome(report, open_store(config.runtime.store)))
         index = open_index(config.runtime.store, config.runtime.collection)
         console.rule("what it measured")
         console.print(_measured(config.runtime.store, index))

@@ -7,6 +7,7 @@ import importlib
 import pkgutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -116,23 +117,38 @@ def test_numpy_refuses_a_pickle_unless_it_is_asked_for(tmp_path: Path) -> None:
         np.load(tmp_path / "a.npy")
 
 
-def test_no_flow_or_task_leaves_its_result_in_a_pickle() -> None:
+def flows_and_tasks() -> Iterator[tuple[str, Any]]:
+    """Every flow, every task, and every stage as the task it becomes."""
     from prefect import Flow, Task
+
+    from isospace.pipeline.executor import Stage
+    from tasks.executor import as_task
+
+    packages = [(package, [str(ROOT / package)]) for package in ("flows", "tasks")]
+    names = [module.name for package, path in packages for module in pkgutil.iter_modules(path, f"{package}.")]
+    names += ["isospace.pipeline.stages", "isospace.pipeline.summary", "isospace.finetuning.stages"]
+    for module in [*names, "isospace.operations.compare_models.stages"]:
+        for name, value in vars(importlib.import_module(module)).items():
+            if isinstance(value, (Flow, Task)):
+                yield f"{module}.{name}", value
+            elif isinstance(value, Stage):
+                yield f"{module}.{name}", as_task(value)
+
+
+def test_no_flow_or_task_leaves_its_result_in_a_pickle() -> None:
+    from prefect import Task
     from prefect.cache_policies import NO_CACHE
     from prefect.settings.models.results import ResultsSettings
     from prefect.settings.models.tasks import TasksSettings
 
     seen = 0
-    for package in ("flows", "tasks"):
-        for module in pkgutil.iter_modules([str(ROOT / package)], f"{package}."):
-            for name, value in vars(importlib.import_module(module.name)).items():
-                if isinstance(value, (Flow, Task)):
-                    seen += 1
-                    asked = (value.persist_result, value.result_storage, value.result_serializer)
-                    assert not any(asked), f"{module.name}.{name} keeps its result"
-                if isinstance(value, Task):
-                    assert value.cache_policy == NO_CACHE, f"{module.name}.{name} looks for an earlier result"
-    assert seen > 20
+    for name, value in flows_and_tasks():
+        seen += 1
+        asked = (value.persist_result, value.result_storage, value.result_serializer)
+        assert not any(asked), f"{name} keeps its result"
+        if isinstance(value, Task):
+            assert value.cache_policy == NO_CACHE, f"{name} looks for an earlier result"
+    assert seen > 40
     # None of them says so itself: Prefect's own default decides, and an operator may change that.
     assert ResultsSettings.model_fields["persist_by_default"].default is False
     assert not TasksSettings.model_fields["default_persist_result"].default

@@ -25,7 +25,10 @@ from isospace.cli.common import (
 )
 from isospace.cli.encoders import encoders
 from isospace.cli.evaluate import compare, evaluate, gate, sets, verdicts
+from isospace.cli.init import init
 from isospace.cli.maintenance import compact, forget, vacuum
+from isospace.cli.models import compare_models, finetune
+from isospace.cli.run import backfill, refit, run
 from isospace.cli.search import export, frontier, lengths, search, serve
 from isospace.collection.alias import alias_history, aliases, resolve, rollback
 from isospace.collection.snapshot import Manifest, read_manifest, sequences
@@ -220,6 +223,8 @@ for command in (
     encoders,
 ):
     app.command()(command)
+for new in (init, run, refit, backfill, finetune, compare_models):
+    app.command()(new)
 app.add_typer(sets)
 
 

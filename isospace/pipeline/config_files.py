@@ -59,7 +59,7 @@ def read_config(path: str | Path, model: type[_Config], overrides: Sequence[str]
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {_explain(error, model)}") from error
+        raise ConfigError(f"{path}: {explain(error, model)}") from error
 
 
 def _apply_override(data: dict[str, Any], override: str) -> None:
@@ -82,7 +82,8 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
     node[last] = value
 
 
-def _explain(error: ValidationError, model: type[BaseModel]) -> str:
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """Return what is wrong with a configuration, key by key."""
     lines = []
     for item in error.errors(include_url=False):
         where = ".".join(str(part) for part in item["loc"] if part not in (FIT_TAG, AUTO_TAG)) or "the file"

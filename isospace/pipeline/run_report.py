@@ -74,6 +74,10 @@ class RunReport:
     quarantine: str | None
     warnings: tuple[str, ...]
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return the outcome by name."""
+        return asdict(self)
+
 
 def run_warnings(run: Run, found: Scan, checked: Checked | None) -> tuple[str, ...]:
     """Return what a person should look at."""

@@ -148,7 +148,7 @@ def test_a_suspended_run_stops_and_a_resumed_one_goes_on(
     from prefect.exceptions import Pause
     from prefect.states import Suspended
 
-    from tasks import encode_progress as progress
+    from tasks import executor
 
     seen: list[int] = []
 
@@ -158,8 +158,8 @@ def test_a_suspended_run_stops_and_a_resumed_one_goes_on(
             raise Pause("the run was suspended", state=Suspended())
 
     with monkeypatch.context() as patched:
-        patched.setattr(progress, "_ASKED_SECONDS", 0.0)
-        patched.setattr(progress, "_stop_if_suspended", suspended)
+        patched.setattr(executor, "_SUSPENSION_SECONDS", 0.0)
+        patched.setattr(executor, "_stop_if_suspended", suspended)
         with pytest.raises(Pause):
             run(grown)
     store = open_store(grown.runtime.store)

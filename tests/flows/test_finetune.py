@@ -21,12 +21,12 @@ from flows.finetune_encoder import finetune_encoder
 from isospace.collection.alias import resolve
 from isospace.errors import ConfigError, EncoderError, StoreError
 from isospace.evaluation.query_sets import EvaluationSet, freeze_set
+from isospace.finetuning import stages
 from isospace.finetuning.config import FineTuneConfig
 from isospace.finetuning.lineage import read_lineage
 from isospace.finetuning.workdir import Begun, begun, begun_path, note_begun, note_ended
 from isospace.pipeline.config import PipelineConfig
 from isospace.storage.store import open_store
-from tasks import finetuning
 from tests.conftest import Configure, write_jsonl
 from tests.helpers.tiny import WORDS
 
@@ -139,8 +139,8 @@ def test_one_that_was_cut_off_goes_on_with_its_snapshot_whatever_was_committed_s
     store = open_store(config.runtime.store)
     first = resolve(store, "c", "production")
     with monkeypatch.context() as patched:
-        patched.setattr(finetuning, "train", cut_off)
-        patched.setattr(finetuning.fit, "retries", 0)
+        patched.setattr(stages, "train", cut_off)
+        patched.setattr(stages, "TRAIN", stages.TRAIN.retried(0))
         with pytest.raises(EncoderError, match="the power failed"):
             finetune_encoder(config)
     write_jsonl(Path(str(config.runtime.source)), {**corpus(260), "new": "A cell of the gene."})
@@ -149,7 +149,7 @@ def test_one_that_was_cut_off_goes_on_with_its_snapshot_whatever_was_committed_s
     assert second.sequence > first.sequence
     report = finetune_encoder(config)
     assert report.lineage.snapshot_id == first.snapshot_id
-    assert f"goes on with snapshot {first.sequence}" in caplog.text
+    assert f"continues with snapshot {first.sequence}" in caplog.text
     # Nothing is left to go on with: the next one takes what is in production.
     assert begun(config) is None
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import atexit
 import shutil
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
+from unittest.mock import patch
 
 from isospace.encoding.encoder import SentenceEncoder
 from isospace.encoding.registry.register import prepare_encoder
+from isospace.pipeline import embed
 from isospace.pipeline.config import PipelineConfig, engine_of
-from isospace.pipeline.embed import embed_corpus
 from isospace.pipeline.local_executor import LocalExecutor
 from isospace.pipeline.run_report import RunReport
 from isospace.storage.hashing import fingerprint
@@ -37,7 +39,11 @@ def prepared(store: Store, config: PipelineConfig) -> SentenceEncoder:
 
 
 def embed_inline(config: PipelineConfig) -> RunReport:
-    """Embed a corpus in this process; the report has no page, which costs more than the run."""
+    """Embed a corpus in this process.
+
+    The report has no page, which costs more than the run, and no lease is held: tests start a run inside another one.
+    """
     prepared(open_store(config.runtime.store), config)
     quick = config.runtime.model_copy(update={"report_chunks": 0})
-    return embed_corpus(config.model_copy(update={"runtime": quick}), LocalExecutor())
+    with patch.object(embed, "run_lease", lambda *_, **__: nullcontext()):
+        return embed.embed_corpus(config.model_copy(update={"runtime": quick}), LocalExecutor())

@@ -56,21 +56,23 @@ def test_a_damaged_file_is_not_tried_again(
 def test_a_run_that_loses_the_race_plans_again(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import tasks.stages as line
     from flows.embed_corpus import embed_corpus
+    from isospace.pipeline import stages
     from tests.helpers.inline import embed_inline
 
     documents = sentences(40)
     config = configure(write_jsonl(tmp_path / "d.jsonl", documents))
     other = configure(write_jsonl(tmp_path / "e.jsonl", documents | sentences(5, seed=3)))
-    real, raced = line.commit_snapshot, []
+    real, raced = stages.commit_snapshot, []
 
     def overtaken(run, *arguments):
         if not raced:
-            raced.append(embed_inline(other).snapshot)
+            # The run inside this one commits by the same function.
+            raced.append(0)
+            raced[0] = embed_inline(other).snapshot
         return real(run, *arguments)
 
-    monkeypatch.setattr(line, "commit_snapshot", overtaken)
+    monkeypatch.setattr(stages, "commit_snapshot", overtaken)
     report = embed_corpus(config)
     assert raced == [1]
     assert report.snapshot == 2

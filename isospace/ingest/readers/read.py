@@ -14,7 +14,7 @@ from isospace.ingest.spec import DocumentsSpec
 
 __all__ = ["read_source"]
 
-_SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
+TABLE_SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
 
 
 def read_source(
@@ -59,7 +59,7 @@ def read_source(
 
 
 def _format_of(file: SourceFile, spec: DocumentsSpec) -> str | None:
-    by_suffix = _SUFFIXES.get(file.suffix)
+    by_suffix = TABLE_SUFFIXES.get(file.suffix)
     if spec.format in TABLE_FORMATS:
         return spec.format if by_suffix in (None, spec.format) else None
     if spec.format == "auto" and by_suffix:

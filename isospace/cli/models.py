@@ -1,0 +1,47 @@
+"""The commands that train and compare models: finetune, compare-models."""
+
+from __future__ import annotations
+
+import typer
+
+from isospace.cli.common import JsonOption, print_json
+from isospace.cli.run import ConfigArgument, SetOption, one_line_errors
+
+
+def finetune(config: ConfigArgument, overrides: SetOption = None, as_json: JsonOption = False) -> None:
+    """Fine-tune an encoder on a collection, and say whether it was worth it."""
+    from isospace.cli.display import display
+
+    with display(f"isospace finetune {config}") as reporter, one_line_errors():
+        reporter.begin("load", None)
+        from isospace.finetuning.config import load_finetune
+        from isospace.finetuning.finetune import finetune_encoder, outcome
+        from isospace.pipeline.local_executor import LocalExecutor
+
+        loaded = load_finetune(config, overrides or [])
+        reporter.end("load")
+        report = finetune_encoder(loaded, LocalExecutor(reporter))
+    if as_json:
+        print_json(report.as_dict())
+        return
+    typer.echo(outcome(report))
+
+
+def compare_models(config: ConfigArgument, overrides: SetOption = None, as_json: JsonOption = False) -> None:
+    """Compare encoders and transforms on your corpus and queries; a second run measures only what is new."""
+    from isospace.cli.display import display
+
+    with display(f"isospace compare-models {config}") as reporter, one_line_errors():
+        reporter.begin("load", None)
+        from isospace.operations.compare_models import run
+        from isospace.operations.compare_models.compare import load_contest
+        from isospace.operations.compare_models.page import contest_markdown
+        from isospace.pipeline.local_executor import LocalExecutor
+
+        loaded = load_contest(config, overrides or [])
+        reporter.end("load")
+        entries = run.compare_models(loaded, LocalExecutor(reporter))
+    if as_json:
+        print_json([entry.as_dict() for entry in entries])
+        return
+    typer.echo(contest_markdown(entries))

@@ -1,0 +1,146 @@
+"""The commands that run the pipeline in this process: run, refit, backfill."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from isospace.cli.common import JsonOption, fail, print_json
+
+if TYPE_CHECKING:
+    from isospace.pipeline.config import PipelineConfig
+    from isospace.pipeline.executor import Executor
+    from isospace.pipeline.plan_report import PlanReport
+    from isospace.pipeline.run_report import RunReport
+
+ConfigArgument = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file with recipe and runtime.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override one key of the config; may be repeated."),
+]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show the plan and its cost; write nothing.")]
+
+
+def run(
+    config: ConfigArgument, overrides: SetOption = None, dry_run: DryRunOption = False, as_json: JsonOption = False
+) -> None:
+    """Embed a source: bring a collection up to date, and its alias to the new snapshot."""
+    _pipeline("run", config, overrides, as_json, _plan if dry_run else _embed)
+
+
+def refit(config: ConfigArgument, overrides: SetOption = None, as_json: JsonOption = False) -> None:
+    """Fit a new space from the stored raw vectors; the source is not read and nothing is re-encoded."""
+    _pipeline("refit", config, overrides, as_json, _refit)
+
+
+def backfill(
+    config: ConfigArgument,
+    where: Annotated[str | None, typer.Option(help="Documents whose metadata match, such as 'year >= 2020'.")] = None,
+    uri: Annotated[str | None, typer.Option(help="Documents whose URI matches, such as 'guides/*.md'.")] = None,
+    doc_id: Annotated[list[str] | None, typer.Option(help="This document; may be repeated.")] = None,
+    minutes: Annotated[float | None, typer.Option(min=0, help="Stop after this many minutes of encoding.")] = None,
+    tokens: Annotated[int | None, typer.Option(min=1, help="Stop after this many tokens.")] = None,
+    reason: Annotated[str, typer.Option(help="Why; kept in the report.")] = "",
+    overrides: SetOption = None,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Embed chosen documents within a budget; the next backfill continues with what is left."""
+    chosen = {
+        "runtime.selection.where": where,
+        "runtime.selection.uri": uri,
+        "runtime.selection.doc_ids": doc_id or None,
+        "runtime.budget.minutes": minutes,
+        "runtime.budget.tokens": tokens,
+        "runtime.reason": reason or None,
+    }
+    given = [f"{key}={_as_yaml(value)}" for key, value in chosen.items() if value is not None]
+    _pipeline("backfill", config, [*given, *(overrides or [])], as_json, _plan if dry_run else _backfill)
+
+
+def _pipeline(
+    what: str,
+    config: str,
+    overrides: list[str] | None,
+    as_json: bool,
+    work: Callable[[PipelineConfig, Executor], RunReport | PlanReport],
+) -> None:
+    from isospace.cli.display import display
+
+    with display(f"isospace {what} {config}") as reporter, one_line_errors():
+        reporter.begin("load", None)
+        from isospace.pipeline.config_files import load_config
+
+        loaded = load_config(config, overrides or [])
+        from isospace.pipeline.local_executor import LocalExecutor
+
+        executor = LocalExecutor(reporter)
+        _warm_up()
+        reporter.end("load")
+        result = work(loaded, executor)
+    if as_json:
+        print_json(result.as_dict())
+        return
+    from isospace.pipeline.outcome import outcome
+    from isospace.storage.store import open_store
+
+    typer.echo(outcome(result, open_store(loaded.runtime.store)))
+
+
+def _warm_up() -> None:
+    """Import the pipeline, which takes a second or more, while the display says so."""
+    import isospace.pipeline.embed  # noqa: F401
+
+
+def _embed(config: PipelineConfig, executor: Executor) -> RunReport:
+    from isospace.pipeline.embed import embed_corpus
+
+    return embed_corpus(config, executor)
+
+
+def _refit(config: PipelineConfig, executor: Executor) -> RunReport:
+    from isospace.pipeline.embed import refit_space
+
+    return refit_space(config, executor)
+
+
+def _backfill(config: PipelineConfig, executor: Executor) -> RunReport:
+    from isospace.pipeline.embed import backfill
+
+    return backfill(config, executor)
+
+
+def _plan(config: PipelineConfig, executor: Executor) -> PlanReport:
+    from isospace.pipeline.embed import plan_run
+
+    return plan_run(config, executor)
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turn a full disk, a lost server, or an interrupt into one line: nothing was committed."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        fail("interrupted. Nothing half-written is visible; the same command continues from here.", status=1)
+    except Exception as error:
+        if not _is_environment(error):
+            raise
+        reason = " ".join(str(error).split())[:400] or type(error).__name__
+        fail(f"{reason}. Nothing half-written is visible; the same command continues from here.", status=1)
+
+
+def _is_environment(error: Exception) -> bool:
+    """Tell whether an error is the machine's: input and output, or the scratch database."""
+    if isinstance(error, ModuleNotFoundError):
+        return False
+    return isinstance(error, OSError) or type(error).__module__.partition(".")[0] in ("duckdb", "_duckdb", "httpx")
+
+
+def _as_yaml(value: Any) -> str:
+    import yaml
+
+    return yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("\n...\n").strip()

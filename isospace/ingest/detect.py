@@ -1,0 +1,154 @@
+"""Detect the format of a source and the columns of a table, to propose a configuration."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from isospace.errors import SourceError
+from isospace.ingest.readers.location import SourceFile, list_source
+from isospace.ingest.readers.read import TABLE_SUFFIXES
+from isospace.ingest.spec import DocumentsSpec
+
+_ROWS = 100
+_HEAD_BYTES = 1 << 20
+_ID_NAMES = ("doc_id", "id", "_id", "docid", "document_id", "uuid", "key", "uri", "url", "path")
+_TITLE_NAMES = ("title", "headline", "name", "subject", "heading")
+_TEXT_NAMES = ("text", "body", "content", "contents", "abstract", "document", "description", "passage", "summary")
+_MOST_METADATA = 8
+_LONGEST_METADATA = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Detected:
+    """What a source looks like.
+
+    Attributes
+    ----------
+    format
+        `files`, `jsonl`, `csv`, or `parquet`.
+    files
+        How many files are read.
+    include
+        For `files`: shell patterns of the names that are read.
+    columns
+        For a table: all of them.
+    id_column, title_column, text_columns, metadata_columns
+        For a table: the proposal. The ID is empty if no column names every row once.
+    """
+
+    format: str
+    files: int
+    include: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    id_column: str = ""
+    title_column: str = ""
+    text_columns: tuple[str, ...] = ()
+    metadata_columns: tuple[str, ...] = field(default=())
+
+
+def detect_source(url: str) -> Detected:
+    """Look at a source's names and, for a table, at its first rows.
+
+    Raises
+    ------
+    SourceError
+        If nothing is there that isospace reads, or the table has no row.
+    """
+    files = list_source(url)
+    tables = [file for file in files if file.suffix in TABLE_SUFFIXES]
+    readable = [file for file in files if file.matches(DocumentsSpec().include)]
+    if len(readable) >= len(tables) and readable:
+        suffixes = sorted({f"*{file.suffix}" for file in readable})
+        return Detected("files", len(readable), include=tuple(suffixes))
+    if not tables:
+        names = ", ".join(file.name for file in files[:3]) or "nothing"
+        raise SourceError(
+            f"source {url}: holds {names}; expected files such as {', '.join(DocumentsSpec().include)}, or a .jsonl, "
+            ".csv, or .parquet table."
+        )
+    kinds = Counter(TABLE_SUFFIXES[file.suffix] for file in tables)
+    kind = kinds.most_common(1)[0][0]
+    rows = _first_rows(next(file for file in tables if TABLE_SUFFIXES[file.suffix] == kind), kind)
+    if not rows:
+        raise SourceError(f"source {url}: its first table holds no row. Give a source with documents.")
+    return _propose(kind, kinds[kind], rows)
+
+
+def _first_rows(file: SourceFile, kind: str) -> list[dict[str, Any]]:
+    with file.open() as stream:
+        if kind == "parquet":
+            import pyarrow.parquet as pq
+
+            batch = next(pq.ParquetFile(stream).iter_batches(batch_size=_ROWS), None)
+            return [] if batch is None else list(batch.to_pylist())
+        text = stream.read(_HEAD_BYTES).decode("utf-8-sig", errors="replace")
+    if kind == "csv":
+        dialect = "excel-tab" if file.suffix == ".tsv" else "excel"
+        return [dict(row) for row in islice(csv.DictReader(io.StringIO(text), dialect=dialect), _ROWS)]
+    lines = [line for line in text.splitlines() if line.strip()]
+    return [row for line in islice(lines, _ROWS) if isinstance(row := _parsed(line), dict)]
+
+
+def _parsed(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError:
+        # The last line may be cut off by the limit.
+        return None
+
+
+def _propose(kind: str, files: int, rows: list[dict[str, Any]]) -> Detected:
+    columns = tuple(dict.fromkeys(str(name) for row in rows for name in row if name is not None))
+    id_column = _first_named(columns, _ID_NAMES, lambda name: _is_key(rows, name))
+    left = [name for name in columns if name != id_column]
+    title = _first_named(left, _TITLE_NAMES, lambda name: _is_text(rows, name))
+    left = [name for name in left if name != title]
+    text = _first_named(left, _TEXT_NAMES, lambda name: _is_text(rows, name)) or _longest_text(rows, left)
+    if not text and title:
+        text, title = title, ""
+    metadata = [name for name in left if name != text and _is_metadata(rows, name)][:_MOST_METADATA]
+    return Detected(
+        kind,
+        files,
+        columns=columns,
+        id_column=id_column,
+        title_column=title,
+        text_columns=(text,) if text else (),
+        metadata_columns=tuple(metadata),
+    )
+
+
+def _first_named(columns: Sequence[str], names: Sequence[str], fits: Any) -> str:
+    by_name = {column.lower(): column for column in columns}
+    return next((by_name[name] for name in names if name in by_name and fits(by_name[name])), "")
+
+
+def _is_key(rows: list[dict[str, Any]], name: str) -> bool:
+    values = [row.get(name) for row in rows]
+    return all(isinstance(value, str | int) and str(value).strip() for value in values) and len(set(values)) == len(
+        rows
+    )
+
+
+def _is_text(rows: list[dict[str, Any]], name: str) -> bool:
+    values = [row.get(name) for row in rows if row.get(name) is not None]
+    return bool(values) and all(isinstance(value, str) for value in values)
+
+
+def _longest_text(rows: list[dict[str, Any]], columns: Sequence[str]) -> str:
+    lengths = {name: sum(len(row.get(name) or "") for row in rows) for name in columns if _is_text(rows, name)}
+    return max(lengths, key=lambda name: lengths[name], default="")
+
+
+def _is_metadata(rows: list[dict[str, Any]], name: str) -> bool:
+    values = [row.get(name) for row in rows if row.get(name) is not None]
+    return bool(values) and all(
+        not isinstance(value, dict | bytes) and len(str(value)) <= _LONGEST_METADATA for value in values
+    )
