@@ -19,9 +19,10 @@ from isospace.collection.segments import VECTOR, column_of, read_codes, require_
 from isospace.collection.snapshot import Manifest, PartRecord, deleted_documents, files_digest
 from isospace.errors import IntegrityError, NotFoundError
 from isospace.storage import paths as layout
+from isospace.storage.guard import confined
 from isospace.storage.hashing import seal, unseal
 from isospace.storage.parquet import read_parquet
-from isospace.storage.store import Store, confined
+from isospace.storage.store import Store
 from isospace.transform.quantizer_set import dequantize
 from isospace.transform.space import Space
 
