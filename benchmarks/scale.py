@@ -269,7 +269,7 @@ def measure(chunks: int, folder: Path) -> dict[str, Any]:
     assert (first.manifest.chunks, second.manifest.chunks, compacted.chunks) == (chunks,) * 3
     assert changed.to_encode == chunks // LINES // EDITED_SHARE * EDITED_LINES
     numbers = [manifest.sequence for manifest in (first.manifest, second.manifest, compacted)]
-    sizes = [store.size(layout.numbered(layout.snapshots_folder(COLLECTION), number)) for number in numbers]
+    sizes = [store.size(layout.CollectionPaths(COLLECTION).snapshot(number)) for number in numbers]
     parts = len(first.manifest.parts)
     return {
         "chunks": chunks,
