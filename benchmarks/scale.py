@@ -198,7 +198,7 @@ def stub_chunks(run: Run, documents: FileRef) -> ChunkPart:
     table = pa.table([pa.array(every[f.name], f.type) for f in CHUNK_SCHEMA], schema=CHUNK_SCHEMA)
     table = table.replace_schema_metadata({"chunking_id": run.chunking_id})
     name = fingerprint([PurePosixPath(documents.path).stem, run.chunking_id])
-    path = layout.chunks_part(run.collection, name)
+    path = run.paths.chunks(name)
     dictionary = ["uri", "title", "doc_id", "prefix"]
     return ChunkPart(name, documents, write_parquet(run.work_store, path, table, dictionary=dictionary), 0, 0)
 

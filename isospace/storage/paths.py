@@ -292,33 +292,3 @@ def run_leases() -> str:
 def upkeep_leases() -> str:
     """Folder of the leases of what deletes files."""
     return "leases/upkeep"
-
-
-def documents_part(collection: str, part: str) -> str:
-    """See `CollectionPaths.documents`."""
-    return CollectionPaths(collection).documents(part)
-
-
-def chunks_part(collection: str, part: str) -> str:
-    """See `CollectionPaths.chunks`."""
-    return CollectionPaths(collection).chunks(part)
-
-
-def segment(collection: str, space_id: str, part: str) -> str:
-    """See `CollectionPaths.segment`."""
-    return CollectionPaths(collection).segment(space_id, part)
-
-
-def plan_shards(collection: str, plan_id: str) -> str:
-    """See `CollectionPaths.plan`."""
-    return CollectionPaths(collection).plan(plan_id)
-
-
-def deletions(collection: str, digest: str) -> str:
-    """See `CollectionPaths.deletions`."""
-    return CollectionPaths(collection).deletions(digest)
-
-
-def quarantine(collection: str, digest: str) -> str:
-    """See `CollectionPaths.quarantine`."""
-    return CollectionPaths(collection).quarantine(digest)
