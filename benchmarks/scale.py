@@ -198,7 +198,7 @@ def stub_chunks(run: Run, documents: FileRef) -> ChunkPart:
     table = pa.table([pa.array(every[f.name], f.type) for f in CHUNK_SCHEMA], schema=CHUNK_SCHEMA)
     table = table.replace_schema_metadata({"chunking_id": run.chunking_id})
     name = fingerprint([PurePosixPath(documents.path).stem, run.chunking_id])
-    path = layout.chunks_part(run.collection, name)
+    path = run.paths.chunks(name)
     dictionary = ["uri", "title", "doc_id", "prefix"]
     return ChunkPart(name, documents, write_parquet(run.work_store, path, table, dictionary=dictionary), 0, 0)
 
@@ -269,7 +269,7 @@ def measure(chunks: int, folder: Path) -> dict[str, Any]:
     assert (first.manifest.chunks, second.manifest.chunks, compacted.chunks) == (chunks,) * 3
     assert changed.to_encode == chunks // LINES // EDITED_SHARE * EDITED_LINES
     numbers = [manifest.sequence for manifest in (first.manifest, second.manifest, compacted)]
-    sizes = [store.size(layout.numbered(layout.snapshots_folder(COLLECTION), number)) for number in numbers]
+    sizes = [store.size(layout.CollectionPaths(COLLECTION).snapshot(number)) for number in numbers]
     parts = len(first.manifest.parts)
     return {
         "chunks": chunks,

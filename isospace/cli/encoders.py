@@ -11,13 +11,14 @@ from isospace.collection.alias import aliases
 from isospace.collection.snapshot import read_manifest
 from isospace.encoding.registry.record import read_encoder_record
 from isospace.errors import EncoderError, IsospaceError, NotFoundError
+from isospace.storage.paths import list_collections, list_encoders
 from isospace.storage.store import Store, open_store
 
 
 def encoders(store: StoreArgument, as_json: JsonOption = False) -> None:
     """Show the encoders of a store; `recipe.encoder.model=encoder:ID` takes one by the start of its id."""
     opened = open_store(store)
-    rows = [_row(opened, name) for name in opened.folders("encoders") if len(name) == 64]
+    rows = [_row(opened, name) for name in list_encoders(opened)]
     if not rows:
         raise NotFoundError(f"{store}: holds no encoder. Embed a collection with python -m flows.embed_corpus CONFIG.")
     if as_json:
@@ -63,7 +64,7 @@ def _lineage(store: Store, encoder_id: str) -> dict[str, Any] | None:
 def _users(store: Store, encoder_id: str) -> list[str]:
     """Return `collection/alias` of what is embedded with it now."""
     found = []
-    for collection in store.folders("collections"):
+    for collection in list_collections(store):
         for alias, entry in aliases(store, collection).items():
             try:
                 manifest = read_manifest(store, collection, entry.snapshot)

@@ -35,7 +35,7 @@ from isospace.collection.snapshot import Manifest, read_manifest, sequences
 from isospace.errors import ConfigError, IsospaceError, NotFoundError
 from isospace.evaluation.gate.verdicts import promote_judged
 from isospace.pipeline.config_files import load_config
-from isospace.storage.paths import checked_name
+from isospace.storage.paths import checked_name, list_collections
 from isospace.storage.store import Store, open_store
 
 app = typer.Typer(
@@ -106,13 +106,13 @@ def status(
 ) -> None:
     """Show the snapshots of collections, and which one each alias names."""
     opened = open_store(store)
-    names = [collection] if collection else opened.folders("collections")
+    names = [collection] if collection else list_collections(opened)
     if not names:
         raise NotFoundError(f"{store}: holds no collection. Embed one with python -m flows.embed_corpus CONFIG.")
     rows = [row for name in names for row in _status_rows(opened, name)]
     if collection and not rows:
         raise NotFoundError(
-            f"collection {collection!r}: no snapshot in {store}. There: {', '.join(opened.folders('collections'))}."
+            f"collection {collection!r}: no snapshot in {store}. There: {', '.join(list_collections(opened))}."
         )
     if as_json:
         print_json(rows)

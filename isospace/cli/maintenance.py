@@ -14,6 +14,7 @@ import typer
 from isospace.cli.common import OUT, CollectionArgument, JsonOption, StoreArgument, fail, print_json
 from isospace.errors import BusyError
 from isospace.storage.leases import run_lease
+from isospace.storage.paths import CollectionPaths
 from isospace.storage.store import open_store
 
 _T = TypeVar("_T")
@@ -142,7 +143,7 @@ def forget(
         f"{receipt.queries} queries gone\n"
         f"snapshots {', '.join(f'{old} is now {new}' for old, new in receipt.snapshots.items()) or 'as they were'}; "
         "receipt in "
-        f"collections/{collection}/forgotten/receipts",
+        f"{CollectionPaths(collection).receipts}",
         soft_wrap=True,
     )
 

@@ -9,12 +9,11 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from isospace.collection.snapshot import Manifest, find_manifest, read_manifest
-from isospace.errors import ConfigError, ConflictError, IntegrityError, NotFoundError
-from isospace.storage import paths as layout
-from isospace.storage.hashing import seal, unseal
+from isospace.errors import ConfigError, IntegrityError, NotFoundError
+from isospace.storage.hashing import seal
+from isospace.storage.numbered_log import append, read_all
+from isospace.storage.paths import CollectionPaths, is_name, numbered
 from isospace.storage.store import Store
-
-_ATTEMPTS = 8
 
 
 class AliasEntry(BaseModel):
@@ -33,17 +32,19 @@ class AliasEntry(BaseModel):
 
 def alias_history(store: Store, collection: str, alias: str) -> list[AliasEntry]:
     """Return the moves of an alias, oldest first; empty if there is no such alias."""
-    folder = layout.alias_folder(collection, alias)
-    paths = [stat.path for stat in store.walk(folder) if layout.sequence_of(stat.path) is not None]
-    return [AliasEntry.model_validate(unseal(store.read(path), name=path)) for path in paths]
+    return read_all(store, CollectionPaths(collection).alias(alias), AliasEntry)
 
 
 def aliases(store: Store, collection: str) -> dict[str, AliasEntry]:
     """Return the current entry of every alias of a collection."""
-    names = [name for name in store.folders(layout.aliases_folder(collection)) if layout.is_name(name)]
-    histories = {name: alias_history(store, collection, name) for name in names}
+    histories = {name: alias_history(store, collection, name) for name in list_aliases(store, collection)}
     # A folder without an entry is what a run leaves that dies before its first move.
     return {name: history[-1] for name, history in histories.items() if history}
+
+
+def list_aliases(store: Store, collection: str) -> list[str]:
+    """Return the names of the aliases of a collection, sorted; one that never moved yet names nothing."""
+    return [name for name in store.folders(CollectionPaths(collection).folder("aliases")) if is_name(name)]
 
 
 def resolve(store: Store, collection: str, reference: str) -> Manifest:
@@ -59,7 +60,7 @@ def resolve(store: Store, collection: str, reference: str) -> Manifest:
         try:
             return find_manifest(store, collection, reference)
         except NotFoundError as error:
-            known = ", ".join(store.folders(layout.aliases_folder(collection))) or "none"
+            known = ", ".join(list_aliases(store, collection)) or "none"
             raise NotFoundError(f"{error} Aliases: {known}.") from error
     entry = history[-1]
     manifest = read_manifest(store, collection, entry.snapshot)
@@ -160,14 +161,12 @@ class Replacement(BaseModel):
 def replace_snapshot(store: Store, old: Manifest, new: Manifest) -> None:
     """Note that a snapshot takes another's place in the histories of all aliases."""
     note = Replacement(old=old.sequence, old_id=old.snapshot_id, new=new.sequence, new_id=new.snapshot_id)
-    path = layout.numbered(layout.replacements_folder(old.collection), old.sequence)
-    store.write(path, seal(note.model_dump(mode="json")))
+    store.write(numbered(old.paths.replacements, old.sequence), seal(note.model_dump(mode="json")))
 
 
 def translated(store: Store, collection: str, history: list[AliasEntry]) -> list[AliasEntry]:
     """Return a history as if the snapshots that were replaced had been their replacements all along."""
-    paths = [stat.path for stat in store.walk(layout.replacements_folder(collection))]
-    notes = [Replacement.model_validate(unseal(store.read(path), name=path)) for path in paths]
+    notes = read_all(store, CollectionPaths(collection).replacements, Replacement)
     known = {note.old: note for note in notes}
     result = []
     for entry in history:
@@ -202,16 +201,16 @@ def _append(
     forward_only: bool = False,
     forced: str = "",
 ) -> AliasEntry | None:
-    for _ in range(_ATTEMPTS):
+    def make(number: int) -> AliasEntry | None:
         history = alias_history(store, collection, alias)
         current = (history[-1].snapshot, history[-1].snapshot_id) if history else None
         if action == "promote" and current == (manifest.sequence, manifest.snapshot_id):
             return None
         if forward_only and _was_passed(translated(store, collection, history), manifest):
             return None
-        entry = AliasEntry(
+        return AliasEntry(
             alias=alias,
-            number=history[-1].number + 1 if history else 1,
+            number=number,
             action=action,
             snapshot=manifest.sequence,
             snapshot_id=manifest.snapshot_id,
@@ -219,7 +218,5 @@ def _append(
             at=datetime.now(UTC).isoformat(timespec="seconds"),
             forced=forced,
         )
-        path = layout.numbered(layout.alias_folder(collection, alias), entry.number)
-        if store.create_if_absent(path, seal(entry.model_dump(mode="json"))):
-            return entry
-    raise ConflictError(f"alias {alias!r}: {_ATTEMPTS} others moved it at the same time. Run the command again.")
+
+    return append(store, CollectionPaths(collection).alias(alias), make)

@@ -12,9 +12,10 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from isospace.errors import ConflictError, IntegrityError, NotFoundError
-from isospace.storage import paths as layout
 from isospace.storage.hashing import fingerprint, seal, unseal
+from isospace.storage.numbered_log import entry_paths
 from isospace.storage.parquet import FileRef, parse_parquet, read_verified
+from isospace.storage.paths import CollectionPaths, list_collections
 from isospace.storage.store import Store
 
 FORMAT = 1
@@ -56,6 +57,11 @@ class Manifest(_Record):
     quarantine: FileRef | None
     sealed_files: tuple[FileRef, ...]
     provenance: dict[str, Any]
+
+    @property
+    def paths(self) -> CollectionPaths:
+        """The paths of its collection."""
+        return CollectionPaths(self.collection)
 
     def files(self) -> list[FileRef]:
         """Return every file that this snapshot consists of."""
@@ -100,7 +106,7 @@ def commit_manifest(store: Store, manifest: Manifest) -> Manifest:
     ConflictError
         If another run committed that number first, with something else.
     """
-    path = layout.numbered(layout.snapshots_folder(manifest.collection), manifest.sequence)
+    path = manifest.paths.snapshot(manifest.sequence)
     try:
         store.create(path, seal(manifest.model_dump(mode="json")))
     except ConflictError as error:
@@ -125,7 +131,7 @@ def read_manifest(store: Store, collection: str, sequence: int) -> Manifest:
     IntegrityError
         If the file was changed.
     """
-    path = layout.numbered(layout.snapshots_folder(collection), sequence)
+    path = CollectionPaths(collection).snapshot(sequence)
     manifest = _parse(store.read(path), path)
     if (manifest.collection, manifest.sequence) != (collection, sequence):
         raise IntegrityError(
@@ -137,8 +143,7 @@ def read_manifest(store: Store, collection: str, sequence: int) -> Manifest:
 
 def sequences(store: Store, collection: str) -> list[int]:
     """Return the committed numbers of a collection, ascending; empty for an unknown collection."""
-    found = (layout.sequence_of(stat.path) for stat in store.walk(layout.snapshots_folder(collection)))
-    return sorted(number for number in found if number is not None)
+    return list(entry_paths(store, CollectionPaths(collection).folder("snapshots")))
 
 
 def latest_manifest(store: Store, collection: str) -> Manifest | None:
@@ -157,7 +162,7 @@ def find_manifest(store: Store, collection: str, reference: str) -> Manifest:
     """
     numbers = sequences(store, collection)
     if not numbers:
-        known = ", ".join(store.folders("collections")) or "none"
+        known = ", ".join(list_collections(store)) or "none"
         absent = " There is no such folder." if store.root is not None and not store.root.is_dir() else ""
         raise NotFoundError(
             f"collection {collection!r}: no snapshot in {store.url}. Collections there: {known}.{absent}"

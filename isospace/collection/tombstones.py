@@ -7,12 +7,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from isospace.errors import ConflictError
-from isospace.storage import paths as layout
-from isospace.storage.hashing import seal, unseal
+from isospace.storage.hashing import seal
+from isospace.storage.numbered_log import append, entry_paths, read_all
+from isospace.storage.paths import CollectionPaths, numbered
 from isospace.storage.store import Store
-
-_ATTEMPTS = 8
 
 
 class Order(BaseModel):
@@ -69,12 +67,7 @@ class Receipt(BaseModel):
 
 def orders(store: Store, collection: str) -> list[Order]:
     """Return the orders of a collection, oldest first."""
-    folder = layout.forgotten_folder(collection)
-    found = []
-    for stat in store.walk(folder):
-        if stat.path.count("/") == folder.count("/") + 1 and layout.sequence_of(stat.path) is not None:
-            found.append(Order.model_validate(unseal(store.read(stat.path), name=stat.path)))
-    return found
+    return read_all(store, CollectionPaths(collection).folder("forgotten"), Order)
 
 
 def forgotten_documents(store: Store, collection: str) -> frozenset[str]:
@@ -87,7 +80,7 @@ def forgotten_documents(store: Store, collection: str) -> frozenset[str]:
 
 def unfinished_orders(store: Store, collection: str) -> list[Order]:
     """Return orders without a receipt: what was to be forgotten may still be there."""
-    done = {layout.sequence_of(stat.path) for stat in store.walk(layout.forgotten_receipts(collection))}
+    done = entry_paths(store, CollectionPaths(collection).receipts)
     still = forgotten_documents(store, collection)
     found = [order for order in orders(store, collection) if order.action == "forget" and order.number not in done]
     return [order for order in found if not still.isdisjoint(order.doc_ids)]
@@ -100,19 +93,17 @@ def write_order(store: Store, collection: str, action: str, doc_ids: tuple[str, 
         # One that was lifted meanwhile keeps nothing out any more.
         if (order.action, set(order.doc_ids)) == (action, set(doc_ids)) and set(doc_ids) <= still:
             return order
-    folder = layout.forgotten_folder(collection)
-    for _ in range(_ATTEMPTS):
-        number = max((order.number for order in orders(store, collection)), default=0) + 1
-        at = datetime.now(UTC).isoformat(timespec="seconds")
-        order = Order(number=number, action=action, doc_ids=doc_ids, reason=reason, at=at)
-        if store.create_if_absent(layout.numbered(folder, number), seal(order.model_dump(mode="json"))):
-            return order
-    raise ConflictError(f"collection {collection!r}: {_ATTEMPTS} others wrote orders at the same time. Run it again.")
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+
+    def make(number: int) -> Order:
+        return Order(number=number, action=action, doc_ids=doc_ids, reason=reason, at=at)
+
+    return append(store, CollectionPaths(collection).folder("forgotten"), make)
 
 
 def write_receipt(store: Store, collection: str, receipt: Receipt) -> str:
     """Write the receipt of an order; return its path."""
-    path = layout.numbered(layout.forgotten_receipts(collection), receipt.order)
+    path = numbered(CollectionPaths(collection).receipts, receipt.order)
     body: dict[str, Any] = receipt.model_dump(mode="json")
     body["snapshots"] = {str(old): new for old, new in receipt.snapshots.items()}
     store.write(path, seal(body))

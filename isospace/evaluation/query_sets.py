@@ -12,15 +12,15 @@ from typing import Any, Literal
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
-from isospace.errors import ConfigError, ConflictError, NotFoundError
+from isospace.errors import ConfigError, NotFoundError
 from isospace.ingest.query_files import Judgements
-from isospace.storage import paths as layout
-from isospace.storage.hashing import fingerprint, seal, unseal
+from isospace.storage.hashing import fingerprint, seal
+from isospace.storage.numbered_log import append, read_all
 from isospace.storage.parquet import FileRef, parse_parquet, read_verified, write_parquet
+from isospace.storage.paths import CollectionPaths, is_name, numbered
 from isospace.storage.store import Store
 
 Kind = Literal["judged", "unjudged", "pseudo"]
-_ATTEMPTS = 8
 _OWN_COLUMNS = ("query_id", "text", "remainder")
 
 
@@ -116,15 +116,15 @@ def freeze_set(store: Store, collection: str, given: EvaluationSet, *, source: s
             f"evaluation set {given.name!r}: none of its {len(given.queries)} queries has a relevant document in the "
             "judgements. Do their query_ids belong together?"
         )
-    for _ in range(_ATTEMPTS):
+
+    def make(number: int) -> SetRecord | None:
         versions = set_versions(store, collection, given.name)
         if versions and versions[-1].set_id == given.set_id:
-            return versions[-1]
-        record = _written(store, collection, given, source, number=len(versions) + 1)
-        path = layout.numbered(layout.evaluation_folder(collection, given.name), record.number)
-        if store.create_if_absent(path, seal(record.model_dump(mode="json"))):
-            return record
-    raise ConflictError(f"evaluation set {given.name!r}: {_ATTEMPTS} others wrote it at the same time. Run it again.")
+            return None
+        return _written(store, collection, given, source, number=number)
+
+    written = append(store, CollectionPaths(collection).evaluation_set(given.name), make)
+    return written or set_versions(store, collection, given.name)[-1]
 
 
 def replace_version(store: Store, collection: str, old: SetRecord, given: EvaluationSet) -> SetRecord:
@@ -132,7 +132,7 @@ def replace_version(store: Store, collection: str, old: SetRecord, given: Evalua
     record = _written(store, collection, given, old.source, number=old.number)
     kept = record.model_copy(update={"created_at": old.created_at})
     store.write(
-        layout.numbered(layout.evaluation_folder(collection, given.name), old.number),
+        numbered(CollectionPaths(collection).evaluation_set(given.name), old.number),
         seal(kept.model_dump(mode="json")),
     )
     return kept
@@ -140,14 +140,12 @@ def replace_version(store: Store, collection: str, old: SetRecord, given: Evalua
 
 def set_versions(store: Store, collection: str, name: str) -> list[SetRecord]:
     """Return the versions of a set, oldest first; empty if there is none of that name."""
-    folder = layout.evaluation_folder(collection, name)
-    paths = sorted(stat.path for stat in store.walk(folder) if layout.sequence_of(stat.path) is not None)
-    return [SetRecord.model_validate(unseal(store.read(path), name=path)) for path in paths]
+    return read_all(store, CollectionPaths(collection).evaluation_set(name), SetRecord)
 
 
 def list_sets(store: Store, collection: str) -> list[SetRecord]:
     """Return the current version of every set of a collection."""
-    names = [name for name in store.folders(layout.evaluations_folder(collection)) if layout.is_name(name)]
+    names = [name for name in store.folders(CollectionPaths(collection).folder("evaluation")) if is_name(name)]
     return [versions[-1] for name in names if (versions := set_versions(store, collection, name))]
 
 
@@ -174,7 +172,7 @@ def read_set(store: Store, collection: str, name: str, *, set_id: str | None = N
 
 
 def _written(store: Store, collection: str, given: EvaluationSet, source: str, *, number: int) -> SetRecord:
-    folder = layout.evaluation_files(collection, given.name, given.set_id)
+    folder = CollectionPaths(collection).evaluation_files(given.name, given.set_id)
     names = list(given.queries)
     columns: dict[str, Any] = {
         "query_id": pa.array(names, pa.string()),

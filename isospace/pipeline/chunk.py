@@ -14,7 +14,6 @@ from isospace.errors import ConfigError, IntegrityError, NotFoundError
 from isospace.ingest.chunking import Chunk, TokenCounter, chunk_documents
 from isospace.ingest.document import Document
 from isospace.pipeline.run import Run
-from isospace.storage import paths as layout
 from isospace.storage.hashing import fingerprint, sha256
 from isospace.storage.parquet import FileRef, parse_parquet, read_parquet, write_parquet
 from isospace.storage.store import Store
@@ -84,7 +83,7 @@ def write_chunks(run: Run, documents: FileRef, counter: TokenCounter) -> ChunkPa
     store = run.work_store
     # Of documents and chunking: the same documents cut otherwise are another part.
     name = fingerprint([PurePosixPath(documents.path).stem, run.chunking_id])
-    path = layout.chunks_part(run.collection, name)
+    path = run.paths.chunks(name)
     trusted = run.trusts(path)
     found = finished_part(store, path) if trusted else None
     if found is None:
@@ -156,4 +155,4 @@ def _require_fit(run: Run, part: ChunkPart, table: pa.Table, limit: int) -> None
 def all_chunk_paths(run: Run, kept: Sequence[str], parts: Sequence[ChunkPart]) -> list[str]:
     """Return the chunks of every part that the coming snapshot will have."""
     names = [*kept, *(part.name for part in parts)]
-    return [layout.chunks_part(run.collection, name) for name in names]
+    return [run.paths.chunks(name) for name in names]

@@ -93,6 +93,11 @@ class Run:
         """Name of the collection."""
         return self.config.runtime.collection
 
+    @property
+    def paths(self) -> layout.CollectionPaths:
+        """The paths of the collection."""
+        return layout.CollectionPaths(self.collection)
+
 
 def start_run(config: PipelineConfig, encoder: EncoderRecord, scratch: Path, *, dry: bool = False) -> Run:
     """Decide what a run starts from.

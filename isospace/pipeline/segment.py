@@ -15,7 +15,6 @@ from isospace.collection.segments import NORM_TOLERANCE, VECTOR, column_of
 from isospace.errors import CheckError
 from isospace.pipeline.chunk import ChunkPart, finished_part
 from isospace.pipeline.run import Run
-from isospace.storage import paths as layout
 from isospace.storage.parquet import FileRef, fixed_binary, metadata_of, read_parquet, write_parquet
 from isospace.storage.scratch_duckdb import load_columns, scratch_database
 from isospace.transform.quantizer_set import quantize, saturated
@@ -77,7 +76,7 @@ def write_segment(run: Run, space: Space, job: SegmentJob) -> Segment:
         If an input is damaged.
     """
     store = run.store
-    path = layout.segment(run.collection, space.space_id, job.part.name)
+    path = run.paths.segment(space.space_id, job.part.name)
     trusted = run.trusts(path)
     if trusted and (found := finished_part(store, path)) is not None:
         table, reference = found

@@ -24,7 +24,6 @@ from pydantic import ValidationError
 from isospace.collection.snapshot import Manifest, deleted_documents, files_digest
 from isospace.errors import IntegrityError, MismatchError, NotFoundError, QueryError
 from isospace.search.spec import LexicalSpec
-from isospace.storage import paths as layout
 from isospace.storage.hashing import seal, sha256, unseal
 from isospace.storage.parquet import read_parquet
 from isospace.storage.store import Store
@@ -129,8 +128,8 @@ def build_lexical(store: Store, manifest: Manifest, spec: LexicalSpec, *, most_c
 
 def lexical_files(manifest: Manifest) -> tuple[str, str]:
     """Return the paths of the index of a snapshot and of its record, whether or not they are there."""
-    names = (manifest.collection, manifest.snapshot_id, files_digest(manifest))
-    return layout.lexical_index(*names), layout.lexical_record(*names)
+    names = (manifest.snapshot_id, files_digest(manifest))
+    return manifest.paths.lexical_index(*names), manifest.paths.lexical_record(*names)
 
 
 def read_lexical_record(store: Store, manifest: Manifest) -> LexicalRecord | None:

@@ -29,9 +29,9 @@ from isospace.errors import IntegrityError, StoreError
 from isospace.search.bm25 import LexicalRecord, read_lexical, read_lexical_record
 from isospace.search.build_local_copy import CHUNKS, DOCUMENTS, SQUARES, Verify, make_copy
 from isospace.search.vector.kernels import Codes
-from isospace.storage import paths as layout
 from isospace.storage.cache import cache_folder
 from isospace.storage.hashing import fingerprint, seal, unseal
+from isospace.storage.paths import CollectionPaths
 from isospace.storage.store import Store
 from isospace.transform.space import Space
 
@@ -224,7 +224,7 @@ def _publish(temporary: Path, folder: Path, is_whole: Callable[[], bool]) -> Non
 
 def _last_order(store: Store, collection: str) -> float:
     """Return when documents of a collection were last ordered to be forgotten; 0 if never."""
-    return max((stat.modified for stat in store.walk(layout.forgotten_folder(collection))), default=0.0)
+    return max((stat.modified for stat in store.walk(CollectionPaths(collection).folder("forgotten"))), default=0.0)
 
 
 def _drop_old(base: Path, collection: str, keep: Path, ordered: float) -> None:

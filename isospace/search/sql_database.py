@@ -18,10 +18,10 @@ import pyarrow as pa
 from isospace.collection.segments import VECTOR, column_of, read_codes, require_space
 from isospace.collection.snapshot import Manifest, PartRecord, deleted_documents, files_digest
 from isospace.errors import IntegrityError, NotFoundError
-from isospace.storage import paths as layout
+from isospace.storage.guard import confined
 from isospace.storage.hashing import seal, unseal
 from isospace.storage.parquet import read_parquet
-from isospace.storage.store import Store, confined
+from isospace.storage.store import Store
 from isospace.transform.quantizer_set import dequantize
 from isospace.transform.space import Space
 
@@ -83,8 +83,8 @@ def build_serving(
 
 def serving_files(manifest: Manifest) -> tuple[str, str]:
     """Return the paths of the database of a snapshot and of its record, whether or not they are there."""
-    names = (manifest.collection, manifest.snapshot_id, files_digest(manifest))
-    return layout.serving_database(*names), layout.serving_record(*names)
+    names = (manifest.snapshot_id, files_digest(manifest))
+    return manifest.paths.serving_database(*names), manifest.paths.serving_record(*names)
 
 
 def verify_serving(store: Store, manifest: Manifest) -> None:

@@ -15,8 +15,9 @@ from isospace.encoding.registry.record import EncoderRecord, FileRecord
 from isospace.errors import EncoderError, IntegrityError, NotFoundError
 from isospace.storage import paths as layout
 from isospace.storage.cache import cache_folder
+from isospace.storage.guard import confined
 from isospace.storage.hashing import fingerprint, seal, unseal
-from isospace.storage.store import Store, confined
+from isospace.storage.store import Store
 
 ExportKind = Literal["tokenizer", "reference", "openvino", "onnx"]
 

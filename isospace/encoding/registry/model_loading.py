@@ -15,6 +15,7 @@ from isospace.encoding.registry.record import EncoderRecord, FileRecord, Windows
 from isospace.encoding.spec import EncoderSpec
 from isospace.encoding.tokenizer import Tokenizer
 from isospace.errors import ConfigError, EncoderError
+from isospace.storage.paths import list_encoders
 from isospace.storage.store import Store
 from isospace.transform.probes import PROBE_TEXTS
 
@@ -235,7 +236,7 @@ def _windows(spec: EncoderSpec, tokenizer: Tokenizer, prompts: dict[str, str], l
 
 def _stored_folder(encoder_id: str, store: Store | None) -> Path:
     """Return the model of an encoder that is in the store already, such as a fine-tuned one."""
-    found = [] if store is None else [name for name in store.folders("encoders") if len(name) == 64]
+    found = [] if store is None else list_encoders(store)
     fitting = [name for name in found if len(encoder_id) >= _FEWEST_DIGITS and name.startswith(encoder_id)]
     if store is None or len(fitting) != 1:
         raise ConfigError(

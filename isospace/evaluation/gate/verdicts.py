@@ -8,12 +8,11 @@ from pydantic import BaseModel, ConfigDict
 
 from isospace.collection.alias import AliasEntry, alias_history, promote
 from isospace.collection.snapshot import Manifest
-from isospace.errors import ConflictError, GateError
-from isospace.storage import paths as layout
-from isospace.storage.hashing import seal, unseal
+from isospace.errors import GateError
+from isospace.storage.numbered_log import append, read_all
+from isospace.storage.paths import CollectionPaths
 from isospace.storage.store import Store
 
-_ATTEMPTS = 8
 # Event of a rejection, for automations.
 REJECTED = "isospace.gate.rejected"
 
@@ -87,22 +86,14 @@ class Verdict(_Record):
 
 def read_verdicts(store: Store, collection: str, snapshot_id: str) -> list[Verdict]:
     """Return the verdicts on a snapshot, oldest first."""
-    folder = layout.verdicts_folder(collection, snapshot_id)
-    paths = sorted(stat.path for stat in store.walk(folder) if layout.sequence_of(stat.path) is not None)
-    return [Verdict.model_validate(unseal(store.read(path), name=path)) for path in paths]
+    return read_all(store, CollectionPaths(collection).verdicts(snapshot_id), Verdict)
 
 
 def write_verdict(store: Store, verdict: Verdict) -> Verdict:
     """Write a verdict as the next one on its snapshot; its number is set here."""
-    folder = layout.verdicts_folder(verdict.collection, verdict.snapshot_id)
-    for _ in range(_ATTEMPTS):
-        numbers = [layout.sequence_of(stat.path) or 0 for stat in store.walk(folder)]
-        numbered = verdict.model_copy(update={"number": max(numbers, default=0) + 1})
-        if store.create_if_absent(layout.numbered(folder, numbered.number), seal(numbered.model_dump(mode="json"))):
-            return Verdict.model_validate_json(numbered.model_dump_json())
-    raise ConflictError(
-        f"verdict on snapshot {verdict.snapshot}: {_ATTEMPTS} others wrote at the same time. Run it again."
-    )
+    folder = CollectionPaths(verdict.collection).verdicts(verdict.snapshot_id)
+    written = append(store, folder, lambda number: verdict.model_copy(update={"number": number}))
+    return Verdict.model_validate_json(written.model_dump_json())
 
 
 def carry_verdict(store: Store, old: Manifest, new: Manifest) -> None:

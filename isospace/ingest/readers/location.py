@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, cast
+from typing import IO, Any
 
 from isospace.errors import SourceError
 from isospace.ingest.document import without_surrogates
@@ -105,13 +105,13 @@ def _list_s3(url: str) -> list[SourceFile]:
     import obstore
     from obstore.exceptions import BaseError
 
-    from isospace.storage.store import open_store
+    from isospace.storage.s3_store import s3_client
 
     fixed, pattern = _split_glob(url)
     if len(fixed) <= len("s3://"):
         raise SourceError(f"source {url}: expected s3://bucket/prefix.")
     bucket_url, _, prefix = fixed.removeprefix("s3://").partition("/")
-    remote = cast("Any", open_store(f"s3://{bucket_url}").remote)
+    remote = s3_client(f"s3://{bucket_url}")
     try:
         found = [item for page in obstore.list(remote, prefix.rstrip("/") or None) for item in page]
         if not found and prefix:

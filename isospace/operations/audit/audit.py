@@ -46,9 +46,9 @@ from isospace.operations.audit.query_log import read_answers
 from isospace.operations.audit.thresholds import Thresholds
 from isospace.search.index import open_index
 from isospace.search.view import View
-from isospace.storage import paths as layout
-from isospace.storage.hashing import seal, unseal
+from isospace.storage.numbered_log import append, read_all
 from isospace.storage.parquet import read_parquet
+from isospace.storage.paths import CollectionPaths
 from isospace.storage.store import Store
 
 if TYPE_CHECKING:
@@ -193,21 +193,16 @@ def audit_alias(
 
 def write_audit(store: Store, record: AuditRecord) -> AuditRecord:
     """Keep an outcome under the next number."""
-    folder = layout.audits_folder(record.collection)
-    while True:
-        numbers = [layout.sequence_of(stat.path) or 0 for stat in store.walk(folder)]
-        kept = record.model_copy(update={"number": max(numbers, default=0) + 1})
-        if store.create_if_absent(layout.numbered(folder, kept.number), seal(kept.model_dump(mode="json"))):
-            return kept
+
+    def make(number: int) -> AuditRecord:
+        return record.model_copy(update={"number": number})
+
+    return append(store, CollectionPaths(record.collection).folder("audits"), make)
 
 
 def read_audits(store: Store, collection: str, *, last: int | None = None) -> list[AuditRecord]:
     """Return the outcomes of audits, oldest first; the last so many if a number is given."""
-    paths = sorted(
-        stat.path for stat in store.walk(layout.audits_folder(collection)) if layout.sequence_of(stat.path) is not None
-    )
-    chosen = paths if last is None else paths[-last:]
-    return [AuditRecord.model_validate(unseal(store.read(path), name=path)) for path in chosen]
+    return read_all(store, CollectionPaths(collection).folder("audits"), AuditRecord, last=last)
 
 
 def require_quiet(record: AuditRecord) -> None:

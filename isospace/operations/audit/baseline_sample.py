@@ -15,7 +15,6 @@ from isospace.collection.sampling import bottom_k
 from isospace.collection.snapshot import Manifest, read_manifest, sequences
 from isospace.errors import NotFoundError
 from isospace.evaluation.ranking import live_keys
-from isospace.storage import paths as layout
 from isospace.storage.hashing import seal, unseal
 from isospace.storage.parquet import (
     FileRef,
@@ -81,7 +80,7 @@ def read_reference(store: Store, manifest: Manifest, dimension: int) -> Referenc
     IntegrityError
         If the sample is not what was drawn.
     """
-    path = layout.reference_record(manifest.collection, manifest.space_id)
+    path = manifest.paths.reference_record(manifest.space_id)
     if not store.exists(path):
         store.create_if_absent(path, seal(_draw(store, _oldest(store, manifest), dimension).model_dump(mode="json")))
     record = _Record.model_validate(unseal(store.read(path), name=path))
@@ -120,7 +119,7 @@ def _draw(store: Store, manifest: Manifest, dimension: int) -> _Record:
         "chunk_hash": pa.array(drawn, pa.binary(32)),
         "vector": fixed_binary(raw),
     }
-    path = layout.reference_sample(manifest.collection, manifest.space_id, manifest.snapshot_id)
+    path = manifest.paths.reference_sample(manifest.space_id, manifest.snapshot_id)
     sample = write_parquet(store, path, pa.table(columns), metadata={"space_id": manifest.space_id})
     return _Record(
         space_id=manifest.space_id,

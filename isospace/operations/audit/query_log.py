@@ -21,8 +21,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from isospace.errors import IntegrityError
-from isospace.storage import paths as layout
 from isospace.storage.parquet import read_parquet, write_parquet
+from isospace.storage.paths import CollectionPaths
 from isospace.storage.store import Store
 
 Float32 = npt.NDArray[np.float32]
@@ -145,7 +145,7 @@ class AnswerLog:
             return
         now = datetime.now(UTC)
         name = f"{now.strftime('%H%M%S')}-{secrets.token_hex(6)}.parquet"
-        path = f"{layout.answers_folder(self._collection)}/{now.strftime('%Y-%m-%d')}/{name}"
+        path = f"{CollectionPaths(self._collection).answers(now.strftime('%Y-%m-%d'))}/{name}"
         try:
             write_parquet(self._store, path, _table(rows))
             self.written += len(rows)
@@ -158,9 +158,10 @@ def read_answers(store: Store, collection: str, *, since: datetime, most: int = 
     """Return the logged answers of a collection since a time, newest files first, at most so many."""
     first_day = (since - timedelta(days=1)).strftime("%Y-%m-%d")
     found: list[Answered] = []
-    days = sorted((day for day in store.folders(layout.answers_folder(collection)) if day >= first_day), reverse=True)
+    folders = CollectionPaths(collection)
+    days = sorted((day for day in store.folders(folders.folder("answers")) if day >= first_day), reverse=True)
     for day in days:
-        paths = sorted((stat.path for stat in store.walk(f"{layout.answers_folder(collection)}/{day}")), reverse=True)
+        paths = sorted((stat.path for stat in store.walk(folders.answers(day))), reverse=True)
         for path in paths:
             if path.endswith(".parquet"):
                 found += [row for row in _readable(store, path) if row.at >= since]

@@ -25,9 +25,9 @@ from isospace.collection.snapshot import (
 from isospace.errors import NotFoundError
 from isospace.operations.maintenance.rebuild_search import make_searchable
 from isospace.operations.maintenance.rewrite_parts import merge_parts
-from isospace.storage import paths as layout
 from isospace.storage.hashing import sha256_lines
 from isospace.storage.parquet import FileRef, write_parquet
+from isospace.storage.paths import CollectionPaths
 from isospace.storage.run_id import new_run_id
 from isospace.storage.store import Store
 
@@ -231,7 +231,7 @@ def write_deletions(store: Store, collection: str, gone: dict[str, set[str]]) ->
     columns = [pa.array(list(column), pa.string()) for column in zip(*pairs, strict=True)]
     name = sha256_lines(text for pair in pairs for text in pair)
     table = pa.table(columns, schema=DELETION_SCHEMA)
-    return write_parquet(store, layout.deletions(collection, name), table, dictionary=["part"])
+    return write_parquet(store, CollectionPaths(collection).deletions(name), table, dictionary=["part"])
 
 
 def provenance_of(base: Manifest, what: str) -> dict[str, object]:

@@ -14,10 +14,19 @@ from typing import Any
 import pyarrow as pa
 
 from isospace.collection.raw_vectors import read_vectors, vector_part_path, write_vectors
+from isospace.errors import IntegrityError
 from isospace.evaluation.query_sets import EvaluationSet, list_sets, read_set, replace_version, set_versions
-from isospace.storage import paths as layout
 from isospace.storage.hashing import seal, sha256, unseal
 from isospace.storage.parquet import metadata_of, parse_parquet, read_parquet, write_parquet
+from isospace.storage.paths import (
+    REPORTS,
+    CollectionFile,
+    CollectionPaths,
+    list_collections,
+    list_embedded,
+    parse_collection_path,
+    vectors_folder,
+)
 from isospace.storage.scratch_duckdb import load_columns, scratch_database
 from isospace.storage.store import Store
 from isospace.transform.affine import ROLES
@@ -80,15 +89,15 @@ def forget_vectors(
     """
     # What pseudo-queries were tried on is text cut out of chunks, which no hash leads back to: all of it can be made
     # again.
-    for encoder_id in store.folders("vectors"):
+    for encoder_id in list_embedded(store):
         for role in ROLES:
-            for stat in store.walk(layout.vectors_folder(encoder_id, role)):
+            for stat in store.walk(vectors_folder(encoder_id, role)):
                 if stat.path.rsplit("/", 1)[-1].startswith("trial-"):
                     store.delete(stat.path)
                     removed.append(stat.path)
     count = 0
-    for encoder_id in store.folders("vectors"):
-        folder = layout.vectors_folder(encoder_id, "document")
+    for encoder_id in list_embedded(store):
+        folder = vectors_folder(encoder_id, "document")
         paths = [stat.path for stat in store.walk(folder) if stat.path.endswith(".parquet")]
         for path, rows in _unowned(store, paths, holders, scratch, memory_mb):
             keys, vectors = read_vectors(store, path, encoder_id)
@@ -110,7 +119,7 @@ def forget_references(
     store: Store, collection: str, doc_ids: Collection[str], trace: Trace, rewritten: list[str]
 ) -> None:
     """Leave the documents out of the samples that audits compare with."""
-    folder = f"collections/{collection}/references"
+    folder = CollectionPaths(collection).folder("references")
     records = {
         stat.path: unseal(store.read(stat.path), name=stat.path)
         for stat in store.walk(folder)
@@ -122,7 +131,7 @@ def forget_references(
             # Of a draw that was killed: it is drawn again.
             store.delete(stat.path)
     for path, record in records.items():
-        sample = record["sample"]["path"]
+        sample = _own_sample(collection, record["sample"]["path"])
         if not store.exists(sample):
             store.delete(path)
             continue
@@ -136,6 +145,17 @@ def forget_references(
         written = write_parquet(store, sample, table.filter(pa.array(keep, pa.bool_())), replace=True)
         store.write(path, seal({**record, "sample": written.model_dump(mode="json")}))
         rewritten += [sample, path]
+
+
+def _own_sample(collection: str, path: str) -> str:
+    """Return the path of a sample that a record names, which is about to be written to."""
+    if parse_collection_path(path) != CollectionFile(collection, "references"):
+        raise IntegrityError(
+            f"{path[:200]!r}: named as the sample of a reference of collection {collection!r}; expected a file in "
+            f"{CollectionPaths(collection).folder('references')}. The record was forged or damaged: delete it, and the "
+            "next audit draws another sample."
+        )
+    return path
 
 
 def forget_queries(store: Store, collection: str, doc_ids: Set[str], removed: list[str], rewritten: list[str]) -> int:
@@ -153,7 +173,7 @@ def forget_queries(store: Store, collection: str, doc_ids: Set[str], removed: li
         # Several versions may share files, and a killed order may have left some: what no version names goes.
         versions = set_versions(store, collection, current.name)
         named = {ref.path for v in versions for ref in (v.queries_file, v.judgements_file) if ref is not None}
-        for stat in list(store.walk(layout.evaluation_folder(collection, current.name))):
+        for stat in list(store.walk(CollectionPaths(collection).evaluation_set(current.name))):
             if stat.path.endswith(".parquet") and stat.path not in named:
                 store.delete(stat.path)
                 removed.append(stat.path)
@@ -164,7 +184,7 @@ def forget_queries(store: Store, collection: str, doc_ids: Set[str], removed: li
 def forget_reports(store: Store, trace: Trace, doc_ids: Collection[str], removed: list[str]) -> None:
     """Remove reports that name the documents or quote them."""
     looked = Trace(set(), {*trace.names, *doc_ids}, trace.quotations)
-    for stat in list(store.walk("reports")):
+    for stat in list(store.walk(REPORTS)):
         if any(looked.is_in(text) for text in _readings(store.read(stat.path), stat.path)):
             store.delete(stat.path)
             removed.append(stat.path)
@@ -182,7 +202,8 @@ def _unowned(
     store: Store, paths: Sequence[str], holders: Collection[str], scratch: Path, memory_mb: int
 ) -> list[tuple[str, set[int]]]:
     """Return the parts with rows that no chunk of any collection has, and these rows."""
-    chunks = [stat.path for n in store.folders("collections") for stat in store.walk(f"collections/{n}/chunks")]
+    folders = [CollectionPaths(name).folder("chunks") for name in list_collections(store)]
+    chunks = [stat.path for folder in folders for stat in store.walk(folder)]
     with scratch_database(scratch, memory_mb=memory_mb) as connection:
         load_columns(connection, "owned", store, [p for p in chunks if p not in set(holders)], {"chunk_hash": "BLOB"})
         load_columns(connection, "vectors", store, paths, {"chunk_hash": "BLOB"})

@@ -40,10 +40,10 @@ from isospace.operations.maintenance.rewrite_parts import merge_parts, stem_of, 
 from isospace.search.bm25 import lexical_files
 from isospace.search.local_copy import drop_copies
 from isospace.search.sql_database import serving_files
-from isospace.storage import paths as layout
 from isospace.storage.hashing import sha256_lines
 from isospace.storage.leases import upkeep_lease
 from isospace.storage.parquet import FileRef, parse_parquet, read_parquet, read_verified, write_parquet
+from isospace.storage.paths import VECTORS, CollectionPaths, Kind, list_collections
 from isospace.storage.scratch_duckdb import load_columns, scratch_database
 from isospace.storage.store import Store
 
@@ -95,27 +95,27 @@ def find_documents(store: Store, collection: str, doc_ids: Collection[str]) -> H
         If there is no such collection.
     """
     numbers = sequences(store, collection)
-    base = f"collections/{layout.checked_name(collection, 'collection')}"
+    paths = CollectionPaths(collection)
     # A first run that was stopped has left parts, and no snapshot.
-    if not numbers and collection not in store.folders("collections"):
-        known = ", ".join(store.folders("collections")) or "none"
+    if not numbers and collection not in list_collections(store):
+        known = ", ".join(list_collections(store)) or "none"
         raise NotFoundError(f"collection {collection!r}: not in {store.url}. Collections there: {known}.")
     wanted = frozenset(doc_ids)
     trace = Trace()
     documents, chunks, found = [], [], set[str]()
-    for stat in store.walk(f"{base}/documents"):
+    for stat in store.walk(paths.folder("documents")):
         rows = _rows(store, stat.path, wanted, ["doc_id", "uri", "title", "text"])
         if rows:
             documents.append(stat.path)
             found |= {row["doc_id"] for row in rows}
             trace.add_documents(rows)
-    for stat in store.walk(f"{base}/chunks"):
+    for stat in store.walk(paths.folder("chunks")):
         rows = _rows(store, stat.path, wanted, ["doc_id", "uri", "title", "text", "chunk_hash"])
         if rows:
             chunks.append(stat.path)
             found |= {row["doc_id"] for row in rows}
             trace.add_chunks(rows)
-    segments = [s.path for s in store.walk(f"{base}/segments") if _rows(store, s.path, wanted, ["doc_id"])]
+    segments = [s.path for s in store.walk(paths.folder("segments")) if _rows(store, s.path, wanted, ["doc_id"])]
     holding = {*documents, *chunks, *segments}
     holders = [
         number for number in numbers if holding & {ref.path for ref in read_manifest(store, collection, number).files()}
@@ -240,7 +240,7 @@ def _commit_without(
         make_searchable(store, old, new, scratch, memory_mb=memory_mb)
         done.aliases += follow_aliases(store, old, new, "documents were forgotten")
     for number in {*holding.snapshots, *(old.sequence for old, _ in pairs)}:
-        path = layout.numbered(layout.snapshots_folder(holding.collection), number)
+        path = CollectionPaths(holding.collection).snapshot(number)
         store.delete(path)
         done.removed.append(path)
 
@@ -259,7 +259,7 @@ def _without(store: Store, old: Manifest, sequence: int, wanted: set[str], scrat
     if not parts:
         raise ConfigError(
             f"collection {old.collection!r}: nothing would be left of snapshot {old.sequence}. To forget a whole "
-            f"collection, remove its folder collections/{old.collection} and vacuum the store with --vectors."
+            f"collection, remove its folder {old.paths.root} and vacuum the store with --vectors."
         )
     with scratch_database(scratch, memory_mb=memory_mb) as connection:
         digest, documents, chunks = _live(connection, store, parts, left)
@@ -314,29 +314,31 @@ def _quarantine_without(store: Store, old: Manifest, wanted: set[str]) -> FileRe
     if not left.num_rows:
         return None
     digest = sha256_lines(value or "" for column in left.columns for value in column.to_pylist())
-    return write_parquet(store, layout.quarantine(old.collection, digest), left)
+    return write_parquet(store, old.paths.quarantine(digest), left)
 
 
 def _remove_files(store: Store, collection: str, holding: Holding, done: _Done) -> None:
     """Remove every file that holds something of the documents, whichever snapshot it was of."""
-    base = f"collections/{collection}"
+    paths = CollectionPaths(collection)
     names = {stem_of(path) for path in holding.chunks}
-    paths = [s.path for s in store.walk(f"{base}/segments") if stem_of(s.path) in names or s.path in holding.segments]
+
+    def walked(*kinds: Kind) -> list[str]:
+        return [stat.path for kind in kinds for stat in store.walk(paths.folder(kind))]
+
+    files = [path for path in walked("segments") if stem_of(path) in names or path in holding.segments]
     kept = [read_manifest(store, collection, number) for number in sequences(store, collection)]
     named = {ref.path for manifest in kept for ref in manifest.files()}
     derived = {path for manifest in kept for path in (*serving_files(manifest), *lexical_files(manifest))}
-    for folder in ("serving", "lexical"):
-        paths += [s.path for s in store.walk(f"{base}/{folder}") if s.path not in derived]
-    for folder in ("deletions", "quarantine"):
-        paths += [s.path for s in store.walk(f"{base}/{folder}") if s.path not in named]
+    files += [path for path in walked("serving", "lexical") if path not in derived]
+    files += [path for path in walked("deletions", "quarantine") if path not in named]
     if holding.doc_ids:
         # Plans name chunks by hash alone; none is needed while no run works.
-        paths += [stat.path for stat in store.walk(f"{base}/plans")]
-        paths += [stat.path for folder in (base, "vectors") for stat in store.leftovers(folder)]
-    paths += [*holding.documents, *holding.chunks]
-    for path in paths:
+        files += walked("plans")
+        files += [stat.path for folder in (paths.root, VECTORS) for stat in store.leftovers(folder)]
+    files += [*holding.documents, *holding.chunks]
+    for path in files:
         store.delete(path)
-    done.removed += paths
+    done.removed += files
 
 
 def _rows(store: Store, path: str, wanted: frozenset[str], columns: list[str]) -> list[dict[str, Any]]:

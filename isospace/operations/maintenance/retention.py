@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
-from isospace.collection.alias import alias_history, names_before, parse_time, translated
+from isospace.collection.alias import alias_history, list_aliases, names_before, parse_time, translated
 from isospace.collection.snapshot import Manifest, read_manifest
-from isospace.storage import paths as layout
 from isospace.storage.local_files import Stat
+from isospace.storage.paths import CollectionPaths, number_of
 from isospace.storage.store import Store
 
 
@@ -58,20 +58,22 @@ def kept_snapshots(store: Store, collection: str, *, now: float, retention_secon
     IntegrityError
         If a manifest that stays cannot be read: what it names is not known.
     """
-    folder = layout.snapshots_folder(collection)
-    stats = {n: stat for stat in store.walk(folder) if (n := layout.sequence_of(stat.path)) is not None}
+    stats = _snapshot_files(store, CollectionPaths(collection))
     since = now - retention_seconds
     reasons = {number: "young" for number, stat in stats.items() if stat.modified >= since}
-    for name in store.folders(layout.aliases_folder(collection)):
-        if layout.is_name(name):
-            reasons |= {
-                number: why for number, why in _by_alias(store, collection, name, since).items() if number in stats
-            }
+    for name in list_aliases(store, collection):
+        named = _by_alias(store, collection, name, since)
+        reasons |= {number: why for number, why in named.items() if number in stats}
     if stats:
         reasons.setdefault(max(stats), "latest")
     manifests = tuple(read_manifest(store, collection, number) for number in sorted(reasons))
     dropped = tuple(stat for number, stat in sorted(stats.items()) if number not in reasons)
     return Kept(collection, manifests, dict(sorted(reasons.items())), dropped)
+
+
+def _snapshot_files(store: Store, paths: CollectionPaths) -> dict[int, Stat]:
+    numbers = ((number_of(stat.path), stat) for stat in store.walk(paths.folder("snapshots")))
+    return {number: stat for number, stat in numbers if number is not None and stat.path == paths.snapshot(number)}
 
 
 def _by_alias(store: Store, collection: str, alias: str, since: float) -> dict[int, str]:

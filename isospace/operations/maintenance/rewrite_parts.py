@@ -13,7 +13,6 @@ import pyarrow as pa
 from isospace.collection.segments import require_space
 from isospace.collection.snapshot import Manifest, PartRecord
 from isospace.errors import IntegrityError
-from isospace.storage import paths as layout
 from isospace.storage.hashing import fingerprint, sha256_lines
 from isospace.storage.parquet import FileRef, metadata_of, parse_parquet, read_verified, write_parquet
 from isospace.storage.store import Store
@@ -62,21 +61,19 @@ def merge_parts(
         segments.append(_left(vectors, gone.get(part.name)))
     told = [metadata_of(table) for table in segments]
     counts = {key: str(sum(int(entries.get(key, 0)) for entries in told)) for key in ("clipped", "saturated")}
-    collection = manifest.collection
+    paths = manifest.paths
     return PartRecord(
         name=name,
-        documents=write_parquet(
-            store, layout.documents_part(collection, stem), documents.replace_schema_metadata(None)
-        ),
+        documents=write_parquet(store, paths.documents(stem), documents.replace_schema_metadata(None)),
         chunks=write_parquet(
             store,
-            layout.chunks_part(collection, name),
+            paths.chunks(name),
             pa.concat_tables(chunks).replace_schema_metadata({"chunking_id": manifest.chunking_id}),
             dictionary=["uri", "title", "doc_id", "prefix"],
         ),
         segment=write_parquet(
             store,
-            layout.segment(collection, manifest.space_id, name),
+            paths.segment(manifest.space_id, name),
             pa.concat_tables(table.replace_schema_metadata(None) for table in segments),
             metadata={**told[0], "part": name, **counts},
             dictionary=["doc_id"],

@@ -17,15 +17,32 @@ from isospace.errors import BusyError, ConfigError, NotFoundError
 from isospace.operations.maintenance.retention import Kept, kept_snapshots
 from isospace.search.bm25 import lexical_files
 from isospace.search.sql_database import serving_files
-from isospace.storage import paths as layout
 from isospace.storage.leases import upkeep_lease
 from isospace.storage.local_files import Stat
+from isospace.storage.paths import (
+    ENCODERS,
+    SPACES,
+    VECTORS,
+    CollectionPaths,
+    Kind,
+    encoder_folder,
+    encoder_lineage,
+    encoder_vectors,
+    list_collections,
+    list_embedded,
+    list_encoders,
+    list_spaces,
+    number_of,
+    parse_collection_path,
+    space_folder,
+)
 from isospace.storage.scratch_duckdb import load_columns, scratch_database
 from isospace.storage.store import Store
 
 DAY = 86_400.0
 # What belongs to no snapshot by name, and is only made to be read again by the same run.
-_WORK = ("documents", "chunks", "segments", "deletions", "quarantine")
+_WORK: tuple[Kind, ...] = ("documents", "chunks", "segments", "deletions", "quarantine")
+_SEARCH_FILES: tuple[Kind, ...] = ("serving", "lexical")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +151,7 @@ def vacuum(
     """
     if retention_days < 0 or (answers_days is not None and answers_days < 0):
         raise ConfigError(f"retention of {min(retention_days, answers_days or 0)} days: expected 0 or more.")
-    known = [name for name in store.folders("collections") if layout.is_name(name)]
+    known = list_collections(store)
     if unknown := set(collections) - set(known):
         raise NotFoundError(
             f"collection {sorted(unknown)[0]!r}: not in {store.url}. Collections there: {', '.join(known) or 'none'}."
@@ -156,16 +173,14 @@ def vacuum(
             removals += _of_vectors(store, [*everything.values(), *others], stale, scratch, memory_mb)
         if answers_days is not None:
             old = _Stale(now - answers_days * DAY)
-            removals += [r for name in chosen for r in old.all(store, layout.answers_folder(name), "old answers")]
+            removals += [r for n in chosen for r in old.all(store, CollectionPaths(n).folder("answers"), "old answers")]
         if not dry:
             _require_unmoved(store, everything, now, retention)
             for removal in sorted(removals, key=_rank):
                 store.delete(removal.path)
             for folder in {_folder_of(removal.path) for removal in removals}:
                 store.remove_empty(folder)
-    dropped = {
-        name: tuple(layout.sequence_of(stat.path) or 0 for stat in kept.dropped) for name, kept in everything.items()
-    }
+    dropped = {name: tuple(number_of(stat.path) or 0 for stat in kept.dropped) for name, kept in everything.items()}
     return Vacuumed({n: kept.reasons for n, kept in everything.items()}, dropped, tuple(removals), done=not dry)
 
 
@@ -190,8 +205,8 @@ def _rank(removal: Removal) -> tuple[int, str]:
     """
     if removal.reason == _SNAPSHOT:
         return 0, removal.path
-    parts = PurePosixPath(removal.path).parts
-    last = parts[0] == "collections" and parts[2] in ("documents", "chunks")
+    file = parse_collection_path(removal.path)
+    last = file is not None and file.kind in ("documents", "chunks")
     return (3 if last else 1 if removal.path.endswith(".json") else 2), removal.path
 
 
@@ -215,24 +230,25 @@ class _Stale:
 
 
 def _of_collection(store: Store, kept: Kept, stale: _Stale) -> Iterator[Removal]:
-    base = f"collections/{kept.collection}"
+    paths = CollectionPaths(kept.collection)
     yield from (Removal(stat.path, stat.size, _SNAPSHOT) for stat in kept.dropped)
     named = kept.files()
-    for folder in _WORK:
-        yield from stale.unless(lambda path: path in named, store, f"{base}/{folder}", f"{folder} of no snapshot")
-    yield from stale.all(store, f"{base}/plans", "old plan")
+    for kind in _WORK:
+        yield from stale.unless(lambda path: path in named, store, paths.folder(kind), f"{kind} of no snapshot")
+    yield from stale.all(store, paths.folder("plans"), "old plan")
     derived = {path for manifest in kept.manifests for path in (*serving_files(manifest), *lexical_files(manifest))}
-    for folder in ("serving", "lexical"):
-        yield from stale.unless(lambda path: path in derived, store, f"{base}/{folder}", f"{folder} of no snapshot")
+    for kind in _SEARCH_FILES:
+        yield from stale.unless(lambda path: path in derived, store, paths.folder(kind), f"{kind} of no snapshot")
     spaces = {manifest.space_id for manifest in kept.manifests}
-    yield from stale.unless(lambda path: _id_of(path) in spaces, store, f"{base}/references", "reference of no space")
-    yield from stale.left(store, base)
+    folder = paths.folder("references")
+    yield from stale.unless(lambda path: _id_of(path) in spaces, store, folder, "reference of no space")
+    yield from stale.left(store, paths.root)
 
 
 def _folder_of(path: str) -> str:
     """Return the folder that goes if nothing is left in it: of a collection that of a file, else all of a space or encoder."""
-    parts = PurePosixPath(path).parts
-    return "/".join(parts[:-1] if parts[0] == "collections" else parts[:2])
+    folder = PurePosixPath(path).parent
+    return str(folder) if parse_collection_path(path) else "/".join(folder.parts[:2])
 
 
 def _id_of(path: str) -> str:
@@ -242,13 +258,13 @@ def _id_of(path: str) -> str:
 
 def _of_spaces(store: Store, kept: Sequence[Kept], stale: _Stale) -> Iterator[Removal]:
     spaces = {manifest.space_id for one in kept for manifest in one.manifests}
-    for name in store.folders("spaces"):
+    for name in list_spaces(store):
         if name not in spaces:
-            found = list(store.walk(layout.space_folder(name)))
+            found = list(store.walk(space_folder(name)))
             # A space is needed whole: one that was sealed just now is about to be named.
             if all(stale.holds(stat) for stat in found):
                 yield from (Removal(stat.path, stat.size, "space of no snapshot") for stat in found)
-    for folder in ("spaces", "vectors", "encoders"):
+    for folder in (SPACES, VECTORS, ENCODERS):
         yield from stale.left(store, folder)
 
 
@@ -256,17 +272,17 @@ def _of_vectors(store: Store, kept: Sequence[Kept], stale: _Stale, scratch: Path
     """Yield parts of raw vectors without a single chunk of a snapshot, and encoders that no snapshot was made with."""
     manifests = [manifest for one in kept for manifest in one.manifests]
     encoders = {manifest.encoder_id for manifest in manifests}
-    for name in store.folders("encoders"):
+    for name in list_encoders(store):
         # What was trained is no copy of anything.
-        if name not in encoders and len(name) == 64 and not store.exists(layout.encoder_lineage(name)):
-            found = list(store.walk(layout.encoder_folder(name)))
-            if all(stale.holds(stat) for stat in [*found, *store.walk(f"vectors/{name}")]):
+        if name not in encoders and not store.exists(encoder_lineage(name)):
+            found = list(store.walk(encoder_folder(name)))
+            if all(stale.holds(stat) for stat in [*found, *store.walk(encoder_vectors(name))]):
                 yield from (Removal(stat.path, stat.size, "encoder of no snapshot") for stat in found)
     chunks = sorted({part.chunks.path for manifest in manifests for part in manifest.parts})
     with scratch_database(scratch, memory_mb=memory_mb) as connection:
         load_columns(connection, "live", store, chunks, {"chunk_hash": "BLOB"})
-        for encoder_id in store.folders("vectors"):
-            parts = [stat for stat in store.walk(f"vectors/{encoder_id}") if stat.path.endswith(".parquet")]
+        for encoder_id in list_embedded(store):
+            parts = [stat for stat in store.walk(encoder_vectors(encoder_id)) if stat.path.endswith(".parquet")]
             stats = [stat for stat in parts if stale.holds(stat)]
             if encoder_id not in encoders:
                 if len(stats) < len(parts):

@@ -19,7 +19,6 @@ from isospace.errors import IntegrityError, NotFoundError
 from isospace.pipeline.chunk import ChunkPart
 from isospace.pipeline.encode.shards import EncodePlan, Shard
 from isospace.pipeline.run import Run
-from isospace.storage import paths as layout
 from isospace.storage.hashing import fingerprint
 from isospace.storage.parquet import create_parquet, from_fixed_binary, read_groups
 from isospace.storage.scratch_duckdb import append_rows, load_columns, scratch_database
@@ -99,7 +98,7 @@ def _resume_or_cut(connection: DuckDBPyConnection, run: Run, parts: Sequence[Chu
             "shard_tokens": run.config.runtime.shard_tokens,
         }
     )
-    path = layout.plan_shards(run.collection, plan_id)
+    path = run.paths.plan(plan_id)
     work = run.work_store
     if not _covers(connection, work, path):
         work.delete(path)

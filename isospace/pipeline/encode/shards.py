@@ -14,7 +14,6 @@ from isospace.collection.raw_vectors import vector_part_path, write_vectors
 from isospace.encoding.encoder import SentenceEncoder
 from isospace.errors import IntegrityError
 from isospace.pipeline.run import Run
-from isospace.storage import paths as layout
 from isospace.storage.parquet import read_parquet, read_rows
 
 
@@ -130,7 +129,7 @@ def _shard_texts(run: Run, shard: Shard) -> tuple[list[bytes], list[str]]:
     texts: list[str] = []
     for part, group in groupby(rows, key=lambda row: row["part"]):
         members = list(group)
-        path = layout.chunks_part(run.collection, part)
+        path = run.paths.chunks(part)
         chunks = read_parquet(run.work_store, path, columns=["prefix", "text"]).take([m["row"] for m in members])
         texts += [
             prefix + text for prefix, text in zip(chunks["prefix"].to_pylist(), chunks["text"].to_pylist(), strict=True)

@@ -22,9 +22,9 @@ from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.run import Run
 from isospace.pipeline.scan.select import order_documents, select_documents
 from isospace.pipeline.scan.stage import document_groups, stage_source
-from isospace.storage import paths as layout
 from isospace.storage.hashing import sha256_lines
 from isospace.storage.parquet import FileRef, read_parquet, write_parquet
+from isospace.storage.paths import CollectionPaths
 from isospace.storage.scratch_duckdb import append_rows, load_columns, scratch_database
 from isospace.storage.store import Store
 
@@ -309,7 +309,7 @@ def _write_parts(run: Run, documents: Iterator[Document]) -> Iterator[FileRef]:
     runtime = run.config.runtime
     for group in document_groups(documents, runtime.part_documents, runtime.part_characters):
         name = sha256_lines(text for d in group for text in (d.doc_id, d.doc_hash, d.uri))
-        path = layout.documents_part(runtime.collection, name)
+        path = run.paths.documents(name)
         table = pa.Table.from_batches([document_batch(group)])
         yield write_parquet(run.work_store, path, table, replace=not run.trusts(path))
 
@@ -331,7 +331,7 @@ def _deletions(connection: DuckDBPyConnection, store: Store, base: Manifest) -> 
         [pa.array(list(column), pa.string()) for column in zip(*pairs, strict=True)], schema=DELETION_SCHEMA
     )
     name = sha256_lines(text for pair in pairs for text in pair)
-    return kept, write_parquet(store, layout.deletions(base.collection, name), table, dictionary=["part"])
+    return kept, write_parquet(store, base.paths.deletions(name), table, dictionary=["part"])
 
 
 def _digest(connection: DuckDBPyConnection) -> tuple[str, int]:
@@ -353,4 +353,4 @@ def _write_quarantine(store: Store, collection: str, table: pa.Table) -> FileRef
         return None
     filled = table.cast(QUARANTINE_SCHEMA)
     digest = sha256_lines(value or "" for column in filled.columns for value in column.to_pylist())
-    return write_parquet(store, layout.quarantine(collection, digest), filled)
+    return write_parquet(store, CollectionPaths(collection).quarantine(digest), filled)

@@ -185,7 +185,7 @@ def test_files_of_a_forged_encoder_are_not_fetched_from_or_to_elsewhere(
     export = Export(kind="onnx", files={name: bytes_record(data)}, made_with={})
     before = sorted(tmp_path.rglob("*")), sorted(local_copies.rglob("*"))
     # A store elsewhere is copied from: there the name would be written to.
-    for opened in (store, Store("s3://elsewhere", None, None)):
+    for opened in (store, open_store("s3://elsewhere")):
         with pytest.raises(IntegrityError, match="leads out of the store"):
             fetch_model(opened, forged)
         with pytest.raises(IntegrityError, match="leads out of the store"):

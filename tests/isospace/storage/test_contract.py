@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pickle
 import re
 import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from threading import Event
 
 import pytest
-from obstore.store import S3Store
+from obstore.store import S3Store as Client
 
 from isospace.collection.alias import alias_history, promote, resolve, rollback
 from isospace.collection.snapshot import Manifest, commit_manifest, latest_manifest, sequences
 from isospace.errors import ConfigError, ConflictError, NotFoundError, StoreError
 from isospace.evaluation.gate.verdicts import Verdict, read_verdicts, write_verdict
+from isospace.storage.s3_store import S3Store
 from isospace.storage.store import Store, open_store
 from tests.isospace.storage.conftest import BUCKET, SECRET
 from tests.isospace.storage.faulty_server import ALWAYS, FaultyServer, Matches, anything
@@ -49,10 +50,10 @@ def is_put(method: str, path: str) -> bool:
 
 def impatient(store: Store, *, retries: int = 10, timeout: str = "30s") -> Store:
     """Return the same store behind a client that gives up earlier."""
-    client = S3Store.from_url(
+    client = Client.from_url(
         store.url, client_options={"allow_http": True, "timeout": timeout}, retry_config={"max_retries": retries}
     )
-    return replace(store, remote=client)
+    return S3Store(store.url, client)
 
 
 def manifest_of(run_id: str, sequence: int = 1, content: str = "a") -> Manifest:
@@ -284,6 +285,19 @@ def test_one_store_can_be_used_from_any_prefix(store: Store) -> None:
     assert [stat.path for stat in below.walk("")] == ["b/c"]
 
 
+def test_a_store_can_be_pickled_for_a_worker(store: Store) -> None:
+    store.write("a/b", b"x")
+    again = pickle.loads(pickle.dumps(store))
+    assert (type(again), again.url, again.root) == (type(store), store.url, store.root)
+    assert again.read("a/b") == b"x"
+
+
+def test_a_local_folder_is_known_of_a_local_store_alone(tmp_path: Path, endpoint: str) -> None:
+    assert open_store(tmp_path).root == tmp_path
+    assert open_store(f"file://{tmp_path}").root == tmp_path
+    assert open_store(f"{BUCKET}/any").root is None
+
+
 OPERATIONS: dict[str, tuple[Callable[[Store, Path], object], object]] = {
     "read": (lambda store, source: store.read("a/b"), b"there"),
     "read missing": (lambda store, source: store.exists("a/missing"), False),
@@ -405,7 +419,7 @@ def test_a_server_that_stays_broken_is_one_clear_error_in_bounded_time(remote: S
         for operation, (message, seconds) in zip(OPERATIONS, pool.map(attempt, OPERATIONS), strict=True):
             assert seconds < IN_TIME, operation
             assert remote.url in message
-            assert "mend the store and run the same command again" in message
+            assert "fix the store and run the same command again" in message
             assert SECRET not in message
     assert faulty.count("PUT") > 3
 

@@ -15,16 +15,18 @@ from isospace.collection.alias import aliases, promote, rollback
 from isospace.collection.raw_vectors import read_vectors, vector_parts
 from isospace.collection.snapshot import latest_manifest, read_manifest, sequences
 from isospace.collection.tombstones import forgotten_documents, orders, unfinished_orders, write_order
-from isospace.errors import BusyError, NotFoundError, SourceError
+from isospace.errors import BusyError, IntegrityError, NotFoundError, SourceError
 from isospace.evaluation.query_sets import EvaluationSet, freeze_set, read_set, set_versions
 from isospace.operations.audit.baseline_sample import read_reference
 from isospace.operations.maintenance import vacuum as vacuuming
 from isospace.operations.maintenance.compact import compact, conclude_compaction, plan_compaction
+from isospace.operations.maintenance.derived_data import Trace, forget_references
 from isospace.operations.maintenance.forget import forget
 from isospace.operations.maintenance.vacuum import vacuum
 from isospace.operations.maintenance.verify import verify_snapshot
 from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.selection import Selection
+from isospace.storage.hashing import seal, unseal
 from isospace.storage.leases import run_lease, upkeep_lease
 from isospace.storage.parquet import read_parquet
 from isospace.storage.store import Store, open_store
@@ -142,6 +144,29 @@ def test_files_that_a_killed_run_left_are_found(config: PipelineConfig, tmp_path
     assert not store.exists(orphan)
     left = [s.path for s in store.walk("collections/c/references") if s.path.endswith(".parquet")]
     assert [len(read_parquet(store, path)) for path in left] == [30]
+
+
+@pytest.mark.parametrize("kind", ["chunks", "snapshots"])
+def test_a_forged_reference_has_forget_write_nowhere_else(config: PipelineConfig, tmp_path: Path, kind: str) -> None:
+    embed_inline(config)
+    store = open_store(config.runtime.store)
+    manifest = latest_manifest(store, "c")
+    assert manifest is not None
+    read_reference(store, manifest, 16)
+    path = next(s.path for s in store.walk("collections/c/references") if s.path.endswith(".json"))
+    elsewhere = next(store.walk(f"collections/c/{kind}")).path
+    record = unseal(store.read(path), name=path)
+    store.write(path, seal({**record, "sample": {**record["sample"], "path": elsewhere}}))
+    before = store.digest(elsewhere)
+    removed: list[str] = []
+    with pytest.raises(IntegrityError, match="expected a file in collections/c/references") as caught:
+        forget_references(store, "c", ["secret"], Trace(), removed)
+    assert elsewhere in str(caught.value)
+    assert (store.digest(elsewhere), removed) == (before, [])
+    # As the message says: without the record, forgetting goes through.
+    store.delete(path)
+    forget(store, "c", ["secret"], tmp_path / "scratch", reason="x")
+    assert unfinished_orders(store, "c") == []
 
 
 def test_a_first_run_that_never_committed_can_be_forgotten_from(config: PipelineConfig, tmp_path: Path) -> None:

@@ -1,0 +1,171 @@
+"""A store on S3, over obstore. S3 itself shows files whole, and creates a file only where there is none."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError
+
+from isospace.errors import ConfigError, ConflictError, NotFoundError, StoreError
+from isospace.storage.guard import check_length, guard
+from isospace.storage.local_files import Stat
+from isospace.storage.protocol import Store
+
+if TYPE_CHECKING:
+    from obstore.store import S3Store as Client
+
+_CREATED_BY = "isospace-created-by"
+_CREATE_ATTEMPTS = 5
+_LIST_ATTEMPTS = 3
+_BLOCK_BYTES = 1 << 22
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, slots=True)
+class S3Store(Store):
+    """A prefix of a bucket."""
+
+    url: str
+    client: Client
+    root: None = field(default=None, init=False)
+
+    def read(self, path: str) -> bytes:
+        with self._guard(path):
+            return obstore.get(self.client, path).bytes().to_bytes()
+
+    def read_range(self, path: str, start: int, length: int) -> bytes:
+        with self._guard(path):
+            data = obstore.get_range(self.client, path, start=start, length=length).to_bytes()
+        return check_length(data, path, self.url, start, length)
+
+    def digest(self, path: str) -> str:
+        digest = hashlib.sha256()
+        with self._guard(path):
+            for block in obstore.get(self.client, path).stream(min_chunk_size=_BLOCK_BYTES):
+                digest.update(bytes(block))
+        return digest.hexdigest()
+
+    def stat(self, path: str) -> Stat:
+        with self._guard(path):
+            return _stat(obstore.head(self.client, path), path)
+
+    def write(self, path: str, data: bytes) -> None:
+        with self._guard(path):
+            obstore.put(self.client, path, data)
+
+    def write_file(self, path: str, source: Path) -> None:
+        with self._guard(path):
+            obstore.put(self.client, path, source)
+
+    def create(self, path: str, data: bytes) -> None:
+        self._create(path, data)
+
+    def create_file(self, path: str, source: Path) -> bool:
+        try:
+            self._create(path, source)
+        except ConflictError:
+            return False
+        return True
+
+    def delete(self, path: str) -> None:
+        with contextlib.suppress(NotFoundError), self._guard(path):
+            obstore.delete(self.client, path)
+
+    def walk(self, folder: str) -> Iterator[Stat]:
+        with self._guard(folder):
+            pages = _listed(lambda: list(obstore.list(self.client, folder.rstrip("/"))))
+        yield from sorted((_stat(item) for page in pages for item in page), key=lambda stat: stat.path)
+
+    def folders(self, folder: str) -> list[str]:
+        with self._guard(folder):
+            listed = _listed(lambda: obstore.list_with_delimiter(self.client, f"{folder}/"))
+        return sorted(prefix.rstrip("/").rsplit("/", 1)[-1] for prefix in listed["common_prefixes"])
+
+    def leftovers(self, folder: str) -> list[Stat]:
+        return []
+
+    def remove_empty(self, folder: str) -> None:
+        return
+
+    def _create(self, path: str, data: bytes | Path) -> None:
+        """Create under a mark of this call's own, and where that fails let the mark on what is there decide.
+
+        A client that tries again after a lost answer is refused by the file it has written itself. And a server may
+        refuse (409) each of two that come at the same time: then nothing is there, and S3 asks to try again.
+        """
+        mark = secrets.token_hex(16)
+        for attempt in range(_CREATE_ATTEMPTS):
+            try:
+                with guard(path, self.url, failure=BaseError, conflict=AlreadyExistsError):
+                    obstore.put(self.client, path, data, mode="create", attributes={_CREATED_BY: mark})
+            except StoreError as error:
+                found = self._created_by(path)
+                if found == mark:
+                    return
+                if found is not None or not isinstance(error, ConflictError):
+                    raise
+                time.sleep(0.05 * 2**attempt)
+            else:
+                return
+        raise StoreError(
+            f"{path}: the store {self.url} refused {_CREATE_ATTEMPTS} times to create it, and has no such file. Run "
+            "the same command again."
+        )
+
+    def _created_by(self, path: str) -> str | None:
+        """Return the mark of a file, empty where it has none, or None where there is no such file."""
+        try:
+            with self._guard(path):
+                found = obstore.get(self.client, path, options={"head": True}).attributes
+        except NotFoundError:
+            return None
+        return str(found.get(_CREATED_BY, ""))
+
+    def _guard(self, path: str) -> AbstractContextManager[None]:
+        return guard(path, self.url, failure=BaseError)
+
+
+def s3_client(url: str) -> Client:
+    """Return obstore's client of `s3://bucket/prefix`.
+
+    Credentials, region and endpoint come from the standard AWS_* environment variables and files.
+
+    Raises
+    ------
+    ConfigError
+        If the URL is of another form.
+    """
+    from obstore.store import S3Store as Client
+
+    if "@" in url.removeprefix("s3://").split("/", 1)[0]:
+        raise ConfigError("store s3://…@…: expected s3://bucket/prefix. Put credentials into the AWS_* variables.")
+    insecure = os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")
+    options: Any = {"allow_http": True} if insecure else {}
+    try:
+        return Client.from_url(url, client_options=options)
+    except (BaseError, ValueError) as error:
+        reason = str(error).split("\n", 1)[0]
+        raise ConfigError(f"store {url}: expected s3://bucket/prefix ({reason}).") from error
+
+
+def _stat(item: Any, path: str | None = None) -> Stat:
+    return Stat(path or str(item["path"]), int(item["size"]), item["last_modified"].timestamp())
+
+
+def _listed(action: Callable[[], _Result]) -> _Result:
+    """Ask for a list again whose answer broke off: the client does so for all else that it reads."""
+    for attempt in range(_LIST_ATTEMPTS - 1):
+        with contextlib.suppress(BaseError):
+            return action()
+        time.sleep(0.2 * 2**attempt)
+    return action()
