@@ -17,8 +17,10 @@ from isospace.cli.cli_reference import leaf_commands, reference
 
 ROOT = Path(__file__).parents[1]
 GENERATED = {"configuration.md", "cli.md", "faults.md"}
-PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 WRITTEN = [page for page in PAGES if page.name not in GENERATED]
+# Names of Prefect events, which look like modules.
+EVENTS = {"isospace.audit.alarm", "isospace.gate.rejected"}
 TESTS_IN_A_CELL = re.compile(r"`(tests/[\w./-]+\.py)(?:::(\w+))?`")
 
 
@@ -171,15 +173,15 @@ def test_every_command_and_option_is_on_the_page_of_commands() -> None:
     for path, command in commands().items():
         section = page.partition(f"\n### isospace {path}\n")[2].partition("\n### ")[0]
         assert section, path
-        assert {name for name in option_names(command) if f"{name}" not in section} == set(), path
+        assert {name for name in option_names(command) if name not in section} == set(), path
 
 
 def test_flows_benchmarks_and_make_targets_exist() -> None:
     text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
-    modules = set(re.findall(r"python -m ([a-z][\w.]*)", text)) | set(re.findall(r"`(flows\.\w+)`", text))
-    assert len(modules) > 15
-    assert {name for name in modules if not (ROOT / f"{name.replace('.', '/')}.py").exists()} == {"flows.X"} & modules
-    targets = set(re.findall(r"^(?:`?|.*`)make ([a-z]+)", text, re.MULTILINE))
+    modules = set(re.findall(r"(?:python -m |`)((?:flows|benchmarks)\.\w+)", text))
+    assert len(modules) > 25
+    assert {name for name in modules if not exists(name)} == set()
+    targets = set(re.findall(r"(?:^|`)make ([a-z]+)", text, re.MULTILINE))
     known = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     assert {"demo", "test"} <= targets
     assert targets <= known
@@ -187,8 +189,6 @@ def test_flows_benchmarks_and_make_targets_exist() -> None:
 
 # ---- modules and files
 
-# Names of Prefect events, which look like modules.
-EVENTS = {"isospace.audit.alarm", "isospace.gate.rejected"}
 FILES = re.compile(r"(?:isospace|flows|tasks|tests|benchmarks|configs|docker|\.ci)/[\w./-]*")
 
 
