@@ -123,7 +123,7 @@ def test_the_image_holds_every_package_that_flows_import() -> None:
     [
         ".git/config", ".venv/bin/python", "store/spaces/x", ".demo/store/x", "docker/.env", "dist/isospace.whl", ".env",
         "isospace/__pycache__/store.cpython-311.pyc", "flows/.env", ".mypy_cache/x", "tests/helpers/tiny.py",
-        "docs/operations.md",
+        "docs/running.md",
     ],
 )  # fmt: skip
 def test_history_environments_stores_caches_and_secrets_stay_out(path: str) -> None:
