@@ -6,6 +6,7 @@ names every file with size and SHA-256.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pyarrow as pa
@@ -13,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from isospace.errors import ConflictError, IntegrityError, NotFoundError
 from isospace.storage import paths as layout
-from isospace.storage.hashing import fingerprint, seal, unseal
+from isospace.storage.hashing import fingerprint, seal, sha256_lines, unseal
 from isospace.storage.parquet import FileRef, parse_parquet, read_verified
 from isospace.storage.store import Store
 
@@ -74,11 +75,16 @@ def snapshot_id(*, space_id: str, chunking_id: str, documents_digest: str) -> st
     chunking_id
         How its documents were cut.
     documents_digest
-        SHA-256 over its documents' ids, hashes and uris, sorted by id.
+        What `documents_digest` returns for its live documents.
     """
     return fingerprint(
         {"format": FORMAT, "space_id": space_id, "chunking_id": chunking_id, "documents": documents_digest}
     )
+
+
+def documents_digest(rows: Iterable[tuple[str, str, str]]) -> str:
+    """SHA-256 over the doc_id, doc_hash, and uri of live documents, which the caller sorts by doc_id."""
+    return sha256_lines(text for row in rows for text in row)
 
 
 def files_digest(manifest: Manifest) -> str:
