@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict
 
 from isospace.collection.alias import resolve
-from isospace.collection.snapshot import Manifest, deleted_documents, read_manifest, sequences
+from isospace.collection.live_rows import live_rows
+from isospace.collection.snapshot import Manifest, read_manifest, sequences
 from isospace.encoding.registry.model_card import kept_languages
 from isospace.errors import AuditError, IntegrityError, IsospaceError, MismatchError, NotFoundError
 from isospace.evaluation.gate.verdicts import read_verdicts
@@ -48,7 +49,6 @@ from isospace.search.index import open_index
 from isospace.search.view import View
 from isospace.storage import paths as layout
 from isospace.storage.hashing import seal, unseal
-from isospace.storage.parquet import read_parquet
 from isospace.storage.store import Store
 
 if TYPE_CHECKING:
@@ -280,13 +280,8 @@ def _unchanged(store: Store, manifest: Manifest, other: int) -> frozenset[str] |
 
 def _contents(store: Store, manifest: Manifest) -> Iterator[tuple[str, str]]:
     """Yield doc_id and doc_hash of every live document."""
-    deleted = deleted_documents(store, manifest.deletions)
-    for part in manifest.parts:
-        gone = deleted.get(part.name, set())
-        rows = read_parquet(store, part.documents.path, columns=["doc_id", "doc_hash"]).to_pydict()
-        yield from (
-            (name, str(key)) for name, key in zip(rows["doc_id"], rows["doc_hash"], strict=True) if name not in gone
-        )
+    for table in live_rows(store, manifest, "documents", ["doc_id", "doc_hash"]):
+        yield from zip(table["doc_id"].to_pylist(), table["doc_hash"].to_pylist(), strict=True)
 
 
 def _refused(name: str, message: str, remedy: str) -> Alarm:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isospace.collection.alias import alias_history, aliases, names_before, replace_snapshot, translated
+from isospace.collection.live_rows import without_documents
 from isospace.collection.snapshot import (
     Manifest,
     PartRecord,
@@ -36,7 +37,7 @@ from isospace.operations.maintenance.derived_data import (
     forget_vectors,
 )
 from isospace.operations.maintenance.rebuild_search import make_searchable
-from isospace.operations.maintenance.rewrite_parts import merge_parts, stem_of, without
+from isospace.operations.maintenance.rewrite_parts import merge_parts, stem_of
 from isospace.search.bm25 import lexical_files
 from isospace.search.local_copy import drop_copies
 from isospace.search.sql_database import serving_files
@@ -302,7 +303,7 @@ def _quarantine_without(store: Store, old: Manifest, wanted: set[str]) -> FileRe
     if old.quarantine is None:
         return None
     table = parse_parquet(read_verified(store, old.quarantine), old.quarantine.path)
-    left = without(table, wanted)
+    left = without_documents(table, wanted)
     if left.num_rows == table.num_rows:
         return old.quarantine
     if not left.num_rows:
