@@ -37,8 +37,8 @@ from isospace.transform.representations import (
 )
 from isospace.transform.spec import FitSpec
 from isospace.transform.transform import apply_transform
+from isospace.transform.vectors import Float32, unit
 
-Float32 = npt.NDArray[np.float32]
 RESCORED = (0, 1, 2, 4, 10)
 _DEPTH = 100
 _MOST_CHUNKS = 200_000
@@ -288,9 +288,7 @@ def _projected(corpus: Corpus, dimension: int) -> tuple[Float32, Float32]:
     spec = FitSpec(kind="pca", dimensions=dimension, allow_small_sample=True)
     matrix = fit(estimate(corpus.vectors), spec, min_ratio=0.0).matrix.T.astype(np.float32)
     sides = [side @ matrix for side in (corpus.vectors, corpus.queries)]
-    lengths = [np.linalg.norm(side, axis=1, keepdims=True) for side in sides]
-    documents, queries = (side / np.where(n == 0, 1.0, n) for side, n in zip(sides, lengths, strict=True))
-    return documents.astype(np.float32), queries.astype(np.float32)
+    return unit(sides[0]), unit(sides[1])
 
 
 def markdown(points: Sequence[Point]) -> str:

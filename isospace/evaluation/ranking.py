@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from isospace.collection.live_rows import live_rows
 from isospace.collection.raw_vectors import gather, vector_parts
@@ -13,8 +12,7 @@ from isospace.collection.snapshot import Manifest
 from isospace.evaluation.metrics import Run
 from isospace.search.index import Index
 from isospace.storage.store import Store
-
-Float32 = npt.NDArray[np.float32]
+from isospace.transform.vectors import Float32, unit
 
 
 def document_run(index: Index, queries: Mapping[str, str], *, depth: int = 1000) -> Run:
@@ -62,8 +60,7 @@ def plain_vectors(store: Store, index: Index) -> Float32:
     record = index.space.space.record
     hashes = live_hashes(store, index.manifest)
     raw = gather(store, record.encoder_id, vector_parts(store, record.encoder_id), hashes, record.input_dimension)
-    unit: Float32 = (raw / np.linalg.norm(raw, axis=1, keepdims=True)).astype(np.float32)
-    return unit
+    return unit(raw)
 
 
 def live_hashes(store: Store, manifest: Manifest) -> list[bytes]:

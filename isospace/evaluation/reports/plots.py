@@ -9,16 +9,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from isospace.errors import ConfigError
+from isospace.transform.vectors import Float64
 
 if TYPE_CHECKING:
     from isospace.evaluation.comparison import Difference
     from isospace.evaluation.length_bias import LengthBucket
     from isospace.evaluation.norms import Norms
 
-Float64 = npt.NDArray[np.float64]
 # Told apart by people who see colours differently, too. (Okabe and Ito, "Color universal design", 2008.)
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999", "#000000")
 _OTHERS = "others"

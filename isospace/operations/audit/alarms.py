@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from isospace.evaluation.languages import uncovered
@@ -16,8 +15,8 @@ from isospace.operations.audit.drift import FEWEST_SHIFTED, Drift
 from isospace.operations.audit.frozen_queries import Frozen
 from isospace.operations.audit.metrics import Logged, Reproduced, Stored
 from isospace.operations.audit.thresholds import Thresholds
+from isospace.transform.vectors import Float64
 
-Float64 = npt.NDArray[np.float64]
 REFIT = "Fit again with runtime.refit=true, behind the gate."
 MENDED = "Run `isospace verify`; restore the files, or run the flow with runtime.refit=true."
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import datetime
 
 import numpy as np
-import numpy.typing as npt
 
 from isospace.collection.alias import AliasEntry, alias_history
 from isospace.operations.audit.drift import classify
@@ -13,8 +12,8 @@ from isospace.operations.audit.metrics import ENCODED, Logged, cosines
 from isospace.operations.audit.query_log import Answered
 from isospace.search.view import View
 from isospace.storage.store import Store
+from isospace.transform.vectors import Float32
 
-Float32 = npt.NDArray[np.float32]
 _MOST_LOGGED = 2_000
 
 

@@ -23,9 +23,8 @@ from isospace.storage.store import Store
 from isospace.transform.isotropy import Isotropy, measure_isotropy, pair_cosines
 from isospace.transform.quantizers.int8 import Int8Quantizer
 from isospace.transform.representations import ShortSpec, code_bytes
+from isospace.transform.vectors import Float32, Float64
 
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
 SAMPLE, ENCODED, _PAIRED = 2_000, 256, 1_000
 _LAST_CODE = 127
 _PERCENTILES = (1, 5, 25, 50, 75, 95, 99)

@@ -21,8 +21,8 @@ from isospace.pipeline.fit.trial import ndcg, transformed
 from isospace.storage.hashing import sha256
 from isospace.transform.fit import Estimates, fit
 from isospace.transform.spec import AutoSpec, FitSpec
+from isospace.transform.vectors import Float64
 
-Float64 = npt.NDArray[np.float64]
 # Where nearly every query finds its answer first, candidates cannot be told apart.
 _TOO_EASY = 0.9
 _FEWEST_A_HALF = 5
