@@ -22,18 +22,16 @@ ALARM, REJECTED = "isospace.audit.alarm", "isospace.gate.rejected"
 def show_report(store: Store, path: str, *, key: str, markdown: str, pictures: Sequence[str]) -> None:
     """Put a report where it is seen: its summary with some of its plots, and a link to the page."""
     drawn = plots_in(store, path)
-    images = [
-        f"**{title}**\n\n![{title}](data:image/svg+xml;base64,{base64.b64encode(_sized(drawn[title])).decode()})"
-        for title in pictures
-        if title in drawn
-    ]
+    images = [f"**{title}**\n\n{image(title, drawn[title])}" for title in pictures if title in drawn]
     create_markdown_artifact(key=key, markdown="\n\n".join([markdown, *images]), description=path)
     create_link_artifact(link=_address(store, path), link_text=path, key=f"{key}-page", description="The whole report.")
 
 
-def _sized(svg: str) -> bytes:
+def image(title: str, svg: str) -> str:
+    """Return a plot as an image inside Markdown."""
     # As an image, a drawing without a size would be tiny.
-    return svg.replace("<svg ", '<svg width="720" ', 1).encode()
+    sized = svg.replace("<svg ", '<svg width="720" ', 1).encode()
+    return f"![{title}](data:image/svg+xml;base64,{base64.b64encode(sized).decode()})"
 
 
 def _address(store: Store, path: str) -> str:
