@@ -153,13 +153,14 @@ def main() -> None:
         raised += len(audit.record.alarms)
         for alarm in audit.record.alarms:
             print(f"clean rerun {seed}: {alarm.describe()}", flush=True)
-        if audit.stored and audit.drift and audit.logged and audit.logged.drift and audit.frozen:
+        found = audit.measurements
+        if found and found.corpus.drift and found.logged and found.logged.drift and found.frozen:
             seen = (
-                audit.drift.auc,
-                audit.logged.drift.auc,
-                float(audit.stored.shifts.psi.max()),
-                audit.stored.norms.largest_error,
-                1.0 - audit.frozen.overlap,
+                found.corpus.drift.auc,
+                found.logged.drift.auc,
+                float(found.stored.shifts.psi.max()),
+                found.stored.norms.largest_error,
+                1.0 - found.frozen.overlap,
             )
             loudest = {name: max(value, new) for (name, value), new in zip(loudest.items(), seen, strict=True)}
     print(f"{RERUNS} clean reruns: {raised} alarms; largest figures {loudest}\n", flush=True)
@@ -194,7 +195,8 @@ def faults(world: Rehearsal) -> None:
     world.embed(store.root, pa.concat_tables([world.corpus.slice(0, FITTED), world.foreign.cast(world.corpus.schema)]))
     audit = world.audit(store)
     shown("documents about software", audit, "corpus drift")
-    most = [name for name, _ in audit.drift.most] if audit.drift else []
+    drift = audit.measurements.corpus.drift if audit.measurements else None
+    most = [name for name, _ in drift.most] if drift else []
     print(f"most unlike: {most}", flush=True)
     store = world.copy("fault")
     copies = world.corpus.slice(0, 500)

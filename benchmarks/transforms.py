@@ -21,8 +21,9 @@ from flows.embed_corpus import embed_corpus
 from flows.refit_space import refit_space
 from isospace.collection.raw_vectors import gather, vector_parts
 from isospace.evaluation.metrics import measure
-from isospace.evaluation.pareto_frontier import Corpus, default_representations, markdown, measure_frontier
+from isospace.evaluation.pareto_frontier import Corpus, default_representations, measure_frontier
 from isospace.evaluation.ranking import document_run, live_hashes
+from isospace.evaluation.reports.frontier import frontier_table
 from isospace.evaluation.significance import bootstrap_interval, randomization_p
 from isospace.ingest.query_files import read_judgements, read_queries
 from isospace.pipeline.config import PipelineConfig
@@ -107,7 +108,7 @@ def quantizers(trial: Trial) -> None:
     vectors = [side / np.linalg.norm(side, axis=1, keepdims=True) for side in (trial.documents, trial.queries)]
     corpus = Corpus(vectors[0], trial.owners, vectors[1], trial.names, trial.judgements)
     specs = default_representations(*vectors[0].shape)
-    print(markdown(measure_frontier(corpus, specs, dimensions=(256, 128))), flush=True)
+    print(frontier_table(measure_frontier(corpus, specs, dimensions=(256, 128))), flush=True)
 
 
 def wrong_ways(trial: Trial) -> None:

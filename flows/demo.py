@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
 
 from flows.embed_corpus import embed_corpus
@@ -20,6 +19,7 @@ from isospace.pipeline.config_files import load_config
 from isospace.pipeline.outcome import outcome
 from isospace.search.index import Index, open_index
 from isospace.storage.store import open_store
+from isospace.transform.vectors import unit
 
 FOLDER = Path("configs/demo")
 QUESTIONS = (
@@ -54,8 +54,7 @@ def _measured(url: str, index: Index) -> str:
     store = open_store(url)
     queries, judgements = read_queries(FOLDER / "queries.parquet"), read_judgements(FOLDER / "qrels.parquet")
     raw = index.space.encode(list(queries.values()), "query")
-    unit = (raw / np.linalg.norm(raw, axis=1, keepdims=True)).astype(np.float32)
-    plain = rank_documents(index, list(queries), unit, vectors=plain_vectors(store, index))
+    plain = rank_documents(index, list(queries), unit(raw), vectors=plain_vectors(store, index))
     rows = {"plain (raw vectors, L2)": measure(plain, judgements)}
     for name in index.space.space.record.representations:
         opened = open_index(store, index.manifest.collection, representation=name, encoder=index.space.encoder)

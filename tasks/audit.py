@@ -7,11 +7,10 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
 from isospace.evaluation.reports.markdown import as_cell
-from isospace.evaluation.reports.page import figure, write_page
-from isospace.operations.audit.audit import AuditRecord, audit_alias, write_audit
-from isospace.operations.audit.page import audit_page
+from isospace.evaluation.reports.page import figure
+from isospace.operations.audit.audit import AuditRecord
+from isospace.operations.audit.run_audit import run_audit
 from isospace.operations.audit.thresholds import Thresholds
-from isospace.storage.run_id import new_run_id
 from isospace.storage.store import open_store
 from tasks.reporter import PrefectReporter
 
@@ -23,13 +22,18 @@ def measure(
     store: str, collection: str, alias: str, evaluation_set: str | None, log_hours: float, seed: int, limits: Thresholds
 ) -> AuditRecord:
     """Open what the alias names, measure it, and keep report and outcome."""
-    opened = open_store(store)
-    audit = audit_alias(
-        opened, collection, alias, limits, run_id=new_run_id(), set_name=evaluation_set, log_hours=log_hours, seed=seed
+    record = run_audit(
+        open_store(store),
+        collection,
+        alias,
+        limits,
+        set_name=evaluation_set,
+        log_hours=log_hours,
+        seed=seed,
+        on_progress=get_run_logger().info,
     )
-    get_run_logger().info("snapshot %d: %d alarms", audit.record.snapshot, len(audit.record.alarms))
-    path = write_page(opened, audit.record.run_id, audit_page(audit))
-    return write_audit(opened, audit.record.model_copy(update={"report": path}))
+    get_run_logger().info("snapshot %d: %d alarms", record.snapshot, len(record.alarms))
+    return record
 
 
 @task(cache_policy=NO_CACHE)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,17 +10,12 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
-from isospace.evaluation.pareto_frontier import (
-    Point,
-    default_representations,
-    load_corpus,
-    markdown,
-    measure_frontier,
-    plot,
-)
+from isospace.evaluation.pareto_frontier import Point, default_representations, load_corpus, measure_frontier
+from isospace.evaluation.reports.frontier import frontier_plot, frontier_table
 from isospace.ingest.query_files import read_judgements, read_queries
 from isospace.search.index import open_index
 from isospace.storage.store import open_store
+from tasks.reporter import image
 
 
 @task(cache_policy=NO_CACHE)
@@ -41,6 +35,6 @@ def measure(
 @task(cache_policy=NO_CACHE)
 def show(points: list[Point], collection: str) -> None:
     """Put table and plot where they are seen."""
-    picture = base64.b64encode(plot(points, collection)).decode()
-    body = f"### Frontier of {collection}\n\n![frontier](data:image/png;base64,{picture})\n\n{markdown(points)}"
+    picture = image("frontier", frontier_plot(points, collection))
+    body = f"### Frontier of {collection}\n\n{picture}\n\n{frontier_table(points)}"
     create_markdown_artifact(key="frontier", markdown=body, description=f"Frontier of {collection}")

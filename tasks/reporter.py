@@ -78,11 +78,7 @@ class PrefectReporter:
     def show_page(self, store: Store, path: str, *, key: str, markdown: str, plots: Sequence[str]) -> None:
         """Create an artifact with the summary and some plots, and one with a link to the page."""
         drawn = plots_in(store, path)
-        images = [
-            f"**{title}**\n\n![{title}](data:image/svg+xml;base64,{base64.b64encode(_sized(drawn[title])).decode()})"
-            for title in plots
-            if title in drawn
-        ]
+        images = [f"**{title}**\n\n{image(title, drawn[title])}" for title in plots if title in drawn]
         create_markdown_artifact(key=key, markdown="\n\n".join([markdown, *images]), description=path)
         create_link_artifact(
             link=_address(store, path), link_text=path, key=f"{key}-page", description="The whole report."
@@ -102,9 +98,11 @@ def _key(stage: str) -> str:
     return _KEYS.get(stage, stage.replace(" ", "-"))
 
 
-def _sized(svg: str) -> bytes:
+def image(title: str, svg: str) -> str:
+    """Return a plot as an image inside Markdown."""
     # As an image, a drawing without a size would be tiny.
-    return svg.replace("<svg ", '<svg width="720" ', 1).encode()
+    sized = svg.replace("<svg ", '<svg width="720" ', 1).encode()
+    return f"![{title}](data:image/svg+xml;base64,{base64.b64encode(sized).decode()})"
 
 
 def _address(store: Store, path: str) -> str:

@@ -21,7 +21,6 @@ from isospace.cli.common import (
     print_json,
     shortened,
 )
-from isospace.storage.run_id import new_run_id
 from isospace.storage.store import open_store
 
 
@@ -40,24 +39,13 @@ def audit(
     as_json: JsonOption = False,
 ) -> None:
     """Measure what an alias names, and keep outcome and report; exit status 1 for alarms. The flow of that name is scheduled."""
-    from isospace.evaluation.reports.page import figure, write_page
-    from isospace.operations.audit.audit import audit_alias, write_audit
-    from isospace.operations.audit.page import audit_page
+    from isospace.evaluation.reports.page import figure
+    from isospace.operations.audit.run_audit import run_audit
     from isospace.operations.audit.thresholds import parse_thresholds
 
     opened, limits = open_store(store), parse_thresholds(threshold or [])
-    found = audit_alias(
-        opened,
-        collection,
-        alias,
-        limits,
-        run_id=new_run_id(),
-        set_name=name,
-        log_hours=hours,
-        engine=engine_of(backend, device),
-    )
-    path = write_page(opened, found.record.run_id, audit_page(found))
-    record = write_audit(opened, found.record.model_copy(update={"report": path}))
+    engine = engine_of(backend, device)
+    record = run_audit(opened, collection, alias, limits, set_name=name, log_hours=hours, engine=engine)
     if as_json:
         print_json(record.model_dump(mode="json", exclude={"baseline"}))
     else:
@@ -67,7 +55,7 @@ def audit(
         OUT.print(table if record.alarms else f"{record.describe()}.")
         for note in record.notes:
             OUT.print(f"Note: {note}.")
-        OUT.print(f"report: {path}")
+        OUT.print(f"report: {record.report}")
     if record.alarms:
         fail(f"{len(record.alarms)} alarms: {', '.join(one.name for one in record.alarms)}.", status=1)
 

@@ -206,23 +206,20 @@ def frontier(
     queries: Annotated[Path, typer.Option(help="Parquet, CSV or JSON lines with query_id, text; or one query a line.")],
     judgements: Annotated[Path | None, typer.Option(help="The same with query_id, doc_id, relevance.")] = None,
     dimension: Annotated[list[int] | None, typer.Option(help="So many principal components too; repeatable.")] = None,
-    picture: Annotated[Path | None, typer.Option(help="Write the plot of bytes against nDCG@10 as PNG.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Write the plot of bytes against nDCG@10 as SVG.")] = None,
     alias: AliasOption = "production",
     device: DeviceOption = "auto",
     backend: BackendOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Measure what each representation costs in bytes and keeps of retrieval, with and without rescoring."""
-    from isospace.evaluation.pareto_frontier import (
-        default_representations,
-        load_corpus,
-        markdown,
-        measure_frontier,
-        plot,
-    )
+    from isospace.evaluation.pareto_frontier import default_representations, load_corpus, measure_frontier
+    from isospace.evaluation.reports.frontier import frontier_plot, frontier_table
     from isospace.ingest.query_files import read_judgements, read_queries
     from isospace.search.index import open_index
 
+    if picture and picture.suffix != ".svg":
+        raise ConfigError(f"--picture {picture}: the plot is written as SVG. Give a file name that ends in .svg.")
     asked, judged = read_queries(queries), read_judgements(judgements) if judgements else None
     opened = open_store(store)
     index = open_index(opened, collection, alias, engine=engine_of(backend, device))
@@ -230,11 +227,11 @@ def frontier(
     specs = default_representations(*corpus.vectors.shape)
     points = measure_frontier(corpus, specs, dimensions=dimension or ())
     if picture:
-        picture.write_bytes(plot(points, collection))
+        picture.write_text(frontier_plot(points, collection), encoding="utf-8")
     if as_json:
         print_json([point.as_dict() for point in points])
         return
-    OUT.print(markdown(points))
+    OUT.print(frontier_table(points))
 
 
 def _values(settings: list[str]) -> dict[str, Any]:

@@ -16,11 +16,11 @@ from isospace.storage.parquet import fixed_binary, from_fixed_binary, metadata_o
 from isospace.storage.scratch_duckdb import load_columns
 from isospace.storage.store import Store
 from isospace.transform.affine import Role
+from isospace.transform.vectors import Float32
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-Float32 = npt.NDArray[np.float32]
 _HASH = np.dtype("V32")
 # What decides bits: two parts that agree in these were computed alike.
 ENGINE_KEYS = ("engine", "processor", "precision")

@@ -6,13 +6,14 @@ names every file with size and SHA-256.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from isospace.errors import ConflictError, IntegrityError, NotFoundError
-from isospace.storage.hashing import fingerprint, seal, unseal
+from isospace.storage.hashing import fingerprint, seal, sha256_lines, unseal
 from isospace.storage.numbered_log import entry_paths
 from isospace.storage.parquet import FileRef, parse_parquet, read_verified
 from isospace.storage.paths import CollectionPaths, list_collections
@@ -80,11 +81,16 @@ def snapshot_id(*, space_id: str, chunking_id: str, documents_digest: str) -> st
     chunking_id
         How its documents were cut.
     documents_digest
-        SHA-256 over its documents' ids, hashes and uris, sorted by id.
+        What `documents_digest` returns for its live documents.
     """
     return fingerprint(
         {"format": FORMAT, "space_id": space_id, "chunking_id": chunking_id, "documents": documents_digest}
     )
+
+
+def documents_digest(rows: Iterable[tuple[str, str, str]]) -> str:
+    """SHA-256 over the doc_id, doc_hash, and uri of live documents, which the caller sorts by doc_id."""
+    return sha256_lines(text for row in rows for text in row)
 
 
 def files_digest(manifest: Manifest) -> str:

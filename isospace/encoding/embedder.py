@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import numpy.typing as npt
 
 from isospace.encoding.loading import open_encoder
@@ -20,12 +19,12 @@ from isospace.transform.probes import Agreement, check_encoder
 from isospace.transform.quantizer_set import Representation, dequantize, quantize
 from isospace.transform.space import SPACE_FILES, Space, read_space
 from isospace.transform.transform import apply_transform
+from isospace.transform.vectors import Float32
 
 if TYPE_CHECKING:
     from isospace.encoding.encoder import Encoder
     from isospace.encoding.engine import Engine
 
-Float32 = npt.NDArray[np.float32]
 
 _LOG = logging.getLogger(__name__)
 

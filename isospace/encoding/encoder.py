@@ -15,7 +15,6 @@ from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from isospace.encoding.backends.base import Backend
 from isospace.encoding.batching import Batch
@@ -26,8 +25,8 @@ from isospace.encoding.windows import cut_windows, pool_windows
 from isospace.errors import EncoderError
 from isospace.ingest.chunking import TokenCounter
 from isospace.transform.affine import Role
+from isospace.transform.vectors import Float32
 
-Float32 = npt.NDArray[np.float32]
 _LOG = logging.getLogger(__name__)
 # Texts that are grouped by length together, and tokenized while those before them are computed. A GPU would be idle
 # until its first block is tokenized: that one is small, and each is twice the one before it. On a CPU both are the work

@@ -12,9 +12,10 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from isospace.transform.vectors import Float32
+
 Pooling = Literal["mean", "cls", "max", "lasttoken", "weightedmean", "mean_sqrt_len_tokens", "attention", "subword"]
 POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
-Float32 = npt.NDArray[np.float32]
 
 
 def pooling_weights(

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from isospace.encoding.registry.record import WindowsRecord
 from isospace.encoding.tokenizer import Tokens
-
-Float32 = npt.NDArray[np.float32]
+from isospace.transform.vectors import Float32, unit
 
 
 def window_starts(tokens: int, capacity: int, stride: int) -> list[int]:
@@ -88,6 +86,5 @@ def pool_windows(vectors: Float32, counts: Sequence[int], *, pooling: str, norma
         )
     several = np.asarray(counts) > 1
     if normalize and several.any():
-        lengths = np.linalg.norm(combined[several].astype(np.float64), axis=1, keepdims=True)
-        combined[several] = combined[several] / np.maximum(lengths, np.finfo(np.float32).tiny)
+        combined[several] = unit(combined[several].astype(np.float64))
     return np.asarray(combined, np.float32)

@@ -10,12 +10,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from isospace.errors import NotFoundError
 from isospace.search.index import Index
+from isospace.transform.vectors import Float32
 
-Float32 = npt.NDArray[np.float32]
 _NEIGHBOURS = 10
 # Words of a passage that is looked for; whole texts of no more words find themselves trivially.
 _EXCERPT_WORDS = 12

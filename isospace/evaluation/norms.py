@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from isospace.search.view import View
+from isospace.transform.vectors import Float32
 
-Float32 = npt.NDArray[np.float32]
 _BLOCK_ROWS = 16_384
 _BINS = 60
 _HALF_ROUNDING = 2.0**-11

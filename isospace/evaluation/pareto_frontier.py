@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from isospace.collection.raw_vectors import gather, vector_parts
-from isospace.errors import ConfigError
+from isospace.errors import ConfigError, QueryError
 from isospace.evaluation.metrics import measure
 from isospace.evaluation.ranking import live_hashes
 from isospace.ingest.query_files import Judgements
-from isospace.search.index import Index, QueryError
+from isospace.search.index import Index
 from isospace.storage.store import Store
 from isospace.transform.distortion import measure_distortion
 from isospace.transform.fit import estimate, fit
@@ -37,8 +37,8 @@ from isospace.transform.representations import (
 )
 from isospace.transform.spec import FitSpec
 from isospace.transform.transform import apply_transform
+from isospace.transform.vectors import Float32, unit
 
-Float32 = npt.NDArray[np.float32]
 RESCORED = (0, 1, 2, 4, 10)
 _DEPTH = 100
 _MOST_CHUNKS = 200_000
@@ -78,6 +78,11 @@ class Point:
     recall_100: float
     time: float
     cosine_error: float
+
+    @property
+    def kept(self) -> float:
+        """Share of float32's nDCG@10 that is kept; without judgements, of its top 10."""
+        return self.recall_10 if self.ndcg is None else self.ndcg_kept or 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """Return the figures by name."""
@@ -288,69 +293,4 @@ def _projected(corpus: Corpus, dimension: int) -> tuple[Float32, Float32]:
     spec = FitSpec(kind="pca", dimensions=dimension, allow_small_sample=True)
     matrix = fit(estimate(corpus.vectors), spec, min_ratio=0.0).matrix.T.astype(np.float32)
     sides = [side @ matrix for side in (corpus.vectors, corpus.queries)]
-    lengths = [np.linalg.norm(side, axis=1, keepdims=True) for side in sides]
-    documents, queries = (side / np.where(n == 0, 1.0, n) for side, n in zip(sides, lengths, strict=True))
-    return documents.astype(np.float32), queries.astype(np.float32)
-
-
-def markdown(points: Sequence[Point]) -> str:
-    """Return the frontier as a Markdown table, a row a representation.
-
-    Per cent are of float32: of its nDCG@10 if there are judgements, else of its top 10; `xR` after rescoring.
-    """
-    judged = points[0].ndcg is not None
-    head = ["representation", "bytes", "nDCG@10", "kept", *(f"x{r}" for r in RESCORED[1:])]
-    head += ["top 10 found", "top 100 found", "top 100 found x4", "cosine error", "time"]
-    lines = ["| " + " | ".join(head) + " |", "| --- |" + " ---: |" * (len(head) - 1)]
-    for name in dict.fromkeys(point.representation for point in points):
-        by_r = {point.rescored: point for point in points if point.representation == name}
-        first = by_r[0]
-        shares = [f"{_share(by_r.get(r, first), judged=judged):.1%}" for r in RESCORED]
-        cells = [name, str(first.bytes), f"{first.ndcg:.4f}" if first.ndcg is not None else "–", *shares]
-        cells += [f"{first.recall_10:.1%}", f"{first.recall_100:.1%}", f"{by_r.get(4, first).recall_100:.1%}"]
-        lines.append("| " + " | ".join([*cells, f"{first.cosine_error:.2g}", f"{first.time:.2f}"]) + " |")
-    return "\n".join(lines)
-
-
-def _share(point: Point, *, judged: bool) -> float:
-    return (point.ndcg_kept or 0.0) if judged else point.recall_10
-
-
-def plot(points: Sequence[Point], title: str) -> bytes:
-    """Draw bytes against what is kept, as PNG.
-
-    Raises
-    ------
-    ConfigError
-        If matplotlib is missing.
-    """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise ConfigError("the plot of the frontier needs matplotlib. Install isospace[report].") from error
-    import io
-
-    judged = points[0].ndcg is not None
-    figure = Figure(figsize=(9, 5.5), dpi=120, layout="constrained")
-    axes = figure.subplots()
-    for rescored, marker in zip(RESCORED, "o^sDv", strict=True):
-        chosen = [p for p in points if p.rescored == rescored]
-        heights = [100 * _share(p, judged=judged) for p in chosen]
-        label = f"rescored x{rescored}" if rescored else "as it is"
-        axes.scatter([p.bytes for p in chosen], heights, marker=marker, label=label, alpha=0.7)
-        if rescored == 0:
-            for p, height in zip(chosen, heights, strict=True):
-                axes.annotate(
-                    p.representation, (p.bytes, height), fontsize=7, xytext=(4, 3), textcoords="offset points"
-                )
-    axes.set_xscale("log", base=2)
-    axes.set_xlabel("bytes a vector")
-    axes.set_ylabel("nDCG@10, per cent of float32" if judged else "top 10 of float32 found, per cent")
-    axes.set_title(title)
-    axes.grid(alpha=0.3)
-    axes.legend()
-    FigureCanvasAgg(figure)
-    out = io.BytesIO()
-    figure.savefig(out, format="png")
-    return out.getvalue()
+    return unit(sides[0]), unit(sides[1])

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
+from isospace.collection.live_rows import live_rows
 from isospace.collection.raw_vectors import gather, vector_parts
-from isospace.collection.snapshot import Manifest, PartRecord, deleted_documents
+from isospace.collection.snapshot import Manifest
 from isospace.evaluation.metrics import Run
 from isospace.search.index import Index
-from isospace.storage.parquet import read_parquet
 from isospace.storage.store import Store
-
-Float32 = npt.NDArray[np.float32]
+from isospace.transform.vectors import Float32, unit
 
 
 def document_run(index: Index, queries: Mapping[str, str], *, depth: int = 1000) -> Run:
@@ -62,8 +60,7 @@ def plain_vectors(store: Store, index: Index) -> Float32:
     record = index.space.space.record
     hashes = live_hashes(store, index.manifest)
     raw = gather(store, record.encoder_id, vector_parts(store, record.encoder_id), hashes, record.input_dimension)
-    unit: Float32 = (raw / np.linalg.norm(raw, axis=1, keepdims=True)).astype(np.float32)
-    return unit
+    return unit(raw)
 
 
 def live_hashes(store: Store, manifest: Manifest) -> list[bytes]:
@@ -73,11 +70,5 @@ def live_hashes(store: Store, manifest: Manifest) -> list[bytes]:
 
 def live_keys(store: Store, manifest: Manifest) -> list[tuple[str, bytes]]:
     """Return document and chunk hash of a snapshot's live chunks, row by row as an `Index` has them."""
-    deleted = deleted_documents(store, manifest.deletions)
-    return [pair for part in manifest.parts for pair in _live_keys(store, part, deleted.get(part.name, set()))]
-
-
-def _live_keys(store: Store, part: PartRecord, gone: set[str]) -> list[tuple[str, bytes]]:
-    table = read_parquet(store, part.chunks.path, columns=["doc_id", "chunk_hash"])
-    pairs = zip(table["doc_id"].to_pylist(), table["chunk_hash"].to_pylist(), strict=True)
-    return [(doc_id, key) for doc_id, key in pairs if doc_id not in gone]
+    tables = live_rows(store, manifest, "chunks", ["doc_id", "chunk_hash"])
+    return [pair for table in tables for pair in zip(*(column.to_pylist() for column in table.columns), strict=True)]

@@ -15,8 +15,8 @@ from isospace.evaluation.query_sets import EvaluationSet
 from isospace.search.options import SearchOptions
 from isospace.search.vector.topk import Rows
 from isospace.search.view import Ranked, View
+from isospace.transform.vectors import Float32
 
-Float32 = npt.NDArray[np.float32]
 DEPTH = 1000
 _BLOCK = 64
 

@@ -7,9 +7,9 @@ evaluation", 2007; Efron and Tibshirani, "An introduction to the bootstrap", 199
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-Float64 = npt.NDArray[np.float64]
+from isospace.transform.vectors import Float64
+
 ROUNDS = 10_000
 _BLOCK = 500
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from isospace.errors import ConfigError
 from isospace.evaluation.comparison import Difference, difference
@@ -21,8 +20,8 @@ from isospace.ingest.query_files import Judgements, read_columns, read_judgement
 from isospace.search.view import View
 from isospace.transform.affine import Role
 from isospace.transform.isotropy import Isotropy, measure_isotropy
+from isospace.transform.vectors import Float32, unit
 
-Float32 = npt.NDArray[np.float32]
 MEASURES = ("nDCG@10", "R@10", "R@100")
 _DEPTH = 100
 _SAMPLE = 2_000
@@ -197,9 +196,3 @@ def _replace_own(bench: Bench, encoder: Encodes, names: Sequence[str], queries: 
         for own in bench.judgements[name]:
             if own in run[name]:
                 run[name][own] = min(run[name][own], float(score))
-
-
-def unit(vectors: Float32) -> Float32:
-    """Return (n, d) vectors of length 1; zero vectors stay."""
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.asarray(vectors / np.maximum(lengths, 1e-30), np.float32)

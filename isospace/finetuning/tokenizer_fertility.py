@@ -13,10 +13,11 @@ from isospace.encoding.tokenizer import Tokenizer
 from isospace.evaluation.metrics import measure
 from isospace.evaluation.query_sets import EvaluationSet
 from isospace.evaluation.runs import answer_set
-from isospace.finetuning.benchmark import Bench, bench_of_view, rank_bench, unit
+from isospace.finetuning.benchmark import Bench, bench_of_view, rank_bench
 from isospace.finetuning.pairs import passages_of
 from isospace.search.options import SearchOptions
 from isospace.search.view import View
+from isospace.transform.vectors import unit
 
 _WORD = re.compile(r"[^\W\d_]\w+")
 _SHOWN, _ASKED = 40, 100

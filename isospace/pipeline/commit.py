@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from isospace.collection.alias import promote
-from isospace.collection.snapshot import Manifest, PartRecord, commit_manifest, deleted_documents, snapshot_id
+from isospace.collection.live_rows import LivePart, live_parts, read_live
+from isospace.collection.snapshot import Manifest, PartRecord, commit_manifest, snapshot_id
 from isospace.encoding.registry.record import read_encoder_record
 from isospace.errors import StoreError
 from isospace.evaluation.gate.verdicts import promotion_problem
@@ -19,7 +20,7 @@ from isospace.pipeline.scan.diff import Scan
 from isospace.pipeline.segment import Segment
 from isospace.storage import paths as layout
 from isospace.storage.hashing import sha256
-from isospace.storage.parquet import FileRef, read_parquet
+from isospace.storage.parquet import FileRef
 from isospace.storage.store import Store
 from isospace.transform.space import SPACE_FILES
 
@@ -104,13 +105,13 @@ def promote_new(run: Run, commit: Commit) -> bool:
 
 
 def _live_chunks(store: Store, records: Sequence[PartRecord], deletions: FileRef | None) -> int:
-    total = sum(record.chunks.rows or 0 for record in records)
-    deleted = deleted_documents(store, deletions)
-    for record in records:
-        if gone := deleted.get(record.name):
-            ids = read_parquet(store, record.chunks.path, columns=["doc_id"])["doc_id"].to_pylist()
-            total -= sum(doc_id in gone for doc_id in ids)
-    return total
+    return sum(_live_count(store, part) for part in live_parts(store, records, deletions))
+
+
+def _live_count(store: Store, part: LivePart) -> int:
+    chunks = part.record.chunks
+    # The manifest knows how many rows a whole part has.
+    return read_live(store, chunks.path, ["doc_id"], part.deleted).num_rows if part.deleted else chunks.rows or 0
 
 
 def _sealed_files(store: Store, encoder_id: str, space_id: str) -> list[FileRef]:

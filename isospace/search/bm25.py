@@ -21,11 +21,11 @@ import numpy.typing as npt
 import safetensors.numpy
 from pydantic import ValidationError
 
-from isospace.collection.snapshot import Manifest, deleted_documents, files_digest
+from isospace.collection.live_rows import live_rows
+from isospace.collection.snapshot import Manifest, files_digest
 from isospace.errors import IntegrityError, MismatchError, NotFoundError, QueryError
 from isospace.search.spec import LexicalSpec
 from isospace.storage.hashing import seal, sha256, unseal
-from isospace.storage.parquet import read_parquet
 from isospace.storage.store import Store
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -333,11 +333,8 @@ def _stemmer(spec: LexicalSpec) -> Any:
 
 def _texts(store: Store, manifest: Manifest) -> Iterator[list[str]]:
     """Yield the texts of the live chunks as they were encoded, part by part."""
-    deleted = deleted_documents(store, manifest.deletions)
-    for part in manifest.parts:
-        gone = deleted.get(part.name, set())
-        rows = read_parquet(store, part.chunks.path, columns=["doc_id", "prefix", "text"]).to_pylist()
-        yield [row["prefix"] + row["text"] for row in rows if row["doc_id"] not in gone]
+    for table in live_rows(store, manifest, "chunks", ["prefix", "text"]):
+        yield [row["prefix"] + row["text"] for row in table.to_pylist()]
 
 
 def _versions() -> dict[str, str]:

@@ -9,8 +9,9 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import pyarrow as pa
 
+from isospace.collection.live_rows import LivePart, live_parts
 from isospace.collection.segments import read_codes, require_space
-from isospace.collection.snapshot import Manifest, PartRecord, deleted_documents
+from isospace.collection.snapshot import Manifest, PartRecord
 from isospace.errors import IntegrityError, MismatchError
 from isospace.search.metadata import metadata_columns, parse_metadata
 from isospace.storage.parquet import FileRef, parse_parquet, read_verified, verify_file
@@ -44,7 +45,6 @@ def make_copy(store: Store, manifest: Manifest, space: Space, folder: Path, veri
     MismatchError
         If a segment is of another space, or of other chunks, than the manifest says.
     """
-    deleted = deleted_documents(store, manifest.deletions)
     arrays: dict[str, Any] = {
         spec.name: np.lib.format.open_memmap(
             folder / f"{spec.name}.npy", mode="w+", dtype=layout[0], shape=(manifest.chunks, layout[1])
@@ -60,12 +60,11 @@ def make_copy(store: Store, manifest: Manifest, space: Space, folder: Path, veri
     documents: list[pa.Table] = []
     first = known = 0
     with pa.OSFile(str(folder / CHUNKS), "wb") as sink, pa.ipc.new_file(sink, _CHUNK_SCHEMA) as writer:
-        for part in manifest.parts:
-            gone = deleted.get(part.name, set())
-            rows = _chunks(store, part, manifest.space_id, gone, verify)
-            own = _live(_read(store, part.documents, verify).select(list(_DOCUMENT_COLUMNS)), gone)
+        for part in live_parts(store, manifest.parts, manifest.deletions):
+            rows = _chunks(store, part, manifest.space_id, verify)
+            own = part.live(_read(store, part.record.documents, verify).select(list(_DOCUMENT_COLUMNS)))
             _fill(arrays, space, rows, first)
-            writer.write_table(_local_chunks(rows, own, known, part))
+            writer.write_table(_local_chunks(rows, own, known, part.record))
             documents.append(own)
             first, known = first + rows.num_rows, known + own.num_rows
     if first != manifest.chunks:
@@ -84,19 +83,20 @@ def _allocate(path: Path) -> None:
         os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
 
 
-def _chunks(store: Store, part: PartRecord, space_id: str, gone: set[str], verify: Verify) -> pa.Table:
+def _chunks(store: Store, part: LivePart, space_id: str, verify: Verify) -> pa.Table:
     """Return the live chunks of a part beside their vectors and codes."""
-    segment = _read(store, part.segment, verify)
-    require_space(segment, part.segment.path, space_id)
-    rows = _read(store, part.chunks, verify)
+    record = part.record
+    segment = _read(store, record.segment, verify)
+    require_space(segment, record.segment.path, space_id)
+    rows = _read(store, record.chunks, verify)
     if not segment["chunk_id"].equals(rows["chunk_id"]):
         raise MismatchError(
-            f"{part.segment.path}: field chunk_id differs from that of {part.chunks.path}. Restore both."
+            f"{record.segment.path}: field chunk_id differs from that of {record.chunks.path}. Restore both."
         )
     for name in segment.column_names:
         if name not in ("chunk_id", "doc_id"):
             rows = rows.append_column(f"code:{name}", segment[name])
-    return _live(rows, gone)
+    return part.live(rows)
 
 
 def _fill(arrays: dict[str, Any], space: Space, rows: pa.Table, first: int) -> None:
@@ -137,9 +137,3 @@ def _read(store: Store, ref: FileRef, verify: Verify) -> pa.Table:
         return parse_parquet(read_verified(store, ref), ref.path)
     verify_file(store, ref, content=False)
     return parse_parquet(store.read(ref.path), ref.path)
-
-
-def _live(table: pa.Table, gone: set[str]) -> pa.Table:
-    if not gone:
-        return table
-    return table.filter(pa.array([doc_id not in gone for doc_id in table["doc_id"].to_pylist()], pa.bool_()))

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from isospace.collection.alias import resolve
@@ -25,13 +24,13 @@ from isospace.search.view import FLOATS, Hit, Ranked, View
 from isospace.storage.store import Store, open_store
 from isospace.transform.affine import Role
 from isospace.transform.quantizer_set import Representation, require_representation
+from isospace.transform.vectors import Float32
 
 if TYPE_CHECKING:
     from isospace.encoding.encoder import Encoder
     from isospace.encoding.engine import Engine
     from isospace.search.reranker import Reranker
 
-Float32 = npt.NDArray[np.float32]
 _LOG = logging.getLogger(__name__)
 
 __all__ = ["Answer", "Hit", "Index", "QueryError", "open_index"]

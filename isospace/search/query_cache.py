@@ -15,14 +15,13 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from isospace.encoding.embedder import OpenSpace
 from isospace.errors import ConfigError
 from isospace.storage.hashing import sha256
 from isospace.transform.affine import Role
+from isospace.transform.vectors import Float32
 
-Float32 = npt.NDArray[np.float32]
 _Value = TypeVar("_Value")
 # Tells an uncased tokenizer: it gives both the same tokens.
 _LONGEST_KEY = 256

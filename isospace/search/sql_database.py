@@ -11,10 +11,11 @@ import hashlib
 import json
 import secrets
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from isospace.collection.live_rows import live_parts, live_rows
 from isospace.collection.segments import VECTOR, column_of, read_codes, require_space
 from isospace.collection.snapshot import Manifest, PartRecord, deleted_documents, files_digest
 from isospace.errors import IntegrityError, NotFoundError
@@ -142,11 +143,8 @@ def _write_documents(connection: DuckDBPyConnection, store: Store, manifest: Man
     connection.execute(
         "CREATE TABLE documents (doc_id VARCHAR, uri VARCHAR, title VARCHAR, metadata VARCHAR, doc_hash VARCHAR)"
     )
-    deleted = deleted_documents(store, manifest.deletions)
-    for part in manifest.parts:
-        columns = ["doc_id", "uri", "title", "metadata", "doc_hash"]
-        rows = _live(read_parquet(store, part.documents.path, columns=columns), deleted.get(part.name))
-        _insert(connection, "documents", rows.select(columns))
+    for rows in live_rows(store, manifest, "documents", ["doc_id", "uri", "title", "metadata", "doc_hash"]):
+        _insert(connection, "documents", rows)
 
 
 def _write_table(connection: DuckDBPyConnection, store: Store, manifest: Manifest, space: Space) -> None:
@@ -155,9 +153,8 @@ def _write_table(connection: DuckDBPyConnection, store: Store, manifest: Manifes
         "CREATE TABLE chunks (chunk_id VARCHAR, doc_id VARCHAR, uri VARCHAR, title VARCHAR, span_start BIGINT, "
         f"span_end BIGINT, n_tokens INTEGER, text VARCHAR, vector FLOAT[{space.record.dimension}]{fields})"
     )
-    deleted = deleted_documents(store, manifest.deletions)
-    for part in manifest.parts:
-        _insert(connection, "chunks", _live(_joined(store, part, space), deleted.get(part.name)))
+    for part in live_parts(store, manifest.parts, manifest.deletions):
+        _insert(connection, "chunks", part.live(_joined(store, part.record, space)))
 
 
 def _joined(store: Store, part: PartRecord, space: Space) -> pa.Table:
@@ -182,8 +179,8 @@ def _code_columns(space: Space) -> list[str]:
 
 def _write_view(connection: DuckDBPyConnection, store: Store, manifest: Manifest, space: Space) -> None:
     """Leave the rows where they are; the paths are those of this machine's store."""
-    deleted = [(p, d) for p, ids in deleted_documents(store, manifest.deletions).items() for d in ids]
     connection.execute("CREATE TABLE deletions (part VARCHAR, doc_id VARCHAR)")
+    deleted = [(p, d) for p, ids in deleted_documents(store, manifest.deletions).items() for d in ids]
     rows = pa.table({"part": [p for p, _ in deleted], "doc_id": [d for _, d in deleted]})
     _insert(connection, "deletions", rows.cast(pa.schema([("part", pa.string()), ("doc_id", pa.string())])))
     chunks = _paths(store, [part.chunks.path for part in manifest.parts])
@@ -224,10 +221,3 @@ def _insert(connection: DuckDBPyConnection, table: str, rows: pa.Table) -> None:
     connection.register("incoming", rows)
     connection.execute(f"INSERT INTO {table} SELECT * FROM incoming")
     connection.unregister("incoming")
-
-
-def _live(table: pa.Table, deleted: set[str] | None) -> pa.Table:
-    if not deleted:
-        return table
-    keep: list[Any] = [doc_id not in deleted for doc_id in table["doc_id"].to_pylist()]
-    return table.filter(pa.array(keep, pa.bool_()))

@@ -25,8 +25,8 @@ from isospace.search.vector.rescoring import nearest
 from isospace.search.vector.topk import Rows
 from isospace.transform.quantizer_set import require_representation
 from isospace.transform.representations import ShortSpec, code_bytes
+from isospace.transform.vectors import Float32
 
-Float32 = npt.NDArray[np.float32]
 Ranking = list[tuple[int, float]]
 FLOATS = ("float32", "float16")
 _PARTS = ("vector", "bm25")

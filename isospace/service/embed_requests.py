@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 
 from isospace.encoding.embedder import OpenSpace
 from isospace.encoding.encoder import SentenceEncoder
@@ -17,8 +16,8 @@ from isospace.service.schemas import Embedding, EmbeddingRequest
 from isospace.service.settings import Limits
 from isospace.transform.affine import ROLES, Role
 from isospace.transform.representations import ShortSpec
+from isospace.transform.vectors import Float32
 
-Float32 = npt.NDArray[np.float32]
 Item = str | tuple[int, ...]
 
 

@@ -6,7 +6,7 @@ import contextlib
 import secrets
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -46,6 +46,7 @@ def scratch_database(folder: Path, *, memory_mb: int) -> Iterator[DuckDBPyConnec
 
 # A file of vectors may have a hundred rows: an insert for each would be most of the time.
 _ROWS_AT_ONCE = 50_000
+_ROWS_FETCHED = 10_000
 
 
 def load_columns(
@@ -81,6 +82,12 @@ def load_columns(
 def append_rows(connection: DuckDBPyConnection, table: str, number: int, batch: pa.Table) -> None:
     """Append the rows of one file to a table made by `load_columns`."""
     _insert(connection, table, [_numbered(number, batch)])
+
+
+def fetch_rows(result: DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows of a query, a few thousand in memory at a time."""
+    while rows := result.fetchmany(_ROWS_FETCHED):
+        yield from rows
 
 
 def _numbered(number: int, batch: pa.Table) -> pa.Table:

@@ -28,10 +28,10 @@ import numpy as np
 import numpy.typing as npt
 
 from isospace.errors import IntegrityError, MismatchError
+from isospace.transform.vectors import Float64
 
 Role: TypeAlias = Literal["document", "query"]
 ROLES: tuple[Role, ...] = ("document", "query")
-Float64 = npt.NDArray[np.float64]
 
 EXACT_BITS = 53
 OUTPUT_BITS = 26

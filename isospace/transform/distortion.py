@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from isospace.transform.quantizers import Quantizer
-
-Float32 = npt.NDArray[np.float32]
+from isospace.transform.vectors import Float32, row_cosines
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +73,7 @@ def measure_distortion(
     decoded = quantizer.decode(quantizer.encode(vectors)).astype(np.float64)
     squares = (decoded - exact) ** 2
     places = np.zeros(len(vectors), np.int64) if clusters is None else clusters
-    lengths = np.linalg.norm(decoded, axis=1) * np.linalg.norm(exact, axis=1)
-    errors = 1.0 - (decoded * exact).sum(axis=1) / np.where(lengths == 0, 1.0, lengths)
+    errors = 1.0 - row_cosines(decoded, exact)
     by_vector = squares.mean(axis=1)
     return Distortion(
         mse=float(squares.mean()),

@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 from isospace.transform.affine import ROLES, AffineMap, apply_affine, stored_offsets
 from isospace.transform.fixed_point import row_lengths
+from isospace.transform.vectors import Float64
 
-Float64 = npt.NDArray[np.float64]
 # What float32 rounds off the unit vector at the end; half a unit in the last place of a component below 1.
 _FLOAT32_ROUNDING = 2.0**-25
 _SEEN = 2048

@@ -24,10 +24,11 @@ import numpy as np
 import numpy.typing as npt
 
 from isospace.errors import FitError
-from isospace.transform.affine import ROLES, AffineMap, Float64
+from isospace.transform.affine import ROLES, AffineMap
 from isospace.transform.fixed_point import fix_point
 from isospace.transform.moments import Moments, fourth_moment, stream_moments
 from isospace.transform.spec import FitSpec
+from isospace.transform.vectors import Float64
 
 # Below this share of the largest eigenvalue a direction carries float32 rounding noise alone.
 _RANK_TOLERANCE = 1e-10

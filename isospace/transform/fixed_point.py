@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from isospace.errors import FitError
-from isospace.transform.affine import EXACT_BITS, LIMB_BITS, OUTPUT_BITS, AffineMap, Float64, bits_at_once
+from isospace.transform.affine import EXACT_BITS, LIMB_BITS, OUTPUT_BITS, AffineMap, bits_at_once
+from isospace.transform.vectors import Float64
 
 # A float32 has 24; a steep map carries the rounding of its input further than its own, and wants more of them.
 _INPUT_BITS = range(20, 33)

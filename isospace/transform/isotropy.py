@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from isospace.transform.vectors import unit
+
 
 @dataclass(frozen=True, slots=True)
 class Isotropy:
@@ -53,26 +55,21 @@ def measure_isotropy(vectors: npt.NDArray[Any]) -> Isotropy:
     """Measure (n, d) vectors, n of a few thousand; zero vectors count as orthogonal to all."""
     block = np.asarray(vectors, dtype=np.float64)
     n, d = block.shape
-    unit = _unit(block)
+    directions = unit(block)
     pairs = pair_cosines(block)
     mean, variance = (float(pairs.mean()), float(pairs.var())) if n > 1 else (0.0, 0.0)
     score = (1.0 - abs(mean) + min(variance * d, 1.0)) / 2.0
-    moments = np.maximum(np.linalg.eigvalsh(unit.T @ unit / max(n, 1)), 0.0)
+    moments = np.maximum(np.linalg.eigvalsh(directions.T @ directions / max(n, 1)), 0.0)
     evenness = float(moments.sum() ** 2 / (d * (moments**2).sum())) if moments.any() else 0.0
-    spectrum = np.maximum(np.linalg.eigvalsh(np.cov(unit.T, ddof=0).reshape(d, d)), 0.0)[::-1] if n > 1 else np.zeros(d)
+    covariance = np.cov(directions.T, ddof=0).reshape(d, d) if n > 1 else np.zeros((d, d))
+    spectrum = np.maximum(np.linalg.eigvalsh(covariance), 0.0)[::-1]
     shares = np.cumsum(spectrum) / spectrum.sum() if spectrum.any() else np.ones(d)
     return Isotropy(n, d, mean, variance, score, evenness, float(shares[:64][-1]), float(shares[:128][-1]))
 
 
 def pair_cosines(vectors: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """Return the cosines of all pairs of different vectors of (n, d), each pair twice; n of a few thousand."""
-    unit = _unit(np.asarray(vectors, dtype=np.float64))
-    gram = unit @ unit.T
-    found: npt.NDArray[np.float64] = gram[~np.eye(len(unit), dtype=bool)]
+    directions = unit(np.asarray(vectors, dtype=np.float64))
+    gram = directions @ directions.T
+    found: npt.NDArray[np.float64] = gram[~np.eye(len(directions), dtype=bool)]
     return found
-
-
-def _unit(block: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    norms = np.linalg.norm(block, axis=1, keepdims=True)
-    unit: npt.NDArray[np.float64] = block / np.where(norms > 0, norms, 1.0)
-    return unit

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Float64 = npt.NDArray[np.float64]
+from isospace.transform.vectors import Float64
 
 
 @dataclass(frozen=True, slots=True)

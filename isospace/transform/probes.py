@@ -17,6 +17,7 @@ from isospace.errors import IntegrityError, MismatchError
 from isospace.transform.affine import ROLES, Role
 from isospace.transform.quantizer_set import quantize
 from isospace.transform.transform import Transform, apply_transform
+from isospace.transform.vectors import row_cosines
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -194,9 +195,7 @@ def _compare(stage: str, role: Role, expected: npt.NDArray[Any], found: npt.NDAr
 def _cosines(left: npt.NDArray[np.float32], right: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     if left.shape != right.shape:
         raise MismatchError(f"raw vectors have the shape {right.shape}; the space recorded {left.shape}.")
-    a, b = left.astype(np.float64), right.astype(np.float64)
-    cosines: npt.NDArray[np.float64] = (a * b).sum(1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
-    return cosines
+    return row_cosines(left, right)
 
 
 def _require(probes: Mapping[str, npt.NDArray[Any]], name: str) -> npt.NDArray[Any]:

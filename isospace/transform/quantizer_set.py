@@ -6,15 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import numpy as np
 import numpy.typing as npt
 
 from isospace.errors import MismatchError
 from isospace.transform.quantizers import Quantizer, fit_quantizer, load_quantizer
 from isospace.transform.representations import RepresentationSpec
+from isospace.transform.vectors import Float32
 
 Representation: TypeAlias = str
-Float32 = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from isospace.errors import IntegrityError
+from isospace.transform.vectors import Float64
 
-Float64 = npt.NDArray[np.float64]
 GRID_BITS = 24
 _EXACT_BITS = 53
 

@@ -16,8 +16,7 @@ from isospace.errors import IntegrityError
 from isospace.transform.affine import AffineMap, Role, apply_affine
 from isospace.transform.quantizer_set import Quantizers, quantizer_arrays, quantizers_from_arrays
 from isospace.transform.representations import RepresentationSpec
-
-Float32 = npt.NDArray[np.float32]
+from isospace.transform.vectors import Float32
 
 
 @dataclass(frozen=True, slots=True)

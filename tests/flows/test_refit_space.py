@@ -93,7 +93,7 @@ def test_the_frontier_flow_shows_table_and_plot(configure: Configure, tmp_path: 
     (tmp_path / "q.txt").write_text("the cell\nthe gene and the protein\n")
     points = measure_frontier(config.runtime.store, "c", str(tmp_path / "q.txt"))
     assert {point.rescored for point in points} == {0, 1, 2, 4, 10}
-    assert any("data:image/png;base64," in text and "| rabitq |" in text for text in artifacts("frontier"))
+    assert any("data:image/svg+xml;base64," in text and "| rabitq |" in text for text in artifacts("frontier"))
 
 
 def index_store(url: str):

@@ -10,13 +10,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
-import numpy as np
-import numpy.typing as npt
-
 from isospace.encoding.batching import Batch
+from isospace.transform.vectors import Float32
 
 BackendName = Literal["openvino", "torch", "onnx"]
-Float32 = npt.NDArray[np.float32]
 # The package that each one needs, and what to install for it.
 PACKAGES: dict[BackendName, tuple[str, str]] = {
     "openvino": ("openvino", "openvino"),

@@ -8,14 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from isospace.encoding.backends.base import BackendName, processor, usable_cpus
 from isospace.encoding.batching import Batch, equal_length_batches, put_rows
 from isospace.errors import EncoderError
+from isospace.transform.vectors import Float32
 
-Float32 = npt.NDArray[np.float32]
 BATCH_TOKENS = 1024
 
 

@@ -19,8 +19,8 @@ from isospace.encoding.backends.base import BackendName, processor, usable_cpus
 from isospace.encoding.backends.telemetry import import_openvino
 from isospace.encoding.batching import Batch, equal_length_batches, put_rows
 from isospace.errors import EncoderError
+from isospace.transform.vectors import Float32
 
-Float32 = npt.NDArray[np.float32]
 BATCH_TOKENS = 1024
 # Kernels are prepared for every shape that is met and kept; there are as many shapes as lengths times sizes.
 _KEPT_SHAPES = "32"

@@ -27,11 +27,11 @@ from isospace.encoding.batching import (
     run_halving,
 )
 from isospace.errors import EncoderError
+from isospace.transform.vectors import Float32
 
 if TYPE_CHECKING:
     from isospace.encoding.graphs.unpadded import FlatModel
 
-Float32 = npt.NDArray[np.float32]
 _LOG = logging.getLogger(__name__)
 CPU_BATCH_TOKENS = 4096
 # Matrix kernels choose their path by the number of rows. Calls of few rows in all were seen to differ in the

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import safetensors.numpy
 
 from isospace.encoding.backends.base import Backend
@@ -29,8 +28,8 @@ from isospace.encoding.registry.model_loading import LoadedModel
 from isospace.encoding.registry.record import EncoderRecord
 from isospace.errors import EncoderError
 from isospace.transform.affine import ROLES, Role
+from isospace.transform.vectors import Float32, row_cosines
 
-Float32 = npt.NDArray[np.float32]
 _LIBRARIES = ("torch", "transformers", "sentence-transformers", "tokenizers", "openvino", "onnx", "nncf")
 
 
@@ -113,10 +112,10 @@ def smallest_cosine(reference: Mapping[Role, Float32], found: Mapping[Role, Floa
     """Return the smallest cosine between the same probe's vectors."""
     smallest = 1.0
     for role in ROLES:
-        a, b = reference[role].astype(np.float64), found[role].astype(np.float64)
+        a, b = reference[role], found[role]
         if a.shape != b.shape:
             raise EncoderError(f"the backend returns vectors of the shape {b.shape}; the reference has {a.shape}.")
-        cosines = (a * b).sum(axis=1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
+        cosines = row_cosines(a, b)
         # A NaN must not pass as the smaller of two.
         smallest = min(smallest, float(cosines.min())) if np.isfinite(cosines).all() else -1.0
     return smallest

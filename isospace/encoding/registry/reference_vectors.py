@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import safetensors.numpy
 
 from isospace.encoding.encoder import SentenceEncoder, tokenize
@@ -20,8 +19,7 @@ from isospace.errors import EncoderError, NotFoundError
 from isospace.storage.store import Store
 from isospace.transform.affine import ROLES, Role
 from isospace.transform.probes import PROBE_TEXTS
-
-Float32 = npt.NDArray[np.float32]
+from isospace.transform.vectors import Float32
 
 
 def check_reference(store: Store, encoder: SentenceEncoder) -> float:

@@ -9,16 +9,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from isospace.errors import ConfigError
+from isospace.transform.vectors import Float64
 
 if TYPE_CHECKING:
     from isospace.evaluation.comparison import Difference
     from isospace.evaluation.length_bias import LengthBucket
     from isospace.evaluation.norms import Norms
 
-Float64 = npt.NDArray[np.float64]
 # Told apart by people who see colours differently, too. (Okabe and Ito, "Color universal design", 2008.)
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999", "#000000")
 _OTHERS = "others"
@@ -68,7 +67,7 @@ def _with_own_ids(svg: str) -> str:
     return re.sub(r'#([\w-]+)(["\')])', lambda m: f"#{mark}-{m[1]}{m[2]}" if m[1] in used else m[0], svg)
 
 
-def _legible(text: str) -> str:
+def legible(text: str) -> str:
     """Return a label as it is written: matplotlib takes dollars for formulae, and hides what begins with an underscore."""
     return (text if not text.startswith("_") else f" {text}").replace("$", r"\$")
 
@@ -188,7 +187,7 @@ def corpus_map(points: Float64, labels: Sequence[str]) -> str:
                 ".",
                 markersize=2.5,
                 color=colour,
-                label=_legible(f"{label} ({len(chosen)})"),
+                label=legible(f"{label} ({len(chosen)})"),
                 alpha=0.7,
             )
         axes.set_xticks([])
@@ -231,7 +230,7 @@ def scatter(points: Sequence[tuple[float, float, str, bool]], across: str, up: s
     def fill(axes: Any) -> None:
         for x, y, label, marked in points:
             axes.plot([x], [y], "o" if marked else "x", color=COLOURS[0] if marked else COLOURS[6])
-            axes.annotate(_legible(label), (x, y), fontsize=7, xytext=(4, 4), textcoords="offset points")
+            axes.annotate(legible(label), (x, y), fontsize=7, xytext=(4, 4), textcoords="offset points")
         axes.set_xscale("log")
         axes.set_xlabel(across)
         axes.set_ylabel(up)

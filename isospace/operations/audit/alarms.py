@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from isospace.evaluation.languages import uncovered
@@ -14,10 +13,12 @@ from isospace.evaluation.norms import norm_tolerance
 from isospace.operations.audit.baseline_sample import Reference
 from isospace.operations.audit.drift import FEWEST_SHIFTED, Drift
 from isospace.operations.audit.frozen_queries import Frozen
-from isospace.operations.audit.metrics import Logged, Reproduced, Stored
+from isospace.operations.audit.logged_queries import Logged
+from isospace.operations.audit.measurements import Measurements
+from isospace.operations.audit.metrics import Reproduced, Stored
 from isospace.operations.audit.thresholds import Thresholds
+from isospace.transform.vectors import Float64
 
-Float64 = npt.NDArray[np.float64]
 REFIT = "Fit again with runtime.refit=true, behind the gate."
 MENDED = "Run `isospace verify`; restore the files, or run the flow with runtime.refit=true."
 
@@ -35,6 +36,23 @@ class Alarm(BaseModel):
     def describe(self) -> str:
         """Return it as a line."""
         return f"{self.name}: {self.message} {self.remedy}"
+
+
+def judge(measured: Measurements, limits: Thresholds) -> list[Alarm]:
+    """Return the alarms that measurements of a snapshot raise."""
+    normalizes = measured.view.space.space.record.spec.normalization == "l2"
+    pairs = measured.stored.after.mean_cosine
+    alarms = [
+        *stored_alarms(measured.stored, measured.reference, limits, normalizes=normalizes),
+        *reproduced_alarms(measured.reproduced, measured.tolerance),
+        *corpus_alarms(measured.corpus.drift, measured.corpus.copies, measured.reference, limits),
+        *language_alarms(measured.languages, measured.model_languages, limits),
+    ]
+    if measured.frozen is not None:
+        alarms += frozen_alarms(measured.frozen, pairs, limits)
+    if measured.logged is not None:
+        alarms += logged_alarms(measured.logged, measured.tolerance, pairs, limits)
+    return alarms
 
 
 def language_alarms(shares: Mapping[str, float], named: Sequence[str] | None, limits: Thresholds) -> Iterator[Alarm]:

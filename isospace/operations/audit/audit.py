@@ -2,59 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from isospace.collection.alias import resolve
-from isospace.collection.snapshot import Manifest, deleted_documents, read_manifest, sequences
-from isospace.encoding.registry.model_card import kept_languages
-from isospace.errors import AuditError, IntegrityError, IsospaceError, MismatchError, NotFoundError
+from isospace.collection.snapshot import Manifest, read_manifest, sequences
+from isospace.errors import AuditError, IntegrityError, IsospaceError, MismatchError
 from isospace.evaluation.gate.verdicts import read_verdicts
-from isospace.evaluation.languages import language_shares
-from isospace.evaluation.norms import sample_rows
-from isospace.evaluation.query_sets import list_sets, read_set
-from isospace.operations.audit.alarms import (
-    Alarm,
-    alias_alarms,
-    corpus_alarms,
-    frozen_alarms,
-    language_alarms,
-    logged_alarms,
-    reproduced_alarms,
-    stored_alarms,
-)
+from isospace.operations.audit.alarms import Alarm, alias_alarms, judge
 from isospace.operations.audit.baseline_sample import Reference, read_reference
-from isospace.operations.audit.drift import FEWEST_SHIFTED, Drift
-from isospace.operations.audit.frozen_queries import Baseline, Frozen, measure_frozen
-from isospace.operations.audit.logged_queries import measure_logged
-from isospace.operations.audit.metrics import (
-    Logged,
-    Reproduced,
-    Stored,
-    StoredCodes,
-    figures_of,
-    measure_new,
-    measure_representations,
-    measure_reproduced,
-    measure_stored,
-)
-from isospace.operations.audit.query_log import read_answers
+from isospace.operations.audit.figures import Figures, figures_of
+from isospace.operations.audit.frozen_queries import Baseline
+from isospace.operations.audit.measurements import Measurements, measure
 from isospace.operations.audit.thresholds import Thresholds
 from isospace.search.index import open_index
 from isospace.search.view import View
 from isospace.storage.numbered_log import append, read_all
-from isospace.storage.parquet import read_parquet
 from isospace.storage.paths import CollectionPaths
 from isospace.storage.store import Store
 
 if TYPE_CHECKING:
     from isospace.encoding.engine import Engine
-
-_LANGUAGE_SAMPLE = 2_000
 
 
 class AuditRecord(BaseModel):
@@ -71,9 +43,16 @@ class AuditRecord(BaseModel):
     at: str
     alarms: tuple[Alarm, ...]
     notes: tuple[str, ...]
-    figures: dict[str, Any]
+    figures: Figures | None
+    """None if the snapshot could not be opened."""
     baseline: Baseline | None
     report: str | None
+
+    @field_validator("figures", mode="before")
+    @classmethod
+    def _none_measured(cls, given: Any) -> Any:
+        # Earlier versions wrote an empty object.
+        return given or None
 
     def describe(self) -> str:
         """Return the outcome in a sentence or, with alarms, as lines."""
@@ -85,17 +64,10 @@ class AuditRecord(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """A record that is not kept yet, with the arrays its report is drawn from; what could not be measured is None."""
+    """A record that is not stored yet, and what it was made from; None if the snapshot could not be opened."""
 
     record: AuditRecord
-    view: View | None
-    reference: Reference | None
-    stored: Stored | None
-    reproduced: Reproduced | None
-    drift: Drift | None
-    frozen: Frozen | None
-    logged: Logged | None
-    codes: tuple[StoredCodes, ...]
+    measurements: Measurements | None
 
 
 def audit_alias(
@@ -110,15 +82,18 @@ def audit_alias(
     seed: int = 0,
     engine: Engine | None = None,
     now: datetime | None = None,
+    on_progress: Callable[[str], None] = lambda _: None,
 ) -> Audit:
-    """Measure what an alias names.
+    """Measure what an alias names, and raise alarms; nothing is stored.
 
     Parameters
     ----------
-    store, collection, alias
-        What.
+    store, collection
+        Where.
+    alias
+        Alias, snapshot number, or first digits of a snapshot_id.
     limits
-        From where on a figure is an alarm.
+        Thresholds of the alarms.
     run_id
         Of the run that asks.
     set_name
@@ -131,6 +106,8 @@ def audit_alias(
         What runs the encoder.
     now
         For tests.
+    on_progress
+        Is called with the name of each step before it begins.
 
     Raises
     ------
@@ -139,56 +116,24 @@ def audit_alias(
     """
     at = now or datetime.now(UTC)
     manifest = resolve(store, collection, alias)
-    alarms, notes = list(_alias_alarms(store, manifest, alias, at, limits)), list[str]()
-    try:
-        with open_index(store, collection, alias, engine=engine, verify="content") as index:
-            view = index.view
-    except MismatchError as error:
-        alarms.append(_refused("handshake", str(error), "Nothing can be served until it is mended."))
-        return _unopened(_record(manifest, alias, run_id, at, alarms, notes, {}, None))
-    except IsospaceError as error:
-        alarms.append(
-            _refused("files", str(error), "Run `isospace verify`, and the flow again: it makes lost files anew.")
-        )
-        return _unopened(_record(manifest, alias, run_id, at, alarms, notes, {}, None))
-    record = view.space.space.record
-    tolerance = limits.reproduced_cosine or record.min_cosine
-    try:
-        reference = read_reference(store, manifest, record.input_dimension)
-    except IntegrityError as error:
-        alarms.append(_refused("files", str(error), "Run the flow again: it encodes anew what is lost."))
-        return _unopened(_record(manifest, alias, run_id, at, alarms, notes, {}, None))
-    stored = measure_stored(store, view, reference, seed=seed)
-    alarms += stored_alarms(stored, reference, limits, normalizes=record.spec.normalization == "l2")
-    reproduced = measure_reproduced(view, tolerance=tolerance, seed=seed)
-    alarms += reproduced_alarms(reproduced, tolerance)
-    drift, copies, new = measure_new(store, view, reference, seed=seed)
-    alarms += corpus_alarms(drift, copies, reference, limits)
-    if drift is None:
-        notes.append(f"{new} chunks came since the fit: too few, or of too few documents, to tell a drift")
-    if min(stored.sampled) < FEWEST_SHIFTED:
-        notes.append(f"{min(stored.sampled)} different texts are too few to tell whether dimensions have shifted")
-    sampled = sample_rows(view, _LANGUAGE_SAMPLE, seed).tolist()
-    shares = language_shares(view, sampled)
-    alarms += language_alarms(shares, kept_languages(store, manifest.encoder_id), limits)
-    frozen = _frozen(store, view, set_name, notes)
-    if frozen is not None:
-        alarms += frozen_alarms(frozen, stored.after.mean_cosine, limits)
-    found = read_answers(store, collection, since=at - timedelta(hours=log_hours))
-    answers = [answer for answer in found if answer.alias == alias]
-    logged = None
-    if answers:
-        # Sentences of the corpus are no measure of what people ask.
-        vectors = frozen.vectors if frozen is not None and frozen.kind != "pseudo" else None
-        logged = measure_logged(store, view, alias, answers, vectors, tolerance=tolerance, seed=seed)
-        alarms += logged_alarms(logged, tolerance, stored.after.mean_cosine, limits)
-    else:
-        notes.append("no answers were logged: serve with --log to watch queries too")
-    codes = measure_representations(view, frozen.vectors) if frozen is not None else ()
-    figures = figures_of(stored, reproduced, drift, copies, new, frozen, logged, reference, codes)
-    figures["languages"] = shares
-    kept = _record(manifest, alias, run_id, at, alarms, notes, figures, frozen.baseline if frozen is not None else None)
-    return Audit(kept, view, reference, stored, reproduced, drift, frozen, logged, codes)
+    alarms = _alias_alarms(store, manifest, alias, at, limits)
+    on_progress("opening the snapshot")
+    opened = _open(store, manifest, alias, engine)
+    if isinstance(opened, Alarm):
+        return Audit(_record(manifest, alias, run_id, at, [*alarms, opened], None), None)
+    measurements = measure(
+        store,
+        *opened,
+        alias=alias,
+        since=at - timedelta(hours=log_hours),
+        set_name=set_name,
+        baseline_of=lambda queries: _baseline(store, collection, queries.set_id, manifest.space_id),
+        tolerance=limits.reproduced_cosine,
+        seed=seed,
+        on_progress=on_progress,
+    )
+    alarms += judge(measurements, limits)
+    return Audit(_record(manifest, alias, run_id, at, alarms, measurements), measurements)
 
 
 def write_audit(store: Store, record: AuditRecord) -> AuditRecord:
@@ -209,6 +154,21 @@ def require_quiet(record: AuditRecord) -> None:
     """Raise AuditError if there were alarms."""
     if record.alarms:
         raise AuditError(f"{record.describe()}\nReport: {record.report}")
+
+
+def _open(store: Store, manifest: Manifest, alias: str, engine: Engine | None) -> tuple[View, Reference] | Alarm:
+    """Open a snapshot as a service would, and read the sample it is compared with; an alarm if that fails."""
+    try:
+        with open_index(store, manifest.collection, alias, engine=engine, verify="content") as index:
+            view = index.view
+    except MismatchError as error:
+        return _refused("handshake", str(error), "Nothing can be served until it is mended.")
+    except IsospaceError as error:
+        return _refused("files", str(error), "Run `isospace verify`, and the flow again: it makes lost files anew.")
+    try:
+        return view, read_reference(store, view.manifest, view.space.space.record.input_dimension)
+    except IntegrityError as error:
+        return _refused("files", str(error), "Run the flow again: it encodes anew what is lost.")
 
 
 def _alias_alarms(store: Store, manifest: Manifest, alias: str, now: datetime, limits: Thresholds) -> list[Alarm]:
@@ -236,23 +196,6 @@ def _committed(manifest: Manifest, otherwise: datetime) -> datetime:
     return datetime.fromisoformat(written) if isinstance(written, str) else otherwise
 
 
-def _frozen(store: Store, view: View, set_name: str | None, notes: list[str]) -> Frozen | None:
-    collection = view.manifest.collection
-    known = [record.name for record in list_sets(store, collection)]
-    name = set_name or ("default" if "default" in known else next(iter(known), None))
-    if name is None:
-        notes.append("there is no evaluation set: freeze queries with `isospace sets add`, or `isospace sets make`")
-        return None
-    given = read_set(store, collection, name)
-    before = _baseline(store, collection, given.set_id, view.manifest.space_id)
-    unchanged = _unchanged(store, view.manifest, before.snapshot) if before is not None else None
-    if before is not None and unchanged is None:
-        notes.append(
-            f"the files of snapshot {before.snapshot}, the baseline of the frozen queries, are gone: no agreement"
-        )
-    return measure_frozen(view, given, before, unchanged)
-
-
 def _baseline(store: Store, collection: str, set_id: str, space_id: str) -> Baseline | None:
     """Return what the set's queries found when they were first asked in this space."""
     for record in read_audits(store, collection):
@@ -262,34 +205,8 @@ def _baseline(store: Store, collection: str, set_id: str, space_id: str) -> Base
     return None
 
 
-def _unchanged(store: Store, manifest: Manifest, other: int) -> frozenset[str] | None:
-    """Return the documents that are the same in another snapshot; None if its files are gone."""
-    if other == manifest.sequence:
-        return frozenset(name for name, _ in _contents(store, manifest))
-    try:
-        then = frozenset(_contents(store, read_manifest(store, manifest.collection, other)))
-    except NotFoundError:
-        return None
-    return frozenset(name for name, content in _contents(store, manifest) if (name, content) in then)
-
-
-def _contents(store: Store, manifest: Manifest) -> Iterator[tuple[str, str]]:
-    """Yield doc_id and doc_hash of every live document."""
-    deleted = deleted_documents(store, manifest.deletions)
-    for part in manifest.parts:
-        gone = deleted.get(part.name, set())
-        rows = read_parquet(store, part.documents.path, columns=["doc_id", "doc_hash"]).to_pydict()
-        yield from (
-            (name, str(key)) for name, key in zip(rows["doc_id"], rows["doc_hash"], strict=True) if name not in gone
-        )
-
-
 def _refused(name: str, message: str, remedy: str) -> Alarm:
     return Alarm(name=name, figure=None, limit=None, message=message, remedy=remedy)
-
-
-def _unopened(record: AuditRecord) -> Audit:
-    return Audit(record, None, None, None, None, None, None, None, ())
 
 
 def _record(
@@ -298,10 +215,9 @@ def _record(
     run_id: str,
     at: datetime,
     alarms: Sequence[Alarm],
-    notes: Sequence[str],
-    figures: dict[str, Any],
-    baseline: Baseline | None,
+    measurements: Measurements | None,
 ) -> AuditRecord:
+    frozen = measurements.frozen if measurements else None
     return AuditRecord(
         number=0,
         run_id=run_id,
@@ -312,8 +228,8 @@ def _record(
         space_id=manifest.space_id,
         at=at.isoformat(timespec="seconds"),
         alarms=tuple(alarms),
-        notes=tuple(notes),
-        figures=figures,
-        baseline=baseline,
+        notes=tuple(measurements.notes()) if measurements else (),
+        figures=figures_of(measurements) if measurements else None,
+        baseline=frozen.baseline if frozen else None,
         report=None,
     )

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-Float64 = npt.NDArray[np.float64]
+from isospace.transform.vectors import Float64
+
 _BINS = 10
 _FOLDS = 5
 FEWEST, FEWEST_DOCUMENTS = 50, 20

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -72,20 +71,6 @@ class Frozen:
     values: dict[str, float]
     top: npt.NDArray[np.float64]
     vectors: npt.NDArray[np.float32]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the figures."""
-        return {
-            "set": self.name,
-            "kind": self.kind,
-            "queries": self.queries,
-            "compared_with": self.compared_with,
-            "overlap": self.overlap,
-            "rbo": self.rbo,
-            "ndcg@10": self.ndcg,
-            "ndcg@10_before": self.ndcg_before,
-            "changed": [list(one) for one in self.changed],
-        }
 
 
 def measure_frozen(

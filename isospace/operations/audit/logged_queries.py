@@ -2,20 +2,54 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
-import numpy.typing as npt
 
 from isospace.collection.alias import AliasEntry, alias_history
-from isospace.operations.audit.drift import classify
-from isospace.operations.audit.metrics import ENCODED, Logged, cosines
+from isospace.operations.audit.drift import Drift, classify
+from isospace.operations.audit.metrics import ENCODED, compare_rows
 from isospace.operations.audit.query_log import Answered
 from isospace.search.view import View
 from isospace.storage.store import Store
+from isospace.transform.vectors import Float32, Float64
 
-Float32 = npt.NDArray[np.float32]
 _MOST_LOGGED = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """What the log of answers shows.
+
+    Attributes
+    ----------
+    count
+        Answers since the time asked for.
+    stale, unverified
+        Shares of answers from a snapshot that the alias did not name then, and of those from one that was not verified.
+    reproduced
+        Smallest cosine of a logged query vector with its text embedded again; None without texts and vectors.
+    wrong
+        Share of these beyond the tolerance.
+    drift
+        Of logged query vectors against the frozen queries.
+    top
+        (n,) best scores of vector searches.
+    overlap, rbo, compared
+        Agreement with the candidate that was asked beside production, and how often.
+    """
+
+    count: int
+    stale: float
+    unverified: float
+    reproduced: float | None
+    wrong: float
+    drift: Drift | None
+    top: Float64
+    overlap: float | None
+    rbo: float | None
+    compared: int
 
 
 def measure_logged(
@@ -67,10 +101,8 @@ def _queries_reproduced(
         return (0.0, 1.0) if misshapen else (None, 0.0)
     again = view.space.embed([one.text or "" for one in texted], "query")
     searched = np.stack([one.vector for one in texted if one.vector is not None])
-    found = np.nan_to_num(cosines(searched, again), nan=-1.0)
-    lengths = np.linalg.norm(searched, axis=1) / np.maximum(np.linalg.norm(again, axis=1), 1e-30)
-    wrong = int((~(found >= tolerance) | ~(np.abs(lengths - 1.0) <= max(1.0 - tolerance, 1e-4))).sum())
-    return float(found.min()), (wrong + misshapen) / (len(texted) + misshapen)
+    found, wrong = compare_rows(searched, again, tolerance)
+    return float(found.min()), (int(wrong.sum()) + misshapen) / (len(texted) + misshapen)
 
 
 def _was_stale(answer: Answered, history: list[AliasEntry], grace_seconds: float = 120.0) -> bool:

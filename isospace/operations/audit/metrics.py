@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,16 +16,14 @@ from isospace.evaluation.norms import Norms, measure_norms, vectors_at
 from isospace.evaluation.ranking import live_hashes, live_keys
 from isospace.operations.audit.baseline_sample import Reference, duplicate_share
 from isospace.operations.audit.drift import Drift, Shifts, classify, measure_shifts
-from isospace.operations.audit.frozen_queries import Frozen
 from isospace.search.options import SearchOptions
 from isospace.search.view import FLOATS, View, pick
 from isospace.storage.store import Store
 from isospace.transform.isotropy import Isotropy, measure_isotropy, pair_cosines
 from isospace.transform.quantizers.int8 import Int8Quantizer
 from isospace.transform.representations import ShortSpec, code_bytes
+from isospace.transform.vectors import Float32, Float64, row_cosines
 
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
 SAMPLE, ENCODED, _PAIRED = 2_000, 256, 1_000
 _LAST_CODE = 127
 _PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
@@ -53,8 +51,8 @@ class Stored:
         Percentiles of the cosine of random pairs, by percentile.
     pairs
         (p,) cosines of random pairs.
-    spectra
-        Falling eigenvalues of raw reference and of what is stored.
+    spectrum_before, spectrum_after
+        (d,) and (k,) falling eigenvalues of the reference's raw vectors, and of a sample of what is stored.
     """
 
     finest: str
@@ -68,7 +66,8 @@ class Stored:
     saturated_before: dict[str, float]
     cosines: dict[int, float]
     pairs: Float64
-    spectra: dict[str, Float64]
+    spectrum_before: Float64
+    spectrum_after: Float64
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,37 +103,22 @@ class StoredCodes:
 
 
 @dataclass(frozen=True, slots=True)
-class Logged:
-    """What the log of answers shows.
+class CorpusChange:
+    """What came into a corpus since the fit.
 
     Attributes
     ----------
-    count
-        Answers since the time asked for.
-    stale, unverified
-        Shares of answers from a snapshot that the alias did not name then, and of those from one that was not verified.
-    reproduced
-        Smallest cosine of a logged query vector with its text embedded again; None without texts and vectors.
-    wrong
-        Share of these beyond the tolerance.
+    new_chunks
+        Chunks whose text was not there.
+    copies
+        Share of all chunks that are copies of another document's.
     drift
-        Of logged query vectors against the frozen queries.
-    top
-        (n,) best scores of vector searches.
-    overlap, rbo, compared
-        Agreement with the candidate that was asked beside production, and how often.
+        Of the new ones; None if they are few.
     """
 
-    count: int
-    stale: float
-    unverified: float
-    reproduced: float | None
-    wrong: float
+    new_chunks: int
+    copies: float
     drift: Drift | None
-    top: Float64
-    overlap: float | None
-    rbo: float | None
-    compared: int
 
 
 def measure_stored(store: Store, view: View, reference: Reference, *, seed: int) -> Stored:
@@ -162,7 +146,8 @@ def measure_stored(store: Store, view: View, reference: Reference, *, seed: int)
         saturated_before=before,
         cosines={p: float(np.percentile(pairs, p)) for p in _PERCENTILES} if len(pairs) else {},
         pairs=pairs,
-        spectra={"raw, at the fit": _spectrum(reference.raw), "stored": _spectrum(current)},
+        spectrum_before=_spectrum(reference.raw),
+        spectrum_after=_spectrum(current),
     )
 
 
@@ -177,38 +162,40 @@ def measure_reproduced(view: View, *, tolerance: float, seed: int, count: int = 
     codes = view.finest
     stored = vectors_at(view, rows)
     again = codes.quantizer.decode(codes.quantizer.encode(made))
-    found = cosines(stored, again)
-    lengths = np.linalg.norm(stored, axis=1) / np.maximum(np.linalg.norm(again, axis=1), 1e-30)
     # Codes may flip by one step where raw vectors differ within their tolerance.
-    least = tolerance if codes.is_float else min(tolerance, 0.99)
-    wrong = ~(found >= least) | ~(np.abs(lengths - 1.0) <= max(1.0 - least, 1e-4))
+    found, wrong = compare_rows(stored, again, tolerance if codes.is_float else min(tolerance, 0.99))
     excerpts = view.space.embed([excerpt(text) for text in texts], "query")
     tokens = [len(ids) for ids in view.space.encoder.tokenize(texts, "document")]
     return Reproduced(
         count=len(rows),
-        smallest_cosine=float(np.nan_to_num(found, nan=-1.0).min(initial=1.0)),
+        smallest_cosine=float(found.min(initial=1.0)),
         wrong=tuple(chosen[place]["chunk_id"] for place in np.flatnonzero(wrong)),
         buckets=measure_length_bias(raw, made, excerpts, tokens) if len(rows) > 1 else (),
     )
 
 
-def measure_new(store: Store, view: View, reference: Reference, *, seed: int) -> tuple[Drift | None, float, int]:
-    """Compare chunks that came since the fit with the reference.
+def compare_rows(vectors: Float32, expected: Float32, tolerance: float) -> tuple[Float64, npt.NDArray[np.bool_]]:
+    """Return (n,) cosines of (n, k) vectors with those expected, NaN as -1, and (n,) which differ beyond a tolerance.
 
-    Returns
-    -------
-    tuple
-        Their drift, None if they are few; the share of chunks that are copies; how many chunks are new.
+    A vector differs by its direction or by its length, which cosines do not see.
     """
+    cosines = np.nan_to_num(row_cosines(vectors, expected), nan=-1.0)
+    ratios = np.linalg.norm(vectors, axis=1) / np.maximum(np.linalg.norm(expected, axis=1), 1e-30)
+    wrong = ~(cosines >= tolerance) | ~(np.abs(ratios - 1.0) <= max(1.0 - tolerance, 1e-4))
+    return cosines, wrong
+
+
+def measure_new(store: Store, view: View, reference: Reference, *, seed: int) -> CorpusChange:
+    """Compare chunks that came since the fit with the reference."""
     manifest = view.manifest
     keys = live_keys(store, manifest)
     copies = duplicate_share(keys)
     if reference.snapshot == manifest.sequence:
-        return None, copies, 0
+        return CorpusChange(0, copies, None)
     known = _known_hashes(store, manifest, reference)
     new = np.array([row for row, (_, key) in enumerate(keys) if key not in known], np.int64)
     if not len(new):
-        return None, copies, 0
+        return CorpusChange(0, copies, None)
     some = np.sort(np.random.default_rng(seed).permutation(new)[:SAMPLE])
     expected = view.space.transform(reference.raw, "document")
     if not view.finest.is_float:
@@ -216,7 +203,7 @@ def measure_new(store: Store, view: View, reference: Reference, *, seed: int) ->
     drift = classify(
         expected, vectors_at(view, some), [keys[row][0] for row in some], groups=reference.owners, seed=seed
     )
-    return drift, copies, len(new)
+    return CorpusChange(len(new), copies, drift)
 
 
 def finite_at(view: View, rows: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], Float32]:
@@ -249,58 +236,6 @@ def measure_representations(view: View, queries: Float32, *, most: int = 100) ->
         )
         for (name, rescored), rows in found.items()
     )
-
-
-def figures_of(
-    stored: Stored,
-    reproduced: Reproduced,
-    drift: Drift | None,
-    copies: float,
-    new: int,
-    frozen: Frozen | None,
-    logged: Logged | None,
-    reference: Reference,
-    codes: tuple[StoredCodes, ...],
-) -> dict[str, Any]:
-    """Return everything that was measured, for machines."""
-    shifts, beyond = stored.shifts, stored.saturated
-    return {
-        "norms": {name: value if np.all(np.isfinite(value)) else None for name, value in asdict(stored.norms).items()},
-        "isotropy": {"raw, at the fit": stored.before.as_dict(), "stored": stored.after.as_dict()},
-        "cosines of random pairs": {str(p): value for p, value in stored.cosines.items()},
-        "dimensions": {name: [float(f"{v:.6g}") for v in getattr(shifts, name)] for name in shifts.__slots__},
-        "saturated": {
-            name: {"now": share, "at the fit": stored.saturated_before[name]} for name, share in beyond.items()
-        },
-        "reproduced": {
-            "chunks": reproduced.count,
-            "smallest cosine": reproduced.smallest_cosine,
-            "wrong": list(reproduced.wrong),
-        },
-        "length": [bucket.as_dict() for bucket in reproduced.buckets],
-        "corpus": {
-            "new chunks": new,
-            "copies": copies,
-            "copies at the fit": reference.duplicates,
-            "reference": reference.snapshot,
-            "drift": asdict(drift) if drift else None,
-        },
-        "frozen queries": frozen.as_dict() if frozen else None,
-        "representations": [asdict(one) for one in codes],
-        "logged answers": {
-            "count": logged.count,
-            "stale": logged.stale,
-            "unverified": logged.unverified,
-            "smallest cosine": logged.reproduced,
-            "wrong": logged.wrong,
-            "drift": asdict(logged.drift) if logged.drift else None,
-            "compared": logged.compared,
-            "overlap with the candidate": logged.overlap,
-            "rbo with the candidate": logged.rbo,
-        }
-        if logged
-        else None,
-    }
 
 
 def _different(hashes: list[bytes]) -> npt.NDArray[np.int64]:
@@ -350,14 +285,6 @@ def _spread_rows(view: View, count: int, seed: int) -> npt.NDArray[np.int64]:
     edges = np.linspace(0, total, stretches + 1).astype(np.int64)
     chance = np.random.default_rng(seed)
     return np.array([chance.integers(low, high) for low, high in itertools.pairwise(edges)], np.int64)
-
-
-def cosines(one: Float32, other: Float32) -> Float64:
-    """Return (n,) cosines of (n, k) vectors with those of the same row."""
-    left, right = one.astype(np.float64), other.astype(np.float64)
-    lengths = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
-    found: Float64 = (left * right).sum(axis=1) / np.maximum(lengths, 1e-30)
-    return found
 
 
 def _spectrum(vectors: npt.NDArray[Any]) -> Float64:

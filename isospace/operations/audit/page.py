@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,9 @@ from isospace.evaluation.reports.page import Page, Section, Table, Tone, figure
 from isospace.evaluation.slices import source_of
 from isospace.operations.audit.audit import Audit, AuditRecord
 from isospace.operations.audit.frozen_queries import Frozen
-from isospace.operations.audit.metrics import Stored, finite_at
+from isospace.operations.audit.logged_queries import Logged
+from isospace.operations.audit.measurements import Measurements
+from isospace.operations.audit.metrics import Stored, StoredCodes, finite_at
 from isospace.search.metadata import parse_metadata
 from isospace.search.view import View
 
@@ -27,12 +29,14 @@ def audit_page(audit: Audit) -> Page:
     first, *_ = record.describe().split("\n")
     outcome = first + ("." if record.alarms else "; no alarm.")
     sections = [_alarms(record)]
-    if audit.stored is not None and audit.view is not None:
+    if (measured := audit.measurements) is not None:
         sections += [
-            *vector_sections(audit.stored),
-            *dimension_sections(audit.stored),
-            *_queries(audit),
-            *_corpus(audit, audit.view),
+            *vector_sections(measured.stored),
+            *dimension_sections(measured.stored),
+            *_queries(measured),
+            *_length(measured),
+            _corpus(measured),
+            *corpus_map_section(measured.view),
         ]
     sections.append(_lineage(record))
     title = f"{record.collection}: audit of {record.alias}, snapshot {record.snapshot}"
@@ -74,7 +78,7 @@ def vector_sections(stored: Stored) -> list[Section]:
             "Isotropy, before and after the transform",
             "How evenly the vectors fill their space: the spectrum of the raw vectors at the fit, and of what is "
             "stored now.",
-            plots.spectra(stored.spectra),
+            plots.spectra({"raw, at the fit": stored.spectrum_before, "stored": stored.spectrum_after}),
             Table(("", "raw, at the fit", "stored"), isotropy),
         ),
     ]
@@ -104,40 +108,44 @@ def dimension_sections(stored: Stored) -> list[Section]:
     return sections
 
 
-def _queries(audit: Audit) -> list[Section]:
+def _queries(measured: Measurements) -> list[Section]:
     sections = []
-    if audit.frozen is not None:
-        sections.append(_frozen(audit.frozen))
-    if audit.codes:
-        points = [
-            (float(one.bytes), one.recall, f"{one.name}{' x4' if one.rescored else ''}", True) for one in audit.codes
-        ]
-        rows = tuple((one.name, str(one.bytes), str(one.rescored or "–"), f"{one.recall:.1%}") for one in audit.codes)
-        sections.append(
-            Section(
-                "Frontier of what is stored",
-                "Bytes of a vector against the share of the finest representation's first ten hits that are found.",
-                plots.scatter(points, "bytes a vector", "first ten found"),
-                Table(("representation", "bytes", "rescored", "first ten found"), rows),
-            )
-        )
-    if (logged := audit.logged) is not None:
-        drift = f"AUC {logged.drift.auc:.3f}" if logged.drift else "too few to tell"
-        shown = (
-            ("answers", f"{logged.count:,}"),
-            ("from a stale snapshot", f"{logged.stale:.2%}"),
-            ("unverified", f"{logged.unverified:.2%}"),
-            ("smallest cosine with the text embedded again", figure(logged.reproduced)),
-            ("drift against the frozen queries", drift),
-            ("compared with a candidate", f"{logged.compared:,}"),
-            ("overlap with it, rank-biased overlap", f"{figure(logged.overlap)}, {figure(logged.rbo)}"),
-        )
-        samples = {"logged": logged.top} if len(logged.top) else {}
-        if audit.frozen is not None and len(audit.frozen.top):
-            samples["frozen"] = audit.frozen.top
-        plot = plots.distributions(samples, "best score of a query") if samples else None
-        sections.append(Section("Logged answers", "", plot, Table(("", ""), shown)))
+    if measured.frozen is not None:
+        sections.append(_frozen(measured.frozen))
+    if measured.codes:
+        sections.append(_representations(measured.codes))
+    if measured.logged is not None:
+        sections.append(_logged(measured.logged, measured.frozen))
     return sections
+
+
+def _representations(codes: Sequence[StoredCodes]) -> Section:
+    points = [(float(one.bytes), one.recall, f"{one.name}{' x4' if one.rescored else ''}", True) for one in codes]
+    rows = tuple((one.name, str(one.bytes), str(one.rescored or "–"), f"{one.recall:.1%}") for one in codes)
+    return Section(
+        "Frontier of what is stored",
+        "Bytes of a vector against the share of the finest representation's first ten hits that are found.",
+        plots.scatter(points, "bytes a vector", "first ten found"),
+        Table(("representation", "bytes", "rescored", "first ten found"), rows),
+    )
+
+
+def _logged(logged: Logged, frozen: Frozen | None) -> Section:
+    drift = f"AUC {logged.drift.auc:.3f}" if logged.drift else "too few to tell"
+    shown = (
+        ("answers", f"{logged.count:,}"),
+        ("from a stale snapshot", f"{logged.stale:.2%}"),
+        ("unverified", f"{logged.unverified:.2%}"),
+        ("smallest cosine with the text embedded again", figure(logged.reproduced)),
+        ("drift against the frozen queries", drift),
+        ("compared with a candidate", f"{logged.compared:,}"),
+        ("overlap with it, rank-biased overlap", f"{figure(logged.overlap)}, {figure(logged.rbo)}"),
+    )
+    samples = {"logged": logged.top} if len(logged.top) else {}
+    if frozen is not None and len(frozen.top):
+        samples["frozen"] = frozen.top
+    plot = plots.distributions(samples, "best score of a query") if samples else None
+    return Section("Logged answers", "", plot, Table(("", ""), shown))
 
 
 def _frozen(found: Frozen) -> Section:
@@ -152,42 +160,43 @@ def _frozen(found: Frozen) -> Section:
     return Section("Frozen queries", text, plot, Table(("", ""), tuple(rows)))
 
 
-def _corpus(audit: Audit, view: View) -> list[Section]:
-    sections = []
-    if audit.reproduced is not None and audit.reproduced.buckets:
-        head = ("tokens", "texts", "length of raw vectors", "finds itself", "popularity (10)", "neighbours' length")
-        rows = tuple(
-            (
-                f"{one.shortest} to {one.longest}",
-                str(one.texts),
-                figure(one.norm),
-                f"{one.self_retrieval:.0%}",
-                f"{one.popularity:.1f}",
-                f"{one.neighbour_length:.2f}",
-            )
-            for one in audit.reproduced.buckets
+def _length(measured: Measurements) -> list[Section]:
+    reproduced = measured.reproduced
+    if not reproduced.buckets:
+        return []
+    head = ("tokens", "texts", "length of raw vectors", "finds itself", "popularity (10)", "neighbours' length")
+    rows = tuple(
+        (
+            f"{one.shortest} to {one.longest}",
+            str(one.texts),
+            figure(one.norm),
+            f"{one.self_retrieval:.0%}",
+            f"{one.popularity:.1f}",
+            f"{one.neighbour_length:.2f}",
         )
-        sections.append(
-            Section(
-                "What length does",
-                f"{audit.reproduced.count} chunks of all parts were encoded again; the smallest cosine with what is "
-                f"stored is {audit.reproduced.smallest_cosine:.6f}.",
-                plots.length_bias(audit.reproduced.buckets),
-                Table(head, rows),
-            )
-        )
-    corpus = audit.record.figures["corpus"]
-    drift = audit.drift
-    languages = audit.record.figures.get("languages", {})
+        for one in reproduced.buckets
+    )
+    text = (
+        f"{reproduced.count} chunks of all parts were encoded again; the smallest cosine with what is stored is "
+        f"{reproduced.smallest_cosine:.6f}."
+    )
+    return [Section("What length does", text, plots.length_bias(reproduced.buckets), Table(head, rows))]
+
+
+def _corpus(measured: Measurements) -> Section:
+    corpus, drift = measured.corpus, measured.corpus.drift
+    languages = ", ".join(f"{code} {share:.1%}" for code, share in _first(measured.languages))
     came = (
-        ("chunks that came since the fit", f"{corpus['new chunks']:,}"),
-        ("copies of another document's chunk", f"{corpus['copies']:.2%}, at the fit {corpus['copies at the fit']:.2%}"),
+        ("chunks that came since the fit", f"{corpus.new_chunks:,}"),
+        (
+            "copies of another document's chunk",
+            f"{corpus.copies:.2%}, at the fit {measured.reference.duplicates:.2%}",
+        ),
         ("drift: AUC of a classifier", figure(drift.auc) if drift else "too few to tell"),
         *((f"most unlike: {name}", f"{share:.3f}") for name, share in (drift.most[:5] if drift else ())),
-        ("languages of a sample", ", ".join(f"{code} {share:.1%}" for code, share in _first(languages)) or "not told"),
+        ("languages of a sample", languages or "not told"),
     )
-    sections.append(Section("What came into the corpus", table=Table(("", ""), came)))
-    return [*sections, *corpus_map_section(view)]
+    return Section("What came into the corpus", table=Table(("", ""), came))
 
 
 def _first(shares: Mapping[str, float]) -> list[tuple[str, float]]:

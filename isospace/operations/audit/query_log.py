@@ -17,15 +17,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from isospace.errors import IntegrityError
 from isospace.storage.parquet import read_parquet, write_parquet
 from isospace.storage.paths import CollectionPaths
 from isospace.storage.store import Store
+from isospace.transform.vectors import Float32
 
-Float32 = npt.NDArray[np.float32]
 _LOG = logging.getLogger(__name__)
 _SCHEMA = pa.schema(
     [

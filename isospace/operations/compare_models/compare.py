@@ -15,6 +15,7 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from isospace.collection.alias import resolve
+from isospace.collection.live_rows import live_rows
 from isospace.encoding.registry.record import read_encoder_record
 from isospace.encoding.spec import EncoderSpec
 from isospace.encoding.throughput import measured_rates
@@ -31,7 +32,6 @@ from isospace.search.index import open_index
 from isospace.search.options import search_options
 from isospace.storage import paths as layout
 from isospace.storage.hashing import fingerprint, seal, unseal
-from isospace.storage.parquet import read_parquet
 from isospace.storage.spec import Name
 from isospace.storage.store import Store
 from isospace.transform.isotropy import measure_isotropy
@@ -237,7 +237,5 @@ def _tokens_a_chunk(store: Store, collection: str) -> float:
     encoder = read_encoder_record(store, manifest.encoder_id)
     # What is longer is cut, unless windows cover it.
     most = np.inf if encoder.windows else encoder.max_tokens
-    counts = [
-        read_parquet(store, part.chunks.path, columns=["n_tokens"])["n_tokens"].to_numpy() for part in manifest.parts
-    ]
+    counts = [table["n_tokens"].to_numpy() for table in live_rows(store, manifest, "chunks", ["n_tokens"])]
     return float(np.minimum(np.concatenate(counts), most).mean()) if counts else 0.0

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -20,8 +19,8 @@ from isospace.operations.export.target import Target
 from isospace.search.view import View
 from isospace.transform.quantizer_set import Representation
 from isospace.transform.representations import ShortSpec
+from isospace.transform.vectors import Float32
 
-Float32 = npt.NDArray[np.float32]
 KEY = "isospace"
 ROW_SCHEMA = pa.schema(
     [

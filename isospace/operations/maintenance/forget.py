@@ -6,19 +6,20 @@ goes on.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isospace.collection.alias import alias_history, aliases, names_before, replace_snapshot, translated
+from isospace.collection.live_rows import without_documents
 from isospace.collection.snapshot import (
     Manifest,
     PartRecord,
     commit_manifest,
     deleted_documents,
-    latest_manifest,
+    documents_digest,
     read_manifest,
     sequences,
     snapshot_id,
@@ -36,7 +37,7 @@ from isospace.operations.maintenance.derived_data import (
     forget_vectors,
 )
 from isospace.operations.maintenance.rebuild_search import make_searchable
-from isospace.operations.maintenance.rewrite_parts import merge_parts, stem_of, without
+from isospace.operations.maintenance.rewrite_parts import merge_parts, stem_of
 from isospace.search.bm25 import lexical_files
 from isospace.search.local_copy import drop_copies
 from isospace.search.sql_database import serving_files
@@ -44,7 +45,7 @@ from isospace.storage.hashing import sha256_lines
 from isospace.storage.leases import upkeep_lease
 from isospace.storage.parquet import FileRef, parse_parquet, read_parquet, read_verified, write_parquet
 from isospace.storage.paths import VECTORS, CollectionPaths, Kind, list_collections
-from isospace.storage.scratch_duckdb import load_columns, scratch_database
+from isospace.storage.scratch_duckdb import fetch_rows, load_columns, scratch_database
 from isospace.storage.store import Store
 
 if TYPE_CHECKING:
@@ -203,9 +204,8 @@ def _rewritten(
     """
     if not holding.snapshots:
         return []
-    latest = latest_manifest(store, collection)
-    assert latest is not None
-    named = {latest.sequence}
+    latest = sequences(store, collection)[-1]
+    named = {latest}
     for alias in aliases(store, collection):
         raw = alias_history(store, collection, alias)
         history = translated(store, collection, raw)
@@ -214,12 +214,12 @@ def _rewritten(
             entry.snapshot for entry in [names_before(history)] if entry is not None
         }
     affected = sorted(set(holding.snapshots) & named)
-    if affected and latest.sequence not in affected:
-        affected.append(latest.sequence)
+    if affected and latest not in affected:
+        affected.append(latest)
     pairs = []
     for position, number in enumerate(affected, start=1):
         old = read_manifest(store, collection, number)
-        pairs.append((old, _without(store, old, latest.sequence + position, wanted, scratch, memory_mb)))
+        pairs.append((old, _without(store, old, latest + position, wanted, scratch, memory_mb)))
     return pairs
 
 
@@ -288,27 +288,22 @@ def _live(
     pairs = [(n, doc_id) for n, part in enumerate(records) for doc_id in sorted(gone.get(part.name, ()))]
     if pairs:
         connection.executemany("INSERT INTO gone VALUES (?, ?)", pairs)
-    row = connection.execute("SELECT count(*) FROM chunks ANTI JOIN gone USING (part, doc_id)").fetchone()
-    query = "SELECT doc_id, doc_hash, uri FROM documents ANTI JOIN gone USING (part, doc_id) ORDER BY doc_id"
-    result = connection.execute(query)
-    total = 0
+    live_documents, live_chunks = (f"{table} ANTI JOIN gone USING (part, doc_id)" for table in ("documents", "chunks"))
+    query = f"SELECT doc_id, doc_hash, uri FROM {live_documents} ORDER BY doc_id"
+    digest = documents_digest(fetch_rows(connection.execute(query)))
+    return digest, _count(connection, live_documents), _count(connection, live_chunks)
 
-    def lines() -> Iterable[str]:
-        nonlocal total
-        while rows := result.fetchmany(10_000):
-            total += len(rows)
-            for found in rows:
-                yield from found
 
-    digest = sha256_lines(lines())
-    return digest, total, int(row[0]) if row else 0
+def _count(connection: DuckDBPyConnection, rows: str) -> int:
+    (count,) = connection.execute(f"SELECT count(*) FROM {rows}").fetchone() or (0,)
+    return int(count)
 
 
 def _quarantine_without(store: Store, old: Manifest, wanted: set[str]) -> FileRef | None:
     if old.quarantine is None:
         return None
     table = parse_parquet(read_verified(store, old.quarantine), old.quarantine.path)
-    left = without(table, wanted)
+    left = without_documents(table, wanted)
     if left.num_rows == table.num_rows:
         return old.quarantine
     if not left.num_rows:

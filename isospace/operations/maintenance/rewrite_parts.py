@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 
 import pyarrow as pa
 
+from isospace.collection.live_rows import without_documents
 from isospace.collection.segments import require_space
 from isospace.collection.snapshot import Manifest, PartRecord
 from isospace.errors import IntegrityError
@@ -42,7 +43,9 @@ def merge_parts(
     IntegrityError
         If a file is not what its manifest says, or rows of chunks and vectors do not belong together.
     """
-    documents = pa.concat_tables(_left(_read(store, part.documents), gone.get(part.name)) for part in group)
+    documents = pa.concat_tables(
+        without_documents(_read(store, part.documents), gone.get(part.name, ())) for part in group
+    )
     if not documents.num_rows:
         return None
     columns = [documents[name].to_pylist() for name in ("doc_id", "doc_hash", "uri")]
@@ -57,8 +60,8 @@ def merge_parts(
                 f"{part.segment.path}: its rows are not those of {part.chunks.path}. Restore the file, or delete both "
                 "and run the flow again."
             )
-        chunks.append(_left(found, gone.get(part.name)))
-        segments.append(_left(vectors, gone.get(part.name)))
+        chunks.append(without_documents(found, gone.get(part.name, ())))
+        segments.append(without_documents(vectors, gone.get(part.name, ())))
     told = [metadata_of(table) for table in segments]
     counts = {key: str(sum(int(entries.get(key, 0)) for entries in told)) for key in ("clipped", "saturated")}
     paths = manifest.paths
@@ -86,15 +89,5 @@ def stem_of(path: str) -> str:
     return PurePosixPath(path).stem
 
 
-def without(table: pa.Table, doc_ids: Collection[str]) -> pa.Table:
-    """Return the rows of other documents."""
-    keep = [doc_id not in doc_ids for doc_id in table["doc_id"].to_pylist()]
-    return table.filter(pa.array(keep, pa.bool_()))
-
-
 def _read(store: Store, reference: FileRef) -> pa.Table:
     return parse_parquet(read_verified(store, reference), reference.path)
-
-
-def _left(table: pa.Table, gone: Collection[str] | None) -> pa.Table:
-    return without(table, gone) if gone else table

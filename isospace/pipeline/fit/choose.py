@@ -17,12 +17,12 @@ import numpy.typing as npt
 from isospace.errors import FitError
 from isospace.evaluation.significance import bootstrap_interval, randomization_p
 from isospace.pipeline.fit.evidence import Evidence
-from isospace.pipeline.fit.trial import ndcg, transformed
+from isospace.pipeline.fit.trial import Trial, ndcg, transformed
 from isospace.storage.hashing import sha256
 from isospace.transform.fit import Estimates, fit
 from isospace.transform.spec import AutoSpec, FitSpec
+from isospace.transform.vectors import Float64
 
-Float64 = npt.NDArray[np.float64]
 # Where nearly every query finds its answer first, candidates cannot be told apart.
 _TOO_EASY = 0.9
 _FEWEST_A_HALF = 5
@@ -125,19 +125,13 @@ def choose(estimates: Estimates, evidence: Evidence, spec: AutoSpec, *, normaliz
     ranking = np.concatenate([trial.queries for trial in evidence.trials])[first[place]]
     known = estimates.with_queries(ranking)
     candidates = [FitSpec(), *(c for c in spec.candidates if c.kind != "none")]
-    found: list[Float64 | str] = []
-    for candidate in candidates:
+    plain = _retrieval(known, candidates[0], evidence.trials, place, normalize=normalize)
+    found: list[Float64 | str] = [plain]
+    for candidate in candidates[1:]:
         try:
-            # How small the sample is will show.
-            fitted = fit(known, candidate, min_ratio=0.0)
+            found.append(_retrieval(known, candidate, evidence.trials, place, normalize=normalize))
         except FitError as error:
             found.append(str(error))
-            continue
-        values = np.concatenate([ndcg(t, *transformed(fitted, t, normalize=normalize)) for t in evidence.trials])
-        # What asks for one document several times is no several pieces of evidence.
-        found.append(np.bincount(place, values) / np.bincount(place))
-    plain = found[0]
-    assert isinstance(plain, np.ndarray)
     tried = tuple(_tried(c, values, plain, first) for c, values in zip(candidates, found, strict=True))
     best = _simplest_of_the_best(found, first, spec.p_value)
     counts = int(first.sum()), int((~first).sum())
@@ -149,6 +143,17 @@ def choose(estimates: Estimates, evidence: Evidence, spec: AutoSpec, *, normaliz
         )
     chosen, reason = _decide(candidates, tried, best, spec.p_value)
     return Choice(chosen, reason, evidence.trial_source, counts, tried, tuple(warnings))
+
+
+def _retrieval(
+    estimates: Estimates, candidate: FitSpec, trials: Sequence[Trial], place: npt.NDArray[np.int64], *, normalize: bool
+) -> Float64:
+    """Return the nDCG@10 of each document asked for under a fit; `place` names the document of each query."""
+    # How small the sample is will show.
+    fitted = fit(estimates, candidate, min_ratio=0.0)
+    values = np.concatenate([ndcg(trial, *transformed(fitted, trial, normalize=normalize)) for trial in trials])
+    # Several queries for one document are not several pieces of evidence.
+    return np.bincount(place, values) / np.bincount(place)
 
 
 def _decide(candidates: Sequence[FitSpec], tried: Sequence[Tried], best: int, level: float) -> tuple[FitSpec, str]:

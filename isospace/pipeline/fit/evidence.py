@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from isospace.collection.raw_vectors import read_vectors, vector_part_path, write_vectors
 from isospace.collection.sampling import bottom_k
@@ -22,8 +21,8 @@ from isospace.storage.hashing import fingerprint, sha256
 from isospace.storage.store import Store
 from isospace.transform.affine import Role
 from isospace.transform.spec import QueriesSpec
+from isospace.transform.vectors import Float32
 
-Float32 = npt.NDArray[np.float32]
 # Chunks among which the answers have to be found. More cost time, and change no order of the candidates that was seen.
 _POOL = 20_000
 FEWEST_QUERIES = 20

@@ -133,7 +133,7 @@ def fit_transform(spec: TransformSpec, sample: npt.NDArray[np.float32], evidence
     Raises
     ------
     FitError
-        If the sample cannot carry the fit.
+        If the sample cannot carry the fit, or `auto` has no evidence to choose by.
     """
     if not len(sample):
         raise FitError("the collection holds no chunk to fit a space on. Embed a source with readable text.")
@@ -146,7 +146,10 @@ def fit_transform(spec: TransformSpec, sample: npt.NDArray[np.float32], evidence
         estimates = estimate(sample, evidence.queries if evidence else None, truncate=spec.truncate)
         ratio, chosen = spec.sample.min_ratio, spec.fit
         if isinstance(chosen, AutoSpec):
-            assert evidence is not None
+            if evidence is None:
+                raise FitError(
+                    "fit kind auto compares candidates on queries, and there are none. Gather evidence first."
+                )
             choice = choose(estimates, evidence, chosen, normalize=normalize)
             provenance["choice"] = choice.as_dict()
             warnings += choice.warnings

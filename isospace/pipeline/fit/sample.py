@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from isospace.collection.live_rows import read_live
 from isospace.collection.raw_vectors import gather, load_vector_hashes, locate
 from isospace.collection.sampling import bottom_k
 from isospace.collection.snapshot import deleted_documents
 from isospace.pipeline.run import Run
-from isospace.storage.parquet import read_parquet
 from isospace.storage.scratch_duckdb import append_rows, load_columns, scratch_database
 
 
@@ -57,11 +57,7 @@ def live_chunks(run: Run, chunk_paths: Sequence[str], columns: list[str]) -> Ite
     # A repair forms all parts anew, of live documents; the list of deleted ones may be what was lost.
     deleted = deleted_documents(run.store, base.deletions) if base and not run.damaged else {}
     for path in chunk_paths:
-        gone = deleted.get(PurePosixPath(path).stem)
-        table = read_parquet(run.store, path, columns=list(dict.fromkeys([*columns, *(["doc_id"] if gone else [])])))
-        if gone:
-            table = table.filter(pa.array([doc_id not in gone for doc_id in table["doc_id"].to_pylist()], pa.bool_()))
-        yield table
+        yield read_live(run.store, path, columns, deleted.get(PurePosixPath(path).stem, ()))
 
 
 def vectors_of(run: Run, hashes: Sequence[bytes], *, dimension: int, partial: bool = False) -> npt.NDArray[np.float32]:

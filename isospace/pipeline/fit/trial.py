@@ -9,9 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from isospace.transform.fit import Fit
+from isospace.transform.vectors import Float32, Float64, unit
 
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
 Judgements = Mapping[str, Mapping[str, int]]
 _BLOCK_QUERIES = 64
 
@@ -48,11 +47,8 @@ def transformed(fitted: Fit, trial: Trial, *, normalize: bool = True) -> tuple[F
         (raw @ fitted.matrix.T.astype(np.float32) + offset.astype(np.float32)).astype(np.float32)
         for raw, offset in ((trial.documents, document), (trial.queries, query))
     ]
-    if normalize:
-        for side in sides:
-            lengths = np.linalg.norm(side, axis=1, keepdims=True)
-            side /= np.where(lengths == 0, 1.0, lengths)
-    return sides[0], sides[1]
+    documents, queries = (unit(side) for side in sides) if normalize else sides
+    return documents, queries
 
 
 def rank(trial: Trial, documents: Float32, queries: Float32, *, depth: int = 1000) -> dict[str, dict[str, float]]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from isospace.collection.snapshot import DELETION_SCHEMA, Manifest
+from isospace.collection.snapshot import DELETION_SCHEMA, Manifest, documents_digest
 from isospace.collection.tombstones import forgotten_documents
 from isospace.errors import SourceError
 from isospace.ingest.document import QUARANTINE_SCHEMA, Document, document_batch
@@ -25,7 +25,7 @@ from isospace.pipeline.scan.stage import document_groups, stage_source
 from isospace.storage.hashing import sha256_lines
 from isospace.storage.parquet import FileRef, read_parquet, write_parquet
 from isospace.storage.paths import CollectionPaths
-from isospace.storage.scratch_duckdb import append_rows, load_columns, scratch_database
+from isospace.storage.scratch_duckdb import append_rows, fetch_rows, load_columns, scratch_database
 from isospace.storage.store import Store
 
 if TYPE_CHECKING:
@@ -139,7 +139,8 @@ def concluded(run: Run, connection: DuckDBPyConnection, found: Scan, base: Manif
     """Return a comparison with the counts and the digest of the table `live`, and what stays of the base."""
     compared = base or run.base
     kept, deleted = ((), None) if run.rebuild or compared is None else _deletions(connection, run.work_store, compared)
-    digest, total = _digest(connection)
+    query = "SELECT doc_id, doc_hash, uri FROM live WHERE status <> 'removed' ORDER BY doc_id"
+    digest = documents_digest(fetch_rows(connection.execute(query)))
     counts = _counts(connection)
     return replace(
         found,
@@ -151,7 +152,7 @@ def concluded(run: Run, connection: DuckDBPyConnection, found: Scan, base: Manif
         kept=kept,
         deletions=deleted,
         documents_digest=digest,
-        documents=total,
+        documents=sum(counts.values()) - counts["removed"],
     )
 
 
@@ -332,20 +333,6 @@ def _deletions(connection: DuckDBPyConnection, store: Store, base: Manifest) -> 
     )
     name = sha256_lines(text for pair in pairs for text in pair)
     return kept, write_parquet(store, base.paths.deletions(name), table, dictionary=["part"])
-
-
-def _digest(connection: DuckDBPyConnection) -> tuple[str, int]:
-    result = connection.execute("SELECT doc_id, doc_hash, uri FROM live WHERE status <> 'removed' ORDER BY doc_id")
-    total = 0
-
-    def lines() -> Iterator[str]:
-        nonlocal total
-        while rows := result.fetchmany(10_000):
-            total += len(rows)
-            for row in rows:
-                yield from row
-
-    return sha256_lines(lines()), total
 
 
 def _write_quarantine(store: Store, collection: str, table: pa.Table) -> FileRef | None:

@@ -22,8 +22,8 @@ from isospace.transform.quantizers.binary import BinaryQuantizer
 from isospace.transform.quantizers.floats import FloatQuantizer
 from isospace.transform.quantizers.int8 import Int8Quantizer, Int8VectorQuantizer
 from isospace.transform.quantizers.product import ProductQuantizer
+from isospace.transform.vectors import Float32
 
-Float32 = npt.NDArray[np.float32]
 Kernels = Literal["auto", "numpy", "fast"]
 Norms = npt.NDArray[np.float32] | None
 # Blocks whose codes are widened first, and scores of a block that is taken as it lies: few queries go through many rows

@@ -12,8 +12,8 @@ from isospace.search.vector.kernels import Codes, Kernels, candidates
 from isospace.search.vector.scoring import Metric, all_by_l1, score_rows
 from isospace.search.vector.topk import Rows
 from isospace.transform.quantizers.binary import BinaryQuantizer
+from isospace.transform.vectors import Float32
 
-Float32 = npt.NDArray[np.float32]
 Scored: TypeAlias = tuple[Rows, npt.NDArray[np.float64]]
 
 

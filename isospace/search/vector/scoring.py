@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import Literal, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from isospace.search.vector.kernels import Codes
 from isospace.search.vector.topk import Rows
+from isospace.transform.vectors import Float32, Float64
 
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
 Metric: TypeAlias = Literal["cosine", "dot", "l2", "l1"]
 _BLOCK_ROWS = 8_192
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-import numpy as np
 import numpy.typing as npt
 
 from isospace.errors import FitError
@@ -26,8 +25,8 @@ from isospace.transform.representations import (
     ShortSpec,
     require_fitting,
 )
+from isospace.transform.vectors import Float32
 
-Float32 = npt.NDArray[np.float32]
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 

@@ -24,8 +24,7 @@ from isospace.transform.rotation import (
     rotate_back,
     to_grid,
 )
-
-Float32 = npt.NDArray[np.float32]
+from isospace.transform.vectors import Float32
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-Float32 = npt.NDArray[np.float32]
+from isospace.transform.vectors import Float32
+
 _LARGEST_HALF = np.float32(np.finfo(np.float16).max)
 
 

@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from isospace.transform.quantizers.arrays import require_positive, take
 from isospace.transform.representations import Int8Spec
+from isospace.transform.vectors import Float32
 
-Float32 = npt.NDArray[np.float32]
 _SYMMETRIC, _STEPS = 127, 255
 # A dead dimension has a range of nothing: any positive scale encodes it exactly.
 _SMALLEST = np.finfo(np.float32).tiny * _STEPS

@@ -31,8 +31,8 @@ from isospace.transform.rotation import (
     rotate_back,
     to_grid,
 )
+from isospace.transform.vectors import Float32
 
-Float32 = npt.NDArray[np.float32]
 _LIMIT = 2.0**GRID_BITS
 
 

@@ -18,8 +18,7 @@ import numpy.typing as npt
 from isospace.transform.quantizers.binary import load_rotation, rotation_arrays
 from isospace.transform.representations import ShortSpec
 from isospace.transform.rotation import Rotation, beyond_grid, fix_rotation, grid_exponent, rotate, rotate_back, to_grid
-
-Float32 = npt.NDArray[np.float32]
+from isospace.transform.vectors import Float32
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,6 +69,21 @@ def test_a_long_text_is_the_pooled_vectors_of_its_windows(tiny_model: Path, tmp_
     assert found[0].tobytes() == plain.encode(["the cell"], "document")[0].tobytes()
 
 
+@pytest.mark.parametrize("pooling", ["mean", "max"])
+def test_pooled_windows_are_normalized_in_float64_to_the_last_bit(pooling: str) -> None:
+    """Raw vectors are stored: another order of operations would be another encoder."""
+    vectors = np.random.default_rng(0).normal(size=(60, 33)).astype(np.float32)
+    vectors[3:6] = 0.0
+    counts = [3] * 20
+    grouped = vectors.reshape(20, 3, 33)
+    pooled = grouped.max(axis=1) if pooling == "max" else np.add.reduceat(vectors, np.arange(0, 60, 3)) / np.float32(3)
+    lengths = np.linalg.norm(pooled.astype(np.float64), axis=1, keepdims=True)
+    expected = (pooled / np.maximum(lengths, np.finfo(np.float32).tiny)).astype(np.float32)
+    found = pool_windows(vectors, counts, pooling=pooling, normalize=True)
+    assert found.tobytes() == expected.tobytes()
+    assert not found[1].any()
+
+
 def test_windows_that_leave_gaps_are_refused(tiny_model: Path, tmp_path: Path) -> None:
     spec = EncoderSpec.model_validate({"model": str(tiny_model), "windows": {"size": 20, "stride": 19}})
     with pytest.raises(ConfigError, match=r"stride 19; expected .* a stride of 1 to 18"):

@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 
 from isospace.cli.main import app
 from isospace.errors import ConfigError
-from isospace.evaluation.pareto_frontier import Corpus, default_representations, markdown, measure_frontier, plot
+from isospace.evaluation.pareto_frontier import Corpus, default_representations, measure_frontier
+from isospace.evaluation.reports.frontier import frontier_plot, frontier_table
 from isospace.transform.representations import BinarySpec, Float16Spec, Int8Spec
 from tests.conftest import Configure, sentences, write_jsonl
 from tests.helpers.inline import embed_inline
@@ -40,10 +41,13 @@ def test_coarser_codes_keep_less_and_rescoring_brings_it_back(corpus: Corpus) ->
 
 def test_every_default_representation_is_measured_and_shown(corpus: Corpus) -> None:
     points = measure_frontier(corpus, default_representations(1500, 32))
-    table = markdown(points)
+    table = frontier_table(points)
     for name in ("float32", "int8_minmax", "binary_rotated", "rabitq", "opq8"):
         assert f"| {name} |" in table
-    assert plot(points, "a title").startswith(b"\x89PNG")
+    plot = frontier_plot(points, "a $title")
+    assert plot.startswith("<svg ")
+    for shown in ("a $title", "int8_minmax", "rescored x10", "nDCG@10, percent of float32"):
+        assert f">{shown}</text>" in plot
 
 
 def test_without_judgements_agreement_with_float32_is_measured(corpus: Corpus) -> None:
@@ -51,7 +55,7 @@ def test_without_judgements_agreement_with_float32_is_measured(corpus: Corpus) -
     points = measure_frontier(unjudged, [Int8Spec()])
     assert points[1].ndcg is None
     assert points[1].recall_10 > 0.9
-    assert "| int8 | 32 | – |" in markdown(points)
+    assert "| int8 | 32 | – |" in frontier_table(points)
 
 
 def test_rescoring_everything_that_is_lossless_changes_nothing_where_documents_have_many_chunks(corpus: Corpus) -> None:
@@ -75,8 +79,11 @@ def test_the_command_measures_a_collection(configure: Configure, tmp_path: Path)
     embed_inline(config)
     (tmp_path / "q.txt").write_text("the cell\nthe gene and the protein\n")
     arguments = ["frontier", config.runtime.store, "c", "--queries", str(tmp_path / "q.txt")]
-    found = CliRunner().invoke(app, [*arguments, "--json", "--picture", str(tmp_path / "f.png")])
+    found = CliRunner().invoke(app, [*arguments, "--json", "--picture", str(tmp_path / "f.svg")])
     assert found.exit_code == 0, found.output
     assert {point["representation"] for point in json.loads(found.output)} >= {"float32", "rabitq", "binary"}
-    assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "f.svg").read_text().startswith("<svg ")
+    refused = CliRunner().invoke(app, [*arguments, "--picture", str(tmp_path / "f.png")])
+    assert refused.exit_code != 0
+    assert isinstance(refused.exception, ConfigError | SystemExit)
     assert "| top 10 found |" in CliRunner().invoke(app, arguments).output.replace("\n", "")

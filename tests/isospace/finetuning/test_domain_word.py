@@ -13,7 +13,7 @@ from isospace.encoding.encoder import SentenceEncoder
 from isospace.encoding.loading import open_encoder
 from isospace.encoding.registry.model_loading import locate_model
 from isospace.encoding.spec import EncoderSpec
-from isospace.finetuning.benchmark import Bench, compare_encoders, rank_bench, unit
+from isospace.finetuning.benchmark import Bench, compare_encoders, rank_bench
 from isospace.finetuning.config import LossSpec, TrainingSpec
 from isospace.finetuning.decontaminate import split_examples
 from isospace.finetuning.examples import Example
@@ -22,6 +22,7 @@ from isospace.finetuning.tokenizer_fertility import report_tokenization
 from isospace.finetuning.training import Job, train
 from isospace.search.index import Index, open_index
 from isospace.storage.store import open_store
+from isospace.transform.vectors import unit
 from tests.conftest import Configure, write_jsonl
 from tests.helpers.inline import embed_inline
 

@@ -84,7 +84,8 @@ def test_an_audit_names_a_language_that_the_model_was_not_made_for(configure: Co
     record = audit_alias(store, "c", "production", Thresholds(), run_id="r").record
     (alarm,) = [one for one in record.alarms if one.name == "language"]
     assert "'de'; the card of the model names en" in alarm.message
-    assert record.figures["languages"] == pytest.approx(shares)
+    assert record.figures is not None
+    assert record.figures.languages == pytest.approx(shares)
     assert list(language_alarms({"en": 1.0}, ("en",), Thresholds())) == []
 
 

@@ -25,6 +25,7 @@ from isospace.operations.audit.alarms import band_alarms
 from isospace.operations.audit.audit import audit_alias, read_audits, require_quiet, write_audit
 from isospace.operations.audit.page import audit_page
 from isospace.operations.audit.query_log import Answered, AnswerLog, query_hash
+from isospace.operations.audit.run_audit import run_audit
 from isospace.operations.audit.thresholds import Thresholds
 from isospace.pipeline.config import PipelineConfig
 from isospace.search.index import open_index
@@ -62,7 +63,7 @@ class World:
 
     def audit(self, **given):
         limits = given.pop("limits", Thresholds())
-        return audit_alias(self.store, "c", "production", limits, run_id="r", **given)
+        return audit_alias(self.store, "c", given.pop("alias", "production"), limits, run_id="r", **given)
 
     def alarms(self, **given) -> list[str]:
         return [alarm.name for alarm in self.audit(**given).record.alarms]
@@ -144,9 +145,10 @@ def test_twenty_clean_reruns_are_quiet(world: World):
     for seed in range(20):
         audit = world.audit(seed=seed)
         assert audit.record.alarms == (), audit.record.describe()
-        assert audit.drift is not None
-        assert audit.logged is not None
-        assert audit.logged.drift is not None
+        assert audit.measurements is not None
+        assert audit.measurements.corpus.drift is not None
+        assert audit.measurements.logged is not None
+        assert audit.measurements.logged.drift is not None
         require_quiet(write_audit(world.store, audit.record))
     assert len(read_audits(world.store, "c")) == 21
 
@@ -212,8 +214,8 @@ def test_another_checkpoint_made_a_part(world: World):
     names = [alarm.name for alarm in audit.record.alarms]
     assert "stored vectors" in names
     assert "norms" not in names
-    assert audit.reproduced is not None
-    assert 0.3 < len(audit.reproduced.wrong) / audit.reproduced.count < 0.7
+    reproduced = audit.measurements.reproduced
+    assert 0.3 < len(reproduced.wrong) / reproduced.count < 0.7
 
 
 def test_an_encoder_whose_files_were_edited(world: World):
@@ -225,7 +227,7 @@ def test_an_encoder_whose_files_were_edited(world: World):
     document.write_text(document.read_text().replace("search: ", "Search: "))
     found = world.audit().record
     assert [alarm.name for alarm in found.alarms] == ["files"]
-    assert found.figures == {}
+    assert found.figures is None
     render(audit_page(world.audit()))
 
 
@@ -263,8 +265,8 @@ def test_queries_of_another_domain(world: World):
     world.log([" ".join(letters[n : n + 3]) for n in range(0, 240, 2)])
     found = world.audit()
     assert "query drift" in [alarm.name for alarm in found.record.alarms]
-    assert found.logged is not None
-    assert found.logged.wrong == 0.0
+    assert found.measurements.logged is not None
+    assert found.measurements.logged.wrong == 0.0
 
 
 def test_documents_of_another_domain_are_named(world: World):
@@ -275,9 +277,9 @@ def test_documents_of_another_domain_are_named(world: World):
     world.embed({**dict(list(TEXTS.items())[:400]), **strange})
     audit = world.audit()
     assert "corpus drift" in [alarm.name for alarm in audit.record.alarms]
-    assert audit.drift is not None
-    assert audit.drift.auc > 0.9
-    assert all(name.startswith("x") for name, _ in audit.drift.most)
+    assert audit.measurements.corpus.drift is not None
+    assert audit.measurements.corpus.drift.auc > 0.9
+    assert all(name.startswith("x") for name, _ in audit.measurements.corpus.drift.most)
 
 
 def test_a_corpus_that_became_another_shifts_dimensions(world: World):
@@ -309,7 +311,7 @@ def test_duplicated_documents(world: World, tmp_path: Path):
     embed_inline(world.config)
     found = world.audit()
     assert "duplicates" in [alarm.name for alarm in found.record.alarms]
-    assert found.record.figures["corpus"]["copies"] == pytest.approx(60 / 460)
+    assert found.record.figures.corpus.copies == pytest.approx(60 / 460)
 
 
 def test_a_stale_alias(world: World):
@@ -331,8 +333,8 @@ def test_answers_from_a_snapshot_that_the_alias_no_longer_names(world: World):
     world.log(texts[40:], snapshot=1, snapshot_id=read_manifest(world.store, "c", 1).snapshot_id, at=later)
     found = world.audit(now=later + timedelta(minutes=1))
     assert "stale answers" in [alarm.name for alarm in found.record.alarms]
-    assert found.logged is not None
-    assert found.logged.stale == pytest.approx(0.5)
+    assert found.measurements.logged is not None
+    assert found.measurements.logged.stale == pytest.approx(0.5)
 
 
 def test_answers_within_the_time_that_services_take_to_follow_are_not_stale(world: World):
@@ -375,6 +377,23 @@ def test_what_cannot_be_measured_is_noted(made: World, tmp_path: Path):
     record = audit_alias(open_store(tmp_path / "store"), "c", "production", Thresholds(), run_id="r").record
     assert any("no evaluation set" in note for note in record.notes)
     assert any("to tell a drift" in note for note in record.notes)
+    assert any("no answers were logged" in note for note in record.notes)
+
+
+def test_every_step_of_an_audit_is_announced(world: World):
+    steps: list[str] = []
+    record = run_audit(world.store, "c", "production", Thresholds(), on_progress=steps.append)
+    assert (steps[0], steps[-1]) == ("opening the snapshot", "drawing the report")
+    assert len(steps) == len(set(steps)) == 9
+    assert [record] == read_audits(world.store, "c")
+    assert record.report is not None
+    assert world.store.read(record.report).startswith(b"<!doctype html>")
+
+
+def test_a_snapshot_is_audited_by_its_number_too(world: World):
+    world.log(list(QUERIES.values())[:5])
+    record = world.audit(alias="1").record
+    assert (record.alias, record.snapshot, record.alarms) == ("1", 1, ())
     assert any("no answers were logged" in note for note in record.notes)
 
 
@@ -433,9 +452,9 @@ def test_growth_and_edits_are_no_disagreement(world: World):
         }
     )
     audit = world.audit()
-    assert audit.frozen is not None
-    assert audit.frozen.compared_with == 1
-    assert audit.frozen.overlap == 1.0
+    assert audit.measurements.frozen is not None
+    assert audit.measurements.frozen.compared_with == 1
+    assert audit.measurements.frozen.overlap == 1.0
     assert "agreement" not in [alarm.name for alarm in audit.record.alarms]
 
 

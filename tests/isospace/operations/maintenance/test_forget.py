@@ -25,7 +25,7 @@ from isospace.storage.cache import cache_folder
 from isospace.storage.leases import run_lease
 from isospace.storage.parquet import read_parquet
 from isospace.storage.store import Store, open_store
-from tests.conftest import sentences, write_jsonl
+from tests.conftest import Configure, sentences, write_jsonl
 from tests.helpers.inline import embed_inline
 from tests.isospace.operations.maintenance.contents import holders
 
@@ -158,6 +158,35 @@ def test_what_is_left_is_whole_and_answers(haunted: PipelineConfig, tmp_path: Pa
     left = read_set(store, "c", "default")
     assert all("secret" not in found for found in left.judgements.values())
     assert len(set_versions(store, "c", "default")) == 1
+
+
+def test_the_snapshot_is_what_a_fresh_run_over_the_remaining_documents_gives(
+    configure: Configure, tmp_path: Path
+) -> None:
+    documents = sentences(60)
+    # A space that does not depend on the sample: both collections have the same.
+    recipe = {"transform": {"fit": {"kind": "none"}, "representations": ["float32"]}}
+    config = configure(write_jsonl(tmp_path / "d.jsonl", documents), recipe=recipe, runtime={"part_documents": 25})
+    embed_inline(config)
+    left = {name: text for name, text in documents.items() if name not in ("d00003", "d00030")}
+    write_jsonl(tmp_path / "d.jsonl", left | {"d00007": "alpha beta number seven."})
+    embed_inline(config)
+    forgotten(config, tmp_path, "d00004", "d00050")
+    store = open_store(config.runtime.store)
+    rewritten = latest_manifest(store, "c")
+    remaining = {name: text for name, text in left.items() if name not in ("d00004", "d00050")}
+    # The same file: a document's URI is part of its identity.
+    source = write_jsonl(tmp_path / "d.jsonl", remaining | {"d00007": "alpha beta number seven."})
+    embed_inline(configure(source, recipe=recipe, runtime={"collection": "fresh"}))
+    fresh = latest_manifest(store, "fresh")
+    assert rewritten is not None
+    assert fresh is not None
+    assert rewritten.deletions is not None
+    assert fresh.deletions is None
+    assert (rewritten.documents, rewritten.chunks) == (fresh.documents, fresh.chunks)
+    assert rewritten.documents_digest == fresh.documents_digest
+    assert rewritten.space_id == fresh.space_id
+    assert rewritten.snapshot_id == fresh.snapshot_id
 
 
 def test_no_run_brings_it_back(haunted: PipelineConfig, tmp_path: Path) -> None:

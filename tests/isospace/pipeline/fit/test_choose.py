@@ -314,3 +314,12 @@ def test_a_sealed_space_with_codebooks_needs_no_faiss_again(
     assert embed_inline(configure(path, recipe=recipe)).space_id == first.space_id
     with pytest.raises(ConfigError, match="needs faiss"):
         embed_inline(configure(path, recipe=recipe, runtime={"refit": True}))
+
+
+def test_a_candidate_that_cannot_be_fitted_is_kept_with_its_reason() -> None:
+    found = trial()
+    spec = AutoSpec(kind="auto", candidates=(FitSpec(kind="pca", dimensions=1000),))
+    choice = choose(estimate(found.documents), evidence(found), spec, normalize=True)
+    assert choice.chosen == FitSpec()
+    assert choice.tried[0].refused is None
+    assert "1000" in (choice.tried[1].refused or "")
