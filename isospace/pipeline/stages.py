@@ -9,6 +9,8 @@ from pathlib import Path
 
 from isospace.collection.alias import aliases
 from isospace.encoding.registry.record import EncoderRecord
+from isospace.errors import IntegrityError
+from isospace.evaluation.baseline_sample import read_reference
 from isospace.evaluation.gate.judge import check_gate
 from isospace.evaluation.gate.run_gate import gate_snapshot
 from isospace.evaluation.gate.verdict_markdown import verdict_markdown
@@ -254,9 +256,6 @@ def promote(reporter: Reporter, run: Run, committed: Commit, verdict: Verdict | 
 
 def draw_baseline(run: Run, committed: Commit, dimension: int) -> str | None:
     """Draw the sample that audits compare with, unless it is there; return the problem if it cannot be drawn."""
-    from isospace.errors import IntegrityError
-    from isospace.operations.audit.baseline_sample import read_reference
-
     try:
         read_reference(run.store, committed.manifest, dimension)
     except IntegrityError as error:

@@ -99,7 +99,7 @@ def _draw_page(
         return None
     try:
         from isospace.evaluation.reports.page import write_page
-        from isospace.operations.audit.run_page import run_page
+        from isospace.pipeline.run_page import run_page
         from isospace.search.index import open_index
 
         with open_index(run.store, run.collection, str(result.snapshot), encoder=run_encoder(run)) as index:

@@ -8,14 +8,15 @@ from datetime import datetime
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from isospace.evaluation.baseline_sample import Reference
+from isospace.evaluation.drift import FEWEST_SHIFTED, Drift
 from isospace.evaluation.languages import uncovered
 from isospace.evaluation.norms import norm_tolerance
-from isospace.operations.audit.baseline_sample import Reference
-from isospace.operations.audit.drift import FEWEST_SHIFTED, Drift
+from isospace.evaluation.stored_vectors import Stored
 from isospace.operations.audit.frozen_queries import Frozen
 from isospace.operations.audit.logged_queries import Logged
 from isospace.operations.audit.measurements import Measurements
-from isospace.operations.audit.metrics import Reproduced, Stored
+from isospace.operations.audit.metrics import Reproduced
 from isospace.operations.audit.thresholds import Thresholds
 from isospace.transform.vectors import Float64
 

@@ -12,9 +12,9 @@ from pydantic import BaseModel, ConfigDict, field_validator
 from isospace.collection.alias import resolve
 from isospace.collection.snapshot import Manifest, read_manifest, sequences
 from isospace.errors import AuditError, IntegrityError, IsospaceError, MismatchError
+from isospace.evaluation.baseline_sample import Reference, read_reference
 from isospace.evaluation.gate.verdicts import read_verdicts
 from isospace.operations.audit.alarms import Alarm, alias_alarms, judge
-from isospace.operations.audit.baseline_sample import Reference, read_reference
 from isospace.operations.audit.figures import Figures, figures_of
 from isospace.operations.audit.frozen_queries import Baseline
 from isospace.operations.audit.measurements import Measurements, measure

@@ -8,13 +8,14 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from isospace.evaluation.drift import Drift, Shifts
 from isospace.evaluation.length_bias import LengthBucket
 from isospace.evaluation.norms import Norms
-from isospace.operations.audit.drift import Drift, Shifts
+from isospace.evaluation.stored_vectors import Stored
 from isospace.operations.audit.frozen_queries import Frozen
 from isospace.operations.audit.logged_queries import Logged
 from isospace.operations.audit.measurements import Measurements
-from isospace.operations.audit.metrics import Stored, StoredCodes
+from isospace.operations.audit.metrics import StoredCodes
 from isospace.transform.isotropy import Isotropy
 
 

@@ -8,7 +8,7 @@ from datetime import datetime
 import numpy as np
 
 from isospace.collection.alias import AliasEntry, alias_history
-from isospace.operations.audit.drift import Drift, classify
+from isospace.evaluation.drift import Drift, classify
 from isospace.operations.audit.metrics import ENCODED, compare_rows
 from isospace.operations.audit.query_log import Answered
 from isospace.search.view import View

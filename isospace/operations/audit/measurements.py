@@ -10,22 +10,21 @@ from isospace.collection.live_rows import live_rows
 from isospace.collection.snapshot import Manifest, read_manifest
 from isospace.encoding.registry.model_card import kept_languages
 from isospace.errors import NotFoundError
+from isospace.evaluation.baseline_sample import Reference
+from isospace.evaluation.drift import FEWEST_SHIFTED
 from isospace.evaluation.languages import language_shares
 from isospace.evaluation.norms import sample_rows
 from isospace.evaluation.query_sets import EvaluationSet, list_sets, read_set
-from isospace.operations.audit.baseline_sample import Reference
-from isospace.operations.audit.drift import FEWEST_SHIFTED
+from isospace.evaluation.stored_vectors import Stored, measure_stored
 from isospace.operations.audit.frozen_queries import Baseline, Frozen, measure_frozen
 from isospace.operations.audit.logged_queries import Logged, measure_logged
 from isospace.operations.audit.metrics import (
     CorpusChange,
     Reproduced,
-    Stored,
     StoredCodes,
     measure_new,
     measure_representations,
     measure_reproduced,
-    measure_stored,
 )
 from isospace.operations.audit.query_log import read_answers
 from isospace.search.view import View

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-import numpy.typing as npt
-
-from isospace.evaluation.norms import sample_rows
 from isospace.evaluation.reports import plots
 from isospace.evaluation.reports.page import Page, Section, Table, Tone, figure
-from isospace.evaluation.slices import source_of
+from isospace.evaluation.reports.vector_sections import corpus_map_section, dimension_sections, vector_sections
 from isospace.operations.audit.audit import Audit, AuditRecord
 from isospace.operations.audit.frozen_queries import Frozen
 from isospace.operations.audit.logged_queries import Logged
 from isospace.operations.audit.measurements import Measurements
-from isospace.operations.audit.metrics import Stored, StoredCodes, finite_at
-from isospace.search.metadata import parse_metadata
-from isospace.search.view import View
-
-_MAPPED, _FEWEST_MAPPED = 1_500, 3
+from isospace.operations.audit.metrics import StoredCodes
 
 
 def audit_page(audit: Audit) -> Page:
@@ -50,62 +41,6 @@ def _alarms(record: AuditRecord) -> Section:
     notes = " ".join(f"{note[0].upper()}{note[1:]}." for note in record.notes)
     table = Table(("alarm", "found", "limit", "what", "what to do"), rows, bad) if rows else None
     return Section("Alarms", notes if rows else f"None. {notes}", table=table)
-
-
-def vector_sections(stored: Stored) -> list[Section]:
-    """Return lengths, cosines of random pairs, and isotropy."""
-    before, after = stored.before.as_dict(), stored.after.as_dict()
-    isotropy = tuple(
-        (name.replace("_", " "), figure(before[name]), figure(after[name])) for name in before if name not in "nd"
-    )
-    percentiles = tuple((f"{p} %", figure(value)) for p, value in stored.cosines.items())
-    norms = stored.norms
-    lengths = ((f"{norms.count:,}", figure(norms.smallest), figure(norms.largest), f"{norms.largest_error:.3g}"),)
-    return [
-        Section(
-            "Lengths of all vectors",
-            f"As stored in {stored.finest}." + ("" if stored.is_float else " Decoded codes are of no exact length."),
-            plots.norms(norms),
-            Table(("vectors", "smallest", "largest", "largest distance from 1"), lengths),
-        ),
-        Section(
-            "Cosines of random pairs",
-            "What `similar` means in this corpus: a cosine is high only against these.",
-            plots.distributions({"random pairs": stored.pairs}, "cosine"),
-            Table(("percentile", "cosine"), percentiles),
-        ),
-        Section(
-            "Isotropy, before and after the transform",
-            "How evenly the vectors fill their space: the spectrum of the raw vectors at the fit, and of what is "
-            "stored now.",
-            plots.spectra({"raw, at the fit": stored.spectrum_before, "stored": stored.spectrum_after}),
-            Table(("", "raw, at the fit", "stored"), isotropy),
-        ),
-    ]
-
-
-def dimension_sections(stored: Stored) -> list[Section]:
-    """Return shifts of dimensions, and what exceeds the range of codes."""
-    shifts = stored.shifts
-    worst = np.argsort(-shifts.psi)[:10]
-    columns = (shifts.psi, shifts.ks, shifts.spread, shifts.low, shifts.high, shifts.mean, shifts.deviation)
-    rows = tuple((str(int(n)), *(figure(float(values[n])) for values in columns)) for n in worst)
-    head = ("dimension", "PSI", "KS", "spread / fit", "smallest", "largest", "mean", "deviation")
-    beyond = tuple(
-        (name, f"{share:.3%}", f"{stored.saturated_before[name]:.3%}") for name, share in stored.saturated.items()
-    )
-    sections = [
-        Section(
-            "Dimensions, against the fit",
-            "Population stability index of every dimension, in falling order; the ten that moved most below.",
-            plots.sorted_curve(shifts.psi, "PSI", "dimensions in order", limit=0.25),
-            Table(head, rows),
-        )
-    ]
-    if beyond:
-        table = Table(("representation", "now", "at the fit"), beyond)
-        sections.append(Section("Components beyond the range of codes", table=table))
-    return sections
 
 
 def _queries(measured: Measurements) -> list[Section]:
@@ -201,38 +136,6 @@ def _corpus(measured: Measurements) -> Section:
 
 def _first(shares: Mapping[str, float]) -> list[tuple[str, float]]:
     return list(shares.items())[:8]
-
-
-def corpus_map_section(view: View) -> list[Section]:
-    """Return a map of a sample of the corpus, coloured by source; nothing for a handful of chunks."""
-    points, labels = corpus_points(view)
-    if not len(points):
-        return []
-    text = (
-        f"A sample of {len(points):,} chunks, near ones near each other (t-SNE); distances between clouds mean little."
-    )
-    return [Section("Map of the corpus", text, plots.corpus_map(points, labels))]
-
-
-def corpus_points(view: View, *, seed: int = 0) -> tuple[npt.NDArray[np.float64], list[str]]:
-    """Return (n, 2) places of a sample of chunks, and their sources: the metadata field `source`, or else their folder.
-
-    None for a handful of chunks.
-    """
-    from sklearn.manifold import TSNE
-
-    rows, vectors = finite_at(view, sample_rows(view, _MAPPED, seed))
-    owners = view.copy.documents.select(["uri", "metadata"]).take(view.copy.chunks["document"].take(rows)).to_pylist()
-    labels = [str(parse_metadata(row["metadata"]).get("source") or source_of(row["uri"])) for row in owners]
-    if len(rows) <= _FEWEST_MAPPED:
-        return np.zeros((0, 2)), []
-    perplexity = min(30.0, max((len(rows) - 1) / 3, 1.0))
-    with warnings.catch_warnings():
-        # Copies of one vector have no variance of their own.
-        warnings.simplefilter("ignore")
-        model = TSNE(init="pca", perplexity=perplexity, random_state=seed, max_iter=500)
-        points: npt.NDArray[np.float64] = model.fit_transform(vectors.astype(np.float64)).astype(np.float64)
-    return points, labels
 
 
 def _lineage(record: AuditRecord) -> Section:

@@ -14,8 +14,8 @@ from isospace.collection.snapshot import latest_manifest, read_manifest, sequenc
 from isospace.collection.tombstones import forgotten_documents, orders, unfinished_orders, write_order
 from isospace.encoding.embedder import load_space
 from isospace.errors import BusyError, ConfigError, NotFoundError
+from isospace.evaluation.baseline_sample import read_reference
 from isospace.evaluation.query_sets import EvaluationSet, freeze_set, read_set, set_versions
-from isospace.operations.audit.baseline_sample import read_reference
 from isospace.operations.maintenance import forget as forgetting
 from isospace.operations.maintenance.forget import find_documents, forget
 from isospace.operations.maintenance.verify import verify_snapshot

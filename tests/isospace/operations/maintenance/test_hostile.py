@@ -16,8 +16,8 @@ from isospace.collection.raw_vectors import read_vectors, vector_parts
 from isospace.collection.snapshot import latest_manifest, read_manifest, sequences
 from isospace.collection.tombstones import forgotten_documents, orders, unfinished_orders, write_order
 from isospace.errors import BusyError, IntegrityError, NotFoundError, SourceError
+from isospace.evaluation.baseline_sample import read_reference
 from isospace.evaluation.query_sets import EvaluationSet, freeze_set, read_set, set_versions
-from isospace.operations.audit.baseline_sample import read_reference
 from isospace.operations.maintenance import vacuum as vacuuming
 from isospace.operations.maintenance.compact import compact, conclude_compaction, plan_compaction
 from isospace.operations.maintenance.derived_data import Trace, forget_references

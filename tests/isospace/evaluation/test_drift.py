@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import ks_2samp
 
-from isospace.operations.audit.drift import classify, measure_shifts
+from isospace.evaluation.drift import classify, measure_shifts
 
 CHANCE = np.random.default_rng(0)
 

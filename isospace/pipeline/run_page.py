@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+from isospace.evaluation.baseline_sample import read_reference
 from isospace.evaluation.reports.page import Page, Section, Table, Tone, figure
-from isospace.operations.audit.baseline_sample import read_reference
-from isospace.operations.audit.metrics import measure_stored
-from isospace.operations.audit.page import corpus_map_section, dimension_sections, vector_sections
+from isospace.evaluation.reports.vector_sections import corpus_map_section, dimension_sections, vector_sections
+from isospace.evaluation.stored_vectors import measure_stored
 from isospace.pipeline.checks import Checked
 from isospace.pipeline.plan_report import PlanReport
 from isospace.pipeline.run_report import RunReport
