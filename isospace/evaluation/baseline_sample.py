@@ -83,10 +83,21 @@ def read_reference(store: Store, manifest: Manifest, dimension: int) -> Referenc
     path = manifest.paths.reference_record(manifest.space_id)
     if not store.exists(path):
         store.create_if_absent(path, seal(_draw(store, _oldest(store, manifest), dimension).model_dump(mode="json")))
-    record = _Record.model_validate(unseal(store.read(path), name=path))
-    table = parse_parquet(read_verified(store, record.sample), record.sample.path)
+    record, table = _read(store, path)
     raw = from_fixed_binary(table["vector"], np.dtype("<f4")).reshape(len(table), -1)
     return Reference(record.snapshot, record.chunks, record.duplicates, tuple(table["doc_id"].to_pylist()), raw)
+
+
+def verify_reference(store: Store, manifest: Manifest) -> None:
+    """Read the reference of a snapshot's space, if one was drawn; IntegrityError or NotFoundError if it is damaged."""
+    path = manifest.paths.reference_record(manifest.space_id)
+    if store.exists(path):
+        _read(store, path)
+
+
+def _read(store: Store, path: str) -> tuple[_Record, pa.Table]:
+    record = _Record.model_validate(unseal(store.read(path), name=path))
+    return record, parse_parquet(read_verified(store, record.sample), record.sample.path)
 
 
 def duplicate_share(keys: list[tuple[str, bytes]]) -> float:

@@ -14,6 +14,7 @@ from isospace.encoding.engine import Engine
 from isospace.encoding.registry.files import EXPORT_KINDS, ExportKind, fetch_export, fetch_model, read_export
 from isospace.encoding.registry.record import read_encoder_record
 from isospace.errors import IntegrityError, IsospaceError
+from isospace.evaluation.baseline_sample import verify_reference
 from isospace.search.bm25 import verify_lexical
 from isospace.search.sql_database import verify_serving
 from isospace.storage import paths as layout
@@ -47,7 +48,7 @@ class Verified:
 def verify_snapshot(
     store: Store, collection: str, reference: str = "production", *, engine: Engine | None = None
 ) -> Verified:
-    """Read every file of a snapshot, its raw vectors, its serving database, its lexical index and the collection's history.
+    """Read every file of a snapshot and what was derived from it: raw vectors, search files, audit reference, history.
 
     Parameters
     ----------
@@ -78,6 +79,7 @@ def verify_snapshot(
         _attempt(failures, lambda path=path: read_vectors(store, path, manifest.encoder_id))  # type: ignore[misc]
     _attempt(failures, lambda: verify_serving(store, manifest))
     _attempt(failures, lambda: verify_lexical(store, manifest))
+    _attempt(failures, lambda: verify_reference(store, manifest))
     _attempt(failures, lambda: fetch_model(store, read_encoder_record(store, manifest.encoder_id)))
     for kind in EXPORT_KINDS:
         _attempt(failures, lambda kind=kind: _verify_export(store, manifest, kind))  # type: ignore[misc]
