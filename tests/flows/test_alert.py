@@ -49,7 +49,7 @@ def test_a_webhook_is_set_up_once_and_replaced(hook: tuple[str, list[dict]]) -> 
     alert(webhook="http://127.0.0.1:9/old")
     alert(webhook=url)
     (made,) = automations()
-    assert set(made["trigger"]["expect"]) == {"isospace.operations.audit.alarm", "isospace.evaluation.gate.rejected"}
+    assert set(made["trigger"]["expect"]) == {"isospace.audit.alarm", "isospace.gate.rejected"}
     assert made["actions"][0]["type"] == "call-webhook"
     block = Webhook.load("isospace-alarms")
     asyncio.run(block.call({"text": "it rings"}))

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from flows.audit_collection import audit_collection
-from flows.command import main
+from flows.command import audit
 from flows.embed_corpus import embed_corpus
 from isospace.errors import AuditError
 from isospace.evaluation.query_sets import EvaluationSet, freeze_set
@@ -23,7 +23,7 @@ def alarms_seen(collection: str) -> list[str]:
     """Names of the alarms that the server has taken as events; they are sent in the background."""
     from prefect.settings import get_current_settings
 
-    body = {"filter": {"event": {"name": ["isospace.operations.audit.alarm"]}}, "limit": 50}
+    body = {"filter": {"event": {"name": ["isospace.audit.alarm"]}}, "limit": 50}
     url = f"{get_current_settings().api.url}/events/filter"
     for _ in range(100):
         events = httpx.post(url, json=body, timeout=30).raise_for_status().json()["events"]
@@ -56,14 +56,14 @@ def test_an_audit_is_quiet_then_raises_alarms_where_they_are_seen(
     assert alarms_seen("watched")
     assert any("what to do" in text for text in artifacts("audit"))
     with pytest.raises(SystemExit) as ended:
-        main([url, "watched", "--threshold", "mean_cosine=0.5"])
+        audit(audit_collection, [url, "watched", "--threshold", "mean_cosine=0.5"])
     assert ended.value.code == 1
     assert "raised 1 alarms" in capsys.readouterr().err
     shutil.copy(tmp_path / "kept.json", document)
-    main([url, "watched"])
+    audit(audit_collection, [url, "watched"])
     assert "is as it should be" in capsys.readouterr().out
     with pytest.raises(SystemExit) as wrong:
-        main([url, "watched", "--threshold", "mean_cosinus=0.5"])
+        audit(audit_collection, [url, "watched", "--threshold", "mean_cosinus=0.5"])
     assert wrong.value.code == 2
     assert "Known: norm_error" in capsys.readouterr().err
 
