@@ -127,7 +127,7 @@ def audit_alias(
         alias=alias,
         since=at - timedelta(hours=log_hours),
         set_name=set_name,
-        baseline_of=lambda queries: _baseline(store, collection, queries.set_id, manifest.space_id),
+        baselines=[one.baseline for one in read_audits(store, collection) if one.baseline is not None],
         tolerance=limits.reproduced_cosine,
         seed=seed,
         on_progress=on_progress,
@@ -194,15 +194,6 @@ def _alias_alarms(store: Store, manifest: Manifest, alias: str, now: datetime, l
 def _committed(manifest: Manifest, otherwise: datetime) -> datetime:
     written = manifest.provenance.get("committed_at")
     return datetime.fromisoformat(written) if isinstance(written, str) else otherwise
-
-
-def _baseline(store: Store, collection: str, set_id: str, space_id: str) -> Baseline | None:
-    """Return what the set's queries found when they were first asked in this space."""
-    for record in read_audits(store, collection):
-        found = record.baseline
-        if found is not None and (found.set_id, found.space_id) == (set_id, space_id):
-            return found
-    return None
 
 
 def _refused(name: str, message: str, remedy: str) -> Alarm:

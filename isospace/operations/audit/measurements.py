@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -14,7 +14,7 @@ from isospace.evaluation.baseline_sample import Reference
 from isospace.evaluation.drift import FEWEST_SHIFTED
 from isospace.evaluation.languages import language_shares
 from isospace.evaluation.norms import sample_rows
-from isospace.evaluation.query_sets import EvaluationSet, list_sets, read_set
+from isospace.evaluation.query_sets import list_sets, read_set
 from isospace.evaluation.stored_vectors import Stored, measure_stored
 from isospace.operations.audit.frozen_queries import Baseline, Frozen, measure_frozen
 from isospace.operations.audit.logged_queries import Logged, measure_logged
@@ -103,7 +103,7 @@ def measure(
     alias: str,
     since: datetime,
     set_name: str | None = None,
-    baseline_of: Callable[[EvaluationSet], Baseline | None] = lambda _: None,
+    baselines: Sequence[Baseline] = (),
     tolerance: float | None = None,
     seed: int = 0,
     on_progress: Callable[[str], None] = lambda _: None,
@@ -122,8 +122,8 @@ def measure(
         Logged answers before it are not read.
     set_name
         Evaluation set whose queries are asked; `default`, or else the first there is, if not given.
-    baseline_of
-        Returns what a set's queries found when they were first asked in this space.
+    baselines
+        What frozen queries found in earlier audits, oldest first.
     tolerance
         Least cosine at which a vector counts as reproduced; that of the space if not given.
     seed
@@ -141,7 +141,7 @@ def measure(
     on_progress("languages of a sample")
     languages = language_shares(view, sample_rows(view, _LANGUAGE_SAMPLE, seed).tolist())
     on_progress("frozen queries")
-    frozen, lost_baseline = _frozen(store, view, set_name, baseline_of)
+    frozen, lost_baseline = _frozen(store, view, set_name, baselines)
     on_progress("logged queries")
     logged = _logged(store, view, alias, since, frozen, tolerance=least, seed=seed)
     on_progress("stored representations")
@@ -163,7 +163,7 @@ def measure(
 
 
 def _frozen(
-    store: Store, view: View, set_name: str | None, baseline_of: Callable[[EvaluationSet], Baseline | None]
+    store: Store, view: View, set_name: str | None, baselines: Sequence[Baseline]
 ) -> tuple[Frozen | None, int | None]:
     """Return the frozen queries, and the number of their baseline's snapshot if its files are gone."""
     collection = view.manifest.collection
@@ -172,7 +172,8 @@ def _frozen(
     if name is None:
         return None, None
     queries = read_set(store, collection, name)
-    before = baseline_of(queries)
+    same = (queries.set_id, view.manifest.space_id)
+    before = next((one for one in baselines if (one.set_id, one.space_id) == same), None)
     unchanged = _unchanged(store, view.manifest, before.snapshot) if before is not None else None
     lost = before.snapshot if before is not None and unchanged is None else None
     return measure_frozen(view, queries, before, unchanged), lost
