@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,10 +20,12 @@ from isospace.encoding.encoder import SentenceEncoder
 from isospace.encoding.registry.register import prepare_encoder
 from isospace.pipeline.config import PipelineConfig
 from isospace.storage.store import open_store
-from tests.helpers.tiny import WORDS, build_tiny_model
+from tests.helpers.documents import configuration, sentences, write_jsonl
+from tests.helpers.tiny import build_tiny_model
 
-Write = Callable[[Path, dict[str, str]], Path]
 Configure = Callable[..., PipelineConfig]
+
+__all__ = ["Configure", "configuration", "corpora", "sentences", "write_jsonl"]
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -55,18 +55,6 @@ def tiny_encoder(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return prepare_encoder(store, EncoderSpec(model=str(tiny_model)))
 
 
-def sentences(count: int, *, seed: int = 0, words: int = 12) -> dict[str, str]:
-    """Documents by id; each text is its own."""
-    chance = random.Random(seed)
-    return {f"d{n:05d}": " ".join([*chance.choices(WORDS, k=words), f"number {seed} {n}."]) for n in range(count)}
-
-
-def write_jsonl(path: Path, documents: dict[str, str]) -> Path:
-    lines = [json.dumps({"doc_id": name, "text": text, "title": f"title {name}"}) for name, text in documents.items()]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
-
-
 @pytest.fixture
 def configure(tiny_model: Path, tmp_path: Path) -> Configure:
     """Build a configuration; `recipe` and `runtime` override single keys of the defaults."""
@@ -75,22 +63,6 @@ def configure(tiny_model: Path, tmp_path: Path) -> Configure:
         return configuration(tiny_model, source, tmp_path / "store", recipe=recipe, runtime=runtime)
 
     return build
-
-
-def configuration(
-    model: Path, source: Path | str, store: Path, *, recipe: dict | None = None, runtime: dict | None = None
-) -> PipelineConfig:
-    """What `configure` builds, for a fixture that outlives a test."""
-    base = {
-        "documents": {"title_column": "title"},
-        "encoder": {"model": str(model)},
-        "chunking": {"overlap_tokens": 4},
-        "transform": {"representations": ["float32", "int8", "binary", "float16"], "fit": {"kind": "center"}},
-    }
-    where = {"store": str(store), "collection": "c", "source": str(source), "device": "cpu"}
-    return PipelineConfig.model_validate(
-        {"recipe": {**base, **(recipe or {})}, "runtime": {**where, "part_documents": 50, **(runtime or {})}}
-    )
 
 
 @pytest.fixture(scope="session")

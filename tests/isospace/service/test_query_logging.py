@@ -24,7 +24,8 @@ from isospace.service.query_logging import Watcher
 from isospace.storage.store import open_store
 from tests.conftest import sentences
 from tests.helpers.inline import embed_inline
-from tests.isospace.service.conftest import config_of, serving
+from tests.helpers.serving import serving
+from tests.isospace.service.conftest import config_of
 
 SINCE = datetime(2020, 1, 1, tzinfo=UTC)
 

@@ -36,7 +36,7 @@ def documented(documentation: str) -> Index:
 def names(documented: Index) -> Iterator[dict[str, Any]]:
     """What the example of the service defines."""
     pytest.importorskip("openai")
-    from tests.isospace.service.conftest import serving
+    from tests.helpers.serving import serving
 
     with serving(documented) as url:
         found: dict[str, Any] = {}
