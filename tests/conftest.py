@@ -24,6 +24,8 @@ from tests.helpers.documents import configuration, sentences, write_jsonl
 from tests.helpers.tiny import build_tiny_model
 
 Configure = Callable[..., PipelineConfig]
+# Fixtures that start a server or a cluster of its own processes, or need one that runs.
+SERVERS = frozenset({"prefect_server", "cluster", "postgresql"})
 
 __all__ = ["Configure", "configuration", "corpora", "sentences", "write_jsonl"]
 
@@ -32,6 +34,13 @@ __all__ = ["Configure", "configuration", "corpora", "sentences", "write_jsonl"]
 def pytest_xdist_auto_num_workers() -> int:
     """One more than processors: a quarter of the time a test waits for a process or a server."""
     return min(4, usable_cpus() + 1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what uses a server or a cluster as an integration test."""
+    for item in items:
+        if SERVERS & set(getattr(item, "fixturenames", ())):
+            item.add_marker("integration")
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from pathlib import Path
 
 from isospace.pipeline.config import PipelineConfig
@@ -36,3 +37,11 @@ def configuration(
     return PipelineConfig.model_validate(
         {"recipe": {**base, **(recipe or {})}, "runtime": {**where, "part_documents": 50, **(runtime or {})}}
     )
+
+
+def copied(config: PipelineConfig, folder: Path) -> PipelineConfig:
+    """Copy a store and the source beside it into a folder, for a test that changes them."""
+    source, store = Path(str(config.runtime.source)), Path(config.runtime.store)
+    shutil.copytree(store.parent, folder, dirs_exist_ok=True)
+    where = {"store": str(folder / store.name), "source": str(folder / source.name)}
+    return config.model_copy(update={"runtime": config.runtime.model_copy(update=where)})

@@ -72,6 +72,7 @@ def test_qdrant(documented: Index, names: dict[str, Any], tmp_path: Path, capsys
     assert capsys.readouterr().out == printed(documented, english=True)
 
 
+@pytest.mark.integration
 def test_postgresql(documented: Index, names: dict[str, Any], capsys: Any) -> None:
     dsn = os.environ.get("ISOSPACE_TEST_POSTGRES")
     if not dsn:
