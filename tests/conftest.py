@@ -18,6 +18,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 from isospace.encoding.backends.base import usable_cpus
 from isospace.encoding.encoder import SentenceEncoder
 from isospace.encoding.registry.register import prepare_encoder
+from isospace.encoding.spec import EncoderSpec
 from isospace.pipeline.config import PipelineConfig
 from isospace.storage.store import open_store
 from tests.helpers.documents import configuration, sentences, write_jsonl
@@ -57,11 +58,16 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_encoder(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> SentenceEncoder:
-    from isospace.encoding.spec import EncoderSpec
+def encoder_store(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store that holds the tiny model and its export, and nothing else."""
+    folder = tmp_path_factory.mktemp("store")
+    prepare_encoder(open_store(folder), EncoderSpec(model=str(tiny_model)))
+    return folder
 
-    store = open_store(tmp_path_factory.mktemp("store"))
-    return prepare_encoder(store, EncoderSpec(model=str(tiny_model)))
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tiny_model: Path, encoder_store: Path) -> SentenceEncoder:
+    return prepare_encoder(open_store(encoder_store), EncoderSpec(model=str(tiny_model)))
 
 
 @pytest.fixture
