@@ -1,15 +1,18 @@
-# Two commands do everything: `make demo` and `make test`. The environment is .venv, made on first use.
+# `make demo` shows it, `make test` and `make integration` test it. The environment is .venv, made on first use.
 PYTHON ?= python3
 BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test lint format types imports wheel ui clean
+.PHONY: demo test integration lint format types imports wheel ui clean
 
 demo: .venv/.demo
 	@$(BIN)/python -m flows.demo
 
 test: .venv/.dev
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist worksteal -m 'not integration'
+
+integration: .venv/.dev
+	$(BIN)/python -m pytest -n auto --dist worksteal -m integration
 
 lint: .venv/.dev
 	$(BIN)/ruff format --check .

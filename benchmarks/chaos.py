@@ -35,10 +35,10 @@ from isospace.operations.maintenance.vacuum import vacuum
 from isospace.operations.maintenance.verify import verify_snapshot
 from isospace.storage.parquet import read_parquet
 from isospace.storage.store import Store, open_store
+from tests.helpers.faulty_server import faulty_server
 from tests.helpers.inline import embed_inline
 from tests.helpers.tiny import build_tiny_model
 from tests.isospace.storage.conftest import s3_server
-from tests.isospace.storage.faulty_server import faulty_server
 
 _WEEK = 10
 

@@ -20,8 +20,8 @@ import yaml
 
 from isospace.pipeline.config import PipelineConfig
 from tests.conftest import sentences
+from tests.helpers.faulty_server import FaultyServer
 from tests.helpers.inline import embed_inline
-from tests.isospace.storage.faulty_server import FaultyServer
 
 FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
 _LONGEST = 240.0

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,18 +18,30 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 from isospace.encoding.backends.base import usable_cpus
 from isospace.encoding.encoder import SentenceEncoder
 from isospace.encoding.registry.register import prepare_encoder
+from isospace.encoding.spec import EncoderSpec
 from isospace.pipeline.config import PipelineConfig
 from isospace.storage.store import open_store
-from tests.helpers.tiny import WORDS, build_tiny_model
+from tests.helpers.documents import configuration, sentences, write_jsonl
+from tests.helpers.tiny import build_tiny_model
 
-Write = Callable[[Path, dict[str, str]], Path]
 Configure = Callable[..., PipelineConfig]
+# Fixtures that start a server or a cluster of its own processes, or need one that runs.
+SERVERS = frozenset({"prefect_server", "cluster", "postgresql"})
+
+__all__ = ["Configure", "configuration", "corpora", "sentences", "write_jsonl"]
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """One more than processors: a quarter of the time a test waits for a process or a server."""
     return min(4, usable_cpus() + 1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what uses a server or a cluster as an integration test."""
+    for item in items:
+        if SERVERS & set(getattr(item, "fixturenames", ())):
+            item.add_marker("integration")
 
 
 @pytest.fixture(autouse=True)
@@ -48,23 +58,16 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_encoder(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> SentenceEncoder:
-    from isospace.encoding.spec import EncoderSpec
-
-    store = open_store(tmp_path_factory.mktemp("store"))
-    return prepare_encoder(store, EncoderSpec(model=str(tiny_model)))
-
-
-def sentences(count: int, *, seed: int = 0, words: int = 12) -> dict[str, str]:
-    """Documents by id; each text is its own."""
-    chance = random.Random(seed)
-    return {f"d{n:05d}": " ".join([*chance.choices(WORDS, k=words), f"number {seed} {n}."]) for n in range(count)}
+def encoder_store(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store that holds the tiny model and its export, and nothing else."""
+    folder = tmp_path_factory.mktemp("store")
+    prepare_encoder(open_store(folder), EncoderSpec(model=str(tiny_model)))
+    return folder
 
 
-def write_jsonl(path: Path, documents: dict[str, str]) -> Path:
-    lines = [json.dumps({"doc_id": name, "text": text, "title": f"title {name}"}) for name, text in documents.items()]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
+@pytest.fixture(scope="session")
+def tiny_encoder(tiny_model: Path, encoder_store: Path) -> SentenceEncoder:
+    return prepare_encoder(open_store(encoder_store), EncoderSpec(model=str(tiny_model)))
 
 
 @pytest.fixture
@@ -75,22 +78,6 @@ def configure(tiny_model: Path, tmp_path: Path) -> Configure:
         return configuration(tiny_model, source, tmp_path / "store", recipe=recipe, runtime=runtime)
 
     return build
-
-
-def configuration(
-    model: Path, source: Path | str, store: Path, *, recipe: dict | None = None, runtime: dict | None = None
-) -> PipelineConfig:
-    """What `configure` builds, for a fixture that outlives a test."""
-    base = {
-        "documents": {"title_column": "title"},
-        "encoder": {"model": str(model)},
-        "chunking": {"overlap_tokens": 4},
-        "transform": {"representations": ["float32", "int8", "binary", "float16"], "fit": {"kind": "center"}},
-    }
-    where = {"store": str(store), "collection": "c", "source": str(source), "device": "cpu"}
-    return PipelineConfig.model_validate(
-        {"recipe": {**base, **(recipe or {})}, "runtime": {**where, "part_documents": 50, **(runtime or {})}}
-    )
 
 
 @pytest.fixture(scope="session")

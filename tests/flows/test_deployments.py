@@ -144,6 +144,7 @@ def _runs(api: str, name: str) -> list[dict[str, Any]]:
     return runs
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(DSN is None, reason="needs PostgreSQL: set ISOSPACE_TEST_POSTGRES to a DSN (see .ci/postgres)")
 def test_a_schedule_fires_and_a_backfill_is_cancelled_and_done_again(night: tuple[str, Path]) -> None:
     api, checkout = night

@@ -24,8 +24,8 @@ from isospace.search.index import open_index
 from isospace.storage.hashing import seal, sha256, unseal
 from isospace.storage.store import open_store
 from isospace.transform.space import PARAMS, SpaceRecord
-from tests.conftest import sentences, write_jsonl
-from tests.isospace.service.conftest import serving
+from tests.helpers.documents import sentences, write_jsonl
+from tests.helpers.serving import serving
 
 CENTRE = {"kind": "center", "means": "by_role"}
 REPRESENTATIONS = ["float32", "int8", "binary", {"kind": "pq", "subvectors": 4}]

@@ -299,7 +299,9 @@ def test_a_representation_the_space_lacks_is_refused(made: Path) -> None:
 
 
 def test_segments_hold_their_space_and_their_role(made: Path) -> None:
-    for path in (made / "collections/c/segments").rglob("*.parquet"):
+    paths = list((made / "collections/c/segments").rglob("*.parquet"))
+    assert paths
+    for path in paths:
         metadata = pq.read_schema(path).metadata
         assert metadata[b"space_id"].decode() == path.parent.name
         assert metadata[b"role"] == b"document"

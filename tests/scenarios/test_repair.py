@@ -20,7 +20,8 @@ from isospace.pipeline.run import start_run
 from isospace.search.index import open_index
 from isospace.search.sql_database import serving_files
 from isospace.storage.store import open_store
-from tests.conftest import Configure, sentences, write_jsonl
+from tests.conftest import Configure, configuration, sentences, write_jsonl
+from tests.helpers.documents import copied
 from tests.helpers.inline import embed_inline
 
 
@@ -28,15 +29,24 @@ def clean(config: PipelineConfig) -> bool:
     return verify_snapshot(open_store(config.runtime.store), "c").failures == ()
 
 
-@pytest.mark.parametrize("kind", ["documents", "chunks", "segments", "deletions", "vectors", "serving", "encoders"])
-def test_a_lost_file_is_made_again_by_the_same_command(configure: Configure, tmp_path: Path, kind: str) -> None:
+@pytest.fixture(scope="module")
+def edited(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[PipelineConfig, str]:
+    """Two snapshots, the second without one document and with a new one; and the ID of the second."""
+    folder = tmp_path_factory.mktemp("edited")
     documents = sentences(90)
-    path = write_jsonl(tmp_path / "d.jsonl", documents)
-    config = configure(path)
+    path = write_jsonl(folder / "d.jsonl", documents)
+    config = configuration(tiny_model, path, folder / "store")
     embed_inline(config)
     documents.pop("d00003")
     write_jsonl(path, documents | {"new": "something new"})
-    before = embed_inline(config)
+    return config, embed_inline(config).snapshot_id
+
+
+@pytest.mark.parametrize("kind", ["documents", "chunks", "segments", "deletions", "vectors", "serving", "encoders"])
+def test_a_lost_file_is_made_again_by_the_same_command(
+    edited: tuple[PipelineConfig, str], tmp_path: Path, kind: str
+) -> None:
+    config, snapshot_id = copied(edited[0], tmp_path), edited[1]
     root = Path(config.runtime.store)
     lost = [
         p
@@ -47,7 +57,7 @@ def test_a_lost_file_is_made_again_by_the_same_command(configure: Configure, tmp
     assert lost
     lost[0].unlink()
     report = embed_inline(config)
-    assert report.snapshot_id == before.snapshot_id
+    assert report.snapshot_id == snapshot_id
     if kind == "vectors":
         return  # its texts are encoded again when they are needed; nothing that is served is missing
     assert clean(config)

@@ -14,6 +14,7 @@ def vectors(count, k=8, shift=0.0, scale=1.0, seed=0):
 def test_statistics_are_those_of_their_definitions():
     before, after = vectors(900, 3), vectors(700, 3, shift=0.5, seed=1)
     found = measure_shifts(before, after)
+    assert len(found.ks) == len(found.psi) == len(found.spread) == 3
     for d in range(3):
         assert found.ks[d] == pytest.approx(ks_2samp(before[:, d], after[:, d]).statistic, abs=1e-9)
         edges = np.quantile(before[:, d].astype(np.float64), np.linspace(0.1, 0.9, 9))

@@ -29,6 +29,7 @@ judgements = st.dictionaries(
 def test_measures_are_those_of_trec_eval_to_the_last_digit(run, judged):
     expected = pytrec_eval.RelevanceEvaluator(judged, set(TREC.values())).evaluate(run)
     found = per_query(run, judged, list(TREC))
+    assert found.keys() == TREC.keys()
     for name, trec in TREC.items():
         assert found[name].keys() == judged.keys()
         for query in judged:

@@ -62,6 +62,7 @@ def test_rescoring_everything_that_is_lossless_changes_nothing_where_documents_h
     owners = tuple(f"d{n // 10}" for n in range(1500))
     judged = {name: {f"d{n // 10}": 1, f"d{n // 10 + 7}": 1} for n, name in enumerate(corpus.names)}
     points = measure_frontier(Corpus(corpus.vectors, owners, corpus.queries, corpus.names, judged), [Float16Spec()])
+    assert points
     assert all(point.ndcg_kept == pytest.approx(1.0, abs=0.01) for point in points)
 
 

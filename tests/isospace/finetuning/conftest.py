@@ -8,21 +8,28 @@ from pathlib import Path
 
 import pytest
 
+from isospace.pipeline.config import PipelineConfig
 from isospace.search.index import Index, open_index
-from tests.conftest import Configure, write_jsonl
+from tests.helpers.documents import configuration, copied, write_jsonl
 from tests.helpers.inline import embed_inline
 from tests.helpers.tiny import WORDS
 
 
-@pytest.fixture
-def index(configure: Configure, tmp_path: Path) -> Iterator[Index]:
+@pytest.fixture(scope="session")
+def collection(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> PipelineConfig:
+    folder = tmp_path_factory.mktemp("collection")
     chance = random.Random(0)
     # Short enough that a chunk holds several sentences.
     documents = {
         f"d{n:05d}": " ".join(f"{' '.join(chance.choices(WORDS, k=5)).capitalize()}." for _ in range(5))
         for n in range(80)
     }
-    config = configure(write_jsonl(tmp_path / "d.jsonl", documents))
+    config = configuration(tiny_model, write_jsonl(folder / "d.jsonl", documents), folder / "store")
     embed_inline(config)
-    with open_index(config.runtime.store, "c") as opened:
+    return config
+
+
+@pytest.fixture
+def index(collection: PipelineConfig, tmp_path: Path) -> Iterator[Index]:
+    with open_index(copied(collection, tmp_path / "copy").runtime.store, "c") as opened:
         yield opened

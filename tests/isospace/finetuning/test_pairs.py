@@ -112,7 +112,9 @@ def test_another_document_that_answers_the_same_is_no_negative(index: Index) -> 
     first = mine_negatives(index.view, pairs, EASY).examples[0]
     other = owners[first.negatives[0]]
     asked = [replace(first, negatives=()), replace(first, negatives=(), doc_id=other)]
-    for example in mine_negatives(index.view, asked, EASY).examples:
+    examples = mine_negatives(index.view, asked, EASY).examples
+    assert len(examples) == 2
+    for example in examples:
         assert other not in {owners[text] for text in example.negatives}
 
 

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,13 +90,33 @@ def registered(store: Store, base: Path, trained: Trained, encoder: SentenceEnco
     return register_encoder(store, EncoderSpec(model=str(base)), trained, told).encoder_id
 
 
+@dataclass(frozen=True)
+class Undisturbed:
+    """A training of three epochs that ran to its end."""
+
+    trained: Trained
+    told: list[dict[str, Any]]
+    cache: Path
+
+
+@pytest.fixture(scope="module")
+def undisturbed(job: Job, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    cache, told = tmp_path_factory.mktemp("undisturbed"), []
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("ISOSPACE_CACHE", str(cache))
+        patched.setenv("PYTHONPATH", importable())
+        return Undisturbed(train(longer(job), tell=lambda event: told.append(dict(event))), told, cache)
+
+
+def longer(job: Job) -> Job:
+    return replace(job, spec=job.spec.model_copy(update={"epochs": 3}))
+
+
 def test_a_model_learns_and_becomes_an_encoder_beside_its_base(
-    job: Job, store: Store, tiny_model: Path, tiny_encoder: SentenceEncoder
+    job: Job, undisturbed: Undisturbed, store: Store, tiny_model: Path, tiny_encoder: SentenceEncoder
 ) -> None:
     base = prepare_encoder(store, EncoderSpec(model=str(tiny_model)))
-    told: list[dict[str, Any]] = []
-    longer = replace(job, spec=job.spec.model_copy(update={"epochs": 2}))
-    trained = train(longer, tell=lambda event: told.append(dict(event)))
+    trained, told = undisturbed.trained, undisturbed.told
     scores = {entry["step"]: entry["ndcg"] for entry in trained.history if "ndcg" in entry}
     assert min(scores) == 0
     assert scores[trained.best_step] == max(scores.values())
@@ -112,32 +132,23 @@ def test_a_model_learns_and_becomes_an_encoder_beside_its_base(
     assert prepare_encoder(store, EncoderSpec(model=str(tiny_model))).record == base.record
 
 
-@pytest.fixture(scope="module")
-def undisturbed(job: Job, tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """Three epochs that nobody disturbs."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("ISOSPACE_CACHE", str(tmp_path_factory.mktemp("undisturbed")))
-        return train(longer(job))
-
-
-def longer(job: Job) -> Job:
-    return replace(job, spec=job.spec.model_copy(update={"epochs": 3}))
-
-
-def test_a_finished_training_is_not_repeated(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = train(job)
+def test_a_finished_training_is_not_repeated(
+    job: Job, undisturbed: Undisturbed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ISOSPACE_CACHE", str(undisturbed.cache))
     monkeypatch.setattr(subprocess, "Popen", None)
-    assert train(job) == first
+    assert train(longer(job)) == undisturbed.trained
     assert job.key != replace(job, spec=job.spec.model_copy(update={"seed": 1})).key
     assert job.key != replace(job, training=job.training[1:]).key
     assert job.key != replace(job, loss=LossSpec(scale=10)).key
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("moment", ["a checkpoint", "half a checkpoint"])
 def test_a_killed_training_ends_with_the_weights_of_an_undisturbed_one(
-    job: Job, undisturbed: Trained, moment: str
+    job: Job, undisturbed: Undisturbed, moment: str
 ) -> None:
-    long = longer(job)
+    long, expected = longer(job), undisturbed.trained
     process = multiprocessing.get_context("spawn").Process(target=train, args=(long,))
     process.start()
     checkpoints = work_folder(long.key) / "checkpoints"
@@ -156,10 +167,10 @@ def test_a_killed_training_ends_with_the_weights_of_an_undisturbed_one(
     told: list[dict[str, Any]] = []
     resumed = train(long, tell=lambda event: told.append(dict(event)))
     assert min(event["step"] for event in told) > 1
-    assert resumed.best_step == undisturbed.best_step
-    assert [e for e in resumed.history if "ndcg" in e] == [e for e in undisturbed.history if "ndcg" in e]
-    for name, expected in weights(undisturbed).items():
-        np.testing.assert_array_equal(weights(resumed)[name], expected, err_msg=name)
+    assert resumed.best_step == expected.best_step
+    assert [e for e in resumed.history if "ndcg" in e] == [e for e in expected.history if "ndcg" in e]
+    for name, values in weights(expected).items():
+        np.testing.assert_array_equal(weights(resumed)[name], values, err_msg=name)
 
 
 def _wait_until_nothing_writes(folder: Path) -> None:
@@ -174,6 +185,7 @@ def _wait_until_nothing_writes(folder: Path) -> None:
     raise AssertionError(f"{folder}: the trainer outlives the run that started it")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("loss", "training", "negatives"),
     [
@@ -248,7 +260,11 @@ def test_a_training_that_fails_says_why(job: Job, tmp_path: Path) -> None:
         train(replace(job, base=tmp_path / "nothing"))
 
 
+def importable() -> str:
+    root = str(Path(__file__).parents[3])
+    return os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+
+
 @pytest.fixture(autouse=True)
 def spawned_with_the_same_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    root = str(Path(__file__).parents[3])
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")])))
+    monkeypatch.setenv("PYTHONPATH", importable())

@@ -20,7 +20,8 @@ from isospace.pipeline.plan_report import plan_only
 from isospace.pipeline.selection import Budget, Selection
 from isospace.storage.parquet import read_parquet
 from isospace.storage.store import open_store
-from tests.conftest import Configure, sentences
+from tests.conftest import Configure, configuration, sentences
+from tests.helpers.documents import copied
 from tests.helpers.inline import embed_inline
 
 RECIPE = {"documents": {"metadata_columns": ["lang", "year", "date"]}}
@@ -61,17 +62,23 @@ def selecting(config: PipelineConfig, **selection: Any) -> PipelineConfig:
     return config.model_copy(update={"runtime": config.runtime.model_copy(update={"selection": chosen})})
 
 
-@pytest.fixture
-def collection(configure: Configure, tmp_path: Path) -> PipelineConfig:
+@pytest.fixture(scope="module")
+def collection_once(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> PipelineConfig:
     """Twenty documents are embedded; in the source ten of them have changed, two are gone, five are new."""
+    folder = tmp_path_factory.mktemp("collection")
     old = sentences(20)
-    config = configure(write(tmp_path / "d.jsonl", old), recipe=RECIPE)
+    config = configuration(tiny_model, write(folder / "d.jsonl", old), folder / "store", recipe=RECIPE)
     embed_inline(config)
     names = list(old)
     new = {name: f"changed {text}" if n % 2 else text for n, (name, text) in enumerate(old.items()) if n not in (3, 4)}
-    write(tmp_path / "d.jsonl", new | {f"new{n}": text for n, text in enumerate(sentences(5, seed=7).values())})
+    write(folder / "d.jsonl", new | {f"new{n}": text for n, text in enumerate(sentences(5, seed=7).values())})
     assert names[3] == "d00003"
     return config
+
+
+@pytest.fixture
+def collection(collection_once: PipelineConfig, tmp_path: Path) -> PipelineConfig:
+    return copied(collection_once, tmp_path)
 
 
 def changes(config: PipelineConfig) -> set[str]:

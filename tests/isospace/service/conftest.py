@@ -1,28 +1,20 @@
-"""A real server on loopback, in a thread, over a small collection with metadata."""
+"""A small collection with metadata, and a server over it."""
 
 from __future__ import annotations
 
 import json
 import os
-import socket
-import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
-import uvicorn
 
 from isospace.pipeline.config import PipelineConfig
 from isospace.search.index import Index, open_index
-from isospace.service.app import create_app
-from isospace.service.query_logging import Watcher
-from isospace.service.server import server_config
-from isospace.service.settings import Settings
 from tests.conftest import sentences
 from tests.helpers.inline import embed_inline
+from tests.helpers.serving import serving
 from tests.helpers.tiny import build_tiny_model
 
 Serve = Callable[..., str]
@@ -71,26 +63,6 @@ def prompted_store(tmp_path_factory: pytest.TempPathFactory) -> str:
     )
     embed_inline(config)
     return config.runtime.store
-
-
-@contextmanager
-def serving(index: Index, settings: Settings | None = None, *, watcher: Watcher | None = None) -> Iterator[str]:
-    """Serve until the block ends; yields the url."""
-    listening = socket.socket()
-    listening.bind(("127.0.0.1", 0))
-    chosen = settings or Settings()
-    server = uvicorn.Server(server_config(create_app(index, chosen, watcher=watcher), chosen))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-    thread.start()
-    try:
-        while not server.started:
-            time.sleep(0.01)
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join(20)
-        listening.close()
-        assert not thread.is_alive()
 
 
 @pytest.fixture(scope="session")

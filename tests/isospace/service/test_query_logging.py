@@ -18,30 +18,39 @@ from isospace.errors import ConfigError
 from isospace.operations.audit.audit import audit_alias
 from isospace.operations.audit.query_log import Answered, AnswerLog, query_hash, read_answers
 from isospace.operations.audit.thresholds import Thresholds
+from isospace.pipeline.config import PipelineConfig
 from isospace.search.index import Index, open_index
 from isospace.search.options import SearchOptions
 from isospace.service.query_logging import Watcher
 from isospace.storage.store import open_store
 from tests.conftest import sentences
+from tests.helpers.documents import copied
 from tests.helpers.inline import embed_inline
-from tests.isospace.service.conftest import config_of, serving
+from tests.helpers.serving import serving
+from tests.isospace.service.conftest import config_of
 
 SINCE = datetime(2020, 1, 1, tzinfo=UTC)
 
 
-@pytest.fixture
-def store(tmp_path: Path, tiny_model: Path) -> str:
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> PipelineConfig:
     """Snapshot 1 is in production; the candidate, snapshot 2, lacks half of the documents."""
+    folder = tmp_path_factory.mktemp("compared")
     texts = sentences(120)
-    first = config_of(tmp_path, tiny_model, documents=texts)
+    first = config_of(folder, tiny_model, documents=texts)
     embed_inline(first)
-    half = config_of(tmp_path, tiny_model, documents=dict(list(texts.items())[:60]))
+    half = config_of(folder, tiny_model, documents=dict(list(texts.items())[:60]))
     embed_inline(
         half.model_copy(
             update={"runtime": half.runtime.model_copy(update={"promote_to": "candidate", "max_removed_share": 1.0})}
         )
     )
-    return first.runtime.store
+    return first
+
+
+@pytest.fixture
+def store(compared: PipelineConfig, tmp_path: Path) -> str:
+    return copied(compared, tmp_path).runtime.store
 
 
 def ask(url: str, count: int, **given: object) -> list[dict]:

@@ -15,7 +15,7 @@ from urllib.request import Request, urlopen
 import pytest
 
 from isospace.storage.store import Store, open_store
-from tests.isospace.storage.faulty_server import FaultyServer, faulty_server
+from tests.helpers.faulty_server import FaultyServer, faulty_server
 
 BUCKET = "s3://bucket"
 SECRET = "canary-of-a-secret-key"

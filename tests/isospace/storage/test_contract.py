@@ -23,8 +23,8 @@ from isospace.errors import ConfigError, ConflictError, NotFoundError, StoreErro
 from isospace.evaluation.gate.verdicts import Verdict, read_verdicts, write_verdict
 from isospace.storage.s3_store import S3Store
 from isospace.storage.store import Store, open_store
+from tests.helpers.faulty_server import ALWAYS, FaultyServer, Matches, anything
 from tests.isospace.storage.conftest import BUCKET, SECRET
-from tests.isospace.storage.faulty_server import ALWAYS, FaultyServer, Matches, anything
 
 BIG = bytes(range(250)) * 80_000
 NAMES = [

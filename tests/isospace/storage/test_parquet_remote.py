@@ -19,7 +19,7 @@ from isospace.storage.parquet import (
 )
 from isospace.storage.parquet import write_parquet as write
 from isospace.storage.store import Store
-from tests.isospace.storage.faulty_server import FaultyServer
+from tests.helpers.faulty_server import FaultyServer
 
 ROWS = 40_000
 

@@ -185,6 +185,7 @@ def test_product_codes_are_the_nearest_centroids_ties_to_the_lowest(fitted: Quan
 def test_training_a_product_quantizer_again_gives_the_same_codebooks() -> None:
     vectors = unit(600, 32)
     first, second = (quantizer_arrays(fit_quantizers(vectors, (spec_of("opq8"),))) for _ in range(2))
+    assert first.keys() == second.keys() != set()
     assert all(first[name].tobytes() == second[name].tobytes() for name in first)
 
 

@@ -38,6 +38,7 @@ def test_the_families_of_the_field_are_there(family: str) -> None:
 
 
 def test_presets_are_consistent() -> None:
+    assert len(presets()) >= len(FAMILIES)
     for preset in presets().values():
         assert all(0 < size <= preset.dimension for size in preset.matryoshka), preset.name
         assert list(preset.matryoshka) == sorted(preset.matryoshka, reverse=True), preset.name

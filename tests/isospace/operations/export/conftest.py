@@ -19,7 +19,7 @@ from tests.conftest import sentences
 from tests.helpers.inline import embed_inline
 
 Found = list[dict[str, Any]]
-SYSTEMS = ("faiss", "lancedb", "qdrant", "postgresql")
+SYSTEMS = ("faiss", "lancedb", "qdrant", pytest.param("postgresql", marks=pytest.mark.integration))
 QUERY = "the protein of the cell"
 COUNT = 120
 

@@ -36,7 +36,7 @@ def documented(documentation: str) -> Index:
 def names(documented: Index) -> Iterator[dict[str, Any]]:
     """What the example of the service defines."""
     pytest.importorskip("openai")
-    from tests.isospace.service.conftest import serving
+    from tests.helpers.serving import serving
 
     with serving(documented) as url:
         found: dict[str, Any] = {}
@@ -72,6 +72,7 @@ def test_qdrant(documented: Index, names: dict[str, Any], tmp_path: Path, capsys
     assert capsys.readouterr().out == printed(documented, english=True)
 
 
+@pytest.mark.integration
 def test_postgresql(documented: Index, names: dict[str, Any], capsys: Any) -> None:
     dsn = os.environ.get("ISOSPACE_TEST_POSTGRES")
     if not dsn:

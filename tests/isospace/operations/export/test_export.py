@@ -52,7 +52,9 @@ def test_vectors_are_the_stored_ones_to_the_bit(index: Index, target: Target) ->
     vectors = dict(zip(index.chunks["chunk_id"].to_pylist(), index.vectors, strict=True))
     basis = np.eye(index.vectors.shape[1], dtype=np.float32)
     for axis, direction in enumerate(basis[:3]):
-        for row in target.search(direction, COUNT):
+        rows = target.search(direction, COUNT)
+        assert len(rows) == COUNT
+        for row in rows:
             # A product with a unit axis is a component; LanceDB alone gives it as a distance from one.
             exact = vectors[row["chunk_id"]][axis]
             assert row["score"] == (pytest.approx(exact, abs=1e-6) if target.system == "lancedb" else exact)

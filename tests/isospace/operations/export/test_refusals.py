@@ -133,13 +133,12 @@ def put_something(target: Target) -> None:
 
 def test_a_missing_client_names_what_to_install(index: Index, target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     modules = {"faiss": "faiss", "lancedb": "lancedb", "qdrant": "qdrant_client", "postgresql": "psycopg"}
-    for name in [name for name in sys.modules if name.startswith("isospace.operations.export.export.")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, modules[target.system], None)
-    import isospace.operations.export.export as package
+    import isospace.operations.export as package
 
-    for name in ("faiss_index", "lancedb_table", "qdrant_collection", "pgvector_table"):
+    for name in ("faiss", "lancedb", "qdrant", "pgvector"):
+        monkeypatch.delitem(sys.modules, f"{package.__name__}.{name}", raising=False)
         monkeypatch.delattr(package, name, raising=False)
+    monkeypatch.setitem(sys.modules, modules[target.system], None)
     with pytest.raises(ConfigError, match=r"isospace\[export\]"):
         export_snapshot(index, target.url)
 

@@ -152,6 +152,7 @@ def test_parts_never_outgrow_their_limits(frayed: PipelineConfig) -> None:
     for most in (10, 25, 50, 1000):
         plan = planned(frayed, part_documents=most)
         assert all(group.documents <= most for group in plan.groups if len(group.parts) > 1)
+    assert any(len(group.parts) > 1 for group in plan.groups)
     assert all(len(group.parts) == 1 for group in planned(frayed, part_bytes=1).groups)
 
 

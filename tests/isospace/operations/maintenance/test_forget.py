@@ -27,7 +27,7 @@ from isospace.storage.parquet import read_parquet
 from isospace.storage.store import Store, open_store
 from tests.conftest import Configure, sentences, write_jsonl
 from tests.helpers.inline import embed_inline
-from tests.isospace.operations.maintenance.contents import holders
+from tests.helpers.store_contents import holders
 
 CANARY = "quetzalcoatlus"
 SECRET = f"alpha beta the {CANARY} gamma delta number nine. epsilon {CANARY}s zeta eta theta number ten. iota kappa number two."

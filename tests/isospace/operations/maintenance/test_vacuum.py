@@ -17,7 +17,8 @@ from isospace.pipeline.config import PipelineConfig
 from isospace.search.index import open_index
 from isospace.storage.leases import run_lease
 from isospace.storage.store import Store, open_store
-from tests.conftest import Configure, sentences, write_jsonl
+from tests.conftest import Configure, configuration, sentences, write_jsonl
+from tests.helpers.documents import copied
 from tests.helpers.inline import embed_inline
 
 DAY = 86_400.0
@@ -32,16 +33,22 @@ def age(store: Store, days: float, folder: str = "") -> None:
             os.utime(path, (then, then))
 
 
-@pytest.fixture
-def grown(configure: Configure, tmp_path: Path) -> PipelineConfig:
+@pytest.fixture(scope="module")
+def grown_once(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> PipelineConfig:
     """Five snapshots, every one of which replaces the documents of one part."""
+    folder = tmp_path_factory.mktemp("grown")
     documents = sentences(120)
-    config = configure(tmp_path / "d.jsonl")
+    config = configuration(tiny_model, folder / "d.jsonl", folder / "store")
     for version in range(5):
         documents |= sentences(50, seed=version + 1)
-        write_jsonl(tmp_path / "d.jsonl", documents)
+        write_jsonl(folder / "d.jsonl", documents)
         embed_inline(config)
     return config
+
+
+@pytest.fixture
+def grown(grown_once: PipelineConfig, tmp_path: Path) -> PipelineConfig:
+    return copied(grown_once, tmp_path)
 
 
 def swept(config: PipelineConfig, tmp_path: Path, **options: object) -> Vacuumed:

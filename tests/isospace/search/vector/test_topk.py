@@ -20,6 +20,7 @@ def test_the_best_rows_of_blocks_are_those_of_a_whole_sort(queries, rows, count,
     # Few values, so that ties are common.
     scores = np.random.default_rng(seed).integers(-3, 4, (queries, rows)).astype(dtype)
     found = top_rows(((n, scores[:, n : n + block]) for n in range(0, rows, block)), queries, count)
+    assert len(found) == queries
     for query, best in enumerate(found):
         assert best.tolist() == sorted(range(rows), key=lambda row: (-scores[query, row], row))[:count]
 
@@ -28,6 +29,7 @@ def test_the_best_rows_of_blocks_are_those_of_a_whole_sort(queries, rows, count,
 def test_slack_takes_everything_that_is_near_the_last(seed: int, slack: float) -> None:
     scores = np.random.default_rng(seed).random((3, 200)).astype(np.float32)
     found = top_rows(((n, scores[:, n : n + 16]) for n in range(0, 200, 16)), 3, 5, np.full(3, slack))
+    assert len(found) == 3
     for query, best in enumerate(found):
         last = np.sort(scores[query])[-5]
         near = set(np.flatnonzero(scores[query].astype(np.float64) >= float(last) - slack * 0.999))

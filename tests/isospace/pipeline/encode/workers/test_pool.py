@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -64,7 +65,8 @@ def prepare(config: PipelineConfig, scratch: Path) -> Prepared:
 
 
 @pytest.fixture
-def prepared(configure: Configure, tmp_path: Path) -> Prepared:
+def prepared(configure: Configure, encoder_store: Path, tmp_path: Path) -> Prepared:
+    shutil.copytree(encoder_store, tmp_path / "store")
     source = write_jsonl(tmp_path / "d.jsonl", sentences(160))
     (tmp_path / "scratch").mkdir()
     return prepare(configure(source, runtime={"shard_tokens": 1200}), tmp_path / "scratch")
@@ -104,7 +106,7 @@ def worker_pid(encoded) -> int:
 
 
 def test_two_processes_give_the_same_bits_as_none_and_load_once_each(
-    prepared: Prepared, opened: Callable[..., Pool], configure: Configure, tmp_path: Path
+    prepared: Prepared, opened: Callable[..., Pool], configure: Configure, encoder_store: Path, tmp_path: Path
 ) -> None:
     pool = opened(kind="processes", count=2)
     encoded, lost = encode_all(pool, prepared)
@@ -119,6 +121,7 @@ def test_two_processes_give_the_same_bits_as_none_and_load_once_each(
         tmp_path / "d.jsonl",
         runtime={"shard_tokens": 700, "store": str(tmp_path / "other"), "part_documents": 31},
     )
+    shutil.copytree(encoder_store, tmp_path / "other")
     (tmp_path / "scratch2").mkdir()
     alone = prepare(other, tmp_path / "scratch2")
     inside = open_pool(WorkersSpec(), alone.work, lambda: alone.encoder)

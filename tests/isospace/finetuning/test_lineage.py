@@ -26,32 +26,52 @@ from isospace.operations.maintenance.vacuum import vacuum
 from isospace.pipeline.config import PipelineConfig
 from isospace.search.index import open_index
 from isospace.storage.store import Store, open_store
-from tests.conftest import Configure, sentences, write_jsonl
+from tests.conftest import Configure, configuration, sentences, write_jsonl
+from tests.helpers.documents import copied
 from tests.helpers.inline import embed_inline
 from tests.helpers.tiny import build_tiny_model
 from tests.isospace.finetuning.test_training import registered
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return open_store(tmp_path / "store")
-
-
-@pytest.fixture
-def tuned(store: Store, tiny_model: Path, tiny_encoder: SentenceEncoder, tmp_path: Path) -> str:
-    """The base with other weights, as a training leaves it."""
-    folder = build_tiny_model(tmp_path / "tuned", seed=7)
+@pytest.fixture(scope="module")
+def registered_once(
+    tiny_model: Path, tiny_encoder: SentenceEncoder, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, str]:
+    """A store of two encoders, and the ID of the second: the base with other weights, as a training leaves it."""
+    folder = tmp_path_factory.mktemp("registered")
+    store, model = open_store(folder / "store"), build_tiny_model(folder / "tuned", seed=7)
     prepare_encoder(store, EncoderSpec(model=str(tiny_model)))
-    trained = Trained("k", folder, ({"step": 0.0, "ndcg": 0.1}, {"step": 3.0, "ndcg": 0.2}), 3, 1.0)
-    return registered(store, tiny_model, trained, tiny_encoder)
+    trained = Trained("k", model, ({"step": 0.0, "ndcg": 0.1}, {"step": 3.0, "ndcg": 0.2}), 3, 1.0)
+    return folder / "store", registered(store, tiny_model, trained, tiny_encoder)
+
+
+@pytest.fixture(scope="module")
+def embedded_once(
+    registered_once: tuple[Path, str], tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> PipelineConfig:
+    """A collection embedded with the tuned encoder."""
+    folder = tmp_path_factory.mktemp("embedded")
+    shutil.copytree(registered_once[0], folder / "store")
+    source = write_jsonl(folder / "d.jsonl", sentences(60))
+    spec = tuned_spec(EncoderSpec(model=str(tiny_model)), registered_once[1])
+    config = configuration(tiny_model, source, folder / "store", recipe={"encoder": spec.model_dump()})
+    embed_inline(config)
+    return config
 
 
 @pytest.fixture
-def config(configure: Configure, tmp_path: Path, tuned: str, tiny_model: Path) -> PipelineConfig:
-    spec = tuned_spec(EncoderSpec(model=str(tiny_model)), tuned)
-    found = configure(write_jsonl(tmp_path / "d.jsonl", sentences(60)), recipe={"encoder": spec.model_dump()})
-    embed_inline(found)
-    return found
+def tuned(registered_once: tuple[Path, str]) -> str:
+    return registered_once[1]
+
+
+@pytest.fixture
+def store(registered_once: tuple[Path, str], tmp_path: Path) -> Store:
+    return open_store(shutil.copytree(registered_once[0], tmp_path / "store"))
+
+
+@pytest.fixture
+def config(store: Store, embedded_once: PipelineConfig, tmp_path: Path) -> PipelineConfig:
+    return copied(embedded_once, tmp_path)
 
 
 def test_an_index_refuses_the_base_for_its_queries(

@@ -16,7 +16,8 @@ from isospace.service.settings import Settings, digest, read_keys
 from isospace.storage.store import open_store
 from tests.conftest import sentences
 from tests.helpers.inline import embed_inline
-from tests.isospace.service.conftest import config_of, serving
+from tests.helpers.serving import serving
+from tests.isospace.service.conftest import config_of
 
 QUERY = "the gene of the cell"
 KEY = "a-key-of-some-length"

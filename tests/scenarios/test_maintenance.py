@@ -22,20 +22,28 @@ from isospace.pipeline.config import PipelineConfig
 from isospace.search.index import open_index
 from isospace.storage.leases import run_lease
 from isospace.storage.store import open_store
-from tests.conftest import Configure, sentences, write_jsonl
+from tests.conftest import configuration, sentences, write_jsonl
+from tests.helpers.documents import copied
 from tests.helpers.inline import embed_inline
 from tests.isospace.operations.maintenance.test_vacuum import age
 
 
-@pytest.fixture
-def frayed(configure: Configure, tmp_path: Path) -> PipelineConfig:
+@pytest.fixture(scope="module")
+def frayed_once(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> PipelineConfig:
+    """Four snapshots, each with three documents more in a part of their own."""
+    folder = tmp_path_factory.mktemp("frayed")
     documents = sentences(30)
-    config = configure(tmp_path / "d.jsonl")
+    config = configuration(tiny_model, folder / "d.jsonl", folder / "store")
     for version in range(4):
-        write_jsonl(tmp_path / "d.jsonl", documents)
+        write_jsonl(folder / "d.jsonl", documents)
         embed_inline(config)
         documents |= {f"new{version}-{n}": text for n, text in enumerate(sentences(3, seed=version + 1).values())}
     return config
+
+
+@pytest.fixture
+def frayed(frayed_once: PipelineConfig, tmp_path: Path) -> PipelineConfig:
+    return copied(frayed_once, tmp_path)
 
 
 @pytest.mark.usefixtures("prefect_server")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 PACKAGES = ("isospace", "tasks", "flows")
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 # Calls that run what they are given, by the name they are imported or called under.
 PICKLING = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal", "jsonpickle"}
 UNSAFE_YAML = {"load", "load_all", "unsafe_load", "unsafe_load_all", "full_load", "full_load_all"}

@@ -140,6 +140,7 @@ def best(encoder: Any) -> dict[str, list[str]]:
     return {name: sorted(found, key=lambda doc: -found[doc])[:5] for name, found in run.items()}
 
 
+@pytest.mark.integration
 def test_a_word_of_the_house_is_learned(index: Index, tmp_path: Path) -> None:
     base = index.space.encoder
     assert isinstance(base, SentenceEncoder)

@@ -6,10 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 # What the schema allows may still be refused: a filter has a grammar, a mode needs what the space stores.
 UNDECIDED = "positive_data_acceptance"
 
 
+@pytest.mark.integration
 def test_schemathesis_finds_nothing(url: str, tmp_path: Path) -> None:
     command = [
         str(Path(sys.executable).with_name("schemathesis")),

@@ -18,7 +18,7 @@ from isospace.errors import ConfigError
 from isospace.search.index import Index
 from isospace.service.server import _listen
 from isospace.service.settings import Limits, Settings
-from tests.isospace.service.conftest import serving
+from tests.helpers.serving import serving
 
 QUERY = "the gene of the cell"
 KEY = "a-key-of-some-length"

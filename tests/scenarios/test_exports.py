@@ -7,6 +7,7 @@ import isospace
 
 
 def test_every_exported_name_exists() -> None:
+    assert isospace.__all__
     for name in isospace.__all__:
         assert getattr(isospace, name) is not None
 

@@ -79,6 +79,7 @@ def test_a_search_of_codes_finds_what_brute_force_over_them_finds(store: str, na
     query = index.space.embed([QUERY, "gene text"], "query")
     mode = "tiered" if name == "short8" else "exact" if name.startswith("float") else "quantized"
     found = index.search_vectors(query, 10, mode=mode, representation=name, rescore=0)
+    assert len(found) == 2
     for asked, hits in zip(query, found, strict=True):
         assert [hit.chunk_id for hit in hits] == brute(index, name, asked, "cosine", 10)
 

@@ -11,7 +11,7 @@ import openai
 import pytest
 
 from isospace.search.index import Index, open_index
-from tests.isospace.service.conftest import serving
+from tests.helpers.serving import serving
 
 TEXTS = ["the gene of the cell", "search index", "vector text", "the protein"]
 
