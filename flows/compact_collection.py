@@ -8,6 +8,7 @@ from __future__ import annotations
 from prefect import flow
 
 from isospace.operations.maintenance.compact import Compacted, CompactionPlan
+from isospace.operations.maintenance.compaction_settings import DEFAULT_SETTINGS, CompactionSettings
 from tasks import maintenance as upkeep
 from tasks.errors import quiet_known_errors
 from tasks.run_names import named
@@ -20,9 +21,9 @@ quiet_known_errors()
 def compact_collection(
     store: str,
     collection: str,
-    part_documents: int = 2_000,
-    part_megabytes: int = 256,
-    max_deleted_share: float = 0.2,
+    part_documents: int = DEFAULT_SETTINGS.part_documents,
+    part_megabytes: float = DEFAULT_SETTINGS.part_megabytes,
+    max_deleted_share: float = DEFAULT_SETTINGS.max_deleted_share,
     reason: str = "",
     dry_run: bool = False,
 ) -> Compacted | CompactionPlan:
@@ -46,7 +47,9 @@ def compact_collection(
         Show what would be done.
     """
     with writing(store, collection, "compact"):
-        plan = upkeep.plan_compaction(store, collection, part_documents, part_megabytes, max_deleted_share)
+        plan = upkeep.plan_compaction(
+            store, collection, CompactionSettings(part_documents, part_megabytes, max_deleted_share)
+        )
         return plan if dry_run else upkeep.compact(store, plan)
 
 

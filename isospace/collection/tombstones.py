@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from isospace.errors import ConflictError
+from isospace.errors import ConflictError, NotFoundError
 from isospace.storage import paths as layout
 from isospace.storage.hashing import seal, unseal
 from isospace.storage.store import Store
@@ -108,6 +109,19 @@ def write_order(store: Store, collection: str, action: str, doc_ids: tuple[str, 
         if store.create_if_absent(layout.numbered(folder, number), seal(order.model_dump(mode="json"))):
             return order
     raise ConflictError(f"collection {collection!r}: {_ATTEMPTS} others wrote orders at the same time. Run it again.")
+
+
+def allow_documents(store: Store, collection: str, doc_ids: Collection[str], *, reason: str) -> Order:
+    """Let later runs ingest documents again that were forgotten.
+
+    Raises
+    ------
+    NotFoundError
+        If one of them was not forgotten.
+    """
+    if unknown := set(doc_ids) - forgotten_documents(store, collection):
+        raise NotFoundError(f"{sorted(unknown)[0]!r} is not among the forgotten documents of {collection!r}.")
+    return write_order(store, collection, "allow", tuple(sorted(set(doc_ids))), reason)
 
 
 def write_receipt(store: Store, collection: str, receipt: Receipt) -> str:

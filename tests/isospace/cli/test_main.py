@@ -49,14 +49,16 @@ def test_every_command(configure: Configure, tmp_path: Path) -> None:
     assert "d00005" in isospace("search", store, "c", documents["d00005"], "-k", "1").stdout
     assert isospace("verify", store, "c").returncode == 0
     assert "production is now snapshot 1" in isospace("rollback", store, "c", "--reason", "test").stdout
-    assert "staging is now snapshot 2" in isospace("promote", store, "c", "2", "--alias", "staging").stdout
+    assert (
+        "staging is now snapshot 2" in isospace("promote", store, "c", "--snapshot", "2", "--alias", "staging").stdout
+    )
     assert "c" in isospace("status", store, "c").stdout
 
     victim = next((tmp_path / "store").rglob("segments/*/*.parquet"))
     data = bytearray(victim.read_bytes())
     data[100] ^= 1
     victim.write_bytes(data)
-    result = isospace("verify", store, "c", "--alias", "staging")
+    result = isospace("verify", store, "c", "--snapshot", "staging")
     assert result.returncode == 1
     assert victim.name in result.stderr
 
@@ -75,7 +77,7 @@ def test_every_command(configure: Configure, tmp_path: Path) -> None:
             "recipe.transform.fit.kind",
         ),
         (["plan", "configs/demo.yaml", "--set", "runtime.source=/nonexistent"], 1, "no such file or folder"),
-        (["promote", "/nonexistent", "c", "1", "--alias", "../x"], 2, "expected 1 to 100 letters"),
+        (["promote", "/nonexistent", "c", "--snapshot", "1", "--alias", "../x"], 2, "expected 1 to 100 letters"),
         (["status", "gopher://x"], 2, "unknown scheme"),
         (["frobnicate"], 2, "frobnicate"),
     ],

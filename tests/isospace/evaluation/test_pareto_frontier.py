@@ -77,6 +77,6 @@ def test_the_command_measures_a_collection(configure: Configure, tmp_path: Path)
     arguments = ["frontier", config.runtime.store, "c", "--queries", str(tmp_path / "q.txt")]
     found = CliRunner().invoke(app, [*arguments, "--json", "--picture", str(tmp_path / "f.png")])
     assert found.exit_code == 0, found.output
-    assert {point["representation"] for point in json.loads(found.output)} >= {"float32", "rabitq", "binary"}
+    assert {point["representation"] for point in json.loads(found.stdout)} >= {"float32", "rabitq", "binary"}
     assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")
     assert "| top 10 found |" in CliRunner().invoke(app, arguments).output.replace("\n", "")

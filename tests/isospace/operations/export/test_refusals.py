@@ -140,7 +140,7 @@ def test_a_missing_client_names_what_to_install(index: Index, target: Target, mo
 
     for name in ("faiss_index", "lancedb_table", "qdrant_collection", "pgvector_table"):
         monkeypatch.delattr(package, name, raising=False)
-    with pytest.raises(ConfigError, match=r"isospace\[export\]"):
+    with pytest.raises(ConfigError, match=r"pip install .*\[export\]"):
         export_snapshot(index, target.url)
 
 
