@@ -36,6 +36,8 @@ def status(
     if as_json:
         print_json([one.as_dict() for one in found])
         return
+    if not found:
+        typer.echo(f"{store}: no collection has a snapshot yet")
     header = ("#", "snapshot ID", "space", "documents", "chunks", "committed", "aliases")
     for name, members in groupby(found, key=lambda one: one.collection):
         rows = [

@@ -67,15 +67,17 @@ def test_the_flows(frayed: PipelineConfig) -> None:
 @pytest.mark.usefixtures("prefect_server")
 def test_the_command_lines(frayed: PipelineConfig, capsys: pytest.CaptureFixture[str]) -> None:
     from flows.command import compact, vacuum
+    from flows.compact_collection import compact_collection
+    from flows.vacuum_store import vacuum_store
 
-    compact([frayed.runtime.store, "c", "--dry-run"])
+    compact(compact_collection, [frayed.runtime.store, "c", "--dry-run"])
     assert "4 parts become 1" in capsys.readouterr().out
     with pytest.raises(SystemExit) as exit_:
-        compact([frayed.runtime.store, "nowhere"])
+        compact(compact_collection, [frayed.runtime.store, "nowhere"])
     assert exit_.value.code == 1
     assert "no snapshot" in capsys.readouterr().err
     with pytest.raises(SystemExit) as exit_:
-        vacuum([frayed.runtime.store, "--retention-days", "-1"])
+        vacuum(vacuum_store, [frayed.runtime.store, "--retention-days", "-1"])
     assert exit_.value.code == 2
 
 

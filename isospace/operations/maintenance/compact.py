@@ -15,8 +15,8 @@ from typing import Any
 import pyarrow as pa
 
 from isospace.collection.alias import aliases, promote
+from isospace.collection.deletions import DELETION_SCHEMA
 from isospace.collection.snapshot import (
-    DELETION_SCHEMA,
     Manifest,
     PartRecord,
     commit_manifest,

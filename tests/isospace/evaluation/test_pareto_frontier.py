@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from typer.testing import CliRunner
 from isospace.cli.main import app
 from isospace.errors import ConfigError
 from isospace.evaluation.pareto_frontier import Corpus, default_representations, markdown, measure_frontier, plot
-from isospace.transform.representations import BinarySpec, Float16Spec, Int8Spec
+from isospace.transform.representations import BinarySpec, Float16Spec, Int8Spec, PqSpec
 from tests.conftest import Configure, sentences, write_jsonl
 from tests.helpers.inline import embed_inline
 
@@ -63,6 +64,17 @@ def test_rescoring_everything_that_is_lossless_changes_nothing_where_documents_h
 
 def test_a_small_collection_has_no_codebooks() -> None:
     assert {spec.kind for spec in default_representations(255, 32)}.isdisjoint({"pq", "opq"})
+
+
+def test_codebooks_are_skipped_with_a_notice_where_faiss_is_missing(
+    corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    lines: list[str] = []
+    points = measure_frontier(corpus, [Float16Spec(), PqSpec(kind="pq", subvectors=8)], told=lines.append)
+    assert {point.representation for point in points} == {"float32", "float16"}
+    assert lines[:2] == ["measuring float32", "measuring float16"]
+    assert re.fullmatch(r"pq.*: skipped, since training it needs faiss\. Run: pip install .*\[pq\]'", lines[2])
 
 
 def test_a_dimension_beyond_the_vectors_is_refused(corpus: Corpus) -> None:
