@@ -39,6 +39,7 @@ from isospace.encoding.embedder import load_space
 from isospace.encoding.encoder import SentenceEncoder
 from isospace.encoding.registry.record import EncoderRecord, write_encoder_record
 from isospace.operations.maintenance.compact import compact, plan_compaction
+from isospace.operations.maintenance.compaction_settings import CompactionSettings
 from isospace.pipeline.chunk import CHUNK_SCHEMA, ChunkPart, all_chunk_paths
 from isospace.pipeline.commit import Commit, commit_snapshot
 from isospace.pipeline.config import PipelineConfig
@@ -263,7 +264,7 @@ def measure(chunks: int, folder: Path) -> dict[str, Any]:
     second, changed = embed(meter, config, folder / "scratch-2", "1 %: ")
     with meter.stage("compaction"):
         plan = plan_compaction(
-            store, COLLECTION, part_documents=MERGED * PART_DOCUMENTS, part_bytes=1 << 30, max_deleted_share=0.0
+            store, COLLECTION, CompactionSettings(MERGED * PART_DOCUMENTS, part_megabytes=1_024, max_deleted_share=0.0)
         )
         compacted = compact(store, plan)
     assert (first.manifest.chunks, second.manifest.chunks, compacted.chunks) == (chunks,) * 3

@@ -1,6 +1,6 @@
 """Audit what an alias names: a failed run is an alarm, and says what, why and what to do.
 
-python -m flows.audit_collection STORE COLLECTION [--alias production] [--set NAME] [--threshold mean_cosine=0.5 ...]
+python -m flows.audit_collection STORE COLLECTION [--snapshot production] [--set NAME] [--threshold mean_cosine=0.5 ...]
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 import traceback
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from isospace.errors import ConfigError, IsospaceError
 from isospace.operations.audit.audit import AuditRecord
 from isospace.operations.audit.thresholds import parse_thresholds
 from isospace.operations.maintenance.compact import Compacted, CompactionPlan
+from isospace.operations.maintenance.compaction_settings import CompactionSettings
 from isospace.operations.maintenance.vacuum import Vacuumed
 from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.config_files import load_config
@@ -82,7 +84,7 @@ def audit(flow: Callable[..., AuditRecord], arguments: list[str] | None = None) 
     parser = argparse.ArgumentParser(prog="python -m flows.audit_collection", description="Audit what an alias names.")
     parser.add_argument("store")
     parser.add_argument("collection")
-    parser.add_argument("--alias", default="production")
+    parser.add_argument("--snapshot", dest="alias", default="production")
     parser.add_argument("--set", dest="evaluation_set", metavar="NAME", help="frozen queries that are asked")
     parser.add_argument("--log-hours", type=float, default=24.0, help="how far back logged answers are read")
     parser.add_argument("--seed", type=int, default=0)
@@ -101,9 +103,9 @@ def compact(flow: Callable[..., Compacted | CompactionPlan], arguments: list[str
     parser = argparse.ArgumentParser(prog="python -m flows.compact_collection", description=flow.__doc__)
     parser.add_argument("store")
     parser.add_argument("collection")
-    parser.add_argument("--part-documents", type=int, default=2_000)
-    parser.add_argument("--part-megabytes", type=int, default=256)
-    parser.add_argument("--max-deleted-share", type=float, default=0.2)
+    for setting in dataclasses.fields(CompactionSettings):
+        option = f"--{setting.name.replace('_', '-')}"
+        parser.add_argument(option, type=type(setting.default), default=setting.default)
     _maintain(parser, flow, arguments)
 
 

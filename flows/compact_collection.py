@@ -8,6 +8,7 @@ from __future__ import annotations
 from prefect import flow
 
 from isospace.operations.maintenance.compact import Compacted, CompactionPlan
+from isospace.operations.maintenance.compaction_settings import DEFAULT_SETTINGS, CompactionSettings
 from isospace.pipeline.heartbeat import working
 from tasks import maintenance
 from tasks.errors import quiet_known_errors
@@ -20,9 +21,9 @@ quiet_known_errors()
 def compact_collection(
     store: str,
     collection: str,
-    part_documents: int = 2_000,
-    part_megabytes: int = 256,
-    max_deleted_share: float = 0.2,
+    part_documents: int = DEFAULT_SETTINGS.part_documents,
+    part_megabytes: float = DEFAULT_SETTINGS.part_megabytes,
+    max_deleted_share: float = DEFAULT_SETTINGS.max_deleted_share,
     reason: str = "",
     dry_run: bool = False,
 ) -> Compacted | CompactionPlan:
@@ -46,7 +47,8 @@ def compact_collection(
         Show what would be done.
     """
     with maintenance.exclusively(store, collection, "compact"), working("compact"):
-        plan = maintenance.plan_compaction(store, collection, part_documents, part_megabytes, max_deleted_share)
+        settings = CompactionSettings(part_documents, part_megabytes, max_deleted_share)
+        plan = maintenance.plan_compaction(store, collection, settings)
         return plan if dry_run else maintenance.compact(store, plan)
 
 

@@ -52,5 +52,5 @@ if __name__ == "__main__":
     parser.add_argument("collection")
     parser.add_argument("--queries", required=True)
     parser.add_argument("--judgements")
-    parser.add_argument("--alias", default="production")
+    parser.add_argument("--snapshot", dest="alias", default="production")
     measure_frontier(**vars(parser.parse_args()))

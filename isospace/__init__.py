@@ -5,37 +5,27 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from isospace.encoding.embedder import OpenSpace, open_space
-    from isospace.encoding.engine import Engine
-    from isospace.operations.maintenance.verify import Verified, verify_snapshot
-    from isospace.pipeline.config import PipelineConfig
-    from isospace.pipeline.config_files import load_config
-    from isospace.search.index import Hit, Index, open_index
-    from isospace.search.options import SearchOptions
-    from isospace.search.query_cache import CacheConfig
-    from isospace.search.reranker import Reranker, open_reranker
-    from isospace.storage.store import Store, open_store
+    from isospace.encoding.embedder import OpenSpace as OpenSpace
+    from isospace.encoding.embedder import open_space as open_space
+    from isospace.encoding.engine import Engine as Engine
+    from isospace.operations.maintenance.verify import Verified as Verified
+    from isospace.operations.maintenance.verify import verify_snapshot as verify_snapshot
+    from isospace.pipeline.config import PipelineConfig as PipelineConfig
+    from isospace.pipeline.config_files import load_config as load_config
+    from isospace.search.index import Hit as Hit
+    from isospace.search.index import Index as Index
+    from isospace.search.index import open_index as open_index
+    from isospace.search.options import SearchOptions as SearchOptions
+    from isospace.search.query_cache import CacheConfig as CacheConfig
+    from isospace.search.reranker import Reranker as Reranker
+    from isospace.search.reranker import open_reranker as open_reranker
+    from isospace.storage.store import Store as Store
+    from isospace.storage.store import open_store as open_store
 
-__all__ = [
-    "CacheConfig",
-    "Engine",
-    "Hit",
-    "Index",
-    "OpenSpace",
-    "PipelineConfig",
-    "Reranker",
-    "SearchOptions",
-    "Store",
-    "Verified",
-    "load_config",
-    "open_index",
-    "open_reranker",
-    "open_space",
-    "open_store",
-    "verify_snapshot",
-]
 __version__ = "0.1.0"
 
+# Name of each export, and the module that defines it: loaded on first use, since the transform needs NumPy alone, and
+# importing any module imports this file. Type checkers read the imports above.
 _HOMES = {
     "CacheConfig": "search.query_cache",
     "Engine": "encoding.engine",
@@ -54,11 +44,10 @@ _HOMES = {
     "open_store": "storage.store",
     "verify_snapshot": "operations.maintenance.verify",
 }
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
-    # Loaded on first use: the modules of the transform need NumPy alone, and importing one of them
-    # imports this file.
     if name not in _HOMES:
         raise AttributeError(f"module 'isospace' has no attribute {name!r}")
     from importlib import import_module

@@ -23,6 +23,9 @@ Every message gives the value found, what was expected, and what to do.
 
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
+
 
 class IsospaceError(Exception):
     """Root of every error that isospace raises on purpose."""
@@ -90,3 +93,42 @@ class GateError(IsospaceError):
 
 class AuditError(IsospaceError):
     """An audit found what a person has to look at."""
+
+
+# The extra that brings a package, for every package that only an extra brings.
+EXTRAS = {
+    "fastapi": "serve", "starlette": "serve", "uvicorn": "serve", "prometheus_client": "serve",
+    "openvino": "query", "openvino_telemetry": "query", "tokenizers": "query", "bm25s": "query", "Stemmer": "query",
+    "faiss": "fast",
+    "torch": "encode", "sentence_transformers": "encode", "transformers": "encode", "huggingface_hub": "encode",
+    "onnx": "onnx", "onnxruntime": "onnx", "onnxscript": "onnx", "nncf": "int8", "ray": "ray",
+    "accelerate": "finetune", "datasets": "finetune", "datasketch": "finetune", "peft": "finetune", "httpx": "finetune",
+    "lancedb": "export", "pgvector": "export", "psycopg": "export", "qdrant_client": "export",
+    "jinja2": "report", "matplotlib": "report", "sklearn": "report", "scipy": "report",
+    "charset_normalizer": "pipeline", "duckdb": "pipeline", "fsspec": "pipeline", "ir_measures": "pipeline",
+    "lxml": "pipeline", "lxml_html_clean": "pipeline", "polars": "pipeline", "py3langid": "pipeline",
+    "pypdfium2": "pipeline", "threadpoolctl": "pipeline", "trafilatura": "pipeline",
+}  # fmt: skip
+
+
+def install_command(extra: str) -> str:
+    """Return the command that installs an extra, for the way in which isospace itself is installed."""
+    checkout = Path(__file__).resolve().parents[1]
+    if not (checkout / "pyproject.toml").is_file():
+        return f"pip install 'isospace[{extra}]'"
+    place = "." if checkout == Path.cwd() else str(checkout)
+    return f"pip install -e '{place}[{extra}]'"
+
+
+def missing_package(name: str, purpose: str = "") -> str:
+    """Return the message for a package that is not installed, with the command that installs it."""
+    package = name.partition(".")[0]
+    known = EXTRAS.get(package)
+    needed = f" ({purpose} needs it)" if purpose else ""
+    return f"the package {package} is not installed{needed}. Run: {install_command(known) if known else f'pip install {package}'}"
+
+
+def require_package(name: str, purpose: str) -> None:
+    """Raise ConfigError where a package is not installed that work needs which is about to start."""
+    if importlib.util.find_spec(name) is None:
+        raise ConfigError(missing_package(name, purpose))

@@ -15,6 +15,7 @@ from prefect.logging import get_run_logger
 from isospace.operations.maintenance import compact as compaction
 from isospace.operations.maintenance import vacuum
 from isospace.operations.maintenance.compact import Compacted, CompactionPlan
+from isospace.operations.maintenance.compaction_settings import CompactionSettings
 from isospace.operations.maintenance.vacuum import Vacuumed
 from isospace.storage.leases import run_lease
 from isospace.storage.store import open_store
@@ -31,17 +32,9 @@ def exclusively(store: str, collection: str, what: str) -> Iterator[None]:
 
 
 @task(cache_policy=NO_CACHE)
-def plan_compaction(
-    store: str, collection: str, part_documents: int, part_megabytes: int, max_deleted_share: float
-) -> CompactionPlan:
-    """Find the parts that are worth writing anew, and show them."""
-    plan = compaction.plan_compaction(
-        open_store(store),
-        collection,
-        part_documents=part_documents,
-        part_bytes=part_megabytes << 20,
-        max_deleted_share=max_deleted_share,
-    )
+def plan_compaction(store: str, collection: str, settings: CompactionSettings) -> CompactionPlan:
+    """Find the parts that are worth rewriting, and show them."""
+    plan = compaction.plan_compaction(open_store(store), collection, settings)
     create_markdown_artifact(key="compaction-plan", markdown=plan.markdown(), description=f"Compaction of {collection}")
     get_run_logger().info("%s", plan.describe())
     return plan

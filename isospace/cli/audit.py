@@ -1,96 +1,116 @@
-"""The commands that watch what is served: audit, answers."""
+"""The commands that monitor what is served: audit, query-log."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
 from isospace.cli.common import (
-    OUT,
-    AliasOption,
     BackendOption,
     CollectionArgument,
     DeviceOption,
     JsonOption,
+    SnapshotOption,
     StoreArgument,
     engine_of,
     fail,
     print_json,
+    print_table,
     shortened,
+    warn,
 )
-from isospace.storage.store import open_store
+
+if TYPE_CHECKING:
+    from isospace.operations.audit.audit import AuditRecord
+    from isospace.operations.audit.query_log import Answered
+    from isospace.storage.store import Store
+
+HoursOption = Annotated[float, typer.Option(metavar="HOURS", min=0, help="How far back to read the query log.")]
+_MOST_QUERIES = 10
 
 
 def audit(
     store: StoreArgument,
     collection: CollectionArgument,
-    name: Annotated[str | None, typer.Option("--set", metavar="NAME", help="Frozen queries that are asked.")] = None,
+    name: Annotated[
+        str | None, typer.Option("--set", metavar="NAME", help="Evaluation set whose queries are asked.")
+    ] = None,
     threshold: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="From where on a figure is an alarm; may be repeated."),
+        typer.Option(metavar="NAME=VALUE", help="Limit above or below which a metric is an alarm. Repeatable."),
     ] = None,
-    hours: Annotated[float, typer.Option(min=0, help="How far back logged answers are read.")] = 24.0,
-    alias: AliasOption = "production",
+    hours: HoursOption = 24.0,
+    snapshot: SnapshotOption = "production",
     device: DeviceOption = "auto",
     backend: BackendOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Measure what an alias names, and keep outcome and report; exit status 1 for alarms. The flow of that name is scheduled."""
-    from isospace.evaluation.reports.page import figure
+    """Check what an alias serves for drift and damage, and write a report; alarms exit with 1."""
     from isospace.operations.audit.run_audit import run_audit
     from isospace.operations.audit.thresholds import parse_thresholds
+    from isospace.storage.store import open_store
 
-    opened, limits = open_store(store), parse_thresholds(threshold or [])
-    engine = engine_of(backend, device)
-    record = run_audit(opened, collection, alias, limits, set_name=name, log_hours=hours, engine=engine)
+    limits, engine = parse_thresholds(threshold or []), engine_of(backend, device)
+    opened = open_store(store)
+    record = run_audit(
+        opened, collection, snapshot, limits, set_name=name, log_hours=hours, engine=engine, on_progress=warn
+    )
     if as_json:
         print_json(record.model_dump(mode="json", exclude={"baseline"}))
     else:
-        table = Table("alarm", "found", "limit", "what", title=f"{collection}, {alias}: snapshot {record.snapshot}")
-        for one in record.alarms:
-            table.add_row(one.name, figure(one.figure), figure(one.limit), f"{one.message} {one.remedy}")
-        OUT.print(table if record.alarms else f"{record.describe()}.")
-        for note in record.notes:
-            OUT.print(f"Note: {note}.")
-        OUT.print(f"report: {record.report}")
+        _print_audit(opened, record)
     if record.alarms:
         fail(f"{len(record.alarms)} alarms: {', '.join(one.name for one in record.alarms)}.", status=1)
 
 
-def answers(
+def query_log(
     store: StoreArgument,
     collection: CollectionArgument,
-    hours: Annotated[float, typer.Option(min=0, help="How far back.")] = 24.0,
+    hours: HoursOption = 24.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what services have logged: by which snapshots, and how alike a candidate answered."""
+    """Show what services logged: which snapshots answered, and how much a candidate agreed with them."""
     from isospace.operations.audit.query_log import read_answers
+    from isospace.operations.audit.query_log_summary import summarize_query_log
+    from isospace.storage.store import open_store
 
-    found = read_answers(open_store(store), collection, since=datetime.now(UTC) - timedelta(hours=hours))
-    compared = [one for one in found if one.overlap is not None and one.rbo is not None]
-    body = {
-        "answers": len(found),
-        "by snapshot": {
-            str(number): sum(one.snapshot == number for one in found) for number in {one.snapshot for one in found}
-        },
-        "compared": len(compared),
-        "overlap": sum(one.overlap or 0.0 for one in compared) / len(compared) if compared else None,
-        "rbo": sum(one.rbo or 0.0 for one in compared) / len(compared) if compared else None,
-    }
+    logged = read_answers(open_store(store), collection, since=datetime.now(UTC) - timedelta(hours=hours))
+    found = summarize_query_log(logged)
     if as_json:
-        print_json(body)
+        print_json(found.as_dict())
         return
-    OUT.print(f"{collection}: {len(found):,} answers in {hours:g} hours, by snapshot: {body['by snapshot']}")
-    if not compared:
-        OUT.print("none was compared with a candidate: serve with --shadow candidate --log SHARE")
+    parts = ", ".join(f"{count:,} by snapshot {number}" for number, count in found.by_snapshot.items()) or "none"
+    typer.echo(f"{collection}: {found.queries:,} queries in {hours:g} hours, answered: {parts}")
+    if not found.compared:
+        typer.echo("No query was compared with a candidate: serve with --shadow candidate --log SHARE.")
         return
-    figures = f"top-10 overlap {body['overlap']:.4f}, rank-biased overlap {body['rbo']:.4f}"
-    OUT.print(f"{len(compared):,} were asked of a candidate too: {figures}")
-    for one in sorted(compared, key=lambda one: (one.rbo or 0.0, one.query_sha256))[:10]:
-        name = shortened(one.text, 70) if one.text is not None else one.query_sha256[:16]
-        OUT.print(
-            f"  rbo {one.rbo:.3f}  overlap {one.overlap:.1f}  snapshot {one.snapshot} and {one.candidate}  {name}"
+    agreement = f"top-10 overlap {found.overlap:.4f}, rank-biased overlap {found.rbo:.4f}"
+    typer.echo(f"A candidate answered {len(found.compared):,} of them too: {agreement}")
+    for one in found.compared[:_MOST_QUERIES]:
+        typer.echo(_compared(one))
+
+
+def _compared(one: Answered) -> str:
+    text = shortened(one.text, 70) if one.text is not None else one.query_sha256[:16]
+    agreement = f"rbo {one.rbo:.3f}  overlap {one.overlap:.1f}"
+    return f"  {agreement}  snapshots {one.snapshot} and {one.candidate}  {text}"
+
+
+def _print_audit(store: Store, record: AuditRecord) -> None:
+    from isospace.evaluation.reports.page import figure
+    from isospace.storage.openable import openable
+
+    if record.alarms:
+        print_table(
+            ("alarm", "found", "limit", "what"),
+            [(one.name, figure(one.figure), figure(one.limit), f"{one.message} {one.remedy}") for one in record.alarms],
+            title=f"{record.collection}, {record.alias}: snapshot {record.snapshot}",
         )
+    else:
+        typer.echo(f"{record.describe()}.")
+    for note in record.notes:
+        typer.echo(f"Note: {note}.")
+    if record.report:
+        typer.echo(f"report: {openable(store, record.report)}")

@@ -1,50 +1,74 @@
-"""What the commands share: arguments, options, output."""
+"""What the commands share: arguments, options, output, errors.
+
+Nothing here loads more than Typer: what a command needs, it imports when it runs.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 import sys
-from typing import Annotated, Any
+from collections.abc import Collection, Iterable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TypeAlias
 
 import typer
-from rich.console import Console
-from rich.table import Column
 
 from isospace.errors import ConfigError
 
-# Texts of a corpus are shown as they are: square brackets are no markup.
-OUT = Console(markup=False, highlight=False)
+if TYPE_CHECKING:
+    from isospace.encoding.engine import Engine
 
-StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help="Local folder or s3://bucket/prefix.")]
+_SNAPSHOT_HELP = "Alias, snapshot number, or first digits of a snapshot ID."
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+Backend: TypeAlias = Literal["auto", "openvino", "torch", "onnx"]
+
+StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help="Local folder, or s3://bucket/prefix.")]
 CollectionArgument = Annotated[str, typer.Argument(metavar="COLLECTION", help="Name of the collection.")]
-AliasOption = Annotated[str, typer.Option(help="Alias, snapshot number, or start of a snapshot_id.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-ReasonOption = Annotated[str, typer.Option(help="Why; kept in the alias's history.")]
-DeviceOption = Annotated[str, typer.Option(help="Device of the encoder; auto takes a GPU where there is one.")]
+SnapshotOption = Annotated[str, typer.Option("--snapshot", metavar="SNAPSHOT", help=_SNAPSHOT_HELP)]
+AgainstOption = Annotated[
+    str, typer.Option("--against", metavar="SNAPSHOT", help=f"What it is compared with. {_SNAPSHOT_HELP}")
+]
+AliasOption = Annotated[str, typer.Option("--alias", metavar="NAME", help="The alias to move.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+ReasonOption = Annotated[str, typer.Option(metavar="TEXT", help="Why. Recorded in the alias's history.")]
+DeviceOption = Annotated[
+    str, typer.Option(metavar="DEVICE", help="Where the encoder runs: auto, cpu, cuda, cuda:1, …; auto prefers a GPU.")
+]
 BackendOption = Annotated[
-    str, typer.Option(help="openvino, torch, onnx; auto takes OpenVINO on a CPU, torch on a GPU.")
+    Backend, typer.Option(help="What runs the encoder; auto is OpenVINO on a CPU and torch on a GPU.")
+]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]
+SearchOption = Annotated[
+    list[str] | None,
+    typer.Option("--search", metavar="KEY=VALUE", help="A search option, such as mode=hybrid. Repeatable."),
 ]
 
 
-def engine_of(backend: str, device: str) -> Any:
-    """Return the engine that the options name."""
+def engine_of(backend: Backend, device: str) -> Engine:
+    """Return the engine that the options name; ConfigError for a device that cannot exist."""
+    if not _DEVICE.fullmatch(device):
+        raise ConfigError(f"--device {device}: expected auto, cpu, cuda, or cuda:N.")
     from isospace.encoding.engine import Engine
 
-    known = ("auto", "openvino", "torch", "onnx")
-    if backend not in known:
-        raise ConfigError(f"--backend {backend}: expected one of {', '.join(known)}.")
-    return Engine(backend=backend, device=device)  # type: ignore[arg-type]
+    return Engine(backend=backend, device=device)
 
 
-def whole(header: str) -> Column:
-    """Return a column for ids, which a narrow terminal does not cut: they are copied into the next command."""
-    return Column(header, no_wrap=True)
+def parse_pairs(option: str, pairs: Sequence[str] | None, example: str) -> dict[str, Any]:
+    """Read the KEY=VALUE pairs of an option; values are YAML."""
+    import yaml
 
-
-def shortened(text: str, width: int) -> str:
-    """Put a text on one line of at most so many characters."""
-    line = " ".join(text.split())
-    return line if len(line) <= width else line[: width - 1] + "…"
+    found = {}
+    for pair in pairs or ():
+        key, separator, value = pair.partition("=")
+        if not key or not separator:
+            raise ConfigError(f"{option} {pair}: expected KEY=VALUE, such as {example}.")
+        try:
+            found[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(
+                f"{option} {pair}: the value is not YAML; expected KEY=VALUE, such as {example}."
+            ) from error
+    return found
 
 
 def print_json(value: object) -> None:
@@ -52,7 +76,42 @@ def print_json(value: object) -> None:
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def fail(message: str, *, status: int) -> None:
-    """Print an error and exit."""
-    typer.echo(f"error: {message}", err=True)
+def print_table(
+    header: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "", whole: Collection[str] = ()
+) -> None:
+    """Print a table; a narrow terminal wraps every column but those in `whole`, such as IDs that are copied."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Column, Table
+    from rich.text import Text
+
+    columns = [Column(name, no_wrap=name in whole, overflow="fold") for name in header]
+    table = Table(
+        *columns,
+        title=Text(title, "bold") if title else None,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+    )
+    for row in rows:
+        # Texts of a corpus are printed as they are: square brackets are not markup.
+        table.add_row(*map(Text, row))
+    Console(highlight=False).print(table)
+
+
+def shortened(text: str, width: int) -> str:
+    """Put a text on one line of at most so many characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= width else line[: max(width - 1, 0)] + "…"
+
+
+def warn(message: str) -> None:
+    """Print a notice on standard error, which leaves standard output to the result."""
+    typer.echo(message, err=True)
+
+
+def fail(message: str, *, status: int) -> NoReturn:
+    """Print an error on one line of standard error, and exit."""
+    typer.echo(f"error: {' '.join(message.split())}", err=True)
     sys.exit(status)

@@ -1,165 +1,222 @@
-"""The commands that keep a store in order: compact, vacuum, forget."""
+"""The commands that maintain a store: compact, vacuum, forget, export."""
 
 from __future__ import annotations
 
-import contextlib
-import tempfile
-import time
-from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, TypeVar
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from isospace.cli.common import OUT, CollectionArgument, JsonOption, StoreArgument, fail, print_json
-from isospace.errors import BusyError
-from isospace.storage.leases import run_lease
-from isospace.storage.paths import CollectionPaths
-from isospace.storage.store import open_store
+from isospace.cli.common import (
+    CollectionArgument,
+    DryRunOption,
+    JsonOption,
+    SnapshotOption,
+    StoreArgument,
+    print_json,
+    warn,
+)
+from isospace.operations.maintenance.compaction_settings import DEFAULT_SETTINGS, CompactionSettings
 
-_T = TypeVar("_T")
-_ASKED_SECONDS = 5.0
+if TYPE_CHECKING:
+    from isospace.collection.tombstones import Receipt
+    from isospace.errors import BusyError
+    from isospace.operations.maintenance.vacuum import Vacuumed
+    from isospace.storage.store import Store
+
 WaitOption = Annotated[
-    float, typer.Option("--wait-minutes", min=0, help="How long to wait for runs that work there, before giving up.")
+    float,
+    typer.Option("--wait-minutes", metavar="MINUTES", min=0, help="How long to wait for runs before giving up."),
 ]
-DryOption = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]
 
 
 def compact(
     store: StoreArgument,
     collection: CollectionArgument,
-    part_documents: Annotated[int, typer.Option(min=1, help="Documents that a part shall have.")] = 2_000,
-    part_megabytes: Annotated[int, typer.Option(min=1, help="Most megabytes of one part's files.")] = 256,
+    part_documents: Annotated[
+        int, typer.Option(min=1, help="Documents in a full part.")
+    ] = DEFAULT_SETTINGS.part_documents,
+    part_megabytes: Annotated[
+        float, typer.Option(min=1, help="Most megabytes of the files of one part.")
+    ] = DEFAULT_SETTINGS.part_megabytes,
     max_deleted_share: Annotated[
-        float, typer.Option(min=0, max=1, help="Deleted share of a part from which it is written anew.")
-    ] = 0.2,
-    dry_run: DryOption = False,
+        float, typer.Option(min=0, max=1, help="Share of deleted documents from which a part is rewritten.")
+    ] = DEFAULT_SETTINGS.max_deleted_share,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Merge small parts of the latest snapshot and leave out what was deleted; aliases follow. The content stays."""
-    from isospace.operations.maintenance import compact as compaction
+    """Merge small parts of the latest snapshot and drop deleted rows; the content stays, and aliases follow."""
+    from isospace.operations.maintenance.compact import compact_collection, plan_compaction
+    from isospace.storage.store import open_store
 
-    opened = open_store(store)
-    lease = contextlib.nullcontext() if dry_run else run_lease(opened, collection, "compact")
-    with lease, tempfile.TemporaryDirectory(prefix="isospace-compact-") as scratch:
-        plan = compaction.plan_compaction(
-            opened,
-            collection,
-            part_documents=part_documents,
-            part_bytes=part_megabytes << 20,
-            max_deleted_share=max_deleted_share,
-        )
-        if dry_run:
-            OUT.print(plan.describe())
-            return
-        done = compaction.conclude_compaction(opened, plan, compaction.compact(opened, plan), Path(scratch))
-    OUT.print(done.describe())
+    settings = CompactionSettings(part_documents, part_megabytes, max_deleted_share)
+    work = plan_compaction if dry_run else compact_collection
+    done = work(open_store(store), collection, settings)
+    if as_json:
+        print_json(done.as_dict())
+    else:
+        typer.echo(done.describe())
 
 
 def vacuum(
     store: StoreArgument,
     collections: Annotated[
-        list[str] | None, typer.Option("--collection", help="Which collection; may be repeated, all if left out.")
+        list[str] | None, typer.Argument(metavar="[COLLECTION]...", help="Default: all of them.")
     ] = None,
     retention_days: Annotated[
-        float, typer.Option(min=0, help="How long what nothing names stays, and what an alias named.")
+        float, typer.Option(metavar="DAYS", min=0, help="Keep what was in use within so many days.")
     ] = 7.0,
     vectors: Annotated[
-        bool, typer.Option("--vectors", help="Also raw vectors and encoders that no snapshot needs.")
+        bool, typer.Option("--vectors", help="Also remove raw vectors and encoders that no snapshot needs.")
     ] = False,
-    answers_days: Annotated[float | None, typer.Option(min=0, help="Also logged answers that are older.")] = None,
+    answers_days: Annotated[
+        float | None, typer.Option(metavar="DAYS", min=0, help="Also remove logged queries older than so many days.")
+    ] = None,
     wait_minutes: WaitOption = 0.0,
-    dry_run: DryOption = False,
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove old snapshots and files that nothing names; never what an alias, its history or a run at work needs."""
-    from isospace.operations.maintenance import vacuum as upkeep
+    """Remove old snapshots and files that nothing needs; what an alias names or a run uses stays."""
+    from isospace.operations.maintenance import vacuum as vacuuming
+    from isospace.operations.maintenance.wait import retry_while_busy
+    from isospace.storage.store import open_store
 
-    with tempfile.TemporaryDirectory(prefix="isospace-vacuum-") as scratch:
-        found = _when_at_rest(
-            lambda: upkeep.vacuum(
-                open_store(store),
+    opened = open_store(store)
+
+    def remove() -> Vacuumed:
+        with TemporaryDirectory(prefix="isospace-vacuum-") as scratch:
+            return vacuuming.vacuum(
+                opened,
                 Path(scratch),
                 retention_days=retention_days,
                 collections=collections or (),
                 vectors=vectors,
                 answers_days=answers_days,
                 dry=dry_run,
-            ),
-            wait_minutes,
-        )
+            )
+
+    found = retry_while_busy(remove, minutes=wait_minutes, on_wait=lambda error: _waiting(error, wait_minutes))
     if as_json:
         files = [{"path": r.path, "bytes": r.size, "reason": r.reason} for r in found.removals]
         print_json({"removed": found.done, "files": files, "kept": found.kept, "dropped": found.dropped})
-        return
-    if dry_run:
-        for removal in found.removals:
-            OUT.print(f"{removal.size:>12,}  {removal.path}  {removal.reason}", soft_wrap=True)
-    OUT.print(found.describe(), soft_wrap=True)
+    else:
+        _print_vacuum(opened, found, with_files=dry_run)
 
 
 def forget(
     store: StoreArgument,
     collection: CollectionArgument,
-    doc_ids: Annotated[list[str], typer.Argument(metavar="DOC_ID…", help="Documents that are removed for good.")],
-    reason: Annotated[str, typer.Option(help="Why; kept with the order.")] = "",
+    doc_ids: Annotated[list[str], typer.Argument(metavar="DOC_ID...", help="IDs of the documents to remove.")],
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why. Recorded with the order.")] = "",
     allow: Annotated[
-        bool, typer.Option("--allow", help="The opposite: let documents in again that were forgotten.")
+        bool, typer.Option("--allow", help="The opposite: let forgotten documents be ingested again.")
     ] = False,
     wait_minutes: WaitOption = 0.0,
-    dry_run: DryOption = False,
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove documents from everything derived from them, in every snapshot, keep them out, and write a receipt."""
-    from isospace.collection.tombstones import forgotten_documents, write_order
-    from isospace.operations.maintenance import forget as forgetting
+    """Remove documents, and everything derived from them, from every snapshot, and keep them out of later runs."""
+    from isospace.operations.maintenance.wait import retry_while_busy
+    from isospace.storage.store import open_store
 
     opened = open_store(store)
     if allow:
-        if unknown := set(doc_ids) - forgotten_documents(opened, collection):
-            fail(f"{sorted(unknown)[0]!r} is not among the forgotten documents of {collection!r}.", status=1)
-        order = write_order(opened, collection, "allow", tuple(sorted(set(doc_ids))), reason)
-        OUT.print(f"order {order.number}: {len(order.doc_ids)} documents may come back with the next run")
+        _allow(opened, collection, doc_ids, reason, as_json=as_json)
         return
+    from isospace.operations.maintenance import forget as forgetting
+
     if dry_run:
-        held = forgetting.find_documents(opened, collection, doc_ids)
-        OUT.print(
-            f"{len(held.doc_ids)} of {len(set(doc_ids))} documents are held, in {len(held.trace.hashes)} chunks, by "
-            f"snapshots {', '.join(map(str, held.snapshots)) or 'none'}; {len(held.documents) + len(held.chunks)} "
-            "parts would be written anew or removed",
-            soft_wrap=True,
-        )
+        _preview(opened, collection, doc_ids, as_json=as_json)
         return
-    with tempfile.TemporaryDirectory(prefix="isospace-forget-") as scratch:
-        receipt = _when_at_rest(
-            lambda: forgetting.forget(opened, collection, doc_ids, Path(scratch), reason=reason), wait_minutes
-        )
+
+    def remove() -> Receipt:
+        with TemporaryDirectory(prefix="isospace-forget-") as scratch:
+            return forgetting.forget(opened, collection, doc_ids, Path(scratch), reason=reason)
+
+    receipt = retry_while_busy(remove, minutes=wait_minutes, on_wait=lambda error: _waiting(error, wait_minutes))
     if as_json:
         print_json(receipt.model_dump(mode="json"))
+    else:
+        _print_receipt(opened, collection, receipt)
+
+
+def export(
+    store: StoreArgument,
+    collection: CollectionArgument,
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="TARGET", help="faiss:FOLDER, lancedb:FOLDER#TABLE, qdrant:URL#COLLECTION or postgresql://…#TABLE."
+        ),
+    ],
+    replace: Annotated[bool, typer.Option("--replace", help="Replace an earlier export.")] = False,
+    snapshot: SnapshotOption = "production",
+    as_json: JsonOption = False,
+) -> None:
+    """Write a snapshot's vectors and texts into another system, with their space ID."""
+    from isospace.operations.export.target import parse_target
+
+    parse_target(target)
+    from isospace.operations.export.export import export_snapshot
+    from isospace.search.index import open_index
+
+    # Stored vectors are written: no text is embedded.
+    done = export_snapshot(open_index(store, collection, snapshot, encode=False), target, replace=replace)
+    if as_json:
+        print_json(asdict(done))
         return
-    OUT.print(
+    typer.echo(f"{done.rows:,} chunks of snapshot {done.snapshot_id[:16]}… in {done.target}; space {done.space_id}")
+
+
+def _waiting(error: BusyError, minutes: float) -> None:
+    warn(f"waiting for at most {minutes:g} minutes: {error}")
+
+
+def _print_vacuum(store: Store, found: Vacuumed, *, with_files: bool) -> None:
+    from isospace.storage.openable import openable
+
+    for removal in found.removals if with_files else ():
+        typer.echo(f"{removal.size:>12,}  {openable(store, removal.path)}  {removal.reason}")
+    typer.echo(found.describe())
+
+
+def _allow(store: Store, collection: str, doc_ids: list[str], reason: str, *, as_json: bool) -> None:
+    from isospace.collection.tombstones import allow_documents
+
+    order = allow_documents(store, collection, doc_ids, reason=reason)
+    if as_json:
+        print_json(order.model_dump(mode="json"))
+    else:
+        typer.echo(f"order {order.number}: {len(order.doc_ids)} documents may come back with the next run")
+
+
+def _preview(store: Store, collection: str, doc_ids: list[str], *, as_json: bool) -> None:
+    from isospace.operations.maintenance.forget import find_documents
+
+    held = find_documents(store, collection, doc_ids)
+    asked, chunks, parts = len(set(doc_ids)), len(held.trace.hashes), len(held.documents) + len(held.chunks)
+    if as_json:
+        found = {"doc_ids": sorted(held.doc_ids), "chunks": chunks, "snapshots": held.snapshots, "parts": parts}
+        print_json(found)
+        return
+    snapshots = ", ".join(map(str, held.snapshots)) or "none"
+    held_documents = f"{len(held.doc_ids)} of {asked} documents are held, in {chunks} chunks"
+    typer.echo(f"{held_documents}, by snapshots {snapshots}; {parts} files would be rewritten or removed")
+
+
+def _print_receipt(store: Store, collection: str, receipt: Receipt) -> None:
+    from isospace.storage.openable import openable
+    from isospace.storage.paths import CollectionPaths, numbered
+
+    snapshots = ", ".join(f"{old} is now {new}" for old, new in receipt.snapshots.items()) or "unchanged"
+    path = numbered(CollectionPaths(collection).receipts, receipt.order)
+    typer.echo(
         f"order {receipt.order}: {len(receipt.found)} of {len(receipt.doc_ids)} documents were held, in "
-        f"{receipt.chunks} chunks; "
-        f"{len(receipt.removed)} files removed, {len(receipt.rewritten)} rewritten, {receipt.vectors} raw vectors and "
-        f"{receipt.queries} queries gone\n"
-        f"snapshots {', '.join(f'{old} is now {new}' for old, new in receipt.snapshots.items()) or 'as they were'}; "
-        "receipt in "
-        f"{CollectionPaths(collection).receipts}",
-        soft_wrap=True,
+        f"{receipt.chunks} chunks\n"
+        f"removed: {len(receipt.removed)} files, {receipt.vectors} raw vectors, {receipt.queries} queries; "
+        f"rewritten: {len(receipt.rewritten)} files\n"
+        f"snapshots: {snapshots}\n"
+        f"receipt: {openable(store, path)}"
     )
-
-
-def _when_at_rest(action: Callable[[], _T], minutes: float) -> _T:
-    """Do what runs at work refuse; for so long, again and again."""
-    deadline = time.monotonic() + 60.0 * minutes
-    told = False
-    while True:
-        try:
-            return action()
-        except BusyError as error:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise
-            if not told:
-                typer.echo(f"waits for at most {minutes:g} minutes: {error}", err=True)
-                told = True
-            time.sleep(min(_ASKED_SECONDS, left))

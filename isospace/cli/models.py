@@ -5,10 +5,11 @@ from __future__ import annotations
 import typer
 
 from isospace.cli.common import JsonOption, print_json
-from isospace.cli.run import ConfigArgument, SetOption, one_line_errors
+from isospace.cli.plan import ConfigArgument, OverrideOption
+from isospace.cli.run import one_line_errors
 
 
-def finetune(config: ConfigArgument, overrides: SetOption = None, as_json: JsonOption = False) -> None:
+def finetune(config: ConfigArgument, overrides: OverrideOption = None, as_json: JsonOption = False) -> None:
     """Fine-tune an encoder on a collection, and say whether it was worth it."""
     from isospace.cli.display import display
 
@@ -27,7 +28,7 @@ def finetune(config: ConfigArgument, overrides: SetOption = None, as_json: JsonO
     typer.echo(outcome(report))
 
 
-def compare_models(config: ConfigArgument, overrides: SetOption = None, as_json: JsonOption = False) -> None:
+def compare_models(config: ConfigArgument, overrides: OverrideOption = None, as_json: JsonOption = False) -> None:
     """Compare encoders and transforms on your corpus and queries; a second run measures only what is new."""
     from isospace.cli.display import display
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from isospace.cli.common import JsonOption, fail, print_json
+from isospace.cli.common import DryRunOption, JsonOption, fail, print_json
+from isospace.cli.plan import ConfigArgument, OverrideOption
 
 if TYPE_CHECKING:
     from isospace.pipeline.config import PipelineConfig
@@ -16,22 +17,15 @@ if TYPE_CHECKING:
     from isospace.pipeline.plan_report import PlanReport
     from isospace.pipeline.run_report import RunReport
 
-ConfigArgument = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file with recipe and runtime.")]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override one key of the config; may be repeated."),
-]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show the plan and its cost; write nothing.")]
-
 
 def run(
-    config: ConfigArgument, overrides: SetOption = None, dry_run: DryRunOption = False, as_json: JsonOption = False
+    config: ConfigArgument, overrides: OverrideOption = None, dry_run: DryRunOption = False, as_json: JsonOption = False
 ) -> None:
     """Embed a source: bring a collection up to date, and its alias to the new snapshot."""
     _pipeline("run", config, overrides, as_json, _plan if dry_run else _embed)
 
 
-def refit(config: ConfigArgument, overrides: SetOption = None, as_json: JsonOption = False) -> None:
+def refit(config: ConfigArgument, overrides: OverrideOption = None, as_json: JsonOption = False) -> None:
     """Fit a new space from the stored raw vectors; the source is not read and nothing is re-encoded."""
     _pipeline("refit", config, overrides, as_json, _refit)
 
@@ -44,7 +38,7 @@ def backfill(
     minutes: Annotated[float | None, typer.Option(min=0, help="Stop after this many minutes of encoding.")] = None,
     tokens: Annotated[int | None, typer.Option(min=1, help="Stop after this many tokens.")] = None,
     reason: Annotated[str, typer.Option(help="Why; kept in the report.")] = "",
-    overrides: SetOption = None,
+    overrides: OverrideOption = None,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:

@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from isospace.errors import ConflictError, IntegrityError, NotFoundError
+from isospace.storage.file_ref import FileRef
 from isospace.storage.hashing import fingerprint, seal, sha256_lines, unseal
 from isospace.storage.numbered_log import entry_paths
-from isospace.storage.parquet import FileRef, parse_parquet, read_verified
 from isospace.storage.paths import CollectionPaths, list_collections
 from isospace.storage.store import Store
 
@@ -190,6 +189,9 @@ def deleted_documents(store: Store, deletions: FileRef | None) -> dict[str, set[
     """Return the deleted documents of each part."""
     deleted: dict[str, set[str]] = {}
     if deletions is not None:
+        # Manifests are read without Arrow.
+        from isospace.storage.parquet import parse_parquet, read_verified
+
         table = parse_parquet(read_verified(store, deletions), deletions.path)
         for part, doc_id in zip(table["part"].to_pylist(), table["doc_id"].to_pylist(), strict=True):
             deleted.setdefault(part, set()).add(doc_id)
@@ -205,8 +207,3 @@ def _parse(data: bytes, path: str) -> Manifest:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise IntegrityError(f"{path}: field {'.'.join(map(str, first['loc']))}: {first['msg']}.") from error
-
-
-DELETION_SCHEMA = pa.schema(
-    [pa.field("part", pa.string(), nullable=False), pa.field("doc_id", pa.string(), nullable=False)]
-)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from isospace.errors import NotFoundError
 from isospace.storage.hashing import seal
 from isospace.storage.numbered_log import append, entry_paths, read_all
 from isospace.storage.paths import CollectionPaths, numbered
@@ -99,6 +101,19 @@ def write_order(store: Store, collection: str, action: str, doc_ids: tuple[str, 
         return Order(number=number, action=action, doc_ids=doc_ids, reason=reason, at=at)
 
     return append(store, CollectionPaths(collection).folder("forgotten"), make)
+
+
+def allow_documents(store: Store, collection: str, doc_ids: Collection[str], *, reason: str) -> Order:
+    """Let later runs ingest documents again that were forgotten.
+
+    Raises
+    ------
+    NotFoundError
+        If one of them was not forgotten.
+    """
+    if unknown := set(doc_ids) - forgotten_documents(store, collection):
+        raise NotFoundError(f"{sorted(unknown)[0]!r} is not among the forgotten documents of {collection!r}.")
+    return write_order(store, collection, "allow", tuple(sorted(set(doc_ids))), reason)
 
 
 def write_receipt(store: Store, collection: str, receipt: Receipt) -> str:

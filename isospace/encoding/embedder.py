@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from isospace.encoding.loading import open_encoder
 from isospace.encoding.registry.record import EncoderRecord, read_encoder_record
-from isospace.errors import EncoderError, MismatchError
+from isospace.errors import EncoderError, MismatchError, install_command
 from isospace.storage import paths as layout
 from isospace.storage.store import Store, open_store
 from isospace.transform.affine import ROLES, Role
@@ -108,7 +108,8 @@ class AbsentEncoder:
     def _error(self) -> EncoderError:
         return EncoderError(
             "the index was opened without its encoder, so that it takes vectors and no texts. Give raw vectors of "
-            f"encoder {self.record.encoder_id[:16]}…, or open it with encode=True (needs isospace[query])."
+            f"encoder {self.record.encoder_id[:16]}…, or open it with encode=True. What that "
+            f"needs comes with: {install_command('query')}"
         )
 
 

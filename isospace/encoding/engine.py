@@ -8,7 +8,7 @@ from typing import Literal
 from isospace.encoding.backends.base import PACKAGES, Backend, BackendName, cuda_devices, is_installed
 from isospace.encoding.registry.files import Export, fetch_export, fetch_model, read_export
 from isospace.encoding.registry.record import EncoderRecord
-from isospace.errors import ConfigError, EncoderError, IntegrityError, NotFoundError
+from isospace.errors import ConfigError, EncoderError, IntegrityError, NotFoundError, install_command
 from isospace.storage.store import Store
 
 _ABLE: dict[str, tuple[BackendName, ...]] = {
@@ -104,8 +104,8 @@ def resolve_engine(engine: Engine, precision: str = "float32", *, exported: bool
         needed = " or ".join(able)
         raise ConfigError(f"recipe.encoder.precision = {precision!r} needs runtime.backend {needed}, not {backend}.")
     if not is_installed(backend):
-        package, install = PACKAGES[backend]
-        raise EncoderError(f"backend {backend}: the package {package} is missing. Install {install}.")
+        package, extra = PACKAGES[backend]
+        raise EncoderError(f"backend {backend}: the package {package} is missing. Run: {install_command(extra)}")
     return replace(engine, backend=backend, device=device)
 
 

@@ -6,6 +6,7 @@ r x k of it rescored in float32. Kept recall is the share of the float32 search'
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from isospace.collection.raw_vectors import gather, vector_parts
-from isospace.errors import ConfigError, QueryError
+from isospace.errors import ConfigError, QueryError, install_command
 from isospace.evaluation.metrics import measure
 from isospace.evaluation.ranking import live_hashes
 from isospace.ingest.query_files import Judgements
@@ -167,7 +168,7 @@ def measure_frontier(
     dimensions
         Also the leading principal components, so many of them, in float32 and int8.
     told
-        Is given the name of what is measured next.
+        Called with a line for what is measured next, and for what is skipped because a package is missing.
 
     Returns
     -------
@@ -182,7 +183,7 @@ def measure_frontier(
     whole = corpus.vectors.shape[1]
     if wrong := [dimension for dimension in dimensions if not 0 < dimension <= whole]:
         raise ConfigError(f"dimension {wrong[0]}: the vectors have {whole}; expected at most that many.")
-    told("float32")
+    told("measuring float32")
     plain = _search(corpus, lambda queries: queries @ corpus.vectors.T, corpus.queries)
     best = _ndcg(corpus, plain.rows)
     points = [Point("float32", whole, 4 * whole, 0, best, None if best is None else 1.0, 1.0, 1.0, 1.0, 0.0)]
@@ -194,7 +195,10 @@ def measure_frontier(
         short: tuple[RepresentationSpec, ...] = (Float32Spec(), Int8Spec())
         contestants += [(f"pca{dimension} {spec.name}", spec, vectors, queries) for spec in short]
     for name, spec, vectors, queries in contestants:
-        told(name)
+        if isinstance(spec, PqSpec) and importlib.util.find_spec("faiss") is None:
+            told(f"{name}: skipped, since training it needs faiss. Run: {install_command('pq')}")
+            continue
+        told(f"measuring {name}")
         points += _points(corpus, name, spec, vectors, queries, plain, best)
     return points
 

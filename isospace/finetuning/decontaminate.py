@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from isospace.errors import ConfigError
+from isospace.errors import ConfigError, missing_package
 from isospace.finetuning.examples import Example
 
 _WORD = re.compile(r"\w+")
@@ -129,7 +129,7 @@ def near_duplicates(texts: Sequence[str], others: Iterable[str], *, threshold: f
     try:
         from datasketch import MinHashLSH
     except ModuleNotFoundError as error:
-        raise ConfigError("near-duplicates need datasketch. Install isospace[finetune].") from error
+        raise ConfigError(missing_package("datasketch", "the search for near-duplicates")) from error
     # A copy that is missed is worse than a pair that is compared for nothing.
     index = MinHashLSH(threshold=threshold, num_perm=_PERMUTATIONS, weights=(0.1, 0.9))
     known = {}

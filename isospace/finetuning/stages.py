@@ -14,7 +14,7 @@ from isospace.encoding.encoder import SentenceEncoder
 from isospace.encoding.loading import open_encoder
 from isospace.encoding.registry.model_card import card_languages
 from isospace.encoding.registry.model_loading import load_model, locate_model
-from isospace.errors import ConfigError, EncoderError, NotFoundError
+from isospace.errors import ConfigError, EncoderError, NotFoundError, install_command
 from isospace.evaluation.languages import language_shares, uncovered
 from isospace.evaluation.norms import sample_rows
 from isospace.evaluation.query_sets import EvaluationSet, read_set
@@ -296,7 +296,7 @@ def _has_gpu() -> bool:
     try:
         import torch
     except ModuleNotFoundError as error:
-        raise EncoderError("fine-tuning needs torch. Install isospace[finetune].") from error
+        raise EncoderError(f"fine-tuning needs torch. Run: {install_command('finetune')}") from error
     return torch.cuda.is_available()
 
 

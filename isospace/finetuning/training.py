@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from isospace.encoding.registry.record import EncoderRecord
-from isospace.errors import EncoderError
+from isospace.errors import EncoderError, install_command
 from isospace.finetuning.config import LossSpec, TrainingSpec
 from isospace.finetuning.examples import Example, digest_of
 from isospace.finetuning.workdir import work_folder
@@ -120,7 +120,9 @@ def library_versions() -> dict[str, str]:
         try:
             found[name] = version(name)
         except ModuleNotFoundError as error:
-            raise EncoderError(f"fine-tuning: the package {name} is missing. Install isospace[finetune].") from error
+            raise EncoderError(
+                f"fine-tuning: the package {name} is missing. Run: {install_command('finetune')}"
+            ) from error
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from isospace.pipeline.plan_report import PlanReport
 from isospace.pipeline.run_report import RunReport
 from isospace.storage import paths as layout
+from isospace.storage.openable import openable
 from isospace.storage.store import Store
 
 # Inputs that are named with their reasons; `isospace quarantine` lists all.
@@ -54,4 +55,4 @@ def _report_address(store: Store, run_id: str) -> str:
         path = layout.report(run_id)
     if not store.exists(path):
         return ""
-    return (store.root / path).resolve().as_uri() if store.root else f"{store.url.rstrip('/')}/{path}"
+    return openable(store, path)

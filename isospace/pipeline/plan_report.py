@@ -75,9 +75,41 @@ class PlanReport:
         return asdict(self)
 
     def rows(self) -> list[tuple[str, str]]:
-        """Return labels and figures as a person reads them."""
-        figures = {**self.as_dict(), "base": f"snapshot {self.base}" if self.base else "none"}
-        return [(name.replace("_", " "), _shown(value)) for name, value in figures.items()]
+        """Return labels and figures, with their units; what is zero is left out."""
+        encoded = f"{self.texts_to_encode:,} texts, {self.tokens:,} tokens, in {self.shards:,} shards"
+        space = f"{self.space[:16]}… (unchanged)" if len(self.space) == 64 else self.space
+        counts = {
+            "documents added": self.added,
+            "documents changed": self.changed,
+            "documents unchanged": self.unchanged,
+            "documents removed": self.removed,
+            "documents unreadable, kept": self.stale,
+            "inputs quarantined": self.quarantined,
+            "chunks": self.chunks,
+            "distinct texts": self.distinct_texts,
+            "texts encoded before": self.reused_texts,
+        }
+        return [
+            ("starts from", f"snapshot {self.base}" if self.base else "nothing, this is the first snapshot"),
+            ("space", space),
+            *((label, f"{count:,}") for label, count in counts.items() if count),
+            ("to encode", encoded if self.texts_to_encode else "nothing"),
+            *self._costs(),
+        ]
+
+    def _costs(self) -> list[tuple[str, str]]:
+        """Return what encoding and storing is estimated to cost."""
+        rows = []
+        if self.truncated_chunks:
+            rows.append(("truncated", f"{self.truncated_chunks:,} chunks, by {self.truncated_tokens:,} tokens"))
+        if self.texts_to_encode:
+            known = "unknown before a first run with this encoder and device"
+            rows.append(("encoding time", known if self.seconds is None else f"about {_duration(self.seconds)}"))
+        if self.bytes:
+            rows.append(("new vectors", f"about {_size(self.bytes)}"))
+        if self.money:
+            rows.append(("cost", f"about {self.money:,.2f}, at runtime.price_per_device_hour"))
+        return rows
 
     def markdown(self) -> str:
         """Return the figures as a Markdown table."""
@@ -149,15 +181,21 @@ def _bytes(run: Run, plan: EncodePlan, dimension: int) -> int:
     return plan.to_encode * 4 * dimension + plan.chunks * stored
 
 
-def _shown(value: object) -> str:
-    match value:
-        case None:
-            return "unknown"
-        case float():
-            return f"{value:,.2f}"
-        case int():
-            return f"{value:,}"
-        case str() if len(value) == 64:
-            return f"{value[:16]}…"
-        case _:
-            return str(value)
+def _duration(seconds: float) -> str:
+    """Return a duration as people say it: 40 s, 3 min 20 s, 2 h 5 min."""
+    if seconds < 10.0:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours:,} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _size(count: float) -> str:
+    """Return a number of bytes in the unit that suits it."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1_000.0:
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1_000.0
+    return f"{count:,.1f} TB"

@@ -8,7 +8,7 @@ from pathlib import Path
 from isospace.encoding.registry.presets import find_preset
 from isospace.encoding.registry.record import EncoderRecord
 from isospace.encoding.spec import EncoderSpec
-from isospace.errors import ConfigError
+from isospace.errors import ConfigError, install_command
 from isospace.ingest.query_files import read_bytes, read_judgements, read_queries
 from isospace.pipeline.config import Recipe
 from isospace.storage.hashing import sha256
@@ -48,7 +48,9 @@ def require_possible(recipe: Recipe, record: EncoderRecord) -> None:
 def require_trainer(spec: TransformSpec) -> None:
     """Raise ConfigError if a fit would need faiss and it is missing; a sealed space never needs it again."""
     if any(isinstance(one, PqSpec) for one in spec.representations) and importlib.util.find_spec("faiss") is None:
-        raise ConfigError("recipe.transform.representations: training pq and opq needs faiss. Install isospace[pq].")
+        raise ConfigError(
+            f"recipe.transform.representations: training pq and opq needs faiss. Run: {install_command('pq')}"
+        )
 
 
 def _require_trained(spec: TransformSpec, encoder: EncoderSpec, record: EncoderRecord) -> None:

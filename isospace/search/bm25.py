@@ -23,7 +23,7 @@ from pydantic import ValidationError
 
 from isospace.collection.live_rows import live_rows
 from isospace.collection.snapshot import Manifest, files_digest
-from isospace.errors import IntegrityError, MismatchError, NotFoundError, QueryError
+from isospace.errors import IntegrityError, MismatchError, NotFoundError, QueryError, missing_package
 from isospace.search.spec import LexicalSpec
 from isospace.storage.hashing import seal, sha256, unseal
 from isospace.storage.store import Store
@@ -62,13 +62,22 @@ class Lexical:
         Tokenizer and parameters.
     listed
         All words as JSON, sorted.
-    model
-        The library's index.
+    scores_by_word
+        The library's index: a sparse matrix of scores, a column for each word.
     """
 
     spec: LexicalSpec
     listed: npt.NDArray[np.uint8]
-    model: Any
+    scores_by_word: dict[str, Any]
+
+    @functools.cached_property
+    def model(self) -> Any:
+        """The library's index; made when it is first searched, since the library takes a fifth of a second to load."""
+        model = _model(self.spec)
+        model.scores = self.scores_by_word
+        # Only variants other than Lucene's score words that do not occur.
+        model.nonoccurrence_array = None
+        return model
 
     @functools.cached_property
     def words(self) -> dict[str, int]:
@@ -79,7 +88,7 @@ class Lexical:
         """Return (n,) float32 BM25 scores; 0 where no word is shared."""
         ids = [self.words[word] for word in words_of([text], self.spec)[0] if word in self.words]
         if not ids:
-            return np.zeros(self.model.scores["num_docs"], np.float32)
+            return np.zeros(self.scores_by_word["num_docs"], np.float32)
         found: npt.NDArray[np.float32] = self.model.get_scores_from_ids(ids)
         return found
 
@@ -205,23 +214,13 @@ def open_lexical(spec: LexicalSpec, arrays: Arrays) -> Lexical:
 
     Raises
     ------
-    QueryError
-        If bm25s is not installed.
     IntegrityError
         If an array is missing.
     """
     if missing := [name for name in _ARRAYS if name not in arrays]:
         raise IntegrityError(f"lexical index: lacks {', '.join(missing)}. Delete it and run the flow again.")
-    model = _model(spec)
-    model.scores = {
-        "data": arrays["data"],
-        "indices": arrays["indices"],
-        "indptr": arrays["indptr"],
-        "num_docs": int(arrays["rows"][0]),
-    }
-    # Only variants other than Lucene's score words that do not occur.
-    model.nonoccurrence_array = None
-    return Lexical(spec, arrays["words"], model)
+    scores = {name: arrays[name] for name in ("data", "indices", "indptr")}
+    return Lexical(spec, arrays["words"], {**scores, "num_docs": int(arrays["rows"][0])})
 
 
 def _body(store: Store, path: str) -> dict[str, Any] | None:
@@ -305,7 +304,7 @@ def _model(spec: LexicalSpec) -> Any:
     try:
         import bm25s
     except ModuleNotFoundError as error:
-        raise QueryError("lexical search needs bm25s. Install isospace[query].") from error
+        raise QueryError(missing_package("bm25s", "lexical search")) from error
     # It configures the root logger's level of its own for each call otherwise.
     logging.getLogger("bm25s").setLevel(logging.WARNING)
     return bm25s.BM25(k1=spec.k1, b=spec.b, method="lucene", backend="numpy", csc_backend="numpy", auto_compile=False)

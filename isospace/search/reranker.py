@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from isospace.encoding.registry.files import model_files
-from isospace.errors import EncoderError, MismatchError
+from isospace.errors import EncoderError, MismatchError, missing_package
 from isospace.storage.hashing import fingerprint
 
 _PAIRS_AT_ONCE = 32
@@ -93,7 +93,7 @@ def open_reranker(model: str | Path, *, device: str = "cpu", expected: str | Non
     try:
         from sentence_transformers import CrossEncoder
     except ModuleNotFoundError as error:
-        raise EncoderError(f"reranker {model}: needs sentence-transformers. Install isospace[encode].") from error
+        raise EncoderError(missing_package("sentence_transformers", f"reranker {model}")) from error
     _require_head(folder)
     try:
         loaded = CrossEncoder(str(folder), device=device, local_files_only=True)

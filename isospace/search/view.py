@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from isospace.collection.snapshot import Manifest, files_digest
 from isospace.encoding.embedder import OpenSpace
-from isospace.errors import MismatchError, QueryError
+from isospace.errors import MismatchError, QueryError, missing_package
 from isospace.search.bm25 import Lexical
 from isospace.search.filters import apply_filter, parse_filter
 from isospace.search.fusion import reciprocal_rank_fusion, weighted_fusion
@@ -196,7 +196,7 @@ class View:
 
     def _by_words(self, texts: Sequence[str], count: int, rows: Rows | None) -> list[Ranking]:
         if self.lexical is None and self.copy.lexical is not None:
-            raise QueryError("lexical search needs bm25s, which is not installed. Install isospace[query].")
+            raise QueryError(missing_package("bm25s", "lexical search"))
         if self.lexical is None:
             raise QueryError(
                 f"snapshot {self.manifest.sequence} has no lexical index. Set recipe.lexical.kind=bm25 (and "

@@ -8,8 +8,12 @@ import ipaddress
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from isospace.errors import ConfigError
+
+if TYPE_CHECKING:
+    from isospace.encoding.engine import Engine
 
 KEYS_VARIABLE = "ISOSPACE_API_KEYS"
 
@@ -100,6 +104,50 @@ class Settings:
         given = digest(key.strip())
         found = [hmac.compare_digest(given, known) for known in self.keys]
         return any(found) and scheme.lower() == "bearer"
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceOptions:
+    """What a service serves, and how.
+
+    Attributes
+    ----------
+    store, collection, snapshot
+        What is searched; an alias is followed when it moves.
+    settings
+        Address, API keys and limits.
+    engine
+        What runs the encoder; by default OpenVINO on a CPU, torch on a GPU.
+    reranker
+        Folder of a cross-encoder; without one, nothing is reranked.
+    watch_seconds
+        How often the alias is read again; 0 for never.
+    canonical, semantic
+        As `isospace.search.query_cache.CacheConfig` has them.
+    log_share
+        Share of the searches that is logged for audits.
+    log_texts
+        Whether logged queries keep their text, or only its hash.
+    shadow
+        Snapshot that answers the logged queries too, such as `candidate`.
+    """
+
+    store: str
+    collection: str
+    snapshot: str = "production"
+    settings: Settings = field(default_factory=Settings)
+    engine: Engine | None = None
+    reranker: Path | None = None
+    watch_seconds: float = 10.0
+    canonical: bool = False
+    semantic: float | None = None
+    log_share: float = 0.0
+    log_texts: bool = True
+    shadow: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.shadow is not None and not self.log_share:
+            raise ConfigError("--shadow compares logged queries. Give --log SHARE, such as --log 0.05.")
 
 
 def digest(key: str) -> bytes:

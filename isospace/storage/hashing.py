@@ -11,12 +11,12 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any
 
 from isospace.errors import IntegrityError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 _SEAL = "seal_sha256"
 
@@ -64,6 +64,8 @@ def sha256_lines(lines: Iterable[str]) -> str:
 
 def sha256_arrays(arrays: Mapping[str, npt.NDArray[Any]]) -> str:
     """SHA-256 over names, dtypes, shapes and little-endian bytes of `arrays`, in order of their names."""
+    import numpy as np
+
     digest = hashlib.sha256()
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict
 
 from isospace.errors import IntegrityError, NotFoundError
+from isospace.storage.file_ref import FileRef as FileRef
 from isospace.storage.hashing import sha256
 from isospace.storage.range_reader import RangedFile
 from isospace.storage.store import Store
@@ -23,16 +23,6 @@ from isospace.storage.store import Store
 _ROW_GROUP_ROWS = 16_384
 # Above it the time of a request is less than that of the bytes it spares.
 _WHOLE_BYTES = 4 << 20
-
-
-class FileRef(BaseModel):
-    """A file of the store as a manifest names it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    path: str
-    size: int
-    sha256: str
-    rows: int | None = None
 
 
 def write_parquet(

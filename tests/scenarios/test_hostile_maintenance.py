@@ -20,6 +20,7 @@ from isospace.evaluation.baseline_sample import read_reference
 from isospace.evaluation.query_sets import EvaluationSet, freeze_set, read_set, set_versions
 from isospace.operations.maintenance import vacuum as vacuuming
 from isospace.operations.maintenance.compact import compact, conclude_compaction, plan_compaction
+from isospace.operations.maintenance.compaction_settings import CompactionSettings
 from isospace.operations.maintenance.derived_data import Trace, forget_references
 from isospace.operations.maintenance.forget import forget
 from isospace.operations.maintenance.vacuum import vacuum
@@ -67,7 +68,7 @@ def test_an_order_that_was_lifted_is_not_taken_up_again(config: PipelineConfig, 
 def test_vectors_of_older_versions_go_though_a_vacuum_took_their_chunks(config: PipelineConfig, tmp_path: Path) -> None:
     embed_inline(config)
     store = again(config, {**sentences(30), "secret": "another text of it, number two."})
-    plan = plan_compaction(store, "c", part_documents=50, part_bytes=1 << 30, max_deleted_share=0.0)
+    plan = plan_compaction(store, "c", CompactionSettings(part_documents=50, max_deleted_share=0.0))
     conclude_compaction(store, plan, compact(store, plan), tmp_path / "scratch")
     store.delete("collections/c/aliases/production/00000001.json")
     age(store, 30.0)
@@ -217,7 +218,7 @@ def test_a_compaction_keeps_what_an_alias_was_forced_against(config: PipelineCon
     embed_inline(config)
     store = again(config, {**sentences(30), "late": "a late text, number five."})
     promote(store, "c", "forced", read_manifest(store, "c", 2), reason="x", forced="rejected")
-    plan = plan_compaction(store, "c", part_documents=80, part_bytes=1 << 30)
+    plan = plan_compaction(store, "c", CompactionSettings(part_documents=80))
     done = conclude_compaction(store, plan, compact(store, plan), tmp_path / "scratch")
     assert set(done.aliases) == {"forced", "production"}
     assert alias.alias_history(store, "c", "forced")[-1].forced == "rejected"

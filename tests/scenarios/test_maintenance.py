@@ -11,11 +11,11 @@ from types import SimpleNamespace
 import pytest
 from typer.testing import CliRunner
 
-from isospace.cli import maintenance as cli_upkeep
 from isospace.cli.main import app
 from isospace.collection.alias import aliases
 from isospace.collection.snapshot import sequences
 from isospace.errors import BusyError
+from isospace.operations.maintenance import wait
 from isospace.operations.maintenance.compact import Compacted
 from isospace.operations.maintenance.verify import verify_snapshot
 from isospace.pipeline.config import PipelineConfig
@@ -119,10 +119,10 @@ def test_a_command_waits_for_a_run_that_ends_in_time(frayed: PipelineConfig, mon
     run = contextlib.ExitStack()
     run.enter_context(run_lease(store, "c", "embed"))
     clock = SimpleNamespace(monotonic=time.monotonic, sleep=lambda _: run.close())
-    monkeypatch.setattr(cli_upkeep, "time", clock)
+    monkeypatch.setattr(wait, "time", clock)
     result = CliRunner().invoke(app, ["forget", store.url, "c", "d00001", "--wait-minutes", "5"])
     assert result.exit_code == 0, result.output
-    assert "waits for at most 5 minutes" in result.stderr
+    assert "waiting for at most 5 minutes" in result.stderr
     assert "embed of collection c" in result.stderr
     assert "1 of 1 documents were held" in result.stdout
     with run_lease(store, "c", "embed"):

@@ -14,11 +14,11 @@ from isospace.encoding.batching import Batch
 from isospace.transform.vectors import Float32
 
 BackendName = Literal["openvino", "torch", "onnx"]
-# The package that each one needs, and what to install for it.
+# The package that each one needs, and the extra that brings it.
 PACKAGES: dict[BackendName, tuple[str, str]] = {
-    "openvino": ("openvino", "openvino"),
-    "torch": ("sentence_transformers", "isospace[encode]"),
-    "onnx": ("onnxruntime", "onnxruntime"),
+    "openvino": ("openvino", "query"),
+    "torch": ("sentence_transformers", "encode"),
+    "onnx": ("onnxruntime", "onnx"),
 }
 
 

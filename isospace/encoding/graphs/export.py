@@ -26,7 +26,7 @@ from isospace.encoding.precision import Precision
 from isospace.encoding.registry.files import Export, ExportKind, bytes_record
 from isospace.encoding.registry.model_loading import LoadedModel
 from isospace.encoding.registry.record import EncoderRecord
-from isospace.errors import EncoderError
+from isospace.errors import EncoderError, install_command
 from isospace.transform.affine import ROLES, Role
 from isospace.transform.vectors import Float32, row_cosines
 
@@ -76,7 +76,9 @@ def export_graph(kind: ExportKind, loaded: LoadedModel, record: EncoderRecord) -
         with quiet(), graph.narrowed() if narrow else contextlib.nullcontext():
             files = _openvino(graph, example) if kind == "openvino" else _onnx(graph, example)
     except ModuleNotFoundError as error:
-        raise EncoderError(f"backend {kind}: the package {error.name} is missing. Install isospace[{kind}].") from error
+        raise EncoderError(
+            f"backend {kind}: the package {error.name} is missing. Run: {install_command(kind)}"
+        ) from error
     except Exception as error:  # exporters raise whatever their parts raise
         reason = " ".join(str(error).split())[:300]
         raise EncoderError(

@@ -15,7 +15,7 @@ from isospace.encoding.encoder import SentenceEncoder
 from isospace.encoding.graphs.export import export_graph, graph_folder, graph_paths, quiet, save_openvino
 from isospace.encoding.registry.model_loading import LoadedModel
 from isospace.encoding.registry.record import EncoderRecord
-from isospace.errors import EncoderError
+from isospace.errors import EncoderError, install_command
 
 # Beyond some hundred texts the ranges were seen not to move.
 _MOST_TEXTS = 300
@@ -46,7 +46,9 @@ def quantize_graph(loaded: LoadedModel, record: EncoderRecord, texts: Sequence[s
     try:
         nncf, openvino = import_nncf(), import_openvino()
     except ModuleNotFoundError as error:
-        raise EncoderError(f"precision int8: the package {error.name} is missing. Install isospace[int8].") from error
+        raise EncoderError(
+            f"precision int8: the package {error.name} is missing. Run: {install_command('int8')}"
+        ) from error
     plain = export_graph("openvino", loaded, record)
     with graph_folder(plain) as folder:
         paths = graph_paths(folder)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from isospace.collection.alias import aliases, promote, resolve
 from isospace.collection.snapshot import Manifest
+from isospace.errors import NotFoundError
 from isospace.evaluation.gate.judge import gate_key, gate_set, judge
 from isospace.evaluation.gate.page import verdict_page
 from isospace.evaluation.gate.spec import CANDIDATE, GateSpec
@@ -43,7 +44,8 @@ def gate_snapshot(
     spec
         The rules.
     against
-        Alias of what is in production; without it, rules that compare are left open.
+        What is in production: an alias, a number or the start of a snapshot_id; where there is no such snapshot, rules
+        that compare are left open.
     run_id
         Of the run that asks; names the report.
     engine
@@ -58,9 +60,9 @@ def gate_snapshot(
     Verdict
     """
     collection = manifest.collection
+    production = _baseline(store, collection, against)
     promote(store, collection, CANDIDATE, manifest, reason=f"run {run_id}")
     given = gate_set(store, collection, spec)
-    production = resolve(store, collection, against) if against in aliases(store, collection) else None
     known = read_verdicts(store, collection, manifest.snapshot_id)
     key = gate_key(store, spec, given, manifest, production)
     if known and known[-1].key == key and not again:
@@ -74,6 +76,28 @@ def gate_snapshot(
     path = write_page(store, f"{run_id}-gate", verdict_page(judged, candidate, before))
     judged = replace(judged, verdict=judged.verdict.model_copy(update={"report": path}))
     return write_verdict(store, judged.verdict)
+
+
+def require_baseline(store: Store, collection: str, against: str) -> None:
+    """Refuse what names no snapshot, unless the collection has no alias yet and nothing to compare with.
+
+    Raises
+    ------
+    NotFoundError
+        If it names nothing, and the collection has aliases other than `candidate`.
+    """
+    known = aliases(store, collection).keys() - {CANDIDATE}
+    if known and _baseline(store, collection, against) is None:
+        raise NotFoundError(
+            f"--against {against}: there is no such alias or snapshot; the aliases are {', '.join(sorted(known))}."
+        )
+
+
+def _baseline(store: Store, collection: str, against: str) -> Manifest | None:
+    try:
+        return resolve(store, collection, against)
+    except NotFoundError:
+        return None
 
 
 def _opened(store: Store, manifest: Manifest, engine: Engine | None, encoder: Encoder | None) -> View:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import Field, model_validator
@@ -38,3 +39,23 @@ class GateSpec(SpecModel):
         if self.judgements and not self.queries:
             raise ValueError("gate.judgements needs gate.queries: ids of queries mean nothing without their texts")
         return self
+
+
+def gate_spec(recipe: Mapping[str, Any], *, rules: Sequence[str] = (), set_name: str | None = None) -> GateSpec:
+    """Return the gate of a snapshot's recipe, with other rules or another evaluation set where they are given.
+
+    Raises
+    ------
+    ConfigError
+        If a rule cannot be read, or there is none.
+    """
+    for rule in rules:
+        parse_rule(rule)
+    # A set that is named replaces the files that the recipe names.
+    named = {"set": set_name, "queries": None, "judgements": None} if set_name else {}
+    spec = GateSpec.model_validate({**recipe.get("gate", {}), **({"rules": tuple(rules)} if rules else {}), **named})
+    if not spec.rules:
+        raise ConfigError(
+            "there is no rule. Give --rule, such as --rule 'recall@100 >= 0.9', or set recipe.gate.rules."
+        )
+    return spec

@@ -9,7 +9,7 @@ from importlib.resources import files
 from typing import Any, Literal
 
 from isospace import __version__
-from isospace.errors import ConfigError
+from isospace.errors import ConfigError, missing_package
 from isospace.storage import paths as layout
 from isospace.storage.hashing import canonical_json
 from isospace.storage.store import Store
@@ -71,7 +71,7 @@ def render(page: Page) -> str:
     try:
         from jinja2 import Environment
     except ModuleNotFoundError as error:
-        raise ConfigError("reports need Jinja. Install isospace[report].") from error
+        raise ConfigError(missing_package("jinja2", "a report")) from error
     source = files("isospace.evaluation.reports").joinpath("page.html").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(source).render(page=page, version=__version__)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from isospace.errors import ConfigError
+from isospace.errors import ConfigError, missing_package
 from isospace.transform.vectors import Float64
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def draw(fill: Callable[[Any], None], *, width: float = 7.0, height: float = 3.4
         from matplotlib.backends.backend_svg import FigureCanvasSVG
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
-        raise ConfigError("plots need matplotlib. Install isospace[report].") from error
+        raise ConfigError(missing_package("matplotlib", "a plot")) from error
     # A fixed salt gives the same page for the same figures.
     with mpl.rc_context(
         {"svg.fonttype": "none", "svg.hashsalt": "isospace", "font.size": 9, "font.family": "sans-serif"}

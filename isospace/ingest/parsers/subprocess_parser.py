@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import IO, Any, cast
 
-from isospace.errors import SourceError
+from isospace.errors import SourceError, install_command
 from isospace.ingest.parsers.child import MAX_TEXT_CHARACTERS, MEMORY_STATUS
 from isospace.ingest.parsers.formats import Kind, Parsed, UnreadableError
 from isospace.ingest.parsers.framing import read_frame, write_frame
@@ -177,8 +177,8 @@ class Parser:
         if failed:
             self.close()
             raise SourceError(
-                f"the process that parses HTML and PDF cannot be started ({failed}). Mend that (pip install "
-                "'isospace[pipeline]' brings what it imports), or leave such files out with recipe.documents.include."
+                f"the process that parses HTML and PDF cannot be started ({failed}). Fix that "
+                f"({install_command('pipeline')} brings what it imports), or leave such files out with recipe.documents.include."
             )
         return child
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from isospace.errors import ConfigError, IntegrityError, MismatchError, NotFoundError
+from isospace.errors import ConfigError, IntegrityError, MismatchError, NotFoundError, install_command
 from isospace.operations.export.base import Source, System, describe
 from isospace.operations.export.target import Target, parse_target
 
@@ -160,5 +160,5 @@ def _system(target: Target) -> System:
         if (error.name or "").partition(".")[0] not in _CLIENTS:
             raise
         raise ConfigError(
-            f"target {target}: the package {error.name} is missing, and needed. Install isospace[export]."
+            f"target {target}: the package {error.name} is missing. Run: {install_command('export')}"
         ) from error

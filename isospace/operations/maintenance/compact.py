@@ -9,12 +9,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import pyarrow as pa
 
 from isospace.collection.alias import aliases, promote
+from isospace.collection.deletions import DELETION_SCHEMA
 from isospace.collection.snapshot import (
-    DELETION_SCHEMA,
     Manifest,
     PartRecord,
     commit_manifest,
@@ -23,9 +25,11 @@ from isospace.collection.snapshot import (
     read_manifest,
 )
 from isospace.errors import NotFoundError
+from isospace.operations.maintenance.compaction_settings import DEFAULT_SETTINGS, CompactionSettings
 from isospace.operations.maintenance.rebuild_search import make_searchable
 from isospace.operations.maintenance.rewrite_parts import merge_parts
 from isospace.storage.hashing import sha256_lines
+from isospace.storage.leases import run_lease
 from isospace.storage.parquet import FileRef, write_parquet
 from isospace.storage.paths import CollectionPaths
 from isospace.storage.run_id import new_run_id
@@ -87,6 +91,17 @@ class CompactionPlan:
             f"{deleted:,} deleted documents are left out, {size:,} bytes are read"
         )
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return it for machines."""
+        return {
+            "collection": self.base.collection,
+            "snapshot": self.base.sequence,
+            "parts_before": len(self.base.parts),
+            "parts_after": self.parts_after,
+            "deleted": sum(group.deleted for group in self.groups),
+            "bytes": sum(group.bytes for group in self.groups),
+        }
+
     def markdown(self) -> str:
         """Return it as Markdown, a row for each new part."""
         rows = [f"| {len(g.parts)} | {g.documents:,} | {g.deleted:,} | {g.bytes:,} |" for g in self.groups]
@@ -117,6 +132,18 @@ class Compacted:
     deleted: int
     aliases: tuple[str, ...]
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return it for machines."""
+        return {
+            "collection": self.manifest.collection,
+            "snapshot": self.manifest.sequence,
+            "snapshot_id": self.manifest.snapshot_id,
+            "parts_before": self.parts_before,
+            "parts_after": self.parts_after,
+            "deleted": self.deleted,
+            "aliases": list(self.aliases),
+        }
+
     def describe(self) -> str:
         """Return it in a sentence."""
         manifest = self.manifest
@@ -129,21 +156,15 @@ class Compacted:
         )
 
 
-def plan_compaction(
-    store: Store, collection: str, *, part_documents: int, part_bytes: int, max_deleted_share: float = 0.2
-) -> CompactionPlan:
+def plan_compaction(store: Store, collection: str, settings: CompactionSettings = DEFAULT_SETTINGS) -> CompactionPlan:
     """Find the parts of the latest snapshot that are worth writing anew.
 
     Parameters
     ----------
     store, collection
         Where.
-    part_documents
-        Documents that a part shall have; one with less than half is small.
-    part_bytes
-        Most bytes of compressed documents, chunks and vectors in one part: they are in memory while it is written.
-    max_deleted_share
-        Share of a part's documents that may be deleted before it is written anew.
+    settings
+        Which parts are merged or rewritten.
 
     Raises
     ------
@@ -154,7 +175,8 @@ def plan_compaction(
     if base is None:
         raise NotFoundError(f"collection {collection!r}: no snapshot in {store.url}. Embed it first.")
     gone = deleted_documents(store, base.deletions)
-    groups = tuple(_groups(base.parts, gone, part_documents, part_bytes, max_deleted_share))
+    most, most_bytes, share = settings.part_documents, settings.part_bytes, settings.max_deleted_share
+    groups = tuple(_groups(base.parts, gone, most, most_bytes, share))
     return CompactionPlan(base, groups, gone)
 
 
@@ -188,6 +210,13 @@ def compact(store: Store, plan: CompactionPlan) -> Manifest:
         "provenance": provenance_of(base, "compaction"),
     }
     return commit_manifest(store, base.model_copy(update=update))
+
+
+def compact_collection(store: Store, collection: str, settings: CompactionSettings = DEFAULT_SETTINGS) -> Compacted:
+    """Compact the latest snapshot of a collection under a lease, and let its aliases follow."""
+    with run_lease(store, collection, "compact"), TemporaryDirectory(prefix="isospace-compact-") as scratch:
+        plan = plan_compaction(store, collection, settings)
+        return conclude_compaction(store, plan, compact(store, plan), Path(scratch))
 
 
 def conclude_compaction(store: Store, plan: CompactionPlan, manifest: Manifest, scratch: Path) -> Compacted:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from isospace.collection.snapshot import DELETION_SCHEMA, Manifest, documents_digest
+from isospace.collection.deletions import DELETION_SCHEMA
+from isospace.collection.snapshot import Manifest, documents_digest
 from isospace.collection.tombstones import forgotten_documents
 from isospace.errors import SourceError
 from isospace.ingest.document import QUARANTINE_SCHEMA, Document, document_batch

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from isospace.errors import FitError
+from isospace.errors import FitError, install_command
 from isospace.transform.quantizers.arrays import take
 from isospace.transform.quantizers.binary import load_rotation, rotation_arrays
 from isospace.transform.representations import PqSpec
@@ -148,7 +148,7 @@ def fit_product(spec: PqSpec, sample: Float32) -> ProductQuantizer:
         import faiss
         from threadpoolctl import threadpool_limits
     except ModuleNotFoundError as error:
-        raise FitError(f"representation {spec.name}: training needs faiss. Install isospace[pq].") from error
+        raise FitError(f"representation {spec.name}: training needs faiss. Run: {install_command('pq')}") from error
     rotation, rotation_exponent = None, grid_exponent(sample)
     vectors = np.ascontiguousarray(sample)
     if spec.kind == "opq":

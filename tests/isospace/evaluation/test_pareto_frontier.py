@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from isospace.cli.main import app
 from isospace.errors import ConfigError
 from isospace.evaluation.pareto_frontier import Corpus, default_representations, measure_frontier
 from isospace.evaluation.reports.frontier import frontier_plot, frontier_table
-from isospace.transform.representations import BinarySpec, Float16Spec, Int8Spec
+from isospace.transform.representations import BinarySpec, Float16Spec, Int8Spec, PqSpec
 from tests.conftest import Configure, sentences, write_jsonl
 from tests.helpers.inline import embed_inline
 
@@ -70,6 +71,17 @@ def test_a_small_collection_has_no_codebooks() -> None:
     assert {spec.kind for spec in default_representations(255, 32)}.isdisjoint({"pq", "opq"})
 
 
+def test_codebooks_are_skipped_with_a_notice_where_faiss_is_missing(
+    corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    lines: list[str] = []
+    points = measure_frontier(corpus, [Float16Spec(), PqSpec(kind="pq", subvectors=8)], told=lines.append)
+    assert {point.representation for point in points} == {"float32", "float16"}
+    assert lines[:2] == ["measuring float32", "measuring float16"]
+    assert re.fullmatch(r"pq.*: skipped, since training it needs faiss\. Run: pip install .*\[pq\]'", lines[2])
+
+
 def test_a_dimension_beyond_the_vectors_is_refused(corpus: Corpus) -> None:
     with pytest.raises(ConfigError, match="dimension 33: the vectors have 32"):
         measure_frontier(corpus, [], dimensions=(33,))
@@ -82,7 +94,7 @@ def test_the_command_measures_a_collection(configure: Configure, tmp_path: Path)
     arguments = ["frontier", config.runtime.store, "c", "--queries", str(tmp_path / "q.txt")]
     found = CliRunner().invoke(app, [*arguments, "--json", "--picture", str(tmp_path / "f.svg")])
     assert found.exit_code == 0, found.output
-    assert {point["representation"] for point in json.loads(found.output)} >= {"float32", "rabitq", "binary"}
+    assert {point["representation"] for point in json.loads(found.stdout)} >= {"float32", "rabitq", "binary"}
     assert (tmp_path / "f.svg").read_text().startswith("<svg ")
     refused = CliRunner().invoke(app, [*arguments, "--picture", str(tmp_path / "f.png")])
     assert refused.exit_code != 0

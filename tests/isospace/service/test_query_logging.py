@@ -78,9 +78,9 @@ def test_answers_are_logged_and_the_candidate_is_compared(store: str):
         assert one.candidate_doc_ids is not None
         assert one.overlap == len(set(one.doc_ids) & set(one.candidate_doc_ids)) / 10
     assert 0.1 < sum(one.overlap or 0 for one in found) / 95 < 0.95
-    shown = CliRunner().invoke(app, ["answers", store, "c", "--json"])
-    assert json.loads(shown.output)["compared"] == 95
-    assert "rank-biased overlap" in CliRunner().invoke(app, ["answers", store, "c"]).output
+    shown = CliRunner().invoke(app, ["query-log", store, "c", "--json"])
+    assert json.loads(shown.stdout)["compared"] == 95
+    assert "rank-biased overlap" in CliRunner().invoke(app, ["query-log", store, "c"]).output
 
 
 def test_texts_can_be_kept_out_and_a_share_logged(store: str):

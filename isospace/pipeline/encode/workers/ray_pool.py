@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from isospace import __version__
 from isospace.encoding.backends.base import usable_cpus
 from isospace.encoding.engine import Engine, resolve_engine
-from isospace.errors import ConfigError, EncoderError, NoWorkersError, WorkerError
+from isospace.errors import ConfigError, EncoderError, NoWorkersError, WorkerError, missing_package
 from isospace.pipeline.encode.shards import Encoded, Shard
 from isospace.pipeline.encode.workers.process import Work
 from isospace.pipeline.encode.workers.worker import encode_in_worker, load_in_worker, place_of
@@ -153,7 +153,7 @@ def open_ray(spec: WorkersSpec, work: Work) -> RayPool:
     try:
         import ray
     except ModuleNotFoundError as error:
-        raise EncoderError("runtime.workers.kind ray: the package ray is missing. Install isospace[ray].") from error
+        raise EncoderError(missing_package("ray", "runtime.workers.kind ray")) from error
     if not spec.address and spec.count is None:
         raise ConfigError("runtime.workers.count is empty; with kind ray expected the number of workers.")
     owned = not ray.is_initialized()

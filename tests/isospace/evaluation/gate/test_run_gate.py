@@ -216,9 +216,11 @@ def test_a_verdict_counts_against_what_the_alias_names_now(judged: Judged):
 
 def test_a_mistyped_alias_is_no_way_round(judged: Judged):
     place = [str(judged.folder), "c"]
-    found = CliRunner().invoke(app, ["gate", *place, "2", "--against", "prodution", "--rule", "norms within 1"])
+    found = CliRunner().invoke(
+        app, ["gate", *place, "--snapshot", "2", "--against", "prodution", "--rule", "norms within 1"]
+    )
     assert isinstance(found.exception, NotFoundError)
-    assert "expected one of production" in str(found.exception)
+    assert "--against prodution: there is no such alias or snapshot" in str(found.exception)
 
 
 def test_a_lexical_index_that_changed_is_judged_again(judged: Judged):
@@ -344,12 +346,13 @@ def test_the_commands(judged: Judged, tmp_path: Path):
     )
     assert "mine, version 1" in added.output
     assert "60" in run.invoke(app, ["sets", "list", *place]).output
-    found = json.loads(run.invoke(app, ["evaluate", *place, "--set", "mine", "--alias", "1", "--json"]).output)
+    found = json.loads(run.invoke(app, ["evaluate", *place, "--set", "mine", "--snapshot", "1", "--json"]).output)
     assert found["figures"]["all"]["nDCG@10"] > found["figures"]["all"]["nDCG@10"] / 2
-    compared = json.loads(run.invoke(app, ["compare", *place, "1", "2", "--set", "mine", "--json"]).output)
+    sides = ["--against", "1", "--snapshot", "2"]
+    compared = json.loads(run.invoke(app, ["compare", *place, *sides, "--set", "mine", "--json"]).output)
     assert compared["measures"]["nDCG@10"]["difference"] < -0.1
-    refused = run.invoke(app, ["gate", *place, "2", "--set", "mine", "--rule", NOT_WORSE])
+    refused = run.invoke(app, ["gate", *place, "--snapshot", "2", "--set", "mine", "--rule", NOT_WORSE])
     assert refused.exit_code == 1
     assert "NO" in refused.output
-    shown = json.loads(run.invoke(app, ["verdicts", *place, "2", "--json"]).output)
+    shown = json.loads(run.invoke(app, ["verdicts", *place, "--snapshot", "2", "--json"]).output)
     assert [one["passed"] for one in shown] == [False]

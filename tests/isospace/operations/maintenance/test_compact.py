@@ -11,6 +11,7 @@ from isospace.collection.alias import aliases, promote, resolve, rollback
 from isospace.collection.snapshot import Manifest, deleted_documents, latest_manifest, read_manifest
 from isospace.errors import ConflictError, IntegrityError, NotFoundError
 from isospace.operations.maintenance.compact import CompactionPlan, compact, follow_aliases, plan_compaction
+from isospace.operations.maintenance.compaction_settings import CompactionSettings
 from isospace.operations.maintenance.rebuild_search import make_searchable
 from isospace.operations.maintenance.verify import verify_snapshot
 from isospace.pipeline.config import PipelineConfig
@@ -19,8 +20,6 @@ from isospace.storage.parquet import read_parquet
 from isospace.storage.store import Store, open_store
 from tests.conftest import Configure, configuration, sentences, write_jsonl
 from tests.helpers.inline import embed_inline
-
-BIG = 1 << 30
 
 
 def damage(store: Store, manifest: Manifest) -> list[str]:
@@ -52,8 +51,8 @@ def frayed(frayed_once: Path, configure: Configure, tmp_path: Path) -> PipelineC
 
 
 def planned(config: PipelineConfig, **options: float) -> CompactionPlan:
-    settings = {"part_documents": 50, "part_bytes": BIG, **options}
-    return plan_compaction(open_store(config.runtime.store), "c", **settings)  # type: ignore[arg-type]
+    settings = CompactionSettings(**{"part_documents": 50, **options})  # type: ignore[arg-type]
+    return plan_compaction(open_store(config.runtime.store), "c", settings)
 
 
 def test_the_same_content_in_fewer_files(frayed: PipelineConfig) -> None:
@@ -153,7 +152,7 @@ def test_parts_never_outgrow_their_limits(frayed: PipelineConfig) -> None:
         plan = planned(frayed, part_documents=most)
         assert all(group.documents <= most for group in plan.groups if len(group.parts) > 1)
     assert any(len(group.parts) > 1 for group in plan.groups)
-    assert all(len(group.parts) == 1 for group in planned(frayed, part_bytes=1).groups)
+    assert all(len(group.parts) == 1 for group in planned(frayed, part_megabytes=1 / (1 << 20)).groups)
 
 
 def test_damage_is_named_and_nothing_is_committed(frayed: PipelineConfig) -> None:
@@ -172,7 +171,7 @@ def test_damage_is_named_and_nothing_is_committed(frayed: PipelineConfig) -> Non
 
 def test_an_unknown_collection_is_named(frayed: PipelineConfig) -> None:
     with pytest.raises(NotFoundError, match="'nowhere'"):
-        plan_compaction(open_store(frayed.runtime.store), "nowhere", part_documents=50, part_bytes=BIG)
+        plan_compaction(open_store(frayed.runtime.store), "nowhere")
 
 
 def test_vectors_are_the_same_rows(frayed: PipelineConfig) -> None:

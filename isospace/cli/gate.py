@@ -1,0 +1,109 @@
+"""The commands of the gate: gate, verdicts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from isospace.cli.common import (
+    AgainstOption,
+    BackendOption,
+    CollectionArgument,
+    DeviceOption,
+    JsonOption,
+    SnapshotOption,
+    StoreArgument,
+    engine_of,
+    fail,
+    print_json,
+    print_table,
+)
+
+if TYPE_CHECKING:
+    from isospace.evaluation.gate.verdicts import Verdict
+    from isospace.storage.store import Store
+
+_SIGNS = {True: "ok", False: "NO", None: "–"}
+
+
+def gate(
+    store: StoreArgument,
+    collection: CollectionArgument,
+    snapshot: SnapshotOption = "candidate",
+    against: AgainstOption = "production",
+    rules: Annotated[
+        list[str] | None,
+        typer.Option("--rule", metavar="RULE", help="Rule to use instead of the recipe's. Repeatable."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--set", metavar="NAME", help="Evaluation set to use instead of the recipe's.")
+    ] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Judge again although nothing changed since the last verdict.")
+    ] = False,
+    device: DeviceOption = "auto",
+    backend: BackendOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Judge a snapshot by its rules against production and record the verdict; a rejection exits with 1."""
+    engine = engine_of(backend, device)
+    from isospace.collection.alias import resolve
+    from isospace.evaluation.gate.run_gate import gate_snapshot, require_baseline
+    from isospace.evaluation.gate.spec import gate_spec
+    from isospace.storage.run_id import new_run_id
+    from isospace.storage.store import open_store
+
+    opened = open_store(store)
+    manifest = resolve(opened, collection, snapshot)
+    require_baseline(opened, collection, against)
+    spec = gate_spec(manifest.recipe, rules=rules or (), set_name=name)
+    verdict = gate_snapshot(opened, manifest, spec, against=against, run_id=new_run_id(), engine=engine, again=again)
+    if as_json:
+        print_json(verdict.model_dump(mode="json"))
+    else:
+        _print_verdict(opened, verdict)
+    if not verdict.passed:
+        failed, total = len(verdict.failed()), len(verdict.findings)
+        fail(f"snapshot {verdict.snapshot} was rejected by {failed} of {total} rules.", status=1)
+
+
+def verdicts(
+    store: StoreArgument,
+    collection: CollectionArgument,
+    snapshot: SnapshotOption = "candidate",
+    as_json: JsonOption = False,
+) -> None:
+    """Show the verdicts of the gate on a snapshot."""
+    from isospace.collection.alias import resolve
+    from isospace.evaluation.gate.verdicts import read_verdicts
+    from isospace.storage.store import open_store
+
+    opened = open_store(store)
+    manifest = resolve(opened, collection, snapshot)
+    found = read_verdicts(opened, collection, manifest.snapshot_id)
+    if as_json:
+        print_json([verdict.model_dump(mode="json") for verdict in found])
+        return
+    if not found:
+        typer.echo(f"snapshot {manifest.sequence} was never judged")
+    for verdict in found:
+        _print_verdict(opened, verdict)
+
+
+def _print_verdict(store: Store, verdict: Verdict) -> None:
+    from isospace.storage.openable import openable
+
+    against = (
+        f"against snapshot {verdict.against.snapshot}" if verdict.against else "with no production to compare with"
+    )
+    outcome = "passed" if verdict.passed else "was rejected"
+    print_table(
+        ("", "rule", "expected", "found"),
+        [(_SIGNS[one.passed], one.rule, one.expected, one.detail) for one in verdict.findings],
+        title=f"snapshot {verdict.snapshot} {outcome}, {against} ({verdict.at})",
+    )
+    for note in verdict.notes:
+        typer.echo(f"Note: {note}.")
+    if verdict.report:
+        typer.echo(f"report: {openable(store, verdict.report)}")

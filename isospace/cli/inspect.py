@@ -1,0 +1,136 @@
+"""The commands that show what a store holds: status, show, verify, quarantine, encoders."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from itertools import groupby
+from typing import Annotated
+
+import typer
+
+from isospace.cli.common import (
+    BackendOption,
+    CollectionArgument,
+    DeviceOption,
+    JsonOption,
+    SnapshotOption,
+    StoreArgument,
+    engine_of,
+    fail,
+    print_json,
+    print_table,
+    warn,
+)
+
+
+def status(
+    store: StoreArgument,
+    collection: Annotated[str | None, typer.Argument(metavar="[COLLECTION]", help="Default: all of them.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the snapshots of a store, and the aliases that name them."""
+    from isospace.collection.status import list_snapshots
+    from isospace.storage.store import open_store
+
+    found = list_snapshots(open_store(store), collection)
+    if as_json:
+        print_json([one.as_dict() for one in found])
+        return
+    if not found:
+        typer.echo(f"{store}: no collection has a snapshot yet")
+    header = ("#", "snapshot ID", "space", "documents", "chunks", "committed", "aliases")
+    for name, members in groupby(found, key=lambda one: one.collection):
+        rows = [
+            (
+                str(one.snapshot),
+                one.snapshot_id[:8],
+                one.space_id[:8],
+                f"{one.documents:,}",
+                f"{one.chunks:,}",
+                one.committed_at[:16].replace("T", " "),
+                ", ".join(one.aliases),
+            )
+            for one in members
+        ]
+        print_table(header, rows, title=name, whole=header[:6])
+
+
+def show(store: StoreArgument, collection: CollectionArgument, snapshot: SnapshotOption = "production") -> None:
+    """Print everything about a snapshot as JSON: recipe, space, files, provenance, alias history."""
+    from isospace.collection.alias import alias_history, resolve
+    from isospace.encoding.embedder import load_space
+    from isospace.storage.store import open_store
+
+    opened = open_store(store)
+    manifest = resolve(opened, collection, snapshot)
+    space = load_space(opened, manifest.space_id)
+    body = manifest.model_dump(mode="json")
+    body["space"] = {"record": space.record.model_dump(mode="json"), "provenance": space.provenance}
+    body["alias_history"] = [entry.model_dump(mode="json") for entry in alias_history(opened, collection, snapshot)]
+    print_json(body)
+
+
+def verify(
+    store: StoreArgument,
+    collection: CollectionArgument,
+    snapshot: SnapshotOption = "production",
+    device: DeviceOption = "auto",
+    backend: BackendOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Check every file of a snapshot against its hash, and that its encoder still computes the same vectors."""
+    engine = engine_of(backend, device)
+    from isospace.operations.maintenance.verify import verify_snapshot
+    from isospace.storage.store import open_store
+
+    result = verify_snapshot(open_store(store), collection, snapshot, engine=engine)
+    if as_json:
+        print_json(asdict(result))
+    else:
+        for failure in result.failures:
+            warn(f"damaged: {failure}")
+    if result.failures:
+        fail(f"snapshot {result.snapshot}: {len(result.failures)} faults in {result.files} files.", status=1)
+    if not as_json:
+        size = f"{result.files} files, {result.bytes:,} bytes"
+        typer.echo(f"snapshot {result.snapshot} ({result.snapshot_id[:16]}…): {size}, all as committed")
+
+
+def quarantine(
+    store: StoreArgument,
+    collection: CollectionArgument,
+    snapshot: SnapshotOption = "production",
+    as_json: JsonOption = False,
+) -> None:
+    """List the inputs that the run behind a snapshot could not use, with the reasons."""
+    from isospace.collection.alias import resolve
+    from isospace.collection.quarantine import read_quarantine
+    from isospace.storage.store import open_store
+
+    opened = open_store(store)
+    manifest = resolve(opened, collection, snapshot)
+    found = read_quarantine(opened, manifest)
+    if as_json:
+        print_json([one.as_dict() for one in found])
+        return
+    typer.echo(f"{collection}, snapshot {manifest.sequence}: {len(found):,} inputs quarantined")
+    for one in found:
+        typer.echo(f"{one.uri}{f' ({one.doc_id})' if one.doc_id else ''}\n    {one.reason}")
+
+
+def encoders(store: StoreArgument, as_json: JsonOption = False) -> None:
+    """List the encoders of a store; a recipe takes one with `recipe.encoder.model: encoder:ID`."""
+    from isospace.operations.encoders import list_encoders
+    from isospace.storage.store import open_store
+
+    found = list_encoders(open_store(store))
+    if as_json:
+        print_json([one.as_dict() for one in found])
+        return
+    header = ("encoder", "size", "precision", "tuned", "from", "used by")
+    rows = []
+    for one in found:
+        tuned = one.lineage or {}
+        origin = (tuned.get("name", ""), tuned.get("base", "")[:16])
+        rows.append((one.encoder_id[:16], str(one.dimension), one.precision, *origin, "\n".join(one.used_by)))
+    print_table(header, rows, whole=("encoder", "precision", "from"))

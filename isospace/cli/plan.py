@@ -1,0 +1,29 @@
+"""The command that shows what a run would do."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from isospace.cli.common import JsonOption, print_json, print_table
+
+ConfigArgument = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file with recipe and runtime.")]
+OverrideOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override one key, such as runtime.workers.count=2. Repeatable."),
+]
+
+
+def plan(config: ConfigArgument, overrides: OverrideOption = None, as_json: JsonOption = False) -> None:
+    """Show what a run would do and what it would cost; nothing is written."""
+    from isospace.pipeline.config_files import load_config
+
+    loaded = load_config(config, overrides or [])
+    from isospace.pipeline.plan_report import plan_only
+
+    report = plan_only(loaded)
+    if as_json:
+        print_json(report.as_dict())
+    else:
+        print_table(("what", "how much"), report.rows(), title=f"Plan for {report.collection}")

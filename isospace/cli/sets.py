@@ -1,0 +1,104 @@
+"""The commands for evaluation sets: sets add, sets make, sets list."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from isospace.cli.common import (
+    CollectionArgument,
+    JsonOption,
+    SnapshotOption,
+    StoreArgument,
+    print_json,
+    print_table,
+    shortened,
+)
+
+if TYPE_CHECKING:
+    from isospace.evaluation.query_sets import SetRecord
+
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of the evaluation set.")]
+sets = typer.Typer(help="Manage evaluation sets: versioned, frozen queries of a collection.")
+
+
+@sets.command("add")
+def add(
+    store: StoreArgument,
+    collection: CollectionArgument,
+    name: NameArgument,
+    queries: Annotated[
+        Path, typer.Argument(metavar="QUERIES", exists=True, help="File of queries, or a folder in BEIR's layout.")
+    ],
+    judgements: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", exists=True, dir_okay=False, help="File with query_id, doc_id, relevance."),
+    ] = None,
+    split: Annotated[str, typer.Option(metavar="NAME", help="Which judgements of a BEIR folder to take.")] = "test",
+    as_json: JsonOption = False,
+) -> None:
+    """Freeze queries from a file as the next version of an evaluation set, with or without judgements."""
+    from isospace.evaluation.query_set_files import load_set
+    from isospace.evaluation.query_sets import freeze_set
+    from isospace.storage.store import open_store
+
+    loaded = load_set(name, queries, judgements, split=split)
+    _print_record(freeze_set(open_store(store), collection, loaded, source=str(queries)), as_json=as_json)
+
+
+@sets.command("make")
+def make(
+    store: StoreArgument,
+    collection: CollectionArgument,
+    name: NameArgument,
+    kind: Annotated[Literal["auto", "titles", "sentences"], typer.Option(help="What becomes a query.")] = "auto",
+    size: Annotated[int, typer.Option(min=20, help="Most queries to make.")] = 300,
+    seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 0,
+    snapshot: SnapshotOption = "production",
+    as_json: JsonOption = False,
+) -> None:
+    """Make pseudo-queries from the corpus, where there are no real ones; the set is marked as such."""
+    from isospace.evaluation.pseudo_query_set import make_set
+    from isospace.evaluation.query_sets import freeze_set
+    from isospace.search.index import open_index
+
+    with open_index(store, collection, snapshot, encode=False) as index:
+        made = make_set(index.view, name, kind=kind, size=size, seed=seed)
+        record = freeze_set(index.store, collection, made, source=f"snapshot {index.manifest.sequence}")
+    _print_record(record, as_json=as_json)
+
+
+@sets.command("list")
+def list_all(store: StoreArgument, collection: CollectionArgument, as_json: JsonOption = False) -> None:
+    """List the current version of every evaluation set."""
+    from isospace.evaluation.query_sets import list_sets
+    from isospace.storage.store import open_store
+
+    found = list_sets(open_store(store), collection)
+    if as_json:
+        print_json([record.model_dump(mode="json") for record in found])
+        return
+    rows = [
+        (
+            record.name,
+            str(record.number),
+            record.kind,
+            str(record.queries),
+            str(record.judged),
+            record.set_id[:8],
+            shortened(record.source, 50),
+        )
+        for record in found
+    ]
+    header = ("set", "version", "kind", "queries", "judged", "set ID", "source")
+    print_table(header, rows, title=collection, whole=("set ID",))
+
+
+def _print_record(record: SetRecord, *, as_json: bool) -> None:
+    if as_json:
+        print_json(record.model_dump(mode="json"))
+        return
+    version = f"{record.name}, version {record.number} ({record.set_id[:16]}…)"
+    typer.echo(f"{version}: {record.queries} queries, {record.judged} judged, {record.kind}")

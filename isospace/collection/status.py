@@ -1,0 +1,70 @@
+"""The snapshots of a store's collections, and the aliases that name them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from isospace.collection.alias import aliases
+from isospace.collection.snapshot import Manifest, read_manifest, sequences
+from isospace.errors import NotFoundError
+from isospace.storage.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotStatus:
+    """One snapshot of a collection."""
+
+    collection: str
+    snapshot: int
+    snapshot_id: str
+    space_id: str
+    documents: int
+    chunks: int
+    parts: int
+    committed_at: str
+    aliases: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields by name."""
+        return asdict(self)
+
+
+def list_snapshots(store: Store, collection: str | None = None) -> list[SnapshotStatus]:
+    """Return the snapshots of one collection, or of all, in the order of their numbers.
+
+    Raises
+    ------
+    NotFoundError
+        If the store holds no collection, or the collection no snapshot.
+    """
+    there = store.folders("collections")
+    if collection is None and not there:
+        raise NotFoundError(f"{store.url}: holds no collection. Embed one with `isospace run CONFIG`.")
+    found = [status for name in ([collection] if collection else there) for status in _of_collection(store, name)]
+    if collection and not found:
+        known = ", ".join(there) or "none"
+        raise NotFoundError(f"collection {collection!r}: no snapshot in {store.url}. Collections there: {known}.")
+    return found
+
+
+def _of_collection(store: Store, collection: str) -> list[SnapshotStatus]:
+    named: dict[int, list[str]] = {}
+    for name, entry in aliases(store, collection).items():
+        named.setdefault(entry.snapshot, []).append(name)
+    manifests = (read_manifest(store, collection, number) for number in sequences(store, collection))
+    return [_status(manifest, tuple(named.get(manifest.sequence, ()))) for manifest in manifests]
+
+
+def _status(manifest: Manifest, names: tuple[str, ...]) -> SnapshotStatus:
+    return SnapshotStatus(
+        collection=manifest.collection,
+        snapshot=manifest.sequence,
+        snapshot_id=manifest.snapshot_id,
+        space_id=manifest.space_id,
+        documents=manifest.documents,
+        chunks=manifest.chunks,
+        parts=len(manifest.parts),
+        committed_at=str(manifest.provenance.get("committed_at", "")),
+        aliases=names,
+    )

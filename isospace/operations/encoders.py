@@ -1,0 +1,79 @@
+"""The encoders of a store: what they are, what fine-tuned ones were made from, and which aliases use them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from isospace.collection.alias import aliases
+from isospace.collection.snapshot import read_manifest
+from isospace.encoding.registry.record import read_encoder_record
+from isospace.errors import EncoderError, IsospaceError, NotFoundError
+from isospace.finetuning.lineage import read_lineage
+from isospace.storage.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEncoder:
+    """One encoder of a store."""
+
+    encoder_id: str
+    dimension: int
+    max_tokens: int
+    precision: str
+    lineage: dict[str, Any] | None
+    """What a fine-tuned encoder was made from; None for any other."""
+    used_by: tuple[str, ...]
+    """`collection/alias` of every alias whose snapshot was embedded with it."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields by name."""
+        return asdict(self)
+
+
+def list_encoders(store: Store) -> list[StoredEncoder]:
+    """Return the encoders of a store.
+
+    Raises
+    ------
+    NotFoundError
+        If there are none.
+    """
+    names = [name for name in store.folders("encoders") if len(name) == 64]
+    if not names:
+        raise NotFoundError(f"{store.url}: holds no encoder. Embed a collection with `isospace run CONFIG`.")
+    users = _users(store)
+    return [_stored(store, name, users.get(name, [])) for name in names]
+
+
+def _stored(store: Store, encoder_id: str, users: list[str]) -> StoredEncoder:
+    record = read_encoder_record(store, encoder_id)
+    return StoredEncoder(
+        encoder_id=encoder_id,
+        dimension=record.dimension,
+        max_tokens=record.max_tokens,
+        precision=record.precision,
+        lineage=_lineage(store, encoder_id),
+        used_by=tuple(sorted(users)),
+    )
+
+
+def _lineage(store: Store, encoder_id: str) -> dict[str, Any] | None:
+    try:
+        return read_lineage(store, encoder_id).model_dump(mode="json")
+    except EncoderError:
+        return None
+
+
+def _users(store: Store) -> dict[str, list[str]]:
+    """Return `collection/alias` of what each encoder embedded."""
+    found: dict[str, list[str]] = {}
+    for collection in store.folders("collections"):
+        for alias, entry in aliases(store, collection).items():
+            try:
+                manifest = read_manifest(store, collection, entry.snapshot)
+            except IsospaceError:
+                # `isospace verify` reports damaged snapshots.
+                continue
+            found.setdefault(manifest.encoder_id, []).append(f"{collection}/{alias}")
+    return found

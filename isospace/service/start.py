@@ -1,0 +1,74 @@
+"""Start a service: open what it serves, log queries if asked to, and listen."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+
+from isospace.operations.audit.query_log import AnswerLog
+from isospace.search.index import Index, open_index
+from isospace.search.query_cache import CacheConfig
+from isospace.search.reranker import open_reranker
+from isospace.service.app import create_app
+from isospace.service.query_logging import Watcher
+from isospace.service.server import serve
+from isospace.service.settings import ServiceOptions
+
+
+def start(options: ServiceOptions, *, on_progress: Callable[[str], None] = print) -> None:
+    """Open a snapshot and serve it until SIGTERM or SIGINT.
+
+    Parameters
+    ----------
+    options
+        What is served, and how.
+    on_progress
+        Called with a line when the snapshot is open, and when the service listens.
+
+    Raises
+    ------
+    ConfigError
+        If the service cannot listen on its address.
+    MismatchError
+        If segments, space and encoder do not belong together.
+    """
+    with contextlib.ExitStack() as stack:
+        index = stack.enter_context(_open(options))
+        manifest = index.manifest
+        on_progress(
+            f"{options.collection}: snapshot {manifest.sequence}, space {manifest.space_id}, {manifest.chunks:,} "
+            "chunks; handshake passed"
+        )
+        watcher = _watcher(options, index, stack, on_progress) if options.log_share else None
+        serve(create_app(index, options.settings, watcher=watcher), options.settings, told=on_progress)
+
+
+def _open(options: ServiceOptions) -> Index:
+    return open_index(
+        options.store,
+        options.collection,
+        options.snapshot,
+        engine=options.engine,
+        reranker=open_reranker(options.reranker) if options.reranker else None,
+        cache=CacheConfig(canonical=options.canonical, semantic=options.semantic),
+        watch_seconds=options.watch_seconds or None,
+    )
+
+
+def _watcher(
+    options: ServiceOptions, index: Index, stack: contextlib.ExitStack, on_progress: Callable[[str], None]
+) -> Watcher:
+    candidate = None
+    if options.shadow is not None:
+        candidate = open_index(
+            options.store,
+            options.collection,
+            options.shadow,
+            engine=options.engine,
+            watch_seconds=options.watch_seconds or None,
+        )
+        stack.enter_context(candidate)
+        number, share = candidate.manifest.sequence, options.log_share
+        on_progress(f"snapshot {number} ({options.shadow}) answers {share:.1%} of the searches too")
+    log = AnswerLog(index.store, options.collection)
+    return Watcher(index, log, share=options.log_share, keep_texts=options.log_texts, candidate=candidate)

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from isospace.cli.search import hit_lines
+from isospace.search.view import Hit
+from tests.isospace.cli.conftest import DOCUMENTS, Call
+
+TEXT = "a text that goes on and on, " * 20
+
+
+def hit(*, title: str = "A title", uri: str = "folder/file.md", text: str = TEXT) -> Hit:
+    return Hit(0.81236, "chunk", "file.md", uri, title, text, 0, len(text), {}, {})
+
+
+@pytest.mark.parametrize("width", [40, 80, 100])
+@pytest.mark.parametrize("title", ["A title", "", "a very long title " * 20])
+def test_a_hit_is_three_lines_that_fit(title: str, width: int) -> None:
+    lines = hit_lines(10, hit(title=title), width)
+    assert len(lines) == 3
+    assert max(map(len, lines)) <= width
+    assert lines[0].startswith("10  0.8124  ")
+    assert lines[-1].endswith("…")
+
+
+def test_a_short_hit_says_everything() -> None:
+    assert hit_lines(1, hit(text="All of it."), 80) == [
+        " 1  0.8124  A title",
+        "    file.md · folder/file.md",
+        "    All of it.",
+    ]
+    assert hit_lines(2, hit(title="", uri="file.md", text="All of it."), 80) == [
+        " 2  0.8124  file.md",
+        "    All of it.",
+    ]
+
+
+def test_hits_without_boxes(call: Call, store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = call("search", store, "c", DOCUMENTS["d00005"], "-k", "3").out.splitlines()
+    assert len(lines) == 9
+    assert max(map(len, lines)) <= 80
+    assert re.fullmatch(r" 1  \d\.\d{4}  title d000\d\d", lines[0])
+    assert "│" not in "".join(lines)
+    two = call("search", store, "c", DOCUMENTS["d00005"], "the cell", "-k", "1").out.splitlines()
+    assert (two[0], two[4]) == (DOCUMENTS["d00005"], "the cell")
+    assert "nothing found that shares a word with it" in call("search", store, "c", "zzz", "--mode", "lexical").out

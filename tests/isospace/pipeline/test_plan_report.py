@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+from isospace.pipeline.plan_report import PlanReport
+
+NOTHING = PlanReport(
+    collection="c",
+    base=None,
+    space="fit a new one",
+    added=0,
+    changed=0,
+    unchanged=0,
+    removed=0,
+    stale=0,
+    quarantined=0,
+    chunks=0,
+    distinct_texts=0,
+    reused_texts=0,
+    texts_to_encode=0,
+    shards=0,
+    tokens=0,
+    truncated_chunks=0,
+    truncated_tokens=0,
+    seconds=None,
+    bytes=0,
+    money=None,
+)
+
+
+def test_rows_that_are_zero_are_left_out() -> None:
+    assert NOTHING.rows() == [
+        ("starts from", "nothing, this is the first snapshot"),
+        ("space", "fit a new one"),
+        ("to encode", "nothing"),
+    ]
+
+
+def test_estimates_have_units() -> None:
+    plan = replace(
+        NOTHING, base=3, added=1_200, texts_to_encode=2_000, tokens=90_000, shards=2, bytes=6_200_000, space="ab" * 32
+    )
+    rows = dict(plan.rows())
+    assert rows["starts from"] == "snapshot 3"
+    assert rows["space"] == "abababababababab… (unchanged)"
+    assert rows["documents added"] == "1,200"
+    assert rows["to encode"] == "2,000 texts, 90,000 tokens, in 2 shards"
+    assert rows["encoding time"] == "unknown before a first run with this encoder and device"
+    assert rows["new vectors"] == "about 6.2 MB"
+    timed = dict(replace(plan, seconds=200.0, money=0.5, truncated_chunks=2, truncated_tokens=9).rows())
+    assert timed["encoding time"] == "about 3 min 20 s"
+    assert timed["cost"] == "about 0.50, at runtime.price_per_device_hour"
+    assert timed["truncated"] == "2 chunks, by 9 tokens"
+    assert dict(replace(plan, seconds=4.21).rows())["encoding time"] == "about 4.2 s"
+    assert dict(replace(plan, seconds=7_500.0, bytes=12).rows())["encoding time"] == "about 2 h 5 min"
+    assert dict(replace(plan, bytes=12).rows())["new vectors"] == "about 12 bytes"
