@@ -55,10 +55,12 @@ def engine_of(backend: Backend, device: str) -> Engine:
 
 def parse_pairs(option: str, pairs: Sequence[str] | None, example: str) -> dict[str, Any]:
     """Read the KEY=VALUE pairs of an option; values are YAML."""
+    if not pairs:
+        return {}
     import yaml
 
     found = {}
-    for pair in pairs or ():
+    for pair in pairs:
         key, separator, value = pair.partition("=")
         if not key or not separator:
             raise ConfigError(f"{option} {pair}: expected KEY=VALUE, such as {example}.")

@@ -22,7 +22,7 @@ Schema: TypeAlias = dict[str, Any]
 _INTRODUCTION = """# Configuration
 
 A pipeline is a YAML file of two parts: `recipe` decides what a vector is, `runtime` where and how a run happens; a third one,
-`finetune`, is for `flows.finetune_encoder` alone. Every key is listed here, and any other is refused.
+`finetune`, is for `isospace finetune` alone. Every key is listed here, and any other is refused.
 `--set recipe.chunking.max_tokens=200` overrides one by its path. In a path `[]` stands for an entry of a list; *empty* is
 `null`.
 

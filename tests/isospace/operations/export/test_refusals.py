@@ -132,13 +132,12 @@ def put_something(target: Target) -> None:
 
 
 def test_a_missing_client_names_what_to_install(index: Index, target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
-    modules = {"faiss": "faiss", "lancedb": "lancedb", "qdrant": "qdrant_client", "postgresql": "psycopg"}
-    import isospace.operations.export as package
-
-    for name in ("faiss", "lancedb", "qdrant", "pgvector"):
-        monkeypatch.delitem(sys.modules, f"{package.__name__}.{name}", raising=False)
-        monkeypatch.delattr(package, name, raising=False)
-    monkeypatch.setitem(sys.modules, modules[target.system], None)
+    # The module that writes into the system, as if it had never been imported, and the client that it imports.
+    own = "pgvector" if target.system == "postgresql" else target.system
+    client = {"qdrant": "qdrant_client", "postgresql": "psycopg"}.get(target.system, target.system)
+    monkeypatch.delitem(sys.modules, f"isospace.operations.export.{own}", raising=False)
+    monkeypatch.delattr(f"isospace.operations.export.{own}", raising=False)
+    monkeypatch.setitem(sys.modules, client, None)
     with pytest.raises(ConfigError, match=r"pip install .*\[export\]"):
         export_snapshot(index, target.url)
 
