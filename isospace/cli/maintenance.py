@@ -110,14 +110,14 @@ def forget(
     as_json: JsonOption = False,
 ) -> None:
     """Remove documents from everything derived from them, in every snapshot, keep them out, and write a receipt."""
-    from isospace.collection.tombstones import forgotten_documents, write_order
+    from isospace.collection.tombstones import forgotten_documents, write_tombstone
     from isospace.operations.maintenance import forget as forgetting
 
     opened = open_store(store)
     if allow:
         if unknown := set(doc_ids) - forgotten_documents(opened, collection):
             fail(f"{sorted(unknown)[0]!r} is not among the forgotten documents of {collection!r}.", status=1)
-        order = write_order(opened, collection, "allow", tuple(sorted(set(doc_ids))), reason)
+        order = write_tombstone(opened, collection, "allow", tuple(sorted(set(doc_ids))), reason)
         OUT.print(f"order {order.number}: {len(order.doc_ids)} documents may come back with the next run")
         return
     if dry_run:

@@ -119,7 +119,7 @@ def rollback(store: Store, collection: str, alias: str, *, reason: str) -> Alias
         If the alias never named another snapshot.
     """
     history = alias_history(store, collection, alias)
-    earlier = names_before(translated(store, collection, history))
+    earlier = previous_entry(follow_replacements(store, collection, history))
     if earlier is None:
         now = f"is at snapshot {history[-1].snapshot}, the first it named" if history else "has never named a snapshot"
         known = ", ".join(aliases(store, collection)) or "none"
@@ -132,7 +132,7 @@ def rollback(store: Store, collection: str, alias: str, *, reason: str) -> Alias
     return entry or earlier
 
 
-def names_before(history: list[AliasEntry]) -> AliasEntry | None:
+def previous_entry(history: list[AliasEntry]) -> AliasEntry | None:
     """Return what an alias would be rolled back to; the history is walked as a stack, so that two rollbacks go back two.
 
     A promotion to the same content in other files, as a compaction makes it, takes the place of what was there.
@@ -164,7 +164,7 @@ def replace_snapshot(store: Store, old: Manifest, new: Manifest) -> None:
     store.write(numbered(old.paths.replacements, old.sequence), seal(note.model_dump(mode="json")))
 
 
-def translated(store: Store, collection: str, history: list[AliasEntry]) -> list[AliasEntry]:
+def follow_replacements(store: Store, collection: str, history: list[AliasEntry]) -> list[AliasEntry]:
     """Return a history as if the snapshots that were replaced had been their replacements all along."""
     notes = read_all(store, CollectionPaths(collection).replacements, Replacement)
     known = {note.old: note for note in notes}
@@ -206,7 +206,7 @@ def _append(
         current = (history[-1].snapshot, history[-1].snapshot_id) if history else None
         if action == "promote" and current == (manifest.sequence, manifest.snapshot_id):
             return None
-        if forward_only and _was_passed(translated(store, collection, history), manifest):
+        if forward_only and _was_passed(follow_replacements(store, collection, history), manifest):
             return None
         return AliasEntry(
             alias=alias,

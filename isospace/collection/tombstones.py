@@ -13,7 +13,7 @@ from isospace.storage.paths import CollectionPaths, numbered
 from isospace.storage.store import Store
 
 
-class Order(BaseModel):
+class Tombstone(BaseModel):
     """One order; `allow` lets documents in again that an earlier one kept out."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -65,38 +65,40 @@ class Receipt(BaseModel):
     at: str
 
 
-def orders(store: Store, collection: str) -> list[Order]:
+def read_tombstones(store: Store, collection: str) -> list[Tombstone]:
     """Return the orders of a collection, oldest first."""
-    return read_all(store, CollectionPaths(collection).folder("forgotten"), Order)
+    return read_all(store, CollectionPaths(collection).folder("forgotten"), Tombstone)
 
 
 def forgotten_documents(store: Store, collection: str) -> frozenset[str]:
     """Return the doc_ids that no run may bring back."""
     forgotten: set[str] = set()
-    for order in orders(store, collection):
+    for order in read_tombstones(store, collection):
         forgotten = forgotten - {*order.doc_ids} if order.action == "allow" else forgotten | {*order.doc_ids}
     return frozenset(forgotten)
 
 
-def unfinished_orders(store: Store, collection: str) -> list[Order]:
+def unfinished_tombstones(store: Store, collection: str) -> list[Tombstone]:
     """Return orders without a receipt: what was to be forgotten may still be there."""
     done = entry_paths(store, CollectionPaths(collection).receipts)
     still = forgotten_documents(store, collection)
-    found = [order for order in orders(store, collection) if order.action == "forget" and order.number not in done]
+    found = [
+        order for order in read_tombstones(store, collection) if order.action == "forget" and order.number not in done
+    ]
     return [order for order in found if not still.isdisjoint(order.doc_ids)]
 
 
-def write_order(store: Store, collection: str, action: str, doc_ids: tuple[str, ...], reason: str) -> Order:
+def write_tombstone(store: Store, collection: str, action: str, doc_ids: tuple[str, ...], reason: str) -> Tombstone:
     """Write an order as the next one; an unfinished one for the same documents is taken up again."""
     still = forgotten_documents(store, collection)
-    for order in unfinished_orders(store, collection):
+    for order in unfinished_tombstones(store, collection):
         # One that was lifted meanwhile keeps nothing out any more.
         if (order.action, set(order.doc_ids)) == (action, set(doc_ids)) and set(doc_ids) <= still:
             return order
     at = datetime.now(UTC).isoformat(timespec="seconds")
 
-    def make(number: int) -> Order:
-        return Order(number=number, action=action, doc_ids=doc_ids, reason=reason, at=at)
+    def make(number: int) -> Tombstone:
+        return Tombstone(number=number, action=action, doc_ids=doc_ids, reason=reason, at=at)
 
     return append(store, CollectionPaths(collection).folder("forgotten"), make)
 

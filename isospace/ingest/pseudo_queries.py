@@ -1,4 +1,4 @@
-"""Pseudo-queries, generated from a corpus without queries: a sentence asks for its chunk, or a title for its text.
+"""Generate pseudo-queries from a corpus: a sentence asks for its chunk, or a title for its text.
 
 The passage that answers a query is re-encoded without it, since the query would otherwise find itself. On two
 collections with judgements, sentences ranked fits in the same order as real queries; titles were too easy on one (see
@@ -56,7 +56,7 @@ class PseudoQuery:
 
 
 def choose_pseudo_kind(passages: Sequence[Passage], kind: Literal["auto", "titles", "sentences"]) -> PseudoKind:
-    """Choose sentences, unless only few passages have several sentences and more of them have a usable title."""
+    """Choose sentences, unless few passages have several sentences and more have a usable title."""
     if kind != "auto":
         return kind
     rng = random.Random(0)

@@ -1,4 +1,4 @@
-"""Read queries and judgements from Parquet, CSV, TSV, JSON lines, or text files with one query per line."""
+"""Read queries and judgements from Parquet, CSV, TSV, JSON lines, or text files."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def read_judgements(path: Path) -> Judgements:
 def read_columns(
     path: Path, columns: list[str], *, optional: list[str] | None = None, every: bool = False
 ) -> dict[str, list[Any]]:
-    """Read columns of a Parquet, CSV, TSV, or JSON lines file: all with `every`, and optional ones if they exist.
+    """Read columns of a Parquet, CSV, TSV, or JSON lines file; with `every`, all columns.
 
     Raises
     ------

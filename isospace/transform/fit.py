@@ -181,7 +181,7 @@ def held_out_variance(
 
 
 def held_out_warnings(variance: dict[str, float] | None) -> list[str]:
-    """Return a warning if a fit underestimated the variance of some direction; `variance` is of `held_out_variance`."""
+    """Return a warning if the `held_out_variance` shows that the fit underestimated a direction."""
     if variance is None or variance["largest"] <= _LARGE_HELD_OUT_VARIANCE:
         return []
     return [
@@ -193,7 +193,7 @@ def held_out_warnings(variance: dict[str, float] | None) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Spectrum:
-    """Ascending eigenvalues, plain and regularized; eigenvectors as columns; indices of the directions that vary."""
+    """Eigenvalues (ascending), plain and regularized; eigenvectors as columns; varying directions."""
 
     values: Float64
     ridged: Float64

@@ -1,4 +1,7 @@
-"""Round a fitted affine map to integer grids; the fit and its sample decide how fine each grid is (see `affine`)."""
+"""Round a fitted affine map to integer grids.
+
+The fit and its sample decide how fine each grid is (see `isospace.transform.affine`).
+"""
 
 from __future__ import annotations
 
@@ -77,7 +80,8 @@ def row_lengths(vectors: npt.NDArray[Any], *, block_rows: int = 8192) -> Float64
 
 
 def _bits(bound: float) -> int:
-    """Return how many integer bits hold `bound`. A length of 1.0000001 counts as 1, since it comes from rounding."""
+    """Return how many integer bits hold `bound`."""
+    # A length of 1.0000001 counts as 1, since it comes from rounding.
     return math.ceil(math.log2(bound) - 1e-3)
 
 

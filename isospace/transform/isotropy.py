@@ -63,7 +63,7 @@ def measure_isotropy(vectors: npt.NDArray[Any]) -> Isotropy:
 
 
 def pair_cosines(vectors: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Return the cosines of all pairs of different vectors of (n, d), each pair twice; n up to a few thousand."""
+    """Return the cosines of all pairs of different rows of (n, d), each twice; n up to a few thousand."""
     unit = _unit(np.asarray(vectors, dtype=np.float64))
     gram = unit @ unit.T
     found: npt.NDArray[np.float64] = gram[~np.eye(len(unit), dtype=bool)]

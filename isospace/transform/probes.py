@@ -149,7 +149,7 @@ def _require_same_length(
     role: Role,
     min_cosine: float,
 ) -> None:
-    """Compare lengths, which cosines ignore; the tolerance is the angle of `min_cosine`, sqrt(2 (1 - cosine))."""
+    """Compare lengths, which cosines ignore. The tolerance is the angle of `min_cosine`."""
     ratios = np.linalg.norm(raw.astype(np.float64), axis=1) / np.linalg.norm(recorded.astype(np.float64), axis=1)
     worst = int(np.abs(ratios - 1.0).argmax())
     if not abs(ratios[worst] - 1.0) <= np.sqrt(2.0 * (1.0 - min_cosine)):

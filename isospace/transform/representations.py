@@ -92,7 +92,7 @@ class BinarySpec(_Named):
 
 
 class RabitqSpec(_Named):
-    """One bit per dimension after centering and a random rotation, with a correction factor for each vector."""
+    """One bit per dimension, after centering and a random rotation, and one factor per vector."""
 
     kind: Literal["rabitq"] = "rabitq"
     """RaBitQ."""
@@ -176,7 +176,7 @@ def code_bytes(spec: RepresentationSpec, dimension: int) -> int:
 
 
 def require_valid_dimension(spec: RepresentationSpec, dimension: int) -> None:
-    """Raise ConfigError if the number of sub-vectors does not divide the dimension, or `short` exceeds it."""
+    """Raise ConfigError if sub-vectors do not divide the dimension, or if `short` exceeds it."""
     if isinstance(spec, ShortSpec) and spec.dimensions > dimension:
         raise ConfigError(
             f"representation {spec.name}: dimensions = {spec.dimensions} exceeds the {dimension} of the vectors. Lower "

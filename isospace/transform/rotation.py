@@ -54,7 +54,7 @@ def round_rotation(matrix: Float64) -> Rotation:
 
 
 def random_rotation(dimension: int, seed: int) -> Rotation:
-    """Draw a uniformly distributed rotation: Q of the QR decomposition of a Gaussian matrix, with signs set by R.
+    """Draw a uniformly distributed rotation: the Q of a Gaussian matrix, with signs set by R.
 
     Source: Mezzadri, "How to generate random matrices from the classical compact groups", 2007.
     """
@@ -76,19 +76,19 @@ def count_beyond_grid(vectors: npt.NDArray[Any], exponent: int) -> int:
 
 
 def rotate(rotation: Rotation, grid: Float64) -> Float64:
-    """Return P x for (n, k) vectors on a grid of at most 24 bits, in units of that grid; exact for the stored P."""
+    """Return P x for (n, k) vectors on a grid of at most 24 bits, exactly and in units of that grid."""
     exact = grid @ rotation.matrix.T.astype(np.float64)
     result: Float64 = np.ldexp(exact, -rotation.bits)
     return result
 
 
 def rotate_back(rotation: Rotation, grid: Float64) -> Float64:
-    """Return P^T y for (n, k) vectors on a grid of at most 24 bits, in units of that grid; exact for the stored P."""
+    """Return P^T y for (n, k) vectors on a grid of at most 24 bits, exactly and in units of that grid."""
     result: Float64 = np.ldexp(grid @ rotation.matrix.astype(np.float64), -rotation.bits)
     return result
 
 
 def grid_exponent(sample: npt.NDArray[Any]) -> int:
-    """Return the exponent of a 24-bit grid that holds twice the length of the sample's longest vector, at least 2."""
+    """Return the exponent of a 24-bit grid that holds twice the longest vector of the sample."""
     longest = float(np.linalg.norm(sample.astype(np.float64), axis=1).max(initial=1.0))
     return GRID_BITS - 1 - math.ceil(math.log2(max(longest, 1.0)) - 1e-3)

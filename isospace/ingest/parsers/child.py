@@ -80,7 +80,7 @@ def _answer(parse: Any, data: bytes, request: dict[str, Any]) -> bytes:
 
 
 def _take_streams() -> tuple[IO[bytes], IO[bytes]]:
-    """Reserve the two pipes for messages: libraries get the null device as standard input, output, and error."""
+    """Reserve the two pipes for messages, and give libraries the null device instead."""
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     null = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
@@ -111,6 +111,6 @@ def _limit(megabytes: int) -> None:
 
 
 def _alarm(seconds: float) -> None:
-    """Have the system end this process after this many seconds, even inside a library; 0 cancels the alarm."""
+    """Have the system end this process after so many seconds, even inside a library; 0 cancels."""
     if hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_REAL, seconds)

@@ -1,4 +1,7 @@
-"""Parse HTML and PDF into a title and a text. Runs in the parser process, so it imports only what parsing needs."""
+"""Parse HTML and PDF into a title and a text.
+
+This module runs in the parser process, so it imports only what parsing needs.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Messages between the parser process and its parent: a length, then that many bytes. No message is ever executed."""
+"""Messages between the parser process and its parent: a length, then that many bytes.
+
+No message is ever executed.
+"""
 
 from __future__ import annotations
 

@@ -93,7 +93,8 @@ def _local_file(name: str, path: Path, within: Path) -> SourceFile:
 
 
 def _open_within(path: Path, within: Path) -> IO[bytes]:
-    """Open a file, but only inside a folder: a link placed there must not expose other files that we can read."""
+    """Open a file only if it is really inside a folder; OSError otherwise."""
+    # A link placed in the source must not expose other files that this process can read.
     resolved = path.resolve(strict=True)
     if not resolved.is_relative_to(within):
         raise OSError("a link that leads out of the source; put a copy there, or make its folder a source")

@@ -22,7 +22,7 @@ _Row = tuple[int, Mapping[str, Any] | str]
 
 
 def read_table(file: SourceFile, kind: str, spec: DocumentsSpec) -> Iterator[Document | QuarantineEntry]:
-    """Yield one document per row; quarantine a bad row, or the rest of a file that cannot be read further.
+    """Yield one document per row; quarantine bad rows, and the rest of a file that becomes unreadable.
 
     Raises
     ------
@@ -166,7 +166,7 @@ def _parquet_rows(file: SourceFile, spec: DocumentsSpec) -> Iterator[_Row]:
 
 
 def _batch_rows(batch: Any) -> Iterator[Mapping[str, Any] | str]:
-    """Yield rows as Python values, or the reason if a row has none (a date out of range, bytes that are not text)."""
+    """Yield rows as Python values, or the reason why a row has none, such as a date out of range."""
     try:
         yield from batch.to_pylist()
         return

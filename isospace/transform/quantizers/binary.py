@@ -113,7 +113,7 @@ def signs(codes: npt.NDArray[Any], dimension: int) -> npt.NDArray[np.float64]:
 
 
 def sign_products(queries: Float32, codes: npt.NDArray[Any]) -> Float32:
-    """Return the (m, n) float32 inner products of (m, k) queries with the signs of packed bits: 2 q.b - sum(q)."""
+    """Return (m, n) float32 products of (m, k) queries with the signs of packed bits: 2 q.b - sum(q)."""
     bits = np.unpackbits(codes, axis=1, count=queries.shape[1]).astype(np.float32)
     products: Float32 = 2 * (queries @ bits.T) - queries.sum(axis=1, keepdims=True)
     return products

@@ -88,7 +88,7 @@ class ProductQuantizer:
         return scores
 
     def lookup(self, queries: Float32) -> tuple[Float32, Float32]:
-        """Return (m, 256, k / m) centroids and (q, k) rotated queries, to build tables of inner products from."""
+        """Return (m, 256, k / m) centroids and (q, k) rotated queries, for tables of inner products."""
         centroids: Float32 = np.ldexp(self.codebooks.astype(np.float64), -self.exponent).astype(np.float32)
         return np.ascontiguousarray(centroids), np.ascontiguousarray(self._rotated(queries), dtype=np.float32)
 
@@ -188,5 +188,5 @@ def load_product(spec: PqSpec, dimension: int, arrays: Mapping[str, npt.NDArray[
 
 
 def _bits(width: int) -> int:
-    """Return the bits per factor with which distances of sub-vectors of `width` dimensions stay below 2**53."""
+    """Return the bits per factor for which distances in `width` dimensions stay below 2**53."""
     return (52 - math.ceil(math.log2(max(width, 2)))) // 2

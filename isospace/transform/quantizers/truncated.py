@@ -1,4 +1,4 @@
-"""A few dimensions of a vector at full precision: its first dimensions, or its leading principal components.
+"""A few dimensions at full precision: the first ones, or the leading principal components.
 
 Used for the first stage of a coarse-to-fine search. The components are those of the uncentered second moment; its
 leading dimensions preserve inner products best (Eckart and Young, 1936). `leading` uses the vector's own first
