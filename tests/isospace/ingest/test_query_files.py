@@ -64,7 +64,7 @@ def test_queries_are_read_from_every_format(tmp_path: Path, suffix: str) -> None
         ("q.csv", "query_id,text\n1,a\n1,b\n", "query_id '1' occurs more than once"),
         ("q.jsonl", "{not json", "cannot be read"),
         ("q.parquet", "junk", "cannot be read"),
-        ("q.xyz", "a", "by its name"),
+        ("q.xyz", "a", "unknown suffix"),
         ("q.txt", "\n \n", "contains no query"),
     ],
 )

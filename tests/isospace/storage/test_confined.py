@@ -235,7 +235,7 @@ def test_a_link_that_leads_out_of_a_source_is_set_aside(tmp_path: Path) -> None:
     (source / "dangling.md").symlink_to("nowhere.md")
     texts, aside = items(source)
     assert texts == {"good.md": "good", "sub/inside.md": "good"}
-    reason = "cannot be read: a link that leads out of the source; put a copy there, or name its folder as a source"
+    reason = "cannot be read: a link that leads out of the source; put a copy there, or make its folder a source"
     assert aside == dict.fromkeys(["absolute.txt", "sub/out.txt", "table.jsonl", "twice.txt"], reason)
     assert items(f"{source}/*.txt")[0] == {}
 
