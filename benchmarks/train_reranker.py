@@ -77,7 +77,7 @@ def make_examples(index: Index, documents: set[str], *, others: set[str], size: 
     asked: list[PseudoQuery] = []
     taken: set[str] = set()
     for number in range(MOST_ROUNDS):
-        made = make_pseudo_queries(passages, "sentences", size=size - len(asked), seed=seed + number, taken=taken)
+        made = make_pseudo_queries(passages, "sentences", size=size - len(asked), seed=seed + number, exclude=taken)
         asked += made
         taken |= {query.text for query in made}
         if not made or len(asked) == size:

@@ -1,4 +1,4 @@
-"""isospace: a versioned, quantized vector index whose queries are transformed exactly as its documents were."""
+"""isospace: a versioned, quantized vector index that transforms queries exactly like documents."""
 
 from __future__ import annotations
 

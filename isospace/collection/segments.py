@@ -1,4 +1,4 @@
-"""Read segments: the vectors and codes of one part in one space, in the row order of its chunks."""
+"""Read segments: the vectors and codes of one part in one space, one row per chunk."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NORM_TOLERANCE = 1e-6
 
 
 def column_of(spec: RepresentationSpec) -> str:
-    """Name of a representation's column in a segment."""
+    """Return the name of a representation's column in a segment."""
     return VECTOR if isinstance(spec, Float32Spec) else spec.name
 
 
@@ -27,13 +27,13 @@ def read_codes(table: pa.Table, spec: RepresentationSpec, dimension: int) -> npt
     Raises
     ------
     IntegrityError
-        If the column is missing, or has another type or width than the representation.
+        If the column is missing, or its type or width differs from the representation.
     """
     name = column_of(spec)
     dtype, width = code_layout(spec, dimension)
     if name not in table.column_names:
         raise IntegrityError(
-            f"column {name} is missing; there are {', '.join(table.column_names)}. Restore the segment."
+            f"column {name} is missing; the segment has {', '.join(table.column_names)}. Restore the segment."
         )
     column = table[name]
     if isinstance(spec, Float32Spec):
@@ -47,22 +47,22 @@ def read_codes(table: pa.Table, spec: RepresentationSpec, dimension: int) -> npt
         return values.reshape(len(flat), width)
     if column.type != pa.binary(width * dtype.itemsize):
         raise IntegrityError(
-            f"column {name} has the type {column.type}, expected {width * dtype.itemsize} bytes. Restore it."
+            f"column {name} has the type {column.type}, expected {width * dtype.itemsize} bytes. Restore the segment."
         )
     return from_fixed_binary(column, dtype)
 
 
 def require_space(table: pa.Table, path: str, space_id: str) -> None:
-    """Compare the space that a segment was written under.
+    """Check that a segment belongs to a space.
 
     Raises
     ------
     MismatchError
-        Naming file and field.
+        If it belongs to another space; names the file and the field.
     """
-    found = metadata_of(table).get("space_id")
-    if found != space_id:
+    recorded = metadata_of(table).get("space_id")
+    if recorded != space_id:
         raise MismatchError(
-            f"{path}: field space_id is {str(found)[:16]}…, expected {space_id[:16]}…. These vectors are of another "
-            "space and cannot be compared with its queries: restore the segment, or embed the collection again."
+            f"{path}: field space_id is {str(recorded)[:16]}…, expected {space_id[:16]}…. Vectors of another space "
+            "cannot be compared with queries of this one: restore the segment, or embed the collection again."
         )

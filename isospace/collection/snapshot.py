@@ -1,7 +1,7 @@
-"""Snapshots: what one committed version of a collection consists of, and the commit itself.
+"""Snapshots: the manifest of one committed version of a collection, and the commit itself.
 
-A commit is one file, created only if its number is free. Nothing it names is visible before it, and it
-names every file with size and SHA-256.
+A commit creates one file, the manifest, only if its number is free. It lists every file with size and SHA-256. No file
+is visible before the manifest that lists it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class _Record(BaseModel):
 
 
 class PartRecord(_Record):
-    """One part: its documents, their chunks, and the chunks' vectors, row by row."""
+    """One part: documents, their chunks, and a segment with one row per chunk."""
 
     name: str
     documents: FileRef
@@ -37,8 +37,8 @@ class PartRecord(_Record):
 class Manifest(_Record):
     """One committed version of a collection.
 
-    `snapshot_id` says what the version contains, not how its files are laid out: a collection that grew
-    in ten runs and one embedded at once have equal ids if their documents and their space are equal.
+    `snapshot_id` identifies the content, not the layout of the files: a collection that grew in ten runs and one that
+    was embedded in one run have equal IDs if their documents, chunking, and space are equal.
     """
 
     format: int = FORMAT
@@ -64,14 +64,14 @@ class Manifest(_Record):
         return CollectionPaths(self.collection)
 
     def files(self) -> list[FileRef]:
-        """Return every file that this snapshot consists of."""
+        """Return all files of this snapshot."""
         parts = [ref for part in self.parts for ref in (part.documents, part.chunks, part.segment)]
         others = [ref for ref in (self.deletions, self.quarantine) if ref is not None]
         return [*self.sealed_files, *parts, *others]
 
 
 def snapshot_id(*, space_id: str, chunking_id: str, documents_digest: str) -> str:
-    """Identity of what a snapshot contains.
+    """Return the identity of the content of a snapshot.
 
     Parameters
     ----------
@@ -93,30 +93,25 @@ def documents_digest(rows: Iterable[tuple[str, str, str]]) -> str:
 
 
 def files_digest(manifest: Manifest) -> str:
-    """Fingerprint of the files that searches are built from: equal content can lie in other files after a repair."""
+    """Return the fingerprint of the files to search, which differ for equal content after a repair."""
     refs = [*manifest.parts, *([manifest.deletions] if manifest.deletions else [])]
     return fingerprint([ref.model_dump(mode="json") for ref in refs])
 
 
 def commit_manifest(store: Store, manifest: Manifest) -> Manifest:
-    """Commit a snapshot.
-
-    Returns
-    -------
-    Manifest
-        As it now stands in the store.
+    """Commit a snapshot; return its manifest as stored.
 
     Raises
     ------
     ConflictError
-        If another run committed that number first, with something else.
+        If another run committed a snapshot with the same number first.
     """
     path = manifest.paths.snapshot(manifest.sequence)
     try:
         store.create(path, seal(manifest.model_dump(mode="json")))
     except ConflictError as error:
         existing = read_manifest(store, manifest.collection, manifest.sequence)
-        # The store may have taken the commit and lost its answer: then it is ours.
+        # The store may have accepted our commit although the response was lost.
         if existing.provenance.get("run_id") == manifest.provenance.get("run_id"):
             return existing
         raise ConflictError(
@@ -132,43 +127,43 @@ def read_manifest(store: Store, collection: str, sequence: int) -> Manifest:
     Raises
     ------
     NotFoundError
-        If the number was never committed.
+        If there is no snapshot with this number.
     IntegrityError
-        If the file was changed.
+        If the file was changed, or belongs to another snapshot.
     """
     path = CollectionPaths(collection).snapshot(sequence)
     manifest = _parse(store.read(path), path)
     if (manifest.collection, manifest.sequence) != (collection, sequence):
         raise IntegrityError(
-            f"{path}: is snapshot {manifest.sequence} of collection {manifest.collection!r}, not of its place. The "
-            "file was copied or moved: restore it."
+            f"{path}: is snapshot {manifest.sequence} of collection {manifest.collection!r}, which does not match its "
+            "path. The file was copied or moved: restore it."
         )
     return manifest
 
 
 def sequences(store: Store, collection: str) -> list[int]:
-    """Return the committed numbers of a collection, ascending; empty for an unknown collection."""
+    """Return the snapshot numbers of a collection, ascending; empty for an unknown collection."""
     return list(entry_paths(store, CollectionPaths(collection).folder("snapshots")))
 
 
 def latest_manifest(store: Store, collection: str) -> Manifest | None:
-    """Return the newest commit of a collection, or None if there is none."""
+    """Return the newest snapshot of a collection, or None if there is none."""
     numbers = sequences(store, collection)
     return read_manifest(store, collection, numbers[-1]) if numbers else None
 
 
 def find_manifest(store: Store, collection: str, reference: str) -> Manifest:
-    """Return a commit by its number or by the start (8 digits or more) of its snapshot_id; the newest one that fits.
+    """Return the newest snapshot with this number or start of its snapshot_id (8 digits or more).
 
     Raises
     ------
     NotFoundError
-        If none fits, with those that exist.
+        If there is none; the message lists the numbers that exist.
     """
     numbers = sequences(store, collection)
     if not numbers:
         known = ", ".join(list_collections(store)) or "none"
-        absent = " There is no such folder." if store.root is not None and not store.root.is_dir() else ""
+        absent = " The folder does not exist." if store.root is not None and not store.root.is_dir() else ""
         raise NotFoundError(
             f"collection {collection!r}: no snapshot in {store.url}. Collections there: {known}.{absent}"
         )
@@ -180,13 +175,13 @@ def find_manifest(store: Store, collection: str, reference: str) -> Manifest:
             if manifest.snapshot_id.startswith(reference):
                 return manifest
     raise NotFoundError(
-        f"snapshot {reference!r} of collection {collection!r}: not there. Give a number from {numbers[0]} to "
-        f"{numbers[-1]}, or the first eight or more digits of a snapshot_id."
+        f"snapshot {reference!r} of collection {collection!r}: not found. Give a number from {numbers[0]} to "
+        f"{numbers[-1]}, or at least the first eight digits of a snapshot_id."
     )
 
 
 def deleted_documents(store: Store, deletions: FileRef | None) -> dict[str, set[str]]:
-    """Return the deleted documents of each part."""
+    """Return the IDs of the deleted documents of each part, by part name."""
     deleted: dict[str, set[str]] = {}
     if deletions is not None:
         # Manifests are read without Arrow.
@@ -201,7 +196,9 @@ def deleted_documents(store: Store, deletions: FileRef | None) -> dict[str, set[
 def _parse(data: bytes, path: str) -> Manifest:
     body = unseal(data, name=path)
     if body.get("format") != FORMAT:
-        raise IntegrityError(f"{path}: has format {body.get('format')}, this isospace reads {FORMAT}. Update isospace.")
+        raise IntegrityError(
+            f"{path}: has format {body.get('format')}; this version of isospace reads {FORMAT}. Update isospace."
+        )
     try:
         return Manifest.model_validate(body)
     except ValidationError as error:

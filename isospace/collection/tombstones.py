@@ -1,4 +1,4 @@
-"""Orders to forget documents: numbered, kept for ever, and obeyed by every later run over the source."""
+"""Tombstones: permanent, numbered records of forgotten documents, which every later run leaves out."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from isospace.storage.paths import CollectionPaths, numbered
 from isospace.storage.store import Store
 
 
-class Order(BaseModel):
-    """One order; `allow` lets documents in again that an earlier one kept out."""
+class Tombstone(BaseModel):
+    """One record; the action is `forget`, or `allow` to let later runs ingest forgotten documents again."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     number: int
@@ -27,30 +27,28 @@ class Order(BaseModel):
 
 
 class Receipt(BaseModel):
-    """What was done for an order.
+    """What was erased for a tombstone.
 
     Attributes
     ----------
     order
-        Its number.
-    doc_ids
-        The documents.
+        Number of the tombstone.
     found
-        Those of them that the store held.
+        The documents that were in the store.
     chunks
-        Their chunks, in every version of them that was there.
+        Number of their chunks, in all stored versions of the documents.
     snapshots
-        The new number of each snapshot that was written anew, by the old one.
+        The new number of each rewritten snapshot, by its old number.
     aliases
-        Those that moved.
+        Aliases that moved.
     removed, rewritten
         Paths.
     vectors
-        Raw vectors that no other document shares, and that are gone.
+        Number of removed raw vectors; those shared with other documents stay.
     queries
-        Queries of evaluation sets that were made from the documents, and are gone.
+        Number of removed queries that evaluation sets derived from the documents.
     at
-        When it was done.
+        When the erasure was completed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -67,43 +65,47 @@ class Receipt(BaseModel):
     at: str
 
 
-def orders(store: Store, collection: str) -> list[Order]:
-    """Return the orders of a collection, oldest first."""
-    return read_all(store, CollectionPaths(collection).folder("forgotten"), Order)
+def read_tombstones(store: Store, collection: str) -> list[Tombstone]:
+    """Return the tombstones of a collection, oldest first."""
+    return read_all(store, CollectionPaths(collection).folder("forgotten"), Tombstone)
 
 
 def forgotten_documents(store: Store, collection: str) -> frozenset[str]:
-    """Return the doc_ids that no run may bring back."""
+    """Return the doc_ids that no run may ingest again."""
     forgotten: set[str] = set()
-    for order in orders(store, collection):
-        forgotten = forgotten - {*order.doc_ids} if order.action == "allow" else forgotten | {*order.doc_ids}
+    for tombstone in read_tombstones(store, collection):
+        doc_ids = {*tombstone.doc_ids}
+        forgotten = forgotten - doc_ids if tombstone.action == "allow" else forgotten | doc_ids
     return frozenset(forgotten)
 
 
-def unfinished_orders(store: Store, collection: str) -> list[Order]:
-    """Return orders without a receipt: what was to be forgotten may still be there."""
+def unfinished_tombstones(store: Store, collection: str) -> list[Tombstone]:
+    """Return the tombstones without a receipt, whose documents may still be in the store."""
     done = entry_paths(store, CollectionPaths(collection).receipts)
-    still = forgotten_documents(store, collection)
-    found = [order for order in orders(store, collection) if order.action == "forget" and order.number not in done]
-    return [order for order in found if not still.isdisjoint(order.doc_ids)]
+    forgotten = forgotten_documents(store, collection)
+    return [
+        tombstone
+        for tombstone in read_tombstones(store, collection)
+        if tombstone.action == "forget" and tombstone.number not in done and not forgotten.isdisjoint(tombstone.doc_ids)
+    ]
 
 
-def write_order(store: Store, collection: str, action: str, doc_ids: tuple[str, ...], reason: str) -> Order:
-    """Write an order as the next one; an unfinished one for the same documents is taken up again."""
-    still = forgotten_documents(store, collection)
-    for order in unfinished_orders(store, collection):
-        # One that was lifted meanwhile keeps nothing out any more.
-        if (order.action, set(order.doc_ids)) == (action, set(doc_ids)) and set(doc_ids) <= still:
-            return order
+def write_tombstone(store: Store, collection: str, action: str, doc_ids: tuple[str, ...], reason: str) -> Tombstone:
+    """Write the next tombstone, or return an unfinished one for the same documents."""
+    forgotten = forgotten_documents(store, collection)
+    for tombstone in unfinished_tombstones(store, collection):
+        # If some documents have been allowed again since then, the old tombstone no longer covers them.
+        if (tombstone.action, set(tombstone.doc_ids)) == (action, set(doc_ids)) and set(doc_ids) <= forgotten:
+            return tombstone
     at = datetime.now(UTC).isoformat(timespec="seconds")
 
-    def make(number: int) -> Order:
-        return Order(number=number, action=action, doc_ids=doc_ids, reason=reason, at=at)
+    def make(number: int) -> Tombstone:
+        return Tombstone(number=number, action=action, doc_ids=doc_ids, reason=reason, at=at)
 
     return append(store, CollectionPaths(collection).folder("forgotten"), make)
 
 
-def allow_documents(store: Store, collection: str, doc_ids: Collection[str], *, reason: str) -> Order:
+def allow_documents(store: Store, collection: str, doc_ids: Collection[str], *, reason: str) -> Tombstone:
     """Let later runs ingest documents again that were forgotten.
 
     Raises
@@ -113,11 +115,11 @@ def allow_documents(store: Store, collection: str, doc_ids: Collection[str], *, 
     """
     if unknown := set(doc_ids) - forgotten_documents(store, collection):
         raise NotFoundError(f"{sorted(unknown)[0]!r} is not among the forgotten documents of {collection!r}.")
-    return write_order(store, collection, "allow", tuple(sorted(set(doc_ids))), reason)
+    return write_tombstone(store, collection, "allow", tuple(sorted(set(doc_ids))), reason)
 
 
 def write_receipt(store: Store, collection: str, receipt: Receipt) -> str:
-    """Write the receipt of an order; return its path."""
+    """Write the receipt of a tombstone; return its path."""
     path = numbered(CollectionPaths(collection).receipts, receipt.order)
     body: dict[str, Any] = receipt.model_dump(mode="json")
     body["snapshots"] = {str(old): new for old, new in receipt.snapshots.items()}

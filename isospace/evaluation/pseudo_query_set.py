@@ -9,7 +9,7 @@ import numpy as np
 
 from isospace.errors import ConfigError
 from isospace.evaluation.query_sets import EvaluationSet
-from isospace.ingest.pseudo_queries import Passage, make_pseudo_queries, usable_kind
+from isospace.ingest.pseudo_queries import Passage, choose_pseudo_kind, make_pseudo_queries
 from isospace.search.view import View, pick
 
 _POOL = 20_000
@@ -43,7 +43,7 @@ def make_set(
     owners = view.copy.documents.select(["doc_id", "title"]).take(view.copy.chunks["document"].take(rows)).to_pylist()
     texts = pick(view.copy.chunks.select(["prefix", "text"]), rows)
     passages = [Passage(d["doc_id"], d["title"], c["prefix"], c["text"]) for d, c in zip(owners, texts, strict=True)]
-    chosen = usable_kind(passages, kind)
+    chosen = choose_pseudo_kind(passages, kind)
     made = make_pseudo_queries(passages, chosen, size=size, seed=seed)
     if len(made) < _FEWEST:
         raise ConfigError(

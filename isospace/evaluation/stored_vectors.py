@@ -127,8 +127,8 @@ def _saturation(
         if not isinstance(quantizer, Int8Quantizer) or not len(current):
             continue
         if view.finest.is_float:
-            now[name] = quantizer.saturated(current) / current.size
-            before[name] = quantizer.saturated(expected) / max(expected.size, 1)
+            now[name] = quantizer.count_saturated(current) / current.size
+            before[name] = quantizer.count_saturated(expected) / max(expected.size, 1)
             continue
         ends = [
             np.abs(np.asarray(side, np.int16)) >= _LAST_CODE for side in (codes.array[rows], quantizer.encode(expected))

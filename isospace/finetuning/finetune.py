@@ -37,7 +37,7 @@ def finetune_encoder(
     embed = embed or functools.partial(embed_corpus, executor=executor)
     # Not the collection's own lease: a training may last longer than the night.
     name = f"{config.runtime.collection}--finetune"
-    with run_lease(open_store(config.runtime.store), name, "fine-tune", tell=executor.reporter.info):
+    with run_lease(open_store(config.runtime.store), name, "fine-tune", on_wait=executor.reporter.info):
         base = executor.run(stages.OPEN_BASE, config)
         tokenization = executor.run(stages.MEASURE_TOKENIZER, base)
         pairs = executor.run(stages.COLLECT, config, base)

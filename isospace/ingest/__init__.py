@@ -1,1 +1,1 @@
-"""Sources to chunks: readers, parsers, chunking, query files."""
+"""From sources to chunks: readers, parsers, chunking; and files of queries."""

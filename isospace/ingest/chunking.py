@@ -1,8 +1,8 @@
-"""Cut documents into chunks along their structure, measured in the encoder's own tokens.
+"""Split documents into chunks along their structure, measured in the encoder's own tokens.
 
-A document is tokenized once, with offsets. Chunks are packed greedily up to the budget, each ending at
-the strongest boundary in the second half of what fits: heading, paragraph, line, sentence, word. Every
-character that is not white space lies in a chunk, and `text[start:end]` is the chunk.
+A document is tokenized once, with offsets. Chunks are packed greedily up to the token budget. Each ends at the
+strongest boundary in the second half of the text that fits: heading, paragraph, line, sentence, word. Every character
+that is not white space is in a chunk, and `text[start:end]` is the chunk.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from isospace.ingest.spec import ChunkingSpec
 from isospace.storage.hashing import sha256
 
 Offsets = Sequence[tuple[int, int]]
-# From the strongest to the weakest. A heading starts a chunk; the others end one.
+# From the strongest to the weakest. A chunk starts at a heading, and ends at any other boundary.
 _BOUNDARIES = (
     re.compile(r"\n(?=#{1,6}[ \t])|\n(?=[^\n]+\n[=\-~]{3,}[ \t]*(?:\n|$))"),
     re.compile(r"\n[ \t]*\n\s*"),
@@ -27,24 +27,24 @@ _BOUNDARIES = (
     re.compile(r"\s+"),
 )
 _SENTENCE_LEVEL = 3
-# A title may take this share of a chunk's tokens; what is longer is cut at a token.
-_TITLE_SHARE = 4
+# A title may use one fourth of a chunk's tokens; a longer one is truncated.
+_TITLE_DIVISOR = 4
 
 
 @dataclass(frozen=True, slots=True)
 class TokenCounter:
-    """The two things chunking asks of a tokenizer.
+    """What chunking needs from a tokenizer.
 
     Attributes
     ----------
     offsets
-        Character offsets of the tokens of texts, without special tokens.
+        Returns the character offsets of the tokens of texts, without special tokens.
     counts
-        Token counts of texts as the encoder sees them as documents: with prompt and special tokens.
+        Returns the token counts of texts encoded as documents, with prompt and special tokens.
     limit
-        Most tokens the encoder takes.
+        Maximum number of tokens that the encoder accepts.
     windowed
-        Whether it takes longer texts in windows, and nothing is cut.
+        Whether the encoder splits longer texts into windows instead of truncating them.
     """
 
     offsets: Callable[[Sequence[str]], Sequence[Offsets]]
@@ -59,14 +59,12 @@ class Chunk:
 
     Attributes
     ----------
-    doc_id, start, end
+    start, end
         `document.text[start:end]` is `text`.
     prefix
-        What is put before the text when it is encoded (the title, if the recipe says so).
-    text
-        The span.
+        Prepended to the text when it is encoded (the title, if the recipe says so).
     n_tokens
-        Tokens of prompt, prefix, text and special tokens, before any truncation.
+        Tokens of prompt, prefix, text, and special tokens, before any truncation.
     """
 
     doc_id: str
@@ -78,12 +76,12 @@ class Chunk:
 
     @property
     def chunk_id(self) -> str:
-        """The occurrence: document and span."""
+        """Document ID and span."""
         return f"{self.doc_id}:{self.start}-{self.end}"
 
     @property
     def encoded_text(self) -> str:
-        """What the encoder is given, without the prompt."""
+        """Prefix and text: the encoder's input, without the prompt."""
         return self.prefix + self.text
 
     @property
@@ -93,22 +91,9 @@ class Chunk:
 
 
 def chunk_documents(documents: Sequence[Document], spec: ChunkingSpec, counter: TokenCounter) -> list[Chunk]:
-    """Cut documents into chunks.
+    """Split documents into chunks, in the order of the documents and of their texts.
 
-    Parameters
-    ----------
-    documents
-        Any number; they are tokenized together.
-    spec
-        `recipe.chunking`.
-    counter
-        The encoder's tokenizer.
-
-    Returns
-    -------
-    list of Chunk
-        In the order of the documents and of their texts. Only with `kind: none` can `n_tokens` exceed
-        the encoder's limit.
+    The documents are tokenized together. Only with `kind: none` can `n_tokens` exceed the encoder's limit.
 
     Raises
     ------
@@ -116,50 +101,50 @@ def chunk_documents(documents: Sequence[Document], spec: ChunkingSpec, counter: 
         If the chunk size leaves no room for text.
     """
     if spec.kind == "none":
-        return _whole(documents, spec, counter)
+        return _whole_documents(documents, spec, counter)
     limit = min(spec.max_tokens or counter.limit, counter.limit)
     fixed = counter.counts([""])[0]
     budget = limit - fixed
     if budget < 4 or spec.overlap_tokens * 2 > budget:
         raise ConfigError(
-            f"recipe.chunking.max_tokens = {limit}: {fixed} tokens are prompt and special tokens and "
-            f"{spec.overlap_tokens} overlap, which leaves too little. Raise max_tokens (the encoder takes "
+            f"recipe.chunking.max_tokens = {limit}: {fixed} tokens for prompt and special tokens and "
+            f"{spec.overlap_tokens} for the overlap leave too few for text. Raise max_tokens (the encoder accepts "
             f"{counter.limit}) or lower overlap_tokens."
         )
     chunks: list[Chunk] = []
-    titles = _prefixes([d.title if spec.include_title else "" for d in documents], budget // _TITLE_SHARE, counter)
+    titles = _prefixes([d.title if spec.include_title else "" for d in documents], budget // _TITLE_DIVISOR, counter)
     for document, (prefix, title_tokens), offsets in zip(
         documents, titles, counter.offsets([d.text for d in documents]), strict=True
     ):
         overlap = min(spec.overlap_tokens, (budget - title_tokens) // 4)
         spans = pack_spans(document.text, offsets, budget - title_tokens, overlap)
-        chunks += _fitted(document, prefix, spans, limit, counter)
+        chunks += _make_chunks(document, prefix, spans, limit, counter)
     return chunks
 
 
 def pack_spans(text: str, offsets: Offsets, budget: int, overlap: int) -> list[tuple[int, int]]:
-    """Pack tokens into spans of at most `budget` tokens, ending at the strongest boundary there is.
+    """Pack tokens into spans of at most `budget` tokens that end at the strongest boundary available.
 
     Parameters
     ----------
     text
         The document's text.
     offsets
-        Of its tokens, ascending.
+        Character offsets of its tokens, ascending.
     budget
-        Tokens a span may have.
+        Maximum number of tokens of a span.
     overlap
-        Tokens, about, that a span repeats of the one before it.
+        About how many tokens a span repeats from the previous one.
 
     Returns
     -------
     list of (start, end)
-        Character spans without surrounding white space. Together they hold every non-space character.
+        Character spans without surrounding white space. Together they contain every non-space character.
     """
     starts = [start for start, _ in offsets]
     ends = [end for _, end in offsets]
     if not starts:
-        # A tokenizer can find nothing in a text of control characters; the text is still a chunk.
+        # A tokenizer may find no tokens in a text of control characters. The text is still a chunk.
         return [_trim(text, 0, len(text))] if text.strip() else []
     cuts = [_token_positions(boundary, text, starts) for boundary in _BOUNDARIES]
     spans: list[tuple[int, int]] = []
@@ -168,7 +153,7 @@ def pack_spans(text: str, offsets: Offsets, budget: int, overlap: int) -> list[t
         last = len(starts)
         if last - first > budget:
             last = _best_cut(cuts, first, first + budget) or first + budget
-        # What lies between tokens (or before the first) belongs to the chunk that follows it.
+        # Characters between tokens, or before the first, belong to the chunk that follows them.
         begin = min(covered, starts[first]) if first == 0 or starts[first] >= covered else starts[first]
         end = len(text) if last == len(starts) else max(ends[last - 1], starts[last])
         if (span := _trim(text, begin, end))[0] < span[1]:
@@ -185,24 +170,24 @@ def _token_positions(boundary: re.Pattern[str], text: str, starts: list[int]) ->
 
 
 def _best_cut(cuts: list[list[int]], first: int, limit: int) -> int | None:
-    """Latest token index of the strongest boundary in the second half of (first, limit]."""
+    """Return the last token index of the strongest boundary in the second half of (first, limit]."""
     half = first + max((limit - first) // 2, 1)
     for positions in cuts:
-        found = bisect_right(positions, limit) - 1
-        if found >= 0 and positions[found] >= half:
-            return positions[found]
+        index = bisect_right(positions, limit) - 1
+        if index >= 0 and positions[index] >= half:
+            return positions[index]
     words = cuts[-1]
-    found = bisect_right(words, limit) - 1
-    return words[found] if found >= 0 and words[found] > first else None
+    index = bisect_right(words, limit) - 1
+    return words[index] if index >= 0 and words[index] > first else None
 
 
 def _overlap_start(cuts: list[list[int]], first: int, last: int, overlap: int) -> int:
-    """First sentence, else first word, of the last `overlap` tokens before `last`."""
+    """Return where the first sentence (or else word) begins in the last `overlap` tokens before `last`."""
     lowest = max(last - overlap, first + 1)
     for positions in (cuts[_SENTENCE_LEVEL], cuts[-1]):
-        found = bisect_left(positions, lowest)
-        if found < len(positions) and positions[found] < last:
-            return positions[found]
+        index = bisect_left(positions, lowest)
+        if index < len(positions) and positions[index] < last:
+            return positions[index]
     return last
 
 
@@ -211,10 +196,10 @@ def _trim(text: str, start: int, end: int) -> tuple[int, int]:
     return start + len(piece) - len(piece.lstrip()), end - (len(piece) - len(piece.rstrip()))
 
 
-def _fitted(
+def _make_chunks(
     document: Document, prefix: str, spans: list[tuple[int, int]], limit: int, counter: TokenCounter
 ) -> list[Chunk]:
-    """Make chunks, halving any that has more tokens alone than it had inside the document."""
+    """Build the chunks; split any that has more tokens on its own than it had inside the document."""
     chunks: list[Chunk] = []
     counts = counter.counts([prefix + document.text[start:end] for start, end in spans])
     for (start, end), count in zip(spans, counts, strict=True):
@@ -223,26 +208,26 @@ def _fitted(
             continue
         if end - start < 2:
             raise ConfigError(
-                f"recipe.chunking.max_tokens = {limit}: one character of {document.doc_id} needs {count} tokens. "
-                "Raise it."
+                f"recipe.chunking.max_tokens = {limit}: one character of document {document.doc_id} needs {count} "
+                "tokens. Raise max_tokens."
             )
         middle = document.text.rfind(" ", start + 1, (start + end) // 2 + 1) + 1 or (start + end) // 2
         halves = [_trim(document.text, start, middle), _trim(document.text, middle, end)]
-        chunks += _fitted(document, prefix, [half for half in halves if half[0] < half[1]], limit, counter)
+        chunks += _make_chunks(document, prefix, [half for half in halves if half[0] < half[1]], limit, counter)
     return chunks
 
 
-def _prefixes(titles: list[str], most: int, counter: TokenCounter) -> list[tuple[str, int]]:
-    """Return what is put before each text, and its tokens."""
+def _prefixes(titles: list[str], limit: int, counter: TokenCounter) -> list[tuple[str, int]]:
+    """Return the prefix of each text, cut to `limit` tokens, and its number of tokens."""
     offsets = counter.offsets(titles)
     prefixes = []
     for title, tokens in zip(titles, offsets, strict=True):
-        kept = title if len(tokens) <= most else title[: tokens[most][0]].rstrip()
-        prefixes.append((kept + " " if kept else "", min(len(tokens), most)))
+        shortened = title if len(tokens) <= limit else title[: tokens[limit][0]].rstrip()
+        prefixes.append((shortened + " " if shortened else "", min(len(tokens), limit)))
     return prefixes
 
 
-def _whole(documents: Sequence[Document], spec: ChunkingSpec, counter: TokenCounter) -> list[Chunk]:
+def _whole_documents(documents: Sequence[Document], spec: ChunkingSpec, counter: TokenCounter) -> list[Chunk]:
     prefixes = [d.title + " " if spec.include_title and d.title else "" for d in documents]
     spans = [_trim(d.text, 0, len(d.text)) for d in documents]
     texts = [prefix + d.text[s:e] for prefix, d, (s, e) in zip(prefixes, documents, spans, strict=True)]

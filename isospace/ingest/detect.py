@@ -1,4 +1,4 @@
-"""Detect the format of a source and the columns of a table, to propose a configuration."""
+"""Detect the format of a source and the columns of its tables, to propose a configuration."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ _HEAD_BYTES = 1 << 20
 _ID_NAMES = ("doc_id", "id", "_id", "docid", "document_id", "uuid", "key", "uri", "url", "path")
 _TITLE_NAMES = ("title", "headline", "name", "subject", "heading")
 _TEXT_NAMES = ("text", "body", "content", "contents", "abstract", "document", "description", "passage", "summary")
-_MOST_METADATA = 8
-_LONGEST_METADATA = 100
+_MAX_METADATA_COLUMNS = 8
+_MAX_METADATA_CHARACTERS = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Detected:
-    """What a source looks like.
+class DetectedSource:
+    """The detected format of a source, and proposals for its configuration.
 
     Attributes
     ----------
     format
         `files`, `jsonl`, `csv`, or `parquet`.
     files
-        How many files are read.
+        Number of files that would be read.
     include
-        For `files`: shell patterns of the names that are read.
+        For `files`: shell patterns of their names.
     columns
-        For a table: all of them.
+        For a table: all columns.
     id_column, title_column, text_columns, metadata_columns
-        For a table: the proposal. The ID is empty if no column names every row once.
+        For a table: the proposed columns. `id_column` is empty if no column identifies every row.
     """
 
     format: str
@@ -53,31 +53,31 @@ class Detected:
     metadata_columns: tuple[str, ...] = field(default=())
 
 
-def detect_source(url: str) -> Detected:
-    """Look at a source's names and, for a table, at its first rows.
+def detect_source(url: str) -> DetectedSource:
+    """Detect the format from the file names, and the columns of a table from its first rows.
 
     Raises
     ------
     SourceError
-        If nothing is there that isospace reads, or the table has no row.
+        If the source has no file that isospace reads, or the table has no rows.
     """
     files = list_source(url)
     tables = [file for file in files if file.suffix in TABLE_SUFFIXES]
     readable = [file for file in files if file.matches(DocumentsSpec().include)]
     if len(readable) >= len(tables) and readable:
         suffixes = sorted({f"*{file.suffix}" for file in readable})
-        return Detected("files", len(readable), include=tuple(suffixes))
+        return DetectedSource("files", len(readable), include=tuple(suffixes))
     if not tables:
         names = ", ".join(file.name for file in files[:3]) or "nothing"
         raise SourceError(
-            f"source {url}: holds {names}; expected files such as {', '.join(DocumentsSpec().include)}, or a .jsonl, "
-            ".csv, or .parquet table."
+            f"source {url}: contains {names}; expected files such as {', '.join(DocumentsSpec().include)}, or a "
+            ".jsonl, .csv, or .parquet table."
         )
     kinds = Counter(TABLE_SUFFIXES[file.suffix] for file in tables)
     kind = kinds.most_common(1)[0][0]
     rows = _first_rows(next(file for file in tables if TABLE_SUFFIXES[file.suffix] == kind), kind)
     if not rows:
-        raise SourceError(f"source {url}: its first table holds no row. Give a source with documents.")
+        raise SourceError(f"source {url}: the first table has no rows. Give a source with documents.")
     return _propose(kind, kinds[kind], rows)
 
 
@@ -93,28 +93,28 @@ def _first_rows(file: SourceFile, kind: str) -> list[dict[str, Any]]:
         dialect = "excel-tab" if file.suffix == ".tsv" else "excel"
         return [dict(row) for row in islice(csv.DictReader(io.StringIO(text), dialect=dialect), _ROWS)]
     lines = [line for line in text.splitlines() if line.strip()]
-    return [row for line in islice(lines, _ROWS) if isinstance(row := _parsed(line), dict)]
+    return [row for line in islice(lines, _ROWS) if isinstance(row := _parse_line(line), dict)]
 
 
-def _parsed(line: str) -> Any:
+def _parse_line(line: str) -> Any:
     try:
         return json.loads(line)
     except ValueError:
-        # The last line may be cut off by the limit.
+        # The size limit may have cut off the last line.
         return None
 
 
-def _propose(kind: str, files: int, rows: list[dict[str, Any]]) -> Detected:
+def _propose(kind: str, files: int, rows: list[dict[str, Any]]) -> DetectedSource:
     columns = tuple(dict.fromkeys(str(name) for row in rows for name in row if name is not None))
     id_column = _first_named(columns, _ID_NAMES, lambda name: _is_key(rows, name))
-    left = [name for name in columns if name != id_column]
-    title = _first_named(left, _TITLE_NAMES, lambda name: _is_text(rows, name))
-    left = [name for name in left if name != title]
-    text = _first_named(left, _TEXT_NAMES, lambda name: _is_text(rows, name)) or _longest_text(rows, left)
+    others = [name for name in columns if name != id_column]
+    title = _first_named(others, _TITLE_NAMES, lambda name: _is_text(rows, name))
+    others = [name for name in others if name != title]
+    text = _first_named(others, _TEXT_NAMES, lambda name: _is_text(rows, name)) or _longest_text(rows, others)
     if not text and title:
         text, title = title, ""
-    metadata = [name for name in left if name != text and _is_metadata(rows, name)][:_MOST_METADATA]
-    return Detected(
+    metadata = [name for name in others if name != text and _is_metadata(rows, name)][:_MAX_METADATA_COLUMNS]
+    return DetectedSource(
         kind,
         files,
         columns=columns,
@@ -150,5 +150,5 @@ def _longest_text(rows: list[dict[str, Any]], columns: Sequence[str]) -> str:
 def _is_metadata(rows: list[dict[str, Any]], name: str) -> bool:
     values = [row.get(name) for row in rows if row.get(name) is not None]
     return bool(values) and all(
-        not isinstance(value, dict | bytes) and len(str(value)) <= _LONGEST_METADATA for value in values
+        not isinstance(value, dict | bytes) and len(str(value)) <= _MAX_METADATA_CHARACTERS for value in values
     )

@@ -1,4 +1,4 @@
-"""Documents, and what was set aside in their place."""
+"""Documents, and the quarantine entries of inputs that could not become one."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ QUARANTINE_SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One source item.
+    """One document of a source.
 
     Attributes
     ----------
     doc_id
         Unique in the collection.
     uri
-        Where the source keeps it, relative to the source.
+        Location, relative to the source.
     title
         May be empty.
     text
-        The text that chunks have offsets into.
+        The text that the offsets of chunks refer to.
     metadata
         JSON values by name.
     """
@@ -61,25 +61,25 @@ class Document:
 
     @property
     def doc_hash(self) -> str:
-        """SHA-256 of the content: title, text and metadata, not the place."""
+        """SHA-256 of the content: title, text, and metadata, without the location."""
         return sha256_lines([self.title, self.text, self.metadata_json])
 
 
 @dataclass(frozen=True, slots=True)
-class Quarantined:
+class QuarantineEntry:
     """An input that could not become a document.
 
     Attributes
     ----------
     uri
-        Where it is.
+        Location, relative to the source.
     reason
-        One sentence.
+        A clause whose subject is the input, such as "is empty".
     doc_id
-        The id of the document that could not be read, where that is known; its earlier version then stays.
+        ID of the document, if known. The earlier version of the document then stays in the collection.
     within
-        The table that holds it, where the id is not known; earlier versions of all its documents that are not seen
-        stay.
+        If the ID is unknown: the table that contains the input. Earlier versions of all documents of this table that
+        the run did not read stay in the collection.
     """
 
     uri: str
@@ -89,7 +89,7 @@ class Quarantined:
 
 
 def without_surrogates(text: str) -> str:
-    """Write lone surrogates, which no UTF-8 can hold, as escapes."""
+    """Replace lone surrogates, which UTF-8 cannot represent, with escapes."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 

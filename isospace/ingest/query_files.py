@@ -1,4 +1,4 @@
-"""Queries and judgements in files: Parquet, CSV, TSV, JSON lines, or a text file of one query a line."""
+"""Read queries and judgements from Parquet, CSV, TSV, JSON lines, or text files."""
 
 from __future__ import annotations
 
@@ -20,13 +20,12 @@ Judgements = dict[str, dict[str, int]]
 def read_queries(path: Path) -> dict[str, str]:
     """Read texts by query_id from a file with the columns query_id and text.
 
-    Without query_id, as in a text file of one query a line, the number of the line takes its place. Blank texts are
-    left out.
+    Without a column query_id, as in a text file, the line number is the ID. Blank texts are left out.
 
     Raises
     ------
     ConfigError
-        If the file cannot be read, lacks the column text, repeats an id or holds no text.
+        If the file cannot be read, lacks the column text, repeats an ID, or contains no text.
     """
     if path.suffix == ".txt":
         lines = read_bytes(path).decode("utf-8", errors="replace").splitlines()
@@ -37,15 +36,21 @@ def read_queries(path: Path) -> dict[str, str]:
     ids = [str(name) for name in rows.get("query_id", range(1, len(texts) + 1))]
     if len(set(ids)) != len(ids):
         repeated = next(name for name in ids if ids.count(name) > 1)
-        raise ConfigError(f"{path}: query_id {repeated!r} occurs more than once; expected each once.")
-    found = {name: text for name, text in zip(ids, texts, strict=True) if text.strip()}
-    if not found:
-        raise ConfigError(f"{path}: holds no query; expected texts in the column text.")
-    return found
+        raise ConfigError(f"{path}: query_id {repeated!r} occurs more than once; give each query its own ID.")
+    queries = {name: text for name, text in zip(ids, texts, strict=True) if text.strip()}
+    if not queries:
+        raise ConfigError(f"{path}: contains no query; expected texts in the column text.")
+    return queries
 
 
 def read_judgements(path: Path) -> Judgements:
-    """Read relevance by query_id and doc_id (larger is better, 0 is not relevant)."""
+    """Read relevance by query_id and doc_id (larger is better, 0 is not relevant).
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read, lacks a column, or has a relevance that is not a whole number.
+    """
     rows = read_columns(path, ["query_id", "doc_id", "relevance"])
     judgements: Judgements = {}
     for query, document, relevance in zip(rows["query_id"], rows["doc_id"], rows["relevance"], strict=True):
@@ -61,12 +66,12 @@ def read_judgements(path: Path) -> Judgements:
 def read_columns(
     path: Path, columns: list[str], *, optional: list[str] | None = None, every: bool = False
 ) -> dict[str, list[Any]]:
-    """Read columns of a Parquet, CSV, TSV or JSON lines file, those that are optional where they are there, or all of them.
+    """Read columns of a Parquet, CSV, TSV, or JSON lines file; with `every`, all columns.
 
     Raises
     ------
     ConfigError
-        If the file cannot be read, or lacks a column.
+        If the file cannot be read, has another format, or lacks a column.
     """
     data = pa.BufferReader(read_bytes(path))
     try:
@@ -75,7 +80,7 @@ def read_columns(
                 table = pq.read_table(data)
             case ".csv" | ".tsv":
                 separator = "\t" if path.suffix == ".tsv" else ","
-                # Ids stay as they are written: 007 is no 7.
+                # Read IDs as strings: 007 is not 7.
                 text = pa.csv.ConvertOptions(
                     column_types=dict.fromkeys(_STRINGS, pa.string()), strings_can_be_null=True
                 )
@@ -84,21 +89,25 @@ def read_columns(
             case ".jsonl" | ".json" | ".ndjson":
                 table = pa.json.read_json(data)
             case _:
-                raise ConfigError(f"{path}: is no Parquet, CSV, TSV, JSON lines or text file, by its name.")
+                raise ConfigError(
+                    f"{path}: unknown suffix {path.suffix!r}; expected .parquet, .csv, .tsv, .jsonl, .json, or .ndjson."
+                )
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise ConfigError(f"{path}: cannot be read ({' '.join(str(error).split())[:160]}).") from error
+        reason = " ".join(str(error).split())[:160]
+        raise ConfigError(f"{path}: cannot be read ({reason}). Check that its content matches its suffix.") from error
     if missing := [name for name in columns if name not in table.column_names]:
         raise ConfigError(
-            f"{path}: lacks the column {', '.join(missing)}; it has {', '.join(table.column_names)}. Rename them."
+            f"{path}: lacks the column {', '.join(missing)}; it has {', '.join(table.column_names)}. Rename the "
+            "columns."
         )
     wanted = table.column_names if every else [*columns, *(optional or [])]
-    kept = [name for name in wanted if name in table.column_names]
-    found: dict[str, list[Any]] = table.select(kept).to_pydict()
-    return found
+    present = [name for name in wanted if name in table.column_names]
+    values: dict[str, list[Any]] = table.select(present).to_pydict()
+    return values
 
 
 def read_bytes(path: Path) -> bytes:
-    """Read a file that a configuration or a command names; ConfigError if it cannot be read."""
+    """Read a file named by a configuration or a command; ConfigError if it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:

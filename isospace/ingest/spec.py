@@ -10,18 +10,19 @@ from isospace.storage.spec import SpecModel
 
 
 class DocumentsSpec(SpecModel):
-    """How documents are read out of the source."""
+    """How documents are read from the source."""
 
     format: Literal["auto", "files", "jsonl", "csv", "parquet"] = "auto"
-    """`files` reads one document a file; the others one document a row. `auto` decides by the source's suffix."""
+    """`files` reads one document per file; the others read one document per row. `auto` decides by the suffix of each
+    file."""
     include: tuple[str, ...] = ("*.md", "*.markdown", "*.html", "*.htm", "*.txt", "*.rst", "*.pdf")
-    """For files: names that are read, as shell patterns matched against the file's name."""
+    """For files: shell patterns of the file names to read."""
     html: Literal["main", "all"] = "main"
-    """`main` strips navigation and other boilerplate from HTML, `all` keeps every text."""
+    """`main` strips navigation and other boilerplate from HTML; `all` keeps all text."""
     id_column: str = "doc_id"
-    """For tables: the column that names a document."""
+    """For tables: the column with the document ID."""
     text_columns: tuple[str, ...] = Field(default=("text",), min_length=1)
-    """For tables: the columns whose texts, joined by a blank line, are the document."""
+    """For tables: the columns whose texts, joined by blank lines, are the document."""
     title_column: str | None = None
     """For tables: the column with the title."""
     metadata_columns: tuple[str, ...] = ()
@@ -29,15 +30,15 @@ class DocumentsSpec(SpecModel):
 
 
 class ChunkingSpec(SpecModel):
-    """How documents are cut into chunks."""
+    """How documents are split into chunks."""
 
     kind: Literal["structure", "none"] = "structure"
-    """`structure` packs headings, paragraphs and sentences up to `max_tokens`; `none` makes one chunk of a document."""
+    """`structure` packs headings, paragraphs, and sentences up to `max_tokens`; `none` makes one chunk per document."""
     max_tokens: int | None = Field(default=None, ge=8)
-    """Longest chunk including title, prompt and special tokens; the encoder's limit if empty."""
+    """Maximum tokens per chunk, including title, prompt, and special tokens. Default: the encoder's limit."""
     overlap_tokens: int = Field(default=32, ge=0)
-    """About how many tokens a chunk repeats of the one before it, in whole sentences or words."""
+    """About how many tokens a chunk repeats from the previous one, in whole sentences or words."""
     include_title: bool = True
-    """Whether `title + " "` is put before every chunk's text when it is encoded."""
+    """Prepend `title + " "` to the text of every chunk when it is encoded."""
     allow_truncation: bool = False
-    """Whether the encoder may cut a text that is too long. Only `kind: none` can need it."""
+    """Allow the encoder to truncate texts that are too long. Only `kind: none` can need it."""

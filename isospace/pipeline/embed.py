@@ -95,7 +95,7 @@ def run_exclusively(
     Prefect's limits: a killed run would hold its slot for minutes, and a run without a server would not know of it.
     """
     store = open_store(config.runtime.store)
-    with run_lease(store, config.runtime.collection, what, tell=executor.reporter.info):
+    with run_lease(store, config.runtime.collection, what, on_wait=executor.reporter.info):
         for attempt in range(_ATTEMPTS):
             run = executor.run(begin, config)
             try:

@@ -12,7 +12,7 @@ from isospace.errors import ConfigError, install_command
 from isospace.ingest.query_files import read_bytes, read_judgements, read_queries
 from isospace.pipeline.config import Recipe
 from isospace.storage.hashing import sha256
-from isospace.transform.representations import PqSpec, RepresentationSpec, ShortSpec, require_fitting
+from isospace.transform.representations import PqSpec, RepresentationSpec, ShortSpec, require_valid_dimension
 from isospace.transform.spec import AutoSpec, FitSpec, QueriesSpec, TransformSpec
 
 
@@ -37,7 +37,7 @@ def require_possible(recipe: Recipe, record: EncoderRecord) -> None:
                 f"recipe.transform.fit: {fit.describe()} takes more than the {kept} dimensions there are."
             )
         for representation in spec.representations:
-            require_fitting(representation, fit.dimensions or kept)
+            require_valid_dimension(representation, fit.dimensions or kept)
             _require_ordered(representation, fit, recipe.encoder)
     if spec.needs_queries and spec.queries.file:
         read_queries(Path(spec.queries.file))

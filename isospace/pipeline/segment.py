@@ -17,7 +17,7 @@ from isospace.pipeline.chunk import ChunkPart, finished_part
 from isospace.pipeline.run import Run
 from isospace.storage.parquet import FileRef, fixed_binary, metadata_of, read_parquet, write_parquet
 from isospace.storage.scratch_duckdb import load_columns, scratch_database
-from isospace.transform.quantizer_set import quantize, saturated
+from isospace.transform.quantizer_set import count_saturated, quantize
 from isospace.transform.representations import Float32Spec
 from isospace.transform.space import Space
 from isospace.transform.transform import apply_transform
@@ -89,7 +89,7 @@ def write_segment(run: Run, space: Space, job: SegmentJob) -> Segment:
     table = _segment_table(chunks, space, transformed.vectors)
     # The most of any representation: several of one kind clip the same components.
     beyond = max(
-        saturated(space.transform.quantizers, transformed.vectors, name) for name in space.record.representations
+        count_saturated(space.transform.quantizers, transformed.vectors, name) for name in space.record.representations
     )
     metadata = {
         "space_id": space.space_id,

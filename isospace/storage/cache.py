@@ -7,5 +7,5 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """Where files of remote stores are kept: $ISOSPACE_CACHE, else ~/.cache/isospace."""
+    """Return the folder for local copies and caches: $ISOSPACE_CACHE, or ~/.cache/isospace."""
     return Path(os.environ.get("ISOSPACE_CACHE") or Path.home() / ".cache" / "isospace")

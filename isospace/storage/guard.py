@@ -1,4 +1,4 @@
-"""What every access to a store goes through: no path leads out of it, and every failure is a StoreError."""
+"""Guard every access to a store: no path leads out of it, and every failure is a StoreError."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from isospace.errors import ConflictError, IntegrityError, NotFoundError, StoreE
 
 
 def confined(path: str) -> str:
-    """Return a path that stays below the prefix of its store.
+    """Return a path unchanged if it stays below the prefix of its store.
 
     Raises
     ------
     IntegrityError
-        If it leads elsewhere, as only a forged record says.
+        If it leads out of the store, which only happens with a forged or damaged record.
     """
     if "\0" in path or PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
         raise IntegrityError(
-            f"{path[:200]!r}: leads out of the store; expected a path below its prefix. The record that names it was "
-            "forged or damaged: restore that, and find out who wrote it."
+            f"{path[:200]!r}: leads out of the store; expected a path below its prefix. The record with this path was "
+            "forged or damaged: restore the record, and find out who wrote it."
         )
     return path
 
@@ -30,27 +30,27 @@ def confined(path: str) -> str:
 def guard(
     path: str, url: str, *, failure: type[Exception] = OSError, conflict: type[Exception] | None = None
 ) -> Iterator[None]:
-    """Check that a path stays in the store, and turn errors of the system and of a library into errors of the store.
+    """Check that a path stays in the store, and convert other exceptions to a StoreError.
 
     Parameters
     ----------
     path
         The file or folder that the block works on.
     url
-        The store, for the message.
+        URL of the store, for messages.
     failure
-        Root of the library's errors; OSError is caught in any case.
+        Base class of the library's exceptions; OSError is always caught.
     conflict
-        What is raised where the file exists already, if the block creates it.
+        If the block creates a file: the exception for a file that already exists.
 
     Raises
     ------
     IntegrityError
         If the path leads out of the store.
     NotFoundError
-        If there is no such file.
+        If the file does not exist.
     ConflictError
-        If the block creates a file that exists.
+        If the block creates a file that already exists.
     StoreError
         For any other failure.
     """
@@ -61,20 +61,20 @@ def guard(
         raise NotFoundError(f"{path}: not in the store {url}.") from error
     except (OSError, failure) as error:
         if conflict is not None and isinstance(error, conflict):
-            raise ConflictError(f"{path}: exists already in {url}.") from error
-        # An endpoint may hold a password.
+            raise ConflictError(f"{path}: already exists in {url}.") from error
+        # The URL of an endpoint may contain a password.
         reason = re.sub(r"//[^/\s]*@", "//", str(error).split("\n", 1)[0])
         raise StoreError(
-            f"{path}: the store {url} failed ({reason}). Nothing half-written is visible; fix the store and "
-            "run the same command again."
+            f"{path}: the store {url} failed ({reason}). No partly written file is visible. Fix the store, and run "
+            "the same command again."
         ) from error
 
 
 def check_length(data: bytes, path: str, url: str, start: int, length: int) -> bytes:
-    """Return the bytes of a range, or raise StoreError where there are fewer than were asked for."""
+    """Return the bytes of a range; StoreError if there are fewer than `length`."""
     if len(data) != length:
         raise StoreError(
-            f"{path}: the store {url} gave {len(data)} bytes from {start}; expected {length}. The file was "
-            "replaced while it was read: run the same command again."
+            f"{path}: the store {url} returned {len(data)} bytes from position {start}; expected {length}. The file "
+            "was replaced while it was read: run the same command again."
         )
     return data

@@ -1,7 +1,8 @@
-"""Leases: who works on a store, so that nothing is deleted under a run's feet.
+"""Leases: advisory records of who uses a store, so that no run loses files that it needs.
 
-A run announces itself before it looks at any file; what deletes announces itself before it looks for runs. Of two that
-meet, at least one sees the other, whatever the order. Ages are taken between two times of the store's own clock.
+A run writes its lease before it looks at any file. A command that deletes files writes its lease before it looks for
+runs. If two processes start at the same time, at least one of them sees the other. The age of a lease is the difference
+of two times of the store's own clock.
 """
 
 from __future__ import annotations
@@ -26,30 +27,31 @@ from isospace.storage import paths as layout
 from isospace.storage.local_files import Stat
 from isospace.storage.store import Store
 
-# A lease is renewed every minute; one that was not for an hour is that of a process nobody can ask about any more.
+# A lease is renewed every minute. After an hour without renewal, its process is considered dead.
 RENEWED_SECONDS = 60.0
 STALE_SECONDS = 3_600.0
-# Nothing is lost if a turn is taken too early: five minutes of silence are enough.
+# A run stops waiting for another one earlier than that, because two concurrent runs lose no data.
 _SILENT_SECONDS = 300.0
-_LOOKED_SECONDS = 1.0
+_POLL_SECONDS = 1.0
 _LOG = logging.getLogger(__name__)
 
 
 class Lease(BaseModel):
-    """Who holds it.
+    """The process that holds a lease, and what it does.
 
     Attributes
     ----------
     what
-        What it does, for people.
+        What the process does, for messages.
     collection
-        Which collection it works on; None for all.
-    host, pid, started
-        The process; `started` tells it from a later one with the same number, where the system says it.
+        The collection that it works on; None for all.
+    started
+        Start time of the process, which distinguishes it from a later process with the same `pid`. None if the system
+        does not tell.
     machine
-        Where that number means something: one boot of one machine, and one namespace of processes in it.
+        Where `pid` is valid: one boot of one machine, and one process namespace.
     at
-        When it began, by its own clock.
+        When the lease was taken, by the clock of the process.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -62,9 +64,9 @@ class Lease(BaseModel):
     at: str
 
     def describe(self) -> str:
-        """Return it as a person reads it."""
-        of = f" of collection {self.collection}" if self.collection else ""
-        return f"{self.what}{of} (process {self.pid} on {self.host}, since {self.at})"
+        """Return a description for messages."""
+        scope = f" of collection {self.collection}" if self.collection else ""
+        return f"{self.what}{scope} (process {self.pid} on {self.host}, since {self.at})"
 
 
 @contextlib.contextmanager
@@ -74,88 +76,89 @@ def run_lease(
     what: str,
     *,
     wait_seconds: float = 600.0,
-    tell: Callable[[str], object] = _LOG.info,
+    on_wait: Callable[[str], object] = _LOG.info,
 ) -> Iterator[None]:
-    """Announce a run that writes to a collection, and wait for its turn: those that were announced before it come first.
+    """Hold a lease for a run that writes to a collection; wait for runs with earlier leases first.
 
-    Turns keep two runs from encoding the same texts; they are no lock. Of two that commit at once one plans again.
+    Waiting keeps two runs from encoding the same texts. The lease is not a lock: if two runs commit at the same time,
+    one of them plans again.
 
     Parameters
     ----------
-    store, collection
-        Where.
     what
-        What the run does, for others.
+        What the run does, for the messages of other processes.
     wait_seconds
-        How long something that deletes may take.
-    tell
-        Is told, once each, what is waited for.
+        How long to wait for a command that deletes files.
+    on_wait
+        Called with a message, once for each run that this one waits for.
 
     Raises
     ------
     BusyError
-        If something still deletes there after `wait_seconds`.
+        If a command still deletes files of the collection after `wait_seconds`.
     """
     deadline = time.monotonic() + wait_seconds
     while True:
-        with _held(store, layout.run_leases(), _mine(what, collection)) as own:
-            busy = _others(store, layout.upkeep_leases(), own, collection)
+        with _held(store, layout.run_leases(), _own_lease(what, collection)) as own:
+            busy = _others(store, layout.maintenance_leases(), own, collection)
             if not busy:
-                _wait_for_turn(store, own, collection, tell)
+                _wait_for_turn(store, own, collection, on_wait)
                 yield
                 return
-        # Not held while waiting: what deletes would wait for this one in turn.
+        # The lease is not held while waiting. Otherwise the command that deletes files would wait for this run.
         if time.monotonic() >= deadline:
             raise BusyError(
-                f"{store.url}: {busy[0].describe()} deletes files there for more than {wait_seconds:.0f} s. Run the "
-                "same command again when it is done."
+                f"{store.url}: {busy[0].describe()} has been deleting files for more than {wait_seconds:.0f} s. Run "
+                "the same command again when it is done."
             )
         time.sleep(min(2.0, wait_seconds / 10))
 
 
-def _wait_for_turn(store: Store, own: Stat, collection: str, tell: Callable[[str], object]) -> None:
+def _wait_for_turn(store: Store, own: Stat, collection: str, on_wait: Callable[[str], object]) -> None:
     mine = _read(store, own.path)
-    told: set[str] = set()
+    reported: set[str] = set()
     while mine is not None:
         now = store.stat(own.path)
-        before = [
+        earlier = [
             (stat, lease)
             for stat, lease in _alive(store, layout.run_leases(), now, _SILENT_SECONDS)
             if lease.collection == collection and (lease.at, stat.path) < (mine.at, own.path)
         ]
-        if not before:
+        if not earlier:
             return
-        for stat, lease in before:
-            if stat.path not in told:
-                tell(f"waits for {lease.describe()}")
-                told.add(stat.path)
-        time.sleep(_LOOKED_SECONDS)
+        for stat, lease in earlier:
+            if stat.path not in reported:
+                on_wait(f"waits for {lease.describe()}")
+                reported.add(stat.path)
+        time.sleep(_POLL_SECONDS)
 
 
 @contextlib.contextmanager
-def upkeep_lease(store: Store, collection: str | None, what: str) -> Iterator[float]:
-    """Announce something that deletes files of a collection, or of all; yields the time by the store's clock.
+def maintenance_lease(store: Store, collection: str | None, what: str) -> Iterator[float]:
+    """Hold a lease for a command that deletes files; yield the time by the store's clock.
+
+    `collection` is the collection whose files are deleted, or None for all.
 
     Raises
     ------
     BusyError
-        If a run works there, or something else that deletes.
+        If a run or another such command works on the same collection.
     """
-    with _held(store, layout.upkeep_leases(), _mine(what, collection)) as own:
+    with _held(store, layout.maintenance_leases(), _own_lease(what, collection)) as own:
         busy = [
             *_others(store, layout.run_leases(), own, collection),
-            *_others(store, layout.upkeep_leases(), own, collection),
+            *_others(store, layout.maintenance_leases(), own, collection),
         ]
         if busy:
             raise BusyError(
-                f"{store.url}: {what} deletes files, and {busy[0].describe()} works there. Wait for it, or end it; the "
-                f"lease of a process that died on another machine counts for {STALE_SECONDS / 3600:.0f} h. Then run "
-                "the command again."
+                f"{store.url}: {what} deletes files, and {busy[0].describe()} works there. Wait for it or stop it, "
+                "then run the command again. The lease of a process that died on another machine expires after "
+                f"{STALE_SECONDS / 3600:.0f} h."
             )
         yield own.modified
 
 
-def _mine(what: str, collection: str | None) -> Lease:
+def _own_lease(what: str, collection: str | None) -> Lease:
     now = datetime.now(UTC).isoformat(timespec="microseconds")
     pid = os.getpid()
     return Lease(
@@ -183,27 +186,28 @@ def _held(store: Store, folder: str, lease: Lease) -> Iterator[Stat]:
             except IsospaceError as error:
                 _LOG.warning("the lease %s could not be renewed: %s", path, error)
 
-    renewing = threading.Thread(target=renew, name="lease", daemon=True)
-    renewing.start()
+    renewer = threading.Thread(target=renew, name="lease", daemon=True)
+    renewer.start()
     try:
         yield store.stat(path)
     finally:
         ended.set()
-        renewing.join()
-        # What it did is done; a lease that stays is seen to be that of a process which is gone.
+        renewer.join()
+        # The work is done, so a failure here must not fail it. Others see from a leftover lease that its process is
+        # dead.
         with contextlib.suppress(StoreError):
             store.delete(path)
 
 
 def _others(store: Store, folder: str, own: Stat, collection: str | None) -> list[Lease]:
-    """Return the leases that meet this scope and may be alive."""
+    """Return the leases on the same collection whose processes may be alive."""
     alive = _alive(store, folder, own, STALE_SECONDS)
     return [lease for _, lease in alive if collection is None or lease.collection in (None, collection)]
 
 
 def _alive(store: Store, folder: str, own: Stat, silent_seconds: float) -> list[tuple[Stat, Lease]]:
-    """Return the leases of others that may be alive; those that nobody can hold any more are removed."""
-    found = []
+    """Return the leases of other processes that may be alive; delete the leases of dead ones."""
+    leases = []
     for stat in store.walk(folder):
         if stat.path == own.path or (lease := _read(store, stat.path)) is None:
             continue
@@ -211,8 +215,8 @@ def _alive(store: Store, folder: str, own: Stat, silent_seconds: float) -> list[
         if not _may_live(lease, age, STALE_SECONDS):
             store.delete(stat.path)
         elif _may_live(lease, age, silent_seconds):
-            found.append((stat, lease))
-    return found
+            leases.append((stat, lease))
+    return leases
 
 
 def _read(store: Store, path: str) -> Lease | None:
@@ -221,7 +225,7 @@ def _read(store: Store, path: str) -> Lease | None:
     except NotFoundError:
         return None
     except (ValidationError, ValueError):
-        # Not one of ours that says who holds it: nobody can be asked, so it counts until somebody looks.
+        # Its holder is unknown, so it counts as alive until it expires.
         return Lease(
             what=f"the unreadable lease {path}", collection=None, host="?", pid=0, started=None, machine="?", at="?"
         )
@@ -235,7 +239,7 @@ def _may_live(lease: Lease, age: float, silent_seconds: float) -> bool:
 
 @functools.cache
 def _machine() -> str:
-    """Return what processes share that can ask for each other by number: containers with one host name do not."""
+    """Identify the boot and the process namespace, since containers may share a host name."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
@@ -254,10 +258,10 @@ def _is_alive(pid: int) -> bool:
 
 
 def _started(pid: int) -> str | None:
-    """Return when a process started, in ticks since the machine did; None where the system does not say."""
+    """Return when a process started, in ticks since boot; None if the system does not tell."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
-    # The name in brackets may hold anything, also spaces.
+    # The process name in parentheses may contain spaces and parentheses.
     return status.rpartition(")")[2].split()[19]

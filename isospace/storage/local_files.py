@@ -1,4 +1,7 @@
-"""Files of a local store: written under a temporary name, synced, then renamed or linked; listed without leftovers."""
+"""Read and write files of a local store.
+
+A file is written under a temporary name, synced, and then renamed or linked. Temporary files are not listed.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ TEMPORARY_PREFIX = ".tmp-"
 
 @dataclass(frozen=True, slots=True)
 class Stat:
-    """Path and size in bytes of one object, and when it was written: seconds since the epoch by the store's own clock."""
+    """Path, size in bytes, and modification time of one file, by the store's clock, since the epoch."""
 
     path: str
     size: int
@@ -27,41 +30,43 @@ class Stat:
 
 
 def walk_local(root: Path, base: Path, *, temporary: bool = False) -> list[Stat]:
-    """Return the files under a folder, sorted by path; with `temporary` those alone that killed writers left."""
+    """Return the files under a folder, sorted by path; with `temporary`, only temporary files."""
 
-    def refuse(error: OSError) -> None:
+    def fail(error: OSError) -> None:
         raise error
 
-    found = []
-    for folder, _, names in os.walk(base, onerror=refuse if base.is_dir() else None):
+    stats = []
+    for folder, _, names in os.walk(base, onerror=fail if base.is_dir() else None):
         for path in (Path(folder, name) for name in names if name.startswith(TEMPORARY_PREFIX) == temporary):
             # A file may be renamed or deleted while the folder is read.
             with contextlib.suppress(FileNotFoundError):
-                found.append(stat_local(root, path))
-    return sorted(found, key=lambda stat: stat.path)
+                stats.append(stat_local(root, path))
+    return sorted(stats, key=lambda stat: stat.path)
 
 
 def stat_local(root: Path, path: Path) -> Stat:
-    """Return path, size and time of a file."""
+    """Return path, size, and modification time of a file."""
     status = path.stat()
     if S_ISDIR(status.st_mode):
-        # An object store has no folders: nor does one count as a file here.
+        # As in an object store, a folder is not a file.
         raise FileNotFoundError(path)
     return Stat(path.relative_to(root).as_posix(), status.st_size, status.st_mtime)
 
 
 def copy(data: bytes) -> Callable[[IO[bytes]], object]:
-    """Return what writes these bytes to a stream."""
+    """Return a function that writes these bytes to a stream."""
     return lambda stream: stream.write(data)
 
 
 def write_local(target: Path, fill: Callable[[IO[bytes]], object], publish: Callable[[Path], Any]) -> None:
-    """Write beside `target`, sync, publish by rename or link, and sync the folder."""
+    """Write a temporary file next to `target`, sync, publish by rename or link, and sync the folder."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
-        # Not to be taken for the conflict of two commits.
-        raise StoreError(f"{target.parent}: is a file where the store needs a folder. Give another store.") from error
+        # The caller would take FileExistsError for a conflict of two commits.
+        raise StoreError(
+            f"{target.parent}: is a file, but the store needs a folder there. Move the file, or use another store."
+        ) from error
     temporary = target.parent / f"{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(8)}"
     try:
         with temporary.open("wb") as stream:
@@ -75,7 +80,7 @@ def write_local(target: Path, fill: Callable[[IO[bytes]], object], publish: Call
 
 
 def sync_folder(folder: Path) -> None:
-    """Have the names in a folder reach the disk."""
+    """Flush the entries of a folder to disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -84,7 +89,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def copy_file(source: Path) -> Callable[[IO[bytes]], object]:
-    """Return what writes the content of a local file to a stream, without holding it in memory."""
+    """Return a function that copies a local file to a stream, without holding it in memory."""
 
     def copy(stream: IO[bytes]) -> None:
         with source.open("rb") as opened:

@@ -1,4 +1,4 @@
-"""A store in a local folder: files are written under a temporary name, synced, and renamed or linked."""
+"""A store in a local folder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from isospace.storage.protocol import Store
 
 @dataclass(frozen=True, slots=True)
 class LocalStore(Store):
-    """A folder, made when first written to."""
+    """A folder that is created by the first write."""
 
     url: str
     root: Path
@@ -77,9 +77,9 @@ class LocalStore(Store):
             return walk_local(self.root, self.root / folder, temporary=True)
 
     def remove_empty(self, folder: str) -> None:
-        for found, _, _ in os.walk(self.root / confined(folder), topdown=False):
+        for path, _, _ in os.walk(self.root / confined(folder), topdown=False):
             with contextlib.suppress(OSError):
-                Path(found).rmdir()
+                Path(path).rmdir()
 
     def _replace(self, path: str, fill: Callable[[IO[bytes]], object]) -> None:
         target = self.root / path

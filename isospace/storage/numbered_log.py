@@ -1,7 +1,7 @@
-"""Append-only logs: a folder of sealed JSON files, numbered from 1, where each number is written once.
+"""Append-only logs: folders of sealed JSON files, numbered from 1, each written once.
 
-The history of an alias, verdicts, versions of a query set, orders to forget, and audits are such logs. Writers need no
-lock: whoever creates the next number first has it, and the others try the one after.
+The history of an alias, verdicts, versions of a query set, tombstones, and audits are such logs. Writers need no lock:
+the first to create a number owns it, and the others try the next number.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from isospace.storage.paths import number_of, numbered
 from isospace.storage.store import Store
 
 ATTEMPTS = 8
-"""Numbers that others may take before an append gives up."""
+"""How many numbers other writers may take before `append` gives up."""
 
 Entry = TypeVar("Entry", bound=BaseModel)
 
 
 def entry_paths(store: Store, folder: str) -> dict[int, str]:
-    """Return the files of a log by number, ascending; no other file in the folder counts, and none below it."""
+    """Return the files of a log by number, ascending; ignore other files and subfolders."""
     numbers = ((number_of(stat.path), stat.path) for stat in store.walk(folder))
     return {number: path for number, path in numbers if number is not None and path == numbered(folder, number)}
 
 
 def read_all(store: Store, folder: str, model: type[Entry], *, last: int | None = None) -> list[Entry]:
-    """Return the entries of a log, oldest first, or only the last so many; empty if there is no such folder.
+    """Return all entries of a log, or the `last` ones, oldest first; empty if there is no folder.
 
     Raises
     ------
     IntegrityError
-        If an entry was changed.
+        If an entry was changed after it was written.
     """
     paths = list(entry_paths(store, folder).values())
     chosen = paths if last is None else paths[max(0, len(paths) - last) :]
@@ -46,25 +46,18 @@ def append(store: Store, folder: str, make: Callable[[int], Entry]) -> Entry: ..
 @overload
 def append(store: Store, folder: str, make: Callable[[int], Entry | None]) -> Entry | None: ...
 def append(store: Store, folder: str, make: Callable[[int], Entry | None]) -> Entry | None:
-    """Write the next entry of a log.
+    """Append an entry to a log; return it.
 
     Parameters
     ----------
-    store, folder
-        The log.
     make
-        Returns the entry for a number, or None if there is nothing to write any more. It is called again for each
-        number that another writer took, so that it can look at what that one wrote.
-
-    Returns
-    -------
-    Entry or None
-        What was written.
+        Returns the entry for a number, or None to write nothing. If another writer takes the number first, `make` is
+        called again, so that it can take the other entry into account.
 
     Raises
     ------
     ConflictError
-        If others took the number every time.
+        If other writers took the next number `ATTEMPTS` times.
     """
     for _ in range(ATTEMPTS):
         number = max(entry_paths(store, folder), default=0) + 1
@@ -74,5 +67,6 @@ def append(store: Store, folder: str, make: Callable[[int], Entry | None]) -> En
         if store.create_if_absent(numbered(folder, number), seal(entry.model_dump(mode="json"))):
             return entry
     raise ConflictError(
-        f"{folder}: others took the next number {ATTEMPTS} times in a row. Run the same command again when they are done."
+        f"{folder}: others took the next number {ATTEMPTS} times in a row. Run the same command again when they are "
+        "done."
     )

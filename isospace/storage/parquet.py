@@ -21,8 +21,8 @@ from isospace.storage.range_reader import RangedFile
 from isospace.storage.store import Store
 
 _ROW_GROUP_ROWS = 16_384
-# Above it the time of a request is less than that of the bytes it spares.
-_WHOLE_BYTES = 4 << 20
+# Reading a larger object in ranges is faster, although it takes more requests.
+_WHOLE_OBJECT_BYTES = 4 << 20
 
 
 def write_parquet(
@@ -34,25 +34,21 @@ def write_parquet(
     dictionary: Sequence[str] = (),
     replace: bool = False,
 ) -> FileRef:
-    """Write a table under a name that derives from its inputs; a file that is there already stays.
+    """Write a table to a path that is derived from its inputs; an existing file stays.
 
     Parameters
     ----------
-    store, path
-        Where.
-    table
-        What.
     metadata
         Key-value metadata of the file.
     dictionary
-        Columns with few distinct values.
+        Columns to dictionary-encode, which have few distinct values.
     replace
-        Write over what is there, whatever it is.
+        Overwrite an existing file.
 
     Returns
     -------
     FileRef
-        Of the file that is now in the store, whoever wrote it.
+        Describes the file that is now in the store, whether or not this call wrote it.
     """
     entries = {**(table.schema.metadata or {}), **{key: value.encode() for key, value in (metadata or {}).items()}}
     buffer = io.BytesIO()
@@ -82,18 +78,14 @@ def create_parquet(
     *,
     dictionary: Sequence[str] = (),
 ) -> None:
-    """Write tables as one file without holding it in memory, through a local file; one that is there already stays.
+    """Write tables as one file without holding it in memory; an existing file stays.
 
     Parameters
     ----------
-    store, path
-        Where.
-    schema, tables
-        What, in order.
     scratch
-        An existing folder.
+        An existing local folder for a temporary file.
     dictionary
-        Columns with few distinct values.
+        Columns to dictionary-encode, which have few distinct values.
     """
     local = scratch / f"{secrets.token_hex(8)}.parquet"
     try:
@@ -113,7 +105,7 @@ def create_parquet(
 
 
 def describe_parquet(store: Store, path: str) -> FileRef:
-    """Return the reference of a Parquet file that is in the store."""
+    """Return the reference of a Parquet file in the store."""
     data = store.read(path)
     return FileRef(
         path=path, size=len(data), sha256=sha256(data), rows=_open(pa.BufferReader(data), path).metadata.num_rows
@@ -121,7 +113,7 @@ def describe_parquet(store: Store, path: str) -> FileRef:
 
 
 def read_parquet(store: Store, path: str, *, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read a table, its page checksums verified.
+    """Read a table and verify its page checksums.
 
     Raises
     ------
@@ -132,13 +124,13 @@ def read_parquet(store: Store, path: str, *, columns: Sequence[str] | None = Non
     """
     if columns is None:
         return parse_parquet(store.read(path), path)
-    # A few columns of a large file: no more of it is read than they need.
+    # For a few columns of a large file, read only the bytes of these columns.
     with _source(store, path) as source:
         return _read_columns(source, path, columns)
 
 
 def read_rows(store: Store, path: str, first: int, count: int) -> pa.Table:
-    """Read some rows of a table, and of a large file no more than the row groups that hold them.
+    """Read some rows of a table; of a large file, only the row groups that contain them.
 
     Raises
     ------
@@ -159,7 +151,7 @@ def read_rows(store: Store, path: str, first: int, count: int) -> pa.Table:
 
 
 def read_groups(store: Store, path: str, columns: Sequence[str]) -> Iterator[pa.Table]:
-    """Read columns of a table, a row group at a time; of a large file no more than one is in memory.
+    """Yield columns of a table one row group at a time, so that only one group is in memory.
 
     Raises
     ------
@@ -198,40 +190,40 @@ def _with_columns(table: pa.Table, path: str, columns: Sequence[str]) -> pa.Tabl
 
 
 def verify_file(store: Store, ref: FileRef, *, content: bool) -> None:
-    """Compare a file with its reference: its size, and its SHA-256 where `content` asks for it.
+    """Compare the size of a file with its reference; with `content`, also the SHA-256.
 
     Raises
     ------
     IntegrityError
-        Naming the file, what was found and what was expected.
+        If the file is missing or differs.
     """
     read_verified(store, ref) if content else _verify_size(store, ref)
 
 
 def read_verified(store: Store, ref: FileRef) -> bytes:
-    """Return the bytes of a file after comparing size and SHA-256 with its reference."""
+    """Return the bytes of a file; IntegrityError if size or SHA-256 differ from its reference."""
     try:
         data = store.read(ref.path)
     except NotFoundError as error:
         raise _missing(ref) from error
-    if len(data) != ref.size or (found := sha256(data)) != ref.sha256:
-        state = f"{len(data)} bytes" if len(data) != ref.size else f"SHA-256 {found[:16]}…"
+    if len(data) != ref.size or (digest := sha256(data)) != ref.sha256:
+        actual = f"{len(data)} bytes" if len(data) != ref.size else f"SHA-256 {digest[:16]}…"
         expected = f"{ref.size} bytes" if len(data) != ref.size else f"{ref.sha256[:16]}…"
         raise IntegrityError(
-            f"{ref.path}: has {state}, its manifest says {expected}. The file was changed after the commit: restore "
+            f"{ref.path}: has {actual}, its manifest says {expected}. The file was changed after the commit: restore "
             "it, or delete it and embed the collection again."
         )
     return data
 
 
 def metadata_of(table: pa.Table) -> dict[str, str]:
-    """Key-value metadata of a table that was read, without Arrow's own entries."""
+    """Return the key-value metadata of a table, without Arrow's own entries."""
     entries = table.schema.metadata or {}
     return {key.decode(): value.decode() for key, value in entries.items() if not key.startswith(b"ARROW:")}
 
 
 def fixed_binary(array: npt.NDArray[Any]) -> pa.FixedSizeBinaryArray:
-    """Return the rows of a contiguous 2-d array as a fixed_size_binary column."""
+    """Return the rows of a 2-d array as a fixed_size_binary column."""
     little = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"), copy=False))
     width = little.shape[1] * little.dtype.itemsize
     return pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), len(little), [None, pa.py_buffer(little.tobytes())])
@@ -260,7 +252,7 @@ def _verify_size(store: Store, ref: FileRef) -> None:
 
 
 def _replace_damaged(store: Store, path: str, data: bytes) -> bool:
-    """Write `data` over a file that cannot be read, such as a leftover of a failing disk."""
+    """Overwrite an existing file if it is damaged; return whether the file now holds `data`."""
     existing = store.read(path)
     if existing == data:
         return True
@@ -274,19 +266,20 @@ def _replace_damaged(store: Store, path: str, data: bytes) -> bool:
 
 def _missing(ref: FileRef) -> IntegrityError:
     return IntegrityError(
-        f"{ref.path}: is missing, and a manifest names it. Restore it; of the latest snapshot the flow makes it again."
+        f"{ref.path}: is missing, and a manifest names it. Restore the file. If it belongs to the latest snapshot, the "
+        "next run rebuilds it."
     )
 
 
 @contextmanager
 def _source(store: Store, path: str, *, mapped: bool = True) -> Iterator[pa.NativeFile]:
-    """Open a file for random access; a small object comes in one request."""
+    """Open a file for random access; read a small remote object in one request."""
     size = store.size(path)
     if store.root:
         local = str(store.root / path)
         with pa.memory_map(local) if mapped else pa.OSFile(local) as source:
             yield source
-    elif size <= _WHOLE_BYTES:
+    elif size <= _WHOLE_OBJECT_BYTES:
         yield pa.BufferReader(store.read(path))
     else:
         with pa.PythonFile(RangedFile(store, path), mode="r") as source:
@@ -296,14 +289,16 @@ def _source(store: Store, path: str, *, mapped: bool = True) -> Iterator[pa.Nati
 def _open(source: pa.NativeFile, path: str) -> pq.ParquetFile:
     try:
         if source.read(4) != b"PAR1":
-            raise _damaged(path, ValueError("it does not begin as Parquet does"))
-        # Ranges that lie together become one request; of what is in memory it would only be a copy.
-        apart = isinstance(source, pa.PythonFile)
-        return pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=apart)
+            raise _damaged(path, ValueError("it does not start like a Parquet file"))
+        # Merge adjacent ranges into one request. For a source in memory, this would only make a copy.
+        is_remote = isinstance(source, pa.PythonFile)
+        return pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=is_remote)
     except (pa.ArrowException, OSError) as error:
         raise _damaged(path, error) from error
 
 
 def _damaged(path: str, error: Exception) -> IntegrityError:
     reason = " ".join(str(error).split())[:160]
-    return IntegrityError(f"{path}: damaged Parquet ({reason}). Restore the file, or delete it and run the flow again.")
+    return IntegrityError(
+        f"{path}: damaged Parquet ({reason}). Restore the file, or delete it and run the pipeline again."
+    )

@@ -1,6 +1,6 @@
-"""Where everything lies in a store, relative to its prefix. See docs/format.md.
+"""The paths of all files in a store, relative to its prefix. See docs/format.md.
 
-Only this module knows these paths: others ask for them here, and have a path taken apart here.
+Only this module knows these paths. Other modules build and parse paths with its functions.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ Kind: TypeAlias = Literal[
     "audits",
     "forgotten",
 ]
-"""The folders of a collection: what kind of file lies in each."""
+"""Kinds of files of a collection; each kind has its own folder."""
 
 COLLECTIONS, ENCODERS, VECTORS, SPACES, REPORTS = "collections", "encoders", "vectors", "spaces", "reports"
-"""Folders at the top of a store."""
+"""Top-level folders of a store."""
 
 _KINDS = frozenset(get_args(Kind))
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -42,24 +42,24 @@ _ID_DIGITS = 64
 
 
 def is_name(name: str) -> bool:
-    """Tell whether a name can be that of a collection or an alias."""
+    """Return whether a name is valid for a collection or an alias."""
     return _NAME.fullmatch(name) is not None
 
 
 def checked_name(name: str, what: str) -> str:
-    """Return a name that is safe as a folder, or raise ConfigError."""
+    """Return a name that is safe as a folder name; ConfigError if it is not. `what` is for the message."""
     if not is_name(name):
-        raise ConfigError(f"{what} {name[:60]!r}: expected 1 to 100 letters, digits, dots, dashes and underscores.")
+        raise ConfigError(f"{what} {name[:60]!r}: expected 1 to 100 letters, digits, dots, dashes, and underscores.")
     return name
 
 
 def numbered(folder: str, number: int) -> str:
-    """Return the file of one number in an append-only folder."""
+    """Return the path of one number in an append-only log."""
     return f"{folder}/{number:08d}.json"
 
 
 def number_of(path: str) -> int | None:
-    """Return the number of a file made by `numbered`, or None for any other file."""
+    """Return the number in a path that `numbered` built, or None for any other path."""
     match = _NUMBERED.search(path)
     return int(match.group(1)) if match else None
 
@@ -71,7 +71,7 @@ class CollectionPaths:
     Raises
     ------
     ConfigError
-        If the name is not safe as a folder.
+        If the name is not safe as a folder name.
     """
 
     name: str
@@ -81,106 +81,106 @@ class CollectionPaths:
 
     @property
     def root(self) -> str:
-        """Folder of everything that belongs to the collection alone."""
+        """Folder of everything that belongs only to the collection."""
         return f"{COLLECTIONS}/{self.name}"
 
     def folder(self, kind: Kind) -> str:
-        """Folder of all files of one kind."""
+        """Return the folder of all files of one kind."""
         return f"{self.root}/{kind}"
 
     def documents(self, part: str) -> str:
-        """Documents of one part."""
+        """Return the path of the documents of one part."""
         return f"{self.folder('documents')}/{part}.parquet"
 
     def chunks(self, part: str) -> str:
-        """Chunks of one part; `part` derives from its documents and from how they were cut."""
+        """Return the path of the chunks of one part; `part` depends on its documents and the chunking."""
         return f"{self.folder('chunks')}/{part}.parquet"
 
     def segment(self, space_id: str, part: str) -> str:
-        """Vectors and codes of one part in one space; `part` is that of the chunks, row by row."""
+        """Return the path of the vectors and codes of one part in one space, one row per chunk."""
         return f"{self.folder('segments')}/{space_id}/{part}.parquet"
 
     def plan(self, plan_id: str) -> str:
-        """Rows of the shards of one plan."""
+        """Return the path of the rows of the encoding shards of one plan."""
         return f"{self.folder('plans')}/{plan_id}.parquet"
 
     def deletions(self, digest: str) -> str:
-        """Documents of older parts that a snapshot no longer has."""
+        """Return the path of a list of documents that are deleted but still in a part."""
         return f"{self.folder('deletions')}/{digest}.parquet"
 
     def quarantine(self, digest: str) -> str:
-        """Table of inputs that a run set aside, with reasons."""
+        """Return the path of a table of quarantined inputs, with reasons."""
         return f"{self.folder('quarantine')}/{digest}.parquet"
 
     def snapshot(self, number: int) -> str:
-        """Manifest of one snapshot: its commit."""
+        """Return the path of the manifest of one snapshot; writing it is the commit."""
         return numbered(self.folder("snapshots"), number)
 
     def alias(self, alias: str) -> str:
-        """Folder of the history of one alias, numbered."""
+        """Return the folder of the history of one alias, a numbered log."""
         return f"{self.folder('aliases')}/{checked_name(alias, 'alias')}"
 
     def serving_database(self, snapshot_id: str, files: str) -> str:
-        """DuckDB database of one snapshot in these files: after a compaction, equal content lies in others."""
+        """Return the path of a snapshot's DuckDB database; `files` differs after a compaction."""
         return f"{self.folder('serving')}/{snapshot_id}-{files[:16]}.duckdb"
 
     def serving_record(self, snapshot_id: str, files: str) -> str:
-        """Size and SHA-256 of the serving database, written after it."""
+        """Return the path of the size and SHA-256 of the serving database, written after it."""
         return f"{self.folder('serving')}/{snapshot_id}-{files[:16]}.json"
 
     def lexical_index(self, snapshot_id: str, files: str) -> str:
-        """BM25 index of one snapshot in these files: equal content in other files has its rows in another order."""
+        """Return the path of a snapshot's BM25 index; `files` determines the order of its rows."""
         return f"{self.folder('lexical')}/{snapshot_id}-{files[:16]}.safetensors"
 
     def lexical_record(self, snapshot_id: str, files: str) -> str:
-        """Tokenizer, size and SHA-256 of the BM25 index, written after it."""
+        """Return the path of the tokenizer, size, and SHA-256 of the BM25 index, written after it."""
         return f"{self.folder('lexical')}/{snapshot_id}-{files[:16]}.json"
 
     def evaluation_set(self, name: str) -> str:
-        """Folder of the versions of one evaluation set, numbered."""
+        """Return the folder of the versions of one evaluation set, a numbered log."""
         return f"{self.folder('evaluation')}/{checked_name(name, 'evaluation set')}"
 
     def evaluation_files(self, name: str, set_id: str) -> str:
-        """Folder of the queries and judgements of one version."""
+        """Return the folder of the queries and judgements of one version."""
         return f"{self.evaluation_set(name)}/{set_id[:32]}"
 
     def verdicts(self, snapshot_id: str) -> str:
-        """Folder of the verdicts on one snapshot, numbered."""
+        """Return the folder of the verdicts on one snapshot, a numbered log."""
         return f"{self.folder('verdicts')}/{snapshot_id}"
 
     def answers(self, day: str) -> str:
-        """Folder of the answers that were logged on one day."""
+        """Return the folder of the queries and hits that were logged on one day."""
         return f"{self.folder('answers')}/{day}"
 
     def reference_record(self, space_id: str) -> str:
-        """Record of the sample that audits compare with: what the collection was when its space was fitted."""
+        """Return the path of the record of the sample from the fit, which audits compare with."""
         return f"{self.folder('references')}/{space_id}.json"
 
     def reference_sample(self, space_id: str, digest: str) -> str:
-        """Raw vectors of that sample."""
+        """Return the path of the raw vectors of that sample."""
         return f"{self.folder('references')}/{space_id}-{digest[:16]}.parquet"
 
     @property
     def replacements(self) -> str:
-        """Folder of the notes which snapshot took whose place, numbered by the old one."""
+        """Folder of the records of replaced snapshots, numbered by the old snapshot."""
         return f"{self.folder('forgotten')}/replaced"
 
     @property
     def receipts(self) -> str:
-        """Folder of the receipts for the orders to forget documents, numbered like these."""
+        """Folder of the receipts for tombstones, with the numbers of the tombstones."""
         return f"{self.folder('forgotten')}/receipts"
 
 
 @dataclass(frozen=True, slots=True)
 class CollectionFile:
-    """A path below the folder of a collection, taken apart; `kind` is None where no kind of file has its place."""
+    """A parsed path below the folder of a collection; `kind` is None for a file of no known kind."""
 
     collection: str
     kind: Kind | None
 
 
 def parse_collection_path(path: str) -> CollectionFile | None:
-    """Return whose file a path is, and of what kind; None if it is not below the folder of a collection."""
+    """Return the collection and the kind of a path; None if it is not in the folder of a collection."""
     top, _, rest = path.partition("/")
     name, _, inner = rest.partition("/")
     kind, _, file = inner.partition("/")
@@ -190,105 +190,105 @@ def parse_collection_path(path: str) -> CollectionFile | None:
 
 
 def list_collections(store: Store) -> list[str]:
-    """Return the names of the collections of a store, sorted; one may have no snapshot yet."""
+    """Return the names of the collections of a store, sorted, including any without a snapshot."""
     return [name for name in store.folders(COLLECTIONS) if is_name(name)]
 
 
 def list_encoders(store: Store) -> list[str]:
-    """Return the identities of the encoders of a store, sorted."""
+    """Return the IDs of the encoders of a store, sorted."""
     return [name for name in store.folders(ENCODERS) if len(name) == _ID_DIGITS]
 
 
-def list_embedded(store: Store) -> list[str]:
-    """Return the identities of the encoders that a store has raw vectors of, sorted."""
+def list_encoders_with_vectors(store: Store) -> list[str]:
+    """Return the IDs of the encoders whose raw vectors are in a store, sorted."""
     return store.folders(VECTORS)
 
 
 def list_spaces(store: Store) -> list[str]:
-    """Return the identities of the spaces of a store, sorted."""
+    """Return the IDs of the spaces of a store, sorted."""
     return store.folders(SPACES)
 
 
 def encoder_folder(encoder_id: str) -> str:
-    """Folder of one encoder: encoder.json and the model's files."""
+    """Return the folder of one encoder: encoder.json and the files of the model."""
     return f"{ENCODERS}/{encoder_id}"
 
 
 def encoder_document(encoder_id: str) -> str:
-    """Sealed description of one encoder."""
+    """Return the path of the sealed description of one encoder."""
     return f"{encoder_folder(encoder_id)}/encoder.json"
 
 
 def encoder_model(encoder_id: str) -> str:
-    """Folder of the model's own files."""
+    """Return the folder of the files of the model."""
     return f"{encoder_folder(encoder_id)}/model"
 
 
 def encoder_export(encoder_id: str, kind: str) -> str:
-    """Sealed description of what was exported from a model: its tokenizer, a backend's graph, reference vectors."""
+    """Return the path of the sealed description of an export: tokenizer, graph, or reference vectors."""
     return f"{encoder_folder(encoder_id)}/exports/{kind}.json"
 
 
 def encoder_export_files(encoder_id: str, kind: str, export_id: str) -> str:
-    """Folder of the files of one export, named after their content."""
+    """Return the folder of the files of one export; `export_id` identifies their content."""
     return f"{encoder_folder(encoder_id)}/exports/{kind}/{export_id[:16]}"
 
 
 def encoder_lineage(encoder_id: str) -> str:
-    """Sealed record of what a fine-tuned encoder was made from."""
+    """Return the path of the sealed record of a fine-tuned encoder's base model and training data."""
     return f"{encoder_folder(encoder_id)}/lineage.json"
 
 
 def encoder_languages(encoder_id: str) -> str:
-    """Languages that the model's card names; there if it names any."""
+    """Return the path of the languages in the model card; the file exists only if there are any."""
     return f"{encoder_folder(encoder_id)}/languages.json"
 
 
 def encoder_description(key: str) -> str:
-    """Which encoder a model's files and a recipe gave; spares loading the model to find out."""
+    """Return the path of the encoder ID for a model and a recipe, which avoids loading the model."""
     return f"{ENCODERS}/described/{key}.json"
 
 
 def encoder_rate(encoder_id: str) -> str:
-    """Measured encoding rates by device; provenance, overwritten by every run."""
+    """Return the path of the measured encoding rates by device; every run overwrites it."""
     return f"{encoder_folder(encoder_id)}/rates.json"
 
 
 def encoder_vectors(encoder_id: str) -> str:
-    """Folder of all raw vectors of one encoder."""
+    """Return the folder of all raw vectors of one encoder."""
     return f"{VECTORS}/{encoder_id}"
 
 
 def vectors_folder(encoder_id: str, role: str) -> str:
-    """Folder of the raw vectors of one encoder and role."""
+    """Return the folder of the raw vectors of one encoder and role."""
     return f"{encoder_vectors(encoder_id)}/{role}"
 
 
 def space_folder(space_id: str) -> str:
-    """Folder of one sealed space."""
+    """Return the folder of one sealed space."""
     return f"{SPACES}/{space_id}"
 
 
 def report(run_id: str) -> str:
-    """Report of one run."""
+    """Return the path of the report of one run, as JSON."""
     return f"{REPORTS}/{run_id}/report.json"
 
 
 def report_page(run_id: str) -> str:
-    """Report of one run as a page."""
+    """Return the path of the report of one run, as HTML."""
     return f"{REPORTS}/{run_id}/report.html"
 
 
-def contest_figures(key: str) -> str:
-    """Figures of one variant of a contest, by the fingerprint of what they depend on."""
+def comparison_figures(key: str) -> str:
+    """Return the path of the metrics of one variant in a model comparison; `key` identifies its inputs."""
     return f"contests/{key}.json"
 
 
 def run_leases() -> str:
-    """Folder of the leases of runs that write."""
+    """Return the folder of the leases of runs that write."""
     return "leases/runs"
 
 
-def upkeep_leases() -> str:
-    """Folder of the leases of what deletes files."""
+def maintenance_leases() -> str:
+    """Return the folder of the leases of commands that delete files."""
     return "leases/upkeep"

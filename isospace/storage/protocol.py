@@ -1,8 +1,8 @@
-"""The interface of a store: what a local folder and an S3 prefix both do, with the same promises.
+"""The interface of a store, implemented by a local folder and an S3 prefix with the same guarantees.
 
-A file appears whole or not at all, and `create` fails where the name exists: that one operation is the commit. Paths
-are relative to the prefix and stay below it, since many come out of files that lie in the store. Every method raises
-IntegrityError for a path that leads out of the store, and StoreError where the store fails.
+A file appears whole or not at all, and `create` fails if the file exists; commits rely on this. Paths are relative to
+the prefix and must stay below it, since many are read from files in the store. Every method raises IntegrityError for a
+path that leads out of the store, and StoreError if the store fails.
 """
 
 from __future__ import annotations
@@ -16,51 +16,51 @@ from isospace.storage.local_files import Stat
 
 
 class Store(Protocol):
-    """A store of files; cheap to open, holds no state, can be pickled."""
+    """A store of files. Cheap to open, stateless, and can be pickled."""
 
     url: str
-    """As the user gave it."""
+    """The URL or path that the user gave."""
     root: Path | None
-    """The local folder, or None for an object store: whoever needs a local path has to copy the file then."""
+    """The local folder; None for an object store, whose files must be copied if a local path is needed."""
 
     def read(self, path: str) -> bytes:
         """Return the bytes of `path`; NotFoundError if it does not exist."""
         ...
 
     def read_range(self, path: str, start: int, length: int) -> bytes:
-        """Return `length` bytes of `path` from `start`; StoreError where it is shorter than that."""
+        """Return `length` bytes of `path` from `start`; StoreError if the file is too short."""
         ...
 
     def digest(self, path: str) -> str:
-        """Return the SHA-256 of `path`, read in a stream; NotFoundError if it does not exist."""
+        """Return the SHA-256 of `path`, read as a stream; NotFoundError if it does not exist."""
         ...
 
     def stat(self, path: str) -> Stat:
-        """Return size and time of `path`; NotFoundError if it does not exist."""
+        """Return size and modification time of `path`; NotFoundError if it does not exist."""
         ...
 
     def write(self, path: str, data: bytes) -> None:
-        """Write `path` whole, replacing what was there."""
+        """Write `path` atomically, replacing an existing file."""
         ...
 
     def write_file(self, path: str, source: Path) -> None:
-        """Write the content of a local file to `path`, whole, without holding it in memory."""
+        """Write a local file to `path` atomically, without holding it in memory."""
         ...
 
     def create(self, path: str, data: bytes) -> None:
-        """Write `path` whole if there is no such file; ConflictError if there is."""
+        """Write `path` atomically if it does not exist; ConflictError if it does."""
         ...
 
     def create_file(self, path: str, source: Path) -> bool:
-        """Write a local file to `path` if there is no such file; tell whether this call wrote it."""
+        """Write a local file to `path` if that does not exist; return whether this call wrote it."""
         ...
 
     def delete(self, path: str) -> None:
-        """Remove `path`; nothing happens where it does not exist."""
+        """Remove `path`; do nothing if it does not exist."""
         ...
 
     def walk(self, folder: str) -> Iterator[Stat]:
-        """Yield the files under `folder`, sorted by path, at any depth."""
+        """Yield the files under `folder`, at any depth, sorted by path."""
         ...
 
     def folders(self, folder: str) -> list[str]:
@@ -68,11 +68,11 @@ class Store(Protocol):
         ...
 
     def leftovers(self, folder: str) -> list[Stat]:
-        """Return what killed writers left under a local folder; an object store shows nothing that is not whole."""
+        """Return the temporary files that killed writers left under a local folder; S3 has none."""
         ...
 
     def remove_empty(self, folder: str) -> None:
-        """Remove a local folder, and folders in it, as far as they are empty; an object store has none."""
+        """Remove empty folders at and under a local folder; an object store has no folders."""
         ...
 
     def size(self, path: str) -> int:
@@ -80,7 +80,7 @@ class Store(Protocol):
         return self.stat(path).size
 
     def exists(self, path: str) -> bool:
-        """Tell whether `path` exists."""
+        """Return whether `path` exists."""
         try:
             self.stat(path)
         except NotFoundError:
@@ -88,7 +88,7 @@ class Store(Protocol):
         return True
 
     def create_if_absent(self, path: str, data: bytes) -> bool:
-        """Write `path` if there is no such file; tell whether this call wrote it."""
+        """Write `path` if it does not exist; return whether this call wrote it."""
         try:
             self.create(path, data)
         except ConflictError:

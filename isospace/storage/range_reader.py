@@ -1,4 +1,4 @@
-"""A file of an object store as a seekable stream: of a large object, no more is fetched than is asked for."""
+"""A file of an object store as a seekable stream that fetches only the bytes that are read."""
 
 from __future__ import annotations
 
@@ -8,17 +8,12 @@ from isospace.storage.store import Store
 
 
 class RangedFile(io.RawIOBase):
-    """Random access to a file in a store, a request for every read; nothing is kept.
-
-    Parameters
-    ----------
-    store, path
-        Where.
+    """Random access to a file in a store, with one request for every read and no buffer.
 
     Raises
     ------
     NotFoundError
-        If there is no such file.
+        If the file does not exist.
     """
 
     def __init__(self, store: Store, path: str) -> None:
@@ -27,11 +22,11 @@ class RangedFile(io.RawIOBase):
         self._size = store.size(path)
 
     def readable(self) -> bool:
-        """Tell that it can be read."""
+        """Return True."""
         return True
 
     def seekable(self) -> bool:
-        """Tell that it can be read from anywhere."""
+        """Return True."""
         return True
 
     def tell(self) -> int:
@@ -45,9 +40,9 @@ class RangedFile(io.RawIOBase):
         return self._position
 
     def read(self, size: int = -1, /) -> bytes:
-        """Return up to `size` bytes, or all that are left; StoreError where the store fails."""
-        left = max(0, self._size - self._position)
-        length = left if size < 0 else min(size, left)
+        """Return up to `size` bytes, or the rest if `size` is negative; StoreError if the store fails."""
+        remaining = max(0, self._size - self._position)
+        length = remaining if size < 0 else min(size, remaining)
         data = self._store.read_range(self._path, self._position, length) if length else b""
         self._position += len(data)
         return data

@@ -1,4 +1,4 @@
-"""Names of runs."""
+"""IDs of runs."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from datetime import UTC, datetime
 
 
 def new_run_id() -> str:
-    """Return a name for a run: its time, and something that no other run has."""
+    """Return a unique ID for a run: the UTC time and a random suffix."""
     return f"{datetime.now(UTC).strftime('%Y%m%dT%H%M%SZ')}-{secrets.token_hex(4)}"

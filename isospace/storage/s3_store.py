@@ -1,4 +1,7 @@
-"""A store on S3, over obstore. S3 itself shows files whole, and creates a file only where there is none."""
+"""A store on S3, accessed with obstore.
+
+S3 itself makes writes atomic, and can create a file only if it does not exist.
+"""
 
 from __future__ import annotations
 
@@ -83,12 +86,12 @@ class S3Store(Store):
 
     def walk(self, folder: str) -> Iterator[Stat]:
         with self._guard(folder):
-            pages = _listed(lambda: list(obstore.list(self.client, folder.rstrip("/"))))
+            pages = _retry_list(lambda: list(obstore.list(self.client, folder.rstrip("/"))))
         yield from sorted((_stat(item) for page in pages for item in page), key=lambda stat: stat.path)
 
     def folders(self, folder: str) -> list[str]:
         with self._guard(folder):
-            listed = _listed(lambda: obstore.list_with_delimiter(self.client, f"{folder}/"))
+            listed = _retry_list(lambda: obstore.list_with_delimiter(self.client, f"{folder}/"))
         return sorted(prefix.rstrip("/").rsplit("/", 1)[-1] for prefix in listed["common_prefixes"])
 
     def leftovers(self, folder: str) -> list[Stat]:
@@ -98,52 +101,52 @@ class S3Store(Store):
         return
 
     def _create(self, path: str, data: bytes | Path) -> None:
-        """Create under a mark of this call's own, and where that fails let the mark on what is there decide.
+        """Create a file with a unique tag; after an error, the tag of the existing file shows who created it.
 
-        A client that tries again after a lost answer is refused by the file it has written itself. And a server may
-        refuse (409) each of two that come at the same time: then nothing is there, and S3 asks to try again.
+        If a response is lost, the client's retry fails because of the file that the client itself has written. Also, a
+        server may reject (409) both of two concurrent requests. Then the file does not exist, and S3 asks to retry.
         """
-        mark = secrets.token_hex(16)
+        tag = secrets.token_hex(16)
         for attempt in range(_CREATE_ATTEMPTS):
             try:
                 with guard(path, self.url, failure=BaseError, conflict=AlreadyExistsError):
-                    obstore.put(self.client, path, data, mode="create", attributes={_CREATED_BY: mark})
+                    obstore.put(self.client, path, data, mode="create", attributes={_CREATED_BY: tag})
             except StoreError as error:
-                found = self._created_by(path)
-                if found == mark:
+                existing = self._created_by(path)
+                if existing == tag:
                     return
-                if found is not None or not isinstance(error, ConflictError):
+                if existing is not None or not isinstance(error, ConflictError):
                     raise
                 time.sleep(0.05 * 2**attempt)
             else:
                 return
         raise StoreError(
-            f"{path}: the store {self.url} refused {_CREATE_ATTEMPTS} times to create it, and has no such file. Run "
+            f"{path}: the store {self.url} refused {_CREATE_ATTEMPTS} times to create it, but has no such file. Run "
             "the same command again."
         )
 
     def _created_by(self, path: str) -> str | None:
-        """Return the mark of a file, empty where it has none, or None where there is no such file."""
+        """Return the tag of a file, empty if it has none, or None if the file does not exist."""
         try:
             with self._guard(path):
-                found = obstore.get(self.client, path, options={"head": True}).attributes
+                attributes = obstore.get(self.client, path, options={"head": True}).attributes
         except NotFoundError:
             return None
-        return str(found.get(_CREATED_BY, ""))
+        return str(attributes.get(_CREATED_BY, ""))
 
     def _guard(self, path: str) -> AbstractContextManager[None]:
         return guard(path, self.url, failure=BaseError)
 
 
 def s3_client(url: str) -> Client:
-    """Return obstore's client of `s3://bucket/prefix`.
+    """Return an obstore client for `s3://bucket/prefix`.
 
-    Credentials, region and endpoint come from the standard AWS_* environment variables and files.
+    Credentials, region, and endpoint come from the standard AWS_* environment variables and files.
 
     Raises
     ------
     ConfigError
-        If the URL is of another form.
+        If the URL has another form or contains credentials.
     """
     from obstore.store import S3Store as Client
 
@@ -155,15 +158,15 @@ def s3_client(url: str) -> Client:
         return Client.from_url(url, client_options=options)
     except (BaseError, ValueError) as error:
         reason = str(error).split("\n", 1)[0]
-        raise ConfigError(f"store {url}: expected s3://bucket/prefix ({reason}).") from error
+        raise ConfigError(f"store {url}: expected s3://bucket/prefix ({reason}). Correct the URL.") from error
 
 
 def _stat(item: Any, path: str | None = None) -> Stat:
     return Stat(path or str(item["path"]), int(item["size"]), item["last_modified"].timestamp())
 
 
-def _listed(action: Callable[[], _Result]) -> _Result:
-    """Ask for a list again whose answer broke off: the client does so for all else that it reads."""
+def _retry_list(action: Callable[[], _Result]) -> _Result:
+    """Retry a listing whose response broke off; the client itself retries only other reads."""
     for attempt in range(_LIST_ATTEMPTS - 1):
         with contextlib.suppress(BaseError):
             return action()

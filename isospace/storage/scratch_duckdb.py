@@ -1,4 +1,4 @@
-"""Joins with bounded memory: DuckDB on a scratch database that spills to disk."""
+"""Join tables with bounded memory, in a DuckDB scratch database that spills to disk."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def scratch_database(folder: Path, *, memory_mb: int) -> Iterator[DuckDBPyConnection]:
-    """Open an empty database under `folder` that uses at most `memory_mb`, and remove it afterwards."""
+    """Open an empty database under `folder` that uses at most `memory_mb` MB; remove it afterwards."""
     import duckdb
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -44,26 +44,17 @@ def scratch_database(folder: Path, *, memory_mb: int) -> Iterator[DuckDBPyConnec
         path.unlink(missing_ok=True)
 
 
-# A file of vectors may have a hundred rows: an insert for each would be most of the time.
-_ROWS_AT_ONCE = 50_000
+# Files of vectors can be small (a hundred rows), and one insert per file would dominate the run time.
+_INSERT_ROWS = 50_000
 _ROWS_FETCHED = 10_000
 
 
 def load_columns(
     connection: DuckDBPyConnection, table: str, store: Store, paths: Sequence[str], columns: dict[str, str]
 ) -> None:
-    """Fill a new table with columns of Parquet files, a few files at a time.
+    """Create a table from columns of Parquet files, a few files at a time.
 
-    Parameters
-    ----------
-    connection
-        Of a scratch database.
-    table
-        Its name; it gets the columns `part` (position in `paths`), `row`, and those named.
-    store, paths
-        The files.
-    columns
-        Names and DuckDB types.
+    The table has the columns `part` (position in `paths`), `row`, and `columns`, a mapping of names to DuckDB types.
     """
     fields = ", ".join(f'"{name}" {kind}' for name, kind in columns.items())
     connection.execute(f"CREATE TABLE {table} (part INTEGER, row INTEGER, {fields})")
@@ -72,7 +63,7 @@ def load_columns(
     for number, path in enumerate(paths):
         pending.append(_numbered(number, read_parquet(store, path, columns=list(columns)).select(list(columns))))
         rows += pending[-1].num_rows
-        if rows >= _ROWS_AT_ONCE:
+        if rows >= _INSERT_ROWS:
             _insert(connection, table, pending)
             pending, rows = [], 0
     if pending:
@@ -80,7 +71,7 @@ def load_columns(
 
 
 def append_rows(connection: DuckDBPyConnection, table: str, number: int, batch: pa.Table) -> None:
-    """Append the rows of one file to a table made by `load_columns`."""
+    """Append the rows of one file to a table from `load_columns`."""
     _insert(connection, table, [_numbered(number, batch)])
 
 

@@ -1,4 +1,4 @@
-"""Base of the configuration models, and names that are used as folders in the store."""
+"""Base class of the configuration models, and the type of names that become folders in the store."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 
 
 class SpecModel(BaseModel):
-    """Base of every part of the configuration: frozen, every key known, attributes documented where they stand."""
+    """Base class of all configuration models: frozen, no unknown keys, attribute docstrings."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True)

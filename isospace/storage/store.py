@@ -1,4 +1,4 @@
-"""Open a store: a local folder or s3://, with the same promises (see isospace.storage.protocol)."""
+"""Open a store in a local folder or on S3, with the same guarantees (see isospace.storage.protocol)."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ def open_store(url: str | os.PathLike[str]) -> Store:
     Parameters
     ----------
     url
-        A local folder, made when first written to, or `s3://bucket/prefix`. For S3, credentials, region and
+        A local folder, which the first write creates, or `s3://bucket/prefix`. For S3, credentials, region, and
         endpoint come from the standard AWS_* environment variables and files.
 
     Raises
     ------
     ConfigError
-        For any other scheme.
+        If the URL has another scheme or form.
     """
     text = os.fspath(url)
     if text.startswith("s3://"):
-        # Its library takes time to load, which a local store does not need.
+        # Imported here, because obstore takes time to load and a local store does not need it.
         from isospace.storage.s3_store import S3Store, s3_client
 
         return S3Store(text, s3_client(text))

@@ -1,1 +1,1 @@
-"""The exact transform and the sealed space, in NumPy alone."""
+"""The exact transform and the sealed space; NumPy is the only numerical dependency."""

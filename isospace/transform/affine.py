@@ -1,21 +1,20 @@
 """The exact affine map: the same bits for one row and for a million, in NumPy and in torch.
 
-A product `A x + b` in floating point depends on the order of its sums, and so on batch size, thread
-count, BLAS and processor. Here every operand is an integer held in float64, and every product and
-partial sum stays below 2**53, where float64 holds integers exactly: whatever the order, the sum is the
-same integer. Both the fitted map and its input are rounded to fixed-point grids once; then nothing
-else is ever rounded until the last, element-wise steps, which IEEE 754 defines to the bit.
+In floating point, the result of `A x + b` depends on the order of summation, and therefore on batch size, thread count,
+BLAS, and processor. Here every operand is an integer held in float64, and every product and partial sum stays below
+2**53, where float64 holds integers exactly. The sum is the same integer in any order. The fitted map and its input are
+each rounded once to a fixed-point grid. Nothing else is rounded until the final element-wise steps, which IEEE 754
+defines to the bit.
 
     X = rint(x * 2**p)                    |X| <= 2**t, larger values saturate and are counted
     Y = N X + B                           integers below 2**53
     Z = rint(Y * 2**(g - p - q))          |Z| <= 2**26
     y = Z / sqrt(sum(Z**2))               with L2 normalization, else Z * 2**-g
 
-The bits t of X and those left to the rows of N share 53; they are balanced so that the two roundings together
-disturb the sample least. Where that is still too much (steep maps of many dimensions), X is cut in two limbs of 16
-bits, X = H * 2**16 + L, and N is as fine as one limb leaves room for: N H + B and N L are exact, and are added once.
-Squares
-of Z are exact, and are summed in two halves that are exact as well.
+X and the rows of N share 53 bits. The split between them minimizes the total rounding error on the sample. If the error
+is still too large (steep maps of many dimensions), X is split into two limbs of 16 bits, X = H * 2**16 + L, and the
+grid of N is as fine as one limb allows: N H + B and N L are exact and are added once. The squares of Z are exact, and
+are summed in two halves that are exact as well.
 """
 
 from __future__ import annotations
@@ -49,8 +48,8 @@ class AffineMap:
     row_exponents
         (k,) int64.
     offsets
-        (2, k) int64, one row a role in the order of `ROLES`, holding b[i] * 2**(input_exponent + row_exponents[i]);
-        with two limbs in units of the high one, 2**16 times as coarse.
+        (2, k) int64, one row per role in the order of `ROLES`: b[i] * 2**(input_exponent + row_exponents[i]). With two
+        limbs, in units of the high limb, which are 2**16 times as large.
     input_exponent
         p: the raw vector is rounded to multiples of 2**-p.
     output_exponent
@@ -58,7 +57,7 @@ class AffineMap:
     input_bits
         t: the rounded raw vector is clipped to 2**t.
     limbs
-        1, or 2 where X is cut in two.
+        1, or 2 if X is split into two limbs.
     """
 
     matrix: npt.NDArray[np.int64]
@@ -74,33 +73,33 @@ class AffineMap:
         if self.row_exponents.shape != (rows,) or self.offsets.shape != (len(ROLES), rows):
             raise IntegrityError(
                 f"affine map: matrix {self.matrix.shape}, row_exponents {self.row_exponents.shape} and offsets "
-                f"{self.offsets.shape} do not fit together. The space is damaged: restore it, or fit it again."
+                f"{self.offsets.shape} do not fit together. The space is damaged: restore it, or refit it."
             )
-        # In float64: a damaged map may hold integers whose sums overflow 64 bits.
+        # In float64, because a damaged map may hold integers whose sums overflow 64 bits.
         row_sums = np.abs(self.matrix.astype(np.float64)).sum(axis=1)
-        largest = row_sums * 2.0 ** bits_at_once(self.input_bits, self.limbs) + np.abs(
+        largest = row_sums * 2.0 ** bits_per_product(self.input_bits, self.limbs) + np.abs(
             self.offsets.astype(np.float64)
         ).max(axis=0)
         if largest.size and int(largest.max()) >= 2**EXACT_BITS:
             raise IntegrityError(
-                f"affine map: a row can reach {int(largest.max())}, and exact sums need less than 2**{EXACT_BITS}. "
-                "The space is damaged: restore it, or fit it again."
+                f"affine map: a row can reach {int(largest.max())}, but exact sums need less than 2**{EXACT_BITS}. "
+                "The space is damaged: restore it, or refit it."
             )
 
     @property
     def input_dimension(self) -> int:
-        """D, the dimension of raw vectors."""
+        """Dimension d of raw vectors."""
         return int(self.matrix.shape[1])
 
     @property
     def output_dimension(self) -> int:
-        """K, the dimension of transformed vectors."""
+        """Dimension k of transformed vectors."""
         return int(self.matrix.shape[0])
 
 
 def stored_offsets(affine: AffineMap) -> Float64:
-    """Return the (2, k) float64 offsets that a map's integers stand for."""
-    unit = affine.input_exponent - affine.input_bits + bits_at_once(affine.input_bits, affine.limbs)
+    """Return the (2, k) float64 offsets that the map's integers represent."""
+    unit = affine.input_exponent - affine.input_bits + bits_per_product(affine.input_bits, affine.limbs)
     stored: Float64 = np.ldexp(affine.offsets.astype(np.float64), -(unit + affine.row_exponents))
     return stored
 
@@ -113,17 +112,17 @@ def apply_affine(
     Parameters
     ----------
     affine
-        The map.
+        The map on its integer grids.
     raw
         (n, d) float32 array of the library `xp`.
     role
-        Which of the two offsets is added.
+        Selects the offset.
     normalize
-        Whether each result is divided by its Euclidean norm.
+        Whether to divide each result by its Euclidean norm.
     xp
-        numpy or torch: one code for both, and the same bits.
+        numpy or torch. Both run the same code and give the same bits.
     block_rows
-        Rows transformed at a time; bounds memory, never changes a bit.
+        Rows transformed at a time. Bounds the memory and never changes a bit of the result.
 
     Returns
     -------
@@ -133,12 +132,12 @@ def apply_affine(
     Raises
     ------
     MismatchError
-        If d differs from the map's, or a value is not finite, or a vector to be normalized is zero.
+        If d differs from the map's input dimension, or if a value is not finite.
     """
     if raw.ndim != 2 or raw.shape[1] != affine.input_dimension:
         raise MismatchError(
             f"raw vectors have the shape {tuple(raw.shape)}; this space takes (n, {affine.input_dimension}). "
-            "Encode with the encoder of the space."
+            "Encode them with the encoder of the space."
         )
     if not bool(xp.isfinite(raw).all()):
         raise MismatchError("raw vectors contain NaN or infinity; expected finite values. Check the encoder's output.")
@@ -151,7 +150,7 @@ def apply_affine(
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """The map's operands as float64 arrays of one library, prepared once for all blocks."""
+    """The map's operands as float64 arrays of `xp`, prepared once for all blocks."""
 
     xp: ModuleType
     matrix: Any
@@ -170,7 +169,7 @@ def _prepare(affine: AffineMap, role: Role, *, xp: ModuleType, device: Any) -> _
 
     rows, columns = affine.matrix.shape
     diagonal = np.diagonal(affine.matrix)
-    # A diagonal map needs no matrix product; the integers, and so the bits, are the same.
+    # A diagonal map needs no matrix product. The integers, and therefore the bits, are the same.
     is_diagonal = rows == columns and np.count_nonzero(affine.matrix) == np.count_nonzero(diagonal)
     operand = diagonal if is_diagonal else affine.matrix.T
     return _Step(
@@ -190,7 +189,7 @@ def _apply_block(step: _Step, raw: Any, *, normalize: bool) -> tuple[Any, int]:
     xp = step.xp
     grid = raw * step.input_scale if raw.dtype == xp.float64 else xp.asarray(raw, dtype=xp.float64)
     if raw.dtype != xp.float64:
-        # A copy, which may be changed in place.
+        # The conversion made a copy, so it can be changed in place.
         grid *= step.input_scale
     xp.round(grid, out=grid)
     saturated = _saturate(grid, step.input_limit, xp)
@@ -200,7 +199,7 @@ def _apply_block(step: _Step, raw: Any, *, normalize: bool) -> tuple[Any, int]:
     clipped = _saturate(result, 2.0**OUTPUT_BITS, xp)
     if normalize:
         norms = xp.sqrt(sum_of_squares(result, xp))
-        # A zero vector has no direction: it stays zero here, and the checks before the commit refuse it.
+        # A zero vector has no direction. It stays zero here, and the checks before the commit reject it.
         norms[norms == 0] = 1.0
         result /= norms[:, None]
     else:
@@ -209,7 +208,7 @@ def _apply_block(step: _Step, raw: Any, *, normalize: bool) -> tuple[Any, int]:
 
 
 def _product(step: _Step, grid: Any) -> Any:
-    """Return N X + B: one exact sum, or two that are added once."""
+    """Return N X + B: one exact sum, or two exact sums that are added once."""
     if step.limbs == 2:
         high = step.xp.round(grid * 2.0**-LIMB_BITS)
         low = grid - high * 2.0**LIMB_BITS
@@ -228,10 +227,11 @@ def _times(step: _Step, grid: Any) -> Any:
 
 
 def sum_of_squares(grid: Any, xp: ModuleType = np) -> Any:
-    """Return the sums of squares of the rows of (n, k) float64 integers of at most 26 bits, the same in any order.
+    """Return the sum of squares of each row of (n, k) float64 integers of at most 26 bits.
 
-    Every square is below 2**53 and so exact. Sums that stay below it are exact too, and nothing more is to be done:
-    what never exceeded it was never rounded. Else the squares are cut in two halves whose sums are exact, added once.
+    The result does not depend on the order of summation. Every square is below 2**53 and therefore exact, and so is a
+    sum that stays below 2**53. If a sum is larger, each square is split into two halves. The sums of the halves are
+    exact and are added once.
     """
     plain = xp.einsum("ij,ij->i", grid, grid)
     if not len(plain) or float(plain.max()) < 2.0**EXACT_BITS:
@@ -243,7 +243,7 @@ def sum_of_squares(grid: Any, xp: ModuleType = np) -> Any:
 
 
 def _saturate(values: Any, limit: float, xp: ModuleType) -> int:
-    """Clip in place, and return how many values were beyond the limit."""
+    """Clip in place; return how many values were beyond the limit."""
     if not len(values) or (float(values.max()) <= limit and float(values.min()) >= -limit):
         return 0
     beyond = int((abs(values) > limit).sum())
@@ -251,6 +251,6 @@ def _saturate(values: Any, limit: float, xp: ModuleType) -> int:
     return beyond
 
 
-def bits_at_once(bits: int, limbs: int) -> int:
-    """Bits of X that one product sees."""
+def bits_per_product(bits: int, limbs: int) -> int:
+    """Return how many bits of X enter one matrix product."""
     return bits if limbs == 1 else LIMB_BITS

@@ -1,4 +1,4 @@
-"""What a quantizer loses of its vectors."""
+"""Measure the error that a quantizer adds to vectors."""
 
 from __future__ import annotations
 
@@ -19,15 +19,13 @@ class Distortion:
     Attributes
     ----------
     mse
-        Mean squared error of a component.
+        Mean squared error per component.
     mse_by_dimension
         The same for each of the k dimensions.
     mse_by_cluster
-        The same for each cluster of the vectors: a quantizer can serve most of a corpus well, and one part of it badly.
+        The same for each cluster of the vectors: a quantizer can work well for most of a corpus and badly for one part.
     cosine_error
-        Mean of 1 - cosine of a vector with its decoded one; scales are of no matter for it.
-    largest_cosine_error
-        Of any vector.
+        Mean of 1 - cos(vector, decoded vector), which ignores scale.
     """
 
     mse: float
@@ -37,11 +35,11 @@ class Distortion:
     largest_cosine_error: float
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the figures by name."""
+        """Return the fields by name."""
         return asdict(self)
 
     def summary(self) -> dict[str, float]:
-        """Return a few figures, for reports: the worst dimension and cluster in place of all of them."""
+        """Return the figures for reports: the worst dimension and cluster instead of all of them."""
         return {
             "mse": self.mse,
             "mse_worst_dimension": max(self.mse_by_dimension),
@@ -54,20 +52,9 @@ class Distortion:
 def measure_distortion(
     quantizer: Quantizer, vectors: Float32, *, clusters: npt.NDArray[np.int64] | None = None
 ) -> Distortion:
-    """Encode and decode (n, k) float32 vectors, and compare.
+    """Encode and decode (n, k) float32 vectors, n >= 1, and compare.
 
-    Parameters
-    ----------
-    quantizer
-        A fitted one.
-    vectors
-        (n, k) float32, n of one or more.
-    clusters
-        (n,) the cluster of each vector, as `cluster` gives them; one for all if None.
-
-    Returns
-    -------
-    Distortion
+    `clusters` holds the cluster of each vector, (n,), as `cluster` returns them; None puts all into one cluster.
     """
     exact = vectors.astype(np.float64)
     decoded = quantizer.decode(quantizer.encode(vectors)).astype(np.float64)
@@ -88,7 +75,7 @@ def cluster(vectors: Float32, count: int = 16, *, seed: int = 0) -> npt.NDArray[
     """Return the cluster of each of (n, k) vectors, by k-means."""
     from sklearn.cluster import KMeans
 
-    # Copies of one vector are one point: there are no more clusters than that.
+    # k-means cannot find more clusters than there are distinct points.
     distinct = len(np.unique(vectors, axis=0))
     model = KMeans(n_clusters=min(count, distinct), n_init=1, max_iter=30, random_state=seed)
     places: npt.NDArray[np.int64] = model.fit_predict(vectors).astype(np.int64)

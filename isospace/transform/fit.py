@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from isospace.errors import FitError
 from isospace.transform.affine import ROLES, AffineMap
-from isospace.transform.fixed_point import fix_point
+from isospace.transform.fixed_point import to_fixed_point
 from isospace.transform.moments import Moments, fourth_moment, stream_moments
 from isospace.transform.spec import FitSpec
 from isospace.transform.vectors import Float64
@@ -40,20 +40,20 @@ _LARGE_HELD_OUT_VARIANCE = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Estimates:
-    """What a fit is computed from.
+    """Statistics of the sample that fits are computed from.
 
     Attributes
     ----------
     dimension
-        d of the raw vectors.
+        d of the raw vectors, before truncation.
     moments
-        Of the sample's raw vectors, of as many first dimensions as are kept.
+        Moments of the sample's raw vectors, truncated to t dimensions.
     query_mean
-        float64 mean of the queries' raw vectors, of the same dimensions, where there are any.
+        (t,) float64 mean of the queries' raw vectors; None without queries.
     fourth
         Sum of |x - m|^4 over the sample.
     low, high
-        float64 smallest and largest values of the sample, by dimension.
+        (t,) float64 smallest and largest values of the sample.
     """
 
     dimension: int
@@ -64,24 +64,22 @@ class Estimates:
     high: Float64
 
     def with_queries(self, queries: npt.NDArray[Any]) -> Estimates:
-        """Return them with the mean of the (m, d) raw vectors of other queries."""
+        """Return the estimates with the mean of the (m, d) raw vectors of other queries."""
         return replace(self, query_mean=_mean(queries, len(self.moments.mean)))
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """A fitted affine map in float64, with what one wants to know about the fit.
+    """A fitted affine map in float64, with diagnostics.
 
     Attributes
     ----------
     matrix
         (k, d) float64.
     offsets
-        (2, k) float64, by role.
+        (2, k) float64, one row per role.
     diagnostics
         Figures for the report: n, d, n/d, rank, epsilon, shrinkage, condition number, spectrum.
-    warnings
-        What a person should look at.
     """
 
     matrix: Float64
@@ -93,7 +91,7 @@ class Fit:
 def estimate(
     sample: npt.NDArray[Any], queries: npt.NDArray[Any] | None = None, *, truncate: int | None = None
 ) -> Estimates:
-    """Estimate what fits are computed from.
+    """Compute the statistics that fits are computed from.
 
     Parameters
     ----------
@@ -102,13 +100,13 @@ def estimate(
     queries
         (m, d) raw vectors of queries, if there are any.
     truncate
-        How many first dimensions are kept before anything else; all if None.
+        Number of leading dimensions to keep; None keeps all.
     """
     dimension = sample.shape[1]
-    kept = truncate or dimension
-    moments = stream_moments(sample[:, :kept])
-    mean = None if queries is None or not len(queries) else _mean(queries, kept)
-    ranges = (np.asarray(extreme(sample[:, :kept], axis=0), np.float64) for extreme in (np.min, np.max))
+    truncated = truncate or dimension
+    moments = stream_moments(sample[:, :truncated])
+    mean = None if queries is None or not len(queries) else _mean(queries, truncated)
+    ranges = (np.asarray(extreme(sample[:, :truncated], axis=0), np.float64) for extreme in (np.min, np.max))
     return Estimates(dimension, moments, mean, fourth_moment(sample, moments.mean), *ranges)
 
 
@@ -118,27 +116,27 @@ def fit(estimates: Estimates, spec: FitSpec, *, min_ratio: float) -> Fit:
     Parameters
     ----------
     estimates
-        Of the sample.
+        Statistics of the sample.
     spec
-        Which map.
+        The kind of map and its parameters.
     min_ratio
         Smallest allowed n/d for a kind that estimates a covariance.
 
     Returns
     -------
     Fit
-        Its matrix is (k, d), with zeros for the dimensions that were cut. Finite for any sample; directions in which
-        the sample does not vary are left out, and a warning says so.
+        The matrix is (k, d), with zeros for truncated dimensions, and finite for any sample. Directions in which the
+        sample does not vary are left out, with a warning.
 
     Raises
     ------
     FitError
-        If the sample is too small for its dimension and the specification does not allow it, k exceeds d, or the
-        queries' mean is asked for and there are no queries.
+        If the sample is too small for its dimension and the specification does not allow that, if k exceeds d, or if
+        the specification needs the mean of the queries and there are no queries.
     """
     moments = estimates.moments
-    kept = len(moments.mean)
-    require_sample(moments.count, kept, spec, min_ratio=min_ratio)
+    truncated = len(moments.mean)
+    require_sample(moments.count, truncated, spec, min_ratio=min_ratio)
     matrix, figures, warnings = _matrix(estimates, spec)
     if spec.kind == "none":
         offsets = np.zeros((len(ROLES), len(matrix)))
@@ -147,27 +145,27 @@ def fit(estimates: Estimates, spec: FitSpec, *, min_ratio: float) -> Fit:
     else:
         offsets = np.stack([-matrix @ mean for mean in _means(estimates, spec)])
     padded = np.zeros((len(matrix), estimates.dimension))
-    padded[:, :kept] = matrix
-    ratio = {"n": moments.count, "d": kept, "k": len(matrix), "n_per_d": moments.count / kept}
+    padded[:, :truncated] = matrix
+    ratio = {"n": moments.count, "d": truncated, "k": len(matrix), "n_per_d": moments.count / truncated}
     return Fit(padded, offsets, {**ratio, **figures}, tuple(warnings))
 
 
 def fit_affine(fitted: Fit, sample: npt.NDArray[Any]) -> AffineMap:
-    """Put a fit on the integer grids whose bounds come from the (n, d) `sample`."""
-    return fix_point(fitted.matrix, fitted.offsets, sample)
+    """Round a fit to integer grids whose bounds come from the (n, d) `sample`."""
+    return to_fixed_point(fitted.matrix, fitted.offsets, sample)
 
 
 def held_out_variance(
     sample: npt.NDArray[Any], spec: FitSpec, *, truncate: int | None = None
 ) -> dict[str, float] | None:
-    """Fit on four fifths of a sample, and measure whitened coordinates of the rest.
+    """Fit on four fifths of a sample, and measure the whitened coordinates of the other fifth.
 
     Returns
     -------
     dict or None
-        Smallest, mean and largest variance of the rest along the eigenvectors, over the eigenvalue that the fit took
-        for it: 1 is ideal, and a large one is a direction that the fit mistook for an empty one. None for a kind that
-        divides by no eigenvalue.
+        Smallest, mean, and largest ratio of the held-out variance along an eigenvector to the fitted eigenvalue. The
+        ideal is 1; a large ratio means that the fit underestimated the variance of a direction. None for a kind that
+        does not divide by eigenvalues.
     """
     if spec.kind not in ("zca", "pca_whitening") or len(sample) < 2 * _HELD_OUT_SHARE:
         return None
@@ -175,33 +173,33 @@ def held_out_variance(
     held_out = np.arange(len(vectors)) % _HELD_OUT_SHARE == 0
     moments = stream_moments(vectors[~held_out])
     spectrum = _spectrum(moments, fourth_moment(vectors[~held_out], moments.mean), spec)
-    kept = spectrum.kept[-(spec.dimensions or len(spectrum.kept)) :]
-    along = (vectors[held_out] - moments.mean) @ spectrum.vectors[:, kept]
-    ratios = along.var(axis=0) / spectrum.ridged[kept]
+    used = spectrum.varying[-(spec.dimensions or len(spectrum.varying)) :]
+    coordinates = (vectors[held_out] - moments.mean) @ spectrum.vectors[:, used]
+    ratios = coordinates.var(axis=0) / spectrum.ridged[used]
     if not len(ratios):
         return None
     return {"smallest": float(ratios.min()), "mean": float(ratios.mean()), "largest": float(ratios.max())}
 
 
-def held_out_warnings(found: dict[str, float] | None) -> list[str]:
-    """Tell whether a fit took directions for empty that are not."""
-    if found is None or found["largest"] <= _LARGE_HELD_OUT_VARIANCE:
+def held_out_warnings(variance: dict[str, float] | None) -> list[str]:
+    """Return a warning if the `held_out_variance` shows that the fit underestimated a direction."""
+    if variance is None or variance["largest"] <= _LARGE_HELD_OUT_VARIANCE:
         return []
     return [
-        f"whitened coordinates of held-out texts have a variance of up to {found['largest']:.3g}, ideally 1: the "
-        "sample is too small for so steep a fit. Raise recipe.transform.sample.size or recipe.transform.fit.epsilon, "
-        "or lower its exponent."
+        f"whitened coordinates of held-out texts have a variance of up to {variance['largest']:.3g}; the ideal is 1. "
+        "The sample is too small for such a steep fit. Raise recipe.transform.sample.size or "
+        "recipe.transform.fit.epsilon, or lower recipe.transform.fit.exponent."
     ]
 
 
 @dataclass(frozen=True, slots=True)
 class _Spectrum:
-    """Eigenvalues rising, as estimated and as ridged; eigenvectors as columns; which directions vary at all."""
+    """Eigenvalues (ascending), plain and regularized; eigenvectors as columns; varying directions."""
 
     values: Float64
     ridged: Float64
     vectors: Float64
-    kept: npt.NDArray[np.int64]
+    varying: npt.NDArray[np.int64]
     epsilon: float
     shrinkage: float
 
@@ -214,14 +212,14 @@ def _spectrum(moments: Moments, fourth: float, spec: FitSpec) -> _Spectrum:
     shrinkage = _shrinkage(eigenvalues, moments.count, fourth, spec.covariance)
     epsilon = spec.epsilon * mean
     ridged = (1.0 - shrinkage) * eigenvalues + shrinkage * mean + epsilon
-    # A direction in which nothing varies has no scale: it is left out rather than blown up.
+    # A direction without variance has no scale. Dividing by it would amplify noise, so it is left out.
     varies = eigenvalues > float(eigenvalues[-1]) * _RANK_TOLERANCE
-    kept = np.flatnonzero(varies & (ridged > 0))
-    return _Spectrum(eigenvalues, ridged, vectors, kept, epsilon, shrinkage)
+    varying = np.flatnonzero(varies & (ridged > 0))
+    return _Spectrum(eigenvalues, ridged, vectors, varying, epsilon, shrinkage)
 
 
 def _shrinkage(eigenvalues: Float64, count: int, fourth: float, covariance: str) -> float:
-    """Return the weight of the identity in the estimate, between 0 and 1; both are computed with 1/n, as their papers do."""
+    """Return the weight of the identity in the estimate, from 0 to 1, computed with 1/n as in the papers."""
     dimension, biased = len(eigenvalues), eigenvalues * (max(count - 1, 0) / max(count, 1))
     squares, trace = float((biased**2).sum()), float(biased.sum())
     spread = squares - trace**2 / dimension
@@ -231,7 +229,7 @@ def _shrinkage(eigenvalues: Float64, count: int, fourth: float, covariance: str)
         return 1.0
     if covariance == "ledoit_wolf":
         return float(np.clip((fourth / count - squares) / count / spread, 0.0, 1.0))
-    # Without the factors 1 - 2/d of the paper, as scikit-learn has it.
+    # Without the factors 1 - 2/d of the paper, as in scikit-learn.
     return float(min(1.0, (squares + trace**2) / ((count + 1) * spread)))
 
 
@@ -248,50 +246,55 @@ def _matrix(estimates: Estimates, spec: FitSpec) -> tuple[Float64, dict[str, Any
     spectrum = _spectrum(moments, estimates.fourth, spec)
     wanted = spec.dimensions or dimension
     if wanted > dimension:
-        raise FitError(f"fit kind {spec.kind}: dimensions = {wanted} exceeds the {dimension} of the raw vectors.")
+        raise FitError(
+            f"fit kind {spec.kind}: dimensions = {wanted} exceeds the {dimension} of the raw vectors. Lower "
+            "recipe.transform.fit.dimensions."
+        )
     if spec.kind == "all_but_the_top" and spec.components >= dimension:
         raise FitError(
-            f"fit kind {spec.kind}: components = {spec.components} leaves nothing of {dimension} dimensions."
+            f"fit kind {spec.kind}: components = {spec.components} leaves nothing of {dimension} dimensions. Lower "
+            "recipe.transform.fit.components."
         )
     matrix, used = _eigen_matrix(spectrum, spec, wanted)
     used_values = spectrum.ridged[used]
     power = 2 * spec.exponent if spec.kind in ("zca", "pca_whitening") else 0.0
     figures = {
-        "rank": len(spectrum.kept),
+        "rank": len(spectrum.varying),
         "epsilon": spectrum.epsilon,
         "shrinkage": spectrum.shrinkage,
         "condition_number": float((used_values.max() / used_values.min()) ** (power / 2)) if len(used) else 0.0,
         "spectrum": [float(f"{value:.6g}") for value in spectrum.values[::-1]],
     }
-    missing = dimension - len(spectrum.kept)
+    missing = dimension - len(spectrum.varying)
     warnings = []
     if missing and (len(used) < wanted or spec.kind == "zca"):
         warnings.append(
-            f"the sample varies in {len(spectrum.kept)} of {dimension} directions; the other {missing} are left out of "
-            f"the {spec.kind} fit: texts that differ only there come out equal. A larger sample may show them."
+            f"the sample varies in {len(spectrum.varying)} of {dimension} directions; the other {missing} are left out "
+            f"of the {spec.kind} fit, so texts that differ only there get equal vectors. Use a larger sample if you "
+            "can."
         )
     return matrix, figures, warnings
 
 
 def _eigen_matrix(spectrum: _Spectrum, spec: FitSpec, wanted: int) -> tuple[Float64, npt.NDArray[np.int64]]:
-    """Return the (k, d) matrix, and which eigenvectors it uses."""
-    vectors, kept = spectrum.vectors, spectrum.kept
+    """Return the (k, d) matrix, and the indices of the eigenvectors that it uses."""
+    vectors, varying = spectrum.vectors, spectrum.varying
     match spec.kind:
         case "zca":
-            chosen = vectors[:, kept]
-            full = (chosen * spectrum.ridged[kept] ** -spec.exponent) @ chosen.T
-            return (full + full.T) / 2, kept
+            basis = vectors[:, varying]
+            full = (basis * spectrum.ridged[varying] ** -spec.exponent) @ basis.T
+            return (full + full.T) / 2, varying
         case "all_but_the_top":
             top = vectors[:, max(len(vectors) - spec.components, 0) :]
-            return np.eye(len(vectors)) - top @ top.T, kept
+            return np.eye(len(vectors)) - top @ top.T, varying
         case _:
-            # Falling eigenvalues, signs fixed by the largest entry: eigh leaves them to the library.
-            used = kept[::-1][:wanted]
+            # Eigenvalues in descending order. The largest entry fixes each sign, which eigh leaves undefined.
+            used = varying[::-1][:wanted]
             rows = vectors[:, used].T
             rows = rows * np.sign(rows[np.arange(len(rows)), np.abs(rows).argmax(axis=1)])[:, None]
             if spec.kind == "pca_whitening":
                 rows = rows * (spectrum.ridged[used] ** -spec.exponent)[:, None]
-            # k is what the recipe says, whatever the sample: what does not vary is zero.
+            # The recipe sets k. Rows for directions without variance are zero.
             matrix = np.zeros((wanted, len(vectors)))
             matrix[: len(rows)] = rows
             return matrix, used
@@ -303,7 +306,9 @@ def _scaled(scale: Float64, what: str) -> tuple[Float64, dict[str, Any], list[st
     live = scale[~dead]
     warnings = []
     if dead.any():
-        warnings.append(f"{int(dead.sum())} of {len(scale)} dimensions have no {what} in the sample and become zero.")
+        warnings.append(
+            f"{int(dead.sum())} of {len(scale)} dimensions have a {what} of zero in the sample and become zero."
+        )
     figures = {
         "rank": int((~dead).sum()),
         "condition_number": float(live.max() / live.min()) if len(live) else 0.0,
@@ -323,18 +328,18 @@ def _means(estimates: Estimates, spec: FitSpec) -> tuple[Float64, Float64]:
     if estimates.query_mean is None:
         raise FitError(
             "recipe.transform.fit.means=by_role needs queries, and there are none. Give "
-            "recipe.transform.queries.file, or a corpus from which pseudo-queries can be made."
+            "recipe.transform.queries.file, or a corpus from which pseudo-queries can be generated."
         )
     return documents, estimates.query_mean
 
 
 def require_sample(count: int, dimension: int, spec: FitSpec, *, min_ratio: float) -> None:
-    """Check that a sample of `count` vectors is large enough for a fit that estimates a covariance.
+    """Check that a sample of `count` vectors is large enough to estimate a covariance.
 
     Raises
     ------
     FitError
-        If it is not, and the specification does not allow a small sample.
+        If it is too small and the specification does not allow a small sample.
     """
     if spec.kind not in _COVARIANCE_KINDS or count >= min_ratio * dimension or spec.allow_small_sample:
         return

@@ -1,4 +1,7 @@
-"""Put a fitted affine map on integer grids; the fit and its sample decide how fine each grid is (see `affine`)."""
+"""Round a fitted affine map to integer grids.
+
+The fit and its sample decide how fine each grid is (see `isospace.transform.affine`).
+"""
 
 from __future__ import annotations
 
@@ -9,21 +12,21 @@ import numpy as np
 import numpy.typing as npt
 
 from isospace.errors import FitError
-from isospace.transform.affine import EXACT_BITS, LIMB_BITS, OUTPUT_BITS, AffineMap, bits_at_once
+from isospace.transform.affine import EXACT_BITS, LIMB_BITS, OUTPUT_BITS, AffineMap, bits_per_product
 from isospace.transform.vectors import Float64
 
-# A float32 has 24; a steep map carries the rounding of its input further than its own, and wants more of them.
+# A float32 has 24 bits. A steep map amplifies the rounding of its input, and needs more.
 _INPUT_BITS = range(20, 33)
-# Beyond this cosine error of a typical vector two limbs are worth their second product.
-_MOST_COSINE_ERROR = 1e-12
-_SEEN = 2048
+# Above this cosine error of a typical vector, two limbs are worth the second matrix product.
+_MAX_COSINE_ERROR = 1e-12
+_MEASURED_ROWS = 2048
 # Room above the longest vector of the sample, for the rest of the corpus and for queries.
 _HEADROOM = 2.0
-# How far beyond the sample's largest output the grid reaches at most: five of its 26 bits.
-_MOST_BEYOND_SAMPLE = 32.0
+# The output grid reaches at most this far beyond the sample's largest output: five of its 26 bits.
+_MAX_OUTPUT_HEADROOM = 32.0
 
 
-def fix_point(matrix: Float64, offsets: Float64, sample: npt.NDArray[Any]) -> AffineMap:
+def to_fixed_point(matrix: Float64, offsets: Float64, sample: npt.NDArray[Any]) -> AffineMap:
     """Round a fitted affine map to integer grids.
 
     Parameters
@@ -31,13 +34,9 @@ def fix_point(matrix: Float64, offsets: Float64, sample: npt.NDArray[Any]) -> Af
     matrix
         (k, d) float64, A.
     offsets
-        (2, k) float64, b by role in the order of `ROLES`.
+        (2, k) float64, b for each role in the order of `ROLES`.
     sample
-        (n, d) raw vectors of the fit. Their lengths bound |x|, and with the map |y|.
-
-    Returns
-    -------
-    AffineMap
+        (n, d) raw vectors of the fit. Their lengths bound |x|, and together with the map |y|.
 
     Raises
     ------
@@ -46,30 +45,30 @@ def fix_point(matrix: Float64, offsets: Float64, sample: npt.NDArray[Any]) -> Af
     """
     if not (np.isfinite(matrix).all() and np.isfinite(offsets).all()):
         raise FitError(
-            "the fitted map has NaN or infinite entries; expected finite ones. Raise recipe.transform.fit.epsilon."
+            "the fitted map has NaN or infinite entries; expected finite values. Raise recipe.transform.fit.epsilon."
         )
-    # The length bounds every component, also those that a small or uniform sample happens not to have.
+    # The length bounds every component, including components that happen to be small in a small or uniform sample.
     lengths = row_lengths(sample)
     input_bound = float(lengths.max(initial=0.0))
     if not (0.0 < input_bound < math.inf):
         raise FitError(
-            f"the sample of {len(sample)} raw vectors has the bound {input_bound} on |x|; expected a positive finite "
-            "one. Embed a corpus with readable text first."
+            f"the longest of the {len(sample)} raw vectors of the sample has length {input_bound}; expected a positive "
+            "finite length. Embed a corpus with readable text first."
         )
-    whole = _bits(input_bound * _HEADROOM)
+    integer_bits = _bits(input_bound * _HEADROOM)
     typical = float(np.sqrt((lengths**2).mean()))
-    bits = min(_INPUT_BITS, key=lambda t: _rounding(matrix, offsets, t, t - whole, typical))
+    bits = min(_INPUT_BITS, key=lambda t: _rounding_variance(matrix, offsets, t, t - integer_bits, typical))
     limbs = 1
-    if _rounding(matrix, offsets, bits, bits - whole, typical) > 2 * _MOST_COSINE_ERROR * _squared_length(
-        matrix, offsets, sample
-    ):
+    variance = _rounding_variance(matrix, offsets, bits, bits - integer_bits, typical)
+    if variance > 2 * _MAX_COSINE_ERROR * _short_squared_length(matrix, offsets, sample):
         bits, limbs = 2 * LIMB_BITS, 2
-    exponents, integers, fixed_offsets = _fix_rows(matrix, offsets, bits, bits - whole, limbs)
-    # Cauchy-Schwarz: what any vector of that length can reach, also where a uniform sample reached little. A steep map
-    # makes it far too wide, and a wide grid is a coarse one: hence the cap.
+    input_exponent = bits - integer_bits
+    exponents, integers, fixed_offsets = _round_rows(matrix, offsets, bits, input_exponent, limbs)
+    # The Cauchy-Schwarz inequality bounds the output of any vector of that length, even if the sample is uniform. For a
+    # steep map the bound is far too large, and a wide grid is a coarse grid. Hence the cap.
     reach = float(np.linalg.norm(matrix, axis=1).max()) * input_bound + float(np.abs(offsets).max())
-    output_bound = min(reach, _MOST_BEYOND_SAMPLE * _largest_output(matrix, offsets, sample))
-    return AffineMap(integers, exponents, fixed_offsets, bits - whole, OUTPUT_BITS - _bits(output_bound), bits, limbs)
+    output_bound = min(reach, _MAX_OUTPUT_HEADROOM * _largest_output(matrix, offsets, sample))
+    return AffineMap(integers, exponents, fixed_offsets, input_exponent, OUTPUT_BITS - _bits(output_bound), bits, limbs)
 
 
 def row_lengths(vectors: npt.NDArray[Any], *, block_rows: int = 8192) -> Float64:
@@ -82,48 +81,50 @@ def row_lengths(vectors: npt.NDArray[Any], *, block_rows: int = 8192) -> Float64
 
 
 def _bits(bound: float) -> int:
-    """Bits before the point that hold `bound`; a length of 1.0000001 is one that was rounded, not one above 1."""
+    """Return how many integer bits hold `bound`."""
+    # A length of 1.0000001 counts as 1, since it comes from rounding.
     return math.ceil(math.log2(bound) - 1e-3)
 
 
 def _row_exponents(
     matrix: Float64, offsets: Float64, bits: int, input_exponent: int, limbs: int = 1
 ) -> npt.NDArray[np.int64]:
-    """Return the largest exponent of each row with which its exact sums stay below 2**53."""
-    seen = bits_at_once(bits, limbs)
-    reach = np.abs(matrix).sum(axis=1) * 2.0**seen + np.abs(offsets).max(axis=0) * 2.0 ** (input_exponent - bits + seen)
-    # One bit is kept for what rounding each of the d integers up can add.
+    """Return the largest exponent of each row for which its exact sums stay below 2**53."""
+    product_bits = bits_per_product(bits, limbs)
+    offset_scale = 2.0 ** (input_exponent - bits + product_bits)
+    reach = np.abs(matrix).sum(axis=1) * 2.0**product_bits + np.abs(offsets).max(axis=0) * offset_scale
+    # One spare bit, because each of the d integers may be rounded up.
     spare = EXACT_BITS - 2 - np.ceil(np.log2(np.maximum(reach, 2.0**-200)))
     exponents: npt.NDArray[np.int64] = np.clip(spare, -200, 60).astype(np.int64)
     return exponents
 
 
-def _rounding(matrix: Float64, offsets: Float64, bits: int, input_exponent: int, length: float) -> float:
-    """Return the variance that rounding X and N adds to a result, for a vector of that length."""
+def _rounding_variance(matrix: Float64, offsets: Float64, bits: int, input_exponent: int, length: float) -> float:
+    """Return the variance that rounding X and N adds to the result for a vector of the given length."""
     exponents = _row_exponents(matrix, offsets, bits, input_exponent)
     by_input = float((matrix**2).sum()) * 4.0**-input_exponent
     by_rows = float((4.0 ** -exponents.astype(np.float64)).sum()) * length**2
     return (by_input + by_rows) / 12.0
 
 
-def _squared_length(matrix: Float64, offsets: Float64, sample: npt.NDArray[Any]) -> float:
-    """Return the smallest squared length of a result, of 99 per cent of a part of the sample."""
-    results = np.asarray(sample[:_SEEN], np.float64) @ matrix.T + offsets[0]
+def _short_squared_length(matrix: Float64, offsets: Float64, sample: npt.NDArray[Any]) -> float:
+    """Return the first percentile of the squared lengths of the results for the first rows of the sample."""
+    results = np.asarray(sample[:_MEASURED_ROWS], np.float64) @ matrix.T + offsets[0]
     return float(np.quantile((results**2).sum(axis=1), 0.01))
 
 
-def _fix_rows(
+def _round_rows(
     matrix: Float64, offsets: Float64, bits: int, input_exponent: int, limbs: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     exponents = _row_exponents(matrix, offsets, bits, input_exponent, limbs)
     integers = np.rint(np.ldexp(matrix, exponents[:, None])).astype(np.int64)
-    unit = input_exponent - bits + bits_at_once(bits, limbs)
+    unit = input_exponent - bits + bits_per_product(bits, limbs)
     fixed_offsets = np.rint(np.ldexp(offsets, unit + exponents)).astype(np.int64)
     return exponents, integers, fixed_offsets
 
 
 def _largest_output(matrix: Float64, offsets: Float64, sample: npt.NDArray[Any]) -> float:
-    """Return the largest |y| of the sample in either role; FitError if it is zero for documents: all have one vector."""
+    """Return the largest |y| of the sample in either role; FitError if all document vectors become zero."""
     largest, scale = np.zeros(len(offsets)), 0.0
     for start in range(0, len(sample), 8192):
         block = np.asarray(sample[start : start + 8192], dtype=np.float64)
@@ -133,6 +134,6 @@ def _largest_output(matrix: Float64, offsets: Float64, sample: npt.NDArray[Any])
     if largest[0] > 1e-6 * scale:
         return float(largest.max())
     raise FitError(
-        f"the fitted map sends all {len(sample)} vectors of the sample to zero: every text has the same vector. Embed "
-        "a more varied corpus, or use fit kind none."
+        f"the fitted map sends all {len(sample)} vectors of the sample to zero, because every text has the same "
+        "vector. Embed a more varied corpus, or use fit kind none."
     )

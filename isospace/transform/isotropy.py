@@ -1,13 +1,13 @@
-"""How evenly vectors fill their space.
+"""Measure how evenly vectors fill their space.
 
-The mean cosine and the score built on it come from the practitioners' rule of thumb; a cloud in a few
-dimensions passes that score, so an eigenvalue-based one stands beside it:
+The score, which is built on the mean cosine, is a common rule of thumb. Vectors that lie in a few dimensions can still
+get a high score, so there is also a measure based on eigenvalues:
 
     score      (1 - |mean cos| + min(var cos / (1/d), 1)) / 2           over pairs of different vectors
     evenness   participation ratio / d = (sum L)**2 / (d * sum L**2)    L: eigenvalues of the second moments
 
-The participation ratio counts the dimensions that carry weight: a cloud in r of d dimensions has an
-evenness of at most r / d. (Gao et al., "A theory of multineuronal dimensionality", 2017.)
+The participation ratio is the effective number of dimensions: vectors that lie in r of d dimensions have an evenness of
+at most r / d. (Gao et al., "A theory of multineuronal dimensionality", 2017.)
 """
 
 from __future__ import annotations
@@ -23,18 +23,16 @@ from isospace.transform.vectors import unit
 
 @dataclass(frozen=True, slots=True)
 class Isotropy:
-    """Figures of a sample of vectors.
+    """Isotropy of (n, d) vectors.
 
     Attributes
     ----------
-    n, d
-        Size of the sample.
     mean_cosine, cosine_variance
         Over all pairs of different vectors.
     score, evenness
-        As in the module's formulae, between 0 and 1.
+        From 0 to 1, as defined at the top of this module.
     top_64, top_128
-        Share of the variance in the first principal components.
+        Share of the variance in the first 64 and 128 principal components.
     """
 
     n: int
@@ -47,12 +45,12 @@ class Isotropy:
     top_128: float
 
     def as_dict(self) -> dict[str, float]:
-        """Return the figures by name."""
+        """Return the fields by name."""
         return asdict(self)
 
 
 def measure_isotropy(vectors: npt.NDArray[Any]) -> Isotropy:
-    """Measure (n, d) vectors, n of a few thousand; zero vectors count as orthogonal to all."""
+    """Measure (n, d) vectors, n up to a few thousand; zero vectors count as orthogonal to all others."""
     block = np.asarray(vectors, dtype=np.float64)
     n, d = block.shape
     directions = unit(block)

@@ -1,7 +1,6 @@
-"""Count, mean and scatter of vectors: streaming, mergeable, float64.
+"""Count, mean, and scatter of vectors: streaming, mergeable, float64.
 
-Source: Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample
-variances", 1979.
+Source: Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ class Moments:
     mean
         (d,) float64.
     scatter
-        (d, d) float64, the sum of outer products of the centred vectors: n - 1 times the covariance.
+        (d, d) float64, the sum of outer products of the centered vectors: n - 1 times the covariance.
     """
 
     count: int
@@ -45,13 +44,13 @@ def empty_moments(dimension: int) -> Moments:
 
 
 def moments_of(vectors: npt.NDArray[Any]) -> Moments:
-    """Return the moments of (n, d) vectors of any float dtype; computed in float64."""
+    """Return the moments of (n, d) vectors of any float dtype, computed in float64."""
     block = np.asarray(vectors, dtype=np.float64)
     if not len(block):
         return empty_moments(block.shape[1])
     mean = block.mean(axis=0)
-    centred = block - mean
-    return Moments(len(block), mean, centred.T @ centred)
+    centered = block - mean
+    return Moments(len(block), mean, centered.T @ centered)
 
 
 def merge(left: Moments, right: Moments) -> Moments:
@@ -66,31 +65,31 @@ def merge(left: Moments, right: Moments) -> Moments:
 
 
 def stream_moments(vectors: npt.NDArray[Any], *, block_rows: int = 2048) -> Moments:
-    """Return the moments of (n, d) vectors, holding `block_rows` of them in float64 at a time.
+    """Return the moments of (n, d) vectors, with `block_rows` of them in float64 at a time.
 
-    Sums are taken about the mean of the first block, so that no digits are lost where the mean is large beside the
-    spread.
+    The sums are centered on the mean of the first block, which avoids cancellation if the mean is large compared with
+    the spread.
     """
     count, dimension = vectors.shape
     if not count:
         return empty_moments(dimension)
-    about = np.asarray(vectors[:block_rows], np.float64).mean(axis=0)
-    # A last column of ones makes the sums a part of the products. One buffer serves all blocks: fresh memory would take
-    # half as long as the products.
+    center = np.asarray(vectors[:block_rows], np.float64).mean(axis=0)
+    # A last column of ones makes the sums part of the product. All blocks share one buffer, because allocating memory
+    # for each would take half as long as the products.
     products, buffer = np.zeros((dimension + 1, dimension + 1)), np.ones((min(block_rows, count), dimension + 1))
     for start in range(0, count, block_rows):
         block = vectors[start : start + block_rows]
-        moved = buffer[: len(block)]
-        moved[:, :dimension] = block
-        moved[:, :dimension] -= about
-        products += moved.T @ moved
+        centered = buffer[: len(block)]
+        centered[:, :dimension] = block
+        centered[:, :dimension] -= center
+        products += centered.T @ centered
     sums = products[-1, :dimension]
     scatter = products[:dimension, :dimension] - np.outer(sums, sums) / count
-    return Moments(count, about + sums / count, scatter)
+    return Moments(count, center + sums / count, scatter)
 
 
 def fourth_moment(vectors: npt.NDArray[Any], mean: Float64, *, block_rows: int = 8192) -> float:
-    """Return the sum of |x - mean|^4 over (n, d) vectors; d is that of the mean."""
+    """Return the sum of |x - mean|^4 over (n, d) vectors, cut to the dimension of the mean."""
     total = 0.0
     for start in range(0, len(vectors), block_rows):
         block = np.asarray(vectors[start : start + block_rows, : len(mean)], dtype=np.float64) - mean

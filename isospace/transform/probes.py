@@ -1,7 +1,7 @@
-"""Reference texts, with everything that a space makes of them, stage by stage.
+"""Probes: reference texts, with the output of every stage of a space for them.
 
-Opening a space runs the probes again and names the first stage whose outcome differs. The texts are
-fixed and not taken from any corpus, so that a space never holds a user's text.
+Opening a space runs the probes again and names the first stage whose output differs. The texts are fixed and do not
+come from any corpus, so a space never contains a user's text.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How near raw vectors of the probes came to those a space recorded.
+    """How close the raw vectors of the probes are to the recorded ones.
 
     Attributes
     ----------
     cosine
-        The smallest.
+        The smallest over all probes and roles.
     bitwise
-        Whether all have the very same bits.
+        Whether all vectors are equal bit for bit.
     """
 
     cosine: float
@@ -65,22 +65,13 @@ def make_probes(
     *,
     limit: int,
 ) -> Arrays:
-    """Run the probes through every stage.
-
-    Parameters
-    ----------
-    transform
-        Of the space being sealed.
-    tokenize, encode
-        Of its encoder.
-    limit
-        The encoder's token limit; longer probes are left out.
+    """Run the probes through every stage; leave out those with more tokens than `limit`.
 
     Returns
     -------
     dict
-        For each role: `tokens` (int64, concatenated), `lengths` (int64), `raw` and `vectors` (float32), and
-        the codes of each representation. `texts` holds the indices into `PROBE_TEXTS`.
+        For each role: `tokens` (int64, concatenated), `lengths` (int64), `raw` and `vectors` (float32), and the codes
+        of each representation. `texts` holds the indices into `PROBE_TEXTS`.
     """
     fitting = [
         i for i, text in enumerate(PROBE_TEXTS) if all(len(tokenize([text], role)[0]) <= limit for role in ROLES)
@@ -93,23 +84,23 @@ def make_probes(
         arrays[f"{role}.tokens"] = np.array([i for ids in tokens for i in ids], np.int64)
         arrays[f"{role}.lengths"] = np.array([len(ids) for ids in tokens], np.int64)
         arrays[f"{role}.raw"] = raw
-        arrays |= {f"{role}.{name}": array for name, array in _derived(transform, raw, role).items()}
+        arrays |= {f"{role}.{name}": array for name, array in _outputs(transform, raw, role).items()}
     return arrays
 
 
 def check_transform(transform: Transform, probes: Mapping[str, npt.NDArray[Any]]) -> None:
-    """Apply the transform to the recorded raw vectors again: bit for bit, or MismatchError.
+    """Apply the transform to the recorded raw vectors again, and compare bit for bit.
 
     Raises
     ------
     MismatchError
-        Naming `transform` or `codes`, the role and the probe.
+        If a result differs; names the stage (`transform` or `codes`) and the role.
     """
     for role in ROLES:
         _require(probes, f"{role}.raw")
-        for name, found in _derived(transform, probes[f"{role}.raw"], role).items():
+        for name, computed in _outputs(transform, probes[f"{role}.raw"], role).items():
             stage = "transform" if name == "vectors" else f"codes ({name})"
-            _compare(stage, role, _require(probes, f"{role}.{name}"), found)
+            _compare(stage, role, _require(probes, f"{role}.{name}"), computed)
 
 
 def check_encoder(
@@ -119,28 +110,23 @@ def check_encoder(
     *,
     min_cosine: float,
 ) -> Agreement:
-    """Encode the probes again.
-
-    Returns
-    -------
-    Agreement
-        How near the new raw vectors are to the recorded ones.
+    """Encode the probes again, and compare the raw vectors with the recorded ones.
 
     Raises
     ------
     MismatchError
-        Naming `tokens` or `raw vectors`, the role and the probe.
+        If tokens or raw vectors differ; names the stage, the role, and the probe.
     """
     texts = [PROBE_TEXTS[i] for i in _require(probes, "texts")]
     smallest, bitwise = 1.0, True
     for role in ROLES:
         tokens = tokenize(texts, role)
         recorded = np.split(probes[f"{role}.tokens"], np.cumsum(probes[f"{role}.lengths"])[:-1])
-        for text, found, expected in zip(texts, tokens, recorded, strict=True):
-            if found != expected.tolist():
+        for text, ids, expected in zip(texts, tokens, recorded, strict=True):
+            if ids != expected.tolist():
                 raise MismatchError(
-                    f"tokens differ for role {role}, probe {text[:40]!r}: {found[:8]}…, the space recorded "
-                    f"{expected.tolist()[:8]}…. Use the tokenizer version that the space was made with."
+                    f"tokens differ for role {role}, probe {text[:40]!r}: {ids[:8]}…, but the space recorded "
+                    f"{expected.tolist()[:8]}…. Use the tokenizer version that the space was created with."
                 )
         raw = encode(texts, role)
         cosines = _cosines(probes[f"{role}.raw"], raw)
@@ -149,8 +135,8 @@ def check_encoder(
         if not cosines[worst] >= min_cosine:
             raise MismatchError(
                 f"raw vectors differ for role {role}, probe {texts[worst][:40]!r}: cosine {cosines[worst]:.7f}, "
-                f"expected at least {min_cosine:.7f}. The model, its weights or its library compute something else: "
-                "use those of the space."
+                f"expected at least {min_cosine:.7f}. The model, its weights, or its library give other results than "
+                "those of the space: use the same versions."
             )
         _require_same_length(probes[f"{role}.raw"], raw, texts, role, min_cosine)
         smallest = min(smallest, float(cosines[worst]))
@@ -159,22 +145,22 @@ def check_encoder(
 
 def _require_same_length(
     recorded: npt.NDArray[np.float32],
-    found: npt.NDArray[np.float32],
+    raw: npt.NDArray[np.float32],
     texts: Sequence[str],
     role: Role,
     min_cosine: float,
 ) -> None:
-    """Compare lengths, which cosines do not see, within what the same tolerance allows an angle: sqrt(2 (1 - cosine))."""
-    ratios = np.linalg.norm(found.astype(np.float64), axis=1) / np.linalg.norm(recorded.astype(np.float64), axis=1)
+    """Compare lengths, which cosines ignore. The tolerance is the angle of `min_cosine`."""
+    ratios = np.linalg.norm(raw.astype(np.float64), axis=1) / np.linalg.norm(recorded.astype(np.float64), axis=1)
     worst = int(np.abs(ratios - 1.0).argmax())
     if not abs(ratios[worst] - 1.0) <= np.sqrt(2.0 * (1.0 - min_cosine)):
         raise MismatchError(
             f"raw vectors differ for role {role}, probe {texts[worst][:40]!r}: {ratios[worst]:.5f} times as long as "
-            "recorded. The encoder normalizes otherwise, or not at all: use that of the space."
+            "recorded. The encoder normalizes differently or not at all: use the encoder of the space."
         )
 
 
-def _derived(transform: Transform, raw: npt.NDArray[np.float32], role: Role) -> Arrays:
+def _outputs(transform: Transform, raw: npt.NDArray[np.float32], role: Role) -> Arrays:
     vectors = apply_transform(transform, raw, role).vectors
     codes: Arrays = {
         name: quantize(transform.quantizers, vectors, name) for name in transform.quantizers.representations
@@ -182,13 +168,14 @@ def _derived(transform: Transform, raw: npt.NDArray[np.float32], role: Role) -> 
     return {"vectors": vectors, **codes}
 
 
-def _compare(stage: str, role: Role, expected: npt.NDArray[Any], found: npt.NDArray[Any]) -> None:
-    if expected.dtype == found.dtype and expected.shape == found.shape and expected.tobytes() == found.tobytes():
+def _compare(stage: str, role: Role, expected: npt.NDArray[Any], computed: npt.NDArray[Any]) -> None:
+    same_form = expected.dtype == computed.dtype and expected.shape == computed.shape
+    if same_form and expected.tobytes() == computed.tobytes():
         return
     raise MismatchError(
-        f"{stage} differs for role {role}: the recorded raw probes no longer give the recorded result bit for bit. "
-        "The fitted parameters were changed, or this isospace computes otherwise than the one that sealed the space: "
-        "restore the space, or use that version."
+        f"{stage} differs for role {role}: the recorded raw vectors of the probes no longer give the recorded result "
+        "bit for bit. The fitted parameters were changed, or this version of isospace computes other results than the "
+        "one that sealed the space: restore the space, or use that version."
     )
 
 
@@ -200,5 +187,5 @@ def _cosines(left: npt.NDArray[np.float32], right: npt.NDArray[np.float32]) -> n
 
 def _require(probes: Mapping[str, npt.NDArray[Any]], name: str) -> npt.NDArray[Any]:
     if name not in probes:
-        raise IntegrityError(f"probes.safetensors lacks {name}. Restore the space, or fit it again.")
+        raise IntegrityError(f"probes.safetensors lacks {name}. Restore the space, or refit it.")
     return probes[name]

@@ -18,17 +18,7 @@ Representation: TypeAlias = str
 
 @dataclass(frozen=True, slots=True)
 class Quantizers:
-    """What is needed to encode, decode and score every representation of a space.
-
-    Attributes
-    ----------
-    specs
-        In the order of the recipe.
-    dimension
-        k.
-    by_name
-        The fitted quantizers.
-    """
+    """The fitted quantizers of all representations of a space, for vectors of `dimension` k."""
 
     specs: tuple[RepresentationSpec, ...]
     dimension: int
@@ -36,7 +26,7 @@ class Quantizers:
 
     @property
     def representations(self) -> tuple[Representation, ...]:
-        """Names in the order of the recipe."""
+        """Names of the representations, in the order of the recipe."""
         return tuple(spec.name for spec in self.specs)
 
 
@@ -46,7 +36,7 @@ def fit_quantizers(sample: Float32, specs: tuple[RepresentationSpec, ...]) -> Qu
     Raises
     ------
     ConfigError
-        If sub-vectors do not divide the dimension.
+        If the number of sub-vectors does not divide the dimension.
     FitError
         If the sample is empty, or too small for a codebook.
     """
@@ -54,21 +44,12 @@ def fit_quantizers(sample: Float32, specs: tuple[RepresentationSpec, ...]) -> Qu
 
 
 def quantize(quantizers: Quantizers, vectors: Float32, representation: Representation) -> npt.NDArray[Any]:
-    """Encode transformed vectors.
-
-    Parameters
-    ----------
-    quantizers
-        Of the space.
-    vectors
-        (n, k) float32.
-    representation
-        One that the space has.
+    """Encode (n, k) float32 transformed vectors.
 
     Returns
     -------
     numpy.ndarray
-        (n, width) codes, dtype and width as `isospace.transform.representations.code_layout` says.
+        (n, width) codes, with the dtype and width of `isospace.transform.representations.code_layout`.
 
     Raises
     ------
@@ -77,26 +58,29 @@ def quantize(quantizers: Quantizers, vectors: Float32, representation: Represent
     """
     require_representation(quantizers, representation)
     if vectors.ndim != 2 or vectors.shape[1] != quantizers.dimension:
-        raise MismatchError(f"vectors have the shape {vectors.shape}; this space has (n, {quantizers.dimension}).")
+        raise MismatchError(
+            f"vectors have the shape {vectors.shape}; this space takes (n, {quantizers.dimension}). Transform them "
+            "with this space first."
+        )
     return quantizers.by_name[representation].encode(vectors)
 
 
 def dequantize(quantizers: Quantizers, codes: npt.NDArray[Any], representation: Representation) -> Float32:
-    """Decode to (n, k) float32 through the stored scales."""
+    """Decode to (n, k) float32 with the stored scales."""
     require_representation(quantizers, representation)
     return quantizers.by_name[representation].decode(codes)
 
 
 def score(quantizers: Quantizers, queries: Float32, codes: npt.NDArray[Any], representation: Representation) -> Float32:
-    """Return (m, n) float32 inner products of (m, k) float queries with codes, through the stored scales."""
+    """Return (m, n) float32 inner products of (m, k) float queries with the decoded codes."""
     require_representation(quantizers, representation)
     return quantizers.by_name[representation].scores(queries, codes)
 
 
-def saturated(quantizers: Quantizers, vectors: Float32, representation: Representation) -> int:
+def count_saturated(quantizers: Quantizers, vectors: Float32, representation: Representation) -> int:
     """Count the components of `vectors` that the representation clips."""
     require_representation(quantizers, representation)
-    return quantizers.by_name[representation].saturated(vectors)
+    return quantizers.by_name[representation].count_saturated(vectors)
 
 
 def quantizer_arrays(quantizers: Quantizers) -> dict[str, npt.NDArray[Any]]:
@@ -111,8 +95,10 @@ def quantizer_arrays(quantizers: Quantizers) -> dict[str, npt.NDArray[Any]]:
 def quantizers_from_arrays(
     specs: tuple[RepresentationSpec, ...], dimension: int, arrays: Mapping[str, npt.NDArray[Any]]
 ) -> Quantizers:
-    """Rebuild the quantizers; IntegrityError if an array is missing or does not fit."""
-    return Quantizers(specs, dimension, {s.name: load_quantizer(s, dimension, _own(arrays, s.name)) for s in specs})
+    """Rebuild the quantizers; IntegrityError if an array is missing or has the wrong form."""
+    return Quantizers(
+        specs, dimension, {s.name: load_quantizer(s, dimension, _arrays_of(arrays, s.name)) for s in specs}
+    )
 
 
 def require_representation(quantizers: Quantizers, representation: Representation) -> None:
@@ -120,11 +106,11 @@ def require_representation(quantizers: Quantizers, representation: Representatio
     if representation not in quantizers.by_name:
         raise MismatchError(
             f"representation {representation!r} is not in this space, which has "
-            f"{', '.join(quantizers.representations)}. Add it to recipe.transform.representations and run the flow: no "
-            "text is encoded again."
+            f"{', '.join(quantizers.representations)}. Add it to recipe.transform.representations and run the "
+            "pipeline: no text is re-encoded."
         )
 
 
-def _own(arrays: Mapping[str, npt.NDArray[Any]], name: str) -> dict[str, npt.NDArray[Any]]:
-    start = f"{name}."
-    return {key.removeprefix(start): array for key, array in arrays.items() if key.startswith(start)}
+def _arrays_of(arrays: Mapping[str, npt.NDArray[Any]], name: str) -> dict[str, npt.NDArray[Any]]:
+    prefix = f"{name}."
+    return {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}

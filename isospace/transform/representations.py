@@ -1,4 +1,4 @@
-"""What is stored of every vector, as the recipe names it."""
+"""The representations that the recipe can store of every vector, and the layout of their codes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from isospace.errors import ConfigError
 
 # Columns of segments and of the serving database, and arrays of the probes.
-_TAKEN = {
+_RESERVED_NAMES = {
     "float32", "float16", "vector", "chunk_id", "doc_id", "uri", "title", "span_start", "span_end", "n_tokens", "text",
     "raw", "tokens", "lengths", "vectors", "texts",
 }  # fmt: skip
@@ -22,103 +22,104 @@ class _Spec(BaseModel):
 
 
 class Float32Spec(_Spec):
-    """The transformed vector itself: 4 bytes a dimension."""
+    """The transformed vector itself: 4 bytes per dimension."""
 
     kind: Literal["float32"] = "float32"
     """The vector itself."""
 
     @property
     def name(self) -> str:
-        """Always its kind."""
+        """The kind; it cannot be changed."""
         return self.kind
 
 
 class Float16Spec(_Spec):
-    """IEEE 754 half precision: 2 bytes a dimension."""
+    """IEEE 754 half precision: 2 bytes per dimension."""
 
     kind: Literal["float16"] = "float16"
     """Half precision."""
 
     @property
     def name(self) -> str:
-        """Always its kind."""
+        """The kind; it cannot be changed."""
         return self.kind
 
 
 class _Named(_Spec):
     name: str = Field(default="", pattern=_NAME)
-    """Column in the segments; the kind (for pq and opq with its sub-vectors) if not given."""
+    """Column in the segments. Default: the kind, followed by the number of sub-vectors (pq, opq) or dimensions
+    (short)."""
 
     @model_validator(mode="before")
     @classmethod
-    def _name_it(cls, data: Any) -> Any:
+    def _default_name(cls, data: Any) -> Any:
         if isinstance(data, dict) and not data.get("name"):
             kind = data.get("kind", cls.model_fields["kind"].default)
             return {**data, "name": f"{kind}{data.get('subvectors', data.get('dimensions', ''))}"}
         return data
 
     @model_validator(mode="after")
-    def _free(self) -> _Named:
-        if self.name in _TAKEN:
-            raise ValueError(f"name {self.name!r} is taken by another column; choose another name")
+    def _name_is_free(self) -> _Named:
+        if self.name in _RESERVED_NAMES:
+            raise ValueError(f"name {self.name!r} is reserved for another column; choose another name")
         return self
 
 
 class Int8Spec(_Named):
-    """One byte a dimension."""
+    """One byte per dimension."""
 
     kind: Literal["int8"] = "int8"
-    """Eight bits a dimension."""
+    """Eight bits per dimension."""
     granularity: Literal["dimension", "vector", "global"] = "dimension"
-    """What shares a scale: each dimension has its own, each vector (kept with its code), or all share one."""
+    """Each dimension has its own scale, each vector has its own (stored with its code), or all share one."""
     range: Literal["symmetric", "affine"] = "symmetric"
-    """`symmetric` keeps zero at code 0; `affine` spreads the codes between two bounds."""
+    """`symmetric` maps zero to code 0; `affine` spreads the codes between two bounds."""
     percentile: float = Field(default=99.9, gt=50.0, le=100.0)
-    """Share of the sample, in percent, that lies within the bounds; 100 takes the extremes."""
+    """Percentage of the sample that lies within the bounds; 100 uses the smallest and largest values."""
 
 
 class BinarySpec(_Named):
-    """One bit a dimension."""
+    """One bit per dimension."""
 
     kind: Literal["binary"] = "binary"
-    """One bit a dimension."""
+    """One bit per dimension."""
     threshold: Literal["zero", "median", "mean"] = "zero"
-    """A bit is 1 above it; median and mean are those of the sample, by dimension."""
+    """A bit is 1 above the threshold; median and mean are computed on the sample for each dimension."""
     rotation: bool = False
-    """Whether a random rotation comes before the bits."""
+    """Whether vectors are randomly rotated first."""
     seed: int = Field(default=0, ge=0)
-    """Of the rotation."""
+    """Random seed of the rotation."""
 
 
 class RabitqSpec(_Named):
-    """One bit a dimension after centring and a random rotation, with a correction factor a vector."""
+    """One bit per dimension, after centering and a random rotation, and one factor per vector."""
 
     kind: Literal["rabitq"] = "rabitq"
     """RaBitQ."""
     seed: int = Field(default=0, ge=0)
-    """Of the rotation."""
+    """Random seed of the rotation."""
 
 
 class PqSpec(_Named):
-    """Product quantization: each sub-vector is the nearest of 256 centroids, one byte."""
+    """Product quantization: each sub-vector becomes the nearest of 256 centroids, one byte."""
 
     kind: Literal["pq", "opq"]
-    """`opq` rotates first, by a rotation trained with the codebooks."""
+    """`opq` first applies a rotation that is trained with the codebooks."""
     subvectors: int = Field(ge=1)
-    """m, bytes of a code; has to divide the dimension."""
+    """Number of sub-vectors, which is the number of bytes of a code. Must divide the dimension."""
     seed: int = Field(default=0, ge=0)
-    """Of the training."""
+    """Random seed of the training."""
 
 
 class ShortSpec(_Named):
-    """A few dimensions at full precision, for a first tier."""
+    """A few dimensions at full precision, for the first stage of a coarse-to-fine search."""
 
     kind: Literal["short"]
-    """A few dimensions: 4 bytes each."""
+    """A few dimensions, 4 bytes each."""
     dimensions: int = Field(ge=1)
-    """How many."""
+    """Number of dimensions."""
     basis: Literal["pca", "leading"] = "pca"
-    """`pca` takes the leading principal components of the sample, `leading` the vector's own first dimensions."""
+    """`pca` stores the leading principal components of the sample, `leading` the first dimensions of the vector."""
 
 
 def _shorthand(value: Any) -> Any:
@@ -146,7 +147,7 @@ SPEC_OF_KIND: dict[str, type[BaseModel]] = {
 
 
 def code_layout(spec: RepresentationSpec, dimension: int) -> tuple[np.dtype[Any], int]:
-    """Return the dtype of one element of a code, and how many elements a vector of `dimension` has."""
+    """Return the dtype of one element of a code, and the number of elements for a vector of `dimension`."""
     packed = -(-dimension // 8)
     match spec:
         case Float32Spec():
@@ -154,7 +155,7 @@ def code_layout(spec: RepresentationSpec, dimension: int) -> tuple[np.dtype[Any]
         case Float16Spec():
             return np.dtype("<f2"), dimension
         case Int8Spec(granularity="vector"):
-            # The scale (and for affine codes the lower bound) of a vector lies before its codes.
+            # The scale of the vector (and for affine codes the lower bound) precedes its codes.
             return np.dtype("u1"), dimension + (8 if spec.range == "affine" else 4)
         case Int8Spec():
             return np.dtype("i1"), dimension
@@ -169,21 +170,22 @@ def code_layout(spec: RepresentationSpec, dimension: int) -> tuple[np.dtype[Any]
 
 
 def code_bytes(spec: RepresentationSpec, dimension: int) -> int:
-    """Bytes of one vector."""
+    """Return the size of one vector's code in bytes."""
     dtype, width = code_layout(spec, dimension)
     return dtype.itemsize * width
 
 
-def require_fitting(spec: RepresentationSpec, dimension: int) -> None:
-    """Raise ConfigError if sub-vectors do not divide the dimension, or more dimensions are asked for than there are."""
+def require_valid_dimension(spec: RepresentationSpec, dimension: int) -> None:
+    """Raise ConfigError if sub-vectors do not divide the dimension, or if `short` exceeds it."""
     if isinstance(spec, ShortSpec) and spec.dimensions > dimension:
         raise ConfigError(
-            f"representation {spec.name}: dimensions = {spec.dimensions} exceeds the {dimension} there are."
+            f"representation {spec.name}: dimensions = {spec.dimensions} exceeds the {dimension} of the vectors. Lower "
+            "it."
         )
     if isinstance(spec, PqSpec) and dimension % spec.subvectors:
-        fitting = [m for m in range(1, dimension + 1) if dimension % m == 0]
-        near = sorted(fitting, key=lambda m: abs(m - spec.subvectors))[:4]
+        divisors = [m for m in range(1, dimension + 1) if dimension % m == 0]
+        nearest = sorted(divisors, key=lambda m: abs(m - spec.subvectors))[:4]
         raise ConfigError(
             f"representation {spec.name}: subvectors = {spec.subvectors} does not divide the {dimension} dimensions; "
-            f"use {', '.join(map(str, sorted(near)))}."
+            f"use {', '.join(map(str, sorted(nearest)))}."
         )

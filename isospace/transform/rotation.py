@@ -1,7 +1,7 @@
-"""Rotations on integer grids: the same bits in whatever batch, there and back.
+"""Rotations on integer grids: the same bits in any batch, in both directions.
 
-The matrix is P = N / 2**b with one b for all of it. A vector on a grid of 24 bits, times N, sums to integers below
-2**53, which float64 adds exactly in any order (see `isospace.transform.affine`).
+The matrix is P = N / 2**b with one exponent b for all entries. The products of N with a vector on a grid of 24 bits sum
+to integers below 2**53, which float64 adds exactly in any order (see `isospace.transform.affine`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Rotation:
     Attributes
     ----------
     matrix
-        (k, k) int32, P * 2**bits rounded; P is orthogonal but for that rounding.
+        (k, k) int32, P * 2**bits rounded; P is orthogonal except for this rounding.
     bits
         b.
     """
@@ -42,25 +42,25 @@ class Rotation:
         if rows != columns or largest * 2**GRID_BITS >= 2**_EXACT_BITS:
             raise IntegrityError(
                 f"rotation: shape {self.matrix.shape}, largest row sum {largest:g}; expected a square matrix with sums "
-                f"below 2**{_EXACT_BITS - GRID_BITS}. The space is damaged: restore it, or fit it again."
+                f"below 2**{_EXACT_BITS - GRID_BITS}. The space is damaged: restore it, or refit it."
             )
 
 
-def fix_rotation(matrix: Float64) -> Rotation:
-    """Round a (k, k) orthogonal matrix to the finest grid whose sums stay exact."""
+def round_rotation(matrix: Float64) -> Rotation:
+    """Round a (k, k) orthogonal matrix to the finest grid on which sums stay exact."""
     sums = max(np.abs(matrix).sum(axis=0).max(), np.abs(matrix).sum(axis=1).max())
     bits = _EXACT_BITS - GRID_BITS - 1 - math.ceil(math.log2(sums))
     return Rotation(np.rint(np.ldexp(matrix, bits)).astype(np.int32), bits)
 
 
 def random_rotation(dimension: int, seed: int) -> Rotation:
-    """Draw a rotation uniformly: the Q of a Gaussian matrix, signs set by R.
+    """Draw a uniformly distributed rotation: the Q of a Gaussian matrix, with signs set by R.
 
     Source: Mezzadri, "How to generate random matrices from the classical compact groups", 2007.
     """
     gaussian = np.random.default_rng(seed).standard_normal((dimension, dimension))
     q, r = np.linalg.qr(gaussian)
-    return fix_rotation(q * np.sign(np.diagonal(r)))
+    return round_rotation(q * np.sign(np.diagonal(r)))
 
 
 def to_grid(vectors: npt.NDArray[Any], exponent: int) -> Float64:
@@ -70,25 +70,25 @@ def to_grid(vectors: npt.NDArray[Any], exponent: int) -> Float64:
     return grid
 
 
-def beyond_grid(vectors: npt.NDArray[Any], exponent: int) -> int:
+def count_beyond_grid(vectors: npt.NDArray[Any], exponent: int) -> int:
     """Count the components that `to_grid` clips."""
     return int((np.abs(vectors.astype(np.float64)) * 2.0**exponent > 2.0**GRID_BITS).sum())
 
 
 def rotate(rotation: Rotation, grid: Float64) -> Float64:
-    """Return P x for (n, k) vectors on a grid of at most 24 bits, in units of that grid; exact for the rounded P."""
+    """Return P x for (n, k) vectors on a grid of at most 24 bits, exactly and in units of that grid."""
     exact = grid @ rotation.matrix.T.astype(np.float64)
     result: Float64 = np.ldexp(exact, -rotation.bits)
     return result
 
 
 def rotate_back(rotation: Rotation, grid: Float64) -> Float64:
-    """Return P^T y for (n, k) vectors on a grid of at most 24 bits, in units of that grid; exact for the rounded P."""
+    """Return P^T y for (n, k) vectors on a grid of at most 24 bits, exactly and in units of that grid."""
     result: Float64 = np.ldexp(grid @ rotation.matrix.astype(np.float64), -rotation.bits)
     return result
 
 
 def grid_exponent(sample: npt.NDArray[Any]) -> int:
-    """Return the exponent of a 24-bit grid that holds twice the longest vector of the (n, k) sample, 1 at least."""
+    """Return the exponent of a 24-bit grid that holds twice the longest vector of the sample."""
     longest = float(np.linalg.norm(sample.astype(np.float64), axis=1).max(initial=1.0))
     return GRID_BITS - 1 - math.ceil(math.log2(max(longest, 1.0)) - 1e-3)

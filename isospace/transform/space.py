@@ -1,6 +1,7 @@
-"""The space: encoder, transform and probes, sealed and immutable.
+"""The space: encoder, transform, and probes, sealed and immutable.
 
-Reads and writes bytes by file name; where the files lie is `isospace.encoding.embedder`'s business. NumPy alone.
+Reads and writes the bytes of files by name; `isospace.encoding.embedder` knows where the files are. Needs neither torch
+nor Arrow.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ Promise = Literal["bitwise", "within tolerance"]
 
 
 class SpaceRecord(BaseModel):
-    """Identity of a space: what space.json holds beside its provenance."""
+    """Identity of a space: all of space.json except the provenance."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     format: int = FORMAT
@@ -45,12 +46,12 @@ class SpaceRecord(BaseModel):
 
     @property
     def space_id(self) -> str:
-        """Fingerprint of this record, and through its hashes of every fitted bit."""
+        """Fingerprint of this record; its hashes cover every fitted bit."""
         return fingerprint(self.model_dump(mode="json"))
 
     @property
     def representations(self) -> tuple[Representation, ...]:
-        """What is stored of every vector; the first one is searched."""
+        """Names of the stored representations; the first is searched."""
         return tuple(spec.name for spec in self.spec.representations)
 
 
@@ -60,14 +61,10 @@ class Space:
 
     Attributes
     ----------
-    record
-        Its identity.
-    transform
-        The fitted chain.
     probes
-        Recorded outcomes of the reference texts.
+        Recorded outputs of the reference texts.
     provenance
-        Where and when it was fitted, diagnostics of the fit; no part of the identity.
+        Where and when it was fitted, and diagnostics of the fit. Not part of the identity.
     """
 
     record: SpaceRecord
@@ -77,7 +74,7 @@ class Space:
 
     @property
     def space_id(self) -> str:
-        """The fingerprint."""
+        """Fingerprint of the record."""
         return self.record.space_id
 
 
@@ -93,27 +90,22 @@ def seal_space(
     min_cosine: float,
     provenance: Mapping[str, object],
 ) -> tuple[str, dict[str, bytes]]:
-    """Serialize a space.
+    """Serialize a space; return its space_id, and the bytes of its files by name.
 
     Parameters
     ----------
     encoder_id, spec, transform, probes
-        What it consists of.
+        The parts of the space.
     fitted
-        The fit that was taken: that of the recipe, or the one that was chosen.
+        The fit of the recipe, or the candidate that was chosen if the recipe says `auto`.
     normalizes
-        Whether the encoder's raw vectors are of unit length already.
+        Whether the encoder's raw vectors already have unit length.
     promise
-        Whether a text's raw vector has the same bits in whatever batch it was encoded, on one machine.
+        Whether a text's raw vector has the same bits in any batch, on one machine.
     min_cosine
-        Tolerance of raw vectors between machines and backends.
+        Tolerance for raw vectors from other machines and backends.
     provenance
-        Where and when; no part of the identity.
-
-    Returns
-    -------
-    tuple
-        The space_id, and the bytes of its files by name.
+        Where and when the space was fitted. Not part of the identity.
     """
     params = safetensors.numpy.save(_contiguous(transform_arrays(transform)))
     probe_bytes = safetensors.numpy.save(_contiguous(probes))
@@ -134,43 +126,33 @@ def seal_space(
 
 
 def read_space(files: Mapping[str, bytes], *, space_id: str) -> Space:
-    """Verify and open a space.
-
-    Parameters
-    ----------
-    files
-        The bytes of `SPACE_FILES` by name.
-    space_id
-        Which space is expected.
-
-    Returns
-    -------
-    Space
+    """Verify and open a space from the bytes of its `SPACE_FILES` by name.
 
     Raises
     ------
     IntegrityError
-        If a file is not what was sealed; the message names it.
+        If a file was changed after it was sealed, or the files are of another space; the message names the file.
     MismatchError
         If the fitted parameters no longer reproduce the recorded probes bit for bit.
     """
     document = unseal(files[DOCUMENT], name=DOCUMENT)
-    if (found_format := document["record"].get("format")) != FORMAT:
+    if (stored_format := document["record"].get("format")) != FORMAT:
         raise IntegrityError(
-            f"{DOCUMENT} of space {space_id[:16]}…: format {found_format}; this isospace reads {FORMAT}. Fit a new "
-            "space with runtime.refit=true (no text is encoded again), or open it with the version that made it."
+            f"{DOCUMENT} of space {space_id[:16]}…: format {stored_format}; this version of isospace reads {FORMAT}. "
+            "Fit a new space with runtime.refit=true (no text is re-encoded), or open it with the version that "
+            "created it."
         )
     record = SpaceRecord.model_validate(document["record"])
     if record.space_id != space_id:
         raise IntegrityError(
             f"{DOCUMENT}: is space {record.space_id[:16]}…, expected {space_id[:16]}…. Restore the space, or delete "
-            "its folder and fit again with runtime.refit=true."
+            "its folder and refit with runtime.refit=true."
         )
     for name, expected in ((PARAMS, record.params_sha256), (PROBES, record.probes_sha256)):
-        if (found := sha256(files[name])) != expected:
+        if (digest := sha256(files[name])) != expected:
             raise IntegrityError(
-                f"{name} of space {space_id[:16]}… has SHA-256 {found[:16]}…, expected {expected[:16]}…. Restore the "
-                "space, or delete its folder and fit again with runtime.refit=true."
+                f"{name} of space {space_id[:16]}… has SHA-256 {digest[:16]}…, expected {expected[:16]}…. Restore the "
+                "space, or delete its folder and refit with runtime.refit=true."
             )
     transform = transform_from_arrays(
         _load(files[PARAMS], PARAMS),
@@ -190,5 +172,5 @@ def _load(data: bytes, name: str) -> Arrays:
 
 
 def _contiguous(arrays: Mapping[str, npt.NDArray[Any]]) -> Arrays:
-    # safetensors writes the memory as it lies: a transposed view would come back wrong.
+    # safetensors writes the underlying memory: a transposed view would be read back wrong.
     return {name: array.copy(order="C") for name, array in arrays.items()}

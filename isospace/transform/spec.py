@@ -1,4 +1,4 @@
-"""The part of a recipe that says what happens to raw vectors."""
+"""Configuration of the transform: fit, queries, sample, normalization, representations."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_val
 
 from isospace.transform.representations import Float32Spec, Int8Spec, RepresentationSpec
 
-# Pydantic's names for the two; they show in the place of an error, and are taken out of it.
+# Pydantic's tags of the two models. They appear in the location of an error, from which the message removes them.
 FIT_TAG, AUTO_TAG = "FitSpec", "AutoSpec"
 FitKind = Literal["none", "center", "zscore", "minmax", "zca", "pca_whitening", "pca", "all_but_the_top"]
-# What a kind takes beside its name; anything else that is given for it is refused.
-_TAKES: dict[str, set[str]] = {
+# The parameters of each kind; any other is an error.
+_PARAMETERS: dict[str, set[str]] = {
     "none": set(),
     "center": {"means"},
     "zscore": {"means"},
@@ -33,45 +33,47 @@ class FitSpec(_Model):
 
     kind: FitKind = "none"
     """`center` subtracts the mean; `zscore` and `minmax` scale each dimension; `zca` is V L^-a V^T, `pca_whitening`
-    L^-a V^T of the first components, `pca` V^T; `all_but_the_top` removes the first components."""
+    L^-a V^T of the first components, `pca` V^T of them; `all_but_the_top` removes the first components."""
     means: Literal["shared", "by_role"] = "shared"
-    """`shared` subtracts the documents' mean from both roles, `by_role` from queries a mean of their own."""
+    """`shared` subtracts the mean of the documents from both roles; `by_role` subtracts the mean of the queries from
+    queries."""
     exponent: float = Field(default=0.5, ge=0.0, le=0.5)
-    """For zca and pca_whitening: a. 0.5 whitens, 0 only centres (and rotates); 0.1 to 0.15 gained most in our trials."""
+    """For zca and pca_whitening: a. 0.5 whitens, 0 only centers (and rotates). 0.1 to 0.15 were best in our trials."""
     epsilon: float = Field(default=0.0, ge=0.0, le=1e6, allow_inf_nan=False)
     """For zca and pca_whitening: added to every eigenvalue, as a multiple of their mean. Large values approach
-    centring."""
+    centering."""
     covariance: Literal["sample", "ledoit_wolf", "oas"] = "sample"
-    """How the covariance is estimated; the others shrink it towards a multiple of the identity by what the sample can
-    carry."""
+    """How the covariance is estimated. `ledoit_wolf` and `oas` shrink it toward a multiple of the identity, the more so
+    the smaller the sample."""
     dimensions: int | None = Field(default=None, ge=1)
-    """For pca and pca_whitening: k, how many components stay."""
+    """For pca and pca_whitening: k, the number of components to keep."""
     components: int = Field(default=1, ge=1)
-    """For all_but_the_top: D, how many components go."""
+    """For all_but_the_top: D, the number of components to remove."""
     allow_small_sample: bool = False
-    """Whether a covariance may be estimated from fewer than `sample.min_ratio` x d vectors."""
+    """Allow a covariance to be estimated from fewer than `sample.min_ratio` x d vectors."""
 
     @model_validator(mode="after")
-    def _fitting(self) -> FitSpec:
-        given = {name for name in self.model_fields_set if getattr(self, name) != type(self).model_fields[name].default}
-        wrong = sorted(given - _TAKES[self.kind] - {"kind"})
-        if wrong == ["dimensions"]:
+    def _parameters_match_kind(self) -> FitSpec:
+        defaults = type(self).model_fields
+        changed = {name for name in self.model_fields_set if getattr(self, name) != defaults[name].default}
+        unknown = sorted(changed - _PARAMETERS[self.kind] - {"kind"})
+        if unknown == ["dimensions"]:
             raise ValueError(
-                f"kind={self.kind} takes no dimensions: it leaves nothing in the last coordinates that could be cut. "
-                "Use pca_whitening, or recipe.transform.truncate for a Matryoshka model"
+                f"kind={self.kind} takes no dimensions, since its output dimensions are not sorted by variance. Use "
+                "pca_whitening, or recipe.transform.truncate for a Matryoshka model"
             )
-        if wrong:
-            takes = ", ".join(sorted(_TAKES[self.kind])) or "nothing else"
-            raise ValueError(f"kind={self.kind} does not take {', '.join(wrong)}; it takes {takes}")
+        if unknown:
+            known = ", ".join(sorted(_PARAMETERS[self.kind])) or "nothing else"
+            raise ValueError(f"kind={self.kind} does not take {', '.join(unknown)}; it takes {known}")
         if self.kind in ("pca", "pca_whitening") and self.dimensions is None:
             raise ValueError(f"kind={self.kind} needs dimensions")
         return self
 
     def describe(self) -> str:
-        """Name it in a few words."""
-        given = self.model_dump(include=_TAKES[self.kind] - {"allow_small_sample"})
+        """Return the kind and the parameters that differ from their defaults, in a few words."""
+        values = self.model_dump(include=_PARAMETERS[self.kind] - {"allow_small_sample"})
         defaults = {name: field.default for name, field in type(self).model_fields.items()}
-        words = [f"{name} {value}" for name, value in given.items() if value != defaults[name] or name == "exponent"]
+        words = [f"{name} {value}" for name, value in values.items() if value != defaults[name] or name == "exponent"]
         return ", ".join([self.kind, *words])
 
 
@@ -85,84 +87,86 @@ DEFAULT_CANDIDATES = (
 
 
 class AutoSpec(_Model):
-    """Fit several maps, and keep the one that held-out retrieval prefers."""
+    """Fit several maps, and keep the one that retrieves best on held-out queries."""
 
     kind: Literal["auto"]
-    """Let held-out retrieval choose."""
+    """Choose by retrieval on held-out queries."""
     candidates: tuple[FitSpec, ...] = Field(default=DEFAULT_CANDIDATES, min_length=1)
-    """What is tried, the simpler first: a tie goes to the earlier. `none` is always compared with."""
+    """Candidates, the simplest first: in a tie the earlier one wins. `none` is always compared too."""
     p_value: float = Field(default=0.05, gt=0.0, lt=1.0)
-    """Level of the one-sided paired randomization test in which the best has to beat `none` on queries held back."""
+    """Significance level of the one-sided paired randomization test in which the best candidate must beat `none` on
+    held-out queries."""
 
 
-def _which(value: Any) -> str:
+def _fit_tag(value: Any) -> str:
     kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
     return AUTO_TAG if kind == "auto" else FIT_TAG
 
 
 AnyFit: TypeAlias = Annotated[
-    Annotated[FitSpec, Tag(FIT_TAG)] | Annotated[AutoSpec, Tag(AUTO_TAG)], Discriminator(_which)
+    Annotated[FitSpec, Tag(FIT_TAG)] | Annotated[AutoSpec, Tag(AUTO_TAG)], Discriminator(_fit_tag)
 ]
 
 
 class QueriesSpec(_Model):
-    """Texts that stand for the queries: for a mean of their own, and for choosing a fit."""
+    """Sample of the queries, for their mean and for choosing a fit."""
 
     file: str | None = None
-    """A Parquet, CSV or JSON lines file with a column `text` (and `query_id` for judgements), or a text file of one query a
-    line: a log, or a labelled set. Without one, pseudo-queries are made from the corpus."""
+    """A Parquet, CSV, or JSON lines file with a column `text` (and `query_id` for judgements), or a text file with one
+    query per line. It can be a query log or a labeled set. Without a file, pseudo-queries are generated from the
+    corpus."""
     judgements: str | None = None
-    """Parquet, CSV or JSON lines with query_id, doc_id, relevance."""
+    """Parquet, CSV, or JSON lines file with the columns query_id, doc_id, relevance."""
     pseudo: Literal["auto", "titles", "sentences"] = "auto"
-    """Where pseudo-queries come from: a sentence taken out of a chunk, or a document's title; `auto` takes titles where
+    """Source of pseudo-queries: a sentence removed from a chunk, or the title of a document. `auto` uses titles if
     chunks have too few sentences."""
     size: int = Field(default=2_000, ge=20)
-    """Most queries. For pseudo-queries as many chunks are encoded again, without the query."""
+    """Maximum number of queries. For each pseudo-query, one chunk is re-encoded without the query."""
 
     @model_validator(mode="after")
-    def _judged(self) -> QueriesSpec:
+    def _judgements_have_queries(self) -> QueriesSpec:
         if self.judgements and not self.file:
-            raise ValueError("queries.judgements needs queries.file")
+            raise ValueError("queries.judgements needs queries.file: give the file with the queries, too")
         return self
 
 
 class SampleSpec(_Model):
-    """The sample of the domain that everything is fitted on."""
+    """The sample of chunks that everything is fitted on."""
 
     size: int = Field(default=50_000, ge=1)
-    """Chunks in the sample; all of them where the collection has fewer."""
+    """Number of chunks in the sample; all chunks if the collection has fewer."""
     seed: int = 0
-    """Which uniform sample is drawn."""
+    """Random seed of the sample."""
     min_ratio: float = Field(default=10.0, ge=0.0, allow_inf_nan=False)
-    """Fewest vectors a dimension for a fit that estimates a covariance."""
+    """Minimum number of vectors per dimension for a fit that estimates a covariance."""
 
 
 class TransformSpec(_Model):
-    """What happens to raw vectors."""
+    """How raw vectors are transformed and stored."""
 
     truncate: int | None = Field(default=None, ge=1)
-    """First dimensions that are kept, before anything else: for models trained for it (Matryoshka)."""
+    """Number of leading dimensions to keep, before all other steps. For models trained for truncation (Matryoshka)."""
     allow_untrained_truncation: bool = False
-    """Whether `truncate` may be used with a model that was not trained for it."""
+    """Allow `truncate` for a model that was not trained for truncation."""
     fit: AnyFit = FitSpec()
     """The affine map."""
     queries: QueriesSpec = QueriesSpec()
-    """What stands for queries where the fit needs them."""
+    """The sample of queries, for fits that need one."""
     sample: SampleSpec = SampleSpec()
-    """What it is fitted on."""
+    """The sample of chunks."""
     normalization: Literal["l2", "none"] = "l2"
-    """L2 makes every vector one of unit length; none keeps lengths, and scores are inner products."""
+    """`l2` scales every vector to unit length; `none` keeps lengths, and scores are inner products."""
     representations: tuple[RepresentationSpec, ...] = Field(default=(Float32Spec(), Int8Spec()), min_length=1)
-    """What is stored of every vector; the first one is searched."""
+    """What is stored of every vector. The first representation is searched."""
 
     @model_validator(mode="after")
-    def _distinct(self) -> TransformSpec:
+    def _names_are_distinct(self) -> TransformSpec:
         names = [spec.name for spec in self.representations]
         if len(set(names)) != len(names):
-            raise ValueError(f"representations {names} repeat one; name each once, with `name`")
+            raise ValueError(f"representations {names} repeat a name; give each its own `name`")
         return self
 
     @property
     def needs_queries(self) -> bool:
-        """Whether the fit looks at queries."""
+        """Whether the fit needs queries."""
         return isinstance(self.fit, AutoSpec) or self.fit.means == "by_role"

@@ -1,6 +1,6 @@
 """The transform of a space: affine map, normalization, quantizers; applied and stored exactly.
 
-NumPy alone, so that a query service can transform without torch.
+Only NumPy is needed, so a query service can transform without torch.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from isospace.transform.vectors import Float32
 
 @dataclass(frozen=True, slots=True)
 class Transform:
-    """The fitted chain of a space."""
+    """The fitted steps of a space, in order."""
 
     affine: AffineMap
     normalization: Literal["l2", "none"]
@@ -29,22 +29,22 @@ class Transform:
 
     @property
     def dimension(self) -> int:
-        """K, the dimension of transformed vectors."""
+        """Dimension k of transformed vectors."""
         return self.affine.output_dimension
 
 
 @dataclass(frozen=True, slots=True)
-class Transformed:
-    """Result of a transform: (n, k) float32 vectors, and how many values met a fitted bound."""
+class TransformResult:
+    """(n, k) float32 transformed vectors, and how many values were clipped to a fitted bound."""
 
     vectors: Float32
     clipped: int
 
 
-def apply_transform(transform: Transform, raw: Float32, role: Role) -> Transformed:
-    """Transform (n, d) float32 raw vectors; the result of a row depends on nothing but that row and `role`."""
+def apply_transform(transform: Transform, raw: Float32, role: Role) -> TransformResult:
+    """Transform (n, d) float32 raw vectors; the result for a row depends only on that row and `role`."""
     vectors, clipped = apply_affine(transform.affine, raw, role=role, normalize=transform.normalization == "l2")
-    return Transformed(vectors, clipped)
+    return TransformResult(vectors, clipped)
 
 
 def transform_arrays(transform: Transform) -> dict[str, npt.NDArray[Any]]:
@@ -72,17 +72,15 @@ def transform_from_arrays(
     Raises
     ------
     IntegrityError
-        If an array is missing or the arrays do not fit together.
+        If an array is missing or the shapes of the arrays do not match.
     """
     missing = {"matrix", "row_exponents", "offsets", "exponents"} - set(arrays)
     if missing:
-        raise IntegrityError(
-            f"params.safetensors lacks {', '.join(sorted(missing))}. Restore the space, or fit it again."
-        )
+        raise IntegrityError(f"params.safetensors lacks {', '.join(sorted(missing))}. Restore the space, or refit it.")
     if arrays["exponents"].shape != (4,):
         raise IntegrityError(
             f"params.safetensors: exponents has the shape {arrays['exponents'].shape}; expected (4,). Restore the "
-            "space, or fit it again."
+            "space, or refit it."
         )
     input_exponent, output_exponent, input_bits, limbs = (int(value) for value in arrays["exponents"])
     affine = AffineMap(

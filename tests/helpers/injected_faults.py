@@ -292,7 +292,7 @@ def _(copy: Path, world: World) -> object:
     return opened(copy)
 
 
-@fault("a manifest stands under another number", "snapshot", "not of its place")
+@fault("a manifest stands under another number", "snapshot", "does not match its path")
 def _(copy: Path, world: World) -> object:
     folder = copy / "collections/c/snapshots"
     shutil.copy(folder / "00000001.json", folder / "00000003.json")

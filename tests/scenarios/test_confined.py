@@ -15,7 +15,7 @@ from isospace.collection.alias import resolve
 from isospace.collection.snapshot import Manifest
 from isospace.encoding.registry.files import Export, bytes_record, fetch_export, fetch_model, write_export
 from isospace.errors import IntegrityError, MismatchError
-from isospace.ingest.document import Document, Quarantined
+from isospace.ingest.document import Document, QuarantineEntry
 from isospace.ingest.readers.read import read_source
 from isospace.ingest.spec import DocumentsSpec
 from isospace.operations.maintenance.verify import verify_snapshot
@@ -215,7 +215,7 @@ def test_a_forged_evaluation_set_reads_nothing_outside(store: Store, tmp_path: P
 def items(source: Path | str) -> tuple[dict[str, str], dict[str, str]]:
     found = list(read_source(str(source), DocumentsSpec()))
     texts = {item.doc_id: item.text for item in found if isinstance(item, Document)}
-    return texts, {item.uri: item.reason for item in found if isinstance(item, Quarantined)}
+    return texts, {item.uri: item.reason for item in found if isinstance(item, QuarantineEntry)}
 
 
 def test_a_link_that_leads_out_of_a_source_is_set_aside(tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ def test_a_link_that_leads_out_of_a_source_is_set_aside(tmp_path: Path) -> None:
     (source / "dangling.md").symlink_to("nowhere.md")
     texts, aside = items(source)
     assert texts == {"good.md": "good", "sub/inside.md": "good"}
-    reason = "cannot be read: a link that leads out of the source; put a copy there, or name its folder as a source"
+    reason = "cannot be read: a link that leads out of the source; put a copy there, or make its folder a source"
     assert aside == dict.fromkeys(["absolute.txt", "sub/out.txt", "table.jsonl", "twice.txt"], reason)
     assert items(f"{source}/*.txt")[0] == {}
 
@@ -259,4 +259,4 @@ def test_a_file_that_becomes_a_link_after_it_was_listed_is_set_aside(tmp_path: P
     next(reading)
     (source / "b.md").unlink()
     (source / "b.md").symlink_to(tmp_path / "secret.txt")
-    assert isinstance(next(reading), Quarantined)
+    assert isinstance(next(reading), QuarantineEntry)

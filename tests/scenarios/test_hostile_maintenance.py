@@ -14,7 +14,7 @@ from isospace.collection import alias
 from isospace.collection.alias import aliases, promote, rollback
 from isospace.collection.raw_vectors import read_vectors, vector_parts
 from isospace.collection.snapshot import latest_manifest, read_manifest, sequences
-from isospace.collection.tombstones import forgotten_documents, orders, unfinished_orders, write_order
+from isospace.collection.tombstones import forgotten_documents, read_tombstones, unfinished_tombstones, write_tombstone
 from isospace.errors import BusyError, IntegrityError, NotFoundError, SourceError
 from isospace.evaluation.baseline_sample import read_reference
 from isospace.evaluation.query_sets import EvaluationSet, freeze_set, read_set, set_versions
@@ -28,7 +28,7 @@ from isospace.operations.maintenance.verify import verify_snapshot
 from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.selection import Selection
 from isospace.storage.hashing import seal, unseal
-from isospace.storage.leases import run_lease, upkeep_lease
+from isospace.storage.leases import maintenance_lease, run_lease
 from isospace.storage.parquet import read_parquet
 from isospace.storage.store import Store, open_store
 from tests.conftest import Configure, sentences, write_jsonl
@@ -57,11 +57,11 @@ def vectors(store: Store) -> int:
 def test_an_order_that_was_lifted_is_not_taken_up_again(config: PipelineConfig, tmp_path: Path) -> None:
     embed_inline(config)
     store = open_store(config.runtime.store)
-    write_order(store, "c", "forget", ("secret",), "killed before anything was done")
-    write_order(store, "c", "allow", ("secret",), "a mistake")
-    assert unfinished_orders(store, "c") == []
+    write_tombstone(store, "c", "forget", ("secret",), "killed before anything was done")
+    write_tombstone(store, "c", "allow", ("secret",), "a mistake")
+    assert unfinished_tombstones(store, "c") == []
     forget(store, "c", ["secret"], tmp_path / "scratch", reason="after all")
-    assert len(orders(store, "c")) == 3
+    assert len(read_tombstones(store, "c")) == 3
     assert forgotten_documents(store, "c") == {"secret"}
 
 
@@ -87,10 +87,10 @@ def test_another_namespace_of_processes_cannot_be_asked(tmp_path: Path) -> None:
         body = json.loads(path.read_text())
         assert body["host"] == socket.gethostname()
         path.write_text(json.dumps(body | {"machine": "another boot or namespace", "pid": 2**22 + 1}))
-        with pytest.raises(BusyError), upkeep_lease(store, "c", "vacuum"):
+        with pytest.raises(BusyError), maintenance_lease(store, "c", "vacuum"):
             raise AssertionError("let in")
         os.utime(path, (time.time() - 4_000.0,) * 2)
-        with upkeep_lease(store, "c", "vacuum"):
+        with maintenance_lease(store, "c", "vacuum"):
             pass
 
 
@@ -167,7 +167,7 @@ def test_a_forged_reference_has_forget_write_nowhere_else(config: PipelineConfig
     # As the message says: without the record, forgetting goes through.
     store.delete(path)
     forget(store, "c", ["secret"], tmp_path / "scratch", reason="x")
-    assert unfinished_orders(store, "c") == []
+    assert unfinished_tombstones(store, "c") == []
 
 
 def test_a_first_run_that_never_committed_can_be_forgotten_from(config: PipelineConfig, tmp_path: Path) -> None:

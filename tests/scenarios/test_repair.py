@@ -165,7 +165,7 @@ def test_a_manifest_out_of_its_place_is_refused(configure: Configure, tmp_path: 
     embed_inline(config)
     folder = Path(config.runtime.store) / "collections/c/snapshots"
     shutil.copy(folder / "00000001.json", folder / "00000002.json")
-    with pytest.raises(IntegrityError, match="is snapshot 1 of collection 'c', not of its place"):
+    with pytest.raises(IntegrityError, match="is snapshot 1 of collection 'c', which does not match its path"):
         open_index(config.runtime.store, "c", "2")
 
 

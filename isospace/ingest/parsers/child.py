@@ -1,6 +1,6 @@
-"""The child process: parses one document after the other, within its limits, until nobody asks any more.
+"""The parser process: parses one document at a time, within limits, until its input ends.
 
-What a document does to it must not matter: it holds no credentials, writes no file, and is thrown away when it fails.
+Documents are untrusted, so the process has no credentials, writes no files, and is replaced when it fails.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from typing import IO, Any
 from isospace.ingest.parsers.formats import UnreadableError
 from isospace.ingest.parsers.framing import read_frame, write_frame
 
-# What it ends with when the memory is used up.
+# Exit status when the memory limit is reached.
 MEMORY_STATUS = 71
 MOST_BYTES = 1 << 30
-# One document with more text than this is a dump or an attack, however small its file is.
+# A document with more text is a dump or an attack, even if its file is small.
 MAX_TEXT_CHARACTERS = 20_000_000
-# The parent kills at the deadline; where the parent is gone, the child itself ends this much later.
+# The parent kills this process at the deadline. If the parent is dead, the process ends itself this much later.
 _ALONE_SECONDS = 10.0
 
 
 def serve(formats: str, megabytes: int, seconds: float) -> None:
-    """Answer on standard output what is asked on standard input.
+    """Parse the documents that arrive on standard input; write the results to standard output.
 
     Parameters
     ----------
     formats
         Module with `load` and `parse`.
     megabytes
-        Memory that may be allocated beyond what is by now.
+        Memory that may be allocated in addition to what is in use after loading.
     seconds
-        A document's deadline.
+        Time limit for each document.
     """
-    questions, answers = _take_streams()
+    requests, answers = _take_streams()
     try:
         parsers = importlib.import_module(formats)
         parsers.load()
@@ -48,8 +48,8 @@ def serve(formats: str, megabytes: int, seconds: float) -> None:
     _limit(megabytes)
     write_frame(answers, b"{}")
     try:
-        while (head := read_frame(questions, most=MOST_BYTES)) is not None:
-            data = read_frame(questions, most=MOST_BYTES)
+        while (head := read_frame(requests, limit=MOST_BYTES)) is not None:
+            data = read_frame(requests, limit=MOST_BYTES)
             if data is None:
                 return
             _alarm(seconds + _ALONE_SECONDS)
@@ -57,15 +57,15 @@ def serve(formats: str, megabytes: int, seconds: float) -> None:
             _alarm(0.0)
             write_frame(answers, answer)
     except MemoryError:
-        # Nothing more is tried: what is left of a process without memory is not to be relied on.
+        # The state of a process that ran out of memory cannot be trusted.
         os._exit(MEMORY_STATUS)
     except BrokenPipeError:
         os._exit(0)
 
 
-def _answer(parse: Any, data: bytes, asked: dict[str, Any]) -> bytes:
+def _answer(parse: Any, data: bytes, request: dict[str, Any]) -> bytes:
     try:
-        title, text, metadata = parse(asked["kind"], data, asked["stem"], keep_all=asked["keep_all"])
+        title, text, metadata = parse(request["kind"], data, request["stem"], keep_all=request["keep_all"])
         if len(text) > MAX_TEXT_CHARACTERS:
             raise UnreadableError(f"has {len(text):,} characters; one document may have {MAX_TEXT_CHARACTERS:,}")
         answer = {"title": title, "text": text, "metadata": metadata}
@@ -74,18 +74,18 @@ def _answer(parse: Any, data: bytes, asked: dict[str, Any]) -> bytes:
     except MemoryError:
         raise
     except Exception as error:
-        # Libraries raise whatever their parts raise; none of it is worth a run.
+        # The libraries may raise anything. No document may fail the run.
         answer = {"unreadable": f"cannot be parsed ({type(error).__name__})"}
     return json.dumps(answer, ensure_ascii=False).encode("utf-8", "surrogatepass")
 
 
 def _take_streams() -> tuple[IO[bytes], IO[bytes]]:
-    """Keep the two pipes for messages alone: what a library prints goes nowhere, and reads nothing."""
-    questions, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    nowhere = os.open(os.devnull, os.O_RDWR)
+    """Reserve the two pipes for messages, and give libraries the null device instead."""
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    null = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
-        os.dup2(nowhere, stream)
-    return questions, answers
+        os.dup2(null, stream)
+    return requests, answers
 
 
 def _limit(megabytes: int) -> None:
@@ -93,24 +93,24 @@ def _limit(megabytes: int) -> None:
     try:
         import resource
     except ImportError:
-        return  # Windows: the deadline is what there is.
+        return  # Windows has no such limits; the deadline remains.
     with contextlib.suppress(OSError):
-        # Where the machine itself runs out of memory, the system takes this process before any other.
+        # If the machine runs out of memory, the system kills this process first.
         Path("/proc/self/oom_score_adj").write_text("1000")
-    # No file is written, no core dumped: they would hold what the document had it hold.
+    # No files and no core dumps, since a document could control their content.
     for kind in (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE):
         resource.setrlimit(kind, (0, 0))
     try:
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        most = used + megabytes * 2**20
+        limit = used + megabytes * 2**20
         _, hard = resource.getrlimit(resource.RLIMIT_AS)
-        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     except (OSError, ValueError, AttributeError):
-        return  # macOS and others neither tell nor limit it: the deadline is what there is.
+        return  # macOS and others cannot limit memory; the deadline remains.
 
 
 def _alarm(seconds: float) -> None:
-    """Have the system end this process after so many seconds, in the midst of a library's own code too."""
+    """Have the system end this process after so many seconds, even inside a library; 0 cancels."""
     if hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_REAL, seconds)

@@ -1,4 +1,7 @@
-"""HTML and PDF to a title and a text. Runs in the child process: nothing heavy is imported that parsing does not need."""
+"""Parse HTML and PDF into a title and a text.
+
+This module runs in the parser process, so it imports only what parsing needs.
+"""
 
 from __future__ import annotations
 
@@ -9,44 +12,42 @@ from typing import Literal
 Kind = Literal["html", "pdf"]
 Parsed = tuple[str, str, dict[str, object]]
 
-# What it could not parse is told by the quarantine, once.
+# The quarantine already reports what could not be parsed.
 logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
 
 
 class UnreadableError(Exception):
-    """The bytes of one file cannot become a text; the message is the reason."""
+    """A file cannot be converted to text; the message is the reason."""
 
 
 def load() -> None:
-    """Import the parsers, so that what they need themselves counts as no document's memory."""
+    """Import the parsers, so that their own memory does not count toward the limit of a document."""
     for name in ("lxml.etree", "pypdfium2", "trafilatura"):
         import_module(name)
 
 
 def parse(kind: Kind, data: bytes, stem: str, *, keep_all: bool) -> Parsed:
-    """Return title, text and metadata.
+    """Return title, text, and metadata.
 
     Parameters
     ----------
-    kind
-        What the bytes are.
     data
-        The file; of HTML its text in UTF-8.
+        The content of the file; HTML in UTF-8.
     stem
-        The file's name without its suffix: the title of a document that has none.
+        The file name without its suffix, used as the title of a document that has none.
     keep_all
-        For HTML: every text of the page, and not its main part alone.
+        For HTML: keep all text of the page, not only its main part.
 
     Raises
     ------
     UnreadableError
-        If they are not what they are said to be.
+        If `data` is not of this kind or cannot be parsed.
     """
     return parse_pdf(data, stem) if kind == "pdf" else parse_html(data, stem, keep_all=keep_all)
 
 
 def parse_html(data: bytes, stem: str, *, keep_all: bool) -> Parsed:
-    """Parse a page."""
+    """Parse an HTML page."""
     import trafilatura
     from lxml import etree
 
@@ -54,27 +55,27 @@ def parse_html(data: bytes, stem: str, *, keep_all: bool) -> Parsed:
         parser = etree.HTMLParser()
         etree.fromstring(data, parser)
         if any(entry.type_name == "ERR_RESOURCE_LIMIT" or "depth" in entry.message for entry in parser.error_log):
-            raise UnreadableError("nests its elements deeper than an HTML parser follows")
+            raise UnreadableError("nests elements more deeply than an HTML parser allows")
         text = data.decode("utf-8")
         tree = trafilatura.load_html(text)
         if tree is None:
-            raise UnreadableError("is not HTML that can be parsed")
-        found = trafilatura.extract_metadata(tree)
-        title = (found.title if found else None) or stem
+            raise UnreadableError("cannot be parsed as HTML")
+        metadata = trafilatura.extract_metadata(tree)
+        title = (metadata.title if metadata else None) or stem
         body = None
         if not keep_all:
             body = trafilatura.extract(
                 tree, output_format="markdown", include_comments=False, include_tables=True, favor_recall=True
             )
         if not body:
-            # Fragments and framesets have no main part to find: then every text of the page is the document.
+            # Fragments and framesets have no main part: use all text of the page.
             tree = trafilatura.load_html(text)
             etree.strip_elements(tree, "script", "style", "template", "noscript", with_tail=False)
             body = trafilatura.html2txt(tree, clean=False)
     except (etree.LxmlError, ValueError, RecursionError, AssertionError) as error:
         if getattr(error, "code", None) == etree.ErrorTypes.ERR_NO_MEMORY:
             raise MemoryError from error
-        raise UnreadableError(f"is not HTML that can be parsed ({type(error).__name__})") from error
+        raise UnreadableError(f"cannot be parsed as HTML ({type(error).__name__})") from error
     return title, body or "", {"format": "html"}
 
 
@@ -85,7 +86,7 @@ def parse_pdf(data: bytes, stem: str) -> Parsed:
     try:
         pdf = pypdfium2.PdfDocument(data)
     except pypdfium2.PdfiumError as error:
-        raise UnreadableError(f"is not a PDF that can be opened ({error})") from error
+        raise UnreadableError(f"cannot be opened as PDF ({error})") from error
     try:
         pages = [page.get_textpage().get_text_range() for page in pdf]
         title = str(pdf.get_metadata_dict().get("Title") or stem)

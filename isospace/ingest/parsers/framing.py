@@ -1,4 +1,7 @@
-"""Messages between the parser and who asks it: a length, and so many bytes. Nothing that is read here is ever executed."""
+"""Messages between the parser process and its parent: a length, then that many bytes.
+
+No message is ever executed.
+"""
 
 from __future__ import annotations
 
@@ -15,19 +18,19 @@ def write_frame(stream: IO[bytes], data: bytes) -> None:
     stream.flush()
 
 
-def read_frame(stream: IO[bytes], *, most: int) -> bytes | None:
-    """Read one message, or None where the other side has ended.
+def read_frame(stream: IO[bytes], *, limit: int) -> bytes | None:
+    """Read one message; return None if the other side has ended.
 
     Raises
     ------
     ValueError
-        If it has more than `most` bytes.
+        If it has more than `limit` bytes.
     """
     head = stream.read(_LENGTH.size)
     if len(head) < _LENGTH.size:
         return None
     (length,) = _LENGTH.unpack(head)
-    if length > most:
-        raise ValueError(f"a message of {length:,} bytes; expected at most {most:,}")
+    if length > limit:
+        raise ValueError(f"a message of {length:,} bytes; expected at most {limit:,}")
     data = stream.read(length)
     return data if len(data) == length else None

@@ -1,7 +1,7 @@
-"""The parser as its parent sees it: one child process, started when first needed, replaced when it is lost.
+"""Parse HTML and PDF in a subprocess that is started when first needed and replaced when it fails.
 
-Bytes go in and JSON comes out, over a pipe. A document that takes too long, needs too much memory or kills the process
-costs itself alone.
+Bytes go in and JSON comes out, over a pipe. A document that takes too long, needs too much memory, or kills the process
+fails on its own.
 """
 
 from __future__ import annotations
@@ -25,27 +25,28 @@ from isospace.ingest.parsers.framing import read_frame, write_frame
 
 _FORMATS = "isospace.ingest.parsers.formats"
 _START_SECONDS = 300.0
-# A control character takes six bytes of JSON; titles and the like take little.
-_MOST_ANSWER = 6 * MAX_TEXT_CHARACTERS + 2**24
-# The child's modules are found where the parent's are. Not `-m`: that would import what lies in the working folder.
+# A control character needs six bytes of JSON; the rest is for the title and the metadata.
+_MAX_ANSWER_BYTES = 6 * MAX_TEXT_CHARACTERS + 2**24
+# The child uses the import path of the parent. `-m` would also import modules from the working folder.
 _BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from isospace.ingest.parsers.child import serve; "
     "serve(sys.argv[2], int(sys.argv[3]), float(sys.argv[4]))"
 )
-# All that it gets of the environment: what holds keys and passwords stays here.
+# The only environment variables that the child gets, since others may contain keys and passwords.
 _ENVIRONMENT = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "PATH", "PYTHONHOME", "SYSTEMROOT", "TMPDIR")
 
 
 @dataclass(frozen=True, slots=True)
 class ParseLimits:
-    """What one document may take.
+    """Limits for parsing one document.
 
     Attributes
     ----------
     seconds
-        Until the process that parses it is killed.
+        Time until the process is killed.
     megabytes
-        Memory beyond what the process has at its start; held to where the system has RLIMIT_AS and /proc (Linux).
+        Memory in addition to what the process uses after its start. Enforced only on systems with RLIMIT_AS and /proc
+        (Linux).
     """
 
     seconds: float = 60.0
@@ -53,17 +54,11 @@ class ParseLimits:
 
 
 class _LostError(UnreadableError):
-    """The process was lost over a document."""
+    """The process died while it parsed a document."""
 
 
 class Parser:
-    """Parses documents in a child process; used by one thread at a time, closed by whoever made it.
-
-    Parameters
-    ----------
-    limits
-        Of one document.
-    """
+    """Parse documents in a child process; for one thread at a time. The creator must close it."""
 
     def __init__(self, limits: ParseLimits | None = None) -> None:
         self.limits = limits or ParseLimits()
@@ -78,70 +73,69 @@ class Parser:
         self.close()
 
     def parse(self, kind: Kind, data: bytes, stem: str, *, keep_all: bool = False) -> Parsed:
-        """Return title, text and metadata of one document; see `isospace.ingest.parsers.formats.parse`.
+        """Return title, text, and metadata of one document; see `isospace.ingest.parsers.formats.parse`.
 
         Raises
         ------
         UnreadableError
             If it cannot be parsed, or not within the limits.
         SourceError
-            If no process can be started.
+            If the process cannot be started.
         """
-        asked = json.dumps({"kind": kind, "stem": stem, "keep_all": keep_all}).encode()
+        request = json.dumps({"kind": kind, "stem": stem, "keep_all": keep_all}).encode()
         was_used = self._child is not None
         try:
-            return self._ask(asked, data)
+            return self._ask(request, data)
         except _LostError:
-            # What earlier documents left behind is not this one's fault.
+            # Earlier documents may have corrupted the process: try once more with a new one.
             if not was_used:
                 raise
-        return self._ask(asked, data)
+        return self._ask(request, data)
 
     def close(self) -> None:
-        """Kill the process, whatever it is doing; the next document starts another."""
+        """Kill the process, even if it is busy; the next document starts another."""
         child, self._child = self._child, None
         if child is None:
             return
         child.kill()
         child.wait()
         for stream in (child.stdin, child.stdout):
-            # What was not sent yet can no longer be.
+            # Closing flushes data that can no longer be sent.
             with contextlib.suppress(OSError):
                 cast("IO[bytes]", stream).close()
 
-    def _ask(self, asked: bytes, data: bytes) -> Parsed:
+    def _ask(self, request: bytes, data: bytes) -> Parsed:
         child = self._child or self._start()
         try:
-            with _killed_after(child, self.limits.seconds) as late:
-                answer = self._exchange(child, asked, data)
+            with _killed_after(child, self.limits.seconds) as timed_out:
+                answer = self._exchange(child, request, data)
         except BaseException:
-            # Interrupted while it waits, or answered with nonsense: the next answer would be taken for another
-            # document's.
+            # After an interruption or an invalid answer, the next answer could be that of an earlier document.
             self.close()
             raise
-        if late.is_set():
+        if timed_out.is_set():
             self.close()
             raise UnreadableError(f"took more than {self.limits.seconds:g} s to parse")
         if answer is None:
             raise _LostError(self._cause(child))
         if "unreadable" in answer:
             raise UnreadableError(str(answer["unreadable"])[:300])
-        return _parsed(answer)
+        return _checked_answer(answer)
 
-    def _exchange(self, child: subprocess.Popen[bytes], asked: bytes, data: bytes) -> dict[str, Any] | None:
-        """Send a document and return the answer; None if the process ended over it."""
-        # It may end before it has read all: what it ended with tells more than the pipe does.
+    def _exchange(self, child: subprocess.Popen[bytes], request: bytes, data: bytes) -> dict[str, Any] | None:
+        """Send a document and return the answer; None if the process died."""
+        # The process may die before it has read everything. Its exit status says more than the broken pipe.
         with contextlib.suppress(OSError):
-            for part in (asked, data):
+            for part in (request, data):
                 write_frame(cast("IO[bytes]", child.stdin), part)
         try:
-            answer = read_frame(cast("IO[bytes]", child.stdout), most=_MOST_ANSWER)
+            answer = read_frame(cast("IO[bytes]", child.stdout), limit=_MAX_ANSWER_BYTES)
             return None if answer is None else dict(json.loads(answer.decode("utf-8", "surrogatepass")))
         except (ValueError, TypeError, RecursionError) as error:
-            raise UnreadableError("made the parser answer with nonsense") from error
+            raise UnreadableError("made the parser return an invalid answer") from error
 
     def _cause(self, child: subprocess.Popen[bytes]) -> str:
-        # It has closed its pipe: it ends by itself, or is hung in ending.
+        # The process has closed its pipe, so it is about to exit, unless it hangs.
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(5.0)
         self.close()
@@ -151,7 +145,7 @@ class Parser:
         if status == -signal.SIGKILL:
             return f"killed the parser (signal {-status}): the system may have run out of memory"
         if status == -signal.SIGABRT:
-            # So pdfium ends where it gets no memory.
+            # pdfium aborts if it cannot allocate memory.
             return f"killed the parser (signal {-status}): it may need more than {self.limits.megabytes:,} MB"
         return f"killed the parser (signal {-status})" if status < 0 else f"ended the parser (exit status {status})"
 
@@ -162,13 +156,13 @@ class Parser:
         command += [str(limits.megabytes), str(limits.seconds)]
         environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
         try:
-            # A session of its own: Ctrl-C is for the run, which then ends what it has started.
+            # In a new session, so that Ctrl-C reaches only the run, which then ends this process.
             child = self._child = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, start_new_session=True
             )
             with _killed_after(child, _START_SECONDS):
-                greeting = read_frame(cast("IO[bytes]", child.stdout), most=2**16)
-            failed = "it ended at once" if greeting is None else json.loads(greeting).get("failed")
+                greeting = read_frame(cast("IO[bytes]", child.stdout), limit=2**16)
+            failed = "it exited immediately" if greeting is None else json.loads(greeting).get("failed")
         except (OSError, ValueError) as error:
             failed = str(error)
         except BaseException:
@@ -185,27 +179,27 @@ class Parser:
 
 @contextlib.contextmanager
 def _killed_after(child: subprocess.Popen[bytes], seconds: float) -> Iterator[threading.Event]:
-    """Kill a process that is not done in time: every read of its pipe then ends. The event tells whether it was."""
-    late = threading.Event()
+    """Kill a process that is not done in time, which ends every read of its pipe, and then set the event."""
+    timed_out = threading.Event()
 
     def kill() -> None:
-        late.set()
+        timed_out.set()
         child.kill()
 
     timer = threading.Timer(seconds, kill)
     timer.daemon = True
     timer.start()
     try:
-        yield late
+        yield timed_out
     finally:
         timer.cancel()
 
 
-def _parsed(answer: dict[str, Any]) -> Parsed:
-    """Check an answer: who has taken over the process could send anything."""
+def _checked_answer(answer: dict[str, Any]) -> Parsed:
+    """Check an answer, since a document that controls the process could send anything."""
     title, text, metadata = answer.get("title"), answer.get("text"), answer.get("metadata")
     if not isinstance(title, str) or not isinstance(text, str) or not isinstance(metadata, dict):
-        raise UnreadableError("made the parser answer with nonsense")
+        raise UnreadableError("made the parser return an invalid answer")
     known = {
         key: metadata[key] for key, kind in (("format", str), ("pages", int)) if isinstance(metadata.get(key), kind)
     }

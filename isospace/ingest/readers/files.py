@@ -1,4 +1,4 @@
-"""One document a file: Markdown, HTML, plain text, reStructuredText, PDF."""
+"""Read one document per file: Markdown, HTML, plain text, reStructuredText, PDF."""
 
 from __future__ import annotations
 
@@ -6,55 +6,48 @@ import re
 from itertools import pairwise
 from pathlib import PurePosixPath
 
-from isospace.ingest.document import Document, Quarantined
+from isospace.ingest.document import Document, QuarantineEntry
 from isospace.ingest.parsers.formats import Parsed, UnreadableError
 from isospace.ingest.parsers.subprocess_parser import Parser
 from isospace.ingest.readers.location import SourceFile
 from isospace.ingest.spec import DocumentsSpec
 
-# One document larger than this is a dump or an attack, not something one searches for.
+# A larger document is a dump or an attack, not something that people search for.
 MAX_DOCUMENT_BYTES = 20_000_000
 
 _HTML = {".html", ".htm", ".xhtml"}
 _MARKDOWN_HEADING = re.compile(r"#{1,6}[ \t]+(\S.*)")
 _RST_RULE = re.compile(r"([=\-~^\"'#*+])\1{2,}")
-# A title stands near the beginning.
+# A title is near the beginning of a document.
 _TITLE_LINES = 200
 
 
 class EmptyError(UnreadableError):
-    """There is nothing in the file, and that can be told for sure."""
+    """The file is known to be empty."""
 
 
-def read_file(file: SourceFile, spec: DocumentsSpec, parser: Parser) -> Document | Quarantined:
-    """Read one file as one document, or say why it had to be set aside.
+def read_file(file: SourceFile, spec: DocumentsSpec, parser: Parser) -> Document | QuarantineEntry:
+    """Read one file as one document, or return why it is quarantined.
 
-    Parameters
-    ----------
-    file
-        Where it is.
-    spec
-        `recipe.documents`.
-    parser
-        Of HTML and PDF: a process of its own, since their formats can be made to break what parses them.
+    `parser` parses HTML and PDF in a subprocess, since malicious files can crash or hang a parser.
     """
     try:
         title, text, metadata = _parse(file, spec, parser)
     except EmptyError as error:
-        # An emptied file is a change that somebody made: what it held before is gone.
-        return Quarantined(file.name, str(error))
+        # Somebody emptied the file, so its earlier content must not stay in the collection.
+        return QuarantineEntry(file.name, str(error))
     except UnreadableError as error:
-        return Quarantined(file.name, str(error), file.name)
+        return QuarantineEntry(file.name, str(error), file.name)
     except OSError as error:
-        return Quarantined(file.name, f"cannot be read: {error.strerror or error}", file.name)
+        return QuarantineEntry(file.name, f"cannot be read: {error.strerror or error}", file.name)
     text = clean_text(text)
     if not text.strip():
-        return Quarantined(file.name, "holds no text")
+        return QuarantineEntry(file.name, "holds no text")
     return Document(file.name, file.name, " ".join(clean_text(title).split()), text, metadata)
 
 
 def clean_text(text: str) -> str:
-    """Unify line ends and drop what no text holds: NUL and lone surrogates."""
+    """Unify line endings, and drop NUL characters and lone surrogates."""
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\x00", "")
     return text.encode("utf-8", "ignore").decode("utf-8")
 
@@ -65,19 +58,19 @@ def decode(data: bytes) -> str:
     Raises
     ------
     UnreadableError
-        If the bytes are no text in any encoding that fits them.
+        If the bytes are not text in any encoding that could be detected.
     """
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        text = _detect(data)
+        text = _decode_detected(data)
     controls = sum(character < " " and character not in "\t\n\r\f\x1b" for character in text[:100_000])
     if controls > 0.01 * min(len(text), 100_000):
         raise UnreadableError(f"is binary, not text: {controls} control characters at its start")
     return text
 
 
-def _detect(data: bytes) -> str:
+def _decode_detected(data: bytes) -> str:
     from charset_normalizer import from_bytes
 
     best = from_bytes(data[:200_000]).best()

@@ -1,4 +1,4 @@
-"""Where a source is: local paths and s3:// prefixes behind one small handle."""
+"""List the files of a source, on a local path or under an s3:// prefix."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ class SourceFile:
         return PurePosixPath(self.name).suffix.lower()
 
     def matches(self, patterns: tuple[str, ...]) -> bool:
-        """Tell whether the file's own name matches one of the shell patterns, whatever its case."""
+        """Return whether the file name, without folders, matches one of the shell patterns, ignoring case."""
         name = PurePosixPath(self.name).name.lower()
         return any(fnmatch.fnmatchcase(name, pattern.lower()) for pattern in patterns)
 
 
 def list_source(url: str) -> list[SourceFile]:
-    """Return the files of a folder, a glob or a single file, sorted by name; hidden ones are left out.
+    """Return the files of a folder, a glob, or a single file, sorted by name, without hidden files.
 
     Raises
     ------
     SourceError
-        If the place does not exist or cannot be listed.
+        If the path does not exist or cannot be listed.
     """
     return _list_s3(url) if url.startswith("s3://") else _list_local(url.removeprefix("file://"))
 
@@ -61,7 +61,7 @@ def _list_local(url: str) -> list[SourceFile]:
         fixed, pattern = _split_glob(url)
         base = Path(fixed).expanduser()
         if base.is_file():
-            # Who names a link means what it leads to.
+            # A link that is itself the source may point anywhere.
             return [_local_file(base.name, base, base.resolve().parent)]
         if not base.is_dir():
             raise SourceError(f"source {url[:200]}: no such file or folder. Give an existing path in runtime.source.")
@@ -71,20 +71,20 @@ def _list_local(url: str) -> list[SourceFile]:
 
 
 def _list_folder(base: Path, pattern: str | None) -> list[SourceFile]:
-    found = []
+    files = []
     within = base.resolve()
-    # os.walk and not rglob: the order, the links followed and the errors are then ours to decide.
-    for folder, subfolders, names in os.walk(base, onerror=_refuse):
+    # os.walk, unlike rglob, lets us choose the order, which links are followed, and how errors are handled.
+    for folder, subfolders, names in os.walk(base, onerror=_raise_unlistable):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         for name in names:
             path = Path(folder, name)
             relative = without_surrogates(path.relative_to(base).as_posix())
             if not name.startswith(".") and path.is_file() and _in_glob(relative, pattern):
-                found.append(_local_file(relative, path, within))
-    return sorted(found, key=lambda file: file.name)
+                files.append(_local_file(relative, path, within))
+    return sorted(files, key=lambda file: file.name)
 
 
-def _refuse(error: OSError) -> None:
+def _raise_unlistable(error: OSError) -> None:
     raise SourceError(f"source {error.filename}: cannot be listed ({error.strerror}).") from error
 
 
@@ -93,12 +93,13 @@ def _local_file(name: str, path: Path, within: Path) -> SourceFile:
 
 
 def _open_within(path: Path, within: Path) -> IO[bytes]:
-    """Open a file that lies in a folder: who may put a link there does not read with our rights what it leads to."""
-    found = path.resolve(strict=True)
-    if not found.is_relative_to(within):
-        raise OSError("a link that leads out of the source; put a copy there, or name its folder as a source")
-    # Once more a link by now: it was not there when it was looked at.
-    return os.fdopen(os.open(found, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW), "rb")
+    """Open a file only if it is really inside a folder; OSError otherwise."""
+    # A link placed in the source must not expose other files that this process can read.
+    resolved = path.resolve(strict=True)
+    if not resolved.is_relative_to(within):
+        raise OSError("a link that leads out of the source; put a copy there, or make its folder a source")
+    # O_NOFOLLOW, because the file may have been replaced by a link since it was resolved.
+    return os.fdopen(os.open(resolved, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW), "rb")
 
 
 def _list_s3(url: str) -> list[SourceFile]:
@@ -113,15 +114,15 @@ def _list_s3(url: str) -> list[SourceFile]:
     bucket_url, _, prefix = fixed.removeprefix("s3://").partition("/")
     remote = s3_client(f"s3://{bucket_url}")
     try:
-        found = [item for page in obstore.list(remote, prefix.rstrip("/") or None) for item in page]
-        if not found and prefix:
+        objects = [item for page in obstore.list(remote, prefix.rstrip("/") or None) for item in page]
+        if not objects and prefix:
             head = obstore.head(remote, prefix)
             return [_s3_file(remote, PurePosixPath(prefix).name, head)]
     except (BaseError, OSError) as error:
         reason = str(error).split("\n", 1)[0]
         raise SourceError(f"source {url}: cannot be listed ({reason}).") from error
     files = []
-    for item in found:
+    for item in objects:
         name = str(item["path"])[len(prefix) :].lstrip("/")
         hidden = any(part.startswith(".") for part in PurePosixPath(name).parts)
         if name and not hidden and _in_glob(name, pattern):
@@ -134,7 +135,7 @@ def _s3_file(remote: Any, name: str, item: Any) -> SourceFile:
 
 
 class _RemoteStream(io.RawIOBase):
-    """obstore's reader with the interface of Python's files."""
+    """obstore's reader with the interface of a Python file."""
 
     def __init__(self, remote: Any, path: str) -> None:
         import obstore
@@ -175,5 +176,5 @@ def _split_glob(url: str) -> tuple[str, str | None]:
 def _in_glob(name: str, pattern: str | None) -> bool:
     if pattern is None:
         return True
-    # `**/` also stands for no folder at all.
+    # `**/` also matches no folder at all.
     return fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(name, pattern.replace("**/", ""))

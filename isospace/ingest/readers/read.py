@@ -1,11 +1,11 @@
-"""Read documents out of a folder, a glob or tables, one after the other, never all at once."""
+"""Read documents from a folder, a glob, or tables as a stream."""
 
 from __future__ import annotations
 
 from collections.abc import Generator
 
 from isospace.errors import SourceError
-from isospace.ingest.document import Document, Quarantined
+from isospace.ingest.document import Document, QuarantineEntry
 from isospace.ingest.parsers.subprocess_parser import ParseLimits, Parser
 from isospace.ingest.readers.files import read_file
 from isospace.ingest.readers.location import SourceFile, list_source
@@ -19,37 +19,31 @@ TABLE_SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": 
 
 def read_source(
     url: str, spec: DocumentsSpec, limits: ParseLimits | None = None
-) -> Generator[Document | Quarantined, None, None]:
-    """Yield the documents of a source in a stable order, and what had to be set aside.
+) -> Generator[Document | QuarantineEntry, None, None]:
+    """Yield the documents and the quarantined inputs of a source, in a stable order.
 
     Parameters
     ----------
     url
-        A folder, a glob or one file; a local path or `s3://bucket/prefix`.
-    spec
-        `recipe.documents`.
+        A folder, a glob, or one file, as a local path or `s3://bucket/prefix`.
     limits
-        What one HTML or PDF file may take.
-
-    Yields
-    ------
-    Document or Quarantined
+        Time and memory for each HTML or PDF file.
 
     Raises
     ------
     SourceError
-        If nothing is there.
+        If the source has no file that `spec` reads, or cannot be listed.
     ConfigError
-        If a named column does not exist.
+        If a column that `spec` names does not exist.
     """
     files = list_source(url)
     chosen = [(file, kind) for file in files if (kind := _format_of(file, spec)) is not None]
     if not chosen:
         raise SourceError(
             f"source {url}: {len(files)} files, none that {spec.format!r} reads. Expected names such as "
-            f"{', '.join(spec.include)} or a .jsonl, .csv or .parquet table; see recipe.documents.format and .include."
+            f"{', '.join(spec.include)} or a .jsonl, .csv, or .parquet table; see recipe.documents.format and .include."
         )
-    # Its process is started by the first file that needs it, and ends with this reading, however that ends.
+    # The first file that needs the parser starts its subprocess; leaving this block ends it.
     with Parser(limits) as parser:
         for file, kind in chosen:
             if kind in TABLE_FORMATS:

@@ -1,4 +1,4 @@
-"""One document a row: JSONL, CSV and Parquet, read in a stream."""
+"""Read one document per row from JSONL, CSV, and Parquet, as a stream."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from isospace.errors import ConfigError
-from isospace.ingest.document import Document, Quarantined
+from isospace.ingest.document import Document, QuarantineEntry
 from isospace.ingest.parsers.formats import UnreadableError
 from isospace.ingest.readers.files import MAX_DOCUMENT_BYTES, clean_text, decode
 from isospace.ingest.readers.location import SourceFile
@@ -21,8 +21,8 @@ _BATCH_ROWS = 256
 _Row = tuple[int, Mapping[str, Any] | str]
 
 
-def read_table(file: SourceFile, kind: str, spec: DocumentsSpec) -> Iterator[Document | Quarantined]:
-    """Yield one document a row; a bad row is set aside, a bad file as a whole.
+def read_table(file: SourceFile, kind: str, spec: DocumentsSpec) -> Iterator[Document | QuarantineEntry]:
+    """Yield one document per row; quarantine bad rows, and the rest of a file that becomes unreadable.
 
     Raises
     ------
@@ -34,31 +34,33 @@ def read_table(file: SourceFile, kind: str, spec: DocumentsSpec) -> Iterator[Doc
         for number, row in rows:
             yield _document(file, number, row, spec)
     except UnreadableError as error:
-        yield Quarantined(file.name, str(error), within=file.name)
+        yield QuarantineEntry(file.name, str(error), within=file.name)
     except OSError as error:
-        yield Quarantined(file.name, f"cannot be read: {error.strerror or str(error)[:200]}", within=file.name)
+        yield QuarantineEntry(file.name, f"cannot be read: {error.strerror or str(error)[:200]}", within=file.name)
 
 
 def _document(
     file: SourceFile, number: int, row: Mapping[str, Any] | str, spec: DocumentsSpec
-) -> Document | Quarantined:
+) -> Document | QuarantineEntry:
     where = f"{file.name}#{number}"
     if isinstance(row, str):
-        return Quarantined(where, row, within=file.name)
+        return QuarantineEntry(where, row, within=file.name)
     identifier = row.get(spec.id_column)
     if identifier is None or str(identifier).strip() == "":
-        return Quarantined(where, f"has no value in {spec.id_column}", within=file.name)
+        return QuarantineEntry(where, f"has no value in {spec.id_column}", within=file.name)
     doc_id = clean_text(str(identifier))
     texts = [row.get(column) for column in spec.text_columns]
     wrong = next((text for text in texts if text is not None and not isinstance(text, str)), None)
     if wrong is not None:
-        return Quarantined(where, f"has {type(wrong).__name__} where text was expected", doc_id)
+        return QuarantineEntry(where, f"has {type(wrong).__name__} where text was expected", doc_id)
     title = clean_text(str(row.get(spec.title_column) or "")) if spec.title_column else ""
     text = clean_text("\n\n".join(text for text in texts if text))
     if len(text) > MAX_DOCUMENT_BYTES:
-        return Quarantined(where, f"has {len(text):,} characters; one document may have {MAX_DOCUMENT_BYTES:,}", doc_id)
+        return QuarantineEntry(
+            where, f"has {len(text):,} characters; one document may have {MAX_DOCUMENT_BYTES:,}", doc_id
+        )
     if not text.strip():
-        return Quarantined(where, "holds no text")
+        return QuarantineEntry(where, "holds no text")
     metadata = {column: row.get(column) for column in spec.metadata_columns}
     return Document(doc_id, where if not doc_id else f"{file.name}#{doc_id}", " ".join(title.split()), text, metadata)
 
@@ -84,7 +86,7 @@ def _jsonl_rows(file: SourceFile, spec: DocumentsSpec) -> Iterator[_Row]:
         if isinstance(row, dict):
             seen.update(row)
         yield number, row
-    # Lines may differ in their keys, but a name that none of them has is a slip of the configuration.
+    # Lines may have different keys, but a column that no line has is a mistake in the configuration.
     if seen:
         _require_columns(file, sorted(seen), spec)
 
@@ -127,7 +129,7 @@ def _csv_rows(file: SourceFile, spec: DocumentsSpec) -> Iterator[_Row]:
             raise UnreadableError("is empty")
         decode(head[: head.rfind(b"\n") + 1] or head)
         stream.seek(0)
-        # Reading goes on past bytes that are no UTF-8; the row that holds them says so.
+        # surrogateescape lets reading continue past invalid UTF-8, so that only the affected row is quarantined.
         text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
         reader = csv.DictReader(text, dialect="excel-tab" if file.suffix == ".tsv" else "excel", strict=True)
         try:
@@ -140,9 +142,9 @@ def _csv_rows(file: SourceFile, spec: DocumentsSpec) -> Iterator[_Row]:
 
 def _checked_csv_row(row: dict[str | Any, Any]) -> Mapping[str, Any] | str:
     if None in row or None in row.values():
-        return "has another number of fields than the header"
+        return "has a different number of fields than the header"
     if any("\udc80" <= character <= "\udcff" for value in row.values() for character in value):
-        return "holds bytes that are not UTF-8"
+        return "contains bytes that are not UTF-8"
     return row
 
 
@@ -160,11 +162,11 @@ def _parquet_rows(file: SourceFile, spec: DocumentsSpec) -> Iterator[_Row]:
                     number += 1
                     yield number, row
         except pa.ArrowException as error:
-            raise UnreadableError(f"is not Parquet that can be read ({str(error)[:160]})") from error
+            raise UnreadableError(f"cannot be read as Parquet ({str(error)[:160]})") from error
 
 
 def _batch_rows(batch: Any) -> Iterator[Mapping[str, Any] | str]:
-    """Yield rows as Python values; one that has none (a date out of range, bytes that are no text) says so."""
+    """Yield rows as Python values, or the reason why a row has none, such as a date out of range."""
     try:
         yield from batch.to_pylist()
         return

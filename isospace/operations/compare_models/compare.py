@@ -175,7 +175,7 @@ def measure_variant(
     key = fingerprint(
         {"snapshot_id": manifest.snapshot_id, "set_id": given.set_id, "search": dict(search), "sample": _SAMPLE}
     )
-    path = layout.contest_figures(key)
+    path = layout.comparison_figures(key)
     is_new = not store.exists(path)
     if is_new:
         with open_index(store, collection, engine=engine) as index:

@@ -23,7 +23,7 @@ from isospace.storage.paths import (
     CollectionFile,
     CollectionPaths,
     list_collections,
-    list_embedded,
+    list_encoders_with_vectors,
     parse_collection_path,
     vectors_folder,
 )
@@ -89,14 +89,14 @@ def forget_vectors(
     """
     # What pseudo-queries were tried on is text cut out of chunks, which no hash leads back to: all of it can be made
     # again.
-    for encoder_id in list_embedded(store):
+    for encoder_id in list_encoders_with_vectors(store):
         for role in ROLES:
             for stat in store.walk(vectors_folder(encoder_id, role)):
                 if stat.path.rsplit("/", 1)[-1].startswith("trial-"):
                     store.delete(stat.path)
                     removed.append(stat.path)
     count = 0
-    for encoder_id in list_embedded(store):
+    for encoder_id in list_encoders_with_vectors(store):
         folder = vectors_folder(encoder_id, "document")
         paths = [stat.path for stat in store.walk(folder) if stat.path.endswith(".parquet")]
         for path, rows in _unowned(store, paths, holders, scratch, memory_mb):

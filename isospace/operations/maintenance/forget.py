@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from isospace.collection.alias import alias_history, aliases, names_before, replace_snapshot, translated
+from isospace.collection.alias import alias_history, aliases, follow_replacements, previous_entry, replace_snapshot
 from isospace.collection.live_rows import without_documents
 from isospace.collection.snapshot import (
     Manifest,
@@ -24,7 +24,7 @@ from isospace.collection.snapshot import (
     sequences,
     snapshot_id,
 )
-from isospace.collection.tombstones import Receipt, write_order, write_receipt
+from isospace.collection.tombstones import Receipt, write_receipt, write_tombstone
 from isospace.errors import ConfigError, NotFoundError
 from isospace.evaluation.gate.verdicts import carry_verdict
 from isospace.finetuning.workdir import forget_work
@@ -42,7 +42,7 @@ from isospace.search.bm25 import lexical_files
 from isospace.search.local_copy import drop_copies
 from isospace.search.sql_database import serving_files
 from isospace.storage.hashing import sha256_lines
-from isospace.storage.leases import upkeep_lease
+from isospace.storage.leases import maintenance_lease
 from isospace.storage.parquet import FileRef, parse_parquet, read_parquet, read_verified, write_parquet
 from isospace.storage.paths import VECTORS, CollectionPaths, Kind, list_collections
 from isospace.storage.scratch_duckdb import fetch_rows, load_columns, scratch_database
@@ -162,11 +162,11 @@ def forget(
     wanted = tuple(sorted(set(doc_ids)))
     if not wanted or not all(wanted):
         raise ConfigError("no document to forget: give one doc_id at least.")
-    with upkeep_lease(store, None, "forget"):
+    with maintenance_lease(store, None, "forget"):
         holding = find_documents(store, collection, wanted)
         # What can be refused comes before the order: it is in force from then on.
         rewritten = _rewritten(store, collection, holding, set(wanted), scratch, memory_mb)
-        order = write_order(store, collection, "forget", wanted, reason)
+        order = write_tombstone(store, collection, "forget", wanted, reason)
         done = _Done()
         _commit_without(store, holding, rewritten, scratch, memory_mb, done)
         vectors = forget_vectors(store, holding.chunks, scratch, memory_mb, done.removed, done.rewritten)
@@ -208,10 +208,10 @@ def _rewritten(
     named = {latest}
     for alias in aliases(store, collection):
         raw = alias_history(store, collection, alias)
-        history = translated(store, collection, raw)
+        history = follow_replacements(store, collection, raw)
         # As it stands, too: an order that was killed may have noted a replacement and not moved the alias.
         named |= {raw[-1].snapshot, history[-1].snapshot} | {
-            entry.snapshot for entry in [names_before(history)] if entry is not None
+            entry.snapshot for entry in [previous_entry(history)] if entry is not None
         }
     affected = sorted(set(holding.snapshots) & named)
     if affected and latest not in affected:

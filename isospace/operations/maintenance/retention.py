@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
-from isospace.collection.alias import alias_history, list_aliases, names_before, parse_time, translated
+from isospace.collection.alias import alias_history, follow_replacements, list_aliases, parse_time, previous_entry
 from isospace.collection.snapshot import Manifest, read_manifest
 from isospace.storage.local_files import Stat
 from isospace.storage.paths import CollectionPaths, number_of
@@ -77,12 +77,12 @@ def _snapshot_files(store: Store, paths: CollectionPaths) -> dict[int, Stat]:
 
 
 def _by_alias(store: Store, collection: str, alias: str, since: float) -> dict[int, str]:
-    history = translated(store, collection, alias_history(store, collection, alias))
+    history = follow_replacements(store, collection, alias_history(store, collection, alias))
     found: dict[int, str] = {}
     for entry, following in pairwise(history):
         if parse_time(following.at) >= since:
             found[entry.snapshot] = f"{alias} named it until {following.at}"
-    if (before := names_before(history)) is not None:
+    if (before := previous_entry(history)) is not None:
         found[before.snapshot] = f"{alias} would be rolled back to it"
     if history:
         found[history[-1].snapshot] = alias

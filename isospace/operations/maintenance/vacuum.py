@@ -17,7 +17,7 @@ from isospace.errors import BusyError, ConfigError, NotFoundError
 from isospace.operations.maintenance.retention import Kept, kept_snapshots
 from isospace.search.bm25 import lexical_files
 from isospace.search.sql_database import serving_files
-from isospace.storage.leases import upkeep_lease
+from isospace.storage.leases import maintenance_lease
 from isospace.storage.local_files import Stat
 from isospace.storage.paths import (
     ENCODERS,
@@ -29,8 +29,8 @@ from isospace.storage.paths import (
     encoder_lineage,
     encoder_vectors,
     list_collections,
-    list_embedded,
     list_encoders,
+    list_encoders_with_vectors,
     list_spaces,
     number_of,
     parse_collection_path,
@@ -159,7 +159,7 @@ def vacuum(
     chosen = list(collections) or known
     # Raw vectors and spaces are everybody's: a run anywhere may be about to use one, and all have to be at rest.
     scope = chosen[0] if len(collections) == 1 and not vectors else None
-    lease = contextlib.nullcontext(time.time()) if dry else upkeep_lease(store, scope, "vacuum")
+    lease = contextlib.nullcontext(time.time()) if dry else maintenance_lease(store, scope, "vacuum")
     with lease as now:
         retention = retention_days * DAY
         everything = {n: kept_snapshots(store, n, now=now, retention_seconds=retention) for n in chosen}
@@ -281,7 +281,7 @@ def _of_vectors(store: Store, kept: Sequence[Kept], stale: _Stale, scratch: Path
     chunks = sorted({part.chunks.path for manifest in manifests for part in manifest.parts})
     with scratch_database(scratch, memory_mb=memory_mb) as connection:
         load_columns(connection, "live", store, chunks, {"chunk_hash": "BLOB"})
-        for encoder_id in list_embedded(store):
+        for encoder_id in list_encoders_with_vectors(store):
             parts = [stat for stat in store.walk(encoder_vectors(encoder_id)) if stat.path.endswith(".parquet")]
             stats = [stat for stat in parts if stale.holds(stat)]
             if encoder_id not in encoders:

@@ -12,7 +12,7 @@ from isospace.collection.raw_vectors import read_vectors, vector_part_path, writ
 from isospace.collection.sampling import bottom_k
 from isospace.encoding.encoder import SentenceEncoder
 from isospace.errors import FitError
-from isospace.ingest.pseudo_queries import Passage, PseudoQuery, make_pseudo_queries, usable_kind
+from isospace.ingest.pseudo_queries import Passage, PseudoQuery, choose_pseudo_kind, make_pseudo_queries
 from isospace.ingest.query_files import read_judgements, read_queries
 from isospace.pipeline.fit.sample import chunk_hashes, live_chunks, vectors_of
 from isospace.pipeline.fit.trial import Trial
@@ -91,11 +91,11 @@ def _pseudo_trials(
     run: Run, encoder: SentenceEncoder, passages: list[Passage], raw: Float32
 ) -> tuple[tuple[Trial, ...], str]:
     spec, seed = run.config.recipe.transform.queries, run.config.recipe.transform.sample.seed
-    kind = usable_kind(passages, spec.pseudo)
+    kind = choose_pseudo_kind(passages, spec.pseudo)
     trials: list[Trial] = []
     wanted, taken = spec.size, set[str]()
     for number in range(_ROUNDS if kind == "sentences" else 1):
-        made = make_pseudo_queries(passages, kind, size=wanted, seed=seed + number, taken=taken)
+        made = make_pseudo_queries(passages, kind, size=wanted, seed=seed + number, exclude=taken)
         if not made:
             break
         trials.append(_pseudo_trial(run.store, encoder, passages, raw, made))

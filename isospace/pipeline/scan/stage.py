@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from isospace.ingest.document import QUARANTINE_SCHEMA, Document, Quarantined, document_batch, without_surrogates
+from isospace.ingest.document import QUARANTINE_SCHEMA, Document, QuarantineEntry, document_batch, without_surrogates
 from isospace.ingest.parsers.subprocess_parser import ParseLimits
 from isospace.ingest.readers.read import read_source
 from isospace.pipeline.config import PipelineConfig
@@ -44,7 +44,7 @@ class _Forgotten:
     doc_ids: frozenset[str]
     count: int = 0
 
-    def without(self, items: Iterator[Document | Quarantined]) -> Iterator[Document | Quarantined]:
+    def without(self, items: Iterator[Document | QuarantineEntry]) -> Iterator[Document | QuarantineEntry]:
         for item in items:
             if item.doc_id in self.doc_ids:
                 self.count += 1
@@ -52,7 +52,7 @@ class _Forgotten:
                 yield item
 
 
-def _set_aside(items: Iterator[Document | Quarantined], aside: pq.ParquetWriter) -> Iterator[Document]:
+def _set_aside(items: Iterator[Document | QuarantineEntry], aside: pq.ParquetWriter) -> Iterator[Document]:
     rows: list[dict[str, str | None]] = []
     for item in items:
         if isinstance(item, Document):

@@ -1,7 +1,7 @@
-"""Quantizers: what is stored of a vector, how it is scored, and what it costs in exactness.
+"""Quantizers: how vectors are encoded, decoded, and scored.
 
-Each is a pure function of one vector and of parameters that were fitted once, on the sample of the space. A float query
-is scored against codes through the stored scales, never against the raw codes.
+A code is a pure function of one vector and of parameters that were fitted once, on the sample of the space. Float
+queries are scored against decoded values, with the stored scales, and never against the raw codes.
 """
 
 from isospace.transform.quantizers.base import Quantizer, fit_quantizer, load_quantizer

@@ -1,4 +1,4 @@
-"""Arrays of quantizers, taken out of what was stored."""
+"""Check the stored arrays of quantizers."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ import numpy.typing as npt
 from isospace.errors import IntegrityError
 
 
-def take(
+def require_array(
     arrays: Mapping[str, npt.NDArray[Any]], name: str, shape: tuple[int, ...], dtype: npt.DTypeLike
 ) -> npt.NDArray[Any]:
-    """Return one array.
+    """Return one array by name.
 
     Raises
     ------
     IntegrityError
-        If it is missing, has another shape or dtype, or holds a value that is not finite.
+        If it is missing, has another shape or dtype, or contains a value that is not finite.
     """
-    remedy = "The space is damaged: restore it, or fit it again with runtime.refit=true."
+    remedy = "The space is damaged: restore it, or refit with runtime.refit=true."
     if name not in arrays:
         raise IntegrityError(f"params.safetensors lacks the array {name}. {remedy}")
-    found = arrays[name]
-    if found.shape != shape or found.dtype != np.dtype(dtype) or not np.isfinite(found).all():
+    array = arrays[name]
+    if array.shape != shape or array.dtype != np.dtype(dtype) or not np.isfinite(array).all():
         raise IntegrityError(
-            f"params.safetensors: {name} is {found.dtype} {found.shape}; expected {np.dtype(dtype)} {shape}, all "
+            f"params.safetensors: {name} is {array.dtype} {array.shape}; expected {np.dtype(dtype)} {shape}, all "
             f"finite. {remedy}"
         )
-    return found
+    return array
 
 
 def require_positive(array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
-    """Return an array of scales; IntegrityError if one is not positive."""
+    """Return an array of scales; IntegrityError if a scale is not positive."""
     if not (array > 0).all():
         raise IntegrityError(
-            f"params.safetensors: {name} has the smallest value {array.min()}; expected positive ones. The space is "
-            "damaged: restore it, or fit it again with runtime.refit=true."
+            f"params.safetensors: the smallest value of {name} is {array.min()}; expected only positive values. The "
+            "space is damaged: restore it, or refit with runtime.refit=true."
         )
     return array

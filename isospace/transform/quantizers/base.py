@@ -1,4 +1,4 @@
-"""What every quantizer can do, and which one a specification asks for."""
+"""The quantizer protocol, and the quantizer for each specification."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from isospace.transform.representations import (
     RabitqSpec,
     RepresentationSpec,
     ShortSpec,
-    require_fitting,
+    require_valid_dimension,
 )
 from isospace.transform.vectors import Float32
 
@@ -35,19 +35,19 @@ class Quantizer(Protocol):
 
     @property
     def dimension(self) -> int:
-        """K."""
+        """Dimension k of the vectors."""
 
     def encode(self, vectors: Float32) -> npt.NDArray[Any]:
-        """Return the codes of (n, k) float32 vectors, as `code_layout` says."""
+        """Return the codes of (n, k) float32 vectors, in the layout of `code_layout`."""
 
     def decode(self, codes: npt.NDArray[Any]) -> Float32:
-        """Return (n, k) float32 vectors of codes."""
+        """Return the (n, k) float32 vectors that codes represent."""
 
     def scores(self, queries: Float32, codes: npt.NDArray[Any]) -> Float32:
-        """Return (m, n) float32 inner products of (m, k) queries with the decoded codes, without decoding if it can."""
+        """Return (m, n) float32 inner products of (m, k) queries with the decoded codes, avoiding decoding."""
 
-    def saturated(self, vectors: Float32) -> int:
-        """Count the components of vectors that lie beyond the fitted range."""
+    def count_saturated(self, vectors: Float32) -> int:
+        """Count the components of vectors that are outside the fitted range."""
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Return the fitted arrays by name."""
@@ -59,12 +59,12 @@ def fit_quantizer(spec: RepresentationSpec, sample: Float32) -> Quantizer:
     Raises
     ------
     ConfigError
-        If sub-vectors do not divide the dimension, or it has fewer than are asked for.
+        If the number of sub-vectors does not divide the dimension, or `short` has more dimensions than the vectors.
     FitError
         If the sample is too small.
     """
     dimension = sample.shape[1]
-    require_fitting(spec, dimension)
+    require_valid_dimension(spec, dimension)
     if not len(sample):
         raise FitError(f"representation {spec.name}: the sample is empty. Embed a corpus with readable text.")
     match spec:
@@ -88,7 +88,7 @@ def load_quantizer(spec: RepresentationSpec, dimension: int, arrays: Arrays) -> 
     Raises
     ------
     IntegrityError
-        If an array is missing, or does not fit the specification.
+        If an array is missing or does not match the specification.
     """
     match spec:
         case Float32Spec() | Float16Spec():

@@ -1,9 +1,10 @@
-"""Eight bits a dimension: element by element, round half to even.
+"""Eight bits per dimension: element by element, round half to even.
 
 symmetric   code = clip(rint(v / scale), -127, 127)                  v ~ code * scale
 affine      code = clip(rint((v - low) / scale), 0, 255) - 128       v ~ (code + 128) * scale + low
 
-Scales come from the sample, by dimension or one for all; or from each vector itself, and then lie before its codes.
+Scales are fitted on the sample, one per dimension or one for all dimensions. Alternatively each vector has its own
+scale, which precedes its codes.
 """
 
 from __future__ import annotations
@@ -15,18 +16,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from isospace.transform.quantizers.arrays import require_positive, take
+from isospace.transform.quantizers.arrays import require_array, require_positive
 from isospace.transform.representations import Int8Spec
 from isospace.transform.vectors import Float32
 
 _SYMMETRIC, _STEPS = 127, 255
-# A dead dimension has a range of nothing: any positive scale encodes it exactly.
-_SMALLEST = np.finfo(np.float32).tiny * _STEPS
+# A constant dimension has a range of zero: any positive scale encodes it exactly.
+_SMALLEST_SPAN = np.finfo(np.float32).tiny * _STEPS
 
 
 @dataclass(frozen=True, slots=True)
 class Int8Quantizer:
-    """Scales by dimension, the same for all vectors.
+    """One scale per dimension, the same for all vectors.
 
     Attributes
     ----------
@@ -41,7 +42,7 @@ class Int8Quantizer:
 
     @property
     def dimension(self) -> int:
-        """K."""
+        """Dimension k of the vectors."""
         return len(self.scale)
 
     def encode(self, vectors: Float32) -> npt.NDArray[Any]:
@@ -53,7 +54,7 @@ class Int8Quantizer:
         return _values(codes, self.scale, self.low)
 
     def scores(self, queries: Float32, codes: npt.NDArray[Any]) -> Float32:
-        """Fold the scales into the queries, so that codes are used as they lie."""
+        """Score by folding the scales into the queries, so that codes need no decoding."""
         scaled = queries * self.scale
         scores: Float32 = scaled @ codes.T.astype(np.float32)
         if self.low is not None:
@@ -61,22 +62,22 @@ class Int8Quantizer:
             scores = scores + shift[:, None]
         return scores
 
-    def saturated(self, vectors: Float32) -> int:
-        """Count what is clipped."""
+    def count_saturated(self, vectors: Float32) -> int:
+        """Count the components that are clipped."""
         steps = np.rint((vectors if self.low is None else vectors - self.low) / self.scale)
         beyond = np.abs(steps) > _SYMMETRIC if self.low is None else (steps < 0) | (steps > _STEPS)
         return int(beyond.sum())
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """Return scale, and low for affine codes."""
+        """Return the scale, and the lower bound for affine codes."""
         return {"scale": self.scale} if self.low is None else {"scale": self.scale, "low": self.low}
 
 
 @dataclass(frozen=True, slots=True)
 class Int8VectorQuantizer:
-    """A scale a vector, from the vector itself; nothing is fitted, nothing is clipped.
+    """One scale per vector, computed from the vector; nothing is fitted and nothing is clipped.
 
-    A code is the float32 scale, for affine codes the float32 lower bound, and k bytes.
+    A code consists of the float32 scale, for affine codes the float32 lower bound, and k bytes.
     """
 
     dimension: int
@@ -105,7 +106,7 @@ class Int8VectorQuantizer:
         return _values(values, scale, low)
 
     def scores(self, queries: Float32, codes: npt.NDArray[Any]) -> Float32:
-        """Multiply the codes as they lie, and each vector's products by its scale."""
+        """Score with the integer codes, then multiply the scores of each vector by its scale."""
         scale, low, values = self.parts(codes)
         scores: Float32 = queries @ values.T.astype(np.float32)
         if low is None:
@@ -114,12 +115,12 @@ class Int8VectorQuantizer:
         affine: Float32 = (scores + 128 * sums) * scale.T + sums * low.T
         return affine
 
-    def saturated(self, vectors: Float32) -> int:
-        """Nothing is clipped."""
+    def count_saturated(self, vectors: Float32) -> int:
+        """Return 0, since nothing is clipped."""
         return 0
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """Nothing is fitted."""
+        """Return no arrays, since nothing is fitted."""
         return {}
 
     def parts(self, codes: npt.NDArray[Any]) -> tuple[Float32, Float32 | None, npt.NDArray[np.int8]]:
@@ -130,7 +131,7 @@ class Int8VectorQuantizer:
 
 
 def fit_int8(spec: Int8Spec, sample: Float32) -> Int8Quantizer | Int8VectorQuantizer:
-    """Take the bounds of the (n, k) sample at the percentile."""
+    """Fit the bounds on the (n, k) sample, at the percentile of the specification."""
     dimension = sample.shape[1]
     if spec.granularity == "vector":
         return Int8VectorQuantizer(dimension, spec.range == "affine")
@@ -138,29 +139,29 @@ def fit_int8(spec: Int8Spec, sample: Float32) -> Int8Quantizer | Int8VectorQuant
     if spec.range == "symmetric":
         bound = np.percentile(np.abs(sample), spec.percentile, axis=axis)
         scale = _scale(np.asarray(bound, np.float32), _SYMMETRIC)
-        return Int8Quantizer(_wide(scale, dimension), None)
+        return Int8Quantizer(_broadcast(scale, dimension), None)
     tail = (100.0 - spec.percentile) / 2
     low, high = (np.asarray(bound, np.float32) for bound in np.percentile(sample, [tail, 100.0 - tail], axis=axis))
-    return Int8Quantizer(_wide(_scale(high - low, _STEPS), dimension), _wide(low, dimension))
+    return Int8Quantizer(_broadcast(_scale(high - low, _STEPS), dimension), _broadcast(low, dimension))
 
 
 def load_int8(
     spec: Int8Spec, dimension: int, arrays: Mapping[str, npt.NDArray[Any]]
 ) -> Int8Quantizer | Int8VectorQuantizer:
-    """Rebuild from arrays."""
+    """Rebuild the quantizer from its arrays."""
     if spec.granularity == "vector":
         return Int8VectorQuantizer(dimension, spec.range == "affine")
-    scale = require_positive(take(arrays, "scale", (dimension,), np.float32), "scale")
-    low = take(arrays, "low", (dimension,), np.float32) if spec.range == "affine" else None
+    scale = require_positive(require_array(arrays, "scale", (dimension,), np.float32), "scale")
+    low = require_array(arrays, "low", (dimension,), np.float32) if spec.range == "affine" else None
     return Int8Quantizer(scale, low)
 
 
 def _scale(span: Float32, steps: int) -> Float32:
-    scale: Float32 = (np.where(span < _SMALLEST, np.float32(1.0), span) / np.float32(steps)).astype(np.float32)
+    scale: Float32 = (np.where(span < _SMALLEST_SPAN, np.float32(1.0), span) / np.float32(steps)).astype(np.float32)
     return scale
 
 
-def _wide(values: Float32, dimension: int) -> Float32:
+def _broadcast(values: Float32, dimension: int) -> Float32:
     return np.ascontiguousarray(np.broadcast_to(values, (dimension,)))
 
 

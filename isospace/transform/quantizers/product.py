@@ -1,7 +1,8 @@
-"""Product quantization: m sub-vectors, each the nearest of 256 centroids; one byte each.
+"""Product quantization: m sub-vectors, each replaced by the nearest of 256 centroids, one byte each.
 
-Codebooks are trained by faiss, then put on a grid and kept as plain arrays; faiss is not needed again. Sub-vectors are
-assigned by exact squared distances on that grid, ties to the lowest index, so that a code depends on its vector alone.
+faiss trains the codebooks. They are then rounded to a grid and stored as plain arrays, so faiss is not needed again.
+Sub-vectors are assigned by exact squared distances on that grid, ties to the lowest index, so a code depends only on
+its vector.
 
 Sources: Jegou, Douze and Schmid, "Product quantization for nearest neighbor search", 2011; Ge, He, Ke and Sun,
 "Optimized product quantization", 2013.
@@ -18,17 +19,17 @@ import numpy as np
 import numpy.typing as npt
 
 from isospace.errors import FitError, install_command
-from isospace.transform.quantizers.arrays import take
+from isospace.transform.quantizers.arrays import require_array
 from isospace.transform.quantizers.binary import load_rotation, rotation_arrays
 from isospace.transform.representations import PqSpec
 from isospace.transform.rotation import (
     GRID_BITS,
     Rotation,
-    beyond_grid,
-    fix_rotation,
+    count_beyond_grid,
     grid_exponent,
     rotate,
     rotate_back,
+    round_rotation,
     to_grid,
 )
 from isospace.transform.vectors import Float32
@@ -39,16 +40,14 @@ _BLOCK_ROWS = 2048
 
 @dataclass(frozen=True, slots=True)
 class ProductQuantizer:
-    """Codebooks.
+    """One byte per sub-vector.
 
     Attributes
     ----------
     codebooks
         (m, 256, k / m) int32 in units of 2**-exponent.
-    exponent
-        Of the grid.
     rotation, rotation_exponent
-        What comes before, for OPQ, and the exponent of its grid.
+        For OPQ: the rotation that is applied first, and the exponent of its grid.
     """
 
     codebooks: npt.NDArray[np.int32]
@@ -58,7 +57,7 @@ class ProductQuantizer:
 
     @property
     def dimension(self) -> int:
-        """K."""
+        """Dimension k of the vectors."""
         return int(self.codebooks.shape[0] * self.codebooks.shape[2])
 
     def encode(self, vectors: Float32) -> npt.NDArray[Any]:
@@ -83,25 +82,25 @@ class ProductQuantizer:
         return decoded
 
     def scores(self, queries: Float32, codes: npt.NDArray[Any]) -> Float32:
-        """Rotate the queries instead of every vector back."""
+        """Score by rotating the queries, which is cheaper than rotating every decoded vector back."""
         rotated = self._rotated(queries).astype(np.float32)
         scores: Float32 = rotated @ np.ldexp(self._centroids(codes), -self.exponent).astype(np.float32).T
         return scores
 
     def lookup(self, queries: Float32) -> tuple[Float32, Float32]:
-        """Return what tables of inner products are made of: (m, 256, k / m) centroids, and the (q, k) queries, rotated."""
+        """Return (m, 256, k / m) centroids and (q, k) rotated queries, for tables of inner products."""
         centroids: Float32 = np.ldexp(self.codebooks.astype(np.float64), -self.exponent).astype(np.float32)
         return np.ascontiguousarray(centroids), np.ascontiguousarray(self._rotated(queries), dtype=np.float32)
 
-    def saturated(self, vectors: Float32) -> int:
-        """Count the components beyond the grid."""
+    def count_saturated(self, vectors: Float32) -> int:
+        """Count the components outside the grids."""
         limit = 2.0 ** _bits(self.codebooks.shape[2])
-        beyond = int((np.abs(self._rotated(vectors).astype(np.float64)) * 2.0**self.exponent > limit).sum())
-        before = 0 if self.rotation is None else beyond_grid(vectors, self.rotation_exponent)
-        return max(beyond, before)
+        outside = int((np.abs(self._rotated(vectors).astype(np.float64)) * 2.0**self.exponent > limit).sum())
+        before = 0 if self.rotation is None else count_beyond_grid(vectors, self.rotation_exponent)
+        return max(outside, before)
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """Return codebooks, and the rotation if there is one."""
+        """Return the codebooks, and the rotation if there is one."""
         grid: dict[str, npt.NDArray[Any]] = {
             "codebooks": self.codebooks,
             "codebook_exponent": np.array([self.exponent], np.int64),
@@ -130,7 +129,7 @@ def require_training_sample(spec: PqSpec, count: int) -> None:
     if count < CENTROIDS:
         raise FitError(
             f"representation {spec.name}: the sample has {count} vectors, and a codebook of {CENTROIDS} centroids "
-            f"needs at least as many (better {39 * CENTROIDS}). Embed more text, or use int8 or rabitq."
+            f"needs at least as many (preferably {39 * CENTROIDS}). Embed more text, or use int8 or rabitq."
         )
 
 
@@ -154,10 +153,10 @@ def fit_product(spec: PqSpec, sample: Float32) -> ProductQuantizer:
     if spec.kind == "opq":
         trained = faiss.OPQMatrix(dimension, spec.subvectors)
         trained.pq = _trainer(dimension, spec)
-        # One thread: with more the rotation differs in its last bits, and so would the space.
+        # With several threads the last bits of the rotation vary, and the space with them.
         with threadpool_limits(limits=1):
             trained.train(vectors)
-        rotation = fix_rotation(faiss.vector_to_array(trained.A).reshape(dimension, dimension).astype(np.float64))
+        rotation = round_rotation(faiss.vector_to_array(trained.A).reshape(dimension, dimension).astype(np.float64))
         rotated = rotate(rotation, to_grid(vectors, rotation_exponent))
         vectors = np.ldexp(rotated, -rotation_exponent).astype(np.float32)
     trainer = _trainer(dimension, spec)
@@ -175,19 +174,19 @@ def _trainer(dimension: int, spec: PqSpec) -> Any:
 
     trainer = faiss.ProductQuantizer(dimension, spec.subvectors, 8)
     trainer.cp.seed = spec.seed + 1
-    # A small corpus is allowed, and faiss would say a thousand times that it wants more.
+    # Small corpora are allowed. Without this, faiss would print a warning for every codebook.
     trainer.cp.min_points_per_centroid = 1
     return trainer
 
 
 def load_product(spec: PqSpec, dimension: int, arrays: Mapping[str, npt.NDArray[Any]]) -> ProductQuantizer:
-    """Rebuild from arrays."""
+    """Rebuild the quantizer from its arrays."""
     shape = (spec.subvectors, CENTROIDS, dimension // spec.subvectors)
-    books = take(arrays, "codebooks", shape, np.int32)
-    exponent = int(take(arrays, "codebook_exponent", (1,), np.int64)[0])
+    books = require_array(arrays, "codebooks", shape, np.int32)
+    exponent = int(require_array(arrays, "codebook_exponent", (1,), np.int64)[0])
     return ProductQuantizer(books, exponent, *(load_rotation(dimension, arrays) if spec.kind == "opq" else (None, 0)))
 
 
 def _bits(width: int) -> int:
-    """Bits of both factors so that distances of sub-vectors of `width` dimensions stay below 2**53."""
+    """Return the bits per factor for which distances in `width` dimensions stay below 2**53."""
     return (52 - math.ceil(math.log2(max(width, 2)))) // 2

@@ -1,8 +1,8 @@
-"""RaBitQ: one bit a dimension, and one factor a vector that makes scores unbiased.
+"""RaBitQ: one bit per dimension, and one factor per vector that makes scores unbiased.
 
-With c the mean of the sample, P a random rotation and o = P (v - c), a code holds the signs s of o and
-f = sum(o**2) / sum(|o|), and v ~ c + f P^T s. The score of a query is q.c + f (P q).s: the estimator
-<o_bar, q> / <o_bar, o> of the paper, its factors put into one.
+With c the mean of the sample, P a random rotation, and o = P (v - c), a code holds the signs s of o and
+f = sum(o**2) / sum(|o|), and v ~ c + f P^T s. The score of a query is q.c + f (P q).s, which is the estimator
+<o_bar, q> / <o_bar, o> of the paper with its factors combined into one.
 
 Source: Gao and Long, "RaBitQ: Quantizing high-dimensional vectors with a theoretical error bound for approximate
 nearest neighbor search", SIGMOD 2024; here with one centroid.
@@ -18,13 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from isospace.transform.affine import sum_of_squares
-from isospace.transform.quantizers.arrays import take
+from isospace.transform.quantizers.arrays import require_array
 from isospace.transform.quantizers.binary import load_rotation, rotation_arrays, sign_products, signs
 from isospace.transform.representations import RabitqSpec
 from isospace.transform.rotation import (
     GRID_BITS,
     Rotation,
-    beyond_grid,
+    count_beyond_grid,
     grid_exponent,
     random_rotation,
     rotate,
@@ -38,7 +38,7 @@ _LIMIT = 2.0**GRID_BITS
 
 @dataclass(frozen=True, slots=True)
 class RabitqQuantizer:
-    """Signs and a factor.
+    """One sign per dimension and one factor per vector.
 
     Attributes
     ----------
@@ -47,7 +47,7 @@ class RabitqQuantizer:
     rotation
         P.
     exponent
-        Of the grid that vectors are put on.
+        Of the grid that vectors are rounded to.
     """
 
     centre: Float32
@@ -56,13 +56,13 @@ class RabitqQuantizer:
 
     @property
     def dimension(self) -> int:
-        """K."""
+        """Dimension k of the vectors."""
         return len(self.centre)
 
     def encode(self, vectors: Float32) -> npt.NDArray[Any]:
         """Return (n, ceil(k / 8) + 4) uint8: the float32 factor, then the bits."""
         grid = to_grid(vectors, self.exponent) - to_grid(self.centre, self.exponent)
-        # On integers of 26 bits again, so that the sums below are exact in any order.
+        # Round to integers of 26 bits again, so that the sums below are exact in any order.
         rotated = np.clip(np.rint(rotate(self.rotation, np.clip(grid, -_LIMIT, _LIMIT))), -4 * _LIMIT, 4 * _LIMIT)
         lengths = np.abs(rotated).sum(axis=1)
         factor = sum_of_squares(rotated) / np.where(lengths == 0, 1.0, lengths)
@@ -77,18 +77,18 @@ class RabitqQuantizer:
         return values
 
     def scores(self, queries: Float32, codes: npt.NDArray[Any]) -> Float32:
-        """Rotate the queries instead of every vector back."""
+        """Score by rotating the queries, which is cheaper than rotating every decoded vector back."""
         factor, bits = self._parts(codes)
         rotated = np.ldexp(rotate(self.rotation, to_grid(queries, self.exponent)), -self.exponent).astype(np.float32)
         products = sign_products(rotated, bits)
         return products * factor.T + (queries @ self.centre)[:, None]
 
-    def saturated(self, vectors: Float32) -> int:
-        """Count the components beyond the grid."""
-        return beyond_grid(vectors, self.exponent)
+    def count_saturated(self, vectors: Float32) -> int:
+        """Count the components outside the grid."""
+        return count_beyond_grid(vectors, self.exponent)
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """Return centre and rotation."""
+        """Return the center and the rotation."""
         return {"centre": self.centre, **rotation_arrays(self.rotation, self.exponent)}
 
     def _parts(self, codes: npt.NDArray[Any]) -> tuple[Float32, npt.NDArray[np.uint8]]:
@@ -96,11 +96,11 @@ class RabitqQuantizer:
 
 
 def fit_rabitq(spec: RabitqSpec, sample: Float32) -> RabitqQuantizer:
-    """Take the mean of the (n, k) sample, and draw the rotation."""
+    """Compute the mean of the (n, k) sample, and draw the rotation."""
     centre = sample.astype(np.float64).mean(axis=0).astype(np.float32)
     return RabitqQuantizer(centre, random_rotation(sample.shape[1], spec.seed), grid_exponent(sample))
 
 
 def load_rabitq(dimension: int, arrays: Mapping[str, npt.NDArray[Any]]) -> RabitqQuantizer:
-    """Rebuild from arrays."""
-    return RabitqQuantizer(take(arrays, "centre", (dimension,), np.float32), *load_rotation(dimension, arrays))
+    """Rebuild the quantizer from its arrays."""
+    return RabitqQuantizer(require_array(arrays, "centre", (dimension,), np.float32), *load_rotation(dimension, arrays))

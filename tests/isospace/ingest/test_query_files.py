@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from isospace.errors import ConfigError
-from isospace.ingest.pseudo_queries import Passage, make_pseudo_queries, usable_kind
+from isospace.ingest.pseudo_queries import Passage, choose_pseudo_kind, make_pseudo_queries
 from isospace.ingest.query_files import read_judgements, read_queries
 from isospace.pipeline.preflight import identified
 from isospace.transform.spec import FitSpec, QueriesSpec, TransformSpec
@@ -34,9 +34,9 @@ def test_a_title_asks_for_its_text_once_and_shared_titles_do_not_ask_twice() -> 
 def test_the_kind_of_pseudo_queries_follows_the_corpus() -> None:
     long = [Passage(f"d{i}", "", "", TEXT) for i in range(5)]
     short = [Passage(f"d{i}", "A title of some words", "", "One line without an end") for i in range(5)]
-    assert usable_kind(long, "auto") == "sentences"
-    assert usable_kind(short, "auto") == "titles"
-    assert usable_kind(long, "titles") == "titles"
+    assert choose_pseudo_kind(long, "auto") == "sentences"
+    assert choose_pseudo_kind(short, "auto") == "titles"
+    assert choose_pseudo_kind(long, "titles") == "titles"
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv", ".tsv", ".jsonl", ".txt"])
@@ -64,8 +64,8 @@ def test_queries_are_read_from_every_format(tmp_path: Path, suffix: str) -> None
         ("q.csv", "query_id,text\n1,a\n1,b\n", "query_id '1' occurs more than once"),
         ("q.jsonl", "{not json", "cannot be read"),
         ("q.parquet", "junk", "cannot be read"),
-        ("q.xyz", "a", "by its name"),
-        ("q.txt", "\n \n", "holds no query"),
+        ("q.xyz", "a", "unknown suffix"),
+        ("q.txt", "\n \n", "contains no query"),
     ],
 )
 def test_unusable_files_of_queries_are_named(tmp_path: Path, name: str, content: str, message: str) -> None:

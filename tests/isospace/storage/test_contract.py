@@ -419,7 +419,7 @@ def test_a_server_that_stays_broken_is_one_clear_error_in_bounded_time(remote: S
         for operation, (message, seconds) in zip(OPERATIONS, pool.map(attempt, OPERATIONS), strict=True):
             assert seconds < IN_TIME, operation
             assert remote.url in message
-            assert "fix the store and run the same command again" in message
+            assert "Fix the store, and run the same command again" in message
             assert SECRET not in message
     assert faulty.count("PUT") > 3
 

@@ -14,7 +14,7 @@ import pytest
 
 from isospace.errors import BusyError
 from isospace.storage import leases
-from isospace.storage.leases import run_lease, upkeep_lease
+from isospace.storage.leases import maintenance_lease, run_lease
 from isospace.storage.store import Store, open_store
 
 
@@ -42,12 +42,12 @@ def _foreign(store: Store, folder: str, *, host: str, pid: int, age: float = 0.0
 
 
 def test_whoever_comes_second_waits_for_its_turn(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leases, "_LOOKED_SECONDS", 0.01)
+    monkeypatch.setattr(leases, "_POLL_SECONDS", 0.01)
     order: list[str] = []
     told: list[str] = []
 
     def second() -> None:
-        with run_lease(store, "c", "backfill", tell=told.append):
+        with run_lease(store, "c", "backfill", on_wait=told.append):
             order.append("second")
 
     with run_lease(store, "c", "nightly"), run_lease(store, "other", "nightly"):
@@ -71,30 +71,30 @@ def test_nobody_waits_for_the_silent(store: Store) -> None:
 
 def test_what_deletes_refuses_while_a_run_works_there(store: Store) -> None:
     refused = pytest.raises(BusyError, match=r"embed of collection c \(process \d+")
-    with run_lease(store, "c", "embed"), refused, upkeep_lease(store, "c", "vacuum"):
+    with run_lease(store, "c", "embed"), refused, maintenance_lease(store, "c", "vacuum"):
         raise AssertionError("let in")
-    with upkeep_lease(store, "c", "vacuum"):
+    with maintenance_lease(store, "c", "vacuum"):
         pass
 
 
 def test_a_run_in_another_collection_is_in_the_way_of_the_whole_store_alone(store: Store) -> None:
     with run_lease(store, "other", "embed"):
-        with upkeep_lease(store, "c", "vacuum"):
+        with maintenance_lease(store, "c", "vacuum"):
             pass
-        with pytest.raises(BusyError), upkeep_lease(store, None, "vacuum"):
+        with pytest.raises(BusyError), maintenance_lease(store, None, "vacuum"):
             raise AssertionError("let in")
 
 
 def test_a_run_waits_for_what_deletes_and_then_says_so(store: Store) -> None:
     refused = pytest.raises(BusyError, match="forget")
-    with upkeep_lease(store, None, "forget"), refused, run_lease(store, "c", "embed", wait_seconds=0.05):
+    with maintenance_lease(store, None, "forget"), refused, run_lease(store, "c", "embed", wait_seconds=0.05):
         raise AssertionError("let in")
     with run_lease(store, "c", "embed", wait_seconds=0.0):
         pass
 
 
 def test_two_that_delete_exclude_each_other(store: Store) -> None:
-    with upkeep_lease(store, None, "vacuum"), pytest.raises(BusyError), upkeep_lease(store, "c", "forget"):
+    with maintenance_lease(store, None, "vacuum"), pytest.raises(BusyError), maintenance_lease(store, "c", "forget"):
         raise AssertionError("let in")
 
 
@@ -113,12 +113,12 @@ def test_the_lease_of_a_process_that_was_killed_here_counts_no_more(store: Store
     child = subprocess.Popen([sys.executable, "-c", code, store.url], stdout=subprocess.PIPE)
     assert child.stdout is not None
     assert child.stdout.readline() == b"held\n"
-    with pytest.raises(BusyError, match=str(child.pid)), upkeep_lease(store, "c", "vacuum"):
+    with pytest.raises(BusyError, match=str(child.pid)), maintenance_lease(store, "c", "vacuum"):
         raise AssertionError("let in")
     child.kill()
     child.wait()
     child.stdout.close()
-    with upkeep_lease(store, "c", "vacuum"):
+    with maintenance_lease(store, "c", "vacuum"):
         assert len(list(store.walk("leases/runs"))) == 0
 
 
@@ -126,22 +126,22 @@ def test_a_later_process_with_the_same_number_is_another(store: Store) -> None:
     path = _foreign(store, "leases/runs", host=leases._machine(), pid=os.getpid())
     body = json.loads(path.read_text()) | {"started": "1"}
     path.write_text(json.dumps(body))
-    with upkeep_lease(store, "c", "vacuum"):
+    with maintenance_lease(store, "c", "vacuum"):
         assert not path.exists()
 
 
 def test_a_silent_lease_of_another_machine_counts_for_an_hour(store: Store) -> None:
     _foreign(store, "leases/runs", host="elsewhere", pid=1, age=3_000.0)
-    with pytest.raises(BusyError, match="elsewhere"), upkeep_lease(store, "c", "vacuum"):
+    with pytest.raises(BusyError, match="elsewhere"), maintenance_lease(store, "c", "vacuum"):
         raise AssertionError("let in")
     path = _foreign(store, "leases/runs", host="elsewhere", pid=1, age=4_000.0)
-    with upkeep_lease(store, "c", "vacuum"):
+    with maintenance_lease(store, "c", "vacuum"):
         assert not path.exists()
 
 
 def test_a_lease_that_cannot_be_read_counts(store: Store) -> None:
     store.write("leases/runs/junk.json", b"{")
-    with pytest.raises(BusyError, match="unreadable"), upkeep_lease(store, "c", "vacuum"):
+    with pytest.raises(BusyError, match="unreadable"), maintenance_lease(store, "c", "vacuum"):
         raise AssertionError("let in")
 
 

@@ -10,7 +10,7 @@ from isospace.errors import FitError, IntegrityError, MismatchError
 from isospace.transform.affine import AffineMap, apply_affine, sum_of_squares
 from isospace.transform.error_bounds import error_bound, spectral_bound
 from isospace.transform.fit import estimate, fit, fit_affine
-from isospace.transform.fixed_point import fix_point
+from isospace.transform.fixed_point import to_fixed_point
 from isospace.transform.spec import FitSpec
 
 
@@ -71,7 +71,7 @@ def test_agrees_with_float64(n: int, d: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     raw = (rng.normal(size=(n, d)) * 10.0 ** rng.integers(-3, 3)).astype(np.float32)
     matrix, offsets = rng.normal(size=(d, d)), rng.normal(size=(2, d))
-    affine = fix_point(matrix, offsets, raw)
+    affine = to_fixed_point(matrix, offsets, raw)
     found, clipped = apply_affine(affine, raw, role="query", normalize=False)
     expected = raw.astype(np.float64) @ matrix.T + offsets[1]
     assert clipped == 0
@@ -86,7 +86,7 @@ def test_unit_length() -> None:
 
 def test_roles_have_offsets_of_their_own() -> None:
     raw = raw_vectors(20, 8)
-    affine = fix_point(np.eye(8), np.stack([np.zeros(8), np.full(8, 0.25)]), raw)
+    affine = to_fixed_point(np.eye(8), np.stack([np.zeros(8), np.full(8, 0.25)]), raw)
     document, _ = apply_affine(affine, raw, role="document", normalize=False)
     query, _ = apply_affine(affine, raw, role="query", normalize=False)
     assert np.allclose(query - document, 0.25, atol=1e-6)
@@ -134,7 +134,7 @@ def test_an_empty_batch_gives_an_empty_result() -> None:
 
 def test_a_sample_of_zeros_is_refused() -> None:
     with pytest.raises(FitError, match="positive finite"):
-        fix_point(np.eye(4), np.zeros((2, 4)), np.zeros((5, 4), np.float32))
+        to_fixed_point(np.eye(4), np.zeros((2, 4)), np.zeros((5, 4), np.float32))
 
 
 @given(st.integers(1, 5000), st.integers(0, 2**32 - 1))

@@ -9,12 +9,12 @@ from pydantic import TypeAdapter, ValidationError
 from isospace.errors import ConfigError, FitError, IntegrityError, MismatchError
 from isospace.transform.quantizer_set import (
     Quantizers,
+    count_saturated,
     dequantize,
     fit_quantizers,
     quantize,
     quantizer_arrays,
     quantizers_from_arrays,
-    saturated,
     score,
 )
 from isospace.transform.quantizers.int8 import Int8Quantizer
@@ -59,7 +59,7 @@ def test_int8_rounds_half_to_even_and_saturates() -> None:
     quantizers = Quantizers((Int8Spec(),), 5, {"int8": Int8Quantizer(np.ones(5, np.float32), None)})
     vectors = np.array([[0.5, 1.5, -0.5, 126.9, 400.0]], np.float32)
     assert quantize(quantizers, vectors, "int8").tolist() == [[0, 2, 0, 127, 127]]
-    assert saturated(quantizers, vectors, "int8") == 1
+    assert count_saturated(quantizers, vectors, "int8") == 1
 
 
 @pytest.mark.parametrize(("mode", "steps"), [("symmetric", 254), ("affine", 255)])
@@ -72,7 +72,7 @@ def test_int8_error_is_at_most_half_a_step_where_nothing_saturates(mode: str, st
     axis = {"dimension": 0, "vector": 1, "global": None}[granularity]
     span = 2 * np.abs(vectors).max(axis, keepdims=True) if mode == "symmetric" else np.ptp(vectors, axis, keepdims=True)
     assert (np.abs(decoded - vectors) <= span / steps * 0.501).all()
-    assert saturated(quantizers, vectors, "int8") == 0
+    assert count_saturated(quantizers, vectors, "int8") == 0
 
 
 @by_name
@@ -202,7 +202,7 @@ def test_a_codebook_needs_as_many_vectors_as_centroids() -> None:
 def test_what_a_grid_or_half_precision_cannot_hold_is_counted(fitted: Quantizers) -> None:
     vectors = np.full((1, 32), 1e6, np.float32)
     for name in ("float16", "rabitq", "binary_rotated", "opq8"):
-        assert saturated(fitted, vectors, name) == 32, name
+        assert count_saturated(fitted, vectors, name) == 32, name
         assert np.isfinite(dequantize(fitted, quantize(fitted, vectors, name), name)).all()
 
 
@@ -230,9 +230,9 @@ def test_a_missing_or_damaged_array_is_named(fitted: Quantizers, name: str) -> N
 @pytest.mark.parametrize(
     ("given_specs", "message"),
     [
-        ([{"kind": "int8", "name": "vector"}], "is taken by another column"),
-        ([{"kind": "int8", "name": "raw"}], "is taken by another column"),
-        ([{"kind": "int8", "name": "title"}], "is taken by another column"),
+        ([{"kind": "int8", "name": "vector"}], "is reserved for another column"),
+        ([{"kind": "int8", "name": "raw"}], "is reserved for another column"),
+        ([{"kind": "int8", "name": "title"}], "is reserved for another column"),
         ([{"kind": "int8", "name": 'x"; DROP'}], "should match pattern"),
         ([{"kind": "pq"}], "subvectors"),
         ([{"kind": "float32", "name": "x"}], "Extra inputs"),

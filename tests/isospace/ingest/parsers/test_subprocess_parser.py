@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from isospace.errors import SourceError
-from isospace.ingest.document import Document, Quarantined
+from isospace.ingest.document import Document, QuarantineEntry
 from isospace.ingest.parsers import child as child_module
 from isospace.ingest.parsers import subprocess_parser as parser_module
 from isospace.ingest.parsers.formats import UnreadableError
@@ -119,10 +119,10 @@ def test_an_answer_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
     answers = ["[" * 200_000, "null", "[1]", '{"title": 1, "text": "x", "metadata": {}}', '"', '{"title": "only"}']
     for answer in answers:
         monkeypatch.setattr(parser_module, "_FORMATS", answer[:100_000])
-        assert reason_of("x") == "made the parser answer with nonsense"
+        assert reason_of("x") == "made the parser return an invalid answer"
     monkeypatch.setattr(parser_module, "_FORMATS", "{}")
-    monkeypatch.setattr(parser_module, "_MOST_ANSWER", 1)
-    assert reason_of("x") == "made the parser answer with nonsense"
+    monkeypatch.setattr(parser_module, "_MAX_ANSWER_BYTES", 1)
+    assert reason_of("x") == "made the parser return an invalid answer"
     assert running() == []
 
 
@@ -217,7 +217,7 @@ def test_real_bombs_are_set_aside_and_what_lies_beside_them_is_read(tmp_path: Pa
     (tmp_path / "z.html").write_bytes(page("after"))
     items = list(read_source(str(tmp_path), DocumentsSpec(), LIMITS))
     assert [item.doc_id for item in items if isinstance(item, Document)] == ["a.html", "z.html"]
-    reasons = {item.uri: item.reason for item in items if isinstance(item, Quarantined)}
+    reasons = {item.uri: item.reason for item in items if isinstance(item, QuarantineEntry)}
     assert reasons == {
         "bomb.pdf": "killed the parser (signal 6): it may need more than 128 MB",
         "many.html": "took more than 2 s to parse",

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from isospace.errors import ConfigError, SourceError
-from isospace.ingest.document import Document, Quarantined
+from isospace.ingest.document import Document, QuarantineEntry
 from isospace.ingest.readers import files as files_module
 from isospace.ingest.readers.read import read_source
 from isospace.ingest.spec import DocumentsSpec
@@ -31,9 +31,9 @@ trailer<</Root 1 0 R>>
 """
 
 
-def read(url: Path | str, **spec: object) -> tuple[list[Document], list[Quarantined]]:
+def read(url: Path | str, **spec: object) -> tuple[list[Document], list[QuarantineEntry]]:
     items = list(read_source(str(url), DocumentsSpec(**spec)))
-    return [i for i in items if isinstance(i, Document)], [i for i in items if isinstance(i, Quarantined)]
+    return [i for i in items if isinstance(i, Document)], [i for i in items if isinstance(i, QuarantineEntry)]
 
 
 def test_a_folder_of_every_format(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_csv(tmp_path: Path) -> None:
         ("1", 'two\nlines, and a "quote"', {"lang": "en"}),
         ("3", "fine", {"lang": "de"}),
     ]
-    assert "another number of fields" in aside[0].reason
+    assert "different number of fields" in aside[0].reason
 
 
 def test_parquet(tmp_path: Path) -> None:

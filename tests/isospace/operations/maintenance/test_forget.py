@@ -11,7 +11,7 @@ import pytest
 from isospace.collection.alias import aliases, promote
 from isospace.collection.raw_vectors import read_vectors, vector_parts
 from isospace.collection.snapshot import latest_manifest, read_manifest, sequences
-from isospace.collection.tombstones import forgotten_documents, orders, unfinished_orders, write_order
+from isospace.collection.tombstones import forgotten_documents, read_tombstones, unfinished_tombstones, write_tombstone
 from isospace.encoding.embedder import load_space
 from isospace.errors import BusyError, ConfigError, NotFoundError
 from isospace.evaluation.baseline_sample import read_reference
@@ -207,7 +207,7 @@ def test_it_may_come_back_by_order(haunted: PipelineConfig, tmp_path: Path) -> N
     store = open_store(haunted.runtime.store)
     forgotten(haunted, tmp_path)
     assert forgotten_documents(store, "c") == {"secret"}
-    write_order(store, "c", "allow", ("secret",), "a mistake")
+    write_tombstone(store, "c", "allow", ("secret",), "a mistake")
     assert forgotten_documents(store, "c") == frozenset()
     assert embed_inline(haunted).documents == 63
 
@@ -259,11 +259,11 @@ def test_killed_anywhere_the_same_command_goes_on(
         patched.setattr(forgetting, station, killed)
         with pytest.raises(KeyboardInterrupt):
             forgotten(haunted, tmp_path)
-    assert len(unfinished_orders(store, "c")) == (station != "write_receipt")
+    assert len(unfinished_tombstones(store, "c")) == (station != "write_receipt")
     forgotten(haunted, tmp_path)
     assert holders(store.root, *needles) == []
-    assert unfinished_orders(store, "c") == []
-    assert len(orders(store, "c")) == (2 if station == "write_receipt" else 1)
+    assert unfinished_tombstones(store, "c") == []
+    assert len(read_tombstones(store, "c")) == (2 if station == "write_receipt" else 1)
     assert embed_inline(haunted).documents == 62
     assert verify_snapshot(store, "c").failures == ()
 
