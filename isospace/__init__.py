@@ -12,6 +12,11 @@ if TYPE_CHECKING:
     from isospace.operations.maintenance.verify import verify_snapshot as verify_snapshot
     from isospace.pipeline.config import PipelineConfig as PipelineConfig
     from isospace.pipeline.config_files import load_config as load_config
+    from isospace.pipeline.embed import backfill as backfill
+    from isospace.pipeline.embed import embed_corpus as embed_corpus
+    from isospace.pipeline.embed import plan_run as plan_run
+    from isospace.pipeline.embed import refit_space as refit_space
+    from isospace.pipeline.run_report import RunReport as RunReport
     from isospace.search.index import Hit as Hit
     from isospace.search.index import Index as Index
     from isospace.search.index import open_index as open_index
@@ -34,14 +39,19 @@ _HOMES = {
     "OpenSpace": "encoding.embedder",
     "PipelineConfig": "pipeline.config",
     "Reranker": "search.reranker",
+    "RunReport": "pipeline.run_report",
     "SearchOptions": "search.options",
     "Store": "storage.store",
     "Verified": "operations.maintenance.verify",
+    "backfill": "pipeline.embed",
+    "embed_corpus": "pipeline.embed",
     "load_config": "pipeline.config_files",
     "open_index": "search.index",
     "open_reranker": "search.reranker",
     "open_space": "encoding.embedder",
     "open_store": "storage.store",
+    "plan_run": "pipeline.embed",
+    "refit_space": "pipeline.embed",
     "verify_snapshot": "operations.maintenance.verify",
 }
 __all__ = list(_HOMES)

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import threading
+import time
+
+from isospace.pipeline.heartbeat import SILENCE_SECONDS, Heartbeat, working
+
+
+def test_no_silence_is_longer_than_three_seconds() -> None:
+    assert SILENCE_SECONDS <= 3.0
+
+
+def spoken(seconds: float) -> tuple[Heartbeat, list[str], threading.Event]:
+    lines: list[str] = []
+    first = threading.Event()
+
+    def say(line: str) -> None:
+        lines.append(line)
+        first.set()
+
+    return Heartbeat(say, seconds), lines, first
+
+
+def test_a_stage_that_takes_long_is_named_again_and_again() -> None:
+    heartbeat, lines, first = spoken(0.02)
+    heartbeat.begin("fit space")
+    assert first.wait(10)
+    heartbeat.detail("fit space", "3 of 7 candidates")
+    first.clear()
+    assert first.wait(10)
+    heartbeat.end("fit space")
+    assert lines[0].startswith("fit space: under way, ")
+    assert lines[-1] == "fit space: 3 of 7 candidates"
+
+
+def test_nothing_is_said_while_something_else_is_or_after_the_end() -> None:
+    heartbeat, lines, _ = spoken(0.2)
+    heartbeat.begin("scan")
+    for _ in range(6):
+        time.sleep(0.05)
+        heartbeat.spoke()
+    heartbeat.end("scan")
+    time.sleep(0.3)
+    assert lines == []
+
+
+def test_a_closed_terminal_does_not_stop_the_work() -> None:
+    tried = threading.Event()
+
+    def broken(line: str) -> None:
+        tried.set()
+        raise BrokenPipeError
+
+    heartbeat = Heartbeat(broken, 0.01)
+    heartbeat.begin("scan")
+    assert tried.wait(10)
+    tried.clear()
+    assert tried.wait(10)
+    heartbeat.end("scan")
+
+
+def test_a_block_is_covered_whether_it_ends_well_or_not() -> None:
+    try:
+        with working("audit"):
+            raise ValueError
+    except ValueError:
+        pass
+    for _ in range(100):
+        if not any(thread.name == "heartbeat" for thread in threading.enumerate()):
+            break
+        time.sleep(0.05)
+    assert not any(thread.name == "heartbeat" and thread.is_alive() for thread in threading.enumerate())
