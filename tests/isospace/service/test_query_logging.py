@@ -55,7 +55,7 @@ def store(compared: PipelineConfig, tmp_path: Path) -> str:
 
 def ask(url: str, count: int, **given: object) -> list[dict]:
     queries = [f"title d{n:05d} {text}" for n, text in enumerate(list(sentences(120).values())[:count])]
-    return [httpx.post(f"{url}/search", json={"query": query, **given}).json() for query in queries]
+    return [httpx.post(f"{url}/search", json={"query": query, **given}, timeout=30).json() for query in queries]
 
 
 def test_answers_are_logged_and_the_candidate_is_compared(store: str):
