@@ -24,6 +24,7 @@ from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.config_files import load_config
 from isospace.pipeline.outcome import outcome
 from isospace.storage.store import open_store
+from tasks.startup import started, starting
 
 
 def main(
@@ -67,7 +68,11 @@ def main(
     try:
         asked = {"dry_run": given.dry_run} if dry_run else {}
         config = load(given.config, given.overrides)
-        report = flow(config, **asked)
+        starting()
+        try:
+            report = flow(config, **asked)
+        finally:
+            started()
     except IsospaceError as error:
         _fail(error, str(error), status=2 if isinstance(error, ConfigError) else 1)
     except (OSError, HTTPError, PrefectException, DuckDBError) as error:

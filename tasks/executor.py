@@ -19,6 +19,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from isospace.pipeline.executor import P, Reporter, Retry, Stage, T
 from tasks.reporter import PrefectReporter
+from tasks.startup import started
 
 # Parts that are chunked or transformed side by side; each holds one part in memory.
 _MAPPED = 2
@@ -29,6 +30,7 @@ class PrefectExecutor:
     """Runs every stage as a task of the flow run around it."""
 
     def __init__(self) -> None:
+        started()
         self._reporter = PrefectReporter()
 
     @property
