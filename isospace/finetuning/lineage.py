@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from isospace.encoding.engine import Engine
-from isospace.encoding.registry.model_loading import STORED
+from isospace.encoding.registry.model_loading import STORED_PREFIX
 from isospace.encoding.registry.record import EncoderRecord
 from isospace.encoding.registry.register import prepare_encoder
 from isospace.encoding.spec import EncoderSpec
@@ -146,7 +146,7 @@ def register_encoder(
 
 def tuned_spec(base: EncoderSpec, encoder_id: str) -> EncoderSpec:
     """Return what `recipe.encoder` has to be for an encoder of the store."""
-    return base.model_copy(update={"model": f"{STORED}{encoder_id}", "revision": None, "preset": "none"})
+    return base.model_copy(update={"model": f"{STORED_PREFIX}{encoder_id}", "revision": None, "preset": "none"})
 
 
 def read_lineage(store: Store, encoder_id: str) -> Lineage:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from isospace.collection.alias import resolve
 from isospace.collection.snapshot import Manifest, deleted_documents, read_manifest, sequences
-from isospace.encoding.registry.model_card import kept_languages
+from isospace.encoding.registry.model_card import stored_card_languages
 from isospace.errors import AuditError, IntegrityError, IsospaceError, MismatchError, NotFoundError
 from isospace.evaluation.gate.verdicts import read_verdicts
 from isospace.evaluation.languages import language_shares
@@ -170,7 +170,7 @@ def audit_alias(
         notes.append(f"{min(stored.sampled)} different texts are too few to tell whether dimensions have shifted")
     sampled = sample_rows(view, _LANGUAGE_SAMPLE, seed).tolist()
     shares = language_shares(view, sampled)
-    alarms += language_alarms(shares, kept_languages(store, manifest.encoder_id), limits)
+    alarms += language_alarms(shares, stored_card_languages(store, manifest.encoder_id), limits)
     frozen = _frozen(store, view, set_name, notes)
     if frozen is not None:
         alarms += frozen_alarms(frozen, stored.after.mean_cosine, limits)
