@@ -25,7 +25,7 @@ from isospace.errors import EncoderError
 from isospace.finetuning.config import LoraSpec, LossSpec, TrainingSpec
 from isospace.finetuning.examples import Example
 from isospace.finetuning.lineage import register_encoder, tuned_spec
-from isospace.finetuning.training import Job, Trained, train
+from isospace.finetuning.training import Job, TrainingResult, train
 from isospace.finetuning.workdir import work_folder
 from isospace.storage.store import Store, open_store
 from tests.helpers.tiny import WORDS
@@ -78,11 +78,11 @@ def store(tmp_path: Path) -> Store:
     return open_store(tmp_path / "store")
 
 
-def weights(trained: Trained) -> dict[str, np.ndarray]:
+def weights(trained: TrainingResult) -> dict[str, np.ndarray]:
     return safetensors.numpy.load_file(trained.folder / "model.safetensors")
 
 
-def registered(store: Store, base: Path, trained: Trained, encoder: SentenceEncoder) -> str:
+def registered(store: Store, base: Path, trained: TrainingResult, encoder: SentenceEncoder) -> str:
     told: dict[str, Any] = {
         "base": encoder.record.encoder_id, "name": "n", "snapshot_id": "s", "collection": "c", "pairs": {}, "held_out": 1,
         "left_out": {}, "negatives": {}, "loss": {}, "training": {},
@@ -96,7 +96,7 @@ def test_a_model_learns_and_becomes_an_encoder_beside_its_base(
     base = prepare_encoder(store, EncoderSpec(model=str(tiny_model)))
     told: list[dict[str, Any]] = []
     longer = replace(job, spec=job.spec.model_copy(update={"epochs": 2}))
-    trained = train(longer, tell=lambda event: told.append(dict(event)))
+    trained = train(longer, on_event=lambda event: told.append(dict(event)))
     scores = {entry["step"]: entry["ndcg"] for entry in trained.history if "ndcg" in entry}
     assert min(scores) == 0
     assert scores[trained.best_step] == max(scores.values())
@@ -113,7 +113,7 @@ def test_a_model_learns_and_becomes_an_encoder_beside_its_base(
 
 
 @pytest.fixture(scope="module")
-def undisturbed(job: Job, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+def undisturbed(job: Job, tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
     """Three epochs that nobody disturbs."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("ISOSPACE_CACHE", str(tmp_path_factory.mktemp("undisturbed")))
@@ -135,7 +135,7 @@ def test_a_finished_training_is_not_repeated(job: Job, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("moment", ["a checkpoint", "half a checkpoint"])
 def test_a_killed_training_ends_with_the_weights_of_an_undisturbed_one(
-    job: Job, undisturbed: Trained, moment: str
+    job: Job, undisturbed: TrainingResult, moment: str
 ) -> None:
     long = longer(job)
     process = multiprocessing.get_context("spawn").Process(target=train, args=(long,))
@@ -154,7 +154,7 @@ def test_a_killed_training_ends_with_the_weights_of_an_undisturbed_one(
         (last / "whole.json").unlink(missing_ok=True)
         (last / "model.safetensors").write_bytes(b"half")
     told: list[dict[str, Any]] = []
-    resumed = train(long, tell=lambda event: told.append(dict(event)))
+    resumed = train(long, on_event=lambda event: told.append(dict(event)))
     assert min(event["step"] for event in told) > 1
     assert resumed.best_step == undisturbed.best_step
     assert [e for e in resumed.history if "ndcg" in e] == [e for e in undisturbed.history if "ndcg" in e]
