@@ -80,7 +80,7 @@ def main() -> None:
             ratio = statistics.median(found[size] / found[LOTS[-1]] for found in rounds)
             print(f"| {size:,} | {tokens * size // len(texts):,} | {ratio:.3f} |")
         narrowed = prepare(Path(name, "narrowed"), "cls")
-        with mock.patch.object(PooledModel, "narrowed", whole):
+        with mock.patch.object(PooledModel, "with_narrow_last_layer", whole):
             plain = prepare(Path(name, "whole"), "cls")
         some = texts[:400]
         same = narrowed.encode(some, "document").tobytes() == plain.encode(some, "document").tobytes()

@@ -1,1 +1,1 @@
-"""Encoders: text to raw vectors."""
+"""Encoders, which turn text into raw vectors."""

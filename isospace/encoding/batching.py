@@ -1,4 +1,4 @@
-"""Which texts share a call of the model."""
+"""Group texts into batches, and halve batches that do not fit into memory."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from isospace.errors import EncoderError
 
 
 class OutOfMemory(Exception):
-    """A device had too little memory for a call; the call is tried again in halves."""
+    """The device ran out of memory during a call; the batch is halved and retried."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One call of the model.
+    """The input of one model call.
 
     Attributes
     ----------
     rows
-        Where its n vectors belong.
+        (n,) int64: row of the output that each vector is written to.
     ids
-        (n, length) int64 token ids, padded with zeros at the end.
+        (n, length) int64 token IDs, padded with zeros at the end.
     weights
         (n, modes, length) float32 pooling weights.
     lengths
-        (n,) int64: tokens of each row that are no padding.
+        (n,) int64: tokens of each row, without padding.
     """
 
     rows: npt.NDArray[np.int64]
@@ -40,30 +40,30 @@ class Batch:
 
     @property
     def is_padded(self) -> bool:
-        """Whether any row is shorter than the batch."""
+        """Whether any row is padded."""
         return bool((self.lengths < self.ids.shape[1]).any())
 
     def mask(self) -> npt.NDArray[np.bool_]:
-        """Return (n, length): what is no padding."""
+        """Return the (n, length) mask that is True where a token is not padding."""
         return np.arange(self.ids.shape[1])[None, :] < self.lengths[:, None]
 
     def tokens(self) -> int:
-        """Count its tokens that are no padding."""
+        """Count the tokens, without padding."""
         return int(self.lengths.sum())
 
     def padded_tokens(self) -> int:
-        """Count its tokens, with padding."""
+        """Count the tokens, with padding."""
         return self.ids.size
 
     def part(self, rows: slice) -> Batch:
-        """Return some of its rows, no wider than the longest of them."""
+        """Return some of the rows, cut to the longest of them."""
         lengths = self.lengths[rows]
         width = int(lengths.max())
         return Batch(self.rows[rows], self.ids[rows, :width], self.weights[rows, :, :width], lengths)
 
-    def filled(self, least: int) -> Batch:
-        """Return it with its last row repeated until there are `least`."""
-        missing = least - len(self.rows)
+    def fill_rows(self, minimum: int) -> Batch:
+        """Repeat the last row until the batch has `minimum` rows."""
+        missing = minimum - len(self.rows)
         if missing <= 0:
             return self
         chosen = np.concatenate([np.arange(len(self.rows)), np.full(missing, len(self.rows) - 1)])
@@ -73,21 +73,21 @@ class Batch:
 def equal_length_batches(
     lengths: Sequence[int], batch_tokens: int, *, short: tuple[int, int] = (0, 1)
 ) -> list[list[int]]:
-    """Group row numbers by exactly equal length, each group cut at `batch_tokens`, the longest first.
+    """Group row numbers by exact length, with at most `batch_tokens` tokens per group.
 
     Parameters
     ----------
     lengths
         Tokens of each row.
     batch_tokens
-        Most tokens of a group; a single row may exceed it.
+        Maximum number of tokens per group; a single row may exceed it.
     short
-        Lengths below the first number are cut at the second number of rows.
+        (length, rows): texts shorter than `length` tokens are grouped by this number of rows instead.
 
     Returns
     -------
     list of list of int
-        Every row number once. The longest come first: what a device lacks memory for shows at once.
+        Every row number once. The longest rows come first, so that a lack of memory shows at once.
     """
     by_length: dict[int, list[int]] = {}
     for row, length in enumerate(lengths):
@@ -102,7 +102,7 @@ def equal_length_batches(
 
 
 def near_length_batches(lengths: Sequence[int], batch_tokens: int, *, slack: float) -> list[list[int]]:
-    """Group row numbers by nearly equal length: at most `slack` of a group's tokens are padding, the longest first."""
+    """Group row numbers by similar length, longest first, with at most a share of `slack` as padding."""
     batches: list[list[int]] = []
     current: list[int] = []
     tokens = longest = 0
@@ -118,9 +118,10 @@ def near_length_batches(lengths: Sequence[int], batch_tokens: int, *, slack: flo
 
 
 def flat_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
-    """Group row numbers of any lengths into groups of at most `batch_tokens`, the longest first; a single row may exceed it.
+    """Group row numbers by total number of tokens alone, longest first.
 
-    A group padded to its longest row, as it is on the host, has at most twice as many.
+    A group has at most `batch_tokens` tokens, unless it is a single row. Padded to its longest row, as it is in host
+    memory, it has at most twice as many.
     """
     batches: list[list[int]] = []
     tokens = longest = 0
@@ -141,20 +142,20 @@ def run_halving(
     budget: Callable[[], int],
     halve: Callable[[int], None],
 ) -> None:
-    """Call the model batch by batch; one that does not fit is halved, and the budget with it.
+    """Run every batch; halve a batch that does not fit into memory, and the token budget with it.
 
     Parameters
     ----------
     batches
         In any order; every row of every batch goes through `call` once.
     call
-        Computes a batch and puts its vectors where its rows belong; raises OutOfMemory before anything is put.
+        Computes a batch and stores its vectors; raises OutOfMemory before it stores any.
     size
-        Tokens of a batch, as the device counts them.
+        Returns the number of tokens of a batch, as the device counts them.
     budget
-        Most tokens of a call, now: batches that were cut before it fell are cut again.
+        Returns the current maximum number of tokens per call; larger batches are halved first.
     halve
-        Told the tokens of a call that did not fit.
+        Called with the number of tokens of a batch that did not fit.
 
     Raises
     ------
@@ -181,11 +182,11 @@ def run_halving(
 
 
 def put_rows(into: npt.NDArray[np.float32], rows: npt.NDArray[np.int64], vectors: npt.NDArray[np.float32]) -> None:
-    """Put (n, d) vectors where their rows belong; EncoderError if the model returned another shape."""
+    """Write (n, d) vectors to their rows; raise EncoderError if the shape does not match."""
     if vectors.shape != (len(rows), into.shape[1]):
         raise EncoderError(
-            f"the model returned vectors of the shape {vectors.shape} for {len(rows)} texts; expected "
-            f"{into.shape[1]} dimensions."
+            f"the model returned vectors of shape {vectors.shape} for {len(rows)} texts; expected "
+            f"{into.shape[1]} dimensions. Check the model."
         )
     into[rows] = vectors
 

@@ -1,4 +1,4 @@
-"""Open encoders and spaces from a store, verified, and embed text with them."""
+"""Open a space with its encoder from a store, verify both, and embed text with them."""
 
 from __future__ import annotations
 
@@ -31,16 +31,12 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class OpenSpace:
-    """A space with its encoder: text in, vectors out, the same on both sides.
+    """A space with its encoder: turns text into vectors, identically at indexing and at query time.
 
     Attributes
     ----------
-    space
-        The sealed part.
-    encoder
-        The loaded model.
     agreement
-        How near its probes came to those of the space; None where that was not asked.
+        How closely the encoder reproduced the space's probes; None if no encoder was loaded.
     """
 
     space: Space
@@ -57,42 +53,44 @@ class OpenSpace:
         return self.space.space_id
 
     def encode(self, texts: Sequence[str], role: Role) -> Float32:
-        """Return (n, d) float32 raw vectors of n texts."""
+        """Return the (n, d) float32 raw vectors of n texts."""
         _require_texts(texts, role)
         return self.encoder.encode(texts, role)
 
     def transform(self, raw: Float32, role: Role = "document") -> Float32:
-        """Return (n, k) float32 vectors of (n, d) float32 raw ones; each row's bits depend on that row alone."""
+        """Map (n, d) float32 raw vectors to (n, k) float32 vectors; each row's bits depend on that row alone."""
         if role not in ROLES:
             raise MismatchError(f"role {role!r}; expected {' or '.join(map(repr, ROLES))}.")
         transformed = apply_transform(self.space.transform, raw, role)
         if transformed.clipped:
             _LOG.warning(
-                "%d values of %d texts exceed the bounds of the space and are clipped", transformed.clipped, len(raw)
+                "%d values in the vectors of %d texts exceed the bounds of the space and were clipped",
+                transformed.clipped,
+                len(raw),
             )
         return transformed.vectors
 
     def quantize(self, vectors: Float32, representation: Representation) -> npt.NDArray[Any]:
-        """Return the codes of (n, k) float32 vectors; dtype and width are the representation's."""
+        """Quantize (n, k) float32 vectors; the representation decides the dtype and width of the codes."""
         return quantize(self.space.transform.quantizers, vectors, representation)
 
     def dequantize(self, codes: npt.NDArray[Any], representation: Representation) -> Float32:
-        """Return (n, k) float32 vectors of codes, through the stored scales."""
+        """Turn codes back into (n, k) float32 vectors, with the scales stored in the space."""
         return dequantize(self.space.transform.quantizers, codes, representation)
 
     def embed(self, texts: Sequence[str], role: Role) -> Float32:
-        """Return (n, k) float32 vectors of n texts: `encode`, then `transform`."""
+        """Return the (n, k) float32 vectors of n texts: `encode`, then `transform`."""
         return self.transform(self.encode(texts, role), role)
 
 
 @dataclass(frozen=True, slots=True)
 class AbsentEncoder:
-    """Stands where no encoder was asked for: vectors can be searched, texts cannot be embedded.
+    """Placeholder for an encoder that was not loaded: vectors can be searched, texts cannot be embedded.
 
     Attributes
     ----------
     record
-        Of the encoder that the space is made with.
+        Identity of the encoder that the space was fitted with.
     """
 
     record: EncoderRecord
@@ -114,7 +112,7 @@ class AbsentEncoder:
 
 
 def _require_texts(texts: Sequence[str], role: Role) -> None:
-    # A string is a sequence of strings too: its letters would be embedded one by one, and nothing would break.
+    # A string is also a sequence of strings: its letters would be embedded one by one, without an error.
     if isinstance(texts, str):
         raise MismatchError(
             f"texts is the string {texts[:40]!r}; expected a list of strings, such as [{texts[:20]!r}]."
@@ -124,7 +122,7 @@ def _require_texts(texts: Sequence[str], role: Role) -> None:
 
 
 def load_space(store: Store, space_id: str) -> Space:
-    """Read and verify a space without its encoder."""
+    """Read and verify a space, without its encoder."""
     folder = layout.space_folder(space_id)
     return read_space({name: store.read(f"{folder}/{name}") for name in SPACE_FILES}, space_id=space_id)
 
@@ -137,34 +135,30 @@ def open_space(
     engine: Engine | None = None,
     encode: bool = True,
 ) -> OpenSpace:
-    """Open a space: verify every hash, load its encoder, and encode the probes again.
+    """Open a space: verify every hash, load the encoder, and re-encode the probes.
 
     Parameters
     ----------
     store
-        A store, or its url.
+        A store, or its URL.
     space_id
         64 hexadecimal digits.
     encoder
-        An encoder that is already loaded; taken from the store if not given.
+        An encoder that is already loaded; loaded from the store if None.
     engine
-        What is to run an encoder from the store.
+        Backend and device for an encoder from the store.
     encode
-        Whether texts will be embedded. Without that no model is loaded, and raw vectors are transformed with NumPy
-        alone.
-
-    Returns
-    -------
-    OpenSpace
+        Whether texts will be embedded. If False, no model is loaded; transforming raw vectors needs only NumPy.
 
     Raises
     ------
     NotFoundError
         If the store has no such space.
     IntegrityError
-        If a file is not what was sealed.
+        If the content of a file differs from its hash.
     MismatchError
-        If the encoder is another one, or a probe comes out differently; the first diverging stage is named.
+        If the encoder is not the space's, or a probe comes out differently; the message names the first stage that
+        differs.
     """
     opened = open_store(store) if isinstance(store, str) else store
     space = load_space(opened, space_id)
@@ -174,14 +168,14 @@ def open_space(
     chosen: Encoder = encoder or open_encoder(opened, record.encoder_id, engine)
     if chosen.record.encoder_id != record.encoder_id:
         raise MismatchError(
-            f"encoder_id {chosen.record.encoder_id[:16]}… is not that of space {space_id[:16]}…, which is "
+            f"encoder {chosen.record.encoder_id[:16]}… is not the encoder of space {space_id[:16]}…; expected "
             f"{record.encoder_id[:16]}…. Differing: {', '.join(_differences(opened, chosen, record.encoder_id))}. "
-            "Use the space's encoder, or embed the collection with the other one."
+            "Use the space's encoder, or re-embed the collection with the other one."
         )
     agreement = check_encoder(space.probes, chosen.tokenize, chosen.encode, min_cosine=record.min_cosine)
     if record.promise == "bitwise" and not agreement.bitwise:
         _LOG.warning(
-            "space %s was sealed bitwise by %s; here its probes agree within tolerance only (cosine %.9f)",
+            "space %s guarantees identical bits on %s; here its probes agree only within tolerance (cosine %.9f)",
             space_id[:16],
             space.provenance.get("engine"),
             agreement.cosine,
@@ -191,5 +185,5 @@ def open_space(
 
 def _differences(store: Store, encoder: Encoder, encoder_id: str) -> list[str]:
     expected = read_encoder_record(store, encoder_id).model_dump(mode="json")
-    found = encoder.record.model_dump(mode="json")
-    return [key for key in expected if found.get(key) != expected[key]]
+    actual = encoder.record.model_dump(mode="json")
+    return [key for key in expected if actual.get(key) != expected[key]]

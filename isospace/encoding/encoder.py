@@ -1,7 +1,7 @@
-"""The encoder: text to raw vectors, by the tokenizer and the graph that lie in the store.
+"""The encoder: turns text into raw vectors, with the tokenizer and the graph from the store.
 
-Texts are tokenized ahead in the background, grouped so that (almost) nothing is padded, and computed by a
-backend; what a text's vector is does not depend on its neighbours.
+Texts are tokenized ahead in a background thread, grouped into batches with little or no padding, and computed by a
+backend. A text's vector does not depend on the texts it shares a batch with.
 """
 
 from __future__ import annotations
@@ -28,25 +28,24 @@ from isospace.transform.affine import Role
 from isospace.transform.vectors import Float32
 
 _LOG = logging.getLogger(__name__)
-# Texts that are grouped by length together, and tokenized while those before them are computed. A GPU would be idle
-# until its first block is tokenized: that one is small, and each is twice the one before it. On a CPU both are the work
-# of
-# the same processors, and whole blocks make fewer and larger calls.
+# Texts are tokenized and grouped by length in blocks; a block is tokenized while the one before it is computed. A GPU
+# is idle until its first block is tokenized, so that block is small, and each block is twice as large as the one
+# before. On a CPU both steps compete for the same cores, and full blocks give fewer and larger calls.
 FIRST_BLOCK_TEXTS, BLOCK_TEXTS = 512, 8192
 
 
 class Encoder(Protocol):
-    """What the rest of isospace asks of an encoder."""
+    """What the rest of isospace needs from an encoder."""
 
     @property
     def record(self) -> EncoderRecord:
-        """Its identity."""
+        """The encoder's identity."""
 
     def tokenize(self, texts: Sequence[str], role: Role) -> list[list[int]]:
-        """Token ids with prompt and special tokens, whole."""
+        """Return token IDs with prompt and special tokens, never truncated."""
 
     def encode(self, texts: Sequence[str], role: Role) -> Float32:
-        """(n, d) float32 raw vectors."""
+        """Return the (n, d) float32 raw vectors of n texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +54,8 @@ class SentenceEncoder:
 
     Attributes
     ----------
-    record
-        Its identity.
-    tokenizer
-        Its tokenizer.
-    backend
-        What computes.
     lock
-        Held by whoever encodes a shard: two at once would only share the same device.
+        Held while a shard is encoded: two shards at once would only compete for the same device.
     """
 
     record: EncoderRecord
@@ -71,11 +64,11 @@ class SentenceEncoder:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def tokenize(self, texts: Sequence[str], role: Role) -> list[list[int]]:
-        """Return the token ids of each text with its role's prompt and special tokens, never truncated."""
+        """Return the token IDs of each text with its role's prompt and special tokens, never truncated."""
         return tokenize(self.tokenizer, self.record, texts, role)
 
     def counter(self) -> TokenCounter:
-        """Return what chunking needs of the tokenizer."""
+        """Return the token counter that chunking needs."""
         return token_counter(self.tokenizer, self.record)
 
     def encode(self, texts: Sequence[str], role: Role) -> Float32:
@@ -84,10 +77,10 @@ class SentenceEncoder:
         Parameters
         ----------
         texts
-            n strings. One with more tokens than the encoder takes is encoded in windows if the record has them; else
-            it is cut, which is logged.
+            n strings. A text with more tokens than the encoder takes is encoded in windows if the record defines
+            them; otherwise it is truncated, with a warning in the log.
         role
-            Decides the prompt.
+            Selects the prompt.
 
         Returns
         -------
@@ -97,11 +90,11 @@ class SentenceEncoder:
         Raises
         ------
         EncoderError
-            If the model returns NaN or infinity, or another dimension than recorded.
+            If the model returns NaN or infinity, or a dimension other than the recorded one.
         """
         vectors = np.empty((len(texts), self.record.dimension), np.float32)
-        for start, pieces in self._ahead(texts, role):
-            vectors[start : start + len(pieces)] = self._compute(pieces, role)
+        for start, windows_by_text in self._tokenized_blocks(texts, role):
+            vectors[start : start + len(windows_by_text)] = self._compute(windows_by_text, role)
         if not np.isfinite(vectors).all():
             row = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
             raise EncoderError(
@@ -110,110 +103,109 @@ class SentenceEncoder:
         return vectors
 
     def encode_ids(self, ids: Sequence[Sequence[int]], role: Role) -> Float32:
-        """Encode sequences of token ids that `require_ids` has accepted: (n, d) float32 raw vectors."""
-        return self._compute([[Tokens(np.array(one, np.int32))] for one in ids], role)
+        """Return the (n, d) float32 raw vectors of token ID sequences that `require_ids` accepts."""
+        return self._compute([[Tokens(np.array(sequence, np.int32))] for sequence in ids], role)
 
     def require_ids(self, ids: Sequence[Sequence[int]], role: Role) -> None:
-        """Refuse token ids that `tokenize` would not give for any text of this role.
+        """Reject token IDs that `tokenize` cannot produce for a text of this role.
 
         Raises
         ------
         EncoderError
-            If an id is beyond the vocabulary, the sequence lacks special tokens or the role's prompt, or the pooling
-            needs the words that ids do not tell.
+            If an ID is outside the vocabulary, the special tokens or the role's prompt are missing, or the pooling
+            needs word boundaries, which IDs do not have.
         """
         if "subword" in self.record.pooling:
-            raise EncoderError("token ids do not tell words, which this encoder pools by. Send the text.")
+            raise EncoderError("this encoder pools by words, and token IDs have no word boundaries. Send the text.")
         head, tail = self.tokenizer.frame(self.record.prompts[role])
-        for number, one in enumerate(ids):
-            if (highest := max(one)) >= self.tokenizer.size:
+        for number, sequence in enumerate(ids):
+            if (highest := max(sequence)) >= self.tokenizer.size:
                 raise EncoderError(
-                    f"input {number}: token id {highest} is beyond this encoder's {self.tokenizer.size}; the ids are "
-                    "of another tokenizer. Send the text (LangChain: check_embedding_ctx_length=False)."
+                    f"input {number}: token ID {highest} is outside this encoder's vocabulary of "
+                    f"{self.tokenizer.size}; the IDs come from another tokenizer. Send the text (LangChain: "
+                    "check_embedding_ctx_length=False)."
                 )
             if (
-                list(one[: len(head)]) != head
-                or (tail and list(one[-len(tail) :]) != tail)
-                or len(one) < len(head + tail)
+                list(sequence[: len(head)]) != head
+                or (tail and list(sequence[-len(tail) :]) != tail)
+                or len(sequence) < len(head + tail)
             ):
                 raise EncoderError(
-                    f"input {number}: token ids {list(one[:6])}…{list(one[-3:])} lack what this encoder puts around a "
-                    f"{role}: {head} … {tail}. Send them whole, or send the text (LangChain: "
+                    f"input {number}: token IDs {list(sequence[:6])}…{list(sequence[-3:])} lack what this encoder puts "
+                    f"around a {role}: {head} … {tail}. Send all token IDs, or send the text (LangChain: "
                     "check_embedding_ctx_length=False)."
                 )
 
-    def _ahead(self, texts: Sequence[str], role: Role) -> Iterator[tuple[int, list[list[Tokens]]]]:
-        """Yield blocks of texts as pieces, the next block being tokenized meanwhile."""
+    def _tokenized_blocks(self, texts: Sequence[str], role: Role) -> Iterator[tuple[int, list[list[Tokens]]]]:
+        """Yield each block's first row and windows, while the next block is tokenized in the background."""
         starts = block_starts(len(texts), BLOCK_TEXTS if self.backend.device == "cpu" else FIRST_BLOCK_TEXTS)
         blocks = [texts[start:end] for start, end in pairwise([*starts, len(texts)])]
         if len(blocks) <= 1:
-            yield from ((0, self._pieces(block, role)) for block in blocks)
+            yield from ((0, self._windows(block, role)) for block in blocks)
             return
         with ThreadPoolExecutor(1, thread_name_prefix="tokenize") as background:
-            coming = background.submit(self._pieces, blocks[0], role)
+            pending = background.submit(self._windows, blocks[0], role)
             for number, start in enumerate(starts):
-                ready = coming.result()
+                windows = pending.result()
                 if number + 1 < len(blocks):
-                    coming = background.submit(self._pieces, blocks[number + 1], role)
-                yield start, ready
+                    pending = background.submit(self._windows, blocks[number + 1], role)
+                yield start, windows
 
-    def _pieces(self, texts: Sequence[str], role: Role) -> list[list[Tokens]]:
-        """Tokenize; each text gives one piece, or as many as it has windows."""
+    def _windows(self, texts: Sequence[str], role: Role) -> list[list[Tokens]]:
+        """Tokenize texts and return the windows of each, a single one if the text is within the limit."""
         record, prompt = self.record, self.record.prompts[role]
         detailed = record.windows is not None or "subword" in record.pooling
         tokens = self.tokenizer.tokens(texts, prompt=prompt, detailed=detailed)
-        if empty := [row for row, found in enumerate(tokens) if not len(found.ids)]:
+        if empty := [row for row, text in enumerate(tokens) if not len(text.ids)]:
             raise EncoderError(
-                f"the text {texts[empty[0]][:40]!r} has no tokens, and this tokenizer adds none of its own. Leave it "
-                "out."
+                f"the text {texts[empty[0]][:40]!r} has no tokens, and this tokenizer adds no special tokens. Leave "
+                "the text out."
             )
-        long = [row for row, found in enumerate(tokens) if len(found.ids) > record.max_tokens]
+        long = [row for row, text in enumerate(tokens) if len(text.ids) > record.max_tokens]
         if not long:
-            return [[found] for found in tokens]
+            return [[text] for text in tokens]
         if record.windows is not None:
             too_long = set(long)
-            return [
-                cut_windows(found, record.windows) if row in too_long else [found] for row, found in enumerate(tokens)
-            ]
+            return [cut_windows(text, record.windows) if row in too_long else [text] for row, text in enumerate(tokens)]
         _LOG.warning(
-            "%d of %d texts exceed %d tokens and are cut; longest: %d",
+            "%d of %d texts exceed %d tokens and were truncated; longest: %d",
             len(long),
             len(texts),
             record.max_tokens,
             max(len(tokens[row].ids) for row in long),
         )
-        cut = self.tokenizer.tokens(
+        truncated = self.tokenizer.tokens(
             [texts[row] for row in long], prompt=prompt, limit=record.max_tokens, detailed=detailed
         )
-        for row, found in zip(long, cut, strict=True):
-            tokens[row] = found
-        return [[found] for found in tokens]
+        for row, text in zip(long, truncated, strict=True):
+            tokens[row] = text
+        return [[text] for text in tokens]
 
     def batches(self, texts: Sequence[str], role: Role) -> list[Batch]:
-        """Return what the backend is given for texts: for calibration and for measuring."""
-        flat = [piece for windows in self._pieces(texts, role) for piece in windows]
-        return [self.batch(group, flat, role) for group in self.backend.batches([len(piece.ids) for piece in flat])]
+        """Return the batches that the backend receives for texts, for calibration and benchmarks."""
+        flat = [window for windows in self._windows(texts, role) for window in windows]
+        return [self.batch(group, flat, role) for group in self.backend.batches([len(window.ids) for window in flat])]
 
-    def _compute(self, pieces: list[list[Tokens]], role: Role) -> Float32:
-        flat = [piece for windows in pieces for piece in windows]
+    def _compute(self, windows_by_text: list[list[Tokens]], role: Role) -> Float32:
+        flat = [window for windows in windows_by_text for window in windows]
         vectors = np.empty((len(flat), self.record.dimension), np.float32)
-        rows = self.backend.batches([len(piece.ids) for piece in flat])
+        rows = self.backend.batches([len(window.ids) for window in flat])
         self.backend.run((self.batch(group, flat, role) for group in rows), vectors)
-        if len(flat) == len(pieces) or self.record.windows is None:
+        if len(flat) == len(windows_by_text) or self.record.windows is None:
             return vectors
-        counts = [len(windows) for windows in pieces]
+        counts = [len(windows) for windows in windows_by_text]
         pooling, normalize = self.record.windows.pooling, self.record.normalizes
         return pool_windows(vectors, counts, pooling=pooling, normalize=normalize)
 
-    def batch(self, rows: list[int], pieces: list[Tokens], role: Role) -> Batch:
-        """Return what the backend is given for some of the pieces."""
-        lengths = np.array([len(pieces[row].ids) for row in rows], np.int64)
+    def batch(self, rows: list[int], windows: list[Tokens], role: Role) -> Batch:
+        """Return the backend's input for some of the windows."""
+        lengths = np.array([len(windows[row].ids) for row in rows], np.int64)
         shape = (len(rows), int(lengths.max()))
         mask = np.arange(shape[1])[None, :] < lengths[:, None]
         ids = np.zeros(shape, np.int64)
-        ids[mask] = np.concatenate([pieces[row].ids for row in rows])
+        ids[mask] = np.concatenate([windows[row].ids for row in rows])
         words = np.full(shape, -1, np.int64)
-        if known := [found for row in rows if (found := pieces[row].words) is not None]:
+        if known := [numbers for row in rows if (numbers := windows[row].words) is not None]:
             words[mask] = np.concatenate(known)
         skip = self.record.prompt_tokens[role]
         weights = [pooling_weights(kind, mask, prompt_tokens=skip, words=words) for kind in self.record.pooling]
@@ -221,7 +213,10 @@ class SentenceEncoder:
 
 
 def block_starts(texts: int, first: int) -> list[int]:
-    """Return where the blocks of so many texts begin, the first of which has at most `first`."""
+    """Return the first row of each block.
+
+    The first block has at most `first` texts, and each one after it up to twice as many as the one before.
+    """
     starts, start, size = [], 0, first
     while start < texts:
         starts.append(start)
@@ -230,13 +225,13 @@ def block_starts(texts: int, first: int) -> list[int]:
 
 
 def tokenize(tokenizer: Tokenizer, record: EncoderRecord, texts: Sequence[str], role: Role) -> list[list[int]]:
-    """Return the token ids of each text with its role's prompt and special tokens, never truncated."""
+    """Return the token IDs of each text with its role's prompt and special tokens, never truncated."""
     prompt = record.prompts[role]
     return tokenizer.ids([prompt + text for text in texts])
 
 
 def token_counter(tokenizer: Tokenizer, record: EncoderRecord) -> TokenCounter:
-    """Return what chunking needs of an encoder's tokenizer."""
+    """Return the token counter that chunking needs, from an encoder's tokenizer."""
     return TokenCounter(
         offsets=tokenizer.offsets,
         counts=lambda texts: [len(ids) for ids in tokenize(tokenizer, record, texts, "document")],

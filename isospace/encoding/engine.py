@@ -1,4 +1,4 @@
-"""Which backend runs an encoder on which device, and opening it from the store."""
+"""Choose the backend and device that run an encoder, and open its graph from the store."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from isospace.encoding.registry.record import EncoderRecord
 from isospace.errors import ConfigError, EncoderError, IntegrityError, NotFoundError, install_command
 from isospace.storage.store import Store
 
-_ABLE: dict[str, tuple[BackendName, ...]] = {
+_BACKENDS_BY_PRECISION: dict[str, tuple[BackendName, ...]] = {
     "int8": ("openvino",),
     "float16": ("torch",),
     "bfloat16": ("openvino", "torch"),
@@ -20,26 +20,26 @@ _ABLE: dict[str, tuple[BackendName, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """Where and how an encoder runs; no part of any identity.
+    """Where and how an encoder runs; not part of any identity.
 
     Attributes
     ----------
     backend
-        `auto`: torch on a GPU; on a CPU OpenVINO where it is installed, else torch.
+        `auto` selects torch on a GPU; on a CPU, OpenVINO if it is installed, else torch.
     device
         `auto`, `cpu`, `cuda`, `cuda:1`, …
     compute
-        For torch: what the network computes in.
+        For torch: the dtype that the network computes in.
     compile
         For torch: whether torch.compile is used.
     flatten
-        For torch: whether batches are flattened; if None, on a GPU where the model lets itself.
+        For torch: whether batches are unpadded; if None, on a GPU if the model supports it.
     threads
-        Processors to use; all if None.
+        CPU threads to use; all cores if None.
     batch_tokens
-        Tokens in one call; found on the device if None.
+        Maximum number of tokens per call; on a GPU measured if None.
     trust_remote_code
-        Whether code that came with the model may run; for torch.
+        For torch: whether code that comes with the model may run.
     """
 
     backend: Literal["auto", "openvino", "torch", "onnx"] = "auto"
@@ -53,26 +53,21 @@ class Engine:
 
 
 def resolve_engine(engine: Engine, precision: str = "float32", *, exported: bool = True) -> Engine:
-    """Decide what `auto` stands for on this machine.
+    """Replace `auto` with a backend and a device of this machine.
 
     Parameters
     ----------
     engine
-        What was asked for.
+        The configured engine.
     precision
-        Of the encoder.
+        Precision of the encoder.
     exported
-        Whether a graph for OpenVINO is in the store, or can be made.
-
-    Returns
-    -------
-    Engine
-        With a backend and a device that are not `auto`.
+        Whether an OpenVINO graph is in the store, or can be exported.
 
     Raises
     ------
     ConfigError
-        If backend, device and precision do not go together; the message names the keys.
+        If backend, device, and precision conflict; the message names the keys.
     EncoderError
         If the backend is not installed.
     """
@@ -82,7 +77,8 @@ def resolve_engine(engine: Engine, precision: str = "float32", *, exported: bool
         device = "cuda:0" if backend == "torch" and usable_gpus() else "cpu"
     if backend != "torch" and device != "cpu":
         raise ConfigError(
-            f"runtime.backend = {backend!r} runs on the CPU; runtime.device = {device!r} needs backend torch."
+            f"runtime.device = {device!r} with runtime.backend = {backend!r}: this backend runs on the CPU only. Set "
+            "runtime.backend=torch."
         )
     if backend != "torch" and (engine.compute != "float32" or engine.compile or engine.flatten):
         raise ConfigError(
@@ -91,17 +87,17 @@ def resolve_engine(engine: Engine, precision: str = "float32", *, exported: bool
         )
     if engine.compile and engine.flatten:
         raise ConfigError(
-            "runtime.compile and runtime.flatten do not go together: each flattened batch would be compiled anew. "
+            "runtime.compile and runtime.flatten do not go together: torch would recompile for every unpadded batch. "
             "Leave one out."
         )
     if precision != "float32" and engine.compute != "float32":
         raise ConfigError(
-            f"recipe.encoder.precision = {precision!r} says what the network computes in; leave runtime.compute = "
-            f"{engine.compute!r} out."
+            f"runtime.compute = {engine.compute!r} with recipe.encoder.precision = {precision!r}: the precision "
+            "already decides what the network computes in. Leave runtime.compute out."
         )
-    able = _ABLE.get(precision, (backend,))
-    if backend not in able:
-        needed = " or ".join(able)
+    supported = _BACKENDS_BY_PRECISION.get(precision, (backend,))
+    if backend not in supported:
+        needed = " or ".join(supported)
         raise ConfigError(f"recipe.encoder.precision = {precision!r} needs runtime.backend {needed}, not {backend}.")
     if not is_installed(backend):
         package, extra = PACKAGES[backend]
@@ -110,25 +106,25 @@ def resolve_engine(engine: Engine, precision: str = "float32", *, exported: bool
 
 
 def open_backend(store: Store, record: EncoderRecord, engine: Engine) -> Backend:
-    """Load an encoder's graph, every file verified.
+    """Load an encoder's graph and verify every file.
 
     Parameters
     ----------
     store
-        Where the encoder lies.
+        Store that holds the encoder.
     record
-        Its identity.
+        Identity of the encoder.
     engine
-        Resolved: see `resolve_engine`.
+        The result of `resolve_engine`.
 
     Raises
     ------
     NotFoundError
         If the graph was never exported for the backend.
     IntegrityError
-        If a file is not what was exported.
+        If the content of a file differs from its hash.
     EncoderError
-        If the backend cannot open it.
+        If the backend cannot open the graph.
     """
     match engine.backend:
         case "openvino":
@@ -154,12 +150,12 @@ def open_backend(store: Store, record: EncoderRecord, engine: Engine) -> Backend
 
 
 def require_export(store: Store, record: EncoderRecord, backend: Literal["openvino", "onnx"]) -> Export:
-    """Return the graph of a backend."""
+    """Return the record of an encoder's exported graph; raise NotFoundError if it was never exported."""
     export = read_export(store, record.encoder_id, backend)
     if export is None:
         raise NotFoundError(
-            f"encoder {record.encoder_id[:16]}…: no graph for backend {backend} is in the store. Run the flow once "
-            f"with runtime.backend={backend}, which exports it, or use backend torch."
+            f"encoder {record.encoder_id[:16]}…: the store has no graph for backend {backend}. Export it by running "
+            f"`isospace run` once with runtime.backend={backend}, or use backend torch."
         )
     if record.graph is not None and export.files != record.graph:
         raise IntegrityError(
@@ -170,7 +166,7 @@ def require_export(store: Store, record: EncoderRecord, backend: Literal["openvi
 
 
 def usable_gpus() -> int:
-    """Count the GPUs that torch can use: a driver alone is not enough, a build for the CPU sees none."""
+    """Count the GPUs that torch can use; a CPU build of torch sees none, even if there is a driver."""
     if not cuda_devices() or not is_installed("torch"):
         return 0
     import torch
@@ -183,9 +179,9 @@ def _backend(engine: Engine, precision: str, *, exported: bool) -> BackendName:
         return engine.backend
     if precision in ("int8", "float16"):
         return "openvino" if precision == "int8" else "torch"
-    asks_torch = engine.compute != "float32" or engine.compile or bool(engine.flatten)
+    needs_torch = engine.compute != "float32" or engine.compile or bool(engine.flatten)
     on_gpu = usable_gpus() > 0 if engine.device == "auto" else engine.device != "cpu"
-    if asks_torch or (on_gpu and is_installed("torch")) or not is_installed("openvino"):
+    if needs_torch or (on_gpu and is_installed("torch")) or not is_installed("openvino"):
         return "torch"
     return "openvino" if exported or not is_installed("torch") else "torch"
 

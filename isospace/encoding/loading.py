@@ -1,4 +1,4 @@
-"""Open an encoder or its tokenizer from the store, every file verified."""
+"""Open an encoder or its tokenizer from the store, and verify every file."""
 
 from __future__ import annotations
 
@@ -16,16 +16,9 @@ if TYPE_CHECKING:
 
 
 def open_encoder(store: Store, encoder_id: str, engine: Engine | None = None) -> SentenceEncoder:
-    """Load an encoder from the store, every file verified.
+    """Load an encoder from the store and verify every file.
 
-    Parameters
-    ----------
-    store
-        Where it lies.
-    encoder_id
-        Which.
-    engine
-        What is to run it; by default OpenVINO where its graph is in the store, which needs no torch.
+    Without an engine, OpenVINO runs the encoder if the store has its graph: that does not need torch.
     """
     from isospace.encoding.encoder import SentenceEncoder
     from isospace.encoding.engine import Engine, open_backend, resolve_engine
@@ -37,11 +30,12 @@ def open_encoder(store: Store, encoder_id: str, engine: Engine | None = None) ->
 
 
 def read_tokenizer(store: Store, encoder_id: str) -> Tokenizer:
-    """Load the tokenizer of an encoder from the store, verified."""
+    """Load the tokenizer of an encoder from the store and verify it."""
     export = read_export(store, encoder_id, "tokenizer")
     if export is None:
         raise NotFoundError(
-            f"encoder {encoder_id[:16]}…: lacks its tokenizer. Run the flow once with the model at hand."
+            f"encoder {encoder_id[:16]}…: the store has no tokenizer for it. Run `isospace run` once on a machine that "
+            "has the model."
         )
     from isospace.encoding.tokenizer import Tokenizer
 

@@ -1,11 +1,11 @@
-"""What a network computes in, and how far its vectors may be from the encoder's reference."""
+"""Number formats that a network computes in, and the tolerance of each against the reference."""
 
 from __future__ import annotations
 
 from typing import Literal
 
 Precision = Literal["float32", "float16", "bfloat16", "int8"]
-# Cosine that a vector must have with the same text's by the encoder's reference, whatever batch, thread
-# count, backend or processor computed it. float32 engines were seen to stay above 1 - 1e-6; the others
-# round so coarsely that kernels on two processors differ by about as much as they do from float32.
+# Minimum cosine between a vector and the same text's vector in the encoder's reference, for any batch, thread count,
+# backend, and processor. In our measurements, float32 engines stayed above 1 - 1e-6. The other precisions round so
+# coarsely that two processors differ from each other by about as much as from float32.
 MIN_COSINE: dict[Precision, float] = {"float32": 0.99999, "float16": 0.9999, "bfloat16": 0.995, "int8": 0.98}

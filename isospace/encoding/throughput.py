@@ -1,4 +1,4 @@
-"""Tokens per second that an encoder reached, kept for the estimates of later plans."""
+"""Measured tokens per second of an encoder, stored for the estimates of later plans."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from isospace.storage.store import Store
 
 
 def measured_rate(store: Store, encoder_id: str, place: str) -> float | None:
-    """Return the tokens per second of the last run with an encoder at a place, if there was one."""
+    """Return the tokens per second of an encoder's last run at a place; None if there was no run."""
     rate = measured_rates(store, encoder_id).get(place)
     return float(rate) if rate else None
 
 
 def record_rate(store: Store, encoder_id: str, place: str, tokens: int, seconds: float) -> None:
-    """Remember the tokens per second of all workers together, for the estimates of later plans.
+    """Store the combined tokens per second of all workers, for the estimates of later plans.
 
     Parameters
     ----------
     tokens
-        What was encoded.
+        Number of tokens that were encoded.
     seconds
-        How long all workers together needed, at the same time.
+        Elapsed time in seconds, with all workers running in parallel.
     """
     if not tokens or not seconds:
         return
@@ -31,10 +31,10 @@ def record_rate(store: Store, encoder_id: str, place: str, tokens: int, seconds:
 
 
 def measured_rates(store: Store, encoder_id: str) -> dict[str, float]:
-    """Return the tokens per second of an encoder's last runs, by the place they ran at; empty if there was none."""
+    """Return the tokens per second of an encoder's last run at each place; empty if there was none."""
     path = layout.encoder_rate(encoder_id)
     try:
         return unseal(store.read(path), name=path)
     except (NotFoundError, IntegrityError):
-        # A note for estimates: one that is damaged is measured again.
+        # Used for estimates only: if the file is damaged, the next run measures again.
         return {}

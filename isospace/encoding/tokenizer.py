@@ -1,7 +1,7 @@
-"""Text to token ids, with the tokenizer that lies in the store and nothing else of its model.
+"""Turn text into token IDs, with the tokenizer from the store and nothing else from the model.
 
-Both sides load the very same tokenizer.json, which was written when the encoder was first described, so
-that a release of transformers that tokenizes otherwise cannot come between index and query.
+Indexing and querying load the same tokenizer.json, written when the encoder was registered. A new release of
+transformers that tokenizes differently therefore cannot make them diverge.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from tokenizers import Tokenizer as FastTokenizer
 from isospace.errors import IntegrityError
 
 Offsets = list[tuple[int, int]]
-# What the library returns for a text takes a hundred bytes a token: so many texts at once.
-_AT_ONCE = 512
+# The library's result takes about a hundred bytes per token, so texts are tokenized in groups of this size.
+_GROUP_TEXTS = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +29,11 @@ class Tokens:
     Attributes
     ----------
     ids
-        (length,) int32 token ids with special tokens.
+        (length,) int32 token IDs with special tokens.
     words
-        (length,) int32: the word of each token, -1 for special tokens; None where nobody asked.
+        (length,) int32: the word of each token, -1 for special tokens; None if not requested.
     head, tail
-        How many tokens at either end are special tokens or prompt; 0 where nobody asked.
+        Number of tokens at the start and the end that are special tokens or prompt; 0 if not requested.
     """
 
     ids: npt.NDArray[np.int32]
@@ -44,23 +44,23 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """A fast tokenizer; safe to use from many threads, which run outside the interpreter's lock.
+    """A fast tokenizer; thread-safe, and it releases the GIL.
 
     Attributes
     ----------
     data
-        The bytes of its tokenizer.json.
+        The content of its tokenizer.json.
     """
 
     data: bytes
 
     @cached_property
-    def _whole(self) -> FastTokenizer:
+    def _untruncated(self) -> FastTokenizer:
         return _load(self.data)
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return token ids with special tokens, never truncated."""
-        return [e.ids for group in _groups(texts) for e in self._whole.encode_batch_fast(group)]
+        """Return token IDs with special tokens, never truncated."""
+        return [e.ids for group in _groups(texts) for e in self._untruncated.encode_batch_fast(group)]
 
     def tokens(
         self, texts: Sequence[str], *, prompt: str = "", limit: int | None = None, detailed: bool = True
@@ -72,55 +72,55 @@ class Tokenizer:
         texts
             Without the prompt.
         prompt
-            What every text begins with.
+            Put before every text.
         limit
-            Where longer ones are cut, special tokens kept; nowhere if None.
+            Longer texts are truncated to this many tokens, special tokens included; never if None.
         detailed
-            Whether words, head and tail are wanted.
+            Whether to return words, head, and tail as well.
         """
-        # Truncation is a state of the tokenizer: one of its own keeps the shared one as it is.
-        tokenizer = self._whole if limit is None else _load(self.data)
+        # Truncation is a state of the tokenizer, so the shared one must not be changed: load another.
+        tokenizer = self._untruncated if limit is None else _load(self.data)
         if limit is not None:
             tokenizer.enable_truncation(max_length=limit)
-        found: list[Tokens] = []
+        tokens: list[Tokens] = []
         for group in _groups(texts):
-            given = [prompt + text for text in group]
+            prompted = [prompt + text for text in group]
             if detailed:
-                found += [_tokens(encoding, len(prompt)) for encoding in tokenizer.encode_batch(given)]
+                tokens += [_tokens(encoding, len(prompt)) for encoding in tokenizer.encode_batch(prompted)]
             else:
-                found += [Tokens(np.array(e.ids, np.int32)) for e in tokenizer.encode_batch_fast(given)]
-        return found
+                tokens += [Tokens(np.array(e.ids, np.int32)) for e in tokenizer.encode_batch_fast(prompted)]
+        return tokens
 
     @property
     def size(self) -> int:
-        """How many token ids there are."""
-        return int(self._whole.get_vocab_size(with_added_tokens=True))
+        """Size of the vocabulary, with added tokens."""
+        return int(self._untruncated.get_vocab_size(with_added_tokens=True))
 
     def frame(self, prompt: str) -> tuple[list[int], list[int]]:
-        """Return the token ids before and after every text: special tokens, and those of the prompt that no text can change.
+        """Return the token IDs before and after every text: special tokens and those of the prompt.
 
-        A token that reaches to the end of the prompt could grow together with the text, and is left out.
+        A token that reaches to the end of the prompt could merge with the text, and is left out.
         """
-        encoding = self._whole.encode(prompt + "a")
+        encoding = self._untruncated.encode(prompt + "a")
         special = np.array(encoding.special_tokens_mask, bool)
         begins, ends = int(np.argmin(special)), len(special) - int(np.argmin(special[::-1]))
-        sure = [n for n in range(begins, ends) if encoding.offsets[n][1] < len(prompt)]
-        return encoding.ids[: begins + len(sure)], encoding.ids[ends:]
+        unchanging = [n for n in range(begins, ends) if encoding.offsets[n][1] < len(prompt)]
+        return encoding.ids[: begins + len(unchanging)], encoding.ids[ends:]
 
     def pieces(self, texts: Sequence[str]) -> list[list[str]]:
-        """Return the tokens of texts as the vocabulary writes them, without special tokens."""
-        encodings = self._whole.encode_batch(list(texts), add_special_tokens=False)
+        """Return the tokens of texts as strings of the vocabulary, without special tokens."""
+        encodings = self._untruncated.encode_batch(list(texts), add_special_tokens=False)
         return [list(encoding.tokens) for encoding in encodings]
 
     def offsets(self, texts: Sequence[str]) -> list[Offsets]:
-        """Return the character offsets of all tokens that stand for text."""
-        encodings = self._whole.encode_batch(list(texts), add_special_tokens=False)
+        """Return the character offsets (start, end) of all tokens that cover text."""
+        encodings = self._untruncated.encode_batch(list(texts), add_special_tokens=False)
         return [[(start, end) for start, end in encoding.offsets if end > start] for encoding in encodings]
 
 
 def _groups(texts: Sequence[str]) -> Iterator[list[str]]:
-    for start in range(0, len(texts), _AT_ONCE):
-        yield list(texts[start : start + _AT_ONCE])
+    for start in range(0, len(texts), _GROUP_TEXTS):
+        yield list(texts[start : start + _GROUP_TEXTS])
 
 
 def _load(data: bytes) -> FastTokenizer:
@@ -136,7 +136,7 @@ def _load(data: bytes) -> FastTokenizer:
 def _tokens(encoding: Encoding, prompt: int) -> Tokens:
     special = np.array(encoding.special_tokens_mask, bool)
     words = np.array([-1 if word is None else word for word in encoding.word_ids], np.int32)
-    # A token that reaches from the prompt into the text belongs to every window, and so to the first.
+    # A token that reaches from the prompt into the text counts as prompt, so that every window has it.
     ends = special | (np.array([start for start, _ in encoding.offsets]) < prompt) if prompt else special
     head = int(np.argmin(ends)) if not ends.all() else len(ends)
     tail = int(np.argmin(special[::-1])) if not special.all() else 0

@@ -1,4 +1,4 @@
-"""Windows over the tokens of a text that is longer than the encoder takes."""
+"""Overlapping windows over the tokens of a text that is longer than the encoder's limit."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from isospace.transform.vectors import Float32, unit
 
 
 def window_starts(tokens: int, capacity: int, stride: int) -> list[int]:
-    """Return where windows of `capacity` tokens begin, so that together they hold every one of `tokens`.
+    """Return the first token of each window; together the windows cover all tokens.
 
-    The last window ends with the last token: it is as long as the others and overlaps more, instead of being a
-    remnant that would count as much as a whole window.
+    The last window ends with the last token. It overlaps more than the others, but is as long: a short remnant would
+    count as much as a full window.
 
     Parameters
     ----------
     tokens
         Content tokens of the text.
     capacity
-        Content tokens in a window.
+        Content tokens per window.
     stride
-        Content tokens from one window to the next; at most `capacity`.
+        Content tokens from the start of one window to the next; at most `capacity`.
     """
     if tokens <= capacity:
         return [0]
@@ -32,19 +32,9 @@ def window_starts(tokens: int, capacity: int, stride: int) -> list[int]:
 
 
 def cut_windows(tokens: Tokens, record: WindowsRecord) -> list[Tokens]:
-    """Cut the tokens of one text into windows, each with the special tokens and the prompt of the whole.
+    """Cut the tokens of one text into windows of at most `record.size` tokens.
 
-    Parameters
-    ----------
-    tokens
-        Of the whole text; `head` and `tail` tokens at its ends belong to every window.
-    record
-        Size, stride.
-
-    Returns
-    -------
-    list of Tokens
-        Each of at most `size` tokens.
+    The special tokens and the prompt at both ends (`tokens.head`, `tokens.tail`) are repeated in every window.
     """
     content = len(tokens.ids) - tokens.head - tokens.tail
     capacity = record.size - tokens.head - tokens.tail
@@ -52,30 +42,30 @@ def cut_windows(tokens: Tokens, record: WindowsRecord) -> list[Tokens]:
     for start in window_starts(content, capacity, record.stride):
         first = tokens.head + start
         last = min(first + capacity, tokens.head + content)
-        kept = np.r_[0 : tokens.head, first:last, tokens.head + content : len(tokens.ids)]
-        words = None if tokens.words is None else tokens.words[kept]
-        windows.append(Tokens(tokens.ids[kept], words, tokens.head, tokens.tail))
+        indices = np.r_[0 : tokens.head, first:last, tokens.head + content : len(tokens.ids)]
+        words = None if tokens.words is None else tokens.words[indices]
+        windows.append(Tokens(tokens.ids[indices], words, tokens.head, tokens.tail))
     return windows
 
 
 def pool_windows(vectors: Float32, counts: Sequence[int], *, pooling: str, normalize: bool) -> Float32:
-    """Pool the vectors of consecutive windows.
+    """Combine the vectors of each text's windows into one vector.
 
     Parameters
     ----------
     vectors
-        (n, d) float32, the windows of one text after those of another.
+        (n, d) float32, the windows of each text in a row.
     counts
-        Windows of each text; they add up to n.
+        Number of windows of each text; the sum is n.
     pooling
         `max` or `mean`.
     normalize
-        Whether the result has unit length again, as the model's own vectors do.
+        Whether to scale the result to unit length, as the model's own vectors are.
 
     Returns
     -------
     numpy.ndarray
-        (len(counts), d) float32; a text of one window has that window's vector.
+        (len(counts), d) float32; a text with a single window keeps that window's vector.
     """
     starts = np.cumsum([0, *counts[:-1]])
     if pooling == "max":

@@ -1,4 +1,4 @@
-"""What a fine-tuning is asked to be."""
+"""Configuration of a fine-tuning."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class CorpusPairs(SpecModel):
     """Pairs made from the documents themselves."""
 
     kind: Literal["titles", "headings", "sentences"]
-    """A title asks for its body, a heading for its section, or a sentence for the rest of the chunk it is taken out of."""
+    """Anchors are titles, headings, or sentences; the positive is the body, the section, or the rest of the chunk."""
     most: int = Field(default=20_000, ge=1)
-    """Most pairs, one a document."""
+    """Maximum number of pairs, one per document."""
 
 
 class JudgedPairs(SpecModel):
@@ -31,55 +31,55 @@ class JudgedPairs(SpecModel):
     judgements: str | None = None
     """File with query_id, doc_id, relevance."""
     split: str = "train"
-    """Which judgements of a BEIR folder."""
+    """Split of a BEIR folder whose judgements are used."""
 
 
 class FilePairs(SpecModel):
-    """Pairs out of a file."""
+    """Pairs from a file."""
 
     kind: Literal["file"]
     path: str
-    """JSON lines or a table with the columns anchor and positive, and perhaps negative, doc_id and origin."""
+    """JSON lines or a table with the columns anchor and positive; negative, doc_id, and origin are optional."""
 
 
 class GeneratedPairs(SpecModel):
-    """Questions that a language model asks of chunks."""
+    """Questions about chunks that a language model generates."""
 
     kind: Literal["generated"]
     endpoint: str
-    """Base url of an OpenAI-compatible API, or the folder of a local seq2seq model as `local:FOLDER`."""
+    """Base URL of an OpenAI-compatible API, or `local:FOLDER` for a local seq2seq model."""
     model: str
-    """Name of the model there."""
+    """Name of the model at the endpoint."""
     template: str = "Write {count} questions that the following text answers. One a line, without numbers.\n\n{text}"
-    """What is asked; {count} and {text} are filled in."""
+    """Prompt for the model; {count} and {text} are filled in."""
     count: int = Field(default=5, ge=1, le=20)
-    """Questions a chunk."""
+    """Number of questions per chunk."""
     most: int = Field(default=1_000, ge=1)
-    """Most chunks that are asked about, one a document."""
+    """Maximum number of chunks to generate questions for, one per document."""
     key_variable: str | None = None
-    """Environment variable that holds the API key; none is sent if empty."""
+    """Environment variable with the API key; no key is sent if empty."""
     found_within: int = Field(default=20, ge=1)
-    """A question is kept if the base model finds its document among so many: others are about something else."""
+    """A question is kept if the base model ranks its document this high or higher; others ask about something else."""
 
 
 PairsSpec = Annotated[CorpusPairs | JudgedPairs | FilePairs | GeneratedPairs, Field(discriminator="kind")]
 
 
 class NegativesSpec(SpecModel):
-    """Hard negatives: texts that look like answers and are none."""
+    """Hard negatives: texts that look like answers but are not."""
 
     sources: tuple[Literal["lexical", "dense"], ...] = ("lexical", "dense")
-    """BM25, and the base model in the space of the collection. Other pairs of a batch are negatives in any case."""
+    """BM25 (`lexical`), and the base model in the collection's space (`dense`), besides the other pairs of a batch."""
     count: int = Field(default=1, ge=0, le=8)
-    """How many an anchor; pairs with fewer are left out where the loss needs them."""
+    """Number of hard negatives per anchor; pairs with fewer are left out."""
     ranks: tuple[int, int] = (5, 50)
-    """Candidates are taken from these ranks: what stands before them is too often an answer that nobody judged."""
+    """First and last rank of candidates; texts above the first rank are too often unjudged answers."""
     margin: float = Field(default=0.05, ge=0.0, le=1.0)
-    """A candidate's cosine is below that of the positive by this share of it, or more (arXiv:2407.15831)."""
+    """A candidate's cosine must be lower than the positive's by at least this share of it (arXiv:2407.15831)."""
     duplicate: float = Field(default=0.95, gt=0.0, le=1.0)
-    """A candidate whose cosine with the positive is this or more is its near-duplicate, and left out."""
+    """A candidate with at least this cosine to the positive is a near-duplicate, and is left out."""
     reranker: str | None = None
-    """Folder of a cross-encoder that filters candidates too, and teaches with `loss.kind: margin_mse`."""
+    """Folder of a cross-encoder that also filters candidates, and is the teacher with `loss.kind: margin_mse`."""
 
     @model_validator(mode="after")
     def _ordered(self) -> NegativesSpec:
@@ -92,69 +92,72 @@ class NegativesSpec(SpecModel):
 
 
 class LossSpec(SpecModel):
-    """What training makes small."""
+    """The loss that training minimizes."""
 
     kind: Literal["ranking", "triplet", "margin_mse"] = "ranking"
-    """MultipleNegativesRanking on (anchor, positive[, negatives]), Triplet, or MarginMSE taught by a cross-encoder."""
+    """MultipleNegativesRanking on (anchor, positive[, negatives]), Triplet, or MarginMSE with a cross-encoder."""
     scale: float = Field(default=20.0, gt=0.0)
-    """For ranking: what cosines are multiplied by; the inverse of the temperature."""
+    """For ranking: factor of the cosines, the inverse of the temperature."""
     cached: int | None = Field(default=None, ge=1)
-    """For ranking: texts computed at once, for batches larger than memory (GradCache, arXiv:2101.06983)."""
+    """For ranking: number of texts computed at once, for batches larger than memory (GradCache, arXiv:2101.06983)."""
     triplet_margin: float = Field(default=0.2, gt=0.0)
-    """For triplet: by how much the cosine distance to the negative is to exceed that to the positive."""
+    """For triplet: margin by which the cosine distance to the negative must exceed that to the positive."""
     matryoshka: tuple[int, ...] = ()
-    """Dimensions that the loss is computed at, too (arXiv:2205.13147); the whole vector comes first."""
+    """Further dimensions that the loss is computed at, besides the full vector (Matryoshka, arXiv:2205.13147)."""
 
     @model_validator(mode="after")
     def _fitting(self) -> LossSpec:
         if self.cached is not None and self.kind != "ranking":
-            raise ValueError(f"loss.cached is for loss.kind=ranking, not {self.kind}")
+            raise ValueError(f"loss.cached with loss.kind={self.kind}: is for loss.kind=ranking only; leave it out")
         if self.matryoshka and self.kind == "margin_mse":
-            raise ValueError("loss.matryoshka with margin_mse: a teacher's margins hold for whole vectors alone")
+            raise ValueError(
+                "loss.matryoshka with loss.kind=margin_mse: a teacher's margins hold for full vectors only; "
+                "leave one out"
+            )
         return self
 
 
 class LoraSpec(SpecModel):
-    """Low-rank adapters instead of all weights (arXiv:2106.09685); they are merged into the weights at the end."""
+    """Low-rank adapters (arXiv:2106.09685) instead of all weights, into which they are merged at the end."""
 
     rank: int = Field(default=16, ge=1)
-    """Of the adapters."""
+    """Rank of the adapters."""
     alpha: int = Field(default=32, ge=1)
-    """What they are scaled by, over the rank."""
+    """Scale of the adapters; they are multiplied by alpha / rank."""
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """In them."""
+    """Dropout in the adapters."""
 
 
 class TrainingSpec(SpecModel):
-    """How long and how fast."""
+    """Duration, learning rate, and evaluation of the training."""
 
     epochs: int = Field(default=1, ge=1, le=3)
-    """Passes over the pairs. Embeddings overfit soon: more than three are refused."""
+    """Passes over the pairs, at most three: embedding models overfit quickly."""
     rate: float = Field(default=2e-5, gt=0.0, le=1e-3)
-    """Highest learning rate; 1e-5 to 2e-5 keeps what the model knows. LoRA takes ten times that."""
+    """Highest learning rate; 1e-5 to 2e-5 preserves what the model has learned. LoRA needs ten times as much."""
     batch: int = Field(default=64, ge=2)
-    """Pairs a step, each a negative for the others: as many as memory takes."""
+    """Pairs per step, each a negative for the others; use as many as fit into memory."""
     warm_up: float = Field(default=0.1, ge=0.0, lt=1.0)
-    """Share of the steps over which the rate rises; it then falls to zero."""
+    """Share of the steps in which the learning rate rises; after that it falls to zero."""
     evaluations: int = Field(default=4, ge=1)
-    """Evaluations on the held-out documents in an epoch; a checkpoint is kept at each."""
+    """Evaluations on the held-out documents per epoch; each saves a checkpoint."""
     patience: int = Field(default=3, ge=1)
-    """Training stops after so many evaluations without a better nDCG@10."""
+    """Training stops after this number of evaluations without a better nDCG@10."""
     held_out_share: float = Field(default=0.1, gt=0.0, lt=0.9)
-    """Share of the documents whose pairs are kept for these evaluations."""
+    """Share of the documents whose pairs are held out for these evaluations."""
     held_out_texts: int = Field(default=1_000, ge=50)
-    """Texts that are searched in them."""
+    """Number of texts that the evaluations search."""
     max_tokens: int | None = Field(default=None, ge=8)
-    """Longest text while training; the encoder's limit if empty."""
+    """Longest text in training, in tokens; the encoder's limit if empty."""
     lora: LoraSpec | None = None
-    """Train adapters alone."""
+    """Train only low-rank adapters."""
     processes: int | None = Field(default=None, ge=1)
-    """Processes on this machine, one a device; one for each GPU if empty."""
+    """Processes on this machine, one per device; one for each GPU if empty."""
     seed: int = 0
-    """Of everything that is drawn."""
+    """Seed of everything random."""
 
 
-class BenchSpec(SpecModel):
+class BenchmarkSpec(SpecModel):
     """A judged corpus of another domain."""
 
     corpus: str
@@ -166,43 +169,43 @@ class BenchSpec(SpecModel):
 
 
 class FineTuneSpec(SpecModel):
-    """A fine-tuning, from pairs to the verdict."""
+    """A fine-tuning, from the pairs to the final comparison."""
 
     name: Name
-    """Of the result; part of its lineage, not of its identity."""
+    """Name of the result; part of its lineage, not of its identity."""
     pairs: tuple[PairsSpec, ...] = Field(min_length=1)
-    """Where pairs come from."""
+    """Sources of the training pairs."""
     evaluation: Name
-    """Evaluation set of the collection; its queries, their documents and near-duplicates of these are not trained on."""
-    outside: BenchSpec | None = None
-    """What the model may lose elsewhere is measured on this."""
+    """Evaluation set of the collection. Its queries, their documents, and near-duplicates are not trained on."""
+    outside: BenchmarkSpec | None = None
+    """Corpus of another domain, to measure what the model loses there."""
     negatives: NegativesSpec = NegativesSpec()
     """Hard negatives."""
     loss: LossSpec = LossSpec()
-    """The loss."""
+    """The loss function."""
     training: TrainingSpec = TrainingSpec()
-    """The training."""
+    """Settings of the training."""
     evaluated_chunks: int = Field(default=20_000, ge=100)
-    """Chunks that both encoders are compared on: those of relevant documents, and others drawn."""
+    """Number of chunks that both encoders are compared on: those of relevant documents, and random others."""
     candidate: bool = False
-    """Embed the collection with the result afterwards, and hand it to the recipe's gate."""
+    """Embed the collection with the result afterwards, as a candidate for the recipe's gate."""
 
     @model_validator(mode="after")
     def _possible(self) -> FineTuneSpec:
         if self.loss.kind in ("triplet", "margin_mse") and self.negatives.count < 1:
-            raise ValueError(f"loss.kind={self.loss.kind} needs negatives.count of 1 or more")
+            raise ValueError(f"loss.kind={self.loss.kind} with negatives.count={self.negatives.count}: needs 1 or more")
         if self.loss.kind == "margin_mse" and self.negatives.reranker is None:
-            raise ValueError("loss.kind=margin_mse needs negatives.reranker: the cross-encoder is its teacher")
+            raise ValueError("loss.kind=margin_mse needs negatives.reranker, the cross-encoder that is its teacher")
         return self
 
 
 class FineTuneConfig(PipelineConfig):
-    """A pipeline whose encoder is the base of a fine-tuning."""
+    """A pipeline whose encoder is the base model of a fine-tuning."""
 
     finetune: FineTuneSpec
     """The fine-tuning."""
 
 
 def load_finetune(path: str | Path, overrides: Sequence[str] = ()) -> FineTuneConfig:
-    """Read a fine-tuning from a YAML file, as `isospace.pipeline.config_files.load_config` reads a pipeline."""
+    """Read the configuration of a fine-tuning from a YAML file; see `load_config` for the overrides."""
     return read_config(path, FineTuneConfig, overrides)

@@ -1,4 +1,4 @@
-"""What is trained on: an anchor, what answers it, and perhaps what does not."""
+"""Training examples: an anchor, a positive that answers it, and optional negatives that do not."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ class Example:
     Attributes
     ----------
     anchor
-        A query, or what stands for one.
+        A query, or a text that serves as one.
     positive
-        Text that answers it, as it is embedded.
+        Text that answers the anchor, as it is embedded.
     doc_id
-        Document of the positive; by it training and held-out are kept apart.
+        Document of the positive; training and held-out pairs are split by document.
     origin
-        Where the pair comes from: `titles`, `headings`, `sentences`, `judged`, `generated`, or what a file says.
+        `titles`, `headings`, `sentences`, `judged`, `generated`, or the value in a file.
     negatives
-        Texts that do not answer it.
+        Texts that do not answer the anchor.
     margins
-        By how much a teacher scores the positive above each negative; empty without one.
+        Difference of a teacher's scores between the positive and each negative; empty without a teacher.
     """
 
     anchor: str
@@ -45,10 +45,10 @@ class Example:
 
 
 class PairRow(BaseModel):
-    """A row of a file of pairs. What a ranking loss would take for an answer, and is none, cannot be one.
+    """A row in a file of pairs; only relevant pairs are valid.
 
-    MultipleNegativesRanking reads every pair as relevant: a pair that is labelled 0.1 would be pulled together like one
-    that is labelled 0.9.
+    MultipleNegativesRanking treats every pair as relevant: a pair labeled 0.1 would be pulled together like one labeled
+    0.9.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,17 +63,20 @@ class PairRow(BaseModel):
     def _relevant(self) -> PairRow:
         if self.label is not None and self.label != 1:
             raise ValueError(
-                f"label = {self.label:g} on ({self.anchor[:40]!r}, {self.positive[:40]!r}): all are trained on as "
-                "relevant, so that a labelled negative would be pulled together; expected pairs that answer their "
-                "anchor alone. Put the text into the column negative of a pair of the same anchor, or leave the row "
-                "out"
+                f"label = {self.label:g} on ({self.anchor[:40]!r}, {self.positive[:40]!r}): expected 1 or no label, "
+                "since training treats every pair as relevant. Move the text to the column negative of a pair with the "
+                "same anchor, or leave the row out"
             )
         if self.anchor.strip() == self.positive.strip():
             raise ValueError(
-                f"anchor and positive are the same text ({self.anchor[:60]!r}): nothing is learned from it"
+                f"anchor and positive are the same text ({self.anchor[:60]!r}), which teaches nothing. "
+                "Leave the row out"
             )
         if self.negative is not None and self.negative.strip() == self.positive.strip():
-            raise ValueError(f"negative and positive of {self.anchor[:40]!r} are the same text")
+            raise ValueError(
+                f"negative and positive of {self.anchor[:40]!r} are the same text. Use another negative, "
+                "or leave it out"
+            )
         return self
 
 
@@ -83,15 +86,15 @@ def read_examples(path: Path) -> list[Example]:
     Raises
     ------
     ConfigError
-        If it cannot be read, or a row is none: the message names it.
+        If the file cannot be read, or a row is invalid; the message names the row.
     """
     rows = read_columns(path, ["anchor", "positive"], optional=list(_COLUMNS))
     if graded := [name for name in ("score", "similarity") if any(value is not None for value in rows.get(name, []))]:
         raise ConfigError(
-            f"{path}: has the column {graded[0]}: graded pairs are not relevant ones, and every pair is trained on as "
-            "relevant. Keep the rows that answer their anchor, without the column."
+            f"{path}: has the column {graded[0]}: graded pairs are not supported, since training treats every pair as "
+            "relevant. Keep only rows whose positive answers the anchor, and remove the column."
         )
-    found = []
+    examples = []
     for number in range(len(rows["anchor"])):
         values = {name: column[number] for name, column in rows.items() if column[number] is not None}
         try:
@@ -103,15 +106,15 @@ def read_examples(path: Path) -> list[Example]:
             where = ".".join(map(str, first["loc"]))
             reason = first["msg"].removeprefix("Value error, ")
             raise ConfigError(f"{path}, row {number + 1}: {f'{where}: ' if where else ''}{reason}.") from error
-        # Without a document, equal positives are one.
+        # Without a doc_id, equal positives count as one document.
         doc_id = row.doc_id or f"positive-{fingerprint(row.positive)[:16]}"
         negatives = () if row.negative is None else (row.negative,)
-        found.append(Example(row.anchor, row.positive, doc_id, row.origin, negatives))
-    return found
+        examples.append(Example(row.anchor, row.positive, doc_id, row.origin, negatives))
+    return examples
 
 
-def digest_of(examples: Sequence[Example]) -> str:
-    """Return the fingerprint of examples, their order included."""
+def examples_digest(examples: Sequence[Example]) -> str:
+    """Return the fingerprint of examples in their order."""
     return fingerprint(
         [json.dumps([e.anchor, e.positive, e.doc_id, e.origin, e.negatives, e.margins]) for e in examples]
     )

@@ -9,7 +9,7 @@ from isospace.errors import GateError
 from isospace.finetuning import stages
 from isospace.finetuning.config import FineTuneConfig
 from isospace.finetuning.report import FineTuneReport
-from isospace.finetuning.workdir import note_ended
+from isospace.finetuning.workdir import clear_unfinished
 from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.embed import embed_corpus
 from isospace.pipeline.executor import Executor
@@ -22,20 +22,20 @@ from isospace.storage.store import open_store
 def finetune_encoder(
     config: FineTuneConfig, executor: Executor | None = None, embed: Callable[[PipelineConfig], RunReport] | None = None
 ) -> FineTuneReport:
-    """Train a new encoder from a collection's base, compare both, and embed a candidate if the config says so.
+    """Fine-tune a collection's encoder, compare it with the base, and embed a candidate if configured.
 
     Parameters
     ----------
     config
-        The fine-tuning.
+        Configuration of the fine-tuning.
     executor
-        What runs the stages; this process, if empty.
+        Runs the stages; in this process if None.
     embed
-        Embeds the candidate; `embed_corpus` with the same executor, if empty.
+        Embeds the candidate; `embed_corpus` with the same executor if None.
     """
     executor = executor or LocalExecutor()
     embed = embed or functools.partial(embed_corpus, executor=executor)
-    # Not the collection's own lease: a training may last longer than the night.
+    # Not the collection's lease: training may take long, and must not block nightly runs.
     name = f"{config.runtime.collection}--finetune"
     with run_lease(open_store(config.runtime.store), name, "fine-tune", on_wait=executor.reporter.info):
         base = executor.run(stages.OPEN_BASE, config)
@@ -48,20 +48,20 @@ def finetune_encoder(
         measured = executor.run(stages.COMPARE, config, base, lineage)
         planned = executor.run(stages.PLAN_CANDIDATE, config, lineage)
         report = executor.run(stages.CONCLUDE, config, lineage, measured, tokenization, planned)
-    left = 0
+    remaining = 0
     if config.finetune.candidate and lineage.encoder_id != lineage.base:
         try:
-            left = embed(stages.candidate_of(config, lineage)).left
+            remaining = embed(stages.candidate_of(config, lineage)).left
         except GateError:
-            note_ended(config)
+            clear_unfinished(config)
             raise
-    if not left:
-        note_ended(config)
+    if not remaining:
+        clear_unfinished(config)
     return report
 
 
 def outcome(report: FineTuneReport) -> str:
-    """Return the outcome as a few lines."""
+    """Return the outcome as a few lines of text."""
     lines = [report.sentence, f"  encoder    {report.encoder_id}", f"  report     {report.report}"]
     if report.encoder_id != report.base:
         options = f"--set recipe.encoder.model=encoder:{report.encoder_id[:16]} --set recipe.encoder.preset=none"

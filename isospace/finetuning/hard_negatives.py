@@ -1,4 +1,4 @@
-"""Hard negatives: what BM25 and the base model rank high for an anchor, and is none of its answers."""
+"""Hard negatives: texts that BM25 and the base model rank high for an anchor without answering it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from isospace.errors import ConfigError
 from isospace.evaluation.norms import vectors_at
 from isospace.finetuning.config import NegativesSpec
 from isospace.finetuning.decontaminate import is_near_duplicate, phrases
-from isospace.finetuning.examples import Example, digest_of
-from isospace.finetuning.workdir import keep_negatives, kept_negatives
+from isospace.finetuning.examples import Example, examples_digest
+from isospace.finetuning.workdir import read_negatives, write_negatives
 from isospace.search.options import SearchOptions
 from isospace.search.reranker import Reranker
 from isospace.search.view import View
@@ -22,24 +22,24 @@ from isospace.storage.hashing import fingerprint
 
 _MODES: Mapping[str, Literal["lexical", "auto"]] = {"lexical": "lexical", "dense": "auto"}
 _BLOCK = 64
-# Raised with every change of what is taken: what was mined before is found by it.
+# Part of the key of cached negatives; increase it whenever the selection changes.
 _MINING = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Mined:
-    """Examples with their negatives.
+class MinedNegatives:
+    """Examples with their hard negatives.
 
     Attributes
     ----------
     examples
-        In the order they were given; those for which too few were found are left out.
+        In their original order, without those that have too few negatives.
     short
-        How many were left out.
+        Number of examples left out because of that.
     refused
-        Candidates that were not taken, by reason.
+        Numbers of rejected candidates, by reason.
     key
-        Fingerprint of everything that decides which texts were taken.
+        Fingerprint of everything that determines the negatives.
     """
 
     examples: tuple[Example, ...]
@@ -51,7 +51,7 @@ class Mined:
 def mining_key(
     view: View, examples: Sequence[Example], spec: NegativesSpec, excluded: Set[str], reranker: Reranker | None
 ) -> str:
-    """Return the fingerprint of what decides which negatives are mined: model, prompts, snapshot, pairs, parameters."""
+    """Return the fingerprint of everything that determines the negatives."""
     record = view.space.encoder.record
     return fingerprint(
         {
@@ -60,7 +60,7 @@ def mining_key(
             "prompts": dict(record.prompts),
             "space_id": view.space.space_id,
             "snapshot_id": view.manifest.snapshot_id,
-            "examples": digest_of(examples),
+            "examples": examples_digest(examples),
             "spec": spec.model_dump(mode="json", exclude={"reranker"}),
             "excluded": sorted(excluded),
             "reranker_id": reranker.reranker_id if reranker else None,
@@ -76,39 +76,37 @@ def mine_negatives(
     *,
     excluded: Set[str] = frozenset(),
     reranker: Reranker | None = None,
-) -> Mined:
-    """Find hard negatives for examples that have none of their own, or return those that were found on this machine before.
+) -> MinedNegatives:
+    """Find hard negatives for examples, or return those that an earlier run on this machine has cached.
+
+    Negatives that an example already has come first.
 
     Parameters
     ----------
     view
         The collection, opened with its encoder.
     examples
-        What they are for; each anchor is searched as a query.
+        Training pairs; each anchor is searched as a query.
     spec
-        How.
+        `finetune.negatives`.
     excluded
-        Documents that are never taken: those of the evaluation set and the held-out ones.
+        Documents that are never used: those of the evaluation set and of held-out pairs.
     reranker
-        Filters too: a candidate that it scores above the positive is an answer.
-
-    Returns
-    -------
-    Mined
+        A second filter: a candidate that it scores above the positive counts as an answer.
 
     Raises
     ------
     ConfigError
-        If the collection has no word index, or no float vectors, that a source needs, or no example is left.
+        If a source needs a word index that the collection lacks, or no example has enough negatives.
     """
     _require_searchable(view, spec)
     key = mining_key(view, examples, spec, excluded, reranker)
-    if (kept_before := kept_negatives(key)) is not None:
-        return Mined(key=key, **kept_before)
-    known = _answers(examples)
+    if (cached := read_negatives(key)) is not None:
+        return MinedNegatives(key=key, **cached)
+    answers = _answers(examples)
     owners, names = view.copy.chunks["document"].to_numpy(), view.copy.documents["doc_id"].to_pylist()
     refused = {"answers": 0, "excluded": 0, "margin": 0, "near-duplicate": 0, "reranker": 0}
-    found: list[Example] = []
+    mined: list[Example] = []
     short = 0
     for start in range(0, len(examples), _BLOCK):
         block = examples[start : start + _BLOCK]
@@ -117,72 +115,74 @@ def mine_negatives(
         candidates = _candidates(view, anchors, queries, spec)
         positives = view.space.embed([e.positive for e in block], "document")
         for example, rows, query, positive in zip(block, candidates, queries, positives, strict=True):
-            barred = known[example.anchor]
-            kept = _allowed(rows, [names[owners[row]] for row in rows], barred, excluded, refused)
-            kept = _apart(view, kept, query, positive, spec, refused)
-            chosen = _chosen(view, kept, example, spec, reranker, refused)
-            if len(chosen.negatives) < spec.count:
+            documents = [names[owners[row]] for row in rows]
+            allowed = _without_documents(rows, documents, answers[example.anchor], excluded, refused)
+            distant = _without_near_answers(view, allowed, query, positive, spec, refused)
+            with_negatives = _add_negatives(view, distant, example, spec, reranker, refused)
+            if len(with_negatives.negatives) < spec.count:
                 short += 1
             else:
-                found.append(chosen)
-    if not found:
+                mined.append(with_negatives)
+    if not mined:
         raise ConfigError(
             f"finetune.negatives: none of {len(examples)} pairs has {spec.count} negatives within the ranks "
-            f"{list(spec.ranks)} (left out: {refused}). Widen the ranks, lower the margin, or set count to 0."
+            f"{list(spec.ranks)} (rejected: {refused}). Widen the ranks, lower the margin, or set count to 0."
         )
-    keep_negatives(key, found, short=short, refused=refused)
-    return Mined(tuple(found), short, refused, key)
+    write_negatives(key, mined, short=short, refused=refused)
+    return MinedNegatives(tuple(mined), short, refused, key)
 
 
 def _require_searchable(view: View, spec: NegativesSpec) -> None:
     if "lexical" in spec.sources and view.lexical is None:
         raise ConfigError(
-            "finetune.negatives.sources has lexical, and the snapshot has no word index. Set recipe.lexical, or "
-            "leave it out."
+            "finetune.negatives.sources includes lexical, but the snapshot has no word index. Set recipe.lexical and "
+            "run `isospace run`, or leave lexical out."
         )
 
 
 def _answers(examples: Sequence[Example]) -> dict[str, set[str]]:
-    known: dict[str, set[str]] = {}
+    documents: dict[str, set[str]] = {}
     for example in examples:
-        known.setdefault(example.anchor, set()).add(example.doc_id)
-    return known
+        documents.setdefault(example.anchor, set()).add(example.doc_id)
+    return documents
 
 
 def _candidates(
     view: View, anchors: list[str], queries: npt.NDArray[np.float32], spec: NegativesSpec
 ) -> list[list[int]]:
-    """Rank by each source, cut to the wanted ranks, and take turns between the sources."""
+    """Rank with each source, cut to the configured ranks, and interleave the sources."""
     first, last = spec.ranks
     ranked = []
     for source in spec.sources:
         mode = _MODES[source]
         vectors = queries if mode != "lexical" else None
         options = SearchOptions(mode=mode, k=min(last, len(view.copy)))
-        ranked.append([[row for row, _ in one.rows][first - 1 :] for one in view.rank(anchors, vectors, options)])
-    found = []
+        rankings = view.rank(anchors, vectors, options)
+        ranked.append([[row for row, _ in ranking.rows][first - 1 :] for ranking in rankings])
+    candidates = []
     for number in range(len(anchors)):
-        lists = [one[number] for one in ranked]
-        turns = [rows[place] for place in range(max(map(len, lists), default=0)) for rows in lists if place < len(rows)]
-        found.append(list(dict.fromkeys(turns)))
-    return found
+        lists = [by_anchor[number] for by_anchor in ranked]
+        longest = max(map(len, lists), default=0)
+        interleaved = [rows[rank] for rank in range(longest) for rows in lists if rank < len(rows)]
+        candidates.append(list(dict.fromkeys(interleaved)))
+    return candidates
 
 
-def _allowed(
-    rows: Sequence[int], documents: Sequence[str], barred: Set[str], excluded: Set[str], refused: dict[str, int]
+def _without_documents(
+    rows: Sequence[int], documents: Sequence[str], answers: Set[str], excluded: Set[str], refused: dict[str, int]
 ) -> list[int]:
-    kept = []
+    allowed = []
     for row, doc in zip(rows, documents, strict=True):
-        if doc in barred:
+        if doc in answers:
             refused["answers"] += 1
         elif doc in excluded:
             refused["excluded"] += 1
         else:
-            kept.append(row)
-    return kept
+            allowed.append(row)
+    return allowed
 
 
-def _apart(
+def _without_near_answers(
     view: View,
     rows: list[int],
     query: npt.NDArray[np.float32],
@@ -190,7 +190,7 @@ def _apart(
     spec: NegativesSpec,
     refused: dict[str, int],
 ) -> list[int]:
-    """Leave out what may be an answer: as near the anchor as the positive is, or nearly the positive itself."""
+    """Remove possible answers: texts as close to the anchor as the positive, and near-duplicates of it."""
     if not rows:
         return []
     vectors = vectors_at(view, np.array(rows, np.int64))
@@ -202,7 +202,7 @@ def _apart(
     return [row for row, drop in zip(rows, near | same, strict=True) if not drop]
 
 
-def _chosen(
+def _add_negatives(
     view: View,
     rows: list[int],
     example: Example,
@@ -210,14 +210,14 @@ def _chosen(
     reranker: Reranker | None,
     refused: dict[str, int],
 ) -> Example:
-    # A cross-encoder is slow: it reads twice as many as are wanted.
+    # A cross-encoder is slow, so it scores only twice as many texts as are needed.
     most = 2 * spec.count if reranker else spec.count
     texts = list(example.negatives[:most])
     answer = phrases(example.positive)
     for row in rows:
         if len(texts) == most:
             break
-        # One at a time: of dozens that could be, the first ones nearly always do.
+        # Read one text at a time: the first candidates are nearly always good enough.
         (text,) = view.texts([row])
         if is_near_duplicate(text, answer):
             refused["near-duplicate"] += 1
@@ -227,7 +227,7 @@ def _chosen(
         return replace(example, negatives=tuple(texts))
     scores = reranker.scores(example.anchor, [example.positive, *texts])
     margins = [float(scores[0] - score) for score in scores[1:]]
-    kept = [(text, margin) for text, margin in zip(texts, margins, strict=True) if margin > 0]
-    refused["reranker"] += len(texts) - len(kept)
-    best = kept[: spec.count]
+    below_positive = [(text, margin) for text, margin in zip(texts, margins, strict=True) if margin > 0]
+    refused["reranker"] += len(texts) - len(below_positive)
+    best = below_positive[: spec.count]
     return replace(example, negatives=tuple(t for t, _ in best), margins=tuple(m for _, m in best))

@@ -1,4 +1,4 @@
-"""A trained model becomes an encoder of the store, beside its base and never over it, with the record of how it came to be."""
+"""Register a trained model as a new encoder, next to its base, with a record of its origin."""
 
 from __future__ import annotations
 
@@ -9,50 +9,50 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from isospace.encoding.engine import Engine
-from isospace.encoding.registry.model_loading import STORED
+from isospace.encoding.registry.model_loading import STORED_PREFIX
 from isospace.encoding.registry.record import EncoderRecord
 from isospace.encoding.registry.register import prepare_encoder
 from isospace.encoding.spec import EncoderSpec
 from isospace.errors import ConfigError, EncoderError, NotFoundError
-from isospace.finetuning.training import Trained, library_versions
+from isospace.finetuning.training import TrainingResult, library_versions
 from isospace.storage import paths as layout
 from isospace.storage.hashing import seal, unseal
 from isospace.storage.store import Store
 
 
 class Lineage(BaseModel):
-    """What an encoder was made from.
+    """The origin of a fine-tuned encoder.
 
     Attributes
     ----------
     encoder_id, base
-        Fingerprints of the result and of what it was trained from.
+        IDs of the result and of the encoder that it was trained from.
     name
-        Of the fine-tuning.
+        Name of the fine-tuning.
     key
-        Fingerprint of everything that decided the weights, but for the machine.
+        Fingerprint of everything that determines the weights, except the machine.
     snapshot_id, collection
-        Where the texts came from.
+        Origin of the texts.
     pairs
-        Numbers of training pairs by origin.
+        Numbers of training pairs, by origin.
     held_out
-        Number of pairs it was stopped by.
+        Number of held-out pairs.
     left_out
         Numbers of pairs that were left out, by reason.
     negatives
-        What mined the negatives, and the fingerprint of it.
+        Settings of the hard negatives, and the fingerprint of their mining.
     loss, training
-        As asked for.
+        Settings.
     libraries
-        Versions.
+        Versions of the libraries.
     history
-        Losses and held-out nDCG@10 by step.
+        Losses and held-out nDCG@10, by step.
     best_step
-        Whose weights these are.
+        Step whose weights were saved.
     seconds
-        Of training.
+        Duration of the training.
     at
-        When it was registered.
+        Time of registration, ISO 8601, UTC.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -76,59 +76,59 @@ class Lineage(BaseModel):
 
 
 def require_trainable(spec: EncoderSpec, record: EncoderRecord, own_pooling: tuple[str, ...]) -> None:
-    """Refuse a base whose training would not be that of what is embedded with.
+    """Reject a base encoder that training would treat differently than embedding does.
 
     Raises
     ------
     ConfigError
-        Naming the key.
+        If the precision, windows, or pooling cannot be trained; the message names the key.
     """
     if record.precision != "float32":
         raise ConfigError(
             f"recipe.encoder.precision = {record.precision}: training starts from float32 weights. Fine-tune the "
-            "float32 model, then embed with its result in another precision."
+            "float32 model, then embed with the result in another precision."
         )
     if record.windows is not None:
         raise ConfigError(
-            "recipe.encoder.windows: windows are pooled outside of the network and cannot be trained. Leave them out."
+            "recipe.encoder.windows: windows are pooled outside the network and cannot be trained. Leave them out."
         )
     if tuple(record.pooling) != own_pooling:
         raise ConfigError(
-            f"recipe.encoder.pooling = {spec.pooling!r}: training pools as the model itself does "
-            f"({', '.join(own_pooling)}). Leave it empty, or save the model with that pooling."
+            f"recipe.encoder.pooling = {spec.pooling!r}: training uses the model's own pooling "
+            f"({', '.join(own_pooling)}). Leave the key empty, or save the model with that pooling."
         )
 
 
 def register_encoder(
-    store: Store, base: EncoderSpec, trained: Trained, told: Mapping[str, Any], engine: Engine | None = None
+    store: Store, base: EncoderSpec, trained: TrainingResult, details: Mapping[str, Any], engine: Engine | None = None
 ) -> Lineage:
-    """Bring a trained model into the store, with its lineage.
+    """Register a trained model as an encoder, with its lineage.
 
     Parameters
     ----------
     store
-        Where to.
+        Store for the encoder.
     base
-        The recipe's encoder that was trained.
+        `recipe.encoder`, from which the training started.
     trained
-        The result.
-    told
-        The fields of `Lineage` that the training does not know.
+        The result of the training.
+    details
+        The fields of `Lineage` that the training result does not have.
     engine
-        What is to run it.
+        Backend and device for the reference vectors.
 
     Returns
     -------
     Lineage
-        The first one, where equal weights were registered before; that of the base, and nothing written, where no step
-        was better than it.
+        The earlier lineage if equal weights were registered before. If no step was better than the base, its encoder_id
+        is that of the base, and nothing is written.
     """
-    encoder_id = told["base"]
-    # Written anew, a model's files differ from its maker's, and its fingerprint with them, where no weight does.
+    encoder_id = details["base"]
+    # Saving a model changes its files and therefore its ID even if no weight has changed: keep the base itself.
     if trained.best_step:
         spec = base.model_copy(update={"model": str(trained.folder), "revision": None, "preset": "none"})
         encoder_id = prepare_encoder(store, spec, engine).record.encoder_id
-    found = Lineage(
+    lineage = Lineage(
         encoder_id=encoder_id,
         key=trained.key,
         libraries=library_versions(),
@@ -136,21 +136,21 @@ def register_encoder(
         best_step=trained.best_step,
         seconds=trained.seconds,
         at=datetime.now(UTC).isoformat(timespec="seconds"),
-        **told,
+        **details,
     )
-    if found.encoder_id != found.base:
-        store.create_if_absent(layout.encoder_lineage(found.encoder_id), seal(found.model_dump(mode="json")))
-        return read_lineage(store, found.encoder_id)
-    return found
+    if lineage.encoder_id != lineage.base:
+        store.create_if_absent(layout.encoder_lineage(lineage.encoder_id), seal(lineage.model_dump(mode="json")))
+        return read_lineage(store, lineage.encoder_id)
+    return lineage
 
 
 def tuned_spec(base: EncoderSpec, encoder_id: str) -> EncoderSpec:
-    """Return what `recipe.encoder` has to be for an encoder of the store."""
-    return base.model_copy(update={"model": f"{STORED}{encoder_id}", "revision": None, "preset": "none"})
+    """Return `recipe.encoder` for a fine-tuned encoder in the store."""
+    return base.model_copy(update={"model": f"{STORED_PREFIX}{encoder_id}", "revision": None, "preset": "none"})
 
 
 def read_lineage(store: Store, encoder_id: str) -> Lineage:
-    """Read how an encoder came to be.
+    """Read the lineage of an encoder.
 
     Raises
     ------
@@ -162,5 +162,6 @@ def read_lineage(store: Store, encoder_id: str) -> Lineage:
         return Lineage.model_validate(unseal(store.read(path), name=path))
     except NotFoundError as error:
         raise EncoderError(
-            f"encoder {encoder_id[:16]}…: has no lineage; it was not fine-tuned in this store."
+            f"encoder {encoder_id[:16]}…: has no lineage, since it was not fine-tuned in this store. Use the ID of a "
+            "fine-tuned encoder."
         ) from error

@@ -1,4 +1,4 @@
-"""Pairs from where they can be had: the documents themselves, judged queries, files."""
+"""Collect training pairs from the documents themselves, from judged queries, and from files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from isospace.ingest.pseudo_queries import Passage, make_pseudo_queries
 from isospace.search.view import View
 
 _HEADING = re.compile(r"#{1,6}[ \t]+(?P<heading>[^\n]+?)[ \t#]*\n+(?P<body>.+)", re.DOTALL)
-_FEWEST_WORDS = 4
+_MIN_WORDS = 4
 
 
 def collect_pairs(view: View, spec: CorpusPairs | JudgedPairs | FilePairs, *, seed: int) -> list[Example]:
@@ -34,12 +34,12 @@ def collect_pairs(view: View, spec: CorpusPairs | JudgedPairs | FilePairs, *, se
     spec
         The source.
     seed
-        Of what is drawn.
+        Seed for the random choice of documents.
 
     Raises
     ------
     ConfigError
-        If a file cannot be read, or holds what is no pair.
+        If a file cannot be read, or has an invalid pair.
     """
     match spec:
         case CorpusPairs():
@@ -65,53 +65,54 @@ def _from_corpus(view: View, spec: CorpusPairs, seed: int) -> list[Example]:
     passages = passages_of(view)
     if spec.kind == "headings":
         return _from_headings(passages, spec.most, seed)
-    made = make_pseudo_queries(passages, spec.kind, size=spec.most, seed=seed)
-    return [Example(query.text, query.remainder, passages[query.passage].doc_id, spec.kind) for query in made]
+    queries = make_pseudo_queries(passages, spec.kind, size=spec.most, seed=seed)
+    return [Example(query.text, query.remainder, passages[query.passage].doc_id, spec.kind) for query in queries]
 
 
 def _from_headings(passages: Sequence[Passage], most: int, seed: int) -> list[Example]:
-    """Take chunks that begin with a heading: under it stands what it asks for."""
-    found, seen = [], set()
+    """Pair headings with their sections, from chunks that begin with a heading."""
+    examples, seen = [], set()
     order = list(range(len(passages)))
     random.Random(seed).shuffle(order)
     for row in order:
         passage = passages[row]
         parts = _HEADING.match(passage.text)
-        if parts is None or passage.doc_id in seen or len(parts["body"].split()) < 2 * _FEWEST_WORDS:
+        if parts is None or passage.doc_id in seen or len(parts["body"].split()) < 2 * _MIN_WORDS:
             continue
         seen.add(passage.doc_id)
-        # A heading such as Usage asks for nothing without its title.
+        # A heading such as "Usage" says nothing without the title.
         anchor = f"{passage.prefix}{parts['heading']}".strip()
-        if len(anchor.split()) >= _FEWEST_WORDS:
-            found.append(Example(anchor, parts["body"].strip(), passage.doc_id, "headings"))
-        if len(found) == most:
+        if len(anchor.split()) >= _MIN_WORDS:
+            examples.append(Example(anchor, parts["body"].strip(), passage.doc_id, "headings"))
+        if len(examples) == most:
             break
-    return found
+    return examples
 
 
 def _from_judgements(view: View, spec: JudgedPairs) -> list[Example]:
     judgements = Path(spec.judgements) if spec.judgements else None
-    given = load_set("training", Path(spec.queries), judgements, split=spec.split)
-    if not given.judged:
+    query_set = load_set("training", Path(spec.queries), judgements, split=spec.split)
+    if not query_set.judged:
         raise ConfigError(
-            f"finetune.pairs, queries {spec.queries!r}: no query has a relevant document. Give its judgements."
+            f"finetune.pairs, queries {spec.queries!r}: no query has a relevant document. Set judgements to a file "
+            "with relevance judgements for these queries."
         )
-    return judged_examples(view, given)
+    return judged_examples(view, query_set)
 
 
-def judged_examples(view: View, given: EvaluationSet) -> list[Example]:
-    """Pair each judged query with each document that answers it: with the chunk that the base model finds nearest."""
-    rows_of = _chunks_of(view, {doc for found in given.judged.values() for doc in found})
-    names = list(given.judged)
-    vectors = view.space.embed([given.queries[name] for name in names], "query")
-    found = []
+def judged_examples(view: View, query_set: EvaluationSet) -> list[Example]:
+    """Pair each judged query with each relevant document, by the chunk closest to the query."""
+    rows_of = _chunks_of(view, {doc for judgements in query_set.judged.values() for doc in judgements})
+    names = list(query_set.judged)
+    vectors = view.space.embed([query_set.queries[name] for name in names], "query")
+    examples = []
     for name, query in zip(names, vectors, strict=True):
-        for doc, relevance in given.judged[name].items():
+        for doc, relevance in query_set.judged[name].items():
             rows = rows_of.get(doc)
             if relevance > 0 and rows is not None:
                 best = int(rows[int(np.argmax(vectors_at(view, rows) @ query))])
-                found.append(Example(given.queries[name], next(iter(view.texts([best]))), doc, "judged"))
-    return found
+                examples.append(Example(query_set.queries[name], next(iter(view.texts([best]))), doc, "judged"))
+    return examples
 
 
 def _chunks_of(view: View, doc_ids: set[str]) -> dict[str, npt.NDArray[np.int64]]:
@@ -121,4 +122,4 @@ def _chunks_of(view: View, doc_ids: set[str]) -> dict[str, npt.NDArray[np.int64]
     for row, owner in enumerate(owners):
         if names[owner] in doc_ids:
             rows[names[owner]].append(row)
-    return {doc: np.array(found, np.int64) for doc, found in rows.items()}
+    return {doc: np.array(numbers, np.int64) for doc, numbers in rows.items()}

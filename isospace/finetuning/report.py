@@ -1,4 +1,4 @@
-"""Whether a fine-tuning paid, in one sentence, and the report around it."""
+"""Report of a fine-tuning, with a one-sentence verdict on whether it paid off."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from isospace.evaluation.comparison import Difference
 from isospace.evaluation.reports import plots
 from isospace.evaluation.reports.page import Page, Section, Table, Tone, figure
-from isospace.finetuning.benchmark import Measured
+from isospace.finetuning.benchmark import EncoderComparison
 from isospace.finetuning.lineage import Lineage
 from isospace.finetuning.tokenizer_fertility import Tokenization
 from isospace.pipeline.plan_report import PlanReport
@@ -25,21 +25,21 @@ class FineTuneReport:
     Attributes
     ----------
     collection, name
-        Which.
+        Names of the collection and of the fine-tuning.
     encoder_id, base
-        Fingerprints of the result and of what it was trained from; equal where nothing was better than the base.
+        IDs of the result and of its base; equal if no training step was better than the base.
     paid
-        Whether the set of the domain was answered better, beyond chance.
+        Whether retrieval on the collection's evaluation set improved significantly.
     sentence
-        That, and what was lost.
+        The verdict in one sentence, with the loss on the other domain.
     inside, outside
-        The domain, and the other one.
+        Comparison on the collection's own evaluation set, and on another domain.
     lineage
-        How the encoder came to be.
+        Origin of the encoder.
     plan
-        What embedding the collection with it would cost; None where it is the base.
+        Cost of embedding the collection with the result; None if the result is the base.
     report
-        Path of the page.
+        Path of the page in the store.
     """
 
     collection: str
@@ -48,20 +48,17 @@ class FineTuneReport:
     base: str
     paid: bool
     sentence: str
-    inside: Measured
-    outside: Measured | None
+    inside: EncoderComparison
+    outside: EncoderComparison | None
     lineage: Lineage
     plan: PlanReport | None
     report: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the figures by name."""
-        found = {
-            name: getattr(self, name)
-            for name in ("collection", "name", "encoder_id", "base", "paid", "sentence", "report")
-        }
+        """Return the report as a dictionary."""
+        names = ("collection", "name", "encoder_id", "base", "paid", "sentence", "report")
         return {
-            **found,
+            **{name: getattr(self, name) for name in names},
             "inside": self.inside.as_dict(),
             "outside": self.outside.as_dict() if self.outside else None,
             "lineage": self.lineage.model_dump(mode="json"),
@@ -69,71 +66,71 @@ class FineTuneReport:
         }
 
 
-def judge(inside: Measured, outside: Measured | None, *, is_base: bool) -> tuple[bool, str]:
-    """Say in one sentence whether it paid: a gain beyond chance in the domain, and what it cost outside."""
+def judge(inside: EncoderComparison, outside: EncoderComparison | None, *, is_base: bool) -> tuple[bool, str]:
+    """Return whether the fine-tuning paid off, and a sentence with its gain and its loss elsewhere."""
     if is_base:
         return (
             False,
-            "It did not pay: no step of the training was better than the base model on the held-out documents.",
+            "It did not pay off: no training step was better than the base model on the held-out documents.",
         )
     gain = inside.measures[MEASURE]
     paid = gain.difference > 0 and gain.p < _P
     if paid:
-        told = f"It paid: {inside.name} is answered better, {_difference(gain)}"
+        verdict = f"It paid off: retrieval on {inside.name} improved, {_difference(gain)}"
     elif gain.difference < 0 and gain.p < _P:
-        told = f"It did harm: {inside.name} is answered worse, {_difference(gain)}"
+        verdict = f"It did harm: retrieval on {inside.name} got worse, {_difference(gain)}"
     else:
-        told = f"It did not pay: the difference on {inside.name} may be chance, {_difference(gain)}"
+        verdict = f"It did not pay off: the difference on {inside.name} is not significant, {_difference(gain)}"
     if outside is None:
-        return paid, f"{told}; what it lost elsewhere was not measured."
+        return paid, f"{verdict}; the loss on other domains was not measured."
     loss = outside.measures[MEASURE]
     if loss.p >= _P:
         return (
             paid,
-            f"{told}; outside the domain {outside.name} shows no difference beyond chance, {_difference(loss)}.",
+            f"{verdict}; outside the domain, {outside.name} shows no significant difference, {_difference(loss)}.",
         )
-    word = "lost" if loss.difference < 0 else "gained too"
-    return paid, f"{told}; outside the domain {outside.name} {word}, {_difference(loss)}."
+    change = "got worse" if loss.difference < 0 else "improved too"
+    return paid, f"{verdict}; outside the domain, {outside.name} {change}, {_difference(loss)}."
 
 
 def finetune_page(report: FineTuneReport, tokenization: Tokenization, before: Sequence[str] = ()) -> Page:
-    """Return the report as a page."""
+    """Return the report as an HTML page."""
     tone: Tone = "good" if report.paid else "plain"
-    benches = [report.inside, *([report.outside] if report.outside else [])]
-    differences = {f"{one.name}, {name}": found for one in benches for name, found in one.measures.items()}
+    comparisons = _comparisons(report)
+    differences = _differences(comparisons)
     lineage = report.lineage
     scored = [entry for entry in lineage.history if "ndcg" in entry]
     sections = [
         Section(
             "Before and after",
-            f"{report.inside.queries} queries over {report.inside.texts:,} chunks, by raw vectors and brute force"
+            f"{report.inside.queries} queries over {report.inside.texts:,} chunks, exact search with raw vectors"
             + (f"; outside, {report.outside.queries} over {report.outside.texts:,}." if report.outside else ".")
-            + " Intervals are 95 % bootstrap intervals of the difference, p that of a paired randomization test.",
+            + " Intervals are 95 % bootstrap intervals of the difference; p is from a paired randomization test.",
             plots.intervals(differences),
             Table(("set", "measure", "before", "after", "difference", "95 %", "p"), _rows(differences)),
         ),
         Section("Query by query", "nDCG@10 in the domain.", plots.changes(*report.inside.values, MEASURE)),
         Section(
             "Held-out documents",
-            f"nDCG@10 of {lineage.held_out} pairs that were not trained on, at each evaluation; the weights are those "
-            f"of step {lineage.best_step}. Training took {lineage.seconds:,.0f} s.",
+            f"nDCG@10 of {lineage.held_out} pairs that were not trained on, at each evaluation. The result has the "
+            f"weights of step {lineage.best_step}. Training took {lineage.seconds:,.0f} s.",
             table=Table(("step", MEASURE), tuple((f"{entry['step']:.0f}", figure(entry["ndcg"])) for entry in scored)),
         ),
         Section(
             "Isotropy",
-            "Of document vectors; no measure of retrieval.",
+            "Isotropy of the document vectors. It does not measure retrieval.",
             table=Table(
                 ("set", "mean cosine before", "after", "evenness before", "after"),
                 tuple(
                     (
-                        one.name,
+                        comparison.name,
                         figure(old.mean_cosine),
                         figure(new.mean_cosine),
                         figure(old.evenness),
                         figure(new.evenness),
                     )
-                    for one in benches
-                    for old, new in [one.isotropy]
+                    for comparison in comparisons
+                    for old, new in [comparison.isotropy]
                 ),
             ),
         ),
@@ -143,7 +140,7 @@ def finetune_page(report: FineTuneReport, tokenization: Tokenization, before: Se
             [
                 Section(
                     "What it would cost",
-                    "Embedding the collection with it.",
+                    "Cost of embedding the collection with the result.",
                     table=Table(("what", "how much"), tuple((label, value) for label, value in report.plan.rows())),
                 )
             ]
@@ -158,8 +155,7 @@ def finetune_page(report: FineTuneReport, tokenization: Tokenization, before: Se
 
 def finetune_markdown(report: FineTuneReport) -> str:
     """Return the outcome as Markdown."""
-    benches = [report.inside, *([report.outside] if report.outside else [])]
-    differences = {f"{one.name}, {name}": found for one in benches for name, found in one.measures.items()}
+    differences = _differences(_comparisons(report))
     rows = "\n".join("| " + " | ".join(row) + " |" for row in _rows(differences))
     return (
         f"### {report.collection}: fine-tuning {report.name}\n\n{report.sentence}\n\n"
@@ -168,41 +164,51 @@ def finetune_markdown(report: FineTuneReport) -> str:
     )
 
 
-def _difference(found: Difference) -> str:
-    low, high = found.interval
-    change = f"{found.difference:+.4f}, 95 % {low:+.4f} to {high:+.4f}, p = {found.p:.3g}"
-    return f"{MEASURE} {found.before:.4f} to {found.after:.4f} ({change})"
+def _comparisons(report: FineTuneReport) -> list[EncoderComparison]:
+    return [report.inside, *([report.outside] if report.outside else [])]
+
+
+def _differences(comparisons: Sequence[EncoderComparison]) -> dict[str, Difference]:
+    """Return the differences of all comparisons by `NAME, METRIC`."""
+    return {f"{one.name}, {metric}": change for one in comparisons for metric, change in one.measures.items()}
+
+
+def _difference(change: Difference) -> str:
+    low, high = change.interval
+    details = f"{change.difference:+.4f}, 95 % {low:+.4f} to {high:+.4f}, p = {change.p:.3g}"
+    return f"{MEASURE} {change.before:.4f} to {change.after:.4f} ({details})"
 
 
 def _rows(differences: dict[str, Difference]) -> tuple[tuple[str, ...], ...]:
     return tuple(
         (
             *label.rsplit(", ", 1),
-            f"{one.before:.4f}",
-            f"{one.after:.4f}",
-            f"{one.difference:+.4f}",
-            f"{one.interval[0]:+.4f} to {one.interval[1]:+.4f}",
-            f"{one.p:.3g}",
+            f"{change.before:.4f}",
+            f"{change.after:.4f}",
+            f"{change.difference:+.4f}",
+            f"{change.interval[0]:+.4f} to {change.interval[1]:+.4f}",
+            f"{change.p:.3g}",
         )
-        for label, one in differences.items()
+        for label, change in differences.items()
     )
 
 
-def _words(found: Tokenization) -> Section:
+def _words(tokenization: Tokenization) -> Section:
     shares = ", ".join(
-        f"{share:.1%} in {pieces}" for pieces, share in zip(("1", "2", "3", "4 or more"), found.shares, strict=True)
+        f"{share:.1%} into {pieces}"
+        for pieces, share in zip(("1", "2", "3", "4 or more"), tokenization.shares, strict=True)
     )
     text = (
-        f"{found.occurrences:,} words are cut into {found.pieces_a_word:.2f} pieces on average: {shares}. Below, the "
-        "words that cost most pieces in all."
+        f"The tokenizer splits {tokenization.occurrences:,} words into {tokenization.pieces_a_word:.2f} tokens on "
+        f"average: {shares}. The table lists the words with the most extra tokens in total."
     )
-    if found.asked:
-        told = ", ".join(f"{name} {value:.3f}" for name, value in found.retrieval.items())
-        text += f" {found.asked} shattered words of few documents were searched, each alone; nDCG@10: {told}."
-        if found.retrieval.get("lexical", 0.0) > found.retrieval.get("dense", 0.0):
-            text += " Words find them better than vectors do: hybrid search comes before training."
-    rows = tuple((one.word, f"{one.count:,}", f"{one.documents:,}", " ".join(one.pieces)) for one in found.worst)
-    return Section("Shattered words", text, table=Table(("word", "times", "documents", "pieces"), rows))
+    if tokenization.asked:
+        scores = ", ".join(f"{name} {value:.3f}" for name, value in tokenization.retrieval.items())
+        text += f" nDCG@10 of {tokenization.asked} over-segmented, rare words, each as a query of its own: {scores}."
+        if tokenization.retrieval.get("lexical", 0.0) > tokenization.retrieval.get("dense", 0.0):
+            text += " Lexical search finds them better than vectors do: try hybrid search before training."
+    rows = tuple((one.word, f"{one.count:,}", f"{one.documents:,}", " ".join(one.pieces)) for one in tokenization.worst)
+    return Section("Over-segmented words", text, table=Table(("word", "count", "documents", "tokens"), rows))
 
 
 def _facts(lineage: Lineage) -> tuple[tuple[str, str], ...]:
@@ -211,7 +217,7 @@ def _facts(lineage: Lineage) -> tuple[tuple[str, str], ...]:
         ("base", lineage.base),
         ("collection, snapshot", f"{lineage.collection}, {lineage.snapshot_id}"),
         ("pairs", ", ".join(f"{count:,} {origin}" for origin, count in lineage.pairs.items())),
-        ("left out, so that nothing measured was trained on", _counts(lineage.left_out)),
+        ("left out to keep evaluation data out of training", _counts(lineage.left_out)),
         ("negatives", ", ".join(f"{name}: {value}" for name, value in lineage.negatives.items())),
         ("loss", ", ".join(f"{name}: {value}" for name, value in lineage.loss.items() if value not in (None, [], ()))),
         ("training", ", ".join(f"{name}: {value}" for name, value in lineage.training.items() if value is not None)),
@@ -219,5 +225,5 @@ def _facts(lineage: Lineage) -> tuple[tuple[str, str], ...]:
     )
 
 
-def _counts(found: dict[str, int]) -> str:
-    return ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in found.items() if count) or "none"
+def _counts(numbers: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in numbers.items() if count) or "none"

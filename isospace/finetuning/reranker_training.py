@@ -1,7 +1,7 @@
-"""Train a small cross-encoder: the first layers of an encoder, a new head, and pairs of query and text.
+"""Train a small cross-encoder from the first layers of an encoder and pairs of query and text.
 
-Full texts alone teach it nothing for long: with a few thousand pairs the loss stays where guessing puts it. Stages go
-from short, easy pairs to those it is meant for, and each begins where the one before it ended.
+With a few thousand pairs of full texts alone, the loss stays at chance level for a long time. Training therefore has
+stages, from short, easy pairs to the intended ones; each continues from the weights of the one before.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from isospace.errors import ConfigError, EncoderError
 
 _LOG = logging.getLogger(__name__)
 _WEIGHT_DECAY = 0.01
-_LONGEST_GRADIENT = 1.0
-# Of all steps; the head is new, and its first gradients would undo what the layers know.
+_MAX_GRADIENT_NORM = 1.0
+# Share of all steps. The head is new, and its first gradients would destroy what the layers have learned.
 _WARM_UP = 0.1
 _LOGGED_STEPS = 50
 
@@ -35,14 +35,14 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Pairs that are seen once each, in an order drawn by the seed.
+    """Pairs that are used once each, in a random order.
 
     Attributes
     ----------
     pairs
-        Relevant ones and others.
+        Relevant and irrelevant pairs.
     max_tokens
-        Both texts of a pair together are cut to so many tokens.
+        Query and text together are truncated to this number of tokens.
     """
 
     pairs: Sequence[Pair]
@@ -62,38 +62,38 @@ def train_reranker(
 ) -> None:
     """Train a cross-encoder with one label on a CPU, and save it for `open_reranker`.
 
-    The same arguments give the same files on one machine with the same libraries and number of threads.
+    On one machine, with the same libraries and number of threads, the same arguments give the same files.
 
     Parameters
     ----------
     start
-        Local folder of a sentence-transformers or transformers model, BERT or alike, whose weights it starts from.
+        Local folder of a sentence-transformers or transformers model (BERT or similar) with the initial weights.
     stages
-        What it learns from, in this order.
+        Stages of the training, in order.
     target
-        Folder it is saved to, with weights in safetensors.
+        Folder to save the model to, with weights in safetensors.
     layers
-        How many of the first layers are kept; all of them if empty.
+        Number of first layers to keep; all if None.
     max_tokens
-        Limit of the trained model for a query and a text together.
+        Limit of the trained model for query and text together.
     batch
-        Pairs a step.
+        Pairs per step.
     rate
-        Highest learning rate; it rises over the first tenth of the steps, and falls to zero.
+        Highest learning rate; it rises over the first tenth of the steps, then falls to zero.
     seed
-        Of the head's weights and of the order.
+        Seed of the head's weights and of the order of pairs.
 
     Raises
     ------
     ConfigError
-        If a stage lacks relevant pairs or others, or a number cannot be.
+        If a stage lacks relevant or irrelevant pairs, or a number is out of range.
     EncoderError
-        If the model to start from cannot be loaded.
+        If the initial model cannot be loaded.
     """
     import torch
 
     _require_usable(stages, batch, rate)
-    # A fork: whoever calls this has random numbers of their own.
+    # Do not change the random state of the caller.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = _untrained(Path(start), layers, max_tokens)
@@ -104,27 +104,27 @@ def train_reranker(
 
 def _require_usable(stages: Sequence[Stage], batch: int, rate: float) -> None:
     if not stages:
-        raise ConfigError("stages: there is none; expected one or more, each with pairs. Give pairs to learn from.")
+        raise ConfigError("stages is empty; expected one or more stages with pairs. Add a stage.")
     for number, stage in enumerate(stages):
         relevant = sum(pair.relevant for pair in stage.pairs)
         if not 0 < relevant < len(stage.pairs):
             raise ConfigError(
-                f"stage {number}: {relevant} of its {len(stage.pairs)} pairs are relevant; expected some, and not all. "
-                "Add texts of the other kind."
+                f"stage {number}: {relevant} of its {len(stage.pairs)} pairs are relevant; expected both relevant and "
+                "irrelevant pairs. Add the missing kind."
             )
     if batch < 1 or not rate > 0:
-        raise ConfigError(f"batch = {batch}, rate = {rate}; expected a batch of 1 or more, and a positive rate.")
+        raise ConfigError(f"batch = {batch}, rate = {rate}; expected a batch of 1 or more and a rate above 0.")
 
 
 def _untrained(start: Path, layers: int | None, max_tokens: int) -> Any:
-    """Return a `CrossEncoder` with the first layers of a model, and a head of random weights."""
+    """Return a `CrossEncoder` with the first layers of a model and a randomly initialized head."""
     from sentence_transformers import CrossEncoder
     from transformers import AutoConfig
 
     try:
         own = int(AutoConfig.from_pretrained(str(start), local_files_only=True).num_hidden_layers)
         if layers is not None and not 1 <= layers <= own:
-            raise ConfigError(f"layers = {layers}; expected 1 to {own}, which {start.name} has.")
+            raise ConfigError(f"layers = {layers}; expected 1 to {own}, the number of layers of {start.name}.")
         with _quiet():
             return CrossEncoder(
                 str(start),
@@ -137,15 +137,14 @@ def _untrained(start: Path, layers: int | None, max_tokens: int) -> Any:
     except (OSError, ValueError, RuntimeError, AttributeError) as error:
         reason = str(error).split("\n", 1)[0]
         raise EncoderError(
-            f"model {start}: no cross-encoder can start from it ({reason}). Give the folder of a BERT model."
+            f"model {start}: no cross-encoder can start from it ({reason}). Use the folder of a BERT model."
         ) from error
 
 
 def _fit(model: Any, stages: Sequence[Stage], batch: int, rate: float, chance: random.Random) -> None:
     import torch
 
-    # Words that a few thousand pairs do not hold would stay where they were, and those they hold would move away from
-    # them.
+    # Embeddings are frozen: a few thousand pairs would move the words they contain away from all other words.
     for parameter in model.model.get_input_embeddings().parameters():
         parameter.requires_grad_(False)
     weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -156,7 +155,7 @@ def _fit(model: Any, stages: Sequence[Stage], batch: int, rate: float, chance: r
     for loss in _losses(model, stages, batch, chance):
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(weights, _LONGEST_GRADIENT)
+        torch.nn.utils.clip_grad_norm_(weights, _MAX_GRADIENT_NORM)
         optimizer.step()
         schedule.step()
         losses.append(loss.item())
@@ -165,20 +164,20 @@ def _fit(model: Any, stages: Sequence[Stage], batch: int, rate: float, chance: r
 
 
 def _losses(model: Any, stages: Sequence[Stage], batch: int, chance: random.Random) -> Iterator[Any]:
-    """Yield the loss of each batch, with its gradients still to be computed."""
+    """Yield the loss of each batch, before the backward pass."""
     import torch
     from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 
     loss = BinaryCrossEntropyLoss(model)
-    # No dropout: no pair is seen twice, and it only slows what is slow already.
+    # No dropout: no pair is used twice, and dropout would only slow the training down.
     model.eval()
     for stage in stages:
         model.max_seq_length = stage.max_tokens
         pairs = chance.sample(list(stage.pairs), len(stage.pairs))
         for start in range(0, len(pairs), batch):
-            some = pairs[start : start + batch]
-            labels = torch.tensor([float(pair.relevant) for pair in some])
-            yield loss([[pair.query for pair in some], [pair.text for pair in some]], labels)
+            in_batch = pairs[start : start + batch]
+            labels = torch.tensor([float(pair.relevant) for pair in in_batch])
+            yield loss([[pair.query for pair in in_batch], [pair.text for pair in in_batch]], labels)
 
 
 def _share_of_rate(step: int, steps: int) -> float:
@@ -188,7 +187,7 @@ def _share_of_rate(step: int, steps: int) -> float:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the library from reporting that the head is new and layers are left out: both are wanted."""
+    """Suppress the library's warnings about the new head and the missing layers: both are intended."""
     from transformers.utils import logging as transformers_logging
 
     level = transformers_logging.get_verbosity()

@@ -19,18 +19,18 @@ from isospace.evaluation.languages import language_shares, uncovered
 from isospace.evaluation.norms import sample_rows
 from isospace.evaluation.query_sets import EvaluationSet, read_set
 from isospace.evaluation.reports.page import write_page
-from isospace.finetuning.benchmark import Measured, bench_of_files, bench_of_view, compare_encoders
+from isospace.finetuning.benchmark import EncoderComparison, benchmark_from_files, benchmark_from_view, compare_encoders
 from isospace.finetuning.config import FineTuneConfig, GeneratedPairs
 from isospace.finetuning.decontaminate import Split, split_examples
 from isospace.finetuning.examples import Example
-from isospace.finetuning.hard_negatives import Mined, mine_negatives
+from isospace.finetuning.hard_negatives import MinedNegatives, mine_negatives
 from isospace.finetuning.lineage import Lineage, register_encoder, require_trainable, tuned_spec
 from isospace.finetuning.pairs import collect_pairs, passages_of
 from isospace.finetuning.report import FineTuneReport, finetune_markdown, finetune_page, judge
 from isospace.finetuning.synthetic_pairs import generate_pairs, open_generator
 from isospace.finetuning.tokenizer_fertility import Tokenization, report_tokenization
-from isospace.finetuning.training import Job, Trained, train
-from isospace.finetuning.workdir import begun, begun_path, note_begun
+from isospace.finetuning.training import Job, TrainingResult, train
+from isospace.finetuning.workdir import note_unfinished, read_unfinished, unfinished_path
 from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.executor import Reporter, Retry, Stage
 from isospace.pipeline.plan_report import PlanReport, plan_only
@@ -50,32 +50,32 @@ class Base:
     Attributes
     ----------
     index
-        The collection in production, opened with the base encoder; the same snapshot for all tasks.
+        The collection, opened with the base encoder; all stages use the same snapshot.
     encoder
-        The base.
+        The base encoder.
     folder
         Its model on disk.
-    given
+    query_set
         The evaluation set.
     """
 
     index: Index
     encoder: SentenceEncoder
     folder: Path
-    given: EvaluationSet
+    query_set: EvaluationSet
 
 
 def open_base(reporter: Reporter, config: FineTuneConfig) -> Base:
-    """Open the collection, and refuse what cannot be trained before anything is spent."""
+    """Open the collection, and reject what cannot be trained before any expensive step."""
     store, runtime, spec = open_store(config.runtime.store), config.runtime, config.recipe.encoder
     encoder = encoder_of(config)
-    given = read_set(store, runtime.collection, config.finetune.evaluation)
+    query_set = read_set(store, runtime.collection, config.finetune.evaluation)
     manifest = resolve(store, runtime.collection, runtime.promote_to or "production")
     if manifest.encoder_id != encoder.record.encoder_id:
         raise ConfigError(
             f"recipe.encoder is {encoder.record.encoder_id[:16]}…, and collection {runtime.collection!r} is embedded "
-            f"with {manifest.encoder_id[:16]}…: expected the same, so that the result is compared with what is in use. "
-            "Embed the collection with the base first, or name its encoder."
+            f"with {manifest.encoder_id[:16]}…; expected the same encoder, so that the result is compared with the one "
+            "in use. Embed the collection with the base first, or set recipe.encoder to the collection's encoder."
         )
     index = open_index(store, runtime.collection, str(_snapshot(reporter, config, manifest)), encoder=encoder)
     folder = locate_model(spec, store)
@@ -83,20 +83,21 @@ def open_base(reporter: Reporter, config: FineTuneConfig) -> Base:
 
     loaded = load_model(folder, trust_remote_code=spec.trust_remote_code)
     require_trainable(spec, encoder.record, own_poolings(list(loaded.model)))
-    bench_of_view(index.view, given, most=100, seed=0)
+    benchmark_from_view(index.view, query_set, most=100, seed=0)
     if config.finetune.outside is not None:
-        bench_of_files(config.finetune.outside)
+        benchmark_from_files(config.finetune.outside)
     reporter.info(f"base {encoder.record.encoder_id[:16]}, snapshot {index.manifest.sequence}")
-    return Base(index, encoder, folder, given)
+    return Base(index, encoder, folder, query_set)
 
 
 def measure_tokenizer(reporter: Reporter, base: Base) -> Tokenization:
-    """Measure the tokenizer's fertility: the words that it over-segments, and searches by them."""
+    """Measure the tokenizer's fertility, and how well the words that it over-segments can be searched."""
     view, record = base.index.view, base.encoder.record
     shares = language_shares(view, sample_rows(view, _LANGUAGE_SAMPLE, seed=0).tolist())
     for code, share in uncovered(shares, card_languages(base.folder), _UNCOVERED_SHARE).items():
         reporter.warning(
-            f"{share:.1%} of the chunks are in {code!r}, which the card of the model {record.encoder_id[:16]} does not name"
+            f"{share:.1%} of the chunks are in {code!r}, a language that the model card of {record.encoder_id[:16]} "
+            "does not list"
         )
     tokenization = report_tokenization(view, base.encoder)
     worst = ", ".join(one.word for one in tokenization.worst[:8])
@@ -105,61 +106,63 @@ def measure_tokenizer(reporter: Reporter, base: Base) -> Tokenization:
 
 
 def collect_all(reporter: Reporter, config: FineTuneConfig, base: Base) -> list[Example]:
-    """Make pairs from every source."""
-    found: list[Example] = []
+    """Collect pairs from every source."""
+    examples: list[Example] = []
     seed = config.finetune.training.seed
     for spec in config.finetune.pairs:
         if isinstance(spec, GeneratedPairs):
-            made, dropped = generate_pairs(base.index.view, spec, open_generator(spec), seed=seed)
+            pairs, dropped = generate_pairs(base.index.view, spec, open_generator(spec), seed=seed)
             reporter.info(f"generated: left out {dropped}")
         else:
-            made = collect_pairs(base.index.view, spec, seed=seed)
-        reporter.info(f"{spec.kind}: {len(made)} pairs")
-        found += made
-    return found
+            pairs = collect_pairs(base.index.view, spec, seed=seed)
+        reporter.info(f"{spec.kind}: {len(pairs)} pairs")
+        examples += pairs
+    return examples
 
 
 def split_pairs(reporter: Reporter, config: FineTuneConfig, base: Base, examples: Sequence[Example]) -> Split:
-    """Keep apart what is trained on, what training is stopped by, and what is measured."""
-    relevant = base.given.relevant
+    """Separate the training pairs, the held-out pairs, and the evaluation data."""
+    relevant = base.query_set.relevant
     evaluated: dict[str, str] = {}
     for passage in passages_of(base.index.view):
         if passage.doc_id in relevant:
             evaluated[passage.doc_id] = f"{evaluated.get(passage.doc_id, '')} {passage.text}".strip()
     training = config.finetune.training
-    found = split_examples(
+    split = split_examples(
         examples,
         evaluated=evaluated,
-        queries=base.given.queries.values(),
+        queries=base.query_set.queries.values(),
         share=training.held_out_share,
         seed=training.seed,
     )
     reporter.info(
-        f"{len(found.training)} pairs to train on, {len(found.held_out)} held out; left out: {found.leakage.as_dict()}"
+        f"{len(split.training)} pairs for training, {len(split.held_out)} held out; left out: {split.leakage.as_dict()}"
     )
-    return found
+    return split
 
 
-def mine_hard_negatives(reporter: Reporter, config: FineTuneConfig, base: Base, split: Split) -> Mined:
-    """Find hard negatives."""
+def mine_hard_negatives(reporter: Reporter, config: FineTuneConfig, base: Base, split: Split) -> MinedNegatives:
+    """Find hard negatives for the training pairs."""
     spec = config.finetune.negatives
-    note_begun(config, base.index.manifest.sequence, base.index.manifest.snapshot_id)
+    note_unfinished(config, base.index.manifest.sequence, base.index.manifest.snapshot_id)
     if spec.count == 0:
         plain = tuple(replace(example, negatives=()) for example in split.training)
-        return Mined(plain, 0, {}, "none")
-    relevant = base.given.relevant
+        return MinedNegatives(plain, 0, {}, "none")
+    relevant = base.query_set.relevant
     excluded = relevant | {example.doc_id for example in split.held_out}
     reranker = open_reranker(spec.reranker) if spec.reranker else None
-    found = mine_negatives(base.index.view, split.training, spec, excluded=excluded, reranker=reranker)
+    mined = mine_negatives(base.index.view, split.training, spec, excluded=excluded, reranker=reranker)
     reporter.info(
-        f"{len(found.examples)} pairs with {spec.count} negatives each, {found.short} without; candidates left out: "
-        f"{found.refused}"
+        f"{len(mined.examples)} pairs with {spec.count} negatives each, {mined.short} with too few; rejected "
+        f"candidates: {mined.refused}"
     )
-    return found
+    return mined
 
 
-def train_encoder(reporter: Reporter, config: FineTuneConfig, base: Base, split: Split, mined: Mined) -> Trained:
-    """Train in a separate process; after a kill, training continues from its last checkpoint."""
+def train_encoder(
+    reporter: Reporter, config: FineTuneConfig, base: Base, split: Split, mined: MinedNegatives
+) -> TrainingResult:
+    """Train in a separate process; a training that was killed continues from its last checkpoint."""
     spec = config.finetune
     held_out = {example.positive for example in split.held_out}
     others = [e.positive for e in mined.examples if e.positive not in held_out]
@@ -183,17 +186,17 @@ def train_encoder(reporter: Reporter, config: FineTuneConfig, base: Base, split:
             reporter.info(line)
             reporter.progress(TRAIN.name, event["step"], event["steps"], line)
 
-    trained = train(job, tell=on_event)
+    trained = train(job, on_event=on_event)
     reporter.progress(TRAIN.name, 1.0, 1.0, f"weights of step {trained.best_step}")
     return trained
 
 
 def register(
-    reporter: Reporter, config: FineTuneConfig, base: Base, split: Split, mined: Mined, trained: Trained
+    reporter: Reporter, config: FineTuneConfig, base: Base, split: Split, mined: MinedNegatives, trained: TrainingResult
 ) -> Lineage:
-    """Bring the result into the store, with its lineage."""
+    """Register the result in the store, with its lineage."""
     spec, manifest = config.finetune, base.index.manifest
-    told = {
+    details = {
         "base": base.encoder.record.encoder_id,
         "name": spec.name,
         "snapshot_id": manifest.snapshot_id,
@@ -206,7 +209,7 @@ def register(
         "training": spec.training.model_dump(mode="json"),
     }
     lineage = register_encoder(
-        open_store(config.runtime.store), config.recipe.encoder, trained, told, driver_engine(config)
+        open_store(config.runtime.store), config.recipe.encoder, trained, details, driver_engine(config)
     )
     reporter.info(f"encoder {lineage.encoder_id}")
     return lineage
@@ -214,13 +217,13 @@ def register(
 
 def compare(
     reporter: Reporter, config: FineTuneConfig, base: Base, lineage: Lineage
-) -> tuple[Measured, Measured | None]:
-    """Measure base and result on the evaluation set, and on another domain."""
+) -> tuple[EncoderComparison, EncoderComparison | None]:
+    """Compare base and result on the evaluation set and, if configured, on another domain."""
     store, spec = open_store(config.runtime.store), config.finetune
     is_base = lineage.encoder_id == lineage.base
     after = base.encoder if is_base else open_encoder(store, lineage.encoder_id, driver_engine(config))
-    inside = bench_of_view(base.index.view, base.given, most=spec.evaluated_chunks, seed=spec.training.seed)
-    outside = bench_of_files(spec.outside) if spec.outside else None
+    inside = benchmark_from_view(base.index.view, base.query_set, most=spec.evaluated_chunks, seed=spec.training.seed)
+    outside = benchmark_from_files(spec.outside) if spec.outside else None
     return (
         compare_encoders(inside, base.encoder, after),
         compare_encoders(outside, base.encoder, after) if outside else None,
@@ -228,7 +231,7 @@ def compare(
 
 
 def plan_candidate(reporter: Reporter, config: FineTuneConfig, lineage: Lineage) -> PlanReport | None:
-    """Tell what embedding the collection with the result would cost."""
+    """Estimate the cost of embedding the collection with the result."""
     return None if lineage.encoder_id == lineage.base else plan_only(candidate_of(config, lineage))
 
 
@@ -236,11 +239,11 @@ def conclude(
     reporter: Reporter,
     config: FineTuneConfig,
     lineage: Lineage,
-    measured: tuple[Measured, Measured | None],
+    measured: tuple[EncoderComparison, EncoderComparison | None],
     tokenization: Tokenization,
     planned: PlanReport | None,
 ) -> FineTuneReport:
-    """Say whether it paid, and write the report."""
+    """Decide whether the fine-tuning paid off, and write the report."""
     inside, outside = measured
     paid, sentence = judge(inside, outside, is_base=lineage.encoder_id == lineage.base)
     report = FineTuneReport(
@@ -265,7 +268,7 @@ def conclude(
 
 
 def candidate_of(config: FineTuneConfig, lineage: Lineage) -> PipelineConfig:
-    """Return the pipeline that embeds the collection with the result."""
+    """Return the configuration of the pipeline that embeds the collection with the result."""
     encoder = tuned_spec(config.recipe.encoder, lineage.encoder_id)
     reason = f"fine-tuning {config.finetune.name}"
     return PipelineConfig(
@@ -275,21 +278,24 @@ def candidate_of(config: FineTuneConfig, lineage: Lineage) -> PipelineConfig:
 
 
 def _snapshot(reporter: Reporter, config: FineTuneConfig, current: Manifest) -> int:
-    """Return the current snapshot, or that of a run that was cut off: other pairs would train from the beginning."""
-    earlier = begun(config)
+    """Return the number of the current snapshot, or of the one that an interrupted run used.
+
+    With another snapshot the pairs would differ, and training would start over.
+    """
+    earlier = read_unfinished(config)
     if earlier is None or earlier.snapshot_id == current.snapshot_id:
         return current.sequence
     try:
-        found = read_manifest(open_store(config.runtime.store), config.runtime.collection, earlier.snapshot)
+        manifest = read_manifest(open_store(config.runtime.store), config.runtime.collection, earlier.snapshot)
     except NotFoundError:
         return current.sequence
-    if (found.snapshot_id, found.encoder_id) != (earlier.snapshot_id, current.encoder_id):
+    if (manifest.snapshot_id, manifest.encoder_id) != (earlier.snapshot_id, current.encoder_id):
         return current.sequence
     reporter.warning(
-        f"continues with snapshot {found.sequence}, from which an interrupted run took its pairs, instead of "
-        f"{current.sequence}, which is current. To start over, remove {begun_path(config)}"
+        f"continues with snapshot {manifest.sequence}, from which an interrupted run took its pairs, instead of the "
+        f"current snapshot {current.sequence}. To start over, delete {unfinished_path(config)}"
     )
-    return found.sequence
+    return manifest.sequence
 
 
 def _has_gpu() -> bool:
@@ -300,7 +306,7 @@ def _has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def _is_worth_one_more(error: BaseException) -> bool:
+def _always(error: BaseException) -> bool:
     return True
 
 
@@ -309,8 +315,8 @@ MEASURE_TOKENIZER = Stage("measure tokenizer", measure_tokenizer)
 COLLECT = Stage("collect pairs", collect_all)
 SPLIT = Stage("split pairs", split_pairs)
 MINE = Stage("mine negatives", mine_hard_negatives)
-# A training that died continues from its checkpoint.
-TRAIN = Stage("train", train_encoder, Retry(1, (0.0,), _is_worth_one_more))
+# The second attempt continues from the last checkpoint.
+TRAIN = Stage("train", train_encoder, Retry(1, (0.0,), _always))
 REGISTER = Stage("register encoder", register)
 COMPARE = Stage("compare encoders", compare)
 PLAN_CANDIDATE = Stage("plan candidate", plan_candidate)

@@ -1,4 +1,4 @@
-"""Questions that a language model asks of chunks: by any OpenAI-compatible API, or by a local seq2seq model."""
+"""Generate questions about chunks with an OpenAI-compatible API or a local seq2seq model."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from isospace.search.view import View
 from isospace.storage.cache import cache_folder
 
 Generator = Callable[[str], str]
-"""Given what is asked, returns what the model answers."""
+"""Takes a prompt and returns the model's answer."""
 
 _LOCAL = "local:"
 _NUMBERING = re.compile(r"^\s*(?:[-*•]|\(?\d{1,2}[.):])\s*")
@@ -32,26 +32,26 @@ _REFUSAL = re.compile(
     r"\b(?:i(?:'m| am) sorry|i can(?:no|')t|i am unable|as an ai|cannot (?:help|assist|comply)|no questions?\b)",
     re.IGNORECASE,
 )
-_FEWEST_WORDS, _MOST_WORDS = 3, 40
+_MIN_WORDS, _MAX_WORDS = 3, 40
 _ATTEMPTS = 5
 _TIMEOUT_SECONDS = 120.0
 _BLOCK = 64
 
 
 def open_generator(spec: GeneratedPairs) -> Generator:
-    """Return what asks a model.
+    """Return a function that sends prompts to the model.
 
     Raises
     ------
     ConfigError
-        If a key is named and not set, or a local model cannot be loaded.
+        If the variable of the API key is not set, or a local model cannot be loaded.
     """
     if spec.endpoint.startswith(_LOCAL):
         return _local(Path(spec.endpoint.removeprefix(_LOCAL)))
     key = os.environ.get(spec.key_variable) if spec.key_variable else None
     if spec.key_variable and not key:
         raise ConfigError(
-            f"finetune.pairs.key_variable: ${spec.key_variable} is not set. Export the API key under that name."
+            f"finetune.pairs.key_variable: ${spec.key_variable} is not set. Export the API key in this variable."
         )
     return _remote(spec, key)
 
@@ -59,32 +59,32 @@ def open_generator(spec: GeneratedPairs) -> Generator:
 def generate_pairs(
     view: View, spec: GeneratedPairs, generator: Generator, *, seed: int
 ) -> tuple[list[Example], dict[str, int]]:
-    """Have questions asked of chunks, one chunk a document, and keep those that find their document.
+    """Generate questions about chunks, one chunk per document, and keep those that find their document.
 
     Parameters
     ----------
     view
         The collection, opened with its encoder.
     spec
-        What is asked, and how often.
+        Settings of the generation.
     generator
-        What answers; answers are kept on this machine by what was asked of which model.
+        Answers prompts; its answers are cached on this machine by endpoint, model, and prompt.
     seed
-        Of the choice of chunks.
+        Seed for the choice of chunks.
 
     Returns
     -------
     tuple
-        The pairs, and how many lines were left out, by reason.
+        The pairs, and the numbers of lines left out, by reason.
     """
     passages = passages_of(view)
-    chosen = _one_a_document(passages, spec.most, seed)
+    selected = _one_per_document(passages, spec.most, seed)
     dropped = {"refusals": 0, "unusable": 0, "repeated": 0, "inconsistent": 0}
     seen: set[str] = set()
-    asked: list[tuple[str, Passage]] = []
-    for passage in chosen:
+    generated: list[tuple[str, Passage]] = []
+    for passage in selected:
         prompt = spec.template.format(count=spec.count, text=passage.prefix + passage.text)
-        for line in _kept_answer(spec, prompt, generator).splitlines()[: 4 * spec.count]:
+        for line in _cached_answer(spec, prompt, generator).splitlines()[: 4 * spec.count]:
             question = usable_question(line, dropped)
             if question is None:
                 continue
@@ -92,32 +92,32 @@ def generate_pairs(
                 dropped["repeated"] += 1
                 continue
             seen.add(question.casefold())
-            asked.append((question, passage))
-    consistent = _consistent(view, asked, spec.found_within)
-    dropped["inconsistent"] = len(asked) - sum(consistent)
+            generated.append((question, passage))
+    consistent = _consistent(view, generated, spec.found_within)
+    dropped["inconsistent"] = len(generated) - sum(consistent)
     pairs = [
         Example(question, passage.prefix + passage.text, passage.doc_id, "generated")
-        for (question, passage), keep in zip(asked, consistent, strict=True)
+        for (question, passage), keep in zip(generated, consistent, strict=True)
         if keep
     ]
     return pairs, dropped
 
 
 def usable_question(line: str, dropped: dict[str, int]) -> str | None:
-    """Return a line as a question, without its number; None for refusals and what is too short or long."""
+    """Return the question in a line, without its number; None for refusals and unusable lines."""
     text = " ".join(_NUMBERING.sub("", line).strip().strip('"').split())
     if not text:
         return None
     if _REFUSAL.search(text):
         dropped["refusals"] += 1
         return None
-    if not _FEWEST_WORDS <= max(len(text.split()), len(text) // 8) <= _MOST_WORDS or text.endswith(":"):
+    if not _MIN_WORDS <= max(len(text.split()), len(text) // 8) <= _MAX_WORDS or text.endswith(":"):
         dropped["unusable"] += 1
         return None
     return text
 
 
-def _one_a_document(passages: Sequence[Passage], most: int, seed: int) -> list[Passage]:
+def _one_per_document(passages: Sequence[Passage], most: int, seed: int) -> list[Passage]:
     chance = random.Random(seed)
     order = chance.sample(range(len(passages)), len(passages))
     first: dict[str, Passage] = {}
@@ -126,8 +126,8 @@ def _one_a_document(passages: Sequence[Passage], most: int, seed: int) -> list[P
     return list(first.values())[:most]
 
 
-def _kept_answer(spec: GeneratedPairs, prompt: str, generator: Generator) -> str:
-    """Ask once: the answer is kept under what was asked, so that a cut-off run pays for none twice."""
+def _cached_answer(spec: GeneratedPairs, prompt: str, generator: Generator) -> str:
+    """Return the cached or new answer to a prompt; interrupted runs do not pay for an answer twice."""
     name = hashlib.sha256(json.dumps([spec.endpoint, spec.model, prompt]).encode()).hexdigest()
     path = cache_folder() / "finetune" / "generated" / f"{name}.json"
     try:
@@ -142,17 +142,18 @@ def _kept_answer(spec: GeneratedPairs, prompt: str, generator: Generator) -> str
     return answer
 
 
-def _consistent(view: View, asked: Sequence[tuple[str, Passage]], within: int) -> list[bool]:
-    """Tell of each question whether the base model finds its document among the first (Dai et al., arXiv:2209.11755)."""
+def _consistent(view: View, questions: Sequence[tuple[str, Passage]], within: int) -> list[bool]:
+    """Tell for each question whether the base model finds its document (Dai et al., arXiv:2209.11755)."""
     owners, names = view.copy.chunks["document"].to_numpy(), np.array(view.copy.documents["doc_id"].to_pylist())
     options = SearchOptions(k=min(within, len(view.copy)))
-    found: list[bool] = []
-    for start in range(0, len(asked), _BLOCK):
-        block = asked[start : start + _BLOCK]
+    consistent: list[bool] = []
+    for start in range(0, len(questions), _BLOCK):
+        block = questions[start : start + _BLOCK]
         texts = [question for question, _ in block]
-        for (_, passage), one in zip(block, view.rank(texts, view.space.embed(texts, "query"), options), strict=True):
-            found.append(any(names[owners[row]] == passage.doc_id for row, _ in one.rows))
-    return found
+        rankings = view.rank(texts, view.space.embed(texts, "query"), options)
+        for (_, passage), ranking in zip(block, rankings, strict=True):
+            consistent.append(any(names[owners[row]] == passage.doc_id for row, _ in ranking.rows))
+    return consistent
 
 
 def _remote(spec: GeneratedPairs, key: str | None) -> Generator:
@@ -177,7 +178,7 @@ def _remote(spec: GeneratedPairs, key: str | None) -> Generator:
                     break
             time.sleep(0.2 * 3**attempt)
         raise EncoderError(
-            f"{url}: gave no answer ({problem}). Look at finetune.pairs.endpoint, model and key_variable."
+            f"{url}: gave no answer ({problem}). Check finetune.pairs.endpoint, model, and key_variable."
         )
 
     return ask
@@ -187,7 +188,9 @@ def _content(url: str, response: Any) -> str:
     try:
         return str(response.json()["choices"][0]["message"]["content"] or "")
     except (ValueError, KeyError, IndexError, TypeError) as error:
-        raise EncoderError(f"{url}: answered what is no chat completion ({response.text[:120]!r}).") from error
+        raise EncoderError(
+            f"{url}: the response is not a chat completion ({response.text[:120]!r}). Check finetune.pairs.endpoint."
+        ) from error
 
 
 def _local(folder: Path) -> Generator:
@@ -200,13 +203,14 @@ def _local(folder: Path) -> Generator:
     except (OSError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(
-            f"finetune.pairs.endpoint = 'local:{folder}': no seq2seq model in safetensors ({reason})."
+            f"finetune.pairs.endpoint = 'local:{folder}': no seq2seq model in safetensors ({reason}). Use the folder "
+            "of such a model."
         ) from error
 
     def ask(prompt: str) -> str:
-        given = tokenizer(prompt, return_tensors="pt", truncation=True, max_length=512)
+        inputs = tokenizer(prompt, return_tensors="pt", truncation=True, max_length=512)
         with torch.inference_mode():
-            answer = model.generate(**given, max_new_tokens=160, num_beams=1, do_sample=False)
+            answer = model.generate(**inputs, max_new_tokens=160, num_beams=1, do_sample=False)
         return str(tokenizer.decode(answer[0], skip_special_tokens=True))
 
     return ask

@@ -1,4 +1,4 @@
-"""Words that the tokenizer shatters: where a domain's vocabulary is not the model's, and whether that hurts retrieval."""
+"""Tokenizer fertility: which words are split into many tokens, and whether that hurts retrieval."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from isospace.encoding.tokenizer import Tokenizer
 from isospace.evaluation.metrics import measure
 from isospace.evaluation.query_sets import EvaluationSet
 from isospace.evaluation.runs import answer_set
-from isospace.finetuning.benchmark import Bench, bench_of_view, rank_bench
+from isospace.finetuning.benchmark import Benchmark, benchmark_from_view, rank_benchmark
 from isospace.finetuning.pairs import passages_of
 from isospace.search.options import SearchOptions
 from isospace.search.view import View
 from isospace.transform.vectors import unit
 
 _WORD = re.compile(r"[^\W\d_]\w+")
-_SHOWN, _ASKED = 40, 100
-# A word of more documents than this asks for none of them.
-_MOST_DOCUMENTS = 10
+_SHOWN, _SEARCHED = 40, 100
+# A word that occurs in more documents than this is too common to be a query for them.
+_MAX_DOCUMENTS = 10
 _MEASURE = "nDCG@10"
 _BENCH_TEXTS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class Shattered:
-    """A word, and what the tokenizer makes of it.
+class WordPieces:
+    """A word and its tokens.
 
     Attributes
     ----------
     word
-        As it is most often written.
+        The word in its most frequent spelling.
     count, documents
-        How often it occurs, and in how many documents.
+        Number of occurrences, and of documents with the word.
     pieces
-        What it is cut into.
+        Tokens of the word.
     """
 
     word: str
@@ -49,71 +49,65 @@ class Shattered:
 
 @dataclass(frozen=True, slots=True)
 class Tokenization:
-    """How a tokenizer cuts the words of a corpus.
+    """How a tokenizer splits the words of a corpus.
 
     Attributes
     ----------
     words, occurrences
-        Distinct words, and all of them.
+        Numbers of distinct words, and of all words.
     pieces_a_word
-        Mean over occurrences.
+        Tokens per word, averaged over all occurrences (fertility).
     shares
-        Share of occurrences cut into 1, 2, 3, and 4 or more pieces.
+        Shares of occurrences that are split into 1, 2, 3, and 4 or more tokens.
     worst
-        Most pieces too many, over all occurrences, first.
+        Words with the most extra tokens over all occurrences, in descending order.
     asked
-        How many shattered words of few documents were searched, each alone.
+        Number of over-segmented words in few documents that were searched, each as a query of its own.
     retrieval
-        nDCG@10 of these searches, by `dense`, `lexical`, `hybrid`; and of at most 1,000 chunks, by `mean pooling` and
-        by `subword pooling`, which pools pieces to words first. What cannot be had is missing.
+        nDCG@10 of these searches, for `dense`, `lexical`, and `hybrid`; and on at most 1,000 chunks for `mean pooling`
+        and `subword pooling`, which first pools tokens to words. Modes that the collection does not support are
+        missing.
     """
 
     words: int
     occurrences: int
     pieces_a_word: float
     shares: tuple[float, float, float, float]
-    worst: tuple[Shattered, ...]
+    worst: tuple[WordPieces, ...]
     asked: int
     retrieval: dict[str, float]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the figures by name."""
+        """Return the results as a dictionary."""
         return asdict(self)
 
 
 def report_tokenization(view: View, encoder: SentenceEncoder) -> Tokenization:
-    """Count the words of a snapshot, and search by those that are shattered.
-
-    Parameters
-    ----------
-    view
-        The collection.
-    encoder
-        Its encoder.
-    """
+    """Measure how a snapshot's words are split, and search for the over-segmented ones."""
     passages = passages_of(view)
-    found = count_words(((p.doc_id, p.prefix + p.text) for p in passages), encoder.tokenizer)
-    given = _terms(found)
-    retrieval = _retrieval(view, encoder, given) if given.queries else {}
-    occurrences = sum(one.count for one, _ in found)
+    counted = count_words(((p.doc_id, p.prefix + p.text) for p in passages), encoder.tokenizer)
+    query_set = _word_queries(counted)
+    retrieval = _retrieval(view, encoder, query_set) if query_set.queries else {}
+    words = [word for word, _ in counted]
+    occurrences = sum(word.count for word in words)
     shares = [
-        sum(one.count for one, _ in found if _few(len(one.pieces)) == pieces) / max(1, occurrences)
+        sum(word.count for word in words if min(max(len(word.pieces), 1), 4) == pieces) / max(1, occurrences)
         for pieces in range(1, 5)
     ]
-    worst = [one for one, _ in found if len(one.pieces) > 1][:_SHOWN]
+    worst = [word for word in words if len(word.pieces) > 1][:_SHOWN]
     return Tokenization(
-        words=len(found),
+        words=len(words),
         occurrences=occurrences,
-        pieces_a_word=sum(one.count * len(one.pieces) for one, _ in found) / max(1, occurrences),
+        pieces_a_word=sum(word.count * len(word.pieces) for word in words) / max(1, occurrences),
         shares=(shares[0], shares[1], shares[2], shares[3]),
         worst=tuple(worst),
-        asked=len(given.queries),
+        asked=len(query_set.queries),
         retrieval=retrieval,
     )
 
 
-def count_words(texts: Iterable[tuple[str, str]], tokenizer: Tokenizer) -> list[tuple[Shattered, frozenset[str]]]:
-    """Count words of (doc_id, text), with the documents of each; most pieces too many first."""
+def count_words(texts: Iterable[tuple[str, str]], tokenizer: Tokenizer) -> list[tuple[WordPieces, frozenset[str]]]:
+    """Count the words of (doc_id, text), each with its documents; most extra tokens first."""
     written: dict[str, Counter[str]] = {}
     documents: dict[str, set[str]] = {}
     for doc_id, text in texts:
@@ -122,59 +116,55 @@ def count_words(texts: Iterable[tuple[str, str]], tokenizer: Tokenizer) -> list[
             written.setdefault(key, Counter())[word] += 1
             documents.setdefault(key, set()).add(doc_id)
     forms = {key: counts.most_common(1)[0][0] for key, counts in written.items()}
-    cut = _pieces(list(forms.values()), tokenizer)
-    found = [
+    pieces = _pieces(list(forms.values()), tokenizer)
+    counted = [
         (
-            Shattered(forms[key], sum(counts.values()), len(documents[key]), cut[forms[key]]),
+            WordPieces(forms[key], sum(counts.values()), len(documents[key]), pieces[forms[key]]),
             frozenset(documents[key]),
         )
         for key, counts in written.items()
     ]
-    return sorted(found, key=lambda one: (-one[0].count * (len(one[0].pieces) - 1), one[0].word))
+    return sorted(counted, key=lambda item: (-item[0].count * (len(item[0].pieces) - 1), item[0].word))
 
 
 def _pieces(words: Sequence[str], tokenizer: Tokenizer) -> dict[str, tuple[str, ...]]:
-    """Cut words as they stand in a text, after a space."""
-    cut = tokenizer.pieces([f" {word}" for word in words])
-    return {word: tuple(found) for word, found in zip(words, cut, strict=True)}
+    """Tokenize words as in running text, after a space."""
+    pieces = tokenizer.pieces([f" {word}" for word in words])
+    return {word: tuple(tokens) for word, tokens in zip(words, pieces, strict=True)}
 
 
-def _few(pieces: int) -> int:
-    return min(max(pieces, 1), 4)
-
-
-def _terms(found: Sequence[tuple[Shattered, frozenset[str]]]) -> EvaluationSet:
-    """Ask for the documents of a shattered word by the word alone."""
-    chosen = [
-        (one, documents)
-        for one, documents in found
-        if len(one.pieces) > 1 and one.count > 1 and len(documents) <= _MOST_DOCUMENTS
-    ][:_ASKED]
-    names = [f"w{number:03d}" for number in range(len(chosen))]
+def _word_queries(counted: Sequence[tuple[WordPieces, frozenset[str]]]) -> EvaluationSet:
+    """Make each over-segmented word a query for the documents that contain it."""
+    selected = [
+        (word, documents)
+        for word, documents in counted
+        if len(word.pieces) > 1 and word.count > 1 and len(documents) <= _MAX_DOCUMENTS
+    ][:_SEARCHED]
+    names = [f"w{number:03d}" for number in range(len(selected))]
     return EvaluationSet(
-        "shattered words",
+        "over-segmented words",
         "judged",
-        {name: one.word for name, (one, _) in zip(names, chosen, strict=True)},
-        {name: dict.fromkeys(documents, 1) for name, (_, documents) in zip(names, chosen, strict=True)},
+        {name: word.word for name, (word, _) in zip(names, selected, strict=True)},
+        {name: dict.fromkeys(documents, 1) for name, (_, documents) in zip(names, selected, strict=True)},
     )
 
 
-def _retrieval(view: View, encoder: SentenceEncoder, given: EvaluationSet) -> dict[str, float]:
+def _retrieval(view: View, encoder: SentenceEncoder, query_set: EvaluationSet) -> dict[str, float]:
     modes: Mapping[str, SearchOptions] = {"dense": SearchOptions()}
     if view.lexical is not None:
         modes = {**modes, "lexical": SearchOptions(mode="lexical"), "hybrid": SearchOptions(mode="hybrid")}
-    found = {
-        name: measure(answer_set(view, given, options, depth=100).documents, given.judged, [_MEASURE])[_MEASURE]
+    scores = {
+        name: measure(answer_set(view, query_set, options, depth=100).documents, query_set.judged, [_MEASURE])[_MEASURE]
         for name, options in modes.items()
     }
     if encoder.record.pooling == ("mean",):
-        bench = bench_of_view(view, given, most=_BENCH_TEXTS, seed=0)
-        # The same graph: how tokens are weighed comes from outside of it.
+        bench = benchmark_from_view(view, query_set, most=_BENCH_TEXTS, seed=0)
+        # Both use the same graph, since pooling weights are an input.
         by_words = replace(encoder, record=encoder.record.model_copy(update={"pooling": ("subword",)}))
-        found["mean pooling"], found["subword pooling"] = (_ranked(bench, one) for one in (encoder, by_words))
-    return found
+        scores["mean pooling"], scores["subword pooling"] = (_score(bench, one) for one in (encoder, by_words))
+    return scores
 
 
-def _ranked(bench: Bench, encoder: SentenceEncoder) -> float:
+def _score(bench: Benchmark, encoder: SentenceEncoder) -> float:
     documents = unit(encoder.encode(list(bench.texts), "document"))
-    return measure(rank_bench(bench, encoder, documents), bench.judgements, [_MEASURE])[_MEASURE]
+    return measure(rank_benchmark(bench, encoder, documents), bench.judgements, [_MEASURE])[_MEASURE]

@@ -1,4 +1,7 @@
-"""The process that trains: python -m isospace.finetuning.train_process FOLDER. It writes a JSON line for what it has to tell."""
+"""The training process: python -m isospace.finetuning.train_process FOLDER.
+
+It writes its progress to stdout, one JSON object per line.
+"""
 
 from __future__ import annotations
 
@@ -29,65 +32,67 @@ from isospace.finetuning.training import DONE, HISTORY, MODEL, RUN_VARIABLE
 
 _NAME = "held-out"
 _METRIC = f"{_NAME}_cosine_ndcg@10"
-_WHOLE = "whole.json"
+_COMPLETE = "whole.json"
 _CHECKPOINTS = 2
 
 
-class _Tell(TrainerCallback):  # type: ignore[misc]
-    """Tells of steps and evaluations, and marks a checkpoint that is whole."""
+class _Progress(TrainerCallback):  # type: ignore[misc]
+    """Reports steps and evaluations, and marks complete checkpoints."""
 
     def __init__(self, folder: Path, spent: float) -> None:
-        self._folder, self._begun = folder, time.monotonic() - spent
+        self._folder, self._started = folder, time.monotonic() - spent
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         if state.is_world_process_zero and logs and "loss" in logs:
-            _tell({"step": state.global_step, "steps": state.max_steps, "loss": float(logs["loss"])})
+            _print_event({"step": state.global_step, "steps": state.max_steps, "loss": float(logs["loss"])})
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, Any], **_: Any) -> None:
         if state.is_world_process_zero:
-            _tell({"step": state.global_step, "steps": state.max_steps, "ndcg": float(metrics[f"eval_{_METRIC}"])})
+            _print_event(
+                {"step": state.global_step, "steps": state.max_steps, "ndcg": float(metrics[f"eval_{_METRIC}"])}
+            )
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        # A killed writer leaves half a checkpoint, from which nothing could go on.
+        # A process killed while it saves leaves an incomplete checkpoint, which cannot be resumed.
         if state.is_world_process_zero:
             saved = self._folder / "checkpoints" / f"checkpoint-{state.global_step}"
-            (saved / _WHOLE).write_text(json.dumps({"seconds": time.monotonic() - self._begun}), encoding="utf-8")
+            (saved / _COMPLETE).write_text(json.dumps({"seconds": time.monotonic() - self._started}), encoding="utf-8")
 
 
 def main() -> None:
-    """Train what the folder says, from its last whole checkpoint."""
+    """Run the training that the folder describes, from its last complete checkpoint."""
     folder = Path(sys.argv[1])
-    _end_with_parent()
+    _exit_with_parent()
     job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
     settings, loss_spec = job["training"], job["loss"]
     is_cpu = job["device"] == "cpu"
-    # The loss and the last layer start from it, too; the trainer sets it once more.
+    # The seed also matters for the loss and for adapters; the trainer sets it again later.
     torch.manual_seed(settings["seed"])
     model = SentenceTransformer(
         job["base"], device=job["device"] if is_cpu else None, local_files_only=True, trust_remote_code=False
     )
     model.max_seq_length = min(settings["max_tokens"] or job["max_tokens"], job["max_tokens"])
-    # Lower precision is the trainer's business: the weights stay whole.
+    # The trainer lowers the precision of the computation; the weights stay float32.
     model.float()
     model.model_card_data.generate_widget_examples = False
     if settings["lora"]:
         _add_adapters(model, settings["lora"])
     data = Dataset.from_dict(pq.read_table(folder / "training.parquet").to_pydict())
     last = _last_checkpoint(folder / "checkpoints")
-    spent = json.loads((last / _WHOLE).read_text(encoding="utf-8"))["seconds"] if last else 0.0
-    begun = time.monotonic()
+    spent = json.loads((last / _COMPLETE).read_text(encoding="utf-8"))["seconds"] if last else 0.0
+    started = time.monotonic()
     trainer = SentenceTransformerTrainer(
         model=model,
         args=_arguments(folder, job, len(data), is_cpu=is_cpu, is_fresh=last is None),
         train_dataset=data,
         loss=_loss(model, loss_spec),
         evaluator=_evaluator(folder, job["prompts"], settings),
-        callbacks=[EarlyStoppingCallback(early_stopping_patience=settings["patience"]), _Tell(folder, spent)],
+        callbacks=[EarlyStoppingCallback(early_stopping_patience=settings["patience"]), _Progress(folder, spent)],
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=str(last) if last else None)
     if trainer.is_world_process_zero():
-        _finish(folder, trainer, job, spent + time.monotonic() - begun)
+        _finish(folder, trainer, job, spent + time.monotonic() - started)
 
 
 def _arguments(
@@ -98,8 +103,8 @@ def _arguments(
     batch = max(1, settings["batch"] // processes)
     steps = max(1, pairs // (batch * processes))
     every = max(1, steps // settings["evaluations"])
-    named = {"anchor": prompts["query"], "positive": prompts["document"]}
-    named |= {f"negative_{number}": prompts["document"] for number in range(8)}
+    by_column = {"anchor": prompts["query"], "positive": prompts["document"]}
+    by_column |= {f"negative_{number}": prompts["document"] for number in range(8)}
     half = not is_cpu and torch.cuda.is_available()
     return SentenceTransformerTrainingArguments(
         output_dir=str(folder / "checkpoints"),
@@ -107,12 +112,13 @@ def _arguments(
         per_device_train_batch_size=batch,
         learning_rate=settings["rate"],
         warmup_steps=settings["warm_up"],
-        prompts={name: prompt for name, prompt in named.items() if prompt} or None,
-        # An equal text twice in a batch would be a negative of itself.
+        prompts={name: prompt for name, prompt in by_column.items() if prompt} or None,
+        # A text that occurs twice in a batch would be its own negative.
         batch_sampler=BatchSamplers.NO_DUPLICATES,
         eval_strategy="steps",
         eval_steps=every,
-        # After a checkpoint it would be asked twice for the same weights, and training would stop too soon.
+        # After a resume, evaluating the same weights twice would count against the patience and stop training too
+        # early.
         eval_on_start=is_fresh,
         save_strategy="steps",
         save_steps=every,
@@ -191,18 +197,18 @@ def _add_adapters(model: SentenceTransformer, spec: dict[str, Any]) -> None:
 
 
 def _finish(folder: Path, trainer: SentenceTransformerTrainer, job: dict[str, Any], seconds: float) -> None:
-    """Save the best weights, whole, and last of all say that they are there."""
+    """Save the best weights, and mark the training as done at the very end."""
     state = trainer.state
-    told = {"loss": "loss", "ndcg": f"eval_{_METRIC}"}
+    metrics = {"loss": "loss", "ndcg": f"eval_{_METRIC}"}
     history = [
-        {"step": entry["step"], **{name: float(entry[key]) for name, key in told.items() if key in entry}}
+        {"step": entry["step"], **{name: float(entry[key]) for name, key in metrics.items() if key in entry}}
         for entry in state.log_history
-        if any(key in entry for key in told.values())
+        if any(key in entry for key in metrics.values())
     ]
     scored = [entry for entry in history if "ndcg" in entry]
     best = max(scored, key=lambda entry: (entry["ndcg"], -entry["step"]))
     shutil.rmtree(folder / MODEL, ignore_errors=True)
-    # Where nothing was better than the base, the base is the result.
+    # If no step was better than the base, the base is the result.
     if best["step"]:
         _save(folder / MODEL, trainer.model, job)
     (folder / HISTORY).write_text(json.dumps(history), encoding="utf-8")
@@ -215,13 +221,13 @@ def _save(folder: Path, model: SentenceTransformer, job: dict[str, Any]) -> None
         _merge_adapters(model)
     model.max_seq_length = job["max_tokens"]
     if any(job["prompts"].values()):
-        # What the recipe says and the model's own files do not would be forgotten otherwise.
+        # The recipe's prompts may differ from the model's own files; save them with the model.
         model.prompts = dict(job["prompts"])
     model.save_pretrained(str(folder), create_model_card=False)
 
 
 def _merge_adapters(model: SentenceTransformer) -> None:
-    """Put what the adapters learned into the weights: both sides load a plain model."""
+    """Merge the adapters into the weights, so that the result is a plain model."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     for parent in list(model.modules()):
@@ -235,23 +241,23 @@ def _merge_adapters(model: SentenceTransformer) -> None:
 
 
 def _last_checkpoint(folder: Path) -> Path | None:
-    """Return the last checkpoint that is whole; others are removed."""
-    found = []
+    """Return the last complete checkpoint, or None; incomplete ones are deleted."""
+    complete = []
     for path in folder.glob("checkpoint-*"):
-        if (path / _WHOLE).is_file():
-            found.append(path)
+        if (path / _COMPLETE).is_file():
+            complete.append(path)
         else:
             shutil.rmtree(path)
-    return max(found, key=lambda path: int(path.name.rsplit("-", 1)[1]), default=None)
+    return max(complete, key=lambda path: int(path.name.rsplit("-", 1)[1]), default=None)
 
 
 def _is_distributed() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
-def _end_with_parent() -> None:
-    """End when the run that started this ends, however it ends: two trainings would write the same checkpoints."""
-    # With several processes, the parent is a launcher that would outlive the run.
+def _exit_with_parent() -> None:
+    """Exit when the run that started this process ends; otherwise two could write the same checkpoints."""
+    # With several processes, the parent is a launcher that may outlive the run.
     parent, run = os.getppid(), int(os.environ[RUN_VARIABLE])
 
     def watch() -> None:
@@ -272,7 +278,7 @@ def _exists(pid: int) -> bool:
     return True
 
 
-def _tell(event: dict[str, Any]) -> None:
+def _print_event(event: dict[str, Any]) -> None:
     print(json.dumps(event), flush=True)  # noqa: T201
 
 

@@ -1,7 +1,7 @@
-"""Train an encoder in a process of its own, which goes on where a killed one stopped.
+"""Train an encoder in a separate process, which can continue where a killed one stopped.
 
-What the process needs lies in one folder, named after everything that decides the result: the same command finds it
-again.
+All files of the process are in one folder, named by a fingerprint of everything that determines the result. Running the
+same command again finds the folder and continues.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from isospace.encoding.registry.record import EncoderRecord
 from isospace.errors import EncoderError, install_command
 from isospace.finetuning.config import LossSpec, TrainingSpec
-from isospace.finetuning.examples import Example, digest_of
+from isospace.finetuning.examples import Example, examples_digest
 from isospace.finetuning.workdir import work_folder
 from isospace.storage.hashing import fingerprint, sha256
 
@@ -31,9 +31,9 @@ LIBRARIES = ("torch", "transformers", "sentence-transformers", "accelerate", "da
 RUN_VARIABLE = "ISOSPACE_TRAINING_OF"
 MODEL, HISTORY, DONE = "model", "history.json", "done.json"
 _TAIL_LINES = 12
-# A step's arrays are given back to the system and asked for again by the next one otherwise: on a CPU a sixth of the
-# time.
-_KEPT_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000", "MALLOC_TOP_PAD_": "268435456"}
+# malloc settings for the CPU. By default, every step returns its memory to the system and the next requests it again,
+# which takes a sixth of the time.
+_MALLOC_SETTINGS = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000", "MALLOC_TOP_PAD_": "268435456"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +43,15 @@ class Job:
     Attributes
     ----------
     base
-        Local folder of the model that it starts from.
+        Local folder of the base model.
     record
-        Its identity.
+        Identity of the base encoder.
     training, held_out
-        Pairs; those of `training` with as many negatives each.
+        Pairs; all pairs in `training` have the same number of negatives.
     texts
-        What the held-out anchors are searched in, besides their positives.
+        Further texts that the held-out anchors are searched in, besides the held-out positives.
     loss, spec
-        How.
+        Settings of the loss and of the training.
     device
         `cpu`, `cuda`, ….
     """
@@ -67,12 +67,12 @@ class Job:
 
     @property
     def key(self) -> str:
-        """Fingerprint of everything that decides the weights, but for the machine."""
+        """Fingerprint of everything that determines the weights, except the machine."""
         return fingerprint(
             {
                 "encoder_id": self.record.encoder_id,
-                "training": digest_of(self.training),
-                "held_out": digest_of(self.held_out),
+                "training": examples_digest(self.training),
+                "held_out": examples_digest(self.held_out),
                 "texts": sha256("\n".join(self.texts).encode()),
                 "loss": self.loss.model_dump(mode="json"),
                 "spec": self.spec.model_dump(mode="json"),
@@ -83,21 +83,21 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Trained:
+class TrainingResult:
     """A finished training.
 
     Attributes
     ----------
     key
-        Of the job.
+        Key of the job.
     folder
-        The model; not there if `best_step` is 0.
+        Folder of the trained model; absent if `best_step` is 0.
     history
-        nDCG@10 of the held-out pairs at each evaluation, the first before any step, and the losses.
+        nDCG@10 of the held-out pairs at each evaluation, starting before the first step, and the losses.
     best_step
-        Whose weights these are; 0 are those of the base.
+        Step whose weights were saved; 0 means that no step was better than the base.
     seconds
-        What it took, all attempts together.
+        Total duration of all attempts.
     """
 
     key: str
@@ -108,50 +108,46 @@ class Trained:
 
 
 def library_versions() -> dict[str, str]:
-    """Return the versions of what trains.
+    """Return the versions of the training libraries.
 
     Raises
     ------
     EncoderError
         If one of them is not installed.
     """
-    found = {}
+    versions = {}
     for name in LIBRARIES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except ModuleNotFoundError as error:
             raise EncoderError(
                 f"fine-tuning: the package {name} is missing. Run: {install_command('finetune')}"
             ) from error
-    return found
+    return versions
 
 
-def train(job: Job, *, tell: Callable[[Mapping[str, Any]], None] = lambda _: None) -> Trained:
-    """Train, or go on with a training that was cut off, or return one that is done.
+def train(job: Job, *, on_event: Callable[[Mapping[str, Any]], None] = lambda _: None) -> TrainingResult:
+    """Start a training, continue an interrupted one, or return the result of a finished one.
 
     Parameters
     ----------
     job
-        What.
-    tell
-        Given every step that is logged and every evaluation: `step`, `steps`, `loss` or `ndcg`.
-
-    Returns
-    -------
-    Trained
+        The training.
+    on_event
+        Called for every logged step and every evaluation with `step`, `steps`, and `loss` or `ndcg`.
 
     Raises
     ------
     EncoderError
-        If the training fails; the message has the end of what it wrote.
+        If the training fails; the message has the end of its log.
     """
     folder = work_folder(job.key)
     if not (folder / DONE).is_file():
         _write_job(folder, job)
-        _run(folder, job, tell)
+        _run(folder, job, on_event)
     done = json.loads((folder / DONE).read_text(encoding="utf-8"))
     history = tuple(json.loads((folder / HISTORY).read_text(encoding="utf-8")))
-    return Trained(job.key, folder / MODEL, history, int(done["best_step"]), float(done["seconds"]))
+    return TrainingResult(job.key, folder / MODEL, history, int(done["best_step"]), float(done["seconds"]))
 
 
 def _write_job(folder: Path, job: Job) -> None:
@@ -180,12 +176,12 @@ def _write_job(folder: Path, job: Job) -> None:
     (folder / "job.json").write_text(json.dumps(settings, indent=1), encoding="utf-8")
 
 
-def _run(folder: Path, job: Job, tell: Callable[[Mapping[str, Any]], None]) -> None:
-    """Run the training in a process that ends with this one's pipe."""
+def _run(folder: Path, job: Job, on_event: Callable[[Mapping[str, Any]], None]) -> None:
+    """Run the training in a child process, which is killed if this process leaves early."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "WANDB_DISABLED": "true"}
     environment[RUN_VARIABLE] = str(os.getpid())
     if job.device == "cpu":
-        environment = {**_KEPT_MEMORY, **environment}
+        environment = {**_MALLOC_SETTINGS, **environment}
     with (
         (folder / "log.txt").open("ab") as log,
         subprocess.Popen(
@@ -201,18 +197,18 @@ def _run(folder: Path, job: Job, tell: Callable[[Mapping[str, Any]], None]) -> N
             assert child.stdout is not None
             for line in child.stdout:
                 if line.startswith("{"):
-                    tell(json.loads(line))
+                    on_event(json.loads(line))
             status = child.wait()
         finally:
-            # Whatever ends this run ends the training with it: two would write the same checkpoints.
+            # The training must not outlive this run: a second one would write the same checkpoints.
             if child.poll() is None:
                 os.killpg(child.pid, signal.SIGKILL)
     if status != 0 or not (folder / DONE).is_file():
         log_file = folder / "log.txt"
         end = " | ".join(log_file.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL_LINES:])
         raise EncoderError(
-            f"the training ended with status {status}: {end[-900:]}. Its log is {log_file}. The same command goes on "
-            "from its last checkpoint; if memory ran out, lower finetune.training.batch or set finetune.loss.cached."
+            f"the training ended with status {status}: {end[-900:]}. Its log is {log_file}. The same command continues "
+            "from the last checkpoint. If memory ran out, lower finetune.training.batch or set finetune.loss.cached."
         )
 
 
@@ -221,7 +217,8 @@ def _launcher(job: Job) -> list[str]:
     module = ["-m", "isospace.finetuning.train_process"]
     if processes == 1:
         return [sys.executable, *module]
-    # The trainer's accelerate finds its place in what torch's own launcher sets; rendezvous on loopback.
+    # accelerate, which the trainer uses, reads its rank from the variables of torch's launcher; --standalone uses
+    # loopback.
     return [
         sys.executable,
         "-m",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from isospace.encoding.encoder import token_counter
 from isospace.encoding.registry.record import EncoderRecord
-from isospace.encoding.registry.register import dry_encoder
+from isospace.encoding.registry.register import identify_encoder
 from isospace.encoding.throughput import measured_rate
 from isospace.pipeline.chunk import ChunkPart, write_chunks
 from isospace.pipeline.config import PipelineConfig, engine_of
@@ -162,7 +162,7 @@ def plan_only(config: PipelineConfig) -> PlanReport:
     -------
     PlanReport
     """
-    record, tokenizer = dry_encoder(open_store(config.runtime.store), config.recipe.encoder)
+    record, tokenizer = identify_encoder(open_store(config.runtime.store), config.recipe.encoder)
     counter = token_counter(tokenizer, record)
     with tempfile.TemporaryDirectory(prefix="isospace-plan-") as scratch:
         run = start_run(config, record, Path(scratch), dry=True)

@@ -24,7 +24,13 @@ from isospace.evaluation.query_sets import EvaluationSet, freeze_set
 from isospace.finetuning import stages
 from isospace.finetuning.config import FineTuneConfig
 from isospace.finetuning.lineage import read_lineage
-from isospace.finetuning.workdir import Begun, begun, begun_path, note_begun, note_ended
+from isospace.finetuning.workdir import (
+    UnfinishedRun,
+    clear_unfinished,
+    note_unfinished,
+    read_unfinished,
+    unfinished_path,
+)
 from isospace.pipeline.config import PipelineConfig
 from isospace.storage.store import open_store
 from tests.conftest import Configure, write_jsonl
@@ -95,7 +101,7 @@ def test_it_trains_measures_and_tells_and_leaves_production_alone(config: FineTu
     page = store.read(report.report).decode()
     for told in (
         "Before and after",
-        "Shattered words",
+        "Over-segmented words",
         "What it was made from",
         "What it would cost",
         report.encoder_id,
@@ -127,7 +133,7 @@ def test_it_trains_measures_and_tells_and_leaves_production_alone(config: FineTu
     assert resolve(store, "c", "production").encoder_id == report.base
     assert resolve(store, "c", "candidate").encoder_id == report.encoder_id
     # A refusal is an end, too.
-    assert begun(gated) is None
+    assert read_unfinished(gated) is None
 
 
 def test_one_that_was_cut_off_goes_on_with_its_snapshot_whatever_was_committed_since(
@@ -151,7 +157,7 @@ def test_one_that_was_cut_off_goes_on_with_its_snapshot_whatever_was_committed_s
     assert report.lineage.snapshot_id == first.snapshot_id
     assert f"continues with snapshot {first.sequence}" in caplog.text
     # Nothing is left to go on with: the next one takes what is in production.
-    assert begun(config) is None
+    assert read_unfinished(config) is None
 
 
 def test_a_candidate_that_was_cut_off_is_gone_on_with(config: FineTuneConfig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,16 +172,16 @@ def test_a_candidate_that_was_cut_off_is_gone_on_with(config: FineTuneConfig, mo
     with pytest.raises(StoreError, match="the power failed"):
         finetune_encoder(asked)
     current = resolve(open_store(config.runtime.store), "c", "production")
-    assert begun(asked) == Begun(current.sequence, current.snapshot_id)
+    assert read_unfinished(asked) == UnfinishedRun(current.sequence, current.snapshot_id)
     # Seven days from the first time, however often it is tried.
     age = time.time() - 6.9 * 86_400
-    os.utime(begun_path(asked), (age, age))
-    note_begun(asked, current.sequence, current.snapshot_id)
-    assert begun_path(asked).stat().st_mtime == pytest.approx(age, abs=1)
-    os.utime(begun_path(asked), (age - 10_000, age - 10_000))
-    assert begun(asked) is None
-    note_ended(asked)
-    assert not begun_path(asked).exists()
+    os.utime(unfinished_path(asked), (age, age))
+    note_unfinished(asked, current.sequence, current.snapshot_id)
+    assert unfinished_path(asked).stat().st_mtime == pytest.approx(age, abs=1)
+    os.utime(unfinished_path(asked), (age - 10_000, age - 10_000))
+    assert read_unfinished(asked) is None
+    clear_unfinished(asked)
+    assert not unfinished_path(asked).exists()
 
 
 def test_what_cannot_be_trained_is_refused_before_anything_is_spent(config: FineTuneConfig) -> None:

@@ -13,7 +13,7 @@ from isospace.encoding.encoder import SentenceEncoder
 from isospace.encoding.loading import open_encoder
 from isospace.encoding.registry.model_loading import locate_model
 from isospace.encoding.spec import EncoderSpec
-from isospace.finetuning.benchmark import Bench, compare_encoders, rank_bench
+from isospace.finetuning.benchmark import Benchmark, compare_encoders, rank_benchmark
 from isospace.finetuning.config import LossSpec, TrainingSpec
 from isospace.finetuning.decontaminate import split_examples
 from isospace.finetuning.examples import Example
@@ -111,12 +111,12 @@ ASKED = [
 ]
 
 
-def unseen() -> Bench:
+def unseen() -> Benchmark:
     """Asked by the word, over documents that nothing is trained on: those of the house, and those it is confused with."""
     texts = {name: text for name, text in corpus().items() if name.partition("/")[0] in {*UNSEEN, "army"}}
     queries = {text: text for text in ASKED}
     house = dict.fromkeys((name for name in texts if name.partition("/")[0] in UNSEEN), 1)
-    return Bench("house", tuple(texts.values()), tuple(texts), queries, dict.fromkeys(queries, house), {})
+    return Benchmark("house", tuple(texts.values()), tuple(texts), queries, dict.fromkeys(queries, house), {})
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ def index(configure: Configure, tmp_path: Path) -> Iterator[Index]:
 
 def best(encoder: Any) -> dict[str, list[str]]:
     bench = unseen()
-    run = rank_bench(bench, encoder, unit(encoder.encode(list(bench.texts), "document")))
+    run = rank_benchmark(bench, encoder, unit(encoder.encode(list(bench.texts), "document")))
     return {name: sorted(found, key=lambda doc: -found[doc])[:5] for name, found in run.items()}
 
 

@@ -1,4 +1,7 @@
-"""Backends: what runs a model's graph. Which one is used changes no vector beyond the encoder's tolerance."""
+"""Backends, which run a model's graph.
+
+The choice of backend changes vectors only within the encoder's tolerance.
+"""
 
 from __future__ import annotations
 
@@ -27,32 +30,32 @@ class Backend(Protocol):
 
     @property
     def name(self) -> BackendName:
-        """Which one it is."""
+        """Name of the backend."""
 
     @property
     def device(self) -> str:
-        """Where it runs, such as `cpu` or `cuda:0`."""
+        """Device, such as `cpu` or `cuda:0`."""
 
     @property
     def is_batch_invariant(self) -> bool:
-        """Whether a text was seen to get the same bits whatever shares its call, on one machine."""
+        """Whether, on one machine, a text's bits do not depend on its batch, as far as we measured."""
 
     @property
     def halvings(self) -> int:
-        """How often the device ran out of memory and a batch was halved."""
+        """How often the device ran out of memory, so that a batch was halved."""
 
     def engine(self) -> dict[str, str]:
-        """Describe what computes: library, version, device, processor, precision; for torch, how texts share a call."""
+        """Describe library, version, device, processor, and precision; for torch, also the kind of batches."""
 
     def batches(self, lengths: Sequence[int]) -> list[list[int]]:
-        """Decide which rows share a call, from their token counts."""
+        """Group rows into batches by their token counts."""
 
     def run(self, batches: Iterable[Batch], into: Float32) -> None:
-        """Compute every batch, and put its (n, d) vectors into the rows of `into` that it names."""
+        """Compute every batch, and write its (n, d) vectors to the rows of `into` that the batch names."""
 
 
 def is_installed(backend: BackendName) -> bool:
-    """Tell whether a backend's package is there, without importing it."""
+    """Tell whether a backend's package is installed, without importing it."""
     return importlib.util.find_spec(PACKAGES[backend][0]) is not None
 
 
@@ -70,12 +73,12 @@ def cuda_devices() -> int:
 
 
 def usable_cpus() -> int:
-    """Count the processors that this process may run on."""
+    """Count the CPU cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def processor() -> str:
-    """Name the processor."""
+    """Return the model name of the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

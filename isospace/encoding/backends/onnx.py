@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU: as many calls at once as threads, each of one thread."""
+"""ONNX Runtime on the CPU: one call per thread, each call on a single thread."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ BATCH_TOKENS = 1024
 
 @dataclass(frozen=True, slots=True)
 class OnnxBackend:
-    """An open session.
+    """An ONNX Runtime session.
 
     Attributes
     ----------
     session
-        Of ONNX Runtime.
+        The `InferenceSession`.
     version
-        Of ONNX Runtime.
+        Version of ONNX Runtime.
     threads
-        Calls at once.
+        Number of parallel calls.
     batch_tokens
-        Most tokens in one call.
+        Maximum number of tokens per call.
     """
 
     session: Any
@@ -42,7 +42,7 @@ class OnnxBackend:
     is_batch_invariant: bool = False
 
     def engine(self) -> dict[str, str]:
-        """Describe what computes."""
+        """Describe the library, device, processor, and precision."""
         return {
             "engine": f"onnxruntime {self.version}",
             "device": self.device,
@@ -51,11 +51,11 @@ class OnnxBackend:
         }
 
     def batches(self, lengths: Sequence[int]) -> list[list[int]]:
-        """Group by exactly equal length."""
+        """Group rows by exact length."""
         return equal_length_batches(lengths, self.batch_tokens)
 
     def run(self, batches: Iterable[Batch], into: Float32) -> None:
-        """Compute batches, as many at once as there are threads; the interpreter's lock is free meanwhile."""
+        """Compute batches in parallel, one per thread; ONNX Runtime releases the GIL."""
 
         def compute(batch: Batch) -> None:
             (vectors,) = self.session.run(None, {"input_ids": batch.ids, "weights": batch.weights})
@@ -72,21 +72,22 @@ def open_onnx(graph: Path, *, threads: int | None, batch_tokens: int | None) -> 
     Raises
     ------
     EncoderError
-        If ONNX Runtime cannot.
+        If ONNX Runtime cannot open it.
     """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
-    # Memory patterns and an arena for every shape that is met would grow with the number of shapes.
+    # Memory patterns and the arena would grow with every new input shape.
     options.enable_mem_pattern = False
     options.enable_cpu_mem_arena = False
     try:
         session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # the library raises a dozen kinds
+    except Exception as error:  # ONNX Runtime raises a dozen kinds
         reason = " ".join(str(error).split())[:300]
         raise EncoderError(
-            f"{graph.name}: ONNX Runtime {onnxruntime.__version__} cannot open it ({reason})."
+            f"{graph.name}: ONNX Runtime {onnxruntime.__version__} cannot open it ({reason}). Use another version of "
+            "onnxruntime, or set runtime.backend=torch."
         ) from error
     return OnnxBackend(session, onnxruntime.__version__, threads or usable_cpus(), batch_tokens or BATCH_TOKENS)

@@ -1,7 +1,7 @@
-"""OpenVINO on the CPU: as many streams as threads, each stream one thread with a call of its own.
+"""OpenVINO on the CPU: one stream per thread, each of which computes its own call.
 
-With one thread a call and no padding, a text's bits were seen not to depend on what shares its call, and
-no core waits for another at the end of every layer.
+With a single thread per call and no padding, a text's bits did not depend on its batch in our measurements, and no core
+waits for another at the end of a layer.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from isospace.errors import EncoderError
 from isospace.transform.vectors import Float32
 
 BATCH_TOKENS = 1024
-# Kernels are prepared for every shape that is met and kept; there are as many shapes as lengths times sizes.
-_KEPT_SHAPES = "32"
+# OpenVINO caches kernels for every input shape, and there are as many shapes as lengths times batch sizes.
+_CACHED_SHAPES = "32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +33,17 @@ class OpenVinoBackend:
     Attributes
     ----------
     queue
-        As many requests as streams.
+        The `AsyncInferQueue`, with one request per stream.
     version
-        Of OpenVINO.
+        Version of OpenVINO.
     threads
-        Streams of one thread each.
+        Number of streams, each with one thread.
     batch_tokens
-        Most tokens in one call.
+        Maximum number of tokens per call.
     precision
-        Of the weights and products.
+        Precision of the weights and of the computation.
     lock
-        A queue has one set of callbacks: one `run` at a time.
+        Limits `run` to one caller at a time, since a queue has a single callback.
     """
 
     queue: Any
@@ -58,7 +58,7 @@ class OpenVinoBackend:
     is_batch_invariant: bool = True
 
     def engine(self) -> dict[str, str]:
-        """Describe what computes."""
+        """Describe the library, device, processor, and precision."""
         return {
             "engine": f"openvino {self.version}",
             "device": self.device,
@@ -67,17 +67,17 @@ class OpenVinoBackend:
         }
 
     def batches(self, lengths: Sequence[int]) -> list[list[int]]:
-        """Group by exactly equal length."""
+        """Group rows by exact length."""
         return equal_length_batches(lengths, self.batch_tokens)
 
     def run(self, batches: Iterable[Batch], into: Float32) -> None:
-        """Compute batches, as many at once as there are streams."""
+        """Compute batches in parallel, one per stream."""
         failures: list[BaseException] = []
 
         def put(request: Any, rows: npt.NDArray[np.int64]) -> None:
             try:
                 put_rows(into, rows, request.get_output_tensor(0).data)
-            except BaseException as error:  # the queue would print it and go on
+            except BaseException as error:  # the queue would only print it
                 failures.append(error)
 
         with self.lock:
@@ -106,10 +106,10 @@ def open_openvino(
     settings = {
         "NUM_STREAMS": str(count),
         "INFERENCE_NUM_THREADS": str(count),
-        # Always said: on processors with bf16 units the default would be bf16.
+        # Always set: on processors with bf16 units the default is bf16.
         "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32",
-        "CPU_RUNTIME_CACHE_CAPACITY": _KEPT_SHAPES,
-        # Pinned, the first thread of every process would go to the same core, and two workers share it.
+        "CPU_RUNTIME_CACHE_CAPACITY": _CACHED_SHAPES,
+        # With pinning, the first thread of every process runs on the same core, so that workers compete for it.
         "ENABLE_CPU_PINNING": "NO",
     }
     core = openvino.Core()
@@ -117,7 +117,10 @@ def open_openvino(
         compiled = core.compile_model(core.read_model(graph, weights), "CPU", settings)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
-        raise EncoderError(f"{graph.name}: OpenVINO {openvino.__version__} cannot open it ({reason}).") from error
+        raise EncoderError(
+            f"{graph.name}: OpenVINO {openvino.__version__} cannot open it ({reason}). Use another version of "
+            "openvino, or set runtime.backend=torch."
+        ) from error
     queue = openvino.AsyncInferQueue(compiled, count)
     version = str(openvino.__version__).partition("-")[0]
     return OpenVinoBackend(queue, version, count, batch_tokens or BATCH_TOKENS, precision)

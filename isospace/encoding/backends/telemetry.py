@@ -1,4 +1,4 @@
-"""The one way to import the libraries that report what is done with them."""
+"""Import OpenVINO and NNCF with their usage reports turned off."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def import_openvino() -> Any:
-    """Import OpenVINO, which from then on reports nothing.
+    """Import OpenVINO with telemetry turned off.
 
     Raises
     ------
@@ -20,7 +20,7 @@ def import_openvino() -> Any:
 
 
 def import_nncf() -> Any:
-    """Import NNCF, which from then on reports nothing.
+    """Import NNCF with telemetry turned off.
 
     Raises
     ------
@@ -32,17 +32,16 @@ def import_nncf() -> Any:
 
 
 def _decline() -> None:
-    """Decline, for this process, the usage reports of both.
+    """Turn off the usage reports of both libraries for this process.
 
-    They tell their maker of every import and conversion unless a file in the home directory says otherwise, each time
-    from a forked copy of a process that holds a model and threads. A copy may find a lock taken that nobody will
-    release, and
-    the process that made it waits for it when it ends: for ever. Their own switch is that file, which is not ours to
+    Unless a file in the home directory forbids it, they report every import and conversion to their vendor, each time
+    from a fork of a process that holds a model and threads. A fork may inherit a held lock that nobody releases; the
+    parent waits for it on exit and hangs. Their only switch is the file in the user's home, which isospace must not
     write.
     """
     with contextlib.suppress(ImportError):
         checker = importlib.import_module("openvino_telemetry.utils.opt_in_checker")
         checker.OptInChecker.check = lambda *_, **__: checker.ConsentCheckResult.DECLINED
-        # What was agreed to before this call, and events that are sent in spite of it.
+        # For consent that was given before this call, and for events that are sent without asking.
         sender = importlib.import_module("openvino_telemetry.utils.sender")
         sender.TelemetrySender.send = lambda *_, **__: None

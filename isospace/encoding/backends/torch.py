@@ -1,6 +1,6 @@
-"""torch: on a CPU in equal lengths, on a GPU flattened, in calls as large as the device likes them.
+"""torch: batches of equal lengths on a CPU, unpadded batches of the size that is fastest on a GPU.
 
-A model that cannot be flattened gets nearly equal lengths on a GPU.
+On a GPU, a model that does not support unpadded batches gets batches of similar lengths.
 """
 
 from __future__ import annotations
@@ -34,35 +34,35 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 CPU_BATCH_TOKENS = 4096
-# Matrix kernels choose their path by the number of rows. Calls of few rows in all were seen to differ in the
-# last bits, so texts below this many tokens go in calls of exactly so many rows.
+# Matrix kernels choose their path by the number of rows, and calls with few rows differ in the last bits. Texts shorter
+# than SHORT_TOKENS are therefore computed in calls of exactly SHORT_ROWS rows.
 SHORT_TOKENS, SHORT_ROWS = 16, 16
-# Share of padding that a GPU may be given for the sake of larger calls.
+# Maximum share of padding on a GPU, where it allows larger calls.
 _SLACK = 0.05
-# Results that may be on their way from the device at once.
+# Maximum number of results that are being copied from the device at once.
 _IN_FLIGHT = 4
 
 
 @dataclass
 class Budget:
-    """Most tokens in one call; falls when a device runs out of memory.
+    """Maximum number of tokens per call; reduced when a device runs out of memory.
 
     Attributes
     ----------
     tokens
-        Now.
+        The current maximum.
     halvings
-        How often it fell.
+        How often it was reduced.
     """
 
     tokens: int
     halvings: int = 0
 
     def halve(self, tokens: int) -> None:
-        """Fall to half of a call that did not fit."""
+        """Reduce the budget to half of a call that did not fit."""
         self.tokens = max(min(self.tokens, tokens // 2), 1)
         self.halvings += 1
-        _LOG.warning("out of memory with %d tokens in one call; going on with %d", tokens, self.tokens)
+        _LOG.warning("out of memory with %d tokens in one call; continuing with at most %d", tokens, self.tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +78,11 @@ class TorchBackend:
     precision
         dtype that the network computes in.
     budget
-        Most tokens in one call.
+        Maximum number of tokens per call.
     flat
-        The model as one that takes flattened batches; None where batches are of equal or nearly equal length.
+        The model for unpadded batches; None for batches of equal or similar lengths.
     lock
-        One caller at a time: two at once would only share the same device.
+        Limits `run` to one caller at a time: two would only compete for the same device.
     """
 
     graph: Any
@@ -106,20 +106,20 @@ class TorchBackend:
         return "of equal lengths" if self.device == "cpu" else "of nearly equal lengths"
 
     def engine(self) -> dict[str, str]:
-        """Describe what computes."""
+        """Describe the library, device, processor, precision, and kind of batches."""
         import torch
 
-        where = processor() if self.device == "cpu" else torch.cuda.get_device_name(self.device)
+        name = processor() if self.device == "cpu" else torch.cuda.get_device_name(self.device)
         return {
             "engine": f"torch {torch.__version__}",
             "device": self.device,
-            "processor": where,
+            "processor": name,
             "precision": self.precision,
             "batches": self._batching,
         }
 
     def batches(self, lengths: Sequence[int]) -> list[list[int]]:
-        """Group by number of tokens alone where the model is flattened, by equal length on a CPU, by nearly equal on a GPU."""
+        """Group rows by total tokens (unpadded batches), by exact length (CPU), or by similar length (GPU)."""
         if self.flat is not None:
             return flat_batches(lengths, self.budget.tokens)
         if self.device == "cpu":
@@ -127,7 +127,7 @@ class TorchBackend:
         return near_length_batches(lengths, self.budget.tokens, slack=_SLACK)
 
     def run(self, batches: Iterable[Batch], into: Float32) -> None:
-        """Compute batches; transfers to and from a GPU overlap with its work."""
+        """Compute batches; transfers to and from a GPU overlap with its computation."""
         with self.lock:
             waiting: list[tuple[npt.NDArray[np.int64], Any, Any]] = []
 
@@ -142,7 +142,7 @@ class TorchBackend:
                 _put(into, *item)
 
     def _start(self, batch: Batch) -> tuple[Any, Any]:
-        """Start one call; return its vectors and, on a GPU, the event after which they are in memory."""
+        """Start one call; return its vectors and, on a GPU, the event after which they are on the host."""
         import torch
 
         with out_of_memory(), torch.inference_mode():
@@ -151,26 +151,26 @@ class TorchBackend:
                 return vectors, None
             copied = vectors.to("cpu", non_blocking=True)
             event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            # The stream of this device: the current one may be another device's, and idle.
+            # Name this device's stream: the current stream may be an idle one of another device.
             event.record(torch.cuda.current_stream(self.device))
             return copied, event
 
     def _padded(self, batch: Batch) -> Any:
         short = self.device == "cpu" and batch.ids.shape[1] < SHORT_TOKENS
-        given = batch.filled(SHORT_ROWS) if short else batch
-        mask = self._moved(given.mask().astype(np.int64)) if batch.is_padded else None
-        return self.graph(self._moved(given.ids), self._moved(given.weights), mask)[: len(batch.rows)]
+        full = batch.fill_rows(SHORT_ROWS) if short else batch
+        mask = self._to_device(full.mask().astype(np.int64)) if batch.is_padded else None
+        return self.graph(self._to_device(full.ids), self._to_device(full.weights), mask)[: len(batch.rows)]
 
     def _flattened(self, batch: Batch, flat: FlatModel) -> Any:
         mask, lengths = batch.mask(), batch.lengths.tolist()
-        # One transfer for all that are of one type.
         ids = batch.ids[mask]
-        both = self._moved(np.stack([ids, flat.positions(ids, lengths)]))
-        weights = self._moved(np.ascontiguousarray(batch.weights.transpose(1, 0, 2)[:, mask]))
-        cu_seqlens = self._moved(np.concatenate([[0], np.cumsum(batch.lengths)]).astype(np.int32))
+        # IDs and positions have the same dtype, so that one transfer is enough.
+        both = self._to_device(np.stack([ids, flat.positions(ids, lengths)]))
+        weights = self._to_device(np.ascontiguousarray(batch.weights.transpose(1, 0, 2)[:, mask]))
+        cu_seqlens = self._to_device(np.concatenate([[0], np.cumsum(batch.lengths)]).astype(np.int32))
         return flat(both[0], both[1], weights, cu_seqlens, lengths)
 
-    def _moved(self, array: npt.NDArray[Any]) -> Any:
+    def _to_device(self, array: npt.NDArray[Any]) -> Any:
         import torch
 
         tensor = torch.from_numpy(array)
@@ -188,82 +188,82 @@ def open_torch(
     flattened: bool | None,
     threads: int | None,
 ) -> TorchBackend:
-    """Put a model on its device, and find how many tokens it likes in one call.
+    """Move a model to its device; on a GPU, also measure how many tokens per call are fastest.
 
     Parameters
     ----------
     graph
         The `PooledModel`.
     limit
-        Most tokens of a text.
+        Maximum number of tokens of a text.
     device
         torch device.
     precision
-        dtype that the network computes in: float32, float16 or bfloat16.
+        dtype that the network computes in: float32, float16, or bfloat16.
     batch_tokens
-        Most tokens in one call; found on the device if None.
+        Maximum number of tokens per call; if None, 4096 on a CPU and measured on a GPU.
     compiled
-        Whether torch.compile is used; it takes up to a minute to start.
+        Whether torch.compile is used; compiling takes up to a minute.
     flattened
-        Whether batches are flattened; if None, on a GPU where the model lets itself. Not together with torch.compile,
-        which would compile for every batch anew.
+        Whether batches are unpadded; if None, on a GPU if the model supports it. Cannot be combined with torch.compile,
+        which would recompile for every batch.
     threads
-        On a CPU: how many torch uses; it is a setting of the process.
+        Number of CPU threads that torch uses, a setting of the whole process.
 
     Raises
     ------
     EncoderError
-        If `flattened` is True and the model cannot be.
+        If `flattened` is True and the model does not support unpadded batches.
     """
     import torch
 
     if threads is not None:
         torch.set_num_threads(threads)
 
-    # Parameters alone: tables of angles and positions lose digits that longer texts need.
+    # Only parameters are converted: tables of angles and positions would lose digits that long texts need.
     for parameter in graph.parameters():
         parameter.data = parameter.data.to(getattr(torch, precision))
-    graph, place, flat = graph.to(device=device).eval(), str(torch.device(device)), None
+    graph, device, flat = graph.to(device=device).eval(), str(torch.device(device)), None
     if compiled:
         graph = torch.compile(graph, dynamic=True)
-    elif flattened or (flattened is None and place != "cpu"):
-        flat = _flatten(graph, limit=limit, insists=flattened is True)
-    backend = TorchBackend(graph, place, precision, Budget(batch_tokens or CPU_BATCH_TOKENS), flat)
-    if batch_tokens is None and place != "cpu":
+    elif flattened or (flattened is None and device != "cpu"):
+        flat = _flatten(graph, limit=limit, required=flattened is True)
+    backend = TorchBackend(graph, device, precision, Budget(batch_tokens or CPU_BATCH_TOKENS), flat)
+    if batch_tokens is None and device != "cpu":
         backend.budget.tokens = find_budget(_timed(backend, limit))
-        _LOG.info("%s: %d tokens in one call", place, backend.budget.tokens)
+        _LOG.info("%s: %d tokens per call", device, backend.budget.tokens)
     return backend
 
 
 def find_budget(seconds: Callable[[int], float], *, least: int = 4096, most: int = 1 << 21, gain: float = 1.05) -> int:
-    """Return the tokens of a call beyond which a device gets no faster, or runs out of memory.
+    """Return the number of tokens per call beyond which a device gets no faster, or runs out of memory.
 
     Parameters
     ----------
     seconds
-        Times a call of so many tokens; raises OutOfMemory where it does not fit.
+        Returns the seconds that a call with this many tokens takes; raises OutOfMemory if it does not fit.
     least, most
-        Where to begin and to end; the size is doubled in between.
+        First and last number of tokens to try; each step doubles it.
     gain
-        Least growth of the rate that another doubling has to bring.
+        Stop when doubling improves the tokens per second by less than this factor.
     """
     best, rate = least, 0.0
     tokens = least
     while tokens <= most:
         try:
-            found = tokens / seconds(tokens)
+            new_rate = tokens / seconds(tokens)
         except OutOfMemory:
-            # Half of what failed is what fits; but other users of the device come and go: one step more.
+            # Half of what failed did fit. Take half of that, because other processes may use the device later.
             return max(min(best, tokens // 4), 1)
-        if found < gain * rate:
+        if new_rate < gain * rate:
             return best
-        best, rate, tokens = tokens, found, 2 * tokens
+        best, rate, tokens = tokens, new_rate, 2 * tokens
     return best
 
 
 @contextmanager
 def out_of_memory() -> Iterator[None]:
-    """Turn torch's errors of too little memory into OutOfMemory."""
+    """Turn torch's out-of-memory errors into OutOfMemory."""
     import torch
 
     try:
@@ -272,14 +272,14 @@ def out_of_memory() -> Iterator[None]:
         torch.cuda.empty_cache()
         raise OutOfMemory(" ".join(str(error).split())[:200]) from error
     except RuntimeError as error:
-        # What the CPU's allocator and some kernels raise.
+        # The CPU allocator and some kernels raise a plain RuntimeError.
         if "not enough memory" not in str(error) and "out of memory" not in str(error).lower():
             raise
         raise OutOfMemory(" ".join(str(error).split())[:200]) from error
 
 
 def _timed(backend: TorchBackend, length: int) -> Callable[[int], float]:
-    """Time calls of the longest texts there are: they need the most memory."""
+    """Return a function that times calls with texts of maximum length, which need the most memory."""
     import torch
 
     def seconds(tokens: int) -> float:
@@ -287,26 +287,26 @@ def _timed(backend: TorchBackend, length: int) -> Callable[[int], float]:
         ids = np.full((rows, length), 5, np.int64)
         weights = np.full((rows, len(backend.graph.poolings), length), 1.0 / length, np.float32)
         batch = Batch(np.arange(rows), ids, weights, np.full(rows, length))
-        taken = []
+        times = []
         for _ in range(3):
             started = time.perf_counter()
             backend._start(batch)
             torch.cuda.synchronize(backend.device)
-            taken.append(time.perf_counter() - started)
-        return min(taken)
+            times.append(time.perf_counter() - started)
+        return min(times)
 
     return seconds
 
 
-def _flatten(graph: Any, *, limit: int, insists: bool) -> FlatModel | None:
+def _flatten(graph: Any, *, limit: int, required: bool) -> FlatModel | None:
     from isospace.encoding.graphs.unpadded import flatten
 
     try:
         return flatten(graph, limit=limit)
     except EncoderError as error:
-        if insists:
+        if required:
             raise EncoderError(f"runtime.flatten = true: {error}. Leave it out.") from error
-        _LOG.info("batches are of nearly equal lengths, and padded: %s", error)
+        _LOG.info("using padded batches of similar lengths: %s", error)
         return None
 
 

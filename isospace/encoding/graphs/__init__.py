@@ -1,1 +1,1 @@
-"""Models as graphs: pooling inside, export, int8, unpadded batches."""
+"""Models as graphs: pooling inside the graph, export, int8, unpadded batches."""

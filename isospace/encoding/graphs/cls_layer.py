@@ -1,7 +1,7 @@
-"""The last layer for the first tokens alone, where a model pools nothing but its first one.
+"""Compute the last layer for the first tokens only, in models that pool nothing but the first token.
 
-Of the last layer, such a model needs every token's key and value, and the rest for one token. What is left out is some
-80 per cent of that layer: 7 per cent of a network of twelve layers, 13 per cent of one of six.
+Such a model needs the key and value of every token in its last layer, but everything else for one token only. This
+saves about 80 percent of that layer: 7 percent of a network with twelve layers, 13 percent of one with six.
 """
 
 from __future__ import annotations
@@ -12,38 +12,35 @@ from typing import Any
 
 import torch
 
-# Not one: torch was seen to have other bits for calls of few rows, so that a text alone would differ from one in a
-# batch.
+# More than one: torch's results differ in the last bits for calls with few rows, so that a text alone would differ from
+# the same text in a batch.
 FIRST_TOKENS = 16
-# Alike in what is used of them: attention.self with query, key and value; attention.output; feed_forward_chunk.
+# These have the same parts: attention.self with query, key, and value; attention.output; feed_forward_chunk.
 _LAYERS = ("BertLayer", "RobertaLayer", "XLMRobertaLayer")
 
 
-def has_narrow_layer(network: Any) -> bool:
-    """Tell whether a network ends with a layer that `narrow_layer` knows."""
+def can_narrow_last_layer(network: Any) -> bool:
+    """Tell whether `narrow_last_layer` supports a network's last layer."""
     layers: Any = getattr(getattr(network, "encoder", None), "layer", ())
     if not layers or type(layers[-1]).__name__ not in _LAYERS:
         return False
-    # Code that came with a model has classes of these names, too, and attentions of its own.
+    # Code that comes with a model may use the same class names with another attention.
     return type(layers[-1]).__module__.startswith("transformers.models.") and not layers[-1].is_decoder
 
 
 @contextlib.contextmanager
-def narrow_layer(network: Any) -> Iterator[None]:
-    """Have a network return the hidden states of its first tokens alone: (n, min(16, length), d) float32.
+def narrow_last_layer(network: Any) -> Iterator[None]:
+    """Make a network return the hidden states of its first tokens only: (n, min(16, length), d) float32.
 
-    Parameters
-    ----------
-    network
-        One that `has_narrow_layer` accepts; it is as it was afterwards.
+    The network must pass `can_narrow_last_layer`. It is restored on exit.
     """
     layer = network.encoder.layer[-1]
     own = layer.attention.self
 
     def heads(linear: torch.nn.Module, rows: torch.Tensor) -> torch.Tensor:
-        found: torch.Tensor = linear(rows)
-        shape = (*found.shape[:-1], own.num_attention_heads, own.attention_head_size)
-        return found.view(shape).transpose(1, 2)
+        projected: torch.Tensor = linear(rows)
+        shape = (*projected.shape[:-1], own.num_attention_heads, own.attention_head_size)
+        return projected.view(shape).transpose(1, 2)
 
     def first_tokens(hidden: torch.Tensor, attention_mask: torch.Tensor | None = None, *_: Any, **__: Any) -> Any:
         first = hidden[:, :FIRST_TOKENS]

@@ -1,7 +1,7 @@
-"""Export a model into the store: its tokenizer, reference vectors, and a backend's graph.
+"""Export a model: its tokenizer, reference vectors, and a backend's graph.
 
-What is exported is made once and held by its content, so that a query loads the very graph that the index
-was made with. Every graph is compared with torch in float32 before it is stored.
+An export is made once and addressed by its content, so that queries load the same graph that built the index. Every
+graph is compared with torch in float32 before it is stored.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _LIBRARIES = ("torch", "transformers", "sentence-transformers", "tokenizers", "o
 
 
 def describe_export(kind: ExportKind, contents: Mapping[str, bytes], *, min_cosine: float | None = None) -> Export:
-    """Describe files that were exported just now."""
+    """Return the record of newly exported files."""
     return Export(
         kind=kind,
         files={name: bytes_record(data) for name, data in contents.items()},
@@ -44,16 +44,7 @@ def describe_export(kind: ExportKind, contents: Mapping[str, bytes], *, min_cosi
 
 
 def export_graph(kind: ExportKind, loaded: LoadedModel, record: EncoderRecord) -> dict[str, bytes]:
-    """Export a model's graph.
-
-    Parameters
-    ----------
-    kind
-        `openvino` or `onnx`.
-    loaded
-        The model.
-    record
-        Its identity: what is pooled.
+    """Export a model's graph to OpenVINO or ONNX.
 
     Returns
     -------
@@ -63,17 +54,16 @@ def export_graph(kind: ExportKind, loaded: LoadedModel, record: EncoderRecord) -
     Raises
     ------
     EncoderError
-        If the model cannot be exported; the message says what can be used instead.
+        If the model cannot be exported; the message says what to use instead.
     """
     graph = pooled_model(loaded, record.pooling)
     example = example_inputs(len(record.pooling))
-    # A prompt that takes no part moves the first token, perhaps beyond those that a narrowed graph computes. A
-    # quantized graph is part of its encoder's identity: made otherwise, it would be another encoder, and all would be
-    # encoded
-    # again.
+    # If the prompt is not pooled, the first pooled token may lie beyond those that a narrowed graph computes. A
+    # quantized graph is part of its encoder's identity: exported differently, it would be another encoder, and all
+    # documents would be re-encoded.
     narrow = kind == "openvino" and record.precision != "int8" and not any(record.prompt_tokens.values())
     try:
-        with quiet(), graph.narrowed() if narrow else contextlib.nullcontext():
+        with silence_exporters(), graph.with_narrow_last_layer() if narrow else contextlib.nullcontext():
             files = _openvino(graph, example) if kind == "openvino" else _onnx(graph, example)
     except ModuleNotFoundError as error:
         raise EncoderError(
@@ -82,26 +72,26 @@ def export_graph(kind: ExportKind, loaded: LoadedModel, record: EncoderRecord) -
     except Exception as error:  # exporters raise whatever their parts raise
         reason = " ".join(str(error).split())[:300]
         raise EncoderError(
-            f"backend {kind}: the model cannot be exported ({reason}). Use runtime.backend=torch for it."
+            f"backend {kind}: the model cannot be exported ({reason}). Set runtime.backend=torch for this model."
         ) from error
     return files
 
 
 def pooled_model(loaded: LoadedModel, poolings: tuple[Pooling, ...]) -> Any:
-    """Return a loaded model as one graph."""
+    """Return a loaded model as one graph, with its pooling inside."""
     from isospace.encoding.graphs.pooled_model import PooledModel
 
     takes_types = "token_type_ids" in loaded.model.tokenizer.model_input_names
     graph = PooledModel(list(loaded.model), poolings, takes_types=takes_types)
-    # Weights may lie in half precision; what is computed with them does not.
+    # The weights may be stored in half precision; the computation is in float32.
     return graph.float().eval()
 
 
 def example_inputs(modes: int) -> tuple[Any, Any]:
-    """Return inputs of a shape that no size is mistaken for a constant in."""
+    """Return example inputs with unusual sizes, so that the exporter takes none for a constant."""
     import torch
 
-    # Token ids beyond the usual special ones: some models look for padding in what they are given.
+    # Token IDs above the usual special tokens: some models look for padding in their input.
     return torch.arange(10, 24, dtype=torch.int64).reshape(2, 7), torch.full((2, modes, 7), 1.0 / 7.0)
 
 
@@ -110,11 +100,11 @@ def save_reference(vectors: Mapping[Role, Float32]) -> bytes:
     return safetensors.numpy.save({role: np.ascontiguousarray(array) for role, array in vectors.items()})
 
 
-def smallest_cosine(reference: Mapping[Role, Float32], found: Mapping[Role, Float32]) -> float:
-    """Return the smallest cosine between the same probe's vectors."""
+def smallest_cosine(reference: Mapping[Role, Float32], actual: Mapping[Role, Float32]) -> float:
+    """Return the smallest cosine between two vectors of the same probe; -1 if any is not finite."""
     smallest = 1.0
     for role in ROLES:
-        a, b = reference[role], found[role]
+        a, b = reference[role], actual[role]
         if a.shape != b.shape:
             raise EncoderError(f"the backend returns vectors of the shape {b.shape}; the reference has {a.shape}.")
         cosines = row_cosines(a, b)
@@ -137,7 +127,7 @@ def _openvino(graph: Any, example: tuple[Any, Any]) -> dict[str, bytes]:
 
 
 def save_openvino(converted: Any) -> dict[str, bytes]:
-    """Return the files of an OpenVINO model, its weights as they are."""
+    """Return the files of an OpenVINO model, with uncompressed weights."""
     openvino = import_openvino()
     with tempfile.TemporaryDirectory() as folder:
         paths = graph_paths(Path(folder))
@@ -167,7 +157,7 @@ def _onnx(graph: Any, example: tuple[Any, Any]) -> dict[str, bytes]:
 
 @contextlib.contextmanager
 def graph_folder(contents: Mapping[str, bytes]) -> Iterator[Path]:
-    """Give the files of a graph that is not in a store yet a folder; what was opened from it stays open after."""
+    """Write the files of a graph to a temporary folder; a graph opened from there stays usable."""
     with tempfile.TemporaryDirectory() as folder:
         for name, data in contents.items():
             (Path(folder) / name).write_bytes(data)
@@ -175,12 +165,12 @@ def graph_folder(contents: Mapping[str, bytes]) -> Iterator[Path]:
 
 
 def graph_paths(folder: Path) -> tuple[Path, Path]:
-    """Return the two files of an OpenVINO graph."""
+    """Return the paths of the two files of an OpenVINO graph: structure and weights."""
     return folder / "graph.xml", folder / "graph.bin"
 
 
 def open_contents(kind: ExportKind, contents: Mapping[str, bytes], *, precision: Precision) -> Backend:
-    """Open a graph that is not in a store yet."""
+    """Open a graph that is not in a store yet, with default settings."""
     with graph_folder(contents) as folder:
         if kind == "onnx":
             from isospace.encoding.backends.onnx import open_onnx
@@ -192,8 +182,8 @@ def open_contents(kind: ExportKind, contents: Mapping[str, bytes], *, precision:
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep the exporters' chatter off the terminal; what goes wrong is raised."""
+def silence_exporters() -> Iterator[None]:
+    """Suppress the output and warnings of exporters; errors are raised anyway."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -205,8 +195,8 @@ def quiet() -> Iterator[None]:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for name in _LIBRARIES:
         with contextlib.suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
+            versions[name] = version(name)
+    return versions

@@ -1,6 +1,6 @@
-"""The int8 graph: weights and activations in eight bits, ranges calibrated once, statically.
+"""Quantize a graph to int8: weights and activations in eight bits, with statically calibrated ranges.
 
-Faster on processors with int8 units, and another encoder: its vectors are not those of float32.
+The graph is faster on processors with int8 units. Its vectors differ from those of float32, so it is another encoder.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from isospace.encoding.backends.openvino import open_openvino
 from isospace.encoding.backends.telemetry import import_nncf, import_openvino
 from isospace.encoding.batching import Batch
 from isospace.encoding.encoder import SentenceEncoder
-from isospace.encoding.graphs.export import export_graph, graph_folder, graph_paths, quiet, save_openvino
+from isospace.encoding.graphs.export import export_graph, graph_folder, graph_paths, save_openvino, silence_exporters
 from isospace.encoding.registry.model_loading import LoadedModel
 from isospace.encoding.registry.record import EncoderRecord
 from isospace.errors import EncoderError, install_command
 
-# Beyond some hundred texts the ranges were seen not to move.
-_MOST_TEXTS = 300
+# In our measurements the ranges no longer change after a few hundred texts.
+_MAX_TEXTS = 300
 
 
 def quantize_graph(loaded: LoadedModel, record: EncoderRecord, texts: Sequence[str]) -> dict[str, bytes]:
@@ -29,9 +29,9 @@ def quantize_graph(loaded: LoadedModel, record: EncoderRecord, texts: Sequence[s
     loaded
         The model.
     record
-        Its identity but for the graph.
+        Its identity, still without the graph.
     texts
-        What ranges are calibrated on, as documents; the first 300 count.
+        Documents to calibrate the ranges on; only the first 300 are used.
 
     Returns
     -------
@@ -55,9 +55,9 @@ def quantize_graph(loaded: LoadedModel, record: EncoderRecord, texts: Sequence[s
         encoder = SentenceEncoder(
             record, loaded.tokenizer, open_openvino(*paths, threads=None, batch_tokens=None, precision="float32")
         )
-        batches = encoder.batches(texts[:_MOST_TEXTS], "document")
+        batches = encoder.batches(texts[:_MAX_TEXTS], "document")
         inputs = [_row(batch, row) for batch in batches for row in range(len(batch.rows))]
-        with quiet():
+        with silence_exporters():
             quantized = nncf.quantize(
                 openvino.Core().read_model(*paths),
                 nncf.Dataset(inputs),
@@ -69,5 +69,5 @@ def quantize_graph(loaded: LoadedModel, record: EncoderRecord, texts: Sequence[s
 
 
 def _row(batch: Batch, row: int) -> dict[str, Any]:
-    one = batch.part(slice(row, row + 1))
-    return {"input_ids": one.ids, "weights": one.weights}
+    single = batch.part(slice(row, row + 1))
+    return {"input_ids": single.ids, "weights": single.weights}

@@ -1,8 +1,7 @@
-"""The model as one graph: token ids and pooling weights in, raw vectors out.
+"""The model as one graph: token IDs and pooling weights in, raw vectors out.
 
-The modules of a sentence-transformers model run as they are, but for its pooling: that is given its
-weights (see `isospace.encoding.pooling`), so that a graph needs no mask where nothing is padded, and every pooling
-of one model is the same graph.
+The modules of a sentence-transformers model run unchanged, except its pooling, which takes its weights as an input (see
+`isospace.encoding.pooling`). The graph then needs no mask if nothing is padded, and serves every kind of pooling.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import Any
 
 import torch
 
-from isospace.encoding.graphs.cls_layer import FIRST_TOKENS, has_narrow_layer, narrow_layer
+from isospace.encoding.graphs.cls_layer import FIRST_TOKENS, can_narrow_last_layer, narrow_last_layer
 from isospace.encoding.pooling import POOLINGS, Pooling
 from isospace.errors import EncoderError
 
@@ -24,18 +23,18 @@ class PooledModel(torch.nn.Module):
     Parameters
     ----------
     modules
-        All modules of the model, in order, one of them its pooling.
+        All modules of the model, in order; exactly one of them is its pooling.
     poolings
-        What is pooled; several are concatenated.
+        Kinds of pooling; the results of several are concatenated.
     takes_types
-        Whether the model is given token type ids.
+        Whether the model takes token type IDs.
     """
 
     def __init__(self, modules: Sequence[torch.nn.Module], poolings: Sequence[Pooling], *, takes_types: bool) -> None:
         super().__init__()
-        place = pooling_place(modules)
-        self.before = torch.nn.ModuleList(modules[:place])
-        self.after = torch.nn.ModuleList(modules[place + 1 :])
+        index = pooling_index(modules)
+        self.before = torch.nn.ModuleList(modules[:index])
+        self.after = torch.nn.ModuleList(modules[index + 1 :])
         self.poolings = tuple(poolings)
         self.takes_types = takes_types
         self._narrowed = False
@@ -45,13 +44,13 @@ class PooledModel(torch.nn.Module):
 
     @property
     def network(self) -> Any:
-        """The network of transformers in the first module."""
+        """The transformers network in the first module."""
         return _network(list(self.before))
 
     def forward(
         self, input_ids: torch.Tensor, weights: torch.Tensor, attention_mask: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Return (n, d) float32 vectors of (n, length) int64 ids and (n, modes, length) float32 weights."""
+        """Map (n, length) int64 IDs and (n, modes, length) float32 weights to (n, d) float32 vectors."""
         features: dict[str, Any] = {"input_ids": input_ids}
         if self.takes_types:
             features["token_type_ids"] = torch.zeros_like(input_ids)
@@ -66,25 +65,25 @@ class PooledModel(torch.nn.Module):
         return self.finish(torch.cat(pooled, dim=1))
 
     def finish(self, pooled: torch.Tensor) -> torch.Tensor:
-        """Run the modules behind the pooling: (n, d) float32 vectors of (n, modes * hidden) float32 pooled ones."""
+        """Run the modules after the pooling: (n, modes * hidden) float32 to (n, d) float32 vectors."""
         features: dict[str, Any] = {"sentence_embedding": pooled}
         for module in self.after:
-            kind = next((parameter.dtype for parameter in module.parameters()), torch.float32)
-            features["sentence_embedding"] = features["sentence_embedding"].to(kind)
+            dtype = next((parameter.dtype for parameter in module.parameters()), torch.float32)
+            features["sentence_embedding"] = features["sentence_embedding"].to(dtype)
             features = module(features)
         vectors: torch.Tensor = features["sentence_embedding"].float()
         return vectors
 
     @contextlib.contextmanager
-    def narrowed(self) -> Iterator[None]:
-        """Leave out of the last layer what no pooling of the first token needs, where the network lets it."""
+    def with_narrow_last_layer(self) -> Iterator[None]:
+        """Compute the last layer for the first tokens only, if pooling and network allow it."""
         network = self.network
-        if self.poolings != ("cls",) or len(self.before) != 1 or not has_narrow_layer(network):
+        if self.poolings != ("cls",) or len(self.before) != 1 or not can_narrow_last_layer(network):
             yield
             return
         self._narrowed = True
         try:
-            with narrow_layer(network):
+            with narrow_last_layer(network):
                 yield
         finally:
             self._narrowed = False
@@ -94,16 +93,16 @@ class PooledModel(torch.nn.Module):
             return hidden.masked_fill(weights.unsqueeze(-1) == 0, -torch.inf).amax(dim=1)
         if kind == "attention":
             attention = self._attentions.pop().float().mean(dim=1)
-            # From the first token that is not padding, which is where the weights begin with no prompt left out.
+            # The attention of the first token that is not padding; the weights start there unless a prompt is left out.
             first = (weights > 0).to(torch.int32).argmax(dim=1)
             rows = torch.arange(attention.shape[0], device=attention.device)
-            seen = attention[rows, first] * weights
-            weights = seen / seen.sum(dim=1, keepdim=True)
+            attended = attention[rows, first] * weights
+            weights = attended / attended.sum(dim=1, keepdim=True)
         return (hidden * weights.unsqueeze(-1)).sum(dim=1)
 
 
-def pooling_place(modules: Sequence[torch.nn.Module]) -> int:
-    """Return where the pooling is among a model's modules.
+def pooling_index(modules: Sequence[torch.nn.Module]) -> int:
+    """Return the position of the pooling among a model's modules.
 
     Raises
     ------
@@ -113,28 +112,30 @@ def pooling_place(modules: Sequence[torch.nn.Module]) -> int:
     names = [type(module).__name__ for module in modules]
     if names.count("Pooling") != 1:
         raise EncoderError(
-            f"the model consists of {', '.join(names)}; expected token embeddings, one Pooling, and what follows. "
+            f"the model consists of {', '.join(names)}; expected token embeddings, one Pooling, and further modules. "
             "Save it with sentence-transformers as Transformer, Pooling."
         )
     return names.index("Pooling")
 
 
 def own_poolings(modules: Sequence[torch.nn.Module]) -> tuple[Pooling, ...]:
-    """Return the poolings that a model was made with."""
-    pooling: Any = modules[pooling_place(modules)]
+    """Return the kinds of pooling that a model's own files configure."""
+    pooling: Any = modules[pooling_index(modules)]
     modes = pooling.pooling_mode
-    named = (modes,) if isinstance(modes, str) else tuple(modes)
-    if unknown := [name for name in named if name not in POOLINGS]:
-        raise EncoderError(f"the model pools by {unknown[0]}; known: {', '.join(POOLINGS)}.")
-    return named
+    kinds = (modes,) if isinstance(modes, str) else tuple(modes)
+    if unknown := [kind for kind in kinds if kind not in POOLINGS]:
+        raise EncoderError(
+            f"the model's pooling is {unknown[0]}; expected {', '.join(POOLINGS)}. Save the model with one of these."
+        )
+    return kinds
 
 
 def returns_attentions(modules: Sequence[torch.nn.Module]) -> bool:
-    """Tell whether a model's network gives its attentions away; some implementations never form them."""
+    """Tell whether a model's network can return its attentions; some implementations never compute them."""
     network = _network(modules)
-    found: list[torch.Tensor] = []
+    attentions: list[torch.Tensor] = []
     try:
-        _return_attentions(network, found)
+        _return_attentions(network, attentions)
     except (ValueError, NotImplementedError):
         return False
     try:
@@ -143,7 +144,7 @@ def returns_attentions(modules: Sequence[torch.nn.Module]) -> bool:
             network.forward(input_ids=ids, attention_mask=torch.ones_like(ids))
     finally:
         del network.forward
-    return bool(found)
+    return bool(attentions)
 
 
 def _network(modules: Sequence[torch.nn.Module]) -> Any:
@@ -151,18 +152,18 @@ def _network(modules: Sequence[torch.nn.Module]) -> Any:
 
 
 def _return_attentions(network: Any, into: list[torch.Tensor]) -> None:
-    """Have a network leave the attentions of its last layer in a list."""
-    # Only the plain implementation forms the matrix of attentions.
+    """Make a network store the attentions of its last layer in a list."""
+    # Only the eager implementation computes the attention matrix.
     network.set_attn_implementation("eager")
     network.config.output_attentions = True
 
-    # sentence-transformers calls `forward` itself, which passes by every hook of a module.
+    # sentence-transformers calls `forward` directly, which bypasses the hooks of a module.
     forward = type(network).forward
 
-    def keeping(*arguments: Any, **named: Any) -> Any:
-        outputs = forward(network, *arguments, **named)
+    def store_attentions(*arguments: Any, **keywords: Any) -> Any:
+        outputs = forward(network, *arguments, **keywords)
         if attentions := getattr(outputs, "attentions", None):
             into[:] = [attentions[-1]]
         return outputs
 
-    network.forward = keeping
+    network.forward = store_attentions

@@ -1,8 +1,8 @@
-"""Flattened batches: texts one behind the other in one sequence, so that nothing is padded whatever their lengths.
+"""Unpadded ("flattened") batches: texts of any lengths, concatenated into one sequence.
 
-All of an encoder but positions, attention and pooling looks at one token at a time. Positions are given, attention is
-kept within each text, and pooling goes by where texts begin. Whether a model lets itself be flattened is not looked up
-in a list: texts of several lengths are computed so and alone, and it is not flattened where they differ.
+In an encoder, everything except positions, attention, and pooling works on single tokens. Here positions are an input,
+attention is limited to each text, and pooling uses the start of each text. There is no list of supported models:
+support is tested when a model is loaded, by encoding texts of several lengths together and separately.
 """
 
 from __future__ import annotations
@@ -21,26 +21,29 @@ from isospace.encoding.graphs.varlen_attention import FlatLayout, use_varlen_att
 from isospace.errors import EncoderError
 
 _LOG = logging.getLogger(__name__)
-# Beside the longest text there can be: what depends on the longest of a call (rotary angles that are rescaled beyond
-# some length, windows that only a mask tells) then shows in the others. Two are of one length.
-_TRIED_LENGTHS = (1200, 150, 40, 40, 17, 5)
-# Least cosine of a text flattened with the same text alone. Where texts saw each other it was below 0.9.
-_LEAST_COSINE = {torch.float32: 0.99999, torch.float16: 0.999, torch.bfloat16: 0.999}
-# And the most of what lies between it and the nearest other text: some models' vectors are all alike.
-_MOST_OF_OTHERS = 0.1
+# The test texts are these and the longest text that the model takes. That one reveals what depends on the longest text
+# of a call: rotary angles that are rescaled beyond some length, or windows that only a mask defines. Two lengths are
+# equal.
+_TEST_LENGTHS = (1200, 150, 40, 40, 17, 5)
+# Minimum cosine between a text's vector in an unpadded batch and its vector alone. In a model whose texts attended to
+# each other it was below 0.9.
+_MIN_COSINE = {torch.float32: 0.99999, torch.float16: 0.999, torch.bfloat16: 0.999}
+# The difference must also be below this share of the distance to the nearest other text: in some models all vectors are
+# similar.
+_MAX_SHARE_OF_DISTANCE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class FlatModel:
-    """A model that takes flattened batches.
+    """A model that takes unpadded batches.
 
     Attributes
     ----------
     graph
-        The model, its network set to attend within texts.
+        The model, with attention limited to each text.
     padding
-        The token id that positions leave out and count from, as RoBERTa and its kin do; None where they count from
-        zero.
+        The padding token ID, for networks that skip it in positions and count from it, as RoBERTa does; None if
+        positions count from zero.
     varlen
         See `FlatLayout`.
     """
@@ -50,16 +53,18 @@ class FlatModel:
     varlen: bool
 
     def positions(self, ids: npt.NDArray[np.int64], lengths: Sequence[int]) -> npt.NDArray[np.int64]:
-        """Return the (tokens,) int64 position of every token in its text, from the (tokens,) ids of all."""
+        """Return the (tokens,) int64 position of each token in its text, from the (tokens,) IDs of all texts."""
         counts = np.asarray(lengths, np.int64)
         starts = np.cumsum(counts) - counts
         if self.padding is None:
             return np.arange(len(ids)) - np.repeat(starts, counts)
-        # A text may have that token in its words, and the network's own positions pass over it.
-        taken = (ids != self.padding).astype(np.int64)
-        total = np.cumsum(taken)
-        found: npt.NDArray[np.int64] = (total - np.repeat((total - taken)[starts], counts)) * taken + self.padding
-        return found
+        # A text may contain the padding token itself, which the network's own positions skip.
+        counted = (ids != self.padding).astype(np.int64)
+        total = np.cumsum(counted)
+        positions: npt.NDArray[np.int64] = (
+            total - np.repeat((total - counted)[starts], counts)
+        ) * counted + self.padding
+        return positions
 
     def __call__(
         self,
@@ -69,7 +74,7 @@ class FlatModel:
         cu_seqlens: torch.Tensor,
         lengths: Sequence[int],
     ) -> torch.Tensor:
-        """Compute n texts.
+        """Return the vectors of n texts.
 
         Parameters
         ----------
@@ -78,9 +83,9 @@ class FlatModel:
         weights
             (modes, tokens) float32 pooling weights.
         cu_seqlens
-            (n + 1,) int32, cumulative.
+            (n + 1,) int32: start of each text, and the end of the last one.
         lengths
-            Their n differences, on the host: texts of one length go together fastest if they lie together.
+            The n lengths, in host memory; texts of equal length are fastest if they are adjacent.
 
         Returns
         -------
@@ -97,29 +102,28 @@ class FlatModel:
 
 
 def flatten(graph: PooledModel, *, limit: int) -> FlatModel:
-    """Have a model take flattened batches, after it was seen to compute the same so.
+    """Switch a model to unpadded batches, after testing that its vectors stay the same.
 
     Parameters
     ----------
     graph
-        The model on its device, in its precision. Once flattened, it can no longer be called itself.
+        The model on its device, in its precision. After the switch it can no longer be called directly.
     limit
-        Most tokens that it takes.
+        The model's maximum number of tokens.
 
     Raises
     ------
     EncoderError
-        If it cannot be flattened: its network brings an attention of its own (MPNet, DeBERTa, T5), or one that nothing
-        here computes (Gemma 2's soft cap); its pooling needs attentions; or its vectors are other ones. It then goes on
-        as
-        it was.
+        If the model does not support unpadded batches: its network has its own attention (MPNet, DeBERTa, T5) or one
+        that is not implemented here (Gemma 2's soft cap), its pooling needs attentions, or its vectors differ. The
+        model is left unchanged.
     """
     network = graph.network
     name = type(network).__name__
     if len(graph.before) != 1 or "attention" in graph.poolings:
-        raise EncoderError(f"{name} cannot be flattened: its pooling, or a module before that, may look across texts")
+        raise EncoderError(f"{name} cannot be flattened: its pooling, or a module before it, may mix texts")
     if not getattr(network, "is_backend_compatible", lambda: False)():
-        raise EncoderError(f"{name} cannot be flattened: it brings an attention of its own")
+        raise EncoderError(f"{name} cannot be flattened: it has its own attention")
     parameter, before = next(network.parameters()), network.config._attn_implementation
     padding = padding_of_positions(network)
     texts = _random_texts(limit, network.get_input_embeddings().num_embeddings, padding)
@@ -128,14 +132,14 @@ def flatten(graph: PooledModel, *, limit: int) -> FlatModel:
     try:
         alone = _alone(graph, texts, parameter.device)
         if not use_varlen_attention(network):
-            raise NotImplementedError("it does not take another attention")
+            raise NotImplementedError("its attention cannot be replaced")
         for varlen in kernels:
             flat = FlatModel(graph, padding, varlen)
             reason = _difference(alone, flat, texts, parameter)
             if not reason:
                 return flat
             _LOG.info(
-                "%s, flattened with %s: %s", name, "torch's varlen kernel" if varlen else "runs of equal length", reason
+                "%s, unpadded with %s: %s", name, "torch's varlen kernel" if varlen else "runs of equal length", reason
             )
     except (NotImplementedError, torch.OutOfMemoryError) as error:
         reason = " ".join(str(error).split())[:200]
@@ -144,7 +148,7 @@ def flatten(graph: PooledModel, *, limit: int) -> FlatModel:
 
 
 def padding_of_positions(network: torch.nn.Module) -> int | None:
-    """Return the token id that a network's embedded positions leave out, and count from."""
+    """Return the token ID that a network's position embeddings skip and count from, or None."""
     for module in network.modules():
         table = getattr(module, "position_embeddings", None)
         if isinstance(table, torch.nn.Embedding) and table.padding_idx is not None:
@@ -153,43 +157,43 @@ def padding_of_positions(network: torch.nn.Module) -> int | None:
 
 
 def _pool(hidden: torch.Tensor, weights: torch.Tensor, cu_seqlens: torch.Tensor, kind: str) -> torch.Tensor:
-    """Pool (tokens, d) hidden states of n texts: (n, d)."""
+    """Pool the (tokens, d) hidden states of n texts to (n, d)."""
     if kind == "max":
         hidden, how = hidden.masked_fill(weights[:, None] == 0, -torch.inf), "max"
     else:
         hidden, how = hidden * weights[:, None], "sum"
-    # One token after the other, in their order: additions by atomics would come in any order.
+    # This adds the tokens in order; atomic additions would add them in any order, with other last bits.
     return torch.segment_reduce(hidden, how, offsets=cu_seqlens.long(), axis=0, unsafe=True)
 
 
 def _difference(
     alone: torch.Tensor, flat: FlatModel, texts: Sequence[npt.NDArray[np.int64]], parameter: torch.Tensor
 ) -> str:
-    """Say in what texts among others differ from texts alone, beyond what precision leaves; nothing if in nothing."""
+    """Describe how vectors from one batch differ from those of single texts; empty if within tolerance."""
     try:
         together = _together(flat, texts, parameter.device)
     except (NotImplementedError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # whatever a kernel or a network raises that was made otherwise
+    except Exception as error:  # networks and kernels that do not support this raise all kinds
         return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     cosines = torch.nn.functional.normalize(alone.double()) @ torch.nn.functional.normalize(together.double()).T
     own = float(cosines.diagonal().min())
     others = float((cosines - 2 * torch.eye(len(cosines), device=cosines.device)).max())
-    enough = max(_LEAST_COSINE[parameter.dtype], 1 - max(_MOST_OF_OTHERS * (1 - others), 1e-5))
+    required = max(_MIN_COSINE[parameter.dtype], 1 - max(_MAX_SHARE_OF_DISTANCE * (1 - others), 1e-5))
     return (
         ""
-        if own >= enough
-        else f"a text among others has a cosine of {own:.6f} with itself alone, expected {enough:.6f}"
+        if own >= required
+        else f"a text among others has a cosine of {own:.6f} with itself alone, expected {required:.6f}"
     )
 
 
 def _alone(graph: PooledModel, texts: Sequence[npt.NDArray[np.int64]], device: torch.device) -> torch.Tensor:
-    found = []
+    vectors = []
     with torch.inference_mode():
         for ids in texts:
             weights = torch.full((1, len(graph.poolings), len(ids)), 1 / len(ids), device=device)
-            found.append(graph(torch.from_numpy(ids)[None].to(device), weights))
-    return torch.cat(found)
+            vectors.append(graph(torch.from_numpy(ids)[None].to(device), weights))
+    return torch.cat(vectors)
 
 
 def _together(flat: FlatModel, texts: Sequence[npt.NDArray[np.int64]], device: torch.device) -> torch.Tensor:
@@ -204,7 +208,7 @@ def _together(flat: FlatModel, texts: Sequence[npt.NDArray[np.int64]], device: t
 
 def _random_texts(limit: int, vocabulary: int, padding: int | None) -> list[npt.NDArray[np.int64]]:
     random = np.random.default_rng(0)
-    texts = [random.integers(min(10, vocabulary - 1), vocabulary, min(n, limit)) for n in (limit, *_TRIED_LENGTHS)]
+    texts = [random.integers(min(10, vocabulary - 1), vocabulary, min(n, limit)) for n in (limit, *_TEST_LENGTHS)]
     if padding is not None:
         for text in texts:
             text[len(text) // 2] = padding

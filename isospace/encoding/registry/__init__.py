@@ -1,1 +1,1 @@
-"""Encoders in the store: files, record, reference vectors, presets."""
+"""Encoders in the store: files, identity, reference vectors, presets."""

@@ -1,4 +1,4 @@
-"""Files of an encoder: the model's own, and what was exported from it, each held by its content."""
+"""Files of an encoder in the store: the model's own files and its exports, addressed by content."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ExportKind = Literal["tokenizer", "reference", "openvino", "onnx"]
 
 EXPORT_KINDS: tuple[ExportKind, ...] = get_args(ExportKind)
 
-# Everything that a model could be loaded from enters; what is known to be no part of it is named here.
+# Every file that a model could be loaded from is part of its identity. These are known not to be.
 _PICKLED = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
 
 _IGNORED_SUFFIXES = {".md", ".h5", ".msgpack", ".ot", ".onnx", ".png", ".jpg", ".pdf", *_PICKLED}
@@ -34,16 +34,14 @@ _IGNORED_FOLDERS = {"onnx", "openvino", ".git", ".cache"}
 
 
 class Export(BaseModel):
-    """What was made from a model once, and is loaded by both sides ever after.
+    """Record of files that were exported from a model once, and that indexing and querying both load.
 
     Attributes
     ----------
     kind
         `tokenizer`: tokenizer.json. `reference`: raw vectors of the probes. Others: a backend's graph.
-    files
-        By name.
     made_with
-        Versions of the libraries that made it.
+        Versions of the libraries that exported it.
     min_cosine
         For graphs: the smallest cosine of a probe with the reference.
     """
@@ -56,35 +54,35 @@ class Export(BaseModel):
 
     @property
     def export_id(self) -> str:
-        """Fingerprint of the content."""
+        """Fingerprint of the files' content."""
         return fingerprint({name: record.sha256 for name, record in self.files.items()})
 
 
 def model_files(folder: Path) -> dict[str, FileRecord]:
-    """Hash the files that a model is loaded from, by path relative to its folder.
+    """Hash the files that a model is loaded from; keys are paths relative to its folder.
 
     Raises
     ------
     EncoderError
-        If the weights are not in safetensors.
+        If any of the weights are not in safetensors.
     """
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     paths = [path for path in paths if not _IGNORED_FOLDERS & set(path.relative_to(folder).parts)]
     safe = {path.parent for path in paths if path.suffix == ".safetensors"}
-    # A module whose only weights are pickled would be loaded from them: they would have to be in the identity.
+    # A module with pickled weights only would be loaded from them, so that they would be part of the identity.
     pickled = sorted(path for path in paths if path.suffix in _PICKLED and path.parent not in safe)
     if pickled or not safe:
-        found = f"{pickled[0].relative_to(folder)} is pickled" if pickled else "none are there"
+        problem = f"{pickled[0].relative_to(folder)} is pickled" if pickled else "there are none"
         raise EncoderError(
-            f"model {folder}: expected .safetensors weights in every module, {found}. Load it once with "
-            "sentence-transformers, save it with save_pretrained(FOLDER), and name that folder."
+            f"model {folder}: expected .safetensors weights in every module, but {problem}. Load the model once with "
+            "sentence-transformers, save it with save_pretrained(FOLDER), and use that folder."
         )
-    kept = [p for p in paths if p.suffix not in _IGNORED_SUFFIXES and p.name not in _IGNORED_FILES]
-    return {path.relative_to(folder).as_posix(): file_record(path) for path in kept}
+    loaded = [p for p in paths if p.suffix not in _IGNORED_SUFFIXES and p.name not in _IGNORED_FILES]
+    return {path.relative_to(folder).as_posix(): file_record(path) for path in loaded}
 
 
 def store_model(store: Store, folder: Path, record: EncoderRecord) -> None:
-    """Copy a model into the store, so that a query side needs neither the hub nor the configuration."""
+    """Copy a model into the store, so that querying needs neither the Hub nor the configuration."""
     prefix = layout.encoder_model(record.encoder_id)
     for name, expected in record.files.items():
         if not _is_stored(store, f"{prefix}/{name}", expected):
@@ -92,43 +90,41 @@ def store_model(store: Store, folder: Path, record: EncoderRecord) -> None:
 
 
 def fetch_model(store: Store, record: EncoderRecord) -> Path:
-    """Return a local folder with the stored model's files, every one of them verified.
+    """Return a local folder with the files of the stored model, all verified.
 
     Raises
     ------
     IntegrityError
-        If a file is missing or its content differs; the message names it.
+        If a file is missing, or its content differs from its hash; the message names it.
     """
     return _fetch(store, layout.encoder_model(record.encoder_id), record.files)
 
 
 def write_export(store: Store, encoder_id: str, export: Export, contents: Mapping[str, bytes]) -> Export:
-    """Store an export, unless there is one; return the one that counts from now on.
+    """Store an export unless the encoder has one of its kind; return the one in the store.
 
     Parameters
     ----------
-    store, encoder_id
-        Where.
-    export
-        What it is.
+    store, encoder_id, export
+        Store, encoder, and the record of the export.
     contents
-        The bytes of its files.
+        Content of the export's files, by name.
     """
     folder = layout.encoder_export_files(encoder_id, export.kind, export.export_id)
     for name, expected in export.files.items():
         if not _is_stored(store, f"{folder}/{name}", expected):
             store.write(f"{folder}/{name}", contents[name])
-    # Last, and by one writer alone: two runs that export at once go on with the same graph.
+    # Written last, and by a single writer: two runs that export at the same time continue with the same graph.
     path = layout.encoder_export(encoder_id, export.kind)
     store.create_if_absent(path, seal(export.model_dump(mode="json")))
-    found = read_export(store, encoder_id, export.kind)
-    if found is None:
-        raise NotFoundError(f"{path}: vanished while it was written. Run the same command again.")
-    return found
+    stored = read_export(store, encoder_id, export.kind)
+    if stored is None:
+        raise NotFoundError(f"{path}: deleted while it was being written. Run the same command again.")
+    return stored
 
 
 def read_export(store: Store, encoder_id: str, kind: ExportKind) -> Export | None:
-    """Return an export, or None if it was never made."""
+    """Return the record of an export, or None if there is none."""
     path = layout.encoder_export(encoder_id, kind)
     try:
         return Export.model_validate(unseal(store.read(path), name=path))
@@ -137,25 +133,25 @@ def read_export(store: Store, encoder_id: str, kind: ExportKind) -> Export | Non
 
 
 def fetch_export(store: Store, encoder_id: str, export: Export) -> Path:
-    """Return a local folder with the files of an export, every one of them verified; IntegrityError otherwise."""
+    """Return a local folder with the files of an export; raise IntegrityError unless all of them verify."""
     return _fetch(store, layout.encoder_export_files(encoder_id, export.kind, export.export_id), export.files)
 
 
 def file_record(path: Path) -> FileRecord:
-    """Hash a local file."""
+    """Return the size and hash of a local file."""
     with path.open("rb") as stream:
         return FileRecord(size=path.stat().st_size, sha256=hashlib.file_digest(stream, "sha256").hexdigest())
 
 
 def bytes_record(data: bytes) -> FileRecord:
-    """Hash the content of a file."""
+    """Return the size and hash of a file's content."""
     return FileRecord(size=len(data), sha256=hashlib.sha256(data).hexdigest())
 
 
 def _fetch(store: Store, prefix: str, files: Mapping[str, FileRecord]) -> Path:
     confined(prefix)
     for name in files:
-        # By itself: an absolute one would take the place of the folder when they are joined.
+        # Checked without the folder: joined to it, an absolute path would replace it.
         confined(name)
     if store.root is not None:
         folder = store.root / prefix
@@ -166,17 +162,21 @@ def _fetch(store: Store, prefix: str, files: Mapping[str, FileRecord]) -> Path:
                 _download(store, f"{prefix}/{name}", folder / name)
     for name, expected in files.items():
         path = folder / name
-        found = file_record(path) if path.is_file() else None
-        if found != expected:
+        actual = file_record(path) if path.is_file() else None
+        if actual != expected:
             state = (
-                "is missing" if found is None else f"has SHA-256 {found.sha256[:16]}…, expected {expected.sha256[:16]}…"
+                "is missing"
+                if actual is None
+                else f"has SHA-256 {actual.sha256[:16]}…, expected {expected.sha256[:16]}…"
             )
-            raise IntegrityError(f"{prefix}/{name}: {state}. Restore the file, or run the flow with the model at hand.")
+            raise IntegrityError(
+                f"{prefix}/{name}: {state}. Restore the file, or run `isospace run` on a machine that has the model."
+            )
     return folder
 
 
 def _is_stored(store: Store, path: str, expected: FileRecord) -> bool:
-    """Compare content where reading is cheap, and the size where it would be a download."""
+    """Compare the content in a local store, and only the size in a remote one, to save the download."""
     try:
         if store.root is not None:
             return file_record(store.root / confined(path)) == expected

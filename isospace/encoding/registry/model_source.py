@@ -1,4 +1,4 @@
-"""A recipe's model on disk, and its identity."""
+"""The model of a recipe on disk, and its identity."""
 
 from __future__ import annotations
 
@@ -18,15 +18,13 @@ from isospace.storage.store import Store
 
 
 @dataclass(frozen=True)
-class Source:
-    """A recipe's model on disk; loaded only where its identity or an export is not in the store yet.
+class ModelSource:
+    """The model of a recipe on disk; loaded only if its identity or an export is missing in the store.
 
     Attributes
     ----------
     spec
-        The recipe's, with its preset applied.
-    folder, files
-        The model.
+        `recipe.encoder`, with its preset applied.
     """
 
     spec: EncoderSpec
@@ -40,7 +38,7 @@ class Source:
 
     @cached_property
     def record(self) -> EncoderRecord:
-        """Its identity, found by loading it."""
+        """The encoder's identity, which requires loading the model."""
         plain = describe_encoder(self.files, self.loaded, self.spec)
         check_preset(self.spec, plain, self.loaded.model)
         if self.spec.precision != "int8":
@@ -49,7 +47,7 @@ class Source:
 
     @cached_property
     def quantized(self) -> dict[str, bytes]:
-        """The int8 graph, calibrated."""
+        """The calibrated int8 graph, as files by name."""
         from isospace.encoding.graphs.int8 import quantize_graph
 
         plain = describe_encoder(self.files, self.loaded, self.spec)
@@ -57,25 +55,25 @@ class Source:
 
     @property
     def key(self) -> str:
-        """Names what decides the identity, without loading the model."""
-        asked = self.spec.model_dump(
+        """Fingerprint of what determines the identity, without loading the model."""
+        settings = self.spec.model_dump(
             mode="json", exclude={"model", "revision", "preset", "calibration", "trust_remote_code"}
         )
         files = {name: record.sha256 for name, record in self.files.items()}
         calibration = hashlib.sha256("\n".join(_calibration(self.spec)).encode()).hexdigest()
-        # What a preset says is compared when the model is loaded: another one asks for loading it again.
-        preset = found.model_dump(mode="json") if (found := find_preset(self.spec)) else None
+        # A preset is checked when the model is loaded, so a changed preset must load it again.
+        preset = entry.model_dump(mode="json") if (entry := find_preset(self.spec)) else None
         return fingerprint(
-            {"format": FORMAT, "files": files, "asked": asked, "calibration": calibration, "preset": preset}
+            {"format": FORMAT, "files": files, "asked": settings, "calibration": calibration, "preset": preset}
         )
 
 
-def find_source(spec: EncoderSpec, store: Store | None = None) -> Source:
-    """Find a recipe's model, in the store where it is named by its encoder, and check it against its preset."""
-    # Before the model: it may have to be fetched.
-    chosen = apply_preset(spec)
+def find_source(spec: EncoderSpec, store: Store | None = None) -> ModelSource:
+    """Locate the model of a recipe, apply its preset, and hash its files; `store` is for `encoder:ID`."""
+    # Before locating the model, which may be a download.
+    with_preset = apply_preset(spec)
     folder = locate_model(spec, store)
-    return Source(chosen, folder, model_files(folder))
+    return ModelSource(with_preset, folder, model_files(folder))
 
 
 def _calibration(spec: EncoderSpec) -> list[str]:
@@ -88,7 +86,7 @@ def _calibration(spec: EncoderSpec) -> list[str]:
     texts = [line.strip() for line in lines if line.strip()]
     if len(texts) < 32:
         raise ConfigError(
-            f"recipe.encoder.calibration = {spec.calibration!r}: holds {len(texts)} texts; expected at least 32, one a "
-            "line, better 300, of the kind that is embedded."
+            f"recipe.encoder.calibration = {spec.calibration!r}: holds {len(texts)} texts; expected at least 32, one "
+            "per line, and better 300. Add texts like those that will be embedded."
         )
     return texts

@@ -1,4 +1,4 @@
-"""What well-known models need: `configs/models.yaml`, checked against a recipe and against the model's own files."""
+"""Requirements of well-known models (`configs/models.yaml`), checked against recipe and model files."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class Preset(BaseModel):
 
 @cache
 def presets() -> dict[str, Preset]:
-    """Return all presets by name, and by every other name they are found by."""
+    """Return all presets by name, in lowercase; a preset with several names has an entry for each."""
     here = Path(__file__).parent
-    # In the wheel it lies beside this module, in a checkout among the other configurations.
+    # In the wheel the file is next to this module; in a checkout, among the other configurations.
     path = next(p for p in (here / "models.yaml", here.parents[2] / "configs" / "models.yaml") if p.is_file())
     entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    found = [Preset(name=name, **entry) for name, entry in entries.items()]
-    return {name.lower(): preset for preset in found for name in (preset.name, *preset.names)}
+    parsed = [Preset(name=name, **entry) for name, entry in entries.items()]
+    return {name.lower(): preset for preset in parsed for name in (preset.name, *preset.names)}
 
 
 def find_preset(spec: EncoderSpec) -> Preset | None:
@@ -46,7 +46,7 @@ def find_preset(spec: EncoderSpec) -> Preset | None:
     Raises
     ------
     ConfigError
-        If the recipe names one that does not exist.
+        If the recipe names an unknown preset.
     """
     if spec.preset == "none":
         return None
@@ -59,12 +59,12 @@ def find_preset(spec: EncoderSpec) -> Preset | None:
 
 
 def apply_preset(spec: EncoderSpec) -> EncoderSpec:
-    """Return a recipe's encoder with the prompts of its preset.
+    """Return `recipe.encoder` with the prompts of its preset filled in.
 
     Raises
     ------
     ConfigError
-        If the recipe forgets a prompt that the model was trained with.
+        If the recipe leaves out a prompt that the model was trained with.
     """
     preset = find_preset(spec)
     if preset is None:
@@ -73,31 +73,31 @@ def apply_preset(spec: EncoderSpec) -> EncoderSpec:
     if spec.prompts is None:
         return spec if expected == PromptsSpec() else spec.model_copy(update={"prompts": expected})
     for role in ("document", "query"):
-        wanted, given = getattr(expected, role), getattr(spec.prompts, role)
-        if wanted and not given:
+        required, configured = getattr(expected, role), getattr(spec.prompts, role)
+        if required and not configured:
             raise ConfigError(
-                f"recipe.encoder.prompts.{role} is empty; {preset.name} was trained with {wanted!r} before every "
-                f"{role}, and retrieval falls silently without it. Give the prompt, leave recipe.encoder.prompts out, "
-                "or set recipe.encoder.preset=none."
+                f"recipe.encoder.prompts.{role} is empty; {preset.name} was trained with {required!r} before every "
+                f"{role}, and retrieval silently gets worse without it. Set the prompt, leave recipe.encoder.prompts "
+                "out, or set recipe.encoder.preset=none."
             )
     return spec
 
 
 def check_preset(spec: EncoderSpec, record: EncoderRecord, model: Any) -> None:
-    """Compare a preset with what a model's own files say.
+    """Compare a preset with the model's own files.
 
     Raises
     ------
     EncoderError
-        If they differ; the message names what.
+        If they differ; the message names the setting.
     """
     preset = find_preset(spec)
     if preset is None:
         return
     from isospace.encoding.graphs.pooled_model import own_poolings
 
-    named = model.prompts or {}
-    own = {"query": named.get("query") or "", "document": named.get("document") or named.get("passage") or ""}
+    prompts = model.prompts or {}
+    own = {"query": prompts.get("query") or "", "document": prompts.get("document") or prompts.get("passage") or ""}
     expected: dict[str, tuple[Any, Any]] = {
         "pooling": ((preset.pooling,), own_poolings(list(model))),
         "dimension": (preset.dimension, int(model.get_embedding_dimension())),
@@ -107,10 +107,10 @@ def check_preset(spec: EncoderSpec, record: EncoderRecord, model: Any) -> None:
     for role in ("document", "query"):
         if own[role] and spec.prompts is not None:
             expected[f"prompts.{role}"] = (getattr(preset.prompts, role), own[role])
-    for name, (wanted, found) in expected.items():
-        if wanted != found:
+    for name, (required, actual) in expected.items():
+        if required != actual:
             raise EncoderError(
-                f"model {spec.model}: its own files say {name} = {found!r}, the preset {preset.name} says {wanted!r}. "
-                "Is it that model? Mend configs/models.yaml, or set recipe.encoder.preset=none and "
-                "recipe.encoder.prompts."
+                f"model {spec.model}: its own files say {name} = {actual!r}, the preset {preset.name} says "
+                f"{required!r}. If it is another model, set recipe.encoder.preset=none and recipe.encoder.prompts; "
+                "otherwise correct configs/models.yaml."
             )

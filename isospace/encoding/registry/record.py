@@ -1,4 +1,4 @@
-"""Identity of an encoder: everything that changes a raw vector, and nothing else."""
+"""The identity of an encoder: everything that changes a raw vector, and nothing else."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FORMAT = 2
 
 
 class FileRecord(BaseModel):
-    """Size and content of one file."""
+    """Size and content hash of one file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     size: int
@@ -26,7 +26,7 @@ class FileRecord(BaseModel):
 
 
 class WindowsRecord(BaseModel):
-    """How a text that is longer than the encoder takes becomes one vector."""
+    """How a text that is longer than the encoder's limit becomes one vector."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     size: int
@@ -41,24 +41,26 @@ class EncoderRecord(BaseModel):
     ----------
     files
         The model's files by path.
-    dimension, max_tokens
-        d, and the longest input with prompt and special tokens.
+    dimension
+        Dimensions of a raw vector (d).
+    max_tokens
+        Longest input, including prompt and special tokens.
     dtype
-        Of the weights in the files.
+        dtype of the weights in the files.
     modules
-        The model's modules by name.
+        Class names of the model's modules, in order.
     normalizes
-        Whether it ends in a normalization.
+        Whether the model normalizes its vectors to unit length.
     prompts, prompt_tokens
-        Prompts by role, and how many leading tokens pooling leaves out because of them.
+        Prompts by role, and the number of leading tokens that pooling leaves out because of them.
     pooling
-        How token vectors become one; several are concatenated.
+        Kinds of pooling; the results of several are concatenated.
     precision
-        What the network computes in, where that changes vectors beyond the tolerance of float32.
+        Number format that the network computes in.
     graph
-        For int8: the content of the quantized graph, whose ranges were calibrated once.
+        For int8: the files of the quantized graph, whose ranges were calibrated once.
     windows
-        For texts beyond `max_tokens`; they are cut if None.
+        Windows for texts longer than `max_tokens`; if None, these are truncated.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -84,12 +86,12 @@ class EncoderRecord(BaseModel):
 
     @property
     def longest(self) -> int:
-        """Most tokens of one text that are computed: the limit, or all of them in windows."""
+        """Maximum number of tokens of a text that are encoded: `max_tokens`, or no limit with windows."""
         return self.max_tokens if self.windows is None else 2**31 - 1
 
     @property
     def min_cosine(self) -> float:
-        """Tolerance of this encoder: see `MIN_COSINE`."""
+        """Tolerance of this encoder; see `MIN_COSINE`."""
         return MIN_COSINE[self.precision]
 
 
@@ -99,12 +101,12 @@ def read_encoder_record(store: Store, encoder_id: str) -> EncoderRecord:
     Raises
     ------
     IntegrityError
-        If it is not that of `encoder_id`.
+        If it is damaged, of another format, or the identity of another encoder.
     """
     path = layout.encoder_document(encoder_id)
     document = unseal(store.read(path), name=path)
     if document.get("format") != FORMAT:
-        raise IntegrityError(f"{path}: format {document.get('format')}; this isospace reads {FORMAT}. Embed again.")
+        raise IntegrityError(f"{path}: format {document.get('format')}; this isospace reads {FORMAT}. Re-embed.")
     record = EncoderRecord.model_validate(document)
     if record.encoder_id != encoder_id:
         raise IntegrityError(f"{path}: describes encoder {record.encoder_id[:16]}…, expected {encoder_id[:16]}….")
@@ -112,7 +114,7 @@ def read_encoder_record(store: Store, encoder_id: str) -> EncoderRecord:
 
 
 def write_encoder_record(store: Store, record: EncoderRecord) -> None:
-    """Write the identity of an encoder whose files are all there."""
+    """Write the identity of an encoder, after all of its files."""
     document = seal(record.model_dump(mode="json"))
     path = layout.encoder_document(record.encoder_id)
     if not store.exists(path) or store.read(path) != document:

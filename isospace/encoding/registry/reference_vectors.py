@@ -1,4 +1,4 @@
-"""The reference of an encoder: the probes by torch, in float32, on the CPU; whatever else computes is compared with it."""
+"""Reference vectors of an encoder: its probes, computed by torch on the CPU to check every backend."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from isospace.encoding.graphs.export import export_graph, open_contents, pooled_
 from isospace.encoding.precision import MIN_COSINE
 from isospace.encoding.registry.files import ExportKind, fetch_export, read_export
 from isospace.encoding.registry.model_loading import LoadedModel, load_model
-from isospace.encoding.registry.model_source import Source
+from isospace.encoding.registry.model_source import ModelSource
 from isospace.encoding.registry.record import EncoderRecord
 from isospace.encoding.tokenizer import Tokenizer
 from isospace.errors import EncoderError, NotFoundError
@@ -33,22 +33,23 @@ def check_reference(store: Store, encoder: SentenceEncoder) -> float:
     Raises
     ------
     EncoderError
-        If it is below the encoder's tolerance: such vectors would be of another space.
+        If it is below the encoder's tolerance: the vectors would not belong to the same space.
     """
     record = encoder.record
     export = read_export(store, record.encoder_id, "reference")
     if export is None:
-        raise NotFoundError(f"encoder {record.encoder_id[:16]}…: lacks its reference vectors. Run the flow once.")
+        raise NotFoundError(
+            f"encoder {record.encoder_id[:16]}…: the store has no reference vectors for it. Run `isospace run` once."
+        )
     path = fetch_export(store, record.encoder_id, export) / "reference.safetensors"
     loaded = safetensors.numpy.load(path.read_bytes())
     reference: dict[Role, Float32] = {role: loaded[role] for role in ROLES}
-    found = reference_vectors(encoder)
-    smallest = smallest_cosine(reference, found)
+    smallest = smallest_cosine(reference, reference_vectors(encoder))
     if not smallest >= record.min_cosine:
-        described_as = ", ".join(f"{key} {value}" for key, value in encoder.backend.engine().items())
+        engine = ", ".join(f"{key} {value}" for key, value in encoder.backend.engine().items())
         raise EncoderError(
-            f"{described_as}: a probe has cosine {smallest:.6f} with the encoder's reference, expected at least "
-            f"{record.min_cosine}. Its vectors would be of another space: use another runtime.backend or "
+            f"{engine}: a probe has cosine {smallest:.6f} with the encoder's reference, expected at least "
+            f"{record.min_cosine}. The vectors would not belong to the same space. Use another runtime.backend or "
             "runtime.compute, or make the precision part of the encoder with recipe.encoder.precision."
         )
     return smallest
@@ -66,17 +67,17 @@ def fitting_probes(tokenizer: Tokenizer, record: EncoderRecord) -> list[str]:
     return [
         text
         for text, *tokens in zip(PROBE_TEXTS, *ids, strict=True)
-        if all(len(found) <= record.max_tokens for found in tokens)
+        if all(len(sequence) <= record.max_tokens for sequence in tokens)
     ]
 
 
-def make_export(record: EncoderRecord, kind: ExportKind, source: Source) -> tuple[dict[str, bytes], float | None]:
-    """Make an export of a model; return its files, and the smallest cosine of a probe with the float32 reference.
+def make_export(record: EncoderRecord, kind: ExportKind, source: ModelSource) -> tuple[dict[str, bytes], float | None]:
+    """Export a model; return the files, and the smallest cosine of a probe with the float32 reference.
 
     Raises
     ------
     EncoderError
-        If what is made is not the model within its tolerance.
+        If the vectors of the export differ from the model's beyond its tolerance.
     """
     match kind:
         case "tokenizer":
@@ -95,19 +96,19 @@ def make_export(record: EncoderRecord, kind: ExportKind, source: Source) -> tupl
             return contents, _require_equal_graph(record, source, kind, contents)
 
 
-def _reference_of(record: EncoderRecord, source: Source) -> dict[Role, Float32]:
-    """Encode the probes as the record says, on the CPU."""
+def _reference_of(record: EncoderRecord, source: ModelSource) -> dict[Role, Float32]:
+    """Encode the probes on the CPU, in the precision of the record."""
     if record.precision == "int8":
         backend = open_contents("openvino", source.quantized, precision="int8")
         return reference_vectors(SentenceEncoder(record, source.loaded.tokenizer, backend))
     return reference_vectors(_torch(record, source))
 
 
-def _torch(record: EncoderRecord, source: Source) -> SentenceEncoder:
-    """Return the model on the CPU, in torch, as the record says."""
+def _torch(record: EncoderRecord, source: ModelSource) -> SentenceEncoder:
+    """Return the model in torch on the CPU, in the precision of the record."""
     if record.precision == "float32":
         return _torch_of(record, source.loaded)
-    # A copy: lower precision would stay with the loaded model.
+    # Load a copy: the conversion to a lower precision would change the loaded model.
     return _torch_of(record, load_model(source.folder, trust_remote_code=source.spec.trust_remote_code))
 
 
@@ -127,10 +128,10 @@ def _torch_of(record: EncoderRecord, loaded: LoadedModel) -> SentenceEncoder:
     return SentenceEncoder(record, loaded.tokenizer, backend)
 
 
-def _require_equal_to_library(record: EncoderRecord, source: Source, vectors: dict[Role, Float32]) -> None:
-    """Compare the reference with what sentence-transformers itself makes of the probes, and of the longest text.
+def _require_equal_to_library(record: EncoderRecord, source: ModelSource, vectors: dict[Role, Float32]) -> None:
+    """Compare the reference with sentence-transformers' own vectors of the probes and the longest text.
 
-    It loads the model a second time: weights that the files lack are made up anew at every loading.
+    The model is loaded a second time: weights that are missing from the files are initialized randomly at every load.
     """
     from isospace.encoding.graphs.pooled_model import own_poolings
 
@@ -151,14 +152,13 @@ def _require_equal_to_library(record: EncoderRecord, source: Source, vectors: di
         reason = " ".join(str(error).split())[:200]
         raise EncoderError(
             f"model {source.spec.model}: cannot encode a text of {record.max_tokens} tokens ({reason}). Set "
-            "recipe.encoder.max_tokens to what the model was made for."
+            "recipe.encoder.max_tokens to the length that the model was trained for."
         ) from error
     if not smallest >= record.min_cosine:
         raise EncoderError(
             f"model {source.spec.model}: a probe has cosine {smallest:.6f} with what sentence-transformers computes, "
-            f"expected at least {record.min_cosine}. The files lack weights, or the model does something between "
-            f"tokens and vector that isospace does not know of (modules: {', '.join(record.modules)}); it cannot be "
-            "used."
+            f"expected at least {record.min_cosine}. The files lack weights, or the model has a step between tokens "
+            f"and vector that isospace does not support (modules: {', '.join(record.modules)}). Use another model."
         )
 
 
@@ -166,10 +166,13 @@ def _by_library(record: EncoderRecord, model: Any, texts: list[str]) -> dict[Rol
     return {role: model.encode(texts, prompt=record.prompts[role], show_progress_bar=False) for role in ROLES}
 
 
-def _require_equal_graph(record: EncoderRecord, source: Source, kind: ExportKind, contents: dict[str, bytes]) -> float:
-    """Compare an exported graph with torch, at the lengths of the probes and at the longest; return the smallest cosine.
+def _require_equal_graph(
+    record: EncoderRecord, source: ModelSource, kind: ExportKind, contents: dict[str, bytes]
+) -> float:
+    """Compare an exported graph with torch on the probes and the longest text; return the lowest cosine.
 
-    A trace freezes what depends on the length: windows of attention, tables of positions.
+    Different lengths matter: tracing can freeze what depends on the length, such as attention windows or position
+    tables.
     """
     backend = open_contents(kind, contents, precision="float32")
     exported = SentenceEncoder(record, source.loaded.tokenizer, backend)
@@ -180,25 +183,25 @@ def _require_equal_graph(record: EncoderRecord, source: Source, kind: ExportKind
     )
     if not smallest >= MIN_COSINE["float32"]:
         raise EncoderError(
-            f"backend {kind}: the exported graph has cosine {smallest:.6f} with the model, expected at least "
-            f"{MIN_COSINE['float32']}. It is not used: set runtime.backend=torch."
+            f"backend {kind}: a vector of the exported graph has cosine {smallest:.6f} with the model's, expected at "
+            f"least {MIN_COSINE['float32']}. The graph cannot be used; set runtime.backend=torch."
         )
     return smallest
 
 
 def longest_vectors(encoder: SentenceEncoder) -> dict[Role, Float32]:
-    """Encode one text of as many tokens as the encoder takes, in both roles."""
-    record, found = encoder.record, {}
+    """Encode one text with the encoder's maximum number of tokens, in both roles."""
+    record, vectors = encoder.record, {}
     for role in ROLES:
         prompt = record.prompts[role]
         tokens = encoder.tokenizer.tokens([long_text(record.max_tokens)], prompt=prompt, limit=record.max_tokens)
-        found[role] = np.empty((1, record.dimension), np.float32)
-        encoder.backend.run([encoder.batch([0], tokens, role)], found[role])
-    return found
+        vectors[role] = np.empty((1, record.dimension), np.float32)
+        encoder.backend.run([encoder.batch([0], tokens, role)], vectors[role])
+    return vectors
 
 
 def long_text(tokens: int) -> str:
-    """Return a text of at least so many tokens."""
+    """Return a text with at least this number of tokens."""
     text = " ".join(PROBE_TEXTS)
-    # A token takes at least a character, in all but odd vocabularies more.
+    # Enough for tokens of eight characters on average.
     return " ".join([text] * (8 * tokens // len(text) + 1))

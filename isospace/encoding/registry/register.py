@@ -1,4 +1,4 @@
-"""Bring the encoder of a recipe into the store: model, tokenizer, reference vectors, and the backend's graph."""
+"""Register a recipe's encoder in the store: model, tokenizer, reference vectors, and graph."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from isospace.encoding.engine import Engine, resolve_engine
 from isospace.encoding.graphs.export import describe_export
 from isospace.encoding.loading import open_encoder, read_tokenizer
 from isospace.encoding.registry.files import ExportKind, fetch_export, read_export, store_model, write_export
-from isospace.encoding.registry.model_card import keep_languages
-from isospace.encoding.registry.model_source import Source, find_source
+from isospace.encoding.registry.model_card import store_card_languages
+from isospace.encoding.registry.model_source import ModelSource, find_source
 from isospace.encoding.registry.record import EncoderRecord, read_encoder_record, write_encoder_record
 from isospace.encoding.registry.reference_vectors import check_reference, make_export
 from isospace.encoding.spec import EncoderSpec
@@ -27,68 +27,56 @@ _LOG = logging.getLogger(__name__)
 
 
 def prepare_encoder(store: Store, spec: EncoderSpec, engine: Engine | None = None) -> SentenceEncoder:
-    """Bring a recipe's encoder into the store, and open it from there.
-
-    Parameters
-    ----------
-    store
-        Where to.
-    spec
-        `recipe.encoder`.
-    engine
-        What is to run it.
-
-    Returns
-    -------
-    SentenceEncoder
-        Exactly what a query side opens.
+    """Register a recipe's encoder in the store, and open it from there, just as a query does.
 
     Raises
     ------
     EncoderError
-        If the backend's vectors leave the tolerance of the encoder.
+        If the backend's vectors exceed the tolerance of the encoder.
     """
     source = find_source(spec, store)
-    asked = engine or Engine()
-    chosen = resolve_engine(asked, spec.precision)
-    known = described(store, source.key)
+    configured = engine or Engine()
+    resolved = resolve_engine(configured, spec.precision)
+    known = recorded_identity(store, source.key)
     record = known or source.record
     store_model(store, source.folder, record)
-    _ensure(store, record, "tokenizer", source)
-    _ensure(store, record, "reference", source)
-    keep_languages(store, record.encoder_id, source.folder)
-    # Last: an encoder whose document exists is whole.
+    _ensure_export(store, record, "tokenizer", source)
+    _ensure_export(store, record, "reference", source)
+    store_card_languages(store, record.encoder_id, source.folder)
+    # Written last: an encoder whose document exists is complete.
     write_encoder_record(store, record)
     if known is None:
         store.write(layout.encoder_description(source.key), seal({"encoder_id": record.encoder_id}))
     try:
-        return _exported(store, record, source, chosen)
+        return _open_with_graph(store, record, source, resolved)
     except EncoderError as error:
-        if asked.backend != "auto" or chosen.backend == "torch" or record.precision == "int8":
+        if configured.backend != "auto" or resolved.backend == "torch" or record.precision == "int8":
             raise
         _LOG.warning("torch runs the model: %s", error)
-        return _exported(store, record, source, resolve_engine(replace(asked, backend="torch"), spec.precision))
+        torch_engine = resolve_engine(replace(configured, backend="torch"), spec.precision)
+        return _open_with_graph(store, record, source, torch_engine)
 
 
-def _exported(store: Store, record: EncoderRecord, source: Source, engine: Engine) -> SentenceEncoder:
-    """Export the graph of a backend, open the encoder with it, and compare it with the reference."""
+def _open_with_graph(store: Store, record: EncoderRecord, source: ModelSource, engine: Engine) -> SentenceEncoder:
+    """Export the backend's graph if it is missing, open the encoder, and compare it with the reference."""
     if engine.backend in ("openvino", "onnx"):
-        _ensure(store, record, engine.backend, source)
+        _ensure_export(store, record, engine.backend, source)
     elif is_installed("openvino") and record.precision != "float16":
-        # For queries on machines without a GPU. A model that has no graph within the tolerance is still one for torch.
+        # For queries on machines without a GPU. Without a graph within the tolerance, torch can still run the model.
         with contextlib.suppress(EncoderError):
-            _ensure(store, record, "openvino", source)
+            _ensure_export(store, record, "openvino", source)
     encoder = open_encoder(store, record.encoder_id, engine)
     check_reference(store, encoder)
     return encoder
 
 
 def registered_encoder(store: Store, spec: EncoderSpec, engine: Engine) -> EncoderRecord | None:
-    """Return the identity of a recipe's encoder if the store has it whole, without loading the model; else None.
+    """Return the identity of a recipe's encoder, or None unless the store has all of its files.
 
-    Files are compared by size, as those of a snapshot are; `verify` and opening the encoder compare their content.
+    The model is not loaded. Files are compared by size, like those of a snapshot; `verify` and opening the encoder
+    compare their content.
     """
-    record = described(store, find_source(spec, store).key)
+    record = recorded_identity(store, find_source(spec, store).key)
     if record is None:
         return None
     kinds: list[ExportKind] = ["tokenizer", "reference"]
@@ -109,8 +97,8 @@ def registered_encoder(store: Store, spec: EncoderSpec, engine: Engine) -> Encod
     return record if all(sizes.get(path) == size for path, size in expected.items()) else None
 
 
-def described(store: Store, key: str) -> EncoderRecord | None:
-    """Return the identity that was found for a model and a recipe before, if it was."""
+def recorded_identity(store: Store, key: str) -> EncoderRecord | None:
+    """Return the identity that an earlier run recorded under the key of a `ModelSource`, or None."""
     path = layout.encoder_description(key)
     try:
         return read_encoder_record(store, str(unseal(store.read(path), name=path)["encoder_id"]))
@@ -118,27 +106,27 @@ def described(store: Store, key: str) -> EncoderRecord | None:
         return None
 
 
-def _ensure(store: Store, record: EncoderRecord, kind: ExportKind, source: Source) -> None:
-    """Make an export unless the store has it whole."""
+def _ensure_export(store: Store, record: EncoderRecord, kind: ExportKind, source: ModelSource) -> None:
+    """Export a model unless the store has the export, undamaged."""
     try:
-        found = read_export(store, record.encoder_id, kind)
-        if found is not None:
-            fetch_export(store, record.encoder_id, found)
+        stored = read_export(store, record.encoder_id, kind)
+        if stored is not None:
+            fetch_export(store, record.encoder_id, stored)
             return
     except IntegrityError as error:
-        _LOG.warning("exported again: %s", error)
+        _LOG.warning("the %s is exported again: %s", kind, error)
         store.delete(layout.encoder_export(record.encoder_id, kind))
     contents, cosine = make_export(record, kind, source)
     export = describe_export(kind, contents, min_cosine=cosine)
     write_export(store, record.encoder_id, export, contents)
 
 
-def dry_encoder(store: Store, spec: EncoderSpec) -> tuple[EncoderRecord, Tokenizer]:
-    """Return a recipe's identity and tokenizer, and write nothing."""
+def identify_encoder(store: Store, spec: EncoderSpec) -> tuple[EncoderRecord, Tokenizer]:
+    """Return the identity and tokenizer of a recipe's encoder without writing anything."""
     source = find_source(spec, store)
-    record = described(store, source.key)
+    record = recorded_identity(store, source.key)
     if record is not None:
-        # What was lost is taken from the model: a plan mends nothing.
+        # If the stored tokenizer is lost, use the model's: a plan repairs nothing.
         with contextlib.suppress(NotFoundError):
             return record, read_tokenizer(store, record.encoder_id)
     return source.record, source.loaded.tokenizer

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from isospace.collection.live_rows import live_rows
 from isospace.collection.snapshot import Manifest, read_manifest
-from isospace.encoding.registry.model_card import kept_languages
+from isospace.encoding.registry.model_card import stored_card_languages
 from isospace.errors import NotFoundError
 from isospace.evaluation.baseline_sample import Reference
 from isospace.evaluation.drift import FEWEST_SHIFTED
@@ -154,7 +154,7 @@ def measure(
         reproduced=reproduced,
         corpus=corpus,
         languages=languages,
-        model_languages=kept_languages(store, view.manifest.encoder_id),
+        model_languages=stored_card_languages(store, view.manifest.encoder_id),
         frozen=frozen,
         lost_baseline=lost_baseline,
         logged=logged,

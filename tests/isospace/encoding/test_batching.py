@@ -102,7 +102,7 @@ def test_padding_with_its_mask_changes_no_vector_beyond_rounding(
     spec = EncoderSpec(model=str(tiny_model), pooling=pooling)
     encoder = prepare_encoder(open_store(tmp_path), spec, Engine(backend="torch"))
     texts = ["x", *sentences(12, words=4).values(), *sentences(12, words=9).values()]
-    pieces = [tokens for (tokens,) in encoder._pieces(texts, "document")]
+    pieces = [tokens for (tokens,) in encoder._windows(texts, "document")]
     batch = encoder.batch(list(range(len(texts))), pieces, "document")
     assert batch.is_padded
     into = np.zeros((len(texts), encoder.record.dimension), np.float32)

@@ -123,11 +123,11 @@ def test_attention_falls_back_to_mean_and_is_recorded_as_that(
 
 
 def test_a_model_without_a_pooling_is_refused(tiny_model: Path) -> None:
-    from isospace.encoding.graphs.pooled_model import pooling_place
+    from isospace.encoding.graphs.pooled_model import pooling_index
 
     modules = [module for module in load_model(tiny_model).model if type(module).__name__ != "Pooling"]
     with pytest.raises(EncoderError, match=r"consists of Transformer, Normalize; expected .* one Pooling"):
-        pooling_place(modules)
+        pooling_index(modules)
 
 
 def _network_of(folder: Path, text: str) -> tuple[np.ndarray, np.ndarray, list[int]]:

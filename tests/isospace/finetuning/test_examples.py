@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from isospace.errors import ConfigError
 from isospace.finetuning.config import FineTuneSpec, LossSpec, NegativesSpec
-from isospace.finetuning.examples import PairRow, digest_of, read_examples
+from isospace.finetuning.examples import PairRow, examples_digest, read_examples
 
 PAIR = {"anchor": "DataForce quarterly report", "positive": "DataForce Q3 earnings"}
 SPEC: dict[str, Any] = {"name": "n", "pairs": [{"kind": "titles"}], "evaluation": "judged"}
@@ -23,7 +23,7 @@ def written(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def test_a_labelled_negative_is_no_pair() -> None:
-    with pytest.raises(ValidationError, match=r"label = 0\.1 .* would be pulled together"):
+    with pytest.raises(ValidationError, match=r"label = 0\.1 .*expected 1 or no label"):
         PairRow(anchor="DataForce analysis", positive="Data Force military", label=0.1)
 
 
@@ -56,7 +56,7 @@ def test_rows_become_examples(tmp_path: Path) -> None:
         "file",
     )
     assert second.doc_id.startswith("positive-")
-    assert digest_of([first, second]) != digest_of([second, first])
+    assert examples_digest([first, second]) != examples_digest([second, first])
 
 
 @pytest.mark.parametrize(
@@ -78,8 +78,8 @@ def test_rows_that_teach_nothing_are_named(tmp_path: Path, row: dict[str, Any], 
         ({"training": {"epochs": 4}}, "less than or equal to 3"),
         ({"training": {"held_out_share": 0}}, "greater than 0"),
         ({"training": {"rate": 0.1}}, r"less than or equal to 0\.001"),
-        ({"loss": {"kind": "triplet"}, "negatives": {"count": 0}}, "needs negatives.count of 1 or more"),
-        ({"loss": {"kind": "margin_mse"}}, "the cross-encoder is its teacher"),
+        ({"loss": {"kind": "triplet"}, "negatives": {"count": 0}}, "negatives.count=0: needs 1 or more"),
+        ({"loss": {"kind": "margin_mse"}}, "the cross-encoder that is its teacher"),
         ({"pairs": []}, "at least 1 item"),
         ({"evaluation": None}, "valid string"),
     ],
@@ -90,9 +90,9 @@ def test_bad_practice_is_refused(change: dict[str, Any], reason: str) -> None:
 
 
 def test_losses_take_what_belongs_to_them() -> None:
-    with pytest.raises(ValidationError, match=r"cached is for loss\.kind=ranking"):
+    with pytest.raises(ValidationError, match=r"loss\.cached with loss\.kind=triplet"):
         LossSpec(kind="triplet", cached=8)
-    with pytest.raises(ValidationError, match="margins hold for whole vectors"):
+    with pytest.raises(ValidationError, match="margins hold for full vectors"):
         LossSpec(kind="margin_mse", matryoshka=(8,))
     with pytest.raises(ValidationError, match="1 <= first <= last"):
         NegativesSpec(ranks=(9, 3))

@@ -21,7 +21,7 @@ from isospace.encoding.registry.register import prepare_encoder
 from isospace.encoding.spec import EncoderSpec
 from isospace.errors import ConfigError, EncoderError, IntegrityError, MismatchError, NotFoundError
 from isospace.finetuning.lineage import read_lineage, tuned_spec
-from isospace.finetuning.training import Trained
+from isospace.finetuning.training import TrainingResult
 from isospace.operations.maintenance.vacuum import vacuum
 from isospace.pipeline.config import PipelineConfig
 from isospace.search.index import open_index
@@ -41,7 +41,7 @@ def registered_once(
     folder = tmp_path_factory.mktemp("registered")
     store, model = open_store(folder / "store"), build_tiny_model(folder / "tuned", seed=7)
     prepare_encoder(store, EncoderSpec(model=str(tiny_model)))
-    trained = Trained("k", model, ({"step": 0.0, "ndcg": 0.1}, {"step": 3.0, "ndcg": 0.2}), 3, 1.0)
+    trained = TrainingResult("k", model, ({"step": 0.0, "ndcg": 0.1}, {"step": 3.0, "ndcg": 0.2}), 3, 1.0)
     return folder / "store", registered(store, tiny_model, trained, tiny_encoder)
 
 

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 
 from isospace.errors import ConfigError, EncoderError
 from isospace.evaluation.query_sets import EvaluationSet
-from isospace.finetuning.benchmark import bench_of_view, compare_encoders
+from isospace.finetuning.benchmark import benchmark_from_view, compare_encoders
 from isospace.finetuning.config import CorpusPairs, GeneratedPairs, JudgedPairs, NegativesSpec, PairsSpec
 from isospace.finetuning.examples import Example
 from isospace.finetuning.hard_negatives import mine_negatives, mining_key
@@ -279,7 +279,7 @@ def test_one_encoder_is_as_good_as_itself(index: Index) -> None:
         {name: one.prefix + one.text for name, one in zip(names, chosen, strict=True)},
         {name: {one.doc_id: 1} for name, one in zip(names, chosen, strict=True)},
     )
-    bench = bench_of_view(index.view, given, most=50, seed=0)
+    bench = benchmark_from_view(index.view, given, most=50, seed=0)
     assert len(bench.texts) >= 50
     found = compare_encoders(bench, index.space.encoder, index.space.encoder)
     assert found.measures["nDCG@10"].difference == 0
@@ -287,9 +287,9 @@ def test_one_encoder_is_as_good_as_itself(index: Index) -> None:
     shuffled = compare_encoders(bench, index.space.encoder, _Confused(index))
     assert shuffled.measures["nDCG@10"].difference < 0
     with pytest.raises(ConfigError, match="has no judgements"):
-        bench_of_view(index.view, EvaluationSet("s", "unjudged", {"q": "x"}), most=10, seed=0)
+        benchmark_from_view(index.view, EvaluationSet("s", "unjudged", {"q": "x"}), most=10, seed=0)
     with pytest.raises(ConfigError, match="has none of its 1 relevant documents"):
-        bench_of_view(index.view, EvaluationSet("s", "judged", {"q": "x"}, {"q": {"no": 1}}), most=10, seed=0)
+        benchmark_from_view(index.view, EvaluationSet("s", "judged", {"q": "x"}, {"q": {"no": 1}}), most=10, seed=0)
 
 
 class _Confused:

@@ -25,7 +25,7 @@ from isospace.errors import EncoderError
 from isospace.finetuning.config import LoraSpec, LossSpec, TrainingSpec
 from isospace.finetuning.examples import Example
 from isospace.finetuning.lineage import register_encoder, tuned_spec
-from isospace.finetuning.training import Job, Trained, train
+from isospace.finetuning.training import Job, TrainingResult, train
 from isospace.finetuning.workdir import work_folder
 from isospace.storage.store import Store, open_store
 from tests.helpers.tiny import WORDS
@@ -78,11 +78,11 @@ def store(tmp_path: Path) -> Store:
     return open_store(tmp_path / "store")
 
 
-def weights(trained: Trained) -> dict[str, np.ndarray]:
+def weights(trained: TrainingResult) -> dict[str, np.ndarray]:
     return safetensors.numpy.load_file(trained.folder / "model.safetensors")
 
 
-def registered(store: Store, base: Path, trained: Trained, encoder: SentenceEncoder) -> str:
+def registered(store: Store, base: Path, trained: TrainingResult, encoder: SentenceEncoder) -> str:
     told: dict[str, Any] = {
         "base": encoder.record.encoder_id, "name": "n", "snapshot_id": "s", "collection": "c", "pairs": {}, "held_out": 1,
         "left_out": {}, "negatives": {}, "loss": {}, "training": {},
@@ -94,7 +94,7 @@ def registered(store: Store, base: Path, trained: Trained, encoder: SentenceEnco
 class Undisturbed:
     """A training of three epochs that ran to its end."""
 
-    trained: Trained
+    trained: TrainingResult
     told: list[dict[str, Any]]
     cache: Path
 
@@ -165,7 +165,7 @@ def test_a_killed_training_ends_with_the_weights_of_an_undisturbed_one(
         (last / "whole.json").unlink(missing_ok=True)
         (last / "model.safetensors").write_bytes(b"half")
     told: list[dict[str, Any]] = []
-    resumed = train(long, tell=lambda event: told.append(dict(event)))
+    resumed = train(long, on_event=lambda event: told.append(dict(event)))
     assert min(event["step"] for event in told) > 1
     assert resumed.best_step == expected.best_step
     assert [e for e in resumed.history if "ndcg" in e] == [e for e in expected.history if "ndcg" in e]

@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from isospace.encoding.engine import Engine
-from isospace.encoding.graphs.cls_layer import FIRST_TOKENS, has_narrow_layer, narrow_layer
+from isospace.encoding.graphs.cls_layer import FIRST_TOKENS, can_narrow_last_layer, narrow_last_layer
 from isospace.encoding.registry.register import prepare_encoder
 from isospace.encoding.spec import EncoderSpec
 from isospace.storage.store import open_store
@@ -45,7 +45,7 @@ def network(kind: type[PreTrainedModel], config: type, **settings: object) -> Pr
 @pytest.mark.parametrize("padded", [False, True])
 def test_the_first_tokens_are_those_of_the_whole_layer(kind: type, config: type, padded: bool) -> None:
     model = network(kind, config)
-    assert has_narrow_layer(model)
+    assert can_narrow_last_layer(model)
     for length in (1, 2, FIRST_TOKENS - 1, FIRST_TOKENS, FIRST_TOKENS + 1, 40):
         ids = torch.randint(5, 60, (3, length))
         mask = torch.ones_like(ids)
@@ -57,7 +57,7 @@ def test_the_first_tokens_are_those_of_the_whole_layer(kind: type, config: type,
             hook = model.encoder.layer[-1].intermediate.register_forward_hook(
                 lambda _, given, __, seen=seen: seen.append(given[0].shape[1])
             )
-            with narrow_layer(model):
+            with narrow_last_layer(model):
                 first = model(input_ids=ids, attention_mask=mask).last_hidden_state
             hook.remove()
             again = model(input_ids=ids, attention_mask=mask).last_hidden_state
@@ -67,9 +67,9 @@ def test_the_first_tokens_are_those_of_the_whole_layer(kind: type, config: type,
 
 
 def test_other_layers_are_left_whole() -> None:
-    assert not has_narrow_layer(network(MPNetModel, MPNetConfig))
-    assert not has_narrow_layer(network(BertModel, BertConfig, is_decoder=True))
-    assert not has_narrow_layer(torch.nn.Linear(2, 2))
+    assert not can_narrow_last_layer(network(MPNetModel, MPNetConfig))
+    assert not can_narrow_last_layer(network(BertModel, BertConfig, is_decoder=True))
+    assert not can_narrow_last_layer(torch.nn.Linear(2, 2))
 
 
 def test_a_model_that_pools_its_first_token_has_the_same_bits_alone_and_in_a_batch(tmp_path: Path) -> None:

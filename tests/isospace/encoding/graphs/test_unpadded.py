@@ -61,9 +61,9 @@ KINDS: list[tuple[str, dict[str, Any]]] = [
     ),
 ]  # fmt: skip
 REFUSED = [
-    ("MPNet", {}, "an attention of its own"),
+    ("MPNet", {}, "its own attention"),
     ("Gemma2", {"num_key_value_heads": 2, "head_dim": 8}, "softcap"),
-    ("T5Encoder", {"d_model": 32, "num_heads": 4, "d_kv": 8, "num_layers": 2}, "an attention of its own"),
+    ("T5Encoder", {"d_model": 32, "num_heads": 4, "d_kv": 8, "num_layers": 2}, "its own attention"),
 ]
 # Rotary angles that are scaled by the longest text of a call: texts would depend on their neighbours.
 DEPENDENT = [

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from isospace.encoding.registry.model_card import card_languages, kept_languages
+from isospace.encoding.registry.model_card import card_languages, stored_card_languages
 from isospace.encoding.registry.register import prepare_encoder
 from isospace.encoding.spec import EncoderSpec
 from isospace.evaluation.languages import detect_languages, language_shares, uncovered
@@ -80,7 +80,7 @@ def test_an_audit_names_a_language_that_the_model_was_not_made_for(configure: Co
         shares = language_shares(index.view, range(len(index.view.copy)))
         assert set(shares) == {"en", "de"}
         assert shares["en"] > shares["de"] > 0.2
-        assert kept_languages(store, index.manifest.encoder_id) == ("en",)
+        assert stored_card_languages(store, index.manifest.encoder_id) == ("en",)
     record = audit_alias(store, "c", "production", Thresholds(), run_id="r").record
     (alarm,) = [one for one in record.alarms if one.name == "language"]
     assert "'de'; the card of the model names en" in alarm.message
@@ -93,10 +93,10 @@ def test_an_encoder_keeps_what_its_card_said(tmp_path: Path) -> None:
     store = open_store(tmp_path / "store")
     model = build_tiny_model(tmp_path / "tiny")
     plain = prepare_encoder(store, EncoderSpec(model=str(model)))
-    assert kept_languages(store, plain.record.encoder_id) is None
+    assert stored_card_languages(store, plain.record.encoder_id) is None
     (model / "README.md").write_text("---\nlanguage: de\n---\n")
     assert prepare_encoder(store, EncoderSpec(model=str(model))).record == plain.record
-    assert kept_languages(store, plain.record.encoder_id) == ("de",)
+    assert stored_card_languages(store, plain.record.encoder_id) == ("de",)
 
 
 def test_queries_are_sliced_by_language_and_across_languages(configure: Configure, tmp_path: Path) -> None:
