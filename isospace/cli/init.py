@@ -142,12 +142,12 @@ def _require_valid(text: str, config: Path) -> None:
     from pydantic import ValidationError
 
     from isospace.pipeline.config import PipelineConfig
-    from isospace.pipeline.config_files import explain
+    from isospace.pipeline.config_files import describe_errors
 
     try:
         PipelineConfig.model_validate(yaml.safe_load(text))
     except ValidationError as error:
-        raise ConfigError(f"{config} would not be valid: {explain(error, PipelineConfig)}") from error
+        raise ConfigError(f"{config} would not be valid: {describe_errors(error, PipelineConfig)}") from error
 
 
 def _next_steps(detected: Detected, config: Path, store: str, collection: str) -> str:

@@ -70,5 +70,5 @@ def test_what_the_gate_judges_is_not_where_it_leads(tmp_path):
         "recipe": {"encoder": {"model": "m"}, "gate": {"rules": ["norms within 1e-6"]}},
         "runtime": {"store": str(tmp_path), "collection": "c", "source": "s", "promote_to": "candidate"},
     }
-    with pytest.raises(ValueError, match="alias of what the gate judges"):
+    with pytest.raises(ValueError, match="alias of the snapshot that the gate judges"):
         PipelineConfig.model_validate(given)
