@@ -29,7 +29,7 @@ def measure(
     corpus = load_corpus(opened, open_index(opened, collection, alias), asked, judged)
     get_run_logger().info("%d vectors, %d queries", len(corpus.vectors), len(corpus.queries))
     specs = default_representations(*corpus.vectors.shape)
-    return measure_frontier(corpus, specs, dimensions=dimensions, told=get_run_logger().info)
+    return measure_frontier(corpus, specs, dimensions=dimensions, on_progress=get_run_logger().info)
 
 
 @task(cache_policy=NO_CACHE)

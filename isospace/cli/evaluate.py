@@ -182,7 +182,7 @@ def frontier(
     opened = open_store(store)
     corpus = load_corpus(opened, open_index(opened, collection, snapshot, engine=engine), asked, judged)
     specs = default_representations(*corpus.vectors.shape)
-    points = measure_frontier(corpus, specs, dimensions=dimensions or (), told=warn)
+    points = measure_frontier(corpus, specs, dimensions=dimensions or (), on_progress=warn)
     if picture:
         picture.write_text(frontier_plot(points, collection), encoding="utf-8")
     if as_json:

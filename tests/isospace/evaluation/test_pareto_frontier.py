@@ -83,7 +83,7 @@ def test_codebooks_are_skipped_with_a_notice_where_faiss_is_missing(
 
 
 def test_a_dimension_beyond_the_vectors_is_refused(corpus: Corpus) -> None:
-    with pytest.raises(ConfigError, match="dimension 33: the vectors have 32"):
+    with pytest.raises(ConfigError, match="dimension 33: expected 1 to 32"):
         measure_frontier(corpus, [], dimensions=(33,))
 
 
