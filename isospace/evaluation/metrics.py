@@ -16,8 +16,8 @@ Run: TypeAlias = dict[str, dict[str, float]]
 MEASURES = ("nDCG@10", "R@10", "R@100", "RR@10", "AP")
 # Names that people use, and those of ir-measures.
 _NAMES = {
-    "ndcg": "nDCG", "recall": "R", "r": "R", "mrr": "RR", "rr": "RR", "map": "AP", "ap": "AP", "precision": "P", "p": "P",
-    "success": "Success",
+    "ndcg": "nDCG", "recall": "R", "r": "R", "mrr": "RR", "rr": "RR", "map": "AP", "ap": "AP", "precision": "P",
+    "p": "P", "success": "Success",
 }  # fmt: skip
 _WRITTEN = re.compile(r"(?P<name>[a-z]+)(?:@(?P<depth>[1-9]\d{0,3}))?", re.IGNORECASE)
 

@@ -285,8 +285,8 @@ def _ndcg(corpus: Corpus, rows: npt.NDArray[np.int64]) -> float | None:
     return measure(run, corpus.judgements, ["nDCG@10"])["nDCG@10"]
 
 
-def _overlap(found: npt.NDArray[np.int64], expected: npt.NDArray[np.int64]) -> float:
-    shares = [np.isin(e, f).mean() for f, e in zip(found, expected, strict=True)]
+def _overlap(rows: npt.NDArray[np.int64], expected: npt.NDArray[np.int64]) -> float:
+    shares = [np.isin(e, r).mean() for r, e in zip(rows, expected, strict=True)]
     return float(np.mean(shares))
 
 

@@ -110,8 +110,8 @@ def freeze_set(store: Store, collection: str, query_set: EvaluationSet, *, sourc
         raise ConfigError(f"evaluation set {query_set.name!r}: has no queries. Give a file with the column text.")
     if query_set.kind == "judged" and not query_set.judged:
         raise ConfigError(
-            f"evaluation set {query_set.name!r}: none of its {len(query_set.queries)} queries has a relevant document in the "
-            "judgements. Check that both files use the same query_ids."
+            f"evaluation set {query_set.name!r}: none of its {len(query_set.queries)} queries has a relevant "
+            "document in the judgements. Check that both files use the same query_ids."
         )
 
     def make(number: int) -> SetRecord | None:

@@ -73,8 +73,8 @@ def answer_set(
     """
     if query_set.remainders and (options.mode in ("lexical", "hybrid") or options.metric != "cosine"):
         raise QueryError(
-            f"mode {options.mode} with metric {options.metric} does not work with pseudo-queries, whose words are in the "
-            "chunk that they were taken from; expected a vector mode with cosine. Use real queries, or another mode."
+            f"mode {options.mode} with metric {options.metric} does not work with pseudo-queries, whose words are in "
+            "the chunk that they were taken from; expected a vector mode with cosine. Use real queries or another mode."
         )
     if options.rerank:
         raise QueryError("evaluation sets are searched without a reranker. Leave rerank out of the search options.")

@@ -33,22 +33,22 @@ def slices_of(query_set: EvaluationSet, *views: View) -> dict[str, dict[str, lis
         (`source`) of the relevant documents. Groups with fewer than five queries, and columns with more than twenty
         values, are left out.
     """
-    found: dict[str, dict[str, list[str]]] = {"words": defaultdict(list)}
+    columns: dict[str, dict[str, list[str]]] = {"words": defaultdict(list)}
     for name, text in query_set.queries.items():
-        found["words"][_length(len(text.split()))].append(name)
+        columns["words"][_length(len(text.split()))].append(name)
     for column, values in query_set.attributes.items():
         for name, value in values.items():
-            found.setdefault(column, defaultdict(list))[value].append(name)
+            columns.setdefault(column, defaultdict(list))[value].append(name)
     for column, values in _languages(query_set, views).items():
         if column not in query_set.attributes:
-            found[column] = defaultdict(list)
+            columns[column] = defaultdict(list)
             for name, value in values.items():
-                found[column][value].append(name)
+                columns[column][value].append(name)
     for name, attributes in _of_documents(query_set, views).items():
         for column, value in attributes.items():
             if column not in query_set.attributes:
-                found.setdefault(column, defaultdict(list))[value].append(name)
-    return {column: usable for column, groups in found.items() if (usable := _usable(groups))}
+                columns.setdefault(column, defaultdict(list))[value].append(name)
+    return {column: usable for column, groups in columns.items() if (usable := _usable(groups))}
 
 
 def _languages(query_set: EvaluationSet, views: Sequence[View]) -> dict[str, dict[str, str]]:
@@ -62,8 +62,8 @@ def _languages(query_set: EvaluationSet, views: Sequence[View]) -> dict[str, dic
         for name, code in _answer_languages(query_set, views).items()
         if name in own and own[name] != code
     }
-    found = {"language": own, "languages": across}
-    return {column: values for column, values in found.items() if len(set(values.values())) > (column == "language")}
+    columns = {"language": own, "languages": across}
+    return {column: values for column, values in columns.items() if len(set(values.values())) > (column == "language")}
 
 
 def _answer_languages(query_set: EvaluationSet, views: Sequence[View]) -> dict[str, str]:
@@ -77,12 +77,12 @@ def _answer_languages(query_set: EvaluationSet, views: Sequence[View]) -> dict[s
             if documents[owner] in wanted and documents[owner] not in spoken:
                 first.setdefault(documents[owner], row)
         spoken.update(zip(first, detect_languages(view.texts(first.values())), strict=True))
-    found = {}
+    languages = {}
     for name, judged in query_set.judged.items():
         counts = Counter(code for doc, value in judged.items() if value > 0 and (code := spoken.get(doc)))
         if counts:
-            found[name] = counts.most_common(1)[0][0]
-    return found
+            languages[name] = counts.most_common(1)[0][0]
+    return languages
 
 
 def _usable(groups: dict[str, list[str]]) -> dict[str, list[str]]:
@@ -104,14 +104,14 @@ def _of_documents(query_set: EvaluationSet, views: Sequence[View]) -> dict[str, 
         for row in (row for batch in table.to_batches(max_chunksize=4096) for row in batch.to_pylist()):
             if row["doc_id"] in wanted and row["doc_id"] not in described:
                 described[row["doc_id"]] = {"source": source_of(row["uri"]), **_simple(row["metadata"])}
-    found = {}
+    attributes = {}
     for name, documents in query_set.judged.items():
         counts: dict[str, Counter[str]] = defaultdict(Counter)
         for doc, value in documents.items():
             for column, text in described.get(doc, {}).items() if value > 0 else ():
                 counts[column][text] += 1
-        found[name] = {column: count.most_common(1)[0][0] for column, count in counts.items()}
-    return found
+        attributes[name] = {column: count.most_common(1)[0][0] for column, count in counts.items()}
+    return attributes
 
 
 def source_of(uri: str) -> str:

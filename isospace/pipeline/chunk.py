@@ -129,8 +129,8 @@ def _require_fit(run: Run, part: ChunkPart, table: pa.Table, limit: int) -> None
     tokens = np.asarray(table["n_tokens"])
     worst = int(tokens.argmax())
     raise ConfigError(
-        f"recipe.chunking.kind = none: {part.too_long} of {len(tokens)} texts in one part exceed the encoder's limit of "
-        f"{limit} tokens, and {part.cut_tokens:,} tokens would be lost; the longest is "
+        f"recipe.chunking.kind = none: {part.too_long} of {len(tokens)} texts in one part exceed the encoder's limit "
+        f"of {limit} tokens, and {part.cut_tokens:,} tokens would be lost; the longest is "
         f"{table['doc_id'][worst].as_py()!r} with {tokens[worst]}. Set recipe.chunking.kind=structure, or configure "
         "recipe.encoder.windows, or allow it with recipe.chunking.allow_truncation=true."
     )

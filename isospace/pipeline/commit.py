@@ -59,8 +59,8 @@ def commit_snapshot(
     base = run.base
     if base is not None and base.snapshot_id == identity and not run.damaged:
         return Commit(base, is_new=False)
-    kept = set(scan.kept)
-    records = [part for part in base.parts if part.name in kept] if base else []
+    kept_names = set(scan.kept)
+    records = [part for part in base.parts if part.name in kept_names] if base else []
     by_name = {segment.part: segment.file for segment in segments}
     records += [PartRecord(name=p.name, documents=p.documents, chunks=p.chunks, segment=by_name[p.name]) for p in parts]
     manifest = Manifest(

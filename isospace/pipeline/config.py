@@ -27,7 +27,7 @@ class Recipe(SpecModel):
     encoder: EncoderSpec
     """The model."""
     chunking: ChunkingSpec = ChunkingSpec()
-    """How documents are cut into chunks."""
+    """How documents are chunked."""
     transform: TransformSpec = TransformSpec()
     """What is done to the raw vectors of documents and queries."""
     lexical: LexicalSpec = LexicalSpec()
@@ -49,7 +49,7 @@ class WorkersSpec(SpecModel):
     """The workers that encode shards; each loads the model once."""
 
     kind: Literal["auto", "in_process", "processes", "ray"] = "auto"
-    """`auto`: in process for one device, one process per device for several. `ray`: actors on a cluster, or a local one."""
+    """`auto`: in process for one device, else one process per device. `ray`: actors on a cluster, or a local one."""
     count: int | None = Field(default=None, ge=1)
     """Number of workers; one per device if empty."""
     address: str | None = None
@@ -111,7 +111,7 @@ class Runtime(SpecModel):
     max_quarantined_share: float = Field(default=0.1, ge=0.0, le=1.0)
     """Largest share of the source that may be quarantined before the run fails."""
     max_removed_share: float = Field(default=0.5, ge=0.0, le=1.0)
-    """Largest share of the collection that may vanish from the source before the run fails: the cause may be a lost mount."""
+    """Largest share of the collection that may vanish before the run fails: the cause may be a lost mount."""
     price_per_device_hour: float | None = Field(default=None, ge=0.0, allow_inf_nan=False)
     """Price of one hour of the encoder's device; plans and reports then show the cost."""
     max_mean_cosine: float = Field(default=0.6, gt=0.0, le=1.0)
@@ -135,7 +135,7 @@ class Runtime(SpecModel):
     def _named(self) -> Runtime:
         if (self.promote_to or "").isdecimal():
             raise ValueError(
-                f"promote_to {self.promote_to!r} is a number, and numbers name snapshots; use a name that is not a number"
+                f"promote_to {self.promote_to!r} is a number, and numbers name snapshots; use another name"
             )
         return self
 

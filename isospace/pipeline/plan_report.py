@@ -83,7 +83,7 @@ class PlanReport:
             "documents changed": self.changed,
             "documents unchanged": self.unchanged,
             "documents removed": self.removed,
-            "documents unreadable now, kept": self.stale,
+            "documents unreadable, kept": self.stale,
             "inputs quarantined": self.quarantined,
             "chunks": self.chunks,
             "distinct texts": self.distinct_texts,

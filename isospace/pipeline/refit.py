@@ -53,8 +53,8 @@ def start_refit(config: PipelineConfig, encoder: EncoderRecord, scratch: Path) -
     if run.damaged:
         raise IntegrityError(
             f"{run.damaged[0]}: is missing, or its size differs from the manifest of snapshot {run.base_sequence} "
-            f"({len(run.damaged)} such files), and a refit reads no source to rebuild it from. Run `isospace run CONFIG` "
-            "first."
+            f"({len(run.damaged)} such files), and a refit reads no source to rebuild it from. Run "
+            "`isospace run CONFIG` first."
         )
     return run
 

@@ -60,9 +60,8 @@ def start(reporter: Reporter, config: PipelineConfig) -> Run:
     """Register the encoder in the store, and determine what the run starts from."""
     record = identify_encoder(config)
     run = _begin(start_run, config, record)
-    reporter.info(
-        f"run {run.run_id}: {f'starts from snapshot {run.base_sequence}' if run.base_sequence else 'the first snapshot'}"
-    )
+    origin = f"starts from snapshot {run.base_sequence}" if run.base_sequence else "makes the first snapshot"
+    reporter.info(f"run {run.run_id}: {origin}")
     if run.damaged:
         # Files of the encoder may be among those that were lost.
         run_encoder(run)
@@ -90,7 +89,7 @@ def scan(reporter: Reporter, run: Run) -> Scan:
     scan = scan_source(run)
     reporter.info(
         f"documents: {scan.added:,} added, {scan.changed:,} changed, {scan.unchanged:,} unchanged, "
-        f"{scan.removed:,} removed, {scan.stale:,} unreadable now and kept, {scan.forgotten:,} forgotten; "
+        f"{scan.removed:,} removed, {scan.stale:,} unreadable but kept, {scan.forgotten:,} forgotten; "
         f"{scan.quarantined:,} inputs quarantined"
     )
     return scan

@@ -41,7 +41,8 @@ def narrow_scan(run: Run, scan: Scan, finished: Sequence[ChunkPart]) -> Scan:
     base = run.base
     if run.rebuild or base is None:
         raise ConfigError(
-            "a run that rebuilds every part is committed completely or not at all. Run the same command again to continue."
+            "a run that rebuilds every part is committed completely or not at all. Run the same command again to "
+            "continue."
         )
     with scratch_database(run.scratch, memory_mb=run.config.runtime.memory_mb) as connection:
         load_base(connection, run.store, base)

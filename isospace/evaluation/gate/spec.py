@@ -19,7 +19,7 @@ class GateSpec(SpecModel):
     """Rules that a new snapshot must pass before the alias moves to it."""
 
     rules: tuple[str, ...] = ()
-    """Rules such as `ndcg@10 not worse than production by more than 0.01 at p < 0.05`; without any, there is no gate."""
+    """Such as `ndcg@10 not worse than production by more than 0.01 at p < 0.05`; without rules, there is no gate."""
     set: Name = "default"
     """Evaluation set of the collection to search for."""
     queries: str | None = None

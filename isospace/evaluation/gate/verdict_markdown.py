@@ -24,8 +24,8 @@ def verdict_markdown(verdict: Verdict) -> str:
         "| --- | --- | ---: | --- | --- |",
     ]
     lines += [
-        f"| {signs[finding.passed]} | {as_cell(finding.rule)} | {figure(finding.figure)} | {as_cell(finding.expected)} | "
-        f"{as_cell(finding.detail)} |"
+        f"| {signs[finding.passed]} | {as_cell(finding.rule)} | {figure(finding.figure)} | "
+        f"{as_cell(finding.expected)} | {as_cell(finding.detail)} |"
         for finding in verdict.findings
     ]
     if any("difference" in values for values in verdict.measures.values()):

@@ -143,8 +143,9 @@ def promote_judged(
 def promotion_problem(store: Store, manifest: Manifest, alias: str) -> str:
     """Return why an alias must not move to a snapshot; empty if it may.
 
-    The snapshot needs a verdict that it passed the rules of its recipe against the snapshot that the alias names now, if
-    any. A snapshot that the alias has named before may always come back. Without rules and verdicts, anything may move.
+    The snapshot must have passed the rules of its recipe, in comparison with the snapshot that the alias names now, if
+    there is one. A snapshot that the alias has named before may always come back. Without rules and verdicts, every
+    snapshot may be promoted.
     """
     verdicts = read_verdicts(store, manifest.collection, manifest.snapshot_id)
     rules = {" ".join(rule.split()) for rule in manifest.recipe.get("gate", {}).get("rules") or ()}

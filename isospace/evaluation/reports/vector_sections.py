@@ -43,8 +43,8 @@ def vector_sections(stored: StoredVectors) -> list[Section]:
         ),
         Section(
             "Isotropy, before and after the transform",
-            "How evenly the vectors fill their space: the spectrum of the raw vectors when the space was fitted, and of "
-            "the vectors that are stored now.",
+            "How evenly the vectors fill their space: the spectrum of the raw vectors at the fit, and of the vectors "
+            "that are stored now.",
             plots.spectra({"raw, at the fit": stored.spectrum_before, "stored": stored.spectrum_after}),
             Table(("", "raw, at the fit", "stored"), isotropy),
         ),
@@ -76,13 +76,13 @@ def dimension_sections(stored: StoredVectors) -> list[Section]:
 
 
 def corpus_map_section(view: View) -> list[Section]:
-    """Return a map of a sample of the corpus, coloured by source; nothing for a handful of chunks."""
+    """Return a map of a sample of the corpus, colored by source; nothing for a handful of chunks."""
     points, labels = corpus_points(view)
     if not len(points):
         return []
     text = (
-        f"A sample of {len(points):,} chunks, with similar ones close together (t-SNE); distances between clusters mean "
-        "little."
+        f"A sample of {len(points):,} chunks, with similar ones close together (t-SNE); distances between clusters "
+        "mean little."
     )
     return [Section("Map of the corpus", text, plots.corpus_map(points, labels))]
 

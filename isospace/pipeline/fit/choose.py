@@ -1,8 +1,8 @@
 """Choose a fit by held-out retrieval, and record the evidence.
 
 The documents that answer queries are split into halves. On the first half, candidates are ranked by nDCG@10, and the
-simplest of those that tie with the best is selected. On the second half, it has to beat `none` in a paired randomization
-test; otherwise `none` is chosen.
+simplest of those that tie with the best is selected. On the second half, it has to beat `none` in a paired
+randomization test; otherwise `none` is chosen.
 """
 
 from __future__ import annotations

@@ -62,8 +62,8 @@ def fit_space(run: Run, chunk_paths: Sequence[str], encoder: SentenceEncoder) ->
     spec = run.config.recipe.transform
     if encoder.record.encoder_id != run.encoder_id:
         raise MismatchError(
-            f"the loaded encoder is {encoder.record.encoder_id[:16]}…; expected {run.encoder_id[:16]}…, the run's. Run the "
-            "same command in a new process."
+            f"the loaded encoder is {encoder.record.encoder_id[:16]}…; expected {run.encoder_id[:16]}…, the run's. "
+            "Run the same command in a new process."
         )
     if with_hashed_files(spec) != run.transform:
         raise ConfigError(
@@ -91,8 +91,8 @@ def fit_space(run: Run, chunk_paths: Sequence[str], encoder: SentenceEncoder) ->
         },
     )
     folder = layout.space_folder(space_id)
-    # space.json comes last: if it exists, the space is complete. The folder is named by a fingerprint of the content, so
-    # that an existing file that differs is damaged; only the provenance in space.json may differ.
+    # space.json comes last: if it exists, the space is complete. The folder is named by a fingerprint of the content,
+    # so that an existing file that differs is damaged; only the provenance in space.json may differ.
     for name in sorted(files, key=lambda name: name == DOCUMENT):
         path = f"{folder}/{name}"
         if (

@@ -59,7 +59,7 @@ def _require_queries(run: Run, parts: list[ChunkPart]) -> None:
     elif len(doc_ids) < FEWEST_QUERIES:
         # Pseudo-queries are counted by the document that answers them.
         raise FitError(
-            f"recipe.transform.fit.kind = auto: the collection has {len(doc_ids)} documents, and pseudo-queries from at "
-            f"least {FEWEST_QUERIES} documents are needed. Provide recipe.transform.queries.file with judgements, or "
-            "use a fit that needs no queries, such as kind none."
+            f"recipe.transform.fit.kind = auto: the collection has {len(doc_ids)} documents, and pseudo-queries from "
+            f"at least {FEWEST_QUERIES} documents are needed. Provide recipe.transform.queries.file with judgements, "
+            "or use a fit that needs no queries, such as kind none."
         )

@@ -76,7 +76,7 @@ def test_codebooks_are_skipped_with_a_notice_where_faiss_is_missing(
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     lines: list[str] = []
-    points = measure_frontier(corpus, [Float16Spec(), PqSpec(kind="pq", subvectors=8)], told=lines.append)
+    points = measure_frontier(corpus, [Float16Spec(), PqSpec(kind="pq", subvectors=8)], on_progress=lines.append)
     assert {point.representation for point in points} == {"float32", "float16"}
     assert lines[:2] == ["measuring float32", "measuring float16"]
     assert re.fullmatch(r"pq.*: skipped, since training it needs faiss\. Run: pip install .*\[pq\]'", lines[2])

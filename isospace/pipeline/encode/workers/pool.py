@@ -1,8 +1,8 @@
 """Pools of workers: they take references to shards, and hide where the encoding runs.
 
 A pool is this process for a single device, one process per device on one machine, or Ray actors. A worker loads the
-model once. If it dies or stops answering, its shard raises WorkerError and is retried by the next free worker, while the
-lost one is replaced.
+model once. If it dies or stops answering, its shard raises WorkerError and is retried by the next free worker, while
+the lost one is replaced.
 """
 
 from __future__ import annotations
@@ -92,7 +92,8 @@ def open_pool(spec: WorkersSpec, work: Work, encoder: Callable[[], SentenceEncod
         case "in_process":
             if (spec.count or 1) > 1:
                 raise ConfigError(
-                    f"runtime.workers.count = {spec.count} with kind in_process; expected 1. Set runtime.workers.kind=processes."
+                    f"runtime.workers.count = {spec.count} with kind in_process; expected 1. Set "
+                    "runtime.workers.kind=processes."
                 )
             return InProcess(encoder())
         case "ray":
@@ -106,7 +107,7 @@ def open_pool(spec: WorkersSpec, work: Work, encoder: Callable[[], SentenceEncod
 def worker_engines(engine: Engine, spec: WorkersSpec, precision: str = "float32") -> list[Engine]:
     """Return the engine of each worker on this machine.
 
-    Workers take the GPUs in turn, and share them if there are more workers than GPUs. Workers on the CPU share its cores.
+    Workers take GPUs in turn, and share them if there are more workers than GPUs. Workers on the CPU share its cores.
     """
     resolved = resolve_engine(engine, precision)
     if resolved.device == "cpu":

@@ -81,8 +81,8 @@ class WorkerProcess:
             if not ready:
                 self.end()
                 raise WorkerError(
-                    f"worker {self.name}, process {process.pid}, did not answer within {seconds:.0f} s; it is replaced, "
-                    "and its shard is retried. Raise runtime.workers.shard_seconds if shards take that long."
+                    f"worker {self.name}, process {process.pid}, did not answer within {seconds:.0f} s; it is "
+                    "replaced, and its shard is retried. Raise runtime.workers.shard_seconds if shards take that long."
                 )
             succeeded, result = connection.recv()
         except (EOFError, OSError) as error:

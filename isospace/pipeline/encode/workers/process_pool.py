@@ -75,7 +75,7 @@ class Processes:
         return encoded
 
     def _replace(self, worker: WorkerProcess) -> None:
-        """Free a worker once its new process has loaded the model; retire it if it cannot, so that it fails no retries."""
+        """Free a worker once its new process has loaded the model; retire it if it cannot, to fail no retries."""
         try:
             worker.call(load_in_worker, worker.work, seconds=self.start_seconds)
         except Exception as error:

@@ -111,7 +111,7 @@ class RayPool:
         return encoded
 
     def _replace(self, actor: Any) -> None:
-        """Free an actor once it has loaded the model again; retire it if it cannot, so that it fails no retries."""
+        """Free an actor once it has loaded the model again; retire it if it cannot, to fail no retries."""
         for _ in range(_RESTARTS):
             try:
                 self.ray.get(actor.load.remote(), timeout=self.start_seconds)
