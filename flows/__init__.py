@@ -1,9 +1,9 @@
-"""Prefect flows: orchestration only; each reads like the line in docs/architecture.md."""
+"""Prefect flows: thin wrappers that run the pipeline and the maintenance commands under Prefect."""
 
 import os
 
-# Set before Prefect is imported, and only where the user has not: an ephemeral server needs longer than
-# Prefect's default to start on a small machine, and a pipeline does not phone home.
+# Set before Prefect is imported, unless the user has set them: on a small machine, an ephemeral server needs longer to
+# start than Prefect's default allows, and a pipeline sends no telemetry.
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DO_NOT_TRACK", "1")

@@ -1,4 +1,4 @@
-"""Have alarms and rejected snapshots told to somebody: a Prefect automation that calls a webhook or a notification block.
+"""Send notifications of alarms and rejected snapshots: a Prefect automation with a webhook or a notification block.
 
 python -m flows.alert --webhook https://chat.example/hook
 python -m flows.alert --block sendgrid-email/on-call
@@ -31,18 +31,14 @@ PAYLOAD = (
 
 
 def alert(*, webhook: str | None = None, block: str | None = None) -> Automation:
-    """Create the automation, or replace the one that is there.
+    """Create the automation, or replace the existing one.
 
     Parameters
     ----------
     webhook
-        Url that is sent `{"text": …}`, as chat services take it.
+        URL to send `{"text": …}` to, the format of chat services.
     block
-        A notification block by type and name, such as `sendgrid-email/on-call`.
-
-    Returns
-    -------
-    Automation
+        Type and name of a notification block, such as `sendgrid-email/on-call`.
     """
     trigger = EventTrigger(expect=EVENTS, posture=Posture.Reactive, threshold=1)
     action: CallWebhook | SendNotification
@@ -55,15 +51,18 @@ def alert(*, webhook: str | None = None, block: str | None = None) -> Automation
     else:
         action = SendNotification(block_document_id=_block_id(str(block)), subject=SUBJECT, body=BODY)
     wanted: Any = Automation(
-        name=NAME, description="Tells of alarms and rejected snapshots.", trigger=trigger, actions=[action]
+        name=NAME,
+        description="Sends notifications of alarms and rejected snapshots.",
+        trigger=trigger,
+        actions=[action],
     )
     try:
-        known: Any = Automation.read(name=NAME)
+        existing: Any = Automation.read(name=NAME)
     except ValueError:
         return cast("Automation", wanted.create())
-    known.trigger, known.actions, known.description = wanted.trigger, wanted.actions, wanted.description
-    known.update()
-    return cast("Automation", known)
+    existing.trigger, existing.actions, existing.description = wanted.trigger, wanted.actions, wanted.description
+    existing.update()
+    return cast("Automation", existing)
 
 
 def _block_id(name: str) -> UUID:
@@ -73,17 +72,19 @@ def _block_id(name: str) -> UUID:
 
 def main() -> None:
     """Parse the command line, and create the automation."""
-    parser = argparse.ArgumentParser(prog="python -m flows.alert", description="Have alarms told to somebody.")
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.alert", description="Send notifications of alarms and rejected snapshots."
+    )
     where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--webhook", metavar="URL", help="is sent JSON with the field text")
-    where.add_argument("--block", metavar="TYPE/NAME", help="a notification block, such as sendgrid-email/on-call")
-    given = parser.parse_args()
+    where.add_argument("--webhook", metavar="URL", help="URL to send JSON with the field text to")
+    where.add_argument("--block", metavar="TYPE/NAME", help="notification block, such as sendgrid-email/on-call")
+    options = parser.parse_args()
     try:
-        made = alert(webhook=given.webhook, block=given.block)
+        automation = alert(webhook=options.webhook, block=options.block)
     except (ValueError, PrefectException) as error:
         print(f"error: {' '.join(str(error).split())[:300]}", file=sys.stderr)
         sys.exit(1)
-    print(f"automation {made.name} tells of {', '.join(sorted(EVENTS))}")
+    print(f"automation {automation.name} sends notifications of {', '.join(sorted(EVENTS))}")
 
 
 if __name__ == "__main__":

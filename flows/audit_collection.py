@@ -1,4 +1,4 @@
-"""Audit what an alias names: a failed run is an alarm, and says what, why and what to do.
+"""Audit the snapshot that an alias names; the run fails if there are alarms, and names the remedies.
 
 python -m flows.audit_collection STORE COLLECTION [--snapshot production] [--set NAME] [--threshold mean_cosine=0.5 ...]
 """
@@ -26,7 +26,7 @@ def audit_collection(
     seed: int = 0,
     thresholds: Thresholds = Thresholds(),  # noqa: B008
 ) -> AuditRecord:
-    """Measure stored vectors, frozen queries and logged answers, and raise an alarm for what is not as it should be.
+    """Measure stored vectors, frozen queries, and logged queries, and raise alarms for drift and damage.
 
     Parameters
     ----------
@@ -35,15 +35,15 @@ def audit_collection(
     collection
         Name of the collection.
     alias
-        What is audited.
+        The alias to audit.
     evaluation_set
-        Frozen queries that are asked; `default`, or the first there is, if empty.
+        Evaluation set to run the queries of; if empty, `default` or the first one.
     log_hours
-        How far back logged answers are read.
+        How many hours of the query log to read.
     seed
-        Of the samples.
+        Seed of the samples.
     thresholds
-        From where on a figure is an alarm.
+        Limits beyond which a metric raises an alarm.
     """
     with working("audit"):
         record = audit.measure(store, collection, alias, evaluation_set, log_hours, seed, thresholds)

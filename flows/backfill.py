@@ -1,6 +1,6 @@
-"""Backfill: embed chosen documents, in an order, within a budget; the next backfill embeds what is left.
+"""Backfill: embed selected documents within a budget; the next backfill continues with the rest.
 
-python -m flows.backfill CONFIG [--set runtime.selection.where='year >= 2020' --set runtime.budget.minutes=30 ...] [--dry-run]
+python -m flows.backfill CONFIG [--set runtime.selection.where='year >= 2020' ...] [--dry-run]
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from isospace.pipeline.run_report import RunReport
 from isospace.pipeline.selection import Budget, Selection
 from tasks.errors import quiet_known_errors
 from tasks.executor import PrefectExecutor
-from tasks.run_names import named
+from tasks.run_names import run_name
 
 quiet_known_errors()
 
 
-@flow(name="backfill", flow_run_name=named("backfill"))
+@flow(name="backfill", flow_run_name=run_name("backfill"))
 def backfill(
     config: PipelineConfig,
     selection: Selection = Selection(),  # noqa: B008
@@ -27,21 +27,21 @@ def backfill(
     reason: str = "",
     dry_run: bool = False,
 ) -> RunReport | PlanReport:
-    """Embed chosen documents, or everything under another recipe, in portions.
+    """Embed selected documents, or everything with another recipe, in portions.
 
     Parameters
     ----------
     config
-        The pipeline; another encoder or chunking than the collection's embeds all of it anew, and commits when all is
-        done.
+        The pipeline. If encoder or chunking differ from the collection's, everything is re-encoded, and committed when
+        all of it is done.
     selection
-        Which documents; all if empty. Documents that are not chosen stay as they are.
+        Documents to process; all if empty. Other documents stay as they are.
     budget
-        What may be spent on encoding this time.
+        What this run may spend on encoding.
     reason
-        Why, for the run's name.
+        Why the run was started, for its name.
     dry_run
-        Plan only: write nothing, show what would be done and what it would cost.
+        Show the plan and its cost, without writing to the store.
     """
     executor = PrefectExecutor()
     if dry_run:

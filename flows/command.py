@@ -1,4 +1,4 @@
-"""Run a flow from the command line: exit status 0, 1 (failed) or 2 (usage)."""
+"""Run flows from the command line. Exit status: 0 done, 1 failure, 2 usage or configuration."""
 
 from __future__ import annotations
 
@@ -33,78 +33,80 @@ def main(
     *,
     dry_run: bool = False,
     load: Callable[[str, list[str]], PipelineConfig] = load_config,
-    tell: Callable[[Any], str] | None = None,
+    describe: Callable[[Any], str] | None = None,
 ) -> None:
     """Parse the command line, run the flow, print its outcome, and exit.
 
     Parameters
     ----------
     flow
-        What is run.
+        The flow.
     arguments
-        Those of the process, if empty.
+        Command-line arguments; by default, those of the process.
     dry_run
-        Offer the option of that name.
+        Whether the flow has the option `--dry-run`.
     load
         Reads the configuration.
-    tell
-        What is printed of the outcome; `outcome` if empty.
+    describe
+        Returns the text to print for a report; by default, `outcome`.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m flows.{PurePosixPath(sys.argv[0]).stem}", description=flow.__doc__
     )
-    parser.add_argument("config", metavar="CONFIG", help="YAML file")
+    parser.add_argument("config", metavar="CONFIG", help="YAML file with the configuration")
     parser.add_argument(
         "--set",
         dest="overrides",
         metavar="KEY=VALUE",
         action="append",
         default=[],
-        help="override one key, such as recipe.transform.fit.kind=none; may be repeated",
+        help="override one key, such as recipe.transform.fit.kind=none; repeatable",
     )
     if dry_run:
-        parser.add_argument("--dry-run", action="store_true", help="plan only, write nothing")
-    given = parser.parse_args(arguments)
+        parser.add_argument("--dry-run", action="store_true", help="show the plan, without writing to the store")
+    parsed = parser.parse_args(arguments)
     try:
-        asked = {"dry_run": given.dry_run} if dry_run else {}
-        config = load(given.config, given.overrides)
+        options = {"dry_run": parsed.dry_run} if dry_run else {}
+        config = load(parsed.config, parsed.overrides)
         starting()
         try:
-            report = flow(config, **asked)
+            report = flow(config, **options)
         finally:
             started()
     except IsospaceError as error:
         _fail(error, str(error), status=2 if isinstance(error, ConfigError) else 1)
     except (OSError, HTTPError, PrefectException, DuckDBError) as error:
-        # A full disk, a lost server: nothing was committed, and the reason is one line.
+        # A full disk or a lost server: nothing was committed, and one line tells the reason.
         reason = " ".join(str(error).split())[:400] or type(error).__name__
-        _fail(error, f"{reason}. Nothing half-written is visible; the same command goes on from here.", status=1)
+        _fail(error, f"{reason}. No partial result is visible; the same command continues from here.", status=1)
     except KeyboardInterrupt as error:
-        _fail(error, "interrupted. Nothing half-written is visible; the same command goes on from here.", status=1)
-    print(tell(report) if tell else outcome(report, open_store(config.runtime.store)))
+        _fail(error, "interrupted. No partial result is visible; the same command continues from here.", status=1)
+    print(describe(report) if describe else outcome(report, open_store(config.runtime.store)))
 
 
 def audit(flow: Callable[..., AuditRecord], arguments: list[str] | None = None) -> None:
-    """Parse the command line of an audit, run the flow, print its outcome: exit status 1 for alarms too."""
-    parser = argparse.ArgumentParser(prog="python -m flows.audit_collection", description="Audit what an alias names.")
+    """Parse the command line of an audit, run the flow, and print its outcome; alarms exit with status 1."""
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.audit_collection", description="Audit the snapshot that an alias names."
+    )
     parser.add_argument("store")
     parser.add_argument("collection")
-    parser.add_argument("--snapshot", dest="alias", default="production")
-    parser.add_argument("--set", dest="evaluation_set", metavar="NAME", help="frozen queries that are asked")
-    parser.add_argument("--log-hours", type=float, default=24.0, help="how far back logged answers are read")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threshold", metavar="NAME=VALUE", action="append", default=[], help="may be repeated")
-    given = vars(parser.parse_args(arguments))
+    parser.add_argument("--snapshot", dest="alias", default="production", help="alias to audit")
+    parser.add_argument("--set", dest="evaluation_set", metavar="NAME", help="evaluation set to run the queries of")
+    parser.add_argument("--log-hours", type=float, default=24.0, help="how many hours of the query log to read")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the samples")
+    parser.add_argument("--threshold", metavar="NAME=VALUE", action="append", default=[], help="limit; repeatable")
+    options = vars(parser.parse_args(arguments))
     try:
-        thresholds = parse_thresholds(given.pop("threshold"))
-        record = flow(**given, thresholds=thresholds)
+        thresholds = parse_thresholds(options.pop("threshold"))
+        record = flow(**options, thresholds=thresholds)
     except IsospaceError as error:
         _fail(error, str(error), status=2 if isinstance(error, ConfigError) else 1)
     print(f"{record.describe()}\nreport: {record.report}")
 
 
 def compact(flow: Callable[..., Compacted | CompactionPlan], arguments: list[str] | None = None) -> None:
-    """Parse the command line of a compaction, run the flow, print its outcome."""
+    """Parse the command line of a compaction, run the flow, and print its outcome."""
     parser = argparse.ArgumentParser(prog="python -m flows.compact_collection", description=flow.__doc__)
     parser.add_argument("store")
     parser.add_argument("collection")
@@ -115,7 +117,7 @@ def compact(flow: Callable[..., Compacted | CompactionPlan], arguments: list[str
 
 
 def vacuum(flow: Callable[..., Vacuumed], arguments: list[str] | None = None) -> None:
-    """Parse the command line of a vacuum, run the flow, print its outcome."""
+    """Parse the command line of a vacuum, run the flow, and print its outcome."""
     parser = argparse.ArgumentParser(prog="python -m flows.vacuum_store", description=flow.__doc__)
     parser.add_argument("store")
     parser.add_argument("--retention-days", type=float, default=7.0)
@@ -140,7 +142,7 @@ def _maintain(
 
 
 def _fail(error: BaseException, message: str, *, status: int) -> NoReturn:
-    # Frames of the traceback hold connections, whose library complains about them when the process ends.
+    # Frames of the traceback keep connections open, whose library would print warnings when the process ends.
     link: BaseException | None = error
     while link is not None:
         traceback.clear_frames(link.__traceback__)

@@ -1,4 +1,4 @@
-"""Compact a collection: small and frayed parts become few full ones; the content stays what it is.
+"""Compact a collection: merge small parts and drop deleted rows, without changing the content.
 
 python -m flows.compact_collection STORE COLLECTION [--dry-run]
 """
@@ -12,12 +12,12 @@ from isospace.operations.maintenance.compaction_settings import DEFAULT_SETTINGS
 from isospace.pipeline.heartbeat import working
 from tasks import maintenance
 from tasks.errors import quiet_known_errors
-from tasks.run_names import named
+from tasks.run_names import run_name
 
 quiet_known_errors()
 
 
-@flow(name="compact-collection", flow_run_name=named("compact"))
+@flow(name="compact-collection", flow_run_name=run_name("compact"))
 def compact_collection(
     store: str,
     collection: str,
@@ -27,7 +27,7 @@ def compact_collection(
     reason: str = "",
     dry_run: bool = False,
 ) -> Compacted | CompactionPlan:
-    """Merge small parts of the latest snapshot, and leave out what was deleted; aliases follow.
+    """Merge small parts of the latest snapshot and drop deleted rows; aliases follow.
 
     Parameters
     ----------
@@ -36,15 +36,15 @@ def compact_collection(
     collection
         Name of the collection.
     part_documents
-        Documents that a part shall have; one with less than half of it is merged.
+        Number of documents in a full part; parts with less than half of it are merged.
     part_megabytes
-        Most megabytes of one part's files.
+        Maximum size of the files of one part, in MB.
     max_deleted_share
-        Share of a part's documents that may be deleted before it is written anew.
+        Rewrite parts with more than this share of deleted documents.
     reason
-        Why, for the run's name.
+        Why the run was started, for its name.
     dry_run
-        Show what would be done.
+        Show what would be done, without doing it.
     """
     with maintenance.exclusively(store, collection, "compact"), working("compact"):
         settings = CompactionSettings(part_documents, part_megabytes, max_deleted_share)

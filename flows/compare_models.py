@@ -1,4 +1,4 @@
-"""Compare encoders x transforms on one's own corpus and queries; a second run does only what is new.
+"""Compare encoders and transforms on your corpus and queries; later runs measure only what is new.
 
 python -m flows.compare_models CONFIG [--set KEY=VALUE ...]
 """
@@ -19,11 +19,11 @@ quiet_known_errors()
 
 @flow(name="compare-models", flow_run_name="compare models {config.runtime.collection}")
 def compare_models(config: ContestConfig) -> list[Entry]:
-    """Embed the corpus by every variant, measure each, and mark the Pareto front."""
+    """Embed the corpus with every variant, measure each, and mark the Pareto front."""
     return run.compare_models(config, PrefectExecutor(), embed_corpus)
 
 
 if __name__ == "__main__":
     from flows.command import main
 
-    main(compare_models, load=load_contest, tell=contest_markdown)
+    main(compare_models, load=load_contest, describe=contest_markdown)

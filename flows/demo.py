@@ -1,4 +1,4 @@
-"""The demo: embed the shipped corpus, measure it, ask it three questions.
+"""The demo: embed the bundled corpus, measure search quality, and search for three questions.
 
 python -m flows.demo
 """
@@ -35,22 +35,22 @@ def main() -> None:
     try:
         config = load_config("configs/demo.yaml")
         report = embed_corpus(config)
-        console.rule("what it did")
+        console.rule("Run")
         console.print(outcome(report, open_store(config.runtime.store)))
         index = open_index(config.runtime.store, config.runtime.collection)
-        console.rule("what it measured")
-        console.print(_measured(config.runtime.store, index))
-        console.rule("what it answers")
+        console.rule("Search quality")
+        console.print(_quality_table(config.runtime.store, index))
+        console.rule("Top hits")
         for question, hits in zip(QUESTIONS, index.search(list(QUESTIONS), k=1), strict=True):
             console.print(f"[bold]{question}[/bold]\n  {hits[0].score:.3f}  {hits[0].title}\n")
     except IsospaceError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     store, name = config.runtime.store, config.runtime.collection
-    console.print(f'Ask more: .venv/bin/isospace search {store} {name} "your question"', markup=False)
+    console.print(f'Search yourself: .venv/bin/isospace search {store} {name} "your question"', markup=False)
 
 
-def _measured(url: str, index: Index) -> str:
+def _quality_table(url: str, index: Index) -> str:
     store = open_store(url)
     queries, judgements = read_queries(FOLDER / "queries.parquet"), read_judgements(FOLDER / "qrels.parquet")
     raw = index.space.encode(list(queries.values()), "query")
@@ -61,7 +61,7 @@ def _measured(url: str, index: Index) -> str:
         rows[f"sealed space, {name}"] = measure(document_run(opened, queries), judgements)
     names = "  ".join(f"{name:>8}" for name in next(iter(rows.values())))
     lines = [f"{row:26}" + "  ".join(f"{value:8.4f}" for value in figures.values()) for row, figures in rows.items()]
-    return "\n".join([f"{len(queries)} claims, best chunk of a document counts", f"{'':26}{names}", *lines])
+    return "\n".join([f"{len(queries)} claims; a document ranks by its best chunk", f"{'':26}{names}", *lines])
 
 
 if __name__ == "__main__":

@@ -12,12 +12,12 @@ from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.run_report import RunReport
 from tasks.errors import quiet_known_errors
 from tasks.executor import PrefectExecutor
-from tasks.run_names import named
+from tasks.run_names import run_name
 
 quiet_known_errors()
 
 
-@flow(name="embed-corpus", flow_run_name=named("embed"))
+@flow(name="embed-corpus", flow_run_name=run_name("embed"))
 def embed_corpus(config: PipelineConfig) -> RunReport:
     """Bring a collection up to date with its source, and its alias to the new snapshot."""
     return embed.embed_corpus(config, PrefectExecutor())

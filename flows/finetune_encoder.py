@@ -1,4 +1,4 @@
-"""Fine-tune an encoder on the domain: pairs, negatives, training, and whether it was worth it.
+"""Fine-tune an encoder on a collection: pairs, hard negatives, training, and a comparison with its base.
 
 python -m flows.finetune_encoder CONFIG [--set finetune.training.epochs=2 ...]
 """
@@ -13,18 +13,18 @@ from isospace.finetuning.config import FineTuneConfig, load_finetune
 from isospace.finetuning.report import FineTuneReport
 from tasks.errors import quiet_known_errors
 from tasks.executor import PrefectExecutor
-from tasks.run_names import named
+from tasks.run_names import run_name
 
 quiet_known_errors()
 
 
-@flow(name="finetune-encoder", flow_run_name=named("fine-tune"))
+@flow(name="finetune-encoder", flow_run_name=run_name("fine-tune"))
 def finetune_encoder(config: FineTuneConfig) -> FineTuneReport:
-    """Train a new encoder from a collection's base, measure both, and embed a candidate if told to."""
+    """Train a new encoder, compare it with its base, and embed a candidate snapshot if the configuration says so."""
     return finetune.finetune_encoder(config, PrefectExecutor(), embed_corpus)
 
 
 if __name__ == "__main__":
     from flows.command import main
 
-    main(finetune_encoder, load=load_finetune, tell=finetune.outcome)
+    main(finetune_encoder, load=load_finetune, describe=finetune.outcome)

@@ -1,4 +1,4 @@
-"""Measure what each representation of a collection costs in bytes, and what it keeps of retrieval.
+"""Measure the Pareto frontier: the size of each vector representation against its search quality.
 
 python -m flows.measure_frontier STORE COLLECTION --queries FILE [--judgements FILE]
 """
@@ -21,7 +21,7 @@ def measure_frontier(
     alias: str = "production",
     dimensions: tuple[int, ...] = (),
 ) -> list[Point]:
-    """Search a collection in every representation, and show table and plot.
+    """Search every representation of a collection, and show a table and a plot.
 
     Parameters
     ----------
@@ -30,13 +30,13 @@ def measure_frontier(
     collection
         Name of the collection.
     queries
-        File with the columns query_id and text, or a text file of one query a line.
+        File with the columns query_id and text, or a text file with one query per line.
     judgements
-        File with query_id, doc_id, relevance; without it, agreement with float32 is measured.
+        File with query_id, doc_id, and relevance; without it, agreement with float32 is measured.
     alias
-        Alias, snapshot number, or start of a snapshot_id.
+        Alias, snapshot number, or first digits of a snapshot ID.
     dimensions
-        Numbers of leading principal components that are measured too.
+        Numbers of leading principal components to measure too.
     """
     with working("frontier"):
         points = pareto_frontier.measure(store, collection, queries, judgements, alias, dimensions)

@@ -1,4 +1,4 @@
-"""Fit a new space from stored raw vectors, and commit a snapshot in it; the source and its texts are not touched.
+"""Fit a new space from the stored raw vectors, and commit a snapshot, without reading the source or re-encoding.
 
 python -m flows.refit_space CONFIG [--set KEY=VALUE ...]
 """
@@ -12,14 +12,14 @@ from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.run_report import RunReport
 from tasks.errors import quiet_known_errors
 from tasks.executor import PrefectExecutor
-from tasks.run_names import named
+from tasks.run_names import run_name
 
 quiet_known_errors()
 
 
-@flow(name="refit-space", flow_run_name=named("refit"))
+@flow(name="refit-space", flow_run_name=run_name("refit"))
 def refit_space(config: PipelineConfig) -> RunReport:
-    """Transform a collection's raw vectors as the recipe says now, and move its alias to the new snapshot."""
+    """Fit a space by the current recipe, transform the stored raw vectors, and move the alias to the new snapshot."""
     return embed.refit_space(config, PrefectExecutor())
 
 

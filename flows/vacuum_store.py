@@ -1,4 +1,4 @@
-"""Vacuum a store: remove what no snapshot that stays names, once it is older than a retention.
+"""Vacuum a store: remove old snapshots and unneeded files after a retention period.
 
 python -m flows.vacuum_store STORE [--retention-days 7] [--vectors] [--dry-run]
 """
@@ -11,12 +11,12 @@ from isospace.operations.maintenance.vacuum import Vacuumed
 from isospace.pipeline.heartbeat import working
 from tasks import maintenance
 from tasks.errors import quiet_known_errors
-from tasks.run_names import named
+from tasks.run_names import run_name
 
 quiet_known_errors()
 
 
-@flow(name="vacuum-store", flow_run_name=named("vacuum"))
+@flow(name="vacuum-store", flow_run_name=run_name("vacuum"))
 def vacuum_store(
     store: str,
     retention_days: float = 7.0,
@@ -26,24 +26,24 @@ def vacuum_store(
     reason: str = "",
     dry_run: bool = False,
 ) -> Vacuumed:
-    """Remove old snapshots, and files that nothing names; while a run works there, nothing goes.
+    """Remove old snapshots and unneeded files; nothing is removed while a run uses the store.
 
     Parameters
     ----------
     store
         Local folder or s3://bucket/prefix.
     retention_days
-        How long what nothing names stays, and what an alias named.
+        Keep what was in use during the last days.
     collections
-        Which ones; all if empty.
+        Names of collections; all if empty.
     vectors
-        Whether raw vectors and encoders that no snapshot needs go too.
+        Also remove raw vectors and encoders that no snapshot needs.
     answers_days
-        Remove logged answers that are older; empty keeps them.
+        Also remove logged queries that are older than so many days; if empty, they are kept.
     reason
-        Why, for the run's name.
+        Why the run was started, for its name.
     dry_run
-        Show what would go.
+        Show what would be removed, without removing it.
     """
     with working("vacuum"):
         return maintenance.vacuum_store(store, retention_days, collections, vectors, answers_days, dry_run)

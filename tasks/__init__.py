@@ -1,1 +1,1 @@
-"""Prefect tasks: resolve references, call isospace, log, return a reference."""
+"""Prefect tasks, the executor that runs stages as tasks, and the reporter that shows them in Prefect."""

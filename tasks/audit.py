@@ -1,4 +1,4 @@
-"""An audit as Prefect tasks."""
+"""Audits as Prefect tasks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ALARM = "isospace.audit.alarm"
 def measure(
     store: str, collection: str, alias: str, evaluation_set: str | None, log_hours: float, seed: int, limits: Thresholds
 ) -> AuditRecord:
-    """Open what the alias names, measure it, and keep report and outcome."""
+    """Measure the snapshot that an alias names, and record the outcome with a report."""
     record = run_audit(
         open_store(store),
         collection,
@@ -38,7 +38,7 @@ def measure(
 
 @task(cache_policy=NO_CACHE)
 def show(store: str, record: AuditRecord) -> None:
-    """Put the outcome where it is seen; every alarm is an event of its own, for automations."""
+    """Show the outcome in Prefect's UI, and emit an event for each alarm, for automations."""
     reporter = PrefectReporter()
     plots = ("Lengths of all vectors", "Cosines of random pairs")
     reporter.show_page(open_store(store), str(record.report), key="audit", markdown=audit_markdown(record), plots=plots)
@@ -50,15 +50,15 @@ def show(store: str, record: AuditRecord) -> None:
 
 
 def audit_markdown(record: AuditRecord) -> str:
-    """Return an outcome as Markdown."""
+    """Return the outcome of an audit as Markdown."""
     lines = [f"### {record.collection}, {record.alias}: snapshot {record.snapshot}", ""]
     if record.alarms:
-        lines += ["| alarm | found | limit | what | what to do |", "| --- | ---: | ---: | --- | --- |"]
+        lines += ["| alarm | value | limit | message | what to do |", "| --- | ---: | ---: | --- | --- |"]
         lines += [
-            f"| **{one.name}** | {figure(one.figure)} | {figure(one.limit)} | {as_cell(one.message)} | "
-            f"{as_cell(one.remedy)} |"
-            for one in record.alarms
+            f"| **{alarm.name}** | {figure(alarm.figure)} | {figure(alarm.limit)} | {as_cell(alarm.message)} | "
+            f"{as_cell(alarm.remedy)} |"
+            for alarm in record.alarms
         ]
     else:
-        lines.append("No alarm.")
+        lines.append("No alarms.")
     return "\n".join([*lines, "", f"Report: `{record.report}`", *(f"\nNote: {note}." for note in record.notes)])

@@ -1,4 +1,4 @@
-"""How errors reach a person: those that isospace raises on purpose are one line, not a traceback."""
+"""Show errors that isospace raises on purpose as one line, without a traceback."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from isospace.errors import BusyError, IsospaceError
 
 
 class _OneLine(logging.Filter):
-    """Leave out the traceback of an error whose message says it all."""
+    """Removes the traceback of errors whose message is enough."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.exc_info and isinstance(record.exc_info[1], IsospaceError):
@@ -25,10 +25,10 @@ def quiet_known_errors() -> None:
     """Keep tracebacks of isospace's own errors out of Prefect's logs."""
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         logger = logging.getLogger(name)
-        if not any(isinstance(known, _OneLine) for known in logger.filters):
+        if not any(isinstance(existing, _OneLine) for existing in logger.filters):
             logger.addFilter(_OneLine())
 
 
 def is_busy(task: Task[Any, Any], task_run: TaskRun, state: State[Any]) -> bool:
-    """Tell whether a run holds the store: then a later attempt can succeed."""
+    """Return whether a task failed because a run uses the store, so that a later attempt can succeed."""
     return isinstance(state.result(raise_on_failure=False), BusyError)

@@ -1,4 +1,4 @@
-"""Run stages as Prefect tasks: names, retries, tags, artifacts, and mapped items are seen in the UI."""
+"""Run stages as Prefect tasks, so that the UI shows names, retries, tags, artifacts, and mapped items."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from isospace.pipeline.executor import P, Reporter, Retry, Stage, T
 from tasks.reporter import PrefectReporter
 from tasks.startup import started
 
-# Parts that are chunked or transformed side by side; each holds one part in memory.
+# Parts that are chunked or transformed at the same time; each is held in memory.
 _MAPPED = 2
 _SUSPENSION_SECONDS = 5.0
 
 
 class PrefectExecutor:
-    """Runs every stage as a task of the flow run around it."""
+    """Runs every stage as a task of the current flow run."""
 
     def __init__(self) -> None:
         started()
@@ -43,7 +43,7 @@ class PrefectExecutor:
         return cast("T", as_task(stage)(self._reporter, arguments, keywords))
 
     def map(self, stage: Stage[Any, T], items: Sequence[tuple[Any, ...]]) -> list[T]:
-        """Run a stage as a task per item, side by side; results in the order of the items."""
+        """Run a stage in parallel, as a task per item; return the results in the order of the items."""
         if not items:
             return []
         with ThreadPoolTaskRunner[Any](max_workers=_MAPPED) as runner:
@@ -51,12 +51,12 @@ class PrefectExecutor:
             return [future.result() for future in futures]
 
     def stream(self, stage: Stage[Any, T], items: Iterable[tuple[Any, ...]], *, limit: int) -> Iterator[T]:
-        """Run a stage as a task per item, at most `limit` at a time; results as they complete.
+        """Run a stage as a task per item, at most `limit` at a time; yield results as they complete.
 
         Raises
         ------
         Pause
-            If the run was suspended: what is done stays, and the resumed run continues.
+            If the run was suspended: finished items are kept, and the resumed run continues.
         """
         waiting = iter(items)
         running: dict[Any, Any] = {}
@@ -69,8 +69,8 @@ class PrefectExecutor:
                 if not running:
                     return
                 finished, _ = wait(running, return_when=FIRST_COMPLETED)
-                for one in finished:
-                    yield running.pop(one).result()
+                for wrapped in finished:
+                    yield running.pop(wrapped).result()
                 if time.monotonic() - checked > _SUSPENSION_SECONDS:
                     checked = time.monotonic()
                     _stop_if_suspended()
@@ -87,7 +87,7 @@ class PrefectExecutor:
 def as_task(stage: Stage[Any, T]) -> Task[Any, T]:
     """Return a stage as a Prefect task.
 
-    Nothing is cached by Prefect, which does not notice that an output is gone: the store answers "already there".
+    Prefect caches nothing, since it would not notice that an output is missing: stages look into the store instead.
     """
 
     @task(
@@ -117,7 +117,7 @@ def _condition(retry: Retry) -> Any:
 
 
 def _stop_if_suspended() -> None:
-    """Raise Pause if somebody suspended this run: Prefect itself does not stop one from outside."""
+    """Raise Pause if this run was suspended: Prefect itself does not stop a run that is suspended from outside."""
     if flow_run.id is None:
         return
     with get_client(sync_client=True) as client:

@@ -1,4 +1,4 @@
-"""Keeping a store in order, as Prefect tasks."""
+"""Compaction and vacuum as Prefect tasks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LISTED = 200
 
 @contextlib.contextmanager
 def exclusively(store: str, collection: str, what: str) -> Iterator[None]:
-    """Hold the right to write to a collection; a second writer waits, and its log says for whom."""
+    """Hold the lease of a collection; a second writer waits, and logs which one it waits for."""
     with run_lease(open_store(store), collection, what, on_wait=get_run_logger().info):
         yield
 
@@ -42,7 +42,7 @@ def plan_compaction(store: str, collection: str, settings: CompactionSettings) -
 
 @task(cache_policy=NO_CACHE)
 def compact(store: str, plan: CompactionPlan) -> Compacted:
-    """Write the parts, commit the snapshot, and let aliases follow."""
+    """Write the merged parts, commit the snapshot, and move its aliases."""
     opened = open_store(store)
     with tempfile.TemporaryDirectory(prefix="isospace-compact-") as scratch:
         done = compaction.conclude_compaction(opened, plan, compaction.compact(opened, plan), Path(scratch))
@@ -57,9 +57,9 @@ def compact(store: str, plan: CompactionPlan) -> Compacted:
 def vacuum_store(
     store: str, retention_days: float, collections: list[str], vectors: bool, answers_days: float | None, dry_run: bool
 ) -> Vacuumed:
-    """Find what nothing needs, remove it, and list it."""
+    """Remove old snapshots and unneeded files, and list them."""
     with tempfile.TemporaryDirectory(prefix="isospace-vacuum-") as scratch:
-        found = vacuum.vacuum(
+        result = vacuum.vacuum(
             open_store(store),
             Path(scratch),
             retention_days=retention_days,
@@ -68,6 +68,6 @@ def vacuum_store(
             answers_days=answers_days,
             dry=dry_run,
         )
-    get_run_logger().info("%s", found.describe())
-    create_markdown_artifact(key="vacuum", markdown=found.markdown(_LISTED), description=f"Vacuum of {store}")
-    return found
+    get_run_logger().info("%s", result.describe())
+    create_markdown_artifact(key="vacuum", markdown=result.markdown(_LISTED), description=f"Vacuum of {store}")
+    return result

@@ -1,4 +1,4 @@
-"""The frontier of a collection as Prefect tasks."""
+"""The Pareto frontier of a collection as Prefect tasks."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from tasks.reporter import image
 def measure(
     store: str, collection: str, queries: str, judgements: str | None, alias: str, dimensions: Sequence[int]
 ) -> list[Point]:
-    """Open the snapshot, encode the queries, and search in every representation."""
-    asked = read_queries(Path(queries))
+    """Open the snapshot, encode the queries, and search every representation."""
+    texts = read_queries(Path(queries))
     judged = read_judgements(Path(judgements)) if judgements else None
     opened = open_store(store)
-    corpus = load_corpus(opened, open_index(opened, collection, alias), asked, judged)
+    corpus = load_corpus(opened, open_index(opened, collection, alias), texts, judged)
     get_run_logger().info("%d vectors, %d queries", len(corpus.vectors), len(corpus.queries))
     specs = default_representations(*corpus.vectors.shape)
-    return measure_frontier(corpus, specs, dimensions=dimensions, told=get_run_logger().info)
+    return measure_frontier(corpus, specs, dimensions=dimensions, on_progress=get_run_logger().info)
 
 
 @task(cache_policy=NO_CACHE)
 def show(points: list[Point], collection: str) -> None:
-    """Put table and plot where they are seen."""
+    """Show table and plot in Prefect's UI."""
     picture = image("frontier", frontier_plot(points, collection))
-    body = f"### Frontier of {collection}\n\n{picture}\n\n{frontier_table(points)}"
-    create_markdown_artifact(key="frontier", markdown=body, description=f"Frontier of {collection}")
+    body = f"### Pareto frontier of {collection}\n\n{picture}\n\n{frontier_table(points)}"
+    create_markdown_artifact(key="frontier", markdown=body, description=f"Pareto frontier of {collection}")

@@ -1,4 +1,4 @@
-"""Where a run is followed under Prefect: its logs, artifacts, and events."""
+"""Report a run to Prefect: logs, artifacts, and events."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from isospace.evaluation.reports.page import plots_in
 from isospace.pipeline.heartbeat import Heartbeat
 from isospace.storage.store import Store
 
-# A run of days does not write a line of progress a second.
+# A run of many days must not update its progress every second.
 _PROGRESS_SECONDS = 2.0
 _KEYS = {"encode": "encoding", "train": "training"}
 
 
 class PrefectReporter:
-    """Reports to the run around it: in a task to the task's log, else to the flow's."""
+    """Reports to the current task run, or outside of tasks to the flow run."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -38,11 +38,11 @@ class PrefectReporter:
         self._heartbeat = Heartbeat()
 
     def begin(self, stage: str, total: int | None) -> None:
-        """Prefect logs it; from now on the terminal hears from the stage every few seconds."""
+        """Print a line every few seconds while the stage runs; Prefect itself logs its start."""
         self._heartbeat.begin(stage)
 
     def end(self, stage: str) -> None:
-        """Prefect logs it."""
+        """Stop printing; Prefect itself logs the end of the stage."""
         self._heartbeat.end(stage)
 
     def progress(self, stage: str, done: float, total: float, detail: str) -> None:
@@ -60,15 +60,15 @@ class PrefectReporter:
             self._updated[stage] = time.monotonic()
 
     def info(self, message: str) -> None:
-        """Log it."""
+        """Log a message."""
         get_run_logger().info("%s", message)
 
     def warning(self, message: str) -> None:
-        """Log it."""
+        """Log a warning."""
         get_run_logger().warning("%s", message)
 
     def error(self, message: str) -> None:
-        """Log it."""
+        """Log an error."""
         get_run_logger().error("%s", message)
 
     def show_markdown(self, key: str, markdown: str, description: str) -> None:
@@ -81,7 +81,7 @@ class PrefectReporter:
         images = [f"**{title}**\n\n{image(title, drawn[title])}" for title in plots if title in drawn]
         create_markdown_artifact(key=key, markdown="\n\n".join([markdown, *images]), description=path)
         create_link_artifact(
-            link=_address(store, path), link_text=path, key=f"{key}-page", description="The whole report."
+            link=_address(store, path), link_text=path, key=f"{key}-page", description="The complete report."
         )
 
     def emit(self, event: str, collection: str, snapshot: int, payload: dict[str, Any]) -> None:
@@ -100,7 +100,7 @@ def _key(stage: str) -> str:
 
 def image(title: str, svg: str) -> str:
     """Return a plot as an image inside Markdown."""
-    # As an image, a drawing without a size would be tiny.
+    # An image without a size would be shown tiny.
     sized = svg.replace("<svg ", '<svg width="720" ', 1).encode()
     return f"![{title}](data:image/svg+xml;base64,{base64.b64encode(sized).decode()})"
 

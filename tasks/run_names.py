@@ -1,4 +1,4 @@
-"""Names of flow runs: which collection, and why."""
+"""Name flow runs by collection and reason."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable
 from prefect.runtime import deployment, flow_run
 
 
-def named(verb: str) -> Callable[[], str]:
-    """Return what names the runs of a flow: verb, collection, reason."""
+def run_name(verb: str) -> Callable[[], str]:
+    """Return a function that names the runs of a flow: verb, collection, reason."""
 
     def name() -> str:
         parameters = flow_run.parameters

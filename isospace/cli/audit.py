@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from isospace.operations.audit.query_log import Answered
     from isospace.storage.store import Store
 
-HoursOption = Annotated[float, typer.Option(metavar="HOURS", min=0, help="How far back to read the query log.")]
+HoursOption = Annotated[float, typer.Option(metavar="HOURS", min=0, help="How many hours of the query log to read.")]
 _MOST_QUERIES = 10
 
 
@@ -35,11 +35,11 @@ def audit(
     store: StoreArgument,
     collection: CollectionArgument,
     name: Annotated[
-        str | None, typer.Option("--set", metavar="NAME", help="Evaluation set whose queries are asked.")
+        str | None, typer.Option("--set", metavar="NAME", help="Evaluation set to run the queries of.")
     ] = None,
     threshold: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="Limit above or below which a metric is an alarm. Repeatable."),
+        typer.Option(metavar="NAME=VALUE", help="Limit beyond which a metric raises an alarm. Repeatable."),
     ] = None,
     hours: HoursOption = 24.0,
     snapshot: SnapshotOption = "production",
@@ -47,7 +47,7 @@ def audit(
     backend: BackendOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Check what an alias serves for drift and damage, and write a report; alarms exit with 1."""
+    """Check a snapshot for drift and damage, and write a report; alarms exit with status 1."""
     from isospace.operations.audit.run_audit import run_audit
     from isospace.operations.audit.thresholds import parse_thresholds
     from isospace.storage.store import open_store
@@ -62,7 +62,7 @@ def audit(
     else:
         _print_audit(opened, record)
     if record.alarms:
-        fail(f"{len(record.alarms)} alarms: {', '.join(one.name for one in record.alarms)}.", status=1)
+        fail(f"{len(record.alarms)} alarms: {', '.join(alarm.name for alarm in record.alarms)}.", status=1)
 
 
 def query_log(
@@ -71,31 +71,33 @@ def query_log(
     hours: HoursOption = 24.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what services logged: which snapshots answered, and how much a candidate agreed with them."""
+    """Summarize the query logs of services: queries per snapshot, and their agreement with a candidate."""
     from isospace.operations.audit.query_log import read_answers
     from isospace.operations.audit.query_log_summary import summarize_query_log
     from isospace.storage.store import open_store
 
     logged = read_answers(open_store(store), collection, since=datetime.now(UTC) - timedelta(hours=hours))
-    found = summarize_query_log(logged)
+    summary = summarize_query_log(logged)
     if as_json:
-        print_json(found.as_dict())
+        print_json(summary.as_dict())
         return
-    parts = ", ".join(f"{count:,} by snapshot {number}" for number, count in found.by_snapshot.items()) or "none"
-    typer.echo(f"{collection}: {found.queries:,} queries in {hours:g} hours, answered: {parts}")
-    if not found.compared:
-        typer.echo("No query was compared with a candidate: serve with --shadow candidate --log SHARE.")
+    parts = ", ".join(f"{count:,} by snapshot {number}" for number, count in summary.by_snapshot.items()) or "none"
+    typer.echo(f"{collection}: {summary.queries:,} queries in the last {hours:g} hours; answered: {parts}")
+    if not summary.compared:
+        typer.echo(
+            "No query was compared with a candidate. To do so, run isospace serve --shadow candidate --log SHARE."
+        )
         return
-    agreement = f"top-10 overlap {found.overlap:.4f}, rank-biased overlap {found.rbo:.4f}"
-    typer.echo(f"A candidate answered {len(found.compared):,} of them too: {agreement}")
-    for one in found.compared[:_MOST_QUERIES]:
-        typer.echo(_compared(one))
+    agreement = f"top-10 overlap {summary.overlap:.4f}, rank-biased overlap {summary.rbo:.4f}"
+    typer.echo(f"A candidate also answered {len(summary.compared):,} of them: {agreement}")
+    for query in summary.compared[:_MOST_QUERIES]:
+        typer.echo(_comparison(query))
 
 
-def _compared(one: Answered) -> str:
-    text = shortened(one.text, 70) if one.text is not None else one.query_sha256[:16]
-    agreement = f"rbo {one.rbo:.3f}  overlap {one.overlap:.1f}"
-    return f"  {agreement}  snapshots {one.snapshot} and {one.candidate}  {text}"
+def _comparison(query: Answered) -> str:
+    text = shortened(query.text, 70) if query.text is not None else query.query_sha256[:16]
+    agreement = f"rbo {query.rbo:.3f}  overlap {query.overlap:.1f}"
+    return f"  {agreement}  snapshots {query.snapshot} and {query.candidate}  {text}"
 
 
 def _print_audit(store: Store, record: AuditRecord) -> None:
@@ -104,8 +106,11 @@ def _print_audit(store: Store, record: AuditRecord) -> None:
 
     if record.alarms:
         print_table(
-            ("alarm", "found", "limit", "what"),
-            [(one.name, figure(one.figure), figure(one.limit), f"{one.message} {one.remedy}") for one in record.alarms],
+            ("alarm", "value", "limit", "what to do"),
+            [
+                (alarm.name, figure(alarm.figure), figure(alarm.limit), f"{alarm.message} {alarm.remedy}")
+                for alarm in record.alarms
+            ],
             title=f"{record.collection}, {record.alias}: snapshot {record.snapshot}",
         )
     else:

@@ -1,4 +1,4 @@
-"""The page of commands and options, written from the Typer app itself.
+"""Generate the reference of commands and options from the Typer app.
 
 python -m isospace.cli.cli_reference > docs/cli.md
 """
@@ -17,9 +17,9 @@ from isospace.cli.main import app
 _INTRODUCTION = """# Command line
 
 This page lists every command and option of `isospace`; `isospace COMMAND --help` prints the same.
-The exit status is 0 if the command is done, 1 if it failed, and 2 for wrong usage or configuration.
+The exit status is 0 on success, 1 on failure, and 2 for wrong usage or configuration.
 
-To change this page, change the commands, and run `python -m isospace.cli.cli_reference > docs/cli.md`.
+To change this page, change the commands and run `python -m isospace.cli.cli_reference > docs/cli.md`.
 """
 _UNGROUPED = "Commands"
 
@@ -31,11 +31,11 @@ class LeafCommand:
     Attributes
     ----------
     path
-        Its words after `isospace`, such as `sets add`.
+        The words after `isospace`, such as `sets add`.
     panel
-        The group of commands that `isospace --help` shows it in.
+        The group of commands in `isospace --help`.
     command
-        What Typer makes of it. Typer bundles its own copy of Click, so that it has no public type.
+        A Click command. Typer bundles its own copy of Click, so that it has no public type.
     """
 
     path: str
@@ -55,7 +55,7 @@ def reference() -> str:
 
 
 def leaf_commands() -> Iterator[LeafCommand]:
-    """Yield every command that can be run, subcommands one by one, in the order of the help."""
+    """Yield every command that can be run, including subcommands, in the order of the help."""
     group = typer.main.get_command(app)
     yield from _walk(group, typer.Context(group, info_name="isospace"), "", _UNGROUPED)
 
@@ -73,7 +73,7 @@ def _walk(command: Any, context: Any, path: str, panel: str) -> Iterator[LeafCom
 
 def _panel(command: Any) -> str | None:
     panel = getattr(command, "rich_help_panel", None)
-    # A placeholder of Typer's where none was given.
+    # Typer has a placeholder object for an unset panel.
     panel = getattr(panel, "value", panel)
     return panel if isinstance(panel, str) else None
 
@@ -118,7 +118,8 @@ def _is_argument(parameter: Any) -> bool:
 
 def _name(parameter: Any) -> str:
     if _is_argument(parameter):
-        return str(parameter.metavar or parameter.name.upper()).strip("[]")
+        name = str(parameter.metavar or parameter.name.upper())
+        return f"{name}..." if parameter.nargs == -1 else name
     names = [*parameter.opts, *parameter.secondary_opts]
     value = parameter.metavar or max(parameter.opts, key=len).lstrip("-").replace("-", "_").upper()
     return ", ".join(names) if parameter.is_flag else f"{', '.join(names)} {value}"

@@ -1,6 +1,6 @@
-"""What the commands share: arguments, options, output, errors.
+"""Arguments, options, output, and errors that the commands share.
 
-Nothing here loads more than Typer: what a command needs, it imports when it runs.
+This module imports little besides Typer: commands import what they need when they run, so that they start quickly.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help="Local folde
 CollectionArgument = Annotated[str, typer.Argument(metavar="COLLECTION", help="Name of the collection.")]
 SnapshotOption = Annotated[str, typer.Option("--snapshot", metavar="SNAPSHOT", help=_SNAPSHOT_HELP)]
 AgainstOption = Annotated[
-    str, typer.Option("--against", metavar="SNAPSHOT", help=f"What it is compared with. {_SNAPSHOT_HELP}")
+    str, typer.Option("--against", metavar="SNAPSHOT", help=f"Snapshot to compare with. {_SNAPSHOT_HELP}")
 ]
 AliasOption = Annotated[str, typer.Option("--alias", metavar="NAME", help="The alias to move.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-ReasonOption = Annotated[str, typer.Option(metavar="TEXT", help="Why. Recorded in the alias's history.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+ReasonOption = Annotated[str, typer.Option(metavar="TEXT", help="Reason, recorded in the history of the alias.")]
 DeviceOption = Annotated[
-    str, typer.Option(metavar="DEVICE", help="Where the encoder runs: auto, cpu, cuda, cuda:1, …; auto prefers a GPU.")
+    str, typer.Option(metavar="DEVICE", help="Device of the encoder: auto, cpu, cuda, cuda:1, …; auto prefers a GPU.")
 ]
 BackendOption = Annotated[
-    Backend, typer.Option(help="What runs the encoder; auto is OpenVINO on a CPU and torch on a GPU.")
+    Backend, typer.Option(help="Library that runs the encoder; auto is OpenVINO on a CPU, torch on a GPU.")
 ]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, without doing it.")]
 SearchOption = Annotated[
     list[str] | None,
     typer.Option("--search", metavar="KEY=VALUE", help="A search option, such as mode=hybrid. Repeatable."),
@@ -45,7 +45,7 @@ SearchOption = Annotated[
 
 
 def engine_of(backend: Backend, device: str) -> Engine:
-    """Return the engine that the options name; ConfigError for a device that cannot exist."""
+    """Return the engine of the options; raise ConfigError for a malformed device."""
     if not _DEVICE.fullmatch(device):
         raise ConfigError(f"--device {device}: expected auto, cpu, cuda, or cuda:N.")
     from isospace.encoding.engine import Engine
@@ -54,23 +54,23 @@ def engine_of(backend: Backend, device: str) -> Engine:
 
 
 def parse_pairs(option: str, pairs: Sequence[str] | None, example: str) -> dict[str, Any]:
-    """Read the KEY=VALUE pairs of an option; values are YAML."""
+    """Parse the KEY=VALUE pairs of an option; values are YAML."""
     if not pairs:
         return {}
     import yaml
 
-    found = {}
+    values = {}
     for pair in pairs:
         key, separator, value = pair.partition("=")
         if not key or not separator:
             raise ConfigError(f"{option} {pair}: expected KEY=VALUE, such as {example}.")
         try:
-            found[key] = yaml.safe_load(value)
+            values[key] = yaml.safe_load(value)
         except yaml.YAMLError as error:
             raise ConfigError(
                 f"{option} {pair}: the value is not YAML; expected KEY=VALUE, such as {example}."
             ) from error
-    return found
+    return values
 
 
 def print_json(value: object) -> None:
@@ -81,7 +81,7 @@ def print_json(value: object) -> None:
 def print_table(
     header: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "", whole: Collection[str] = ()
 ) -> None:
-    """Print a table; a narrow terminal wraps every column but those in `whole`, such as IDs that are copied."""
+    """Print a table; a narrow terminal wraps every column except those in `whole`, such as IDs to copy."""
     from rich import box
     from rich.console import Console
     from rich.table import Column, Table
@@ -97,23 +97,23 @@ def print_table(
         pad_edge=False,
     )
     for row in rows:
-        # Texts of a corpus are printed as they are: square brackets are not markup.
+        # Text, not str: square brackets in texts of the corpus are not markup.
         table.add_row(*map(Text, row))
     Console(highlight=False).print(table)
 
 
 def shortened(text: str, width: int) -> str:
-    """Put a text on one line of at most so many characters."""
+    """Shorten a text to one line of at most `width` characters."""
     line = " ".join(text.split())
     return line if len(line) <= width else line[: max(width - 1, 0)] + "…"
 
 
 def warn(message: str) -> None:
-    """Print a notice on standard error, which leaves standard output to the result."""
+    """Print a notice on standard error; standard output is for results."""
     typer.echo(message, err=True)
 
 
 def fail(message: str, *, status: int) -> NoReturn:
-    """Print an error on one line of standard error, and exit."""
+    """Print an error as one line on standard error, and exit."""
     typer.echo(f"error: {' '.join(message.split())}", err=True)
     sys.exit(status)

@@ -1,4 +1,4 @@
-"""The page of configuration keys, written from the models themselves.
+"""Generate the reference of configuration keys from the models.
 
 python -m isospace.cli.config_reference > docs/configuration.md
 """
@@ -21,16 +21,17 @@ Schema: TypeAlias = dict[str, Any]
 
 _INTRODUCTION = """# Configuration
 
-A pipeline is a YAML file of two parts: `recipe` decides what a vector is, `runtime` where and how a run happens; a third one,
-`finetune`, is for `isospace finetune` alone. Every key is listed here, and any other is refused.
-`--set recipe.chunking.max_tokens=200` overrides one by its path. In a path `[]` stands for an entry of a list; *empty* is
-`null`.
+A pipeline is configured in a YAML file with two parts: `recipe` determines every vector, and `runtime` determines where
+and how a run happens. A third part, `finetune`, is only for `isospace finetune`.
+This page lists every key; other keys are refused.
+`--set recipe.chunking.max_tokens=200` overrides a key by its path.
+In a path, `[]` stands for an entry of a list; *empty* is `null`.
 
-This page is what `python -m isospace.cli.config_reference` prints: to change it, change the models, and print it again.
+To change this page, change the models and run `python -m isospace.cli.config_reference > docs/configuration.md`.
 """
 _TYPES = {"string": "text", "integer": "whole number", "boolean": "true or false", "object": "mapping", "null": "empty"}
 _OF = {"array": "list of ", "object": "mapping of names to "}
-# JSON schema's words for what a value has to hold.
+# Keywords of JSON Schema that limit a value.
 LIMITS = {
     "minimum": "{} or more", "exclusiveMinimum": "above {}", "maximum": "{} or less", "exclusiveMaximum": "below {}",
     "multipleOf": "a multiple of {}", "minLength": "{} or more characters", "maxLength": "{} or fewer characters",
@@ -44,11 +45,11 @@ def reference() -> str:
 
 
 def sections(model: type[BaseModel]) -> list[str]:
-    """Return a section for each model that `model` is made of, a union's members one each, in the order of the keys."""
+    """Return a section for each nested model, and each member of a union, in the order of the keys."""
     models = definitions(model)
     places: dict[str, str] = {}
     for name, path in _walk(model.__name__, "", models):
-        # One that occurs again is described where it occurs first.
+        # A model that occurs several times is described at its first place.
         places.setdefault(name, path)
     taken = list(places.values())
     kinds = {name: f", kind {', '.join(_values(models[name]))}" for name in places if taken.count(places[name]) > 1}
@@ -57,16 +58,16 @@ def sections(model: type[BaseModel]) -> list[str]:
 
 
 def definitions(model: type[BaseModel]) -> dict[str, Schema]:
-    """Return the JSON schema of every model that `model` is made of, by name."""
+    """Return the JSON schema of every nested model, by name."""
     models: dict[str, Schema] = models_json_schema([(model, "validation"), (SearchOptions, "validation")])[1]["$defs"]
     if "GateSpec" in models:
-        # To the recipe a mapping of anything; this is what the gate reads it as.
+        # The recipe allows any mapping; the gate parses it as search options.
         models["GateSpec"]["properties"]["search"] |= {"$ref": "#/$defs/SearchOptions"}
     return models
 
 
 def _walk(name: str, path: str, models: dict[str, Schema]) -> Iterator[tuple[str, str]]:
-    """Yield every model below a model, each with the path of its keys."""
+    """Yield every model nested in a model, with the path of its keys."""
     for key, field in models[name]["properties"].items():
         for inner, at in _refs(field, f"{path}.{key}" if path else key):
             yield inner, at
@@ -81,7 +82,7 @@ def _refs(node: Schema, path: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _parts(node: Schema) -> list[Schema]:
-    """Return what a value is put together from: alternatives, or the entries of a list or mapping."""
+    """Return the parts of a schema: alternatives, or the entries of a list or mapping."""
     of_all = [node[key] for key in ("items", "additionalProperties") if isinstance(node.get(key), dict)]
     return [*of_all, *(part for key in ("anyOf", "oneOf", "prefixItems") for part in node.get(key, []))]
 
@@ -91,7 +92,7 @@ def _section(model: Schema, path: str, titles: dict[str, str], models: dict[str,
     for key, field in model["properties"].items():
         value = "; ".join(dict.fromkeys([_type(field, titles), *_limits(field)]))
         rows.append([f"`{path}.{key}`", value, _default(field, models), field.get("description", "")])
-    # A description may run over lines; a cell may not, nor hold the sign that ends it.
+    # A cell must be one line, without unescaped vertical bars.
     table = [" | ".join(" ".join(cell.split()).replace("|", r"\|") for cell in row) for row in rows]
     return "\n".join([model.get("description", ""), "", *(f"| {row} |" for row in table), ""])
 
@@ -99,7 +100,7 @@ def _section(model: Schema, path: str, titles: dict[str, str], models: dict[str,
 def _type(node: Schema, titles: dict[str, str]) -> str:
     if "$ref" in node:
         title = titles[next(_refs(node))[0]]
-        # The anchor that GitHub makes of the heading.
+        # The anchor that GitHub generates for the heading.
         anchor = re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
         return f"[{title.partition(', ')[2] or 'mapping'}](#{anchor})"
     if values := _values(node):
@@ -112,11 +113,11 @@ def _type(node: Schema, titles: dict[str, str]) -> str:
 
 
 def _limits(node: Schema) -> list[str]:
-    given = {key: f"{node[key]:,.10g}" if key.startswith(("m", "ex")) else node[key] for key in LIMITS if key in node}
-    own = [LIMITS[key].format(limit) for key, limit in given.items()]
-    if {"minimum", "maximum"} <= given.keys():
-        own[:2] = [f"{given['minimum']} to {given['maximum']}"]
-    # The length of a list of unlike entries shows in its type.
+    limits = {key: f"{node[key]:,.10g}" if key.startswith(("m", "ex")) else node[key] for key in LIMITS if key in node}
+    own = [LIMITS[key].format(limit) for key, limit in limits.items()]
+    if {"minimum", "maximum"} <= limits.keys():
+        own[:2] = [f"{limits['minimum']} to {limits['maximum']}"]
+    # The type of a tuple already shows its length.
     return ([] if "prefixItems" in node else own) + [limit for part in _parts(node) for limit in _limits(part)]
 
 
@@ -125,12 +126,12 @@ def _default(field: Schema, models: dict[str, Schema]) -> str:
         return "**required**"
     value = _short(field["default"], [models[name] for name, _ in _refs(field)])
     if value is None or (value == {} and "$ref" in field):
-        return "empty" if value is None else "see there"
+        return "empty" if value is None else "see section"
     return f"`{yaml.safe_dump(value, default_flow_style=True, width=10_000, sort_keys=False).splitlines()[0]}`"
 
 
 def _short(value: Any, models: list[Schema]) -> Any:
-    """Return a default without what its model fills in by itself."""
+    """Return a default without the values that its model fills in."""
     if isinstance(value, list):
         return [_short(entry, models) for entry in value]
     if not models or not isinstance(value, dict):
@@ -141,7 +142,7 @@ def _short(value: Any, models: list[Schema]) -> Any:
 
 
 def _values(node: Schema) -> list[str]:
-    """Return what a field may be, or the kinds of a model, where that is a choice."""
+    """Return the allowed values of a field, or the kinds of a model; empty if there is no such choice."""
     chosen = node.get("properties", {}).get("kind", node)
     return [f"`{value}`" for value in ([chosen["const"]] if "const" in chosen else chosen.get("enum", []))]
 

@@ -1,4 +1,4 @@
-"""What a terminal shows of a run: a live table of its stages, or timestamped lines where output is not a terminal."""
+"""Show the progress of a run: a live table of its stages on a terminal, timestamped lines elsewhere."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def display(title: str) -> Iterator[Reporter]:
-    """Report on standard error until the block ends: live on a terminal, else line by line."""
+    """Report on standard error until the block ends: live on a terminal, line by line elsewhere."""
     if not sys.stderr.isatty():
         reporter = LineReporter()
         reporter.info(title)
@@ -34,7 +34,7 @@ def display(title: str) -> Iterator[Reporter]:
 
 
 class LineReporter:
-    """Prints a timestamped line for everything that happens, and one every few seconds when nothing does."""
+    """Prints a timestamped line for every message, and one every few seconds if there is none."""
 
     def __init__(self) -> None:
         self._heartbeat = Heartbeat()
@@ -46,44 +46,44 @@ class LineReporter:
         self._heartbeat.begin(stage)
 
     def progress(self, stage: str, done: float, total: float, detail: str) -> None:
-        """Keep it for the next line; the last one is printed."""
+        """Remember the progress for the next line."""
         self._heartbeat.detail(stage, f"{done / max(total, 1e-9):.0%}, {detail}")
 
     def end(self, stage: str) -> None:
-        """Print how long it took."""
+        """Print how long the stage took."""
         self._heartbeat.end(stage)
         self._print(f"{stage}: {time.monotonic() - self._started.pop(stage, time.monotonic()):.1f} s")
 
     def info(self, message: str) -> None:
-        """Print it."""
+        """Print a message."""
         self._print(message)
 
     def warning(self, message: str) -> None:
-        """Print it."""
+        """Print a warning."""
         self._print(f"warning: {message}")
 
     def error(self, message: str) -> None:
-        """Print it."""
+        """Print an error."""
         self._print(f"error: {message}")
 
     def show_markdown(self, key: str, markdown: str, description: str) -> None:
-        """Leave it to the report."""
+        """Print nothing: the report has the text."""
 
     def show_page(self, store: Store, path: str, *, key: str, markdown: str, plots: Sequence[str]) -> None:
-        """Leave it to the outcome, which names the report."""
+        """Print nothing: the outcome has the address of the report."""
 
     def emit(self, event: str, collection: str, snapshot: int, payload: dict[str, Any]) -> None:
-        """Leave it to the verdict, which was printed."""
+        """Print nothing: the verdict has been printed."""
 
     def _print(self, line: str) -> None:
         self._heartbeat.spoke()
         with contextlib.suppress(OSError, ValueError):
-            # A closed pipe ends the output, not the run.
+            # A closed pipe must not end the run.
             print_line(line)
 
 
 class LiveReporter(LineReporter):
-    """Draws a row per stage: name, bar, done and total, rate and time left, time taken."""
+    """Draws a row for each stage: name, bar, done and total, rate and time left, time taken."""
 
     def __init__(self, console: Any) -> None:
         from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -112,7 +112,7 @@ class LiveReporter(LineReporter):
         self._progress.stop()
 
     def begin(self, stage: str, total: int | None) -> None:
-        """Draw a row."""
+        """Add a row."""
         with self._lock:
             detail = f"0 of {total:,}" if total is not None else ""
             self._rows[stage] = self._progress.add_task(stage, total=total, detail=detail)

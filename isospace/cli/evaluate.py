@@ -46,7 +46,7 @@ def evaluate(
     backend: BackendOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Measure a snapshot on an evaluation set, overall and by groups of queries."""
+    """Measure the search quality of a snapshot on an evaluation set, overall and by groups of queries."""
     engine, options = engine_of(backend, device), _search_options(search)
     from isospace.evaluation.evaluate import evaluate_snapshot, require_judgements
     from isospace.evaluation.metrics import measure_name
@@ -54,24 +54,24 @@ def evaluate(
     from isospace.search.index import open_index
     from isospace.storage.store import open_store
 
-    names, opened = [measure_name(one) for one in metrics.split(",")], open_store(store)
+    names, opened = [measure_name(name) for name in metrics.split(",")], open_store(store)
     query_set = read_set(opened, collection, name)
     require_judgements(query_set)
     with open_index(opened, collection, snapshot, engine=engine) as index:
-        found = evaluate_snapshot(index.view, query_set, names, options)
+        evaluation = evaluate_snapshot(index.view, query_set, names, options)
     if as_json:
-        print_json(found.as_dict())
+        print_json(evaluation.as_dict())
         return
     print_table(
-        ("queries of", "", *names),
+        ("group", "queries", *names),
         [
-            (label, str(group.queries), *(f"{group.metrics[one]:.4f}" for one in names))
-            for label, group in found.groups.items()
+            (label, str(group.queries), *(f"{group.metrics[metric]:.4f}" for metric in names))
+            for label, group in evaluation.groups.items()
         ],
-        title=f"{collection}, snapshot {found.run.snapshot}, set {name} ({found.kind})",
+        title=f"{collection}, snapshot {evaluation.run.snapshot}, set {name} ({evaluation.kind})",
     )
-    if found.run.absent:
-        typer.echo(f"{found.run.absent} relevant documents are not in this snapshot.")
+    if evaluation.run.absent:
+        typer.echo(f"{evaluation.run.absent} relevant documents are not in this snapshot.")
 
 
 def compare(
@@ -85,7 +85,7 @@ def compare(
     backend: BackendOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Compare a snapshot with another on an evaluation set: differences, significance, the queries that changed."""
+    """Compare two snapshots on an evaluation set: metrics, significance, and the queries that changed most."""
     engine, options = engine_of(backend, device), _search_options(search)
     from isospace.evaluation.evaluate import compare_snapshots
     from isospace.evaluation.query_sets import read_set
@@ -98,32 +98,32 @@ def compare(
         open_index(opened, collection, against, engine=engine) as old,
         open_index(opened, collection, snapshot, engine=engine) as new,
     ):
-        before, after, found = compare_snapshots(old.view, new.view, query_set, options)
+        before, after, comparison = compare_snapshots(old.view, new.view, query_set, options)
     if as_json:
         numbers = {"before": before.snapshot, "after": after.snapshot}
-        print_json({**numbers, "set_id": query_set.set_id, **found.as_dict()})
+        print_json({**numbers, "set_id": query_set.set_id, **comparison.as_dict()})
         return
     title = f"{collection}, set {name} ({query_set.kind})"
-    _print_comparison(found, before.snapshot, after.snapshot, title)
+    _print_comparison(comparison, before.snapshot, after.snapshot, title)
 
 
 def lengths(
     store: StoreArgument,
     collection: CollectionArgument,
-    sample: Annotated[int, typer.Option(min=2, help="Chunks to measure; they are encoded again.")] = 1000,
+    sample: Annotated[int, typer.Option(min=2, help="Number of chunks to measure; they are re-encoded.")] = 1000,
     snapshot: SnapshotOption = "production",
     device: DeviceOption = "auto",
     backend: BackendOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Show how a text's length affects its vector: norm, self-retrieval, neighbors."""
+    """Show how the length of a text affects its vector: norm, self-retrieval, and neighbors."""
     engine = engine_of(backend, device)
     from isospace.evaluation.length_bias import length_bias_of
     from isospace.search.index import open_index
 
-    found = length_bias_of(open_index(store, collection, snapshot, engine=engine), sample=sample)
+    buckets = length_bias_of(open_index(store, collection, snapshot, engine=engine), sample=sample)
     if as_json:
-        print_json([bucket.as_dict() for bucket in found])
+        print_json([bucket.as_dict() for bucket in buckets])
         return
     rows = [
         (
@@ -134,9 +134,9 @@ def lengths(
             f"{bucket.popularity:.1f}",
             f"{bucket.neighbour_length:.2f}",
         )
-        for bucket in found
+        for bucket in buckets
     ]
-    header = ("tokens", "texts", "norm", "finds itself", "popularity (10)", "neighbors' length")
+    header = ("tokens", "texts", "norm", "finds itself", "popularity (10)", "neighbor length ratio")
     print_table(header, rows, title=collection)
 
 
@@ -149,26 +149,26 @@ def frontier(
             metavar="FILE",
             exists=True,
             dir_okay=False,
-            help="Parquet, CSV or JSON lines with query_id and text; or a text file with a query on each line.",
+            help="Parquet, CSV, or JSON Lines with query_id and text; or a text file with one query per line.",
         ),
     ],
     judgements: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", exists=True, dir_okay=False, help="File with query_id, doc_id, relevance."),
+        typer.Option(metavar="FILE", exists=True, dir_okay=False, help="File with query_id, doc_id, and relevance."),
     ] = None,
     dimensions: Annotated[
         list[int] | None,
-        typer.Option("--dimension", min=1, help="Also measure this many principal components. Repeatable."),
+        typer.Option("--dimension", min=1, help="Also measure vectors of this many principal components. Repeatable."),
     ] = None,
     picture: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write a plot of size against quality to this SVG file.")
+        Path | None, typer.Option(metavar="FILE", help="SVG file to write a plot of size against quality to.")
     ] = None,
     snapshot: SnapshotOption = "production",
     device: DeviceOption = "auto",
     backend: BackendOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Measure the Pareto frontier: bytes of each vector representation against retrieval quality."""
+    """Measure the Pareto frontier: the size of each vector representation against its search quality."""
     engine = engine_of(backend, device)
     if picture:
         _require_plot(picture)
@@ -178,11 +178,11 @@ def frontier(
     from isospace.search.index import open_index
     from isospace.storage.store import open_store
 
-    asked, judged = read_queries(queries), read_judgements(judgements) if judgements else None
+    texts, judged = read_queries(queries), read_judgements(judgements) if judgements else None
     opened = open_store(store)
-    corpus = load_corpus(opened, open_index(opened, collection, snapshot, engine=engine), asked, judged)
+    corpus = load_corpus(opened, open_index(opened, collection, snapshot, engine=engine), texts, judged)
     specs = default_representations(*corpus.vectors.shape)
-    points = measure_frontier(corpus, specs, dimensions=dimensions or (), told=warn)
+    points = measure_frontier(corpus, specs, dimensions=dimensions or (), on_progress=warn)
     if picture:
         picture.write_text(frontier_plot(points, collection), encoding="utf-8")
     if as_json:
@@ -192,26 +192,26 @@ def frontier(
 
 
 def _search_options(pairs: list[str] | None) -> SearchOptions:
-    found = parse_pairs("--search", pairs, "mode=hybrid")
+    values = parse_pairs("--search", pairs, "mode=hybrid")
     from isospace.search.options import search_options
 
-    return search_options(found)
+    return search_options(values)
 
 
 def _require_plot(picture: Path) -> None:
-    """Refuse a plot that cannot be written before minutes of work, not after them."""
+    """Refuse a plot that cannot be written now, not after minutes of work."""
     require_package("matplotlib", "--picture")
     if picture.suffix != ".svg":
-        raise ConfigError(f"--picture {picture}: the plot is written as SVG. Give a file name that ends in .svg.")
+        raise ConfigError(f"--picture {picture}: the plot is an SVG. Give a file name that ends in .svg.")
     if not picture.absolute().parent.is_dir():
         raise ConfigError(f"--picture {picture}: there is no folder {picture.parent}. Create it first.")
 
 
-def _print_comparison(found: Comparison, before: int, after: int, title: str) -> None:
-    header = ("metric", f"snapshot {before}", f"snapshot {after}", "difference", "95 %", "p")
-    print_table(header, [(name, *_difference(one)) for name, one in found.measures.items()], title=title)
-    typer.echo(f"top-10 overlap {found.overlap:.4f}, rank-biased overlap {found.rbo:.4f}")
-    for change in found.changes[:_MOST_CHANGES]:
+def _print_comparison(comparison: Comparison, before: int, after: int, title: str) -> None:
+    header = ("metric", f"snapshot {before}", f"snapshot {after}", "difference", "95 % interval", "p")
+    print_table(header, [(name, *_difference(one)) for name, one in comparison.measures.items()], title=title)
+    typer.echo(f"top-10 overlap {comparison.overlap:.4f}, rank-biased overlap {comparison.rbo:.4f}")
+    for change in comparison.changes[:_MOST_CHANGES]:
         typer.echo(_change(change))
 
 

@@ -34,19 +34,19 @@ def gate(
     against: AgainstOption = "production",
     rules: Annotated[
         list[str] | None,
-        typer.Option("--rule", metavar="RULE", help="Rule to use instead of the recipe's. Repeatable."),
+        typer.Option("--rule", metavar="RULE", help="Rule that replaces those of the recipe. Repeatable."),
     ] = None,
     name: Annotated[
-        str | None, typer.Option("--set", metavar="NAME", help="Evaluation set to use instead of the recipe's.")
+        str | None, typer.Option("--set", metavar="NAME", help="Evaluation set that replaces that of the recipe.")
     ] = None,
     again: Annotated[
-        bool, typer.Option("--again", help="Judge again although nothing changed since the last verdict.")
+        bool, typer.Option("--again", help="Judge again even if nothing has changed since the last verdict.")
     ] = False,
     device: DeviceOption = "auto",
     backend: BackendOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Judge a snapshot by its rules against production and record the verdict; a rejection exits with 1."""
+    """Judge a snapshot by the rules of its gate, and record the verdict; a rejection exits with status 1."""
     engine = engine_of(backend, device)
     from isospace.collection.alias import resolve
     from isospace.evaluation.gate.run_gate import gate_snapshot, require_baseline
@@ -74,20 +74,20 @@ def verdicts(
     snapshot: SnapshotOption = "candidate",
     as_json: JsonOption = False,
 ) -> None:
-    """Show the verdicts of the gate on a snapshot."""
+    """Show the gate's verdicts on a snapshot."""
     from isospace.collection.alias import resolve
     from isospace.evaluation.gate.verdicts import read_verdicts
     from isospace.storage.store import open_store
 
     opened = open_store(store)
     manifest = resolve(opened, collection, snapshot)
-    found = read_verdicts(opened, collection, manifest.snapshot_id)
+    recorded = read_verdicts(opened, collection, manifest.snapshot_id)
     if as_json:
-        print_json([verdict.model_dump(mode="json") for verdict in found])
+        print_json([verdict.model_dump(mode="json") for verdict in recorded])
         return
-    if not found:
-        typer.echo(f"snapshot {manifest.sequence} was never judged")
-    for verdict in found:
+    if not recorded:
+        typer.echo(f"snapshot {manifest.sequence} has not been judged yet")
+    for verdict in recorded:
         _print_verdict(opened, verdict)
 
 
@@ -95,12 +95,14 @@ def _print_verdict(store: Store, verdict: Verdict) -> None:
     from isospace.storage.openable import openable
 
     against = (
-        f"against snapshot {verdict.against.snapshot}" if verdict.against else "with no production to compare with"
+        f"against snapshot {verdict.against.snapshot}"
+        if verdict.against
+        else "without a production snapshot to compare with"
     )
     outcome = "passed" if verdict.passed else "was rejected"
     print_table(
-        ("", "rule", "expected", "found"),
-        [(_SIGNS[one.passed], one.rule, one.expected, one.detail) for one in verdict.findings],
+        ("", "rule", "expected", "result"),
+        [(_SIGNS[f.passed], f.rule, f.expected, f.detail) for f in verdict.findings],
         title=f"snapshot {verdict.snapshot} {outcome}, {against} ({verdict.at})",
     )
     for note in verdict.notes:

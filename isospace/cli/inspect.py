@@ -25,21 +25,23 @@ from isospace.cli.common import (
 
 def status(
     store: StoreArgument,
-    collection: Annotated[str | None, typer.Argument(metavar="[COLLECTION]", help="Default: all of them.")] = None,
+    collection: Annotated[
+        str | None, typer.Argument(metavar="COLLECTION", help="Name of the collection. Default: all.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the snapshots of a store, and the aliases that name them."""
+    """List the snapshots of a store, with their aliases."""
     from isospace.collection.status import list_snapshots
     from isospace.storage.store import open_store
 
-    found = list_snapshots(open_store(store), collection)
+    snapshots = list_snapshots(open_store(store), collection)
     if as_json:
-        print_json([one.as_dict() for one in found])
+        print_json([one.as_dict() for one in snapshots])
         return
-    if not found:
+    if not snapshots:
         typer.echo(f"{store}: no collection has a snapshot yet")
     header = ("#", "snapshot ID", "space", "documents", "chunks", "committed", "aliases")
-    for name, members in groupby(found, key=lambda one: one.collection):
+    for name, members in groupby(snapshots, key=lambda one: one.collection):
         rows = [
             (
                 str(one.snapshot),
@@ -78,7 +80,7 @@ def verify(
     backend: BackendOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Check every file of a snapshot against its hash, and that its encoder still computes the same vectors."""
+    """Check the hash of every file of a snapshot, and that its encoder still computes the same vectors."""
     engine = engine_of(backend, device)
     from isospace.operations.maintenance.verify import verify_snapshot
     from isospace.storage.store import open_store
@@ -90,7 +92,7 @@ def verify(
         for failure in result.failures:
             warn(f"damaged: {failure}")
     if result.failures:
-        fail(f"snapshot {result.snapshot}: {len(result.failures)} faults in {result.files} files.", status=1)
+        fail(f"snapshot {result.snapshot}: {len(result.failures)} failures in {result.files} files.", status=1)
     if not as_json:
         size = f"{result.files} files, {result.bytes:,} bytes"
         typer.echo(f"snapshot {result.snapshot} ({result.snapshot_id[:16]}…): {size}, all as committed")
@@ -102,34 +104,34 @@ def quarantine(
     snapshot: SnapshotOption = "production",
     as_json: JsonOption = False,
 ) -> None:
-    """List the inputs that the run behind a snapshot could not use, with the reasons."""
+    """List the inputs that the run of a snapshot could not use, with reasons."""
     from isospace.collection.alias import resolve
     from isospace.collection.quarantine import read_quarantine
     from isospace.storage.store import open_store
 
     opened = open_store(store)
     manifest = resolve(opened, collection, snapshot)
-    found = read_quarantine(opened, manifest)
+    inputs = read_quarantine(opened, manifest)
     if as_json:
-        print_json([one.as_dict() for one in found])
+        print_json([one.as_dict() for one in inputs])
         return
-    typer.echo(f"{collection}, snapshot {manifest.sequence}: {len(found):,} inputs quarantined")
-    for one in found:
+    typer.echo(f"{collection}, snapshot {manifest.sequence}: {len(inputs):,} inputs quarantined")
+    for one in inputs:
         typer.echo(f"{one.uri}{f' ({one.doc_id})' if one.doc_id else ''}\n    {one.reason}")
 
 
 def encoders(store: StoreArgument, as_json: JsonOption = False) -> None:
-    """List the encoders of a store; a recipe takes one with `recipe.encoder.model: encoder:ID`."""
+    """List the encoders of a store; a recipe uses one with `recipe.encoder.model: encoder:ID`."""
     from isospace.operations.encoders import list_encoders
     from isospace.storage.store import open_store
 
-    found = list_encoders(open_store(store))
+    listed = list_encoders(open_store(store))
     if as_json:
-        print_json([one.as_dict() for one in found])
+        print_json([one.as_dict() for one in listed])
         return
-    header = ("encoder", "size", "precision", "tuned", "from", "used by")
+    header = ("encoder", "dimensions", "precision", "fine-tuned as", "from", "used by")
     rows = []
-    for one in found:
+    for one in listed:
         tuned = one.lineage or {}
         origin = (tuned.get("name", ""), tuned.get("base", "")[:16])
         rows.append((one.encoder_id[:16], str(one.dimension), one.precision, *origin, "\n".join(one.used_by)))

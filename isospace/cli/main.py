@@ -26,7 +26,7 @@ from isospace.cli.sets import sets
 from isospace.errors import ConfigError, IsospaceError, QueryError, missing_package
 from isospace.pipeline.heartbeat import working
 
-# Panel of the help, and its commands in order. A Typer app is a group of subcommands.
+# The panels of the help, with their commands in order. A Typer app is a group of subcommands.
 PANELS: dict[str, dict[str, Callable[..., None] | typer.Typer]] = {
     "Build": {"init": init, "plan": plan, "run": run, "refit": refit, "backfill": backfill},
     "Search": {"search": search, "serve": serve},
@@ -48,13 +48,13 @@ PANELS: dict[str, dict[str, Callable[..., None] | typer.Typer]] = {
 
 # Commands that show their own progress, or run until they are stopped.
 _SELF_REPORTING = {"init", "run", "refit", "backfill", "finetune", "compare-models", "serve"}
-# Typer carries its own copy of Click in some versions: the classes are found through those that it exports.
+# Some versions of Typer bundle a copy of Click: get its classes through those that Typer exports.
 _UsageError: Any = typer.BadParameter.__base__
 _ClickException: Any = _UsageError.__base__
 
 
 class _Commands(TyperGroup):
-    """The group of all commands; Typer would end silently when it is interrupted."""
+    """The group of all commands; it reports an interrupt, which Typer would not."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -76,18 +76,18 @@ def _options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Embed a corpus, search it, and keep queries and documents in exactly the same vector space."""
+    """Embed a corpus and search it, with queries and documents in exactly the same vector space."""
 
 
-def _heard(name: str, command: Callable[..., None]) -> Callable[..., None]:
-    """Return a command that says every few seconds that it is under way, until it is done."""
+def _with_heartbeat(name: str, command: Callable[..., None]) -> Callable[..., None]:
+    """Return a command that prints a line every few seconds while it runs."""
 
     @functools.wraps(command)
-    def heard(*arguments: Any, **options: Any) -> None:
+    def run_with_heartbeat(*arguments: Any, **options: Any) -> None:
         with working(name):
             command(*arguments, **options)
 
-    return heard
+    return run_with_heartbeat
 
 
 def _build() -> typer.Typer:
@@ -99,7 +99,7 @@ def _build() -> typer.Typer:
                 built.add_typer(command, name=name, rich_help_panel=panel)
             else:
                 built.command(name, rich_help_panel=panel)(
-                    command if name in _SELF_REPORTING else _heard(name, command)
+                    command if name in _SELF_REPORTING else _with_heartbeat(name, command)
                 )
     return built
 
@@ -108,7 +108,7 @@ app = _build()
 
 
 def main() -> None:
-    """Run the command; an error that is raised on purpose is one line on standard error."""
+    """Run a command; expected errors are printed as one line on standard error."""
     try:
         # Without arguments, the help.
         code = app(sys.argv[1:] or ["--help"], prog_name="isospace", standalone_mode=False)

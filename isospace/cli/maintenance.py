@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 WaitOption = Annotated[
     float,
-    typer.Option("--wait-minutes", metavar="MINUTES", min=0, help="How long to wait for runs before giving up."),
+    typer.Option("--wait-minutes", metavar="MINUTES", min=0, help="How long to wait for active runs before giving up."),
 ]
 
 
@@ -36,18 +36,18 @@ def compact(
     store: StoreArgument,
     collection: CollectionArgument,
     part_documents: Annotated[
-        int, typer.Option(min=1, help="Documents in a full part.")
+        int, typer.Option(min=1, help="Number of documents in a full part.")
     ] = DEFAULT_SETTINGS.part_documents,
     part_megabytes: Annotated[
-        float, typer.Option(min=1, help="Most megabytes of the files of one part.")
+        float, typer.Option(min=1, help="Maximum size of the files of one part, in MB.")
     ] = DEFAULT_SETTINGS.part_megabytes,
     max_deleted_share: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of deleted documents from which a part is rewritten.")
+        float, typer.Option(min=0, max=1, help="Rewrite parts with more than this share of deleted documents.")
     ] = DEFAULT_SETTINGS.max_deleted_share,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Merge small parts of the latest snapshot and drop deleted rows; the content stays, and aliases follow."""
+    """Merge small parts of the latest snapshot and drop deleted rows; content stays the same, and aliases follow."""
     from isospace.operations.maintenance.compact import compact_collection, plan_compaction
     from isospace.storage.store import open_store
 
@@ -63,22 +63,22 @@ def compact(
 def vacuum(
     store: StoreArgument,
     collections: Annotated[
-        list[str] | None, typer.Argument(metavar="[COLLECTION]...", help="Default: all of them.")
+        list[str] | None, typer.Argument(metavar="COLLECTION", help="Names of collections. Default: all.")
     ] = None,
     retention_days: Annotated[
-        float, typer.Option(metavar="DAYS", min=0, help="Keep what was in use within so many days.")
+        float, typer.Option(metavar="DAYS", min=0, help="Keep what was in use during the last DAYS days.")
     ] = 7.0,
     vectors: Annotated[
         bool, typer.Option("--vectors", help="Also remove raw vectors and encoders that no snapshot needs.")
     ] = False,
     answers_days: Annotated[
-        float | None, typer.Option(metavar="DAYS", min=0, help="Also remove logged queries older than so many days.")
+        float | None, typer.Option(metavar="DAYS", min=0, help="Also remove logged queries that are older.")
     ] = None,
     wait_minutes: WaitOption = 0.0,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove old snapshots and files that nothing needs; what an alias names or a run uses stays."""
+    """Remove old snapshots and unneeded files, except those that an alias names or a run uses."""
     from isospace.operations.maintenance import vacuum as vacuuming
     from isospace.operations.maintenance.wait import retry_while_busy
     from isospace.storage.store import open_store
@@ -97,27 +97,27 @@ def vacuum(
                 dry=dry_run,
             )
 
-    found = retry_while_busy(remove, minutes=wait_minutes, on_wait=lambda error: _waiting(error, wait_minutes))
+    result = retry_while_busy(remove, minutes=wait_minutes, on_wait=lambda error: _waiting(error, wait_minutes))
     if as_json:
-        files = [{"path": r.path, "bytes": r.size, "reason": r.reason} for r in found.removals]
-        print_json({"removed": found.done, "files": files, "kept": found.kept, "dropped": found.dropped})
+        files = [{"path": r.path, "bytes": r.size, "reason": r.reason} for r in result.removals]
+        print_json({"removed": result.done, "files": files, "kept": result.kept, "dropped": result.dropped})
     else:
-        _print_vacuum(opened, found, with_files=dry_run)
+        _print_vacuum(opened, result, with_files=dry_run)
 
 
 def forget(
     store: StoreArgument,
     collection: CollectionArgument,
-    doc_ids: Annotated[list[str], typer.Argument(metavar="DOC_ID...", help="IDs of the documents to remove.")],
-    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why. Recorded with the order.")] = "",
+    doc_ids: Annotated[list[str], typer.Argument(metavar="DOC_ID", help="IDs of the documents to remove.")],
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Reason, recorded with the order.")] = "",
     allow: Annotated[
-        bool, typer.Option("--allow", help="The opposite: let forgotten documents be ingested again.")
+        bool, typer.Option("--allow", help="The opposite: allow forgotten documents to be ingested again.")
     ] = False,
     wait_minutes: WaitOption = 0.0,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove documents, and everything derived from them, from every snapshot, and keep them out of later runs."""
+    """Remove documents and everything derived from them from all snapshots, and keep them out of later runs."""
     from isospace.operations.maintenance.wait import retry_while_busy
     from isospace.storage.store import open_store
 
@@ -148,21 +148,22 @@ def export(
     target: Annotated[
         str,
         typer.Argument(
-            metavar="TARGET", help="faiss:FOLDER, lancedb:FOLDER#TABLE, qdrant:URL#COLLECTION or postgresql://…#TABLE."
+            metavar="TARGET",
+            help="faiss:FOLDER, lancedb:FOLDER#TABLE, qdrant:URL#COLLECTION, or postgresql://…#TABLE.",
         ),
     ],
     replace: Annotated[bool, typer.Option("--replace", help="Replace an earlier export.")] = False,
     snapshot: SnapshotOption = "production",
     as_json: JsonOption = False,
 ) -> None:
-    """Write a snapshot's vectors and texts into another system, with their space ID."""
+    """Write the vectors and texts of a snapshot to another system, with their space ID."""
     from isospace.operations.export.target import parse_target
 
     parse_target(target)
     from isospace.operations.export.export import export_snapshot
     from isospace.search.index import open_index
 
-    # Stored vectors are written: no text is embedded.
+    # Only stored vectors are written: no encoder is needed.
     done = export_snapshot(open_index(store, collection, snapshot, encode=False), target, replace=replace)
     if as_json:
         print_json(asdict(done))
@@ -174,12 +175,12 @@ def _waiting(error: BusyError, minutes: float) -> None:
     warn(f"waiting for at most {minutes:g} minutes: {error}")
 
 
-def _print_vacuum(store: Store, found: Vacuumed, *, with_files: bool) -> None:
+def _print_vacuum(store: Store, result: Vacuumed, *, with_files: bool) -> None:
     from isospace.storage.openable import openable
 
-    for removal in found.removals if with_files else ():
+    for removal in result.removals if with_files else ():
         typer.echo(f"{removal.size:>12,}  {openable(store, removal.path)}  {removal.reason}")
-    typer.echo(found.describe())
+    typer.echo(result.describe())
 
 
 def _allow(store: Store, collection: str, doc_ids: list[str], reason: str, *, as_json: bool) -> None:
@@ -189,21 +190,21 @@ def _allow(store: Store, collection: str, doc_ids: list[str], reason: str, *, as
     if as_json:
         print_json(order.model_dump(mode="json"))
     else:
-        typer.echo(f"order {order.number}: {len(order.doc_ids)} documents may come back with the next run")
+        typer.echo(f"order {order.number}: {len(order.doc_ids)} documents may be ingested again by the next run")
 
 
 def _preview(store: Store, collection: str, doc_ids: list[str], *, as_json: bool) -> None:
     from isospace.operations.maintenance.forget import find_documents
 
     held = find_documents(store, collection, doc_ids)
-    asked, chunks, parts = len(set(doc_ids)), len(held.trace.hashes), len(held.documents) + len(held.chunks)
+    total, chunks, parts = len(set(doc_ids)), len(held.trace.hashes), len(held.documents) + len(held.chunks)
     if as_json:
-        found = {"doc_ids": sorted(held.doc_ids), "chunks": chunks, "snapshots": held.snapshots, "parts": parts}
-        print_json(found)
+        preview = {"doc_ids": sorted(held.doc_ids), "chunks": chunks, "snapshots": held.snapshots, "parts": parts}
+        print_json(preview)
         return
     snapshots = ", ".join(map(str, held.snapshots)) or "none"
-    held_documents = f"{len(held.doc_ids)} of {asked} documents are held, in {chunks} chunks"
-    typer.echo(f"{held_documents}, by snapshots {snapshots}; {parts} files would be rewritten or removed")
+    held_documents = f"{len(held.doc_ids)} of {total} documents are in the collection, with {chunks} chunks"
+    typer.echo(f"{held_documents}, in snapshots {snapshots}; {parts} files would be rewritten or removed")
 
 
 def _print_receipt(store: Store, collection: str, receipt: Receipt) -> None:
@@ -213,8 +214,8 @@ def _print_receipt(store: Store, collection: str, receipt: Receipt) -> None:
     snapshots = ", ".join(f"{old} is now {new}" for old, new in receipt.snapshots.items()) or "unchanged"
     path = numbered(CollectionPaths(collection).receipts, receipt.order)
     typer.echo(
-        f"order {receipt.order}: {len(receipt.found)} of {len(receipt.doc_ids)} documents were held, in "
-        f"{receipt.chunks} chunks\n"
+        f"order {receipt.order}: {len(receipt.found)} of {len(receipt.doc_ids)} documents were in the "
+        f"collection, with {receipt.chunks} chunks\n"
         f"removed: {len(receipt.removed)} files, {receipt.vectors} raw vectors, {receipt.queries} queries; "
         f"rewritten: {len(receipt.rewritten)} files\n"
         f"snapshots: {snapshots}\n"

@@ -1,4 +1,4 @@
-"""The command that shows what a run would do."""
+"""The command that shows what a run would do: plan."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import typer
 
 from isospace.cli.common import JsonOption, print_json, print_table
 
-ConfigArgument = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file with recipe and runtime.")]
+ConfigArgument = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file with the configuration.")]
 OverrideOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override one key, such as runtime.workers.count=2. Repeatable."),
@@ -16,7 +16,7 @@ OverrideOption = Annotated[
 
 
 def plan(config: ConfigArgument, overrides: OverrideOption = None, as_json: JsonOption = False) -> None:
-    """Show what a run would do and what it would cost; nothing is written."""
+    """Show what a run would do and cost, without writing to the store."""
     from isospace.pipeline.config_files import load_config
 
     loaded = load_config(config, overrides or [])
@@ -26,4 +26,4 @@ def plan(config: ConfigArgument, overrides: OverrideOption = None, as_json: Json
     if as_json:
         print_json(report.as_dict())
     else:
-        print_table(("what", "how much"), report.rows(), title=f"Plan for {report.collection}")
+        print_table(("item", "value"), report.rows(), title=f"Plan for {report.collection}")

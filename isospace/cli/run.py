@@ -21,28 +21,38 @@ if TYPE_CHECKING:
 def run(
     config: ConfigArgument, overrides: OverrideOption = None, dry_run: DryRunOption = False, as_json: JsonOption = False
 ) -> None:
-    """Embed a source: bring a collection up to date, and its alias to the new snapshot."""
+    """Bring a collection up to date with its source, and move its alias to the new snapshot."""
     _pipeline("run", config, overrides, as_json, _plan if dry_run else _embed)
 
 
 def refit(config: ConfigArgument, overrides: OverrideOption = None, as_json: JsonOption = False) -> None:
-    """Fit a new space from the stored raw vectors; the source is not read and nothing is re-encoded."""
+    """Fit a new space from the stored raw vectors, without reading the source or re-encoding."""
     _pipeline("refit", config, overrides, as_json, _refit)
 
 
 def backfill(
     config: ConfigArgument,
-    where: Annotated[str | None, typer.Option(help="Documents whose metadata match, such as 'year >= 2020'.")] = None,
-    uri: Annotated[str | None, typer.Option(help="Documents whose URI matches, such as 'guides/*.md'.")] = None,
-    doc_id: Annotated[list[str] | None, typer.Option(help="This document; may be repeated.")] = None,
-    minutes: Annotated[float | None, typer.Option(min=0, help="Stop after this many minutes of encoding.")] = None,
-    tokens: Annotated[int | None, typer.Option(min=1, help="Stop after this many tokens.")] = None,
-    reason: Annotated[str, typer.Option(help="Why; kept in the report.")] = "",
+    where: Annotated[
+        str | None, typer.Option(metavar="EXPRESSION", help="Documents whose metadata match, such as 'year >= 2020'.")
+    ] = None,
+    uri: Annotated[
+        str | None, typer.Option(metavar="PATTERN", help="Documents whose URI matches, such as 'guides/*.md'.")
+    ] = None,
+    doc_id: Annotated[list[str] | None, typer.Option(metavar="DOC_ID", help="ID of a document. Repeatable.")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(metavar="MINUTES", min=0, help="Stop after this many minutes of encoding.")
+    ] = None,
+    tokens: Annotated[
+        int | None, typer.Option(metavar="TOKENS", min=1, help="Stop after encoding this many tokens.")
+    ] = None,
+    reason: Annotated[
+        str, typer.Option(metavar="TEXT", help="Reason for the run, shown in its name under Prefect.")
+    ] = "",
     overrides: OverrideOption = None,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Embed chosen documents within a budget; the next backfill continues with what is left."""
+    """Embed selected documents within a budget; the next backfill continues with the rest."""
     chosen = {
         "runtime.selection.where": where,
         "runtime.selection.uri": uri,
@@ -51,8 +61,8 @@ def backfill(
         "runtime.budget.tokens": tokens,
         "runtime.reason": reason or None,
     }
-    given = [f"{key}={_as_yaml(value)}" for key, value in chosen.items() if value is not None]
-    _pipeline("backfill", config, [*given, *(overrides or [])], as_json, _plan if dry_run else _backfill)
+    options = [f"{key}={_as_yaml(value)}" for key, value in chosen.items() if value is not None]
+    _pipeline("backfill", config, [*options, *(overrides or [])], as_json, _plan if dry_run else _backfill)
 
 
 def _pipeline(
@@ -85,7 +95,7 @@ def _pipeline(
 
 
 def _warm_up() -> None:
-    """Import the pipeline, which takes a second or more, while the display says so."""
+    """Import the pipeline while the display shows it, since that takes a second or more."""
     import isospace.pipeline.embed  # noqa: F401
 
 
@@ -115,20 +125,20 @@ def _plan(config: PipelineConfig, executor: Executor) -> PlanReport:
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turn a full disk, a lost server, or an interrupt into one line: nothing was committed."""
+    """Report a full disk, a lost server, or an interrupt as one line; nothing was committed."""
     try:
         yield
     except KeyboardInterrupt:
-        fail("interrupted. Nothing half-written is visible; the same command continues from here.", status=1)
+        fail("interrupted. No partial result is visible; the same command continues from here.", status=1)
     except Exception as error:
         if not _is_environment(error):
             raise
         reason = " ".join(str(error).split())[:400] or type(error).__name__
-        fail(f"{reason}. Nothing half-written is visible; the same command continues from here.", status=1)
+        fail(f"{reason}. No partial result is visible; the same command continues from here.", status=1)
 
 
 def _is_environment(error: Exception) -> bool:
-    """Tell whether an error is the machine's: input and output, or the scratch database."""
+    """Return whether an error comes from the environment: input and output, the network, the scratch database."""
     if isinstance(error, ModuleNotFoundError):
         return False
     return isinstance(error, OSError) or type(error).__module__.partition(".")[0] in ("duckdb", "_duckdb", "httpx")

@@ -32,31 +32,35 @@ _WIDEST = 100
 Mode = Literal["auto", "exact", "quantized", "tiered", "lexical", "hybrid"]
 RerankerOption = Annotated[
     Path | None,
-    typer.Option(metavar="FOLDER", exists=True, file_okay=False, help="Folder of a cross-encoder that reranks hits."),
+    typer.Option(metavar="FOLDER", exists=True, file_okay=False, help="Folder of a cross-encoder to rerank hits with."),
 ]
 
 
 def search(
     store: StoreArgument,
     collection: CollectionArgument,
-    queries: Annotated[list[str], typer.Argument(metavar="QUERY...", help="One or more texts.")],
-    k: Annotated[int, typer.Option("-k", min=1, help="Most hits for each query.")] = 5,
-    mode: Annotated[Mode, typer.Option(help="How to search; auto is exact where floats are stored.")] = "auto",
+    queries: Annotated[list[str], typer.Argument(metavar="QUERY", help="One or more texts.")],
+    k: Annotated[int, typer.Option("-k", min=1, help="Maximum number of hits for each query.")] = 5,
+    mode: Annotated[Mode, typer.Option(help="How to search; auto is exact if floats are stored.")] = "auto",
     where: Annotated[
-        str | None, typer.Option("--filter", metavar="EXPRESSION", help="Such as 'lang == \"en\" and year >= 2020'.")
+        str | None,
+        typer.Option(
+            "--filter", metavar="EXPRESSION", help="Filter by metadata, such as 'lang == \"en\" and year >= 2020'."
+        ),
     ] = None,
     reranker: RerankerOption = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other search option. Repeatable.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Another search option, such as rescore=10. Repeatable."),
     ] = None,
     snapshot: SnapshotOption = "production",
     device: DeviceOption = "auto",
     backend: BackendOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Find the chunks of a collection that are nearest to a text."""
-    given = {"k": k, "mode": mode, "filter": where, "rerank": reranker is not None}
-    engine, options = engine_of(backend, device), _options({**given, **parse_pairs("--set", settings, "rescore=10")})
+    """Find the chunks of a collection that are closest to a query."""
+    values = {"k": k, "mode": mode, "filter": where, "rerank": reranker is not None}
+    engine, options = engine_of(backend, device), _options({**values, **parse_pairs("--set", settings, "rescore=10")})
     from isospace.search.index import open_index
 
     opened = _reranker(reranker)
@@ -64,10 +68,10 @@ def search(
     index = open_index(store, collection, snapshot, engine=engine, reranker=opened, encode=encode)
     results = index.answer(queries, options).hits
     if as_json:
-        found = [
+        listed = [
             {"query": q, "hits": [hit.as_dict() for hit in hits]} for q, hits in zip(queries, results, strict=True)
         ]
-        print_json({"space_id": index.manifest.space_id, "snapshot": index.manifest.sequence, "results": found})
+        print_json({"space_id": index.manifest.space_id, "snapshot": index.manifest.sequence, "results": listed})
         return
     for query, hits in zip(queries, results, strict=True):
         _print_hits(query, hits, options.mode, is_only=len(queries) == 1)
@@ -77,35 +81,38 @@ def serve(
     store: StoreArgument,
     collection: CollectionArgument,
     host: Annotated[
-        str, typer.Option(metavar="ADDRESS", help="Address to listen on; any but loopback needs API keys.")
+        str, typer.Option(metavar="ADDRESS", help="Address to listen on; any except loopback needs API keys.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")] = 8000,
     keys: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="File with one API key on each line. Default: $ISOSPACE_API_KEYS."),
+        typer.Option(metavar="FILE", help="File with one API key per line. Default: $ISOSPACE_API_KEYS."),
     ] = None,
     reranker: RerankerOption = None,
     watch: Annotated[
-        float, typer.Option(metavar="SECONDS", min=0, help="How often to read the alias again; 0 for never.")
+        float,
+        typer.Option(metavar="SECONDS", min=0, help="How often to check whether the alias has moved; 0 for never."),
     ] = 10.0,
-    canonical: Annotated[
-        bool, typer.Option(help="Let queries that the tokenizer reads alike share a cached vector.")
-    ] = False,
+    canonical: Annotated[bool, typer.Option(help="Let queries with the same tokens share a cached vector.")] = False,
     semantic: Annotated[
         float | None,
-        typer.Option(metavar="COSINE", help="Reuse an earlier query's hits from this similarity on. Default: never."),
+        typer.Option(
+            metavar="COSINE", help="Reuse the hits of an earlier query that is at least this similar. Default: never."
+        ),
     ] = None,
-    requests: Annotated[int, typer.Option(min=1, help="Requests answered at once; others get status 429.")] = 128,
+    requests: Annotated[
+        int, typer.Option(min=1, help="Requests to process at the same time; others get status 429.")
+    ] = 128,
     take_over: Annotated[
-        bool, typer.Option("--take-over", help="Share the port with a running service that is about to stop.")
+        bool, typer.Option("--take-over", help="Take over the port of a running service that is about to stop.")
     ] = False,
     log_share: Annotated[
-        float, typer.Option("--log", metavar="SHARE", min=0, max=1, help="Share of the searches to log for audits.")
+        float, typer.Option("--log", metavar="SHARE", min=0, max=1, help="Share of searches to log for audits.")
     ] = 0.0,
-    log_texts: Annotated[bool, typer.Option(help="Log the text of queries, not only its hash.")] = True,
+    log_texts: Annotated[bool, typer.Option(help="Log the text of queries, not only a hash.")] = True,
     shadow: Annotated[
         str | None,
-        typer.Option(metavar="SNAPSHOT", help="Snapshot that answers logged queries too, such as candidate."),
+        typer.Option(metavar="SNAPSHOT", help="Second snapshot to answer logged queries, such as candidate."),
     ] = None,
     snapshot: SnapshotOption = "production",
     device: DeviceOption = "auto",
@@ -134,11 +141,11 @@ def serve(
     start(options, on_progress=typer.echo)
 
 
-def _options(given: dict[str, Any]) -> SearchOptions:
-    """Check the options, the filter among them, before anything is opened."""
+def _options(values: dict[str, Any]) -> SearchOptions:
+    """Check the options, including the filter, before anything is opened."""
     from isospace.search.options import search_options
 
-    options = search_options(given)
+    options = search_options(values)
     if options.filter is not None:
         from isospace.search.filters import parse_filter
 
@@ -157,7 +164,7 @@ def _reranker(folder: Path | None) -> Any:
 def _print_hits(query: str, hits: Sequence[Hit], mode: str, *, is_only: bool) -> None:
     width = min(shutil.get_terminal_size().columns, _WIDEST)
     if not hits:
-        why = " that shares a word with it" if mode == "lexical" else ""
+        why = "; lexical search needs a word in common" if mode == "lexical" else ""
         typer.echo(f"{shortened(query, width - 40)}: nothing found{why}")
         return
     if not is_only:
@@ -167,7 +174,7 @@ def _print_hits(query: str, hits: Sequence[Hit], mode: str, *, is_only: bool) ->
 
 
 def hit_lines(rank: int, hit: Hit, width: int) -> list[str]:
-    """Return a hit as three lines: rank, score and title; document; text. Without a title the text gets two of them."""
+    """Return a hit as three lines: rank, score, and title; document; text. Without a title, the text gets two."""
     document = hit.doc_id if hit.uri in ("", hit.doc_id) else f"{hit.doc_id} · {hit.uri}"
     heading, place = (hit.title, [document]) if hit.title else (document, [])
     room = width - len(_INDENT)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from isospace.evaluation.query_sets import SetRecord
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of the evaluation set.")]
-sets = typer.Typer(help="Manage evaluation sets: versioned, frozen queries of a collection.")
+sets = typer.Typer(help="Manage evaluation sets: frozen, versioned queries of a collection.")
 
 
 @sets.command("add")
@@ -30,13 +30,13 @@ def add(
     collection: CollectionArgument,
     name: NameArgument,
     queries: Annotated[
-        Path, typer.Argument(metavar="QUERIES", exists=True, help="File of queries, or a folder in BEIR's layout.")
+        Path, typer.Argument(metavar="QUERIES", exists=True, help="File of queries, or a folder in the layout of BEIR.")
     ],
     judgements: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", exists=True, dir_okay=False, help="File with query_id, doc_id, relevance."),
+        typer.Option(metavar="FILE", exists=True, dir_okay=False, help="File with query_id, doc_id, and relevance."),
     ] = None,
-    split: Annotated[str, typer.Option(metavar="NAME", help="Which judgements of a BEIR folder to take.")] = "test",
+    split: Annotated[str, typer.Option(metavar="NAME", help="Name of the judgements in a BEIR folder.")] = "test",
     as_json: JsonOption = False,
 ) -> None:
     """Freeze queries from a file as the next version of an evaluation set, with or without judgements."""
@@ -53,20 +53,20 @@ def make(
     store: StoreArgument,
     collection: CollectionArgument,
     name: NameArgument,
-    kind: Annotated[Literal["auto", "titles", "sentences"], typer.Option(help="What becomes a query.")] = "auto",
-    size: Annotated[int, typer.Option(min=20, help="Most queries to make.")] = 300,
+    kind: Annotated[Literal["auto", "titles", "sentences"], typer.Option(help="What to make queries from.")] = "auto",
+    size: Annotated[int, typer.Option(min=20, help="Maximum number of queries.")] = 300,
     seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 0,
     snapshot: SnapshotOption = "production",
     as_json: JsonOption = False,
 ) -> None:
-    """Make pseudo-queries from the corpus, where there are no real ones; the set is marked as such."""
+    """Make pseudo-queries from the corpus if there are no real ones; the set is marked as such."""
     from isospace.evaluation.pseudo_query_set import make_set
     from isospace.evaluation.query_sets import freeze_set
     from isospace.search.index import open_index
 
     with open_index(store, collection, snapshot, encode=False) as index:
-        made = make_set(index.view, name, kind=kind, size=size, seed=seed)
-        record = freeze_set(index.store, collection, made, source=f"snapshot {index.manifest.sequence}")
+        query_set = make_set(index.view, name, kind=kind, size=size, seed=seed)
+        record = freeze_set(index.store, collection, query_set, source=f"snapshot {index.manifest.sequence}")
     _print_record(record, as_json=as_json)
 
 
@@ -76,9 +76,9 @@ def list_all(store: StoreArgument, collection: CollectionArgument, as_json: Json
     from isospace.evaluation.query_sets import list_sets
     from isospace.storage.store import open_store
 
-    found = list_sets(open_store(store), collection)
+    listed = list_sets(open_store(store), collection)
     if as_json:
-        print_json([record.model_dump(mode="json") for record in found])
+        print_json([record.model_dump(mode="json") for record in listed])
         return
     rows = [
         (
@@ -90,7 +90,7 @@ def list_all(store: StoreArgument, collection: CollectionArgument, as_json: Json
             record.set_id[:8],
             shortened(record.source, 50),
         )
-        for record in found
+        for record in listed
     ]
     header = ("set", "version", "kind", "queries", "judged", "set ID", "source")
     print_table(header, rows, title=collection, whole=("set ID",))

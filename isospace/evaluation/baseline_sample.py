@@ -1,4 +1,4 @@
-"""The reference of an audit: a sample of the collection as it was when its space was fitted, kept for good."""
+"""The baseline of audits: a permanent sample of the collection as it was when its space was fitted."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ class _Record(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What a collection was like at the fit.
+    """A collection as it was when its space was fitted.
 
     Attributes
     ----------
     snapshot
         Number of the first snapshot in the space.
     chunks
-        How many it had.
+        Number of its chunks.
     duplicates
-        Share of them whose text another document has too.
+        Share of chunks whose text also occurs in an earlier document.
     owners
         The document of each vector.
     raw
@@ -66,19 +66,19 @@ class Reference:
 
 
 def read_reference(store: Store, manifest: Manifest, dimension: int) -> Reference:
-    """Return the reference of a snapshot's space; the first time it is drawn from the oldest snapshot in that space.
+    """Return the baseline of a snapshot's space; the first call draws it from the oldest snapshot in that space.
 
     Parameters
     ----------
     store, manifest
         A snapshot in the space.
     dimension
-        d of the encoder's raw vectors.
+        d, the dimension of the encoder's raw vectors.
 
     Raises
     ------
     IntegrityError
-        If the sample is not what was drawn.
+        If the stored sample is damaged, or a raw vector for a new one is missing.
     """
     path = manifest.paths.reference_record(manifest.space_id)
     if not store.exists(path):
@@ -89,7 +89,7 @@ def read_reference(store: Store, manifest: Manifest, dimension: int) -> Referenc
 
 
 def verify_reference(store: Store, manifest: Manifest) -> None:
-    """Read the reference of a snapshot's space, if one was drawn; IntegrityError or NotFoundError if it is damaged."""
+    """Read the baseline of a snapshot's space if there is one; IntegrityError or NotFoundError if it is damaged."""
     path = manifest.paths.reference_record(manifest.space_id)
     if store.exists(path):
         _read(store, path)
@@ -101,7 +101,7 @@ def _read(store: Store, path: str) -> tuple[_Record, pa.Table]:
 
 
 def duplicate_share(keys: list[tuple[str, bytes]]) -> float:
-    """Return the share of chunks whose text an earlier document has already."""
+    """Return the share of chunks whose text also occurs in an earlier document."""
     first: dict[bytes, str] = {}
     copies = sum(first.setdefault(key, owner) != owner for owner, key in keys)
     return copies / max(len(keys), 1)
@@ -110,11 +110,11 @@ def duplicate_share(keys: list[tuple[str, bytes]]) -> float:
 def _oldest(store: Store, manifest: Manifest) -> Manifest:
     for number in sequences(store, manifest.collection):
         try:
-            found = read_manifest(store, manifest.collection, number)
+            older = read_manifest(store, manifest.collection, number)
         except NotFoundError:
             continue
-        if found.space_id == manifest.space_id:
-            return found
+        if older.space_id == manifest.space_id:
+            return older
     return manifest
 
 

@@ -1,4 +1,4 @@
-"""Two versions on the same queries: differences with their chance, agreement, and the queries that changed most."""
+"""Compare two versions on the same queries: differences, significance, agreement, the queries that changed most."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SHOWN = 20
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One measure of two versions.
+    """The difference of two versions in one metric.
 
     Attributes
     ----------
@@ -28,11 +28,11 @@ class Difference:
     difference
         After minus before.
     interval
-        95 % percentile bootstrap interval of the difference.
+        95 percent percentile bootstrap interval of the difference.
     p
-        Of a two-sided paired randomization test.
+        P-value of a two-sided paired randomization test.
     queries
-        How many.
+        Number of queries.
     """
 
     before: float
@@ -45,7 +45,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class QueryChange:
-    """One query, before and after, by the first measure."""
+    """One query before and after, by the first metric; `left` and `came` are documents of the top ten."""
 
     query_id: str
     text: str
@@ -59,20 +59,20 @@ class QueryChange:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two versions.
+    """The comparison of two versions.
 
     Attributes
     ----------
     measures
-        Differences by measure; empty without judgements.
+        Differences by metric; empty without judgements.
     slices
-        Differences of the first measure, by column and value.
+        Differences of the first metric, by column and value.
     overlap, rbo
-        Means over all queries: shared documents of the first ten, and rank-biased overlap.
+        Means over all queries: overlap of the top ten documents, and rank-biased overlap.
     changes
-        The queries that changed most, worst first.
+        The queries that changed most, largest losses first.
     values
-        Every query's value by measure, of the version before and of the one after.
+        By metric: the value of each query before, and after.
     """
 
     measures: dict[str, Difference]
@@ -83,34 +83,34 @@ class Comparison:
     values: dict[str, tuple[dict[str, float], dict[str, float]]]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the figures, without those of every query."""
+        """Return the figures, without those of single queries."""
         return {name: value for name, value in asdict(self).items() if name != "values"}
 
 
 def compare_runs(
-    given: EvaluationSet,
+    query_set: EvaluationSet,
     before: SetRun,
     after: SetRun,
     *,
     measures: Sequence[str] = MEASURES,
     groups: Mapping[str, Mapping[str, Sequence[str]]] | None = None,
 ) -> Comparison:
-    """Compare two versions' answers to one set.
+    """Compare the answers of two versions to an evaluation set.
 
     Parameters
     ----------
-    given
-        The set that both answered.
+    query_set
+        The evaluation set that both answered.
     before, after
         Their answers.
     measures
-        As ir-measures names them; the first one orders the queries that changed.
+        Metrics as ir-measures names them; the first one orders the queries that changed.
     groups
-        Query ids by column and value.
+        Query IDs by column and value.
     """
-    judged = given.judged
+    judged = query_set.judged
     old, new = (per_query(run.documents, judged, measures) if judged else {} for run in (before, after))
-    agreement = agree(*({name: run.ranking(name) for name in given.queries} for run in (before, after)))
+    agreement = agree(*({name: run.ranking(name) for name in query_set.queries} for run in (before, after)))
     first = measures[0]
     return Comparison(
         measures={name: difference(old[name], new[name]) for name in measures} if judged else {},
@@ -122,24 +122,24 @@ def compare_runs(
         }
         if judged
         else {},
-        overlap=float(np.mean([one.overlap for one in agreement.values()])) if agreement else 1.0,
-        rbo=float(np.mean([one.rbo for one in agreement.values()])) if agreement else 1.0,
-        changes=_changes(given, agreement, old.get(first, {}), new.get(first, {})),
+        overlap=float(np.mean([pair.overlap for pair in agreement.values()])) if agreement else 1.0,
+        rbo=float(np.mean([pair.rbo for pair in agreement.values()])) if agreement else 1.0,
+        changes=_changes(query_set, agreement, old.get(first, {}), new.get(first, {})),
         values={name: (old[name], new[name]) for name in measures} if judged else {},
     )
 
 
 def difference(before: Mapping[str, float], after: Mapping[str, float]) -> Difference:
-    """Compare the values of the queries that both have."""
+    """Return the difference over the queries that both sides have."""
     names = sorted(before.keys() & after.keys())
-    one, other = (np.array([side[name] for name in names], np.float64) for side in (before, after))
-    moved = other - one
+    old, new = (np.array([side[name] for name in names], np.float64) for side in (before, after))
+    differences = new - old
     return Difference(
-        before=float(one.mean()) if names else 0.0,
-        after=float(other.mean()) if names else 0.0,
-        difference=float(moved.mean()) if names else 0.0,
-        interval=bootstrap_interval(moved),
-        p=randomization_p(moved, two_sided=True),
+        before=float(old.mean()) if names else 0.0,
+        after=float(new.mean()) if names else 0.0,
+        difference=float(differences.mean()) if names else 0.0,
+        interval=bootstrap_interval(differences),
+        p=randomization_p(differences, two_sided=True),
         queries=len(names),
     )
 
@@ -149,15 +149,27 @@ def _only(values: Mapping[str, float], names: Sequence[str]) -> dict[str, float]
 
 
 def _changes(
-    given: EvaluationSet, agreement: Mapping[str, QueryAgreement], old: Mapping[str, float], new: Mapping[str, float]
+    query_set: EvaluationSet,
+    agreement: Mapping[str, QueryAgreement],
+    old: Mapping[str, float],
+    new: Mapping[str, float],
 ) -> tuple[QueryChange, ...]:
     changes = [
-        QueryChange(name, given.queries[name], old.get(name), new.get(name), one.overlap, one.rbo, one.left, one.came)
-        for name, one in agreement.items()
-        if one.overlap < 1.0 or old.get(name) != new.get(name)
+        QueryChange(
+            query_id=name,
+            text=query_set.queries[name],
+            before=old.get(name),
+            after=new.get(name),
+            overlap=pair.overlap,
+            rbo=pair.rbo,
+            left=pair.left,
+            came=pair.came,
+        )
+        for name, pair in agreement.items()
+        if pair.overlap < 1.0 or old.get(name) != new.get(name)
     ]
-    changes.sort(key=lambda one: ((one.after or 0.0) - (one.before or 0.0), one.rbo, one.query_id))
+    changes.sort(key=lambda change: ((change.after or 0.0) - (change.before or 0.0), change.rbo, change.query_id))
     if len(changes) <= _SHOWN:
         return tuple(changes)
-    # Those that lost, and those that gained, beside them.
+    # The largest losses and the largest gains.
     return tuple([*changes[: _SHOWN // 2], *changes[-_SHOWN // 2 :]])

@@ -1,8 +1,8 @@
-"""Whether two samples of vectors come from one distribution, dimension by dimension and as a whole.
+"""Test whether two samples of vectors come from one distribution, by dimension and as a whole.
 
     PSI    sum over ten bins of (q - p) ln(q / p)         bins of equal share of the reference; p, q shares of a bin
-    KS     largest distance of two empirical distributions
-    C2ST   a classifier is taught to tell the samples apart, and judged on what it has not seen
+    KS     largest distance of two empirical distribution functions
+    C2ST   a classifier is trained to tell the samples apart, and evaluated on held-out vectors
 
 Sources: Yurdakul, "Statistical properties of population stability index", 2018; Lopez-Paz and Oquab, "Revisiting
 classifier two-sample tests", 2017.
@@ -21,23 +21,23 @@ from isospace.transform.vectors import Float64
 _BINS = 10
 _FOLDS = 5
 FEWEST, FEWEST_DOCUMENTS = 50, 20
-# Below, the statistics of two samples of one distribution are as large as those of a shift: PSI is about 9 (1/n + 1/m).
+# With fewer, samples of one distribution already differ as much as a shift: their PSI is about 9 (1/n + 1/m).
 FEWEST_SHIFTED = 200
 _FEWEST_VARYING = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Shifts:
-    """How each of k dimensions has moved.
+    """How each of k dimensions has shifted.
 
     Attributes
     ----------
     psi, ks
         (k,) population stability index, and Kolmogorov-Smirnov statistic.
     spread
-        (k,) standard deviation now over that of the reference; 1 where neither varies.
+        (k,) current standard deviation over that of the reference; 1 if neither varies.
     low, high, mean, deviation
-        (k,) smallest, largest, mean and standard deviation now.
+        (k,) current minimum, maximum, mean, and standard deviation.
     """
 
     psi: Float64
@@ -50,17 +50,17 @@ class Shifts:
 
 
 def measure_shifts(reference: npt.NDArray[np.float32], current: npt.NDArray[np.float32]) -> Shifts:
-    """Compare (n, k) reference vectors with (m, k) current ones, dimension by dimension."""
+    """Compare (n, k) reference vectors with (m, k) current ones in each dimension."""
     before, after = reference.astype(np.float64), current.astype(np.float64)
     width = before.shape[1]
     if not len(before) or not len(after):
         nothing = np.zeros(width)
         return Shifts(nothing, nothing, np.ones(width), nothing, nothing, nothing, nothing)
     old, new = before.std(axis=0), after.std(axis=0)
-    # Dimensions that never varied hold rounding noise, which shifts as it likes.
+    # Dimensions that never varied hold rounding noise, whose shifts mean nothing.
     dead = old <= 1e-6 * max(float(old.max()), 1e-30)
     still_dead = dead & (new <= 1e-6 * max(float(new.max()), 1e-30))
-    # A bit that hardly ever flips may not flip in another sample.
+    # A bit that rarely flips may not flip at all in another sample.
     varying = (np.abs(before - np.median(before, axis=0)) > 1e-6).sum(axis=0)
     rare = ~dead & (varying < min(_FEWEST_VARYING, len(before) / 2))
     psi, ks = np.zeros(width), np.zeros(width)
@@ -76,7 +76,7 @@ def _psi(before: Float64, after: Float64) -> float:
     shares = []
     for values in (before, after):
         counts = np.bincount(np.searchsorted(edges, values, side="right"), minlength=len(edges) + 1)
-        # Half a count where there is none: the logarithm of an empty bin is none.
+        # An empty bin counts half, since the logarithm of zero is undefined.
         shares.append(np.maximum(counts, 0.5) / len(values))
     p, q = shares
     return float(((q - p) * np.log(q / p)).sum())
@@ -95,13 +95,13 @@ class Drift:
     Attributes
     ----------
     auc
-        Area under the curve on held-out vectors: 0.5 for chance, 1 for certainty.
+        Area under the ROC curve on held-out vectors: 0.5 is chance, 1 perfect separation.
     p
-        Of the rank sum test that it is chance.
+        P-value of a rank-sum test against chance.
     reference, current
-        How many vectors.
+        Numbers of vectors.
     most
-        Names of what drifted most, with the classifier's certainty, at most ten.
+        At most ten names that drifted most, with the classifier's probability.
     """
 
     auc: float
@@ -119,24 +119,24 @@ def classify(
     groups: Sequence[str] | None = None,
     seed: int = 0,
 ) -> Drift | None:
-    """Teach a classifier to tell two samples apart.
+    """Train a classifier to tell two samples apart.
 
     Parameters
     ----------
     reference, current
         (n, k) and (m, k) vectors.
     names
-        m names of the current ones; those of one name are never on both sides of a split, or their likeness would
-        count.
+        m names of the current vectors, such as their documents. Vectors with the same name are never on both sides of a
+        split, since they resemble each other.
     groups
-        n names of the reference's; each its own if not given.
+        n names of the reference vectors; by default, each has its own.
     seed
-        Of the splits.
+        Seed of the splits.
 
     Returns
     -------
     Drift or None
-        None if either sample has fewer than fifty vectors, or is of fewer than twenty names.
+        None if either sample has fewer than 50 vectors, or fewer than 20 names.
     """
     own = groups or [f"r{n}" for n in range(len(reference))]
     few = min(len(set(own)), len(set(names))) < FEWEST_DOCUMENTS
@@ -153,10 +153,10 @@ def classify(
         np.array([*(f"r:{name}" for name in own), *(f"c:{name}" for name in names)]), return_inverse=True
     )[1]
     scores = np.zeros(len(labels))
-    for taught, held in StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=seed).split(vectors, labels, parties):
-        # A strong penalty: there may be more dimensions than vectors.
+    for train, test in StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=seed).split(vectors, labels, parties):
+        # Strong regularization: there may be more dimensions than vectors.
         model = LogisticRegression(C=0.01, class_weight="balanced", max_iter=200)
-        scores[held] = model.fit(vectors[taught], labels[taught]).decision_function(vectors[held])
+        scores[test] = model.fit(vectors[train], labels[train]).decision_function(vectors[test])
     old, new = scores[labels == 0], scores[labels == 1]
     statistic, p = mannwhitneyu(new, old, alternative="greater")
     return Drift(

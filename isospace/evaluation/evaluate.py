@@ -49,7 +49,7 @@ class Evaluation:
 
 
 def require_judgements(query_set: EvaluationSet) -> None:
-    """Raise ConfigError for a set without judgements: it can only show how much two snapshots agree."""
+    """Raise ConfigError for a set without judgements, which can only show how much two snapshots agree."""
     if not query_set.judged:
         raise ConfigError(
             f"evaluation set {query_set.name!r}: has no judgements, so no metric can be computed for one snapshot. "
@@ -60,7 +60,7 @@ def require_judgements(query_set: EvaluationSet) -> None:
 def evaluate_snapshot(
     view: View, query_set: EvaluationSet, metrics: Sequence[str], options: SearchOptions
 ) -> Evaluation:
-    """Answer an evaluation set in a snapshot, and average each metric over all queries and over each slice.
+    """Search a snapshot for an evaluation set's queries, and average each metric over all queries and each slice.
 
     Raises
     ------
@@ -73,18 +73,18 @@ def evaluate_snapshot(
     groups = {"all": Group(len(query_set.judged), measure(run.documents, query_set.judged, metrics))}
     for column, slices in slices_of(query_set, view).items():
         for value, members in slices.items():
-            groups[f"{column} = {value}"] = _average(values, [one for one in members if one in query_set.judged])
+            groups[f"{column} = {value}"] = _average(values, [query for query in members if query in query_set.judged])
     return Evaluation(run, query_set.kind, groups, values)
 
 
 def compare_snapshots(
     before: View, after: View, query_set: EvaluationSet, options: SearchOptions
 ) -> tuple[SetRun, SetRun, Comparison]:
-    """Answer an evaluation set in two snapshots, and compare the answers."""
+    """Search two snapshots for an evaluation set's queries, and compare the results."""
     first, second = (answer_set(view, query_set, options) for view in (before, after))
     return first, second, compare_runs(query_set, first, second, groups=slices_of(query_set, before, after))
 
 
 def _average(values: Mapping[str, Mapping[str, float]], queries: Sequence[str]) -> Group:
     count = max(len(queries), 1)
-    return Group(len(queries), {name: sum(found[q] for q in queries) / count for name, found in values.items()})
+    return Group(len(queries), {name: sum(by_query[q] for q in queries) / count for name, by_query in values.items()})

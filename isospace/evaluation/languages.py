@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _LETTER = re.compile(r"[^\W\d_]")
 
-# Below these a detector guesses.
+# With fewer letters, or a lower probability, the detector only guesses.
 _FEWEST_LETTERS, _LEAST_PROBABILITY = 20, 0.9
 
 _READ_CHARACTERS = 2_000
@@ -26,27 +26,26 @@ def detect_languages(texts: Sequence[str]) -> list[str | None]:
     Parameters
     ----------
     texts
-        n texts; of long ones the beginning is read.
+        n texts; only the beginning of long ones is read.
 
     Returns
     -------
     list
-        n codes of ISO 639-1; None where a text is too short or the detector unsure, and everywhere if py3langid is not
-        installed.
+        n ISO 639-1 codes; None if a text is too short, the detector is unsure, or py3langid is not installed.
     """
     identify = _identifier()
     return [None if identify is None else _detected(identify, text[:_READ_CHARACTERS]) for text in texts]
 
 
 def language_shares(view: View, rows: Sequence[int]) -> dict[str, float]:
-    """Return the share of each language among chunks of which it could be told; largest first."""
-    found = Counter(code for code in detect_languages(view.texts(rows)) if code)
-    total = sum(found.values())
-    return {code: count / total for code, count in found.most_common()}
+    """Return the share of each language among the chunks whose language could be detected, largest first."""
+    counts = Counter(code for code in detect_languages(view.texts(rows)) if code)
+    total = sum(counts.values())
+    return {code: count / total for code, count in counts.most_common()}
 
 
 def uncovered(shares: Mapping[str, float], named: Sequence[str] | None, least: float) -> dict[str, float]:
-    """Return the languages with at least a share, that a card which names languages does not name."""
+    """Return the languages with at least the share `least` that a model card does not name; none without a card."""
     if named is None:
         return {}
     return {code: share for code, share in shares.items() if share >= least and code not in named}

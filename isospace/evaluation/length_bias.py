@@ -1,7 +1,7 @@
-"""What a text's length does to its vector.
+"""How the length of a text affects its vector.
 
-Mean pooling lets every token count alike, so that what a long text says in one place is diluted; and a model
-that was trained on short texts may put long ones elsewhere. Both show by length bucket.
+Mean pooling gives every token the same weight, which dilutes single statements of a long text; and a model trained on
+short texts may place long ones elsewhere. Figures by length show both.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from isospace.search.index import Index
 from isospace.transform.vectors import Float32
 
 _NEIGHBOURS = 10
-# Words of a passage that is looked for; whole texts of no more words find themselves trivially.
+# Words of an excerpt; texts of at most so many words find themselves trivially.
 _EXCERPT_WORDS = 12
 
 
 @dataclass(frozen=True, slots=True)
 class LengthBucket:
-    """Figures of the texts of one range of lengths.
+    """Figures of the texts in one range of lengths.
 
     Attributes
     ----------
     shortest, longest
-        Tokens.
+        Range of token counts.
     texts
-        How many.
+        Number of texts.
     norm
-        Mean length of the raw vectors.
+        Mean norm of the raw vectors.
     self_retrieval
-        Share of texts that are the first hit of an excerpt of themselves.
+        Share of texts that are the first hit for an excerpt of themselves.
     popularity
-        Mean number of other texts that have a text of this bucket among their ten nearest; 10 if length did not matter.
+        Mean number of other texts that have a text of this bucket among their ten nearest; 10 without any bias.
     neighbour_length
-        Median of the tokens of a text's ten nearest, over its own.
+        Median over the texts of the ratio: median token count of its ten nearest neighbors over its own.
     """
 
     shortest: int
@@ -56,7 +56,7 @@ class LengthBucket:
 def measure_length_bias(
     raw: Float32, vectors: Float32, excerpts: Float32, tokens: Sequence[int], *, buckets: int = 5
 ) -> tuple[LengthBucket, ...]:
-    """Measure by length.
+    """Measure figures by length of the text.
 
     Parameters
     ----------
@@ -65,11 +65,11 @@ def measure_length_bias(
     vectors
         (n, k) their vectors in a space, of unit length.
     excerpts
-        (n, k) vectors of an excerpt of each text, as queries.
+        (n, k) vectors of an excerpt of each text, embedded as queries.
     tokens
         n token counts.
     buckets
-        How many buckets of about equally many texts; fewer where lengths coincide.
+        Number of buckets with about the same number of texts; fewer if many lengths are equal.
 
     Returns
     -------
@@ -84,7 +84,7 @@ def measure_length_bias(
     nearest = np.argpartition(-scores, k - 1, axis=1)[:, :k] if k else np.zeros((n, 0), np.int64)
     popularity = np.bincount(nearest.ravel(), minlength=n)
     ratio = np.median(counts[nearest], axis=1) / counts if k else np.ones(n)
-    found = (excerpts.astype(np.float64) @ vectors.T.astype(np.float64)).argmax(axis=1) == np.arange(n)
+    finds_itself = (excerpts.astype(np.float64) @ vectors.T.astype(np.float64)).argmax(axis=1) == np.arange(n)
     norms = np.linalg.norm(raw.astype(np.float64), axis=1)
     edges = np.unique(np.quantile(counts, np.linspace(0, 1, buckets + 1), method="lower"))
     bucket_of = np.clip(np.searchsorted(edges, counts, side="right") - 1, 0, max(len(edges) - 2, 0))
@@ -94,7 +94,7 @@ def measure_length_bias(
             longest=int(counts[rows].max()),
             texts=len(rows),
             norm=float(norms[rows].mean()),
-            self_retrieval=float(found[rows].mean()),
+            self_retrieval=float(finds_itself[rows].mean()),
             popularity=float(popularity[rows].mean()),
             neighbour_length=float(np.median(ratio[rows])),
         )
@@ -104,7 +104,7 @@ def measure_length_bias(
 
 
 def length_bias_of(index: Index, *, sample: int = 1000, seed: int = 0) -> tuple[LengthBucket, ...]:
-    """Measure a uniform sample of an index's chunks; encodes them and an excerpt of each.
+    """Measure a uniform sample of an index's chunks, by encoding each and an excerpt of it.
 
     Raises
     ------
@@ -125,7 +125,7 @@ def length_bias_of(index: Index, *, sample: int = 1000, seed: int = 0) -> tuple[
 
 
 def excerpt(text: str) -> str:
-    """Return the words in the middle of a text."""
+    """Return twelve words from the middle of a text."""
     words = text.split()
     start = max((len(words) - _EXCERPT_WORDS) // 2, 0)
     return " ".join(words[start : start + _EXCERPT_WORDS])

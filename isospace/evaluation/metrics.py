@@ -1,7 +1,6 @@
-"""Measures of retrieval, by the standard library of the field.
+"""Retrieval metrics, computed by trec_eval through ir-measures.
 
-They are those of trec_eval (by way of ir-measures), whose tie rule is fixed: equal scores rank by document id, falling,
-so that a run has one value and not several.
+Its rule for ties is fixed: equal scores rank by document ID in descending order, so that a run has a unique value.
 """
 
 from __future__ import annotations
@@ -15,38 +14,38 @@ from isospace.ingest.query_files import Judgements
 
 Run: TypeAlias = dict[str, dict[str, float]]
 MEASURES = ("nDCG@10", "R@10", "R@100", "RR@10", "AP")
-# As people write them, and as ir-measures does.
+# Names that people use, and those of ir-measures.
 _NAMES = {
-    "ndcg": "nDCG", "recall": "R", "r": "R", "mrr": "RR", "rr": "RR", "map": "AP", "ap": "AP", "precision": "P", "p": "P",
-    "success": "Success",
+    "ndcg": "nDCG", "recall": "R", "r": "R", "mrr": "RR", "rr": "RR", "map": "AP", "ap": "AP", "precision": "P",
+    "p": "P", "success": "Success",
 }  # fmt: skip
 _WRITTEN = re.compile(r"(?P<name>[a-z]+)(?:@(?P<depth>[1-9]\d{0,3}))?", re.IGNORECASE)
 
 
 def measure_name(written: str) -> str:
-    """Return the name that ir-measures has for a measure.
+    """Return the name of a metric in ir-measures.
 
     Parameters
     ----------
     written
-        Such as `ndcg@10`, `recall@100`, `mrr`, `map`, `precision@5`.
+        Such as `ndcg@10`, `recall@100`, `mrr`, `map`, or `precision@5`.
 
     Raises
     ------
     ConfigError
-        For a measure that is not known.
+        If the metric is unknown.
     """
     match = _WRITTEN.fullmatch(written.strip())
     name = _NAMES.get(match["name"].lower()) if match else None
     if match is None or name is None or (name in ("P", "R", "Success") and not match["depth"]):
         raise ConfigError(
-            f"measure {written!r}: expected ndcg, recall, mrr, map, precision or success, with a depth such as @10."
+            f"metric {written!r}: expected ndcg, recall, mrr, map, precision, or success, with a depth such as @10."
         )
     return f"{name}@{match['depth']}" if match["depth"] else name
 
 
 def per_query(run: Run, judgements: Judgements, measures: Sequence[str] = MEASURES) -> dict[str, dict[str, float]]:
-    """Compute measures query by query.
+    """Compute metrics for each query.
 
     Parameters
     ----------
@@ -55,30 +54,30 @@ def per_query(run: Run, judgements: Judgements, measures: Sequence[str] = MEASUR
     judgements
         Relevance by query_id and doc_id.
     measures
-        Names as ir-measures has them.
+        Metrics as ir-measures names them.
 
     Returns
     -------
     dict
-        By measure and query_id; every judged query is there, with 0 for one that found nothing.
+        Values by metric and query_id, for every judged query; 0 without hits.
     """
     import ir_measures
 
     parsed = {_parse(name): name for name in measures}
     values: dict[str, dict[str, float]] = {name: dict.fromkeys(judgements, 0.0) for name in measures}
-    for found in ir_measures.iter_calc(list(parsed), judgements, _asked(run, judgements)):
-        values[parsed[found.measure]][found.query_id] = float(found.value)
+    for result in ir_measures.iter_calc(list(parsed), judgements, _judged_only(run, judgements)):
+        values[parsed[result.measure]][result.query_id] = float(result.value)
     return values
 
 
 def measure(run: Run, judgements: Judgements, measures: Sequence[str] = MEASURES) -> dict[str, float]:
-    """Compute means over the judged queries; parameters as `per_query` has them, in the order asked for."""
+    """Compute the means of metrics over the judged queries; see `per_query`."""
     values = per_query(run, judgements, measures)
-    return {name: sum(found.values()) / max(len(found), 1) for name, found in values.items()}
+    return {name: sum(by_query.values()) / max(len(by_query), 1) for name, by_query in values.items()}
 
 
-def _asked(run: Run, judgements: Mapping[str, Any]) -> Run:
-    return {name: found for name, found in run.items() if name in judgements}
+def _judged_only(run: Run, judgements: Mapping[str, Any]) -> Run:
+    return {query: scores for query, scores in run.items() if query in judgements}
 
 
 def _parse(name: str) -> Any:

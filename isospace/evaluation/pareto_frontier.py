@@ -1,7 +1,7 @@
-"""The frontier of a collection: what each representation costs in bytes, and what it keeps of retrieval.
+"""The Pareto frontier of a collection: the size of each representation against its retrieval quality.
 
-Every representation is fitted on the collection's own transformed vectors, searched, and searched again with the best
-r x k of it rescored in float32. Kept recall is the share of the float32 search's own top k that is found.
+Every representation is fitted on the collection's own transformed vectors and searched, without rescoring and with its
+best r x k candidates rescored in float32. Recall is the share of the float32 search's own top k that is found.
 """
 
 from __future__ import annotations
@@ -49,24 +49,22 @@ _DISTORTION_SAMPLE = 5_000
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One representation of one dimension, searched in one way.
+    """A representation with one dimension and one rescoring depth.
 
     Attributes
     ----------
-    representation, dimension
-        Which.
     bytes
-        Of one vector.
+        Size of one vector.
     rescored
-        r: how many times k were rescored in float32; 0 for none.
+        r, where the best r x k candidates are rescored in float32; 0 for none.
     ndcg, ndcg_kept
-        nDCG@10, and its share of float32's; None without judgements.
+        nDCG@10, and its ratio to that of float32; None without judgements.
     recall_10, recall_100
         Share of the float32 search's top 10 and top 100 that is found.
     time
-        Of scoring and selecting, over that of float32.
+        Time to score and select, relative to float32.
     cosine_error
-        Mean of 1 - cosine of a vector with its decoded one.
+        Mean of 1 - cosine between a vector and its decoded code.
     """
 
     representation: str
@@ -82,7 +80,7 @@ class Point:
 
     @property
     def kept(self) -> float:
-        """Share of float32's nDCG@10 that is kept; without judgements, of its top 10."""
+        """Ratio of nDCG@10 to that of float32; without judgements, the recall of its top 10."""
         return self.recall_10 if self.ndcg is None else self.ndcg_kept or 0.0
 
     def as_dict(self) -> dict[str, Any]:
@@ -92,7 +90,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """What is searched: (n, k) float32 vectors, the document of each, (m, k) queries and their judgements."""
+    """What is searched: (n, k) float32 vectors, the document of each, (m, k) queries, and their judgements."""
 
     vectors: Float32
     owners: tuple[str, ...]
@@ -102,7 +100,7 @@ class Corpus:
 
 
 def default_representations(vectors: int, dimension: int) -> list[RepresentationSpec]:
-    """Return the representations that are compared where none are named: without codebooks for fewer than 256 vectors."""
+    """Return the representations to compare by default; codebooks only if there are at least 256 vectors."""
     plain: list[RepresentationSpec] = [
         Float32Spec(),
         Float16Spec(),
@@ -125,7 +123,7 @@ def default_representations(vectors: int, dimension: int) -> list[Representation
 def load_corpus(
     store: Store, index: Index, queries: Mapping[str, str], judgements: Judgements | None, *, seed: int = 0
 ) -> Corpus:
-    """Collect the transformed vectors of an index, of a sample if it is large; chunks of relevant documents are all there.
+    """Collect the transformed vectors of an index; if it is large, of a sample and of all relevant documents.
 
     Raises
     ------
@@ -133,21 +131,21 @@ def load_corpus(
         If there are no queries.
     """
     if not queries:
-        raise QueryError("the frontier needs queries, and there are none. Give a file with --queries.")
+        raise QueryError("the frontier needs at least one query; there is none. Give a file with --queries.")
     record = index.space.space.record
     owners = index.chunks["doc_id"].to_pylist()
     rows = np.arange(len(owners))
     if len(rows) > _MOST_CHUNKS:
         relevant = {doc for documents in (judgements or {}).values() for doc, value in documents.items() if value > 0}
-        chance = np.random.default_rng(seed)
+        generator = np.random.default_rng(seed)
         always = np.array([owner in relevant for owner in owners])
-        rows = np.flatnonzero(always | (chance.random(len(rows)) < _MOST_CHUNKS / len(rows)))
+        rows = np.flatnonzero(always | (generator.random(len(rows)) < _MOST_CHUNKS / len(rows)))
     hashes = live_hashes(store, index.manifest)
     parts = vector_parts(store, record.encoder_id)
     raw = gather(store, record.encoder_id, parts, [hashes[row] for row in rows], record.input_dimension)
     vectors = apply_transform(index.space.space.transform, raw, "document").vectors
-    asked = index.space.embed(list(queries.values()), "query")
-    return Corpus(vectors, tuple(owners[row] for row in rows), asked, tuple(queries), judgements)
+    embedded = index.space.embed(list(queries.values()), "query")
+    return Corpus(vectors, tuple(owners[row] for row in rows), embedded, tuple(queries), judgements)
 
 
 def measure_frontier(
@@ -155,7 +153,7 @@ def measure_frontier(
     specs: Sequence[RepresentationSpec],
     *,
     dimensions: Sequence[int] = (),
-    told: Callable[[str], None] = lambda _: None,
+    on_progress: Callable[[str], None] = lambda _: None,
 ) -> list[Point]:
     """Measure representations, each with and without rescoring.
 
@@ -164,11 +162,11 @@ def measure_frontier(
     corpus
         Vectors and queries.
     specs
-        Representations of the whole dimension.
+        Representations of all dimensions.
     dimensions
-        Also the leading principal components, so many of them, in float32 and int8.
-    told
-        Called with a line for what is measured next, and for what is skipped because a package is missing.
+        Numbers of leading principal components to measure too, in float32 and int8.
+    on_progress
+        Called with a line for each representation that is measured next, or skipped because a package is missing.
 
     Returns
     -------
@@ -182,30 +180,30 @@ def measure_frontier(
     """
     whole = corpus.vectors.shape[1]
     if wrong := [dimension for dimension in dimensions if not 0 < dimension <= whole]:
-        raise ConfigError(f"dimension {wrong[0]}: the vectors have {whole}; expected at most that many.")
-    told("measuring float32")
+        raise ConfigError(f"dimension {wrong[0]}: expected 1 to {whole}, the dimension of the vectors.")
+    on_progress("measuring float32")
     plain = _search(corpus, lambda queries: queries @ corpus.vectors.T, corpus.queries)
     best = _ndcg(corpus, plain.rows)
     points = [Point("float32", whole, 4 * whole, 0, best, None if best is None else 1.0, 1.0, 1.0, 1.0, 0.0)]
-    contestants: list[tuple[str, RepresentationSpec, Float32, Float32]] = [
+    candidates: list[tuple[str, RepresentationSpec, Float32, Float32]] = [
         (spec.name, spec, corpus.vectors, corpus.queries) for spec in specs if not isinstance(spec, Float32Spec)
     ]
     for dimension in dimensions:
         vectors, queries = _projected(corpus, dimension)
         short: tuple[RepresentationSpec, ...] = (Float32Spec(), Int8Spec())
-        contestants += [(f"pca{dimension} {spec.name}", spec, vectors, queries) for spec in short]
-    for name, spec, vectors, queries in contestants:
+        candidates += [(f"pca{dimension} {spec.name}", spec, vectors, queries) for spec in short]
+    for name, spec, vectors, queries in candidates:
         if isinstance(spec, PqSpec) and importlib.util.find_spec("faiss") is None:
-            told(f"{name}: skipped, since training it needs faiss. Run: {install_command('pq')}")
+            on_progress(f"{name}: skipped, since its training needs faiss. Run: {install_command('pq')}")
             continue
-        told(f"measuring {name}")
+        on_progress(f"measuring {name}")
         points += _points(corpus, name, spec, vectors, queries, plain, best)
     return points
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
-    """Rows by falling score, (m, depth), and the seconds it took."""
+class _SearchResult:
+    """(m, depth) rows by descending score, and the seconds that the search took."""
 
     rows: npt.NDArray[np.int64]
     seconds: float
@@ -217,18 +215,18 @@ def _points(
     spec: RepresentationSpec,
     vectors: Float32,
     queries: Float32,
-    plain: _Found,
+    plain: _SearchResult,
     best: float | None,
 ) -> list[Point]:
     quantizer = fit_quantizer(spec, vectors)
     codes = quantizer.encode(vectors)
     lost = measure_distortion(quantizer, vectors[:_DISTORTION_SAMPLE])
-    found = _search(corpus, lambda block: quantizer.scores(block, codes), queries)
-    # Exact scores of what was found, in its order: rescoring takes the first r x k of them.
-    exact = np.stack([corpus.vectors[rows] @ query for rows, query in zip(found.rows, corpus.queries, strict=True)])
+    result = _search(corpus, lambda block: quantizer.scores(block, codes), queries)
+    # Exact scores of the hits, in their order: rescoring takes the first r x k of them.
+    exact = np.stack([corpus.vectors[rows] @ query for rows, query in zip(result.rows, corpus.queries, strict=True)])
     points = []
     for rescored in RESCORED:
-        ten, hundred = (_rescore(found, exact, rescored, k) for k in (10, _DEPTH))
+        ten, hundred = (_rescore(result, exact, rescored, k) for k in (10, _DEPTH))
         ndcg = _ndcg(corpus, ten)
         points.append(
             Point(
@@ -240,15 +238,15 @@ def _points(
                 ndcg_kept=None if ndcg is None or not best else ndcg / best,
                 recall_10=_overlap(ten[:, :10], plain.rows[:, :10]),
                 recall_100=_overlap(hundred[:, :_DEPTH], plain.rows[:, :_DEPTH]),
-                time=found.seconds / plain.seconds,
+                time=result.seconds / plain.seconds,
                 cosine_error=lost.cosine_error,
             )
         )
     return points
 
 
-def _search(corpus: Corpus, score: Callable[[Float32], Float32], queries: Float32) -> _Found:
-    """Search every query, in blocks; the first block is done twice, so that what is loaded once is not timed."""
+def _search(corpus: Corpus, score: Callable[[Float32], Float32], queries: Float32) -> _SearchResult:
+    """Search for every query, in blocks; the first block is scored once before, to warm up."""
     depth = min(max(RESCORED) * _DEPTH, len(corpus.vectors))
     score(queries[:_BLOCK_QUERIES])
     rows, seconds = [], 0.0
@@ -260,22 +258,22 @@ def _search(corpus: Corpus, score: Callable[[Float32], Float32], queries: Float3
         values = np.take_along_axis(block, top, axis=1)
         order = np.argsort(-values, axis=1, kind="stable")
         rows.append(np.take_along_axis(top, order, axis=1))
-    return _Found(np.concatenate(rows), seconds)
+    return _SearchResult(np.concatenate(rows), seconds)
 
 
 def _all_rows(block: Float32) -> npt.NDArray[np.int64]:
     return np.broadcast_to(np.arange(block.shape[1]), block.shape)
 
 
-def _rescore(found: _Found, exact: Float32, rescored: int, k: int) -> npt.NDArray[np.int64]:
-    """Return rows: as found, or the first r x k in the order of their exact scores and then the rest as found."""
+def _rescore(result: _SearchResult, exact: Float32, rescored: int, k: int) -> npt.NDArray[np.int64]:
+    """Reorder the first r x k rows by their exact scores; the rest stays."""
     head = rescored * k
     order = np.argsort(-exact[:, :head], axis=1, kind="stable")
-    return np.concatenate([np.take_along_axis(found.rows[:, :head], order, axis=1), found.rows[:, head:]], axis=1)
+    return np.concatenate([np.take_along_axis(result.rows[:, :head], order, axis=1), result.rows[:, head:]], axis=1)
 
 
 def _ndcg(corpus: Corpus, rows: npt.NDArray[np.int64]) -> float | None:
-    """Return nDCG@10 of ranked chunks, a document by its best one; None without judgements."""
+    """Return nDCG@10 of ranked chunks, where a document ranks by its best chunk; None without judgements."""
     if corpus.judgements is None:
         return None
     run: dict[str, dict[str, float]] = {}
@@ -287,13 +285,13 @@ def _ndcg(corpus: Corpus, rows: npt.NDArray[np.int64]) -> float | None:
     return measure(run, corpus.judgements, ["nDCG@10"])["nDCG@10"]
 
 
-def _overlap(found: npt.NDArray[np.int64], expected: npt.NDArray[np.int64]) -> float:
-    shares = [np.isin(e, f).mean() for f, e in zip(found, expected, strict=True)]
+def _overlap(rows: npt.NDArray[np.int64], expected: npt.NDArray[np.int64]) -> float:
+    shares = [np.isin(e, r).mean() for r, e in zip(rows, expected, strict=True)]
     return float(np.mean(shares))
 
 
 def _projected(corpus: Corpus, dimension: int) -> tuple[Float32, Float32]:
-    """Return documents and queries on the documents' leading principal components, not centred, at unit length."""
+    """Project documents and queries on the documents' leading principal components, uncentered, at unit length."""
     spec = FitSpec(kind="pca", dimensions=dimension, allow_small_sample=True)
     matrix = fit(estimate(corpus.vectors), spec, min_ratio=0.0).matrix.T.astype(np.float32)
     sides = [side @ matrix for side in (corpus.vectors, corpus.queries)]

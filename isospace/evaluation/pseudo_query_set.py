@@ -1,4 +1,4 @@
-"""An evaluation set made from the corpus, where there is nothing better: marked as such, and easier than people's queries."""
+"""Make an evaluation set of pseudo-queries from the corpus; they are easier than queries of people."""
 
 from __future__ import annotations
 
@@ -19,42 +19,42 @@ _FEWEST = 20
 def make_set(
     view: View, name: str, *, kind: Literal["auto", "titles", "sentences"] = "auto", size: int = 300, seed: int = 0
 ) -> EvaluationSet:
-    """Make queries out of a sample of chunks: a sentence asks for the document it was taken from, or a title for its text.
+    """Make queries from a sample of chunks: each is a sentence of the document that answers it, or its title.
 
     Parameters
     ----------
     view
         An opened snapshot.
     name
-        Of the set.
+        Name of the set.
     kind
-        What becomes a query; `auto` takes sentences where chunks have several.
+        What becomes a query; `auto` uses sentences if chunks have several.
     size
-        Most queries, one a document.
+        Maximum number of queries, at most one per document.
     seed
-        Of the sample and of the choice of sentences.
+        Seed of the sample and of the choice of sentences.
 
     Raises
     ------
     ConfigError
-        If fewer than twenty queries can be made.
+        If fewer than 20 queries can be queries.
     """
     rows = np.array(sorted(random.Random(seed).sample(range(len(view.copy)), min(_POOL, len(view.copy)))), np.int64)
     owners = view.copy.documents.select(["doc_id", "title"]).take(view.copy.chunks["document"].take(rows)).to_pylist()
     texts = pick(view.copy.chunks.select(["prefix", "text"]), rows)
     passages = [Passage(d["doc_id"], d["title"], c["prefix"], c["text"]) for d, c in zip(owners, texts, strict=True)]
     chosen = choose_pseudo_kind(passages, kind)
-    made = make_pseudo_queries(passages, chosen, size=size, seed=seed)
-    if len(made) < _FEWEST:
+    queries = make_pseudo_queries(passages, chosen, size=size, seed=seed)
+    if len(queries) < _FEWEST:
         raise ConfigError(
-            f"only {len(made)} {chosen} of {len(passages)} chunks can serve as queries; expected {_FEWEST} or more. "
+            f"only {len(queries)} {chosen} of {len(passages)} chunks can serve as queries; expected {_FEWEST} or more. "
             "Give real queries with `isospace sets add`."
         )
-    names = [f"p{number:05d}" for number in range(1, len(made) + 1)]
+    names = [f"p{number:05d}" for number in range(1, len(queries) + 1)]
     return EvaluationSet(
         name=name,
         kind="pseudo",
-        queries={key: query.text for key, query in zip(names, made, strict=True)},
-        judgements={key: {passages[query.passage].doc_id: 1} for key, query in zip(names, made, strict=True)},
-        remainders={key: query.remainder for key, query in zip(names, made, strict=True)},
+        queries={key: query.text for key, query in zip(names, queries, strict=True)},
+        judgements={key: {passages[query.passage].doc_id: 1} for key, query in zip(names, queries, strict=True)},
+        remainders={key: query.remainder for key, query in zip(names, queries, strict=True)},
     )

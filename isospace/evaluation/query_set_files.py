@@ -1,4 +1,4 @@
-"""Evaluation sets out of files: tables of queries and judgements, or a folder in the layout of BEIR."""
+"""Read evaluation sets from files: tables of queries and judgements, or a folder in the layout of BEIR."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def load_set(name: str, queries: Path, judgements: Path | None = None, *, split:
     Parameters
     ----------
     name
-        Of the set.
+        Name of the set.
     queries
-        A file with the columns text and query_id, a text file of one query a line, or a folder: that of BEIR
-        (`queries.jsonl`, `qrels/SPLIT.tsv`), or one with `queries.parquet` and `qrels.parquet`.
+        A file with the columns text and query_id, a text file with one query per line, or a folder: of BEIR
+        (`queries.jsonl`, `qrels/SPLIT.tsv`), or with `queries.parquet` and `qrels.parquet`.
     judgements
-        A file with query_id, doc_id and relevance.
+        A file with query_id, doc_id, and relevance.
     split
-        Which judgements of a BEIR folder.
+        Name of the judgements in a BEIR folder.
 
     Raises
     ------
@@ -35,8 +35,8 @@ def load_set(name: str, queries: Path, judgements: Path | None = None, *, split:
     if queries.is_dir():
         return _from_folder(name, queries, judgements, split)
     texts = read_queries(queries)
-    found = read_judgements(judgements) if judgements else {}
-    return EvaluationSet(name, "judged" if judgements else "unjudged", texts, found, _attributes(queries, texts))
+    relevance = read_judgements(judgements) if judgements else {}
+    return EvaluationSet(name, "judged" if judgements else "unjudged", texts, relevance, _attributes(queries, texts))
 
 
 def _from_folder(name: str, folder: Path, judgements: Path | None, split: str) -> EvaluationSet:
@@ -44,7 +44,9 @@ def _from_folder(name: str, folder: Path, judgements: Path | None, split: str) -
         qrels = judgements or folder / "qrels.parquet"
         return load_set(name, folder / "queries.parquet", qrels if qrels.is_file() else None)
     if not (folder / "queries.jsonl").is_file():
-        raise ConfigError(f"{folder}: holds neither queries.parquet nor BEIR's queries.jsonl. Give the file itself.")
+        raise ConfigError(
+            f"{folder}: contains neither queries.parquet nor BEIR's queries.jsonl. Give the path of a file instead."
+        )
     rows = read_columns(folder / "queries.jsonl", ["_id", "text"], optional=["metadata"])
     texts = {
         str(key): str(text) for key, text in zip(rows["_id"], rows["text"], strict=True) if str(text or "").strip()
@@ -52,9 +54,9 @@ def _from_folder(name: str, folder: Path, judgements: Path | None, split: str) -
     tsv = judgements or folder / "qrels" / f"{split}.tsv"
     if not tsv.is_file():
         return EvaluationSet(name, "unjudged", texts)
-    found = _beir_judgements(tsv)
-    # A split's judgements decide which queries belong to it.
-    return EvaluationSet(name, "judged", {key: text for key, text in texts.items() if key in found}, found)
+    relevance = _beir_judgements(tsv)
+    # The judgements of a split determine its queries.
+    return EvaluationSet(name, "judged", {key: text for key, text in texts.items() if key in relevance}, relevance)
 
 
 def _beir_judgements(path: Path) -> Judgements:
@@ -66,23 +68,23 @@ def _beir_judgements(path: Path) -> Judgements:
 
 
 def _attributes(path: Path, texts: dict[str, str]) -> dict[str, dict[str, str]]:
-    """Return the columns of a few values, by which results can be sliced."""
+    """Return the columns with few different values, by which results can be sliced."""
     if path.suffix == ".txt":
         return {}
     rows = read_columns(path, ["text"], every=True)
     names = [str(name) for name in rows.get("query_id", range(1, len(rows["text"]) + 1))]
-    found = {}
+    attributes = {}
     for column, values in rows.items():
         if column in ("query_id", "text", "remainder") or not _are_few(values):
             continue
-        given = {
+        by_query = {
             name: str(value) for name, value in zip(names, values, strict=True) if value is not None and name in texts
         }
-        if given:
-            found[column] = given
-    return found
+        if by_query:
+            attributes[column] = by_query
+    return attributes
 
 
 def _are_few(values: list[Any]) -> bool:
-    kept = [value for value in values if value is not None]
-    return all(isinstance(value, str | int | bool) for value in kept) and 0 < len(set(kept)) <= _MOST_VALUES
+    present = [value for value in values if value is not None]
+    return all(isinstance(value, str | int | bool) for value in present) and 0 < len(set(present)) <= _MOST_VALUES

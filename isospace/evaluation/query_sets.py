@@ -1,6 +1,6 @@
-"""Evaluation sets: frozen queries of a collection, with judgements where there are any; versioned, never changed.
+"""Evaluation sets: frozen queries of a collection, with or without judgements; versioned and immutable.
 
-A set is named by what it holds. A name of a collection leads to numbered versions, the highest of which is current.
+A set is identified by a hash of its content. A name has numbered versions, the highest of which is current.
 """
 
 from __future__ import annotations
@@ -30,19 +30,16 @@ class EvaluationSet:
 
     Attributes
     ----------
-    name
-        Of the set in its collection.
     kind
-        `judged`; `unjudged`, for agreement alone; `pseudo`, made from the corpus for want of better: easier than
-        people's.
+        `judged`; `unjudged`, which only shows agreement; or `pseudo`, made from the corpus, with easier queries.
     queries
         Texts by query_id.
     judgements
-        Relevance by query_id and doc_id; empty without any.
+        Relevance by query_id and doc_id; may be empty.
     attributes
         Other columns of the queries, such as their language: values by column and query_id.
     remainders
-        For pseudo-queries: by query_id, the text of the chunk that it was taken from, without it.
+        For pseudo-queries: by query_id, the text of its chunk without the query.
     """
 
     name: str
@@ -67,13 +64,13 @@ class EvaluationSet:
 
     @property
     def judged(self) -> Judgements:
-        """Judgements of the queries that are in the set."""
-        return {name: found for name, found in self.judgements.items() if name in self.queries and any(found.values())}
+        """Judgements of the set's queries that have a relevant document."""
+        return {name: docs for name, docs in self.judgements.items() if name in self.queries and any(docs.values())}
 
     @property
     def relevant(self) -> set[str]:
         """Documents that answer a query of the set."""
-        return {doc for found in self.judged.values() for doc, value in found.items() if value > 0}
+        return {doc for docs in self.judged.values() for doc, value in docs.items() if value > 0}
 
 
 class SetRecord(BaseModel):
@@ -92,14 +89,14 @@ class SetRecord(BaseModel):
     judgements_file: FileRef | None
 
 
-def freeze_set(store: Store, collection: str, given: EvaluationSet, *, source: str) -> SetRecord:
-    """Write a set as the next version of its name; if it is the current one already, nothing is written.
+def freeze_set(store: Store, collection: str, query_set: EvaluationSet, *, source: str) -> SetRecord:
+    """Write a set as the next version of its name, unless it equals the current version.
 
     Parameters
     ----------
     store, collection
-        Where.
-    given
+        The collection that the set belongs to.
+    query_set
         The set.
     source
         Where it comes from, for people.
@@ -107,39 +104,39 @@ def freeze_set(store: Store, collection: str, given: EvaluationSet, *, source: s
     Raises
     ------
     ConfigError
-        If it has no queries, or is judged and none of its queries has a relevant document.
+        If it has no queries, or if it is judged and no query has a relevant document.
     """
-    if not given.queries:
-        raise ConfigError(f"evaluation set {given.name!r}: has no query. Give a file with the column text.")
-    if given.kind == "judged" and not given.judged:
+    if not query_set.queries:
+        raise ConfigError(f"evaluation set {query_set.name!r}: has no queries. Give a file with the column text.")
+    if query_set.kind == "judged" and not query_set.judged:
         raise ConfigError(
-            f"evaluation set {given.name!r}: none of its {len(given.queries)} queries has a relevant document in the "
-            "judgements. Do their query_ids belong together?"
+            f"evaluation set {query_set.name!r}: none of its {len(query_set.queries)} queries has a relevant "
+            "document in the judgements. Check that both files use the same query_ids."
         )
 
     def make(number: int) -> SetRecord | None:
-        versions = set_versions(store, collection, given.name)
-        if versions and versions[-1].set_id == given.set_id:
+        versions = set_versions(store, collection, query_set.name)
+        if versions and versions[-1].set_id == query_set.set_id:
             return None
-        return _written(store, collection, given, source, number=number)
+        return _written(store, collection, query_set, source, number=number)
 
-    written = append(store, CollectionPaths(collection).evaluation_set(given.name), make)
-    return written or set_versions(store, collection, given.name)[-1]
+    written = append(store, CollectionPaths(collection).evaluation_set(query_set.name), make)
+    return written or set_versions(store, collection, query_set.name)[-1]
 
 
-def replace_version(store: Store, collection: str, old: SetRecord, given: EvaluationSet) -> SetRecord:
-    """Write a version of a set anew under its number: the one way in which a version changes, for what has to be forgotten."""
-    record = _written(store, collection, given, old.source, number=old.number)
-    kept = record.model_copy(update={"created_at": old.created_at})
+def replace_version(store: Store, collection: str, old: SetRecord, query_set: EvaluationSet) -> SetRecord:
+    """Rewrite a version of a set in place. Versions never change otherwise: only `forget` needs this."""
+    record = _written(store, collection, query_set, old.source, number=old.number)
+    rewritten = record.model_copy(update={"created_at": old.created_at})
     store.write(
-        numbered(CollectionPaths(collection).evaluation_set(given.name), old.number),
-        seal(kept.model_dump(mode="json")),
+        numbered(CollectionPaths(collection).evaluation_set(query_set.name), old.number),
+        seal(rewritten.model_dump(mode="json")),
     )
-    return kept
+    return rewritten
 
 
 def set_versions(store: Store, collection: str, name: str) -> list[SetRecord]:
-    """Return the versions of a set, oldest first; empty if there is none of that name."""
+    """Return the versions of a set, oldest first; empty if there is no such set."""
     return read_all(store, CollectionPaths(collection).evaluation_set(name), SetRecord)
 
 
@@ -155,9 +152,9 @@ def read_set(store: Store, collection: str, name: str, *, set_id: str | None = N
     Raises
     ------
     NotFoundError
-        If there is none, with those that exist.
+        If there is no such set or version; the message lists the sets that exist.
     IntegrityError
-        If its files are not what was frozen.
+        If a file differs from what was frozen.
     """
     versions = set_versions(store, collection, name)
     fitting = [record for record in versions if set_id in (None, record.set_id)]
@@ -165,27 +162,29 @@ def read_set(store: Store, collection: str, name: str, *, set_id: str | None = N
         known = ", ".join(record.name for record in list_sets(store, collection)) or "none"
         which = f"version {set_id[:16]}… of " if set_id and versions else ""
         raise NotFoundError(
-            f"{which}evaluation set {name!r} of collection {collection!r}: not there. Sets: {known}. Freeze one with "
+            f"{which}evaluation set {name!r} of collection {collection!r}: not found. Sets: {known}. Freeze one with "
             "`isospace sets add`, or make one from the corpus with `isospace sets make`."
         )
     return _read(store, fitting[-1])
 
 
-def _written(store: Store, collection: str, given: EvaluationSet, source: str, *, number: int) -> SetRecord:
-    folder = CollectionPaths(collection).evaluation_files(given.name, given.set_id)
-    names = list(given.queries)
+def _written(store: Store, collection: str, query_set: EvaluationSet, source: str, *, number: int) -> SetRecord:
+    folder = CollectionPaths(collection).evaluation_files(query_set.name, query_set.set_id)
+    names = list(query_set.queries)
     columns: dict[str, Any] = {
         "query_id": pa.array(names, pa.string()),
-        "text": pa.array(given.queries.values(), pa.string()),
+        "text": pa.array(query_set.queries.values(), pa.string()),
     }
-    if given.remainders:
-        columns["remainder"] = pa.array([given.remainders.get(name) for name in names], pa.string())
-    for column, values in given.attributes.items():
+    if query_set.remainders:
+        columns["remainder"] = pa.array([query_set.remainders.get(name) for name in names], pa.string())
+    for column, values in query_set.attributes.items():
         columns[column] = pa.array([values.get(name) for name in names], pa.string())
-    queries = write_parquet(store, f"{folder}/queries.parquet", pa.table(columns), metadata={"set_id": given.set_id})
+    queries = write_parquet(
+        store, f"{folder}/queries.parquet", pa.table(columns), metadata={"set_id": query_set.set_id}
+    )
     judgements = None
-    if given.judgements:
-        rows = [(query, doc, value) for query, found in given.judgements.items() for doc, value in found.items()]
+    if query_set.judgements:
+        rows = [(query, doc, value) for query, docs in query_set.judgements.items() for doc, value in docs.items()]
         table = pa.table(
             {
                 "query_id": pa.array([row[0] for row in rows], pa.string()),
@@ -193,14 +192,14 @@ def _written(store: Store, collection: str, given: EvaluationSet, source: str, *
                 "relevance": pa.array([row[2] for row in rows], pa.int64()),
             }
         )
-        judgements = write_parquet(store, f"{folder}/qrels.parquet", table, metadata={"set_id": given.set_id})
+        judgements = write_parquet(store, f"{folder}/qrels.parquet", table, metadata={"set_id": query_set.set_id})
     return SetRecord(
-        name=given.name,
+        name=query_set.name,
         number=number,
-        set_id=given.set_id,
-        kind=given.kind,
-        queries=len(given.queries),
-        judged=len(given.judged),
+        set_id=query_set.set_id,
+        kind=query_set.kind,
+        queries=len(query_set.queries),
+        judged=len(query_set.judged),
         source=source,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         queries_file=queries,
@@ -215,8 +214,8 @@ def _read(store: Store, record: SetRecord) -> EvaluationSet:
     judgements: Judgements = {}
     if record.judgements_file is not None:
         file = record.judgements_file
-        found = parse_parquet(read_verified(store, file), file.path).to_pydict()
-        for query, doc, value in zip(found["query_id"], found["doc_id"], found["relevance"], strict=True):
+        judged = parse_parquet(read_verified(store, file), file.path).to_pydict()
+        for query, doc, value in zip(judged["query_id"], judged["doc_id"], judged["relevance"], strict=True):
             judgements.setdefault(query, {})[doc] = value
     return EvaluationSet(
         name=record.name,

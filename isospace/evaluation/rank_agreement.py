@@ -1,4 +1,4 @@
-"""How alike two rankings are, without judgements.
+"""How similar two rankings are, without judgements.
 
 Source: Webber, Moffat and Zobel, "A similarity measure for indefinite rankings", 2010 (equation 32 is
 `rank_biased_overlap`).
@@ -13,7 +13,7 @@ PERSISTENCE = 0.9
 
 
 def top_overlap(one: Sequence[str], other: Sequence[str], k: int) -> float:
-    """Return the share of the first k that both have; of the longer one where both are shorter, 1 for none."""
+    """Return the share of the top k that both rankings have; 1 if both are empty."""
     size = min(k, max(len(one), len(other)))
     return len(set(one[:k]) & set(other[:k])) / size if size else 1.0
 
@@ -24,16 +24,16 @@ def rank_biased_overlap(one: Sequence[str], other: Sequence[str], *, persistence
     Parameters
     ----------
     one, other
-        Different items each, best first.
+        Rankings without repetitions, best first.
     persistence
-        p: how deep a reader goes; at 0.9 the first ten ranks carry 86 % of the weight.
+        p, the probability that a reader goes on to the next rank; at 0.9, the top ten carry 86 percent of the weight.
     """
     short, long = sorted((one, other), key=len)
     if not short:
         return 1.0 if not long else 0.0
     p, s, depth = persistence, len(short), len(long)
     shared = _shared(short, long)
-    known = sum(found / rank * p**rank for rank, found in enumerate(shared, 1))
+    known = sum(count / rank * p**rank for rank, count in enumerate(shared, 1))
     beyond = sum(shared[s - 1] * (rank - s) / (s * rank) * p**rank for rank in range(s + 1, depth + 1))
     tail = ((shared[-1] - shared[s - 1]) / depth + shared[s - 1] / s) * p**depth
     return (1 - p) / p * (known + beyond) + tail
@@ -54,16 +54,16 @@ def _shared(short: Sequence[str], long: Sequence[str]) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class QueryAgreement:
-    """Two rankings of one query.
+    """The agreement of two rankings for one query.
 
     Attributes
     ----------
     overlap
-        Share of the first ten that both have.
+        Share of the top ten that both have.
     rbo
-        Rank-biased overlap of the first hundred.
+        Rank-biased overlap of the top hundred.
     left, came
-        Documents of the first ten that only the one before, or only the one after, has.
+        Documents that are in the top ten only before, or only after.
     """
 
     overlap: float
@@ -75,15 +75,15 @@ class QueryAgreement:
 def agree(
     before: Mapping[str, Sequence[str]], after: Mapping[str, Sequence[str]], *, k: int = 10
 ) -> dict[str, QueryAgreement]:
-    """Compare the rankings of the queries that both have answered."""
-    found = {}
+    """Compare the rankings of the queries that both sides have answered."""
+    agreement = {}
     for name in before.keys() & after.keys():
         one, other = before[name], after[name]
         gone, new = set(one[:k]) - set(other[:k]), set(other[:k]) - set(one[:k])
-        found[name] = QueryAgreement(
+        agreement[name] = QueryAgreement(
             top_overlap(one, other, k),
             rank_biased_overlap(one[:100], other[:100]),
             tuple(item for item in one[:k] if item in gone),
             tuple(item for item in other[:k] if item in new),
         )
-    return dict(sorted(found.items()))
+    return dict(sorted(agreement.items()))

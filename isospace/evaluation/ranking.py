@@ -1,4 +1,4 @@
-"""Rankings of documents, exact and in memory: for the demo, the benchmarks and comparisons with the plain model."""
+"""Rank documents exactly and in memory, for the demo, benchmarks, and comparisons with raw vectors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def document_run(index: Index, queries: Mapping[str, str], *, depth: int = 1000)
     queries
         Texts by query_id.
     depth
-        Most documents a query.
+        Maximum number of documents per query.
 
     Returns
     -------
@@ -40,7 +40,7 @@ def document_run(index: Index, queries: Mapping[str, str], *, depth: int = 1000)
 def rank_documents(
     index: Index, names: Sequence[str], queries: Float32, *, vectors: Float32 | None = None, depth: int = 1000
 ) -> Run:
-    """Rank documents for (m, k) float32 query vectors by their best chunk; among other (n, k) `vectors` if they are given."""
+    """Rank documents by their best chunk for (m, k) float32 queries; in the index's vectors, or in (n, k) `vectors`."""
     documents, place = np.unique(np.array(index.chunks["doc_id"].to_pylist()), return_inverse=True)
     searched = index.vectors if vectors is None else vectors
     run: Run = {}
@@ -53,9 +53,9 @@ def rank_documents(
 
 
 def plain_vectors(store: Store, index: Index) -> Float32:
-    """Return the (n, d) float32 raw vectors of an index's chunks at unit length: what the encoder gives without a transform.
+    """Return the (n, d) float32 raw vectors of an index's chunks at unit length, without the transform.
 
-    For comparison only; their queries are raw vectors at unit length too, never those of `index.search`.
+    For comparison only: search them with raw query vectors at unit length, never with transformed ones.
     """
     record = index.space.space.record
     hashes = live_hashes(store, index.manifest)
@@ -64,11 +64,11 @@ def plain_vectors(store: Store, index: Index) -> Float32:
 
 
 def live_hashes(store: Store, manifest: Manifest) -> list[bytes]:
-    """Return the chunk hashes of a snapshot's live chunks, row by row as an `Index` has them."""
+    """Return the hashes of a snapshot's live chunks, in the row order of an `Index`."""
     return [key for _, key in live_keys(store, manifest)]
 
 
 def live_keys(store: Store, manifest: Manifest) -> list[tuple[str, bytes]]:
-    """Return document and chunk hash of a snapshot's live chunks, row by row as an `Index` has them."""
+    """Return document and hash of a snapshot's live chunks, in the row order of an `Index`."""
     tables = live_rows(store, manifest, "chunks", ["doc_id", "chunk_hash"])
     return [pair for table in tables for pair in zip(*(column.to_pylist() for column in table.columns), strict=True)]

@@ -1,4 +1,4 @@
-"""A snapshot's answers to an evaluation set: documents ranked by their best chunk, as its users would get them."""
+"""Search a snapshot for the queries of an evaluation set; documents rank by their best chunk."""
 
 from __future__ import annotations
 
@@ -23,18 +23,14 @@ _BLOCK = 64
 
 @dataclass(frozen=True, slots=True)
 class SetRun:
-    """What one snapshot answered.
+    """The results of one snapshot for an evaluation set.
 
     Attributes
     ----------
-    snapshot, snapshot_id, space_id
-        Which snapshot.
-    set_id
-        Which queries.
     documents
-        Scores by query_id and doc_id, of the best chunks.
+        Scores of the best chunks, by query_id and doc_id.
     absent
-        Relevant documents of the set that the snapshot does not have.
+        Number of the set's relevant documents that are not in the snapshot.
     """
 
     snapshot: int
@@ -42,48 +38,47 @@ class SetRun:
     space_id: str
     set_id: str
     documents: Run
-
     absent: int
 
     def ranking(self, query_id: str, depth: int = 100) -> list[str]:
-        """Return the documents of a query, best first, equal scores by name."""
-        found = self.documents[query_id]
-        return sorted(found, key=lambda doc: (-found[doc], doc))[:depth]
+        """Return the documents of a query, best first; equal scores are ordered by name."""
+        scores = self.documents[query_id]
+        return sorted(scores, key=lambda doc: (-scores[doc], doc))[:depth]
 
 
 def answer_set(
-    view: View, given: EvaluationSet, options: SearchOptions, *, depth: int = DEPTH, within: Rows | None = None
+    view: View, query_set: EvaluationSet, options: SearchOptions, *, depth: int = DEPTH, within: Rows | None = None
 ) -> SetRun:
-    """Search every query of a set.
+    """Search for every query of a set.
+
+    The document that a pseudo-query was taken from ranks by the rest of its chunk.
 
     Parameters
     ----------
     view
         An opened snapshot.
-    given
+    query_set
         The queries.
     options
-        How they are searched; `k` is `depth` here.
+        Search options; `depth` replaces their `k`.
     depth
-        Chunks a query. Of pseudo-queries, the document that one was taken from ranks by what is left of its chunk.
+        Number of chunks per query.
     within
-        Ascending int64 rows that are searched; all if not given.
+        Ascending int64 rows to search; by default, all.
 
     Raises
     ------
     QueryError
-        If the options ask for a reranker: it is compared with `benchmarks`, not gated.
+        If the options ask for a reranker, or for a mode that pseudo-queries do not support.
     """
-    if given.remainders and (options.mode in ("lexical", "hybrid") or options.metric != "cosine"):
+    if query_set.remainders and (options.mode in ("lexical", "hybrid") or options.metric != "cosine"):
         raise QueryError(
-            f"pseudo-queries are searched by vectors and cosine, not mode {options.mode}, metric {options.metric}: "
-            "their words stand in the chunk they were taken from. Use real queries, or another mode."
+            f"mode {options.mode} with metric {options.metric} does not work with pseudo-queries, whose words are in "
+            "the chunk that they were taken from; expected a vector mode with cosine. Use real queries or another mode."
         )
     if options.rerank:
-        raise QueryError(
-            "an evaluation set is answered without a reranker. Leave rerank out of the gate's search options."
-        )
-    names, texts = list(given.queries), list(given.queries.values())
+        raise QueryError("evaluation sets are searched without a reranker. Leave rerank out of the search options.")
+    names, texts = list(query_set.queries), list(query_set.queries.values())
     vectors = view.space.embed(texts, "query") if options.mode != "lexical" else None
     wanted = options.model_copy(update={"k": min(depth, len(view.copy)) or 1})
     names_of = _names(view)
@@ -91,29 +86,29 @@ def answer_set(
     for start in range(0, len(texts), _BLOCK):
         part = slice(start, start + _BLOCK)
         ranked = view.rank(texts[part], None if vectors is None else vectors[part], wanted, within=within)
-        for name, one in zip(names[part], ranked, strict=True):
-            run[name] = _best(one, *names_of)
-    if given.remainders and vectors is not None:
-        _replace_own(view, given, names, vectors, run)
+        for name, hits in zip(names[part], ranked, strict=True):
+            run[name] = _best(hits, *names_of)
+    if query_set.remainders and vectors is not None:
+        _replace_own(view, query_set, names, vectors, run)
     present = set(names_of[1])
-    judged = given.relevant
+    judged = query_set.relevant
     manifest = view.manifest
     return SetRun(
-        manifest.sequence, manifest.snapshot_id, manifest.space_id, given.set_id, run, absent=len(judged - present)
+        manifest.sequence, manifest.snapshot_id, manifest.space_id, query_set.set_id, run, absent=len(judged - present)
     )
 
 
 def latencies(
-    sides: Sequence[tuple[View, SearchOptions]], given: EvaluationSet, *, k: int = 10, rounds: int = 3
+    sides: Sequence[tuple[View, SearchOptions]], query_set: EvaluationSet, *, k: int = 10, rounds: int = 3
 ) -> list[npt.NDArray[np.float64]]:
-    """Time single searches of a set's queries in several snapshots, turn by turn.
+    """Time single searches for a set's queries, alternating between snapshots.
 
     Returns
     -------
     list of numpy.ndarray
-        (m,) seconds for each snapshot: the quickest of the rounds of each query, without what embedding took.
+        (m,) seconds for each snapshot: the fastest round of each query, without embedding.
     """
-    texts = list(given.queries.values())
+    texts = list(query_set.queries.values())
     embedded = {
         view.space.space_id: view.space.embed(texts, "query") for view, options in sides if options.mode != "lexical"
     }
@@ -122,13 +117,13 @@ def latencies(
         for number, text in enumerate(texts):
             for place, (view, options) in enumerate(sides):
                 vectors = embedded.get(view.space.space_id)
-                begun = time.perf_counter()
+                started = time.perf_counter()
                 view.rank(
                     [text],
                     None if vectors is None else vectors[number : number + 1],
                     options.model_copy(update={"k": k}),
                 )
-                seconds[place][number] = min(seconds[place][number], time.perf_counter() - begun)
+                seconds[place][number] = min(seconds[place][number], time.perf_counter() - started)
     return seconds
 
 
@@ -144,17 +139,17 @@ def _best(ranked: Ranked, owners: npt.NDArray[np.int64], names: list[str]) -> di
     return best
 
 
-def _replace_own(view: View, given: EvaluationSet, names: Sequence[str], vectors: Float32, run: Run) -> None:
-    """Rank the document that a query was taken from by the remainder of its chunk: else the query would find itself.
+def _replace_own(view: View, query_set: EvaluationSet, names: Sequence[str], vectors: Float32, run: Run) -> None:
+    """Rank the document that a query was taken from by the remainder of its chunk, so that no query finds itself.
 
-    Never higher than by what is stored: a document that is lost, or a vector that is wrong, must not be found.
+    The score never exceeds that of the stored vector: lost documents and wrong vectors must show.
     """
-    remainders = view.space.embed([given.remainders[name] for name in names], "document").astype(np.float64)
+    remainders = view.space.embed([query_set.remainders[name] for name in names], "document").astype(np.float64)
     lengths = np.linalg.norm(remainders, axis=1) * (
         1.0 if view.finest.squares is None else np.linalg.norm(vectors, axis=1)
     )
     scores = (remainders * vectors).sum(axis=1) / np.maximum(lengths, 1e-30)
     for name, score in zip(names, scores, strict=True):
-        (own,) = given.judgements[name]
+        (own,) = query_set.judgements[name]
         if own in run[name]:
             run[name][own] = min(run[name][own], float(score))

@@ -1,4 +1,4 @@
-"""Groups of queries, so that a mean does not hide that one kind of them got worse."""
+"""Group queries, so that a mean does not hide that one kind of them got worse."""
 
 from __future__ import annotations
 
@@ -14,60 +14,61 @@ _FEWEST, _MOST_VALUES = 5, 20
 _LENGTHS = ((5, "up to 5"), (10, "6 to 10"), (20, "11 to 20"))
 
 
-def slices_of(given: EvaluationSet, *views: View) -> dict[str, dict[str, list[str]]]:
+def slices_of(query_set: EvaluationSet, *views: View) -> dict[str, dict[str, list[str]]]:
     """Group the queries of a set.
 
     Parameters
     ----------
-    given
-        The set.
+    query_set
+        The evaluation set.
     *views
-        The snapshots whose metadata is used; of a document that is in several, that of the first. Give what is in
-        production first: a group must not shrink to what a candidate has kept.
+        Snapshots whose metadata is used; if a document is in several, that of the first. Production comes first, so
+        that a group does not shrink to the documents that a candidate has kept.
 
     Returns
     -------
     dict
-        Query ids by column and value: the columns of the set's own file, `words` and detected `language` of the query,
-        `languages` for queries that documents of another language answer (such as `de to en`), and the metadata and the
-        folder (`source`) of the relevant documents. Groups of fewer than five queries, and columns of more than twenty
-        values,
-        are left out.
+        Query IDs by column and value: the columns of the set's own file, `words` and detected `language` of the query,
+        `languages` for queries that documents in another language answer (such as `de to en`), and metadata and folder
+        (`source`) of the relevant documents. Groups with fewer than five queries, and columns with more than twenty
+        values, are left out.
     """
-    found: dict[str, dict[str, list[str]]] = {"words": defaultdict(list)}
-    for name, text in given.queries.items():
-        found["words"][_length(len(text.split()))].append(name)
-    for column, values in given.attributes.items():
+    columns: dict[str, dict[str, list[str]]] = {"words": defaultdict(list)}
+    for name, text in query_set.queries.items():
+        columns["words"][_length(len(text.split()))].append(name)
+    for column, values in query_set.attributes.items():
         for name, value in values.items():
-            found.setdefault(column, defaultdict(list))[value].append(name)
-    for column, values in _languages(given, views).items():
-        if column not in given.attributes:
-            found[column] = defaultdict(list)
+            columns.setdefault(column, defaultdict(list))[value].append(name)
+    for column, values in _languages(query_set, views).items():
+        if column not in query_set.attributes:
+            columns[column] = defaultdict(list)
             for name, value in values.items():
-                found[column][value].append(name)
-    for name, attributes in _of_documents(given, views).items():
+                columns[column][value].append(name)
+    for name, attributes in _of_documents(query_set, views).items():
         for column, value in attributes.items():
-            if column not in given.attributes:
-                found.setdefault(column, defaultdict(list))[value].append(name)
-    return {column: kept for column, groups in found.items() if (kept := _usable(groups))}
+            if column not in query_set.attributes:
+                columns.setdefault(column, defaultdict(list))[value].append(name)
+    return {column: usable for column, groups in columns.items() if (usable := _usable(groups))}
 
 
-def _languages(given: EvaluationSet, views: Sequence[View]) -> dict[str, dict[str, str]]:
-    """Return the language of each query, and those of query and answer where these differ; nothing where all are of one."""
-    names = list(given.queries)
-    own = {name: code for name, code in zip(names, detect_languages(list(given.queries.values())), strict=True) if code}
+def _languages(query_set: EvaluationSet, views: Sequence[View]) -> dict[str, dict[str, str]]:
+    """Return the language of each query, and of query and answer if they differ; nothing for a single language."""
+    names = list(query_set.queries)
+    own = {
+        name: code for name, code in zip(names, detect_languages(list(query_set.queries.values())), strict=True) if code
+    }
     across = {
         name: f"{own[name]} to {code}"
-        for name, code in _answer_languages(given, views).items()
+        for name, code in _answer_languages(query_set, views).items()
         if name in own and own[name] != code
     }
-    found = {"language": own, "languages": across}
-    return {column: values for column, values in found.items() if len(set(values.values())) > (column == "language")}
+    columns = {"language": own, "languages": across}
+    return {column: values for column, values in columns.items() if len(set(values.values())) > (column == "language")}
 
 
-def _answer_languages(given: EvaluationSet, views: Sequence[View]) -> dict[str, str]:
-    """Return, by query, the language that most of its relevant documents begin in."""
-    wanted = given.relevant
+def _answer_languages(query_set: EvaluationSet, views: Sequence[View]) -> dict[str, str]:
+    """Return by query the language in which most of its relevant documents begin."""
+    wanted = query_set.relevant
     spoken: dict[str, str | None] = {}
     for view in views:
         documents = view.copy.documents["doc_id"].to_pylist()
@@ -76,12 +77,12 @@ def _answer_languages(given: EvaluationSet, views: Sequence[View]) -> dict[str, 
             if documents[owner] in wanted and documents[owner] not in spoken:
                 first.setdefault(documents[owner], row)
         spoken.update(zip(first, detect_languages(view.texts(first.values())), strict=True))
-    found = {}
-    for name, judged in given.judged.items():
+    languages = {}
+    for name, judged in query_set.judged.items():
         counts = Counter(code for doc, value in judged.items() if value > 0 and (code := spoken.get(doc)))
         if counts:
-            found[name] = counts.most_common(1)[0][0]
-    return found
+            languages[name] = counts.most_common(1)[0][0]
+    return languages
 
 
 def _usable(groups: dict[str, list[str]]) -> dict[str, list[str]]:
@@ -94,27 +95,27 @@ def _length(words: int) -> str:
     return next((label for most, label in _LENGTHS if words <= most), "more than 20")
 
 
-def _of_documents(given: EvaluationSet, views: Sequence[View]) -> dict[str, dict[str, str]]:
-    """Return, by query, the metadata that most of its relevant documents have."""
-    wanted = given.relevant
+def _of_documents(query_set: EvaluationSet, views: Sequence[View]) -> dict[str, dict[str, str]]:
+    """Return by query the most common metadata values of its relevant documents."""
+    wanted = query_set.relevant
     described: dict[str, dict[str, str]] = {}
     for view in views:
         table = view.copy.documents.select(["doc_id", "uri", "metadata"])
         for row in (row for batch in table.to_batches(max_chunksize=4096) for row in batch.to_pylist()):
             if row["doc_id"] in wanted and row["doc_id"] not in described:
                 described[row["doc_id"]] = {"source": source_of(row["uri"]), **_simple(row["metadata"])}
-    found = {}
-    for name, documents in given.judged.items():
+    attributes = {}
+    for name, documents in query_set.judged.items():
         counts: dict[str, Counter[str]] = defaultdict(Counter)
         for doc, value in documents.items():
             for column, text in described.get(doc, {}).items() if value > 0 else ():
                 counts[column][text] += 1
-        found[name] = {column: count.most_common(1)[0][0] for column, count in counts.items()}
-    return found
+        attributes[name] = {column: count.most_common(1)[0][0] for column, count in counts.items()}
+    return attributes
 
 
 def source_of(uri: str) -> str:
-    """Return where a document comes from: the folder of a file, or the table of a row."""
+    """Return the source of a document: the folder of a file, or the table of a row."""
     place = uri.split("#", 1)[0]
     folders = place.rstrip("/").split("/")
     return folders[-1] if "#" in uri or len(folders) < 2 else folders[-2]

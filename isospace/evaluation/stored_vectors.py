@@ -1,4 +1,4 @@
-"""Measure the vectors of a snapshot as they are stored: norms, isotropy, shifts since the fit, saturation."""
+"""Measure the stored vectors of a snapshot: norms, isotropy, shifts since the fit, saturation."""
 
 from __future__ import annotations
 
@@ -19,38 +19,35 @@ from isospace.transform.quantizers.int8 import Int8Quantizer
 from isospace.transform.vectors import Float32, Float64
 
 SAMPLE, _PAIRED = 2_000, 1_000
-
-
+# Largest absolute value of an int8 code.
 _LAST_CODE = 127
-
-
 _PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
-    """The vectors of a snapshot, as they are stored.
+class StoredVectors:
+    """Figures of the stored vectors of a snapshot, compared with the baseline sample of its space.
 
     Attributes
     ----------
     finest, is_float
         The representation that is measured, and whether it holds floats.
     sampled
-        Vectors of different texts in the sample of the reference, and in that of what is stored.
+        Numbers of vectors in the baseline sample, and in the sample of stored vectors.
     norms
-        Of all vectors.
+        Norms of all vectors.
     before, after
-        Isotropy of the reference's raw vectors, and of a sample of what is stored.
+        Isotropy of the baseline's raw vectors, and of a sample of stored vectors.
     shifts
-        Of a sample, against the reference in the same space.
+        Shifts of a sample against the baseline in the same space.
     saturated, saturated_before
-        By representation of int8: share of components at the ends of its range, now and in the reference.
+        By int8 representation: share of components at the ends of its range, now and in the baseline.
     cosines
-        Percentiles of the cosine of random pairs, by percentile.
+        Cosines of random pairs, by percentile.
     pairs
         (p,) cosines of random pairs.
     spectrum_before, spectrum_after
-        (d,) and (k,) falling eigenvalues of the reference's raw vectors, and of a sample of what is stored.
+        (d,) and (k,) eigenvalues in descending order, of the baseline's raw vectors and of a sample of stored vectors.
     """
 
     finest: str
@@ -68,20 +65,20 @@ class Stored:
     spectrum_after: Float64
 
 
-def measure_stored(store: Store, view: View, reference: Reference, *, seed: int) -> Stored:
-    """Measure lengths, isotropy, shifts and saturation."""
+def measure_stored(store: Store, view: View, reference: Reference, *, seed: int) -> StoredVectors:
+    """Measure norms, isotropy, shifts, and saturation."""
     expected = view.space.transform(reference.raw, "document")
-    # The reference is of different texts: so is what is compared with it.
+    # The baseline holds different texts; compare it with different texts.
     rows = _different(live_hashes(store, view.manifest))
     rows = np.sort(np.random.default_rng(seed).permutation(rows)[:SAMPLE])
     rows, current = finite_at(view, rows)
     codes = view.finest
     if not codes.is_float:
-        # What codes can hold is compared with what codes held.
+        # Only codes are stored: compare them with codes of the baseline.
         expected = codes.quantizer.decode(codes.quantizer.encode(expected))
     pairs = pair_cosines(current[np.random.default_rng(seed).permutation(len(current))[:_PAIRED]])
     now, before = _saturation(view, rows, current, expected)
-    return Stored(
+    return StoredVectors(
         finest=codes.name,
         is_float=codes.is_float,
         sampled=(len(expected), len(current)),
@@ -99,14 +96,14 @@ def measure_stored(store: Store, view: View, reference: Reference, *, seed: int)
 
 
 def finite_at(view: View, rows: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], Float32]:
-    """Return those of some rows that hold numbers, and their vectors: what is none is found by its length."""
+    """Return the rows whose vectors are finite, and these vectors; the norms show those that are not."""
     vectors = vectors_at(view, rows)
     finite = np.isfinite(vectors).all(axis=1)
     return rows[finite], vectors[finite]
 
 
 def _different(hashes: list[bytes]) -> npt.NDArray[np.int64]:
-    """Return the first row of every text."""
+    """Return the first row of every different text."""
     first: dict[bytes, int] = {}
     for row, key in enumerate(hashes):
         first.setdefault(key, row)
@@ -116,9 +113,9 @@ def _different(hashes: list[bytes]) -> npt.NDArray[np.int64]:
 def _saturation(
     view: View, rows: npt.NDArray[np.int64], current: Float32, expected: Float32
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Return the share of components beyond the range of int8, now and in the reference.
+    """Return the share of components beyond the range of int8, now and in the baseline.
 
-    Where floats are stored they tell; else codes at either end do, since what lies beyond is cut to them.
+    Without stored floats, codes at either end of the range count: values beyond it are clipped to them.
     """
     now: dict[str, float] = {}
     before: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""Checks before the commit: what was written is read back and has to hold."""
+"""Checks before the commit: read back what was written, and compare it."""
 
 from __future__ import annotations
 
@@ -23,26 +23,24 @@ from isospace.transform.transform import apply_transform
 
 # Pairs grow with the square; two thousand vectors give two million of them.
 _ISOTROPY_SAMPLE = 2_000
-# The lowest percentile in use, 95, leaves out five per cent of its own sample.
+# At the lowest percentile in use, 95, five percent of the fit's own sample lie outside the range.
 _MOST_SATURATED = 0.06
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
-    """Outcome of all checks.
+class CheckResult:
+    """The outcome of all checks.
 
     Attributes
     ----------
     rows
-        Vectors read back.
+        Number of vectors read back.
     largest_norm_error
-        Of all of them.
+        Largest distance of a vector's norm from 1.
     probe_cosine
         Smallest cosine of a probe with its recorded raw vector.
     before, after
         Isotropy of a sample of raw and of transformed vectors.
-    warnings
-        What a person should look at.
     """
 
     rows: int
@@ -54,17 +52,17 @@ class Checked:
 
 
 def check_segment(run: Run, space: Space, part: ChunkPart, segment: Segment) -> tuple[int, float]:
-    """Read a segment back and compare it with its chunks and its space.
+    """Read a segment back, and compare it with its chunks and its space.
 
     Returns
     -------
     tuple
-        Rows, and the largest distance of a norm from 1.
+        Number of rows, and the largest distance of a vector's norm from 1.
 
     Raises
     ------
     CheckError
-        Naming the segment and what does not hold.
+        If they do not match; the message names the segment.
     """
     store = run.store
     table = parse_parquet(read_verified(store, segment.file), segment.file.path)
@@ -72,7 +70,7 @@ def check_segment(run: Run, space: Space, part: ChunkPart, segment: Segment) -> 
     chunks = read_parquet(store, part.chunks.path, columns=["chunk_id"])
     if not table["chunk_id"].equals(chunks["chunk_id"]):
         raise CheckError(
-            f"{segment.file.path}: its {table.num_rows} rows are not the {chunks.num_rows} chunks of "
+            f"{segment.file.path}: its {table.num_rows} rows do not match the {chunks.num_rows} chunks of "
             f"{part.chunks.path}. Delete the segment and run the same command again."
         )
     specs = {spec.name: spec for spec in space.record.spec.representations}
@@ -84,13 +82,15 @@ def check_segment(run: Run, space: Space, part: ChunkPart, segment: Segment) -> 
     error = float(np.abs(norms - 1.0).max(initial=0.0)) if space.transform.normalization == "l2" else 0.0
     if not error <= NORM_TOLERANCE:
         raise CheckError(
-            f"{segment.file.path}: a norm is off by {error:.3g}, expected at most {NORM_TOLERANCE:g}. Delete it."
+            f"{segment.file.path}: the norm of a vector differs from 1 by {error:.3g}; expected at most "
+            f"{NORM_TOLERANCE:g}. Delete the segment and run the same command again."
         )
     for name, spec in specs.items():
         codes = quantize(space.transform.quantizers, vectors, name)
         if read_codes(table, spec, dimension).tobytes() != codes.tobytes():
             raise CheckError(
-                f"{segment.file.path}: its {name} codes do not follow from its vectors. Delete it and run again."
+                f"{segment.file.path}: its {name} codes do not match its vectors. Delete the segment and run the same "
+                "command again."
             )
     return table.num_rows, error
 
@@ -103,12 +103,12 @@ def check_space(
     Returns
     -------
     tuple
-        Smallest probe cosine, isotropy of raw and of transformed vectors.
+        Smallest cosine of a probe with its record, and the isotropy of raw and of transformed vectors.
 
     Raises
     ------
     CheckError
-        If a probe does not come out as recorded.
+        If a probe's vector differs from its record.
     """
     try:
         check_transform(space.transform, space.probes)
@@ -125,48 +125,49 @@ def check_space(
     return cosine, measure_isotropy(raw), measure_isotropy(stored)
 
 
-def conclude(
+def combine_checks(
     run: Run,
     rows: Sequence[tuple[int, float]],
     expected_rows: int,
     measured: tuple[float, Isotropy, Isotropy],
     segments: Sequence[Segment],
-) -> Checked:
-    """Put the checks together.
+) -> CheckResult:
+    """Combine the checks of segments and space, and collect warnings.
 
     Raises
     ------
     CheckError
-        If the rows are not as many as the plan had.
+        If the number of rows differs from the plan.
     """
     total = sum(count for count, _ in rows)
     if total != expected_rows:
         raise CheckError(
-            f"the new segments hold {total} rows, the plan had {expected_rows}. Run the same command again."
+            f"the new segments hold {total} rows; expected {expected_rows}, as planned. Run the same command again."
         )
     cosine, before, after = measured
     limit = run.config.runtime.max_mean_cosine
     warnings = [*_bound_warnings(segments, total * after.d)]
     if after.mean_cosine > limit:
         warnings.append(
-            f"mean cosine of different chunks is {after.mean_cosine:.3f}, above {limit:g}: the vectors lie in a narrow "
-            "cone. recipe.transform.fit.kind=auto compares what could be done."
+            f"the mean cosine of different chunks is {after.mean_cosine:.3f}, above {limit:g}: the vectors lie in a "
+            "narrow cone. Set recipe.transform.fit.kind=auto to compare fits that spread them."
         )
-    return Checked(total, max((error for _, error in rows), default=0.0), cosine, before, after, tuple(warnings))
+    return CheckResult(total, max((error for _, error in rows), default=0.0), cosine, before, after, tuple(warnings))
 
 
 def _bound_warnings(segments: Sequence[Segment], components: int) -> list[str]:
-    """Tell where the fitted bounds no longer hold the corpus."""
-    clipped, beyond = sum(s.clipped for s in segments), sum(s.saturated for s in segments)
-    found = []
+    """Warn if values exceed the bounds that the space was fitted with."""
+    clipped, saturated = sum(s.clipped for s in segments), sum(s.saturated for s in segments)
+    warnings = []
     if clipped:
-        found.append(
-            f"{clipped} of {components} values exceeded the bounds that the space was fitted with and were clipped: "
-            "the corpus is no longer what it was fitted on. Fit again with runtime.refit=true."
+        warnings.append(
+            f"{clipped:,} of {components:,} values exceeded the bounds of the space and were clipped: the corpus has "
+            "changed since the space was fitted. Fit a new space with runtime.refit=true."
         )
-    if beyond > _MOST_SATURATED * components:
-        found.append(
-            f"{beyond} of {components} components ({beyond / components:.1%}) exceed the range of int8: its scales "
-            "were fitted on other texts. Fit again with runtime.refit=true, or raise the percentile of int8."
+    if saturated > _MOST_SATURATED * components:
+        warnings.append(
+            f"{saturated:,} of {components:,} components ({saturated / components:.1%}) exceed the range of int8: the "
+            "corpus has changed since the space was fitted. Fit a new space with runtime.refit=true, or raise the "
+            "percentile of int8."
         )
-    return found
+    return warnings

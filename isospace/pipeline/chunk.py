@@ -1,4 +1,4 @@
-"""Chunks of a part: documents in, chunks out, one Parquet file each, row order fixed."""
+"""The chunk stage: cut the documents of each part into chunks, one Parquet file per part, in a fixed order."""
 
 from __future__ import annotations
 
@@ -42,14 +42,10 @@ class ChunkPart:
 
     Attributes
     ----------
-    name
-        The part's name.
-    documents, chunks
-        Its files.
     too_long
-        Chunks with more tokens than the encoder takes.
+        Number of chunks with more tokens than the encoder's limit.
     cut_tokens
-        Tokens that the encoder would cut off them.
+        Number of tokens that the encoder would cut off.
     """
 
     name: str
@@ -60,20 +56,7 @@ class ChunkPart:
 
 
 def write_chunks(run: Run, documents: FileRef, counter: TokenCounter) -> ChunkPart:
-    """Cut the documents of one part, unless a run before this one has done it.
-
-    Parameters
-    ----------
-    run
-        The run.
-    documents
-        A documents part.
-    counter
-        The encoder's tokenizer.
-
-    Returns
-    -------
-    ChunkPart
+    """Chunk the documents of one part, unless an earlier run has done so.
 
     Raises
     ------
@@ -81,17 +64,17 @@ def write_chunks(run: Run, documents: FileRef, counter: TokenCounter) -> ChunkPa
         If a text is too long and the recipe does not allow truncation.
     """
     store = run.work_store
-    # Of documents and chunking: the same documents cut otherwise are another part.
+    # Documents and chunking make the name: the same documents chunked differently are another part.
     name = fingerprint([PurePosixPath(documents.path).stem, run.chunking_id])
     path = run.paths.chunks(name)
     trusted = run.trusts(path)
-    found = finished_part(store, path) if trusted else None
-    if found is None:
+    finished = finished_part(store, path) if trusted else None
+    if finished is None:
         table = _chunk_table(run, read_parquet(store, documents.path), counter)
         columns = ["uri", "title", "doc_id", "prefix"]
         reference = write_parquet(store, path, table, dictionary=columns, replace=not trusted)
     else:
-        table, reference = found
+        table, reference = finished
     tokens = np.asarray(table["n_tokens"])
     excess = np.zeros_like(tokens) if counter.windowed else np.maximum(tokens - counter.limit, 0)
     part = ChunkPart(name, documents, reference, int((excess > 0).sum()), int(excess.sum()))
@@ -100,7 +83,7 @@ def write_chunks(run: Run, documents: FileRef, counter: TokenCounter) -> ChunkPa
 
 
 def finished_part(store: Store, path: str) -> tuple[pa.Table, FileRef] | None:
-    """Return what an earlier run wrote, unless it is not there or damaged."""
+    """Return the table and the file that an earlier run wrote; None if the file is missing or damaged."""
     try:
         data = store.read(path)
         table = parse_parquet(data, path)
@@ -146,13 +129,14 @@ def _require_fit(run: Run, part: ChunkPart, table: pa.Table, limit: int) -> None
     tokens = np.asarray(table["n_tokens"])
     worst = int(tokens.argmax())
     raise ConfigError(
-        f"recipe.chunking.kind = none: {part.too_long} of {len(tokens)} texts in one part exceed the encoder's {limit} "
-        f"tokens, and {part.cut_tokens:,} tokens would be lost; the longest is {table['doc_id'][worst].as_py()!r} with "
-        f"{tokens[worst]}. Use kind structure, set recipe.encoder.windows, or recipe.chunking.allow_truncation=true."
+        f"recipe.chunking.kind = none: {part.too_long} of {len(tokens)} texts in one part exceed the encoder's limit "
+        f"of {limit} tokens, and {part.cut_tokens:,} tokens would be lost; the longest is "
+        f"{table['doc_id'][worst].as_py()!r} with {tokens[worst]}. Set recipe.chunking.kind=structure, or configure "
+        "recipe.encoder.windows, or allow it with recipe.chunking.allow_truncation=true."
     )
 
 
 def all_chunk_paths(run: Run, kept: Sequence[str], parts: Sequence[ChunkPart]) -> list[str]:
-    """Return the chunks of every part that the coming snapshot will have."""
+    """Return the chunk files of the snapshot to come: of the base's parts that are kept, and of the new ones."""
     names = [*kept, *(part.name for part in parts)]
     return [run.paths.chunks(name) for name in names]

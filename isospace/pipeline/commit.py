@@ -1,4 +1,4 @@
-"""Put a snapshot together and commit it."""
+"""The commit stage: assemble a snapshot and commit it."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _PACKAGES = ("isospace", "numpy", "pyarrow", "torch", "transformers", "sentence-
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """Outcome of a commit.
+    """The outcome of a commit.
 
     Attributes
     ----------
     manifest
-        The snapshot that the collection now has.
+        The latest snapshot of the collection.
     is_new
-        False if the collection had this content in this space already.
+        False if the collection already had this content in this space.
     """
 
     manifest: Manifest
@@ -46,21 +46,21 @@ class Commit:
 def commit_snapshot(
     run: Run, scan: Scan, space_id: str, parts: Sequence[ChunkPart], segments: Sequence[Segment]
 ) -> Commit:
-    """Commit what a run has built, unless the collection has it already.
+    """Commit what a run has built, unless the collection already has it.
 
     Raises
     ------
     ConflictError
-        If another run committed first; running again plans on top of it.
+        If another run committed first; the next attempt plans on top of it.
     StoreError
-        If a file that the snapshot would name is gone.
+        If a file that the snapshot would name is missing.
     """
     identity = snapshot_id(space_id=space_id, chunking_id=run.chunking_id, documents_digest=scan.documents_digest)
     base = run.base
     if base is not None and base.snapshot_id == identity and not run.damaged:
         return Commit(base, is_new=False)
-    kept = set(scan.kept)
-    records = [part for part in base.parts if part.name in kept] if base else []
+    kept_names = set(scan.kept)
+    records = [part for part in base.parts if part.name in kept_names] if base else []
     by_name = {segment.part: segment.file for segment in segments}
     records += [PartRecord(name=p.name, documents=p.documents, chunks=p.chunks, segment=by_name[p.name]) for p in parts]
     manifest = Manifest(
@@ -81,21 +81,21 @@ def commit_snapshot(
         provenance=_provenance(run),
     )
     if base is not None and base.snapshot_id == identity and set(base.files()) == set(manifest.files()):
-        # Repaired: the same bytes stand again where they were.
+        # A repair: the same files are back in place.
         return Commit(base, is_new=False)
     if lost := damaged_files(run.store, manifest):
         raise StoreError(
             f"{lost[0]}: is gone or has another size, and the snapshot would name it ({len(lost)} such files). "
-            "Something deletes in the store while runs work; nothing was committed. Run the same command again."
+            "Something deletes files in the store while a run works; nothing was committed. Run the same command again."
         )
     return Commit(commit_manifest(run.store, manifest), is_new=True)
 
 
 def promote_new(run: Run, commit: Commit) -> bool:
-    """Move the run's alias to its snapshot; tell whether it moved.
+    """Move the run's alias to its snapshot; return whether it moved.
 
-    An alias that has named it or a later one before stays where it is: whoever rolled it back meant it. So it does
-    where a gate has something against the snapshot, though this run may have no rules of its own.
+    An alias stays where it is if it has named this snapshot or a later one before, since somebody rolled it back on
+    purpose. It also stays if a gate objects to the snapshot, even if this run has no rules of its own.
     """
     alias = run.config.runtime.promote_to
     if alias is None or promotion_problem(run.store, commit.manifest, alias):
@@ -110,7 +110,7 @@ def _live_chunks(store: Store, records: Sequence[PartRecord], deletions: FileRef
 
 def _live_count(store: Store, part: LivePart) -> int:
     chunks = part.record.chunks
-    # The manifest knows how many rows a whole part has.
+    # The manifest records how many rows a part has; only deletions have to be counted.
     return read_live(store, chunks.path, ["doc_id"], part.deleted).num_rows if part.deleted else chunks.rows or 0
 
 

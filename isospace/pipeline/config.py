@@ -1,6 +1,6 @@
-"""The configuration: `recipe` bears identity, `runtime` never does.
+"""The configuration: `recipe` determines identity, `runtime` never does.
 
-Two runs with equal recipes over equal documents give the same snapshot, whatever their runtimes are.
+Two runs with equal recipes over equal documents produce the same snapshot, whatever their runtimes are.
 """
 
 from __future__ import annotations
@@ -20,44 +20,44 @@ from isospace.transform.spec import TransformSpec
 
 
 class Recipe(SpecModel):
-    """Everything that decides what a vector is."""
+    """Everything that determines a vector."""
 
     documents: DocumentsSpec = DocumentsSpec()
     """How documents are read."""
     encoder: EncoderSpec
     """The model."""
     chunking: ChunkingSpec = ChunkingSpec()
-    """How documents are cut."""
+    """How documents are chunked."""
     transform: TransformSpec = TransformSpec()
-    """What happens to raw vectors, of documents and of queries alike."""
+    """What is done to the raw vectors of documents and queries."""
     lexical: LexicalSpec = LexicalSpec()
-    """The BM25 index beside the vectors; no part of any vector, so that a change of it makes no new snapshot."""
+    """The BM25 index; it does not affect vectors, so changing it makes no new snapshot."""
     gate: GateSpec = GateSpec()
-    """What a snapshot has to hold before the alias moves; no part of any vector either."""
+    """Rules that a snapshot must pass before the alias moves; they do not affect vectors."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
         chunking = self.chunking
         if self.encoder.windows is not None and chunking.kind != "none":
-            raise ValueError("encoder.windows needs chunking.kind=none: other kinds make no chunk that is too long")
+            raise ValueError("encoder.windows needs chunking.kind=none: with other kinds, no chunk is too long")
         if chunking.allow_truncation and chunking.kind != "none":
             raise ValueError("chunking.allow_truncation=true needs chunking.kind=none: other kinds never truncate")
         return self
 
 
 class WorkersSpec(SpecModel):
-    """The workers that shards are handed to; each loads the model once."""
+    """The workers that encode shards; each loads the model once."""
 
     kind: Literal["auto", "in_process", "processes", "ray"] = "auto"
-    """`auto`: in process for one device, one process a device for several. `ray`: actors on a cluster, or a local one."""
+    """`auto`: in process for one device, else one process per device. `ray`: actors on a cluster, or a local one."""
     count: int | None = Field(default=None, ge=1)
-    """How many; one a device if empty."""
+    """Number of workers; one per device if empty."""
     address: str | None = None
-    """For ray: address of an existing cluster, such as `ray://head:10001`; a local one is started if empty."""
+    """For ray: address of an existing cluster, such as `ray://head:10001`; if empty, a local one is started."""
     start_seconds: float = Field(default=600.0, gt=0.0)
-    """How long a worker may take to load the model."""
+    """Seconds that a worker may take to load the model."""
     shard_seconds: float = Field(default=1800.0, gt=0.0)
-    """How long a worker may take over one shard before it counts as lost, and the shard goes to another."""
+    """Seconds that a worker may take for one shard; then it counts as lost, and another one gets the shard."""
 
 
 class Runtime(SpecModel):
@@ -66,97 +66,99 @@ class Runtime(SpecModel):
     store: str
     """The object-store prefix: a local folder or `s3://bucket/prefix`."""
     collection: Name
-    """Name of the corpus that is kept embedded."""
+    """Name of the collection that the corpus is embedded into."""
     source: str
-    """A folder, glob or table: a local path or `s3://bucket/prefix`."""
+    """A folder, glob, or table: a local path or `s3://bucket/prefix`."""
     promote_to: Name | None = "production"
-    """Alias that is moved to the new snapshot once its checks have passed; none if empty."""
+    """Alias to move to the new snapshot once its checks have passed; none if empty."""
     reason: str = Field(default="", max_length=100)
-    """Why this run is made, for its name in Prefect's UI."""
+    """Why this run is started, for its name in Prefect's UI."""
     selection: Selection = Selection()
-    """Which documents the run looks at; all if empty. The others stay as they are."""
+    """Which documents the run processes; all if empty. The others stay as they are."""
     budget: Budget = Budget()
     """What the run may spend on encoding before it stops and keeps what it has."""
     refit: bool = False
-    """Fit a new space on the documents of this run, although the collection has a sealed one."""
+    """Fit a new space even if the collection has a sealed one that matches the recipe."""
     device: str = "auto"
-    """Where the encoder runs: `cpu`, `cuda`, `cuda:1`, …; `auto` takes every GPU of the machine, else the CPU."""
+    """Where the encoder runs: `cpu`, `cuda`, `cuda:1`, …; `auto` uses every GPU of the machine, or else the CPU."""
     backend: Literal["auto", "openvino", "torch", "onnx"] = "auto"
-    """What runs the model's graph; `auto` takes torch on a GPU, and OpenVINO on a CPU where it is installed."""
+    """What runs the model; `auto` uses torch on a GPU, and OpenVINO on a CPU if it is installed."""
     compute: Literal["float32", "float16", "bfloat16"] = "float32"
-    """For torch: what the network computes in, refused where vectors leave the encoder's tolerance."""
+    """For torch: the number format of the computation; refused if vectors exceed the encoder's tolerance."""
     compile: bool = False
-    """For torch: whether torch.compile is used; it takes up to a minute to start."""
+    """For torch: whether to use torch.compile, which takes up to a minute to start."""
     flatten: bool | None = None
-    """For torch: whether texts of any length share a call, unpadded, one behind the other; if empty, on a GPU where
-    they can."""
+    """For torch: whether to pack texts of different lengths into one unpadded batch; if empty, on a GPU if the model
+    supports it."""
     threads: int | None = Field(default=None, ge=1)
-    """Processors that one worker uses; all if empty, shared among the workers."""
+    """CPU threads of each worker; if empty, the workers share all CPUs."""
     batch_tokens: int | None = Field(default=None, ge=1)
-    """Tokens in one call of the encoder; found on the device if empty."""
+    """Tokens per batch of the encoder; if empty, it depends on the device."""
     workers: WorkersSpec = WorkersSpec()
-    """Who encodes."""
+    """The workers that encode."""
     shard_tokens: int = Field(default=65_536, ge=1)
-    """Tokens in one shard: what one task encodes, and what a killed run loses. About ten seconds of work."""
+    """Tokens per encoding shard: what one task encodes, and what a killed run loses. About ten seconds of work."""
     part_documents: int = Field(default=2_000, ge=1)
-    """Most documents in one part (one Parquet file of documents, of chunks, and of vectors)."""
+    """Maximum number of documents per part (one Parquet file each of documents, chunks, and vectors)."""
     part_characters: int = Field(default=8_000_000, ge=1)
-    """Most characters of text in one part."""
+    """Maximum number of characters per part."""
     retries: int = Field(default=3, ge=0)
-    """How often a failed shard is tried again, with growing pauses."""
+    """How often a failed shard is retried, with increasing delays."""
     parse_seconds: float = Field(default=60.0, gt=0.0, le=86_400.0)
-    """How long one HTML or PDF file may take to parse before it is set aside."""
+    """Seconds that one HTML or PDF file may take to parse before it is quarantined."""
     parse_megabytes: int = Field(default=2_048, ge=64, le=1_048_576)
-    """Memory for parsing one HTML or PDF file, beyond what the parser needs itself; held to on Linux."""
+    """Memory for parsing one HTML or PDF file, in addition to the parser's own; enforced on Linux only."""
     max_quarantined_share: float = Field(default=0.1, ge=0.0, le=1.0)
-    """Largest share of the source that may be set aside as unreadable before the run fails."""
+    """Largest share of the source that may be quarantined before the run fails."""
     max_removed_share: float = Field(default=0.5, ge=0.0, le=1.0)
-    """Largest share of the collection that may vanish in one run before it fails: a lost mount is no deletion."""
+    """Largest share of the collection that may vanish before the run fails: the cause may be a lost mount."""
     price_per_device_hour: float | None = Field(default=None, ge=0.0, allow_inf_nan=False)
-    """Money for one hour of the encoder's device; `plan` then tells the cost."""
+    """Price of one hour of the encoder's device; plans and reports then show the cost."""
     max_mean_cosine: float = Field(default=0.6, gt=0.0, le=1.0)
-    """Mean off-diagonal cosine above which a run warns of anisotropy."""
+    """Mean cosine of different chunks above which a run warns of anisotropy."""
     serving_table_rows: int = Field(default=1_000_000, ge=0)
-    """Up to this many chunks the serving database holds a table; above, views over the segments."""
+    """Up to this many chunks, the serving database holds a table; above, views of the segments."""
     lexical_chunks: int = Field(default=1_000_000, ge=0)
-    """Up to this many chunks a lexical index is built; it is made in memory, some 30 bytes for each word of each chunk."""
+    """Up to this many chunks, a BM25 index is built, in memory: about 30 bytes for each word of each chunk."""
     report_chunks: int = Field(default=200_000, ge=0)
-    """Up to this many chunks a run that commits draws its report as a page; it opens the snapshot for that."""
+    """Up to this many chunks, a run that commits writes its report as a page, for which it opens the snapshot."""
     memory_mb: int = Field(default=512, ge=64)
-    """Memory for the joins of the plan; what exceeds it is spilled to disk."""
+    """Memory in MB for the joins of the plan; what exceeds it is spilled to disk."""
 
     @model_validator(mode="after")
     def _addressed(self) -> Runtime:
         if self.workers.address and self.workers.kind != "ray":
-            raise ValueError(f"workers.address {self.workers.address!r} is for workers.kind=ray")
+            raise ValueError(f"workers.address {self.workers.address!r} needs workers.kind=ray")
         return self
 
     @model_validator(mode="after")
     def _named(self) -> Runtime:
         if (self.promote_to or "").isdecimal():
             raise ValueError(
-                f"promote_to {self.promote_to!r} is a number, which names a snapshot; give the alias a name"
+                f"promote_to {self.promote_to!r} is a number, and numbers name snapshots; use another name"
             )
         return self
 
 
 class PipelineConfig(SpecModel):
-    """A pipeline: what is embedded how (`recipe`), and where this run happens (`runtime`)."""
+    """A pipeline: how a corpus is embedded (`recipe`), and where this run happens (`runtime`)."""
 
     recipe: Recipe
-    """What a vector is: equal recipes over equal documents give the same snapshot."""
+    """What determines a vector: equal recipes over equal documents produce the same snapshot."""
     runtime: Runtime
-    """Where and how this run happens: source, store, device, sizes; changes no vector."""
+    """Where and how this run happens: source, store, device, sizes; it changes no vector."""
 
     @model_validator(mode="after")
     def _judged(self) -> PipelineConfig:
         if self.recipe.gate.rules and self.runtime.promote_to == CANDIDATE:
-            raise ValueError(f"runtime.promote_to {CANDIDATE!r} is the alias of what the gate judges; name another")
+            raise ValueError(
+                f"runtime.promote_to {CANDIDATE!r} is the alias of the snapshot that the gate judges; use another alias"
+            )
         return self
 
 
 def engine_of(runtime: Runtime, *, trust_remote_code: bool = False) -> Engine:
-    """Return what a configuration says about the engine."""
+    """Return the engine that a configuration asks for."""
     return Engine(
         backend=runtime.backend,
         device=runtime.device,

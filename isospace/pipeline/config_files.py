@@ -18,7 +18,7 @@ _Config = TypeVar("_Config", bound=PipelineConfig)
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> PipelineConfig:
-    """Read a pipeline; see `read_config`."""
+    """Read a pipeline configuration; see `read_config`."""
     return read_config(path, PipelineConfig, overrides)
 
 
@@ -30,19 +30,14 @@ def read_config(path: str | Path, model: type[_Config], overrides: Sequence[str]
     path
         YAML file with the keys of the model: `recipe` and `runtime` for a pipeline.
     model
-        What it holds.
+        Model of the file's content.
     overrides
         Such as `recipe.transform.fit.kind=none`; the value is YAML.
-
-    Returns
-    -------
-    PipelineConfig
-        Or the kind of it that was asked for.
 
     Raises
     ------
     ConfigError
-        If the file cannot be read, or a key is unknown, missing or has an unusable value; the message names it.
+        If the file cannot be read, or a key is unknown, missing, or has an invalid value; the message names it.
     """
     try:
         data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
@@ -59,7 +54,7 @@ def read_config(path: str | Path, model: type[_Config], overrides: Sequence[str]
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {explain(error, model)}") from error
+        raise ConfigError(f"{path}: {describe_errors(error, model)}") from error
 
 
 def _apply_override(data: dict[str, Any], override: str) -> None:
@@ -77,19 +72,19 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
         if child is None:
             child = node[parent] = {}
         if not isinstance(child, dict):
-            raise ConfigError(f"--set {override}: {parent} holds a value, not a mapping.")
+            raise ConfigError(f"--set {override}: {parent} is a value, not a mapping, and has no keys.")
         node = child
     node[last] = value
 
 
-def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """Return what is wrong with a configuration, key by key."""
+def describe_errors(error: ValidationError, model: type[BaseModel]) -> str:
+    """Describe what is wrong with a configuration, key by key."""
     lines = []
     for item in error.errors(include_url=False):
         where = ".".join(str(part) for part in item["loc"] if part not in (FIT_TAG, AUTO_TAG)) or "the file"
         if item["type"] == "extra_forbidden":
             known = _known_keys(item["loc"][:-1], model)
-            lines.append(f"unknown key {where}" + (f"; known there: {', '.join(known)}" if known else ""))
+            lines.append(f"unknown key {where}" + (f"; known keys: {', '.join(known)}" if known else ""))
         elif item["type"] == "missing":
             lines.append(f"missing key {where}")
         else:
@@ -97,7 +92,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     return "; ".join(lines) + "."
 
 
-# What pydantic puts into the place of an error for one member of a union.
+# Names that pydantic inserts into the location of an error, one for each member of a union.
 _TAGGED: dict[str, type[BaseModel]] = {FIT_TAG: FitSpec, AUTO_TAG: AutoSpec, **SPEC_OF_KIND}
 
 
@@ -107,7 +102,7 @@ def _known_keys(path: tuple[int | str, ...], root: type[BaseModel]) -> list[str]
         if part in _TAGGED:
             model = _TAGGED[str(part)]
         elif part in getattr(model, "model_fields", {}):
-            found = model.model_fields[str(part)].annotation
+            annotation = model.model_fields[str(part)].annotation
             # An optional model is a union; the model is its first member.
-            model = found if hasattr(found, "model_fields") else next(iter(get_args(found)), found)
+            model = annotation if hasattr(annotation, "model_fields") else next(iter(get_args(annotation)), annotation)
     return list(getattr(model, "model_fields", {}))

@@ -1,4 +1,4 @@
-"""The order of the stages: one definition of a run, whatever executes it."""
+"""The order of the stages: the one definition of a run, whatever executes it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from isospace.evaluation.gate.verdicts import require_passed
 from isospace.pipeline import stages
 from isospace.pipeline.chunk import ChunkPart, all_chunk_paths
 from isospace.pipeline.config import PipelineConfig
-from isospace.pipeline.encode.shards import Encoded, EncodePlan, Shard
+from isospace.pipeline.encode.shards import EncodedShard, EncodePlan, Shard
 from isospace.pipeline.executor import Executor, Stage
 from isospace.pipeline.local_executor import LocalExecutor
 from isospace.pipeline.plan_report import PlanReport
@@ -36,12 +36,12 @@ def embed_corpus(config: PipelineConfig, executor: Executor | None = None) -> Ru
     config
         The pipeline.
     executor
-        What runs the stages; this process, if empty.
+        Runs the stages; by default in this process.
 
     Raises
     ------
     IsospaceError
-        Nothing half-written is visible after it; the same call continues from where it stopped.
+        If a stage fails. No partial result is visible; the same call continues from where it stopped.
     """
     return run_exclusively(config, "embed", stages.START, _embed, executor or LocalExecutor())
 
@@ -59,18 +59,18 @@ def backfill(
     budget: Budget | None = None,
     reason: str = "",
 ) -> RunReport:
-    """Embed chosen documents within a budget; what is left, the next run embeds."""
+    """Embed selected documents within a budget; the next run embeds what is left."""
     chosen = selected(config, selection, budget, reason)
     return run_exclusively(chosen, "backfill", stages.START, _embed, executor or LocalExecutor())
 
 
 def plan_run(config: PipelineConfig, executor: Executor | None = None) -> PlanReport:
-    """Plan a run and write nothing."""
+    """Plan a run without writing to the store."""
     return (executor or LocalExecutor()).run(stages.PLAN_ALONE, config)
 
 
 def selected(config: PipelineConfig, selection: Selection | None, budget: Budget | None, reason: str) -> PipelineConfig:
-    """Return a config with another selection, budget, and reason; empty ones leave what the config says."""
+    """Return a config with another selection, budget, and reason; empty ones keep the config's own."""
     runtime = config.runtime
     chosen = runtime.model_copy(
         update={
@@ -91,8 +91,9 @@ def run_exclusively(
 ) -> RunReport:
     """Hold the collection's lease, begin a run, and do its work.
 
-    If another run commits in between, the run plans again on top of it: what is encoded is kept. The lease is not one of
-    Prefect's limits: a killed run would hold its slot for minutes, and a run without a server would not know of it.
+    If another run commits in the meantime, this one plans again on top of it and keeps what is encoded. Prefect's
+    concurrency limits would not do: a killed run would hold its slot for minutes, and a run without a server would not
+    see it.
     """
     store = open_store(config.runtime.store)
     with run_lease(store, config.runtime.collection, what, on_wait=executor.reporter.info):
@@ -111,52 +112,48 @@ def run_exclusively(
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
-    """What a run has to commit, and what was spent on it.
+class PreparedRun:
+    """What a run has to commit, and what it encoded.
 
     Attributes
     ----------
-    scan, parts
-        Documents and chunks.
     report
         The plan.
-    encoded
-        What this run encoded.
     left
-        Texts that the budget did not reach.
+        Number of texts that the budget did not reach.
     """
 
     scan: Scan
     parts: list[ChunkPart]
     report: PlanReport
-    encoded: list[Encoded] = field(default_factory=list)
+    encoded: list[EncodedShard] = field(default_factory=list)
     left: int = 0
 
 
 def _embed(executor: Executor, run: Run) -> RunReport:
-    """Run the stages from the source to the alias, as far as the budget goes."""
+    """Run the stages from the source to the alias, as far as the budget allows."""
     scan = executor.run(stages.SCAN, run)
     parts = executor.map(stages.CHUNK, [(run, documents) for documents in scan.parts])
     plan, report = executor.run(stages.PLAN, run, scan, parts)
     encoded = _encode(executor, run, plan)
-    planned = Planned(scan, parts, report, encoded)
+    prepared = PreparedRun(scan, parts, report, encoded)
     if len(encoded) < len(plan.shards):
         scan, parts, left = executor.run(stages.TRIM, run, scan, parts)
-        planned = Planned(scan, parts, report, encoded, left)
+        prepared = PreparedRun(scan, parts, report, encoded, left)
         if left and run.rebuild:
             return executor.run(REPORT_UNFINISHED, run, scan, report, encoded, left)
-    return _commit(executor, run, planned)
+    return _commit(executor, run, prepared)
 
 
 def _refit(executor: Executor, run: Run) -> RunReport:
     """Run the stages from the stored raw vectors to the alias."""
     scan, parts, report = executor.run(stages.LOAD_STORED_PARTS, run)
-    return _commit(executor, run, Planned(scan, parts, report))
+    return _commit(executor, run, PreparedRun(scan, parts, report))
 
 
-def _commit(executor: Executor, run: Run, planned: Planned) -> RunReport:
-    """Transform, check, commit, gate, promote, and report: what every run ends with."""
-    scan, parts = planned.scan, planned.parts
+def _commit(executor: Executor, run: Run, prepared: PreparedRun) -> RunReport:
+    """Transform, check, commit, gate, promote, and report: the stages that every run ends with."""
+    scan, parts = prepared.scan, prepared.parts
     paths = all_chunk_paths(run, scan.kept, parts)
     space_id = executor.run(stages.FIT, run, paths)
     jobs = executor.run(stages.PLAN_SEGMENTS, run, parts)
@@ -170,9 +167,9 @@ def _commit(executor: Executor, run: Run, planned: Planned) -> RunReport:
         SUMMARIZE,
         run,
         scan,
-        planned.report,
-        planned.encoded,
-        planned.left,
+        prepared.report,
+        prepared.encoded,
+        prepared.left,
         checked,
         segments,
         committed,
@@ -183,13 +180,13 @@ def _commit(executor: Executor, run: Run, planned: Planned) -> RunReport:
     return result
 
 
-def _encode(executor: Executor, run: Run, plan: EncodePlan) -> list[Encoded]:
-    """Encode all shards that the budget allows; those under way when it is spent are finished."""
+def _encode(executor: Executor, run: Run, plan: EncodePlan) -> list[EncodedShard]:
+    """Encode as many shards as the budget allows; those in progress when it is spent are finished."""
     if not plan.shards:
         return []
     runtime = run.config.runtime
     workers = executor.run(stages.START_WORKERS, run)
-    spent = _Spent(plan, runtime.price_per_device_hour, workers)
+    spent = _Progress(plan, runtime.price_per_device_hour, workers)
 
     def affordable() -> Iterator[tuple[Run, Shard]]:
         for shard in plan.shards:
@@ -199,7 +196,7 @@ def _encode(executor: Executor, run: Run, plan: EncodePlan) -> list[Encoded]:
 
     done = []
     stage = stages.ENCODE.retried(runtime.retries)
-    # One shard more than workers is under way: it is read meanwhile.
+    # One more shard than there are workers: it is read while the others are encoded.
     for encoded in executor.stream(stage, affordable(), limit=workers + 1):
         done.append(encoded)
         spent = replace(spent, texts=spent.texts + encoded.chunks, tokens=spent.tokens + encoded.tokens)
@@ -208,8 +205,8 @@ def _encode(executor: Executor, run: Run, plan: EncodePlan) -> list[Encoded]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Spent:
-    """What was encoded so far."""
+class _Progress:
+    """What has been encoded so far."""
 
     plan: EncodePlan
     price: float | None
@@ -233,7 +230,7 @@ class _Spent:
 
 
 def duration(seconds: float) -> str:
-    """Return a duration as a person reads it."""
+    """Format a duration: 40 s, 3 min 20 s, 2 h 5 min."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

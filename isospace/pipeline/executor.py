@@ -1,7 +1,7 @@
-"""Stages, what runs them, and where their progress is reported.
+"""Interfaces of a run: stages, executors that run them, and reporters that show their progress.
 
-A stage is a plain function. An executor runs it: as a Prefect task, or directly in this process. The order of the stages
-of a run is written once, in `isospace.pipeline.embed`, against this interface.
+A stage is a plain function. An executor runs it, as a Prefect task or directly in this process. The order of the stages
+is defined once, in `isospace.pipeline.embed`, against these interfaces.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ T = TypeVar("T")
 
 
 class Reporter(Protocol):
-    """Where a run is followed: logs, a terminal, Prefect's UI."""
+    """Shows what a run does: in logs, on a terminal, in Prefect's UI."""
 
     def begin(self, stage: str, total: int | None) -> None:
-        """Note that a stage starts; `total` is the number of its items, or None for a stage of one step."""
+        """Report that a stage starts; `total` is the number of its items, None if it has a single step."""
 
     def progress(self, stage: str, done: float, total: float, detail: str) -> None:
-        """Note how far a stage is; `detail` is a sentence for people."""
+        """Report the progress of a stage; `detail` puts it in words."""
 
     def end(self, stage: str) -> None:
-        """Note that a stage ended, well or not."""
+        """Report that a stage ended, whether it succeeded or failed."""
 
     def info(self, message: str) -> None:
-        """Note what happened."""
+        """Report what happened."""
 
     def warning(self, message: str) -> None:
-        """Note what a person should look at."""
+        """Report what a person should look at."""
 
     def error(self, message: str) -> None:
-        """Note what went wrong."""
+        """Report what went wrong."""
 
     def show_markdown(self, key: str, markdown: str, description: str) -> None:
-        """Show a short text."""
+        """Show a short Markdown text."""
 
     def show_page(self, store: Store, path: str, *, key: str, markdown: str, plots: Sequence[str]) -> None:
-        """Show a report in the store: its summary, some of its plots by title, and where the page is."""
+        """Show a report of the store: its summary, some of its plots by title, and the address of the page."""
 
     def emit(self, event: str, collection: str, snapshot: int, payload: dict[str, Any]) -> None:
         """Emit an event, for automations."""
@@ -50,16 +50,16 @@ class Reporter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """When a stage that failed runs again.
+    """When a failed stage is retried.
 
     Attributes
     ----------
     times
-        Most retries.
+        Maximum number of retries.
     delays
-        Seconds before each; the last one repeats.
+        Seconds before each retry; the last one repeats.
     when
-        Whether another attempt can help.
+        Returns whether another attempt can help.
     """
 
     times: int
@@ -68,24 +68,24 @@ class Retry:
 
 
 def is_store_failure(error: BaseException) -> bool:
-    """Tell whether the store failed, rather than something it holds: the same reads and writes may succeed next time."""
+    """Return whether the store itself failed, not a file in it: the same reads and writes may succeed next time."""
     return type(error) is StoreError
 
 
 def is_lost_worker(error: BaseException) -> bool:
-    """Tell whether a worker died while it started: another may live."""
+    """Return whether a worker died while it started: the next one may not."""
     return isinstance(error, WorkerError)
 
 
 def is_transient(error: BaseException) -> bool:
-    """Tell whether another attempt can help: not for a bad configuration, a damaged file, or a mismatch."""
+    """Return whether another attempt can help: not for a wrong configuration, a damaged file, or a mismatch."""
     if not isinstance(error, IsospaceError):
         return True
     return is_store_failure(error) or isinstance(error, ConflictError | WorkerError)
 
 
 NEVER = Retry(0, (), lambda error: False)
-# For stages that read and write the store and nothing else.
+# For stages that only read and write the store.
 ON_STORE_FAILURE = Retry(2, (2.0, 10.0), is_store_failure)
 ON_LOST_WORKER = Retry(2, (2.0,), is_lost_worker)
 ON_TRANSIENT_FAILURE = Retry(3, (1.0, 5.0, 25.0), is_transient)
@@ -98,15 +98,13 @@ class Stage(Generic[P, T]):
     Attributes
     ----------
     name
-        As people see it.
+        Shown to people.
     work
-        What it does; takes a reporter first.
-    retry
-        When it runs again.
+        The function; its first argument is a reporter.
     label
-        Names one item of a mapped stage, from its arguments.
+        Names one item of a mapped stage, given its arguments.
     tags
-        For concurrency limits.
+        For Prefect's concurrency limits.
     """
 
     name: str
@@ -116,26 +114,26 @@ class Stage(Generic[P, T]):
     tags: tuple[str, ...] = ()
 
     def retried(self, times: int) -> Stage[P, T]:
-        """Return the stage with another number of retries."""
+        """Return this stage with another number of retries."""
         return replace(self, retry=replace(self.retry, times=times))
 
 
 class Executor(Protocol):
-    """What runs stages."""
+    """Runs stages."""
 
     @property
     def reporter(self) -> Reporter:
-        """Where the run is followed, outside of its stages."""
+        """The reporter, for messages from outside the stages."""
 
     def run(self, stage: Stage[P, T], *arguments: P.args, **keywords: P.kwargs) -> T:
         """Run a stage and return its result."""
 
     def map(self, stage: Stage[Any, T], items: Sequence[tuple[Any, ...]]) -> list[T]:
-        """Run a stage once per tuple of arguments, side by side; results in the order of the items."""
+        """Run a stage in parallel, once per tuple of arguments; return the results in the order of the items."""
 
     def stream(self, stage: Stage[Any, T], items: Iterable[tuple[Any, ...]], *, limit: int) -> Iterable[T]:
-        """Run a stage once per tuple of arguments, at most `limit` at a time; results as they complete.
+        """Run a stage once per tuple of arguments, at most `limit` at a time; yield results as they complete.
 
-        The next item is taken only when there is room for it, so that `items` can stop where a budget is spent. The first
-        failure is raised.
+        The next item is taken only when there is room for it, so that `items` can stop when a budget is spent. The
+        first failure is raised.
         """

@@ -1,4 +1,4 @@
-"""A line on the terminal every few seconds, so that nobody has to guess whether a command still works."""
+"""A line on the terminal every few seconds, to show that a command is still working."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def print_line(line: str) -> None:
 
 
 class Heartbeat:
-    """Says what is under way when nothing else was said for a while.
+    """Prints what is in progress when nothing else has been printed for a while.
 
-    A thread runs while a stage is under way, and only then: it is a daemon and ends with the process.
+    A daemon thread does so; it runs only while a stage is in progress.
     """
 
     def __init__(self, say: Callable[[str], None] = print_line, seconds: float = SILENCE_SECONDS) -> None:
@@ -32,7 +32,7 @@ class Heartbeat:
         self._running = False
 
     def begin(self, stage: str) -> None:
-        """Note that a stage, or another item of it, starts."""
+        """Record that a stage, or another item of it, starts."""
         with self._lock:
             count, since, detail = self._stages.get(stage, (0, time.monotonic(), ""))
             self._stages[stage] = count + 1, since, detail
@@ -42,19 +42,19 @@ class Heartbeat:
                 threading.Thread(target=self._watch, name="heartbeat", daemon=True).start()
 
     def detail(self, stage: str, detail: str) -> None:
-        """Keep how far a stage is, for the next line."""
+        """Record the progress of a stage, for the next line."""
         with self._lock:
             if stage in self._stages:
                 count, since, _ = self._stages[stage]
                 self._stages[stage] = count, since, detail
 
     def spoke(self) -> None:
-        """Note that something else was printed."""
+        """Record that something else was printed."""
         with self._lock:
             self._spoken = time.monotonic()
 
     def end(self, stage: str) -> None:
-        """Note that a stage, or an item of it, ended."""
+        """Record that a stage, or an item of it, ended."""
         with self._lock:
             count, since, detail = self._stages.get(stage, (1, 0.0, ""))
             if count > 1:
@@ -75,7 +75,7 @@ class Heartbeat:
                     continue
                 stage, (_, since, detail) = next(reversed(self._stages.items()))
                 self._spoken = time.monotonic()
-                line = f"{stage}: {detail}" if detail else f"{stage}: under way, {time.monotonic() - since:.0f} s"
+                line = f"{stage}: {detail}" if detail else f"{stage}: running for {time.monotonic() - since:.0f} s"
             with contextlib.suppress(OSError, ValueError):
                 # A closed terminal is no reason to stop.
                 self._say(line)
@@ -83,7 +83,7 @@ class Heartbeat:
 
 @contextlib.contextmanager
 def working(what: str, say: Callable[[str], None] = print_line) -> Iterator[None]:
-    """Say every few seconds that something is under way, until it is done."""
+    """Print a line every few seconds until the block ends."""
     heartbeat = Heartbeat(say)
     heartbeat.begin(what)
     try:

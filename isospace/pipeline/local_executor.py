@@ -13,19 +13,19 @@ from isospace.pipeline.executor import P, Reporter, Retry, Stage, T
 from isospace.storage.store import Store
 
 _LOG = logging.getLogger("isospace")
-# Parts that are chunked or transformed side by side; each holds one part in memory.
+# Parts that are chunked or transformed at the same time; each is held in memory.
 _MAPPED = 2
 
 
 class LogReporter:
-    """Report to the logger `isospace`."""
+    """Reports to the logger `isospace`."""
 
     def begin(self, stage: str, total: int | None) -> None:
         """Log that a stage starts."""
         _LOG.info("%s%s", stage, f": {total} items" if total is not None else "")
 
     def progress(self, stage: str, done: float, total: float, detail: str) -> None:
-        """Log how far a stage is."""
+        """Log the progress of a stage."""
         _LOG.debug("%s: %.0f %% (%s)", stage, 100.0 * done / max(total, 1.0), detail)
 
     def end(self, stage: str) -> None:
@@ -33,39 +33,39 @@ class LogReporter:
         _LOG.debug("%s ended", stage)
 
     def info(self, message: str) -> None:
-        """Log it."""
+        """Log a message."""
         _LOG.info("%s", message)
 
     def warning(self, message: str) -> None:
-        """Log it."""
+        """Log a warning."""
         _LOG.warning("%s", message)
 
     def error(self, message: str) -> None:
-        """Log it."""
+        """Log an error."""
         _LOG.error("%s", message)
 
     def show_markdown(self, key: str, markdown: str, description: str) -> None:
-        """Log that it is there."""
+        """Log the description of a text."""
         _LOG.debug("%s: %s", key, description)
 
     def show_page(self, store: Store, path: str, *, key: str, markdown: str, plots: Sequence[str]) -> None:
-        """Log where it is."""
+        """Log the path of a report."""
         _LOG.info("%s: %s", key, path)
 
     def emit(self, event: str, collection: str, snapshot: int, payload: dict[str, Any]) -> None:
-        """Log it."""
+        """Log an event."""
         _LOG.info("event %s: %s, snapshot %d", event, collection, snapshot)
 
 
 class LocalExecutor:
-    """Runs stages in this process; those that are mapped, in threads."""
+    """Runs stages in this process, and mapped stages in threads."""
 
     def __init__(self, reporter: Reporter | None = None) -> None:
         self._reporter: Reporter = reporter or LogReporter()
 
     @property
     def reporter(self) -> Reporter:
-        """Where the run is followed."""
+        """The reporter of the run."""
         return self._reporter
 
     def run(self, stage: Stage[P, T], *arguments: P.args, **keywords: P.kwargs) -> T:
@@ -77,22 +77,22 @@ class LocalExecutor:
             self._reporter.end(stage.name)
 
     def map(self, stage: Stage[Any, T], items: Sequence[tuple[Any, ...]]) -> list[T]:
-        """Run a stage once per tuple of arguments, side by side; results in the order of the items."""
+        """Run a stage in parallel, once per tuple of arguments; return the results in the order of the items."""
         if not items:
             return []
         self._reporter.begin(stage.name, len(items))
-        counted = _Counted(self._reporter, stage.name, len(items))
+        counter = _ItemCounter(self._reporter, stage.name, len(items))
         pool = ThreadPoolExecutor(_MAPPED, thread_name_prefix=stage.name)
         try:
-            futures = [pool.submit(self._attempt, stage, item, {}, counted) for item in items]
+            futures = [pool.submit(self._attempt, stage, item, {}, counter) for item in items]
             return [future.result() for future in futures]
         finally:
-            # After a failure or an interrupt the items that have not started do not start.
+            # After a failure or an interrupt, items that have not started are skipped.
             pool.shutdown(wait=True, cancel_futures=True)
             self._reporter.end(stage.name)
 
     def stream(self, stage: Stage[Any, T], items: Iterable[tuple[Any, ...]], *, limit: int) -> Iterator[T]:
-        """Run a stage once per tuple of arguments, at most `limit` at a time; results as they complete."""
+        """Run a stage once per tuple of arguments, at most `limit` at a time; yield results as they complete."""
         waiting = iter(items)
         running: set[Future[T]] = set()
         pool = ThreadPoolExecutor(limit, thread_name_prefix=stage.name)
@@ -111,7 +111,11 @@ class LocalExecutor:
             self._reporter.end(stage.name)
 
     def _attempt(
-        self, stage: Stage[Any, T], arguments: Sequence[Any], keywords: dict[str, Any], counted: _Counted | None = None
+        self,
+        stage: Stage[Any, T],
+        arguments: Sequence[Any],
+        keywords: dict[str, Any],
+        counter: _ItemCounter | None = None,
     ) -> T:
         for attempt in range(stage.retry.times + 1):
             try:
@@ -120,17 +124,17 @@ class LocalExecutor:
                 if attempt == stage.retry.times or not stage.retry.when(error):
                     raise
                 delay = _delay(stage.retry, attempt)
-                self._reporter.warning(f"{stage.name}: {error} Trying again in {delay:g} s.")
+                self._reporter.warning(f"{stage.name}: {error} Retrying in {delay:g} s.")
                 time.sleep(delay)
             else:
-                if counted is not None:
-                    counted.advance()
+                if counter is not None:
+                    counter.advance()
                 return result
         raise AssertionError("unreachable")
 
 
-class _Counted:
-    """Counts the items of a mapped stage that are done."""
+class _ItemCounter:
+    """Counts and reports the finished items of a mapped stage."""
 
     def __init__(self, reporter: Reporter, stage: str, total: int) -> None:
         self._reporter, self._stage, self._total = reporter, stage, total

@@ -1,4 +1,4 @@
-"""The outcome of a run, for people."""
+"""The outcome of a run, as a command prints it."""
 
 from __future__ import annotations
 
@@ -8,40 +8,47 @@ from isospace.storage import paths as layout
 from isospace.storage.openable import openable
 from isospace.storage.store import Store
 
-# Inputs that are named with their reasons; `isospace quarantine` lists all.
-_NAMED = 5
+# Quarantined inputs to show; `isospace quarantine` lists all.
+_SHOWN = 5
 
 
 def outcome(report: RunReport | PlanReport, store: Store) -> str:
-    """Return the outcome of a run, or a plan, as a few lines."""
+    """Return the outcome of a run, or a plan, as lines of text."""
     if isinstance(report, PlanReport):
         return "\n".join(f"{label:<18} {value}" for label, value in report.rows())
-    state = "committed" if report.committed else "unfinished, still" if report.left else "nothing new:"
     rows = [
-        ("space", f"{report.space_id[:16]}…"),
+        ("space", f"{report.space_id[:16]}…" if report.space_id else ""),
         ("documents", f"{report.documents:,} in {report.chunks:,} chunks"),
         ("encoded", f"{report.encoded:,} chunks, {report.tokens:,} tokens in {report.seconds:.1f} s"),
-        ("reused", f"{report.reused:,} texts that were encoded before" if report.reused else ""),
+        ("reused", f"{report.reused:,} texts that earlier runs encoded" if report.reused else ""),
         ("cost", f"{report.money:,.2f}" if report.money is not None else ""),
         ("left", f"{report.left:,} texts for the next run" if report.left else ""),
         ("gate", report.gate or ""),
-        ("alias", report.promoted or "unchanged"),
+        ("alias", f"{report.promoted} now names snapshot {report.snapshot}" if report.promoted else "unchanged"),
         ("report", _report_address(store, report.run_id)),
         *(("warning", warning) for warning in report.warnings),
     ]
-    head = f"{report.collection}: {state} snapshot {report.snapshot} ({report.snapshot_id[:16]}…)"
-    return "\n".join([head, *(f"  {name:<10} {text}" for name, text in rows if text), *_quarantined(report, store)])
+    return "\n".join(
+        [_headline(report), *(f"  {name:<10} {text}" for name, text in rows if text), *_quarantined(report, store)]
+    )
+
+
+def _headline(report: RunReport) -> str:
+    if not report.snapshot:
+        return f"{report.collection}: unfinished, no snapshot yet"
+    state = "committed" if report.committed else "unfinished, still at" if report.left else "no changes, still at"
+    return f"{report.collection}: {state} snapshot {report.snapshot} ({report.snapshot_id[:16]}…)"
 
 
 def _quarantined(report: RunReport, store: Store) -> list[str]:
-    """Name some quarantined inputs with their reasons, and the command that lists all."""
+    """Return some quarantined inputs with their reasons, and the command that lists all."""
     if report.quarantine is None or not report.quarantined:
         return []
     from isospace.storage.parquet import read_parquet
 
-    rows = read_parquet(store, report.quarantine, columns=["uri", "reason"]).slice(0, _NAMED).to_pylist()
+    rows = read_parquet(store, report.quarantine, columns=["uri", "reason"]).slice(0, _SHOWN).to_pylist()
     more = report.quarantined - len(rows)
-    lines = [f"  {'quarantine':<10} {report.quarantined:,} inputs were not read:"]
+    lines = [f"  {'quarantine':<10} {report.quarantined:,} inputs could not be used:"]
     lines += [f"    {row['uri']}: {row['reason']}" for row in rows]
     if more > 0:
         lines.append(f"    and {more:,} more: isospace quarantine {store.url} {report.collection}")
@@ -49,7 +56,7 @@ def _quarantined(report: RunReport, store: Store) -> list[str]:
 
 
 def _report_address(store: Store, run_id: str) -> str:
-    """Return where the report can be opened: the page, or its JSON where no page was drawn."""
+    """Return the address of the report: of its page, or of its JSON if it has no page."""
     path = layout.report_page(run_id)
     if not store.exists(path):
         path = layout.report(run_id)

@@ -1,4 +1,4 @@
-"""The plan as a person reads it: what a run would do, and what it would cost."""
+"""The report on a plan: what a run would do, and what it would cost."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ from isospace.transform.spec import AutoSpec
 
 @dataclass(frozen=True, slots=True)
 class PlanReport:
-    """Everything a plan tells.
+    """The figures of a plan.
 
     Attributes
     ----------
-    collection
-        Its name.
     base
-        Number of the snapshot it starts from, or None.
+        Number of the snapshot that the run starts from, or None.
     space
-        `fit a new one`, or the sealed space_id that is used again.
-    added, changed, unchanged, removed, stale, quarantined
-        Documents.
-    chunks, distinct_texts, reused_texts, texts_to_encode, shards, tokens
-        What chunking and the anti-join gave.
+        The ID of the sealed space that is reused, or `fit a new one`.
+    added, changed, unchanged, removed, stale
+        Numbers of documents; `stale` ones could not be read this time and stay as they are.
+    quarantined
+        Number of inputs that cannot be used.
+    distinct_texts, reused_texts, texts_to_encode
+        Different texts among the chunks: all, those that have a raw vector, and those that need one.
     truncated_chunks, truncated_tokens
-        What the encoder will cut, which only an explicit setting allows.
+        What the encoder will cut off, which only an explicit setting allows.
     seconds
-        Estimated from the rate of the last run with this encoder and device; None before there was one.
+        Estimated from the rate of the last run with this encoder and device; None before the first one.
     bytes
         Estimated size of new raw vectors and segments.
     money
-        `seconds` at `runtime.price_per_device_hour`; None without either.
+        Cost of `seconds` at `runtime.price_per_device_hour`; None if either is unknown.
     """
 
     collection: str
@@ -75,9 +75,9 @@ class PlanReport:
         return asdict(self)
 
     def rows(self) -> list[tuple[str, str]]:
-        """Return labels and figures, with their units; what is zero is left out."""
-        encoded = f"{self.texts_to_encode:,} texts, {self.tokens:,} tokens, in {self.shards:,} shards"
-        space = f"{self.space[:16]}… (unchanged)" if len(self.space) == 64 else self.space
+        """Return labels and figures with their units, without those that are zero."""
+        encoded = f"{self.texts_to_encode:,} texts with {self.tokens:,} tokens, in {self.shards:,} shards"
+        space = f"{self.space[:16]}… (unchanged)" if len(self.space) == 64 else "a new one will be fitted"
         counts = {
             "documents added": self.added,
             "documents changed": self.changed,
@@ -87,10 +87,10 @@ class PlanReport:
             "inputs quarantined": self.quarantined,
             "chunks": self.chunks,
             "distinct texts": self.distinct_texts,
-            "texts encoded before": self.reused_texts,
+            "texts already encoded": self.reused_texts,
         }
         return [
-            ("starts from", f"snapshot {self.base}" if self.base else "nothing, this is the first snapshot"),
+            ("starts from", f"snapshot {self.base}" if self.base else "nothing: this is the first snapshot"),
             ("space", space),
             *((label, f"{count:,}") for label, count in counts.items() if count),
             ("to encode", encoded if self.texts_to_encode else "nothing"),
@@ -98,17 +98,17 @@ class PlanReport:
         ]
 
     def _costs(self) -> list[tuple[str, str]]:
-        """Return what encoding and storing is estimated to cost."""
+        """Return the estimated costs of encoding and storing."""
         rows = []
         if self.truncated_chunks:
-            rows.append(("truncated", f"{self.truncated_chunks:,} chunks, by {self.truncated_tokens:,} tokens"))
+            rows.append(("truncated", f"{self.truncated_chunks:,} chunks, by {self.truncated_tokens:,} tokens in all"))
         if self.texts_to_encode:
-            known = "unknown before a first run with this encoder and device"
-            rows.append(("encoding time", known if self.seconds is None else f"about {_duration(self.seconds)}"))
+            unknown = "unknown until a first run with this encoder and device"
+            rows.append(("encoding time", unknown if self.seconds is None else f"about {_duration(self.seconds)}"))
         if self.bytes:
             rows.append(("new vectors", f"about {_size(self.bytes)}"))
         if self.money:
-            rows.append(("cost", f"about {self.money:,.2f}, at runtime.price_per_device_hour"))
+            rows.append(("cost", f"about {self.money:,.2f} at runtime.price_per_device_hour"))
         return rows
 
     def markdown(self) -> str:
@@ -120,7 +120,7 @@ class PlanReport:
 def report_plan(
     run: Run, scan: Scan, parts: Sequence[ChunkPart], plan: EncodePlan, record: EncoderRecord
 ) -> PlanReport:
-    """Put the figures of a plan together."""
+    """Collect the figures of a plan."""
     runtime = run.config.runtime
     place = planned_place(engine_of(runtime), runtime.workers, record.precision)
     rate = measured_rate(run.store, run.encoder_id, place)
@@ -151,17 +151,7 @@ def report_plan(
 
 
 def plan_only(config: PipelineConfig) -> PlanReport:
-    """Plan a run and write nothing to its store.
-
-    Parameters
-    ----------
-    config
-        The pipeline.
-
-    Returns
-    -------
-    PlanReport
-    """
+    """Plan a run without writing to its store."""
     record, tokenizer = identify_encoder(open_store(config.runtime.store), config.recipe.encoder)
     counter = token_counter(tokenizer, record)
     with tempfile.TemporaryDirectory(prefix="isospace-plan-") as scratch:
@@ -175,14 +165,14 @@ def plan_only(config: PipelineConfig) -> PlanReport:
 def _bytes(run: Run, plan: EncodePlan, dimension: int) -> int:
     spec = run.config.recipe.transform
     fits = spec.fit.candidates if isinstance(spec.fit, AutoSpec) else (spec.fit,)
-    # Which candidate is taken is not known before: the largest.
-    kept = max(fitted.dimensions or spec.truncate or dimension for fitted in fits)
-    stored = sum(code_bytes(representation, kept) for representation in spec.representations)
+    # Which candidate will be chosen is not known yet: assume the largest.
+    largest = max(candidate.dimensions or spec.truncate or dimension for candidate in fits)
+    stored = sum(code_bytes(representation, largest) for representation in spec.representations)
     return plan.to_encode * 4 * dimension + plan.chunks * stored
 
 
 def _duration(seconds: float) -> str:
-    """Return a duration as people say it: 40 s, 3 min 20 s, 2 h 5 min."""
+    """Format a duration: 4.0 s, 40 s, 3 min 20 s, 2 h 5 min."""
     if seconds < 10.0:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -193,7 +183,7 @@ def _duration(seconds: float) -> str:
 
 
 def _size(count: float) -> str:
-    """Return a number of bytes in the unit that suits it."""
+    """Format a number of bytes in a suitable unit."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if count < 1_000.0:
             return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"

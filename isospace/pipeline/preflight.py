@@ -1,4 +1,4 @@
-"""What cannot work is refused before the first document is read."""
+"""Refuse a recipe that cannot work before the first document is read."""
 
 from __future__ import annotations
 
@@ -16,28 +16,30 @@ from isospace.transform.representations import PqSpec, RepresentationSpec, Short
 from isospace.transform.spec import AutoSpec, FitSpec, QueriesSpec, TransformSpec
 
 
-def require_possible(recipe: Recipe, record: EncoderRecord) -> None:
-    """Compare a recipe's transform with the encoder's dimension, and read the files that it names.
+def require_feasible(recipe: Recipe, record: EncoderRecord) -> None:
+    """Check a recipe's transform against the encoder, and read the query files that it names.
 
     Raises
     ------
     ConfigError
-        If a dimension exceeds what there is, sub-vectors do not divide it, the model was not trained to be cut, a file
-        of queries cannot be read.
+        If a dimension exceeds that of the model, sub-vectors do not divide it, the model was not trained to be
+        truncated, or a query file cannot be read.
     """
     spec = recipe.transform
     _require_trained(spec, recipe.encoder, record)
-    kept = spec.truncate or record.dimension
-    if kept > record.dimension:
-        raise ConfigError(f"recipe.transform.truncate = {kept} exceeds the {record.dimension} dimensions of the model.")
+    dimension = spec.truncate or record.dimension
+    if dimension > record.dimension:
+        raise ConfigError(
+            f"recipe.transform.truncate = {dimension} exceeds the {record.dimension} dimensions of the model."
+        )
     fits = (FitSpec(), *spec.fit.candidates) if isinstance(spec.fit, AutoSpec) else (spec.fit,)
     for fit in fits:
-        if (fit.dimensions or 0) > kept or (fit.kind == "all_but_the_top" and fit.components >= kept):
+        if (fit.dimensions or 0) > dimension or (fit.kind == "all_but_the_top" and fit.components >= dimension):
             raise ConfigError(
-                f"recipe.transform.fit: {fit.describe()} takes more than the {kept} dimensions there are."
+                f"recipe.transform.fit: {fit.describe()} needs more than the {dimension} dimensions of the vectors."
             )
         for representation in spec.representations:
-            require_valid_dimension(representation, fit.dimensions or kept)
+            require_valid_dimension(representation, fit.dimensions or dimension)
             _require_ordered(representation, fit, recipe.encoder)
     if spec.needs_queries and spec.queries.file:
         read_queries(Path(spec.queries.file))
@@ -45,9 +47,12 @@ def require_possible(recipe: Recipe, record: EncoderRecord) -> None:
             read_judgements(Path(spec.queries.judgements))
 
 
-def require_trainer(spec: TransformSpec) -> None:
-    """Raise ConfigError if a fit would need faiss and it is missing; a sealed space never needs it again."""
-    if any(isinstance(one, PqSpec) for one in spec.representations) and importlib.util.find_spec("faiss") is None:
+def require_faiss(spec: TransformSpec) -> None:
+    """Raise ConfigError if the fit needs faiss and it is missing; a sealed space can be used without it."""
+    if (
+        any(isinstance(representation, PqSpec) for representation in spec.representations)
+        and importlib.util.find_spec("faiss") is None
+    ):
         raise ConfigError(
             f"recipe.transform.representations: training pq and opq needs faiss. Run: {install_command('pq')}"
         )
@@ -62,28 +67,28 @@ def _require_trained(spec: TransformSpec, encoder: EncoderSpec, record: EncoderR
         return
     known = f"was trained for {', '.join(map(str, trained))}" if trained else "is not known as a Matryoshka model"
     raise ConfigError(
-        f"recipe.transform.truncate = {spec.truncate}: {encoder.model} {known}; the first dimensions of another model "
-        "are no better than any others. Use a fit of kind pca with dimensions, or set "
+        f"recipe.transform.truncate = {spec.truncate}: {encoder.model} {known}; only a model trained for it "
+        "concentrates information in its first dimensions. Use recipe.transform.fit.kind=pca with dimensions, or set "
         "recipe.transform.allow_untrained_truncation=true."
     )
 
 
 def _require_ordered(spec: RepresentationSpec, fit: FitSpec, encoder: EncoderSpec) -> None:
-    """Refuse the first dimensions of vectors that put no more into them than into any others."""
+    """Refuse leading dimensions of vectors that are not ordered by importance."""
     if not isinstance(spec, ShortSpec) or spec.basis != "leading" or fit.kind in ("pca", "pca_whitening"):
         return
     preset = find_preset(encoder)
     if preset is None or spec.dimensions not in preset.matryoshka or fit.kind != "none":
         raise ConfigError(
-            f"representation {spec.name}: basis = 'leading' needs a fit of kind pca, or a Matryoshka model trained for "
-            f"{spec.dimensions} dimensions and no fit. Use basis pca."
+            f"representation {spec.name}: basis = leading needs a fit of kind pca, or a Matryoshka model trained for "
+            f"{spec.dimensions} dimensions and a fit of kind none. Use basis pca."
         )
 
 
-def identified(spec: TransformSpec) -> TransformSpec:
-    """Return a specification whose files are named by their content: where they lie decides nothing.
+def with_hashed_files(spec: TransformSpec) -> TransformSpec:
+    """Replace the paths of query files by hashes of their content, so that only the content affects identity.
 
-    A fit that looks at no queries is the same whatever they are.
+    A fit that uses no queries does not depend on them at all.
 
     Raises
     ------

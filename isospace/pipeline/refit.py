@@ -1,4 +1,4 @@
-"""Fit a new space for a collection as it is: from its stored raw vectors, without its source."""
+"""Fit a new space for a collection from its stored raw vectors, without reading its source."""
 
 from __future__ import annotations
 
@@ -20,53 +20,54 @@ from isospace.storage.store import open_store
 
 
 def recorded_encoder(config: PipelineConfig, engine: Engine) -> SentenceEncoder:
-    """Load the encoder of a collection's latest snapshot from the store: the model's own files are not needed.
+    """Load the encoder of a collection's latest snapshot from the store; the original model files are not needed.
 
     Raises
     ------
     NotFoundError
         If the collection has no snapshot.
     ConfigError
-        If the recipe asks for more than another transform.
+        If the recipe differs in more than the transform.
     """
     base = _base(config)
-    asked = config.recipe.model_dump(mode="json")
+    recipe = config.recipe.model_dump(mode="json")
     for part in ("documents", "encoder", "chunking"):
-        if base.recipe.get(part) != asked[part]:
+        if base.recipe.get(part) != recipe[part]:
             raise ConfigError(
-                f"recipe.{part} differs from that of snapshot {base.sequence}, and a refit changes recipe.transform "
-                "alone. Use python -m flows.embed_corpus, or give the recipe of the snapshot (isospace show)."
+                f"recipe.{part} differs from that of snapshot {base.sequence}, and a refit changes only "
+                "recipe.transform. Use `isospace run CONFIG`, or the recipe of the snapshot, which `isospace show` "
+                "prints."
             )
     return open_encoder(open_store(config.runtime.store), base.encoder_id, engine)
 
 
 def start_refit(config: PipelineConfig, encoder: EncoderRecord, scratch: Path) -> Run:
-    """Begin a run on the collection's latest snapshot; a sealed space that the recipe asks for is used again.
+    """Begin a run on the collection's latest snapshot; a sealed space that matches the recipe is reused.
 
     Raises
     ------
     IntegrityError
-        If a file of the snapshot is lost: a refit reads no source, and cannot make it again.
+        If a file of the snapshot is lost: a refit reads no source and cannot rebuild it.
     """
     run = start_run(config, encoder, scratch)
     if run.damaged:
         raise IntegrityError(
-            f"{run.damaged[0]}: is missing or has another size than snapshot {run.base_sequence} says "
-            f"({len(run.damaged)} such files), and a refit has no source to make it again from. Run python -m "
-            "flows.embed_corpus first."
+            f"{run.damaged[0]}: is missing, or its size differs from the manifest of snapshot {run.base_sequence} "
+            f"({len(run.damaged)} such files), and a refit reads no source to rebuild it from. Run "
+            "`isospace run CONFIG` first."
         )
     return run
 
 
 def stored_parts(run: Run) -> tuple[Scan, list[ChunkPart]]:
-    """Return what a scan of the unchanged documents would find, and all their parts."""
+    """Return what a scan of an unchanged source would return, and the parts to transform again."""
     base = _base(run.config)
     if not run.rebuild:
-        # The base's space is what the recipe asks for: everything stays.
+        # The base already has the space of this recipe: all parts stay.
         kept, parts = tuple(part.name for part in base.parts), []
     else:
         kept, parts = (), [ChunkPart(part.name, part.documents, part.chunks, 0, 0) for part in base.parts]
-    found = Scan(
+    scan = Scan(
         added=0,
         changed=0,
         unchanged=base.documents,
@@ -81,14 +82,14 @@ def stored_parts(run: Run) -> tuple[Scan, list[ChunkPart]]:
         documents_digest=base.documents_digest,
         documents=base.documents,
     )
-    return found, parts
+    return scan, parts
 
 
-def refit_plan(run: Run, found: Scan, parts: list[ChunkPart], record: EncoderRecord) -> PlanReport:
+def refit_plan(run: Run, scan: Scan, parts: list[ChunkPart], record: EncoderRecord) -> PlanReport:
     """Return the plan of a run that encodes nothing."""
     chunks = sum(part.chunks.rows or 0 for part in parts)
     nothing = EncodePlan(shards=(), chunks=chunks, distinct=chunks, reused=chunks, to_encode=0, tokens=0)
-    return report_plan(run, found, parts, nothing, record)
+    return report_plan(run, scan, parts, nothing, record)
 
 
 def _base(config: PipelineConfig) -> Manifest:
@@ -96,6 +97,6 @@ def _base(config: PipelineConfig) -> Manifest:
     if base is None:
         raise NotFoundError(
             f"collection {config.runtime.collection!r}: no snapshot in {config.runtime.store}. Embed it first with "
-            "python -m flows.embed_corpus CONFIG."
+            "`isospace run CONFIG`."
         )
     return base

@@ -1,4 +1,4 @@
-"""What the stages of one process share: encoders, loaded once and only when needed, pools of workers, and spaces."""
+"""Resources that the stages of a process share, loaded when first needed: encoders, worker pools, spaces."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ _SPACES: dict[tuple[str, str], Space] = {}
 
 
 def identify_encoder(config: PipelineConfig) -> EncoderRecord:
-    """Find out the identity of a config's encoder; the model is loaded only if the store does not have it whole.
+    """Return the identity of a config's encoder; the model is loaded only if the store does not have all of it.
 
-    The files decide, each time: a model that was changed since an earlier run of this process is another encoder.
+    The model's files are compared every time: a model that has changed since an earlier run is another encoder.
     """
     key = _key(config)
     known = registered_encoder(open_store(config.runtime.store), config.recipe.encoder, key[2])
@@ -45,7 +45,7 @@ def identify_encoder(config: PipelineConfig) -> EncoderRecord:
 
 
 def encoder_of(config: PipelineConfig) -> SentenceEncoder:
-    """Return the encoder of a config, loading it the first time."""
+    """Return the encoder of a config; it is loaded at the first call."""
     key = _key(config)
     with _LOCK:
         if key not in _ENCODERS:
@@ -54,13 +54,13 @@ def encoder_of(config: PipelineConfig) -> SentenceEncoder:
 
 
 def adopt_encoder(config: PipelineConfig, encoder: SentenceEncoder) -> None:
-    """Use an encoder that was opened from the store for a config's runs in this process."""
+    """Use an already opened encoder for the runs of a config in this process."""
     with _LOCK:
         _ENCODERS[_key(config)] = encoder
 
 
 def run_record(run: Run) -> EncoderRecord:
-    """Return the identity of a run's encoder, as it is in the store."""
+    """Return the identity of a run's encoder, as recorded in the store."""
     key = (run.config.runtime.store, run.encoder_id)
     with _LOCK:
         if key not in _RECORDS:
@@ -69,7 +69,7 @@ def run_record(run: Run) -> EncoderRecord:
 
 
 def run_encoder(run: Run) -> SentenceEncoder:
-    """Return the encoder of a run, in this process."""
+    """Return the encoder of a run; it is loaded at the first call."""
     return encoder_of(run.config)
 
 
@@ -78,7 +78,7 @@ def _key(config: PipelineConfig) -> tuple[str, EncoderSpec, Engine]:
 
 
 def run_counter(run: Run) -> TokenCounter:
-    """Return what chunking needs of a run's tokenizer; the model is not loaded for it."""
+    """Return the token counter of a run's encoder, without loading the model."""
     from isospace.encoding.encoder import token_counter
 
     key = (run.config.runtime.store, run.encoder_id)
@@ -89,16 +89,17 @@ def run_counter(run: Run) -> TokenCounter:
 
 
 def run_pool(run: Run) -> Pool:
-    """Return the workers of a run, starting them the first time."""
+    """Return the workers of a run; they are started at the first call."""
     from isospace.pipeline.encode.workers.pool import open_pool
     from isospace.pipeline.encode.workers.process import Work
 
     encoder = run_encoder(run)
     runtime = run.config.runtime
-    # What runs here runs there: `auto` may have had to leave a backend that does not work with the model.
-    # The machines of a cluster are others: what they have decides there.
-    asked = engine_of(runtime, trust_remote_code=run.config.recipe.encoder.trust_remote_code)
-    engine = asked if runtime.workers.kind == "ray" else replace(asked, backend=encoder.backend.name)
+    # Local workers use the backend of this process: `auto` may have had to replace one that cannot run the model.
+    # On a cluster, other machines may have other backends, so that each worker decides.
+    engine = engine_of(runtime, trust_remote_code=run.config.recipe.encoder.trust_remote_code)
+    if runtime.workers.kind != "ray":
+        engine = replace(engine, backend=encoder.backend.name)
     work = Work(runtime.store, run.encoder_id, engine, encoder.record.precision)
     key = (run.run_id, work, runtime.workers)
     with _LOCK:
@@ -108,7 +109,7 @@ def run_pool(run: Run) -> Pool:
 
 
 def close_pools(run: Run) -> None:
-    """End the workers of a run."""
+    """Stop the workers of a run."""
     with _LOCK:
         for key in [key for key in _POOLS if key[0] == run.run_id]:
             _POOLS.pop(key).close()
@@ -126,7 +127,7 @@ def run_space(run: Run, space_id: str) -> Space:
 
 
 def driver_engine(config: PipelineConfig) -> Engine:
-    """Return what runs the encoder in this process, which may be a head node without the cluster's GPUs."""
+    """Return the engine of the encoder in this process, which may be a head node without the cluster's GPUs."""
     engine = engine_of(config.runtime, trust_remote_code=config.recipe.encoder.trust_remote_code)
     if config.runtime.workers.kind == "ray" and engine.device != "cpu":
         return replace(engine, backend="auto", device="cpu", compute="float32", compile=False, flatten=None)

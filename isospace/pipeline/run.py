@@ -1,4 +1,4 @@
-"""One run of the line: what it starts from, fixed before the first document is read."""
+"""What a run starts from, determined before the first document is read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from isospace.errors import ConfigError, IntegrityError
 from isospace.evaluation.gate.verdicts import read_verdicts
 from isospace.ingest.spec import ChunkingSpec
 from isospace.pipeline.config import PipelineConfig
-from isospace.pipeline.preflight import identified, require_possible, require_trainer
+from isospace.pipeline.preflight import require_faiss, require_feasible, with_hashed_files
 from isospace.storage import paths as layout
 from isospace.storage.hashing import fingerprint
 from isospace.storage.run_id import new_run_id
@@ -23,31 +23,29 @@ from isospace.transform.spec import TransformSpec
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """References that every station needs; no arrays.
+    """References that every stage needs; no arrays.
 
     Attributes
     ----------
     run_id
         Names the run in reports and commits; no identity depends on it.
-    config
-        The pipeline.
     encoder_id, chunking_id
-        Identities of the recipe's parts.
+        Identities of the recipe's encoder and chunking.
     base_sequence
-        Number of the snapshot this run starts from, or None.
+        Number of the snapshot that the run starts from, or None.
     space_id
-        The sealed space that is used again, or None if one is to be fitted.
+        The sealed space that is reused, or None if one has to be fitted.
     rebuild
-        Whether all parts are formed anew: space or chunking are not the base's, or the base has to be repaired.
+        Whether all parts are rebuilt: because space or chunking differ from the base's, or to repair the base.
     damaged
-        Files of the base that are missing or have another size than its manifest says. Then nothing that an earlier run
-        wrote is taken on trust: what is not as the manifest says is written again.
+        Files of the base that are missing, or whose size differs from its manifest. If there are any, files of earlier
+        runs are not trusted: those that differ from the manifest are rewritten.
     scratch
         Local folder that is removed at the end.
     work
-        Store that documents, chunks and plans are written to: the run's own, or a scratch one for a dry run.
+        Store to which documents, chunks, and plans are written: the run's own, or a scratch store in a dry run.
     transform
-        The recipe's, its files named by their content.
+        The recipe's transform, with hashes instead of the paths of query files.
     """
 
     run_id: str
@@ -69,7 +67,7 @@ class Run:
 
     @property
     def work_store(self) -> Store:
-        """Where new parts and plans are."""
+        """The store of new parts and plans."""
         return open_store(self.work)
 
     @property
@@ -78,15 +76,16 @@ class Run:
         return None if self.base_sequence is None else read_manifest(self.store, self.collection, self.base_sequence)
 
     def trusts(self, path: str) -> bool:
-        """Tell whether a file that is there may stay: in a repair, only one that is what the base's manifest says.
+        """Return whether an existing file may stay: during a repair, only if it matches the base's manifest.
 
-        Older snapshots name the same files: writing one again with another library could change its bytes for them.
+        Files that match are not rewritten: older snapshots name them too, and another library version could change
+        their bytes.
         """
         if not self.damaged:
             return True
         base = self.base
-        named = {ref.path: ref.sha256 for ref in base.files()} if base else {}
-        return path not in self.damaged and path in named and self.store.digest(path) == named[path]
+        digests = {ref.path: ref.sha256 for ref in base.files()} if base else {}
+        return path not in self.damaged and path in digests and self.store.digest(path) == digests[path]
 
     @property
     def collection(self) -> str:
@@ -100,24 +99,27 @@ class Run:
 
 
 def start_run(config: PipelineConfig, encoder: EncoderRecord, scratch: Path, *, dry: bool = False) -> Run:
-    """Decide what a run starts from.
+    """Determine what a run starts from.
 
     Parameters
     ----------
     config
         The pipeline.
     encoder
-        Identity of its loaded encoder.
+        Identity of the config's encoder.
     scratch
         An empty local folder.
     dry
         Whether nothing may be written to the store.
 
-    Returns
-    -------
-    Run
+    Raises
+    ------
+    ConfigError
+        If the recipe cannot work, or a selection would leave documents in another space.
+    IntegrityError
+        If the sealed space that the recipe asks for is damaged.
     """
-    require_possible(config.recipe, encoder)
+    require_feasible(config.recipe, encoder)
     store = open_store(config.runtime.store)
     run = Run(
         run_id=new_run_id(),
@@ -130,30 +132,30 @@ def start_run(config: PipelineConfig, encoder: EncoderRecord, scratch: Path, *, 
         damaged=(),
         scratch=scratch,
         work=str(scratch / "dry-store") if dry else config.runtime.store,
-        transform=identified(config.recipe.transform),
+        transform=with_hashed_files(config.recipe.transform),
     )
     base = latest_manifest(store, config.runtime.collection)
     if base is None:
-        require_trainer(run.transform)
+        require_faiss(run.transform)
         return run
     damaged = tuple(damaged_files(store, base))
     space_id = _sealed_space(run, base, damaged)
     if space_id is None:
-        require_trainer(run.transform)
+        require_faiss(run.transform)
     rebuild = bool(damaged) or space_id != base.space_id or base.chunking_id != run.chunking_id
     if rebuild and config.runtime.selection.is_partial:
-        why = f"{damaged[0]} is lost" if damaged else "the recipe is not that of the collection's latest snapshot"
+        why = f"{damaged[0]} is lost" if damaged else "the recipe differs from that of the latest snapshot"
         raise ConfigError(
-            f"runtime.selection ({config.runtime.selection.describe()}): every part has to be formed anew, since "
-            f"{why}, and a snapshot has one space for all of its documents. Run without a selection first."
+            f"runtime.selection ({config.runtime.selection.describe()}): every part has to be rebuilt, since {why}, "
+            "and a snapshot has one space for all of its documents. Run without a selection first."
         )
     return replace(run, base_sequence=base.sequence, space_id=space_id, rebuild=rebuild, damaged=damaged)
 
 
 def damaged_files(store: Store, manifest: Manifest) -> list[str]:
-    """Return the files of a snapshot that are missing or have another size; what they hold is `verify`'s business.
+    """Return the files of a snapshot that are missing or have the wrong size; `verify` checks their content.
 
-    Folders are listed: a request for each of a large collection's files would take an object store minutes.
+    Folders are listed: in an object store, one request per file would take minutes for a large collection.
     """
     refs = manifest.files()
     folders = {str(PurePosixPath(ref.path).parent) for ref in refs}
@@ -162,15 +164,14 @@ def damaged_files(store: Store, manifest: Manifest) -> list[str]:
 
 
 def chunking_id(spec: ChunkingSpec, encoder_id: str) -> str:
-    """Identity of how documents are cut: the specification, and the encoder whose tokens it counts."""
+    """Return the identity of a chunking: of its specification, and of the encoder whose tokens it counts."""
     return fingerprint({"chunking": spec.model_dump(mode="json"), "encoder_id": encoder_id})
 
 
 def _sealed_space(run: Run, base: Manifest, damaged: tuple[str, ...]) -> str | None:
-    """Return a sealed space that the recipe asks for, unless a refit was ordered: the base's, or that of an aliased snapshot.
+    """Return a sealed space that matches the recipe, of the base or of an aliased snapshot; None to fit a new one.
 
-    The base may be a candidate that the gate rejected: then the space in production comes first, if the recipe asks for
-    it.
+    The base may be a candidate that the gate rejected. Then the space in production is tried first.
     """
     if run.config.runtime.refit:
         return None
@@ -183,18 +184,18 @@ def _sealed_space(run: Run, base: Manifest, damaged: tuple[str, ...]) -> str | N
         numbers = [production.snapshot, *numbers]
     for number in numbers:
         manifest = base if number == base.sequence else read_manifest(run.store, run.collection, number)
-        if not _asks_for(run, manifest):
+        if not _matches_recipe(run, manifest):
             continue
         if lost := [path for path in damaged if path.startswith(layout.space_folder(manifest.space_id))]:
             raise IntegrityError(
-                f"{lost[0]}: is missing or has another size than snapshot {manifest.sequence} says, and a sealed space "
-                "cannot be made again. Restore the file, or fit another space with runtime.refit=true."
+                f"{lost[0]}: is missing, or its size differs from the manifest of snapshot {manifest.sequence}, and a "
+                "sealed space cannot be rebuilt. Restore the file, or fit a new space with runtime.refit=true."
             )
         load_space(run.store, manifest.space_id)
         return manifest.space_id
     return None
 
 
-def _asks_for(run: Run, manifest: Manifest) -> bool:
-    asked = run.transform.model_dump(mode="json")
-    return manifest.encoder_id == run.encoder_id and manifest.recipe.get("transform") == asked
+def _matches_recipe(run: Run, manifest: Manifest) -> bool:
+    transform = run.transform.model_dump(mode="json")
+    return manifest.encoder_id == run.encoder_id and manifest.recipe.get("transform") == transform

@@ -1,4 +1,4 @@
-"""The report on a run that committed a snapshot: what it did, what was checked, and how its vectors lie."""
+"""The HTML report on a run that committed a snapshot: what it did, its checks, and its vectors."""
 
 from __future__ import annotations
 
@@ -8,35 +8,34 @@ from isospace.evaluation.baseline_sample import read_reference
 from isospace.evaluation.reports.page import Page, Section, Table, Tone, figure
 from isospace.evaluation.reports.vector_sections import corpus_map_section, dimension_sections, vector_sections
 from isospace.evaluation.stored_vectors import measure_stored
-from isospace.pipeline.checks import Checked
+from isospace.pipeline.checks import CheckResult
 from isospace.pipeline.plan_report import PlanReport
 from isospace.pipeline.run_report import RunReport
 from isospace.search.view import View
 from isospace.storage.store import Store
 
 
-def run_page(store: Store, report: RunReport, plan: PlanReport, checked: Checked | None, view: View) -> Page:
-    """Return the page; `view` is the snapshot that the run committed."""
+def run_page(store: Store, report: RunReport, plan: PlanReport, checked: CheckResult | None, view: View) -> Page:
+    """Return the report page; `view` is the snapshot that the run committed."""
     record = view.space.space.record
     reference = read_reference(store, view.manifest, record.input_dimension)
     stored = measure_stored(store, view, reference, seed=0)
-    what = (
-        ("encoded", report.encoded),
+    work = (
+        ("encoded texts", report.encoded),
         ("tokens", report.tokens),
-        ("seconds", report.seconds),
-        ("quarantined", report.quarantined),
+        ("seconds of encoding", report.seconds),
+        ("quarantined inputs", report.quarantined),
     )
     promoted = f", now {report.promoted}" if report.promoted else ""
     gate = f" Gate: {report.gate}." if report.gate else ""
-    outcome = f"Committed snapshot {report.snapshot}{promoted}: {report.documents:,} documents in {report.chunks:,} chunks.{gate}"
+    size = f"{report.documents:,} documents in {report.chunks:,} chunks"
+    outcome = f"Committed snapshot {report.snapshot}{promoted}: {size}.{gate}"
     warned: tuple[Tone, ...] = tuple("bad" for _ in report.warnings)
     sections = [
-        Section(
-            "Warnings", table=Table(("what a person should look at",), tuple((w,) for w in report.warnings), warned)
-        )
+        Section("Warnings", table=Table(("to look at",), tuple((w,) for w in report.warnings), warned))
         if report.warnings
         else Section("Warnings", "None."),
-        Section("What was done", table=Table(("", ""), tuple((name, figure(value)) for name, value in what))),
+        Section("What was done", table=Table(("", ""), tuple((name, figure(value)) for name, value in work))),
         Section("Plan", table=Table(("", ""), tuple((name, value) for name, value in plan.rows()))),
         *([_checks(checked)] if checked else []),
         *vector_sections(stored),
@@ -49,10 +48,10 @@ def run_page(store: Store, report: RunReport, plan: PlanReport, checked: Checked
     return Page(f"{report.collection}: snapshot {report.snapshot}", outcome, tone, tuple(sections), data)
 
 
-def _checks(checked: Checked) -> Section:
+def _checks(checked: CheckResult) -> Section:
     rows = (
         ("rows read back", f"{checked.rows:,}"),
-        ("largest distance of a length from 1", f"{checked.largest_norm_error:.3g}"),
+        ("largest distance of a norm from 1", f"{checked.largest_norm_error:.3g}"),
         ("smallest cosine of a probe with its record", f"{checked.probe_cosine:.9f}"),
     )
     return Section("Checks before the commit", table=Table(("", ""), rows))
@@ -70,6 +69,6 @@ def _lineage(report: RunReport, view: View) -> Section:
         ("source", str(provenance.get("source"))),
         ("run", report.run_id),
         ("committed at", str(provenance.get("committed_at"))),
-        ("versions", ", ".join(f"{name} {found}" for name, found in (provenance.get("versions") or {}).items())),
+        ("versions", ", ".join(f"{name} {version}" for name, version in (provenance.get("versions") or {}).items())),
     )
     return Section("Lineage", table=Table(("", ""), rows))

@@ -1,11 +1,11 @@
-"""The report of a run: JSON in the store, Markdown for people."""
+"""The report of a run, as JSON for the store and as Markdown."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from isospace.pipeline.checks import Checked
+from isospace.pipeline.checks import CheckResult
 from isospace.pipeline.commit import Commit
 from isospace.pipeline.plan_report import PlanReport
 from isospace.pipeline.run import Run
@@ -18,38 +18,32 @@ from isospace.transform.space import Space
 
 @dataclass(frozen=True, slots=True)
 class RunReport:
-    """What a run did; small enough to be the result of a flow.
+    """What a run did; small enough to be the result of a Prefect flow.
 
     Attributes
     ----------
-    run_id
-        The run.
-    collection
-        Its collection.
     snapshot, snapshot_id, space_id
-        What the collection has now.
+        The latest snapshot of the collection, and its space.
     committed
-        Whether this run committed it.
+        Whether this run committed the snapshot.
     promoted
-        The alias that was moved, if one was.
+        The alias that was moved, if any.
     gate
-        What the gate found, in a sentence; None if nothing was gated.
+        The verdict of the gate, in a sentence; None without a gate.
     documents, chunks
-        Live ones in the snapshot.
+        Live documents and chunks in the snapshot.
     encoded, tokens, seconds
-        Texts sent to the encoder by this run, and what they took.
+        Number of texts that this run encoded, their tokens, and the time it took.
     reused
-        Texts that had a vector already.
+        Number of texts that already had a raw vector.
     left
-        Texts that the budget did not reach; the next run goes on with them.
+        Number of texts that the budget did not reach; the next run continues with them.
     money
-        What encoding cost at `runtime.price_per_device_hour`; None without it.
+        Cost of encoding at `runtime.price_per_device_hour`; None without a price.
     clipped, saturated
-        Values that met a bound of the affine map, or of int8, in this run's segments.
+        Number of values in this run's segments that reached a bound of the affine map, or of int8.
     quarantined, quarantine
-        Inputs set aside, and the table in the store that gives their reasons.
-    warnings
-        What a person should look at.
+        Number of inputs that could not be used, and the table in the store that lists them with reasons.
     """
 
     run_id: str
@@ -75,26 +69,26 @@ class RunReport:
     warnings: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the outcome by name."""
+        """Return the report as a dictionary."""
         return asdict(self)
 
 
-def run_warnings(run: Run, found: Scan, checked: Checked | None) -> tuple[str, ...]:
-    """Return what a person should look at."""
+def run_warnings(run: Run, scan: Scan, checked: CheckResult | None) -> tuple[str, ...]:
+    """Return the warnings of a run: what a person should look at."""
     warnings = list(checked.warnings) if checked else []
     if run.damaged:
         warnings.append(
-            f"the snapshot was made again: {len(run.damaged)} of its files were lost, such as {run.damaged[0]}"
+            f"the snapshot was rebuilt, since {len(run.damaged)} of its files were lost, such as {run.damaged[0]}"
         )
-    if found.stale:
+    if scan.stale:
         warnings.append(
-            f"{found.stale} documents could not be read this time and stay as they were; see the quarantine"
+            f"{scan.stale} documents could not be read this time and stay as they were; see `isospace quarantine`"
         )
     return tuple(warnings)
 
 
 def write_report(
-    run: Run, report: RunReport, plan: PlanReport, checked: Checked | None, segments: list[Segment], commit: Commit
+    run: Run, report: RunReport, plan: PlanReport, checked: CheckResult | None, segments: list[Segment], commit: Commit
 ) -> str:
     """Write the report as JSON; return its path in the store."""
     body = {
@@ -109,14 +103,14 @@ def write_report(
     return path
 
 
-def checks_markdown(checked: Checked) -> str:
+def checks_markdown(checked: CheckResult) -> str:
     """Return the checks as Markdown."""
     before, after = checked.before.as_dict(), checked.after.as_dict()
     rows = [f"| {name.replace('_', ' ')} | {before[name]:.4g} | {after[name]:.4g} |" for name in before]
     lines = [
         "### Checks before the commit",
         "",
-        "| check | found |",
+        "| check | result |",
         "| --- | ---: |",
         f"| rows read back | {checked.rows:,} |",
         f"| largest distance of a norm from 1 | {checked.largest_norm_error:.3g} |",
@@ -130,11 +124,9 @@ def checks_markdown(checked: Checked) -> str:
 
 
 def space_markdown(space: Space) -> str:
-    """Return what was fitted, and the evidence it was chosen by, as Markdown."""
-    found, choice = space.provenance.get("fit", {}), space.provenance.get("choice")
-    figures = [
-        f"| {name.replace('_', ' ')} | {_figure(value)} |" for name, value in found.items() if name != "spectrum"
-    ]
+    """Return a space as Markdown: what was fitted, and the evidence for the choice."""
+    fit, choice = space.provenance.get("fit", {}), space.provenance.get("choice")
+    figures = [f"| {name.replace('_', ' ')} | {_figure(value)} |" for name, value in fit.items() if name != "spectrum"]
     lines = [
         f"### Space {space.space_id[:16]}…: {space.record.fitted.describe()}",
         "",
@@ -149,11 +141,14 @@ def space_markdown(space: Space) -> str:
         lines += ["| --- |" + " ---: |" * len(names)]
         lines += [f"| {name} | " + " | ".join(_figure(row[n]) for n in names) + " |" for name, row in stored.items()]
     if choice:
-        lines += ["", choice["reason"], "", f"nDCG@10 on {choice['source']}; the second half was held back.", ""]
-        lines += ["| fit | ranking half | held back | gain | 95 % | p |", "| --- | ---: | ---: | ---: | --- | ---: |"]
-        for tried in choice["tried"]:
-            cells = [_figure(tried[name]) for name in ("choosing", "held_back", "gain", "interval", "p")]
-            lines.append(f"| {tried['fit']} | " + " | ".join(cells) + " |")
+        lines += ["", choice["reason"], "", f"nDCG@10 on {choice['source']}; the second half was held out.", ""]
+        lines += [
+            "| fit | first half | held-out half | gain | 95 % interval | p |",
+            "| --- | ---: | ---: | ---: | --- | ---: |",
+        ]
+        for candidate in choice["tried"]:
+            cells = [_figure(candidate[name]) for name in ("choosing", "held_back", "gain", "interval", "p")]
+            lines.append(f"| {candidate['fit']} | " + " | ".join(cells) + " |")
     return "\n".join([*lines, *(f"\n**Warning:** {warning}" for warning in space.provenance.get("warnings", []))])
 
 
@@ -172,6 +167,6 @@ def _figure(value: Any) -> str:
 
 
 def run_markdown(report: RunReport) -> str:
-    """Return the outcome as Markdown."""
+    """Return the report as Markdown."""
     rows = [f"| {name} | {value} |" for name, value in asdict(report).items() if name != "warnings"]
     return "\n".join([f"### {report.collection}: snapshot {report.snapshot}", "", "| | |", "| --- | --- |", *rows])

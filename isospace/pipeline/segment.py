@@ -1,4 +1,4 @@
-"""Segments: the vectors and codes of one part in one space, row by row as its chunks."""
+"""The segment stage: transform the raw vectors of each part, and write them in the order of its chunks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from isospace.transform.transform import apply_transform
 
 @dataclass(frozen=True, slots=True)
 class SegmentJob:
-    """What one task transforms: a part, and the vector parts that hold its chunks."""
+    """What one task transforms: a part, and the files of raw vectors that hold its chunks."""
 
     part: ChunkPart
     vectors: tuple[str, ...]
@@ -38,13 +38,11 @@ class Segment:
     Attributes
     ----------
     part
-        Name.
-    file
-        Its file.
+        Name of the part.
     clipped
-        Values that met a bound of the affine map.
+        Number of values that reached a bound of the affine map.
     saturated
-        Components that met the range of int8.
+        Number of components that exceed the range of int8.
     """
 
     part: str
@@ -54,32 +52,32 @@ class Segment:
 
 
 def plan_segments(run: Run, parts: Sequence[ChunkPart]) -> list[SegmentJob]:
-    """Find out which vector parts each part needs."""
+    """Find the files of raw vectors that each part needs."""
     if not parts:
         return []
     store = run.store
     with scratch_database(run.scratch, memory_mb=run.config.runtime.memory_mb) as connection:
         paths = load_vector_hashes(connection, store, run.encoder_id)
         load_columns(connection, "wanted", store, [p.chunks.path for p in parts], {"chunk_hash": "BLOB"})
-        found = dict(locate(connection, "wanted"))
-    return [SegmentJob(part, tuple(paths[i] for i in found.get(n, []))) for n, part in enumerate(parts)]
+        numbers = dict(locate(connection, "wanted"))
+    return [SegmentJob(part, tuple(paths[i] for i in numbers.get(n, []))) for n, part in enumerate(parts)]
 
 
 def write_segment(run: Run, space: Space, job: SegmentJob) -> Segment:
-    """Transform and quantize the vectors of one part; a segment that exists already stays.
+    """Transform and quantize the vectors of one part, unless its segment already exists.
 
     Raises
     ------
     CheckError
-        If a vector is zero or its length is off; the message names the chunk.
+        If a vector has a wrong norm; the message names the chunk.
     IntegrityError
-        If an input is damaged.
+        If a file that is read is damaged.
     """
     store = run.store
     path = run.paths.segment(space.space_id, job.part.name)
     trusted = run.trusts(path)
-    if trusted and (found := finished_part(store, path)) is not None:
-        table, reference = found
+    if trusted and (finished := finished_part(store, path)) is not None:
+        table, reference = finished
         entries = metadata_of(table)
         return Segment(job.part.name, reference, int(entries["clipped"]), int(entries["saturated"]))
     chunks = read_parquet(store, job.part.chunks.path, columns=["chunk_id", "doc_id", "chunk_hash"])
@@ -87,7 +85,7 @@ def write_segment(run: Run, space: Space, job: SegmentJob) -> Segment:
     transformed = apply_transform(space.transform, raw, "document")
     _require_lengths(chunks, transformed.vectors, unit=space.transform.normalization == "l2")
     table = _segment_table(chunks, space, transformed.vectors)
-    # The most of any representation: several of one kind clip the same components.
+    # The largest number of any representation: several of one kind clip the same components.
     beyond = max(
         count_saturated(space.transform.quantizers, transformed.vectors, name) for name in space.record.representations
     )
@@ -124,7 +122,7 @@ def _require_lengths(chunks: pa.Table, vectors: npt.NDArray[np.float32], *, unit
         worst = int(bad[0])
         expected = "of unit length" if unit else "of a positive finite length"
         raise CheckError(
-            f"{len(bad)} vectors are not {expected}; the first is that of chunk {chunks['chunk_id'][worst].as_py()!r} "
-            f"with norm {norms[worst]:.9g}. Its raw vector is zero after centring, or the encoder failed on it: look "
-            "at the text."
+            f"{len(bad)} vectors are not {expected}; the first is that of chunk {chunks['chunk_id'][worst].as_py()!r}, "
+            f"with norm {norms[worst]:.9g}. Either its raw vector equals the mean, or the encoder failed on its text. "
+            "Look at the text."
         )

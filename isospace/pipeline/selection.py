@@ -1,4 +1,4 @@
-"""Which documents a run looks at, in which order, and how much it may spend: what makes a run a backfill."""
+"""Which documents a run processes, in which order, and within which budget."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ class _Model(BaseModel):
 
 
 class Selection(_Model):
-    """Documents that a run looks at; all others stay as they are. Conditions that are given hold together."""
+    """The documents that a run processes; all others stay as they are. A document has to meet all conditions."""
 
     doc_ids: tuple[str, ...] = ()
-    """These documents."""
+    """IDs of the documents."""
     uri: str | None = None
-    """Documents whose uri fits this shell pattern, such as `guides/*.md`."""
+    """Documents whose URI matches this shell pattern, such as `guides/*.md`."""
     where: str | None = None
-    """Documents whose metadata holds, such as `lang == "en" and year >= 2020`."""
+    """Documents whose metadata match this filter, such as `lang == "en" and year >= 2020`."""
     date_field: str = "date"
-    """Metadata field that `since` and `until` are compared with; it holds dates in ISO 8601."""
+    """Metadata field with a date in ISO 8601, which `since` and `until` refer to."""
     since: str | None = None
     """Documents from this date on, such as `2024-01-31`."""
     until: str | None = None
@@ -31,8 +31,8 @@ class Selection(_Model):
     embedded_before: datetime | None = None
     """Documents of the collection whose part was written before this time."""
     order_by: str | None = None
-    """Metadata field that decides which documents come first, `-` before it for the largest first; else the source's
-    order."""
+    """Metadata field to order the documents by, with `-` before it for descending order; if empty, the order of the
+    source."""
 
     @field_validator("where")
     @classmethod
@@ -53,7 +53,7 @@ class Selection(_Model):
             if value is not None:
                 datetime.fromisoformat(value)
         except ValueError as error:
-            raise ValueError(f"{value!r} is no date; expected ISO 8601, such as 2024-01-31") from error
+            raise ValueError(f"{value!r} is not a date; expected ISO 8601, such as 2024-01-31") from error
         return value
 
     @field_validator("embedded_before")
@@ -63,33 +63,33 @@ class Selection(_Model):
 
     @property
     def is_partial(self) -> bool:
-        """Whether there is a condition at all."""
-        given = (self.uri, self.where, self.since, self.until, self.embedded_before)
-        return bool(self.doc_ids) or any(value is not None for value in given)
+        """Whether there is any condition."""
+        conditions = (self.uri, self.where, self.since, self.until, self.embedded_before)
+        return bool(self.doc_ids) or any(value is not None for value in conditions)
 
     def describe(self) -> str:
-        """Return the conditions as a person reads them."""
-        told = [f"{len(self.doc_ids)} doc_ids"] if self.doc_ids else []
+        """Return the conditions in words."""
+        conditions = [f"{len(self.doc_ids)} doc_ids"] if self.doc_ids else []
         for name in ("uri", "where", "since", "until", "embedded_before", "order_by"):
             if (value := getattr(self, name)) is not None:
-                told.append(f"{name.replace('_', ' ')} {value}")
-        return ", ".join(told) or "everything"
+                conditions.append(f"{name.replace('_', ' ')} {value}")
+        return ", ".join(conditions) or "everything"
 
 
 class Budget(_Model):
-    """What a run may spend on encoding; it stops at the first bound, keeps what it has, and the next one goes on."""
+    """What a run may spend on encoding; it stops at the first limit, and the next run continues from there."""
 
     tokens: int | None = Field(default=None, ge=1)
-    """Tokens; the shard that reaches it is finished."""
+    """Maximum number of tokens; the shard that reaches it is finished."""
     minutes: float | None = Field(default=None, gt=0.0)
-    """Minutes of encoding."""
+    """Maximum number of minutes spent encoding."""
 
     @property
     def is_bounded(self) -> bool:
-        """Whether there is a bound at all."""
+        """Whether there is any limit."""
         return self.tokens is not None or self.minutes is not None
 
     def is_spent(self, tokens: int, seconds: float) -> bool:
-        """Tell whether a bound is reached."""
+        """Return whether a limit is reached."""
         by_tokens = self.tokens is not None and tokens >= self.tokens
         return by_tokens or (self.minutes is not None and seconds >= 60.0 * self.minutes)

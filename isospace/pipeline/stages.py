@@ -15,12 +15,12 @@ from isospace.evaluation.gate.judge import check_gate
 from isospace.evaluation.gate.run_gate import gate_snapshot
 from isospace.evaluation.gate.verdict_markdown import verdict_markdown
 from isospace.evaluation.gate.verdicts import REJECTED, Verdict, promotion_problem
-from isospace.pipeline.checks import Checked, check_segment, check_space, conclude
+from isospace.pipeline.checks import CheckResult, check_segment, check_space, combine_checks
 from isospace.pipeline.chunk import ChunkPart, write_chunks
 from isospace.pipeline.commit import Commit, commit_snapshot, promote_new
 from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.encode.plan import plan_shards
-from isospace.pipeline.encode.shards import Encoded, EncodePlan, Shard
+from isospace.pipeline.encode.shards import EncodedShard, EncodePlan, Shard
 from isospace.pipeline.executor import (
     ON_LOST_WORKER,
     ON_STORE_FAILURE,
@@ -52,33 +52,34 @@ from isospace.search.sql_database import build_serving
 from isospace.storage.parquet import FileRef
 from isospace.storage.store import open_store
 
-# A concurrency limit on this tag bounds the encoding of all runs together: set it to the number of GPUs.
+# A Prefect concurrency limit on this tag bounds the encoding of all runs together, such as by the number of GPUs.
 ENCODE_TAG = "isospace-encode"
 
 
 def start(reporter: Reporter, config: PipelineConfig) -> Run:
-    """Bring the encoder into the store, and fix what the run starts from."""
+    """Register the encoder in the store, and determine what the run starts from."""
     record = identify_encoder(config)
     run = _begin(start_run, config, record)
-    reporter.info(f"run {run.run_id} starts from snapshot {run.base_sequence or 'none'}")
+    origin = f"starts from snapshot {run.base_sequence}" if run.base_sequence else "makes the first snapshot"
+    reporter.info(f"run {run.run_id}: {origin}")
     if run.damaged:
-        # Lost files may be the encoder's own.
+        # Files of the encoder may be among those that were lost.
         run_encoder(run)
-        reporter.warning(f"the snapshot is rebuilt, since files were lost: {', '.join(run.damaged[:5])}")
+        reporter.warning(f"rebuilding the snapshot, since files were lost: {', '.join(run.damaged[:5])}")
     return run
 
 
 def start_from_store(reporter: Reporter, config: PipelineConfig) -> Run:
-    """Fix what a refit starts from; the encoder is the store's."""
+    """Load the encoder from the store, and determine what the refit starts from."""
     encoder = recorded_encoder(config, driver_engine(config))
     adopt_encoder(config, encoder)
     run = _begin(start_refit, config, encoder.record)
-    reporter.info(f"run {run.run_id} refits snapshot {run.base_sequence}")
+    reporter.info(f"run {run.run_id}: refits snapshot {run.base_sequence}")
     return run
 
 
 def load_stored_parts(reporter: Reporter, run: Run) -> tuple[Scan, list[ChunkPart], PlanReport]:
-    """Take the documents and chunks of the snapshot as they are; nothing is encoded."""
+    """Load the documents and chunks of the snapshot; nothing is encoded."""
     scan, parts = stored_parts(run)
     return scan, parts, refit_plan(run, scan, parts, run_record(run))
 
@@ -87,8 +88,9 @@ def scan(reporter: Reporter, run: Run) -> Scan:
     """Compare the source with the collection, and write the new documents."""
     scan = scan_source(run)
     reporter.info(
-        f"documents: {scan.added} added, {scan.changed} changed, {scan.unchanged} unchanged, {scan.removed} removed, "
-        f"{scan.stale} stale, {scan.forgotten} forgotten; {scan.quarantined} inputs quarantined"
+        f"documents: {scan.added:,} added, {scan.changed:,} changed, {scan.unchanged:,} unchanged, "
+        f"{scan.removed:,} removed, {scan.stale:,} unreadable but kept, {scan.forgotten:,} forgotten; "
+        f"{scan.quarantined:,} inputs quarantined"
     )
     return scan
 
@@ -97,57 +99,59 @@ def chunk(reporter: Reporter, run: Run, documents: FileRef) -> ChunkPart:
     """Chunk the documents of one part."""
     part = write_chunks(run, documents, run_counter(run))
     if part.too_long:
-        reporter.warning(f"{part.too_long} texts are cut by the encoder: {part.cut_tokens} tokens")
+        reporter.warning(f"the encoder truncates {part.too_long:,} texts, by {part.cut_tokens:,} tokens in all")
     return part
 
 
 def plan(reporter: Reporter, run: Run, scan: Scan, parts: list[ChunkPart]) -> tuple[EncodePlan, PlanReport]:
-    """Find the chunks without raw vectors, and cut them into encoding shards."""
+    """Find the texts without raw vectors, and group them into encoding shards."""
     record = run_record(run)
     planned = plan_shards(run, parts, limit=record.longest)
     require_fit(run, planned, parts, record)
     report = report_plan(run, scan, parts, planned, record)
     reporter.show_markdown("plan", report.markdown(), f"Plan of {run.run_id}")
-    reporter.info(f"plan: {planned.to_encode} texts to encode, {planned.reused} reused")
+    reporter.info(f"plan: {planned.to_encode:,} texts to encode, {planned.reused:,} already encoded")
     return planned, report
 
 
 def plan_alone(reporter: Reporter, config: PipelineConfig) -> PlanReport:
-    """Plan and show the plan; write nothing."""
+    """Plan a run and show the plan; nothing is written."""
     report = plan_only(config)
     reporter.show_markdown("plan", report.markdown(), "Plan of a dry run")
     return report
 
 
 def start_workers(reporter: Reporter, run: Run) -> int:
-    """Start the workers, each with the model loaded; return how many there are."""
+    """Start the workers, which load the model; return how many there are."""
     pool = run_pool(run)
     reporter.info(f"workers: {pool.place}")
     return pool.size
 
 
-def encode(reporter: Reporter, run: Run, shard: Shard) -> Encoded:
-    """Encode one shard into its part of raw vectors."""
+def encode(reporter: Reporter, run: Run, shard: Shard) -> EncodedShard:
+    """Encode one shard, and write its raw vectors."""
     encoded = run_pool(run).encode(run, shard)
     reporter.info(
-        f"{encoded.chunks} texts, {encoded.tokens} tokens in {encoded.seconds:.1f} s ({encoded.worker})",
+        f"encoded {encoded.chunks:,} texts with {encoded.tokens:,} tokens in {encoded.seconds:.1f} s ({encoded.worker})"
     )
     if encoded.halvings:
-        reporter.warning(f"out of memory: the batch was halved {encoded.halvings} times")
+        reporter.warning(f"out of memory: the batch size was halved {encoded.halvings} times")
     if encoded.loaded:
-        reporter.info(f"{encoded.worker} loaded the model again, to replace a lost worker")
+        reporter.info(f"{encoded.worker} loaded the model, to replace a lost worker")
     return encoded
 
 
 def trim(reporter: Reporter, run: Run, scan: Scan, parts: list[ChunkPart]) -> tuple[Scan, list[ChunkPart], int]:
-    """Trim the run to the parts whose texts are all encoded; return how many texts are left, too."""
+    """Reduce the run to the parts whose texts are all encoded; also return how many texts are left."""
     finished, left = finished_parts(run, parts)
-    reporter.info(f"the budget is spent: {len(finished)} of {len(parts)} parts are finished, {left} texts left")
+    reporter.info(
+        f"the budget is spent: {len(finished):,} of {len(parts):,} parts are finished, {left:,} texts are left"
+    )
     return (scan if run.rebuild or not left else narrow_scan(run, scan, finished)), finished, left
 
 
 def fit(reporter: Reporter, run: Run, chunk_paths: list[str]) -> str:
-    """Fit a space on a sample of the collection and seal it, or use the sealed one; return its ID."""
+    """Fit a space on a sample of the collection and seal it, or reuse the sealed one; return its ID."""
     if run.space_id is not None:
         return run.space_id
     space_id = fit_space(run, chunk_paths, run_encoder(run))
@@ -176,14 +180,14 @@ def check(
     parts: list[ChunkPart],
     segments: list[Segment],
     chunk_paths: list[str],
-) -> Checked | None:
-    """Read back what was written; nothing is committed unless all of it holds. None if nothing was written."""
+) -> CheckResult | None:
+    """Read back what was written, and check it before the commit; return None if nothing was written."""
     if not parts:
         return None
     space = run_space(run, space_id)
     rows = [check_segment(run, space, part, written) for part, written in zip(parts, segments, strict=True)]
     measured = check_space(run, space, chunk_paths, run_encoder(run))
-    checked = conclude(run, rows, sum(part.chunks.rows or 0 for part in parts), measured, segments)
+    checked = combine_checks(run, rows, sum(part.chunks.rows or 0 for part in parts), measured, segments)
     reporter.show_markdown("checks", checks_markdown(checked), f"Checks of {run.run_id}")
     for warning in checked.warnings:
         reporter.warning(warning)
@@ -193,20 +197,20 @@ def check(
 def commit(
     reporter: Reporter, run: Run, scan: Scan, space_id: str, parts: list[ChunkPart], segments: list[Segment]
 ) -> Commit:
-    """Commit the snapshot: from here on it is visible."""
+    """Commit the snapshot, which makes it visible."""
     committed = commit_snapshot(run, scan, space_id, parts, segments)
     manifest = committed.manifest
-    state = "committed" if committed.is_new else "nothing new, still"
+    state = "committed" if committed.is_new else "no changes, still at"
     reporter.info(f"{state} snapshot {manifest.sequence} ({manifest.snapshot_id[:16]})")
     return committed
 
 
 def prepare_search(reporter: Reporter, run: Run, committed: Commit) -> None:
-    """Build the serving database and the BM25 index, and draw the sample that audits compare with."""
+    """Build the serving database and the BM25 index, and draw the baseline sample of audits."""
     manifest, runtime = committed.manifest, run.config.runtime
     space = run_space(run, manifest.space_id)
     if problem := draw_baseline(run, committed, space.record.input_dimension):
-        reporter.warning(f"audits will have nothing to compare with: {problem}")
+        reporter.warning(f"audits will have no baseline to compare with: {problem}")
     build_serving(
         run.store,
         manifest,
@@ -220,12 +224,13 @@ def prepare_search(reporter: Reporter, run: Run, committed: Commit) -> None:
         reporter.info(f"built the BM25 index of snapshot {manifest.sequence}")
     elif manifest.chunks > most and spec.kind != "none":
         reporter.warning(
-            f"{manifest.chunks} chunks exceed runtime.lexical_chunks={most}: snapshot {manifest.sequence} has no BM25 index"
+            f"snapshot {manifest.sequence} has no BM25 index: its {manifest.chunks:,} chunks exceed "
+            f"runtime.lexical_chunks={most}"
         )
 
 
 def gate(reporter: Reporter, run: Run, committed: Commit) -> Verdict | None:
-    """Judge the snapshot by the recipe's rules; None if there are none, or production has it already."""
+    """Judge the snapshot by the recipe's rules; None without rules, or if the alias already names it."""
     spec, alias = run.config.recipe.gate, run.config.runtime.promote_to
     current = aliases(run.store, run.collection).get(alias or "")
     if not spec.rules or (current is not None and current.snapshot == committed.manifest.sequence):
@@ -247,15 +252,16 @@ def promote(reporter: Reporter, run: Run, committed: Commit, verdict: Verdict | 
     """Move the alias, unless the gate rejected the snapshot; return the alias if it moved."""
     alias = run.config.runtime.promote_to
     if alias is not None and (problem := promotion_problem(run.store, committed.manifest, alias)):
-        reporter.warning(f"{alias} stays: {problem}")
+        reporter.warning(f"{alias} does not move: {problem}")
     moved = (verdict is None or verdict.passed) and promote_new(run, committed)
-    named = {name: entry.snapshot for name, entry in aliases(run.store, run.collection).items()}
-    reporter.info(f"aliases: {', '.join(f'{name} is {number}' for name, number in named.items()) or 'none'}")
+    numbers = {name: entry.snapshot for name, entry in aliases(run.store, run.collection).items()}
+    listed = ", ".join(f"{name} names snapshot {number}" for name, number in numbers.items())
+    reporter.info(f"aliases: {listed or 'none'}")
     return alias if moved else None
 
 
 def draw_baseline(run: Run, committed: Commit, dimension: int) -> str | None:
-    """Draw the sample that audits compare with, unless it is there; return the problem if it cannot be drawn."""
+    """Draw the baseline sample of audits unless it exists; return the problem if it cannot be drawn."""
     try:
         read_reference(run.store, committed.manifest, dimension)
     except IntegrityError as error:
@@ -272,7 +278,7 @@ def _show_verdict(reporter: Reporter, run: Run, verdict: Verdict) -> None:
             "name": "gate",
             "message": verdict.describe(),
             "report": verdict.report,
-            "remedy": "Production stays where it was: look at the report.",
+            "remedy": "Production did not move. Look at the report.",
         }
         reporter.emit(REJECTED, verdict.collection, verdict.snapshot, payload)
     plots = ("Query by query", "Retrieval")

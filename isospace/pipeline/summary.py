@@ -1,4 +1,4 @@
-"""The last stage of a run: what it did and spent."""
+"""The last stage of a run: report what it did and spent."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import Any
 
 from isospace.encoding.throughput import record_rate
 from isospace.evaluation.gate.verdicts import Verdict
-from isospace.pipeline.checks import Checked
+from isospace.pipeline.checks import CheckResult
 from isospace.pipeline.commit import Commit
-from isospace.pipeline.encode.shards import Encoded
+from isospace.pipeline.encode.shards import EncodedShard
 from isospace.pipeline.executor import Reporter, Stage
 from isospace.pipeline.plan_report import PlanReport
 from isospace.pipeline.resources import run_encoder, run_pool
@@ -23,15 +23,15 @@ def summarize(
     run: Run,
     scan: Scan,
     plan: PlanReport,
-    encoded: list[Encoded],
+    encoded: list[EncodedShard],
     left: int,
-    checked: Checked | None,
+    checked: CheckResult | None,
     segments: list[Segment],
     committed: Commit,
     verdict: Verdict | None,
     promoted: str | None,
 ) -> RunReport:
-    """Write the report, and show it."""
+    """Write and show the report of a run."""
     manifest = committed.manifest
     result = RunReport(
         run_id=run.run_id,
@@ -64,9 +64,9 @@ def summarize(
 
 
 def report_unfinished(
-    reporter: Reporter, run: Run, scan: Scan, plan: PlanReport, encoded: list[Encoded], left: int
+    reporter: Reporter, run: Run, scan: Scan, plan: PlanReport, encoded: list[EncodedShard], left: int
 ) -> RunReport:
-    """Report on a run that is committed whole or not at all, and is not finished."""
+    """Report on a run that rebuilds every part and is not finished, so that nothing is committed."""
     base = run.base
     result = RunReport(
         run_id=run.run_id,
@@ -92,9 +92,9 @@ def report_unfinished(
 
 
 def _draw_page(
-    reporter: Reporter, run: Run, result: RunReport, plan: PlanReport, checked: Checked | None
+    reporter: Reporter, run: Run, result: RunReport, plan: PlanReport, checked: CheckResult | None
 ) -> str | None:
-    """Draw the report as a page, unless the snapshot is too large for it; return its path in the store."""
+    """Write the report as a page unless the snapshot is too large; return its path in the store."""
     if result.chunks > run.config.runtime.report_chunks:
         return None
     try:
@@ -106,13 +106,13 @@ def _draw_page(
             page = run_page(run.store, result, plan, checked, index.view)
         return write_page(run.store, run.run_id, page, with_json=False)
     except Exception as error:
-        # The snapshot is committed: a page that cannot be drawn, for lack of room or for odd data, undoes nothing.
-        reporter.warning(f"the report has no page: {error}")
+        # The snapshot is committed: a page that cannot be written, for whatever reason, must not fail the run.
+        reporter.warning(f"the page of the report could not be written: {error}")
         return None
 
 
-def _spent(run: Run, plan: PlanReport, encoded: list[Encoded]) -> dict[str, Any]:
-    """Return what a run spent on encoding and what it did not have to, and record how fast it was."""
+def _spent(run: Run, plan: PlanReport, encoded: list[EncodedShard]) -> dict[str, Any]:
+    """Return what a run spent on encoding and what it reused, and record its encoding rate."""
     tokens, seconds = sum(e.tokens for e in encoded), sum(e.seconds for e in encoded)
     if encoded:
         pool = run_pool(run)

@@ -68,7 +68,7 @@ def test_a_refit_fits_what_embedding_would_and_refuses_a_damaged_snapshot(config
     assert refitted.space_id == fresh.space_id
     assert refitted.snapshot_id == fresh.snapshot_id
     next((tmp_path / "store/collections/c/chunks").iterdir()).unlink()
-    with pytest.raises(IntegrityError, match=r"Run python -m flows\.embed_corpus first"):
+    with pytest.raises(IntegrityError, match="Run `isospace run CONFIG` first"):
         refit_space(configure(source))
 
 

@@ -217,7 +217,7 @@ def test_repeated_ids_are_set_aside(configure: Configure, tmp_path: Path) -> Non
 
 def test_too_long_texts_need_permission(configure: Configure, tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "d.jsonl", sentences(10, words=200))
-    with pytest.raises(ConfigError, match="10 of 10 texts in one part exceed the encoder's 48 tokens"):
+    with pytest.raises(ConfigError, match="10 of 10 texts in one part exceed the encoder's limit of 48 tokens"):
         embed_inline(configure(path, recipe={"chunking": {"kind": "none"}}))
     report = embed_inline(configure(path, recipe={"chunking": {"kind": "none", "allow_truncation": True}}))
     assert report.chunks == 10

@@ -214,7 +214,7 @@ def test_a_file_that_parses_and_lies_is_not_taken_on_trust(configure: Configure,
     # What older snapshots name as well stays the very file it was.
     assert {path: path.stat().st_ino for path in before} == before
     assert (report.documents, report.chunks, report.encoded) == (90, 90, 0)
-    assert any("made again" in warning for warning in report.warnings)
+    assert any("was rebuilt" in warning for warning in report.warnings)
     assert clean(config)
     assert len(open_index(config.runtime.store, "c").vectors) == 90
 
@@ -247,7 +247,7 @@ def test_no_repair_from_a_source_that_cannot_be_read_whole(configure: Configure,
     next((Path(config.runtime.store) / "collections/c/documents").glob("*.parquet")).unlink()
     lines = path.read_text().splitlines()
     path.write_text("\n".join([*lines[:40], "not json", *lines[41:]]))
-    with pytest.raises(SourceError, match="cannot be made again from a source with unreadable inputs"):
+    with pytest.raises(SourceError, match="cannot be rebuilt from a source with unreadable inputs"):
         embed_inline(config)
 
 

@@ -1,4 +1,4 @@
-"""Judge a snapshot: collect the figures that its rules are about, and compare."""
+"""Judge a snapshot: evaluate every rule of its gate."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from isospace.errors import ConfigError, MismatchError, QueryError
 from isospace.evaluation.comparison import Comparison, compare_runs
 from isospace.evaluation.gate.rules import AGREEMENT, GEOMETRY, LATENCY, Rule, parse_rule
 from isospace.evaluation.gate.spec import GateSpec
-from isospace.evaluation.gate.verdicts import Compared, Finding, Verdict
+from isospace.evaluation.gate.verdicts import ComparedSnapshot, Finding, Verdict
 from isospace.evaluation.metrics import MEASURES, per_query
 from isospace.evaluation.norms import measure_norms, norm_tolerance, sample_rows, vectors_at
 from isospace.evaluation.query_set_files import load_set
@@ -31,22 +31,21 @@ from isospace.storage.store import Store
 from isospace.transform.isotropy import measure_isotropy
 
 _SAMPLE = 2_000
-# What n queries do not show may happen to 3 / n of all. (Hanley and Lippman-Hand, "If nothing goes wrong, is everything
-# all right?", 1983.) Losses are rare and large: below that the randomization test passes what it should not.
+# An event that n queries do not show may still affect 3 / n of all queries. (Hanley and Lippman-Hand, "If nothing goes
+# wrong, is everything all right?", 1983.) Losses are rare and large: with fewer queries than this rule asks for, the
+# randomization test passes too much.
 _RULE_OF_THREE = 3.0
 _TIMED_QUERIES = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
-    """A verdict, and the comparison behind it, for the report.
+class GateResult:
+    """A verdict that is not written yet, and the comparison behind it for the report.
 
     Attributes
     ----------
-    verdict
-        Not written yet.
     comparison
-        With production; None without one, or without queries.
+        The comparison with production; None without production or without queries.
     """
 
     verdict: Verdict
@@ -54,18 +53,18 @@ class Judged:
 
 
 def gate_set(store: Store, collection: str, spec: GateSpec) -> EvaluationSet | None:
-    """Return the set that a gate asks, frozen anew if its files have changed; None if no rule needs queries."""
+    """Return the evaluation set of a gate, frozen again if its files have changed; None if no rule needs queries."""
     if spec.queries:
-        given = load_set(spec.set, Path(spec.queries), Path(spec.judgements) if spec.judgements else None)
-        freeze_set(store, collection, given, source=spec.queries)
-        return given
+        query_set = load_set(spec.set, Path(spec.queries), Path(spec.judgements) if spec.judgements else None)
+        freeze_set(store, collection, query_set, source=spec.queries)
+        return query_set
     if not _needs_queries(spec):
         return None
     return read_set(store, collection, spec.set)
 
 
 def check_gate(store: Store, collection: str, spec: GateSpec) -> None:
-    """Raise what `gate_set` would, before any work is done; nothing is written."""
+    """Raise the errors of `gate_set` before any work is done; nothing is written."""
     if spec.queries:
         load_set(spec.set, Path(spec.queries), Path(spec.judgements) if spec.judgements else None)
     elif _needs_queries(spec):
@@ -77,9 +76,9 @@ def _needs_queries(spec: GateSpec) -> bool:
 
 
 def gate_key(
-    store: Store, spec: GateSpec, given: EvaluationSet | None, candidate: Manifest, production: Manifest | None
+    store: Store, spec: GateSpec, query_set: EvaluationSet | None, candidate: Manifest, production: Manifest | None
 ) -> str:
-    """Return the fingerprint of everything that a verdict depends on; a lexical index can change without its snapshot."""
+    """Return a fingerprint of everything that a verdict depends on, including the BM25 index beside a snapshot."""
     sides = [
         {
             "snapshot_id": manifest.snapshot_id,
@@ -89,7 +88,12 @@ def gate_key(
         for manifest in (candidate, *([production] if production else []))
     ]
     return fingerprint(
-        {"rules": list(spec.rules), "search": spec.search, "set_id": given.set_id if given else None, "sides": sides}
+        {
+            "rules": list(spec.rules),
+            "search": spec.search,
+            "set_id": query_set.set_id if query_set else None,
+            "sides": sides,
+        }
     )
 
 
@@ -99,32 +103,32 @@ def _lexical_digest(store: Store, manifest: Manifest) -> str | None:
 
 
 def judge(
-    spec: GateSpec, given: EvaluationSet | None, candidate: View, production: View | None, *, run_id: str, key: str
-) -> Judged:
-    """Judge a candidate against what is in production.
+    spec: GateSpec, query_set: EvaluationSet | None, candidate: View, production: View | None, *, run_id: str, key: str
+) -> GateResult:
+    """Judge a candidate, and compare it with production.
 
     Parameters
     ----------
     spec
         The rules.
-    given
+    query_set
         The evaluation set, see `gate_set`.
     candidate, production
-        Opened snapshots; rules that compare are left open where there is no production.
+        Opened snapshots; without production, rules that compare are skipped.
     run_id
-        Of the run that asks.
+        ID of the run, recorded in the verdict.
     key
-        What the verdict depends on, see `gate_key`.
+        Fingerprint of what the verdict depends on, see `gate_key`.
 
     Raises
     ------
     ConfigError
-        If a rule asks for judgements, or for a group of queries, that the set does not have.
+        If a rule needs judgements, or a group of queries, that the set does not have.
     """
     rules = [parse_rule(rule) for rule in spec.rules]
     options = search_options(spec.search)
-    figures = _Figures(candidate, production, given, options, rules)
-    findings = [_find(rule, figures) for rule in rules]
+    inputs = _RuleInputs(candidate, production, query_set, options, rules)
+    findings = [_evaluate(rule, inputs) for rule in rules]
     manifest = candidate.manifest
     against = production.manifest if production else None
     verdict = Verdict(
@@ -133,172 +137,175 @@ def judge(
         snapshot=manifest.sequence,
         snapshot_id=manifest.snapshot_id,
         space_id=manifest.space_id,
-        against=Compared(snapshot=against.sequence, snapshot_id=against.snapshot_id, space_id=against.space_id)
+        against=ComparedSnapshot(snapshot=against.sequence, snapshot_id=against.snapshot_id, space_id=against.space_id)
         if against
         else None,
-        evaluation_set=given.name if given else None,
-        set_id=given.set_id if given else None,
-        set_kind=given.kind if given else None,
+        evaluation_set=query_set.name if query_set else None,
+        set_id=query_set.set_id if query_set else None,
+        set_kind=query_set.kind if query_set else None,
         passed=all(finding.passed is not False for finding in findings),
         findings=tuple(findings),
-        measures=figures.measures(),
-        agreement=figures.agreement(),
-        notes=tuple(figures.notes()),
+        measures=inputs.measures(),
+        agreement=inputs.agreement(),
+        notes=tuple(inputs.notes()),
         key=key,
         run_id=run_id,
         at=datetime.now(UTC).isoformat(timespec="seconds"),
         report=None,
     )
-    return Judged(verdict, figures.comparison)
+    return GateResult(verdict, inputs.comparison)
 
 
-class _Figures:
-    """What the rules are about, computed once, and only what is asked for."""
+class _RuleInputs:
+    """The inputs that rules refer to, each computed only if needed, and at most once."""
 
     def __init__(
         self,
         candidate: View,
         production: View | None,
-        given: EvaluationSet | None,
+        query_set: EvaluationSet | None,
         options: SearchOptions,
         rules: Sequence[Rule],
     ) -> None:
-        self.candidate, self.production, self.given, self.options = candidate, production, given, options
+        self.candidate, self.production, self.query_set, self.options = candidate, production, query_set, options
         self.production_options, self.problems = options, list[str]()
         self.after: SetRun | None = None
         self.comparison: Comparison | None = None
         self.groups: Mapping[str, Mapping[str, Sequence[str]]] = {}
-        named = [rule.name for rule in rules if rule.subject == "measure"]
-        self.names = tuple(dict.fromkeys([*MEASURES, *named]))
-        if given is None:
+        in_rules = [rule.name for rule in rules if rule.subject == "measure"]
+        self.names = tuple(dict.fromkeys([*MEASURES, *in_rules]))
+        if query_set is None:
             return
-        self.after = answer_set(candidate, given, options)
-        if given.judged:
-            self.groups = slices_of(given, *([production] if production else []), candidate)
+        self.after = answer_set(candidate, query_set, options)
+        if query_set.judged:
+            self.groups = slices_of(query_set, *([production] if production else []), candidate)
         if production is not None:
             try:
-                before = answer_set(production, given, options)
+                before = answer_set(production, query_set, options)
             except (QueryError, MismatchError) as error:
-                # It may store other representations, or no lexical index.
+                # Production may store other representations, or have no BM25 index.
                 self.production_options = SearchOptions()
                 self.problems.append(f"production was searched with mode auto: {error}")
-                before = answer_set(production, given, self.production_options)
-            self.comparison = compare_runs(given, before, self.after, measures=self.names, groups=self.groups)
+                before = answer_set(production, query_set, self.production_options)
+            self.comparison = compare_runs(query_set, before, self.after, measures=self.names, groups=self.groups)
 
     def values(self, name: str, group: tuple[str, str] | None) -> tuple[dict[str, float] | None, dict[str, float]]:
-        """Return a measure of every query, in production and in the candidate."""
-        if self.given is None or self.after is None or not self.given.judged:
+        """Return the values of a metric for every query, in production and in the candidate."""
+        if self.query_set is None or self.after is None or not self.query_set.judged:
             raise ConfigError(
-                f"gate rule on {name}: needs a set with judgements. Give gate.judgements, or a judged gate.set."
+                f"gate rule on {name}: needs an evaluation set with judgements. Set recipe.gate.judgements, or use a "
+                "judged set as recipe.gate.set."
             )
         if self.comparison is not None:
             before, after = self.comparison.values[name]
         else:
-            before, after = None, per_query(self.after.documents, self.given.judged, [name])[name]
+            before, after = None, per_query(self.after.documents, self.query_set.judged, [name])[name]
         if group is None:
             return before, after
         names = self.groups.get(group[0], {}).get(group[1])
         if names is None:
             known = ", ".join(f"{column}={value}" for column, parts in self.groups.items() for value in parts) or "none"
-            raise ConfigError(f"gate rule for {group[0]}={group[1]}: the set has no such group. Groups: {known}.")
-        kept = [
+            raise ConfigError(
+                f"gate rule for {group[0]}={group[1]}: the evaluation set has no such group. Groups: {known}."
+            )
+        sides = [
             {key: side[key] for key in names if key in side} if side is not None else None for side in (before, after)
         ]
-        return kept[0], kept[1] or {}
+        return sides[0], sides[1] or {}
 
     def geometry(self, name: str) -> float:
-        """Return a figure of isotropy of the candidate."""
+        """Return a figure of the candidate's isotropy."""
         vectors = vectors_at(self.candidate, sample_rows(self.candidate, _SAMPLE, seed=0))
         return float(getattr(measure_isotropy(vectors), GEOMETRY[name]))
 
     def latency_ratio(self, name: str) -> tuple[float, float, float] | None:
         """Return the candidate's percentile, production's, and their ratio."""
-        if self.production is None or self.given is None:
+        if self.production is None or self.query_set is None:
             return None
-        some = dict(list(self.given.queries.items())[:_TIMED_QUERIES])
-        few = EvaluationSet(self.given.name, "unjudged", some)
+        some = dict(list(self.query_set.queries.items())[:_TIMED_QUERIES])
+        few = EvaluationSet(self.query_set.name, "unjudged", some)
         both = latencies([(self.candidate, self.options), (self.production, self.production_options)], few)
         after, before = (float(np.percentile(seconds, LATENCY[name])) for seconds in both)
         return after, before, after / before
 
     def measures(self) -> dict[str, Any]:
-        """Return measures of the candidate, with differences where there is a production."""
+        """Return the candidate's metrics, with differences if there is a production snapshot."""
         if self.comparison is not None:
-            return {name: asdict(found) for name, found in self.comparison.measures.items()}
-        if self.given is None or self.after is None or not self.given.judged:
+            return {name: asdict(difference) for name, difference in self.comparison.measures.items()}
+        if self.query_set is None or self.after is None or not self.query_set.judged:
             return {}
-        values = per_query(self.after.documents, self.given.judged, self.names)
-        return {name: {"after": float(np.mean(list(found.values())))} for name, found in values.items()}
+        values = per_query(self.after.documents, self.query_set.judged, self.names)
+        return {name: {"after": float(np.mean(list(by_query.values())))} for name, by_query in values.items()}
 
     def agreement(self) -> dict[str, float]:
-        """Return how alike both answer."""
+        """Return how much both snapshots agree."""
         return {"overlap": self.comparison.overlap, "rbo": self.comparison.rbo} if self.comparison else {}
 
     def notes(self) -> list[str]:
-        """Tell what bears on how far the figures can be trusted."""
+        """Return notes on how far the figures can be trusted."""
         notes = list(self.problems)
-        if self.given is not None and self.given.kind == "pseudo":
-            notes.append("the queries are pseudo-queries made from the corpus: easier than people's")
+        if self.query_set is not None and self.query_set.kind == "pseudo":
+            notes.append("the queries are pseudo-queries made from the corpus, which are easier than queries of people")
         if self.after is not None and self.after.absent:
             notes.append(f"{self.after.absent} relevant documents of the set are not in this snapshot")
         return notes
 
 
-def _find(rule: Rule, figures: _Figures) -> Finding:
-    if rule.is_relative and figures.production is None:
-        return _finding(rule, None, None, "there is no production to compare with")
+def _evaluate(rule: Rule, inputs: _RuleInputs) -> Finding:
+    if rule.is_relative and inputs.production is None:
+        return _finding(rule, None, None, "there is no production snapshot to compare with")
     match rule.subject:
         case "norms":
-            if not figures.candidate.finest.is_float:
-                stored = figures.candidate.finest.name
-                return _finding(rule, None, None, f"{stored} codes are stored alone, which are of no exact length")
-            norms = measure_norms(figures.candidate)
-            allowed = norm_tolerance(figures.candidate.finest.name, rule.value)
-            detail = f"lengths lie between {norms.smallest:.9g} and {norms.largest:.9g}"
+            if not inputs.candidate.finest.is_float:
+                stored = inputs.candidate.finest.name
+                return _finding(rule, None, None, f"only {stored} codes are stored, whose norms are not exact")
+            norms = measure_norms(inputs.candidate)
+            allowed = norm_tolerance(inputs.candidate.finest.name, rule.value)
+            detail = f"norms are between {norms.smallest:.9g} and {norms.largest:.9g}"
             if allowed > rule.value:
-                detail += f"; {figures.candidate.finest.name} rounds by up to {allowed:.2g}"
+                detail += f"; {inputs.candidate.finest.name} rounds by up to {allowed:.2g}"
             return _finding(rule, bool(norms.largest_error <= allowed), norms.largest_error, detail)
         case "geometry":
-            found = figures.geometry(rule.name)
-            return _bounded(rule, found, f"{rule.name} is {found:.4f}")
+            value = inputs.geometry(rule.name)
+            return _within_bound(rule, value, f"{rule.name} is {value:.4f}")
         case "agreement":
-            found = getattr(figures.comparison, AGREEMENT[rule.name])
-            return _bounded(rule, found, f"{rule.name} with production is {found:.4f}")
+            value = getattr(inputs.comparison, AGREEMENT[rule.name])
+            return _within_bound(rule, value, f"{rule.name} with production is {value:.4f}")
         case "latency":
-            after, before, ratio = figures.latency_ratio(rule.name) or (0.0, 0.0, 0.0)
+            after, before, ratio = inputs.latency_ratio(rule.name) or (0.0, 0.0, 0.0)
             detail = f"{1000 * after:.2f} ms against {1000 * before:.2f} ms, {ratio:.2f} x"
             return _finding(rule, ratio <= rule.value, ratio, detail)
         case _:
-            return _measured(rule, figures)
+            return _evaluate_metric(rule, inputs)
 
 
-def _measured(rule: Rule, figures: _Figures) -> Finding:
-    before, after = figures.values(rule.name, rule.group)
+def _evaluate_metric(rule: Rule, inputs: _RuleInputs) -> Finding:
+    before, after = inputs.values(rule.name, rule.group)
     mean = float(np.mean(list(after.values())))
     if rule.sense != "not_worse":
-        return _bounded(rule, mean, f"{rule.name} is {mean:.4f} over {len(after)} queries")
+        return _within_bound(rule, mean, f"{rule.name} is {mean:.4f} over {len(after)} queries")
     if before is None:
-        return _finding(rule, None, None, "there is no production to compare with")
+        return _finding(rule, None, None, "there is no production snapshot to compare with")
     names = sorted(after)
-    moved = np.array([after[name] - before[name] for name in names])
-    lost = float(moved.mean())
-    detail = f"{rule.name} {mean:.4f} against {mean - lost:.4f}, difference {lost:+.4f} over {len(names)} queries"
+    differences = np.array([after[name] - before[name] for name in names])
+    gain = float(differences.mean())
+    detail = f"{rule.name} {mean:.4f} against {mean - gain:.4f}, difference {gain:+.4f} over {len(names)} queries"
     if rule.p is None:
-        return _finding(rule, lost >= -rule.value, lost, detail)
+        return _finding(rule, gain >= -rule.value, gain, detail)
     needed = int(np.ceil(_RULE_OF_THREE / rule.value))
     if len(names) < needed:
-        few = f"{detail}: too few to show it, since a loss that none of them meets may be {_RULE_OF_THREE / len(names):.2g}"
-        return _finding(rule, False, lost, f"{few}; needs {needed} queries, or a wider margin")
-    p = randomization_p(moved + rule.value)
+        few = f"{detail}: too few, since they cannot rule out a loss of {_RULE_OF_THREE / len(names):.2g}"
+        return _finding(rule, False, gain, f"{few}; needs {needed} queries, or a wider margin")
+    p = randomization_p(differences + rule.value)
     return _finding(
-        rule, p < rule.p, lost, f"{detail}, p = {p:.4f} that it is not worse by {rule.value:g} (needs {rule.p:g})"
+        rule, p < rule.p, gain, f"{detail}; p = {p:.4f} for a loss below {rule.value:g}, required: below {rule.p:g}"
     )
 
 
-def _bounded(rule: Rule, found: float, detail: str) -> Finding:
-    # NaN holds no bound.
-    passed = found >= rule.value if rule.sense == "at_least" else found <= rule.value
-    return _finding(rule, bool(passed), found, detail)
+def _within_bound(rule: Rule, value: float, detail: str) -> Finding:
+    # NaN is within no bound.
+    passed = value >= rule.value if rule.sense == "at_least" else value <= rule.value
+    return _finding(rule, bool(passed), value, detail)
 
 
 def _finding(rule: Rule, passed: bool | None, figure: float | None, detail: str) -> Finding:

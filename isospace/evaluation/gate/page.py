@@ -1,10 +1,10 @@
-"""The report on a verdict: rules, differences, the queries that changed, and how the vectors lie."""
+"""The HTML report on a verdict: rules, differences, the queries that changed, and the vectors."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from isospace.evaluation.gate.judge import Judged
+from isospace.evaluation.gate.judge import GateResult
 from isospace.evaluation.gate.verdicts import Verdict
 from isospace.evaluation.norms import measure_norms, sample_rows, vectors_at
 from isospace.evaluation.reports import plots
@@ -15,24 +15,26 @@ from isospace.transform.isotropy import pair_cosines
 _SAMPLE = 1_000
 
 
-def verdict_page(judged: Judged, candidate: View, production: View | None) -> Page:
-    """Return the page."""
-    verdict = judged.verdict
-    sections = [_rules(verdict), *_retrieval(judged), *_vectors(candidate, production), _lineage(verdict)]
+def verdict_page(result: GateResult, candidate: View, production: View | None) -> Page:
+    """Return the report page of a verdict."""
+    verdict = result.verdict
+    sections = [_rules(verdict), *_retrieval(result), *_vectors(candidate, production), _lineage(verdict)]
     title = f"{verdict.collection}: gate of snapshot {verdict.snapshot}"
     tone: Tone = "good" if verdict.passed else "bad"
     data = {
         "verdict": verdict.model_dump(mode="json"),
-        "comparison": judged.comparison.as_dict() if judged.comparison else None,
+        "comparison": result.comparison.as_dict() if result.comparison else None,
     }
     return Page(title, f"{verdict.describe().replace('snapshot', 'Snapshot', 1)}.", tone, tuple(sections), data)
 
 
 def rule_table(verdict: Verdict) -> Table:
-    """Return the rules with what was found."""
+    """Return a table of the rules and their results."""
     tones: dict[bool | None, Tone] = {True: "good", False: "bad", None: "plain"}
-    rows = tuple((one.rule, figure(one.figure), one.expected, one.detail) for one in verdict.findings)
-    return Table(("rule", "found", "expected", "detail"), rows, tuple(tones[one.passed] for one in verdict.findings))
+    rows = tuple(
+        (finding.rule, figure(finding.figure), finding.expected, finding.detail) for finding in verdict.findings
+    )
+    return Table(("rule", "value", "expected", "detail"), rows, tuple(tones[f.passed] for f in verdict.findings))
 
 
 def _rules(verdict: Verdict) -> Section:
@@ -40,15 +42,18 @@ def _rules(verdict: Verdict) -> Section:
     return Section("Rules", notes, table=rule_table(verdict))
 
 
-def _retrieval(judged: Judged) -> list[Section]:
-    verdict, found = judged.verdict, judged.comparison
-    if found is None:
+def _retrieval(result: GateResult) -> list[Section]:
+    verdict, comparison = result.verdict, result.comparison
+    if comparison is None:
         alone = tuple((name, figure(values["after"])) for name, values in verdict.measures.items())
-        return [Section("Retrieval", table=Table(("measure", "candidate"), alone))] if alone else []
-    text = f"{found.overlap:.1%} of the first ten documents of a query are the same in both; rank-biased overlap {found.rbo:.3f}."
-    if not found.measures:
-        return [Section("Agreement", text), _changes(judged)]
-    first = next(iter(found.measures))
+        return [Section("Retrieval", table=Table(("metric", "candidate"), alone))] if alone else []
+    text = (
+        f"Both share {comparison.overlap:.1%} of the top ten documents per query; rank-biased overlap is "
+        f"{comparison.rbo:.3f}."
+    )
+    if not comparison.measures:
+        return [Section("Agreement", text), _changes(result)]
+    first = next(iter(comparison.measures))
     rows = tuple(
         (
             name,
@@ -59,9 +64,9 @@ def _retrieval(judged: Judged) -> list[Section]:
             figure(one.p),
             str(one.queries),
         )
-        for name, one in found.measures.items()
+        for name, one in comparison.measures.items()
     )
-    head = ("measure", "production", "candidate", "difference", "95 % interval", "p (two-sided)", "queries")
+    head = ("metric", "production", "candidate", "difference", "95 % interval", "p (two-sided)", "queries")
     slices = tuple(
         (
             f"{column} = {value}",
@@ -71,23 +76,23 @@ def _retrieval(judged: Judged) -> list[Section]:
             figure(one.interval),
             str(one.queries),
         )
-        for column, parts in found.slices.items()
+        for column, parts in comparison.slices.items()
         for value, one in parts.items()
     )
     return [
-        Section("Retrieval", text, plots.intervals(found.measures), Table(head, rows)),
-        Section("Query by query", "", plots.changes(*found.values[first], first)),
+        Section("Retrieval", text, plots.intervals(comparison.measures), Table(head, rows)),
+        Section("Query by query", "", plots.changes(*comparison.values[first], first)),
         Section(
             f"Groups of queries, {first}",
-            "Intervals of small groups are wide; of many groups some differ by chance.",
+            "Small groups have wide intervals, and among many groups some differ by chance.",
             table=Table(("group", "production", "candidate", "difference", "95 % interval", "queries"), slices),
         ),
-        _changes(judged),
+        _changes(result),
     ]
 
 
-def _changes(judged: Judged) -> Section:
-    changes = judged.comparison.changes if judged.comparison else ()
+def _changes(result: GateResult) -> Section:
+    changes = result.comparison.changes if result.comparison else ()
     rows = tuple(
         (
             one.query_id,
@@ -100,8 +105,10 @@ def _changes(judged: Judged) -> Section:
         )
         for one in changes
     )
-    head = ("query", "text", "before", "after", "overlap", "left the first ten", "came")
-    return Section("Queries that changed most", "" if rows else "None did.", table=Table(head, rows) if rows else None)
+    head = ("query", "text", "before", "after", "overlap", "left the top ten", "entered the top ten")
+    return Section(
+        "Queries that changed most", "" if rows else "No query changed.", table=Table(head, rows) if rows else None
+    )
 
 
 def _few(documents: tuple[str, ...]) -> str:
@@ -116,9 +123,9 @@ def _vectors(candidate: View, production: View | None) -> list[Section]:
         for name, view in views.items()
         if len(view.copy) > 1
     }
-    sections = [Section("Lengths of all vectors of the candidate", "", plots.norms(measure_norms(candidate)))]
+    sections = [Section("Norms of all vectors of the candidate", "", plots.norms(measure_norms(candidate)))]
     if cosines:
-        text = "What `similar` means here: cosines of chunks that were drawn at random."
+        text = "Cosines of random pairs of chunks: a pair is similar only if its cosine is well above these."
         rows = tuple(
             (name, *(figure(float(np.percentile(values, p))) for p in (1, 50, 95, 99)), figure(float(values.mean())))
             for name, values in cosines.items()
@@ -129,12 +136,16 @@ def _vectors(candidate: View, production: View | None) -> list[Section]:
 
 
 def _lineage(verdict: Verdict) -> Section:
-    rows = [
-        ("collection", verdict.collection), ("candidate", f"snapshot {verdict.snapshot}, {verdict.snapshot_id}"),
+    against = verdict.against
+    query_set = f"{verdict.evaluation_set} ({verdict.set_kind}), {verdict.set_id}" if verdict.set_id else "none"
+    rows = (
+        ("collection", verdict.collection),
+        ("candidate", f"snapshot {verdict.snapshot}, {verdict.snapshot_id}"),
         ("space", verdict.space_id),
-        ("production", f"snapshot {verdict.against.snapshot}, {verdict.against.snapshot_id}" if verdict.against else "none"),
-        ("production's space", verdict.against.space_id if verdict.against else "–"),
-        ("evaluation set", f"{verdict.evaluation_set} ({verdict.set_kind}), {verdict.set_id}" if verdict.set_id else "none"),
-        ("run", verdict.run_id), ("at", verdict.at),
-    ]  # fmt: skip
-    return Section("Lineage", table=Table(("", ""), tuple(rows)))
+        ("production", f"snapshot {against.snapshot}, {against.snapshot_id}" if against else "none"),
+        ("production's space", against.space_id if against else "–"),
+        ("evaluation set", query_set),
+        ("run", verdict.run_id),
+        ("at", verdict.at),
+    )
+    return Section("Lineage", table=Table(("", ""), rows))

@@ -1,4 +1,4 @@
-"""Rules of a gate, as people write them.
+"""Rules of a gate, in the form in which people write them.
 
     ndcg@10 not worse than production by more than 0.01 at p < 0.05
     recall@100 >= 0.9
@@ -8,9 +8,8 @@
     mean cosine <= 0.6
     latency p99 <= 1.3 x
 
-`not worse … at p < P` is a test of non-inferiority: it holds when the queries *show* that the loss is smaller than the
-margin, by a one-sided paired randomization test. Fewer than 3 / margin queries show nothing, and the rule fails.
-(Walker and
+`not worse … at p < P` is a test of non-inferiority: a one-sided paired randomization test has to show that the loss is
+smaller than the margin. With fewer than 3 / margin queries the rule fails, since they cannot show it. (Walker and
 Nowacki, "Understanding equivalence and noninferiority testing", 2011.)
 """
 
@@ -46,20 +45,20 @@ class Rule:
     Attributes
     ----------
     text
-        As it was written.
+        The rule as written.
     subject
-        What kind of figure it is about.
+        Kind of the figure.
     name
-        Which figure: a measure as ir-measures names it, or a key of `GEOMETRY`, `AGREEMENT`, `LATENCY`.
+        The figure: a metric as ir-measures names it, or a key of `GEOMETRY`, `AGREEMENT`, or `LATENCY`.
     sense
-        `at_least`, `at_most`; `ratio`: at most so many times production's; `not_worse` than production by more than the
-        value.
+        `at_least`, `at_most`; `ratio`: at most `value` times that of production; `not_worse` than production by more
+        than `value`.
     value
-        The bound, the ratio or the margin.
+        The bound, the ratio, or the margin.
     p
-        For `not_worse`: the level of the test; None compares the means alone.
+        For `not_worse`: the level of the test; None compares only the means.
     group
-        Column and value of the queries it is about; None for all.
+        Column and value that select queries; None for all.
     """
 
     text: str
@@ -72,7 +71,7 @@ class Rule:
 
     @property
     def is_relative(self) -> bool:
-        """Whether it compares with production."""
+        """Whether the rule compares with production."""
         return self.sense in ("ratio", "not_worse") or self.subject == "agreement"
 
 
@@ -82,7 +81,7 @@ def parse_rule(text: str) -> Rule:
     Raises
     ------
     ConfigError
-        If it cannot be read.
+        If the rule cannot be parsed.
     """
     written = " ".join(text.split())
     if match := _WITHIN.fullmatch(written):
@@ -90,13 +89,17 @@ def parse_rule(text: str) -> Rule:
     if match := _WORSE.fullmatch(written):
         p = float(match["p"]) if match["p"] else None
         if p is not None and not float(match["value"]):
-            raise ConfigError(f"gate rule {text!r}: no number of queries shows a margin of 0; expected such as 0.01.")
+            raise ConfigError(
+                f"gate rule {text!r}: no number of queries can show a margin of 0; expected a margin such as 0.01."
+            )
         return Rule(
             written, "measure", measure_name(match["subject"]), "not_worse", float(match["value"]), p, _group(match)
         )
     if match := _BOUND.fullmatch(written):
         return _bound(written, match)
-    raise ConfigError(f"gate rule {text!r}: cannot be read. Expected such as {EXAMPLES}, `latency p99 <= 1.3 x`.")
+    raise ConfigError(
+        f"gate rule {text!r}: cannot be parsed. Expected a rule such as {EXAMPLES}, or `latency p99 <= 1.3 x`."
+    )
 
 
 def _bound(text: str, match: re.Match[str]) -> Rule:
@@ -105,12 +108,13 @@ def _bound(text: str, match: re.Match[str]) -> Rule:
     if match["times"]:
         if name not in LATENCY or sense != "at_most":
             raise ConfigError(
-                f"gate rule {text!r}: only `{', '.join(LATENCY)} <= … x` compare as a ratio with production."
+                f"gate rule {text!r}: only {', '.join(LATENCY)} can be a ratio to production, such as "
+                "`latency p99 <= 1.3 x`."
             )
         return Rule(text, "latency", name, "ratio", value)
     if name in LATENCY:
         raise ConfigError(
-            f"gate rule {text!r}: expected a ratio such as `{name} <= 1.3 x`; machines differ, ratios do not."
+            f"gate rule {text!r}: latencies depend on the machine; expected a ratio, such as `{name} <= 1.3 x`."
         )
     if name in GEOMETRY:
         return Rule(text, "geometry", name, sense, value)

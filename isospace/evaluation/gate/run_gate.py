@@ -1,8 +1,7 @@
-"""Put a snapshot through its gate: candidate alias, verdict, report; nothing here moves production."""
+"""Run the gate on a snapshot: candidate alias, verdict, and report; production does not move here."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from isospace.collection.alias import aliases, promote, resolve
@@ -33,63 +32,58 @@ def gate_snapshot(
     encoder: Encoder | None = None,
     again: bool = False,
 ) -> Verdict:
-    """Judge a snapshot by rules, and keep the verdict beside it.
+    """Judge a snapshot by rules, and record the verdict.
 
     Parameters
     ----------
     store
-        Where.
+        The store.
     manifest
         The snapshot; the alias `candidate` is moved to it.
     spec
         The rules.
     against
-        What is in production: an alias, a number or the start of a snapshot_id; where there is no such snapshot, rules
-        that compare are left open.
+        The snapshot in production: alias, number, or first digits of a snapshot ID. If it does not exist, rules that
+        compare are skipped.
     run_id
-        Of the run that asks; names the report.
+        ID of the run; names the report.
     engine
-        What runs encoders of the store.
+        Runs encoders of the store.
     encoder
-        That of the snapshot, if it is loaded already.
+        The snapshot's encoder, if it is already loaded.
     again
-        Judge although there is a verdict by the same rules, on the same queries, against the same snapshot.
-
-    Returns
-    -------
-    Verdict
+        Judge again even if there is a verdict by the same rules, on the same queries, against the same snapshot.
     """
     collection = manifest.collection
     production = _baseline(store, collection, against)
     promote(store, collection, CANDIDATE, manifest, reason=f"run {run_id}")
-    given = gate_set(store, collection, spec)
-    known = read_verdicts(store, collection, manifest.snapshot_id)
-    key = gate_key(store, spec, given, manifest, production)
-    if known and known[-1].key == key and not again:
-        return known[-1]
+    query_set = gate_set(store, collection, spec)
+    verdicts = read_verdicts(store, collection, manifest.snapshot_id)
+    key = gate_key(store, spec, query_set, manifest, production)
+    if verdicts and verdicts[-1].key == key and not again:
+        return verdicts[-1]
     candidate = _opened(store, manifest, engine, encoder)
     before = None
     if production is not None:
         same = production.encoder_id == manifest.encoder_id
         before = _opened(store, production, engine, candidate.space.encoder if same else None)
-    judged = judge(spec, given, candidate, before, run_id=run_id, key=key)
-    path = write_page(store, f"{run_id}-gate", verdict_page(judged, candidate, before))
-    judged = replace(judged, verdict=judged.verdict.model_copy(update={"report": path}))
-    return write_verdict(store, judged.verdict)
+    result = judge(spec, query_set, candidate, before, run_id=run_id, key=key)
+    path = write_page(store, f"{run_id}-gate", verdict_page(result, candidate, before))
+    return write_verdict(store, result.verdict.model_copy(update={"report": path}))
 
 
 def require_baseline(store: Store, collection: str, against: str) -> None:
-    """Refuse what names no snapshot, unless the collection has no alias yet and nothing to compare with.
+    """Refuse a name without a snapshot, unless the collection has no aliases yet, and so nothing to compare with.
 
     Raises
     ------
     NotFoundError
-        If it names nothing, and the collection has aliases other than `candidate`.
+        If the name has no snapshot, and the collection has aliases other than `candidate`.
     """
     known = aliases(store, collection).keys() - {CANDIDATE}
     if known and _baseline(store, collection, against) is None:
         raise NotFoundError(
-            f"--against {against}: there is no such alias or snapshot; the aliases are {', '.join(sorted(known))}."
+            f"--against {against}: there is no such alias or snapshot. Aliases: {', '.join(sorted(known))}."
         )
 
 

@@ -10,32 +10,36 @@ from isospace.evaluation.reports.page import figure
 def verdict_markdown(verdict: Verdict) -> str:
     """Return a verdict as Markdown."""
     signs = {True: "✓", False: "✗", None: "–"}
-    against = f"snapshot {verdict.against.snapshot}" if verdict.against else "nothing: there is no production yet"
+    against = (
+        f"snapshot {verdict.against.snapshot}"
+        if verdict.against
+        else "nothing, since there is no production snapshot yet"
+    )
     lines = [
         f"### Gate: snapshot {verdict.snapshot} {'passed' if verdict.passed else 'was rejected'}",
         "",
         f"Compared with {against}; evaluation set {verdict.evaluation_set or 'none'}. Report: `{verdict.report}`",
         "",
-        "| | rule | found | expected | detail |",
+        "| | rule | value | expected | detail |",
         "| --- | --- | ---: | --- | --- |",
     ]
     lines += [
-        f"| {signs[one.passed]} | {as_cell(one.rule)} | {figure(one.figure)} | {as_cell(one.expected)} | "
-        f"{as_cell(one.detail)} |"
-        for one in verdict.findings
+        f"| {signs[finding.passed]} | {as_cell(finding.rule)} | {figure(finding.figure)} | "
+        f"{as_cell(finding.expected)} | {as_cell(finding.detail)} |"
+        for finding in verdict.findings
     ]
-    if any("difference" in found for found in verdict.measures.values()):
+    if any("difference" in values for values in verdict.measures.values()):
         lines += [
             "",
-            "| measure | production | candidate | difference | 95 % | p |",
+            "| metric | production | candidate | difference | 95 % interval | p |",
             "| --- | ---: | ---: | ---: | --- | ---: |",
         ]
         lines += [
-            f"| {name} | {found['before']:.4f} | {found['after']:.4f} | {found['difference']:+.4f} | "
-            f"{figure(found['interval'])} | {found['p']:.4f} |"
-            for name, found in verdict.measures.items()
+            f"| {name} | {values['before']:.4f} | {values['after']:.4f} | {values['difference']:+.4f} | "
+            f"{figure(values['interval'])} | {values['p']:.4f} |"
+            for name, values in verdict.measures.items()
         ]
     elif verdict.measures:
-        lines += ["", "| measure | candidate |", "| --- | ---: |"]
-        lines += [f"| {name} | {found['after']:.4f} |" for name, found in verdict.measures.items()]
+        lines += ["", "| metric | candidate |", "| --- | ---: |"]
+        lines += [f"| {name} | {values['after']:.4f} |" for name, values in verdict.measures.items()]
     return "\n".join([*lines, *(f"\nNote: {note}." for note in verdict.notes)])

@@ -1,4 +1,4 @@
-"""Verdicts: what a gate found about one snapshot; numbered beside it, never changed."""
+"""Verdicts of the gate on a snapshot: numbered and immutable."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class _Record(BaseModel):
 
 
 class Finding(_Record):
-    """One rule, and what was found.
+    """The result of one rule.
 
-    `passed` is None where the rule is left open: it compares with production, and there is none, or does not go with
-    what is stored.
+    `passed` is None if the rule was skipped: because it compares with production and there is none, or because it does
+    not apply to what is stored.
     """
 
     rule: str
@@ -35,7 +35,7 @@ class Finding(_Record):
     detail: str
 
 
-class Compared(_Record):
+class ComparedSnapshot(_Record):
     """A snapshot that the judged one was compared with."""
 
     snapshot: int
@@ -44,10 +44,10 @@ class Compared(_Record):
 
 
 class Verdict(_Record):
-    """What the gate found about one snapshot.
+    """The verdict of the gate on one snapshot.
 
-    `key` says what was judged by what against what: an equal one need not be judged again. `measures` are those of the
-    candidate, and differences from production where there is one.
+    `key` is a fingerprint of everything the verdict depends on: with an equal key, nothing has to be judged again.
+    `measures` are the metrics of the candidate, with differences if there is a production snapshot.
     """
 
     number: int
@@ -55,7 +55,7 @@ class Verdict(_Record):
     snapshot: int
     snapshot_id: str
     space_id: str
-    against: Compared | None
+    against: ComparedSnapshot | None
     evaluation_set: str | None
     set_id: str | None
     set_kind: str | None
@@ -70,18 +70,18 @@ class Verdict(_Record):
     report: str | None
 
     def failed(self) -> list[Finding]:
-        """Return the rules that do not hold."""
+        """Return the findings of the rules that failed."""
         return [finding for finding in self.findings if finding.passed is False]
 
     def describe(self) -> str:
-        """Return the outcome in a sentence, with the figures of every rule that does not hold."""
+        """Return the outcome in a sentence, with the details of every rule that failed."""
         against = f" against snapshot {self.against.snapshot}" if self.against else ""
         if self.passed:
-            left = sum(one.passed is None for one in self.findings)
-            rest = f"; {left} left open" if left else ""
-            return f"snapshot {self.snapshot} holds {len(self.findings) - left} rules{against}{rest}"
-        broken = "; ".join(f"`{one.rule}`: {one.detail}" for one in self.failed())
-        return f"snapshot {self.snapshot} was rejected{against}: {broken}"
+            skipped = sum(finding.passed is None for finding in self.findings)
+            rest = f"; {skipped} skipped" if skipped else ""
+            return f"snapshot {self.snapshot} passed {len(self.findings) - skipped} rules{against}{rest}"
+        failed = "; ".join(f"`{finding.rule}`: {finding.detail}" for finding in self.failed())
+        return f"snapshot {self.snapshot} was rejected{against}: {failed}"
 
 
 def read_verdicts(store: Store, collection: str, snapshot_id: str) -> list[Verdict]:
@@ -90,14 +90,14 @@ def read_verdicts(store: Store, collection: str, snapshot_id: str) -> list[Verdi
 
 
 def write_verdict(store: Store, verdict: Verdict) -> Verdict:
-    """Write a verdict as the next one on its snapshot; its number is set here."""
+    """Write a verdict as the next one on its snapshot; return it with its number."""
     folder = CollectionPaths(verdict.collection).verdicts(verdict.snapshot_id)
     written = append(store, folder, lambda number: verdict.model_copy(update={"number": number}))
     return Verdict.model_validate_json(written.model_dump_json())
 
 
 def carry_verdict(store: Store, old: Manifest, new: Manifest) -> None:
-    """Give a snapshot that takes another's place the last verdict on that one: what was rejected stays rejected."""
+    """Copy the last verdict to a snapshot that replaces another, so that a rejected snapshot stays rejected."""
     verdicts = read_verdicts(store, old.collection, old.snapshot_id)
     if verdicts and new.snapshot_id != old.snapshot_id and not read_verdicts(store, new.collection, new.snapshot_id):
         carried = {"snapshot": new.sequence, "snapshot_id": new.snapshot_id}
@@ -105,48 +105,47 @@ def carry_verdict(store: Store, old: Manifest, new: Manifest) -> None:
 
 
 def require_passed(verdict: Verdict | None) -> None:
-    """Raise GateError for a rejection: the run has done its work, and production did not move."""
+    """Raise GateError if the snapshot was rejected; it is committed, but production did not move."""
     if verdict is not None and not verdict.passed:
         raise GateError(
-            f"{verdict.describe()}. Production stays where it was; the snapshot is the alias candidate. Look at "
-            f"{verdict.report}, or `isospace verdicts`; `isospace promote --force --reason …` overrides it."
+            f"{verdict.describe()}. Production did not move; the alias candidate names the snapshot. Look at "
+            f"{verdict.report}, or run `isospace verdicts`; `isospace promote --force --reason …` overrides the gate."
         )
 
 
 def promote_judged(
     store: Store, collection: str, alias: str, manifest: Manifest, *, reason: str, force: bool = False
 ) -> AliasEntry | None:
-    """Move an alias to a snapshot that its gate has let pass, or by force.
+    """Move an alias to a snapshot that passed its gate, or by force.
 
     Parameters
     ----------
     store, collection, alias, manifest
-        As `isospace.collection.alias.promote` has them.
+        See `isospace.collection.alias.promote`.
     reason
-        Kept in the history; required by `force`.
+        Recorded in the history; required with `force`.
     force
-        Move it although the gate rejected the snapshot, or never judged it.
+        Move the alias even if the gate rejected the snapshot, or never judged it.
 
     Raises
     ------
     GateError
-        If there is something against it, see `promotion_problem`, or force is used without a reason.
+        If there is a `promotion_problem` and no force, or force without a reason.
     """
     if force and not reason.strip():
-        raise GateError("--force needs a reason, which is kept. Give it with --reason.")
+        raise GateError("--force needs a reason, which is recorded. Give it with --reason.")
     problem = promotion_problem(store, manifest, alias)
     if problem and not force:
-        raise GateError(f"{problem} To move {alias} all the same, give --force and --reason.")
+        raise GateError(f"{problem} To move {alias} anyway, give --force and --reason.")
     return promote(store, collection, alias, manifest, reason=reason, forced=problem)
 
 
 def promotion_problem(store: Store, manifest: Manifest, alias: str) -> str:
-    """Return what speaks against moving an alias to a snapshot; empty if nothing does.
+    """Return why an alias must not move to a snapshot; empty if it may.
 
-    A snapshot that was judged needs a verdict that let it pass, by the rules of its recipe, against what the alias
-    names now, if it names anything. What the alias has named before may come back. Without rules and verdicts there is
-    nothing to
-    hold.
+    The snapshot must have passed the rules of its recipe, in comparison with the snapshot that the alias names now, if
+    there is one. A snapshot that the alias has named before may always come back. Without rules and verdicts, every
+    snapshot may be promoted.
     """
     verdicts = read_verdicts(store, manifest.collection, manifest.snapshot_id)
     rules = {" ".join(rule.split()) for rule in manifest.recipe.get("gate", {}).get("rules") or ()}
@@ -166,7 +165,7 @@ def promotion_problem(store: Store, manifest: Manifest, alias: str) -> str:
     if history and (last.against is None or last.against.snapshot_id != history[-1].snapshot_id):
         against = f"snapshot {last.against.snapshot}" if last.against else "nothing"
         return (
-            f"snapshot {manifest.sequence} was judged against {against}, and {alias} names snapshot "
+            f"snapshot {manifest.sequence} was judged against {against}, but {alias} now names snapshot "
             f"{history[-1].snapshot}. Run `isospace gate` again."
         )
     return ""

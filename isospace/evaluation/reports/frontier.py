@@ -1,4 +1,4 @@
-"""A Pareto frontier as people read it: a Markdown table, and a plot."""
+"""A Pareto frontier as a Markdown table and as a plot."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from isospace.evaluation.pareto_frontier import RESCORED, Point
-from isospace.evaluation.reports.plots import COLOURS, draw, legible
+from isospace.evaluation.reports.plots import COLORS, draw, legible
 
 _MARKERS = "o^sDv"
 
 
 def frontier_table(points: Sequence[Point]) -> str:
-    """Return the points as a Markdown table, one row for each representation.
+    """Return the points as a Markdown table, with one row for each representation.
 
-    Percentages are of float32: of its nDCG@10 if there are judgements, else of its top 10; `xR` is after rescoring.
+    Percentages are relative to float32: to its nDCG@10, or without judgements to its top 10. `xR` is with rescoring.
     """
     head = ["representation", "bytes", "nDCG@10", "kept", *(f"x{r}" for r in RESCORED[1:])]
     head += ["top 10 found", "top 100 found", "top 100 found x4", "cosine error", "time"]
@@ -30,7 +30,7 @@ def frontier_table(points: Sequence[Point]) -> str:
 
 
 def frontier_plot(points: Sequence[Point], title: str) -> str:
-    """Draw bytes against what is kept, as an SVG element.
+    """Plot size against quality, as an SVG element.
 
     Raises
     ------
@@ -40,18 +40,18 @@ def frontier_plot(points: Sequence[Point], title: str) -> str:
     is_judged = points[0].ndcg is not None
 
     def fill(axes: Any) -> None:
-        for rescored, marker, colour in zip(RESCORED, _MARKERS, COLOURS, strict=False):
+        for rescored, marker, color in zip(RESCORED, _MARKERS, COLORS, strict=False):
             chosen = [point for point in points if point.rescored == rescored]
             label = f"rescored x{rescored}" if rescored else "not rescored"
             sizes, heights = [point.bytes for point in chosen], [100 * point.kept for point in chosen]
-            axes.scatter(sizes, heights, marker=marker, color=colour, label=label, alpha=0.7)
+            axes.scatter(sizes, heights, marker=marker, color=color, label=label, alpha=0.7)
         for point in points:
             if point.rescored == 0:
                 place = (point.bytes, 100 * point.kept)
                 offset = {"xytext": (4, 3), "textcoords": "offset points"}
                 axes.annotate(legible(point.representation), place, fontsize=7, **offset)
         axes.set_xscale("log", base=2)
-        axes.set_xlabel("bytes a vector")
+        axes.set_xlabel("bytes per vector")
         axes.set_ylabel("nDCG@10, percent of float32" if is_judged else "top 10 of float32 found, percent")
         axes.set_title(legible(title))
         axes.legend(frameon=False)

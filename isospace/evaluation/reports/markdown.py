@@ -1,4 +1,4 @@
-"""Texts of a corpus inside Markdown."""
+"""Escape texts for Markdown."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ _ACTIVE = re.compile(r"([\\\\`*_\[\]<>!|~#])")
 
 
 def as_cell(text: str) -> str:
-    """Return a text as one line that is shown as it is: no markup, no image, no end of the table's row."""
+    """Escape a text for a table cell: one line, without active markup, images, or cell borders."""
     return _ACTIVE.sub(r"\\\1", " ".join(text.split()))

@@ -1,4 +1,4 @@
-"""A report as one page that needs no network, and the same as JSON."""
+"""Write a report as a self-contained HTML page, and as JSON."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PLOT = re.compile(r'<figure role="img" aria-label="([^"]*)">(<svg.*?</svg>)', r
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of texts under a head; `tones` colours rows, one for each where it is given."""
+    """A table of texts; `tones` has the color of each row, or is empty."""
 
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -29,7 +29,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One subject: a heading, what it says, a plot (SVG, made by `plots`), and the table behind it."""
+    """A section of a report: heading, text, a plot (SVG, from `plots`), and the table behind it."""
 
     title: str
     text: str = ""
@@ -43,14 +43,12 @@ class Page:
 
     Attributes
     ----------
-    title, outcome
-        What it is about, and how it came out, in a sentence each.
+    outcome
+        The result in a sentence.
     tone
-        How the outcome is coloured.
-    sections
-        In order.
+        Color of the outcome.
     data
-        The same for machines.
+        The same content for machines.
     """
 
     title: str
@@ -61,7 +59,7 @@ class Page:
 
 
 def render(page: Page) -> str:
-    """Return a page as HTML; everything but plots is escaped.
+    """Return a page as HTML; everything except plots is escaped.
 
     Raises
     ------
@@ -78,7 +76,7 @@ def render(page: Page) -> str:
 
 
 def write_page(store: Store, run_id: str, page: Page, *, with_json: bool = True) -> str:
-    """Write a report as page and as JSON, unless that is there already; return the path of the page."""
+    """Write a report as a page, and as JSON if `with_json`; return the path of the page."""
     path = layout.report_page(run_id)
     store.write(path, render(page).encode("utf-8", errors="backslashreplace"))
     if with_json:
@@ -87,13 +85,13 @@ def write_page(store: Store, run_id: str, page: Page, *, with_json: bool = True)
 
 
 def plots_in(store: Store, path: str) -> dict[str, str]:
-    """Return the plots of a page that `write_page` wrote, by the title of their section."""
+    """Return the plots of a page that `write_page` wrote, by section title."""
     page = store.read(path).decode("utf-8")
     return {html.unescape(title): svg for title, svg in _PLOT.findall(page)}
 
 
 def figure(value: object) -> str:
-    """Return a value as people read it."""
+    """Format a value for people."""
     match value:
         case None:
             return "–"

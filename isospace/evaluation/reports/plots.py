@@ -1,4 +1,4 @@
-"""Plots that are read at a glance, as SVG: text stays text, and nothing is fetched."""
+"""Plots as SVG that needs no network; text stays text."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from isospace.evaluation.length_bias import LengthBucket
     from isospace.evaluation.norms import Norms
 
-# Told apart by people who see colours differently, too. (Okabe and Ito, "Color universal design", 2008.)
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999", "#000000")
+# People with color vision deficiency can distinguish them. (Okabe and Ito, "Color universal design", 2008.)
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999", "#000000")
 _OTHERS = "others"
 
 
 def draw(fill: Callable[[Any], None], *, width: float = 7.0, height: float = 3.4) -> str:
-    """Draw on axes, and return the SVG element.
+    """Call `fill` with axes to draw on, and return the SVG element.
 
     Raises
     ------
@@ -52,52 +52,52 @@ def draw(fill: Callable[[Any], None], *, width: float = 7.0, height: float = 3.4
     svg = out.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = _with_own_ids(re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL))
-    # As wide as the page allows, and as high as that makes it.
+    # Without a fixed size, the plot is as wide as the page.
     return re.sub(
         r'<svg ([^>]*?)width="[^"]*" height="[^"]*"|<svg height="[^"]*" width="[^"]*"', r"<svg \1", svg, count=1
     )
 
 
 def _with_own_ids(svg: str) -> str:
-    """Keep the ids that are referred to, and make them this plot's own: several plots share a page."""
+    """Keep only the IDs that are referenced, and make them unique, since several plots share a page."""
     mark = hashlib.sha256(svg.encode()).hexdigest()[:8]
-    # A colour looks like a reference.
+    # Colors look like references, too: keep only IDs that exist.
     used = set(re.findall(r'#([\w-]+)["\')]', svg)) & set(re.findall(r' id="([\w.-]+)"', svg))
     svg = re.sub(r' id="([\w.-]+)"', lambda m: f' id="{mark}-{m[1]}"' if m[1] in used else "", svg)
     return re.sub(r'#([\w-]+)(["\')])', lambda m: f"#{mark}-{m[1]}{m[2]}" if m[1] in used else m[0], svg)
 
 
 def legible(text: str) -> str:
-    """Return a label as it is written: matplotlib takes dollars for formulae, and hides what begins with an underscore."""
+    """Escape a label: matplotlib treats dollars as math, and hides labels that begin with an underscore."""
     return (text if not text.startswith("_") else f" {text}").replace("$", r"\$")
 
 
-def norms(found: Norms) -> str:
-    """Draw the histogram of the lengths of all vectors."""
-    edges = np.linspace(*found.edges, len(found.counts) + 1)
+def norms(measured: Norms) -> str:
+    """Draw the histogram of the norms of all vectors."""
+    edges = np.linspace(*measured.edges, len(measured.counts) + 1)
 
     def fill(axes: Any) -> None:
-        axes.bar(edges[:-1] - 1.0, found.counts, width=np.diff(edges), align="edge", color=COLOURS[0])
-        if any(found.counts):
+        axes.bar(edges[:-1] - 1.0, measured.counts, width=np.diff(edges), align="edge", color=COLORS[0])
+        if any(measured.counts):
             axes.set_yscale("log")
             axes.set_ylim(bottom=0.8)
-        axes.set_xlabel("length of the vector, less 1")
+        axes.set_xlabel("norm of the vector, minus 1")
         axes.set_ylabel("vectors")
 
     return draw(fill)
 
 
 def spectra(curves: Mapping[str, Float64]) -> str:
-    """Draw falling eigenvalues, each as a share of the variance, by name."""
+    """Draw eigenvalues in descending order, as shares of the variance."""
 
     def fill(axes: Any) -> None:
-        for (label, values), colour in zip(curves.items(), COLOURS, strict=False):
+        for (label, values), color in zip(curves.items(), COLORS, strict=False):
             shares = np.asarray(values) / max(float(np.sum(values)), 1e-300)
-            axes.plot(np.arange(1, len(shares) + 1), np.maximum(shares, 1e-12), label=label, color=colour)
+            axes.plot(np.arange(1, len(shares) + 1), np.maximum(shares, 1e-12), label=label, color=color)
         axes.set_yscale("log")
         axes.set_ylim(bottom=1e-6)
         axes.set_xlabel("principal component")
-        axes.set_ylabel("share of the variance")
+        axes.set_ylabel("share of variance")
         axes.legend(frameon=False)
 
     return draw(fill)
@@ -111,9 +111,9 @@ def distributions(samples: Mapping[str, Float64], what: str) -> str:
         if not len(everything):
             return
         bins = np.linspace(float(everything.min()), float(everything.max()) + 1e-9, 80)
-        for (label, values), colour in zip(samples.items(), COLOURS, strict=False):
-            axes.hist(np.ravel(values), bins=bins, density=True, histtype="stepfilled", alpha=0.25, color=colour)
-            axes.hist(np.ravel(values), bins=bins, density=True, histtype="step", color=colour, label=label)
+        for (label, values), color in zip(samples.items(), COLORS, strict=False):
+            axes.hist(np.ravel(values), bins=bins, density=True, histtype="stepfilled", alpha=0.25, color=color)
+            axes.hist(np.ravel(values), bins=bins, density=True, histtype="step", color=color, label=label)
         axes.set_xlabel(what)
         axes.set_ylabel("density")
         axes.legend(frameon=False)
@@ -123,36 +123,41 @@ def distributions(samples: Mapping[str, Float64], what: str) -> str:
 
 def changes(before: Mapping[str, float], after: Mapping[str, float], measure: str) -> str:
     """Draw how much each query gained or lost, in order."""
-    moved = np.sort([after[name] - before[name] for name in before if name in after])
+    differences = np.sort([after[name] - before[name] for name in before if name in after])
 
     def fill(axes: Any) -> None:
-        axes.bar(np.arange(len(moved)), moved, width=1.0, color=[COLOURS[1] if m < 0 else COLOURS[2] for m in moved])
+        axes.bar(
+            np.arange(len(differences)),
+            differences,
+            width=1.0,
+            color=[COLORS[1] if m < 0 else COLORS[2] for m in differences],
+        )
         axes.axhline(0, color="black", linewidth=0.8)
-        lost, gained = int((moved < 0).sum()), int((moved > 0).sum())
-        axes.set_xlabel(f"queries in order: {lost} lost, {len(moved) - lost - gained} alike, {gained} gained")
+        lost, gained = int((differences < 0).sum()), int((differences > 0).sum())
+        axes.set_xlabel(f"queries in order: {lost} lost, {len(differences) - lost - gained} unchanged, {gained} gained")
         axes.set_ylabel(f"difference of {measure}")
 
     return draw(fill)
 
 
-def intervals(found: Mapping[str, Difference]) -> str:
-    """Draw the difference of each measure with its 95 % interval."""
+def intervals(differences: Mapping[str, Difference]) -> str:
+    """Draw the difference of each metric with its 95 percent interval."""
 
     def fill(axes: Any) -> None:
-        for place, one in enumerate(reversed(list(found.values()))):
+        for place, one in enumerate(reversed(list(differences.values()))):
             low, high = one.interval
-            colour = COLOURS[2] if low > 0 else COLOURS[1] if high < 0 else COLOURS[6]
-            axes.plot([low, high], [place, place], color=colour, linewidth=3, solid_capstyle="round")
-            axes.plot([one.difference], [place], "o", color=colour)
+            color = COLORS[2] if low > 0 else COLORS[1] if high < 0 else COLORS[6]
+            axes.plot([low, high], [place, place], color=color, linewidth=3, solid_capstyle="round")
+            axes.plot([one.difference], [place], "o", color=color)
         axes.axvline(0, color="black", linewidth=0.8)
-        axes.set_yticks(range(len(found)), list(reversed(list(found))))
-        axes.set_xlabel("candidate less production, 95 % interval")
+        axes.set_yticks(range(len(differences)), list(reversed(list(differences))))
+        axes.set_xlabel("candidate minus production, 95 % interval")
 
-    return draw(fill, height=0.9 + 0.35 * len(found))
+    return draw(fill, height=0.9 + 0.35 * len(differences))
 
 
 def length_bias(buckets: Sequence[LengthBucket]) -> str:
-    """Draw what a text's length does: how often it finds itself, and how popular it is."""
+    """Draw self-retrieval and popularity by length of the text."""
     labels = [f"{one.shortest}-{one.longest}" for one in buckets]
 
     def fill(axes: Any) -> None:
@@ -160,10 +165,10 @@ def length_bias(buckets: Sequence[LengthBucket]) -> str:
             labels,
             [one.self_retrieval for one in buckets],
             "o-",
-            color=COLOURS[0],
+            color=COLORS[0],
             label="found by an excerpt of itself",
         )
-        axes.plot(labels, [one.popularity / 10 for one in buckets], "s--", color=COLOURS[1], label="popularity / 10")
+        axes.plot(labels, [one.popularity / 10 for one in buckets], "s--", color=COLORS[1], label="popularity / 10")
         axes.set_ylim(bottom=0)
         axes.set_xlabel("tokens of the text")
         axes.legend(frameon=False)
@@ -172,21 +177,21 @@ def length_bias(buckets: Sequence[LengthBucket]) -> str:
 
 
 def corpus_map(points: Float64, labels: Sequence[str]) -> str:
-    """Draw a map of the corpus: (n, 2) points, coloured by their label; rare labels share one colour."""
+    """Draw a map of the corpus: (n, 2) points, colored by label; rare labels share one color."""
     counts = {label: labels.count(label) for label in set(labels)}
-    shown = sorted(counts, key=lambda label: (-counts[label], label))[: len(COLOURS) - 2]
+    shown = sorted(counts, key=lambda label: (-counts[label], label))[: len(COLORS) - 2]
     named = np.array([label if label in shown else _OTHERS for label in labels])
 
     def fill(axes: Any) -> None:
         groups = [*shown, *([_OTHERS] if _OTHERS in named else [])]
-        for label, colour in zip(groups, [*COLOURS[: len(shown)], COLOURS[6]], strict=False):
+        for label, color in zip(groups, [*COLORS[: len(shown)], COLORS[6]], strict=False):
             chosen = points[named == label]
             axes.plot(
                 chosen[:, 0],
                 chosen[:, 1],
                 ".",
                 markersize=2.5,
-                color=colour,
+                color=color,
                 label=legible(f"{label} ({len(chosen)})"),
                 alpha=0.7,
             )
@@ -199,24 +204,24 @@ def corpus_map(points: Float64, labels: Sequence[str]) -> str:
 
 
 def bars(values: Mapping[str, float], what: str, *, limit: float | None = None) -> str:
-    """Draw a few named figures, and a limit they should stay below."""
+    """Draw a few named figures, and a limit that they should stay below."""
 
     def fill(axes: Any) -> None:
-        axes.bar(list(values), list(values.values()), color=COLOURS[0])
+        axes.bar(list(values), list(values.values()), color=COLORS[0])
         if limit is not None:
-            axes.axhline(limit, color=COLOURS[1], linestyle="--")
+            axes.axhline(limit, color=COLORS[1], linestyle="--")
         axes.set_ylabel(what)
 
     return draw(fill)
 
 
 def sorted_curve(values: Float64, what: str, across: str, *, limit: float | None = None) -> str:
-    """Draw values in falling order, and a limit they should stay below."""
+    """Draw values in descending order, and a limit that they should stay below."""
 
     def fill(axes: Any) -> None:
-        axes.plot(np.sort(values)[::-1], color=COLOURS[0])
+        axes.plot(np.sort(values)[::-1], color=COLORS[0])
         if limit is not None:
-            axes.axhline(limit, color=COLOURS[1], linestyle="--")
+            axes.axhline(limit, color=COLORS[1], linestyle="--")
         axes.set_ylabel(what)
         axes.set_xlabel(across)
         axes.set_ylim(bottom=0)
@@ -225,11 +230,11 @@ def sorted_curve(values: Float64, what: str, across: str, *, limit: float | None
 
 
 def scatter(points: Sequence[tuple[float, float, str, bool]], across: str, up: str) -> str:
-    """Draw named points; those that are marked lie on the front."""
+    """Draw named points; marked ones are on the Pareto front."""
 
     def fill(axes: Any) -> None:
         for x, y, label, marked in points:
-            axes.plot([x], [y], "o" if marked else "x", color=COLOURS[0] if marked else COLOURS[6])
+            axes.plot([x], [y], "o" if marked else "x", color=COLORS[0] if marked else COLORS[6])
             axes.annotate(legible(label), (x, y), fontsize=7, xytext=(4, 4), textcoords="offset points")
         axes.set_xscale("log")
         axes.set_xlabel(across)

@@ -11,15 +11,15 @@ from isospace.evaluation.norms import sample_rows
 from isospace.evaluation.reports import plots
 from isospace.evaluation.reports.page import Section, Table, figure
 from isospace.evaluation.slices import source_of
-from isospace.evaluation.stored_vectors import Stored, finite_at
+from isospace.evaluation.stored_vectors import StoredVectors, finite_at
 from isospace.search.metadata import parse_metadata
 from isospace.search.view import View
 
 _MAPPED, _FEWEST_MAPPED = 1_500, 3
 
 
-def vector_sections(stored: Stored) -> list[Section]:
-    """Return lengths, cosines of random pairs, and isotropy."""
+def vector_sections(stored: StoredVectors) -> list[Section]:
+    """Return norms, cosines of random pairs, and isotropy."""
     before, after = stored.before.as_dict(), stored.after.as_dict()
     isotropy = tuple(
         (name.replace("_", " "), figure(before[name]), figure(after[name])) for name in before if name not in "nd"
@@ -30,28 +30,29 @@ def vector_sections(stored: Stored) -> list[Section]:
     return [
         Section(
             "Lengths of all vectors",
-            f"As stored in {stored.finest}." + ("" if stored.is_float else " Decoded codes are of no exact length."),
+            f"As stored in {stored.finest}."
+            + ("" if stored.is_float else " The norms of decoded codes are not exact."),
             plots.norms(norms),
             Table(("vectors", "smallest", "largest", "largest distance from 1"), lengths),
         ),
         Section(
             "Cosines of random pairs",
-            "What `similar` means in this corpus: a cosine is high only against these.",
+            "A pair is similar only if its cosine is well above these.",
             plots.distributions({"random pairs": stored.pairs}, "cosine"),
             Table(("percentile", "cosine"), percentiles),
         ),
         Section(
             "Isotropy, before and after the transform",
-            "How evenly the vectors fill their space: the spectrum of the raw vectors at the fit, and of what is "
-            "stored now.",
+            "How evenly the vectors fill their space: the spectrum of the raw vectors at the fit, and of the vectors "
+            "that are stored now.",
             plots.spectra({"raw, at the fit": stored.spectrum_before, "stored": stored.spectrum_after}),
             Table(("", "raw, at the fit", "stored"), isotropy),
         ),
     ]
 
 
-def dimension_sections(stored: Stored) -> list[Section]:
-    """Return shifts of dimensions, and what exceeds the range of codes."""
+def dimension_sections(stored: StoredVectors) -> list[Section]:
+    """Return shifts of dimensions, and the components beyond the range of codes."""
     shifts = stored.shifts
     worst = np.argsort(-shifts.psi)[:10]
     columns = (shifts.psi, shifts.ks, shifts.spread, shifts.low, shifts.high, shifts.mean, shifts.deviation)
@@ -63,7 +64,7 @@ def dimension_sections(stored: Stored) -> list[Section]:
     sections = [
         Section(
             "Dimensions, against the fit",
-            "Population stability index of every dimension, in falling order; the ten that moved most below.",
+            "Population stability index of every dimension, in descending order; the table shows the ten largest.",
             plots.sorted_curve(shifts.psi, "PSI", "dimensions in order", limit=0.25),
             Table(head, rows),
         )
@@ -75,20 +76,21 @@ def dimension_sections(stored: Stored) -> list[Section]:
 
 
 def corpus_map_section(view: View) -> list[Section]:
-    """Return a map of a sample of the corpus, coloured by source; nothing for a handful of chunks."""
+    """Return a map of a sample of the corpus, colored by source; nothing for a handful of chunks."""
     points, labels = corpus_points(view)
     if not len(points):
         return []
     text = (
-        f"A sample of {len(points):,} chunks, near ones near each other (t-SNE); distances between clouds mean little."
+        f"A sample of {len(points):,} chunks, with similar ones close together (t-SNE); distances between clusters "
+        "mean little."
     )
     return [Section("Map of the corpus", text, plots.corpus_map(points, labels))]
 
 
 def corpus_points(view: View, *, seed: int = 0) -> tuple[npt.NDArray[np.float64], list[str]]:
-    """Return (n, 2) places of a sample of chunks, and their sources: the metadata field `source`, or else their folder.
+    """Return (n, 2) positions of a sample of chunks, and their sources: the metadata field `source`, or their folder.
 
-    None for a handful of chunks.
+    For a handful of chunks, n is 0.
     """
     from sklearn.manifold import TSNE
 
@@ -99,7 +101,7 @@ def corpus_points(view: View, *, seed: int = 0) -> tuple[npt.NDArray[np.float64]
         return np.zeros((0, 2)), []
     perplexity = min(30.0, max((len(rows) - 1) / 3, 1.0))
     with warnings.catch_warnings():
-        # Copies of one vector have no variance of their own.
+        # Copies of one vector have no variance, which sklearn warns about.
         warnings.simplefilter("ignore")
         model = TSNE(init="pca", perplexity=perplexity, random_state=seed, max_iter=500)
         points: npt.NDArray[np.float64] = model.fit_transform(vectors.astype(np.float64)).astype(np.float64)

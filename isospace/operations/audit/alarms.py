@@ -12,7 +12,7 @@ from isospace.evaluation.baseline_sample import Reference
 from isospace.evaluation.drift import FEWEST_SHIFTED, Drift
 from isospace.evaluation.languages import uncovered
 from isospace.evaluation.norms import norm_tolerance
-from isospace.evaluation.stored_vectors import Stored
+from isospace.evaluation.stored_vectors import StoredVectors
 from isospace.operations.audit.frozen_queries import Frozen
 from isospace.operations.audit.logged_queries import Logged
 from isospace.operations.audit.measurements import Measurements
@@ -69,7 +69,9 @@ def language_alarms(shares: Mapping[str, float], named: Sequence[str] | None, li
         )
 
 
-def stored_alarms(found: Stored, reference: Reference, limits: Thresholds, *, normalizes: bool) -> Iterator[Alarm]:
+def stored_alarms(
+    found: StoredVectors, reference: Reference, limits: Thresholds, *, normalizes: bool
+) -> Iterator[Alarm]:
     """Yield alarms about lengths, isotropy, shifts and saturation."""
     error, allowed = found.norms.largest_error, norm_tolerance(found.finest, limits.norm_error)
     if normalizes and found.is_float and not error <= allowed:

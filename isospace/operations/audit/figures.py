@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from isospace.evaluation.drift import Drift, Shifts
 from isospace.evaluation.length_bias import LengthBucket
 from isospace.evaluation.norms import Norms
-from isospace.evaluation.stored_vectors import Stored
+from isospace.evaluation.stored_vectors import StoredVectors
 from isospace.operations.audit.frozen_queries import Frozen
 from isospace.operations.audit.logged_queries import Logged
 from isospace.operations.audit.measurements import Measurements
@@ -200,7 +200,7 @@ def _dimensions(shifts: Shifts) -> DimensionFigures:
     return DimensionFigures.model_validate(values)
 
 
-def _saturated(stored: Stored) -> dict[str, SaturationFigures]:
+def _saturated(stored: StoredVectors) -> dict[str, SaturationFigures]:
     return {
         name: SaturationFigures(now=share, at_fit=stored.saturated_before[name])
         for name, share in stored.saturated.items()

@@ -15,7 +15,7 @@ from isospace.evaluation.drift import FEWEST_SHIFTED
 from isospace.evaluation.languages import language_shares
 from isospace.evaluation.norms import sample_rows
 from isospace.evaluation.query_sets import list_sets, read_set
-from isospace.evaluation.stored_vectors import Stored, measure_stored
+from isospace.evaluation.stored_vectors import StoredVectors, measure_stored
 from isospace.operations.audit.frozen_queries import Baseline, Frozen, measure_frozen
 from isospace.operations.audit.logged_queries import Logged, measure_logged
 from isospace.operations.audit.metrics import (
@@ -66,7 +66,7 @@ class Measurements:
     view: View
     reference: Reference
     tolerance: float
-    stored: Stored
+    stored: StoredVectors
     reproduced: Reproduced
     corpus: CorpusChange
     languages: dict[str, float]

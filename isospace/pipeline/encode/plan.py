@@ -1,7 +1,6 @@
-"""Plan the encode stage: the anti-join of chunks against raw vectors, cut into encoding shards.
+"""Plan the encode stage: find the chunks without raw vectors, and group them into encoding shards.
 
-Shards are fixed when a plan is first made, so that a run that was killed continues with the very batches it had, and
-ends with the very bits.
+The first plan fixes the shards, so that a killed run continues with the same batches, and ends with the same bits.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from isospace.storage.store import Store
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-# Rows of a plan that are in memory at a time.
+# Rows of a plan to hold in memory at a time.
 _PLAN_ROWS = 16_384
 
 _PLAN_COLUMNS = {"shard": "INTEGER", "chunk_hash": "BLOB", "n_tokens": "INTEGER"}
@@ -44,7 +43,7 @@ _PLAN_SCHEMA = pa.schema(
 
 
 def plan_shards(run: Run, parts: Sequence[ChunkPart], *, limit: int) -> EncodePlan:
-    """Find the texts that no raw vector exists for, and cut them into shards.
+    """Find the texts without raw vectors, and group them into shards.
 
     Parameters
     ----------
@@ -53,11 +52,7 @@ def plan_shards(run: Run, parts: Sequence[ChunkPart], *, limit: int) -> EncodePl
     parts
         Its new parts.
     limit
-        The encoder's token limit; what is longer counts as that.
-
-    Returns
-    -------
-    EncodePlan
+        The encoder's token limit; longer texts are counted with that many tokens.
     """
     runtime = run.config.runtime
     work = run.work_store
@@ -108,7 +103,7 @@ def _resume_or_cut(connection: DuckDBPyConnection, run: Run, parts: Sequence[Chu
 
 
 def _covers(connection: DuckDBPyConnection, store: Store, path: str) -> bool:
-    """Tell whether every missing text is in a shard of an earlier plan."""
+    """Return whether an earlier plan has every missing text in one of its shards."""
     fields = ", ".join(f"{name} {kind}" for name, kind in _PLAN_COLUMNS.items())
     connection.execute(f"CREATE OR REPLACE TABLE planned (part INTEGER, row INTEGER, {fields})")
     try:
@@ -123,7 +118,7 @@ def _covers(connection: DuckDBPyConnection, store: Store, path: str) -> bool:
 
 
 def _cut(connection: DuckDBPyConnection, run: Run, parts: Sequence[ChunkPart]) -> Iterator[pa.Table]:
-    """Cut the missing texts, part by part and by length, at the shard's budget of tokens."""
+    """Yield the missing texts by part and length, with the number of their shard; a shard ends at its token budget."""
     budget = run.config.runtime.shard_tokens
     names = pa.array([part.name for part in parts], pa.string())
     query = "SELECT part, row, chunk_hash, n_tokens FROM missing ORDER BY part, n_tokens, chunk_hash"
@@ -141,7 +136,7 @@ def _cut(connection: DuckDBPyConnection, run: Run, parts: Sequence[ChunkPart]) -
 
 
 def _shards(store: Store, path: str) -> Iterator[Shard]:
-    """Yield the shards of a plan, whose rows are in their order."""
+    """Yield the shards of a plan, whose rows are ordered by shard."""
     number, first, chunks, tokens, digest = 0, 0, 0, 0, hashlib.sha256()
     for table in read_groups(store, path, ["shard", "chunk_hash", "n_tokens"]):
         shards, lengths = table["shard"].to_numpy(), table["n_tokens"].to_numpy()

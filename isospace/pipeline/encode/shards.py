@@ -1,6 +1,6 @@
-"""Encode one shard: read its texts, encode them, write its part of raw vectors.
+"""Encode one shard: read its texts, encode them, and write their raw vectors.
 
-A shard is a reference: a plan's name and a number.
+A shard is a reference to rows of a plan; it holds no texts.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class Shard:
     plan
         Path of the plan that lists its rows.
     number
-        Which shard of it.
+        Its number in the plan.
     first
-        Its first row there.
+        Its first row in the plan.
     shard_id
-        Names the part it writes: SHA-256 of its chunk hashes.
+        SHA-256 of its chunk hashes; names the file of raw vectors that it writes.
     chunks, tokens
         Its size.
     """
@@ -50,15 +50,15 @@ class EncodePlan:
     Attributes
     ----------
     shards
-        Only those that are missing.
+        The shards that are not encoded yet.
     chunks
-        Occurrences in the new parts.
+        Number of chunks in the new parts.
     distinct
-        Different texts among them.
+        Number of different texts among them.
     reused
-        Different texts that have a raw vector already.
+        Number of different texts that already have a raw vector.
     to_encode, tokens
-        Texts to encode, and their tokens.
+        Number of texts to encode, and of their tokens.
     """
 
     shards: tuple[Shard, ...]
@@ -70,19 +70,19 @@ class EncodePlan:
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
-    """What encoding one shard took.
+class EncodedShard:
+    """The outcome of encoding one shard.
 
     Attributes
     ----------
-    chunks, tokens, seconds
-        How much, and how long it took without waiting.
+    seconds
+        Time spent encoding, without waiting.
     worker
-        Who did it.
+        Name of the worker that encoded it.
     loaded
-        Whether the worker had to load the model for it.
+        Whether the worker had to load the model first.
     halvings
-        How often a device ran out of memory and the batch was halved.
+        How often the device ran out of memory and the batch size was halved.
     """
 
     chunks: int
@@ -93,25 +93,17 @@ class Encoded:
     halvings: int = 0
 
 
-def encode_shard(run: Run, shard: Shard, encoder: SentenceEncoder) -> Encoded:
-    """Encode one shard and write its part; a part that exists already is left alone.
+def encode_shard(run: Run, shard: Shard, encoder: SentenceEncoder) -> EncodedShard:
+    """Encode one shard and write its raw vectors, unless they already exist.
 
-    Parameters
-    ----------
-    run
-        The run.
-    shard
-        The reference.
-    encoder
-        Of `run.encoder_id`.
-
-    Returns
-    -------
-    Encoded
+    Raises
+    ------
+    IntegrityError
+        If the plan does not match the chunks that it refers to.
     """
     store = run.store
     if store.exists(vector_part_path(run.encoder_id, shard.shard_id)):
-        return Encoded(0, 0, 0.0)
+        return EncodedShard(0, 0, 0.0)
     hashes, texts = _shard_texts(run, shard)
     with encoder.lock:
         before = encoder.backend.halvings
@@ -120,7 +112,7 @@ def encode_shard(run: Run, shard: Shard, encoder: SentenceEncoder) -> Encoded:
         seconds = time.perf_counter() - started
         halvings = encoder.backend.halvings - before
     write_vectors(store, run.encoder_id, shard.shard_id, hashes, vectors, provenance=encoder.backend.engine())
-    return Encoded(len(texts), shard.tokens, seconds, halvings=halvings)
+    return EncodedShard(len(texts), shard.tokens, seconds, halvings=halvings)
 
 
 def _shard_texts(run: Run, shard: Shard) -> tuple[list[bytes], list[str]]:
@@ -137,7 +129,7 @@ def _shard_texts(run: Run, shard: Shard) -> tuple[list[bytes], list[str]]:
         hashes += [member["chunk_hash"] for member in members]
     if any(hashlib.sha256(text.encode()).digest() != key for text, key in zip(texts, hashes, strict=True)):
         raise IntegrityError(
-            f"{shard.plan}: lists chunks that are not those of the parts it names. Delete it and run the same "
-            "command again."
+            f"{shard.plan}: its chunk hashes do not match the chunks of the parts that it refers to. Delete it and run "
+            "the same command again."
         )
     return hashes, texts

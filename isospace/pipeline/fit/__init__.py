@@ -1,1 +1,1 @@
-"""The fit stage: sample, try candidates, seal a space."""
+"""The fit stage: draw a sample, compare candidate fits, and seal a space."""

@@ -1,8 +1,8 @@
-"""Choose a fit by held-out retrieval, and keep the evidence.
+"""Choose a fit by held-out retrieval, and record the evidence.
 
-The documents that queries ask for are split in halves. On the first half the candidates are ranked by nDCG@10, and the
-simplest of those that tie with the best is taken; on the second half that one has to beat `none` in a paired
-randomization test. What it is not better than with confidence, it does not replace.
+The documents that answer queries are split into halves. On the first half, candidates are ranked by nDCG@10, and the
+simplest of those that tie with the best is selected. On the second half, it has to beat `none` in a paired
+randomization test; otherwise `none` is chosen.
 """
 
 from __future__ import annotations
@@ -23,28 +23,27 @@ from isospace.transform.fit import Estimates, fit
 from isospace.transform.spec import AutoSpec, FitSpec
 from isospace.transform.vectors import Float64
 
-# Where nearly every query finds its answer first, candidates cannot be told apart.
+# If nearly every query finds its answer first, the queries cannot distinguish candidates.
 _TOO_EASY = 0.9
 _FEWEST_A_HALF = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
-    """A candidate and how it did.
+class CandidateResult:
+    """The results of one candidate.
 
     Attributes
     ----------
     fit
-        In words.
+        The fit in words.
     choosing, held_back
-        Mean nDCG@10 on the half that ranks candidates, and on the half that was held back; None if it could not be
-        fitted.
+        Mean nDCG@10 on the half that ranks candidates, and on the held-out half; None if it could not be fitted.
     gain
-        Mean difference from `none` on the half held back.
+        Mean difference from `none` on the held-out half.
     interval
-        95 per cent bootstrap interval of the gain.
+        95 percent bootstrap interval of the gain.
     p
-        Of the one-sided paired randomization test against `none`, on the half held back.
+        P-value of the one-sided paired randomization test against `none` on the held-out half.
     refused
         Why it could not be fitted.
     """
@@ -60,29 +59,25 @@ class Tried:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What was chosen, and why.
+    """The chosen fit, and the evidence for it.
 
     Attributes
     ----------
-    chosen
-        The fit.
     reason
-        In a sentence.
+        Why it was chosen, in a sentence.
     source
         What the queries were.
     queries
-        How many documents (or judged queries) are asked for: in the half that ranks, and in the half held back.
+        Number of documents (or judged queries) in the half that ranks, and in the held-out half.
     tried
-        All candidates, `none` first.
-    warnings
-        What a person should look at.
+        The results of all candidates, `none` first.
     """
 
     chosen: FitSpec
     reason: str
     source: str
     queries: tuple[int, int]
-    tried: tuple[Tried, ...]
+    tried: tuple[CandidateResult, ...]
     warnings: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
@@ -114,32 +109,32 @@ def choose(estimates: Estimates, evidence: Evidence, spec: AutoSpec, *, normaliz
         If there are too few queries.
     """
     names = np.array([name for trial in evidence.trials for name in trial.names])
-    asked, place = np.unique(names, return_inverse=True)
-    first = np.array([_is_first(name) for name in asked])
+    documents, place = np.unique(names, return_inverse=True)
+    first = np.array([_is_first(name) for name in documents])
     if not min(first.sum(), (~first).sum()) >= _FEWEST_A_HALF:
         raise FitError(
             f"{len(first)} queries fall into halves of {first.sum()} and {(~first).sum()}; expected {_FEWEST_A_HALF} "
-            "or more in each. Give more queries, or a fit instead of auto."
+            "or more in each. Provide more queries, or set recipe.transform.fit.kind to something other than auto."
         )
-    # One mean for all trials, of the first half alone.
+    # One mean for all trials, computed on the first half only.
     ranking = np.concatenate([trial.queries for trial in evidence.trials])[first[place]]
     known = estimates.with_queries(ranking)
     candidates = [FitSpec(), *(c for c in spec.candidates if c.kind != "none")]
     plain = _retrieval(known, candidates[0], evidence.trials, place, normalize=normalize)
-    found: list[Float64 | str] = [plain]
+    results: list[Float64 | str] = [plain]
     for candidate in candidates[1:]:
         try:
-            found.append(_retrieval(known, candidate, evidence.trials, place, normalize=normalize))
+            results.append(_retrieval(known, candidate, evidence.trials, place, normalize=normalize))
         except FitError as error:
-            found.append(str(error))
-    tried = tuple(_tried(c, values, plain, first) for c, values in zip(candidates, found, strict=True))
-    best = _simplest_of_the_best(found, first, spec.p_value)
+            results.append(str(error))
+    tried = tuple(_tried(c, values, plain, first) for c, values in zip(candidates, results, strict=True))
+    best = _simplest_of_the_best(results, first, spec.p_value)
     counts = int(first.sum()), int((~first).sum())
     warnings = []
     if plain[first].mean() > _TOO_EASY:
         warnings.append(
-            f"the queries are too easy to tell fits apart: nDCG@10 is {plain[first].mean():.3f} without any. Give "
-            "recipe.transform.queries.file, or set recipe.transform.queries.pseudo to the other kind."
+            f"the queries are too easy to tell fits apart: nDCG@10 is {plain[first].mean():.3f} without any. "
+            "Provide recipe.transform.queries.file, or set recipe.transform.queries.pseudo to the other kind."
         )
     chosen, reason = _decide(candidates, tried, best, spec.p_value)
     return Choice(chosen, reason, evidence.trial_source, counts, tried, tuple(warnings))
@@ -148,25 +143,27 @@ def choose(estimates: Estimates, evidence: Evidence, spec: AutoSpec, *, normaliz
 def _retrieval(
     estimates: Estimates, candidate: FitSpec, trials: Sequence[Trial], place: npt.NDArray[np.int64], *, normalize: bool
 ) -> Float64:
-    """Return the nDCG@10 of each document asked for under a fit; `place` names the document of each query."""
-    # How small the sample is will show.
+    """Return nDCG@10 under a fit, averaged by document; `place` is the document of each query."""
+    # No minimum sample: retrieval will show whether it was large enough.
     fitted = fit(estimates, candidate, min_ratio=0.0)
     values = np.concatenate([ndcg(trial, *transformed(fitted, trial, normalize=normalize)) for trial in trials])
-    # Several queries for one document are not several pieces of evidence.
+    # Several queries for one document are not independent evidence.
     return np.bincount(place, values) / np.bincount(place)
 
 
-def _decide(candidates: Sequence[FitSpec], tried: Sequence[Tried], best: int, level: float) -> tuple[FitSpec, str]:
+def _decide(
+    candidates: Sequence[FitSpec], tried: Sequence[CandidateResult], best: int, level: float
+) -> tuple[FitSpec, str]:
     figures = tried[best]
     if best == 0 or figures.p is None or figures.gain is None:
-        return candidates[0], f"none: no candidate ranked above it{_nearest(tried)}"
-    said = f"{figures.fit}: {figures.gain:+.4f} nDCG@10 against none on held-back queries, p = {figures.p:.4f}"
+        return candidates[0], f"none: no candidate ranked higher{_nearest(tried)}"
+    result = f"{figures.fit}: {figures.gain:+.4f} nDCG@10 against none on held-out queries, p = {figures.p:.4f}"
     if figures.p < level and figures.gain > 0:
-        return candidates[best], f"{said}, below {level:g}"
-    return candidates[0], f"none: the best candidate was not better with confidence ({said}, not below {level:g})"
+        return candidates[best], f"{result}, below {level:g}"
+    return candidates[0], f"none: the best candidate was not significantly better ({result}, not below {level:g})"
 
 
-def _nearest(tried: Sequence[Tried]) -> str:
+def _nearest(tried: Sequence[CandidateResult]) -> str:
     others = [other for other in tried[1:] if other.choosing is not None]
     if not others or tried[0].choosing is None:
         return "; none could be fitted"
@@ -174,9 +171,9 @@ def _nearest(tried: Sequence[Tried]) -> str:
     return f"; the best was {nearest.fit} with nDCG@10 {nearest.choosing:.4f} against {tried[0].choosing:.4f}"
 
 
-def _simplest_of_the_best(found: Sequence[Float64 | str], first: npt.NDArray[np.bool_], level: float) -> int:
-    """Return the first candidate after none that the best one does not beat; 0 if none is the best."""
-    ranked = {number: values[first] for number, values in enumerate(found) if isinstance(values, np.ndarray)}
+def _simplest_of_the_best(results: Sequence[Float64 | str], first: npt.NDArray[np.bool_], level: float) -> int:
+    """Return the first candidate after `none` that the best does not beat significantly; 0 if `none` is the best."""
+    ranked = {number: values[first] for number, values in enumerate(results) if isinstance(values, np.ndarray)}
     best = max(ranked, key=lambda number: (ranked[number].mean(), -number))
     if best == 0:
         return 0
@@ -186,11 +183,11 @@ def _simplest_of_the_best(found: Sequence[Float64 | str], first: npt.NDArray[np.
     return best
 
 
-def _tried(candidate: FitSpec, values: Float64 | str, plain: Float64, first: npt.NDArray[np.bool_]) -> Tried:
+def _tried(candidate: FitSpec, values: Float64 | str, plain: Float64, first: npt.NDArray[np.bool_]) -> CandidateResult:
     if isinstance(values, str):
-        return Tried(candidate.describe(), None, None, None, None, None, refused=values)
+        return CandidateResult(candidate.describe(), None, None, None, None, None, refused=values)
     rest = values[~first] - plain[~first]
-    return Tried(
+    return CandidateResult(
         fit=candidate.describe(),
         choosing=float(values[first].mean()),
         held_back=float(values[~first].mean()),
@@ -201,5 +198,5 @@ def _tried(candidate: FitSpec, values: Float64 | str, plain: Float64, first: npt
 
 
 def _is_first(name: str) -> bool:
-    """Tell whether a query is of the first half, by its name: whatever asks for one document is on one side."""
+    """Return whether a query is in the first half, by its name, so that all queries of a document are on one side."""
     return int(sha256(name.encode())[:8], 16) % 2 == 0

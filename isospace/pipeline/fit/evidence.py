@@ -1,4 +1,4 @@
-"""What a fit learns from queries: their mean, and trials on which candidates are compared."""
+"""Evidence from queries for a fit: their mean, and retrieval trials to compare candidates on."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from isospace.transform.affine import Role
 from isospace.transform.spec import QueriesSpec
 from isospace.transform.vectors import Float32
 
-# Chunks among which the answers have to be found. More cost time, and change no order of the candidates that was seen.
+# Chunks to search in a trial. More take longer, and changed the order of candidates in no experiment.
 _POOL = 20_000
 FEWEST_QUERIES = 20
-# A document may ask several times, each time by another sentence, until there are enough queries.
+# A document may give several queries, each another sentence, until there are enough.
 _ROUNDS = 3
 _COLUMNS = ["chunk_hash", "doc_id", "title", "prefix", "text"]
 
@@ -38,11 +38,11 @@ class Evidence:
     Attributes
     ----------
     queries
-        (m, d) float32 raw vectors of what stands for queries; their mean is the queries' mean.
+        (m, d) float32 raw vectors of queries or pseudo-queries, whose mean the fit uses.
     source
-        What they are, in words.
+        What these queries are, in words.
     trials
-        Where candidates are compared, each with queries of its own; empty if nothing is to be chosen.
+        Trials to compare candidates on, each with its own queries; empty if there is nothing to choose.
     trial_source
         What the trials' queries are, in words.
     """
@@ -54,14 +54,14 @@ class Evidence:
 
 
 def gather_evidence(run: Run, chunk_paths: Sequence[str], encoder: SentenceEncoder, *, choosing: bool) -> Evidence:
-    """Encode queries, and prepare trials if a fit is to be chosen.
+    """Encode queries, and prepare trials if a fit has to be chosen.
 
     Raises
     ------
     ConfigError
-        If a file of queries cannot be read.
+        If a query file cannot be read.
     FitError
-        If there are too few queries to learn from.
+        If there are too few queries.
     """
     spec = run.config.recipe.transform.queries
     texts = _drawn_queries(spec, run.config.recipe.transform.sample.seed) if spec.file else {}
@@ -75,10 +75,10 @@ def gather_evidence(run: Run, chunk_paths: Sequence[str], encoder: SentenceEncod
     passages, raw = _pool(run, chunk_paths, encoder.record.dimension)
     trials, kind = _pseudo_trials(run, encoder, passages, raw)
     count = sum(len(trial.names) for trial in trials)
-    found = f"{count} {kind} of the corpus as pseudo-queries"
+    source = f"{count} {kind} of the corpus as pseudo-queries"
     if real is None:
-        return Evidence(np.concatenate([trial.queries for trial in trials]), found, trials, found)
-    return Evidence(real, f"{len(texts)} queries", trials, found)
+        return Evidence(np.concatenate([trial.queries for trial in trials]), source, trials, source)
+    return Evidence(real, f"{len(texts)} queries", trials, source)
 
 
 def _drawn_queries(spec: QueriesSpec, seed: int) -> dict[str, str]:
@@ -95,48 +95,48 @@ def _pseudo_trials(
     trials: list[Trial] = []
     wanted, taken = spec.size, set[str]()
     for number in range(_ROUNDS if kind == "sentences" else 1):
-        made = make_pseudo_queries(passages, kind, size=wanted, seed=seed + number, exclude=taken)
-        if not made:
+        queries = make_pseudo_queries(passages, kind, size=wanted, seed=seed + number, exclude=taken)
+        if not queries:
             break
-        trials.append(_pseudo_trial(run.store, encoder, passages, raw, made))
-        taken |= {query.text for query in made}
-        wanted -= len(made)
+        trials.append(_pseudo_trial(run.store, encoder, passages, raw, queries))
+        taken |= {query.text for query in queries}
+        wanted -= len(queries)
         if wanted <= 0:
             break
     if (count := len({name for trial in trials for name in trial.names})) < FEWEST_QUERIES:
         raise FitError(
-            f"only {count} documents of {len(passages)} chunks could be asked for by {kind}; expected "
-            f"{FEWEST_QUERIES} or more. Give recipe.transform.queries.file, or a fit that needs no queries."
+            f"the {kind} of {len(passages)} chunks give pseudo-queries for only {count} documents; expected "
+            f"{FEWEST_QUERIES} or more. Provide recipe.transform.queries.file, or use a fit that needs no queries."
         )
     return tuple(trials), kind
 
 
 def _pseudo_trial(
-    store: Store, encoder: SentenceEncoder, passages: list[Passage], raw: Float32, made: list[PseudoQuery]
+    store: Store, encoder: SentenceEncoder, passages: list[Passage], raw: Float32, queries: list[PseudoQuery]
 ) -> Trial:
-    answers = {query.passage for query in made}
-    asked = {passages[row].doc_id for row in answers}
-    # Other chunks of the document may overlap with the one the query was taken from.
-    kept = [row for row, passage in enumerate(passages) if row in answers or passage.doc_id not in asked]
-    place = {row: position for position, row in enumerate(kept)}
-    documents = raw[kept]
-    remainders = _stored(store, encoder, [query.remainder for query in made], "document")
-    documents[[place[query.passage] for query in made]] = remainders
-    names = tuple(passages[query.passage].doc_id for query in made)
+    answers = {query.passage for query in queries}
+    answering = {passages[row].doc_id for row in answers}
+    # Other chunks of an answering document may overlap with the one that the query was taken from.
+    rows = [row for row, passage in enumerate(passages) if row in answers or passage.doc_id not in answering]
+    place = {row: position for position, row in enumerate(rows)}
+    documents = raw[rows]
+    remainders = _stored(store, encoder, [query.remainder for query in queries], "document")
+    documents[[place[query.passage] for query in queries]] = remainders
+    names = tuple(passages[query.passage].doc_id for query in queries)
     return Trial(
         documents=documents,
-        owners=tuple(passages[row].doc_id for row in kept),
-        queries=_stored(store, encoder, [query.text for query in made], "query"),
+        owners=tuple(passages[row].doc_id for row in rows),
+        queries=_stored(store, encoder, [query.text for query in queries], "query"),
         names=names,
         judgements={name: {name: 1} for name in names},
     )
 
 
-def few_judged(path: Path, useful: int, queries: int) -> FitError:
+def too_few_judged(path: Path, useful: int, queries: int) -> FitError:
     """Return the error for too few queries with a relevant document in the collection."""
     return FitError(
         f"{path}: only {useful} of {queries} queries have a relevant document in this collection; expected "
-        f"{FEWEST_QUERIES} or more. Do its doc_ids belong to this collection?"
+        f"{FEWEST_QUERIES} or more. Check that its doc_ids are those of this collection."
     )
 
 
@@ -151,7 +151,7 @@ def _judged_trial(
         name for name in texts if any(rel > 0 and doc in present for doc, rel in judgements.get(name, {}).items())
     ]
     if len(useful) < FEWEST_QUERIES:
-        raise few_judged(path, len(useful), len(texts))
+        raise too_few_judged(path, len(useful), len(texts))
     queries = _stored(run.store, encoder, [texts[name] for name in useful], "query")
     owners = tuple(passage.doc_id for passage in passages)
     return Trial(raw, owners, queries, tuple(useful), {name: judgements[name] for name in useful})
@@ -160,12 +160,12 @@ def _judged_trial(
 def _pool(
     run: Run, chunk_paths: Sequence[str], dimension: int, *, always: Iterable[str] = ()
 ) -> tuple[list[Passage], Float32]:
-    """Return a sample of chunks, and all chunks of the documents that have to be in it, with their raw vectors."""
+    """Return a sample of chunks, and all chunks of the documents in `always`, with their raw vectors."""
     seed, wanted = run.config.recipe.transform.sample.seed, set(always)
     drawn = set(bottom_k(chunk_hashes(run, chunk_paths), _POOL, seed))
-    found: dict[tuple[str, bytes], Passage] = {}
-    # Of documents with the same text the first by name answers for it, in whatever order they were read: another would
-    # be an answer that counts as wrong.
+    pool: dict[tuple[str, bytes], Passage] = {}
+    # If documents share a text, only the first by name is in the pool, whatever the order of reading: a hit on another
+    # would count as wrong.
     owner: dict[bytes, str] = {}
     for table in live_chunks(run, chunk_paths, _COLUMNS):
         for row in table.select(_COLUMNS).to_pylist():
@@ -173,17 +173,17 @@ def _pool(
             if doc_id not in wanted and (key not in drawn or owner.get(key, doc_id) < doc_id):
                 continue
             if doc_id not in wanted:
-                found.pop((owner.get(key, ""), key), None)
+                pool.pop((owner.get(key, ""), key), None)
                 owner[key] = doc_id
-            found[doc_id, key] = Passage(doc_id, row["title"], row["prefix"], row["text"])
-    answered = {key for doc_id, key in found if doc_id in wanted}
-    order = sorted((doc_id, key) for doc_id, key in found if doc_id in wanted or key not in answered)
+            pool[doc_id, key] = Passage(doc_id, row["title"], row["prefix"], row["text"])
+    answered = {key for doc_id, key in pool if doc_id in wanted}
+    order = sorted((doc_id, key) for doc_id, key in pool if doc_id in wanted or key not in answered)
     raw = vectors_of(run, [key for _, key in order], dimension=dimension)
-    return [found[name] for name in order], raw
+    return [pool[name] for name in order], raw
 
 
 def _stored(store: Store, encoder: SentenceEncoder, texts: Sequence[str], role: Role) -> Float32:
-    """Return raw vectors of texts, from the store if the very same texts were asked for before."""
+    """Return raw vectors of texts, from the store if the same texts were encoded before."""
     hashes = [bytes.fromhex(sha256(text.encode())) for text in texts]
     encoder_id = encoder.record.encoder_id
     name = f"trial-{fingerprint(sorted(h.hex() for h in set(hashes)))[:32]}"

@@ -1,4 +1,4 @@
-"""Fit a space on a sample of the domain, and seal it."""
+"""Fit a space on a sample of the collection, and seal it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from isospace.errors import ConfigError, FitError, MismatchError
 from isospace.pipeline.fit.choose import choose
 from isospace.pipeline.fit.evidence import Evidence, gather_evidence
 from isospace.pipeline.fit.sample import sample_vectors
-from isospace.pipeline.preflight import identified
+from isospace.pipeline.preflight import with_hashed_files
 from isospace.pipeline.run import Run
 from isospace.storage import paths as layout
 from isospace.transform.affine import apply_affine
@@ -39,32 +39,35 @@ def fit_space(run: Run, chunk_paths: Sequence[str], encoder: SentenceEncoder) ->
     Parameters
     ----------
     run
-        The run; its recipe says what is fitted.
+        The run, whose recipe defines the fit.
     chunk_paths
-        All chunks parts of the collection; their texts have raw vectors.
+        All chunk files of the collection; their texts have raw vectors.
     encoder
-        For the probes.
+        Encodes the probes.
 
     Returns
     -------
     str
-        The space_id. Equal samples and recipes give an equal one.
+        The space ID, which is equal for equal samples and recipes.
 
     Raises
     ------
     FitError
-        If the sample cannot carry the fit.
+        If the sample is too small for the fit.
+    MismatchError
+        If the encoder is not that of the run.
+    ConfigError
+        If a query file has changed since the run started.
     """
     spec = run.config.recipe.transform
     if encoder.record.encoder_id != run.encoder_id:
         raise MismatchError(
-            f"the encoder at hand is {encoder.record.encoder_id[:16]}…, the run's is {run.encoder_id[:16]}…. Start a "
-            "new process."
+            f"the loaded encoder is {encoder.record.encoder_id[:16]}…; expected {run.encoder_id[:16]}…, the run's. "
+            "Run the same command in a new process."
         )
-    if identified(spec) != run.transform:
+    if with_hashed_files(spec) != run.transform:
         raise ConfigError(
-            f"{spec.queries.file}: was changed while the run was under way. Freeze the file, and run the same "
-            "command again."
+            f"{spec.queries.file}: changed during the run. Leave the file as it is, and run the same command again."
         )
     sample = sample_vectors(run, chunk_paths, size=spec.sample.size, dimension=encoder.record.dimension)
     automatic = isinstance(spec.fit, AutoSpec)
@@ -88,8 +91,8 @@ def fit_space(run: Run, chunk_paths: Sequence[str], encoder: SentenceEncoder) ->
         },
     )
     folder = layout.space_folder(space_id)
-    # space.json last: a space whose document exists is whole. What exists and differs was damaged, since the name is
-    # the fingerprint of the content; only the provenance in space.json may differ.
+    # space.json comes last: if it exists, the space is complete. The folder is named by a fingerprint of the content,
+    # so that an existing file that differs is damaged; only the provenance in space.json may differ.
     for name in sorted(files, key=lambda name: name == DOCUMENT):
         path = f"{folder}/{name}"
         if (
@@ -102,7 +105,7 @@ def fit_space(run: Run, chunk_paths: Sequence[str], encoder: SentenceEncoder) ->
 
 
 def _promise(run: Run, encoder: SentenceEncoder) -> Promise:
-    """Say bitwise only where every raw vector there is was computed by what would compute a query here."""
+    """Return `bitwise` only if all raw vectors were computed by the engine that would compute a query here."""
     engine = encoder.backend.engine()
     same = vector_engines(run.store, run.encoder_id) <= {tuple(engine[key] for key in ENGINE_KEYS)}
     return "bitwise" if same and encoder.backend.is_batch_invariant else "within tolerance"
@@ -110,16 +113,14 @@ def _promise(run: Run, encoder: SentenceEncoder) -> Promise:
 
 @dataclass(frozen=True, slots=True)
 class FittedTransform:
-    """A fitted chain.
+    """A fitted transform.
 
     Attributes
     ----------
-    transform
-        The chain.
     spec
-        The fit: that of the recipe, or the one that was chosen.
+        The fit of the recipe, or the one that was chosen.
     provenance
-        `fit`: figures of it; `choice`: the evidence it was chosen by; `queries`: what stood for them; `warnings`.
+        `fit`: its figures; `choice`: the evidence for it; `queries`: what the queries were; `warnings`.
     """
 
     transform: Transform
@@ -133,27 +134,26 @@ def fit_transform(spec: TransformSpec, sample: npt.NDArray[np.float32], evidence
     Raises
     ------
     FitError
-        If the sample cannot carry the fit, or `auto` has no evidence to choose by.
+        If the sample is too small for the fit, or `auto` has no evidence.
     """
     if not len(sample):
-        raise FitError("the collection holds no chunk to fit a space on. Embed a source with readable text.")
+        raise FitError("the collection has no chunks to fit a space on. Embed a source with readable text.")
     normalize = spec.normalization == "l2"
     provenance: dict[str, Any] = {}
     warnings: list[str] = []
-    # One thread: with more, sums come in another order, and equal samples would give spaces that differ in the last
-    # bits.
+    # One thread: more would change the order of sums, so that equal samples could give spaces with different last bits.
     with threadpool_limits(limits=1):
         estimates = estimate(sample, evidence.queries if evidence else None, truncate=spec.truncate)
         ratio, chosen = spec.sample.min_ratio, spec.fit
         if isinstance(chosen, AutoSpec):
             if evidence is None:
                 raise FitError(
-                    "fit kind auto compares candidates on queries, and there are none. Gather evidence first."
+                    "fit kind auto compares candidates on queries, and there are none. Call gather_evidence first."
                 )
             choice = choose(estimates, evidence, chosen, normalize=normalize)
             provenance["choice"] = choice.as_dict()
             warnings += choice.warnings
-            # Retrieval has said whether the sample was large enough.
+            # Retrieval has shown whether the sample was large enough.
             ratio, chosen = 0.0, choice.chosen
         fitted = fit(estimates, chosen, min_ratio=ratio)
         held_out = held_out_variance(sample, chosen, truncate=spec.truncate)
@@ -170,14 +170,14 @@ def fit_transform(spec: TransformSpec, sample: npt.NDArray[np.float32], evidence
 
 
 def _distortions(transform: Transform, vectors: npt.NDArray[np.float32]) -> dict[str, dict[str, float]]:
-    """Measure what each representation loses of some of the sample."""
+    """Measure the loss of each representation on some vectors of the sample."""
     some = vectors[:_DISTORTION_SAMPLE]
-    places = cluster(some)
+    clusters = cluster(some)
     quantizers = transform.quantizers
     return {
         spec.name: {
             "bytes": code_bytes(spec, transform.dimension),
-            **measure_distortion(quantizers.by_name[spec.name], some, clusters=places).summary(),
+            **measure_distortion(quantizers.by_name[spec.name], some, clusters=clusters).summary(),
         }
         for spec in quantizers.specs
     }

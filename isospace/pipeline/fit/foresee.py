@@ -1,4 +1,4 @@
-"""Refuse, before anything is encoded, what the fit would refuse at the end."""
+"""Refuse a fit that cannot work before anything is encoded."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from isospace.errors import FitError
 from isospace.ingest.query_files import read_judgements, read_queries
 from isospace.pipeline.chunk import ChunkPart
 from isospace.pipeline.encode.shards import EncodePlan
-from isospace.pipeline.fit.evidence import FEWEST_QUERIES, few_judged
+from isospace.pipeline.fit.evidence import FEWEST_QUERIES, too_few_judged
 from isospace.pipeline.run import Run
 from isospace.storage.parquet import read_parquet
 from isospace.transform.fit import require_sample
@@ -21,18 +21,18 @@ from isospace.transform.spec import AutoSpec
 def require_fit(run: Run, plan: EncodePlan, parts: list[ChunkPart], record: EncoderRecord) -> None:
     """Check that the collection is large enough for the fit, the codebooks, and the choice among fits.
 
-    A run that fits a space forms every part anew, so that the plan counts every text of the collection.
+    A run that fits a space rebuilds every part, so that its plan counts every text of the collection.
 
     Raises
     ------
     FitError
-        As the fit itself would, before a text is encoded.
+        If the fit would fail for that reason.
     """
     if run.space_id is not None:
         return
     spec = run.config.recipe.transform
     if not plan.distinct:
-        raise FitError("the collection holds no chunk to fit a space on. Embed a source with readable text.")
+        raise FitError("the collection has no chunks to fit a space on. Embed a source with readable text.")
     sampled = min(plan.distinct, spec.sample.size)
     if isinstance(spec.fit, AutoSpec):
         _require_queries(run, parts)
@@ -55,11 +55,11 @@ def _require_queries(run: Run, parts: list[ChunkPart]) -> None:
         names = read_queries(Path(queries.file))
         useful = sum(any(rel > 0 and doc in doc_ids for doc, rel in judged.get(name, {}).items()) for name in names)
         if useful < FEWEST_QUERIES:
-            raise few_judged(Path(queries.judgements), useful, len(names))
+            raise too_few_judged(Path(queries.judgements), useful, len(names))
     elif len(doc_ids) < FEWEST_QUERIES:
-        # Pseudo-queries are counted by the document that they ask for.
+        # Pseudo-queries are counted by the document that answers them.
         raise FitError(
-            f"recipe.transform.fit.kind = auto: the collection has {len(doc_ids)} documents, and pseudo-queries from at "
-            f"least {FEWEST_QUERIES} documents are needed. Give recipe.transform.queries.file with judgements, or use a "
-            "fit that needs no queries, such as kind none."
+            f"recipe.transform.fit.kind = auto: the collection has {len(doc_ids)} documents, and pseudo-queries from "
+            f"at least {FEWEST_QUERIES} documents are needed. Provide recipe.transform.queries.file with judgements, "
+            "or use a fit that needs no queries, such as kind none."
         )

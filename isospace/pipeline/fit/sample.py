@@ -20,18 +20,18 @@ from isospace.storage.scratch_duckdb import append_rows, load_columns, scratch_d
 def sample_vectors(
     run: Run, chunk_paths: Sequence[str], *, size: int, dimension: int, partial: bool = False
 ) -> npt.NDArray[np.float32]:
-    """Draw a sample of the texts in chunks parts, and collect its raw vectors.
+    """Draw a sample of the texts in chunk files, and collect its raw vectors.
 
     Parameters
     ----------
     run
-        The run; the seed is its recipe's.
+        The run, whose recipe has the seed.
     chunk_paths
-        Chunks parts of the collection.
+        Chunk files of the collection.
     size
-        Most vectors.
+        Maximum number of vectors.
     dimension
-        d.
+        d, the dimension of the raw vectors.
     partial
         Leave out texts whose raw vectors were deleted; for measurements, not for a fit.
 
@@ -46,15 +46,15 @@ def sample_vectors(
 
 
 def chunk_hashes(run: Run, chunk_paths: Sequence[str]) -> Iterator[bytes]:
-    """Yield the chunk hashes of live documents in chunks parts, repeats and all."""
+    """Yield the chunk hashes of live documents in chunk files, including repetitions."""
     for table in live_chunks(run, chunk_paths, ["chunk_hash"]):
         yield from table["chunk_hash"].to_pylist()
 
 
 def live_chunks(run: Run, chunk_paths: Sequence[str], columns: list[str]) -> Iterator[pa.Table]:
-    """Yield columns of chunks parts without the documents that the run's base has deleted."""
+    """Yield columns of chunk files, without the documents that are deleted in the run's base."""
     base = run.base
-    # A repair forms all parts anew, of live documents; the list of deleted ones may be what was lost.
+    # A repair rebuilds all parts, from live documents only; the list of deleted ones may itself be lost.
     deleted = deleted_documents(run.store, base.deletions) if base and not run.damaged else {}
     for path in chunk_paths:
         yield read_live(run.store, path, columns, deleted.get(PurePosixPath(path).stem, ()))
@@ -66,7 +66,7 @@ def vectors_of(run: Run, hashes: Sequence[bytes], *, dimension: int, partial: bo
         paths = load_vector_hashes(connection, run.store, run.encoder_id)
         load_columns(connection, "wanted", run.store, [], {"chunk_hash": "BLOB"})
         append_rows(connection, "wanted", 0, _table(hashes))
-        numbers = [number for _, found in locate(connection, "wanted") for number in found]
+        numbers = [number for _, located in locate(connection, "wanted") for number in located]
     return gather(run.store, run.encoder_id, [paths[n] for n in numbers], hashes, dimension, partial=partial)
 
 

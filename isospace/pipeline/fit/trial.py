@@ -1,4 +1,4 @@
-"""A retrieval trial in memory: raw vectors, queries and judgements, on which fits are compared."""
+"""A retrieval trial in memory, to compare fits: raw vectors, queries, and judgements."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BLOCK_QUERIES = 64
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What a fit is tried on.
+    """Documents, queries, and judgements of a trial.
 
     Attributes
     ----------
@@ -28,9 +28,9 @@ class Trial:
     queries
         (m, d) float32 raw vectors.
     names
-        m query ids.
+        m query IDs.
     judgements
-        Relevance by query id and document.
+        Relevance by query ID and document.
     """
 
     documents: Float32
@@ -41,7 +41,7 @@ class Trial:
 
 
 def transformed(fitted: Fit, trial: Trial, *, normalize: bool = True) -> tuple[Float32, Float32]:
-    """Return documents and queries of a trial under a fit, (n, k) and (m, k); in float32, for comparison only."""
+    """Return the (n, k) documents and (m, k) queries of a trial under a fit, in float32, for comparison only."""
     document, query = fitted.offsets
     sides = [
         (raw @ fitted.matrix.T.astype(np.float32) + offset.astype(np.float32)).astype(np.float32)
@@ -52,7 +52,7 @@ def transformed(fitted: Fit, trial: Trial, *, normalize: bool = True) -> tuple[F
 
 
 def rank(trial: Trial, documents: Float32, queries: Float32, *, depth: int = 1000) -> dict[str, dict[str, float]]:
-    """Return the best documents of each query with their scores, by (n, k) and (m, k) vectors of the trial."""
+    """Return the best documents of each query with their scores, given (n, k) and (m, k) vectors."""
     owners, place = np.unique(np.array(trial.owners), return_inverse=True)
     order = np.argsort(place, kind="stable")
     starts = np.searchsorted(place[order], np.arange(len(owners)))
@@ -66,17 +66,17 @@ def rank(trial: Trial, documents: Float32, queries: Float32, *, depth: int = 100
 
 
 def ndcg(trial: Trial, documents: Float32, queries: Float32, *, depth: int = 10) -> Float64:
-    """Return nDCG@`depth` of each query of a trial, (m,), for the vectors given; 0 for one without a relevant document."""
+    """Return nDCG@`depth` of the (m,) queries of a trial; 0 for a query without a relevant document."""
     import ir_measures
 
     run = rank(trial, documents, queries, depth=depth + 1)
     judgements = {name: dict(trial.judgements[name]) for name in trial.names}
-    found = {m.query_id: m.value for m in ir_measures.iter_calc([ir_measures.nDCG @ depth], judgements, run)}
-    return np.array([found.get(name, 0.0) for name in trial.names])
+    values = {m.query_id: m.value for m in ir_measures.iter_calc([ir_measures.nDCG @ depth], judgements, run)}
+    return np.array([values.get(name, 0.0) for name in trial.names])
 
 
 def _top(scores: Float32, owners: npt.NDArray[np.str_], depth: int) -> dict[str, float]:
-    """Return the best, and all that tie with the last of them: the measure breaks ties by its own rule."""
+    """Return the best documents, and all that tie with the last: the metric has its own rule for ties."""
     if len(scores) > depth:
         last = np.partition(scores, len(scores) - depth)[len(scores) - depth]
         rows = np.flatnonzero(scores >= last)

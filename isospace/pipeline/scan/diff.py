@@ -1,6 +1,6 @@
-"""Compare a source with the collection: what is new, changed, gone, unreadable; and write the new parts.
+"""Compare a source with the collection, and write new and changed documents as parts.
 
-The source is read once, in a stream, into a scratch folder; what it is compared with never sits in memory.
+The source is read once, as a stream, into a scratch folder. The comparison runs in DuckDB, which spills to disk.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from isospace.storage.store import Store
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-# The comparison, for a run that may have to cut it down.
+# The comparison, kept for a run that may have to reduce it to its budget.
 LIVE = "live.parquet"
 
 _ORDERED_ROWS = 2_000
@@ -40,28 +40,28 @@ _ORDERED_ROWS = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """Outcome of comparing a source with a collection.
+    """The outcome of comparing a source with a collection.
 
     Attributes
     ----------
     added, changed, unchanged, removed, stale
-        Documents; `stale` ones could not be read this time and stay as they are.
+        Numbers of documents; `stale` ones could not be read this time and stay as they are.
     quarantined
-        Inputs set aside.
+        Number of inputs that cannot be used.
     forgotten
-        Documents of the source that were ordered to be forgotten.
+        Number of documents of the source that must not be ingested.
     parts
-        Documents parts written for this run, in order.
+        Document files written for this run, in order.
     kept
         Names of the base snapshot's parts that stay.
     deletions
-        Documents of kept parts that are gone, or None.
+        The table of documents deleted from kept parts, or None.
     quarantine
-        What was set aside, with reasons, or None.
+        The table of quarantined inputs with reasons, or None.
     documents_digest
-        SHA-256 over ids, hashes and uris of all live documents, sorted by id.
+        SHA-256 over IDs, hashes, and URIs of all live documents, sorted by ID.
     documents
-        How many those are.
+        Number of live documents.
     """
 
     added: int
@@ -80,21 +80,12 @@ class Scan:
 
 
 def scan_source(run: Run) -> Scan:
-    """Read the source and write what the collection lacks as documents parts.
-
-    Parameters
-    ----------
-    run
-        The run. Where it rebuilds, parts are formed from all documents, not only from new ones.
-
-    Returns
-    -------
-    Scan
+    """Read the source, and write the documents that the collection lacks; all of them if the run rebuilds its parts.
 
     Raises
     ------
     SourceError
-        If too much of the source is unreadable, or too much of the collection would vanish.
+        If too much of the source cannot be used, or too much of the collection would vanish.
     """
     config, store, work = run.config, run.store, run.work_store
     snapshot = run.base
@@ -113,7 +104,7 @@ def scan_source(run: Run) -> Scan:
         quarantined = connection.sql(
             "SELECT uri, doc_id, within, reason FROM quarantine ORDER BY uri, reason"
         ).to_arrow_table()
-        _guard(config, _chosen(connection, counts), quarantined, in_source=in_source)
+        _guard(config, _selected(connection, counts), quarantined, in_source=in_source)
         documents = _new_documents(connection, store, base, staged, rebuild=run.rebuild)
         parts = tuple(_write_parts(run, documents))
         if runtime.budget.is_bounded:
@@ -133,18 +124,18 @@ def scan_source(run: Run) -> Scan:
             documents_digest="",
             documents=0,
         )
-        return concluded(run, connection, blank, base)
+        return complete_scan(run, connection, blank, base)
 
 
-def concluded(run: Run, connection: DuckDBPyConnection, found: Scan, base: Manifest | None = None) -> Scan:
-    """Return a comparison with the counts and the digest of the table `live`, and what stays of the base."""
+def complete_scan(run: Run, connection: DuckDBPyConnection, scan: Scan, base: Manifest | None = None) -> Scan:
+    """Complete a scan: counts and digest of the table `live`, and the parts of the base that stay."""
     compared = base or run.base
     kept, deleted = ((), None) if run.rebuild or compared is None else _deletions(connection, run.work_store, compared)
     query = "SELECT doc_id, doc_hash, uri FROM live WHERE status <> 'removed' ORDER BY doc_id"
     digest = documents_digest(fetch_rows(connection.execute(query)))
     counts = _counts(connection)
     return replace(
-        found,
+        scan,
         added=counts["added"],
         changed=counts["changed"],
         unchanged=counts["unchanged"],
@@ -158,27 +149,27 @@ def concluded(run: Run, connection: DuckDBPyConnection, found: Scan, base: Manif
 
 
 def _load_staged(connection: DuckDBPyConnection, staged: list[Path]) -> None:
-    *paths, aside = staged
+    *paths, quarantine = staged
     connection.execute("CREATE TABLE staged (part INTEGER, row INTEGER, doc_id VARCHAR, doc_hash VARCHAR, uri VARCHAR)")
     for number, path in enumerate(paths):
         append_rows(connection, "staged", number, pq.read_table(path, columns=["doc_id", "doc_hash", "uri"]))
     connection.execute("CREATE TABLE quarantine (uri VARCHAR, doc_id VARCHAR, within VARCHAR, reason VARCHAR)")
-    connection.register("aside", pq.read_table(aside))
-    connection.execute("INSERT INTO quarantine SELECT uri, doc_id, within, reason FROM aside")
+    connection.register("staged_quarantine", pq.read_table(quarantine))
+    connection.execute("INSERT INTO quarantine SELECT uri, doc_id, within, reason FROM staged_quarantine")
     connection.execute(
-        "CREATE TABLE doubles AS SELECT part, row, doc_id, uri FROM staged "
+        "CREATE TABLE duplicates AS SELECT part, row, doc_id, uri FROM staged "
         "QUALIFY row_number() OVER (PARTITION BY doc_id ORDER BY part, row) > 1"
     )
     connection.execute(
         "INSERT INTO quarantine SELECT uri, NULL, NULL, 'repeats the id of an earlier document: ' || doc_id FROM "
-        "doubles"
+        "duplicates"
     )
-    connection.execute("DELETE FROM staged WHERE (part, row) IN (SELECT part, row FROM doubles)")
+    connection.execute("DELETE FROM staged WHERE (part, row) IN (SELECT part, row FROM duplicates)")
     connection.execute("CREATE TABLE unreadable AS SELECT DISTINCT within FROM quarantine WHERE within IS NOT NULL")
 
 
 def load_base(connection: DuckDBPyConnection, store: Store, base: Manifest | None) -> None:
-    """Make the tables `base`, of its live documents, and `gone`, of those it has deleted."""
+    """Create the tables `base`, with the live documents of the base, and `gone`, with the deleted ones."""
     paths = [part.documents.path for part in base.parts] if base else []
     load_columns(connection, "base", store, paths, {"doc_id": "VARCHAR", "doc_hash": "VARCHAR", "uri": "VARCHAR"})
     connection.execute("CREATE TABLE gone (part INTEGER, doc_id VARCHAR)")
@@ -192,7 +183,7 @@ def load_base(connection: DuckDBPyConnection, store: Store, base: Manifest | Non
 
 
 def _comparable_base(run: Run, base: Manifest | None) -> Manifest | None:
-    """Return the base, unless what it says of its documents is lost: then everything in the source is new."""
+    """Return the base; None if files that list its documents are lost, so that everything in the source is new."""
     if base is None:
         return None
     lists = {part.documents.path for part in base.parts} | ({base.deletions.path} if base.deletions else set())
@@ -200,18 +191,17 @@ def _comparable_base(run: Run, base: Manifest | None) -> Manifest | None:
 
 
 def _require_readable(run: Run, connection: DuckDBPyConnection) -> None:
-    """Refuse to repair from a source that cannot be read whole: what is unreadable has no earlier version to stay."""
+    """Refuse to repair from a source with unreadable inputs, since their earlier versions may be lost."""
     query = "SELECT uri, reason FROM quarantine WHERE doc_id IS NOT NULL OR within IS NOT NULL ORDER BY uri LIMIT 1"
     if row := connection.execute(query).fetchone():
         raise SourceError(
-            f"{run.damaged[0]}: is missing or damaged, and the snapshot cannot be made again from a source with "
-            f"unreadable inputs ({row[0]} {row[1]}). Restore the file or mend the source, and run the same command "
-            "again."
+            f"{run.damaged[0]}: is missing or damaged, and the snapshot cannot be rebuilt from a source with "
+            f"unreadable inputs ({row[0]} {row[1]}). Restore the file or fix the source, and run the same command again."
         )
 
 
 def _compare(connection: DuckDBPyConnection) -> dict[str, int]:
-    """Make the table `live` (status and place of every document that the snapshot will have); count."""
+    """Create the table `live`, with status and location of every document; return the counts by status."""
     connection.execute(
         """
         CREATE TABLE live AS
@@ -234,19 +224,19 @@ def _compare(connection: DuckDBPyConnection) -> dict[str, int]:
 
 
 def _counts(connection: DuckDBPyConnection) -> dict[str, int]:
-    found = dict(connection.execute("SELECT status, count(*) FROM live GROUP BY status").fetchall())
-    return {name: int(found.get(name, 0)) for name in ("added", "changed", "unchanged", "removed", "stale")}
+    counts = dict(connection.execute("SELECT status, count(*) FROM live GROUP BY status").fetchall())
+    return {name: int(counts.get(name, 0)) for name in ("added", "changed", "unchanged", "removed", "stale")}
 
 
-def _chosen(connection: DuckDBPyConnection, counts: dict[str, int]) -> dict[str, int]:
-    """Return the counts without documents that the run does not look at: they vouch for nothing."""
-    held = _count(connection, "live WHERE status = 'unchanged' AND doc_id IN (SELECT doc_id FROM elsewhere)")
-    return {**counts, "unchanged": counts["unchanged"] - held}
+def _selected(connection: DuckDBPyConnection, counts: dict[str, int]) -> dict[str, int]:
+    """Return the counts without unselected documents, which say nothing about the health of the source."""
+    unselected = _count(connection, "live WHERE status = 'unchanged' AND doc_id IN (SELECT doc_id FROM elsewhere)")
+    return {**counts, "unchanged": counts["unchanged"] - unselected}
 
 
 def _count(connection: DuckDBPyConnection, what: str) -> int:
-    (found,) = connection.execute(f"SELECT count(*) FROM {what}").fetchone() or (0,)
-    return int(found)
+    (count,) = connection.execute(f"SELECT count(*) FROM {what}").fetchone() or (0,)
+    return int(count)
 
 
 def _guard(config: PipelineConfig, counts: dict[str, int], quarantined: pa.Table, *, in_source: int) -> None:
@@ -259,24 +249,24 @@ def _guard(config: PipelineConfig, counts: dict[str, int], quarantined: pa.Table
         examples = "; ".join(f"{row['uri']} {row['reason']}" for row in quarantined.slice(0, 3).to_pylist())
         raise SourceError(
             f"source {runtime.source}: {quarantined.num_rows} of {total} inputs cannot be used ({share:.0%}); expected "
-            f"at most {runtime.max_quarantined_share:.0%} and one document at least. {examples or 'It holds nothing'}. "
-            "Mend the source, or raise runtime.max_quarantined_share."
+            f"at most {runtime.max_quarantined_share:.0%}, and at least one document. {examples or 'It is empty'}. "
+            "Fix the source, or raise runtime.max_quarantined_share."
         )
     before = counts["changed"] + counts["unchanged"] + counts["removed"] + counts["stale"]
-    # Documents that were named one by one, and are not in a source that has others, were deleted there.
-    named = bool(runtime.selection.doc_ids) and in_source > 0
-    if counts["removed"] > runtime.max_removed_share * before and not named:
+    # Documents selected by ID that are not in a source with other documents were deleted there.
+    by_id = bool(runtime.selection.doc_ids) and in_source > 0
+    if counts["removed"] > runtime.max_removed_share * before and not by_id:
         raise SourceError(
             f"source {runtime.source}: {counts['removed']} of the collection's {before} documents are no longer there; "
-            f"expected at most {runtime.max_removed_share:.0%}. If they were really deleted, raise "
-            "runtime.max_removed_share."
+            f"expected at most {runtime.max_removed_share:.0%}. Check that the source is complete; if they were deleted "
+            "on purpose, raise runtime.max_removed_share."
         )
 
 
 def _new_documents(
     connection: DuckDBPyConnection, store: Store, base: Manifest | None, staged: list[Path], *, rebuild: bool
 ) -> Iterator[Document]:
-    """Yield the documents that need a part, in the order they were given; stale ones of a rebuild come last."""
+    """Yield the documents to write, in the order of the run; the stale documents of a rebuild come last."""
     wanted = "status IN ('added', 'changed', 'unchanged')" if rebuild else "status IN ('added', 'changed')"
     result = connection.cursor().execute(
         f"SELECT staged_part, staged_row FROM live JOIN priority p ON p.part = staged_part AND p.row = staged_row "
@@ -293,13 +283,15 @@ def _new_documents(
 
 
 def _in_order(staged: list[Path], places: list[tuple[int, int]]) -> Iterator[Document]:
-    """Read documents by file and row; each file once."""
-    found: dict[tuple[int, int], Document] = {}
+    """Yield documents by file and row, reading each file once."""
+    documents: dict[tuple[int, int], Document] = {}
     for number in sorted({number for number, _ in places}):
         rows = [row for part, row in places if part == number]
-        found |= zip(((number, row) for row in rows), _documents(pq.read_table(staged[number]).take(rows)), strict=True)
+        documents |= zip(
+            ((number, row) for row in rows), _documents(pq.read_table(staged[number]).take(rows)), strict=True
+        )
     for place in places:
-        yield found.pop(place)
+        yield documents.pop(place)
 
 
 def _documents(table: pa.Table) -> Iterator[Document]:
@@ -317,7 +309,7 @@ def _write_parts(run: Run, documents: Iterator[Document]) -> Iterator[FileRef]:
 
 
 def _deletions(connection: DuckDBPyConnection, store: Store, base: Manifest) -> tuple[tuple[str, ...], FileRef | None]:
-    """Return the base's parts that still hold a live document, and what is deleted in those."""
+    """Return the base's parts that still have live documents, and the table of those deleted from them."""
     connection.execute(
         "INSERT INTO gone SELECT base_part, doc_id FROM live WHERE status = 'removed' OR status = 'changed'"
     )

@@ -1,4 +1,4 @@
-"""Apply a selection to what was staged and to what the collection has, so that the comparison sees the chosen documents alone."""
+"""Apply a selection to the source and to the collection, so that the comparison sees only selected documents."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _COLUMNS = ["doc_id", "uri", "metadata"]
 def select_documents(
     connection: DuckDBPyConnection, selection: Selection, store: Store, base: Manifest | None, staged: Sequence[Path]
 ) -> None:
-    """Take documents that are not selected out of the table `staged`, and put their ids into the table `elsewhere`.
+    """Move documents that are not selected from the table `staged` to the table `elsewhere`.
 
-    So are those of the base that are not selected: they stay as they are, whatever the source has.
+    That table also lists the documents of the base that are not selected: they stay as they are.
 
     Raises
     ------
     ConfigError
-        If no document has a field that the selection asks for.
+        If no document has a field that the selection refers to.
     """
     connection.execute("CREATE TABLE elsewhere (doc_id VARCHAR)")
     if not selection.is_partial:
@@ -49,16 +49,16 @@ def select_documents(
     if base is None:
         return
     tables = [read_parquet(store, part.documents.path, columns=_COLUMNS) for part in base.parts]
-    found: list[tuple[int, int]] = []
+    chosen: list[tuple[int, int]] = []
     # A field that no document of the collection has selects none of them.
     with contextlib.suppress(ConfigError):
-        found = list(_choose(tables, selection, old))
-    _load_chosen(connection, "chosen_base", iter(found))
+        chosen = list(_choose(tables, selection, old))
+    _load_chosen(connection, "chosen_base", iter(chosen))
     connection.execute("INSERT INTO elsewhere SELECT doc_id FROM base ANTI JOIN chosen_base USING (part, row)")
 
 
 def order_documents(connection: DuckDBPyConnection, selection: Selection, staged: Sequence[Path]) -> None:
-    """Make the table `priority`: part, row and rank of every staged document, the first ones lowest.
+    """Create the table `priority`: part, row, and rank of every staged document, first documents first.
 
     Raises
     ------
@@ -88,7 +88,7 @@ def order_documents(connection: DuckDBPyConnection, selection: Selection, staged
 def _written_before(
     connection: DuckDBPyConnection, selection: Selection, store: Store, base: Manifest | None
 ) -> set[str] | None:
-    """Return the documents of parts that were written before the selection's time; None if it does not ask."""
+    """Return the documents of parts written before the time of the selection; None if it has no such condition."""
     if selection.embedded_before is None:
         return None
     before = selection.embedded_before.timestamp()
@@ -99,20 +99,20 @@ def _written_before(
 
 
 def _choose(tables: Sequence[pa.Table], selection: Selection, old: set[str] | None) -> Iterator[tuple[int, int]]:
-    """Yield part and row of the documents that hold every condition."""
-    holds = _by_metadata(tables, selection)
+    """Yield part and row of the documents that meet every condition."""
+    matches = _by_metadata(tables, selection)
     wanted = set(selection.doc_ids)
     since, until = (None if at is None else _moment(at) for at in (selection.since, selection.until))
     position = 0
     for number, table in enumerate(tables):
-        for row, found in enumerate(table.to_pylist()):
+        for row, document in enumerate(table.to_pylist()):
             place, position = position, position + 1
             if (
-                (not wanted or found["doc_id"] in wanted)
-                and (old is None or found["doc_id"] in old)
-                and (selection.uri is None or fnmatchcase(found["uri"], selection.uri))
-                and (holds is None or holds[place])
-                and ((since is None and until is None) or _is_between(found["metadata"], selection, since, until))
+                (not wanted or document["doc_id"] in wanted)
+                and (old is None or document["doc_id"] in old)
+                and (selection.uri is None or fnmatchcase(document["uri"], selection.uri))
+                and (matches is None or matches[place])
+                and ((since is None and until is None) or _is_between(document["metadata"], selection, since, until))
             ):
                 yield number, row
 
@@ -122,7 +122,7 @@ def _by_metadata(tables: Sequence[pa.Table], selection: Selection) -> Sequence[b
         return None
     columns = dict(metadata_columns(parse_metadata(text) for text in _texts(tables)))
     rows = sum(table.num_rows for table in tables)
-    # A table without any column has no rows either.
+    # A table without columns would have no rows: the unnamed column keeps their number.
     documents = pa.table({**columns, "": pa.nulls(rows)})
     try:
         mask: Sequence[bool] = apply_filter(parse_filter(selection.where), documents).tolist()
@@ -145,8 +145,8 @@ def _moment(text: str) -> datetime:
     return at.replace(tzinfo=UTC) if at.tzinfo is None else at
 
 
-def _load_chosen(connection: DuckDBPyConnection, table: str, found: Iterator[tuple[int, int]]) -> None:
-    pairs = list(found)
+def _load_chosen(connection: DuckDBPyConnection, table: str, places: Iterator[tuple[int, int]]) -> None:
+    pairs = list(places)
     rows = pa.table(
         {"part": pa.array([p for p, _ in pairs], pa.int32()), "row": pa.array([r for _, r in pairs], pa.int32())}
     )
@@ -169,5 +169,5 @@ def _places(tables: Sequence[pa.Table]) -> tuple[Any, Any]:
 def _unknown_field(name: str, columns: dict[str, Any]) -> str:
     known = ", ".join(sorted(columns)) or "none"
     return (
-        f"no document has the field {name!r}. Fields: {known}. Metadata comes from recipe.documents.metadata_columns."
+        f"no document has the field {name!r}. Known fields: {known}. Add fields with recipe.documents.metadata_columns."
     )

@@ -1,4 +1,4 @@
-"""The source, read once in a stream into files of bounded size in a scratch folder."""
+"""Read the source once, as a stream, into files of bounded size in a scratch folder."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ _QUARANTINE_ROWS = 1000
 
 
 def stage_source(config: PipelineConfig, folder: Path, forgotten: frozenset[str]) -> tuple[list[Path], int]:
-    """Write the source as Parquet files of bounded size, the quarantine as the last one; count what stays forgotten."""
+    """Write the source as Parquet files, the quarantine last; return them and the number of forgotten documents."""
     folder.mkdir(parents=True, exist_ok=True)
     paths: list[Path] = []
     runtime = config.runtime
     limits = ParseLimits(runtime.parse_seconds, runtime.parse_megabytes)
     with (
-        pq.ParquetWriter(folder / "quarantine.parquet", QUARANTINE_SCHEMA) as aside,
-        # Closed here and not when it is collected: an error that is kept somewhere would keep its process.
+        pq.ParquetWriter(folder / "quarantine.parquet", QUARANTINE_SCHEMA) as quarantine,
+        # Closed explicitly: a stored traceback would keep the generator, and with it the parser process, alive.
         closing(read_source(runtime.source, config.recipe.documents, limits)) as source,
     ):
-        left_out = _Forgotten(forgotten)
-        good = _set_aside(left_out.without(source), aside)
+        filtered = _ForgottenFilter(forgotten)
+        good = _quarantine(filtered.apply(source), quarantine)
         for group in document_groups(good, runtime.part_documents, runtime.part_characters):
             paths.append(folder / f"{len(paths):08d}.parquet")
             pq.write_table(pa.Table.from_batches([document_batch(group)]), paths[-1], compression="zstd")
-    return [*paths, folder / "quarantine.parquet"], left_out.count
+    return [*paths, folder / "quarantine.parquet"], filtered.count
 
 
 @dataclass(slots=True)
-class _Forgotten:
-    """Leaves out what was ordered to be forgotten, and counts it."""
+class _ForgottenFilter:
+    """Drops forgotten documents, and counts them."""
 
     doc_ids: frozenset[str]
     count: int = 0
 
-    def without(self, items: Iterator[Document | QuarantineEntry]) -> Iterator[Document | QuarantineEntry]:
+    def apply(self, items: Iterator[Document | QuarantineEntry]) -> Iterator[Document | QuarantineEntry]:
         for item in items:
             if item.doc_id in self.doc_ids:
                 self.count += 1
@@ -52,7 +52,8 @@ class _Forgotten:
                 yield item
 
 
-def _set_aside(items: Iterator[Document | QuarantineEntry], aside: pq.ParquetWriter) -> Iterator[Document]:
+def _quarantine(items: Iterator[Document | QuarantineEntry], writer: pq.ParquetWriter) -> Iterator[Document]:
+    """Yield the documents, and write the quarantined inputs to a file."""
     rows: list[dict[str, str | None]] = []
     for item in items:
         if isinstance(item, Document):
@@ -61,13 +62,13 @@ def _set_aside(items: Iterator[Document | QuarantineEntry], aside: pq.ParquetWri
         uri, reason = without_surrogates(item.uri), without_surrogates(item.reason)
         rows.append({"uri": uri, "doc_id": item.doc_id, "within": item.within, "reason": reason})
         if len(rows) >= _QUARANTINE_ROWS:
-            aside.write_table(pa.Table.from_pylist(rows, schema=QUARANTINE_SCHEMA))
+            writer.write_table(pa.Table.from_pylist(rows, schema=QUARANTINE_SCHEMA))
             rows = []
-    aside.write_table(pa.Table.from_pylist(rows, schema=QUARANTINE_SCHEMA))
+    writer.write_table(pa.Table.from_pylist(rows, schema=QUARANTINE_SCHEMA))
 
 
 def document_groups(documents: Iterator[Document], most: int, characters: int) -> Iterator[list[Document]]:
-    """Cut documents into groups of at most so many documents and characters; one that is longer is alone."""
+    """Group documents by a maximum number of documents and characters; a longer document is a group of its own."""
     group: list[Document] = []
     size = 0
     for document in documents:

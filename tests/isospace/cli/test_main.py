@@ -152,8 +152,8 @@ def test_a_collection_from_plan_to_damage(configure: Configure, tmp_path: Path, 
 def test_an_error_is_one_line_and_an_exit_status(call: Call, arguments: list[str], status: int, message: str) -> None:
     result = call(*arguments)
     assert result.out == ""
-    # On a busy machine a command says meanwhile that it is under way.
-    (line,) = [line for line in result.err.splitlines() if " under way, " not in line]
+    # On a busy machine, a command prints in the meantime that it is running.
+    (line,) = [line for line in result.err.splitlines() if ": running for " not in line]
     assert line.startswith("error: ")
     assert message in line
     assert result.status == status

@@ -46,4 +46,7 @@ def test_hits_without_boxes(call: Call, store: str, monkeypatch: pytest.MonkeyPa
     assert "│" not in "".join(lines)
     two = call("search", store, "c", DOCUMENTS["d00005"], "the cell", "-k", "1").out.splitlines()
     assert (two[0], two[4]) == (DOCUMENTS["d00005"], "the cell")
-    assert "nothing found that shares a word with it" in call("search", store, "c", "zzz", "--mode", "lexical").out
+    assert (
+        "nothing found; lexical search needs a word in common"
+        in call("search", store, "c", "zzz", "--mode", "lexical").out
+    )

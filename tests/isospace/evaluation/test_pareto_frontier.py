@@ -76,14 +76,14 @@ def test_codebooks_are_skipped_with_a_notice_where_faiss_is_missing(
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     lines: list[str] = []
-    points = measure_frontier(corpus, [Float16Spec(), PqSpec(kind="pq", subvectors=8)], told=lines.append)
+    points = measure_frontier(corpus, [Float16Spec(), PqSpec(kind="pq", subvectors=8)], on_progress=lines.append)
     assert {point.representation for point in points} == {"float32", "float16"}
     assert lines[:2] == ["measuring float32", "measuring float16"]
     assert re.fullmatch(r"pq.*: skipped, since training it needs faiss\. Run: pip install .*\[pq\]'", lines[2])
 
 
 def test_a_dimension_beyond_the_vectors_is_refused(corpus: Corpus) -> None:
-    with pytest.raises(ConfigError, match="dimension 33: the vectors have 32"):
+    with pytest.raises(ConfigError, match="dimension 33: expected 1 to 32"):
         measure_frontier(corpus, [], dimensions=(33,))
 
 

@@ -71,9 +71,9 @@ def test_what_is_not_there_is_said_with_what_is(tmp_path: Path):
 
 def test_judgements_of_other_queries_are_refused(tmp_path: Path):
     wrong = EvaluationSet("s", "judged", {"q1": "one"}, {"x": {"d1": 1}})
-    with pytest.raises(ConfigError, match="belong together"):
+    with pytest.raises(ConfigError, match="use the same query_ids"):
         freeze_set(open_store(tmp_path), "c", wrong, source="here")
-    with pytest.raises(ConfigError, match="has no query"):
+    with pytest.raises(ConfigError, match="has no queries"):
         freeze_set(open_store(tmp_path), "c", EvaluationSet("s", "unjudged", {}), source="here")
 
 

@@ -105,7 +105,7 @@ def undisturbed(job: Job, tmp_path_factory: pytest.TempPathFactory) -> Undisturb
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("ISOSPACE_CACHE", str(cache))
         patched.setenv("PYTHONPATH", importable())
-        return Undisturbed(train(longer(job), tell=lambda event: told.append(dict(event))), told, cache)
+        return Undisturbed(train(longer(job), on_event=lambda event: told.append(dict(event))), told, cache)
 
 
 def longer(job: Job) -> Job:

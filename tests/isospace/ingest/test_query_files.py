@@ -10,7 +10,7 @@ import pytest
 from isospace.errors import ConfigError
 from isospace.ingest.pseudo_queries import Passage, choose_pseudo_kind, make_pseudo_queries
 from isospace.ingest.query_files import read_judgements, read_queries
-from isospace.pipeline.preflight import identified
+from isospace.pipeline.preflight import with_hashed_files
 from isospace.transform.spec import FitSpec, QueriesSpec, TransformSpec
 
 TEXT = "The first sentence is here. A second sentence follows it. And a third one ends it all."
@@ -77,11 +77,11 @@ def test_unusable_files_of_queries_are_named(tmp_path: Path, name: str, content:
 def test_files_are_identified_by_content_and_missing_ones_named(tmp_path: Path) -> None:
     for name in ("a.txt", "b.txt"):
         (tmp_path / name).write_text("one query")
-    first, second = (identified(asking(tmp_path / name)) for name in ("a.txt", "b.txt"))
+    first, second = (with_hashed_files(asking(tmp_path / name)) for name in ("a.txt", "b.txt"))
     assert first == second
     with pytest.raises(ConfigError, match=r"absent\.txt: cannot be read"):
-        identified(asking(tmp_path / "absent.txt"))
-    assert identified(TransformSpec(queries=QueriesSpec(file="absent.txt"))) == TransformSpec()
+        with_hashed_files(asking(tmp_path / "absent.txt"))
+    assert with_hashed_files(TransformSpec(queries=QueriesSpec(file="absent.txt"))) == TransformSpec()
 
 
 def asking(path: Path) -> TransformSpec:

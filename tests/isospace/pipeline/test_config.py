@@ -110,14 +110,14 @@ def test_a_missing_file_is_named() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("recipe.transform.fit.exponnt=1", r"recipe\.transform\.fit\.exponnt; known there: kind, means, exponent"),
+        ("recipe.transform.fit.exponnt=1", r"recipe\.transform\.fit\.exponnt; known keys: kind, means, exponent"),
         (
             "recipe.transform.fit={kind: auto, candidates: [{kind: zca, epsilonn: 1}]}",
-            "epsilonn; known there: kind, means",
+            "epsilonn; known keys: kind, means",
         ),
         (
             "recipe.transform.representations=[{kind: int8, granularty: vector}]",
-            "granularty; known there: .*granularity",
+            "granularty; known keys: .*granularity",
         ),
     ],
 )

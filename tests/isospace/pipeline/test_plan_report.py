@@ -30,8 +30,8 @@ NOTHING = PlanReport(
 
 def test_rows_that_are_zero_are_left_out() -> None:
     assert NOTHING.rows() == [
-        ("starts from", "nothing, this is the first snapshot"),
-        ("space", "fit a new one"),
+        ("starts from", "nothing: this is the first snapshot"),
+        ("space", "a new one will be fitted"),
         ("to encode", "nothing"),
     ]
 
@@ -44,13 +44,13 @@ def test_estimates_have_units() -> None:
     assert rows["starts from"] == "snapshot 3"
     assert rows["space"] == "abababababababab… (unchanged)"
     assert rows["documents added"] == "1,200"
-    assert rows["to encode"] == "2,000 texts, 90,000 tokens, in 2 shards"
-    assert rows["encoding time"] == "unknown before a first run with this encoder and device"
+    assert rows["to encode"] == "2,000 texts with 90,000 tokens, in 2 shards"
+    assert rows["encoding time"] == "unknown until a first run with this encoder and device"
     assert rows["new vectors"] == "about 6.2 MB"
     timed = dict(replace(plan, seconds=200.0, money=0.5, truncated_chunks=2, truncated_tokens=9).rows())
     assert timed["encoding time"] == "about 3 min 20 s"
-    assert timed["cost"] == "about 0.50, at runtime.price_per_device_hour"
-    assert timed["truncated"] == "2 chunks, by 9 tokens"
+    assert timed["cost"] == "about 0.50 at runtime.price_per_device_hour"
+    assert timed["truncated"] == "2 chunks, by 9 tokens in all"
     assert dict(replace(plan, seconds=4.21).rows())["encoding time"] == "about 4.2 s"
     assert dict(replace(plan, seconds=7_500.0, bytes=12).rows())["encoding time"] == "about 2 h 5 min"
     assert dict(replace(plan, bytes=12).rows())["new vectors"] == "about 12 bytes"

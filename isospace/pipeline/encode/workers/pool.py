@@ -1,8 +1,8 @@
-"""Pools of workers: shards are handed to them by reference, and nothing above knows where they run.
+"""Pools of workers: they take references to shards, and hide where the encoding runs.
 
-In this process for one device, one process per device on one machine, or Ray actors. A worker loads the model once. One
-that dies, or stops answering, costs the shard it had: the shard raises WorkerError and is retried by whichever worker
-is free, while the lost one is replaced.
+A pool is this process for a single device, one process per device on one machine, or Ray actors. A worker loads the
+model once. If it dies or stops answering, its shard raises WorkerError and is retried by the next free worker, while
+the lost one is replaced.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from isospace.encoding.backends.base import usable_cpus
 from isospace.encoding.encoder import SentenceEncoder
 from isospace.encoding.engine import Engine, resolve_engine, usable_gpus
 from isospace.errors import ConfigError
-from isospace.pipeline.encode.shards import Encoded, Shard, encode_shard
+from isospace.pipeline.encode.shards import EncodedShard, Shard, encode_shard
 from isospace.pipeline.encode.workers.process import Work
 from isospace.pipeline.encode.workers.process_pool import open_processes
 from isospace.pipeline.encode.workers.worker import place_of
@@ -26,26 +26,26 @@ if TYPE_CHECKING:
 
 
 class Pool(Protocol):
-    """Somebody who encodes shards."""
+    """Workers that encode shards."""
 
     @property
     def size(self) -> int:
-        """Shards that are encoded at once."""
+        """Number of shards that are encoded at the same time."""
 
     @property
     def place(self) -> str:
-        """Backend and devices; rates are remembered by it."""
+        """Backend and devices, by which encoding rates are recorded."""
 
-    def encode(self, run: Run, shard: Shard) -> Encoded:
-        """Encode one shard; wait for a free worker first. WorkerError if the worker was lost over it."""
+    def encode(self, run: Run, shard: Shard) -> EncodedShard:
+        """Wait for a free worker and encode one shard; raise WorkerError if the worker is lost meanwhile."""
 
     def close(self) -> None:
-        """End the workers."""
+        """Stop the workers."""
 
 
 @dataclass(frozen=True, slots=True)
 class InProcess:
-    """No worker but the process itself."""
+    """Encodes in this process, without workers."""
 
     encoder: SentenceEncoder
     size: int = 1
@@ -55,34 +55,34 @@ class InProcess:
         """Backend and device."""
         return f"{self.encoder.backend.name} {self.encoder.backend.device} x 1"
 
-    def encode(self, run: Run, shard: Shard) -> Encoded:
+    def encode(self, run: Run, shard: Shard) -> EncodedShard:
         """Encode one shard."""
         return encode_shard(run, shard, self.encoder)
 
     def close(self) -> None:
-        """Do nothing: the encoder is its owner's."""
+        """Do nothing: the encoder belongs to the caller."""
 
 
 def open_pool(spec: WorkersSpec, work: Work, encoder: Callable[[], SentenceEncoder]) -> Pool:
-    """Start the workers that a configuration asks for.
+    """Start the workers of a configuration.
 
     Parameters
     ----------
     spec
         `runtime.workers`.
     work
-        What they load.
+        The encoder that each worker loads.
     encoder
         Returns the encoder of this process, for a pool in process.
 
     Raises
     ------
     ConfigError
-        If the workers asked for do not go together with the devices.
+        If the kind and the number of workers contradict each other.
     EncoderError
-        If a worker cannot load the model, or a cluster lacks what is asked of it.
+        If a worker cannot load the model, or a cluster lacks resources or packages.
     WorkerError
-        If a worker dies or answers no more while it loads.
+        If a worker dies or stops answering while it loads the model.
     """
     kind = spec.kind
     engines = worker_engines(work.engine, spec, work.precision) if kind != "ray" else []
@@ -92,7 +92,8 @@ def open_pool(spec: WorkersSpec, work: Work, encoder: Callable[[], SentenceEncod
         case "in_process":
             if (spec.count or 1) > 1:
                 raise ConfigError(
-                    f"runtime.workers.count = {spec.count} with kind in_process; expected 1. Use kind processes."
+                    f"runtime.workers.count = {spec.count} with kind in_process; expected 1. Set "
+                    "runtime.workers.kind=processes."
                 )
             return InProcess(encoder())
         case "ray":
@@ -106,7 +107,7 @@ def open_pool(spec: WorkersSpec, work: Work, encoder: Callable[[], SentenceEncod
 def worker_engines(engine: Engine, spec: WorkersSpec, precision: str = "float32") -> list[Engine]:
     """Return the engine of each worker on this machine.
 
-    GPUs are dealt out one a worker, again and again if there are more workers. Workers on the CPU share its processors.
+    Workers take GPUs in turn, and share them if there are more workers than GPUs. Workers on the CPU share its cores.
     """
     resolved = resolve_engine(engine, precision)
     if resolved.device == "cpu":
@@ -120,7 +121,7 @@ def worker_engines(engine: Engine, spec: WorkersSpec, precision: str = "float32"
 
 
 def planned_place(engine: Engine, spec: WorkersSpec, precision: str) -> str:
-    """Name the place that workers would run at, without starting any; rates are remembered by it."""
+    """Return the backend and devices that workers would use, without starting any."""
     if spec.kind == "ray":
         return place_of([resolve_engine(engine, precision)] * (spec.count or 1))
     return place_of(worker_engines(engine, spec, precision))

@@ -1,4 +1,4 @@
-"""One worker process: it is given a function and arguments, and answers; it is killed and replaced when it does not."""
+"""One worker process: it runs functions, and is killed and replaced if it does not answer in time."""
 
 from __future__ import annotations
 
@@ -14,25 +14,13 @@ from isospace.encoding.engine import Engine
 from isospace.errors import WorkerError
 
 _LOG = logging.getLogger(__name__)
-# spawn: a forked child would inherit the locks of threads that it does not have, and no GPU context.
+# Spawn, not fork: a forked child would inherit locks of threads that it does not have, and a broken GPU context.
 _CONTEXT = multiprocessing.get_context("spawn")
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a worker loads.
-
-    Attributes
-    ----------
-    store
-        Url of the store.
-    encoder_id
-        Which encoder.
-    engine
-        What runs it there.
-    precision
-        Of the encoder.
-    """
+    """The encoder that a worker loads, and the engine that runs it; `store` is the URL of the store."""
 
     store: str
     encoder_id: str
@@ -46,12 +34,8 @@ class WorkerProcess:
 
     Attributes
     ----------
-    number
-        Which worker it is.
-    work
-        What it loads.
     is_loaded
-        Whether it has answered before: one that was replaced has to load first.
+        Whether it has answered a call: a new process has to load the encoder first.
     """
 
     number: int
@@ -62,12 +46,12 @@ class WorkerProcess:
 
     @property
     def name(self) -> str:
-        """Number and device."""
+        """Number and device of the worker."""
         return f"{self.number} ({self.work.engine.device})"
 
     @property
     def is_ready(self) -> bool:
-        """Whether it has loaded, and has not died since."""
+        """Whether the process has loaded the encoder and is alive."""
         return self.is_loaded and self._process is not None and self._process.is_alive()
 
     def call(self, function: Callable[..., Any], *arguments: Any, seconds: float) -> Any:
@@ -76,7 +60,7 @@ class WorkerProcess:
         Parameters
         ----------
         function
-            A module's function; what it raises is raised here.
+            A module-level function; its exceptions are raised here.
         arguments
             Its arguments.
         seconds
@@ -85,7 +69,7 @@ class WorkerProcess:
         Raises
         ------
         WorkerError
-            If the process dies, or does not answer in time; the next call starts another.
+            If the process dies, or does not answer in time; the next call starts a new one.
         """
         if self._process is None or not self._process.is_alive():
             self._start()
@@ -97,8 +81,8 @@ class WorkerProcess:
             if not ready:
                 self.end()
                 raise WorkerError(
-                    f"worker {self.name}, process {process.pid}, gave no answer within {seconds:.0f} s; it is "
-                    "replaced, its shard tried again. Raise runtime.workers.shard_seconds if shards take that long."
+                    f"worker {self.name}, process {process.pid}, did not answer within {seconds:.0f} s; it is "
+                    "replaced, and its shard is retried. Raise runtime.workers.shard_seconds if shards take that long."
                 )
             succeeded, result = connection.recv()
         except (EOFError, OSError) as error:
@@ -106,10 +90,10 @@ class WorkerProcess:
             self.end()
             raise WorkerError(
                 f"worker {self.name}, process {process.pid}, died with exit code {process.exitcode}; it is replaced, "
-                "its shard tried again. Exit code -9 may mean too little memory, 75 a device that failed."
+                "and its shard is retried. Exit code -9 often means that memory ran out, 75 that the device failed."
             ) from error
         except BaseException:
-            # Interrupted while it waits: the answer would be taken for that of the next call.
+            # Interrupted while waiting: the late answer would be mistaken for that of the next call.
             self.end()
             raise
         if not succeeded:
@@ -118,7 +102,7 @@ class WorkerProcess:
         return result
 
     def end(self) -> None:
-        """Kill the process, whatever it is doing; what it has written is whole or not there."""
+        """Kill the process, whatever it is doing: files are written atomically."""
         if self._process is not None:
             self._process.kill()
             self._process.join(30.0)
@@ -137,7 +121,7 @@ class WorkerProcess:
 
 
 def _serve(connection: Connection) -> None:
-    """Answer calls until the other side is gone."""
+    """Answer calls until the other side closes the connection."""
     while True:
         try:
             function, arguments = connection.recv()
@@ -154,7 +138,7 @@ def _serve(connection: Connection) -> None:
 
 
 def _portable(error: Exception) -> Exception:
-    """Return an error that survives the way to another process; not every library's does."""
+    """Return an error that can be sent to another process; not every library's errors can be pickled."""
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:

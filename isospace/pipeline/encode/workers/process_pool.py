@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from isospace.encoding.engine import Engine
 from isospace.errors import NoWorkersError, WorkerError
-from isospace.pipeline.encode.shards import Encoded, Shard
+from isospace.pipeline.encode.shards import EncodedShard, Shard
 from isospace.pipeline.encode.workers.process import Work, WorkerProcess
 from isospace.pipeline.encode.workers.worker import encode_in_worker, load_in_worker, place_of
 from isospace.pipeline.run import Run
@@ -22,23 +22,21 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 
 
-_NONE_LEFT = "none of the {count} workers could be replaced after it was lost; what was encoded is kept."
+_NONE_LEFT = "all {count} workers were lost, and none could be replaced; finished shards are kept."
 
 
 @dataclass(frozen=True, slots=True)
 class Processes:
-    """One process a device.
+    """One process per device.
 
     Attributes
     ----------
-    workers
-        All of them.
     start_seconds, shard_seconds
-        How long loading and a shard may take.
+        How long loading the model, and encoding a shard, may take.
     free
-        Those that have nothing to do; None once none is left.
+        Workers without a shard; None once no worker is left.
     retired
-        Those that could not be replaced.
+        Workers that could not be replaced.
     """
 
     workers: tuple[WorkerProcess, ...]
@@ -57,16 +55,16 @@ class Processes:
         """Backend and devices."""
         return place_of([worker.work.engine for worker in self.workers])
 
-    def encode(self, run: Run, shard: Shard) -> Encoded:
-        """Hand one shard to a free worker."""
+    def encode(self, run: Run, shard: Shard) -> EncodedShard:
+        """Encode one shard on a free worker."""
         worker = self.free.get()
         if worker is None:
             self.free.put(None)
             raise NoWorkersError(_NONE_LEFT.format(count=len(self.workers)))
         try:
-            # One that died while it had nothing to do loads first.
+            # A worker that died while idle has to load the model first.
             seconds = self.shard_seconds if worker.is_ready else self.start_seconds + self.shard_seconds
-            encoded: Encoded = worker.call(encode_in_worker, worker.work, run, shard, seconds=seconds)
+            encoded: EncodedShard = worker.call(encode_in_worker, worker.work, run, shard, seconds=seconds)
         except WorkerError:
             self._replace(worker)
             raise
@@ -77,11 +75,11 @@ class Processes:
         return encoded
 
     def _replace(self, worker: WorkerProcess) -> None:
-        """Give a worker back once a new process has loaded: one that cannot must not be handed every retry."""
+        """Free a worker once its new process has loaded the model; retire it if it cannot, to fail no retries."""
         try:
             worker.call(load_in_worker, worker.work, seconds=self.start_seconds)
         except Exception as error:
-            _LOG.warning("worker %s is left out from now on: %s", worker.name, error)
+            _LOG.warning("worker %s is not used any more: %s", worker.name, error)
             self.retired.append(worker)
             if len(self.retired) == len(self.workers):
                 self.free.put(None)
@@ -89,17 +87,17 @@ class Processes:
         self.free.put(worker)
 
     def close(self) -> None:
-        """End the workers, whatever they are doing."""
+        """Kill the workers, whatever they are doing."""
         for worker in self.workers:
             worker.end()
 
 
 def open_processes(spec: WorkersSpec, work: Work, engines: Sequence[Engine]) -> Processes:
-    """Start one process per engine, each with the encoder loaded and compared with its reference vectors."""
+    """Start one process per engine; each loads the encoder and checks it against its reference vectors."""
     workers = tuple(WorkerProcess(number, replace(work, engine=engine)) for number, engine in enumerate(engines))
     pool = Processes(workers, spec.start_seconds, spec.shard_seconds)
     try:
-        # All at once: loading takes seconds, on many devices one after the other minutes.
+        # In parallel: loading takes seconds, so that many devices in sequence would take minutes.
         with ThreadPoolExecutor(len(workers)) as threads:
             started = [
                 threads.submit(worker.call, load_in_worker, worker.work, seconds=spec.start_seconds)

@@ -1,4 +1,4 @@
-"""Workers as Ray actors: on a cluster that is there, or on a local one that is started for the run."""
+"""Workers as Ray actors, on an existing cluster or on a local one that is started for the run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from isospace import __version__
 from isospace.encoding.backends.base import usable_cpus
 from isospace.encoding.engine import Engine, resolve_engine
 from isospace.errors import ConfigError, EncoderError, NoWorkersError, WorkerError, missing_package
-from isospace.pipeline.encode.shards import Encoded, Shard
+from isospace.pipeline.encode.shards import EncodedShard, Shard
 from isospace.pipeline.encode.workers.process import Work
 from isospace.pipeline.encode.workers.worker import encode_in_worker, load_in_worker, place_of
 from isospace.pipeline.run import Run
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from isospace.pipeline.config import WorkersSpec
 
 _LOG = logging.getLogger(__name__)
-# Ray brings an actor back within a second or two, where it can.
+# Attempts, half a second apart: Ray restarts an actor within a second or two if it can.
 _RESTARTS = 20
 
 
 class _Actor:
-    """A worker; it is restarted by Ray when it dies, and loads again with its next shard."""
+    """A worker; if it dies, Ray restarts it, and it loads the model again."""
 
     def __init__(self, work: Work) -> None:
         self.work = work
@@ -35,7 +35,7 @@ class _Actor:
     def load(self) -> bool:
         return load_in_worker(self.work)
 
-    def encode(self, run: Run, shard: Shard) -> Encoded:
+    def encode(self, run: Run, shard: Shard) -> EncodedShard:
         return encode_in_worker(self.work, run, shard)
 
 
@@ -47,18 +47,14 @@ class RayPool:
     ----------
     ray
         The module.
-    actors
-        The workers.
-    work
-        What they load.
-    shard_seconds
-        How long a shard may take.
+    start_seconds, shard_seconds
+        How long loading the model, and encoding a shard, may take.
     owned
-        Whether the cluster was started for this pool.
+        Whether the connection to the cluster was opened for this pool.
     free
-        Actors that have nothing to do; None once none is left.
+        Actors without a shard; None once no actor is left.
     retired
-        Those that could not be replaced.
+        Actors that could not be replaced.
     """
 
     ray: Any
@@ -80,29 +76,29 @@ class RayPool:
         """Backend and devices."""
         return place_of([self.work.engine] * len(self.actors))
 
-    def encode(self, run: Run, shard: Shard) -> Encoded:
-        """Hand one shard to a free actor."""
+    def encode(self, run: Run, shard: Shard) -> EncodedShard:
+        """Encode one shard on a free actor."""
         actor = self.free.get()
         if actor is None:
             self.free.put(None)
             raise NoWorkersError(
-                f"none of the {len(self.actors)} Ray workers answers any more; what was encoded is kept."
+                f"all {len(self.actors)} Ray workers were lost, and none could be replaced; finished shards are kept."
             )
-        # Ray restarts an actor that died, and what it loads then counts as well.
+        # Includes the time to load: Ray may have restarted the actor.
         seconds = self.start_seconds + self.shard_seconds
         try:
-            encoded: Encoded = self.ray.get(actor.encode.remote(run, shard), timeout=seconds)
+            encoded: EncodedShard = self.ray.get(actor.encode.remote(run, shard), timeout=seconds)
         except self.ray.exceptions.GetTimeoutError as error:
             self.ray.kill(actor, no_restart=False)
             self._replace(actor)
             raise WorkerError(
-                f"a Ray worker gave no answer within {seconds:.0f} s; it is replaced, and its shard is tried again. "
+                f"a Ray worker did not answer within {seconds:.0f} s; it is replaced, and its shard is retried. "
                 "Raise runtime.workers.shard_seconds if shards take that long."
             ) from error
         except self.ray.exceptions.RayActorError as error:
             self._replace(actor)
             raise WorkerError(
-                f"a Ray worker was lost ({_first_line(error)}); it is replaced, and its shard is tried again."
+                f"a Ray worker was lost ({_first_line(error)}); it is replaced, and its shard is retried."
             ) from error
         except self.ray.exceptions.RayTaskError as error:
             self.free.put(actor)
@@ -115,16 +111,16 @@ class RayPool:
         return encoded
 
     def _replace(self, actor: Any) -> None:
-        """Give an actor back once it has loaded again: one that cannot must not be handed every retry."""
+        """Free an actor once it has loaded the model again; retire it if it cannot, to fail no retries."""
         for _ in range(_RESTARTS):
             try:
                 self.ray.get(actor.load.remote(), timeout=self.start_seconds)
             except self.ray.exceptions.RayActorError:
-                # Calls made before the restart is through are lost with the old one.
+                # Until the restart is complete, calls fail with the old actor.
                 time.sleep(0.5)
                 continue
             except self.ray.exceptions.RayError as error:
-                _LOG.warning("a Ray worker is left out from now on: %s", _first_line(error))
+                _LOG.warning("a Ray worker is not used any more: %s", _first_line(error))
                 break
             self.free.put(actor)
             return
@@ -133,7 +129,7 @@ class RayPool:
             self.free.put(None)
 
     def close(self) -> None:
-        """End the actors, and a cluster that was started for them."""
+        """Kill the actors, and close the connection to the cluster if it was opened for them."""
         for actor in self.actors:
             self.ray.kill(actor)
         if self.owned:
@@ -141,21 +137,21 @@ class RayPool:
 
 
 def open_ray(spec: WorkersSpec, work: Work) -> RayPool:
-    """Start actors; what the cluster lacks is found before the first shard.
+    """Start actors, and check that the cluster has what they need.
 
     Raises
     ------
     EncoderError
-        If Ray is not installed, or the cluster lacks GPUs, processors, this version of isospace, or the store.
+        If Ray is not installed, or the cluster lacks GPUs, CPUs, this version of isospace, or access to the store.
     WorkerError
-        If an actor is lost while it loads.
+        If an actor is lost while it loads the model.
     """
     try:
         import ray
     except ModuleNotFoundError as error:
         raise EncoderError(missing_package("ray", "runtime.workers.kind ray")) from error
     if not spec.address and spec.count is None:
-        raise ConfigError("runtime.workers.count is empty; with kind ray expected the number of workers.")
+        raise ConfigError("runtime.workers.count is empty; kind ray without an address needs the number of workers.")
     owned = not ray.is_initialized()
     if owned:
         _connect(ray, spec)
@@ -168,20 +164,20 @@ def open_ray(spec: WorkersSpec, work: Work) -> RayPool:
 
 
 def _connect(ray: Any, spec: WorkersSpec) -> None:
-    # Before the cluster starts, and only where its owner has not said: a local one reports to its maker otherwise.
+    # Before the cluster starts, and unless the user has set it: a local cluster would send usage statistics.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "namespace": "isospace"}
     try:
         if spec.address:
             ray.init(address=spec.address, **quiet)
         else:
-            # Said outright: an empty address would mean whatever cluster runs on this machine.
+            # Explicitly local: without an address, Ray would join any cluster on this machine.
             ray.init(address="local", num_cpus=max(usable_cpus(), spec.count or 1), include_dashboard=False, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise EncoderError(
             f"runtime.workers.address = {spec.address!r}: no Ray cluster answers there ({_first_line(error)}). Start "
-            "one, or leave the address empty for a local one. A cluster that asks for a token needs "
-            "RAY_AUTH_MODE=token here too."
+            "one, or leave the address empty for a local one. If the cluster requires a token, set RAY_AUTH_MODE=token "
+            "here too."
         ) from error
 
 
@@ -189,7 +185,7 @@ def _start(ray: Any, spec: WorkersSpec, work: Work, *, owned: bool) -> RayPool:
     resources = ray.cluster_resources()
     engine = _worker_engine(work.engine, work.precision, gpus=resources.get("GPU", 0) >= 1)
     gpus = engine.device != "cpu"
-    # Of what others leave, where nobody said how many.
+    # Without a number, as many as the cluster has free.
     count = spec.count or int(ray.available_resources().get("GPU" if gpus else "CPU", 0)) or 1
     smallest = min((int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]), default=1)
     threads = engine.threads or max(min(int(resources.get("CPU", 1)) // count, smallest), 1)
@@ -204,8 +200,8 @@ def _start(ray: Any, spec: WorkersSpec, work: Work, *, owned: bool) -> RayPool:
     except ray.exceptions.GetTimeoutError as error:
         raise WorkerError(
             f"{count} Ray workers were not ready within {spec.start_seconds:.0f} s. The cluster has "
-            f"{_shown(resources)}; each asks for {options['num_cpus']} CPU and {options['num_gpus']} GPU. Free some, "
-            "or raise start_seconds."
+            f"{_shown(resources)}; each needs {options['num_cpus']} CPU and {options['num_gpus']} GPU. Free some, "
+            "or raise runtime.workers.start_seconds."
         ) from error
     except ray.exceptions.RayActorError as error:
         raise WorkerError(f"a Ray worker was lost while it loaded the model ({_first_line(error)}).") from error
@@ -218,7 +214,7 @@ def _start(ray: Any, spec: WorkersSpec, work: Work, *, owned: bool) -> RayPool:
 
 
 def _worker_engine(engine: Engine, precision: str, *, gpus: bool) -> Engine:
-    """Return the engine of every actor, by what the cluster has; Ray shows each actor its own GPU as the first."""
+    """Return the engine of the actors, given whether the cluster has GPUs; an actor sees its own GPU as cuda:0."""
     on_cpu = engine.backend in ("openvino", "onnx") or precision == "int8"
     if engine.device == "cpu" or (engine.device == "auto" and (on_cpu or not gpus)):
         return resolve_engine(replace(engine, device="cpu"), precision)
@@ -241,16 +237,20 @@ def _require_package(ray: Any, seconds: float) -> None:
         return isospace.__version__
 
     try:
-        found = ray.get(ray.remote(installed).options(num_cpus=0).remote(), timeout=seconds)
+        version = ray.get(ray.remote(installed).options(num_cpus=0).remote(), timeout=seconds)
     except ray.exceptions.GetTimeoutError as error:
-        raise EncoderError(f"the Ray cluster ran nothing within {seconds:.0f} s. Look at `ray status`.") from error
+        raise EncoderError(
+            f"the Ray cluster did not run a task within {seconds:.0f} s. Look at `ray status`."
+        ) from error
     except ray.exceptions.RayError as error:
         raise EncoderError(
             f"the workers of the Ray cluster cannot import isospace ({_first_line(error)}). Install "
             "isospace[pipeline] there."
         ) from error
-    if found != __version__:
-        raise EncoderError(f"the Ray cluster has isospace {found}, this is {__version__}. Install the same on both.")
+    if version != __version__:
+        raise EncoderError(
+            f"the Ray cluster has isospace {version}, this machine {__version__}. Install the same version on both."
+        )
 
 
 def _shown(resources: dict[str, float]) -> str:

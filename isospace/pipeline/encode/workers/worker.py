@@ -1,4 +1,4 @@
-"""What runs inside a worker, whether a process or a Ray actor."""
+"""Functions that run inside a worker, in a process or a Ray actor."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ from dataclasses import replace
 
 from isospace.encoding.encoder import SentenceEncoder
 from isospace.encoding.engine import Engine
-from isospace.pipeline.encode.shards import Encoded, Shard, encode_shard
+from isospace.pipeline.encode.shards import EncodedShard, Shard, encode_shard
 from isospace.pipeline.encode.workers.process import Work
 from isospace.pipeline.run import Run
 from isospace.storage.store import open_store
 
 _LOG = logging.getLogger(__name__)
-
-
+# Exit code of a worker whose device failed.
 _DEVICE_LOST = 75
 
 
 def place_of(engines: Sequence[Engine]) -> str:
-    """Name backend and devices."""
+    """Return the backend and the devices of workers in words."""
     devices = sorted({engine.device for engine in engines})
     return f"{engines[0].backend} {', '.join(devices)} x {len(engines)}"
 
@@ -31,7 +30,7 @@ _LOADED: dict[Work, SentenceEncoder] = {}
 
 
 def load_in_worker(work: Work) -> bool:
-    """Load the encoder of this process, and compare it with the reference; tell whether it was not loaded yet."""
+    """Load the encoder in this process and check it against its reference vectors; return False if it was loaded."""
     from isospace.encoding.loading import open_encoder
     from isospace.encoding.registry.reference_vectors import check_reference
 
@@ -44,7 +43,7 @@ def load_in_worker(work: Work) -> bool:
     return True
 
 
-def encode_in_worker(work: Work, run: Run, shard: Shard) -> Encoded:
+def encode_in_worker(work: Work, run: Run, shard: Shard) -> EncodedShard:
     """Encode a shard in this process."""
     loaded = load_in_worker(work)
     try:
@@ -52,7 +51,7 @@ def encode_in_worker(work: Work, run: Run, shard: Shard) -> Encoded:
     except RuntimeError as error:
         if "CUDA error" not in str(error):
             raise
-        # The device is gone for this process, for every later shard too: only a new process gets it back.
-        _LOG.exception("the worker ends: its device failed")
+        # After a CUDA error, every later call of this process fails too: only a new process can use the device.
+        _LOG.exception("the device failed; the worker exits")
         os._exit(_DEVICE_LOST)
     return replace(encoded, worker=f"process {os.getpid()} on {socket.gethostname()}", loaded=loaded)

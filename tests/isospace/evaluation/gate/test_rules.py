@@ -29,7 +29,7 @@ from isospace.pipeline.config import PipelineConfig
 )
 def test_rules_are_read_as_people_write_them(text, expected):
     if expected is None:
-        with pytest.raises(ConfigError, match="cannot be read"):
+        with pytest.raises(ConfigError, match="cannot be parsed"):
             parse_rule(text)
         return
     found = parse_rule(text)
@@ -39,19 +39,19 @@ def test_rules_are_read_as_people_write_them(text, expected):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "cannot be read"),
-        ("be good", "cannot be read"),
-        ("ndgc@10 >= 0.5", "measure 'ndgc@10'"),
+        ("", "cannot be parsed"),
+        ("be good", "cannot be parsed"),
+        ("ndgc@10 >= 0.5", "metric 'ndgc@10'"),
         ("latency p99 <= 5", "expected a ratio"),
-        ("recall@10 <= 1.3 x", "compare as a ratio"),
-        ("latency p99 >= 1.3 x", "compare as a ratio"),
-        ("ndcg@10 >= high", "cannot be read"),
+        ("recall@10 <= 1.3 x", "can be a ratio"),
+        ("latency p99 >= 1.3 x", "can be a ratio"),
+        ("ndcg@10 >= high", "cannot be parsed"),
     ],
 )
 def test_a_rule_that_cannot_be_read_is_an_error_of_the_configuration(text, says):
     with pytest.raises(ConfigError, match=says):
         parse_rule(text)
-    with pytest.raises(ValueError, match=r"gate rule|measure"):
+    with pytest.raises(ValueError, match=r"gate rule|metric"):
         GateSpec(rules=(text,))
 
 
@@ -70,5 +70,5 @@ def test_what_the_gate_judges_is_not_where_it_leads(tmp_path):
         "recipe": {"encoder": {"model": "m"}, "gate": {"rules": ["norms within 1e-6"]}},
         "runtime": {"store": str(tmp_path), "collection": "c", "source": "s", "promote_to": "candidate"},
     }
-    with pytest.raises(ValueError, match="alias of what the gate judges"):
+    with pytest.raises(ValueError, match="alias of the snapshot that the gate judges"):
         PipelineConfig.model_validate(given)
