@@ -24,7 +24,7 @@ from isospace.cli.common import (
 
 if TYPE_CHECKING:
     from isospace.operations.audit.audit import AuditRecord
-    from isospace.operations.audit.query_log import Answered
+    from isospace.operations.audit.query_log import LoggedAnswer
     from isospace.storage.store import Store
 
 HoursOption = Annotated[float, typer.Option(metavar="HOURS", min=0, help="How far back to read the query log.")]
@@ -92,7 +92,7 @@ def query_log(
         typer.echo(_compared(one))
 
 
-def _compared(one: Answered) -> str:
+def _compared(one: LoggedAnswer) -> str:
     text = shortened(one.text, 70) if one.text is not None else one.query_sha256[:16]
     agreement = f"rbo {one.rbo:.3f}  overlap {one.overlap:.1f}"
     return f"  {agreement}  snapshots {one.snapshot} and {one.candidate}  {text}"
