@@ -241,7 +241,7 @@ def test_a_copy_on_another_machine_goes_when_it_follows_the_alias(
 
 
 @pytest.mark.parametrize(
-    "station", ["_commit_without", "forget_vectors", "forget_queries", "_remove_files", "write_receipt"]
+    "station", ["_commit_replacements", "forget_vectors", "forget_queries", "_remove_files", "write_receipt"]
 )
 def test_killed_anywhere_the_same_command_goes_on(
     haunted: PipelineConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, station: str
