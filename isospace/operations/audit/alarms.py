@@ -108,7 +108,7 @@ def stored_alarms(stored: Stored, reference: Reference, limits: Thresholds, *, n
             len(shifted) / len(spread),
             limits.shifted_share,
             f"{len(shifted)} of {len(spread)} dimensions have shifted since snapshot {reference.snapshot}: their "
-            f"population stability index exceeds {limits.psi:g} (at most {stored.shifts.psi.max():.2f}, in dimension "
+            f"population stability index exceeds {limits.psi:g} (up to {stored.shifts.psi.max():.2f}, in dimension "
             f"{shifted[0]}, with KS {stored.shifts.ks[shifted[0]]:.2f}).",
             f"The corpus has moved away from the one that the space was fitted on. {REFIT}",
         )
@@ -132,7 +132,7 @@ def reproduced_alarms(reproduced: ReproducedVectors, tolerance: float) -> Iterat
             reproduced.smallest_cosine,
             tolerance,
             f"{len(reproduced.wrong)} of {reproduced.count} re-encoded chunks differ from their stored vectors "
-            f"(smallest cosine {reproduced.smallest_cosine:.4f}, expected at least {tolerance:g}): "
+            f"(smallest cosine {reproduced.smallest_cosine:.4f}; expected at least {tolerance:g}, and equal lengths): "
             f"{_some(reproduced.wrong)}. They were embedded with another checkpoint, prompt, or transform.",
             RESTORE,
         )

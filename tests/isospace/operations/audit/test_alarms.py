@@ -321,7 +321,7 @@ def test_a_stale_alias(world: World):
     assert "stale alias" not in world.alarms(now=now)
     late = world.audit(now=now + timedelta(hours=30)).record
     assert "stale alias" in [alarm.name for alarm in late.alarms]
-    assert "snapshot 2 has waited for 30 hours" in late.describe()
+    assert "snapshot 2 has been waiting for 30 hours" in late.describe()
     assert "stale alias" in world.alarms(now=now + timedelta(hours=3), limits=Thresholds(age_hours=2))
 
 
@@ -367,7 +367,7 @@ def test_alarms_say_what_was_found_what_is_expected_and_what_to_do(world: World)
     for alarm in audit.record.alarms:
         assert alarm.message
         assert alarm.remedy
-    with pytest.raises(AuditError, match=r"norms: lengths of stored vectors .*`isospace verify`"):
+    with pytest.raises(AuditError, match=r"norms: the lengths of stored vectors .*`isospace verify`"):
         require_quiet(audit.record)
 
 
