@@ -1,4 +1,4 @@
-"""Every alarm on real data: faults injected into a snapshot of SciFact and its queries, and 20 clean reruns.
+"""Every alarm on real data: faults injected into a snapshot of SciFact, and 20 clean reruns.
 
     python -m benchmarks.alarms FOLDER_WITH_COLLECTIONS [--work FOLDER]
 
@@ -42,7 +42,7 @@ Change = Callable[[LoggedAnswer], LoggedAnswer]
 
 
 class Rehearsal:
-    """A store with its logged queries; each fault gets one, with links to shared raw vectors and encoders."""
+    """A store with its logged queries: one per fault, with links to shared raw vectors and encoders."""
 
     def __init__(self, work: Path, scifact: Path, foreign: Path) -> None:
         self.work, self.corpus = work, pq.read_table(scifact / "corpus.parquet").select(["doc_id", "title", "text"])
@@ -120,7 +120,7 @@ def cone(vectors: np.ndarray) -> np.ndarray:
 
 
 def other_checkpoint(index: Index, count: int) -> np.ndarray:
-    """Return vectors of the right texts with noise added: as far as an audit can see, another checkpoint's."""
+    """Return vectors with noise added, which to an audit look like those of another checkpoint."""
     texts = [
         prefix + text
         for prefix, text in zip(*(index.chunks[n].to_pylist()[:count] for n in ("prefix", "text")), strict=True)

@@ -1,4 +1,4 @@
-"""Compare vectors and codes bit by bit: the pipeline with the query path, and one engine with another.
+"""Compare vectors and codes bit by bit: pipeline and query path, and one engine with another.
 
     python -m benchmarks.bits [--texts 2000] [--folder .bits]
 

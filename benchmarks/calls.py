@@ -1,9 +1,10 @@
-"""Measure the cost of splitting texts into calls, and the gain of a narrowed last layer: OpenVINO, float32.
+"""Measure the cost of splitting texts into calls, and the gain of a narrowed last layer.
 
     python -m benchmarks.calls FOLDER [--texts 1600] [--rounds 3]
 
-FOLDER holds `docs-corpus/`. The first table encodes the same texts in shards of several sizes, one size after the other
-in every round. The second compares the whole and the narrowed last layer of the model with first-token pooling.
+FOLDER holds `docs-corpus/`. The engine is OpenVINO in float32. The first table encodes the same texts in shards of
+several sizes, one size after the other in every round. The second compares the whole and the narrowed last layer of the
+model with first-token pooling.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def prepare(folder: Path, pooling: str | None = None) -> SentenceEncoder:
 
 
 def alone_differs(encoder: SentenceEncoder) -> tuple[int, int]:
-    """Count the lengths at which a sequence is encoded differently alone than in a batch with four others."""
+    """Count the lengths at which a sequence is encoded differently alone than with four others."""
     chance, differing = np.random.default_rng(0), 0
     lengths = range(3, encoder.record.max_tokens + 1)
     for length in lengths:

@@ -174,7 +174,7 @@ def compare(
 
 
 def padded(lengths: np.ndarray, size: int = 32) -> int:
-    """Return the tokens, with padding, in batches of the default size, with texts sorted by length as the peer does."""
+    """Return the tokens in padded batches of the default size, with texts sorted by length."""
     ordered = np.sort(lengths)[::-1]
     return sum(int(ordered[i]) * len(ordered[i : i + size]) for i in range(0, len(ordered), size))
 

@@ -1,11 +1,12 @@
-"""Encoding on one device: isospace's torch backend, unpadded and padded, against sentence-transformers.
+"""Encoding on one device: isospace's torch backend against sentence-transformers.
 
     python -m benchmarks.gpu FOLDER [--device cuda:0] [--texts 20000] [--rounds 3] [--precisions float16 float32]
 
-FOLDER holds `docs-corpus/`. All contestants share one process and one device, and encode the same texts one after the
-other in every round; ratios are of medians. For each precision, the peer's best batch size is determined first. The
-ceiling is the median speed of square products in that precision, measured before each round. Cosines compare the first
-500 texts with isospace's torch backend on the CPU in float32. `--device cpu` runs on a machine without a GPU.
+FOLDER holds `docs-corpus/`. isospace runs with unpadded and with padded batches. All contestants share one process and
+one device, and encode the same texts one after the other in every round; ratios are of medians. For each precision, the
+peer's best batch size is determined first. The ceiling is the median speed of square products in that precision,
+measured before each round. Cosines compare the first 500 texts with isospace's torch backend on the CPU in float32.
+`--device cpu` runs on a machine without a GPU.
 """
 
 from __future__ import annotations

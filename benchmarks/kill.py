@@ -1,4 +1,4 @@
-"""Kill the flow with SIGKILL at random moments, run it again, and compare the result with an undisturbed run.
+"""Kill the flow with SIGKILL at random moments, run it again, and compare with an undisturbed run.
 
     python -m benchmarks.kill [--kills 20]
 

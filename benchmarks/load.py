@@ -1,4 +1,4 @@
-"""The service under load: valid and hostile clients, while the alias moves and the process is replaced.
+"""The service under load, while its alias moves and its process is replaced.
 
     python -m benchmarks.load [--seconds 60] [--clients 64]
 
@@ -129,7 +129,7 @@ class Load:
         await self.ask(client, "/v1/embeddings", {"input": chance.sample(QUERIES, 3), "model": COLLECTION})
 
     async def ask(self, client: httpx.AsyncClient, path: str, body: dict) -> httpx.Response | None:
-        """Ask until there is an answer; reconnect if the connection ends with its process, as any client does."""
+        """Ask until there is an answer; reconnect, as any client does, if the process has ended."""
         for _ in range(5):
             begun = time.perf_counter()
             try:

@@ -1,6 +1,8 @@
-"""Make the demo's corpus from SciFact: all judged abstracts, filled up to 1,000 by the smallest hashes of their IDs.
+"""Make the demo's corpus from SciFact: 1,000 abstracts, among them all judged ones.
 
-python -m benchmarks.make_demo_corpus SCIFACT_FOLDER configs/demo
+    python -m benchmarks.make_demo_corpus SCIFACT_FOLDER configs/demo
+
+The others are those whose IDs have the smallest hashes.
 """
 
 from __future__ import annotations

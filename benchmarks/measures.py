@@ -1,4 +1,4 @@
-"""Metrics of MiniLM on judged collections, compared with pytrec_eval per query, and with the published figures.
+"""Metrics of MiniLM on judged collections, compared with pytrec_eval and with published figures.
 
     python -m benchmarks.measures FOLDER_WITH_COLLECTIONS [--work FOLDER]
 

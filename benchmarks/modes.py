@@ -74,7 +74,7 @@ Runs = dict[str, dict[int, Run]]
 def measured(
     index: Index, queries: dict[str, str], modes: dict[str, dict[str, Any]]
 ) -> tuple[Runs, dict[str, dict[str, list[float]]]]:
-    """Return rankings by mode, number of hits, and query, and the milliseconds of each stage for ten hits."""
+    """Return rankings by mode, number of hits, and query, and milliseconds of each stage for ten hits."""
     runs: Runs = {name: {10: {}, 100: {}} for name in modes}
     times: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in modes}
     for query_id, text in queries.items():

@@ -1,4 +1,4 @@
-"""How each stage of the pipeline scales up to ten million chunks, with stubs for tokenizer and encoder.
+"""How each stage of the pipeline scales up to ten million chunks, with a stub encoder.
 
     python -m benchmarks.scale [--chunks 100000 300000 1000000 3000000 10000000] [--work FOLDER]
 

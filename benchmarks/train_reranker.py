@@ -70,7 +70,7 @@ class Example:
 
 
 def make_examples(index: Index, documents: set[str], *, others: set[str], size: int, seed: int) -> list[Example]:
-    """Make pseudo-queries from sentences of some documents, with the chunks of `others` that the index finds."""
+    """Make pseudo-queries from sentences, with chunks of `others` that the index finds for them."""
     chunks = index.chunks.select(["chunk_id", "doc_id", "title", "prefix", "text"]).to_pylist()
     row = {chunk.pop("chunk_id"): number for number, chunk in enumerate(chunks)}
     passages = [Passage(**chunk) for chunk in chunks if chunk["doc_id"] in documents]
@@ -94,7 +94,7 @@ def make_examples(index: Index, documents: set[str], *, others: set[str], size: 
 
 
 def stages(examples: Sequence[Example], max_tokens: int, seed: int) -> list[Stage]:
-    """Build the training stages: spot shared words, then spot answers, first in short and then in full texts."""
+    """Build the training stages: shared words first, then answers in short, then in full texts."""
     chance = random.Random(seed)
     words = [pair for _ in range(WORD_PAIRS // 2) for pair in _word_pairs(examples, chance)]
     half = len(examples) // 2
@@ -127,7 +127,7 @@ def _pairs(example: Example, examples: Sequence[Example], chance: random.Random)
 
 
 def measure_examples(index: Index, examples: Sequence[Example], reranker: Reranker) -> None:
-    """Print metrics of held-out pseudo-queries, with the answer's score ranked among those of the other chunks."""
+    """Print metrics of held-out pseudo-queries: where the answer ranks among the other chunks."""
     asked = index.space.embed([example.query for example in examples], "query")
     answers = index.space.embed([example.answer for example in examples], "document")
     alone, reranked = {}, {}

@@ -1,4 +1,4 @@
-"""Speed of the transform, of moments, and of product quantization, each against a peer, interleaved in one run.
+"""Speed of the transform, of moments, and of product quantization, each against a peer.
 
     python -m benchmarks.transform [--rows 1000000] [--rounds 3]
 

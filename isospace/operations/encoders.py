@@ -1,4 +1,4 @@
-"""The encoders of a store: their properties, their lineage if they were fine-tuned, and the aliases that use them."""
+"""The encoders of a store: their properties, their lineage, and the aliases that use them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""BM25 over the chunks of a snapshot, built at index time; the tokenizer settings are stored and reused for queries.
+"""BM25 over the chunks of a snapshot, with the same tokenizer settings for index and queries.
 
 Scores are computed by the library bm25s (Lucene's variant). Source: Lù, "BM25S: Orders of magnitude faster lexical
 search via eager sparse scoring", 2024.
@@ -77,7 +77,7 @@ class LexicalIndex:
 
 
 def build_lexical(store: Store, manifest: Manifest, spec: LexicalSpec, *, most_chunks: int) -> bool:
-    """Build the BM25 index of a snapshot unless it exists or is not wanted; return whether this call built it.
+    """Build the BM25 index of a snapshot if it is wanted and missing; return whether it was built.
 
     A snapshot of more than `most_chunks` gets no index: the library holds all postings in memory while it builds.
     """

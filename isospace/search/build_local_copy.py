@@ -78,7 +78,7 @@ def make_copy(store: Store, manifest: Manifest, space: Space, folder: Path, veri
 
 
 def _allocate(path: Path) -> None:
-    """Allocate the blocks of a sparse file: on a full disk, a write to mapped memory would kill the process."""
+    """Allocate the blocks of a sparse file: on a full disk, a write to mapped memory kills the process."""
     with path.open("r+b") as stream:
         os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
 

@@ -24,7 +24,7 @@ def reciprocal_rank_fusion(rankings: Sequence[Ranking], weights: Sequence[float]
 
 
 def weighted_fusion(rankings: Sequence[Ranking], weights: Sequence[float]) -> dict[int, float]:
-    """Add weight x score over the lists, with the scores of each list scaled to 0 (worst) through 1 (best)."""
+    """Add weight x score over the lists, with each list's scores scaled to 0 (worst) to 1 (best)."""
     fused: dict[int, float] = {}
     for ranking, weight in zip(rankings, weights, strict=True):
         scores = [score for _, score in ranking]

@@ -134,7 +134,10 @@ def drop_copies(collection: str) -> None:
 
 
 def copy_id(manifest: Manifest, lexical: LexicalRecord | None) -> str:
-    """Return the fingerprint of the files that a copy is built from; equal content in other files is another copy."""
+    """Return the fingerprint of the files that a copy is built from.
+
+    Equal content in other files is another copy.
+    """
     parts = [[ref.sha256 for ref in (part.documents, part.chunks, part.segment)] for part in manifest.parts]
     deleted = manifest.deletions.sha256 if manifest.deletions else ""
     words = None if lexical is None else [lexical.sha256, lexical.files, lexical.spec.model_dump(mode="json")]
@@ -218,7 +221,7 @@ def _last_order(store: Store, collection: str) -> float:
 
 
 def _drop_old(base: Path, collection: str, keep: Path, ordered: float) -> None:
-    """Remove copies that have not been opened for long, or that may hold documents forgotten since they were written.
+    """Remove copies not opened for long, and those that may hold documents forgotten since.
 
     A process that has mapped such a copy can keep using it.
     """

@@ -73,7 +73,7 @@ def build_serving(
 
 
 def serving_files(manifest: Manifest) -> tuple[str, str]:
-    """Return the paths of a snapshot's serving database and of its record, whether or not the files exist."""
+    """Return the paths of a snapshot's serving database and its record, whether or not they exist."""
     names = (manifest.snapshot_id, files_digest(manifest))
     return manifest.paths.serving_database(*names), manifest.paths.serving_record(*names)
 

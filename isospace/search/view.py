@@ -1,4 +1,4 @@
-"""Search one opened snapshot: find candidates, score them exactly, sort them, and look up their texts."""
+"""Search one opened snapshot: find candidates, score them exactly, sort them, look up their texts."""
 
 from __future__ import annotations
 

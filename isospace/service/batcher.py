@@ -1,4 +1,4 @@
-"""Batch concurrent requests fairly: a large one is computed in pieces, so that small ones do not wait for all of it."""
+"""Batch concurrent requests fairly: small ones do not wait for all of a large one."""
 
 from __future__ import annotations
 

@@ -97,7 +97,10 @@ def tokens_about(_key: object, item: Item) -> float:
 
 
 def embed_items(space: OpenSpace, role: Role, items: list[Item], embed_texts: Any) -> list[Float32]:
-    """Return the (k,) float32 vector of each input; texts are embedded by `embed_texts(space, texts, role)`."""
+    """Return the (k,) float32 vector of each input.
+
+    Texts are embedded by `embed_texts(space, texts, role)`.
+    """
     texts = [place for place, item in enumerate(items) if isinstance(item, str)]
     tokens = [place for place, item in enumerate(items) if not isinstance(item, str)]
     vectors: dict[int, Float32] = {}

@@ -1,4 +1,4 @@
-"""The middleware before every endpoint: API keys, limits on size, time, and concurrency, and the space headers."""
+"""The middleware before every endpoint: API keys, limits, and the space headers."""
 
 from __future__ import annotations
 

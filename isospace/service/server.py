@@ -1,4 +1,4 @@
-"""Run the service with uvicorn: one process, a socket that a successor can share, and a graceful shutdown."""
+"""Run the service with uvicorn: one process, a shareable socket, and a graceful shutdown."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class _Server(uvicorn.Server):
         self._ending: asyncio.Task[None] | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Shut down; uvicorn would raise the signal again afterwards, and a clean exit would look like a kill."""
+        """Shut down; uvicorn would raise the signal again, and a clean exit would look like a kill."""
         if self.should_exit or self._ending is not None:
             self.should_exit = True
             self.force_exit = sig == signal.SIGINT

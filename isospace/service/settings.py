@@ -82,7 +82,7 @@ class Settings:
             )
 
     def admits(self, authorization: str | None) -> bool:
-        """Return whether a header `Bearer KEY` holds one of the keys; all keys are compared, in constant time."""
+        """Return whether a header `Bearer KEY` holds one of the keys, in constant time."""
         if not self.keys:
             return True
         scheme, _, key = (authorization or "").partition(" ")
@@ -134,7 +134,7 @@ class ServiceOptions:
 
 
 def digest(key: str) -> bytes:
-    """Return the SHA-256 of a key: digests have one length, so comparing them reveals nothing about the key."""
+    """Return the SHA-256 of a key, so that all compared values have one length."""
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
 
 

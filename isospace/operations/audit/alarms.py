@@ -230,7 +230,10 @@ def logged_alarms(logged: LogResults, tolerance: float, pairs: float, limits: Th
 
 
 def band_alarms(top: Float64, pairs: float, whose: str, limits: Thresholds) -> Iterator[Alarm]:
-    """Yield an alarm if the (n,) `top` scores lie in a narrow band close to the mean cosine of random `pairs`."""
+    """Yield an alarm if the best scores lie in a narrow band close to the mean cosine of random pairs.
+
+    `top` holds the (n,) best scores, `pairs` the mean cosine.
+    """
     if len(top) < 20:
         return
     low, high = (float(np.percentile(top, p)) for p in (5, 95))
@@ -256,7 +259,10 @@ def alias_alarms(
     now: datetime,
     limits: Thresholds,
 ) -> Iterator[Alarm]:
-    """Yield alarms about an alias that lags; `newest` is the number, time, and verdict of a newer snapshot."""
+    """Yield alarms about an alias that lags.
+
+    `newest` is the number, time, and verdict of a newer snapshot.
+    """
     hours = (now - committed_at).total_seconds() / 3600
     if limits.age_hours is not None and hours > limits.age_hours:
         yield _alarm(

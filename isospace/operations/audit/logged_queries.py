@@ -1,4 +1,4 @@
-"""Measure logged answers: which snapshots gave them, to which queries, and how far a candidate agrees."""
+"""Measure logged answers: their snapshots, their queries, and the agreement of a candidate."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def _queries_reproduced(
 
 
 def _was_stale(answer: LoggedAnswer, history: list[AliasEntry], grace_seconds: float = 120.0) -> bool:
-    """Return whether the alias had stopped naming the answer's snapshot more than the grace period earlier.
+    """Return whether the alias had left the answer's snapshot more than the grace period earlier.
 
     The grace period is the time that services may take to follow an alias.
     """

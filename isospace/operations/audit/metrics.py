@@ -85,7 +85,9 @@ def measure_reproduced(view: View, *, tolerance: float, seed: int, count: int = 
 
 
 def compare_rows(vectors: Float32, expected: Float32, tolerance: float) -> tuple[Float64, npt.NDArray[np.bool_]]:
-    """Return the (n,) cosines of (n, k) vectors with those expected, NaN as -1, and an (n,) mask of differing vectors.
+    """Return the (n,) cosines of (n, k) vectors with those expected, and an (n,) mask of differing ones.
+
+    NaN cosines count as -1.
 
     A vector differs if its cosine is below the tolerance, or if its length, which cosines ignore, is off.
     """
@@ -117,7 +119,10 @@ def measure_corpus_change(store: Store, view: View, reference: Reference, *, see
 
 
 def measure_representations(view: View, queries: Float32, *, most: int = 100) -> tuple[StoredCodes, ...]:
-    """Search each stored representation for (m, k) queries, plain and with r = 4; compare it with the finest."""
+    """Search each stored representation for (m, k) queries, and compare it with the finest one.
+
+    Quantized ones are searched without rescoring and with r = 4.
+    """
     record = view.space.space.record
     whole = [spec for spec in record.spec.representations if not isinstance(spec, ShortSpec)]
     queries = queries[:most]

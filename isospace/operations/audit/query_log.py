@@ -1,4 +1,4 @@
-"""The query log: a sample of queries and answers in Parquet files, for audits and for comparing a candidate.
+"""The query log: a sample of queries and answers, for audits and for comparing a candidate.
 
 Rows are buffered in memory and written when there are enough of them, after a delay, and at the end. If a write fails,
 log rows are lost, but searches are not affected.

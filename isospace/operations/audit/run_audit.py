@@ -30,7 +30,9 @@ def run_audit(
     now: datetime | None = None,
     on_progress: Callable[[str], None] = lambda _: None,
 ) -> AuditRecord:
-    """Audit the snapshot that an alias names, and store the report and the record; for parameters see `audit_alias`.
+    """Audit the snapshot that an alias names, and store the report and the record.
+
+    For the parameters see `audit_alias`.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Compare encoders x transforms on one corpus and its queries: cost, retrieval quality, and the Pareto front.
+"""Compare encoders x transforms on one corpus and its queries: cost, quality, and Pareto front.
 
 Each variant is a separate collection, embedded by the same pipeline as any other; variants of one encoder share raw
 vectors. Figures are cached by their inputs, so that a second comparison measures only what is new.
@@ -128,7 +128,7 @@ class Entry:
 
 
 def load_comparison(path: str | Path, overrides: Sequence[str] = ()) -> ComparisonConfig:
-    """Read a model comparison from a YAML file, as `isospace.pipeline.config_files.load_config` reads a pipeline."""
+    """Read a model comparison from a YAML file, as `load_config` reads a pipeline."""
     config = read_config(path, ComparisonConfig, overrides)
     config.variants()
     if not (config.contest.queries and config.contest.judgements):

@@ -16,7 +16,7 @@ HEAD = (
 
 
 def comparison_page(entries: Sequence[Entry], query_set: EvaluationSet, *, collection: str) -> Page:
-    """Build the page; `entries` are in the order of `isospace.operations.compare_models.compare.mark_front`."""
+    """Build the page; `entries` are in the order of `mark_front`."""
     best = entries[0]
     front = sum(entry.on_front for entry in entries)
     outcome = (

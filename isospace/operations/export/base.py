@@ -94,7 +94,7 @@ class System(Protocol):
         """Write all rows and the record; what a crash leaves must not look complete."""
 
     def read_record(self, target: Target) -> ExportRecord:
-        """Read the record; NotFoundError if the target is empty, IntegrityError if it is not a complete export."""
+        """Read the record; NotFoundError if there is no export, IntegrityError if it is incomplete."""
 
     def verify(self, target: Target, record: ExportRecord) -> None:
         """Raise IntegrityError if the export differs from its record."""
@@ -155,7 +155,10 @@ def store_errors(target: Target, *errors: type[Exception]) -> Iterator[None]:
 
 
 def portable(metadata: str) -> dict[str, Any]:
-    """Parse metadata for systems with strict JSON: NaN and infinity become null, lone surrogates and U+0000 U+FFFD."""
+    """Parse metadata for systems with strict JSON.
+
+    NaN and infinity become null, lone surrogates and U+0000 become U+FFFD.
+    """
     parsed: dict[str, Any] = _portable(json.loads(metadata))
     return parsed
 

@@ -1,4 +1,4 @@
-"""Export a snapshot's vectors and texts to other systems, with a record of the space that queries must be embedded in.
+"""Export a snapshot to another system, with a record of the space that queries must be embedded in.
 
     export_snapshot(open_index("store", "docs"), "lancedb:exports#docs")
     require_space("lancedb:exports#docs", space_id)

@@ -1,4 +1,4 @@
-"""Export to a folder for FAISS: a flat index, the rows of its vectors, and the record with the hashes of both files.
+"""Export to a folder for FAISS: a flat index, the rows of its vectors, and the record.
 
 index.faiss     IndexFlatIP, vectors in the order of the rows
 rows.parquet    IDs, texts, spans, metadata (JSON)
@@ -38,7 +38,10 @@ _LEFT_AFTER_SECONDS = 86_400
 
 
 def write(source: Source, target: Target, *, replace: bool) -> None:
-    """Write a temporary folder beside the target, then rename it; FAISS holds all vectors in memory until then."""
+    """Write a temporary folder beside the target, then rename it.
+
+    FAISS holds all vectors in memory until then.
+    """
     folder = Path(target.place).absolute()
     if replace:
         _require_nothing_else(folder, target)

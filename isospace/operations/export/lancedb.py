@@ -1,4 +1,4 @@
-"""Export to a LanceDB table: one Lance commit holds the rows and, in the metadata of their Arrow schema, the record."""
+"""Export to a LanceDB table in one commit, with the record in the metadata of the schema."""
 
 from __future__ import annotations
 

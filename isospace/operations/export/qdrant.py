@@ -1,4 +1,4 @@
-"""Export to a Qdrant collection: written under a temporary name, completed by its record, then named by an alias.
+"""Export to a Qdrant collection under a temporary name, which an alias names once it is complete.
 
 Queries go to the alias. A collection without an alias is incomplete.
 """
@@ -133,7 +133,10 @@ def _name(client: QdrantClient, making: str, target: Target, *, replace: bool) -
 
 
 def _drop_unfinished(client: QdrantClient, name: str) -> None:
-    """Remove what killed exports under this name left; concurrent exports under one name are not supported."""
+    """Remove the leftovers of killed exports under this name.
+
+    Concurrent exports under one name are not supported.
+    """
     named = set(_aliases(client).values())
     for collection in _collections(client):
         if collection.startswith(name + _MAKING) and collection not in named:

@@ -1,4 +1,4 @@
-"""Compaction: merge small parts and rewrite parts with many deleted documents, without changing the content.
+"""Compaction: merge small parts and rewrite parts with many deletions, without changing content.
 
 The result is a snapshot with the same snapshot ID in other files; every alias of the old snapshot moves to it.
 """
@@ -251,7 +251,7 @@ def derived_provenance(base: Manifest, operation: str) -> dict[str, object]:
 def _groups(
     parts: Sequence[PartRecord], gone: dict[str, set[str]], most: int, most_bytes: int, share: float
 ) -> Iterator[Group]:
-    """Yield the groups that are worth rewriting: adjacent small parts, and single parts with many deletions."""
+    """Yield the groups worth rewriting: adjacent small parts, and single parts with many deletions."""
     pending = Group((), 0, 0, 0)
     for part in parts:
         total, deleted = part.documents.rows or 0, len(gone.get(part.name, ()))

@@ -1,4 +1,4 @@
-"""Erase data derived from documents outside a snapshot's parts: raw vectors, samples, pseudo-queries, reports."""
+"""Erase data derived from documents: raw vectors, samples, pseudo-queries, reports."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def _own_sample(collection: str, path: str) -> str:
 
 
 def forget_queries(store: Store, collection: str, doc_ids: Set[str], removed: list[str], rewritten: list[str]) -> int:
-    """Remove pseudo-queries made from the documents from all versions of all evaluation sets; return how many."""
+    """Remove pseudo-queries made from the documents from all evaluation sets; return how many."""
     count = 0
     for current in list_sets(store, collection):
         for record in set_versions(store, collection, current.name):

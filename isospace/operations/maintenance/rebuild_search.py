@@ -14,7 +14,7 @@ from isospace.storage.store import Store
 
 
 def make_searchable(store: Store, old: Manifest, new: Manifest, scratch: Path, *, memory_mb: int = 512) -> None:
-    """Build the serving database of a snapshot, and a lexical index with the same settings if the old one has one."""
+    """Build the serving database of a snapshot, and a lexical index if the old one has one."""
     table_rows: int = Runtime.model_fields["serving_table_rows"].default
     space = load_space(store, new.space_id)
     build_serving(store, new, space, scratch, table_rows=table_rows, memory_mb=2 * memory_mb)

@@ -1,6 +1,7 @@
-"""Rewrite parts of a snapshot: merge several into one, without deleted documents. No text is re-chunked or re-encoded.
+"""Rewrite parts of a snapshot: merge several into one, without deleted documents.
 
-A run would write the same files for the same documents: their names are derived from the same inputs.
+No text is chunked or encoded again. A run would write the same files for the same documents: their names are derived
+from the same inputs.
 """
 
 from __future__ import annotations

@@ -178,7 +178,7 @@ _SNAPSHOT = "snapshot past its retention"
 
 
 def _require_unmoved(store: Store, before: dict[str, RetainedSnapshots], now: float, retention: float) -> None:
-    """Refuse if an alias has meanwhile moved to a snapshot due for removal: moving an alias takes no lease."""
+    """Refuse if an alias has moved to a snapshot due for removal: moving an alias takes no lease."""
     for name, kept in before.items():
         again = retained_snapshots(store, name, now=now, retention_seconds=retention)
         if set(again.reasons) - set(kept.reasons):
@@ -236,7 +236,7 @@ def _of_collection(store: Store, kept: RetainedSnapshots, stale: _Stale) -> Iter
 
 
 def _folder_of(path: str) -> str:
-    """Return the folder to remove when empty: in a collection the file's own, else that of the space or encoder."""
+    """Return the folder to remove when empty: that of the file, or of the space or encoder."""
     folder = PurePosixPath(path).parent
     return str(folder) if parse_collection_path(path) else "/".join(folder.parts[:2])
 

@@ -38,9 +38,10 @@ class VerificationResult:
 def verify_snapshot(
     store: Store, collection: str, reference: str = "production", *, engine: Engine | None = None
 ) -> VerificationResult:
-    """Check every file of a snapshot, its raw vectors, search files, audit reference, encoder, and the alias history.
+    """Check every file of a snapshot, and the files derived from it or needed to search it.
 
-    All faults are collected, not only the first. `reference` is an alias, a snapshot number, or the first digits of a
+    These are its parts, raw vectors, search files, audit reference, encoder, and alias history. All faults are
+    collected, not only the first. `reference` is an alias, a snapshot number, or the first digits of a
     snapshot ID; `engine` encodes the probes.
     """
     manifest = resolve(store, collection, reference)

@@ -233,7 +233,7 @@ def _integer_blocks(
 
 
 def _eight_bits(queries: Float32) -> tuple[Any, Float32]:
-    """Round each query to int8, scaled by its largest component; return the int8 tensor and the (m, 1) steps."""
+    """Round each query to int8 by its largest component; return an int8 tensor and the (m, 1) steps."""
     import torch
 
     steps = np.maximum(np.abs(queries).max(axis=1, keepdims=True), np.finfo(np.float32).tiny) / np.float32(127)

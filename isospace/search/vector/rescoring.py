@@ -1,4 +1,4 @@
-"""Two-stage vector search: find candidates by compact codes, rescore them from a finer representation."""
+"""Two-stage vector search: find candidates by compact codes, rescore them from finer ones."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def nearest(
 
 
 def _best(codes: Codes, query: Float32, near: Rows, count: int, metric: Metric) -> Rows:
-    """Keep the best candidates by the exact scores of their codes; ties by row, so the result is deterministic."""
+    """Keep the best candidates by the exact scores of their codes, ties by row."""
     if len(near) <= count:
         return near
     scores = score_rows(codes, query, near, metric)

@@ -87,7 +87,7 @@ class _Candidates:
             self.threshold[unknown] = np.partition(some, -self.count, axis=1)[:, -self.count]
 
     def _lowest(self, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-        """Return the (m,) lowest scores that count, in the block's dtype: another dtype would convert the block."""
+        """Return the (m,) lowest scores that count, in the block's dtype to avoid converting the block."""
         lowest = self.threshold - self.below
         if dtype.kind == "f":
             # The cast may round up.
@@ -118,7 +118,7 @@ class _Candidates:
 def _above(
     scores: npt.NDArray[Any], groups: npt.NDArray[Any], largest: npt.NDArray[Any], lowest: npt.NDArray[Any]
 ) -> tuple[Rows, Rows]:
-    """Return the query and row of every score that is not below its query's lowest, rows of a query ascending.
+    """Return query and row of every score not below its query's lowest, rows of a query ascending.
 
     The maximum of each group is compared first: nearly all groups hold no such score, and maxima are computed at the
     speed of memory.
