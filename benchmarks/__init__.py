@@ -1,1 +1,1 @@
-"""Side-by-side measurements; never timed tests."""
+"""Benchmarks: measurements run by hand, side by side with a peer; no test depends on their timings."""

@@ -1,9 +1,9 @@
-"""Every alarm on real data: faults injected into a snapshot of SciFact and into its stream of queries, and 20 clean reruns.
+"""Every alarm on real data: faults injected into a snapshot of SciFact, and 20 clean reruns.
 
     python -m benchmarks.alarms FOLDER_WITH_COLLECTIONS [--work FOLDER]
 
-The space is fitted on 4,000 abstracts; the other 1,183 come later, as clean news. Half of the queries are frozen, the
-other half asked. The foreign domain is software documentation.
+The space is fitted on 4,000 abstracts; the other 1,183 are added later, without a fault. Half of the queries are
+frozen, the other half are logged. The foreign domain is software documentation.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from isospace.collection.snapshot import latest_manifest, read_manifest
 from isospace.evaluation.query_sets import EvaluationSet, freeze_set
 from isospace.ingest.query_files import read_judgements, read_queries
 from isospace.operations.audit.audit import Audit, audit_alias, write_audit
-from isospace.operations.audit.query_log import Answered, AnswerLog
+from isospace.operations.audit.query_log import AnswerLog, LoggedAnswer
 from isospace.operations.audit.thresholds import Thresholds
 from isospace.pipeline.config import PipelineConfig
 from isospace.search.index import Index, open_index
@@ -38,11 +38,11 @@ from tests.helpers.forging import forge_vectors
 
 FITTED, RERUNS, FOREIGN = 4_000, 20, 150
 PROMPTS = {"query": "question: ", "document": ""}
-Change = Callable[[Answered], Answered]
+Change = Callable[[LoggedAnswer], LoggedAnswer]
 
 
 class Rehearsal:
-    """A store of its own for each fault; raw vectors and encoders are shared by links."""
+    """A store with its logged queries: one per fault, with links to shared raw vectors and encoders."""
 
     def __init__(self, work: Path, scifact: Path, foreign: Path) -> None:
         self.work, self.corpus = work, pq.read_table(scifact / "corpus.parquet").select(["doc_id", "title", "text"])
@@ -58,14 +58,17 @@ class Rehearsal:
         source = store.parent / "source.parquet"
         pq.write_table(rows, source)
         recipe = {
-            "documents": {"title_column": "title"}, "encoder": {"model": MODEL, "prompts": PROMPTS}, "chunking": CHUNKING_NONE,
-            "transform": {"representations": ["float32", "int8"], "fit": {"kind": "none"}}, "lexical": {"kind": "none"},
-        }  # fmt: skip
+            "documents": {"title_column": "title"},
+            "encoder": {"model": MODEL, "prompts": PROMPTS},
+            "chunking": CHUNKING_NONE,
+            "transform": {"representations": ["float32", "int8"], "fit": {"kind": "none"}},
+            "lexical": {"kind": "none"},
+        }
         runtime = {"store": str(store), "collection": "c", "source": str(source), "report_chunks": 0}
         embed_corpus(PipelineConfig.model_validate({"recipe": recipe, "runtime": runtime}))
 
     def begin(self) -> None:
-        """Embed the fitted part, audit it for the baseline, and embed what is new."""
+        """Embed the documents of the fit, audit them for the baseline, and embed the new ones."""
         store = self.work / "clean" / "store"
         store.parent.mkdir(parents=True, exist_ok=True)
         self.embed(store, self.corpus.slice(0, FITTED))
@@ -81,12 +84,12 @@ class Rehearsal:
 
     def ask(self, store: Store, texts: list[str], change: Change = lambda one: one) -> None:
         class Changing(AnswerLog):
-            def add(self, answered: Answered) -> None:
+            def add(self, answered: LoggedAnswer) -> None:
                 super().add(change(answered))
 
         with open_index(store, "c") as index:
             watcher = Watcher(index, Changing(store, "c"))
-            watcher.saw(index.view, texts, SearchOptions(), index.search(texts))
+            watcher.submit(index.view, texts, SearchOptions(), index.search(texts))
             watcher.close(600)
 
     def audit(self, store: Store, **given: object) -> Audit:
@@ -94,7 +97,7 @@ class Rehearsal:
 
 
 def foreign_rows(folder: Path) -> pa.Table:
-    """Return beginnings of documentation files as documents."""
+    """Return the beginnings of documentation files as documents."""
     files = sorted(path for path in folder.rglob("*") if path.suffix in (".md", ".txt"))[:FOREIGN]
     texts = [path.read_text(encoding="utf-8", errors="replace")[:1_200] for path in files]
     names = [f"docs-{n:03d}" for n in range(len(texts))]
@@ -117,7 +120,7 @@ def cone(vectors: np.ndarray) -> np.ndarray:
 
 
 def other_checkpoint(index: Index, count: int) -> np.ndarray:
-    """Vectors of the right texts by the same network with noise in its output: another checkpoint, as far as tests can see."""
+    """Return vectors with noise added, which to an audit look like those of another checkpoint."""
     texts = [
         prefix + text
         for prefix, text in zip(*(index.chunks[n].to_pylist()[:count] for n in ("prefix", "text")), strict=True)
@@ -140,9 +143,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--work", type=Path, default=None)
-    given = parser.parse_args()
-    work = given.work or Path(tempfile.mkdtemp(prefix="isospace-alarms-"))
-    world = Rehearsal(work, given.folder / "scifact", given.folder / "docs-corpus")
+    arguments = parser.parse_args()
+    work = arguments.work or Path(tempfile.mkdtemp(prefix="isospace-alarms-"))
+    world = Rehearsal(work, arguments.folder / "scifact", arguments.folder / "docs-corpus")
     world.begin()
     clean = world.copy("reruns")
     world.ask(clean, world.asked)
@@ -153,14 +156,14 @@ def main() -> None:
         raised += len(audit.record.alarms)
         for alarm in audit.record.alarms:
             print(f"clean rerun {seed}: {alarm.describe()}", flush=True)
-        found = audit.measurements
-        if found and found.corpus.drift and found.logged and found.logged.drift and found.frozen:
+        measured = audit.measurements
+        if measured and measured.corpus.drift and measured.logged and measured.logged.drift and measured.frozen:
             seen = (
-                found.corpus.drift.auc,
-                found.logged.drift.auc,
-                float(found.stored.shifts.psi.max()),
-                found.stored.norms.largest_error,
-                1.0 - found.frozen.overlap,
+                measured.corpus.drift.auc,
+                measured.logged.drift.auc,
+                float(measured.stored.shifts.psi.max()),
+                measured.stored.norms.largest_error,
+                1.0 - measured.frozen.overlap,
             )
             loudest = {name: max(value, new) for (name, value), new in zip(loudest.items(), seen, strict=True)}
     print(f"{RERUNS} clean reruns: {raised} alarms; largest figures {loudest}\n", flush=True)
@@ -186,7 +189,7 @@ def faults(world: Rehearsal) -> None:
     store = world.copy("fault")
     with open_index(store, "c") as index:
         unprompted = dict(zip(world.asked, index.space.embed(world.asked, "document"), strict=True))
-    world.ask(store, world.asked, lambda one: replace(one, vector=unprompted[one.text or ""]))
+    world.ask(store, world.asked, lambda answer: replace(answer, vector=unprompted[answer.text or ""]))
     shown("the query prompt is dropped", world.audit(store), "query vectors")
     store = world.copy("fault")
     world.ask(store, [text[:200].replace("\n", " ") for text in world.foreign["text"].to_pylist()])
@@ -197,7 +200,7 @@ def faults(world: Rehearsal) -> None:
     shown("documents about software", audit, "corpus drift")
     drift = audit.measurements.corpus.drift if audit.measurements else None
     most = [name for name, _ in drift.most] if drift else []
-    print(f"most unlike: {most}", flush=True)
+    print(f"most unusual: {most}", flush=True)
     store = world.copy("fault")
     copies = world.corpus.slice(0, 500)
     copies = copies.set_column(0, "doc_id", pa.array([f"copy-{n}" for n in range(500)]))
@@ -209,7 +212,7 @@ def faults(world: Rehearsal) -> None:
     store = world.copy("fault")
     old = read_manifest(store, "c", 1)
     later = datetime.now(UTC) + timedelta(minutes=30)
-    world.ask(store, world.asked, lambda one: replace(one, snapshot=1, snapshot_id=old.snapshot_id, at=later))
+    world.ask(store, world.asked, lambda answer: replace(answer, snapshot=1, snapshot_id=old.snapshot_id, at=later))
     shown("a service does not follow the alias", world.audit(store, now=later + timedelta(minutes=1)), "stale answers")
     store = world.copy("fault")
     manifest = latest_manifest(store, "c")

@@ -1,10 +1,11 @@
-"""Bit for bit from text to code: the pipeline against the query path, and one engine against another.
+"""Compare vectors and codes bit by bit: pipeline and query path, and one engine with another.
 
     python -m benchmarks.bits [--texts 2000] [--folder .bits]
 
-First part: texts of every length from 1 token to the model's maximum, embedded by the flow three times (in process; in
-another order, other shards and parts, by one worker process; again otherwise by two), then each text alone through the
-query path, in a process of its own. Second part: every backend, alone against in company, and against OpenVINO.
+First part: texts of every length from 1 token to the model's maximum are embedded by the flow three times (in process;
+by one worker, with another order, other shards, and other parts; by two workers, with others again), then each text
+alone by the query path, in a separate process. Second part: each backend encodes texts alone and in batches, and is
+compared with itself and with OpenVINO.
 """
 
 from __future__ import annotations
@@ -47,20 +48,20 @@ RUNS = (
 
 
 def words(encoder: SentenceEncoder) -> list[str]:
-    """Words that are one token each."""
+    """Return words that are one token each."""
     vocabulary = json.loads(encoder.tokenizer.data)["model"]["vocab"]
     return sorted(word for word in vocabulary if word.isascii() and word.isalpha() and len(word) > 2)
 
 
 def texts_of_every_length(encoder: SentenceEncoder, count: int) -> list[str]:
-    """Texts of 0 to max - 2 words of one token, every length about as often."""
+    """Return texts of 0 to max - 2 one-token words, with each length about equally often."""
     chance, known = random.Random(0), words(encoder)
     lengths = [n % (encoder.record.max_tokens - 1) for n in range(count)]
     texts = [
         " ".join([f"{known[n % len(known)]}", *chance.choices(known, k=length)][:length])
         for n, length in enumerate(lengths)
     ]
-    # A text without a word is no chunk; a single full stop is the shortest that is one.
+    # An empty text makes no chunk; a full stop is the shortest text that does.
     return list(dict.fromkeys(text or "." for text in texts))
 
 
@@ -85,7 +86,7 @@ def embed(folder: Path, name: str, runtime: dict, rows: list[dict]) -> str:
 
 
 def stored(url: str, texts: list[str]) -> tuple[str, np.ndarray, np.ndarray, np.ndarray]:
-    """Space, raw vectors, vectors and codes of texts, as the pipeline wrote them."""
+    """Return the space, and the raw vectors, vectors, and codes of texts as the pipeline wrote them."""
     import hashlib
 
     store = open_store(url)
@@ -131,7 +132,7 @@ def pipeline_against_query(folder: Path, count: int) -> None:
 
 
 def engines(folder: Path) -> None:
-    """Every backend: alone against in company, and against the first."""
+    """Compare each backend's vectors of texts alone and in batches, and with those of the first backend."""
     store = open_store(folder / "engines")
     spec = EncoderSpec(model=MODEL)
     first = prepare_encoder(store, spec, Engine(backend="openvino"))
@@ -160,7 +161,7 @@ def engines(folder: Path) -> None:
         f"\n{len(flat)} texts of 3 to {first.record.max_tokens} tokens, each alone and with four others of its length\n"
     )
     print(
-        "| backend | lengths with other bits alone | largest difference | cosine with openvino | vectors with "
+        "| backend | lengths with different bits alone | largest difference | cosine with openvino | vectors with "
         "another int8 code |"
     )
     print("| --- | ---: | ---: | ---: | ---: |")
@@ -185,11 +186,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--texts", type=int, default=2000)
     parser.add_argument("--folder", type=Path, default=Path(".bits"))
-    given = parser.parse_args()
-    shutil.rmtree(given.folder, ignore_errors=True)
-    given.folder.mkdir()
-    pipeline_against_query(given.folder, given.texts)
-    engines(given.folder)
+    arguments = parser.parse_args()
+    shutil.rmtree(arguments.folder, ignore_errors=True)
+    arguments.folder.mkdir()
+    pipeline_against_query(arguments.folder, arguments.texts)
+    engines(arguments.folder)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""What the cutting of texts into calls costs, and what a narrowed last layer saves: OpenVINO, float32.
+"""Measure the cost of splitting texts into calls, and the gain of a narrowed last layer.
 
     python -m benchmarks.calls FOLDER [--texts 1600] [--rounds 3]
 
-FOLDER holds `docs-corpus/`. The first table has the same texts encoded in lots of several sizes, as shards are, one
-size after the other in every round. The second has the model with its first token pooled, its last layer whole and
-narrowed.
+FOLDER holds `docs-corpus/`. The engine is OpenVINO in float32. The first table encodes the same texts in shards of
+several sizes, one size after the other in every round. The second compares the whole and the narrowed last layer of the
+model with first-token pooling.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def prepare(folder: Path, pooling: str | None = None) -> SentenceEncoder:
 
 
 def alone_differs(encoder: SentenceEncoder) -> tuple[int, int]:
-    """Count the lengths at which a sequence has other bits alone than with four others."""
+    """Count the lengths at which a sequence is encoded differently alone than with four others."""
     chance, differing = np.random.default_rng(0), 0
     lengths = range(3, encoder.record.max_tokens + 1)
     for length in lengths:
@@ -69,13 +69,15 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--texts", type=int, default=max(LOTS))
     parser.add_argument("--rounds", type=int, default=3)
-    given = parser.parse_args()
-    texts = passages(given.folder, given.texts)
+    arguments = parser.parse_args()
+    texts = passages(arguments.folder, arguments.texts)
     with tempfile.TemporaryDirectory() as name:
         encoder = prepare(Path(name, "mean"))
         tokens = sum(min(len(ids), encoder.record.max_tokens) for ids in encoder.tokenize(texts, "document"))
-        rounds = [{size: seconds(partial(lots, encoder, texts, size)) for size in LOTS} for _ in range(given.rounds)]
-        print("| texts in a lot | tokens in a lot | time over one lot |\n| ---: | ---: | ---: |")
+        rounds = [
+            {size: seconds(partial(lots, encoder, texts, size)) for size in LOTS} for _ in range(arguments.rounds)
+        ]
+        print("| texts per lot | tokens per lot | time relative to one lot |\n| ---: | ---: | ---: |")
         for size in LOTS:
             ratio = statistics.median(found[size] / found[LOTS[-1]] for found in rounds)
             print(f"| {size:,} | {tokens * size // len(texts):,} | {ratio:.3f} |")
@@ -86,11 +88,11 @@ def main() -> None:
         same = narrowed.encode(some, "document").tobytes() == plain.encode(some, "document").tobytes()
         pairs = [
             (seconds(lambda: plain.encode(some, "document")), seconds(lambda: narrowed.encode(some, "document")))
-            for _ in range(given.rounds)
+            for _ in range(arguments.rounds)
         ]
         print(f"\nlast layer narrowed: {statistics.median(a / b for a, b in pairs):.3f} times as fast as whole")
         print(f"the same bits as whole, {len(some)} texts: {same}")
-        print("lengths with other bits alone: {} of {}".format(*alone_differs(narrowed)))
+        print("lengths with different bits alone: {} of {}".format(*alone_differs(narrowed)))
 
 
 if __name__ == "__main__":

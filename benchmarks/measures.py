@@ -1,4 +1,4 @@
-"""Measures of MiniLM on judged collections, against pytrec_eval, query by query, and the published figures.
+"""Metrics of MiniLM on judged collections, compared with pytrec_eval and with published figures.
 
     python -m benchmarks.measures FOLDER_WITH_COLLECTIONS [--work FOLDER]
 
@@ -27,9 +27,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--work", type=Path, default=None)
-    given = parser.parse_args()
-    work = given.work or Path(tempfile.mkdtemp(prefix="isospace-measures-"))
-    for qrels in sorted(given.folder.glob("*/qrels.parquet")):
+    arguments = parser.parse_args()
+    work = arguments.work or Path(tempfile.mkdtemp(prefix="isospace-measures-"))
+    for qrels in sorted(arguments.folder.glob("*/qrels.parquet")):
         folder = qrels.parent
         embed(folder, work, "english")
         asked = load_set(folder.name, folder / "queries.parquet", qrels)

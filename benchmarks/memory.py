@@ -1,9 +1,9 @@
-"""Peak memory of the whole flow for 50,000 and for 200,000 short rows, with a stub encoder.
+"""Peak memory of the whole flow for 50,000 and 200,000 short rows, with a stub encoder.
 
     python -m benchmarks.memory [--rows 50000 200000]
 
-The stub is a one-layer model of 16 dimensions with random weights: a real model to every station, next to
-nothing to compute. Each run is a process of its own; its peak resident set is the kernel's.
+The stub is a one-layer model of 16 dimensions with random weights: a real model to every stage, with hardly any
+computation. Each run is a separate process; the kernel reports its peak resident set.
 """
 
 from __future__ import annotations
@@ -58,15 +58,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, nargs="+", default=[50_000, 200_000])
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.child:
-        run_child(given.child, given.rows[0])
+    arguments = parser.parse_args()
+    if arguments.child:
+        run_child(arguments.child, arguments.rows[0])
         return
     with tempfile.TemporaryDirectory(prefix="isospace-memory-") as name:
         folder = Path(name)
         build_tiny_model(folder / "tiny")
         print("| rows | chunks | peak RSS, MB | seconds |\n| ---: | ---: | ---: | ---: |", flush=True)
-        for rows in given.rows:
+        for rows in arguments.rows:
             write_rows(folder / f"{rows}.parquet", rows)
             subprocess.run(
                 [sys.executable, "-m", "benchmarks.memory", "--child", name, "--rows", str(rows)], check=True

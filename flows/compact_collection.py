@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from prefect import flow
 
-from isospace.operations.maintenance.compact import Compacted, CompactionPlan
+from isospace.operations.maintenance.compact import CompactionPlan, CompactionResult
 from isospace.operations.maintenance.compaction_settings import DEFAULT_SETTINGS, CompactionSettings
 from isospace.pipeline.heartbeat import working
 from tasks import maintenance
@@ -26,7 +26,7 @@ def compact_collection(
     max_deleted_share: float = DEFAULT_SETTINGS.max_deleted_share,
     reason: str = "",
     dry_run: bool = False,
-) -> Compacted | CompactionPlan:
+) -> CompactionResult | CompactionPlan:
     """Merge small parts of the latest snapshot and drop deleted rows; aliases follow.
 
     Parameters

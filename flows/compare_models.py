@@ -9,8 +9,8 @@ from prefect import flow
 
 from flows.embed_corpus import embed_corpus
 from isospace.operations.compare_models import run
-from isospace.operations.compare_models.compare import ContestConfig, Entry, load_contest
-from isospace.operations.compare_models.page import contest_markdown
+from isospace.operations.compare_models.compare import ComparisonConfig, Entry, load_comparison
+from isospace.operations.compare_models.page import comparison_markdown
 from tasks.errors import quiet_known_errors
 from tasks.executor import PrefectExecutor
 
@@ -18,7 +18,7 @@ quiet_known_errors()
 
 
 @flow(name="compare-models", flow_run_name="compare models {config.runtime.collection}")
-def compare_models(config: ContestConfig) -> list[Entry]:
+def compare_models(config: ComparisonConfig) -> list[Entry]:
     """Embed the corpus with every variant, measure each, and mark the Pareto front."""
     return run.compare_models(config, PrefectExecutor(), embed_corpus)
 
@@ -26,4 +26,4 @@ def compare_models(config: ContestConfig) -> list[Entry]:
 if __name__ == "__main__":
     from flows.command import main
 
-    main(compare_models, load=load_contest, describe=contest_markdown)
+    main(compare_models, load=load_comparison, describe=comparison_markdown)

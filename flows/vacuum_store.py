@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from prefect import flow
 
-from isospace.operations.maintenance.vacuum import Vacuumed
+from isospace.operations.maintenance.vacuum import VacuumResult
 from isospace.pipeline.heartbeat import working
 from tasks import maintenance
 from tasks.errors import quiet_known_errors
@@ -25,7 +25,7 @@ def vacuum_store(
     answers_days: float | None = None,
     reason: str = "",
     dry_run: bool = False,
-) -> Vacuumed:
+) -> VacuumResult:
     """Remove old snapshots and unneeded files; nothing is removed while a run uses the store.
 
     Parameters

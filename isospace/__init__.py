@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from isospace.encoding.embedder import OpenSpace as OpenSpace
     from isospace.encoding.embedder import open_space as open_space
     from isospace.encoding.engine import Engine as Engine
-    from isospace.operations.maintenance.verify import Verified as Verified
+    from isospace.operations.maintenance.verify import VerificationResult as VerificationResult
     from isospace.operations.maintenance.verify import verify_snapshot as verify_snapshot
     from isospace.pipeline.config import PipelineConfig as PipelineConfig
     from isospace.pipeline.config_files import load_config as load_config
@@ -42,7 +42,7 @@ _HOMES = {
     "RunReport": "pipeline.run_report",
     "SearchOptions": "search.options",
     "Store": "storage.store",
-    "Verified": "operations.maintenance.verify",
+    "VerificationResult": "operations.maintenance.verify",
     "backfill": "pipeline.embed",
     "embed_corpus": "pipeline.embed",
     "load_config": "pipeline.config_files",

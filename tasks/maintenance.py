@@ -14,9 +14,9 @@ from prefect.logging import get_run_logger
 
 from isospace.operations.maintenance import compact as compaction
 from isospace.operations.maintenance import vacuum
-from isospace.operations.maintenance.compact import Compacted, CompactionPlan
+from isospace.operations.maintenance.compact import CompactionPlan, CompactionResult
 from isospace.operations.maintenance.compaction_settings import CompactionSettings
-from isospace.operations.maintenance.vacuum import Vacuumed
+from isospace.operations.maintenance.vacuum import VacuumResult
 from isospace.storage.leases import run_lease
 from isospace.storage.store import open_store
 from tasks.errors import is_busy
@@ -41,7 +41,7 @@ def plan_compaction(store: str, collection: str, settings: CompactionSettings) -
 
 
 @task(cache_policy=NO_CACHE)
-def compact(store: str, plan: CompactionPlan) -> Compacted:
+def compact(store: str, plan: CompactionPlan) -> CompactionResult:
     """Write the merged parts, commit the snapshot, and move its aliases."""
     opened = open_store(store)
     with tempfile.TemporaryDirectory(prefix="isospace-compact-") as scratch:
@@ -56,7 +56,7 @@ def compact(store: str, plan: CompactionPlan) -> Compacted:
 @task(cache_policy=NO_CACHE, retries=6, retry_delay_seconds=600, retry_jitter_factor=0.5, retry_condition_fn=is_busy)
 def vacuum_store(
     store: str, retention_days: float, collections: list[str], vectors: bool, answers_days: float | None, dry_run: bool
-) -> Vacuumed:
+) -> VacuumResult:
     """Remove old snapshots and unneeded files, and list them."""
     with tempfile.TemporaryDirectory(prefix="isospace-vacuum-") as scratch:
         result = vacuum.vacuum(

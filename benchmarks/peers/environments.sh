@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# One environment a peer, since their pins do not go together: benchmarks/peers/environments.sh [FOLDER]
+# One environment per peer, since their pins conflict: benchmarks/peers/environments.sh [FOLDER]
 set -euo pipefail
 folder="${1:-.peers}"
 here="$(cd "$(dirname "$0")" && pwd)"
@@ -7,7 +7,7 @@ make_one() {
     local name="$1"; shift
     [ -e "$folder/$name/.done" ] && return
     python3 -m venv "$folder/$name"
-    # torch first and pinned: what follows is satisfied with it.
+    # torch is pinned, so that every peer runs on the same version.
     "$folder/$name/bin/pip" install --quiet torch==2.13.0 "$@" -c "$here/constraints-$name.txt" && touch "$folder/$name/.done"
 }
 make_one sentence-transformers 'sentence-transformers[onnx,openvino]' psutil

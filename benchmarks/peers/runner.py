@@ -1,9 +1,9 @@
-"""One contestant in a process of its own, in whatever environment runs it: benchmarks/encode.py drives it.
+"""One contestant, run by benchmarks/encode.py in a separate process and environment.
 
     python runner.py NAME MODEL_FOLDER STORE
 
-Reads one JSON object a line: {"texts": FILE, "out": FILE or null}; answers with seconds and peak memory. Imports
-nothing of isospace unless NAME is one of its own.
+Reads one JSON object per line, {"texts": FILE, "out": FILE or null}, and answers with seconds and peak memory. Imports
+isospace only if NAME is one of isospace's engines.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def isospace_engine(backend: str, store: str, *, precision: str = "float32", fla
     from isospace.encoding.loading import open_encoder
     from isospace.storage.store import open_store
 
-    # What a query service and a worker do: open what lies in the store.
+    # Open the stored encoder, as a query service or a worker does.
     encoder_id = Path(store, f"encoder-{precision}").read_text()
     encoder = open_encoder(open_store(store), encoder_id, Engine(backend=backend, flatten=flatten))
     return lambda texts: encoder.encode(texts, "document")
@@ -120,7 +120,7 @@ def load_isospace(what: list[str], store: str) -> Callable:
 
 
 def peak_megabytes() -> int:
-    # Not getrusage: what it says begins with the memory of the process that this one was forked from.
+    # Not getrusage: its peak includes the memory of the process that this one was forked from.
     lines = Path("/proc/self/status").read_text().splitlines()
     own = int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
     children = psutil.Process().children(recursive=True)
@@ -129,7 +129,7 @@ def peak_megabytes() -> int:
 
 def main() -> None:
     name, folder, store = sys.argv[1:]
-    # Libraries print; answers have a descriptor of their own.
+    # Libraries print to stdout, so answers go to a separate descriptor.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     encode = load(name, folder, store)
@@ -146,7 +146,7 @@ def main() -> None:
 
             np.save(order["out"], np.asarray(vectors, np.float32))
         print(json.dumps({"seconds": seconds, "memory": peak_megabytes()}), file=answers, flush=True)
-    # Pools of others may never end by themselves, and outlive this process.
+    # Process pools of libraries may never end by themselves, and would outlive this process.
     for child in psutil.Process().children(recursive=True):
         child.kill()
     os._exit(0)

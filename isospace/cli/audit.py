@@ -24,7 +24,7 @@ from isospace.cli.common import (
 
 if TYPE_CHECKING:
     from isospace.operations.audit.audit import AuditRecord
-    from isospace.operations.audit.query_log import Answered
+    from isospace.operations.audit.query_log import LoggedAnswer
     from isospace.storage.store import Store
 
 HoursOption = Annotated[float, typer.Option(metavar="HOURS", min=0, help="How many hours of the query log to read.")]
@@ -94,7 +94,7 @@ def query_log(
         typer.echo(_comparison(query))
 
 
-def _comparison(query: Answered) -> str:
+def _comparison(query: LoggedAnswer) -> str:
     text = shortened(query.text, 70) if query.text is not None else query.query_sha256[:16]
     agreement = f"rbo {query.rbo:.3f}  overlap {query.overlap:.1f}"
     return f"  {agreement}  snapshots {query.snapshot} and {query.candidate}  {text}"

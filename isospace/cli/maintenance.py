@@ -23,7 +23,7 @@ from isospace.operations.maintenance.compaction_settings import DEFAULT_SETTINGS
 if TYPE_CHECKING:
     from isospace.collection.tombstones import Receipt
     from isospace.errors import BusyError
-    from isospace.operations.maintenance.vacuum import Vacuumed
+    from isospace.operations.maintenance.vacuum import VacuumResult
     from isospace.storage.store import Store
 
 WaitOption = Annotated[
@@ -85,7 +85,7 @@ def vacuum(
 
     opened = open_store(store)
 
-    def remove() -> Vacuumed:
+    def remove() -> VacuumResult:
         with TemporaryDirectory(prefix="isospace-vacuum-") as scratch:
             return vacuuming.vacuum(
                 opened,
@@ -175,7 +175,7 @@ def _waiting(error: BusyError, minutes: float) -> None:
     warn(f"waiting for at most {minutes:g} minutes: {error}")
 
 
-def _print_vacuum(store: Store, result: Vacuumed, *, with_files: bool) -> None:
+def _print_vacuum(store: Store, result: VacuumResult, *, with_files: bool) -> None:
     from isospace.storage.openable import openable
 
     for removal in result.removals if with_files else ():

@@ -35,14 +35,14 @@ def compare_models(config: ConfigArgument, overrides: OverrideOption = None, as_
     with display(f"isospace compare-models {config}") as reporter, one_line_errors():
         reporter.begin("load", None)
         from isospace.operations.compare_models import run
-        from isospace.operations.compare_models.compare import load_contest
-        from isospace.operations.compare_models.page import contest_markdown
+        from isospace.operations.compare_models.compare import load_comparison
+        from isospace.operations.compare_models.page import comparison_markdown
         from isospace.pipeline.local_executor import LocalExecutor
 
-        loaded = load_contest(config, overrides or [])
+        loaded = load_comparison(config, overrides or [])
         reporter.end("load")
         entries = run.compare_models(loaded, LocalExecutor(reporter))
     if as_json:
         print_json([entry.as_dict() for entry in entries])
         return
-    typer.echo(contest_markdown(entries))
+    typer.echo(comparison_markdown(entries))

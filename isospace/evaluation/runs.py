@@ -14,7 +14,7 @@ from isospace.evaluation.metrics import Run
 from isospace.evaluation.query_sets import EvaluationSet
 from isospace.search.options import SearchOptions
 from isospace.search.vector.topk import Rows
-from isospace.search.view import Ranked, View
+from isospace.search.view import RankedRows, View
 from isospace.transform.vectors import Float32
 
 DEPTH = 1000
@@ -132,7 +132,7 @@ def _names(view: View) -> tuple[npt.NDArray[np.int64], list[str]]:
     return view.copy.chunks["document"].to_numpy(), view.copy.documents["doc_id"].to_pylist()
 
 
-def _best(ranked: Ranked, owners: npt.NDArray[np.int64], names: list[str]) -> dict[str, float]:
+def _best(ranked: RankedRows, owners: npt.NDArray[np.int64], names: list[str]) -> dict[str, float]:
     best: dict[str, float] = {}
     for row, score in ranked.rows:
         best.setdefault(names[owners[row]], score)

@@ -1,1 +1,1 @@
-"""Work on a store beside the pipeline: audit, maintenance, export, model comparison."""
+"""Operations on a store outside the pipeline: audit, maintenance, export, model comparison."""

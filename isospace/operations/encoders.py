@@ -1,4 +1,4 @@
-"""The encoders of a store: what they are, what fine-tuned ones were made from, and which aliases use them."""
+"""The encoders of a store: their properties, their lineage, and the aliases that use them."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class StoredEncoder:
     max_tokens: int
     precision: str
     lineage: dict[str, Any] | None
-    """What a fine-tuned encoder was made from; None for any other."""
+    """What a fine-tuned encoder was trained from; None for any other encoder."""
     used_by: tuple[str, ...]
-    """`collection/alias` of every alias whose snapshot was embedded with it."""
+    """`collection/alias` of every alias whose snapshot was embedded with this encoder."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields by name."""
@@ -37,7 +37,7 @@ def list_encoders(store: Store) -> list[StoredEncoder]:
     Raises
     ------
     NotFoundError
-        If there are none.
+        If the store holds no encoder.
     """
     names = [name for name in store.folders("encoders") if len(name) == 64]
     if not names:
@@ -66,8 +66,8 @@ def _lineage(store: Store, encoder_id: str) -> dict[str, Any] | None:
 
 
 def _users(store: Store) -> dict[str, list[str]]:
-    """Return `collection/alias` of what each encoder embedded."""
-    found: dict[str, list[str]] = {}
+    """Return the `collection/alias` names whose snapshots each encoder embedded."""
+    users: dict[str, list[str]] = {}
     for collection in store.folders("collections"):
         for alias, entry in aliases(store, collection).items():
             try:
@@ -75,5 +75,5 @@ def _users(store: Store) -> dict[str, list[str]]:
             except IsospaceError:
                 # `isospace verify` reports damaged snapshots.
                 continue
-            found.setdefault(manifest.encoder_id, []).append(f"{collection}/{alias}")
-    return found
+            users.setdefault(manifest.encoder_id, []).append(f"{collection}/{alias}")
+    return users

@@ -1,4 +1,4 @@
-"""What a search found, where, and in what time."""
+"""The result of a search: hits, the snapshot that was searched, and timings."""
 
 from __future__ import annotations
 
@@ -10,34 +10,26 @@ from isospace.search.view import Hit
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a batch of queries found, all in one snapshot.
-
-    Attributes
-    ----------
-    hits
-        One list a query.
-    space_id, snapshot, snapshot_id
-        Where it was found.
-    seconds
-        By stage: `embed`, `search`, `rerank`.
-    """
+    """The hits of a batch of queries, all from one snapshot."""
 
     hits: list[list[Hit]]
+    """One list per query."""
     space_id: str
     snapshot: int
     snapshot_id: str
     seconds: dict[str, float]
+    """By stage: `embed`, `search`, `rerank`."""
 
 
 class Clock:
-    """Seconds by stage."""
+    """Measure the seconds of each stage."""
 
     def __init__(self) -> None:
         self.laps: dict[str, float] = {}
         self._last = time.perf_counter()
 
     def lap(self, name: str) -> None:
-        """End a stage."""
+        """End a stage, and record its seconds."""
         now = time.perf_counter()
         self.laps[name] = now - self._last
         self._last = now

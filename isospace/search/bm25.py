@@ -1,7 +1,7 @@
-"""BM25 over the chunks of a snapshot, built once at index time; its tokenizer is recorded and used again for queries.
+"""BM25 over the chunks of a snapshot, with the same tokenizer settings for index and queries.
 
-Scores are those of the library bm25s (Lucene's variant). Source: Lù, "BM25S: Orders of magnitude faster lexical search
-via eager sparse scoring", 2024.
+Scores are computed by the library bm25s (Lucene's variant). Source: Lù, "BM25S: Orders of magnitude faster lexical
+search via eager sparse scoring", 2024.
 """
 
 from __future__ import annotations
@@ -34,45 +34,28 @@ _ARRAYS = ("data", "indices", "indptr", "words")
 
 @dataclass(frozen=True, slots=True)
 class LexicalRecord:
-    """What was built: where it lies, and with which tokenizer.
-
-    Attributes
-    ----------
-    path, sha256
-        Its file.
-    spec
-        Tokenizer and parameters.
-    files
-        Fingerprint of the snapshot's files that it was built from.
-    """
+    """The record of a stored BM25 index: its file, and the settings that it was built with."""
 
     path: str
     sha256: str
     spec: LexicalSpec
     files: str
+    """Fingerprint of the snapshot's files that the index was built from."""
 
 
 @dataclass(frozen=True)
-class Lexical:
-    """An opened BM25 index; row by row as the chunks.
-
-    Attributes
-    ----------
-    spec
-        Tokenizer and parameters.
-    listed
-        All words as JSON, sorted.
-    scores_by_word
-        The library's index: a sparse matrix of scores, a column for each word.
-    """
+class LexicalIndex:
+    """An opened BM25 index; its rows are in the order of the chunks."""
 
     spec: LexicalSpec
-    listed: npt.NDArray[np.uint8]
+    vocabulary: npt.NDArray[np.uint8]
+    """All words as a sorted JSON list, in bytes."""
     scores_by_word: dict[str, Any]
+    """The library's index: a sparse matrix of scores with one column per word."""
 
     @functools.cached_property
     def model(self) -> Any:
-        """The library's index; made when it is first searched, since the library takes a fifth of a second to load."""
+        """The library's index, built on the first search: importing the library takes a fifth of a second."""
         model = _model(self.spec)
         model.scores = self.scores_by_word
         # Only variants other than Lucene's score words that do not occur.
@@ -81,44 +64,37 @@ class Lexical:
 
     @functools.cached_property
     def words(self) -> dict[str, int]:
-        """Column of each word; read when it is first asked for, since a large collection has millions."""
-        return {word: number for number, word in enumerate(json.loads(self.listed.tobytes()))}
+        """Column of each word, parsed on first use: a large collection has millions of words."""
+        return {word: number for number, word in enumerate(json.loads(self.vocabulary.tobytes()))}
 
     def scores(self, text: str) -> npt.NDArray[np.float32]:
-        """Return (n,) float32 BM25 scores; 0 where no word is shared."""
+        """Return the (n,) float32 BM25 scores of all chunks; 0 where a chunk shares no word with the text."""
         ids = [self.words[word] for word in words_of([text], self.spec)[0] if word in self.words]
         if not ids:
             return np.zeros(self.scores_by_word["num_docs"], np.float32)
-        found: npt.NDArray[np.float32] = self.model.get_scores_from_ids(ids)
-        return found
+        scores: npt.NDArray[np.float32] = self.model.get_scores_from_ids(ids)
+        return scores
 
 
 def build_lexical(store: Store, manifest: Manifest, spec: LexicalSpec, *, most_chunks: int) -> bool:
-    """Build the BM25 index of a snapshot, unless it is there or not wanted; tell whether this call built it.
+    """Build the BM25 index of a snapshot if it is wanted and missing; return whether it was built.
 
-    Parameters
-    ----------
-    store, manifest
-        The snapshot.
-    spec
-        Tokenizer and parameters.
-    most_chunks
-        A larger snapshot has none: the library holds all postings in memory while it builds.
+    A snapshot of more than `most_chunks` gets no index: the library holds all postings in memory while it builds.
     """
     if spec.kind == "none":
         return False
     if manifest.chunks > most_chunks:
-        # Said in the store: what is missing without a word is a fault.
-        said = {"left_out": f"{manifest.chunks} chunks exceed runtime.lexical_chunks = {most_chunks}"}
-        store.write(lexical_files(manifest)[1], seal(said))
+        # The record gives the reason: a missing index without one is reported as damage.
+        reason = {"left_out": f"{manifest.chunks} chunks exceed runtime.lexical_chunks = {most_chunks}"}
+        store.write(lexical_files(manifest)[1], seal(reason))
         return False
     try:
-        found = read_lexical_record(store, manifest)
-        if found is not None and found.spec == spec:
-            read_lexical(store, manifest, found)
+        record = read_lexical_record(store, manifest)
+        if record is not None and record.spec == spec:
+            read_lexical(store, manifest, record)
             return False
     except (IntegrityError, MismatchError):
-        # Damaged, or of other files: made anew.
+        # It is damaged, or was built from other files: build it again.
         pass
     data = safetensors.numpy.save(_index(_texts(store, manifest), spec))
     path = lexical_files(manifest)[0]
@@ -136,13 +112,13 @@ def build_lexical(store: Store, manifest: Manifest, spec: LexicalSpec, *, most_c
 
 
 def lexical_files(manifest: Manifest) -> tuple[str, str]:
-    """Return the paths of the index of a snapshot and of its record, whether or not they are there."""
+    """Return the paths of a snapshot's lexical index and of its record, whether or not the files exist."""
     names = (manifest.snapshot_id, files_digest(manifest))
     return manifest.paths.lexical_index(*names), manifest.paths.lexical_record(*names)
 
 
 def read_lexical_record(store: Store, manifest: Manifest) -> LexicalRecord | None:
-    """Return what was built for a snapshot, or None if nothing was.
+    """Read the record of a snapshot's lexical index; None if it has none.
 
     Raises
     ------
@@ -156,7 +132,7 @@ def read_lexical_record(store: Store, manifest: Manifest) -> LexicalRecord | Non
     try:
         return LexicalRecord(body["path"], body["sha256"], LexicalSpec.model_validate(body["spec"]), body["files"])
     except (KeyError, ValidationError) as error:
-        raise IntegrityError(f"{path}: cannot be read ({error}). Delete it and run the flow again.") from error
+        raise IntegrityError(f"{path}: cannot be read ({error}). Delete it and run the pipeline again.") from error
 
 
 def read_lexical(store: Store, manifest: Manifest, record: LexicalRecord) -> dict[str, npt.NDArray[Any]]:
@@ -167,23 +143,23 @@ def read_lexical(store: Store, manifest: Manifest, record: LexicalRecord) -> dic
     IntegrityError
         If the file is missing or was changed.
     MismatchError
-        If it was built from other files than the snapshot has.
+        If it was built from other files than those of the snapshot.
     """
     if record.files != files_digest(manifest):
         raise MismatchError(
-            f"{record.path}: was built from other files than snapshot {manifest.sequence} has. Run the flow again: "
-            "it builds it."
+            f"{record.path}: was built from other files than those of snapshot {manifest.sequence}. Run the pipeline "
+            "again to rebuild it."
         )
     try:
         data = store.read(record.path)
     except NotFoundError as error:
         raise IntegrityError(
-            f"{record.path}: is missing, and its record names it. Run the flow again: it builds it."
+            f"{record.path}: is missing, but its record exists. Run the pipeline again to rebuild it."
         ) from error
-    if (found := sha256(data)) != record.sha256:
+    if (digest := sha256(data)) != record.sha256:
         raise IntegrityError(
-            f"{record.path}: has SHA-256 {found[:16]}…, expected {record.sha256[:16]}…. Delete it and run the flow "
-            "again."
+            f"{record.path}: has SHA-256 {digest[:16]}…, expected {record.sha256[:16]}…. Delete it and run the "
+            "pipeline again."
         )
     return dict(safetensors.numpy.load(data))
 
@@ -194,9 +170,9 @@ def verify_lexical(store: Store, manifest: Manifest) -> None:
     Raises
     ------
     IntegrityError
-        If it is missing though the recipe asks for it, or was changed; running the flow again builds it anew.
+        If it was changed, or is missing although the recipe asks for it; running the pipeline again rebuilds it.
     MismatchError
-        If it was built from other files than the snapshot has.
+        If it was built from other files than those of the snapshot.
     """
     record = read_lexical_record(store, manifest)
     if record is not None:
@@ -205,11 +181,11 @@ def verify_lexical(store: Store, manifest: Manifest) -> None:
     path = lexical_files(manifest)[1]
     if manifest.recipe.get("lexical", {}).get("kind") == "bm25" and _body(store, path) is None:
         raise IntegrityError(
-            f"{path}: is missing, and the recipe asks for a lexical index. Run the flow again: it builds it."
+            f"{path}: is missing, but the recipe asks for a lexical index. Run the pipeline again to build it."
         )
 
 
-def open_lexical(spec: LexicalSpec, arrays: Arrays) -> Lexical:
+def open_lexical(spec: LexicalSpec, arrays: Arrays) -> LexicalIndex:
     """Open an index from its arrays.
 
     Raises
@@ -218,9 +194,9 @@ def open_lexical(spec: LexicalSpec, arrays: Arrays) -> Lexical:
         If an array is missing.
     """
     if missing := [name for name in _ARRAYS if name not in arrays]:
-        raise IntegrityError(f"lexical index: lacks {', '.join(missing)}. Delete it and run the flow again.")
+        raise IntegrityError(f"lexical index: lacks {', '.join(missing)}. Delete it and run the pipeline again.")
     scores = {name: arrays[name] for name in ("data", "indices", "indptr")}
-    return Lexical(spec, arrays["words"], {**scores, "num_docs": int(arrays["rows"][0])})
+    return LexicalIndex(spec, arrays["words"], {**scores, "num_docs": int(arrays["rows"][0])})
 
 
 def _body(store: Store, path: str) -> dict[str, Any] | None:
@@ -231,10 +207,10 @@ def _body(store: Store, path: str) -> dict[str, Any] | None:
 
 
 def words_of(texts: Sequence[str], spec: LexicalSpec) -> list[list[str]]:
-    """Return the words of each text as the index has them."""
+    """Tokenize texts into words, with the settings of the index."""
     import bm25s
 
-    found = bm25s.tokenize(
+    word_lists = bm25s.tokenize(
         list(texts),
         lower=True,
         token_pattern=spec.pattern,
@@ -244,15 +220,15 @@ def words_of(texts: Sequence[str], spec: LexicalSpec) -> list[list[str]]:
         show_progress=False,
         allow_empty=False,
     )
-    return [list(words) for words in found]
+    return [list(words) for words in word_lists]
 
 
 def stemmed(words: list[str], spec: LexicalSpec, *, keep_all: bool = False) -> list[str]:
-    """Reduce lowercased words as the index does; stopwords are left out, or kept as they are."""
+    """Stem lowercased words as the index does; stopwords are dropped, unless `keep_all` is set."""
     stopwords = _stopwords(spec.stopwords)
-    kept = words if keep_all else [word for word in words if word not in stopwords]
+    remaining = words if keep_all else [word for word in words if word not in stopwords]
     stemmer = _stemmer(spec)
-    return kept if stemmer is None else list(stemmer.stemWords(kept))
+    return remaining if stemmer is None else list(stemmer.stemWords(remaining))
 
 
 def _index(texts: Iterable[list[str]], spec: LexicalSpec) -> dict[str, npt.NDArray[Any]]:
@@ -264,7 +240,7 @@ def _index(texts: Iterable[list[str]], spec: LexicalSpec) -> dict[str, npt.NDArr
         for words in words_of(group, spec):
             documents.append([known.setdefault(word, len(known)) for word in words])
     words = sorted(known)
-    # In the order of the words: the library's own order changes from one process to the next.
+    # Number the words in sorted order: the library's own order differs from one process to the next.
     place = np.empty(len(words), np.int32)
     place[[known[word] for word in words]] = np.arange(len(words), dtype=np.int32)
     documents.rename(place)
@@ -280,7 +256,7 @@ def _index(texts: Iterable[list[str]], spec: LexicalSpec) -> dict[str, npt.NDArr
 
 
 class _Documents:
-    """Word ids of documents, four bytes each; as lists, which the library reads one at a time, they take ten times as much."""
+    """Word ids of documents at four bytes each; lists of integers would take ten times the memory."""
 
     def __init__(self) -> None:
         self._ids, self._ends = array("i"), array("q", [0])
@@ -305,7 +281,7 @@ def _model(spec: LexicalSpec) -> Any:
         import bm25s
     except ModuleNotFoundError as error:
         raise QueryError(missing_package("bm25s", "lexical search")) from error
-    # It configures the root logger's level of its own for each call otherwise.
+    # Without this, the library logs progress on every call.
     logging.getLogger("bm25s").setLevel(logging.WARNING)
     return bm25s.BM25(k1=spec.k1, b=spec.b, method="lucene", backend="numpy", csc_backend="numpy", auto_compile=False)
 
@@ -331,7 +307,7 @@ def _stemmer(spec: LexicalSpec) -> Any:
 
 
 def _texts(store: Store, manifest: Manifest) -> Iterator[list[str]]:
-    """Yield the texts of the live chunks as they were encoded, part by part."""
+    """Yield the texts of the live chunks, as they were encoded, part by part."""
     for table in live_rows(store, manifest, "chunks", ["prefix", "text"]):
         yield [row["prefix"] + row["text"] for row in table.to_pylist()]
 

@@ -1,4 +1,4 @@
-"""Write the local copy of a snapshot out of its verified parts."""
+"""Write the local copy of a snapshot from its verified parts."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def make_copy(store: Store, manifest: Manifest, space: Space, folder: Path, veri
     Raises
     ------
     IntegrityError
-        If a file of the snapshot is missing or not what was committed.
+        If a file of the snapshot is missing or differs from what was committed.
     MismatchError
-        If a segment is of another space, or of other chunks, than the manifest says.
+        If a segment belongs to another space, or to other chunks, than the manifest says.
     """
     arrays: dict[str, Any] = {
         spec.name: np.lib.format.open_memmap(
@@ -78,7 +78,7 @@ def make_copy(store: Store, manifest: Manifest, space: Space, folder: Path, veri
 
 
 def _allocate(path: Path) -> None:
-    """Take the room of a file that was made with holes: on a full disk a write to mapped memory would end the process."""
+    """Allocate the blocks of a sparse file: on a full disk, a write to mapped memory kills the process."""
     with path.open("r+b") as stream:
         os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
 
@@ -91,7 +91,7 @@ def _chunks(store: Store, part: LivePart, space_id: str, verify: Verify) -> pa.T
     rows = _read(store, record.chunks, verify)
     if not segment["chunk_id"].equals(rows["chunk_id"]):
         raise MismatchError(
-            f"{record.segment.path}: field chunk_id differs from that of {record.chunks.path}. Restore both."
+            f"{record.segment.path}: its chunk_id column differs from that of {record.chunks.path}. Restore both files."
         )
     for name in segment.column_names:
         if name not in ("chunk_id", "doc_id"):

@@ -1,9 +1,8 @@
 """Filters over the documents' metadata: `lang == "en" and year >= 2020`.
 
-An expression is parsed by Python's own grammar, held to a handful of its nodes, and evaluated on Arrow columns; nothing
-of it is ever executed or pasted into SQL. A document without the field is left out by every comparison, also by `!=`
-and under
-`not`, as in SQL.
+An expression is parsed with Python's grammar, restricted to a few node types, and evaluated on Arrow columns. It is
+never executed, and never pasted into SQL. As in SQL, no comparison matches a document that lacks the field, not even
+`!=` or a comparison under `not`.
 """
 
 from __future__ import annotations
@@ -36,15 +35,7 @@ _EXAMPLE = 'such as lang == "en" and year >= 2020'
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """A parsed filter.
-
-    Attributes
-    ----------
-    text
-        As it was given.
-    tree
-        Its checked expression.
-    """
+    """A parsed filter: its text, and the checked expression."""
 
     text: str
     tree: ast.expr
@@ -56,13 +47,14 @@ def parse_filter(text: str) -> Filter:
     Parameters
     ----------
     text
-        Comparisons (`== != < <= > >= in "not in" is None`) of metadata fields with constants, joined by `and`, `or`, `not`.
-        A field is its name, or `meta["its name"]` where that is no identifier.
+        Comparisons (`==`, `!=`, `<`, `<=`, `>`, `>=`, `in`, `not in`, `is None`) of metadata fields with constants,
+        joined by `and`, `or`, `not`. A field is written as its name, or as `meta["its name"]` if the name is not an
+        identifier.
 
     Raises
     ------
     QueryError
-        Naming what cannot be read.
+        If the expression cannot be parsed, or uses anything else.
     """
     if len(text) > _LONGEST:
         raise QueryError(f"filter of {len(text)} characters; expected at most {_LONGEST}.")
@@ -75,19 +67,7 @@ def parse_filter(text: str) -> Filter:
 
 
 def apply_filter(chosen: Filter, documents: pa.Table) -> Mask:
-    """Return which documents pass.
-
-    Parameters
-    ----------
-    chosen
-        The filter.
-    documents
-        n rows with typed columns.
-
-    Returns
-    -------
-    numpy.ndarray
-        (n,) bool.
+    """Return an (n,) bool mask of the documents that pass the filter.
 
     Raises
     ------
@@ -95,20 +75,20 @@ def apply_filter(chosen: Filter, documents: pa.Table) -> Mask:
         If a field is unknown, or compared with a value of another type.
     """
     try:
-        found = _evaluate(chosen.tree, documents, chosen.text)
+        result = _evaluate(chosen.tree, documents, chosen.text)
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         raise QueryError(f"filter {chosen.text[:80]!r}: {str(error).splitlines()[0]}.") from error
-    if not pa.types.is_boolean(found.type):
+    if not pa.types.is_boolean(result.type):
         raise QueryError(f"filter {chosen.text[:80]!r}: is a value, not a comparison; expected {_EXAMPLE}.")
-    filled = pc.fill_null(found, False)
+    filled = pc.fill_null(result, False)
     mask: Mask = (filled.combine_chunks() if isinstance(filled, pa.ChunkedArray) else filled).to_numpy(
         zero_copy_only=False
     )
     return mask
 
 
-def _check(node: ast.expr, text: str, depth: int) -> None:  # noqa: C901 - one case a node that is allowed
-    """Refuse every node that is not listed here; what remains can only compare."""
+def _check(node: ast.expr, text: str, depth: int) -> None:  # noqa: C901 - one case per allowed node
+    """Refuse every node that is not listed here; the others can only compare."""
     if depth < 0:
         raise QueryError(f"filter {text[:80]!r}: nested more than {_DEEPEST} deep.")
     match node:
@@ -122,7 +102,7 @@ def _check(node: ast.expr, text: str, depth: int) -> None:  # noqa: C901 - one c
                 raise _unknown(wrong[0], text)
         case ast.List(elts=children) | ast.Tuple(elts=children):
             if not all(_is_constant(child) for child in children):
-                raise QueryError(f"filter {text[:80]!r}: a list may hold constants alone.")
+                raise QueryError(f"filter {text[:80]!r}: a list may hold only constants.")
         case ast.Subscript(value=ast.Name(id="meta"), slice=ast.Constant(value=str())) | ast.Name():
             children = []
         case _ if _is_constant(node):
@@ -152,33 +132,33 @@ def _evaluate(node: ast.expr, documents: pa.Table, text: str) -> Any:
     match node:
         case ast.BoolOp(op=op, values=values):
             join = pc.and_kleene if isinstance(op, ast.And) else pc.or_kleene
-            found = _boolean(values[0], documents, text)
+            result = _boolean(values[0], documents, text)
             for value in values[1:]:
-                found = join(found, _boolean(value, documents, text))
-            return found
+                result = join(result, _boolean(value, documents, text))
+            return result
         case ast.UnaryOp(op=ast.Not(), operand=operand):
             return pc.invert(_boolean(operand, documents, text))
         case ast.Compare(left=left, ops=ops, comparators=comparators):
             terms = [_term(side, documents, text) for side in (left, *comparators)]
             pairs = [_compare(op, *pair, len(documents), text) for op, pair in zip(ops, pairwise(terms), strict=True)]
-            found = pairs[0]
+            result = pairs[0]
             for pair in pairs[1:]:
-                found = pc.and_kleene(found, pair)
-            return found
+                result = pc.and_kleene(result, pair)
+            return result
         case _:
-            found = _term(node, documents, text)
-            if isinstance(found, pa.ChunkedArray):
-                return found
+            result = _term(node, documents, text)
+            if isinstance(result, pa.ChunkedArray):
+                return result
             raise QueryError(f"filter {text[:80]!r}: {ast.unparse(node)[:40]} is a value, not a comparison.")
 
 
 def _boolean(node: ast.expr, documents: pa.Table, text: str) -> Any:
-    found = _evaluate(node, documents, text)
-    if not pa.types.is_boolean(found.type):
+    result = _evaluate(node, documents, text)
+    if not pa.types.is_boolean(result.type):
         raise QueryError(
-            f"filter {text[:80]!r}: {ast.unparse(node)[:40]} is a value of type {found.type}, not a comparison."
+            f"filter {text[:80]!r}: {ast.unparse(node)[:40]} is a value of type {result.type}, not a comparison."
         )
-    return found
+    return result
 
 
 def _term(node: ast.expr, documents: pa.Table, text: str) -> Any:
@@ -208,15 +188,15 @@ def _column(name: str, documents: pa.Table, text: str) -> pa.ChunkedArray:
 def _compare(op: ast.cmpop, left: Any, right: Any, rows: int, text: str) -> Any:
     if isinstance(op, ast.Is | ast.IsNot):
         if right is not None or not isinstance(left, pa.ChunkedArray):
-            raise QueryError(f"filter {text[:80]!r}: `is` compares a field with None alone.")
+            raise QueryError(f"filter {text[:80]!r}: `is` can only compare a field with None.")
         return pc.is_null(left) if isinstance(op, ast.Is) else pc.is_valid(left)
     if isinstance(op, ast.In | ast.NotIn):
-        found = _contained(left, right, rows, text)
-        return found if isinstance(op, ast.In) else pc.invert(found)
+        result = _contained(left, right, rows, text)
+        return result if isinstance(op, ast.In) else pc.invert(result)
     if isinstance(left, list) or isinstance(right, list) or left is None or right is None:
-        raise QueryError(f"filter {text[:80]!r}: a list needs `in`, None needs `is`.")
+        raise QueryError(f"filter {text[:80]!r}: compare with a list by `in`, and with None by `is`.")
     if not any(isinstance(side, pa.ChunkedArray) for side in (left, right)):
-        raise QueryError(f"filter {text[:80]!r}: compares two constants; one side has to be a field.")
+        raise QueryError(f"filter {text[:80]!r}: compares two constants; one side must be a field.")
     _require_alike(left, right, text)
     try:
         return _COMPARISONS[type(op)](left, right)
@@ -229,31 +209,31 @@ def _contained(left: Any, right: Any, rows: int, text: str) -> Any:
         for value in right:
             _require_alike(left, value, text)
         try:
-            found = pc.is_in(left, value_set=pa.array(right, left.type))
+            result = pc.is_in(left, value_set=pa.array(right, left.type))
         except (pa.ArrowException, TypeError, OverflowError) as error:
             raise QueryError(f"filter {text[:80]!r}: {str(error).splitlines()[0]}.") from error
         # A missing field is neither in nor out.
-        return pc.if_else(pc.is_valid(left), found, pa.scalar(None, pa.bool_()))
+        return pc.if_else(pc.is_valid(left), result, pa.scalar(None, pa.bool_()))
     if isinstance(right, pa.ChunkedArray) and pa.types.is_list(right.type) and isinstance(left, str | int | float):
         whole = right.combine_chunks()
         _require_alike(pa.chunked_array([whole.flatten()]), left, text)
         hits = np.zeros(rows, bool)
         equal = pc.fill_null(pc.equal(whole.flatten(), left), False).to_numpy(zero_copy_only=False)
         hits[pc.list_parent_indices(whole).to_numpy(zero_copy_only=False)[equal]] = True
-        # Where it is not found, a missing element could have been it.
+        # If a list does not hold the value, one of its missing elements might be the value.
         unknown = ~whole.is_valid().to_numpy(zero_copy_only=False)
         missing = pc.list_parent_indices(whole).to_numpy(zero_copy_only=False)[pc.is_null(whole.flatten())]
         unknown[missing] = True
         return pa.chunked_array([pa.array(hits, mask=unknown & ~hits)])
-    raise QueryError(f'filter {text[:80]!r}: `in` wants field in ["a", "b"], or "a" in field that holds lists.')
+    raise QueryError(f'filter {text[:80]!r}: `in` needs field in ["a", "b"], or "a" in a field that holds lists.')
 
 
 def _require_alike(left: Any, right: Any, text: str) -> None:
-    """Refuse a text compared with a number: no cast could be meant."""
+    """Refuse to compare a text with a number: no cast would be right."""
     kinds = {_kind(side) for side in (left, right)}
     if len(kinds) > 1:
         shown = " with ".join(sorted(kinds))
-        raise QueryError(f"filter {text[:80]!r}: compares {shown}. Write the constant as the field's type.")
+        raise QueryError(f"filter {text[:80]!r}: compares {shown}. Write the constant in the type of the field.")
 
 
 def _kind(side: Any) -> str:

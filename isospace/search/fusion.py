@@ -1,4 +1,4 @@
-"""Two ranked lists into one.
+"""Fuse ranked lists into one.
 
 Sources: Cormack, Clarke and Buettcher, "Reciprocal rank fusion outperforms Condorcet and individual rank learning
 methods", 2009 (k = 60); Bruch, Gai and Ingber, "An analysis of fusion functions for hybrid retrieval", 2023.
@@ -15,7 +15,7 @@ Ranking: TypeAlias = Sequence[tuple[int, float]]
 
 
 def reciprocal_rank_fusion(rankings: Sequence[Ranking], weights: Sequence[float]) -> dict[int, float]:
-    """Add weight / (60 + rank) of each list, ranks from 1; scores play no part."""
+    """Add weight / (60 + rank) over the lists, ranks from 1; scores are not used."""
     fused: dict[int, float] = {}
     for ranking, weight in zip(rankings, weights, strict=True):
         for rank, (row, _) in enumerate(ranking, start=1):
@@ -24,7 +24,7 @@ def reciprocal_rank_fusion(rankings: Sequence[Ranking], weights: Sequence[float]
 
 
 def weighted_fusion(rankings: Sequence[Ranking], weights: Sequence[float]) -> dict[int, float]:
-    """Add weight x score, the scores of each list scaled so that its worst is 0 and its best 1."""
+    """Add weight x score over the lists, with each list's scores scaled to 0 (worst) to 1 (best)."""
     fused: dict[int, float] = {}
     for ranking, weight in zip(rankings, weights, strict=True):
         scores = [score for _, score in ranking]

@@ -1,4 +1,4 @@
-"""Which spans of a text hold words of the query."""
+"""Find the spans of a text that match words of the query."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ Spans = list[tuple[int, int]]
 
 
 def highlighter(query: str, spec: LexicalSpec) -> Callable[[str], Spans]:
-    """Return what finds start and end of each word that a text shares with the query, as the lexical index reduces words.
+    """Return a function that finds the spans of a text's words that match a word of the query.
 
-    Offsets count characters; words of the query that the index leaves out are left out here.
+    Words match if the lexical index stems them alike. Offsets count characters; stopwords of the query match nothing.
     """
     pattern = re.compile(spec.pattern)
     wanted = set(stemmed([match.group().lower() for match in pattern.finditer(query)], spec))
 
     def spans(text: str) -> Spans:
-        found = [match.span() for match in pattern.finditer(text)]
-        words = stemmed([text[start:end].lower() for start, end in found], spec, keep_all=True)
-        return [span for span, word in zip(found, words, strict=True) if word in wanted]
+        candidates = [match.span() for match in pattern.finditer(text)]
+        words = stemmed([text[start:end].lower() for start, end in candidates], spec, keep_all=True)
+        return [span for span, word in zip(candidates, words, strict=True) if word in wanted]
 
     return spans

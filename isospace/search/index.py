@@ -1,4 +1,4 @@
-"""The query side: open a snapshot by its alias, search it, and follow the alias when it moves."""
+"""The query side: open a snapshot by alias, search it, and follow the alias when it moves."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from isospace.search.opener import Opener
 from isospace.search.options import SearchOptions, search_options
 from isospace.search.query_cache import CacheConfig, QueryCache
 from isospace.search.vector.kernels import Kernels
-from isospace.search.view import FLOATS, Hit, Ranked, View
+from isospace.search.view import FLOATS, Hit, RankedRows, View
 from isospace.storage.store import Store, open_store
 from isospace.transform.affine import Role
 from isospace.transform.quantizer_set import Representation, require_representation
@@ -37,19 +37,15 @@ __all__ = ["Answer", "Hit", "Index", "QueryError", "open_index"]
 
 
 class Index:
-    """A searchable collection; made by `open_index`, safe for many threads.
+    """A searchable collection, opened by `open_index`; thread-safe.
 
-    Every search works on one snapshot from begin to end. `refresh` opens what the alias names now and puts it in the
-    place of the old one at once; searches under way finish on the old one.
+    Every search runs on one snapshot from start to finish. `refresh` opens the snapshot that the alias names now, and
+    swaps it in atomically; searches in flight finish on the old one.
 
     Attributes
     ----------
-    cache
-        Of query vectors.
-    reranker
-        The cross-encoder, if there is one.
     problem
-        Why the last refresh failed; empty if it did not. The snapshot before it is searched meanwhile.
+        Why the last refresh failed; empty if it succeeded. Until one succeeds, the previous snapshot is searched.
     """
 
     def __init__(
@@ -73,42 +69,42 @@ class Index:
 
     @property
     def view(self) -> View:
-        """The snapshot that is searched now; hold it to work on one snapshot for longer than one call."""
+        """The snapshot that is searched now; keep a reference to use one snapshot for several calls."""
         return self._view
 
     @property
     def store(self) -> Store:
-        """Where it was opened."""
+        """The store that holds the collection."""
         return self._opener.store
 
     @property
     def manifest(self) -> Manifest:
-        """Of the snapshot that is searched now."""
+        """The manifest of the snapshot that is searched now."""
         return self._view.manifest
 
     @property
     def space(self) -> OpenSpace:
-        """Its space, with the encoder."""
+        """The space of the snapshot that is searched now, with the encoder."""
         return self._view.space
 
     @property
     def alias(self) -> str:
-        """What it was opened by: an alias, a number or the start of a snapshot_id."""
+        """What the snapshot was opened by: an alias, a snapshot number, or the first digits of a snapshot ID."""
         return self._opener.alias
 
     @property
     def verified(self) -> bool:
-        """Whether files are hashed when a snapshot is opened, and the encoder is compared with the space."""
+        """Whether opening a snapshot hashes its files and checks the encoder against the space."""
         return self._opener.verify == "content" and self._opener.encode
 
     @property
     def representation(self) -> Representation:
-        """Which stored representation is searched where a search names none."""
+        """The stored representation that a search uses by default."""
         return self._representation or self.space.space.record.representations[0]
 
     @property
     def vectors(self) -> Float32:
-        """(n, k) float32, decoded from `representation`; float32 ones are mapped from the disk."""
+        """(n, k) float32 vectors, decoded from `representation`; memory-mapped if that is float32."""
         codes = self._view.copy.codes[self.representation]
         if self.representation == "float32":
             return codes.array
@@ -116,7 +112,7 @@ class Index:
 
     @property
     def chunks(self) -> pa.Table:
-        """Row by row as `vectors`: chunk_id, doc_id, uri, title, start, end, text, prefix."""
+        """The chunks, in the order of `vectors`: chunk_id, doc_id, uri, title, start, end, text, prefix."""
         copy = self._view.copy
         owners = copy.documents.select(["doc_id", "uri", "title"]).take(copy.chunks["document"])
         columns = {
@@ -134,24 +130,24 @@ class Index:
         texts
             Queries; one string is a list of one.
         k
-            Most hits a query.
+            Maximum number of hits per query.
         **options
-            As `isospace.search.options.SearchOptions` has them: mode, filter, rerank, metric, …
+            Fields of `isospace.search.options.SearchOptions`: mode, filter, rerank, metric, …
 
         Returns
         -------
         list of list of Hit
-            By falling score, equal scores by chunk_id; one list a query.
+            One list per query, by descending score, ties by chunk_id.
 
         Raises
         ------
         QueryError
-            For an empty query, or options that cannot be.
+            If a query is blank, or an option is invalid.
         """
         return self.answer(texts, self._options(k, options)).hits
 
     def answer(self, texts: Sequence[str] | str, options: SearchOptions, *, view: View | None = None) -> Answer:
-        """Search, and say in which snapshot and how long it took; in `view` if one is held, else in the current one."""
+        """Search `view`, or the current snapshot, and return the hits with the snapshot and timings."""
         if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
             raise QueryError(f"queries are {type(texts).__name__} {texts!r:.60}; expected a text, or a list of texts.")
         queries = [texts] if isinstance(texts, str) else list(texts)
@@ -160,7 +156,7 @@ class Index:
         view = view or self._view
         if options.rerank and self.reranker is None:
             raise QueryError(
-                "rerank was asked for, and there is no reranker. Serve with --reranker FOLDER, or open the index with "
+                "rerank = True, but no reranker is loaded. Serve with --reranker FOLDER, or open the index with "
                 "reranker=open_reranker(FOLDER)."
             )
         clock = Clock()
@@ -168,72 +164,67 @@ class Index:
         if options.mode != "lexical" and queries:
             vectors = self.cache.embed(view.space, queries)
         clock.lap("embed")
-        return self._answered(view, queries, vectors, options, clock)
+        return self._answer(view, queries, vectors, options, clock)
 
     def search_vectors(
         self, vectors: Float32, k: int = 10, *, space_id: str | None = None, **options: Any
     ) -> list[list[Hit]]:
-        """Find the chunks nearest to (m, k) float32 vectors of this space; texts, and so words, are not needed.
+        """Find the chunks nearest to (m, k) float32 vectors of this space.
 
-        Parameters
-        ----------
-        vectors, k, **options
-            As `search` has them.
-        space_id
-            The space that the vectors are of. Give it for vectors that were kept: a refit may have come since, and
-            nothing else tells vectors of two spaces apart.
+        Pass the `space_id` of stored query vectors: after a refit they belong to another space, and the vectors alone
+        do not show it. For `k` and `options` see `search`; modes that need texts are refused.
 
         Raises
         ------
         MismatchError
-            If the vectors are of another space or dimension.
+            If the vectors belong to another space, or have another dimension.
         """
         view = self._view
         if space_id not in (None, view.space.space_id):
             raise MismatchError(
-                f"the vectors are of space {str(space_id)[:16]}…, {view.space.space_id[:16]}… is searched (snapshot "
-                f"{view.manifest.sequence}). Embed the queries again."
+                f"the vectors belong to space {str(space_id)[:16]}…, but snapshot {view.manifest.sequence} is in space "
+                f"{view.space.space_id[:16]}…. Embed the queries again."
             )
         chosen = self._vector_options(k, options)
-        return self._answered(view, None, np.asarray(vectors, np.float32), chosen, Clock()).hits
+        return self._answer(view, None, np.asarray(vectors, np.float32), chosen, Clock()).hits
 
     def search_raw(self, raw: Float32, k: int = 10, *, role: Role = "query", **options: Any) -> list[list[Hit]]:
-        """Find the chunks nearest to (m, d) float32 raw vectors of the space's encoder; they are transformed first."""
+        """Transform (m, d) float32 raw vectors of the space's encoder, and find the chunks nearest to them."""
         view = self._view
         vectors = view.space.transform(np.asarray(raw, np.float32), role)
-        return self._answered(view, None, vectors, self._vector_options(k, options), Clock()).hits
+        return self._answer(view, None, vectors, self._vector_options(k, options), Clock()).hits
 
     def refresh(self) -> bool:
-        """Open what the alias names now, if it is another snapshot; tell whether it was.
+        """Open the snapshot that the alias names now; return whether it is a new one.
 
         Raises
         ------
         IsospaceError
-            If it cannot be opened; the old one stays, and `problem` says why.
+            If it cannot be opened; the old one stays in use, and `problem` says why.
         """
         with self._refreshing:
             try:
-                found = self._opener.open_newer(self._view)
-                if found is not None and self._representation is not None:
-                    require_representation(found.space.space.transform.quantizers, self._representation)
+                newer = self._opener.open_newer(self._view)
+                if newer is not None and self._representation is not None:
+                    require_representation(newer.space.space.transform.quantizers, self._representation)
             except Exception as error:
                 self.problem = str(error)
                 raise
             self.problem = ""
-            if found is None:
+            if newer is None:
                 return False
-            self._view = found
-            _LOG.info("now at snapshot %d (%s)", found.manifest.sequence, found.manifest.snapshot_id[:16])
+            self._view = newer
+            _LOG.info("now at snapshot %d (%s)", newer.manifest.sequence, newer.manifest.snapshot_id[:16])
             return True
 
     def watch(self, seconds: float) -> None:
-        """Refresh every so many seconds in the background, until `close`; a failure is logged and tried again."""
+        """Refresh every `seconds` in the background, until `close`; failures are logged and retried."""
         watcher = threading.Thread(target=self._watch, args=(seconds,), name="isospace-refresh", daemon=True)
         self._watchers.append(watcher)
         watcher.start()
 
     def close(self) -> None:
-        """End the background refresh; waits for one that is under way, since the process may end next."""
+        """Stop the background refresh, and wait for one in progress: the process may exit next."""
         self._closed.set()
         for watcher in self._watchers:
             watcher.join()
@@ -243,7 +234,7 @@ class Index:
             try:
                 self.refresh()
             except Exception as error:
-                _LOG.warning("the alias was not followed, snapshot %d stays: %s", self.manifest.sequence, error)
+                _LOG.warning("refresh failed, still serving snapshot %d: %s", self.manifest.sequence, error)
 
     def _options(self, k: int, options: dict[str, Any]) -> SearchOptions:
         return search_options({"k": k, **options})
@@ -252,12 +243,12 @@ class Index:
         chosen = self._options(k, options)
         if chosen.rerank or chosen.mode in ("lexical", "hybrid"):
             raise QueryError(
-                f"mode {chosen.mode}, rerank {chosen.rerank}: needs texts, and these are vectors. Use `search`."
+                f"mode {chosen.mode}, rerank {chosen.rerank}: needs texts, but was given vectors. Use `search`."
             )
         return chosen
 
     def _with_default(self, view: View, options: SearchOptions) -> SearchOptions:
-        """Fill in the representation that the index was opened with, for the modes that can search it."""
+        """Fill in the representation that the index was opened with, if the mode can search it."""
         name = self._representation
         able = ("auto", "hybrid", "exact" if name in FLOATS else "quantized")
         if (
@@ -269,29 +260,29 @@ class Index:
             return options
         return options.model_copy(update={"representation": name})
 
-    def _answered(
+    def _answer(
         self, view: View, queries: list[str] | None, vectors: Float32 | None, options: SearchOptions, clock: Clock
     ) -> Answer:
         options = self._with_default(view, options)
         count = len(queries) if queries is not None else len(vectors) if vectors is not None else 0
         place = (view.space.space_id, view.digest, options.model_dump_json())
-        known = [None if vectors is None else self.cache.answer(place, vectors[n]) for n in range(count)]
-        unknown = [n for n in range(count) if known[n] is None]
+        cached = [None if vectors is None else self.cache.answer(place, vectors[n]) for n in range(count)]
+        unknown = [n for n in range(count) if cached[n] is None]
         texts = None if queries is None else [queries[n] for n in unknown]
         ranked = view.rank(texts, None if vectors is None else vectors[unknown], options) if unknown else []
         clock.lap("search")
         if options.rerank and texts is not None:
-            ranked = [self._reranked(view, text, one, options) for text, one in zip(texts, ranked, strict=True)]
+            ranked = [self._rerank(view, text, rows, options) for text, rows in zip(texts, ranked, strict=True)]
             clock.lap("rerank")
-        hits: list[list[Hit]] = [found or [] for found in known]
-        for n, one in zip(unknown, ranked, strict=True):
-            hits[n] = view.hits(one)
+        hits: list[list[Hit]] = [answer or [] for answer in cached]
+        for n, rows in zip(unknown, ranked, strict=True):
+            hits[n] = view.hits(rows)
             if vectors is not None:
                 self.cache.keep_answer(place, vectors[n], hits[n])
         manifest = view.manifest
         return Answer(hits, view.space.space_id, manifest.sequence, manifest.snapshot_id, clock.laps)
 
-    def _reranked(self, view: View, query: str, ranked: Ranked, options: SearchOptions) -> Ranked:
+    def _rerank(self, view: View, query: str, ranked: RankedRows, options: SearchOptions) -> RankedRows:
         if self.reranker is None or not ranked.rows:
             return ranked
         best = ranked.rows[: options.depth]
@@ -299,8 +290,8 @@ class Index:
         order = sorted(range(len(best)), key=lambda place: (-scores[place], place))
         rows = [(best[place][0], float(scores[place])) for place in order]
         parts = {**ranked.parts, "retrieval": dict(ranked.rows), "rerank": dict(rows)}
-        # What the reranker did not read stays behind, in the order of the search.
-        return Ranked([*rows, *ranked.rows[options.depth :]][: options.k], parts)
+        # Rows that the reranker did not score follow in the order of the search.
+        return RankedRows([*rows, *ranked.rows[options.depth :]][: options.k], parts)
 
 
 def open_index(
@@ -318,53 +309,46 @@ def open_index(
     verify: Verify = "content",
     watch_seconds: float | None = None,
 ) -> Index:
-    """Open a snapshot for search; refuses any mismatch and names it.
+    """Open a snapshot for search; any mismatch is an error that names the difference.
 
     Parameters
     ----------
     store
-        A store, or its url.
-    collection
-        Name of the collection.
+        A store, or its URL.
     alias
-        An alias, a snapshot's number, or the start of a snapshot_id.
+        An alias, a snapshot number, or the first digits of a snapshot ID.
     representation
-        Which stored representation is searched where a search names none; by default a float one if there is any.
+        The stored representation that is searched by default; if None, a float one where the space stores one.
     encoder
-        An encoder that is already loaded; taken from the store if not given.
+        A loaded encoder; by default it is loaded from the store.
     engine
-        What is to run an encoder from the store; by default OpenVINO on a CPU, torch on a GPU.
+        What runs an encoder loaded from the store; by default OpenVINO on a CPU, torch on a GPU.
     encode
-        Whether texts will be embedded; without that nothing but NumPy and Arrow is needed, and raw vectors are
-        searched.
+        Whether texts will be embedded. If False, only NumPy and Arrow are needed, and only vectors can be searched.
     reranker
         A cross-encoder, see `isospace.search.reranker.open_reranker`.
     cache
-        What of queries is kept.
+        Settings of the query cache.
     kernels
-        `numpy` searches with NumPy alone; `fast` with torch and faiss where they are installed; `auto` takes these for
+        `numpy` searches with NumPy only; `fast` with torch and faiss where they are installed; `auto` uses those for
         large collections.
     verify
-        `content` compares the SHA-256 of every file that is read, `size` its size alone.
+        `content` checks the SHA-256 of every file that is read, `size` only its size.
     watch_seconds
-        How often the alias is looked at in the background; never if empty.
-
-    Returns
-    -------
-    Index
+        How often the alias is checked in the background; if None, never.
 
     Raises
     ------
     NotFoundError
-        If collection or alias does not exist.
+        If the collection or the alias does not exist.
     IntegrityError
-        If a file is missing or not what was committed.
+        If a file is missing or differs from what was committed.
     MismatchError
-        If segments, space and encoder are not of one space, or a probe comes out differently.
+        If segments, space, and encoder do not belong together, or the encoder fails the handshake.
     """
     opened = open_store(store) if isinstance(store, str) else store
     if watch_seconds is not None and not watch_seconds > 0:
-        raise ConfigError(f"watch_seconds = {watch_seconds}; expected a positive time, or none.")
+        raise ConfigError(f"watch_seconds = {watch_seconds}; expected a positive number, or None.")
     opener = Opener(opened, collection, alias, engine, encode, verify, kernels)
     manifest = resolve(opened, collection, alias)
     view = opener.open(manifest, encoder)

@@ -1,8 +1,8 @@
-"""The local copy of a snapshot: its codes and texts as files that are mapped into memory, not read.
+"""The local copy of a snapshot: its codes and texts as memory-mapped files.
 
-It is made when a snapshot is first opened on a machine, out of verified files, and named by their content: a copy can
-be lost, and is made again, but never be that of another snapshot. A file that has the stamp (size, times, inode) it had
-when it was hashed is taken to be the same; one that has not is hashed again.
+A copy is written from verified files when a snapshot is first opened on a machine, and is named by their content. So a
+lost copy can be rebuilt, and a copy is never used for another snapshot. A file whose stamp (size, times, inode) has not
+changed since it was hashed counts as unchanged; any other file is hashed again.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from isospace.transform.space import Space
 FORMAT = 1
 _RECORD = "copy.json"
 _LEXICAL = "lexical."
-# So many copies of one collection stay: the one in use, and the one it may be rolled back to.
+# Copies kept per collection: the one in use, the one a rollback would need, and one more.
 _KEPT_COPIES = 3
 _LEFT_AFTER_SECONDS = 86_400
 
@@ -51,20 +51,18 @@ class _File(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class LocalCopy:
-    """A snapshot as it lies on this machine.
+    """A snapshot on this machine's disk.
 
     Attributes
     ----------
-    folder
-        Where.
     codes
         Each representation of the n live chunks, by name.
     chunks
         n rows: chunk_id, document (row of `documents`), start, end, prefix, text.
     documents
-        One row a document: doc_id, uri, title, metadata (JSON), and a typed column for each metadata field.
+        One row per document: doc_id, uri, title, metadata (JSON), and a typed column for each metadata field.
     lexical
-        Record and arrays of the BM25 index; None where none was built.
+        Record and arrays of the BM25 index; None if the snapshot has none.
     """
 
     folder: Path
@@ -78,37 +76,28 @@ class LocalCopy:
 
 
 def open_copy(store: Store, manifest: Manifest, space: Space, *, verify: Verify = "content") -> LocalCopy:
-    """Open the local copy of a snapshot; make it first if there is none.
+    """Open the local copy of a snapshot; write it first if there is none.
 
-    Parameters
-    ----------
-    store, manifest, space
-        The snapshot and its verified space.
-    verify
-        `content` compares SHA-256 with what was committed, `size` the size alone.
-
-    Returns
-    -------
-    LocalCopy
+    With `verify="content"` the SHA-256 of every file is checked, with `"size"` only its size.
 
     Raises
     ------
     IntegrityError
-        If a file of the snapshot is missing or not what was committed.
+        If a file of the snapshot is missing or differs from what was committed.
     MismatchError
-        If a segment is of another space than the manifest says.
+        If a segment belongs to another space than the manifest says.
     StoreError
         If the copy cannot be written.
     """
     base = cache_folder() / "snapshots"
     lexical = read_lexical_record(store, manifest)
     folder = base / f"{manifest.collection}-{copy_id(manifest, lexical)[:32]}"
-    found = _open(folder, space, lexical, verify)
-    if found is not None:
-        # Which copies stay is decided by it; a cache that cannot be written keeps all.
+    existing = _open(folder, space, lexical, verify)
+    if existing is not None:
+        # Its time decides which copies are removed; in a read-only cache none are.
         with contextlib.suppress(OSError):
             os.utime(folder)
-        return found
+        return existing
     try:
         base.mkdir(parents=True, exist_ok=True)
         for path in _leftovers(base):
@@ -128,23 +117,27 @@ def open_copy(store: Store, manifest: Manifest, space: Space, *, verify: Verify 
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     _drop_old(base, manifest.collection, folder, _last_order(store, manifest.collection))
-    made = _open(folder, space, lexical, verify)
-    if made is None:
+    written = _open(folder, space, lexical, verify)
+    if written is None:
         raise StoreError(
-            f"{folder}: vanished while it was made. Open the index again, or set ISOSPACE_CACHE to a folder of its own."
+            f"{folder}: was removed while it was written. Open the index again, or set ISOSPACE_CACHE to a folder that "
+            "nothing else uses."
         )
-    return made
+    return written
 
 
 def drop_copies(collection: str) -> None:
-    """Remove every local copy of a collection on this machine; whoever has one mapped keeps it until they let go."""
+    """Remove all local copies of a collection on this machine; a process keeps what it has mapped."""
     base = cache_folder() / "snapshots"
     for path in list(_siblings(base, collection)) if base.is_dir() else []:
         shutil.rmtree(path, ignore_errors=True)
 
 
 def copy_id(manifest: Manifest, lexical: LexicalRecord | None) -> str:
-    """Fingerprint of the bytes that a copy is made of: equal content in other files is another copy."""
+    """Return the fingerprint of the files that a copy is built from.
+
+    Equal content in other files is another copy.
+    """
     parts = [[ref.sha256 for ref in (part.documents, part.chunks, part.segment)] for part in manifest.parts]
     deleted = manifest.deletions.sha256 if manifest.deletions else ""
     words = None if lexical is None else [lexical.sha256, lexical.files, lexical.spec.model_dump(mode="json")]
@@ -153,11 +146,11 @@ def copy_id(manifest: Manifest, lexical: LexicalRecord | None) -> str:
 
 
 def _open(folder: Path, space: Space, lexical: LexicalRecord | None, verify: Verify) -> LocalCopy | None:
-    """Return a copy that is whole, or None."""
+    """Return the copy if it is complete and intact, or None."""
     try:
         record = unseal((folder / _RECORD).read_bytes(), name=str(folder / _RECORD))
         if record["copy"] != folder.name:
-            # Moved here by hand: the name says what it should be.
+            # Somebody moved it here: the name says which copy it should be.
             return None
         files = {name: _File.model_validate(value) for name, value in record["files"].items()}
         if any(not _is_unchanged(folder / name, file, verify) for name, file in files.items()):
@@ -172,7 +165,7 @@ def _open(folder: Path, space: Space, lexical: LexicalRecord | None, verify: Ver
         words = None if lexical is None else (lexical, arrays)
         return LocalCopy(folder, codes, _table(folder / CHUNKS), _table(folder / DOCUMENTS), words)
     except (OSError, ValueError, KeyError, IntegrityError, pa.ArrowException):
-        # Nothing that is lost here is lost: it is made again out of the store.
+        # A damaged copy is rebuilt from the store.
         return None
 
 
@@ -184,7 +177,7 @@ def _is_unchanged(path: Path, file: _File, verify: Verify) -> bool:
 
 
 def _load(path: Path) -> npt.NDArray[Any]:
-    # Copy on write: what libraries ask for is memory they could write to, and the file stays as it is.
+    # Copy-on-write: libraries demand writable memory, and the file must not change.
     array: npt.NDArray[Any] = np.load(path, mmap_mode="c")
     return array
 
@@ -196,7 +189,7 @@ def _table(path: Path) -> pa.Table:
 def _write_record(folder: Path, name: str) -> None:
     files = {}
     for path in sorted(folder.iterdir()):
-        # On disk before it is vouched for: after a power cut a file could have its stamp and not its content.
+        # Sync each file before recording its stamp: after a power failure it could have the stamp, not the content.
         with path.open("rb") as stream:
             os.fsync(stream.fileno())
         files[path.name] = _File(sha256=_digest(path), stamp=_stamp(path)).model_dump(mode="json")
@@ -208,7 +201,7 @@ def _write_record(folder: Path, name: str) -> None:
 
 
 def _publish(temporary: Path, folder: Path, is_whole: Callable[[], bool]) -> None:
-    """Put a copy in its place, unless a whole one is there: another process may have made it meanwhile, and use it."""
+    """Move a copy into place, unless another process has put a complete one there, and may be using it."""
     with contextlib.suppress(OSError):
         temporary.rename(folder)
         return
@@ -223,18 +216,18 @@ def _publish(temporary: Path, folder: Path, is_whole: Callable[[], bool]) -> Non
 
 
 def _last_order(store: Store, collection: str) -> float:
-    """Return when documents of a collection were last ordered to be forgotten; 0 if never."""
+    """Return the time of the last forget order of a collection; 0 if there is none."""
     return max((stat.modified for stat in store.walk(CollectionPaths(collection).folder("forgotten"))), default=0.0)
 
 
 def _drop_old(base: Path, collection: str, keep: Path, ordered: float) -> None:
-    """Remove copies that were not opened for long, or may hold what was forgotten since they were made.
+    """Remove copies not opened for long, and those that may hold documents forgotten since.
 
-    Whoever has one mapped keeps it until they let go.
+    A process that has mapped such a copy can keep using it.
     """
     copies = []
     for path in _siblings(base, collection):
-        # It was on its way while it was looked at, or is no whole copy.
+        # Another process may be removing it, or it is incomplete.
         with contextlib.suppress(FileNotFoundError):
             copies.append((path.stat().st_mtime, (path / _RECORD).stat().st_mtime, path))
     newest = sorted(copies, reverse=True)
@@ -252,7 +245,7 @@ def _siblings(base: Path, collection: str) -> Iterator[Path]:
 
 
 def _leftovers(base: Path) -> Iterator[Path]:
-    """Yield what processes left that died while they made a copy."""
+    """Yield the folders of processes that died while they wrote a copy."""
     for path in base.glob(".making-*"):
         with contextlib.suppress(FileNotFoundError):
             if time.time() - path.stat().st_mtime > _LEFT_AFTER_SECONDS:
@@ -271,6 +264,6 @@ def _digest(path: Path) -> str:
 
 def _cannot_write(base: Path, error: OSError) -> StoreError:
     return StoreError(
-        f"{base}: the local copy of the snapshot cannot be written ({error.strerror or error}). Free space there, or "
+        f"{base}: cannot write the local copy of the snapshot ({error.strerror or error}). Free some space there, or "
         "set ISOSPACE_CACHE to a folder with room for the snapshot's vectors and texts."
     )

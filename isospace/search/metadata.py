@@ -1,4 +1,4 @@
-"""Typed columns out of the documents' metadata, so that a filter can compare them."""
+"""Typed columns from the documents' metadata, so that filters can compare them."""
 
 from __future__ import annotations
 
@@ -14,35 +14,27 @@ _INT64, _EXACT = 2**63, 2**53
 
 
 def parse_metadata(text: str) -> dict[str, Any]:
-    """Return the JSON values of a document by name; lone surrogates, which no UTF-8 can hold, as escapes."""
-    found: dict[str, Any] = json.loads(text)
-    return _printable(found) if "\\ud" in text.lower() else found
+    """Parse a document's metadata; lone surrogates, which UTF-8 cannot encode, become escapes."""
+    metadata: dict[str, Any] = json.loads(text)
+    return _printable(metadata) if "\\ud" in text.lower() else metadata
 
 
 def metadata_columns(rows: Iterable[dict[str, Any]]) -> Iterator[tuple[str, pa.Array]]:
-    """Yield name and column of each field, sorted by name.
+    """Yield the name and column of each metadata field, sorted by name; one row per document.
 
-    Parameters
-    ----------
-    rows
-        JSON values by name, a document each; what a document lacks is null.
-
-    Yields
-    ------
-    tuple
-        Booleans, int64, double, texts, or lists of these where all values of a field are alike; otherwise texts, values
-        that are none written as JSON.
+    A column holds booleans, int64, doubles, texts, or lists of one of these if all values of the field have that type;
+    otherwise texts, with other values written as JSON. Missing values are null.
     """
     count, fields = 0, dict[str, dict[int, Any]]()
     for row, values in enumerate(rows):
         count = row + 1
         for name, value in values.items():
-            # NaN is what some writers make of nothing.
+            # Some writers use NaN for a missing value.
             if value is not None and value == value:
                 fields.setdefault(name, {})[row] = value
-    for name, found in sorted(fields.items()):
-        column_type = _type(list(found.values()))
-        yield name, pa.array([_cast(found.get(row), column_type) for row in range(count)], column_type)
+    for name, values_by_row in sorted(fields.items()):
+        column_type = _type(list(values_by_row.values()))
+        yield name, pa.array([_cast(values_by_row.get(row), column_type) for row in range(count)], column_type)
 
 
 def _type(values: list[Any]) -> pa.DataType:
@@ -52,7 +44,7 @@ def _type(values: list[Any]) -> pa.DataType:
     kinds = {type(value) for value in values}
     if kinds == {bool}:
         return pa.bool_()
-    # Beyond these a number would be another one.
+    # Larger integers would overflow, or be rounded as doubles.
     limit = _INT64 if kinds == {int} else _EXACT
     if not kinds or not kinds <= {int, float} or not all(-limit <= v < limit for v in values if isinstance(v, int)):
         return pa.large_string()

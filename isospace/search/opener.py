@@ -1,4 +1,4 @@
-"""Open a snapshot for search, the first time and again when its alias has moved."""
+"""Open a snapshot for search, initially and whenever its alias moves."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Opener:
-    """What a snapshot is opened with, the first time and again."""
+    """The settings that snapshots of an index are opened with."""
 
     store: Store
     collection: str
@@ -35,22 +35,22 @@ class Opener:
     kernels: Kernels
 
     def open_newer(self, view: View) -> View | None:
-        """Open what the alias names; None if that is what is open."""
+        """Open the snapshot that the alias names; None if it is already open."""
         manifest = resolve(self.store, self.collection, self.alias)
         if (manifest.snapshot_id, files_digest(manifest)) == (view.manifest.snapshot_id, view.digest):
             return None
-        # One model serves all spaces that are made with it.
+        # Spaces of the same encoder share the loaded model.
         same = manifest.encoder_id == view.manifest.encoder_id
         return self.open(manifest, view.space.encoder if same and self.encode else None)
 
     def open(self, manifest: Manifest, encoder: Encoder | None) -> View:
-        """Open a snapshot: compare what it consists of, run its handshake, map its local copy."""
+        """Open a snapshot: check its files, run its handshake, and map its local copy."""
         for ref in manifest.sealed_files:
             verify_file(self.store, ref, content=False)
         space = open_space(self.store, manifest.space_id, encoder=encoder, engine=self.engine, encode=self.encode)
         if space.space.record.encoder_id != manifest.encoder_id:
             raise MismatchError(
-                f"snapshot {manifest.sequence}: field encoder_id is {manifest.encoder_id[:16]}…, its space has "
+                f"snapshot {manifest.sequence}: its encoder_id is {manifest.encoder_id[:16]}…, that of its space is "
                 f"{space.space.record.encoder_id[:16]}…. Restore the manifest."
             )
         copy = open_copy(self.store, manifest, space.space, verify=self.verify)

@@ -1,4 +1,4 @@
-"""How a query is searched: one frozen description, the same in the library, the command and the service."""
+"""Search options, shared by the library, the command line, and the service."""
 
 from __future__ import annotations
 
@@ -14,37 +14,38 @@ _Weight = Annotated[float, Field(ge=0.0, le=1_000.0, allow_inf_nan=False)]
 
 
 class SearchOptions(BaseModel):
-    """How a query is searched."""
+    """The options of a search."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     k: int = Field(default=10, ge=1)
-    """Most hits a query."""
+    """Maximum number of hits per query."""
     mode: Mode = "auto"
-    """`exact` scores every vector; `quantized` every code, and rescores the best; `tiered` goes by the short representation
-    first; `lexical` is BM25; `hybrid` fuses BM25 with vectors. `auto` is exact where the space stores floats, else quantized."""
+    """`exact` scores every vector; `quantized` scores every code and rescores the best; `tiered` searches the short
+    (truncated) representation first; `lexical` is BM25; `hybrid` fuses BM25 and vectors. `auto` is exact if the space
+    stores floats, else quantized."""
     representation: str | None = Field(default=None, max_length=60)
-    """Which stored representation is searched first; of those that the mode can use the first one if empty."""
+    """Stored representation that is searched first; by default the first one that the mode can use."""
     rescore: int = Field(default=4, ge=0, le=1_000)
-    """For quantized and tiered: r, so that the r x k best are scored again from the finest representation; 0 for none."""
+    """For quantized and tiered: r, where the r x k best are rescored from the finest representation; 0 for none."""
     metric: Metric = "cosine"
-    """`cosine`, `dot`, or the negated distances `l2` and `l1`; l1 for mode exact alone."""
+    """`cosine`, `dot`, or the negated distances `l2` and `l1`; l1 needs mode exact."""
     filter: str | None = Field(default=None, max_length=2_000)
     """Expression over the documents' metadata, such as `lang == "en" and year >= 2020`."""
     fusion: Literal["rrf", "weighted"] = "rrf"
-    """For hybrid: `rrf` adds weight / (60 + rank); `weighted` adds weight x score, each list's scores scaled to 0..1."""
+    """For hybrid: `rrf` adds weight / (60 + rank); `weighted` adds weight x score, scores scaled to 0..1 per list."""
     weights: tuple[_Weight, _Weight] = (1.0, 1.0)
-    """For hybrid: of vectors and of words."""
+    """For hybrid: weights of the vector and the BM25 ranking."""
     depth: int = Field(default=100, ge=1)
-    """For hybrid and rerank: how many of each list are fused, and how many hits the reranker reads."""
+    """For hybrid and rerank: how many hits of each list are fused, and how many the reranker scores."""
     rerank: bool = False
-    """Whether the cross-encoder that the index was opened with orders the `depth` best again."""
+    """Whether to rerank the `depth` best with the cross-encoder that the index was opened with."""
 
 
-def search_options(given: dict[str, Any]) -> SearchOptions:
-    """Build options; QueryError names the one that cannot be."""
+def search_options(values: dict[str, Any]) -> SearchOptions:
+    """Build search options; a QueryError names the invalid one."""
     try:
-        return SearchOptions.model_validate(given)
+        return SearchOptions.model_validate(values)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = ".".join(str(part) for part in first["loc"])

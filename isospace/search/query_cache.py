@@ -1,7 +1,7 @@
-"""Query vectors that are asked for again, and, if wanted, answers to queries that mean the same.
+"""A cache of query vectors and, if enabled, of answers to similar queries.
 
-Every key begins with the space_id, so that a vector of one space is never served in another; answers are keyed by the
-snapshot as well.
+Every key begins with the space ID, so a vector of one space is never served in another; answers are also keyed by the
+snapshot.
 """
 
 from __future__ import annotations
@@ -23,41 +23,32 @@ from isospace.transform.affine import Role
 from isospace.transform.vectors import Float32
 
 _Value = TypeVar("_Value")
-# Tells an uncased tokenizer: it gives both the same tokens.
 _LONGEST_KEY = 256
 # Answers are compared one by one.
 _MOST_ANSWERS = 1_000
+# An uncased tokenizer gives the same tokens for this text and its lowercase.
 _CASED_PROBE = "The QUICK Brown Fox ÄÖÜ Σ"
 
 
 @dataclass(frozen=True, slots=True)
 class CacheConfig:
-    """What is kept, and for how long.
-
-    Attributes
-    ----------
-    size
-        Most entries; 0 keeps none.
-    ttl_seconds
-        How long one stays.
-    canonical
-        Whether texts that differ only in what the tokenizer does not see share an entry: Unicode NFC, runs of white
-        space, and case where the tokenizer is uncased. Their token ids are compared, so that a vector is never
-        another's.
-    semantic
-        Cosine from which the hits of an earlier query are given again; None never does. Hits are then those of a
-        neighbour.
-    """
+    """Settings of a query cache."""
 
     size: int = 10_000
+    """Maximum number of entries; 0 disables the cache."""
     ttl_seconds: float = 3_600.0
     canonical: bool = False
+    """Whether texts share an entry if they differ only in Unicode normalization, white space, or case that the
+    tokenizer ignores. Their token IDs are compared, so a text never gets the vector of another."""
     semantic: float | None = None
+    """Least cosine with an earlier query at which its hits are returned again; None disables this. Such hits are
+    approximate: they are those of a similar query."""
 
     def __post_init__(self) -> None:
         if self.size < 0 or not self.ttl_seconds > 0:
             raise ConfigError(
-                f"query cache: size {self.size}, ttl {self.ttl_seconds} s; expected 0 or more, and a positive time."
+                f"query cache: size {self.size}, TTL {self.ttl_seconds} s; expected a size of 0 or more and a positive "
+                "TTL."
             )
         if self.semantic is not None and not 0.0 < self.semantic <= 1.0:
             raise ConfigError(f"query cache: semantic = {self.semantic}; expected a cosine above 0 and up to 1.")
@@ -65,7 +56,7 @@ class CacheConfig:
 
 @dataclass(slots=True)
 class CacheCounts:
-    """How often vectors and answers were found; `semantic` counts answers alone."""
+    """Cache hits and misses of vectors; `semantic` counts reused answers."""
 
     hits: int = 0
     misses: int = 0
@@ -73,13 +64,13 @@ class CacheCounts:
 
     @property
     def hit_rate(self) -> float:
-        """Share of the vectors asked for that were found; 0 before the first."""
-        asked = self.hits + self.misses
-        return self.hits / asked if asked else 0.0
+        """Share of requested vectors that were cached; 0 before the first request."""
+        requests = self.hits + self.misses
+        return self.hits / requests if requests else 0.0
 
 
 class _Lru(Generic[_Value]):
-    """The latest entries, none older than its time; safe for many threads."""
+    """A least-recently-used cache whose entries expire; thread-safe."""
 
     def __init__(self, size: int, ttl: float, clock: Callable[[], float]) -> None:
         self.size, self.ttl, self.clock = size, ttl, clock
@@ -88,14 +79,14 @@ class _Lru(Generic[_Value]):
 
     def get(self, key: Any) -> _Value | None:
         with self.lock:
-            found = self.entries.get(key)
-            if found is None:
+            entry = self.entries.get(key)
+            if entry is None:
                 return None
-            if self.clock() >= found[0]:
+            if self.clock() >= entry[0]:
                 del self.entries[key]
                 return None
             self.entries.move_to_end(key)
-            return found[1]
+            return entry[1]
 
     def put(self, key: Any, value: _Value) -> None:
         if not self.size:
@@ -113,15 +104,7 @@ class _Lru(Generic[_Value]):
 
 
 class QueryCache:
-    """Least recently used query vectors and answers.
-
-    Parameters
-    ----------
-    config
-        What is kept.
-    clock
-        Seconds; for tests.
-    """
+    """A least-recently-used cache of query vectors and answers; `clock` returns seconds."""
 
     def __init__(self, config: CacheConfig | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.config = config or CacheConfig()
@@ -134,12 +117,12 @@ class QueryCache:
         self._lock = threading.Lock()
 
     def embed(self, space: OpenSpace, texts: Sequence[str], role: Role = "query") -> Float32:
-        """Return (n, k) float32 vectors of texts; only those that are not kept are encoded."""
+        """Return the (n, k) float32 vectors of texts; only those that are not cached are encoded."""
         keys = [self._key(space, text, role) for text in texts]
-        found = [self._vectors.get(key) for key, _ in keys]
+        entries = [self._vectors.get(key) for key, _ in keys]
         vectors = [
             entry[1] if entry is not None and entry[0] == tokens else None
-            for entry, (_, tokens) in zip(found, keys, strict=True)
+            for entry, (_, tokens) in zip(entries, keys, strict=True)
         ]
         missing = [place for place, vector in enumerate(vectors) if vector is None]
         with self._lock:
@@ -155,12 +138,12 @@ class QueryCache:
         return np.stack(rows) if rows else np.zeros((0, space.space.record.dimension), np.float32)
 
     def answer(self, key: tuple[Any, ...], vector: Float32) -> Any | None:
-        """Return the hits of an earlier query under the same key whose vector is near enough, the nearest one's."""
+        """Return the hits of the nearest earlier query under the same key, or None if none is near enough."""
         if self.config.semantic is None:
             return None
         best, nearest = None, self.config.semantic
-        for (kept, _), (other, hits) in self._answers.live():
-            if kept == key and (cosine := _cosine(vector, other)) >= nearest:
+        for (other_key, _), (other, hits) in self._answers.live():
+            if other_key == key and (cosine := _cosine(vector, other)) >= nearest:
                 best, nearest = hits, cosine
         if best is not None:
             with self._lock:
@@ -168,7 +151,7 @@ class QueryCache:
         return None if best is None else list(best)
 
     def keep_answer(self, key: tuple[Any, ...], vector: Float32, hits: Any) -> None:
-        """Keep the hits of a query, if answers are reused at all."""
+        """Cache the hits of a query, if answers are reused at all."""
         if self.config.semantic is not None:
             self._answers.put((key, vector.tobytes()), (vector.copy(), list(hits)))
 
@@ -176,7 +159,7 @@ class QueryCache:
         return len(self._vectors.entries)
 
     def _key(self, space: OpenSpace, text: str, role: Role) -> tuple[tuple[str, ...], tuple[int, ...]]:
-        """Return the key, and the token ids that an entry has to have; none where the text itself is the key."""
+        """Return the key, and the token IDs that an entry must have; none if the text itself is the key."""
         if not self.config.canonical:
             return (space.space_id, role, "exact", _short(text)), ()
         canonical = " ".join(unicodedata.normalize("NFC", text).split())
@@ -193,7 +176,7 @@ class QueryCache:
 
 
 def _short(text: str) -> str:
-    """Return a text, or the SHA-256 of a long one: clients would fill the memory with their texts."""
+    """Return a text, or the SHA-256 of a long one, so that long queries do not fill the memory."""
     return text if len(text) <= _LONGEST_KEY else "sha256:" + sha256(text.encode("utf-8", "surrogatepass"))
 
 

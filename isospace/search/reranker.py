@@ -1,4 +1,4 @@
-"""Rerank: a cross-encoder reads query and text together, and orders the best hits again."""
+"""Rerank the best hits with a cross-encoder, which reads query and text together."""
 
 from __future__ import annotations
 
@@ -21,24 +21,15 @@ _PAIRS_AT_ONCE = 32
 
 @dataclass(frozen=True, slots=True)
 class Reranker:
-    """A loaded cross-encoder.
-
-    Attributes
-    ----------
-    name
-        As it was opened.
-    reranker_id
-        Fingerprint of its files.
-    model
-        The `sentence_transformers.CrossEncoder`.
-    lock
-        Held while it computes.
-    """
+    """A loaded cross-encoder."""
 
     name: str
     reranker_id: str
+    """Fingerprint of the model's files."""
     model: Any
+    """The `sentence_transformers.CrossEncoder`."""
     lock: threading.Lock = field(default_factory=threading.Lock)
+    """Held while the model computes."""
 
     def scores(self, query: str, texts: Sequence[str]) -> npt.NDArray[np.float64]:
         """Return (n,) float64 scores of n texts for a query; higher is more relevant.
@@ -46,18 +37,20 @@ class Reranker:
         Raises
         ------
         EncoderError
-            If the model gives no single finite score a pair.
+            If the model does not return one finite score per pair.
         """
         if not texts:
             return np.zeros(0)
         pairs = [(query, text) for text in texts]
         with self.lock:
-            found = self.model.predict(pairs, batch_size=_PAIRS_AT_ONCE, show_progress_bar=False, convert_to_numpy=True)
-        scores = np.asarray(found, np.float64)
+            logits = self.model.predict(
+                pairs, batch_size=_PAIRS_AT_ONCE, show_progress_bar=False, convert_to_numpy=True
+            )
+        scores = np.asarray(logits, np.float64)
         if scores.shape != (len(texts),) or not np.isfinite(scores).all():
             raise EncoderError(
-                f"reranker {self.name}: gave scores of shape {scores.shape} for {len(texts)} pairs; expected one "
-                "finite score each. Use a cross-encoder with one label."
+                f"reranker {self.name}: returned scores of shape {scores.shape} for {len(texts)} pairs; expected one "
+                "finite score per pair. Use a cross-encoder with one label."
             )
         return scores
 
@@ -70,9 +63,9 @@ def open_reranker(model: str | Path, *, device: str = "cpu", expected: str | Non
     model
         Local folder of a sentence-transformers CrossEncoder with safetensors weights.
     device
-        Where it runs.
+        As torch names it.
     expected
-        The reranker_id it has to have; any if empty.
+        The reranker ID that the model must have; if None, any.
 
     Raises
     ------
@@ -83,12 +76,14 @@ def open_reranker(model: str | Path, *, device: str = "cpu", expected: str | Non
     """
     folder = Path(model)
     if not folder.is_dir():
-        raise EncoderError(f"reranker {model}: expected a local folder, saved by CrossEncoder.save_pretrained.")
+        raise EncoderError(
+            f"reranker {model}: is not a folder; expected one that CrossEncoder.save_pretrained wrote. Give its path."
+        )
     files = {name: record.sha256 for name, record in model_files(folder).items()}
     reranker_id = fingerprint({"reranker": files})
     if expected not in (None, reranker_id):
         raise MismatchError(
-            f"reranker {model}: has the id {reranker_id}, expected {expected}. Use the model it was made with."
+            f"reranker {model}: has the ID {reranker_id}, expected {expected}. Use the model with the expected ID."
         )
     try:
         from sentence_transformers import CrossEncoder
@@ -110,7 +105,7 @@ def open_reranker(model: str | Path, *, device: str = "cpu", expected: str | Non
 
 
 def _require_head(folder: Path) -> None:
-    """Refuse a model without a head: the library would load it with one of random weights, and only log that."""
+    """Refuse a model without a head: the library would add one with random weights, and only log that."""
     saved_as = _json(folder / "config_sentence_transformers.json").get("model_type")
     architecture = next(iter(_json(folder / "config.json").get("architectures") or []), "")
     if saved_as != "CrossEncoder" and not architecture.endswith("ForSequenceClassification"):
@@ -122,7 +117,7 @@ def _require_head(folder: Path) -> None:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        body = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return body if isinstance(body, dict) else {}

@@ -1,8 +1,8 @@
-"""The serving database: one DuckDB file a snapshot, searchable with `duckdb` alone.
+"""The serving database: one DuckDB file per snapshot, which any DuckDB client can search.
 
     SELECT * FROM nearest([0.1, ...], 10);
 
-It is derived from the snapshot, named after it and its files, and appears whole or not at all.
+It is derived from the snapshot, named after the snapshot and its files, and written atomically.
 """
 
 from __future__ import annotations
@@ -33,26 +33,16 @@ if TYPE_CHECKING:
 def build_serving(
     store: Store, manifest: Manifest, space: Space, scratch: Path, *, table_rows: int, memory_mb: int = 1024
 ) -> bool:
-    """Build the serving database of a snapshot, unless it is there.
+    """Build the serving database of a snapshot unless it exists; return whether this call built it.
 
     Parameters
     ----------
-    store
-        Where the snapshot is.
-    manifest, space
-        The snapshot and its opened space.
     scratch
-        Local folder the database is built in.
+        Local folder in which the database is built.
     table_rows
-        Up to this many chunks `chunks` is a table; above, a view over the segments of a local store.
-
+        Up to this many rows, `chunks` is a table; above, it is a view over the segments of a local store.
     memory_mb
-        Memory of the database while it is built.
-
-    Returns
-    -------
-    bool
-        Whether it was built by this call.
+        Memory limit of DuckDB while it builds.
     """
     target, record = serving_files(manifest)
     if _is_whole(store, manifest):
@@ -64,7 +54,7 @@ def build_serving(
     connection = duckdb.connect(str(path), config={"memory_limit": f"{memory_mb}MB"})
     try:
         _write_meta(connection, manifest, space)
-        # A view shows the vectors as they lie: without float32 there is nothing to show.
+        # A view reads vectors straight from the segments, so they must be stored as float32.
         viewable = store.root is not None and "float32" in space.record.representations
         as_view = manifest.chunks > table_rows and viewable
         _write_documents(connection, store, manifest)
@@ -75,7 +65,7 @@ def build_serving(
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     size = path.stat().st_size
-    # A database without its record is the leftover of a run that died here.
+    # The record comes last: a database without one was left by a run that died here.
     store.write_file(target, path)
     path.unlink()
     store.write(record, seal({"path": target, "size": size, "sha256": digest, "files": files_digest(manifest)}))
@@ -83,7 +73,7 @@ def build_serving(
 
 
 def serving_files(manifest: Manifest) -> tuple[str, str]:
-    """Return the paths of the database of a snapshot and of its record, whether or not they are there."""
+    """Return the paths of a snapshot's serving database and its record, whether or not they exist."""
     names = (manifest.snapshot_id, files_digest(manifest))
     return manifest.paths.serving_database(*names), manifest.paths.serving_record(*names)
 
@@ -94,20 +84,20 @@ def verify_serving(store: Store, manifest: Manifest) -> None:
     Raises
     ------
     IntegrityError
-        If it is missing or was changed; running the flow again rebuilds a deleted one.
+        If it is missing or was changed; running the pipeline again rebuilds a deleted one.
     """
     path = serving_files(manifest)[1]
-    remedy = f"Delete {path} and run the flow again: it is built anew."
+    remedy = f"Delete {path} and run the pipeline again to rebuild it."
     try:
         record = unseal(store.read(path), name=path)
-        found = store.digest(record["path"])
+        digest = store.digest(record["path"])
     except NotFoundError as error:
         raise IntegrityError(f"{error} {remedy}") from error
     if record["files"] != files_digest(manifest):
-        raise IntegrityError(f"{path}: was built from other files than snapshot {manifest.sequence} has. {remedy}")
-    if found != record["sha256"]:
+        raise IntegrityError(f"{path}: was built from other files than those of snapshot {manifest.sequence}. {remedy}")
+    if digest != record["sha256"]:
         raise IntegrityError(
-            f"{record['path']}: has SHA-256 {found[:16]}…, expected {record['sha256'][:16]}…. {remedy}"
+            f"{record['path']}: has SHA-256 {digest[:16]}…, expected {record['sha256'][:16]}…. {remedy}"
         )
 
 
@@ -173,12 +163,12 @@ def _joined(store: Store, part: PartRecord, space: Space) -> pa.Table:
 
 
 def _code_columns(space: Space) -> list[str]:
-    """Return the columns beside the vector; their names are held to letters, digits and underscores."""
+    """Return the columns besides the vector; their names hold only letters, digits, and underscores."""
     return [column_of(spec) for spec in space.record.spec.representations if column_of(spec) != VECTOR]
 
 
 def _write_view(connection: DuckDBPyConnection, store: Store, manifest: Manifest, space: Space) -> None:
-    """Leave the rows where they are; the paths are those of this machine's store."""
+    """Create `chunks` as a view over the store's Parquet files, by their paths on this machine."""
     connection.execute("CREATE TABLE deletions (part VARCHAR, doc_id VARCHAR)")
     deleted = [(p, d) for p, ids in deleted_documents(store, manifest.deletions).items() for d in ids]
     rows = pa.table({"part": [p for p, _ in deleted], "doc_id": [d for _, d in deleted]})
@@ -193,7 +183,8 @@ def _write_view(connection: DuckDBPyConnection, store: Store, manifest: Manifest
                s.vector::FLOAT[{space.record.dimension}] AS vector{codes}
         FROM read_parquet({chunks}, filename = true, file_row_number = true) c
         JOIN read_parquet({segments}, filename = true, file_row_number = true) s
-          ON parse_filename(c.filename, true) = parse_filename(s.filename, true) AND c.file_row_number = s.file_row_number
+          ON parse_filename(c.filename, true) = parse_filename(s.filename, true)
+         AND c.file_row_number = s.file_row_number
         WHERE (parse_filename(c.filename, true), c.doc_id) NOT IN (SELECT part, doc_id FROM deletions)
         """
     )
@@ -206,7 +197,7 @@ def _paths(store: Store, paths: list[str]) -> str:
 
 
 def _write_macro(connection: DuckDBPyConnection, space: Space) -> None:
-    # Unit vectors: their inner product is the cosine.
+    # The inner product of unit vectors is their cosine.
     connection.execute(
         f"""
         CREATE MACRO nearest(query, k) AS TABLE

@@ -1,4 +1,4 @@
-"""Search in one opened snapshot: find candidates, score them exactly, order them, and take the hits out of the texts."""
+"""Search one opened snapshot: find candidates, score them exactly, sort them, look up their texts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pyarrow as pa
 from isospace.collection.snapshot import Manifest, files_digest
 from isospace.encoding.embedder import OpenSpace
 from isospace.errors import MismatchError, QueryError, missing_package
-from isospace.search.bm25 import Lexical
+from isospace.search.bm25 import LexicalIndex
 from isospace.search.filters import apply_filter, parse_filter
 from isospace.search.fusion import reciprocal_rank_fusion, weighted_fusion
 from isospace.search.local_copy import LocalCopy
@@ -34,32 +34,23 @@ _PARTS = ("vector", "bm25")
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One chunk found.
-
-    Attributes
-    ----------
-    score
-        What it is ranked by; higher is better. For cosine the inner product of the unit vectors of query and chunk.
-    chunk_id, doc_id, uri, title, text
-        The chunk and its document.
-    start, end
-        Its span in the document's text.
-    metadata
-        Of the document.
-    scores
-        What the score was made of: `vector`, `bm25`, `rerank`, where several were.
-    """
+    """A chunk that matches a query."""
 
     score: float
+    """Higher is better. For cosine: the inner product of the unit vectors of query and chunk."""
     chunk_id: str
     doc_id: str
     uri: str
     title: str
     text: str
     start: int
+    """First character of the chunk in the document's text."""
     end: int
+    """One past its last character."""
     metadata: dict[str, Any]
+    """Metadata of the document."""
     scores: dict[str, float]
+    """The scores that `score` combines, by name (`vector`, `bm25`, `retrieval`, `rerank`); empty if it is just one."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields by name."""
@@ -67,8 +58,8 @@ class Hit:
 
 
 @dataclass(frozen=True, slots=True)
-class Ranked:
-    """Rows with their scores, best first, and what these were made of: scores by name and row."""
+class RankedRows:
+    """Rows with their scores, best first; `parts` holds the combined scores, by name and row."""
 
     rows: Ranking
     parts: dict[str, dict[int, float]]
@@ -76,36 +67,23 @@ class Ranked:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """One opened snapshot; never changes.
-
-    Attributes
-    ----------
-    manifest
-        The snapshot.
-    space
-        Its space, with the encoder where there is one.
-    copy
-        What is stored of it, mapped into memory.
-    lexical
-        Its BM25 index; None where none was built, or its library is missing.
-    kernels
-        Which libraries search.
-    """
+    """One opened snapshot; immutable."""
 
     manifest: Manifest
     space: OpenSpace
     copy: LocalCopy
-    lexical: Lexical | None
+    lexical: LexicalIndex | None
+    """The BM25 index; None if none was built, or if the library bm25s is missing."""
     kernels: Kernels = "auto"
 
     @functools.cached_property
     def digest(self) -> str:
-        """Fingerprint of the files that are searched."""
+        """Fingerprint of the snapshot's files."""
         return files_digest(self.manifest)
 
     @functools.cached_property
     def finest(self) -> Codes:
-        """The representation that says most about a vector."""
+        """The most precise representation: of those with all dimensions, the one with the most bytes."""
         record = self.space.space.record
         whole = [spec for spec in record.spec.representations if not isinstance(spec, ShortSpec)]
         best = max(whole or record.spec.representations, key=lambda spec: code_bytes(spec, record.dimension))
@@ -118,19 +96,19 @@ class View:
         options: SearchOptions,
         *,
         within: Rows | None = None,
-    ) -> list[Ranked]:
+    ) -> list[RankedRows]:
         """Rank rows for each query.
 
         Parameters
         ----------
         texts
-            m queries; for lexical and hybrid.
+            m queries; for modes lexical and hybrid.
         vectors
-            (m, k) float32 of the space; for all modes but lexical.
+            (m, k) float32 vectors of the space; for all modes but lexical.
         options
-            How; `k` rows, or `depth` of them if they are to be reranked.
+            `k` rows are returned, or `depth` if they will be reranked.
         within
-            Ascending int64 rows that are searched, of those that pass the filter; all if not given.
+            Ascending int64 rows to search, of those that pass the filter; all if None.
         """
         count = max(options.k, options.depth) if options.rerank else options.k
         rows = self.passing(options.filter)
@@ -138,39 +116,39 @@ class View:
             rows = within if rows is None else np.intersect1d(rows, within, assume_unique=True)
         match options.mode:
             case "lexical":
-                return [Ranked(found, {}) for found in self._by_words(_required(texts, "lexical"), count, rows)]
+                return [RankedRows(ranking, {}) for ranking in self._by_words(_required(texts, "lexical"), count, rows)]
             case "hybrid":
                 words = self._by_words(_required(texts, "hybrid"), max(options.depth, count), rows)
                 near = self._by_vectors(_required(vectors, "hybrid"), max(options.depth, count), rows, options)
                 fuse = reciprocal_rank_fusion if options.fusion == "rrf" else weighted_fusion
                 return [
-                    Ranked(
+                    RankedRows(
                         self._ordered(*_arrays(fuse(pair, options.weights)), count),
                         dict(zip(_PARTS, map(dict, pair), strict=True)),
                     )
                     for pair in zip(near, words, strict=True)
                 ]
             case _:
-                found = self._by_vectors(_required(vectors, options.mode), count, rows, options)
-                return [Ranked(ranking, {}) for ranking in found]
+                rankings = self._by_vectors(_required(vectors, options.mode), count, rows, options)
+                return [RankedRows(ranking, {}) for ranking in rankings]
 
     def passing(self, expression: str | None) -> Rows | None:
-        """Return the rows that pass a filter, ascending; None for all of them.
+        """Return the rows that pass a filter, ascending; None if there is no filter.
 
         Raises
         ------
         QueryError
-            If it cannot be read, or names an unknown field.
+            If the filter cannot be parsed, or names an unknown field.
         """
         return None if expression is None else self._passing(expression)
 
     @functools.cached_property
     def _passing(self) -> Callable[[str], Rows]:
-        # The copy alone is held, not the view: whoever opens another one is rid of this at once.
+        # The cache refers to the copy, not to the view, so that a replaced view is freed at once.
         return functools.lru_cache(maxsize=16)(functools.partial(_passing, self.copy))
 
-    def hits(self, ranked: Ranked) -> list[Hit]:
-        """Return the hits of ranked rows."""
+    def hits(self, ranked: RankedRows) -> list[Hit]:
+        """Look up the chunks and documents of ranked rows."""
         chunks = pick(self.copy.chunks, (row for row, _ in ranked.rows))
         shown = self.copy.documents.select(["doc_id", "uri", "title", "metadata"])
         documents = pick(shown, (chunk["document"] for chunk in chunks))
@@ -185,13 +163,13 @@ class View:
                 start=chunk["start"],
                 end=chunk["end"],
                 metadata=parse_metadata(document["metadata"]),
-                scores={name: found[row] for name, found in ranked.parts.items() if row in found},
+                scores={name: scores[row] for name, scores in ranked.parts.items() if row in scores},
             )
             for (row, score), chunk, document in zip(ranked.rows, chunks, documents, strict=True)
         ]
 
     def texts(self, rows: Iterable[int]) -> list[str]:
-        """Return the texts of rows as they were encoded, title first where the recipe puts it there."""
+        """Return the texts of rows as they were encoded, with the title in front if the recipe puts it there."""
         return [row["prefix"] + row["text"] for row in pick(self.copy.chunks.select(["prefix", "text"]), rows)]
 
     def _by_words(self, texts: Sequence[str], count: int, rows: Rows | None) -> list[Ranking]:
@@ -199,31 +177,31 @@ class View:
             raise QueryError(missing_package("bm25s", "lexical search"))
         if self.lexical is None:
             raise QueryError(
-                f"snapshot {self.manifest.sequence} has no lexical index. Set recipe.lexical.kind=bm25 (and "
-                "runtime.lexical_chunks, if it is larger) and run the flow; no text is encoded again."
+                f"snapshot {self.manifest.sequence} has no lexical index. Set recipe.lexical.kind=bm25 (and raise "
+                "runtime.lexical_chunks if the snapshot has more chunks), and run the pipeline; no text is re-encoded."
             )
-        found = []
+        rankings = []
         for text in texts:
             scores = self.lexical.scores(text)
             if rows is not None:
                 scores = scores[rows]
-            # A text that shares no word with the query is not found by words.
+            # BM25 does not return texts that share no word with the query.
             shared = np.flatnonzero(scores > 0)
-            found.append(
+            rankings.append(
                 self._ordered(shared if rows is None else rows[shared], scores[shared].astype(np.float64), count)
             )
-        return found
+        return rankings
 
     def _by_vectors(self, vectors: Float32, count: int, rows: Rows | None, options: SearchOptions) -> list[Ranking]:
         dimension = self.space.space.record.dimension
         if vectors.ndim != 2 or vectors.shape[1] != dimension:
-            raise MismatchError(f"query vectors have the shape {vectors.shape}; the space has (m, {dimension}).")
+            raise MismatchError(f"query vectors have the shape {vectors.shape}; the space expects (m, {dimension}).")
         if not np.isfinite(vectors).all():
             raise QueryError("a query vector holds NaN or infinity; expected finite float32 values.")
         if options.metric == "cosine" and len(vectors) and not vectors.any(axis=1).all():
-            raise QueryError("a query vector is zero, which has no direction; expected one of a text.")
+            raise QueryError("a query vector is zero and has no direction; expected the vector of a text.")
         first, last = self._stages(options)
-        found = nearest(
+        scored = nearest(
             first,
             last,
             vectors,
@@ -233,10 +211,10 @@ class View:
             rows=rows,
             kernels=self.kernels,
         )
-        return [self._ordered(near, scores, count) for near, scores in found]
+        return [self._ordered(near, scores, count) for near, scores in scored]
 
     def _stages(self, options: SearchOptions) -> tuple[Codes, Codes]:
-        """Return what is searched, and what its candidates are scored from in the end."""
+        """Return the codes that are searched, and those that the candidates are rescored from."""
         known = self.copy.codes
         if options.representation is not None:
             require_representation(self.space.space.transform.quantizers, options.representation)
@@ -255,26 +233,26 @@ class View:
         if name is None or name not in able:
             wanted = f"representation {name!r}" if name else "this space"
             raise QueryError(
-                f"mode {mode}: {wanted} cannot be searched so; the space stores {', '.join(specs)}, of which the mode "
-                f"can use {', '.join(able) or 'none'}. Add one to recipe.transform.representations: no text is encoded "
-                "again."
+                f"mode {mode} cannot search {wanted}; the space stores {', '.join(specs)}, of which the mode can use "
+                f"{', '.join(able) or 'none'}. Add a suitable one to recipe.transform.representations; no text is "
+                "re-encoded."
             )
         rescored = mode != "exact" and options.rescore > 0
         return known[name], self.finest if rescored else known[name]
 
     def _ordered(self, rows: Rows, scores: npt.NDArray[np.float64], count: int) -> Ranking:
-        """Order rows by falling score, equal scores by chunk_id."""
+        """Sort rows by descending score, ties by chunk_id."""
         if len(scores) > count:
-            # All that tie with the last one take part.
+            # Rows that tie with the last one compete by chunk_id.
             best = scores >= np.partition(scores, len(scores) - count)[len(scores) - count]
             rows, scores = rows[best], scores[best]
-        names = [found["chunk_id"] for found in pick(self.copy.chunks.select(["chunk_id"]), rows)]
+        names = [chunk["chunk_id"] for chunk in pick(self.copy.chunks.select(["chunk_id"]), rows)]
         order = sorted(range(len(rows)), key=lambda place: (-scores[place], names[place]))
         return [(int(rows[place]), float(scores[place])) for place in order[:count]]
 
 
 def pick(table: pa.Table, rows: Iterable[int]) -> list[dict[str, Any]]:
-    """Return rows of a table as they are asked for; Arrow's own `take` would copy every text of it first."""
+    """Return rows of a table in the order given; Arrow's `take` would first copy all texts of the table."""
     return [table.slice(int(row), 1).to_pylist()[0] for row in rows]
 
 
@@ -288,8 +266,8 @@ def _passing(copy: LocalCopy, expression: str) -> Rows:
     return np.flatnonzero(passed[owners]).astype(np.int64)
 
 
-def _required(given: Any, mode: str) -> Any:
-    if given is None:
-        what = "texts" if mode in ("lexical", "hybrid") else "vectors"
-        raise QueryError(f"mode {mode} needs the queries as {what}, and there are none. Use `search`.")
-    return given
+def _required(queries: Any, mode: str) -> Any:
+    if queries is None:
+        kind = "texts" if mode in ("lexical", "hybrid") else "vectors"
+        raise QueryError(f"mode {mode} needs the queries as {kind}, but got none. Use `search`.")
+    return queries

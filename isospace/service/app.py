@@ -55,27 +55,23 @@ _PAGE_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:"
 )
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
-    400: {"model": ErrorBody, "description": "The request cannot be answered as it was put."},
+    400: {"model": ErrorBody, "description": "The request is invalid."},
     401: {"model": ErrorBody, "description": "The API key is missing or wrong."},
-    408: {"model": ErrorBody, "description": "The body was not whole in time."},
-    409: {"model": ErrorBody, "description": "Another space is served than the request demands."},
+    408: {"model": ErrorBody, "description": "The body did not arrive in time."},
+    409: {"model": ErrorBody, "description": "The request requires another space than the one served."},
     413: {"model": ErrorBody, "description": "The body is too large."},
-    429: {"model": ErrorBody, "description": "Too many requests are under way."},
+    429: {"model": ErrorBody, "description": "Too many requests are in progress."},
 }
 _UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"model": ErrorBody, "description": "There is no such model."}}
 
 
 class Service:
-    """What the endpoints share.
+    """The state that the endpoints share.
 
     Attributes
     ----------
-    index
-        What is searched.
-    settings, metrics, watcher
-        Of the service.
     ready
-        Whether new requests are welcome; false while it ends.
+        Whether the service accepts new requests; False during shutdown.
     """
 
     def __init__(self, index: Index, settings: Settings, watcher: Watcher | None) -> None:
@@ -85,12 +81,12 @@ class Service:
         self.searcher = self._batcher("search", self._search, settings.batch_texts, cost=search_cost)
         self.reranker = self._batcher("rerank", self._rerank, settings.batch_tokens, cost=_pair_tokens)
 
-    def _batcher(self, name: str, run: Run, most: int, **given: Any) -> Batcher[Any]:
-        observed = self.metrics.batch.labels(name).observe
-        return Batcher(name, run, most=most, seconds=self.settings.batch_seconds, observed=observed, **given)
+    def _batcher(self, name: str, run: Run, most: int, **options: Any) -> Batcher[Any]:
+        on_batch = self.metrics.batch.labels(name).observe
+        return Batcher(name, run, most=most, seconds=self.settings.batch_seconds, on_batch=on_batch, **options)
 
-    def named(self) -> tuple[str, int]:
-        """Return space_id and snapshot that are served now."""
+    def served(self) -> tuple[str, int]:
+        """Return the space ID and the snapshot number that are served now."""
         view = self.index.view
         return view.space.space_id, view.manifest.sequence
 
@@ -106,12 +102,12 @@ class Service:
     def _rerank(self, _key: None, pairs: list[tuple[str, str]]) -> Sequence[Any]:
         reranker = self.index.reranker
         if reranker is None:
-            raise Problem(404, "this service has no reranker.", code="model_not_found")
+            raise Problem(404, "this service has no reranker; start it with --reranker FOLDER.", code="model_not_found")
         grouped = itertools.groupby(pairs, key=lambda pair: pair[0])
         return [score for query, group in grouped for score in reranker.scores(query, [text for _, text in group])]
 
     async def close(self) -> None:
-        """End the threads."""
+        """Stop the threads."""
         for batcher in (self.embedder, self.searcher, self.reranker):
             await batcher.close()
         if self.watcher is not None:
@@ -123,25 +119,14 @@ def _pair_tokens(key: object, pair: tuple[str, str]) -> float:
 
 
 def _sent(answer: BaseModel) -> Response:
-    """Return an answer as bytes; called in a thread, since a large one takes a while to write."""
+    """Serialize an answer; called in a thread, since a large one takes a while."""
     return Response(answer.model_dump_json(), media_type="application/json")
 
 
 def create_app(index: Index, settings: Settings | None = None, *, watcher: Watcher | None = None) -> FastAPI:
-    """Build the application.
+    """Build the application for an opened index, whose handshake has passed.
 
-    Parameters
-    ----------
-    index
-        An opened index: its handshake has passed.
-    settings
-        Keys and limits.
-    watcher
-        Logs answers, and asks a candidate; closed when the service ends.
-
-    Returns
-    -------
-    FastAPI
+    `watcher` logs answers, and compares a candidate; it is closed when the service shuts down.
     """
     service = Service(index, settings or Settings(), watcher)
 
@@ -158,7 +143,7 @@ def create_app(index: Index, settings: Settings | None = None, *, watcher: Watch
         responses=_PROBLEMS,
         docs_url=None,
         redoc_url=None,
-        description=f"Search and embeddings of the collection {index.manifest.collection}, in the space it was indexed in.",
+        description=f"Search and embeddings for the collection {index.manifest.collection}.",
     )
     app.state.service = service
     handle_problems(app)
@@ -169,25 +154,25 @@ def create_app(index: Index, settings: Settings | None = None, *, watcher: Watch
     _add_watching(app, service)
     _add_page(app)
     if is_loopback(service.settings.host) and not service.settings.keys:
-        # A page of another site cannot reach this one under a name of its own. With keys it could not anyway, and
-        # behind a proxy the name is the proxy's.
+        # Against DNS rebinding, by which a page of another site could reach this service under the site's host name.
+        # With keys it could not anyway, and behind a proxy the host name is the proxy's.
         app.add_middleware(
             TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]", service.settings.host]
         )
-    app.add_middleware(Guard, settings=service.settings, metrics=service.metrics, named=service.named)
+    app.add_middleware(Guard, settings=service.settings, metrics=service.metrics, served=service.served)
     _without_422(app)
     return app
 
 
 def _view(service: Service, request: Request) -> View:
-    """Return the snapshot that answers, after comparing its space with the one that is demanded."""
+    """Return the snapshot that answers, after checking that it is in the space that the request requires."""
     view = service.index.view
     require_space(request.headers.get(SPACE_HEADER), view, service.index)
     return view
 
 
 def _named(response: Response, view: View) -> Response:
-    """Name the snapshot that was searched, which may be no longer the one that is served."""
+    """Set the headers that name the snapshot that answered, which may no longer be the one served."""
     response.headers[SPACE_HEADER] = view.space.space_id
     response.headers[SNAPSHOT_HEADER] = str(view.manifest.sequence)
     return response
@@ -200,7 +185,7 @@ def _add_embeddings(app: FastAPI, service: Service) -> None:
         view = _view(service, request)
         require_model(body.model, view)
         role, items = role_of(body, view.space), items_of(body)
-        # Tokenizing a large request and writing a large answer would hold up everybody else's.
+        # In threads: tokenizing a large request and serializing a large answer would block other requests.
         tokens = await to_thread(require_within, service.settings.limits, items, view.space, role)
         require_tokens(view.space, role, items)
         dimensions = require_dimensions(body.dimensions, view.space)
@@ -222,18 +207,20 @@ def _add_search(app: FastAPI, service: Service) -> None:
         view = _view(service, request)
         queries = [body.query] if isinstance(body.query, str) else body.query
         options = await to_thread(require_query, body, queries, view, service.settings.limits)
-        found = await service.searcher((view, options), queries)
+        results = await service.searcher((view, options), queries)
         if service.watcher is not None:
-            service.watcher.saw(view, queries, options, [hits for hits, _ in found])
+            service.watcher.submit(view, queries, options, [hits for hits, _ in results])
 
         def answer() -> Response:
-            manifest, seconds = view.manifest, found[0][1]
+            manifest, seconds = view.manifest, results[0][1]
             return _sent(
                 SearchResponse(
                     space_id=view.space.space_id,
                     snapshot=manifest.sequence,
                     snapshot_id=manifest.snapshot_id,
-                    results=[found_chunks(view, query, hits) for query, (hits, _) in zip(queries, found, strict=True)],
+                    results=[
+                        found_chunks(view, query, hits) for query, (hits, _) in zip(queries, results, strict=True)
+                    ],
                     milliseconds={name: round(1000 * value, 3) for name, value in seconds.items()},
                 )
             )
@@ -244,17 +231,19 @@ def _add_search(app: FastAPI, service: Service) -> None:
 def _add_rerank(app: FastAPI, service: Service) -> None:
     @app.post("/v1/rerank", response_model=RerankResponse, responses=_UNKNOWN, tags=["search"])
     async def rerank(body: RerankRequest, request: Request) -> Any:
-        """Put texts in the order of their relevance to a query, by the service's cross-encoder."""
+        """Rank texts by their relevance to a query, with the service's cross-encoder."""
         view = _view(service, request)
         reranker, limits = service.index.reranker, service.settings.limits
         if reranker is None or not reranker.reranker_id.startswith(body.model or ""):
             known = (
-                "this service has none; start it with --reranker FOLDER" if reranker is None else reranker.reranker_id
+                "this service has none; start it with --reranker FOLDER"
+                if reranker is None
+                else f"is not served; expected {reranker.reranker_id}"
             )
             raise Problem(404, f"reranker {body.model!r}: {known}.", param="model", code="model_not_found")
         if len(body.documents) > limits.pairs:
             raise Problem(400, f"{len(body.documents)} documents; expected at most {limits.pairs}.", param="documents")
-        texts = [one if isinstance(one, str) else one.text for one in body.documents]
+        texts = [document if isinstance(document, str) else document.text for document in body.documents]
         require_characters(limits, [body.query, *texts])
         scores = await service.reranker(None, [(body.query, text) for text in texts])
         order = sorted(range(len(texts)), key=lambda n: (-scores[n], n))[: body.top_n]
@@ -290,12 +279,12 @@ def _add_models(app: FastAPI, service: Service) -> None:
 
     @app.get("/v1/models", response_model=ModelList, tags=["openai"])
     async def models() -> Any:
-        """List what can be asked for as `model`: the collection and its space."""
+        """List the names that can be given as `model`: the collection and its space."""
         return ModelList(data=cards())
 
     @app.get("/v1/models/{model}", response_model=ModelCard, responses=_UNKNOWN, tags=["openai"])
     async def model_card(model: str) -> Any:
-        """Describe one of them."""
+        """Describe one model."""
         require_model(model, service.index.view)
         return next((card for card in cards() if card.id == model), cards()[-1])
 
@@ -303,14 +292,17 @@ def _add_models(app: FastAPI, service: Service) -> None:
 def _add_watching(app: FastAPI, service: Service) -> None:
     @app.get("/healthz", response_class=PlainTextResponse, tags=["operation"], responses={})
     async def healthz() -> str:
-        """Tell that the process answers."""
+        """Report that the process is alive."""
         return "ok"
 
     @app.get(
-        "/readyz", response_class=PlainTextResponse, tags=["operation"], responses={503: {"description": "Ending."}}
+        "/readyz",
+        response_class=PlainTextResponse,
+        tags=["operation"],
+        responses={503: {"description": "Shutting down."}},
     )
     async def readyz(response: Response) -> str:
-        """Tell whether the handshake has passed and new requests are welcome."""
+        """Report whether the service accepts new requests."""
         if not service.ready:
             response.status_code = 503
             return "ending"
@@ -319,7 +311,7 @@ def _add_watching(app: FastAPI, service: Service) -> None:
 
     @app.get("/metrics", response_class=PlainTextResponse, tags=["operation"])
     async def metrics() -> Response:
-        """Return figures for Prometheus."""
+        """Return metrics for Prometheus."""
         return Response(
             service.metrics.text(service.index, service.watcher), media_type="text/plain; version=0.0.4; charset=utf-8"
         )
@@ -334,7 +326,7 @@ def _add_page(app: FastAPI) -> None:
 
 
 def _without_422(app: FastAPI) -> None:
-    """Describe the errors that are sent: FastAPI's own kind never is."""
+    """Remove FastAPI's validation errors from the OpenAPI description: this service never sends them."""
     described = app.openapi()
     for path in described["paths"].values():
         for operation in path.values():

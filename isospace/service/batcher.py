@@ -1,4 +1,4 @@
-"""Concurrent requests put together, fairly: a large one is computed in pieces, and small ones do not wait for all of it."""
+"""Batch concurrent requests fairly: small ones do not wait for all of a large one."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ class _Piece(Generic[_Key]):
 
 
 class Batcher(Generic[_Key]):
-    """One thread of work, fed in batches.
+    """Run batches of items from concurrent requests in one thread.
 
     Parameters
     ----------
     name
-        For the thread.
+        Name of the thread.
     run
-        Called with a key and items of several requests that have it, in the thread; returns a result an item.
+        Called in the thread with a key and the items of all requests with that key; returns one result per item.
     cost
-        Of one item under its key.
+        Cost of one item under its key.
     most
-        Cost of a batch: every waiting request has its share of it, and one item at least.
+        Maximum cost of a batch: every waiting request gets an equal share of it, but at least one item.
     seconds
         How long the first request of a batch waits for others.
-    observed
-        Told how many items each batch has.
+    on_batch
+        Called with the number of items of each batch.
     """
 
     def __init__(
@@ -56,16 +56,16 @@ class Batcher(Generic[_Key]):
         most: float,
         seconds: float,
         cost: Callable[[Any, Any], float] = lambda _, __: 1.0,
-        observed: Callable[[int], None] = lambda _: None,
+        on_batch: Callable[[int], None] = lambda _: None,
     ) -> None:
-        self.run, self.most, self.seconds, self.cost, self.observed = run, most, seconds, cost, observed
+        self.run, self.most, self.seconds, self.cost, self.on_batch = run, most, seconds, cost, on_batch
         self._waiting: list[_Job[_Key]] = []
         self._arrived = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"isospace-{name}")
         self._loop: asyncio.Task[None] | None = None
 
     async def __call__(self, key: _Key, items: Sequence[Any]) -> list[Any]:
-        """Return the result of each item; whatever `run` raises for these items is raised here."""
+        """Return the result of each item; errors that `run` raises for these items are raised here."""
         if not items:
             return []
         if self._loop is None:
@@ -76,7 +76,7 @@ class Batcher(Generic[_Key]):
         return await job.done
 
     async def close(self) -> None:
-        """End, once what the thread is at has ended: a process must not end with it under way."""
+        """Stop, after the batch in progress has finished: the process must not exit while it runs."""
         if self._loop is not None:
             self._loop.cancel()
         await asyncio.to_thread(self._thread.shutdown, wait=True, cancel_futures=True)
@@ -95,7 +95,7 @@ class Batcher(Generic[_Key]):
                 self._arrived.clear()
 
     def _pieces(self) -> list[_Piece[_Key]]:
-        """Take a share of every request; whoever gave up in the meantime costs nothing more."""
+        """Take a share of every waiting request, except those whose client has given up."""
         self._waiting = [job for job in self._waiting if not job.done.done()]
         share = self.most / max(len(self._waiting), 1)
         pieces = [_Piece(job, self._share(job, share)) for job in self._waiting]
@@ -113,12 +113,12 @@ class Batcher(Generic[_Key]):
 
     async def _compute(self, key: _Key, pieces: list[_Piece[_Key]]) -> None:
         items = [item for piece in pieces for item in piece.items]
-        self.observed(len(items))
+        self.on_batch(len(items))
         try:
             results = await asyncio.get_running_loop().run_in_executor(self._thread, self.run, key, items)
         except Exception as error:
             if len(pieces) > 1:
-                # One of them is at fault: each alone, so that it is the only one to fail.
+                # One of the requests is at fault: compute each alone, so that only that one fails.
                 for piece in pieces:
                     await self._compute(key, [piece])
             elif not pieces[0].job.done.done():

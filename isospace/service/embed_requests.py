@@ -1,4 +1,4 @@
-"""`POST /v1/embeddings`: vectors of the space, as OpenAI's clients ask for them."""
+"""`POST /v1/embeddings`: embed texts in the space, in the format of OpenAI's API."""
 
 from __future__ import annotations
 
@@ -22,43 +22,43 @@ Item = str | tuple[int, ...]
 
 
 def roles_differ(space: OpenSpace) -> bool:
-    """Tell whether the space treats queries otherwise than documents: another prompt, or another mean."""
+    """Return whether the space treats queries and documents differently: by the prompt or by the mean."""
     prompts = space.encoder.record.prompts
     first, second = (space.space.transform.affine.offsets[number] for number in range(len(ROLES)))
     return prompts["query"] != prompts["document"] or not np.array_equal(first, second)
 
 
 def role_of(request: EmbeddingRequest, space: OpenSpace) -> Role:
-    """Return the role; Problem where it was left out and makes a difference."""
+    """Return the role of the texts; Problem if it is missing and makes a difference."""
     if request.input_type is not None:
         return request.input_type
     if roles_differ(space):
         raise Problem(
             400,
-            'input_type is missing, and this space embeds queries otherwise than documents; send input_type "query" or '
-            '"document" (with the openai client: extra_body={"input_type": "query"}).',
+            'input_type is missing, and this space embeds queries and documents differently; send input_type "query" '
+            'or "document" (with the openai client: extra_body={"input_type": "query"}).',
             param="input_type",
         )
     return "query"
 
 
 def items_of(request: EmbeddingRequest) -> list[Item]:
-    """Return the inputs, a text or token ids each."""
-    given: Any = request.input
-    if isinstance(given, str):
-        return [given]
-    if isinstance(given[0], int):
-        return [tuple(given)]
-    return [item if isinstance(item, str) else tuple(item) for item in given]
+    """Return the inputs as a list, each a text or a tuple of token IDs."""
+    body: Any = request.input
+    if isinstance(body, str):
+        return [body]
+    if isinstance(body[0], int):
+        return [tuple(body)]
+    return [item if isinstance(item, str) else tuple(item) for item in body]
 
 
 def require_within(limits: Limits, items: list[Item], space: OpenSpace, role: Role) -> int:
-    """Return the number of tokens of all inputs.
+    """Check the inputs against the limits, and return their total number of tokens.
 
     Raises
     ------
     Problem
-        For too many inputs or tokens, or an input that the encoder would have to cut.
+        If there are too many inputs or tokens, or an input is too long for the encoder.
     """
     if len(items) > limits.texts:
         raise Problem(400, f"{len(items)} inputs; expected at most {limits.texts} in one request.", param="input")
@@ -67,7 +67,7 @@ def require_within(limits: Limits, items: list[Item], space: OpenSpace, role: Ro
     counted = iter(space.encoder.tokenize(texts, role)) if texts else iter(())
     lengths = [len(next(counted)) if isinstance(item, str) else len(item) for item in items]
     record = space.encoder.record
-    # Windows are cut from texts; ids are taken as they are.
+    # Long texts are split into windows; token IDs are encoded as they are.
     limited = [
         n if record.windows is None or not isinstance(item, str) else 0 for n, item in zip(lengths, items, strict=True)
     ]
@@ -75,8 +75,8 @@ def require_within(limits: Limits, items: list[Item], space: OpenSpace, role: Ro
     if longest > record.max_tokens:
         raise Problem(
             400,
-            f"input {limited.index(longest)} has {longest} tokens; the encoder takes {record.max_tokens}. Cut it into "
-            "chunks: nothing is truncated here.",
+            f"input {limited.index(longest)} has {longest} tokens; expected at most {record.max_tokens}. Split it into "
+            "chunks: inputs are never truncated.",
             param="input",
             code="context_length_exceeded",
         )
@@ -86,63 +86,72 @@ def require_within(limits: Limits, items: list[Item], space: OpenSpace, role: Ro
 
 
 def require_characters(limits: Limits, texts: Sequence[str]) -> None:
-    """Refuse texts that would take long to be tokenized, before they are."""
+    """Refuse texts that would take long to tokenize, before tokenizing them."""
     if (total := sum(map(len, texts))) > limits.characters:
         raise Problem(400, f"{total} characters; expected at most {limits.characters} in one request.")
 
 
 def tokens_about(_key: object, item: Item) -> float:
-    """Return about how many tokens an input has: enough to share work by."""
+    """Estimate the number of tokens of an input, well enough to divide work."""
     return len(item) / 4 + 2 if isinstance(item, str) else len(item)
 
 
 def embed_items(space: OpenSpace, role: Role, items: list[Item], embed_texts: Any) -> list[Float32]:
-    """Return the vector of each input; texts by way of `embed_texts(space, texts, role)`."""
+    """Return the (k,) float32 vector of each input.
+
+    Texts are embedded by `embed_texts(space, texts, role)`.
+    """
     texts = [place for place, item in enumerate(items) if isinstance(item, str)]
     tokens = [place for place, item in enumerate(items) if not isinstance(item, str)]
     vectors: dict[int, Float32] = {}
     if texts:
         vectors |= dict(zip(texts, embed_texts(space, [items[place] for place in texts], role), strict=True))
     if tokens:
-        given = [list(cast(tuple[int, ...], items[place])) for place in tokens]
-        raw = cast(SentenceEncoder, space.encoder).encode_ids(given, role)
+        token_ids = [list(cast(tuple[int, ...], items[place])) for place in tokens]
+        raw = cast(SentenceEncoder, space.encoder).encode_ids(token_ids, role)
         vectors |= dict(zip(tokens, space.transform(raw, role), strict=True))
     return [vectors[place] for place in range(len(items))]
 
 
 def require_tokens(space: OpenSpace, role: Role, items: list[Item]) -> None:
-    """Refuse token ids that the space's own tokenizer would not have given."""
-    given = [list(item) for item in items if not isinstance(item, str)]
+    """Refuse token IDs that the space's tokenizer would not produce."""
+    token_ids = [list(item) for item in items if not isinstance(item, str)]
     try:
-        cast(SentenceEncoder, space.encoder).require_ids(given, role)
+        cast(SentenceEncoder, space.encoder).require_ids(token_ids, role)
     except EncoderError as error:
         raise Problem(400, str(error), param="input") from error
 
 
 def require_dimensions(wanted: int | None, space: OpenSpace) -> int:
-    """Return how many dimensions are answered.
+    """Return the number of dimensions to send.
 
     Raises
     ------
     Problem
-        For more than the space has, or fewer where its first dimensions are no better than any others.
+        If more are wanted than the space has, or fewer and the space does not support truncation to that number.
     """
     record = space.space.record
     if wanted is None or wanted == record.dimension:
         return record.dimension
     ordered = record.fitted.kind in ("pca", "pca_whitening")
     trained = [
-        one.dimensions for one in record.spec.representations if isinstance(one, ShortSpec) and one.basis == "leading"
+        spec.dimensions
+        for spec in record.spec.representations
+        if isinstance(spec, ShortSpec) and spec.basis == "leading"
     ]
     if wanted < record.dimension and (ordered or wanted in trained):
         return wanted
-    why = "has no more" if wanted > record.dimension else "does not put the most into its first dimensions"
+    why = (
+        f"has only {record.dimension}"
+        if wanted > record.dimension
+        else "cannot be truncated to this number of dimensions"
+    )
     able = [str(n) for n in [*trained, record.dimension]]
     raise Problem(400, f"dimensions = {wanted}: the space {why}; expected {' or '.join(able)}.", param="dimensions")
 
 
 def embedding(index: int, vector: Float32, dimensions: int, encoding: str) -> Embedding:
-    """Return one vector as it is sent; cut to `dimensions`, it has unit length again."""
+    """Return one vector as it is sent; if truncated to `dimensions`, it is renormalized."""
     if dimensions < len(vector):
         wide = vector[:dimensions].astype(np.float64)
         vector = (wide / max(float(np.sqrt((wide**2).sum())), np.finfo(np.float64).tiny)).astype(np.float32)

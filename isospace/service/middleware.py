@@ -1,4 +1,4 @@
-"""What stands before every request: keys, size, time, how many at once, and the space that the client demands."""
+"""The middleware before every endpoint: API keys, limits, and the space headers."""
 
 from __future__ import annotations
 
@@ -15,31 +15,24 @@ from isospace.service.metrics import Metrics
 from isospace.service.settings import Settings
 
 SPACE_HEADER, SNAPSHOT_HEADER = "X-Isospace-Space", "X-Isospace-Snapshot"
-# Answered whatever else is going on, and without a key: whoever watches the service asks them.
+# Monitoring asks these: they need no key, and are answered even when the service is busy.
 PROBES = ("/healthz", "/readyz")
 _OPEN = (*PROBES, "/")
-# A slow client holds a body, not a place among those that are answered.
+# This many times as many requests may be sending their body as are being answered: slow clients must not block others.
 _BODIES = 4
 _LOG = logging.getLogger(__name__)
 
 
 class Guard:
-    """ASGI middleware.
+    """ASGI middleware that checks requests, and adds the headers that name the space.
 
-    Parameters
-    ----------
-    app
-        What answers.
-    settings, metrics
-        Of the service.
-    named
-        Returns space_id and snapshot number that are served now.
+    `served` returns the space ID and the snapshot number that are served now.
     """
 
     def __init__(
-        self, app: ASGIApp, *, settings: Settings, metrics: Metrics, named: Callable[[], tuple[str, int]]
+        self, app: ASGIApp, *, settings: Settings, metrics: Metrics, served: Callable[[], tuple[str, int]]
     ) -> None:
-        self.app, self.settings, self.metrics, self.named = app, settings, metrics, named
+        self.app, self.settings, self.metrics, self.served = app, settings, metrics, served
         self.coming = self.under_way = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -47,8 +40,8 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        begun = time.perf_counter()
-        answer = _Answer(send, self.named, close=False)
+        started = time.perf_counter()
+        answer = _Answer(send, self.served, close=False)
         try:
             await self._guarded(scope, receive, answer)
         except Problem as problem:
@@ -56,10 +49,13 @@ class Guard:
         except Exception as error:
             _LOG.exception("%s %s failed", scope["method"], scope["path"])
             await self._refuse(
-                Problem(500, f"{type(error).__name__}: see the log of the service."), scope, receive, answer
+                Problem(500, f"internal error ({type(error).__name__}): see the log of the service."),
+                scope,
+                receive,
+                answer,
             )
         finally:
-            self.metrics.answered(scope, answer.status, time.perf_counter() - begun)
+            self.metrics.count_request(scope, answer.status, time.perf_counter() - started)
 
     async def _guarded(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
         path, headers = scope["path"], Headers(scope=scope)
@@ -90,10 +86,10 @@ class Guard:
 
     def _require_room(self, count: int, most: int) -> None:
         if count >= most:
-            raise Problem(429, f"{count} requests are under way; come again in a second.", code="overloaded")
+            raise Problem(429, f"{count} requests are in progress; try again in a second.", code="overloaded")
 
     async def _body(self, receive: Receive, headers: Headers) -> bytes:
-        """Take the whole body, so that a slow client holds nothing but its own connection."""
+        """Read the whole body first, so that a slow client occupies only its own connection."""
         most = self.settings.limits.body_bytes
         declared = headers.get("content-length", "0")
         if declared.isdecimal() and int(declared) > most:
@@ -104,7 +100,7 @@ class Guard:
                 while True:
                     message = await receive()
                     if message["type"] == "http.disconnect":
-                        raise Problem(400, "the client left before its body was whole.")
+                        raise Problem(400, "the client disconnected before sending its whole body.")
                     parts.append(message.get("body", b""))
                     size += len(parts[-1])
                     if size > most:
@@ -114,7 +110,7 @@ class Guard:
         except TimeoutError as error:
             seconds = self.settings.limits.body_seconds
             raise Problem(
-                408, f"the body was not whole after {seconds:g} s. Send it faster, or in smaller requests."
+                408, f"the body did not arrive within {seconds:g} s. Send it faster, or in smaller requests."
             ) from error
 
     async def _in_time(self, answering: Awaitable[None], answer: _Answer) -> None:
@@ -124,31 +120,31 @@ class Guard:
         except TimeoutError as error:
             seconds = self.settings.limits.request_seconds
             if answer.status:
-                raise ConnectionError(f"an answer was not taken after {seconds:g} s") from error
-            message = f"no answer within {seconds:g} s: the service is overloaded. Come again later."
+                raise ConnectionError(f"the client did not read the answer within {seconds:g} s") from error
+            message = f"no answer within {seconds:g} s: the service is overloaded. Try again later."
             raise Problem(429, message, code="timeout") from error
 
     async def _refuse(self, problem: Problem, scope: Scope, receive: Receive, answer: _Answer) -> None:
         if answer.status:
-            # Half an answer is out: what is left is to end the connection.
+            # Part of the answer has been sent: all that is left is to close the connection.
             raise ConnectionError(problem.message)
-        # A body that was not read would be taken for the next request.
+        # An unread body would be parsed as the next request.
         answer.close = problem.status in (408, 413, 401, 429)
         await problem_response(problem)(scope, receive, answer)
 
 
 class _Answer:
-    """Sends an answer, and names the space in its head."""
+    """Send an answer, with headers that name the space."""
 
-    def __init__(self, send: Send, named: Callable[[], tuple[str, int]], *, close: bool) -> None:
-        self.send, self.named, self.close, self.status = send, named, close, 0
+    def __init__(self, send: Send, served: Callable[[], tuple[str, int]], *, close: bool) -> None:
+        self.send, self.served, self.close, self.status = send, served, close, 0
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = MutableHeaders(scope=message)
-            space_id, snapshot = self.named()
-            # What a request was answered from may be older than what is served by now: then it has said so itself.
+            space_id, snapshot = self.served()
+            # An endpoint has set these itself if it answered from an older snapshot than the one served now.
             headers.setdefault(SPACE_HEADER, space_id)
             headers.setdefault(SNAPSHOT_HEADER, str(snapshot))
             headers.setdefault("X-Content-Type-Options", "nosniff")
@@ -158,12 +154,12 @@ class _Answer:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    given = False
+    is_sent = False
 
     async def replay() -> Message:
-        nonlocal given
-        if not given:
-            given = True
+        nonlocal is_sent
+        if not is_sent:
+            is_sent = True
             return {"type": "http.request", "body": body, "more_body": False}
         return await receive()
 

@@ -1,6 +1,6 @@
-"""Watching answers: a sample of them is logged and, where a candidate is named, asked of it too.
+"""Log a sample of the answers and, if there is a candidate snapshot, search it for the same queries.
 
-Nothing here holds up an answer: it is taken from a queue, which drops what it cannot hold, by a thread of its own.
+This never delays an answer: a separate thread takes answers from a queue, which drops them when it is full.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from datetime import UTC, datetime
 
 from isospace.errors import ConfigError
 from isospace.evaluation.rank_agreement import rank_biased_overlap, top_overlap
-from isospace.operations.audit.query_log import Answered, AnswerLog, query_hash
+from isospace.operations.audit.query_log import AnswerLog, LoggedAnswer, query_hash
 from isospace.search.index import Index
 from isospace.search.options import SearchOptions
 from isospace.search.view import Hit, View
 
 _LOG = logging.getLogger(__name__)
 _WAITING = 1_000
-_KEPT, _COMPARED = 10, 100
+_LOGGED_HITS, _COMPARED = 10, 100
 _IDLE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
+class _Observed:
     at: datetime
     view: View
     text: str
@@ -38,13 +38,13 @@ class _Seen:
 
 
 class Watcher:
-    """Logs a share of the answers, and compares a candidate on them.
+    """Log a share of the answers, and compare a candidate on them.
 
     Attributes
     ----------
     counts
-        How many answers were `seen`, `dropped` because too many waited, and how many could not be taken, or asked of
-        the candidate (`failed`); `outcomes` has those that were `logged` and `lost`, too.
+        Numbers of answers that were `seen`, that were `dropped` because the queue was full, and that `failed` to be
+        logged or to be searched in the candidate. `outcomes` adds those `logged` and `lost`.
     """
 
     def __init__(
@@ -62,32 +62,32 @@ class Watcher:
         self.counts: Counter[str] = Counter()
         self._index, self._log, self._candidate = index, log, candidate
         self._share, self._keep_texts, self._chance = share, keep_texts, random.Random(seed)
-        self._waiting: queue.Queue[_Seen | None] = queue.Queue(_WAITING)
+        self._waiting: queue.Queue[_Observed | None] = queue.Queue(_WAITING)
         self._worker = threading.Thread(target=self._work, name="isospace-watch", daemon=True)
         self._worker.start()
 
-    def saw(self, view: View, texts: Sequence[str], options: SearchOptions, hits: Sequence[Sequence[Hit]]) -> None:
-        """Take the answers to some queries; returns at once."""
-        for text, found in zip(texts, hits, strict=True):
+    def submit(self, view: View, texts: Sequence[str], options: SearchOptions, hits: Sequence[Sequence[Hit]]) -> None:
+        """Queue the answers to some queries; returns at once."""
+        for text, query_hits in zip(texts, hits, strict=True):
             self.counts["seen"] += 1
             if self._chance.random() >= self._share:
                 continue
             try:
-                self._waiting.put_nowait(_seen(view, text, options, found))
+                self._waiting.put_nowait(_observed(view, text, options, query_hits))
             except queue.Full:
                 self.counts["dropped"] += 1
 
     def outcomes(self) -> dict[str, int]:
-        """Return how many answers came to what end."""
+        """Return the number of answers by outcome."""
         return {**dict(self.counts), "logged": self._log.written, "lost": self._log.lost}
 
     def close(self, seconds: float = 10.0) -> None:
-        """Finish what waits, for so long at most, and write it."""
+        """Process the queued answers for at most `seconds`, and write the log."""
         try:
             self._waiting.put(None, timeout=seconds)
             self._worker.join(seconds)
         except queue.Full:
-            _LOG.warning("answers that waited to be logged are left: the candidate is too slow")
+            _LOG.warning("some queued answers were not logged: the candidate is too slow")
         self._log.flush()
 
     def _work(self) -> None:
@@ -100,19 +100,19 @@ class Watcher:
             if seen is None:
                 return
             try:
-                self._log.add(self._answered(seen))
+                self._log.add(self._log_row(seen))
             except Exception as error:  # a log must not end the service
                 self.counts["failed"] += 1
                 _LOG.warning("an answer could not be logged: %s", error)
 
-    def _answered(self, seen: _Seen) -> Answered:
+    def _log_row(self, seen: _Observed) -> LoggedAnswer:
         manifest, options = seen.view.manifest, seen.options
         vector = None
         if options.mode != "lexical":
             vector = self._index.cache.embed(seen.view.space, [seen.text])[0]
         documents = list(dict.fromkeys(seen.documents))
-        asked, theirs = self._asked(seen)
-        return Answered(
+        candidate, theirs = self._ask_candidate(seen)
+        return LoggedAnswer(
             at=seen.at,
             snapshot=manifest.sequence,
             snapshot_id=manifest.snapshot_id,
@@ -124,16 +124,19 @@ class Watcher:
             query_sha256=query_hash(seen.text),
             text=seen.text if self._keep_texts else None,
             vector=vector,
-            doc_ids=seen.documents[:_KEPT],
-            scores=seen.scores[:_KEPT],
-            candidate=asked,
-            candidate_doc_ids=None if theirs is None else tuple(theirs[:_KEPT]),
-            overlap=None if theirs is None else top_overlap(documents, theirs, _KEPT),
+            doc_ids=seen.documents[:_LOGGED_HITS],
+            scores=seen.scores[:_LOGGED_HITS],
+            candidate=candidate,
+            candidate_doc_ids=None if theirs is None else tuple(theirs[:_LOGGED_HITS]),
+            overlap=None if theirs is None else top_overlap(documents, theirs, _LOGGED_HITS),
             rbo=None if theirs is None else rank_biased_overlap(documents, theirs),
         )
 
-    def _asked(self, seen: _Seen) -> tuple[int | None, list[str] | None]:
-        """Ask the candidate the same; nothing if there is none, if it is what answered, or if it cannot."""
+    def _ask_candidate(self, seen: _Observed) -> tuple[int | None, list[str] | None]:
+        """Search the candidate for the same query; return its snapshot number and documents.
+
+        Both are None if there is no candidate, if the candidate itself gave the answer, or if its search failed.
+        """
         if self._candidate is None:
             return None, None
         view = self._candidate.view
@@ -141,18 +144,18 @@ class Watcher:
             return None, None
         try:
             answer = self._candidate.answer(seen.text, seen.options.model_copy(update={"rerank": False}), view=view)
-        except Exception as error:  # what a candidate cannot do must not cost the row of what answered
+        except Exception as error:  # if the candidate fails, the answer is still logged
             self.counts["failed"] += 1
             _LOG.warning("candidate snapshot %d could not answer: %s", view.manifest.sequence, error)
             return None, None
         return view.manifest.sequence, list(dict.fromkeys(hit.doc_id for hit in answer.hits[0]))
 
 
-def _seen(view: View, text: str, options: SearchOptions, found: Sequence[Hit]) -> _Seen:
-    # Documents and scores alone: a thousand answers that wait must not hold the texts of their hits.
-    first = found[:_COMPARED]
+def _observed(view: View, text: str, options: SearchOptions, hits: Sequence[Hit]) -> _Observed:
+    # Only documents and scores: a thousand queued answers must not hold the texts of their hits in memory.
+    first = hits[:_COMPARED]
     documents, scores = tuple(hit.doc_id for hit in first), tuple(hit.score for hit in first)
-    return _Seen(datetime.now(UTC), view, text, options, documents, scores)
+    return _Observed(datetime.now(UTC), view, text, options, documents, scores)
 
 
 def _are_cosines(options: SearchOptions) -> bool:

@@ -1,4 +1,4 @@
-"""Bodies of requests and answers."""
+"""Bodies of requests and responses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _Token = Annotated[int, Field(ge=0, lt=2**31)]
 
 def _not_blank(text: str) -> str:
     if not text.strip():
-        raise ValueError("a text is blank; expected one with something to read")
+        raise ValueError("a text is blank; expected at least one character that is not white space")
     return text
 
 
@@ -29,7 +29,7 @@ class _Answer(BaseModel):
 
 
 class EmbeddingRequest(_Request):
-    """What OpenAI's clients send to be embedded, and the role of the texts."""
+    """Inputs to embed, in the format of OpenAI's API, and the role of the texts."""
 
     input: (
         Text
@@ -37,17 +37,17 @@ class EmbeddingRequest(_Request):
         | Annotated[list[_Token], Field(min_length=1)]
         | Annotated[list[Annotated[list[_Token], Field(min_length=1)]], Field(min_length=1)]
     )
-    """A text, texts, or token ids: of the space's own tokenizer, whole, special tokens and the role's prompt among them."""
+    """One or more texts, or token IDs of the space's tokenizer, with special tokens and the role's prompt."""
     model: Annotated[str, Field(min_length=1, max_length=200)]
-    """Name of the collection, or the space_id or the start of it (8 digits or more)."""
+    """Name of the collection, or the space ID or its first 8 or more digits."""
     dimensions: Annotated[int, Field(ge=1, le=100_000)] | None = None
-    """The first so many of the space's dimensions, at unit length; for spaces that put the most into the first ones."""
+    """Number of dimensions to return, renormalized to unit length; for spaces that support truncation."""
     encoding_format: Literal["float", "base64"] = "float"
-    """`base64` holds little-endian float32."""
+    """`base64` encodes little-endian float32."""
     user: Annotated[str, Field(max_length=1000)] | None = None
     """Ignored."""
     input_type: Literal["query", "document"] | None = None
-    """Role of the texts. May be left out where the space treats both alike."""
+    """Role of the texts. Optional if the space treats both alike."""
 
 
 class Embedding(_Answer):
@@ -59,7 +59,7 @@ class Embedding(_Answer):
 
 
 class Usage(_Answer):
-    """Tokens, prompts and special tokens included."""
+    """Number of tokens, including prompts and special tokens."""
 
     prompt_tokens: int
     total_tokens: int
@@ -76,39 +76,39 @@ class EmbeddingResponse(_Answer):
 
 
 class SearchRequest(_Request):
-    """Queries, and how they are searched."""
+    """Queries and search options."""
 
     query: Text | Annotated[list[Text], Field(min_length=1)]
     """One text or several."""
     k: Annotated[int, Field(ge=1, le=1000)] = 10
-    """Most hits a query."""
+    """Maximum number of hits per query."""
     mode: Literal["auto", "exact", "quantized", "tiered", "lexical", "hybrid"] = "auto"
-    """How: see the guide to searching."""
+    """Search mode; see the guide to searching."""
     representation: Annotated[str, Field(max_length=60)] | None = None
-    """Which stored representation is searched first."""
+    """Stored representation that is searched first."""
     rescore: Annotated[int, Field(ge=0, le=1000)] = 4
-    """How many times k are scored again from the finest representation."""
+    """r, where the r x k best are rescored from the finest representation."""
     metric: Metric = "cosine"
-    """What nearness is."""
+    """Similarity, or negated distance."""
     filter: Annotated[str, Field(max_length=2000)] | None = None
     """Expression over the documents' metadata, such as `lang == "en" and year >= 2020`."""
     fusion: Literal["rrf", "weighted"] = "rrf"
-    """For hybrid: by ranks or by scores."""
+    """For hybrid: fusion by ranks or by scores."""
     weights: Annotated[list[Annotated[float, Field(ge=0, le=1000)]], Field(min_length=2, max_length=2)] = [1.0, 1.0]
-    """For hybrid: of vectors and of words."""
+    """For hybrid: weights of the vector and the BM25 ranking."""
     depth: Annotated[int, Field(ge=1, le=1000)] = 100
-    """For hybrid and rerank: how many of each list are looked at."""
+    """For hybrid and rerank: how many hits of each list are fused, and how many the reranker scores."""
     rerank: bool = False
-    """Whether the cross-encoder of the service orders the best again."""
+    """Whether to rerank the best hits with the service's cross-encoder."""
 
     def options(self) -> dict[str, Any]:
-        """Return what `SearchOptions` takes."""
-        given = self.model_dump(exclude={"query"})
-        return {**given, "weights": tuple(self.weights)}
+        """Return the fields of `SearchOptions`."""
+        fields = self.model_dump(exclude={"query"})
+        return {**fields, "weights": tuple(self.weights)}
 
 
 class FoundChunk(_Answer):
-    """One chunk found."""
+    """A chunk that matches a query."""
 
     score: float
     chunk_id: str
@@ -121,18 +121,18 @@ class FoundChunk(_Answer):
     metadata: dict[str, Any]
     scores: dict[str, float]
     highlights: list[tuple[int, int]]
-    """Spans of `text` that hold words of the query, in characters."""
+    """Spans of `text` that match words of the query, in characters."""
 
 
 class QueryResult(_Answer):
-    """What one query found."""
+    """The hits of one query."""
 
     query: str
     hits: list[FoundChunk]
 
 
 class SearchResponse(_Answer):
-    """What was found, and where."""
+    """The results, and the snapshot that was searched."""
 
     space_id: str
     snapshot: int
@@ -149,20 +149,20 @@ class DocumentText(_Request):
 
 
 class RerankRequest(_Request):
-    """A query, and the texts to put in order."""
+    """A query, and the texts to rank."""
 
     query: Text
     documents: Annotated[list[Text | DocumentText], Field(min_length=1)]
     model: Annotated[str, Field(max_length=200)] | None = None
-    """reranker_id, or the start of it; whichever the service has if empty."""
+    """Reranker ID, or its first digits; by default the reranker that the service has."""
     top_n: Annotated[int, Field(ge=1)] | None = None
-    """So many of the best; all if empty."""
+    """Number of results to return; by default all."""
     return_documents: bool = False
-    """Whether the texts are returned too."""
+    """Whether to return the texts, too."""
 
 
 class RankedText(_Answer):
-    """One text and its place in the request."""
+    """The score of one text; `index` is its position in the request."""
 
     index: int
     relevance_score: float
@@ -170,14 +170,14 @@ class RankedText(_Answer):
 
 
 class RerankResponse(_Answer):
-    """Texts by falling relevance."""
+    """Texts by descending relevance."""
 
     model: str
     results: list[RankedText]
 
 
 class ModelCard(_Answer):
-    """What can be asked for as `model`."""
+    """A name that can be given as `model`."""
 
     id: str
     object: Literal["model"] = "model"
@@ -189,11 +189,11 @@ class ModelCard(_Answer):
     max_tokens: int
     representations: list[str]
     roles_differ: bool
-    """Whether `input_type` has to be given."""
+    """Whether `input_type` is required."""
 
 
 class ModelList(_Answer):
-    """All of them."""
+    """All models."""
 
     object: Literal["list"] = "list"
     data: list[ModelCard]

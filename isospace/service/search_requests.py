@@ -1,4 +1,4 @@
-"""`POST /search`: what is asked for, within limits, and what is shown of it."""
+"""`POST /search`: check requests against the limits, and build the results."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from isospace.service.settings import Limits
 
 
 def require_query(body: SearchRequest, queries: Sequence[str], view: View, limits: Limits) -> SearchOptions:
-    """Return how to search.
+    """Check a request against the limits, and return its search options.
 
     Raises
     ------
     Problem
-        For too many queries or hits, or a query that the encoder would have to cut.
+        If there are too many queries or hits, or a query is too long for the encoder.
     QueryError
-        For options that the snapshot cannot serve.
+        If the snapshot does not support the options.
     """
     if len(queries) > limits.texts:
         raise Problem(400, f"{len(queries)} queries; expected at most {limits.texts} in one request.", param="query")
@@ -36,7 +36,7 @@ def require_query(body: SearchRequest, queries: Sequence[str], view: View, limit
     if body.rerank and len(queries) * body.depth > limits.pairs:
         raise Problem(
             400,
-            f"{len(queries)} queries x depth = {body.depth}; the reranker reads at most {limits.pairs} texts a "
+            f"{len(queries)} queries x depth = {body.depth}; the reranker scores at most {limits.pairs} texts per "
             "request.",
             param="depth",
         )
@@ -44,20 +44,20 @@ def require_query(body: SearchRequest, queries: Sequence[str], view: View, limit
     if body.mode != "lexical":
         require_within(limits, list(queries), view.space, "query")
     options = search_options(body.options())
-    # What is wrong with a filter is told before the query joins others.
+    # Report errors in the filter before the query is batched with others.
     view.passing(options.filter)
     return options
 
 
 def search_cost(key: tuple[View, SearchOptions], _query: str) -> float:
-    """Return about how much work a query is, in plain searches for ten hits."""
+    """Estimate the work of a query, in units of a plain search for ten hits."""
     options = key[1]
-    read = options.depth if options.rerank else 0
-    return 1.0 + options.k * max(options.rescore, 1) / 500 + read / 2
+    reranked = options.depth if options.rerank else 0
+    return 1.0 + options.k * max(options.rescore, 1) / 500 + reranked / 2
 
 
 def found_chunks(view: View, query: str, hits: Sequence[Hit]) -> QueryResult:
-    """Return hits with the spans that hold words of the query."""
-    marked = highlighter(query, view.lexical.spec if view.lexical is not None else LexicalSpec())
-    found = [FoundChunk(**hit.as_dict(), highlights=marked(hit.text)) for hit in hits]
-    return QueryResult(query=query, hits=found)
+    """Return the hits with the spans that match words of the query."""
+    highlight = highlighter(query, view.lexical.spec if view.lexical is not None else LexicalSpec())
+    chunks = [FoundChunk(**hit.as_dict(), highlights=highlight(hit.text)) for hit in hits]
+    return QueryResult(query=query, hits=chunks)

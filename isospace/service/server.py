@@ -1,4 +1,4 @@
-"""Run the service with uvicorn: one process, a socket that a successor may share, and an end that loses nothing."""
+"""Run the service with uvicorn: one process, a shareable socket, and a graceful shutdown."""
 
 from __future__ import annotations
 
@@ -22,27 +22,20 @@ _LOG = logging.getLogger(__name__)
 _BACKLOG = 1024
 
 
-def serve(app: FastAPI, settings: Settings, *, told: Callable[[str], None] = print) -> None:
-    """Serve until SIGTERM or SIGINT; requests under way are answered first.
+def serve(app: FastAPI, settings: Settings, *, on_progress: Callable[[str], None] = print) -> None:
+    """Serve until SIGTERM or SIGINT; requests in progress are answered first.
 
-    Parameters
-    ----------
-    app
-        As `create_app` builds it.
-    settings
-        Address and limits.
-    told
-        Is given one line when the service listens.
+    `app` is built by `create_app`; `on_progress` is called with one line when the service listens.
 
     Raises
     ------
     ConfigError
-        If the address cannot be had.
+        If the service cannot listen on the address.
     """
     listening = _listen(settings)
     server = _Server(server_config(app, settings), app)
     host, port = listening.getsockname()[:2]
-    told(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}")
+    on_progress(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}")
     try:
         server.run(sockets=[listening])
     finally:
@@ -50,7 +43,7 @@ def serve(app: FastAPI, settings: Settings, *, told: Callable[[str], None] = pri
 
 
 def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
-    """Return how uvicorn runs the service."""
+    """Build the configuration of uvicorn."""
     limits = {
         "seconds": settings.limits.header_seconds,
         "answer_seconds": settings.limits.request_seconds,
@@ -71,7 +64,7 @@ def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
 
 
 class _Server(uvicorn.Server):
-    """Says that it is not ready as soon as it is told to end, and goes on answering what comes for a moment."""
+    """On SIGTERM, report not ready at once, but keep accepting requests for a moment."""
 
     def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
         super().__init__(config)
@@ -79,12 +72,12 @@ class _Server(uvicorn.Server):
         self._ending: asyncio.Task[None] | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """End; uvicorn would raise the signal again afterwards, and a service that ended as told would look killed."""
+        """Shut down; uvicorn would raise the signal again, and a clean exit would look like a kill."""
         if self.should_exit or self._ending is not None:
             self.should_exit = True
             self.force_exit = sig == signal.SIGINT
             return
-        # Whoever balances load has to see it first: connections would be refused meanwhile.
+        # Load balancers need a moment to notice; until then, connections would be refused.
         self._service.ready = False
         self._ending = asyncio.get_running_loop().create_task(self._end(0.5 if sig == signal.SIGTERM else 0.0))
 
@@ -94,7 +87,7 @@ class _Server(uvicorn.Server):
 
 
 def _listen(settings: Settings) -> socket.socket:
-    """Open the socket so that the next process, told to take over, can listen before this one ends."""
+    """Open the socket so that a successor with --take-over can listen before this process exits."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -119,7 +112,7 @@ def _listen(settings: Settings) -> socket.socket:
 
 
 def _require_free(family: int, kind: int, protocol: int, address: Any) -> None:
-    """Raise OSError if anybody listens: two services on one port would share the requests unseen."""
+    """Raise OSError if the port is in use: two services on one port would silently share the requests."""
     with socket.socket(family, kind, protocol) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(address)
@@ -127,9 +120,9 @@ def _require_free(family: int, kind: int, protocol: int, address: Any) -> None:
 
 
 class _Timed(H11Protocol):
-    """Ends connections whose request has no whole head in time.
+    """Close connections that do not send the complete headers of a request in time.
 
-    uvicorn alone waits for ever for a client that sends nothing, or a header a minute.
+    By itself, uvicorn waits indefinitely for a client that sends nothing, or one header per minute.
     """
 
     seconds = 10.0
@@ -149,10 +142,10 @@ class _Timed(H11Protocol):
         if self._is_idle():
             self._expect_head()
         else:
-            self._forget()
+            self._cancel_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._forget()
+        self._cancel_timer()
         super().connection_lost(exc)
 
     def _is_idle(self) -> bool:
@@ -160,14 +153,14 @@ class _Timed(H11Protocol):
 
     def _expect_head(self) -> None:
         if self._head is None:
-            self._head = asyncio.get_running_loop().call_later(self.seconds, self._give_up)
+            self._head = asyncio.get_running_loop().call_later(self.seconds, self._abort_idle)
 
-    def _forget(self) -> None:
+    def _cancel_timer(self) -> None:
         if self._head is not None:
             self._head.cancel()
             self._head = None
 
-    def _give_up(self) -> None:
+    def _abort_idle(self) -> None:
         self._head = None
         if self._is_idle() and not self.transport.is_closing():
             self.transport.abort()
@@ -175,9 +168,9 @@ class _Timed(H11Protocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self.transport.get_write_buffer_size():
-            # The answer is written, and the client has not taken it: it would stay in memory as long as they like.
-            asyncio.get_running_loop().call_later(self.answer_seconds, self._let_go)
+            # The client has not read the whole answer, which would stay in memory as long as the client likes.
+            asyncio.get_running_loop().call_later(self.answer_seconds, self._abort_unread)
 
-    def _let_go(self) -> None:
+    def _abort_unread(self) -> None:
         if self.transport.get_write_buffer_size():
             self.transport.abort()

@@ -1,4 +1,4 @@
-"""How the service runs: addresses, keys and limits."""
+"""Settings of the service: address, API keys, limits."""
 
 from __future__ import annotations
 
@@ -20,64 +20,49 @@ KEYS_VARIABLE = "ISOSPACE_API_KEYS"
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a client may ask for, and what all of them together.
-
-    Attributes
-    ----------
-    body_bytes
-        Of one request.
-    texts
-        Of one request: inputs to embed, queries, documents to rerank.
-    characters, tokens
-        Of all texts of one request; tokens with prompts and special tokens.
-    hits
-        k, and the depth of fusion and reranking.
-    answers
-        Queries x hits of one request.
-    pairs
-        Queries x hits, or documents, that the reranker reads for one request.
-    connections
-        Open at once; more are closed.
-    requests
-        Answered at once; more are told to come again (429). Four times as many may be sending their body.
-    body_seconds, request_seconds, header_seconds
-        To send a body, to be answered, and to send the head of a request.
-    drain_seconds
-        How long requests under way may take when the service ends.
-    """
+    """Limits on single requests, and on all requests together."""
 
     body_bytes: int = 2_000_000
+    """Size of a request's body."""
     texts: int = 512
+    """Inputs to embed, or queries, per request."""
     characters: int = 500_000
+    """Characters of all texts of a request."""
     tokens: int = 100_000
+    """Tokens of all texts of a request, including prompts and special tokens."""
     hits: int = 1_000
+    """k, and the depth of fusion and reranking."""
     answers: int = 5_000
+    """Queries x k of a request."""
     pairs: int = 1_000
+    """Texts that the reranker scores per request: queries x depth, or documents."""
     connections: int = 1_024
+    """Open connections; further ones are closed."""
     requests: int = 128
+    """Concurrent requests; further ones get status 429. Four times as many may be sending their body."""
     body_seconds: float = 10.0
+    """Time to send a body."""
     request_seconds: float = 30.0
+    """Time to answer a request, and to read the answer."""
     header_seconds: float = 10.0
+    """Time to send the headers of a request."""
     drain_seconds: float = 30.0
+    """Time that requests in progress may take on shutdown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Of one service.
+    """Settings of one service.
 
     Attributes
     ----------
-    host, port
-        Where it listens.
     take_over
-        Whether the port may be one that another service listens on: both then get requests, until the other ends.
+        Whether another service may already listen on the port: both then get requests, until the other one exits.
     keys
-        SHA-256 of each API key; none are asked for if there are none.
-    limits
-        See there.
+        SHA-256 of each API key; if empty, requests need no key.
     batch_tokens, batch_texts, batch_seconds
-        Concurrent requests are put together up to about so many tokens to embed or queries to search, the first waiting
-        so long. A larger request is computed in pieces between those of others.
+        Concurrent requests are batched up to about this many tokens to embed or queries to search; the first one waits
+        at most this long. A larger request is computed in pieces, between those of other requests.
     """
 
     host: str = "127.0.0.1"
@@ -92,44 +77,42 @@ class Settings:
     def __post_init__(self) -> None:
         if not self.keys and not is_loopback(self.host):
             raise ConfigError(
-                f"--host {self.host}: reachable from other machines, and there are no API keys. Give --keys FILE with "
-                f"one key a line, or set {KEYS_VARIABLE}; or listen on 127.0.0.1."
+                f"--host {self.host}: reachable from other machines, but no API keys are set. Give --keys FILE with "
+                f"one key per line, or set {KEYS_VARIABLE}; or listen on 127.0.0.1."
             )
 
     def admits(self, authorization: str | None) -> bool:
-        """Tell whether a header `Bearer KEY` holds one of the keys; in a time that does not tell which, or how nearly."""
+        """Return whether a header `Bearer KEY` holds one of the keys, in constant time."""
         if not self.keys:
             return True
         scheme, _, key = (authorization or "").partition(" ")
-        given = digest(key.strip())
-        found = [hmac.compare_digest(given, known) for known in self.keys]
-        return any(found) and scheme.lower() == "bearer"
+        key_digest = digest(key.strip())
+        matches = [hmac.compare_digest(key_digest, known) for known in self.keys]
+        return any(matches) and scheme.lower() == "bearer"
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceOptions:
-    """What a service serves, and how.
+    """The snapshot to serve, and the settings of the service.
 
     Attributes
     ----------
-    store, collection, snapshot
-        What is searched; an alias is followed when it moves.
-    settings
-        Address, API keys and limits.
+    snapshot
+        Alias, snapshot number, or first digits of a snapshot ID; an alias is followed when it moves.
     engine
         What runs the encoder; by default OpenVINO on a CPU, torch on a GPU.
     reranker
-        Folder of a cross-encoder; without one, nothing is reranked.
+        Folder of a cross-encoder; without one, reranking is not available.
     watch_seconds
-        How often the alias is read again; 0 for never.
+        How often the alias is checked; 0 for never.
     canonical, semantic
-        As `isospace.search.query_cache.CacheConfig` has them.
+        See `isospace.search.query_cache.CacheConfig`.
     log_share
         Share of the searches that is logged for audits.
     log_texts
-        Whether logged queries keep their text, or only its hash.
+        Whether to log the texts of queries, or only their hashes.
     shadow
-        Snapshot that answers the logged queries too, such as `candidate`.
+        Snapshot that also answers the logged queries, such as `candidate`.
     """
 
     store: str
@@ -151,12 +134,12 @@ class ServiceOptions:
 
 
 def digest(key: str) -> bytes:
-    """SHA-256 of a key: all of one length, so that comparing them tells nothing of it."""
+    """Return the SHA-256 of a key, so that all compared values have one length."""
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
 
 
 def read_keys(path: Path | None) -> tuple[bytes, ...]:
-    """Read API keys from a file, one a line, or else from the environment, separated by commas.
+    """Read API keys from a file with one per line, or else, comma-separated, from the environment.
 
     Raises
     ------
@@ -168,14 +151,14 @@ def read_keys(path: Path | None) -> tuple[bytes, ...]:
             lines = path.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(
-                f"--keys {path}: cannot be read ({error}). Give a text file with one key a line."
+                f"--keys {path}: cannot be read ({error}). Give a text file with one key per line."
             ) from error
     else:
         lines = os.environ.get(KEYS_VARIABLE, "").split(",")
     keys = [line.strip() for line in lines if line.strip() and not line.strip().startswith("#")]
     if path is not None and not keys:
         raise ConfigError(
-            f"--keys {path}: holds no key. Write one a line, such as the output of `openssl rand -hex 32`."
+            f"--keys {path}: holds no key. Write one key per line, such as the output of `openssl rand -hex 32`."
         )
     if short := [key for key in keys if len(key) < 16]:
         raise ConfigError(
@@ -185,7 +168,7 @@ def read_keys(path: Path | None) -> tuple[bytes, ...]:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether an address is reached from this machine alone."""
+    """Return whether an address is only reachable from this machine."""
     if host == "localhost":
         return True
     try:

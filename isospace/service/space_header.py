@@ -1,4 +1,4 @@
-"""Compare what a request demands with what is served."""
+"""Compare the space or model that a request requires with the one that is served."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from isospace.service.errors import Problem
 _SHORTEST = 8
 
 
-def require_space(demanded: str | None, view: View, index: Index) -> None:
-    """Refuse to answer a request that was made for another space.
+def require_space(required: str | None, view: View, index: Index) -> None:
+    """Refuse a request that requires another space.
 
     Raises
     ------
     Problem
-        409 with what differs between the two.
+        409, with the differences between the two spaces.
     """
     served = view.space.space_id
-    if demanded is None or _names(demanded, served):
+    if required is None or _names(required, served):
         return
     raise Problem(
         409,
-        f"space_id {demanded[:64]!r} is demanded, {served} is served (snapshot {view.manifest.sequence}). "
-        f"{_difference(demanded, view, index)} Vectors of the two cannot be compared: use those of the space that is "
-        "served, or promote a snapshot of the other one.",
+        f"the request requires the space {required[:64]!r}, but {served} is served (snapshot "
+        f"{view.manifest.sequence}). {_difference(required, view, index)} Their vectors cannot be compared: use "
+        "vectors of the served space, or promote a snapshot of the other one.",
         code="space_mismatch",
     )
 
 
 def require_model(name: str, view: View) -> None:
-    """Refuse a model that is neither the collection nor the space; Problem 404 names both."""
+    """Refuse a model name that is neither the collection nor the space, by a 404 that names both."""
     served = view.space.space_id
     if name != view.manifest.collection and not _names(name, served):
         raise Problem(
@@ -44,19 +44,19 @@ def require_model(name: str, view: View) -> None:
         )
 
 
-def _names(given: str, space_id: str) -> bool:
-    return len(given) >= _SHORTEST and space_id.startswith(given)
+def _names(prefix: str, space_id: str) -> bool:
+    return len(prefix) >= _SHORTEST and space_id.startswith(prefix)
 
 
-def _difference(demanded: str, view: View, index: Index) -> str:
+def _difference(required: str, view: View, index: Index) -> str:
     whole = len(view.space.space_id)
-    if not _SHORTEST <= len(demanded) <= whole or not all(c in "0123456789abcdef" for c in demanded):
-        return "The one demanded is no space_id (64 hexadecimal digits, or the first 8 or more)."
-    if len(demanded) < whole:
-        return "The one demanded is another; give all 64 digits to see in what they differ."
+    if not _SHORTEST <= len(required) <= whole or not all(c in "0123456789abcdef" for c in required):
+        return "The required one is not a space ID (64 hexadecimal digits, or the first 8 or more of them)."
+    if len(required) < whole:
+        return "Send all 64 digits of the required one to see how the two differ."
     try:
-        other = load_space(index.store, demanded).record.model_dump(mode="json")
+        other = load_space(index.store, required).record.model_dump(mode="json")
     except IsospaceError:
-        return "The store does not hold the one demanded."
+        return "The store does not hold the required one."
     mine = view.space.space.record.model_dump(mode="json")
     return f"They differ in {', '.join(key for key in mine if mine[key] != other.get(key))}."

@@ -1,4 +1,4 @@
-"""Start a service: open what it serves, log queries if asked to, and listen."""
+"""Start a service: open the snapshot, set up query logging, and listen."""
 
 from __future__ import annotations
 
@@ -20,8 +20,6 @@ def start(options: ServiceOptions, *, on_progress: Callable[[str], None] = print
 
     Parameters
     ----------
-    options
-        What is served, and how.
     on_progress
         Called with a line when the snapshot is open, and when the service listens.
 
@@ -30,7 +28,7 @@ def start(options: ServiceOptions, *, on_progress: Callable[[str], None] = print
     ConfigError
         If the service cannot listen on its address.
     MismatchError
-        If segments, space and encoder do not belong together.
+        If segments, space, and encoder do not belong together.
     """
     with contextlib.ExitStack() as stack:
         index = stack.enter_context(_open(options))
@@ -40,7 +38,7 @@ def start(options: ServiceOptions, *, on_progress: Callable[[str], None] = print
             "chunks; handshake passed"
         )
         watcher = _watcher(options, index, stack, on_progress) if options.log_share else None
-        serve(create_app(index, options.settings, watcher=watcher), options.settings, told=on_progress)
+        serve(create_app(index, options.settings, watcher=watcher), options.settings, on_progress=on_progress)
 
 
 def _open(options: ServiceOptions) -> Index:
@@ -69,6 +67,6 @@ def _watcher(
         )
         stack.enter_context(candidate)
         number, share = candidate.manifest.sequence, options.log_share
-        on_progress(f"snapshot {number} ({options.shadow}) answers {share:.1%} of the searches too")
+        on_progress(f"snapshot {number} ({options.shadow}) also answers {share:.1%} of the searches")
     log = AnswerLog(index.store, options.collection)
     return Watcher(index, log, share=options.log_share, keep_texts=options.log_texts, candidate=candidate)

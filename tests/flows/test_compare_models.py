@@ -8,7 +8,7 @@ import yaml
 from flows.compare_models import compare_models
 from isospace.encoding.encoder import SentenceEncoder
 from isospace.errors import ConfigError
-from isospace.operations.compare_models.compare import ContestConfig, Entry, load_contest, mark_front
+from isospace.operations.compare_models.compare import ComparisonConfig, Entry, load_comparison, mark_front
 from tests.conftest import sentences, write_jsonl
 from tests.flows.test_embed_corpus import artifacts
 from tests.helpers.tiny import build_tiny_model
@@ -51,7 +51,7 @@ def contest(tiny_model: Path, tmp_path: Path) -> dict:
 
 @pytest.mark.usefixtures("prefect_server")
 def test_a_second_contest_encodes_and_measures_nothing(contest: dict, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = ContestConfig.model_validate(contest)
+    config = ComparisonConfig.model_validate(contest)
     first = compare_models(config)
     assert {(one.encoder, one.transform) for one in first} == {
         (e, t) for e in ("one", "two") for t in ("plain", "bits", "short")
@@ -87,14 +87,14 @@ def test_the_front_holds_what_nothing_beats() -> None:
 def test_a_contest_that_cannot_be_is_an_error_of_the_configuration(contest: dict, tmp_path: Path) -> None:
     path = tmp_path / "contest.yaml"
 
-    def load(**changed: object) -> ContestConfig:
+    def load(**changed: object) -> ComparisonConfig:
         path.write_text(yaml.safe_dump({**contest, "contest": {**contest["contest"], **changed}}))
-        return load_contest(path)
+        return load_comparison(path)
 
     assert len(load().variants()) == 6
-    with pytest.raises(ConfigError, match=r"contest\.queries and contest\.judgements are needed"):
+    with pytest.raises(ConfigError, match=r"a comparison needs both"):
         load(queries=None, judgements=None)
-    with pytest.raises(ConfigError, match="leave rules out"):
+    with pytest.raises(ConfigError, match="a model comparison has no gate"):
         load(rules=["recall@10 >= 0.5"])
     with pytest.raises(ConfigError, match=r"contest\.encoders"):
         load(encoders={})

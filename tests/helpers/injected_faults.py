@@ -252,7 +252,7 @@ def _(copy: Path, world: World) -> object:
     return forge_segment(copy, lambda table: table.replace_schema_metadata({**table.schema.metadata, **named}))
 
 
-@fault("the rows of a segment are in another order than its chunks", "segments", "field chunk_id differs")
+@fault("the rows of a segment are in another order than its chunks", "segments", "its chunk_id column differs")
 def _(copy: Path, world: World) -> object:
     return forge_segment(copy, lambda table: table.take(list(range(table.num_rows))[::-1]))
 
@@ -339,7 +339,7 @@ def _(copy: Path, world: World) -> object:
     return asked(copy, "/v1/embeddings", {"input": ids, "model": "c", "input_type": "query"}, {})
 
 
-@fault("a query longer than the encoder takes", "request", "Cut it into chunks: nothing is truncated here")
+@fault("a query longer than the encoder takes", "request", "Split it into chunks: inputs are never truncated")
 def _(copy: Path, world: World) -> object:
     return asked(copy, "/v1/embeddings", {"input": "word " * 100, "model": "c", "input_type": "query"}, {})
 

@@ -16,7 +16,7 @@ from isospace.collection.alias import aliases
 from isospace.collection.snapshot import sequences
 from isospace.errors import BusyError
 from isospace.operations.maintenance import wait
-from isospace.operations.maintenance.compact import Compacted
+from isospace.operations.maintenance.compact import CompactionResult
 from isospace.operations.maintenance.verify import verify_snapshot
 from isospace.pipeline.config import PipelineConfig
 from isospace.search.index import open_index
@@ -56,7 +56,7 @@ def test_the_flows(frayed: PipelineConfig) -> None:
     plan = compact_collection(url, "c", dry_run=True)
     assert sequences(store, "c") == [1, 2, 3, 4]
     done = compact_collection(url, "c")
-    assert isinstance(done, Compacted)
+    assert isinstance(done, CompactionResult)
     assert (done.parts_before, done.parts_after, done.aliases) == (4, 1, ("production",))
     assert plan.describe().startswith("c, snapshot 4: 4 parts become 1")
     assert verify_snapshot(store, "c").failures == ()

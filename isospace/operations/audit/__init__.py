@@ -1,1 +1,1 @@
-"""Audit what an alias serves: drift, frozen queries, logged queries."""
+"""Audit the snapshot that an alias serves: drift, frozen queries, logged queries."""

@@ -1,4 +1,4 @@
-"""From figures to alarms: each says what was found, what is expected, and what to do."""
+"""Turn measurements into alarms; each gives the value found, the limit, and the remedy."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from isospace.evaluation.drift import FEWEST_SHIFTED, Drift
 from isospace.evaluation.languages import uncovered
 from isospace.evaluation.norms import norm_tolerance
 from isospace.evaluation.stored_vectors import StoredVectors
-from isospace.operations.audit.frozen_queries import Frozen
-from isospace.operations.audit.logged_queries import Logged
+from isospace.operations.audit.frozen_queries import FrozenResults
+from isospace.operations.audit.logged_queries import LogResults
 from isospace.operations.audit.measurements import Measurements
-from isospace.operations.audit.metrics import Reproduced
+from isospace.operations.audit.metrics import ReproducedVectors
 from isospace.operations.audit.thresholds import Thresholds
 from isospace.transform.vectors import Float64
 
-REFIT = "Fit again with runtime.refit=true, behind the gate."
-MENDED = "Run `isospace verify`; restore the files, or run the flow with runtime.refit=true."
+REFIT = "Refit with `isospace refit CONFIG`, and promote the new snapshot only through the gate."
+RESTORE = "Run `isospace verify`; restore the files, or rebuild them with `isospace refit CONFIG`."
 
 
 class Alarm(BaseModel):
-    """What a person has to look at."""
+    """A figure beyond its limit, which a person has to look at."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: str
@@ -35,7 +35,7 @@ class Alarm(BaseModel):
     remedy: str
 
     def describe(self) -> str:
-        """Return it as a line."""
+        """Describe the alarm in one line."""
         return f"{self.name}: {self.message} {self.remedy}"
 
 
@@ -57,180 +57,185 @@ def judge(measured: Measurements, limits: Thresholds) -> list[Alarm]:
 
 
 def language_alarms(shares: Mapping[str, float], named: Sequence[str] | None, limits: Thresholds) -> Iterator[Alarm]:
-    """Yield an alarm for a language of the corpus that the model was not made for."""
+    """Yield an alarm for each language of the corpus that the model's card does not name."""
     for code, share in uncovered(shares, named, limits.uncovered_share).items():
         yield _alarm(
             "language",
             share,
             limits.uncovered_share,
-            f"{share:.1%} of a sample of chunks are in {code!r}; the card of the model names {', '.join(named or ())}.",
-            "Keep them in a collection of their own with a model for that language, or compare a multilingual one "
-            "(flows.compare_models).",
+            f"{share:.1%} of sampled chunks are in {code!r}; the model's card names {', '.join(named or ())}.",
+            "Move them to a separate collection with a model for that language, or try a multilingual model with "
+            "`isospace compare-models`.",
         )
 
 
 def stored_alarms(
-    found: StoredVectors, reference: Reference, limits: Thresholds, *, normalizes: bool
+    stored: StoredVectors, reference: Reference, limits: Thresholds, *, normalizes: bool
 ) -> Iterator[Alarm]:
-    """Yield alarms about lengths, isotropy, shifts and saturation."""
-    error, allowed = found.norms.largest_error, norm_tolerance(found.finest, limits.norm_error)
-    if normalizes and found.is_float and not error <= allowed:
+    """Yield alarms about vector lengths, isotropy, shifted dimensions, and saturation."""
+    error, allowed = stored.norms.largest_error, norm_tolerance(stored.finest, limits.norm_error)
+    if normalizes and stored.is_float and not error <= allowed:
         yield _alarm(
             "norms",
             error,
             allowed,
-            f"lengths of stored vectors lie between {found.norms.smallest:.6g} and {found.norms.largest:.6g}; expected "
-            f"1 within {allowed:g}. Unnormalized vectors were mixed in.",
-            MENDED,
+            f"the lengths of stored vectors range from {stored.norms.smallest:.6g} to {stored.norms.largest:.6g}; "
+            f"expected 1 within {allowed:g}. Some vectors were stored without normalization.",
+            RESTORE,
         )
-    if not found.after.mean_cosine <= limits.mean_cosine:
+    if not stored.after.mean_cosine <= limits.mean_cosine:
         yield _alarm(
             "anisotropy",
-            found.after.mean_cosine,
+            stored.after.mean_cosine,
             limits.mean_cosine,
-            f"mean cosine of different chunks is {found.after.mean_cosine:.3f} (raw, at the fit "
-            f"{found.before.mean_cosine:.3f}); expected at most {limits.mean_cosine:g}. The vectors lie in a narrow "
+            f"the mean cosine of random pairs of chunks is {stored.after.mean_cosine:.3f} (raw vectors at the fit: "
+            f"{stored.before.mean_cosine:.3f}); expected at most {limits.mean_cosine:g}. The vectors lie in a narrow "
             "cone.",
-            "Compare what could be done with recipe.transform.fit.kind=auto.",
+            "Set recipe.transform.fit.kind=auto and refit: it compares the transforms that could help.",
         )
-    spread, are_many = found.shifts.spread, min(found.sampled) >= FEWEST_SHIFTED
+    spread, are_many = stored.shifts.spread, min(stored.sampled) >= FEWEST_SHIFTED
     if are_many and (collapsed := [int(n) for n in np.flatnonzero(spread < limits.collapsed_ratio)]):
         yield _alarm(
             "collapsed dimensions",
             float(len(collapsed)),
             0.0,
-            f"{len(collapsed)} of {len(spread)} dimensions vary less than {limits.collapsed_ratio:g} x as much as at "
-            f"the fit: {_some(collapsed)}.",
-            MENDED,
+            f"{len(collapsed)} of {len(spread)} dimensions have less than {limits.collapsed_ratio:g} times the "
+            f"standard deviation that they had at the fit: {_some(collapsed)}.",
+            RESTORE,
         )
-    shifted = [int(n) for n in np.argsort(-found.shifts.psi) if found.shifts.psi[n] > limits.psi]
+    shifted = [int(n) for n in np.argsort(-stored.shifts.psi) if stored.shifts.psi[n] > limits.psi]
     if are_many and len(shifted) > limits.shifted_share * len(spread):
         yield _alarm(
             "shifted dimensions",
             len(shifted) / len(spread),
             limits.shifted_share,
-            f"{len(shifted)} of {len(spread)} dimensions have a population stability index above {limits.psi:g}, the "
-            f"largest {found.shifts.psi.max():.2f} (dimension {shifted[0]}, KS {found.shifts.ks[shifted[0]]:.2f}), "
-            f"since snapshot {reference.snapshot}.",
-            f"The corpus is no longer what the space was fitted on. {REFIT}",
+            f"{len(shifted)} of {len(spread)} dimensions have shifted since snapshot {reference.snapshot}: their "
+            f"population stability index exceeds {limits.psi:g} (up to {stored.shifts.psi.max():.2f}, in dimension "
+            f"{shifted[0]}, with KS {stored.shifts.ks[shifted[0]]:.2f}).",
+            f"The corpus has moved away from the one that the space was fitted on. {REFIT}",
         )
-    for name, share in found.saturated.items():
-        if share > found.saturated_before[name] + limits.saturated_share:
+    for name, share in stored.saturated.items():
+        if share > stored.saturated_before[name] + limits.saturated_share:
             yield _alarm(
                 "saturation",
                 share,
-                found.saturated_before[name] + limits.saturated_share,
-                f"{share:.2%} of components exceed the range of {name}, {found.saturated_before[name]:.2%} at the fit.",
+                stored.saturated_before[name] + limits.saturated_share,
+                f"{share:.2%} of components exceed the range of {name}; at the fit it was "
+                f"{stored.saturated_before[name]:.2%}.",
                 REFIT,
             )
 
 
-def reproduced_alarms(found: Reproduced, tolerance: float) -> Iterator[Alarm]:
-    """Yield an alarm if a text encoded again is not what is stored."""
-    if found.wrong:
+def reproduced_alarms(reproduced: ReproducedVectors, tolerance: float) -> Iterator[Alarm]:
+    """Yield an alarm if re-encoded chunks differ from the stored vectors."""
+    if reproduced.wrong:
         yield _alarm(
             "stored vectors",
-            found.smallest_cosine,
+            reproduced.smallest_cosine,
             tolerance,
-            f"{len(found.wrong)} of {found.count} chunks encoded again are not what is stored (cosine down to "
-            f"{found.smallest_cosine:.4f}, expected {tolerance:g}): {_some(found.wrong)}. Another checkpoint, prompt "
-            "or transform made them.",
-            MENDED,
+            f"{len(reproduced.wrong)} of {reproduced.count} re-encoded chunks differ from their stored vectors "
+            f"(smallest cosine {reproduced.smallest_cosine:.4f}; expected at least {tolerance:g}, and equal lengths): "
+            f"{_some(reproduced.wrong)}. They were embedded with another checkpoint, prompt, or transform.",
+            RESTORE,
         )
 
 
 def corpus_alarms(drift: Drift | None, copies: float, reference: Reference, limits: Thresholds) -> Iterator[Alarm]:
-    """Yield alarms about what came into the corpus since the fit."""
+    """Yield alarms about chunks that were added since the fit."""
     if drift is not None and _has_drifted(drift, limits):
         most = ", ".join(name for name, _ in drift.most[:5])
         yield _alarm(
             "corpus drift",
             drift.auc,
             limits.drift_auc,
-            f"a classifier tells chunks that came since snapshot {reference.snapshot} from the fit's sample with an "
-            f"AUC of {drift.auc:.3f} (p = {drift.p:.2g}); expected at most {limits.drift_auc:g}. Most unlike: {most}.",
-            f"If the domain has changed for good: {REFIT[0].lower()}{REFIT[1:]} Else keep these documents out.",
+            f"a classifier separates chunks added since snapshot {reference.snapshot} from the fit's sample with an "
+            f"AUC of {drift.auc:.3f} (p = {drift.p:.2g}); expected at most {limits.drift_auc:g}. Most unusual: {most}.",
+            f"If the domain has changed for good: {REFIT[0].lower()}{REFIT[1:]} Otherwise exclude these documents.",
         )
     if copies > reference.duplicates + limits.duplicate_share:
         yield _alarm(
             "duplicates",
             copies,
             reference.duplicates + limits.duplicate_share,
-            f"{copies:.1%} of chunks are copies of another document's, {reference.duplicates:.1%} at the fit.",
-            "Copies crowd out other hits. Look for a source that is read twice.",
+            f"{copies:.1%} of chunks are copies of a chunk of another document; at the fit it was "
+            f"{reference.duplicates:.1%}.",
+            "Duplicates crowd out other hits. Check whether a source is read twice.",
         )
 
 
-def frozen_alarms(found: Frozen, pairs: float, limits: Thresholds) -> Iterator[Alarm]:
+def frozen_alarms(frozen: FrozenResults, pairs: float, limits: Thresholds) -> Iterator[Alarm]:
     """Yield alarms about the frozen queries."""
-    if found.compared_with is not None and found.overlap < 1.0 - limits.agreement:
-        worst = f" Most: {found.changed[0][0]!r}." if found.changed else ""
+    if frozen.compared_with is not None and frozen.overlap < 1.0 - limits.agreement:
+        worst = f" Most changed: {frozen.changed[0][0]!r}." if frozen.changed else ""
         yield _alarm(
             "agreement",
-            found.overlap,
+            frozen.overlap,
             1.0 - limits.agreement,
-            f"the frozen queries of {found.name} share {found.overlap:.1%} of their first ten with what they found in "
-            f"snapshot {found.compared_with}, among documents that both have; expected at least "
+            f"the top ten of the frozen queries of {frozen.name} overlap by {frozen.overlap:.1%} with those of "
+            f"snapshot {frozen.compared_with}, among documents that both have; expected at least "
             f"{1.0 - limits.agreement:.0%}.{worst}",
-            "Compare the two with `isospace compare`.",
+            "Compare the two snapshots with `isospace compare`.",
         )
-    if found.ndcg is not None and found.ndcg_before is not None and found.ndcg < found.ndcg_before - limits.ndcg:
+    if frozen.ndcg is not None and frozen.ndcg_before is not None and frozen.ndcg < frozen.ndcg_before - limits.ndcg:
         yield _alarm(
             "retrieval",
-            found.ndcg,
-            found.ndcg_before - limits.ndcg,
-            f"nDCG@10 of {found.name} is {found.ndcg:.4f}, {found.ndcg_before:.4f} at snapshot {found.compared_with}; "
-            f"expected a loss of at most {limits.ndcg:g}.",
-            "Compare the two with `isospace compare`; go back with `isospace rollback`.",
+            frozen.ndcg,
+            frozen.ndcg_before - limits.ndcg,
+            f"nDCG@10 of {frozen.name} is {frozen.ndcg:.4f}, down from {frozen.ndcg_before:.4f} in snapshot "
+            f"{frozen.compared_with}; expected a loss of at most {limits.ndcg:g}.",
+            "Compare the two snapshots with `isospace compare`; return to the old one with `isospace rollback`.",
         )
-    yield from band_alarms(found.top, pairs, f"the frozen queries of {found.name}", limits)
+    yield from band_alarms(frozen.top, pairs, f"the frozen queries of {frozen.name}", limits)
 
 
-def logged_alarms(found: Logged, tolerance: float, pairs: float, limits: Thresholds) -> Iterator[Alarm]:
-    """Yield alarms about the answers that were logged."""
-    if found.stale > limits.stale_share:
+def logged_alarms(logged: LogResults, tolerance: float, pairs: float, limits: Thresholds) -> Iterator[Alarm]:
+    """Yield alarms about logged answers."""
+    if logged.stale > limits.stale_share:
         yield _alarm(
             "stale answers",
-            found.stale,
+            logged.stale,
             limits.stale_share,
-            f"{found.stale:.1%} of {found.count} logged answers came from a snapshot that the alias no longer named; "
+            f"{logged.stale:.1%} of {logged.count} logged answers came from a snapshot that the alias no longer named; "
             f"expected at most {limits.stale_share:.0%}.",
-            "Look at /readyz of the services: one cannot follow the alias.",
+            "Check /readyz of the services: one of them cannot follow the alias.",
         )
-    if found.unverified > limits.stale_share:
+    if logged.unverified > limits.stale_share:
         yield _alarm(
             "unverified answers",
-            found.unverified,
+            logged.unverified,
             limits.stale_share,
-            f"{found.unverified:.1%} of {found.count} logged answers came from a snapshot that was opened without "
-            "its handshake.",
-            "Serve with `isospace serve`, which runs it.",
+            f"{logged.unverified:.1%} of {logged.count} logged answers came from a snapshot that was opened without "
+            f"the handshake; expected at most {limits.stale_share:.0%}.",
+            "Serve with `isospace serve`, which always runs the handshake.",
         )
-    if found.wrong > 0 and found.reproduced is not None:
+    if logged.wrong > 0 and logged.reproduced is not None:
         yield _alarm(
             "query vectors",
-            found.reproduced,
+            logged.reproduced,
             tolerance,
-            f"{found.wrong:.1%} of the logged queries that were embedded again are not what was searched (cosine down "
-            f"to {found.reproduced:.4f}, expected {tolerance:g}): a prompt was dropped, a step left out, or another "
-            "model asked.",
-            "Have clients send texts, or take their vectors from this space's /v1/embeddings with input_type query.",
+            f"{logged.wrong:.1%} of the logged queries differ from the vectors that were searched when they are "
+            f"embedded again (smallest cosine {logged.reproduced:.4f}, expected at least {tolerance:g}). The client "
+            "dropped a prompt, left out a step, or used another model.",
+            "Have clients send texts, or get their vectors from this space's /v1/embeddings with input_type query.",
         )
-    if found.drift is not None and _has_drifted(found.drift, limits):
-        most = ", ".join(repr(name) for name, _ in found.drift.most[:5])
+    if logged.drift is not None and _has_drifted(logged.drift, limits):
+        most = ", ".join(repr(name) for name, _ in logged.drift.most[:5])
         yield _alarm(
             "query drift",
-            found.drift.auc,
+            logged.drift.auc,
             limits.drift_auc,
-            f"a classifier tells logged queries from the frozen ones with an AUC of {found.drift.auc:.3f} "
-            f"(p = {found.drift.p:.2g}); expected at most {limits.drift_auc:g}. Most unlike: {most}.",
-            "People ask for other things than the set does: freeze newer queries with `isospace sets add`.",
+            f"a classifier separates logged queries from the frozen ones with an AUC of {logged.drift.auc:.3f} "
+            f"(p = {logged.drift.p:.2g}); expected at most {limits.drift_auc:g}. Most unusual: {most}.",
+            "The frozen queries no longer represent what users ask: freeze newer ones with `isospace sets add`.",
         )
-    yield from band_alarms(found.top, pairs, "the logged queries", limits)
+    yield from band_alarms(logged.top, pairs, "the logged queries", limits)
 
 
 def band_alarms(top: Float64, pairs: float, whose: str, limits: Thresholds) -> Iterator[Alarm]:
-    """Yield an alarm if all best scores lie in a narrow band, close to the mean cosine of random `pairs`."""
+    """Yield an alarm if the best scores lie in a narrow band close to the mean cosine of random pairs.
+
+    `top` holds the (n,) best scores, `pairs` the mean cosine.
+    """
     if len(top) < 20:
         return
     low, high = (float(np.percentile(top, p)) for p in (5, 95))
@@ -240,10 +245,10 @@ def band_alarms(top: Float64, pairs: float, whose: str, limits: Thresholds) -> I
             "narrow band",
             high - low,
             limits.top_spread,
-            f"the best scores of {whose} lie between {low:.4f} and {high:.4f} (5th and 95th percentile), where chunks "
-            f"drawn at random have {pairs:.4f}; expected {limits.top_spread:g} apart, or {limits.top_contrast:g} "
-            "above: all look alike.",
-            MENDED,
+            f"the best scores of {whose} lie between {low:.4f} and {high:.4f} (5th and 95th percentile), close to the "
+            f"mean cosine of random chunks, {pairs:.4f}: all chunks look alike. Expected a spread of at least "
+            f"{limits.top_spread:g}, or a mean at least {limits.top_contrast:g} higher.",
+            RESTORE,
         )
 
 
@@ -256,7 +261,10 @@ def alias_alarms(
     now: datetime,
     limits: Thresholds,
 ) -> Iterator[Alarm]:
-    """Yield alarms about an alias that was left behind; `newest` is number, time and verdict of a newer snapshot."""
+    """Yield alarms about an alias that lags.
+
+    `newest` is the number, time, and verdict of a newer snapshot.
+    """
     hours = (now - committed_at).total_seconds() / 3600
     if limits.age_hours is not None and hours > limits.age_hours:
         yield _alarm(
@@ -265,20 +273,20 @@ def alias_alarms(
             limits.age_hours,
             f"{alias} names snapshot {snapshot}, committed {hours:.0f} hours ago; expected at most "
             f"{limits.age_hours:g}.",
-            "Look why no run has committed since.",
+            "Find out why no run has committed since.",
         )
     if newest is None:
         return
     number, at, verdict = newest
     waited = (now - at).total_seconds() / 3600
     if waited > limits.lag_hours:
-        why = f" Its gate: {verdict}." if verdict else ""
+        why = f" Its gate verdict: {verdict}." if verdict else ""
         yield _alarm(
             "stale alias",
             waited,
             limits.lag_hours,
-            f"{alias} names snapshot {snapshot}, and snapshot {number} has waited for {waited:.0f} hours; expected at "
-            f"most {limits.lag_hours:g}.{why}",
+            f"{alias} names snapshot {snapshot}, but snapshot {number} has been waiting for {waited:.0f} hours; "
+            f"expected at most {limits.lag_hours:g}.{why}",
             "Promote it, or find out why it was rejected.",
         )
 

@@ -1,4 +1,4 @@
-"""One audit: open what the alias names, measure, raise alarms, keep the outcome."""
+"""One audit: open the snapshot that the alias names, measure it, raise alarms, and store the record."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class AuditRecord(BaseModel):
-    """The outcome of an audit, as it is kept; `baseline` is what later ones compare their frozen queries with."""
+    """The stored outcome of an audit; later audits compare their frozen queries with its `baseline`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     number: int
@@ -50,12 +50,12 @@ class AuditRecord(BaseModel):
 
     @field_validator("figures", mode="before")
     @classmethod
-    def _none_measured(cls, given: Any) -> Any:
+    def _none_if_empty(cls, value: Any) -> Any:
         # Earlier versions wrote an empty object.
-        return given or None
+        return value or None
 
     def describe(self) -> str:
-        """Return the outcome in a sentence or, with alarms, as lines."""
+        """Describe the outcome in one line, followed by a line per alarm."""
         if not self.alarms:
             return f"{self.collection}: snapshot {self.snapshot} ({self.alias}) is as it should be"
         lines = "\n".join(f"- {alarm.describe()}" for alarm in self.alarms)
@@ -64,7 +64,7 @@ class AuditRecord(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """A record that is not stored yet, and what it was made from; None if the snapshot could not be opened."""
+    """A record that is not stored yet, and its measurements; None if the snapshot could not be opened."""
 
     record: AuditRecord
     measurements: Measurements | None
@@ -84,30 +84,26 @@ def audit_alias(
     now: datetime | None = None,
     on_progress: Callable[[str], None] = lambda _: None,
 ) -> Audit:
-    """Measure what an alias names, and raise alarms; nothing is stored.
+    """Measure the snapshot that an alias names, and raise alarms; nothing is stored.
 
     Parameters
     ----------
-    store, collection
-        Where.
     alias
-        Alias, snapshot number, or first digits of a snapshot_id.
+        Alias, snapshot number, or first digits of a snapshot ID.
     limits
         Thresholds of the alarms.
-    run_id
-        Of the run that asks.
     set_name
-        Evaluation set whose queries are asked; `default`, or else the first there is, if not given.
+        Evaluation set whose queries are searched; by default `default`, or else the first one.
     log_hours
         How far back logged answers are read.
     seed
-        Of the samples.
+        Seed of the samples.
     engine
         What runs the encoder.
     now
-        For tests.
+        The time of the audit; by default the current time.
     on_progress
-        Is called with the name of each step before it begins.
+        Called with the name of each step before it begins.
 
     Raises
     ------
@@ -127,7 +123,7 @@ def audit_alias(
         alias=alias,
         since=at - timedelta(hours=log_hours),
         set_name=set_name,
-        baselines=[one.baseline for one in read_audits(store, collection) if one.baseline is not None],
+        baselines=[audit.baseline for audit in read_audits(store, collection) if audit.baseline is not None],
         tolerance=limits.reproduced_cosine,
         seed=seed,
         on_progress=on_progress,
@@ -137,16 +133,16 @@ def audit_alias(
 
 
 def write_audit(store: Store, record: AuditRecord) -> AuditRecord:
-    """Keep an outcome under the next number."""
+    """Store an audit record under the next number, and return it with that number."""
 
-    def make(number: int) -> AuditRecord:
+    def numbered(number: int) -> AuditRecord:
         return record.model_copy(update={"number": number})
 
-    return append(store, CollectionPaths(record.collection).folder("audits"), make)
+    return append(store, CollectionPaths(record.collection).folder("audits"), numbered)
 
 
 def read_audits(store: Store, collection: str, *, last: int | None = None) -> list[AuditRecord]:
-    """Return the outcomes of audits, oldest first; the last so many if a number is given."""
+    """Return the audit records of a collection, oldest first; only the `last` ones if given."""
     return read_all(store, CollectionPaths(collection).folder("audits"), AuditRecord, last=last)
 
 
@@ -157,18 +153,20 @@ def require_quiet(record: AuditRecord) -> None:
 
 
 def _open(store: Store, manifest: Manifest, alias: str, engine: Engine | None) -> tuple[View, Reference] | Alarm:
-    """Open a snapshot as a service would, and read the sample it is compared with; an alarm if that fails."""
+    """Open a snapshot as a service would, and read its reference sample; return an alarm if that fails."""
     try:
         with open_index(store, manifest.collection, alias, engine=engine, verify="content") as index:
             view = index.view
     except MismatchError as error:
-        return _refused("handshake", str(error), "Nothing can be served until it is mended.")
+        return _failure_alarm("handshake", str(error), "The snapshot cannot be served until this is fixed.")
     except IsospaceError as error:
-        return _refused("files", str(error), "Run `isospace verify`, and the flow again: it makes lost files anew.")
+        return _failure_alarm(
+            "files", str(error), "Run `isospace verify`, then run the pipeline again: it rebuilds lost files."
+        )
     try:
         return view, read_reference(store, view.manifest, view.space.space.record.input_dimension)
     except IntegrityError as error:
-        return _refused("files", str(error), "Run the flow again: it encodes anew what is lost.")
+        return _failure_alarm("files", str(error), "Run the pipeline again: it re-encodes what was lost.")
 
 
 def _alias_alarms(store: Store, manifest: Manifest, alias: str, now: datetime, limits: Thresholds) -> list[Alarm]:
@@ -191,12 +189,12 @@ def _alias_alarms(store: Store, manifest: Manifest, alias: str, now: datetime, l
     )
 
 
-def _committed(manifest: Manifest, otherwise: datetime) -> datetime:
-    written = manifest.provenance.get("committed_at")
-    return datetime.fromisoformat(written) if isinstance(written, str) else otherwise
+def _committed(manifest: Manifest, default: datetime) -> datetime:
+    committed_at = manifest.provenance.get("committed_at")
+    return datetime.fromisoformat(committed_at) if isinstance(committed_at, str) else default
 
 
-def _refused(name: str, message: str, remedy: str) -> Alarm:
+def _failure_alarm(name: str, message: str, remedy: str) -> Alarm:
     return Alarm(name=name, figure=None, limit=None, message=message, remedy=remedy)
 
 

@@ -1,4 +1,4 @@
-"""The figures of an audit as they are stored, for machines. What people read of them is worded by the page."""
+"""The figures of an audit as they are stored; `page` words them for readers."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from isospace.evaluation.drift import Drift, Shifts
 from isospace.evaluation.length_bias import LengthBucket
 from isospace.evaluation.norms import Norms
 from isospace.evaluation.stored_vectors import StoredVectors
-from isospace.operations.audit.frozen_queries import Frozen
-from isospace.operations.audit.logged_queries import Logged
+from isospace.operations.audit.frozen_queries import FrozenResults
+from isospace.operations.audit.logged_queries import LogResults
 from isospace.operations.audit.measurements import Measurements
 from isospace.operations.audit.metrics import StoredCodes
 from isospace.transform.isotropy import Isotropy
@@ -22,20 +22,20 @@ from isospace.transform.isotropy import Isotropy
 class _Figures(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    # The key that each field had in records of earlier versions, where it was another.
+    # Fields whose key was different in records of earlier versions, with that key.
     former_keys: ClassVar[Mapping[str, str]] = {}
 
     @model_validator(mode="before")
     @classmethod
-    def _rename_former_keys(cls, given: Any) -> Any:
-        if not isinstance(given, dict):
-            return given
+    def _rename_former_keys(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
         fields = {former: field for field, former in cls.former_keys.items()}
-        return {fields.get(key, key): value for key, value in given.items()}
+        return {fields.get(key, key): value for key, value in data.items()}
 
 
 class NormFigures(_Figures):
-    """Lengths of all vectors; None where a length is not a number."""
+    """Lengths of all vectors; None if a length is not finite."""
 
     count: int
     smallest: float | None
@@ -46,7 +46,7 @@ class NormFigures(_Figures):
 
 
 class IsotropyFigures(_Figures):
-    """Isotropy of the raw vectors at the fit, and of what is stored."""
+    """Isotropy of the raw vectors at the fit, and of the stored vectors."""
 
     former_keys = {"raw_at_fit": "raw, at the fit"}
     raw_at_fit: Isotropy
@@ -54,7 +54,7 @@ class IsotropyFigures(_Figures):
 
 
 class DimensionFigures(_Figures):
-    """Shifts against the fit, one value for each dimension."""
+    """Shifts since the fit, one value per dimension."""
 
     psi: tuple[float, ...]
     ks: tuple[float, ...]
@@ -66,7 +66,7 @@ class DimensionFigures(_Figures):
 
 
 class SaturationFigures(_Figures):
-    """Share of components beyond the range of a representation."""
+    """Share of components that exceed the range of a representation."""
 
     former_keys = {"at_fit": "at the fit"}
     now: float
@@ -74,7 +74,7 @@ class SaturationFigures(_Figures):
 
 
 class ReproducedFigures(_Figures):
-    """Stored vectors against the same texts encoded again; `wrong` names chunks beyond the tolerance."""
+    """Stored vectors compared with the re-encoded texts; `wrong` lists the chunks beyond the tolerance."""
 
     former_keys = {"smallest_cosine": "smallest cosine"}
     chunks: int
@@ -83,7 +83,7 @@ class ReproducedFigures(_Figures):
 
 
 class CorpusFigures(_Figures):
-    """What came into the corpus since the fit; `copies` are shares of all chunks."""
+    """Chunks added since the fit; `copies` are shares of all chunks."""
 
     former_keys = {"new_chunks": "new chunks", "copies_at_fit": "copies at the fit", "reference_snapshot": "reference"}
     new_chunks: int
@@ -94,7 +94,7 @@ class CorpusFigures(_Figures):
 
 
 class FrozenFigures(_Figures):
-    """Frozen queries against their baseline."""
+    """Frozen queries compared with their baseline."""
 
     former_keys = {"name": "set", "ndcg": "ndcg@10", "ndcg_before": "ndcg@10_before"}
     name: str
@@ -110,7 +110,7 @@ class FrozenFigures(_Figures):
 
 
 class LoggedFigures(_Figures):
-    """Logged queries and answers; `overlap` and `rbo` are agreement with the candidate."""
+    """Logged queries and answers; `overlap` and `rbo` measure the agreement with the candidate."""
 
     former_keys = {
         "smallest_cosine": "smallest cosine",
@@ -129,7 +129,7 @@ class LoggedFigures(_Figures):
 
 
 class Figures(_Figures):
-    """Everything that one audit measured."""
+    """All figures of one audit."""
 
     former_keys = {
         "random_pair_cosines": "cosines of random pairs",
@@ -207,7 +207,7 @@ def _saturated(stored: StoredVectors) -> dict[str, SaturationFigures]:
     }
 
 
-def _frozen(frozen: Frozen) -> FrozenFigures:
+def _frozen(frozen: FrozenResults) -> FrozenFigures:
     return FrozenFigures(
         name=frozen.name,
         kind=frozen.kind,
@@ -221,7 +221,7 @@ def _frozen(frozen: Frozen) -> FrozenFigures:
     )
 
 
-def _logged(logged: Logged) -> LoggedFigures:
+def _logged(logged: LogResults) -> LoggedFigures:
     return LoggedFigures(
         count=logged.count,
         stale=logged.stale,

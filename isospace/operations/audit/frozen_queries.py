@@ -1,4 +1,4 @@
-"""Frozen queries in an audit: what they find now against what they found at the baseline."""
+"""Frozen queries in an audit: compare what they find now with what they found at the baseline."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from isospace.evaluation.runs import SetRun, answer_set
 from isospace.search.options import SearchOptions
 from isospace.search.view import View
 
-# More than ten: documents that are gone, or were edited, are left out of the comparison.
-_KEPT, _FEWEST = 40, 3
+# More than ten, since deleted and edited documents are excluded from the comparison.
+_STORED_RANKS, _FEWEST = 40, 3
 
 
 class Baseline(BaseModel):
-    """What a set's queries found when they were first asked in a space."""
+    """The rankings of a set's queries when they were first searched in a space."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     set_id: str
@@ -33,21 +33,21 @@ class Baseline(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Frozen:
-    """Frozen queries now.
+class FrozenResults:
+    """The results of the frozen queries now, compared with their baseline.
 
     Attributes
     ----------
     name, kind, queries
-        Of the set.
+        Name, kind, and number of queries of the set.
     baseline
-        What they found now, for later audits.
+        These results, as a baseline for later audits.
     compared_with
-        Number of the snapshot of the baseline before; None if there is none in this space.
+        Snapshot number of the baseline; None if there is none in this space.
     overlap, rbo
-        With it, among documents that both snapshots have; 1 for none.
+        Agreement with the baseline, among documents that both snapshots have; 1 if nothing can be compared.
     changed
-        The queries whose first ten changed most: text, overlap.
+        The queries whose top ten changed most: text, overlap.
     ndcg, ndcg_before
         nDCG@10 now and at the baseline; None without judgements.
     values
@@ -55,7 +55,7 @@ class Frozen:
     top
         (m,) best scores.
     vectors
-        (m, k) float32 of the queries.
+        (m, k) float32 vectors of the queries.
     """
 
     name: str
@@ -74,62 +74,61 @@ class Frozen:
 
 
 def measure_frozen(
-    view: View, given: EvaluationSet, before: Baseline | None, unchanged: frozenset[str] | None
-) -> Frozen:
-    """Ask the queries of a set, and compare with a baseline.
+    view: View, query_set: EvaluationSet, before: Baseline | None, unchanged: frozenset[str] | None
+) -> FrozenResults:
+    """Search the queries of a set, and compare the results with a baseline.
 
     Parameters
     ----------
-    view
-        The snapshot.
-    given
-        The set.
     before
-        The baseline, of the same set and space.
+        The baseline of the same set and space.
     unchanged
-        Documents that are the same in the baseline's snapshot; None if that can no longer be told, and nothing is
-        compared then.
+        Documents that are the same in the baseline's snapshot; None if its files are gone, and nothing can be
+        compared.
     """
-    run = answer_set(view, given, SearchOptions(), depth=200)
-    rankings = {name: run.ranking(name, _KEPT) for name in given.queries}
-    values = per_query(run.documents, given.judged, ["nDCG@10"])["nDCG@10"] if given.judged else {}
+    run = answer_set(view, query_set, SearchOptions(), depth=200)
+    rankings = {name: run.ranking(name, _STORED_RANKS) for name in query_set.queries}
+    values = per_query(run.documents, query_set.judged, ["nDCG@10"])["nDCG@10"] if query_set.judged else {}
     ndcg = float(np.mean(list(values.values()))) if values else None
     agreement = (
-        _agreement(view, given, before.rankings, unchanged) if before is not None and unchanged is not None else {}
+        _agreement(view, query_set, before.rankings, unchanged) if before is not None and unchanged is not None else {}
     )
-    changed = sorted((one[0], given.queries[name]) for name, one in agreement.items() if one[0] < 1.0)
-    return Frozen(
-        name=given.name,
-        kind=given.kind,
-        queries=len(given.queries),
+    changed = sorted((overlap, query_set.queries[name]) for name, (overlap, _) in agreement.items() if overlap < 1.0)
+    return FrozenResults(
+        name=query_set.name,
+        kind=query_set.kind,
+        queries=len(query_set.queries),
         baseline=_baseline(run, rankings, ndcg),
         compared_with=before.snapshot if before is not None and unchanged is not None else None,
-        overlap=float(np.mean([one[0] for one in agreement.values()])) if agreement else 1.0,
-        rbo=float(np.mean([one[1] for one in agreement.values()])) if agreement else 1.0,
+        overlap=float(np.mean([overlap for overlap, _ in agreement.values()])) if agreement else 1.0,
+        rbo=float(np.mean([rbo for _, rbo in agreement.values()])) if agreement else 1.0,
         changed=tuple((text, overlap) for overlap, text in changed[:10]),
         ndcg=ndcg,
         ndcg_before=before.ndcg if before else None,
         values=values,
-        top=np.array([max(found.values()) for found in run.documents.values() if found], np.float64),
-        vectors=view.space.embed(list(given.queries.values()), "query"),
+        top=np.array([max(scores.values()) for scores in run.documents.values() if scores], np.float64),
+        vectors=view.space.embed(list(query_set.queries.values()), "query"),
     )
 
 
 def _agreement(
-    view: View, given: EvaluationSet, then: Mapping[str, Sequence[str]], unchanged: frozenset[str]
+    view: View, query_set: EvaluationSet, then: Mapping[str, Sequence[str]], unchanged: frozenset[str]
 ) -> dict[str, tuple[float, float]]:
-    """Compare the rankings of unchanged documents: what came, went or was edited moves the others for good reasons."""
+    """Compare the rankings of unchanged documents only; return overlap and RBO by query.
+
+    Documents that were added, removed, or edited change rankings for good reasons.
+    """
     owners = view.copy.chunks["document"].to_numpy()
     same = np.array([doc in unchanged for doc in view.copy.documents["doc_id"].to_pylist()], np.bool_)
     rows = np.flatnonzero(same[owners]).astype(np.int64)
-    run = answer_set(view, given, SearchOptions(), depth=200, within=rows)
-    found = {}
+    run = answer_set(view, query_set, SearchOptions(), depth=200, within=rows)
+    agreement = {}
     for name in run.documents.keys() & then.keys():
-        one, other = [doc for doc in then[name] if doc in unchanged], run.ranking(name, _KEPT)
-        depth = min(10, len(one), len(other))
+        old, new = [doc for doc in then[name] if doc in unchanged], run.ranking(name, _STORED_RANKS)
+        depth = min(10, len(old), len(new))
         if depth >= _FEWEST:
-            found[name] = (top_overlap(one, other, depth), rank_biased_overlap(one[:30], other[: len(one[:30])]))
-    return found
+            agreement[name] = (top_overlap(old, new, depth), rank_biased_overlap(old[:30], new[: len(old[:30])]))
+    return agreement
 
 
 def _baseline(run: SetRun, rankings: dict[str, list[str]], ndcg: float | None) -> Baseline:

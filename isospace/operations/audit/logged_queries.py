@@ -1,4 +1,4 @@
-"""What the log of answers shows: by which snapshots, to which queries, how alike to a candidate's."""
+"""Measure logged answers: their snapshots, their queries, and the agreement of a candidate."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from isospace.collection.alias import AliasEntry, alias_history
 from isospace.evaluation.drift import Drift, classify
 from isospace.operations.audit.metrics import ENCODED, compare_rows
-from isospace.operations.audit.query_log import Answered
+from isospace.operations.audit.query_log import LoggedAnswer
 from isospace.search.view import View
 from isospace.storage.store import Store
 from isospace.transform.vectors import Float32, Float64
@@ -19,25 +19,23 @@ _MOST_LOGGED = 2_000
 
 
 @dataclass(frozen=True, slots=True)
-class Logged:
-    """What the log of answers shows.
+class LogResults:
+    """Measurements of the logged answers.
 
     Attributes
     ----------
-    count
-        Answers since the time asked for.
     stale, unverified
-        Shares of answers from a snapshot that the alias did not name then, and of those from one that was not verified.
+        Share of answers from a snapshot that the alias did not name at the time, and from one that was not verified.
     reproduced
         Smallest cosine of a logged query vector with its text embedded again; None without texts and vectors.
     wrong
         Share of these beyond the tolerance.
     drift
-        Of logged query vectors against the frozen queries.
+        Logged query vectors compared with those of the frozen queries.
     top
         (n,) best scores of vector searches.
     overlap, rbo, compared
-        Agreement with the candidate that was asked beside production, and how often.
+        Mean agreement with the candidate that also answered, and the number of answers compared.
     """
 
     count: int
@@ -56,57 +54,69 @@ def measure_logged(
     store: Store,
     view: View,
     alias: str,
-    answers: list[Answered],
+    answers: list[LoggedAnswer],
     frozen: Float32 | None,
     *,
     tolerance: float,
     seed: int,
-) -> Logged:
-    """Measure what was answered: by which snapshots, to which queries, how alike to a candidate's."""
+) -> LogResults:
+    """Measure logged answers; `frozen` are the (m, k) vectors of the frozen queries, if there are any."""
     history = alias_history(store, view.manifest.collection, alias)
     stale = [_was_stale(answer, history) for answer in answers]
-    own = [one for one in answers if one.space_id == view.manifest.space_id and one.vector is not None]
+    own = [answer for answer in answers if answer.space_id == view.manifest.space_id and answer.vector is not None]
     own = [own[n] for n in np.random.default_rng(seed).permutation(len(own))[:_MOST_LOGGED]]
     fitting = [
-        one for one in own if one.vector is not None and one.vector.shape == (view.space.space.record.dimension,)
+        answer
+        for answer in own
+        if answer.vector is not None and answer.vector.shape == (view.space.space.record.dimension,)
     ]
     vectors = (
-        np.stack([one.vector for one in fitting if one.vector is not None]) if fitting else np.zeros((0, 1), np.float32)
+        np.stack([answer.vector for answer in fitting if answer.vector is not None])
+        if fitting
+        else np.zeros((0, 1), np.float32)
     )
     reproduced, wrong = _queries_reproduced(view, fitting, tolerance, len(own) - len(fitting))
     drift = None
     if frozen is not None and len(vectors):
-        drift = classify(frozen, vectors, [one.text or one.query_sha256[:16] for one in fitting], seed=seed)
-    compared = [one for one in answers if one.overlap is not None and one.rbo is not None]
-    return Logged(
+        drift = classify(frozen, vectors, [answer.text or answer.query_sha256[:16] for answer in fitting], seed=seed)
+    compared = [answer for answer in answers if answer.overlap is not None and answer.rbo is not None]
+    return LogResults(
         count=len(answers),
         stale=float(np.mean(stale)) if answers else 0.0,
-        unverified=float(np.mean([not one.verified for one in answers])) if answers else 0.0,
+        unverified=float(np.mean([not answer.verified for answer in answers])) if answers else 0.0,
         reproduced=reproduced,
         wrong=wrong,
         drift=drift,
-        top=np.array([one.scores[0] for one in own if one.scores and one.cosine], np.float64),
-        overlap=float(np.mean([one.overlap for one in compared if one.overlap is not None])) if compared else None,
-        rbo=float(np.mean([one.rbo for one in compared if one.rbo is not None])) if compared else None,
+        top=np.array([answer.scores[0] for answer in own if answer.scores and answer.cosine], np.float64),
+        overlap=float(np.mean([answer.overlap for answer in compared if answer.overlap is not None]))
+        if compared
+        else None,
+        rbo=float(np.mean([answer.rbo for answer in compared if answer.rbo is not None])) if compared else None,
         compared=len(compared),
     )
 
 
 def _queries_reproduced(
-    view: View, answers: list[Answered], tolerance: float, misshapen: int
+    view: View, answers: list[LoggedAnswer], tolerance: float, misshapen: int
 ) -> tuple[float | None, float]:
-    """Embed logged queries again; return the smallest cosine with the vectors that were searched, and the share beyond it."""
-    texted = [one for one in answers if one.text is not None and one.vector is not None][:ENCODED]
-    if not texted:
+    """Embed logged queries again, and compare them with the vectors that were searched.
+
+    Return the smallest cosine, and the share of vectors beyond the tolerance; vectors of the wrong shape count as such.
+    """
+    with_text = [answer for answer in answers if answer.text is not None and answer.vector is not None][:ENCODED]
+    if not with_text:
         return (0.0, 1.0) if misshapen else (None, 0.0)
-    again = view.space.embed([one.text or "" for one in texted], "query")
-    searched = np.stack([one.vector for one in texted if one.vector is not None])
-    found, wrong = compare_rows(searched, again, tolerance)
-    return float(found.min()), (int(wrong.sum()) + misshapen) / (len(texted) + misshapen)
+    again = view.space.embed([answer.text or "" for answer in with_text], "query")
+    searched = np.stack([answer.vector for answer in with_text if answer.vector is not None])
+    cosines, wrong = compare_rows(searched, again, tolerance)
+    return float(cosines.min()), (int(wrong.sum()) + misshapen) / (len(with_text) + misshapen)
 
 
-def _was_stale(answer: Answered, history: list[AliasEntry], grace_seconds: float = 120.0) -> bool:
-    """Tell whether an answer came from a snapshot that the alias no longer named for longer than services take to follow."""
+def _was_stale(answer: LoggedAnswer, history: list[AliasEntry], grace_seconds: float = 120.0) -> bool:
+    """Return whether the alias had left the answer's snapshot more than the grace period earlier.
+
+    The grace period is the time that services may take to follow an alias.
+    """
     named: set[str] = set()
     for entry in history:
         moved = datetime.fromisoformat(entry.at)

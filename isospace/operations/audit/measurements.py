@@ -1,4 +1,4 @@
-"""Measure a snapshot that could be opened: everything that alarms are raised from and reports are drawn from."""
+"""Measure an opened snapshot: everything that alarms and reports are based on."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from isospace.evaluation.languages import language_shares
 from isospace.evaluation.norms import sample_rows
 from isospace.evaluation.query_sets import list_sets, read_set
 from isospace.evaluation.stored_vectors import StoredVectors, measure_stored
-from isospace.operations.audit.frozen_queries import Baseline, Frozen, measure_frozen
-from isospace.operations.audit.logged_queries import Logged, measure_logged
+from isospace.operations.audit.frozen_queries import Baseline, FrozenResults, measure_frozen
+from isospace.operations.audit.logged_queries import LogResults, measure_logged
 from isospace.operations.audit.metrics import (
     CorpusChange,
-    Reproduced,
+    ReproducedVectors,
     StoredCodes,
-    measure_new,
+    measure_corpus_change,
     measure_representations,
     measure_reproduced,
 )
@@ -35,63 +35,45 @@ _LANGUAGE_SAMPLE = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Measurements:
-    """What was measured of one snapshot, with its arrays.
-
-    Attributes
-    ----------
-    view
-        The snapshot.
-    reference
-        The sample from the time of the fit that it was compared with.
-    tolerance
-        Least cosine at which a vector counts as reproduced.
-    stored
-        Its vectors.
-    reproduced
-        Some of them against the same texts encoded again.
-    corpus
-        What came since the fit.
-    languages, model_languages
-        Share of each language in a sample, largest first; the languages on the model's card, None if it names none.
-    frozen
-        The frozen queries; None if the collection has no evaluation set.
-    lost_baseline
-        Number of the snapshot that the frozen queries would be compared with, if its files are gone.
-    logged
-        Logged queries; None if no answers were logged.
-    codes
-        Each stored representation, searched for the frozen queries.
-    """
+    """The measurements of one snapshot, with their arrays."""
 
     view: View
     reference: Reference
+    """The sample from the time of the fit, which the snapshot is compared with."""
     tolerance: float
+    """Least cosine at which a vector counts as reproduced."""
     stored: StoredVectors
-    reproduced: Reproduced
+    reproduced: ReproducedVectors
     corpus: CorpusChange
     languages: dict[str, float]
+    """Share of each language in a sample of chunks, largest first."""
     model_languages: tuple[str, ...] | None
-    frozen: Frozen | None
+    """The languages on the model's card; None if it names none."""
+    frozen: FrozenResults | None
+    """None if the collection has no evaluation set."""
     lost_baseline: int | None
-    logged: Logged | None
+    """Number of the baseline's snapshot if its files are gone; else None."""
+    logged: LogResults | None
+    """None if no answers were logged."""
     codes: tuple[StoredCodes, ...]
+    """Each stored representation, searched for the frozen queries."""
 
     def notes(self) -> list[str]:
-        """Return what could not be measured, and why."""
+        """List what could not be measured, and why."""
         few = min(self.stored.sampled)
         new = self.corpus.new_chunks
         notes = []
         if self.corpus.drift is None:
-            notes.append(f"{new} chunks came since the fit: too few, or of too few documents, to tell a drift")
+            notes.append(f"{new} chunks were added since the fit: too few, or from too few documents, to measure drift")
         if few < FEWEST_SHIFTED:
-            notes.append(f"{few} different texts are too few to tell whether dimensions have shifted")
+            notes.append(f"{few} different texts are too few to measure shifts of dimensions")
         if self.frozen is None:
-            notes.append("there is no evaluation set: freeze queries with `isospace sets add`, or `isospace sets make`")
+            notes.append("there is no evaluation set: freeze queries with `isospace sets add` or `isospace sets make`")
         if self.lost_baseline is not None:
             lost = f"the files of snapshot {self.lost_baseline}, the baseline of the frozen queries, are gone"
-            notes.append(f"{lost}: no agreement")
+            notes.append(f"{lost}: their agreement was not measured")
         if self.logged is None:
-            notes.append("no answers were logged: serve with --log to watch queries too")
+            notes.append("no answers were logged: serve with --log to audit queries too")
         return notes
 
 
@@ -112,32 +94,28 @@ def measure(
 
     Parameters
     ----------
-    store, view
-        The snapshot.
     reference
-        From the time of the fit.
-    alias
-        Whose logged answers are read.
-    since
-        Logged answers before it are not read.
+        The sample from the time of the fit.
+    alias, since
+        Logged answers are read if they were given under this alias, at or after this time.
     set_name
-        Evaluation set whose queries are asked; `default`, or else the first there is, if not given.
+        Evaluation set whose queries are searched; by default `default`, or else the first one.
     baselines
-        What frozen queries found in earlier audits, oldest first.
+        Baselines of earlier audits, oldest first.
     tolerance
-        Least cosine at which a vector counts as reproduced; that of the space if not given.
+        Least cosine at which a vector counts as reproduced; by default that of the space.
     seed
-        Of the samples.
+        Seed of the samples.
     on_progress
-        Is called with the name of each measurement before it begins.
+        Called with the name of each measurement before it begins.
     """
     least = tolerance or view.space.space.record.min_cosine
     on_progress("lengths, isotropy, and shifts of stored vectors")
     stored = measure_stored(store, view, reference, seed=seed)
-    on_progress("encoding a sample of chunks again")
+    on_progress("re-encoding a sample of chunks")
     reproduced = measure_reproduced(view, tolerance=least, seed=seed)
     on_progress("drift of the corpus since the fit")
-    corpus = measure_new(store, view, reference, seed=seed)
+    corpus = measure_corpus_change(store, view, reference, seed=seed)
     on_progress("languages of a sample")
     languages = language_shares(view, sample_rows(view, _LANGUAGE_SAMPLE, seed).tolist())
     on_progress("frozen queries")
@@ -164,7 +142,7 @@ def measure(
 
 def _frozen(
     store: Store, view: View, set_name: str | None, baselines: Sequence[Baseline]
-) -> tuple[Frozen | None, int | None]:
+) -> tuple[FrozenResults | None, int | None]:
     """Return the frozen queries, and the number of their baseline's snapshot if its files are gone."""
     collection = view.manifest.collection
     known = [record.name for record in list_sets(store, collection)]
@@ -173,20 +151,20 @@ def _frozen(
         return None, None
     queries = read_set(store, collection, name)
     same = (queries.set_id, view.manifest.space_id)
-    before = next((one for one in baselines if (one.set_id, one.space_id) == same), None)
+    before = next((baseline for baseline in baselines if (baseline.set_id, baseline.space_id) == same), None)
     unchanged = _unchanged(store, view.manifest, before.snapshot) if before is not None else None
     lost = before.snapshot if before is not None and unchanged is None else None
     return measure_frozen(view, queries, before, unchanged), lost
 
 
 def _logged(
-    store: Store, view: View, alias: str, since: datetime, frozen: Frozen | None, *, tolerance: float, seed: int
-) -> Logged | None:
+    store: Store, view: View, alias: str, since: datetime, frozen: FrozenResults | None, *, tolerance: float, seed: int
+) -> LogResults | None:
     logged = read_answers(store, view.manifest.collection, since=since)
     answers = [answer for answer in logged if answer.alias == alias]
     if not answers:
         return None
-    # Sentences of the corpus are no measure of what people ask.
+    # Pseudo-queries are sentences of the corpus, which say nothing about what users ask.
     vectors = frozen.vectors if frozen is not None and frozen.kind != "pseudo" else None
     return measure_logged(store, view, alias, answers, vectors, tolerance=tolerance, seed=seed)
 

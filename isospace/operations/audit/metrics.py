@@ -1,4 +1,4 @@
-"""What an audit measures. Every figure is taken from what is stored and served, not from what a run says it wrote."""
+"""The measurements of an audit, all taken from stored and served data, not from what a run reported."""
 
 from __future__ import annotations
 
@@ -26,30 +26,22 @@ ENCODED = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Reproduced:
-    """Stored vectors against the same texts encoded again.
-
-    Attributes
-    ----------
-    count
-        Texts that were encoded again, some of every part.
-    smallest_cosine
-        Of a stored vector with the one made again.
-    wrong
-        chunk_ids of those beyond the tolerance.
-    buckets
-        What length does to these texts.
-    """
+class ReproducedVectors:
+    """Stored vectors compared with the same texts, re-encoded."""
 
     count: int
+    """Number of texts that were re-encoded, some from every part."""
     smallest_cosine: float
+    """Smallest cosine of a stored vector with the re-encoded one."""
     wrong: tuple[str, ...]
+    """Chunk IDs of the vectors beyond the tolerance."""
     buckets: tuple[LengthBucket, ...]
+    """Length bias, measured on these texts."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredCodes:
-    """One stored representation searched for the frozen queries: share of the finest one's first ten that it finds."""
+    """One stored representation; `recall` is the share of the finest one's top ten that it finds."""
 
     name: str
     bytes: int
@@ -59,50 +51,45 @@ class StoredCodes:
 
 @dataclass(frozen=True, slots=True)
 class CorpusChange:
-    """What came into a corpus since the fit.
-
-    Attributes
-    ----------
-    new_chunks
-        Chunks whose text was not there.
-    copies
-        Share of all chunks that are copies of another document's.
-    drift
-        Of the new ones; None if they are few.
-    """
+    """How a corpus has changed since the fit."""
 
     new_chunks: int
+    """Chunks with a text that was not in the corpus at the fit."""
     copies: float
+    """Share of all chunks that are copies of a chunk of another document."""
     drift: Drift | None
+    """Drift of the new chunks; None if there are too few."""
 
 
-def measure_reproduced(view: View, *, tolerance: float, seed: int, count: int = ENCODED) -> Reproduced:
-    """Encode some chunks of every part again, and compare them with what is stored."""
+def measure_reproduced(view: View, *, tolerance: float, seed: int, count: int = ENCODED) -> ReproducedVectors:
+    """Re-encode some chunks of every part, and compare them with the stored vectors."""
     rows = _spread_rows(view, count, seed)
     table = view.copy.chunks.select(["chunk_id", "prefix", "text"])
     chosen = pick(table, rows)
     texts = [row["prefix"] + row["text"] for row in chosen]
     raw = view.space.encode(texts, "document")
-    made = view.space.transform(raw, "document")
+    transformed = view.space.transform(raw, "document")
     codes = view.finest
     stored = vectors_at(view, rows)
-    again = codes.quantizer.decode(codes.quantizer.encode(made))
+    again = codes.quantizer.decode(codes.quantizer.encode(transformed))
     # Codes may flip by one step where raw vectors differ within their tolerance.
-    found, wrong = compare_rows(stored, again, tolerance if codes.is_float else min(tolerance, 0.99))
+    cosines, wrong = compare_rows(stored, again, tolerance if codes.is_float else min(tolerance, 0.99))
     excerpts = view.space.embed([excerpt(text) for text in texts], "query")
     tokens = [len(ids) for ids in view.space.encoder.tokenize(texts, "document")]
-    return Reproduced(
+    return ReproducedVectors(
         count=len(rows),
-        smallest_cosine=float(found.min(initial=1.0)),
+        smallest_cosine=float(cosines.min(initial=1.0)),
         wrong=tuple(chosen[place]["chunk_id"] for place in np.flatnonzero(wrong)),
-        buckets=measure_length_bias(raw, made, excerpts, tokens) if len(rows) > 1 else (),
+        buckets=measure_length_bias(raw, transformed, excerpts, tokens) if len(rows) > 1 else (),
     )
 
 
 def compare_rows(vectors: Float32, expected: Float32, tolerance: float) -> tuple[Float64, npt.NDArray[np.bool_]]:
-    """Return (n,) cosines of (n, k) vectors with those expected, NaN as -1, and (n,) which differ beyond a tolerance.
+    """Return the (n,) cosines of (n, k) vectors with those expected, and an (n,) mask of differing ones.
 
-    A vector differs by its direction or by its length, which cosines do not see.
+    NaN cosines count as -1.
+
+    A vector differs if its cosine is below the tolerance, or if its length, which cosines ignore, is off.
     """
     cosines = np.nan_to_num(row_cosines(vectors, expected), nan=-1.0)
     ratios = np.linalg.norm(vectors, axis=1) / np.maximum(np.linalg.norm(expected, axis=1), 1e-30)
@@ -110,8 +97,8 @@ def compare_rows(vectors: Float32, expected: Float32, tolerance: float) -> tuple
     return cosines, wrong
 
 
-def measure_new(store: Store, view: View, reference: Reference, *, seed: int) -> CorpusChange:
-    """Compare chunks that came since the fit with the reference."""
+def measure_corpus_change(store: Store, view: View, reference: Reference, *, seed: int) -> CorpusChange:
+    """Compare chunks added since the fit with the reference sample."""
     manifest = view.manifest
     keys = live_keys(store, manifest)
     copies = duplicate_share(keys)
@@ -132,19 +119,22 @@ def measure_new(store: Store, view: View, reference: Reference, *, seed: int) ->
 
 
 def measure_representations(view: View, queries: Float32, *, most: int = 100) -> tuple[StoredCodes, ...]:
-    """Search every stored representation for (m, k) queries, as it is and rescored by four, against the finest one."""
+    """Search each stored representation for (m, k) queries, and compare it with the finest one.
+
+    Quantized ones are searched without rescoring and with r = 4.
+    """
     record = view.space.space.record
     whole = [spec for spec in record.spec.representations if not isinstance(spec, ShortSpec)]
-    asked = queries[:most]
-    found: dict[tuple[str, int], list[set[int]]] = {}
+    queries = queries[:most]
+    hits_by_search: dict[tuple[str, int], list[set[int]]] = {}
     for spec in whole:
         for rescored in (0,) if spec.name == view.finest.name else (0, 4):
             mode = "exact" if spec.name in FLOATS else "quantized"
             options = SearchOptions(mode=mode, representation=spec.name, rescore=rescored)
             if mode == "quantized" or rescored == 0:
-                ranked = view.rank(None, asked, options)
-                found[spec.name, rescored] = [{row for row, _ in one.rows} for one in ranked]
-    best = found.get((view.finest.name, 0), [])
+                ranked = view.rank(None, queries, options)
+                hits_by_search[spec.name, rescored] = [{row for row, _ in one.rows} for one in ranked]
+    best = hits_by_search.get((view.finest.name, 0), [])
     return tuple(
         StoredCodes(
             name,
@@ -152,7 +142,7 @@ def measure_representations(view: View, queries: Float32, *, most: int = 100) ->
             rescored,
             float(np.mean([len(one & other) / max(len(other), 1) for one, other in zip(rows, best, strict=True)])),
         )
-        for (name, rescored), rows in found.items()
+        for (name, rescored), rows in hits_by_search.items()
     )
 
 
@@ -160,12 +150,12 @@ def _known_hashes(store: Store, manifest: Manifest, reference: Reference) -> set
     try:
         return set(live_hashes(store, read_manifest(store, manifest.collection, reference.snapshot)))
     except NotFoundError:
-        # Its files are gone: what is new can no longer be told from what is old, so all of it counts.
+        # Its files are gone: new chunks can no longer be told from old ones, so all count as new.
         return set()
 
 
 def _spread_rows(view: View, count: int, seed: int) -> npt.NDArray[np.int64]:
-    """Draw rows evenly from stretches of the collection: what goes wrong goes wrong by part."""
+    """Draw rows evenly over the collection, one per stretch: faults tend to affect whole parts."""
     total = len(view.copy)
     stretches = min(count, total)
     edges = np.linspace(0, total, stretches + 1).astype(np.int64)

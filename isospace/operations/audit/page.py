@@ -1,4 +1,4 @@
-"""The report on an audit: alarms, then everything that was measured, at a glance."""
+"""The report on an audit: alarms first, then all measurements."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from isospace.evaluation.reports import plots
 from isospace.evaluation.reports.page import Page, Section, Table, Tone, figure
 from isospace.evaluation.reports.vector_sections import corpus_map_section, dimension_sections, vector_sections
 from isospace.operations.audit.audit import Audit, AuditRecord
-from isospace.operations.audit.frozen_queries import Frozen
-from isospace.operations.audit.logged_queries import Logged
+from isospace.operations.audit.frozen_queries import FrozenResults
+from isospace.operations.audit.logged_queries import LogResults
 from isospace.operations.audit.measurements import Measurements
 from isospace.operations.audit.metrics import StoredCodes
 
 
 def audit_page(audit: Audit) -> Page:
-    """Return the page."""
+    """Build the report page of an audit."""
     record = audit.record
     first, *_ = record.describe().split("\n")
     outcome = first + ("." if record.alarms else "; no alarm.")
@@ -36,7 +36,9 @@ def audit_page(audit: Audit) -> Page:
 
 
 def _alarms(record: AuditRecord) -> Section:
-    rows = tuple((one.name, figure(one.figure), figure(one.limit), one.message, one.remedy) for one in record.alarms)
+    rows = tuple(
+        (alarm.name, figure(alarm.figure), figure(alarm.limit), alarm.message, alarm.remedy) for alarm in record.alarms
+    )
     bad: tuple[Tone, ...] = tuple("bad" for _ in rows)
     notes = " ".join(f"{note[0].upper()}{note[1:]}." for note in record.notes)
     table = Table(("alarm", "found", "limit", "what", "what to do"), rows, bad) if rows else None
@@ -55,26 +57,26 @@ def _queries(measured: Measurements) -> list[Section]:
 
 
 def _representations(codes: Sequence[StoredCodes]) -> Section:
-    points = [(float(one.bytes), one.recall, f"{one.name}{' x4' if one.rescored else ''}", True) for one in codes]
-    rows = tuple((one.name, str(one.bytes), str(one.rescored or "–"), f"{one.recall:.1%}") for one in codes)
+    points = [(float(code.bytes), code.recall, f"{code.name}{' x4' if code.rescored else ''}", True) for code in codes]
+    rows = tuple((code.name, str(code.bytes), str(code.rescored or "–"), f"{code.recall:.1%}") for code in codes)
     return Section(
-        "Frontier of what is stored",
-        "Bytes of a vector against the share of the finest representation's first ten hits that are found.",
-        plots.scatter(points, "bytes a vector", "first ten found"),
-        Table(("representation", "bytes", "rescored", "first ten found"), rows),
+        "Pareto frontier of the stored representations",
+        "Bytes per vector against the share of the finest representation's top ten that is found.",
+        plots.scatter(points, "bytes per vector", "top ten found"),
+        Table(("representation", "bytes", "rescored", "top ten found"), rows),
     )
 
 
-def _logged(logged: Logged, frozen: Frozen | None) -> Section:
-    drift = f"AUC {logged.drift.auc:.3f}" if logged.drift else "too few to tell"
+def _logged(logged: LogResults, frozen: FrozenResults | None) -> Section:
+    drift = f"AUC {logged.drift.auc:.3f}" if logged.drift else "too few queries to measure"
     shown = (
         ("answers", f"{logged.count:,}"),
         ("from a stale snapshot", f"{logged.stale:.2%}"),
         ("unverified", f"{logged.unverified:.2%}"),
-        ("smallest cosine with the text embedded again", figure(logged.reproduced)),
-        ("drift against the frozen queries", drift),
+        ("smallest cosine with the re-embedded text", figure(logged.reproduced)),
+        ("drift from the frozen queries", drift),
         ("compared with a candidate", f"{logged.compared:,}"),
-        ("overlap with it, rank-biased overlap", f"{figure(logged.overlap)}, {figure(logged.rbo)}"),
+        ("top-10 overlap and rank-biased overlap with it", f"{figure(logged.overlap)}, {figure(logged.rbo)}"),
     )
     samples = {"logged": logged.top} if len(logged.top) else {}
     if frozen is not None and len(frozen.top):
@@ -83,15 +85,15 @@ def _logged(logged: Logged, frozen: Frozen | None) -> Section:
     return Section("Logged answers", "", plot, Table(("", ""), shown))
 
 
-def _frozen(found: Frozen) -> Section:
-    compared = f"snapshot {found.compared_with}" if found.compared_with else "nothing yet: this is the baseline"
-    marked = ", pseudo-queries made from the corpus" if found.kind == "pseudo" else ""
-    text = f"{found.queries} queries of {found.name} ({found.kind}{marked}), compared with {compared}."
-    rows = [("overlap of the first ten", f"{found.overlap:.2%}"), ("rank-biased overlap", figure(found.rbo))]
-    if found.ndcg is not None:
-        rows += [("nDCG@10", figure(found.ndcg)), ("nDCG@10 at the baseline", figure(found.ndcg_before))]
-    rows += [(f"changed: {text}", f"{overlap:.0%}") for text, overlap in found.changed]
-    plot = plots.distributions({"best score": found.top}, "best score of a query") if len(found.top) > 1 else None
+def _frozen(frozen: FrozenResults) -> Section:
+    compared = f"snapshot {frozen.compared_with}" if frozen.compared_with else "nothing yet: this is the baseline"
+    marked = ", pseudo-queries made from the corpus" if frozen.kind == "pseudo" else ""
+    text = f"{frozen.queries} queries of {frozen.name} ({frozen.kind}{marked}), compared with {compared}."
+    rows = [("overlap of the top ten", f"{frozen.overlap:.2%}"), ("rank-biased overlap", figure(frozen.rbo))]
+    if frozen.ndcg is not None:
+        rows += [("nDCG@10", figure(frozen.ndcg)), ("nDCG@10 at the baseline", figure(frozen.ndcg_before))]
+    rows += [(f"changed: {text}", f"{overlap:.0%}") for text, overlap in frozen.changed]
+    plot = plots.distributions({"best score": frozen.top}, "best score of a query") if len(frozen.top) > 1 else None
     return Section("Frozen queries", text, plot, Table(("", ""), tuple(rows)))
 
 
@@ -102,36 +104,36 @@ def _length(measured: Measurements) -> list[Section]:
     head = ("tokens", "texts", "length of raw vectors", "finds itself", "popularity (10)", "neighbours' length")
     rows = tuple(
         (
-            f"{one.shortest} to {one.longest}",
-            str(one.texts),
-            figure(one.norm),
-            f"{one.self_retrieval:.0%}",
-            f"{one.popularity:.1f}",
-            f"{one.neighbour_length:.2f}",
+            f"{bucket.shortest} to {bucket.longest}",
+            str(bucket.texts),
+            figure(bucket.norm),
+            f"{bucket.self_retrieval:.0%}",
+            f"{bucket.popularity:.1f}",
+            f"{bucket.neighbour_length:.2f}",
         )
-        for one in reproduced.buckets
+        for bucket in reproduced.buckets
     )
     text = (
-        f"{reproduced.count} chunks of all parts were encoded again; the smallest cosine with what is stored is "
+        f"{reproduced.count} chunks from all parts were re-encoded; the smallest cosine with a stored vector is "
         f"{reproduced.smallest_cosine:.6f}."
     )
-    return [Section("What length does", text, plots.length_bias(reproduced.buckets), Table(head, rows))]
+    return [Section("Length bias", text, plots.length_bias(reproduced.buckets), Table(head, rows))]
 
 
 def _corpus(measured: Measurements) -> Section:
     corpus, drift = measured.corpus, measured.corpus.drift
     languages = ", ".join(f"{code} {share:.1%}" for code, share in _first(measured.languages))
-    came = (
-        ("chunks that came since the fit", f"{corpus.new_chunks:,}"),
+    rows = (
+        ("chunks added since the fit", f"{corpus.new_chunks:,}"),
         (
-            "copies of another document's chunk",
+            "copies of a chunk of another document",
             f"{corpus.copies:.2%}, at the fit {measured.reference.duplicates:.2%}",
         ),
-        ("drift: AUC of a classifier", figure(drift.auc) if drift else "too few to tell"),
-        *((f"most unlike: {name}", f"{share:.3f}") for name, share in (drift.most[:5] if drift else ())),
-        ("languages of a sample", languages or "not told"),
+        ("drift: AUC of a classifier", figure(drift.auc) if drift else "too few chunks to measure"),
+        *((f"most unusual: {name}", f"{share:.3f}") for name, share in (drift.most[:5] if drift else ())),
+        ("languages of a sample", languages or "unknown"),
     )
-    return Section("What came into the corpus", table=Table(("", ""), came))
+    return Section("Changes of the corpus", table=Table(("", ""), rows))
 
 
 def _first(shares: Mapping[str, float]) -> list[tuple[str, float]]:

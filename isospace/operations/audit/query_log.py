@@ -1,7 +1,7 @@
-"""A log of answers, for audits and for the comparison of a candidate: a sample of queries, in Parquet files in the store.
+"""The query log: a sample of queries and answers, for audits and for comparing a candidate.
 
-Rows are collected in memory and written when there are enough, when they have waited, and at the end. A log that cannot
-be written loses rows and never an answer.
+Rows are buffered in memory and written when there are enough of them, after a delay, and at the end. If a write fails,
+log rows are lost, but searches are not affected.
 """
 
 from __future__ import annotations
@@ -50,33 +50,29 @@ _SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
-    """One answer.
+class LoggedAnswer:
+    """A logged query and its answer.
 
     Attributes
     ----------
     at
-        When, in UTC.
+        Time of the answer, in UTC.
     snapshot, snapshot_id, space_id
-        Which snapshot answered.
+        The snapshot that answered.
     alias
-        What it was opened by.
+        What the snapshot was opened by.
     verified
-        Whether every file was hashed when it was opened, and its handshake passed.
-    mode
-        Of the search.
+        Whether all its files were hashed when it was opened, and its handshake passed.
     cosine
-        Whether the scores are cosines, not ranks fused, words, distances or a reranker's.
+        Whether the scores are cosines, rather than fused, BM25, distance, or reranker scores.
     text
-        The query; None where queries are not to be kept, only their hash.
-    query_sha256
-        Of the text.
+        The query; None if only its hash is logged.
     vector
-        (k,) float32 of the query in the space, where it was searched by one.
+        (k,) float32 vector of the query in the space; None for a lexical search.
     doc_ids, scores
-        The first ten hits' documents, and their scores.
+        Documents and scores of the first ten hits.
     candidate, candidate_doc_ids, overlap, rbo
-        What another snapshot answered to the same, where it was asked.
+        Number, results, and agreement of the candidate snapshot that answered the same query; None without one.
     """
 
     at: datetime
@@ -99,45 +95,45 @@ class Answered:
 
 
 def query_hash(text: str) -> str:
-    """Return what stands for a query whose text is not kept."""
+    """Return the SHA-256 of a query, which identifies it if its text is not logged."""
     return hashlib.sha256(text.encode("utf-8", errors="surrogatepass")).hexdigest()
 
 
 class AnswerLog:
-    """Collects answers of one collection and writes them; safe for many threads.
+    """Buffer and write the logged answers of one collection; thread-safe.
 
     Attributes
     ----------
     written, lost
-        Rows so far.
+        Rows written and rows lost so far.
     """
 
     def __init__(self, store: Store, collection: str, *, rows: int = 1_000, seconds: float = 60.0) -> None:
         self.written = self.lost = 0
         self._store, self._collection, self._rows, self._seconds = store, collection, rows, seconds
-        self._waiting: list[Answered] = []
+        self._waiting: list[LoggedAnswer] = []
         self._since = time.monotonic()
         self._lock = threading.Lock()
 
-    def add(self, answered: Answered) -> None:
-        """Take one answer; writes all that wait if they are many, or have waited long."""
+    def add(self, answer: LoggedAnswer) -> None:
+        """Add an answer; write the buffered ones if there are enough, or if they have waited long enough."""
         with self._lock:
             if not self._waiting:
                 self._since = time.monotonic()
-            self._waiting.append(answered)
+            self._waiting.append(answer)
             due = len(self._waiting) >= self._rows or time.monotonic() - self._since >= self._seconds
         if due:
             self.flush()
 
     def flush_old(self) -> None:
-        """Write what has waited long."""
+        """Write the buffered answers if they have waited long enough."""
         with self._lock:
             due = bool(self._waiting) and time.monotonic() - self._since >= self._seconds
         if due:
             self.flush()
 
     def flush(self) -> None:
-        """Write what waits."""
+        """Write all buffered answers."""
         with self._lock:
             rows, self._waiting = self._waiting, []
         if not rows:
@@ -148,42 +144,42 @@ class AnswerLog:
         try:
             write_parquet(self._store, path, _table(rows))
             self.written += len(rows)
-        except Exception as error:  # whatever it is, the rows are gone, and are counted
+        except Exception as error:  # whatever the error, the rows are lost and counted as such
             self.lost += len(rows)
             _LOG.warning("%d answers could not be logged: %s", len(rows), error)
 
 
-def read_answers(store: Store, collection: str, *, since: datetime, most: int = 100_000) -> list[Answered]:
-    """Return the logged answers of a collection since a time, newest files first, at most so many."""
+def read_answers(store: Store, collection: str, *, since: datetime, most: int = 100_000) -> list[LoggedAnswer]:
+    """Read the logged answers of a collection since a time: at most `most`, newest files first."""
     first_day = (since - timedelta(days=1)).strftime("%Y-%m-%d")
-    found: list[Answered] = []
+    answers: list[LoggedAnswer] = []
     folders = CollectionPaths(collection)
     days = sorted((day for day in store.folders(folders.folder("answers")) if day >= first_day), reverse=True)
     for day in days:
         paths = sorted((stat.path for stat in store.walk(folders.answers(day))), reverse=True)
         for path in paths:
             if path.endswith(".parquet"):
-                found += [row for row in _readable(store, path) if row.at >= since]
-            if len(found) >= most:
-                return found[:most]
-    return found
+                answers += [row for row in _readable(store, path) if row.at >= since]
+            if len(answers) >= most:
+                return answers[:most]
+    return answers
 
 
-def _readable(store: Store, path: str) -> list[Answered]:
+def _readable(store: Store, path: str) -> list[LoggedAnswer]:
     try:
         return _rows(read_parquet(store, path))
     except IntegrityError as error:
-        # One file of a log is no reason to see nothing of the others.
-        _LOG.warning("logged answers are left out: %s", error)
+        # One damaged file must not hide the others.
+        _LOG.warning("some logged answers cannot be read and are skipped: %s", error)
         return []
 
 
-def _table(rows: Sequence[Answered]) -> pa.Table:
+def _table(rows: Sequence[LoggedAnswer]) -> pa.Table:
     columns: dict[str, Any] = {}
     for field in _SCHEMA:
         values = [getattr(row, field.name) for row in rows]
         if field.name == "text":
-            # A lone surrogate is in no UTF-8.
+            # UTF-8 cannot encode lone surrogates.
             values = [None if value is None else value.encode("utf-8", "backslashreplace").decode() for value in values]
         if field.name == "vector":
             values = [None if value is None else np.asarray(value, "<f4").tobytes() for value in values]
@@ -191,12 +187,12 @@ def _table(rows: Sequence[Answered]) -> pa.Table:
     return pa.table(columns, schema=_SCHEMA)
 
 
-def _rows(table: pa.Table) -> list[Answered]:
-    found = []
+def _rows(table: pa.Table) -> list[LoggedAnswer]:
+    answers = []
     for row in table.to_pylist():
         vector = None if row["vector"] is None else np.frombuffer(row["vector"], "<f4").astype(np.float32)
         lists = {
             name: None if row[name] is None else tuple(row[name]) for name in ("doc_ids", "scores", "candidate_doc_ids")
         }
-        found.append(Answered(**{**row, "vector": vector, **lists}))
-    return found
+        answers.append(LoggedAnswer(**{**row, "vector": vector, **lists}))
+    return answers

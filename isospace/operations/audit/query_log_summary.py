@@ -1,4 +1,4 @@
-"""What a query log says in a few numbers: who answered, and how much a candidate agreed."""
+"""Summarize a query log: which snapshots answered, and how far a candidate agreed."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from isospace.operations.audit.query_log import Answered
+from isospace.operations.audit.query_log import LoggedAnswer
 
 
 @dataclass(frozen=True, slots=True)
 class QueryLogSummary:
-    """A query log in numbers."""
+    """The figures of a query log."""
 
     queries: int
     by_snapshot: dict[int, int]
-    compared: tuple[Answered, ...]
-    """Queries that a candidate answered too, those with the least agreement first."""
+    compared: tuple[LoggedAnswer, ...]
+    """Queries that a candidate answered too, in order of rising agreement."""
 
     @property
     def overlap(self) -> float | None:
         """Mean top-10 overlap of the compared queries; None if there are none."""
-        return _mean([one.overlap or 0.0 for one in self.compared])
+        return _mean([answer.overlap or 0.0 for answer in self.compared])
 
     @property
     def rbo(self) -> float | None:
         """Mean rank-biased overlap of the compared queries; None if there are none."""
-        return _mean([one.rbo or 0.0 for one in self.compared])
+        return _mean([answer.rbo or 0.0 for answer in self.compared])
 
     def as_dict(self) -> dict[str, Any]:
         """Return the figures by name."""
@@ -40,11 +40,11 @@ class QueryLogSummary:
         }
 
 
-def summarize_query_log(logged: Sequence[Answered]) -> QueryLogSummary:
-    """Summarize logged queries."""
-    compared = [one for one in logged if one.overlap is not None and one.rbo is not None]
-    compared.sort(key=lambda one: (one.rbo or 0.0, one.query_sha256))
-    by_snapshot = Counter(one.snapshot for one in logged)
+def summarize_query_log(logged: Sequence[LoggedAnswer]) -> QueryLogSummary:
+    """Summarize logged answers."""
+    compared = [answer for answer in logged if answer.overlap is not None and answer.rbo is not None]
+    compared.sort(key=lambda answer: (answer.rbo or 0.0, answer.query_sha256))
+    by_snapshot = Counter(answer.snapshot for answer in logged)
     return QueryLogSummary(len(logged), dict(sorted(by_snapshot.items())), tuple(compared))
 
 

@@ -30,12 +30,14 @@ def run_audit(
     now: datetime | None = None,
     on_progress: Callable[[str], None] = lambda _: None,
 ) -> AuditRecord:
-    """Audit what an alias names, and store record and report; for the parameters see `audit_alias`.
+    """Audit the snapshot that an alias names, and store the report and the record.
+
+    For the parameters see `audit_alias`.
 
     Returns
     -------
     AuditRecord
-        As stored, with its number and the path of its report.
+        With its number and the path of its report.
 
     Raises
     ------

@@ -1,7 +1,7 @@
-"""Encoders x transforms on one corpus and its queries: what each costs, what it finds, and which are worth having.
+"""Compare encoders x transforms on one corpus and its queries: cost, quality, and Pareto front.
 
-A variant is a collection of its own, embedded by the same line as any other; raw vectors are shared by encoder. Figures
-are kept by what they depend on, so that a second contest measures only what is new.
+Each variant is a separate collection, embedded by the same pipeline as any other; variants of one encoder share raw
+vectors. Figures are cached by their inputs, so that a second comparison measures only what is new.
 """
 
 from __future__ import annotations
@@ -41,35 +41,35 @@ from isospace.transform.spec import TransformSpec
 if TYPE_CHECKING:
     from isospace.encoding.engine import Engine
 
-MEASURES = ("nDCG@10", "R@10", "R@100")
+METRICS = ("nDCG@10", "R@10", "R@100")
 _SAMPLE = 2_000
 
 
-class ContestSpec(GateSpec):
-    """What is compared, on which queries."""
+class ComparisonSpec(GateSpec):
+    """The variants to compare, and the queries to compare them on."""
 
     encoders: dict[Name, EncoderSpec] = Field(min_length=1)
-    """Encoders by a short name."""
+    """Encoders, each under a short name."""
     transforms: dict[Name, TransformSpec] = Field(min_length=1)
-    """Transforms by a short name; each is tried with each encoder."""
+    """Transforms, each under a short name; every encoder is combined with every transform."""
 
     @field_validator("rules")
     @classmethod
-    def _ungated(cls, rules: tuple[str, ...]) -> tuple[str, ...]:
+    def _without_rules(cls, rules: tuple[str, ...]) -> tuple[str, ...]:
         if rules:
-            raise ValueError("a contest gates nothing; leave rules out")
+            raise ValueError("a model comparison has no gate; remove `rules`")
         return rules
 
 
-class ContestConfig(PipelineConfig):
-    """A pipeline whose encoder and transform are each of several; those of its recipe are not used."""
+class ComparisonConfig(PipelineConfig):
+    """A pipeline with several encoders and transforms to compare; those of its recipe are not used."""
 
-    contest: ContestSpec
-    """What is compared."""
+    contest: ComparisonSpec
+    """The variants to compare."""
 
     def variants(self) -> dict[tuple[str, str], PipelineConfig]:
-        """Return a pipeline for each encoder and transform, by their names."""
-        found = {}
+        """Return one pipeline for each pair of encoder and transform, by their names."""
+        pipelines = {}
         for encoder, encoder_spec in self.contest.encoders.items():
             for transform, transform_spec in self.contest.transforms.items():
                 recipe = self.recipe.model_copy(
@@ -82,32 +82,28 @@ class ContestConfig(PipelineConfig):
                     }
                 )
                 layout.checked_name(runtime.collection, "collection of a variant")
-                found[encoder, transform] = PipelineConfig(recipe=recipe, runtime=runtime)
-        return found
+                pipelines[encoder, transform] = PipelineConfig(recipe=recipe, runtime=runtime)
+        return pipelines
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One encoder with one transform.
+    """The figures of one variant: an encoder with a transform.
 
     Attributes
     ----------
-    encoder, transform, collection, snapshot_id
-        Which.
-    dimension, bytes
-        Of a vector, and of what is searched of it.
-    ndcg_10, recall_10, recall_100
-        On the queries.
+    bytes
+        Bytes per vector of the representation that is searched.
     mean_cosine, isotropy
-        Of a sample of stored vectors.
+        Measured on a sample of stored vectors.
     tokens_per_second
-        Of the encoder, when it last encoded, by the place where it ran; None if it never did.
+        Highest recorded throughput of the encoder; None if none was measured.
     device_hours
-        Of one device for a million chunks of this corpus.
+        Hours of one device to encode a million chunks of this corpus.
     cost
-        Of a million chunks, in the currency of `runtime.price_per_device_hour`.
+        Cost of encoding a million chunks, in the currency of `runtime.price_per_device_hour`.
     on_front
-        Whether no other entry finds as much with fewer bytes and less time.
+        Whether the variant is on the Pareto front of nDCG@10, bytes, and device hours.
     """
 
     encoder: str
@@ -131,17 +127,20 @@ class Entry:
         return asdict(self)
 
 
-def load_contest(path: str | Path, overrides: Sequence[str] = ()) -> ContestConfig:
-    """Read a contest from a YAML file, as `isospace.pipeline.config_files.load_config` reads a pipeline."""
-    config = read_config(path, ContestConfig, overrides)
+def load_comparison(path: str | Path, overrides: Sequence[str] = ()) -> ComparisonConfig:
+    """Read a model comparison from a YAML file, as `load_config` reads a pipeline."""
+    config = read_config(path, ComparisonConfig, overrides)
     config.variants()
     if not (config.contest.queries and config.contest.judgements):
-        raise ConfigError(f"{path}: contest.queries and contest.judgements are needed to compare by what is found.")
+        raise ConfigError(
+            f"{path}: contest.queries or contest.judgements is missing; a comparison needs both. Set the missing one "
+            "to the path of a file."
+        )
     return config
 
 
-def contest_set(config: ContestConfig) -> EvaluationSet:
-    """Return the queries of a contest."""
+def comparison_set(config: ComparisonConfig) -> EvaluationSet:
+    """Load the queries and judgements of a comparison."""
     spec = config.contest
     return load_set(spec.set, Path(spec.queries or ""), Path(spec.judgements or ""))
 
@@ -150,42 +149,31 @@ def measure_variant(
     store: Store,
     names: tuple[str, str],
     config: PipelineConfig,
-    given: EvaluationSet,
+    query_set: EvaluationSet,
     search: Mapping[str, Any],
     *,
     engine: Engine | None = None,
 ) -> tuple[Entry, bool]:
-    """Measure one variant that is embedded; return whether it had to be measured, too.
+    """Measure one embedded variant; return its figures, and False if they were cached.
 
-    Parameters
-    ----------
-    store
-        Where.
-    names
-        Of encoder and transform.
-    config
-        The variant's pipeline.
-    given, search
-        Queries, and options that they are searched with.
-    engine
-        What runs the encoder.
+    `names` are those of its encoder and transform, `search` the options that the queries are searched with.
     """
     collection = config.runtime.collection
     manifest = resolve(store, collection, "production")
     key = fingerprint(
-        {"snapshot_id": manifest.snapshot_id, "set_id": given.set_id, "search": dict(search), "sample": _SAMPLE}
+        {"snapshot_id": manifest.snapshot_id, "set_id": query_set.set_id, "search": dict(search), "sample": _SAMPLE}
     )
     path = layout.comparison_figures(key)
     is_new = not store.exists(path)
     if is_new:
         with open_index(store, collection, engine=engine) as index:
-            run = answer_set(index.view, given, search_options(dict(search)))
+            run = answer_set(index.view, query_set, search_options(dict(search)))
             vectors = vectors_at(index.view, sample_rows(index.view, _SAMPLE, seed=0))
             record = index.space.space.record
             searched = next(spec for spec in record.spec.representations if spec.name == index.representation)
         isotropy = measure_isotropy(vectors)
         figures = {
-            **measure(run.documents, given.judged, MEASURES),
+            **measure(run.documents, query_set.judged, METRICS),
             "mean_cosine": isotropy.mean_cosine,
             "isotropy": isotropy.score,
             "dimension": record.dimension,
@@ -194,7 +182,7 @@ def measure_variant(
         store.write(path, seal(figures))
     figures = unseal(store.read(path), name=path)
     rate = max(measured_rates(store, manifest.encoder_id).values(), default=None)
-    hours = 1e6 * _tokens_a_chunk(store, manifest.collection) / rate / 3600 if rate else None
+    hours = 1e6 * _tokens_per_chunk(store, manifest.collection) / rate / 3600 if rate else None
     price = config.runtime.price_per_device_hour
     entry = Entry(
         encoder=names[0],
@@ -218,24 +206,24 @@ def measure_variant(
 def mark_front(entries: Sequence[Entry]) -> list[Entry]:
     """Mark the Pareto front of nDCG@10, bytes and device hours; best nDCG@10 first."""
     marked = []
-    for one in entries:
-        beaten = any(_beats(other, one) for other in entries if other is not one)
-        marked.append(Entry(**{**one.as_dict(), "on_front": not beaten}))
-    return sorted(marked, key=lambda one: (-one.ndcg_10, one.bytes, one.encoder, one.transform))
+    for entry in entries:
+        dominated = any(_dominates(other, entry) for other in entries if other is not entry)
+        marked.append(Entry(**{**entry.as_dict(), "on_front": not dominated}))
+    return sorted(marked, key=lambda entry: (-entry.ndcg_10, entry.bytes, entry.encoder, entry.transform))
 
 
-def _beats(one: Entry, other: Entry) -> bool:
-    """Tell whether one is as good in everything, and better in something."""
+def _dominates(one: Entry, other: Entry) -> bool:
+    """Return whether `one` is at least as good as `other` in everything, and better in something."""
     pairs = [(-one.ndcg_10, -other.ndcg_10), (one.bytes, other.bytes)]
     if one.device_hours is not None and other.device_hours is not None:
         pairs.append((one.device_hours, other.device_hours))
     return all(mine <= theirs for mine, theirs in pairs) and any(mine < theirs for mine, theirs in pairs)
 
 
-def _tokens_a_chunk(store: Store, collection: str) -> float:
+def _tokens_per_chunk(store: Store, collection: str) -> float:
     manifest = resolve(store, collection, "production")
     encoder = read_encoder_record(store, manifest.encoder_id)
-    # What is longer is cut, unless windows cover it.
+    # Longer chunks are truncated, unless windows cover them.
     most = np.inf if encoder.windows else encoder.max_tokens
     counts = [table["n_tokens"].to_numpy() for table in live_rows(store, manifest, "chunks", ["n_tokens"])]
     return float(np.minimum(np.concatenate(counts), most).mean()) if counts else 0.0

@@ -1,4 +1,4 @@
-"""The report on a contest: the table, and the front."""
+"""The report on a model comparison: the table of variants, and the Pareto front."""
 
 from __future__ import annotations
 
@@ -11,68 +11,76 @@ from isospace.operations.compare_models.compare import Entry
 
 HEAD = (
     "variant", "nDCG@10", "R@10", "R@100", "dimensions", "bytes", "mean cosine", "isotropy", "tokens/s",
-    "device hours a million chunks", "cost a million chunks",
+    "device hours per million chunks", "cost per million chunks",
 )  # fmt: skip
 
 
-def contest_page(entries: Sequence[Entry], given: EvaluationSet, *, collection: str) -> Page:
-    """Return the page; `entries` as `isospace.operations.compare_models.compare.mark_front` orders them."""
+def comparison_page(entries: Sequence[Entry], query_set: EvaluationSet, *, collection: str) -> Page:
+    """Build the page; `entries` are in the order of `mark_front`."""
     best = entries[0]
-    front = sum(one.on_front for one in entries)
+    front = sum(entry.on_front for entry in entries)
     outcome = (
-        f"{best.encoder} with {best.transform} finds most (nDCG@10 {best.ndcg_10:.4f}); {front} of {len(entries)} "
-        "variants are on the front."
+        f"{best.encoder} with {best.transform} is best (nDCG@10 {best.ndcg_10:.4f}); {front} of {len(entries)} "
+        "variants are on the Pareto front."
     )
-    tones: tuple[Tone, ...] = tuple("good" if one.on_front else "plain" for one in entries)
+    tones: tuple[Tone, ...] = tuple("good" if entry.on_front else "plain" for entry in entries)
     text = (
-        f"{len(given.judged)} judged queries. Marked: no other variant finds as much with no more bytes and no more "
-        "time. Throughput is that of the encoder's last run."
+        f"{len(query_set.judged)} judged queries. Marked variants are on the Pareto front: no other variant is as good "
+        "in nDCG@10, bytes, and time, and better in one of them. Throughput is the encoder's best recorded one."
     )
-    points = [(float(one.bytes), one.ndcg_10, f"{one.encoder}, {one.transform}", one.on_front) for one in entries]
+    points = [
+        (float(entry.bytes), entry.ndcg_10, f"{entry.encoder}, {entry.transform}", entry.on_front) for entry in entries
+    ]
     sections = [
         Section(
-            "Variants", text, plots.scatter(points, "bytes a vector", "nDCG@10"), Table(HEAD, _rows(entries), tones)
+            "Variants", text, plots.scatter(points, "bytes per vector", "nDCG@10"), Table(HEAD, _rows(entries), tones)
         ),
         Section(
             "Isotropy",
-            "Mean cosine of different chunks. It is no measure of retrieval: compare the order of the two.",
+            "Mean cosine of random pairs of chunks. It does not predict retrieval quality: compare the two rankings.",
             plots.bars(
-                {f"{one.encoder}\n{one.transform}": one.mean_cosine for one in entries}, "mean cosine", limit=0.6
+                {f"{entry.encoder}\n{entry.transform}": entry.mean_cosine for entry in entries},
+                "mean cosine",
+                limit=0.6,
             ),
         ),
         Section(
             "Lineage",
             table=Table(
                 ("variant", "collection", "snapshot"),
-                tuple((f"{one.encoder}, {one.transform}", one.collection, one.snapshot_id) for one in entries),
+                tuple(
+                    (f"{entry.encoder}, {entry.transform}", entry.collection, entry.snapshot_id) for entry in entries
+                ),
             ),
         ),
     ]
-    data = {"set_id": given.set_id, "entries": [one.as_dict() for one in entries]}
+    data = {"set_id": query_set.set_id, "entries": [entry.as_dict() for entry in entries]}
     return Page(f"{collection}: {len(entries)} variants compared", outcome, "plain", tuple(sections), data)
 
 
-def contest_markdown(entries: Sequence[Entry]) -> str:
-    """Return the table as Markdown; ✓ marks the front."""
+def comparison_markdown(entries: Sequence[Entry]) -> str:
+    """Return the table as Markdown; ✓ marks the Pareto front."""
     lines = ["| | " + " | ".join(HEAD) + " |", "| --- | --- |" + " ---: |" * (len(HEAD) - 1)]
     rows = zip(entries, _rows(entries), strict=True)
-    return "\n".join([*lines, *(f"| {'✓' if one.on_front else ''} | " + " | ".join(row) + " |" for one, row in rows)])
+    return "\n".join(
+        [*lines, *(f"| {'✓' if entry.on_front else ''} | " + " | ".join(row) + " |" for entry, row in rows)]
+    )
 
 
 def _rows(entries: Sequence[Entry]) -> tuple[tuple[str, ...], ...]:
     return tuple(
         (
-            f"{one.encoder}, {one.transform}",
-            figure(one.ndcg_10),
-            figure(one.recall_10),
-            figure(one.recall_100),
-            str(one.dimension),
-            str(one.bytes),
-            figure(one.mean_cosine),
-            figure(one.isotropy),
-            "–" if one.tokens_per_second is None else f"{one.tokens_per_second:,.0f}",
-            "–" if one.device_hours is None else f"{one.device_hours:.1f}",
-            "–" if one.cost is None else f"{one.cost:.2f}",
+            f"{entry.encoder}, {entry.transform}",
+            figure(entry.ndcg_10),
+            figure(entry.recall_10),
+            figure(entry.recall_100),
+            str(entry.dimension),
+            str(entry.bytes),
+            figure(entry.mean_cosine),
+            figure(entry.isotropy),
+            "–" if entry.tokens_per_second is None else f"{entry.tokens_per_second:,.0f}",
+            "–" if entry.device_hours is None else f"{entry.device_hours:.1f}",
+            "–" if entry.cost is None else f"{entry.cost:.2f}",
         )
-        for one in entries
+        for entry in entries
     )

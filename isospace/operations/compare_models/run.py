@@ -1,4 +1,4 @@
-"""The order of a model comparison's stages, whatever executes it."""
+"""The order of a model comparison's stages, for any executor."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 
 from isospace.operations.compare_models import stages
-from isospace.operations.compare_models.compare import ContestConfig, Entry
+from isospace.operations.compare_models.compare import ComparisonConfig, Entry
 from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.embed import embed_corpus
 from isospace.pipeline.executor import Executor
@@ -15,20 +15,20 @@ from isospace.pipeline.run_report import RunReport
 
 
 def compare_models(
-    config: ContestConfig, executor: Executor | None = None, embed: Callable[[PipelineConfig], RunReport] | None = None
+    config: ComparisonConfig,
+    executor: Executor | None = None,
+    embed: Callable[[PipelineConfig], RunReport] | None = None,
 ) -> list[Entry]:
-    """Embed the corpus by every variant, measure each, and mark the Pareto front.
+    """Embed the corpus with every variant, measure each, and mark the Pareto front.
 
     A second run embeds and measures only what is new.
 
     Parameters
     ----------
-    config
-        The comparison.
     executor
-        What runs the stages; this process, if empty.
+        Runs the stages; by default in this process.
     embed
-        Embeds a variant; `embed_corpus` with the same executor, if empty.
+        Embeds a variant; by default `embed_corpus` with the same executor.
     """
     executor = executor or LocalExecutor()
     embed = embed or functools.partial(embed_corpus, executor=executor)

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from isospace.evaluation.reports.page import write_page
-from isospace.operations.compare_models.compare import ContestConfig, Entry, contest_set, mark_front, measure_variant
-from isospace.operations.compare_models.page import contest_markdown, contest_page
+from isospace.operations.compare_models.compare import (
+    ComparisonConfig,
+    Entry,
+    comparison_set,
+    mark_front,
+    measure_variant,
+)
+from isospace.operations.compare_models.page import comparison_markdown, comparison_page
 from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.executor import Reporter, Stage
 from isospace.pipeline.resources import driver_engine
@@ -12,23 +18,23 @@ from isospace.storage.run_id import new_run_id
 from isospace.storage.store import open_store
 
 
-def measure(reporter: Reporter, config: ContestConfig, names: tuple[str, str], variant: PipelineConfig) -> Entry:
-    """Ask the queries of one variant; what was measured before is read."""
+def measure(reporter: Reporter, config: ComparisonConfig, names: tuple[str, str], variant: PipelineConfig) -> Entry:
+    """Measure one variant, or read its cached figures."""
     store, spec = open_store(config.runtime.store), config.contest
     entry, is_new = measure_variant(
-        store, names, variant, contest_set(config), spec.search, engine=driver_engine(variant)
+        store, names, variant, comparison_set(config), spec.search, engine=driver_engine(variant)
     )
-    reporter.info(f"nDCG@10 {entry.ndcg_10:.4f} ({'measured' if is_new else 'known'})")
+    reporter.info(f"nDCG@10 {entry.ndcg_10:.4f} ({'measured' if is_new else 'cached'})")
     return entry
 
 
-def conclude(reporter: Reporter, config: ContestConfig, entries: list[Entry]) -> list[Entry]:
-    """Mark the front, and write the report."""
+def conclude(reporter: Reporter, config: ComparisonConfig, entries: list[Entry]) -> list[Entry]:
+    """Mark the Pareto front, and write the report."""
     marked = mark_front(entries)
-    page = contest_page(marked, contest_set(config), collection=config.runtime.collection)
+    page = comparison_page(marked, comparison_set(config), collection=config.runtime.collection)
     store = open_store(config.runtime.store)
     path = write_page(store, f"{new_run_id()}-contest", page)
-    body = f"### {page.title}\n\n{page.outcome}\n\n{contest_markdown(marked)}\n\nReport: `{path}`"
+    body = f"### {page.title}\n\n{page.outcome}\n\n{comparison_markdown(marked)}\n\nReport: `{path}`"
     reporter.show_page(store, path, key="contest", markdown=body, plots=("Variants",))
     reporter.info(f"report: {path}")
     return marked

@@ -1,4 +1,4 @@
-"""What every export has in common: its rows, and the record that says which space it is of."""
+"""The parts that all exports share: rows, the record that names their space, and errors."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _OWNER_COLUMNS = ["doc_id", "uri", "title", "metadata"]
 
 
 class ExportRecord(BaseModel):
-    """What an export was made of; each system keeps it where it keeps metadata."""
+    """What an export contains; each system stores it as metadata of the export."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     format: Literal[1] = 1
@@ -47,7 +47,7 @@ class ExportRecord(BaseModel):
     snapshot: int
     collection: str
     encoder_id: str
-    # Unit vectors: their inner product is the cosine. Others are ranked by the inner product too.
+    # Exports are ranked by the inner product; for unit vectors it is the cosine.
     metric: Literal["cosine", "dot"]
     dimension: int
     representation: str
@@ -57,30 +57,24 @@ class ExportRecord(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Some rows.
-
-    Attributes
-    ----------
-    rows
-        n rows of `ROW_SCHEMA`; metadata is JSON as the store has it.
-    vectors
-        (n, k) float32.
-    """
+    """A batch of rows and their vectors."""
 
     rows: pa.RecordBatch
+    """n rows of `ROW_SCHEMA`; metadata is JSON, as stored."""
     vectors: Float32
+    """(n, k) float32."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One snapshot on its way out."""
+    """The snapshot to export."""
 
     view: View
     record: ExportRecord
     batch_rows: int
 
     def batches(self) -> Iterator[Batch]:
-        """Yield all rows in the order of the copy, decoded a batch at a time."""
+        """Yield all rows in the order of the local copy, with decoded vectors."""
         copy = self.view.copy
         codes = copy.codes[self.record.representation]
         documents = copy.documents.select(_OWNER_COLUMNS)
@@ -94,20 +88,20 @@ class Source:
 
 
 class System(Protocol):
-    """One module a system."""
+    """The functions of a system's module."""
 
     def write(self, source: Source, target: Target, *, replace: bool) -> None:
-        """Write all rows and the record; what a crash leaves must not look whole."""
+        """Write all rows and the record; what a crash leaves must not look complete."""
 
     def read_record(self, target: Target) -> ExportRecord:
-        """Return the record; NotFoundError if nothing is there, IntegrityError if that is no whole export."""
+        """Read the record; NotFoundError if there is no export, IntegrityError if it is incomplete."""
 
     def verify(self, target: Target, record: ExportRecord) -> None:
-        """IntegrityError if what is there is not what the record says."""
+        """Raise IntegrityError if the export differs from its record."""
 
 
 def describe(view: View) -> ExportRecord:
-    """Return the record of a snapshot's export."""
+    """Build the record for an export of a snapshot."""
     manifest, space = view.manifest, view.space.space
     return ExportRecord(
         space_id=space.space_id,
@@ -122,46 +116,49 @@ def describe(view: View) -> ExportRecord:
     )
 
 
-def parse_record(found: object, target: Target) -> ExportRecord:
-    """Read a record as a system kept it: JSON, or what was parsed from it.
+def parse_record(stored: object, target: Target) -> ExportRecord:
+    """Parse a record as a system stores it: JSON, or the parsed value.
 
     Raises
     ------
     IntegrityError
-        If it is none, or of another format.
+        If it is not a record, or has another format.
     """
     try:
-        return ExportRecord.model_validate(json.loads(found) if isinstance(found, str | bytes) else found)
+        return ExportRecord.model_validate(json.loads(stored) if isinstance(stored, str | bytes) else stored)
     except (ValueError, ValidationError) as error:
-        raise unfinished(target, f"its record cannot be read ({' '.join(str(error).split())[:160]})") from error
+        raise incomplete(target, f"its record cannot be read ({' '.join(str(error).split())[:160]})") from error
 
 
-def unfinished(target: Target, why: str) -> IntegrityError:
-    """Return the error of something that is there and is no whole export."""
+def incomplete(target: Target, why: str) -> IntegrityError:
+    """Return the error for a target that exists but is not a complete export."""
     return IntegrityError(
         f"{target}: {why}; expected an export of isospace. Remove what is there yourself, or choose another name."
     )
 
 
-def changed(what: object, found: str, expected: str) -> IntegrityError:
-    """Return the error of an export that is no longer what was exported."""
+def changed_export(place: object, actual: str, expected: str) -> IntegrityError:
+    """Return the error for an export that was changed_export after it was written."""
     return IntegrityError(
-        f"{what}: {found}; its record says {expected}. Export it again with replace=True (--replace)."
+        f"{place}: {actual}; its record says {expected}. Export the snapshot again with replace=True (--replace)."
     )
 
 
 @contextlib.contextmanager
-def told(target: Target, *errors: type[Exception]) -> Iterator[None]:
-    """Turn the errors of a system's client into one that names the target."""
+def store_errors(target: Target, *errors: type[Exception]) -> Iterator[None]:
+    """Turn errors of a system's client into a StoreError that names the target."""
     try:
         yield
     except errors as error:
         reason = " ".join(str(error).split())[:400]
-        raise StoreError(f"{target}: {reason or type(error).__name__}. Mend that and try again.") from error
+        raise StoreError(f"{target}: {reason or type(error).__name__}. Fix the cause and try again.") from error
 
 
 def portable(metadata: str) -> dict[str, Any]:
-    """Parse metadata for systems strict about JSON: NaN and infinity are null, lone surrogates and U+0000 are U+FFFD."""
+    """Parse metadata for systems with strict JSON.
+
+    NaN and infinity become null, lone surrogates and U+0000 become U+FFFD.
+    """
     parsed: dict[str, Any] = _portable(json.loads(metadata))
     return parsed
 
@@ -180,7 +177,7 @@ def _portable(value: Any) -> Any:
 
 
 def _finest(view: View) -> Representation:
-    """Return what vectors are taken from: the floats; else the first that has all dimensions."""
+    """Return the representation to export: float if stored, else the first one with all dimensions."""
     specs = view.space.space.record.spec.representations
     names = [spec.name for spec in specs]
     whole = [spec.name for spec in specs if not isinstance(spec, ShortSpec)]

@@ -1,9 +1,9 @@
-"""Export: a snapshot's vectors and texts in other systems, with the record of the space that their queries have to be of.
+"""Export a snapshot to another system, with a record of the space that queries must be embedded in.
 
     export_snapshot(open_index("store", "docs"), "lancedb:exports#docs")
     require_space("lancedb:exports#docs", space_id)
 
-An export appears whole or not at all, and what is there is replaced only if that is asked for and was an export.
+Exports are atomic, and replace only another export, and only with `replace=True`.
 """
 
 from __future__ import annotations
@@ -18,55 +18,43 @@ from isospace.operations.export.target import Target, parse_target
 if TYPE_CHECKING:
     from isospace.search.index import Index
 
-__all__ = ["Exported", "check_target", "export_snapshot", "exported_space", "require_space"]
+__all__ = ["ExportResult", "check_target", "export_snapshot", "exported_space", "require_space"]
 _CLIENTS = ("faiss", "lancedb", "qdrant_client", "psycopg", "pgvector")
 
 
 @dataclass(frozen=True, slots=True)
-class Exported:
-    """What was exported.
-
-    Attributes
-    ----------
-    target
-        Where to, without a password.
-    rows
-        How many chunks.
-    space_id, snapshot_id
-        Of what.
-    """
+class ExportResult:
+    """The outcome of an export."""
 
     target: str
+    """The target's URL, without a password."""
     rows: int
+    """Number of exported chunks."""
     space_id: str
     snapshot_id: str
 
 
-def export_snapshot(index: Index, target: str, *, replace: bool = False, batch_rows: int = 2000) -> Exported:
-    """Write the snapshot that an index searches now into another system.
+def export_snapshot(index: Index, target: str, *, replace: bool = False, batch_rows: int = 2000) -> ExportResult:
+    """Write the snapshot that an index currently searches to another system.
 
     Parameters
     ----------
     index
-        The opened snapshot; an alias that moves meanwhile changes nothing.
+        The opened snapshot; the export is not affected if the alias moves meanwhile.
     target
         `faiss:FOLDER`, `lancedb:FOLDER#table`, `qdrant:http://host:6333#collection`, `qdrant:FOLDER#collection` or
         `postgresql://user@host/database#table`.
     replace
-        Whether an export that is there is replaced; it serves until the new one is whole.
+        Whether to replace an existing export; it can be used until the new one is complete.
     batch_rows
-        Rows in memory at a time.
-
-    Returns
-    -------
-    Exported
+        Rows held in memory at a time.
 
     Raises
     ------
     ConfigError
-        If the target cannot be, something is there, or the system's client is not installed.
+        If the target is invalid or already exists, or the system's client is not installed.
     StoreError
-        If the system fails.
+        If the system reports an error.
     """
     if batch_rows < 1:
         raise ConfigError(f"batch_rows = {batch_rows}; expected 1 or more.")
@@ -76,23 +64,18 @@ def export_snapshot(index: Index, target: str, *, replace: bool = False, batch_r
     _require_free(system, parsed, replace=replace)
     record = describe(view)
     system.write(Source(view, record, batch_rows), parsed, replace=replace)
-    return Exported(str(parsed), record.rows, record.space_id, record.snapshot_id)
+    return ExportResult(str(parsed), record.rows, record.space_id, record.snapshot_id)
 
 
 def check_target(target: str) -> dict[str, Any]:
-    """Return the record of an export, after comparing what is there with it.
-
-    Returns
-    -------
-    dict
-        space_id, snapshot_id, snapshot, collection, encoder_id, metric, dimension, representation, rows, …
+    """Compare an export with its record, and return the record.
 
     Raises
     ------
     NotFoundError
-        If nothing is there.
+        If the target is empty.
     IntegrityError
-        If what is there is no export, or no longer what was exported.
+        If the target is not an export, or was changed after it was exported.
     """
     parsed = parse_target(target)
     system = _system(parsed)
@@ -102,7 +85,7 @@ def check_target(target: str) -> dict[str, Any]:
 
 
 def exported_space(target: str) -> str:
-    """Return the space_id of an export; rows are not looked at."""
+    """Return the space ID of an export; its rows are not checked."""
     parsed = parse_target(target)
     return _system(parsed).read_record(parsed).space_id
 
@@ -113,27 +96,27 @@ def require_space(target: str, space_id: str) -> None:
     Raises
     ------
     MismatchError
-        If it is of another one.
+        If the export belongs to another space.
     """
-    if (found := exported_space(target)) != space_id:
+    if (exported := exported_space(target)) != space_id:
         raise MismatchError(
-            f"{parse_target(target)}: field space_id is {found}, the vectors are of {space_id}. Embed the queries with "
-            "the space of the export, or export the snapshot of that space with replace=True (--replace)."
+            f"{parse_target(target)}: its space_id is {exported}, but the vectors belong to {space_id}. Embed the "
+            "queries with the space of the export, or export a snapshot of their space with replace=True (--replace)."
         )
 
 
 def _require_free(system: System, target: Target, *, replace: bool) -> None:
     try:
-        found = system.read_record(target)
+        existing = system.read_record(target)
     except NotFoundError:
         return
     except IntegrityError as error:
-        # Only what isospace wrote is removed by isospace.
+        # isospace removes only what it wrote.
         raise ConfigError(f"{error}") from error
     if not replace:
         raise ConfigError(
-            f"{target}: exists, with snapshot {found.snapshot} of {found.collection} (space {found.space_id[:16]}…); "
-            "expected nothing there. Choose another name, or replace it with replace=True (--replace)."
+            f"{target}: already holds snapshot {existing.snapshot} of {existing.collection} (space "
+            f"{existing.space_id[:16]}…). Choose another name, or replace it with replace=True (--replace)."
         )
 
 

@@ -1,7 +1,7 @@
-"""A folder for FAISS: a flat index, the rows that its places stand for, and the record with the hashes of both.
+"""Export to a folder for FAISS: a flat index, the rows of its vectors, and the record.
 
 index.faiss     IndexFlatIP, vectors in the order of the rows
-rows.parquet    ids, texts, spans, metadata (JSON)
+rows.parquet    IDs, texts, spans, metadata (JSON)
 isospace.json   the record, sealed
 """
 
@@ -20,7 +20,15 @@ import faiss
 import pyarrow.parquet as pq
 
 from isospace.errors import ConfigError, IntegrityError, NotFoundError
-from isospace.operations.export.base import ROW_SCHEMA, ExportRecord, Source, changed, parse_record, told, unfinished
+from isospace.operations.export.base import (
+    ROW_SCHEMA,
+    ExportRecord,
+    Source,
+    changed_export,
+    incomplete,
+    parse_record,
+    store_errors,
+)
 from isospace.operations.export.target import Target
 from isospace.storage.hashing import seal, unseal
 
@@ -30,11 +38,14 @@ _LEFT_AFTER_SECONDS = 86_400
 
 
 def write(source: Source, target: Target, *, replace: bool) -> None:
-    """Write a folder beside the target and put it in its place; FAISS holds all vectors in memory meanwhile."""
+    """Write a temporary folder beside the target, then rename it.
+
+    FAISS holds all vectors in memory until then.
+    """
     folder = Path(target.place).absolute()
     if replace:
         _require_nothing_else(folder, target)
-    with told(target, OSError, RuntimeError):
+    with store_errors(target, OSError, RuntimeError):
         folder.parent.mkdir(parents=True, exist_ok=True)
         for path in _leftovers(folder):
             shutil.rmtree(path, ignore_errors=True)
@@ -48,38 +59,38 @@ def write(source: Source, target: Target, *, replace: bool) -> None:
 
 
 def read_record(target: Target) -> ExportRecord:
-    """Return the record."""
+    """Read the record of the export."""
     return parse_record(_document(target)["record"], target)
 
 
 def verify(target: Target, record: ExportRecord) -> None:
-    """Compare the files with their hashes."""
+    """Check the files against their hashes."""
     for name, expected in _document(target)["files"].items():
         path = Path(target.place) / name
-        found = _digest(path) if path.is_file() else ""
-        if found != expected:
-            raise changed(path, f"has SHA-256 {found[:16]}…" if found else "is missing", f"{expected[:16]}…")
+        digest = _digest(path) if path.is_file() else ""
+        if digest != expected:
+            raise changed_export(path, f"has SHA-256 {digest[:16]}…" if digest else "is missing", f"{expected[:16]}…")
 
 
 def _document(target: Target) -> dict[str, Any]:
     folder = Path(target.place)
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        raise NotFoundError(f"{target}: nothing is there. Export a snapshot to it first.")
+        raise NotFoundError(f"{target}: holds no export. Export a snapshot to it first.")
     if not (folder / RECORD).is_file():
-        raise unfinished(target, f"has no {RECORD}")
+        raise incomplete(target, f"has no {RECORD}")
     try:
         return unseal((folder / RECORD).read_bytes(), name=RECORD)
     except IntegrityError as error:
-        raise unfinished(target, f"its record cannot be read ({error})") from error
+        raise incomplete(target, f"its record cannot be read ({error})") from error
 
 
 def _require_nothing_else(folder: Path, target: Target) -> None:
-    """Refuse to remove, with an export, what somebody put beside it."""
+    """Refuse to replace an export if its folder holds files of somebody else."""
     others = sorted(path.name for path in folder.iterdir() if path.name not in _FILES) if folder.is_dir() else []
     if others:
         raise ConfigError(
-            f"{target}: holds {others[0]}, which no export wrote; expected {', '.join(sorted(_FILES))} alone. Move "
-            "it away."
+            f"{target}: holds {others[0]}, which no export wrote; expected only {', '.join(sorted(_FILES))}. Move it "
+            "away."
         )
 
 
@@ -98,7 +109,7 @@ def _write_files(source: Source, folder: Path) -> None:
 
 
 def _publish(making: Path, folder: Path, *, replace: bool) -> None:
-    """Rename; a folder that is not empty stops the rename, unless it is to be replaced and is moved away first."""
+    """Rename the folder to its final name; with `replace`, first move the old one aside."""
     if not (replace and folder.exists()):
         making.rename(folder)
         return
@@ -113,7 +124,7 @@ def _publish(making: Path, folder: Path, *, replace: bool) -> None:
 
 
 def _leftovers(folder: Path) -> Iterator[Path]:
-    """Yield what exports to this folder left that died; one under way is younger."""
+    """Yield what killed exports to this folder left; a running export's folder is younger."""
     for path in folder.parent.iterdir():
         if path.name.startswith(_making(folder)) and time.time() - path.stat().st_mtime > _LEFT_AFTER_SECONDS:
             yield path

@@ -1,4 +1,4 @@
-"""A table of LanceDB: one commit of Lance holds the rows and, in the metadata of their Arrow schema, the record."""
+"""Export to a LanceDB table in one commit, with the record in the metadata of the schema."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from isospace.operations.export.base import (
     ROW_SCHEMA,
     ExportRecord,
     Source,
-    changed,
+    changed_export,
+    incomplete,
     parse_record,
     portable,
-    told,
-    unfinished,
+    store_errors,
 )
 from isospace.operations.export.target import Target
 
@@ -28,36 +28,38 @@ _ERRORS = (ValueError, RuntimeError, OSError)
 
 
 def write(source: Source, target: Target, *, replace: bool) -> None:
-    """Write the rows as one version; until Lance commits it, the table is what it was before, or none."""
+    """Write the rows as one version of the table; until Lance commits it, the table stays as it was."""
     schema = _schema(source.record)
     reader = pa.RecordBatchReader.from_batches(schema, _batches(source, schema))
-    with told(target, *_ERRORS):
+    with store_errors(target, *_ERRORS):
         connection = lancedb.connect(target.place)
         connection.create_table(target.name, data=reader, mode="overwrite" if replace else "create")
 
 
 def read_record(target: Target) -> ExportRecord:
-    """Return the record."""
+    """Read the record of the export."""
     entries = _open(target).schema.metadata or {}
     if KEY.encode() not in entries:
-        raise unfinished(target, "a table without a record")
+        raise incomplete(target, "is a table without a record")
     return parse_record(entries[KEY.encode()], target)
 
 
 def verify(target: Target, record: ExportRecord) -> None:
-    """Compare the number of rows and the dimension of the vectors."""
+    """Check the number of rows and the dimension of the vectors."""
     table = _open(target)
-    found = (table.count_rows(), getattr(table.schema.field("vector").type, "list_size", None))
-    if found != (record.rows, record.dimension):
-        raise changed(target, f"has {found[0]} rows of {found[1]} dimensions", f"{record.rows} of {record.dimension}")
+    actual = (table.count_rows(), getattr(table.schema.field("vector").type, "list_size", None))
+    if actual != (record.rows, record.dimension):
+        raise changed_export(
+            target, f"has {actual[0]} rows of {actual[1]} dimensions", f"{record.rows} of {record.dimension}"
+        )
 
 
 def _open(target: Target) -> Any:
-    absent = NotFoundError(f"{target}: nothing is there. Export a snapshot to it first.")
-    # Connecting makes a local folder, and nothing is made here.
+    absent = NotFoundError(f"{target}: holds no export. Export a snapshot to it first.")
+    # Connecting would create a missing local folder.
     if "://" not in target.place and not Path(target.place).is_dir():
         raise absent
-    with told(target, *_ERRORS):
+    with store_errors(target, *_ERRORS):
         connection = lancedb.connect(target.place)
         try:
             return connection.open_table(target.name)

@@ -1,4 +1,4 @@
-"""A table of PostgreSQL with pgvector: written in one transaction, the record in the table's comment."""
+"""Export to a PostgreSQL table with pgvector, in one transaction; the record is the table's comment."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from isospace.operations.export.base import (
     Batch,
     ExportRecord,
     Source,
-    changed,
+    changed_export,
+    incomplete,
     parse_record,
     portable,
-    told,
-    unfinished,
+    store_errors,
 )
 from isospace.operations.export.target import Target
 
@@ -30,17 +30,17 @@ _COLUMNS = {
     "chunk_id": "text", "doc_id": "text", "uri": "text", "title": "text", "text": "text", "span_start": "bigint",
     "span_end": "bigint", "metadata": "jsonb", "vector": "vector",
 }  # fmt: skip
-# PostgreSQL cuts longer names off, and says nothing.
+# PostgreSQL silently truncates longer names.
 _LONGEST_NAME = 63
 _Connection = psycopg.Connection[tuple[Any, ...]]
 
 
 def write(source: Source, target: Target, *, replace: bool) -> None:
-    """Write a table under a name of its own and rename it in the same transaction; readers see the old one until then."""
+    """Write a temporary table and rename it in one transaction; readers see the old one until then."""
     table = _identifier(target)
-    # An identifier of the same schema.
+    # In the same schema as the target.
     making = sql.Identifier(*_parts(target)[:-1], f"isospace_{secrets.token_hex(6)}")
-    with told(target, psycopg.Error), _connect(target) as connection:
+    with store_errors(target, psycopg.Error), _connect(target) as connection:
         _require_extension(connection, target)
         pgvector.psycopg.register_vector(connection)
         connection.execute(_create(making, source.record.dimension))
@@ -53,46 +53,46 @@ def write(source: Source, target: Target, *, replace: bool) -> None:
 
 
 def read_record(target: Target) -> ExportRecord:
-    """Return the record."""
-    with told(target, psycopg.Error), _connect(target) as connection:
-        found = _one(
+    """Read the record of the export."""
+    with store_errors(target, psycopg.Error), _connect(target) as connection:
+        row = _fetch_row(
             connection, "SELECT to_regclass(%(name)s)::oid, obj_description(to_regclass(%(name)s), 'pg_class')", target
         )
-    if found[0] is None:
-        raise NotFoundError(f"{target}: nothing is there. Export a snapshot to it first.")
+    if row[0] is None:
+        raise NotFoundError(f"{target}: holds no export. Export a snapshot to it first.")
     try:
-        body = json.loads(found[1] or "")[KEY]
+        body = json.loads(row[1] or "")[KEY]
     except (ValueError, KeyError, TypeError) as error:
-        raise unfinished(target, "a table whose comment is no record") from error
+        raise incomplete(target, "is a table whose comment is not a record") from error
     return parse_record(body, target)
 
 
 def verify(target: Target, record: ExportRecord) -> None:
-    """Compare the columns, the dimension of the vectors, and the number of rows."""
+    """Check the columns, the dimension of the vectors, and the number of rows."""
     expected = {**_COLUMNS, "vector": f"vector({record.dimension})"}
     columns = (
         "SELECT json_object_agg(attname, format_type(atttypid, atttypmod)) FROM pg_attribute "
         "WHERE attrelid = to_regclass(%(name)s) AND attnum > 0 AND NOT attisdropped"
     )
-    with told(target, psycopg.Error), _connect(target) as connection:
-        found = _one(connection, columns, target)[0] or {}
+    with store_errors(target, psycopg.Error), _connect(target) as connection:
+        actual = _fetch_row(connection, columns, target)[0] or {}
         ((rows,),) = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(_identifier(target))).fetchall()
-    # A type that lies in another schema than those searched is named with it.
-    differing = [name for name, kind in expected.items() if found.get(name, "").rpartition(".")[2] != kind]
+    # A type outside the search path is shown with its schema.
+    differing = [name for name, kind in expected.items() if actual.get(name, "").rpartition(".")[2] != kind]
     if differing:
         name = differing[0]
-        raise changed(target, f"column {name} is {found.get(name, 'missing')}", expected[name])
+        raise changed_export(target, f"column {name} is {actual.get(name, 'missing')}", expected[name])
     if rows != record.rows:
-        raise changed(target, f"has {rows} rows", str(record.rows))
+        raise changed_export(target, f"has {rows} rows", str(record.rows))
 
 
 def _connect(target: Target) -> _Connection:
-    """Connect; the connection is the context of one transaction."""
+    """Connect to the database; used as a context manager, the connection is one transaction."""
     return psycopg.connect(target.place, application_name="isospace")
 
 
 def _parts(target: Target) -> list[str]:
-    """Return the table's name, or schema and name."""
+    """Return the name of the table, or its schema and name."""
     parts = target.name.split(".", maxsplit=1)
     if long := [part for part in parts if not 0 < len(part.encode()) <= _LONGEST_NAME]:
         raise ConfigError(
@@ -106,8 +106,8 @@ def _identifier(target: Target) -> sql.Identifier:
     return sql.Identifier(*_parts(target))
 
 
-def _one(connection: _Connection, query: LiteralString, target: Target) -> tuple[Any, ...]:
-    """Run a query about the table, and return its one row."""
+def _fetch_row(connection: _Connection, query: LiteralString, target: Target) -> tuple[Any, ...]:
+    """Run a query about the target's table, and return the one row of the result."""
     name = _identifier(target).as_string(connection)
     return connection.execute(query, {"name": name}).fetchone() or (None,)
 
@@ -119,9 +119,9 @@ def _require_extension(connection: _Connection, target: Target) -> None:
         connection.execute("CREATE EXTENSION vector")
     except psycopg.Error as error:
         raise StoreError(
-            f"{target}: the database lacks the extension vector, and it cannot be created "
-            f"({str(error).splitlines()[0]}). Install pgvector on the server, and run CREATE EXTENSION vector as its "
-            "owner."
+            f"{target}: the database lacks the extension `vector`, and creating it failed "
+            f"({str(error).splitlines()[0]}). Install pgvector on the server, and run CREATE EXTENSION vector as the "
+            "database owner."
         ) from error
 
 

@@ -1,6 +1,6 @@
-"""A collection of Qdrant: written under a name of its own, given its record last, and named by an alias then.
+"""Export to a Qdrant collection under a temporary name, which an alias names once it is complete.
 
-Queries go to the alias. A collection that no alias of isospace names is not whole.
+Queries go to the alias. A collection without an alias is incomplete.
 """
 
 from __future__ import annotations
@@ -19,7 +19,16 @@ from qdrant_client.common.client_exceptions import QdrantException
 from qdrant_client.http.exceptions import ApiException
 
 from isospace.errors import ConfigError, NotFoundError, StoreError
-from isospace.operations.export.base import KEY, ExportRecord, Source, changed, parse_record, portable, told, unfinished
+from isospace.operations.export.base import (
+    KEY,
+    ExportRecord,
+    Source,
+    changed_export,
+    incomplete,
+    parse_record,
+    portable,
+    store_errors,
+)
 from isospace.operations.export.target import Target
 
 _ERRORS = (QdrantException, ApiException, ValueError, RuntimeError, OSError)
@@ -29,14 +38,14 @@ _TIMEOUT_SECONDS = 120
 
 
 def point_id(chunk_id: str) -> str:
-    """Return the id of a chunk's point, a UUID of version 5."""
+    """Return the point ID of a chunk, a version 5 UUID."""
     return str(uuid.uuid5(uuid.NAMESPACE_URL, chunk_id))
 
 
 def write(source: Source, target: Target, *, replace: bool) -> None:
-    """Write a collection, and let the alias name it once it is whole."""
+    """Write a collection, and point the alias to it once it is complete."""
     making = f"{target.name}{_MAKING}{secrets.token_hex(6)}"
-    with told(target, *_ERRORS), _client(target) as client:
+    with store_errors(target, *_ERRORS), _client(target) as client:
         _drop_unfinished(client, target.name)
         parameters = models.VectorParams(size=source.record.dimension, distance=models.Distance.DOT)
         client.create_collection(making, vectors_config=parameters)
@@ -51,29 +60,31 @@ def write(source: Source, target: Target, *, replace: bool) -> None:
 
 
 def read_record(target: Target) -> ExportRecord:
-    """Return the record."""
-    absent = NotFoundError(f"{target}: nothing is there. Export a snapshot to it first.")
-    # Opening makes files in a local folder, and nothing is made here.
+    """Read the record of the export."""
+    absent = NotFoundError(f"{target}: holds no export. Export a snapshot to it first.")
+    # Opening a local folder would create files in it.
     if not _is_server(target) and not (Path(target.place) / "meta.json").is_file():
         raise absent
-    with told(target, *_ERRORS), _client(target) as client:
+    with store_errors(target, *_ERRORS), _client(target) as client:
         named = _aliases(client).get(target.name)
         if named is None and target.name not in _collections(client):
             raise absent
-        found = _metadata(client, named) if named else {}
-    if KEY not in found:
-        raise unfinished(target, "a collection without a record" if named else "a collection that no alias names")
-    return parse_record(found[KEY], target)
+        metadata = _metadata(client, named) if named else {}
+    if KEY not in metadata:
+        raise incomplete(target, "is a collection without a record" if named else "is a collection without an alias")
+    return parse_record(metadata[KEY], target)
 
 
 def verify(target: Target, record: ExportRecord) -> None:
-    """Compare the number of points and the dimension of the vectors."""
-    with told(target, *_ERRORS), _client(target) as client:
+    """Check the number of points and the dimension of the vectors."""
+    with store_errors(target, *_ERRORS), _client(target) as client:
         rows = client.count(target.name, exact=True).count
         vectors = client.get_collection(target.name).config.params.vectors
-    found = (rows, getattr(vectors, "size", None))
-    if found != (record.rows, record.dimension):
-        raise changed(target, f"has {found[0]} points of {found[1]} dimensions", f"{record.rows} of {record.dimension}")
+    actual = (rows, getattr(vectors, "size", None))
+    if actual != (record.rows, record.dimension):
+        raise changed_export(
+            target, f"has {actual[0]} points of {actual[1]} dimensions", f"{record.rows} of {record.dimension}"
+        )
 
 
 @contextlib.contextmanager
@@ -97,19 +108,21 @@ def _is_server(target: Target) -> bool:
 def _finish(client: QdrantClient, making: str, record: ExportRecord, target: Target) -> None:
     rows = client.count(making, exact=True).count
     if rows != record.rows:
-        raise StoreError(f"{target}: took {rows} points, expected {record.rows}. Run the export again.")
+        raise StoreError(f"{target}: holds {rows} points after the upload, expected {record.rows}. Export again.")
     client.update_collection(making, metadata={KEY: record.model_dump(mode="json")})
-    # An older server drops what it does not know, and says nothing.
+    # Older servers silently drop the metadata.
     if KEY not in _metadata(client, making):
         raise StoreError(
-            f"{target}: the server keeps no metadata of collections; expected Qdrant 1.16 or newer. Update it."
+            f"{target}: the server does not store metadata of collections; expected Qdrant 1.16 or newer. Update it."
         )
 
 
 def _name(client: QdrantClient, making: str, target: Target, *, replace: bool) -> None:
     before = _aliases(client).get(target.name)
     if before is not None and not replace:
-        raise ConfigError(f"{target}: was exported by another meanwhile. Replace it with replace=True (--replace).")
+        raise ConfigError(
+            f"{target}: another export was written there meanwhile. Replace it with replace=True (--replace)."
+        )
     create = models.CreateAliasOperation(
         create_alias=models.CreateAlias(collection_name=making, alias_name=target.name)
     )
@@ -120,11 +133,14 @@ def _name(client: QdrantClient, making: str, target: Target, *, replace: bool) -
 
 
 def _drop_unfinished(client: QdrantClient, name: str) -> None:
-    """Remove what exports under this name left that died; two at once under one name are not foreseen."""
+    """Remove the leftovers of killed exports under this name.
+
+    Concurrent exports under one name are not supported.
+    """
     named = set(_aliases(client).values())
-    for found in _collections(client):
-        if found.startswith(name + _MAKING) and found not in named:
-            client.delete_collection(found)
+    for collection in _collections(client):
+        if collection.startswith(name + _MAKING) and collection not in named:
+            client.delete_collection(collection)
 
 
 def _aliases(client: QdrantClient) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Where an export goes: a url, taken apart."""
+"""Parse the URL of an export target."""
 
 from __future__ import annotations
 
@@ -15,21 +15,13 @@ _PASSWORD = re.compile(r"(://[^:/@]*:)[^@]*(@)|(\bpassword=)[^&#]*()")
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A url, taken apart.
-
-    Attributes
-    ----------
-    system
-        Which system.
-    place
-        Folder or url of its database.
-    name
-        Table or collection in it; empty for faiss.
-    """
+    """A parsed target URL."""
 
     system: SystemName
     place: str
+    """Folder, or URL of the database."""
     name: str
+    """Table or collection; empty for faiss."""
 
     def __str__(self) -> str:
         scheme = "" if self.system == "postgresql" else f"{self.system}:"
@@ -37,25 +29,27 @@ class Target:
 
 
 def parse_target(url: str) -> Target:
-    """Take a target's url apart.
+    """Parse a target URL.
 
     Raises
     ------
     ConfigError
-        If it names no system, place or table.
+        If the system is unknown, or the place or the table is missing.
     """
     scheme, _, rest = url.partition(":")
     system = "postgresql" if scheme == "postgres" else scheme
     if system not in get_args(SystemName):
-        raise ConfigError(f"target {_without_password(url)!r}: no known system; expected one of {_EXAMPLES}.")
+        raise ConfigError(f"target {_without_password(url)!r}: unknown system; expected one of {_EXAMPLES}.")
     if system == "faiss":
         place, separator, name = rest, "", ""
     else:
         place, separator, name = (url if system == "postgresql" else rest).rpartition("#")
     if not place or (system != "faiss" and not (separator and name)):
-        raise ConfigError(f"target {_without_password(url)!r}: lacks a place or a #name; expected one of {_EXAMPLES}.")
+        raise ConfigError(
+            f"target {_without_password(url)!r}: lacks a location or a #name; expected one of {_EXAMPLES}."
+        )
     return Target(cast(SystemName, system), place, name)
 
 
 def _without_password(url: str) -> str:
-    return _PASSWORD.sub(lambda found: f"{found[1] or found[3]}***{found[2] or ''}", url)
+    return _PASSWORD.sub(lambda match: f"{match[1] or match[3]}***{match[2] or ''}", url)

@@ -1,1 +1,1 @@
-"""Keep a store in order: compact, vacuum, forget, verify."""
+"""Maintain a store: compact, vacuum, forget, verify."""

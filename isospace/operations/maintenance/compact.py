@@ -1,6 +1,6 @@
-"""Compaction: small parts, and parts with many deleted documents, become few full ones. The content stays what it is.
+"""Compaction: merge small parts and rewrite parts with many deletions, without changing content.
 
-The outcome is a snapshot with the same snapshot_id in other files, and every alias of the old one moves to it.
+The result is a snapshot with the same snapshot ID in other files; every alias of the old snapshot moves to it.
 """
 
 from __future__ import annotations
@@ -38,61 +38,46 @@ from isospace.storage.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Parts that become one.
-
-    Attributes
-    ----------
-    parts
-        In the order of the snapshot.
-    documents
-        Live ones among them.
-    deleted
-        Documents that are left out.
-    bytes
-        Of their files.
-    """
+    """Parts that are merged into one."""
 
     parts: tuple[PartRecord, ...]
+    """In the order of the snapshot."""
     documents: int
+    """Number of live documents."""
     deleted: int
+    """Number of deleted documents, which are left out."""
     bytes: int
+    """Total size of the parts' files."""
 
 
 @dataclass(frozen=True, slots=True)
 class CompactionPlan:
-    """What a compaction would do to the latest snapshot of a collection.
-
-    Attributes
-    ----------
-    base
-        That snapshot.
-    groups
-        What is written anew.
-    gone
-        Deleted documents by part.
-    """
+    """What a compaction would do to the latest snapshot of a collection."""
 
     base: Manifest
+    """The latest snapshot."""
     groups: tuple[Group, ...]
+    """The parts to rewrite."""
     gone: dict[str, set[str]]
+    """IDs of deleted documents by part."""
 
     @property
     def parts_after(self) -> int:
-        """How many parts there will be; a group of deleted documents alone leaves none."""
+        """Number of parts after the compaction; a group without live documents leaves none."""
         merged = sum(len(group.parts) for group in self.groups)
         return len(self.base.parts) - merged + sum(group.documents > 0 for group in self.groups)
 
     def describe(self) -> str:
-        """Return it in a sentence."""
+        """Describe the plan in one sentence."""
         base, size = self.base, sum(group.bytes for group in self.groups)
         deleted = sum(group.deleted for group in self.groups)
         return (
             f"{base.collection}, snapshot {base.sequence}: {len(base.parts)} parts become {self.parts_after}, "
-            f"{deleted:,} deleted documents are left out, {size:,} bytes are read"
+            f"{deleted:,} deleted documents are dropped, {size:,} bytes are read"
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it for machines."""
+        """Return the figures by name."""
         return {
             "collection": self.base.collection,
             "snapshot": self.base.sequence,
@@ -103,7 +88,7 @@ class CompactionPlan:
         }
 
     def markdown(self) -> str:
-        """Return it as Markdown, a row for each new part."""
+        """Return the plan as Markdown, with a row for each new part."""
         rows = [f"| {len(g.parts)} | {g.documents:,} | {g.deleted:,} | {g.bytes:,} |" for g in self.groups]
         return "\n".join(
             [self.describe(), "", "| parts | documents | deleted | bytes |", "| ---: | ---: | ---: | ---: |", *rows]
@@ -111,29 +96,20 @@ class CompactionPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class Compacted:
-    """Outcome of a compaction.
-
-    Attributes
-    ----------
-    manifest
-        The snapshot as it is now; the old one if there was nothing to do.
-    parts_before, parts_after
-        How many.
-    deleted
-        Documents that were marked as deleted and are now left out.
-    aliases
-        Which moved.
-    """
+class CompactionResult:
+    """The outcome of a compaction."""
 
     manifest: Manifest
+    """The new snapshot; the old one if there was nothing to do."""
     parts_before: int
     parts_after: int
     deleted: int
+    """Number of deleted documents that were dropped."""
     aliases: tuple[str, ...]
+    """Aliases that moved."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it for machines."""
+        """Return the figures by name."""
         return {
             "collection": self.manifest.collection,
             "snapshot": self.manifest.sequence,
@@ -145,26 +121,19 @@ class Compacted:
         }
 
     def describe(self) -> str:
-        """Return it in a sentence."""
+        """Describe the outcome in one sentence."""
         manifest = self.manifest
         if self.parts_before == self.parts_after and not self.deleted and not self.aliases:
             return f"{manifest.collection}: nothing to compact, still snapshot {manifest.sequence}"
         return (
             f"{manifest.collection}: {self.parts_before} parts became {self.parts_after}, {self.deleted:,} deleted "
-            f"documents left out; snapshot {manifest.sequence} ({manifest.snapshot_id[:16]}…), aliases: "
+            f"documents dropped; snapshot {manifest.sequence} ({manifest.snapshot_id[:16]}…), aliases: "
             f"{', '.join(self.aliases) or 'none'}"
         )
 
 
 def plan_compaction(store: Store, collection: str, settings: CompactionSettings = DEFAULT_SETTINGS) -> CompactionPlan:
-    """Find the parts of the latest snapshot that are worth writing anew.
-
-    Parameters
-    ----------
-    store, collection
-        Where.
-    settings
-        Which parts are merged or rewritten.
+    """Find the parts of the latest snapshot that are worth rewriting.
 
     Raises
     ------
@@ -173,7 +142,9 @@ def plan_compaction(store: Store, collection: str, settings: CompactionSettings 
     """
     base = latest_manifest(store, collection)
     if base is None:
-        raise NotFoundError(f"collection {collection!r}: no snapshot in {store.url}. Embed it first.")
+        raise NotFoundError(
+            f"collection {collection!r}: no snapshot in {store.url}. Embed it with `isospace run CONFIG`."
+        )
     gone = deleted_documents(store, base.deletions)
     most, most_bytes, share = settings.part_documents, settings.part_bytes, settings.max_deleted_share
     groups = tuple(_groups(base.parts, gone, most, most_bytes, share))
@@ -181,12 +152,12 @@ def plan_compaction(store: Store, collection: str, settings: CompactionSettings 
 
 
 def compact(store: Store, plan: CompactionPlan) -> Manifest:
-    """Write what was planned, and commit it; no alias moves.
+    """Write the planned parts, and commit the new snapshot; no alias moves.
 
     Raises
     ------
     ConflictError
-        If a run committed meanwhile: plan again.
+        If a run has committed since the plan was made; plan again.
     IntegrityError
         If a file of the snapshot is damaged.
     """
@@ -198,8 +169,8 @@ def compact(store: Store, plan: CompactionPlan) -> Manifest:
     records: list[PartRecord] = []
     for part in base.parts:
         if part.name in first:
-            written = merge_parts(store, base, first[part.name].parts, plan.gone)
-            records += [written] if written else []
+            merged_part = merge_parts(store, base, first[part.name].parts, plan.gone)
+            records += [merged_part] if merged_part else []
         elif part.name not in merged:
             records.append(part)
     left = {name: ids for name, ids in plan.gone.items() if name not in merged}
@@ -207,20 +178,22 @@ def compact(store: Store, plan: CompactionPlan) -> Manifest:
         "sequence": base.sequence + 1,
         "parts": tuple(records),
         "deletions": write_deletions(store, base.collection, left),
-        "provenance": provenance_of(base, "compaction"),
+        "provenance": derived_provenance(base, "compaction"),
     }
     return commit_manifest(store, base.model_copy(update=update))
 
 
-def compact_collection(store: Store, collection: str, settings: CompactionSettings = DEFAULT_SETTINGS) -> Compacted:
-    """Compact the latest snapshot of a collection under a lease, and let its aliases follow."""
+def compact_collection(
+    store: Store, collection: str, settings: CompactionSettings = DEFAULT_SETTINGS
+) -> CompactionResult:
+    """Compact the latest snapshot of a collection under a lease, and move its aliases."""
     with run_lease(store, collection, "compact"), TemporaryDirectory(prefix="isospace-compact-") as scratch:
         plan = plan_compaction(store, collection, settings)
         return conclude_compaction(store, plan, compact(store, plan), Path(scratch))
 
 
-def conclude_compaction(store: Store, plan: CompactionPlan, manifest: Manifest, scratch: Path) -> Compacted:
-    """Make the new snapshot searchable, then move the aliases of the old one to it."""
+def conclude_compaction(store: Store, plan: CompactionPlan, manifest: Manifest, scratch: Path) -> CompactionResult:
+    """Build the search files of the new snapshot, then move the aliases of the old one to it."""
     base = plan.base
     if manifest.sequence != base.sequence:
         make_searchable(store, base, manifest, scratch)
@@ -228,11 +201,11 @@ def conclude_compaction(store: Store, plan: CompactionPlan, manifest: Manifest, 
     else:
         moved = _late_aliases(store, manifest)
     deleted = sum(group.deleted for group in plan.groups)
-    return Compacted(manifest, len(base.parts), len(manifest.parts), deleted, moved)
+    return CompactionResult(manifest, len(base.parts), len(manifest.parts), deleted, moved)
 
 
 def _late_aliases(store: Store, manifest: Manifest) -> tuple[str, ...]:
-    """Move aliases that an earlier compaction left behind, since it was killed: they name the same content."""
+    """Move aliases that a killed compaction left on the old snapshot: both have the same content."""
     moved: list[str] = []
     for entry in aliases(store, manifest.collection).values():
         if entry.snapshot_id == manifest.snapshot_id and entry.snapshot < manifest.sequence:
@@ -242,7 +215,7 @@ def _late_aliases(store: Store, manifest: Manifest) -> tuple[str, ...]:
 
 
 def follow_aliases(store: Store, old: Manifest, new: Manifest, reason: str) -> tuple[str, ...]:
-    """Move every alias that names a snapshot to the one that takes its place; return which."""
+    """Move every alias of a snapshot to its replacement; return the names of the moved aliases."""
     moved = [
         name
         for name, entry in aliases(store, old.collection).items()
@@ -253,7 +226,7 @@ def follow_aliases(store: Store, old: Manifest, new: Manifest, reason: str) -> t
 
 
 def write_deletions(store: Store, collection: str, gone: dict[str, set[str]]) -> FileRef | None:
-    """Write which documents of which parts a snapshot no longer has; None if there is none."""
+    """Write the file of a snapshot's deleted documents by part; None if there are none."""
     pairs = sorted((part, doc_id) for part, ids in gone.items() for doc_id in ids)
     if not pairs:
         return None
@@ -263,16 +236,22 @@ def write_deletions(store: Store, collection: str, gone: dict[str, set[str]]) ->
     return write_parquet(store, CollectionPaths(collection).deletions(name), table, dictionary=["part"])
 
 
-def provenance_of(base: Manifest, what: str) -> dict[str, object]:
-    """Return where a snapshot comes from that was made of another one."""
+def derived_provenance(base: Manifest, operation: str) -> dict[str, object]:
+    """Return the provenance of a snapshot that an operation derived from another one."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    return {**base.provenance, "run_id": new_run_id(), "parent": base.sequence, "committed_at": now, "made_by": what}
+    return {
+        **base.provenance,
+        "run_id": new_run_id(),
+        "parent": base.sequence,
+        "committed_at": now,
+        "made_by": operation,
+    }
 
 
 def _groups(
     parts: Sequence[PartRecord], gone: dict[str, set[str]], most: int, most_bytes: int, share: float
 ) -> Iterator[Group]:
-    """Yield what is worth it: small parts together, in their order, and single parts with many deletions."""
+    """Yield the groups worth rewriting: adjacent small parts, and single parts with many deletions."""
     pending = Group((), 0, 0, 0)
     for part in parts:
         total, deleted = part.documents.rows or 0, len(gone.get(part.name, ()))
@@ -280,13 +259,13 @@ def _groups(
             continue
         size = sum(ref.size for ref in (part.documents, part.chunks, part.segment))
         if pending.documents + total - deleted > most or pending.bytes + size > most_bytes:
-            yield from _worth(pending)
+            yield from _if_worthwhile(pending)
             pending = Group((), 0, 0, 0)
         live, lost = pending.documents + total - deleted, pending.deleted + deleted
         pending = Group((*pending.parts, part), live, lost, pending.bytes + size)
-    yield from _worth(pending)
+    yield from _if_worthwhile(pending)
 
 
-def _worth(group: Group) -> Iterator[Group]:
+def _if_worthwhile(group: Group) -> Iterator[Group]:
     if len(group.parts) > 1 or group.deleted:
         yield group

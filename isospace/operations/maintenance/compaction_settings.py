@@ -1,4 +1,4 @@
-"""The settings of a compaction, declared once for the library, the command and the flow."""
+"""The settings of a compaction, shared by the library, the command line, and the flow."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class CompactionSettings:
-    """Which parts are merged or rewritten."""
+    """Which parts a compaction merges or rewrites."""
 
     part_documents: int = 2_000
     """Documents in a full part; a part with fewer than half as many is merged with others."""
     part_megabytes: float = 256.0
-    """Most mebibytes of compressed documents, chunks and vectors in one part, which is in memory while it is written."""
+    """Largest size of a part in MiB (compressed documents, chunks, and vectors); it is written from memory."""
     max_deleted_share: float = 0.2
-    """Share of a part's documents that may be deleted before the part is rewritten."""
+    """Share of deleted documents above which a part is rewritten."""
 
     @property
     def part_bytes(self) -> int:
-        """Most bytes of the files of one part."""
+        """Largest size of a part in bytes."""
         return int(self.part_megabytes * (1 << 20))
 
 

@@ -1,4 +1,4 @@
-"""What documents leave behind outside the parts of a snapshot: raw vectors, samples, queries made from them, reports."""
+"""Erase data derived from documents: raw vectors, samples, pseudo-queries, reports."""
 
 from __future__ import annotations
 
@@ -32,29 +32,23 @@ from isospace.storage.store import Store
 from isospace.transform.affine import ROLES
 
 _WORD = re.compile(r"\w+")
-# So many words in a row that are those of a document make a quotation.
+# This many consecutive words of a document count as a quotation.
 _QUOTED_WORDS = 5
-_TELLING = 6
-_ROLES_OF_FILES = ("encoder_id", "role", "content_sha256")
+# Names of at least this many characters are searched for anywhere in a text.
+_DISTINCTIVE_LENGTH = 6
+_FILE_METADATA = ("encoder_id", "role", "content_sha256")
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """What documents can be found by where their ids are not.
-
-    Attributes
-    ----------
-    hashes
-        Of their chunks, in every version of them.
-    names
-        Their ids, uris and titles.
-    quotations
-        Every few words in a row of their texts.
-    """
+    """The hashes, names, and quotations that identify documents in files without their IDs."""
 
     hashes: set[bytes] = field(default_factory=set)
+    """Hashes of the documents' chunks, in all versions."""
     names: set[str] = field(default_factory=set)
+    """IDs, URIs, and titles of the documents."""
     quotations: set[tuple[str, ...]] = field(default_factory=set)
+    """Every run of a few consecutive words in the documents."""
 
     def add_documents(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Add documents: rows with doc_id, uri, title, text."""
@@ -64,16 +58,16 @@ class Trace:
 
     def add_chunks(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Add chunks: rows with doc_id, uri, title, text, chunk_hash."""
-        found = list(rows)
-        self.add_documents(found)
-        self.hashes.update(row["chunk_hash"] for row in found)
+        chunks = list(rows)
+        self.add_documents(chunks)
+        self.hashes.update(chunk["chunk_hash"] for chunk in chunks)
 
     def is_in(self, text: str) -> bool:
-        """Tell whether a text names one of the documents or quotes it."""
+        """Return whether a text names or quotes one of the documents."""
         plain = html.unescape(text)
-        # A short id or title says nothing by itself: it counts where it stands alone, as a value or a cell.
+        # A short ID or title may occur by chance: it counts only where it is a whole value or cell.
         for name in self.names:
-            left, right = (r"(?<!\w)", r"(?!\w)") if len(name) >= _TELLING else (r"[\">]", r"[\"<]")
+            left, right = (r"(?<!\w)", r"(?!\w)") if len(name) >= _DISTINCTIVE_LENGTH else (r"[\">]", r"[\"<]")
             if re.search(left + re.escape(name) + right, plain):
                 return True
         return not self.quotations.isdisjoint(_quotations(plain))
@@ -84,11 +78,10 @@ def forget_vectors(
 ) -> int:
     """Remove the raw vectors of texts that are in no chunk of any collection; return how many.
 
-    `holders` are the chunk parts that are about to be removed. Vectors of older versions go too, whose chunks a vacuum
-    took: nothing tells whose they were.
+    `holders` are the chunk parts that are about to be removed. The vectors of chunks that a vacuum removed go too: it
+    is no longer known which documents they belonged to.
     """
-    # What pseudo-queries were tried on is text cut out of chunks, which no hash leads back to: all of it can be made
-    # again.
+    # Vectors of trials belong to texts cut out of chunks, which cannot be traced to documents. They can be recomputed.
     for encoder_id in list_encoders_with_vectors(store):
         for role in ROLES:
             for stat in store.walk(vectors_folder(encoder_id, role)):
@@ -104,11 +97,11 @@ def forget_vectors(
             left = [place for place in range(len(keys)) if place not in rows]
             count += len(rows)
             if left:
-                kept = [keys[place] for place in left]
-                name = hashlib.sha256(b"".join(kept)).hexdigest()
+                remaining = [keys[place] for place in left]
+                name = hashlib.sha256(b"".join(remaining)).hexdigest()
                 metadata = metadata_of(read_parquet(store, path, columns=["chunk_hash"]))
-                told = {key: value for key, value in metadata.items() if key not in _ROLES_OF_FILES}
-                write_vectors(store, encoder_id, name, kept, vectors[left], provenance=told)
+                provenance = {key: value for key, value in metadata.items() if key not in _FILE_METADATA}
+                write_vectors(store, encoder_id, name, remaining, vectors[left], provenance=provenance)
                 rewritten.append(vector_part_path(encoder_id, name))
             store.delete(path)
             removed.append(path)
@@ -118,7 +111,7 @@ def forget_vectors(
 def forget_references(
     store: Store, collection: str, doc_ids: Collection[str], trace: Trace, rewritten: list[str]
 ) -> None:
-    """Leave the documents out of the samples that audits compare with."""
+    """Remove the documents from the reference samples of audits."""
     folder = CollectionPaths(collection).folder("references")
     records = {
         stat.path: unseal(store.read(stat.path), name=stat.path)
@@ -128,7 +121,7 @@ def forget_references(
     named = {record["sample"]["path"] for record in records.values()}
     for stat in list(store.walk(folder)):
         if stat.path.endswith(".parquet") and stat.path not in named:
-            # Of a draw that was killed: it is drawn again.
+            # A run was killed before it wrote the record of this sample; the sample will be drawn again.
             store.delete(stat.path)
     for path, record in records.items():
         sample = _own_sample(collection, record["sample"]["path"])
@@ -148,29 +141,29 @@ def forget_references(
 
 
 def _own_sample(collection: str, path: str) -> str:
-    """Return the path of a sample that a record names, which is about to be written to."""
+    """Return the path of a reference's sample; IntegrityError if it is outside the folder of references."""
     if parse_collection_path(path) != CollectionFile(collection, "references"):
         raise IntegrityError(
-            f"{path[:200]!r}: named as the sample of a reference of collection {collection!r}; expected a file in "
-            f"{CollectionPaths(collection).folder('references')}. The record was forged or damaged: delete it, and the "
-            "next audit draws another sample."
+            f"{path[:200]!r}: a reference of collection {collection!r} names this file as its sample; expected a file "
+            f"in {CollectionPaths(collection).folder('references')}. The record was forged or damaged: delete it, and "
+            "the next audit draws another sample."
         )
     return path
 
 
 def forget_queries(store: Store, collection: str, doc_ids: Set[str], removed: list[str], rewritten: list[str]) -> int:
-    """Leave queries that were made from the documents out of every version of every evaluation set; return how many."""
+    """Remove pseudo-queries made from the documents from all evaluation sets; return how many."""
     count = 0
     for current in list_sets(store, collection):
         for record in set_versions(store, collection, current.name):
             if record.kind != "pseudo":
                 continue
             known = read_set(store, collection, record.name, set_id=record.set_id)
-            gone = {query for query, found in known.judgements.items() if doc_ids & found.keys()}
+            gone = {query for query, judged in known.judgements.items() if doc_ids & judged.keys()}
             if gone:
                 count += len(gone)
-                replace_version(store, collection, record, _left(known, gone))
-        # Several versions may share files, and a killed order may have left some: what no version names goes.
+                replace_version(store, collection, record, _without_queries(known, gone))
+        # Versions may share files, and a killed forget may have left some: remove those that no version names.
         versions = set_versions(store, collection, current.name)
         named = {ref.path for v in versions for ref in (v.queries_file, v.judgements_file) if ref is not None}
         for stat in list(store.walk(CollectionPaths(collection).evaluation_set(current.name))):
@@ -182,10 +175,10 @@ def forget_queries(store: Store, collection: str, doc_ids: Set[str], removed: li
 
 
 def forget_reports(store: Store, trace: Trace, doc_ids: Collection[str], removed: list[str]) -> None:
-    """Remove reports that name the documents or quote them."""
-    looked = Trace(set(), {*trace.names, *doc_ids}, trace.quotations)
+    """Remove reports that name or quote the documents."""
+    searched = Trace(set(), {*trace.names, *doc_ids}, trace.quotations)
     for stat in list(store.walk(REPORTS)):
-        if any(looked.is_in(text) for text in _readings(store.read(stat.path), stat.path)):
+        if any(searched.is_in(text) for text in _readings(store.read(stat.path), stat.path)):
             store.delete(stat.path)
             removed.append(stat.path)
 
@@ -194,14 +187,14 @@ def _readings(data: bytes, path: str) -> Iterator[str]:
     text = data.decode("utf-8", errors="replace")
     yield text
     if path.endswith(".json"):
-        # As it is shown, not as JSON escapes it.
+        # Without the escapes of JSON.
         yield json.dumps(json.loads(text), ensure_ascii=False)
 
 
 def _unowned(
     store: Store, paths: Sequence[str], holders: Collection[str], scratch: Path, memory_mb: int
 ) -> list[tuple[str, set[int]]]:
-    """Return the parts with rows that no chunk of any collection has, and these rows."""
+    """Return the parts of raw vectors that hold rows of no chunk in any collection, with those rows."""
     folders = [CollectionPaths(name).folder("chunks") for name in list_collections(store)]
     chunks = [stat.path for folder in folders for stat in store.walk(folder)]
     with scratch_database(scratch, memory_mb=memory_mb) as connection:
@@ -211,9 +204,9 @@ def _unowned(
         return [(paths[part], set(rows)) for part, rows in connection.execute(query).fetchall()]
 
 
-def _left(known: EvaluationSet, gone: Collection[str]) -> EvaluationSet:
-    def without(found: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in found.items() if name not in gone}
+def _without_queries(known: EvaluationSet, gone: Collection[str]) -> EvaluationSet:
+    def without(by_query: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in by_query.items() if name not in gone}
 
     return EvaluationSet(
         name=known.name,

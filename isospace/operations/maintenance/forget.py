@@ -1,7 +1,7 @@
-"""Forget documents: out of every file that was derived from them, in every snapshot, and for good.
+"""Forget documents: erase them permanently from every snapshot and every file derived from them.
 
-The order is written first, so that no run brings a document back; the receipt last. Killed in between, the same command
-goes on.
+The order is written first, so that no run ingests the documents again; the receipt last. If the command is killed in
+between, run it again: it continues.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from isospace.collection.tombstones import Receipt, write_receipt, write_tombsto
 from isospace.errors import ConfigError, NotFoundError
 from isospace.evaluation.gate.verdicts import carry_verdict
 from isospace.finetuning.workdir import forget_work
-from isospace.operations.maintenance.compact import follow_aliases, provenance_of, write_deletions
+from isospace.operations.maintenance.compact import derived_provenance, follow_aliases, write_deletions
 from isospace.operations.maintenance.derived_data import (
     Trace,
     forget_queries,
@@ -54,20 +54,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """What a store holds of some documents.
+    """The data that a store holds of some documents.
 
     Attributes
     ----------
-    collection
-        Its name.
     doc_ids
-        Those that it holds.
+        IDs of the documents that the store holds.
     documents, chunks, segments
-        Paths of the parts that hold them, of whatever snapshot or of none.
+        Paths of the parts that hold them, whether or not a snapshot names the parts.
     snapshots
-        Numbers of the snapshots that name one of these.
+        Numbers of the snapshots that name one of these parts.
     trace
-        Texts and hashes to look for elsewhere.
+        Texts and hashes to search for in other files.
     """
 
     collection: str
@@ -80,7 +78,7 @@ class Holding:
 
 
 @dataclass(slots=True)
-class _Done:
+class _Changes:
     removed: list[str] = field(default_factory=list)
     rewritten: list[str] = field(default_factory=list)
     snapshots: dict[int, int] = field(default_factory=dict)
@@ -88,7 +86,7 @@ class _Done:
 
 
 def find_documents(store: Store, collection: str, doc_ids: Collection[str]) -> Holding:
-    """Find every part that holds one of the documents; reads all parts of the collection.
+    """Find every part that holds one of the documents, by reading all parts of the collection.
 
     Raises
     ------
@@ -97,24 +95,24 @@ def find_documents(store: Store, collection: str, doc_ids: Collection[str]) -> H
     """
     numbers = sequences(store, collection)
     paths = CollectionPaths(collection)
-    # A first run that was stopped has left parts, and no snapshot.
+    # A first run that was stopped leaves parts without a snapshot.
     if not numbers and collection not in list_collections(store):
         known = ", ".join(list_collections(store)) or "none"
         raise NotFoundError(f"collection {collection!r}: not in {store.url}. Collections there: {known}.")
     wanted = frozenset(doc_ids)
     trace = Trace()
-    documents, chunks, found = [], [], set[str]()
+    documents, chunks, found_ids = [], [], set[str]()
     for stat in store.walk(paths.folder("documents")):
         rows = _rows(store, stat.path, wanted, ["doc_id", "uri", "title", "text"])
         if rows:
             documents.append(stat.path)
-            found |= {row["doc_id"] for row in rows}
+            found_ids |= {row["doc_id"] for row in rows}
             trace.add_documents(rows)
     for stat in store.walk(paths.folder("chunks")):
         rows = _rows(store, stat.path, wanted, ["doc_id", "uri", "title", "text", "chunk_hash"])
         if rows:
             chunks.append(stat.path)
-            found |= {row["doc_id"] for row in rows}
+            found_ids |= {row["doc_id"] for row in rows}
             trace.add_chunks(rows)
     segments = [s.path for s in store.walk(paths.folder("segments")) if _rows(store, s.path, wanted, ["doc_id"])]
     holding = {*documents, *chunks, *segments}
@@ -122,60 +120,57 @@ def find_documents(store: Store, collection: str, doc_ids: Collection[str]) -> H
         number for number in numbers if holding & {ref.path for ref in read_manifest(store, collection, number).files()}
     ]
     return Holding(
-        collection, frozenset(found), tuple(documents), tuple(chunks), tuple(segments), tuple(holders), trace
+        collection, frozenset(found_ids), tuple(documents), tuple(chunks), tuple(segments), tuple(holders), trace
     )
 
 
 def forget(
     store: Store, collection: str, doc_ids: Sequence[str], scratch: Path, *, reason: str, memory_mb: int = 512
 ) -> Receipt:
-    """Remove documents from everything that was derived from them, and keep them out.
+    """Erase documents and everything derived from them, and keep later runs from ingesting them.
 
-    What is written anew: the parts of the latest snapshot and of every snapshot an alias names, which are committed
-    under new numbers; raw vectors that no other document shares; samples that audits compare with; queries that were
-    made from
-    the documents. What is removed: every other snapshot that holds one of them, its files, databases and word indexes,
-    reports that quote them, local copies on this machine.
+    Rewritten: the latest snapshot and those that aliases name, under new numbers; files of raw vectors; reference
+    samples of audits; evaluation sets with pseudo-queries made from the documents. Removed: every other snapshot that
+    holds one of the documents, with its files, databases, and lexical indexes; raw vectors that no other document
+    shares; reports that name or quote the documents; local copies on this machine.
 
     Parameters
     ----------
-    store, collection
-        Where.
     doc_ids
-        Which documents; those that the store does not hold are kept out all the same.
+        Documents to forget, including those that the store does not hold: they are kept out, too.
     scratch
         A local folder for joins.
     reason
-        Kept with the order.
+        Stored with the order.
     memory_mb
-        Memory of the joins.
+        Memory limit of the joins.
 
     Raises
     ------
     BusyError
-        If any run works on the store: raw vectors are everybody's.
+        If any run works on the store, since collections share raw vectors.
     ConfigError
-        If nothing would be left of a snapshot.
+        If no document would be left in a snapshot.
     IntegrityError
-        If a file that has to be written anew is damaged.
+        If a file that must be rewritten is damaged.
     """
     wanted = tuple(sorted(set(doc_ids)))
     if not wanted or not all(wanted):
-        raise ConfigError("no document to forget: give one doc_id at least.")
+        raise ConfigError(f"doc_ids = {list(doc_ids)!r:.80}; expected at least one, none of them empty.")
     with maintenance_lease(store, None, "forget"):
         holding = find_documents(store, collection, wanted)
-        # What can be refused comes before the order: it is in force from then on.
-        rewritten = _rewritten(store, collection, holding, set(wanted), scratch, memory_mb)
+        # Whatever can fail comes before the order, which takes effect once it is written.
+        rewritten = _plan_replacements(store, collection, holding, set(wanted), scratch, memory_mb)
         order = write_tombstone(store, collection, "forget", wanted, reason)
-        done = _Done()
-        _commit_without(store, holding, rewritten, scratch, memory_mb, done)
+        done = _Changes()
+        _commit_replacements(store, holding, rewritten, scratch, memory_mb, done)
         vectors = forget_vectors(store, holding.chunks, scratch, memory_mb, done.removed, done.rewritten)
         forget_references(store, collection, wanted, holding.trace, done.rewritten)
         queries = forget_queries(store, collection, set(wanted), done.removed, done.rewritten)
         forget_reports(store, holding.trace, wanted, done.removed)
         drop_copies(collection)
         forget_work()
-        # Last: what a killed order has still to look for elsewhere is read out of these.
+        # Last: if this is killed, the next attempt learns from these files what to search for elsewhere.
         _remove_files(store, collection, holding, done)
         receipt = Receipt(
             order=order.number,
@@ -194,13 +189,13 @@ def forget(
         return receipt
 
 
-def _rewritten(
+def _plan_replacements(
     store: Store, collection: str, holding: Holding, wanted: set[str], scratch: Path, memory_mb: int
 ) -> list[tuple[Manifest, Manifest]]:
-    """Return the snapshots that are committed anew, oldest first, each with what takes its place.
+    """Return the snapshots that are rewritten, oldest first, each with its replacement.
 
-    Those are the latest, what aliases name, and what they would be rolled back to, if they hold one of the documents.
-    The latest stays the latest: the next run starts from it.
+    These are the latest one, those that aliases name, and those that aliases would be rolled back to, if they hold one
+    of the documents. If any is rewritten, so is the latest: it must stay the latest, since the next run starts from it.
     """
     if not holding.snapshots:
         return []
@@ -209,7 +204,7 @@ def _rewritten(
     for alias in aliases(store, collection):
         raw = alias_history(store, collection, alias)
         history = follow_replacements(store, collection, raw)
-        # As it stands, too: an order that was killed may have noted a replacement and not moved the alias.
+        # Also as recorded: a killed forget may have stored a replacement without moving the alias.
         named |= {raw[-1].snapshot, history[-1].snapshot} | {
             entry.snapshot for entry in [previous_entry(history)] if entry is not None
         }
@@ -223,15 +218,15 @@ def _rewritten(
     return pairs
 
 
-def _commit_without(
+def _commit_replacements(
     store: Store,
     holding: Holding,
     pairs: Sequence[tuple[Manifest, Manifest]],
     scratch: Path,
     memory_mb: int,
-    done: _Done,
+    done: _Changes,
 ) -> None:
-    """Commit what takes the place of others, let aliases follow, and remove every snapshot that holds the documents."""
+    """Commit the replacements, move aliases to them, and remove every snapshot that holds the documents."""
     for old, new in pairs:
         commit_manifest(store, new)
         replace_snapshot(store, old, new)
@@ -253,12 +248,12 @@ def _without(store: Store, old: Manifest, sequence: int, wanted: set[str], scrat
         if not held:
             parts.append(part)
             continue
-        # What was deleted before goes with it.
+        # Documents that were deleted before are dropped with it.
         written = merge_parts(store, old, [part], {part.name: held | left.pop(part.name, set())})
         parts += [written] if written else []
     if not parts:
         raise ConfigError(
-            f"collection {old.collection!r}: nothing would be left of snapshot {old.sequence}. To forget a whole "
+            f"collection {old.collection!r}: no document would be left in snapshot {old.sequence}. To forget a whole "
             f"collection, remove its folder {old.paths.root} and vacuum the store with --vectors."
         )
     with scratch_database(scratch, memory_mb=memory_mb) as connection:
@@ -272,7 +267,7 @@ def _without(store: Store, old: Manifest, sequence: int, wanted: set[str], scrat
         "parts": tuple(parts),
         "deletions": write_deletions(store, old.collection, left),
         "quarantine": _quarantine_without(store, old, wanted),
-        "provenance": provenance_of(old, "forget"),
+        "provenance": derived_provenance(old, "forget"),
     }
     return old.model_copy(update=update)
 
@@ -312,8 +307,8 @@ def _quarantine_without(store: Store, old: Manifest, wanted: set[str]) -> FileRe
     return write_parquet(store, old.paths.quarantine(digest), left)
 
 
-def _remove_files(store: Store, collection: str, holding: Holding, done: _Done) -> None:
-    """Remove every file that holds something of the documents, whichever snapshot it was of."""
+def _remove_files(store: Store, collection: str, holding: Holding, done: _Changes) -> None:
+    """Remove every file that holds data of the documents, whether or not a snapshot names it."""
     paths = CollectionPaths(collection)
     names = {stem_of(path) for path in holding.chunks}
 
@@ -321,13 +316,13 @@ def _remove_files(store: Store, collection: str, holding: Holding, done: _Done) 
         return [stat.path for kind in kinds for stat in store.walk(paths.folder(kind))]
 
     files = [path for path in walked("segments") if stem_of(path) in names or path in holding.segments]
-    kept = [read_manifest(store, collection, number) for number in sequences(store, collection)]
-    named = {ref.path for manifest in kept for ref in manifest.files()}
-    derived = {path for manifest in kept for path in (*serving_files(manifest), *lexical_files(manifest))}
+    manifests = [read_manifest(store, collection, number) for number in sequences(store, collection)]
+    named = {ref.path for manifest in manifests for ref in manifest.files()}
+    derived = {path for manifest in manifests for path in (*serving_files(manifest), *lexical_files(manifest))}
     files += [path for path in walked("serving", "lexical") if path not in derived]
     files += [path for path in walked("deletions", "quarantine") if path not in named]
     if holding.doc_ids:
-        # Plans name chunks by hash alone; none is needed while no run works.
+        # Plans name chunks only by hash; none is needed while no run is working.
         files += walked("plans")
         files += [stat.path for folder in (paths.root, VECTORS) for stat in store.leftovers(folder)]
     files += [*holding.documents, *holding.chunks]

@@ -1,4 +1,4 @@
-"""Make for a snapshot that takes another's place what that one is searched with, before an alias leads to it."""
+"""Build the search files of a replacement snapshot before an alias moves to it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from isospace.storage.store import Store
 
 
 def make_searchable(store: Store, old: Manifest, new: Manifest, scratch: Path, *, memory_mb: int = 512) -> None:
-    """Build the serving database of a snapshot, and a word index if the old one has one, in the same way."""
+    """Build the serving database of a snapshot, and a lexical index if the old one has one."""
     table_rows: int = Runtime.model_fields["serving_table_rows"].default
     space = load_space(store, new.space_id)
     build_serving(store, new, space, scratch, table_rows=table_rows, memory_mb=2 * memory_mb)
     try:
         words = read_lexical_record(store, old)
     except IntegrityError:
-        # What cannot be read is made by the next run, as the recipe says.
+        # The record is damaged: the next run builds the index from the recipe.
         return
     if words is not None:
         build_lexical(store, new, words.spec, most_chunks=new.chunks)

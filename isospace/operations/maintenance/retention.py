@@ -1,4 +1,4 @@
-"""What of a store is needed: the snapshots that stay, and everything that they name."""
+"""Decide which snapshots of a collection are retained, and which files they need."""
 
 from __future__ import annotations
 
@@ -13,50 +13,39 @@ from isospace.storage.store import Store
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """The snapshots of one collection, those that stay and those that go.
-
-    Attributes
-    ----------
-    collection
-        Its name.
-    manifests
-        Those that stay, oldest first.
-    reasons
-        Why, by number.
-    dropped
-        The files of the others.
-    """
+class RetainedSnapshots:
+    """The snapshots of one collection that are retained, and those that are not."""
 
     collection: str
     manifests: tuple[Manifest, ...]
+    """Retained snapshots, oldest first."""
     reasons: dict[int, str]
+    """Why each is retained, by number."""
     dropped: tuple[Stat, ...]
+    """Manifest files of the other snapshots."""
 
     def files(self) -> set[str]:
-        """Return the path of every file that the kept snapshots consist of."""
+        """Return the paths of all files of the retained snapshots."""
         return {ref.path for manifest in self.manifests for ref in manifest.files()}
 
 
-def kept_snapshots(store: Store, collection: str, *, now: float, retention_seconds: float) -> Kept:
-    """Decide which snapshots of a collection stay.
+def retained_snapshots(store: Store, collection: str, *, now: float, retention_seconds: float) -> RetainedSnapshots:
+    """Decide which snapshots of a collection are retained.
 
-    The latest one, what an alias names, what it named within the retention, what it would be rolled back to, and what
-    was committed within the retention.
+    These are the latest one, those that an alias names, would be rolled back to, or named within the retention period,
+    and those committed within it.
 
     Parameters
     ----------
-    store, collection
-        Where.
     now
         Seconds since the epoch, by the store's clock.
     retention_seconds
-        How long what is no longer needed stays.
+        The retention period.
 
     Raises
     ------
     IntegrityError
-        If a manifest that stays cannot be read: what it names is not known.
+        If the manifest of a retained snapshot cannot be read: its files are unknown then.
     """
     stats = _snapshot_files(store, CollectionPaths(collection))
     since = now - retention_seconds
@@ -68,7 +57,7 @@ def kept_snapshots(store: Store, collection: str, *, now: float, retention_secon
         reasons.setdefault(max(stats), "latest")
     manifests = tuple(read_manifest(store, collection, number) for number in sorted(reasons))
     dropped = tuple(stat for number, stat in sorted(stats.items()) if number not in reasons)
-    return Kept(collection, manifests, dict(sorted(reasons.items())), dropped)
+    return RetainedSnapshots(collection, manifests, dict(sorted(reasons.items())), dropped)
 
 
 def _snapshot_files(store: Store, paths: CollectionPaths) -> dict[int, Stat]:
@@ -78,12 +67,12 @@ def _snapshot_files(store: Store, paths: CollectionPaths) -> dict[int, Stat]:
 
 def _by_alias(store: Store, collection: str, alias: str, since: float) -> dict[int, str]:
     history = follow_replacements(store, collection, alias_history(store, collection, alias))
-    found: dict[int, str] = {}
+    reasons: dict[int, str] = {}
     for entry, following in pairwise(history):
         if parse_time(following.at) >= since:
-            found[entry.snapshot] = f"{alias} named it until {following.at}"
+            reasons[entry.snapshot] = f"{alias} named it until {following.at}"
     if (before := previous_entry(history)) is not None:
-        found[before.snapshot] = f"{alias} would be rolled back to it"
+        reasons[before.snapshot] = f"{alias} would be rolled back to it"
     if history:
-        found[history[-1].snapshot] = alias
-    return found
+        reasons[history[-1].snapshot] = alias
+    return reasons

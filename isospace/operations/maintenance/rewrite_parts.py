@@ -1,6 +1,7 @@
-"""Write parts of a snapshot anew: several as one, without documents that are gone. No text is cut or encoded again.
+"""Rewrite parts of a snapshot: merge several into one, without deleted documents.
 
-The new files are what a run would have written for the same documents: their names derive from the same inputs.
+No text is chunked or encoded again. A run would write the same files for the same documents: their names are derived
+from the same inputs.
 """
 
 from __future__ import annotations
@@ -22,26 +23,19 @@ from isospace.storage.store import Store
 def merge_parts(
     store: Store, manifest: Manifest, group: Sequence[PartRecord], gone: Mapping[str, Collection[str]]
 ) -> PartRecord | None:
-    """Write several parts as one.
+    """Merge parts of a snapshot into one; return None if no document is left.
 
     Parameters
     ----------
-    store, manifest
-        The snapshot.
     group
-        Its parts, in order.
+        The parts, in the order of the snapshot.
     gone
-        By the name of a part, the doc_ids that are left out.
-
-    Returns
-    -------
-    PartRecord or None
-        None if no document is left.
+        IDs of the documents to leave out, by part.
 
     Raises
     ------
     IntegrityError
-        If a file is not what its manifest says, or rows of chunks and vectors do not belong together.
+        If a file differs from its manifest, or if rows of chunks and vectors do not belong together.
     """
     documents = pa.concat_tables(
         without_documents(_read(store, part.documents), gone.get(part.name, ())) for part in group
@@ -53,17 +47,17 @@ def merge_parts(
     name = fingerprint([stem, manifest.chunking_id])
     chunks, segments = [], []
     for part in group:
-        found, vectors = _read(store, part.chunks), _read(store, part.segment)
+        rows, vectors = _read(store, part.chunks), _read(store, part.segment)
         require_space(vectors, part.segment.path, manifest.space_id)
-        if not found["chunk_id"].equals(vectors["chunk_id"]):
+        if not rows["chunk_id"].equals(vectors["chunk_id"]):
             raise IntegrityError(
-                f"{part.segment.path}: its rows are not those of {part.chunks.path}. Restore the file, or delete both "
-                "and run the flow again."
+                f"{part.segment.path}: its rows differ from those of {part.chunks.path}. Restore the file, or delete "
+                "both and run the pipeline again."
             )
-        chunks.append(without_documents(found, gone.get(part.name, ())))
+        chunks.append(without_documents(rows, gone.get(part.name, ())))
         segments.append(without_documents(vectors, gone.get(part.name, ())))
-    told = [metadata_of(table) for table in segments]
-    counts = {key: str(sum(int(entries.get(key, 0)) for entries in told)) for key in ("clipped", "saturated")}
+    metadata = [metadata_of(table) for table in segments]
+    counts = {key: str(sum(int(entries.get(key, 0)) for entries in metadata)) for key in ("clipped", "saturated")}
     paths = manifest.paths
     return PartRecord(
         name=name,
@@ -78,14 +72,14 @@ def merge_parts(
             store,
             paths.segment(manifest.space_id, name),
             pa.concat_tables(table.replace_schema_metadata(None) for table in segments),
-            metadata={**told[0], "part": name, **counts},
+            metadata={**metadata[0], "part": name, **counts},
             dictionary=["doc_id"],
         ),
     )
 
 
 def stem_of(path: str) -> str:
-    """Return the name of a file without folder and ending."""
+    """Return the name of a file without folder and extension."""
     return PurePosixPath(path).stem
 
 

@@ -1,7 +1,7 @@
-"""Vacuum: remove what no snapshot that stays names, once it is older than a retention.
+"""Vacuum: remove files that no retained snapshot names and that are older than the retention period.
 
-Nothing is removed that an alias names, named within the retention or would be rolled back to, that the latest snapshot
-names, or that a run at work might use: while one works on a collection, nothing is removed there.
+Retained are the latest snapshot, those that an alias names or would be rolled back to, and those that it named within
+the retention period. While a run works on a collection, nothing is removed from it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from isospace.errors import BusyError, ConfigError, NotFoundError
-from isospace.operations.maintenance.retention import Kept, kept_snapshots
+from isospace.operations.maintenance.retention import RetainedSnapshots, retained_snapshots
 from isospace.search.bm25 import lexical_files
 from isospace.search.sql_database import serving_files
 from isospace.storage.leases import maintenance_lease
@@ -40,14 +40,14 @@ from isospace.storage.scratch_duckdb import load_columns, scratch_database
 from isospace.storage.store import Store
 
 DAY = 86_400.0
-# What belongs to no snapshot by name, and is only made to be read again by the same run.
+# Kinds of files whose paths do not show which snapshot they belong to.
 _WORK: tuple[Kind, ...] = ("documents", "chunks", "segments", "deletions", "quarantine")
 _SEARCH_FILES: tuple[Kind, ...] = ("serving", "lexical")
 
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """One file that goes, and why."""
+    """One file to remove, and the reason."""
 
     path: str
     size: int
@@ -55,48 +55,39 @@ class Removal:
 
 
 @dataclass(frozen=True, slots=True)
-class Vacuumed:
-    """What a vacuum found.
-
-    Attributes
-    ----------
-    kept
-        By collection, the numbers of the snapshots that stay, and why.
-    dropped
-        By collection, the numbers of those that go.
-    removals
-        The files.
-    done
-        Whether they were removed; False for a dry run.
-    """
+class VacuumResult:
+    """The outcome of a vacuum."""
 
     kept: dict[str, dict[int, str]]
+    """By collection: the numbers of retained snapshots, and why each is retained."""
     dropped: dict[str, tuple[int, ...]]
+    """By collection: the numbers of the other snapshots."""
     removals: tuple[Removal, ...]
     done: bool
+    """Whether the files were removed; False for a dry run."""
 
     @property
     def bytes(self) -> int:
-        """Size of all of them."""
+        """Total size of the files."""
         return sum(removal.size for removal in self.removals)
 
     def by_reason(self) -> dict[str, int]:
-        """Count files by why they go."""
+        """Count the files by reason."""
         return dict(Counter(removal.reason for removal in self.removals))
 
     def describe(self) -> str:
-        """Return it in a few lines."""
+        """Describe the outcome in a few lines."""
         verb = "removed" if self.done else "would remove"
         lines = [f"{verb} {len(self.removals):,} files, {self.bytes:,} bytes"]
         lines += [f"  {count:>6,}  {reason}" for reason, count in sorted(self.by_reason().items())]
         for name, reasons in self.kept.items():
             kept = ", ".join(f"{number} ({why})" for number, why in reasons.items()) or "none"
             gone = ", ".join(map(str, self.dropped[name])) or "none"
-            lines.append(f"{name}: snapshots kept {kept}; gone {gone}")
+            lines.append(f"{name}: snapshots kept: {kept}; removed: {gone}")
         return "\n".join(lines)
 
     def markdown(self, most: int) -> str:
-        """Return it as Markdown, with the first files of the list."""
+        """Return the outcome as Markdown, with the first `most` files."""
         rows = [f"| `{removal.path}` | {removal.size:,} | {removal.reason} |" for removal in self.removals[:most]]
         more = len(self.removals) - len(rows)
         listed = ["", "| file | bytes | why |", "| --- | ---: | --- |", *rows] if rows else []
@@ -113,39 +104,36 @@ def vacuum(
     answers_days: float | None = None,
     dry: bool = False,
     memory_mb: int = 512,
-) -> Vacuumed:
-    """Remove what nothing needs.
+) -> VacuumResult:
+    """Remove files that no retained snapshot needs.
 
     Parameters
     ----------
-    store
-        Which store.
     scratch
         A local folder for the join of raw vectors.
     retention_days
-        How long what nothing names stays, and how long what an alias named stays.
+        How long unnamed files, and snapshots that an alias named, are retained.
     collections
-        Which ones; all if empty. One alone is vacuumed while others are written to; spaces then stay.
+        Collections to vacuum; all if empty. A single one can be vacuumed while runs work on others; spaces are kept
+        then.
     vectors
-        Whether raw vectors and encoders that no snapshot needs go too: they are what a return to an old text or model
-        would be encoded from again.
+        Whether to remove raw vectors and encoders that no snapshot needs. Without them, a return to an old text or
+        model must encode again.
     answers_days
         Remove logged answers that are older; None keeps them.
     dry
-        Remove nothing, tell what would be.
+        Only report what would be removed.
     memory_mb
-        Memory of the join.
-
-    Returns
-    -------
-    Vacuumed
+        Memory limit of the join.
 
     Raises
     ------
     BusyError
-        If a run works there.
+        If a run works on a collection in scope.
+    ConfigError
+        If a number of days is negative.
     IntegrityError
-        If a manifest that stays cannot be read.
+        If the manifest of a retained snapshot cannot be read.
     NotFoundError
         If there is no such collection.
     """
@@ -157,14 +145,16 @@ def vacuum(
             f"collection {sorted(unknown)[0]!r}: not in {store.url}. Collections there: {', '.join(known) or 'none'}."
         )
     chosen = list(collections) or known
-    # Raw vectors and spaces are everybody's: a run anywhere may be about to use one, and all have to be at rest.
+    # Collections share raw vectors and spaces, and any run may be about to use one: no run may be working then.
     scope = chosen[0] if len(collections) == 1 and not vectors else None
     lease = contextlib.nullcontext(time.time()) if dry else maintenance_lease(store, scope, "vacuum")
     with lease as now:
         retention = retention_days * DAY
-        everything = {n: kept_snapshots(store, n, now=now, retention_seconds=retention) for n in chosen}
-        # Of the others every snapshot counts.
-        others = [kept_snapshots(store, n, now=now, retention_seconds=float("inf")) for n in known if n not in chosen]
+        everything = {n: retained_snapshots(store, n, now=now, retention_seconds=retention) for n in chosen}
+        # In the other collections, every snapshot is retained.
+        others = [
+            retained_snapshots(store, n, now=now, retention_seconds=float("inf")) for n in known if n not in chosen
+        ]
         stale = _Stale(now - retention)
         removals = [removal for kept in everything.values() for removal in _of_collection(store, kept, stale)]
         if scope is None:
@@ -181,16 +171,16 @@ def vacuum(
             for folder in {_folder_of(removal.path) for removal in removals}:
                 store.remove_empty(folder)
     dropped = {name: tuple(number_of(stat.path) or 0 for stat in kept.dropped) for name, kept in everything.items()}
-    return Vacuumed({n: kept.reasons for n, kept in everything.items()}, dropped, tuple(removals), done=not dry)
+    return VacuumResult({n: kept.reasons for n, kept in everything.items()}, dropped, tuple(removals), done=not dry)
 
 
 _SNAPSHOT = "snapshot past its retention"
 
 
-def _require_unmoved(store: Store, before: dict[str, Kept], now: float, retention: float) -> None:
-    """Refuse if somebody has moved an alias meanwhile to a snapshot that was to go: people take no lease."""
+def _require_unmoved(store: Store, before: dict[str, RetainedSnapshots], now: float, retention: float) -> None:
+    """Refuse if an alias has moved to a snapshot due for removal: moving an alias takes no lease."""
     for name, kept in before.items():
-        again = kept_snapshots(store, name, now=now, retention_seconds=retention)
+        again = retained_snapshots(store, name, now=now, retention_seconds=retention)
         if set(again.reasons) - set(kept.reasons):
             raise BusyError(
                 f"collection {name!r}: an alias moved while its files were listed. Run the same command again."
@@ -200,8 +190,8 @@ def _require_unmoved(store: Store, before: dict[str, Kept], now: float, retentio
 def _rank(removal: Removal) -> tuple[int, str]:
     """Return the order of removal.
 
-    Snapshots first: killed half-way, no visible one names what is gone. Records before what they name, and what an
-    order to forget is followed by, documents and chunks, last.
+    Snapshots come first, so that a killed vacuum leaves no snapshot with missing files; then records before the files
+    that they name. Documents and chunks come last, since `forget` learns from them what to search for.
     """
     if removal.reason == _SNAPSHOT:
         return 0, removal.path
@@ -229,7 +219,7 @@ class _Stale:
         return stat.modified < self.before
 
 
-def _of_collection(store: Store, kept: Kept, stale: _Stale) -> Iterator[Removal]:
+def _of_collection(store: Store, kept: RetainedSnapshots, stale: _Stale) -> Iterator[Removal]:
     paths = CollectionPaths(kept.collection)
     yield from (Removal(stat.path, stat.size, _SNAPSHOT) for stat in kept.dropped)
     named = kept.files()
@@ -246,38 +236,40 @@ def _of_collection(store: Store, kept: Kept, stale: _Stale) -> Iterator[Removal]
 
 
 def _folder_of(path: str) -> str:
-    """Return the folder that goes if nothing is left in it: of a collection that of a file, else all of a space or encoder."""
+    """Return the folder to remove when empty: that of the file, or of the space or encoder."""
     folder = PurePosixPath(path).parent
     return str(folder) if parse_collection_path(path) else "/".join(folder.parts[:2])
 
 
 def _id_of(path: str) -> str:
-    """Return the fingerprint that a file's name begins with."""
+    """Return the fingerprint at the start of a file's name."""
     return PurePosixPath(path).name[:64]
 
 
-def _of_spaces(store: Store, kept: Sequence[Kept], stale: _Stale) -> Iterator[Removal]:
-    spaces = {manifest.space_id for one in kept for manifest in one.manifests}
+def _of_spaces(store: Store, kept: Sequence[RetainedSnapshots], stale: _Stale) -> Iterator[Removal]:
+    spaces = {manifest.space_id for retained in kept for manifest in retained.manifests}
     for name in list_spaces(store):
         if name not in spaces:
-            found = list(store.walk(space_folder(name)))
-            # A space is needed whole: one that was sealed just now is about to be named.
-            if all(stale.holds(stat) for stat in found):
-                yield from (Removal(stat.path, stat.size, "space of no snapshot") for stat in found)
+            stats = list(store.walk(space_folder(name)))
+            # Keep a space that has a recent file: a snapshot may be about to name it.
+            if all(stale.holds(stat) for stat in stats):
+                yield from (Removal(stat.path, stat.size, "space of no snapshot") for stat in stats)
     for folder in (SPACES, VECTORS, ENCODERS):
         yield from stale.left(store, folder)
 
 
-def _of_vectors(store: Store, kept: Sequence[Kept], stale: _Stale, scratch: Path, memory_mb: int) -> Iterator[Removal]:
-    """Yield parts of raw vectors without a single chunk of a snapshot, and encoders that no snapshot was made with."""
-    manifests = [manifest for one in kept for manifest in one.manifests]
+def _of_vectors(
+    store: Store, kept: Sequence[RetainedSnapshots], stale: _Stale, scratch: Path, memory_mb: int
+) -> Iterator[Removal]:
+    """Yield parts of raw vectors that hold no chunk of a snapshot, and encoders that no snapshot uses."""
+    manifests = [manifest for retained in kept for manifest in retained.manifests]
     encoders = {manifest.encoder_id for manifest in manifests}
     for name in list_encoders(store):
-        # What was trained is no copy of anything.
+        # A fine-tuned encoder cannot be downloaded again.
         if name not in encoders and not store.exists(encoder_lineage(name)):
-            found = list(store.walk(encoder_folder(name)))
-            if all(stale.holds(stat) for stat in [*found, *store.walk(encoder_vectors(name))]):
-                yield from (Removal(stat.path, stat.size, "encoder of no snapshot") for stat in found)
+            encoder_stats = list(store.walk(encoder_folder(name)))
+            if all(stale.holds(stat) for stat in [*encoder_stats, *store.walk(encoder_vectors(name))]):
+                yield from (Removal(stat.path, stat.size, "encoder of no snapshot") for stat in encoder_stats)
     chunks = sorted({part.chunks.path for manifest in manifests for part in manifest.parts})
     with scratch_database(scratch, memory_mb=memory_mb) as connection:
         load_columns(connection, "live", store, chunks, {"chunk_hash": "BLOB"})
@@ -286,7 +278,7 @@ def _of_vectors(store: Store, kept: Sequence[Kept], stale: _Stale, scratch: Path
             stats = [stat for stat in parts if stale.holds(stat)]
             if encoder_id not in encoders:
                 if len(stats) < len(parts):
-                    # It is being embedded with in portions, which no snapshot names before the last one.
+                    # A run in portions is embedding with it; no snapshot names the vectors before the last portion.
                     continue
                 yield from (Removal(stat.path, stat.size, "vectors of no snapshot") for stat in stats)
                 continue

@@ -1,4 +1,4 @@
-"""Verify a snapshot: every byte of it, what it was made from, and what its encoder computes today."""
+"""Verify a snapshot: all its files, the files it was built from, and the output of its encoder."""
 
 from __future__ import annotations
 
@@ -23,48 +23,26 @@ from isospace.storage.store import Store
 
 
 @dataclass(frozen=True, slots=True)
-class Verified:
-    """Outcome of a verification.
-
-    Attributes
-    ----------
-    snapshot
-        Number of the snapshot.
-    snapshot_id
-        Its identity.
-    files, bytes
-        What was read and hashed.
-    failures
-        One message a fault; empty if all holds.
-    """
+class VerificationResult:
+    """The outcome of a verification."""
 
     snapshot: int
     snapshot_id: str
     files: int
+    """Number of files that were read and hashed."""
     bytes: int
     failures: tuple[str, ...]
+    """One message per fault; empty if there are none."""
 
 
 def verify_snapshot(
     store: Store, collection: str, reference: str = "production", *, engine: Engine | None = None
-) -> Verified:
-    """Read every file of a snapshot and what was derived from it: raw vectors, search files, audit reference, history.
+) -> VerificationResult:
+    """Check every file of a snapshot, and the files derived from it or needed to search it.
 
-    Parameters
-    ----------
-    store
-        The store.
-    collection
-        Name of the collection.
-    reference
-        An alias, a number or the start of a snapshot_id.
-    engine
-        What encodes the probes.
-
-    Returns
-    -------
-    Verified
-        With every fault found, not only the first.
+    These are its parts, raw vectors, search files, audit reference, encoder, and alias history. All faults are
+    collected, not only the first. `reference` is an alias, a snapshot number, or the first digits of a
+    snapshot ID; `engine` encodes the probes.
     """
     manifest = resolve(store, collection, reference)
     failures: list[str] = []
@@ -84,10 +62,10 @@ def verify_snapshot(
     for kind in EXPORT_KINDS:
         _attempt(failures, lambda kind=kind: _verify_export(store, manifest, kind))  # type: ignore[misc]
     if not failures:
-        # With damaged files the probes could only repeat what was said already.
+        # With damaged files, encoding the probes would only report the same faults again.
         _attempt(failures, lambda: open_space(store, manifest.space_id, engine=engine))
     refs = manifest.files()
-    return Verified(
+    return VerificationResult(
         snapshot=manifest.sequence,
         snapshot_id=manifest.snapshot_id,
         files=len(refs) + len(parts) + 2,
@@ -110,7 +88,7 @@ def _verify_export(store: Store, manifest: Manifest, kind: ExportKind) -> None:
     made_with = load_space(store, manifest.space_id).provenance.get("engine", {}).get("engine", "")
     if kind in ("tokenizer", "reference") or made_with.startswith(kind):
         path = layout.encoder_export(manifest.encoder_id, kind)
-        raise IntegrityError(f"{path}: is missing, and the space was made with it. Run the flow, or restore it.")
+        raise IntegrityError(f"{path}: is missing, but the space was fitted with it. Restore it, or run the pipeline.")
 
 
 def _attempt(failures: list[str], action: Callable[[], object]) -> None:

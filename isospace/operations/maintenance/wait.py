@@ -1,4 +1,4 @@
-"""Wait for runs that hold a lease, and then do what they kept from being done."""
+"""Retry an operation while runs hold the lease that it needs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _RETRY_SECONDS = 5.0
 def retry_while_busy(
     action: Callable[[], _Result], *, minutes: float, on_wait: Callable[[BusyError], None] = lambda _: None
 ) -> _Result:
-    """Call `action` until it no longer raises BusyError, for at most so many minutes.
+    """Call `action` until it no longer raises BusyError, for at most `minutes`.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
-"""Candidates: the rows whose codes score highest, by the kernels of libraries.
+"""Candidates: the rows whose codes score highest, found with NumPy, torch, or faiss.
 
-A kernel may be approximate (bits against bits, int8 against int8); what it finds is scored again in float64 by
-`isospace.search.vector.scoring`, so that a query's answer depends neither on the kernel nor on the queries beside it.
+A kernel may be approximate (Hamming distances, int8 products). `isospace.search.vector.scoring` rescores its candidates
+in float64, so search results depend neither on the kernel nor on which queries share a batch.
 """
 
 from __future__ import annotations
@@ -26,49 +26,39 @@ from isospace.transform.vectors import Float32
 
 Kernels = Literal["auto", "numpy", "fast"]
 Norms = npt.NDArray[np.float32] | None
-# Blocks whose codes are widened first, and scores of a block that is taken as it lies: few queries go through many rows
-# at once, since every product waits for all of its threads.
+# Rows of a block whose codes are converted first, and scores of a block that is used without a copy. With few queries
+# the latter has many rows, since every product waits for all of its threads.
 _BLOCK_ROWS, _BLOCK_SCORES = 16_384, 2_000_000
 _BLOCK_QUERIES = 128
-# Loading torch takes seconds and some 200 MB: worth it from so many components on.
+# Components from which torch is worth loading, which takes seconds and some 200 MB.
 _LARGE = 30_000_000
-# Of so few queries, torch's product of vectors and queries is several times as fast as any of queries and vectors.
+# Up to this many queries, torch's product vectors x queries is several times as fast as any product queries x vectors.
 _FEW, _FEW_OF_HALVES = 10, 32
 _FLOAT32_EPSILON = float(np.finfo(np.float32).eps)
 
 
 @dataclass(frozen=True, slots=True)
 class Codes:
-    """One representation of a snapshot.
-
-    Attributes
-    ----------
-    name
-        Of the representation.
-    quantizer
-        That made them.
-    array
-        (n, width) codes, memory-mapped.
-    squares
-        (n,) float32 squared lengths of the vectors where they differ from 1; None for unit vectors.
-    """
+    """One stored representation of a snapshot's vectors."""
 
     name: str
     quantizer: Quantizer
     array: npt.NDArray[Any]
+    """(n, width) codes, memory-mapped."""
     squares: Norms = None
+    """(n,) float32 squared lengths of the vectors; None for unit vectors."""
 
     def __len__(self) -> int:
         return len(self.array)
 
     @property
     def is_float(self) -> bool:
-        """Whether it holds the vectors themselves, at full or half precision."""
+        """Whether the codes are the vectors themselves, at full or half precision."""
         return isinstance(self.quantizer, FloatQuantizer)
 
 
 def uses_fast(kernels: Kernels, codes: Codes) -> bool:
-    """Tell whether torch and faiss are to be used, where they are installed."""
+    """Return whether to use torch and faiss where they are installed."""
     if kernels != "auto":
         return kernels == "fast"
     return sys.modules.get("torch") is not None or codes.array.shape[0] * codes.quantizer.dimension > _LARGE
@@ -88,35 +78,33 @@ def candidates(
 
     Parameters
     ----------
-    codes
-        What is searched.
     queries
         (m, k) float32 vectors of the space.
     count
-        How many rows a query, at least.
+        Minimum number of rows per query.
     metric
-        `cosine`, `dot` or `l2`.
+        `cosine`, `dot`, or `l2`.
     rows
-        Ascending int64 rows that are searched; all if not given.
+        Ascending int64 rows to search; all if None.
     kernels
-        `numpy` takes NumPy alone, `fast` torch and faiss where they are installed, `auto` those for large collections.
+        `numpy` uses NumPy only; `fast`, torch and faiss where they are installed; `auto`, those for large collections.
     rescored
-        Whether a finer representation scores what is found: bits alone then need fewer candidates.
+        Whether a finer representation rescores the candidates: binary codes then need fewer of them.
 
     Returns
     -------
     list of numpy.ndarray
-        int64 rows of each query. With kernels that are exact up to rounding, the `count` best are surely among them.
+        int64 rows of each query. Kernels that are exact up to rounding always include the `count` best.
     """
     total = len(codes) if rows is None else len(rows)
     if not total or not len(queries):
         return [np.zeros(0, np.int64) for _ in queries]
     fast = uses_fast(kernels, codes)
-    found: list[Rows] = []
+    row_lists: list[Rows] = []
     for start in range(0, len(queries), _BLOCK_QUERIES):
         block = np.ascontiguousarray(queries[start : start + _BLOCK_QUERIES], dtype=np.float32)
-        found += _candidates(codes, block, min(count, total), metric, rows, fast=fast, rescored=rescored)
-    return found
+        row_lists += _candidates(codes, block, min(count, total), metric, rows, fast=fast, rescored=rescored)
+    return row_lists
 
 
 def _candidates(
@@ -124,14 +112,14 @@ def _candidates(
 ) -> list[Rows]:
     quantizer = codes.quantizer
     if isinstance(quantizer, BinaryQuantizer):
-        # Bits against bits rank roughly: the ten best of ten times as many are hardly ever lost.
+        # Hamming distances rank roughly: ten times as many candidates hardly ever miss one of the best.
         depth = max((2 if rescored else 10) * count, 100)
         return _by_hamming(quantizer, codes.array, queries, depth, rows, fast=fast and has("faiss"))
     is_plain = codes.squares is None or metric == "dot"
     if fast and is_plain and isinstance(quantizer, ProductQuantizer) and has("faiss"):
         return _by_lookup(quantizer, codes.array, queries, count, rows)
     if fast and has("torch") and isinstance(quantizer, Int8Quantizer | Int8VectorQuantizer):
-        # The query is rounded to eight bits here, and no bound of that error is small: more candidates instead.
+        # The query is rounded to eight bits, and no bound on that error is tight: take more candidates instead.
         blocks, depth, slack = (
             _integer_blocks(quantizer, codes.array, queries, rows, plain=is_plain),
             max(4 * count, 64),
@@ -143,18 +131,18 @@ def _candidates(
             count,
         )
         longest = 1.0 if codes.squares is None else float(np.sqrt(codes.squares.max()))
-        # What rounding may have cost: 8 sqrt(k) u, the probabilistic bound of Higham and Mary, 2019. The certain one, k
-        # u, would make thousands of candidates of vectors that lie close together.
+        # Bound on the rounding error: 8 sqrt(k) u, the probabilistic bound of Higham and Mary, 2019. With the
+        # deterministic bound, k u, vectors that lie close together would yield thousands of candidates.
         rounding = 4.0 * np.sqrt(quantizer.dimension) * _FLOAT32_EPSILON
         slack = rounding * np.linalg.norm(queries, axis=1) * max(longest, 1.0)
-    found = top_rows(_with_metric(blocks, codes.squares, metric, rows), len(queries), depth, slack)
-    return found if rows is None else [rows[part] for part in found]
+    near = top_rows(_with_metric(blocks, codes.squares, metric, rows), len(queries), depth, slack)
+    return near if rows is None else [rows[part] for part in near]
 
 
 def _with_metric(
     blocks: Iterator[tuple[int, npt.NDArray[Any]]], squares: Norms, metric: str, rows: Rows | None
 ) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-    """Turn inner products into what ranks as the metric does."""
+    """Turn inner products into scores that rank as the metric does."""
     for first, scores in blocks:
         if squares is None or metric == "dot":
             yield first, scores
@@ -170,9 +158,9 @@ def _with_metric(
 
 
 def _blocks(array: npt.NDArray[Any], rows: Rows | None, queries: int = 0) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-    """Yield blocks of codes; large ones for so many queries, small ones where the number is not given."""
+    """Yield blocks of codes: large ones sized for the number of `queries`, or small ones if that is 0."""
     total = len(array) if rows is None else len(rows)
-    # Rows that are picked are copied first.
+    # Selected rows are copied, so their blocks stay small.
     size = max(_BLOCK_SCORES // queries, _BLOCK_ROWS) if queries and rows is None else _BLOCK_ROWS
     size -= size % GROUP
     for first in range(0, total, size):
@@ -194,22 +182,22 @@ def _exact_blocks(
 def _float_product(
     quantizer: FloatQuantizer, queries: Float32, *, fast: bool
 ) -> Callable[[npt.NDArray[Any]], npt.NDArray[Any]]:
-    """Choose the product by the number of queries; for float32 alone torch is not worth being loaded."""
+    """Choose the product by the number of queries; torch is not worth loading for float32."""
     is_half = quantizer.kind == "float16"
     is_few = len(queries) <= _FEW_OF_HALVES if is_half else 1 < len(queries) <= _FEW
     if not fast or not (is_half or (is_few and "torch" in sys.modules)):
         return functools.partial(quantizer.scores, queries)
     import torch
 
-    # Torch takes a single query for a product of matrix and vector, which is slow: it is asked twice.
+    # For a single query torch would compute a slow matrix-vector product, so the query is passed twice.
     left = torch.from_numpy(queries if len(queries) > 1 else queries.repeat(2, axis=0))
 
     def product(block: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        # Half precision is widened by torch: NumPy takes longer for that than for the product.
+        # Torch converts half precision: NumPy would take longer for that than for the product.
         vectors = torch.from_numpy(block).float()
         scores = (vectors @ left.T).T[: len(queries)].contiguous() if is_few else left @ vectors.T
-        found: npt.NDArray[Any] = scores.numpy()
-        return found
+        array: npt.NDArray[Any] = scores.numpy()
+        return array
 
     return product
 
@@ -222,9 +210,9 @@ def _integer_blocks(
     *,
     plain: bool,
 ) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-    """Scores of queries whose components, scales folded in, are rounded to eight bits as well.
+    """Yield scores of queries that are rounded to eight bits as well, after the scales are folded in.
 
-    Of scales by dimension they come as integers, in a unit and up to a constant of each query: both rank alike.
+    With per-dimension scales the scores stay integers: dropping the query's scale and offset keeps their order.
     """
     import torch
 
@@ -245,7 +233,7 @@ def _integer_blocks(
 
 
 def _eight_bits(queries: Float32) -> tuple[Any, Float32]:
-    """Round each query to eight bits by its own largest component: an int8 tensor, and the (m, 1) steps."""
+    """Round each query to int8 by its largest component; return an int8 tensor and the (m, 1) steps."""
     import torch
 
     steps = np.maximum(np.abs(queries).max(axis=1, keepdims=True), np.finfo(np.float32).tiny) / np.float32(127)
@@ -255,11 +243,11 @@ def _eight_bits(queries: Float32) -> tuple[Any, Float32]:
 def _by_hamming(
     quantizer: BinaryQuantizer, array: npt.NDArray[Any], queries: Float32, depth: int, rows: Rows | None, *, fast: bool
 ) -> list[Rows]:
-    """Bits against bits, whatever the metric."""
+    """Rank by the Hamming distance of the bits, whatever the metric."""
     bits = quantizer.encode(queries)
     if not fast:
-        found = top_rows(_hamming_blocks(array, bits, rows), len(bits), depth)
-        return found if rows is None else [rows[part] for part in found]
+        near = top_rows(_hamming_blocks(array, bits, rows), len(bits), depth)
+        return near if rows is None else [rows[part] for part in near]
     import faiss
 
     stored = np.ascontiguousarray(array) if rows is None else array[rows]
@@ -290,17 +278,17 @@ def _by_lookup(
     books, rotated = quantizer.lookup(queries)
     trained = faiss.ProductQuantizer(quantizer.dimension, books.shape[0], 8)
     faiss.copy_array_to_vector(books.reshape(-1), trained.centroids)
-    # Rows that tie within rounding are not cut off at random: some more of them.
+    # Some extra rows, so that rows that tie within rounding are not cut off at random.
     depth = min(len(stored), count + 32)
     scores = np.empty((len(rotated), depth), np.float32)
-    found = np.empty((len(rotated), depth), np.int64)
+    ids = np.empty((len(rotated), depth), np.int64)
     heap = faiss.float_minheap_array_t()
     heap.nh, heap.k = len(rotated), depth
-    heap.ids, heap.val = faiss.swig_ptr(found), faiss.swig_ptr(scores)
+    heap.ids, heap.val = faiss.swig_ptr(ids), faiss.swig_ptr(scores)
     trained.search_ip(faiss.swig_ptr(rotated), len(rotated), faiss.swig_ptr(stored), len(stored), heap, True)
-    return [part if rows is None else rows[part] for part in found]
+    return [part if rows is None else rows[part] for part in ids]
 
 
 def has(package: str) -> bool:
-    """Tell whether a package is installed."""
+    """Return whether a package is installed."""
     return importlib.util.find_spec(package) is not None

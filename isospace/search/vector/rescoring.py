@@ -1,4 +1,4 @@
-"""Two stages of a search by vectors: candidates from what is small, scores from what is fine."""
+"""Two-stage vector search: find candidates by compact codes, rescore them from finer ones."""
 
 from __future__ import annotations
 
@@ -33,32 +33,29 @@ def nearest(
     Parameters
     ----------
     first
-        What is searched.
+        The codes that are searched.
     last
-        What the best are scored from; `first` itself for a search without rescoring.
+        The codes that the candidates are scored from; the same object as `first` for a search without rescoring.
     queries
         (m, k) float32 vectors of the space.
     count
-        How many rows are wanted.
-    metric
-        What nearness is.
+        Number of rows wanted.
     rescore
-        r: r x count rows are scored from `last`; of those that bits found, twice as many.
+        r: r x count rows are scored from `last`; twice as many if `first` is binary.
     rows
-        Ascending int64 rows that are searched; all if not given.
+        Ascending int64 rows to search; all if None.
     kernels
         See `isospace.search.vector.kernels.candidates`.
 
     Returns
     -------
     list of tuple
-        int64 rows and their float64 scores, in no order; `count` of them or more, all that tie with the last among
-        them.
+        int64 rows and their float64 scores, unordered: at least `count`, including all that tie with the last.
 
     Raises
     ------
     QueryError
-        If the first stage cannot search by the metric.
+        If `first` cannot be searched by the metric.
     """
     if metric == "l1":
         if not first.is_float:
@@ -66,15 +63,15 @@ def nearest(
         return [_scored(first, query, all_by_l1(first, query, count, rows), metric) for query in queries]
     is_rescored = last is not first
     wanted = max(1, rescore) * count if is_rescored else count
-    found = candidates(first, queries, wanted, metric=metric, rows=rows, kernels=kernels, rescored=is_rescored)
-    # What bits find is the same with every kernel, and scored from what is finer as fast as from the bits.
+    near_rows = candidates(first, queries, wanted, metric=metric, rows=rows, kernels=kernels, rescored=is_rescored)
+    # Every kernel finds the same rows by Hamming distance, and rescoring them takes as long from either representation.
     if is_rescored and not isinstance(first.quantizer, BinaryQuantizer):
-        found = [_best(first, query, near, wanted, metric) for query, near in zip(queries, found, strict=True)]
-    return [_scored(last, query, near, metric) for query, near in zip(queries, found, strict=True)]
+        near_rows = [_best(first, query, near, wanted, metric) for query, near in zip(queries, near_rows, strict=True)]
+    return [_scored(last, query, near, metric) for query, near in zip(queries, near_rows, strict=True)]
 
 
 def _best(codes: Codes, query: Float32, near: Rows, count: int, metric: Metric) -> Rows:
-    """Cut what a kernel found, by exact scores of its codes; ties by row, so that the answer is one."""
+    """Keep the best candidates by the exact scores of their codes, ties by row."""
     if len(near) <= count:
         return near
     scores = score_rows(codes, query, near, metric)

@@ -1,4 +1,4 @@
-"""Exact scores of a few rows: float64, pair by pair, whatever kernel found them."""
+"""Exact float64 scores of a few rows, the same whichever kernel found them."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ def score_rows(codes: Codes, query: Float32, rows: Rows, metric: Metric) -> Floa
     Parameters
     ----------
     codes
-        The representation that is scored, decoded through its stored scales.
+        The representation to score, decoded with its stored scales.
     query
         (k,) float32 vector of the space.
     rows
         int64 rows.
     metric
-        `cosine` (in a space of unit vectors the inner product), `dot`, or the negated distance `l2` or `l1`.
+        `cosine` (for unit vectors, the inner product), `dot`, or the negated distances `l2` or `l1`.
 
     Returns
     -------
     numpy.ndarray
-        (len(rows),) float64; higher is nearer. Each depends on its own row and the query alone.
+        (len(rows),) float64; higher is nearer. Each score depends only on its row and the query.
     """
     parts = [rows[start : start + _BLOCK_ROWS] for start in range(0, len(rows), _BLOCK_ROWS)]
     return np.concatenate([_score_block(codes, query, part, metric) for part in parts] or [np.zeros(0)])
@@ -39,26 +39,26 @@ def score_rows(codes: Codes, query: Float32, rows: Rows, metric: Metric) -> Floa
 
 def _score_block(codes: Codes, query: Float32, rows: Rows, metric: Metric) -> Float64:
     vectors = codes.quantizer.decode(np.ascontiguousarray(codes.array[rows])).astype(np.float64)
-    asked = query.astype(np.float64)
-    # Not a matrix product: BLAS adds in another order for another number of rows.
+    target = query.astype(np.float64)
+    # Not a matrix product: the order in which BLAS adds depends on the number of rows.
     scores: Float64
     match metric:
         case "dot":
-            scores = (vectors * asked).sum(axis=1)
+            scores = (vectors * target).sum(axis=1)
         case "cosine":
-            scores = (vectors * asked).sum(axis=1)
+            scores = (vectors * target).sum(axis=1)
             if codes.squares is not None:
-                lengths = np.sqrt((vectors**2).sum(axis=1)) * np.sqrt((asked**2).sum())
+                lengths = np.sqrt((vectors**2).sum(axis=1)) * np.sqrt((target**2).sum())
                 scores /= np.maximum(lengths, np.finfo(np.float64).tiny)
         case "l2":
-            scores = -np.sqrt(((vectors - asked) ** 2).sum(axis=1))
+            scores = -np.sqrt(((vectors - target) ** 2).sum(axis=1))
         case "l1":
-            scores = -np.abs(vectors - asked).sum(axis=1)
+            scores = -np.abs(vectors - target).sum(axis=1)
     return scores
 
 
 def all_by_l1(codes: Codes, query: Float32, count: int, rows: Rows | None) -> Rows:
-    """Return the rows nearest by the sum of absolute differences, and all that tie with the last of them."""
+    """Return the rows nearest by the sum of absolute differences, including all that tie with the last."""
     searched = np.arange(len(codes), dtype=np.int64) if rows is None else rows
     scores = score_rows(codes, query, searched, "l1")
     if len(scores) <= count:

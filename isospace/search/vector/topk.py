@@ -1,6 +1,6 @@
-"""The best rows of many, block by block: a threshold that only rises, and what lies above it.
+"""Top-k rows, block by block: a threshold that only rises, and the candidates above it.
 
-Sorting whole blocks costs more than computing their scores; comparing them with the score of the k-th best so far does
+Sorting whole blocks would take longer than computing their scores; comparing them with the k-th best score so far does
 not.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 Rows: TypeAlias = npt.NDArray[np.int64]
-# Blocks of whole groups are searched fastest.
+# Blocks made of whole groups are searched fastest.
 _FIRST_ROWS, GROUP = 16_384, 64
 
 
@@ -29,28 +29,28 @@ def top_rows(
     blocks
         First row and (m, b) scores of each block, rows ascending.
     queries
-        m.
+        m, the number of queries.
     count
-        How many rows a query.
+        Number of rows per query.
     slack
-        (m,): rows whose score is at most so much below that of the last one are taken too; none if not given.
+        (m,): rows that score at most this much below the `count`-th are returned too; None for no slack.
 
     Returns
     -------
     list of numpy.ndarray
-        int64 rows by falling score, then by row; `count` of them, or more within the slack, or all there are.
+        int64 rows of each query by descending score, then by row.
     """
     below = np.zeros(queries) if slack is None else np.asarray(slack, np.float64)
-    kept = _Kept(queries, count, below)
+    candidates = _Candidates(queries, count, below)
     for first, scores in blocks:
-        kept.take(first, scores)
-    kept.prune()
-    ends = np.searchsorted(kept.query, np.arange(queries + 1))
-    return [kept.row[start:end] for start, end in pairwise(ends)]
+        candidates.take(first, scores)
+    candidates.prune()
+    ends = np.searchsorted(candidates.query, np.arange(queries + 1))
+    return [candidates.row[start:end] for start, end in pairwise(ends)]
 
 
-class _Kept:
-    """Candidates of all queries in flat arrays, pruned when they have become many."""
+class _Candidates:
+    """Candidates of all queries in flat arrays, pruned when there are many."""
 
     def __init__(self, queries: int, count: int, below: npt.NDArray[np.float64]) -> None:
         self.count, self.below = count, below
@@ -70,16 +70,16 @@ class _Kept:
         query, row = _above(scores, groups, largest, self._lowest(scores.dtype))
         if not len(query):
             return
-        # Small integers are sorted by radix.
+        # NumPy sorts 16-bit integers by radix.
         self.coming.append((query.astype(np.uint16), row + first, scores[query, row]))
         self.pending += len(query)
         if self.pending > self.limit:
             self.prune()
-            # Where ties are many, pruning again at once would find the same.
+            # With many ties, pruning again soon would remove nothing.
             self.limit = max(self.limit, 2 * len(self.row))
 
     def _begin(self, scores: npt.NDArray[Any], largest: npt.NDArray[Any]) -> None:
-        """Take the k-th best of the first rows, or of the largest of many groups, for a threshold; later ones are better."""
+        """Set a first threshold: the k-th best of the group maxima if there are many, else of the first rows."""
         unknown = np.flatnonzero(np.isneginf(self.threshold))
         if len(unknown):
             are_many = largest.shape[1] >= 4 * self.count
@@ -87,7 +87,7 @@ class _Kept:
             self.threshold[unknown] = np.partition(some, -self.count, axis=1)[:, -self.count]
 
     def _lowest(self, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-        """Return the (m,) scores that count, as the type of the block: comparing two types would convert the whole block."""
+        """Return the (m,) lowest scores that count, in the block's dtype to avoid converting the block."""
         lowest = self.threshold - self.below
         if dtype.kind == "f":
             # The cast may round up.
@@ -101,7 +101,7 @@ class _Kept:
         query = np.concatenate([self.query, *(q for q, _, _ in self.coming)])
         row = np.concatenate([self.row, *(r for _, r, _ in self.coming)])
         score = np.concatenate([self.score, *(s.astype(np.float64) for _, _, s in self.coming)])
-        # Rows of a query already ascend among equal scores, and both sorts are stable: the row needs none of its own.
+        # Among equal scores the rows of a query already ascend, and both sorts are stable: no sort by row is needed.
         by_score = np.argsort(-score, kind="stable")
         order = by_score[np.argsort(query[by_score], kind="stable")]
         query, row, score = query[order], row[order], score[order]
@@ -118,10 +118,10 @@ class _Kept:
 def _above(
     scores: npt.NDArray[Any], groups: npt.NDArray[Any], largest: npt.NDArray[Any], lowest: npt.NDArray[Any]
 ) -> tuple[Rows, Rows]:
-    """Return query and row of every score that is not below its query's lowest, rows of a query ascending.
+    """Return query and row of every score not below its query's lowest, rows of a query ascending.
 
-    The largest of each group of rows is compared first: nearly all groups hold none, and finding maxima is as fast as
-    memory.
+    The maximum of each group is compared first: nearly all groups hold no such score, and maxima are computed at the
+    speed of memory.
     """
     query, group = np.nonzero(largest >= lowest[:, None])
     hit, place = np.nonzero(groups[query, group] >= lowest[query, None])
@@ -131,8 +131,8 @@ def _above(
 
 
 def _maxima(groups: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    # Integers come from torch's product and floats from NumPy's: the waiting threads of the one would slow down the
-    # other's.
+    # Integer scores come from torch's product, floats from NumPy's. Use the same library here: the waiting threads of
+    # one slow down those of the other.
     if groups.dtype.kind == "i" and sys.modules.get("torch") is not None and groups.flags.c_contiguous:
         import torch
 

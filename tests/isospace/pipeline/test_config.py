@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from isospace.errors import ConfigError
 from isospace.finetuning.config import load_finetune
-from isospace.operations.compare_models.compare import load_contest
+from isospace.operations.compare_models.compare import load_comparison
 from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.config_files import load_config
 
@@ -24,7 +24,7 @@ def test_every_shipped_configuration_is_valid(path: Path) -> None:
 
 @pytest.mark.parametrize("path", COMPARISONS, ids=lambda path: path.stem)
 def test_every_shipped_comparison_is_valid(path: Path) -> None:
-    assert len(load_contest(path).variants()) >= 2
+    assert len(load_comparison(path).variants()) >= 2
 
 
 @pytest.mark.parametrize("path", TRAININGS, ids=lambda path: path.stem)

@@ -16,7 +16,7 @@ from isospace.collection.alias import promote
 from isospace.collection.snapshot import read_manifest
 from isospace.errors import ConfigError
 from isospace.operations.audit.audit import audit_alias
-from isospace.operations.audit.query_log import Answered, AnswerLog, query_hash, read_answers
+from isospace.operations.audit.query_log import AnswerLog, LoggedAnswer, query_hash, read_answers
 from isospace.operations.audit.thresholds import Thresholds
 from isospace.pipeline.config import PipelineConfig
 from isospace.search.index import Index, open_index
@@ -104,7 +104,7 @@ def test_a_candidate_that_became_production_is_not_compared_with_itself(store: s
         promote(index.store, "c", "production", read_manifest(index.store, "c", 2), reason="t")
         index.refresh()
         watcher = Watcher(index, AnswerLog(index.store, "c"), candidate=candidate)
-        watcher.saw(index.view, ["gene"], SearchOptions(), index.search("gene"))
+        watcher.submit(index.view, ["gene"], SearchOptions(), index.search("gene"))
         watcher.close()
         (one,) = read_answers(index.store, "c", since=SINCE)
     assert (one.candidate, one.overlap) == (None, None)
@@ -114,7 +114,7 @@ def test_a_candidate_that_cannot_answer_costs_its_comparison_alone(store: str):
     with open_index(store, "c") as index, open_index(store, "c", "candidate") as candidate:
         watcher = Watcher(index, AnswerLog(index.store, "c"), candidate=candidate)
         options = SearchOptions(filter="nowhere == 1")
-        watcher.saw(index.view, ["gene"], options, index.search("gene"))
+        watcher.submit(index.view, ["gene"], options, index.search("gene"))
         watcher.close()
         (one,) = read_answers(index.store, "c", since=SINCE)
     assert one.candidate is None
@@ -137,15 +137,15 @@ def test_more_than_can_be_compared_is_dropped_and_counted(store: str):
     with open_index(store, "c") as index:
         watcher = Watcher(index, AnswerLog(index.store, "c"))
 
-        def slow(seen: object) -> Answered:
+        def slow(seen: object) -> LoggedAnswer:
             time.sleep(0.01)
             raise ValueError("too slow")
 
-        watcher._answered = slow  # type: ignore[method-assign]
+        watcher._log_row = slow  # type: ignore[method-assign]
         hits = index.search("gene")
         begun = time.monotonic()
         for _ in range(1_500):
-            watcher.saw(index.view, ["gene"], SearchOptions(), hits)
+            watcher.submit(index.view, ["gene"], SearchOptions(), hits)
         assert time.monotonic() - begun < 5
         assert watcher.counts["dropped"] > 300
         watcher.close(seconds=0.1)
@@ -154,7 +154,7 @@ def test_more_than_can_be_compared_is_dropped_and_counted(store: str):
 def test_rows_are_read_back_by_time(store: str):
     with open_index(store, "c") as index:
         watcher = Watcher(index, AnswerLog(index.store, "c"))
-        watcher.saw(index.view, ["gene"], SearchOptions(), index.search("gene"))
+        watcher.submit(index.view, ["gene"], SearchOptions(), index.search("gene"))
         watcher.close()
     opened, now = open_store(store), datetime.now(UTC)
     assert len(read_answers(opened, "c", since=now - timedelta(minutes=1))) == 1
@@ -167,7 +167,7 @@ def test_a_damaged_file_of_the_log_costs_its_own_rows(store: str):
     with open_index(store, "c") as index:
         for text in ("gene", "cell"):
             watcher = Watcher(index, AnswerLog(index.store, "c"))
-            watcher.saw(index.view, [text], SearchOptions(), index.search(text))
+            watcher.submit(index.view, [text], SearchOptions(), index.search(text))
             watcher.close()
     files = sorted(Path(store).glob("collections/c/answers/*/*.parquet"))
     assert len(files) == 2
@@ -179,7 +179,7 @@ def test_rows_do_not_wait_for_the_next_answer(store: str, monkeypatch: pytest.Mo
     monkeypatch.setattr("isospace.service.query_logging._IDLE_SECONDS", 0.05)
     with open_index(store, "c") as index:
         watcher = Watcher(index, AnswerLog(index.store, "c", seconds=0.1))
-        watcher.saw(index.view, ["gene"], SearchOptions(), index.search("gene"))
+        watcher.submit(index.view, ["gene"], SearchOptions(), index.search("gene"))
         deadline = time.monotonic() + 20
         while not read_answers(index.store, "c", since=SINCE) and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -199,10 +199,10 @@ def test_a_text_that_no_file_can_hold_costs_no_rows(store: str):
     assert [row.text for row in found] == ["gene", r"\ud800 broken"]
 
 
-def _answers(index: Index) -> list[Answered]:
+def _answers(index: Index) -> list[LoggedAnswer]:
     log = AnswerLog(index.store, "c")
     watcher = Watcher(index, log)
-    watcher.saw(index.view, ["gene"], SearchOptions(), index.search("gene"))
+    watcher.submit(index.view, ["gene"], SearchOptions(), index.search("gene"))
     watcher.close()
     found = read_answers(index.store, "c", since=SINCE)
     shutil.rmtree(Path(index.store.url) / "collections" / "c" / "answers")
@@ -213,7 +213,7 @@ def test_what_the_scores_are_is_told_and_by_which_alias(store: str):
     with open_index(store, "c", "candidate") as index:
         watcher = Watcher(index, AnswerLog(index.store, "c"))
         for options in (SearchOptions(), SearchOptions(mode="hybrid"), SearchOptions(metric="l2")):
-            watcher.saw(index.view, ["gene"], options, index.search("gene"))
+            watcher.submit(index.view, ["gene"], options, index.search("gene"))
         watcher.close()
         found = read_answers(index.store, "c", since=SINCE)
     assert [one.cosine for one in found] == [True, False, False]

@@ -24,7 +24,7 @@ from isospace.evaluation.reports.plots import corpus_map
 from isospace.operations.audit.alarms import band_alarms
 from isospace.operations.audit.audit import audit_alias, read_audits, require_quiet, write_audit
 from isospace.operations.audit.page import audit_page
-from isospace.operations.audit.query_log import Answered, AnswerLog, query_hash
+from isospace.operations.audit.query_log import AnswerLog, LoggedAnswer, query_hash
 from isospace.operations.audit.run_audit import run_audit
 from isospace.operations.audit.thresholds import Thresholds
 from isospace.pipeline.config import PipelineConfig
@@ -74,13 +74,13 @@ class World:
         assert not record.alarms
         write_audit(self.store, record)
 
-    def log(self, texts: list[str], change: Callable[[Answered], Answered] = lambda one: one, **given) -> None:
+    def log(self, texts: list[str], change: Callable[[LoggedAnswer], LoggedAnswer] = lambda one: one, **given) -> None:
         log = AnswerLog(self.store, "c")
         with open_index(self.store, "c") as index:
             vectors = index.space.embed(texts, "query")
             answers = index.answer(texts, index._options(10, {}))
         for text, vector, hits in zip(texts, vectors, answers.hits, strict=True):
-            one = Answered(
+            one = LoggedAnswer(
                 at=datetime.now(UTC),
                 snapshot=answers.snapshot,
                 snapshot_id=answers.snapshot_id,
@@ -321,7 +321,7 @@ def test_a_stale_alias(world: World):
     assert "stale alias" not in world.alarms(now=now)
     late = world.audit(now=now + timedelta(hours=30)).record
     assert "stale alias" in [alarm.name for alarm in late.alarms]
-    assert "snapshot 2 has waited for 30 hours" in late.describe()
+    assert "snapshot 2 has been waiting for 30 hours" in late.describe()
     assert "stale alias" in world.alarms(now=now + timedelta(hours=3), limits=Thresholds(age_hours=2))
 
 
@@ -367,7 +367,7 @@ def test_alarms_say_what_was_found_what_is_expected_and_what_to_do(world: World)
     for alarm in audit.record.alarms:
         assert alarm.message
         assert alarm.remedy
-    with pytest.raises(AuditError, match=r"norms: lengths of stored vectors .*`isospace verify`"):
+    with pytest.raises(AuditError, match=r"norms: the lengths of stored vectors .*`isospace verify`"):
         require_quiet(audit.record)
 
 
@@ -376,7 +376,7 @@ def test_what_cannot_be_measured_is_noted(made: World, tmp_path: Path):
     shutil.rmtree(tmp_path / "store" / "collections" / "c" / "evaluation")
     record = audit_alias(open_store(tmp_path / "store"), "c", "production", Thresholds(), run_id="r").record
     assert any("no evaluation set" in note for note in record.notes)
-    assert any("to tell a drift" in note for note in record.notes)
+    assert any("to measure drift" in note for note in record.notes)
     assert any("no answers were logged" in note for note in record.notes)
 
 
@@ -419,7 +419,7 @@ def test_a_handful_of_chunks_is_audited_all_the_same(world: World, documents: in
     embed_inline(world.config.model_copy(update={"runtime": runtime, "recipe": recipe}))
     audit = audit_alias(open_store(tmp_path / "few"), "c", "production", Thresholds(mean_cosine=1.0), run_id="r")
     assert audit.record.alarms == ()
-    assert any("too few to tell whether dimensions have shifted" in note for note in audit.record.notes)
+    assert any("too few to measure shifts of dimensions" in note for note in audit.record.notes)
     render(audit_page(audit))
 
 
@@ -464,7 +464,7 @@ def test_a_baseline_whose_files_are_gone_is_noted(world: World):
     for kind in ("snapshots/00000001.json",):
         (world.folder / "store" / "collections" / "c" / kind).unlink()
     record = world.audit().record
-    assert any("are gone: no agreement" in note for note in record.notes)
+    assert any("are gone: their agreement was not measured" in note for note in record.notes)
     assert "agreement" not in [alarm.name for alarm in record.alarms]
 
 

@@ -24,7 +24,7 @@ PHRASE_KEYS, UNOPENED = RECORDS / "phrase_keys.json", RECORDS / "unopened.json"
 def store(tmp_path: Path) -> Store:
     opened = open_store(tmp_path)
     for number, path in ((2, PHRASE_KEYS), (3, UNOPENED)):
-        opened.write(layout.numbered(layout.audits_folder("c"), number), path.read_bytes())
+        opened.write(layout.numbered(layout.CollectionPaths("c").folder("audits"), number), path.read_bytes())
     return opened
 
 
@@ -74,7 +74,7 @@ def test_a_record_that_is_written_again_is_read_as_it_was(store: Store) -> None:
     written = write_audit(store, record)
     assert read_audits(store, "c", last=1) == [written]
     assert written.figures == record.figures
-    stored = json.loads(store.read(layout.numbered(layout.audits_folder("c"), written.number)))
+    stored = json.loads(store.read(layout.numbered(layout.CollectionPaths("c").folder("audits"), written.number)))
     assert set(stored["figures"]) == set(Figures.model_fields)
     assert set(stored["figures"]["corpus"]) == set(CorpusFigures.model_fields)
 

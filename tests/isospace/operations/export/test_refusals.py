@@ -60,7 +60,7 @@ def test_an_export_that_is_killed_leaves_nothing_whole(
     index: Index, exported_store: str, target: Target, moment: str
 ) -> None:
     die(exported_store, "floats", target, moment)
-    with pytest.raises(NotFoundError, match="nothing is there"):
+    with pytest.raises(NotFoundError, match="holds no export"):
         check_target(target.url)
     assert exported(index, target) == expected(index)
     die(exported_store, "codes", target, moment)

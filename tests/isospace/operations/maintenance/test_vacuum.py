@@ -11,7 +11,7 @@ import pytest
 from isospace.collection.alias import promote, rollback
 from isospace.collection.snapshot import read_manifest, sequences
 from isospace.errors import BusyError, ConfigError, NotFoundError
-from isospace.operations.maintenance.vacuum import Vacuumed, vacuum
+from isospace.operations.maintenance.vacuum import VacuumResult, vacuum
 from isospace.operations.maintenance.verify import verify_snapshot
 from isospace.pipeline.config import PipelineConfig
 from isospace.search.index import open_index
@@ -51,7 +51,7 @@ def grown(grown_once: PipelineConfig, tmp_path: Path) -> PipelineConfig:
     return copied(grown_once, tmp_path)
 
 
-def swept(config: PipelineConfig, tmp_path: Path, **options: object) -> Vacuumed:
+def swept(config: PipelineConfig, tmp_path: Path, **options: object) -> VacuumResult:
     return vacuum(open_store(config.runtime.store), tmp_path / "scratch", **options)  # type: ignore[arg-type]
 
 
