@@ -125,7 +125,8 @@ def missing_package(name: str, purpose: str = "") -> str:
     package = name.partition(".")[0]
     known = EXTRAS.get(package)
     needed = f" ({purpose} needs it)" if purpose else ""
-    return f"the package {package} is not installed{needed}. Run: {install_command(known) if known else f'pip install {package}'}"
+    command = install_command(known) if known else f"pip install {package}"
+    return f"the package {package} is not installed{needed}. Run: {command}"
 
 
 def require_package(name: str, purpose: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from isospace.collection.alias import aliases
 from isospace.collection.snapshot import Manifest, read_manifest, sequences
 from isospace.errors import NotFoundError
+from isospace.storage.paths import list_collections
 from isospace.storage.store import Store
 
 
@@ -38,7 +39,7 @@ def list_snapshots(store: Store, collection: str | None = None) -> list[Snapshot
     NotFoundError
         If the store holds no collection, or the collection no snapshot.
     """
-    there = store.folders("collections")
+    there = list_collections(store)
     if collection is None and not there:
         raise NotFoundError(f"{store.url}: holds no collection. Embed one with `isospace run CONFIG`.")
     found = [status for name in ([collection] if collection else there) for status in _of_collection(store, name)]

@@ -10,6 +10,7 @@ from isospace.collection.snapshot import read_manifest
 from isospace.encoding.registry.record import read_encoder_record
 from isospace.errors import EncoderError, IsospaceError, NotFoundError
 from isospace.finetuning.lineage import read_lineage
+from isospace.storage import paths
 from isospace.storage.store import Store
 
 
@@ -39,7 +40,7 @@ def list_encoders(store: Store) -> list[StoredEncoder]:
     NotFoundError
         If the store holds no encoder.
     """
-    names = [name for name in store.folders("encoders") if len(name) == 64]
+    names = paths.list_encoders(store)
     if not names:
         raise NotFoundError(f"{store.url}: holds no encoder. Embed a collection with `isospace run CONFIG`.")
     users = _users(store)
@@ -68,7 +69,7 @@ def _lineage(store: Store, encoder_id: str) -> dict[str, Any] | None:
 def _users(store: Store) -> dict[str, list[str]]:
     """Return the `collection/alias` names whose snapshots each encoder embedded."""
     users: dict[str, list[str]] = {}
-    for collection in store.folders("collections"):
+    for collection in paths.list_collections(store):
         for alias, entry in aliases(store, collection).items():
             try:
                 manifest = read_manifest(store, collection, entry.snapshot)

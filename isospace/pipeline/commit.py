@@ -100,7 +100,8 @@ def promote_new(run: Run, commit: Commit) -> bool:
     alias = run.config.runtime.promote_to
     if alias is None or promotion_problem(run.store, commit.manifest, alias):
         return False
-    reason = f"run {run.run_id}"
+    why = run.config.runtime.reason
+    reason = f"run {run.run_id}: {why}" if why else f"run {run.run_id}"
     return promote(run.store, run.collection, alias, commit.manifest, reason=reason, forward_only=True) is not None
 
 

@@ -1,7 +1,7 @@
 """Arrays of vectors, one a row: their types, unit length, and cosines.
 
-What a row without a direction gives is decided here once: a zero row stays zero, and its cosine with anything is 0. A row
-that holds NaN or infinity gives NaN.
+Rows without a direction are handled here once: a zero row stays zero, and its cosine with anything is 0. A row that
+holds NaN or infinity gives NaN.
 """
 
 from __future__ import annotations

@@ -123,7 +123,8 @@ def test_the_image_holds_every_package_that_flows_import() -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        ".git/config", ".venv/bin/python", "store/spaces/x", ".demo/store/x", "docker/.env", "dist/isospace.whl", ".env",
+        ".git/config", ".venv/bin/python", "store/spaces/x", ".demo/store/x", "docker/.env", "dist/isospace.whl",
+        ".env",
         "isospace/__pycache__/store.cpython-311.pyc", "flows/.env", ".mypy_cache/x", "tests/helpers/tiny.py",
         "docs/running.md",
     ],

@@ -75,7 +75,7 @@ def _until(found: Callable[[], Any], seconds: float, what: str) -> Any:
 
 @pytest.fixture
 def night(tmp_path: Path, tiny_model: Path) -> Iterator[tuple[str, Path]]:
-    """A checkout of its own whose deployments keep a small collection; server on PostgreSQL, worker, everything deployed."""
+    """A checkout whose deployments keep a small collection, with a server on PostgreSQL and a worker."""
     import psycopg
 
     assert DSN is not None

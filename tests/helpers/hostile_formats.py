@@ -1,4 +1,4 @@
-"""What `isospace.ingest.parsers` has its child load in tests: the real parsers, and documents that do to them what they say."""
+"""Parsers that the parser's subprocess loads in tests: the real ones, and documents that attack them as they say."""
 
 from __future__ import annotations
 

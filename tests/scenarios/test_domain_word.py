@@ -112,7 +112,7 @@ ASKED = [
 
 
 def unseen() -> Benchmark:
-    """Asked by the word, over documents that nothing is trained on: those of the house, and those it is confused with."""
+    """Asked by the word, over documents not trained on: those of the house, and those it is confused with."""
     texts = {name: text for name, text in corpus().items() if name.partition("/")[0] in {*UNSEEN, "army"}}
     queries = {text: text for text in ASKED}
     house = dict.fromkeys((name for name in texts if name.partition("/")[0] in UNSEEN), 1)
@@ -182,7 +182,8 @@ def test_a_word_of_the_house_is_learned(index: Index, tmp_path: Path) -> None:
     )
     store = open_store(tmp_path / "store")
     told: dict[str, Any] = {
-        "base": base.record.encoder_id, "name": "house", "snapshot_id": "s", "collection": "c", "pairs": {}, "held_out": 1,
+        "base": base.record.encoder_id, "name": "house", "snapshot_id": "s", "collection": "c", "pairs": {},
+        "held_out": 1,
         "left_out": {}, "negatives": {}, "loss": {}, "training": {},
     }  # fmt: skip
     lineage = register_encoder(store, EncoderSpec(model=MODEL), train(job), told)

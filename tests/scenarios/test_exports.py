@@ -35,5 +35,8 @@ def test_the_transform_loads_neither_torch_nor_a_database() -> None:
 
 
 def test_searching_loads_no_prefect() -> None:
-    code = "import sys, isospace.search.index, isospace.cli.main; sys.exit('prefect' in sys.modules or 'duckdb' in sys.modules)"
+    code = (
+        "import sys, isospace.search.index, isospace.cli.main; "
+        "sys.exit('prefect' in sys.modules or 'duckdb' in sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -83,9 +83,11 @@ def test_no_module_runs_what_it_reads(path: Path) -> None:
     "code",
     [
         "import pickle", "from pickle import loads", "import joblib", "import dill as json", "eval('1')", "exec(text)",
-        "import torch; torch.load(path)", "torch.load(path, weights_only=False)", "torch.load(path, weights_only=chosen)",
+        "import torch; torch.load(path)", "torch.load(path, weights_only=False)",
+        "torch.load(path, weights_only=chosen)",
         "np.load(path, allow_pickle=True)", "numpy.load(path, allow_pickle=maybe)", "yaml.load(text)",
-        "yaml.load(text, Loader=yaml.Loader)", "yaml.unsafe_load(text)", "from yaml import load", "pd.read_pickle(path)",
+        "yaml.load(text, Loader=yaml.Loader)", "yaml.unsafe_load(text)", "from yaml import load",
+        "pd.read_pickle(path)",
         "subprocess.run(text, shell=True)", "os.system(text)",
     ],
 )  # fmt: skip

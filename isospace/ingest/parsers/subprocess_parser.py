@@ -172,7 +172,8 @@ class Parser:
             self.close()
             raise SourceError(
                 f"the process that parses HTML and PDF cannot be started ({failed}). Fix that "
-                f"({install_command('pipeline')} brings what it imports), or leave such files out with recipe.documents.include."
+                f"({install_command('pipeline')} brings what it imports), or leave such files out with "
+                "recipe.documents.include."
             )
         return child
 

@@ -168,7 +168,7 @@ def test_a_tokenizer_that_does_more_than_its_file_is_refused(tiny_model: Path) -
 
 
 def test_a_checkpoint_that_lacks_weights_is_refused(tmp_path: Path) -> None:
-    """The library makes up what a file lacks, anew at every loading: the probes would only ever be those of that moment."""
+    """The library makes up what a file lacks each time it loads: the probes would be those of that moment alone."""
     from safetensors.numpy import load_file, save_file
 
     folder = build_tiny_model(tmp_path / "lacking")

@@ -1,4 +1,4 @@
-"""Training: a killed one goes on, a finished one is found, and each way of it gives a model that both sides can load."""
+"""Training: a killed one continues, a finished one is reused, and each kind gives a model that both sides can load."""
 
 from __future__ import annotations
 
@@ -84,7 +84,8 @@ def weights(trained: TrainingResult) -> dict[str, np.ndarray]:
 
 def registered(store: Store, base: Path, trained: TrainingResult, encoder: SentenceEncoder) -> str:
     told: dict[str, Any] = {
-        "base": encoder.record.encoder_id, "name": "n", "snapshot_id": "s", "collection": "c", "pairs": {}, "held_out": 1,
+        "base": encoder.record.encoder_id, "name": "n", "snapshot_id": "s", "collection": "c", "pairs": {},
+        "held_out": 1,
         "left_out": {}, "negatives": {}, "loss": {}, "training": {},
     }  # fmt: skip
     return register_encoder(store, EncoderSpec(model=str(base)), trained, told).encoder_id

@@ -73,7 +73,7 @@ def test_overrides_reach_nested_keys() -> None:
         (
             "recipe: {encoder: {model: m}, transform: {representations: [int8, int8]}}\n"
             "runtime: {store: s, collection: c, source: d}",
-            "name each once",
+            "give each its own",
         ),
         (
             "recipe: {encoder: {model: m}, chunking: {allow_truncation: true}}\nruntime: {store: s, collection: c, "

@@ -15,7 +15,8 @@ from tests.helpers.tiny import WORDS, build_tiny_model
 
 REPRESENTATIONS = [
     "float32", "float16", "int8", {"kind": "int8", "name": "int8_vector", "granularity": "vector", "range": "affine"},
-    {"kind": "int8", "name": "int8_affine", "range": "affine"}, "binary", {"kind": "binary", "name": "rotated", "rotation": True},
+    {"kind": "int8", "name": "int8_affine", "range": "affine"}, "binary",
+    {"kind": "binary", "name": "rotated", "rotation": True},
     "rabitq", {"kind": "pq", "subvectors": 8}, {"kind": "opq", "subvectors": 8}, {"kind": "short", "dimensions": 8},
 ]  # fmt: skip
 NAMES = [r if isinstance(r, str) else r.get("name") or f"{r['kind']}8" for r in REPRESENTATIONS]

@@ -28,7 +28,8 @@ from tests.isospace.storage.conftest import BUCKET, SECRET
 
 BIG = bytes(range(250)) * 80_000
 NAMES = [
-    "a name with spaces.txt", "grüße/ü.json", "日本語.bin", "50%.txt", "a%20b.txt", "%2e%2e", "a+b&c=d.txt", "a#b?c", "*", "{x}",
+    "a name with spaces.txt", "grüße/ü.json", "日本語.bin", "50%.txt", "a%20b.txt", "%2e%2e",
+    "a+b&c=d.txt", "a#b?c", "*", "{x}",
     "'a\"b'", "a\\b", "a:b", "~tilde", ".hidden",
 ]  # fmt: skip
 MANY = [f"many/{number:05d}" for number in range(1_050)]

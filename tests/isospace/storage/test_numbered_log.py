@@ -100,7 +100,8 @@ def test_nothing_is_written_where_nothing_is_made(tmp_path: Path) -> None:
 def test_only_numbered_files_of_the_folder_itself_are_entries(store: Store) -> None:
     note = write(store, "a")
     others = [
-        "notes.txt", "1.json", "000000002.json", "0000002.json", "x00000003.json", "00000004.json.bak", "00000005.parquet",
+        "notes.txt", "1.json", "000000002.json", "0000002.json", "x00000003.json", "00000004.json.bak",
+        "00000005.parquet",
         "receipts/00000006.json", "٠٠٠٠٠٠٠٧.json",
     ]  # fmt: skip
     for name in others:

@@ -30,7 +30,8 @@ TOPS = "collections|encoders|vectors|spaces|reports|leases|contests"
 BY_HAND = re.compile(rf"(?:{TOPS})/")
 # What a store is asked for by a path or a folder.
 METHODS = {
-    "read", "read_range", "size", "exists", "write", "create", "create_if_absent", "create_file", "write_file", "digest",
+    "read", "read_range", "size", "exists", "write", "create", "create_if_absent", "create_file", "write_file",
+    "digest",
     "delete", "walk", "folders", "leftovers", "stat", "remove_empty",
 }  # fmt: skip
 C = CollectionPaths("c")

@@ -1,4 +1,4 @@
-"""Nothing is told to anybody: converting or opening a model forks nothing, opens no connection, leaves no mark at home."""
+"""No telemetry: converting or opening a model forks nothing, opens no connection, and writes nothing at home."""
 
 from __future__ import annotations
 

@@ -12,7 +12,8 @@ from isospace.storage.store import open_store
 from tests.helpers.tiny import build_tiny_model
 
 FAMILIES = (
-    "minilm", "mpnet", "bge-base", "e5-base", "gte", "nomic", "jina", "mxbai", "arctic", "multilingual-e5", "bge-m3", "labse",
+    "minilm", "mpnet", "bge-base", "e5-base", "gte", "nomic", "jina", "mxbai", "arctic", "multilingual-e5", "bge-m3",
+    "labse",
     "multi-qa",
 )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Every alarm, by the fault it is there for, injected into a real snapshot or stream; and none of them on clean ones."""
+"""Every alarm, raised by its fault injected into a real snapshot or stream, and none of them on clean ones."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def world(made: World, tmp_path: Path) -> World:
 
 
 def test_twenty_clean_reruns_are_quiet(world: World):
-    """Other samples each time, more documents of the same kind, logged queries like the frozen ones, a new audit each."""
+    """Other samples each time, more documents of the same kind, and logged queries like the frozen ones."""
     world.baseline()
     world.embed(TEXTS)
     world.log([f"title d{n:05d} {TEXTS[f'd{n:05d}']}" for n in range(2, 400, 4)])
@@ -471,6 +471,8 @@ def test_a_baseline_whose_files_are_gone_is_noted(world: World):
 def test_lost_raw_vectors_are_an_alarm(world: World):
     for path in (world.folder / "store" / "vectors").rglob("*.parquet"):
         path.unlink()
+    # The sample that the run drew of them would still be there.
+    shutil.rmtree(world.folder / "store" / "collections" / "c" / "references")
     (alarm,) = world.audit().record.alarms
     assert alarm.name == "files"
 

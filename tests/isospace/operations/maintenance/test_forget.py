@@ -30,7 +30,10 @@ from tests.helpers.inline import embed_inline
 from tests.helpers.store_contents import holders
 
 CANARY = "quetzalcoatlus"
-SECRET = f"alpha beta the {CANARY} gamma delta number nine. epsilon {CANARY}s zeta eta theta number ten. iota kappa number two."
+SECRET = (
+    f"alpha beta the {CANARY} gamma delta number nine. epsilon {CANARY}s zeta eta theta number ten. "
+    "iota kappa number two."
+)
 OLDER = f"an older text with the {CANARY} alpha beta gamma number one. another sentence of it follows here number two."
 SHARED = "alpha beta gamma delta epsilon zeta eta theta iota kappa number shared."
 
