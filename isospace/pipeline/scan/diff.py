@@ -196,7 +196,7 @@ def _require_readable(run: Run, connection: DuckDBPyConnection) -> None:
     if row := connection.execute(query).fetchone():
         raise SourceError(
             f"{run.damaged[0]}: is missing or damaged, and the snapshot cannot be rebuilt from a source with "
-            f"unreadable inputs ({row[0]} {row[1]}). Restore the file or fix the source, and run the same command again."
+            f"unreadable inputs ({row[0]} {row[1]}). Restore the file or fix the source, and run the command again."
         )
 
 
@@ -258,8 +258,8 @@ def _guard(config: PipelineConfig, counts: dict[str, int], quarantined: pa.Table
     if counts["removed"] > runtime.max_removed_share * before and not by_id:
         raise SourceError(
             f"source {runtime.source}: {counts['removed']} of the collection's {before} documents are no longer there; "
-            f"expected at most {runtime.max_removed_share:.0%}. Check that the source is complete; if they were deleted "
-            "on purpose, raise runtime.max_removed_share."
+            f"expected at most {runtime.max_removed_share:.0%}. Check that the source is complete; if they were "
+            "deleted on purpose, raise runtime.max_removed_share."
         )
 
 
