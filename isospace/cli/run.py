@@ -45,9 +45,7 @@ def backfill(
     tokens: Annotated[
         int | None, typer.Option(metavar="TOKENS", min=1, help="Stop after encoding this many tokens.")
     ] = None,
-    reason: Annotated[
-        str, typer.Option(metavar="TEXT", help="Reason for the run, shown in its name under Prefect.")
-    ] = "",
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; recorded in the history of the alias.")] = "",
     overrides: OverrideOption = None,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,

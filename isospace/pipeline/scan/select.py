@@ -168,6 +168,4 @@ def _places(tables: Sequence[pa.Table]) -> tuple[Any, Any]:
 
 def _unknown_field(name: str, columns: dict[str, Any]) -> str:
     known = ", ".join(sorted(columns)) or "none"
-    return (
-        f"no document has the field {name!r}. Known fields: {known}. Add fields with recipe.documents.metadata_columns."
-    )
+    return f"no document has the field {name!r}. Fields: {known}. Add fields with recipe.documents.metadata_columns."

@@ -79,7 +79,7 @@ def test_codebooks_are_skipped_with_a_notice_where_faiss_is_missing(
     points = measure_frontier(corpus, [Float16Spec(), PqSpec(kind="pq", subvectors=8)], on_progress=lines.append)
     assert {point.representation for point in points} == {"float32", "float16"}
     assert lines[:2] == ["measuring float32", "measuring float16"]
-    assert re.fullmatch(r"pq.*: skipped, since training it needs faiss\. Run: pip install .*\[pq\]'", lines[2])
+    assert re.fullmatch(r"pq.*: skipped, since its training needs faiss\. Run: pip install .*\[pq\]'", lines[2])
 
 
 def test_a_dimension_beyond_the_vectors_is_refused(corpus: Corpus) -> None:
