@@ -100,7 +100,7 @@ def test_the_commands_of_the_core(frayed: PipelineConfig) -> None:
     assert "4 parts become 1" in called("compact", store.url, "c", "--dry-run")
     assert "4 parts became 1" in called("compact", store.url, "c")
     assert "nothing to compact" in called("compact", store.url, "c")
-    assert "1 of 2 documents are held" in called("forget", store.url, "c", "d00001", "nobody", "--dry-run")
+    assert "1 of 2 documents are in the collection" in called("forget", store.url, "c", "d00001", "nobody", "--dry-run")
     receipt = json.loads(called("forget", store.url, "c", "d00001", "nobody", "--reason", "asked", "--json"))
     assert receipt["found"] == ["d00001"]
     assert "1 documents may come back" in called("forget", store.url, "c", "d00001", "--allow")
@@ -124,7 +124,7 @@ def test_a_command_waits_for_a_run_that_ends_in_time(frayed: PipelineConfig, mon
     assert result.exit_code == 0, result.output
     assert "waiting for at most 5 minutes" in result.stderr
     assert "embed of collection c" in result.stderr
-    assert "1 of 1 documents were held" in result.stdout
+    assert "1 of 1 documents were in the collection" in result.stdout
     with run_lease(store, "c", "embed"):
         clock.sleep = lambda seconds: setattr(clock, "monotonic", lambda: time.monotonic() + 301)
         refused = CliRunner().invoke(app, ["forget", store.url, "c", "d00002", "--wait-minutes", "5"])

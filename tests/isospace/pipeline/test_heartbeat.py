@@ -29,7 +29,7 @@ def test_a_stage_that_takes_long_is_named_again_and_again() -> None:
     first.clear()
     assert first.wait(10)
     heartbeat.end("fit space")
-    assert lines[0].startswith("fit space: under way, ")
+    assert lines[0].startswith("fit space: running for ")
     assert lines[-1] == "fit space: 3 of 7 candidates"
 
 

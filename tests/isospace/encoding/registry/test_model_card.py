@@ -83,7 +83,7 @@ def test_an_audit_names_a_language_that_the_model_was_not_made_for(configure: Co
         assert stored_card_languages(store, index.manifest.encoder_id) == ("en",)
     record = audit_alias(store, "c", "production", Thresholds(), run_id="r").record
     (alarm,) = [one for one in record.alarms if one.name == "language"]
-    assert "'de'; the card of the model names en" in alarm.message
+    assert "'de'; the model's card names en" in alarm.message
     assert record.figures is not None
     assert record.figures.languages == pytest.approx(shares)
     assert list(language_alarms({"en": 1.0}, ("en",), Thresholds())) == []
