@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from isospace.operations.audit.query_log import LoggedAnswer
     from isospace.storage.store import Store
 
-HoursOption = Annotated[float, typer.Option(metavar="HOURS", min=0, help="How many hours of the query log to read.")]
+HoursOption = Annotated[float, typer.Option(metavar="HOURS", min=0, help="Read the query log of the last HOURS hours.")]
 _MOST_QUERIES = 10
 
 
@@ -35,11 +35,15 @@ def audit(
     store: StoreArgument,
     collection: CollectionArgument,
     name: Annotated[
-        str | None, typer.Option("--set", metavar="NAME", help="Evaluation set to run the queries of.")
+        str | None,
+        typer.Option("--set", metavar="NAME", help="Evaluation set to search with. Default: default, or the first."),
     ] = None,
     threshold: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="Limit beyond which a metric raises an alarm. Repeatable."),
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="Limit beyond which a metric raises an alarm, such as mean_cosine=0.5. Repeatable.",
+        ),
     ] = None,
     hours: HoursOption = 24.0,
     snapshot: SnapshotOption = "production",
@@ -47,7 +51,7 @@ def audit(
     backend: BackendOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Check a snapshot for drift and damage, and write a report; alarms exit with status 1."""
+    """Check a snapshot for drift and damage, and write a report; the exit status is 1 if there are alarms."""
     from isospace.operations.audit.run_audit import run_audit
     from isospace.operations.audit.thresholds import parse_thresholds
     from isospace.storage.store import open_store
@@ -71,7 +75,7 @@ def query_log(
     hours: HoursOption = 24.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Summarize the query logs of services: queries per snapshot, and their agreement with a candidate."""
+    """Summarize the logged queries: how many each snapshot answered, and how well a shadow snapshot agreed."""
     from isospace.operations.audit.query_log import read_answers
     from isospace.operations.audit.query_log_summary import summarize_query_log
     from isospace.storage.store import open_store

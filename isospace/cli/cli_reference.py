@@ -17,7 +17,7 @@ from isospace.cli.main import app
 _INTRODUCTION = """# Command line
 
 This page lists every command and option of `isospace`; `isospace COMMAND --help` prints the same.
-The exit status is 0 on success, 1 on failure, and 2 for wrong usage or configuration.
+The [exit status](running.md#exit-status) is 0 on success, 1 on failure, and 2 for wrong usage or configuration.
 
 To change this page, change the commands and run `python -m isospace.cli.cli_reference > docs/cli.md`.
 """

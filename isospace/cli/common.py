@@ -18,24 +18,30 @@ from isospace.errors import ConfigError
 if TYPE_CHECKING:
     from isospace.encoding.engine import Engine
 
-_SNAPSHOT_HELP = "Alias, snapshot number, or first digits of a snapshot ID."
+_SNAPSHOT = "an alias, a snapshot number, or the first digits of a snapshot ID"
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 Backend: TypeAlias = Literal["auto", "openvino", "torch", "onnx"]
 
 StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help="Local folder, or s3://bucket/prefix.")]
 CollectionArgument = Annotated[str, typer.Argument(metavar="COLLECTION", help="Name of the collection.")]
-SnapshotOption = Annotated[str, typer.Option("--snapshot", metavar="SNAPSHOT", help=_SNAPSHOT_HELP)]
+SnapshotOption = Annotated[str, typer.Option("--snapshot", metavar="SNAPSHOT", help=f"Snapshot to use: {_SNAPSHOT}.")]
 AgainstOption = Annotated[
-    str, typer.Option("--against", metavar="SNAPSHOT", help=f"Snapshot to compare with. {_SNAPSHOT_HELP}")
+    str, typer.Option("--against", metavar="SNAPSHOT", help=f"Snapshot to compare with: {_SNAPSHOT}.")
 ]
 AliasOption = Annotated[str, typer.Option("--alias", metavar="NAME", help="The alias to move.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 ReasonOption = Annotated[str, typer.Option(metavar="TEXT", help="Reason, recorded in the history of the alias.")]
 DeviceOption = Annotated[
-    str, typer.Option(metavar="DEVICE", help="Device of the encoder: auto, cpu, cuda, cuda:1, …; auto prefers a GPU.")
+    str,
+    typer.Option(
+        metavar="DEVICE", help="Device of the encoder: cpu, cuda, cuda:1, …, or auto (a GPU if there is one)."
+    ),
 ]
 BackendOption = Annotated[
-    Backend, typer.Option(help="Library that runs the encoder; auto is OpenVINO on a CPU, torch on a GPU.")
+    Backend,
+    typer.Option(
+        help="Library that runs the encoder: openvino, torch, onnx, or auto (OpenVINO on a CPU, torch on a GPU)."
+    ),
 ]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, without doing it.")]
 SearchOption = Annotated[

@@ -110,13 +110,15 @@ def compare(
 def lengths(
     store: StoreArgument,
     collection: CollectionArgument,
-    sample: Annotated[int, typer.Option(min=2, help="Number of chunks to measure; they are re-encoded.")] = 1000,
+    sample: Annotated[
+        int, typer.Option(metavar="COUNT", min=2, help="Number of chunks to re-encode and measure.")
+    ] = 1000,
     snapshot: SnapshotOption = "production",
     device: DeviceOption = "auto",
     backend: BackendOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Show how the length of a text affects its vector: norm, self-retrieval, and neighbors."""
+    """Show how the length of texts affects their vectors: norms, whether a text finds itself, and neighbors."""
     engine = engine_of(backend, device)
     from isospace.evaluation.length_bias import length_bias_of
     from isospace.search.index import open_index
@@ -149,26 +151,28 @@ def frontier(
             metavar="FILE",
             exists=True,
             dir_okay=False,
-            help="Parquet, CSV, or JSON Lines with query_id and text; or a text file with one query per line.",
+            help="Parquet, CSV, or JSON Lines with columns query_id and text, or a text file with one query per line.",
         ),
     ],
     judgements: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", exists=True, dir_okay=False, help="File with query_id, doc_id, and relevance."),
+        typer.Option(
+            metavar="FILE", exists=True, dir_okay=False, help="File with columns query_id, doc_id, relevance."
+        ),
     ] = None,
     dimensions: Annotated[
         list[int] | None,
         typer.Option("--dimension", min=1, help="Also measure vectors of this many principal components. Repeatable."),
     ] = None,
     picture: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="SVG file to write a plot of size against quality to.")
+        Path | None, typer.Option(metavar="FILE", help="Write a plot of size against quality to this SVG file.")
     ] = None,
     snapshot: SnapshotOption = "production",
     device: DeviceOption = "auto",
     backend: BackendOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Measure the Pareto frontier: the size of each vector representation against its search quality."""
+    """Measure the size and search quality of each vector representation: the Pareto frontier."""
     engine = engine_of(backend, device)
     if picture:
         _require_plot(picture)

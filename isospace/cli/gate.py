@@ -34,10 +34,10 @@ def gate(
     against: AgainstOption = "production",
     rules: Annotated[
         list[str] | None,
-        typer.Option("--rule", metavar="RULE", help="Rule that replaces those of the recipe. Repeatable."),
+        typer.Option("--rule", metavar="RULE", help="Rule to use instead of those in the recipe. Repeatable."),
     ] = None,
     name: Annotated[
-        str | None, typer.Option("--set", metavar="NAME", help="Evaluation set that replaces that of the recipe.")
+        str | None, typer.Option("--set", metavar="NAME", help="Evaluation set to use instead of the recipe's.")
     ] = None,
     again: Annotated[
         bool, typer.Option("--again", help="Judge again even if nothing has changed since the last verdict.")

@@ -24,7 +24,8 @@ def init(
     ] = None,
     config: Annotated[Path, typer.Option(metavar="FILE", help="File to write.")] = Path("isospace.yaml"),
     collection: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Name of the collection. Default: the name of the source.")
+        str | None,
+        typer.Option(metavar="NAME", help="Name of the collection. Default: ask, or derive it from the source."),
     ] = None,
     store: Annotated[
         str, typer.Option(metavar="STORE", help="Local folder or s3://bucket/prefix to write to.")
@@ -32,24 +33,27 @@ def init(
     model: Annotated[
         str | None,
         typer.Option(
-            metavar="MODEL", help="Folder of a sentence-transformers model, package:NAME, or a name on the Hub."
+            metavar="MODEL",
+            help="Folder of a sentence-transformers model, package:NAME, or a name on the Hugging Face Hub. "
+            "Default: ask, or use the demo's model if it is installed.",
         ),
     ] = None,
     revision: Annotated[
-        str | None, typer.Option(metavar="HASH", help="Full commit hash of a model on the Hub.")
+        str | None, typer.Option(metavar="HASH", help="Full commit hash; required for a model on the Hub.")
     ] = None,
     id_column: Annotated[
-        str | None, typer.Option(metavar="NAME", help="For a table: column with the document ID.")
+        str | None, typer.Option(metavar="NAME", help="For a table: column with the document ID, if not detected.")
     ] = None,
     title_column: Annotated[
-        str | None, typer.Option(metavar="NAME", help="For a table: column with the title.")
+        str | None, typer.Option(metavar="NAME", help="For a table: column with the title, if not detected.")
     ] = None,
     text_column: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="For a table: column with text. Repeatable.")
+        list[str] | None,
+        typer.Option(metavar="NAME", help="For a table: column with text, if not detected. Repeatable."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
 ) -> None:
-    """Write a commented configuration for a source; its format and columns are detected."""
+    """Detect the format and columns of a source, and write a commented configuration for it."""
     if config.exists() and not force:
         raise ConfigError(f"{config}: already exists. Give another --config, or --force to replace it.")
     source = source or _ask("Source (folder, glob, table, or s3:// prefix)", None)

@@ -104,7 +104,7 @@ def quarantine(
     snapshot: SnapshotOption = "production",
     as_json: JsonOption = False,
 ) -> None:
-    """List the inputs that the run of a snapshot could not use, with reasons."""
+    """List the inputs that could not be used for a snapshot, with reasons."""
     from isospace.collection.alias import resolve
     from isospace.collection.quarantine import read_quarantine
     from isospace.storage.store import open_store
@@ -121,7 +121,7 @@ def quarantine(
 
 
 def encoders(store: StoreArgument, as_json: JsonOption = False) -> None:
-    """List the encoders of a store; a recipe uses one with `recipe.encoder.model: encoder:ID`."""
+    """List the encoders of a store; to use one, set `recipe.encoder.model: encoder:ID`."""
     from isospace.operations.encoders import list_encoders
     from isospace.storage.store import open_store
 

@@ -36,18 +36,21 @@ def compact(
     store: StoreArgument,
     collection: CollectionArgument,
     part_documents: Annotated[
-        int, typer.Option(min=1, help="Number of documents in a full part.")
+        int, typer.Option(metavar="COUNT", min=1, help="Number of documents in a full part.")
     ] = DEFAULT_SETTINGS.part_documents,
     part_megabytes: Annotated[
-        float, typer.Option(min=1, help="Maximum size of the files of one part, in MB.")
+        float, typer.Option(metavar="MB", min=1, help="Maximum size of the files of one part, in MB.")
     ] = DEFAULT_SETTINGS.part_megabytes,
     max_deleted_share: Annotated[
-        float, typer.Option(min=0, max=1, help="Rewrite parts with more than this share of deleted documents.")
+        float,
+        typer.Option(
+            metavar="SHARE", min=0, max=1, help="Rewrite parts with more than this share of deleted documents."
+        ),
     ] = DEFAULT_SETTINGS.max_deleted_share,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Merge small parts of the latest snapshot and drop deleted rows; content stays the same, and aliases follow."""
+    """Merge small parts of the latest snapshot, drop deleted rows, and move aliases to the result."""
     from isospace.operations.maintenance.compact import compact_collection, plan_compaction
     from isospace.storage.store import open_store
 
@@ -66,19 +69,19 @@ def vacuum(
         list[str] | None, typer.Argument(metavar="COLLECTION", help="Names of collections. Default: all.")
     ] = None,
     retention_days: Annotated[
-        float, typer.Option(metavar="DAYS", min=0, help="Keep what was in use during the last DAYS days.")
+        float, typer.Option(metavar="DAYS", min=0, help="Keep everything that was in use during the last DAYS days.")
     ] = 7.0,
     vectors: Annotated[
         bool, typer.Option("--vectors", help="Also remove raw vectors and encoders that no snapshot needs.")
     ] = False,
     answers_days: Annotated[
-        float | None, typer.Option(metavar="DAYS", min=0, help="Also remove logged queries that are older.")
+        float | None, typer.Option(metavar="DAYS", min=0, help="Also remove logged queries older than this.")
     ] = None,
     wait_minutes: WaitOption = 0.0,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove old snapshots and unneeded files, except those that an alias names or a run uses."""
+    """Remove old snapshots and unneeded files; keep those that an alias names or would be rolled back to."""
     from isospace.operations.maintenance import vacuum as vacuuming
     from isospace.operations.maintenance.wait import retry_while_busy
     from isospace.storage.store import open_store
@@ -109,15 +112,15 @@ def forget(
     store: StoreArgument,
     collection: CollectionArgument,
     doc_ids: Annotated[list[str], typer.Argument(metavar="DOC_ID", help="IDs of the documents to remove.")],
-    reason: Annotated[str, typer.Option(metavar="TEXT", help="Reason, recorded with the order.")] = "",
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Reason, recorded with the request.")] = "",
     allow: Annotated[
-        bool, typer.Option("--allow", help="The opposite: allow forgotten documents to be ingested again.")
+        bool, typer.Option("--allow", help="Do the opposite: let later runs ingest the documents again.")
     ] = False,
     wait_minutes: WaitOption = 0.0,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove documents and everything derived from them from all snapshots, and keep them out of later runs."""
+    """Erase documents and everything derived from them from all snapshots, and keep them out of later runs."""
     from isospace.operations.maintenance.wait import retry_while_busy
     from isospace.storage.store import open_store
 

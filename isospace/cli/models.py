@@ -10,7 +10,7 @@ from isospace.cli.run import one_line_errors
 
 
 def finetune(config: ConfigArgument, overrides: OverrideOption = None, as_json: JsonOption = False) -> None:
-    """Fine-tune an encoder on a collection, and report whether it pays off."""
+    """Fine-tune an encoder on a collection, and measure whether that improves search."""
     from isospace.cli.display import display
 
     with display(f"isospace finetune {config}") as reporter, one_line_errors():
@@ -29,7 +29,7 @@ def finetune(config: ConfigArgument, overrides: OverrideOption = None, as_json: 
 
 
 def compare_models(config: ConfigArgument, overrides: OverrideOption = None, as_json: JsonOption = False) -> None:
-    """Compare encoders and transforms on your corpus and queries; later runs measure only what is new."""
+    """Compare encoders and transforms on your corpus and queries; a later run measures only new combinations."""
     from isospace.cli.display import display
 
     with display(f"isospace compare-models {config}") as reporter, one_line_errors():

@@ -11,7 +11,11 @@ from isospace.cli.common import JsonOption, print_json, print_table
 ConfigArgument = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file with the configuration.")]
 OverrideOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override one key, such as runtime.workers.count=2. Repeatable."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a key of the configuration, such as runtime.promote_to=next. Repeatable.",
+    ),
 ]
 
 

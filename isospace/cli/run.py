@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from isospace.cli.common import DryRunOption, JsonOption, fail, print_json
+from isospace.cli.common import DryRunOption, JsonOption, ReasonOption, fail, print_json
 from isospace.cli.plan import ConfigArgument, OverrideOption
 
 if TYPE_CHECKING:
@@ -26,31 +26,33 @@ def run(
 
 
 def refit(config: ConfigArgument, overrides: OverrideOption = None, as_json: JsonOption = False) -> None:
-    """Fit a new space from the stored raw vectors, without reading the source or re-encoding."""
+    """Fit a new space to the stored raw vectors, and commit a snapshot in it; this encodes nothing."""
     _pipeline("refit", config, overrides, as_json, _refit)
 
 
 def backfill(
     config: ConfigArgument,
     where: Annotated[
-        str | None, typer.Option(metavar="EXPRESSION", help="Documents whose metadata match, such as 'year >= 2020'.")
+        str | None, typer.Option(metavar="EXPRESSION", help="Select documents by metadata, such as 'year >= 2020'.")
     ] = None,
     uri: Annotated[
-        str | None, typer.Option(metavar="PATTERN", help="Documents whose URI matches, such as 'guides/*.md'.")
+        str | None, typer.Option(metavar="PATTERN", help="Select documents by URI, such as 'guides/*.md'.")
     ] = None,
-    doc_id: Annotated[list[str] | None, typer.Option(metavar="DOC_ID", help="ID of a document. Repeatable.")] = None,
+    doc_id: Annotated[
+        list[str] | None, typer.Option(metavar="DOC_ID", help="Select a document by ID. Repeatable.")
+    ] = None,
     minutes: Annotated[
         float | None, typer.Option(metavar="MINUTES", min=0, help="Stop after this many minutes of encoding.")
     ] = None,
     tokens: Annotated[
         int | None, typer.Option(metavar="TOKENS", min=1, help="Stop after encoding this many tokens.")
     ] = None,
-    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; recorded in the history of the alias.")] = "",
+    reason: ReasonOption = "",
     overrides: OverrideOption = None,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Embed selected documents within a budget; the next backfill continues with the rest."""
+    """Run with a selection of documents, a budget, or both; the next backfill continues with what is left."""
     chosen = {
         "runtime.selection.where": where,
         "runtime.selection.uri": uri,

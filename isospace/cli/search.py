@@ -32,7 +32,9 @@ _WIDEST = 100
 Mode = Literal["auto", "exact", "quantized", "tiered", "lexical", "hybrid"]
 RerankerOption = Annotated[
     Path | None,
-    typer.Option(metavar="FOLDER", exists=True, file_okay=False, help="Folder of a cross-encoder to rerank hits with."),
+    typer.Option(
+        metavar="FOLDER", exists=True, file_okay=False, help="Rerank hits with the cross-encoder in this folder."
+    ),
 ]
 
 
@@ -41,7 +43,12 @@ def search(
     collection: CollectionArgument,
     queries: Annotated[list[str], typer.Argument(metavar="QUERY", help="One or more texts.")],
     k: Annotated[int, typer.Option("-k", min=1, help="Maximum number of hits for each query.")] = 5,
-    mode: Annotated[Mode, typer.Option(help="How to search; auto is exact if floats are stored.")] = "auto",
+    mode: Annotated[
+        Mode,
+        typer.Option(
+            help="exact, quantized, tiered, lexical, hybrid, or auto (exact if floats are stored, otherwise quantized)."
+        ),
+    ] = "auto",
     where: Annotated[
         str | None,
         typer.Option(
@@ -58,7 +65,7 @@ def search(
     backend: BackendOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Find the chunks of a collection that are closest to a query."""
+    """Find the chunks of a collection that match a query best."""
     values = {"k": k, "mode": mode, "filter": where, "rerank": reranker is not None}
     engine, options = engine_of(backend, device), _options({**values, **parse_pairs("--set", settings, "rescore=10")})
     from isospace.search.index import open_index
@@ -81,38 +88,44 @@ def serve(
     store: StoreArgument,
     collection: CollectionArgument,
     host: Annotated[
-        str, typer.Option(metavar="ADDRESS", help="Address to listen on; any except loopback needs API keys.")
+        str, typer.Option(metavar="ADDRESS", help="Address to listen on; any other than loopback requires API keys.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")] = 8000,
     keys: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="File with one API key per line. Default: $ISOSPACE_API_KEYS."),
+        typer.Option(metavar="FILE", help="File with one API key per line. Default: keys in $ISOSPACE_API_KEYS."),
     ] = None,
     reranker: RerankerOption = None,
     watch: Annotated[
         float,
-        typer.Option(metavar="SECONDS", min=0, help="How often to check whether the alias has moved; 0 for never."),
+        typer.Option(
+            metavar="SECONDS", min=0, help="How often to check whether the alias has moved, in seconds; 0 for never."
+        ),
     ] = 10.0,
     canonical: Annotated[bool, typer.Option(help="Let queries with the same tokens share a cached vector.")] = False,
     semantic: Annotated[
         float | None,
         typer.Option(
-            metavar="COSINE", help="Reuse the hits of an earlier query that is at least this similar. Default: never."
+            metavar="COSINE",
+            help="Reuse the hits of an earlier query with at least this cosine similarity. Default: never.",
         ),
     ] = None,
     requests: Annotated[
-        int, typer.Option(min=1, help="Requests to process at the same time; others get status 429.")
+        int, typer.Option(metavar="COUNT", min=1, help="Maximum number of concurrent requests; others get status 429.")
     ] = 128,
     take_over: Annotated[
-        bool, typer.Option("--take-over", help="Take over the port of a running service that is about to stop.")
+        bool,
+        typer.Option("--take-over", help="Listen on a port that another service still uses, to replace that service."),
     ] = False,
     log_share: Annotated[
-        float, typer.Option("--log", metavar="SHARE", min=0, max=1, help="Share of searches to log for audits.")
+        float, typer.Option("--log", metavar="SHARE", min=0, max=1, help="Share of searches to log, from 0 to 1.")
     ] = 0.0,
     log_texts: Annotated[bool, typer.Option(help="Log the text of queries, not only a hash.")] = True,
     shadow: Annotated[
         str | None,
-        typer.Option(metavar="SNAPSHOT", help="Second snapshot to answer logged queries, such as candidate."),
+        typer.Option(
+            metavar="SNAPSHOT", help="Snapshot that also answers logged queries, for comparison; needs --log."
+        ),
     ] = None,
     snapshot: SnapshotOption = "production",
     device: DeviceOption = "auto",

@@ -30,16 +30,20 @@ def add(
     collection: CollectionArgument,
     name: NameArgument,
     queries: Annotated[
-        Path, typer.Argument(metavar="QUERIES", exists=True, help="File of queries, or a folder in the layout of BEIR.")
+        Path, typer.Argument(metavar="QUERIES", exists=True, help="File of queries, or a folder in BEIR format.")
     ],
     judgements: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", exists=True, dir_okay=False, help="File with query_id, doc_id, and relevance."),
+        typer.Option(
+            metavar="FILE", exists=True, dir_okay=False, help="File with columns query_id, doc_id, relevance."
+        ),
     ] = None,
-    split: Annotated[str, typer.Option(metavar="NAME", help="Name of the judgements in a BEIR folder.")] = "test",
+    split: Annotated[
+        str, typer.Option(metavar="NAME", help="For BEIR: name of the file in qrels/, without .tsv.")
+    ] = "test",
     as_json: JsonOption = False,
 ) -> None:
-    """Freeze queries from a file as the next version of an evaluation set, with or without judgements."""
+    """Store queries, and judgements if any, as the next version of an evaluation set."""
     from isospace.evaluation.query_set_files import load_set
     from isospace.evaluation.query_sets import freeze_set
     from isospace.storage.store import open_store
@@ -53,13 +57,18 @@ def make(
     store: StoreArgument,
     collection: CollectionArgument,
     name: NameArgument,
-    kind: Annotated[Literal["auto", "titles", "sentences"], typer.Option(help="What to make queries from.")] = "auto",
-    size: Annotated[int, typer.Option(min=20, help="Maximum number of queries.")] = 300,
-    seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 0,
+    kind: Annotated[
+        Literal["auto", "titles", "sentences"],
+        typer.Option(
+            help="Use titles or sentences as queries; auto prefers sentences, unless few chunks have several."
+        ),
+    ] = "auto",
+    size: Annotated[int, typer.Option(metavar="COUNT", min=20, help="Maximum number of queries.")] = 300,
+    seed: Annotated[int, typer.Option(help="Seed of the random choice.")] = 0,
     snapshot: SnapshotOption = "production",
     as_json: JsonOption = False,
 ) -> None:
-    """Make pseudo-queries from the corpus if there are no real ones; the set is marked as such."""
+    """Make an evaluation set of pseudo-queries from the corpus, for use when you have no real queries."""
     from isospace.evaluation.pseudo_query_set import make_set
     from isospace.evaluation.query_sets import freeze_set
     from isospace.search.index import open_index
