@@ -46,7 +46,7 @@ def test_an_audit_is_quiet_then_raises_alarms_where_they_are_seen(
     record = audit_collection(url, "watched")
     assert (record.number, record.alarms) == (1, ())
     assert (Path(url) / str(record.report)).is_file()
-    assert any("No alarm." in text for text in artifacts("audit"))
+    assert any("No alarms." in text for text in artifacts("audit"))
     # The encoder's description is edited: nothing of this space can be served any more.
     (document,) = Path(url).glob(f"encoders/{document_id(url)}/encoder.json")
     shutil.copy(document, tmp_path / "kept.json")
