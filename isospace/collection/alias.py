@@ -227,4 +227,14 @@ def _append(
             forced=forced,
         )
 
-    return append(store, CollectionPaths(collection).alias(alias), make)
+    paths = CollectionPaths(collection)
+    entry = append(store, paths.alias(alias), make)
+    # Moving an alias takes no lease, and a vacuum may have removed the snapshot since it was looked up. A vacuum
+    # deletes manifests first, and then looks for aliases that name them: at least one of the two sees the other.
+    if entry is not None and not store.exists(paths.snapshot(manifest.sequence)):
+        store.delete(numbered(paths.alias(alias), entry.number))
+        raise NotFoundError(
+            f"alias {alias!r}: snapshot {manifest.sequence} of collection {collection!r} was removed while the alias "
+            "moved to it. The alias is where it was. Promote a snapshot that isospace status lists."
+        )
+    return entry

@@ -177,7 +177,8 @@ class QueryCache:
 
 def _short(text: str) -> str:
     """Return a text, or the SHA-256 of a long one, so that long queries do not fill the memory."""
-    return text if len(text) <= _LONGEST_KEY else "sha256:" + sha256(text.encode("utf-8", "surrogatepass"))
+    # Of another type than a text, so that no text is the key of another one.
+    return text if len(text) <= _LONGEST_KEY else sha256(text.encode("utf-8", "surrogatepass")).encode()
 
 
 def _cosine(left: Float32, right: Float32) -> float:

@@ -30,6 +30,8 @@ from isospace.storage.store import Store
 # A lease is renewed every minute. After an hour without renewal, its process is considered dead.
 RENEWED_SECONDS = 60.0
 STALE_SECONDS = 3_600.0
+# States of a process in proc(5): zombie, dead.
+_DEAD_STATES = {"Z", "X", "x"}
 # A run stops waiting for another one earlier than that, because two concurrent runs lose no data.
 _SILENT_SECONDS = 300.0
 _POLL_SECONDS = 1.0
@@ -254,14 +256,21 @@ def _is_alive(pid: int) -> bool:
         return False
     except PermissionError:
         return True
-    return True
+    # A killed process that its parent has not waited for (a container without init) still has its number.
+    return (_status(pid) or [""])[0] not in _DEAD_STATES
 
 
 def _started(pid: int) -> str | None:
     """Return when a process started, in ticks since boot; None if the system does not tell."""
+    status = _status(pid)
+    return status[19] if status else None
+
+
+def _status(pid: int) -> list[str] | None:
+    """Return the fields of /proc/PID/stat from the state on; None if the system does not tell."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
     # The process name in parentheses may contain spaces and parentheses.
-    return status.rpartition(")")[2].split()[19]
+    return status.rpartition(")")[2].split()

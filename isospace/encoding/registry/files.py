@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -30,6 +31,7 @@ _IGNORED_SUFFIXES = {".md", ".h5", ".msgpack", ".ot", ".onnx", ".png", ".jpg", "
 
 _IGNORED_FILES = {"data_config.json", ".gitattributes", ".gitignore", "train_script.py", "trainer_state.json"}
 
+_WITHOUT_FILES = {"Normalize", "Dropout"}
 _IGNORED_FOLDERS = {"onnx", "openvino", ".git", ".cache"}
 
 
@@ -66,7 +68,7 @@ def model_files(folder: Path) -> dict[str, FileRecord]:
     EncoderError
         If any of the weights are not in safetensors.
     """
-    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    paths = sorted(_files_below(folder))
     paths = [path for path in paths if not _IGNORED_FOLDERS & set(path.relative_to(folder).parts)]
     safe = {path.parent for path in paths if path.suffix == ".safetensors"}
     # A module with pickled weights only would be loaded from them, so that they would be part of the identity.
@@ -78,7 +80,48 @@ def model_files(folder: Path) -> dict[str, FileRecord]:
             "sentence-transformers, save it with save_pretrained(FOLDER), and use that folder."
         )
     loaded = [p for p in paths if p.suffix not in _IGNORED_SUFFIXES and p.name not in _IGNORED_FILES]
-    return {path.relative_to(folder).as_posix(): file_record(path) for path in loaded}
+    files = {path.relative_to(folder).as_posix(): file_record(path) for path in loaded}
+    _require_every_module(folder, files)
+    return files
+
+
+def _files_below(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
+    """Yield the files below a folder, those in linked folders too: a model may be assembled from links."""
+    real = os.path.realpath(folder)
+    if real in above:
+        # A link to a folder that contains it.
+        return
+    for path in folder.iterdir():
+        if path.is_dir():
+            yield from _files_below(path, above | {real})
+        elif path.is_file():
+            yield path
+
+
+def _require_every_module(folder: Path, files: Mapping[str, FileRecord]) -> None:
+    """Check that the identity covers every module of a sentence-transformers model.
+
+    Raises
+    ------
+    EncoderError
+        If modules.json names a folder from which no file was read.
+    """
+    try:
+        modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return
+    except ValueError as error:
+        raise EncoderError(
+            f"model {folder}: modules.json is not valid JSON ({error}). Save the model again."
+        ) from error
+    for module in modules:
+        path, kind = str(module.get("path", "")), str(module.get("type", "")).rpartition(".")[2]
+        # These have neither weights nor settings, and are saved as an empty folder or none.
+        if path and kind not in _WITHOUT_FILES and not any(name.startswith(f"{path}/") for name in files):
+            raise EncoderError(
+                f"model {folder}: modules.json names {path!r} ({kind}), but no file was found there. Its weights would "
+                "be missing from the identity of the encoder. Copy the folder into the model, or save the model again."
+            )
 
 
 def store_model(store: Store, folder: Path, record: EncoderRecord) -> None:

@@ -199,17 +199,19 @@ def conclude_compaction(store: Store, plan: CompactionPlan, manifest: Manifest, 
         make_searchable(store, base, manifest, scratch)
         moved = follow_aliases(store, base, manifest, f"compaction of snapshot {base.sequence}")
     else:
-        moved = _late_aliases(store, manifest)
+        moved = _late_aliases(store, manifest, scratch)
     deleted = sum(group.deleted for group in plan.groups)
     return CompactionResult(manifest, len(base.parts), len(manifest.parts), deleted, moved)
 
 
-def _late_aliases(store: Store, manifest: Manifest) -> tuple[str, ...]:
+def _late_aliases(store: Store, manifest: Manifest, scratch: Path) -> tuple[str, ...]:
     """Move aliases that a killed compaction left on the old snapshot: both have the same content."""
     moved: list[str] = []
     for entry in aliases(store, manifest.collection).values():
         if entry.snapshot_id == manifest.snapshot_id and entry.snapshot < manifest.sequence:
             old = read_manifest(store, manifest.collection, entry.snapshot)
+            # The compaction may have been killed before it built the search files.
+            make_searchable(store, old, manifest, scratch)
             moved += follow_aliases(store, old, manifest, f"compaction of snapshot {entry.snapshot}")
     return tuple(dict.fromkeys(moved))
 

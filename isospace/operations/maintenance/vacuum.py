@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from isospace.collection.alias import aliases
 from isospace.errors import BusyError, ConfigError, NotFoundError
 from isospace.operations.maintenance.retention import RetainedSnapshots, retained_snapshots
 from isospace.search.bm25 import lexical_files
@@ -166,7 +167,8 @@ def vacuum(
             removals += [r for n in chosen for r in old.all(store, CollectionPaths(n).folder("answers"), "old answers")]
         if not dry:
             _require_unmoved(store, everything, now, retention)
-            for removal in sorted(removals, key=_rank):
+            _remove_snapshots(store, everything, [r.path for r in removals if r.reason == _SNAPSHOT])
+            for removal in sorted((r for r in removals if r.reason != _SNAPSHOT), key=_rank):
                 store.delete(removal.path)
             for folder in {_folder_of(removal.path) for removal in removals}:
                 store.remove_empty(folder)
@@ -187,14 +189,39 @@ def _require_unmoved(store: Store, before: dict[str, RetainedSnapshots], now: fl
             )
 
 
-def _rank(removal: Removal) -> tuple[int, str]:
-    """Return the order of removal.
+def _remove_snapshots(store: Store, before: dict[str, RetainedSnapshots], paths: Sequence[str]) -> None:
+    """Delete manifests, and restore all of them if an alias has come to name one meanwhile.
 
-    Snapshots come first, so that a killed vacuum leaves no snapshot with missing files; then records before the files
-    that they name. Documents and chunks come last, since `forget` learns from them what to search for.
+    Raises
+    ------
+    BusyError
+        If an alias names one of them. No other file was removed.
     """
-    if removal.reason == _SNAPSHOT:
-        return 0, removal.path
+    manifests = {path: store.read(path) for path in paths}
+    for path in manifests:
+        store.delete(path)
+    for name in before:
+        removed = {number for path in manifests if (number := _number_in(name, path)) is not None}
+        if lost := sorted(removed & {entry.snapshot for entry in aliases(store, name).values()}):
+            for path, data in manifests.items():
+                store.create_if_absent(path, data)
+            raise BusyError(
+                f"collection {name!r}: an alias moved to snapshot {lost[0]} while it was being removed. The snapshot "
+                "was restored. Run the same command again."
+            )
+
+
+def _number_in(collection: str, path: str) -> int | None:
+    file = parse_collection_path(path)
+    return number_of(path) if file is not None and file.collection == collection else None
+
+
+def _rank(removal: Removal) -> tuple[int, str]:
+    """Return the order of removal, after the snapshots: a killed vacuum must not leave one with missing files.
+
+    Records come before the files that they name. Documents and chunks come last, since `forget` learns from them what
+    to search for.
+    """
     file = parse_collection_path(removal.path)
     last = file is not None and file.kind in ("documents", "chunks")
     return (3 if last else 1 if removal.path.endswith(".json") else 2), removal.path

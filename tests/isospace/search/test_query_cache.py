@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,21 @@ def test_a_text_is_encoded_once_and_comes_back_bit_for_bit(store: Path) -> None:
     assert (cache.counts.hits, cache.counts.misses) == (3, 3)
     assert cache.counts.hit_rate == 0.5
     assert len(cache) == 2
+
+
+@pytest.mark.parametrize("canonical", [False, True])
+@pytest.mark.parametrize("length", [257, 300, 4_000])
+def test_no_text_gets_the_vector_of_a_long_text(store: Path, canonical: bool, length: int) -> None:
+    index, _ = spaces(store)
+    cache = QueryCache(CacheConfig(canonical=canonical))
+    long = ("the gene of the cell " * length)[:length].strip()
+    long += "x" * (length - len(long))
+    digest = hashlib.sha256(long.encode()).hexdigest()
+    for text in (long, f"sha256:{digest}", digest, f"b'{digest}'"):
+        expected = index.space.embed([text], "query")
+        assert cache.embed(index.space, [text]).tobytes() == expected.tobytes(), text[:80]
+        assert cache.embed(index.space, [text]).tobytes() == expected.tobytes(), text[:80]
+    assert (cache.counts.misses, cache.counts.hits) == (4, 4)
 
 
 def test_neither_another_space_nor_another_role_is_served(store: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal as signals
 import subprocess
 import sys
 import threading
@@ -120,6 +121,27 @@ def test_the_lease_of_a_process_that_was_killed_here_counts_no_more(store: Store
     child.stdout.close()
     with maintenance_lease(store, "c", "vacuum"):
         assert len(list(store.walk("leases/runs"))) == 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the state of a process is read from /proc")
+@pytest.mark.parametrize("signal", ["KILL", "TERM", "SEGV"])
+def test_a_dead_process_that_nobody_waited_for_holds_no_lease(store: Store, signal: str) -> None:
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    # Alive, it holds the lease; `started` is what makes it this process and no later one.
+    path = _foreign(store, "leases/runs", host=leases._machine(), pid=child.pid)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"started": leases._started(child.pid)}))
+    with pytest.raises(BusyError, match=str(child.pid)), maintenance_lease(store, "c", "vacuum"):
+        raise AssertionError("let in")
+    os.kill(child.pid, getattr(signals, f"SIG{signal}"))
+    for _ in range(500):
+        if leases._status(child.pid)[0] == "Z":
+            break
+        time.sleep(0.01)
+    # A zombie: its number and its start time are still there.
+    assert leases._started(child.pid) is not None
+    with maintenance_lease(store, "c", "vacuum"):
+        assert not path.exists()
+    child.wait()
 
 
 def test_a_later_process_with_the_same_number_is_another(store: Store) -> None:

@@ -10,11 +10,18 @@ import pytest
 from isospace.collection.alias import aliases, promote, resolve, rollback
 from isospace.collection.snapshot import Manifest, deleted_documents, latest_manifest, read_manifest
 from isospace.errors import ConflictError, IntegrityError, NotFoundError
-from isospace.operations.maintenance.compact import CompactionPlan, compact, follow_aliases, plan_compaction
+from isospace.operations.maintenance.compact import (
+    CompactionPlan,
+    compact,
+    conclude_compaction,
+    follow_aliases,
+    plan_compaction,
+)
 from isospace.operations.maintenance.compaction_settings import CompactionSettings
 from isospace.operations.maintenance.rebuild_search import make_searchable
 from isospace.operations.maintenance.verify import verify_snapshot
 from isospace.pipeline.config import PipelineConfig
+from isospace.search.bm25 import build_lexical
 from isospace.search.index import open_index
 from isospace.storage.parquet import read_parquet
 from isospace.storage.store import Store, open_store
@@ -125,6 +132,31 @@ def test_aliases_follow_and_a_rollback_goes_back_to_other_content(frayed: Pipeli
     assert follow_aliases(store, old, new, "compaction") == ("production",)
     assert {name: entry.snapshot for name, entry in aliases(store, "c").items()} == {"production": 10, "stable": 2}
     assert rollback(store, "c", "production", reason="x").snapshot == 8
+
+
+@pytest.mark.parametrize("search_files", ["none", "serving", "all"])
+def test_a_compaction_killed_after_its_commit_is_finished_before_an_alias_moves(
+    frayed: PipelineConfig, tmp_path: Path, search_files: str
+) -> None:
+    store = open_store(frayed.runtime.store)
+    old = latest_manifest(store, "c")
+    assert old is not None
+    new = compact(store, planned(frayed))
+    if search_files != "none":
+        make_searchable(store, old, new, tmp_path / "scratch")
+    if search_files == "serving":
+        shutil.rmtree(tmp_path / "store" / "collections" / "c" / "lexical")
+        embedded = read_manifest(store, "c", old.sequence)
+        build_lexical(store, embedded, frayed.recipe.lexical, most_chunks=embedded.chunks)
+    # Here it was killed: no alias has moved. The same command runs again.
+    plan = planned(frayed)
+    done = conclude_compaction(store, plan, compact(store, plan), tmp_path / "scratch")
+    assert done.aliases == ("production",)
+    assert aliases(store, "c")["production"].snapshot == new.sequence
+    with open_index(store.url, "c") as index:
+        for mode in ("exact", "lexical", "hybrid"):
+            assert index.search("the cell number", k=3, mode=mode)[0], mode
+    assert verify_snapshot(store, "c").failures == ()
 
 
 def test_later_runs_go_on_from_it_and_encode_nothing(frayed: PipelineConfig, tmp_path: Path) -> None:

@@ -8,14 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from isospace.collection.alias import promote, rollback
+from isospace.collection.alias import AliasEntry, aliases, promote, rollback
 from isospace.collection.snapshot import read_manifest, sequences
 from isospace.errors import BusyError, ConfigError, NotFoundError
 from isospace.operations.maintenance.vacuum import VacuumResult, vacuum
 from isospace.operations.maintenance.verify import verify_snapshot
 from isospace.pipeline.config import PipelineConfig
 from isospace.search.index import open_index
+from isospace.storage.hashing import seal
 from isospace.storage.leases import run_lease
+from isospace.storage.local_store import LocalStore
+from isospace.storage.paths import CollectionPaths
 from isospace.storage.store import Store, open_store
 from tests.conftest import Configure, configuration, sentences, write_jsonl
 from tests.helpers.documents import copied
@@ -104,6 +107,62 @@ def test_what_an_alias_named_within_the_retention_stays(grown: PipelineConfig, t
     assert set(swept(grown, tmp_path, retention_days=7.0, dry=True).kept["c"]) == {1, 2, 3, 4, 5}
     time.sleep(1.1)
     assert set(swept(grown, tmp_path, retention_days=0.0, dry=True).kept["c"]) == {2, 3, 4, 5}
+
+
+@pytest.mark.parametrize("named", [1, 2, 3])
+def test_an_alias_never_names_a_snapshot_that_a_vacuum_took(grown: PipelineConfig, tmp_path: Path, named: int) -> None:
+    store = open_store(grown.runtime.store)
+    looked_up = read_manifest(store, "c", named)
+    age(store, 30)
+    before = aliases(store, "c")["production"]
+    swept(grown, tmp_path, retention_days=0.0)
+    assert named not in sequences(store, "c")
+    # The promotion looked its snapshot up before the vacuum, and continues after it.
+    with pytest.raises(NotFoundError, match=f"snapshot {named} .* was removed"):
+        promote(store, "c", "production", looked_up, reason="late")
+    assert aliases(store, "c")["production"] == before
+    with pytest.raises(NotFoundError, match="was removed"):
+        promote(store, "c", "fresh", looked_up, reason="late")
+    assert "fresh" not in aliases(store, "c")
+    with open_index(store.url, "c") as index:
+        assert index.manifest.sequence == 5
+
+
+def test_a_snapshot_that_an_alias_names_during_its_removal_is_restored(
+    grown: PipelineConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(grown.runtime.store)
+    age(store, 30)
+    before = {path.path: path.size for path in store.walk("collections")}
+    real, deleted = LocalStore.delete, []
+
+    def interleaved(self: LocalStore, path: str) -> None:
+        real(self, path)
+        deleted.append(path)
+        if len(deleted) == 1:
+            # Between the deletion of a manifest and the look at the aliases: promote has looked it up and written.
+            entry = AliasEntry(
+                alias="production",
+                number=99,
+                action="promote",
+                snapshot=2,
+                snapshot_id=read_again.snapshot_id,
+                reason="late",
+                at="2026-01-01T00:00:00+00:00",
+            )
+            self.create_if_absent(
+                f"{CollectionPaths('c').alias('production')}/00000099.json", seal(entry.model_dump(mode="json"))
+            )
+
+    read_again = read_manifest(store, "c", 2)
+    with monkeypatch.context() as patched:
+        patched.setattr(LocalStore, "delete", interleaved)
+        with pytest.raises(BusyError, match="snapshot 2 while it was being removed"):
+            swept(grown, tmp_path, retention_days=0.0)
+    after = {path.path: path.size for path in store.walk("collections")}
+    assert {path for path in before if path not in after} == set()
+    with open_index(store.url, "c") as index:
+        assert index.manifest.sequence == 2
 
 
 def test_nothing_goes_while_a_run_works_there(grown: PipelineConfig, tmp_path: Path) -> None:
