@@ -175,7 +175,7 @@ class QueryCache:
         return self._uncased[encoder_id]
 
 
-def _short(text: str) -> str:
+def _short(text: str) -> str | bytes:
     """Return a text, or the SHA-256 of a long one, so that long queries do not fill the memory."""
     # Of another type than a text, so that no text is the key of another one.
     return text if len(text) <= _LONGEST_KEY else sha256(text.encode("utf-8", "surrogatepass")).encode()
