@@ -158,7 +158,7 @@ class QueryCache:
     def __len__(self) -> int:
         return len(self._vectors.entries)
 
-    def _key(self, space: OpenSpace, text: str, role: Role) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    def _key(self, space: OpenSpace, text: str, role: Role) -> tuple[tuple[str | bytes, ...], tuple[int, ...]]:
         """Return the key, and the token IDs that an entry must have; none if the text itself is the key."""
         if not self.config.canonical:
             return (space.space_id, role, "exact", _short(text)), ()

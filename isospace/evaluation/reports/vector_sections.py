@@ -93,6 +93,7 @@ def corpus_points(view: View, *, seed: int = 0) -> tuple[npt.NDArray[np.float64]
     For a handful of chunks, n is 0.
     """
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
 
     rows, vectors = finite_at(view, sample_rows(view, _MAPPED, seed))
     owners = view.copy.documents.select(["uri", "metadata"]).take(view.copy.chunks["document"].take(rows)).to_pylist()
@@ -100,7 +101,8 @@ def corpus_points(view: View, *, seed: int = 0) -> tuple[npt.NDArray[np.float64]
     if len(rows) <= _FEWEST_MAPPED:
         return np.zeros((0, 2)), []
     perplexity = min(30.0, max((len(rows) - 1) / 3, 1.0))
-    with warnings.catch_warnings():
+    # One thread: on a busy machine, threads that wait for each other take ten times as long as one alone.
+    with warnings.catch_warnings(), threadpool_limits(limits=1):
         # Copies of one vector have no variance, which sklearn warns about.
         warnings.simplefilter("ignore")
         model = TSNE(init="pca", perplexity=perplexity, random_state=seed, max_iter=500)
