@@ -80,7 +80,7 @@ def test_the_table_in_the_docs_is_this_one() -> None:
 
 HEAD = """# Faults that are refused
 
-Each of these was injected into a sound store, one at a time, hashes mended where somebody could have mended them.
-Opening the index, or the request, refused and named the stage. The table is made by `tests/scenarios/test_faults.py`,
-which runs them.
+Each of these faults was injected into a sound store, one at a time, with hashes recomputed wherever somebody could have
+recomputed them. Opening the index, or the request, was refused, and the error named the stage.
+`tests/scenarios/test_faults.py` runs them all and writes this table.
 """
