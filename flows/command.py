@@ -80,7 +80,7 @@ def main(
         reason = " ".join(str(error).split())[:400] or type(error).__name__
         _fail(error, f"{reason}. No partial result is visible; the same command continues from here.", status=1)
     except KeyboardInterrupt as error:
-        _fail(error, "interrupted. No partial result is visible; the same command continues from here.", status=1)
+        _fail(error, "interrupted. No partial result is visible; the same command continues from here.", status=130)
     print(describe(report) if describe else outcome(report, open_store(config.runtime.store)))
 
 

@@ -129,7 +129,7 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        fail("interrupted. No partial result is visible; the same command continues from here.", status=1)
+        fail("interrupted. No partial result is visible; the same command continues from here.", status=130)
     except Exception as error:
         if not _is_environment(error):
             raise
