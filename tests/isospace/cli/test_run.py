@@ -96,6 +96,28 @@ def test_a_sample_too_small_is_refused_before_a_text_is_encoded(call: Call, conf
     assert "documents are needed" in few.err
 
 
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (OSError(28, "No space left on device"), 1, "No space left on device"),
+        (ConnectionResetError("the server went away"), 1, "the server went away"),
+    ],
+)
+def test_what_happens_to_the_machine_is_one_line(
+    call: Call, config: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, status: int, message: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("isospace.pipeline.stages.scan_source", fail)
+    done = call("run", str(config))
+    assert done.status == status
+    (line,) = [line for line in done.err.splitlines() if line.startswith("error: ")]
+    assert message in line
+    assert "the same command continues from here" in line
+
+
 def few_documents(folder: Path) -> Path:
     return write_jsonl(folder / "few.jsonl", sentences(5))
 
