@@ -6,7 +6,7 @@ import functools
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
 from prefect import Task, task
@@ -40,7 +40,7 @@ class PrefectExecutor:
 
     def run(self, stage: Stage[P, T], *arguments: P.args, **keywords: P.kwargs) -> T:
         """Run a stage as a task and return its result."""
-        return cast("T", as_task(stage)(self._reporter, arguments, keywords))
+        return _named(stage, arguments)(self._reporter, arguments, keywords)
 
     def map(self, stage: Stage[Any, T], items: Sequence[tuple[Any, ...]]) -> list[T]:
         """Run a stage in parallel, as a task per item; return the results in the order of the items."""
@@ -76,11 +76,15 @@ class PrefectExecutor:
                     _stop_if_suspended()
 
     def _submit(self, runner: ThreadPoolTaskRunner[Any], stage: Stage[Any, T], item: tuple[Any, ...]) -> Any:
-        chosen = as_task(stage)
-        if stage.label is not None:
-            name = stage.label(*item)
-            chosen = chosen.with_options(task_run_name=lambda: name)
-        return runner.submit(chosen, {"reporter": self._reporter, "arguments": item, "keywords": {}})
+        return runner.submit(_named(stage, item), {"reporter": self._reporter, "arguments": item, "keywords": {}})
+
+
+def _named(stage: Stage[Any, T], arguments: tuple[Any, ...]) -> Task[Any, T]:
+    """Return a stage as a task, named after its arguments if it has a label."""
+    if stage.label is None:
+        return as_task(stage)
+    name = stage.label(*arguments)
+    return as_task(stage).with_options(task_run_name=lambda: name)
 
 
 @functools.cache

@@ -95,7 +95,7 @@ class LiveReporter(LineReporter):
             SpinnerColumn(finished_text="✓"),
             TextColumn("{task.description:<16}"),
             BarColumn(bar_width=20),
-            TextColumn("{task.fields[detail]}"),
+            TextColumn("{task.fields[detail]}", markup=False),
             TimeElapsedColumn(),
             console=console,
             refresh_per_second=8,
@@ -124,10 +124,15 @@ class LiveReporter(LineReporter):
                 self._progress.update(self._rows[stage], completed=done, total=total, detail=detail)
 
     def end(self, stage: str) -> None:
-        """Fill the bar."""
+        """Fill the bar, unless the stage failed."""
         with self._lock:
             row = self._rows.pop(stage, None)
-            if row is not None:
+            if row is None:
+                return
+            if sys.exc_info()[0] is not None:
+                self._progress.stop_task(row)
+                self._progress.update(row, detail="stopped")
+            else:
                 total = self._progress.tasks[row].total or 1
                 self._progress.update(row, completed=total, total=total)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -103,7 +104,7 @@ def _documents(detected: DetectedSource) -> list[str]:
             f"    include: {_yaml(list(detected.include))} # shell patterns of file names",
         ]
     lines = [
-        f"    format: {detected.format} # columns: {', '.join(detected.columns)}",
+        f"    format: {detected.format} # columns: {_comment(detected.columns)}",
         f"    id_column: {_yaml(detected.id_column)}",
         f"    text_columns: {_yaml(list(detected.text_columns))} # joined by a blank line",
     ]
@@ -112,6 +113,11 @@ def _documents(detected: DetectedSource) -> list[str]:
     if detected.metadata_columns:
         lines.append(f"    metadata_columns: {_yaml(list(detected.metadata_columns))} # for filters")
     return lines
+
+
+def _comment(names: Sequence[str]) -> str:
+    """Return names of columns for a comment, which a line break in a name would end."""
+    return ", ".join("".join(c if c.isprintable() else " " for c in name) for name in names)
 
 
 def _chosen(
@@ -171,6 +177,8 @@ def _require_valid(text: str, config: Path) -> None:
         PipelineConfig.model_validate(yaml.safe_load(text))
     except ValidationError as error:
         raise ConfigError(f"{config} would not be valid: {describe_errors(error, PipelineConfig)}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{config} would not be valid YAML: {' '.join(str(error).split())}") from error
 
 
 def _next_steps(detected: DetectedSource, config: Path, store: str, collection: str) -> str:

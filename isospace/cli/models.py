@@ -6,7 +6,7 @@ import typer
 
 from isospace.cli.common import JsonOption, print_json
 from isospace.cli.plan import ConfigArgument, OverrideOption
-from isospace.cli.run import one_line_errors
+from isospace.cli.run import loading, one_line_errors
 
 
 def finetune(config: ConfigArgument, overrides: OverrideOption = None, as_json: JsonOption = False) -> None:
@@ -14,13 +14,12 @@ def finetune(config: ConfigArgument, overrides: OverrideOption = None, as_json: 
     from isospace.cli.display import display
 
     with display(f"isospace finetune {config}") as reporter, one_line_errors():
-        reporter.begin("load", None)
-        from isospace.finetuning.config import load_finetune
-        from isospace.finetuning.finetune import finetune_encoder, outcome
-        from isospace.pipeline.local_executor import LocalExecutor
+        with loading(reporter):
+            from isospace.finetuning.config import load_finetune
+            from isospace.finetuning.finetune import finetune_encoder, outcome
+            from isospace.pipeline.local_executor import LocalExecutor
 
-        loaded = load_finetune(config, overrides or [])
-        reporter.end("load")
+            loaded = load_finetune(config, overrides or [])
         report = finetune_encoder(loaded, LocalExecutor(reporter))
     if as_json:
         print_json(report.as_dict())
@@ -33,14 +32,13 @@ def compare_models(config: ConfigArgument, overrides: OverrideOption = None, as_
     from isospace.cli.display import display
 
     with display(f"isospace compare-models {config}") as reporter, one_line_errors():
-        reporter.begin("load", None)
-        from isospace.operations.compare_models import run
-        from isospace.operations.compare_models.compare import load_comparison
-        from isospace.operations.compare_models.page import comparison_markdown
-        from isospace.pipeline.local_executor import LocalExecutor
+        with loading(reporter):
+            from isospace.operations.compare_models import run
+            from isospace.operations.compare_models.compare import load_comparison
+            from isospace.operations.compare_models.page import comparison_markdown
+            from isospace.pipeline.local_executor import LocalExecutor
 
-        loaded = load_comparison(config, overrides or [])
-        reporter.end("load")
+            loaded = load_comparison(config, overrides or [])
         entries = run.compare_models(loaded, LocalExecutor(reporter))
     if as_json:
         print_json([entry.as_dict() for entry in entries])

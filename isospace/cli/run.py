@@ -13,7 +13,7 @@ from isospace.cli.plan import ConfigArgument, OverrideOption
 
 if TYPE_CHECKING:
     from isospace.pipeline.config import PipelineConfig
-    from isospace.pipeline.executor import Executor
+    from isospace.pipeline.executor import Executor, Reporter
     from isospace.pipeline.plan_report import PlanReport
     from isospace.pipeline.run_report import RunReport
 
@@ -75,15 +75,14 @@ def _pipeline(
     from isospace.cli.display import display
 
     with display(f"isospace {what} {config}") as reporter, one_line_errors():
-        reporter.begin("load", None)
-        from isospace.pipeline.config_files import load_config
+        with loading(reporter):
+            from isospace.pipeline.config_files import load_config
 
-        loaded = load_config(config, overrides or [])
-        from isospace.pipeline.local_executor import LocalExecutor
+            loaded = load_config(config, overrides or [])
+            from isospace.pipeline.local_executor import LocalExecutor
 
-        executor = LocalExecutor(reporter)
-        _warm_up()
-        reporter.end("load")
+            executor = LocalExecutor(reporter)
+            _warm_up()
         result = work(loaded, executor)
     if as_json:
         print_json(result.as_dict())
@@ -92,6 +91,16 @@ def _pipeline(
     from isospace.storage.store import open_store
 
     typer.echo(outcome(result, open_store(loaded.runtime.store)))
+
+
+@contextlib.contextmanager
+def loading(reporter: Reporter) -> Iterator[None]:
+    """Report the time that imports and the configuration take."""
+    reporter.begin("load", None)
+    try:
+        yield
+    finally:
+        reporter.end("load")
 
 
 def _warm_up() -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
 from isospace.errors import SourceError
+from isospace.ingest.readers.files import MAX_DOCUMENT_BYTES
 from isospace.ingest.readers.location import SourceFile, list_source
 from isospace.ingest.readers.read import TABLE_SUFFIXES
 from isospace.ingest.spec import DocumentsSpec
@@ -91,9 +93,19 @@ def _first_rows(file: SourceFile, kind: str) -> list[dict[str, Any]]:
         text = stream.read(_HEAD_BYTES).decode("utf-8-sig", errors="replace")
     if kind == "csv":
         dialect = "excel-tab" if file.suffix == ".tsv" else "excel"
-        return [dict(row) for row in islice(csv.DictReader(io.StringIO(text), dialect=dialect), _ROWS)]
+        csv.field_size_limit(MAX_DOCUMENT_BYTES)
+        return _until_error(islice(csv.DictReader(io.StringIO(text), dialect=dialect), _ROWS))
     lines = [line for line in text.splitlines() if line.strip()]
     return [row for line in islice(lines, _ROWS) if isinstance(row := _parse_line(line), dict)]
+
+
+def _until_error(rows: Iterator[dict[str | Any, Any]]) -> list[dict[str, Any]]:
+    """Return the rows before the first that is not CSV: the beginning of a file may end inside a quoted field."""
+    complete = []
+    with contextlib.suppress(csv.Error):
+        for row in rows:
+            complete.append(dict(row))
+    return complete
 
 
 def _parse_line(line: str) -> Any:

@@ -196,6 +196,7 @@ def _encode(executor: Executor, run: Run, plan: EncodePlan) -> list[EncodedShard
 
     done = []
     stage = stages.ENCODE.retried(runtime.retries)
+    executor.reporter.progress(stage.name, 0, plan.tokens, spent.describe())
     # One more shard than there are workers: it is read while the others are encoded.
     for encoded in executor.stream(stage, affordable(), limit=workers + 1):
         done.append(encoded)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
@@ -72,7 +71,7 @@ class LocalExecutor:
         """Run a stage and return its result."""
         self._reporter.begin(stage.name, None)
         try:
-            return self._attempt(stage, arguments, keywords)
+            return self._attempt(stage, arguments, keywords, threading.Event())
         finally:
             self._reporter.end(stage.name)
 
@@ -82,12 +81,13 @@ class LocalExecutor:
             return []
         self._reporter.begin(stage.name, len(items))
         counter = _ItemCounter(self._reporter, stage.name, len(items))
-        pool = ThreadPoolExecutor(_MAPPED, thread_name_prefix=stage.name)
+        pool, stopped = ThreadPoolExecutor(_MAPPED, thread_name_prefix=stage.name), threading.Event()
         try:
-            futures = [pool.submit(self._attempt, stage, item, {}, counter) for item in items]
+            futures = [pool.submit(self._attempt, stage, item, {}, stopped, counter) for item in items]
             return [future.result() for future in futures]
         finally:
-            # After a failure or an interrupt, items that have not started are skipped.
+            # After a failure or an interrupt, items that have not started are skipped, and nothing is retried.
+            stopped.set()
             pool.shutdown(wait=True, cancel_futures=True)
             self._reporter.end(stage.name)
 
@@ -95,18 +95,19 @@ class LocalExecutor:
         """Run a stage once per tuple of arguments, at most `limit` at a time; yield results as they complete."""
         waiting = iter(items)
         running: set[Future[T]] = set()
-        pool = ThreadPoolExecutor(limit, thread_name_prefix=stage.name)
+        pool, stopped = ThreadPoolExecutor(limit, thread_name_prefix=stage.name), threading.Event()
         self._reporter.begin(stage.name, None)
         try:
             while True:
                 while len(running) < limit and (item := next(waiting, None)) is not None:
-                    running.add(pool.submit(self._attempt, stage, item, {}))
+                    running.add(pool.submit(self._attempt, stage, item, {}, stopped))
                 if not running:
                     return
                 finished, running = wait(running, return_when=FIRST_COMPLETED)
                 for future in finished:
                     yield future.result()
         finally:
+            stopped.set()
             pool.shutdown(wait=True, cancel_futures=True)
             self._reporter.end(stage.name)
 
@@ -115,17 +116,19 @@ class LocalExecutor:
         stage: Stage[Any, T],
         arguments: Sequence[Any],
         keywords: dict[str, Any],
+        stopped: threading.Event,
         counter: _ItemCounter | None = None,
     ) -> T:
         for attempt in range(stage.retry.times + 1):
             try:
                 result = stage.work(self._reporter, *arguments, **keywords)
             except Exception as error:
-                if attempt == stage.retry.times or not stage.retry.when(error):
+                if attempt == stage.retry.times or not stage.retry.when(error) or stopped.is_set():
                     raise
                 delay = _delay(stage.retry, attempt)
                 self._reporter.warning(f"{stage.name}: {error} Retrying in {delay:g} s.")
-                time.sleep(delay)
+                if stopped.wait(delay):
+                    raise
             else:
                 if counter is not None:
                     counter.advance()

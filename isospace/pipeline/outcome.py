@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+
+from isospace.errors import IsospaceError
 from isospace.pipeline.plan_report import PlanReport
 from isospace.pipeline.run_report import RunReport
 from isospace.storage import paths as layout
@@ -46,7 +49,10 @@ def _quarantined(report: RunReport, store: Store) -> list[str]:
         return []
     from isospace.storage.parquet import read_parquet
 
-    rows = read_parquet(store, report.quarantine, columns=["uri", "reason"]).slice(0, _SHOWN).to_pylist()
+    rows: list[dict[str, str]] = []
+    # The run has succeeded: what cannot be read for its description does not make it a failure.
+    with contextlib.suppress(IsospaceError):
+        rows = read_parquet(store, report.quarantine, columns=["uri", "reason"]).slice(0, _SHOWN).to_pylist()
     more = report.quarantined - len(rows)
     lines = [f"  {'quarantine':<10} {report.quarantined:,} inputs could not be used:"]
     lines += [f"    {row['uri']}: {row['reason']}" for row in rows]
@@ -57,9 +63,9 @@ def _quarantined(report: RunReport, store: Store) -> list[str]:
 
 def _report_address(store: Store, run_id: str) -> str:
     """Return the address of the report: of its page, or of its JSON if it has no page."""
-    path = layout.report_page(run_id)
-    if not store.exists(path):
-        path = layout.report(run_id)
-    if not store.exists(path):
-        return ""
-    return openable(store, path)
+    page = layout.report_page(run_id)
+    try:
+        candidates = [path for path in (page, layout.report(run_id)) if store.exists(path)]
+    except IsospaceError:
+        candidates = [page]
+    return openable(store, candidates[0]) if candidates else ""

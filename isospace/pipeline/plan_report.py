@@ -16,6 +16,7 @@ from isospace.pipeline.config import PipelineConfig, engine_of
 from isospace.pipeline.encode.plan import plan_shards
 from isospace.pipeline.encode.shards import EncodePlan
 from isospace.pipeline.encode.workers.pool import planned_place
+from isospace.pipeline.fit.foresee import require_fit
 from isospace.pipeline.run import Run, start_run
 from isospace.pipeline.scan.diff import Scan, scan_source
 from isospace.storage.store import open_store
@@ -159,6 +160,7 @@ def plan_only(config: PipelineConfig) -> PlanReport:
         scan = scan_source(run)
         parts = [write_chunks(run, documents, counter) for documents in scan.parts]
         plan = plan_shards(run, parts, limit=record.longest)
+        require_fit(run, plan, parts, record)
         return report_plan(run, scan, parts, plan, record)
 
 

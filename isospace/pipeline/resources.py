@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from isospace.encoding.engine import Engine
 from isospace.encoding.loading import read_tokenizer
+from isospace.encoding.registry.model_source import find_source
 from isospace.encoding.registry.record import EncoderRecord, read_encoder_record
-from isospace.encoding.registry.register import prepare_encoder, registered_encoder
-from isospace.encoding.spec import EncoderSpec
+from isospace.encoding.registry.register import prepare_encoder, recorded_identity, registered_encoder
+from isospace.errors import MismatchError
 from isospace.pipeline.config import PipelineConfig, WorkersSpec, engine_of
 from isospace.pipeline.run import Run
 from isospace.storage.store import open_store
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 _LOCK = threading.RLock()
 _RECORDS: dict[tuple[str, str], EncoderRecord] = {}
-_ENCODERS: dict[tuple[str, EncoderSpec, Engine], SentenceEncoder] = {}
+_ENCODERS: dict[tuple[str, str, Engine], SentenceEncoder] = {}
 _COUNTERS: dict[tuple[str, str], TokenCounter] = {}
 _POOLS: dict[tuple[str, Work, WorkersSpec], Pool] = {}
 _SPACES: dict[tuple[str, str], Space] = {}
@@ -35,28 +36,29 @@ def identify_encoder(config: PipelineConfig) -> EncoderRecord:
 
     The model's files are compared every time: a model that has changed since an earlier run is another encoder.
     """
-    key = _key(config)
-    known = registered_encoder(open_store(config.runtime.store), config.recipe.encoder, key[2])
+    store, spec, engine = open_store(config.runtime.store), config.recipe.encoder, driver_engine(config)
+    if (record := registered_encoder(store, spec, engine)) is not None:
+        return record
     with _LOCK:
-        cached = _ENCODERS.get(key)
-        if known is None or (cached is not None and cached.record != known):
-            _ENCODERS.pop(key, None)
-    return known or encoder_of(config).record
+        known = recorded_identity(store, find_source(spec, store).key)
+        cached = _ENCODERS.get(_key(config, known.encoder_id)) if known is not None else None
+        # A model without a graph for the preferred backend runs on another one, and is whole without that graph.
+        if cached is not None and registered_encoder(store, spec, replace(engine, backend=cached.backend.name)):
+            return cached.record
+        encoder = prepare_encoder(store, spec, engine)
+        _ENCODERS[_key(config, encoder.record.encoder_id)] = encoder
+        return encoder.record
 
 
 def encoder_of(config: PipelineConfig) -> SentenceEncoder:
-    """Return the encoder of a config; it is loaded at the first call."""
-    key = _key(config)
-    with _LOCK:
-        if key not in _ENCODERS:
-            _ENCODERS[key] = prepare_encoder(open_store(config.runtime.store), config.recipe.encoder, key[2])
-        return _ENCODERS[key]
+    """Return the encoder of a config as its files are now; it is loaded at the first call."""
+    return _load(config, identify_encoder(config).encoder_id)
 
 
 def adopt_encoder(config: PipelineConfig, encoder: SentenceEncoder) -> None:
     """Use an already opened encoder for the runs of a config in this process."""
     with _LOCK:
-        _ENCODERS[_key(config)] = encoder
+        _ENCODERS[_key(config, encoder.record.encoder_id)] = encoder
 
 
 def run_record(run: Run) -> EncoderRecord:
@@ -69,12 +71,32 @@ def run_record(run: Run) -> EncoderRecord:
 
 
 def run_encoder(run: Run) -> SentenceEncoder:
-    """Return the encoder of a run; it is loaded at the first call."""
-    return encoder_of(run.config)
+    """Return the encoder of a run; it is loaded at the first call.
+
+    Raises
+    ------
+    MismatchError
+        If the model's files have changed since the run started.
+    """
+    return _load(run.config, run.encoder_id)
 
 
-def _key(config: PipelineConfig) -> tuple[str, EncoderSpec, Engine]:
-    return config.runtime.store, config.recipe.encoder, driver_engine(config)
+def _load(config: PipelineConfig, encoder_id: str) -> SentenceEncoder:
+    key = _key(config, encoder_id)
+    with _LOCK:
+        if key not in _ENCODERS:
+            encoder = prepare_encoder(open_store(config.runtime.store), config.recipe.encoder, driver_engine(config))
+            if encoder.record.encoder_id != encoder_id:
+                raise MismatchError(
+                    f"recipe.encoder.model = {config.recipe.encoder.model!r}: its files changed during the run, from "
+                    f"encoder {encoder_id[:16]}… to {encoder.record.encoder_id[:16]}…. Run the same command again."
+                )
+            _ENCODERS[key] = encoder
+        return _ENCODERS[key]
+
+
+def _key(config: PipelineConfig, encoder_id: str) -> tuple[str, str, Engine]:
+    return config.runtime.store, encoder_id, driver_engine(config)
 
 
 def run_counter(run: Run) -> TokenCounter:

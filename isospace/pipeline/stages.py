@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from isospace.collection.alias import aliases
@@ -64,7 +65,8 @@ def start(reporter: Reporter, config: PipelineConfig) -> Run:
     reporter.info(f"run {run.run_id}: {origin}")
     if run.damaged:
         # Files of the encoder may be among those that were lost.
-        run_encoder(run)
+        with _removed_on_failure(run.scratch):
+            run_encoder(run)
         reporter.warning(f"rebuilding the snapshot, since files were lost: {', '.join(run.damaged[:5])}")
     return run
 
@@ -292,10 +294,16 @@ def _begin(
     """Begin a run in a scratch folder of its own, which is removed if it cannot begin."""
     check_gate(open_store(config.runtime.store), config.runtime.collection, config.recipe.gate)
     scratch = Path(tempfile.mkdtemp(prefix="isospace-run-"))
-    try:
+    with _removed_on_failure(scratch):
         return begin(config, record, scratch)
+
+
+@contextlib.contextmanager
+def _removed_on_failure(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
@@ -318,4 +326,5 @@ CHECK = Stage("check", check, ON_STORE_FAILURE)
 COMMIT = Stage("commit", commit, ON_STORE_FAILURE)
 PREPARE_SEARCH = Stage("prepare search", prepare_search, ON_STORE_FAILURE)
 GATE = Stage("gate", gate)
-PROMOTE = Stage("promote", promote, ON_STORE_FAILURE)
+# Not retried: an attempt that moved the alias before it failed would look like one that moved nothing.
+PROMOTE = Stage("promote", promote)

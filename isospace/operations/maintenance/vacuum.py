@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from isospace.collection.alias import aliases
-from isospace.errors import BusyError, ConfigError, NotFoundError
+from isospace.errors import BusyError, ConfigError, NotFoundError, StoreError
 from isospace.operations.maintenance.retention import RetainedSnapshots, retained_snapshots
 from isospace.search.bm25 import lexical_files
 from isospace.search.sql_database import serving_files
@@ -190,7 +190,7 @@ def _require_unmoved(store: Store, before: dict[str, RetainedSnapshots], now: fl
 
 
 def _remove_snapshots(store: Store, before: dict[str, RetainedSnapshots], paths: Sequence[str]) -> None:
-    """Delete manifests, and restore all of them if an alias has come to name one meanwhile.
+    """Delete manifests; restore all of them if that fails, or if an alias has come to name one meanwhile.
 
     Raises
     ------
@@ -198,13 +198,22 @@ def _remove_snapshots(store: Store, before: dict[str, RetainedSnapshots], paths:
         If an alias names one of them. No other file was removed.
     """
     manifests = {path: store.read(path) for path in paths}
-    for path in manifests:
-        store.delete(path)
+    try:
+        for path in manifests:
+            store.delete(path)
+        _require_unnamed(store, before, manifests)
+    except BaseException:
+        for path, data in manifests.items():
+            # Each for itself: one that cannot be restored must not keep the others from it.
+            with contextlib.suppress(StoreError):
+                store.create_if_absent(path, data)
+        raise
+
+
+def _require_unnamed(store: Store, before: dict[str, RetainedSnapshots], manifests: dict[str, bytes]) -> None:
     for name in before:
         removed = {number for path in manifests if (number := _number_in(name, path)) is not None}
         if lost := sorted(removed & {entry.snapshot for entry in aliases(store, name).values()}):
-            for path, data in manifests.items():
-                store.create_if_absent(path, data)
             raise BusyError(
                 f"collection {name!r}: an alias moved to snapshot {lost[0]} while it was being removed. The snapshot "
                 "was restored. Run the same command again."

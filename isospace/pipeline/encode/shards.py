@@ -12,7 +12,7 @@ from itertools import groupby
 
 from isospace.collection.raw_vectors import vector_part_path, write_vectors
 from isospace.encoding.encoder import SentenceEncoder
-from isospace.errors import IntegrityError
+from isospace.errors import IntegrityError, MismatchError
 from isospace.pipeline.run import Run
 from isospace.storage.parquet import read_parquet, read_rows
 
@@ -100,8 +100,15 @@ def encode_shard(run: Run, shard: Shard, encoder: SentenceEncoder) -> EncodedSha
     ------
     IntegrityError
         If the plan does not match the chunks that it refers to.
+    MismatchError
+        If the encoder is not that of the run: its vectors would be stored under the identity of another one.
     """
     store = run.store
+    if encoder.record.encoder_id != run.encoder_id:
+        raise MismatchError(
+            f"the encoder is {encoder.record.encoder_id[:16]}…, and the run encodes with {run.encoder_id[:16]}…. Run "
+            "the same command again."
+        )
     if store.exists(vector_part_path(run.encoder_id, shard.shard_id)):
         return EncodedShard(0, 0, 0.0)
     hashes, texts = _shard_texts(run, shard)

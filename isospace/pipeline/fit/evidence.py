@@ -64,7 +64,7 @@ def gather_evidence(run: Run, chunk_paths: Sequence[str], encoder: SentenceEncod
         If there are too few queries.
     """
     spec = run.config.recipe.transform.queries
-    texts = _drawn_queries(spec, run.config.recipe.transform.sample.seed) if spec.file else {}
+    texts = drawn_queries(spec, run.config.recipe.transform.sample.seed) if spec.file else {}
     if spec.judgements and choosing:
         trial = _judged_trial(run, chunk_paths, encoder, texts, Path(spec.judgements))
         source = f"{len(trial.names)} judged queries of {len(texts)}"
@@ -81,7 +81,8 @@ def gather_evidence(run: Run, chunk_paths: Sequence[str], encoder: SentenceEncod
     return Evidence(real, f"{len(texts)} queries", trials, source)
 
 
-def _drawn_queries(spec: QueriesSpec, seed: int) -> dict[str, str]:
+def drawn_queries(spec: QueriesSpec, seed: int) -> dict[str, str]:
+    """Return the sample of the file's queries that the fit uses, texts by ID."""
     texts = read_queries(Path(spec.file or ""))
     keys = {bytes.fromhex(sha256(f"{name}\n{text}".encode())): name for name, text in texts.items()}
     return {keys[key]: texts[keys[key]] for key in bottom_k(keys, spec.size, seed)}

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from isospace.encoding.registry.record import EncoderRecord
 from isospace.errors import FitError
-from isospace.ingest.query_files import read_judgements, read_queries
+from isospace.ingest.query_files import read_judgements
 from isospace.pipeline.chunk import ChunkPart
 from isospace.pipeline.encode.shards import EncodePlan
-from isospace.pipeline.fit.evidence import FEWEST_QUERIES, too_few_judged
+from isospace.pipeline.fit.evidence import FEWEST_QUERIES, drawn_queries, too_few_judged
 from isospace.pipeline.run import Run
 from isospace.storage.parquet import read_parquet
 from isospace.transform.fit import require_sample
@@ -34,9 +34,9 @@ def require_fit(run: Run, plan: EncodePlan, parts: list[ChunkPart], record: Enco
     if not plan.distinct:
         raise FitError("the collection has no chunks to fit a space on. Embed a source with readable text.")
     sampled = min(plan.distinct, spec.sample.size)
-    if isinstance(spec.fit, AutoSpec):
+    if spec.needs_queries:
         _require_queries(run, parts)
-    else:
+    if not isinstance(spec.fit, AutoSpec):
         require_sample(sampled, spec.truncate or record.dimension, spec.fit, min_ratio=spec.sample.min_ratio)
     for representation in spec.representations:
         if isinstance(representation, PqSpec):
@@ -44,7 +44,11 @@ def require_fit(run: Run, plan: EncodePlan, parts: list[ChunkPart], record: Enco
 
 
 def _require_queries(run: Run, parts: list[ChunkPart]) -> None:
-    queries = run.config.recipe.transform.queries
+    spec = run.config.recipe.transform
+    queries, is_automatic = spec.queries, isinstance(spec.fit, AutoSpec)
+    if queries.file and not is_automatic:
+        # Their mean is all that the fit needs.
+        return
     doc_ids = {
         doc_id
         for part in parts
@@ -52,14 +56,14 @@ def _require_queries(run: Run, parts: list[ChunkPart]) -> None:
     }
     if queries.file and queries.judgements:
         judged = read_judgements(Path(queries.judgements))
-        names = read_queries(Path(queries.file))
+        names = drawn_queries(queries, spec.sample.seed)
         useful = sum(any(rel > 0 and doc in doc_ids for doc, rel in judged.get(name, {}).items()) for name in names)
         if useful < FEWEST_QUERIES:
             raise too_few_judged(Path(queries.judgements), useful, len(names))
     elif len(doc_ids) < FEWEST_QUERIES:
         # Pseudo-queries are counted by the document that answers them.
         raise FitError(
-            f"recipe.transform.fit.kind = auto: the collection has {len(doc_ids)} documents, and pseudo-queries from "
-            f"at least {FEWEST_QUERIES} documents are needed. Provide recipe.transform.queries.file with judgements, "
-            "or use a fit that needs no queries, such as kind none."
+            f"recipe.transform.fit needs queries, and the collection has {len(doc_ids)} documents: pseudo-queries from "
+            f"at least {FEWEST_QUERIES} documents are needed. Provide recipe.transform.queries.file"
+            f"{' with judgements' if is_automatic else ''}, or use a fit that needs no queries, such as kind none."
         )

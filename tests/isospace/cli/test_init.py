@@ -44,6 +44,27 @@ def test_a_table_with_columns_of_ones_own(call: Call, folder: Path) -> None:
     assert (documents.id_column, documents.text_columns, documents.metadata_columns) == ("nr", ("body",), ("label",))
 
 
+@pytest.mark.parametrize(
+    "column", ["multi\nline: [", "a: b\nruntime: {}", "# x", "tab\there", "colon: value", "'quoted'", "é\u2028x"]
+)
+def test_a_column_of_any_name_stays_a_name(call: Call, folder: Path, column: str) -> None:
+    rows = [{"id": n, column: "text " * 9} for n in range(3)]
+    (folder / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    done = call("init", "t.jsonl", "--model", "m", "--store", "mine")
+    assert done.status == 0, done.err
+    config = load_config("isospace.yaml")
+    assert config.recipe.documents.text_columns == (column,)
+    assert config.runtime.store == "mine"
+
+
+@pytest.mark.parametrize("size", [140_000, 1_100_000])
+def test_a_table_with_a_very_long_field_is_detected(call: Call, folder: Path, size: int) -> None:
+    (folder / "t.csv").write_text('id,text\n1,short\n2,"' + "word " * (size // 5) + '"\n3,short\n')
+    done = call("init", "t.csv", "--model", "m")
+    assert done.status == 0, done.err
+    assert load_config("isospace.yaml").recipe.documents.text_columns == ("text",)
+
+
 def test_nothing_is_replaced_or_written_that_would_not_load(call: Call, folder: Path) -> None:
     (folder / "a.txt").write_text("text")
     (folder / "isospace.yaml").write_text("mine")

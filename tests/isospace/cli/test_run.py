@@ -118,6 +118,26 @@ def test_what_happens_to_the_machine_is_one_line(
     assert "the same command continues from here" in line
 
 
+@pytest.mark.parametrize("command", [["plan"], ["run", "--dry-run"], ["run"]])
+@pytest.mark.parametrize(
+    ("fit", "documents", "message"),
+    [
+        ("{kind: zca}", 60, "expected at least"),
+        ("{kind: center, means: by_role}", 5, "documents are needed"),
+        ("{kind: auto, candidates: [{kind: center}]}", 5, "documents are needed"),
+    ],
+)
+def test_a_plan_refuses_what_the_fit_would_refuse(
+    call: Call, config: Path, command: list[str], fit: str, documents: int, message: str
+) -> None:
+    source = write_jsonl(config.parent / "some.jsonl", sentences(documents))
+    done = call(*command, str(config), "--set", f"recipe.transform.fit={fit}", "--set", f"runtime.source={source}")
+    assert done.status == 1
+    (line,) = [line for line in done.err.splitlines() if line.startswith("error: ")]
+    assert message in line
+    assert " encode" not in done.err
+
+
 def few_documents(folder: Path) -> Path:
     return write_jsonl(folder / "few.jsonl", sentences(5))
 

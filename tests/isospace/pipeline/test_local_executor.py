@@ -162,3 +162,24 @@ def test_a_stream_stops_where_its_items_do() -> None:
         spent += 1
     # Those that were under way when the budget was spent are finished.
     assert 5 <= spent <= 7
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_nothing_is_retried_after_the_first_failure(mapped: bool) -> None:
+    attempts = []
+
+    def work(reporter: Reporter, value: int) -> int:
+        attempts.append(value)
+        if value == 0:
+            time.sleep(0.1)
+            raise ConfigError("wrong key")
+        raise StoreError("slow")
+
+    stage = Stage("encode", work, Retry(50, (30.0,), is_store_failure))
+    executor, items = LocalExecutor(Recorder()), [(0,), (1,)]
+    started = time.monotonic()
+    with pytest.raises(ConfigError, match="wrong key"):
+        executor.map(stage, items) if mapped else list(executor.stream(stage, items, limit=2))
+    # The other item waits thirty seconds for its next attempt: the failure ends the wait.
+    assert time.monotonic() - started < 20
+    assert sorted(attempts) == [0, 1]

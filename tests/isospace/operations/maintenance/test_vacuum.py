@@ -10,7 +10,7 @@ import pytest
 
 from isospace.collection.alias import AliasEntry, aliases, promote, rollback
 from isospace.collection.snapshot import read_manifest, sequences
-from isospace.errors import BusyError, ConfigError, NotFoundError
+from isospace.errors import BusyError, ConfigError, NotFoundError, StoreError
 from isospace.operations.maintenance.vacuum import VacuumResult, vacuum
 from isospace.operations.maintenance.verify import verify_snapshot
 from isospace.pipeline.config import PipelineConfig
@@ -163,6 +163,34 @@ def test_a_snapshot_that_an_alias_names_during_its_removal_is_restored(
     assert {path for path in before if path not in after} == set()
     with open_index(store.url, "c") as index:
         assert index.manifest.sequence == 2
+
+
+@pytest.mark.parametrize("failing", ["aliases", "delete"])
+def test_snapshots_are_restored_where_their_removal_fails(
+    grown: PipelineConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    store = open_store(grown.runtime.store)
+    age(store, 30)
+    before = {path.path: path.size for path in store.walk("collections")}
+    real, deleted = LocalStore.delete, []
+
+    def delete(self: LocalStore, path: str) -> None:
+        deleted.append(path)
+        if failing == "delete" and len(deleted) == 3:
+            raise StoreError("the store is gone")
+        real(self, path)
+
+    def lost(*_: object) -> None:
+        raise StoreError("the store is gone")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LocalStore, "delete", delete)
+        if failing == "aliases":
+            patched.setattr("isospace.operations.maintenance.vacuum.aliases", lost)
+        with pytest.raises(StoreError, match="is gone"):
+            swept(grown, tmp_path, retention_days=0.0)
+    assert len(deleted) >= 3
+    assert {path.path: path.size for path in store.walk("collections")} == before
 
 
 def test_nothing_goes_while_a_run_works_there(grown: PipelineConfig, tmp_path: Path) -> None:
