@@ -315,12 +315,13 @@ def _add_watching(app: FastAPI, service: Service) -> None:
         tags=["operation"],
         responses={503: {"description": "Shutting down."}},
     )
-    async def readyz(response: Response) -> str:
-        """Report whether the service accepts new requests."""
+    async def readyz(request: Request, response: Response) -> str:
+        """Report whether the service accepts new requests; with a key, also whether it follows the alias."""
         if not service.ready:
             response.status_code = 503
-            return "ending"
-        problem = service.index.problem
+            return "not ready"
+        is_admitted = service.settings.admits(request.headers.get("authorization"))
+        problem = service.index.problem if is_admitted else None
         return f"ready; the alias could not be followed: {problem}" if problem else "ready"
 
     @app.get("/metrics", response_class=PlainTextResponse, tags=["operation"])
@@ -345,7 +346,7 @@ def _describe_bodies(app: FastAPI) -> None:
     for path in described["paths"].values():
         for operation in path.values():
             operation["responses"].pop("422", None)
-    for name in ("HTTPValidationError", "ValidationError"):
     schemas = described["components"]["schemas"]
+    for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
     schemas |= body_schemas([EmbeddingRequest, SearchRequest, RerankRequest])
