@@ -30,6 +30,10 @@ QUARANTINE_SCHEMA = pa.schema(
 )
 
 
+# ID and title are stored with every chunk, and the title is encoded with each: a long one multiplies the document.
+MAX_LABEL_CHARACTERS = 2_000
+
+
 @dataclass(frozen=True, slots=True)
 class Document:
     """One document of a source.
@@ -86,6 +90,19 @@ class QuarantineEntry:
     reason: str
     doc_id: str | None = None
     within: str | None = None
+
+
+def within_bounds(document: Document) -> Document | QuarantineEntry:
+    """Return the document, or why it is quarantined: its ID or title is too long to be repeated with every chunk."""
+    reason = _excess(document)
+    return document if reason is None else QuarantineEntry(document.uri[:MAX_LABEL_CHARACTERS], reason, document.doc_id)
+
+
+def _excess(document: Document) -> str | None:
+    for kind, label in (("an ID", document.doc_id), ("a title", document.title)):
+        if len(label) > MAX_LABEL_CHARACTERS:
+            return f"has {kind} of {len(label):,} characters; expected at most {MAX_LABEL_CHARACTERS:,}"
+    return None
 
 
 def without_surrogates(text: str) -> str:
