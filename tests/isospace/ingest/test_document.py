@@ -4,16 +4,32 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from isospace.ingest.document import MAX_LABEL_CHARACTERS, Document, QuarantineEntry
+from isospace.ingest.document import (
+    MAX_LABEL_CHARACTERS,
+    MAX_METADATA_CHARACTERS,
+    MAX_METADATA_DEPTH,
+    Document,
+    QuarantineEntry,
+    nests_deeper,
+    within_bounds,
+)
 from isospace.ingest.readers.read import read_source
 from isospace.ingest.spec import DocumentsSpec
 from tests.conftest import configuration
 from tests.helpers.inline import embed_inline
+
+
+def nested(depth: int, *, in_objects: bool = False) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = {"a": value} if in_objects else [value]
+    return value
 
 
 def read(path: Path, **spec: object) -> list[Document | QuarantineEntry]:
@@ -60,6 +76,55 @@ def test_a_long_id_is_quarantined(tmp_path: Path, doc_id: str) -> None:
     assert f"an ID of {len(doc_id):,} characters" in first.reason
     assert len(first.uri) <= MAX_LABEL_CHARACTERS
     assert isinstance(second, Document)
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (nested(33), "has metadata 'm' nested more than 32 deep"),
+        (nested(280), "nested more than 32 deep"),
+        (nested(500, in_objects=True), "nested more than 32 deep"),
+        ([{"a": [1, 2]}, nested(40)], "nested more than 32 deep"),
+        ("x" * 100_000, "has metadata of 100,009 characters as JSON; expected at most 100,000"),
+        (list(range(50_000)), "characters as JSON"),
+        ({str(n): n for n in range(20_000)}, "characters as JSON"),
+    ],
+)
+def test_metadata_that_are_deep_or_large_quarantine_their_document(tmp_path: Path, value: Any, reason: str) -> None:
+    rows = [{"doc_id": "a", "text": "text", "m": value}, {"doc_id": "b", "text": "text", "m": nested(32)}]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    first, second = read(tmp_path / "t.jsonl", metadata_columns=("m",))
+    assert isinstance(first, QuarantineEntry)
+    assert reason in first.reason
+    assert first.doc_id == "a"
+    assert isinstance(second, Document)
+
+
+def test_lists_of_parquet_nest_as_those_of_json_do(tmp_path: Path) -> None:
+    for depth, kind in ((MAX_METADATA_DEPTH, Document), (MAX_METADATA_DEPTH + 1, QuarantineEntry)):
+        table = pa.table({"doc_id": ["a"], "text": ["text"], "m": [nested(depth)]})
+        pq.write_table(table, tmp_path / "t.parquet")
+        (found,) = read(tmp_path / "t.parquet", metadata_columns=("m",))
+        assert isinstance(found, kind)
+
+
+def test_depth_is_that_of_lists_and_objects() -> None:
+    assert not nests_deeper("text", 0)
+    assert nests_deeper([], 0)
+    for depth in (1, 2, 30):
+        for in_objects in (False, True):
+            value = nested(depth, in_objects=in_objects)
+            assert nests_deeper(value, depth - 1)
+            assert not nests_deeper(value, depth)
+
+
+def test_at_the_bounds_a_document_is_what_it_was() -> None:
+    metadata: dict[str, object] = {"m": nested(MAX_METADATA_DEPTH), "n": ""}
+    metadata["n"] = "x" * (MAX_METADATA_CHARACTERS - len(Document("d", "u", "t", "x", metadata).metadata_json))
+    document = Document("d" * MAX_LABEL_CHARACTERS, "u", "t" * MAX_LABEL_CHARACTERS, "text", metadata)
+    assert within_bounds(document) is document
+    ordinary = Document("a", "t.jsonl#a", "A title", "text", {"lang": "en", "year": 2020})
+    assert within_bounds(ordinary) is ordinary
 
 
 @pytest.mark.parametrize("size", [5_000, 100_000, 900_000])
