@@ -30,6 +30,12 @@ QUARANTINE_SCHEMA = pa.schema(
 )
 
 
+# ID and title are stored with every chunk, and the title is encoded with each: a long one multiplies the document.
+MAX_LABEL_CHARACTERS = 2_000
+# Search results carry the metadata; serializers and parsers refuse deep nesting, each at its own depth.
+MAX_METADATA_CHARACTERS, MAX_METADATA_DEPTH = 100_000, 32
+
+
 @dataclass(frozen=True, slots=True)
 class Document:
     """One document of a source.
@@ -86,6 +92,32 @@ class QuarantineEntry:
     reason: str
     doc_id: str | None = None
     within: str | None = None
+
+
+def within_bounds(document: Document) -> Document | QuarantineEntry:
+    """Return the document, or why it is quarantined: its ID, title, or metadata are too large to be kept with it."""
+    reason = _excess(document)
+    return document if reason is None else QuarantineEntry(document.uri[:MAX_LABEL_CHARACTERS], reason, document.doc_id)
+
+
+def _excess(document: Document) -> str | None:
+    for kind, label in (("an ID", document.doc_id), ("a title", document.title)):
+        if len(label) > MAX_LABEL_CHARACTERS:
+            return f"has {kind} of {len(label):,} characters; expected at most {MAX_LABEL_CHARACTERS:,}"
+    for name, value in document.metadata.items():
+        if nests_deeper(value, MAX_METADATA_DEPTH):
+            return f"has metadata {name[:80]!r} nested more than {MAX_METADATA_DEPTH} deep"
+    if (size := len(document.metadata_json)) > MAX_METADATA_CHARACTERS:
+        return f"has metadata of {size:,} characters as JSON; expected at most {MAX_METADATA_CHARACTERS:,}"
+    return None
+
+
+def nests_deeper(value: object, levels: int) -> bool:
+    """Return whether lists and objects nest more than `levels` deep; a plain value has no levels."""
+    if not isinstance(value, dict | list | tuple):
+        return False
+    items = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(nests_deeper(item, levels - 1) for item in items)
 
 
 def without_surrogates(text: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -96,7 +95,7 @@ def _chunk_table(run: Run, documents: pa.Table, counter: TokenCounter) -> pa.Tab
     tables = []
     for start in range(0, documents.num_rows, _DOCUMENTS_AT_ONCE):
         rows = documents.slice(start, _DOCUMENTS_AT_ONCE).to_pylist()
-        group = [Document(r["doc_id"], r["uri"], r["title"], r["text"], json.loads(r["metadata"])) for r in rows]
+        group = [Document(r["doc_id"], r["uri"], r["title"], r["text"]) for r in rows]
         by_id = {document.doc_id: document for document in group}
         tables.append(chunk_table(chunk_documents(group, run.config.recipe.chunking, counter), by_id))
     return pa.concat_tables(tables).replace_schema_metadata({"chunking_id": run.chunking_id})

@@ -3,20 +3,39 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pyarrow as pa
 
-from isospace.ingest.document import without_surrogates
+from isospace.ingest.document import MAX_METADATA_DEPTH, nests_deeper, without_surrogates
 
+_LOG = logging.getLogger(__name__)
 _INT64, _EXACT = 2**63, 2**53
 
 
 def parse_metadata(text: str) -> dict[str, Any]:
-    """Parse a document's metadata; lone surrogates, which UTF-8 cannot encode, become escapes."""
-    metadata: dict[str, Any] = json.loads(text)
+    """Parse metadata as `read_metadata` does; lone surrogates, which UTF-8 cannot encode, become escapes."""
+    metadata = read_metadata(text)
     return _printable(metadata) if "\\ud" in text.lower() else metadata
+
+
+def read_metadata(text: str) -> dict[str, Any]:
+    """Parse a document's metadata, whatever they are: one document must not break the answers that hold it.
+
+    Metadata that cannot be parsed are empty. A field that nests deeper than a document may have it is null; only a
+    snapshot that an older version wrote can hold one.
+    """
+    try:
+        metadata = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        _LOG.warning("metadata %.80r cannot be parsed (%s); read as empty", text, type(error).__name__)
+        return {}
+    if not isinstance(metadata, dict):
+        _LOG.warning("metadata %.80r are not a JSON object; read as empty", text)
+        return {}
+    return {name: None if nests_deeper(value, MAX_METADATA_DEPTH) else value for name, value in metadata.items()}
 
 
 def metadata_columns(rows: Iterable[dict[str, Any]]) -> Iterator[tuple[str, pa.Array]]:

@@ -19,6 +19,7 @@ from isospace import __version__
 from isospace.search.index import Index
 from isospace.search.view import View
 from isospace.service.batcher import Batcher, Run
+from isospace.service.bodies import body_schemas, described_body, read_body
 from isospace.service.embed_requests import (
     embed_items,
     embedding,
@@ -160,7 +161,7 @@ def create_app(index: Index, settings: Settings | None = None, *, watcher: Watch
             TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]", service.settings.host]
         )
     app.add_middleware(Guard, settings=service.settings, metrics=service.metrics, served=service.served)
-    _without_422(app)
+    _describe_bodies(app)
     return app
 
 
@@ -179,15 +180,22 @@ def _named(response: Response, view: View) -> Response:
 
 
 def _add_embeddings(app: FastAPI, service: Service) -> None:
-    @app.post("/v1/embeddings", response_model=EmbeddingResponse, responses=_UNKNOWN, tags=["openai"])
-    async def embeddings(body: EmbeddingRequest, request: Request) -> Any:
+    @app.post(
+        "/v1/embeddings",
+        response_model=EmbeddingResponse,
+        responses=_UNKNOWN,
+        tags=["openai"],
+        openapi_extra=described_body(EmbeddingRequest),
+    )
+    async def embeddings(request: Request) -> Any:
         """Embed texts in the space of the collection; compatible with OpenAI's clients."""
+        body = await read_body(request, EmbeddingRequest, service.settings.limits)
         view = _view(service, request)
         require_model(body.model, view)
         role, items = role_of(body, view.space), items_of(body)
         # In threads: tokenizing a large request and serializing a large answer would block other requests.
         tokens = await to_thread(require_within, service.settings.limits, items, view.space, role)
-        require_tokens(view.space, role, items)
+        await to_thread(require_tokens, view.space, role, items)
         dimensions = require_dimensions(body.dimensions, view.space)
         vectors = await service.embedder((view, role), items)
         service.metrics.tokens.inc(tokens)
@@ -201,9 +209,10 @@ def _add_embeddings(app: FastAPI, service: Service) -> None:
 
 
 def _add_search(app: FastAPI, service: Service) -> None:
-    @app.post("/search", response_model=SearchResponse, tags=["search"])
-    async def search(body: SearchRequest, request: Request) -> Any:
+    @app.post("/search", response_model=SearchResponse, tags=["search"], openapi_extra=described_body(SearchRequest))
+    async def search(request: Request) -> Any:
         """Find the chunks nearest to each query."""
+        body = await read_body(request, SearchRequest, service.settings.limits)
         view = _view(service, request)
         queries = [body.query] if isinstance(body.query, str) else body.query
         options = await to_thread(require_query, body, queries, view, service.settings.limits)
@@ -229,9 +238,16 @@ def _add_search(app: FastAPI, service: Service) -> None:
 
 
 def _add_rerank(app: FastAPI, service: Service) -> None:
-    @app.post("/v1/rerank", response_model=RerankResponse, responses=_UNKNOWN, tags=["search"])
-    async def rerank(body: RerankRequest, request: Request) -> Any:
+    @app.post(
+        "/v1/rerank",
+        response_model=RerankResponse,
+        responses=_UNKNOWN,
+        tags=["search"],
+        openapi_extra=described_body(RerankRequest),
+    )
+    async def rerank(request: Request) -> Any:
         """Rank texts by their relevance to a query, with the service's cross-encoder."""
+        body = await read_body(request, RerankRequest, service.settings.limits)
         view = _view(service, request)
         reranker, limits = service.index.reranker, service.settings.limits
         if reranker is None or not reranker.reranker_id.startswith(body.model or ""):
@@ -241,8 +257,6 @@ def _add_rerank(app: FastAPI, service: Service) -> None:
                 else f"is not served; expected {reranker.reranker_id}"
             )
             raise Problem(404, f"reranker {body.model!r}: {known}.", param="model", code="model_not_found")
-        if len(body.documents) > limits.pairs:
-            raise Problem(400, f"{len(body.documents)} documents; expected at most {limits.pairs}.", param="documents")
         texts = [document if isinstance(document, str) else document.text for document in body.documents]
         require_characters(limits, [body.query, *texts])
         scores = await service.reranker(None, [(body.query, text) for text in texts])
@@ -301,12 +315,13 @@ def _add_watching(app: FastAPI, service: Service) -> None:
         tags=["operation"],
         responses={503: {"description": "Shutting down."}},
     )
-    async def readyz(response: Response) -> str:
-        """Report whether the service accepts new requests."""
+    async def readyz(request: Request, response: Response) -> str:
+        """Report whether the service accepts new requests; with a key, also whether it follows the alias."""
         if not service.ready:
             response.status_code = 503
-            return "ending"
-        problem = service.index.problem
+            return "not ready"
+        is_admitted = service.settings.admits(request.headers.get("authorization"))
+        problem = service.index.problem if is_admitted else None
         return f"ready; the alias could not be followed: {problem}" if problem else "ready"
 
     @app.get("/metrics", response_class=PlainTextResponse, tags=["operation"])
@@ -325,11 +340,13 @@ def _add_page(app: FastAPI) -> None:
         return HTMLResponse(page, headers={"Content-Security-Policy": _PAGE_POLICY, "Referrer-Policy": "no-referrer"})
 
 
-def _without_422(app: FastAPI) -> None:
-    """Remove FastAPI's validation errors from the OpenAPI description: this service never sends them."""
+def _describe_bodies(app: FastAPI) -> None:
+    """Correct the OpenAPI description: the service reads bodies itself, and never sends FastAPI's validation errors."""
     described = app.openapi()
     for path in described["paths"].values():
         for operation in path.values():
             operation["responses"].pop("422", None)
+    schemas = described["components"]["schemas"]
     for name in ("HTTPValidationError", "ValidationError"):
-        described["components"]["schemas"].pop(name, None)
+        schemas.pop(name, None)
+    schemas |= body_schemas([EmbeddingRequest, SearchRequest, RerankRequest])

@@ -58,10 +58,8 @@ def require_within(limits: Limits, items: list[Item], space: OpenSpace, role: Ro
     Raises
     ------
     Problem
-        If there are too many inputs or tokens, or an input is too long for the encoder.
+        If there are too many characters or tokens, or an input is too long for the encoder.
     """
-    if len(items) > limits.texts:
-        raise Problem(400, f"{len(items)} inputs; expected at most {limits.texts} in one request.", param="input")
     require_characters(limits, [item for item in items if isinstance(item, str)])
     texts = [item for item in items if isinstance(item, str)]
     counted = iter(space.encoder.tokenize(texts, role)) if texts else iter(())

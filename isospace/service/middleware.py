@@ -26,7 +26,8 @@ _LOG = logging.getLogger(__name__)
 class Guard:
     """ASGI middleware that checks requests, and adds the headers that name the space.
 
-    `served` returns the space ID and the snapshot number that are served now.
+    `served` returns the space ID and the snapshot number that are served now. Without a key where one is needed, no
+    answer names them.
     """
 
     def __init__(
@@ -41,9 +42,10 @@ class Guard:
             await self.app(scope, receive, send)
             return
         started = time.perf_counter()
-        answer = _Answer(send, self.served, close=False)
+        is_admitted = self.settings.admits(Headers(scope=scope).get("authorization"))
+        answer = _Answer(send, self.served if is_admitted else None)
         try:
-            await self._guarded(scope, receive, answer)
+            await self._guarded(scope, receive, answer, is_admitted=is_admitted)
         except Problem as problem:
             await self._refuse(problem, scope, receive, answer)
         except Exception as error:
@@ -57,12 +59,12 @@ class Guard:
         finally:
             self.metrics.count_request(scope, answer.status, time.perf_counter() - started)
 
-    async def _guarded(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
+    async def _guarded(self, scope: Scope, receive: Receive, answer: _Answer, *, is_admitted: bool) -> None:
         path, headers = scope["path"], Headers(scope=scope)
         if path in PROBES:
             await self.app(scope, receive, answer)
             return
-        if path not in _OPEN and not self.settings.admits(headers.get("authorization")):
+        if path not in _OPEN and not is_admitted:
             raise Problem(
                 401,
                 "the API key is missing or wrong; send the header `Authorization: Bearer KEY`.",
@@ -134,19 +136,20 @@ class Guard:
 
 
 class _Answer:
-    """Send an answer, with headers that name the space."""
+    """Send an answer, with headers that name the space if the client may know it."""
 
-    def __init__(self, send: Send, served: Callable[[], tuple[str, int]], *, close: bool) -> None:
-        self.send, self.served, self.close, self.status = send, served, close, 0
+    def __init__(self, send: Send, served: Callable[[], tuple[str, int]] | None) -> None:
+        self.send, self.served, self.close, self.status = send, served, False, 0
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = MutableHeaders(scope=message)
-            space_id, snapshot = self.served()
-            # An endpoint has set these itself if it answered from an older snapshot than the one served now.
-            headers.setdefault(SPACE_HEADER, space_id)
-            headers.setdefault(SNAPSHOT_HEADER, str(snapshot))
+            if self.served is not None:
+                space_id, snapshot = self.served()
+                # An endpoint has set these itself if it answered from an older snapshot than the one served now.
+                headers.setdefault(SPACE_HEADER, space_id)
+                headers.setdefault(SNAPSHOT_HEADER, str(snapshot))
             headers.setdefault("X-Content-Type-Options", "nosniff")
             if self.close:
                 headers["Connection"] = "close"

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from isospace.search.vector.scoring import Metric
+from isospace.service.errors import printable
 
 _Token = Annotated[int, Field(ge=0, lt=2**31)]
+_Weight = Annotated[float, Field(ge=0, le=1000)]
+_NAME_CHARACTERS = 80
 
 
 def _not_blank(text: str) -> str:
@@ -21,7 +25,21 @@ Text = Annotated[str, Field(min_length=1, pattern=r"\S"), AfterValidator(_not_bl
 
 
 class _Request(BaseModel):
+    """The body of a request.
+
+    Its errors are few, however large it is: lists fail fast, and of the unknown fields only the first is reported.
+    """
+
     model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_fields(cls, body: Any) -> Any:
+        unknown = [name for name in body if name not in cls.model_fields][:1] if isinstance(body, dict) else []
+        if not unknown:
+            return body
+        context = {"name": printable(str(unknown[0])[:_NAME_CHARACTERS]), "known": ", ".join(cls.model_fields)}
+        raise PydanticCustomError("unknown_field", "{name}: unknown field. Known: {known}.", context)
 
 
 class _Answer(BaseModel):
@@ -33,9 +51,11 @@ class EmbeddingRequest(_Request):
 
     input: (
         Text
-        | Annotated[list[Text], Field(min_length=1)]
-        | Annotated[list[_Token], Field(min_length=1)]
-        | Annotated[list[Annotated[list[_Token], Field(min_length=1)]], Field(min_length=1)]
+        | Annotated[list[Text], Field(min_length=1, fail_fast=True)]
+        | Annotated[list[_Token], Field(min_length=1, fail_fast=True)]
+        | Annotated[
+            list[Annotated[list[_Token], Field(min_length=1, fail_fast=True)]], Field(min_length=1, fail_fast=True)
+        ]
     )
     """One or more texts, or token IDs of the space's tokenizer, with special tokens and the role's prompt."""
     model: Annotated[str, Field(min_length=1, max_length=200)]
@@ -78,7 +98,7 @@ class EmbeddingResponse(_Answer):
 class SearchRequest(_Request):
     """Queries and search options."""
 
-    query: Text | Annotated[list[Text], Field(min_length=1)]
+    query: Text | Annotated[list[Text], Field(min_length=1, fail_fast=True)]
     """One text or several."""
     k: Annotated[int, Field(ge=1, le=1000)] = 10
     """Maximum number of hits per query."""
@@ -94,7 +114,7 @@ class SearchRequest(_Request):
     """Expression over the documents' metadata, such as `lang == "en" and year >= 2020`."""
     fusion: Literal["rrf", "weighted"] = "rrf"
     """For hybrid: fusion by ranks or by scores."""
-    weights: Annotated[list[Annotated[float, Field(ge=0, le=1000)]], Field(min_length=2, max_length=2)] = [1.0, 1.0]
+    weights: Annotated[list[_Weight], Field(min_length=2, max_length=2, fail_fast=True)] = [1.0, 1.0]
     """For hybrid: weights of the vector and the BM25 ranking."""
     depth: Annotated[int, Field(ge=1, le=1000)] = 100
     """For hybrid and rerank: how many hits of each list are fused, and how many the reranker scores."""
@@ -152,7 +172,7 @@ class RerankRequest(_Request):
     """A query, and the texts to rank."""
 
     query: Text
-    documents: Annotated[list[Text | DocumentText], Field(min_length=1)]
+    documents: Annotated[list[Text | DocumentText], Field(min_length=1, fail_fast=True)]
     model: Annotated[str, Field(max_length=200)] | None = None
     """Reranker ID, or its first digits; by default the reranker that the service has."""
     top_n: Annotated[int, Field(ge=1)] | None = None

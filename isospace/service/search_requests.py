@@ -20,12 +20,10 @@ def require_query(body: SearchRequest, queries: Sequence[str], view: View, limit
     Raises
     ------
     Problem
-        If there are too many queries or hits, or a query is too long for the encoder.
+        If there are too many hits, or a query is too long for the encoder.
     QueryError
         If the snapshot does not support the options.
     """
-    if len(queries) > limits.texts:
-        raise Problem(400, f"{len(queries)} queries; expected at most {limits.texts} in one request.", param="query")
     for name, value in (("k", body.k), ("depth", body.depth)):
         if value > limits.hits:
             raise Problem(400, f"{name} = {value}; expected at most {limits.hits}.", param=name)

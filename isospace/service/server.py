@@ -33,9 +33,9 @@ def serve(app: FastAPI, settings: Settings, *, on_progress: Callable[[str], None
         If the service cannot listen on the address.
     """
     listening = _listen(settings)
-    server = _Server(server_config(app, settings), app)
     host, port = listening.getsockname()[:2]
-    on_progress(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}")
+    line = f"listening on http://{f'[{host}]' if ':' in host else host}:{port}"
+    server = _Server(server_config(app, settings), app, on_listening=lambda: on_progress(line))
     try:
         server.run(sockets=[listening])
     finally:
@@ -64,12 +64,21 @@ def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
 
 
 class _Server(uvicorn.Server):
-    """On SIGTERM, report not ready at once, but keep accepting requests for a moment."""
+    """On SIGTERM, report not ready at once, but keep accepting requests for a moment.
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+    `on_listening` is called when clients can connect.
+    """
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI, *, on_listening: Callable[[], None]) -> None:
         super().__init__(config)
         self._service = app.state.service
+        self._on_listening = on_listening
         self._ending: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Open the socket, and only then say so: scripts connect as soon as they read the line."""
+        await super().startup(sockets)
+        self._on_listening()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Shut down; uvicorn would raise the signal again, and a clean exit would look like a kill."""

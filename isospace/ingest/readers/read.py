@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 
 from isospace.errors import SourceError
-from isospace.ingest.document import Document, QuarantineEntry
+from isospace.ingest.document import Document, QuarantineEntry, within_bounds
 from isospace.ingest.parsers.subprocess_parser import ParseLimits, Parser
 from isospace.ingest.readers.files import read_file
 from isospace.ingest.readers.location import SourceFile, list_source
@@ -46,10 +46,9 @@ def read_source(
     # The first file that needs the parser starts its subprocess; leaving this block ends it.
     with Parser(limits) as parser:
         for file, kind in chosen:
-            if kind in TABLE_FORMATS:
-                yield from read_table(file, kind, spec)
-            else:
-                yield read_file(file, spec, parser)
+            items = read_table(file, kind, spec) if kind in TABLE_FORMATS else [read_file(file, spec, parser)]
+            for item in items:
+                yield within_bounds(item) if isinstance(item, Document) else item
 
 
 def _format_of(file: SourceFile, spec: DocumentsSpec) -> str | None:

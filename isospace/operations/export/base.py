@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from isospace import __version__
 from isospace.errors import IntegrityError, StoreError
 from isospace.operations.export.target import Target
+from isospace.search.metadata import read_metadata
 from isospace.search.view import View
 from isospace.transform.quantizer_set import Representation
 from isospace.transform.representations import ShortSpec
@@ -159,7 +160,7 @@ def portable(metadata: str) -> dict[str, Any]:
 
     NaN and infinity become null, lone surrogates and U+0000 become U+FFFD.
     """
-    parsed: dict[str, Any] = _portable(json.loads(metadata))
+    parsed: dict[str, Any] = _portable(read_metadata(metadata))
     return parsed
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
@@ -132,7 +131,7 @@ def _by_metadata(tables: Sequence[pa.Table], selection: Selection) -> Sequence[b
 
 
 def _is_between(metadata: str, selection: Selection, since: datetime | None, until: datetime | None) -> bool:
-    value = json.loads(metadata).get(selection.date_field)
+    value = parse_metadata(metadata).get(selection.date_field)
     try:
         at = _moment(str(value))
     except ValueError:

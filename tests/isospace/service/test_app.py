@@ -135,8 +135,38 @@ def test_keys_are_asked_for_everywhere_but_where_the_service_is_watched(opened: 
                 answer = httpx.get(url + path, headers=headers)
                 assert answer.status_code == 401
                 assert answer.json()["error"]["code"] == "invalid_api_key"
+                assert not discloses(answer, opened)
         answer = httpx.post(f"{url}/search", json={"query": QUERY}, headers={"Authorization": f"Bearer {KEY}"})
         assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("authorization", [None, "Bearer wrong-key-of-some-length", f"Basic {KEY}"])
+def test_without_a_key_health_says_nothing_about_the_collection(
+    opened: Index, monkeypatch: pytest.MonkeyPatch, authorization: str | None
+) -> None:
+    monkeypatch.setattr(opened, "problem", f"collections/c/snapshots/2.json: space {opened.space.space_id} differs")
+    with serving(opened, Settings(keys=(digest(KEY),))) as url:
+        headers = {} if authorization is None else {"Authorization": authorization}
+        for path, text in (("/healthz", "ok"), ("/readyz", "ready"), ("/", None)):
+            answer = httpx.get(url + path, headers=headers)
+            assert answer.status_code == 200
+            assert text in (None, answer.text)
+            assert not discloses(answer, opened)
+        large = httpx.post(f"{url}/search", content=b"x" * 3_000_000, headers=headers)
+        assert large.status_code == 401
+        assert not discloses(large, opened)
+        known = httpx.get(f"{url}/readyz", headers={"Authorization": f"Bearer {KEY}"})
+        assert known.text.startswith("ready; the alias could not be followed: collections/c")
+        assert known.headers["X-Isospace-Space"] == opened.space.space_id
+    # On loopback without keys, everybody may ask everything.
+    with serving(opened) as url:
+        assert "the alias could not be followed" in httpx.get(f"{url}/readyz").text
+        assert httpx.get(f"{url}/healthz").headers["X-Isospace-Snapshot"] == str(opened.manifest.sequence)
+
+
+def discloses(answer: httpx.Response, index: Index) -> bool:
+    named = any(name.startswith("x-isospace") for name in answer.headers)
+    return named or index.space.space_id[:8] in answer.text or "snapshots/" in answer.text
 
 
 def test_other_addresses_need_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,8 @@ import pytest
 
 from isospace.errors import ConfigError
 from isospace.search.index import Index
-from isospace.service.server import _listen
+from isospace.service.app import create_app
+from isospace.service.server import _listen, serve
 from isospace.service.settings import Limits, Settings
 from tests.helpers.serving import serving
 
@@ -143,6 +144,22 @@ def test_the_command_serves_and_ends_when_it_is_told(plain_store: str, local_cop
     finally:
         process.kill()
         process.communicate()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
+def test_who_reads_that_it_listens_can_connect(opened: Index, host: str) -> None:
+    settings = Settings(host=host, port=0)
+    lines: list[str] = []
+
+    def connect(line: str) -> None:
+        lines.append(line)
+        address = httpx.URL(line.split()[-1])
+        assert address.port is not None
+        socket.create_connection((address.host, address.port), timeout=5).close()
+        signal.raise_signal(signal.SIGINT)
+
+    serve(create_app(opened, settings), settings, on_progress=connect)
+    assert len(lines) == 1
 
 
 def test_a_port_that_is_taken_is_taken_over_only_on_purpose(url: str) -> None:
