@@ -95,7 +95,7 @@ def test_the_commands_of_the_core(frayed: PipelineConfig) -> None:
     def called(*arguments: str) -> str:
         result = CliRunner().invoke(app, [*arguments])
         assert result.exit_code == 0, result.output
-        return result.output
+        return result.stdout
 
     assert "4 parts become 1" in called("compact", store.url, "c", "--dry-run")
     assert "4 parts became 1" in called("compact", store.url, "c")
@@ -103,7 +103,7 @@ def test_the_commands_of_the_core(frayed: PipelineConfig) -> None:
     assert "1 of 2 documents are in the collection" in called("forget", store.url, "c", "d00001", "nobody", "--dry-run")
     receipt = json.loads(called("forget", store.url, "c", "d00001", "nobody", "--reason", "asked", "--json"))
     assert receipt["found"] == ["d00001"]
-    assert "1 documents may come back" in called("forget", store.url, "c", "d00001", "--allow")
+    assert "1 documents may be ingested again" in called("forget", store.url, "c", "d00001", "--allow")
     age(store, 30.0)
     listed = json.loads(called("vacuum", store.url, "--retention-days", "0", "--dry-run", "--json"))
     assert listed["removed"] is False

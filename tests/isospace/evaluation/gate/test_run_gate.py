@@ -349,13 +349,13 @@ def test_the_commands(judged: Judged, tmp_path: Path):
     )
     assert "mine, version 1" in added.output
     assert "60" in run.invoke(app, ["sets", "list", *place]).output
-    found = json.loads(run.invoke(app, ["evaluate", *place, "--set", "mine", "--snapshot", "1", "--json"]).output)
+    found = json.loads(run.invoke(app, ["evaluate", *place, "--set", "mine", "--snapshot", "1", "--json"]).stdout)
     assert found["figures"]["all"]["nDCG@10"] > found["figures"]["all"]["nDCG@10"] / 2
     sides = ["--against", "1", "--snapshot", "2"]
-    compared = json.loads(run.invoke(app, ["compare", *place, *sides, "--set", "mine", "--json"]).output)
+    compared = json.loads(run.invoke(app, ["compare", *place, *sides, "--set", "mine", "--json"]).stdout)
     assert compared["measures"]["nDCG@10"]["difference"] < -0.1
     refused = run.invoke(app, ["gate", *place, "--snapshot", "2", "--set", "mine", "--rule", NOT_WORSE])
     assert refused.exit_code == 1
     assert "NO" in refused.output
-    shown = json.loads(run.invoke(app, ["verdicts", *place, "--snapshot", "2", "--json"]).output)
+    shown = json.loads(run.invoke(app, ["verdicts", *place, "--snapshot", "2", "--json"]).stdout)
     assert [one["passed"] for one in shown] == [False]
