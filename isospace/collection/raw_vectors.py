@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -87,15 +88,16 @@ def read_vectors(store: Store, path: str, encoder_id: str) -> tuple[list[bytes],
     Raises
     ------
     IntegrityError
-        If the content was changed, or belongs to another encoder.
+        If the content was changed, or belongs to another encoder, or to another role than that of its folder.
     """
     table = read_parquet(store, path, columns=["chunk_hash", "vector"])
     metadata = metadata_of(table)
-    if metadata.get("encoder_id") != encoder_id:
-        raise IntegrityError(
-            f"{path}: field encoder_id is {str(metadata.get('encoder_id'))[:16]}…, expected {encoder_id[:16]}…. Delete "
-            "the file and run the pipeline again, which re-encodes its texts."
-        )
+    for field, expected in (("encoder_id", encoder_id), ("role", PurePosixPath(path).parent.name)):
+        if metadata.get(field) != expected:
+            raise IntegrityError(
+                f"{path}: field {field} is {str(metadata.get(field))[:16]}…, expected {expected[:16]}…. Delete the "
+                "file and run the pipeline again, which re-encodes its texts."
+            )
     vectors = from_fixed_binary(table["vector"], np.dtype("<f4"))
     content = sha256_arrays({"chunk_hash": _hash_array(table["chunk_hash"]), "vector": vectors})
     if content != metadata.get("content_sha256"):
@@ -156,6 +158,17 @@ def gather(
             "deleted while the run used it: run the same command again."
         )
     return result
+
+
+def find_vectors(store: Store, encoder_id: str, paths: Iterable[str], hashes: Iterable[bytes]) -> dict[bytes, Float32]:
+    """Return the (d,) float32 raw vectors of those chunk hashes that the parts contain; the first part counts."""
+    wanted, found = set(hashes), dict[bytes, Float32]()
+    for path in paths:
+        part_hashes, vectors = read_vectors(store, path, encoder_id)
+        for position, key in enumerate(part_hashes):
+            if key in wanted and key not in found:
+                found[key] = vectors[position].copy()
+    return found
 
 
 def locate(connection: DuckDBPyConnection, wanted: str) -> Iterator[tuple[int, list[int]]]:

@@ -31,8 +31,11 @@ def randomization_p(differences: Float64, *, seed: int = 0, rounds: int = ROUNDS
     Returns
     -------
     float
-        Share of random sign flips whose mean is at least the observed mean.
+        Share of random sign flips whose mean is at least the observed mean; NaN if a difference is not finite.
     """
+    if not np.isfinite(differences).all():
+        # Every comparison with NaN is false: it would count as a mean that no flip reaches.
+        return float("nan")
     generator, observed = np.random.default_rng(seed), float(differences.sum())
     observed = abs(observed) if two_sided else observed
     at_least = 0
@@ -47,7 +50,9 @@ def randomization_p(differences: Float64, *, seed: int = 0, rounds: int = ROUNDS
 def bootstrap_interval(
     differences: Float64, *, seed: int = 0, rounds: int = ROUNDS, share: float = 0.95
 ) -> tuple[float, float]:
-    """Return the percentile bootstrap interval of the mean of (n,) differences."""
+    """Return the percentile bootstrap interval of the mean of (n,) differences; NaN if one is not finite."""
+    if not np.isfinite(differences).all():
+        return float("nan"), float("nan")
     generator, count = np.random.default_rng(seed), len(differences)
     if not count:
         return 0.0, 0.0

@@ -84,7 +84,7 @@ def judge(inside: EncoderComparison, outside: EncoderComparison | None, *, is_ba
     if outside is None:
         return paid, f"{verdict}; the loss on other domains was not measured."
     loss = outside.measures[MEASURE]
-    if loss.p >= _P:
+    if not loss.p < _P:
         return (
             paid,
             f"{verdict}; outside the domain, {outside.name} shows no significant difference, {_difference(loss)}.",

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 
 from isospace.collection.segments import NORM_TOLERANCE, read_codes, require_space
 from isospace.encoding.encoder import Encoder
 from isospace.errors import CheckError, MismatchError
 from isospace.pipeline.chunk import ChunkPart
-from isospace.pipeline.fit.sample import sample_vectors
+from isospace.pipeline.fit.sample import sample_vectors, vectors_by_hash
 from isospace.pipeline.run import Run
 from isospace.pipeline.segment import Segment
 from isospace.storage.parquet import parse_parquet, read_parquet, read_verified
@@ -20,9 +22,12 @@ from isospace.transform.probes import check_encoder, check_transform
 from isospace.transform.quantizer_set import dequantize, quantize
 from isospace.transform.space import Space
 from isospace.transform.transform import apply_transform
+from isospace.transform.vectors import Float32
 
 # Pairs grow with the square; two thousand vectors give two million of them.
 _ISOTROPY_SAMPLE = 2_000
+# Rows of each segment that are transformed again; a whole segment in the wrong role differs in each.
+_TRANSFORMED_ROWS = 8
 # At the lowest percentile in use, 95, five percent of the fit's own sample lie outside the range.
 _MOST_SATURATED = 0.06
 
@@ -51,8 +56,21 @@ class CheckResult:
     warnings: tuple[str, ...]
 
 
-def check_segment(run: Run, space: Space, part: ChunkPart, segment: Segment) -> tuple[int, float]:
-    """Read a segment back, and compare it with its chunks and its space.
+def sample_raw(run: Run, parts: Sequence[ChunkPart]) -> dict[bytes, Float32]:
+    """Return the (d,) raw vectors of a few rows of each part, by chunk hash, for `check_segment`."""
+    hashes = []
+    for part in parts:
+        column = read_parquet(run.store, part.chunks.path, columns=["chunk_hash"])["chunk_hash"].to_pylist()
+        hashes += [column[row] for row in _sampled_rows(len(column))]
+    return vectors_by_hash(run, hashes) if hashes else {}
+
+
+def check_segment(
+    run: Run, space: Space, part: ChunkPart, segment: Segment, raw: Mapping[bytes, Float32]
+) -> tuple[int, float]:
+    """Read a segment back, and compare it with its chunks, its space, and some of its raw vectors.
+
+    `raw` is what `sample_raw` returns.
 
     Returns
     -------
@@ -67,12 +85,13 @@ def check_segment(run: Run, space: Space, part: ChunkPart, segment: Segment) -> 
     store = run.store
     table = parse_parquet(read_verified(store, segment.file), segment.file.path)
     require_space(table, segment.file.path, space.space_id)
-    chunks = read_parquet(store, part.chunks.path, columns=["chunk_id"])
+    chunks = read_parquet(store, part.chunks.path, columns=["chunk_id", "chunk_hash"])
     if not table["chunk_id"].equals(chunks["chunk_id"]):
         raise CheckError(
             f"{segment.file.path}: its {table.num_rows} rows do not match the {chunks.num_rows} chunks of "
             f"{part.chunks.path}. Delete the segment and run the same command again."
         )
+    _require_documents(space, table, segment.file.path, chunks["chunk_hash"].to_pylist(), raw)
     specs = {spec.name: spec for spec in space.record.spec.representations}
     if "float32" not in specs:
         return table.num_rows, 0.0
@@ -93,6 +112,32 @@ def check_segment(run: Run, space: Space, part: ChunkPart, segment: Segment) -> 
                 "command again."
             )
     return table.num_rows, error
+
+
+def _require_documents(
+    space: Space, table: pa.Table, path: str, hashes: Sequence[bytes], raw: Mapping[bytes, Float32]
+) -> None:
+    """Transform raw vectors of a few rows as documents again, and compare every representation bit for bit."""
+    rows = [row for row in _sampled_rows(len(hashes)) if hashes[row] in raw]
+    if not rows:
+        return
+    vectors = apply_transform(space.transform, np.stack([raw[hashes[row]] for row in rows]), "document").vectors
+    for spec in space.record.spec.representations:
+        stored = read_codes(table, spec, space.record.dimension)[rows]
+        codes = quantize(space.transform.quantizers, vectors, spec.name)
+        wrong = [row for row, old, new in zip(rows, stored, codes, strict=True) if old.tobytes() != new.tobytes()]
+        if wrong:
+            raise CheckError(
+                f"{path}: {len(wrong)} of {len(rows)} rows differ in {spec.name} from their raw vectors, transformed "
+                f"as documents; the first is that of chunk {table['chunk_id'][wrong[0]].as_py()!r}. They were written "
+                "in another role or from other raw vectors: delete the segment and run the same command again."
+            )
+
+
+def _sampled_rows(count: int) -> list[int]:
+    """Return evenly spaced rows, the first and the last among them."""
+    spaced: npt.NDArray[np.int64] = np.linspace(0, count - 1, min(count, _TRANSFORMED_ROWS)).astype(np.int64)
+    return [int(row) for row in spaced]
 
 
 def check_space(

@@ -16,7 +16,7 @@ from isospace.evaluation.gate.judge import check_gate
 from isospace.evaluation.gate.run_gate import gate_snapshot
 from isospace.evaluation.gate.verdict_markdown import verdict_markdown
 from isospace.evaluation.gate.verdicts import REJECTED, Verdict, promotion_problem
-from isospace.pipeline.checks import CheckResult, check_segment, check_space, combine_checks
+from isospace.pipeline.checks import CheckResult, check_segment, check_space, combine_checks, sample_raw
 from isospace.pipeline.chunk import ChunkPart, write_chunks
 from isospace.pipeline.commit import Commit, commit_snapshot, promote_new
 from isospace.pipeline.config import PipelineConfig
@@ -187,7 +187,8 @@ def check(
     if not parts:
         return None
     space = run_space(run, space_id)
-    rows = [check_segment(run, space, part, written) for part, written in zip(parts, segments, strict=True)]
+    raw = sample_raw(run, parts)
+    rows = [check_segment(run, space, part, written, raw) for part, written in zip(parts, segments, strict=True)]
     measured = check_space(run, space, chunk_paths, run_encoder(run))
     checked = combine_checks(run, rows, sum(part.chunks.rows or 0 for part in parts), measured, segments)
     reporter.show_markdown("checks", checks_markdown(checked), f"Checks of {run.run_id}")

@@ -59,13 +59,16 @@ def copy(data: bytes) -> Callable[[IO[bytes]], object]:
 
 
 def write_local(target: Path, fill: Callable[[IO[bytes]], object], publish: Callable[[Path], Any]) -> None:
-    """Write a temporary file next to `target`, sync, publish by rename or link, and sync the folder."""
+    """Write a temporary file next to `target`, sync, publish by rename or link, and sync the folder.
+
+    Once this returns, or `publish` finds that the file exists, the file and all folders above it survive a power loss.
+    """
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
     except FileExistsError as error:
         # The caller would take FileExistsError for a conflict of two commits.
         raise StoreError(
-            f"{target.parent}: is a file, but the store needs a folder there. Move the file, or use another store."
+            f"{error.filename}: is a file, but the store needs a folder there. Move the file, or use another store."
         ) from error
     temporary = target.parent / f"{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(8)}"
     try:
@@ -73,10 +76,40 @@ def write_local(target: Path, fill: Callable[[IO[bytes]], object], publish: Call
             fill(stream)
             stream.flush()
             os.fsync(stream.fileno())
-        publish(temporary)
-        sync_folder(target.parent)
+        try:
+            publish(temporary)
+        finally:
+            # Also if the file exists: its writer may have been killed before this, and the caller will rely on it.
+            sync_folder(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder and all folders above it that are missing, and sync their entries, the topmost first.
+
+    An empty folder counts as new: whoever created it may have been killed before its entry was synced. A folder gets
+    its first file or subfolder only after that, so the entry of any other folder is on disk.
+    """
+    if _is_in_use(folder) or folder == folder.parent:
+        return
+    make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    # A folder above the store may be closed to its user.
+    with contextlib.suppress(PermissionError):
+        sync_folder(folder.parent)
+
+
+def _is_in_use(folder: Path) -> bool:
+    """Return whether a folder has an entry other than temporary files; False if there is no folder."""
+    try:
+        with os.scandir(folder) as entries:
+            return any(not entry.name.startswith(TEMPORARY_PREFIX) for entry in entries)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except PermissionError:
+        # The store did not create it: the store can list its own folders.
+        return True
 
 
 def sync_folder(folder: Path) -> None:

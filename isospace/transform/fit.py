@@ -27,6 +27,7 @@ from isospace.errors import FitError
 from isospace.transform.affine import ROLES, AffineMap
 from isospace.transform.fixed_point import to_fixed_point
 from isospace.transform.moments import Moments, fourth_moment, stream_moments
+from isospace.transform.sample_checks import require_usable
 from isospace.transform.spec import FitSpec
 from isospace.transform.vectors import Float64
 
@@ -64,7 +65,7 @@ class Estimates:
     high: Float64
 
     def with_queries(self, queries: npt.NDArray[Any]) -> Estimates:
-        """Return the estimates with the mean of the (m, d) raw vectors of other queries."""
+        """Return the estimates with the mean of the (m, d) raw vectors of other queries; FitError as in `estimate`."""
         return replace(self, query_mean=_mean(queries, len(self.moments.mean)))
 
 
@@ -101,7 +102,13 @@ def estimate(
         (m, d) raw vectors of queries, if there are any.
     truncate
         Number of leading dimensions to keep; None keeps all.
+
+    Raises
+    ------
+    FitError
+        If vectors hold NaN, infinity, or components that are too large; says how many vectors.
     """
+    require_usable(sample, "raw vectors of the sample")
     dimension = sample.shape[1]
     truncated = truncate or dimension
     moments = stream_moments(sample[:, :truncated])
@@ -166,9 +173,15 @@ def held_out_variance(
         Smallest, mean, and largest ratio of the held-out variance along an eigenvector to the fitted eigenvalue. The
         ideal is 1; a large ratio means that the fit underestimated the variance of a direction. None for a kind that
         does not divide by eigenvalues.
+
+    Raises
+    ------
+    FitError
+        As in `estimate`.
     """
     if spec.kind not in ("zca", "pca_whitening") or len(sample) < 2 * _HELD_OUT_SHARE:
         return None
+    require_usable(sample, "raw vectors of the sample")
     vectors = np.asarray(sample[:, : truncate or sample.shape[1]], np.float64)
     held_out = np.arange(len(vectors)) % _HELD_OUT_SHARE == 0
     moments = stream_moments(vectors[~held_out])
@@ -317,6 +330,7 @@ def _scaled(scale: Float64, what: str) -> tuple[Float64, dict[str, Any], list[st
 
 
 def _mean(queries: npt.NDArray[Any], dimension: int) -> Float64:
+    require_usable(queries, "raw vectors of queries")
     mean: Float64 = np.asarray(queries[:, :dimension], np.float64).mean(axis=0)
     return mean
 

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from isospace.errors import FitError
-from isospace.transform.affine import EXACT_BITS, LIMB_BITS, OUTPUT_BITS, AffineMap, bits_per_product
+from isospace.transform.affine import EXACT_BITS, LIMB_BITS, OUTPUT_BITS, AffineMap, apply_affine, bits_per_product
+from isospace.transform.sample_checks import require_usable
 from isospace.transform.vectors import Float64
 
 # A float32 has 24 bits. A steep map amplifies the rounding of its input, and needs more.
@@ -22,6 +23,9 @@ _MAX_COSINE_ERROR = 1e-12
 _MEASURED_ROWS = 2048
 # Room above the longest vector of the sample, for the rest of the corpus and for queries.
 _HEADROOM = 2.0
+# A vector may be off by this share of its length, which is far beyond what any usable sample needs.
+_MAX_RELATIVE_ERROR = 0.01
+_NEGLIGIBLE = 1e-6
 # The output grid reaches at most this far beyond the sample's largest output: five of its 26 bits.
 _MAX_OUTPUT_HEADROOM = 32.0
 
@@ -41,8 +45,10 @@ def to_fixed_point(matrix: Float64, offsets: Float64, sample: npt.NDArray[Any]) 
     Raises
     ------
     FitError
-        If the sample is empty or all zero, or the map is not finite.
+        If the sample is empty, all zero, not finite, or too large, if the map is not finite, or if the grids are too
+        coarse for most of the sample.
     """
+    require_usable(sample, "raw vectors of the sample")
     if not (np.isfinite(matrix).all() and np.isfinite(offsets).all()):
         raise FitError(
             "the fitted map has NaN or infinite entries; expected finite values. Raise recipe.transform.fit.epsilon."
@@ -68,7 +74,28 @@ def to_fixed_point(matrix: Float64, offsets: Float64, sample: npt.NDArray[Any]) 
     # steep map the bound is far too large, and a wide grid is a coarse grid. Hence the cap.
     reach = float(np.linalg.norm(matrix, axis=1).max()) * input_bound + float(np.abs(offsets).max())
     output_bound = min(reach, _MAX_OUTPUT_HEADROOM * _largest_output(matrix, offsets, sample))
-    return AffineMap(integers, exponents, fixed_offsets, input_exponent, OUTPUT_BITS - _bits(output_bound), bits, limbs)
+    output_exponent = OUTPUT_BITS - _bits(output_bound)
+    affine = AffineMap(integers, exponents, fixed_offsets, input_exponent, output_exponent, bits, limbs)
+    _require_fine(affine, matrix, offsets, sample)
+    return affine
+
+
+def _require_fine(affine: AffineMap, matrix: Float64, offsets: Float64, sample: npt.NDArray[Any]) -> None:
+    """Check that the grids keep most vectors: a few very long ones would make them too coarse for all others."""
+    measured = np.asarray(sample[:_MEASURED_ROWS], np.float32)
+    exact = measured.astype(np.float64) @ matrix.T + offsets[0]
+    rounded, _ = apply_affine(affine, measured, role="document", normalize=False)
+    lengths = np.linalg.norm(exact, axis=1)
+    # A vector that equals the mean of its role becomes zero but for rounding.
+    present = lengths > _NEGLIGIBLE * np.linalg.norm(measured.astype(np.float64), axis=1) * np.abs(matrix).max()
+    errors = np.linalg.norm(rounded - exact, axis=1)
+    coarse = int((errors > _MAX_RELATIVE_ERROR * lengths)[present].sum())
+    if 2 * coarse > int(present.sum()):
+        raise FitError(
+            f"the grids of the fitted map, which hold vectors of length {float(row_lengths(sample).max()):.3g}, are "
+            f"too coarse for {coarse} of {len(measured)} vectors of the sample: they would be off by more than "
+            f"{_MAX_RELATIVE_ERROR:.0%}. Remove the texts with the longest raw vectors, or check the encoder's output."
+        )
 
 
 def row_lengths(vectors: npt.NDArray[Any], *, block_rows: int = 8192) -> Float64:
@@ -135,5 +162,5 @@ def _largest_output(matrix: Float64, offsets: Float64, sample: npt.NDArray[Any])
         return float(largest.max())
     raise FitError(
         f"the fitted map sends all {len(sample)} vectors of the sample to zero, because every text has the same "
-        "vector. Embed a more varied corpus, or use fit kind none."
+        "vector, or all but a few very long ones. Embed a more varied corpus, or use fit kind none."
     )

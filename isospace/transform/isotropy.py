@@ -50,9 +50,14 @@ class Isotropy:
 
 
 def measure_isotropy(vectors: npt.NDArray[Any]) -> Isotropy:
-    """Measure (n, d) vectors, n up to a few thousand; zero vectors count as orthogonal to all others."""
+    """Measure (n, d) vectors, n up to a few thousand; zero vectors count as orthogonal to all others.
+
+    Every figure is NaN if a vector holds NaN or infinity.
+    """
     block = np.asarray(vectors, dtype=np.float64)
     n, d = block.shape
+    if not np.isfinite(block).all():
+        return Isotropy(n, d, *[float("nan")] * 6)
     directions = unit(block)
     pairs = pair_cosines(block)
     mean, variance = (float(pairs.mean()), float(pairs.var())) if n > 1 else (0.0, 0.0)

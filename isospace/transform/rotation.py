@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from isospace.errors import IntegrityError
+from isospace.errors import FitError, IntegrityError
 from isospace.transform.vectors import Float64
 
 GRID_BITS = 24
 _EXACT_BITS = 53
+# The grid is no finer than for unit vectors. Shorter than this, a vector has fewer than eight of its bits.
+_SHORTEST = 2.0**-15
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,17 @@ def rotate_back(rotation: Rotation, grid: Float64) -> Float64:
 
 
 def grid_exponent(sample: npt.NDArray[Any]) -> int:
-    """Return the exponent of a 24-bit grid that holds twice the longest vector of the sample."""
-    longest = float(np.linalg.norm(sample.astype(np.float64), axis=1).max(initial=1.0))
+    """Return the exponent of a 24-bit grid that holds twice the longest vector of the sample.
+
+    Raises
+    ------
+    FitError
+        If all vectors are so short that they would become zero.
+    """
+    longest = float(np.linalg.norm(sample.astype(np.float64), axis=1).max(initial=0.0))
+    if 0.0 < longest < _SHORTEST:
+        raise FitError(
+            f"the longest transformed vector of the sample has length {longest:.3g}; a quantizer with a rotation or "
+            f"codebooks needs {_SHORTEST:.3g} or more. Use recipe.transform.normalization=l2, or int8."
+        )
     return GRID_BITS - 1 - math.ceil(math.log2(max(longest, 1.0)) - 1e-3)

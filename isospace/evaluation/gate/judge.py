@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -226,20 +227,21 @@ class _RuleInputs:
         few = EvaluationSet(self.query_set.name, "unjudged", some)
         both = latencies([(self.candidate, self.options), (self.production, self.production_options)], few)
         after, before = (float(np.percentile(seconds, LATENCY[name])) for seconds in both)
-        return after, before, after / before
+        return after, before, after / before if before else math.nan
 
     def measures(self) -> dict[str, Any]:
         """Return the candidate's metrics, with differences if there is a production snapshot."""
         if self.comparison is not None:
-            return {name: asdict(difference) for name, difference in self.comparison.measures.items()}
+            return {name: json_figures(asdict(difference)) for name, difference in self.comparison.measures.items()}
         if self.query_set is None or self.after is None or not self.query_set.judged:
             return {}
         values = per_query(self.after.documents, self.query_set.judged, self.names)
-        return {name: {"after": float(np.mean(list(by_query.values())))} for name, by_query in values.items()}
+        return {name: {"after": json_figures(_mean(by_query))} for name, by_query in values.items()}
 
     def agreement(self) -> dict[str, float]:
         """Return how much both snapshots agree."""
-        return {"overlap": self.comparison.overlap, "rbo": self.comparison.rbo} if self.comparison else {}
+        found = {"overlap": self.comparison.overlap, "rbo": self.comparison.rbo} if self.comparison else {}
+        return {name: value for name, value in found.items() if math.isfinite(value)}
 
     def notes(self) -> list[str]:
         """Return notes on how far the figures can be trusted."""
@@ -272,7 +274,7 @@ def _evaluate(rule: Rule, inputs: _RuleInputs) -> Finding:
             value = getattr(inputs.comparison, AGREEMENT[rule.name])
             return _within_bound(rule, value, f"{rule.name} with production is {value:.4f}")
         case "latency":
-            after, before, ratio = inputs.latency_ratio(rule.name) or (0.0, 0.0, 0.0)
+            after, before, ratio = inputs.latency_ratio(rule.name) or (math.nan, math.nan, math.nan)
             detail = f"{1000 * after:.2f} ms against {1000 * before:.2f} ms, {ratio:.2f} x"
             return _finding(rule, ratio <= rule.value, ratio, detail)
         case _:
@@ -281,36 +283,65 @@ def _evaluate(rule: Rule, inputs: _RuleInputs) -> Finding:
 
 def _evaluate_metric(rule: Rule, inputs: _RuleInputs) -> Finding:
     before, after = inputs.values(rule.name, rule.group)
-    mean = float(np.mean(list(after.values())))
+    mean = _mean(after)
     if rule.sense != "not_worse":
         return _within_bound(rule, mean, f"{rule.name} is {mean:.4f} over {len(after)} queries")
     if before is None:
         return _finding(rule, None, None, "there is no production snapshot to compare with")
     names = sorted(after)
     differences = np.array([after[name] - before[name] for name in names])
-    gain = float(differences.mean())
+    gain = _mean(dict(zip(names, differences, strict=True)))
     detail = f"{rule.name} {mean:.4f} against {mean - gain:.4f}, difference {gain:+.4f} over {len(names)} queries"
     if rule.p is None:
         return _finding(rule, gain >= -rule.value, gain, detail)
-    needed = int(np.ceil(_RULE_OF_THREE / rule.value))
+    needed = _RULE_OF_THREE / rule.value
     if len(names) < needed:
         few = f"{detail}: too few, since they cannot rule out a loss of {_RULE_OF_THREE / len(names):.2g}"
-        return _finding(rule, False, gain, f"{few}; needs {needed} queries, or a wider margin")
+        return _finding(rule, False, gain, f"{few}; needs {np.ceil(needed):.0f} queries, or a wider margin")
     p = randomization_p(differences + rule.value)
     return _finding(
         rule, p < rule.p, gain, f"{detail}; p = {p:.4f} for a loss below {rule.value:g}, required: below {rule.p:g}"
     )
 
 
+def _mean(values: Mapping[str, float]) -> float:
+    """Return the mean over queries; NaN without queries."""
+    return float(np.mean(list(values.values()))) if values else math.nan
+
+
 def _within_bound(rule: Rule, value: float, detail: str) -> Finding:
-    # NaN is within no bound.
     passed = value >= rule.value if rule.sense == "at_least" else value <= rule.value
     return _finding(rule, bool(passed), value, detail)
 
 
 def _finding(rule: Rule, passed: bool | None, figure: float | None, detail: str) -> Finding:
+    """Return the finding of a rule. A rule that was not skipped fails if its figure or its bound is not finite."""
     signs = {"at_least": ">=", "at_most": "<=", "ratio": "<=", "not_worse": ">="}
     value = -rule.value if rule.sense == "not_worse" else rule.value
     expected = f"{signs[rule.sense]} {value:g}" + (" x" if rule.sense == "ratio" else "")
-    finite = None if figure is None or not np.isfinite(figure) else figure
+    if passed is not None and (problem := _not_finite(rule, figure)):
+        passed, detail = False, f"{detail}: {problem}"
+    finite = None if figure is None or not math.isfinite(figure) else figure
     return Finding(rule=rule.text, passed=passed, figure=finite, expected=expected, detail=detail)
+
+
+def _not_finite(rule: Rule, figure: float | None) -> str:
+    """Return which number of a rule is missing or not finite; empty if all are."""
+    if figure is None or not math.isfinite(figure):
+        return f"the figure is {figure}, which proves nothing; check the stored vectors and the queries"
+    if not math.isfinite(rule.value) or not math.isfinite(rule.p or 0.0):
+        return f"the bound is {rule.value}, p {rule.p}; expected finite numbers in the rule"
+    return ""
+
+
+def json_figures(value: Any) -> Any:
+    """Return a figure, or a container of figures, with None for NaN and infinity, which JSON does not have."""
+    match value:
+        case dict():
+            return {key: json_figures(item) for key, item in value.items()}
+        case list() | tuple():
+            return [json_figures(item) for item in value]
+        case float() if not math.isfinite(value):
+            return None
+        case _:
+            return value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from isospace.evaluation.gate.judge import GateResult
+from isospace.evaluation.gate.judge import GateResult, json_figures
 from isospace.evaluation.gate.verdicts import Verdict
 from isospace.evaluation.norms import measure_norms, sample_rows, vectors_at
 from isospace.evaluation.reports import plots
@@ -23,7 +23,7 @@ def verdict_page(result: GateResult, candidate: View, production: View | None) -
     tone: Tone = "good" if verdict.passed else "bad"
     data = {
         "verdict": verdict.model_dump(mode="json"),
-        "comparison": result.comparison.as_dict() if result.comparison else None,
+        "comparison": json_figures(result.comparison.as_dict()) if result.comparison else None,
     }
     return Page(title, f"{verdict.describe().replace('snapshot', 'Snapshot', 1)}.", tone, tuple(sections), data)
 
@@ -118,11 +118,10 @@ def _few(documents: tuple[str, ...]) -> str:
 
 def _vectors(candidate: View, production: View | None) -> list[Section]:
     views = {"candidate": candidate, **({"production": production} if production else {})}
-    cosines = {
-        name: pair_cosines(vectors_at(view, sample_rows(view, _SAMPLE, seed=0))).astype(np.float64)
-        for name, view in views.items()
-        if len(view.copy) > 1
-    }
+    pairs = {name: pair_cosines(vectors_at(view, sample_rows(view, _SAMPLE, seed=0))) for name, view in views.items()}
+    # Vectors that hold NaN fail the rules; the plot shows the others.
+    finite = {name: values[np.isfinite(values)] for name, values in pairs.items()}
+    cosines = {name: values for name, values in finite.items() if len(values)}
     sections = [Section("Norms of all vectors of the candidate", "", plots.norms(measure_norms(candidate)))]
     if cosines:
         text = "Cosines of random pairs of chunks: a pair is similar only if its cosine is well above these."

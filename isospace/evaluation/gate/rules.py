@@ -15,6 +15,7 @@ Nowacki, "Understanding equivalence and noninferiority testing", 2011.)
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -81,8 +82,16 @@ def parse_rule(text: str) -> Rule:
     Raises
     ------
     ConfigError
-        If the rule cannot be parsed.
+        If the rule cannot be parsed, or its bound is not finite.
     """
+    rule = _parsed(text)
+    if not math.isfinite(rule.value):
+        # Such as 1e999, which every figure would meet.
+        raise ConfigError(f"gate rule {text!r}: the bound is {rule.value}; expected a finite number.")
+    return rule
+
+
+def _parsed(text: str) -> Rule:
     written = " ".join(text.split())
     if match := _WITHIN.fullmatch(written):
         return Rule(written, "norms", "norms", "at_most", float(match["value"]))

@@ -35,11 +35,16 @@ def verdict_markdown(verdict: Verdict) -> str:
             "| --- | ---: | ---: | ---: | --- | ---: |",
         ]
         lines += [
-            f"| {name} | {values['before']:.4f} | {values['after']:.4f} | {values['difference']:+.4f} | "
-            f"{figure(values['interval'])} | {values['p']:.4f} |"
+            f"| {name} | {_number(values['before'])} | {_number(values['after'])} | "
+            f"{_number(values['difference'], '+.4f')} | {figure(values['interval'])} | {_number(values['p'])} |"
             for name, values in verdict.measures.items()
         ]
     elif verdict.measures:
         lines += ["", "| metric | candidate |", "| --- | ---: |"]
-        lines += [f"| {name} | {values['after']:.4f} |" for name, values in verdict.measures.items()]
+        lines += [f"| {name} | {_number(values['after'])} |" for name, values in verdict.measures.items()]
     return "\n".join([*lines, *(f"\nNote: {note}." for note in verdict.notes)])
+
+
+def _number(value: float | None, form: str = ".4f") -> str:
+    """Format a figure; a dash for one that is not finite, which a verdict stores as None."""
+    return "–" if value is None else format(value, form)

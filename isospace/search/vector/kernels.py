@@ -1,11 +1,14 @@
 """Candidates: the rows whose codes score highest, found with NumPy, torch, or faiss.
 
 A kernel may be approximate (Hamming distances, int8 products). `isospace.search.vector.scoring` rescores its candidates
-in float64, so search results depend neither on the kernel nor on which queries share a batch.
+in float64. Apart from Hamming distances, whose candidates are the same in every kernel, the candidates include every
+row that may be among the best within the error of the kernel's product. So search results depend neither on the kernel
+nor on which queries share a batch.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import sys
@@ -16,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from isospace.search.vector.topk import GROUP, Rows, top_rows
+from isospace.search.vector.topk import GROUP, Rows, TooManyRowsError, top_rows
 from isospace.transform.quantizers import Quantizer
 from isospace.transform.quantizers.binary import BinaryQuantizer
 from isospace.transform.quantizers.floats import FloatQuantizer
@@ -34,6 +37,8 @@ _BLOCK_QUERIES = 128
 _LARGE = 30_000_000
 # Up to this many queries, torch's product vectors x queries is several times as fast as any product queries x vectors.
 _FEW, _FEW_OF_HALVES = 10, 32
+# Candidates of an approximate product, per row that is wanted and at least, above which exact products are faster.
+_MOST_PER_WANTED, _MOST_CANDIDATES = 32, 2048
 _FLOAT32_EPSILON = float(np.finfo(np.float32).eps)
 
 
@@ -116,27 +121,38 @@ def _candidates(
         depth = max((2 if rescored else 10) * count, 100)
         return _by_hamming(quantizer, codes.array, queries, depth, rows, fast=fast and has("faiss"))
     is_plain = codes.squares is None or metric == "dot"
-    if fast and is_plain and isinstance(quantizer, ProductQuantizer) and has("faiss"):
-        return _by_lookup(quantizer, codes.array, queries, count, rows)
-    if fast and has("torch") and isinstance(quantizer, Int8Quantizer | Int8VectorQuantizer):
-        # The query is rounded to eight bits, and no bound on that error is tight: take more candidates instead.
-        blocks, depth, slack = (
-            _integer_blocks(quantizer, codes.array, queries, rows, plain=is_plain),
-            max(4 * count, 64),
-            None,
-        )
-    else:
-        blocks, depth = (
-            _exact_blocks(quantizer, codes.array, queries, rows, fast=fast),
-            count,
-        )
-        longest = 1.0 if codes.squares is None else float(np.sqrt(codes.squares.max()))
-        # Bound on the rounding error: 8 sqrt(k) u, the probabilistic bound of Higham and Mary, 2019. With the
-        # deterministic bound, k u, vectors that lie close together would yield thousands of candidates.
-        rounding = 4.0 * np.sqrt(quantizer.dimension) * _FLOAT32_EPSILON
-        slack = rounding * np.linalg.norm(queries, axis=1) * max(longest, 1.0)
-    near = top_rows(_with_metric(blocks, codes.squares, metric, rows), len(queries), depth, slack)
+    if fast and is_plain:
+        found = _by_approximation(codes, queries, count, rows)
+        if found is not None:
+            return found
+    blocks = _exact_blocks(quantizer, codes.array, queries, rows, fast=fast)
+    near = top_rows(_with_metric(blocks, codes.squares, metric, rows), len(queries), count, _rounding(codes, queries))
     return near if rows is None else [rows[part] for part in near]
+
+
+def _by_approximation(codes: Codes, queries: Float32, count: int, rows: Rows | None) -> list[Rows] | None:
+    """Find candidates with a faster kernel for inner products; None if there is none, or if too many rows are alike."""
+    quantizer = codes.quantizer
+    if isinstance(quantizer, ProductQuantizer) and has("faiss"):
+        return _by_lookup(quantizer, codes.array, queries, count, rows, _rounding(codes, queries))
+    if isinstance(quantizer, Int8Quantizer | Int8VectorQuantizer) and has("torch"):
+        return _by_integers(quantizer, codes, queries, count, rows)
+    return None
+
+
+def _rounding(codes: Codes, queries: Float32) -> npt.NDArray[np.float64]:
+    """Return the (m,) slack for the rounding of float32 inner products.
+
+    8 sqrt(k) u, the probabilistic bound of Higham and Mary, 2019. With the deterministic bound, k u, vectors that lie
+    close together would yield thousands of candidates.
+    """
+    relative = 4.0 * np.sqrt(codes.quantizer.dimension) * _FLOAT32_EPSILON
+    slack: npt.NDArray[np.float64] = relative * np.linalg.norm(queries, axis=1) * max(_longest(codes), 1.0)
+    return slack
+
+
+def _longest(codes: Codes) -> float:
+    return 1.0 if codes.squares is None else float(np.sqrt(codes.squares.max()))
 
 
 def _with_metric(
@@ -202,42 +218,122 @@ def _float_product(
     return product
 
 
+def _by_integers(
+    quantizer: Int8Quantizer | Int8VectorQuantizer, codes: Codes, queries: Float32, count: int, rows: Rows | None
+) -> list[Rows] | None:
+    """Find candidates by products of int8 codes with queries that are rounded as well.
+
+    Queries of eight bits tell rows apart if these are spread, those of up to sixteen bits also if they have much in
+    common. None if too many rows still lie within the error of the product, as in a tight cluster.
+    """
+    most = len(queries) * max(_MOST_PER_WANTED * count, _MOST_CANDIDATES)
+    for extra in (0, _extra_bits(quantizer.dimension)):
+        rounded = _rounded_queries(quantizer, queries, _longest(codes), extra)
+        # A row's score may be too low by the error, and that of the last row too high.
+        slack = (2.0 * rounded.error + _rounding(codes, queries)) / rounded.unit
+        blocks = _integer_blocks(quantizer, codes.array, rounded, rows)
+        with contextlib.suppress(TooManyRowsError):
+            near = top_rows(blocks, len(queries), count, slack, most=most)
+            return near if rows is None else [rows[part] for part in near]
+    return None
+
+
+def _extra_bits(dimension: int) -> int:
+    """Return by how many bits queries can be finer than eight, for sums of products that stay below 2**31."""
+    return min(8, int(np.log2(2.0**31 / (2.0**14 * dimension))))
+
+
+@dataclass(frozen=True, slots=True)
+class _RoundedQueries:
+    """Queries rounded to multiples of a step each.
+
+    Attributes
+    ----------
+    whole
+        (m, k) int32, up to 127 * 2**extra.
+    extra
+        Number of bits beyond eight.
+    steps
+        (m, 1) float32.
+    error
+        (m,) bound on how much the inner products of a query with two decoded codes are off, relative to each other.
+    unit
+        (m,) what the scores of `_integer_blocks` are multiples of.
+    """
+
+    whole: npt.NDArray[np.int32]
+    extra: int
+    steps: Float32
+    error: npt.NDArray[np.float64]
+    unit: npt.NDArray[np.float64]
+
+
+def _rounded_queries(
+    quantizer: Int8Quantizer | Int8VectorQuantizer, queries: Float32, longest: float, extra: int
+) -> _RoundedQueries:
+    """Round queries; `longest` is the length of the longest vector that was encoded.
+
+    With scales s per dimension, the scales are folded into the query first, z = q s, and the error of z is e. By the
+    Cauchy-Schwarz inequality, e c is at most |e / s| |s c|, and at most |e| |c|.
+    """
+    scaled = queries * quantizer.scale if isinstance(quantizer, Int8Quantizer) else queries
+    largest = np.maximum(np.abs(scaled).max(axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    steps = largest / np.float32(127 << extra)
+    whole = np.rint(scaled / steps).astype(np.int32)
+    missing = scaled.astype(np.float64) - whole * steps.astype(np.float64)
+    dimension = queries.shape[1]
+    if isinstance(quantizer, Int8Quantizer):
+        scale = quantizer.scale.astype(np.float64)
+        # Clipping to the range of the codes moves a vector no farther from the middle of the range.
+        middle = 0.0 if quantizer.low is None else float(np.linalg.norm(128 * scale + quantizer.low))
+        radius = longest + middle + float(np.linalg.norm(scale)) / 2
+        by_length = np.linalg.norm(missing / scale, axis=1) * radius
+        error = np.minimum(by_length, np.linalg.norm(missing, axis=1) * 128 * np.sqrt(dimension))
+        return _RoundedQueries(whole, extra, steps, error, steps[:, 0].astype(np.float64))
+    # A component is rounded by at most half a step, and a step is at most the longest vector / 127.
+    error = np.linalg.norm(missing, axis=1) * longest * (1 + np.sqrt(dimension) / 254)
+    return _RoundedQueries(whole, extra, steps, error, np.ones(len(queries)))
+
+
 def _integer_blocks(
     quantizer: Int8Quantizer | Int8VectorQuantizer,
     array: npt.NDArray[Any],
-    queries: Float32,
+    queries: _RoundedQueries,
     rows: Rows | None,
-    *,
-    plain: bool,
 ) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-    """Yield scores of queries that are rounded to eight bits as well, after the scales are folded in.
+    """Yield inner products of rounded queries with decoded codes.
 
-    With per-dimension scales the scores stay integers: dropping the query's scale and offset keeps their order.
+    With per-dimension scales the scores stay integers: dropping the query's step and offset keeps their order.
     """
-    import torch
-
-    if isinstance(quantizer, Int8VectorQuantizer):
-        left, steps = _eight_bits(queries)
-        sums = queries.sum(axis=1, keepdims=True)
-        for first, block in _blocks(array, rows):
-            scale, low, codes = quantizer.parts(block)
-            products = torch._int_mm(left, torch.from_numpy(codes).T).numpy() * steps
-            yield first, products * scale.T if low is None else (products + 128 * sums) * scale.T + sums * low.T
+    product = _integer_product(queries)
+    if isinstance(quantizer, Int8Quantizer):
+        for first, block in _blocks(array, rows, len(queries.whole)):
+            yield first, product(block)
         return
-    scaled = queries * quantizer.scale
-    left, steps = _eight_bits(scaled)
-    low_sum = 0 if quantizer.low is None else 128 * scaled.sum(axis=1) + queries @ quantizer.low
-    for first, block in _blocks(array, rows, len(queries)):
-        products = torch._int_mm(left, torch.from_numpy(block).T).numpy()
-        yield first, products if plain else products.astype(np.float32) * steps + np.reshape(low_sum, (-1, 1))
+    sums = queries.whole.sum(axis=1, keepdims=True, dtype=np.int64).astype(np.float32) * queries.steps
+    for first, block in _blocks(array, rows):
+        scale, low, codes = quantizer.parts(block)
+        products = product(codes) * queries.steps
+        yield first, products * scale.T if low is None else (products + 128 * sums) * scale.T + sums * low.T
 
 
-def _eight_bits(queries: Float32) -> tuple[Any, Float32]:
-    """Round each query to int8 by its largest component; return an int8 tensor and the (m, 1) steps."""
+def _integer_product(queries: _RoundedQueries) -> Callable[[npt.NDArray[np.int8]], npt.NDArray[np.int32]]:
+    """Return the exact product of queries with int8 codes; finer queries are split into two parts of eight bits."""
     import torch
 
-    steps = np.maximum(np.abs(queries).max(axis=1, keepdims=True), np.finfo(np.float32).tiny) / np.float32(127)
-    return torch.from_numpy(np.rint(queries / steps).astype(np.int8)), steps
+    extra, count = queries.extra, len(queries.whole)
+    high = (queries.whole + ((1 << extra) >> 1)) >> extra
+    parts = [high, queries.whole - (high << extra)] if extra else [high]
+    left = torch.from_numpy(np.concatenate(parts).astype(np.int8))
+
+    def product(codes: npt.NDArray[np.int8]) -> npt.NDArray[np.int32]:
+        scores = torch._int_mm(left, torch.from_numpy(codes).T)
+        if extra:
+            scores = torch.add(scores[count:], scores[:count], alpha=1 << extra)
+        array: npt.NDArray[np.int32] = scores.numpy()
+        return array
+
+    return product
 
 
 def _by_hamming(
@@ -270,8 +366,14 @@ def _words(codes: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
 
 
 def _by_lookup(
-    quantizer: ProductQuantizer, array: npt.NDArray[Any], queries: Float32, count: int, rows: Rows | None
-) -> list[Rows]:
+    quantizer: ProductQuantizer,
+    array: npt.NDArray[Any],
+    queries: Float32,
+    count: int,
+    rows: Rows | None,
+    slack: npt.NDArray[np.float64],
+) -> list[Rows] | None:
+    """Find candidates by tables of inner products; None if more rows tie with the last within the slack."""
     import faiss
 
     stored = np.ascontiguousarray(array) if rows is None else array[rows]
@@ -286,6 +388,8 @@ def _by_lookup(
     heap.nh, heap.k = len(rotated), depth
     heap.ids, heap.val = faiss.swig_ptr(ids), faiss.swig_ptr(scores)
     trained.search_ip(faiss.swig_ptr(rotated), len(rotated), faiss.swig_ptr(stored), len(stored), heap, True)
+    if depth < len(stored) and (scores[:, count - 1] - scores[:, -1] <= slack).any():
+        return None
     return [part if rows is None else rows[part] for part in ids]
 
 

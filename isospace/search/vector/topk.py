@@ -19,8 +19,17 @@ Rows: TypeAlias = npt.NDArray[np.int64]
 _FIRST_ROWS, GROUP = 16_384, 64
 
 
+class TooManyRowsError(Exception):
+    """More rows are within the slack than the caller wants."""
+
+
 def top_rows(
-    blocks: Iterable[tuple[int, npt.NDArray[Any]]], queries: int, count: int, slack: npt.NDArray[Any] | None = None
+    blocks: Iterable[tuple[int, npt.NDArray[Any]]],
+    queries: int,
+    count: int,
+    slack: npt.NDArray[Any] | None = None,
+    *,
+    most: int | None = None,
 ) -> list[Rows]:
     """Find the rows with the highest scores.
 
@@ -34,14 +43,21 @@ def top_rows(
         Number of rows per query.
     slack
         (m,): rows that score at most this much below the `count`-th are returned too; None for no slack.
+    most
+        Largest number of rows of all queries together; None for any number.
 
     Returns
     -------
     list of numpy.ndarray
         int64 rows of each query by descending score, then by row.
+
+    Raises
+    ------
+    TooManyRowsError
+        As soon as more than `most` rows are found.
     """
     below = np.zeros(queries) if slack is None else np.asarray(slack, np.float64)
-    candidates = _Candidates(queries, count, below)
+    candidates = _Candidates(queries, count, below, most)
     for first, scores in blocks:
         candidates.take(first, scores)
     candidates.prune()
@@ -52,9 +68,9 @@ def top_rows(
 class _Candidates:
     """Candidates of all queries in flat arrays, pruned when there are many."""
 
-    def __init__(self, queries: int, count: int, below: npt.NDArray[np.float64]) -> None:
-        self.count, self.below = count, below
-        self.limit = max(8 * queries * count, 1 << 16)
+    def __init__(self, queries: int, count: int, below: npt.NDArray[np.float64], most: int | None) -> None:
+        self.count, self.below, self.most = count, below, most
+        self.limit = max(8 * queries * count, min(1 << 16, 2 * most) if most is not None else 1 << 16)
         self.threshold = np.full(queries, -np.inf)
         self.query = np.zeros(0, np.uint16)
         self.row = np.zeros(0, np.int64)
@@ -113,6 +129,8 @@ class _Candidates:
         keep = (places < self.count) | (has_slack[query] & (score >= (self.threshold - self.below)[query]))
         self.query, self.row, self.score = query[keep], row[keep], score[keep]
         self.coming, self.pending = [], 0
+        if self.most is not None and len(self.row) > self.most:
+            raise TooManyRowsError
 
 
 def _above(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+import numpy as np
 import numpy.typing as npt
 
 from isospace.errors import FitError
@@ -25,8 +26,12 @@ from isospace.transform.representations import (
     ShortSpec,
     require_valid_dimension,
 )
+from isospace.transform.sample_checks import require_usable
 from isospace.transform.vectors import Float32
 
+_MEASURED_ROWS = 2048
+# Beyond this share of a vector's length, an error leaves as little of the vector as zero would.
+_MOST_LOST = 0.99
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 
@@ -61,15 +66,22 @@ def fit_quantizer(spec: RepresentationSpec, sample: Float32) -> Quantizer:
     ConfigError
         If the number of sub-vectors does not divide the dimension, or `short` has more dimensions than the vectors.
     FitError
-        If the sample is too small.
+        If the sample is too small, holds NaN, infinity, or components that are too large, or if the representation
+        would lose most of its vectors.
     """
-    dimension = sample.shape[1]
-    require_valid_dimension(spec, dimension)
+    require_valid_dimension(spec, sample.shape[1])
     if not len(sample):
         raise FitError(f"representation {spec.name}: the sample is empty. Embed a corpus with readable text.")
+    require_usable(sample, "transformed vectors of the sample")
+    quantizer = _fit_quantizer(spec, sample)
+    _require_kept(spec, quantizer, sample[:_MEASURED_ROWS])
+    return quantizer
+
+
+def _fit_quantizer(spec: RepresentationSpec, sample: Float32) -> Quantizer:
     match spec:
         case Float32Spec() | Float16Spec():
-            return FloatQuantizer(spec.kind, dimension)
+            return FloatQuantizer(spec.kind, sample.shape[1])
         case Int8Spec():
             return fit_int8(spec, sample)
         case BinarySpec():
@@ -80,6 +92,31 @@ def fit_quantizer(spec: RepresentationSpec, sample: Float32) -> Quantizer:
             return fit_product(spec, sample)
         case ShortSpec():
             return fit_short(spec, sample)
+
+
+def _require_kept(spec: RepresentationSpec, quantizer: Quantizer, vectors: Float32) -> None:
+    """Check that most of the (n, k) vectors keep a direction, and that most of their components lie in range."""
+    decoded = quantizer.decode(quantizer.encode(vectors)).astype(np.float64)
+    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
+    is_lost = ~(decoded != 0).any(axis=1) | ~np.isfinite(decoded).all(axis=1)
+    if isinstance(spec, Int8Spec | Float16Spec):
+        # These are near the vector itself, if anything of it is left.
+        is_lost |= np.linalg.norm(decoded - vectors, axis=1) > _MOST_LOST * lengths
+    lost = int((is_lost & (lengths > 0)).sum())
+    if 2 * lost > int((lengths > 0).sum()):
+        raise FitError(
+            f"representation {spec.name}: nothing is left of {lost} of {len(vectors)} vectors of the sample, whose "
+            f"median length is {float(np.median(lengths)):.3g} and largest component "
+            f"{float(np.abs(vectors).max()):.3g}: too small, or far smaller than a few others. Use "
+            "recipe.transform.normalization=l2, or the representation float32."
+        )
+    beyond = quantizer.count_saturated(vectors)
+    if 2 * beyond > vectors.size:
+        raise FitError(
+            f"representation {spec.name}: {beyond} of {vectors.size} components of the sample are beyond its range; "
+            f"the largest is {float(np.abs(vectors).max()):.3g}. Use recipe.transform.normalization=l2, or the "
+            "representation float32."
+        )
 
 
 def load_quantizer(spec: RepresentationSpec, dimension: int, arrays: Arrays) -> Quantizer:

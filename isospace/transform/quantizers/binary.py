@@ -88,7 +88,7 @@ class BinaryQuantizer:
 def fit_binary(spec: BinarySpec, sample: Float32) -> BinaryQuantizer:
     """Fit the thresholds on the (n, k) sample."""
     dimension = sample.shape[1]
-    exponent = grid_exponent(sample)
+    exponent = grid_exponent(sample) if spec.rotation else 0
     rotation = random_rotation(dimension, spec.seed) if spec.rotation else None
     quantizer = BinaryQuantizer(np.zeros(dimension, np.float32), rotation, exponent)
     if spec.threshold == "zero":

@@ -48,10 +48,12 @@ def test_a_full_disk_is_one_clear_error_and_leaves_nothing(tmp_path: Path, monke
     def full(_: object) -> None:
         Path("/dev/full").write_bytes(b"x")
 
+    open_store(tmp_path).write("a/before", b"data")
     monkeypatch.setattr("isospace.storage.local_files.os.fsync", full)
-    with pytest.raises(StoreError, match="No space left on device"):
-        open_store(tmp_path).write("a/b", b"data")
-    assert list((tmp_path / "a").iterdir()) == []
+    for path in ("a/b", "c/d"):
+        with pytest.raises(StoreError, match="No space left on device"):
+            open_store(tmp_path).write(path, b"data")
+    assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == ["before"]
 
 
 def test_a_folder_that_is_a_file_is_a_store_error(tmp_path: Path) -> None:

@@ -72,3 +72,9 @@ def test_what_the_gate_judges_is_not_where_it_leads(tmp_path):
     }
     with pytest.raises(ValueError, match="alias of the snapshot that the gate judges"):
         PipelineConfig.model_validate(given)
+
+
+@pytest.mark.parametrize("text", ["norms within 1e999", "recall@10 <= 1e400", "latency p99 <= 9e333 x"])
+def test_a_bound_that_everything_meets_is_refused(text):
+    with pytest.raises(ConfigError, match="the bound is inf; expected a finite number"):
+        parse_rule(text)

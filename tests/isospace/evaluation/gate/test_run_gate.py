@@ -1,7 +1,8 @@
 import json
+import math
 import random
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,9 +14,12 @@ from isospace.cli.main import app
 from isospace.collection.alias import alias_history, aliases, resolve, rollback
 from isospace.errors import ConfigError, GateError, NotFoundError, QueryError
 from isospace.evaluation.gate.judge import gate_key, gate_set
+from isospace.evaluation.gate.rules import parse_rule
 from isospace.evaluation.gate.run_gate import gate_snapshot
 from isospace.evaluation.gate.spec import GateSpec
+from isospace.evaluation.gate.verdict_markdown import verdict_markdown
 from isospace.evaluation.gate.verdicts import promote_judged, read_verdicts, require_passed
+from isospace.evaluation.metrics import per_query
 from isospace.evaluation.pseudo_query_set import make_set
 from isospace.evaluation.query_sets import EvaluationSet, freeze_set, read_set
 from isospace.operations.audit.audit import audit_alias
@@ -359,3 +363,65 @@ def test_the_commands(judged: Judged, tmp_path: Path):
     assert "NO" in refused.output
     shown = json.loads(run.invoke(app, ["verdicts", *place, "--snapshot", "2", "--json"]).stdout)
     assert [one["passed"] for one in shown] == [False]
+
+
+@pytest.mark.parametrize("share", [1, 2, 60])
+@pytest.mark.parametrize(
+    "rule",
+    [
+        NOT_WORSE,
+        "ndcg@10 not worse than production by more than 0.05",
+        "recall@10 >= 0.01",
+        "recall@10 <= 1",
+        "ndcg@10 for lang=de >= 0.01",
+    ],
+)
+def test_a_metric_that_is_not_a_number_never_passes(
+    judged: Judged, monkeypatch: pytest.MonkeyPatch, rule: str, share: int
+):
+    def broken(*given):
+        values = per_query(*given)
+        missing = dict.fromkeys([f"qd{number:05d}" for number in range(1, 60, share)], math.nan)
+        return {name: by_query | missing for name, by_query in values.items()}
+
+    monkeypatch.setattr("isospace.evaluation.comparison.per_query", broken)
+    verdict = judged.judge("3", judged.spec(rule))
+    assert verdict.findings[0].passed is False
+    assert verdict.findings[0].figure is None
+    assert "which proves nothing" in verdict.findings[0].detail
+    assert not verdict.passed
+    assert "–" in verdict_markdown(verdict)
+    assert read_verdicts(judged.store, "c", verdict.snapshot_id) == [verdict]
+
+
+@pytest.mark.parametrize("rule", ["norms within 1", "mean cosine <= 1", "isotropy >= 0", "evenness >= 0"])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_vectors_that_are_not_finite_never_pass(judged: Judged, rule: str, bad: float):
+    def change(vectors):
+        vectors[3, 1] = bad
+        return vectors
+
+    promote_judged(judged.store, "c", "broken", resolve(judged.store, "c", "3"), reason="x")
+    forge_vectors(judged.store, "c", change, alias="broken")
+    verdict = judged.judge("3", GateSpec(rules=(rule,)))
+    assert verdict.findings[0].passed is False
+    assert "which proves nothing" in verdict.findings[0].detail
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("text", ["norms within 1", "recall@10 <= 1", "latency p99 <= 1000 x", NOT_WORSE])
+def test_a_bound_that_is_not_finite_never_passes(
+    judged: Judged, monkeypatch: pytest.MonkeyPatch, text: str, value: float
+):
+    broken = replace(parse_rule(text), value=value)
+    monkeypatch.setattr("isospace.evaluation.gate.judge.parse_rule", lambda _: broken)
+    finding = judged.judge("3", judged.spec(text)).findings[0]
+    assert finding.passed is False
+    assert "expected finite numbers in the rule" in finding.detail
+
+
+@pytest.mark.parametrize("level", [math.nan, math.inf])
+def test_a_level_that_is_not_finite_never_passes(judged: Judged, monkeypatch: pytest.MonkeyPatch, level: float):
+    broken = replace(parse_rule(NOT_WORSE), p=level)
+    monkeypatch.setattr("isospace.evaluation.gate.judge.parse_rule", lambda _: broken)
+    assert judged.judge("3", judged.spec(NOT_WORSE)).findings[0].passed is False
