@@ -19,7 +19,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from isospace.search.vector.topk import GROUP, Rows, TooManyRowsError, top_rows
+from isospace.search.vector.blocks import row_blocks
+from isospace.search.vector.int8_products import extra_bits, integer_blocks, round_queries
+from isospace.search.vector.topk import Rows, TooManyRowsError, top_rows
 from isospace.transform.quantizers import Quantizer
 from isospace.transform.quantizers.binary import BinaryQuantizer
 from isospace.transform.quantizers.floats import FloatQuantizer
@@ -29,9 +31,7 @@ from isospace.transform.vectors import Float32
 
 Kernels = Literal["auto", "numpy", "fast"]
 Norms = npt.NDArray[np.float32] | None
-# Rows of a block whose codes are converted first, and scores of a block that is used without a copy. With few queries
-# the latter has many rows, since every product waits for all of its threads.
-_BLOCK_ROWS, _BLOCK_SCORES = 16_384, 2_000_000
+# Queries that are answered together.
 _BLOCK_QUERIES = 128
 # Components from which torch is worth loading, which takes seconds and some 200 MB.
 _LARGE = 30_000_000
@@ -173,17 +173,6 @@ def _with_metric(
         )
 
 
-def _blocks(array: npt.NDArray[Any], rows: Rows | None, queries: int = 0) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-    """Yield blocks of codes: large ones sized for the number of `queries`, or small ones if that is 0."""
-    total = len(array) if rows is None else len(rows)
-    # Selected rows are copied, so their blocks stay small.
-    size = max(_BLOCK_SCORES // queries, _BLOCK_ROWS) if queries and rows is None else _BLOCK_ROWS
-    size -= size % GROUP
-    for first in range(0, total, size):
-        part = slice(first, first + size)
-        yield first, (array[part] if rows is None else array[rows[part]])
-
-
 def _exact_blocks(
     quantizer: Quantizer, array: npt.NDArray[Any], queries: Float32, rows: Rows | None, *, fast: bool
 ) -> Iterator[tuple[int, npt.NDArray[Any]]]:
@@ -191,7 +180,7 @@ def _exact_blocks(
     if isinstance(quantizer, FloatQuantizer):
         product = _float_product(quantizer, queries, fast=fast and has("torch"))
     as_it_lies = isinstance(quantizer, FloatQuantizer) and array.dtype == np.float32
-    for first, block in _blocks(array, rows, len(queries) if as_it_lies else 0):
+    for first, block in row_blocks(array, rows, len(queries) if as_it_lies else 0):
         yield first, product(block)
 
 
@@ -227,113 +216,15 @@ def _by_integers(
     common. None if too many rows still lie within the error of the product, as in a tight cluster.
     """
     most = len(queries) * max(_MOST_PER_WANTED * count, _MOST_CANDIDATES)
-    for extra in (0, _extra_bits(quantizer.dimension)):
-        rounded = _rounded_queries(quantizer, queries, _longest(codes), extra)
+    for extra in (0, extra_bits(quantizer.dimension)):
+        rounded = round_queries(quantizer, queries, _longest(codes), extra)
         # A row's score may be too low by the error, and that of the last row too high.
         slack = (2.0 * rounded.error + _rounding(codes, queries)) / rounded.unit
-        blocks = _integer_blocks(quantizer, codes.array, rounded, rows)
+        blocks = integer_blocks(quantizer, codes.array, rounded, rows)
         with contextlib.suppress(TooManyRowsError):
             near = top_rows(blocks, len(queries), count, slack, most=most)
             return near if rows is None else [rows[part] for part in near]
     return None
-
-
-def _extra_bits(dimension: int) -> int:
-    """Return by how many bits queries can be finer than eight, for sums of products that stay below 2**31."""
-    return min(8, int(np.log2(2.0**31 / (2.0**14 * dimension))))
-
-
-@dataclass(frozen=True, slots=True)
-class _RoundedQueries:
-    """Queries rounded to multiples of a step each.
-
-    Attributes
-    ----------
-    whole
-        (m, k) int32, up to 127 * 2**extra.
-    extra
-        Number of bits beyond eight.
-    steps
-        (m, 1) float32.
-    error
-        (m,) bound on how much the inner products of a query with two decoded codes are off, relative to each other.
-    unit
-        (m,) what the scores of `_integer_blocks` are multiples of.
-    """
-
-    whole: npt.NDArray[np.int32]
-    extra: int
-    steps: Float32
-    error: npt.NDArray[np.float64]
-    unit: npt.NDArray[np.float64]
-
-
-def _rounded_queries(
-    quantizer: Int8Quantizer | Int8VectorQuantizer, queries: Float32, longest: float, extra: int
-) -> _RoundedQueries:
-    """Round queries; `longest` is the length of the longest vector that was encoded.
-
-    With scales s per dimension, the scales are folded into the query first, z = q s, and the error of z is e. By the
-    Cauchy-Schwarz inequality, e c is at most |e / s| |s c|, and at most |e| |c|.
-    """
-    scaled = queries * quantizer.scale if isinstance(quantizer, Int8Quantizer) else queries
-    largest = np.maximum(np.abs(scaled).max(axis=1, keepdims=True), np.finfo(np.float32).tiny)
-    steps = largest / np.float32(127 << extra)
-    whole = np.rint(scaled / steps).astype(np.int32)
-    missing = scaled.astype(np.float64) - whole * steps.astype(np.float64)
-    dimension = queries.shape[1]
-    if isinstance(quantizer, Int8Quantizer):
-        scale = quantizer.scale.astype(np.float64)
-        # Clipping to the range of the codes moves a vector no farther from the middle of the range.
-        middle = 0.0 if quantizer.low is None else float(np.linalg.norm(128 * scale + quantizer.low))
-        radius = longest + middle + float(np.linalg.norm(scale)) / 2
-        by_length = np.linalg.norm(missing / scale, axis=1) * radius
-        error = np.minimum(by_length, np.linalg.norm(missing, axis=1) * 128 * np.sqrt(dimension))
-        return _RoundedQueries(whole, extra, steps, error, steps[:, 0].astype(np.float64))
-    # A component is rounded by at most half a step, and a step is at most the longest vector / 127.
-    error = np.linalg.norm(missing, axis=1) * longest * (1 + np.sqrt(dimension) / 254)
-    return _RoundedQueries(whole, extra, steps, error, np.ones(len(queries)))
-
-
-def _integer_blocks(
-    quantizer: Int8Quantizer | Int8VectorQuantizer,
-    array: npt.NDArray[Any],
-    queries: _RoundedQueries,
-    rows: Rows | None,
-) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-    """Yield inner products of rounded queries with decoded codes.
-
-    With per-dimension scales the scores stay integers: dropping the query's step and offset keeps their order.
-    """
-    product = _integer_product(queries)
-    if isinstance(quantizer, Int8Quantizer):
-        for first, block in _blocks(array, rows, len(queries.whole)):
-            yield first, product(block)
-        return
-    sums = queries.whole.sum(axis=1, keepdims=True, dtype=np.int64).astype(np.float32) * queries.steps
-    for first, block in _blocks(array, rows):
-        scale, low, codes = quantizer.parts(block)
-        products = product(codes) * queries.steps
-        yield first, products * scale.T if low is None else (products + 128 * sums) * scale.T + sums * low.T
-
-
-def _integer_product(queries: _RoundedQueries) -> Callable[[npt.NDArray[np.int8]], npt.NDArray[np.int32]]:
-    """Return the exact product of queries with int8 codes; finer queries are split into two parts of eight bits."""
-    import torch
-
-    extra, count = queries.extra, len(queries.whole)
-    high = (queries.whole + ((1 << extra) >> 1)) >> extra
-    parts = [high, queries.whole - (high << extra)] if extra else [high]
-    left = torch.from_numpy(np.concatenate(parts).astype(np.int8))
-
-    def product(codes: npt.NDArray[np.int8]) -> npt.NDArray[np.int32]:
-        scores = torch._int_mm(left, torch.from_numpy(codes).T)
-        if extra:
-            scores = torch.add(scores[count:], scores[:count], alpha=1 << extra)
-        array: npt.NDArray[np.int32] = scores.numpy()
-        return array
-
-    return product
 
 
 def _by_hamming(
@@ -354,7 +245,7 @@ def _by_hamming(
 def _hamming_blocks(
     array: npt.NDArray[Any], bits: npt.NDArray[np.uint8], rows: Rows | None
 ) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-    for first, block in _blocks(array, rows, len(bits)):
+    for first, block in row_blocks(array, rows, len(bits)):
         left, right = (_words(part) for part in (bits, block))
         yield first, -np.stack([np.bitwise_count(right ^ one).sum(axis=1, dtype=np.int32) for one in left])
 
