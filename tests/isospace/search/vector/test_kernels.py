@@ -106,3 +106,20 @@ def test_few_rows_are_candidates_where_vectors_are_spread(spec: RepresentationSp
         Codes(spec.name, quantizer, quantizer.encode(vectors)), queries, 10, metric="cosine", kernels="fast"
     )
     assert np.mean([len(near) for near in found]) < 100
+
+
+@pytest.mark.parametrize("spec", [spec for spec in SPECS if spec.kind != "binary"], ids=lambda spec: spec.name)
+@pytest.mark.parametrize("metric", ["cosine", "dot", "l2"])
+@pytest.mark.parametrize("kernels", ["numpy", "fast"])
+def test_candidates_are_those_of_the_metric(spec: RepresentationSpec, metric: str, kernels: str) -> None:
+    """Inner products are those of the codes; lengths are those of the vectors before encoding."""
+    vectors, queries = made("0.05")
+    lengths = np.random.default_rng(2).uniform(0.5, 2.0, (COUNT, 1)).astype(np.float32)
+    longer = vectors * lengths
+    quantizer = fit_quantizer(spec, longer[:2000])
+    codes = Codes(spec.name, quantizer, quantizer.encode(longer), (lengths[:, 0] ** 2).astype(np.float32))
+    products = queries.astype(np.float64) @ quantizer.decode(codes.array).astype(np.float64).T
+    sizes = lengths[:, 0].astype(np.float64)
+    ranked = {"dot": products, "cosine": products / sizes, "l2": products - sizes**2 / 2}[metric]
+    for scores, near in zip(ranked, candidates(codes, queries, 10, metric=metric, kernels=kernels), strict=True):
+        assert set(np.argsort(-scores, kind="stable")[:10].tolist()) <= set(near.tolist())
