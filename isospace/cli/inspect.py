@@ -55,6 +55,18 @@ def status(
             for one in members
         ]
         print_table(header, rows, title=name, whole=header[:6])
+        _warn_of_unfinished(store, name)
+
+
+def _warn_of_unfinished(store: str, collection: str) -> None:
+    from isospace.collection.tombstones import unfinished_tombstones
+    from isospace.storage.store import open_store
+
+    for tombstone in unfinished_tombstones(open_store(store), collection):
+        warn(
+            f"{collection}: the erasure of {tombstone.doc_ids[0]!r} (order {tombstone.number}, "
+            f"{len(tombstone.doc_ids)} documents) is not finished. Run the same `isospace forget` command again."
+        )
 
 
 def show(store: StoreArgument, collection: CollectionArgument, snapshot: SnapshotOption = "production") -> None:

@@ -66,7 +66,8 @@ def resolve(store: Store, collection: str, reference: str) -> Manifest:
             raise NotFoundError(f"{error} Aliases: {known}.") from error
     entry = history[-1]
     manifest = read_manifest(store, collection, entry.snapshot)
-    if manifest.snapshot_id != entry.snapshot_id:
+    # An erasure replaces the snapshot before it moves the alias.
+    if manifest.snapshot_id != entry.snapshot_id and not _is_replacement(store, entry, manifest):
         raise IntegrityError(
             f"alias {reference!r}: expected snapshot {entry.snapshot} to be {entry.snapshot_id[:16]}…, but it is "
             f"{manifest.snapshot_id[:16]}…. The snapshot was replaced: promote the snapshot that you want."
@@ -155,34 +156,67 @@ def previous_entry(history: list[AliasEntry]) -> AliasEntry | None:
 
 
 class Replacement(BaseModel):
-    """A snapshot that was rewritten without forgotten documents, and the snapshot that replaces it."""
+    """A snapshot that was rewritten without forgotten documents.
+
+    Attributes
+    ----------
+    old, old_id
+        Number and snapshot_id before.
+    new, new_id
+        Number and snapshot_id after. The number is the same, except in older records.
+    earlier
+        Snapshot IDs that the number had before `old_id`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     old: int
     old_id: str
     new: int
     new_id: str
+    earlier: tuple[str, ...] = ()
+
+    def replaces(self, entry: AliasEntry) -> bool:
+        """Return whether an entry names a snapshot as it was before."""
+        return entry.snapshot == self.old and entry.snapshot_id in (self.old_id, *self.earlier)
 
 
-def replace_snapshot(store: Store, old: Manifest, new: Manifest) -> None:
-    """Record that a snapshot replaces another one in the histories of all aliases."""
-    replacement = Replacement(old=old.sequence, old_id=old.snapshot_id, new=new.sequence, new_id=new.snapshot_id)
+def record_replacement(store: Store, old: Manifest, new: Manifest) -> None:
+    """Record, before a snapshot is replaced in place, what it is replaced with."""
+    if old.snapshot_id == new.snapshot_id:
+        # The forgotten documents were deleted before: the content is the same, in other files.
+        return
+    known = _replacements(store, old.collection).get(old.sequence)
+    earlier = {*known.earlier, known.old_id} if known is not None and known.new == known.old else set()
+    replacement = Replacement(
+        old=old.sequence,
+        old_id=old.snapshot_id,
+        new=new.sequence,
+        new_id=new.snapshot_id,
+        earlier=tuple(sorted(earlier - {old.snapshot_id, new.snapshot_id})),
+    )
     store.write(numbered(old.paths.replacements, old.sequence), seal(replacement.model_dump(mode="json")))
 
 
 def follow_replacements(store: Store, collection: str, history: list[AliasEntry]) -> list[AliasEntry]:
     """Return a history in which every replaced snapshot is exchanged for its replacement."""
-    replacements = read_all(store, CollectionPaths(collection).replacements, Replacement)
-    by_number = {replacement.old: replacement for replacement in replacements}
+    replacements = _replacements(store, collection)
     result = []
     for entry in history:
         current = entry
-        while (
-            replacement := by_number.get(current.snapshot)
-        ) is not None and replacement.old_id == current.snapshot_id:
+        while (replacement := replacements.get(current.snapshot)) is not None and replacement.replaces(current):
             current = current.model_copy(update={"snapshot": replacement.new, "snapshot_id": replacement.new_id})
         result.append(current)
     return result
+
+
+def _replacements(store: Store, collection: str) -> dict[int, Replacement]:
+    records = read_all(store, CollectionPaths(collection).replacements, Replacement)
+    return {record.old: record for record in records}
+
+
+def _is_replacement(store: Store, entry: AliasEntry, manifest: Manifest) -> bool:
+    (followed,) = follow_replacements(store, manifest.collection, [entry])
+    return (followed.snapshot, followed.snapshot_id) == (manifest.sequence, manifest.snapshot_id)
 
 
 def parse_time(at: str) -> float:

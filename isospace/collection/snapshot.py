@@ -7,11 +7,13 @@ is visible before the manifest that lists it.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import PurePosixPath
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from isospace.errors import ConflictError, IntegrityError, NotFoundError
+from isospace.collection.tombstones import require_no_newer_tombstone
+from isospace.errors import ConflictError, IntegrityError, NotFoundError, StoreError
 from isospace.storage.file_ref import FileRef
 from isospace.storage.hashing import fingerprint, seal, sha256_lines, unseal
 from isospace.storage.numbered_log import entry_paths
@@ -98,27 +100,91 @@ def files_digest(manifest: Manifest) -> str:
     return fingerprint([ref.model_dump(mode="json") for ref in refs])
 
 
-def commit_manifest(store: Store, manifest: Manifest) -> Manifest:
+def commit_manifest(store: Store, manifest: Manifest, *, tombstones: int = 0) -> Manifest:
     """Commit a snapshot; return its manifest as stored.
+
+    A process that was suspended may commit long after its lease expired. So its files are checked before the commit
+    and once more after it: a command that removes files looks at the snapshots after it has moved the files away, so
+    at least one of the two sees the other.
+
+    Parameters
+    ----------
+    tombstones
+        How many tombstones of the collection the writer took into account.
 
     Raises
     ------
     ConflictError
-        If another run committed a snapshot with the same number first.
+        If another run committed a snapshot with the same number first, or if documents were forgotten since the writer
+        began.
+    StoreError
+        If a file that the snapshot names is missing.
     """
     path = manifest.paths.snapshot(manifest.sequence)
+    _require_whole(store, manifest)
+    require_no_newer_tombstone(store, manifest.collection, tombstones)
     try:
         store.create(path, seal(manifest.model_dump(mode="json")))
     except ConflictError as error:
         existing = read_manifest(store, manifest.collection, manifest.sequence)
         # The store may have accepted our commit although the response was lost.
-        if existing.provenance.get("run_id") == manifest.provenance.get("run_id"):
-            return existing
-        raise ConflictError(
-            f"{path}: run {existing.provenance.get('run_id')} committed snapshot {existing.snapshot_id[:16]}… first. "
-            "Run the same command again: it plans on top of that snapshot and encodes nothing twice."
-        ) from error
+        if existing.provenance.get("run_id") != manifest.provenance.get("run_id"):
+            raise ConflictError(
+                f"{path}: run {existing.provenance.get('run_id')} committed snapshot {existing.snapshot_id[:16]}… "
+                "first. Run the same command again: it plans on top of that snapshot and encodes nothing twice."
+            ) from error
+        manifest = existing
+    try:
+        _require_whole(store, manifest)
+        require_no_newer_tombstone(store, manifest.collection, tombstones)
+    except BaseException:
+        store.delete(path)
+        raise
     return manifest
+
+
+def replace_manifest(store: Store, old: Manifest, new: Manifest) -> None:
+    """Replace a snapshot in place, under its number.
+
+    The latest snapshot remains the latest one this way, and the order of the snapshots is kept, at any moment.
+
+    Raises
+    ------
+    ConflictError
+        If the snapshot is not `old` any more.
+    StoreError
+        If a file that the new snapshot names is missing.
+    """
+    path = old.paths.snapshot(old.sequence)
+    data = store.read(path)
+    if _parse(data, path) != old:
+        raise ConflictError(f"{path}: was replaced by another command in the meantime. Run the same command again.")
+    _require_whole(store, new)
+    store.write(path, seal(new.model_dump(mode="json")))
+    try:
+        _require_whole(store, new)
+    except BaseException:
+        store.write(path, data)
+        raise
+
+
+def damaged_files(store: Store, manifest: Manifest) -> list[str]:
+    """Return the files of a snapshot that are missing or have the wrong size; `verify` checks their content.
+
+    Folders are listed: in an object store, one request per file would take minutes for a large collection.
+    """
+    refs = manifest.files()
+    folders = {str(PurePosixPath(ref.path).parent) for ref in refs}
+    sizes = {stat.path: stat.size for folder in sorted(folders) for stat in store.walk(folder)}
+    return [ref.path for ref in refs if sizes.get(ref.path) != ref.size]
+
+
+def _require_whole(store: Store, manifest: Manifest) -> None:
+    if lost := damaged_files(store, manifest):
+        raise StoreError(
+            f"{lost[0]}: is gone or has another size, and the snapshot would name it ({len(lost)} such files). "
+            "Something deletes files in the store while a run works; nothing was committed. Run the same command again."
+        )
 
 
 def read_manifest(store: Store, collection: str, sequence: int) -> Manifest:

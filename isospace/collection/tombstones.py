@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from isospace.errors import NotFoundError
+from isospace.errors import ConflictError, NotFoundError
 from isospace.storage.hashing import seal
 from isospace.storage.numbered_log import append, entry_paths, read_all
 from isospace.storage.paths import CollectionPaths, numbered
@@ -70,6 +70,11 @@ def read_tombstones(store: Store, collection: str) -> list[Tombstone]:
     return read_all(store, CollectionPaths(collection).folder("forgotten"), Tombstone)
 
 
+def count_tombstones(store: Store, collection: str) -> int:
+    """Return the number of the newest tombstone; 0 if there is none."""
+    return max(entry_paths(store, CollectionPaths(collection).folder("forgotten")), default=0)
+
+
 def forgotten_documents(store: Store, collection: str) -> frozenset[str]:
     """Return the doc_ids that no run may ingest again."""
     forgotten: set[str] = set()
@@ -116,6 +121,15 @@ def allow_documents(store: Store, collection: str, doc_ids: Collection[str], *, 
     if unknown := set(doc_ids) - forgotten_documents(store, collection):
         raise NotFoundError(f"{sorted(unknown)[0]!r} is not among the forgotten documents of {collection!r}.")
     return write_tombstone(store, collection, "allow", tuple(sorted(set(doc_ids))), reason)
+
+
+def require_no_newer_tombstone(store: Store, collection: str, known: int) -> None:
+    """Raise ConflictError if documents were forgotten since there were `known` tombstones."""
+    if (newest := count_tombstones(store, collection)) > known:
+        raise ConflictError(
+            f"collection {collection!r}: documents were forgotten (order {newest}) since this command began; nothing "
+            "was committed. Run the same command again: it leaves them out."
+        )
 
 
 def write_receipt(store: Store, collection: str, receipt: Receipt) -> str:

@@ -12,10 +12,9 @@ from isospace.collection.alias import promote
 from isospace.collection.live_rows import LivePart, live_parts, read_live
 from isospace.collection.snapshot import Manifest, PartRecord, commit_manifest, snapshot_id
 from isospace.encoding.registry.record import read_encoder_record
-from isospace.errors import StoreError
 from isospace.evaluation.gate.verdicts import promotion_problem
 from isospace.pipeline.chunk import ChunkPart
-from isospace.pipeline.run import Run, damaged_files
+from isospace.pipeline.run import Run
 from isospace.pipeline.scan.diff import Scan
 from isospace.pipeline.segment import Segment
 from isospace.storage import paths as layout
@@ -51,7 +50,8 @@ def commit_snapshot(
     Raises
     ------
     ConflictError
-        If another run committed first; the next attempt plans on top of it.
+        If another run committed first, or if documents were forgotten since the run began; the next attempt plans
+        again.
     StoreError
         If a file that the snapshot would name is missing.
     """
@@ -83,12 +83,7 @@ def commit_snapshot(
     if base is not None and base.snapshot_id == identity and set(base.files()) == set(manifest.files()):
         # A repair: the same files are back in place.
         return Commit(base, is_new=False)
-    if lost := damaged_files(run.store, manifest):
-        raise StoreError(
-            f"{lost[0]}: is gone or has another size, and the snapshot would name it ({len(lost)} such files). "
-            "Something deletes files in the store while a run works; nothing was committed. Run the same command again."
-        )
-    return Commit(commit_manifest(run.store, manifest), is_new=True)
+    return Commit(commit_manifest(run.store, manifest, tombstones=run.tombstones), is_new=True)
 
 
 def promote_new(run: Run, commit: Commit) -> bool:

@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
-from isospace.errors import ConflictError
+from isospace.collection.forgotten_files import erase_leftovers
+from isospace.collection.tombstones import count_tombstones
+from isospace.errors import ConflictError, IsospaceError
 from isospace.evaluation.gate.verdicts import require_passed
 from isospace.pipeline import stages
 from isospace.pipeline.chunk import ChunkPart, all_chunk_paths
@@ -101,8 +103,12 @@ def run_exclusively(
             run = executor.run(begin, config)
             try:
                 return work(executor, run)
-            except ConflictError as error:
-                if attempt + 1 == _ATTEMPTS:
+            except IsospaceError as error:
+                # Where documents were forgotten meanwhile, files that the run needs may be gone.
+                forgotten = count_tombstones(store, run.collection) > run.tombstones
+                if forgotten:
+                    erase_leftovers(store, run.collection, after=run.tombstones)
+                if attempt + 1 == _ATTEMPTS or not (forgotten or isinstance(error, ConflictError)):
                     raise
                 executor.reporter.warning(f"{error} Planning again on top of it.")
             finally:

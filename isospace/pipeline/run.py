@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from isospace.collection.alias import aliases
-from isospace.collection.snapshot import Manifest, latest_manifest, read_manifest
+from isospace.collection.snapshot import Manifest, damaged_files, latest_manifest, read_manifest
+from isospace.collection.tombstones import count_tombstones
 from isospace.encoding.embedder import load_space
 from isospace.encoding.registry.record import EncoderRecord
 from isospace.errors import ConfigError, IntegrityError
@@ -46,6 +47,8 @@ class Run:
         Store to which documents, chunks, and plans are written: the run's own, or a scratch store in a dry run.
     transform
         The recipe's transform, with hashes instead of the paths of query files.
+    tombstones
+        How many tombstones the collection had when the run began; a later one keeps it from committing.
     """
 
     run_id: str
@@ -59,6 +62,7 @@ class Run:
     scratch: Path
     work: str
     transform: TransformSpec
+    tombstones: int
 
     @property
     def store(self) -> Store:
@@ -133,6 +137,7 @@ def start_run(config: PipelineConfig, encoder: EncoderRecord, scratch: Path, *, 
         scratch=scratch,
         work=str(scratch / "dry-store") if dry else config.runtime.store,
         transform=with_hashed_files(config.recipe.transform),
+        tombstones=count_tombstones(store, config.runtime.collection),
     )
     base = latest_manifest(store, config.runtime.collection)
     if base is None:
@@ -150,17 +155,6 @@ def start_run(config: PipelineConfig, encoder: EncoderRecord, scratch: Path, *, 
             "and a snapshot has one space for all of its documents. Run without a selection first."
         )
     return replace(run, base_sequence=base.sequence, space_id=space_id, rebuild=rebuild, damaged=damaged)
-
-
-def damaged_files(store: Store, manifest: Manifest) -> list[str]:
-    """Return the files of a snapshot that are missing or have the wrong size; `verify` checks their content.
-
-    Folders are listed: in an object store, one request per file would take minutes for a large collection.
-    """
-    refs = manifest.files()
-    folders = {str(PurePosixPath(ref.path).parent) for ref in refs}
-    sizes = {stat.path: stat.size for folder in sorted(folders) for stat in store.walk(folder)}
-    return [ref.path for ref in refs if sizes.get(ref.path) != ref.size]
 
 
 def chunking_id(spec: ChunkingSpec, encoder_id: str) -> str:

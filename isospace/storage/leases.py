@@ -3,6 +3,9 @@
 A run writes its lease before it looks at any file. A command that deletes files writes its lease before it looks for
 runs. If two processes start at the same time, at least one of them sees the other. The age of a lease is the difference
 of two times of the store's own clock.
+
+A lease is no lock: a process may be suspended until others take it for dead, and then go on. A command that deletes
+files checks its lease before each deletion, and deletes in a way that can be undone (`isospace.storage.trash`).
 """
 
 from __future__ import annotations
@@ -17,8 +20,9 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -26,6 +30,7 @@ from isospace.errors import BusyError, IsospaceError, NotFoundError, StoreError
 from isospace.storage import paths as layout
 from isospace.storage.local_files import Stat
 from isospace.storage.store import Store
+from isospace.storage.trash import recover_trash
 
 # A lease is renewed every minute. After an hour without renewal, its process is considered dead.
 RENEWED_SECONDS = 60.0
@@ -71,6 +76,37 @@ class Lease(BaseModel):
         return f"{self.what}{scope} (process {self.pid} on {self.host}, since {self.at})"
 
 
+@dataclass(frozen=True, slots=True)
+class HeldLease:
+    """A lease that this process holds.
+
+    Attributes
+    ----------
+    stat
+        The file of the lease. Its modification time is when it was taken, by the store's clock.
+    lost
+        Set once others have deleted the lease.
+    """
+
+    store: Store
+    stat: Stat
+    lost: threading.Event = field(default_factory=threading.Event, repr=False)
+
+    @property
+    def token(self) -> str:
+        """The name of the lease, which no other lease has."""
+        return PurePosixPath(self.stat.path).stem
+
+    def require(self) -> None:
+        """Raise BusyError if others took this process for dead, and deleted its lease."""
+        if self.lost.is_set() or not self.store.exists(self.stat.path):
+            raise BusyError(
+                f"{self.store.url}: the lease {self.stat.path} of this process is gone. It was silent for more than "
+                f"{STALE_SECONDS / 3600:.0f} h (suspended?), so others may have worked on the store since. Nothing "
+                "more is deleted. Run the same command again."
+            )
+
+
 @contextlib.contextmanager
 def run_lease(
     store: Store,
@@ -101,9 +137,11 @@ def run_lease(
     """
     deadline = time.monotonic() + wait_seconds
     while True:
-        with _held(store, layout.run_leases(), _own_lease(what, collection)) as own:
+        with _held(store, layout.run_leases(), _own_lease(what, collection), renewable=True) as held:
+            own = held.stat
             busy = _others(store, layout.maintenance_leases(), own, collection)
             if not busy:
+                _recover(held)
                 _wait_for_turn(store, own, collection, on_wait)
                 yield
                 return
@@ -136,17 +174,19 @@ def _wait_for_turn(store: Store, own: Stat, collection: str, on_wait: Callable[[
 
 
 @contextlib.contextmanager
-def maintenance_lease(store: Store, collection: str | None, what: str) -> Iterator[float]:
-    """Hold a lease for a command that deletes files; yield the time by the store's clock.
+def maintenance_lease(store: Store, collection: str | None, what: str) -> Iterator[HeldLease]:
+    """Hold a lease for a command that deletes files.
 
-    `collection` is the collection whose files are deleted, or None for all.
+    `collection` is the collection whose files are deleted, or None for all. The command must call `require` of the
+    lease before it deletes anything.
 
     Raises
     ------
     BusyError
         If a run or another such command works on the same collection.
     """
-    with _held(store, layout.maintenance_leases(), _own_lease(what, collection)) as own:
+    with _held(store, layout.maintenance_leases(), _own_lease(what, collection), renewable=False) as held:
+        own = held.stat
         busy = [
             *_others(store, layout.run_leases(), own, collection),
             *_others(store, layout.maintenance_leases(), own, collection),
@@ -157,7 +197,14 @@ def maintenance_lease(store: Store, collection: str | None, what: str) -> Iterat
                 "then run the command again. The lease of a process that died on another machine expires after "
                 f"{STALE_SECONDS / 3600:.0f} h."
             )
-        yield own.modified
+        _recover(held)
+        yield held
+
+
+def _recover(held: HeldLease) -> None:
+    """Put back what commands were removing that are dead, or are taken for dead."""
+    others = _alive(held.store, layout.maintenance_leases(), held.stat, STALE_SECONDS)
+    recover_trash(held.store, held.token, {PurePosixPath(stat.path).stem for stat, _ in others})
 
 
 def _own_lease(what: str, collection: str | None) -> Lease:
@@ -175,15 +222,20 @@ def _own_lease(what: str, collection: str | None) -> Lease:
 
 
 @contextlib.contextmanager
-def _held(store: Store, folder: str, lease: Lease) -> Iterator[Stat]:
+def _held(store: Store, folder: str, lease: Lease, *, renewable: bool) -> Iterator[HeldLease]:
+    """Write a lease and renew it. If others delete it, it is written again only if it is `renewable`."""
     path = f"{folder}/{secrets.token_hex(8)}.json"
     data = lease.model_dump_json().encode()
     store.write(path, data)
+    held = HeldLease(store, store.stat(path))
     ended = threading.Event()
 
     def renew() -> None:
         while not ended.wait(RENEWED_SECONDS):
             try:
+                if not renewable and not store.exists(path):
+                    held.lost.set()
+                    return
                 store.write(path, data)
             except IsospaceError as error:
                 _LOG.warning("the lease %s could not be renewed: %s", path, error)
@@ -191,7 +243,7 @@ def _held(store: Store, folder: str, lease: Lease) -> Iterator[Stat]:
     renewer = threading.Thread(target=renew, name="lease", daemon=True)
     renewer.start()
     try:
-        yield store.stat(path)
+        yield held
     finally:
         ended.set()
         renewer.join()

@@ -13,7 +13,7 @@ from typing import IO
 
 from isospace.errors import ConflictError, NotFoundError
 from isospace.storage.guard import check_length, confined, guard
-from isospace.storage.local_files import Stat, copy, copy_file, stat_local, walk_local, write_local
+from isospace.storage.local_files import Stat, copy, copy_file, make_folder, stat_local, walk_local, write_local
 from isospace.storage.protocol import Store
 
 
@@ -61,6 +61,13 @@ class LocalStore(Store):
     def delete(self, path: str) -> None:
         with contextlib.suppress(NotFoundError), self._guard(path):
             (self.root / path).unlink()
+
+    def move(self, path: str, target: str) -> None:
+        with self._guard(path), self._guard(target):
+            source = self.root / path
+            stat_local(self.root, source)
+            make_folder((self.root / target).parent)
+            source.replace(self.root / target)
 
     def walk(self, folder: str) -> Iterator[Stat]:
         with self._guard(folder):

@@ -33,6 +33,7 @@ Kind: TypeAlias = Literal[
 """Kinds of files of a collection; each kind has its own folder."""
 
 COLLECTIONS, ENCODERS, VECTORS, SPACES, REPORTS = "collections", "encoders", "vectors", "spaces", "reports"
+TRASH = "trash"
 """Top-level folders of a store."""
 
 _KINDS = frozenset(get_args(Kind))
@@ -282,6 +283,24 @@ def report_page(run_id: str) -> str:
 def comparison_figures(key: str) -> str:
     """Return the path of the metrics of one variant in a model comparison; `key` identifies its inputs."""
     return f"contests/{key}.json"
+
+
+def trash(token: str = "") -> str:
+    """Return the folder of the files that one command is removing, or the folder of all such folders."""
+    return f"{TRASH}/{token}" if token else TRASH
+
+
+def removal_order(path: str) -> int:
+    """Return the rank of a file among files that are removed together; the lowest goes first.
+
+    Whoever is killed in between must not leave a snapshot with missing files: manifests go first, then records, then
+    the files that they name. Documents and chunks come last, since `forget` learns from them what to search for.
+    """
+    file = parse_collection_path(path)
+    kind = file.kind if file is not None else None
+    if kind == "snapshots":
+        return 0
+    return 3 if kind in ("documents", "chunks") else 1 if path.endswith(".json") else 2
 
 
 def run_leases() -> str:

@@ -59,6 +59,10 @@ class Store(Protocol):
         """Remove `path`; do nothing if it does not exist."""
         ...
 
+    def move(self, path: str, target: str) -> None:
+        """Rename `path` to `target`, replacing an existing file; NotFoundError if `path` does not exist."""
+        ...
+
     def walk(self, folder: str) -> Iterator[Stat]:
         """Yield the files under `folder`, at any depth, sorted by path."""
         ...

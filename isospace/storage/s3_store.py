@@ -84,6 +84,12 @@ class S3Store(Store):
         with contextlib.suppress(NotFoundError), self._guard(path):
             obstore.delete(self.client, path)
 
+    def move(self, path: str, target: str) -> None:
+        # S3 has no rename. If the copy is made and the deletion fails, both files exist, with the same content.
+        with self._guard(path), self._guard(target):
+            obstore.copy(self.client, path, target, overwrite=True)
+            obstore.delete(self.client, path)
+
     def walk(self, folder: str) -> Iterator[Stat]:
         with self._guard(folder):
             pages = _retry_list(lambda: list(obstore.list(self.client, folder.rstrip("/"))))

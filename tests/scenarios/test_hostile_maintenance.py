@@ -99,10 +99,10 @@ def test_a_rollback_outlives_an_order_to_forget(config: PipelineConfig, tmp_path
     store = again(config, {**sentences(30), "secret": SECRET, "bad": "a bad text, number three."})
     assert rollback(store, "c", "production", reason="bad").snapshot == 1
     receipt = forget(store, "c", ["secret"], tmp_path / "scratch", reason="x")
-    assert receipt.snapshots == {1: 3, 2: 4}
-    assert aliases(store, "c")["production"].snapshot == 3
+    assert receipt.snapshots == {1: 1, 2: 2}
+    assert aliases(store, "c")["production"].snapshot == 1
     assert embed_inline(config).promoted is None
-    assert aliases(store, "c")["production"].snapshot == 3
+    assert aliases(store, "c")["production"].snapshot == 1
 
 
 def test_what_is_rolled_back_to_is_still_there_afterwards(config: PipelineConfig, tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_what_is_rolled_back_to_is_still_there_afterwards(config: PipelineConfig
     age(store, 30.0)
     time.sleep(1.1)
     found = vacuum(store, tmp_path / "scratch", retention_days=0.0)
-    assert set(found.kept["c"]) == {1, 3}
+    assert set(found.kept["c"]) == {1, 2}
     assert rollback(store, "c", "production", reason="x").snapshot == 1
 
 
@@ -209,7 +209,7 @@ def test_an_alias_that_moves_during_a_vacuum_keeps_its_snapshot(
         return real(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(vacuuming, "_of_spaces", moved)
-    with pytest.raises(BusyError, match="an alias moved"):
+    with pytest.raises(BusyError, match="or an alias moved"):
         vacuum(store, tmp_path / "scratch", retention_days=0.0)
     assert verify_snapshot(store, "c", "stable").failures == ()
 

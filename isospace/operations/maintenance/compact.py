@@ -24,6 +24,7 @@ from isospace.collection.snapshot import (
     latest_manifest,
     read_manifest,
 )
+from isospace.collection.tombstones import count_tombstones, require_no_newer_tombstone
 from isospace.errors import NotFoundError
 from isospace.operations.maintenance.compaction_settings import DEFAULT_SETTINGS, CompactionSettings
 from isospace.operations.maintenance.rebuild_search import make_searchable
@@ -60,6 +61,8 @@ class CompactionPlan:
     """The parts to rewrite."""
     gone: dict[str, set[str]]
     """IDs of deleted documents by part."""
+    tombstones: int = 0
+    """How many tombstones the collection had; a later one keeps the plan from being carried out."""
 
     @property
     def parts_after(self) -> int:
@@ -140,6 +143,7 @@ def plan_compaction(store: Store, collection: str, settings: CompactionSettings 
     NotFoundError
         If the collection has no snapshot.
     """
+    tombstones = count_tombstones(store, collection)
     base = latest_manifest(store, collection)
     if base is None:
         raise NotFoundError(
@@ -148,7 +152,7 @@ def plan_compaction(store: Store, collection: str, settings: CompactionSettings 
     gone = deleted_documents(store, base.deletions)
     most, most_bytes, share = settings.part_documents, settings.part_bytes, settings.max_deleted_share
     groups = tuple(_groups(base.parts, gone, most, most_bytes, share))
-    return CompactionPlan(base, groups, gone)
+    return CompactionPlan(base, groups, gone, tombstones)
 
 
 def compact(store: Store, plan: CompactionPlan) -> Manifest:
@@ -157,13 +161,14 @@ def compact(store: Store, plan: CompactionPlan) -> Manifest:
     Raises
     ------
     ConflictError
-        If a run has committed since the plan was made; plan again.
+        If a run has committed, or documents were forgotten, since the plan was made; plan again.
     IntegrityError
         If a file of the snapshot is damaged.
     """
     base = plan.base
     if not plan.groups:
         return base
+    require_no_newer_tombstone(store, base.collection, plan.tombstones)
     first = {group.parts[0].name: group for group in plan.groups}
     merged = {part.name for group in plan.groups for part in group.parts}
     records: list[PartRecord] = []
@@ -180,7 +185,7 @@ def compact(store: Store, plan: CompactionPlan) -> Manifest:
         "deletions": write_deletions(store, base.collection, left),
         "provenance": derived_provenance(base, "compaction"),
     }
-    return commit_manifest(store, base.model_copy(update=update))
+    return commit_manifest(store, base.model_copy(update=update), tombstones=plan.tombstones)
 
 
 def compact_collection(

@@ -1,7 +1,8 @@
 """Forget documents: erase them permanently from every snapshot and every file derived from them.
 
 The order is written first, so that no run ingests the documents again; the receipt last. If the command is killed in
-between, run it again: it continues.
+between, run it again: it continues. Each snapshot is replaced in place, by one write, so that the latest one never
+becomes an older one.
 """
 
 from __future__ import annotations
@@ -12,23 +13,30 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from isospace.collection.alias import alias_history, aliases, follow_replacements, previous_entry, replace_snapshot
+from isospace.collection.alias import (
+    alias_history,
+    aliases,
+    follow_replacements,
+    previous_entry,
+    promote,
+    record_replacement,
+)
 from isospace.collection.live_rows import without_documents
 from isospace.collection.snapshot import (
     Manifest,
     PartRecord,
-    commit_manifest,
     deleted_documents,
     documents_digest,
     read_manifest,
+    replace_manifest,
     sequences,
     snapshot_id,
 )
 from isospace.collection.tombstones import Receipt, write_receipt, write_tombstone
-from isospace.errors import ConfigError, NotFoundError
+from isospace.errors import BusyError, ConfigError, NotFoundError
 from isospace.evaluation.gate.verdicts import carry_verdict
 from isospace.finetuning.workdir import forget_work
-from isospace.operations.maintenance.compact import derived_provenance, follow_aliases, write_deletions
+from isospace.operations.maintenance.compact import derived_provenance, write_deletions
 from isospace.operations.maintenance.derived_data import (
     Trace,
     forget_queries,
@@ -42,11 +50,12 @@ from isospace.search.bm25 import lexical_files
 from isospace.search.local_copy import drop_copies
 from isospace.search.sql_database import serving_files
 from isospace.storage.hashing import sha256_lines
-from isospace.storage.leases import maintenance_lease
+from isospace.storage.leases import HeldLease, maintenance_lease
 from isospace.storage.parquet import FileRef, parse_parquet, read_parquet, read_verified, write_parquet
 from isospace.storage.paths import VECTORS, CollectionPaths, Kind, list_collections
 from isospace.storage.scratch_duckdb import fetch_rows, load_columns, scratch_database
 from isospace.storage.store import Store
+from isospace.storage.trash import remove_files
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -129,7 +138,7 @@ def forget(
 ) -> Receipt:
     """Erase documents and everything derived from them, and keep later runs from ingesting them.
 
-    Rewritten: the latest snapshot and those that aliases name, under new numbers; files of raw vectors; reference
+    Rewritten: the latest snapshot and those that aliases name, under their numbers; files of raw vectors; reference
     samples of audits; evaluation sets with pseudo-queries made from the documents. Removed: every other snapshot that
     holds one of the documents, with its files, databases, and lexical indexes; raw vectors that no other document
     shares; reports that name or quote the documents; local copies on this machine.
@@ -148,7 +157,8 @@ def forget(
     Raises
     ------
     BusyError
-        If any run works on the store, since collections share raw vectors.
+        If any run works on the store, since collections share raw vectors; or if this process was suspended, and a
+        run wrote the documents again meanwhile.
     ConfigError
         If no document would be left in a snapshot.
     IntegrityError
@@ -157,13 +167,14 @@ def forget(
     wanted = tuple(sorted(set(doc_ids)))
     if not wanted or not all(wanted):
         raise ConfigError(f"doc_ids = {list(doc_ids)!r:.80}; expected at least one, none of them empty.")
-    with maintenance_lease(store, None, "forget"):
+    with maintenance_lease(store, None, "forget") as lease:
         holding = find_documents(store, collection, wanted)
         # Whatever can fail comes before the order, which takes effect once it is written.
         rewritten = _plan_replacements(store, collection, holding, set(wanted), scratch, memory_mb)
         order = write_tombstone(store, collection, "forget", wanted, reason)
         done = _Changes()
-        _commit_replacements(store, holding, rewritten, scratch, memory_mb, done)
+        _replace_snapshots(store, collection, rewritten, scratch, memory_mb, lease, done)
+        lease.require()
         vectors = forget_vectors(store, holding.chunks, scratch, memory_mb, done.removed, done.rewritten)
         forget_references(store, collection, wanted, holding.trace, done.rewritten)
         queries = forget_queries(store, collection, set(wanted), done.removed, done.rewritten)
@@ -171,7 +182,8 @@ def forget(
         drop_copies(collection)
         forget_work()
         # Last: if this is killed, the next attempt learns from these files what to search for elsewhere.
-        _remove_files(store, collection, holding, done)
+        _remove_files(store, collection, holding, lease, done)
+        _require_gone(store, collection, wanted)
         receipt = Receipt(
             order=order.number,
             doc_ids=wanted,
@@ -195,12 +207,11 @@ def _plan_replacements(
     """Return the snapshots that are rewritten, oldest first, each with its replacement.
 
     These are the latest one, those that aliases name, and those that aliases would be rolled back to, if they hold one
-    of the documents. If any is rewritten, so is the latest: it must stay the latest, since the next run starts from it.
+    of the documents.
     """
     if not holding.snapshots:
         return []
-    latest = sequences(store, collection)[-1]
-    named = {latest}
+    named = {sequences(store, collection)[-1]}
     for alias in aliases(store, collection):
         raw = alias_history(store, collection, alias)
         history = follow_replacements(store, collection, raw)
@@ -208,39 +219,38 @@ def _plan_replacements(
         named |= {raw[-1].snapshot, history[-1].snapshot} | {
             entry.snapshot for entry in [previous_entry(history)] if entry is not None
         }
-    affected = sorted(set(holding.snapshots) & named)
-    if affected and latest not in affected:
-        affected.append(latest)
-    pairs = []
-    for position, number in enumerate(affected, start=1):
-        old = read_manifest(store, collection, number)
-        pairs.append((old, _without(store, old, latest + position, wanted, scratch, memory_mb)))
-    return pairs
+    affected = [read_manifest(store, collection, number) for number in sorted(set(holding.snapshots) & named)]
+    return [(old, _without(store, old, wanted, scratch, memory_mb)) for old in affected]
 
 
-def _commit_replacements(
+def _replace_snapshots(
     store: Store,
-    holding: Holding,
+    collection: str,
     pairs: Sequence[tuple[Manifest, Manifest]],
     scratch: Path,
     memory_mb: int,
+    lease: HeldLease,
     done: _Changes,
 ) -> None:
-    """Commit the replacements, move aliases to them, and remove every snapshot that holds the documents."""
+    """Replace each snapshot in place, with its search files and its verdict, and move aliases to the replacements."""
     for old, new in pairs:
-        commit_manifest(store, new)
-        replace_snapshot(store, old, new)
-        carry_verdict(store, old, new)
-        done.snapshots[old.sequence] = new.sequence
         make_searchable(store, old, new, scratch, memory_mb=memory_mb)
-        done.aliases += follow_aliases(store, old, new, "documents were forgotten")
-    for number in {*holding.snapshots, *(old.sequence for old, _ in pairs)}:
-        path = CollectionPaths(holding.collection).snapshot(number)
-        store.delete(path)
-        done.removed.append(path)
+        carry_verdict(store, old, new)
+        record_replacement(store, old, new)
+        lease.require()
+        replace_manifest(store, old, new)
+        done.snapshots[old.sequence] = new.sequence
+    # Also those that a killed attempt has replaced.
+    for name in aliases(store, collection):
+        history = alias_history(store, collection, name)
+        (followed,) = follow_replacements(store, collection, history[-1:])
+        if followed != history[-1]:
+            new = read_manifest(store, collection, followed.snapshot)
+            promote(store, collection, name, new, reason="documents were forgotten", forced=followed.forced)
+            done.aliases.append(name)
 
 
-def _without(store: Store, old: Manifest, sequence: int, wanted: set[str], scratch: Path, memory_mb: int) -> Manifest:
+def _without(store: Store, old: Manifest, wanted: set[str], scratch: Path, memory_mb: int) -> Manifest:
     gone = deleted_documents(store, old.deletions)
     parts, left = [], dict(gone)
     for part in old.parts:
@@ -259,7 +269,6 @@ def _without(store: Store, old: Manifest, sequence: int, wanted: set[str], scrat
     with scratch_database(scratch, memory_mb=memory_mb) as connection:
         digest, documents, chunks = _live(connection, store, parts, left)
     update = {
-        "sequence": sequence,
         "snapshot_id": snapshot_id(space_id=old.space_id, chunking_id=old.chunking_id, documents_digest=digest),
         "documents_digest": digest,
         "documents": documents,
@@ -307,28 +316,53 @@ def _quarantine_without(store: Store, old: Manifest, wanted: set[str]) -> FileRe
     return write_parquet(store, old.paths.quarantine(digest), left)
 
 
-def _remove_files(store: Store, collection: str, holding: Holding, done: _Changes) -> None:
-    """Remove every file that holds data of the documents, whether or not a snapshot names it."""
+def _remove_files(store: Store, collection: str, holding: Holding, lease: HeldLease, done: _Changes) -> None:
+    """Remove every other snapshot and file that holds data of the documents, whether or not a snapshot names it."""
     paths = CollectionPaths(collection)
     names = {stem_of(path) for path in holding.chunks}
 
     def walked(*kinds: Kind) -> list[str]:
         return [stat.path for kind in kinds for stat in store.walk(paths.folder(kind))]
 
-    files = [path for path in walked("segments") if stem_of(path) in names or path in holding.segments]
-    manifests = [read_manifest(store, collection, number) for number in sequences(store, collection)]
-    named = {ref.path for manifest in manifests for ref in manifest.files()}
-    derived = {path for manifest in manifests for path in (*serving_files(manifest), *lexical_files(manifest))}
+    segments = [path for path in walked("segments") if stem_of(path) in names or path in holding.segments]
+    gone = {*holding.documents, *holding.chunks, *segments}
+    manifests = _manifests(store, collection)
+    dropped = [m for m in manifests if gone & {ref.path for ref in m.files()}]
+    kept = [m for m in manifests if m not in dropped]
+    named = {ref.path for manifest in kept for ref in manifest.files()}
+    derived = {path for manifest in kept for path in (*serving_files(manifest), *lexical_files(manifest))}
+    files = [paths.snapshot(manifest.sequence) for manifest in dropped]
     files += [path for path in walked("serving", "lexical") if path not in derived]
     files += [path for path in walked("deletions", "quarantine") if path not in named]
     if holding.doc_ids:
         # Plans name chunks only by hash; none is needed while no run is working.
         files += walked("plans")
         files += [stat.path for folder in (paths.root, VECTORS) for stat in store.leftovers(folder)]
-    files += [*holding.documents, *holding.chunks]
-    for path in files:
-        store.delete(path)
+    files += sorted(gone)
+
+    def check() -> None:
+        if lost := {ref.path for m in _manifests(store, collection) for ref in m.files()} & set(files):
+            raise BusyError(
+                f"collection {collection!r}: a snapshot that was committed meanwhile names {min(lost)}. All files were "
+                "put back. Run the same command again."
+            )
+
+    remove_files(store, lease.token, files, proceed=lease.require, check=check)
     done.removed += files
+
+
+def _manifests(store: Store, collection: str) -> list[Manifest]:
+    return [read_manifest(store, collection, number) for number in sequences(store, collection)]
+
+
+def _require_gone(store: Store, collection: str, doc_ids: Collection[str]) -> None:
+    """Raise BusyError if a run that was suspended has written the documents again."""
+    left = find_documents(store, collection, doc_ids)
+    if held := (*left.documents, *left.chunks, *left.segments):
+        raise BusyError(
+            f"collection {collection!r}: {held[0]} holds one of the documents again. A run wrote it while they were "
+            "being erased. Run the same command again."
+        )
 
 
 def _rows(store: Store, path: str, wanted: frozenset[str], columns: list[str]) -> list[dict[str, Any]]:

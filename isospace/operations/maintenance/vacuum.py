@@ -13,12 +13,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from isospace.collection.alias import aliases
-from isospace.errors import BusyError, ConfigError, NotFoundError, StoreError
+from isospace.errors import BusyError, ConfigError, NotFoundError
 from isospace.operations.maintenance.retention import RetainedSnapshots, retained_snapshots
 from isospace.search.bm25 import lexical_files
 from isospace.search.sql_database import serving_files
-from isospace.storage.leases import maintenance_lease
+from isospace.storage.leases import HeldLease, maintenance_lease
 from isospace.storage.local_files import Stat
 from isospace.storage.paths import (
     ENCODERS,
@@ -39,6 +38,7 @@ from isospace.storage.paths import (
 )
 from isospace.storage.scratch_duckdb import load_columns, scratch_database
 from isospace.storage.store import Store
+from isospace.storage.trash import remove_files
 
 DAY = 86_400.0
 # Kinds of files whose paths do not show which snapshot they belong to.
@@ -148,8 +148,11 @@ def vacuum(
     chosen = list(collections) or known
     # Collections share raw vectors and spaces, and any run may be about to use one: no run may be working then.
     scope = chosen[0] if len(collections) == 1 and not vectors else None
-    lease = contextlib.nullcontext(time.time()) if dry else maintenance_lease(store, scope, "vacuum")
-    with lease as now:
+    lease = contextlib.nullcontext() if dry else maintenance_lease(store, scope, "vacuum")
+    with lease as held:
+        now = held.stat.modified if held else time.time()
+        watched = None if scope is None else [scope]
+        before = _commits(store, watched)
         retention = retention_days * DAY
         everything = {n: retained_snapshots(store, n, now=now, retention_seconds=retention) for n in chosen}
         # In the other collections, every snapshot is retained.
@@ -165,13 +168,8 @@ def vacuum(
         if answers_days is not None:
             old = _Stale(now - answers_days * DAY)
             removals += [r for n in chosen for r in old.all(store, CollectionPaths(n).folder("answers"), "old answers")]
-        if not dry:
-            _require_unmoved(store, everything, now, retention)
-            _remove_snapshots(store, everything, [r.path for r in removals if r.reason == _SNAPSHOT])
-            for removal in sorted((r for r in removals if r.reason != _SNAPSHOT), key=_rank):
-                store.delete(removal.path)
-            for folder in {_folder_of(removal.path) for removal in removals}:
-                store.remove_empty(folder)
+        if held:
+            _remove(store, held, removals, lambda: _require_unchanged(store, watched, before, removals))
     dropped = {name: tuple(number_of(stat.path) or 0 for stat in kept.dropped) for name, kept in everything.items()}
     return VacuumResult({n: kept.reasons for n, kept in everything.items()}, dropped, tuple(removals), done=not dry)
 
@@ -179,61 +177,37 @@ def vacuum(
 _SNAPSHOT = "snapshot past its retention"
 
 
-def _require_unmoved(store: Store, before: dict[str, RetainedSnapshots], now: float, retention: float) -> None:
-    """Refuse if an alias has moved to a snapshot due for removal: moving an alias takes no lease."""
-    for name, kept in before.items():
-        again = retained_snapshots(store, name, now=now, retention_seconds=retention)
-        if set(again.reasons) - set(kept.reasons):
-            raise BusyError(
-                f"collection {name!r}: an alias moved while its files were listed. Run the same command again."
-            )
+def _remove(store: Store, held: HeldLease, removals: Sequence[Removal], check: Callable[[], None]) -> None:
+    remove_files(store, held.token, [removal.path for removal in removals], proceed=held.require, check=check)
+    for folder in {_folder_of(removal.path) for removal in removals}:
+        store.remove_empty(folder)
 
 
-def _remove_snapshots(store: Store, before: dict[str, RetainedSnapshots], paths: Sequence[str]) -> None:
-    """Delete manifests; restore all of them if that fails, or if an alias has come to name one meanwhile.
+def _commits(store: Store, collections: Sequence[str] | None) -> dict[str, Stat]:
+    """Return the files of all snapshots and aliases; `collections` is None for all collections."""
+    names = list_collections(store) if collections is None else collections
+    kinds: tuple[Kind, ...] = ("snapshots", "aliases")
+    folders = [CollectionPaths(name).folder(kind) for name in names for kind in kinds]
+    return {stat.path: stat for folder in folders for stat in store.walk(folder)}
+
+
+def _require_unchanged(
+    store: Store, collections: Sequence[str] | None, before: dict[str, Stat], removals: Sequence[Removal]
+) -> None:
+    """Refuse if a snapshot was committed or an alias moved since `before`: moving an alias takes no lease.
 
     Raises
     ------
     BusyError
-        If an alias names one of them. No other file was removed.
+        If any did.
     """
-    manifests = {path: store.read(path) for path in paths}
-    try:
-        for path in manifests:
-            store.delete(path)
-        _require_unnamed(store, before, manifests)
-    except BaseException:
-        for path, data in manifests.items():
-            # Each for itself: one that cannot be restored must not keep the others from it.
-            with contextlib.suppress(StoreError):
-                store.create_if_absent(path, data)
-        raise
-
-
-def _require_unnamed(store: Store, before: dict[str, RetainedSnapshots], manifests: dict[str, bytes]) -> None:
-    for name in before:
-        removed = {number for path in manifests if (number := _number_in(name, path)) is not None}
-        if lost := sorted(removed & {entry.snapshot for entry in aliases(store, name).values()}):
-            raise BusyError(
-                f"collection {name!r}: an alias moved to snapshot {lost[0]} while it was being removed. The snapshot "
-                "was restored. Run the same command again."
-            )
-
-
-def _number_in(collection: str, path: str) -> int | None:
-    file = parse_collection_path(path)
-    return number_of(path) if file is not None and file.collection == collection else None
-
-
-def _rank(removal: Removal) -> tuple[int, str]:
-    """Return the order of removal, after the snapshots: a killed vacuum must not leave one with missing files.
-
-    Records come before the files that they name. Documents and chunks come last, since `forget` learns from them what
-    to search for.
-    """
-    file = parse_collection_path(removal.path)
-    last = file is not None and file.kind in ("documents", "chunks")
-    return (3 if last else 1 if removal.path.endswith(".json") else 2), removal.path
+    removed = {removal.path for removal in removals}
+    expected = {path: stat for path, stat in before.items() if path not in removed}
+    if changed := dict(expected.items() ^ _commits(store, collections).items()):
+        raise BusyError(
+            f"{min(changed)}: was written while files were being removed; all files were put back. A snapshot was "
+            "committed, or an alias moved. Run the same command again."
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,17 +8,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from isospace.collection.alias import aliases, promote
+from isospace.collection.alias import alias_history, aliases, follow_replacements, promote, resolve, rollback
+from isospace.collection.live_rows import live_parts, read_live
 from isospace.collection.raw_vectors import read_vectors, vector_parts
-from isospace.collection.snapshot import latest_manifest, read_manifest, sequences
+from isospace.collection.snapshot import Manifest, latest_manifest, read_manifest, replace_manifest, sequences
 from isospace.collection.tombstones import forgotten_documents, read_tombstones, unfinished_tombstones, write_tombstone
 from isospace.encoding.embedder import load_space
-from isospace.errors import BusyError, ConfigError, NotFoundError
+from isospace.errors import BusyError, ConfigError, ConflictError, NotFoundError
 from isospace.evaluation.baseline_sample import read_reference
 from isospace.evaluation.query_sets import EvaluationSet, freeze_set, read_set, set_versions
 from isospace.operations.maintenance import forget as forgetting
+from isospace.operations.maintenance.compact import compact, plan_compaction
+from isospace.operations.maintenance.compaction_settings import CompactionSettings
 from isospace.operations.maintenance.forget import find_documents, forget
 from isospace.operations.maintenance.verify import verify_snapshot
+from isospace.pipeline import commit
 from isospace.pipeline.config import PipelineConfig
 from isospace.search.index import open_index
 from isospace.storage.cache import cache_folder
@@ -143,9 +147,9 @@ def test_what_is_left_is_whole_and_answers(haunted: PipelineConfig, tmp_path: Pa
     with open_index(store.url, "c") as index:
         before = {hit.chunk_id: hit.score for hit in index.search("alpha beta", k=500)[0] if hit.doc_id != "secret"}
     receipt = forgotten(haunted, tmp_path)
-    assert receipt.snapshots == {2: 4, 3: 5}
-    assert sequences(store, "c") == [4, 5]
-    for number in (4, 5):
+    assert receipt.snapshots == {2: 2, 3: 3}
+    assert sequences(store, "c") == [2, 3]
+    for number in (2, 3):
         failures = verify_snapshot(store, "c", str(number)).failures
         # Databases are made by the next run.
         assert all("serving" in failure or "lexical" in failure for failure in failures)
@@ -154,8 +158,8 @@ def test_what_is_left_is_whole_and_answers(haunted: PipelineConfig, tmp_path: Pa
         assert {hit.chunk_id: hit.score for hit in index.search("alpha beta", k=500)[0]} == before
         twins = {hit.doc_id for hit in index.search(SHARED, k=2)[0]}
     assert twins == {"twin-a", "twin-b"}
-    assert {name: entry.snapshot for name, entry in aliases(store, "c").items()} == {"production": 5, "stable": 4}
-    manifest = read_manifest(store, "c", 5)
+    assert {name: entry.snapshot for name, entry in aliases(store, "c").items()} == {"production": 3, "stable": 2}
+    manifest = read_manifest(store, "c", 3)
     space = load_space(store, manifest.space_id)
     assert "secret" not in read_reference(store, manifest, space.record.input_dimension).owners
     left = read_set(store, "c", "default")
@@ -244,7 +248,7 @@ def test_a_copy_on_another_machine_goes_when_it_follows_the_alias(
 
 
 @pytest.mark.parametrize(
-    "station", ["_commit_replacements", "forget_vectors", "forget_queries", "_remove_files", "write_receipt"]
+    "station", ["_replace_snapshots", "forget_vectors", "forget_queries", "_remove_files", "write_receipt"]
 )
 def test_killed_anywhere_the_same_command_goes_on(
     haunted: PipelineConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, station: str
@@ -269,6 +273,106 @@ def test_killed_anywhere_the_same_command_goes_on(
     assert len(read_tombstones(store, "c")) == (2 if station == "write_receipt" else 1)
     assert embed_inline(haunted).documents == 62
     assert verify_snapshot(store, "c").failures == ()
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("killed_at", [1, 2, 3])
+def test_killed_between_two_snapshots_the_latest_stays_the_latest(
+    haunted: PipelineConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int, after: bool
+) -> None:
+    store = open_store(haunted.runtime.store)
+    promote(store, "c", "oldest", read_manifest(store, "c", 1), reason="x")
+    digests = {number: read_manifest(store, "c", number).documents for number in (1, 2, 3)}
+    calls: list[int] = []
+
+    def killed(store: Store, old: Manifest, new: Manifest) -> None:
+        calls.append(old.sequence)
+        if len(calls) == killed_at and not after:
+            raise KeyboardInterrupt
+        replace_manifest(store, old, new)
+        if len(calls) == killed_at:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(forgetting, "replace_manifest", killed)
+        with pytest.raises(KeyboardInterrupt):
+            forgotten(haunted, tmp_path)
+    for name, number in (("oldest", 1), ("stable", 2), ("production", 3)):
+        # Also between the replacement of a snapshot and the move of its aliases.
+        found = resolve(store, "c", name)
+        assert (found.sequence, found.documents) == (
+            number,
+            digests[number] - (number in calls[: killed_at - (not after)]),
+        )
+        with open_index(store.url, "c", name) as index:
+            assert len(index.search("alpha beta", k=5, mode="hybrid")[0]) == 5
+    forgotten(haunted, tmp_path)
+    assert [read_manifest(store, "c", number).documents for number in (1, 2, 3)] == [n - 1 for n in digests.values()]
+    named = {name: (entry.snapshot, entry.snapshot_id) for name, entry in aliases(store, "c").items()}
+    numbers = {"oldest": 1, "stable": 2, "production": 3}
+    assert named == {name: (n, read_manifest(store, "c", n).snapshot_id) for name, n in numbers.items()}
+
+
+def test_snapshots_are_rewritten_again_and_again(haunted: PipelineConfig, tmp_path: Path) -> None:
+    store = open_store(haunted.runtime.store)
+    promote(store, "c", "production", read_manifest(store, "c", 2), reason="x")
+    promote(store, "c", "production", read_manifest(store, "c", 3), reason="x")
+    before = alias_history(store, "c", "production")
+    for doc_id in ("secret", "d00000", "d00001"):
+        forgotten(haunted, tmp_path, doc_id)
+        now = read_manifest(store, "c", 3)
+        followed = follow_replacements(store, "c", before)
+        assert [(e.snapshot, e.snapshot_id) for e in followed if e.snapshot == 3] == [(3, now.snapshot_id)] * 2
+        assert resolve(store, "c", "production") == now
+    assert rollback(store, "c", "production", reason="x").snapshot == 2
+    assert read_manifest(store, "c", 2).documents == 60
+
+
+@pytest.mark.parametrize("doc_id", ["secret", "d00003", "twin-a"])
+def test_a_run_that_was_suspended_during_an_erasure_commits_nothing_of_it(
+    haunted: PipelineConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, doc_id: str
+) -> None:
+    store = open_store(haunted.runtime.store)
+    assert store.root is not None
+    text = f"{CANARY} in a text that only the suspended run has seen, of {doc_id}."
+    documents = {**sentences(60), "secret": SECRET, "twin-a": SHARED, "twin-b": SHARED}
+    write_jsonl(Path(haunted.runtime.source), documents | {doc_id: text})
+    real, erased = commit.commit_manifest, []
+
+    def late(store: Store, manifest: Manifest, *, tombstones: int) -> Manifest:
+        if not erased:
+            erased.append(forgotten(haunted, tmp_path, doc_id, "d00009"))
+        return real(store, manifest, tombstones=tombstones)
+
+    monkeypatch.setattr(commit, "commit_manifest", late)
+    report = embed_inline(haunted)
+    assert (report.committed, report.documents) == (True, 61)
+    left = resolve(store, "c", "production")
+    assert doc_id not in live_ids(store, left)
+    assert not any("/documents/" in name or "/chunks/" in name for name in holders(store.root, text.encode()))
+    # Its vectors are left: the erasure counts as unfinished, and is finished by running it again.
+    assert [order.doc_ids for order in unfinished_tombstones(store, "c")] == [tuple(sorted((doc_id, "d00009")))]
+    forgotten(haunted, tmp_path, doc_id, "d00009")
+    assert unfinished_tombstones(store, "c") == []
+    assert verify_snapshot(store, "c").failures == ()
+
+
+def test_a_compaction_that_was_planned_before_an_erasure_is_refused(haunted: PipelineConfig, tmp_path: Path) -> None:
+    store = open_store(haunted.runtime.store)
+    for doc_id in ("secret", "d00003", "d00050"):
+        plan = plan_compaction(store, "c", CompactionSettings(part_documents=500, max_deleted_share=0.0))
+        assert plan.groups
+        forgotten(haunted, tmp_path, doc_id)
+        with pytest.raises((ConflictError, NotFoundError)):
+            compact(store, plan)
+        assert sequences(store, "c")[-1] == 3
+        assert verify_snapshot(store, "c").failures == ()
+
+
+def live_ids(store: Store, manifest: Manifest) -> set[str]:
+    parts = live_parts(store, manifest.parts, manifest.deletions)
+    tables = [read_live(store, part.record.documents.path, ["doc_id"], part.deleted) for part in parts]
+    return {doc_id for table in tables for doc_id in table["doc_id"].to_pylist()}
 
 
 def test_an_unknown_document_is_kept_out_all_the_same(haunted: PipelineConfig, tmp_path: Path) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from isospace.collection.alias import AliasEntry, aliases, promote, rollback
-from isospace.collection.snapshot import read_manifest, sequences
+from isospace.collection.snapshot import commit_manifest, read_manifest, sequences
 from isospace.errors import BusyError, ConfigError, NotFoundError, StoreError
 from isospace.operations.maintenance.vacuum import VacuumResult, vacuum
 from isospace.operations.maintenance.verify import verify_snapshot
@@ -34,6 +36,15 @@ def age(store: Store, days: float, folder: str = "") -> None:
         if path.is_file():
             then = path.stat().st_mtime - days * DAY
             os.utime(path, (then, then))
+
+
+def silent(store: Store, path: str) -> None:
+    """Make a lease look like one of another machine that has not been heard of for more than an hour."""
+    assert store.root is not None
+    lease = store.root / path
+    lease.write_text(json.dumps(json.loads(lease.read_text()) | {"machine": "another machine"}))
+    then = time.time() - 4_000.0
+    os.utime(lease, (then, then))
 
 
 @pytest.fixture(scope="module")
@@ -128,69 +139,149 @@ def test_an_alias_never_names_a_snapshot_that_a_vacuum_took(grown: PipelineConfi
         assert index.manifest.sequence == 5
 
 
-def test_a_snapshot_that_an_alias_names_during_its_removal_is_restored(
-    grown: PipelineConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def contents(store: Store) -> dict[str, str]:
+    """Return the digest of every file that is not a lease."""
+    return {stat.path: store.digest(stat.path) for stat in store.walk("") if not stat.path.startswith("leases/")}
+
+
+class Interleaved:
+    """Do something at one move of a file, before or after it."""
+
+    def __init__(self, patched: pytest.MonkeyPatch, at: int, action: Callable[[], object], *, after: bool = False):
+        self.moves = 0
+        real = LocalStore.move
+
+        def move(store: LocalStore, path: str, target: str) -> None:
+            self.moves += 1
+            if not after and self.moves == at:
+                action()
+            real(store, path, target)
+            if after and self.moves == at:
+                action()
+
+        patched.setattr(LocalStore, "move", move)
+
+
+@pytest.mark.parametrize(("at", "after"), [(1, False), (1, True), (5, False), (9, True)])
+def test_an_alias_that_moves_during_a_removal_gets_its_snapshot_back(
+    grown: PipelineConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int, after: bool
 ) -> None:
     store = open_store(grown.runtime.store)
     age(store, 30)
-    before = {path.path: path.size for path in store.walk("collections")}
-    real, deleted = LocalStore.delete, []
+    before = contents(store)
+    old = read_manifest(store, "c", 2)
 
-    def interleaved(self: LocalStore, path: str) -> None:
-        real(self, path)
-        deleted.append(path)
-        if len(deleted) == 1:
-            # Between the deletion of a manifest and the look at the aliases: promote has looked it up and written.
-            entry = AliasEntry(
-                alias="production",
-                number=99,
-                action="promote",
-                snapshot=2,
-                snapshot_id=read_again.snapshot_id,
-                reason="late",
-                at="2026-01-01T00:00:00+00:00",
-            )
-            self.create_if_absent(
-                f"{CollectionPaths('c').alias('production')}/00000099.json", seal(entry.model_dump(mode="json"))
-            )
+    def name_it() -> None:
+        # As a promotion that looked the snapshot up before, and was suspended before it looked again.
+        entry = AliasEntry(
+            alias="production",
+            number=99,
+            action="promote",
+            snapshot=2,
+            snapshot_id=old.snapshot_id,
+            reason="late",
+            at="2026-01-01T00:00:00+00:00",
+        )
+        path = f"{CollectionPaths('c').alias('production')}/00000099.json"
+        store.create_if_absent(path, seal(entry.model_dump(mode="json")))
 
-    read_again = read_manifest(store, "c", 2)
     with monkeypatch.context() as patched:
-        patched.setattr(LocalStore, "delete", interleaved)
-        with pytest.raises(BusyError, match="snapshot 2 while it was being removed"):
+        Interleaved(patched, at, name_it, after=after)
+        with pytest.raises(BusyError, match=r"00000099\.json: was written while .* all files were put back"):
             swept(grown, tmp_path, retention_days=0.0)
-    after = {path.path: path.size for path in store.walk("collections")}
-    assert {path for path in before if path not in after} == set()
+    assert {path: digest for path, digest in contents(store).items() if "00000099" not in path} == before
     with open_index(store.url, "c") as index:
         assert index.manifest.sequence == 2
 
 
-@pytest.mark.parametrize("failing", ["aliases", "delete"])
-def test_snapshots_are_restored_where_their_removal_fails(
-    grown: PipelineConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+@pytest.mark.parametrize("at", [1, 4, 20])
+def test_everything_is_put_back_where_a_removal_fails(
+    grown: PipelineConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
     store = open_store(grown.runtime.store)
     age(store, 30)
-    before = {path.path: path.size for path in store.walk("collections")}
-    real, deleted = LocalStore.delete, []
+    before = contents(store)
 
-    def delete(self: LocalStore, path: str) -> None:
-        deleted.append(path)
-        if failing == "delete" and len(deleted) == 3:
-            raise StoreError("the store is gone")
-        real(self, path)
-
-    def lost(*_: object) -> None:
+    def fail() -> None:
         raise StoreError("the store is gone")
 
     with monkeypatch.context() as patched:
-        patched.setattr(LocalStore, "delete", delete)
-        if failing == "aliases":
-            patched.setattr("isospace.operations.maintenance.vacuum.aliases", lost)
+        Interleaved(patched, at, fail)
         with pytest.raises(StoreError, match="is gone"):
             swept(grown, tmp_path, retention_days=0.0)
-    assert len(deleted) >= 3
-    assert {path.path: path.size for path in store.walk("collections")} == before
+    assert contents(store) == before
+
+
+@pytest.mark.parametrize("at", [1, 2, 7, 20])
+def test_a_vacuum_that_lost_its_lease_removes_nothing(
+    grown: PipelineConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """As one that was suspended for longer than its lease, while another machine went on."""
+    store = open_store(grown.runtime.store)
+    age(store, 30)
+    before = contents(store)
+
+    def suspended() -> None:
+        for stat in store.walk("leases/upkeep"):
+            silent(store, stat.path)
+        with run_lease(store, "c", "embed", wait_seconds=0.0):
+            pass
+
+    with monkeypatch.context() as patched:
+        Interleaved(patched, at, suspended, after=True)
+        with pytest.raises(BusyError, match=r"lease .* of this process is gone"):
+            swept(grown, tmp_path, retention_days=0.0, vectors=True)
+    assert contents(store) == before
+    assert not store.folders("trash")
+
+
+@pytest.mark.parametrize("at", [1, 6, 20])
+def test_what_a_killed_vacuum_moved_away_is_put_back_by_the_next_command(
+    grown: PipelineConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    store = open_store(grown.runtime.store)
+    age(store, 30)
+    before = contents(store)
+
+    def killed() -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        Interleaved(patched, at, killed)
+        patched.setattr("isospace.storage.trash._put_back", lambda *_: None)
+        with pytest.raises(KeyboardInterrupt):
+            swept(grown, tmp_path, retention_days=0.0)
+    assert bool(store.folders("trash")) == (at > 1)
+    with run_lease(store, "c", "embed"):
+        assert contents(store) == before
+    found = swept(grown, tmp_path, retention_days=0.0)
+    assert found.dropped["c"] == (1, 2, 3)
+    assert not store.folders("trash")
+    assert verify_snapshot(store, "c").failures == ()
+
+
+def test_a_commit_beside_a_removal_keeps_its_files_or_is_undone(
+    grown: PipelineConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that was suspended commits after the last look at the snapshots, and before the deletion."""
+    store = open_store(grown.runtime.store)
+    age(store, 30)
+    first, latest = read_manifest(store, "c", 1), read_manifest(store, "c", 5)
+    late = first.model_copy(update={"sequence": 6, "provenance": {**latest.provenance, "run_id": "late"}})
+    real = LocalStore.delete
+    refusals: list[str] = []
+
+    def commit_late(self: LocalStore, path: str) -> None:
+        if path.startswith("trash/") and not refusals:
+            refusals.append("")
+            with pytest.raises(StoreError, match="is gone or has another size"):
+                commit_manifest(store, late)
+        real(self, path)
+
+    monkeypatch.setattr(LocalStore, "delete", commit_late)
+    swept(grown, tmp_path, retention_days=0.0)
+    assert refusals
+    assert sequences(store, "c") == [4, 5]
 
 
 def test_nothing_goes_while_a_run_works_there(grown: PipelineConfig, tmp_path: Path) -> None:
