@@ -95,7 +95,9 @@ def write_page(store: Store, run_id: str, page: Page, *, collection: str, with_j
 
 
 def plots_in(store: Store, path: str) -> dict[str, str]:
-    """Return the plots of a page that `write_page` wrote, by section title."""
+    """Return the plots of a page that `write_page` wrote, by section title; none if the page was removed again."""
+    if not store.exists(path):
+        return {}
     page = store.read(path).decode("utf-8")
     return {html.unescape(title): svg for title, svg in _PLOT.findall(page)}
 

@@ -90,10 +90,11 @@ def corpus_map_section(view: View) -> list[Section]:
 
 
 def _labelled(labels: Sequence[str], owners: Sequence[str]) -> tuple[Quote, ...]:
-    """Return a quote for each label, since a label is metadata, or a part of the URI, of the documents that have it."""
-    holders: dict[str, set[str]] = {}
+    """Return a quote for each label that the map shows: it is metadata of documents, or a part of their URI."""
+    holders: dict[str, set[str]] = {label: set() for label in plots.shown_labels(labels)}
     for label, owner in zip(labels, owners, strict=True):
-        holders.setdefault(label, set()).add(owner)
+        if label in holders:
+            holders[label].add(owner)
     return tuple(quote for doc_ids in holders.values() for quote in quote_of(doc_ids))
 
 
