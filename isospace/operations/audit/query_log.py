@@ -11,7 +11,7 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from isospace.collection.logged_answers import erase_answers
 from isospace.collection.tombstones import forgotten_documents
 from isospace.errors import IntegrityError
 from isospace.storage.parquet import read_parquet, write_parquet
@@ -167,27 +168,6 @@ def read_answers(store: Store, collection: str, *, since: datetime, most: int = 
             if len(answers) >= most:
                 return answers[:most]
     return answers
-
-
-def erase_answers(store: Store, path: str, doc_ids: Collection[str]) -> bool:
-    """Remove from one file the answers that contain one of the documents, and return whether there were any.
-
-    Their queries may quote the documents. A file that cannot be read is removed, and so is one without other answers.
-    """
-    try:
-        table = read_parquet(store, path)
-        hits = zip(table["doc_ids"].to_pylist(), table["candidate_doc_ids"].to_pylist(), strict=True)
-    except (IntegrityError, KeyError):
-        store.delete(path)
-        return True
-    keep = [not any(doc_id in doc_ids for doc_id in [*(own or ()), *(other or ())]) for own, other in hits]
-    if all(keep):
-        return False
-    if any(keep):
-        write_parquet(store, path, table.filter(pa.array(keep, pa.bool_())), replace=True)
-    else:
-        store.delete(path)
-    return True
 
 
 def _readable(store: Store, path: str) -> list[LoggedAnswer]:

@@ -6,17 +6,15 @@ that they quote; a file that cannot be shown to quote none of them is removed.
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Collection
 from typing import Any
 
-from pydantic import ValidationError
-
+from isospace.collection.logged_answers import erase_answers
 from isospace.collection.tombstones import forgotten_documents
 from isospace.errors import IntegrityError
 from isospace.evaluation.reports.quotes import unproven_files
-from isospace.operations.audit.audit import AuditRecord
-from isospace.operations.audit.query_log import erase_answers
 from isospace.storage.hashing import seal, unseal
 from isospace.storage.paths import (
     COLLECTIONS,
@@ -29,8 +27,10 @@ from isospace.storage.paths import (
 )
 from isospace.storage.store import Store
 
-# Alarms of earlier versions end with a quoted query.
-_QUOTING_ALARM = re.compile(r" Most (?:changed|unusual): ['\"].*", re.DOTALL)
+# In records of earlier versions, which do not list `changed_queries`, these alarms quote queries in one of several
+# wordings; figure and limit stay.
+_QUOTING_ALARMS = ("agreement", "query drift")
+_NO_MESSAGE = "the message quoted queries, and was removed when a document was forgotten."
 _HASH = re.compile(r"[0-9a-f]{16}")
 
 
@@ -77,24 +77,30 @@ def _forget_audits(store: Store, collection: str, removed: list[str], rewritten:
     """Remove quoted queries from the records of earlier versions, and records that cannot be read."""
     for stat in list(store.walk(CollectionPaths(collection).folder("audits"))):
         try:
-            record = AuditRecord.model_validate(unseal(store.read(stat.path), name=stat.path))
-        except (IntegrityError, ValidationError):
+            record = unseal(store.read(stat.path), name=stat.path)
+            clean = _without_quotes(record)
+        except (IntegrityError, AttributeError, KeyError, TypeError, ValueError):
             store.delete(stat.path)
             removed.append(stat.path)
             continue
-        if (clean := _without_quotes(record)) != record:
-            store.write(stat.path, seal(clean.model_dump(mode="json")))
+        if clean != record:
+            store.write(stat.path, seal(clean))
             rewritten.append(stat.path)
 
 
-def _without_quotes(record: AuditRecord) -> AuditRecord:
-    alarms = tuple(
-        alarm.model_copy(update={"message": _QUOTING_ALARM.sub("", alarm.message)}) for alarm in record.alarms
-    )
-    body: dict[str, Any] = record.model_copy(update={"alarms": alarms}).model_dump(mode="json")
-    figures = body["figures"] or {}
-    if figures.get("frozen_queries"):
-        figures["frozen_queries"]["changed"] = []
-    if (logged := figures.get("logged_queries")) and logged["drift"]:
-        logged["drift"]["most"] = [[name, share] for name, share in logged["drift"]["most"] if _HASH.fullmatch(name)]
-    return AuditRecord.model_validate(body)
+def _without_quotes(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a record without quoted queries; the oldest records have phrases for keys."""
+    clean = copy.deepcopy(record)
+    figures = clean["figures"] or {}
+    frozen = figures.get("frozen_queries") or figures.get("frozen queries")
+    # Without frozen queries, none of these alarms is raised.
+    if not frozen or "changed_queries" in frozen:
+        return clean
+    frozen |= {"changed_queries": [], "changed": []}
+    for alarm in clean["alarms"]:
+        if alarm["name"] in _QUOTING_ALARMS:
+            alarm["message"] = _NO_MESSAGE
+    for logged in filter(None, map(figures.get, ("logged_queries", "logged answers"))):
+        if drift := logged["drift"]:
+            drift["most"] = [[name, share] for name, share in drift["most"] if _HASH.fullmatch(name)]
+    return clean

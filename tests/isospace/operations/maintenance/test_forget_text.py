@@ -38,6 +38,7 @@ from isospace.operations.audit.page import audit_page
 from isospace.operations.audit.query_log import AnswerLog, LoggedAnswer, query_hash, read_answers
 from isospace.operations.audit.thresholds import Thresholds
 from isospace.operations.maintenance.forget import forget
+from isospace.operations.maintenance.forget_quotes import forget_quotes
 from isospace.operations.maintenance.verify import verify_snapshot
 from isospace.pipeline import embed
 from isospace.pipeline.config import PipelineConfig
@@ -193,6 +194,7 @@ def write_audits(store: Store) -> None:
     write_page(store, "audited", page, collection="c")
     write_audit(store, audit.record)
     body = audit.record.model_dump(mode="json")
+    del body["figures"]["frozen_queries"]["changed_queries"]
     body["figures"]["frozen_queries"]["changed"] = [[text, 0.5] for text in SECRETS.values()]
     alarm = {"figure": 0.1, "limit": 0.2, "remedy": "Refit."}
     body["alarms"] = [
@@ -377,13 +379,34 @@ def test_what_is_left_is_whole(swept: Swept) -> None:
         assert len(read_set(swept.store, "c", name).queries) == 8
     audits = read_audits(swept.store, "c")
     assert [audit.number for audit in audits] == [1, 2]
-    assert all(alarm.message == "overlap by 3%." for alarm in audits[1].alarms)
+    assert all((alarm.figure, "removed" in alarm.message) == (0.1, True) for alarm in audits[1].alarms)
     assert len(audits[1].alarms) == len(SECRETS)
     texts = [one.text for one in read_answers(swept.store, "c", since=datetime(2020, 1, 1, tzinfo=UTC))]
     assert texts == [SHARED, SHARED, "what people ask"]
     failures = verify_snapshot(swept.store, "c").failures
     assert all("serving" in failure or "lexical" in failure for failure in failures)
     assert not swept.work.exists()
+
+
+def test_the_oldest_audits_quote_nothing_any_more(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    folder = Path(__file__).parents[1] / "audit/records"
+    for number, name in enumerate(("phrase_keys", "unopened"), start=1):
+        store.write(f"collections/c/audits/{number:08d}.json", (folder / f"{name}.json").read_bytes())
+    store.write("collections/c/audits/00000003.json", seal({"alarms": 5}))
+    write_tombstone(store, "c", "forget", ("any",), "asked")
+    assert b"title d00394 with is index" in store.read("collections/c/audits/00000001.json")
+    removed, rewritten = list[str](), list[str]()
+    forget_quotes(store, "c", removed, rewritten)
+    assert (removed, rewritten) == (["collections/c/audits/00000003.json"], ["collections/c/audits/00000001.json"])
+    assert b"title d0" not in store.read("collections/c/audits/00000001.json")
+    forget_quotes(store, "c", removed, again := list[str]())
+    assert again == []
+    record, unopened = read_audits(store, "c")
+    assert record.figures is not None
+    assert record.figures.logged_queries is not None
+    assert record.figures.logged_queries.count == 100
+    assert unopened.figures is None
 
 
 class TestQuotes:
