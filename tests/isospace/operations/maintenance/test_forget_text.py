@@ -20,6 +20,9 @@ import pytest
 from isospace.collection.alias import resolve
 from isospace.collection.tombstones import Receipt, write_tombstone
 from isospace.errors import ConfigError
+from isospace.evaluation.comparison import Comparison, QueryChange
+from isospace.evaluation.gate.judge import GateResult, _quoted_groups
+from isospace.evaluation.gate.page import _changes
 from isospace.evaluation.gate.run_gate import gate_snapshot
 from isospace.evaluation.gate.spec import GateSpec
 from isospace.evaluation.query_sets import EvaluationSet, freeze_set, read_set, set_versions
@@ -445,6 +448,19 @@ class TestQuotes:
         store = open_store(tmp_path)
         store.write("reports/r/quotes.json", data)
         assert read_quotes(store, "r") is None
+
+    def test_a_verdict_quotes_its_queries_and_names_the_documents_that_moved(self) -> None:
+        change = QueryChange("q1", "a text", None, None, 0.5, 0.5, ("left", "both"), ("came",), ("answer", "another"))
+        comparison = Comparison({}, {}, 1.0, 1.0, (change,), {})
+        quotes = _changes(GateResult(None, comparison)).quotes
+        assert set(quotes) == {("left",), ("both",), ("came",), ("another", "answer")}
+
+    def test_groups_quote_the_documents_that_answer_their_queries(self) -> None:
+        judged = {"q1": {"a": 1}, "q2": {"b": 2, "c": 0}, "q3": {}}
+        known = EvaluationSet("s", "judged", dict.fromkeys(judged, "text"), judged, {"lang": {"q1": "en"}})
+        groups = {"source": {"box": ["q1", "q2"], "none": ["q3"]}, "lang": {"en": ["q1"]}}
+        assert _quoted_groups(known, groups) == (("a", "b"),)
+        assert _quoted_groups(None, groups) == ()
 
     def test_a_map_quotes_the_labels_that_it_shows(self) -> None:
         labels, owners = ["x", "x", "x", "y", *"abcdefgh"], ["d1", "d2", "d1", "d3", *"stuvwxyz"]
