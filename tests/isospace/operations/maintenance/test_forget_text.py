@@ -29,7 +29,7 @@ from isospace.evaluation.query_sets import EvaluationSet, freeze_set, read_set, 
 from isospace.evaluation.reports.markdown import as_cell
 from isospace.evaluation.reports.page import Page, Section, plots_in, write_page
 from isospace.evaluation.reports.plots import shown_labels
-from isospace.evaluation.reports.quotes import names_of, quote_of, read_quotes, write_quotes
+from isospace.evaluation.reports.quotes import QuoteRecord, names_of, quote_of, read_quotes, write_quotes
 from isospace.evaluation.reports.vector_sections import _labelled
 from isospace.finetuning.report import _words
 from isospace.finetuning.tokenizer_fertility import Tokenization, WordPieces
@@ -295,6 +295,7 @@ class Swept:
     before: dict[str, set[str]]
     after: list[tuple[str, bytes]]
     work: Path
+    audited: QuoteRecord | None
 
 
 @pytest.fixture(scope="module")
@@ -314,8 +315,9 @@ def swept(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterato
             for secret, text in SECRETS.items():
                 if finds(data, text):
                     before[secret].add(name)
+        audited = read_quotes(store, "audited")
         receipt = forget(store, "c", [*ALL, "unreadable"], folder / "scratch", reason="asked")
-        yield Swept(store, receipt, before, list(unpacked(store.root)), work)
+        yield Swept(store, receipt, before, list(unpacked(store.root)), work, audited)
 
 
 def made_world(folder: Path, model: Path) -> World:
@@ -359,6 +361,8 @@ def test_every_kind_of_report_quoted_a_document(swept: Swept) -> None:
     quoting = {name for names in swept.before.values() for name in names if name.startswith("reports/")}
     for name in ("gated-gate/report.html", "gated-gate/report.json", "audited/report.html", "own-word/report.html"):
         assert any(one.endswith(name) for one in quoting), name
+    assert swept.audited is not None
+    assert {(name,) for name in SECRETS} <= swept.audited.quotes
 
 
 def test_a_text_of_two_letters_goes_and_reports_that_quote_nothing_stay(swept: Swept) -> None:
