@@ -200,7 +200,7 @@ def _preview(store: Store, collection: str, doc_ids: list[str], *, as_json: bool
     from isospace.operations.maintenance.forget import find_documents
 
     held = find_documents(store, collection, doc_ids)
-    total, chunks, parts = len(set(doc_ids)), len(held.trace.hashes), len(held.documents) + len(held.chunks)
+    total, chunks, parts = len(set(doc_ids)), len(held.hashes), len(held.documents) + len(held.chunks)
     if as_json:
         preview = {"doc_ids": sorted(held.doc_ids), "chunks": chunks, "snapshots": held.snapshots, "parts": parts}
         print_json(preview)

@@ -45,7 +45,11 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class QueryChange:
-    """One query before and after, by the first metric; `left` and `came` are documents of the top ten."""
+    """One query before and after, by the first metric.
+
+    `left` and `came` are documents of the top ten; `answers` are those that the set names as relevant, and that a
+    pseudo-query is taken from.
+    """
 
     query_id: str
     text: str
@@ -55,6 +59,7 @@ class QueryChange:
     rbo: float
     left: tuple[str, ...]
     came: tuple[str, ...]
+    answers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +169,7 @@ def _changes(
             rbo=pair.rbo,
             left=pair.left,
             came=pair.came,
+            answers=query_set.answers(name),
         )
         for name, pair in agreement.items()
         if pair.overlap < 1.0 or old.get(name) != new.get(name)

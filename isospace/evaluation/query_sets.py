@@ -5,13 +5,15 @@ A set is identified by a hash of its content. A name has numbered versions, the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
+from isospace.collection.tombstones import forgotten_documents
 from isospace.errors import ConfigError, NotFoundError
 from isospace.ingest.query_files import Judgements
 from isospace.storage.hashing import fingerprint, seal
@@ -72,6 +74,33 @@ class EvaluationSet:
         """Documents that answer a query of the set."""
         return {doc for docs in self.judged.values() for doc, value in docs.items() if value > 0}
 
+    def answers(self, query_id: str) -> tuple[str, ...]:
+        """Return the documents that answer a query, sorted; the text of a pseudo-query is taken from them."""
+        return tuple(sorted(doc for doc, value in self.judgements.get(query_id, {}).items() if value > 0))
+
+    def without_answers(self, doc_ids: Set[str]) -> EvaluationSet:
+        """Return the set without the queries that only these documents answer.
+
+        A pseudo-query is a sentence of the document that answers it: it goes if any of them is judged.
+        """
+
+        def goes(name: str) -> bool:
+            found = set(self.judgements.get(name, ())) if self.kind == "pseudo" else set(self.answers(name))
+            return bool(found & doc_ids) if self.kind == "pseudo" else bool(found) and found <= doc_ids
+
+        gone = {name for name in self.queries if goes(name)}
+
+        def left(by_query: Mapping[str, Any]) -> dict[str, Any]:
+            return {name: value for name, value in by_query.items() if name not in gone}
+
+        return replace(
+            self,
+            queries=left(self.queries),
+            judgements=left(self.judgements),
+            attributes={column: left(values) for column, values in self.attributes.items()},
+            remainders=left(self.remainders),
+        )
+
 
 class SetRecord(BaseModel):
     """One version of an evaluation set."""
@@ -92,6 +121,8 @@ class SetRecord(BaseModel):
 def freeze_set(store: Store, collection: str, query_set: EvaluationSet, *, source: str) -> SetRecord:
     """Write a set as the next version of its name, unless it equals the current version.
 
+    Queries that only forgotten documents answer are left out.
+
     Parameters
     ----------
     store, collection
@@ -106,6 +137,7 @@ def freeze_set(store: Store, collection: str, query_set: EvaluationSet, *, sourc
     ConfigError
         If it has no queries, or if it is judged and no query has a relevant document.
     """
+    query_set = without_forgotten(store, collection, query_set)
     if not query_set.queries:
         raise ConfigError(f"evaluation set {query_set.name!r}: has no queries. Give a file with the column text.")
     if query_set.kind == "judged" and not query_set.judged:
@@ -121,7 +153,16 @@ def freeze_set(store: Store, collection: str, query_set: EvaluationSet, *, sourc
         return _written(store, collection, query_set, source, number=number)
 
     written = append(store, CollectionPaths(collection).evaluation_set(query_set.name), make)
-    return written or set_versions(store, collection, query_set.name)[-1]
+    record = written or set_versions(store, collection, query_set.name)[-1]
+    # An erasure records its request before it looks for sets, so that one of the two sees the other.
+    left = without_forgotten(store, collection, query_set)
+    return record if left.set_id == query_set.set_id else replace_version(store, collection, record, left)
+
+
+def without_forgotten(store: Store, collection: str, query_set: EvaluationSet) -> EvaluationSet:
+    """Return a set without the queries that only forgotten documents of a collection answer."""
+    forgotten = forgotten_documents(store, collection)
+    return query_set.without_answers(forgotten) if forgotten else query_set
 
 
 def replace_version(store: Store, collection: str, old: SetRecord, query_set: EvaluationSet) -> SetRecord:
@@ -165,7 +206,7 @@ def read_set(store: Store, collection: str, name: str, *, set_id: str | None = N
             f"{which}evaluation set {name!r} of collection {collection!r}: not found. Sets: {known}. Freeze one with "
             "`isospace sets add`, or make one from the corpus with `isospace sets make`."
         )
-    return _read(store, fitting[-1])
+    return read_version(store, fitting[-1])
 
 
 def _written(store: Store, collection: str, query_set: EvaluationSet, source: str, *, number: int) -> SetRecord:
@@ -207,7 +248,8 @@ def _written(store: Store, collection: str, query_set: EvaluationSet, source: st
     )
 
 
-def _read(store: Store, record: SetRecord) -> EvaluationSet:
+def read_version(store: Store, record: SetRecord) -> EvaluationSet:
+    """Read one version of a set; IntegrityError if a file differs from what was frozen."""
     table = parse_parquet(read_verified(store, record.queries_file), record.queries_file.path)
     rows = table.to_pydict()
     names = rows["query_id"]

@@ -208,7 +208,9 @@ def _words(tokenization: Tokenization) -> Section:
         if tokenization.retrieval.get("lexical", 0.0) > tokenization.retrieval.get("dense", 0.0):
             text += " Lexical search finds them better than vectors do: try hybrid search before training."
     rows = tuple((one.word, f"{one.count:,}", f"{one.documents:,}", " ".join(one.pieces)) for one in tokenization.worst)
-    return Section("Over-segmented words", text, table=Table(("word", "count", "documents", "tokens"), rows))
+    quotes = tuple(one.holders for one in tokenization.worst)
+    table = Table(("word", "count", "documents", "tokens"), rows)
+    return Section("Over-segmented words", text, table=table, quotes=quotes)
 
 
 def _facts(lineage: Lineage) -> tuple[tuple[str, str], ...]:

@@ -259,7 +259,8 @@ def conclude(
         planned,
     )
     store = open_store(config.runtime.store)
-    path = write_page(store, f"{new_run_id()}-finetune", finetune_page(report, tokenization))
+    page = finetune_page(report, tokenization)
+    path = write_page(store, f"{new_run_id()}-finetune", page, collection=config.runtime.collection)
     report = replace(report, report=path)
     plots = ("Before and after", "Query by query")
     reporter.show_page(store, path, key="finetune", markdown=finetune_markdown(report), plots=plots)

@@ -12,6 +12,7 @@ from isospace.encoding.encoder import SentenceEncoder
 from isospace.encoding.tokenizer import Tokenizer
 from isospace.evaluation.metrics import measure
 from isospace.evaluation.query_sets import EvaluationSet
+from isospace.evaluation.reports.quotes import quote_of
 from isospace.evaluation.runs import answer_set
 from isospace.finetuning.benchmark import Benchmark, benchmark_from_view, rank_benchmark
 from isospace.finetuning.pairs import passages_of
@@ -39,12 +40,15 @@ class WordPieces:
         Number of occurrences, and of documents with the word.
     pieces
         Tokens of the word.
+    holders
+        Some of the documents with the word, see `isospace.evaluation.reports.quotes`.
     """
 
     word: str
     count: int
     documents: int
     pieces: tuple[str, ...]
+    holders: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +98,8 @@ def report_tokenization(view: View, encoder: SentenceEncoder) -> Tokenization:
         sum(word.count for word in words if min(max(len(word.pieces), 1), 4) == pieces) / max(1, occurrences)
         for pieces in range(1, 5)
     ]
-    worst = [word for word in words if len(word.pieces) > 1][:_SHOWN]
+    split = [(word, documents) for word, documents in counted if len(word.pieces) > 1][:_SHOWN]
+    worst = [replace(word, holders=holders) for word, documents in split for holders in quote_of(documents)]
     return Tokenization(
         words=len(words),
         occurrences=occurrences,

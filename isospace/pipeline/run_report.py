@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from isospace.evaluation.reports.quotes import write_quotes
 from isospace.pipeline.checks import CheckResult
 from isospace.pipeline.commit import Commit
 from isospace.pipeline.plan_report import PlanReport
@@ -90,7 +91,7 @@ def run_warnings(run: Run, scan: Scan, checked: CheckResult | None) -> tuple[str
 def write_report(
     run: Run, report: RunReport, plan: PlanReport, checked: CheckResult | None, segments: list[Segment], commit: Commit
 ) -> str:
-    """Write the report as JSON; return its path in the store."""
+    """Write the report as JSON, which quotes no document; return its path in the store."""
     body = {
         "run": asdict(report),
         "plan": plan.as_dict(),
@@ -98,6 +99,7 @@ def write_report(
         "segments": [{"part": s.part, "clipped": s.clipped, "saturated": s.saturated} for s in segments],
         "provenance": commit.manifest.provenance,
     }
+    write_quotes(run.store, run.run_id, run.collection, ())
     path = layout.report(run.run_id)
     run.store.write(path, canonical_json(body))
     return path

@@ -104,7 +104,7 @@ def _draw_page(
 
         with open_index(run.store, run.collection, str(result.snapshot), encoder=run_encoder(run)) as index:
             page = run_page(run.store, result, plan, checked, index.view)
-        return write_page(run.store, run.run_id, page, with_json=False)
+        return write_page(run.store, run.run_id, page, collection=run.collection, with_json=False)
     except Exception as error:
         # The snapshot is committed: a page that cannot be written, for whatever reason, must not fail the run.
         reporter.warning(f"the page of the report could not be written: {error}")

@@ -33,7 +33,7 @@ Kind: TypeAlias = Literal[
 """Kinds of files of a collection; each kind has its own folder."""
 
 COLLECTIONS, ENCODERS, VECTORS, SPACES, REPORTS = "collections", "encoders", "vectors", "spaces", "reports"
-TRASH = "trash"
+COMPARISONS, TRASH = "contests", "trash"
 """Top-level folders of a store."""
 
 _KINDS = frozenset(get_args(Kind))
@@ -280,9 +280,14 @@ def report_page(run_id: str) -> str:
     return f"{REPORTS}/{run_id}/report.html"
 
 
+def report_quotes(run_id: str) -> str:
+    """Return the path of the record of the documents that the report of one run quotes or names."""
+    return f"{REPORTS}/{run_id}/quotes.json"
+
+
 def comparison_figures(key: str) -> str:
     """Return the path of the metrics of one variant in a model comparison; `key` identifies its inputs."""
-    return f"contests/{key}.json"
+    return f"{COMPARISONS}/{key}.json"
 
 
 def trash(token: str = "") -> str:

@@ -21,7 +21,7 @@ from isospace.evaluation.query_sets import EvaluationSet, freeze_set, read_set, 
 from isospace.operations.maintenance import vacuum as vacuuming
 from isospace.operations.maintenance.compact import compact, conclude_compaction, plan_compaction
 from isospace.operations.maintenance.compaction_settings import CompactionSettings
-from isospace.operations.maintenance.derived_data import Trace, forget_references
+from isospace.operations.maintenance.derived_data import forget_references
 from isospace.operations.maintenance.forget import forget
 from isospace.operations.maintenance.vacuum import vacuum
 from isospace.operations.maintenance.verify import verify_snapshot
@@ -161,7 +161,7 @@ def test_a_forged_reference_has_forget_write_nowhere_else(config: PipelineConfig
     before = store.digest(elsewhere)
     removed: list[str] = []
     with pytest.raises(IntegrityError, match="expected a file in collections/c/references") as caught:
-        forget_references(store, "c", ["secret"], Trace(), removed)
+        forget_references(store, "c", ["secret"], set(), removed)
     assert elsewhere in str(caught.value)
     assert (store.digest(elsewhere), removed) == (before, [])
     # As the message says: without the record, forgetting goes through.

@@ -20,7 +20,8 @@ from isospace.evaluation.gate.verdicts import ComparedSnapshot, Finding, Verdict
 from isospace.evaluation.metrics import MEASURES, per_query
 from isospace.evaluation.norms import measure_norms, norm_tolerance, sample_rows, vectors_at
 from isospace.evaluation.query_set_files import load_set
-from isospace.evaluation.query_sets import EvaluationSet, freeze_set, read_set
+from isospace.evaluation.query_sets import EvaluationSet, freeze_set, read_set, without_forgotten
+from isospace.evaluation.reports.quotes import Quote, quote_of
 from isospace.evaluation.runs import SetRun, answer_set, latencies
 from isospace.evaluation.significance import randomization_p
 from isospace.evaluation.slices import slices_of
@@ -47,16 +48,20 @@ class GateResult:
     ----------
     comparison
         The comparison with production; None without production or without queries.
+    groups
+        A quote for each group of queries: its name may be metadata of the documents that answer them.
     """
 
     verdict: Verdict
     comparison: Comparison | None
+    groups: tuple[Quote, ...] = ()
 
 
 def gate_set(store: Store, collection: str, spec: GateSpec) -> EvaluationSet | None:
     """Return the evaluation set of a gate, frozen again if its files have changed; None if no rule needs queries."""
     if spec.queries:
-        query_set = load_set(spec.set, Path(spec.queries), Path(spec.judgements) if spec.judgements else None)
+        loaded = load_set(spec.set, Path(spec.queries), Path(spec.judgements) if spec.judgements else None)
+        query_set = without_forgotten(store, collection, loaded)
         freeze_set(store, collection, query_set, source=spec.queries)
         return query_set
     if not _needs_queries(spec):
@@ -154,7 +159,7 @@ def judge(
         at=datetime.now(UTC).isoformat(timespec="seconds"),
         report=None,
     )
-    return GateResult(verdict, inputs.comparison)
+    return GateResult(verdict, inputs.comparison, _quoted_groups(query_set, inputs.groups))
 
 
 class _RuleInputs:
@@ -251,6 +256,19 @@ class _RuleInputs:
         if self.after is not None and self.after.absent:
             notes.append(f"{self.after.absent} relevant documents of the set are not in this snapshot")
         return notes
+
+
+def _quoted_groups(
+    query_set: EvaluationSet | None, groups: Mapping[str, Mapping[str, Sequence[str]]]
+) -> tuple[Quote, ...]:
+    if query_set is None:
+        return ()
+    parts = [
+        names for column, values in groups.items() if column not in query_set.attributes for names in values.values()
+    ]
+    return tuple(
+        quote for names in parts for quote in quote_of(doc for name in names for doc in query_set.answers(name))
+    )
 
 
 def _evaluate(rule: Rule, inputs: _RuleInputs) -> Finding:

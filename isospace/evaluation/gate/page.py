@@ -9,6 +9,7 @@ from isospace.evaluation.gate.verdicts import Verdict
 from isospace.evaluation.norms import measure_norms, sample_rows, vectors_at
 from isospace.evaluation.reports import plots
 from isospace.evaluation.reports.page import Page, Section, Table, Tone, figure
+from isospace.evaluation.reports.quotes import names_of, quote_of
 from isospace.search.view import View
 from isospace.transform.isotropy import pair_cosines
 
@@ -86,6 +87,7 @@ def _retrieval(result: GateResult) -> list[Section]:
             f"Groups of queries, {first}",
             "Small groups have wide intervals, and among many groups some differ by chance.",
             table=Table(("group", "production", "candidate", "difference", "95 % interval", "queries"), slices),
+            quotes=result.groups,
         ),
         _changes(result),
     ]
@@ -106,9 +108,10 @@ def _changes(result: GateResult) -> Section:
         for one in changes
     )
     head = ("query", "text", "before", "after", "overlap", "left the top ten", "entered the top ten")
-    return Section(
-        "Queries that changed most", "" if rows else "No query changed.", table=Table(head, rows) if rows else None
-    )
+    named = names_of(doc for one in changes for doc in (*one.left, *one.came))
+    quotes = (*named, *(quote for one in changes for quote in quote_of(one.answers)))
+    table = Table(head, rows) if rows else None
+    return Section("Queries that changed most", "" if rows else "No query changed.", table=table, quotes=quotes)
 
 
 def _few(documents: tuple[str, ...]) -> str:

@@ -68,7 +68,7 @@ def gate_snapshot(
         same = production.encoder_id == manifest.encoder_id
         before = _opened(store, production, engine, candidate.space.encoder if same else None)
     result = judge(spec, query_set, candidate, before, run_id=run_id, key=key)
-    path = write_page(store, f"{run_id}-gate", verdict_page(result, candidate, before))
+    path = write_page(store, f"{run_id}-gate", verdict_page(result, candidate, before), collection=collection)
     return write_verdict(store, result.verdict.model_copy(update={"report": path}))
 
 

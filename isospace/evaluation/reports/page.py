@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from isospace import __version__
 from isospace.errors import ConfigError, missing_package
+from isospace.evaluation.reports.quotes import Quote, remove_if_forgotten, write_quotes
 from isospace.storage import paths as layout
 from isospace.storage.hashing import canonical_json
 from isospace.storage.store import Store
@@ -29,12 +30,16 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A section of a report: heading, text, a plot (SVG, from `plots`), and the table behind it."""
+    """A section of a report: heading, text, a plot (SVG, from `plots`), and the table behind it.
+
+    `quotes` lists the documents that the section quotes or names.
+    """
 
     title: str
     text: str = ""
     plot: str | None = None
     table: Table | None = None
+    quotes: tuple[Quote, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +53,7 @@ class Page:
     tone
         Color of the outcome.
     data
-        The same content for machines.
+        The same content for machines. It quotes and names no documents other than those of the sections.
     """
 
     title: str
@@ -75,17 +80,24 @@ def render(page: Page) -> str:
     return environment.from_string(source).render(page=page, version=__version__)
 
 
-def write_page(store: Store, run_id: str, page: Page, *, with_json: bool = True) -> str:
-    """Write a report as a page, and as JSON if `with_json`; return the path of the page."""
+def write_page(store: Store, run_id: str, page: Page, *, collection: str, with_json: bool = True) -> str:
+    """Write a report as a page, and as JSON if `with_json`; return the path of the page.
+
+    The documents that it quotes are recorded first. If one was forgotten meanwhile, the report is removed again.
+    """
     path = layout.report_page(run_id)
+    write_quotes(store, run_id, collection, (quote for section in page.sections for quote in section.quotes))
     store.write(path, render(page).encode("utf-8", errors="backslashreplace"))
     if with_json:
         store.write(layout.report(run_id), canonical_json({"title": page.title, "outcome": page.outcome, **page.data}))
+    remove_if_forgotten(store, run_id, collection)
     return path
 
 
 def plots_in(store: Store, path: str) -> dict[str, str]:
-    """Return the plots of a page that `write_page` wrote, by section title."""
+    """Return the plots of a page that `write_page` wrote, by section title; none if the page was removed again."""
+    if not store.exists(path):
+        return {}
     page = store.read(path).decode("utf-8")
     return {html.unescape(title): svg for title, svg in _PLOT.findall(page)}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -176,10 +177,15 @@ def length_bias(buckets: Sequence[LengthBucket]) -> str:
     return draw(fill)
 
 
+def shown_labels(labels: Sequence[str]) -> list[str]:
+    """Return the labels that `corpus_map` shows, the most frequent first."""
+    counts = Counter(labels)
+    return sorted(counts, key=lambda label: (-counts[label], label))[: len(COLORS) - 2]
+
+
 def corpus_map(points: Float64, labels: Sequence[str]) -> str:
     """Draw a map of the corpus: (n, 2) points, colored by label; rare labels share one color."""
-    counts = {label: labels.count(label) for label in set(labels)}
-    shown = sorted(counts, key=lambda label: (-counts[label], label))[: len(COLORS) - 2]
+    shown = shown_labels(labels)
     named = np.array([label if label in shown else _OTHERS for label in labels])
 
     def fill(axes: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +11,7 @@ import numpy.typing as npt
 from isospace.evaluation.norms import sample_rows
 from isospace.evaluation.reports import plots
 from isospace.evaluation.reports.page import Section, Table, figure
+from isospace.evaluation.reports.quotes import Quote, quote_of
 from isospace.evaluation.slices import source_of
 from isospace.evaluation.stored_vectors import StoredVectors, finite_at
 from isospace.search.metadata import parse_metadata
@@ -77,29 +79,39 @@ def dimension_sections(stored: StoredVectors) -> list[Section]:
 
 def corpus_map_section(view: View) -> list[Section]:
     """Return a map of a sample of the corpus, colored by source; nothing for a handful of chunks."""
-    points, labels = corpus_points(view)
+    points, labels, owners = corpus_points(view)
     if not len(points):
         return []
     text = (
         f"A sample of {len(points):,} chunks, with similar ones close together (t-SNE); distances between clusters "
         "mean little."
     )
-    return [Section("Map of the corpus", text, plots.corpus_map(points, labels))]
+    return [Section("Map of the corpus", text, plots.corpus_map(points, labels), quotes=_labelled(labels, owners))]
 
 
-def corpus_points(view: View, *, seed: int = 0) -> tuple[npt.NDArray[np.float64], list[str]]:
-    """Return (n, 2) positions of a sample of chunks, and their sources: the metadata field `source`, or their folder.
+def _labelled(labels: Sequence[str], owners: Sequence[str]) -> tuple[Quote, ...]:
+    """Return a quote for each label that the map shows: it is metadata of documents, or a part of their URI."""
+    holders: dict[str, set[str]] = {label: set() for label in plots.shown_labels(labels)}
+    for label, owner in zip(labels, owners, strict=True):
+        if label in holders:
+            holders[label].add(owner)
+    return tuple(quote for doc_ids in holders.values() for quote in quote_of(doc_ids))
 
-    For a handful of chunks, n is 0.
+
+def corpus_points(view: View, *, seed: int = 0) -> tuple[npt.NDArray[np.float64], list[str], list[str]]:
+    """Return (n, 2) positions of a sample of chunks, their sources, and their doc_ids.
+
+    A source is the metadata field `source`, or the folder of a file. For a handful of chunks, n is 0.
     """
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
 
     rows, vectors = finite_at(view, sample_rows(view, _MAPPED, seed))
-    owners = view.copy.documents.select(["uri", "metadata"]).take(view.copy.chunks["document"].take(rows)).to_pylist()
+    places = view.copy.chunks["document"].take(rows)
+    owners = view.copy.documents.select(["doc_id", "uri", "metadata"]).take(places).to_pylist()
     labels = [str(parse_metadata(row["metadata"]).get("source") or source_of(row["uri"])) for row in owners]
     if len(rows) <= _FEWEST_MAPPED:
-        return np.zeros((0, 2)), []
+        return np.zeros((0, 2)), [], []
     perplexity = min(30.0, max((len(rows) - 1) / 3, 1.0))
     # One thread: on a busy machine, threads that wait for each other take ten times as long as one alone.
     with warnings.catch_warnings(), threadpool_limits(limits=1):
@@ -107,4 +119,4 @@ def corpus_points(view: View, *, seed: int = 0) -> tuple[npt.NDArray[np.float64]
         warnings.simplefilter("ignore")
         model = TSNE(init="pca", perplexity=perplexity, random_state=seed, max_iter=500)
         points: npt.NDArray[np.float64] = model.fit_transform(vectors.astype(np.float64)).astype(np.float64)
-    return points, labels
+    return points, labels, [row["doc_id"] for row in owners]

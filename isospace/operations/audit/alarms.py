@@ -166,7 +166,8 @@ def corpus_alarms(drift: Drift | None, copies: float, reference: Reference, limi
 def frozen_alarms(frozen: FrozenResults, pairs: float, limits: Thresholds) -> Iterator[Alarm]:
     """Yield alarms about the frozen queries."""
     if frozen.compared_with is not None and frozen.overlap < 1.0 - limits.agreement:
-        worst = f" Most changed: {frozen.changed[0][0]!r}." if frozen.changed else ""
+        # By ID: an alarm is recorded, and the text of a pseudo-query is a sentence of a document.
+        worst = f" Most changed: query {frozen.changed[0].query_id}." if frozen.changed else ""
         yield _alarm(
             "agreement",
             frozen.overlap,
@@ -219,13 +220,14 @@ def logged_alarms(logged: LogResults, tolerance: float, pairs: float, limits: Th
             "Have clients send texts, or get their vectors from this space's /v1/embeddings with input_type query.",
         )
     if logged.drift is not None and _has_drifted(logged.drift, limits):
-        most = ", ".join(repr(name) for name, _ in logged.drift.most[:5])
+        most = ", ".join(name for name, _ in logged.drift.most[:5])
         yield _alarm(
             "query drift",
             logged.drift.auc,
             limits.drift_auc,
             f"a classifier separates logged queries from the frozen ones with an AUC of {logged.drift.auc:.3f} "
-            f"(p = {logged.drift.p:.2g}); expected at most {limits.drift_auc:g}. Most unusual: {most}.",
+            f"(p = {logged.drift.p:.2g}); expected at most {limits.drift_auc:g}. Most unusual, by "
+            f"query_sha256: {most}.",
             "The frozen queries no longer represent what users ask: freeze newer ones with `isospace sets add`.",
         )
     yield from band_alarms(logged.top, pairs, "the logged queries", limits)

@@ -106,7 +106,10 @@ class FrozenFigures(_Figures):
     ndcg: float | None
     """nDCG@10; None without judgements."""
     ndcg_before: float | None
-    changed: tuple[tuple[str, float], ...]
+    changed_queries: tuple[tuple[str, float], ...] = ()
+    """The queries whose top ten changed most: query_id, overlap. A record names queries, and never quotes them."""
+    changed: tuple[tuple[str, float], ...] = ()
+    """The same with texts for query_ids, in records of earlier versions."""
 
 
 class LoggedFigures(_Figures):
@@ -217,7 +220,7 @@ def _frozen(frozen: FrozenResults) -> FrozenFigures:
         rbo=frozen.rbo,
         ndcg=frozen.ndcg,
         ndcg_before=frozen.ndcg_before,
-        changed=frozen.changed,
+        changed_queries=tuple((one.query_id, one.overlap) for one in frozen.changed),
     )
 
 

@@ -33,6 +33,19 @@ class Baseline(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
+class ChangedQuery:
+    """A query whose top ten changed, and the overlap that is left.
+
+    `answers` are the documents that the set names as relevant, and that a pseudo-query is taken from.
+    """
+
+    query_id: str
+    text: str
+    overlap: float
+    answers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class FrozenResults:
     """The results of the frozen queries now, compared with their baseline.
 
@@ -47,7 +60,7 @@ class FrozenResults:
     overlap, rbo
         Agreement with the baseline, among documents that both snapshots have; 1 if nothing can be compared.
     changed
-        The queries whose top ten changed most: text, overlap.
+        The queries whose top ten changed most.
     ndcg, ndcg_before
         nDCG@10 now and at the baseline; None without judgements.
     values
@@ -65,7 +78,7 @@ class FrozenResults:
     compared_with: int | None
     overlap: float
     rbo: float
-    changed: tuple[tuple[str, float], ...]
+    changed: tuple[ChangedQuery, ...]
     ndcg: float | None
     ndcg_before: float | None
     values: dict[str, float]
@@ -93,7 +106,7 @@ def measure_frozen(
     agreement = (
         _agreement(view, query_set, before.rankings, unchanged) if before is not None and unchanged is not None else {}
     )
-    changed = sorted((overlap, query_set.queries[name]) for name, (overlap, _) in agreement.items() if overlap < 1.0)
+    changed = sorted((overlap, name) for name, (overlap, _) in agreement.items() if overlap < 1.0)[:10]
     return FrozenResults(
         name=query_set.name,
         kind=query_set.kind,
@@ -102,7 +115,9 @@ def measure_frozen(
         compared_with=before.snapshot if before is not None and unchanged is not None else None,
         overlap=float(np.mean([overlap for overlap, _ in agreement.values()])) if agreement else 1.0,
         rbo=float(np.mean([rbo for _, rbo in agreement.values()])) if agreement else 1.0,
-        changed=tuple((text, overlap) for overlap, text in changed[:10]),
+        changed=tuple(
+            ChangedQuery(name, query_set.queries[name], overlap, query_set.answers(name)) for overlap, name in changed
+        ),
         ndcg=ndcg,
         ndcg_before=before.ndcg if before else None,
         values=values,

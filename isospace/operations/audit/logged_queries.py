@@ -78,7 +78,8 @@ def measure_logged(
     reproduced, wrong = _queries_reproduced(view, fitting, tolerance, len(own) - len(fitting))
     drift = None
     if frozen is not None and len(vectors):
-        drift = classify(frozen, vectors, [answer.text or answer.query_sha256[:16] for answer in fitting], seed=seed)
+        # By hash: audits are kept longer than logged queries, and must not quote them.
+        drift = classify(frozen, vectors, [answer.query_sha256[:16] for answer in fitting], seed=seed)
     compared = [answer for answer in answers if answer.overlap is not None and answer.rbo is not None]
     return LogResults(
         count=len(answers),

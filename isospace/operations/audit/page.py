@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from isospace.evaluation.reports import plots
 from isospace.evaluation.reports.page import Page, Section, Table, Tone, figure
+from isospace.evaluation.reports.quotes import names_of, quote_of
 from isospace.evaluation.reports.vector_sections import corpus_map_section, dimension_sections, vector_sections
 from isospace.operations.audit.audit import Audit, AuditRecord
 from isospace.operations.audit.frozen_queries import FrozenResults
@@ -42,7 +43,16 @@ def _alarms(record: AuditRecord) -> Section:
     bad: tuple[Tone, ...] = tuple("bad" for _ in rows)
     notes = " ".join(f"{note[0].upper()}{note[1:]}." for note in record.notes)
     table = Table(("alarm", "found", "limit", "what", "what to do"), rows, bad) if rows else None
-    return Section("Alarms", notes if rows else f"None. {notes}", table=table)
+    return Section("Alarms", notes if rows else f"None. {notes}", table=table, quotes=names_of(_named(record)))
+
+
+def _named(record: AuditRecord) -> list[str]:
+    """Return the documents that a record names, in its alarms too; a chunk_id is a doc_id and a span."""
+    if record.figures is None:
+        return []
+    drift = record.figures.corpus.drift
+    unusual = [name for name, _ in drift.most] if drift else []
+    return [*unusual, *(chunk_id.rpartition(":")[0] for chunk_id in record.figures.reproduced.wrong)]
 
 
 def _queries(measured: Measurements) -> list[Section]:
@@ -92,9 +102,10 @@ def _frozen(frozen: FrozenResults) -> Section:
     rows = [("overlap of the top ten", f"{frozen.overlap:.2%}"), ("rank-biased overlap", figure(frozen.rbo))]
     if frozen.ndcg is not None:
         rows += [("nDCG@10", figure(frozen.ndcg)), ("nDCG@10 at the baseline", figure(frozen.ndcg_before))]
-    rows += [(f"changed: {text}", f"{overlap:.0%}") for text, overlap in frozen.changed]
+    rows += [(f"changed: {one.query_id}, {one.text}", f"{one.overlap:.0%}") for one in frozen.changed]
+    quotes = tuple(quote for one in frozen.changed for quote in quote_of(one.answers))
     plot = plots.distributions({"best score": frozen.top}, "best score of a query") if len(frozen.top) > 1 else None
-    return Section("Frozen queries", text, plot, Table(("", ""), tuple(rows)))
+    return Section("Frozen queries", text, plot, Table(("", ""), tuple(rows)), quotes)
 
 
 def _length(measured: Measurements) -> list[Section]:

@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from isospace.collection.logged_answers import erase_answers
+from isospace.collection.tombstones import forgotten_documents
 from isospace.errors import IntegrityError
 from isospace.storage.parquet import read_parquet, write_parquet
 from isospace.storage.paths import CollectionPaths
@@ -143,6 +145,9 @@ class AnswerLog:
         path = f"{CollectionPaths(self._collection).answers(now.strftime('%Y-%m-%d'))}/{name}"
         try:
             write_parquet(self._store, path, _table(rows))
+            # A service may serve a document for a while after it was forgotten.
+            if forgotten := forgotten_documents(self._store, self._collection):
+                erase_answers(self._store, path, forgotten)
             self.written += len(rows)
         except Exception as error:  # whatever the error, the rows are lost and counted as such
             self.lost += len(rows)

@@ -61,5 +61,5 @@ def run_audit(
         on_progress=on_progress,
     )
     on_progress("drawing the report")
-    report = write_page(store, run_id, audit_page(audit))
+    report = write_page(store, run_id, audit_page(audit), collection=collection)
     return write_audit(store, audit.record.model_copy(update={"report": report}))

@@ -33,7 +33,7 @@ def conclude(reporter: Reporter, config: ComparisonConfig, entries: list[Entry])
     marked = mark_front(entries)
     page = comparison_page(marked, comparison_set(config), collection=config.runtime.collection)
     store = open_store(config.runtime.store)
-    path = write_page(store, f"{new_run_id()}-contest", page)
+    path = write_page(store, f"{new_run_id()}-contest", page, collection=config.runtime.collection)
     body = f"### {page.title}\n\n{page.outcome}\n\n{comparison_markdown(marked)}\n\nReport: `{path}`"
     reporter.show_page(store, path, key="contest", markdown=body, plots=("Variants",))
     reporter.info(f"report: {path}")

@@ -1,25 +1,23 @@
-"""Erase data derived from documents: raw vectors, samples, pseudo-queries, reports."""
+"""Erase data derived from documents: raw vectors, samples, pseudo-queries."""
 
 from __future__ import annotations
 
 import hashlib
-import html
-import json
-import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence, Set
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from pydantic import ValidationError
 
 from isospace.collection.raw_vectors import read_vectors, vector_part_path, write_vectors
+from isospace.collection.tombstones import forgotten_documents
 from isospace.errors import IntegrityError
-from isospace.evaluation.query_sets import EvaluationSet, list_sets, read_set, replace_version, set_versions
+from isospace.evaluation.query_sets import EvaluationSet, SetRecord, read_version, replace_version, set_versions
 from isospace.storage.hashing import seal, sha256, unseal
+from isospace.storage.numbered_log import entry_paths
 from isospace.storage.parquet import metadata_of, parse_parquet, read_parquet, write_parquet
 from isospace.storage.paths import (
-    REPORTS,
     CollectionFile,
     CollectionPaths,
     list_collections,
@@ -31,46 +29,7 @@ from isospace.storage.scratch_duckdb import load_columns, scratch_database
 from isospace.storage.store import Store
 from isospace.transform.affine import ROLES
 
-_WORD = re.compile(r"\w+")
-# This many consecutive words of a document count as a quotation.
-_QUOTED_WORDS = 5
-# Names of at least this many characters are searched for anywhere in a text.
-_DISTINCTIVE_LENGTH = 6
 _FILE_METADATA = ("encoder_id", "role", "content_sha256")
-
-
-@dataclass(frozen=True, slots=True)
-class Trace:
-    """The hashes, names, and quotations that identify documents in files without their IDs."""
-
-    hashes: set[bytes] = field(default_factory=set)
-    """Hashes of the documents' chunks, in all versions."""
-    names: set[str] = field(default_factory=set)
-    """IDs, URIs, and titles of the documents."""
-    quotations: set[tuple[str, ...]] = field(default_factory=set)
-    """Every run of a few consecutive words in the documents."""
-
-    def add_documents(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Add documents: rows with doc_id, uri, title, text."""
-        for row in rows:
-            self.names.update(name for name in (row["doc_id"], row["uri"], row["title"]) if name)
-            self.quotations.update(_quotations(f"{row['title']} {row['text']}"))
-
-    def add_chunks(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Add chunks: rows with doc_id, uri, title, text, chunk_hash."""
-        chunks = list(rows)
-        self.add_documents(chunks)
-        self.hashes.update(chunk["chunk_hash"] for chunk in chunks)
-
-    def is_in(self, text: str) -> bool:
-        """Return whether a text names or quotes one of the documents."""
-        plain = html.unescape(text)
-        # A short ID or title may occur by chance: it counts only where it is a whole value or cell.
-        for name in self.names:
-            left, right = (r"(?<!\w)", r"(?!\w)") if len(name) >= _DISTINCTIVE_LENGTH else (r"[\">]", r"[\"<]")
-            if re.search(left + re.escape(name) + right, plain):
-                return True
-        return not self.quotations.isdisjoint(_quotations(plain))
 
 
 def forget_vectors(
@@ -109,15 +68,14 @@ def forget_vectors(
 
 
 def forget_references(
-    store: Store, collection: str, doc_ids: Collection[str], trace: Trace, rewritten: list[str]
+    store: Store, collection: str, doc_ids: Collection[str], hashes: Collection[bytes], rewritten: list[str]
 ) -> None:
-    """Remove the documents from the reference samples of audits."""
+    """Remove the documents from the reference samples of audits; `hashes` are those of their chunks.
+
+    A sample that cannot be read, or whose record cannot, is removed: the next audit draws another.
+    """
     folder = CollectionPaths(collection).folder("references")
-    records = {
-        stat.path: unseal(store.read(stat.path), name=stat.path)
-        for stat in store.walk(folder)
-        if stat.path.endswith(".json")
-    }
+    records = _reference_records(store, folder)
     named = {record["sample"]["path"] for record in records.values()}
     for stat in list(store.walk(folder)):
         if stat.path.endswith(".parquet") and stat.path not in named:
@@ -128,9 +86,14 @@ def forget_references(
         if not store.exists(sample):
             store.delete(path)
             continue
-        table = parse_parquet(store.read(sample), sample)
+        try:
+            table = parse_parquet(store.read(sample), sample)
+        except IntegrityError:
+            store.delete(sample)
+            store.delete(path)
+            continue
         keep = [
-            doc_id not in doc_ids and key not in trace.hashes
+            doc_id not in doc_ids and key not in hashes
             for doc_id, key in zip(table["doc_id"].to_pylist(), table["chunk_hash"].to_pylist(), strict=True)
         ]
         if all(keep) and sha256(store.read(sample)) == record["sample"]["sha256"]:
@@ -138,6 +101,17 @@ def forget_references(
         written = write_parquet(store, sample, table.filter(pa.array(keep, pa.bool_())), replace=True)
         store.write(path, seal({**record, "sample": written.model_dump(mode="json")}))
         rewritten += [sample, path]
+
+
+def _reference_records(store: Store, folder: str) -> dict[str, dict[str, Any]]:
+    """Return the records of reference samples by path; remove those that are damaged."""
+    records: dict[str, dict[str, Any]] = {}
+    for path in [stat.path for stat in store.walk(folder) if stat.path.endswith(".json")]:
+        try:
+            records[path] = unseal(store.read(path), name=path)
+        except IntegrityError:
+            store.delete(path)
+    return records
 
 
 def _own_sample(collection: str, path: str) -> str:
@@ -152,43 +126,42 @@ def _own_sample(collection: str, path: str) -> str:
 
 
 def forget_queries(store: Store, collection: str, doc_ids: Set[str], removed: list[str], rewritten: list[str]) -> int:
-    """Remove pseudo-queries made from the documents from all evaluation sets; return how many."""
-    count = 0
-    for current in list_sets(store, collection):
-        for record in set_versions(store, collection, current.name):
-            if record.kind != "pseudo":
+    """Remove queries that only forgotten documents answer from all evaluation sets; return how many.
+
+    A version of a set that cannot be read is removed, since it may hold pseudo-queries.
+    """
+    count, forgotten = 0, doc_ids | forgotten_documents(store, collection)
+    for name in store.folders(CollectionPaths(collection).folder("evaluation")):
+        folder = CollectionPaths(collection).evaluation_set(name)
+        for path in entry_paths(store, folder).values():
+            found = _readable_set(store, collection, path)
+            if found is None:
+                store.delete(path)
+                removed.append(path)
                 continue
-            known = read_set(store, collection, record.name, set_id=record.set_id)
-            gone = {query for query, judged in known.judgements.items() if doc_ids & judged.keys()}
-            if gone:
-                count += len(gone)
-                replace_version(store, collection, record, _without_queries(known, gone))
+            record, known = found
+            left = known.without_answers(forgotten)
+            if len(left.queries) < len(known.queries):
+                count += len(known.queries) - len(left.queries)
+                replace_version(store, collection, record, left)
         # Versions may share files, and a killed forget may have left some: remove those that no version names.
-        versions = set_versions(store, collection, current.name)
+        versions = set_versions(store, collection, name)
         named = {ref.path for v in versions for ref in (v.queries_file, v.judgements_file) if ref is not None}
-        for stat in list(store.walk(CollectionPaths(collection).evaluation_set(current.name))):
-            if stat.path.endswith(".parquet") and stat.path not in named:
-                store.delete(stat.path)
-                removed.append(stat.path)
+        unnamed = [s.path for s in store.walk(folder) if s.path not in {*named, *entry_paths(store, folder).values()}]
+        for path in unnamed:
+            store.delete(path)
+        removed += unnamed
         rewritten += sorted(named) if count else []
     return count
 
 
-def forget_reports(store: Store, trace: Trace, doc_ids: Collection[str], removed: list[str]) -> None:
-    """Remove reports that name or quote the documents."""
-    searched = Trace(set(), {*trace.names, *doc_ids}, trace.quotations)
-    for stat in list(store.walk(REPORTS)):
-        if any(searched.is_in(text) for text in _readings(store.read(stat.path), stat.path)):
-            store.delete(stat.path)
-            removed.append(stat.path)
-
-
-def _readings(data: bytes, path: str) -> Iterator[str]:
-    text = data.decode("utf-8", errors="replace")
-    yield text
-    if path.endswith(".json"):
-        # Without the escapes of JSON.
-        yield json.dumps(json.loads(text), ensure_ascii=False)
+def _readable_set(store: Store, collection: str, path: str) -> tuple[SetRecord, EvaluationSet] | None:
+    """Return a version of an evaluation set; None if its record or its files are damaged."""
+    try:
+        record = SetRecord.model_validate(unseal(store.read(path), name=path))
+        return record, read_version(store, record)
+    except (IntegrityError, ValidationError, KeyError):
+        return None
 
 
 def _unowned(
@@ -202,22 +175,3 @@ def _unowned(
         load_columns(connection, "vectors", store, paths, {"chunk_hash": "BLOB"})
         query = "SELECT part, list(row) FROM vectors ANTI JOIN owned USING (chunk_hash) GROUP BY part ORDER BY part"
         return [(paths[part], set(rows)) for part, rows in connection.execute(query).fetchall()]
-
-
-def _without_queries(known: EvaluationSet, gone: Collection[str]) -> EvaluationSet:
-    def without(by_query: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in by_query.items() if name not in gone}
-
-    return EvaluationSet(
-        name=known.name,
-        kind=known.kind,
-        queries=without(known.queries),
-        judgements=without(known.judgements),
-        attributes={column: without(values) for column, values in known.attributes.items()},
-        remainders=without(known.remainders),
-    )
-
-
-def _quotations(text: str) -> Iterator[tuple[str, ...]]:
-    words = [word.lower() for word in _WORD.findall(text)]
-    yield from zip(*(words[start:] for start in range(_QUOTED_WORDS)), strict=False)

@@ -37,13 +37,8 @@ from isospace.errors import BusyError, ConfigError, NotFoundError
 from isospace.evaluation.gate.verdicts import carry_verdict
 from isospace.finetuning.workdir import forget_work
 from isospace.operations.maintenance.compact import derived_provenance, write_deletions
-from isospace.operations.maintenance.derived_data import (
-    Trace,
-    forget_queries,
-    forget_references,
-    forget_reports,
-    forget_vectors,
-)
+from isospace.operations.maintenance.derived_data import forget_queries, forget_references, forget_vectors
+from isospace.operations.maintenance.forget_quotes import forget_quotes
 from isospace.operations.maintenance.rebuild_search import make_searchable
 from isospace.operations.maintenance.rewrite_parts import merge_parts, stem_of
 from isospace.search.bm25 import lexical_files
@@ -52,7 +47,7 @@ from isospace.search.sql_database import serving_files
 from isospace.storage.hashing import sha256_lines
 from isospace.storage.leases import HeldLease, maintenance_lease
 from isospace.storage.parquet import FileRef, parse_parquet, read_parquet, read_verified, write_parquet
-from isospace.storage.paths import VECTORS, CollectionPaths, Kind, list_collections
+from isospace.storage.paths import CollectionPaths, Kind, list_collections
 from isospace.storage.scratch_duckdb import fetch_rows, load_columns, scratch_database
 from isospace.storage.store import Store
 from isospace.storage.trash import remove_files
@@ -73,8 +68,8 @@ class Holding:
         Paths of the parts that hold them, whether or not a snapshot names the parts.
     snapshots
         Numbers of the snapshots that name one of these parts.
-    trace
-        Texts and hashes to search for in other files.
+    hashes
+        Hashes of their chunks, in all versions.
     """
 
     collection: str
@@ -83,7 +78,7 @@ class Holding:
     chunks: tuple[str, ...]
     segments: tuple[str, ...]
     snapshots: tuple[int, ...]
-    trace: Trace
+    hashes: frozenset[bytes]
 
 
 @dataclass(slots=True)
@@ -109,27 +104,32 @@ def find_documents(store: Store, collection: str, doc_ids: Collection[str]) -> H
         known = ", ".join(list_collections(store)) or "none"
         raise NotFoundError(f"collection {collection!r}: not in {store.url}. Collections there: {known}.")
     wanted = frozenset(doc_ids)
-    trace = Trace()
+    hashes = set[bytes]()
     documents, chunks, found_ids = [], [], set[str]()
     for stat in store.walk(paths.folder("documents")):
-        rows = _rows(store, stat.path, wanted, ["doc_id", "uri", "title", "text"])
+        rows = _rows(store, stat.path, wanted, ["doc_id"])
         if rows:
             documents.append(stat.path)
             found_ids |= {row["doc_id"] for row in rows}
-            trace.add_documents(rows)
     for stat in store.walk(paths.folder("chunks")):
-        rows = _rows(store, stat.path, wanted, ["doc_id", "uri", "title", "text", "chunk_hash"])
+        rows = _rows(store, stat.path, wanted, ["doc_id", "chunk_hash"])
         if rows:
             chunks.append(stat.path)
             found_ids |= {row["doc_id"] for row in rows}
-            trace.add_chunks(rows)
+            hashes |= {row["chunk_hash"] for row in rows}
     segments = [s.path for s in store.walk(paths.folder("segments")) if _rows(store, s.path, wanted, ["doc_id"])]
     holding = {*documents, *chunks, *segments}
     holders = [
         number for number in numbers if holding & {ref.path for ref in read_manifest(store, collection, number).files()}
     ]
     return Holding(
-        collection, frozenset(found_ids), tuple(documents), tuple(chunks), tuple(segments), tuple(holders), trace
+        collection,
+        frozenset(found_ids),
+        tuple(documents),
+        tuple(chunks),
+        tuple(segments),
+        tuple(holders),
+        frozenset(hashes),
     )
 
 
@@ -139,9 +139,10 @@ def forget(
     """Erase documents and everything derived from them, and keep later runs from ingesting them.
 
     Rewritten: the latest snapshot and those that aliases name, under their numbers; files of raw vectors; reference
-    samples of audits; evaluation sets with pseudo-queries made from the documents. Removed: every other snapshot that
-    holds one of the documents, with its files, databases, and lexical indexes; raw vectors that no other document
-    shares; reports that name or quote the documents; local copies on this machine.
+    samples of audits; evaluation sets with queries that the documents answer. Removed: every other snapshot that holds
+    one of the documents, with its files, databases, and lexical indexes; raw vectors that no other document shares;
+    logged answers that contain the documents; reports that name or quote them, and every file that cannot be shown not
+    to; local copies on this machine.
 
     Parameters
     ----------
@@ -176,9 +177,9 @@ def forget(
         _replace_snapshots(store, collection, rewritten, scratch, memory_mb, lease, done)
         lease.require()
         vectors = forget_vectors(store, holding.chunks, scratch, memory_mb, done.removed, done.rewritten)
-        forget_references(store, collection, wanted, holding.trace, done.rewritten)
+        forget_references(store, collection, wanted, holding.hashes, done.rewritten)
         queries = forget_queries(store, collection, set(wanted), done.removed, done.rewritten)
-        forget_reports(store, holding.trace, wanted, done.removed)
+        forget_quotes(store, collection, done.removed, done.rewritten)
         drop_copies(collection)
         forget_work()
         # Last: if this is killed, the next attempt learns from these files what to search for elsewhere.
@@ -188,7 +189,7 @@ def forget(
             order=order.number,
             doc_ids=wanted,
             found=tuple(sorted(holding.doc_ids)),
-            chunks=len(holding.trace.hashes),
+            chunks=len(holding.hashes),
             snapshots=done.snapshots,
             aliases=tuple(sorted(set(done.aliases))),
             removed=tuple(sorted(set(done.removed))),
@@ -337,7 +338,6 @@ def _remove_files(store: Store, collection: str, holding: Holding, lease: HeldLe
     if holding.doc_ids:
         # Plans name chunks only by hash; none is needed while no run is working.
         files += walked("plans")
-        files += [stat.path for folder in (paths.root, VECTORS) for stat in store.leftovers(folder)]
     files += sorted(gone)
 
     def check() -> None:

@@ -20,7 +20,9 @@ from isospace.search.sql_database import serving_files
 from isospace.storage.leases import HeldLease, maintenance_lease
 from isospace.storage.local_files import Stat
 from isospace.storage.paths import (
+    COMPARISONS,
     ENCODERS,
+    REPORTS,
     SPACES,
     VECTORS,
     CollectionPaths,
@@ -264,7 +266,7 @@ def _of_spaces(store: Store, kept: Sequence[RetainedSnapshots], stale: _Stale) -
             # Keep a space that has a recent file: a snapshot may be about to name it.
             if all(stale.holds(stat) for stat in stats):
                 yield from (Removal(stat.path, stat.size, "space of no snapshot") for stat in stats)
-    for folder in (SPACES, VECTORS, ENCODERS):
+    for folder in (SPACES, VECTORS, ENCODERS, REPORTS, COMPARISONS):
         yield from stale.left(store, folder)
 
 

@@ -17,6 +17,7 @@ from isospace.encoding.embedder import load_space
 from isospace.errors import BusyError, ConfigError, ConflictError, NotFoundError
 from isospace.evaluation.baseline_sample import read_reference
 from isospace.evaluation.query_sets import EvaluationSet, freeze_set, read_set, set_versions
+from isospace.evaluation.reports.quotes import write_quotes
 from isospace.operations.maintenance import forget as forgetting
 from isospace.operations.maintenance.compact import compact, plan_compaction
 from isospace.operations.maintenance.compaction_settings import CompactionSettings
@@ -83,7 +84,9 @@ def world(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Pipelin
     read_reference(store, manifest, load_space(store, manifest.space_id).record.input_dimension)
     freeze_set(store, "c", PSEUDO, source="corpus")
     store.write("reports/quoting/report.html", f"<p>nearest: &#x27;{CANARY} gamma delta number nine&#x27;</p>".encode())
+    write_quotes(store, "quoting", "c", [("secret",)])
     store.write("reports/other/report.html", b"<p>nothing of it</p>")
+    write_quotes(store, "other", "c", [("d00001",), ("d00002", "secret")])
     return config
 
 
