@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Sequence, Set
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -89,8 +89,8 @@ def forget_references(
         try:
             table = parse_parquet(store.read(sample), sample)
         except IntegrityError:
-            store.delete(sample)
             store.delete(path)
+            store.delete(sample)
             continue
         keep = [
             doc_id not in doc_ids and key not in hashes
@@ -98,9 +98,15 @@ def forget_references(
         ]
         if all(keep) and sha256(store.read(sample)) == record["sample"]["sha256"]:
             continue
-        written = write_parquet(store, sample, table.filter(pa.array(keep, pa.bool_())), replace=True)
+        left = table.filter(pa.array(keep, pa.bool_()))
+        # A new file, so that the record names a whole one at any moment.
+        digest = sha256(b"".join(left["chunk_hash"].to_pylist()))
+        target = CollectionPaths(collection).reference_sample(PurePosixPath(path).stem, digest)
+        written = write_parquet(store, target, left, replace=True)
         store.write(path, seal({**record, "sample": written.model_dump(mode="json")}))
-        rewritten += [sample, path]
+        if target != sample:
+            store.delete(sample)
+        rewritten += [target, path]
 
 
 def _reference_records(store: Store, folder: str) -> dict[str, dict[str, Any]]:
