@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from isospace.collection.alias import alias_history, aliases, follow_replacements, previous_entry, replace_snapshot
 from isospace.collection.live_rows import without_documents
+from isospace.collection.quarantine import write_quarantine
 from isospace.collection.snapshot import (
     Manifest,
     PartRecord,
@@ -41,9 +42,8 @@ from isospace.operations.maintenance.rewrite_parts import merge_parts, stem_of
 from isospace.search.bm25 import lexical_files
 from isospace.search.local_copy import drop_copies
 from isospace.search.sql_database import serving_files
-from isospace.storage.hashing import sha256_lines
 from isospace.storage.leases import maintenance_lease
-from isospace.storage.parquet import FileRef, parse_parquet, read_parquet, read_verified, write_parquet
+from isospace.storage.parquet import FileRef, parse_parquet, read_parquet, read_verified
 from isospace.storage.paths import VECTORS, CollectionPaths, Kind, list_collections
 from isospace.storage.scratch_duckdb import fetch_rows, load_columns, scratch_database
 from isospace.storage.store import Store
@@ -301,10 +301,7 @@ def _quarantine_without(store: Store, old: Manifest, wanted: set[str]) -> FileRe
     left = without_documents(table, wanted)
     if left.num_rows == table.num_rows:
         return old.quarantine
-    if not left.num_rows:
-        return None
-    digest = sha256_lines(value or "" for column in left.columns for value in column.to_pylist())
-    return write_parquet(store, old.paths.quarantine(digest), left)
+    return write_quarantine(store, old.collection, left)
 
 
 def _remove_files(store: Store, collection: str, holding: Holding, done: _Changes) -> None:
