@@ -21,7 +21,7 @@ from isospace.ingest.readers.location import SourceFile
 from isospace.ingest.readers.rows import Row, Unread, require_columns, table_encoding
 from isospace.ingest.spec import DocumentsSpec
 
-_DELIMITERS = (",", "\t", ";", "|")
+DELIMITERS = (",", "\t", ";", "|")
 # A field with so many lines that look like rows is not a text: three whose IDs have digits, or ten without.
 _EVIDENCE, _WITH_DIGITS, _WITHOUT = 30, 10, 3
 
@@ -72,7 +72,7 @@ def _text(stream: IO[bytes]) -> io.TextIOWrapper:
 def _delimiter(line: str, file: SourceFile, spec: DocumentsSpec) -> str:
     """Return the first delimiter with which the header has the columns of the configuration."""
     usual = "\t" if file.suffix == ".tsv" else ","
-    for delimiter in (usual, *_DELIMITERS):
+    for delimiter in (usual, *DELIMITERS):
         try:
             require_columns(file.name, next(csv.reader([line], delimiter=delimiter), []), spec)
         except (ConfigError, csv.Error):
