@@ -63,6 +63,21 @@ def test_a_quote_that_swallows_rows_without_an_error_is_noticed(tmp_path: Path) 
     assert aside[0].doc_id == "d10"
 
 
+def test_swallowed_rows_are_noticed_beside_lines_that_are_none(tmp_path: Path) -> None:
+    lines = rows(40)
+    lines[10], lines[15], lines[20] = 'd10,"a pipe of 5 inches, en', "nothing of a row", 'd20,a pipe of 7", en'
+    documents, aside = read(write_csv(tmp_path / "t.csv", lines))
+    assert set(documents) == {f"d{n}" for n in range(40) if n not in (10, 15)}
+    assert [entry.documents for entry in aside] == [1, 1]
+
+
+def test_a_line_of_a_broken_text_is_no_document_though_it_has_as_many_fields(tmp_path: Path) -> None:
+    lines = [*rows(10), 'd10,"the "first" line', "the second, line, of a text", 'third", en', *rows(20)[11:]]
+    documents, aside = read(write_csv(tmp_path / "t.csv", lines))
+    assert set(documents) == {f"d{n}" for n in range(20) if n != 10}
+    assert [entry.documents for entry in aside] == [3]
+
+
 def test_two_swallowed_rows_are_noticed_and_lines_of_a_text_are_not(tmp_path: Path) -> None:
     lines = [*rows(5), 'd5,"a pipe,en', "d6,short,en", 'd7,of 7",en', *rows(9)[8:]]
     documents, aside = read(write_csv(tmp_path / "t.csv", lines))
