@@ -129,7 +129,8 @@ def quarantine(
         return
     typer.echo(f"{collection}, snapshot {manifest.sequence}: {len(inputs):,} inputs quarantined")
     for one in inputs:
-        typer.echo(f"{one.uri}{f' ({one.doc_id})' if one.doc_id else ''}\n    {one.reason}")
+        many = f", about {one.documents:,} documents" if (one.documents or 1) > 1 else ""
+        typer.echo(f"{one.uri}{f' ({one.doc_id})' if one.doc_id else ''}{many}\n    {one.reason}")
 
 
 def encoders(store: StoreArgument, as_json: JsonOption = False) -> None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
 
 from isospace.collection.snapshot import Manifest
+from isospace.storage.file_ref import FileRef
+from isospace.storage.hashing import sha256_lines
+from isospace.storage.paths import CollectionPaths
 from isospace.storage.store import Store
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +25,8 @@ class QuarantinedInput:
     within: str | None
     """The table that could not be read further, where that is the reason."""
     reason: str
+    documents: int | None = None
+    """How many documents it stands for, estimated if nobody knows; None if an earlier version wrote it."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields by name."""
@@ -38,4 +46,16 @@ def read_quarantine(store: Store, manifest: Manifest) -> list[QuarantinedInput]:
     from isospace.storage.parquet import parse_parquet, read_verified
 
     table = parse_parquet(read_verified(store, manifest.quarantine), manifest.quarantine.path)
-    return [QuarantinedInput(**row) for row in table.select(["uri", "doc_id", "within", "reason"]).to_pylist()]
+    known = [field.name for field in fields(QuarantinedInput) if field.name in table.column_names]
+    return [QuarantinedInput(**row) for row in table.select(known).to_pylist()]
+
+
+def write_quarantine(store: Store, collection: str, table: pa.Table) -> FileRef | None:
+    """Write quarantined inputs under the digest of their content; None if there are none."""
+    if not table.num_rows:
+        return None
+    from isospace.storage.parquet import write_parquet
+
+    values = (value for column in table.columns for value in column.to_pylist())
+    digest = sha256_lines("" if value is None else str(value) for value in values)
+    return write_parquet(store, CollectionPaths(collection).quarantine(digest), table)

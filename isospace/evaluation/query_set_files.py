@@ -7,7 +7,7 @@ from typing import Any
 
 from isospace.errors import ConfigError
 from isospace.evaluation.query_sets import EvaluationSet
-from isospace.ingest.query_files import Judgements, read_columns, read_judgements, read_queries
+from isospace.ingest.query_files import Judgements, read_columns, read_ids, read_judgements, read_queries
 
 _MOST_VALUES = 50
 
@@ -47,10 +47,10 @@ def _from_folder(name: str, folder: Path, judgements: Path | None, split: str) -
         raise ConfigError(
             f"{folder}: contains neither queries.parquet nor BEIR's queries.jsonl. Give the path of a file instead."
         )
-    rows = read_columns(folder / "queries.jsonl", ["_id", "text"], optional=["metadata"])
-    texts = {
-        str(key): str(text) for key, text in zip(rows["_id"], rows["text"], strict=True) if str(text or "").strip()
-    }
+    path = folder / "queries.jsonl"
+    rows = read_columns(path, ["_id", "text"], optional=["metadata"])
+    pairs = zip(read_ids(path, rows["_id"], "_id"), rows["text"], strict=True)
+    texts = {key: str(text) for key, text in pairs if str(text or "").strip()}
     tsv = judgements or folder / "qrels" / f"{split}.tsv"
     if not tsv.is_file():
         return EvaluationSet(name, "unjudged", texts)
@@ -62,8 +62,9 @@ def _from_folder(name: str, folder: Path, judgements: Path | None, split: str) -
 def _beir_judgements(path: Path) -> Judgements:
     rows = read_columns(path, ["query-id", "corpus-id", "score"])
     judgements: Judgements = {}
-    for query, document, score in zip(rows["query-id"], rows["corpus-id"], rows["score"], strict=True):
-        judgements.setdefault(str(query), {})[str(document)] = int(score)
+    queries, documents = (read_ids(path, rows[name], name) for name in ("query-id", "corpus-id"))
+    for query, document, score in zip(queries, documents, rows["score"], strict=True):
+        judgements.setdefault(query, {})[document] = int(score)
     return judgements
 
 
@@ -72,7 +73,7 @@ def _attributes(path: Path, texts: dict[str, str]) -> dict[str, dict[str, str]]:
     if path.suffix == ".txt":
         return {}
     rows = read_columns(path, ["text"], every=True)
-    names = [str(name) for name in rows.get("query_id", range(1, len(rows["text"]) + 1))]
+    names = list(read_ids(path, rows.get("query_id", range(1, len(rows["text"]) + 1)), "query_id"))
     attributes = {}
     for column, values in rows.items():
         if column in ("query_id", "text", "remainder") or not _are_few(values):

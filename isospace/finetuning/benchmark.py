@@ -16,7 +16,7 @@ from isospace.evaluation.metrics import Run, per_query
 from isospace.evaluation.query_sets import EvaluationSet
 from isospace.finetuning.config import BenchmarkSpec
 from isospace.finetuning.pairs import passages_of
-from isospace.ingest.query_files import Judgements, read_columns, read_judgements, read_queries
+from isospace.ingest.query_files import Judgements, read_columns, read_ids, read_judgements, read_queries
 from isospace.search.view import View
 from isospace.transform.affine import Role
 from isospace.transform.isotropy import Isotropy, measure_isotropy
@@ -136,7 +136,8 @@ def benchmark_from_files(spec: BenchmarkSpec) -> Benchmark:
     rows = read_columns(Path(spec.corpus), ["doc_id", "text"], optional=["title"])
     titles = rows.get("title", [""] * len(rows["text"]))
     texts = [f"{title or ''} {text or ''}".strip() for title, text in zip(titles, rows["text"], strict=True)]
-    documents = [(str(doc), text) for doc, text in zip(rows["doc_id"], texts, strict=True) if text]
+    doc_ids = read_ids(Path(spec.corpus), rows["doc_id"], "doc_id")
+    documents = [(doc, text) for doc, text in zip(doc_ids, texts, strict=True) if text]
     queries, judgements = read_queries(Path(spec.queries)), read_judgements(Path(spec.judgements))
     judged = {name: docs for name, docs in judgements.items() if name in queries and any(docs.values())}
     if not judged:

@@ -13,9 +13,11 @@ from itertools import islice
 from typing import Any
 
 from isospace.errors import SourceError
+from isospace.ingest.readers.csv_rows import DELIMITERS
 from isospace.ingest.readers.files import MAX_DOCUMENT_BYTES
 from isospace.ingest.readers.location import SourceFile, list_source
 from isospace.ingest.readers.read import TABLE_SUFFIXES
+from isospace.ingest.readers.rows import table_encoding
 from isospace.ingest.spec import DocumentsSpec
 
 _ROWS = 100
@@ -90,11 +92,13 @@ def _first_rows(file: SourceFile, kind: str) -> list[dict[str, Any]]:
 
             batch = next(pq.ParquetFile(stream).iter_batches(batch_size=_ROWS), None)
             return [] if batch is None else list(batch.to_pylist())
-        text = stream.read(_HEAD_BYTES).decode("utf-8-sig", errors="replace")
+        head = bytes(stream.read(_HEAD_BYTES))
+        text = head.decode(table_encoding(head), errors="replace")
     if kind == "csv":
-        dialect = "excel-tab" if file.suffix == ".tsv" else "excel"
+        header = text[: text.find("\n")]
+        delimiter = "\t" if file.suffix == ".tsv" else max(DELIMITERS, key=header.count)
         csv.field_size_limit(MAX_DOCUMENT_BYTES)
-        return _until_error(islice(csv.DictReader(io.StringIO(text), dialect=dialect), _ROWS))
+        return _until_error(islice(csv.DictReader(io.StringIO(text), delimiter=delimiter), _ROWS))
     lines = [line for line in text.splitlines() if line.strip()]
     return [row for line in islice(lines, _ROWS) if isinstance(row := _parse_line(line), dict)]
 

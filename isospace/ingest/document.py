@@ -26,6 +26,8 @@ QUARANTINE_SCHEMA = pa.schema(
         pa.field("doc_id", pa.string()),
         pa.field("within", pa.string()),
         pa.field("reason", pa.string(), nullable=False),
+        # How many documents it stands for; snapshots of earlier versions lack it.
+        pa.field("documents", pa.int64()),
     ]
 )
 
@@ -86,12 +88,18 @@ class QuarantineEntry:
     within
         If the ID is unknown: the table that contains the input. Earlier versions of all documents of this table that
         the run did not read stay in the collection.
+    documents
+        How many documents it stands for; None if that has to be estimated.
+    is_estimate
+        Whether that number is an estimate for a table whose end cannot be read.
     """
 
     uri: str
     reason: str
     doc_id: str | None = None
     within: str | None = None
+    documents: int | None = 1
+    is_estimate: bool = False
 
 
 def within_bounds(document: Document) -> Document | QuarantineEntry:

@@ -60,7 +60,7 @@ def commit_snapshot(
     if base is not None and base.snapshot_id == identity and not run.damaged:
         return Commit(base, is_new=False)
     kept_names = set(scan.kept)
-    records = [part for part in base.parts if part.name in kept_names] if base else []
+    records = [_located(part, scan) for part in base.parts if part.name in kept_names] if base else []
     by_name = {segment.part: segment.file for segment in segments}
     records += [PartRecord(name=p.name, documents=p.documents, chunks=p.chunks, segment=by_name[p.name]) for p in parts]
     manifest = Manifest(
@@ -98,6 +98,12 @@ def promote_new(run: Run, commit: Commit) -> bool:
     why = run.config.runtime.reason
     reason = f"run {run.run_id}: {why}" if why else f"run {run.run_id}"
     return promote(run.store, run.collection, alias, commit.manifest, reason=reason, forward_only=True) is not None
+
+
+def _located(part: PartRecord, scan: Scan) -> PartRecord:
+    """Return a kept part with its documents where they are now."""
+    documents = scan.moved_parts.get(part.name)
+    return part if documents is None else part.model_copy(update={"documents": documents})
 
 
 def _live_chunks(store: Store, records: Sequence[PartRecord], deletions: FileRef | None) -> int:

@@ -109,7 +109,8 @@ class Runtime(SpecModel):
     parse_megabytes: int = Field(default=2_048, ge=64, le=1_048_576)
     """Memory for parsing one HTML or PDF file, in addition to the parser's own; enforced on Linux only."""
     max_quarantined_share: float = Field(default=0.1, ge=0.0, le=1.0)
-    """Largest share of the source that may be quarantined before the run fails."""
+    """Largest share of the source's documents that may be quarantined before the run fails; an unreadable table counts
+    as the documents in it."""
     max_removed_share: float = Field(default=0.5, ge=0.0, le=1.0)
     """Largest share of the collection that may vanish before the run fails: the cause may be a lost mount."""
     price_per_device_hour: float | None = Field(default=None, ge=0.0, allow_inf_nan=False)

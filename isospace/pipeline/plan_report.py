@@ -70,6 +70,7 @@ class PlanReport:
     seconds: float | None
     bytes: int
     money: float | None
+    moved: int = 0
 
     def as_dict(self) -> dict[str, object]:
         """Return the figures by name."""
@@ -83,6 +84,7 @@ class PlanReport:
             "documents added": self.added,
             "documents changed": self.changed,
             "documents unchanged": self.unchanged,
+            "of these, moved": self.moved,
             "documents removed": self.removed,
             "documents unreadable, kept": self.stale,
             "inputs quarantined": self.quarantined,
@@ -148,6 +150,7 @@ def report_plan(
         seconds=seconds,
         bytes=_bytes(run, plan, record.dimension),
         money=None if price is None or seconds is None else price * seconds / 3600.0,
+        moved=scan.moved,
     )
 
 

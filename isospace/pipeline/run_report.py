@@ -81,6 +81,11 @@ def run_warnings(run: Run, scan: Scan, checked: CheckResult | None) -> tuple[str
         warnings.append(
             f"the snapshot was rebuilt, since {len(run.damaged)} of its files were lost, such as {run.damaged[0]}"
         )
+    if scan.unreadable > scan.quarantined:
+        warnings.append(
+            f"the {scan.quarantined:,} quarantined inputs stand for about {scan.unreadable:,} documents; see `isospace "
+            "quarantine`"
+        )
     if scan.stale:
         warnings.append(
             f"{scan.stale} documents could not be read this time and stay as they were; see `isospace quarantine`"

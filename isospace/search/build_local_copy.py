@@ -13,7 +13,7 @@ from isospace.collection.live_rows import LivePart, live_parts
 from isospace.collection.segments import read_codes, require_space
 from isospace.collection.snapshot import Manifest, PartRecord
 from isospace.errors import IntegrityError, MismatchError
-from isospace.search.metadata import metadata_columns, parse_metadata
+from isospace.search.metadata import hidden_column, metadata_columns, parse_metadata
 from isospace.storage.parquet import FileRef, parse_parquet, read_verified, verify_file
 from isospace.storage.store import Store
 from isospace.transform.quantizer_set import dequantize
@@ -127,7 +127,7 @@ def _write_documents(path: Path, parts: list[pa.Table]) -> None:
     plain = pa.schema([(name, pa.large_string()) for name in _DOCUMENT_COLUMNS])
     table = pa.concat_tables([plain.empty_table(), *(part.replace_schema_metadata(None).cast(plain) for part in parts)])
     for name, column in metadata_columns(parse_metadata(text) for text in table["metadata"].to_pylist()):
-        table = table.append_column(name, column) if name not in _DOCUMENT_COLUMNS else table
+        table = table.append_column(hidden_column(name) if name in _DOCUMENT_COLUMNS else name, column)
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table.combine_chunks())
 

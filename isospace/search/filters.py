@@ -19,6 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from isospace.errors import QueryError
+from isospace.search.metadata import hidden_column
+from isospace.search.metadata_kinds import as_kind_of, as_lists
 
 Mask = npt.NDArray[np.bool_]
 _LONGEST, _DEEPEST = 2_000, 40
@@ -166,7 +168,8 @@ def _term(node: ast.expr, documents: pa.Table, text: str) -> Any:
         case ast.Name(id=name):
             return _column(name, documents, text)
         case ast.Subscript(slice=ast.Constant(value=str(name))):
-            return _column(name, documents, text)
+            hidden = hidden_column(name)
+            return documents[hidden] if hidden in documents.column_names else _column(name, documents, text)
         case ast.List(elts=elements) | ast.Tuple(elts=elements):
             return [ast.literal_eval(element) for element in elements]
         case _ if _is_constant(node):
@@ -177,7 +180,7 @@ def _term(node: ast.expr, documents: pa.Table, text: str) -> Any:
 
 def _column(name: str, documents: pa.Table, text: str) -> pa.ChunkedArray:
     if name not in documents.column_names:
-        known = ", ".join(documents.column_names[:20])
+        known = ", ".join([field for field in documents.column_names if field.isprintable()][:20])
         raise QueryError(
             f"filter {text[:80]!r}: no document has the field {name!r}. Fields: {known}. Metadata comes from "
             "recipe.documents.metadata_columns."
@@ -197,6 +200,7 @@ def _compare(op: ast.cmpop, left: Any, right: Any, rows: int, text: str) -> Any:
         raise QueryError(f"filter {text[:80]!r}: compare with a list by `in`, and with None by `is`.")
     if not any(isinstance(side, pa.ChunkedArray) for side in (left, right)):
         raise QueryError(f"filter {text[:80]!r}: compares two constants; one side must be a field.")
+    left, right = _alike(left, right)
     _require_alike(left, right, text)
     try:
         return _COMPARISONS[type(op)](left, right)
@@ -206,6 +210,7 @@ def _compare(op: ast.cmpop, left: Any, right: Any, rows: int, text: str) -> Any:
 
 def _contained(left: Any, right: Any, rows: int, text: str) -> Any:
     if isinstance(left, pa.ChunkedArray) and isinstance(right, list):
+        left = as_kind_of(left, right[0]) if right else left
         for value in right:
             _require_alike(left, value, text)
         try:
@@ -214,6 +219,8 @@ def _contained(left: Any, right: Any, rows: int, text: str) -> Any:
             raise QueryError(f"filter {text[:80]!r}: {str(error).splitlines()[0]}.") from error
         # A missing field is neither in nor out.
         return pc.if_else(pc.is_valid(left), result, pa.scalar(None, pa.bool_()))
+    if isinstance(right, pa.ChunkedArray) and isinstance(left, str):
+        right = as_lists(right)
     if isinstance(right, pa.ChunkedArray) and pa.types.is_list(right.type) and isinstance(left, str | int | float):
         whole = right.combine_chunks()
         _require_alike(pa.chunked_array([whole.flatten()]), left, text)
@@ -226,6 +233,15 @@ def _contained(left: Any, right: Any, rows: int, text: str) -> Any:
         unknown[missing] = True
         return pa.chunked_array([pa.array(hits, mask=unknown & ~hits)])
     raise QueryError(f'filter {text[:80]!r}: `in` needs field in ["a", "b"], or "a" in a field that holds lists.')
+
+
+def _alike(left: Any, right: Any) -> tuple[Any, Any]:
+    """Return a field of texts by the values that have the type of the constant on the other side."""
+    if isinstance(left, pa.ChunkedArray) and not isinstance(right, pa.ChunkedArray):
+        return as_kind_of(left, right), right
+    if isinstance(right, pa.ChunkedArray) and not isinstance(left, pa.ChunkedArray):
+        return left, as_kind_of(right, left)
+    return left, right
 
 
 def _require_alike(left: Any, right: Any, text: str) -> None:

@@ -35,7 +35,8 @@ from isospace.storage.paths import CollectionPaths
 from isospace.storage.store import Store
 from isospace.transform.space import Space
 
-FORMAT = 1
+# 2: metadata fields that are called like a column of documents.
+FORMAT = 2
 _RECORD = "copy.json"
 _LEXICAL = "lexical."
 # Copies kept per collection: the one in use, the one a rollback would need, and one more.

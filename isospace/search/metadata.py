@@ -38,6 +38,11 @@ def read_metadata(text: str) -> dict[str, Any]:
     return {name: None if nests_deeper(value, MAX_METADATA_DEPTH) else value for name, value in metadata.items()}
 
 
+def hidden_column(name: str) -> str:
+    """Return the column of a metadata field that is called like a column of documents, such as `title`."""
+    return f"\x1f{name}"
+
+
 def metadata_columns(rows: Iterable[dict[str, Any]]) -> Iterator[tuple[str, pa.Array]]:
     """Yield the name and column of each metadata field, sorted by name; one row per document.
 

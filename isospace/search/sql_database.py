@@ -150,6 +150,11 @@ def _write_table(connection: DuckDBPyConnection, store: Store, manifest: Manifes
 def _joined(store: Store, part: PartRecord, space: Space) -> pa.Table:
     columns = ["chunk_id", "doc_id", "uri", "title", "start", "end", "n_tokens", "text"]
     rows = read_parquet(store, part.chunks.path, columns=columns).select(columns)
+    # Documents may have moved since their chunks were written.
+    owners = read_parquet(store, part.documents.path, columns=["doc_id", "uri"])
+    uris = dict(zip(owners["doc_id"].to_pylist(), owners["uri"].to_pylist(), strict=True))
+    current = pa.array([uris[doc_id] for doc_id in rows["doc_id"].to_pylist()], pa.string())
+    rows = rows.set_column(columns.index("uri"), "uri", current)
     segment = read_parquet(store, part.segment.path)
     require_space(segment, part.segment.path, space.space_id)
     specs = {spec.name: spec for spec in space.record.spec.representations}
@@ -179,12 +184,13 @@ def _write_view(connection: DuckDBPyConnection, store: Store, manifest: Manifest
     connection.execute(
         f"""
         CREATE VIEW chunks AS
-        SELECT c.chunk_id, c.doc_id, c.uri, c.title, c."start" AS span_start, c."end" AS span_end, c.n_tokens, c.text,
+        SELECT c.chunk_id, c.doc_id, d.uri, c.title, c."start" AS span_start, c."end" AS span_end, c.n_tokens, c.text,
                s.vector::FLOAT[{space.record.dimension}] AS vector{codes}
         FROM read_parquet({chunks}, filename = true, file_row_number = true) c
         JOIN read_parquet({segments}, filename = true, file_row_number = true) s
           ON parse_filename(c.filename, true) = parse_filename(s.filename, true)
          AND c.file_row_number = s.file_row_number
+        JOIN documents d ON d.doc_id = c.doc_id
         WHERE (parse_filename(c.filename, true), c.doc_id) NOT IN (SELECT part, doc_id FROM deletions)
         """
     )

@@ -102,7 +102,9 @@ def test_a_table_that_cannot_be_read_deletes_nothing(configure: Configure, tmp_p
     assert embed_inline(config).documents == 100
     data = (folder / "b.parquet").read_bytes()
     (folder / "b.parquet").write_bytes(data[:-100])
-    report = embed_inline(config)
+    with pytest.raises(SourceError, match="inputs cannot be used"):
+        embed_inline(config)
+    report = embed_inline(configure(folder, recipe={"documents": {}}, runtime={"max_quarantined_share": 0.5}))
     assert (report.documents, report.quarantined, report.committed) == (100, 1, False)
     (folder / "b.parquet").unlink()
     assert embed_inline(config).documents == 60

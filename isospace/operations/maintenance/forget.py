@@ -22,6 +22,7 @@ from isospace.collection.alias import (
     record_replacement,
 )
 from isospace.collection.live_rows import without_documents
+from isospace.collection.quarantine import write_quarantine
 from isospace.collection.snapshot import (
     Manifest,
     PartRecord,
@@ -44,9 +45,8 @@ from isospace.operations.maintenance.rewrite_parts import merge_parts, stem_of
 from isospace.search.bm25 import lexical_files
 from isospace.search.local_copy import drop_copies
 from isospace.search.sql_database import serving_files
-from isospace.storage.hashing import sha256_lines
 from isospace.storage.leases import HeldLease, maintenance_lease
-from isospace.storage.parquet import FileRef, parse_parquet, read_parquet, read_verified, write_parquet
+from isospace.storage.parquet import FileRef, parse_parquet, read_parquet, read_verified
 from isospace.storage.paths import CollectionPaths, Kind, list_collections
 from isospace.storage.scratch_duckdb import fetch_rows, load_columns, scratch_database
 from isospace.storage.store import Store
@@ -311,10 +311,7 @@ def _quarantine_without(store: Store, old: Manifest, wanted: set[str]) -> FileRe
     left = without_documents(table, wanted)
     if left.num_rows == table.num_rows:
         return old.quarantine
-    if not left.num_rows:
-        return None
-    digest = sha256_lines(value or "" for column in left.columns for value in column.to_pylist())
-    return write_parquet(store, old.paths.quarantine(digest), left)
+    return write_quarantine(store, old.collection, left)
 
 
 def _remove_files(store: Store, collection: str, holding: Holding, lease: HeldLease, done: _Changes) -> None:

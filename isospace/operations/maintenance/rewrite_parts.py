@@ -65,7 +65,9 @@ def merge_parts(
         chunks=write_parquet(
             store,
             paths.chunks(name),
-            pa.concat_tables(chunks).replace_schema_metadata({"chunking_id": manifest.chunking_id}),
+            _located(pa.concat_tables(chunks), documents).replace_schema_metadata(
+                {"chunking_id": manifest.chunking_id}
+            ),
             dictionary=["uri", "title", "doc_id", "prefix"],
         ),
         segment=write_parquet(
@@ -76,6 +78,13 @@ def merge_parts(
             dictionary=["doc_id"],
         ),
     )
+
+
+def _located(chunks: pa.Table, documents: pa.Table) -> pa.Table:
+    """Return chunks with the URIs of their documents, which may have moved since the chunks were written."""
+    uris = dict(zip(documents["doc_id"].to_pylist(), documents["uri"].to_pylist(), strict=True))
+    current = pa.array([uris[doc_id] for doc_id in chunks["doc_id"].to_pylist()], pa.string())
+    return chunks.set_column(chunks.column_names.index("uri"), chunks.schema.field("uri"), current)
 
 
 def stem_of(path: str) -> str:

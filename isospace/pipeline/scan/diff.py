@@ -6,8 +6,8 @@ The source is read once, as a stream, into a scratch folder. The comparison runs
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,17 +15,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from isospace.collection.deletions import DELETION_SCHEMA
+from isospace.collection.quarantine import write_quarantine
 from isospace.collection.snapshot import Manifest, documents_digest
 from isospace.collection.tombstones import forgotten_documents
 from isospace.errors import SourceError
 from isospace.ingest.document import QUARANTINE_SCHEMA, Document, document_batch
-from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.run import Run
+from isospace.pipeline.scan.guard import count_unreadable, require_healthy
+from isospace.pipeline.scan.moved import rewrite_moved
 from isospace.pipeline.scan.select import order_documents, select_documents
 from isospace.pipeline.scan.stage import document_groups, stage_source
 from isospace.storage.hashing import sha256_lines
 from isospace.storage.parquet import FileRef, read_parquet, write_parquet
-from isospace.storage.paths import CollectionPaths
 from isospace.storage.scratch_duckdb import append_rows, fetch_rows, load_columns, scratch_database
 from isospace.storage.store import Store
 
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 LIVE = "live.parquet"
 
 _ORDERED_ROWS = 2_000
+
+# The URI of a row is that of its table, `#`, and the ID.
+_TABLE = "CASE WHEN ends_with(uri, '#' || doc_id) THEN left(uri, length(uri) - length(doc_id) - 1) END"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,12 @@ class Scan:
         SHA-256 over IDs, hashes, and URIs of all live documents, sorted by ID.
     documents
         Number of live documents.
+    unreadable
+        How many documents the quarantined inputs stand for, as far as that is known.
+    moved
+        Number of unchanged documents with another URI.
+    moved_parts
+        The documents files that replace those of kept parts, by the part's name.
     """
 
     added: int
@@ -77,6 +87,9 @@ class Scan:
     quarantine: FileRef | None
     documents_digest: str
     documents: int
+    unreadable: int = 0
+    moved: int = 0
+    moved_parts: Mapping[str, FileRef] = field(default_factory=dict)
 
 
 def scan_source(run: Run) -> Scan:
@@ -102,9 +115,10 @@ def scan_source(run: Run) -> Scan:
         if base is not snapshot:
             _require_readable(run, connection)
         quarantined = connection.sql(
-            "SELECT uri, doc_id, within, reason FROM quarantine ORDER BY uri, reason"
+            "SELECT uri, doc_id, within, reason, documents FROM quarantine ORDER BY uri, reason"
         ).to_arrow_table()
-        _guard(config, _selected(connection, counts), quarantined, in_source=in_source)
+        unreadable = count_unreadable(connection)
+        require_healthy(config, _selected(connection, counts), quarantined, unreadable=unreadable, in_source=in_source)
         documents = _new_documents(connection, store, base, staged, rebuild=run.rebuild)
         parts = tuple(_write_parts(run, documents))
         if runtime.budget.is_bounded:
@@ -120,9 +134,10 @@ def scan_source(run: Run) -> Scan:
             parts=parts,
             kept=(),
             deletions=None,
-            quarantine=_write_quarantine(work, runtime.collection, quarantined),
+            quarantine=write_quarantine(work, runtime.collection, quarantined.cast(QUARANTINE_SCHEMA)),
             documents_digest="",
             documents=0,
+            unreadable=unreadable,
         )
         return complete_scan(run, connection, blank, base)
 
@@ -130,7 +145,12 @@ def scan_source(run: Run) -> Scan:
 def complete_scan(run: Run, connection: DuckDBPyConnection, scan: Scan, base: Manifest | None = None) -> Scan:
     """Complete a scan: counts and digest of the table `live`, and the parts of the base that stay."""
     compared = base or run.base
-    kept, deleted = ((), None) if run.rebuild or compared is None else _deletions(connection, run.work_store, compared)
+    kept: tuple[str, ...] = ()
+    deleted: FileRef | None = None
+    moved, moved_parts = 0, dict[str, FileRef]()
+    if not run.rebuild and compared is not None:
+        kept, deleted = _deletions(connection, run.work_store, compared)
+        moved, moved_parts = rewrite_moved(run, connection, compared)
     query = "SELECT doc_id, doc_hash, uri FROM live WHERE status <> 'removed' ORDER BY doc_id"
     digest = documents_digest(fetch_rows(connection.execute(query)))
     counts = _counts(connection)
@@ -145,6 +165,8 @@ def complete_scan(run: Run, connection: DuckDBPyConnection, scan: Scan, base: Ma
         deletions=deleted,
         documents_digest=digest,
         documents=sum(counts.values()) - counts["removed"],
+        moved=moved,
+        moved_parts=moved_parts,
     )
 
 
@@ -153,19 +175,22 @@ def _load_staged(connection: DuckDBPyConnection, staged: list[Path]) -> None:
     connection.execute("CREATE TABLE staged (part INTEGER, row INTEGER, doc_id VARCHAR, doc_hash VARCHAR, uri VARCHAR)")
     for number, path in enumerate(paths):
         append_rows(connection, "staged", number, pq.read_table(path, columns=["doc_id", "doc_hash", "uri"]))
-    connection.execute("CREATE TABLE quarantine (uri VARCHAR, doc_id VARCHAR, within VARCHAR, reason VARCHAR)")
     connection.register("staged_quarantine", pq.read_table(quarantine))
-    connection.execute("INSERT INTO quarantine SELECT uri, doc_id, within, reason FROM staged_quarantine")
+    connection.execute("CREATE TABLE quarantine AS SELECT * FROM staged_quarantine")
     connection.execute(
         "CREATE TABLE duplicates AS SELECT part, row, doc_id, uri FROM staged "
         "QUALIFY row_number() OVER (PARTITION BY doc_id ORDER BY part, row) > 1"
     )
     connection.execute(
-        "INSERT INTO quarantine SELECT uri, NULL, NULL, 'repeats the id of an earlier document: ' || doc_id FROM "
-        "duplicates"
+        "INSERT INTO quarantine SELECT uri, NULL, NULL, 'repeats the id of an earlier document: ' || doc_id, 1, false "
+        "FROM duplicates"
     )
     connection.execute("DELETE FROM staged WHERE (part, row) IN (SELECT part, row FROM duplicates)")
-    connection.execute("CREATE TABLE unreadable AS SELECT DISTINCT within FROM quarantine WHERE within IS NOT NULL")
+    connection.execute(
+        "CREATE TABLE unreadable AS SELECT within, bool_or(is_estimate) AS is_estimate FROM quarantine "
+        "WHERE within IS NOT NULL GROUP BY within"
+    )
+    connection.execute(f"CREATE TABLE tables_read AS SELECT DISTINCT {_TABLE} AS name FROM staged")
 
 
 def load_base(connection: DuckDBPyConnection, store: Store, base: Manifest | None) -> None:
@@ -201,7 +226,20 @@ def _require_readable(run: Run, connection: DuckDBPyConnection) -> None:
 
 
 def _compare(connection: DuckDBPyConnection) -> dict[str, int]:
-    """Create the table `live`, with status and location of every document; return the counts by status."""
+    """Create the table `live`, with status and location of every document; return the counts by status.
+
+    A document that was not read is stale, and not removed, if it may be in a table that could not be read to its end.
+    If the collection knows no document of such a table, the table may be a renamed one: then that holds for all
+    documents from tables that are no longer there.
+    """
+    connection.execute(
+        f"""
+        CREATE TABLE from_lost_tables AS SELECT doc_id FROM base
+        WHERE {_TABLE} IS NOT NULL AND {_TABLE} NOT IN (SELECT name FROM tables_read WHERE name IS NOT NULL)
+          AND EXISTS (SELECT 1 FROM unreadable u
+                      WHERE NOT EXISTS (SELECT 1 FROM base known WHERE starts_with(known.uri, u.within || '#')))
+        """
+    )
     connection.execute(
         """
         CREATE TABLE live AS
@@ -212,10 +250,11 @@ def _compare(connection: DuckDBPyConnection) -> dict[str, int]:
                     THEN 'stale'
                     WHEN s.doc_id IS NULL AND EXISTS (SELECT 1 FROM unreadable u WHERE starts_with(b.uri, u.within ||
                     '#')) THEN 'stale'
+                    WHEN s.doc_id IS NULL AND b.doc_id IN (SELECT doc_id FROM from_lost_tables) THEN 'stale'
                     WHEN s.doc_id IS NULL AND b.doc_id IN (SELECT doc_id FROM elsewhere) THEN 'unchanged'
                     WHEN s.doc_id IS NULL THEN 'removed'
                     WHEN b.doc_id IS NULL THEN 'added'
-                    WHEN s.doc_hash = b.doc_hash AND s.uri = b.uri THEN 'unchanged'
+                    WHEN s.doc_hash = b.doc_hash THEN 'unchanged'
                     ELSE 'changed' END AS status
         FROM staged s FULL OUTER JOIN base b ON s.doc_id = b.doc_id
         """
@@ -237,30 +276,6 @@ def _selected(connection: DuckDBPyConnection, counts: dict[str, int]) -> dict[st
 def _count(connection: DuckDBPyConnection, what: str) -> int:
     (count,) = connection.execute(f"SELECT count(*) FROM {what}").fetchone() or (0,)
     return int(count)
-
-
-def _guard(config: PipelineConfig, counts: dict[str, int], quarantined: pa.Table, *, in_source: int) -> None:
-    runtime = config.runtime
-    readable = counts["added"] + counts["changed"] + counts["unchanged"]
-    total = readable + quarantined.num_rows
-    share = quarantined.num_rows / max(total, 1)
-    needed = not runtime.selection.is_partial
-    if (needed and not readable) or share > runtime.max_quarantined_share:
-        examples = "; ".join(f"{row['uri']} {row['reason']}" for row in quarantined.slice(0, 3).to_pylist())
-        raise SourceError(
-            f"source {runtime.source}: {quarantined.num_rows} of {total} inputs cannot be used ({share:.0%}); expected "
-            f"at most {runtime.max_quarantined_share:.0%}, and at least one document. {examples or 'It is empty'}. "
-            "Fix the source, or raise runtime.max_quarantined_share."
-        )
-    before = counts["changed"] + counts["unchanged"] + counts["removed"] + counts["stale"]
-    # Documents selected by ID that are not in a source with other documents were deleted there.
-    by_id = bool(runtime.selection.doc_ids) and in_source > 0
-    if counts["removed"] > runtime.max_removed_share * before and not by_id:
-        raise SourceError(
-            f"source {runtime.source}: {counts['removed']} of the collection's {before} documents are no longer there; "
-            f"expected at most {runtime.max_removed_share:.0%}. Check that the source is complete. If they were "
-            "deleted on purpose, raise runtime.max_removed_share."
-        )
 
 
 def _new_documents(
@@ -326,11 +341,3 @@ def _deletions(connection: DuckDBPyConnection, store: Store, base: Manifest) -> 
     )
     name = sha256_lines(text for pair in pairs for text in pair)
     return kept, write_parquet(store, base.paths.deletions(name), table, dictionary=["part"])
-
-
-def _write_quarantine(store: Store, collection: str, table: pa.Table) -> FileRef | None:
-    if not table.num_rows:
-        return None
-    filled = table.cast(QUARANTINE_SCHEMA)
-    digest = sha256_lines(value or "" for column in filled.columns for value in column.to_pylist())
-    return write_parquet(store, CollectionPaths(collection).quarantine(digest), filled)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,6 +16,8 @@ from isospace.ingest.readers.read import read_source
 from isospace.pipeline.config import PipelineConfig
 
 _QUARANTINE_ROWS = 1000
+# What is known of a quarantined input while the source is compared.
+STAGED_QUARANTINE = QUARANTINE_SCHEMA.append(pa.field("is_estimate", pa.bool_()))
 
 
 def stage_source(config: PipelineConfig, folder: Path, forgotten: frozenset[str]) -> tuple[list[Path], int]:
@@ -25,7 +27,7 @@ def stage_source(config: PipelineConfig, folder: Path, forgotten: frozenset[str]
     runtime = config.runtime
     limits = ParseLimits(runtime.parse_seconds, runtime.parse_megabytes)
     with (
-        pq.ParquetWriter(folder / "quarantine.parquet", QUARANTINE_SCHEMA) as quarantine,
+        pq.ParquetWriter(folder / "quarantine.parquet", STAGED_QUARANTINE) as quarantine,
         # Closed explicitly: a stored traceback would keep the generator, and with it the parser process, alive.
         closing(read_source(runtime.source, config.recipe.documents, limits)) as source,
     ):
@@ -54,17 +56,17 @@ class _ForgottenFilter:
 
 def _quarantine(items: Iterator[Document | QuarantineEntry], writer: pq.ParquetWriter) -> Iterator[Document]:
     """Yield the documents, and write the quarantined inputs to a file."""
-    rows: list[dict[str, str | None]] = []
+    rows: list[dict[str, object]] = []
     for item in items:
         if isinstance(item, Document):
             yield item
             continue
         uri, reason = without_surrogates(item.uri), without_surrogates(item.reason)
-        rows.append({"uri": uri, "doc_id": item.doc_id, "within": item.within, "reason": reason})
+        rows.append({**asdict(item), "uri": uri, "reason": reason})
         if len(rows) >= _QUARANTINE_ROWS:
-            writer.write_table(pa.Table.from_pylist(rows, schema=QUARANTINE_SCHEMA))
+            writer.write_table(pa.Table.from_pylist(rows, schema=STAGED_QUARANTINE))
             rows = []
-    writer.write_table(pa.Table.from_pylist(rows, schema=QUARANTINE_SCHEMA))
+    writer.write_table(pa.Table.from_pylist(rows, schema=STAGED_QUARANTINE))
 
 
 def document_groups(documents: Iterator[Document], most: int, characters: int) -> Iterator[list[Document]]:

@@ -190,7 +190,7 @@ def test_an_interrupted_command_says_so_on_one_line(store: str) -> None:
 def test_quarantined_inputs_are_listed_with_their_reasons(call: Call, store: str) -> None:
     found = json.loads(call("quarantine", store, "c", "--json").out)
     assert [(one["doc_id"], one["reason"]) for one in found] == [
-        ("number", "has int where text was expected"),
+        ("number", "has int where text was expected, in the column text"),
         (None, "holds no text"),
     ]
     shown = call("quarantine", store, "c", "--snapshot", "1").out

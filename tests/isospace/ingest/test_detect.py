@@ -62,6 +62,17 @@ def test_columns_of_other_names(tmp_path: Path) -> None:
     assert set(detected.metadata_columns) == {"ref", "short"}
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig", "utf-32"])
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+def test_a_csv_of_any_separator_and_encoding_of_unicode(tmp_path: Path, encoding: str, separator: str) -> None:
+    rows = [["id", "title", "text"], ["ä1", "Ein Titel", "Größere Wälder, und noch mehr"], ["ä2", "Titel", "a, b"]]
+    (tmp_path / "t.csv").write_bytes(
+        "\r\n".join(separator.join(f'"{cell}"' for cell in row) for row in rows).encode(encoding)
+    )
+    found = detect_source(str(tmp_path / "t.csv"))
+    assert (found.id_column, found.title_column, found.text_columns) == ("id", "title", ("text",))
+
+
 @pytest.mark.parametrize("names", [[], ["picture.png"], ["empty.csv"]])
 def test_what_isospace_does_not_read_is_refused(tmp_path: Path, names: list[str]) -> None:
     for name in names:

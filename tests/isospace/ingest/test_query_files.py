@@ -99,3 +99,44 @@ def test_ids_in_a_csv_stay_as_they_are_written_and_a_bad_relevance_is_named(tmp_
     )
     with pytest.raises(ConfigError, match="document 7 is nan"):
         read_judgements(tmp_path / "j.parquet")
+
+
+@pytest.mark.parametrize("word", ["NA", "null", "nan", "N/A", "None", "-", "2024-01-31", "1e5", "0x1F", "true"])
+@pytest.mark.parametrize("name", ["q.csv", "q.tsv", "q.jsonl", "q.parquet"])
+def test_a_text_is_a_text_and_an_id_is_as_it_is_written(tmp_path: Path, name: str, word: str) -> None:
+    path = tmp_path / name
+    table = pl.DataFrame({"query_id": [word, "2"], "text": ["port", word], "doc_id": [word, "3"], "relevance": [1, 0]})
+    match path.suffix:
+        case ".parquet":
+            table.write_parquet(path)
+        case ".jsonl":
+            table.write_ndjson(path)
+        case suffix:
+            table.write_csv(path, separator="\t" if suffix == ".tsv" else ",")
+    assert read_queries(path) == {word: "port", "2": word}
+    assert read_judgements(path) == {word: {word: 1}, "2": {"3": 0}}
+
+
+def test_ids_of_queries_are_spelled_as_those_of_documents(tmp_path: Path) -> None:
+    path = tmp_path / "q.parquet"
+    pl.DataFrame({"query_id": [1.0, 2.0], "doc_id": [b"k1", b"k2"], "relevance": [1, 1]}).write_parquet(path)
+    assert read_judgements(path) == {"1": {"k1": 1}, "2": {"k2": 1}}
+    (tmp_path / "q.jsonl").write_text('{"query_id": 1, "text": "a"}\n{"query_id": "b", "text": "c"}\n')
+    assert read_queries(tmp_path / "q.jsonl") == {"1": "a", "b": "c"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("q.csv", "query_id,text\n,a\n", "row 1 has no query_id"),
+        ("q.jsonl", '{"query_id": 1, "text": "a"}\n{"text": "b"}\n', "row 2 has no query_id"),
+        ("q.jsonl", '{"query_id": true, "text": "a"}\n', "row 1 has a boolean in the column query_id"),
+        ("q.jsonl", '{"query_id": [1], "text": "a"}\n', "row 1 has a list in the column query_id"),
+        ("q.jsonl", "[1]\n", "a line is a JSON list, not an object"),
+        ("q.csv", "query_id,text,text\n1,a,b\n", "more than one column text"),
+    ],
+)
+def test_ids_that_are_none_are_named(tmp_path: Path, name: str, content: str, message: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ConfigError, match=message):
+        read_queries(tmp_path / name)

@@ -124,9 +124,9 @@ def test_invalid_bytes_in_rows_are_set_aside_row_by_row(tmp_path: Path) -> None:
 
 
 def test_a_huge_line_costs_only_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import isospace.ingest.readers.tables as tables
+    import isospace.ingest.readers.jsonl_rows as jsonl_rows
 
-    monkeypatch.setattr(tables, "MAX_DOCUMENT_BYTES", 3_000_000)
+    monkeypatch.setattr(jsonl_rows, "MAX_DOCUMENT_BYTES", 3_000_000)
     lines = [json.dumps({"doc_id": "a", "text": "x"}), "y" * 9_000_000, json.dumps({"doc_id": "b", "text": "z"})]
     (tmp_path / "t.jsonl").write_text("\n".join(lines))
     documents, aside = read(tmp_path / "t.jsonl")
