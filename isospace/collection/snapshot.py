@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from isospace.collection.origins import Origins
 from isospace.errors import ConflictError, IntegrityError, NotFoundError
 from isospace.storage.file_ref import FileRef
 from isospace.storage.hashing import fingerprint, seal, sha256_lines, unseal
@@ -57,6 +58,8 @@ class Manifest(_Record):
     quarantine: FileRef | None
     sealed_files: tuple[FileRef, ...]
     provenance: dict[str, Any]
+    origins: Origins | None = None
+    """What computed the raw vectors of its parts; snapshots of older versions do not say it."""
 
     @property
     def paths(self) -> CollectionPaths:

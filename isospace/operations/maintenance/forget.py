@@ -28,7 +28,7 @@ from isospace.collection.tombstones import Receipt, write_receipt, write_tombsto
 from isospace.errors import ConfigError, NotFoundError
 from isospace.evaluation.gate.verdicts import carry_verdict
 from isospace.finetuning.workdir import forget_work
-from isospace.operations.maintenance.compact import derived_provenance, follow_aliases, write_deletions
+from isospace.operations.maintenance.compact import derived_origins, derived_provenance, follow_aliases, write_deletions
 from isospace.operations.maintenance.derived_data import (
     Trace,
     forget_queries,
@@ -243,6 +243,7 @@ def _commit_replacements(
 def _without(store: Store, old: Manifest, sequence: int, wanted: set[str], scratch: Path, memory_mb: int) -> Manifest:
     gone = deleted_documents(store, old.deletions)
     parts, left = [], dict(gone)
+    sources: dict[str, list[PartRecord]] = {}
     for part in old.parts:
         held = wanted & set(read_parquet(store, part.documents.path, columns=["doc_id"])["doc_id"].to_pylist())
         if not held:
@@ -250,7 +251,9 @@ def _without(store: Store, old: Manifest, sequence: int, wanted: set[str], scrat
             continue
         # Documents that were deleted before are dropped with it.
         written = merge_parts(store, old, [part], {part.name: held | left.pop(part.name, set())})
-        parts += [written] if written else []
+        if written:
+            parts.append(written)
+            sources[written.name] = [part]
     if not parts:
         raise ConfigError(
             f"collection {old.collection!r}: no document would be left in snapshot {old.sequence}. To forget a whole "
@@ -268,6 +271,7 @@ def _without(store: Store, old: Manifest, sequence: int, wanted: set[str], scrat
         "deletions": write_deletions(store, old.collection, left),
         "quarantine": _quarantine_without(store, old, wanted),
         "provenance": derived_provenance(old, "forget"),
+        "origins": derived_origins(old, parts, sources),
     }
     return old.model_copy(update=update)
 
