@@ -106,10 +106,9 @@ def part_origins(origins: Origins | None, part: str) -> tuple[Origin, ...]:
 def distinct(origins: Iterable[Origin]) -> tuple[Origin, ...]:
     """Return one origin for each class, with the smallest cosine of its class, in a fixed order."""
     found: dict[str, Origin] = {}
-    for origin in sorted(origins, key=lambda one: (one.bits_class, one.describe(), one.bits, one.cosine or 0.0)):
-        first = found.setdefault(origin.bits_class, origin)
-        if (origin.cosine or 0.0) < (first.cosine or 0.0):
-            found[origin.bits_class] = first.model_copy(update={"cosine": origin.cosine})
+    # One that was not measured counts as the worst.
+    for origin in sorted(origins, key=lambda one: (one.bits_class, one.cosine or -1.0, one.describe(), one.bits)):
+        found.setdefault(origin.bits_class, origin)
     return tuple(found.values())
 
 
@@ -121,10 +120,10 @@ def is_mixed(origins: Sequence[Origin]) -> bool:
 def stored_promise(origins: Origins | None) -> StoredPromise:
     """Return what the vectors of a snapshot allow to promise, whatever computes the queries."""
     classes = snapshot_classes(origins)
-    if len(classes) > 1:
-        return "mixed"
     if any(not origin.is_recorded for origin in classes):
         return "not recorded"
+    if len(classes) > 1:
+        return "mixed"
     return "bitwise" if all(origin.is_reproducible for origin in classes) else "within tolerance"
 
 

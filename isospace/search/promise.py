@@ -68,19 +68,19 @@ def log_promise(manifest: Manifest, promise: SnapshotPromise) -> None:
         avoidable = is_mixed(classes := snapshot_classes(manifest.origins)) or classes[0].is_reproducible
         _LOG.log(
             logging.WARNING if avoidable else logging.INFO,
-            "snapshot %d promises no identical bits, but a cosine of at least %.7f on the probes: %s",
+            "snapshot %d does not promise identical bits, but cosines within %.1e of 1, measured on probes: %s",
             manifest.sequence,
-            promise.cosine,
+            1.0 - promise.cosine,
             promise.reason,
         )
 
 
 def _problem(classes: tuple[Origin, ...], stored: tuple[str, ...]) -> str:
     """Return why no encoder could reproduce all stored bits; empty if one can."""
+    if any(not origin.is_recorded for origin in classes):
+        return f"its vectors come from {' and '.join(stored)}, and what decides their bits was not recorded for all"
     if len(classes) > 1:
         return f"its vectors have different bits: they come from {' and '.join(stored)}"
-    if any(not origin.is_recorded for origin in classes):
-        return f"its vectors come from {stored[0]}, and what decides their bits was not recorded"
     if any(not origin.batch_invariant for origin in classes):
         return f"its vectors come from {stored[0]}, where a text's bits depend on its batch"
     return ""

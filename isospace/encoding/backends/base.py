@@ -89,12 +89,12 @@ def widest_instructions() -> str:
     return next((flag for flag in _INSTRUCTIONS if flag in flags), platform.machine())
 
 
-def instruction_limits() -> str:
-    """Return the settings of the environment that keep libraries from using all instructions; empty if there is none.
+def instruction_limits(*prefixes: str) -> str:
+    """Return the settings of the environment, by prefix, that keep libraries from using all instructions.
 
     Libraries do not report them: with `ONEDNN_MAX_CPU_ISA=AVX2`, torch still says AVX512.
     """
-    return ", ".join(f"{name}={os.environ[name]}" for name in _LIMITS if os.environ.get(name))
+    return ", ".join(f"{n}={os.environ[n]}" for n in _LIMITS if n.startswith(prefixes) and os.environ.get(n))
 
 
 # Widest first, as Linux names them.

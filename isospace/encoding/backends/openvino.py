@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from isospace.encoding.backends.base import BackendName, processor, usable_cpus, widest_instructions
+from isospace.encoding.backends.base import BackendName, instruction_limits, processor, usable_cpus, widest_instructions
 from isospace.encoding.backends.telemetry import import_openvino
 from isospace.encoding.batching import Batch, equal_length_batches, put_rows
 from isospace.errors import EncoderError
@@ -77,7 +77,8 @@ class OpenVinoBackend:
         operations = self.queue[0].get_compiled_model().get_runtime_model().get_ordered_ops()
         kernels = {str(operation.get_rt_info()["primitiveType"].value) for operation in operations}
         found = {name for kernel in kernels for name in _INSTRUCTIONS.findall(kernel)}
-        return ", ".join(sorted(found)) or widest_instructions()
+        limits = instruction_limits("ONEDNN", "DNNL")
+        return ", ".join([*(sorted(found) or [widest_instructions()]), *filter(None, [limits])])
 
     def batches(self, lengths: Sequence[int]) -> list[list[int]]:
         """Group rows by exact length."""

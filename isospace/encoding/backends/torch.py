@@ -126,7 +126,7 @@ class TorchBackend:
         if self.device != "cpu":
             return "sm_{}{}".format(*torch.cuda.get_device_capability(self.device))
         used = torch.backends.cpu.get_cpu_capability().lower()
-        return ", ".join(filter(None, (used, instruction_limits())))
+        return ", ".join(filter(None, (used, instruction_limits("ATEN", "MKL", "ONEDNN", "DNNL"))))
 
     def batches(self, lengths: Sequence[int]) -> list[list[int]]:
         """Group rows by total tokens (unpadded batches), by exact length (CPU), or by similar length (GPU)."""

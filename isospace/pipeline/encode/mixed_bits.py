@@ -34,8 +34,9 @@ def mixture(stored: Sequence[Origin], computing: Sequence[Origin] = ()) -> str |
     if not is_mixed(together):
         return None
     old, new = (" and ".join(origin.describe() for origin in distinct(group)) for group in (stored, computing))
-    if len(together) == 1:
-        return f"the stored vectors come from {together[0].describe()}, and their bits were not recorded"
+    if not all(origin.is_recorded for origin in together):
+        here = f"; this run computes with {new}" if computing else ""
+        return f"the stored vectors come from {old}, and what decides their bits was not recorded{here}"
     if not stored:
         return f"the workers of this run compute different bits: {new}"
     if not computing:
