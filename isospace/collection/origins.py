@@ -145,6 +145,7 @@ def origin_metadata(origins: Iterable[Origin]) -> dict[str, str]:
 
 def segment_origins(metadata: Mapping[str, str]) -> tuple[Origin, ...]:
     """Return the origins that a segment names; segments of older versions name none."""
-    if ORIGINS_KEY not in metadata:
+    try:
+        return tuple(Origin.model_validate(entry) for entry in json.loads(metadata[ORIGINS_KEY]))
+    except (KeyError, ValueError):
         return (UNRECORDED,)
-    return tuple(Origin.model_validate(entry) for entry in json.loads(metadata[ORIGINS_KEY]))

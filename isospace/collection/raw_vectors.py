@@ -13,7 +13,7 @@ import pyarrow as pa
 from isospace.collection.origins import Origin, distinct, origin_of
 from isospace.errors import IntegrityError
 from isospace.storage import paths as layout
-from isospace.storage.hashing import sha256_arrays
+from isospace.storage.hashing import fingerprint, sha256_arrays
 from isospace.storage.parquet import fixed_binary, from_fixed_binary, metadata_of, read_parquet, write_parquet
 from isospace.storage.scratch_duckdb import load_columns
 from isospace.storage.store import Store
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 _HASH = np.dtype("V32")
+# Metadata that describe the file; all others are the provenance of its vectors.
+FILE_METADATA = ("encoder_id", "role", "content_sha256", "provenance_sha256")
+_SEALED_FIELDS = ("bits", "batch_invariant", "cosine")
 
 
 def vector_parts(store: Store, encoder_id: str) -> list[str]:
@@ -63,14 +66,15 @@ def write_vectors(
     """
     table = pa.table({"chunk_hash": pa.array(list(hashes), pa.binary(32)), "vector": fixed_binary(vectors)})
     content = sha256_arrays({"chunk_hash": _hash_array(table["chunk_hash"]), "vector": vectors})
-    metadata = {"encoder_id": encoder_id, "role": role, "content_sha256": content, **provenance}
-    write_parquet(store, vector_part_path(encoder_id, shard_id, role), table, metadata=metadata)
+    sealed = {"content_sha256": content, "provenance_sha256": fingerprint(dict(provenance))}
+    metadata = {"encoder_id": encoder_id, "role": role, **sealed, **provenance}
+    write_parquet(store, vector_part_path(encoder_id, shard_id, role), table, metadata=metadata, arrow_schema=False)
 
 
 def vector_origins(store: Store, encoder_id: str) -> tuple[Origin, ...]:
     """Return the origins of all raw vectors of an encoder, one for each class of bits."""
     parts = vector_parts(store, encoder_id)
-    return distinct(origin_of(metadata_of(read_parquet(store, path, columns=["chunk_hash"]))) for path in parts)
+    return distinct(_origin(read_parquet(store, path, columns=["chunk_hash"]), path) for path in parts)
 
 
 def read_vectors(store: Store, path: str, encoder_id: str) -> tuple[list[bytes], Float32]:
@@ -106,7 +110,7 @@ def _read_part(store: Store, path: str, encoder_id: str) -> tuple[list[bytes], F
             f"{path}: its vectors have SHA-256 {content[:16]}…, expected {str(metadata.get('content_sha256'))[:16]}…. "
             "Delete the file and run the pipeline again, which re-encodes its texts."
         )
-    return table["chunk_hash"].to_pylist(), vectors, origin_of(metadata)
+    return table["chunk_hash"].to_pylist(), vectors, _origin(table, path)
 
 
 def gather(
@@ -219,7 +223,7 @@ def load_vectors(connection: DuckDBPyConnection, store: Store, encoder_id: str) 
     origins: dict[str, Origin] = {}
 
     def note(path: str, table: pa.Table) -> None:
-        origins[path] = origin_of(metadata_of(table))
+        origins[path] = _origin(table, path)
 
     load_columns(connection, "vectors", store, paths, {"chunk_hash": "BLOB"}, on_table=note)
     return origins
@@ -234,6 +238,20 @@ def reused_origins(connection: DuckDBPyConnection, wanted: str, origins: Mapping
         )
     """
     return distinct(known[number] for (number,) in connection.execute(query).fetchall())
+
+
+def _origin(table: pa.Table, path: str) -> Origin:
+    """Return what computed the vectors of a part; parts of older versions do not seal it, and count as unrecorded."""
+    metadata = metadata_of(table)
+    provenance = {key: value for key, value in metadata.items() if key not in FILE_METADATA}
+    if (sealed := metadata.get("provenance_sha256")) is None:
+        return origin_of({key: value for key, value in provenance.items() if key not in _SEALED_FIELDS})
+    if (digest := fingerprint(provenance)) != sealed:
+        raise IntegrityError(
+            f"{path}: what computed its vectors has SHA-256 {digest[:16]}…, expected {sealed[:16]}…. Delete the file "
+            "and run the pipeline again, which re-encodes its texts."
+        )
+    return origin_of(provenance)
 
 
 def _hash_array(column: pa.ChunkedArray) -> npt.NDArray[np.uint8]:

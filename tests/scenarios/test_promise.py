@@ -266,7 +266,7 @@ def as_of_an_older_version(folder: Path) -> None:
     body = json.loads(path.read_bytes())
     del body["seal_sha256"], body["origins"]
     for part in folder.glob("vectors/*/document/*.parquet"):
-        strip(part, "instructions", "bits", "batch_invariant", "cosine")
+        strip(part, "instructions", "bits", "batch_invariant", "cosine", "provenance_sha256")
     for record in body["parts"]:
         file = folder / record["segment"]["path"]
         strip(file, "origins")

@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from isospace.collection.raw_vectors import read_vectors, vector_part_path, write_vectors
+from isospace.collection.raw_vectors import FILE_METADATA, read_vectors, vector_part_path, write_vectors
 from isospace.errors import IntegrityError
 from isospace.evaluation.query_sets import EvaluationSet, list_sets, read_set, replace_version, set_versions
 from isospace.storage.hashing import seal, sha256, unseal
@@ -36,7 +36,6 @@ _WORD = re.compile(r"\w+")
 _QUOTED_WORDS = 5
 # Names of at least this many characters are searched for anywhere in a text.
 _DISTINCTIVE_LENGTH = 6
-_FILE_METADATA = ("encoder_id", "role", "content_sha256")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +99,7 @@ def forget_vectors(
                 remaining = [keys[place] for place in left]
                 name = hashlib.sha256(b"".join(remaining)).hexdigest()
                 metadata = metadata_of(read_parquet(store, path, columns=["chunk_hash"]))
-                provenance = {key: value for key, value in metadata.items() if key not in _FILE_METADATA}
+                provenance = {key: value for key, value in metadata.items() if key not in FILE_METADATA}
                 write_vectors(store, encoder_id, name, remaining, vectors[left], provenance=provenance)
                 rewritten.append(vector_part_path(encoder_id, name))
             store.delete(path)
