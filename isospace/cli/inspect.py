@@ -40,7 +40,7 @@ def status(
         return
     if not snapshots:
         typer.echo(f"{store}: no collection has a snapshot yet")
-    header = ("#", "snapshot ID", "space", "documents", "chunks", "committed", "aliases")
+    header = ("#", "snapshot ID", "space", "documents", "chunks", "committed", "vectors", "aliases")
     for name, members in groupby(snapshots, key=lambda one: one.collection):
         rows = [
             (
@@ -50,11 +50,12 @@ def status(
                 f"{one.documents:,}",
                 f"{one.chunks:,}",
                 one.committed_at[:16].replace("T", " "),
+                one.promise,
                 ", ".join(one.aliases),
             )
             for one in members
         ]
-        print_table(header, rows, title=name, whole=header[:6])
+        print_table(header, rows, title=name, whole=header[:7])
         _warn_of_unfinished(store, name)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from isospace.collection.origins import Origins
 from isospace.collection.tombstones import require_no_newer_tombstone
 from isospace.errors import ConflictError, IntegrityError, NotFoundError, StoreError
 from isospace.storage.file_ref import FileRef
@@ -59,6 +60,8 @@ class Manifest(_Record):
     quarantine: FileRef | None
     sealed_files: tuple[FileRef, ...]
     provenance: dict[str, Any]
+    origins: Origins | None = None
+    """What computed the raw vectors of its parts; snapshots of older versions do not say it."""
 
     @property
     def paths(self) -> CollectionPaths:

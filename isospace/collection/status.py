@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from isospace.collection.alias import aliases
+from isospace.collection.origins import StoredPromise, snapshot_classes, stored_promise
 from isospace.collection.snapshot import Manifest, read_manifest, sequences
 from isospace.errors import NotFoundError
 from isospace.storage.paths import list_collections
@@ -25,6 +26,10 @@ class SnapshotStatus:
     parts: int
     committed_at: str
     aliases: tuple[str, ...]
+    promise: StoredPromise
+    """What its vectors allow to promise: `bitwise` only if one engine with reproducible bits computed them all."""
+    engines: tuple[str, ...]
+    """What computed its vectors, one for each class of bits."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields by name."""
@@ -68,4 +73,6 @@ def _status(manifest: Manifest, names: tuple[str, ...]) -> SnapshotStatus:
         parts=len(manifest.parts),
         committed_at=str(manifest.provenance.get("committed_at", "")),
         aliases=names,
+        promise=stored_promise(manifest.origins),
+        engines=tuple(origin.describe() for origin in snapshot_classes(manifest.origins)),
     )

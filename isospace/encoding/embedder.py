@@ -36,7 +36,8 @@ class OpenSpace:
     Attributes
     ----------
     agreement
-        How closely the encoder reproduced the space's probes; None if no encoder was loaded.
+        How closely the encoder reproduced the space's probes; None if no encoder was loaded. In an opened index: how
+        closely it reproduces the vectors of the snapshot, see `isospace.search.promise`.
     """
 
     space: Space
@@ -174,8 +175,9 @@ def open_space(
         )
     agreement = check_encoder(space.probes, chosen.tokenize, chosen.encode, min_cosine=record.min_cosine)
     if record.promise == "bitwise" and not agreement.bitwise:
-        _LOG.warning(
-            "space %s guarantees identical bits on %s; here its probes agree only within tolerance (cosine %.9f)",
+        # Not a warning: what an index promises is decided by the vectors of its snapshot.
+        _LOG.info(
+            "space %s was sealed by %s; here its probes agree only within tolerance (cosine %.9f)",
             space_id[:16],
             space.provenance.get("engine"),
             agreement.cosine,

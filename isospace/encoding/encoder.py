@@ -56,12 +56,15 @@ class SentenceEncoder:
     ----------
     lock
         Held while a shard is encoded: two shards at once would only compete for the same device.
+    known
+        What `isospace.encoding.bits` has found out about this encoder.
     """
 
     record: EncoderRecord
     tokenizer: Tokenizer
     backend: Backend
     lock: threading.Lock = field(default_factory=threading.Lock)
+    known: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     def tokenize(self, texts: Sequence[str], role: Role) -> list[list[int]]:
         """Return the token IDs of each text with its role's prompt and special tokens, never truncated."""

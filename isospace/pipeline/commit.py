@@ -10,10 +10,12 @@ from datetime import UTC, datetime
 
 from isospace.collection.alias import promote
 from isospace.collection.live_rows import LivePart, live_parts, read_live
+from isospace.collection.origins import origins_of, part_origins
 from isospace.collection.snapshot import Manifest, PartRecord, commit_manifest, snapshot_id
 from isospace.encoding.registry.record import read_encoder_record
 from isospace.evaluation.gate.verdicts import promotion_problem
 from isospace.pipeline.chunk import ChunkPart
+from isospace.pipeline.encode.mixed_bits import judge_mixture
 from isospace.pipeline.run import Run
 from isospace.pipeline.scan.diff import Scan
 from isospace.pipeline.segment import Segment
@@ -36,10 +38,13 @@ class Commit:
         The latest snapshot of the collection.
     is_new
         False if the collection already had this content in this space.
+    warning
+        That its vectors have different bits; None if they do not.
     """
 
     manifest: Manifest
     is_new: bool
+    warning: str | None = None
 
 
 def commit_snapshot(
@@ -52,6 +57,8 @@ def commit_snapshot(
     ConflictError
         If another run committed first, or if documents were forgotten since the run began; the next attempt plans
         again.
+    MismatchError
+        If the vectors have different bits, and `runtime.mixed_bits` is `refuse`.
     StoreError
         If a file that the snapshot would name is missing.
     """
@@ -63,6 +70,9 @@ def commit_snapshot(
     records = [_located(part, scan) for part in base.parts if part.name in kept_names] if base else []
     by_name = {segment.part: segment.file for segment in segments}
     records += [PartRecord(name=p.name, documents=p.documents, chunks=p.chunks, segment=by_name[p.name]) for p in parts]
+    made = {segment.part: segment.origins for segment in segments}
+    older = base.origins if base else None
+    origins = origins_of({p.name: made[p.name] if p.name in made else part_origins(older, p.name) for p in records})
     manifest = Manifest(
         collection=run.collection,
         sequence=base.sequence + 1 if base else 1,
@@ -79,11 +89,13 @@ def commit_snapshot(
         quarantine=scan.quarantine,
         sealed_files=tuple(_sealed_files(run.store, run.encoder_id, space_id)),
         provenance=_provenance(run),
+        origins=origins,
     )
     if base is not None and base.snapshot_id == identity and set(base.files()) == set(manifest.files()):
         # A repair: the same files are back in place.
         return Commit(base, is_new=False)
-    return Commit(commit_manifest(run.store, manifest, tombstones=run.tombstones), is_new=True)
+    warning = judge_mixture(run.config.runtime.mixed_bits, origins.classes)
+    return Commit(commit_manifest(run.store, manifest, tombstones=run.tombstones), is_new=True, warning=warning)
 
 
 def promote_new(run: Run, commit: Commit) -> bool:

@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from isospace.collection.origins import MixedBits
 from isospace.encoding.engine import Engine
 from isospace.encoding.spec import EncoderSpec
 from isospace.evaluation.gate.spec import CANDIDATE, GateSpec
@@ -87,6 +88,9 @@ class Runtime(SpecModel):
     """For torch: the number format of the computation; refused if vectors exceed the encoder's tolerance."""
     compile: bool = False
     """For torch: whether to use torch.compile, which takes up to a minute to start."""
+    mixed_bits: MixedBits = "warn"
+    """What to do if a snapshot's vectors would have different bits, since they were computed by different engines,
+    versions, or instruction sets: `warn`, and promise a tolerance; or `refuse`."""
     flatten: bool | None = None
     """For torch: whether to pack texts of different lengths into one unpadded batch; if empty, on a GPU if the model
     supports it."""

@@ -191,14 +191,14 @@ def _encode(executor: Executor, run: Run, plan: EncodePlan) -> list[EncodedShard
     if not plan.shards:
         return []
     runtime = run.config.runtime
-    workers = executor.run(stages.START_WORKERS, run)
+    workers, classes = executor.run(stages.START_WORKERS, run, plan.stored)
     spent = _Progress(plan, runtime.price_per_device_hour, workers)
 
     def affordable() -> Iterator[tuple[Run, Shard]]:
         for shard in plan.shards:
             if runtime.budget.is_spent(spent.tokens, spent.seconds):
                 return
-            yield run, shard
+            yield run, replace(shard, classes=classes)
 
     done = []
     stage = stages.ENCODE.retried(runtime.retries)

@@ -8,11 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from isospace.encoding.encoder import token_counter
+from isospace.encoding.engine import resolve_engine
 from isospace.encoding.registry.record import EncoderRecord
 from isospace.encoding.registry.register import identify_encoder
 from isospace.encoding.throughput import measured_rate
 from isospace.pipeline.chunk import ChunkPart, write_chunks
 from isospace.pipeline.config import PipelineConfig, engine_of
+from isospace.pipeline.encode.mixed_bits import foreseen_mixture, planned_engine
 from isospace.pipeline.encode.plan import plan_shards
 from isospace.pipeline.encode.shards import EncodePlan
 from isospace.pipeline.encode.workers.pool import planned_place
@@ -48,6 +50,12 @@ class PlanReport:
         Estimated size of new raw vectors and segments.
     money
         Cost of `seconds` at `runtime.price_per_device_hour`; None if either is unknown.
+    engine
+        Library and version that will encode; the instruction set is known once it is loaded.
+    stored
+        What computed the vectors that the snapshot will take from the store.
+    mixed
+        Why the bits of the snapshot's vectors will differ, as far as the plan can tell; empty if nothing says so.
     """
 
     collection: str
@@ -71,6 +79,9 @@ class PlanReport:
     bytes: int
     money: float | None
     moved: int = 0
+    engine: str = ""
+    stored: tuple[str, ...] = ()
+    mixed: str = ""
 
     def as_dict(self) -> dict[str, object]:
         """Return the figures by name."""
@@ -97,6 +108,8 @@ class PlanReport:
             ("space", space),
             *((label, f"{count:,}") for label, count in counts.items() if count),
             ("to encode", encoded if self.texts_to_encode else "nothing"),
+            *([("engine", self.engine)] if self.texts_to_encode and self.engine else []),
+            *([("mixed bits", self.mixed)] if self.mixed else []),
             *self._costs(),
         ]
 
@@ -125,6 +138,7 @@ def report_plan(
 ) -> PlanReport:
     """Collect the figures of a plan."""
     runtime = run.config.runtime
+    engine = resolve_engine(engine_of(runtime), record.precision)
     place = planned_place(engine_of(runtime), runtime.workers, record.precision)
     rate = measured_rate(run.store, run.encoder_id, place)
     seconds = plan.tokens / rate if rate else (0.0 if not plan.tokens else None)
@@ -151,6 +165,9 @@ def report_plan(
         bytes=_bytes(run, plan, record.dimension),
         money=None if price is None or seconds is None else price * seconds / 3600.0,
         moved=scan.moved,
+        engine=planned_engine(engine),
+        stored=tuple(origin.describe() for origin in plan.stored),
+        mixed=foreseen_mixture(plan.stored, engine if plan.to_encode else None) or "",
     )
 
 
@@ -162,7 +179,7 @@ def plan_only(config: PipelineConfig) -> PlanReport:
         run = start_run(config, record, Path(scratch), dry=True)
         scan = scan_source(run)
         parts = [write_chunks(run, documents, counter) for documents in scan.parts]
-        plan = plan_shards(run, parts, limit=record.longest)
+        plan = plan_shards(run, parts, limit=record.longest, kept=scan.kept)
         require_fit(run, plan, parts, record)
         return report_plan(run, scan, parts, plan, record)
 

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from isospace.collection.raw_vectors import gather, load_vector_hashes, locate
+from isospace.collection.origins import Origin, origin_metadata, segment_origins
+from isospace.collection.raw_vectors import gather_with_origins, load_vector_hashes, locate
 from isospace.collection.segments import NORM_TOLERANCE, VECTOR, column_of
 from isospace.errors import CheckError
 from isospace.pipeline.chunk import ChunkPart, finished_part
@@ -43,12 +44,15 @@ class Segment:
         Number of values that reached a bound of the affine map.
     saturated
         Number of components that exceed the range of int8.
+    origins
+        What computed its raw vectors, one for each class of bits.
     """
 
     part: str
     file: FileRef
     clipped: int
     saturated: int
+    origins: tuple[Origin, ...]
 
 
 def plan_segments(run: Run, parts: Sequence[ChunkPart]) -> list[SegmentJob]:
@@ -79,9 +83,11 @@ def write_segment(run: Run, space: Space, job: SegmentJob) -> Segment:
     if trusted and (finished := finished_part(store, path)) is not None:
         table, reference = finished
         entries = metadata_of(table)
-        return Segment(job.part.name, reference, int(entries["clipped"]), int(entries["saturated"]))
+        counts = int(entries["clipped"]), int(entries["saturated"])
+        return Segment(job.part.name, reference, *counts, segment_origins(entries))
     chunks = read_parquet(store, job.part.chunks.path, columns=["chunk_id", "doc_id", "chunk_hash"])
-    raw = gather(store, run.encoder_id, job.vectors, chunks["chunk_hash"].to_pylist(), space.record.input_dimension)
+    hashes, dimension = chunks["chunk_hash"].to_pylist(), space.record.input_dimension
+    raw, origins = gather_with_origins(store, run.encoder_id, job.vectors, hashes, dimension)
     transformed = apply_transform(space.transform, raw, "document")
     _require_lengths(chunks, transformed.vectors, unit=space.transform.normalization == "l2")
     table = _segment_table(chunks, space, transformed.vectors)
@@ -97,9 +103,10 @@ def write_segment(run: Run, space: Space, job: SegmentJob) -> Segment:
         "role": "document",
         "clipped": str(transformed.clipped),
         "saturated": str(beyond),
+        **origin_metadata(origins),
     }
     reference = write_parquet(store, path, table, metadata=metadata, dictionary=["doc_id"], replace=not trusted)
-    return Segment(job.part.name, reference, transformed.clipped, beyond)
+    return Segment(job.part.name, reference, transformed.clipped, beyond, origins)
 
 
 def _segment_table(chunks: pa.Table, space: Space, vectors: npt.NDArray[np.float32]) -> pa.Table:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from isospace.collection.alias import aliases
+from isospace.collection.origins import Origin, distinct
 from isospace.encoding.registry.record import EncoderRecord
 from isospace.errors import IntegrityError
 from isospace.evaluation.baseline_sample import read_reference
@@ -20,6 +21,7 @@ from isospace.pipeline.checks import CheckResult, check_segment, check_space, co
 from isospace.pipeline.chunk import ChunkPart, write_chunks
 from isospace.pipeline.commit import Commit, commit_snapshot, promote_new
 from isospace.pipeline.config import PipelineConfig
+from isospace.pipeline.encode.mixed_bits import judge_mixture
 from isospace.pipeline.encode.plan import plan_shards
 from isospace.pipeline.encode.shards import EncodedShard, EncodePlan, Shard
 from isospace.pipeline.executor import (
@@ -108,7 +110,7 @@ def chunk(reporter: Reporter, run: Run, documents: FileRef) -> ChunkPart:
 def plan(reporter: Reporter, run: Run, scan: Scan, parts: list[ChunkPart]) -> tuple[EncodePlan, PlanReport]:
     """Find the texts without raw vectors, and group them into encoding shards."""
     record = run_record(run)
-    planned = plan_shards(run, parts, limit=record.longest)
+    planned = plan_shards(run, parts, limit=record.longest, kept=scan.kept)
     require_fit(run, planned, parts, record)
     report = report_plan(run, scan, parts, planned, record)
     reporter.show_markdown("plan", report.markdown(), f"Plan of {run.run_id}")
@@ -123,11 +125,16 @@ def plan_alone(reporter: Reporter, config: PipelineConfig) -> PlanReport:
     return report
 
 
-def start_workers(reporter: Reporter, run: Run) -> int:
-    """Start the workers, which load the model; return how many there are."""
+def start_workers(reporter: Reporter, run: Run, stored: tuple[Origin, ...]) -> tuple[int, tuple[str, ...]]:
+    """Start the workers, which load the model; return how many there are, and the classes of bits of this run.
+
+    `stored` is what computed the vectors that the snapshot takes from the store.
+    """
     pool = run_pool(run)
-    reporter.info(f"workers: {pool.place}")
-    return pool.size
+    reporter.info(f"workers: {pool.place}, {' and '.join(origin.describe() for origin in distinct(pool.origins))}")
+    if warning := judge_mixture(run.config.runtime.mixed_bits, stored, pool.origins):
+        reporter.warning(warning)
+    return pool.size, tuple(origin.bits_class for origin in distinct([*stored, *pool.origins]))
 
 
 def encode(reporter: Reporter, run: Run, shard: Shard) -> EncodedShard:
@@ -205,6 +212,8 @@ def commit(
     manifest = committed.manifest
     state = "committed" if committed.is_new else "no changes, still at"
     reporter.info(f"{state} snapshot {manifest.sequence} ({manifest.snapshot_id[:16]})")
+    if committed.warning:
+        reporter.warning(committed.warning)
     return committed
 
 

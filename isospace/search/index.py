@@ -18,6 +18,7 @@ from isospace.search.answer import Answer, Clock
 from isospace.search.build_local_copy import Verify
 from isospace.search.opener import Opener
 from isospace.search.options import SearchOptions, search_options
+from isospace.search.promise import SnapshotPromise, promise_of
 from isospace.search.query_cache import CacheConfig, QueryCache
 from isospace.search.vector.kernels import Kernels
 from isospace.search.view import FLOATS, Hit, RankedRows, View
@@ -86,6 +87,11 @@ class Index:
     def space(self) -> OpenSpace:
         """The space of the snapshot that is searched now, with the encoder."""
         return self._view.space
+
+    @property
+    def promise(self) -> SnapshotPromise:
+        """Whether texts that are embedded here have the bits of the snapshot's vectors, or what holds instead."""
+        return self._view.promise or promise_of(self.manifest, self.space)
 
     @property
     def alias(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from isospace.collection.alias import resolve
@@ -12,10 +12,12 @@ from isospace.errors import MismatchError
 from isospace.search.bm25 import open_lexical
 from isospace.search.build_local_copy import Verify
 from isospace.search.local_copy import open_copy
+from isospace.search.promise import log_promise, promise_of
 from isospace.search.vector.kernels import Kernels, has
 from isospace.search.view import View
 from isospace.storage.parquet import verify_file
 from isospace.storage.store import Store
+from isospace.transform.probes import Agreement
 
 if TYPE_CHECKING:
     from isospace.encoding.encoder import Encoder
@@ -53,6 +55,11 @@ class Opener:
                 f"snapshot {manifest.sequence}: its encoder_id is {manifest.encoder_id[:16]}…, that of its space is "
                 f"{space.space.record.encoder_id[:16]}…. Restore the manifest."
             )
+        promise = promise_of(manifest, space)
+        log_promise(manifest, promise)
+        if space.agreement is not None:
+            # From here on, agreement means agreement with the stored vectors, not only with the space's probes.
+            space = replace(space, agreement=Agreement(promise.cosine or 0.0, promise.is_bitwise))
         copy = open_copy(self.store, manifest, space.space, verify=self.verify)
         lexical = open_lexical(copy.lexical[0].spec, copy.lexical[1]) if copy.lexical and has("bm25s") else None
-        return View(manifest, space, copy, lexical, self.kernels)
+        return View(manifest, space, copy, lexical, self.kernels, promise)

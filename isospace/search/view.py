@@ -20,6 +20,7 @@ from isospace.search.fusion import reciprocal_rank_fusion, weighted_fusion
 from isospace.search.local_copy import LocalCopy
 from isospace.search.metadata import parse_metadata
 from isospace.search.options import SearchOptions
+from isospace.search.promise import SnapshotPromise
 from isospace.search.vector.kernels import Codes, Kernels
 from isospace.search.vector.rescoring import nearest
 from isospace.search.vector.topk import Rows
@@ -75,6 +76,8 @@ class View:
     lexical: LexicalIndex | None
     """The BM25 index; None if none was built, or if the library bm25s is missing."""
     kernels: Kernels = "auto"
+    promise: SnapshotPromise | None = None
+    """Whether texts that are embedded here have the bits of the stored vectors; always set by `open_index`."""
 
     @functools.cached_property
     def digest(self) -> str:

@@ -37,6 +37,11 @@ class Metrics:
         self.snapshot = Gauge(
             "isospace_snapshot", "Number of the snapshot that is served.", ["space_id"], registry=registry
         )
+        self.bitwise = Gauge(
+            "isospace_bitwise",
+            "1 if texts embedded here have the bits of the snapshot's vectors, 0 if only a tolerance holds.",
+            registry=registry,
+        )
         self.stale = Gauge(
             "isospace_refresh_failed", "1 while the alias names a snapshot that cannot be opened.", registry=registry
         )
@@ -59,5 +64,6 @@ class Metrics:
         self.hit_rate.set(counts.hit_rate)
         self.snapshot.clear()
         self.snapshot.labels(index.space.space_id).set(index.manifest.sequence)
+        self.bitwise.set(index.promise.is_bitwise)
         self.stale.set(bool(index.problem))
         return generate_latest(self.registry)

@@ -35,7 +35,7 @@ def start(options: ServiceOptions, *, on_progress: Callable[[str], None] = print
         manifest = index.manifest
         on_progress(
             f"{options.collection}: snapshot {manifest.sequence}, space {manifest.space_id}, {manifest.chunks:,} "
-            "chunks; handshake passed"
+            f"chunks; handshake passed, {index.promise.kind}"
         )
         watcher = _watcher(options, index, stack, on_progress) if options.log_share else None
         serve(create_app(index, options.settings, watcher=watcher), options.settings, on_progress=on_progress)

@@ -33,6 +33,7 @@ def write_parquet(
     metadata: Mapping[str, str] | None = None,
     dictionary: Sequence[str] = (),
     replace: bool = False,
+    arrow_schema: bool = True,
 ) -> FileRef:
     """Write a table to a path that is derived from its inputs; an existing file stays.
 
@@ -44,6 +45,9 @@ def write_parquet(
         Columns to dictionary-encode, which have few distinct values.
     replace
         Overwrite an existing file.
+    arrow_schema
+        Whether Arrow's schema is stored too. It repeats the metadata, and no reader notices if the copy is damaged;
+        columns of numbers and fixed-size binary do not need it.
 
     Returns
     -------
@@ -52,15 +56,19 @@ def write_parquet(
     """
     entries = {**(table.schema.metadata or {}), **{key: value.encode() for key, value in (metadata or {}).items()}}
     buffer = io.BytesIO()
-    pq.write_table(
-        table.replace_schema_metadata(entries),
+    table = table.replace_schema_metadata(entries if arrow_schema else None)
+    with pq.ParquetWriter(
         buffer,
+        table.schema,
         compression="zstd",
         use_dictionary=list(dictionary) or False,
         write_statistics=False,
         write_page_checksum=True,
-        row_group_size=_ROW_GROUP_ROWS,
-    )
+        store_schema=arrow_schema,
+    ) as writer:
+        if not arrow_schema:
+            writer.add_key_value_metadata(entries)
+        writer.write_table(table, row_group_size=_ROW_GROUP_ROWS)
     data = buffer.getvalue()
     if replace:
         store.write(path, data)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,18 +50,28 @@ _ROWS_FETCHED = 10_000
 
 
 def load_columns(
-    connection: DuckDBPyConnection, table: str, store: Store, paths: Sequence[str], columns: dict[str, str]
+    connection: DuckDBPyConnection,
+    table: str,
+    store: Store,
+    paths: Sequence[str],
+    columns: dict[str, str],
+    *,
+    on_table: Callable[[str, pa.Table], None] | None = None,
 ) -> None:
     """Create a table from columns of Parquet files, a few files at a time.
 
     The table has the columns `part` (position in `paths`), `row`, and `columns`, a mapping of names to DuckDB types.
+    `on_table` is given the path and the columns of each file, as they are read.
     """
     fields = ", ".join(f'"{name}" {kind}' for name, kind in columns.items())
     connection.execute(f"CREATE TABLE {table} (part INTEGER, row INTEGER, {fields})")
     pending: list[pa.Table] = []
     rows = 0
     for number, path in enumerate(paths):
-        pending.append(_numbered(number, read_parquet(store, path, columns=list(columns)).select(list(columns))))
+        read = read_parquet(store, path, columns=list(columns))
+        if on_table is not None:
+            on_table(path, read)
+        pending.append(_numbered(number, read.select(list(columns))))
         rows += pending[-1].num_rows
         if rows >= _INSERT_ROWS:
             _insert(connection, table, pending)

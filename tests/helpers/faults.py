@@ -25,6 +25,7 @@ from isospace.storage.hashing import seal, sha256, unseal
 from isospace.storage.store import open_store
 from isospace.transform.space import PARAMS, SpaceRecord
 from tests.helpers.documents import sentences, write_jsonl
+from tests.helpers.inline import embed_inline
 from tests.helpers.serving import serving
 
 CENTRE = {"kind": "center", "means": "by_role"}
@@ -71,6 +72,13 @@ def configuration(folder: Path, model: Path, fit: dict[str, str], count: int) ->
     source = write_jsonl(folder / "d.jsonl", sentences(count))
     runtime = {"store": str(folder / "store"), "collection": "c", "source": str(source), "part_documents": 150}
     return PipelineConfig.model_validate({"recipe": recipe, "runtime": runtime})
+
+
+def grown(copy: Path, world: World, **runtime: Any) -> object:
+    """Add documents to a copy of the store, in a run that refuses mixed bits."""
+    config = configuration(copy.parent, world.store.parent / "model", CENTRE, 340)
+    given = {**config.runtime.model_dump(), "store": str(copy), "mixed_bits": "refuse", **runtime}
+    return embed_inline(PipelineConfig.model_validate({"recipe": config.recipe.model_dump(), "runtime": given}))
 
 
 def newest(copy: Path) -> Any:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +32,7 @@ from tests.helpers.faults import (
     forge_manifest,
     forge_segment,
     forged_space,
+    grown,
     honest,
     lying,
     newest,
@@ -347,6 +350,18 @@ def _(copy: Path, world: World) -> object:
 @fault("another reranker than the one that was measured", "reranker", "expected 0000")
 def _(copy: Path, world: World) -> object:
     return open_reranker(one(copy, "encoders/*/model/model.safetensors").parent, expected="0" * 64)
+
+
+@fault("vectors of another engine", "raw vectors of a run", r"come from openvino.*this run computes with torch")
+def _(copy: Path, world: World) -> object:
+    return grown(copy, world, backend="torch")
+
+
+@fault("vectors of another instruction set", "raw vectors of a run", r"come from openvino.*ONEDNN_MAX_CPU_ISA=AVX")
+def _(copy: Path, world: World) -> object:
+    # A process of its own, which reads the setting when it loads the engine; AVX, since every x86 processor has more.
+    with patch.dict(os.environ, {"ONEDNN_MAX_CPU_ISA": "AVX"}):
+        return grown(copy, world, backend="openvino", workers={"kind": "processes", "count": 1})
 
 
 INJECTED = tuple(FAULTS)

@@ -6,6 +6,7 @@ The table in docs/faults.md is made here: ISOSPACE_WRITE_DOCS=1 python -m pytest
 from __future__ import annotations
 
 import os
+import platform
 import re
 import shutil
 from pathlib import Path
@@ -57,6 +58,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 @pytest.mark.parametrize("injected", INJECTED, ids=[one.name for one in INJECTED])
 def test_a_fault_is_refused_and_its_stage_is_named(injected: Fault, world: World, tmp_path: Path) -> None:
+    if "instruction set" in injected.name and platform.machine() not in ("x86_64", "AMD64"):
+        pytest.skip("another instruction set is chosen by a setting of x86")
     copy = Path(shutil.copytree(world.store, tmp_path / "copy"))
     with pytest.raises(IsospaceError, match=injected.says):
         injected.inject(copy, world)
@@ -81,6 +84,6 @@ def test_the_table_in_the_docs_is_this_one() -> None:
 HEAD = """# Faults that are refused
 
 Each of these faults was injected into a sound store, one at a time, with hashes recomputed wherever somebody could have
-recomputed them. Opening the index, or the request, was refused, and the error named the stage.
+recomputed them. Opening the index, the request, or the run was refused, and the error named the stage.
 `tests/scenarios/test_faults.py` runs them all and writes this table.
 """

@@ -6,6 +6,7 @@ The choice of backend changes vectors only within the encoder's tolerance.
 from __future__ import annotations
 
 import ctypes
+import functools
 import importlib.util
 import os
 import platform
@@ -45,7 +46,7 @@ class Backend(Protocol):
         """How often the device ran out of memory, so that a batch was halved."""
 
     def engine(self) -> dict[str, str]:
-        """Describe library, version, device, processor, and precision; for torch, also the kind of batches."""
+        """Describe library, version, device, processor, instruction set, precision; for torch, also the batches."""
 
     def batches(self, lengths: Sequence[int]) -> list[list[int]]:
         """Group rows into batches by their token counts."""
@@ -79,9 +80,39 @@ def usable_cpus() -> int:
 
 def processor() -> str:
     """Return the model name of the processor."""
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def widest_instructions() -> str:
+    """Return the widest vector instructions of the processor, for engines that do not say what they use."""
+    flags = (_cpuinfo("flags") or _cpuinfo("Features")).split()
+    return next((flag for flag in _INSTRUCTIONS if flag in flags), platform.machine())
+
+
+def instruction_limits(*prefixes: str) -> str:
+    """Return the settings of the environment, by prefix, that keep libraries from using all instructions.
+
+    Libraries do not report them: with `ONEDNN_MAX_CPU_ISA=AVX2`, torch still says AVX512.
+    """
+    return ", ".join(f"{n}={os.environ[n]}" for n in _LIMITS if n.startswith(prefixes) and os.environ.get(n))
+
+
+# Widest first, as Linux names them.
+_INSTRUCTIONS = ("amx_tile", "avx512_vnni", "avx512f", "avx2", "avx", "sse4_2", "sve", "asimd")
+_LIMITS = (
+    "ONEDNN_MAX_CPU_ISA",
+    "DNNL_MAX_CPU_ISA",
+    "ONEDNN_CPU_ISA_HINTS",
+    "ATEN_CPU_CAPABILITY",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "MKL_CBWR",
+)
+
+
+@functools.cache
+def _cpuinfo(field: str) -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(field)), "")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from isospace.encoding.backends.base import BackendName, processor, usable_cpus
+from isospace.encoding.backends.base import BackendName, processor, usable_cpus, widest_instructions
 from isospace.encoding.batching import Batch, equal_length_batches, put_rows
 from isospace.errors import EncoderError
 from isospace.transform.vectors import Float32
@@ -42,11 +42,13 @@ class OnnxBackend:
     is_batch_invariant: bool = False
 
     def engine(self) -> dict[str, str]:
-        """Describe the library, device, processor, and precision."""
+        """Describe the library, device, processor, instruction set, and precision."""
         return {
             "engine": f"onnxruntime {self.version}",
             "device": self.device,
             "processor": processor(),
+            # ONNX Runtime selects by the processor alone, and does not say what.
+            "instructions": widest_instructions(),
             "precision": "float32",
         }
 

@@ -6,6 +6,7 @@ waits for another at the end of a layer.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from isospace.encoding.backends.base import BackendName, processor, usable_cpus
+from isospace.encoding.backends.base import BackendName, instruction_limits, processor, usable_cpus, widest_instructions
 from isospace.encoding.backends.telemetry import import_openvino
 from isospace.encoding.batching import Batch, equal_length_batches, put_rows
 from isospace.errors import EncoderError
@@ -24,6 +25,10 @@ from isospace.transform.vectors import Float32
 BATCH_TOKENS = 1024
 # OpenVINO caches kernels for every input shape, and there are as many shapes as lengths times batch sizes.
 _CACHED_SHAPES = "32"
+# In the name of a kernel, such as brgemm_avx512_core_amx_f32.
+_INSTRUCTIONS = re.compile(
+    r"avx512_core_amx(?:_fp16)?|avx512(?:_core)?|avx2_vnni|avx2|avx|sse4\d|sve\d*|asimd|neon|acl"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +63,22 @@ class OpenVinoBackend:
     is_batch_invariant: bool = True
 
     def engine(self) -> dict[str, str]:
-        """Describe the library, device, processor, and precision."""
+        """Describe the library, device, processor, instruction sets of its kernels, and precision."""
         return {
             "engine": f"openvino {self.version}",
             "device": self.device,
             "processor": processor(),
+            "instructions": self._instructions(),
             "precision": self.precision,
         }
+
+    def _instructions(self) -> str:
+        """Return the instruction sets of the kernels in use, which are selected when a graph first computes."""
+        operations = self.queue[0].get_compiled_model().get_runtime_model().get_ordered_ops()
+        kernels = {str(operation.get_rt_info()["primitiveType"].value) for operation in operations}
+        found = {name for kernel in kernels for name in _INSTRUCTIONS.findall(kernel)}
+        limits = instruction_limits("ONEDNN", "DNNL")
+        return ", ".join([*(sorted(found) or [widest_instructions()]), *filter(None, [limits])])
 
     def batches(self, lengths: Sequence[int]) -> list[list[int]]:
         """Group rows by exact length."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from isospace.encoding.backends.base import BackendName, processor
+from isospace.encoding.backends.base import BackendName, instruction_limits, processor
 from isospace.encoding.batching import (
     Batch,
     OutOfMemory,
@@ -106,7 +106,7 @@ class TorchBackend:
         return "of equal lengths" if self.device == "cpu" else "of nearly equal lengths"
 
     def engine(self) -> dict[str, str]:
-        """Describe the library, device, processor, precision, and kind of batches."""
+        """Describe the library, device, processor, instruction set, precision, and kind of batches."""
         import torch
 
         name = processor() if self.device == "cpu" else torch.cuda.get_device_name(self.device)
@@ -114,9 +114,19 @@ class TorchBackend:
             "engine": f"torch {torch.__version__}",
             "device": self.device,
             "processor": name,
+            "instructions": self._instructions(),
             "precision": self.precision,
             "batches": self._batching,
         }
+
+    def _instructions(self) -> str:
+        """Return what torch's own kernels use, and the limits of the libraries that multiply its matrices."""
+        import torch
+
+        if self.device != "cpu":
+            return "sm_{}{}".format(*torch.cuda.get_device_capability(self.device))
+        used = torch.backends.cpu.get_cpu_capability().lower()
+        return ", ".join(filter(None, (used, instruction_limits("ATEN", "MKL", "ONEDNN", "DNNL"))))
 
     def batches(self, lengths: Sequence[int]) -> list[list[int]]:
         """Group rows by total tokens (unpadded batches), by exact length (CPU), or by similar length (GPU)."""

@@ -7,6 +7,7 @@ import logging
 from dataclasses import replace
 
 from isospace.encoding.backends.base import is_installed
+from isospace.encoding.bits import note_cosine
 from isospace.encoding.encoder import SentenceEncoder
 from isospace.encoding.engine import Engine, resolve_engine
 from isospace.encoding.graphs.export import describe_export
@@ -66,7 +67,7 @@ def _open_with_graph(store: Store, record: EncoderRecord, source: ModelSource, e
         with contextlib.suppress(EncoderError):
             _ensure_export(store, record, "openvino", source)
     encoder = open_encoder(store, record.encoder_id, engine)
-    check_reference(store, encoder)
+    note_cosine(encoder, check_reference(store, encoder))
     return encoder
 
 

@@ -5,7 +5,7 @@ The result is a snapshot with the same snapshot ID in other files; every alias o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from isospace.collection.alias import aliases, promote
 from isospace.collection.deletions import DELETION_SCHEMA
+from isospace.collection.origins import Origins, origins_of
 from isospace.collection.snapshot import (
     Manifest,
     PartRecord,
@@ -172,10 +173,13 @@ def compact(store: Store, plan: CompactionPlan) -> Manifest:
     first = {group.parts[0].name: group for group in plan.groups}
     merged = {part.name for group in plan.groups for part in group.parts}
     records: list[PartRecord] = []
+    sources: dict[str, tuple[PartRecord, ...]] = {}
     for part in base.parts:
         if part.name in first:
-            merged_part = merge_parts(store, base, first[part.name].parts, plan.gone)
-            records += [merged_part] if merged_part else []
+            group = first[part.name].parts
+            if merged_part := merge_parts(store, base, group, plan.gone):
+                records.append(merged_part)
+                sources[merged_part.name] = group
         elif part.name not in merged:
             records.append(part)
     left = {name: ids for name, ids in plan.gone.items() if name not in merged}
@@ -184,6 +188,7 @@ def compact(store: Store, plan: CompactionPlan) -> Manifest:
         "parts": tuple(records),
         "deletions": write_deletions(store, base.collection, left),
         "provenance": derived_provenance(base, "compaction"),
+        "origins": derived_origins(base, records, sources),
     }
     return commit_manifest(store, base.model_copy(update=update), tombstones=plan.tombstones)
 
@@ -241,6 +246,16 @@ def write_deletions(store: Store, collection: str, gone: dict[str, set[str]]) ->
     name = sha256_lines(text for pair in pairs for text in pair)
     table = pa.table(columns, schema=DELETION_SCHEMA)
     return write_parquet(store, CollectionPaths(collection).deletions(name), table, dictionary=["part"])
+
+
+def derived_origins(
+    base: Manifest, parts: Sequence[PartRecord], sources: Mapping[str, Sequence[PartRecord]]
+) -> Origins | None:
+    """Return the origins of a snapshot derived from another one; `sources` are the old parts of each new part."""
+    if base.origins is None:
+        return None
+    old = {part.name: sources.get(part.name, (part,)) for part in parts}
+    return origins_of({name: [o for part in group for o in base.origins.of(part.name)] for name, group in old.items()})
 
 
 def derived_provenance(base: Manifest, operation: str) -> dict[str, object]:

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 from pydantic import ValidationError
 
-from isospace.collection.raw_vectors import read_vectors, vector_part_path, write_vectors
+from isospace.collection.raw_vectors import FILE_METADATA, read_vectors, vector_part_path, write_vectors
 from isospace.collection.tombstones import forgotten_documents
 from isospace.errors import IntegrityError
 from isospace.evaluation.query_sets import EvaluationSet, SetRecord, read_version, replace_version, set_versions
@@ -28,8 +28,6 @@ from isospace.storage.paths import (
 from isospace.storage.scratch_duckdb import load_columns, scratch_database
 from isospace.storage.store import Store
 from isospace.transform.affine import ROLES
-
-_FILE_METADATA = ("encoder_id", "role", "content_sha256")
 
 
 def forget_vectors(
@@ -59,7 +57,7 @@ def forget_vectors(
                 remaining = [keys[place] for place in left]
                 name = hashlib.sha256(b"".join(remaining)).hexdigest()
                 metadata = metadata_of(read_parquet(store, path, columns=["chunk_hash"]))
-                provenance = {key: value for key, value in metadata.items() if key not in _FILE_METADATA}
+                provenance = {key: value for key, value in metadata.items() if key not in FILE_METADATA}
                 write_vectors(store, encoder_id, name, remaining, vectors[left], provenance=provenance)
                 rewritten.append(vector_part_path(encoder_id, name))
             store.delete(path)

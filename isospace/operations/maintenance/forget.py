@@ -37,7 +37,7 @@ from isospace.collection.tombstones import Receipt, write_receipt, write_tombsto
 from isospace.errors import BusyError, ConfigError, NotFoundError
 from isospace.evaluation.gate.verdicts import carry_verdict
 from isospace.finetuning.workdir import forget_work
-from isospace.operations.maintenance.compact import derived_provenance, write_deletions
+from isospace.operations.maintenance.compact import derived_origins, derived_provenance, write_deletions
 from isospace.operations.maintenance.derived_data import forget_queries, forget_references, forget_vectors
 from isospace.operations.maintenance.forget_quotes import forget_quotes
 from isospace.operations.maintenance.rebuild_search import make_searchable
@@ -254,6 +254,7 @@ def _replace_snapshots(
 def _without(store: Store, old: Manifest, wanted: set[str], scratch: Path, memory_mb: int) -> Manifest:
     gone = deleted_documents(store, old.deletions)
     parts, left = [], dict(gone)
+    sources: dict[str, list[PartRecord]] = {}
     for part in old.parts:
         held = wanted & set(read_parquet(store, part.documents.path, columns=["doc_id"])["doc_id"].to_pylist())
         if not held:
@@ -261,7 +262,9 @@ def _without(store: Store, old: Manifest, wanted: set[str], scratch: Path, memor
             continue
         # Documents that were deleted before are dropped with it.
         written = merge_parts(store, old, [part], {part.name: held | left.pop(part.name, set())})
-        parts += [written] if written else []
+        if written:
+            parts.append(written)
+            sources[written.name] = [part]
     if not parts:
         raise ConfigError(
             f"collection {old.collection!r}: no document would be left in snapshot {old.sequence}. To forget a whole "
@@ -278,6 +281,7 @@ def _without(store: Store, old: Manifest, wanted: set[str], scratch: Path, memor
         "deletions": write_deletions(store, old.collection, left),
         "quarantine": _quarantine_without(store, old, wanted),
         "provenance": derived_provenance(old, "forget"),
+        "origins": derived_origins(old, parts, sources),
     }
     return old.model_copy(update=update)
 

@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 import pyarrow as pa
 
 from isospace.collection.live_rows import without_documents
+from isospace.collection.origins import origin_metadata, part_origins
 from isospace.collection.segments import require_space
 from isospace.collection.snapshot import Manifest, PartRecord
 from isospace.errors import IntegrityError
@@ -58,6 +59,7 @@ def merge_parts(
         segments.append(without_documents(vectors, gone.get(part.name, ())))
     metadata = [metadata_of(table) for table in segments]
     counts = {key: str(sum(int(entries.get(key, 0)) for entries in metadata)) for key in ("clipped", "saturated")}
+    origins = [origin for part in group for origin in part_origins(manifest.origins, part.name)]
     paths = manifest.paths
     return PartRecord(
         name=name,
@@ -74,7 +76,7 @@ def merge_parts(
             store,
             paths.segment(manifest.space_id, name),
             pa.concat_tables(table.replace_schema_metadata(None) for table in segments),
-            metadata={**metadata[0], "part": name, **counts},
+            metadata={**metadata[0], "part": name, **counts, **origin_metadata(origins)},
             dictionary=["doc_id"],
         ),
     )

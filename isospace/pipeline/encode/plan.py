@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from isospace.collection.raw_vectors import load_vector_hashes, vector_part_path, vector_parts
+from isospace.collection.raw_vectors import load_vectors, reused_origins, vector_part_path, vector_parts
 from isospace.errors import IntegrityError, NotFoundError
 from isospace.pipeline.chunk import ChunkPart
+from isospace.pipeline.encode.mixed_bits import stored_beside
 from isospace.pipeline.encode.shards import EncodePlan, Shard
 from isospace.pipeline.run import Run
 from isospace.storage.hashing import fingerprint
@@ -42,7 +43,7 @@ _PLAN_SCHEMA = pa.schema(
 )
 
 
-def plan_shards(run: Run, parts: Sequence[ChunkPart], *, limit: int) -> EncodePlan:
+def plan_shards(run: Run, parts: Sequence[ChunkPart], *, limit: int, kept: Sequence[str] = ()) -> EncodePlan:
     """Find the texts without raw vectors, and group them into shards.
 
     Parameters
@@ -53,6 +54,8 @@ def plan_shards(run: Run, parts: Sequence[ChunkPart], *, limit: int) -> EncodePl
         Its new parts.
     limit
         The encoder's token limit; longer texts are counted with that many tokens.
+    kept
+        Names of the base's parts that stay.
     """
     runtime = run.config.runtime
     work = run.work_store
@@ -60,7 +63,7 @@ def plan_shards(run: Run, parts: Sequence[ChunkPart], *, limit: int) -> EncodePl
         load_columns(
             connection, "chunks", work, [p.chunks.path for p in parts], {"chunk_hash": "BLOB", "n_tokens": "INTEGER"}
         )
-        load_vector_hashes(connection, run.store, run.encoder_id)
+        origins = load_vectors(connection, run.store, run.encoder_id)
         connection.execute(
             f"""
             CREATE TABLE texts AS
@@ -73,6 +76,7 @@ def plan_shards(run: Run, parts: Sequence[ChunkPart], *, limit: int) -> EncodePl
         (occurrences,) = connection.execute("SELECT count(*) FROM chunks").fetchone() or (0,)
         (distinct,) = connection.execute("SELECT count(*) FROM texts").fetchone() or (0,)
         (missing,) = connection.execute("SELECT count(*) FROM missing").fetchone() or (0,)
+        reused = reused_origins(connection, "texts", origins) if distinct > missing else ()
         shards = _resume_or_cut(connection, run, parts) if missing else ()
     return EncodePlan(
         shards=shards,
@@ -81,6 +85,7 @@ def plan_shards(run: Run, parts: Sequence[ChunkPart], *, limit: int) -> EncodePl
         reused=distinct - missing,
         to_encode=sum(shard.chunks for shard in shards),
         tokens=sum(shard.tokens for shard in shards),
+        stored=stored_beside(run.base, kept, reused),
     )
 
 

@@ -10,9 +10,12 @@ import time
 from dataclasses import dataclass
 from itertools import groupby
 
+from isospace.collection.origins import Origin, origin_of
 from isospace.collection.raw_vectors import vector_part_path, write_vectors
+from isospace.encoding.bits import computed_by
 from isospace.encoding.encoder import SentenceEncoder
 from isospace.errors import IntegrityError, MismatchError
+from isospace.pipeline.encode.mixed_bits import require_class
 from isospace.pipeline.run import Run
 from isospace.storage.parquet import read_parquet, read_rows
 
@@ -33,6 +36,8 @@ class Shard:
         SHA-256 of its chunk hashes; names the file of raw vectors that it writes.
     chunks, tokens
         Its size.
+    classes
+        The classes of bits that the run may add vectors of, if `runtime.mixed_bits` refuses others.
     """
 
     plan: str
@@ -41,6 +46,7 @@ class Shard:
     shard_id: str
     chunks: int
     tokens: int
+    classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +65,8 @@ class EncodePlan:
         Number of different texts that already have a raw vector.
     to_encode, tokens
         Number of texts to encode, and of their tokens.
+    stored
+        What computed the vectors that the snapshot will take from the store, one for each class of bits.
     """
 
     shards: tuple[Shard, ...]
@@ -67,6 +75,7 @@ class EncodePlan:
     reused: int
     to_encode: int
     tokens: int
+    stored: tuple[Origin, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +110,8 @@ def encode_shard(run: Run, shard: Shard, encoder: SentenceEncoder) -> EncodedSha
     IntegrityError
         If the plan does not match the chunks that it refers to.
     MismatchError
-        If the encoder is not that of the run: its vectors would be stored under the identity of another one.
+        If the encoder is not that of the run: its vectors would be stored under the identity of another one. Also if
+        `runtime.mixed_bits` is `refuse`, and this process computes other bits than the run's vectors have.
     """
     store = run.store
     if encoder.record.encoder_id != run.encoder_id:
@@ -113,13 +123,21 @@ def encode_shard(run: Run, shard: Shard, encoder: SentenceEncoder) -> EncodedSha
         return EncodedShard(0, 0, 0.0)
     hashes, texts = _shard_texts(run, shard)
     with encoder.lock:
+        provenance = computed_by(encoder)
+        require_class(run.config.runtime.mixed_bits, origin_of(provenance), shard.classes)
         before = encoder.backend.halvings
         started = time.perf_counter()
         vectors = encoder.encode(texts, "document")
         seconds = time.perf_counter() - started
         halvings = encoder.backend.halvings - before
-    write_vectors(store, run.encoder_id, shard.shard_id, hashes, vectors, provenance=encoder.backend.engine())
+    write_vectors(store, run.encoder_id, shard.shard_id, hashes, vectors, provenance=provenance)
     return EncodedShard(len(texts), shard.tokens, seconds, halvings=halvings)
+
+
+def encoder_origin(encoder: SentenceEncoder) -> Origin:
+    """Return what computes an encoder's raw vectors in this process."""
+    with encoder.lock:
+        return origin_of(computed_by(encoder))
 
 
 def _shard_texts(run: Run, shard: Shard) -> tuple[list[bytes], list[str]]:

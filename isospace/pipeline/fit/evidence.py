@@ -10,6 +10,7 @@ import numpy as np
 
 from isospace.collection.raw_vectors import read_vectors, vector_part_path, write_vectors
 from isospace.collection.sampling import bottom_k
+from isospace.encoding.bits import computed_by
 from isospace.encoding.encoder import SentenceEncoder
 from isospace.errors import FitError
 from isospace.ingest.pseudo_queries import Passage, PseudoQuery, choose_pseudo_kind, make_pseudo_queries
@@ -193,7 +194,7 @@ def _stored(store: Store, encoder: SentenceEncoder, texts: Sequence[str], role: 
     if not store.exists(path):
         by_hash = dict(zip(hashes, texts, strict=True))
         vectors = encoder.encode([by_hash[key] for key in unique], role)
-        write_vectors(store, encoder_id, name, unique, vectors, provenance=encoder.backend.engine(), role=role)
+        write_vectors(store, encoder_id, name, unique, vectors, provenance=computed_by(encoder), role=role)
     keys, vectors = read_vectors(store, path, encoder_id)
     rows = {key: row for row, key in enumerate(keys)}
     return vectors[[rows[key] for key in hashes]]

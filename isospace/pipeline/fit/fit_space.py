@@ -10,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
-from isospace.collection.raw_vectors import ENGINE_KEYS, vector_engines
+from isospace.collection.origins import origin_of
+from isospace.collection.raw_vectors import vector_origins
+from isospace.encoding.bits import computed_by
 from isospace.encoding.encoder import SentenceEncoder
 from isospace.errors import ConfigError, FitError, MismatchError
 from isospace.pipeline.fit.choose import choose
@@ -86,7 +88,7 @@ def fit_space(run: Run, chunk_paths: Sequence[str], encoder: SentenceEncoder) ->
         provenance={
             "run_id": run.run_id,
             "collection": run.collection,
-            "engine": encoder.backend.engine(),
+            "engine": computed_by(encoder),
             **fitted.provenance,
         },
     )
@@ -105,10 +107,13 @@ def fit_space(run: Run, chunk_paths: Sequence[str], encoder: SentenceEncoder) ->
 
 
 def _promise(run: Run, encoder: SentenceEncoder) -> Promise:
-    """Return `bitwise` only if all raw vectors were computed by the engine that would compute a query here."""
-    engine = encoder.backend.engine()
-    same = vector_engines(run.store, run.encoder_id) <= {tuple(engine[key] for key in ENGINE_KEYS)}
-    return "bitwise" if same and encoder.backend.is_batch_invariant else "within tolerance"
+    """Return `bitwise` only if all raw vectors have the bits that this encoder computes.
+
+    It holds for the moment of the fit: what later snapshots may promise depends on the vectors that are added.
+    """
+    here = origin_of(computed_by(encoder))
+    same = all(origin.bits_class == here.bits_class for origin in vector_origins(run.store, run.encoder_id))
+    return "bitwise" if same and here.is_reproducible else "within tolerance"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
+from isospace.collection.origins import Origin
 from isospace.encoding.backends.base import usable_cpus
 from isospace.encoding.encoder import SentenceEncoder
 from isospace.encoding.engine import Engine, resolve_engine, usable_gpus
 from isospace.errors import ConfigError
-from isospace.pipeline.encode.shards import EncodedShard, Shard, encode_shard
+from isospace.pipeline.encode.shards import EncodedShard, Shard, encode_shard, encoder_origin
 from isospace.pipeline.encode.workers.process import Work
 from isospace.pipeline.encode.workers.process_pool import open_processes
 from isospace.pipeline.encode.workers.worker import place_of
@@ -36,6 +37,10 @@ class Pool(Protocol):
     def place(self) -> str:
         """Backend and devices, by which encoding rates are recorded."""
 
+    @property
+    def origins(self) -> tuple[Origin, ...]:
+        """What computes vectors in each worker."""
+
     def encode(self, run: Run, shard: Shard) -> EncodedShard:
         """Wait for a free worker and encode one shard; raise WorkerError if the worker is lost meanwhile."""
 
@@ -54,6 +59,11 @@ class InProcess:
     def place(self) -> str:
         """Backend and device."""
         return f"{self.encoder.backend.name} {self.encoder.backend.device} x 1"
+
+    @property
+    def origins(self) -> tuple[Origin, ...]:
+        """What computes vectors in this process."""
+        return (encoder_origin(self.encoder),)
 
     def encode(self, run: Run, shard: Shard) -> EncodedShard:
         """Encode one shard."""

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field, replace
 from queue import Queue
 from typing import TYPE_CHECKING
 
+from isospace.collection.origins import Origin
 from isospace.encoding.engine import Engine
 from isospace.errors import NoWorkersError, WorkerError
 from isospace.pipeline.encode.shards import EncodedShard, Shard
 from isospace.pipeline.encode.workers.process import Work, WorkerProcess
-from isospace.pipeline.encode.workers.worker import encode_in_worker, load_in_worker, place_of
+from isospace.pipeline.encode.workers.worker import encode_in_worker, load_in_worker, origin_in_worker, place_of
 from isospace.pipeline.run import Run
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ class Processes:
         How long loading the model, and encoding a shard, may take.
     free
         Workers without a shard; None once no worker is left.
+    origins
+        What computes vectors in each worker.
     retired
         Workers that could not be replaced.
     """
@@ -42,6 +45,7 @@ class Processes:
     workers: tuple[WorkerProcess, ...]
     start_seconds: float
     shard_seconds: float
+    origins: tuple[Origin, ...] = ()
     free: Queue[WorkerProcess | None] = field(default_factory=Queue)
     retired: list[WorkerProcess] = field(default_factory=list)
 
@@ -100,13 +104,13 @@ def open_processes(spec: WorkersSpec, work: Work, engines: Sequence[Engine]) -> 
         # In parallel: loading takes seconds, so that many devices in sequence would take minutes.
         with ThreadPoolExecutor(len(workers)) as threads:
             started = [
-                threads.submit(worker.call, load_in_worker, worker.work, seconds=spec.start_seconds)
+                threads.submit(worker.call, origin_in_worker, worker.work, seconds=spec.start_seconds)
                 for worker in workers
             ]
-        for worker, future in zip(workers, started, strict=True):
-            future.result()
-            pool.free.put(worker)
+        origins = tuple(future.result() for future in started)
     except BaseException:
         pool.close()
         raise
-    return pool
+    for worker in workers:
+        pool.free.put(worker)
+    return replace(pool, origins=origins)

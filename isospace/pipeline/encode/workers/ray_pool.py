@@ -10,12 +10,13 @@ from queue import Queue
 from typing import TYPE_CHECKING, Any
 
 from isospace import __version__
+from isospace.collection.origins import Origin
 from isospace.encoding.backends.base import usable_cpus
 from isospace.encoding.engine import Engine, resolve_engine
 from isospace.errors import ConfigError, EncoderError, NoWorkersError, WorkerError, missing_package
 from isospace.pipeline.encode.shards import EncodedShard, Shard
 from isospace.pipeline.encode.workers.process import Work
-from isospace.pipeline.encode.workers.worker import encode_in_worker, load_in_worker, place_of
+from isospace.pipeline.encode.workers.worker import encode_in_worker, load_in_worker, origin_in_worker, place_of
 from isospace.pipeline.run import Run
 
 if TYPE_CHECKING:
@@ -35,6 +36,9 @@ class _Actor:
     def load(self) -> bool:
         return load_in_worker(self.work)
 
+    def origin(self) -> Origin:
+        return origin_in_worker(self.work)
+
     def encode(self, run: Run, shard: Shard) -> EncodedShard:
         return encode_in_worker(self.work, run, shard)
 
@@ -51,6 +55,8 @@ class RayPool:
         How long loading the model, and encoding a shard, may take.
     owned
         Whether the connection to the cluster was opened for this pool.
+    origins
+        What computes vectors in each actor.
     free
         Actors without a shard; None once no actor is left.
     retired
@@ -63,6 +69,7 @@ class RayPool:
     start_seconds: float
     shard_seconds: float
     owned: bool
+    origins: tuple[Origin, ...] = ()
     free: Queue[Any] = field(default_factory=Queue)
     retired: list[Any] = field(default_factory=list)
 
@@ -196,7 +203,7 @@ def _start(ray: Any, spec: WorkersSpec, work: Work, *, owned: bool) -> RayPool:
     kind = ray.remote(_Actor)
     actors = tuple(kind.options(max_task_retries=0, **options).remote(placed) for _ in range(count))
     try:
-        ray.get([actor.load.remote() for actor in actors], timeout=spec.start_seconds)
+        origins = tuple(ray.get([actor.origin.remote() for actor in actors], timeout=spec.start_seconds))
     except ray.exceptions.GetTimeoutError as error:
         raise WorkerError(
             f"{count} Ray workers were not ready within {spec.start_seconds:.0f} s. The cluster has "
@@ -207,7 +214,7 @@ def _start(ray: Any, spec: WorkersSpec, work: Work, *, owned: bool) -> RayPool:
         raise WorkerError(f"a Ray worker was lost while it loaded the model ({_first_line(error)}).") from error
     except ray.exceptions.RayTaskError as error:
         raise error.cause from None
-    pool = RayPool(ray, actors, placed, spec.start_seconds, spec.shard_seconds, owned)
+    pool = RayPool(ray, actors, placed, spec.start_seconds, spec.shard_seconds, owned, origins)
     for actor in actors:
         pool.free.put(actor)
     return pool

@@ -8,9 +8,11 @@ import socket
 from collections.abc import Sequence
 from dataclasses import replace
 
+from isospace.collection.origins import Origin
+from isospace.encoding.bits import note_cosine
 from isospace.encoding.encoder import SentenceEncoder
 from isospace.encoding.engine import Engine
-from isospace.pipeline.encode.shards import EncodedShard, Shard, encode_shard
+from isospace.pipeline.encode.shards import EncodedShard, Shard, encode_shard, encoder_origin
 from isospace.pipeline.encode.workers.process import Work
 from isospace.pipeline.run import Run
 from isospace.storage.store import open_store
@@ -38,9 +40,15 @@ def load_in_worker(work: Work) -> bool:
         return False
     store = open_store(work.store)
     encoder = open_encoder(store, work.encoder_id, work.engine)
-    check_reference(store, encoder)
+    note_cosine(encoder, check_reference(store, encoder))
     _LOADED[work] = encoder
     return True
+
+
+def origin_in_worker(work: Work) -> Origin:
+    """Return what computes the raw vectors in this process, which has loaded the encoder."""
+    load_in_worker(work)
+    return encoder_origin(_LOADED[work])
 
 
 def encode_in_worker(work: Work, run: Run, shard: Shard) -> EncodedShard:
