@@ -34,6 +34,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tokenizers import Tokenizer as FastTokenizer
 from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 
 from isospace.encoding.embedder import load_space
 from isospace.encoding.encoder import SentenceEncoder
@@ -148,7 +149,9 @@ class StubEncoder:
             pooling=("mean",),
         )
         self.lock = threading.Lock()
-        self.tokenizer = Tokenizer(FastTokenizer(WordLevel({"[UNK]": 0}, "[UNK]")).to_str().encode())
+        words = FastTokenizer(WordLevel({"[UNK]": 0}, "[UNK]"))
+        words.pre_tokenizer = Whitespace()
+        self.tokenizer = Tokenizer(words.to_str().encode())
         engine = {"engine": "stub", "processor": "any", "precision": "float32", "device": "cpu"}
         self.backend = SimpleNamespace(halvings=0, is_batch_invariant=True, engine=lambda: engine)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from isospace.encoding.encoder import Encoder, SentenceEncoder, truncation_is_meant
 from isospace.encoding.registry.record import EncoderRecord
+from isospace.encoding.tokenizer import Offsets, Tokenizer
 from isospace.encoding.tokenizer_rules import noticing_texts, rule_texts
 from isospace.errors import FitError
 from isospace.transform.affine import ROLES, Role, apply_affine
@@ -21,7 +21,9 @@ from isospace.transform.transform import Transform, apply_transform
 
 # Encoding more tokens would make opening a space slow on a CPU. Texts that are longer are cut and not encoded.
 _ENCODED_TOKENS = 1024
-_SENTENCE = "Paragraph {} tells a reader what part {} of this text holds, and how it follows from the one before."
+_PARAGRAPH = (
+    "Paragraph {0} tells a reader what part {0} of a text says (第{0}部分), and how it follows from the one before. "
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,29 +157,24 @@ def _with_tokens(encoder: SentenceEncoder, texts: list[str]) -> list[str]:
 def _long_texts(encoder: SentenceEncoder) -> tuple[str, str]:
     """Return a text that is just longer than the limit, and one that is longer by far."""
     record = encoder.record
-
-    def tokens(text: str) -> int:
-        return min(len(encoder.tokenize([text], role)[0]) for role in ROLES)
-
     far = 3 * record.max_tokens if record.max_tokens <= 2 * _ENCODED_TOKENS else record.max_tokens + 64
     if record.windows is not None:
         far = max(far, record.windows.size + 3 * record.windows.stride)
-    return _text_of(_just_longer(record), tokens), _text_of(far, tokens)
+    around = min(len(ids) for role in ROLES for ids in encoder.tokenize([""], role))
+    return _text_of(_just_longer(record) - around, encoder.tokenizer), _text_of(far, encoder.tokenizer)
 
 
-def _text_of(tokens: int, measure: Callable[[str], int]) -> str:
-    """Return the shortest text with at least this number of tokens."""
-    words: list[str] = []
-    numbers = count(1)
-    while measure(" ".join(words)) < tokens:
-        # Numbered sentences, so that no window repeats another.
-        for _ in range(1 + len(words) // 20):
-            words += _SENTENCE.format(number := next(numbers), number).split()
-    low, high = 0, len(words)
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if measure(" ".join(words[:middle])) >= tokens else (middle + 1, high)
-    return " ".join(words[:low])
+def _text_of(tokens: int, tokenizer: Tokenizer) -> str:
+    """Return a text with this number of tokens, without prompt and special tokens, and the rest of the last word."""
+    text, numbers = "", count(1)
+    offsets: Offsets = []
+    # The bound on its length is for a tokenizer that knows none of its letters, and gives one token for all.
+    while len(offsets) < tokens and len(text) < 1_000 * (tokens + 100):
+        # Numbered, so that no window repeats another.
+        text += "".join(_PARAGRAPH.format(next(numbers)) for _ in range(1 + len(text) // len(_PARAGRAPH)))
+        offsets = tokenizer.offsets([text])[0]
+    end = offsets[min(tokens, len(offsets)) - 1][1] if offsets else len(text)
+    return text[:end] + text[end:].partition(" ")[0]
 
 
 def _just_longer(record: EncoderRecord) -> int:

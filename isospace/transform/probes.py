@@ -193,13 +193,13 @@ def _check_inputs(
     for number in np.flatnonzero((actual["inputs"] != probes[f"{role}.inputs"]).any(axis=1)).tolist():
         known = lengths[counts[:number].sum() :][: counts[number]].tolist()
         found = [window.shape[1] for window in inputs[number]]
-        stage = "windows" if max(len(known), len(found)) > 1 else "truncation"
-        what = "other tokens of the text" if found == known else f"{_counted(found)}, but the space recorded"
-        what += " than the space recorded," if found == known else ""
+        several = max(len(known), len(found)) > 1
+        stage = "windows differ for role" if several else "truncation differs for role"
+        other = "other ones than the space recorded" if found == known else f"the space recorded {_counted(known)}"
         raise MismatchError(
-            f"{stage} differ{'' if stage == 'windows' else 's'} for role {role}, probe {texts[number][:40]!r}: the "
-            f"model receives {what} {_counted(known)}. This version of isospace cuts long texts differently: use the "
-            "version that the space was created with, or re-embed the collection."
+            f"{stage} {role}, probe {texts[number][:40]!r}: the model receives {_counted(found)}, but {other}. This "
+            "version of isospace cuts long texts differently: use the version that the space was created with, or "
+            "embed the collection into a new store."
         )
 
 
@@ -222,10 +222,10 @@ def _check_raw(
     differs = ~(cosines >= min_cosine)
     if differs.any():
         # If only texts with several windows differ, the vectors of windows are right, and their combination is not.
-        stage = "pooling over windows differs" if several[differs].all() else "raw vectors differ"
+        stage = "pooling over windows differs for role" if several[differs].all() else "raw vectors differ for role"
         worst = int(np.where(differs, cosines, np.inf).argmin())
         raise MismatchError(
-            f"{stage} for role {role}, probe {texts[worst][:40]!r}: cosine {cosines[worst]:.7f}, "
+            f"{stage} {role}, probe {texts[worst][:40]!r}: cosine {cosines[worst]:.7f}, "
             f"expected at least {min_cosine:.7f}. The model, its weights, or its library give other results than "
             "those of the space: use the same versions."
         )
