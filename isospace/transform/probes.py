@@ -195,7 +195,8 @@ def _check_inputs(
         found = [window.shape[1] for window in inputs[number]]
         several = max(len(known), len(found)) > 1
         stage = "windows differ for role" if several else "truncation differs for role"
-        other = "other ones than the space recorded" if found == known else f"the space recorded {_counted(known)}"
+        same = _counted(found) == _counted(known)
+        other = "other ones than the space recorded" if same else f"the space recorded {_counted(known)}"
         raise MismatchError(
             f"{stage} {role}, probe {texts[number][:40]!r}: the model receives {_counted(found)}, but {other}. This "
             "version of isospace cuts long texts differently: use the version that the space was created with, or "
