@@ -118,7 +118,7 @@ def exercised_stages(
 def _cutting(record: EncoderRecord, probes: Arrays) -> dict[str, bool]:
     counts = [probes[f"{role}.windows"] for role in ROLES]
     if record.windows is not None:
-        joined = [not np.allclose(probes[f"{role}.joined"], probes[f"{role}.raw"][1:2], atol=1e-3) for role in ROLES]
+        joined = [not np.allclose(probes[f"{role}.joined"], probes[f"{role}.raw"][1:2], atol=1e-4) for role in ROLES]
         # The stride shows from the third window on.
         return {"windows": all((number > 2).any() for number in counts), "pooling over windows": all(joined)}
     lengths = [(probes[f"{role}.lengths"], probes[f"{role}.input_lengths"]) for role in ROLES]
