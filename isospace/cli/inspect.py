@@ -73,14 +73,20 @@ def _warn_of_unfinished(store: str, collection: str) -> None:
 def show(store: StoreArgument, collection: CollectionArgument, snapshot: SnapshotOption = "production") -> None:
     """Print everything about a snapshot as JSON: recipe, space, files, provenance, alias history."""
     from isospace.collection.alias import alias_history, resolve
-    from isospace.encoding.embedder import load_space
+    from isospace.encoding.embedder import load_space, uncovered_stages
+    from isospace.encoding.registry.record import read_encoder_record
     from isospace.storage.store import open_store
 
     opened = open_store(store)
     manifest = resolve(opened, collection, snapshot)
     space = load_space(opened, manifest.space_id)
     body = manifest.model_dump(mode="json")
-    body["space"] = {"record": space.record.model_dump(mode="json"), "provenance": space.provenance}
+    uncovered = uncovered_stages(space, read_encoder_record(opened, manifest.encoder_id))
+    body["space"] = {
+        "record": space.record.model_dump(mode="json"),
+        "provenance": space.provenance,
+        "uncovered_by_probes": uncovered,
+    }
     body["alias_history"] = [entry.model_dump(mode="json") for entry in alias_history(opened, collection, snapshot)]
     print_json(body)
 
