@@ -89,7 +89,10 @@ _TRANSFORM = (
             ),
             "rotation: back is forth": ("grid @ rotation.matrix.astype", "grid @ rotation.matrix.T.astype"),
             "rotation: signs as LAPACK leaves them": ("q * np.sign(np.diagonal(r))", "q"),
-            "rotation: a grid for half the longest": ("return GRID_BITS - 1 - math.ceil", "return GRID_BITS + 1 - math.ceil"),
+            "rotation: a grid for half the longest": (
+                "return GRID_BITS - 1 - math.ceil",
+                "return GRID_BITS + 1 - math.ceil",
+            ),
         },
     ),
     *_mutants(
