@@ -47,7 +47,7 @@ def _mutants(file: str, tests: str, changes: dict[str, tuple[str, ...]]) -> tupl
 _TRANSFORM = (
     *_mutants(
         "transform/affine.py",
-        "transform/test_affine.py",
+        "transform/test_grids.py",
         {
             "affine: sums up to 2**55": ("EXACT_BITS = 53", "EXACT_BITS = 55"),
             "affine: sums up to 2**60": ("EXACT_BITS = 53", "EXACT_BITS = 60"),
@@ -67,7 +67,7 @@ _TRANSFORM = (
     ),
     *_mutants(
         "transform/fixed_point.py",
-        "transform/test_affine.py",
+        "transform/test_grids.py",
         {
             "fixed point: no headroom": ("_HEADROOM = 2.0", "_HEADROOM = 1.0"),
             "fixed point: no spare bit": ("EXACT_BITS - 2 -", "EXACT_BITS -"),
@@ -97,7 +97,7 @@ _TRANSFORM = (
     ),
     *_mutants(
         "transform/fit.py",
-        "transform/test_fit.py",
+        "transform/test_fit_limits.py",
         {
             "fit: epsilon is ignored": (
                 "spectrum.ridged[varying] ** -spec.exponent",
@@ -126,7 +126,7 @@ _TRANSFORM = (
     ),
     *_mutants(
         "transform/quantizers/int8.py",
-        "transform/test_quantizer_set.py",
+        "transform/test_quantizer_ranges.py",
         {
             "int8: saturation below is not counted": ("np.abs(steps) > _SYMMETRIC if", "steps > _SYMMETRIC if"),
             "int8: affine saturation below is not counted": ("(steps < 0) | (steps > _STEPS)", "(steps > _STEPS)"),
@@ -135,12 +135,12 @@ _TRANSFORM = (
     ),
     *_mutants(
         "transform/quantizers/rabitq.py",
-        "transform/test_quantizer_set.py",
+        "transform/test_quantizer_ranges.py",
         {"rabitq: zero counts as positive": ("np.packbits(rotated > 0", "np.packbits(rotated >= 0")},
     ),
     *_mutants(
         "transform/quantizers/binary.py",
-        "transform/test_quantizer_set.py",
+        "transform/test_quantizer_ranges.py",
         {
             "binary: the threshold itself is a one": (
                 "self._rotated(vectors) > self.threshold",
@@ -150,7 +150,7 @@ _TRANSFORM = (
     ),
     *_mutants(
         "transform/quantizers/floats.py",
-        "transform/test_quantizer_set.py",
+        "transform/test_quantizer_ranges.py",
         {
             "float16: no lower clip": ("np.clip(vectors, -_LARGEST_HALF", "np.clip(vectors, None"),
             "float16: saturation below is not counted": (
@@ -161,7 +161,7 @@ _TRANSFORM = (
     ),
     *_mutants(
         "transform/quantizers/arrays.py",
-        "transform/test_quantizer_set.py",
+        "transform/test_quantizer_ranges.py",
         {
             "arrays: NaN in parameters": (" or not np.isfinite(array).all()", ""),
             "arrays: a scale of zero": ("(array > 0).all()", "(array >= 0).all()"),
