@@ -37,3 +37,15 @@ def test_a_direction_of_little_variance_is_still_a_direction(share: float) -> No
     found = fit(estimate(vectors), FitSpec(kind="zca"), min_ratio=0)
     assert found.diagnostics["rank"] == 3
     assert np.linalg.matrix_rank(found.matrix) == 3
+
+
+@pytest.mark.parametrize("kind", ["center", "zca", "zscore"])
+@pytest.mark.parametrize("means", ["by_role", "shared"])
+def test_each_role_is_centered_by_its_own_mean_or_both_by_that_of_the_documents(kind: str, means: str) -> None:
+    vectors = cloud(400, 5)
+    queries = vectors[:60] + np.float32(2)
+    found = fitted(vectors, FitSpec(kind=kind, means=means), queries)
+    documents = vectors.astype(np.float64) @ found.matrix.T + found.offsets[0]
+    asked = queries.astype(np.float64) @ found.matrix.T + found.offsets[1]
+    assert np.abs(documents.mean(axis=0)).max() < 1e-5
+    assert (np.abs(asked.mean(axis=0)).max() < 1e-5) == (means == "by_role")

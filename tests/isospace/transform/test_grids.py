@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from isospace.errors import IntegrityError
+from isospace.errors import IntegrityError, MismatchError
 from isospace.transform.affine import AffineMap, apply_affine, sum_of_squares
 from isospace.transform.fixed_point import to_fixed_point
 from tests.isospace.transform.test_affine import fitted, raw_vectors, steep
@@ -91,3 +91,12 @@ def test_two_limbs_keep_all_32_bits_of_the_input() -> None:
     # Offsets are in units of the high limb: 2**31 * 2**16 * 2**-60.
     moved, _ = apply_affine(affine, raw, role="query", normalize=False)
     assert (moved - vectors)[:, 0].tolist() == pytest.approx([2.0**-13] * 4, abs=2.0**-23)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("xp", [np, torch])
+def test_a_raw_vector_that_is_not_finite_is_refused_and_never_clipped(bad: float, xp) -> None:
+    raw = np.array([[1.0, 2.0], [0.5, bad]], np.float32)
+    given = torch.from_numpy(raw) if xp is torch else raw
+    with pytest.raises(MismatchError, match="raw vectors contain NaN or infinity"):
+        apply_affine(one_to_one(), given, role="document", normalize=False, xp=xp)
