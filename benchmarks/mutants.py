@@ -2,7 +2,7 @@
 
     python -m benchmarks.mutants [--only WORD] [--parallel 1] [--seconds 300] [--check]
 
-Each mutant of `benchmarks.mutant_list` is applied to a temporary copy of the tree, never to the tree itself. A mutant
+Each mutant of `mutants.yaml` is applied to a temporary copy of the tree, never to the tree itself. A mutant
 dies if one of the tests beside it fails. The run fails if a mutant's text is not in its file exactly once, if a test
 fails without a mutation, or if more than one mutant in ten survives.
 """
@@ -24,13 +24,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from benchmarks.mutant_list import MUTANTS, Mutant
+import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 # What the tests beside the code need.
 _COPIED = ("isospace", "tests", "configs", "flows", "tasks", "pyproject.toml")
+_LIST = Path(__file__).with_name("mutants.yaml")
 _LARGEST_SHARE = 0.1
 Outcome: TypeAlias = Literal["killed", "survived", "timeout", "broken"]
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One change: in `file`, `old` becomes `new`; `tests` are beside it. `reason`: why it survives by design."""
+
+    name: str
+    file: str
+    tests: tuple[str, ...]
+    old: str
+    new: str
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +58,9 @@ class Result:
 
 def main() -> None:
     given = _arguments()
-    chosen = [mutant for mutant in MUTANTS if not given.only or any(word in mutant.name for word in given.only)]
+    chosen = [
+        mutant for mutant in read_mutants(_LIST) if not given.only or any(word in mutant.name for word in given.only)
+    ]
     if wrong := [problem for mutant in chosen if (problem := misplaced(ROOT, mutant))]:
         raise SystemExit("\n".join(wrong))
     if not chosen:
@@ -61,6 +76,15 @@ def main() -> None:
         with ThreadPoolExecutor(given.parallel) as pool:
             results = list(pool.map(lambda mutant: _try(trees, mutant, given.seconds), chosen))
     raise SystemExit(summary(results))
+
+
+def read_mutants(path: Path) -> list[Mutant]:
+    """Read the list of mutants: groups of one file and its tests."""
+    return [
+        Mutant(name, f"isospace/{group['file']}", tuple(f"tests/isospace/{test}" for test in group["tests"]), *change)
+        for group in yaml.safe_load(path.read_text(encoding="utf-8"))
+        for name, change in group["mutants"].items()
+    ]
 
 
 def misplaced(root: Path, mutant: Mutant) -> str:
