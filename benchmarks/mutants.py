@@ -2,9 +2,9 @@
 
     python -m benchmarks.mutants [--only WORD] [--parallel 1] [--seconds 300] [--check]
 
-Each mutant of `mutants.yaml` is applied to a temporary copy of the tree, never to the tree itself. A mutant
-dies if one of the tests beside it fails. The run fails if a mutant's text is not in its file exactly once, if a test
-fails without a mutation, or if more than one mutant in ten survives.
+Each mutant of `mutants.yaml` is applied to a temporary copy of the tree, never to the tree itself. A mutant dies if a
+test beside it fails. The run fails if a mutant's text is not in its file exactly once, if a test fails without a
+mutation, or if more than one mutant in ten survives.
 """
 
 from __future__ import annotations
@@ -88,11 +88,17 @@ def read_mutants(path: Path) -> list[Mutant]:
 
 
 def misplaced(root: Path, mutant: Mutant) -> str:
-    """Return what is wrong with a mutant's place; empty if its text is in its file exactly once."""
+    """Return what is wrong with a mutant; empty if its text is in its file exactly once, and the result is Python."""
     if missing := [name for name in (mutant.file, *mutant.tests) if not (root / name).exists()]:
         return f"{mutant.name}: {missing[0]} does not exist"
-    found = (root / mutant.file).read_text(encoding="utf-8").count(mutant.old)
-    return "" if found == 1 else f"{mutant.name}: {mutant.old!r} is {found} times in {mutant.file}; expected once"
+    text = (root / mutant.file).read_text(encoding="utf-8")
+    if (found := text.count(mutant.old)) != 1:
+        return f"{mutant.name}: {mutant.old!r} is {found} times in {mutant.file}; expected once"
+    try:
+        compile(text.replace(mutant.old, mutant.new), mutant.file, "exec")
+    except SyntaxError as error:
+        return f"{mutant.name}: {mutant.new!r} is not Python there: {error}"
+    return ""
 
 
 def copy_tree(folder: Path) -> Path:
