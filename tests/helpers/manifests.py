@@ -7,6 +7,7 @@ from typing import Any
 from isospace.collection.snapshot import Manifest, PartRecord
 from isospace.storage.hashing import sha256
 from isospace.storage.parquet import FileRef
+from isospace.storage.store import Store
 
 
 def file_ref(name: str, *, content: str | None = None, size: int = 1) -> FileRef:
@@ -37,3 +38,10 @@ def manifest(sequence: int = 1, **changes: Any) -> Manifest:
         "provenance": {"run_id": f"run {sequence}"},
     }
     return Manifest(sequence=sequence, **{**given, **changes})
+
+
+def written(store: Store, snapshot: Manifest) -> Manifest:
+    """Write the files that a snapshot names and that do not exist."""
+    for ref in snapshot.files():
+        store.create_if_absent(ref.path, b"x" * ref.size)
+    return snapshot

@@ -45,6 +45,7 @@ def bare_run(
         "scratch": folder / "scratch",
         "work": used.runtime.store,
         "transform": used.recipe.transform,
+        "tombstones": 0,
     }
     (folder / "scratch").mkdir(exist_ok=True)
     return Run(**{**given, **changes})

@@ -12,9 +12,10 @@ import numpy as np
 from isospace.encoding.registry.record import EncoderRecord, FileRecord, write_encoder_record
 from isospace.storage import paths as layout
 from isospace.storage.store import Store
-from isospace.transform.affine import Role
+from isospace.transform.affine import ROLES, Role
 from isospace.transform.fixed_point import to_fixed_point
-from isospace.transform.probes import Arrays, make_probes
+from isospace.transform.probe_texts import PROBE_TEXTS
+from isospace.transform.probes import Arrays, ProbeTexts, Windows, make_probes
 from isospace.transform.quantizer_set import fit_quantizers
 from isospace.transform.space import Space, read_space, seal_space
 from isospace.transform.spec import FitSpec, TransformSpec
@@ -51,6 +52,12 @@ class LetterEncoder:
     def tokenize(self, texts: Sequence[str], role: Role) -> list[list[int]]:
         return [[int(hashlib.sha256(w.encode()).hexdigest()[:4], 16) for w in text.split(" ")] for text in texts]
 
+    def inputs(self, texts: Sequence[str], role: Role) -> list[list[np.ndarray]]:
+        return [[np.array([ids], np.int32)] for ids in LetterEncoder.tokenize(self, texts, role)]
+
+    def encode_windows(self, texts: Sequence[Windows], role: Role) -> np.ndarray:
+        raise AssertionError("has no windows")
+
     def encode(self, texts: Sequence[str], role: Role) -> np.ndarray:
         seeds = [int(hashlib.sha256(f"{role} {text}".encode()).hexdigest()[:8], 16) for text in texts]
         rows = [np.random.default_rng(seed).normal(size=DIMENSION) for seed in seeds]
@@ -69,7 +76,8 @@ def transform(*, representations: Sequence[object] = ("float32", "int8"), normal
 
 
 def probes_of(made: Transform, encoder: LetterEncoder) -> Arrays:
-    return make_probes(made, encoder.tokenize, encoder.encode, limit=encoder.record.max_tokens)
+    everything = tuple(range(len(PROBE_TEXTS)))
+    return make_probes(made, encoder, ProbeTexts(PROBE_TEXTS, dict.fromkeys(ROLES, everything), windowed=False))
 
 
 def sealed(

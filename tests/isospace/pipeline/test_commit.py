@@ -20,7 +20,7 @@ from isospace.storage import paths as layout
 from isospace.storage.hashing import sha256
 from isospace.storage.parquet import FileRef
 from isospace.storage.store import open_store
-from tests.helpers.manifests import manifest
+from tests.helpers.manifests import manifest, written
 from tests.helpers.runs import bare_config, bare_run, write_chunk_part
 from tests.helpers.small_space import record, store_space
 
@@ -54,7 +54,7 @@ def built(
     part = write_chunk_part(run, name, texts)
     path = run.paths.segment(run.space_id or "", name)
     run.store.write(path, content)
-    return part, Segment(name, FileRef(path=path, size=len(content), sha256=sha256(content)), 0, 0)
+    return part, Segment(name, FileRef(path=path, size=len(content), sha256=sha256(content)), 0, 0, ())
 
 
 def commit(run: Run, scan: Scan, *pairs: tuple[ChunkPart, Segment]) -> Commit:
@@ -118,7 +118,10 @@ def test_a_file_that_is_gone_is_not_committed(run: Run, kind: str) -> None:
 
 
 def snapshots(run: Run, *recipes: dict[str, Any]) -> list[Manifest]:
-    return [commit_manifest(run.store, manifest(n, recipe=recipe)) for n, recipe in enumerate(recipes, start=1)]
+    return [
+        commit_manifest(run.store, written(run.store, manifest(n, recipe=recipe)))
+        for n, recipe in enumerate(recipes, start=1)
+    ]
 
 
 def names(run: Run) -> list[int]:

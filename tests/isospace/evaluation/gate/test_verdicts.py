@@ -18,7 +18,7 @@ from isospace.evaluation.gate.verdicts import (
     write_verdict,
 )
 from isospace.storage.store import Store, open_store
-from tests.helpers.manifests import manifest
+from tests.helpers.manifests import manifest, written
 
 RULE = "recall@10 >= 0.9"
 
@@ -29,7 +29,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def gated(store: Store, number: int) -> Manifest:
-    return commit_manifest(store, manifest(number, recipe={"gate": {"rules": [RULE]}}))
+    return commit_manifest(store, written(store, manifest(number, recipe={"gate": {"rules": [RULE]}})))
 
 
 def judged(store: Store, snapshot: Manifest, *, passed: bool, against: Manifest | None, rule: str = RULE) -> None:
@@ -65,7 +65,7 @@ def problem(store: Store, snapshot: Manifest) -> str:
 
 
 def test_without_rules_and_verdicts_anything_may_be_promoted(store: Store) -> None:
-    assert problem(store, commit_manifest(store, manifest(1))) == ""
+    assert problem(store, commit_manifest(store, written(store, manifest(1)))) == ""
 
 
 def test_a_snapshot_with_rules_needs_a_verdict_by_them(store: Store) -> None:

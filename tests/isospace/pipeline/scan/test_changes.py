@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from isospace.collection.snapshot import Manifest, PartRecord, commit_manifest, deleted_documents, documents_digest
-from isospace.collection.tombstones import write_tombstone
+from isospace.collection.tombstones import count_tombstones, write_tombstone
 from isospace.errors import SourceError
 from isospace.ingest.document import Document
 from isospace.pipeline.run import Run
 from isospace.pipeline.scan.diff import Scan, scan_source
 from isospace.pipeline.scan.stage import document_groups
 from isospace.storage.parquet import read_parquet
-from tests.helpers.manifests import file_ref, manifest
+from tests.helpers.manifests import file_ref, manifest, written
 from tests.helpers.runs import bare_config, bare_run, write_rows
 
 NAMES = "abcdefghij"
@@ -48,7 +48,8 @@ def committed(run: Run, scan: Scan) -> Manifest:
         for ref in scan.parts
     ]
     number = base.sequence + 1 if base else 1
-    return commit_manifest(run.store, manifest(number, parts=(*kept, *new), deletions=scan.deletions))
+    made = written(run.store, manifest(number, parts=(*kept, *new), deletions=scan.deletions))
+    return commit_manifest(run.store, made, tombstones=count_tombstones(run.store, "c"))
 
 
 @pytest.fixture
@@ -112,13 +113,14 @@ def test_the_digest_is_that_of_ids_contents_and_places(tmp_path: Path) -> None:
     assert scan.documents_digest == documents_digest(listed)
 
 
-def test_a_document_that_moved_to_another_file_has_changed(tmp_path: Path, base: Manifest) -> None:
+def test_a_document_that_moved_to_another_file_has_not_changed(tmp_path: Path, base: Manifest) -> None:
     folder = tmp_path / "source"
     folder.mkdir()
     for name, rows in (("d.jsonl", rows_of(NAMES[:7])), ("e.jsonl", rows_of(NAMES[7:]))):
         write_rows(folder / name, rows)
     _, scan = scanned(tmp_path, [], base=base, source=str(folder))
-    assert counts(scan) == {"unchanged": 7, "changed": 3}
+    assert counts(scan) == {"unchanged": 10}
+    assert scan.moved == 3
 
 
 @pytest.mark.parametrize(
