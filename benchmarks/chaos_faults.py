@@ -305,7 +305,7 @@ def _(world: World, store: str) -> str:
 
 @fault("killed process that nobody reaps", 6)
 def _(world: World, store: str) -> str:
-    """Kill a run as in a container without an init: its process number stays. A vacuum and the next run must not wait for it."""
+    """Kill a run as in a container without an init: a vacuum and the next run must not wait for the dead process."""
     run = world.start(world.config(store))
     time.sleep(world.chance.uniform(0.2, 0.9) * world.usual)
     with contextlib.suppress(ProcessLookupError):

@@ -13,6 +13,10 @@ import pytest
 from tests.helpers import crash_points as points
 
 
+# With the suites that use servers: a minute in all.
+pytestmark = pytest.mark.integration
+
+
 @pytest.fixture(scope="module")
 def base(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> points.World:
     return points.build(tmp_path_factory.mktemp("crash") / "base", tiny_model)
