@@ -15,25 +15,90 @@ from typing import Any, Literal
 
 # Elements without visible text: never rendered, shown only if something else fails, or drawn instead of written.
 HIDDEN_TAGS = frozenset(
-    "applet area audio canvas datalist embed frame frameset head iframe map noembed noframes noscript object script "
-    "select style svg template title track video annotation annotation-xml link meta param source".split()
+    [
+        "applet",
+        "area",
+        "audio",
+        "canvas",
+        "datalist",
+        "embed",
+        "frame",
+        "head",
+        "iframe",
+        "map",
+        "noembed",
+        "noscript",
+        "object",
+        "script",
+        "select",
+        "style",
+        "svg",
+        "template",
+        "title",
+        "track",
+        "video",
+        "annotation",
+        "annotation-xml",
+        "link",
+        "meta",
+        "param",
+        "source",
+    ]
 )
 HEADINGS = frozenset(("h1", "h2", "h3", "h4", "h5", "h6"))
 _TAB, _LINE, _PARAGRAPH, _SECTION = 1, 2, 3, 4
 _SEPARATORS = {_TAB: "\t", _LINE: "\n", _PARAGRAPH: "\n\n", _SECTION: "\n\n\n"}
 _LEVELS = (
-    dict.fromkeys("td th".split(), _TAB)
+    dict.fromkeys(["td", "th"], _TAB)
     | dict.fromkeys(
-        "address article aside body caption center dd details dialog dir div dt fieldset figcaption footer form header "
-        "hgroup html legend li listing main menuitem nav option optgroup search section summary tbody tfoot thead tr "
-        "xmp".split(),
+        [
+            "address",
+            "article",
+            "aside",
+            "body",
+            "caption",
+            "center",
+            "dd",
+            "details",
+            "dialog",
+            "dir",
+            "div",
+            "dt",
+            "fieldset",
+            "figcaption",
+            "footer",
+            "form",
+            "header",
+            "hgroup",
+            "html",
+            "legend",
+            "li",
+            "listing",
+            "main",
+            "menuitem",
+            "nav",
+            "option",
+            "optgroup",
+            "search",
+            "section",
+            "summary",
+            "tbody",
+            "tfoot",
+            "thead",
+            "tr",
+            "xmp",
+        ],
         _LINE,
     )
-    | dict.fromkeys("blockquote dl figure hr menu ol p pre table textarea ul plaintext".split(), _PARAGRAPH)
+    | dict.fromkeys(
+        ["blockquote", "dl", "figure", "hr", "menu", "ol", "p", "pre", "table", "textarea", "ul", "plaintext"],
+        _PARAGRAPH,
+    )
     | dict.fromkeys(HEADINGS, _SECTION)
 )
-# A paragraph that merely wraps what is in one of these is not set off by empty lines.
+# A paragraph or a list in one of these is not set off by empty lines.
 _WRAPPED = {"td": _TAB, "th": _TAB, "li": _LINE, "dd": _LINE, "dt": _LINE, "caption": _LINE, "figcaption": _LINE}
+_LISTS = frozenset(("ul", "ol", "menu", "dir"))
 _PREFORMATTED = frozenset(("pre", "textarea", "listing", "xmp", "plaintext"))
 # White space that HTML collapses: a no-break space is none.
 _SPACE = re.compile(r"[ \t\n\r\f]+")
@@ -54,8 +119,12 @@ class Block:
         The innermost element of block level around it.
     before
         How strongly it is separated from the block before it.
+    is_button
+        Whether it is only a control, rather than a sentence that names one.
     places
         The nodes that hold its text: an element, and whether the text is inside it or behind it.
+    prose
+        Characters outside links and buttons, without white space.
     """
 
     element: Any
@@ -63,7 +132,8 @@ class Block:
     is_preformatted: bool
     places: list[tuple[Any, Literal["text", "tail"]]] = field(default_factory=list)
     pieces: list[str] = field(default_factory=list)
-    in_buttons: int = 0
+    prose: int = 0
+    is_button: bool = True
 
     @property
     def text(self) -> str:
@@ -72,11 +142,6 @@ class Block:
         if self.is_preformatted:
             return joined.replace(_BREAK, "\n").strip("\n").rstrip()
         return _AROUND_BREAK.sub("\n", _SPACE.sub(" ", joined)).strip(" \n")
-
-    @property
-    def is_button(self) -> bool:
-        """Whether it is only a control, rather than a sentence that names one."""
-        return self.in_buttons == sum(bool(piece.strip(_BREAK).strip()) for piece in self.pieces)
 
 
 def visible_blocks(root: Any) -> list[Block]:
@@ -109,7 +174,7 @@ class _Walk:
     def __init__(self) -> None:
         self.pending = 0
         self.current: Block | None = None
-        self.preformatted = self.buttons = 0
+        self.preformatted = self.buttons = self.links = 0
         self.containers: list[Any] = []
 
     def blocks(self, root: Any) -> Iterator[Block]:
@@ -141,6 +206,7 @@ class _Walk:
             self.containers.append(element)
         self.preformatted += tag in _PREFORMATTED
         self.buttons += tag == "button"
+        self.links += tag == "a"
         if tag == "br":
             self._block(element).pieces.append(_BREAK)
 
@@ -149,6 +215,7 @@ class _Walk:
             self.containers.pop()
         self.preformatted -= tag in _PREFORMATTED
         self.buttons -= tag == "button"
+        self.links -= tag == "a"
 
     def _block(self, element: Any) -> Block:
         if self.current is None:
@@ -163,7 +230,8 @@ class _Walk:
         block.pieces.append(text.replace(_BREAK, ""))
         if text.strip():
             block.places.append((element, place))
-            block.in_buttons += self.buttons > 0
+            block.is_button &= self.buttons > 0
+            block.prose += 0 if self.buttons or self.links else len("".join(text.split()))
 
     def _close(self, level: int) -> Iterator[Block]:
         if self.current is not None and self.current.places:
@@ -179,10 +247,10 @@ def _name(element: Any) -> str:
 
 def _level(element: Any, tag: str) -> int:
     level = _LEVELS.get(tag, 0)
-    parent = element.getparent() if level == _PARAGRAPH and tag == "p" else None
+    parent = element.getparent() if tag == "p" or tag in _LISTS else None
     if parent is None or (wrapped := _WRAPPED.get(_name(parent))) is None:
         return level
-    return wrapped if len(parent) == 1 else _LINE
+    return wrapped if tag == "p" and len(parent) == 1 else _LINE
 
 
 def _is_hidden(element: Any, tag: str) -> bool:
