@@ -5,14 +5,10 @@ This module runs in the parser process, so it imports only what parsing needs.
 
 from __future__ import annotations
 
-import logging
 from importlib import import_module
 
 from isospace.ingest.parsers.html import parse_html
 from isospace.ingest.parsers.parsed import Kind, Parsed, UnreadableError
-
-# The quarantine already reports what could not be parsed.
-logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
 
 
 def load() -> None:

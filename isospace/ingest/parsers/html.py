@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from isospace.ingest.notes import Note
 from isospace.ingest.parsers.html_blocks import Block, join_blocks, visible_blocks
 from isospace.ingest.parsers.html_main import main_blocks
 from isospace.ingest.parsers.parsed import Parsed, UnreadableError
+
+# What could not be parsed is reported already.
+logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
 
 LEFT_OUT = "HTML pages with text left out"
 # A page that loses more than this share of its visible text to the choice of its main part is worth a look.
@@ -51,6 +55,9 @@ def _parse(data: bytes) -> Any:
         root = html.document_fromstring(b"<html><body></body></html>")
     if any(entry.type_name == "ERR_RESOURCE_LIMIT" or "depth" in entry.message for entry in parser.error_log):
         raise UnreadableError("nests elements more deeply than an HTML parser allows")
+    if root.find(".//frameset") is not None and (instead := root.findtext(".//noframes")):
+        # HTML parsers leave the markup in it alone.
+        return _parse(instead.encode("utf-8", "replace"))
     return root
 
 

@@ -27,6 +27,7 @@ HIDDEN_TAGS = frozenset(
         "iframe",
         "map",
         "noembed",
+        "noframes",
         "noscript",
         "object",
         "script",

@@ -62,7 +62,7 @@ _FLOW = frozenset(["p", "pre", "ul", "ol", "dl", "table", "figure", "blockquote"
 
 
 def main_blocks(root: Any, blocks: Sequence[Block]) -> list[bool]:
-    """Return for each block whether it is main text; False for all of them if the extractor finds none.
+    """Return for each block whether it is main text; if the extractor finds none, whatever is no navigation.
 
     The page is changed.
     """
@@ -77,6 +77,8 @@ def main_blocks(root: Any, blocks: Sequence[Block]) -> list[bool]:
     body = getattr(found, "body", None)
     marks = set() if body is None else {_number(mark) for mark in _MARK.findall("".join(body.itertext()))}
     kept = [number in marks and not one.is_boilerplate for number, one in enumerate(candidates)]
+    if not any(kept):
+        return [one.can_be_text for one in candidates]
     return _with_its_element(_with_what_is_between(kept, candidates), candidates)
 
 
@@ -138,8 +140,6 @@ def _main_element(lineage: Sequence[Any]) -> Any:
 
 def _with_what_is_between(kept: list[bool], candidates: Sequence[_Candidate]) -> list[bool]:
     """Return the blocks kept, the headings before them, and the text between two of them."""
-    if not any(kept):
-        return kept
     first, last = kept.index(True), len(kept) - 1 - kept[::-1].index(True)
     while first and candidates[first - 1].is_heading and candidates[first - 1].can_be_text:
         first -= 1
