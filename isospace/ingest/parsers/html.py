@@ -16,7 +16,6 @@ logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
 LEFT_OUT = "HTML pages with text left out"
 # A page that loses more than this share of its visible text to the choice of its main part is worth a look.
 MAX_LEFT_OUT = 0.5
-_XHTML, _HEAD_BYTES = b"http://www.w3.org/1999/xhtml", 1024
 
 
 def parse_html(data: bytes, stem: str, *, keep_all: bool) -> Parsed:
@@ -46,7 +45,6 @@ def _parse(data: bytes) -> Any:
     """Return the root element of a page; a fragment gets one."""
     from lxml import etree, html
 
-    data = _as_html(data)
     parser = html.HTMLParser(encoding="utf-8", remove_comments=True, remove_pis=True)
     try:
         root = html.document_fromstring(data, parser=parser, ensure_head_body=True)
@@ -59,24 +57,6 @@ def _parse(data: bytes) -> Any:
         # HTML parsers leave the markup in it alone.
         return _parse(instead.encode("utf-8", "replace"))
     return root
-
-
-def _as_html(data: bytes) -> bytes:
-    """Return XHTML as HTML, since an HTML parser takes the rest of a page for the content of `<title/>`."""
-    from lxml import etree
-
-    if not (data.startswith(b"<?xml") or _XHTML in data[:_HEAD_BYTES]):
-        return data
-    parser = etree.XMLParser(encoding="utf-8", resolve_entities=False, no_network=True, load_dtd=False)
-    try:
-        root = etree.fromstring(data, parser)
-    except etree.XMLSyntaxError:
-        # Most pages that claim to be XHTML are read as HTML by every browser.
-        return data
-    for element in root.iter("{*}*"):
-        element.tag = etree.QName(element).localname
-    etree.cleanup_namespaces(root)
-    return bytes(etree.tostring(root, method="html", encoding="utf-8"))
 
 
 def _title(root: Any) -> str | None:

@@ -116,8 +116,32 @@ def test_the_share_left_out_is_said_and_warned_of_above_a_limit() -> None:
 
 
 def test_the_whole_main_element_counts_if_the_extractor_finds_less_than_half_of_it() -> None:
-    sections = "".join(f"<section id=part{n}><h2>Part {n}</h2>{PROSE}</section>" for n in range(5))
-    assert parse(f"<main><h1>All</h1>{sections}</main>").text.count(CRANES[0]) == 5
+    # The extractor takes an ID with this word for a list of related pages.
+    sections = "".join(f"<section id=range_related_{n}><h2>Part {n}</h2>{PROSE}</section>" for n in range(5))
+    page = f"<main><h1>All</h1><section id=introduction><h2>Introduction</h2>{PROSE}</section>{sections}</main>"
+    assert parse(page).text.count(CRANES[0]) == 6
+
+
+@pytest.mark.parametrize(
+    "content", ["<h3><a name=x>Hooks</a></h3>{}<ul><li>one</ul>", "<table><tr><td></table>{}<p>one"]
+)
+def test_sentences_between_paragraphs_need_no_paragraph_of_their_own(content: str) -> None:
+    words = "Bare words that stand in the body itself, and make a sentence of it."
+    assert words in parse(f"<body>{PROSE}{content.format(words)}{PROSE}</body>").text
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "<figure><pre>cranectl_stop</pre></figure>",
+        "<figure><figcaption>cranectl_stop</figcaption></figure>",
+        "<fieldset><legend>Stop</legend><p>cranectl_stop</p></fieldset>",
+        "<aside>cranectl_stop</aside>",
+    ],
+)
+def test_what_stands_at_the_end_of_an_article_is_read_too(content: str) -> None:
+    page = article("").replace("</article>", f"{content}</article>")
+    assert parse(page).text.endswith("cranectl_stop")
 
 
 @pytest.mark.parametrize(
