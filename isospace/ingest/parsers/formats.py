@@ -5,19 +5,10 @@ This module runs in the parser process, so it imports only what parsing needs.
 
 from __future__ import annotations
 
-import logging
 from importlib import import_module
-from typing import Literal
 
-Kind = Literal["html", "pdf"]
-Parsed = tuple[str, str, dict[str, object]]
-
-# The quarantine already reports what could not be parsed.
-logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
-
-
-class UnreadableError(Exception):
-    """A file cannot be converted to text; the message is the reason."""
+from isospace.ingest.parsers.html import parse_html
+from isospace.ingest.parsers.parsed import Kind, Parsed, UnreadableError
 
 
 def load() -> None:
@@ -27,7 +18,7 @@ def load() -> None:
 
 
 def parse(kind: Kind, data: bytes, stem: str, *, keep_all: bool) -> Parsed:
-    """Return title, text, and metadata.
+    """Return title, text, metadata, and notes.
 
     Parameters
     ----------
@@ -46,39 +37,6 @@ def parse(kind: Kind, data: bytes, stem: str, *, keep_all: bool) -> Parsed:
     return parse_pdf(data, stem) if kind == "pdf" else parse_html(data, stem, keep_all=keep_all)
 
 
-def parse_html(data: bytes, stem: str, *, keep_all: bool) -> Parsed:
-    """Parse an HTML page."""
-    import trafilatura
-    from lxml import etree
-
-    try:
-        parser = etree.HTMLParser()
-        etree.fromstring(data, parser)
-        if any(entry.type_name == "ERR_RESOURCE_LIMIT" or "depth" in entry.message for entry in parser.error_log):
-            raise UnreadableError("nests elements more deeply than an HTML parser allows")
-        text = data.decode("utf-8")
-        tree = trafilatura.load_html(text)
-        if tree is None:
-            raise UnreadableError("cannot be parsed as HTML")
-        metadata = trafilatura.extract_metadata(tree)
-        title = (metadata.title if metadata else None) or stem
-        body = None
-        if not keep_all:
-            body = trafilatura.extract(
-                tree, output_format="markdown", include_comments=False, include_tables=True, favor_recall=True
-            )
-        if not body:
-            # Fragments and framesets have no main part: use all text of the page.
-            tree = trafilatura.load_html(text)
-            etree.strip_elements(tree, "script", "style", "template", "noscript", with_tail=False)
-            body = trafilatura.html2txt(tree, clean=False)
-    except (etree.LxmlError, ValueError, RecursionError, AssertionError) as error:
-        if getattr(error, "code", None) == etree.ErrorTypes.ERR_NO_MEMORY:
-            raise MemoryError from error
-        raise UnreadableError(f"cannot be parsed as HTML ({type(error).__name__})") from error
-    return title, body or "", {"format": "html"}
-
-
 def parse_pdf(data: bytes, stem: str) -> Parsed:
     """Parse a PDF."""
     import pypdfium2
@@ -90,7 +48,7 @@ def parse_pdf(data: bytes, stem: str) -> Parsed:
     try:
         pages = [page.get_textpage().get_text_range() for page in pdf]
         title = str(pdf.get_metadata_dict().get("Title") or stem)
-        return title, "\n\n".join(pages), {"format": "pdf", "pages": len(pages)}
+        return Parsed(title, "\n\n".join(pages), {"format": "pdf", "pages": len(pages)})
     except (pypdfium2.PdfiumError, ValueError) as error:
         raise UnreadableError(f"is a PDF with unreadable pages ({error})") from error
     finally:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import PurePosixPath
 
 from isospace.ingest.document import Document, QuarantineEntry
-from isospace.ingest.parsers.formats import Parsed, UnreadableError
+from isospace.ingest.encodings import Decoded, decode
+from isospace.ingest.parsers.parsed import Parsed, UnreadableError
 from isospace.ingest.parsers.subprocess_parser import Parser
 from isospace.ingest.readers.location import SourceFile
 from isospace.ingest.spec import DocumentsSpec
@@ -32,7 +34,7 @@ def read_file(file: SourceFile, spec: DocumentsSpec, parser: Parser) -> Document
     `parser` parses HTML and PDF in a subprocess, since malicious files can crash or hang a parser.
     """
     try:
-        title, text, metadata = _parse(file, spec, parser)
+        parsed = _parse(file, spec, parser)
     except EmptyError as error:
         # Somebody emptied the file, so its earlier content must not stay in the collection.
         return QuarantineEntry(file.name, str(error))
@@ -40,10 +42,11 @@ def read_file(file: SourceFile, spec: DocumentsSpec, parser: Parser) -> Document
         return QuarantineEntry(file.name, str(error), file.name)
     except OSError as error:
         return QuarantineEntry(file.name, f"cannot be read: {error.strerror or error}", file.name)
-    text = clean_text(text)
+    text = clean_text(parsed.text)
     if not text.strip():
         return QuarantineEntry(file.name, "holds no text")
-    return Document(file.name, file.name, " ".join(clean_text(title).split()), text, metadata)
+    title = " ".join(clean_text(parsed.title).split())
+    return Document(file.name, file.name, title, text, parsed.metadata, parsed.notes)
 
 
 def clean_text(text: str) -> str:
@@ -52,31 +55,20 @@ def clean_text(text: str) -> str:
     return text.encode("utf-8", "ignore").decode("utf-8")
 
 
-def decode(data: bytes) -> str:
-    """Decode text of unknown encoding.
+def decode_text(data: bytes, *, is_html: bool = False) -> Decoded:
+    """Decode text of unknown encoding; see `isospace.ingest.encodings.decode`.
 
     Raises
     ------
     UnreadableError
         If the bytes are not text in any encoding that could be detected.
     """
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = _decode_detected(data)
+    decoded = decode(data, is_html=is_html)
+    text = decoded.text
     controls = sum(character < " " and character not in "\t\n\r\f\x1b" for character in text[:100_000])
     if controls > 0.01 * min(len(text), 100_000):
         raise UnreadableError(f"is binary, not text: {controls} control characters at its start")
-    return text
-
-
-def _decode_detected(data: bytes) -> str:
-    from charset_normalizer import from_bytes
-
-    best = from_bytes(data[:200_000]).best()
-    if best is None:
-        raise UnreadableError("is binary or in no encoding that could be detected")
-    return data.decode(best.encoding, errors="replace")
+    return decoded
 
 
 def _parse(file: SourceFile, spec: DocumentsSpec, parser: Parser) -> Parsed:
@@ -89,11 +81,18 @@ def _parse(file: SourceFile, spec: DocumentsSpec, parser: Parser) -> Parsed:
     stem = PurePosixPath(file.name).stem
     if file.suffix == ".pdf" or data.startswith(b"%PDF-"):
         return parser.parse("pdf", data, stem)
-    text = decode(data)
+    decoded = decode_text(data, is_html=file.suffix in _HTML)
     if file.suffix in _HTML:
-        return parser.parse("html", text.encode(), stem, keep_all=spec.html == "all")
-    kind, title = _text_title(file.suffix, clean_text(text), stem)
-    return title, text, {"format": kind}
+        page = decoded.text.encode("utf-8", "replace")
+        return _as_decoded(parser.parse("html", page, stem, keep_all=spec.html == "all"), decoded)
+    kind, title = _text_title(file.suffix, clean_text(decoded.text), stem)
+    return _as_decoded(Parsed(title, decoded.text, {"format": kind}), decoded)
+
+
+def _as_decoded(parsed: Parsed, decoded: Decoded) -> Parsed:
+    """Record the encoding of a document that is not in UTF-8, and how it was decoded."""
+    metadata = parsed.metadata if decoded.encoding == "utf-8" else {**parsed.metadata, "encoding": decoded.encoding}
+    return replace(parsed, metadata=metadata, notes=(*decoded.notes, *parsed.notes))
 
 
 def _text_title(suffix: str, text: str, stem: str) -> tuple[str, str]:
