@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
+from isospace.ingest.notes import Note
 from isospace.storage.hashing import sha256_lines
 
 DOCUMENT_SCHEMA = pa.schema(
@@ -54,6 +55,8 @@ class Document:
         The text that the offsets of chunks refer to.
     metadata
         JSON values by name.
+    notes
+        How it was read; they are not part of its content, and are not stored with it.
     """
 
     doc_id: str
@@ -61,6 +64,7 @@ class Document:
     title: str
     text: str
     metadata: dict[str, object] = field(default_factory=dict)
+    notes: tuple[Note, ...] = ()
 
     @property
     def metadata_json(self) -> str:

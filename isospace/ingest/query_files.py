@@ -12,7 +12,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from isospace.errors import ConfigError
-from isospace.ingest.parsers.formats import UnreadableError
+from isospace.ingest.parsers.parsed import UnreadableError
 from isospace.ingest.values import id_text
 
 _STRINGS = ("query_id", "doc_id", "text", "query-id", "corpus-id", "_id")

@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Any
 
 from isospace.ingest.document import MAX_METADATA_DEPTH, nests_deeper
-from isospace.ingest.parsers.formats import UnreadableError
+from isospace.ingest.parsers.parsed import UnreadableError
 
 # A larger float is not the integer that somebody wrote.
 _EXACT = 2**53

@@ -7,8 +7,10 @@ import signal
 import time
 from pathlib import Path
 
+from isospace.ingest.notes import Note
 from isospace.ingest.parsers import formats
-from isospace.ingest.parsers.formats import Kind, Parsed, load
+from isospace.ingest.parsers.formats import load
+from isospace.ingest.parsers.parsed import Kind, Parsed
 
 __all__ = ["load", "parse"]
 _PARSED: list[str] = []
@@ -33,9 +35,11 @@ def parse(kind: Kind, data: bytes, stem: str, *, keep_all: bool) -> Parsed:  # n
     if b"RAISE" in data:
         raise KeyError("something a library forgot")
     if b"LONG" in data:
-        return "t", "x" * 20_000_001, {}
+        return Parsed("t", "x" * 20_000_001)
     if b"WRITE" in data:
         (Path(os.environ.get("TMPDIR", "/tmp")) / stem).write_text("what the document wants")
     if b"ENVIRONMENT" in data:
-        return "t", " ".join([*os.environ, str(os.getpid())]), {"format": "html", "more": [1], "pages": "x"}
+        words = " ".join([*os.environ, str(os.getpid())])
+        notes = (Note("kind" * 200, "detail" * 200, warns=True),) * 1000
+        return Parsed("t", words, {"format": "html", "more": [1], "pages": "x"}, notes)
     return formats.parse(kind, data, stem, keep_all=keep_all)

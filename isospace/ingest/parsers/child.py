@@ -11,11 +11,12 @@ import json
 import os
 import signal
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-from isospace.ingest.parsers.formats import UnreadableError
 from isospace.ingest.parsers.framing import read_frame, write_frame
+from isospace.ingest.parsers.parsed import Parsed, UnreadableError
 
 # Exit status when the memory limit is reached.
 MEMORY_STATUS = 71
@@ -65,10 +66,10 @@ def serve(formats: str, megabytes: int, seconds: float) -> None:
 
 def _answer(parse: Any, data: bytes, request: dict[str, Any]) -> bytes:
     try:
-        title, text, metadata = parse(request["kind"], data, request["stem"], keep_all=request["keep_all"])
-        if len(text) > MAX_TEXT_CHARACTERS:
-            raise UnreadableError(f"has {len(text):,} characters; one document may have {MAX_TEXT_CHARACTERS:,}")
-        answer = {"title": title, "text": text, "metadata": metadata}
+        parsed: Parsed = parse(request["kind"], data, request["stem"], keep_all=request["keep_all"])
+        if len(parsed.text) > MAX_TEXT_CHARACTERS:
+            raise UnreadableError(f"has {len(parsed.text):,} characters; one document may have {MAX_TEXT_CHARACTERS:,}")
+        answer = asdict(parsed)
     except UnreadableError as error:
         answer = {"unreadable": str(error)}
     except MemoryError:

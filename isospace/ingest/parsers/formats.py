@@ -7,17 +7,11 @@ from __future__ import annotations
 
 import logging
 from importlib import import_module
-from typing import Literal
 
-Kind = Literal["html", "pdf"]
-Parsed = tuple[str, str, dict[str, object]]
+from isospace.ingest.parsers.parsed import Kind, Parsed, UnreadableError
 
 # The quarantine already reports what could not be parsed.
 logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
-
-
-class UnreadableError(Exception):
-    """A file cannot be converted to text; the message is the reason."""
 
 
 def load() -> None:
@@ -27,7 +21,7 @@ def load() -> None:
 
 
 def parse(kind: Kind, data: bytes, stem: str, *, keep_all: bool) -> Parsed:
-    """Return title, text, and metadata.
+    """Return title, text, metadata, and notes.
 
     Parameters
     ----------
@@ -76,7 +70,7 @@ def parse_html(data: bytes, stem: str, *, keep_all: bool) -> Parsed:
         if getattr(error, "code", None) == etree.ErrorTypes.ERR_NO_MEMORY:
             raise MemoryError from error
         raise UnreadableError(f"cannot be parsed as HTML ({type(error).__name__})") from error
-    return title, body or "", {"format": "html"}
+    return Parsed(title, body or "", {"format": "html"})
 
 
 def parse_pdf(data: bytes, stem: str) -> Parsed:
@@ -90,7 +84,7 @@ def parse_pdf(data: bytes, stem: str) -> Parsed:
     try:
         pages = [page.get_textpage().get_text_range() for page in pdf]
         title = str(pdf.get_metadata_dict().get("Title") or stem)
-        return title, "\n\n".join(pages), {"format": "pdf", "pages": len(pages)}
+        return Parsed(title, "\n\n".join(pages), {"format": "pdf", "pages": len(pages)})
     except (pypdfium2.PdfiumError, ValueError) as error:
         raise UnreadableError(f"is a PDF with unreadable pages ({error})") from error
     finally:

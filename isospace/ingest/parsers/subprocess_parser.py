@@ -19,14 +19,16 @@ from types import TracebackType
 from typing import IO, Any, cast
 
 from isospace.errors import SourceError, install_command
+from isospace.ingest.notes import Note
 from isospace.ingest.parsers.child import MAX_TEXT_CHARACTERS, MEMORY_STATUS
-from isospace.ingest.parsers.formats import Kind, Parsed, UnreadableError
 from isospace.ingest.parsers.framing import read_frame, write_frame
+from isospace.ingest.parsers.parsed import Kind, Parsed, UnreadableError
 
 _FORMATS = "isospace.ingest.parsers.formats"
 _START_SECONDS = 300.0
 # A control character needs six bytes of JSON; the rest is for the title and the metadata.
 _MAX_ANSWER_BYTES = 6 * MAX_TEXT_CHARACTERS + 2**24
+_MOST_NOTES, _MOST_NOTE_CHARACTERS = 100, 300
 # The child uses the import path of the parent. `-m` would also import modules from the working folder.
 _BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from isospace.ingest.parsers.child import serve; "
@@ -73,7 +75,7 @@ class Parser:
         self.close()
 
     def parse(self, kind: Kind, data: bytes, stem: str, *, keep_all: bool = False) -> Parsed:
-        """Return title, text, and metadata of one document; see `isospace.ingest.parsers.formats.parse`.
+        """Return title, text, metadata, and notes of one document; see `isospace.ingest.parsers.formats.parse`.
 
         Raises
         ------
@@ -204,4 +206,14 @@ def _checked_answer(answer: dict[str, Any]) -> Parsed:
     known = {
         key: metadata[key] for key, kind in (("format", str), ("pages", int)) if isinstance(metadata.get(key), kind)
     }
-    return title, text, known
+    return Parsed(title, text, known, tuple(_checked_notes(answer.get("notes"))))
+
+
+def _checked_notes(notes: Any) -> Iterator[Note]:
+    """Yield the notes of an answer, few and short."""
+    for note in notes[:_MOST_NOTES] if isinstance(notes, list) else ():
+        match note:
+            case {"kind": str(kind), "detail": str(detail), "warns": bool(warns)}:
+                yield Note(kind[:_MOST_NOTE_CHARACTERS], detail[:_MOST_NOTE_CHARACTERS], warns)
+            case _:
+                raise UnreadableError("made the parser return an invalid answer")

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 from isospace.errors import ConfigError
-from isospace.ingest.parsers.formats import UnreadableError
+from isospace.ingest.parsers.parsed import UnreadableError
 from isospace.ingest.readers.files import MAX_DOCUMENT_BYTES, decode
 from isospace.ingest.readers.location import SourceFile
 from isospace.ingest.readers.rows import Row, Unread, require_columns, table_encoding

@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import PurePosixPath
 
 from isospace.ingest.document import Document, QuarantineEntry
-from isospace.ingest.parsers.formats import Parsed, UnreadableError
+from isospace.ingest.parsers.parsed import Parsed, UnreadableError
 from isospace.ingest.parsers.subprocess_parser import Parser
 from isospace.ingest.readers.location import SourceFile
 from isospace.ingest.spec import DocumentsSpec
@@ -32,7 +32,7 @@ def read_file(file: SourceFile, spec: DocumentsSpec, parser: Parser) -> Document
     `parser` parses HTML and PDF in a subprocess, since malicious files can crash or hang a parser.
     """
     try:
-        title, text, metadata = _parse(file, spec, parser)
+        parsed = _parse(file, spec, parser)
     except EmptyError as error:
         # Somebody emptied the file, so its earlier content must not stay in the collection.
         return QuarantineEntry(file.name, str(error))
@@ -40,10 +40,11 @@ def read_file(file: SourceFile, spec: DocumentsSpec, parser: Parser) -> Document
         return QuarantineEntry(file.name, str(error), file.name)
     except OSError as error:
         return QuarantineEntry(file.name, f"cannot be read: {error.strerror or error}", file.name)
-    text = clean_text(text)
+    text = clean_text(parsed.text)
     if not text.strip():
         return QuarantineEntry(file.name, "holds no text")
-    return Document(file.name, file.name, " ".join(clean_text(title).split()), text, metadata)
+    title = " ".join(clean_text(parsed.title).split())
+    return Document(file.name, file.name, title, text, parsed.metadata, parsed.notes)
 
 
 def clean_text(text: str) -> str:
@@ -93,7 +94,7 @@ def _parse(file: SourceFile, spec: DocumentsSpec, parser: Parser) -> Parsed:
     if file.suffix in _HTML:
         return parser.parse("html", text.encode(), stem, keep_all=spec.html == "all")
     kind, title = _text_title(file.suffix, clean_text(text), stem)
-    return title, text, {"format": kind}
+    return Parsed(title, text, {"format": kind})
 
 
 def _text_title(suffix: str, text: str, stem: str) -> tuple[str, str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from isospace.ingest.document import Document, QuarantineEntry
-from isospace.ingest.parsers.formats import UnreadableError
+from isospace.ingest.parsers.parsed import UnreadableError
 from isospace.ingest.readers.csv_rows import csv_rows
 from isospace.ingest.readers.files import MAX_DOCUMENT_BYTES, clean_text
 from isospace.ingest.readers.jsonl_rows import jsonl_rows

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from isospace.ingest.parsers.formats import UnreadableError
+from isospace.ingest.parsers.parsed import UnreadableError
 from isospace.ingest.values import body_text, id_text, metadata_value, title_text
 
 

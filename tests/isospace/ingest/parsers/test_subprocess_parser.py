@@ -18,7 +18,7 @@ from isospace.errors import SourceError
 from isospace.ingest.document import Document, QuarantineEntry
 from isospace.ingest.parsers import child as child_module
 from isospace.ingest.parsers import subprocess_parser as parser_module
-from isospace.ingest.parsers.formats import UnreadableError
+from isospace.ingest.parsers.parsed import UnreadableError
 from isospace.ingest.parsers.subprocess_parser import ParseLimits, Parser
 from isospace.ingest.readers.read import read_source
 from isospace.ingest.spec import DocumentsSpec
@@ -85,7 +85,7 @@ def test_the_document_after_a_bad_one_gets_a_new_process_and_its_own_text() -> N
         for bad in ("DIE", "EXIT", "DIE"):
             with pytest.raises(UnreadableError):
                 parser.parse("html", page(bad), "bad")
-            assert f"good after {bad.lower()}" in parser.parse("html", page(f"good after {bad.lower()}"), "good")[1]
+            assert f"good after {bad.lower()}" in parser.parse("html", page(f"good after {bad.lower()}"), "good").text
             assert len(running()) == 1
 
 
@@ -94,7 +94,7 @@ def test_what_earlier_documents_left_behind_is_not_held_against_a_later_one() ->
     with Parser(PATIENT) as parser:
         parser.parse("html", page("first"), "first")
         # It kills every process but a fresh one.
-        assert "TIRED" in parser.parse("html", page("TIRED"), "second")[1]
+        assert "TIRED" in parser.parse("html", page("TIRED"), "second").text
 
 
 @pytest.mark.usefixtures("hostile")
@@ -102,11 +102,13 @@ def test_the_parser_gets_no_secret_and_what_it_adds_to_its_answer_is_dropped(mon
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("PREFECT_API_AUTH_STRING", "me:secret")
     with Parser(PATIENT) as parser:
-        _, text, metadata = parser.parse("html", page("ENVIRONMENT"), "a")
-    assert "PATH" in text
-    assert "AWS" not in text
-    assert "PREFECT" not in text
-    assert metadata == {"format": "html"}
+        parsed = parser.parse("html", page("ENVIRONMENT"), "a")
+    assert "PATH" in parsed.text
+    assert "AWS" not in parsed.text
+    assert "PREFECT" not in parsed.text
+    assert len(parsed.notes) == 100
+    assert {(len(note.kind), len(note.detail)) for note in parsed.notes} == {(300, 300)}
+    assert parsed.metadata == {"format": "html"}
 
 
 def test_an_answer_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,6 +119,7 @@ def test_an_answer_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
     )
     monkeypatch.setattr(parser_module, "_BOOT", boot)
     answers = ["[" * 200_000, "null", "[1]", '{"title": 1, "text": "x", "metadata": {}}', '"', '{"title": "only"}']
+    answers += ['{"title": "t", "text": "x", "metadata": {}, "notes": [' + note + "]}" for note in ("1", '{"kind": 1}')]
     for answer in answers:
         monkeypatch.setattr(parser_module, "_FORMATS", answer[:100_000])
         assert reason_of("x") == "made the parser return an invalid answer"

@@ -1,0 +1,34 @@
+"""What every parser returns or raises."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from isospace.ingest.notes import Note
+
+Kind = Literal["html", "pdf"]
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """A parsed file.
+
+    Attributes
+    ----------
+    title
+        May be empty.
+    metadata
+        JSON values by name.
+    notes
+        How it was read.
+    """
+
+    title: str
+    text: str
+    metadata: dict[str, object] = field(default_factory=dict)
+    notes: tuple[Note, ...] = ()
+
+
+class UnreadableError(Exception):
+    """A file cannot be converted to text; the message is the reason."""
