@@ -9,6 +9,7 @@ import logging
 from importlib import import_module
 
 from isospace.ingest.parsers.parsed import Kind, Parsed, UnreadableError
+from isospace.ingest.parsers.pdf import parse_pdf
 
 # The quarantine already reports what could not be parsed.
 logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
@@ -71,21 +72,3 @@ def parse_html(data: bytes, stem: str, *, keep_all: bool) -> Parsed:
             raise MemoryError from error
         raise UnreadableError(f"cannot be parsed as HTML ({type(error).__name__})") from error
     return Parsed(title, body or "", {"format": "html"})
-
-
-def parse_pdf(data: bytes, stem: str) -> Parsed:
-    """Parse a PDF."""
-    import pypdfium2
-
-    try:
-        pdf = pypdfium2.PdfDocument(data)
-    except pypdfium2.PdfiumError as error:
-        raise UnreadableError(f"cannot be opened as PDF ({error})") from error
-    try:
-        pages = [page.get_textpage().get_text_range() for page in pdf]
-        title = str(pdf.get_metadata_dict().get("Title") or stem)
-        return Parsed(title, "\n\n".join(pages), {"format": "pdf", "pages": len(pages)})
-    except (pypdfium2.PdfiumError, ValueError) as error:
-        raise UnreadableError(f"is a PDF with unreadable pages ({error})") from error
-    finally:
-        pdf.close()

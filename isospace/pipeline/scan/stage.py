@@ -29,7 +29,7 @@ def stage_source(config: PipelineConfig, folder: Path, forgotten: frozenset[str]
     with (
         pq.ParquetWriter(folder / "quarantine.parquet", STAGED_QUARANTINE) as quarantine,
         # Closed explicitly: a stored traceback would keep the generator, and with it the parser process, alive.
-        closing(read_source(runtime.source, config.recipe.documents, limits)) as source,
+        closing(read_source(runtime.source, config.recipe.documents, limits, store=runtime.store)) as source,
     ):
         filtered = _ForgottenFilter(forgotten)
         good = _quarantine(filtered.apply(source), quarantine)
