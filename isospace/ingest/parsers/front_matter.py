@@ -104,7 +104,8 @@ def _yaml_values(body: str) -> tuple[Any, str]:
 class _CoreLoader(yaml.SafeLoader):
     """Resolve values by the core schema of YAML 1.2 (section 10.3.2), where `no` is text and `1:30` is not 90.
 
-    Dates stay text as well: they sort and compare as they are written.
+    Dates stay text as well, since they sort and compare as they are written, and so does a number with a leading zero,
+    as in the JSON schema of YAML (section 10.2), since it is a code.
     """
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - a class attribute of the library
@@ -113,8 +114,8 @@ class _CoreLoader(yaml.SafeLoader):
 for _tag, _pattern, _first in (
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
-    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", list("-+0123456789")),
-    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", list("-+.0123456789")),
+    ("int", r"[-+]?(0|[1-9][0-9]*)|0o[0-7]+|0x[0-9a-fA-F]+", list("-+0123456789")),
+    ("float", r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?", list("-+.0123456789")),
 ):
     _CoreLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), _first)
 
@@ -122,7 +123,6 @@ for _tag, _pattern, _first in (
 def _construct_int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
     text = str(loader.construct_scalar(node))
     base = {"0o": 8, "0x": 16}.get(text[:2])
-    # A leading zero is no sign of octal numbers any more.
     return int(text[2:], base) if base else int(text)
 
 
