@@ -141,7 +141,7 @@ def _construct_unknown(loader: yaml.SafeLoader, node: yaml.Node) -> object:
 
 _CoreLoader.add_constructor("tag:yaml.org,2002:int", _construct_int)
 _CoreLoader.add_constructor("tag:yaml.org,2002:float", _construct_float)
-_CoreLoader.add_constructor(None, _construct_unknown)  # type: ignore[type-var]
+_CoreLoader.add_constructor(None, _construct_unknown)
 
 
 def _scalar(value: object) -> str:

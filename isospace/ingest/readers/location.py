@@ -117,7 +117,7 @@ class _Walk:
         target, name = link.resolve(), f"{self._name(link)}/"
         if not target.is_relative_to(self.within):
             reason = "is a link to a folder outside the source; put a copy there, or make its folder a source"
-            self.left_out.append(QuarantineEntry(name, reason))
+            self.left_out.append(left_out(name, reason))
             return False
         if link.parent.resolve().is_relative_to(target):
             self.left_out.append(left_out(name, "is a link to a folder that holds it; it was not followed"))

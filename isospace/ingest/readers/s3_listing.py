@@ -72,7 +72,7 @@ def _chosen(
         if store is not None and item.key.startswith(store):
             folder = store[len(prefix) :].removeprefix("/") if prefix else store
             aside[folder] = left_out(folder, "is the store of this run, which lies in the source; it was left out")
-        elif pattern is not None and not pattern.match(name):
+        elif pattern is not None and not pattern.match("/".join(part for part in name.split("/") if part)):
             continue
         elif "" in name.split("/"):
             aside[name] = QuarantineEntry(without_surrogates(name), _EMPTY_SEGMENT)
@@ -96,15 +96,20 @@ def _objects(remote: Any, bucket: str, prefix: str) -> list[_Object]:
 def _arrow_objects(bucket: str, prefix: str) -> list[_Object]:
     from pyarrow import fs
 
-    endpoint = next((os.environ[n] for n in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL") if os.environ.get(n)), "")
+    endpoint = _setting("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
     parts = urlsplit(endpoint)
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     options: dict[str, Any] = {"endpoint_override": parts.netloc, "scheme": parts.scheme} if endpoint else {}
-    client = fs.S3FileSystem(region=region, **options)
+    if _setting("AWS_SKIP_SIGNATURE").lower() in ("1", "true"):
+        options["anonymous"] = True
+    client = fs.S3FileSystem(region=_setting("AWS_REGION", "AWS_DEFAULT_REGION") or None, **options)
     selector = fs.FileSelector(f"{bucket}/{prefix}".rstrip("/"), recursive=True)
     found: Sequence[Any] = client.get_file_info(selector)
     files = [item for item in found if item.type == fs.FileType.File]
     return [_Object(item.path.removeprefix(f"{bucket}/"), int(item.size or 0)) for item in files]
+
+
+def _setting(*names: str) -> str:
+    return next((os.environ[name] for name in names if os.environ.get(name)), "")
 
 
 def _single(remote: Any, key: str) -> SourceFile:
