@@ -28,7 +28,7 @@ def cut_data_uris(text: str) -> tuple[str, tuple[Note, ...]]:
 
     The media type stays, and so does the text around it, such as the alternative text of an image.
     """
-    if "data:" not in text.lower():
+    if not any(scheme in text for scheme in ("data:", "Data:", "DATA:")):
         return text, ()
     kept, first = _BASE64.subn(r"\1", text)
     kept, second = _ENCODED.subn(r"\1", kept)

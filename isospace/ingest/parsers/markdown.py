@@ -29,7 +29,7 @@ def parse_markdown(text: str) -> Parsed:
     """Return title, text, and metadata of a Markdown file.
 
     The title is that of the front matter, else the heading of level 1 (`#`, underlined, or `<h1>`), else a heading that
-    begins the document and is the only one of its level. It is empty if there is none. The text is that behind the
+    begins the document and stands above all others. It is empty if there is none. The text is that behind the
     front matter, verbatim but for the data of `data:` URIs. Front matter that cannot be
     parsed, or is all there is, stays in the text.
 
@@ -60,10 +60,18 @@ def heading_title(text: str) -> str:
     first = [title for level, title in headings if level == 1]
     if first and (headings[0][0] == 1 or len(first) == 1):
         return first[0]
-    # A document that begins with a section's heading has no title.
-    levels = [level for level, _ in headings]
     is_opening = bool(tokens) and tokens[0].type == "heading_open" and not first
-    return headings[0][1] if is_opening and headings and min(levels[1:], default=7) > levels[0] else ""
+    return headings[0][1] if is_opening and headings and _stands_above([level for level, _ in headings]) else ""
+
+
+def _stands_above(levels: Sequence[int]) -> bool:
+    """Return whether the first heading is that of all others, and not that of a section among others.
+
+    Chapters of books often end with one more heading of its level, such as a summary, behind their sections.
+    """
+    own, *others = levels
+    alike = [position for position, level in enumerate(others) if level <= own]
+    return not alike or (len(alike) == 1 and others[alike[0]] == own and alike[0] > 0)
 
 
 @cache

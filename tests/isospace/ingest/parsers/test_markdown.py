@@ -35,7 +35,9 @@ from isospace.ingest.parsers.markdown import heading_title, parse_markdown
         ("<h1 align=center>\n\nTide *tables*\n\n</h1>\n\n## January", "Tide tables"),
         ('<h1><img src="k.png" alt="Tide tables"></h1>\n\n## January', "Tide tables"),
         ("## Tide tables\n\nprose\n\n### January\n\n### February", "Tide tables"),
+        ("## Tides\n\nprose\n\n### January\n\n### February\n\n## Summary", "Tides"),
         # Sections are no titles.
+        ("## 1.2.0\n\n### Added\n\n## 1.1.0\n\n### Added\n\n## 1.0.0", ""),
         ("prose\n\n## January", ""),
         ("## January\n\nprose\n\n## February", ""),
         ("## A\n\n## B\n\n# C\n\n# D", ""),
