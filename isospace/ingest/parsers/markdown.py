@@ -23,6 +23,8 @@ _TITLE_LINES, _TITLE_CHARACTERS = 1_000, 100_000
 _MAX_HEADING = 4_000
 # Pandoc, Docusaurus, and Hugo write the anchor of a heading behind it.
 _ANCHOR = re.compile(r"\s*\{[#.:][^{}]*\}\s*$")
+# A comment, or a tag.
+_INVISIBLE = re.compile(r"<!--(?:(?!-->).)*+(?:-->|\Z)|<[^<>]*>", re.DOTALL)
 
 
 def parse_markdown(text: str) -> Parsed:
@@ -60,8 +62,16 @@ def heading_title(text: str) -> str:
     first = [title for level, title in headings if level == 1]
     if first and (headings[0][0] == 1 or len(first) == 1):
         return first[0]
-    is_opening = bool(tokens) and tokens[0].type == "heading_open" and not first
-    return headings[0][1] if is_opening and headings and _stands_above([level for level, _ in headings]) else ""
+    opening = next((token.type for token in tokens if not _is_invisible(token)), "")
+    is_title = opening == "heading_open" and not first and _stands_above([level for level, _ in headings])
+    return headings[0][1] if is_title else ""
+
+
+def _is_invisible(token: Token) -> bool:
+    """Return whether a block shows nothing: a comment, or the anchor of a heading."""
+    if token.type in ("html_block", "inline"):
+        return not _INVISIBLE.sub("", token.content).strip()
+    return token.type in ("paragraph_open", "paragraph_close")
 
 
 def _stands_above(levels: Sequence[int]) -> bool:
@@ -69,7 +79,7 @@ def _stands_above(levels: Sequence[int]) -> bool:
 
     Chapters of books often end with one more heading of its level, such as a summary, behind their sections.
     """
-    own, *others = levels
+    own, *others = levels or [0, 0]
     alike = [position for position, level in enumerate(others) if level <= own]
     return not alike or (len(alike) == 1 and others[alike[0]] == own and alike[0] > 0)
 

@@ -36,6 +36,8 @@ from isospace.ingest.parsers.markdown import heading_title, parse_markdown
         ('<h1><img src="k.png" alt="Tide tables"></h1>\n\n## January', "Tide tables"),
         ("## Tide tables\n\nprose\n\n### January\n\n### February", "Tide tables"),
         ("## Tides\n\nprose\n\n### January\n\n### February\n\n## Summary", "Tides"),
+        ('<!-- Old headings. -->\n\n<a id="tides"></a>\n\n## Tides\n\n### January', "Tides"),
+        ("![a badge](b.svg)\n\n## January", ""),
         # Sections are no titles.
         ("## 1.2.0\n\n### Added\n\n## 1.1.0\n\n### Added\n\n## 1.0.0", ""),
         ("prose\n\n## January", ""),
@@ -198,6 +200,8 @@ def test_text_about_data_stays(text: str) -> None:
         "# " + "[" * 3_900,
         "# " + "*a " * 30_000,
         "<h1>" * 50_000,
+        "<!--" * 20_000,
+        "<" * 50_000,
         "data:image/png;base64," * 20_000,
         ("data:a/b;base64," + "A" * 59 + " ") * 5_000,
         "data:image/png;" + "a=b;" * 50_000,
