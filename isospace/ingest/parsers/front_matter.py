@@ -18,6 +18,8 @@ from isospace.ingest.document import MAX_METADATA_DEPTH
 _MAX_CHARACTERS = 60_000
 # A few aliases of YAML can stand for billions of values.
 _MAX_VALUES = 10_000
+_MAX_LISTS = 1_000
+_NESTED = re.compile(rf"(?:[\[{{]\s*){{{MAX_METADATA_DEPTH + 1},}}")
 _YAML = re.compile(r"---[ \t]*\n(.*?)^(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
 _TOML = re.compile(r"\+\+\+[ \t]*\n(.*?)^\+\+\+[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
 
@@ -86,6 +88,9 @@ def _toml_values(body: str) -> tuple[Any, str]:
 
 
 def _yaml_values(body: str) -> tuple[Any, str]:
+    if _NESTED.search(body) or body.count("[") + body.count("{") > _MAX_LISTS:
+        # The parser takes seconds to find out.
+        raise ValueError(f"it nests more than {MAX_METADATA_DEPTH} deep, or has more than {_MAX_LISTS:,} lists")
     loader = _CoreLoader(body)
     try:
         node = loader.get_single_node()
