@@ -18,9 +18,10 @@ from isospace.ingest.spec import ChunkingSpec
 from isospace.storage.hashing import sha256
 
 Offsets = Sequence[tuple[int, int]]
-# From the strongest to the weakest. A chunk starts at a heading, and ends at any other boundary.
+# From the strongest to the weakest. A chunk starts at a heading or behind two empty lines, which precede the headings
+# of HTML, and ends at any other boundary.
 _BOUNDARIES = (
-    re.compile(r"\n(?=#{1,6}[ \t])|\n(?=[^\n]+\n[=\-~]{3,}[ \t]*(?:\n|$))"),
+    re.compile(r"\n(?=#{1,6}[ \t])|\n(?=[^\n]+\n[=\-~]{3,}[ \t]*(?:\n|$))|\n[ \t]*\n[ \t]*\n\s*"),
     re.compile(r"\n[ \t]*\n\s*"),
     re.compile(r"\n"),
     re.compile(r"(?<=[.!?])[\"')\]]*\s+|(?<=[。！？])"),

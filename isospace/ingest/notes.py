@@ -17,8 +17,11 @@ class Note:
         A clause whose subject is the document, such as "has no text on 9 of 10 pages".
     warns
         Whether the report warns of it, or only counts it.
+    amount
+        How much of the document it is about; a report names the documents with most of it.
     """
 
     kind: str
     detail: str
     warns: bool = False
+    amount: float = 0.0

@@ -18,7 +18,7 @@ class DocumentsSpec(SpecModel):
     include: tuple[str, ...] = ("*.md", "*.markdown", "*.html", "*.htm", "*.txt", "*.rst", "*.pdf")
     """For files: shell patterns of the file names to read, without folders and without the suffix of a compression."""
     html: Literal["main", "all"] = "main"
-    """`main` strips navigation and other boilerplate from HTML; `all` keeps all text."""
+    """`main` leaves out navigation and other boilerplate of HTML; `all` keeps all visible text."""
     id_column: str = "doc_id"
     """For tables: the column with the document ID."""
     text_columns: tuple[str, ...] = Field(default=("text",), min_length=1)

@@ -36,6 +36,7 @@ def run_page(store: Store, report: RunReport, plan: PlanReport, checked: CheckRe
         if report.warnings
         else Section("Warnings", "None."),
         Section("What was done", table=Table(("", ""), tuple((name, figure(value)) for name, value in work))),
+        *([_notes(report)] if report.notes else []),
         Section("Plan", table=Table(("", ""), tuple((name, value) for name, value in plan.rows()))),
         *([_checks(checked)] if checked else []),
         *vector_sections(stored),
@@ -55,6 +56,12 @@ def _checks(checked: CheckResult) -> Section:
         ("smallest cosine of a probe with its record", f"{checked.probe_cosine:.9f}"),
     )
     return Section("Checks before the commit", table=Table(("", ""), rows))
+
+
+def _notes(report: RunReport) -> Section:
+    rows = tuple((note.describe(),) for note in report.notes)
+    tones: tuple[Tone, ...] = tuple("bad" if note.warns else "plain" for note in report.notes)
+    return Section("How documents were read", table=Table(("",), rows, tones))
 
 
 def _lineage(report: RunReport, view: View) -> Section:

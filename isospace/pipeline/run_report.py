@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from isospace.evaluation.reports.quotes import write_quotes
+from isospace.evaluation.reports.quotes import names_of, remove_if_forgotten, write_quotes
 from isospace.pipeline.checks import CheckResult
 from isospace.pipeline.commit import Commit
 from isospace.pipeline.plan_report import PlanReport
 from isospace.pipeline.run import Run
 from isospace.pipeline.scan.diff import Scan
+from isospace.pipeline.scan.notes import NoteCount
 from isospace.pipeline.segment import Segment
 from isospace.storage import paths as layout
 from isospace.storage.hashing import canonical_json
@@ -45,6 +46,8 @@ class RunReport:
         Number of values in this run's segments that reached a bound of the affine map, or of int8.
     quarantined, quarantine
         Number of inputs that could not be used, and the table in the store that lists them with reasons.
+    notes
+        How the documents of the source were read: counts and examples by kind.
     """
 
     run_id: str
@@ -68,6 +71,7 @@ class RunReport:
     quarantined: int
     quarantine: str | None
     warnings: tuple[str, ...]
+    notes: tuple[NoteCount, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as a dictionary."""
@@ -90,13 +94,14 @@ def run_warnings(run: Run, scan: Scan, checked: CheckResult | None, commit: Comm
         warnings.append(
             f"{scan.stale} documents could not be read this time and stay as they were; see `isospace quarantine`"
         )
+    warnings += [note.describe() for note in scan.notes if note.warns]
     return tuple(warnings)
 
 
 def write_report(
     run: Run, report: RunReport, plan: PlanReport, checked: CheckResult | None, segments: list[Segment], commit: Commit
 ) -> str:
-    """Write the report as JSON, which quotes no document; return its path in the store."""
+    """Write the report as JSON, which quotes no document and names few; return its path in the store."""
     body = {
         "run": asdict(report),
         "plan": plan.as_dict(),
@@ -104,9 +109,11 @@ def write_report(
         "segments": [{"part": s.part, "clipped": s.clipped, "saturated": s.saturated} for s in segments],
         "provenance": commit.manifest.provenance,
     }
-    write_quotes(run.store, run.run_id, run.collection, ())
+    named = names_of(doc_id for note in report.notes for doc_id, _ in note.examples)
+    write_quotes(run.store, run.run_id, run.collection, named)
     path = layout.report(run.run_id)
     run.store.write(path, canonical_json(body))
+    remove_if_forgotten(run.store, run.run_id, run.collection)
     return path
 
 
@@ -175,5 +182,12 @@ def _figure(value: Any) -> str:
 
 def run_markdown(report: RunReport) -> str:
     """Return the report as Markdown."""
-    rows = [f"| {name} | {value} |" for name, value in asdict(report).items() if name != "warnings"]
-    return "\n".join([f"### {report.collection}: snapshot {report.snapshot}", "", "| | |", "| --- | --- |", *rows])
+    rows = [f"| {name} | {value} |" for name, value in asdict(report).items() if name not in ("warnings", "notes")]
+    return "\n".join(
+        [f"### {report.collection}: snapshot {report.snapshot}", "", "| | |", "| --- | --- |", *rows, *_notes(report)]
+    )
+
+
+def _notes(report: RunReport) -> list[str]:
+    lines = [f"- {note.describe()}" for note in report.notes]
+    return ["", "How documents were read:", "", *lines] if lines else []

@@ -96,6 +96,8 @@ def scan(reporter: Reporter, run: Run) -> Scan:
         f"{scan.removed:,} removed, {scan.stale:,} unreadable but kept, {scan.forgotten:,} forgotten; "
         f"{scan.quarantined:,} inputs quarantined"
     )
+    for note in scan.notes:
+        (reporter.warning if note.warns else reporter.info)(note.describe())
     return scan
 
 

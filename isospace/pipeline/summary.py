@@ -51,6 +51,7 @@ def summarize(
         quarantined=scan.quarantined,
         quarantine=scan.quarantine.path if scan.quarantine else None,
         warnings=run_warnings(run, scan, checked, committed),
+        notes=scan.notes,
     )
     path = write_report(run, result, plan, checked, segments, committed)
     page = _draw_page(reporter, run, result, plan, checked) if committed.is_new else None
@@ -86,6 +87,7 @@ def report_unfinished(
         quarantined=scan.quarantined,
         quarantine=scan.quarantine.path if scan.quarantine else None,
         warnings=(f"unfinished: {left:,} texts are left; run the same command again to continue",),
+        notes=scan.notes,
     )
     reporter.show_markdown("run", run_markdown(result), f"Run {run.run_id}, unfinished")
     return result

@@ -35,4 +35,4 @@ def cut_data_uris(text: str) -> tuple[str, tuple[Note, ...]]:
     if not first + second:
         return text, ()
     detail = f"has {first + second:,} data: URIs of {len(text) - len(kept):,} characters, which were left out"
-    return kept, (Note("files with data: URIs left out", detail),)
+    return kept, (Note("documents with data: URIs left out", detail, amount=len(text) - len(kept)),)

@@ -92,7 +92,7 @@ def _parsed(title: str, pages: list[str]) -> Parsed:
     if blank := sum(not page.strip() for page in pages):
         metadata["pages_without_text"] = blank
         detail = f"has no text on {blank:,} of {len(pages):,} pages, which may be scans; recognize their text with OCR"
-        notes = (Note("PDF files with pages without text", detail, warns=True),)
+        notes = (Note("PDF files with pages without text", detail, warns=True, amount=blank / len(pages)),)
     return Parsed(title, join_broken_words("\n\n".join(pages)), metadata, notes)
 
 

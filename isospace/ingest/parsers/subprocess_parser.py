@@ -212,7 +212,7 @@ def _checked_notes(notes: Any) -> Iterator[Note]:
     """Yield the notes of an answer, few and short."""
     for note in notes[:_MOST_NOTES] if isinstance(notes, list) else ():
         match note:
-            case {"kind": str(kind), "detail": str(detail), "warns": bool(warns)}:
-                yield Note(kind[:_MOST_NOTE_CHARACTERS], detail[:_MOST_NOTE_CHARACTERS], warns)
+            case {"kind": str(kind), "detail": str(detail), "warns": bool(warns), "amount": int() | float() as amount}:
+                yield Note(kind[:_MOST_NOTE_CHARACTERS], detail[:_MOST_NOTE_CHARACTERS], warns, float(amount))
             case _:
                 raise UnreadableError("made the parser return an invalid answer")

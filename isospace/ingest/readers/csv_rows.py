@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from isospace.errors import ConfigError
 from isospace.ingest.parsers.parsed import UnreadableError
-from isospace.ingest.readers.files import MAX_DOCUMENT_BYTES, decode
+from isospace.ingest.readers.files import MAX_DOCUMENT_BYTES, decode_text
 from isospace.ingest.readers.rows import Row, Unread, require_columns, table_encoding
 from isospace.ingest.readers.source_file import SourceFile
 from isospace.ingest.spec import DocumentsSpec
@@ -62,7 +62,7 @@ def _text(stream: IO[bytes]) -> io.TextIOWrapper:
     encoding = table_encoding(head)
     whole = head[: head.rfind(b"\n") + 1] or head
     # Refuses what is binary.
-    decode(whole if encoding == "utf-8-sig" else head[: len(head) // 4 * 4].decode(encoding, "replace").encode())
+    decode_text(whole if encoding == "utf-8-sig" else head[: len(head) // 4 * 4].decode(encoding, "replace").encode())
     stream.seek(0)
     # surrogateescape lets reading continue past invalid UTF-8, so that only the affected row is quarantined.
     errors = "surrogateescape" if encoding == "utf-8-sig" else "replace"

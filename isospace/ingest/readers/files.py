@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import PurePosixPath
 
 from isospace.ingest.document import Document, QuarantineEntry
+from isospace.ingest.encodings import Decoded, decode
 from isospace.ingest.parsers.data_uris import cut_data_uris
 from isospace.ingest.parsers.markdown import parse_markdown
 from isospace.ingest.parsers.parsed import Parsed, UnreadableError
@@ -63,31 +65,20 @@ def clean_title(title: str) -> str:
     return " ".join(clean_text(title).split())
 
 
-def decode(data: bytes) -> str:
-    """Decode text of unknown encoding.
+def decode_text(data: bytes, *, is_html: bool = False) -> Decoded:
+    """Decode text of unknown encoding; see `isospace.ingest.encodings.decode`.
 
     Raises
     ------
     UnreadableError
         If the bytes are not text in any encoding that could be detected.
     """
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = _decode_detected(data)
+    decoded = decode(data, is_html=is_html)
+    text = decoded.text
     controls = sum(character < " " and character not in "\t\n\r\f\x1b" for character in text[:100_000])
     if controls > 0.01 * min(len(text), 100_000):
         raise UnreadableError(f"is binary, not text: {controls} control characters at its start")
-    return text
-
-
-def _decode_detected(data: bytes) -> str:
-    from charset_normalizer import from_bytes
-
-    best = from_bytes(data[:200_000]).best()
-    if best is None:
-        raise UnreadableError("is binary or in no encoding that could be detected")
-    return data.decode(best.encoding, errors="replace")
+    return decoded
 
 
 def _parse(file: SourceFile, spec: DocumentsSpec, parser: Parser) -> Parsed:
@@ -99,10 +90,17 @@ def _parse(file: SourceFile, spec: DocumentsSpec, parser: Parser) -> Parsed:
         raise UnreadableError(reason)
     if file.suffix == ".pdf" or data.startswith(b"%PDF-"):
         return parser.parse("pdf", data, "")
-    text = decode(data)
+    decoded = decode_text(data, is_html=file.suffix in _HTML)
     if file.suffix in _HTML:
-        return parser.parse("html", text.encode(), "", keep_all=spec.html == "all")
-    return _parse_text(file.suffix, clean_text(text))
+        page = decoded.text.encode("utf-8", "replace")
+        return _as_decoded(parser.parse("html", page, "", keep_all=spec.html == "all"), decoded)
+    return _as_decoded(_parse_text(file.suffix, clean_text(decoded.text)), decoded)
+
+
+def _as_decoded(parsed: Parsed, decoded: Decoded) -> Parsed:
+    """Record the encoding of a document that is not in UTF-8, and how it was decoded."""
+    metadata = parsed.metadata if decoded.encoding == "utf-8" else {**parsed.metadata, "encoding": decoded.encoding}
+    return replace(parsed, metadata=metadata, notes=(*decoded.notes, *parsed.notes))
 
 
 def _content(file: SourceFile) -> bytes:

@@ -23,6 +23,7 @@ from isospace.ingest.document import QUARANTINE_SCHEMA, Document, document_batch
 from isospace.pipeline.run import Run
 from isospace.pipeline.scan.guard import count_unreadable, require_healthy
 from isospace.pipeline.scan.moved import rewrite_moved
+from isospace.pipeline.scan.notes import NoteCount
 from isospace.pipeline.scan.select import order_documents, select_documents
 from isospace.pipeline.scan.stage import document_groups, stage_source
 from isospace.storage.hashing import sha256_lines
@@ -72,6 +73,8 @@ class Scan:
         Number of unchanged documents with another URI.
     moved_parts
         The documents files that replace those of kept parts, by the part's name.
+    notes
+        How the documents of the source were read.
     """
 
     added: int
@@ -90,6 +93,7 @@ class Scan:
     unreadable: int = 0
     moved: int = 0
     moved_parts: Mapping[str, FileRef] = field(default_factory=dict)
+    notes: tuple[NoteCount, ...] = ()
 
 
 def scan_source(run: Run) -> Scan:
@@ -104,7 +108,8 @@ def scan_source(run: Run) -> Scan:
     snapshot = run.base
     base = _comparable_base(run, snapshot)
     runtime = config.runtime
-    staged, forgotten = stage_source(config, run.scratch / "staged", forgotten_documents(store, runtime.collection))
+    source = stage_source(config, run.scratch / "staged", forgotten_documents(store, runtime.collection))
+    staged = source.paths
     with scratch_database(run.scratch, memory_mb=runtime.memory_mb) as connection:
         _load_staged(connection, staged)
         in_source = _count(connection, "staged")
@@ -130,7 +135,7 @@ def scan_source(run: Run) -> Scan:
             removed=0,
             stale=0,
             quarantined=quarantined.num_rows,
-            forgotten=forgotten,
+            forgotten=source.forgotten,
             parts=parts,
             kept=(),
             deletions=None,
@@ -138,6 +143,7 @@ def scan_source(run: Run) -> Scan:
             documents_digest="",
             documents=0,
             unreadable=unreadable,
+            notes=source.notes,
         )
         return complete_scan(run, connection, blank, base)
 

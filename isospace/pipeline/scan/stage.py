@@ -14,14 +14,34 @@ from isospace.ingest.document import QUARANTINE_SCHEMA, Document, QuarantineEntr
 from isospace.ingest.parsers.subprocess_parser import ParseLimits
 from isospace.ingest.readers.read import read_source
 from isospace.pipeline.config import PipelineConfig
+from isospace.pipeline.scan.notes import NoteCount, NoteTally
 
 _QUARANTINE_ROWS = 1000
 # What is known of a quarantined input while the source is compared.
 STAGED_QUARANTINE = QUARANTINE_SCHEMA.append(pa.field("is_estimate", pa.bool_()))
 
 
-def stage_source(config: PipelineConfig, folder: Path, forgotten: frozenset[str]) -> tuple[list[Path], int]:
-    """Write the source as Parquet files, the quarantine last; return them and the number of forgotten documents."""
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """A source that was read.
+
+    Attributes
+    ----------
+    paths
+        Parquet files of documents; the quarantine is the last.
+    forgotten
+        Number of documents that must not be ingested.
+    notes
+        How the documents were read.
+    """
+
+    paths: list[Path]
+    forgotten: int
+    notes: tuple[NoteCount, ...]
+
+
+def stage_source(config: PipelineConfig, folder: Path, forgotten: frozenset[str]) -> Staged:
+    """Write the source as Parquet files."""
     folder.mkdir(parents=True, exist_ok=True)
     paths: list[Path] = []
     runtime = config.runtime
@@ -31,12 +51,12 @@ def stage_source(config: PipelineConfig, folder: Path, forgotten: frozenset[str]
         # Closed explicitly: a stored traceback would keep the generator, and with it the parser process, alive.
         closing(read_source(runtime.source, config.recipe.documents, limits, store=runtime.store)) as source,
     ):
-        filtered = _ForgottenFilter(forgotten)
-        good = _quarantine(filtered.apply(source), quarantine)
+        filtered, tally = _ForgottenFilter(forgotten), NoteTally()
+        good = tally.apply(_quarantine(filtered.apply(source), quarantine))
         for group in document_groups(good, runtime.part_documents, runtime.part_characters):
             paths.append(folder / f"{len(paths):08d}.parquet")
             pq.write_table(pa.Table.from_batches([document_batch(group)]), paths[-1], compression="zstd")
-    return [*paths, folder / "quarantine.parquet"], filtered.count
+    return Staged([*paths, folder / "quarantine.parquet"], filtered.count, tally.counts())
 
 
 @dataclass(slots=True)

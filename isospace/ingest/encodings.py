@@ -1,0 +1,254 @@
+"""Decode text whose encoding only the text itself tells.
+
+In this order: a byte order mark; a declaration in the text, unless it cannot be right; UTF-8 if valid, or with a few
+bad bytes, which are replaced; and then detection by language. A declared label stands for what browsers read under it
+(https://encoding.spec.whatwg.org/#names-and-labels).
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from dataclasses import dataclass
+
+from isospace.ingest.notes import Note
+from isospace.ingest.parsers.parsed import UnreadableError
+
+OTHER_ENCODINGS = "documents not in UTF-8"
+UNCERTAIN = "documents whose encoding is uncertain"
+REPLACED = "documents with bytes that could not be decoded"
+WRONG_DECLARATION = "documents that declare a wrong encoding"
+
+_MARKS = (
+    # The mark of UTF-32 begins with that of UTF-16.
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
+)
+# What browsers read under a label where Python's codec of that name has fewer characters.
+_SUPERSETS = {
+    "ascii": "cp1252", "iso8859-1": "cp1252", "iso8859-9": "cp1254", "iso8859-11": "cp874", "tis-620": "cp874",
+    "gb2312": "gb18030", "gbk": "gb18030", "euc_kr": "cp949", "shift_jis": "cp932", "big5": "big5hkscs",
+    # A declaration that can be read as ASCII is in neither.
+    "utf-16": "utf-8", "utf-16-le": "utf-8", "utf-16-be": "utf-8", "utf-8-sig": "utf-8",
+}  # fmt: skip
+_LABELS = {"x-sjis": "cp932", "windows-31j": "cp932", "x-gbk": "gb18030", "ks_c_5601-1987": "cp949"}
+_NAMES = {
+    "cp932": "shift_jis", "cp949": "euc-kr", "euc_jis_2004": "euc-jp", "euc_jp": "euc-jp", "big5hkscs": "big5",
+    "iso2022_jp_2": "iso-2022-jp", "utf-8-sig": "utf-8", "mac-roman": "macintosh",
+}  # fmt: skip
+# What detection chooses from: encodings of the web, of DOS, and of the Macintosh.
+_LATIN = ("iso8859-2", "iso8859-9", "cp1250", "cp1254", "cp1257", "cp1258", "mac-roman", "cp437", "cp850", "cp852")
+_DETECTED = (
+    *_LATIN, "cp1252", "iso8859-1", "iso8859-15", "cp1251", "koi8-r", "koi8-u", "iso8859-5", "cp866", "cp1253",
+    "iso8859-7", "cp1255", "iso8859-8", "cp1256", "iso8859-6", "cp874", "tis-620", "cp932", "euc_jis_2004", "gb18030",
+    "big5hkscs", "cp949", "iso2022_jp_2", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be",
+)  # fmt: skip
+_FALLBACK = "cp1252"
+# Below the first, detection has hardly anything to go by; below the second, two detectors have to agree.
+_UNCERTAIN, _UNSURE = 0.1, 0.25
+# So many good characters are no accident, and so many bad bytes are more than a few.
+_MIXED, _FEW = 5, 4
+_SAMPLE_BYTES = 200_000
+_HTML_HEAD_BYTES = 16_384
+_COMMENT = re.compile(rb"<!--.*?-->", re.DOTALL)
+_META = re.compile(rb"<meta\s[^>]*?charset\s*=\s*[\"']?\s*([\w.:-]+)", re.IGNORECASE)
+_XML = re.compile(rb"\s*<\?xml\s[^>]*?encoding\s*=\s*[\"']([\w.:-]+)[\"']")
+# As Emacs, Vim, and Python (PEP 263) read it, in the first two lines.
+_EDITOR = re.compile(rb"-\*-.*?coding:\s*([\w.-]+).*?-\*-|\bvim?:.*?\bfileencoding=([\w.-]+)")
+_MIXED_WORD = re.compile(r"[A-Za-z][\u0370-\u05ff\u0e00-\u0eff]|[\u0370-\u05ff\u0e00-\u0eff][A-Za-z]")
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """Decoded text.
+
+    Attributes
+    ----------
+    encoding
+        The usual name of the encoding.
+    notes
+        How it was chosen, if it is not valid UTF-8, and how many bytes were replaced.
+    """
+
+    text: str
+    encoding: str
+    notes: tuple[Note, ...] = ()
+
+
+def decode(data: bytes, *, is_html: bool = False) -> Decoded:
+    """Decode text of unknown encoding; see the module for the order of the attempts.
+
+    Parameters
+    ----------
+    is_html
+        Whether to look for a declaration of HTML and XML, and not for one of editors.
+
+    Raises
+    ------
+    UnreadableError
+        If it is in no encoding that could be detected.
+    """
+    for mark, name in _MARKS:
+        if data.startswith(mark):
+            return _decoded(data, name, "by its byte order mark")
+    if data.isascii() and not _is_wide(data):
+        return Decoded(data.decode("ascii"), "utf-8")
+    declared = _declared(data, is_html=is_html)
+    if declared is not None and declared != "utf-8" and _fits(data, declared):
+        return _decoded(data, declared, "as it declares")
+    found = _mixed(data) or _as_utf8(data) or _detect(data)
+    if declared is None or found.encoding == usual_name(declared):
+        return found
+    detail = f"declares {usual_name(declared)}, which its bytes do not fit, and is read as {found.encoding}"
+    return Decoded(found.text, found.encoding, (*found.notes, Note(WRONG_DECLARATION, detail, warns=True)))
+
+
+def usual_name(codec: str) -> str:
+    """Return the name of a Python codec that files and browsers use."""
+    name = _NAMES.get(codec, codec)
+    return re.sub(r"^cp(?=12|874)", "windows-", re.sub(r"^iso8859[-_]", "iso-8859-", name))
+
+
+def _declared(data: bytes, *, is_html: bool) -> str | None:
+    """Return the codec that a text declares; None if it declares none, or none that is known."""
+    head = data[:_HTML_HEAD_BYTES]
+    if is_html:
+        match = _XML.match(head) or _META.search(_COMMENT.sub(b"", head))
+    else:
+        match = _EDITOR.search(b"\n".join(head.split(b"\n", 2)[:2]))
+    if match is None:
+        return None
+    label = next(group for group in match.groups() if group).decode("ascii", "replace").lower()
+    try:
+        codec = codecs.lookup(_LABELS.get(label, label))
+    except LookupError:
+        return None
+    # Python has codecs that are no encodings of text, such as hex.
+    is_text = codec._is_text_encoding and codec.name != "utf-7"
+    return _SUPERSETS.get(codec.name, codec.name) if is_text else None
+
+
+def _fits(data: bytes, codec: str) -> bool:
+    """Return whether text can be in the encoding that it declares."""
+    text, replaced = _replaced(data, codec)
+    if 20 * replaced > _foreign(text):
+        return False
+    # No text of any length in another encoding is also valid UTF-8. Such pages were converted, their declaration not.
+    as_utf8, bad = _replaced(data, "utf-8")
+    return bad > 0 or _foreign(as_utf8) < 3
+
+
+def _as_utf8(data: bytes) -> Decoded | None:
+    """Decode UTF-8, with bad bytes if there are more good ones; None if it is something else."""
+    if _is_wide(data):
+        return None
+    text, replaced = _replaced(data, "utf-8")
+    return _decoded(data, "utf-8", "") if replaced <= _foreign(text) else None
+
+
+def _is_wide(data: bytes) -> bool:
+    """Return whether text may be in UTF-16, UTF-32, or ISO-2022, whose bytes are also those of ASCII characters."""
+    head = data[:_SAMPLE_BYTES]
+    return b"\x00" in head or b"\x1b$" in head
+
+
+def _mixed(data: bytes) -> Decoded | None:
+    """Decode lines of UTF-8 beside lines of another encoding; None if there are few of either."""
+    if _is_wide(data) or _can_be(data, "utf-8"):
+        return None
+    lines = data.split(b"\n")
+    are_valid = [_can_be(line, "utf-8") for line in lines]
+    others = b"\n".join(line for line, is_valid in zip(lines, are_valid, strict=True) if not is_valid)
+    good = sum(_foreign(line.decode("utf-8")) for line, is_valid in zip(lines, are_valid, strict=True) if is_valid)
+    kept, bad = _replaced(others, "utf-8")
+    if good < _MIXED or 5 * good < bad or bad < _FEW or bad <= _foreign(kept):
+        return None
+    rest = _detect(others)
+    pending = iter(rest.text.split("\n"))
+    text = "\n".join(
+        line.decode("utf-8") if is_valid else next(pending) for line, is_valid in zip(lines, are_valid, strict=True)
+    )
+    name = f"utf-8 and {rest.encoding}"
+    return Decoded(text, name, (*rest.notes, Note(UNCERTAIN, f"mixes {name} in its lines", warns=True)))
+
+
+def _detect(data: bytes) -> Decoded:
+    import chardet
+
+    found = chardet.detect(
+        data, include_encodings=_DETECTED, max_bytes=_SAMPLE_BYTES, compat_names=False, no_match_encoding="ascii"
+    )
+    codec, confidence = found["encoding"], found["confidence"] or 0.0
+    if codec is None or codec == "ascii":
+        return _fallback(data)
+    codec = _SUPERSETS.get(codec, codec) if codec.startswith(("iso8859-1", "iso8859-9", "tis")) else codec
+    language = found["language"] or "unknown"
+    text, replaced = _replaced(data, codec)
+    if _can_be(data, _FALLBACK) and _is_implausible(text, codec, language, confidence):
+        codec, language, confidence = _FALLBACK, "unknown", 0.0
+        text, replaced = _replaced(data, codec)
+    if 20 * replaced > _foreign(text):
+        raise UnreadableError("is binary or in no encoding that could be detected")
+    how = f"detected by its language ({language})" if confidence else "the usual one where none can be detected"
+    return _decoded(data, codec, how, is_uncertain=confidence < _UNCERTAIN)
+
+
+def _fallback(data: bytes) -> Decoded:
+    """Decode what could be ASCII but for control characters, which the caller judges."""
+    if any(byte >= 0x80 for byte in data):
+        raise UnreadableError("is binary or in no encoding that could be detected")
+    return Decoded(data.decode("ascii"), "utf-8")
+
+
+def _is_implausible(text: str, codec: str, language: str, confidence: float) -> bool:
+    """Return whether letters of two scripts meet in words, or a second detector reads another language."""
+    if _MIXED_WORD.search(text):
+        return True
+    if codec not in _LATIN or confidence >= _UNSURE:
+        return False
+    import py3langid
+
+    return str(py3langid.classify(text[:2_000])[0]) != language
+
+
+def _can_be(data: bytes, codec: str) -> bool:
+    try:
+        data.decode(codec)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _decoded(data: bytes, codec: str, how: str, *, is_uncertain: bool = False) -> Decoded:
+    text, replaced = _replaced(data, codec)
+    name = usual_name(codec)
+    notes = [Note(OTHER_ENCODINGS, f"is read as {name}, {how}")] if name != "utf-8" else []
+    if is_uncertain:
+        notes.append(Note(UNCERTAIN, f"is read as {name}, {how}; convert it to UTF-8 to be sure", warns=True))
+    if replaced:
+        places = "1 place" if replaced == 1 else f"{replaced:,} places"
+        detail = f"has bytes in {places} that are not {name}, read as U+FFFD"
+        notes.append(Note(REPLACED, detail, warns=True, amount=replaced))
+    return Decoded(text, name, tuple(notes))
+
+
+def _replaced(data: bytes, codec: str) -> tuple[str, int]:
+    """Decode with replacements; return the text, and how many there are."""
+    text = data.decode(codec, "replace")
+    return text, text.count("\ufffd") - _own_replacements(data, codec)
+
+
+def _own_replacements(data: bytes, codec: str) -> int:
+    """Return how often the text itself has the character that stands for bad bytes."""
+    try:
+        return data.count("\ufffd".encode(codec.removesuffix("-sig")))
+    except UnicodeEncodeError:
+        return 0
+
+
+def _foreign(text: str) -> int:
+    """Return the number of good characters that are not ASCII."""
+    return len(text) - len(text.encode("ascii", "ignore")) - text.count("\ufffd")

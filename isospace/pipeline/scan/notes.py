@@ -1,0 +1,68 @@
+"""Count what is worth knowing of how documents were read, and keep examples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from isospace.ingest.document import Document
+from isospace.ingest.notes import Note
+
+_EXAMPLES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class NoteCount:
+    """The notes of one kind.
+
+    Attributes
+    ----------
+    kind
+        What the notes are about, as a noun phrase in the plural.
+    warns
+        Whether a person should look at them.
+    documents
+        Number of documents with such a note.
+    examples
+        Some of them, those with the largest amount first: ID, and what is noted of it.
+    """
+
+    kind: str
+    warns: bool
+    documents: int
+    examples: tuple[tuple[str, str], ...]
+
+    def describe(self) -> str:
+        """Return count and examples as a clause."""
+        named = "; ".join(f"{doc_id} {detail}" for doc_id, detail in self.examples)
+        more = self.documents - len(self.examples)
+        return f"{self.kind} ({self.documents:,}): {named}{f'; and {more:,} more' if more else ''}"
+
+
+@dataclass(slots=True)
+class NoteTally:
+    """Counts notes while documents pass."""
+
+    documents: dict[tuple[str, bool], int] = field(default_factory=dict)
+    examples: dict[tuple[str, bool], list[tuple[str, Note]]] = field(default_factory=dict)
+
+    def apply(self, documents: Iterator[Document]) -> Iterator[Document]:
+        """Yield the documents, and count their notes."""
+        for document in documents:
+            for note in {(note.kind, note.warns): note for note in document.notes}.values():
+                self._count(document.doc_id, note)
+            yield document
+
+    def counts(self) -> tuple[NoteCount, ...]:
+        """Return the counts, warnings first, then by kind."""
+        return tuple(
+            NoteCount(*key, self.documents[key], tuple((doc_id, note.detail) for doc_id, note in self.examples[key]))
+            for key in sorted(self.documents, key=lambda key: (not key[1], key[0]))
+        )
+
+    def _count(self, doc_id: str, note: Note) -> None:
+        key = (note.kind, note.warns)
+        self.documents[key] = self.documents.get(key, 0) + 1
+        known = [*self.examples.get(key, ()), (doc_id, note)]
+        # Sorting is stable: among equals the first stay.
+        self.examples[key] = sorted(known, key=lambda example: -example[1].amount)[:_EXAMPLES]

@@ -1,0 +1,181 @@
+"""The text of a page is what the page shows, word for word; what is left out of it is said."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from isospace.ingest.parsers.html import LEFT_OUT, MAX_LEFT_OUT, parse_html
+from isospace.ingest.parsers.parsed import Parsed
+
+CRANES = [f"The harbour crane number {n} lifts containers, and somebody inspects it every spring." for n in range(4)]
+PROSE = "".join(f"<p>{sentence}</p>" for sentence in CRANES)
+MENU = "<nav><ul><li><a href=/>Home</a><li><a href=/news>News of the port</a></ul></nav>"
+
+
+def article(content: str) -> str:
+    head = "<!DOCTYPE html><html><head><meta charset=utf-8><title>Cranes</title></head><body>"
+    return (
+        f"{head}{MENU}<article><h1>Cranes</h1>{PROSE}{content}{PROSE}</article><footer>Imprint</footer></body></html>"
+    )
+
+
+def parse(page: str, *, keep_all: bool = False) -> Parsed:
+    return parse_html(page.encode(), "stem", keep_all=keep_all)
+
+
+def between(content: str) -> str:
+    """Return what becomes of content in the middle of an article."""
+    text = parse(article(content)).text
+    parts = text.split(CRANES[-1])
+    assert len(parts) == 3, text
+    return parts[1].removesuffix("\n\n".join(CRANES[:-1]) + "\n\n").strip("\n")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "max_load_kg and CRANE_MAX_LOAD, get_load_limit() *args **kwargs",
+        "a &lt; b &amp;&amp; c &gt; d | e",
+        "[link](not one) # no heading, 1. no list, `no code` ~x~ \\d+ \\\\server",
+        "C:\\temp\\new_file, <code>x_y</code>, <b>bo</b>ld, <i>i_t</i>alic",
+    ],
+)
+def test_text_is_verbatim(words: str) -> None:
+    plain = re.sub("<[^>]*>", "", words).replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+    assert between(f"<p>Set {words}.</p>") == f"Set {plain}."
+
+
+@pytest.mark.parametrize(
+    "tag",
+    ["time", "output", "label", "button", "nobr", "ins", "mark", "data", "meter", "cite", "small", "dfn", "my-word"],
+)
+def test_no_element_takes_its_words_out_of_a_sentence(tag: str) -> None:
+    sentence = f"<p>The next inspection is on <{tag}>3_May</{tag}>, and lasts two days.</p>"
+    assert between(sentence) == "The next inspection is on 3_May, and lasts two days."
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("<figure><pre><code>cranectl start\n  --load 40</code></pre></figure>", "cranectl start\n  --load 40"),
+        ("<figure><blockquote><p>Never in a storm.</p></blockquote></figure>", "Never in a storm."),
+        ("<figure><img src=a.png><figcaption>Loads by year</figcaption></figure>", "Loads by year"),
+        ("<fieldset><legend>Loads</legend><p>At most 40 t.</p></fieldset>", "Loads\n\nAt most 40 t."),
+        ("<aside class=note>Mind the hook.</aside>", "Mind the hook."),
+        ("<aside><p>Mind the rope too.</p></aside>", "Mind the rope too."),
+        ("<center><h2>Loads</h2></center>", "Loads"),
+        ("<details><summary>More</summary>All of it.</details>", "More\nAll of it."),
+        ("<dl><dt>Hook</dt><dd>Holds the load.</dd></dl>", "Hook\nHolds the load."),
+        ("<table><tr><th>Port<th>Fee<tr><td>A_B<td><p>5 &lt; 6</p></table>", "Port\tFee\nA_B\t5 < 6"),
+        ("<ul><li>one<ul><li>two</ul><li><p>three</p></ul>", "one\ntwo\nthree"),
+        ("<p>One<br>two&nbsp;three  \n four</p>", "One\ntwo\u00a0three four"),
+        ("<p>漢<ruby>字<rp>(</rp><rt>じ</rt><rp>)</rp></ruby></p>", "漢字(じ)"),
+        ("<template><p>Nobody sees this</p></template>", ""),
+        ("<p hidden>Nor this</p><div style='display: none'>nor this</div><dialog>nor this</dialog>", ""),
+        ("<script>var x = 'nor this'</script><style>p {}</style><noscript>nor this</noscript>", ""),
+        (
+            "<div role=tabpanel hidden><p>On Windows, run it as an administrator.</p></div>",
+            "On Windows, run it as an administrator.",
+        ),
+        ("<div class=share-buttons>Tell all of your friends about this crane</div>", ""),
+        ("<h2>Ropes<a class=headerlink href=#ropes>¶</a></h2>", "Ropes"),
+    ],
+)
+def test_what_an_article_shows_is_its_text(content: str, text: str) -> None:
+    assert between(content) == text
+
+
+def test_menus_and_footers_are_no_main_text_unless_all_is_wanted() -> None:
+    main, everything = parse(article("")), parse(article(""), keep_all=True)
+    assert "News of the port" not in main.text
+    assert "Imprint" not in main.text
+    assert everything.text.startswith("Home\nNews of the port")
+    assert everything.text.endswith("Imprint")
+    assert everything.notes == ()
+
+
+def test_a_heading_follows_two_empty_lines_so_that_a_chunk_begins_there() -> None:
+    text = parse(article("<section><h2>Ropes</h2><p>Of the ropes of every crane on the quay.</p></section>")).text
+    assert "spring.\n\n\nRopes\n\nOf the ropes" in text
+
+
+def test_a_heading_before_the_first_paragraph_is_text() -> None:
+    assert parse(f"<center><h2>Loads_of</h2></center>{PROSE}").text.startswith("Loads_of\n\nThe harbour crane")
+
+
+def test_the_share_left_out_is_said_and_warned_of_above_a_limit() -> None:
+    (note,) = parse(article("")).notes
+    assert (note.kind, note.warns) == (LEFT_OUT, False)
+    assert 0.0 < note.amount < 0.1
+    (note,) = parse(f"<nav>{'<p>More about the port and its many offices.</p>' * 40}</nav><main>{PROSE}</main>").notes
+    assert note.warns
+    assert note.amount > MAX_LEFT_OUT
+    assert f"{note.amount:.0%}" in note.detail
+
+
+def test_the_whole_main_element_counts_if_the_extractor_finds_less_than_half_of_it() -> None:
+    # The extractor takes an ID with this word for a list of related pages.
+    sections = "".join(f"<section id=range_related_{n}><h2>Part {n}</h2>{PROSE}</section>" for n in range(5))
+    page = f"<main><h1>All</h1><section id=introduction><h2>Introduction</h2>{PROSE}</section>{sections}</main>"
+    assert parse(page).text.count(CRANES[0]) == 6
+
+
+@pytest.mark.parametrize(
+    "content", ["<h3><a name=x>Hooks</a></h3>{}<ul><li>one</ul>", "<table><tr><td></table>{}<p>one"]
+)
+def test_sentences_between_paragraphs_need_no_paragraph_of_their_own(content: str) -> None:
+    words = "Bare words that stand in the body itself, and make a sentence of it."
+    assert words in parse(f"<body>{PROSE}{content.format(words)}{PROSE}</body>").text
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "<figure><pre>cranectl_stop</pre></figure>",
+        "<figure><figcaption>cranectl_stop</figcaption></figure>",
+        "<fieldset><legend>Stop</legend><p>cranectl_stop</p></fieldset>",
+        "<aside>cranectl_stop</aside>",
+    ],
+)
+def test_what_stands_at_the_end_of_an_article_is_read_too(content: str) -> None:
+    page = article("").replace("</article>", f"{content}</article>")
+    assert parse(page).text.endswith("cranectl_stop")
+
+
+@pytest.mark.parametrize(
+    ("page", "text"),
+    [
+        ("<p>One paragraph.</p>", "One paragraph."),
+        ("<table><tr><td>Port<td>Fee</table>", "Port\tFee"),
+        ("<td>Port</td><td>Fee</td>", "Port\tFee"),
+        ("Bare words &amp; more", "Bare words & more"),
+        ("<!-- exported --><li>one<li>two", "one\ntwo"),
+        ("<pre>  a\n  b</pre>", "  a\n  b"),
+        ("<h3>Only a heading</h3>", "Only a heading"),
+        ("<span>inline</span> <em>only</em>", "inline only"),
+        ("<blockquote>Said_so</blockquote>", "Said_so"),
+        ("<frameset><frame src=a><noframes><body>No frames</body></noframes></frameset>", "No frames"),
+        ("<?xml version='1.0'?><html xmlns='http://www.w3.org/1999/xhtml'><head><title/><script src='x'/></head>"
+         "<body><p>XHTML</p></body></html>", "XHTML"),
+        ("<html xmlns='http://www.w3.org/1999/xhtml'><body><p>not&nbsp;well<br>formed</html>", "not\u00a0well\nformed"),
+        ("<!-- nothing -->", ""),
+        ("", ""),
+    ],
+)  # fmt: skip
+def test_fragments_are_documents(page: str, text: str) -> None:
+    parsed = parse(page)
+    assert parsed.text == text
+    assert parsed.notes == ()
+
+
+def test_the_marks_of_blocks_are_in_no_text_and_braille_of_the_page_is() -> None:
+    text = parse(article("<p>In Braille: ⠃⠗⠇ ⠉⠗⠁⠝⠑⠎.</p>")).text
+    assert re.findall("[\u2800-\u28ff]+", text) == ["⠃⠗⠇", "⠉⠗⠁⠝⠑⠎"]
+
+
+def test_every_word_of_the_text_is_on_the_page() -> None:
+    page = article("<h2>A_b</h2><ol><li>x</ol><table><tr><td>y</table><hr><p>z <a href=q>link</a> <img alt=w>")
+    words = parse(page).text.split()
+    assert not [word for word in words if word not in re.sub("<[^>]*>", " ", page)]
