@@ -113,7 +113,7 @@ def chunk_documents(documents: Sequence[Document], spec: ChunkingSpec, counter: 
             f"{counter.limit}) or lower overlap_tokens."
         )
     chunks: list[Chunk] = []
-    titles = _prefixes([d.title if spec.include_title else "" for d in documents], budget // _TITLE_DIVISOR, counter)
+    titles = _prefixes([_encoded_title(d, spec) for d in documents], budget // _TITLE_DIVISOR, counter)
     for document, (prefix, title_tokens), offsets in zip(
         documents, titles, counter.offsets([d.text for d in documents]), strict=True
     ):
@@ -218,6 +218,11 @@ def _make_chunks(
     return chunks
 
 
+def _encoded_title(document: Document, spec: ChunkingSpec) -> str:
+    """Return the title to prepend; none if the title is all the document has."""
+    return document.title if spec.include_title and document.title != document.text else ""
+
+
 def _prefixes(titles: list[str], limit: int, counter: TokenCounter) -> list[tuple[str, int]]:
     """Return the prefix of each text, cut to `limit` tokens, and its number of tokens."""
     offsets = counter.offsets(titles)
@@ -229,7 +234,7 @@ def _prefixes(titles: list[str], limit: int, counter: TokenCounter) -> list[tupl
 
 
 def _whole_documents(documents: Sequence[Document], spec: ChunkingSpec, counter: TokenCounter) -> list[Chunk]:
-    prefixes = [d.title + " " if spec.include_title and d.title else "" for d in documents]
+    prefixes = [title + " " if (title := _encoded_title(d, spec)) else "" for d in documents]
     spans = [_trim(d.text, 0, len(d.text)) for d in documents]
     texts = [prefix + d.text[s:e] for prefix, d, (s, e) in zip(prefixes, documents, spans, strict=True)]
     return [

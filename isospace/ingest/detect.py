@@ -8,16 +8,19 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
 from isospace.errors import SourceError
+from isospace.ingest.readers.choose import TABLE_SUFFIXES
+from isospace.ingest.readers.compressed import ARCHIVES, archive_members, spooled, unpacked
 from isospace.ingest.readers.csv_rows import DELIMITERS
 from isospace.ingest.readers.files import MAX_DOCUMENT_BYTES
-from isospace.ingest.readers.location import SourceFile, list_source
-from isospace.ingest.readers.read import TABLE_SUFFIXES
+from isospace.ingest.readers.location import list_source
 from isospace.ingest.readers.rows import table_encoding
+from isospace.ingest.readers.source_file import SourceFile
 from isospace.ingest.spec import DocumentsSpec
 
 _ROWS = 100
@@ -25,6 +28,7 @@ _HEAD_BYTES = 1 << 20
 _ID_NAMES = ("doc_id", "id", "_id", "docid", "document_id", "uuid", "key", "uri", "url", "path")
 _TITLE_NAMES = ("title", "headline", "name", "subject", "heading")
 _TEXT_NAMES = ("text", "body", "content", "contents", "abstract", "document", "description", "passage", "summary")
+_ARCHIVES = 20
 _MAX_METADATA_COLUMNS = 8
 _MAX_METADATA_CHARACTERS = 100
 
@@ -65,7 +69,14 @@ def detect_source(url: str) -> DetectedSource:
     SourceError
         If the source has no file that isospace reads, or the table has no rows.
     """
-    files = list_source(url)
+    with ExitStack() as opened:
+        try:
+            return _detect(url, _inputs(list_source(url).files, opened))
+        except OSError as error:
+            raise SourceError(f"source {url}: its first table cannot be read ({str(error)[:200]}).") from error
+
+
+def _detect(url: str, files: Sequence[SourceFile]) -> DetectedSource:
     tables = [file for file in files if file.suffix in TABLE_SUFFIXES]
     readable = [file for file in files if file.matches(DocumentsSpec().include)]
     if len(readable) >= len(tables) and readable:
@@ -85,13 +96,18 @@ def detect_source(url: str) -> DetectedSource:
     return _propose(kind, kinds[kind], rows)
 
 
-def _first_rows(file: SourceFile, kind: str) -> list[dict[str, Any]]:
-    with file.open() as stream:
-        if kind == "parquet":
-            import pyarrow.parquet as pq
+def _inputs(files: Sequence[SourceFile], opened: ExitStack) -> list[SourceFile]:
+    """Return the files as they are read: compressed ones expand, and the first archives stand for their members."""
+    archives = [file for file in files if file.suffix in ARCHIVES][:_ARCHIVES]
+    members = [opened.enter_context(archive_members(archive)) for archive in archives]
+    plain = [unpacked(file) for file in files if file.suffix not in ARCHIVES]
+    return plain + [file for found in members if isinstance(found, list) for file in found]
 
-            batch = next(pq.ParquetFile(stream).iter_batches(batch_size=_ROWS), None)
-            return [] if batch is None else list(batch.to_pylist())
+
+def _first_rows(file: SourceFile, kind: str) -> list[dict[str, Any]]:
+    if kind == "parquet":
+        return _first_parquet_rows(file)
+    with file.open() as stream:
         head = bytes(stream.read(_HEAD_BYTES))
         text = head.decode(table_encoding(head), errors="replace")
     if kind == "csv":
@@ -101,6 +117,14 @@ def _first_rows(file: SourceFile, kind: str) -> list[dict[str, Any]]:
         return _until_error(islice(csv.DictReader(io.StringIO(text), delimiter=delimiter), _ROWS))
     lines = [line for line in text.splitlines() if line.strip()]
     return [row for line in islice(lines, _ROWS) if isinstance(row := _parse_line(line), dict)]
+
+
+def _first_parquet_rows(file: SourceFile) -> list[dict[str, Any]]:
+    import pyarrow.parquet as pq
+
+    with spooled(file) as whole, whole.open() as stream:
+        batch = next(pq.ParquetFile(stream).iter_batches(batch_size=_ROWS), None)
+        return [] if batch is None else list(batch.to_pylist())
 
 
 def _until_error(rows: Iterator[dict[str | Any, Any]]) -> list[dict[str, Any]]:

@@ -100,7 +100,9 @@ def make_pseudo_queries(
 
 def _from_title(passage: Passage) -> tuple[str, str] | None:
     title = " ".join(passage.title.split())
-    return (title, passage.text) if _is_query(title) and _words(passage.text) >= 2 * _MIN_WORDS else None
+    # A document that is a title alone would answer itself.
+    is_apart = passage.text != passage.title and _words(passage.text) >= 2 * _MIN_WORDS
+    return (title, passage.text) if _is_query(title) and is_apart else None
 
 
 def _from_sentence(passage: Passage, rng: random.Random, exclude: Set[str] = frozenset()) -> tuple[str, str] | None:

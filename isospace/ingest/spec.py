@@ -16,7 +16,7 @@ class DocumentsSpec(SpecModel):
     """`files` reads one document per file; the others read one document per row. `auto` decides by the suffix of each
     file."""
     include: tuple[str, ...] = ("*.md", "*.markdown", "*.html", "*.htm", "*.txt", "*.rst", "*.pdf")
-    """For files: shell patterns of the file names to read."""
+    """For files: shell patterns of the file names to read, without folders and without the suffix of a compression."""
     html: Literal["main", "all"] = "main"
     """`main` leaves out navigation and other boilerplate of HTML; `all` keeps all visible text."""
     id_column: str = "doc_id"

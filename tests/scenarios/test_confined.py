@@ -236,7 +236,12 @@ def test_a_link_that_leads_out_of_a_source_is_set_aside(tmp_path: Path) -> None:
     texts, aside = items(source)
     assert texts == {"good.md": "good", "sub/inside.md": "good"}
     reason = "cannot be read: a link that leads out of the source; put a copy there, or make its folder a source"
-    assert aside == dict.fromkeys(["absolute.txt", "sub/out.txt", "table.jsonl", "twice.txt"], reason)
+    folder = "is a link to a folder outside the source; put a copy there, or make its folder a source"
+    assert aside == {
+        **dict.fromkeys(["absolute.txt", "sub/out.txt", "table.jsonl", "twice.txt"], reason),
+        "whole/": folder,
+        "dangling.md": "cannot be read: a link to a file that is not there",
+    }
     assert items(f"{source}/*.txt")[0] == {}
 
 

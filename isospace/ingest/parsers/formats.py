@@ -8,7 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 
 from isospace.ingest.parsers.html import parse_html
-from isospace.ingest.parsers.parsed import Kind, Parsed, UnreadableError
+from isospace.ingest.parsers.parsed import Kind, Parsed
+from isospace.ingest.parsers.pdf import parse_pdf
 
 
 def load() -> None:
@@ -35,21 +36,3 @@ def parse(kind: Kind, data: bytes, stem: str, *, keep_all: bool) -> Parsed:
         If `data` is not of this kind or cannot be parsed.
     """
     return parse_pdf(data, stem) if kind == "pdf" else parse_html(data, stem, keep_all=keep_all)
-
-
-def parse_pdf(data: bytes, stem: str) -> Parsed:
-    """Parse a PDF."""
-    import pypdfium2
-
-    try:
-        pdf = pypdfium2.PdfDocument(data)
-    except pypdfium2.PdfiumError as error:
-        raise UnreadableError(f"cannot be opened as PDF ({error})") from error
-    try:
-        pages = [page.get_textpage().get_text_range() for page in pdf]
-        title = str(pdf.get_metadata_dict().get("Title") or stem)
-        return Parsed(title, "\n\n".join(pages), {"format": "pdf", "pages": len(pages)})
-    except (pypdfium2.PdfiumError, ValueError) as error:
-        raise UnreadableError(f"is a PDF with unreadable pages ({error})") from error
-    finally:
-        pdf.close()

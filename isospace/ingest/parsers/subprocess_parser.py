@@ -28,6 +28,7 @@ _FORMATS = "isospace.ingest.parsers.formats"
 _START_SECONDS = 300.0
 # A control character needs six bytes of JSON; the rest is for the title and the metadata.
 _MAX_ANSWER_BYTES = 6 * MAX_TEXT_CHARACTERS + 2**24
+_METADATA = (("format", str), ("pages", int), ("pages_without_text", int))
 _MOST_NOTES, _MOST_NOTE_CHARACTERS = 100, 300
 # The child uses the import path of the parent. `-m` would also import modules from the working folder.
 _BOOT = (
@@ -203,9 +204,7 @@ def _checked_answer(answer: dict[str, Any]) -> Parsed:
     title, text, metadata = answer.get("title"), answer.get("text"), answer.get("metadata")
     if not isinstance(title, str) or not isinstance(text, str) or not isinstance(metadata, dict):
         raise UnreadableError("made the parser return an invalid answer")
-    known = {
-        key: metadata[key] for key, kind in (("format", str), ("pages", int)) if isinstance(metadata.get(key), kind)
-    }
+    known = {key: metadata[key] for key, kind in _METADATA if isinstance(metadata.get(key), kind)}
     return Parsed(title, text, known, tuple(_checked_notes(answer.get("notes"))))
 
 

@@ -17,8 +17,8 @@ from typing import IO, Any
 from isospace.errors import ConfigError
 from isospace.ingest.parsers.parsed import UnreadableError
 from isospace.ingest.readers.files import MAX_DOCUMENT_BYTES, decode_text
-from isospace.ingest.readers.location import SourceFile
 from isospace.ingest.readers.rows import Row, Unread, require_columns, table_encoding
+from isospace.ingest.readers.source_file import SourceFile
 from isospace.ingest.spec import DocumentsSpec
 
 DELIMITERS = (",", "\t", ";", "|")

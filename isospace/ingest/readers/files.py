@@ -9,16 +9,19 @@ from pathlib import PurePosixPath
 
 from isospace.ingest.document import Document, QuarantineEntry
 from isospace.ingest.encodings import Decoded, decode
+from isospace.ingest.parsers.data_uris import cut_data_uris
+from isospace.ingest.parsers.markdown import parse_markdown
 from isospace.ingest.parsers.parsed import Parsed, UnreadableError
 from isospace.ingest.parsers.subprocess_parser import Parser
-from isospace.ingest.readers.location import SourceFile
+from isospace.ingest.readers.pointers import pointer_reason
+from isospace.ingest.readers.source_file import SourceFile
 from isospace.ingest.spec import DocumentsSpec
 
 # A larger document is a dump or an attack, not something that people search for.
 MAX_DOCUMENT_BYTES = 20_000_000
 
 _HTML = {".html", ".htm", ".xhtml"}
-_MARKDOWN_HEADING = re.compile(r"#{1,6}[ \t]+(\S.*)")
+_MARKDOWN = {".md", ".markdown", ".mdown", ".mkd", ".mdx", ".qmd", ".rmd"}
 _RST_RULE = re.compile(r"([=\-~^\"'#*+])\1{2,}")
 # A title is near the beginning of a document.
 _TITLE_LINES = 200
@@ -39,20 +42,27 @@ def read_file(file: SourceFile, spec: DocumentsSpec, parser: Parser) -> Document
         # Somebody emptied the file, so its earlier content must not stay in the collection.
         return QuarantineEntry(file.name, str(error))
     except UnreadableError as error:
-        return QuarantineEntry(file.name, str(error), file.name)
+        return QuarantineEntry(file.name, str(error), file.identifier)
     except OSError as error:
-        return QuarantineEntry(file.name, f"cannot be read: {error.strerror or error}", file.name)
-    text = clean_text(parsed.text)
-    if not text.strip():
+        return QuarantineEntry(file.name, f"cannot be read: {error.strerror or error}", file.identifier)
+    title, text = clean_title(parsed.title), clean_text(parsed.text)
+    # A name that is all there is says too little to be a document.
+    text = text if text.strip() else title
+    if not text:
         return QuarantineEntry(file.name, "holds no text")
-    title = " ".join(clean_text(parsed.title).split())
-    return Document(file.name, file.name, title, text, parsed.metadata, parsed.notes)
+    title = title or clean_title(PurePosixPath(file.identifier).stem)
+    return Document(file.identifier, file.name, title, text, parsed.metadata, parsed.notes)
 
 
 def clean_text(text: str) -> str:
     """Unify line endings, and drop NUL characters and lone surrogates."""
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\x00", "")
     return text.encode("utf-8", "ignore").decode("utf-8")
+
+
+def clean_title(title: str) -> str:
+    """Return a title in one line."""
+    return " ".join(clean_text(title).split())
 
 
 def decode_text(data: bytes, *, is_html: bool = False) -> Decoded:
@@ -72,21 +82,19 @@ def decode_text(data: bytes, *, is_html: bool = False) -> Decoded:
 
 
 def _parse(file: SourceFile, spec: DocumentsSpec, parser: Parser) -> Parsed:
+    """Parse a file; its title is empty if it has none of its own."""
     if file.size == 0:
         raise EmptyError("is empty")
-    if file.size > MAX_DOCUMENT_BYTES:
-        raise UnreadableError(f"has {file.size:,} bytes; one document may have {MAX_DOCUMENT_BYTES:,}")
-    with file.open() as stream:
-        data = bytes(stream.read())
-    stem = PurePosixPath(file.name).stem
+    data = _content(file)
+    if reason := pointer_reason(data):
+        raise UnreadableError(reason)
     if file.suffix == ".pdf" or data.startswith(b"%PDF-"):
-        return parser.parse("pdf", data, stem)
+        return parser.parse("pdf", data, "")
     decoded = decode_text(data, is_html=file.suffix in _HTML)
     if file.suffix in _HTML:
         page = decoded.text.encode("utf-8", "replace")
-        return _as_decoded(parser.parse("html", page, stem, keep_all=spec.html == "all"), decoded)
-    kind, title = _text_title(file.suffix, clean_text(decoded.text), stem)
-    return _as_decoded(Parsed(title, decoded.text, {"format": kind}), decoded)
+        return _as_decoded(parser.parse("html", page, "", keep_all=spec.html == "all"), decoded)
+    return _as_decoded(_parse_text(file.suffix, clean_text(decoded.text)), decoded)
 
 
 def _as_decoded(parsed: Parsed, decoded: Decoded) -> Parsed:
@@ -95,24 +103,25 @@ def _as_decoded(parsed: Parsed, decoded: Decoded) -> Parsed:
     return replace(parsed, metadata=metadata, notes=(*decoded.notes, *parsed.notes))
 
 
-def _text_title(suffix: str, text: str, stem: str) -> tuple[str, str]:
+def _content(file: SourceFile) -> bytes:
+    if file.size <= MAX_DOCUMENT_BYTES:
+        with file.open() as stream:
+            # A compressed file has more than its size says.
+            data = bytes(stream.read(MAX_DOCUMENT_BYTES + 1))
+        if len(data) <= MAX_DOCUMENT_BYTES:
+            return data
+    size = "more" if file.is_compressed else f"{file.size:,} bytes"
+    raise UnreadableError(f"has {size}; one document may have {MAX_DOCUMENT_BYTES:,} bytes")
+
+
+def _parse_text(suffix: str, text: str) -> Parsed:
+    if suffix in _MARKDOWN:
+        return parse_markdown(text)
     lines = [line.strip() for line in text[:100_000].split("\n", _TITLE_LINES)[:_TITLE_LINES]]
-    if suffix in {".md", ".markdown"}:
-        return "markdown", _front_matter_title(lines) or _markdown_title(lines) or stem
+    kept, notes = cut_data_uris(text)
     if suffix == ".rst":
-        return "rst", _rst_title(lines) or stem
-    return "text", stem
-
-
-def _front_matter_title(lines: list[str]) -> str | None:
-    if lines[0] != "---" or "---" not in lines[1:]:
-        return None
-    header = lines[1 : lines.index("---", 1)]
-    return next((line[6:].strip().strip("\"'") for line in header if line.startswith("title:")), None)
-
-
-def _markdown_title(lines: list[str]) -> str | None:
-    return next((match.group(1).strip(" \t#") for line in lines if (match := _MARKDOWN_HEADING.match(line))), None)
+        return Parsed(_rst_title(lines) or "", kept, {"format": "rst"}, notes)
+    return Parsed("", kept, {"format": "text"}, notes)
 
 
 def _rst_title(lines: list[str]) -> str | None:

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from typing import IO, Any, TypeAlias
 
 from isospace.ingest.readers.files import MAX_DOCUMENT_BYTES
-from isospace.ingest.readers.location import SourceFile
 from isospace.ingest.readers.rows import Row, Unread, named_columns, require_columns, table_encoding
+from isospace.ingest.readers.source_file import SourceFile
 from isospace.ingest.spec import DocumentsSpec
 
 _Pairs: TypeAlias = list[tuple[str, Any]]

@@ -2,90 +2,143 @@
 
 from __future__ import annotations
 
-import fnmatch
-import io
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import IO, Any
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
 
 from isospace.errors import SourceError
-from isospace.ingest.document import without_surrogates
+from isospace.ingest.document import QuarantineEntry, without_surrogates
+from isospace.ingest.readers.s3_listing import list_s3
+from isospace.ingest.readers.source_file import (
+    Listing,
+    SourceFile,
+    glob_pattern,
+    left_out,
+    split_glob,
+    store_is_source,
+)
 
-_GLOB_CHARACTERS = frozenset("*?[")
+__all__ = ["list_source"]
 
 
-@dataclass(frozen=True, slots=True)
-class SourceFile:
-    """One file of a source.
+def list_source(url: str, *, store: str | None = None) -> Listing:
+    """List a folder, a glob, or a single file, without hidden files.
 
-    Attributes
+    A link to a folder of the source is followed, unless that folder holds the link. Nothing outside the source is read.
+
+    Parameters
     ----------
-    name
-        Path relative to the source, with forward slashes.
-    size
-        Bytes.
-    open
-        Opens a seekable binary stream.
-    """
-
-    name: str
-    size: int
-    open: Callable[[], IO[bytes]]
-
-    @property
-    def suffix(self) -> str:
-        """Lower-case suffix with its dot."""
-        return PurePosixPath(self.name).suffix.lower()
-
-    def matches(self, patterns: tuple[str, ...]) -> bool:
-        """Return whether the file name, without folders, matches one of the shell patterns, ignoring case."""
-        name = PurePosixPath(self.name).name.lower()
-        return any(fnmatch.fnmatchcase(name, pattern.lower()) for pattern in patterns)
-
-
-def list_source(url: str) -> list[SourceFile]:
-    """Return the files of a folder, a glob, or a single file, sorted by name, without hidden files.
+    url
+        A local path or `s3://bucket/prefix`, which may be a glob: `*` matches within a folder, `**/` any folders.
+    store
+        The store of the run, which is left out if it lies in the source.
 
     Raises
     ------
     SourceError
-        If the path does not exist or cannot be listed.
+        If the path does not exist, cannot be listed, or is the store itself.
     """
-    return _list_s3(url) if url.startswith("s3://") else _list_local(url.removeprefix("file://"))
+    if url.startswith("s3://"):
+        return list_s3(url, store if store and store.startswith("s3://") else None)
+    folder = None if store is None or store.startswith("s3://") else store.removeprefix("file://")
+    return _list_local(url.removeprefix("file://"), folder)
 
 
-def _list_local(url: str) -> list[SourceFile]:
+def _list_local(url: str, store: str | None) -> Listing:
     try:
-        fixed, pattern = _split_glob(url)
+        fixed, pattern = split_glob(url)
         base = Path(fixed).expanduser()
         if base.is_file():
             # A link that is itself the source may point anywhere.
-            return [_local_file(base.name, base, base.resolve().parent)]
+            return Listing([_local_file(base.name, base, base.resolve().parent)])
         if not base.is_dir():
             raise SourceError(f"source {url[:200]}: no such file or folder. Give an existing path in runtime.source.")
-        return _list_folder(base, pattern)
+        excluded = None if store is None else Path(store).expanduser().resolve()
+        if excluded == base.resolve():
+            raise store_is_source(url)
+        walk = _Walk(base, base.resolve(), excluded, glob_pattern(url, pattern))
+        files = list(walk.files(base))
+        return Listing(sorted(files, key=lambda file: file.name), walk.left_out)
     except (OSError, RuntimeError) as error:
         raise SourceError(f"source {url[:200]}: cannot be listed ({error}).") from error
 
 
-def _list_folder(base: Path, pattern: str | None) -> list[SourceFile]:
-    files = []
-    within = base.resolve()
-    # os.walk, unlike rglob, lets us choose the order, which links are followed, and how errors are handled.
-    for folder, subfolders, names in os.walk(base, onerror=_raise_unlistable):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+@dataclass(slots=True)
+class _Walk:
+    """A walk through a folder.
+
+    Attributes
+    ----------
+    within
+        The folder, resolved.
+    excluded
+        The store, resolved, or None.
+    """
+
+    base: Path
+    within: Path
+    excluded: Path | None
+    pattern: re.Pattern[str] | None
+    left_out: list[QuarantineEntry] = field(default_factory=list)
+
+    def files(self, start: Path, *, in_link: bool = False) -> Iterator[SourceFile]:
+        # os.walk, unlike rglob, lets us choose the order, which links are followed, and how errors are handled.
+        for folder, subfolders, names in os.walk(start, onerror=_raise_unlistable):
+            shown = sorted(name for name in subfolders if not name.startswith("."))
+            links = [Path(folder, name) for name in shown if Path(folder, name).is_symlink()]
+            subfolders[:] = [name for name in shown if Path(folder, name) not in links and self._enters(folder, name)]
+            yield from self._chosen(folder, names)
+            for link in links:
+                if self._follows(link, in_link=in_link):
+                    yield from self.files(link, in_link=True)
+
+    def _chosen(self, folder: str, names: Iterable[str]) -> Iterator[SourceFile]:
         for name in names:
             path = Path(folder, name)
-            relative = without_surrogates(path.relative_to(base).as_posix())
-            if not name.startswith(".") and path.is_file() and _in_glob(relative, pattern):
-                files.append(_local_file(relative, path, within))
-    return sorted(files, key=lambda file: file.name)
+            relative = self._name(path)
+            if name.startswith(".") or not (self.pattern is None or self.pattern.match(relative)):
+                continue
+            if path.is_file():
+                yield _local_file(relative, path, self.within)
+            elif path.is_symlink() and not path.exists():
+                yield SourceFile(relative, 1, _raise_dangling)
+
+    def _enters(self, folder: str, name: str) -> bool:
+        if self.excluded is None or Path(folder, name).resolve() != self.excluded:
+            return True
+        reason = "is the store of this run, which lies in the source; it was left out. Put it elsewhere"
+        self.left_out.append(left_out(f"{self._name(Path(folder, name))}/", reason))
+        return False
+
+    def _follows(self, link: Path, *, in_link: bool) -> bool:
+        target, name = link.resolve(), f"{self._name(link)}/"
+        if not target.is_relative_to(self.within):
+            reason = "is a link to a folder outside the source; put a copy there, or make its folder a source"
+            self.left_out.append(left_out(name, reason))
+            return False
+        if link.parent.resolve().is_relative_to(target):
+            self.left_out.append(left_out(name, "is a link to a folder that holds it; it was not followed"))
+            return False
+        if in_link:
+            # Links among linked folders could multiply without end.
+            reason = "is a link within a linked folder; it was not followed, and its folder is read in its own place"
+            self.left_out.append(left_out(name, reason))
+            return False
+        return self._enters(str(link.parent), link.name)
+
+    def _name(self, path: Path) -> str:
+        return without_surrogates(path.relative_to(self.base).as_posix())
 
 
 def _raise_unlistable(error: OSError) -> None:
     raise SourceError(f"source {error.filename}: cannot be listed ({error.strerror}).") from error
+
+
+def _raise_dangling() -> IO[bytes]:
+    raise OSError("a link to a file that is not there")
 
 
 def _local_file(name: str, path: Path, within: Path) -> SourceFile:
@@ -100,81 +153,3 @@ def _open_within(path: Path, within: Path) -> IO[bytes]:
         raise OSError("a link that leads out of the source; put a copy there, or make its folder a source")
     # O_NOFOLLOW, because the file may have been replaced by a link since it was resolved.
     return os.fdopen(os.open(resolved, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW), "rb")
-
-
-def _list_s3(url: str) -> list[SourceFile]:
-    import obstore
-    from obstore.exceptions import BaseError
-
-    from isospace.storage.s3_store import s3_client
-
-    fixed, pattern = _split_glob(url)
-    if len(fixed) <= len("s3://"):
-        raise SourceError(f"source {url}: expected s3://bucket/prefix.")
-    bucket_url, _, prefix = fixed.removeprefix("s3://").partition("/")
-    remote = s3_client(f"s3://{bucket_url}")
-    try:
-        objects = [item for page in obstore.list(remote, prefix.rstrip("/") or None) for item in page]
-        if not objects and prefix:
-            head = obstore.head(remote, prefix)
-            return [_s3_file(remote, PurePosixPath(prefix).name, head)]
-    except (BaseError, OSError) as error:
-        reason = str(error).split("\n", 1)[0]
-        raise SourceError(f"source {url}: cannot be listed ({reason}).") from error
-    files = []
-    for item in objects:
-        name = str(item["path"])[len(prefix) :].lstrip("/")
-        hidden = any(part.startswith(".") for part in PurePosixPath(name).parts)
-        if name and not hidden and _in_glob(name, pattern):
-            files.append(_s3_file(remote, name, item))
-    return sorted(files, key=lambda file: file.name)
-
-
-def _s3_file(remote: Any, name: str, item: Any) -> SourceFile:
-    return SourceFile(name, int(item["size"]), lambda: io.BufferedReader(_RemoteStream(remote, item["path"])))
-
-
-class _RemoteStream(io.RawIOBase):
-    """obstore's reader with the interface of a Python file."""
-
-    def __init__(self, remote: Any, path: str) -> None:
-        import obstore
-
-        self._reader = obstore.open_reader(remote, path)
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        from obstore.exceptions import BaseError
-
-        try:
-            data = bytes(self._reader.read(len(buffer)))
-        except BaseError as error:
-            raise OSError(str(error).split("\n", 1)[0]) from error
-        buffer[: len(data)] = data
-        return len(data)
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        return int(self._reader.seek(offset, whence))
-
-    def tell(self) -> int:
-        return int(self._reader.tell())
-
-
-def _split_glob(url: str) -> tuple[str, str | None]:
-    parts = url.split("/")
-    first = next((i for i, part in enumerate(parts) if _GLOB_CHARACTERS & set(part)), None)
-    if first is None or Path(url).exists():
-        return url, None
-    return "/".join(parts[:first]) or ("/" if url.startswith("/") else "."), "/".join(parts[first:])
-
-
-def _in_glob(name: str, pattern: str | None) -> bool:
-    if pattern is None:
-        return True
-    # `**/` also matches no folder at all.
-    return fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(name, pattern.replace("**/", ""))

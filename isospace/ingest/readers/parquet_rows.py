@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from isospace.ingest.readers.location import SourceFile
 from isospace.ingest.readers.rows import Row, Unread, named_columns, require_columns
+from isospace.ingest.readers.source_file import SourceFile
 from isospace.ingest.spec import DocumentsSpec
 
 _BATCH_ROWS = 256

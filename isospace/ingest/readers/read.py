@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
-from pathlib import PurePosixPath
 
 from isospace.errors import SourceError
 from isospace.ingest.document import Document, QuarantineEntry, within_bounds
 from isospace.ingest.parsers.subprocess_parser import ParseLimits, Parser
+from isospace.ingest.readers.choose import choose_files
+from isospace.ingest.readers.compressed import archive_members
 from isospace.ingest.readers.files import read_file
-from isospace.ingest.readers.location import SourceFile, list_source
+from isospace.ingest.readers.location import list_source
+from isospace.ingest.readers.source_file import SourceFile, left_out
 from isospace.ingest.readers.tables import TABLE_FORMATS, read_table
 from isospace.ingest.spec import DocumentsSpec
 
 __all__ = ["read_source"]
 
-TABLE_SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
-
 
 def read_source(
-    url: str, spec: DocumentsSpec, limits: ParseLimits | None = None
+    url: str, spec: DocumentsSpec, limits: ParseLimits | None = None, *, store: str | None = None
 ) -> Generator[Document | QuarantineEntry, None, None]:
     """Yield the documents and the quarantined inputs of a source, in a stable order.
 
@@ -31,6 +30,8 @@ def read_source(
         A folder, a glob, or one file, as a local path or `s3://bucket/prefix`.
     limits
         Time and memory for each HTML or PDF file.
+    store
+        The store of the run, which is left out if it lies in the source.
 
     Raises
     ------
@@ -39,24 +40,21 @@ def read_source(
     ConfigError
         If a column that `spec` names does not exist.
     """
-    files = list_source(url)
-    folders = _folders(files)
-    chosen = [
-        (file, kind) for file in files if not _is_marker(file, folders) and (kind := _format_of(file, spec)) is not None
-    ]
+    listing = list_source(url, store=store)
+    chosen, aside = choose_files(listing.files, spec)
     if not chosen:
         raise SourceError(
-            f"source {url}: {len(files)} files, none that {spec.format!r} reads. Expected names such as "
+            f"source {url}: {len(listing.files)} files, none that {spec.format!r} reads. Expected names such as "
             f"{', '.join(spec.include)} or a .jsonl, .csv, or .parquet table; see recipe.documents.format and .include."
         )
+    yield from (*listing.left_out, *aside)
     counts: list[_Count] = []
     # The first file that needs the parser starts its subprocess; leaving this block ends it.
     with Parser(limits) as parser:
         for file, kind in chosen:
-            items = read_table(file, kind, spec) if kind in TABLE_FORMATS else [read_file(file, spec, parser)]
             count = _Count(kind, file.size)
             counts.append(count)
-            for item in items:
+            for item in _read(file, kind, spec, parser):
                 if isinstance(item, QuarantineEntry) and item.documents is None:
                     count.unknown.append(item)
                     continue
@@ -66,6 +64,28 @@ def read_source(
     for count in counts:
         for entry in count.unknown:
             yield replace(entry, documents=_estimate(count, counts), is_estimate=True)
+
+
+def _read(file: SourceFile, kind: str, spec: DocumentsSpec, parser: Parser) -> Iterator[Document | QuarantineEntry]:
+    if kind == "archive":
+        yield from _read_archive(file, spec, parser)
+    elif kind in TABLE_FORMATS:
+        yield from read_table(file, kind, spec)
+    else:
+        yield read_file(file, spec, parser)
+
+
+def _read_archive(file: SourceFile, spec: DocumentsSpec, parser: Parser) -> Iterator[Document | QuarantineEntry]:
+    with archive_members(file) as members:
+        if isinstance(members, QuarantineEntry):
+            yield members
+            return
+        chosen, aside = choose_files(members, spec, in_archive=True)
+        yield from aside
+        for member, kind in chosen:
+            yield from _read(member, kind, spec, parser)
+        if not chosen:
+            yield left_out(file.name, f"is an archive of {len(members):,} files, none that {spec.format!r} reads")
 
 
 @dataclass(slots=True)
@@ -84,30 +104,3 @@ def _estimate(count: _Count, counts: Sequence[_Count]) -> int:
     alike = [other for other in whole if other.kind == count.kind] or whole
     read, size = sum(other.items for other in alike), sum(other.size for other in alike)
     return max(1, round(count.size * read / max(size, 1)) - count.items)
-
-
-# What other systems write beside tables: Hadoop and Spark, and consoles of object stores.
-_MARKERS = ("_SUCCESS", "_metadata", "_common_metadata", "_committed_*", "_started_*", "*_$folder$")
-_PRIVATE_FOLDERS = frozenset({"_temporary", "_delta_log", "_spark_metadata"})
-
-
-def _folders(files: Iterable[SourceFile]) -> frozenset[str]:
-    return frozenset(parent.as_posix() for file in files for parent in PurePosixPath(file.name).parents)
-
-
-def _is_marker(file: SourceFile, folders: frozenset[str]) -> bool:
-    """Return whether a file says something about the others, or stands for a folder, and holds no documents."""
-    path = PurePosixPath(file.name)
-    if any(fnmatchcase(path.name, pattern) for pattern in _MARKERS) or _PRIVATE_FOLDERS & set(path.parts[:-1]):
-        return True
-    # Object stores keep an empty object for a folder; its slash at the end is not listed.
-    return file.size == 0 and (file.name in folders or not path.suffix)
-
-
-def _format_of(file: SourceFile, spec: DocumentsSpec) -> str | None:
-    by_suffix = TABLE_SUFFIXES.get(file.suffix)
-    if spec.format in TABLE_FORMATS:
-        return spec.format if by_suffix in (None, spec.format) else None
-    if spec.format == "auto" and by_suffix:
-        return by_suffix
-    return "files" if file.matches(spec.include) else None

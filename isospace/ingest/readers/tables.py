@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 from isospace.ingest.document import Document, QuarantineEntry
+from isospace.ingest.parsers.data_uris import cut_data_uris
 from isospace.ingest.parsers.parsed import UnreadableError
+from isospace.ingest.readers.compressed import spooled
 from isospace.ingest.readers.csv_rows import csv_rows
-from isospace.ingest.readers.files import MAX_DOCUMENT_BYTES, clean_text
+from isospace.ingest.readers.files import MAX_DOCUMENT_BYTES, clean_text, clean_title
 from isospace.ingest.readers.jsonl_rows import jsonl_rows
-from isospace.ingest.readers.location import SourceFile
 from isospace.ingest.readers.parquet_rows import parquet_rows
+from isospace.ingest.readers.pointers import MAX_POINTER_BYTES, pointer_reason
 from isospace.ingest.readers.rows import Unread
+from isospace.ingest.readers.source_file import SourceFile
 from isospace.ingest.spec import DocumentsSpec
 from isospace.ingest.values import body_text, id_text, metadata_value, title_text
 
@@ -29,20 +33,33 @@ def read_table(file: SourceFile, kind: str, spec: DocumentsSpec) -> Iterator[Doc
     ConfigError
         If a column that the configuration names does not exist, or exists twice.
     """
-    rows = {"jsonl": jsonl_rows, "csv": csv_rows, "parquet": parquet_rows}[kind](file, spec)
     try:
-        for number, row in rows:
-            where = file.name if number is None else f"{file.name}#{number}"
-            if isinstance(row, Unread):
-                within = None if row.doc_id else file.name
-                yield QuarantineEntry(where, row.reason, row.doc_id, within, row.documents)
-            else:
-                yield _document(file, where, row, spec)
+        with spooled(file) if kind == "parquet" else nullcontext(file) as table:
+            yield from _rows(table, kind, spec)
     except UnreadableError as error:
         yield QuarantineEntry(file.name, str(error), None, file.name, None)
     except OSError as error:
         reason = f"cannot be read: {error.strerror or str(error)[:200]}"
         yield QuarantineEntry(file.name, reason, None, file.name, None)
+
+
+def _rows(file: SourceFile, kind: str, spec: DocumentsSpec) -> Iterator[Document | QuarantineEntry]:
+    _require_no_pointer(file)
+    for number, row in {"jsonl": jsonl_rows, "csv": csv_rows, "parquet": parquet_rows}[kind](file, spec):
+        where = file.name if number is None else f"{file.name}#{number}"
+        if isinstance(row, Unread):
+            within = None if row.doc_id else file.name
+            yield QuarantineEntry(where, row.reason, row.doc_id, within, row.documents)
+        else:
+            yield _document(file, where, row, spec)
+
+
+def _require_no_pointer(file: SourceFile) -> None:
+    if file.size < MAX_POINTER_BYTES:
+        with file.open() as stream:
+            head = bytes(stream.read(MAX_POINTER_BYTES))
+        if reason := pointer_reason(head):
+            raise UnreadableError(reason)
 
 
 def _document(file: SourceFile, where: str, row: Mapping[str, Any], spec: DocumentsSpec) -> Document | QuarantineEntry:
@@ -59,12 +76,15 @@ def _document(file: SourceFile, where: str, row: Mapping[str, Any], spec: Docume
         metadata = {column: metadata_value(row.get(column), column) for column in spec.metadata_columns}
     except UnreadableError as error:
         return QuarantineEntry(where, str(error), doc_id)
-    text = clean_text("\n\n".join(text for text in texts if text))
+    text, notes = cut_data_uris(clean_text("\n\n".join(text for text in texts if text)))
+    title = clean_title(title)
     if len(text) > MAX_DOCUMENT_BYTES:
         return QuarantineEntry(
             where, f"has {len(text):,} characters; one document may have {MAX_DOCUMENT_BYTES:,}", doc_id
         )
-    if not text.strip():
+    # A document may be a title alone.
+    text = text if text.strip() else title
+    if not text:
         return QuarantineEntry(where, "holds no text")
     uri = where if not doc_id else f"{file.name}#{doc_id}"
-    return Document(doc_id, uri, " ".join(clean_text(title).split()), text, metadata)
+    return Document(doc_id, uri, title, text, metadata, notes)

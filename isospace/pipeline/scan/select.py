@@ -16,14 +16,17 @@ from isospace.collection.snapshot import Manifest
 from isospace.errors import ConfigError, QueryError
 from isospace.pipeline.selection import Selection
 from isospace.search.filters import apply_filter, parse_filter
-from isospace.search.metadata import metadata_columns, parse_metadata
+from isospace.search.metadata import hidden_column, metadata_columns, parse_metadata
 from isospace.storage.parquet import read_parquet
 from isospace.storage.store import Store
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-_COLUMNS = ["doc_id", "uri", "metadata"]
+# A filter means the same here as in a search: these are the document's own, whatever its metadata call theirs.
+_OWN = ("doc_id", "uri", "title")
+_OWN_SCHEMA = pa.schema([(name, pa.string()) for name in _OWN])
+_COLUMNS = [*_OWN, "metadata"]
 
 
 def select_documents(
@@ -119,10 +122,11 @@ def _choose(tables: Sequence[pa.Table], selection: Selection, old: set[str] | No
 def _by_metadata(tables: Sequence[pa.Table], selection: Selection) -> Sequence[bool] | None:
     if selection.where is None:
         return None
-    columns = dict(metadata_columns(parse_metadata(text) for text in _texts(tables)))
-    rows = sum(table.num_rows for table in tables)
-    # A table without columns would have no rows: the unnamed column keeps their number.
-    documents = pa.table({**columns, "": pa.nulls(rows)})
+    if not tables:
+        return []
+    documents = pa.concat_tables([table.select(_OWN).cast(_OWN_SCHEMA) for table in tables])
+    for name, column in metadata_columns(parse_metadata(text) for text in _texts(tables)):
+        documents = documents.append_column(hidden_column(name) if name in _OWN else name, column)
     try:
         mask: Sequence[bool] = apply_filter(parse_filter(selection.where), documents).tolist()
     except QueryError as error:

@@ -49,7 +49,7 @@ def stage_source(config: PipelineConfig, folder: Path, forgotten: frozenset[str]
     with (
         pq.ParquetWriter(folder / "quarantine.parquet", STAGED_QUARANTINE) as quarantine,
         # Closed explicitly: a stored traceback would keep the generator, and with it the parser process, alive.
-        closing(read_source(runtime.source, config.recipe.documents, limits)) as source,
+        closing(read_source(runtime.source, config.recipe.documents, limits, store=runtime.store)) as source,
     ):
         filtered, tally = _ForgottenFilter(forgotten), NoteTally()
         good = tally.apply(_quarantine(filtered.apply(source), quarantine))

@@ -173,7 +173,10 @@ def test_another_recipe_takes_no_selection(collection: PipelineConfig) -> None:
 @pytest.mark.parametrize(
     ("selection", "message"),
     [
-        ({"where": "color == 'red'"}, "no document has the field 'color'. Fields: date, lang, year"),
+        (
+            {"where": "color == 'red'"},
+            "no document has the field 'color'. Fields: doc_id, uri, title, date, lang, year",
+        ),
         ({"where": "year == 'x'"}, "compares a number with a text"),
         ({"order_by": "-color"}, "no document has the field 'color'. Fields: date, lang, year"),
     ],
@@ -199,3 +202,14 @@ def test_budgets() -> None:
     assert not Budget(tokens=100).is_spent(99, 10**9)
     assert Budget(minutes=2).is_spent(0, 120.0)
     assert not Budget(minutes=2).is_spent(10**9, 119.0)
+
+
+def test_a_filter_on_the_title_means_the_document_s_own(configure: Configure, tmp_path: Path) -> None:
+    source = write(tmp_path / "d.jsonl", sentences(4))
+    rows = [json.loads(line) | {"title": f"field {n}"} for n, line in enumerate(source.read_text().splitlines())]
+    source.write_text("\n".join(map(json.dumps, rows)))
+    recipe = {"documents": {"title_column": "doc_id", "metadata_columns": ["title"]}}
+    config = configure(source, recipe=recipe)
+    for where in (f'title == "{rows[1]["doc_id"]}"', 'meta["title"] == "field 1"', f'doc_id == "{rows[1]["doc_id"]}"'):
+        chosen = selecting(config, where=where)
+        assert plan_only(chosen).added == 1

@@ -1,0 +1,218 @@
+"""The title of a Markdown file is what a reader sees, and its front matter is its metadata."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from isospace.ingest.parsers.front_matter import read_front_matter
+from isospace.ingest.parsers.markdown import heading_title, parse_markdown
+
+
+@pytest.mark.parametrize(
+    ("text", "title"),
+    [
+        ("Tide tables\n===========\n\n## January", "Tide tables"),
+        ("~~~python\n# a comment\n~~~\n\nprose\n\n# Tide tables", "Tide tables"),
+        ("1. ```sh\n   # indented fence\n   ```\n\n# Tide tables", "Tide tables"),
+        ("    # code by indentation\n\n# Tide tables", "Tide tables"),
+        ("<script>\n# not markup\n</script>\n\n# Tide tables", "Tide tables"),
+        ("> # A quoted page\n\n# Tide tables", "Tide tables"),
+        ("- # A heading in a list\n\n# Tide tables", "Tide tables"),
+        ("##### Moved to another address\n\n# Tide tables\n\n## January", "Tide tables"),
+        ("# Setup\n\n# Usage", "Setup"),
+        (
+            "# *Tide* `tables` of [Kiel](https://kiel.example) ![harbor](k.png) {#tides .wide}",
+            "Tide tables of Kiel harbor",
+        ),
+        ("# Tide tables ##\n", "Tide tables"),
+        ("# a \\# b &amp; c", "a # b & c"),
+        (
+            '<p align="center">\n<h1><img src="k.png" alt="logo">Tide <i>tables</i></h1>\n</p>\n\n## January',
+            "Tide tables",
+        ),
+        ("<h1 align=center>\n\nTide *tables*\n\n</h1>\n\n## January", "Tide tables"),
+        ('<h1><img src="k.png" alt="Tide tables"></h1>\n\n## January', "Tide tables"),
+        ("## Tide tables\n\nprose\n\n### January\n\n### February", "Tide tables"),
+        ("## Tides\n\nprose\n\n### January\n\n### February\n\n## Summary", "Tides"),
+        ('<!-- Old headings. -->\n\n<a id="tides"></a>\n\n## Tides\n\n### January', "Tides"),
+        ("![a badge](b.svg)\n\n## January", ""),
+        # Sections are no titles.
+        ("## 1.2.0\n\n### Added\n\n## 1.1.0\n\n### Added\n\n## 1.0.0", ""),
+        ("prose\n\n## January", ""),
+        ("## January\n\nprose\n\n## February", ""),
+        ("## A\n\n## B\n\n# C\n\n# D", ""),
+        ("#no-heading, but a tag", ""),
+        ("", ""),
+    ],
+)
+def test_the_title_is_the_heading_that_readers_see(text: str, title: str) -> None:
+    assert heading_title(text) == title
+    assert parse_markdown(text).text == text
+
+
+@pytest.mark.parametrize(
+    ("front", "title"),
+    [
+        ("title: 'It''s high tide'", "It's high tide"),
+        ('title: "Tides \\u2014 a table"', "Tides — a table"),
+        ("title: >-\n  Tides of\n  the Baltic", "Tides of the Baltic"),
+        ("title: |\n  Tides\n  of the Baltic", "Tides of the Baltic"),
+        ("seo:\n  title: Buy tide tables!\ntitle: Tides", "Tides"),
+        ("title: No", "No"),
+        ("title: 1984", "1984"),
+        ("title: 1.10", "1.10"),
+        ("title: 2024-01-05", "2024-01-05"),
+        ("title: Tides # a comment", "Tides"),
+        ("# do not edit\nlayout: page", "Heading"),
+        ("title:\n  en: Tides", "Heading"),
+        ("title:", "Heading"),
+        ("title: ''", "Heading"),
+        ("seo:\n  title: Buy tide tables!", "Heading"),
+    ],
+)
+def test_the_title_of_front_matter_is_as_it_is_written(front: str, title: str) -> None:
+    for end in ("---", "..."):
+        parsed = parse_markdown(f"---\n{front}\n{end}\n# Heading\n\nprose")
+        assert " ".join(parsed.title.split()) == title
+        assert parsed.text == "# Heading\n\nprose"
+        assert not parsed.notes
+
+
+def test_front_matter_is_metadata_with_the_types_of_yaml_1_2() -> None:
+    front = (
+        "lang: no\nopens: 8:30\nzip: 01234\nweight: 10\nratio: .5\ndraft: false\ntags: [a, b]\nnone: ~\non: 2024-01-05"
+    )
+    assert parse_markdown(f"---\n{front}\nformat: x\nsecret: !vault abc\n---\nprose").metadata == {
+        "lang": "no",
+        "opens": "8:30",
+        "zip": "01234",
+        "weight": 10,
+        "ratio": 0.5,
+        "draft": False,
+        "tags": ["a", "b"],
+        "none": None,
+        "on": "2024-01-05",
+        "secret": "abc",
+        "format": "markdown",
+    }
+
+
+def test_front_matter_may_be_toml_or_json() -> None:
+    toml = parse_markdown("+++\ntitle = 'Tides'\ndate = 2024-01-05\n[author]\nname = 'A'\n+++\n\nprose")
+    assert (toml.title, toml.text) == ("Tides", "\nprose")
+    assert toml.metadata == {"title": "Tides", "date": "2024-01-05", "author": {"name": "A"}, "format": "markdown"}
+    json = parse_markdown('{\n  "title": "Tides", "weight": 3\n}\n\nprose')
+    assert (json.title, json.text.strip(), json.metadata["weight"]) == ("Tides", "prose", 3)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "---\n\nprose between rules\n\n---\n\nmore",
+        "---\nprose\n",
+        "{% raw %}\nprose",
+        "{}",
+        '{"only": "JSON"}',
+        "+++\nx",
+    ],
+)
+def test_what_only_looks_like_front_matter_is_text(text: str) -> None:
+    parsed = parse_markdown(text)
+    assert parsed.text == text
+    assert parsed.metadata == {"format": "markdown"}
+    assert not parsed.notes
+
+
+@pytest.mark.parametrize(
+    ("front", "why"),
+    [
+        ("title: {{ page.title }}\n: :", "is not YAML"),
+        (
+            "a: &a [x, x, x, x, x, x, x, x, x, x]\n"
+            + "".join(
+                f"{b}: &{b} [{', '.join([f'*{a}'] * 10)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
+            ),
+            "more than 10,000 values",
+        ),
+        ("a: &a [*a]", "nests more than 32 deep"),
+        ("a: " + "[" * 3_000, "is not YAML"),
+    ],
+)
+def test_front_matter_that_cannot_be_read_stays_in_the_text_and_is_said(front: str, why: str) -> None:
+    text = f"---\n{front}\n---\n# Tides\n\nprose"
+    parsed = parse_markdown(text)
+    assert (parsed.title, parsed.text) == ("Tides", text)
+    (note,) = parsed.notes
+    assert note.warns
+    assert why in note.detail
+
+
+def test_front_matter_alone_is_text_unless_it_has_a_title() -> None:
+    assert parse_markdown("---\ndescription: all there is\n---\n").text == "---\ndescription: all there is\n---\n"
+    assert parse_markdown("---\ntitle: Tides\n---\n").text == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        (
+            "![map](data:image/png;base64," + "iVBOR/+" * 3_000 + "==) and prose",
+            "![map](data:image/png;base64) and prose",
+        ),
+        (
+            "[1]: data:image/jpeg;base64," + ("A" * 76 + "\n") * 50 + "AAA=\n\nprose",
+            "[1]: data:image/jpeg;base64\n\nprose",
+        ),
+        ('<img alt="x" src="data:image/svg+xml,%3Csvg' + "%20" * 90 + '">', '<img alt="x" src="data:image/svg+xml">'),
+        (
+            "url(data:font/woff2;charset=utf-8;base64," + "d09" * 90 + ") end",
+            "url(data:font/woff2;charset=utf-8;base64) end",
+        ),
+        ("a data:;base64," + "Zm9v" * 40 + " word", "a data:;base64 word"),
+    ],
+)
+def test_the_data_of_data_uris_are_not_text(text: str, kept: str) -> None:
+    parsed = parse_markdown(text)
+    assert parsed.text == kept
+    (note,) = parsed.notes
+    assert "has 1 data: URIs" in note.detail
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The data: " + "several words of prose " * 9,
+        "`data:text/plain;base64,SGVsbG8=` is short, and many words follow it in this line, all of them prose",
+        "metadata:image/png of a long_identifier_" + "x" * 200,
+    ],
+)
+def test_text_about_data_stays(text: str) -> None:
+    assert parse_markdown(text).text == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "---\na: [" + "a: [" * 10_000 + "\n---\n",
+        "> " * 100_000,
+        "# " + "[" * 3_900,
+        "# " + "*a " * 30_000,
+        "<h1>" * 50_000,
+        "<!--" * 20_000,
+        "<" * 50_000,
+        "data:image/png;base64," * 20_000,
+        ("data:a/b;base64," + "A" * 59 + " ") * 5_000,
+        "data:image/png;" + "a=b;" * 50_000,
+        "\n".join(f"[a{n}]: x" for n in range(20_000)),
+    ],
+)
+def test_hostile_text_takes_no_time(text: str) -> None:
+    begun = time.process_time()
+    parse_markdown(text)
+    assert time.process_time() - begun < 2.0
+
+
+def test_long_front_matter_is_not_parsed() -> None:
+    assert read_front_matter("---\n" + "a: b\n" * 20_000 + "---\nprose").end == 0
