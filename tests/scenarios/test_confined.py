@@ -40,6 +40,7 @@ OPERATIONS: dict[str, Callable[[Store, str], Any]] = {
     "write_file": lambda store, path: store.write_file(path, Path(__file__)),
     "digest": lambda store, path: store.digest(path),
     "delete": lambda store, path: store.delete(path),
+    "move": lambda store, path: store.move(path, "x"),
     "walk": lambda store, path: list(store.walk(path)),
     "folders": lambda store, path: store.folders(path),
     "leftovers": lambda store, path: store.leftovers(path),
@@ -62,6 +63,15 @@ def test_a_store_never_leaves_its_prefix(tmp_path: Path, operation: str, path: s
         OPERATIONS[operation](open_store(tmp_path / "store"), path)
     assert (tmp_path / "secret").read_text() == "secret"
     assert sorted(found.name for found in tmp_path.iterdir()) == ["secret", "store"]
+
+
+@pytest.mark.parametrize("path", OUTSIDE)
+def test_nothing_is_moved_out_of_a_store(tmp_path: Path, path: str) -> None:
+    store = open_store(tmp_path / "store")
+    store.write("inside", b"x")
+    with pytest.raises(IntegrityError, match="leads out of the store"):
+        store.move("inside", path)
+    assert store.read("inside") == b"x"
 
 
 @pytest.mark.parametrize("operation", sorted(OPERATIONS.keys() - {"leftovers", "remove_empty"}))

@@ -129,6 +129,20 @@ def test_what_was_deleted_is_gone_and_can_be_deleted_again(store: Store) -> None
     assert [stat.path for stat in store.walk("a")] == ["a/c.bin"]
 
 
+@pytest.mark.parametrize("target", ["b", "trash/t/deep/er/b", "a b%20ü"])
+def test_what_was_moved_is_at_its_new_path_alone_and_replaces_what_was_there(store: Store, target: str) -> None:
+    for before in (None, b"replaced"):
+        store.write("folder/a", b"moved")
+        if before is not None:
+            store.write(target, before)
+        store.move("folder/a", target)
+        assert store.read(target) == b"moved"
+        assert not store.exists("folder/a")
+    with pytest.raises(NotFoundError, match="folder/a"):
+        store.move("folder/a", target)
+    assert store.read(target) == b"moved"
+
+
 def test_what_is_missing_is_not_found_by_its_name(store: Store, tmp_path: Path) -> None:
     store.write("a/b.bin", b"one")
     for ask in (store.read, store.size, store.digest):
