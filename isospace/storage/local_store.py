@@ -63,7 +63,7 @@ class LocalStore(Store):
             (self.root / path).unlink()
 
     def move(self, path: str, target: str) -> None:
-        with self._guard(path), self._guard(target):
+        with self._guard(target), self._guard(path):
             source = self.root / path
             stat_local(self.root, source)
             make_folder((self.root / target).parent)

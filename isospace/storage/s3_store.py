@@ -86,7 +86,7 @@ class S3Store(Store):
 
     def move(self, path: str, target: str) -> None:
         # S3 has no rename. If the copy is made and the deletion fails, both files exist, with the same content.
-        with self._guard(path), self._guard(target):
+        with self._guard(target), self._guard(path):
             obstore.copy(self.client, path, target, overwrite=True)
             obstore.delete(self.client, path)
 
