@@ -25,8 +25,10 @@ from isospace.errors import (
     StoreError,
 )
 from isospace.operations.maintenance.verify import verify_snapshot
-from isospace.search.bm25 import lexical_files
+from isospace.search.bm25 import build_lexical, lexical_files
 from isospace.search.index import open_index
+from isospace.search.spec import LexicalSpec
+from isospace.storage.hashing import seal, unseal
 from isospace.storage.store import open_store
 from tests.conftest import Configure, sentences, write_jsonl
 from tests.helpers.inline import embed_inline
@@ -97,6 +99,8 @@ def test_a_process_that_died_while_it_made_a_copy_leaves_nothing_that_is_taken(s
 import os, sys
 from isospace.search import local_copy as local
 from isospace.search.index import open_index
+from isospace.search.spec import LexicalSpec
+from isospace.storage.hashing import seal, unseal
 publish = local._publish
 local._publish = lambda *_: os._exit(9)
 open_index(sys.argv[1], "c")
@@ -225,6 +229,8 @@ blocked = (
 sys.modules.update(dict.fromkeys(blocked))
 import numpy as np
 from isospace.search.index import open_index
+from isospace.search.spec import LexicalSpec
+from isospace.storage.hashing import seal, unseal
 index = open_index(sys.argv[1], "c", encode=False)
 hits = index.search_raw(np.load(sys.argv[2]), 5)
 print([hit.chunk_id for hit in hits[0]])
@@ -243,6 +249,8 @@ def test_searching_text_loads_neither_torch_nor_prefect(store: Path) -> None:
     code = """
 import sys
 from isospace.search.index import open_index
+from isospace.search.spec import LexicalSpec
+from isospace.storage.hashing import seal, unseal
 hits = open_index(sys.argv[1], "c").search("the gene", 3, mode="hybrid")
 assert len(hits[0]) == 3
 loaded = {"torch", "prefect", "sentence_transformers", "transformers", "duckdb", "polars", "faiss"} & set(sys.modules)
@@ -415,3 +423,26 @@ def test_queries_that_are_none_are_refused(configure: Configure, tmp_path: Path)
             index.search_vectors(np.zeros((1, 16), np.float32))
     with pytest.raises(NotFoundError, match="The folder does not exist"):
         open_index(str(tmp_path / "elsewhere"), "c")
+
+
+def test_an_index_of_the_first_version_answers_as_it_did_until_the_next_run_builds_another(store: Path) -> None:
+    opened = open_store(store)
+    manifest = resolve(opened, "c", "production")
+    first = LexicalSpec(tokenizer=1, pattern=r"(?u)\b\w+\b")
+    assert build_lexical(opened, manifest, first, most_chunks=1000)
+    path = lexical_files(manifest)[1]
+    body = unseal(opened.read(path), name=path)
+    # As records were before they named a version.
+    del body["spec"]["tokenizer"]
+    opened.write(path, seal(body))
+    lexical = open_index(opened, "c").view.lexical
+    assert lexical is not None
+    assert lexical.spec == first
+    # The ligature is another word to the first version.
+    assert lexical.scores("gene").any()
+    assert not lexical.scores("ｇｅｎｅ").any()
+    assert build_lexical(opened, manifest, LexicalSpec(), most_chunks=1000)
+    newer = open_index(opened, "c").view.lexical
+    assert newer is not None
+    assert newer.spec.tokenizer == 2
+    assert (newer.scores("ｇｅｎｅ") == lexical.scores("gene")).all()
