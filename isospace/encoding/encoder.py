@@ -7,6 +7,7 @@ backend. A text's vector does not depend on the texts it shares a batch with.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ import numpy as np
 
 from isospace.encoding.backends.base import Backend
 from isospace.encoding.batching import Batch
+from isospace.encoding.forks import require_loaded_here
 from isospace.encoding.pooling import pooling_weights
 from isospace.encoding.registry.record import EncoderRecord
 from isospace.encoding.tokenizer import Tokenizer, Tokens
@@ -58,6 +60,8 @@ class SentenceEncoder:
         Held while a shard is encoded: two shards at once would only compete for the same device.
     known
         What `isospace.encoding.bits` has found out about this encoder.
+    process
+        ID of the process that loaded it; its forks cannot use it.
     """
 
     record: EncoderRecord
@@ -65,6 +69,7 @@ class SentenceEncoder:
     backend: Backend
     lock: threading.Lock = field(default_factory=threading.Lock)
     known: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
+    process: int = field(default_factory=os.getpid, compare=False, repr=False)
 
     def tokenize(self, texts: Sequence[str], role: Role) -> list[list[int]]:
         """Return the token IDs of each text with its role's prompt and special tokens, never truncated."""
@@ -93,8 +98,10 @@ class SentenceEncoder:
         Raises
         ------
         EncoderError
-            If the model returns NaN or infinity, or a dimension other than the recorded one.
+            If the model returns NaN or infinity, or a dimension other than the recorded one, or was loaded before this
+            process was forked.
         """
+        require_loaded_here(self.process, "the encoder")
         vectors = np.empty((len(texts), self.record.dimension), np.float32)
         for start, windows_by_text in self._tokenized_blocks(texts, role):
             vectors[start : start + len(windows_by_text)] = self._compute(windows_by_text, role)
@@ -107,6 +114,7 @@ class SentenceEncoder:
 
     def encode_ids(self, ids: Sequence[Sequence[int]], role: Role) -> Float32:
         """Return the (n, d) float32 raw vectors of token ID sequences that `require_ids` accepts."""
+        require_loaded_here(self.process, "the encoder")
         return self._compute([[Tokens(np.array(sequence, np.int32))] for sequence in ids], role)
 
     def require_ids(self, ids: Sequence[Sequence[int]], role: Role) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ import pyarrow as pa
 from isospace.collection.alias import resolve
 from isospace.collection.snapshot import Manifest
 from isospace.encoding.embedder import OpenSpace
+from isospace.encoding.forks import require_loaded_here
 from isospace.errors import ConfigError, MismatchError, QueryError
 from isospace.search.answer import Answer, Clock
 from isospace.search.build_local_copy import Verify
@@ -43,6 +45,8 @@ class Index:
     Every search runs on one snapshot from start to finish. `refresh` opens the snapshot that the alias names now, and
     swaps it in atomically; searches in flight finish on the old one.
 
+    A fork of the process can search stored vectors and words, but neither embed texts nor follow the alias.
+
     Attributes
     ----------
     problem
@@ -57,6 +61,7 @@ class Index:
         self._refreshing = threading.Lock()
         self._closed = threading.Event()
         self._watchers: list[threading.Thread] = []
+        self._process = os.getpid()
 
     def __repr__(self) -> str:
         place = f"{self.manifest.collection}, snapshot {self.manifest.sequence}"
@@ -208,6 +213,7 @@ class Index:
         IsospaceError
             If it cannot be opened; the old one stays in use, and `problem` says why.
         """
+        require_loaded_here(self._process, "the index")
         with self._refreshing:
             try:
                 newer = self._opener.open_newer(self._view)
@@ -269,6 +275,9 @@ class Index:
     def _answer(
         self, view: View, queries: list[str] | None, vectors: Float32 | None, options: SearchOptions, clock: Clock
     ) -> Answer:
+        if self._watchers:
+            # The thread that follows the alias is not in a fork, which would go on serving an old snapshot.
+            require_loaded_here(self._process, "the index")
         options = self._with_default(view, options)
         count = len(queries) if queries is not None else len(vectors) if vectors is not None else 0
         place = (view.space.space_id, view.digest, options.model_dump_json())

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 
 from isospace.collection.alias import promote, resolve
 from isospace.collection.snapshot import latest_manifest
+from isospace.encoding.encoder import SentenceEncoder
 from isospace.errors import (
     EncoderError,
     IntegrityError,
@@ -31,6 +33,7 @@ from isospace.search.spec import LexicalSpec
 from isospace.storage.hashing import seal, unseal
 from isospace.storage.store import open_store
 from tests.conftest import Configure, sentences, write_jsonl
+from tests.helpers.forking import in_fork
 from tests.helpers.inline import embed_inline
 from tests.isospace.service.conftest import config_of
 
@@ -446,3 +449,35 @@ def test_an_index_of_the_first_version_answers_as_it_did_until_the_next_run_buil
     assert newer is not None
     assert newer.spec.tokenizer == 2
     assert (newer.scores("ｇｅｎｅ") == lexical.scores("gene")).all()
+
+
+def test_a_fork_refuses_to_embed_at_once_and_searches_what_needs_no_model(store: Path) -> None:
+    index = open_index(str(store), "c")
+    vectors = index.vectors[:2]
+    asked: list[Callable[[], object]] = [
+        lambda: index.search(QUERY, 3, mode="lexical"),
+        lambda: index.search_vectors(vectors, 3),
+        lambda: index.search_vectors(vectors, 3, mode="quantized"),
+    ]
+    for search in asked:
+        assert in_fork(search) == str(search())
+    index.search(QUERY)
+    ids = index.space.encoder.tokenize(["a cell"], "query")
+    encoder = index.space.encoder
+    assert isinstance(encoder, SentenceEncoder)
+    refused: list[Callable[[], object]] = [
+        lambda: index.search("a text that is in no cache"),
+        lambda: index.search("another", mode="hybrid"),
+        lambda: index.space.embed(["a text"], "document"),
+        lambda: encoder.encode_ids(ids, "query"),
+        index.refresh,
+    ]
+    for work in refused:
+        assert "its fork, process" in in_fork(work)
+    # The remedy that the message names.
+    assert in_fork(lambda: open_index(str(store), "c").search(QUERY, 3)) == str(index.search(QUERY, 3))
+
+
+def test_a_fork_does_not_go_on_with_a_snapshot_that_nobody_follows(store: Path) -> None:
+    with open_index(str(store), "c", watch_seconds=60) as index:
+        assert "its fork, process" in in_fork(lambda: index.search(QUERY, 3, mode="lexical"))
