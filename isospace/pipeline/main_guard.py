@@ -30,7 +30,7 @@ def require_main_guard() -> None:
         return
     raise ConfigError(
         f"{path}, line {line}: starts worker processes, which import this script and would run this line again. Move "
-        'the statements of the script into a function, def main(), and end the script with the two lines\n'
+        "the statements of the script into a function, def main(), and end the script with the two lines\n"
         'if __name__ == "__main__":\n    main()\n'
     )
 

@@ -16,6 +16,7 @@ from isospace.collection.snapshot import Manifest
 from isospace.encoding.embedder import OpenSpace
 from isospace.encoding.forks import require_loaded_here
 from isospace.errors import ConfigError, MismatchError, QueryError
+from isospace.ingest.document import is_unicode
 from isospace.search.answer import Answer, Clock
 from isospace.search.build_local_copy import Verify
 from isospace.search.opener import Opener
@@ -153,7 +154,7 @@ class Index:
         Raises
         ------
         QueryError
-            If a query is blank, or an option is invalid.
+            If a query is blank or not Unicode text, or an option is invalid.
         """
         return self.answer(texts, self._options(k, options)).hits
 
@@ -164,6 +165,11 @@ class Index:
         queries = [texts] if isinstance(texts, str) else list(texts)
         if empty := [i for i, text in enumerate(queries) if not text.strip()]:
             raise QueryError(f"query {empty[0]} is {queries[empty[0]]!r}; expected a text that is not blank.")
+        if broken := [i for i, text in enumerate(queries) if not is_unicode(text)]:
+            raise QueryError(
+                f"query {broken[0]} is {ascii(queries[broken[0]])[:80]}, which is not Unicode text: it has half of a "
+                "surrogate pair, as bytes of another encoding leave it. Give the query in UTF-8."
+            )
         view = view or self._view
         if options.rerank and self.reranker is None:
             raise QueryError(
