@@ -15,7 +15,7 @@ from isospace.search.spec import LexicalSpec
 from isospace.search.words import find_words, folded, words_of
 
 NOW, FIRST = LexicalSpec(), LexicalSpec(tokenizer=1)
-ENGLISH = (Path(__file__).parents[3] / "docs" / "searching.md").read_text()
+ENGLISH = (Path(__file__).parents[3] / "docs" / "architecture.md").read_text().encode("ascii", "ignore").decode()
 
 
 def found(query: str, *texts: str, spec: LexicalSpec = NOW) -> list[int]:
