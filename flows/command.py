@@ -14,6 +14,7 @@ from duckdb import Error as DuckDBError
 from httpx import HTTPError
 from prefect.exceptions import PrefectException
 
+from isospace.cli.terminal import prepare_output, say
 from isospace.errors import ConfigError, IsospaceError
 from isospace.operations.audit.audit import AuditRecord
 from isospace.operations.audit.thresholds import parse_thresholds
@@ -50,6 +51,7 @@ def main(
     describe
         Returns the text to print for a report; by default, `outcome`.
     """
+    prepare_output()
     parser = argparse.ArgumentParser(
         prog=f"python -m flows.{PurePosixPath(sys.argv[0]).stem}", description=flow.__doc__
     )
@@ -81,11 +83,12 @@ def main(
         _fail(error, f"{reason}. No partial result is visible; the same command continues from here.", status=1)
     except KeyboardInterrupt as error:
         _fail(error, "interrupted. No partial result is visible; the same command continues from here.", status=130)
-    print(describe(report) if describe else outcome(report, open_store(config.runtime.store)))
+    say(describe(report) if describe else outcome(report, open_store(config.runtime.store)))
 
 
 def audit(flow: Callable[..., AuditRecord], arguments: list[str] | None = None) -> None:
     """Parse the command line of an audit, run the flow, and print its outcome; alarms exit with status 1."""
+    prepare_output()
     parser = argparse.ArgumentParser(
         prog="python -m flows.audit_collection", description="Audit the snapshot that an alias names."
     )
@@ -102,7 +105,7 @@ def audit(flow: Callable[..., AuditRecord], arguments: list[str] | None = None) 
         record = flow(**options, thresholds=thresholds)
     except IsospaceError as error:
         _fail(error, str(error), status=2 if isinstance(error, ConfigError) else 1)
-    print(f"{record.describe()}\nreport: {record.report}")
+    say(f"{record.describe()}\nreport: {record.report}")
 
 
 def compact(flow: Callable[..., CompactionResult | CompactionPlan], arguments: list[str] | None = None) -> None:
@@ -132,11 +135,12 @@ def _maintain(
     flow: Callable[..., CompactionResult | CompactionPlan | VacuumResult],
     arguments: list[str] | None,
 ) -> None:
+    prepare_output()
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--reason", default="")
     parser.add_argument("--dry-run", action="store_true")
     try:
-        print(flow(**vars(parser.parse_args(arguments))).describe())
+        say(flow(**vars(parser.parse_args(arguments))).describe())
     except IsospaceError as error:
         _fail(error, str(error), status=2 if isinstance(error, ConfigError) else 1)
 
@@ -147,5 +151,5 @@ def _fail(error: BaseException, message: str, *, status: int) -> NoReturn:
     while link is not None:
         traceback.clear_frames(link.__traceback__)
         link = link.__cause__ or link.__context__
-    print(f"error: {message}", file=sys.stderr)
+    say(f"error: {message}", err=True)
     sys.exit(status)

@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from flows.embed_corpus import embed_corpus
+from isospace.cli.terminal import printable
 from isospace.errors import IsospaceError
 from isospace.evaluation.metrics import measure
 from isospace.evaluation.ranking import document_run, plain_vectors, rank_documents
@@ -42,7 +43,7 @@ def main() -> None:
         console.print(_quality_table(config.runtime.store, index))
         console.rule("Top hits")
         for question, hits in zip(QUESTIONS, index.search(list(QUESTIONS), k=1), strict=True):
-            console.print(f"[bold]{question}[/bold]\n  {hits[0].score:.3f}  {hits[0].title}\n")
+            console.print(f"[bold]{question}[/bold]\n  {hits[0].score:.3f}  {printable(hits[0].title)}\n")
     except IsospaceError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

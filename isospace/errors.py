@@ -99,6 +99,7 @@ class AuditError(IsospaceError):
 EXTRAS = {
     "fastapi": "serve", "starlette": "serve", "uvicorn": "serve", "prometheus_client": "serve",
     "openvino": "query", "openvino_telemetry": "query", "tokenizers": "query", "bm25s": "query", "Stemmer": "query",
+    "regex": "query",
     "faiss": "fast",
     "torch": "encode", "sentence_transformers": "encode", "transformers": "encode", "huggingface_hub": "encode",
     "onnx": "onnx", "onnxruntime": "onnx", "onnxscript": "onnx", "nncf": "int8", "ray": "ray",

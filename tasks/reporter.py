@@ -19,6 +19,7 @@ from prefect.events import emit_event
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
+from isospace.cli.terminal import printable
 from isospace.evaluation.reports.page import plots_in
 from isospace.pipeline.heartbeat import Heartbeat
 from isospace.storage.store import Store
@@ -61,15 +62,15 @@ class PrefectReporter:
 
     def info(self, message: str) -> None:
         """Log a message."""
-        get_run_logger().info("%s", message)
+        get_run_logger().info("%s", printable(message))
 
     def warning(self, message: str) -> None:
         """Log a warning."""
-        get_run_logger().warning("%s", message)
+        get_run_logger().warning("%s", printable(message))
 
     def error(self, message: str) -> None:
         """Log an error."""
-        get_run_logger().error("%s", message)
+        get_run_logger().error("%s", printable(message))
 
     def show_markdown(self, key: str, markdown: str, description: str) -> None:
         """Create a Markdown artifact."""

@@ -13,8 +13,8 @@ from isospace.cli.common import (
     ReasonOption,
     SnapshotOption,
     StoreArgument,
-    print_json,
 )
+from isospace.cli.terminal import print_json, say
 
 
 def promote(
@@ -60,4 +60,4 @@ def _print_move(alias: str, number: int, snapshot_id: str, *, moved: bool, as_js
     if as_json:
         print_json({"alias": alias, "snapshot": number, "snapshot_id": snapshot_id, "moved": moved})
     else:
-        typer.echo(f"{alias} {'is now' if moved else 'was already'} snapshot {number} ({snapshot_id[:16]}…)")
+        say(f"{alias} {'is now' if moved else 'was already'} snapshot {number} ({snapshot_id[:16]}…)")

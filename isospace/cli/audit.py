@@ -16,11 +16,11 @@ from isospace.cli.common import (
     StoreArgument,
     engine_of,
     fail,
-    print_json,
     print_table,
     shortened,
     warn,
 )
+from isospace.cli.terminal import print_json, say
 
 if TYPE_CHECKING:
     from isospace.operations.audit.audit import AuditRecord
@@ -86,16 +86,14 @@ def query_log(
         print_json(summary.as_dict())
         return
     parts = ", ".join(f"{count:,} by snapshot {number}" for number, count in summary.by_snapshot.items()) or "none"
-    typer.echo(f"{collection}: {summary.queries:,} queries in the last {hours:g} hours; answered: {parts}")
+    say(f"{collection}: {summary.queries:,} queries in the last {hours:g} hours; answered: {parts}")
     if not summary.compared:
-        typer.echo(
-            "No query was compared with a candidate. To do so, run isospace serve --shadow candidate --log SHARE."
-        )
+        say("No query was compared with a candidate. To do so, run isospace serve --shadow candidate --log SHARE.")
         return
     agreement = f"top-10 overlap {summary.overlap:.4f}, rank-biased overlap {summary.rbo:.4f}"
-    typer.echo(f"A candidate also answered {len(summary.compared):,} of them: {agreement}")
+    say(f"A candidate also answered {len(summary.compared):,} of them: {agreement}")
     for query in summary.compared[:_MOST_QUERIES]:
-        typer.echo(_comparison(query))
+        say(_comparison(query))
 
 
 def _comparison(query: LoggedAnswer) -> str:
@@ -118,8 +116,8 @@ def _print_audit(store: Store, record: AuditRecord) -> None:
             title=f"{record.collection}, {record.alias}: snapshot {record.snapshot}",
         )
     else:
-        typer.echo(f"{record.describe()}.")
+        say(f"{record.describe()}.")
     for note in record.notes:
-        typer.echo(f"Note: {note}.")
+        say(f"Note: {note}.")
     if record.report:
-        typer.echo(f"report: {openable(store, record.report)}")
+        say(f"report: {openable(store, record.report)}")

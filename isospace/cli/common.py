@@ -5,7 +5,6 @@ This module imports little besides Typer: commands import what they need when th
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections.abc import Collection, Iterable, Sequence
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TypeAlias
 
 import typer
 
+from isospace.cli.terminal import printable, say
 from isospace.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -65,23 +65,20 @@ def parse_pairs(option: str, pairs: Sequence[str] | None, example: str) -> dict[
         return {}
     import yaml
 
+    from isospace.pipeline.override_values import parse_value
+
     values = {}
     for pair in pairs:
         key, separator, value = pair.partition("=")
         if not key or not separator:
             raise ConfigError(f"{option} {pair}: expected KEY=VALUE, such as {example}.")
         try:
-            values[key] = yaml.safe_load(value)
+            values[key] = parse_value(value)
         except yaml.YAMLError as error:
             raise ConfigError(
                 f"{option} {pair}: the value is not YAML; expected KEY=VALUE, such as {example}."
             ) from error
     return values
-
-
-def print_json(value: object) -> None:
-    """Print JSON on standard output."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def print_table(
@@ -96,7 +93,7 @@ def print_table(
     columns = [Column(name, no_wrap=name in whole, overflow="fold") for name in header]
     table = Table(
         *columns,
-        title=Text(title, "bold") if title else None,
+        title=Text(printable(title), "bold") if title else None,
         title_justify="left",
         box=box.SIMPLE_HEAD,
         show_edge=False,
@@ -104,22 +101,22 @@ def print_table(
     )
     for row in rows:
         # Text, not str: square brackets in texts of the corpus are not markup.
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(printable(cell)) for cell in row))
     Console(highlight=False).print(table)
 
 
 def shortened(text: str, width: int) -> str:
-    """Shorten a text to one line of at most `width` characters."""
-    line = " ".join(text.split())
+    """Shorten a text to one printable line of at most `width` characters."""
+    line = printable(" ".join(text.split()))
     return line if len(line) <= width else line[: max(width - 1, 0)] + "…"
 
 
 def warn(message: str) -> None:
     """Print a notice on standard error; standard output is for results."""
-    typer.echo(message, err=True)
+    say(message, err=True)
 
 
 def fail(message: str, *, status: int) -> NoReturn:
     """Print an error as one line on standard error, and exit."""
-    typer.echo(f"error: {' '.join(message.split())}", err=True)
+    say(f"error: {' '.join(message.split())}", err=True)
     sys.exit(status)

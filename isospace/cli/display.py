@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from isospace.cli.terminal import printable
 from isospace.pipeline.heartbeat import Heartbeat, print_line
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class LineReporter:
         self._heartbeat.spoke()
         with contextlib.suppress(OSError, ValueError):
             # A closed pipe must not end the run.
-            print_line(line)
+            print_line(printable(line))
 
 
 class LiveReporter(LineReporter):
@@ -137,4 +138,4 @@ class LiveReporter(LineReporter):
                 self._progress.update(row, completed=total, total=total)
 
     def _print(self, line: str) -> None:
-        self._progress.console.print(line, soft_wrap=True)
+        self._progress.console.print(printable(line), soft_wrap=True)

@@ -18,11 +18,11 @@ from isospace.cli.common import (
     StoreArgument,
     engine_of,
     parse_pairs,
-    print_json,
     print_table,
     shortened,
     warn,
 )
+from isospace.cli.terminal import print_json, say
 from isospace.errors import ConfigError, require_package
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def evaluate(
         title=f"{collection}, snapshot {evaluation.run.snapshot}, set {name} ({evaluation.kind})",
     )
     if evaluation.run.absent:
-        typer.echo(f"{evaluation.run.absent} relevant documents are not in this snapshot.")
+        say(f"{evaluation.run.absent} relevant documents are not in this snapshot.")
 
 
 def compare(
@@ -192,7 +192,7 @@ def frontier(
     if as_json:
         print_json([point.as_dict() for point in points])
     else:
-        typer.echo(frontier_table(points))
+        say(frontier_table(points))
 
 
 def _search_options(pairs: list[str] | None) -> SearchOptions:
@@ -214,9 +214,9 @@ def _require_plot(picture: Path) -> None:
 def _print_comparison(comparison: Comparison, before: int, after: int, title: str) -> None:
     header = ("metric", f"snapshot {before}", f"snapshot {after}", "difference", "95 % interval", "p")
     print_table(header, [(name, *_difference(one)) for name, one in comparison.measures.items()], title=title)
-    typer.echo(f"top-10 overlap {comparison.overlap:.4f}, rank-biased overlap {comparison.rbo:.4f}")
+    say(f"top-10 overlap {comparison.overlap:.4f}, rank-biased overlap {comparison.rbo:.4f}")
     for change in comparison.changes[:_MOST_CHANGES]:
-        typer.echo(_change(change))
+        say(_change(change))
 
 
 def _difference(one: Difference) -> tuple[str, ...]:

@@ -16,9 +16,9 @@ from isospace.cli.common import (
     StoreArgument,
     engine_of,
     fail,
-    print_json,
     print_table,
 )
+from isospace.cli.terminal import print_json, say
 
 if TYPE_CHECKING:
     from isospace.evaluation.gate.verdicts import Verdict
@@ -86,7 +86,7 @@ def verdicts(
         print_json([verdict.model_dump(mode="json") for verdict in recorded])
         return
     if not recorded:
-        typer.echo(f"snapshot {manifest.sequence} has not been judged yet")
+        say(f"snapshot {manifest.sequence} has not been judged yet")
     for verdict in recorded:
         _print_verdict(opened, verdict)
 
@@ -106,6 +106,6 @@ def _print_verdict(store: Store, verdict: Verdict) -> None:
         title=f"snapshot {verdict.snapshot} {outcome}, {against} ({verdict.at})",
     )
     for note in verdict.notes:
-        typer.echo(f"Note: {note}.")
+        say(f"Note: {note}.")
     if verdict.report:
-        typer.echo(f"report: {openable(store, verdict.report)}")
+        say(f"report: {openable(store, verdict.report)}")

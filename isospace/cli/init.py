@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from isospace.cli.terminal import say
 from isospace.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def init(
     text = render(detected, source=source, collection=collection, store=store, model=model, revision=revision)
     _require_valid(text, config)
     config.write_text(text, encoding="utf-8")
-    typer.echo(_next_steps(detected, config, store, collection))
+    say(_next_steps(detected, config, store, collection))
 
 
 def render(

@@ -17,10 +17,10 @@ from isospace.cli.common import (
     StoreArgument,
     engine_of,
     fail,
-    print_json,
     print_table,
     warn,
 )
+from isospace.cli.terminal import print_json, say
 
 
 def status(
@@ -39,7 +39,7 @@ def status(
         print_json([one.as_dict() for one in snapshots])
         return
     if not snapshots:
-        typer.echo(f"{store}: no collection has a snapshot yet")
+        say(f"{store}: no collection has a snapshot yet")
     header = ("#", "snapshot ID", "space", "documents", "chunks", "committed", "vectors", "aliases")
     for name, members in groupby(snapshots, key=lambda one: one.collection):
         rows = [
@@ -114,7 +114,7 @@ def verify(
         fail(f"snapshot {result.snapshot}: {len(result.failures)} failures in {result.files} files.", status=1)
     if not as_json:
         size = f"{result.files} files, {result.bytes:,} bytes"
-        typer.echo(f"snapshot {result.snapshot} ({result.snapshot_id[:16]}…): {size}, all as committed")
+        say(f"snapshot {result.snapshot} ({result.snapshot_id[:16]}…): {size}, all as committed")
 
 
 def quarantine(
@@ -134,10 +134,10 @@ def quarantine(
     if as_json:
         print_json([one.as_dict() for one in inputs])
         return
-    typer.echo(f"{collection}, snapshot {manifest.sequence}: {len(inputs):,} inputs quarantined")
+    say(f"{collection}, snapshot {manifest.sequence}: {len(inputs):,} inputs quarantined")
     for one in inputs:
         many = f", about {one.documents:,} documents" if (one.documents or 1) > 1 else ""
-        typer.echo(f"{one.uri}{f' ({one.doc_id})' if one.doc_id else ''}{many}\n    {one.reason}")
+        say(f"{one.uri}{f' ({one.doc_id})' if one.doc_id else ''}{many}\n    {one.reason}")
 
 
 def encoders(store: StoreArgument, as_json: JsonOption = False) -> None:

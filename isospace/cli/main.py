@@ -23,6 +23,7 @@ from isospace.cli.plan import plan
 from isospace.cli.run import backfill, refit, run
 from isospace.cli.search import search, serve
 from isospace.cli.sets import sets
+from isospace.cli.terminal import prepare_output, say
 from isospace.errors import ConfigError, IsospaceError, QueryError, missing_package
 from isospace.pipeline.heartbeat import working
 
@@ -67,7 +68,7 @@ def _version(wanted: bool) -> None:
     if wanted:
         from isospace import __version__
 
-        typer.echo(f"isospace {__version__}")
+        say(f"isospace {__version__}")
         raise typer.Exit
 
 
@@ -109,6 +110,7 @@ app = _build()
 
 def main() -> None:
     """Run a command; expected errors are printed as one line on standard error."""
+    prepare_output()
     try:
         # Without arguments, the help.
         code = app(sys.argv[1:] or ["--help"], prog_name="isospace", standalone_mode=False)

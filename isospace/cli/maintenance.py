@@ -15,9 +15,9 @@ from isospace.cli.common import (
     JsonOption,
     SnapshotOption,
     StoreArgument,
-    print_json,
     warn,
 )
+from isospace.cli.terminal import print_json, say
 from isospace.operations.maintenance.compaction_settings import DEFAULT_SETTINGS, CompactionSettings
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def compact(
     if as_json:
         print_json(done.as_dict())
     else:
-        typer.echo(done.describe())
+        say(done.describe())
 
 
 def vacuum(
@@ -171,7 +171,7 @@ def export(
     if as_json:
         print_json(asdict(done))
         return
-    typer.echo(f"{done.rows:,} chunks of snapshot {done.snapshot_id[:16]}… in {done.target}; space {done.space_id}")
+    say(f"{done.rows:,} chunks of snapshot {done.snapshot_id[:16]}… in {done.target}; space {done.space_id}")
 
 
 def _waiting(error: BusyError, minutes: float) -> None:
@@ -182,8 +182,8 @@ def _print_vacuum(store: Store, result: VacuumResult, *, with_files: bool) -> No
     from isospace.storage.openable import openable
 
     for removal in result.removals if with_files else ():
-        typer.echo(f"{removal.size:>12,}  {openable(store, removal.path)}  {removal.reason}")
-    typer.echo(result.describe())
+        say(f"{removal.size:>12,}  {openable(store, removal.path)}  {removal.reason}")
+    say(result.describe())
 
 
 def _allow(store: Store, collection: str, doc_ids: list[str], reason: str, *, as_json: bool) -> None:
@@ -193,7 +193,7 @@ def _allow(store: Store, collection: str, doc_ids: list[str], reason: str, *, as
     if as_json:
         print_json(order.model_dump(mode="json"))
     else:
-        typer.echo(f"order {order.number}: {len(order.doc_ids)} documents may be ingested again by the next run")
+        say(f"order {order.number}: {len(order.doc_ids)} documents may be ingested again by the next run")
 
 
 def _preview(store: Store, collection: str, doc_ids: list[str], *, as_json: bool) -> None:
@@ -207,7 +207,7 @@ def _preview(store: Store, collection: str, doc_ids: list[str], *, as_json: bool
         return
     snapshots = ", ".join(map(str, held.snapshots)) or "none"
     held_documents = f"{len(held.doc_ids)} of {total} documents are in the collection, with {chunks} chunks"
-    typer.echo(f"{held_documents}, in snapshots {snapshots}; {parts} files would be rewritten or removed")
+    say(f"{held_documents}, in snapshots {snapshots}; {parts} files would be rewritten or removed")
 
 
 def _print_receipt(store: Store, collection: str, receipt: Receipt) -> None:
@@ -216,7 +216,7 @@ def _print_receipt(store: Store, collection: str, receipt: Receipt) -> None:
 
     snapshots = ", ".join(f"{old} is now {new}" for old, new in receipt.snapshots.items()) or "unchanged"
     path = numbered(CollectionPaths(collection).receipts, receipt.order)
-    typer.echo(
+    say(
         f"order {receipt.order}: {len(receipt.found)} of {len(receipt.doc_ids)} documents were in the "
         f"collection, with {receipt.chunks} chunks\n"
         f"removed: {len(receipt.removed)} files, {receipt.vectors} raw vectors, {receipt.queries} queries; "

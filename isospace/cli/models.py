@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import typer
-
-from isospace.cli.common import JsonOption, print_json
+from isospace.cli.common import JsonOption
 from isospace.cli.plan import ConfigArgument, OverrideOption
 from isospace.cli.run import loading, one_line_errors
+from isospace.cli.terminal import print_json, say
 
 
 def finetune(config: ConfigArgument, overrides: OverrideOption = None, as_json: JsonOption = False) -> None:
@@ -24,7 +23,7 @@ def finetune(config: ConfigArgument, overrides: OverrideOption = None, as_json: 
     if as_json:
         print_json(report.as_dict())
         return
-    typer.echo(outcome(report))
+    say(outcome(report))
 
 
 def compare_models(config: ConfigArgument, overrides: OverrideOption = None, as_json: JsonOption = False) -> None:
@@ -43,4 +42,4 @@ def compare_models(config: ConfigArgument, overrides: OverrideOption = None, as_
     if as_json:
         print_json([entry.as_dict() for entry in entries])
         return
-    typer.echo(comparison_markdown(entries))
+    say(comparison_markdown(entries))

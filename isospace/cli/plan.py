@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from isospace.cli.common import JsonOption, print_json, print_table
+from isospace.cli.common import JsonOption, print_table
+from isospace.cli.terminal import print_json
 
 ConfigArgument = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file with the configuration.")]
 OverrideOption = Annotated[

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from isospace.cli.common import DryRunOption, JsonOption, ReasonOption, fail, print_json
+from isospace.cli.common import DryRunOption, JsonOption, ReasonOption, fail
 from isospace.cli.plan import ConfigArgument, OverrideOption
+from isospace.cli.terminal import print_json, say
 
 if TYPE_CHECKING:
     from isospace.pipeline.config import PipelineConfig
@@ -90,7 +91,7 @@ def _pipeline(
     from isospace.pipeline.outcome import outcome
     from isospace.storage.store import open_store
 
-    typer.echo(outcome(result, open_store(loaded.runtime.store)))
+    say(outcome(result, open_store(loaded.runtime.store)))
 
 
 @contextlib.contextmanager

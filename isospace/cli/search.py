@@ -19,9 +19,9 @@ from isospace.cli.common import (
     StoreArgument,
     engine_of,
     parse_pairs,
-    print_json,
     shortened,
 )
+from isospace.cli.terminal import print_json, printable, say
 
 if TYPE_CHECKING:
     from isospace.search.options import SearchOptions
@@ -151,7 +151,7 @@ def serve(
     )
     from isospace.service.start import start
 
-    start(options, on_progress=typer.echo)
+    start(options, on_progress=say)
 
 
 def _options(values: dict[str, Any]) -> SearchOptions:
@@ -178,12 +178,12 @@ def _print_hits(query: str, hits: Sequence[Hit], mode: str, *, is_only: bool) ->
     width = min(shutil.get_terminal_size().columns, _WIDEST)
     if not hits:
         why = "; lexical search needs a word in common" if mode == "lexical" else ""
-        typer.echo(f"{shortened(query, width - 40)}: nothing found{why}")
+        say(f"{shortened(query, width - 40)}: nothing found{why}")
         return
     if not is_only:
-        typer.secho(shortened(query, width), bold=True)
+        say(shortened(query, width), bold=True)
     for rank, hit in enumerate(hits, start=1):
-        typer.echo("\n".join(hit_lines(rank, hit, width)))
+        say("\n".join(hit_lines(rank, hit, width)))
 
 
 def hit_lines(rank: int, hit: Hit, width: int) -> list[str]:
@@ -191,7 +191,8 @@ def hit_lines(rank: int, hit: Hit, width: int) -> list[str]:
     document = hit.doc_id if hit.uri in ("", hit.doc_id) else f"{hit.doc_id} · {hit.uri}"
     heading, place = (hit.title, [document]) if hit.title else (document, [])
     room = width - len(_INDENT)
-    text = textwrap.wrap(hit.text, room, max_lines=1 if place else 2, placeholder=" …", break_on_hyphens=False)
+    shown = printable(hit.text)
+    text = textwrap.wrap(shown, room, max_lines=1 if place else 2, placeholder=" …", break_on_hyphens=False)
     start = f"{rank:>2}  {hit.score:.4f}  "
     first = start + shortened(heading, width - len(start))
     return [first, *(_INDENT + line for line in [*(shortened(one, room) for one in place), *text])]

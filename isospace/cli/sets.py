@@ -12,10 +12,10 @@ from isospace.cli.common import (
     JsonOption,
     SnapshotOption,
     StoreArgument,
-    print_json,
     print_table,
     shortened,
 )
+from isospace.cli.terminal import print_json, say
 
 if TYPE_CHECKING:
     from isospace.evaluation.query_sets import SetRecord
@@ -110,4 +110,4 @@ def _print_record(record: SetRecord, *, as_json: bool) -> None:
         print_json(record.model_dump(mode="json"))
         return
     version = f"{record.name}, version {record.number} ({record.set_id[:16]}…)"
-    typer.echo(f"{version}: {record.queries} queries, {record.judged} judged, {record.kind}")
+    say(f"{version}: {record.queries} queries, {record.judged} judged, {record.kind}")

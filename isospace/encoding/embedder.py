@@ -12,6 +12,7 @@ import numpy.typing as npt
 from isospace.encoding.loading import open_encoder
 from isospace.encoding.registry.record import EncoderRecord, read_encoder_record
 from isospace.errors import EncoderError, MismatchError, install_command
+from isospace.ingest.document import is_unicode
 from isospace.storage import paths as layout
 from isospace.storage.store import Store, open_store
 from isospace.transform.affine import ROLES, Role
@@ -131,6 +132,11 @@ def _require_texts(texts: Sequence[str], role: Role) -> None:
         )
     if role not in ROLES:
         raise MismatchError(f"role {role!r}; expected {' or '.join(map(repr, ROLES))}.")
+    if broken := [number for number, text in enumerate(texts) if isinstance(text, str) and not is_unicode(text)]:
+        raise MismatchError(
+            f"text {broken[0]} is {ascii(texts[broken[0]])[:80]}, which is not Unicode text: it has half of a "
+            "surrogate pair, as bytes of another encoding leave it. Decode it with its own encoding."
+        )
 
 
 def load_space(store: Store, space_id: str) -> Space:

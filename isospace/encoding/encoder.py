@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ import numpy.typing as npt
 
 from isospace.encoding.backends.base import Backend
 from isospace.encoding.batching import Batch
+from isospace.encoding.forks import require_loaded_here
 from isospace.encoding.pooling import pooling_weights
 from isospace.encoding.registry.record import EncoderRecord
 from isospace.encoding.tokenizer import Tokenizer, Tokens
@@ -57,6 +59,8 @@ class SentenceEncoder:
         Held while a shard is encoded: two shards at once would only compete for the same device.
     known
         What `isospace.encoding.bits` has found out about this encoder.
+    process
+        ID of the process that loaded it; its forks cannot use it.
     """
 
     record: EncoderRecord
@@ -64,6 +68,7 @@ class SentenceEncoder:
     backend: Backend
     lock: threading.Lock = field(default_factory=threading.Lock)
     known: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
+    process: int = field(default_factory=os.getpid, compare=False, repr=False)
 
     def tokenize(self, texts: Sequence[str], role: Role) -> list[list[int]]:
         """Return the token IDs of each text with its role's prompt and special tokens, never truncated."""
@@ -92,8 +97,10 @@ class SentenceEncoder:
         Raises
         ------
         EncoderError
-            If the model returns NaN or infinity, or a dimension other than the recorded one.
+            If the model returns NaN or infinity, or a dimension other than the recorded one, or was loaded before this
+            process was forked.
         """
+        require_loaded_here(self.process, "the encoder")
         vectors = np.empty((len(texts), self.record.dimension), np.float32)
         for start, windows_by_text in self._tokenized_blocks(texts, role):
             vectors[start : start + len(windows_by_text)] = self._compute(windows_by_text, role)
@@ -129,6 +136,7 @@ class SentenceEncoder:
 
     def encode_ids(self, ids: Sequence[Sequence[int]], role: Role) -> Float32:
         """Return the (n, d) float32 raw vectors of token ID sequences that `require_ids` accepts."""
+        require_loaded_here(self.process, "the encoder")
         return self._compute([[Tokens(np.array(sequence, np.int32))] for sequence in ids], role)
 
     def require_ids(self, ids: Sequence[Sequence[int]], role: Role) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from isospace.errors import ConfigError
 from isospace.evaluation.query_sets import EvaluationSet
-from isospace.ingest.query_files import Judgements, read_columns, read_ids, read_judgements, read_queries
+from isospace.ingest.query_files import name_texts, read_columns, read_ids, read_judgements, read_queries
 
 _MOST_VALUES = 50
 
@@ -49,23 +49,13 @@ def _from_folder(name: str, folder: Path, judgements: Path | None, split: str) -
         )
     path = folder / "queries.jsonl"
     rows = read_columns(path, ["_id", "text"], optional=["metadata"])
-    pairs = zip(read_ids(path, rows["_id"], "_id"), rows["text"], strict=True)
-    texts = {key: str(text) for key, text in pairs if str(text or "").strip()}
+    texts = name_texts(path, rows["text"], rows["_id"], "_id")
     tsv = judgements or folder / "qrels" / f"{split}.tsv"
     if not tsv.is_file():
         return EvaluationSet(name, "unjudged", texts)
-    relevance = _beir_judgements(tsv)
+    relevance = read_judgements(tsv, ("query-id", "corpus-id", "score"))
     # The judgements of a split determine its queries.
     return EvaluationSet(name, "judged", {key: text for key, text in texts.items() if key in relevance}, relevance)
-
-
-def _beir_judgements(path: Path) -> Judgements:
-    rows = read_columns(path, ["query-id", "corpus-id", "score"])
-    judgements: Judgements = {}
-    queries, documents = (read_ids(path, rows[name], name) for name in ("query-id", "corpus-id"))
-    for query, document, score in zip(queries, documents, rows["score"], strict=True):
-        judgements.setdefault(query, {})[document] = int(score)
-    return judgements
 
 
 def _attributes(path: Path, texts: dict[str, str]) -> dict[str, dict[str, str]]:

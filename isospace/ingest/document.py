@@ -132,6 +132,15 @@ def nests_deeper(value: object, levels: int) -> bool:
     return levels == 0 or any(nests_deeper(item, levels - 1) for item in items)
 
 
+def is_unicode(text: str) -> bool:
+    """Return whether a text has no lone surrogates, which UTF-8 cannot represent and no tokenizer takes."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def without_surrogates(text: str) -> str:
     """Replace lone surrogates, which UTF-8 cannot represent, with escapes."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

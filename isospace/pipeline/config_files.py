@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from isospace.errors import ConfigError
 from isospace.pipeline.config import PipelineConfig
+from isospace.pipeline.override_values import parse_value
 from isospace.transform.representations import SPEC_OF_KIND
 from isospace.transform.spec import AUTO_TAG, FIT_TAG, AutoSpec, FitSpec
 
@@ -62,9 +63,10 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
     if not separator or not key:
         raise ConfigError(f"--set {override}: expected KEY.PATH=VALUE, such as recipe.transform.fit.kind=none.")
     try:
-        value = yaml.safe_load(text)
+        value = parse_value(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override}: the value is not valid YAML.") from error
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"--set {override}: the value is not valid YAML ({reason}). Put a text in quotes.") from error
     *parents, last = key.split(".")
     node = data
     for parent in parents:

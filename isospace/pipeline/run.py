@@ -14,6 +14,7 @@ from isospace.errors import ConfigError, IntegrityError
 from isospace.evaluation.gate.verdicts import read_verdicts
 from isospace.ingest.spec import ChunkingSpec
 from isospace.pipeline.config import PipelineConfig
+from isospace.pipeline.main_guard import require_main_guard
 from isospace.pipeline.preflight import require_faiss, require_feasible, with_hashed_files
 from isospace.storage import paths as layout
 from isospace.storage.hashing import fingerprint
@@ -119,11 +120,14 @@ def start_run(config: PipelineConfig, encoder: EncoderRecord, scratch: Path, *, 
     Raises
     ------
     ConfigError
-        If the recipe cannot work, or a selection would leave documents in another space.
+        If the recipe cannot work, a selection would leave documents in another space, or the script that is running
+        would run again in worker processes.
     IntegrityError
         If the sealed space that the recipe asks for is damaged.
     """
     require_feasible(config.recipe, encoder)
+    if config.runtime.workers.kind == "processes" and not dry:
+        require_main_guard()
     store = open_store(config.runtime.store)
     run = Run(
         run_id=new_run_id(),

@@ -10,8 +10,9 @@ import functools
 import importlib.metadata
 import json
 import logging
+import unicodedata
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -25,6 +26,7 @@ from isospace.collection.live_rows import live_rows
 from isospace.collection.snapshot import Manifest, files_digest
 from isospace.errors import IntegrityError, MismatchError, NotFoundError, QueryError, missing_package
 from isospace.search.spec import LexicalSpec
+from isospace.search.words import words_of
 from isospace.storage.hashing import seal, sha256, unseal
 from isospace.storage.store import Store
 
@@ -69,7 +71,7 @@ class LexicalIndex:
 
     def scores(self, text: str) -> npt.NDArray[np.float32]:
         """Return the (n,) float32 BM25 scores of all chunks; 0 where a chunk shares no word with the text."""
-        ids = [self.words[word] for word in words_of([text], self.spec)[0] if word in self.words]
+        ids = [self.words[word] for word in words_of([text], self.spec, "query")[0] if word in self.words]
         if not ids:
             return np.zeros(self.scores_by_word["num_docs"], np.float32)
         scores: npt.NDArray[np.float32] = self.model.get_scores_from_ids(ids)
@@ -130,7 +132,9 @@ def read_lexical_record(store: Store, manifest: Manifest) -> LexicalRecord | Non
     if body is None or "left_out" in body:
         return None
     try:
-        return LexicalRecord(body["path"], body["sha256"], LexicalSpec.model_validate(body["spec"]), body["files"])
+        # The first records name no version of the rules for words.
+        spec = LexicalSpec.model_validate({"tokenizer": 1, **body["spec"]})
+        return LexicalRecord(body["path"], body["sha256"], spec, body["files"])
     except (KeyError, ValidationError) as error:
         raise IntegrityError(f"{path}: cannot be read ({error}). Delete it and run the pipeline again.") from error
 
@@ -206,38 +210,13 @@ def _body(store: Store, path: str) -> dict[str, Any] | None:
         return None
 
 
-def words_of(texts: Sequence[str], spec: LexicalSpec) -> list[list[str]]:
-    """Tokenize texts into words, with the settings of the index."""
-    import bm25s
-
-    word_lists = bm25s.tokenize(
-        list(texts),
-        lower=True,
-        token_pattern=spec.pattern,
-        stopwords=spec.stopwords or [],
-        stemmer=_stemmer(spec),
-        return_ids=False,
-        show_progress=False,
-        allow_empty=False,
-    )
-    return [list(words) for words in word_lists]
-
-
-def stemmed(words: list[str], spec: LexicalSpec, *, keep_all: bool = False) -> list[str]:
-    """Stem lowercased words as the index does; stopwords are dropped, unless `keep_all` is set."""
-    stopwords = _stopwords(spec.stopwords)
-    remaining = words if keep_all else [word for word in words if word not in stopwords]
-    stemmer = _stemmer(spec)
-    return remaining if stemmer is None else list(stemmer.stemWords(remaining))
-
-
 def _index(texts: Iterable[list[str]], spec: LexicalSpec) -> dict[str, npt.NDArray[Any]]:
     import bm25s
 
     known: dict[str, int] = {}
     documents = _Documents()
     for group in texts:
-        for words in words_of(group, spec):
+        for words in words_of(group, spec, "document"):
             documents.append([known.setdefault(word, len(known)) for word in words])
     words = sorted(known)
     # Number the words in sorted order: the library's own order differs from one process to the next.
@@ -286,26 +265,6 @@ def _model(spec: LexicalSpec) -> Any:
     return bm25s.BM25(k1=spec.k1, b=spec.b, method="lucene", backend="numpy", csc_backend="numpy", auto_compile=False)
 
 
-@functools.cache
-def _stopwords(language: str | None) -> frozenset[str]:
-    if language is None:
-        return frozenset()
-    from bm25s.tokenization import _infer_stopwords
-
-    return frozenset(_infer_stopwords(language))
-
-
-@functools.cache
-def _snowball(language: str) -> Any:
-    import Stemmer
-
-    return Stemmer.Stemmer(language)
-
-
-def _stemmer(spec: LexicalSpec) -> Any:
-    return None if spec.stemmer is None else _snowball(spec.stemmer)
-
-
 def _texts(store: Store, manifest: Manifest) -> Iterator[list[str]]:
     """Yield the texts of the live chunks, as they were encoded, part by part."""
     for table in live_rows(store, manifest, "chunks", ["prefix", "text"]):
@@ -313,4 +272,5 @@ def _texts(store: Store, manifest: Manifest) -> Iterator[list[str]]:
 
 
 def _versions() -> dict[str, str]:
-    return {name: importlib.metadata.version(name) for name in ("bm25s", "PyStemmer")}
+    packages = {name: importlib.metadata.version(name) for name in ("bm25s", "PyStemmer", "regex")}
+    return {**packages, "unicode": unicodedata.unidata_version}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,9 @@ import pyarrow as pa
 from isospace.collection.alias import resolve
 from isospace.collection.snapshot import Manifest
 from isospace.encoding.embedder import OpenSpace
+from isospace.encoding.forks import require_loaded_here
 from isospace.errors import ConfigError, MismatchError, QueryError
+from isospace.ingest.document import is_unicode
 from isospace.search.answer import Answer, Clock
 from isospace.search.build_local_copy import Verify
 from isospace.search.opener import Opener
@@ -43,6 +46,8 @@ class Index:
     Every search runs on one snapshot from start to finish. `refresh` opens the snapshot that the alias names now, and
     swaps it in atomically; searches in flight finish on the old one.
 
+    A fork of the process can search stored vectors and words, but neither embed texts nor follow the alias.
+
     Attributes
     ----------
     problem
@@ -57,6 +62,7 @@ class Index:
         self._refreshing = threading.Lock()
         self._closed = threading.Event()
         self._watchers: list[threading.Thread] = []
+        self._process = os.getpid()
 
     def __repr__(self) -> str:
         place = f"{self.manifest.collection}, snapshot {self.manifest.sequence}"
@@ -148,7 +154,7 @@ class Index:
         Raises
         ------
         QueryError
-            If a query is blank, or an option is invalid.
+            If a query is blank or not Unicode text, or an option is invalid.
         """
         return self.answer(texts, self._options(k, options)).hits
 
@@ -159,6 +165,11 @@ class Index:
         queries = [texts] if isinstance(texts, str) else list(texts)
         if empty := [i for i, text in enumerate(queries) if not text.strip()]:
             raise QueryError(f"query {empty[0]} is {queries[empty[0]]!r}; expected a text that is not blank.")
+        if broken := [i for i, text in enumerate(queries) if not is_unicode(text)]:
+            raise QueryError(
+                f"query {broken[0]} is {ascii(queries[broken[0]])[:80]}, which is not Unicode text: it has half of a "
+                "surrogate pair, as bytes of another encoding leave it. Give the query in UTF-8."
+            )
         view = view or self._view
         if options.rerank and self.reranker is None:
             raise QueryError(
@@ -208,6 +219,7 @@ class Index:
         IsospaceError
             If it cannot be opened; the old one stays in use, and `problem` says why.
         """
+        require_loaded_here(self._process, "the index")
         with self._refreshing:
             try:
                 newer = self._opener.open_newer(self._view)
@@ -269,6 +281,9 @@ class Index:
     def _answer(
         self, view: View, queries: list[str] | None, vectors: Float32 | None, options: SearchOptions, clock: Clock
     ) -> Answer:
+        if self._watchers:
+            # The thread that follows the alias is not in a fork, which would go on serving an old snapshot.
+            require_loaded_here(self._process, "the index")
         options = self._with_default(view, options)
         count = len(queries) if queries is not None else len(vectors) if vectors is not None else 0
         place = (view.space.space_id, view.digest, options.model_dump_json())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from isospace.encoding.forks import require_loaded_here
 from isospace.encoding.registry.files import model_files
 from isospace.errors import EncoderError, MismatchError, missing_package
 from isospace.storage.hashing import fingerprint
@@ -30,6 +32,8 @@ class Reranker:
     """The `sentence_transformers.CrossEncoder`."""
     lock: threading.Lock = field(default_factory=threading.Lock)
     """Held while the model computes."""
+    process: int = field(default_factory=os.getpid, compare=False, repr=False)
+    """ID of the process that loaded it; its forks cannot use it."""
 
     def scores(self, query: str, texts: Sequence[str]) -> npt.NDArray[np.float64]:
         """Return (n,) float64 scores of n texts for a query; higher is more relevant.
@@ -37,8 +41,9 @@ class Reranker:
         Raises
         ------
         EncoderError
-            If the model does not return one finite score per pair.
+            If the model does not return one finite score per pair, or was loaded before this process was forked.
         """
+        require_loaded_here(self.process, f"reranker {self.name}")
         if not texts:
             return np.zeros(0)
         pairs = [(query, text) for text in texts]

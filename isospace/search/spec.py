@@ -31,8 +31,12 @@ class LexicalSpec(SpecModel):
     """Term frequency saturation: the lower, the sooner repetitions of a word stop adding to the score."""
     b: float = Field(default=0.75, ge=0.0, le=1.0)
     """Length normalization: 0 ignores the length of a text, 1 normalizes by it fully."""
-    pattern: str = r"(?u)\b\w+\b"
-    """Regular expression that matches a word of the lowercased text."""
+    tokenizer: Literal[1, 2] = 2
+    """Version of the rules that split texts into words: 2 ignores case, compatibility forms, and invisible characters,
+    and splits scripts without spaces into pairs of characters; 1 only lowercases."""
+    pattern: str | None = None
+    """Regular expression that matches a word, after case and forms are unified; by default, letters, marks, digits, and
+    underscores."""
     stemmer: str | None = None
     """Snowball stemmer, such as `english`; no stemming if empty."""
     stopwords: str | None = None
@@ -41,7 +45,7 @@ class LexicalSpec(SpecModel):
     @model_validator(mode="after")
     def _known(self) -> LexicalSpec:
         try:
-            re.compile(self.pattern)
+            re.compile(self.pattern or "")
         except re.error as error:
             raise ValueError(f"pattern {self.pattern!r} is not a valid regular expression ({error})") from error
         if self.stemmer is not None and self.stemmer not in STEMMERS:

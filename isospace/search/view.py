@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import pyarrow as pa
 
 from isospace.collection.snapshot import Manifest, files_digest
 from isospace.encoding.embedder import OpenSpace
+from isospace.encoding.forks import is_fork_of
 from isospace.errors import MismatchError, QueryError, missing_package
 from isospace.search.bm25 import LexicalIndex
 from isospace.search.filters import apply_filter, parse_filter
@@ -78,6 +80,8 @@ class View:
     kernels: Kernels = "auto"
     promise: SnapshotPromise | None = None
     """Whether texts that are embedded here have the bits of the stored vectors; always set by `open_index`."""
+    process: int = field(default_factory=os.getpid, repr=False)
+    """ID of the process that opened it."""
 
     @functools.cached_property
     def digest(self) -> str:
@@ -212,7 +216,8 @@ class View:
             metric=options.metric,
             rescore=options.rescore,
             rows=rows,
-            kernels=self.kernels,
+            # A fork lacks the threads of torch and faiss; the results are the same.
+            kernels="numpy" if is_fork_of(self.process) else self.kernels,
         )
         return [self._ordered(near, scores, count) for near, scores in scored]
 

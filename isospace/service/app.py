@@ -201,7 +201,8 @@ def _add_embeddings(app: FastAPI, service: Service) -> None:
         service.metrics.tokens.inc(tokens)
 
         def answer() -> Response:
-            data = [embedding(n, vector, dimensions, body.encoding_format) for n, vector in enumerate(vectors)]
+            encoding = body.encoding_format or "float"
+            data = [embedding(n, vector, dimensions, encoding) for n, vector in enumerate(vectors)]
             usage = Usage(prompt_tokens=tokens, total_tokens=tokens)
             return _sent(EmbeddingResponse(model=body.model, data=data, usage=usage, space_id=view.space.space_id))
 

@@ -22,6 +22,7 @@ from isospace.service.settings import Limits
 _Model = TypeVar("_Model", bound=BaseModel)
 _COMPONENTS = "#/components/schemas/"
 _MESSAGE_CHARACTERS = 300
+_BLANK = frozenset({"string_too_short", "string_pattern_mismatch", "value_error"})
 # Fields of a request, and some more: what a body may hold beside the items of its lists.
 _FIELDS = 64
 # A string of JSON, or one that does not end: then the rest, so that the search is linear in the length.
@@ -117,7 +118,7 @@ def _require_sizes(fields: dict[str, Any], limits: Limits) -> None:
 
 def _invalid(error: ValidationError) -> Problem:
     details: list[Any] = error.errors(include_url=False)
-    first = details[0]
+    first = _nearest(details)
     # Further elements name the members of a union that were tried, which the client does not know.
     name = str(first["loc"][0]) if first["loc"] else None
     message = first["msg"][:_MESSAGE_CHARACTERS]
@@ -126,4 +127,18 @@ def _invalid(error: ValidationError) -> Problem:
     # Every member of a union reports an error; for an empty list, only this one helps.
     if any(detail["type"] == "too_short" and detail["input"] == [] for detail in details):
         return Problem(400, f"{name}: is empty; expected at least one.", param=name)
-    return Problem(400, f"{name}: {message}.", param=name)
+    index = _index_of(first)
+    place = name if index is None else f"{name} {index}"
+    if first["type"] in _BLANK and not str(first["input"]).strip():
+        message = "is blank; expected a text with at least one character that is not white space"
+    return Problem(400, f"{place}: {message}.", param=name)
+
+
+def _nearest(details: list[Any]) -> Any:
+    """Return the error of the member of a union that the value comes nearest to: it has its type, or fails last."""
+    return max(details, key=lambda detail: (not detail["type"].endswith("_type"), _index_of(detail) or 0))
+
+
+def _index_of(detail: Any) -> int | None:
+    """Return the place of the item that an error is about; None if it is not about an item."""
+    return next((part for part in detail["loc"] if isinstance(part, int)), None)

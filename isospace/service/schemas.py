@@ -62,8 +62,8 @@ class EmbeddingRequest(_Request):
     """Name of the collection, or the space ID or its first 8 or more digits."""
     dimensions: Annotated[int, Field(ge=1, le=100_000)] | None = None
     """Number of dimensions to return, renormalized to unit length; for spaces that support truncation."""
-    encoding_format: Literal["float", "base64"] = "float"
-    """`base64` encodes little-endian float32."""
+    encoding_format: Literal["float", "base64"] | None = "float"
+    """`base64` encodes little-endian float32; null is `float`."""
     user: Annotated[str, Field(max_length=1000)] | None = None
     """Ignored."""
     input_type: Literal["query", "document"] | None = None

@@ -13,6 +13,7 @@ from isospace.encoding.registry.presets import apply_preset, check_preset, find_
 from isospace.encoding.registry.record import FORMAT, EncoderRecord, FileRecord
 from isospace.encoding.spec import EncoderSpec
 from isospace.errors import ConfigError
+from isospace.ingest.query_files import read_lines
 from isospace.storage.hashing import fingerprint
 from isospace.storage.store import Store
 
@@ -80,9 +81,9 @@ def _calibration(spec: EncoderSpec) -> list[str]:
     if spec.calibration is None:
         return []
     try:
-        lines = Path(spec.calibration).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"recipe.encoder.calibration = {spec.calibration!r}: cannot be read ({error}).") from error
+        lines = read_lines(Path(spec.calibration))
+    except ConfigError as error:
+        raise ConfigError(f"recipe.encoder.calibration: {error}") from error
     texts = [line.strip() for line in lines if line.strip()]
     if len(texts) < 32:
         raise ConfigError(

@@ -140,3 +140,58 @@ def test_ids_that_are_none_are_named(tmp_path: Path, name: str, content: str, me
     (tmp_path / name).write_text(content)
     with pytest.raises(ConfigError, match=message):
         read_queries(tmp_path / name)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize("name", ["q.txt", "q.csv", "q.tsv", "q.jsonl"])
+def test_a_mark_names_the_encoding_and_is_no_part_of_a_query(tmp_path: Path, name: str, encoding: str) -> None:
+    content = {
+        "q.txt": "ä first\r\nz\u2028w\x85\x0b\x0c\n",
+        "q.csv": "text\r\nä first\r\nz\u2028w\x85\x0b\x0c\r\n",
+        "q.tsv": "text\nä first\nz\u2028w\x85\x0b\x0c\n",
+        "q.jsonl": '{"text": "ä first"}\r\n{"text": "z\u2028w\x85\\u000b\\f"}\n',
+    }
+    (tmp_path / name).write_bytes(content[name].encode(encoding))
+    assert read_queries(tmp_path / name) == {"1": "ä first", "2": "z\u2028w\x85\x0b\x0c"}
+
+
+@pytest.mark.parametrize("name", ["q.txt", "q.csv", "q.jsonl"])
+@pytest.mark.parametrize(
+    ("content", "encoding", "message"),
+    [
+        ("caf\xe9 one", "latin-1", r"line 2 is not UTF-8 \(byte 0xe9\)"),
+        ("price 5\u20ac", "cp1252", r"line 2 is not UTF-8 \(byte 0x80\)"),
+        ("кафе", "cp1251", "is not UTF-8"),
+        ("plain", "utf-16-le", "UTF-16 without a byte order mark"),
+        ("plain", "utf-16-be", "UTF-16 without a byte order mark"),
+    ],
+)
+def test_another_encoding_is_refused_and_never_guessed(
+    tmp_path: Path, name: str, content: str, encoding: str, message: str
+) -> None:
+    lines = {"q.txt": f"first\n{content}", "q.csv": f"text\n{content}\n", "q.jsonl": f'\n{{"text": "{content}"}}'}
+    (tmp_path / name).write_bytes(lines[name].encode(encoding))
+    with pytest.raises(ConfigError, match=message):
+        read_queries(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"text": ["a", "b"]}', "row 1 has a list in the column text"),
+        ('{"text": "a"}\n{"text": {"en": "b"}}', "row 2 has an object in the column text"),
+        ('{"text": true}', "row 1 has a boolean in the column text"),
+        ('{"text": "half \\ud83d"}', r"row 1 is 'half \\ud83d', which is not Unicode text"),
+        ('{"text": "a", "text": "b"}', "a line has the key 'text' twice"),
+        ('{"_id": 1, "text": "a", "query_id": "x", "query_id": "y"}', "the key 'query_id' twice"),
+    ],
+)
+def test_a_query_that_is_no_text_is_named(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "q.jsonl").write_text(content)
+    with pytest.raises(ConfigError, match=message):
+        read_queries(tmp_path / "q.jsonl")
+
+
+def test_a_number_is_a_query_as_it_is_written(tmp_path: Path) -> None:
+    (tmp_path / "q.jsonl").write_text('{"text": 0}\n{"text": 1.5}\n{"text": null}\n{"text": "7"}\n')
+    assert read_queries(tmp_path / "q.jsonl") == {"1": "0", "2": "1.5", "4": "7"}

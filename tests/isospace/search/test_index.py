@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 
 from isospace.collection.alias import promote, resolve
 from isospace.collection.snapshot import latest_manifest
+from isospace.encoding.encoder import SentenceEncoder
 from isospace.errors import (
     EncoderError,
     IntegrityError,
@@ -25,10 +27,13 @@ from isospace.errors import (
     StoreError,
 )
 from isospace.operations.maintenance.verify import verify_snapshot
-from isospace.search.bm25 import lexical_files
+from isospace.search.bm25 import build_lexical, lexical_files
 from isospace.search.index import open_index
+from isospace.search.spec import LexicalSpec
+from isospace.storage.hashing import seal, unseal
 from isospace.storage.store import open_store
 from tests.conftest import Configure, sentences, write_jsonl
+from tests.helpers.forking import in_fork
 from tests.helpers.inline import embed_inline
 from tests.isospace.service.conftest import config_of
 
@@ -97,6 +102,8 @@ def test_a_process_that_died_while_it_made_a_copy_leaves_nothing_that_is_taken(s
 import os, sys
 from isospace.search import local_copy as local
 from isospace.search.index import open_index
+from isospace.search.spec import LexicalSpec
+from isospace.storage.hashing import seal, unseal
 publish = local._publish
 local._publish = lambda *_: os._exit(9)
 open_index(sys.argv[1], "c")
@@ -225,6 +232,8 @@ blocked = (
 sys.modules.update(dict.fromkeys(blocked))
 import numpy as np
 from isospace.search.index import open_index
+from isospace.search.spec import LexicalSpec
+from isospace.storage.hashing import seal, unseal
 index = open_index(sys.argv[1], "c", encode=False)
 hits = index.search_raw(np.load(sys.argv[2]), 5)
 print([hit.chunk_id for hit in hits[0]])
@@ -243,6 +252,8 @@ def test_searching_text_loads_neither_torch_nor_prefect(store: Path) -> None:
     code = """
 import sys
 from isospace.search.index import open_index
+from isospace.search.spec import LexicalSpec
+from isospace.storage.hashing import seal, unseal
 hits = open_index(sys.argv[1], "c").search("the gene", 3, mode="hybrid")
 assert len(hits[0]) == 3
 loaded = {"torch", "prefect", "sentence_transformers", "transformers", "duckdb", "polars", "faiss"} & set(sys.modules)
@@ -415,3 +426,58 @@ def test_queries_that_are_none_are_refused(configure: Configure, tmp_path: Path)
             index.search_vectors(np.zeros((1, 16), np.float32))
     with pytest.raises(NotFoundError, match="The folder does not exist"):
         open_index(str(tmp_path / "elsewhere"), "c")
+
+
+def test_an_index_of_the_first_version_answers_as_it_did_until_the_next_run_builds_another(store: Path) -> None:
+    opened = open_store(store)
+    manifest = resolve(opened, "c", "production")
+    first = LexicalSpec(tokenizer=1, pattern=r"(?u)\b\w+\b")
+    assert build_lexical(opened, manifest, first, most_chunks=1000)
+    path = lexical_files(manifest)[1]
+    body = unseal(opened.read(path), name=path)
+    # As records were before they named a version.
+    del body["spec"]["tokenizer"]
+    opened.write(path, seal(body))
+    lexical = open_index(opened, "c").view.lexical
+    assert lexical is not None
+    assert lexical.spec == first
+    # The ligature is another word to the first version.
+    assert lexical.scores("gene").any()
+    assert not lexical.scores("ｇｅｎｅ").any()
+    assert build_lexical(opened, manifest, LexicalSpec(), most_chunks=1000)
+    newer = open_index(opened, "c").view.lexical
+    assert newer is not None
+    assert newer.spec.tokenizer == 2
+    assert (newer.scores("ｇｅｎｅ") == lexical.scores("gene")).all()
+
+
+def test_a_fork_refuses_to_embed_at_once_and_searches_what_needs_no_model(store: Path) -> None:
+    index = open_index(str(store), "c")
+    vectors = index.vectors[:2]
+    asked: list[Callable[[], object]] = [
+        lambda: index.search(QUERY, 3, mode="lexical"),
+        lambda: index.search_vectors(vectors, 3),
+        lambda: index.search_vectors(vectors, 3, mode="quantized"),
+    ]
+    for search in asked:
+        assert in_fork(search) == str(search())
+    index.search(QUERY)
+    ids = index.space.encoder.tokenize(["a cell"], "query")
+    encoder = index.space.encoder
+    assert isinstance(encoder, SentenceEncoder)
+    refused: list[Callable[[], object]] = [
+        lambda: index.search("a text that is in no cache"),
+        lambda: index.search("another", mode="hybrid"),
+        lambda: index.space.embed(["a text"], "document"),
+        lambda: encoder.encode_ids(ids, "query"),
+        index.refresh,
+    ]
+    for work in refused:
+        assert "its fork, process" in in_fork(work)
+    # The remedy that the message names.
+    assert in_fork(lambda: open_index(str(store), "c").search(QUERY, 3)) == str(index.search(QUERY, 3))
+
+
+def test_a_fork_does_not_go_on_with_a_snapshot_that_nobody_follows(store: Path) -> None:
+    with open_index(str(store), "c", watch_seconds=60) as index:
+        assert "its fork, process" in in_fork(lambda: index.search(QUERY, 3, mode="lexical"))

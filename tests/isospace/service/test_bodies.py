@@ -238,3 +238,36 @@ def test_the_description_names_every_body(client: httpx.Client) -> None:
         schema = described["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
         assert schema == {"$ref": f"#/components/schemas/{model.__name__}"}
         assert set(described["components"]["schemas"][model.__name__]["properties"]) == set(model.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("model", "body", "message"),
+    [
+        (EmbeddingRequest, {"input": ["a text", ""]}, "input 1: is blank"),
+        (EmbeddingRequest, {"input": ["a", "b", " \n\t"]}, "input 2: is blank"),
+        (EmbeddingRequest, {"input": ["\u3000"]}, "input 0: is blank"),
+        (EmbeddingRequest, {"input": ""}, "input: is blank"),
+        (EmbeddingRequest, {"input": "  "}, "input: is blank"),
+        (EmbeddingRequest, {"input": ["a", None]}, "input 1: Input should be a valid string"),
+        (EmbeddingRequest, {"input": [1, 2, "a"]}, "input 2: Input should be a valid integer"),
+        (EmbeddingRequest, {"input": [[1], [2, -1]]}, "input 1: Input should be greater than or equal to 0"),
+        (EmbeddingRequest, {"input": []}, "input: is empty"),
+        (SearchRequest, {"query": ["a", ""]}, "query 1: is blank"),
+        (SearchRequest, {"query": ["a", "half \ud83d"]}, "query 1: "),
+        (RerankRequest, {"query": "a", "documents": ["b", " "]}, "documents 1: is blank"),
+    ],
+)
+def test_the_item_that_is_wrong_is_named_with_what_is_wrong(
+    model: type[BaseModel], body: dict[str, object], message: str
+) -> None:
+    model_name = {"model": "c"} if model is EmbeddingRequest else {}
+    with pytest.raises(Problem) as raised:
+        parse_body(json.dumps({**body, **model_name}).encode(), model, Limits())
+    assert raised.value.status == 400
+    assert raised.value.message.startswith(message)
+
+
+@pytest.mark.parametrize("name", ["encoding_format", "dimensions", "user", "input_type"])
+def test_null_is_as_good_as_left_out(name: str) -> None:
+    body = {"input": "a", "model": "c", name: None}
+    assert isinstance(parse_body(json.dumps(body).encode(), EmbeddingRequest, Limits()), EmbeddingRequest)

@@ -32,6 +32,9 @@ def test_vectors_are_those_of_the_index_bit_for_bit(api: openai.OpenAI, opened: 
         tokens = sum(len(ids) for ids in opened.space.encoder.tokenize(TEXTS, "query"))
         assert answer.usage.prompt_tokens == answer.usage.total_tokens == tokens
         assert answer.model == "c"
+    # As LiteLLM sends it.
+    null = api.embeddings.create(model="c", input=TEXTS[0], extra_body={"encoding_format": None}).data[0].embedding
+    assert np.array_equal(np.array(null, np.float32), expected[0])
     raw = api.embeddings.create(model="c", input=TEXTS[0], encoding_format="base64").data[0].embedding
     values = np.frombuffer(base64.b64decode(raw), "<f4") if isinstance(raw, str) else np.array(raw, np.float32)
     assert np.array_equal(values, expected[0])

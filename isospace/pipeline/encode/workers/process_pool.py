@@ -15,6 +15,7 @@ from isospace.errors import NoWorkersError, WorkerError
 from isospace.pipeline.encode.shards import EncodedShard, Shard
 from isospace.pipeline.encode.workers.process import Work, WorkerProcess
 from isospace.pipeline.encode.workers.worker import encode_in_worker, load_in_worker, origin_in_worker, place_of
+from isospace.pipeline.main_guard import require_main_guard
 from isospace.pipeline.run import Run
 
 if TYPE_CHECKING:
@@ -97,7 +98,16 @@ class Processes:
 
 
 def open_processes(spec: WorkersSpec, work: Work, engines: Sequence[Engine]) -> Processes:
-    """Start one process per engine; each loads the encoder and checks it against its reference vectors."""
+    """Start one process per engine; each loads the encoder and checks it against its reference vectors.
+
+    Raises
+    ------
+    ConfigError
+        If every process would run the script that is running now.
+    WorkerError
+        If one dies or does not answer in time.
+    """
+    require_main_guard()
     workers = tuple(WorkerProcess(number, replace(work, engine=engine)) for number, engine in enumerate(engines))
     pool = Processes(workers, spec.start_seconds, spec.shard_seconds)
     try:
