@@ -33,7 +33,7 @@ from isospace.collection.snapshot import (
     sequences,
     snapshot_id,
 )
-from isospace.collection.tombstones import Receipt, write_receipt, write_tombstone
+from isospace.collection.tombstones import Receipt, forgotten_documents, write_receipt, write_tombstone
 from isospace.errors import BusyError, ConfigError, NotFoundError
 from isospace.evaluation.gate.verdicts import carry_verdict
 from isospace.finetuning.workdir import forget_work
@@ -131,6 +131,26 @@ def find_documents(store: Store, collection: str, doc_ids: Collection[str]) -> H
         tuple(holders),
         frozenset(hashes),
     )
+
+
+def require_known(store: Store, collection: str, doc_ids: Collection[str], *, unknown_ok: bool = False) -> Holding:
+    """Return what the store holds of documents, all of which it holds or has forgotten before.
+
+    Raises
+    ------
+    NotFoundError
+        If it knows nothing of one of them, and `unknown_ok` is not set; or if there is no such collection.
+    """
+    held = find_documents(store, collection, doc_ids)
+    # An erasure that was killed may have removed some documents already.
+    unknown = sorted(set(doc_ids) - held.doc_ids - forgotten_documents(store, collection))
+    if unknown and not unknown_ok:
+        raise NotFoundError(
+            f"{unknown[0]!r} is not a document of collection {collection!r} ({len(unknown)} of {len(set(doc_ids))} IDs "
+            "are unknown); nothing was erased. Correct the ID, or add --unknown-ok to keep such documents out of later "
+            "runs."
+        )
+    return held
 
 
 def forget(
