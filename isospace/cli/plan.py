@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from isospace.cli.common import JsonOption, print_json, print_table
+from isospace.cli.common import JsonOption, print_json, print_table, warn
 
 ConfigArgument = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file with the configuration.")]
 OverrideOption = Annotated[
@@ -31,3 +31,5 @@ def plan(config: ConfigArgument, overrides: OverrideOption = None, as_json: Json
         print_json(report.as_dict())
     else:
         print_table(("item", "value"), report.rows(), title=f"Plan for {report.collection}")
+    for warning in report.warnings():
+        warn(f"warning: {warning}")

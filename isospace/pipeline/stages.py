@@ -114,6 +114,8 @@ def plan(reporter: Reporter, run: Run, scan: Scan, parts: list[ChunkPart]) -> tu
     require_fit(run, planned, parts, record)
     report = report_plan(run, scan, parts, planned, record)
     reporter.show_markdown("plan", report.markdown(), f"Plan of {run.run_id}")
+    for warning in report.warnings():
+        reporter.warning(warning)
     reporter.info(f"plan: {planned.to_encode:,} texts to encode, {planned.reused:,} already encoded")
     return planned, report
 
