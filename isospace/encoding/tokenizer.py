@@ -113,7 +113,7 @@ class Tokenizer:
         counts: list[tuple[int, int]] = []
         for group in _groups(texts):
             ids = [e.ids for e in self._untruncated.encode_batch_fast(group, add_special_tokens=False)]
-            counts += [(one.count(self.unknown_id), len(one)) for one in ids]
+            counts += [(0 if self.unknown_id is None else one.count(self.unknown_id), len(one)) for one in ids]
         return counts
 
     def frame(self, prompt: str) -> tuple[list[int], list[int]]:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 
 from isospace.storage.hashing import sha256_lines
+
+_LOG = logging.getLogger(__name__)
 
 DOCUMENT_SCHEMA = pa.schema(
     [
@@ -126,6 +130,23 @@ def nests_deeper(value: object, levels: int) -> bool:
         return False
     items = value.values() if isinstance(value, dict) else value
     return levels == 0 or any(nests_deeper(item, levels - 1) for item in items)
+
+
+def read_metadata(text: str) -> dict[str, Any]:
+    """Parse a document's metadata, whatever they are: one document must not break the answers that hold it.
+
+    Metadata that cannot be parsed are empty. A field that nests deeper than a document may have it is null; only a
+    snapshot that an older version wrote can hold one.
+    """
+    try:
+        metadata = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        _LOG.warning("metadata %.80r cannot be parsed (%s); read as empty", text, type(error).__name__)
+        return {}
+    if not isinstance(metadata, dict):
+        _LOG.warning("metadata %.80r are not a JSON object; read as empty", text)
+        return {}
+    return {name: None if nests_deeper(value, MAX_METADATA_DEPTH) else value for name, value in metadata.items()}
 
 
 def without_surrogates(text: str) -> str:

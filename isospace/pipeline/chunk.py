@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -55,7 +55,7 @@ class ChunkPart:
     chunks: FileRef
     too_long: int
     cut_tokens: int
-    unknown: UnknownTokens = UnknownTokens()
+    unknown: UnknownTokens = field(default_factory=UnknownTokens)
 
 
 def write_chunks(run: Run, documents: FileRef, counter: TokenCounter) -> ChunkPart:

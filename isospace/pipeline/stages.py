@@ -214,8 +214,8 @@ def commit(
     manifest = committed.manifest
     state = "committed" if committed.is_new else "no changes, still at"
     reporter.info(f"{state} snapshot {manifest.sequence} ({manifest.snapshot_id[:16]})")
-    if committed.warning:
-        reporter.warning(committed.warning)
+    for warning in (*([committed.warning] if committed.warning else []), *committed.metadata):
+        reporter.warning(warning)
     return committed
 
 

@@ -60,8 +60,8 @@ def require_dense(folder: Path) -> None:
         raise _refusal(folder, f"modules.json: {', '.join(modules)}", *_MODULES[special[0]])
     if modules and modules[0] in _UNSUPPORTED:
         raise EncoderError(
-            f"model {folder.name}: its first module is {modules[0]}, which isospace cannot run; expected a Transformer. "
-            "Use a model whose modules.json lists Transformer, Pooling."
+            f"model {folder.name}: its first module is {modules[0]}, which isospace cannot run; expected a "
+            "Transformer. Use a model whose modules.json lists Transformer, Pooling."
         )
     if "Pooling" not in modules:
         _require_no_head(folder, network)

@@ -22,6 +22,7 @@ from isospace.collection.alias import (
     record_replacement,
 )
 from isospace.collection.live_rows import without_documents
+from isospace.collection.metadata_schema import read_fields
 from isospace.collection.quarantine import write_quarantine
 from isospace.collection.snapshot import (
     Manifest,
@@ -292,16 +293,19 @@ def _without(store: Store, old: Manifest, wanted: set[str], scratch: Path, memor
         )
     with scratch_database(scratch, memory_mb=memory_mb) as connection:
         digest, documents, chunks = _live(connection, store, parts, left)
+    deletions = write_deletions(store, old.collection, left)
     update = {
         "snapshot_id": snapshot_id(space_id=old.space_id, chunking_id=old.chunking_id, documents_digest=digest),
         "documents_digest": digest,
         "documents": documents,
         "chunks": chunks,
         "parts": tuple(parts),
-        "deletions": write_deletions(store, old.collection, left),
+        "deletions": deletions,
         "quarantine": _quarantine_without(store, old, wanted),
         "provenance": derived_provenance(old, "forget"),
         "origins": derived_origins(old, parts, sources),
+        # The name of a field that only they had is theirs, too.
+        "metadata": None if old.metadata is None else read_fields(store, parts, deletions, old.declared_types),
     }
     return old.model_copy(update=update)
 
