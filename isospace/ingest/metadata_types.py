@@ -28,6 +28,8 @@ _NUMBER = re.compile(r"\s*[+-]?(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{
 _TIMESTAMP = re.compile(
     r"\s*\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?\s?(?:Z|[+-]\d\d(?::?\d\d)?)?)?\s*", re.ASCII
 )
+_ZONE_APART = re.compile(r"(?<=\d)\s(?=Z|[+-])")
+_FIRST = re.compile(r"\s*[\d.+-]", re.ASCII)
 _REDUCED = re.compile(r"\s*(\d{4})(?:-(\d\d))?\s*", re.ASCII)
 _READABLE: dict[MetadataType, frozenset[MetadataType]] = {"number": frozenset({"integer", "number"})}
 
@@ -82,7 +84,9 @@ def describe_fields(
 
 def is_missing(value: Any) -> bool:
     """Return whether a value is null, NaN, or a blank text, which CSV has for a missing value."""
-    return value is None or value != value or (isinstance(value, str) and not value.strip())
+    if isinstance(value, str):
+        return not value or value.isspace()
+    return value is None or value != value
 
 
 def kind_of(value: Any) -> MetadataType:
@@ -132,7 +136,7 @@ def parse_timestamp(text: str) -> datetime | None:
     if not _TIMESTAMP.fullmatch(text):
         return None
     with contextlib.suppress(ValueError, OverflowError):
-        at = datetime.fromisoformat(re.sub(r"(?<=\d)\s(?=Z|[+-])", "", text.strip()))
+        at = datetime.fromisoformat(_ZONE_APART.sub("", text.strip()))
         return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
     return None
 
@@ -165,8 +169,9 @@ def _readable(kind: MetadataType) -> frozenset[MetadataType]:
 
 
 def _kind_of_text(text: str) -> MetadataType:
-    if text.strip().lower() in ("true", "false"):
-        return "boolean"
+    # Most texts are words, and every commit looks at every value.
+    if not _FIRST.match(text):
+        return "boolean" if text.strip().lower() in ("true", "false") else "text"
     if _INTEGER.fullmatch(text):
         return "integer"
     if _NUMBER.fullmatch(text):
