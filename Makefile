@@ -1,9 +1,10 @@
-# `make demo` shows it, `make test` and `make integration` test it. The environment is .venv, made on first use.
+# `make demo` shows it, `make test` and `make integration` test it, `make mutants` tests the tests. The environment is
+# .venv, made on first use.
 PYTHON ?= python3
 BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test integration lint format types imports wheel ui clean
+.PHONY: demo test integration mutants lint format types imports wheel ui clean
 
 demo: .venv/.demo
 	@$(BIN)/python -m flows.demo
@@ -13,6 +14,9 @@ test: .venv/.dev
 
 integration: .venv/.dev
 	$(BIN)/python -m pytest -n auto --dist worksteal -m integration
+
+mutants: .venv/.dev
+	$(BIN)/python -m benchmarks.mutants
 
 lint: .venv/.dev
 	$(BIN)/ruff format --check .

@@ -18,8 +18,11 @@ from pathlib import Path
 import psutil
 import yaml
 
+from isospace.operations.maintenance.vacuum import vacuum
 from isospace.pipeline.config import PipelineConfig
+from isospace.storage.store import open_store
 from tests.conftest import sentences
+from tests.helpers.crash_points import silence
 from tests.helpers.faulty_server import FaultyServer
 from tests.helpers.inline import embed_inline
 
@@ -275,3 +278,59 @@ def _(world: World, store: str) -> str:
         sweep.wait(world.chance.uniform(0.5, 4.0))
     kill_group(sweep)
     return ended(run)
+
+
+@fault("suspended run", 8)
+def _(world: World, store: str) -> str:
+    """Suspend a run beyond its lease; another one commits, and everything unnamed is removed."""
+    run = world.start(world.config(store))
+    time.sleep(world.chance.uniform(0.2, 1.0) * world.usual)
+    return _suspended(world, store, run, lambda: _embed_and_vacuum(world, store))
+
+
+@fault("suspended vacuum", 6)
+def _(world: World, store: str) -> str:
+    """Suspend a vacuum beyond its lease, while a run commits."""
+    run = world.command([sys.executable, "-c", ISOSPACE, "vacuum", store, "--retention-days", "0", "--vectors"])
+    time.sleep(world.chance.uniform(0.3, 2.5))
+    return _suspended(world, store, run, lambda: ended(world.start(world.config(store))))
+
+
+@fault("suspended compaction", 4)
+def _(world: World, store: str) -> str:
+    run = world.command([sys.executable, "-c", ISOSPACE, "compact", store, "c", "--part-documents", "200"])
+    time.sleep(world.chance.uniform(0.3, 2.5))
+    return _suspended(world, store, run, lambda: _embed_and_vacuum(world, store))
+
+
+@fault("killed process that nobody reaps", 6)
+def _(world: World, store: str) -> str:
+    """Kill a run as in a container without an init: a vacuum and the next run must not wait for the dead process."""
+    run = world.start(world.config(store))
+    time.sleep(world.chance.uniform(0.2, 0.9) * world.usual)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(run.pid, signal.SIGKILL)
+    sweep = world.command([sys.executable, "-c", ISOSPACE, "vacuum", store, "--retention-days", "0"])
+    outcome = f"vacuum {ended(sweep)}, next run {ended(world.start(world.config(store)))}"
+    run.wait()
+    return outcome
+
+
+def _embed_and_vacuum(world: World, store: str) -> str:
+    world.change()
+    outcome = ended(world.start(world.config(store)))
+    vacuum(open_store(store), world.folder / "scratch", retention_days=0, vectors=True)
+    return outcome
+
+
+def _suspended(world: World, store: str, process: subprocess.Popen[bytes], meanwhile: Callable[[], str]) -> str:
+    """Stop a process group, make its lease look expired, do something else, and let it go on."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGSTOP)
+    try:
+        silence(open_store(store))
+        other = meanwhile()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGCONT)
+    return f"{ended(process)}, the other {other}"

@@ -32,10 +32,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+from tokenizers import Tokenizer as FastTokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 
 from isospace.encoding.embedder import load_space
 from isospace.encoding.encoder import SentenceEncoder
 from isospace.encoding.registry.record import EncoderRecord, write_encoder_record
+from isospace.encoding.tokenizer import Tokenizer
 from isospace.operations.maintenance.compact import compact, plan_compaction
 from isospace.operations.maintenance.compaction_settings import CompactionSettings
 from isospace.pipeline.chunk import CHUNK_SCHEMA, ChunkPart, all_chunk_paths
@@ -145,12 +149,19 @@ class StubEncoder:
             pooling=("mean",),
         )
         self.lock = threading.Lock()
+        words = FastTokenizer(WordLevel({"[UNK]": 0}, "[UNK]"))
+        words.pre_tokenizer = Whitespace()
+        self.tokenizer = Tokenizer(words.to_str().encode())
         engine = {"engine": "stub", "processor": "any", "precision": "float32", "device": "cpu"}
         self.backend = SimpleNamespace(halvings=0, is_batch_invariant=True, engine=lambda: engine)
 
     def tokenize(self, texts: Sequence[str], role: str) -> list[list[int]]:
         """Return the bytes of each text as its tokens."""
-        return [list(text.encode()[:200]) for text in texts]
+        return [list(text.encode()) for text in texts]
+
+    def inputs(self, texts: Sequence[str], role: str) -> list[list[npt.NDArray[np.int32]]]:
+        """Return the first bytes of each text."""
+        return [[np.array([ids[: self.record.max_tokens]], np.int32)] for ids in self.tokenize(texts, role)]
 
     def encode(self, texts: Sequence[str], role: str) -> npt.NDArray[np.float32]:
         """Return (n, 16) float32 vectors of unit length."""

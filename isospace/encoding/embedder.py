@@ -17,9 +17,9 @@ from isospace.errors import ConfigError, EncoderError, MismatchError, NotFoundEr
 from isospace.storage import paths as layout
 from isospace.storage.store import Store, as_store
 from isospace.transform.affine import ROLES, Role
-from isospace.transform.probes import Agreement, check_encoder
+from isospace.transform.probes import Agreement, Windows
 from isospace.transform.quantizer_set import Representation, dequantize, quantize
-from isospace.transform.space import SPACE_FILES, Space, read_space
+from isospace.transform.space import PROBES_WITH_TEXTS, SPACE_FILES, Space, read_space
 from isospace.transform.transform import apply_transform
 from isospace.transform.vectors import Float32, require_array
 
@@ -42,11 +42,14 @@ class OpenSpace:
     agreement
         How closely the encoder reproduced the space's probes; None if no encoder was loaded. In an opened index: how
         closely it reproduces the vectors of the snapshot, see `isospace.search.promise`.
+    uncovered
+        Stages that the probes do not exercise, so that a change there goes unnoticed.
     """
 
     space: Space
     encoder: Encoder
     agreement: Agreement | None = None
+    uncovered: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         record = self.space.record
@@ -105,7 +108,15 @@ class AbsentEncoder:
         """Raise EncoderError."""
         raise self._error()
 
+    def inputs(self, texts: Sequence[str], role: Role) -> list[Windows]:
+        """Raise EncoderError."""
+        raise self._error()
+
     def encode(self, texts: Sequence[str], role: Role) -> Float32:
+        """Raise EncoderError."""
+        raise self._error()
+
+    def encode_windows(self, texts: Sequence[Windows], role: Role) -> Float32:
         """Raise EncoderError."""
         raise self._error()
 
@@ -208,7 +219,9 @@ def open_space(
             f"{record.encoder_id[:16]}…. Differing: {', '.join(_differences(opened, chosen, record.encoder_id))}. "
             "Use the space's encoder, or re-embed the collection with the other one."
         )
-    agreement = check_encoder(space.probes, chosen.tokenize, chosen.encode, min_cosine=record.min_cosine)
+    from isospace.encoding.probing import check_probes
+
+    agreement = check_probes(space, chosen)
     if record.promise == "bitwise" and not agreement.bitwise:
         # Not a warning: what an index promises is decided by the vectors of its snapshot.
         _LOG.info(
@@ -217,7 +230,22 @@ def open_space(
             space.provenance.get("engine"),
             agreement.cosine,
         )
-    return OpenSpace(space, chosen, agreement)
+    if uncovered := uncovered_stages(space, chosen.record):
+        _LOG.warning(
+            "space %s: its probes do not cover %s, so that a change there goes unnoticed. Fit a new space with "
+            "runtime.refit=true; no text is re-encoded",
+            space_id[:16],
+            ", ".join(uncovered),
+        )
+    return OpenSpace(space, chosen, agreement, uncovered)
+
+
+def uncovered_stages(space: Space, record: EncoderRecord) -> tuple[str, ...]:
+    """Name what the probes of a space do not cover: nothing, unless an earlier version sealed it."""
+    if space.record.format >= PROBES_WITH_TEXTS:
+        return ()
+    cut = ("truncation",) if record.windows is None else ("windows", "pooling over windows")
+    return (*cut, "some rules of the tokenizer")
 
 
 def _differences(store: Store, encoder: Encoder, encoder_id: str) -> list[str]:

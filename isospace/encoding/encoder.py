@@ -6,15 +6,18 @@ backend. A text's vector does not depend on the texts it shares a batch with.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from isospace.encoding.backends.base import Backend
 from isospace.encoding.batching import Batch
@@ -25,6 +28,7 @@ from isospace.encoding.windows import cut_windows, pool_windows
 from isospace.errors import EncoderError
 from isospace.ingest.chunking import TokenCounter
 from isospace.transform.affine import Role
+from isospace.transform.probes import Probed, Windows
 from isospace.transform.vectors import Float32
 
 _LOG = logging.getLogger(__name__)
@@ -32,20 +36,15 @@ _LOG = logging.getLogger(__name__)
 # is idle until its first block is tokenized, so that block is small, and each block is twice as large as the one
 # before. On a CPU both steps compete for the same cores, and full blocks give fewer and larger calls.
 FIRST_BLOCK_TEXTS, BLOCK_TEXTS = 512, 8192
+_TRUNCATION_IS_MEANT: ContextVar[bool] = ContextVar("truncation_is_meant", default=False)
 
 
-class Encoder(Protocol):
+class Encoder(Probed, Protocol):
     """What the rest of isospace needs from an encoder."""
 
     @property
     def record(self) -> EncoderRecord:
         """The encoder's identity."""
-
-    def tokenize(self, texts: Sequence[str], role: Role) -> list[list[int]]:
-        """Return token IDs with prompt and special tokens, never truncated."""
-
-    def encode(self, texts: Sequence[str], role: Role) -> Float32:
-        """Return the (n, d) float32 raw vectors of n texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +103,29 @@ class SentenceEncoder:
                 f"the encoder returned NaN or infinity for the text {texts[row][:80]!r}. Check the model."
             )
         return vectors
+
+    def inputs(self, texts: Sequence[str], role: Role) -> list[list[npt.NDArray[np.int32]]]:
+        """Return what the network would receive.
+
+        Returns
+        -------
+        list
+            For each text a list of its windows, or of the one truncated text. Each is a (1, length) int32 array of
+            token IDs, or (2, length) with the words of the tokens if the pooling depends on them.
+        """
+        return [[self._input(window) for window in windows] for windows in self._windows(texts, role)]
+
+    def _input(self, window: Tokens) -> npt.NDArray[np.int32]:
+        if "subword" in self.record.pooling and window.words is not None:
+            return np.stack([window.ids, window.words])
+        return window.ids[None, :]
+
+    def encode_windows(self, texts: Sequence[Windows], role: Role) -> Float32:
+        """Return the (n, d) float32 raw vectors of n texts that are given by what `inputs` returns for them."""
+        return self._compute(
+            [[Tokens(window[0], window[1] if len(window) > 1 else None) for window in windows] for windows in texts],
+            role,
+        )
 
     def encode_ids(self, ids: Sequence[Sequence[int]], role: Role) -> Float32:
         """Return the (n, d) float32 raw vectors of token ID sequences that `require_ids` accepts."""
@@ -170,7 +192,8 @@ class SentenceEncoder:
         if record.windows is not None:
             too_long = set(long)
             return [cut_windows(text, record.windows) if row in too_long else [text] for row, text in enumerate(tokens)]
-        _LOG.warning(
+        _LOG.log(
+            logging.DEBUG if _TRUNCATION_IS_MEANT.get() else logging.WARNING,
             "%d of %d texts exceed %d tokens and were truncated; longest: %d",
             len(long),
             len(texts),
@@ -213,6 +236,16 @@ class SentenceEncoder:
         skip = self.record.prompt_tokens[role]
         weights = [pooling_weights(kind, mask, prompt_tokens=skip, words=words) for kind in self.record.pooling]
         return Batch(np.asarray(rows, np.int64), ids, np.stack(weights, axis=1), lengths)
+
+
+@contextlib.contextmanager
+def truncation_is_meant() -> Iterator[None]:
+    """Truncate texts without a warning within this context, since probes are longer than the limit on purpose."""
+    token = _TRUNCATION_IS_MEANT.set(True)
+    try:
+        yield
+    finally:
+        _TRUNCATION_IS_MEANT.reset(token)
 
 
 def block_starts(texts: int, first: int) -> list[int]:

@@ -59,6 +59,31 @@ class Tokenizer:
     def _untruncated(self) -> FastTokenizer:
         return _load(self.data)
 
+    @cached_property
+    def _by_limit(self) -> dict[int, FastTokenizer]:
+        return {}
+
+    def _truncating(self, limit: int) -> FastTokenizer:
+        """Return a tokenizer that truncates: this is a state of a tokenizer, so the shared one must not be changed."""
+        if limit not in self._by_limit:
+            tokenizer = self.copy()
+            tokenizer.enable_truncation(max_length=limit)
+            self._by_limit[limit] = tokenizer
+        return self._by_limit[limit]
+
+    def copy(self) -> FastTokenizer:
+        """Return a tokenizer whose settings may be changed; it shares the vocabulary, which is slow to load."""
+        original = self._untruncated
+        copy = FastTokenizer(original.model)
+        for part in ("normalizer", "pre_tokenizer", "post_processor", "decoder", "encode_special_tokens"):
+            setattr(copy, part, getattr(original, part))
+        added = original.get_added_tokens_decoder()
+        for number in sorted(added):
+            (copy.add_special_tokens if added[number].special else copy.add_tokens)([added[number]])
+        same = repr(sorted(copy.get_added_tokens_decoder().items())) == repr(sorted(added.items()))
+        # IDs of added tokens need not be consecutive, and then only the file has them.
+        return copy if same else _load(self.data)
+
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Return token IDs with special tokens, never truncated."""
         return [e.ids for group in _groups(texts) for e in self._untruncated.encode_batch_fast(group)]
@@ -79,10 +104,7 @@ class Tokenizer:
         detailed
             Whether to return words, head, and tail as well.
         """
-        # Truncation is a state of the tokenizer, so the shared one must not be changed: load another.
-        tokenizer = self._untruncated if limit is None else _load(self.data)
-        if limit is not None:
-            tokenizer.enable_truncation(max_length=limit)
+        tokenizer = self._untruncated if limit is None else self._truncating(limit)
         tokens: list[Tokens] = []
         for group in _groups(texts):
             prompted = [prompt + text for text in group]

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from isospace.collection.segments import NORM_TOLERANCE, read_codes, require_space
 from isospace.encoding.encoder import Encoder
+from isospace.encoding.probing import check_probes
 from isospace.errors import CheckError, MismatchError
 from isospace.pipeline.chunk import ChunkPart
 from isospace.pipeline.fit.sample import sample_vectors, vectors_by_hash
@@ -18,7 +19,7 @@ from isospace.pipeline.run import Run
 from isospace.pipeline.segment import Segment
 from isospace.storage.parquet import parse_parquet, read_parquet, read_verified
 from isospace.transform.isotropy import Isotropy, measure_isotropy
-from isospace.transform.probes import check_encoder, check_transform
+from isospace.transform.probes import check_transform
 from isospace.transform.quantizer_set import dequantize, quantize
 from isospace.transform.space import Space
 from isospace.transform.transform import apply_transform
@@ -157,9 +158,7 @@ def check_space(
     """
     try:
         check_transform(space.transform, space.probes)
-        cosine = check_encoder(
-            space.probes, encoder.tokenize, encoder.encode, min_cosine=space.record.min_cosine
-        ).cosine
+        cosine = check_probes(space, encoder).cosine
     except MismatchError as error:
         raise CheckError(f"probes of space {space.space_id[:16]}…: {error}") from error
     dimension = space.record.input_dimension

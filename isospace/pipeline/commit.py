@@ -13,6 +13,7 @@ from isospace.collection.live_rows import LivePart, live_parts, read_live
 from isospace.collection.metadata_schema import fields_of, read_fields, schema_warnings
 from isospace.collection.origins import origins_of, part_origins
 from isospace.collection.snapshot import Manifest, PartRecord, commit_manifest, snapshot_id
+from isospace.collection.tombstones import require_no_newer_tombstone
 from isospace.encoding.registry.record import read_encoder_record
 from isospace.evaluation.gate.verdicts import promotion_problem
 from isospace.pipeline.chunk import ChunkPart
@@ -112,13 +113,22 @@ def promote_new(run: Run, commit: Commit) -> bool:
 
     An alias stays where it is if it has named this snapshot or a later one before, since somebody rolled it back on
     purpose. It also stays if a gate objects to the snapshot, even if this run has no rules of its own.
+
+    Raises
+    ------
+    ConflictError
+        If documents were forgotten since the run began: the snapshot may have been replaced, and its search files with
+        it. The next attempt plans again.
     """
     alias = run.config.runtime.promote_to
     if alias is None or promotion_problem(run.store, commit.manifest, alias):
         return False
     why = run.config.runtime.reason
     reason = f"run {run.run_id}: {why}" if why else f"run {run.run_id}"
-    return promote(run.store, run.collection, alias, commit.manifest, reason=reason, forward_only=True) is not None
+    require_no_newer_tombstone(run.store, run.collection, run.tombstones)
+    moved = promote(run.store, run.collection, alias, commit.manifest, reason=reason, forward_only=True)
+    require_no_newer_tombstone(run.store, run.collection, run.tombstones)
+    return moved is not None
 
 
 def _schema_changes(run: Run, manifest: Manifest, base: Manifest | None) -> tuple[str, ...]:

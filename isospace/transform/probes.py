@@ -1,25 +1,65 @@
 """Probes: reference texts, with the output of every stage of a space for them.
 
-Opening a space runs the probes again and names the first stage whose output differs. The texts are fixed and do not
-come from any corpus, so a space never contains a user's text.
+Opening a space runs the probes again and names the first stage whose output differs. All of them are tokenized and cut
+as the encoder cuts them, which costs little; some of them are encoded, transformed, and quantized as well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from isospace.errors import IntegrityError, MismatchError
 from isospace.transform.affine import ROLES, Role
+from isospace.transform.probe_texts import PROBE_TEXTS
 from isospace.transform.quantizer_set import quantize
 from isospace.transform.transform import Transform, apply_transform
 from isospace.transform.vectors import row_cosines
 
 Arrays = dict[str, npt.NDArray[Any]]
+Windows = Sequence[npt.NDArray[np.int32]]
+# So many probes give one window each of the text that is joined from windows.
+_JOINED = 3
+
+
+class Probed(Protocol):
+    """What probes need from an encoder."""
+
+    def tokenize(self, texts: Sequence[str], role: Role) -> list[list[int]]:
+        """Return token IDs with prompt and special tokens, never truncated."""
+
+    def inputs(self, texts: Sequence[str], role: Role) -> Sequence[Windows]:
+        """Return what the network would receive: for each text, the tokens of each of its windows."""
+
+    def encode(self, texts: Sequence[str], role: Role) -> npt.NDArray[np.float32]:
+        """Return the (n, d) float32 raw vectors of n texts."""
+
+    def encode_windows(self, texts: Sequence[Windows], role: Role) -> npt.NDArray[np.float32]:
+        """Return the (n, d) float32 raw vectors of n texts that are given by their windows."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeTexts:
+    """The texts of a space's probes.
+
+    Attributes
+    ----------
+    texts
+        All of them.
+    encoded
+        By role, the positions of those that are encoded.
+    windowed
+        Whether the encoder pools the vectors of windows.
+    """
+
+    texts: tuple[str, ...]
+    encoded: Mapping[Role, tuple[int, ...]]
+    windowed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,54 +78,51 @@ class Agreement:
     bitwise: bool
 
 
-PROBE_TEXTS: tuple[str, ...] = (
-    "a",
-    "What is the boiling point of water at sea level?",
-    "The mitochondrion is the powerhouse of the cell.",
-    "how to reset a forgotten password",
-    "SELECT name, COUNT(*) FROM orders WHERE year >= 2020 GROUP BY name;",
-    "Der schnelle braune Fuchs springt über den faulen Hund.",
-    "La qualité de l'air s'est améliorée depuis 1995, mais lentement.",
-    "机器学习模型将文本转换为向量。",
-    "データベースの索引を再構築する。",
-    "Быстрый поиск по смыслу в большом собрании документов.",
-    "E = mc², α ≈ 1/137, ∑ 1/n² = π²/6",
-    "  leading and trailing spaces,\ttabs\nand line breaks  ",
-    "ALL CAPITALS AND Mixed Case AND lower case",
-    "error: cannot open '/etc/app.conf': permission denied (errno 13)",
-    "😀 emoji, ﬁ ligature, e\u0301 combining accent, \u200b zero width space",
-    " ".join(["Retrieval quality falls when documents and queries are not transformed alike."] * 12),
-)
-
-
-def make_probes(
-    transform: Transform,
-    tokenize: Callable[[Sequence[str], Role], list[list[int]]],
-    encode: Callable[[Sequence[str], Role], npt.NDArray[np.float32]],
-    *,
-    limit: int,
-) -> Arrays:
-    """Run the probes through every stage; leave out those with more tokens than `limit`.
+def make_probes(transform: Transform, encoder: Probed, probes: ProbeTexts) -> Arrays:
+    """Run the probes through every stage.
 
     Returns
     -------
     dict
-        For each role: `tokens` (int64, concatenated), `lengths` (int64), `raw` and `vectors` (float32), and the codes
-        of each representation. `texts` holds the indices into `PROBE_TEXTS`.
+        `text` (uint8, UTF-8, concatenated) and `text_lengths` (int64, in bytes), and for each role:
+
+        - `tokens` (int64, concatenated) and `lengths` (int64), never truncated.
+        - `windows` (int64, of each text) and `input_lengths` (int64, of each window): what the network would receive,
+          with `inputs` ((n, 32) uint8), its SHA-256 for each text.
+        - `encoded` (int64, positions of texts), with their `raw` and `vectors` (float32) and the codes of each
+          representation.
+        - `joined` ((1, d) float32), if the encoder uses windows: the raw vector of a text whose windows are the first
+          windows of some encoded probes.
     """
-    fitting = [
-        i for i, text in enumerate(PROBE_TEXTS) if all(len(tokenize([text], role)[0]) <= limit for role in ROLES)
-    ]
-    texts = [PROBE_TEXTS[i] for i in fitting]
-    arrays: Arrays = {"texts": np.array(fitting, np.int64)}
+    data = [text.encode() for text in probes.texts]
+    arrays: Arrays = {
+        "text": np.frombuffer(b"".join(data), np.uint8),
+        "text_lengths": np.array([len(text) for text in data], np.int64),
+    }
     for role in ROLES:
-        tokens = tokenize(texts, role)
-        raw = encode(texts, role)
-        arrays[f"{role}.tokens"] = np.array([i for ids in tokens for i in ids], np.int64)
-        arrays[f"{role}.lengths"] = np.array([len(ids) for ids in tokens], np.int64)
-        arrays[f"{role}.raw"] = raw
-        arrays |= {f"{role}.{name}": array for name, array in _outputs(transform, raw, role).items()}
+        tokens, inputs = encoder.tokenize(probes.texts, role), encoder.inputs(probes.texts, role)
+        encoded = probes.encoded[role]
+        raw = encoder.encode([probes.texts[i] for i in encoded], role)
+        made: Arrays = {
+            "tokens": np.array([i for ids in tokens for i in ids], np.int64),
+            "lengths": np.array([len(ids) for ids in tokens], np.int64),
+            **_described(inputs),
+            "encoded": np.array(encoded, np.int64),
+            "raw": raw,
+            **_outputs(transform, raw, role),
+        }
+        if probes.windowed:
+            made["joined"] = encoder.encode_windows([_joined_windows(inputs, encoded)], role)
+        arrays |= {f"{role}.{name}": array for name, array in made.items()}
     return arrays
+
+
+def probe_texts(probes: Mapping[str, npt.NDArray[Any]]) -> tuple[str, ...]:
+    """Return the texts of recorded probes; those of spaces up to format 2 are numbers of `PROBE_TEXTS`."""
+    if "text" not in probes:
+        return tuple(PROBE_TEXTS[i] for i in _require(probes, "texts"))
+    data, ends = probes["text"].tobytes(), np.cumsum(_require(probes, "text_lengths"))
+    return tuple(data[end - n : end].decode() for end, n in zip(ends, probes["text_lengths"], strict=True))
 
 
 def check_transform(transform: Transform, probes: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -103,44 +140,118 @@ def check_transform(transform: Transform, probes: Mapping[str, npt.NDArray[Any]]
             _compare(stage, role, _require(probes, f"{role}.{name}"), computed)
 
 
-def check_encoder(
-    probes: Mapping[str, npt.NDArray[Any]],
-    tokenize: Callable[[Sequence[str], Role], list[list[int]]],
-    encode: Callable[[Sequence[str], Role], npt.NDArray[np.float32]],
-    *,
-    min_cosine: float,
-) -> Agreement:
-    """Encode the probes again, and compare the raw vectors with the recorded ones.
+def check_encoder(probes: Mapping[str, npt.NDArray[Any]], encoder: Probed, *, min_cosine: float) -> Agreement:
+    """Run the probes through the encoder again, and compare with what was recorded.
 
     Raises
     ------
     MismatchError
-        If tokens or raw vectors differ; names the stage, the role, and the probe.
+        If anything differs; names the stage (tokens, truncation, windows, raw vectors, or pooling over windows), the
+        role, and the probe.
     """
-    texts = [PROBE_TEXTS[i] for i in _require(probes, "texts")]
-    smallest, bitwise = 1.0, True
+    texts = probe_texts(probes)
     for role in ROLES:
-        tokens = tokenize(texts, role)
-        recorded = np.split(probes[f"{role}.tokens"], np.cumsum(probes[f"{role}.lengths"])[:-1])
-        for text, ids, expected in zip(texts, tokens, recorded, strict=True):
-            if ids != expected.tolist():
-                raise MismatchError(
-                    f"tokens differ for role {role}, probe {text[:40]!r}: {ids[:8]}…, but the space recorded "
-                    f"{expected.tolist()[:8]}…. Use the tokenizer version that the space was created with."
-                )
-        raw = encode(texts, role)
-        cosines = _cosines(probes[f"{role}.raw"], raw)
-        bitwise = bitwise and raw.tobytes() == probes[f"{role}.raw"].tobytes()
-        worst = int(cosines.argmin())
-        if not cosines[worst] >= min_cosine:
+        _check_tokens(probes, texts, role, encoder.tokenize(texts, role))
+    agreements = []
+    for role in ROLES:
+        # Spaces up to format 2 recorded neither what the network receives nor texts that are too long for it.
+        inputs = encoder.inputs(texts, role) if f"{role}.inputs" in probes else None
+        if inputs is not None:
+            _check_inputs(probes, texts, role, inputs)
+        encoded = probes.get(f"{role}.encoded", np.arange(len(texts)))
+        chosen = [texts[i] for i in encoded]
+        recorded, raw = probes[f"{role}.raw"], encoder.encode(chosen, role)
+        several = probes[f"{role}.windows"][encoded] > 1 if inputs is not None else np.zeros(len(chosen), bool)
+        agreements.append(_check_raw(recorded, raw, chosen, role, min_cosine, several))
+        if inputs is not None and f"{role}.joined" in probes:
+            joined = encoder.encode_windows([_joined_windows(inputs, encoded)], role)
+            name, pooled = ["several windows"], np.ones(1, bool)
+            agreements.append(_check_raw(probes[f"{role}.joined"], joined, name, role, min_cosine, pooled))
+    return Agreement(min(one.cosine for one in agreements), all(one.bitwise for one in agreements))
+
+
+def _check_tokens(
+    probes: Mapping[str, npt.NDArray[Any]], texts: Sequence[str], role: Role, tokens: Sequence[Sequence[int]]
+) -> None:
+    recorded = np.split(_require(probes, f"{role}.tokens"), np.cumsum(_require(probes, f"{role}.lengths"))[:-1])
+    for text, ids, expected in zip(texts, tokens, recorded, strict=True):
+        if list(ids) != (known := expected.tolist()):
+            first = next((i for i, (a, b) in enumerate(zip(ids, known, strict=False)) if a != b), len(known))
+            start = max(first - 2, 0)
             raise MismatchError(
-                f"raw vectors differ for role {role}, probe {texts[worst][:40]!r}: cosine {cosines[worst]:.7f}, "
-                f"expected at least {min_cosine:.7f}. The model, its weights, or its library give other results than "
-                "those of the space: use the same versions."
+                f"tokens differ for role {role}, probe {text[:40]!r}: {list(ids[start : start + 8])}… from position "
+                f"{start}, but the space recorded {known[start : start + 8]}…. Use the tokenizer version that the "
+                "space was created with."
             )
-        _require_same_length(probes[f"{role}.raw"], raw, texts, role, min_cosine)
-        smallest = min(smallest, float(cosines[worst]))
-    return Agreement(smallest, bitwise)
+
+
+def _check_inputs(
+    probes: Mapping[str, npt.NDArray[Any]], texts: Sequence[str], role: Role, inputs: Sequence[Windows]
+) -> None:
+    actual = _described(inputs)
+    counts, lengths = _require(probes, f"{role}.windows"), _require(probes, f"{role}.input_lengths")
+    for number in np.flatnonzero((actual["inputs"] != probes[f"{role}.inputs"]).any(axis=1)).tolist():
+        known = lengths[counts[:number].sum() :][: counts[number]].tolist()
+        found = [window.shape[1] for window in inputs[number]]
+        several = max(len(known), len(found)) > 1
+        stage = "windows differ for role" if several else "truncation differs for role"
+        same = _counted(found) == _counted(known)
+        other = "other ones than the space recorded" if same else f"the space recorded {_counted(known)}"
+        raise MismatchError(
+            f"{stage} {role}, probe {texts[number][:40]!r}: the model receives {_counted(found)}, but {other}. This "
+            "version of isospace cuts long texts differently: use the version that the space was created with, or "
+            "embed the collection into a new store."
+        )
+
+
+def _counted(lengths: Sequence[int]) -> str:
+    if len(lengths) == 1:
+        return f"{lengths[0]} tokens"
+    return f"{len(lengths)} windows of {min(lengths)} to {max(lengths)} tokens"
+
+
+def _check_raw(
+    recorded: npt.NDArray[np.float32],
+    raw: npt.NDArray[np.float32],
+    texts: Sequence[str],
+    role: Role,
+    min_cosine: float,
+    several: npt.NDArray[np.bool_],
+) -> Agreement:
+    """Compare directions and lengths; `several` tells which texts have several windows."""
+    cosines = _cosines(recorded, raw)
+    differs = ~(cosines >= min_cosine)
+    if differs.any():
+        # If only texts with several windows differ, the vectors of windows are right, and their combination is not.
+        stage = "pooling over windows differs for role" if several[differs].all() else "raw vectors differ for role"
+        worst = int(np.where(differs, cosines, np.inf).argmin())
+        raise MismatchError(
+            f"{stage} {role}, probe {texts[worst][:40]!r}: cosine {cosines[worst]:.7f}, "
+            f"expected at least {min_cosine:.7f}. The model, its weights, or its library give other results than "
+            "those of the space: use the same versions."
+        )
+    _require_same_length(recorded, raw, texts, role, min_cosine)
+    return Agreement(min(1.0, float(cosines.min(initial=1.0))), raw.tobytes() == recorded.tobytes())
+
+
+def _described(inputs: Sequence[Windows]) -> Arrays:
+    return {
+        "windows": np.array([len(windows) for windows in inputs], np.int64),
+        "input_lengths": np.array([window.shape[1] for windows in inputs for window in windows], np.int64),
+        "inputs": np.array([list(_digest(windows)) for windows in inputs], np.uint8),
+    }
+
+
+def _digest(windows: Windows) -> bytes:
+    digest = hashlib.sha256()
+    for window in windows:
+        digest.update(np.array(window.shape, "<i8").tobytes() + np.ascontiguousarray(window, "<i4").tobytes())
+    return digest.digest()
+
+
+def _joined_windows(inputs: Sequence[Windows], encoded: Sequence[int] | npt.NDArray[np.int64]) -> Windows:
+    # The very first probe is a single letter.
+    return [inputs[i][0] for i in encoded[1 : 1 + _JOINED]]
 
 
 def _require_same_length(

@@ -22,7 +22,10 @@ from isospace.transform.quantizer_set import Representation
 from isospace.transform.spec import FitSpec, TransformSpec
 from isospace.transform.transform import Transform, transform_arrays, transform_from_arrays
 
-FORMAT = 2
+FORMAT = 3
+# The first format whose probes have their own texts, among them some that are longer than the encoder's limit.
+PROBES_WITH_TEXTS = 3
+READABLE_FORMATS = (2, FORMAT)
 DOCUMENT, PARAMS, PROBES = "space.json", "params.safetensors", "probes.safetensors"
 SPACE_FILES = (DOCUMENT, PARAMS, PROBES)
 Promise = Literal["bitwise", "within tolerance"]
@@ -136,9 +139,10 @@ def read_space(files: Mapping[str, bytes], *, space_id: str) -> Space:
         If the fitted parameters no longer reproduce the recorded probes bit for bit.
     """
     document = unseal(files[DOCUMENT], name=DOCUMENT)
-    if (stored_format := document["record"].get("format")) != FORMAT:
+    if (stored_format := document["record"].get("format")) not in READABLE_FORMATS:
         raise IntegrityError(
-            f"{DOCUMENT} of space {space_id[:16]}…: format {stored_format}; this version of isospace reads {FORMAT}. "
+            f"{DOCUMENT} of space {space_id[:16]}…: format {stored_format}; this version of isospace reads "
+            f"{' and '.join(map(str, READABLE_FORMATS))}. "
             "Fit a new space with runtime.refit=true (no text is re-encoded), or open it with the version that "
             "created it."
         )

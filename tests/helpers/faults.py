@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import numpy as np
@@ -43,6 +43,12 @@ class World:
     unnormalized: SentenceEncoder
     shorter: SentenceEncoder
     unprompted: SentenceEncoder
+    windowed: Path
+    """The store of a collection whose long texts are encoded in windows."""
+    linked: Path
+    """The store of a collection whose model has a module in a linked folder."""
+    relinked: SentenceEncoder
+    """That model after its weights have changed behind the link."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,7 @@ class Fault:
     stage: str
     says: str
     inject: Callable[[Path, World], object]
+    store: Literal["store", "windowed", "linked"] = "store"
 
 
 FAULTS: list[Fault] = []
@@ -58,6 +65,15 @@ FAULTS: list[Fault] = []
 
 def fault(name: str, stage: str, says: str) -> Callable[[Callable[[Path, World], object]], None]:
     return lambda inject: FAULTS.append(Fault(name, stage, says, inject))
+
+
+def small_configuration(folder: Path, model: Path, encoder: dict[str, Any]) -> PipelineConfig:
+    """A collection of few documents, in one space without a fit."""
+    folder.mkdir()
+    recipe = {"encoder": {"model": str(model), **encoder}, "chunking": {"kind": "none"}}
+    source = write_jsonl(folder / "d.jsonl", sentences(30))
+    runtime = {"store": str(folder / "store"), "collection": "c", "source": str(source)}
+    return PipelineConfig.model_validate({"recipe": recipe, "runtime": runtime})
 
 
 def configuration(folder: Path, model: Path, fit: dict[str, str], count: int) -> PipelineConfig:

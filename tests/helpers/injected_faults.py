@@ -90,7 +90,7 @@ def _(copy: Path, world: World) -> object:
     return opened(copy, world.shorter)
 
 
-@fault("texts are cut at another length than recorded", "raw vectors", "raw vectors differ for role document")
+@fault("every text is cut at eight tokens", "truncation", "truncation differs for role document")
 def _(copy: Path, world: World) -> object:
     encoder = honest(copy)
     cutting = type("Cutting", (SentenceEncoder,), {"tokenize": lambda _, texts, role: encoder.tokenize(texts, role)})

@@ -55,3 +55,19 @@ def build_tiny_model(
     modules = [transformer, Pooling(transformer.get_embedding_dimension(), pooling_mode=pooling, **kwargs), Normalize()]
     SentenceTransformer(modules=modules, device="cpu").save_pretrained(str(folder))
     return folder
+
+
+def link_dense(model: Path, folder: Path, elsewhere: Path) -> tuple[Path, Path]:
+    """Add a Dense module to a model, in a linked folder; return the model, and the module's weights behind the link."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Dense
+
+    plain = SentenceTransformer(str(model), device="cpu")
+    dimension = plain.get_embedding_dimension()
+    *modules, normalize = plain
+    SentenceTransformer(modules=[*modules, Dense(dimension, dimension), normalize], device="cpu").save_pretrained(
+        str(folder)
+    )
+    (folder / "2_Dense").rename(elsewhere)
+    (folder / "2_Dense").symlink_to(elsewhere, target_is_directory=True)
+    return folder, elsewhere / "model.safetensors"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.numpy
 
 from isospace.encoding.embedder import load_space
 from isospace.encoding.encoder import SentenceEncoder
@@ -21,12 +22,15 @@ from isospace.encoding.spec import EncoderSpec
 from isospace.errors import IsospaceError
 from isospace.search.index import open_index
 from isospace.storage.store import open_store
-from isospace.transform.probes import PROBE_TEXTS
-from tests.helpers.faults import CENTRE, PROMPTS, Fault, World, configuration, newest
-from tests.helpers.injected_faults import INJECTED
+from isospace.transform.probe_texts import PROBE_TEXTS, TOKENIZER_TEXTS
+from isospace.transform.probes import probe_texts
+from tests.helpers.faults import CENTRE, PROMPTS, Fault, World, configuration, newest, small_configuration
+from tests.helpers.injected_faults import INJECTED as OF_SPACES
+from tests.helpers.injected_text_faults import INJECTED as OF_TEXTS
 from tests.helpers.inline import embed_inline
-from tests.helpers.tiny import build_tiny_model
+from tests.helpers.tiny import build_tiny_model, link_dense
 
+INJECTED = (*OF_SPACES, *OF_TEXTS)
 DOCS = Path(__file__).parents[2] / "docs" / "faults.md"
 
 
@@ -46,7 +50,17 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     def encoder(path: Path, **given: Any) -> SentenceEncoder:
         return prepare_encoder(scratch, EncoderSpec.model_validate({"model": str(path), "prompts": PROMPTS, **given}))
 
+    windows = {"prompts": PROMPTS, "windows": {"stride": 20}}
+    embed_inline(small_configuration(folder / "windowed", model, windows))
+    chained, behind = link_dense(model, folder / "chained", folder / "elsewhere")
+    embed_inline(small_configuration(folder / "linked", chained, {"prompts": PROMPTS}))
+    weights = safetensors.numpy.load_file(behind)
+    safetensors.numpy.save_file({name: -array for name, array in weights.items()}, behind)
+
     return World(
+        windowed=folder / "windowed" / "store",
+        linked=folder / "linked" / "store",
+        relinked=encoder(chained),
         store=folder / "store",
         other_seed=encoder(build_tiny_model(folder / "seed", seed=7)),
         other_pooling=encoder(build_tiny_model(folder / "cls", pooling="cls")),
@@ -60,16 +74,15 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 def test_a_fault_is_refused_and_its_stage_is_named(injected: Fault, world: World, tmp_path: Path) -> None:
     if "instruction set" in injected.name and platform.machine() not in ("x86_64", "AMD64"):
         pytest.skip("another instruction set is chosen by a setting of x86")
-    copy = Path(shutil.copytree(world.store, tmp_path / "copy"))
+    copy = Path(shutil.copytree(getattr(world, injected.store), tmp_path / "copy"))
     with pytest.raises(IsospaceError, match=injected.says):
         injected.inject(copy, world)
 
 
 def test_without_a_fault_everything_opens(world: World) -> None:
     assert len(open_index(str(world.store), "c").search("the cell", 3)[0]) == 3
-    assert (
-        len(load_space(open_store(world.store), newest(world.store).space_id).probes["texts"]) >= len(PROBE_TEXTS) // 2
-    )
+    probes = load_space(open_store(world.store), newest(world.store).space_id).probes
+    assert len(probe_texts(probes)) >= len(PROBE_TEXTS) + len(TOKENIZER_TEXTS)
 
 
 def test_the_table_in_the_docs_is_this_one() -> None:

@@ -17,7 +17,7 @@ from isospace.encoding.tokenizer import Tokenizer
 from isospace.errors import ConfigError, EncoderError
 from isospace.storage.paths import list_encoders
 from isospace.storage.store import Store
-from isospace.transform.probes import PROBE_TEXTS
+from isospace.transform.probe_texts import PROBE_TEXTS
 
 _LOG = logging.getLogger(__name__)
 _MIN_TEXT_TOKENS = 4

@@ -18,7 +18,7 @@ from isospace.encoding.tokenizer import Tokenizer
 from isospace.errors import EncoderError, NotFoundError
 from isospace.storage.store import Store
 from isospace.transform.affine import ROLES, Role
-from isospace.transform.probes import PROBE_TEXTS
+from isospace.transform.probe_texts import PROBE_TEXTS
 from isospace.transform.vectors import Float32
 
 

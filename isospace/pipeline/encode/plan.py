@@ -116,9 +116,9 @@ def _covers(connection: DuckDBPyConnection, store: Store, path: str) -> bool:
             append_rows(connection, "planned", 0, table)
     except (NotFoundError, IntegrityError):
         return False
-    (uncovered,) = connection.execute(
-        "SELECT count(*) FROM missing ANTI JOIN planned USING (chunk_hash)"
-    ).fetchone() or (1,)
+    query = "SELECT count(*) FROM missing ANTI JOIN planned USING (chunk_hash)"
+    # To the end of the result: DuckDB refuses the next relation of a connection with an unfinished one.
+    [(uncovered,)] = connection.execute(query).fetchall()
     return bool(uncovered == 0)
 
 

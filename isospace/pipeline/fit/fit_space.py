@@ -14,6 +14,7 @@ from isospace.collection.origins import origin_of
 from isospace.collection.raw_vectors import vector_origins
 from isospace.encoding.bits import computed_by
 from isospace.encoding.encoder import SentenceEncoder
+from isospace.encoding.probing import record_probes
 from isospace.errors import ConfigError, FitError, MismatchError
 from isospace.pipeline.fit.choose import choose
 from isospace.pipeline.fit.evidence import Evidence, gather_evidence
@@ -25,7 +26,6 @@ from isospace.transform.affine import apply_affine
 from isospace.transform.distortion import cluster, measure_distortion
 from isospace.transform.error_bounds import error_bound
 from isospace.transform.fit import estimate, fit, fit_affine, held_out_variance, held_out_warnings
-from isospace.transform.probes import make_probes
 from isospace.transform.quantizer_set import fit_quantizers
 from isospace.transform.representations import code_bytes
 from isospace.transform.space import DOCUMENT, Promise, seal_space
@@ -55,7 +55,7 @@ def fit_space(run: Run, chunk_paths: Sequence[str], encoder: SentenceEncoder) ->
     Raises
     ------
     FitError
-        If the sample is too small for the fit.
+        If the sample is too small for the fit, or no probe exercises one of its stages.
     MismatchError
         If the encoder is not that of the run.
     ConfigError
@@ -75,7 +75,7 @@ def fit_space(run: Run, chunk_paths: Sequence[str], encoder: SentenceEncoder) ->
     automatic = isinstance(spec.fit, AutoSpec)
     evidence = gather_evidence(run, chunk_paths, encoder, choosing=automatic) if spec.needs_queries else None
     fitted = fit_transform(spec, sample, evidence)
-    probes = make_probes(fitted.transform, encoder.tokenize, encoder.encode, limit=encoder.record.max_tokens)
+    probes, described = record_probes(encoder, fitted.transform, fitted.spec)
     space_id, files = seal_space(
         encoder_id=run.encoder_id,
         spec=run.transform,
@@ -89,6 +89,7 @@ def fit_space(run: Run, chunk_paths: Sequence[str], encoder: SentenceEncoder) ->
             "run_id": run.run_id,
             "collection": run.collection,
             "engine": computed_by(encoder),
+            "probes": described,
             **fitted.provenance,
         },
     )

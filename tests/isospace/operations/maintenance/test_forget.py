@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -357,6 +358,30 @@ def test_a_run_that_was_suspended_during_an_erasure_commits_nothing_of_it(
     assert [order.doc_ids for order in unfinished_tombstones(store, "c")] == [tuple(sorted((doc_id, "d00009")))]
     forgotten(haunted, tmp_path, doc_id, "d00009")
     assert unfinished_tombstones(store, "c") == []
+    assert verify_snapshot(store, "c").failures == ()
+
+
+@pytest.mark.parametrize("station", ["promotion_problem", "promote"])
+def test_a_run_that_was_suspended_after_its_commit_promotes_what_can_be_searched(
+    haunted: PipelineConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, station: str
+) -> None:
+    """The erasure replaces the new snapshot just before or just after the run looks for tombstones."""
+    store = open_store(haunted.runtime.store)
+    text = "alpha beta number three, in a new document."
+    write_jsonl(Path(haunted.runtime.source), {**sentences(60), "secret": SECRET, "new": text})
+    real, erased = getattr(commit, station), []
+
+    def late(*arguments: Any, **options: Any) -> Any:
+        if not erased:
+            erased.append(forgotten(haunted, tmp_path))
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(commit, station, late)
+    embed_inline(haunted)
+    assert erased[0].snapshots.keys() >= {4}
+    assert resolve(store, "c", "production").documents == 61
+    with open_index(store.url, "c") as index:
+        assert index.search(text, k=1, mode="hybrid")[0][0].doc_id == "new"
     assert verify_snapshot(store, "c").failures == ()
 
 

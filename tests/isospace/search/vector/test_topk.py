@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isospace.search.vector.topk import top_rows
+from isospace.search.vector.topk import TooManyRowsError, top_rows
 
 
 @given(
@@ -46,3 +46,30 @@ def test_equal_scores_of_everything_are_bounded_by_the_count_without_slack() -> 
 @pytest.mark.parametrize("rows", [0, 1])
 def test_fewer_rows_than_asked_for_are_all_of_them(rows: int) -> None:
     assert [len(best) for best in top_rows([(0, np.zeros((2, rows), np.float32))], 2, 5)] == [rows, rows]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32])
+@pytest.mark.parametrize("block", [64, 100, 300])
+def test_a_row_exactly_at_the_slack_is_taken_and_the_next_one_is_not(dtype: type, block: int) -> None:
+    """Three rows of 10, one of 8, one of 6, and many of 5 and of 0."""
+    scores = np.zeros((2, 300), dtype)
+    scores[:, [5, 150, 290]], scores[:, 77], scores[:, 222], scores[:, 230:250] = 10, 8, 6, 5
+    for slack, expected in ((2.0, {5, 150, 290, 77}), (4.0, {5, 150, 290, 77, 222}), (1.0, {5, 150, 290})):
+        blocks = ((n, scores[:, n : n + block]) for n in range(0, 300, block))
+        assert [set(rows.tolist()) for rows in top_rows(blocks, 2, 3, np.full(2, slack))] == [expected] * 2
+
+
+@pytest.mark.parametrize("slack", [0.1, 1 / 3, 2.5, 1e-9])
+def test_whole_scores_within_a_slack_that_is_not_whole_are_taken(slack: float) -> None:
+    scores = np.arange(200, dtype=np.int32)[None]
+    (found,) = top_rows(((n, scores[:, n : n + 50]) for n in range(0, 200, 50)), 1, 5, np.array([slack]))
+    assert found.tolist() == list(range(199, 194 - int(slack), -1))
+
+
+@pytest.mark.parametrize("count", [1, 3, 10])
+def test_no_more_than_the_count_are_taken_without_slack_and_too_many_within_it_are_refused(count: int) -> None:
+    scores = np.array([[5, 5, 4, 4, 4, 3, 2, 1, 0, 0, 0, 0]], np.float32)
+    assert [len(rows) for rows in top_rows([(0, scores)], 1, count)] == [count]
+    assert len(top_rows([(0, scores)], 1, 3, np.array([0.5]), most=5)[0]) == 5
+    with pytest.raises(TooManyRowsError):
+        top_rows([(0, scores)], 1, 3, np.array([0.5]), most=4)
