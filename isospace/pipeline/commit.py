@@ -15,7 +15,9 @@ from isospace.collection.origins import origins_of, part_origins
 from isospace.collection.snapshot import Manifest, PartRecord, commit_manifest, snapshot_id
 from isospace.collection.tombstones import require_no_newer_tombstone
 from isospace.encoding.registry.record import read_encoder_record
+from isospace.errors import NotFoundError
 from isospace.evaluation.gate.verdicts import promotion_problem
+from isospace.ingest.metadata_types import MetadataField
 from isospace.pipeline.chunk import ChunkPart
 from isospace.pipeline.encode.mixed_bits import judge_mixture
 from isospace.pipeline.run import Run
@@ -97,7 +99,7 @@ def commit_snapshot(
         sealed_files=tuple(_sealed_files(run.store, run.encoder_id, space_id)),
         provenance=_provenance(run),
         origins=origins,
-        metadata=read_fields(run.store, records, scan.deletions, declared),
+        metadata=_fields(run, records, scan.deletions),
     )
     if base is not None and is_same and set(base.files()) == set(manifest.files()):
         # A repair: the same files are back in place.
@@ -129,6 +131,14 @@ def promote_new(run: Run, commit: Commit) -> bool:
     moved = promote(run.store, run.collection, alias, commit.manifest, reason=reason, forward_only=True)
     require_no_newer_tombstone(run.store, run.collection, run.tombstones)
     return moved is not None
+
+
+def _fields(run: Run, records: Sequence[PartRecord], deletions: FileRef | None) -> tuple[MetadataField, ...] | None:
+    try:
+        return read_fields(run.store, records, deletions, run.config.recipe.documents.metadata_types)
+    except NotFoundError:
+        # Something deletes files while the run works: the commit names the file, and what to do.
+        return None
 
 
 def _schema_changes(run: Run, manifest: Manifest, base: Manifest | None) -> tuple[str, ...]:
