@@ -12,7 +12,6 @@ import pytest
 
 from tests.helpers import crash_points as points
 
-
 # With the suites that use servers: a minute in all.
 pytestmark = pytest.mark.integration
 
