@@ -21,11 +21,12 @@ from flows.embed_corpus import embed_corpus
 from flows.refit_space import refit_space
 from isospace.collection.raw_vectors import gather, vector_parts
 from isospace.evaluation.metrics import measure
+from isospace.evaluation.metrics import per_query as measured
 from isospace.evaluation.pareto_frontier import Corpus, default_representations, measure_frontier
 from isospace.evaluation.ranking import document_run, live_hashes
 from isospace.evaluation.reports.frontier import frontier_table
 from isospace.evaluation.significance import bootstrap_interval, randomization_p
-from isospace.ingest.query_files import read_judgements, read_queries
+from isospace.ingest.query_files import Judgements, read_judgements, read_queries
 from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.fit.trial import Trial, ndcg, rank
 from isospace.search.index import Index, open_index
@@ -75,12 +76,19 @@ def config_of(folder: Path, work: Path, transform: dict) -> PipelineConfig:
     return PipelineConfig.model_validate({"recipe": recipe, "runtime": runtime})
 
 
+def judged_queries(folder: Path) -> tuple[dict[str, str], Judgements]:
+    """Return the queries that have judgements, and these; the others say nothing about a transform."""
+    judgements = read_judgements(folder / "qrels.parquet")
+    queries = {name: text for name, text in read_queries(folder / "queries.parquet").items() if name in judgements}
+    return queries, {name: judgements[name] for name in queries}
+
+
 def trial_of(index: Index, store_url: str, folder: Path) -> Trial:
     """Return the raw vectors of documents and queries, with the judgements."""
     store, record = open_store(store_url), index.space.space.record
     parts = vector_parts(store, record.encoder_id)
     raw = gather(store, record.encoder_id, parts, live_hashes(store, index.manifest), record.input_dimension)
-    queries, judgements = read_queries(folder / "queries.parquet"), read_judgements(folder / "qrels.parquet")
+    queries, judgements = judged_queries(folder)
     asked = index.space.encode(list(queries.values()), "query")
     return Trial(raw, tuple(index.chunks["doc_id"].to_pylist()), asked, tuple(queries), judgements)
 
@@ -141,7 +149,7 @@ def wrong_ways(trial: Trial) -> None:
 
 def choice(folder: Path, work: Path) -> None:
     """Choose a fit without judgements, and score it on judged queries that the choice did not use."""
-    queries, judgements = read_queries(folder / "queries.parquet"), read_judgements(folder / "qrels.parquet")
+    queries, judgements = judged_queries(folder)
     plain = per_query(folder, work, queries, judgements, {"fit": {"kind": "none"}})[0]
     print("| chosen from | fit | nDCG@10 | plain | difference | 95 % | p, worse |")
     print("| --- | --- | ---: | ---: | ---: | --- | ---: |")
@@ -183,12 +191,9 @@ def per_query(
     folder: Path, work: Path, queries: dict[str, str], judgements: dict, transform: dict
 ) -> tuple[np.ndarray, str, str]:
     """Refit a collection, and return nDCG@10 by query, the chosen fit, and the reason."""
-    import ir_measures
-
     report = refit_space(config_of(folder, work, transform))
     index = open_index(str(work), folder.name, str(report.snapshot))
-    found = ir_measures.iter_calc([ir_measures.nDCG @ 10], judgements, document_run(index, queries))
-    values = {m.query_id: m.value for m in found}
+    values = measured(document_run(index, queries), judgements, ["nDCG@10"])["nDCG@10"]
     space = index.space.space
     reason = space.provenance.get("choice", {}).get("reason", "")
     return np.array([values[name] for name in queries]), space.record.fitted.describe(), reason

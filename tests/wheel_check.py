@@ -37,6 +37,7 @@ def main() -> None:
     assert {top for top in tops if not top.endswith(".dist-info")} == {"isospace"}, tops
     for needed in ("LICENSE", "NOTICE"):
         assert any(name.endswith(f".dist-info/licenses/{needed}") for name in names), f"no {needed} in the wheel"
+    assert "isospace/py.typed" in names, "no py.typed in the wheel: type checkers would ignore its types"
     with tempfile.TemporaryDirectory() as folder:
         venv.create(folder, with_pip=True)
         python = Path(folder) / "bin" / "python"

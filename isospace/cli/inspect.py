@@ -71,8 +71,9 @@ def _warn_of_unfinished(store: str, collection: str) -> None:
 
 
 def show(store: StoreArgument, collection: CollectionArgument, snapshot: SnapshotOption = "production") -> None:
-    """Print everything about a snapshot as JSON: recipe, space, files, provenance, alias history."""
+    """Print everything about a snapshot as JSON: recipe, space, files, types of metadata, provenance, alias history."""
     from isospace.collection.alias import alias_history, resolve
+    from isospace.collection.metadata_schema import fields_of, odd_values
     from isospace.encoding.embedder import load_space, uncovered_stages
     from isospace.encoding.registry.record import read_encoder_record
     from isospace.storage.store import open_store
@@ -81,6 +82,9 @@ def show(store: StoreArgument, collection: CollectionArgument, snapshot: Snapsho
     manifest = resolve(opened, collection, snapshot)
     space = load_space(opened, manifest.space_id)
     body = manifest.model_dump(mode="json")
+    odd = odd_values(opened, manifest)
+    fields = [field.model_dump(mode="json") for field in fields_of(opened, manifest)]
+    body["metadata"] = [{**f, **({"odd_values": odd[f["name"]]} if f["name"] in odd else {})} for f in fields]
     uncovered = uncovered_stages(space, read_encoder_record(opened, manifest.encoder_id))
     body["space"] = {
         "record": space.record.model_dump(mode="json"),

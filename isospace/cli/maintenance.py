@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -116,6 +117,10 @@ def forget(
     allow: Annotated[
         bool, typer.Option("--allow", help="Do the opposite: let later runs ingest the documents again.")
     ] = False,
+    unknown_ok: Annotated[
+        bool, typer.Option("--unknown-ok", help="Also keep out documents that the store does not hold.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Erase without asking for confirmation.")] = False,
     wait_minutes: WaitOption = 0.0,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
@@ -133,6 +138,7 @@ def forget(
     if dry_run:
         _preview(opened, collection, doc_ids, as_json=as_json)
         return
+    _confirm(opened, collection, doc_ids, unknown_ok=unknown_ok, yes=yes)
 
     def remove() -> Receipt:
         with TemporaryDirectory(prefix="isospace-forget-") as scratch:
@@ -194,6 +200,17 @@ def _allow(store: Store, collection: str, doc_ids: list[str], reason: str, *, as
         print_json(order.model_dump(mode="json"))
     else:
         say(f"order {order.number}: {len(order.doc_ids)} documents may be ingested again by the next run")
+
+
+def _confirm(store: Store, collection: str, doc_ids: list[str], *, unknown_ok: bool, yes: bool) -> None:
+    """Refuse unknown documents, which may be typing errors; ask on a terminal, since nothing can be restored."""
+    from isospace.operations.maintenance.forget import require_known
+
+    held = require_known(store, collection, doc_ids, unknown_ok=unknown_ok)
+    # A script cannot answer; what it runs was written on purpose, as with vacuum.
+    if not yes and sys.stdin.isatty():
+        what = f"{len(held.doc_ids)} documents with {len(held.hashes)} chunks from {len(held.snapshots)} snapshots"
+        typer.confirm(f"Erase {what} of {collection}, for good?", abort=True, err=True)
 
 
 def _preview(store: Store, collection: str, doc_ids: list[str], *, as_json: bool) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from isospace.cli.common import JsonOption, print_table
+from isospace.cli.common import JsonOption, print_table, warn
 from isospace.cli.terminal import print_json
 
 ConfigArgument = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file with the configuration.")]
@@ -32,3 +32,5 @@ def plan(config: ConfigArgument, overrides: OverrideOption = None, as_json: Json
         print_json(report.as_dict())
     else:
         print_table(("item", "value"), report.rows(), title=f"Plan for {report.collection}")
+    for warning in report.warnings():
+        warn(f"warning: {warning}")

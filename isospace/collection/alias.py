@@ -52,11 +52,18 @@ def resolve(store: Store, collection: str, reference: str) -> Manifest:
 
     Raises
     ------
+    ConfigError
+        If the reference is not a text.
     NotFoundError
         If there is no such snapshot.
     IntegrityError
         If the snapshot of the alias was replaced by another.
     """
+    if not isinstance(reference, str):
+        raise ConfigError(
+            f"alias {reference!r:.60}: is not a text; expected an alias, a snapshot number as text, or the first "
+            f'digits of a snapshot ID. Write "{reference!s:.60}".'
+        )
     history = alias_history(store, collection, reference)
     if not history:
         try:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from isospace.collection.origins import Origins
 from isospace.collection.tombstones import require_no_newer_tombstone
 from isospace.errors import ConflictError, IntegrityError, NotFoundError, StoreError
+from isospace.ingest.metadata_types import MetadataField, MetadataType
 from isospace.storage.file_ref import FileRef
 from isospace.storage.hashing import fingerprint, seal, sha256_lines, unseal
 from isospace.storage.numbered_log import entry_paths
@@ -62,11 +63,18 @@ class Manifest(_Record):
     provenance: dict[str, Any]
     origins: Origins | None = None
     """What computed the raw vectors of its parts; snapshots of older versions do not say it."""
+    metadata: tuple[MetadataField, ...] | None = None
+    """The fields of its documents' metadata with their types; snapshots of older versions do not say it."""
 
     @property
     def paths(self) -> CollectionPaths:
         """The paths of its collection."""
         return CollectionPaths(self.collection)
+
+    @property
+    def declared_types(self) -> dict[str, MetadataType]:
+        """The types of metadata fields that its recipe declares."""
+        return dict(self.recipe.get("documents", {}).get("metadata_types", {}))
 
     def files(self) -> list[FileRef]:
         """Return all files of this snapshot."""
@@ -98,9 +106,10 @@ def documents_digest(rows: Iterable[tuple[str, str, str]]) -> str:
 
 
 def files_digest(manifest: Manifest) -> str:
-    """Return the fingerprint of the files to search, which differ for equal content after a repair."""
+    """Return the fingerprint of what is searched: files, which differ for equal content after a repair, and types."""
     refs = [*manifest.parts, *([manifest.deletions] if manifest.deletions else [])]
-    return fingerprint([ref.model_dump(mode="json") for ref in refs])
+    types = [manifest.declared_types] if manifest.declared_types else []
+    return fingerprint([*(ref.model_dump(mode="json") for ref in refs), *types])
 
 
 def commit_manifest(store: Store, manifest: Manifest, *, tombstones: int = 0) -> Manifest:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,16 +13,16 @@ import numpy.typing as npt
 
 from isospace.encoding.loading import open_encoder
 from isospace.encoding.registry.record import EncoderRecord, read_encoder_record
-from isospace.errors import EncoderError, MismatchError, install_command
+from isospace.errors import ConfigError, EncoderError, MismatchError, NotFoundError, install_command
 from isospace.ingest.document import is_unicode
 from isospace.storage import paths as layout
-from isospace.storage.store import Store, open_store
+from isospace.storage.store import Store, as_store
 from isospace.transform.affine import ROLES, Role
 from isospace.transform.probes import Agreement, Windows
 from isospace.transform.quantizer_set import Representation, dequantize, quantize
 from isospace.transform.space import PROBES_WITH_TEXTS, SPACE_FILES, Space, read_space
 from isospace.transform.transform import apply_transform
-from isospace.transform.vectors import Float32
+from isospace.transform.vectors import Float32, require_array
 
 if TYPE_CHECKING:
     from isospace.encoding.encoder import Encoder
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 
 _LOG = logging.getLogger(__name__)
+_MIN_DIGITS = 8
+_FULL_ID = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,7 @@ class OpenSpace:
         """Map (n, d) float32 raw vectors to (n, k) float32 vectors; each row's bits depend on that row alone."""
         if role not in ROLES:
             raise MismatchError(f"role {role!r}; expected {' or '.join(map(repr, ROLES))}.")
+        require_array(raw, "raw", f"an (n, {self.space.record.input_dimension}) float32")
         transformed = apply_transform(self.space.transform, raw, role)
         if transformed.clipped:
             _LOG.warning(
@@ -125,6 +130,8 @@ class AbsentEncoder:
 
 
 def _require_texts(texts: Sequence[str], role: Role) -> None:
+    if not isinstance(texts, Sequence):
+        raise MismatchError(f"texts is a {type(texts).__name__}; expected a list of strings.")
     # A string is also a sequence of strings: its letters would be embedded one by one, without an error.
     if isinstance(texts, str):
         raise MismatchError(
@@ -145,8 +152,33 @@ def load_space(store: Store, space_id: str) -> Space:
     return read_space({name: store.read(f"{folder}/{name}") for name in SPACE_FILES}, space_id=space_id)
 
 
+def find_space(store: Store, space_id: str) -> str:
+    """Return the full ID of a space, from its first eight digits or more.
+
+    Raises
+    ------
+    ConfigError
+        If `space_id` is not a text.
+    NotFoundError
+        If the store has no such space, or several.
+    """
+    if not isinstance(space_id, str):
+        raise ConfigError(f"space_id = {space_id!r:.60}; expected a text of hexadecimal digits.")
+    if _FULL_ID.fullmatch(space_id):
+        return space_id
+    known = layout.list_spaces(store)
+    matching = [name for name in known if len(space_id) >= _MIN_DIGITS and name.startswith(space_id)]
+    if len(matching) != 1:
+        listed = ", ".join(f"{name[:16]}…" for name in (matching or known)[:8]) or "none"
+        raise NotFoundError(
+            f"space {space_id[:70]!r}: {len(matching)} spaces of {store.url} have an ID that starts with this; "
+            f"expected one, given by at least {_MIN_DIGITS} digits. Spaces there: {listed}."
+        )
+    return matching[0]
+
+
 def open_space(
-    store: Store | str,
+    store: Store | str | os.PathLike[str],
     space_id: str,
     *,
     encoder: Encoder | None = None,
@@ -160,7 +192,7 @@ def open_space(
     store
         A store, or its URL.
     space_id
-        64 hexadecimal digits.
+        64 hexadecimal digits, or the first eight or more of them.
     encoder
         An encoder that is already loaded; loaded from the store if None.
     engine
@@ -170,16 +202,19 @@ def open_space(
 
     Raises
     ------
+    ConfigError
+        If `store` or `space_id` is of another type.
     NotFoundError
-        If the store has no such space.
+        If the store has no such space, or more than one whose ID starts with these digits.
     IntegrityError
         If the content of a file differs from its hash.
     MismatchError
         If the encoder is not the space's, or a probe comes out differently; the message names the first stage that
         differs.
     """
-    opened = open_store(store) if isinstance(store, str) else store
-    space = load_space(opened, space_id)
+    opened = as_store(store)
+    space = load_space(opened, find_space(opened, space_id))
+    space_id = space.space_id
     record = space.record
     if not encode:
         return OpenSpace(space, AbsentEncoder(read_encoder_record(opened, record.encoder_id)))

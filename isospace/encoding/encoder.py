@@ -281,4 +281,5 @@ def token_counter(tokenizer: Tokenizer, record: EncoderRecord) -> TokenCounter:
         counts=lambda texts: [len(ids) for ids in tokenize(tokenizer, record, texts, "document")],
         limit=record.max_tokens,
         windowed=record.windows is not None,
+        unknown=tokenizer.unknown_counts if tokenizer.unknown_id is not None else None,
     )

@@ -6,6 +6,7 @@ transformers that tokenizes differently therefore cannot make them diverge.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -117,6 +118,25 @@ class Tokenizer:
     def size(self) -> int:
         """Size of the vocabulary, with added tokens."""
         return int(self._untruncated.get_vocab_size(with_added_tokens=True))
+
+    @cached_property
+    def unknown_id(self) -> int | None:
+        """The token for what the vocabulary does not cover; None if there is none, since bytes are tokens, too."""
+        model = json.loads(self.data)["model"]
+        if model.get("byte_fallback"):
+            return None
+        if model.get("unk_id") is not None:
+            return int(model["unk_id"])
+        known = model.get("unk_token")
+        return self._untruncated.token_to_id(known) if known else None
+
+    def unknown_counts(self, texts: Sequence[str]) -> list[tuple[int, int]]:
+        """Return the number of unknown tokens and of all tokens of each text, without special tokens."""
+        counts: list[tuple[int, int]] = []
+        for group in _groups(texts):
+            ids = [e.ids for e in self._untruncated.encode_batch_fast(group, add_special_tokens=False)]
+            counts += [(0 if self.unknown_id is None else one.count(self.unknown_id), len(one)) for one in ids]
+        return counts
 
     def frame(self, prompt: str) -> tuple[list[int], list[int]]:
         """Return the token IDs before and after every text: special tokens and those of the prompt.

@@ -46,12 +46,15 @@ class TokenCounter:
         Maximum number of tokens that the encoder accepts.
     windowed
         Whether the encoder splits longer texts into windows instead of truncating them.
+    unknown
+        Returns the numbers of unknown tokens and of all tokens of texts; None if no token can be unknown.
     """
 
     offsets: Callable[[Sequence[str]], Sequence[Offsets]]
     counts: Callable[[Sequence[str]], list[int]]
     limit: int
     windowed: bool = False
+    unknown: Callable[[Sequence[str]], list[tuple[int, int]]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

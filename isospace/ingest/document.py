@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 
 from isospace.ingest.notes import Note
 from isospace.storage.hashing import sha256_lines
+
+_LOG = logging.getLogger(__name__)
 
 DOCUMENT_SCHEMA = pa.schema(
     [
@@ -139,6 +143,23 @@ def is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def read_metadata(text: str) -> dict[str, Any]:
+    """Parse a document's metadata, whatever they are: one document must not break the answers that hold it.
+
+    Metadata that cannot be parsed are empty. A field that nests deeper than a document may have it is null; only a
+    snapshot that an older version wrote can hold one.
+    """
+    try:
+        metadata = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        _LOG.warning("metadata %.80r cannot be parsed (%s); read as empty", text, type(error).__name__)
+        return {}
+    if not isinstance(metadata, dict):
+        _LOG.warning("metadata %.80r are not a JSON object; read as empty", text)
+        return {}
+    return {name: None if nests_deeper(value, MAX_METADATA_DEPTH) else value for name, value in metadata.items()}
 
 
 def without_surrogates(text: str) -> str:

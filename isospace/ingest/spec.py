@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from isospace.ingest.metadata_types import MetadataType
 from isospace.storage.spec import SpecModel
 
 
@@ -27,6 +28,9 @@ class DocumentsSpec(SpecModel):
     """For tables: the column with the title."""
     metadata_columns: tuple[str, ...] = ()
     """For tables: columns kept with the document as metadata."""
+    metadata_types: dict[str, MetadataType] = Field(default={})
+    """Types of metadata fields, such as `{year: integer}`, instead of those inferred from the values. For comparisons,
+    a value that cannot be read as the type is missing."""
 
 
 class ChunkingSpec(SpecModel):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -13,6 +13,7 @@ from isospace.errors import ConfigError, IntegrityError, NotFoundError
 from isospace.ingest.chunking import Chunk, TokenCounter, chunk_documents
 from isospace.ingest.document import Document
 from isospace.pipeline.run import Run
+from isospace.pipeline.unknown_tokens import UnknownTokens, count_unknown
 from isospace.storage.hashing import fingerprint, sha256
 from isospace.storage.parquet import FileRef, parse_parquet, read_parquet, write_parquet
 from isospace.storage.store import Store
@@ -45,6 +46,8 @@ class ChunkPart:
         Number of chunks with more tokens than the encoder's limit.
     cut_tokens
         Number of tokens that the encoder would cut off.
+    unknown
+        Tokens that the encoder's vocabulary does not cover.
     """
 
     name: str
@@ -52,6 +55,7 @@ class ChunkPart:
     chunks: FileRef
     too_long: int
     cut_tokens: int
+    unknown: UnknownTokens = field(default_factory=UnknownTokens)
 
 
 def write_chunks(run: Run, documents: FileRef, counter: TokenCounter) -> ChunkPart:
@@ -76,9 +80,15 @@ def write_chunks(run: Run, documents: FileRef, counter: TokenCounter) -> ChunkPa
         table, reference = finished
     tokens = np.asarray(table["n_tokens"])
     excess = np.zeros_like(tokens) if counter.windowed else np.maximum(tokens - counter.limit, 0)
-    part = ChunkPart(name, documents, reference, int((excess > 0).sum()), int(excess.sum()))
+    unknown = count_unknown(_encoded_texts(table), counter)
+    part = ChunkPart(name, documents, reference, int((excess > 0).sum()), int(excess.sum()), unknown)
     _require_fit(run, part, table, counter.limit)
     return part
+
+
+def _encoded_texts(table: pa.Table) -> list[str]:
+    pairs = zip(table["prefix"].to_pylist(), table["text"].to_pylist(), strict=True)
+    return [prefix + text for prefix, text in pairs]
 
 
 def finished_part(store: Store, path: str) -> tuple[pa.Table, FileRef] | None:

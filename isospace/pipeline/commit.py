@@ -10,11 +10,14 @@ from datetime import UTC, datetime
 
 from isospace.collection.alias import promote
 from isospace.collection.live_rows import LivePart, live_parts, read_live
+from isospace.collection.metadata_schema import fields_of, read_fields, schema_warnings
 from isospace.collection.origins import origins_of, part_origins
 from isospace.collection.snapshot import Manifest, PartRecord, commit_manifest, snapshot_id
 from isospace.collection.tombstones import require_no_newer_tombstone
 from isospace.encoding.registry.record import read_encoder_record
+from isospace.errors import NotFoundError
 from isospace.evaluation.gate.verdicts import promotion_problem
+from isospace.ingest.metadata_types import MetadataField
 from isospace.pipeline.chunk import ChunkPart
 from isospace.pipeline.encode.mixed_bits import judge_mixture
 from isospace.pipeline.run import Run
@@ -41,11 +44,14 @@ class Commit:
         False if the collection already had this content in this space.
     warning
         That its vectors have different bits; None if they do not.
+    metadata
+        What changed in the types of metadata fields.
     """
 
     manifest: Manifest
     is_new: bool
     warning: str | None = None
+    metadata: tuple[str, ...] = ()
 
 
 def commit_snapshot(
@@ -65,7 +71,9 @@ def commit_snapshot(
     """
     identity = snapshot_id(space_id=space_id, chunking_id=run.chunking_id, documents_digest=scan.documents_digest)
     base = run.base
-    if base is not None and base.snapshot_id == identity and not run.damaged:
+    declared = run.config.recipe.documents.metadata_types
+    is_same = base is not None and base.snapshot_id == identity and base.declared_types == declared
+    if base is not None and is_same and not run.damaged:
         return Commit(base, is_new=False)
     kept_names = set(scan.kept)
     records = [_located(part, scan) for part in base.parts if part.name in kept_names] if base else []
@@ -91,12 +99,15 @@ def commit_snapshot(
         sealed_files=tuple(_sealed_files(run.store, run.encoder_id, space_id)),
         provenance=_provenance(run),
         origins=origins,
+        metadata=_fields(run, records, scan.deletions),
     )
-    if base is not None and base.snapshot_id == identity and set(base.files()) == set(manifest.files()):
+    if base is not None and is_same and set(base.files()) == set(manifest.files()):
         # A repair: the same files are back in place.
         return Commit(base, is_new=False)
     warning = judge_mixture(run.config.runtime.mixed_bits, origins.classes)
-    return Commit(commit_manifest(run.store, manifest, tombstones=run.tombstones), is_new=True, warning=warning)
+    changes = _schema_changes(run, manifest, base)
+    committed = commit_manifest(run.store, manifest, tombstones=run.tombstones)
+    return Commit(committed, is_new=True, warning=warning, metadata=changes)
 
 
 def promote_new(run: Run, commit: Commit) -> bool:
@@ -120,6 +131,21 @@ def promote_new(run: Run, commit: Commit) -> bool:
     moved = promote(run.store, run.collection, alias, commit.manifest, reason=reason, forward_only=True)
     require_no_newer_tombstone(run.store, run.collection, run.tombstones)
     return moved is not None
+
+
+def _fields(run: Run, records: Sequence[PartRecord], deletions: FileRef | None) -> tuple[MetadataField, ...] | None:
+    try:
+        return read_fields(run.store, records, deletions, run.config.recipe.documents.metadata_types)
+    except NotFoundError:
+        # Something deletes files while the run works: the commit names the file, and what to do.
+        return None
+
+
+def _schema_changes(run: Run, manifest: Manifest, base: Manifest | None) -> tuple[str, ...]:
+    # Documents of a damaged base may be lost.
+    known = base is not None and (base.metadata is not None or not run.damaged)
+    before = fields_of(run.store, base) if base is not None and known else ()
+    return schema_warnings(manifest.metadata or (), before, base.sequence if base is not None else 0)
 
 
 def _located(part: PartRecord, scan: Scan) -> PartRecord:

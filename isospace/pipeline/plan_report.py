@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from isospace.encoding.encoder import token_counter
@@ -21,6 +21,7 @@ from isospace.pipeline.encode.workers.pool import planned_place
 from isospace.pipeline.fit.foresee import require_fit
 from isospace.pipeline.run import Run, start_run
 from isospace.pipeline.scan.diff import Scan, scan_source
+from isospace.pipeline.unknown_tokens import add_up
 from isospace.storage.store import open_store
 from isospace.transform.representations import code_bytes
 from isospace.transform.spec import AutoSpec
@@ -56,6 +57,10 @@ class PlanReport:
         What computed the vectors that the snapshot will take from the store.
     mixed
         Why the bits of the snapshot's vectors will differ, as far as the plan can tell; empty if nothing says so.
+    unknown
+        Share of the new texts' tokens that the encoder's vocabulary does not cover, by language, in a sample.
+    mostly_unknown, only_unknown
+        Number of new texts that consist mostly, or only, of such tokens.
     """
 
     collection: str
@@ -82,6 +87,9 @@ class PlanReport:
     engine: str = ""
     stored: tuple[str, ...] = ()
     mixed: str = ""
+    unknown: Mapping[str, float] = field(default_factory=dict)
+    mostly_unknown: int = 0
+    only_unknown: int = 0
 
     def as_dict(self) -> dict[str, object]:
         """Return the figures by name."""
@@ -110,8 +118,28 @@ class PlanReport:
             ("to encode", encoded if self.texts_to_encode else "nothing"),
             *([("engine", self.engine)] if self.texts_to_encode and self.engine else []),
             *([("mixed bits", self.mixed)] if self.mixed else []),
+            *([("unknown tokens", self._unknown_shares())] if self.unknown else []),
+            *([("texts mostly unknown", self._unknown_texts())] if self.mostly_unknown else []),
             *self._costs(),
         ]
+
+    def warnings(self) -> tuple[str, ...]:
+        """Return what a person should look at before the texts are encoded."""
+        if not self.mostly_unknown:
+            return ()
+        shares = f" (unknown tokens by language: {self._unknown_shares()})" if self.unknown else ""
+        return (
+            f"{self.mostly_unknown:,} texts consist mostly of tokens that are unknown to the encoder's tokenizer, "
+            f"{self.only_unknown:,} of nothing else{shares}: these have the same vector, whatever they say, and any "
+            "query of unknown tokens matches them all. Use an encoder that was trained for their language, or leave "
+            "them out",
+        )
+
+    def _unknown_shares(self) -> str:
+        return ", ".join(f"{code} {_percent(share)}" for code, share in self.unknown.items())
+
+    def _unknown_texts(self) -> str:
+        return f"{self.mostly_unknown:,}, of these {self.only_unknown:,} entirely"
 
     def _costs(self) -> list[tuple[str, str]]:
         """Return the estimated costs of encoding and storing."""
@@ -143,6 +171,7 @@ def report_plan(
     rate = measured_rate(run.store, run.encoder_id, place)
     seconds = plan.tokens / rate if rate else (0.0 if not plan.tokens else None)
     price = run.config.runtime.price_per_device_hour
+    unknown = add_up(part.unknown for part in parts)
     return PlanReport(
         collection=run.collection,
         base=run.base_sequence,
@@ -168,6 +197,9 @@ def report_plan(
         engine=planned_engine(engine),
         stored=tuple(origin.describe() for origin in plan.stored),
         mixed=foreseen_mixture(plan.stored, engine if plan.to_encode else None) or "",
+        unknown=unknown.shares(),
+        mostly_unknown=unknown.mostly,
+        only_unknown=unknown.only,
     )
 
 
@@ -191,6 +223,10 @@ def _bytes(run: Run, plan: EncodePlan, dimension: int) -> int:
     largest = max(candidate.dimensions or spec.truncate or dimension for candidate in fits)
     stored = sum(code_bytes(representation, largest) for representation in spec.representations)
     return plan.to_encode * 4 * dimension + plan.chunks * stored
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}" if share >= 0.1 else f"{share:.1%}" if share >= 0.001 else "under 0.1%"
 
 
 def _duration(seconds: float) -> str:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
 
 from isospace.collection.snapshot import Manifest, latest_manifest
 from isospace.encoding.encoder import SentenceEncoder
@@ -16,6 +19,7 @@ from isospace.pipeline.encode.shards import EncodePlan
 from isospace.pipeline.plan_report import PlanReport, report_plan
 from isospace.pipeline.run import Run, start_run
 from isospace.pipeline.scan.diff import Scan
+from isospace.storage.spec import SpecModel
 from isospace.storage.store import open_store
 
 
@@ -30,15 +34,27 @@ def recorded_encoder(config: PipelineConfig, engine: Engine) -> SentenceEncoder:
         If the recipe differs in more than the transform.
     """
     base = _base(config)
-    recipe = config.recipe.model_dump(mode="json")
-    for part in ("documents", "encoder", "chunking"):
-        if base.recipe.get(part) != recipe[part]:
+    recipe = config.recipe
+    for part, spec in (("documents", recipe.documents), ("encoder", recipe.encoder), ("chunking", recipe.chunking)):
+        if not _is_recorded(spec, base.recipe.get(part)):
             raise ConfigError(
                 f"recipe.{part} differs from that of snapshot {base.sequence}, and a refit changes only "
                 "recipe.transform. Use `isospace run CONFIG`, or the recipe of the snapshot, which `isospace show` "
                 "prints."
             )
     return open_encoder(open_store(config.runtime.store), base.encoder_id, engine)
+
+
+def _is_recorded(spec: SpecModel, recorded: Any) -> bool:
+    """Return whether a snapshot was made with a specification; older versions did not record every key of it.
+
+    Types of metadata may differ: they change no document.
+    """
+    try:
+        then = type(spec).model_validate(recorded)
+    except ValidationError:
+        return False
+    return then.model_copy(update={"metadata_types": {}}) == spec.model_copy(update={"metadata_types": {}})
 
 
 def start_refit(config: PipelineConfig, encoder: EncoderRecord, scratch: Path) -> Run:

@@ -81,6 +81,7 @@ class RunReport:
 def run_warnings(run: Run, scan: Scan, checked: CheckResult | None, commit: Commit) -> tuple[str, ...]:
     """Return the warnings of a run: what a person should look at."""
     warnings = [*(checked.warnings if checked else ()), *([commit.warning] if commit.warning else [])]
+    warnings += commit.metadata
     if run.damaged:
         warnings.append(
             f"the snapshot was rebuilt, since {len(run.damaged)} of its files were lost, such as {run.damaged[0]}"

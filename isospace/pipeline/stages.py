@@ -116,6 +116,8 @@ def plan(reporter: Reporter, run: Run, scan: Scan, parts: list[ChunkPart]) -> tu
     require_fit(run, planned, parts, record)
     report = report_plan(run, scan, parts, planned, record)
     reporter.show_markdown("plan", report.markdown(), f"Plan of {run.run_id}")
+    for warning in report.warnings():
+        reporter.warning(warning)
     reporter.info(f"plan: {planned.to_encode:,} texts to encode, {planned.reused:,} already encoded")
     return planned, report
 
@@ -214,8 +216,8 @@ def commit(
     manifest = committed.manifest
     state = "committed" if committed.is_new else "no changes, still at"
     reporter.info(f"{state} snapshot {manifest.sequence} ({manifest.snapshot_id[:16]})")
-    if committed.warning:
-        reporter.warning(committed.warning)
+    for warning in (*([committed.warning] if committed.warning else []), *committed.metadata):
+        reporter.warning(warning)
     return committed
 
 

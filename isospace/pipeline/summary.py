@@ -50,7 +50,7 @@ def summarize(
         saturated=sum(s.saturated for s in segments),
         quarantined=scan.quarantined,
         quarantine=scan.quarantine.path if scan.quarantine else None,
-        warnings=run_warnings(run, scan, checked, committed),
+        warnings=(*plan.warnings(), *run_warnings(run, scan, checked, committed)),
         notes=scan.notes,
     )
     path = write_report(run, result, plan, checked, segments, committed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -13,6 +14,7 @@ from isospace.collection.live_rows import LivePart, live_parts
 from isospace.collection.segments import read_codes, require_space
 from isospace.collection.snapshot import Manifest, PartRecord
 from isospace.errors import IntegrityError, MismatchError
+from isospace.ingest.metadata_types import MetadataType, describe_fields
 from isospace.search.metadata import hidden_column, metadata_columns, parse_metadata
 from isospace.storage.parquet import FileRef, parse_parquet, read_verified, verify_file
 from isospace.storage.store import Store
@@ -74,7 +76,7 @@ def make_copy(store: Store, manifest: Manifest, space: Space, folder: Path, veri
         )
     for array in arrays.values():
         array.flush()
-    _write_documents(folder / DOCUMENTS, documents)
+    _write_documents(folder / DOCUMENTS, documents, manifest.declared_types)
 
 
 def _allocate(path: Path) -> None:
@@ -123,10 +125,11 @@ def _local_chunks(rows: pa.Table, documents: pa.Table, known: int, part: PartRec
     return pa.table(columns, names=_CHUNK_SCHEMA.names).cast(_CHUNK_SCHEMA)
 
 
-def _write_documents(path: Path, parts: list[pa.Table]) -> None:
+def _write_documents(path: Path, parts: list[pa.Table], declared: Mapping[str, MetadataType]) -> None:
     plain = pa.schema([(name, pa.large_string()) for name in _DOCUMENT_COLUMNS])
     table = pa.concat_tables([plain.empty_table(), *(part.replace_schema_metadata(None).cast(plain) for part in parts)])
-    for name, column in metadata_columns(parse_metadata(text) for text in table["metadata"].to_pylist()):
+    metadata = [parse_metadata(text) for text in table["metadata"].to_pylist()]
+    for name, column in metadata_columns(metadata, describe_fields(metadata, declared)):
         table = table.append_column(hidden_column(name) if name in _DOCUMENT_COLUMNS else name, column)
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table.combine_chunks())

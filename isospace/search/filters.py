@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
@@ -19,7 +20,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from isospace.errors import QueryError
-from isospace.search.metadata import hidden_column
+from isospace.ingest.metadata_types import parse_moment
+from isospace.search.metadata import hidden_column, instants_column
 from isospace.search.metadata_kinds import as_kind_of, as_lists
 
 Mask = npt.NDArray[np.bool_]
@@ -32,6 +34,7 @@ _COMPARISONS: dict[type[ast.cmpop], Callable[..., Any]] = {
     ast.Gt: pc.greater,
     ast.GtE: pc.greater_equal,
 }
+_TIMESTAMP = "a timestamp"
 _EXAMPLE = 'such as lang == "en" and year >= 2020'
 
 
@@ -141,8 +144,11 @@ def _evaluate(node: ast.expr, documents: pa.Table, text: str) -> Any:
         case ast.UnaryOp(op=ast.Not(), operand=operand):
             return pc.invert(_boolean(operand, documents, text))
         case ast.Compare(left=left, ops=ops, comparators=comparators):
-            terms = [_term(side, documents, text) for side in (left, *comparators)]
-            pairs = [_compare(op, *pair, len(documents), text) for op, pair in zip(ops, pairwise(terms), strict=True)]
+            sides = [(_term(side, documents, text), _moments(side, documents)) for side in (left, *comparators)]
+            pairs = [
+                _compare(op, *_as_moments(*pair), len(documents), text)
+                for op, pair in zip(ops, pairwise(sides), strict=True)
+            ]
             result = pairs[0]
             for pair in pairs[1:]:
                 result = pc.and_kleene(result, pair)
@@ -152,6 +158,40 @@ def _evaluate(node: ast.expr, documents: pa.Table, text: str) -> Any:
             if isinstance(result, pa.ChunkedArray):
                 return result
             raise QueryError(f"filter {text[:80]!r}: {ast.unparse(node)[:40]} is a value, not a comparison.")
+
+
+def _moments(node: ast.expr, documents: pa.Table) -> Any:
+    """Return the instants of a field of timestamps, or of constants that are timestamps; None for anything else."""
+    match node:
+        case ast.Name(id=name) | ast.Subscript(slice=ast.Constant(value=str(name))):
+            return _instants(name, documents, of_metadata=isinstance(node, ast.Subscript))
+        case ast.List(elts=elements) | ast.Tuple(elts=elements):
+            moments = [_moments(element, documents) for element in elements]
+            return moments if moments and None not in moments else None
+        case ast.Constant(value=str(constant)):
+            return parse_moment(constant)
+        case _:
+            return None
+
+
+def _instants(name: str, documents: pa.Table, *, of_metadata: bool) -> Any:
+    known, hidden, instants = documents.column_names, hidden_column(name), instants_column(name)
+    if hidden in known and not of_metadata:
+        # The document's own column of that name, such as its title.
+        return None
+    if instants in known:
+        return documents[instants]
+    column = hidden if hidden in known else name
+    is_declared = column in known and pa.types.is_timestamp(documents.schema.field(column).type)
+    return documents[column] if is_declared else None
+
+
+def _as_moments(left: tuple[Any, Any], right: tuple[Any, Any]) -> tuple[Any, Any]:
+    """Return both sides of a comparison as instants if both are timestamps, one of them a field; else as they are."""
+    is_moment = all(side[1] is not None for side in (left, right))
+    if is_moment and any(isinstance(side[1], pa.ChunkedArray) for side in (left, right)):
+        return left[1], right[1]
+    return left[0], right[0]
 
 
 def _boolean(node: ast.expr, documents: pa.Table, text: str) -> Any:
@@ -249,15 +289,18 @@ def _require_alike(left: Any, right: Any, text: str) -> None:
     kinds = {_kind(side) for side in (left, right)}
     if len(kinds) > 1:
         shown = " with ".join(sorted(kinds))
-        raise QueryError(f"filter {text[:80]!r}: compares {shown}. Write the constant in the type of the field.")
+        example = ', such as "2024-05-31" or "2024-05-31T12:00+02:00"' if _TIMESTAMP in kinds else ""
+        raise QueryError(
+            f"filter {text[:80]!r}: compares {shown}. Write the constant in the type of the field{example}."
+        )
 
 
 def _kind(side: Any) -> str:
     if isinstance(side, pa.ChunkedArray):
-        if pa.types.is_boolean(side.type):
-            return "a boolean"
+        if pa.types.is_boolean(side.type) or pa.types.is_timestamp(side.type):
+            return "a boolean" if pa.types.is_boolean(side.type) else _TIMESTAMP
         is_text = pa.types.is_string(side.type) or pa.types.is_large_string(side.type)
         return "a text" if is_text else "a number" if pa.types.is_primitive(side.type) else str(side.type)
-    if isinstance(side, bool):
-        return "a boolean"
+    if isinstance(side, bool | datetime):
+        return "a boolean" if isinstance(side, bool) else _TIMESTAMP
     return "a text" if isinstance(side, str) else "a number"

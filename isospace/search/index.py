@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 import pyarrow as pa
@@ -20,12 +20,12 @@ from isospace.ingest.document import is_unicode
 from isospace.search.answer import Answer, Clock
 from isospace.search.build_local_copy import Verify
 from isospace.search.opener import Opener
-from isospace.search.options import SearchOptions, search_options
+from isospace.search.options import SearchKeywords, SearchOptions, search_options
 from isospace.search.promise import SnapshotPromise, promise_of
 from isospace.search.query_cache import CacheConfig, QueryCache
 from isospace.search.vector.kernels import Kernels
 from isospace.search.view import FLOATS, Hit, RankedRows, View
-from isospace.storage.store import Store, open_store
+from isospace.storage.store import Store, as_store
 from isospace.transform.affine import Role
 from isospace.transform.quantizer_set import Representation, require_representation
 from isospace.transform.vectors import Float32
@@ -134,7 +134,7 @@ class Index:
         order = ["chunk_id", "doc_id", "uri", "title", "start", "end", "text", "prefix"]
         return pa.table({name: columns[name] for name in order})
 
-    def search(self, texts: Sequence[str] | str, k: int = 10, **options: Any) -> list[list[Hit]]:
+    def search(self, texts: Sequence[str] | str, k: int = 10, **options: Unpack[SearchKeywords]) -> list[list[Hit]]:
         """Find the chunks nearest to each text.
 
         Parameters
@@ -184,7 +184,7 @@ class Index:
         return self._answer(view, queries, vectors, options, clock)
 
     def search_vectors(
-        self, vectors: Float32, k: int = 10, *, space_id: str | None = None, **options: Any
+        self, vectors: Float32, k: int = 10, *, space_id: str | None = None, **options: Unpack[SearchKeywords]
     ) -> list[list[Hit]]:
         """Find the chunks nearest to (m, k) float32 vectors of this space.
 
@@ -197,7 +197,7 @@ class Index:
             If the vectors belong to another space, or have another dimension.
         """
         view = self._view
-        if space_id not in (None, view.space.space_id):
+        if space_id is not None and not _is_space(space_id, view.space.space_id):
             raise MismatchError(
                 f"the vectors belong to space {str(space_id)[:16]}…, but snapshot {view.manifest.sequence} is in space "
                 f"{view.space.space_id[:16]}…. Embed the queries again."
@@ -205,7 +205,9 @@ class Index:
         chosen = self._vector_options(k, options)
         return self._answer(view, None, np.asarray(vectors, np.float32), chosen, Clock()).hits
 
-    def search_raw(self, raw: Float32, k: int = 10, *, role: Role = "query", **options: Any) -> list[list[Hit]]:
+    def search_raw(
+        self, raw: Float32, k: int = 10, *, role: Role = "query", **options: Unpack[SearchKeywords]
+    ) -> list[list[Hit]]:
         """Transform (m, d) float32 raw vectors of the space's encoder, and find the chunks nearest to them."""
         view = self._view
         vectors = view.space.transform(np.asarray(raw, np.float32), role)
@@ -254,10 +256,10 @@ class Index:
             except Exception as error:
                 _LOG.warning("refresh failed, still serving snapshot %d: %s", self.manifest.sequence, error)
 
-    def _options(self, k: int, options: dict[str, Any]) -> SearchOptions:
+    def _options(self, k: int, options: Mapping[str, object]) -> SearchOptions:
         return search_options({"k": k, **options})
 
-    def _vector_options(self, k: int, options: dict[str, Any]) -> SearchOptions:
+    def _vector_options(self, k: int, options: Mapping[str, object]) -> SearchOptions:
         chosen = self._options(k, options)
         if chosen.rerank or chosen.mode in ("lexical", "hybrid"):
             raise QueryError(
@@ -315,8 +317,13 @@ class Index:
         return RankedRows([*rows, *ranked.rows[options.depth :]][: options.k], parts)
 
 
+def _is_space(given: str, space_id: str) -> bool:
+    """Return whether a space ID, or its first eight digits or more, names the space."""
+    return isinstance(given, str) and len(given) >= 8 and space_id.startswith(given)
+
+
 def open_index(
-    store: Store | str,
+    store: Store | str | os.PathLike[str],
     collection: str,
     alias: str = "production",
     *,
@@ -337,7 +344,7 @@ def open_index(
     store
         A store, or its URL.
     alias
-        An alias, a snapshot number, or the first digits of a snapshot ID.
+        An alias, a snapshot number as text, or the first digits of a snapshot ID.
     representation
         The stored representation that is searched by default; if None, a float one where the space stores one.
     encoder
@@ -360,6 +367,8 @@ def open_index(
 
     Raises
     ------
+    ConfigError
+        If the store, the collection, or the alias is of another type.
     NotFoundError
         If the collection or the alias does not exist.
     IntegrityError
@@ -367,7 +376,7 @@ def open_index(
     MismatchError
         If segments, space, and encoder do not belong together, or the encoder fails the handshake.
     """
-    opened = open_store(store) if isinstance(store, str) else store
+    opened = as_store(store)
     if watch_seconds is not None and not watch_seconds > 0:
         raise ConfigError(f"watch_seconds = {watch_seconds}; expected a positive number, or None.")
     opener = Opener(opened, collection, alias, engine, encode, verify, kernels)

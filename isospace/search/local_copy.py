@@ -35,8 +35,8 @@ from isospace.storage.paths import CollectionPaths
 from isospace.storage.store import Store
 from isospace.transform.space import Space
 
-# 2: metadata fields that are called like a column of documents.
-FORMAT = 2
+# 2: metadata fields that are called like a column of documents. 3: types of metadata fields.
+FORMAT = 3
 _RECORD = "copy.json"
 _LEXICAL = "lexical."
 # Copies kept per collection: the one in use, the one a rollback would need, and one more.
@@ -143,7 +143,8 @@ def copy_id(manifest: Manifest, lexical: LexicalRecord | None) -> str:
     deleted = manifest.deletions.sha256 if manifest.deletions else ""
     words = None if lexical is None else [lexical.sha256, lexical.files, lexical.spec.model_dump(mode="json")]
     body = {"space_id": manifest.space_id, "parts": parts, "deletions": deleted, "lexical": words}
-    return fingerprint({"format": FORMAT, **body})
+    # Whether a field without a declared type holds timestamps depends on the documents alone.
+    return fingerprint({"format": FORMAT, "types": manifest.declared_types, **body})
 
 
 def _open(folder: Path, space: Space, lexical: LexicalRecord | None, verify: Verify) -> LocalCopy | None:

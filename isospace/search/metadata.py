@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 
-from isospace.ingest.document import MAX_METADATA_DEPTH, nests_deeper, without_surrogates
+from isospace.ingest.document import read_metadata, without_surrogates
+from isospace.ingest.metadata_types import MetadataField, MetadataType, as_type, describe_fields
 
-_LOG = logging.getLogger(__name__)
+__all__ = ["hidden_column", "instants_column", "metadata_columns", "parse_metadata", "read_metadata"]
+
 _INT64, _EXACT = 2**63, 2**53
+_ARROW: dict[MetadataType, pa.DataType] = {
+    "boolean": pa.bool_(),
+    "integer": pa.int64(),
+    "number": pa.float64(),
+    "timestamp": pa.timestamp("us", "UTC"),
+    "text": pa.large_string(),
+}
 
 
 def parse_metadata(text: str) -> dict[str, Any]:
@@ -21,44 +29,59 @@ def parse_metadata(text: str) -> dict[str, Any]:
     return _printable(metadata) if "\\ud" in text.lower() else metadata
 
 
-def read_metadata(text: str) -> dict[str, Any]:
-    """Parse a document's metadata, whatever they are: one document must not break the answers that hold it.
-
-    Metadata that cannot be parsed are empty. A field that nests deeper than a document may have it is null; only a
-    snapshot that an older version wrote can hold one.
-    """
-    try:
-        metadata = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        _LOG.warning("metadata %.80r cannot be parsed (%s); read as empty", text, type(error).__name__)
-        return {}
-    if not isinstance(metadata, dict):
-        _LOG.warning("metadata %.80r are not a JSON object; read as empty", text)
-        return {}
-    return {name: None if nests_deeper(value, MAX_METADATA_DEPTH) else value for name, value in metadata.items()}
-
-
 def hidden_column(name: str) -> str:
     """Return the column of a metadata field that is called like a column of documents, such as `title`."""
     return f"\x1f{name}"
 
 
-def metadata_columns(rows: Iterable[dict[str, Any]]) -> Iterator[tuple[str, pa.Array]]:
+def instants_column(name: str) -> str:
+    """Return the column of the instants of a metadata field whose texts are timestamps."""
+    return f"\x1e{name}"
+
+
+def metadata_columns(
+    rows: Iterable[dict[str, Any]], fields: Sequence[MetadataField] | None = None
+) -> Iterator[tuple[str, pa.Array]]:
     """Yield the name and column of each metadata field, sorted by name; one row per document.
 
-    A column holds booleans, int64, doubles, texts, or lists of one of these if all values of the field have that type;
-    otherwise texts, with other values written as JSON. Missing values are null.
+    A column of a declared type holds the values of that type; others are null. Without a declaration a column holds
+    booleans, int64, doubles, texts, or lists of one of these if all values of the field have that type; otherwise
+    texts, with other values written as JSON. If they are timestamps, their instants are a second column. Missing values
+    are null.
+
+    Parameters
+    ----------
+    fields
+        What `describe_fields` returns for these rows, or for others with the same types.
     """
-    count, fields = 0, dict[str, dict[int, Any]]()
-    for row, values in enumerate(rows):
-        count = row + 1
+    listed = list(rows)
+    known = {field.name: field for field in (describe_fields(listed, {}) if fields is None else fields)}
+    by_name: dict[str, dict[int, Any]] = {name: {} for name, field in known.items() if field.declared}
+    for row, values in enumerate(listed):
         for name, value in values.items():
             # Some writers use NaN for a missing value.
             if value is not None and value == value:
-                fields.setdefault(name, {})[row] = value
-    for name, values_by_row in sorted(fields.items()):
-        column_type = _type(list(values_by_row.values()))
-        yield name, pa.array([_cast(values_by_row.get(row), column_type) for row in range(count)], column_type)
+                by_name.setdefault(name, {})[row] = value
+    for name, present in sorted(by_name.items()):
+        field = known.get(name)
+        column = [present.get(row) for row in range(len(listed))]
+        if field is not None and field.declared:
+            yield name, _declared(column, field.type)
+            continue
+        column_type = _type(list(present.values()))
+        yield name, pa.array([_cast(value, column_type) for value in column], column_type)
+        if field is not None and field.type == "timestamp":
+            yield instants_column(name), _declared(column, "timestamp")
+
+
+def _declared(values: list[Any], wanted: MetadataType) -> pa.Array:
+    """Return values as a column of a type; what cannot be read so is null."""
+    read = [as_type(value, wanted) for value in values]
+    if wanted != "list":
+        return pa.array(read, _ARROW[wanted])
+    inner = _type([item for items in read if items for item in items if item is not None])
+    inner = pa.large_string() if pa.types.is_list(inner) else inner
+    return pa.array([None if items is None else _cast(items, pa.list_(inner)) for items in read], pa.list_(inner))
 
 
 def _type(values: list[Any]) -> pa.DataType:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeAlias
+from collections.abc import Mapping
+from typing import Annotated, Literal, TypeAlias, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from isospace.errors import QueryError
 from isospace.search.vector.scoring import Metric
 
 Mode: TypeAlias = Literal["auto", "exact", "quantized", "tiered", "lexical", "hybrid"]
+Fusion: TypeAlias = Literal["rrf", "weighted"]
 _Weight = Annotated[float, Field(ge=0.0, le=1_000.0, allow_inf_nan=False)]
 
 
@@ -32,7 +35,7 @@ class SearchOptions(BaseModel):
     """`cosine`, `dot`, or the negated distances `l2` and `l1`; l1 needs mode exact."""
     filter: str | None = Field(default=None, max_length=2_000)
     """Expression over the documents' metadata, such as `lang == "en" and year >= 2020`."""
-    fusion: Literal["rrf", "weighted"] = "rrf"
+    fusion: Fusion = "rrf"
     """For hybrid: `rrf` adds weight / (60 + rank); `weighted` adds weight x score, scores scaled to 0..1 per list."""
     weights: tuple[_Weight, _Weight] = (1.0, 1.0)
     """For hybrid: weights of the vector and the BM25 ranking."""
@@ -42,7 +45,21 @@ class SearchOptions(BaseModel):
     """Whether to rerank the `depth` best with the cross-encoder that the index was opened with."""
 
 
-def search_options(values: dict[str, Any]) -> SearchOptions:
+class SearchKeywords(TypedDict, total=False):
+    """The options as keywords of `Index.search`, for type checkers: the fields of `SearchOptions` without `k`."""
+
+    mode: Mode
+    representation: str | None
+    rescore: int
+    metric: Metric
+    filter: str | None
+    fusion: Fusion
+    weights: tuple[float, float]
+    depth: int
+    rerank: bool
+
+
+def search_options(values: Mapping[str, object]) -> SearchOptions:
     """Build search options; a QueryError names the invalid one."""
     try:
         return SearchOptions.model_validate(values)
@@ -53,7 +70,7 @@ def search_options(values: dict[str, Any]) -> SearchOptions:
         raise QueryError(f"{name} = {first['input']!r:.80}: {_expected(first)}.{known}") from error
 
 
-def _expected(error: Any) -> str:
+def _expected(error: ErrorDetails) -> str:
     limits = error.get("ctx", {})
     if "ge" in limits:
         return f"expected {limits['ge']} or more"

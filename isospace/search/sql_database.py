@@ -125,6 +125,8 @@ def _write_meta(connection: DuckDBPyConnection, manifest: Manifest, space: Space
         "recipe": json.dumps(manifest.recipe, sort_keys=True),
         "provenance": json.dumps(manifest.provenance, sort_keys=True),
     }
+    if manifest.metadata is not None:
+        rows["metadata_types"] = json.dumps({field.name: field.type for field in manifest.metadata})
     connection.execute("CREATE TABLE meta (key VARCHAR PRIMARY KEY, value VARCHAR NOT NULL)")
     connection.executemany("INSERT INTO meta VALUES (?, ?)", list(rows.items()))
 

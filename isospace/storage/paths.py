@@ -44,11 +44,13 @@ _ID_DIGITS = 64
 
 def is_name(name: str) -> bool:
     """Return whether a name is valid for a collection or an alias."""
-    return _NAME.fullmatch(name) is not None
+    return isinstance(name, str) and _NAME.fullmatch(name) is not None
 
 
 def checked_name(name: str, what: str) -> str:
     """Return a name that is safe as a folder name; ConfigError if it is not. `what` is for the message."""
+    if not isinstance(name, str):
+        raise ConfigError(f"{what} {name!r:.60}: is not a text. Write it in quotes.")
     if not is_name(name):
         raise ConfigError(f"{what} {name[:60]!r}: expected 1 to 100 letters, digits, dots, dashes, and underscores.")
     return name

@@ -9,7 +9,22 @@ from isospace.errors import ConfigError
 from isospace.storage.local_store import LocalStore
 from isospace.storage.protocol import Store
 
-__all__ = ["Store", "open_store"]
+__all__ = ["Store", "as_store", "open_store"]
+
+
+def as_store(store: Store | str | os.PathLike[str]) -> Store:
+    """Return a store, given as such or by its URL.
+
+    Raises
+    ------
+    ConfigError
+        If it is neither.
+    """
+    if isinstance(store, str | os.PathLike):
+        return open_store(store)
+    if not hasattr(store, "url"):
+        raise ConfigError(f"store = {store!r:.60}; expected a folder, s3://bucket/prefix, or what open_store returns.")
+    return store
 
 
 def open_store(url: str | os.PathLike[str]) -> Store:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from isospace.errors import MismatchError
 from isospace.transform.quantizers import Quantizer, fit_quantizer, load_quantizer
 from isospace.transform.representations import RepresentationSpec
-from isospace.transform.vectors import Float32
+from isospace.transform.vectors import Float32, require_array
 
 Representation: TypeAlias = str
 
@@ -54,9 +54,10 @@ def quantize(quantizers: Quantizers, vectors: Float32, representation: Represent
     Raises
     ------
     MismatchError
-        If the space lacks the representation or the dimension differs.
+        If the space lacks the representation, the dimension differs, or the vectors are not an array.
     """
     require_representation(quantizers, representation)
+    require_array(vectors, "vectors", f"an (n, {quantizers.dimension}) float32")
     if vectors.ndim != 2 or vectors.shape[1] != quantizers.dimension:
         raise MismatchError(
             f"vectors have the shape {vectors.shape}; this space takes (n, {quantizers.dimension}). Transform them "
@@ -68,6 +69,7 @@ def quantize(quantizers: Quantizers, vectors: Float32, representation: Represent
 def dequantize(quantizers: Quantizers, codes: npt.NDArray[Any], representation: Representation) -> Float32:
     """Decode to (n, k) float32 with the stored scales."""
     require_representation(quantizers, representation)
+    require_array(codes, "codes", "the (n, width)")
     return quantizers.by_name[representation].decode(codes)
 
 

@@ -11,10 +11,21 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from isospace.errors import MismatchError
+
 Float32: TypeAlias = npt.NDArray[np.float32]
 Float64: TypeAlias = npt.NDArray[np.float64]
 
 _Real = TypeVar("_Real", np.float32, np.float64)
+
+
+def require_array(values: object, what: str, expected: str) -> None:
+    """Raise MismatchError if values are not a NumPy array, such as a list."""
+    if not isinstance(values, np.ndarray):
+        raise MismatchError(
+            f"{what} is a {type(values).__name__}; expected {expected} NumPy array. Convert it with "
+            "numpy.asarray(…, numpy.float32)."
+        )
 
 
 def unit(vectors: npt.NDArray[_Real]) -> npt.NDArray[_Real]:

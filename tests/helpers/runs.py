@@ -71,5 +71,6 @@ def write_chunk_part(run: Run, name: str, texts: Iterable[str], *, tokens: int =
         for n, text in enumerate(texts)
     ]  # fmt: skip
     chunks = write_parquet(store, paths.chunks(name), pa.Table.from_pylist(rows, CHUNK_SCHEMA))
-    documents = write_parquet(store, paths.documents(name), pa.table({"doc_id": [row["doc_id"] for row in rows]}))
+    named = pa.table({"doc_id": [row["doc_id"] for row in rows], "metadata": ["{}" for _ in rows]})
+    documents = write_parquet(store, paths.documents(name), named)
     return ChunkPart(name, documents, chunks, 0, 0)

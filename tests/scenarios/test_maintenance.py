@@ -101,7 +101,9 @@ def test_the_commands_of_the_core(frayed: PipelineConfig) -> None:
     assert "4 parts became 1" in called("compact", store.url, "c")
     assert "nothing to compact" in called("compact", store.url, "c")
     assert "1 of 2 documents are in the collection" in called("forget", store.url, "c", "d00001", "nobody", "--dry-run")
-    receipt = json.loads(called("forget", store.url, "c", "d00001", "nobody", "--reason", "asked", "--json"))
+    receipt = json.loads(
+        called("forget", store.url, "c", "d00001", "nobody", "--unknown-ok", "--reason", "asked", "--json")
+    )
     assert receipt["found"] == ["d00001"]
     assert "1 documents may be ingested again" in called("forget", store.url, "c", "d00001", "--allow")
     age(store, 30.0)

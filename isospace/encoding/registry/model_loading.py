@@ -114,8 +114,8 @@ def load_model(folder: Path, *, trust_remote_code: bool = False) -> LoadedModel:
         ) from error
     if not getattr(model.tokenizer, "is_fast", False):
         raise EncoderError(
-            f"model {folder.name}: has no fast tokenizer, which is needed for character offsets. Convert its tokenizer "
-            "to tokenizer.json."
+            f"model {folder.name}: its module {type(model[0]).__name__} has no fast tokenizer, which is needed for "
+            "character offsets. Convert the tokenizer of a Transformer to tokenizer.json; other modules cannot be run."
         )
     if model.truncate_dim:
         raise EncoderError(

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from isospace.encoding.registry.files import bytes_record, model_files
+from isospace.encoding.registry.model_kind import require_dense
 from isospace.encoding.registry.model_loading import LoadedModel, describe_encoder, load_model, locate_model
 from isospace.encoding.registry.presets import apply_preset, check_preset, find_preset
 from isospace.encoding.registry.record import FORMAT, EncoderRecord, FileRecord
@@ -34,7 +35,8 @@ class ModelSource:
 
     @cached_property
     def loaded(self) -> LoadedModel:
-        """The model in memory."""
+        """The model in memory; EncoderError if it is no dense encoder."""
+        require_dense(self.folder)
         return load_model(self.folder, trust_remote_code=self.spec.trust_remote_code)
 
     @cached_property

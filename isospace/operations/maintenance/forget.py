@@ -22,6 +22,7 @@ from isospace.collection.alias import (
     record_replacement,
 )
 from isospace.collection.live_rows import without_documents
+from isospace.collection.metadata_schema import read_fields
 from isospace.collection.quarantine import write_quarantine
 from isospace.collection.snapshot import (
     Manifest,
@@ -33,7 +34,7 @@ from isospace.collection.snapshot import (
     sequences,
     snapshot_id,
 )
-from isospace.collection.tombstones import Receipt, write_receipt, write_tombstone
+from isospace.collection.tombstones import Receipt, forgotten_documents, write_receipt, write_tombstone
 from isospace.errors import BusyError, ConfigError, NotFoundError
 from isospace.evaluation.gate.verdicts import carry_verdict
 from isospace.finetuning.workdir import forget_work
@@ -131,6 +132,26 @@ def find_documents(store: Store, collection: str, doc_ids: Collection[str]) -> H
         tuple(holders),
         frozenset(hashes),
     )
+
+
+def require_known(store: Store, collection: str, doc_ids: Collection[str], *, unknown_ok: bool = False) -> Holding:
+    """Return what the store holds of documents, all of which it holds or has forgotten before.
+
+    Raises
+    ------
+    NotFoundError
+        If it knows nothing of one of them, and `unknown_ok` is not set; or if there is no such collection.
+    """
+    held = find_documents(store, collection, doc_ids)
+    # An erasure that was killed may have removed some documents already.
+    unknown = sorted(set(doc_ids) - held.doc_ids - forgotten_documents(store, collection))
+    if unknown and not unknown_ok:
+        raise NotFoundError(
+            f"{unknown[0]!r} is not a document of collection {collection!r} ({len(unknown)} of {len(set(doc_ids))} IDs "
+            "are unknown); nothing was erased. Correct the ID, or add --unknown-ok to keep such documents out of later "
+            "runs."
+        )
+    return held
 
 
 def forget(
@@ -272,16 +293,19 @@ def _without(store: Store, old: Manifest, wanted: set[str], scratch: Path, memor
         )
     with scratch_database(scratch, memory_mb=memory_mb) as connection:
         digest, documents, chunks = _live(connection, store, parts, left)
+    deletions = write_deletions(store, old.collection, left)
     update = {
         "snapshot_id": snapshot_id(space_id=old.space_id, chunking_id=old.chunking_id, documents_digest=digest),
         "documents_digest": digest,
         "documents": documents,
         "chunks": chunks,
         "parts": tuple(parts),
-        "deletions": write_deletions(store, old.collection, left),
+        "deletions": deletions,
         "quarantine": _quarantine_without(store, old, wanted),
         "provenance": derived_provenance(old, "forget"),
         "origins": derived_origins(old, parts, sources),
+        # The name of a field that only they had is theirs, too.
+        "metadata": None if old.metadata is None else read_fields(store, parts, deletions, old.declared_types),
     }
     return old.model_copy(update=update)
 

@@ -114,8 +114,9 @@ def scan_source(run: Run) -> Scan:
         _load_staged(connection, staged)
         in_source = _count(connection, "staged")
         load_base(connection, store, base)
-        select_documents(connection, runtime.selection, store, base, staged[:-1])
-        order_documents(connection, runtime.selection, staged[:-1])
+        types = config.recipe.documents.metadata_types
+        select_documents(connection, runtime.selection, types, store, base, staged[:-1])
+        order_documents(connection, runtime.selection, types, staged[:-1])
         counts = _compare(connection)
         if base is not snapshot:
             _require_readable(run, connection)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 
 from isospace.collection.snapshot import Manifest
 from isospace.errors import ConfigError, QueryError
+from isospace.ingest.metadata_types import MetadataType, describe_fields
 from isospace.pipeline.selection import Selection
 from isospace.search.filters import apply_filter, parse_filter
-from isospace.search.metadata import hidden_column, metadata_columns, parse_metadata
+from isospace.search.metadata import hidden_column, instants_column, metadata_columns, parse_metadata
 from isospace.storage.parquet import read_parquet
 from isospace.storage.store import Store
 
@@ -30,7 +31,12 @@ _COLUMNS = [*_OWN, "metadata"]
 
 
 def select_documents(
-    connection: DuckDBPyConnection, selection: Selection, store: Store, base: Manifest | None, staged: Sequence[Path]
+    connection: DuckDBPyConnection,
+    selection: Selection,
+    types: Mapping[str, MetadataType],
+    store: Store,
+    base: Manifest | None,
+    staged: Sequence[Path],
 ) -> None:
     """Move documents that are not selected from the table `staged` to the table `elsewhere`.
 
@@ -45,7 +51,8 @@ def select_documents(
     if not selection.is_partial:
         return
     old = _written_before(connection, selection, store, base)
-    _load_chosen(connection, "chosen", _choose([pq.read_table(p, columns=_COLUMNS) for p in staged], selection, old))
+    tables = [pq.read_table(path, columns=_COLUMNS) for path in staged]
+    _load_chosen(connection, "chosen", _choose(tables, selection, types, old))
     connection.execute("INSERT INTO elsewhere SELECT doc_id FROM staged ANTI JOIN chosen USING (part, row)")
     connection.execute("DELETE FROM staged WHERE (part, row) NOT IN (SELECT part, row FROM chosen)")
     if base is None:
@@ -54,12 +61,14 @@ def select_documents(
     chosen: list[tuple[int, int]] = []
     # A field that no document of the collection has selects none of them.
     with contextlib.suppress(ConfigError):
-        chosen = list(_choose(tables, selection, old))
+        chosen = list(_choose(tables, selection, types, old))
     _load_chosen(connection, "chosen_base", iter(chosen))
     connection.execute("INSERT INTO elsewhere SELECT doc_id FROM base ANTI JOIN chosen_base USING (part, row)")
 
 
-def order_documents(connection: DuckDBPyConnection, selection: Selection, staged: Sequence[Path]) -> None:
+def order_documents(
+    connection: DuckDBPyConnection, selection: Selection, types: Mapping[str, MetadataType], staged: Sequence[Path]
+) -> None:
     """Create the table `priority`: part, row, and rank of every staged document, first documents first.
 
     Raises
@@ -74,11 +83,11 @@ def order_documents(connection: DuckDBPyConnection, selection: Selection, staged
     name = selection.order_by.removeprefix("-")
     direction = "DESC" if selection.order_by.startswith("-") else "ASC"
     tables = [pq.read_table(path, columns=_COLUMNS) for path in staged]
-    columns = dict(metadata_columns(parse_metadata(text) for text in _texts(tables)))
+    columns = _columns(tables, types)
     if name not in columns:
         raise ConfigError(f"runtime.selection.order_by {selection.order_by!r}: {_unknown_field(name, columns)}")
     part, row = _places(tables)
-    keys = pa.table({"part": part, "row": row, "key": columns[name]})
+    keys = pa.table({"part": part, "row": row, "key": columns.get(instants_column(name), columns[name])})
     connection.register("keys", keys)
     connection.execute(
         "INSERT INTO priority SELECT part, row, row_number() OVER (ORDER BY key "
@@ -100,9 +109,11 @@ def _written_before(
     return {doc_id for (doc_id,) in rows}
 
 
-def _choose(tables: Sequence[pa.Table], selection: Selection, old: set[str] | None) -> Iterator[tuple[int, int]]:
+def _choose(
+    tables: Sequence[pa.Table], selection: Selection, types: Mapping[str, MetadataType], old: set[str] | None
+) -> Iterator[tuple[int, int]]:
     """Yield part and row of the documents that meet every condition."""
-    matches = _by_metadata(tables, selection)
+    matches = _by_metadata(tables, selection, types)
     wanted = set(selection.doc_ids)
     since, until = (None if at is None else _moment(at) for at in (selection.since, selection.until))
     position = 0
@@ -119,19 +130,26 @@ def _choose(tables: Sequence[pa.Table], selection: Selection, old: set[str] | No
                 yield number, row
 
 
-def _by_metadata(tables: Sequence[pa.Table], selection: Selection) -> Sequence[bool] | None:
+def _by_metadata(
+    tables: Sequence[pa.Table], selection: Selection, types: Mapping[str, MetadataType]
+) -> Sequence[bool] | None:
     if selection.where is None:
         return None
     if not tables:
         return []
     documents = pa.concat_tables([table.select(_OWN).cast(_OWN_SCHEMA) for table in tables])
-    for name, column in metadata_columns(parse_metadata(text) for text in _texts(tables)):
+    for name, column in _columns(tables, types).items():
         documents = documents.append_column(hidden_column(name) if name in _OWN else name, column)
     try:
         mask: Sequence[bool] = apply_filter(parse_filter(selection.where), documents).tolist()
     except QueryError as error:
         raise ConfigError(f"runtime.selection.where: {str(error).replace(', .', '.')}") from error
     return mask
+
+
+def _columns(tables: Sequence[pa.Table], types: Mapping[str, MetadataType]) -> dict[str, pa.Array]:
+    metadata = [parse_metadata(text) for text in _texts(tables)]
+    return dict(metadata_columns(metadata, describe_fields(metadata, types)))
 
 
 def _is_between(metadata: str, selection: Selection, since: datetime | None, until: datetime | None) -> bool:
@@ -170,5 +188,5 @@ def _places(tables: Sequence[pa.Table]) -> tuple[Any, Any]:
 
 
 def _unknown_field(name: str, columns: dict[str, Any]) -> str:
-    known = ", ".join(sorted(columns)) or "none"
+    known = ", ".join(sorted(column for column in columns if column.isprintable())) or "none"
     return f"no document has the field {name!r}. Fields: {known}. Add fields with recipe.documents.metadata_columns."
