@@ -91,6 +91,7 @@ def promote(
     reason: str,
     forward_only: bool = False,
     forced: str = "",
+    expected: AliasEntry | None = None,
 ) -> AliasEntry | None:
     """Move an alias to a snapshot.
 
@@ -103,6 +104,8 @@ def promote(
         and no run can undo a rollback.
     forced
         Objections of the gate to a forced promotion, recorded in the history.
+    expected
+        Move the alias only if this is its last move, so that nobody's later move is undone.
 
     Returns
     -------
@@ -117,7 +120,15 @@ def promote(
     if alias.isdecimal():
         raise ConfigError(f"alias {alias!r}: expected a name that is not a number, since numbers name snapshots.")
     return _append(
-        store, collection, alias, manifest, action="promote", reason=reason, forward_only=forward_only, forced=forced
+        store,
+        collection,
+        alias,
+        manifest,
+        action="promote",
+        reason=reason,
+        forward_only=forward_only,
+        forced=forced,
+        expected=expected,
     )
 
 
@@ -249,9 +260,12 @@ def _append(
     reason: str,
     forward_only: bool = False,
     forced: str = "",
+    expected: AliasEntry | None = None,
 ) -> AliasEntry | None:
     def make(number: int) -> AliasEntry | None:
         history = alias_history(store, collection, alias)
+        if expected is not None and (not history or history[-1] != expected):
+            return None
         current = (history[-1].snapshot, history[-1].snapshot_id) if history else None
         if action == "promote" and current == (manifest.sequence, manifest.snapshot_id):
             return None

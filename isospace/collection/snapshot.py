@@ -6,7 +6,7 @@ is visible before the manifest that lists it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -132,11 +132,11 @@ def commit_manifest(store: Store, manifest: Manifest, *, tombstones: int = 0) ->
     StoreError
         If a file that the snapshot names is missing.
     """
-    path = manifest.paths.snapshot(manifest.sequence)
+    path, data = manifest.paths.snapshot(manifest.sequence), seal(manifest.model_dump(mode="json"))
     _require_whole(store, manifest)
     require_no_newer_tombstone(store, manifest.collection, tombstones)
     try:
-        store.create(path, seal(manifest.model_dump(mode="json")))
+        store.create(path, data)
     except ConflictError as error:
         existing = read_manifest(store, manifest.collection, manifest.sequence)
         # The store may have accepted our commit although the response was lost.
@@ -150,9 +150,19 @@ def commit_manifest(store: Store, manifest: Manifest, *, tombstones: int = 0) ->
         _require_whole(store, manifest)
         require_no_newer_tombstone(store, manifest.collection, tombstones)
     except BaseException:
-        store.delete(path)
+        # Not if it was replaced, or if others have built on it while this process was suspended.
+        if store.read(path) == data and not _is_used(store, manifest):
+            store.delete(path)
         raise
     return manifest
+
+
+def _is_used(store: Store, manifest: Manifest) -> bool:
+    """Return whether there is a later snapshot, or whether an alias has ever named this one."""
+    if sequences(store, manifest.collection)[-1] > manifest.sequence:
+        return True
+    entries = [stat.path for stat in store.walk(manifest.paths.folder("aliases"))]
+    return any(unseal(store.read(path), name=path).get("snapshot") == manifest.sequence for path in entries)
 
 
 def replace_manifest(store: Store, old: Manifest, new: Manifest) -> None:
@@ -165,18 +175,20 @@ def replace_manifest(store: Store, old: Manifest, new: Manifest) -> None:
     ConflictError
         If the snapshot is not `old` any more.
     StoreError
-        If a file that the new snapshot names is missing.
+        If a file that the new snapshot names is missing, except files that the old one lacks as well.
     """
-    path = old.paths.snapshot(old.sequence)
+    path, replacement = old.paths.snapshot(old.sequence), seal(new.model_dump(mode="json"))
+    lost = set(damaged_files(store, old))
+    _require_whole(store, new, but=lost)
     data = store.read(path)
     if _parse(data, path) != old:
         raise ConflictError(f"{path}: was replaced by another command in the meantime. Run the same command again.")
-    _require_whole(store, new)
-    store.write(path, seal(new.model_dump(mode="json")))
+    store.write(path, replacement)
     try:
-        _require_whole(store, new)
+        _require_whole(store, new, but=lost)
     except BaseException:
-        store.write(path, data)
+        if store.read(path) == replacement:
+            store.write(path, data)
         raise
 
 
@@ -191,8 +203,8 @@ def damaged_files(store: Store, manifest: Manifest) -> list[str]:
     return [ref.path for ref in refs if sizes.get(ref.path) != ref.size]
 
 
-def _require_whole(store: Store, manifest: Manifest) -> None:
-    if lost := damaged_files(store, manifest):
+def _require_whole(store: Store, manifest: Manifest, *, but: Collection[str] = ()) -> None:
+    if lost := [path for path in damaged_files(store, manifest) if path not in but]:
         raise StoreError(
             f"{lost[0]}: is gone or has another size, and the snapshot would name it ({len(lost)} such files). "
             "Something deletes files in the store while a run works; nothing was committed. Run the same command again."

@@ -117,6 +117,11 @@ class SetRecord(BaseModel):
     queries_file: FileRef
     judgements_file: FileRef | None
 
+    @property
+    def files(self) -> tuple[FileRef, ...]:
+        """The files of its queries and judgements."""
+        return (self.queries_file,) if self.judgements_file is None else (self.queries_file, self.judgements_file)
+
 
 def freeze_set(store: Store, collection: str, query_set: EvaluationSet, *, source: str) -> SetRecord:
     """Write a set as the next version of its name, unless it equals the current version.
@@ -154,6 +159,9 @@ def freeze_set(store: Store, collection: str, query_set: EvaluationSet, *, sourc
 
     written = append(store, CollectionPaths(collection).evaluation_set(query_set.name), make)
     record = written or set_versions(store, collection, query_set.name)[-1]
+    if any(not store.exists(ref.path) for ref in record.files):
+        # An erasure removed them as files that no version named yet.
+        record = replace_version(store, collection, record, query_set)
     # An erasure records its request before it looks for sets, so that one of the two sees the other.
     left = without_forgotten(store, collection, query_set)
     return record if left.set_id == query_set.set_id else replace_version(store, collection, record, left)
@@ -173,6 +181,10 @@ def replace_version(store: Store, collection: str, old: SetRecord, query_set: Ev
         numbered(CollectionPaths(collection).evaluation_set(query_set.name), old.number),
         seal(rewritten.model_dump(mode="json")),
     )
+    named = {ref.path for version in set_versions(store, collection, query_set.name) for ref in version.files}
+    for ref in old.files:
+        if ref.path not in named:
+            store.delete(ref.path)
     return rewritten
 
 

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
-from isospace.collection.forgotten_files import erase_leftovers
 from isospace.collection.tombstones import count_tombstones
 from isospace.errors import ConflictError, IsospaceError
 from isospace.evaluation.gate.verdicts import require_passed
@@ -16,6 +15,7 @@ from isospace.pipeline.chunk import ChunkPart, all_chunk_paths
 from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.encode.shards import EncodedShard, EncodePlan, Shard
 from isospace.pipeline.executor import Executor, Stage
+from isospace.pipeline.forgotten_files import erase_leftovers
 from isospace.pipeline.local_executor import LocalExecutor
 from isospace.pipeline.plan_report import PlanReport
 from isospace.pipeline.resources import close_pools

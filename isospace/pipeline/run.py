@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -88,8 +89,7 @@ class Run:
         """
         if not self.damaged:
             return True
-        base = self.base
-        digests = {ref.path: ref.sha256 for ref in base.files()} if base else {}
+        digests = _digests(self.config.runtime.store, self.collection, self.base_sequence, self.run_id)
         return path not in self.damaged and path in digests and self.store.digest(path) == digests[path]
 
     @property
@@ -101,6 +101,12 @@ class Run:
     def paths(self) -> layout.CollectionPaths:
         """The paths of the collection."""
         return layout.CollectionPaths(self.collection)
+
+
+@functools.lru_cache(maxsize=2)
+def _digests(url: str, collection: str, base: int | None, run_id: str) -> dict[str, str]:
+    """Return the digests of a run's base, which is parsed once and not for each of its files."""
+    return {} if base is None else {r.path: r.sha256 for r in read_manifest(open_store(url), collection, base).files()}
 
 
 def start_run(config: PipelineConfig, encoder: EncoderRecord, scratch: Path, *, dry: bool = False) -> Run:

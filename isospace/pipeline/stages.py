@@ -10,6 +10,7 @@ from pathlib import Path
 
 from isospace.collection.alias import aliases
 from isospace.collection.origins import Origin, distinct
+from isospace.collection.tombstones import require_no_newer_tombstone
 from isospace.encoding.registry.record import EncoderRecord
 from isospace.errors import IntegrityError
 from isospace.evaluation.baseline_sample import read_reference
@@ -243,6 +244,8 @@ def prepare_search(reporter: Reporter, run: Run, committed: Commit) -> None:
             f"snapshot {manifest.sequence} has no BM25 index: its {manifest.chunks:,} chunks exceed "
             f"runtime.lexical_chunks={most}"
         )
+    # If documents were forgotten meanwhile, these files may hold them, and the snapshot may have been replaced.
+    require_no_newer_tombstone(run.store, run.collection, run.tombstones)
 
 
 def gate(reporter: Reporter, run: Run, committed: Commit) -> Verdict | None:

@@ -139,6 +139,13 @@ def read_lexical_record(store: Store, manifest: Manifest) -> LexicalRecord | Non
         raise IntegrityError(f"{path}: cannot be read ({error}). Delete it and run the pipeline again.") from error
 
 
+def carry_absence(store: Store, old: Manifest, new: Manifest) -> None:
+    """Copy the reason why a snapshot has no index to the snapshot that replaces it."""
+    body = _body(store, lexical_files(old)[1])
+    if body is not None and "left_out" in body:
+        store.write(lexical_files(new)[1], seal({"left_out": body["left_out"]}))
+
+
 def read_lexical(store: Store, manifest: Manifest, record: LexicalRecord) -> dict[str, npt.NDArray[Any]]:
     """Read the arrays of an index.
 

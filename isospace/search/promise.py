@@ -25,8 +25,8 @@ class SnapshotPromise:
         `bitwise`: the raw vector of a text, computed here, has the bits of the stored one. Only if one class of bits
         computed all vectors of the snapshot, and this encoder computes the same bits.
     cosine
-        Otherwise the smallest cosine to expect between the two, from measurements on the probes; 1 if `bitwise`, None
-        if no encoder was loaded.
+        Otherwise the smallest cosine to expect between the raw vectors, from measurements on the probes; 1 if
+        `bitwise`, None if no encoder was loaded.
     reason
         Why it is not `bitwise`; empty if it is.
     stored
@@ -68,7 +68,8 @@ def log_promise(manifest: Manifest, promise: SnapshotPromise) -> None:
         avoidable = is_mixed(classes := snapshot_classes(manifest.origins)) or classes[0].is_reproducible
         _LOG.log(
             logging.WARNING if avoidable else logging.INFO,
-            "snapshot %d does not promise identical bits, but cosines within %.1e of 1, measured on probes: %s",
+            "snapshot %d does not promise identical bits, but cosines of raw vectors within %.1e of 1, measured on "
+            "probes: %s",
             manifest.sequence,
             1.0 - promise.cosine,
             promise.reason,

@@ -158,7 +158,11 @@ def _wait_for_turn(store: Store, own: Stat, collection: str, on_wait: Callable[[
     mine = _read(store, own.path)
     reported: set[str] = set()
     while mine is not None:
-        now = store.stat(own.path)
+        try:
+            now = store.stat(own.path)
+        except NotFoundError:
+            # Others took this process for dead. Its lease is written again within a minute.
+            now = own
         earlier = [
             (stat, lease)
             for stat, lease in _alive(store, layout.run_leases(), now, _SILENT_SECONDS)
@@ -203,8 +207,13 @@ def maintenance_lease(store: Store, collection: str | None, what: str) -> Iterat
 
 def _recover(held: HeldLease) -> None:
     """Put back what commands were removing that are dead, or are taken for dead."""
+    # Before the leases: whoever takes one after they were listed must not be taken for dead.
+    tokens = held.store.folders(layout.trash())
+    if not tokens:
+        return
     others = _alive(held.store, layout.maintenance_leases(), held.stat, STALE_SECONDS)
-    recover_trash(held.store, held.token, {PurePosixPath(stat.path).stem for stat, _ in others})
+    alive = {held.token, *(PurePosixPath(stat.path).stem for stat, _ in others)}
+    recover_trash(held.store, held.token, dead=[token for token in tokens if token not in alive])
 
 
 def _own_lease(what: str, collection: str | None) -> Lease:

@@ -31,6 +31,8 @@ _CREATED_BY = "isospace-created-by"
 _CREATE_ATTEMPTS = 5
 _LIST_ATTEMPTS = 3
 _BLOCK_BYTES = 1 << 22
+# S3 copies larger objects only in parts.
+_COPY_BYTES = 5 * 1024**3
 _Result = TypeVar("_Result")
 
 
@@ -87,7 +89,10 @@ class S3Store(Store):
     def move(self, path: str, target: str) -> None:
         # S3 has no rename. If the copy is made and the deletion fails, both files exist, with the same content.
         with self._guard(target), self._guard(path):
-            obstore.copy(self.client, path, target, overwrite=True)
+            if obstore.head(self.client, path)["size"] > _COPY_BYTES:
+                obstore.put(self.client, target, obstore.get(self.client, path).stream(min_chunk_size=_BLOCK_BYTES))
+            else:
+                obstore.copy(self.client, path, target, overwrite=True)
             obstore.delete(self.client, path)
 
     def walk(self, folder: str) -> Iterator[Stat]:

@@ -10,11 +10,16 @@ one sees the other, whatever the clocks say.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Collection, Iterable
+from pathlib import PurePosixPath
 
 from isospace.errors import NotFoundError, StoreError
 from isospace.storage import paths as layout
+from isospace.storage.local_files import TEMPORARY_PREFIX
 from isospace.storage.store import Store
+
+_LONGEST_SUSPENSION = 86_400.0
 
 
 def remove_files(
@@ -29,7 +34,7 @@ def remove_files(
     paths
         The files. Those that do not exist are ignored.
     proceed
-        Called before each move. If it raises, all files are put back.
+        Called before each move, and before the files are deleted. If it raises, all files are put back.
     check
         Called when all files have been moved, to look whether a snapshot names one. If it raises, all files are put
         back.
@@ -38,9 +43,14 @@ def remove_files(
     try:
         for path in ordered:
             proceed()
+            if PurePosixPath(path).name.startswith(TEMPORARY_PREFIX):
+                # Half a file that nobody reads.
+                store.delete(path)
+                continue
             with contextlib.suppress(NotFoundError):
                 store.move(path, f"{layout.trash(token)}/{path}")
         check()
+        proceed()
     except BaseException:
         _put_back(store, token)
         raise
@@ -49,7 +59,7 @@ def remove_files(
     store.remove_empty(layout.trash())
 
 
-def recover_trash(store: Store, token: str, alive: Collection[str]) -> None:
+def recover_trash(store: Store, token: str, *, dead: Collection[str]) -> None:
     """Put back the files of commands that died or lost their lease while they removed them.
 
     Parameters
@@ -57,17 +67,30 @@ def recover_trash(store: Store, token: str, alive: Collection[str]) -> None:
     token
         Names the process that does this. It takes each file to a folder of its own first, since a command that was
         taken for dead may go on at any moment.
-    alive
-        Tokens of commands that may still be at work.
+    dead
+        Tokens of these commands.
     """
-    dead = [name for name in store.folders(layout.trash()) if name != token and name not in alive]
     for name in dead:
         for path in _moved(store, name):
             with contextlib.suppress(NotFoundError):
-                store.move(f"{layout.trash(name)}/{path}", f"{layout.trash(token)}/{path}")
+                if not _is_half_moved(store, name, path):
+                    store.move(f"{layout.trash(name)}/{path}", f"{layout.trash(token)}/{path}")
+        for stat in store.leftovers(layout.trash(name)):
+            store.delete(stat.path)
     if dead:
         _put_back(store, token)
         store.remove_empty(layout.trash())
+
+
+def _is_half_moved(store: Store, token: str, path: str) -> bool:
+    """Return whether the owner may be suspended between copying and deleting a file, as a move on S3 does.
+
+    It would delete the original later, when this copy is the only one. After a day, nobody is expected to go on.
+    """
+    if store.root is not None or not store.exists(path):
+        return False
+    copied, now = store.stat(f"{layout.trash(token)}/{path}").modified, store.stat(path).modified
+    return max(time.time(), now) - copied < _LONGEST_SUSPENSION
 
 
 def _moved(store: Store, token: str) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from isospace.collection.alias import AliasEntry, alias_history, promote
+from isospace.collection.alias import AliasEntry, alias_history, follow_replacements, promote
 from isospace.collection.snapshot import Manifest
 from isospace.errors import GateError
 from isospace.storage.numbered_log import append, read_all
@@ -140,6 +140,13 @@ def promote_judged(
     return promote(store, collection, alias, manifest, reason=reason, forced=problem)
 
 
+def _is_same(store: Store, collection: str, against: ComparedSnapshot, entry: AliasEntry) -> bool:
+    """Return whether a verdict compared with the snapshot of an entry, which an erasure may have rewritten since."""
+    compared = entry.model_copy(update={"snapshot": against.snapshot, "snapshot_id": against.snapshot_id})
+    (followed,) = follow_replacements(store, collection, [compared])
+    return followed.snapshot_id == entry.snapshot_id
+
+
 def promotion_problem(store: Store, manifest: Manifest, alias: str) -> str:
     """Return why an alias must not move to a snapshot; empty if it may.
 
@@ -151,7 +158,7 @@ def promotion_problem(store: Store, manifest: Manifest, alias: str) -> str:
     rules = {" ".join(rule.split()) for rule in manifest.recipe.get("gate", {}).get("rules") or ()}
     if not verdicts and not rules:
         return ""
-    history = alias_history(store, manifest.collection, alias)
+    history = follow_replacements(store, manifest.collection, alias_history(store, manifest.collection, alias))
     if any(entry.snapshot_id == manifest.snapshot_id and not entry.forced for entry in history):
         return ""
     fitting = [verdict for verdict in verdicts if rules <= {finding.rule for finding in verdict.findings}]
@@ -162,7 +169,7 @@ def promotion_problem(store: Store, manifest: Manifest, alias: str) -> str:
     last = fitting[-1]
     if not last.passed:
         return f"{last.describe()}."
-    if history and (last.against is None or last.against.snapshot_id != history[-1].snapshot_id):
+    if history and (last.against is None or not _is_same(store, manifest.collection, last.against, history[-1])):
         against = f"snapshot {last.against.snapshot}" if last.against else "nothing"
         return (
             f"snapshot {manifest.sequence} was judged against {against}, but {alias} now names snapshot "

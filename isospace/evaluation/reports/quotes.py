@@ -70,8 +70,9 @@ def remove_if_forgotten(store: Store, run_id: str, collection: str) -> None:
     An erasure records its request before it looks for reports, so that one of the two sees the other.
     """
     forgotten = forgotten_documents(store, collection)
-    record = read_quotes(store, run_id) if forgotten else None
-    if record is not None and record.has_forgotten(forgotten):
+    record = read_quotes(store, run_id)
+    # Without a record, an erasure has removed it while the report was being written.
+    if forgotten and (record is None or record.has_forgotten(forgotten)):
         for path in _files(run_id):
             store.delete(path)
 

@@ -5,6 +5,7 @@ The result is a snapshot with the same snapshot ID in other files; every alias o
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,10 +27,11 @@ from isospace.collection.snapshot import (
     read_manifest,
 )
 from isospace.collection.tombstones import count_tombstones, require_no_newer_tombstone
-from isospace.errors import NotFoundError
+from isospace.errors import IsospaceError, NotFoundError
 from isospace.operations.maintenance.compaction_settings import DEFAULT_SETTINGS, CompactionSettings
 from isospace.operations.maintenance.rebuild_search import make_searchable
 from isospace.operations.maintenance.rewrite_parts import merge_parts
+from isospace.pipeline.forgotten_files import erase_leftovers
 from isospace.storage.hashing import sha256_lines
 from isospace.storage.leases import run_lease
 from isospace.storage.parquet import FileRef, write_parquet
@@ -169,6 +171,12 @@ def compact(store: Store, plan: CompactionPlan) -> Manifest:
     base = plan.base
     if not plan.groups:
         return base
+    with _cleaned_up(store, plan):
+        return _compact(store, plan)
+
+
+def _compact(store: Store, plan: CompactionPlan) -> Manifest:
+    base = plan.base
     require_no_newer_tombstone(store, base.collection, plan.tombstones)
     first = {group.parts[0].name: group for group in plan.groups}
     merged = {part.name for group in plan.groups for part in group.parts}
@@ -204,9 +212,26 @@ def compact_collection(
 
 def conclude_compaction(store: Store, plan: CompactionPlan, manifest: Manifest, scratch: Path) -> CompactionResult:
     """Build the search files of the new snapshot, then move the aliases of the old one to it."""
+    with _cleaned_up(store, plan):
+        return _conclude(store, plan, manifest, scratch)
+
+
+@contextlib.contextmanager
+def _cleaned_up(store: Store, plan: CompactionPlan) -> Iterator[None]:
+    """If documents were forgotten meanwhile, remove what was written of them."""
+    try:
+        yield
+    except IsospaceError:
+        if count_tombstones(store, plan.base.collection) > plan.tombstones:
+            erase_leftovers(store, plan.base.collection, after=plan.tombstones)
+        raise
+
+
+def _conclude(store: Store, plan: CompactionPlan, manifest: Manifest, scratch: Path) -> CompactionResult:
     base = plan.base
     if manifest.sequence != base.sequence:
         make_searchable(store, base, manifest, scratch)
+        require_no_newer_tombstone(store, base.collection, plan.tombstones)
         moved = follow_aliases(store, base, manifest, f"compaction of snapshot {base.sequence}")
     else:
         moved = _late_aliases(store, manifest, scratch)
@@ -232,7 +257,7 @@ def follow_aliases(store: Store, old: Manifest, new: Manifest, reason: str) -> t
         name
         for name, entry in aliases(store, old.collection).items()
         if (entry.snapshot, entry.snapshot_id) == (old.sequence, old.snapshot_id)
-        and promote(store, old.collection, name, new, reason=reason, forced=entry.forced)
+        and promote(store, old.collection, name, new, reason=reason, forced=entry.forced, expected=entry)
     ]
     return tuple(moved)
 

@@ -206,6 +206,8 @@ def forget(
         # Last: if this is killed, the next attempt learns from these files what to search for elsewhere.
         _remove_files(store, collection, holding, lease, done)
         _require_gone(store, collection, wanted)
+        # Others may have put files back.
+        lease.require()
         receipt = Receipt(
             order=order.number,
             doc_ids=wanted,
@@ -233,16 +235,22 @@ def _plan_replacements(
     """
     if not holding.snapshots:
         return []
-    named = {sequences(store, collection)[-1]}
+    named = {sequences(store, collection)[-1], *_named_snapshots(store, collection)}
+    affected = [read_manifest(store, collection, number) for number in sorted(set(holding.snapshots) & named)]
+    return [(old, _without(store, old, wanted, set(holding.documents), scratch, memory_mb)) for old in affected]
+
+
+def _named_snapshots(store: Store, collection: str) -> set[int]:
+    """Return the snapshots that aliases name or would be rolled back to."""
+    named: set[int] = set()
     for alias in aliases(store, collection):
         raw = alias_history(store, collection, alias)
         history = follow_replacements(store, collection, raw)
         # Also as recorded: a killed forget may have stored a replacement without moving the alias.
-        named |= {raw[-1].snapshot, history[-1].snapshot} | {
-            entry.snapshot for entry in [previous_entry(history)] if entry is not None
-        }
-    affected = [read_manifest(store, collection, number) for number in sorted(set(holding.snapshots) & named)]
-    return [(old, _without(store, old, wanted, scratch, memory_mb)) for old in affected]
+        named |= {raw[-1].snapshot, history[-1].snapshot}
+        if (before := previous_entry(history)) is not None:
+            named.add(before.snapshot)
+    return named
 
 
 def _replace_snapshots(
@@ -268,15 +276,21 @@ def _replace_snapshots(
         (followed,) = follow_replacements(store, collection, history[-1:])
         if followed != history[-1]:
             new = read_manifest(store, collection, followed.snapshot)
-            promote(store, collection, name, new, reason="documents were forgotten", forced=followed.forced)
-            done.aliases.append(name)
+            why, forced = "documents were forgotten", followed.forced
+            if promote(store, collection, name, new, reason=why, forced=forced, expected=history[-1]):
+                done.aliases.append(name)
 
 
-def _without(store: Store, old: Manifest, wanted: set[str], scratch: Path, memory_mb: int) -> Manifest:
+def _without(
+    store: Store, old: Manifest, wanted: set[str], holders: Collection[str], scratch: Path, memory_mb: int
+) -> Manifest:
     gone = deleted_documents(store, old.deletions)
     parts, left = [], dict(gone)
     sources: dict[str, list[PartRecord]] = {}
     for part in old.parts:
+        if part.documents.path not in holders:
+            parts.append(part)
+            continue
         held = wanted & set(read_parquet(store, part.documents.path, columns=["doc_id"])["doc_id"].to_pylist())
         if not held:
             parts.append(part)
@@ -366,6 +380,12 @@ def _remove_files(store: Store, collection: str, holding: Holding, lease: HeldLe
     files += sorted(gone)
 
     def check() -> None:
+        gone_numbers = {manifest.sequence for manifest in dropped}
+        if moved := sorted(gone_numbers & _named_snapshots(store, collection)):
+            raise BusyError(
+                f"collection {collection!r}: an alias moved to snapshot {moved[0]} while documents were being erased; "
+                "all files were put back. Run the same command again."
+            )
         if lost := {ref.path for m in _manifests(store, collection) for ref in m.files()} & set(files):
             raise BusyError(
                 f"collection {collection!r}: a snapshot that was committed meanwhile names {min(lost)}. All files were "

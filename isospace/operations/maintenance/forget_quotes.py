@@ -22,6 +22,7 @@ from isospace.storage.paths import (
     ENCODERS,
     REPORTS,
     SPACES,
+    TRASH,
     VECTORS,
     CollectionPaths,
 )
@@ -50,7 +51,7 @@ def forget_quotes(store: Store, collection: str, removed: list[str], rewritten: 
 
 
 # Leases hold no text, and may be written by a process that waits for this one.
-_WRITTEN_BY_RUNS = (COLLECTIONS, COMPARISONS, ENCODERS, REPORTS, SPACES, VECTORS)
+_WRITTEN_BY_RUNS = (COLLECTIONS, COMPARISONS, ENCODERS, REPORTS, SPACES, TRASH, VECTORS)
 
 
 def _unproven_figures(store: Store) -> list[str]:

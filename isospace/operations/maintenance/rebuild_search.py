@@ -8,7 +8,7 @@ from isospace.collection.snapshot import Manifest
 from isospace.encoding.embedder import load_space
 from isospace.errors import IntegrityError
 from isospace.pipeline.config import Runtime
-from isospace.search.bm25 import build_lexical, read_lexical_record
+from isospace.search.bm25 import build_lexical, carry_absence, read_lexical_record
 from isospace.search.sql_database import build_serving
 from isospace.storage.store import Store
 
@@ -25,3 +25,5 @@ def make_searchable(store: Store, old: Manifest, new: Manifest, scratch: Path, *
         return
     if words is not None:
         build_lexical(store, new, words.spec, most_chunks=new.chunks)
+    else:
+        carry_absence(store, old, new)

@@ -73,7 +73,7 @@ def test_what_is_removed_is_gone_and_what_does_not_exist_is_no_error(store: Stor
 def test_a_file_that_was_written_again_meanwhile_stays_as_it_was_written(store: Store) -> None:
     store.move(SEGMENT, f"trash/dead/{SEGMENT}")
     store.write(SEGMENT, b"written again")
-    recover_trash(store, "mine", alive=())
+    recover_trash(store, "mine", dead=store.folders("trash"))
     assert store.read(SEGMENT) == b"written again"
     assert store.folders("trash") == []
 
@@ -82,7 +82,7 @@ def test_the_trash_of_a_command_at_work_is_left_alone(store: Store) -> None:
     store.move(SEGMENT, f"trash/other/{SEGMENT}")
     store.move(RECORD, f"trash/mine/{RECORD}")
     store.move(MANIFEST, f"trash/dead/{MANIFEST}")
-    recover_trash(store, "mine", alive=("other",))
+    recover_trash(store, "mine", dead=["dead"])
     assert not store.exists(SEGMENT)
     assert {path for path in FILES if store.exists(path)} >= {DOCUMENTS, MANIFEST}
 
@@ -101,8 +101,8 @@ def test_a_command_taken_for_dead_that_goes_on_loses_no_file(store: Store, monke
 
     with monkeypatch.context() as patched:
         patched.setattr(LocalStore, "exists", exists)
-        recover_trash(store, "mine", alive=())
-    recover_trash(store, "mine", alive=())
+        recover_trash(store, "mine", dead=store.folders("trash"))
+    recover_trash(store, "mine", dead=store.folders("trash"))
     assert store.read(SEGMENT) == b"written again"
 
 
@@ -124,7 +124,7 @@ def test_one_file_that_cannot_be_put_back_keeps_no_other_away(
     with monkeypatch.context() as patched:
         patched.setattr(LocalStore, "move", move)
         with pytest.raises(StoreError, match="disk is full"):
-            recover_trash(store, "mine", alive=())
+            recover_trash(store, "mine", dead=store.folders("trash"))
     assert sum(store.exists(path) for path in FILES) == 3
-    recover_trash(store, "next", alive=())
+    recover_trash(store, "next", dead=store.folders("trash"))
     assert set(contents(store)) == set(FILES)

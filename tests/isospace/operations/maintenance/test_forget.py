@@ -19,12 +19,13 @@ from isospace.errors import BusyError, ConfigError, ConflictError, NotFoundError
 from isospace.evaluation.baseline_sample import read_reference
 from isospace.evaluation.query_sets import EvaluationSet, freeze_set, read_set, set_versions
 from isospace.evaluation.reports.quotes import write_quotes
+from isospace.operations.maintenance import compact as compacting
 from isospace.operations.maintenance import forget as forgetting
 from isospace.operations.maintenance.compact import compact, plan_compaction
 from isospace.operations.maintenance.compaction_settings import CompactionSettings
 from isospace.operations.maintenance.forget import find_documents, forget
 from isospace.operations.maintenance.verify import verify_snapshot
-from isospace.pipeline import commit
+from isospace.pipeline import commit, stages
 from isospace.pipeline.config import PipelineConfig
 from isospace.search.index import open_index
 from isospace.storage.cache import cache_folder
@@ -395,6 +396,109 @@ def test_a_compaction_that_was_planned_before_an_erasure_is_refused(haunted: Pip
             compact(store, plan)
         assert sequences(store, "c")[-1] == 3
         assert verify_snapshot(store, "c").failures == ()
+
+
+@pytest.mark.parametrize("action", ["promote", "rollback"])
+@pytest.mark.parametrize("station", ["forget_vectors", "forget_quotes", "drop_copies"])
+def test_an_alias_that_moves_during_an_erasure_keeps_its_snapshot(
+    haunted: PipelineConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, station: str, action: str
+) -> None:
+    store = open_store(haunted.runtime.store)
+    first = read_manifest(store, "c", 1)
+    if action == "rollback":
+        # Without the document, 1 and 2 have the same content.
+        for number in (1, 3, 2):
+            promote(store, "c", "canary", read_manifest(store, "c", number), reason="x")
+        rollback(store, "c", "canary", reason="x")
+        first = read_manifest(store, "c", 1)
+    real = getattr(forgetting, station)
+
+    def late(*arguments: Any) -> Any:
+        if action == "promote":
+            promote(store, "c", "canary", first, reason="by hand")
+        else:
+            rollback(store, "c", "canary", reason="by hand")
+        return real(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(forgetting, station, late)
+        if action == "promote":
+            with pytest.raises(BusyError, match="an alias moved to snapshot 1"):
+                forgotten(haunted, tmp_path)
+            forgotten(haunted, tmp_path)
+        else:
+            # The snapshot that it goes back to was rewritten already.
+            forgotten(haunted, tmp_path)
+    found = resolve(store, "c", "canary")
+    assert "secret" not in live_ids(store, found)
+    assert holders(open_store(haunted.runtime.store).root, CANARY.encode()) == []  # type: ignore[arg-type]
+    with open_index(store.url, "c", "canary") as index:
+        assert len(index.search("alpha beta", k=5, mode="hybrid")[0]) == 5
+
+
+def test_a_compaction_that_was_suspended_during_an_erasure_leaves_nothing_of_it(
+    haunted: PipelineConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(haunted.runtime.store)
+    assert store.root is not None
+    plan = plan_compaction(store, "c", CompactionSettings(part_documents=500, max_deleted_share=0.0))
+    real = compacting.commit_manifest
+
+    def late(*arguments: Any, **options: Any) -> Any:
+        forgotten(haunted, tmp_path)
+        # What had been merged before is written again, as by a process that was suspended in between.
+        for path, data in merged.items():
+            store.write(path, data)
+        return real(*arguments, **options)
+
+    before = {stat.path for stat in store.walk("collections")}
+    merged: dict[str, bytes] = {}
+    real_merge = compacting.merge_parts
+
+    def merge(*arguments: Any) -> Any:
+        made = real_merge(*arguments)
+        merged.update({s.path: store.read(s.path) for s in store.walk("collections") if s.path not in before})
+        return made
+
+    monkeypatch.setattr(compacting, "merge_parts", merge)
+    monkeypatch.setattr(compacting, "commit_manifest", late)
+    with pytest.raises(ConflictError, match="documents were forgotten"):
+        compact(store, plan)
+    assert holders(store.root, CANARY.encode()) == []
+    assert len(unfinished_tombstones(store, "c")) == 1
+
+
+def test_search_files_that_a_suspended_run_writes_after_an_erasure_are_removed(
+    haunted: PipelineConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the run promotes nothing, so that nothing else would look for tombstones."""
+    store = open_store(haunted.runtime.store)
+    assert store.root is not None
+    write_jsonl(Path(haunted.runtime.source), {**sentences(60), "secret": SECRET, "new": "alpha number three."})
+    config = haunted.model_copy(update={"runtime": haunted.runtime.model_copy(update={"promote_to": None})})
+    real, erased = stages.build_serving, list[object]()
+
+    def late(*arguments: Any, **options: Any) -> Any:
+        if not erased:
+            erased.append(forgotten(haunted, tmp_path))
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(stages, "build_serving", late)
+    embed_inline(config)
+    assert holders(store.root, CANARY.encode()) == []
+    assert latest_manifest(store, "c").documents == 61  # type: ignore[union-attr]
+
+
+def test_a_file_that_was_lost_long_ago_does_not_keep_documents_from_being_erased(
+    haunted: PipelineConfig, tmp_path: Path
+) -> None:
+    store = open_store(haunted.runtime.store)
+    lost = next(ref.path for ref in read_manifest(store, "c", 3).sealed_files if "/model/" in ref.path)
+    data = store.read(lost)
+    store.delete(lost)
+    forgotten(haunted, tmp_path)
+    store.write(lost, data)
+    assert verify_snapshot(store, "c").failures == ()
 
 
 def live_ids(store: Store, manifest: Manifest) -> set[str]:
