@@ -40,7 +40,7 @@ def status(
         return
     if not snapshots:
         say(f"{store}: no collection has a snapshot yet")
-    header = ("#", "snapshot ID", "space", "documents", "chunks", "committed", "vectors", "aliases")
+    header = ("#", "ID", "space", "documents", "chunks", "committed", "vectors", "aliases")
     for name, members in groupby(snapshots, key=lambda one: one.collection):
         rows = [
             (
@@ -49,7 +49,7 @@ def status(
                 one.space_id[:8],
                 f"{one.documents:,}",
                 f"{one.chunks:,}",
-                one.committed_at[:16].replace("T", " "),
+                one.committed_at[:10],
                 one.promise,
                 ", ".join(one.aliases),
             )

@@ -216,15 +216,27 @@ def record_replacement(store: Store, old: Manifest, new: Manifest) -> None:
 
 
 def follow_replacements(store: Store, collection: str, history: list[AliasEntry]) -> list[AliasEntry]:
-    """Return a history in which every replaced snapshot is exchanged for its replacement."""
-    replacements = _replacements(store, collection)
+    """Return a history in which every replaced snapshot is exchanged for its replacement.
+
+    If a snapshot was removed, but another one of the same content (as after a compaction) was replaced, the entry
+    names that one's replacement.
+    """
+    by_number = _replacements(store, collection)
+    by_content = {old: record for record in by_number.values() for old in (record.old_id, *record.earlier)}
     result = []
     for entry in history:
         current = entry
-        while (replacement := replacements.get(current.snapshot)) is not None and replacement.replaces(current):
+        while (replacement := _replacement_of(current, by_number, by_content)) is not None:
             current = current.model_copy(update={"snapshot": replacement.new, "snapshot_id": replacement.new_id})
         result.append(current)
     return result
+
+
+def _replacement_of(
+    entry: AliasEntry, by_number: dict[int, Replacement], by_content: dict[str, Replacement]
+) -> Replacement | None:
+    own = by_number.get(entry.snapshot)
+    return own if own is not None and own.replaces(entry) else by_content.get(entry.snapshot_id)
 
 
 def _replacements(store: Store, collection: str) -> dict[int, Replacement]:

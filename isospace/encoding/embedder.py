@@ -164,7 +164,8 @@ def find_space(store: Store, space_id: str) -> str:
     """
     if not isinstance(space_id, str):
         raise ConfigError(f"space_id = {space_id!r:.60}; expected a text of hexadecimal digits.")
-    if _FULL_ID.fullmatch(space_id):
+    # The store refuses a path, such as that of a forged manifest.
+    if _FULL_ID.fullmatch(space_id) or "/" in space_id:
         return space_id
     known = layout.list_spaces(store)
     matching = [name for name in known if len(space_id) >= _MIN_DIGITS and name.startswith(space_id)]

@@ -58,6 +58,7 @@ _META = re.compile(rb"<meta\s[^>]*?charset\s*=\s*[\"']?\s*([\w.:-]+)", re.IGNORE
 _XML = re.compile(rb"\s*<\?xml\s[^>]*?encoding\s*=\s*[\"']([\w.:-]+)[\"']")
 # As Emacs, Vim, and Python (PEP 263) read it, in the first two lines.
 _EDITOR = re.compile(rb"-\*-.*?coding:\s*([\w.-]+).*?-\*-|\bvim?:.*?\bfileencoding=([\w.-]+)")
+_SEPARATORS = frozenset(" \n\t\u3000\u3001\u3002\uff0c\u0e2f")
 _MIXED_WORD = re.compile(r"[A-Za-z][\u0370-\u05ff\u0e00-\u0eff]|[\u0370-\u05ff\u0e00-\u0eff][A-Za-z]")
 
 
@@ -190,10 +191,15 @@ def _detect(data: bytes) -> Decoded:
     if _can_be(data, _FALLBACK) and _is_implausible(text, codec, language, confidence):
         codec, language, confidence = _FALLBACK, "unknown", 0.0
         text, replaced = _replaced(data, codec)
-    if 20 * replaced > _foreign(text):
+    if 20 * replaced > _foreign(text) or (codec.startswith(("utf-16", "utf-32")) and not _reads_as_text(text)):
         raise UnreadableError("is binary or in no encoding that could be detected")
     how = f"detected by its language ({language})" if confidence else "the usual one where none can be detected"
     return _decoded(data, codec, how, is_uncertain=confidence < _UNCERTAIN)
+
+
+def _reads_as_text(text: str) -> bool:
+    """Return whether pairs of bytes mean something: hardly any text lacks spaces, lines, and full stops."""
+    return len(text) < 20 or not _SEPARATORS.isdisjoint(text)
 
 
 def _fallback(data: bytes) -> Decoded:

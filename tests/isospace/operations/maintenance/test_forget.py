@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from isospace.evaluation.query_sets import EvaluationSet, freeze_set, read_set, 
 from isospace.evaluation.reports.quotes import write_quotes
 from isospace.operations.maintenance import compact as compacting
 from isospace.operations.maintenance import forget as forgetting
-from isospace.operations.maintenance.compact import compact, plan_compaction
+from isospace.operations.maintenance.compact import compact, conclude_compaction, plan_compaction
 from isospace.operations.maintenance.compaction_settings import CompactionSettings
 from isospace.operations.maintenance.forget import find_documents, forget
 from isospace.operations.maintenance.verify import verify_snapshot
@@ -396,6 +397,24 @@ def test_a_compaction_that_was_planned_before_an_erasure_is_refused(haunted: Pip
             compact(store, plan)
         assert sequences(store, "c")[-1] == 3
         assert verify_snapshot(store, "c").failures == ()
+
+
+def test_a_rollback_after_a_compaction_and_an_erasure_goes_to_the_content_before(
+    haunted: PipelineConfig, tmp_path: Path
+) -> None:
+    store = open_store(haunted.runtime.store)
+    promote(store, "c", "production", read_manifest(store, "c", 1), reason="x")
+    promote(store, "c", "production", read_manifest(store, "c", 3), reason="x")
+    with TemporaryDirectory() as scratch:
+        plan = plan_compaction(store, "c", CompactionSettings(part_documents=500, max_deleted_share=0.0))
+        conclude_compaction(store, plan, compact(store, plan), Path(scratch))
+    assert aliases(store, "c")["production"].snapshot == 4
+    forgotten(haunted, tmp_path)
+    assert sequences(store, "c") == [1, 2, 4]
+    assert resolve(store, "c", "production").sequence == 4
+    # Not to 3, which had the content of 4 and is gone.
+    assert rollback(store, "c", "production", reason="x").snapshot == 1
+    assert "secret" not in live_ids(store, resolve(store, "c", "production"))
 
 
 @pytest.mark.parametrize("action", ["promote", "rollback"])

@@ -63,7 +63,7 @@ SECRETS = {
     "one word": "Zwyxwort",
     "three words": "Vqalice Qsmith 47119",
     "marked up": 'the <b>quetzal</b> & "northropi" of <i>Rzjkl</i> isn\'t <script>known()</script> to anyone',
-    "markdown": "| qvcell_one | *qvstarred* | [qvlink](http://qv.example/x) | `qvcode` | C:\\qvpath\\new |",
+    "markdown": "| qvcell_one | *qvstarred* | [qvlink](http://qv.qvhost/x) | `qvcode` | C:\\qvpath\\new |",
     "lines": "1st qzline of a qznote\n\n\t2nd qzline,  with   qzroom\r\n3rd qzline \\n not a break",
     "emoji": "🦖🔥👩‍👩‍👧‍👦 qemojitail 🇫🇮",
     "decomposed": unicodedata.normalize("NFD", "Ångström Zoë naïve Qçedilla Ümläutqx"),
@@ -350,7 +350,9 @@ def readable(root: Path) -> Iterator[tuple[str, bytes]]:
 @pytest.mark.parametrize("secret", SECRETS)
 def test_no_file_has_it_in_any_form(swept: Swept, secret: str) -> None:
     kinds = {name.split("/")[2] for name in swept.before[secret] if name.startswith("collections/")}
-    assert {"documents", "chunks", "serving", "lexical", "evaluation", "answers", "audits"} <= kinds
+    assert {"documents", "chunks", "serving", "evaluation", "answers", "audits"} <= kinds
+    # An index holds pairs of characters of texts without spaces.
+    assert "lexical" in kinds or secret in ("chinese", "japanese", "thai", "korean")
     tops = {"/".join(name.split("/")[:2]) for name in swept.before[secret]}
     assert {"reports/audited", "reports/earlier", "reports/cut", "reports/clean", "reports/unsure"} <= tops
     assert any(".tmp-" in name for name in swept.before[secret])

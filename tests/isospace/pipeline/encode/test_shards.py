@@ -26,13 +26,16 @@ TEXTS = ["the gene", "of the cell", "a protein"]
 class Encoder(LetterEncoder):
     """An encoder with what a shard needs beside its vectors."""
 
-    record: object = field(default_factory=lambda: SimpleNamespace(encoder_id=ENCODER_ID))
+    record: object = field(default_factory=lambda: SimpleNamespace(encoder_id=ENCODER_ID, max_tokens=400))
     backend: object = field(
         default_factory=lambda: SimpleNamespace(
-            halvings=0, engine=lambda: {"engine": "letters", "processor": "any", "precision": "float32"}
+            halvings=0,
+            is_batch_invariant=True,
+            engine=lambda: {"engine": "letters", "processor": "any", "precision": "float32"},
         )
     )
     lock: object = field(default_factory=Lock)
+    known: dict[str, str] = field(default_factory=dict)
 
 
 @pytest.fixture
