@@ -7,7 +7,7 @@ from typing import Any
 
 from isospace.ingest.notes import Note
 from isospace.ingest.parsers.html_blocks import Block, join_blocks, visible_blocks
-from isospace.ingest.parsers.html_main import main_blocks
+from isospace.ingest.parsers.html_main import main_part
 from isospace.ingest.parsers.parsed import Parsed, UnreadableError
 
 # What could not be parsed is reported already.
@@ -27,12 +27,12 @@ def parse_html(data: bytes, stem: str, *, keep_all: bool) -> Parsed:
 
     try:
         root = _parse(data)
-        title = _title(root) or stem
+        declared = _declared_title(root)
         blocks = visible_blocks(root)
-        kept = [True] * len(blocks) if keep_all else main_blocks(root, blocks)
-        if not any(kept):
-            # Some fragments and framesets have no main part.
-            kept = [True] * len(blocks)
+        main = main_part(root, blocks)
+        title = _collapsed(" ".join(blocks[number].text for number in main.title)) or declared or stem
+        # Some fragments and framesets have no main part.
+        kept = [True] * len(blocks) if keep_all or not any(main.kept) else main.kept
         text = join_blocks(zip(blocks, kept, strict=True))
     except (etree.LxmlError, ValueError, RecursionError, AssertionError) as error:
         if getattr(error, "code", None) == etree.ErrorTypes.ERR_NO_MEMORY:
@@ -55,15 +55,26 @@ def _parse(data: bytes) -> Any:
         raise UnreadableError("nests elements more deeply than an HTML parser allows")
     if root.find(".//frameset") is not None and (instead := root.findtext(".//noframes")):
         # HTML parsers leave the markup in it alone.
-        return _parse(instead.encode("utf-8", "replace"))
+        return _with_title(_parse(instead.encode("utf-8", "replace")), _declared_title(root))
     return root
 
 
-def _title(root: Any) -> str | None:
-    import trafilatura
+def _with_title(root: Any, title: str) -> Any:
+    if title and not _declared_title(root):
+        element = root.makeelement("title")
+        element.text = title
+        root.insert(0, element)
+    return root
 
-    title = trafilatura.extract_metadata(root).title
-    return str(title) if title else None
+
+def _declared_title(root: Any) -> str:
+    """Return the title element of a page as written; drawings in the page have titles of their own."""
+    own = (one for one in root.iter("title") if next(one.iterancestors("svg"), None) is None)
+    return _collapsed("".join(next(own, root.makeelement("title")).itertext()))
+
+
+def _collapsed(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _notes(blocks: list[Block], kept: list[bool]) -> list[Note]:

@@ -29,7 +29,6 @@ HIDDEN_TAGS = frozenset(
         "noembed",
         "noframes",
         "noscript",
-        "object",
         "script",
         "select",
         "style",
@@ -108,6 +107,7 @@ _AROUND_BREAK = re.compile(f" ?{_BREAK} ?")
 _NOT_SHOWN = re.compile(r"(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*(?:hidden|collapse))", re.IGNORECASE)
 # Links to the heading itself, which pages show only under the mouse.
 _PERMALINKS = frozenset("¶#§🔗")
+_INVISIBLE = " \t\r\n\u200b\ufe0e\ufe0f"
 
 
 @dataclass(slots=True)
@@ -258,8 +258,8 @@ def _is_hidden(element: Any, tag: str) -> bool:
     """Return whether a page does not show an element, whatever its script does; a tab that is not in front is shown."""
     if tag in HIDDEN_TAGS or not tag:
         return True
-    if tag == "a" and (element.get("href") or "").startswith("#"):
-        return "".join(element.itertext()).strip() in _PERMALINKS
+    if tag == "a" and "#" in (element.get("href") or ""):
+        return "".join(element.itertext()).strip(_INVISIBLE) in _PERMALINKS
     if tag == "dialog":
         return element.get("open") is None
     is_hidden = element.get("hidden") not in (None, "until-found") or _NOT_SHOWN.search(element.get("style") or "")
