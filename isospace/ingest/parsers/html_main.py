@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from isospace.ingest.parsers.html_blocks import HEADINGS, HIDDEN_TAGS, Block
-from isospace.ingest.parsers.html_candidates import Candidate, candidates_of, is_note
+from isospace.ingest.parsers.html_candidates import Candidate, Surroundings, candidates_of, is_note
 
 # A mark is three Braille patterns. They are symbols: extractors keep them, and their patterns for words skip them.
 _FIRST, _BASE, _DIGITS = 0x2801, 255, 3
@@ -68,17 +68,17 @@ def main_part(root: Any, blocks: Sequence[Block]) -> MainPart:
         kept = [one.can_be_text for one in candidates]
         return MainPart(kept, _title(kept, candidates, [False] * len(blocks)))
     inside = _inside_main(kept, candidates)
-    everything = _with_its_section(_with_its_element(kept, candidates, inside, blocks), candidates)
+    everything = _with_its_section(_with_its_element(kept, candidates, inside, blocks), candidates, kept)
     return MainPart(everything, _title(everything, candidates, inside))
 
 
 def _inside_main(kept: Sequence[bool], candidates: Sequence[Candidate]) -> list[bool]:
     """Return for each block whether it is in the main element or in articles that hold most of the text."""
     found = [one for is_kept, one in zip(kept, candidates, strict=True) if is_kept]
-    enough = sum(one.size for one in found) / 2
     main = next((one.around.main for one in found if one.around.main is not None), None)
-    if main is not None and sum(one.size for one in found if one.around.main is main) >= enough:
+    if main is not None:
         return [one.around.main is main for one in candidates]
+    enough = sum(one.size for one in found) / 2
     article = next((one.around.article for one in found if one.around.article is not None), None)
     if article is not None:
         beside = [
@@ -138,14 +138,23 @@ def _belongs(one: Candidate, homes: Set[Any]) -> bool:
     return one.is_content or one.prose >= _SENTENCE or one.home in homes
 
 
-def _with_its_section(kept: list[bool], candidates: Sequence[Candidate]) -> list[bool]:
-    """Return all sections of the page if the extractor found less than half of the prose in them."""
-    parents = [None if one.around.section is None else one.around.section.getparent() for one in candidates]
+def _holder(around: Surroundings) -> Any:
+    """Return the main element, or what holds the section beside others; None if there is neither."""
+    if around.main is not None:
+        return around.main
+    return None if around.section is None else around.section.getparent()
+
+
+def _with_its_section(kept: list[bool], candidates: Sequence[Candidate], extracted: Sequence[bool]) -> list[bool]:
+    """Return the whole main element, or all sections, if the extractor found less than half of the prose there."""
+    parents = [_holder(one.around) for one in candidates]
     parent = next((one for is_kept, one in zip(kept, parents, strict=True) if is_kept and one is not None), None)
     if parent is None:
         return kept
     inside = [one is parent and candidate.can_be_text for one, candidate in zip(parents, candidates, strict=True)]
-    found = sum(one.prose for is_kept, is_in, one in zip(kept, inside, candidates, strict=True) if is_kept and is_in)
+    found = sum(
+        one.prose for was_found, is_in, one in zip(extracted, inside, candidates, strict=True) if was_found and is_in
+    )
     if 2 * found >= sum(one.prose for is_in, one in zip(inside, candidates, strict=True) if is_in):
         return kept
     return [is_kept or is_in for is_kept, is_in in zip(kept, inside, strict=True)]
