@@ -14,7 +14,7 @@ from isospace.ingest.parsers.parsed import Parsed, UnreadableError
 logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
 
 LEFT_OUT = "HTML pages with text left out"
-# A page that loses more than this share of its text to the choice of its main part, or because it is hidden, is worth a look.
+# A page that loses more than this share of its text, hidden or not of the main part, is worth a look.
 MAX_LEFT_OUT = 0.5
 _METADATA = frozenset(["base", "link", "meta", "noscript", "script", "style", "template", "title"])
 # Pages that do nothing without their script say so in so many characters at most.

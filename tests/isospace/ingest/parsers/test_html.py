@@ -221,7 +221,7 @@ SHOWN = "SHOWN: of the ropes, somebody says"
         "<article>{p}<blockquote>So.<footer>SHOWN: of the ropes, somebody says</footer></blockquote></article>",
         "<main><section>{p}</section><section id=comments><h2>Comments</h2><p>SHOWN: of the ropes, somebody says</p>"
         "</section></main>",
-        "<main>{p}<section id=sharing-data><h2>Sharing</h2><p>SHOWN: of the ropes, somebody says</p></section>{p}</main>",
+        "<main>{p}<section id=sharing-data><h2>Sharing</h2><p>SHOWN: of the ropes, somebody says</section>{p}</main>",
         "<body>{p}<p class=author>SHOWN: of the ropes, somebody says</p>",
         "<article>{p}<form>SHOWN: of the ropes, somebody says <input></form>{p}</article>",
         "<body>{p}<ul><li><a href=x>SHOWN: of the ropes, somebody says</a></ul>{p}",
