@@ -29,7 +29,6 @@ HIDDEN_TAGS = frozenset(
         "noembed",
         "noframes",
         "noscript",
-        "object",
         "script",
         "select",
         "style",
@@ -46,6 +45,9 @@ HIDDEN_TAGS = frozenset(
         "source",
     ]
 )
+# Those of them whose text somebody wrote to be read.
+_HIDDEN_TEXT = frozenset(("noembed", "noscript", "template"))
+_CODE = frozenset(("script", "style"))
 HEADINGS = frozenset(("h1", "h2", "h3", "h4", "h5", "h6"))
 _TAB, _LINE, _PARAGRAPH, _SECTION = 1, 2, 3, 4
 _SEPARATORS = {_TAB: "\t", _LINE: "\n", _PARAGRAPH: "\n\n", _SECTION: "\n\n\n"}
@@ -108,6 +110,7 @@ _AROUND_BREAK = re.compile(f" ?{_BREAK} ?")
 _NOT_SHOWN = re.compile(r"(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*(?:hidden|collapse))", re.IGNORECASE)
 # Links to the heading itself, which pages show only under the mouse.
 _PERMALINKS = frozenset("¶#§🔗")
+_INVISIBLE = " \t\r\n\u200b\ufe0e\ufe0f"
 
 
 @dataclass(slots=True)
@@ -154,6 +157,32 @@ def visible_blocks(root: Any) -> list[Block]:
         An lxml element, without comments and processing instructions.
     """
     return [block for block in _Walk().blocks(root) if block.text]
+
+
+def hidden_size(root: Any) -> int:
+    """Return the characters, without white space, of the text that a page has and does not show.
+
+    Scripts, style sheets, drawings, controls, and what stands in for media are no text.
+    """
+    from lxml import etree
+
+    size, walk = 0, etree.iterwalk(root, events=("start",))
+    for _, element in walk:
+        tag = _name(element)
+        if _is_hidden(element, tag):
+            walk.skip_subtree()
+            if tag not in HIDDEN_TAGS - _HIDDEN_TEXT and tag != "a":
+                size += len("".join("".join(_own_text(element)).split()))
+    return size
+
+
+def _own_text(element: Any) -> Iterator[str]:
+    """Yield the texts in an element, except for scripts and style sheets."""
+    for one in element.iter():
+        if _name(one) not in _CODE and one.text:
+            yield one.text
+        if one is not element and one.tail:
+            yield one.tail
 
 
 def join_blocks(blocks: Iterable[tuple[Block, bool]]) -> str:
@@ -207,7 +236,7 @@ class _Walk:
             self.containers.append(element)
         self.preformatted += tag in _PREFORMATTED
         self.buttons += tag == "button"
-        self.links += tag == "a"
+        self.links += _is_link(element, tag)
         if tag == "br":
             self._block(element).pieces.append(_BREAK)
 
@@ -216,7 +245,7 @@ class _Walk:
             self.containers.pop()
         self.preformatted -= tag in _PREFORMATTED
         self.buttons -= tag == "button"
-        self.links -= tag == "a"
+        self.links -= _is_link(element, tag)
 
     def _block(self, element: Any) -> Block:
         if self.current is None:
@@ -246,6 +275,15 @@ def _name(element: Any) -> str:
     return element.tag.rpartition("}")[2].lower() if isinstance(element.tag, str) else ""
 
 
+def _is_link(element: Any, tag: str) -> bool:
+    """Return whether an element leads elsewhere, and is no anchor, and no link of a heading to itself."""
+    target = element.get("href") if tag == "a" else None
+    if not target:
+        return False
+    parent = element.getparent()
+    return not (target.startswith("#") and parent is not None and _name(parent) in HEADINGS)
+
+
 def _level(element: Any, tag: str) -> int:
     level = _LEVELS.get(tag, 0)
     parent = element.getparent() if tag == "p" or tag in _LISTS else None
@@ -258,8 +296,8 @@ def _is_hidden(element: Any, tag: str) -> bool:
     """Return whether a page does not show an element, whatever its script does; a tab that is not in front is shown."""
     if tag in HIDDEN_TAGS or not tag:
         return True
-    if tag == "a" and (element.get("href") or "").startswith("#"):
-        return "".join(element.itertext()).strip() in _PERMALINKS
+    if tag == "a" and "#" in (element.get("href") or ""):
+        return "".join(element.itertext()).strip(_INVISIBLE) in _PERMALINKS
     if tag == "dialog":
         return element.get("open") is None
     is_hidden = element.get("hidden") not in (None, "until-found") or _NOT_SHOWN.search(element.get("style") or "")

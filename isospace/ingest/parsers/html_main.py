@@ -7,11 +7,12 @@ main text, whatever it did to the rest of their words.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
 from isospace.ingest.parsers.html_blocks import HEADINGS, HIDDEN_TAGS, Block
+from isospace.ingest.parsers.html_candidates import Candidate, Surroundings, candidates_of, is_note
 
 # A mark is three Braille patterns. They are symbols: extractors keep them, and their patterns for words skip them.
 _FIRST, _BASE, _DIGITS = 0x2801, 255, 3
@@ -23,53 +24,39 @@ _RENAMED = (
     | dict.fromkeys(
         ["time", "output", "label", "nobr", "button", "math", "rt", "rp", "rtc", "marquee", "blink", "ins"], "span"
     )
-    | {"figcaption": "p", "textarea": "pre"}
-)
-# What stands in one of these between two blocks of main text is main text too.
-_CONTENT = HEADINGS | frozenset(
-    [
-        "pre",
-        "textarea",
-        "blockquote",
-        "figcaption",
-        "caption",
-        "td",
-        "th",
-        "dt",
-        "dd",
-        "legend",
-        "fieldset",
-        "summary",
-        "center",
-    ]
-)
-_BOILERPLATE = frozenset(("nav", "footer"))
-_ROLES = frozenset(["navigation", "contentinfo", "search", "banner", "menu", "menubar", "toolbar"])
-# Names of classes and ids, in parts.
-_ASIDE = re.compile(
-    r"(?:^|\s)(?:(?:ads?|adverts?|advertisements?|sponsor(?:ed|s)?|promos?|share|sharing|social|related|newsletter|"
-    r"subscribe|cookies?|consent|comments?|breadcrumbs?|sidebar|pagination|pager|toolbar)(?:[\s_-]|$)"
-    r"|\S+[_-](?:ads?|share|sharing|social|newsletter|comments|breadcrumbs?|sidebar|pagination|toolbar)(?:\s|$))",
-    re.IGNORECASE,
+    | {"figcaption": "p", "textarea": "pre", "listing": "pre", "xmp": "pre", "plaintext": "pre"}
 )
 # So many characters outside links are a sentence, and no control.
 _SENTENCE = 30
-# A paragraph in a cell is of the cell.
-_NEAR = 4
-_ROOTS = frozenset(("html", "body"))
-_MAIN = frozenset(("main", "article"))
-_FLOW = frozenset(["p", "pre", "ul", "ol", "dl", "table", "figure", "blockquote", "section"]) | HEADINGS
+# A page without its script, or before a consent, says so in front of its text.
+_OF_THE_SITE = re.compile("cookie|javascript", re.IGNORECASE)
 
 
-def main_blocks(root: Any, blocks: Sequence[Block]) -> list[bool]:
-    """Return for each block whether it is main text; if the extractor finds none, whatever is no navigation.
+@dataclass(frozen=True, slots=True)
+class MainPart:
+    """The main part of a page.
+
+    Attributes
+    ----------
+    kept
+        For each block, whether it is main text.
+    title
+        The numbers of the blocks of its main heading; none if it has no `h1`.
+    """
+
+    kept: list[bool]
+    title: list[int]
+
+
+def main_part(root: Any, blocks: Sequence[Block]) -> MainPart:
+    """Return which blocks are main text; if the extractor finds none, whatever is no navigation.
 
     The page is changed.
     """
     import trafilatura
     from lxml import etree
 
-    candidates = [_Candidate.of(block) for block in blocks]
+    candidates = candidates_of(blocks)
     _mark(blocks)
     etree.strip_elements(root, *(HIDDEN_TAGS - {"head", "title"}), with_tail=False)
     _rename(root)
@@ -78,89 +65,113 @@ def main_blocks(root: Any, blocks: Sequence[Block]) -> list[bool]:
     marks = set() if body is None else {_number(mark) for mark in _MARK.findall("".join(body.itertext()))}
     kept = [number in marks and not one.is_boilerplate for number, one in enumerate(candidates)]
     if not any(kept):
-        return [one.can_be_text for one in candidates]
-    return _with_its_element(_with_what_is_between(kept, candidates), candidates)
+        kept = [one.can_be_text for one in candidates]
+        return MainPart(kept, _title(kept, candidates, [False] * len(blocks)))
+    inside = _inside_main(kept, candidates)
+    everything = _with_its_section(_with_its_element(kept, candidates, inside, blocks), candidates, kept)
+    return MainPart(everything, _title(everything, candidates, inside))
 
 
-@dataclass(frozen=True, slots=True)
-class _Candidate:
-    """What the page itself says of a block.
-
-    Attributes
-    ----------
-    is_boilerplate
-        Whether it is a control, or in an element for navigation.
-    is_aside
-        Whether the names of the elements around it say that it is no part of the text.
-    is_content
-        Whether it is a heading, a listing, a quotation, a note, a cell, or the like.
-    is_heading
-        Whether it is a heading.
-    prose
-        Characters outside links.
-    main
-        The main element around it, or what holds its section; None if there is neither.
-    """
-
-    is_boilerplate: bool
-    is_aside: bool
-    is_content: bool
-    is_heading: bool
-    prose: int
-    main: Any
-
-    @property
-    def can_be_text(self) -> bool:
-        """Whether nothing speaks against it."""
-        return not (self.is_boilerplate or self.is_aside)
-
-    @classmethod
-    def of(cls, block: Block) -> _Candidate:
-        lineage = (block.element, *block.element.iterancestors())
-        tags = [one.tag for one in lineage]
-        names = " ".join(f"{one.get('class') or ''} {one.get('id') or ''}" for one in lineage if one.tag not in _ROOTS)
-        return cls(
-            block.is_button or not _BOILERPLATE.isdisjoint(tags) or any(one.get("role") in _ROLES for one in lineage),
-            _ASIDE.search(names) is not None,
-            not _CONTENT.isdisjoint(tags[:_NEAR]) or any(one.tag == "aside" and _is_note(one) for one in lineage),
-            not HEADINGS.isdisjoint(tags),
-            block.prose,
-            _main_element(lineage),
-        )
+def _inside_main(kept: Sequence[bool], candidates: Sequence[Candidate]) -> list[bool]:
+    """Return for each block whether it is in the main element or in articles that hold most of the text."""
+    found = [one for is_kept, one in zip(kept, candidates, strict=True) if is_kept]
+    main = next((one.around.main for one in found if one.around.main is not None), None)
+    if main is not None:
+        return [one.around.main is main for one in candidates]
+    enough = sum(one.size for one in found) / 2
+    article = next((one.around.article for one in found if one.around.article is not None), None)
+    if article is not None:
+        beside = [
+            one.around.article is not None and one.around.article.getparent() is article.getparent()
+            for one in candidates
+        ]
+        if (
+            sum(one.size for one, is_kept, is_in in zip(candidates, kept, beside, strict=True) if is_kept and is_in)
+            >= enough
+        ):
+            return beside
+    return [False] * len(candidates)
 
 
-def _main_element(lineage: Sequence[Any]) -> Any:
-    """Return the main element around a block, or what holds its section beside others; None if there is neither."""
-    for one in lineage:
-        if one.tag == "main" or one.get("role") == "main":
-            return one
-    sections = [one for one in lineage if one.tag == "section"]
-    return sections[-1].getparent() if sections else None
-
-
-def _with_what_is_between(kept: list[bool], candidates: Sequence[_Candidate]) -> list[bool]:
-    """Return the blocks kept, the headings before them, and the text between two of them."""
-    first, last = kept.index(True), len(kept) - 1 - kept[::-1].index(True)
-    while first and candidates[first - 1].is_heading and candidates[first - 1].can_be_text:
+def _with_its_element(
+    kept: Sequence[bool], candidates: Sequence[Candidate], inside: Sequence[bool], blocks: Sequence[Block]
+) -> list[bool]:
+    """Return the blocks kept, the prose of the main element, and what stands before, between, and behind them."""
+    homes = {one.home for is_kept, one in zip(kept, candidates, strict=True) if is_kept}
+    more = [is_kept or (is_in and one.is_prose) for is_kept, is_in, one in zip(kept, inside, candidates, strict=True)]
+    last = len(kept) - 1 - more[::-1].index(True)
+    # A heading at the end is that of a list that is no text.
+    while not kept[last] and (candidates[last].is_heading or not more[last]):
+        more[last] = False
+        last -= 1
+    while last + 1 < len(kept) and candidates[last + 1].is_beside(homes):
+        last += 1
+        more[last] = True
+    first = more.index(True)
+    above = frozenset(blocks[first].element.iterancestors())
+    while first and (
+        _leads(candidates[first - 1], homes, is_inside=inside[first - 1])
+        or _warns(candidates[first - 1], blocks[first - 1], above)
+    ):
         first -= 1
+        more[first] = True
     return [
-        is_kept or (first <= number < last and one.can_be_text and (one.is_content or one.prose >= _SENTENCE))
-        for number, (is_kept, one) in enumerate(zip(kept, candidates, strict=True))
+        is_kept or (first < number < last and one.can_be_text and _belongs(one, homes))
+        for number, (is_kept, one) in enumerate(zip(more, candidates, strict=True))
     ]
 
 
-def _with_its_element(kept: list[bool], candidates: Sequence[_Candidate]) -> list[bool]:
-    """Return the whole main element of the page if the extractor found less than half of the prose in it."""
-    main = next(
-        (one.main for is_kept, one in zip(kept, candidates, strict=True) if is_kept and one.main is not None), None
-    )
-    if main is None:
+def _leads(one: Candidate, homes: Set[Any], *, is_inside: bool) -> bool:
+    """Return whether a block in front of the main text is its heading, or begins it."""
+    return one.is_beside(homes) or (one.is_heading and one.can_be_text and (one.prose > 0 or is_inside))
+
+
+def _warns(one: Candidate, block: Block, above: Set[Any]) -> bool:
+    """Return whether a block in front of the main text is a notice above it, and not one of the site."""
+    is_sentence = one.is_prose and one.prose >= _SENTENCE and not one.is_chrome
+    is_above = one.home in above or (one.is_in_notice and one.home.getparent() in above)
+    return is_sentence and is_above and _OF_THE_SITE.search(block.text) is None
+
+
+def _belongs(one: Candidate, homes: Set[Any]) -> bool:
+    """Return whether a block between two of main text is one too."""
+    return one.is_content or one.prose >= _SENTENCE or one.home in homes
+
+
+def _holder(around: Surroundings) -> Any:
+    """Return the main element, or what holds the section beside others; None if there is neither."""
+    if around.main is not None:
+        return around.main
+    return None if around.section is None else around.section.getparent()
+
+
+def _with_its_section(kept: list[bool], candidates: Sequence[Candidate], extracted: Sequence[bool]) -> list[bool]:
+    """Return the whole main element, or all sections, if the extractor found less than half of the prose there."""
+    parents = [_holder(one.around) for one in candidates]
+    parent = next((one for is_kept, one in zip(kept, parents, strict=True) if is_kept and one is not None), None)
+    if parent is None:
         return kept
-    inside = [one.main is main and one.can_be_text for one in candidates]
-    found = sum(one.prose for is_kept, is_in, one in zip(kept, inside, candidates, strict=True) if is_kept and is_in)
+    inside = [one is parent and candidate.can_be_text for one, candidate in zip(parents, candidates, strict=True)]
+    found = sum(
+        one.prose for was_found, is_in, one in zip(extracted, inside, candidates, strict=True) if was_found and is_in
+    )
     if 2 * found >= sum(one.prose for is_in, one in zip(inside, candidates, strict=True) if is_in):
         return kept
     return [is_kept or is_in for is_kept, is_in in zip(kept, inside, strict=True)]
+
+
+def _title(kept: Sequence[bool], candidates: Sequence[Candidate], inside: Sequence[bool]) -> list[int]:
+    """Return the numbers of the blocks of the main heading: a heading that only links, outside the text, is a logo."""
+    has_main = any(inside)
+    heading = next(
+        (
+            one.heading
+            for is_kept, is_in, one in zip(kept, inside, candidates, strict=True)
+            if is_kept and one.heading is not None and (is_in if has_main else one.prose)
+        ),
+        None,
+    )
+    return [] if heading is None else [number for number, one in enumerate(candidates) if one.heading is heading]
 
 
 def _mark(blocks: Sequence[Block]) -> None:
@@ -179,15 +190,10 @@ def _rename(root: Any) -> None:
         tag = element.tag
         if tag in _RENAMED:
             element.tag = _RENAMED[tag]
-        elif (tag == "aside" and _is_note(element)) or (tag == "form" and _is_text(element)):
+        elif tag == "object":
+            element.tag = "div" if len(element) else "span"
+        elif (tag == "aside" and is_note(element)) or (tag == "form" and _is_text(element)):
             element.tag = "p" if tag == "aside" and len(element) == 0 else "div"
-
-
-def _is_note(aside: Any) -> bool:
-    """Return whether an aside is a note in the text, and not a column beside it."""
-    before, after = aside.getprevious(), aside.getnext()
-    is_inside = any(parent.tag in _MAIN or parent.get("role") == "main" for parent in aside.iterancestors())
-    return is_inside or (before is not None and after is not None and {before.tag, after.tag} <= _FLOW)
 
 
 def _is_text(form: Any) -> bool:

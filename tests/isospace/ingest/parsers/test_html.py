@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 
 from isospace.ingest.parsers.html import LEFT_OUT, MAX_LEFT_OUT, parse_html
+from isospace.ingest.parsers.html_candidates import Surroundings, _surroundings
 from isospace.ingest.parsers.parsed import Parsed
 
 CRANES = [f"The harbour crane number {n} lifts containers, and somebody inspects it every spring." for n in range(4)]
@@ -179,3 +181,100 @@ def test_every_word_of_the_text_is_on_the_page() -> None:
     page = article("<h2>A_b</h2><ol><li>x</ol><table><tr><td>y</table><hr><p>z <a href=q>link</a> <img alt=w>")
     words = parse(page).text.split()
     assert not [word for word in words if word not in re.sub("<[^>]*>", " ", page)]
+
+
+@pytest.mark.parametrize(
+    ("page", "title"),
+    [
+        ("<title>x</title><main><h1 id=i>Install<a class=headerlink href=#i>¶</a></h1>{}</main>", "Install"),
+        ("<title>x</title><body><h1><a class=header href=#i>Use <code>x</code></a></h1>{}", "Use x"),
+        ("<title>x</title><main><article><h1>Install<a href=page.html#i>#</a></h1>{}</article></main>", "Install"),
+        ("<title>T - x</title><h1 hidden>Nobody sees it</h1>{}", "T - x"),
+        ("<title>RFC-2119 -\n Key words</title>{}", "RFC-2119 - Key words"),
+        ("<title>a | b | c</title>{}", "a | b | c"),
+        ("<title>All</title><header><h1><a href=/>ACME</a></h1></header><main>{}</main>", "All"),
+        ("<title>All</title><div><h1><a href=/>ACME</a></h1></div><h2>Pumps</h2>{}", "All"),
+        ("<title>Port</title><frameset><frame src=a><noframes><body>No frames</body></noframes></frameset>", "Port"),
+        ("<svg><title>Icon</title></svg>{}", "stem"),
+    ],
+)
+def test_the_title_is_the_main_heading_or_else_what_the_page_declares(page: str, title: str) -> None:
+    assert parse(page.format(PROSE)).title == title
+    assert parse(page.format(PROSE), keep_all=True).title == title
+
+
+SHOWN = "SHOWN: of the ropes, somebody says"
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "<body>SHOWN: of the ropes, somebody says so.{p}",
+        "<body><b>SHOWN: of the ropes, somebody says</b>{p}",
+        "{m}<article>{p}<section><h2>S</h2>SHOWN: of the ropes, somebody says so.</section></article>",
+        "{m}<main><article>{p}</article><article><p>SHOWN: of the ropes, somebody says so.</article></main>",
+        "<title>x</title><main><p>SHOWN: of the ropes, somebody says so.</p>{p}</main>",
+        "{m}<div class=alert>SHOWN: of the ropes, somebody says so.</div><article>{p}</article>",
+        "{m}<div class=alert><p>SHOWN: of the ropes, somebody says so.</p></div><article>{p}</article>",
+        "<body>{p}<listing>SHOWN: of the ropes, somebody says</listing>{p}",
+        "<body>{p}<xmp>SHOWN: of the ropes, somebody says</xmp>{p}",
+        "<article>{p}<blockquote>So.<footer>SHOWN: of the ropes, somebody says</footer></blockquote></article>",
+        "<main><section>{p}</section><section id=comments><h2>Comments</h2><p>SHOWN: of the ropes, somebody says</p>"
+        "</section></main>",
+        "<main>{p}<section id=sharing-data><h2>Sharing</h2><p>SHOWN: of the ropes, somebody says</section>{p}</main>",
+        "<body>{p}<p class=author>SHOWN: of the ropes, somebody says</p>",
+        "<article>{p}<form>SHOWN: of the ropes, somebody says <input></form>{p}</article>",
+        "<body>{p}<ul><li><a href=x>SHOWN: of the ropes, somebody says</a></ul>{p}",
+        "<body>{p}<object data=x><p>SHOWN: of the ropes, somebody says</p></object>{p}",
+        "<my-x><template shadowrootmode=open><p>SHOWN: of the ropes, somebody says</p>{p}</template></my-x>",
+        "<div id=app></div><noscript><p>SHOWN: of the ropes, somebody says</p>{p}</noscript>",
+    ],
+)
+def test_what_the_main_part_shows_is_text_wherever_it_stands(page: str) -> None:
+    assert SHOWN in parse(page.format(p=PROSE, m=MENU)).text
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "<div class=cookie-banner><p>ASIDE: all of the cookies help us.</div><article>{p}</article>",
+        "<div>ASIDE: these cookies make the site better for everybody.</div><article>{p}</article>",
+        "<body>{p}<div class=footer>ASIDE: all of the rights are those of the port.</div>",
+        "<article>{p}</article><div id=comments><h3>Comments</h3><p class=comment>ASIDE: so very nice.</div>",
+        "<main><article>{p}</article><aside><p>ASIDE: about this port, and all of its cranes.</aside></main>",
+        "<main>{p}<ul><li><a href=x>ASIDE: another page</a></ul></main>",
+        "<body>{p}<noscript>ASIDE: please enable JavaScript.</noscript>",
+        "<div id=app></div><noscript>ASIDE: please enable JavaScript.</noscript>",
+        "<body>{p}<template><p>ASIDE: a template</template>",
+        "<main>{p}<footer>ASIDE: the imprint of the port of many cranes</footer></main>",
+    ],
+)
+def test_what_is_around_the_main_part_is_no_text(page: str) -> None:
+    assert "ASIDE" not in parse(page.format(p=PROSE)).text
+
+
+@pytest.mark.parametrize("hidden", ["<noscript>{}</noscript>", "<div hidden>{}</div>", "<template>{}</template>"])
+def test_hidden_text_counts_in_the_share_left_out(hidden: str) -> None:
+    (note,) = parse(f"<body>{PROSE}{hidden.format(PROSE * 4)}").notes
+    assert note.amount == pytest.approx(0.8)
+    assert note.warns
+
+
+def test_the_names_of_an_element_are_read_once_however_many_blocks_are_in_it() -> None:
+    reads = []
+
+    class Element:
+        tag, text = "div", ""
+
+        def get(self, name: str) -> str | None:
+            reads.append(name)
+            return None
+
+        def getparent(self) -> None:
+            return None
+
+    around, known = Element(), dict[Any, Surroundings]()
+    first = _surroundings(around, known)
+    count = len(reads)
+    assert _surroundings(around, known) is first
+    assert len(reads) == count > 0
