@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 
 from isospace.ingest.document import Document
-from isospace.ingest.encodings import OTHER_ENCODINGS, REPLACED, UNCERTAIN, WRONG_DECLARATION, Decoded, decode
+from isospace.ingest.encodings import (
+    OTHER_ENCODINGS,
+    REPLACED,
+    UNCERTAIN,
+    UNKNOWN_DECLARATION,
+    WRONG_DECLARATION,
+    Decoded,
+    decode,
+)
 from isospace.ingest.parsers.parsed import UnreadableError
 from isospace.ingest.readers.read import read_source
 from isospace.ingest.spec import DocumentsSpec
@@ -105,11 +114,78 @@ def test_a_declaration_that_cannot_be_right_is_not_followed_and_warned_of(label:
     assert WRONG_DECLARATION in kinds(decoded)
 
 
-@pytest.mark.parametrize("label", ["nonsense", "hex", "utf-7", "utf-16"])
-def test_a_label_of_no_encoding_is_ignored(label: str) -> None:
-    decoded = decode(f"<meta charset={label}>{FRENCH} +ADw-".encode(), is_html=True)
-    assert decoded.text.endswith(f"{FRENCH} +ADw-")
-    assert decoded.notes == ()
+@pytest.mark.parametrize(
+    "label",
+    ["nonsense", "hex", "utf-7", "idna", "punycode", "undefined", "unicode_escape", "raw_unicode_escape", "charmap",
+     "cp037", "cp500", "x-user-defined", "x" * 9_000],
+)  # fmt: skip
+def test_a_label_of_no_encoding_of_text_is_ignored_and_said(label: str) -> None:
+    for is_html, head in ((True, f"<meta charset={label}>"), (False, f"# -*- coding: {label} -*-\n")):
+        decoded = decode(f"{head}{FRENCH} +ADw-".encode(), is_html=is_html)
+        assert decoded.text.endswith(f"{FRENCH} +ADw-")
+        (note,) = decoded.notes
+        assert (note.kind, note.warns) == (UNKNOWN_DECLARATION, False)
+        assert repr(label[:40]) in note.detail
+
+
+def test_a_page_that_can_be_read_is_not_in_utf16_whatever_it_declares() -> None:
+    assert decode(f"<meta charset=utf-16>{FRENCH}".encode(), is_html=True).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("label", "codec", "text"),
+    [
+        ("windows-874", "cp874", "กรุงเทพ"),
+        ("dos-874", "cp874", "กรุงเทพ"),
+        ("iso-8859-8-i", "iso-8859-8", "ירושלים"),
+        ("windows-949", "cp949", "서울은 대한민국"),
+        ("x-euc-jp", "euc-jp", "東京は日本"),
+        ("csgb2312", "gb18030", "北京是首都"),
+        ("gb_2312-80", "gb18030", "北京是首都"),
+        ("x-cp1250", "cp1250", "Łódź"),
+        ("x-cp1251", "cp1251", "Мир"),
+        ("x-cp1252", "cp1252", "“q” €"),
+        ("x-mac-cyrillic", "mac-cyrillic", "Мир"),
+        ("cn-big5", "big5", "台北"),
+        ("koi8-ru", "koi8-u", "Київ"),
+        ("unicode-1-1-utf-8", "utf-8", "Київ"),
+        # Names that browsers do not know.
+        ("latin-1", "cp1252", "à la carte"),
+        ("cp850", "cp850", "Größe"),
+    ],
+)
+def test_labels_mean_what_browsers_read_under_them(label: str, codec: str, text: str) -> None:
+    page = f"<meta charset={label}><p>{text}</p>"
+    decoded = decode(page.encode(codec), is_html=True)
+    assert decoded.text == page
+    assert kinds(decoded) == set()
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        '<meta name=description content="charset=koi8-r explained">',
+        "<script>document.write('<meta charset=koi8-r>')</script>",
+        '<!-- <meta charset="koi8-r"> not closed',
+        '<meta name="charset" content="koi8-r">',
+        "<meta data-charset=koi8-r>",
+        "<title><meta charset=koi8-r></title>",
+        '<meta content="text/html; charset=koi8-r">',
+    ],
+)
+def test_what_is_no_declaration_is_not_followed(head: str) -> None:
+    page = f"{head}<p>{FRENCH}</p>"
+    assert decode(page.encode("cp1252"), is_html=True).text == page
+    assert decode(page.encode(), is_html=True).notes == ()
+
+
+@pytest.mark.parametrize(
+    "start", ["<meta " * 3_000, "<meta a=" + "'" * 16_000, "<script>" * 3_000, "<meta " + "a " * 8_000]
+)
+def test_hostile_markup_takes_no_time(start: str) -> None:
+    began = time.process_time()
+    assert decode(f"{start}é".encode(), is_html=True).encoding == "utf-8"
+    assert time.process_time() - began < 1
 
 
 @pytest.mark.parametrize(
