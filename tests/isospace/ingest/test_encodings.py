@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from isospace.ingest.encodings import (
 )
 from isospace.ingest.parsers.parsed import UnreadableError
 from isospace.ingest.readers.read import read_source
+from isospace.ingest.readers.rows import table_encoding
 from isospace.ingest.spec import DocumentsSpec
 
 FRENCH = "L’été dernier, les élèves ont étudié la forêt près de l’école où règne le silence."
@@ -219,6 +222,108 @@ def test_lines_of_another_encoding_beside_utf8_are_each_read_in_theirs() -> None
     decoded = decode(data)
     assert (decoded.text, decoded.encoding) == (text, "utf-8 and windows-1252")
     assert kinds(decoded) == {UNCERTAIN}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        GERMAN * 15 + "\x00" + GERMAN,
+        "<p>Größe NUL \x00 in page</p>",
+        "plain words " * 2_000 + "é\x00 end",
+        "\x1b$ prompt é",
+        "\x1b$ ls $HOME \x1b[0m",
+        "\x1b$B is no text \x1b[0m",
+        "first name\x00second\x00third one\x00fourth name\x00",
+        "abcdefghi\x00",
+        RUSSIAN + "\x00",
+        "\x01\x02 ASCII with control characters",
+    ],
+)
+def test_a_zero_or_an_escape_character_does_not_make_utf8_another_encoding(text: str) -> None:
+    assert decode(text.encode()) == Decoded(text, "utf-8")
+    assert decode(text.encode(), is_html=True) == Decoded(text, "utf-8")
+
+
+def test_a_zero_in_another_encoding_changes_nothing_else() -> None:
+    decoded = decode(f"{RUSSIAN}\x00{RUSSIAN}".encode("koi8-r"))
+    assert (decoded.text, decoded.encoding) == (f"{RUSSIAN}\x00{RUSSIAN}", "koi8-r")
+
+
+@pytest.mark.parametrize("order", ["le", "be"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Plain words",
+        FRENCH,
+        RUSSIAN,
+        "Мир, дом",
+        JAPANESE,
+        JAPANESE * 200,
+        "北京是中华人民共和国的首都，是全国的政治中心。\n一二三\n",
+        "서울은 대한민국의 수도이며 많은 사람들이 살고 있다.",
+        "Āda un ĀĀ: Latvijas galvaspilsēta ir Rīga.",
+        "दिल्ली भारत की राजधानी है, और यह बड़ा शहर है।",
+        "Zero \u3000 low, 一 and 😀, 🌀 and ☀",
+        "กรุงเทพมหานคร เป็นเมืองหลวง",
+    ],
+)
+def test_utf16_and_utf32_are_found_without_a_mark(text: str, order: str) -> None:
+    for codec in (f"utf-16-{order}", f"utf-32-{order}"):
+        decoded = decode(text.encode(codec))
+        assert (decoded.text, decoded.encoding) == (text, codec)
+        assert kinds(decoded) == set()
+
+
+@pytest.mark.parametrize(
+    ("text", "codec"), [(JAPANESE, "utf-16-le"), ("id,text\n1,Ā b\n", "utf-16-be"), ("id,text\n1,é\n", "utf-8-sig")]
+)
+def test_a_table_may_be_cut_off_within_a_character(text: str, codec: str) -> None:
+    data = text.encode(codec.removesuffix("-sig"))
+    assert {table_encoding(data), table_encoding(data[:-1])} == {codec}
+    assert table_encoding((data * 500)[:5_001]) == codec
+
+
+def test_iso_2022_is_found_by_its_escape_sequences() -> None:
+    assert decode(f"Subject: {JAPANESE}\nend".encode("iso-2022-jp")).text == f"Subject: {JAPANESE}\nend"
+    assert decode("서울은 대한민국".encode("iso2022_kr")).text == "서울은 대한민국"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "½ cup × 2",
+        "à la carte",
+        "Ø 12 mm",
+        "© 2020 Acme",
+        "5 × 3 = 15",
+        "£",
+        "°",
+        "ß",
+        "±5 %",
+        "El Niño",
+        "§ 1",
+        "naïve",
+    ],
+)
+def test_a_short_text_with_few_other_characters_is_western(text: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        decoded = decode(text.encode("cp1252"))
+    assert (decoded.text, decoded.encoding) == (text, "windows-1252")
+    assert kinds(decoded) == {UNCERTAIN}
+
+
+@pytest.mark.parametrize("text", ["Мир", "дом 5", "Η Αθήνα"])
+def test_a_short_text_of_another_script_is_not_western(text: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert decode(text.encode("iso-8859-7" if text[0] == "Η" else "cp1251")).encoding != "windows-1252"
+
+
+def test_nothing_detected_is_no_warning_of_a_library() -> None:
+    with warnings.catch_warnings(), contextlib.suppress(UnreadableError):
+        warnings.simplefilter("error")
+        decode(b"\xa3\xa3\x81")
 
 
 def test_binary_is_refused() -> None:
