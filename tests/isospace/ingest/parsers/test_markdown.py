@@ -241,6 +241,31 @@ def test_front_matter_alone_is_text_unless_it_has_a_title() -> None:
             "url(data:font/woff2;charset=utf-8;base64) end",
         ),
         ("a data:;base64," + "Zm9v" * 40 + " word", "a data:;base64 word"),
+        # The next line is text, however much it looks like base64.
+        (f"data:image/png;base64,{'Zm9v' * 40}\n{'word' * 11}\n", f"data:image/png;base64\n{'word' * 11}\n"),
+        (
+            f"data:image/png;base64,{'Zm9v' * 19}\nhttps_example_" + "x" * 80,
+            "data:image/png;base64\nhttps_example_" + "x" * 80,
+        ),
+        (f"(data:image/png;base64,{'Zm9v' * 40})\nword)", "(data:image/png;base64)\nword)"),
+        (f"data:image/png;base64,{'Zm9v' * 40}\nword) and", "data:image/png;base64\nword) and"),
+        (f"data:image/png;base64,{'Zm9v' * 39}Zm8=\n{'Zm9v' * 40}", f"data:image/png;base64\n{'Zm9v' * 40}"),
+        (
+            f"data:image/png;base64,{'Zm9v' * 19}\n{'Zm9v' * 19}\n\n{'Zm9v' * 19}",
+            f"data:image/png;base64\n\n{'Zm9v' * 19}",
+        ),
+        (f"data:image/png;base64,{'Zm9v' * 40}\nkey=\n", "data:image/png;base64\nkey=\n"),
+        # It begins on the next line, or shares its first with what precedes it, or is indented.
+        ("data:image/png;base64,\n" + ("A" * 64 + "\n") * 9 + "AAA=\nprose", "data:image/png;base64\nprose"),
+        (
+            'src="data:image/png;base64,\n    ' + ("A" * 76 + "\n    ") * 9 + 'AAAA"> prose',
+            'src="data:image/png;base64"> prose',
+        ),
+        ("x data:image/png;base64," + "A" * 52 + ("\n" + "A" * 76) * 9 + "\nprose", "x data:image/png;base64\nprose"),
+        (
+            "data:image/png;base64," + "A" * 54 + ("\n" + "A" * 76) * 9 + "\nAAAA==\nprose",
+            "data:image/png;base64\nprose",
+        ),
     ],
 )
 def test_the_data_of_data_uris_are_not_text(text: str, kept: str) -> None:
@@ -255,6 +280,7 @@ def test_the_data_of_data_uris_are_not_text(text: str, kept: str) -> None:
     [
         "The data: " + "several words of prose " * 9,
         "`data:text/plain;base64,SGVsbG8=` is short, and many words follow it in this line, all of them prose",
+        "data:image/png;base64,\nand prose in the next line",
         "metadata:image/png of a long_identifier_" + "x" * 200,
     ],
 )
@@ -275,6 +301,8 @@ def test_text_about_data_stays(text: str) -> None:
         "data:image/png;base64," * 20_000,
         ("data:a/b;base64," + "A" * 59 + " ") * 5_000,
         "data:image/png;" + "a=b;" * 50_000,
+        ("data:image/png;base64,\n" + "A" * 40 + "\n") * 9_000,
+        "data:image/png;base64," + ("A" * 64 + "\n") * 9_000,
         "\n".join(f"[a{n}]: x" for n in range(20_000)),
     ],
 )
