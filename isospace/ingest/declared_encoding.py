@@ -1,8 +1,7 @@
 """Find the encoding that a text declares: in HTML and XML, or for editors.
 
-A label stands for what browsers read under it (https://encoding.spec.whatwg.org/#names-and-labels). Names of other
-encodings that people write count if all their ASCII bytes are ASCII characters; Python's further codecs, such as
-`idna`, are none of text.
+A label stands for what browsers read under it (https://encoding.spec.whatwg.org/#names-and-labels). Names of a few
+other encodings count as well; Python's further codecs, such as `idna`, do not.
 """
 
 from __future__ import annotations
@@ -10,8 +9,6 @@ from __future__ import annotations
 import codecs
 import re
 from dataclasses import dataclass
-
-import webencodings
 
 # What browsers read under a label where Python's codec of that name has fewer characters.
 SUPERSETS = {
@@ -104,6 +101,8 @@ def _editor_label(head: bytes) -> bytes:
 
 def _codec(label: str) -> str | None:
     """Return the codec of a label; None if it is none of text."""
+    import webencodings
+
     found = webencodings.lookup(label)
     if found is not None:
         return None if found.name in _NO_TEXT else SUPERSETS.get(found.codec_info.name, found.codec_info.name)
