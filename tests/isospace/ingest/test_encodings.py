@@ -244,6 +244,17 @@ def test_a_zero_or_an_escape_character_does_not_make_utf8_another_encoding(text:
     assert decode(text.encode(), is_html=True) == Decoded(text, "utf-8")
 
 
+def test_a_zero_in_a_short_file_does_not_make_it_binary(tmp_path: Path) -> None:
+    for name, text in (
+        ("a.html", "<p>Größe NUL \x00 in page</p>"),
+        ("b.txt", "\x01 Größe"),
+        ("c.txt", "\x01\x02\x03 x"),
+    ):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    found = list(read_source(str(tmp_path), DocumentsSpec()))
+    assert [one.uri for one in found if isinstance(one, Document)] == ["a.html", "b.txt"]
+
+
 def test_a_zero_in_another_encoding_changes_nothing_else() -> None:
     decoded = decode(f"{RUSSIAN}\x00{RUSSIAN}".encode("koi8-r"))
     assert (decoded.text, decoded.encoding) == (f"{RUSSIAN}\x00{RUSSIAN}", "koi8-r")
