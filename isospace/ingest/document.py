@@ -123,7 +123,12 @@ def _excess(document: Document) -> str | None:
     for name, value in document.metadata.items():
         if nests_deeper(value, MAX_METADATA_DEPTH):
             return f"has metadata {name[:80]!r} nested more than {MAX_METADATA_DEPTH} deep"
-    if (size := len(document.metadata_json)) > MAX_METADATA_CHARACTERS:
+    try:
+        size = len(document.metadata_json)
+    except ValueError as error:
+        # Python writes no number of more than 4,300 digits.
+        return f"has metadata that JSON cannot hold ({error})"
+    if size > MAX_METADATA_CHARACTERS:
         return f"has metadata of {size:,} characters as JSON; expected at most {MAX_METADATA_CHARACTERS:,}"
     return None
 

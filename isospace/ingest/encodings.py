@@ -1,23 +1,25 @@
 """Decode text whose encoding only the text itself tells.
 
-In this order: a byte order mark; a declaration in the text, unless it cannot be right; UTF-8 if valid, or with a few
-bad bytes, which are replaced; and then detection by language. A declared label stands for what browsers read under it
-(https://encoding.spec.whatwg.org/#names-and-labels).
+In this order: a byte order mark; the patterns of UTF-16, UTF-32, and ISO-2022; a declaration in the text, unless it
+cannot be right; UTF-8 if valid, or with a few bad bytes, which are replaced; and then detection by language.
 """
 
 from __future__ import annotations
 
 import codecs
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from isospace.ingest.declared_encoding import SUPERSETS, Declared, declared_encoding
 from isospace.ingest.notes import Note
 from isospace.ingest.parsers.parsed import UnreadableError
+from isospace.ingest.wide_encodings import wide_encoding
 
 OTHER_ENCODINGS = "documents not in UTF-8"
 UNCERTAIN = "documents whose encoding is uncertain"
 REPLACED = "documents with bytes that could not be decoded"
 WRONG_DECLARATION = "documents that declare a wrong encoding"
+UNKNOWN_DECLARATION = "documents that declare an unknown encoding"
 
 _MARKS = (
     # The mark of UTF-32 begins with that of UTF-16.
@@ -27,17 +29,10 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
     (codecs.BOM_UTF8, "utf-8-sig"),
 )
-# What browsers read under a label where Python's codec of that name has fewer characters.
-_SUPERSETS = {
-    "ascii": "cp1252", "iso8859-1": "cp1252", "iso8859-9": "cp1254", "iso8859-11": "cp874", "tis-620": "cp874",
-    "gb2312": "gb18030", "gbk": "gb18030", "euc_kr": "cp949", "shift_jis": "cp932", "big5": "big5hkscs",
-    # A declaration that can be read as ASCII is in neither.
-    "utf-16": "utf-8", "utf-16-le": "utf-8", "utf-16-be": "utf-8", "utf-8-sig": "utf-8",
-}  # fmt: skip
-_LABELS = {"x-sjis": "cp932", "windows-31j": "cp932", "x-gbk": "gb18030", "ks_c_5601-1987": "cp949"}
 _NAMES = {
     "cp932": "shift_jis", "cp949": "euc-kr", "euc_jis_2004": "euc-jp", "euc_jp": "euc-jp", "big5hkscs": "big5",
     "iso2022_jp_2": "iso-2022-jp", "utf-8-sig": "utf-8", "mac-roman": "macintosh",
+    "mac-cyrillic": "x-mac-cyrillic",
 }  # fmt: skip
 # What detection chooses from: encodings of the web, of DOS, and of the Macintosh.
 _LATIN = ("iso8859-2", "iso8859-9", "cp1250", "cp1254", "cp1257", "cp1258", "mac-roman", "cp437", "cp850", "cp852")
@@ -45,19 +40,18 @@ _DETECTED = (
     *_LATIN, "cp1252", "iso8859-1", "iso8859-15", "cp1251", "koi8-r", "koi8-u", "iso8859-5", "cp866", "cp1253",
     "iso8859-7", "cp1255", "iso8859-8", "cp1256", "iso8859-6", "cp874", "tis-620", "cp932", "euc_jis_2004", "gb18030",
     "big5hkscs", "cp949", "iso2022_jp_2", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be",
+    "ascii",
 )  # fmt: skip
 _FALLBACK = "cp1252"
 # Below the first, detection has hardly anything to go by; below the second, two detectors have to agree.
 _UNCERTAIN, _UNSURE = 0.1, 0.25
+_MAX_ZEROS = 0.01
 # So many good characters are no accident, and so many bad bytes are more than a few.
 _MIXED, _FEW = 5, 4
 _SAMPLE_BYTES = 200_000
-_HTML_HEAD_BYTES = 16_384
-_COMMENT = re.compile(rb"<!--.*?-->", re.DOTALL)
-_META = re.compile(rb"<meta\s[^>]*?charset\s*=\s*[\"']?\s*([\w.:-]+)", re.IGNORECASE)
-_XML = re.compile(rb"\s*<\?xml\s[^>]*?encoding\s*=\s*[\"']([\w.:-]+)[\"']")
-# As Emacs, Vim, and Python (PEP 263) read it, in the first two lines.
-_EDITOR = re.compile(rb"-\*-.*?coding:\s*([\w.-]+).*?-\*-|\bvim?:.*?\bfileencoding=([\w.-]+)")
+# A text of at most so many bytes, of which so few are not ASCII, says nothing of its language.
+_SHORT, _FEW_HIGH = 300, 3
+_HIGH, _HIGH_RUN = re.compile(rb"[\x80-\xff]"), re.compile(rb"[\x80-\xff]{2}")
 _SEPARATORS = frozenset(" \n\t\u3000\u3001\u3002\uff0c\u0e2f")
 _MIXED_WORD = re.compile(r"[A-Za-z][\u0370-\u05ff\u0e00-\u0eff]|[\u0370-\u05ff\u0e00-\u0eff][A-Za-z]")
 
@@ -95,41 +89,33 @@ def decode(data: bytes, *, is_html: bool = False) -> Decoded:
     for mark, name in _MARKS:
         if data.startswith(mark):
             return _decoded(data, name, "by its byte order mark")
-    if data.isascii() and not _is_wide(data):
+    wide = wide_encoding(data)
+    if wide is not None:
+        return _decoded(data, wide, "by the pattern of its bytes")
+    if data.isascii() and b"\x1b$" not in data:
         return Decoded(data.decode("ascii"), "utf-8")
-    declared = _declared(data, is_html=is_html)
-    if declared is not None and declared != "utf-8" and _fits(data, declared):
-        return _decoded(data, declared, "as it declares")
-    found = _mixed(data) or _as_utf8(data) or _detect(data)
-    if declared is None or found.encoding == usual_name(declared):
+    declared = declared_encoding(data, is_html=is_html)
+    codec = declared.codec if declared else None
+    if codec is not None and codec != "utf-8" and _fits(data, codec):
+        return _decoded(data, codec, "as it declares")
+    found = _mixed(data) or _as_utf8(data) or _as_short(data) or _detect(data)
+    if declared is None or (codec is not None and found.encoding == usual_name(codec)):
         return found
-    detail = f"declares {usual_name(declared)}, which its bytes do not fit, and is read as {found.encoding}"
-    return Decoded(found.text, found.encoding, (*found.notes, Note(WRONG_DECLARATION, detail, warns=True)))
+    return replace(found, notes=(*found.notes, _disregarded(declared, found.encoding)))
+
+
+def _disregarded(declared: Declared, encoding: str) -> Note:
+    if declared.codec is None:
+        detail = f"declares {declared.label!r}, which is no encoding that browsers know, and is read as {encoding}"
+        return Note(UNKNOWN_DECLARATION, detail)
+    detail = f"declares {usual_name(declared.codec)}, which its bytes do not fit, and is read as {encoding}"
+    return Note(WRONG_DECLARATION, detail, warns=True)
 
 
 def usual_name(codec: str) -> str:
     """Return the name of a Python codec that files and browsers use."""
     name = _NAMES.get(codec, codec)
     return re.sub(r"^cp(?=12|874)", "windows-", re.sub(r"^iso8859[-_]", "iso-8859-", name))
-
-
-def _declared(data: bytes, *, is_html: bool) -> str | None:
-    """Return the codec that a text declares; None if it declares none, or none that is known."""
-    head = data[:_HTML_HEAD_BYTES]
-    if is_html:
-        match = _XML.match(head) or _META.search(_COMMENT.sub(b"", head))
-    else:
-        match = _EDITOR.search(b"\n".join(head.split(b"\n", 2)[:2]))
-    if match is None:
-        return None
-    label = next(group for group in match.groups() if group).decode("ascii", "replace").lower()
-    try:
-        codec = codecs.lookup(_LABELS.get(label, label))
-    except LookupError:
-        return None
-    # Python has codecs that are no encodings of text, such as hex.
-    is_text = codec._is_text_encoding and codec.name != "utf-7"
-    return _SUPERSETS.get(codec.name, codec.name) if is_text else None
 
 
 def _fits(data: bytes, codec: str) -> bool:
@@ -144,21 +130,25 @@ def _fits(data: bytes, codec: str) -> bool:
 
 def _as_utf8(data: bytes) -> Decoded | None:
     """Decode UTF-8, with bad bytes if there are more good ones; None if it is something else."""
-    if _is_wide(data):
-        return None
     text, replaced = _replaced(data, "utf-8")
     return _decoded(data, "utf-8", "") if replaced <= _foreign(text) else None
 
 
-def _is_wide(data: bytes) -> bool:
-    """Return whether text may be in UTF-16, UTF-32, or ISO-2022, whose bytes are also those of ASCII characters."""
-    head = data[:_SAMPLE_BYTES]
-    return b"\x00" in head or b"\x1b$" in head
+def _as_short(data: bytes) -> Decoded | None:
+    """Decode a short text with few other bytes than ASCII, each alone; None if it is something else.
+
+    A language cannot be detected by a few symbols or letters, and runs of them are words of another script.
+    """
+    if len(data) > _SHORT or len(_HIGH.findall(data)) > _FEW_HIGH or _HIGH_RUN.search(data):
+        return None
+    if not _can_be(data, _FALLBACK):
+        return None
+    return _decoded(data, _FALLBACK, "the usual one for so short a text", is_uncertain=True)
 
 
 def _mixed(data: bytes) -> Decoded | None:
     """Decode lines of UTF-8 beside lines of another encoding; None if there are few of either."""
-    if _is_wide(data) or _can_be(data, "utf-8"):
+    if _can_be(data, "utf-8"):
         return None
     lines = data.split(b"\n")
     are_valid = [_can_be(line, "utf-8") for line in lines]
@@ -179,13 +169,18 @@ def _mixed(data: bytes) -> Decoded | None:
 def _detect(data: bytes) -> Decoded:
     import chardet
 
+    # Zeros that are left in the text of a damaged file would make it binary.
     found = chardet.detect(
-        data, include_encodings=_DETECTED, max_bytes=_SAMPLE_BYTES, compat_names=False, no_match_encoding="ascii"
+        data.replace(b"\x00", b"") if data.count(0) <= _MAX_ZEROS * len(data) else data,
+        include_encodings=_DETECTED,
+        max_bytes=_SAMPLE_BYTES,
+        compat_names=False,
+        no_match_encoding="ascii",
     )
     codec, confidence = found["encoding"], found["confidence"] or 0.0
     if codec is None or codec == "ascii":
         return _fallback(data)
-    codec = _SUPERSETS.get(codec, codec) if codec.startswith(("iso8859-1", "iso8859-9", "tis")) else codec
+    codec = SUPERSETS.get(codec, codec) if codec.startswith(("iso8859-1", "iso8859-9", "tis")) else codec
     language = found["language"] or "unknown"
     text, replaced = _replaced(data, codec)
     if _can_be(data, _FALLBACK) and _is_implausible(text, codec, language, confidence):

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from isospace.errors import ConfigError
 from isospace.pipeline.config import PipelineConfig
-from isospace.pipeline.override_values import parse_value
+from isospace.pipeline.override_values import load_yaml, parse_value
 from isospace.transform.representations import SPEC_OF_KIND
 from isospace.transform.spec import AUTO_TAG, FIT_TAG, AutoSpec, FitSpec
 
@@ -41,7 +41,7 @@ def read_config(path: str | Path, model: type[_Config], overrides: Sequence[str]
         If the file cannot be read, or a key is unknown, missing, or has an invalid value; the message names it.
     """
     try:
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        data = load_yaml(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}). Give the path of a YAML file.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

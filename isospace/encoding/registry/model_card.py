@@ -28,7 +28,7 @@ def card_languages(folder: Path) -> tuple[str, ...] | None:
     try:
         front_matter = _FRONT_MATTER.match((folder / "README.md").read_text(encoding="utf-8"))
         listed = yaml.safe_load(front_matter["yaml"]).get("language") if front_matter else None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError, yaml.YAMLError, AttributeError):
         return None
     codes = [str(code).strip() for code in (listed if isinstance(listed, list) else [listed] if listed else [])]
     if _EVERY & {code.lower() for code in codes}:

@@ -12,16 +12,28 @@ from typing import Any, cast
 
 import yaml
 
-from isospace.ingest.document import MAX_METADATA_DEPTH
+from isospace.ingest.document import MAX_METADATA_DEPTH, is_unicode
 
 # Longer front matter is a document of its own, and YAML parsers are slow.
-_MAX_CHARACTERS = 60_000
+_MAX_CHARACTERS, _MAX_SEARCHED = 60_000, 1_000_000
 # A few aliases of YAML can stand for billions of values.
 _MAX_VALUES = 10_000
 _MAX_LISTS = 1_000
+# Python writes no number of more than 4,300 digits; one of so many is an identifier.
+_MAX_DIGITS = 1_000
 _NESTED = re.compile(rf"(?:[\[{{]\s*){{{MAX_METADATA_DEPTH + 1},}}")
 _YAML = re.compile(r"---[ \t]*\n(.*?)^(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
 _TOML = re.compile(r"\+\+\+[ \t]*\n(.*?)^\+\+\+[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
+_TOML_KEY = r"(?:[\w-]++|\"[^\"\n]*+\"|'[^'\n]*+')"
+# Each part of a dotted key is a table; the parser takes quadratic time for them.
+_TOML_NESTED = re.compile(
+    rf"(?:^|[\[{{,])[ \t]*+(?:{_TOML_KEY}[ \t]*+\.[ \t]*+){{{MAX_METADATA_DEPTH + 1}}}", re.MULTILINE
+)
+# How front matter begins. A rule at the start of a text can be one between its parts as well.
+_BEGINNINGS = (
+    (_YAML, re.compile(r"---[ \t]*\n(?:[ \t]*(?:#[^\n]*)?\n)*+[\"']?[\w.-]+[\"']?[ \t]*:(?:\s|\Z)")),
+    (_TOML, re.compile(r"\+\+\+[ \t]*\n(?:[ \t]*(?:#[^\n]*)?\n)*+[ \t]*(?:\[|[\w.\"'-]+[ \t]*=)")),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +65,21 @@ def read_front_matter(text: str) -> FrontMatter:
         return _parsed(_yaml_values, "YAML", match[1], match.end())
     if match := _TOML.match(head):
         return _parsed(_toml_values, "TOML", match[1], match.end())
-    return _json_front_matter(head) if head.startswith("{") else FrontMatter()
+    if head.startswith("{"):
+        return _json_front_matter(text)
+    return _too_long(text[:_MAX_SEARCHED]) if len(text) > _MAX_CHARACTERS else FrontMatter()
+
+
+def _too_long(text: str) -> FrontMatter:
+    """Return what is said of long front matter; none if it does not look like one, or has no end."""
+    for whole, beginning in _BEGINNINGS:
+        if beginning.match(text) and (match := whole.match(text)):
+            return FrontMatter(end=match.end(), problem=_excess(match.end()))
+    return FrontMatter()
+
+
+def _excess(size: int) -> str:
+    return f"has {size:,} characters; expected at most {_MAX_CHARACTERS:,}"
 
 
 def _parsed(parse: Callable[[str], tuple[Any, str]], kind: str, body: str, end: int) -> FrontMatter:
@@ -67,22 +93,31 @@ def _parsed(parse: Callable[[str], tuple[Any, str]], kind: str, body: str, end: 
         return FrontMatter(end=end, problem=f"is not {kind} ({reason})")
 
 
-def _json_front_matter(head: str) -> FrontMatter:
+def _json_front_matter(text: str) -> FrontMatter:
     try:
-        values, end = json.JSONDecoder().raw_decode(head)
-        is_alone = isinstance(values, dict) and head[end:].lstrip(" \t").startswith("\n")
-        return _front_matter(values, _scalar(values.get("title")), end) if is_alone else FrontMatter()
+        values, end = json.JSONDecoder(parse_int=_integer).raw_decode(text)
     except (ValueError, RecursionError):
         # Ordinary text may begin with a brace.
         return FrontMatter()
+    if not isinstance(values, dict) or not re.match(r"[ \t]*\n", text[end : end + 1_000]):
+        return FrontMatter()
+    if end > _MAX_CHARACTERS:
+        return FrontMatter(end=end, problem=_excess(end))
+    try:
+        return _front_matter(values, _scalar(values.get("title")), end)
+    except ValueError as error:
+        return FrontMatter(end=end, problem=f"cannot be kept ({error})")
 
 
 def _front_matter(values: dict[Any, Any], title: str, end: int) -> FrontMatter:
     kept = _json_values(values)
+    title = _joined(title)
     return FrontMatter({**kept, "title": title.strip()} if title else kept, title, end)
 
 
 def _toml_values(body: str) -> tuple[Any, str]:
+    if _TOML_NESTED.search(body):
+        raise ValueError(f"it nests more than {MAX_METADATA_DEPTH} deep")
     values = tomllib.loads(body)
     return values, _scalar(values.get("title"))
 
@@ -97,6 +132,9 @@ def _yaml_values(body: str) -> tuple[Any, str]:
         if node is None:
             return {}, ""
         values = loader.construct_document(node)
+    except (LookupError, AttributeError, TypeError, OverflowError) as error:
+        # The constructors of the library raise whatever a conversion does.
+        raise ValueError("a value does not fit its tag") from error
     finally:
         loader.dispose()
     pairs = node.value if isinstance(node, yaml.MappingNode) else []
@@ -125,8 +163,14 @@ for _tag, _pattern, _first in (
     _CoreLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), _first)
 
 
-def _construct_int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
-    text = str(loader.construct_scalar(node))
+def _construct_int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int | str:
+    return _integer(str(loader.construct_scalar(node)))
+
+
+def _integer(text: str) -> int | str:
+    """Return a number as it is written; one of too many digits stays text."""
+    if len(text) > _MAX_DIGITS:
+        return text
     base = {"0o": 8, "0x": 16}.get(text[:2])
     return int(text[2:], base) if base else int(text)
 
@@ -162,7 +206,7 @@ def _json_values(values: dict[Any, Any]) -> dict[str, object]:
         If they nest too deeply, or if there are too many of them.
     """
     budget = [_MAX_VALUES]
-    return {str(name): _json_value(value, budget, MAX_METADATA_DEPTH) for name, value in values.items()}
+    return {_name(name): _json_value(value, budget, MAX_METADATA_DEPTH) for name, value in values.items()}
 
 
 def _json_value(value: Any, budget: list[int], levels: int) -> object:
@@ -173,7 +217,7 @@ def _json_value(value: Any, budget: list[int], levels: int) -> object:
         raise ValueError(f"it nests more than {MAX_METADATA_DEPTH} deep")
     match value:
         case dict():
-            return {str(name): _json_value(item, budget, levels - 1) for name, item in value.items()}
+            return {_name(name): _json_value(item, budget, levels - 1) for name, item in value.items()}
         case list() | tuple() | set():
             return [_json_value(item, budget, levels - 1) for item in value]
         case datetime.date() | datetime.time():
@@ -182,5 +226,18 @@ def _json_value(value: Any, budget: list[int], levels: int) -> object:
             return None
         case bytes():
             return value.decode("utf-8", "replace")
+        case str():
+            return _joined(value)
+        case int() if value.bit_length() > 3 * _MAX_DIGITS:
+            return hex(value)
         case _:
             return value
+
+
+def _name(key: Any) -> str:
+    return hex(key) if isinstance(key, int) and key.bit_length() > 3 * _MAX_DIGITS else _joined(str(key))
+
+
+def _joined(text: str) -> str:
+    """Join pairs of surrogates, as which the escapes of JSON, and so those of YAML, write a character such as emoji."""
+    return text if is_unicode(text) else text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")

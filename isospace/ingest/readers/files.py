@@ -76,7 +76,8 @@ def decode_text(data: bytes, *, is_html: bool = False) -> Decoded:
     decoded = decode(data, is_html=is_html)
     text = decoded.text
     controls = sum(character < " " and character not in "\t\n\r\f\x1b" for character in text[:100_000])
-    if controls > 0.01 * min(len(text), 100_000):
+    # One or two damage a short text, but do not make it binary.
+    if controls > max(2, 0.01 * min(len(text), 100_000)):
         raise UnreadableError(f"is binary, not text: {controls} control characters at its start")
     return decoded
 

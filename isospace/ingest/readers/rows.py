@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 from isospace.errors import ConfigError
 from isospace.ingest.spec import DocumentsSpec
+from isospace.ingest.wide_encodings import unmarked_encoding
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +44,11 @@ _MARKS = (
 
 
 def table_encoding(head: bytes) -> str:
-    """Return the encoding of a CSV or JSONL table: by its mark, by the zeros of UTF-16 without a mark, else UTF-8."""
+    """Return the encoding of a CSV or JSONL table: by its mark, by the pattern of UTF-16 or UTF-32, else UTF-8."""
     for mark, name in _MARKS:
         if head.startswith(mark):
             return name
-    sample = head[:2_000]
-    if sample[1::2].count(0) > 0.4 * len(sample) / 2 and not sample[::2].count(0):
-        return "utf-16-le"
-    if sample[::2].count(0) > 0.4 * len(sample) / 2 and not sample[1::2].count(0):
-        return "utf-16-be"
-    return "utf-8-sig"
+    return unmarked_encoding(head) or "utf-8-sig"
 
 
 def named_columns(spec: DocumentsSpec) -> list[str]:

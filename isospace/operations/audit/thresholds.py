@@ -8,6 +8,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from isospace.errors import ConfigError
+from isospace.pipeline.override_values import load_yaml
 
 
 class Thresholds(BaseModel):
@@ -63,7 +64,7 @@ def parse_thresholds(overrides: Sequence[str]) -> Thresholds:
     """
     pairs = [override.partition("=") for override in overrides]
     try:
-        return Thresholds.model_validate({key: yaml.safe_load(value) for key, _, value in pairs})
+        return Thresholds.model_validate({key: load_yaml(value) for key, _, value in pairs})
     except (ValidationError, yaml.YAMLError) as error:
         known = ", ".join(Thresholds.model_fields)
         raise ConfigError(f"--threshold: {' '.join(str(error).split())[:300]} Known: {known}.") from error

@@ -136,3 +136,9 @@ def test_a_long_title_costs_a_run_nothing(tmp_path: Path, tiny_model: Path, size
     done = embed_inline(configuration(tiny_model, tmp_path / "d.jsonl", tmp_path / "store", recipe=recipe))
     assert done.quarantined == 1
     assert done.chunks == 20
+
+
+def test_a_number_that_python_does_not_write_quarantines_its_document() -> None:
+    found = within_bounds(Document("d", "d", "", "prose", {"n": [16**5_000]}))
+    assert isinstance(found, QuarantineEntry)
+    assert "that JSON cannot hold" in found.reason

@@ -5,6 +5,7 @@ import yaml
 
 from isospace.cli.common import parse_pairs
 from isospace.errors import ConfigError
+from isospace.operations.audit.thresholds import parse_thresholds
 from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.config_files import read_config
 from isospace.pipeline.override_values import parse_value
@@ -46,3 +47,18 @@ def test_what_follows_a_value_is_refused(text: str, tmp_path) -> None:
         read_config(path, PipelineConfig, [f"runtime.reason={text}"])
     with pytest.raises(ConfigError, match="expected KEY=VALUE"):
         parse_pairs("--search", [f"filter={text}"], "k=1")
+
+
+@pytest.mark.parametrize("text", ["!!bool x", "!!timestamp soon", "!!int ''", "2024-13-45", "[!!float y]", "[" * 700])
+def test_a_value_that_does_not_fit_its_tag_is_refused(text: str, tmp_path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("{}")
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        read_config(path, PipelineConfig, [f"runtime.reason={text}"])
+    with pytest.raises(ConfigError, match="expected KEY=VALUE"):
+        parse_pairs("--search", [f"filter={text}"], "k=1")
+    with pytest.raises(ConfigError, match="--threshold"):
+        parse_thresholds([f"recall={text}"])
+    path.write_text(f"a: {text}")
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        read_config(path, PipelineConfig)

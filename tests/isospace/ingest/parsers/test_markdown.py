@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from isospace.ingest.document import Document
 from isospace.ingest.parsers.front_matter import read_front_matter
 from isospace.ingest.parsers.markdown import heading_title, parse_markdown
 
@@ -138,6 +139,13 @@ def test_what_only_looks_like_front_matter_is_text(text: str) -> None:
         ),
         ("a: &a [*a]", "nests more than 32 deep"),
         ("a: " + "[" * 3_000, "is not YAML"),
+        ("d: !!bool maybe", "does not fit its tag"),
+        ("d: !!timestamp soon", "does not fit its tag"),
+        ("d: !!int ''", "is not YAML"),
+        ("d: !!timestamp 2024-13-45", "is not YAML"),
+        ("d: !!float x", "is not YAML"),
+        ("d: !!binary é", "is not YAML"),
+        ("a: b\n" * 20_000, "has 100,009 characters; expected at most 60,000"),
     ],
 )
 def test_front_matter_that_cannot_be_read_stays_in_the_text_and_is_said(front: str, why: str) -> None:
@@ -147,6 +155,68 @@ def test_front_matter_that_cannot_be_read_stays_in_the_text_and_is_said(front: s
     (note,) = parsed.notes
     assert note.warns
     assert why in note.detail
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("+++\n" + ".".join("a" * 29_000) + " = 1\n+++\nprose", "nests more than 32 deep"),
+        ("+++\nb = {'a'" + ".a" * 29_000 + " = 1}\n+++\nprose", "nests more than 32 deep"),
+        ("+++\n[" + ".".join("a" * 29_000) + "]\n+++\nprose", "nests more than 32 deep"),
+        ("+++\nn = " + "7" * 5_000 + "\n+++\nprose", "is not TOML"),
+        ("+++\n" + "".join(f"a{n} = 1\n" for n in range(9_000)) + "+++\nprose", "expected at most 60,000"),
+        ('{"a": "' + "b" * 70_000 + '"}\nprose', "expected at most 60,000"),
+        ('{"a": ' + "[" * 40 + "]" * 40 + "}\nprose", "nests more than 32 deep"),
+    ],
+)
+def test_front_matter_in_toml_or_json_that_cannot_be_read_is_said(text: str, why: str) -> None:
+    begun = time.process_time()
+    parsed = parse_markdown(text)
+    assert parsed.text == text
+    (note,) = parsed.notes
+    assert why in note.detail
+    assert time.process_time() - begun < 1.0
+
+
+def test_a_long_text_between_rules_is_not_front_matter() -> None:
+    for text in (
+        "---\n" + "prose, of course: many words\n" * 4_000 + "---\nmore",
+        "---\nkey: value\n" + "prose\n" * 20_000,
+    ):
+        assert not parse_markdown(text).notes
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("---\nn: 0x" + "f" * 5_000 + "\n---\nprose", "0x" + "f" * 5_000),
+        ("---\nn: 0o" + "7" * 9_000 + "\n---\nprose", "0o" + "7" * 9_000),
+        ("---\nn: " + "9" * 5_000 + "\n---\nprose", "9" * 5_000),
+        ("+++\nn = 0x" + "f" * 5_000 + "\n+++\nprose", "0x" + "f" * 5_000),
+        ('{"n": ' + "9" * 5_000 + "}\nprose", "9" * 5_000),
+        ("---\nn: 0xff\n---\nprose", 255),
+        ("+++\nn = 0o17\n+++\nprose", 15),
+    ],
+)
+def test_a_number_of_too_many_digits_is_text(text: str, value: object) -> None:
+    parsed = parse_markdown(text)
+    assert parsed.metadata["n"] == value
+    assert Document("d", "d", "", "prose", parsed.metadata).metadata_json
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("\\ud83c\\udf89", "🎉"),
+        ("a \\uD83D\\uDE00 b", "a 😀 b"),
+        ("\\ud83c", "\ud83c"),
+        ("\\udf89\\ud83c", "\udf89\ud83c"),
+    ],
+)
+def test_pairs_of_surrogates_are_one_character(written: str, read: str) -> None:
+    parsed = parse_markdown(f'---\ntitle: "{written}"\n"k{written}": ["{written}"]\n---\nprose')
+    assert parsed.title == read
+    assert parsed.metadata[f"k{read}"] == [read]
 
 
 def test_front_matter_alone_is_text_unless_it_has_a_title() -> None:
@@ -171,6 +241,31 @@ def test_front_matter_alone_is_text_unless_it_has_a_title() -> None:
             "url(data:font/woff2;charset=utf-8;base64) end",
         ),
         ("a data:;base64," + "Zm9v" * 40 + " word", "a data:;base64 word"),
+        # The next line is text, however much it looks like base64.
+        (f"data:image/png;base64,{'Zm9v' * 40}\n{'word' * 11}\n", f"data:image/png;base64\n{'word' * 11}\n"),
+        (
+            f"data:image/png;base64,{'Zm9v' * 19}\nhttps_example_" + "x" * 80,
+            "data:image/png;base64\nhttps_example_" + "x" * 80,
+        ),
+        (f"(data:image/png;base64,{'Zm9v' * 40})\nword)", "(data:image/png;base64)\nword)"),
+        (f"data:image/png;base64,{'Zm9v' * 40}\nword) and", "data:image/png;base64\nword) and"),
+        (f"data:image/png;base64,{'Zm9v' * 39}Zm8=\n{'Zm9v' * 40}", f"data:image/png;base64\n{'Zm9v' * 40}"),
+        (
+            f"data:image/png;base64,{'Zm9v' * 19}\n{'Zm9v' * 19}\n\n{'Zm9v' * 19}",
+            f"data:image/png;base64\n\n{'Zm9v' * 19}",
+        ),
+        (f"data:image/png;base64,{'Zm9v' * 40}\nkey=\n", "data:image/png;base64\nkey=\n"),
+        # It begins on the next line, or shares its first with what precedes it, or is indented.
+        ("data:image/png;base64,\n" + ("A" * 64 + "\n") * 9 + "AAA=\nprose", "data:image/png;base64\nprose"),
+        (
+            'src="data:image/png;base64,\n    ' + ("A" * 76 + "\n    ") * 9 + 'AAAA"> prose',
+            'src="data:image/png;base64"> prose',
+        ),
+        ("x data:image/png;base64," + "A" * 52 + ("\n" + "A" * 76) * 9 + "\nprose", "x data:image/png;base64\nprose"),
+        (
+            "data:image/png;base64," + "A" * 54 + ("\n" + "A" * 76) * 9 + "\nAAAA==\nprose",
+            "data:image/png;base64\nprose",
+        ),
     ],
 )
 def test_the_data_of_data_uris_are_not_text(text: str, kept: str) -> None:
@@ -185,6 +280,7 @@ def test_the_data_of_data_uris_are_not_text(text: str, kept: str) -> None:
     [
         "The data: " + "several words of prose " * 9,
         "`data:text/plain;base64,SGVsbG8=` is short, and many words follow it in this line, all of them prose",
+        "data:image/png;base64,\nand prose in the next line",
         "metadata:image/png of a long_identifier_" + "x" * 200,
     ],
 )
@@ -205,6 +301,8 @@ def test_text_about_data_stays(text: str) -> None:
         "data:image/png;base64," * 20_000,
         ("data:a/b;base64," + "A" * 59 + " ") * 5_000,
         "data:image/png;" + "a=b;" * 50_000,
+        ("data:image/png;base64,\n" + "A" * 40 + "\n") * 9_000,
+        "data:image/png;base64," + ("A" * 64 + "\n") * 9_000,
         "\n".join(f"[a{n}]: x" for n in range(20_000)),
     ],
 )
@@ -215,4 +313,4 @@ def test_hostile_text_takes_no_time(text: str) -> None:
 
 
 def test_long_front_matter_is_not_parsed() -> None:
-    assert read_front_matter("---\n" + "a: b\n" * 20_000 + "---\nprose").end == 0
+    assert not read_front_matter("---\n" + "a: b\n" * 20_000 + "---\nprose").values
