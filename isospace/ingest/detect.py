@@ -20,7 +20,7 @@ from isospace.ingest.readers.csv_rows import DELIMITERS
 from isospace.ingest.readers.files import MAX_DOCUMENT_BYTES
 from isospace.ingest.readers.location import list_source
 from isospace.ingest.readers.rows import table_encoding
-from isospace.ingest.readers.source_file import SourceFile
+from isospace.ingest.readers.source_file import Listing, SourceFile
 from isospace.ingest.spec import DocumentsSpec
 
 _ROWS = 100
@@ -101,7 +101,7 @@ def _inputs(files: Sequence[SourceFile], opened: ExitStack) -> list[SourceFile]:
     archives = [file for file in files if file.suffix in ARCHIVES][:_ARCHIVES]
     members = [opened.enter_context(archive_members(archive)) for archive in archives]
     plain = [unpacked(file) for file in files if file.suffix not in ARCHIVES]
-    return plain + [file for found in members if isinstance(found, list) for file in found]
+    return plain + [file for found in members if isinstance(found, Listing) for file in found.files]
 
 
 def _first_rows(file: SourceFile, kind: str) -> list[dict[str, Any]]:

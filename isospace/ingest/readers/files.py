@@ -13,7 +13,7 @@ from isospace.ingest.parsers.data_uris import cut_data_uris
 from isospace.ingest.parsers.markdown import parse_markdown
 from isospace.ingest.parsers.parsed import Parsed, UnreadableError
 from isospace.ingest.parsers.subprocess_parser import Parser
-from isospace.ingest.readers.pointers import pointer_reason
+from isospace.ingest.readers.pointers import pointer_reason, stored_pointer
 from isospace.ingest.readers.source_file import SourceFile
 from isospace.ingest.spec import DocumentsSpec
 
@@ -85,6 +85,9 @@ def _parse(file: SourceFile, spec: DocumentsSpec, parser: Parser) -> Parsed:
     """Parse a file; its title is empty if it has none of its own."""
     if file.size == 0:
         raise EmptyError("is empty")
+    # What is not compressed is looked at when it is read, without another request to S3.
+    if file.stored and (reason := stored_pointer(file)):
+        raise UnreadableError(reason)
     data = _content(file)
     if reason := pointer_reason(data):
         raise UnreadableError(reason)
@@ -110,8 +113,9 @@ def _content(file: SourceFile) -> bytes:
             data = bytes(stream.read(MAX_DOCUMENT_BYTES + 1))
         if len(data) <= MAX_DOCUMENT_BYTES:
             return data
-    size = "more" if file.is_compressed else f"{file.size:,} bytes"
-    raise UnreadableError(f"has {size}; one document may have {MAX_DOCUMENT_BYTES:,} bytes")
+    if file.is_compressed:
+        raise UnreadableError(f"expands to more than {MAX_DOCUMENT_BYTES:,} bytes, which is the most for one document")
+    raise UnreadableError(f"has {file.size:,} bytes; one document may have {MAX_DOCUMENT_BYTES:,} bytes")
 
 
 def _parse_text(suffix: str, text: str) -> Parsed:
