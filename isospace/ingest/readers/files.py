@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import PurePosixPath
 
 from isospace.ingest.document import Document, QuarantineEntry
@@ -12,6 +10,7 @@ from isospace.ingest.encodings import Decoded, decode
 from isospace.ingest.parsers.data_uris import cut_data_uris
 from isospace.ingest.parsers.markdown import parse_markdown
 from isospace.ingest.parsers.parsed import Parsed, UnreadableError
+from isospace.ingest.parsers.rst import rst_title
 from isospace.ingest.parsers.subprocess_parser import Parser
 from isospace.ingest.readers.pointers import pointer_reason, stored_pointer
 from isospace.ingest.readers.source_file import SourceFile
@@ -22,7 +21,6 @@ MAX_DOCUMENT_BYTES = 20_000_000
 
 _HTML = {".html", ".htm", ".xhtml"}
 _MARKDOWN = {".md", ".markdown", ".mdown", ".mkd", ".mdx", ".qmd", ".rmd"}
-_RST_RULE = re.compile(r"([=\-~^\"'#*+])\1{2,}")
 # A title is near the beginning of a document.
 _TITLE_LINES = 200
 
@@ -121,15 +119,8 @@ def _content(file: SourceFile) -> bytes:
 def _parse_text(suffix: str, text: str) -> Parsed:
     if suffix in _MARKDOWN:
         return parse_markdown(text)
-    lines = [line.strip() for line in text[:100_000].split("\n", _TITLE_LINES)[:_TITLE_LINES]]
     kept, notes = cut_data_uris(text)
     if suffix == ".rst":
-        return Parsed(_rst_title(lines) or "", kept, {"format": "rst"}, notes)
+        lines = text[:100_000].split("\n", _TITLE_LINES)[:_TITLE_LINES]
+        return Parsed(rst_title(lines), kept, {"format": "rst"}, notes)
     return Parsed("", kept, {"format": "text"}, notes)
-
-
-def _rst_title(lines: list[str]) -> str | None:
-    pairs = pairwise(lines)
-    return next(
-        (line for line, rule in pairs if line and _RST_RULE.fullmatch(rule) and not _RST_RULE.fullmatch(line)), None
-    )
