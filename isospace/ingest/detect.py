@@ -232,5 +232,6 @@ def _is_metadata(rows: list[dict[str, Any]], name: str) -> bool:
     return bool(values) and all(
         not isinstance(value, dict | bytes)
         and not nests_deeper(value, MAX_METADATA_DEPTH)
-        and len(str(value)) <= _MAX_METADATA_CHARACTERS for value in values
+        and len(str(value)) <= _MAX_METADATA_CHARACTERS
+        for value in values
     )

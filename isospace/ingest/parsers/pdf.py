@@ -41,7 +41,9 @@ _JUNK_TITLES = (
         r"(doc|dok|book|mappe|classeur|libro|cartel|layout|drawing|scan|scanned document|img|image|dsc|draft|print)"
         r"[ _-]*\d[\d _.:-]*"
     ),
-    re.compile(r"scanned (document|image|file|by camscanner|from .*)|camscanner .*|(adobe|pdf|cam)[ _-]?scan[ _-]*\d.*"),
+    re.compile(
+        r"scanned (document|image|file|by camscanner|from .*)|camscanner .*|(adobe|pdf|cam)[ _-]?scan[ _-]*\d.*"
+    ),
     re.compile(
         r"(new|neues?|nouveau|nuevo|nuovo|novo|nieuw|nytt|nyt|nowy)[ _-]+(microsoft )?((office )?word[ -]+)?"
         r"(document|dokument|documento|file|presentation|pr[äe]sentation)[ _-]*(\(?\d+\)?)?"

@@ -77,7 +77,9 @@ def _compression_reason(suffix: str, file: SourceFile, spec: DocumentsSpec, *, i
     if in_archive:
         return f"is a compressed file ({suffix}) within an archive, which is not opened; expand it"
     if file.stored:
-        return f"is compressed twice ({PurePosixPath(file.identifier).suffix} within), which is not read; expand it once"
+        return (
+            f"is compressed twice ({PurePosixPath(file.identifier).suffix} within), which is not read; expand it once"
+        )
     return f"is compressed ({suffix}) in a way that is not read; expand it, or use .gz or .zst"
 
 

@@ -89,7 +89,10 @@ def _members(file: SourceFile, archive: zipfile.ZipFile, infos: list[zipfile.Zip
     counts = Counter(_member_name(file, info) for info in inside)
     outside = dict.fromkeys(_member_name(file, info) for info in infos if _leads_out(info))
     aside = [
-        *(left_out(name, "has .. in its path, which can lead out of its archive; pack it with another path") for name in outside),
+        *(
+            left_out(name, "has .. in its path, which can lead out of its archive; pack it with another path")
+            for name in outside
+        ),
         *(
             left_out(name, f"is the name of {count:,} members of its archive, of which only the last one is read")
             for name, count in counts.items()
