@@ -6,6 +6,7 @@ import contextlib
 import csv
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -14,15 +15,20 @@ from itertools import islice
 from typing import Any
 
 from isospace.errors import SourceError
+from isospace.ingest.document import MAX_METADATA_DEPTH, QuarantineEntry, nests_deeper
 from isospace.ingest.readers.choose import TABLE_SUFFIXES
 from isospace.ingest.readers.compressed import ARCHIVES, archive_members, spooled, unpacked
 from isospace.ingest.readers.csv_rows import DELIMITERS
 from isospace.ingest.readers.files import MAX_DOCUMENT_BYTES
 from isospace.ingest.readers.location import list_source
-from isospace.ingest.readers.rows import table_encoding
-from isospace.ingest.readers.source_file import SourceFile
+from isospace.ingest.readers.parquet_rows import batch_rows
+from isospace.ingest.readers.pointers import stored_pointer
+from isospace.ingest.readers.rows import Unread, table_encoding
+from isospace.ingest.readers.source_file import Listing, SourceFile
 from isospace.ingest.spec import DocumentsSpec
 
+_BLANK_LINES = re.compile(r"(?:[ \t]*(?:\r\n|\r|\n))+")
+_LINE_END = re.compile(r"\r\n|\r|\n")
 _ROWS = 100
 _HEAD_BYTES = 1 << 20
 _ID_NAMES = ("doc_id", "id", "_id", "docid", "document_id", "uuid", "key", "uri", "url", "path")
@@ -67,13 +73,17 @@ def detect_source(url: str) -> DetectedSource:
     Raises
     ------
     SourceError
-        If the source has no file that isospace reads, or the table has no rows.
+        If the source has no file that isospace reads, or no row of its first table can be read.
     """
     with ExitStack() as opened:
-        try:
-            return _detect(url, _inputs(list_source(url).files, opened))
-        except OSError as error:
-            raise SourceError(f"source {url}: its first table cannot be read ({str(error)[:200]}).") from error
+        files, closed = _inputs(list_source(url).files, opened)
+        if closed and not any(_is_read(file) for file in files):
+            raise SourceError(f"source {url}: {closed[0].uri} {closed[0].reason}.")
+        return _detect(url, files)
+
+
+def _is_read(file: SourceFile) -> bool:
+    return file.suffix in TABLE_SUFFIXES or file.matches(DocumentsSpec().include)
 
 
 def _detect(url: str, files: Sequence[SourceFile]) -> DetectedSource:
@@ -90,41 +100,68 @@ def _detect(url: str, files: Sequence[SourceFile]) -> DetectedSource:
         )
     kinds = Counter(TABLE_SUFFIXES[file.suffix] for file in tables)
     kind = kinds.most_common(1)[0][0]
-    rows = _first_rows(next(file for file in tables if TABLE_SUFFIXES[file.suffix] == kind), kind)
+    return _propose(kind, kinds[kind], _rows(url, next(f for f in tables if TABLE_SUFFIXES[f.suffix] == kind), kind))
+
+
+def _rows(url: str, file: SourceFile, kind: str) -> list[dict[str, Any]]:
+    """Return the first rows of a table that can be read."""
+    import pyarrow as pa
+
+    try:
+        if pointer := stored_pointer(file):
+            raise SourceError(f"source {url}: {file.name} {pointer}.")
+        found = _first_rows(file, kind)
+    except (pa.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise SourceError(
+            f"source {url}: its first table {file.name} cannot be read ({reason}). Check that its content matches its "
+            "suffix."
+        ) from error
+    rows = [row for row in found if isinstance(row, dict)]
     if not rows:
-        raise SourceError(f"source {url}: the first table has no rows. Give a source with documents.")
-    return _propose(kind, kinds[kind], rows)
+        reason = next((f": the first {row.reason}" for row in found if isinstance(row, Unread)), "")
+        raise SourceError(
+            f"source {url}: the first table {file.name} has no rows that can be read{reason}. Give a source with "
+            "documents."
+        )
+    return rows
 
 
-def _inputs(files: Sequence[SourceFile], opened: ExitStack) -> list[SourceFile]:
-    """Return the files as they are read: compressed ones expand, and the first archives stand for their members."""
+def _inputs(files: Sequence[SourceFile], opened: ExitStack) -> tuple[list[SourceFile], list[QuarantineEntry]]:
+    """Return the files as they are read, and the archives that cannot be opened.
+
+    Compressed files expand, and the first archives stand for their members.
+    """
     archives = [file for file in files if file.suffix in ARCHIVES][:_ARCHIVES]
     members = [opened.enter_context(archive_members(archive)) for archive in archives]
     plain = [unpacked(file) for file in files if file.suffix not in ARCHIVES]
-    return plain + [file for found in members if isinstance(found, list) for file in found]
+    inner = [file for found in members if isinstance(found, Listing) for file in found.files]
+    return plain + inner, [found for found in members if isinstance(found, QuarantineEntry)]
 
 
-def _first_rows(file: SourceFile, kind: str) -> list[dict[str, Any]]:
+def _first_rows(file: SourceFile, kind: str) -> Sequence[dict[str, Any] | Unread]:
     if kind == "parquet":
         return _first_parquet_rows(file)
     with file.open() as stream:
         head = bytes(stream.read(_HEAD_BYTES))
         text = head.decode(table_encoding(head), errors="replace")
     if kind == "csv":
-        header = text[: text.find("\n")]
+        text = text[match.end() :] if (match := _BLANK_LINES.match(text)) else text
+        header = _LINE_END.split(text, 1)[0]
         delimiter = "\t" if file.suffix == ".tsv" else max(DELIMITERS, key=header.count)
         csv.field_size_limit(MAX_DOCUMENT_BYTES)
-        return _until_error(islice(csv.DictReader(io.StringIO(text), delimiter=delimiter), _ROWS))
-    lines = [line for line in text.splitlines() if line.strip()]
-    return [row for line in islice(lines, _ROWS) if isinstance(row := _parse_line(line), dict)]
+        return _until_error(islice(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter), _ROWS))
+    # Not the line separators of Unicode, which can stand within a text.
+    lines = (line for line in text.split("\n") if line.strip())
+    return [_parse_line(line) for line in islice(lines, _ROWS)]
 
 
-def _first_parquet_rows(file: SourceFile) -> list[dict[str, Any]]:
+def _first_parquet_rows(file: SourceFile) -> Sequence[dict[str, Any] | Unread]:
     import pyarrow.parquet as pq
 
     with spooled(file) as whole, whole.open() as stream:
         batch = next(pq.ParquetFile(stream).iter_batches(batch_size=_ROWS), None)
-        return [] if batch is None else list(batch.to_pylist())
+        return [] if batch is None else [row if isinstance(row, Unread) else dict(row) for row in batch_rows(batch)]
 
 
 def _until_error(rows: Iterator[dict[str | Any, Any]]) -> list[dict[str, Any]]:
@@ -136,12 +173,15 @@ def _until_error(rows: Iterator[dict[str | Any, Any]]) -> list[dict[str, Any]]:
     return complete
 
 
-def _parse_line(line: str) -> Any:
+def _parse_line(line: str) -> dict[str, Any] | Unread:
     try:
-        return json.loads(line)
-    except ValueError:
+        row = json.loads(line)
+    except RecursionError:
+        return Unread("is JSON that nests too deeply")
+    except ValueError as error:
         # The size limit may have cut off the last line.
-        return None
+        return Unread(f"is not JSON ({str(error)[:120]})")
+    return row if isinstance(row, dict) else Unread("is no JSON object")
 
 
 def _propose(kind: str, files: int, rows: list[dict[str, Any]]) -> DetectedSource:
@@ -190,5 +230,8 @@ def _longest_text(rows: list[dict[str, Any]], columns: Sequence[str]) -> str:
 def _is_metadata(rows: list[dict[str, Any]], name: str) -> bool:
     values = [row.get(name) for row in rows if row.get(name) is not None]
     return bool(values) and all(
-        not isinstance(value, dict | bytes) and len(str(value)) <= _MAX_METADATA_CHARACTERS for value in values
+        not isinstance(value, dict | bytes)
+        and not nests_deeper(value, MAX_METADATA_DEPTH)
+        and len(str(value)) <= _MAX_METADATA_CHARACTERS
+        for value in values
     )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.csv
@@ -16,9 +18,14 @@ import pyarrow.parquet as pq
 from isospace.errors import ConfigError
 from isospace.ingest.document import is_unicode
 from isospace.ingest.parsers.parsed import UnreadableError
+from isospace.ingest.readers.csv_rows import require_closed_quotes
 from isospace.ingest.values import id_text, title_text
 
-_STRINGS = ("query_id", "doc_id", "text", "query-id", "corpus-id", "_id")
+# Columns that are read as they are written, whatever they look like.
+_NAMES = ("query_id", "query-id", "_id", "doc_id", "corpus-id")
+_STRINGS = (*_NAMES, "text", "title", "anchor", "positive", "negative", "origin")
+# What conversion to Python raises for a value that it has not, such as a time before the year 1.
+_NO_VALUE = (ValueError, OverflowError, pa.ArrowException)
 
 # A mark of UTF-32 begins as one of UTF-16.
 _MARKS = (
@@ -78,11 +85,16 @@ def _text(path: Path, number: int, value: Any) -> str:
     except UnreadableError as error:
         raise ConfigError(f"{path}: row {number} {error}. Write the query as a text.") from error
     if not is_unicode(text):
-        raise ConfigError(
-            f"{path}: row {number} is {ascii(text)[:80]}, which is not Unicode text: it has half of a surrogate pair. "
-            "Write the whole character."
-        )
+        raise _half_character(path, number, text)
     return text
+
+
+def _half_character(path: Path, number: int, text: str, column: str = "") -> ConfigError:
+    verb = f"has the {column}" if column else "is"
+    return ConfigError(
+        f"{path}: row {number} {verb} {ascii(text)[:80]}, which is not Unicode text: it has half of a surrogate pair. "
+        "Write the whole character."
+    )
 
 
 def read_judgements(path: Path, columns: tuple[str, str, str] = ("query_id", "doc_id", "relevance")) -> Judgements:
@@ -91,89 +103,147 @@ def read_judgements(path: Path, columns: tuple[str, str, str] = ("query_id", "do
     Raises
     ------
     ConfigError
-        If the file cannot be read, lacks a column, or has a relevance that is not a whole number.
+        If the file cannot be read, lacks a column, has a relevance that is not a whole number, or judges a document
+        in two ways for one query.
     """
-    rows = read_columns(path, list(columns))
+    rows = read_columns(path, list(columns), texts=columns[:2])
     judgements: Judgements = {}
     queries, documents = (read_ids(path, rows[name], name) for name in columns[:2])
-    for query, document, relevance in zip(queries, documents, rows[columns[2]], strict=True):
-        if not isinstance(relevance, int | float) or not float(relevance).is_integer():
+    for query, document, value in zip(queries, documents, rows[columns[2]], strict=True):
+        relevance = _relevance(path, query, document, value)
+        if (known := judgements.setdefault(query, {}).setdefault(document, relevance)) != relevance:
             raise ConfigError(
-                f"{path}: the relevance of query {query}, document {document} is {relevance!r}; expected a whole "
-                "number."
+                f"{path}: query {query}, document {document} has the relevance {known} and also {relevance}; expected "
+                "one. Remove the other row."
             )
-        judgements.setdefault(query, {})[document] = int(relevance)
     return judgements
 
 
+def _relevance(path: Path, query: str, document: str, value: Any) -> int:
+    if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
+        return int(value)
+    raise ConfigError(
+        f"{path}: the relevance of query {query}, document {document} is {value!r}; expected a whole number."
+    )
+
+
 def read_columns(
-    path: Path, columns: list[str], *, optional: list[str] | None = None, every: bool = False
+    path: Path, columns: list[str], *, optional: list[str] | None = None, every: bool = False, texts: Sequence[str] = ()
 ) -> dict[str, list[Any]]:
-    """Read columns of a Parquet, CSV, TSV, or JSON lines file; with `every`, all columns.
+    """Read columns of a Parquet, CSV, TSV, or JSON lines file.
+
+    Parameters
+    ----------
+    every
+        Whether to read all columns, but for those with a name that another one has, or with values that Python cannot
+        represent.
+    texts
+        Columns of a CSV or TSV file, beside the usual ones, whose values stay as they are written: 007 is not 7.
 
     Raises
     ------
     ConfigError
-        If the file cannot be read, has another format, or lacks a column.
+        If the file cannot be read, has another format, or lacks a column, or if a column cannot be read.
     """
     try:
-        match path.suffix:
-            case ".parquet":
-                table = pq.read_table(pa.BufferReader(read_bytes(path)))
-            case ".csv" | ".tsv":
-                separator = "\t" if path.suffix == ".tsv" else ","
-                # Read IDs as strings: 007 is not 7. NA and null are texts; only an empty field is missing.
-                text = pa.csv.ConvertOptions(
-                    column_types=dict.fromkeys(_STRINGS, pa.string()), null_values=[""], strings_can_be_null=True
-                )
-                parse = pa.csv.ParseOptions(delimiter=separator, newlines_in_values=True)
-                data = pa.BufferReader(read_text(path).encode())
-                table = pa.csv.read_csv(data, parse_options=parse, convert_options=text)
-            case ".jsonl" | ".json" | ".ndjson":
-                return _select(path, _json_columns(read_text(path)), columns, optional, every=every)
-            case _:
-                raise ConfigError(
-                    f"{path}: unknown suffix {path.suffix!r}; expected .parquet, .csv, .tsv, .jsonl, .json, or .ndjson."
-                )
-    except (pa.ArrowException, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise ConfigError(f"{path}: cannot be read ({reason}). Check that its content matches its suffix.") from error
-    repeated = [name for name in table.column_names if table.column_names.count(name) > 1]
-    if wrong := [name for name in [*columns, *(optional or [])] if name in repeated]:
+        table = _read_table(path, (*_STRINGS, *texts))
+    except (pa.ArrowException, OSError, ValueError, RecursionError) as error:
+        raise _unreadable(path, error) from error
+    asked = [*columns, *(optional or [])]
+    if missing := [name for name in columns if name not in table.names]:
+        raise ConfigError(
+            f"{path}: lacks the column {', '.join(missing)}; it has {', '.join(table.names)[:300]}. Rename the columns."
+        )
+    if wrong := [name for name in asked if table.names[name] > 1]:
         raise ConfigError(f"{path}: has more than one column {wrong[0]}; expected one. Rename the others.")
-    unique = table.drop_columns(repeated) if repeated else table
-    return _select(path, unique.to_pydict(), columns, optional, every=every)
+    read = {name: _values(path, table, name) for name in asked if name in table.names}
+    return {**read, **_others(table, read)} if every else read
 
 
-def _json_columns(text: str) -> dict[str, list[Any]]:
-    """Return the columns of JSON lines; a value that a line lacks is None.
+class _Table(NamedTuple):
+    """How many columns have each name, and what gives the values of one."""
+
+    names: Counter[str]
+    column: Callable[[str], list[Any]]
+
+
+def _read_table(path: Path, texts: Iterable[str]) -> _Table:
+    match path.suffix:
+        case ".parquet":
+            return _arrow_table(pq.read_table(pa.BufferReader(read_bytes(path))))
+        case ".csv" | ".tsv":
+            return _arrow_table(_read_csv(path, texts))
+        case ".jsonl" | ".json" | ".ndjson":
+            rows = _json_rows(read_text(path))
+            names = dict.fromkeys(name for row in rows for name in row)
+            return _Table(Counter(names.keys()), lambda name: [row.get(name) for row in rows])
+    raise ConfigError(
+        f"{path}: unknown suffix {path.suffix!r}; expected .parquet, .csv, .tsv, .jsonl, .json, or .ndjson."
+    )
+
+
+def _arrow_table(table: pa.Table) -> _Table:
+    positions = {name: position for position, name in enumerate(table.column_names)}
+    return _Table(Counter(table.column_names), lambda name: list(table.column(positions[name]).to_pylist()))
+
+
+def _read_csv(path: Path, texts: Iterable[str]) -> pa.Table:
+    separator = "\t" if path.suffix == ".tsv" else ","
+    content = read_text(path).lstrip("\r\n")
+    try:
+        require_closed_quotes(content, separator, _NAMES)
+    except UnreadableError as error:
+        raise ConfigError(
+            f"{path}: {error}. Close the quote, and write a quote within a quoted field twice."
+        ) from error
+    # NA and null are texts; only an empty field is missing.
+    convert = pa.csv.ConvertOptions(
+        column_types=dict.fromkeys(texts, pa.string()), null_values=[""], strings_can_be_null=True
+    )
+    parse = pa.csv.ParseOptions(delimiter=separator, newlines_in_values=True)
+    return pa.csv.read_csv(pa.BufferReader(content.encode()), parse_options=parse, convert_options=convert)
+
+
+def _json_rows(text: str) -> list[dict[str, Any]]:
+    """Return the objects of JSON lines.
 
     Arrow's parser would take texts such as 2024-01-31 for times, and spell them in another way.
     """
     rows = [json.loads(line, object_pairs_hook=_object) for line in text.split("\n") if line.strip()]
-    if wrong := next((row for row in rows if not isinstance(row, dict)), None):
-        raise ValueError(f"a line is a JSON {type(wrong).__name__}, not an object")
-    names = dict.fromkeys(name for row in rows for name in row)
-    return {name: [row.get(name) for row in rows] for name in names}
+    for row in rows:
+        if not isinstance(row, dict):
+            kind = "null" if row is None else type(row).__name__
+            raise ValueError(f"a line is a JSON {kind}, not an object")
+    return rows
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     known = dict(pairs)
     if len(known) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"a line has the key {next(name for name in names if names.count(name) > 1)!r} twice")
+        counts = Counter(name for name, _ in pairs)
+        raise ValueError(f"a line has the key {next(name for name in counts if counts[name] > 1)!r} twice")
     return known
 
 
-def _select(
-    path: Path, table: dict[str, list[Any]], columns: list[str], optional: list[str] | None, *, every: bool
-) -> dict[str, list[Any]]:
-    if missing := [name for name in columns if name not in table]:
-        raise ConfigError(
-            f"{path}: lacks the column {', '.join(missing)}; it has {', '.join(table)}. Rename the columns."
-        )
-    wanted = list(table) if every else [*columns, *(optional or [])]
-    return {name: table[name] for name in wanted if name in table}
+def _values(path: Path, table: _Table, name: str) -> list[Any]:
+    try:
+        return table.column(name)
+    except _NO_VALUE as error:
+        raise _unreadable(path, error, f"its column {name} ") from error
+
+
+def _others(table: _Table, read: Container[str]) -> dict[str, list[Any]]:
+    found = {}
+    for name, count in table.names.items():
+        if name not in read and count == 1:
+            with contextlib.suppress(*_NO_VALUE):
+                found[name] = table.column(name)
+    return found
+
+
+def _unreadable(path: Path, error: Exception, what: str = "") -> ConfigError:
+    reason = "it nests too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())[:160]
+    return ConfigError(f"{path}: {what}cannot be read ({reason}). Check that its content matches its suffix.")
 
 
 def read_ids(path: Path, values: Iterable[Any], column: str) -> Iterator[str]:
@@ -182,7 +252,7 @@ def read_ids(path: Path, values: Iterable[Any], column: str) -> Iterator[str]:
     Raises
     ------
     ConfigError
-        If one is missing, or neither a text nor a number.
+        If one is missing, neither a text nor a number, or not Unicode text.
     """
     for number, value in enumerate(values, start=1):
         try:
@@ -191,6 +261,8 @@ def read_ids(path: Path, values: Iterable[Any], column: str) -> Iterator[str]:
             raise ConfigError(f"{path}: row {number} {error}. Write IDs as texts.") from error
         if name is None:
             raise ConfigError(f"{path}: row {number} has no {column}; expected an ID in each row. Add it.")
+        if not is_unicode(name):
+            raise _half_character(path, number, name, column)
         yield name
 
 

@@ -93,7 +93,9 @@ class _Places:
 
     def __init__(self, text: str, normal: Callable[[str], str]) -> None:
         parts, self.starts, self.ends = [], [], []
-        units = text if text.isascii() else [match.group() for match in _expression(r"\X").finditer(text)]
+        # To pair the letters of flags, \X would look back to the first of a row for each of them. They are no words.
+        clusters = r"\p{Regional_Indicator}|\X"
+        units = text if text.isascii() else [match.group() for match in _expression(clusters).finditer(text)]
         place = 0
         for unit in units:
             parts.append(normal(unit))

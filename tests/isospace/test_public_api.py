@@ -39,6 +39,7 @@ def ask(index: Index) -> None:
 def test_dir_lists_the_public_names() -> None:
     assert set(isospace.__all__) <= set(dir(isospace))
     assert {"open_index", "SearchOptions", "__version__"} <= set(dir(isospace))
+    assert not {"Any", "TYPE_CHECKING", "annotations", "_HOMES"} & set(dir(isospace))
 
 
 def test_a_type_checker_refuses_misspelled_and_mistyped_options(tmp_path: Path) -> None:

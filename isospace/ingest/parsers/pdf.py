@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import re
-from collections.abc import Callable, Iterator
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
+from itertools import takewhile
 from typing import Any
 
 from isospace.ingest.notes import Note
@@ -13,7 +15,9 @@ from isospace.ingest.parsers.parsed import Parsed, UnreadableError
 # What PDFium puts in place of a hyphen at the end of a line (FPDFText_GetText); the line break is dropped with it.
 _LINE_HYPHEN = "\ufffe"
 _HYPHEN = re.compile(r"[\ufffe\u00ad\u2010][ \t]*\r?\n?[ \t]*")
-_WORD_BEFORE, _WORD_AFTER = re.compile(r"\w*\Z"), re.compile(r"\w*")
+# Behind the first part of a compound that shares its last part with the next: Haupt- und Nebenfach. What ends in or
+# or to is more often one word, unless a compound follows: two- or three-dimensional.
+_SHARES = re.compile(r"(?:und|oder|bzw|sowie|and)\b|(?:or|to)[ \t\r\n]{1,3}\w{1,60}[-\ufffe\u00ad\u2010]\w")
 # No word is longer; a bound keeps long runs of letters from taking quadratic time.
 _LONGEST_WORD = 60
 _NONCHARACTERS = re.compile(r"[\ufdd0-\ufdef\ufffe\uffff]")
@@ -29,22 +33,44 @@ _JUNK_TITLES = (
     ),
     re.compile(r"(無題|无标题|無標題|未命名|제목 ?없음|이름 ?없음)\W*\w*"),
     re.compile(
-        r"(document|dokument|documento|book|mappe|classeur|libro|cartel|presentation|pr[äé]sentation|presentaci[oó]n"
-        r"|pr[eé]sentation|slide|folie|layout|page|seite|drawing|sheet|tabelle|scan|img|image|file|draft)[ _-]*\d*"
+        r"(document|dokument|documento|presentation|pr[äé]sentation|presentaci[oó]n|slide|folie|page|seite|sheet"
+        r"|tabelle|scan|img|file)[ _-]*\d*"
     ),
-    re.compile(r"(powerpoint|word|excel)[ -]+(presentation|pr[äe]sentation|slide show|document|dokument)[ _-]*\d*"),
+    # Without a number, each of them can be what a document is about. Scanners and cameras write the time.
+    re.compile(
+        r"(doc|dok|book|mappe|classeur|libro|cartel|layout|drawing|scan|scanned document|img|image|dsc|draft|print)"
+        r"[ _-]*\d[\d _.:-]*"
+    ),
+    re.compile(
+        r"scanned (document|image|file|by camscanner|from .*)|camscanner .*|(adobe|pdf|cam)[ _-]?scan[ _-]*\d.*"
+    ),
+    re.compile(
+        r"(new|neues?|nouveau|nuevo|nuovo|novo|nieuw|nytt|nyt|nowy)[ _-]+(microsoft )?((office )?word[ -]+)?"
+        r"(document|dokument|documento|file|presentation|pr[äe]sentation)[ _-]*(\(?\d+\)?)?"
+    ),
+    re.compile(
+        r"(microsoft )?(office )?(powerpoint|word|excel)[ -]+"
+        r"(presentation|pr[äe]sentation|slide show|document|dokument|worksheet|workbook)[ _-]*\d*"
+    ),
     re.compile(r"(pr[eé]sentation|presentaci[oó]n|presentazione|apresenta[cç][aã]o)( de| do)? (microsoft )?powerpoint"),
     re.compile(
-        r"(title|titel|titre|t[ií]tulo|no title|none|null|anonymous|\(anonymous\)|unknown|print|full page photo"
+        r"(title|titel|titre|t[ií]tulo|no title|none|null|anonymous|\(anonymous\)|unknown|full page photo"
         r"|\(?(type )?\[?(document )?title\]?( here)?\)?)"
     ),
     # The name or the path of the file that was printed.
     re.compile(
         r"[^\s]*[\w)\]-]\.(docx?|dotx?|odt|rtf|pptx?|odp|xlsx?|ods|pdf|tex|dvi|ps|eps|ai|cdr|indd|qxd|qxp|fm|pmd|p65|pub"
-        r"|wpd|wps|pages|key|numbers|vsdx?|dwg|txt|tmp|html?|xml|tiff?|jpe?g|png)"
+        r"|wpd|wps|pages|key|numbers|vsdx?|dwg|tmp|html?|xml|tiff?|jpe?g|png)"
     ),
-    re.compile(r".*\.(docx?|odt|rtf|pptx?|xlsx?|indd|qxd|pub|wpd|tmp|dvi|tex|pages|cdr|dwg|fm|pmd)"),
+    # A name with two dots, such as one that ends in .com.txt, can be that of a thing.
+    re.compile(r"[^\s.]*[\w)\]-]\.txt"),
+    re.compile(
+        r".*[\w)\]-]\.(docx?|odt|rtf|pptx?|xlsx?|indd|qxd|pub|wpd|tmp|dvi|tex|pages|cdr|dwg|fm|pmd|pdf|ps|eps"
+        r"|tiff?|jpe?g|png)"
+    ),
     re.compile(r"([a-z]:[\\/]|\\\\|file:).*"),
+    # The address of the page that was printed, and the date in the syntax of PDF.
+    re.compile(r"(https?|ftp|chrome|blob)://\S*|(about|data):\S*|www\.\S+\.\S+|d:\d{4}\S*"),
     # A digest or a UUID.
     re.compile(r"[{(]?(?=.*\d)[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12,}[)}]?"),
 )
@@ -105,8 +131,9 @@ def is_junk_title(title: str) -> bool:
 def join_broken_words(text: str) -> str:
     """Join words that a hyphen breaks at the end of a line, and drop noncharacters.
 
-    A hyphen that PDFium reports at the end of a line may belong to the word. It stays if the word occurs with it
-    elsewhere in the text, or if a capital or a digit follows; otherwise it is dropped.
+    Only letters are joined. A hyphen that PDFium reports at the end of a line may belong to the word. It stays if the
+    word occurs with it elsewhere in the text, or if a capital or a digit follows; otherwise it is dropped. A soft
+    hyphen within a word is dropped. One between digits or before a space is a hyphen that some program wrote so.
     """
     if _HYPHEN.search(text):
         words = frozenset(re.findall(r"\w+(?:-\w+)*", text.lower()))
@@ -116,24 +143,38 @@ def join_broken_words(text: str) -> str:
 
 def _joint(match: re.Match[str], words: frozenset[str]) -> str:
     """Return what stands in place of a hyphen and the line break behind it."""
-    mark = match[0][0]
-    if mark == "\u00ad":
-        # It marks where a word may be broken, and is no character of it.
-        return ""
-    if mark != _LINE_HYPHEN and "\n" not in match[0]:
+    mark, space = match[0][0], match[0][1:]
+    is_line_end = mark == _LINE_HYPHEN or "\n" in space
+    if mark == "\u2010" and not is_line_end:
         return match[0]
-    first = _word_in(_WORD_BEFORE, match.string[max(match.start() - _LONGEST_WORD, 0) : match.start()])
-    second = _word_in(_WORD_AFTER, match.string[match.end() : match.end() + _LONGEST_WORD])
+    first = _word(reversed(match.string[max(match.start() - _LONGEST_WORD, 0) : match.start()]))[::-1]
+    second = _word(match.string[match.end() : match.end() + _LONGEST_WORD])
+    if mark == "\u00ad" and space and not is_line_end:
+        return f"-{space}"
     if not first or not second:
-        return "-" if mark == _LINE_HYPHEN else match[0]
-    is_one_word = first[-1].isalpha() and second[0].islower()
-    is_known = f"{first}-{second}".lower() in words and (first + second).lower() not in words
-    return "" if is_one_word and not is_known else "-"
+        return {"\u00ad": space, _LINE_HYPHEN: "-"}.get(mark, match[0])
+    joined = f"{first}{second}".lower() in words
+    if is_line_end and not joined and _SHARES.match(match.string, match.end()):
+        return "- "
+    if mark == "\u00ad":
+        return "" if _is_letter(first) and second[0].isalpha() else "-"
+    is_known = f"{first}-{second}".lower() in words and not joined
+    return "" if _is_letter(first) and second[0].islower() and not is_known else "-"
 
 
-def _word_in(pattern: re.Pattern[str], text: str) -> str:
-    match = pattern.search(text)
-    return match[0] if match else ""
+def _word(characters: Iterable[str]) -> str:
+    """Return the letters, digits, and marks that come first."""
+    return "".join(takewhile(lambda one: one.isalnum() or one == "_" or _is_mark(one), characters))
+
+
+def _is_letter(word: str) -> bool:
+    """Return whether a word ends in a letter, with its marks."""
+    bare = next((one for one in reversed(word) if not _is_mark(one)), "")
+    return bare.isalpha()
+
+
+def _is_mark(character: str) -> bool:
+    return unicodedata.category(character).startswith("M")
 
 
 def _page_text(pdf: Any, number: int) -> str:

@@ -54,15 +54,33 @@ def choose_files(
 def _unread_reason(file: SourceFile, spec: DocumentsSpec, *, in_archive: bool) -> str:
     """Return why a compressed file is not read; empty if it is."""
     suffix = file.suffix
-    if suffix in UNREAD_ARCHIVES or (file.is_compressed and suffix in ARCHIVES and not in_archive):
-        return f"is an archive ({suffix}), which is not opened; unpack it, or pack it as .zip"
     if in_archive and suffix in ARCHIVES:
         return "is an archive within an archive, which is not opened; unpack it"
+    if suffix in ARCHIVES and file.is_compressed:
+        return f"is an archive ({suffix}) that is compressed again, which is not opened; expand it once"
+    if suffix in UNREAD_ARCHIVES:
+        return f"is an archive ({suffix}), which is not opened; unpack it, or pack it as .zip"
     if suffix in UNREAD_FILES or suffix in COMPRESSED:
-        inner = PurePosixPath(file.identifier).stem
-        is_read = format_of(replace(file, content_name=inner), spec) is not None
-        return f"is compressed ({suffix}) in a way that is not read; expand it, or use .gz or .zst" if is_read else ""
+        return _compression_reason(suffix, file, spec, in_archive=in_archive)
+    if file.stored and not suffix and format_of(file, spec) is None:
+        kind = PurePosixPath(file.name).suffix
+        return f"is compressed ({kind}), and its name does not say what it holds; call it such as name.txt{kind}"
     return ""
+
+
+def _compression_reason(suffix: str, file: SourceFile, spec: DocumentsSpec, *, in_archive: bool) -> str:
+    inner = PurePosixPath(file.identifier)
+    while inner.suffix.lower() in COMPRESSED | UNREAD_FILES:
+        inner = inner.with_suffix("")
+    if format_of(replace(file, content_name=str(inner)), spec) is None:
+        return ""
+    if in_archive:
+        return f"is a compressed file ({suffix}) within an archive, which is not opened; expand it"
+    if file.stored:
+        return (
+            f"is compressed twice ({PurePosixPath(file.identifier).suffix} within), which is not read; expand it once"
+        )
+    return f"is compressed ({suffix}) in a way that is not read; expand it, or use .gz or .zst"
 
 
 def _copies(files: Sequence[SourceFile]) -> Iterator[QuarantineEntry]:

@@ -12,6 +12,7 @@ import lzma
 import tempfile
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -19,7 +20,8 @@ from pathlib import PurePosixPath
 from typing import IO, Any, cast
 
 from isospace.ingest.document import QuarantineEntry, without_surrogates
-from isospace.ingest.readers.source_file import SourceFile
+from isospace.ingest.readers.pointers import stored_pointer
+from isospace.ingest.readers.source_file import Listing, SourceFile, left_out
 
 COMPRESSED = frozenset({".gz", ".bz2", ".xz", ".zst"})
 ARCHIVES = frozenset({".zip"})
@@ -46,16 +48,22 @@ def unpacked(file: SourceFile) -> SourceFile:
         open=lambda: _expanded(file.open, suffix.lower(), limit),
         content_name=file.name.removesuffix(suffix),
         is_compressed=True,
+        stored=file.open,
     )
 
 
 @contextmanager
-def archive_members(file: SourceFile) -> Iterator[list[SourceFile] | QuarantineEntry]:
+def archive_members(file: SourceFile) -> Iterator[Listing | QuarantineEntry]:
     """Open a ZIP archive; give its members, without hidden files and folders, or why they cannot be read.
 
-    A member is called by the archive and its path in it; its URI separates them by `#`.
+    A member is called by the archive and its path in it; its URI separates them by `#`. Of several with one name, the
+    last one counts, as for `unzip -o`: tools that replace a member append it.
     """
     try:
+        if pointer := stored_pointer(file):
+            # One file is missing, whatever it holds.
+            yield replace(_unreadable(file, pointer), documents=1)
+            return
         stream = file.open()
     except OSError as error:
         yield _unreadable(file, f"cannot be read: {error.strerror or error}")
@@ -71,7 +79,27 @@ def archive_members(file: SourceFile) -> Iterator[list[SourceFile] | QuarantineE
             yield _unreadable(file, problem)
             return
         with archive:
-            yield sorted((_member(file, archive, info) for info in members), key=lambda member: member.name)
+            yield _members(file, archive, members)
+
+
+def _members(file: SourceFile, archive: zipfile.ZipFile, infos: list[zipfile.ZipInfo]) -> Listing:
+    inside = [info for info in infos if not _leads_out(info)]
+    # A later one replaces an earlier one.
+    members = {member.name: member for member in (_member(file, archive, info) for info in inside)}
+    counts = Counter(_member_name(file, info) for info in inside)
+    outside = dict.fromkeys(_member_name(file, info) for info in infos if _leads_out(info))
+    aside = [
+        *(
+            left_out(name, "has .. in its path, which can lead out of its archive; pack it with another path")
+            for name in outside
+        ),
+        *(
+            left_out(name, f"is the name of {count:,} members of its archive, of which only the last one is read")
+            for name, count in counts.items()
+            if count > 1
+        ),
+    ]
+    return Listing(sorted(members.values(), key=lambda member: member.name), aside)
 
 
 def _unreadable(file: SourceFile, reason: str) -> QuarantineEntry:
@@ -80,8 +108,21 @@ def _unreadable(file: SourceFile, reason: str) -> QuarantineEntry:
 
 
 def _is_shown(info: zipfile.ZipInfo) -> bool:
-    parts = PurePosixPath(info.filename).parts
+    parts = [part for part in _parts(info) if part != ".."]
     return not info.is_dir() and not any(part.startswith(".") or part == "__MACOSX" for part in parts)
+
+
+def _leads_out(info: zipfile.ZipInfo) -> bool:
+    return ".." in _parts(info)
+
+
+def _parts(info: zipfile.ZipInfo) -> tuple[str, ...]:
+    # Some programs of Windows separate folders by its own sign.
+    return PurePosixPath(info.filename.replace("\\", "/")).parts
+
+
+def _member_name(file: SourceFile, info: zipfile.ZipInfo) -> str:
+    return f"{file.name}#{without_surrogates(info.filename)}"
 
 
 def _excess(file: SourceFile, members: list[zipfile.ZipInfo]) -> str:
@@ -92,12 +133,11 @@ def _excess(file: SourceFile, members: list[zipfile.ZipInfo]) -> str:
 
 
 def _member(file: SourceFile, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> SourceFile:
-    name = without_surrogates(info.filename)
     return SourceFile(
-        f"{file.name}#{name}",
+        _member_name(file, info),
         info.file_size,
         lambda: _open_member(archive, info),
-        content_name=f"{file.name}/{name}",
+        content_name=f"{file.name}/{without_surrogates(info.filename)}",
         is_compressed=True,
     )
 

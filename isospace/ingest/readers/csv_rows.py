@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any
 
@@ -45,7 +45,8 @@ def csv_rows(file: SourceFile, spec: DocumentsSpec) -> Iterator[Row]:
         text = _text(stream)
         lines = _Lines(iter(text))
         try:
-            first = next(lines)
+            first = next(line for line in lines if line.strip())
+            lines.begin_with(first)
             delimiter = _delimiter(first, file, spec)
             lines.push_back()
             header = next(csv.reader(lines, delimiter=delimiter, strict=True))
@@ -53,6 +54,39 @@ def csv_rows(file: SourceFile, spec: DocumentsSpec) -> Iterator[Row]:
             raise UnreadableError(f"has a header that is not CSV ({error})") from error
         require_columns(file.name, header, spec)
         yield from _rows(lines, _Table(header, header.index(spec.id_column), delimiter))
+
+
+def require_closed_quotes(text: str, delimiter: str, id_columns: Collection[str]) -> None:
+    """Check that no quote of a CSV text takes rows for a field, by the rules of `csv_rows`.
+
+    Parameters
+    ----------
+    id_columns
+        Names of columns that hold IDs. The first of them that the header has shows what a row looks like; without one,
+        only the end of each quoted field is checked.
+
+    Raises
+    ------
+    UnreadableError
+        If a row is not CSV; it names the line.
+    """
+    if '"' not in text:
+        return
+    csv.field_size_limit(MAX_DOCUMENT_BYTES)
+    lines = _Lines(io.StringIO(text, newline=""))
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    try:
+        header = next(reader, [])
+        identifier = next((name for name in header if name in id_columns), None)
+        if identifier is None:
+            for _ in reader:
+                lines.begin()
+            return
+    except csv.Error as error:
+        raise UnreadableError(f"is not CSV up to line {lines.number} ({error})") from error
+    for number, row in _rows(lines, _Table(header, header.index(identifier), delimiter)):
+        if isinstance(row, Unread):
+            raise UnreadableError(f"has a row at line {number} that {row.reason}")
 
 
 def _text(stream: IO[bytes]) -> io.TextIOWrapper:
@@ -152,6 +186,9 @@ class _Lines:
 
     def begin(self) -> None:
         self.taken, self.found = [], 0
+
+    def begin_with(self, line: str) -> None:
+        self.taken, self.found = [line], 0
 
     def push_back(self, *, keep: int = 0) -> None:
         """Give back what the current row has taken, except for its first lines."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import PurePosixPath
 
 from isospace.ingest.document import Document, QuarantineEntry
@@ -12,8 +10,9 @@ from isospace.ingest.encodings import Decoded, decode
 from isospace.ingest.parsers.data_uris import cut_data_uris
 from isospace.ingest.parsers.markdown import parse_markdown
 from isospace.ingest.parsers.parsed import Parsed, UnreadableError
+from isospace.ingest.parsers.rst import rst_title
 from isospace.ingest.parsers.subprocess_parser import Parser
-from isospace.ingest.readers.pointers import pointer_reason
+from isospace.ingest.readers.pointers import pointer_reason, stored_pointer
 from isospace.ingest.readers.source_file import SourceFile
 from isospace.ingest.spec import DocumentsSpec
 
@@ -22,7 +21,6 @@ MAX_DOCUMENT_BYTES = 20_000_000
 
 _HTML = {".html", ".htm", ".xhtml"}
 _MARKDOWN = {".md", ".markdown", ".mdown", ".mkd", ".mdx", ".qmd", ".rmd"}
-_RST_RULE = re.compile(r"([=\-~^\"'#*+])\1{2,}")
 # A title is near the beginning of a document.
 _TITLE_LINES = 200
 
@@ -86,6 +84,9 @@ def _parse(file: SourceFile, spec: DocumentsSpec, parser: Parser) -> Parsed:
     """Parse a file; its title is empty if it has none of its own."""
     if file.size == 0:
         raise EmptyError("is empty")
+    # What is not compressed is looked at when it is read, without another request to S3.
+    if file.stored and (reason := stored_pointer(file)):
+        raise UnreadableError(reason)
     data = _content(file)
     if reason := pointer_reason(data):
         raise UnreadableError(reason)
@@ -111,22 +112,16 @@ def _content(file: SourceFile) -> bytes:
             data = bytes(stream.read(MAX_DOCUMENT_BYTES + 1))
         if len(data) <= MAX_DOCUMENT_BYTES:
             return data
-    size = "more" if file.is_compressed else f"{file.size:,} bytes"
-    raise UnreadableError(f"has {size}; one document may have {MAX_DOCUMENT_BYTES:,} bytes")
+    if file.is_compressed:
+        raise UnreadableError(f"expands to more than {MAX_DOCUMENT_BYTES:,} bytes, which is the most for one document")
+    raise UnreadableError(f"has {file.size:,} bytes; one document may have {MAX_DOCUMENT_BYTES:,} bytes")
 
 
 def _parse_text(suffix: str, text: str) -> Parsed:
     if suffix in _MARKDOWN:
         return parse_markdown(text)
-    lines = [line.strip() for line in text[:100_000].split("\n", _TITLE_LINES)[:_TITLE_LINES]]
     kept, notes = cut_data_uris(text)
     if suffix == ".rst":
-        return Parsed(_rst_title(lines) or "", kept, {"format": "rst"}, notes)
+        lines = text[:100_000].split("\n", _TITLE_LINES)[:_TITLE_LINES]
+        return Parsed(rst_title(lines), kept, {"format": "rst"}, notes)
     return Parsed("", kept, {"format": "text"}, notes)
-
-
-def _rst_title(lines: list[str]) -> str | None:
-    pairs = pairwise(lines)
-    return next(
-        (line for line, rule in pairs if line and _RST_RULE.fullmatch(rule) and not _RST_RULE.fullmatch(line)), None
-    )

@@ -32,7 +32,7 @@ def parquet_rows(file: SourceFile, spec: DocumentsSpec) -> Iterator[Row]:
             total = int(parquet.metadata.num_rows)
             require_columns(file.name, parquet.schema_arrow.names, spec)
             for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, columns=named_columns(spec)):
-                for row in _batch_rows(batch):
+                for row in batch_rows(batch):
                     number += 1
                     yield number, row
         except (pa.ArrowException, OSError) as error:
@@ -42,7 +42,7 @@ def parquet_rows(file: SourceFile, spec: DocumentsSpec) -> Iterator[Row]:
             yield None, Unread(f"cannot be read as Parquet{behind} ({reason})", left)
 
 
-def _batch_rows(batch: Any) -> Iterator[Mapping[str, Any] | Unread]:
+def batch_rows(batch: Any) -> Iterator[Mapping[str, Any] | Unread]:
     """Yield rows as Python values, or the reason why a row has none, such as a date out of range."""
     try:
         yield from batch.to_pylist()

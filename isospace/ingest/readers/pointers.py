@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from isospace.ingest.readers.source_file import SourceFile
+
 # https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md: a pointer has less than 1,024 bytes.
 MAX_POINTER_BYTES = 1_024
 _LFS = re.compile(
@@ -12,6 +14,20 @@ _LFS = re.compile(
 )
 # https://git-annex.branchable.com/internals/pointer_file/
 _ANNEX = re.compile(rb"(?:\.\./)*(?:\.git)?/annex/objects/\S+\r?\n?")
+
+
+def stored_pointer(file: SourceFile) -> str | None:
+    """Return what `pointer_reason` says of a file as it is stored: a pointer keeps the name of what it stands for.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    """
+    if file.size >= MAX_POINTER_BYTES:
+        return None
+    with (file.stored or file.open)() as stream:
+        return pointer_reason(bytes(stream.read(MAX_POINTER_BYTES)))
 
 
 def pointer_reason(data: bytes) -> str | None:

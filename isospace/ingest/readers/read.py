@@ -80,12 +80,12 @@ def _read_archive(file: SourceFile, spec: DocumentsSpec, parser: Parser) -> Iter
         if isinstance(members, QuarantineEntry):
             yield members
             return
-        chosen, aside = choose_files(members, spec, in_archive=True)
-        yield from aside
+        chosen, aside = choose_files(members.files, spec, in_archive=True)
+        yield from (*members.left_out, *aside)
         for member, kind in chosen:
             yield from _read(member, kind, spec, parser)
         if not chosen:
-            yield left_out(file.name, f"is an archive of {len(members):,} files, none that {spec.format!r} reads")
+            yield left_out(file.name, f"is an archive of {len(members.files):,} files, none that {spec.format!r} reads")
 
 
 @dataclass(slots=True)

@@ -31,6 +31,8 @@ class SourceFile:
         Its name without the suffix of its compression; empty if that is `name`.
     is_compressed
         Whether it expands when it is read, so that `size` is not that of its content.
+    stored
+        Opens a compressed file as it is stored; None if `open` does.
     """
 
     name: str
@@ -38,6 +40,7 @@ class SourceFile:
     open: Callable[[], IO[bytes]]
     content_name: str = ""
     is_compressed: bool = False
+    stored: Callable[[], IO[bytes]] | None = None
 
     @property
     def identifier(self) -> str:
@@ -57,7 +60,7 @@ class SourceFile:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The files of a source, sorted by name, and what was left out of it."""
+    """The files of a source or an archive, sorted by name, and what was left out of it."""
 
     files: list[SourceFile]
     left_out: list[QuarantineEntry] = field(default_factory=list)

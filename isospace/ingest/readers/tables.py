@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 from isospace.ingest.document import Document, QuarantineEntry
@@ -14,7 +15,7 @@ from isospace.ingest.readers.csv_rows import csv_rows
 from isospace.ingest.readers.files import MAX_DOCUMENT_BYTES, clean_text, clean_title
 from isospace.ingest.readers.jsonl_rows import jsonl_rows
 from isospace.ingest.readers.parquet_rows import parquet_rows
-from isospace.ingest.readers.pointers import MAX_POINTER_BYTES, pointer_reason
+from isospace.ingest.readers.pointers import stored_pointer
 from isospace.ingest.readers.rows import Unread
 from isospace.ingest.readers.source_file import SourceFile
 from isospace.ingest.spec import DocumentsSpec
@@ -34,6 +35,10 @@ def read_table(file: SourceFile, kind: str, spec: DocumentsSpec) -> Iterator[Doc
         If a column that the configuration names does not exist, or exists twice.
     """
     try:
+        if pointer := stored_pointer(file) or _held_pointer(file):
+            # One file is missing. The documents that an earlier run read from it stay.
+            yield QuarantineEntry(file.name, pointer, None, file.name)
+            return
         with spooled(file) if kind == "parquet" else nullcontext(file) as table:
             yield from _rows(table, kind, spec)
     except UnreadableError as error:
@@ -44,7 +49,6 @@ def read_table(file: SourceFile, kind: str, spec: DocumentsSpec) -> Iterator[Doc
 
 
 def _rows(file: SourceFile, kind: str, spec: DocumentsSpec) -> Iterator[Document | QuarantineEntry]:
-    _require_no_pointer(file)
     for number, row in {"jsonl": jsonl_rows, "csv": csv_rows, "parquet": parquet_rows}[kind](file, spec):
         where = file.name if number is None else f"{file.name}#{number}"
         if isinstance(row, Unread):
@@ -54,12 +58,9 @@ def _rows(file: SourceFile, kind: str, spec: DocumentsSpec) -> Iterator[Document
             yield _document(file, where, row, spec)
 
 
-def _require_no_pointer(file: SourceFile) -> None:
-    if file.size < MAX_POINTER_BYTES:
-        with file.open() as stream:
-            head = bytes(stream.read(MAX_POINTER_BYTES))
-        if reason := pointer_reason(head):
-            raise UnreadableError(reason)
+def _held_pointer(file: SourceFile) -> str | None:
+    """Return why what a compressed file holds stands for another file; else None."""
+    return stored_pointer(replace(file, stored=None)) if file.stored else None
 
 
 def _document(file: SourceFile, where: str, row: Mapping[str, Any], spec: DocumentsSpec) -> Document | QuarantineEntry:

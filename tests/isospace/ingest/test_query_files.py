@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from isospace.errors import ConfigError
 from isospace.ingest.pseudo_queries import Passage, choose_pseudo_kind, make_pseudo_queries
-from isospace.ingest.query_files import read_judgements, read_queries
+from isospace.ingest.query_files import read_columns, read_judgements, read_queries
 from isospace.pipeline.preflight import with_hashed_files
 from isospace.transform.spec import FitSpec, QueriesSpec, TransformSpec
 
@@ -195,3 +198,92 @@ def test_a_query_that_is_no_text_is_named(tmp_path: Path, content: str, message:
 def test_a_number_is_a_query_as_it_is_written(tmp_path: Path) -> None:
     (tmp_path / "q.jsonl").write_text('{"text": 0}\n{"text": 1.5}\n{"text": null}\n{"text": "7"}\n')
     assert read_queries(tmp_path / "q.jsonl") == {"1": "0", "2": "1.5", "4": "7"}
+
+
+@pytest.mark.parametrize("content", ["query_id,text,x,x\n1,a,b,c\n", "x,query_id,x,text,x\n,1,,a,\n"])
+def test_columns_that_nobody_asked_for_may_repeat(tmp_path: Path, content: str) -> None:
+    (tmp_path / "q.csv").write_text(content)
+    assert read_queries(tmp_path / "q.csv") == {"1": "a"}
+    assert set(read_columns(tmp_path / "q.csv", ["text"], every=True)) == {"text", "query_id"}
+
+
+@pytest.mark.parametrize("line", ["null", "[]", "0", '""', "false", "1.5", '"text"'])
+def test_a_line_that_is_no_object_is_refused_also_if_it_is_false(tmp_path: Path, line: str) -> None:
+    (tmp_path / "q.jsonl").write_text(f'{{"text": "a"}}\n{line}\n')
+    with pytest.raises(ConfigError, match=r"a line is a JSON (null|list|int|str|bool|float), not an object"):
+        read_queries(tmp_path / "q.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[" * 200_000, "nests too deeply"),
+        ('{"text": ' + '{"a": ' * 200_000, "nests too deeply"),
+        ('{"query_id": "\\ud800", "text": "a"}', r"row 1 has the query_id '\\ud800', which is not Unicode text"),
+    ],
+)
+def test_json_that_no_query_can_be_is_refused_in_one_line(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "q.jsonl").write_text(content)
+    with pytest.raises(ConfigError, match=message):
+        read_queries(tmp_path / "q.jsonl")
+
+
+def test_a_value_that_python_has_not_is_refused_where_it_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "q.parquet"
+    times = pa.array([2**60], pa.timestamp("ms"))
+    pq.write_table(pa.table({"query_id": ["1"], "text": ["a"], "at": times}), path)
+    assert read_queries(path) == {"1": "a"}
+    assert "at" not in read_columns(path, ["text"], every=True)
+    pq.write_table(pa.table({"query_id": times, "text": ["a"]}), path)
+    with pytest.raises(ConfigError, match="its column query_id cannot be read"):
+        read_queries(path)
+
+
+def test_many_columns_take_little_time(tmp_path: Path) -> None:
+    names = [f"c{n}" for n in range(20_000)]
+    (tmp_path / "q.csv").write_text(f"text,{','.join(names)}\na{',1' * len(names)}\n")
+    before = time.process_time()
+    assert read_queries(tmp_path / "q.csv") == {"1": "a"}
+    assert time.process_time() - before < 5
+
+
+@pytest.mark.parametrize("key", ["007", "2024-01-31T10:00:00", "1e3", "true", "0x10"])
+@pytest.mark.parametrize("names", [("qid", "did", "rel"), ("query-id", "corpus-id", "score"), ("topic", "page", "x")])
+def test_judgements_under_other_names_keep_their_ids(tmp_path: Path, key: str, names: tuple[str, str, str]) -> None:
+    (tmp_path / "j.tsv").write_text("\t".join(names) + f"\n{key}\t{key}\t1\n")
+    assert read_judgements(tmp_path / "j.tsv", names) == {key: {key: 1}}
+
+
+def test_a_document_that_is_judged_in_two_ways_is_named(tmp_path: Path) -> None:
+    (tmp_path / "j.csv").write_text("query_id,doc_id,relevance\nq,d,1\nq,e,0\nq,d,1\n")
+    assert read_judgements(tmp_path / "j.csv") == {"q": {"d": 1, "e": 0}}
+    (tmp_path / "j.csv").write_text("query_id,doc_id,relevance\nq,d,1\nq,d,0\n")
+    with pytest.raises(ConfigError, match="query q, document d has the relevance 1 and also 0"):
+        read_judgements(tmp_path / "j.csv")
+    (tmp_path / "j.jsonl").write_text(f'{{"query_id": "q", "doc_id": "d", "relevance": 1{"0" * 400}}}')
+    assert read_judgements(tmp_path / "j.jsonl")["q"]["d"] == 10**400
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        'query_id,text\n1,a\n2,"unclosed\n3,b\n',
+        'query_id,text\n1,a\n2,"unclosed\n3,b\n4,"closed"\n5,c\n',
+        'query_id,text\n1,a\n2,"unclosed\n' + "".join(f"{n},b\n" for n in range(3, 9)) + '9,c"\n',
+        'text\na\n"unclosed\nb\nc\n',
+        'text\n"a" b\n',
+        'query_id,"text\n1,a\n',
+    ],
+)
+def test_a_quote_that_takes_rows_for_a_field_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "q.csv").write_text(content)
+    with pytest.raises(ConfigError, match=r"line \d.*Close the quote"):
+        read_queries(tmp_path / "q.csv")
+
+
+def test_quotes_within_queries_and_lines_within_quotes_are_text(tmp_path: Path) -> None:
+    lines = "".join(f"word {n},\n" for n in range(20))
+    (tmp_path / "q.csv").write_text(f'\n\r\nquery_id,text\n1,"say ""a"", b"\n2,5" disk\n\n3,"{lines}"\n')
+    assert read_queries(tmp_path / "q.csv") == {"1": 'say "a", b', "2": '5" disk', "3": lines}
+    (tmp_path / "t.csv").write_text(f'text\n"{lines}"\na b\n')
+    assert read_queries(tmp_path / "t.csv") == {"1": lines, "2": "a b"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import unicodedata
 from pathlib import Path
 
@@ -153,6 +154,7 @@ def test_a_pattern_finds_words_in_the_folded_text() -> None:
         ("kg", "5㎏ salt", []),
         ("5kg", "5㎏ salt", ["5㎏"]),
         ("कला", "कला और कल", ["कला"]),
+        ("flag", "🇩🇪 flag 🇩🇪🇫🇷\u0301flag🇩", ["flag", "flag"]),
     ],
 )
 def test_highlights_are_places_in_the_text_as_it_is(query: str, text: str, marked: list[str]) -> None:
@@ -165,6 +167,14 @@ def test_highlights_are_places_in_the_text_as_it_is(query: str, text: str, marke
 def test_words_that_are_marked_are_those_of_the_index(text: str) -> None:
     for spec in (NOW, FIRST):
         assert [word.text for word in find_words(text, spec)] == words_of([text], spec, "document")[0]
+
+
+@pytest.mark.parametrize("unit", ["🇩", "🇩🇪\u0301", "👩\u200d", "a\u0301", "क\u094d", "\u1100", "\u0600", "👍🏽"])
+def test_places_take_time_in_proportion_to_the_text(unit: str) -> None:
+    text = unit * 80_000
+    before = time.process_time()
+    find_words(text + " word", NOW)
+    assert time.process_time() - before < 5
 
 
 def test_texts_without_words_are_rows_too() -> None:

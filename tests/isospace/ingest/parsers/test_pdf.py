@@ -29,6 +29,18 @@ from tests.helpers.pdf_files import pdf
         ("pages 3-\r\n5, ranges - and dashes", "pages 3-\r\n5, ranges - and dashes"),
         ("a\uffffb\ufdd0c", "abc"),
         ("Größen\ufffeordnung", "Größenordnung"),
+        ("price: 5\u00ad 6", "price: 5- 6"),
+        ("a soft\u00ad hyphen", "a soft- hyphen"),
+        ("10\u00ad20, 10\u00ad\n20, A\u00ad4", "10-20, 10-20, A-4"),
+        ("10\ufffe20 and 3\u2010\n5", "10-20 and 3-5"),
+        ("Haupt\ufffeund Nebenfach", "Haupt- und Nebenfach"),
+        ("Vor\u00ad\r\noder Nachteile, Ein\u2010\nbzw. Ausfuhr", "Vor- oder Nachteile, Ein- bzw. Ausfuhr"),
+        ("long\ufffeand short-term", "long- and short-term"),
+        ("two\ufffeor three-dimensional, a col\ufffeor of it", "two- or three-dimensional, a color of it"),
+        ("a brig\ufffeand, as a brigand is", "a brigand, as a brigand is"),
+        ("Bef\ufffeundes", "Befundes"),
+        ("cafe\u0301\ufffeteria, nai\u0308\u00adve", "cafe\u0301teria, nai\u0308ve"),
+        ("end\u00ad\n\u2022 item, \u00ad item", "end\n\u2022 item, - item"),
     ],
 )
 def test_words_that_a_line_end_broke_are_joined(text: str, joined: str) -> None:
@@ -80,6 +92,10 @@ def test_pdfium_still_marks_broken_words_as_this_code_expects() -> None:
             "report-2.pdf",
             "title",
         ),
+        *("My Report.pdf", "New Document", "Neues Dokument", "Nouveau document (2)", "New Microsoft Word Document"),
+        *("Microsoft Word Document", "Doc1", "Scan_20240102_101112", "IMG-2024.01.02 10:11", "Scanned from a Xerox"),
+        *("about:blank", "D:20240101", "D:20240101101112+01'00'", "https://example.com/x", "www.example.com/a?b=c"),
+        *("Draft 2", "Image 3", "Word-Dokument", "My holiday.jpg", "notes.txt", "CamScanner 01-02-2024 10.11"),
     ],
 )
 def test_a_title_that_a_program_made_up_is_none(title: str) -> None:
@@ -99,6 +115,9 @@ def test_a_title_that_a_program_made_up_is_none(title: str) -> None:
             "Title IX",
         ),
         *("Document Management for Beginners", "Node.js", "Configuring web.xml in Tomcat", "The Page 99 Test", "C"),
+        *("Draft", "Print", "Image", "Working with .doc", "Booking.com.txt", "Layout", "Drawing", "Book", "Print 3D"),
+        *("New Documents of the War", "Scanned Manuscripts", "About: a novel", "Data: the new oil", "Doc Martens"),
+        *("https: how it works", "New Files, Old Files", "Scanning 101", "D: a letter", "Editing a .pdf"),
         *("Draft Animals", "Presentation of Data", "Books", "Scan Statistics", "деревья", "港口报告", "Layout Design"),
     ],
 )

@@ -106,7 +106,7 @@ def test_the_members_of_an_archive_are_documents(tmp_path: Path) -> None:
         (item.uri.removeprefix("pages.zip#docs/"), item.reason.split(",")[0], item.documents) for item in aside
     } == {
         ("more.zip", "is an archive within an archive", 0),
-        ("c.md.gz", "is compressed (.gz) in a way that is not read; expand it", 0),
+        ("c.md.gz", "is a compressed file (.gz) within an archive", 0),
     }
 
 
@@ -192,7 +192,7 @@ def test_a_bomb_costs_little(tmp_path: Path, suffix: str, monkeypatch: pytest.Mo
     reasons = {item.uri: item.reason for item in aside}
     assert "expands to" in reasons[f"rows.jsonl{suffix}"]
     assert "unpack it" in reasons[f"rows.jsonl{suffix}"].lower()
-    assert "expands to" in reasons[f"page.md{suffix}"] or "has more; one document" in reasons[f"page.md{suffix}"]
+    assert "expands to" in reasons[f"page.md{suffix}"]
 
 
 def test_ordinary_tables_stay_below_the_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,3 +217,62 @@ def test_a_source_of_compressed_files_alone_is_detected(tmp_path: Path) -> None:
     (tmp_path / "t.csv.gz").write_bytes(b"junk")
     with pytest.raises(SourceError, match="cannot be read"):
         detect_source(str(tmp_path))
+
+
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"c" * 64 + b"\nsize 90405\n"
+
+
+@pytest.mark.parametrize(
+    "name", ["a.zip", "a.md.gz", "t.jsonl.gz", "t.csv.zst", "t.parquet.xz", "t.parquet", "t.jsonl"]
+)
+def test_a_pointer_is_one_input_that_git_lfs_can_fetch(tmp_path: Path, name: str) -> None:
+    (tmp_path / "a.zip").write_bytes(zipped({f"{n}.md": b"a page" for n in range(90)}))
+    (tmp_path / "z.jsonl").write_bytes(ROWS)
+    (tmp_path / name).write_bytes(LFS)
+    _, (entry,) = read(tmp_path)
+    assert entry.reason == "is a pointer of Git LFS to a file of 90,405 bytes that was not fetched; run `git lfs pull`"
+    assert (entry.documents, entry.is_estimate) == (1, False)
+    # Documents of earlier runs stay.
+    assert entry.doc_id == "a.md" if name == "a.md.gz" else entry.within == name
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_the_last_of_several_members_with_one_name_is_read_and_named(tmp_path: Path) -> None:
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w") as archive:
+        for name, data in [("a.md", "old"), ("b.md", "b"), ("a.md", "older"), ("t.jsonl", ROWS), ("a.md", "new")]:
+            archive.writestr(name, data)
+    (tmp_path / "p.zip").write_bytes(target.getvalue())
+    documents, (entry,) = read(tmp_path)
+    assert list(documents) == ["p.zip/a.md", "p.zip/b.md", *(f"r{n}" for n in range(5))]
+    assert documents["p.zip/a.md"].text == "new"
+    assert (entry.uri, entry.documents) == ("p.zip#a.md", 0)
+    assert entry.reason == "is the name of 3 members of its archive, of which only the last one is read"
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("a.txt.gz.gz", "is compressed twice (.gz within), which is not read; expand it once"),
+        ("a.csv.br.gz", "is compressed twice (.br within), which is not read; expand it once"),
+        ("a.txt.gz.bz2.xz", "is compressed twice (.bz2 within), which is not read; expand it once"),
+        ("a.zip.gz", "is an archive (.zip) that is compressed again, which is not opened; expand it once"),
+        ("notes.gz", "is compressed (.gz), and its name does not say what it holds; call it such as name.txt.gz"),
+        ("a.jsonl.lz4", "is compressed (.lz4) in a way that is not read; expand it, or use .gz or .zst"),
+        ("a.tar.gz", "is an archive (.tar), which is not opened; unpack it, or pack it as .zip"),
+    ],
+)
+def test_what_is_not_opened_is_named_with_what_it_is(tmp_path: Path, name: str, reason: str) -> None:
+    (tmp_path / name).write_bytes(b"content")
+    (tmp_path / "z.md").write_text("prose")
+    _, (entry,) = read(tmp_path)
+    assert (entry.uri, entry.reason, entry.documents) == (name, reason, 0)
+
+
+@pytest.mark.parametrize("name", ["../x.md", "docs/../../x.md", "..\\x.md"])
+def test_a_member_that_leads_out_of_its_archive_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / "p.zip").write_bytes(zipped({name: b"x", "y.md": b"y"}))
+    documents, (entry,) = read(tmp_path)
+    assert list(documents) == ["p.zip/y.md"]
+    assert (entry.uri, entry.documents) == (f"p.zip#{name}", 0)
+    assert entry.reason == "has .. in its path, which can lead out of its archive; pack it with another path"

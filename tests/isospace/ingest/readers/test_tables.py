@@ -264,3 +264,10 @@ def test_what_looks_like_a_marker_may_be_a_document(tmp_path: Path) -> None:
     for name in ("_index.md", "_metadata.md"):
         (tmp_path / name).write_text("text of a page")
     assert set(read(tmp_path)[0]) == {"_index.md", "_metadata.md"}
+
+
+@pytest.mark.parametrize("blank", ["\n", "\r\n\r\n", " \n", "\ufeff\n"])
+def test_blank_lines_before_the_header_are_none(tmp_path: Path, blank: str) -> None:
+    (tmp_path / "t.csv").write_text(f'{blank}doc_id,"a\nb",text\n1,x,one\n2,y,two\n', encoding="utf-8", newline="")
+    documents, aside = read(tmp_path)
+    assert ({name: document.text for name, document in documents.items()}, aside) == ({"1": "one", "2": "two"}, [])
