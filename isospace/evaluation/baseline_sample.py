@@ -81,11 +81,20 @@ def read_reference(store: Store, manifest: Manifest, dimension: int) -> Referenc
         If the stored sample is damaged, or a raw vector for a new one is missing.
     """
     path = manifest.paths.reference_record(manifest.space_id)
-    if not store.exists(path):
-        store.create_if_absent(path, seal(_draw(store, _oldest(store, manifest), dimension).model_dump(mode="json")))
+    if not store.exists(path) and not _created(store, manifest, dimension):
+        # An erasure removed the sample, which no record named yet.
+        store.delete(path)
+        _created(store, manifest, dimension)
     record, table = _read(store, path)
     raw = from_fixed_binary(table["vector"], np.dtype("<f4")).reshape(len(table), -1)
     return Reference(record.snapshot, record.chunks, record.duplicates, tuple(table["doc_id"].to_pylist()), raw)
+
+
+def _created(store: Store, manifest: Manifest, dimension: int) -> bool:
+    """Draw a sample and write its record; return whether the sample is still there."""
+    record = _draw(store, _oldest(store, manifest), dimension)
+    store.create_if_absent(manifest.paths.reference_record(manifest.space_id), seal(record.model_dump(mode="json")))
+    return store.exists(record.sample.path)
 
 
 def verify_reference(store: Store, manifest: Manifest) -> None:

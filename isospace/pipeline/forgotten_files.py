@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from pathlib import PurePosixPath
 
 from isospace.collection.snapshot import read_manifest, sequences
 from isospace.collection.tombstones import forgotten_documents
@@ -37,9 +38,24 @@ def erase_leftovers(store: Store, collection: str, *, after: int) -> None:
     for path in [stat.path for kind in _SEARCH_FILES for stat in store.walk(paths.folder(kind))]:
         if path not in derived:
             store.delete(path)
+    _erase_samples(store, paths.folder("references"), forgotten)
     for number, path in entry_paths(store, paths.receipts).items():
         if number > after:
             store.delete(path)
+
+
+def _erase_samples(store: Store, folder: str, forgotten: Collection[str]) -> None:
+    """Remove samples for audits that hold forgotten documents; the next audit draws others."""
+    stats = list(store.walk(folder))
+    gone = {s.path for s in stats if s.path.endswith(".parquet") and _may_hold(store, s.path, forgotten)}
+    kept = {stat.path for stat in stats} - gone
+    for record in [path for path in kept if path.endswith(".json")]:
+        # A sample is named after the space of its record, so that none needs to be read.
+        space = PurePosixPath(record).stem
+        if not any(path.endswith(".parquet") and PurePosixPath(path).name.startswith(space) for path in kept):
+            gone.add(record)
+    for path in sorted(gone):
+        store.delete(path)
 
 
 def _may_hold(store: Store, path: str, doc_ids: Collection[str]) -> bool:

@@ -17,6 +17,7 @@ from isospace.collection.snapshot import Manifest, latest_manifest, read_manifes
 from isospace.collection.tombstones import forgotten_documents, read_tombstones, unfinished_tombstones, write_tombstone
 from isospace.encoding.embedder import load_space
 from isospace.errors import BusyError, ConfigError, ConflictError, NotFoundError
+from isospace.evaluation import baseline_sample
 from isospace.evaluation.baseline_sample import read_reference
 from isospace.evaluation.query_sets import EvaluationSet, freeze_set, read_set, set_versions
 from isospace.evaluation.reports.quotes import write_quotes
@@ -506,6 +507,42 @@ def test_search_files_that_a_suspended_run_writes_after_an_erasure_are_removed(
     embed_inline(config)
     assert holders(store.root, CANARY.encode()) == []
     assert latest_manifest(store, "c").documents == 61  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("moment", ["before the sample", "before its record", "after its record"])
+def test_a_sample_for_audits_that_is_drawn_during_an_erasure_is_whole_and_without_it(
+    haunted: PipelineConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    store = open_store(haunted.runtime.store)
+    assert store.root is not None
+    needles = secrets_of(store)
+    transform = {"fit": {"kind": "none"}, "representations": ["float32"]}
+    recipe = haunted.recipe.model_copy(update={"transform": haunted.recipe.transform.model_validate(transform)})
+    real, erased = baseline_sample._draw, list[object]()
+
+    def late(*arguments: Any) -> Any:
+        if moment == "before the sample" and not erased:
+            erased.append(forgotten(haunted, tmp_path))
+        made = real(*arguments)
+        if moment == "before its record" and not erased:
+            erased.append(forgotten(haunted, tmp_path))
+        return made
+
+    def late_record(*arguments: Any, **options: Any) -> Any:
+        if moment == "after its record" and not erased:
+            erased.append(forgotten(haunted, tmp_path))
+        return real_build(*arguments, **options)
+
+    real_build = stages.build_serving
+    monkeypatch.setattr(baseline_sample, "_draw", late)
+    monkeypatch.setattr(stages, "build_serving", late_record)
+    embed_inline(haunted.model_copy(update={"recipe": recipe}))
+    assert erased
+    assert holders(store.root, *needles[:1]) == []
+    assert verify_snapshot(store, "c").failures == ()
+    manifest = resolve(store, "c", "production")
+    space = load_space(store, manifest.space_id)
+    assert "secret" not in read_reference(store, manifest, space.record.input_dimension).owners
 
 
 def test_a_file_that_was_lost_long_ago_does_not_keep_documents_from_being_erased(
