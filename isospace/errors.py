@@ -106,7 +106,8 @@ EXTRAS = {
     "accelerate": "finetune", "datasets": "finetune", "datasketch": "finetune", "peft": "finetune", "httpx": "finetune",
     "lancedb": "export", "pgvector": "export", "psycopg": "export", "qdrant_client": "export",
     "jinja2": "report", "matplotlib": "report", "sklearn": "report", "scipy": "report",
-    "chardet": "pipeline", "duckdb": "pipeline", "fsspec": "pipeline", "ir_measures": "pipeline",
+    "chardet": "pipeline",
+    "webencodings": "pipeline", "duckdb": "pipeline", "fsspec": "pipeline", "ir_measures": "pipeline",
     "lxml": "pipeline", "lxml_html_clean": "pipeline", "polars": "pipeline", "py3langid": "pipeline",
     "pypdfium2": "pipeline", "threadpoolctl": "pipeline", "trafilatura": "pipeline",
 }  # fmt: skip

@@ -72,7 +72,11 @@ def _utf32(sample: bytes) -> str | None:
         return None
     texts = {codec: _decoded(sample, codec) for codec in ("utf-32-le", "utf-32-be")}
     # Hardly any other bytes are: one of four is zero, and one at most 0x10.
-    return next((codec for codec, text in texts.items() if text and 10 * text.count("\0") < len(text)), None)
+    return next((codec for codec, text in texts.items() if text and not _is_mostly_odd(text)), None)
+
+
+def _is_mostly_odd(text: str) -> bool:
+    return 10 * sum(_is_odd(character) for character in text) >= len(text)
 
 
 def _has_pattern(sample: bytes) -> bool:

@@ -196,6 +196,11 @@ def forget(
         order = write_tombstone(store, collection, "forget", wanted, reason)
         done = _Changes()
         _replace_snapshots(store, collection, rewritten, scratch, memory_mb, lease, done)
+        # Without the documents, snapshots may have equal content, so that a rollback would go further back.
+        while more := _plan_replacements(
+            store, collection, holding, set(wanted), scratch, memory_mb, but=done.snapshots
+        ):
+            _replace_snapshots(store, collection, more, scratch, memory_mb, lease, done)
         lease.require()
         vectors = forget_vectors(store, holding.chunks, scratch, memory_mb, done.removed, done.rewritten)
         forget_references(store, collection, wanted, holding.hashes, done.rewritten)
@@ -226,17 +231,26 @@ def forget(
 
 
 def _plan_replacements(
-    store: Store, collection: str, holding: Holding, wanted: set[str], scratch: Path, memory_mb: int
+    store: Store,
+    collection: str,
+    holding: Holding,
+    wanted: set[str],
+    scratch: Path,
+    memory_mb: int,
+    *,
+    but: Collection[int] = (),
 ) -> list[tuple[Manifest, Manifest]]:
     """Return the snapshots that are rewritten, oldest first, each with its replacement.
 
     These are the latest one, those that aliases name, and those that aliases would be rolled back to, if they hold one
-    of the documents.
+    of the documents; without those with the numbers `but`.
     """
     if not holding.snapshots:
         return []
     named = {sequences(store, collection)[-1], *_named_snapshots(store, collection)}
-    affected = [read_manifest(store, collection, number) for number in sorted(set(holding.snapshots) & named)]
+    affected = [
+        read_manifest(store, collection, number) for number in sorted((set(holding.snapshots) & named) - set(but))
+    ]
     return [(old, _without(store, old, wanted, set(holding.documents), scratch, memory_mb)) for old in affected]
 
 
