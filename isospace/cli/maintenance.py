@@ -204,7 +204,7 @@ def _allow(store: Store, collection: str, doc_ids: list[str], reason: str, *, as
 
 def _confirm(store: Store, collection: str, doc_ids: list[str], *, unknown_ok: bool, yes: bool) -> None:
     """Refuse unknown documents, which may be typing errors; ask on a terminal, since nothing can be restored."""
-    from isospace.operations.maintenance.forget import require_known
+    from isospace.operations.maintenance.find_documents import require_known
 
     held = require_known(store, collection, doc_ids, unknown_ok=unknown_ok)
     # A script cannot answer; what it runs was written on purpose, as with vacuum.
@@ -214,7 +214,7 @@ def _confirm(store: Store, collection: str, doc_ids: list[str], *, unknown_ok: b
 
 
 def _preview(store: Store, collection: str, doc_ids: list[str], *, as_json: bool) -> None:
-    from isospace.operations.maintenance.forget import find_documents
+    from isospace.operations.maintenance.find_documents import find_documents
 
     held = find_documents(store, collection, doc_ids)
     total, chunks, parts = len(set(doc_ids)), len(held.hashes), len(held.documents) + len(held.chunks)

@@ -38,7 +38,8 @@ class Receipt(BaseModel):
     chunks
         Number of their chunks, in all stored versions of the documents.
     snapshots
-        The new number of each rewritten snapshot, by its old number.
+        The number of each rewritten snapshot, by its old number. Both are equal; only earlier versions gave a rewritten
+        snapshot a new number.
     aliases
         Aliases that moved.
     removed, rewritten

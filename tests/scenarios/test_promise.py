@@ -261,7 +261,7 @@ def test_a_store_of_an_older_version_opens_and_is_continued(grown: Callable[...,
 
 
 def as_of_an_older_version(folder: Path) -> None:
-    """Remove from every file what older versions did not write, and mend the hashes."""
+    """Remove from every file what older versions did not write, and recompute the hashes."""
     path = next((folder / "collections/c/snapshots").glob("*.json"))
     body = json.loads(path.read_bytes())
     del body["seal_sha256"], body["origins"]

@@ -30,6 +30,8 @@ MAX_RATIO, FREE_BYTES = 250, 100_000_000
 _MAX_MEMBERS = 100_000
 UNREAD_ARCHIVES = frozenset({".tar", ".tgz", ".tbz", ".tbz2", ".txz", ".tzst", ".7z", ".rar"})
 UNREAD_FILES = frozenset({".lz4", ".br", ".lzma", ".z", ".snappy", ".sz"})
+# What the libraries raise for damaged, encrypted, and unknown data; NotImplementedError is zipfile's for a compression
+# that it does not know.
 _ERRORS = (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError)
 
 

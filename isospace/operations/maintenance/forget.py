@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from isospace.collection.alias import (
     alias_history,
@@ -21,65 +21,32 @@ from isospace.collection.alias import (
     promote,
     record_replacement,
 )
-from isospace.collection.live_rows import without_documents
-from isospace.collection.metadata_schema import read_fields
-from isospace.collection.quarantine import write_quarantine
 from isospace.collection.snapshot import (
     Manifest,
-    PartRecord,
-    deleted_documents,
-    documents_digest,
     read_manifest,
     replace_manifest,
     sequences,
-    snapshot_id,
 )
-from isospace.collection.tombstones import Receipt, forgotten_documents, write_receipt, write_tombstone
-from isospace.errors import BusyError, ConfigError, NotFoundError
+from isospace.collection.tombstones import Receipt, write_receipt, write_tombstone
+from isospace.errors import BusyError, ConfigError
 from isospace.evaluation.gate.verdicts import carry_verdict
 from isospace.finetuning.workdir import forget_work
-from isospace.operations.maintenance.compact import derived_origins, derived_provenance, write_deletions
 from isospace.operations.maintenance.derived_data import forget_queries, forget_references, forget_vectors
+from isospace.operations.maintenance.find_documents import Holding, find_documents
 from isospace.operations.maintenance.forget_quotes import forget_quotes
 from isospace.operations.maintenance.rebuild_search import make_searchable
-from isospace.operations.maintenance.rewrite_parts import merge_parts, stem_of
+from isospace.operations.maintenance.rewrite_parts import stem_of
+from isospace.operations.maintenance.rewrite_snapshot import snapshot_without
 from isospace.search.bm25 import lexical_files
 from isospace.search.local_copy import drop_copies
 from isospace.search.sql_database import serving_files
 from isospace.storage.leases import HeldLease, maintenance_lease
-from isospace.storage.parquet import FileRef, parse_parquet, read_parquet, read_verified
-from isospace.storage.paths import CollectionPaths, Kind, list_collections
-from isospace.storage.scratch_duckdb import fetch_rows, load_columns, scratch_database
+from isospace.storage.paths import CollectionPaths, Kind
 from isospace.storage.store import Store
 from isospace.storage.trash import remove_files
 
 if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection
-
-
-@dataclass(frozen=True, slots=True)
-class Holding:
-    """The data that a store holds of some documents.
-
-    Attributes
-    ----------
-    doc_ids
-        IDs of the documents that the store holds.
-    documents, chunks, segments
-        Paths of the parts that hold them, whether or not a snapshot names the parts.
-    snapshots
-        Numbers of the snapshots that name one of these parts.
-    hashes
-        Hashes of their chunks, in all versions.
-    """
-
-    collection: str
-    doc_ids: frozenset[str]
-    documents: tuple[str, ...]
-    chunks: tuple[str, ...]
-    segments: tuple[str, ...]
-    snapshots: tuple[int, ...]
-    hashes: frozenset[bytes]
+    pass
 
 
 @dataclass(slots=True)
@@ -88,70 +55,6 @@ class _Changes:
     rewritten: list[str] = field(default_factory=list)
     snapshots: dict[int, int] = field(default_factory=dict)
     aliases: list[str] = field(default_factory=list)
-
-
-def find_documents(store: Store, collection: str, doc_ids: Collection[str]) -> Holding:
-    """Find every part that holds one of the documents, by reading all parts of the collection.
-
-    Raises
-    ------
-    NotFoundError
-        If there is no such collection.
-    """
-    numbers = sequences(store, collection)
-    paths = CollectionPaths(collection)
-    # A first run that was stopped leaves parts without a snapshot.
-    if not numbers and collection not in list_collections(store):
-        known = ", ".join(list_collections(store)) or "none"
-        raise NotFoundError(f"collection {collection!r}: not in {store.url}. Collections there: {known}.")
-    wanted = frozenset(doc_ids)
-    hashes = set[bytes]()
-    documents, chunks, found_ids = [], [], set[str]()
-    for stat in store.walk(paths.folder("documents")):
-        rows = _rows(store, stat.path, wanted, ["doc_id"])
-        if rows:
-            documents.append(stat.path)
-            found_ids |= {row["doc_id"] for row in rows}
-    for stat in store.walk(paths.folder("chunks")):
-        rows = _rows(store, stat.path, wanted, ["doc_id", "chunk_hash"])
-        if rows:
-            chunks.append(stat.path)
-            found_ids |= {row["doc_id"] for row in rows}
-            hashes |= {row["chunk_hash"] for row in rows}
-    segments = [s.path for s in store.walk(paths.folder("segments")) if _rows(store, s.path, wanted, ["doc_id"])]
-    holding = {*documents, *chunks, *segments}
-    holders = [
-        number for number in numbers if holding & {ref.path for ref in read_manifest(store, collection, number).files()}
-    ]
-    return Holding(
-        collection,
-        frozenset(found_ids),
-        tuple(documents),
-        tuple(chunks),
-        tuple(segments),
-        tuple(holders),
-        frozenset(hashes),
-    )
-
-
-def require_known(store: Store, collection: str, doc_ids: Collection[str], *, unknown_ok: bool = False) -> Holding:
-    """Return what the store holds of documents, all of which it holds or has forgotten before.
-
-    Raises
-    ------
-    NotFoundError
-        If it knows nothing of one of them, and `unknown_ok` is not set; or if there is no such collection.
-    """
-    held = find_documents(store, collection, doc_ids)
-    # An erasure that was killed may have removed some documents already.
-    unknown = sorted(set(doc_ids) - held.doc_ids - forgotten_documents(store, collection))
-    if unknown and not unknown_ok:
-        raise NotFoundError(
-            f"{unknown[0]!r} is not a document of collection {collection!r} ({len(unknown)} of {len(set(doc_ids))} IDs "
-            "are unknown); nothing was erased. Correct the ID, or add --unknown-ok to keep such documents out of later "
-            "runs."
-        )
-    return held
 
 
 def forget(
@@ -251,7 +154,7 @@ def _plan_replacements(
     affected = [
         read_manifest(store, collection, number) for number in sorted((set(holding.snapshots) & named) - set(but))
     ]
-    return [(old, _without(store, old, wanted, set(holding.documents), scratch, memory_mb)) for old in affected]
+    return [(old, snapshot_without(store, old, wanted, set(holding.documents), scratch, memory_mb)) for old in affected]
 
 
 def _named_snapshots(store: Store, collection: str) -> set[int]:
@@ -293,81 +196,6 @@ def _replace_snapshots(
             why, forced = "documents were forgotten", followed.forced
             if promote(store, collection, name, new, reason=why, forced=forced, expected=history[-1]):
                 done.aliases.append(name)
-
-
-def _without(
-    store: Store, old: Manifest, wanted: set[str], holders: Collection[str], scratch: Path, memory_mb: int
-) -> Manifest:
-    gone = deleted_documents(store, old.deletions)
-    parts, left = [], dict(gone)
-    sources: dict[str, list[PartRecord]] = {}
-    for part in old.parts:
-        if part.documents.path not in holders:
-            parts.append(part)
-            continue
-        held = wanted & set(read_parquet(store, part.documents.path, columns=["doc_id"])["doc_id"].to_pylist())
-        if not held:
-            parts.append(part)
-            continue
-        # Documents that were deleted before are dropped with it.
-        written = merge_parts(store, old, [part], {part.name: held | left.pop(part.name, set())})
-        if written:
-            parts.append(written)
-            sources[written.name] = [part]
-    if not parts:
-        raise ConfigError(
-            f"collection {old.collection!r}: no document would be left in snapshot {old.sequence}. To forget a whole "
-            f"collection, remove its folder {old.paths.root} and vacuum the store with --vectors."
-        )
-    with scratch_database(scratch, memory_mb=memory_mb) as connection:
-        digest, documents, chunks = _live(connection, store, parts, left)
-    deletions = write_deletions(store, old.collection, left)
-    update = {
-        "snapshot_id": snapshot_id(space_id=old.space_id, chunking_id=old.chunking_id, documents_digest=digest),
-        "documents_digest": digest,
-        "documents": documents,
-        "chunks": chunks,
-        "parts": tuple(parts),
-        "deletions": deletions,
-        "quarantine": _quarantine_without(store, old, wanted),
-        "provenance": derived_provenance(old, "forget"),
-        "origins": derived_origins(old, parts, sources),
-        # The name of a field that only they had is theirs, too.
-        "metadata": None if old.metadata is None else read_fields(store, parts, deletions, old.declared_types),
-    }
-    return old.model_copy(update=update)
-
-
-def _live(
-    connection: DuckDBPyConnection, store: Store, records: Sequence[PartRecord], gone: dict[str, set[str]]
-) -> tuple[str, int, int]:
-    """Return the digest and number of live documents, and the number of their chunks."""
-    columns = {"doc_id": "VARCHAR", "doc_hash": "VARCHAR", "uri": "VARCHAR"}
-    load_columns(connection, "documents", store, [part.documents.path for part in records], columns)
-    load_columns(connection, "chunks", store, [part.chunks.path for part in records], {"doc_id": "VARCHAR"})
-    connection.execute("CREATE TABLE gone (part INTEGER, doc_id VARCHAR)")
-    pairs = [(n, doc_id) for n, part in enumerate(records) for doc_id in sorted(gone.get(part.name, ()))]
-    if pairs:
-        connection.executemany("INSERT INTO gone VALUES (?, ?)", pairs)
-    live_documents, live_chunks = (f"{table} ANTI JOIN gone USING (part, doc_id)" for table in ("documents", "chunks"))
-    query = f"SELECT doc_id, doc_hash, uri FROM {live_documents} ORDER BY doc_id"
-    digest = documents_digest(fetch_rows(connection.execute(query)))
-    return digest, _count(connection, live_documents), _count(connection, live_chunks)
-
-
-def _count(connection: DuckDBPyConnection, rows: str) -> int:
-    (count,) = connection.execute(f"SELECT count(*) FROM {rows}").fetchone() or (0,)
-    return int(count)
-
-
-def _quarantine_without(store: Store, old: Manifest, wanted: set[str]) -> FileRef | None:
-    if old.quarantine is None:
-        return None
-    table = parse_parquet(read_verified(store, old.quarantine), old.quarantine.path)
-    left = without_documents(table, wanted)
-    if left.num_rows == table.num_rows:
-        return old.quarantine
-    return write_quarantine(store, old.collection, left)
 
 
 def _remove_files(store: Store, collection: str, holding: Holding, lease: HeldLease, done: _Changes) -> None:
@@ -422,9 +250,3 @@ def _require_gone(store: Store, collection: str, doc_ids: Collection[str]) -> No
             f"collection {collection!r}: {held[0]} holds one of the documents again. A run wrote it while they were "
             "being erased. Run the same command again."
         )
-
-
-def _rows(store: Store, path: str, wanted: frozenset[str], columns: list[str]) -> list[dict[str, Any]]:
-    ids = read_parquet(store, path, columns=["doc_id"])["doc_id"].to_pylist()
-    places = [place for place, doc_id in enumerate(ids) if doc_id in wanted]
-    return read_parquet(store, path, columns=columns).take(places).to_pylist() if places else []

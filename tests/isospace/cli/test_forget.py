@@ -11,7 +11,7 @@ import pytest
 from isospace.collection.tombstones import read_tombstones, write_tombstone
 from isospace.errors import NotFoundError
 from isospace.ingest.document import Document, document_batch
-from isospace.operations.maintenance.forget import require_known
+from isospace.operations.maintenance.find_documents import require_known
 from isospace.storage.parquet import write_parquet
 from isospace.storage.paths import CollectionPaths
 from isospace.storage.store import Store, open_store

@@ -15,7 +15,7 @@ from isospace.pipeline.override_values import parse_value
     "text",
     [
         "/data/team #3/store",
-        "mends #12",
+        "closes #12",
         "#1 store",
         "a #",
         "C# notes #2",

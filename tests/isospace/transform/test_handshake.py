@@ -25,8 +25,8 @@ def renamed(files: dict[str, bytes], name: str) -> dict[str, bytes]:
     return {**files, name: safetensors.numpy.save(arrays, metadata={"written": "again"})}
 
 
-def mended(files: dict[str, bytes], name: str, data: bytes) -> tuple[str, dict[str, bytes]]:
-    """Replace a file, and mend every hash that covers it."""
+def rehashed(files: dict[str, bytes], name: str, data: bytes) -> tuple[str, dict[str, bytes]]:
+    """Replace a file, and recompute every hash that covers it."""
     body = unseal(files[DOCUMENT], name=DOCUMENT)
     body["record"]["params_sha256" if name == PARAMS else "probes_sha256"] = sha256(data)
     body["space_id"] = fingerprint(body["record"])
@@ -64,11 +64,11 @@ def test_a_space_of_another_format_is_refused(number: int | None) -> None:
 
 
 @pytest.mark.parametrize("name", ["offsets", "matrix", "int8.scale"])
-def test_changed_parameters_are_refused_even_if_every_hash_is_mended(name: str) -> None:
+def test_changed_parameters_are_refused_even_if_every_hash_is_recomputed(name: str) -> None:
     _, files = sealed()
     arrays = dict(safetensors.numpy.load(files[PARAMS]))
     arrays[name] = np.ascontiguousarray(arrays[name][::-1])
-    space_id, forged = mended(files, PARAMS, safetensors.numpy.save(arrays))
+    space_id, forged = rehashed(files, PARAMS, safetensors.numpy.save(arrays))
     with pytest.raises(MismatchError, match="differs for role document"):
         read_space(forged, space_id=space_id)
 

@@ -25,7 +25,8 @@ from isospace.operations.maintenance import compact as compacting
 from isospace.operations.maintenance import forget as forgetting
 from isospace.operations.maintenance.compact import compact, conclude_compaction, plan_compaction
 from isospace.operations.maintenance.compaction_settings import CompactionSettings
-from isospace.operations.maintenance.forget import find_documents, forget
+from isospace.operations.maintenance.find_documents import find_documents
+from isospace.operations.maintenance.forget import forget
 from isospace.operations.maintenance.verify import verify_snapshot
 from isospace.pipeline import commit, stages
 from isospace.pipeline.config import PipelineConfig

@@ -1,0 +1,109 @@
+"""Find everything that a store holds of some documents."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from isospace.collection.snapshot import read_manifest, sequences
+from isospace.collection.tombstones import forgotten_documents
+from isospace.errors import NotFoundError
+from isospace.storage.parquet import read_parquet
+from isospace.storage.paths import CollectionPaths, list_collections
+from isospace.storage.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """The data that a store holds of some documents.
+
+    Attributes
+    ----------
+    doc_ids
+        IDs of the documents that the store holds.
+    documents, chunks, segments
+        Paths of the parts that hold them, whether or not a snapshot names the parts.
+    snapshots
+        Numbers of the snapshots that name one of these parts.
+    hashes
+        Hashes of their chunks, in all versions.
+    """
+
+    collection: str
+    doc_ids: frozenset[str]
+    documents: tuple[str, ...]
+    chunks: tuple[str, ...]
+    segments: tuple[str, ...]
+    snapshots: tuple[int, ...]
+    hashes: frozenset[bytes]
+
+
+def find_documents(store: Store, collection: str, doc_ids: Collection[str]) -> Holding:
+    """Find every part that holds one of the documents, by reading all parts of the collection.
+
+    Raises
+    ------
+    NotFoundError
+        If there is no such collection.
+    """
+    numbers = sequences(store, collection)
+    paths = CollectionPaths(collection)
+    # A first run that was stopped leaves parts without a snapshot.
+    if not numbers and collection not in list_collections(store):
+        known = ", ".join(list_collections(store)) or "none"
+        raise NotFoundError(f"collection {collection!r}: not in {store.url}. Collections there: {known}.")
+    wanted = frozenset(doc_ids)
+    hashes = set[bytes]()
+    documents, chunks, found_ids = [], [], set[str]()
+    for stat in store.walk(paths.folder("documents")):
+        rows = _rows(store, stat.path, wanted, ["doc_id"])
+        if rows:
+            documents.append(stat.path)
+            found_ids |= {row["doc_id"] for row in rows}
+    for stat in store.walk(paths.folder("chunks")):
+        rows = _rows(store, stat.path, wanted, ["doc_id", "chunk_hash"])
+        if rows:
+            chunks.append(stat.path)
+            found_ids |= {row["doc_id"] for row in rows}
+            hashes |= {row["chunk_hash"] for row in rows}
+    segments = [s.path for s in store.walk(paths.folder("segments")) if _rows(store, s.path, wanted, ["doc_id"])]
+    holding = {*documents, *chunks, *segments}
+    holders = [
+        number for number in numbers if holding & {ref.path for ref in read_manifest(store, collection, number).files()}
+    ]
+    return Holding(
+        collection,
+        frozenset(found_ids),
+        tuple(documents),
+        tuple(chunks),
+        tuple(segments),
+        tuple(holders),
+        frozenset(hashes),
+    )
+
+
+def require_known(store: Store, collection: str, doc_ids: Collection[str], *, unknown_ok: bool = False) -> Holding:
+    """Return what the store holds of documents, all of which it holds or has forgotten before.
+
+    Raises
+    ------
+    NotFoundError
+        If it knows nothing of one of them, and `unknown_ok` is not set; or if there is no such collection.
+    """
+    held = find_documents(store, collection, doc_ids)
+    # An erasure that was killed may have removed some documents already.
+    unknown = sorted(set(doc_ids) - held.doc_ids - forgotten_documents(store, collection))
+    if unknown and not unknown_ok:
+        raise NotFoundError(
+            f"{unknown[0]!r} is not a document of collection {collection!r} ({len(unknown)} of {len(set(doc_ids))} IDs "
+            "are unknown); nothing was erased. Correct the ID, or add --unknown-ok to keep such documents out of later "
+            "runs."
+        )
+    return held
+
+
+def _rows(store: Store, path: str, wanted: frozenset[str], columns: list[str]) -> list[dict[str, Any]]:
+    ids = read_parquet(store, path, columns=["doc_id"])["doc_id"].to_pylist()
+    places = [place for place, doc_id in enumerate(ids) if doc_id in wanted]
+    return read_parquet(store, path, columns=columns).take(places).to_pylist() if places else []
