@@ -10,7 +10,7 @@ from isospace.collection.snapshot import read_manifest, sequences
 from isospace.collection.tombstones import forgotten_documents
 from isospace.errors import NotFoundError
 from isospace.storage.parquet import read_parquet
-from isospace.storage.paths import CollectionPaths, list_collections
+from isospace.storage.paths import CollectionPaths, Kind, list_collections
 from isospace.storage.store import Store
 
 
@@ -28,6 +28,8 @@ class Holding:
         Numbers of the snapshots that name one of these parts.
     hashes
         Hashes of their chunks, in all versions.
+    others
+        Paths of the other parts. No file ever changes, so none of them needs to be read again.
     """
 
     collection: str
@@ -37,10 +39,13 @@ class Holding:
     segments: tuple[str, ...]
     snapshots: tuple[int, ...]
     hashes: frozenset[bytes]
+    others: frozenset[str]
 
 
-def find_documents(store: Store, collection: str, doc_ids: Collection[str]) -> Holding:
+def find_documents(store: Store, collection: str, doc_ids: Collection[str], *, but: Collection[str] = ()) -> Holding:
     """Find every part that holds one of the documents, by reading all parts of the collection.
+
+    `but` are paths of parts that are known to hold none of them.
 
     Raises
     ------
@@ -56,18 +61,20 @@ def find_documents(store: Store, collection: str, doc_ids: Collection[str]) -> H
     wanted = frozenset(doc_ids)
     hashes = set[bytes]()
     documents, chunks, found_ids = [], [], set[str]()
-    for stat in store.walk(paths.folder("documents")):
-        rows = _rows(store, stat.path, wanted, ["doc_id"])
+    kinds: tuple[Kind, ...] = ("documents", "chunks", "segments")
+    parts = {kind: [s.path for s in store.walk(paths.folder(kind)) if s.path not in but] for kind in kinds}
+    for path in parts["documents"]:
+        rows = _rows(store, path, wanted, ["doc_id"])
         if rows:
-            documents.append(stat.path)
+            documents.append(path)
             found_ids |= {row["doc_id"] for row in rows}
-    for stat in store.walk(paths.folder("chunks")):
-        rows = _rows(store, stat.path, wanted, ["doc_id", "chunk_hash"])
+    for path in parts["chunks"]:
+        rows = _rows(store, path, wanted, ["doc_id", "chunk_hash"])
         if rows:
-            chunks.append(stat.path)
+            chunks.append(path)
             found_ids |= {row["doc_id"] for row in rows}
             hashes |= {row["chunk_hash"] for row in rows}
-    segments = [s.path for s in store.walk(paths.folder("segments")) if _rows(store, s.path, wanted, ["doc_id"])]
+    segments = [path for path in parts["segments"] if _rows(store, path, wanted, ["doc_id"])]
     holding = {*documents, *chunks, *segments}
     holders = [
         number for number in numbers if holding & {ref.path for ref in read_manifest(store, collection, number).files()}
@@ -80,6 +87,7 @@ def find_documents(store: Store, collection: str, doc_ids: Collection[str]) -> H
         tuple(segments),
         tuple(holders),
         frozenset(hashes),
+        frozenset({path for paths_of_kind in parts.values() for path in paths_of_kind} - holding),
     )
 
 

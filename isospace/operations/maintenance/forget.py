@@ -113,7 +113,7 @@ def forget(
         forget_work()
         # Last: if this is killed, the next attempt learns from these files what to search for elsewhere.
         _remove_files(store, collection, holding, lease, done)
-        _require_gone(store, collection, wanted)
+        _require_gone(store, collection, wanted, holding)
         # Others may have put files back.
         lease.require()
         receipt = Receipt(
@@ -242,9 +242,9 @@ def _manifests(store: Store, collection: str) -> list[Manifest]:
     return [read_manifest(store, collection, number) for number in sequences(store, collection)]
 
 
-def _require_gone(store: Store, collection: str, doc_ids: Collection[str]) -> None:
+def _require_gone(store: Store, collection: str, doc_ids: Collection[str], before: Holding) -> None:
     """Raise BusyError if a run that was suspended has written the documents again."""
-    left = find_documents(store, collection, doc_ids)
+    left = find_documents(store, collection, doc_ids, but=before.others)
     if held := (*left.documents, *left.chunks, *left.segments):
         raise BusyError(
             f"collection {collection!r}: {held[0]} holds one of the documents again. A run wrote it while they were "

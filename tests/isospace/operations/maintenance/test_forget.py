@@ -546,6 +546,28 @@ def test_a_sample_for_audits_that_is_drawn_during_an_erasure_is_whole_and_withou
     assert "secret" not in read_reference(store, manifest, space.record.input_dimension).owners
 
 
+@pytest.mark.parametrize("kind", ["documents", "chunks", "segments"])
+def test_a_part_that_is_written_again_at_the_end_of_an_erasure_is_noticed(
+    haunted: PipelineConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    store = open_store(haunted.runtime.store)
+    held = getattr(find_documents(store, "c", {"secret"}), kind)[0]
+    data, real = store.read(held), forgetting._remove_files
+
+    def late(*arguments: Any) -> None:
+        real(*arguments)
+        store.write(held, data)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(forgetting, "_remove_files", late)
+        with pytest.raises(BusyError, match="holds one of the documents again"):
+            forgotten(haunted, tmp_path)
+    assert len(unfinished_tombstones(store, "c")) == 1
+    forgotten(haunted, tmp_path)
+    assert not store.exists(held)
+    assert unfinished_tombstones(store, "c") == []
+
+
 def test_a_file_that_was_lost_long_ago_does_not_keep_documents_from_being_erased(
     haunted: PipelineConfig, tmp_path: Path
 ) -> None:
