@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from isospace.search.index import open_index as open_index
     from isospace.search.options import SearchOptions as SearchOptions
     from isospace.search.query_cache import CacheConfig as CacheConfig
+    from isospace.search.read_chunks import read_chunks as read_chunks
     from isospace.search.reranker import Reranker as Reranker
     from isospace.search.reranker import open_reranker as open_reranker
     from isospace.storage.store import Store as Store
@@ -51,6 +52,7 @@ _HOMES = {
     "open_space": "encoding.embedder",
     "open_store": "storage.store",
     "plan_run": "pipeline.embed",
+    "read_chunks": "search.read_chunks",
     "refit_space": "pipeline.embed",
     "verify_snapshot": "operations.maintenance.verify",
 }

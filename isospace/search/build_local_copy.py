@@ -24,6 +24,7 @@ from isospace.transform.space import Space
 
 CHUNKS, DOCUMENTS, SQUARES = "chunks.arrow", "documents.arrow", "squares.npy"
 Verify: TypeAlias = Literal["content", "size"]
+_CODE = "code:"
 _CHUNK_SCHEMA = pa.schema(
     [
         pa.field("chunk_id", pa.large_string()),
@@ -63,8 +64,8 @@ def make_copy(store: Store, manifest: Manifest, space: Space, folder: Path, veri
     first = known = 0
     with pa.OSFile(str(folder / CHUNKS), "wb") as sink, pa.ipc.new_file(sink, _CHUNK_SCHEMA) as writer:
         for part in live_parts(store, manifest.parts, manifest.deletions):
-            rows = _chunks(store, part, manifest.space_id, verify)
-            own = part.live(_read(store, part.record.documents, verify).select(list(_DOCUMENT_COLUMNS)))
+            rows = chunks_and_codes(store, part, manifest.space_id, verify)
+            own = part.live(read_file(store, part.record.documents, verify).select(list(_DOCUMENT_COLUMNS)))
             _fill(arrays, space, rows, first)
             writer.write_table(_local_chunks(rows, own, known, part.record))
             documents.append(own)
@@ -85,25 +86,38 @@ def _allocate(path: Path) -> None:
         os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
 
 
-def _chunks(store: Store, part: LivePart, space_id: str, verify: Verify) -> pa.Table:
-    """Return the live chunks of a part beside their vectors and codes."""
+def chunks_and_codes(store: Store, part: LivePart, space_id: str, verify: Verify) -> pa.Table:
+    """Return the live chunks of a part, with the columns of its segment beside them, as `code:NAME`.
+
+    Raises
+    ------
+    IntegrityError
+        If a file is missing or differs from what was committed.
+    MismatchError
+        If the segment belongs to another space, or to other chunks.
+    """
     record = part.record
-    segment = _read(store, record.segment, verify)
+    segment = read_file(store, record.segment, verify)
     require_space(segment, record.segment.path, space_id)
-    rows = _read(store, record.chunks, verify)
+    rows = read_file(store, record.chunks, verify)
     if not segment["chunk_id"].equals(rows["chunk_id"]):
         raise MismatchError(
             f"{record.segment.path}: its chunk_id column differs from that of {record.chunks.path}. Restore both files."
         )
     for name in segment.column_names:
         if name not in ("chunk_id", "doc_id"):
-            rows = rows.append_column(f"code:{name}", segment[name])
+            rows = rows.append_column(f"{_CODE}{name}", segment[name])
     return part.live(rows)
 
 
+def segment_of(rows: pa.Table) -> pa.Table:
+    """Return the columns of the segment from what `chunks_and_codes` returns, under their own names."""
+    codes = rows.select([name for name in rows.column_names if name.startswith(_CODE)])
+    return codes.rename_columns([name.removeprefix(_CODE) for name in codes.column_names])
+
+
 def _fill(arrays: dict[str, Any], space: Space, rows: pa.Table, first: int) -> None:
-    codes = rows.select([name for name in rows.column_names if name.startswith("code:")])
-    codes = codes.rename_columns([name.removeprefix("code:") for name in codes.column_names])
+    codes = segment_of(rows)
     part = slice(first, first + rows.num_rows)
     for spec in space.record.spec.representations:
         arrays[spec.name][part] = read_codes(codes, spec, space.record.dimension)
@@ -135,7 +149,8 @@ def _write_documents(path: Path, parts: list[pa.Table], declared: Mapping[str, M
         writer.write_table(table.combine_chunks())
 
 
-def _read(store: Store, ref: FileRef, verify: Verify) -> pa.Table:
+def read_file(store: Store, ref: FileRef, verify: Verify) -> pa.Table:
+    """Read a file of a snapshot; IntegrityError if its content (or, for `size`, its size) is not what was committed."""
     if verify == "content":
         return parse_parquet(read_verified(store, ref), ref.path)
     verify_file(store, ref, content=False)

@@ -27,7 +27,7 @@ from isospace.search.vector.kernels import Codes, Kernels
 from isospace.search.vector.rescoring import nearest
 from isospace.search.vector.topk import Rows
 from isospace.transform.quantizer_set import require_representation
-from isospace.transform.representations import ShortSpec, code_bytes
+from isospace.transform.representations import ShortSpec, finest_of
 from isospace.transform.vectors import Float32
 
 Ranking = list[tuple[int, float]]
@@ -92,9 +92,7 @@ class View:
     def finest(self) -> Codes:
         """The most precise representation: of those with all dimensions, the one with the most bytes."""
         record = self.space.space.record
-        whole = [spec for spec in record.spec.representations if not isinstance(spec, ShortSpec)]
-        best = max(whole or record.spec.representations, key=lambda spec: code_bytes(spec, record.dimension))
-        return self.copy.codes[best.name]
+        return self.copy.codes[finest_of(record.spec.representations, record.dimension).name]
 
     def rank(
         self,

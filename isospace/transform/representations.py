@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
@@ -173,6 +174,12 @@ def code_bytes(spec: RepresentationSpec, dimension: int) -> int:
     """Return the size of one vector's code in bytes."""
     dtype, width = code_layout(spec, dimension)
     return dtype.itemsize * width
+
+
+def finest_of(specs: Sequence[RepresentationSpec], dimension: int) -> RepresentationSpec:
+    """Return the most precise representation: of those with all dimensions, the one with the most bytes."""
+    whole = [spec for spec in specs if not isinstance(spec, ShortSpec)]
+    return max(whole or specs, key=lambda spec: code_bytes(spec, dimension))
 
 
 def require_valid_dimension(spec: RepresentationSpec, dimension: int) -> None:
