@@ -20,6 +20,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
 
 from isospace.errors import ConfigError, ConflictError, NotFoundError, StoreError
+from isospace.storage.aws_profile import profile_credentials
 from isospace.storage.guard import check_length, guard
 from isospace.storage.local_files import Stat
 from isospace.storage.protocol import Store
@@ -152,12 +153,13 @@ class S3Store(Store):
 def s3_client(url: str) -> Client:
     """Return an obstore client for `s3://bucket/prefix`.
 
-    Credentials, region, and endpoint come from the standard AWS_* environment variables and files.
+    Credentials, region, and endpoint come from the standard AWS_* environment variables, and credentials also from a
+    profile in the files of AWS.
 
     Raises
     ------
     ConfigError
-        If the URL has another form or contains credentials.
+        If the URL has another form or contains credentials, or a profile cannot be used.
     """
     from obstore.store import S3Store as Client
 
@@ -165,8 +167,9 @@ def s3_client(url: str) -> Client:
         raise ConfigError("store s3://…@…: expected s3://bucket/prefix. Put credentials into the AWS_* variables.")
     insecure = os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")
     options: Any = {"allow_http": True} if insecure else {}
+    provider = profile_credentials()
     try:
-        return Client.from_url(url, client_options=options)
+        return Client.from_url(url, client_options=options, credential_provider=provider)
     except (BaseError, ValueError) as error:
         reason = str(error).split("\n", 1)[0]
         raise ConfigError(f"store {url}: expected s3://bucket/prefix ({reason}). Correct the URL.") from error
