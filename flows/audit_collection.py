@@ -5,8 +5,13 @@ python -m flows.audit_collection STORE COLLECTION [--snapshot production] [--set
 
 from __future__ import annotations
 
-from prefect import flow
+from typing import Annotated, TypeAlias
 
+from prefect import flow
+from pydantic import WithJsonSchema
+
+from flows.form_schema import form_schema
+from flows.parameters import parsed
 from isospace.operations.audit.audit import AuditRecord, require_quiet
 from isospace.operations.audit.thresholds import Thresholds
 from isospace.pipeline.heartbeat import working
@@ -16,37 +21,34 @@ from tasks.errors import quiet_known_errors
 quiet_known_errors()
 
 
+ThresholdsParameter: TypeAlias = Annotated[
+    Thresholds, parsed(Thresholds, "thresholds"), WithJsonSchema(form_schema(Thresholds))
+]
+
+
 @flow(name="audit-collection", flow_run_name="audit {collection} {alias}")
 def audit_collection(
     store: str,
     collection: str,
     alias: str = "production",
-    evaluation_set: str | None = None,
+    evaluation_set: str = "",
     log_hours: float = 24.0,
     seed: int = 0,
-    thresholds: Thresholds = Thresholds(),  # noqa: B008
+    thresholds: ThresholdsParameter = Thresholds(),  # noqa: B008
 ) -> AuditRecord:
     """Measure stored vectors, frozen queries, and logged queries, and raise alarms for drift and damage.
 
-    Parameters
-    ----------
-    store
-        Local folder or s3://bucket/prefix.
-    collection
-        Name of the collection.
-    alias
-        The alias to audit.
-    evaluation_set
-        Evaluation set to run the queries of; if empty, `default` or the first one.
-    log_hours
-        How many hours of the query log to read.
-    seed
-        Seed of the samples.
-    thresholds
-        Limits beyond which a metric raises an alarm.
+    Args:
+        store: Local folder, or s3://bucket/prefix.
+        collection: Name of the collection.
+        alias: The alias to audit.
+        evaluation_set: Evaluation set to search with; if empty, `default` or the first one.
+        log_hours: How many hours of the query log to read.
+        seed: Random seed of the samples.
+        thresholds: Limits beyond which a metric raises an alarm.
     """
     with working("audit"):
-        record = audit.measure(store, collection, alias, evaluation_set, log_hours, seed, thresholds)
+        record = audit.measure(store, collection, alias, evaluation_set or None, log_hours, seed, thresholds)
     audit.show(store, record)
     require_quiet(record)
     return record

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from prefect import flow
 
+from flows.parameters import LAST, BudgetParameter, ConfigParameter, SelectionParameter, given
 from isospace.pipeline import embed
-from isospace.pipeline.config import PipelineConfig
+from isospace.pipeline.ad_hoc import for_one_run
 from isospace.pipeline.plan_report import PlanReport
 from isospace.pipeline.run_report import RunReport
 from isospace.pipeline.selection import Budget, Selection
@@ -21,32 +22,36 @@ quiet_known_errors()
 
 @flow(name="backfill", flow_run_name=run_name("backfill"))
 def backfill(
-    config: PipelineConfig,
-    selection: Selection = Selection(),  # noqa: B008
-    budget: Budget = Budget(),  # noqa: B008
-    reason: str = "",
+    config: ConfigParameter = LAST,
+    collection: str = "",
+    source: str = "",
+    selection: SelectionParameter = Selection(),  # noqa: B008
+    budget: BudgetParameter = Budget(),  # noqa: B008
     dry_run: bool = False,
+    reason: str = "",
 ) -> RunReport | PlanReport:
-    """Embed selected documents, or everything with another recipe, in portions.
+    """Embed selected documents, or all documents with another recipe, in portions.
 
-    Parameters
-    ----------
-    config
-        The pipeline. If encoder or chunking differ from the collection's, everything is re-encoded, and committed when
-        all of it is done.
-    selection
-        Documents to process; all if empty. Other documents stay as they are.
-    budget
-        What this run may spend on encoding.
-    reason
-        Why the run was started, for its name.
-    dry_run
-        Show the plan and its cost, without writing to the store.
+    Args:
+        config: The pipeline, as in the YAML file. The fields above have precedence over its `runtime`. If encoder or
+            chunking differ from the collection's, all documents are encoded again, and committed when all are done.
+        collection: Collection to update; the config's if empty. In another collection than the config's, the gate uses
+            the evaluation set of that collection, not the config's files of queries.
+        source: Folder, glob, or table to read, local or s3://bucket/prefix; the config's if empty. Documents that are
+            not in it are removed from the collection, unless a selection leaves them as they are.
+        selection: Documents to process; all of the source if empty. Others stay as they are.
+        budget: What this run may spend on encoding; it then commits what it has. The next run continues with what is
+            left.
+        dry_run: Show the plan with its cost, and write nothing.
+        reason: Why you start this run: part of its name, and of the alias's history.
     """
     executor = PrefectExecutor()
-    if dry_run:
-        return embed.plan_run(embed.selected(config, selection, budget, reason), executor)
-    return embed.backfill(config, executor, selection=selection, budget=budget, reason=reason)
+    one, told = for_one_run(
+        given(config), collection=collection, source=source, selection=selection, budget=budget, reason=reason
+    )
+    for line in told:
+        executor.reporter.warning(line)
+    return embed.plan_run(one, executor) if dry_run else embed.backfill(one, executor)
 
 
 if __name__ == "__main__":

@@ -21,30 +21,22 @@ quiet_known_errors()
 def compact_collection(
     store: str,
     collection: str,
+    dry_run: bool = False,
+    reason: str = "",
     part_documents: int = DEFAULT_SETTINGS.part_documents,
     part_megabytes: float = DEFAULT_SETTINGS.part_megabytes,
     max_deleted_share: float = DEFAULT_SETTINGS.max_deleted_share,
-    reason: str = "",
-    dry_run: bool = False,
 ) -> CompactionResult | CompactionPlan:
     """Merge small parts of the latest snapshot and drop deleted rows; aliases follow.
 
-    Parameters
-    ----------
-    store
-        Local folder or s3://bucket/prefix.
-    collection
-        Name of the collection.
-    part_documents
-        Number of documents in a full part; parts with less than half of it are merged.
-    part_megabytes
-        Maximum size of the files of one part, in MB.
-    max_deleted_share
-        Rewrite parts with more than this share of deleted documents.
-    reason
-        Why the run was started, for its name.
-    dry_run
-        Show what would be done, without doing it.
+    Args:
+        store: Local folder, or s3://bucket/prefix.
+        collection: Name of the collection.
+        dry_run: Show what would be done, without doing it.
+        reason: Why you start this run: part of its name.
+        part_documents: Number of documents in a full part; parts with less than half of it are merged.
+        part_megabytes: Maximum size of the files of one part, in MB.
+        max_deleted_share: Rewrite parts with more than this share of deleted documents.
     """
     with maintenance.exclusively(store, collection, "compact"), working("compact"):
         settings = CompactionSettings(part_documents, part_megabytes, max_deleted_share)

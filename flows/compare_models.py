@@ -5,22 +5,39 @@ python -m flows.compare_models CONFIG [--set KEY=VALUE ...]
 
 from __future__ import annotations
 
+from typing import Annotated, TypeAlias
+
 from prefect import flow
 
 from flows.embed_corpus import embed_corpus
+from flows.parameters import LAST, drawn_as_config, given, parsed_config
 from isospace.operations.compare_models import run
 from isospace.operations.compare_models.compare import ComparisonConfig, Entry, load_comparison
 from isospace.operations.compare_models.page import comparison_markdown
+from isospace.pipeline.ad_hoc import for_one_run
 from tasks.errors import quiet_known_errors
 from tasks.executor import PrefectExecutor
 
 quiet_known_errors()
 
 
+ComparisonParameter: TypeAlias = Annotated[
+    ComparisonConfig, parsed_config(ComparisonConfig, load_comparison), drawn_as_config(ComparisonConfig)
+]
+
+
 @flow(name="compare-models", flow_run_name="compare models {config.runtime.collection}")
-def compare_models(config: ComparisonConfig) -> list[Entry]:
-    """Embed the corpus with every variant, measure each, and mark the Pareto front."""
-    return run.compare_models(config, PrefectExecutor(), embed_corpus)
+def compare_models(config: ComparisonParameter = LAST, source: str = "", reason: str = "") -> list[Entry]:
+    """Embed the corpus with every variant, measure each, and mark the Pareto front.
+
+    Args:
+        config: The pipeline and its variants, as in the YAML file. The fields above have precedence over its `runtime`.
+        source: Folder, glob, or table to embed, local or s3://bucket/prefix; the config's if empty. The config's
+            queries must be judged for it.
+        reason: Why you start this run.
+    """
+    one, _ = for_one_run(given(config), source=source, reason=reason)
+    return run.compare_models(one, PrefectExecutor(), embed_corpus)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,18 @@
 """Embed a corpus: from its source to a committed, searchable snapshot.
 
-python -m flows.embed_corpus CONFIG [--set KEY=VALUE ...]
+python -m flows.embed_corpus CONFIG [--set KEY=VALUE ...] [--dry-run]
 """
 
 from __future__ import annotations
 
 from prefect import flow
 
+from flows.parameters import LAST, BudgetParameter, ConfigParameter, SelectionParameter, given
 from isospace.pipeline import embed
-from isospace.pipeline.config import PipelineConfig
+from isospace.pipeline.ad_hoc import for_one_run
+from isospace.pipeline.plan_report import PlanReport
 from isospace.pipeline.run_report import RunReport
+from isospace.pipeline.selection import Budget, Selection
 from tasks.errors import quiet_known_errors
 from tasks.executor import PrefectExecutor
 from tasks.run_names import run_name
@@ -18,12 +21,38 @@ quiet_known_errors()
 
 
 @flow(name="embed-corpus", flow_run_name=run_name("embed"))
-def embed_corpus(config: PipelineConfig) -> RunReport:
-    """Bring a collection up to date with its source, and its alias to the new snapshot."""
-    return embed.embed_corpus(config, PrefectExecutor())
+def embed_corpus(
+    config: ConfigParameter = LAST,
+    collection: str = "",
+    source: str = "",
+    selection: SelectionParameter = Selection(),  # noqa: B008
+    budget: BudgetParameter = Budget(),  # noqa: B008
+    dry_run: bool = False,
+    reason: str = "",
+) -> RunReport | PlanReport:
+    """Bring a collection up to date with its source, and its alias to the new snapshot.
+
+    Args:
+        config: The pipeline, as in the YAML file. The fields above have precedence over its `runtime`.
+        collection: Collection to update; the config's if empty. In another collection than the config's, the gate uses
+            the evaluation set of that collection, not the config's files of queries.
+        source: Folder, glob, or table to read, local or s3://bucket/prefix; the config's if empty. Documents that are
+            not in it are removed from the collection, unless a selection leaves them as they are.
+        selection: Documents to process; all of the source if empty. Others stay as they are.
+        budget: What the run may spend on encoding. The next run continues with what is left.
+        dry_run: Show the plan with its cost, and write nothing.
+        reason: Why you start this run: part of its name, and of the alias's history.
+    """
+    executor = PrefectExecutor()
+    one, told = for_one_run(
+        given(config), collection=collection, source=source, selection=selection, budget=budget, reason=reason
+    )
+    for line in told:
+        executor.reporter.warning(line)
+    return embed.plan_run(one, executor) if dry_run else embed.embed_corpus(one, executor)
 
 
 if __name__ == "__main__":
     from flows.command import main
 
-    main(embed_corpus)
+    main(embed_corpus, dry_run=True)

@@ -5,12 +5,16 @@ python -m flows.finetune_encoder CONFIG [--set finetune.training.epochs=2 ...]
 
 from __future__ import annotations
 
+from typing import Annotated, TypeAlias
+
 from prefect import flow
 
 from flows.embed_corpus import embed_corpus
+from flows.parameters import LAST, drawn_as_config, given, parsed_config
 from isospace.finetuning import finetune
 from isospace.finetuning.config import FineTuneConfig, load_finetune
 from isospace.finetuning.report import FineTuneReport
+from isospace.pipeline.ad_hoc import for_one_run
 from tasks.errors import quiet_known_errors
 from tasks.executor import PrefectExecutor
 from tasks.run_names import run_name
@@ -18,10 +22,26 @@ from tasks.run_names import run_name
 quiet_known_errors()
 
 
+FineTuneParameter: TypeAlias = Annotated[
+    FineTuneConfig, parsed_config(FineTuneConfig, load_finetune), drawn_as_config(FineTuneConfig)
+]
+
+
 @flow(name="finetune-encoder", flow_run_name=run_name("fine-tune"))
-def finetune_encoder(config: FineTuneConfig) -> FineTuneReport:
-    """Train a new encoder, compare it with its base, and embed a candidate snapshot if the configuration says so."""
-    return finetune.finetune_encoder(config, PrefectExecutor(), embed_corpus)
+def finetune_encoder(config: FineTuneParameter = LAST, collection: str = "", reason: str = "") -> FineTuneReport:
+    """Train a new encoder, compare it with its base, and embed a candidate snapshot if the configuration says so.
+
+    Args:
+        config: The pipeline and its fine-tuning, as in the YAML file. The fields above have precedence over its
+            `runtime`.
+        collection: Collection to train on; the config's if empty.
+        reason: Why you start this run: part of its name.
+    """
+    executor = PrefectExecutor()
+    one, told = for_one_run(given(config), collection=collection, reason=reason)
+    for line in told:
+        executor.reporter.warning(line)
+    return finetune.finetune_encoder(one, executor, embed_corpus)
 
 
 if __name__ == "__main__":

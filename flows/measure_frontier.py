@@ -17,29 +17,22 @@ def measure_frontier(
     store: str,
     collection: str,
     queries: str,
-    judgements: str | None = None,
+    judgements: str = "",
     alias: str = "production",
     dimensions: tuple[int, ...] = (),
 ) -> list[Point]:
     """Search every representation of a collection, and show a table and a plot.
 
-    Parameters
-    ----------
-    store
-        Local folder or s3://bucket/prefix.
-    collection
-        Name of the collection.
-    queries
-        File with the columns query_id and text, or a text file with one query per line.
-    judgements
-        File with query_id, doc_id, and relevance; without it, agreement with float32 is measured.
-    alias
-        Alias, snapshot number, or first digits of a snapshot ID.
-    dimensions
-        Numbers of leading principal components to measure too.
+    Args:
+        store: Local folder, or s3://bucket/prefix.
+        collection: Name of the collection.
+        queries: File with the columns query_id and text, or a text file with one query per line, on the worker.
+        judgements: File with query_id, doc_id, and relevance; if empty, agreement with float32 is measured.
+        alias: Alias, snapshot number, or first digits of a snapshot ID.
+        dimensions: Numbers of leading principal components to measure too.
     """
     with working("frontier"):
-        points = pareto_frontier.measure(store, collection, queries, judgements, alias, dimensions)
+        points = pareto_frontier.measure(store, collection, queries, judgements or None, alias, dimensions)
     pareto_frontier.show(points, collection)
     return points
 
@@ -51,6 +44,6 @@ if __name__ == "__main__":
     parser.add_argument("store")
     parser.add_argument("collection")
     parser.add_argument("--queries", required=True)
-    parser.add_argument("--judgements")
+    parser.add_argument("--judgements", default="")
     parser.add_argument("--snapshot", dest="alias", default="production")
     measure_frontier(**vars(parser.parse_args()))

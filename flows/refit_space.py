@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from prefect import flow
 
+from flows.parameters import LAST, ConfigParameter, given
 from isospace.pipeline import embed
-from isospace.pipeline.config import PipelineConfig
+from isospace.pipeline.ad_hoc import for_one_run
 from isospace.pipeline.run_report import RunReport
 from tasks.errors import quiet_known_errors
 from tasks.executor import PrefectExecutor
@@ -18,9 +19,26 @@ quiet_known_errors()
 
 
 @flow(name="refit-space", flow_run_name=run_name("refit"))
-def refit_space(config: PipelineConfig) -> RunReport:
-    """Fit a space by the current recipe, transform the stored raw vectors, and move the alias to the new snapshot."""
-    return embed.refit_space(config, PrefectExecutor())
+def refit_space(
+    config: ConfigParameter = LAST, collection: str = "", fit_again: bool = False, reason: str = ""
+) -> RunReport:
+    """Fit a space by the current recipe, transform the stored raw vectors, and move the alias to the new snapshot.
+
+    Args:
+        config: The pipeline, as in the YAML file. The fields above have precedence over its `runtime`.
+        collection: Collection to refit; the config's if empty. In another collection than the config's, the gate uses
+            the evaluation set of that collection, not the config's files of queries.
+        fit_again: Fit a new space even if the collection has one by this recipe. Otherwise a run with an unchanged
+            recipe changes nothing.
+        reason: Why you start this run: part of its name, and of the alias's history.
+    """
+    executor = PrefectExecutor()
+    one, told = for_one_run(given(config), collection=collection, reason=reason)
+    for line in told:
+        executor.reporter.warning(line)
+    if fit_again:
+        one = one.model_copy(update={"runtime": one.runtime.model_copy(update={"refit": True})})
+    return embed.refit_space(one, executor)
 
 
 if __name__ == "__main__":

@@ -19,31 +19,26 @@ quiet_known_errors()
 @flow(name="vacuum-store", flow_run_name=run_name("vacuum"))
 def vacuum_store(
     store: str,
-    retention_days: float = 7.0,
     collections: list[str] = [],  # noqa: B006
+    dry_run: bool = False,
+    reason: str = "",
+    retention_days: float = 7.0,
     vectors: bool = False,
     answers_days: float | None = None,
-    reason: str = "",
-    dry_run: bool = False,
 ) -> VacuumResult:
     """Remove old snapshots and unneeded files; nothing is removed while a run uses the store.
 
-    Parameters
-    ----------
-    store
-        Local folder or s3://bucket/prefix.
-    retention_days
-        Keep what was in use during the last days.
-    collections
-        Names of collections; all if empty.
-    vectors
-        Also remove raw vectors and encoders that no snapshot needs.
-    answers_days
-        Also remove logged queries that are older than so many days; if empty, they are kept.
-    reason
-        Why the run was started, for its name.
-    dry_run
-        Show what would be removed, without removing it.
+    Args:
+        store: Local folder, or s3://bucket/prefix.
+        collections: Names of the collections; all collections of the store if empty.
+        dry_run: Show what would be removed, and remove nothing.
+        reason: Why you start this run: part of its name.
+        retention_days: Keep what was in use during the last days. CAUTION: with 0, snapshots that no alias names or
+            would be rolled back to are removed at once; they cannot be restored.
+        vectors: CAUTION: also deletes raw vectors and encoders that no remaining snapshot needs. These are what the GPU
+            was paid for: to go back to that model, all its texts would have to be encoded again. Start a dry run first.
+        answers_days: CAUTION: also deletes logged queries older than this number of days; they cannot be restored. They
+            are kept if empty.
     """
     with working("vacuum"):
         return maintenance.vacuum_store(store, retention_days, collections, vectors, answers_days, dry_run)

@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 from isospace.cli.aliases import promote, rollback
 from isospace.cli.audit import audit, query_log
 from isospace.cli.common import fail
+from isospace.cli.deploy import deploy
 from isospace.cli.evaluate import compare, evaluate, frontier, lengths
 from isospace.cli.gate import gate, verdicts
 from isospace.cli.init import init
@@ -29,7 +30,7 @@ from isospace.pipeline.heartbeat import working
 
 # The panels of the help, with their commands in order. A Typer app is a group of subcommands.
 PANELS: dict[str, dict[str, Callable[..., None] | typer.Typer]] = {
-    "Build": {"init": init, "plan": plan, "run": run, "refit": refit, "backfill": backfill},
+    "Build": {"init": init, "plan": plan, "run": run, "refit": refit, "backfill": backfill, "deploy": deploy},
     "Search": {"search": search, "serve": serve},
     "Inspect": {"status": status, "show": show, "verify": verify, "quarantine": quarantine, "encoders": encoders},
     "Quality": {

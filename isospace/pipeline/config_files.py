@@ -16,6 +16,7 @@ from isospace.transform.representations import SPEC_OF_KIND
 from isospace.transform.spec import AUTO_TAG, FIT_TAG, AutoSpec, FitSpec
 
 _Config = TypeVar("_Config", bound=PipelineConfig)
+_Model = TypeVar("_Model", bound=BaseModel)
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> PipelineConfig:
@@ -40,6 +41,11 @@ def read_config(path: str | Path, model: type[_Config], overrides: Sequence[str]
     ConfigError
         If the file cannot be read, or a key is unknown, missing, or has an invalid value; the message names it.
     """
+    return parse_config(read_keys(path, model, overrides), model, str(path))
+
+
+def read_keys(path: str | Path, model: type[_Config], overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Return what a YAML file and `key.path=value` overrides say, as it is written; raise ConfigError if unreadable."""
     try:
         data = load_yaml(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -52,10 +58,21 @@ def read_config(path: str | Path, model: type[_Config], overrides: Sequence[str]
         )
     for override in overrides:
         _apply_override(data, override)
+    return data
+
+
+def parse_config(data: Any, model: type[_Model], name: str) -> _Model:
+    """Validate the keys of a configuration, or of a part of it.
+
+    Raises
+    ------
+    ConfigError
+        If a key is unknown, missing, or has an invalid value; the message begins with `name`.
+    """
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {describe_errors(error, model)}") from error
+        raise ConfigError(f"{name}: {describe_errors(error, model)}") from error
 
 
 def _apply_override(data: dict[str, Any], override: str) -> None:

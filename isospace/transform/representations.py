@@ -127,11 +127,14 @@ def _shorthand(value: Any) -> Any:
     return {"kind": value} if isinstance(value, str) else value
 
 
+_AnySpec: TypeAlias = Annotated[
+    Float32Spec | Float16Spec | Int8Spec | BinarySpec | RabitqSpec | PqSpec | ShortSpec, Field(discriminator="kind")
+]
+# The kinds that need no parameters, and can be given by name alone.
+ShortForm: TypeAlias = Literal["float32", "float16", "int8", "binary", "rabitq"]
+# The JSON schema, which forms and servers go by, tells of the short form, too.
 RepresentationSpec: TypeAlias = Annotated[
-    Annotated[
-        Float32Spec | Float16Spec | Int8Spec | BinarySpec | RabitqSpec | PqSpec | ShortSpec, Field(discriminator="kind")
-    ],
-    BeforeValidator(_shorthand),
+    _AnySpec, BeforeValidator(_shorthand, json_schema_input_type=ShortForm | _AnySpec)
 ]
 
 

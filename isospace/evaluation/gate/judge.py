@@ -78,7 +78,7 @@ def check_gate(store: Store, collection: str, spec: GateSpec) -> None:
 
 
 def _needs_queries(spec: GateSpec) -> bool:
-    return any(parse_rule(rule).subject in ("measure", "agreement", "latency") for rule in spec.rules)
+    return any(parse_rule(rule).needs_queries for rule in spec.rules)
 
 
 def gate_key(

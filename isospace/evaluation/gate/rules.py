@@ -75,6 +75,11 @@ class Rule:
         """Whether the rule compares with production."""
         return self.sense in ("ratio", "not_worse") or self.subject == "agreement"
 
+    @property
+    def needs_queries(self) -> bool:
+        """Whether the rule needs an evaluation set."""
+        return self.subject in ("measure", "agreement", "latency")
+
 
 def parse_rule(text: str) -> Rule:
     """Parse one rule.

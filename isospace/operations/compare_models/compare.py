@@ -129,7 +129,11 @@ class Entry:
 
 def load_comparison(path: str | Path, overrides: Sequence[str] = ()) -> ComparisonConfig:
     """Read a model comparison from a YAML file, as `load_config` reads a pipeline."""
-    config = read_config(path, ComparisonConfig, overrides)
+    return checked_comparison(read_config(path, ComparisonConfig, overrides), str(path))
+
+
+def checked_comparison(config: ComparisonConfig, path: str) -> ComparisonConfig:
+    """Return a comparison that can be run; raise ConfigError if queries or judgements are missing."""
     config.variants()
     if not (config.contest.queries and config.contest.judgements):
         raise ConfigError(
