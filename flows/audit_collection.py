@@ -11,12 +11,14 @@ from isospace.operations.audit.audit import AuditRecord, require_quiet
 from isospace.operations.audit.thresholds import Thresholds
 from isospace.pipeline.heartbeat import working
 from tasks import audit
-from tasks.errors import quiet_known_errors
+from tasks.errors import concluding, quiet_known_errors
+from tasks.run_names import run_name
 
 quiet_known_errors()
 
 
-@flow(name="audit-collection", flow_run_name="audit {collection} {alias}")
+@flow(name="audit-collection", flow_run_name=run_name("audit"))
+@concluding(AuditRecord.describe)
 def audit_collection(
     store: str,
     collection: str,

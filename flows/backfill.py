@@ -9,10 +9,11 @@ from prefect import flow
 
 from isospace.pipeline import embed
 from isospace.pipeline.config import PipelineConfig
+from isospace.pipeline.outcome import concluding_line
 from isospace.pipeline.plan_report import PlanReport
 from isospace.pipeline.run_report import RunReport
 from isospace.pipeline.selection import Budget, Selection
-from tasks.errors import quiet_known_errors
+from tasks.errors import concluding, quiet_known_errors
 from tasks.executor import PrefectExecutor
 from tasks.run_names import run_name
 
@@ -20,6 +21,7 @@ quiet_known_errors()
 
 
 @flow(name="backfill", flow_run_name=run_name("backfill"))
+@concluding(concluding_line)
 def backfill(
     config: PipelineConfig,
     selection: Selection = Selection(),  # noqa: B008

@@ -11,13 +11,15 @@ from flows.embed_corpus import embed_corpus
 from isospace.operations.compare_models import run
 from isospace.operations.compare_models.compare import ComparisonConfig, Entry, load_comparison
 from isospace.operations.compare_models.page import comparison_markdown
-from tasks.errors import quiet_known_errors
+from tasks.errors import concluding, quiet_known_errors
 from tasks.executor import PrefectExecutor
+from tasks.run_names import run_name
 
 quiet_known_errors()
 
 
-@flow(name="compare-models", flow_run_name="compare models {config.runtime.collection}")
+@flow(name="compare-models", flow_run_name=run_name("compare models"))
+@concluding(run.concluding_line)
 def compare_models(config: ComparisonConfig) -> list[Entry]:
     """Embed the corpus with every variant, measure each, and mark the Pareto front."""
     return run.compare_models(config, PrefectExecutor(), embed_corpus)

@@ -11,7 +11,7 @@ from flows.embed_corpus import embed_corpus
 from isospace.finetuning import finetune
 from isospace.finetuning.config import FineTuneConfig, load_finetune
 from isospace.finetuning.report import FineTuneReport
-from tasks.errors import quiet_known_errors
+from tasks.errors import concluding, quiet_known_errors
 from tasks.executor import PrefectExecutor
 from tasks.run_names import run_name
 
@@ -19,6 +19,7 @@ quiet_known_errors()
 
 
 @flow(name="finetune-encoder", flow_run_name=run_name("fine-tune"))
+@concluding(finetune.concluding_line)
 def finetune_encoder(config: FineTuneConfig) -> FineTuneReport:
     """Train a new encoder, compare it with its base, and embed a candidate snapshot if the configuration says so."""
     return finetune.finetune_encoder(config, PrefectExecutor(), embed_corpus)

@@ -9,8 +9,9 @@ from prefect import flow
 
 from isospace.pipeline import embed
 from isospace.pipeline.config import PipelineConfig
+from isospace.pipeline.outcome import concluding_line
 from isospace.pipeline.run_report import RunReport
-from tasks.errors import quiet_known_errors
+from tasks.errors import concluding, quiet_known_errors
 from tasks.executor import PrefectExecutor
 from tasks.run_names import run_name
 
@@ -18,6 +19,7 @@ quiet_known_errors()
 
 
 @flow(name="refit-space", flow_run_name=run_name("refit"))
+@concluding(concluding_line)
 def refit_space(config: PipelineConfig) -> RunReport:
     """Fit a space by the current recipe, transform the stored raw vectors, and move the alias to the new snapshot."""
     return embed.refit_space(config, PrefectExecutor())

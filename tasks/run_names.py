@@ -13,7 +13,8 @@ def run_name(verb: str) -> Callable[[], str]:
     def name() -> str:
         parameters = flow_run.parameters
         runtime = getattr(parameters.get("config"), "runtime", None)
-        collection = getattr(runtime, "collection", None) or parameters.get("collection") or "all collections"
+        collection = getattr(runtime, "collection", None) or parameters.get("collection")
+        collection = collection or ", ".join(parameters.get("collections") or ()) or "all collections"
         reason = getattr(runtime, "reason", "") or parameters.get("reason") or _origin()
         return f"{verb} {collection}: {reason}"
 

@@ -17,6 +17,7 @@ from isospace.pipeline.encode.shards import EncodedShard, EncodePlan, Shard
 from isospace.pipeline.executor import Executor, Stage
 from isospace.pipeline.forgotten_files import erase_leftovers
 from isospace.pipeline.local_executor import LocalExecutor
+from isospace.pipeline.outcome import concluding_line
 from isospace.pipeline.plan_report import PlanReport
 from isospace.pipeline.resources import close_pools
 from isospace.pipeline.run import Run
@@ -98,7 +99,8 @@ def run_exclusively(
     see it.
     """
     store = open_store(config.runtime.store)
-    with run_lease(store, config.runtime.collection, what, on_wait=executor.reporter.info):
+    told = executor.reporter.info
+    with run_lease(store, config.runtime.collection, what, on_wait=told, address=executor.address):
         for attempt in range(_ATTEMPTS):
             run = executor.run(begin, config)
             try:
@@ -167,7 +169,9 @@ def _commit(executor: Executor, run: Run, prepared: PreparedRun) -> RunReport:
     checked = executor.run(stages.CHECK, run, space_id, parts, segments, paths)
     committed = executor.run(stages.COMMIT, run, scan, space_id, parts, segments)
     executor.run(stages.PREPARE_SEARCH, run, committed)
-    verdict = executor.run(stages.GATE, run, committed)
+    if reason := stages.ungated(run, committed):
+        executor.reporter.info(reason)
+    verdict = None if reason else executor.run(stages.GATE, run, committed)
     promoted = executor.run(stages.PROMOTE, run, committed, verdict)
     result = executor.run(
         SUMMARIZE,
@@ -182,6 +186,8 @@ def _commit(executor: Executor, run: Run, prepared: PreparedRun) -> RunReport:
         verdict,
         promoted,
     )
+    if verdict is not None and not verdict.passed:
+        executor.reporter.warning(f"{concluding_line(result)}; the quality gate rejected the snapshot")
     require_passed(verdict)
     return result
 
@@ -189,6 +195,7 @@ def _commit(executor: Executor, run: Run, prepared: PreparedRun) -> RunReport:
 def _encode(executor: Executor, run: Run, plan: EncodePlan) -> list[EncodedShard]:
     """Encode as many shards as the budget allows; those in progress when it is spent are finished."""
     if not plan.shards:
+        executor.reporter.info("nothing to encode: every text already has a raw vector")
         return []
     runtime = run.config.runtime
     workers, classes = executor.run(stages.START_WORKERS, run, plan.stored)

@@ -123,6 +123,14 @@ class PlanReport:
             *self._costs(),
         ]
 
+    def describe(self) -> str:
+        """Return the plan in one sentence, with figures."""
+        counts = {"added": self.added, "changed": self.changed, "unchanged": self.unchanged, "removed": self.removed}
+        documents = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count) or "none"
+        costs = ", ".join(f"{label} {figure}" for label, figure in self._costs())
+        encoded = f"{self.texts_to_encode:,} texts with {self.tokens:,} tokens to encode"
+        return f"documents {documents}; {encoded}" + (f"; {costs}" if costs else "")
+
     def warnings(self) -> tuple[str, ...]:
         """Return what a person should look at before the texts are encoded."""
         if not self.mostly_unknown:
@@ -150,7 +158,7 @@ class PlanReport:
             unknown = "unknown until a first run with this encoder and device"
             rows.append(("encoding time", unknown if self.seconds is None else f"about {_duration(self.seconds)}"))
         if self.bytes:
-            rows.append(("new vectors", f"about {_size(self.bytes)}"))
+            rows.append(("new vectors", f"about {readable_size(self.bytes)}"))
         if self.money:
             rows.append(("cost", f"about {self.money:,.2f} at runtime.price_per_device_hour"))
         return rows
@@ -240,7 +248,7 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def _size(count: float) -> str:
+def readable_size(count: float) -> str:
     """Format a number of bytes in a suitable unit."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if count < 1_000.0:
