@@ -15,11 +15,11 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar, cast
 
 from prefect import Task, task
+from prefect._internal.result_records import ResultRecord
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas import State, TaskRun
 from prefect.context import TaskRunContext
 from prefect.logging import get_run_logger
-from prefect._internal.result_records import ResultRecord
 from prefect.states import Completed, Failed
 
 from isospace.cli.terminal import printable

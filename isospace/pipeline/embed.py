@@ -164,9 +164,9 @@ def _commit(executor: Executor, run: Run, prepared: PreparedRun) -> RunReport:
     scan, parts = prepared.scan, prepared.parts
     paths = all_chunk_paths(run, scan.kept, parts)
     space_id = executor.run(stages.FIT, run, paths)
-    jobs = executor.run(stages.PLAN_SEGMENTS, run, parts)
+    jobs = executor.run(stages.PLAN_SEGMENTS, run, parts) if parts else []
     segments = executor.map(stages.SEGMENT, [(run, space_id, job) for job in jobs])
-    checked = executor.run(stages.CHECK, run, space_id, parts, segments, paths)
+    checked = executor.run(stages.CHECK, run, space_id, parts, segments, paths) if parts else None
     committed = executor.run(stages.COMMIT, run, scan, space_id, parts, segments)
     executor.run(stages.PREPARE_SEARCH, run, committed)
     if reason := stages.ungated(run, committed):
@@ -195,7 +195,6 @@ def _commit(executor: Executor, run: Run, prepared: PreparedRun) -> RunReport:
 def _encode(executor: Executor, run: Run, plan: EncodePlan) -> list[EncodedShard]:
     """Encode as many shards as the budget allows; those in progress when it is spent are finished."""
     if not plan.shards:
-        executor.reporter.info("nothing to encode: every text already has a raw vector")
         return []
     runtime = run.config.runtime
     workers, classes = executor.run(stages.START_WORKERS, run, plan.stored)

@@ -169,12 +169,24 @@ class PlanReport:
         return "\n".join([f"### Plan for {self.collection}", "", "| | |", "| --- | ---: |", *lines])
 
 
+def require_device(config: PipelineConfig) -> None:
+    """Refuse a device that this machine does not have, before the model is loaded or a document is read.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such GPU, or backend, device, and precision conflict.
+    """
+    runtime = config.runtime
+    resolve_engine(engine_of(runtime), config.recipe.encoder.precision, elsewhere=runtime.workers.kind == "ray")
+
+
 def report_plan(
     run: Run, scan: Scan, parts: Sequence[ChunkPart], plan: EncodePlan, record: EncoderRecord
 ) -> PlanReport:
     """Collect the figures of a plan."""
     runtime = run.config.runtime
-    engine = resolve_engine(engine_of(runtime), record.precision)
+    engine = resolve_engine(engine_of(runtime), record.precision, elsewhere=runtime.workers.kind == "ray")
     place = planned_place(engine_of(runtime), runtime.workers, record.precision)
     rate = measured_rate(run.store, run.encoder_id, place)
     seconds = plan.tokens / rate if rate else (0.0 if not plan.tokens else None)
@@ -213,6 +225,7 @@ def report_plan(
 
 def plan_only(config: PipelineConfig) -> PlanReport:
     """Plan a run without writing to its store."""
+    require_device(config)
     record, tokenizer = identify_encoder(open_store(config.runtime.store), config.recipe.encoder)
     counter = token_counter(tokenizer, record)
     with tempfile.TemporaryDirectory(prefix="isospace-plan-") as scratch:

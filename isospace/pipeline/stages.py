@@ -36,7 +36,7 @@ from isospace.pipeline.executor import (
 from isospace.pipeline.fit.fit_space import fit_space
 from isospace.pipeline.fit.foresee import require_fit
 from isospace.pipeline.openings import counted
-from isospace.pipeline.plan_report import PlanReport, plan_only, readable_size, report_plan
+from isospace.pipeline.plan_report import PlanReport, plan_only, readable_size, report_plan, require_device
 from isospace.pipeline.refit import recorded_encoder, refit_plan, start_refit, stored_parts
 from isospace.pipeline.resources import (
     adopt_encoder,
@@ -56,6 +56,7 @@ from isospace.pipeline.trim_run import finished_parts, narrow_scan
 from isospace.search.bm25 import build_lexical
 from isospace.search.sql_database import build_serving
 from isospace.storage.hashing import shortened_id
+from isospace.storage.openable import openable
 from isospace.storage.parquet import FileRef
 from isospace.storage.store import open_store
 
@@ -65,6 +66,7 @@ ENCODE_TAG = "isospace-encode"
 
 def start(reporter: Reporter, config: PipelineConfig) -> Run:
     """Register the encoder in the store, and determine what the run starts from."""
+    require_device(config)
     record = identify_encoder(config, reporter.info)
     run = _begin(start_run, config, record)
     origin = f"starts from snapshot {run.base_sequence}" if run.base_sequence else "makes the first snapshot"
@@ -82,6 +84,7 @@ def start(reporter: Reporter, config: PipelineConfig) -> Run:
 
 def start_from_store(reporter: Reporter, config: PipelineConfig) -> Run:
     """Load the encoder from the store, and determine what the refit starts from."""
+    require_device(config)
     encoder = recorded_encoder(config, driver_engine(config))
     adopt_encoder(config, encoder)
     run = _begin(start_refit, config, encoder.record)
@@ -127,6 +130,9 @@ def plan(reporter: Reporter, run: Run, scan: Scan, parts: list[ChunkPart]) -> tu
     reporter.show_markdown("plan", report.markdown(), f"Plan of {run.run_id}")
     for warning in report.warnings():
         reporter.warning(warning)
+    if not planned.shards:
+        reporter.info(f"planned: nothing to encode, {planned.reused:,} texts are already encoded")
+        return planned, report
     reporter.info(
         f"planned: {counted(planned.to_encode, 'text')} with {counted(planned.tokens, 'token')} to encode in "
         f"{counted(len(planned.shards), 'shard')}, {planned.reused:,} already encoded"
@@ -313,7 +319,9 @@ def gate(reporter: Reporter, run: Run, committed: Commit) -> Verdict:
 def promote(reporter: Reporter, run: Run, committed: Commit, verdict: Verdict | None) -> str | None:
     """Move the alias, unless the gate rejected the snapshot; return the alias if it moved."""
     alias = run.config.runtime.promote_to
-    if alias is not None and (problem := promotion_problem(run.store, committed.manifest, alias)):
+    if verdict is not None and not verdict.passed:
+        reporter.info(f"{alias} does not move, since the quality gate rejected snapshot {verdict.snapshot}")
+    elif alias is not None and (problem := promotion_problem(run.store, committed.manifest, alias)):
         reporter.warning(f"{alias} does not move: {problem}")
     moved = (verdict is None or verdict.passed) and promote_new(run, committed)
     numbers = {name: entry.snapshot for name, entry in aliases(run.store, run.collection).items()}
@@ -335,7 +343,8 @@ def _show_verdict(reporter: Reporter, run: Run, verdict: Verdict) -> None:
     if verdict.passed:
         reporter.info(verdict.describe())
     else:
-        reporter.error(f"{verdict.describe()}. {_stays(run)} Look at {verdict.report}.")
+        page = openable(run.store, str(verdict.report))
+        reporter.error(f"{verdict.describe()}. {_stays(run)} Look at {page}.")
         payload = {
             "name": "gate",
             "message": verdict.describe(),
