@@ -16,7 +16,8 @@ from isospace.operations.audit.audit import AuditRecord, require_quiet
 from isospace.operations.audit.thresholds import Thresholds
 from isospace.pipeline.heartbeat import working
 from tasks import audit
-from tasks.errors import quiet_known_errors
+from tasks.errors import concluding, quiet_known_errors
+from tasks.run_names import run_name
 
 quiet_known_errors()
 
@@ -26,7 +27,8 @@ ThresholdsParameter: TypeAlias = Annotated[
 ]
 
 
-@flow(name="audit-collection", flow_run_name="audit {collection} {alias}")
+@flow(name="audit-collection", flow_run_name=run_name("audit"))
+@concluding(AuditRecord.describe)
 def audit_collection(
     store: str,
     collection: str,

@@ -11,13 +11,18 @@ from isospace.operations.maintenance.compact import CompactionPlan, CompactionRe
 from isospace.operations.maintenance.compaction_settings import DEFAULT_SETTINGS, CompactionSettings
 from isospace.pipeline.heartbeat import working
 from tasks import maintenance
-from tasks.errors import quiet_known_errors
+from tasks.errors import concluding, quiet_known_errors
 from tasks.run_names import run_name
 
 quiet_known_errors()
 
 
+def _describe(result: CompactionResult | CompactionPlan) -> str:
+    return result.describe() if isinstance(result, CompactionResult) else f"plan only: {result.describe()}"
+
+
 @flow(name="compact-collection", flow_run_name=run_name("compact"))
+@concluding(_describe)
 def compact_collection(
     store: str,
     collection: str,

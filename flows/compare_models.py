@@ -15,8 +15,9 @@ from isospace.operations.compare_models import run
 from isospace.operations.compare_models.compare import ComparisonConfig, Entry, load_comparison
 from isospace.operations.compare_models.page import comparison_markdown
 from isospace.pipeline.ad_hoc import for_one_run
-from tasks.errors import quiet_known_errors
+from tasks.errors import concluding, quiet_known_errors
 from tasks.executor import PrefectExecutor
+from tasks.run_names import run_name
 
 quiet_known_errors()
 
@@ -26,7 +27,8 @@ ComparisonParameter: TypeAlias = Annotated[
 ]
 
 
-@flow(name="compare-models", flow_run_name="compare models {config.runtime.collection}")
+@flow(name="compare-models", flow_run_name=run_name("compare models"))
+@concluding(run.concluding_line)
 def compare_models(config: ComparisonParameter = LAST, source: str = "", reason: str = "") -> list[Entry]:
     """Embed the corpus with every variant, measure each, and mark the Pareto front.
 

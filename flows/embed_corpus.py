@@ -10,10 +10,11 @@ from prefect import flow
 from flows.parameters import LAST, BudgetParameter, ConfigParameter, SelectionParameter, given
 from isospace.pipeline import embed
 from isospace.pipeline.ad_hoc import for_one_run
+from isospace.pipeline.outcome import concluding_line
 from isospace.pipeline.plan_report import PlanReport
 from isospace.pipeline.run_report import RunReport
 from isospace.pipeline.selection import Budget, Selection
-from tasks.errors import quiet_known_errors
+from tasks.errors import concluding, quiet_known_errors
 from tasks.executor import PrefectExecutor
 from tasks.run_names import run_name
 
@@ -21,6 +22,7 @@ quiet_known_errors()
 
 
 @flow(name="embed-corpus", flow_run_name=run_name("embed"))
+@concluding(concluding_line)
 def embed_corpus(
     config: ConfigParameter = LAST,
     collection: str = "",

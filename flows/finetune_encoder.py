@@ -15,7 +15,7 @@ from isospace.finetuning import finetune
 from isospace.finetuning.config import FineTuneConfig, load_finetune
 from isospace.finetuning.report import FineTuneReport
 from isospace.pipeline.ad_hoc import for_one_run
-from tasks.errors import quiet_known_errors
+from tasks.errors import concluding, quiet_known_errors
 from tasks.executor import PrefectExecutor
 from tasks.run_names import run_name
 
@@ -28,6 +28,7 @@ FineTuneParameter: TypeAlias = Annotated[
 
 
 @flow(name="finetune-encoder", flow_run_name=run_name("fine-tune"))
+@concluding(finetune.concluding_line)
 def finetune_encoder(config: FineTuneParameter = LAST, collection: str = "", reason: str = "") -> FineTuneReport:
     """Train a new encoder, compare it with its base, and embed a candidate snapshot if the configuration says so.
 

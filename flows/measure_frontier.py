@@ -10,9 +10,18 @@ from prefect import flow
 from isospace.evaluation.pareto_frontier import Point
 from isospace.pipeline.heartbeat import working
 from tasks import pareto_frontier
+from tasks.errors import concluding, quiet_known_errors
+from tasks.run_names import run_name
+
+quiet_known_errors()
 
 
-@flow(name="measure-frontier", flow_run_name="frontier {collection}")
+def _describe(points: list[Point]) -> str:
+    return f"measured {len(points)} representations; the smallest takes {min(p.bytes for p in points):,} bytes a vector"
+
+
+@flow(name="measure-frontier", flow_run_name=run_name("frontier"))
+@concluding(_describe)
 def measure_frontier(
     store: str,
     collection: str,

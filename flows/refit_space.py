@@ -10,8 +10,9 @@ from prefect import flow
 from flows.parameters import LAST, ConfigParameter, given
 from isospace.pipeline import embed
 from isospace.pipeline.ad_hoc import for_one_run
+from isospace.pipeline.outcome import concluding_line
 from isospace.pipeline.run_report import RunReport
-from tasks.errors import quiet_known_errors
+from tasks.errors import concluding, quiet_known_errors
 from tasks.executor import PrefectExecutor
 from tasks.run_names import run_name
 
@@ -19,6 +20,7 @@ quiet_known_errors()
 
 
 @flow(name="refit-space", flow_run_name=run_name("refit"))
+@concluding(concluding_line)
 def refit_space(
     config: ConfigParameter = LAST, collection: str = "", fit_again: bool = False, reason: str = ""
 ) -> RunReport:

@@ -10,13 +10,18 @@ from prefect import flow
 from isospace.operations.maintenance.vacuum import VacuumResult
 from isospace.pipeline.heartbeat import working
 from tasks import maintenance
-from tasks.errors import quiet_known_errors
+from tasks.errors import concluding, quiet_known_errors
 from tasks.run_names import run_name
 
 quiet_known_errors()
 
 
+def _describe(result: VacuumResult) -> str:
+    return result.describe().partition("\n")[0]
+
+
 @flow(name="vacuum-store", flow_run_name=run_name("vacuum"))
+@concluding(_describe)
 def vacuum_store(
     store: str,
     collections: list[str] = [],  # noqa: B006

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
 from isospace.evaluation.reports.markdown import as_cell
@@ -12,16 +10,19 @@ from isospace.operations.audit.audit import AuditRecord
 from isospace.operations.audit.run_audit import run_audit
 from isospace.operations.audit.thresholds import Thresholds
 from isospace.storage.store import open_store
+from tasks.errors import one_line_task
 from tasks.reporter import PrefectReporter
 
 ALARM = "isospace.audit.alarm"
 
 
-@task(cache_policy=NO_CACHE)
+@one_line_task(name="measure snapshot", task_run_name="measure {alias}")
 def measure(
     store: str, collection: str, alias: str, evaluation_set: str | None, log_hours: float, seed: int, limits: Thresholds
 ) -> AuditRecord:
     """Measure the snapshot that an alias names, and record the outcome with a report."""
+    logger = get_run_logger()
+    logger.info("measures the snapshot that %s names in collection %s", alias, collection)
     record = run_audit(
         open_store(store),
         collection,
@@ -30,16 +31,17 @@ def measure(
         set_name=evaluation_set,
         log_hours=log_hours,
         seed=seed,
-        on_progress=get_run_logger().info,
+        on_progress=logger.info,
     )
-    get_run_logger().info("snapshot %d: %d alarms", record.snapshot, len(record.alarms))
+    logger.info("measured snapshot %d: %d alarms; report %s", record.snapshot, len(record.alarms), record.report)
     return record
 
 
-@task(cache_policy=NO_CACHE)
+@one_line_task(name="show alarms", task_run_name="show alarms")
 def show(store: str, record: AuditRecord) -> None:
     """Show the outcome in Prefect's UI, and emit an event for each alarm, for automations."""
     reporter = PrefectReporter()
+    reporter.info(f"shows {len(record.alarms)} alarms and the report of snapshot {record.snapshot}")
     plots = ("Lengths of all vectors", "Cosines of random pairs")
     reporter.show_page(open_store(store), str(record.report), key="audit", markdown=audit_markdown(record), plots=plots)
     for alarm in record.alarms:

@@ -6,7 +6,7 @@ import functools
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from prefect import Task, task
@@ -18,6 +18,8 @@ from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from isospace.pipeline.executor import P, Reporter, Retry, Stage, T
+from tasks.addresses import run_address
+from tasks.errors import attempts_left, failing_in_one_line, unsuccessful, unwrap
 from tasks.reporter import PrefectReporter
 from tasks.startup import started
 
@@ -38,9 +40,14 @@ class PrefectExecutor:
         """Logs of the flow run, and artifacts."""
         return self._reporter
 
+    @property
+    def address(self) -> str:
+        """URL of the flow run in Prefect's UI; empty if the server is a temporary one."""
+        return run_address()
+
     def run(self, stage: Stage[P, T], *arguments: P.args, **keywords: P.kwargs) -> T:
         """Run a stage as a task and return its result."""
-        return _named(stage, arguments)(self._reporter, arguments, keywords)
+        return cast("T", unwrap(_named(stage, arguments)(self._reporter, arguments, keywords)))
 
     def map(self, stage: Stage[Any, T], items: Sequence[tuple[Any, ...]]) -> list[T]:
         """Run a stage in parallel, as a task per item; return the results in the order of the items."""
@@ -79,22 +86,34 @@ class PrefectExecutor:
         return runner.submit(_named(stage, item), {"reporter": self._reporter, "arguments": item, "keywords": {}})
 
 
-def _named(stage: Stage[Any, T], arguments: tuple[Any, ...]) -> Task[Any, T]:
+def _named(stage: Stage[Any, T], arguments: tuple[Any, ...]) -> Task[Any, Any]:
     """Return a stage as a task, named after its arguments if it has a label."""
-    if stage.label is None:
-        return as_task(stage)
-    name = stage.label(*arguments)
+    name = stage.name if stage.label is None else stage.label(*arguments)
     return as_task(stage).with_options(task_run_name=lambda: name)
 
 
 @functools.cache
-def as_task(stage: Stage[Any, T]) -> Task[Any, T]:
-    """Return a stage as a Prefect task.
+def as_task(stage: Stage[Any, T]) -> Task[Any, Any]:
+    """Return a stage as a Prefect task, which returns a result or a failed state (see `tasks.errors`).
 
     Prefect caches nothing, since it would not notice that an output is missing: stages look into the store instead.
     """
 
-    @task(
+    def will_retry(error: BaseException) -> bool:
+        return stage.retry.when(error) and attempts_left(stage.retry.times)
+
+    def work(reporter: Reporter, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        reporter.begin(stage.name, None)
+        try:
+            if stage.opening is not None:
+                reporter.info(stage.opening(*arguments, **keywords))
+            result = stage.work(reporter, *arguments, **keywords)
+        finally:
+            reporter.end(stage.name)
+        objection = stage.objection(result) if stage.objection is not None else None
+        return result if objection is None else unsuccessful(result, objection)
+
+    return task(
         name=stage.name,
         description=stage.work.__doc__,
         tags=stage.tags,
@@ -102,15 +121,7 @@ def as_task(stage: Stage[Any, T]) -> Task[Any, T]:
         retries=stage.retry.times,
         retry_delay_seconds=list(stage.retry.delays) or 0,
         retry_condition_fn=_condition(stage.retry) if stage.retry.times else None,
-    )
-    def work(reporter: Reporter, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> T:
-        reporter.begin(stage.name, None)
-        try:
-            return stage.work(reporter, *arguments, **keywords)
-        finally:
-            reporter.end(stage.name)
-
-    return work
+    )(failing_in_one_line(work, retried=will_retry))
 
 
 def _condition(retry: Retry) -> Any:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from prefect import task
 from prefect.artifacts import create_markdown_artifact
-from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
 from isospace.evaluation.pareto_frontier import Point, default_representations, load_corpus, measure_frontier
@@ -15,10 +13,11 @@ from isospace.evaluation.reports.frontier import frontier_plot, frontier_table
 from isospace.ingest.query_files import read_judgements, read_queries
 from isospace.search.index import open_index
 from isospace.storage.store import open_store
+from tasks.errors import one_line_task
 from tasks.reporter import image
 
 
-@task(cache_policy=NO_CACHE)
+@one_line_task(name="measure frontier", task_run_name="measure {alias} of {collection}")
 def measure(
     store: str, collection: str, queries: str, judgements: str | None, alias: str, dimensions: Sequence[int]
 ) -> list[Point]:
@@ -27,12 +26,14 @@ def measure(
     judged = read_judgements(Path(judgements)) if judgements else None
     opened = open_store(store)
     corpus = load_corpus(opened, open_index(opened, collection, alias), texts, judged)
-    get_run_logger().info("%d vectors, %d queries", len(corpus.vectors), len(corpus.queries))
+    get_run_logger().info(
+        "searches %d vectors for %d queries in every representation", len(corpus.vectors), len(corpus.queries)
+    )
     specs = default_representations(*corpus.vectors.shape)
     return measure_frontier(corpus, specs, dimensions=dimensions, on_progress=get_run_logger().info)
 
 
-@task(cache_policy=NO_CACHE)
+@one_line_task(name="show frontier", task_run_name="show frontier")
 def show(points: list[Point], collection: str) -> None:
     """Show table and plot in Prefect's UI."""
     picture = image("frontier", frontier_plot(points, collection))

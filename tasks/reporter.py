@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import logging
 import threading
 import time
 from collections.abc import Sequence
@@ -26,7 +27,20 @@ from isospace.storage.store import Store
 
 # A run of many days must not update its progress every second.
 _PROGRESS_SECONDS = 2.0
+# After so many seconds without a line, the log says what is in progress.
+_LOG_SECONDS = 10.0
 _KEYS = {"encode": "encoding", "train": "training"}
+
+
+class _LogHeartbeat(Heartbeat):
+    """Logs what is in progress, in the task run that has begun it last."""
+
+    def __init__(self) -> None:
+        super().__init__(seconds=_LOG_SECONDS)
+        self.loggers: dict[str, logging.LoggerAdapter[Any] | logging.Logger] = {}
+
+    def tell(self, stage: str, line: str) -> None:
+        self.loggers[stage].info("%s", printable(line))
 
 
 class PrefectReporter:
@@ -36,20 +50,26 @@ class PrefectReporter:
         self._lock = threading.Lock()
         self._artifacts: dict[str, UUID] = {}
         self._updated: dict[str, float] = {}
-        self._heartbeat = Heartbeat()
+        # Prefect's log, and the terminal, which hears more often.
+        self._log = _LogHeartbeat()
+        self._terminal = Heartbeat()
 
     def begin(self, stage: str, total: int | None) -> None:
-        """Print a line every few seconds while the stage runs; Prefect itself logs its start."""
-        self._heartbeat.begin(stage)
+        """Print and log a line every few seconds while the stage runs."""
+        self._log.loggers[stage] = get_run_logger()
+        self._log.begin(stage)
+        self._terminal.begin(stage)
 
     def end(self, stage: str) -> None:
-        """Stop printing; Prefect itself logs the end of the stage."""
-        self._heartbeat.end(stage)
+        """Stop printing."""
+        self._log.end(stage)
+        self._terminal.end(stage)
 
     def progress(self, stage: str, done: float, total: float, detail: str) -> None:
         """Update the stage's progress artifact."""
         share = 100.0 * done / max(total, 1e-9)
-        self._heartbeat.detail(stage, detail)
+        self._log.detail(stage, detail)
+        self._terminal.detail(stage, detail)
         with self._lock:
             if stage not in self._artifacts:
                 created = create_progress_artifact(progress=share, key=_key(stage), description=detail)
@@ -63,14 +83,21 @@ class PrefectReporter:
     def info(self, message: str) -> None:
         """Log a message."""
         get_run_logger().info("%s", printable(message))
+        self._spoke()
 
     def warning(self, message: str) -> None:
         """Log a warning."""
         get_run_logger().warning("%s", printable(message))
+        self._spoke()
 
     def error(self, message: str) -> None:
         """Log an error."""
         get_run_logger().error("%s", printable(message))
+        self._spoke()
+
+    def _spoke(self) -> None:
+        self._log.spoke()
+        self._terminal.spoke()
 
     def show_markdown(self, key: str, markdown: str, description: str) -> None:
         """Create a Markdown artifact."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 from isospace.encoding.backends.base import PACKAGES, Backend, BackendName, cuda_devices, is_installed
@@ -11,6 +14,10 @@ from isospace.encoding.registry.record import EncoderRecord
 from isospace.errors import ConfigError, EncoderError, IntegrityError, NotFoundError, install_command
 from isospace.storage.store import Store
 
+# The names of devices.
+DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+# The device of AMD's compute driver.
+_ROCM = Path("/dev/kfd")
 _BACKENDS_BY_PRECISION: dict[str, tuple[BackendName, ...]] = {
     "int8": ("openvino",),
     "float16": ("torch",),
@@ -52,7 +59,9 @@ class Engine:
     trust_remote_code: bool = False
 
 
-def resolve_engine(engine: Engine, precision: str = "float32", *, exported: bool = True) -> Engine:
+def resolve_engine(
+    engine: Engine, precision: str = "float32", *, exported: bool = True, elsewhere: bool = False
+) -> Engine:
     """Replace `auto` with a backend and a device of this machine.
 
     Parameters
@@ -63,11 +72,13 @@ def resolve_engine(engine: Engine, precision: str = "float32", *, exported: bool
         Precision of the encoder.
     exported
         Whether an OpenVINO graph is in the store, or can be exported.
+    elsewhere
+        Whether the encoder runs on other machines, whose GPUs are not known here.
 
     Raises
     ------
     ConfigError
-        If backend, device, and precision conflict; the message names the keys.
+        If backend, device, and precision conflict, or the GPU does not exist; the message names the keys.
     EncoderError
         If the backend is not installed.
     """
@@ -81,10 +92,13 @@ def resolve_engine(engine: Engine, precision: str = "float32", *, exported: bool
             "runtime.backend=torch."
         )
     if backend != "torch" and (engine.compute != "float32" or engine.compile or engine.flatten):
-        raise ConfigError(
-            f"runtime.compute = {engine.compute!r}, runtime.compile = {engine.compile}, runtime.flatten = "
-            f"{engine.flatten}: need runtime.backend torch."
-        )
+        asked = {
+            f"runtime.compute={engine.compute}": engine.compute != "float32",
+            "runtime.compile=true": engine.compile,
+            "runtime.flatten=true": engine.flatten,
+        }
+        named = " and ".join(name for name, is_asked in asked.items() if is_asked)
+        raise ConfigError(f"{named} with runtime.backend={backend}: need runtime.backend torch.")
     if engine.compile and engine.flatten:
         raise ConfigError(
             "runtime.compile and runtime.flatten do not go together: torch would recompile for every unpadded batch. "
@@ -102,7 +116,29 @@ def resolve_engine(engine: Engine, precision: str = "float32", *, exported: bool
     if not is_installed(backend):
         package, extra = PACKAGES[backend]
         raise EncoderError(f"backend {backend}: the package {package} is missing. Run: {install_command(extra)}")
+    if device.startswith("cuda") and not elsewhere:
+        _require_gpu(device)
     return replace(engine, backend=backend, device=device)
+
+
+def _require_gpu(device: str) -> None:
+    """Raise ConfigError for a GPU that torch cannot use here, with the reason."""
+    count, number = usable_gpus(), int(device.partition(":")[2] or 0)
+    if number < count:
+        return
+    if count:
+        raise ConfigError(f"device {device}: this machine has {count} GPUs; expected cuda:0 to cuda:{count - 1}.")
+    import torch
+
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        reason, remedy = "CUDA_VISIBLE_DEVICES hides every GPU", "Unset it"
+    elif torch.version.cuda is None and torch.version.hip is None:
+        reason = f"the installed torch {torch.__version__} is a build for CPUs"
+        remedy = "Install the torch for your GPU (docs/gpu-and-workers.md)"
+    else:
+        reason = f"torch {torch.__version__} finds no GPU that it can use"
+        remedy = "Check the driver with nvidia-smi or rocminfo, and that it fits the build of torch"
+    raise ConfigError(f"device {device}: {reason}. {remedy}, or set the device to auto or cpu.")
 
 
 def open_backend(store: Store, record: EncoderRecord, engine: Engine) -> Backend:
@@ -166,8 +202,11 @@ def require_export(store: Store, record: EncoderRecord, backend: Literal["openvi
 
 
 def usable_gpus() -> int:
-    """Count the GPUs that torch can use; a CPU build of torch sees none, even if there is a driver."""
-    if not cuda_devices() or not is_installed("torch"):
+    """Count the GPUs that torch can use; a CPU build of torch sees none, even if there is a driver.
+
+    In a build for ROCm, AMD's GPUs are named cuda:0, cuda:1, … too.
+    """
+    if not (cuda_devices() or _ROCM.exists()) or not is_installed("torch"):
         return 0
     import torch
 

@@ -15,6 +15,7 @@ from isospace.pipeline.embed import embed_corpus
 from isospace.pipeline.executor import Executor
 from isospace.pipeline.local_executor import LocalExecutor
 from isospace.pipeline.run_report import RunReport
+from isospace.storage.hashing import shortened_id
 from isospace.storage.leases import run_lease
 from isospace.storage.store import open_store
 
@@ -37,7 +38,8 @@ def finetune_encoder(
     embed = embed or functools.partial(embed_corpus, executor=executor)
     # Not the collection's lease: training may take long, and must not block nightly runs.
     name = f"{config.runtime.collection}--finetune"
-    with run_lease(open_store(config.runtime.store), name, "fine-tune", on_wait=executor.reporter.info):
+    told = executor.reporter.info
+    with run_lease(open_store(config.runtime.store), name, "fine-tune", on_wait=told, address=executor.address):
         base = executor.run(stages.OPEN_BASE, config)
         tokenization = executor.run(stages.MEASURE_TOKENIZER, base)
         pairs = executor.run(stages.COLLECT, config, base)
@@ -58,6 +60,11 @@ def finetune_encoder(
     if not remaining:
         clear_unfinished(config)
     return report
+
+
+def concluding_line(report: FineTuneReport) -> str:
+    """Return what a fine-tuning did, in one sentence."""
+    return f"{report.collection}: encoder {shortened_id(report.encoder_id)} ({report.name}): {report.sentence}"
 
 
 def outcome(report: FineTuneReport) -> str:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from isospace.collection.origins import MixedBits
-from isospace.encoding.engine import Engine
+from isospace.encoding.engine import DEVICE, Engine
 from isospace.encoding.spec import EncoderSpec
 from isospace.evaluation.gate.spec import CANDIDATE, GateSpec
 from isospace.ingest.spec import ChunkingSpec, DocumentsSpec
@@ -129,6 +129,13 @@ class Runtime(SpecModel):
     """Up to this many chunks, a run that commits writes its report as a page, for which it opens the snapshot."""
     memory_mb: int = Field(default=512, ge=64)
     """Memory in MB for the joins of the plan; what exceeds it is spilled to disk."""
+
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, device: str) -> str:
+        if not DEVICE.fullmatch(device):
+            raise ValueError("expected auto, cpu, cuda, or cuda:N")
+        return device
 
     @model_validator(mode="after")
     def _addressed(self) -> Runtime:

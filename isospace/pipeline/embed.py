@@ -17,6 +17,7 @@ from isospace.pipeline.encode.shards import EncodedShard, EncodePlan, Shard
 from isospace.pipeline.executor import Executor, Stage
 from isospace.pipeline.forgotten_files import erase_leftovers
 from isospace.pipeline.local_executor import LocalExecutor
+from isospace.pipeline.outcome import concluding_line
 from isospace.pipeline.plan_report import PlanReport
 from isospace.pipeline.resources import close_pools
 from isospace.pipeline.run import Run
@@ -98,7 +99,8 @@ def run_exclusively(
     see it.
     """
     store = open_store(config.runtime.store)
-    with run_lease(store, config.runtime.collection, what, on_wait=executor.reporter.info):
+    told = executor.reporter.info
+    with run_lease(store, config.runtime.collection, what, on_wait=told, address=executor.address):
         for attempt in range(_ATTEMPTS):
             run = executor.run(begin, config)
             try:
@@ -162,12 +164,14 @@ def _commit(executor: Executor, run: Run, prepared: PreparedRun) -> RunReport:
     scan, parts = prepared.scan, prepared.parts
     paths = all_chunk_paths(run, scan.kept, parts)
     space_id = executor.run(stages.FIT, run, paths)
-    jobs = executor.run(stages.PLAN_SEGMENTS, run, parts)
+    jobs = executor.run(stages.PLAN_SEGMENTS, run, parts) if parts else []
     segments = executor.map(stages.SEGMENT, [(run, space_id, job) for job in jobs])
-    checked = executor.run(stages.CHECK, run, space_id, parts, segments, paths)
+    checked = executor.run(stages.CHECK, run, space_id, parts, segments, paths) if parts else None
     committed = executor.run(stages.COMMIT, run, scan, space_id, parts, segments)
     executor.run(stages.PREPARE_SEARCH, run, committed)
-    verdict = executor.run(stages.GATE, run, committed)
+    if reason := stages.ungated(run, committed):
+        executor.reporter.info(reason)
+    verdict = None if reason else executor.run(stages.GATE, run, committed)
     promoted = executor.run(stages.PROMOTE, run, committed, verdict)
     result = executor.run(
         SUMMARIZE,
@@ -182,6 +186,8 @@ def _commit(executor: Executor, run: Run, prepared: PreparedRun) -> RunReport:
         verdict,
         promoted,
     )
+    if verdict is not None and not verdict.passed:
+        executor.reporter.warning(f"{concluding_line(result)}; the quality gate rejected the snapshot")
     require_passed(verdict)
     return result
 

@@ -105,6 +105,10 @@ class Stage(Generic[P, T]):
         Names one item of a mapped stage, given its arguments.
     tags
         For Prefect's concurrency limits.
+    opening
+        Says in one sentence what the stage is about to do, given its arguments.
+    objection
+        Returns why the result counts as a failure, although the run goes on with it; None if it does not.
     """
 
     name: str
@@ -112,6 +116,8 @@ class Stage(Generic[P, T]):
     retry: Retry = NEVER
     label: Callable[P, str] | None = None
     tags: tuple[str, ...] = ()
+    opening: Callable[..., str] | None = None
+    objection: Callable[[T], str | None] | None = None
 
     def retried(self, times: int) -> Stage[P, T]:
         """Return this stage with another number of retries."""
@@ -124,6 +130,10 @@ class Executor(Protocol):
     @property
     def reporter(self) -> Reporter:
         """The reporter, for messages from outside the stages."""
+
+    @property
+    def address(self) -> str:
+        """URL of the page on which people watch the run; empty if there is none."""
 
     def run(self, stage: Stage[P, T], *arguments: P.args, **keywords: P.kwargs) -> T:
         """Run a stage and return its result."""

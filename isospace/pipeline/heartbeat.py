@@ -78,7 +78,11 @@ class Heartbeat:
                 line = f"{stage}: {detail}" if detail else f"{stage}: running for {time.monotonic() - since:.0f} s"
             with contextlib.suppress(OSError, ValueError):
                 # A closed terminal is no reason to stop.
-                self._say(line)
+                self.tell(stage, line)
+
+    def tell(self, stage: str, line: str) -> None:
+        """Print a line about a stage."""
+        self._say(line)
 
 
 @contextlib.contextmanager

@@ -67,6 +67,11 @@ class LocalExecutor:
         """The reporter of the run."""
         return self._reporter
 
+    @property
+    def address(self) -> str:
+        """Empty: a run without a server has no page."""
+        return ""
+
     def run(self, stage: Stage[P, T], *arguments: P.args, **keywords: P.kwargs) -> T:
         """Run a stage and return its result."""
         self._reporter.begin(stage.name, None)

@@ -36,6 +36,21 @@ def outcome(report: RunReport | PlanReport, store: Store) -> str:
     )
 
 
+def concluding_line(report: RunReport | PlanReport) -> str:
+    """Return what a run did, or what a plan would do, in one sentence with figures."""
+    if isinstance(report, PlanReport):
+        return f"{report.collection}: plan only, nothing was written: {report.describe()}"
+    parts = [
+        f"{report.documents:,} documents in {report.chunks:,} chunks",
+        f"{report.encoded:,} texts encoded in {report.seconds:.1f} s" if report.encoded else "nothing to encode",
+        f"cost {report.money:,.2f}" if report.money is not None else "",
+        f"{report.left:,} texts left for the next run" if report.left else "",
+        f"{report.quarantined:,} inputs quarantined" if report.quarantined else "",
+        f"{report.promoted} now names snapshot {report.snapshot}" if report.promoted else "no alias moved",
+    ]
+    return f"{_headline(report)}: {', '.join(part for part in parts if part)}"
+
+
 def _headline(report: RunReport) -> str:
     if not report.snapshot:
         return f"{report.collection}: unfinished, no snapshot yet"

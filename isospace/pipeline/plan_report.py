@@ -123,6 +123,14 @@ class PlanReport:
             *self._costs(),
         ]
 
+    def describe(self) -> str:
+        """Return the plan in one sentence, with figures."""
+        counts = {"added": self.added, "changed": self.changed, "unchanged": self.unchanged, "removed": self.removed}
+        documents = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count) or "none"
+        costs = ", ".join(f"{label} {figure}" for label, figure in self._costs())
+        encoded = f"{self.texts_to_encode:,} texts with {self.tokens:,} tokens to encode"
+        return f"documents {documents}; {encoded}" + (f"; {costs}" if costs else "")
+
     def warnings(self) -> tuple[str, ...]:
         """Return what a person should look at before the texts are encoded."""
         if not self.mostly_unknown:
@@ -150,7 +158,7 @@ class PlanReport:
             unknown = "unknown until a first run with this encoder and device"
             rows.append(("encoding time", unknown if self.seconds is None else f"about {_duration(self.seconds)}"))
         if self.bytes:
-            rows.append(("new vectors", f"about {_size(self.bytes)}"))
+            rows.append(("new vectors", f"about {readable_size(self.bytes)}"))
         if self.money:
             rows.append(("cost", f"about {self.money:,.2f} at runtime.price_per_device_hour"))
         return rows
@@ -161,12 +169,24 @@ class PlanReport:
         return "\n".join([f"### Plan for {self.collection}", "", "| | |", "| --- | ---: |", *lines])
 
 
+def require_device(config: PipelineConfig) -> None:
+    """Refuse a device that this machine does not have, before the model is loaded or a document is read.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such GPU, or backend, device, and precision conflict.
+    """
+    runtime = config.runtime
+    resolve_engine(engine_of(runtime), config.recipe.encoder.precision, elsewhere=runtime.workers.kind == "ray")
+
+
 def report_plan(
     run: Run, scan: Scan, parts: Sequence[ChunkPart], plan: EncodePlan, record: EncoderRecord
 ) -> PlanReport:
     """Collect the figures of a plan."""
     runtime = run.config.runtime
-    engine = resolve_engine(engine_of(runtime), record.precision)
+    engine = resolve_engine(engine_of(runtime), record.precision, elsewhere=runtime.workers.kind == "ray")
     place = planned_place(engine_of(runtime), runtime.workers, record.precision)
     rate = measured_rate(run.store, run.encoder_id, place)
     seconds = plan.tokens / rate if rate else (0.0 if not plan.tokens else None)
@@ -205,6 +225,7 @@ def report_plan(
 
 def plan_only(config: PipelineConfig) -> PlanReport:
     """Plan a run without writing to its store."""
+    require_device(config)
     record, tokenizer = identify_encoder(open_store(config.runtime.store), config.recipe.encoder)
     counter = token_counter(tokenizer, record)
     with tempfile.TemporaryDirectory(prefix="isospace-plan-") as scratch:
@@ -240,7 +261,7 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def _size(count: float) -> str:
+def readable_size(count: float) -> str:
     """Format a number of bytes in a suitable unit."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if count < 1_000.0:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from isospace.pipeline.encode.workers.process import Work
     from isospace.transform.space import Space
 
+_LOG = logging.getLogger(__name__)
 _LOCK = threading.RLock()
 _RECORDS: dict[tuple[str, str], EncoderRecord] = {}
 _ENCODERS: dict[tuple[str, str, Engine], SentenceEncoder] = {}
@@ -31,7 +34,7 @@ _POOLS: dict[tuple[str, Work, WorkersSpec], Pool] = {}
 _SPACES: dict[tuple[str, str], Space] = {}
 
 
-def identify_encoder(config: PipelineConfig) -> EncoderRecord:
+def identify_encoder(config: PipelineConfig, on_step: Callable[[str], object] = _LOG.debug) -> EncoderRecord:
     """Return the identity of a config's encoder; the model is loaded only if the store does not have all of it.
 
     The model's files are compared every time: a model that has changed since an earlier run is another encoder.
@@ -45,7 +48,7 @@ def identify_encoder(config: PipelineConfig) -> EncoderRecord:
         # A model without a graph for the preferred backend runs on another one, and is whole without that graph.
         if cached is not None and registered_encoder(store, spec, replace(engine, backend=cached.backend.name)):
             return cached.record
-        encoder = prepare_encoder(store, spec, engine)
+        encoder = prepare_encoder(store, spec, engine, on_step)
         _ENCODERS[_key(config, encoder.record.encoder_id)] = encoder
         return encoder.record
 

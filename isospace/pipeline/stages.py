@@ -18,6 +18,7 @@ from isospace.evaluation.gate.judge import check_gate
 from isospace.evaluation.gate.run_gate import gate_snapshot
 from isospace.evaluation.gate.verdict_markdown import verdict_markdown
 from isospace.evaluation.gate.verdicts import REJECTED, Verdict, promotion_problem
+from isospace.pipeline import openings
 from isospace.pipeline.checks import CheckResult, check_segment, check_space, combine_checks, sample_raw
 from isospace.pipeline.chunk import ChunkPart, write_chunks
 from isospace.pipeline.commit import Commit, commit_snapshot, promote_new
@@ -34,7 +35,8 @@ from isospace.pipeline.executor import (
 )
 from isospace.pipeline.fit.fit_space import fit_space
 from isospace.pipeline.fit.foresee import require_fit
-from isospace.pipeline.plan_report import PlanReport, plan_only, report_plan
+from isospace.pipeline.openings import counted
+from isospace.pipeline.plan_report import PlanReport, plan_only, readable_size, report_plan, require_device
 from isospace.pipeline.refit import recorded_encoder, refit_plan, start_refit, stored_parts
 from isospace.pipeline.resources import (
     adopt_encoder,
@@ -53,6 +55,8 @@ from isospace.pipeline.segment import Segment, SegmentJob, plan_segments, write_
 from isospace.pipeline.trim_run import finished_parts, narrow_scan
 from isospace.search.bm25 import build_lexical
 from isospace.search.sql_database import build_serving
+from isospace.storage.hashing import shortened_id
+from isospace.storage.openable import openable
 from isospace.storage.parquet import FileRef
 from isospace.storage.store import open_store
 
@@ -62,10 +66,14 @@ ENCODE_TAG = "isospace-encode"
 
 def start(reporter: Reporter, config: PipelineConfig) -> Run:
     """Register the encoder in the store, and determine what the run starts from."""
-    record = identify_encoder(config)
+    require_device(config)
+    record = identify_encoder(config, reporter.info)
     run = _begin(start_run, config, record)
     origin = f"starts from snapshot {run.base_sequence}" if run.base_sequence else "makes the first snapshot"
-    reporter.info(f"run {run.run_id}: {origin}")
+    reporter.info(
+        f"run {run.run_id} {origin}; encoder {shortened_id(record.encoder_id)}: {record.dimension} dimensions, up to "
+        f"{record.longest:,} tokens"
+    )
     if run.damaged:
         # Files of the encoder may be among those that were lost.
         with _removed_on_failure(run.scratch):
@@ -76,27 +84,29 @@ def start(reporter: Reporter, config: PipelineConfig) -> Run:
 
 def start_from_store(reporter: Reporter, config: PipelineConfig) -> Run:
     """Load the encoder from the store, and determine what the refit starts from."""
+    require_device(config)
     encoder = recorded_encoder(config, driver_engine(config))
     adopt_encoder(config, encoder)
     run = _begin(start_refit, config, encoder.record)
-    reporter.info(f"run {run.run_id}: refits snapshot {run.base_sequence}")
+    reporter.info(f"run {run.run_id} refits snapshot {run.base_sequence}")
     return run
 
 
 def load_stored_parts(reporter: Reporter, run: Run) -> tuple[Scan, list[ChunkPart], PlanReport]:
     """Load the documents and chunks of the snapshot; nothing is encoded."""
     scan, parts = stored_parts(run)
+    chunks = sum(part.chunks.rows or 0 for part in parts)
+    reporter.info(
+        f"loaded {counted(scan.documents, 'document')}; {counted(chunks, 'chunk')} in {counted(len(parts), 'part')} to "
+        "transform again"
+    )
     return scan, parts, refit_plan(run, scan, parts, run_record(run))
 
 
 def scan(reporter: Reporter, run: Run) -> Scan:
     """Compare the source with the collection, and write the new documents."""
     scan = scan_source(run)
-    reporter.info(
-        f"documents: {scan.added:,} added, {scan.changed:,} changed, {scan.unchanged:,} unchanged, "
-        f"{scan.removed:,} removed, {scan.stale:,} unreadable but kept, {scan.forgotten:,} forgotten; "
-        f"{scan.quarantined:,} inputs quarantined"
-    )
+    reporter.info(f"read the source: {_changes(scan)}")
     for note in scan.notes:
         (reporter.warning if note.warns else reporter.info)(note.describe())
     return scan
@@ -105,6 +115,7 @@ def scan(reporter: Reporter, run: Run) -> Scan:
 def chunk(reporter: Reporter, run: Run, documents: FileRef) -> ChunkPart:
     """Chunk the documents of one part."""
     part = write_chunks(run, documents, run_counter(run))
+    reporter.info(f"cut {counted(documents.rows or 0, 'document')} into {counted(part.chunks.rows or 0, 'chunk')}")
     if part.too_long:
         reporter.warning(f"the encoder truncates {part.too_long:,} texts, by {part.cut_tokens:,} tokens in all")
     return part
@@ -119,7 +130,13 @@ def plan(reporter: Reporter, run: Run, scan: Scan, parts: list[ChunkPart]) -> tu
     reporter.show_markdown("plan", report.markdown(), f"Plan of {run.run_id}")
     for warning in report.warnings():
         reporter.warning(warning)
-    reporter.info(f"plan: {planned.to_encode:,} texts to encode, {planned.reused:,} already encoded")
+    if not planned.shards:
+        reporter.info(f"planned: nothing to encode, {planned.reused:,} texts are already encoded")
+        return planned, report
+    reporter.info(
+        f"planned: {counted(planned.to_encode, 'text')} with {counted(planned.tokens, 'token')} to encode in "
+        f"{counted(len(planned.shards), 'shard')}, {planned.reused:,} already encoded"
+    )
     return planned, report
 
 
@@ -127,6 +144,9 @@ def plan_alone(reporter: Reporter, config: PipelineConfig) -> PlanReport:
     """Plan a run and show the plan; nothing is written."""
     report = plan_only(config)
     reporter.show_markdown("plan", report.markdown(), "Plan of a dry run")
+    for warning in report.warnings():
+        reporter.warning(warning)
+    reporter.info(f"planned, nothing was written: {report.describe()}")
     return report
 
 
@@ -136,7 +156,8 @@ def start_workers(reporter: Reporter, run: Run, stored: tuple[Origin, ...]) -> t
     `stored` is what computed the vectors that the snapshot takes from the store.
     """
     pool = run_pool(run)
-    reporter.info(f"workers: {pool.place}, {' and '.join(origin.describe() for origin in distinct(pool.origins))}")
+    engines = " and ".join(origin.describe() for origin in distinct(pool.origins))
+    reporter.info(f"started {counted(pool.size, 'worker')} ({pool.place}): {engines}")
     if warning := judge_mixture(run.config.runtime.mixed_bits, stored, pool.origins):
         reporter.warning(warning)
     return pool.size, tuple(origin.bits_class for origin in distinct([*stored, *pool.origins]))
@@ -146,7 +167,8 @@ def encode(reporter: Reporter, run: Run, shard: Shard) -> EncodedShard:
     """Encode one shard, and write its raw vectors."""
     encoded = run_pool(run).encode(run, shard)
     reporter.info(
-        f"encoded {encoded.chunks:,} texts with {encoded.tokens:,} tokens in {encoded.seconds:.1f} s ({encoded.worker})"
+        f"encoded {counted(encoded.chunks, 'text')} with {counted(encoded.tokens, 'token')} in {encoded.seconds:.1f} s "
+        f"({encoded.worker})"
     )
     if encoded.halvings:
         reporter.warning(f"out of memory: the batch size was halved {encoded.halvings} times")
@@ -167,11 +189,15 @@ def trim(reporter: Reporter, run: Run, scan: Scan, parts: list[ChunkPart]) -> tu
 def fit(reporter: Reporter, run: Run, chunk_paths: list[str]) -> str:
     """Fit a space on a sample of the collection and seal it, or reuse the sealed one; return its ID."""
     if run.space_id is not None:
+        reporter.info(f"keeps the space {shortened_id(run.space_id)}: the recipe's transform has not changed")
         return run.space_id
     space_id = fit_space(run, chunk_paths, run_encoder(run))
     space = run_space(run, space_id)
     reporter.show_markdown("space", space_markdown(space), f"Space {space_id}")
-    reporter.info(f"sealed space {space_id}: {space.record.fitted.describe()}")
+    record = space.record
+    reporter.info(
+        f"sealed space {shortened_id(space_id)}: fit {record.fitted.describe()}, {record.input_dimension} dimensions"
+    )
     for warning in space.provenance.get("warnings", []):
         reporter.warning(warning)
     return space_id
@@ -179,12 +205,17 @@ def fit(reporter: Reporter, run: Run, chunk_paths: list[str]) -> str:
 
 def plan_segment_jobs(reporter: Reporter, run: Run, parts: list[ChunkPart]) -> list[SegmentJob]:
     """Find the raw vectors of each new part."""
-    return plan_segments(run, parts)
+    jobs = plan_segments(run, parts)
+    files = {path for job in jobs for path in job.vectors}
+    reporter.info(f"found {counted(len(files), 'file')} of raw vectors for {counted(len(jobs), 'new part')}")
+    return jobs
 
 
 def segment(reporter: Reporter, run: Run, space_id: str, job: SegmentJob) -> Segment:
     """Transform and quantize one part."""
-    return write_segment(run, run_space(run, space_id), job)
+    written = write_segment(run, run_space(run, space_id), job)
+    reporter.info(f"wrote {counted(written.file.rows or 0, 'vector')}, {readable_size(written.file.size)}")
+    return written
 
 
 def check(
@@ -197,6 +228,7 @@ def check(
 ) -> CheckResult | None:
     """Read back what was written, and check it before the commit; return None if nothing was written."""
     if not parts:
+        reporter.info("nothing to check: no part is new")
         return None
     space = run_space(run, space_id)
     raw = sample_raw(run, parts)
@@ -204,6 +236,10 @@ def check(
     measured = check_space(run, space, chunk_paths, run_encoder(run))
     checked = combine_checks(run, rows, sum(part.chunks.rows or 0 for part in parts), measured, segments)
     reporter.show_markdown("checks", checks_markdown(checked), f"Checks of {run.run_id}")
+    reporter.info(
+        f"checked {counted(checked.rows, 'vector')}: norms within {checked.largest_norm_error:.1e} of 1, cosine of the "
+        f"probes at least {checked.probe_cosine:.6f}"
+    )
     for warning in checked.warnings:
         reporter.warning(warning)
     return checked
@@ -215,8 +251,11 @@ def commit(
     """Commit the snapshot, which makes it visible."""
     committed = commit_snapshot(run, scan, space_id, parts, segments)
     manifest = committed.manifest
-    state = "committed" if committed.is_new else "no changes, still at"
-    reporter.info(f"{state} snapshot {manifest.sequence} ({manifest.snapshot_id[:16]})")
+    state = "committed" if committed.is_new else "nothing has changed: still at"
+    reporter.info(
+        f"{state} snapshot {manifest.sequence} ({shortened_id(manifest.snapshot_id)}): "
+        f"{counted(manifest.documents, 'document')}, {counted(manifest.chunks, 'chunk')}"
+    )
     for warning in (*([committed.warning] if committed.warning else []), *committed.metadata):
         reporter.warning(warning)
     return committed
@@ -238,22 +277,32 @@ def prepare_search(reporter: Reporter, run: Run, committed: Commit) -> None:
     )
     spec, most = run.config.recipe.lexical, runtime.lexical_chunks
     if build_lexical(run.store, manifest, spec, most_chunks=most):
-        reporter.info(f"built the BM25 index of snapshot {manifest.sequence}")
+        reporter.info(f"built the search files of snapshot {manifest.sequence}, with a BM25 index")
     elif manifest.chunks > most and spec.kind != "none":
         reporter.warning(
             f"snapshot {manifest.sequence} has no BM25 index: its {manifest.chunks:,} chunks exceed "
             f"runtime.lexical_chunks={most}"
         )
+    else:
+        reporter.info(f"the search files of snapshot {manifest.sequence} are complete")
     # If documents were forgotten meanwhile, these files may hold them, and the snapshot may have been replaced.
     require_no_newer_tombstone(run.store, run.collection, run.tombstones)
 
 
-def gate(reporter: Reporter, run: Run, committed: Commit) -> Verdict | None:
-    """Judge the snapshot by the recipe's rules; None without rules, or if the alias already names it."""
-    spec, alias = run.config.recipe.gate, run.config.runtime.promote_to
+def ungated(run: Run, committed: Commit) -> str | None:
+    """Return why the snapshot is not judged: the recipe has no rules, or the alias already names it; else None."""
+    alias = run.config.runtime.promote_to
     current = aliases(run.store, run.collection).get(alias or "")
-    if not spec.rules or (current is not None and current.snapshot == committed.manifest.sequence):
-        return None
+    if not run.config.recipe.gate.rules:
+        return "no quality gate: recipe.gate has no rules"
+    if current is not None and current.snapshot == committed.manifest.sequence:
+        return f"no quality gate: {alias} already names snapshot {current.snapshot}"
+    return None
+
+
+def gate(reporter: Reporter, run: Run, committed: Commit) -> Verdict:
+    """Judge the snapshot by the recipe's rules."""
+    spec, alias = run.config.recipe.gate, run.config.runtime.promote_to
     verdict = gate_snapshot(
         run.store,
         committed.manifest,
@@ -270,12 +319,14 @@ def gate(reporter: Reporter, run: Run, committed: Commit) -> Verdict | None:
 def promote(reporter: Reporter, run: Run, committed: Commit, verdict: Verdict | None) -> str | None:
     """Move the alias, unless the gate rejected the snapshot; return the alias if it moved."""
     alias = run.config.runtime.promote_to
-    if alias is not None and (problem := promotion_problem(run.store, committed.manifest, alias)):
+    if verdict is not None and not verdict.passed:
+        reporter.info(f"{alias} does not move, since the quality gate rejected snapshot {verdict.snapshot}")
+    elif alias is not None and (problem := promotion_problem(run.store, committed.manifest, alias)):
         reporter.warning(f"{alias} does not move: {problem}")
     moved = (verdict is None or verdict.passed) and promote_new(run, committed)
     numbers = {name: entry.snapshot for name, entry in aliases(run.store, run.collection).items()}
     listed = ", ".join(f"{name} names snapshot {number}" for name, number in numbers.items())
-    reporter.info(f"aliases: {listed or 'none'}")
+    reporter.info(f"{alias} moved; aliases: {listed}" if moved else f"no alias moved; aliases: {listed or 'none'}")
     return alias if moved else None
 
 
@@ -292,7 +343,8 @@ def _show_verdict(reporter: Reporter, run: Run, verdict: Verdict) -> None:
     if verdict.passed:
         reporter.info(verdict.describe())
     else:
-        reporter.error(verdict.describe())
+        page = openable(run.store, str(verdict.report))
+        reporter.error(f"{verdict.describe()}. {_stays(run)} Look at {page}.")
         payload = {
             "name": "gate",
             "message": verdict.describe(),
@@ -303,6 +355,13 @@ def _show_verdict(reporter: Reporter, run: Run, verdict: Verdict) -> None:
     plots = ("Query by query", "Retrieval")
     markdown = verdict_markdown(verdict)
     reporter.show_page(run.store, str(verdict.report), key="gate", markdown=markdown, plots=plots)
+
+
+def _stays(run: Run) -> str:
+    """Return which snapshot the alias keeps naming."""
+    alias = run.config.runtime.promote_to
+    current = aliases(run.store, run.collection).get(alias or "")
+    return "No alias moves." if current is None else f"{alias} stays at snapshot {current.snapshot}."
 
 
 def _begin(
@@ -324,24 +383,56 @@ def _removed_on_failure(folder: Path) -> Iterator[None]:
         raise
 
 
-START = Stage("start", start)
-START_FROM_STORE = Stage("start", start_from_store)
-LOAD_STORED_PARTS = Stage("load stored parts", load_stored_parts)
-SCAN = Stage("scan", scan, ON_STORE_FAILURE)
-CHUNK = Stage("chunk", chunk, ON_STORE_FAILURE, lambda run, documents: f"chunk {documents.rows} documents")
-PLAN = Stage("plan", plan, ON_STORE_FAILURE)
-PLAN_ALONE = Stage("plan", plan_alone)
-START_WORKERS = Stage("start workers", start_workers, ON_LOST_WORKER)
-ENCODE = Stage("encode", encode, ON_TRANSIENT_FAILURE, lambda run, shard: f"encode {shard.number}", tags=(ENCODE_TAG,))
-TRIM = Stage("trim to budget", trim, ON_STORE_FAILURE)
-FIT = Stage("fit space", fit, ON_STORE_FAILURE)
-PLAN_SEGMENTS = Stage("plan segments", plan_segment_jobs, ON_STORE_FAILURE)
-SEGMENT = Stage(
-    "segment", segment, ON_STORE_FAILURE, lambda run, space_id, job: f"segment of {job.part.chunks.rows} chunks"
-)
-CHECK = Stage("check", check, ON_STORE_FAILURE)
-COMMIT = Stage("commit", commit, ON_STORE_FAILURE)
-PREPARE_SEARCH = Stage("prepare search", prepare_search, ON_STORE_FAILURE)
-GATE = Stage("gate", gate)
+def _changes(scan: Scan) -> str:
+    """Return the numbers of documents by what happened to them, without those that are zero."""
+    counts = {
+        "added": scan.added,
+        "changed": scan.changed,
+        "unchanged": scan.unchanged,
+        "removed": scan.removed,
+        "unreadable but kept": scan.stale,
+        "forgotten": scan.forgotten,
+    }
+    documents = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+    quarantined = f"; {counted(scan.quarantined, 'input')} quarantined" if scan.quarantined else ""
+    return f"{counted(scan.documents, 'document')} ({documents or 'none changed'}){quarantined}"
+
+
+def _chunk_label(run: Run, documents: FileRef) -> str:
+    return f"chunk {counted(documents.rows or 0, 'document')}, part {openings.part_name(documents.path)}"
+
+
+def _encode_label(run: Run, shard: Shard) -> str:
+    return f"encode shard {shard.number}"
+
+
+def _segment_label(run: Run, space_id: str, job: SegmentJob) -> str:
+    return (
+        f"transform {counted(job.part.chunks.rows or 0, 'chunk')}, part {openings.part_name(job.part.documents.path)}"
+    )
+
+
+def _rejection(verdict: Verdict) -> str | None:
+    """Return why a snapshot was rejected; None if it passed."""
+    return None if verdict.passed else verdict.describe()
+
+
+START = Stage("prepare encoder", start, opening=openings.start)
+START_FROM_STORE = Stage("load encoder", start_from_store, opening=openings.start_from_store)
+LOAD_STORED_PARTS = Stage("load snapshot", load_stored_parts, opening=openings.load_stored_parts)
+SCAN = Stage("scan source", scan, ON_STORE_FAILURE, opening=openings.scan)
+CHUNK = Stage("chunk", chunk, ON_STORE_FAILURE, label=_chunk_label, opening=openings.chunk)
+PLAN = Stage("plan encoding", plan, ON_STORE_FAILURE, opening=openings.plan)
+PLAN_ALONE = Stage("plan", plan_alone, opening=openings.plan_alone)
+START_WORKERS = Stage("start workers", start_workers, ON_LOST_WORKER, opening=openings.start_workers)
+ENCODE = Stage("encode", encode, ON_TRANSIENT_FAILURE, label=_encode_label, tags=(ENCODE_TAG,), opening=openings.encode)
+TRIM = Stage("trim to budget", trim, ON_STORE_FAILURE, opening=openings.trim)
+FIT = Stage("fit space", fit, ON_STORE_FAILURE, opening=openings.fit)
+PLAN_SEGMENTS = Stage("plan segments", plan_segment_jobs, ON_STORE_FAILURE, opening=openings.plan_segments)
+SEGMENT = Stage("segment", segment, ON_STORE_FAILURE, label=_segment_label, opening=openings.segment)
+CHECK = Stage("check vectors", check, ON_STORE_FAILURE, opening=openings.check)
+COMMIT = Stage("commit snapshot", commit, ON_STORE_FAILURE, opening=openings.commit)
+PREPARE_SEARCH = Stage("build search", prepare_search, ON_STORE_FAILURE, opening=openings.prepare_search)
+GATE = Stage("quality gate", gate, opening=openings.gate, objection=_rejection)
 # Not retried: an attempt that moved the alias before it failed would look like one that moved nothing.
-PROMOTE = Stage("promote", promote)
+PROMOTE = Stage("move alias", promote, opening=openings.promote)

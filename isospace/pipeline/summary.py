@@ -6,6 +6,7 @@ from typing import Any
 
 from isospace.encoding.throughput import record_rate
 from isospace.evaluation.gate.verdicts import Verdict
+from isospace.pipeline import openings
 from isospace.pipeline.checks import CheckResult
 from isospace.pipeline.commit import Commit
 from isospace.pipeline.encode.shards import EncodedShard
@@ -54,6 +55,7 @@ def summarize(
         notes=scan.notes,
     )
     path = write_report(run, result, plan, checked, segments, committed)
+    reporter.info(f"wrote {path}")
     page = _draw_page(reporter, run, result, plan, checked) if committed.is_new else None
     markdown = run_markdown(result)
     if page is None:
@@ -90,6 +92,7 @@ def report_unfinished(
         notes=scan.notes,
     )
     reporter.show_markdown("run", run_markdown(result), f"Run {run.run_id}, unfinished")
+    reporter.info(f"nothing was committed: {left:,} texts are left for the next run")
     return result
 
 
@@ -106,7 +109,9 @@ def _draw_page(
 
         with open_index(run.store, run.collection, str(result.snapshot), encoder=run_encoder(run)) as index:
             page = run_page(run.store, result, plan, checked, index.view)
-        return write_page(run.store, run.run_id, page, collection=run.collection, with_json=False)
+        path = write_page(run.store, run.run_id, page, collection=run.collection, with_json=False)
+        reporter.info(f"wrote {path}")
+        return path
     except Exception as error:
         # The snapshot is committed: a page that cannot be written, for whatever reason, must not fail the run.
         reporter.warning(f"the page of the report could not be written: {error}")
@@ -129,5 +134,5 @@ def _spent(run: Run, plan: PlanReport, encoded: list[EncodedShard]) -> dict[str,
     }
 
 
-SUMMARIZE = Stage("summarize", summarize)
-REPORT_UNFINISHED = Stage("summarize", report_unfinished)
+SUMMARIZE = Stage("write report", summarize, opening=openings.summarize)
+REPORT_UNFINISHED = Stage("write report", report_unfinished, opening=openings.summarize)

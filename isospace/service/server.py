@@ -44,6 +44,11 @@ def serve(app: FastAPI, settings: Settings, *, on_progress: Callable[[str], None
         listening.close()
 
 
+def require_port(settings: Settings) -> None:
+    """Raise ConfigError if the service could not listen on its address."""
+    _listen(settings).close()
+
+
 def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     """Build the configuration of uvicorn."""
     limits = {

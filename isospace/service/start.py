@@ -11,7 +11,7 @@ from isospace.search.query_cache import CacheConfig
 from isospace.search.reranker import open_reranker
 from isospace.service.app import create_app
 from isospace.service.query_logging import Watcher
-from isospace.service.server import serve
+from isospace.service.server import require_port, serve
 from isospace.service.settings import ServiceOptions
 
 
@@ -30,6 +30,8 @@ def start(options: ServiceOptions, *, on_progress: Callable[[str], None] = print
     MismatchError
         If segments, space, and encoder do not belong together.
     """
+    # Opening the snapshot may take a minute, after which a port that is taken would be a bad surprise.
+    require_port(options.settings)
     with contextlib.ExitStack() as stack:
         index = stack.enter_context(_open(options))
         manifest = index.manifest

@@ -43,6 +43,11 @@ def fingerprint(value: object) -> str:
     return hashlib.sha256(canonical_json(value)).hexdigest()
 
 
+def shortened_id(identity: str) -> str:
+    """Return the first twelve digits of an ID, for logs; commands take the first digits of a snapshot ID."""
+    return identity if len(identity) <= 12 else f"{identity[:12]}…"
+
+
 def sha256(data: bytes | memoryview) -> str:
     """Return the SHA-256 of `data`, as 64 hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()

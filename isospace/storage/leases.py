@@ -19,7 +19,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -40,6 +40,7 @@ _DEAD_STATES = {"Z", "X", "x"}
 # A run stops waiting for another one earlier than that, because two concurrent runs lose no data.
 _SILENT_SECONDS = 300.0
 _POLL_SECONDS = 1.0
+_REPEATED_SECONDS = 30.0
 _LOG = logging.getLogger(__name__)
 
 
@@ -59,6 +60,8 @@ class Lease(BaseModel):
         Where `pid` is valid: one boot of one machine, and one process namespace.
     at
         When the lease was taken, by the clock of the process.
+    address
+        URL of the page on which people watch the process; empty if there is none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -69,11 +72,19 @@ class Lease(BaseModel):
     started: str | None
     machine: str
     at: str
+    address: str = ""
 
     def describe(self) -> str:
         """Return a description for messages."""
         scope = f" of collection {self.collection}" if self.collection else ""
-        return f"{self.what}{scope} (process {self.pid} on {self.host}, since {self.at})"
+        place = f"; see {self.address}" if self.address else ""
+        return f"{self.what}{scope} (process {self.pid} on {self.host}, since {self._since()}{place})"
+
+    def _since(self) -> str:
+        try:
+            return f"{datetime.fromisoformat(self.at):%Y-%m-%d %H:%M:%S} UTC"
+        except ValueError:
+            return self.at
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +126,7 @@ def run_lease(
     *,
     wait_seconds: float = 600.0,
     on_wait: Callable[[str], object] = _LOG.info,
+    address: str = "",
 ) -> Iterator[None]:
     """Hold a lease for a run that writes to a collection; wait for runs with earlier leases first.
 
@@ -128,7 +140,9 @@ def run_lease(
     wait_seconds
         How long to wait for a command that deletes files.
     on_wait
-        Called with a message, once for each run that this one waits for.
+        Called with a message when this run begins to wait for another process, and every half a minute while it waits.
+    address
+        URL of the page on which people watch this run, for the messages of other processes.
 
     Raises
     ------
@@ -136,13 +150,15 @@ def run_lease(
         If a command still deletes files of the collection after `wait_seconds`.
     """
     deadline = time.monotonic() + wait_seconds
+    waits = _Waits(on_wait)
     while True:
-        with _held(store, layout.run_leases(), _own_lease(what, collection), renewable=True) as held:
+        own_lease = _own_lease(what, collection).model_copy(update={"address": address})
+        with _held(store, layout.run_leases(), own_lease, renewable=True) as held:
             own = held.stat
             busy = _others(store, layout.maintenance_leases(), own, collection)
             if not busy:
                 _recover(held)
-                _wait_for_turn(store, own, collection, on_wait)
+                _wait_for_turn(store, own, collection, waits)
                 yield
                 return
         # The lease is not held while waiting. Otherwise the command that deletes files would wait for this run.
@@ -151,12 +167,32 @@ def run_lease(
                 f"{store.url}: {busy[0].describe()} has been deleting files for more than {wait_seconds:.0f} s. Run "
                 "the same command again when it is done."
             )
+        waits.tell(busy[:1])
         time.sleep(min(2.0, wait_seconds / 10))
 
 
-def _wait_for_turn(store: Store, own: Stat, collection: str, on_wait: Callable[[str], object]) -> None:
+class _Waits:
+    """Tells what a run waits for: at once, and then every half a minute."""
+
+    def __init__(self, on_wait: Callable[[str], object]) -> None:
+        self._on_wait = on_wait
+        self._told: dict[Lease, float] = {}
+        self._since = time.monotonic()
+
+    def tell(self, leases: Iterable[Lease]) -> None:
+        now = time.monotonic()
+        for lease in leases:
+            if lease not in self._told:
+                self._on_wait(f"waits for {lease.describe()}")
+            elif now - self._told[lease] > _REPEATED_SECONDS:
+                self._on_wait(f"still waits for {lease.describe()}: {now - self._since:.0f} s so far")
+            else:
+                continue
+            self._told[lease] = now
+
+
+def _wait_for_turn(store: Store, own: Stat, collection: str, waits: _Waits) -> None:
     mine = _read(store, own.path)
-    reported: set[str] = set()
     while mine is not None:
         try:
             now = store.stat(own.path)
@@ -170,10 +206,7 @@ def _wait_for_turn(store: Store, own: Stat, collection: str, on_wait: Callable[[
         ]
         if not earlier:
             return
-        for stat, lease in earlier:
-            if stat.path not in reported:
-                on_wait(f"waits for {lease.describe()}")
-                reported.add(stat.path)
+        waits.tell(lease for _, lease in earlier)
         time.sleep(_POLL_SECONDS)
 
 
@@ -234,7 +267,8 @@ def _own_lease(what: str, collection: str | None) -> Lease:
 def _held(store: Store, folder: str, lease: Lease, *, renewable: bool) -> Iterator[HeldLease]:
     """Write a lease and renew it. If others delete it, it is written again only if it is `renewable`."""
     path = f"{folder}/{secrets.token_hex(8)}.json"
-    data = lease.model_dump_json().encode()
+    # An address that is empty is left out, so that earlier versions can read the lease.
+    data = lease.model_dump_json(exclude_defaults=True).encode()
     store.write(path, data)
     held = HeldLease(store, store.stat(path))
     ended = threading.Event()

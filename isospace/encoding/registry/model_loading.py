@@ -72,10 +72,15 @@ def locate_model(spec: EncoderSpec, store: Store | None = None) -> Path:
     if folder.is_dir():
         return folder
     if folder.is_absolute() or spec.model.startswith((".", "~")) or spec.model.count("/") > 1:
-        raise ConfigError(f"recipe.encoder.model = {spec.model!r}: no such folder.")
-    if not _COMMIT.fullmatch(spec.revision or ""):
+        raise ConfigError(f"recipe.encoder.model = {spec.model}: no such folder. Correct the path.")
+    if spec.revision is None:
         raise ConfigError(
-            f"recipe.encoder.revision = {spec.revision!r}: a model on the Hub ({spec.model}) needs its full commit "
+            f"recipe.encoder.model = {spec.model}: no folder {spec.model} in {Path.cwd()}. Correct the path; or, if it "
+            "is a model on the Hub, set recipe.encoder.revision to its full commit hash, 40 hexadecimal digits."
+        )
+    if not _COMMIT.fullmatch(spec.revision):
+        raise ConfigError(
+            f"recipe.encoder.revision = {spec.revision}: a model on the Hub ({spec.model}) needs its full commit "
             "hash, 40 hexadecimal digits, so that it cannot change underneath an index."
         )
     from huggingface_hub import snapshot_download

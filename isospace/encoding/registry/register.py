@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 
 from isospace.encoding.backends.base import is_installed
@@ -25,10 +26,22 @@ from isospace.storage.hashing import seal, unseal
 from isospace.storage.store import Store
 
 _LOG = logging.getLogger(__name__)
+_STEPS: dict[ExportKind, str] = {
+    "reference": "encodes the probe texts with torch, as the reference for every backend",
+    "openvino": "exports the model to OpenVINO, which takes up to a minute, once for each model",
+    "onnx": "exports the model to ONNX, which takes up to a minute, once for each model",
+}
 
 
-def prepare_encoder(store: Store, spec: EncoderSpec, engine: Engine | None = None) -> SentenceEncoder:
+def prepare_encoder(
+    store: Store, spec: EncoderSpec, engine: Engine | None = None, on_step: Callable[[str], object] = _LOG.debug
+) -> SentenceEncoder:
     """Register a recipe's encoder in the store, and open it from there, just as a query does.
+
+    Parameters
+    ----------
+    on_step
+        Called with a line before each step that takes long.
 
     Raises
     ------
@@ -38,34 +51,42 @@ def prepare_encoder(store: Store, spec: EncoderSpec, engine: Engine | None = Non
     source = find_source(spec, store)
     configured = engine or Engine()
     resolved = resolve_engine(configured, spec.precision)
+    on_step(f"loads the model {spec.model}: {_megabytes(source)} in {len(source.files):,} files")
     known = recorded_identity(store, source.key)
     record = known or source.record
     store_model(store, source.folder, record)
     _ensure_export(store, record, "tokenizer", source)
-    _ensure_export(store, record, "reference", source)
+    _ensure_export(store, record, "reference", source, on_step)
     store_card_languages(store, record.encoder_id, source.folder)
     # Written last: an encoder whose document exists is complete.
     write_encoder_record(store, record)
     if known is None:
         store.write(layout.encoder_description(source.key), seal({"encoder_id": record.encoder_id}))
     try:
-        return _open_with_graph(store, record, source, resolved)
+        return _open_with_graph(store, record, source, resolved, on_step)
     except EncoderError as error:
         if configured.backend != "auto" or resolved.backend == "torch" or record.precision == "int8":
             raise
         _LOG.warning("torch runs the model: %s", error)
         torch_engine = resolve_engine(replace(configured, backend="torch"), spec.precision)
-        return _open_with_graph(store, record, source, torch_engine)
+        return _open_with_graph(store, record, source, torch_engine, on_step)
 
 
-def _open_with_graph(store: Store, record: EncoderRecord, source: ModelSource, engine: Engine) -> SentenceEncoder:
+def _megabytes(source: ModelSource) -> str:
+    return f"{sum(record.size for record in source.files.values()) / 1e6:,.1f} MB"
+
+
+def _open_with_graph(
+    store: Store, record: EncoderRecord, source: ModelSource, engine: Engine, on_step: Callable[[str], object]
+) -> SentenceEncoder:
     """Export the backend's graph if it is missing, open the encoder, and compare it with the reference."""
     if engine.backend in ("openvino", "onnx"):
-        _ensure_export(store, record, engine.backend, source)
+        _ensure_export(store, record, engine.backend, source, on_step)
     elif is_installed("openvino") and record.precision != "float16":
         # For queries on machines without a GPU. Without a graph within the tolerance, torch can still run the model.
         with contextlib.suppress(EncoderError):
-            _ensure_export(store, record, "openvino", source)
+            _ensure_export(store, record, "openvino", source, on_step)
+    on_step(f"opens the model with {engine.backend} on {engine.device}, and compares it with the reference vectors")
     encoder = open_encoder(store, record.encoder_id, engine)
     note_cosine(encoder, check_reference(store, encoder))
     return encoder
@@ -107,7 +128,13 @@ def recorded_identity(store: Store, key: str) -> EncoderRecord | None:
         return None
 
 
-def _ensure_export(store: Store, record: EncoderRecord, kind: ExportKind, source: ModelSource) -> None:
+def _ensure_export(
+    store: Store,
+    record: EncoderRecord,
+    kind: ExportKind,
+    source: ModelSource,
+    on_step: Callable[[str], object] = _LOG.debug,
+) -> None:
     """Export a model unless the store has the export, undamaged."""
     try:
         stored = read_export(store, record.encoder_id, kind)
@@ -117,6 +144,7 @@ def _ensure_export(store: Store, record: EncoderRecord, kind: ExportKind, source
     except IntegrityError as error:
         _LOG.warning("the %s is exported again: %s", kind, error)
         store.delete(layout.encoder_export(record.encoder_id, kind))
+    on_step(_STEPS.get(kind, f"exports the {kind}"))
     contents, cosine = make_export(record, kind, source)
     export = describe_export(kind, contents, min_cosine=cosine)
     write_export(store, record.encoder_id, export, contents)

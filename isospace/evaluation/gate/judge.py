@@ -23,7 +23,7 @@ from isospace.evaluation.query_set_files import load_set
 from isospace.evaluation.query_sets import EvaluationSet, freeze_set, read_set, without_forgotten
 from isospace.evaluation.reports.quotes import Quote, quote_of
 from isospace.evaluation.runs import SetRun, answer_set, latencies
-from isospace.evaluation.significance import randomization_p
+from isospace.evaluation.significance import bootstrap_interval, randomization_p
 from isospace.evaluation.slices import slices_of
 from isospace.search.bm25 import lexical_files
 from isospace.search.options import SearchOptions, search_options
@@ -309,7 +309,11 @@ def _evaluate_metric(rule: Rule, inputs: _RuleInputs) -> Finding:
     names = sorted(after)
     differences = np.array([after[name] - before[name] for name in names])
     gain = _mean(dict(zip(names, differences, strict=True)))
-    detail = f"{rule.name} {mean:.4f} against {mean - gain:.4f}, difference {gain:+.4f} over {len(names)} queries"
+    low, high = bootstrap_interval(differences)
+    detail = (
+        f"{rule.name} {mean:.4f} against {mean - gain:.4f}, difference {gain:+.4f} (95 % interval {low:+.4f} to "
+        f"{high:+.4f}) over {len(names)} queries"
+    )
     if rule.p is None:
         return _finding(rule, gain >= -rule.value, gain, detail)
     needed = _RULE_OF_THREE / rule.value

@@ -79,7 +79,8 @@ class Verdict(_Record):
         if self.passed:
             skipped = sum(finding.passed is None for finding in self.findings)
             rest = f"; {skipped} skipped" if skipped else ""
-            return f"snapshot {self.snapshot} passed {len(self.findings) - skipped} rules{against}{rest}"
+            passed = len(self.findings) - skipped
+            return f"snapshot {self.snapshot} passed {passed} rule{'s' * (passed != 1)}{against}{rest}"
         failed = "; ".join(f"`{finding.rule}`: {finding.detail}" for finding in self.failed())
         return f"snapshot {self.snapshot} was rejected{against}: {failed}"
 

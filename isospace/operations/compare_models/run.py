@@ -14,6 +14,15 @@ from isospace.pipeline.local_executor import LocalExecutor
 from isospace.pipeline.run_report import RunReport
 
 
+def concluding_line(entries: list[Entry]) -> str:
+    """Return what a comparison found, in one sentence."""
+    best = max(entries, key=lambda entry: entry.ndcg_10)
+    return (
+        f"compared {len(entries)} variants: {best.encoder} with {best.transform} has the highest nDCG@10 "
+        f"({best.ndcg_10:.4f}), {sum(entry.on_front for entry in entries)} are on the Pareto front"
+    )
+
+
 def compare_models(
     config: ComparisonConfig,
     executor: Executor | None = None,

@@ -133,5 +133,5 @@ def worker_engines(engine: Engine, spec: WorkersSpec, precision: str = "float32"
 def planned_place(engine: Engine, spec: WorkersSpec, precision: str) -> str:
     """Return the backend and devices that workers would use, without starting any."""
     if spec.kind == "ray":
-        return place_of([resolve_engine(engine, precision)] * (spec.count or 1))
+        return place_of([resolve_engine(engine, precision, elsewhere=True)] * (spec.count or 1))
     return place_of(worker_engines(engine, spec, precision))
