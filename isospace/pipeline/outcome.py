@@ -27,13 +27,19 @@ def outcome(report: RunReport | PlanReport, store: Store) -> str:
         ("cost", f"{report.money:,.2f}" if report.money is not None else ""),
         ("left", f"{report.left:,} texts for the next run" if report.left else ""),
         ("gate", report.gate or ""),
-        ("alias", f"{report.promoted} now names snapshot {report.snapshot}" if report.promoted else "unchanged"),
+        ("alias", _alias(report)),
         ("report", _report_address(store, report.run_id)),
         *(("warning", warning) for warning in report.warnings),
     ]
     return "\n".join(
         [_headline(report), *(f"  {name:<10} {text}" for name, text in rows if text), *_quarantined(report, store)]
     )
+
+
+def _alias(report: RunReport) -> str:
+    if report.promoted:
+        return f"{report.promoted} now names snapshot {report.snapshot}"
+    return report.held or "unchanged"
 
 
 def _headline(report: RunReport) -> str:

@@ -48,6 +48,8 @@ class RunReport:
         Number of inputs that could not be used, and the table in the store that lists them with reasons.
     notes
         How the documents of the source were read: counts and examples by kind.
+    held
+        That the alias is held, in a sentence with the command that releases it; empty if it is not.
     """
 
     run_id: str
@@ -72,6 +74,7 @@ class RunReport:
     quarantine: str | None
     warnings: tuple[str, ...]
     notes: tuple[NoteCount, ...] = ()
+    held: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as a dictionary."""

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from isospace.collection.alias import aliases
+from isospace.collection.alias import aliases, held_message
 from isospace.collection.origins import Origin, distinct
 from isospace.collection.tombstones import require_no_newer_tombstone
 from isospace.encoding.registry.record import EncoderRecord
@@ -268,9 +268,12 @@ def gate(reporter: Reporter, run: Run, committed: Commit) -> Verdict | None:
 
 
 def promote(reporter: Reporter, run: Run, committed: Commit, verdict: Verdict | None) -> str | None:
-    """Move the alias, unless the gate rejected the snapshot; return the alias if it moved."""
+    """Move the alias, unless it is held or the gate rejected the snapshot; return the alias if it moved."""
     alias = run.config.runtime.promote_to
-    if alias is not None and (problem := promotion_problem(run.store, committed.manifest, alias)):
+    held = held_message(run.store, run.collection, alias)
+    if held:
+        reporter.warning(held)
+    elif alias is not None and (problem := promotion_problem(run.store, committed.manifest, alias)):
         reporter.warning(f"{alias} does not move: {problem}")
     moved = (verdict is None or verdict.passed) and promote_new(run, committed)
     numbers = {name: entry.snapshot for name, entry in aliases(run.store, run.collection).items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from isospace.collection.alias import held_message
 from isospace.encoding.throughput import record_rate
 from isospace.evaluation.gate.verdicts import Verdict
 from isospace.pipeline.checks import CheckResult
@@ -52,6 +53,7 @@ def summarize(
         quarantine=scan.quarantine.path if scan.quarantine else None,
         warnings=(*plan.warnings(), *run_warnings(run, scan, checked, committed)),
         notes=scan.notes,
+        held=held_message(run.store, run.collection, run.config.runtime.promote_to),
     )
     path = write_report(run, result, plan, checked, segments, committed)
     page = _draw_page(reporter, run, result, plan, checked) if committed.is_new else None
