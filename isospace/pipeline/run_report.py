@@ -113,7 +113,8 @@ def write_report(
         "segments": [{"part": s.part, "clipped": s.clipped, "saturated": s.saturated} for s in segments],
         "provenance": commit.manifest.provenance,
     }
-    named = names_of(doc_id for note in report.notes for doc_id, _ in note.examples)
+    examples = [doc_id for note in report.notes for doc_id, _ in note.examples]
+    named = names_of([*examples, *(plan.judged.missing if plan.judged else ())])
     write_quotes(run.store, run.run_id, run.collection, named)
     path = layout.report(run.run_id)
     run.store.write(path, canonical_json(body))

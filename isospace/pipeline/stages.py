@@ -34,6 +34,7 @@ from isospace.pipeline.executor import (
 )
 from isospace.pipeline.fit.fit_space import fit_space
 from isospace.pipeline.fit.foresee import require_fit
+from isospace.pipeline.judged_documents import require_judged
 from isospace.pipeline.plan_report import PlanReport, plan_only, report_plan
 from isospace.pipeline.refit import recorded_encoder, refit_plan, start_refit, stored_parts
 from isospace.pipeline.resources import (
@@ -115,7 +116,7 @@ def plan(reporter: Reporter, run: Run, scan: Scan, parts: list[ChunkPart]) -> tu
     record = run_record(run)
     planned = plan_shards(run, parts, limit=record.longest, kept=scan.kept)
     require_fit(run, planned, parts, record)
-    report = report_plan(run, scan, parts, planned, record)
+    report = report_plan(run, scan, parts, planned, record, require_judged(run, scan, parts))
     reporter.show_markdown("plan", report.markdown(), f"Plan of {run.run_id}")
     for warning in report.warnings():
         reporter.warning(warning)
