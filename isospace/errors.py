@@ -16,6 +16,7 @@
     ├── QueryError           a query is invalid
     ├── CheckError           a check before the commit failed; nothing was published
     ├── GateError            a snapshot failed the quality gate; the alias was not moved
+    ├── HeldError            the alias is held; it was not moved
     └── AuditError           an audit raised alarms
 
 Every message gives the value found, what was expected, and what to do.
@@ -89,6 +90,10 @@ class CheckError(IsospaceError):
 
 class GateError(IsospaceError):
     """A snapshot failed the quality gate, so the alias was not moved."""
+
+
+class HeldError(IsospaceError):
+    """The alias is held, so it was not moved."""
 
 
 class AuditError(IsospaceError):

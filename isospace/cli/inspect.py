@@ -56,6 +56,8 @@ def status(
             for one in members
         ]
         print_table(header, rows, title=name, whole=header[:7])
+        for message in (message for one in snapshots if one.collection == name for message in one.held):
+            say(message)
         _warn_of_unfinished(store, name)
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from isospace.cli.aliases import promote, rollback
+from isospace.cli.aliases import aliases, hold, promote, release, rollback
 from isospace.cli.audit import audit, query_log
 from isospace.cli.common import fail
 from isospace.cli.deploy import deploy
@@ -42,7 +42,7 @@ PANELS: dict[str, dict[str, Callable[..., None] | typer.Typer]] = {
         "lengths": lengths,
         "frontier": frontier,
     },
-    "Aliases": {"promote": promote, "rollback": rollback},
+    "Aliases": {"aliases": aliases, "promote": promote, "rollback": rollback, "hold": hold, "release": release},
     "Monitor": {"audit": audit, "query-log": query_log},
     "Maintain": {"compact": compact, "vacuum": vacuum, "forget": forget, "export": export},
     "Models": {"finetune": finetune, "compare-models": compare_models},

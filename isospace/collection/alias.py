@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, overload
 
-from pydantic import BaseModel, ConfigDict
-
+from isospace.collection.alias_entry import (
+    CANDIDATE,
+    AliasEntry,
+    describe_hold,
+    held_by,
+    login_name,
+    new_entry,
+    release_command,
+)
+from isospace.collection.replacements import follow_replacements
 from isospace.collection.snapshot import Manifest, find_manifest, read_manifest
-from isospace.errors import ConfigError, IntegrityError, NotFoundError
-from isospace.storage.hashing import seal
+from isospace.errors import ConfigError, HeldError, IntegrityError, NotFoundError
 from isospace.storage.numbered_log import append, read_all
 from isospace.storage.paths import CollectionPaths, is_name, numbered
 from isospace.storage.store import Store
-
-
-class AliasEntry(BaseModel):
-    """One move of an alias; `forced` holds the objections of the gate to a forced promotion."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    alias: str
-    number: int
-    action: Literal["promote", "rollback"]
-    snapshot: int
-    snapshot_id: str
-    reason: str
-    at: str
-    forced: str = ""
 
 
 def alias_history(store: Store, collection: str, alias: str) -> list[AliasEntry]:
@@ -35,11 +30,51 @@ def alias_history(store: Store, collection: str, alias: str) -> list[AliasEntry]
     return read_all(store, CollectionPaths(collection).alias(alias), AliasEntry)
 
 
+@dataclass(frozen=True, slots=True)
+class AliasState:
+    """Where an alias is.
+
+    Attributes
+    ----------
+    current
+        The last entry of its history; names the snapshot.
+    moved
+        The entry of its last move.
+    holding
+        The entry that began its hold; None if it is not held.
+    """
+
+    current: AliasEntry
+    moved: AliasEntry
+    holding: AliasEntry | None
+
+    def held_message(self, store: Store, collection: str) -> str:
+        """Return that the alias is held, where, why, by whom, since when, and the remedy; empty if it is not held."""
+        if self.holding is None:
+            return ""
+        command = release_command(store, collection, self.current.alias)
+        return f"{describe_hold(self.holding, self.current.snapshot)}; release it with `{command}`"
+
+
+def alias_states(store: Store, collection: str) -> dict[str, AliasState]:
+    """Return the state of every alias of a collection."""
+    states = {name: alias_state(store, collection, name) for name in list_aliases(store, collection)}
+    # A run that dies before the first move of an alias leaves a folder without entries.
+    return {name: state for name, state in states.items() if state is not None}
+
+
+def alias_state(store: Store, collection: str, alias: str) -> AliasState | None:
+    """Return the state of an alias; None if it has never named a snapshot."""
+    history = alias_history(store, collection, alias)
+    if not history:
+        return None
+    moved = next((entry for entry in reversed(history) if entry.is_move), history[-1])
+    return AliasState(history[-1], moved, held_by(history))
+
+
 def aliases(store: Store, collection: str) -> dict[str, AliasEntry]:
     """Return the current entry of every alias of a collection."""
-    histories = {name: alias_history(store, collection, name) for name in list_aliases(store, collection)}
-    # A run that dies before the first move of an alias leaves a folder without entries.
-    return {name: history[-1] for name, history in histories.items() if history}
+    return {name: state.current for name, state in alias_states(store, collection).items()}
 
 
 def list_aliases(store: Store, collection: str) -> list[str]:
@@ -92,6 +127,8 @@ def promote(
     forward_only: bool = False,
     forced: str = "",
     expected: AliasEntry | None = None,
+    release: bool = False,
+    author: str = "",
 ) -> AliasEntry | None:
     """Move an alias to a snapshot.
 
@@ -100,12 +137,17 @@ def promote(
     reason
         Recorded in the history.
     forward_only
-        Do not move the alias if it has ever named this snapshot or a later one. A slow run then cannot undo a fast one,
-        and no run can undo a rollback.
+        Do not move the alias if it is held, or has ever named this snapshot or a later one. A slow run then cannot undo
+        a fast one, and no run can undo a rollback.
     forced
         Objections of the gate to a forced promotion, recorded in the history.
     expected
-        Move the alias only if this is its last move, so that nobody's later move is undone.
+        Move the alias only if it has not moved since this entry, so that nobody's later move is undone. For the same
+        content in other files: a hold does not prevent it.
+    release
+        Move the alias even if it is held, and end the hold.
+    author
+        Who moves the alias, recorded in the history; empty for a run.
 
     Returns
     -------
@@ -116,24 +158,48 @@ def promote(
     ------
     ConfigError
         If the name of the alias is a number.
+    HeldError
+        If the alias is held, and neither `forward_only`, `expected`, nor `release` is given.
     """
     if alias.isdecimal():
         raise ConfigError(f"alias {alias!r}: expected a name that is not a number, since numbers name snapshots.")
-    return _append(
-        store,
-        collection,
-        alias,
-        manifest,
-        action="promote",
-        reason=reason,
-        forward_only=forward_only,
-        forced=forced,
-        expected=expected,
-    )
+
+    def make(number: int) -> AliasEntry | None:
+        history = alias_history(store, collection, alias)
+        if expected is not None and _has_moved(history, since=expected):
+            return None
+        holding = held_by(history)
+        if holding is not None and expected is None and not release:
+            if forward_only:
+                return None
+            raise _held_error(store, collection, AliasState(history[-1], history[-1], holding))
+        current = (history[-1].snapshot, history[-1].snapshot_id) if history else None
+        ends = release and holding is not None
+        if current == (manifest.sequence, manifest.snapshot_id) and not ends:
+            return None
+        if forward_only and _was_passed(follow_replacements(store, collection, history), manifest):
+            return None
+        return new_entry(
+            alias, number, "promote", manifest, reason, forced=forced, author=author, hold=False if ends else None
+        )
+
+    return _append(store, collection, alias, manifest, make)
 
 
-def rollback(store: Store, collection: str, alias: str, *, reason: str) -> AliasEntry:
-    """Move an alias back to its previous snapshot.
+def rollback(
+    store: Store, collection: str, alias: str, *, reason: str, hold: bool = True, author: str | None = None
+) -> AliasEntry:
+    """Move an alias back to its previous snapshot, and hold it there until it is released.
+
+    Parameters
+    ----------
+    reason
+        Recorded in the history.
+    hold
+        Whether to hold the alias, so that no run moves it. The alias `candidate` is never held. An alias that is held
+        already stays held.
+    author
+        Who rolls back; by default, the login name.
 
     Raises
     ------
@@ -152,8 +218,100 @@ def rollback(store: Store, collection: str, alias: str, *, reason: str) -> Alias
             f"snapshot that you want. Aliases: {known}."
         )
     manifest = read_manifest(store, collection, earlier.snapshot)
-    entry = _append(store, collection, alias, manifest, action="rollback", reason=reason)
-    return entry or earlier
+    holds = True if hold and alias != CANDIDATE else None
+    who = login_name() if author is None else author
+
+    def make(number: int) -> AliasEntry:
+        return new_entry(alias, number, "rollback", manifest, reason, author=who, hold=holds)
+
+    return _append(store, collection, alias, manifest, make)
+
+
+def hold(store: Store, collection: str, alias: str, *, reason: str, author: str | None = None) -> AliasEntry:
+    """Hold an alias where it is: runs commit and judge, but do not move it until it is released.
+
+    A promotion that has begun does not move it either, since both write the next entry of one history. An alias that is
+    held already gets the new reason.
+
+    Parameters
+    ----------
+    reason
+        Why; shown wherever the alias is not moved.
+    author
+        Who holds it; by default, the login name.
+
+    Raises
+    ------
+    ConfigError
+        If there is no reason, or if the alias is `candidate`, which every gate moves.
+    NotFoundError
+        If the alias names no snapshot.
+    """
+    if alias == CANDIDATE:
+        raise ConfigError(f"alias {alias!r}: every gate moves it to the snapshot that it judges. Hold another alias.")
+    if not reason.strip():
+        raise ConfigError("a hold needs a reason, which every run shows. Give it with --reason.")
+    entry = _append_beside(store, collection, alias, "hold", reason=reason, author=author)
+    if entry is None:
+        known = ", ".join(aliases(store, collection)) or "none"
+        raise NotFoundError(
+            f"alias {alias!r} of collection {collection!r}: names no snapshot to be held at. Aliases: {known}."
+        )
+    return entry
+
+
+def release(
+    store: Store, collection: str, alias: str, *, reason: str = "", author: str | None = None
+) -> AliasEntry | None:
+    """End the hold of an alias, so that runs move it again; return None if it was not held.
+
+    Parameters
+    ----------
+    reason
+        Recorded in the history.
+    author
+        Who releases it; by default, the login name.
+    """
+    return _append_beside(store, collection, alias, "release", reason=reason, author=author)
+
+
+def _append_beside(
+    store: Store, collection: str, alias: str, action: Literal["hold", "release"], *, reason: str, author: str | None
+) -> AliasEntry | None:
+    """Append an entry that repeats the snapshot of the alias; None if there is nothing to hold or to release."""
+
+    def make(number: int) -> AliasEntry | None:
+        history = alias_history(store, collection, alias)
+        if not history or (action == "release" and held_by(history) is None):
+            return None
+        changes = {
+            "number": number,
+            "action": action,
+            "reason": reason,
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "author": login_name() if author is None else author,
+            "hold": action == "hold",
+        }
+        return history[-1].model_copy(update=changes)
+
+    return append(store, CollectionPaths(collection).alias(alias), make)
+
+
+def held_message(store: Store, collection: str, alias: str | None) -> str:
+    """Return in a sentence that an alias is held, and how to release it; empty if it is not held."""
+    state = alias_state(store, collection, alias) if alias is not None else None
+    return state.held_message(store, collection) if state is not None else ""
+
+
+def require_released(store: Store, collection: str, alias: str) -> None:
+    """Raise HeldError if an alias is held."""
+    state = alias_state(store, collection, alias)
+    if state is not None and state.holding is not None:
+        raise _held_error(store, collection, state)
+
+
+def _held_error(store: Store, collection: str, state: AliasState) -> HeldError:
+    return HeldError(f"{state.held_message(store, collection)}, or promote with --release.")
 
 
 def previous_entry(history: list[AliasEntry]) -> AliasEntry | None:
@@ -171,77 +329,6 @@ def previous_entry(history: list[AliasEntry]) -> AliasEntry | None:
         elif entry.action == "promote":
             stack.append(entry)
     return stack[-2] if len(stack) > 1 else None
-
-
-class Replacement(BaseModel):
-    """A snapshot that was rewritten without forgotten documents.
-
-    Attributes
-    ----------
-    old, old_id
-        Number and snapshot_id before.
-    new, new_id
-        Number and snapshot_id after. The number is the same, except in older records.
-    earlier
-        Snapshot IDs that the number had before `old_id`.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    old: int
-    old_id: str
-    new: int
-    new_id: str
-    earlier: tuple[str, ...] = ()
-
-    def replaces(self, entry: AliasEntry) -> bool:
-        """Return whether an entry names a snapshot as it was before."""
-        return entry.snapshot == self.old and entry.snapshot_id in (self.old_id, *self.earlier)
-
-
-def record_replacement(store: Store, old: Manifest, new: Manifest) -> None:
-    """Record, before a snapshot is replaced in place, what it is replaced with."""
-    if old.snapshot_id == new.snapshot_id:
-        # The forgotten documents were deleted before: the content is the same, in other files.
-        return
-    known = _replacements(store, old.collection).get(old.sequence)
-    earlier = {*known.earlier, known.old_id} if known is not None and known.new == known.old else set()
-    replacement = Replacement(
-        old=old.sequence,
-        old_id=old.snapshot_id,
-        new=new.sequence,
-        new_id=new.snapshot_id,
-        earlier=tuple(sorted(earlier - {old.snapshot_id, new.snapshot_id})),
-    )
-    store.write(numbered(old.paths.replacements, old.sequence), seal(replacement.model_dump(mode="json")))
-
-
-def follow_replacements(store: Store, collection: str, history: list[AliasEntry]) -> list[AliasEntry]:
-    """Return a history in which every replaced snapshot is exchanged for its replacement.
-
-    If a snapshot was removed, but another one of the same content (as after a compaction) was replaced, the entry
-    names that one's replacement.
-    """
-    by_number = _replacements(store, collection)
-    by_content = {old: record for record in by_number.values() for old in (record.old_id, *record.earlier)}
-    result = []
-    for entry in history:
-        current = entry
-        while (replacement := _replacement_of(current, by_number, by_content)) is not None:
-            current = current.model_copy(update={"snapshot": replacement.new, "snapshot_id": replacement.new_id})
-        result.append(current)
-    return result
-
-
-def _replacement_of(
-    entry: AliasEntry, by_number: dict[int, Replacement], by_content: dict[str, Replacement]
-) -> Replacement | None:
-    own = by_number.get(entry.snapshot)
-    return own if own is not None and own.replaces(entry) else by_content.get(entry.snapshot_id)
-
-
-def _replacements(store: Store, collection: str) -> dict[int, Replacement]:
-    records = read_all(store, CollectionPaths(collection).replacements, Replacement)
-    return {record.old: record for record in records}
 
 
 def _is_replacement(store: Store, entry: AliasEntry, manifest: Manifest) -> bool:
@@ -262,38 +349,22 @@ def _was_passed(history: list[AliasEntry], manifest: Manifest) -> bool:
     return reached or (manifest.snapshot_id in rolled_back and not is_current)
 
 
-def _append(
-    store: Store,
-    collection: str,
-    alias: str,
-    manifest: Manifest,
-    *,
-    action: Literal["promote", "rollback"],
-    reason: str,
-    forward_only: bool = False,
-    forced: str = "",
-    expected: AliasEntry | None = None,
-) -> AliasEntry | None:
-    def make(number: int) -> AliasEntry | None:
-        history = alias_history(store, collection, alias)
-        if expected is not None and (not history or history[-1] != expected):
-            return None
-        current = (history[-1].snapshot, history[-1].snapshot_id) if history else None
-        if action == "promote" and current == (manifest.sequence, manifest.snapshot_id):
-            return None
-        if forward_only and _was_passed(follow_replacements(store, collection, history), manifest):
-            return None
-        return AliasEntry(
-            alias=alias,
-            number=number,
-            action=action,
-            snapshot=manifest.sequence,
-            snapshot_id=manifest.snapshot_id,
-            reason=reason,
-            at=datetime.now(UTC).isoformat(timespec="seconds"),
-            forced=forced,
-        )
+def _has_moved(history: list[AliasEntry], *, since: AliasEntry) -> bool:
+    """Return whether an alias has moved after an entry of its history; a hold or a release is no move."""
+    return since not in history or any(entry.is_move for entry in history if entry.number > since.number)
 
+
+@overload
+def _append(
+    store: Store, collection: str, alias: str, manifest: Manifest, make: Callable[[int], AliasEntry]
+) -> AliasEntry: ...
+@overload
+def _append(
+    store: Store, collection: str, alias: str, manifest: Manifest, make: Callable[[int], AliasEntry | None]
+) -> AliasEntry | None: ...
+def _append(
+    store: Store, collection: str, alias: str, manifest: Manifest, make: Callable[[int], AliasEntry | None]
+) -> AliasEntry | None:
     paths = CollectionPaths(collection)
     entry = append(store, paths.alias(alias), make)
     # Moving an alias takes no lease, and a vacuum may have removed the snapshot since it was looked up. A vacuum

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from isospace.collection.alias import aliases
+from isospace.collection.alias import AliasState, alias_states
 from isospace.collection.origins import StoredPromise, snapshot_classes, stored_promise
 from isospace.collection.snapshot import Manifest, read_manifest, sequences
 from isospace.errors import NotFoundError
@@ -30,6 +31,8 @@ class SnapshotStatus:
     """What its vectors allow to promise: `bitwise` only if one engine with reproducible bits computed them all."""
     engines: tuple[str, ...]
     """What computed its vectors, one for each class of bits."""
+    held: tuple[str, ...] = ()
+    """For each alias that is held here: why, by whom, since when, and how to release it."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields by name."""
@@ -55,14 +58,15 @@ def list_snapshots(store: Store, collection: str | None = None) -> list[Snapshot
 
 
 def _of_collection(store: Store, collection: str) -> list[SnapshotStatus]:
-    named: dict[int, list[str]] = {}
-    for name, entry in aliases(store, collection).items():
-        named.setdefault(entry.snapshot, []).append(name)
+    named: dict[int, list[AliasState]] = {}
+    for state in alias_states(store, collection).values():
+        named.setdefault(state.current.snapshot, []).append(state)
     manifests = (read_manifest(store, collection, number) for number in sequences(store, collection))
-    return [_status(manifest, tuple(named.get(manifest.sequence, ()))) for manifest in manifests]
+    return [_status(store, manifest, named.get(manifest.sequence, [])) for manifest in manifests]
 
 
-def _status(manifest: Manifest, names: tuple[str, ...]) -> SnapshotStatus:
+def _status(store: Store, manifest: Manifest, named: Sequence[AliasState]) -> SnapshotStatus:
+    messages = (state.held_message(store, manifest.collection) for state in named)
     return SnapshotStatus(
         collection=manifest.collection,
         snapshot=manifest.sequence,
@@ -72,7 +76,8 @@ def _status(manifest: Manifest, names: tuple[str, ...]) -> SnapshotStatus:
         chunks=manifest.chunks,
         parts=len(manifest.parts),
         committed_at=str(manifest.provenance.get("committed_at", "")),
-        aliases=names,
+        aliases=tuple(state.current.alias for state in named),
         promise=stored_promise(manifest.origins),
         engines=tuple(origin.describe() for origin in snapshot_classes(manifest.origins)),
+        held=tuple(message for message in messages if message),
     )

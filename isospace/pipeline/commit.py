@@ -113,8 +113,8 @@ def commit_snapshot(
 def promote_new(run: Run, commit: Commit) -> bool:
     """Move the run's alias to its snapshot; return whether it moved.
 
-    An alias stays where it is if it has named this snapshot or a later one before, since somebody rolled it back on
-    purpose. It also stays if a gate objects to the snapshot, even if this run has no rules of its own.
+    An alias stays where it is if it is held, or has named this snapshot or a later one before, since somebody rolled it
+    back on purpose. It also stays if a gate objects to the snapshot, even if this run has no rules of its own.
 
     Raises
     ------

@@ -9,10 +9,11 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from isospace.collection.alias_entry import CANDIDATE
 from isospace.collection.origins import MixedBits
 from isospace.encoding.engine import DEVICE, Engine
 from isospace.encoding.spec import EncoderSpec
-from isospace.evaluation.gate.spec import CANDIDATE, GateSpec
+from isospace.evaluation.gate.spec import GateSpec
 from isospace.ingest.spec import ChunkingSpec, DocumentsSpec
 from isospace.pipeline.selection import Budget, Selection
 from isospace.search.spec import LexicalSpec

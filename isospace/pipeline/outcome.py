@@ -27,7 +27,7 @@ def outcome(report: RunReport | PlanReport, store: Store) -> str:
         ("cost", f"{report.money:,.2f}" if report.money is not None else ""),
         ("left", f"{report.left:,} texts for the next run" if report.left else ""),
         ("gate", report.gate or ""),
-        ("alias", f"{report.promoted} now names snapshot {report.snapshot}" if report.promoted else "unchanged"),
+        ("alias", _alias(report)),
         ("report", _report_address(store, report.run_id)),
         *(("warning", warning) for warning in report.warnings),
     ]
@@ -46,9 +46,15 @@ def concluding_line(report: RunReport | PlanReport) -> str:
         f"cost {report.money:,.2f}" if report.money is not None else "",
         f"{report.left:,} texts left for the next run" if report.left else "",
         f"{report.quarantined:,} inputs quarantined" if report.quarantined else "",
-        f"{report.promoted} now names snapshot {report.snapshot}" if report.promoted else "no alias moved",
+        _alias(report, unmoved="no alias moved"),
     ]
     return f"{_headline(report)}: {', '.join(part for part in parts if part)}"
+
+
+def _alias(report: RunReport, *, unmoved: str = "unchanged") -> str:
+    if report.promoted:
+        return f"{report.promoted} now names snapshot {report.snapshot}"
+    return report.held or unmoved
 
 
 def _headline(report: RunReport) -> str:

@@ -19,6 +19,7 @@ from isospace.pipeline.encode.plan import plan_shards
 from isospace.pipeline.encode.shards import EncodePlan
 from isospace.pipeline.encode.workers.pool import planned_place
 from isospace.pipeline.fit.foresee import require_fit
+from isospace.pipeline.judged_documents import JudgedDocuments, require_judged
 from isospace.pipeline.run import Run, start_run
 from isospace.pipeline.scan.diff import Scan, scan_source
 from isospace.pipeline.unknown_tokens import add_up
@@ -61,6 +62,8 @@ class PlanReport:
         Share of the new texts' tokens that the encoder's vocabulary does not cover, by language, in a sample.
     mostly_unknown, only_unknown
         Number of new texts that consist mostly, or only, of such tokens.
+    judged
+        How many judged documents of the gate's evaluation set are in the source; None if no rule needs judgements.
     """
 
     collection: str
@@ -90,6 +93,7 @@ class PlanReport:
     unknown: Mapping[str, float] = field(default_factory=dict)
     mostly_unknown: int = 0
     only_unknown: int = 0
+    judged: JudgedDocuments | None = None
 
     def as_dict(self) -> dict[str, object]:
         """Return the figures by name."""
@@ -120,6 +124,7 @@ class PlanReport:
             *([("mixed bits", self.mixed)] if self.mixed else []),
             *([("unknown tokens", self._unknown_shares())] if self.unknown else []),
             *([("texts mostly unknown", self._unknown_texts())] if self.mostly_unknown else []),
+            *([("judged documents", self.judged.figure())] if self.judged else []),
             *self._costs(),
         ]
 
@@ -133,6 +138,14 @@ class PlanReport:
 
     def warnings(self) -> tuple[str, ...]:
         """Return what a person should look at before the texts are encoded."""
+        return (*self._unknown_warnings(), *self._judged_warnings())
+
+    def _judged_warnings(self) -> tuple[str, ...]:
+        if self.judged is None or self.judged.is_usual:
+            return ()
+        return (f"{self.judged.describe()}: queries that only they answer count as misses",)
+
+    def _unknown_warnings(self) -> tuple[str, ...]:
         if not self.mostly_unknown:
             return ()
         shares = f" (unknown tokens by language: {self._unknown_shares()})" if self.unknown else ""
@@ -182,7 +195,12 @@ def require_device(config: PipelineConfig) -> None:
 
 
 def report_plan(
-    run: Run, scan: Scan, parts: Sequence[ChunkPart], plan: EncodePlan, record: EncoderRecord
+    run: Run,
+    scan: Scan,
+    parts: Sequence[ChunkPart],
+    plan: EncodePlan,
+    record: EncoderRecord,
+    judged: JudgedDocuments | None = None,
 ) -> PlanReport:
     """Collect the figures of a plan."""
     runtime = run.config.runtime
@@ -220,6 +238,7 @@ def report_plan(
         unknown=unknown.shares(),
         mostly_unknown=unknown.mostly,
         only_unknown=unknown.only,
+        judged=judged,
     )
 
 
@@ -234,7 +253,7 @@ def plan_only(config: PipelineConfig) -> PlanReport:
         parts = [write_chunks(run, documents, counter) for documents in scan.parts]
         plan = plan_shards(run, parts, limit=record.longest, kept=scan.kept)
         require_fit(run, plan, parts, record)
-        return report_plan(run, scan, parts, plan, record)
+        return report_plan(run, scan, parts, plan, record, require_judged(run, scan, parts))
 
 
 def _bytes(run: Run, plan: EncodePlan, dimension: int) -> int:

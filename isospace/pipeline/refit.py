@@ -16,6 +16,7 @@ from isospace.errors import ConfigError, IntegrityError, NotFoundError
 from isospace.pipeline.chunk import ChunkPart
 from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.encode.shards import EncodePlan
+from isospace.pipeline.judged_documents import require_judged
 from isospace.pipeline.plan_report import PlanReport, report_plan
 from isospace.pipeline.run import Run, start_run
 from isospace.pipeline.scan.diff import Scan
@@ -105,7 +106,7 @@ def refit_plan(run: Run, scan: Scan, parts: list[ChunkPart], record: EncoderReco
     """Return the plan of a run that encodes nothing."""
     chunks = sum(part.chunks.rows or 0 for part in parts)
     nothing = EncodePlan(shards=(), chunks=chunks, distinct=chunks, reused=chunks, to_encode=0, tokens=0)
-    return report_plan(run, scan, parts, nothing, record)
+    return report_plan(run, scan, parts, nothing, record, require_judged(run, scan, parts))
 
 
 def _base(config: PipelineConfig) -> Manifest:

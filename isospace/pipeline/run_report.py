@@ -48,6 +48,8 @@ class RunReport:
         Number of inputs that could not be used, and the table in the store that lists them with reasons.
     notes
         How the documents of the source were read: counts and examples by kind.
+    held
+        That the alias is held, in a sentence with the command that releases it; empty if it is not.
     """
 
     run_id: str
@@ -72,6 +74,7 @@ class RunReport:
     quarantine: str | None
     warnings: tuple[str, ...]
     notes: tuple[NoteCount, ...] = ()
+    held: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as a dictionary."""
@@ -110,7 +113,8 @@ def write_report(
         "segments": [{"part": s.part, "clipped": s.clipped, "saturated": s.saturated} for s in segments],
         "provenance": commit.manifest.provenance,
     }
-    named = names_of(doc_id for note in report.notes for doc_id, _ in note.examples)
+    examples = [doc_id for note in report.notes for doc_id, _ in note.examples]
+    named = names_of([*examples, *(plan.judged.missing if plan.judged else ())])
     write_quotes(run.store, run.run_id, run.collection, named)
     path = layout.report(run.run_id)
     run.store.write(path, canonical_json(body))

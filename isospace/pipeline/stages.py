@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from isospace.collection.alias import aliases
+from isospace.collection.alias import aliases, held_message
 from isospace.collection.origins import Origin, distinct
 from isospace.collection.tombstones import require_no_newer_tombstone
 from isospace.encoding.registry.record import EncoderRecord
@@ -35,6 +35,7 @@ from isospace.pipeline.executor import (
 )
 from isospace.pipeline.fit.fit_space import fit_space
 from isospace.pipeline.fit.foresee import require_fit
+from isospace.pipeline.judged_documents import require_judged
 from isospace.pipeline.openings import counted
 from isospace.pipeline.plan_report import PlanReport, plan_only, readable_size, report_plan, require_device
 from isospace.pipeline.refit import recorded_encoder, refit_plan, start_refit, stored_parts
@@ -126,7 +127,7 @@ def plan(reporter: Reporter, run: Run, scan: Scan, parts: list[ChunkPart]) -> tu
     record = run_record(run)
     planned = plan_shards(run, parts, limit=record.longest, kept=scan.kept)
     require_fit(run, planned, parts, record)
-    report = report_plan(run, scan, parts, planned, record)
+    report = report_plan(run, scan, parts, planned, record, require_judged(run, scan, parts))
     reporter.show_markdown("plan", report.markdown(), f"Plan of {run.run_id}")
     for warning in report.warnings():
         reporter.warning(warning)
@@ -317,9 +318,12 @@ def gate(reporter: Reporter, run: Run, committed: Commit) -> Verdict:
 
 
 def promote(reporter: Reporter, run: Run, committed: Commit, verdict: Verdict | None) -> str | None:
-    """Move the alias, unless the gate rejected the snapshot; return the alias if it moved."""
+    """Move the alias, unless it is held or the gate rejected the snapshot; return the alias if it moved."""
     alias = run.config.runtime.promote_to
-    if verdict is not None and not verdict.passed:
+    held = held_message(run.store, run.collection, alias)
+    if held:
+        reporter.warning(held)
+    elif verdict is not None and not verdict.passed:
         reporter.info(f"{alias} does not move, since the quality gate rejected snapshot {verdict.snapshot}")
     elif alias is not None and (problem := promotion_problem(run.store, committed.manifest, alias)):
         reporter.warning(f"{alias} does not move: {problem}")

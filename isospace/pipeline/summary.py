@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from isospace.collection.alias import held_message
 from isospace.encoding.throughput import record_rate
 from isospace.evaluation.gate.verdicts import Verdict
 from isospace.pipeline import openings
@@ -53,6 +54,7 @@ def summarize(
         quarantine=scan.quarantine.path if scan.quarantine else None,
         warnings=(*plan.warnings(), *run_warnings(run, scan, checked, committed)),
         notes=scan.notes,
+        held=held_message(run.store, run.collection, run.config.runtime.promote_to),
     )
     path = write_report(run, result, plan, checked, segments, committed)
     reporter.info(f"wrote {path}")

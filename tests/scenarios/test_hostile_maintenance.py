@@ -97,7 +97,7 @@ def test_another_namespace_of_processes_cannot_be_asked(tmp_path: Path) -> None:
 def test_a_rollback_outlives_an_order_to_forget(config: PipelineConfig, tmp_path: Path) -> None:
     embed_inline(config)
     store = again(config, {**sentences(30), "secret": SECRET, "bad": "a bad text, number three."})
-    assert rollback(store, "c", "production", reason="bad").snapshot == 1
+    assert rollback(store, "c", "production", reason="bad", hold=False).snapshot == 1
     receipt = forget(store, "c", ["secret"], tmp_path / "scratch", reason="x")
     assert receipt.snapshots == {1: 1, 2: 2}
     assert aliases(store, "c")["production"].snapshot == 1

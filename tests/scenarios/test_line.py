@@ -259,8 +259,8 @@ def test_promote_and_rollback_are_a_history(configure: Configure, tmp_path: Path
         write_jsonl(path, documents)
         embed_inline(config)
     store = store_of(config)
-    assert rollback(store, "c", "production", reason="bad").snapshot == 2
-    assert rollback(store, "c", "production", reason="worse").snapshot == 1
+    assert rollback(store, "c", "production", reason="bad", hold=False).snapshot == 2
+    assert rollback(store, "c", "production", reason="worse", hold=False).snapshot == 1
     with pytest.raises(NotFoundError, match="the first it named: no earlier snapshot"):
         rollback(store, "c", "production", reason="even worse")
     assert embed_inline(config).promoted is None  # a rolled-back alias is not moved by a run that finds nothing new

@@ -59,7 +59,7 @@ def test_a_thousand_searches_during_twenty_promotions_and_rollbacks(configure: C
             if move % 2:
                 promote(store, "c", "production", read_manifest(store, "c", 2), reason="test")
             else:
-                rollback(store, "c", "production", reason="test")
+                rollback(store, "c", "production", reason="test", hold=False)
             expected, deadline = 2 if move % 2 else 1, time.monotonic() + 30
             while index.manifest.sequence != expected or len(seen) < before + SEARCHES // MOVES:
                 assert time.monotonic() < deadline, "the alias was not followed"

@@ -273,7 +273,7 @@ def test_a_repair_does_not_undo_a_rollback(configure: Configure, tmp_path: Path)
     write_jsonl(path, documents | {"new": "something new"})
     embed_inline(config)
     store = open_store(config.runtime.store)
-    rollback(store, "c", "production", reason="worse")
+    rollback(store, "c", "production", reason="worse", hold=False)
     manifest = latest_manifest(store, "c")
     assert manifest is not None
     store.delete(manifest.parts[-1].segment.path)

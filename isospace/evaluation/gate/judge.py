@@ -59,22 +59,29 @@ class GateResult:
 
 def gate_set(store: Store, collection: str, spec: GateSpec) -> EvaluationSet | None:
     """Return the evaluation set of a gate, frozen again if its files have changed; None if no rule needs queries."""
-    if spec.queries:
-        loaded = load_set(spec.set, Path(spec.queries), Path(spec.judgements) if spec.judgements else None)
-        query_set = without_forgotten(store, collection, loaded)
+    query_set = _read_gate_set(store, collection, spec)
+    if query_set is not None and spec.queries:
         freeze_set(store, collection, query_set, source=spec.queries)
-        return query_set
-    if not _needs_queries(spec):
-        return None
-    return read_set(store, collection, spec.set)
+    return query_set
 
 
 def check_gate(store: Store, collection: str, spec: GateSpec) -> None:
     """Raise the errors of `gate_set` before any work is done; nothing is written."""
+    _read_gate_set(store, collection, spec)
+
+
+def gate_judgements(store: Store, collection: str, spec: GateSpec) -> EvaluationSet | None:
+    """Return the evaluation set of a gate, without freezing it; None if no rule needs judgements."""
+    if not any(parse_rule(rule).subject == "measure" for rule in spec.rules):
+        return None
+    return _read_gate_set(store, collection, spec)
+
+
+def _read_gate_set(store: Store, collection: str, spec: GateSpec) -> EvaluationSet | None:
     if spec.queries:
-        load_set(spec.set, Path(spec.queries), Path(spec.judgements) if spec.judgements else None)
-    elif _needs_queries(spec):
-        read_set(store, collection, spec.set)
+        loaded = load_set(spec.set, Path(spec.queries), Path(spec.judgements) if spec.judgements else None)
+        return without_forgotten(store, collection, loaded)
+    return read_set(store, collection, spec.set) if _needs_queries(spec) else None
 
 
 def _needs_queries(spec: GateSpec) -> bool:

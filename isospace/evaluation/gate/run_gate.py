@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from isospace.collection.alias import aliases, promote, resolve
+from isospace.collection.alias_entry import CANDIDATE
 from isospace.collection.snapshot import Manifest
 from isospace.errors import NotFoundError
 from isospace.evaluation.gate.judge import gate_key, gate_set, judge
 from isospace.evaluation.gate.page import verdict_page
-from isospace.evaluation.gate.spec import CANDIDATE, GateSpec
+from isospace.evaluation.gate.spec import GateSpec
 from isospace.evaluation.gate.verdicts import Verdict, read_verdicts, write_verdict
 from isospace.evaluation.reports.page import write_page
 from isospace.search.index import open_index

@@ -11,9 +11,6 @@ from isospace.errors import ConfigError
 from isospace.evaluation.gate.rules import parse_rule
 from isospace.storage.spec import Name, SpecModel
 
-# Alias of the snapshot that a gate judges.
-CANDIDATE = "candidate"
-
 
 class GateSpec(SpecModel):
     """Rules that a new snapshot must pass before the alias moves to it."""

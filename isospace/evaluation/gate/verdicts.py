@@ -6,7 +6,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from isospace.collection.alias import AliasEntry, alias_history, follow_replacements, promote
+from isospace.collection.alias import alias_history, promote, require_released
+from isospace.collection.alias_entry import AliasEntry, login_name
+from isospace.collection.replacements import follow_replacements
 from isospace.collection.snapshot import Manifest
 from isospace.errors import GateError
 from isospace.storage.numbered_log import append, read_all
@@ -115,7 +117,15 @@ def require_passed(verdict: Verdict | None) -> None:
 
 
 def promote_judged(
-    store: Store, collection: str, alias: str, manifest: Manifest, *, reason: str, force: bool = False
+    store: Store,
+    collection: str,
+    alias: str,
+    manifest: Manifest,
+    *,
+    reason: str,
+    force: bool = False,
+    release: bool = False,
+    author: str | None = None,
 ) -> AliasEntry | None:
     """Move an alias to a snapshot that passed its gate, or by force.
 
@@ -127,18 +137,27 @@ def promote_judged(
         Recorded in the history; required with `force`.
     force
         Move the alias even if the gate rejected the snapshot, or never judged it.
+    release
+        Move the alias even if it is held, and end the hold.
+    author
+        Who moves the alias; by default, the login name.
 
     Raises
     ------
     GateError
         If there is a `promotion_problem` and no force, or force without a reason.
+    HeldError
+        If the alias is held, and not to be released.
     """
     if force and not reason.strip():
         raise GateError("--force needs a reason, which is recorded. Give it with --reason.")
+    if not release:
+        require_released(store, collection, alias)
     problem = promotion_problem(store, manifest, alias)
     if problem and not force:
         raise GateError(f"{problem} To move {alias} anyway, give --force and --reason.")
-    return promote(store, collection, alias, manifest, reason=reason, forced=problem)
+    who = login_name() if author is None else author
+    return promote(store, collection, alias, manifest, reason=reason, forced=problem, release=release, author=who)
 
 
 def _is_same(store: Store, collection: str, against: ComparedSnapshot, entry: AliasEntry) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
-from isospace.collection.alias import resolve
+from isospace.collection.alias import alias_state, resolve
 from isospace.collection.snapshot import Manifest, read_manifest, sequences
 from isospace.errors import AuditError, IntegrityError, IsospaceError, MismatchError
 from isospace.evaluation.baseline_sample import Reference, read_reference
@@ -171,8 +171,9 @@ def _open(store: Store, manifest: Manifest, alias: str, engine: Engine | None) -
 
 def _alias_alarms(store: Store, manifest: Manifest, alias: str, now: datetime, limits: Thresholds) -> list[Alarm]:
     number = sequences(store, manifest.collection)[-1]
-    newest = None
-    if number > manifest.sequence:
+    newest, state = None, alias_state(store, manifest.collection, alias)
+    # A newer snapshot waits for a held alias on purpose.
+    if number > manifest.sequence and (state is None or state.holding is None):
         latest = read_manifest(store, manifest.collection, number)
         verdicts = read_verdicts(store, manifest.collection, latest.snapshot_id)
         rejected = verdicts[-1].describe() if verdicts and not verdicts[-1].passed else ""

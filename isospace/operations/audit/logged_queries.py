@@ -7,7 +7,8 @@ from datetime import datetime
 
 import numpy as np
 
-from isospace.collection.alias import AliasEntry, alias_history
+from isospace.collection.alias import alias_history
+from isospace.collection.alias_entry import AliasEntry
 from isospace.evaluation.drift import Drift, classify
 from isospace.operations.audit.metrics import ENCODED, compare_rows
 from isospace.operations.audit.query_log import LoggedAnswer

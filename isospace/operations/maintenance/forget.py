@@ -13,14 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from isospace.collection.alias import (
-    alias_history,
-    aliases,
-    follow_replacements,
-    previous_entry,
-    promote,
-    record_replacement,
-)
+from isospace.collection.alias import alias_history, aliases, previous_entry, promote
+from isospace.collection.replacements import follow_replacements, record_replacement
 from isospace.collection.snapshot import (
     Manifest,
     read_manifest,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
-from isospace.collection.alias import alias_history, follow_replacements, list_aliases, parse_time, previous_entry
+from isospace.collection.alias import alias_history, list_aliases, parse_time, previous_entry
+from isospace.collection.replacements import follow_replacements
 from isospace.collection.snapshot import Manifest, read_manifest
 from isospace.storage.local_files import Stat
 from isospace.storage.paths import CollectionPaths, number_of

@@ -6,17 +6,23 @@ from pathlib import Path
 
 import pytest
 
+from isospace.collection import alias
 from isospace.collection.alias import (
-    AliasEntry,
     alias_history,
-    follow_replacements,
+    alias_state,
+    aliases,
+    held_message,
+    hold,
     previous_entry,
     promote,
+    release,
     resolve,
     rollback,
 )
+from isospace.collection.alias_entry import AliasEntry
+from isospace.collection.replacements import follow_replacements
 from isospace.collection.snapshot import Manifest, commit_manifest
-from isospace.errors import ConfigError, IntegrityError, NotFoundError
+from isospace.errors import ConfigError, HeldError, IntegrityError, NotFoundError
 from isospace.storage.hashing import seal
 from isospace.storage.store import Store, open_store
 from tests.helpers.manifests import manifest, written
@@ -66,7 +72,7 @@ def test_a_run_does_not_undo_a_promotion_of_an_older_snapshot(store: Store) -> N
 
 def test_a_run_does_not_bring_back_what_was_rolled_back_under_another_number(store: Store) -> None:
     moved(store, committed(store, 1), committed(store, 2))
-    rollback(store, "c", "production", reason="bad")
+    rollback(store, "c", "production", reason="bad", hold=False)
     assert not run_moves(store, committed(store, 3, snapshot_id=manifest(2).snapshot_id))
     assert run_moves(store, committed(store, 4))
 
@@ -74,7 +80,7 @@ def test_a_run_does_not_bring_back_what_was_rolled_back_under_another_number(sto
 def test_content_that_was_rolled_back_and_is_current_again_may_move_to_other_files(store: Store) -> None:
     two = committed(store, 2)
     moved(store, committed(store, 1), two)
-    rollback(store, "c", "production", reason="bad")
+    rollback(store, "c", "production", reason="bad", hold=False)
     moved(store, two)
     assert run_moves(store, committed(store, 3, snapshot_id=two.snapshot_id))
 
@@ -134,3 +140,118 @@ def test_a_history_follows_replacements_of_the_same_content_only(store: Store) -
 def test_a_number_is_no_name(store: Store) -> None:
     with pytest.raises(ConfigError, match="expected a name that is not a number"):
         promote(store, "c", "12", committed(store, 1), reason="x")
+
+
+def test_a_rollback_holds_the_alias_until_it_is_released(store: Store) -> None:
+    moved(store, committed(store, 1), committed(store, 2))
+    rollback(store, "c", "production", reason="worse on long queries.", author="anna")
+    three = committed(store, 3)
+    assert not run_moves(store, three)
+    message = held_message(store, "c", "production")
+    assert message.startswith("production is held at 1: worse on long queries (by anna, 20")
+    assert message.endswith(f"; release it with `isospace release {store.url} c`")
+    with pytest.raises(HeldError, match=r"production is held at 1: worse .*, or promote with --release"):
+        promote(store, "c", "production", three, reason="by hand")
+    assert resolve(store, "c", "production").sequence == 1
+
+    ended = release(store, "c", "production", author="ben")
+    assert ended is not None
+    assert (ended.snapshot, ended.author) == (1, "ben")
+    assert held_message(store, "c", "production") == ""
+    assert release(store, "c", "production") is None
+    # What was rolled back stays so.
+    assert not run_moves(store, committed(store, 4, snapshot_id=manifest(2).snapshot_id))
+    assert run_moves(store, three)
+
+
+def test_a_hold_needs_a_reason_and_a_snapshot_and_is_not_for_the_alias_of_the_gate(store: Store) -> None:
+    one, two = committed(store, 1), committed(store, 2)
+    with pytest.raises(NotFoundError, match=r"names no snapshot to be held at\. Aliases: none"):
+        hold(store, "c", "production", reason="x")
+    assert release(store, "c", "production") is None
+    moved(store, one)
+    with pytest.raises(ConfigError, match="needs a reason"):
+        hold(store, "c", "production", reason=" ")
+    for snapshot in (one, two):
+        promote(store, "c", "candidate", snapshot, reason="run")
+    with pytest.raises(ConfigError, match="Hold another alias"):
+        hold(store, "c", "candidate", reason="x")
+    rollback(store, "c", "candidate", reason="x")
+    assert promote(store, "c", "candidate", two, reason="run")
+
+
+def test_the_last_reason_counts_and_other_aliases_are_free(store: Store) -> None:
+    one, two = committed(store, 1), committed(store, 2)
+    moved(store, one)
+    promote(store, "c", "canary", one, reason="test")
+    hold(store, "c", "canary", reason="first", author="anna")
+    hold(store, "c", "canary", reason="second", author="ben")
+    assert "canary is held at 1: second (by ben, " in held_message(store, "c", "canary")
+    assert held_message(store, "c", "canary").endswith(" c canary`")
+    assert run_moves(store, two)
+    state = alias_state(store, "c", "canary")
+    assert state is not None
+    assert (state.current.number, state.moved.number) == (3, 1)
+    assert aliases(store, "c")["canary"].snapshot_id == one.snapshot_id
+
+
+def test_a_promotion_may_release_the_alias(store: Store) -> None:
+    one, two, three = (committed(store, n) for n in (1, 2, 3))
+    moved(store, one)
+    hold(store, "c", "production", reason="x")
+    assert promote(store, "c", "production", two, reason="mended", release=True)
+    assert held_message(store, "c", "production") == ""
+    hold(store, "c", "production", reason="x")
+    # Also where the alias is already.
+    assert promote(store, "c", "production", two, reason="stays", release=True)
+    assert promote(store, "c", "production", two, reason="stays", release=True) is None
+    assert run_moves(store, three)
+    # Neither holds nor releases are steps of a rollback.
+    assert [rollback(store, "c", "production", reason="x").snapshot for _ in range(2)] == [2, 1]
+
+
+def test_a_rollback_without_a_hold_leaves_an_earlier_hold(store: Store) -> None:
+    moved(store, *(committed(store, n) for n in (1, 2, 3)))
+    rollback(store, "c", "production", reason="bad")
+    rollback(store, "c", "production", reason="worse", hold=False)
+    assert held_message(store, "c", "production").startswith("production is held at 1: bad")
+
+
+@pytest.mark.parametrize("by_a_run", [True, False])
+@pytest.mark.parametrize("how", ["hold", "rollback"])
+def test_a_promotion_that_began_before_the_hold_does_not_move_the_alias(
+    store: Store, monkeypatch: pytest.MonkeyPatch, how: str, by_a_run: bool
+) -> None:
+    moved(store, committed(store, 1), committed(store, 2))
+    real, held = alias.new_entry, []
+
+    def late(*arguments: object, **others: object) -> AliasEntry:
+        if not held:
+            held.append(True)
+            (hold if how == "hold" else rollback)(store, "c", "production", reason="stop")
+        return real(*arguments, **others)  # type: ignore[arg-type]
+
+    three = committed(store, 3)
+    monkeypatch.setattr(alias, "new_entry", late)
+    if by_a_run:
+        assert not run_moves(store, three)
+    else:
+        with pytest.raises(HeldError):
+            moved(store, three)
+    assert resolve(store, "c", "production").sequence == (2 if how == "hold" else 1)
+    assert "stop" in held_message(store, "c", "production")
+
+
+@pytest.mark.parametrize("beside", ["hold", "release", "rollback"])
+def test_other_files_of_the_same_content_are_followed_by_a_held_alias_but_no_move_is_undone(
+    store: Store, beside: str
+) -> None:
+    moved(store, committed(store, 1), committed(store, 2))
+    hold(store, "c", "production", reason="x")
+    seen = aliases(store, "c")["production"]
+    {"hold": hold, "release": release, "rollback": rollback}[beside](store, "c", "production", reason="y")
+    compacted = committed(store, 3, snapshot_id=manifest(2).snapshot_id)
+    followed = promote(store, "c", "production", compacted, reason="compaction", expected=seen)
+    assert (followed is not None) == (beside != "rollback")
+    assert resolve(store, "c", "production").sequence == (1 if beside == "rollback" else 3)
+    assert (held_message(store, "c", "production") == "") == (beside == "release")

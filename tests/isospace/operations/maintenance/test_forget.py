@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from isospace.collection.alias import alias_history, aliases, follow_replacements, promote, resolve, rollback
+from isospace.collection.alias import alias_history, aliases, promote, resolve, rollback
 from isospace.collection.live_rows import live_parts, read_live
 from isospace.collection.raw_vectors import read_vectors, vector_parts
+from isospace.collection.replacements import follow_replacements
 from isospace.collection.snapshot import Manifest, latest_manifest, read_manifest, replace_manifest, sequences
 from isospace.collection.tombstones import forgotten_documents, read_tombstones, unfinished_tombstones, write_tombstone
 from isospace.encoding.embedder import load_space

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from isospace.collection.alias import AliasEntry, aliases, promote, rollback
+from isospace.collection.alias import aliases, promote, rollback
+from isospace.collection.alias_entry import AliasEntry
 from isospace.collection.snapshot import commit_manifest, read_manifest, sequences
 from isospace.errors import BusyError, ConfigError, NotFoundError, StoreError
 from isospace.operations.maintenance.vacuum import VacuumResult, vacuum
