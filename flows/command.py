@@ -83,7 +83,7 @@ def main(
         _fail(error, f"{reason}. No partial result is visible; the same command continues from here.", status=1)
     except KeyboardInterrupt as error:
         _fail(error, "interrupted. No partial result is visible; the same command continues from here.", status=130)
-    say(describe(report) if describe else outcome(report, open_store(config.runtime.store)))
+    say(describe(report) if describe else outcome(report, open_store(config.runtime.store), config.runtime.report_url))
 
 
 def audit(flow: Callable[..., AuditRecord], arguments: list[str] | None = None) -> None:
