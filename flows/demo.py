@@ -37,7 +37,7 @@ def main() -> None:
         config = load_config("configs/demo.yaml")
         report = embed_corpus(config)
         console.rule("Run")
-        console.print(outcome(report, open_store(config.runtime.store)))
+        console.print(outcome(report, open_store(config.runtime.store), config.runtime.report_url))
         index = open_index(config.runtime.store, config.runtime.collection)
         console.rule("Search quality")
         console.print(_quality_table(config.runtime.store, index))

@@ -21,8 +21,10 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
 from isospace.cli.terminal import printable
+from isospace.evaluation.reports.artifacts import artifact_key, report_line
 from isospace.evaluation.reports.page import plots_in
 from isospace.pipeline.heartbeat import Heartbeat
+from isospace.storage.openable import is_link, report_address
 from isospace.storage.store import Store
 
 # A run of many days must not update its progress every second.
@@ -103,14 +105,28 @@ class PrefectReporter:
         """Create a Markdown artifact."""
         create_markdown_artifact(key=key, markdown=markdown, description=description)
 
-    def show_page(self, store: Store, path: str, *, key: str, markdown: str, plots: Sequence[str]) -> None:
-        """Create an artifact with the summary and some plots, and one with a link to the page."""
-        drawn = plots_in(store, path)
+    def show_page(
+        self,
+        store: Store,
+        path: str,
+        *,
+        key: str,
+        markdown: str,
+        plots: Sequence[str],
+        report_url: str | None = None,
+    ) -> None:
+        """Create an artifact with the summary, some plots, and where the page is; and one with a link if there is one.
+
+        Without a server of reports there is no link: a browser opens no file of another machine.
+        """
+        drawn, address = plots_in(store, path), report_address(store, path, report_url)
         images = [f"**{title}**\n\n{image(title, drawn[title])}" for title in plots if title in drawn]
-        create_markdown_artifact(key=key, markdown="\n\n".join([markdown, *images]), description=path)
-        create_link_artifact(
-            link=_address(store, path), link_text=path, key=f"{key}-page", description="The complete report."
-        )
+        heading = markdown.partition("\n")[0].lstrip("# ")
+        self.show_markdown(key, "\n\n".join([markdown, *images, report_line(address)]), heading)
+        if is_link(address):
+            create_link_artifact(
+                link=address, link_text=heading, key=f"{key}-report", description="The complete report"
+            )
 
     def emit(self, event: str, collection: str, snapshot: int, payload: dict[str, Any]) -> None:
         """Emit a Prefect event, for automations such as that of `flows.alert`."""
@@ -123,7 +139,12 @@ class PrefectReporter:
 
 
 def _key(stage: str) -> str:
-    return _KEYS.get(stage, stage.replace(" ", "-"))
+    """Return the key of a stage's progress, with the collection of the flow run if its parameters name one."""
+    what = _KEYS.get(stage, stage.replace(" ", "-"))
+    parameters = flow_run.parameters or {}
+    runtime = getattr(parameters.get("config"), "runtime", None)
+    collection = getattr(runtime, "collection", None) or parameters.get("collection")
+    return artifact_key(collection, what) if isinstance(collection, str) else what
 
 
 def image(title: str, svg: str) -> str:
@@ -131,7 +152,3 @@ def image(title: str, svg: str) -> str:
     # An image without a size would be shown tiny.
     sized = svg.replace("<svg ", '<svg width="720" ', 1).encode()
     return f"![{title}](data:image/svg+xml;base64,{base64.b64encode(sized).decode()})"
-
-
-def _address(store: Store, path: str) -> str:
-    return (store.root / path).resolve().as_uri() if store.root else f"{store.url.rstrip('/')}/{path}"

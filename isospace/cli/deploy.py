@@ -33,21 +33,15 @@ def deploy(
     timezone: Annotated[
         str, typer.Option(metavar="ZONE", help="Time zone of the cron expressions, such as Europe/Berlin.")
     ] = "UTC",
-    refit_cron: Annotated[
-        str | None, typer.Option(metavar="CRON", help=f"When a new space is fitted. {_CRON}")
-    ] = None,
-    audit_cron: Annotated[
-        str | None, typer.Option(metavar="CRON", help=f"When production is audited. {_CRON}")
-    ] = None,
+    refit_cron: Annotated[str | None, typer.Option(metavar="CRON", help=f"When a new space is fitted. {_CRON}")] = None,
+    audit_cron: Annotated[str | None, typer.Option(metavar="CRON", help=f"When production is audited. {_CRON}")] = None,
     compact_cron: Annotated[
         str | None, typer.Option(metavar="CRON", help=f"When small parts are merged. {_CRON}")
     ] = None,
     vacuum_cron: Annotated[
         str | None, typer.Option(metavar="CRON", help=f"When unneeded files are removed. {_CRON}")
     ] = None,
-    work_pool: Annotated[
-        str, typer.Option(metavar="NAME", help="Work pool whose workers execute the runs.")
-    ] = "cpu",
+    work_pool: Annotated[str, typer.Option(metavar="NAME", help="Work pool whose workers execute the runs.")] = "cpu",
     config_by: Annotated[
         How,
         typer.Option(
@@ -55,9 +49,7 @@ def deploy(
             "reads it, on the worker."
         ),
     ] = "content",
-    name: Annotated[
-        str, typer.Option(metavar="NAME", help="Name of the deployments. Default: the collection's.")
-    ] = "",
+    name: Annotated[str, typer.Option(metavar="NAME", help="Name of the deployments. Default: the collection's.")] = "",
     directory: Annotated[
         str,
         typer.Option(

@@ -70,7 +70,16 @@ class LineReporter:
     def show_markdown(self, key: str, markdown: str, description: str) -> None:
         """Print nothing: the report has the text."""
 
-    def show_page(self, store: Store, path: str, *, key: str, markdown: str, plots: Sequence[str]) -> None:
+    def show_page(
+        self,
+        store: Store,
+        path: str,
+        *,
+        key: str,
+        markdown: str,
+        plots: Sequence[str],
+        report_url: str | None = None,
+    ) -> None:
         """Print nothing: the outcome has the address of the report."""
 
     def emit(self, event: str, collection: str, snapshot: int, payload: dict[str, Any]) -> None:

@@ -91,7 +91,7 @@ def _pipeline(
     from isospace.pipeline.outcome import outcome
     from isospace.storage.store import open_store
 
-    say(outcome(result, open_store(loaded.runtime.store)))
+    say(outcome(result, open_store(loaded.runtime.store), loaded.runtime.report_url))
 
 
 @contextlib.contextmanager

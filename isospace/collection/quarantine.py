@@ -41,11 +41,14 @@ def read_quarantine(store: Store, manifest: Manifest) -> list[QuarantinedInput]:
     IntegrityError
         If the file is missing or was changed.
     """
-    if manifest.quarantine is None:
-        return []
+    return [] if manifest.quarantine is None else read_inputs(store, manifest.quarantine)
+
+
+def read_inputs(store: Store, file: FileRef) -> list[QuarantinedInput]:
+    """Return the quarantined inputs that a file lists, by URI; IntegrityError if it is missing or was changed."""
     from isospace.storage.parquet import parse_parquet, read_verified
 
-    table = parse_parquet(read_verified(store, manifest.quarantine), manifest.quarantine.path)
+    table = parse_parquet(read_verified(store, file), file.path)
     known = [field.name for field in fields(QuarantinedInput) if field.name in table.column_names]
     return [QuarantinedInput(**row) for row in table.select(known).to_pylist()]
 

@@ -88,11 +88,16 @@ def measure_stored(store: Store, view: View, reference: Reference, *, seed: int)
         shifts=measure_shifts(expected, current),
         saturated=now,
         saturated_before=before,
-        cosines={p: float(np.percentile(pairs, p)) for p in _PERCENTILES} if len(pairs) else {},
+        cosines=percentiles(pairs),
         pairs=pairs,
         spectrum_before=_spectrum(reference.raw),
         spectrum_after=_spectrum(current),
     )
+
+
+def percentiles(values: Float64) -> dict[int, float]:
+    """Return the percentiles that reports show; empty without values."""
+    return {p: float(np.percentile(values, p)) for p in _PERCENTILES} if len(values) else {}
 
 
 def finite_at(view: View, rows: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], Float32]:

@@ -5,6 +5,7 @@ Two runs with equal recipes over equal documents produce the same snapshot, what
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -19,6 +20,8 @@ from isospace.pipeline.selection import Budget, Selection
 from isospace.search.spec import LexicalSpec
 from isospace.storage.spec import Name, SpecModel
 from isospace.transform.spec import TransformSpec
+
+_URL = re.compile(r"https?://[^\s/?#]+[^\s?#]*")
 
 
 class Recipe(SpecModel):
@@ -128,6 +131,9 @@ class Runtime(SpecModel):
     """Up to this many chunks, a BM25 index is built, in memory: about 30 bytes for each word of each chunk."""
     report_chunks: int = Field(default=200_000, ge=0)
     """Up to this many chunks, a run that commits writes its report as a page, for which it opens the snapshot."""
+    report_url: str | None = None
+    """Address of the server that `isospace reports` started for this store, such as `http://reports.example:8090`, for
+    links to reports. If empty, that in `$ISOSPACE_REPORT_URL`; without either, artifacts say where the file is."""
     memory_mb: int = Field(default=512, ge=64)
     """Memory in MB for the joins of the plan; what exceeds it is spilled to disk."""
 
@@ -137,6 +143,15 @@ class Runtime(SpecModel):
         if not DEVICE.fullmatch(device):
             raise ValueError("expected auto, cpu, cuda, or cuda:N")
         return device
+
+    @model_validator(mode="after")
+    def _linked(self) -> Runtime:
+        if self.report_url and not _URL.fullmatch(self.report_url):
+            raise ValueError(
+                f"report_url {self.report_url!r}: expected the address of a report server, such as "
+                "http://reports.example:8090"
+            )
+        return self
 
     @model_validator(mode="after")
     def _addressed(self) -> Runtime:

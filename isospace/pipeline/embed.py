@@ -25,6 +25,7 @@ from isospace.pipeline.run_report import RunReport
 from isospace.pipeline.scan.diff import Scan
 from isospace.pipeline.selection import Budget, Selection
 from isospace.pipeline.summary import REPORT_UNFINISHED, SUMMARIZE
+from isospace.pipeline.timings import TimedExecutor
 from isospace.storage.leases import run_lease
 from isospace.storage.store import open_store
 
@@ -89,7 +90,7 @@ def run_exclusively(
     config: PipelineConfig,
     what: str,
     begin: Stage[[PipelineConfig], Run],
-    work: Callable[[Executor, Run], RunReport],
+    work: Callable[[TimedExecutor, Run], RunReport],
     executor: Executor,
 ) -> RunReport:
     """Hold the collection's lease, begin a run, and do its work.
@@ -99,12 +100,12 @@ def run_exclusively(
     see it.
     """
     store = open_store(config.runtime.store)
-    told = executor.reporter.info
+    timed, told = TimedExecutor(executor), executor.reporter.info
     with run_lease(store, config.runtime.collection, what, on_wait=told, address=executor.address):
         for attempt in range(_ATTEMPTS):
-            run = executor.run(begin, config)
+            run = timed.run(begin, config)
             try:
-                return work(executor, run)
+                return work(timed, run)
             except IsospaceError as error:
                 # Where documents were forgotten meanwhile, files that the run needs may be gone.
                 forgotten = count_tombstones(store, run.collection) > run.tombstones
@@ -138,7 +139,7 @@ class PreparedRun:
     left: int = 0
 
 
-def _embed(executor: Executor, run: Run) -> RunReport:
+def _embed(executor: TimedExecutor, run: Run) -> RunReport:
     """Run the stages from the source to the alias, as far as the budget allows."""
     scan = executor.run(stages.SCAN, run)
     parts = executor.map(stages.CHUNK, [(run, documents) for documents in scan.parts])
@@ -153,13 +154,13 @@ def _embed(executor: Executor, run: Run) -> RunReport:
     return _commit(executor, run, prepared)
 
 
-def _refit(executor: Executor, run: Run) -> RunReport:
+def _refit(executor: TimedExecutor, run: Run) -> RunReport:
     """Run the stages from the stored raw vectors to the alias."""
     scan, parts, report = executor.run(stages.LOAD_STORED_PARTS, run)
     return _commit(executor, run, PreparedRun(scan, parts, report))
 
 
-def _commit(executor: Executor, run: Run, prepared: PreparedRun) -> RunReport:
+def _commit(executor: TimedExecutor, run: Run, prepared: PreparedRun) -> RunReport:
     """Transform, check, commit, gate, promote, and report: the stages that every run ends with."""
     scan, parts = prepared.scan, prepared.parts
     paths = all_chunk_paths(run, scan.kept, parts)
@@ -185,10 +186,11 @@ def _commit(executor: Executor, run: Run, prepared: PreparedRun) -> RunReport:
         committed,
         verdict,
         promoted,
+        tuple(executor.seconds.items()),
     )
     if verdict is not None and not verdict.passed:
         executor.reporter.warning(f"{concluding_line(result)}; the quality gate rejected the snapshot")
-    require_passed(verdict)
+    require_passed(verdict, run.address(verdict.report) if verdict and verdict.report else None)
     return result
 
 

@@ -41,8 +41,20 @@ class Reporter(Protocol):
     def show_markdown(self, key: str, markdown: str, description: str) -> None:
         """Show a short Markdown text."""
 
-    def show_page(self, store: Store, path: str, *, key: str, markdown: str, plots: Sequence[str]) -> None:
-        """Show a report of the store: its summary, some of its plots by title, and the address of the page."""
+    def show_page(
+        self,
+        store: Store,
+        path: str,
+        *,
+        key: str,
+        markdown: str,
+        plots: Sequence[str],
+        report_url: str | None = None,
+    ) -> None:
+        """Show a report of the store: its summary, some of its plots by title, and the address of the page.
+
+        The address is a link if `report_url`, or else $ISOSPACE_REPORT_URL, names a server of reports.
+        """
 
     def emit(self, event: str, collection: str, snapshot: int, payload: dict[str, Any]) -> None:
         """Emit an event, for automations."""

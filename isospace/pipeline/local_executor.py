@@ -9,6 +9,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
 from isospace.pipeline.executor import P, Reporter, Retry, Stage, T
+from isospace.storage.openable import report_address
 from isospace.storage.store import Store
 
 _LOG = logging.getLogger("isospace")
@@ -47,9 +48,18 @@ class LogReporter:
         """Log the description of a text."""
         _LOG.debug("%s: %s", key, description)
 
-    def show_page(self, store: Store, path: str, *, key: str, markdown: str, plots: Sequence[str]) -> None:
-        """Log the path of a report."""
-        _LOG.info("%s: %s", key, path)
+    def show_page(
+        self,
+        store: Store,
+        path: str,
+        *,
+        key: str,
+        markdown: str,
+        plots: Sequence[str],
+        report_url: str | None = None,
+    ) -> None:
+        """Log the address of a report."""
+        _LOG.info("report: %s", report_address(store, path, report_url))
 
     def emit(self, event: str, collection: str, snapshot: int, payload: dict[str, Any]) -> None:
         """Log an event."""

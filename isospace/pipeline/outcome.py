@@ -8,15 +8,15 @@ from isospace.errors import IsospaceError
 from isospace.pipeline.plan_report import PlanReport
 from isospace.pipeline.run_report import RunReport
 from isospace.storage import paths as layout
-from isospace.storage.openable import openable
+from isospace.storage.openable import report_address
 from isospace.storage.store import Store
 
 # Quarantined inputs to show; `isospace quarantine` lists all.
 _SHOWN = 5
 
 
-def outcome(report: RunReport | PlanReport, store: Store) -> str:
-    """Return the outcome of a run, or a plan, as lines of text."""
+def outcome(report: RunReport | PlanReport, store: Store, report_url: str | None = None) -> str:
+    """Return the outcome of a run, or a plan, as lines of text; with `report_url`, it links to the report."""
     if isinstance(report, PlanReport):
         return "\n".join(f"{label:<18} {value}" for label, value in report.rows())
     rows = [
@@ -28,7 +28,7 @@ def outcome(report: RunReport | PlanReport, store: Store) -> str:
         ("left", f"{report.left:,} texts for the next run" if report.left else ""),
         ("gate", report.gate or ""),
         ("alias", _alias(report)),
-        ("report", _report_address(store, report.run_id)),
+        ("report", _report_address(store, report.run_id, report_url)),
         *(("warning", warning) for warning in report.warnings),
     ]
     return "\n".join(
@@ -82,11 +82,11 @@ def _quarantined(report: RunReport, store: Store) -> list[str]:
     return lines
 
 
-def _report_address(store: Store, run_id: str) -> str:
+def _report_address(store: Store, run_id: str, report_url: str | None) -> str:
     """Return the address of the report: of its page, or of its JSON if it has no page."""
     page = layout.report_page(run_id)
     try:
         candidates = [path for path in (page, layout.report(run_id)) if store.exists(path)]
     except IsospaceError:
         candidates = [page]
-    return openable(store, candidates[0]) if candidates else ""
+    return report_address(store, candidates[0], report_url) if candidates else ""

@@ -19,6 +19,7 @@ from isospace.pipeline.main_guard import require_main_guard
 from isospace.pipeline.preflight import require_faiss, require_feasible, with_hashed_files
 from isospace.storage import paths as layout
 from isospace.storage.hashing import fingerprint
+from isospace.storage.openable import report_address
 from isospace.storage.run_id import new_run_id
 from isospace.storage.store import Store, open_store
 from isospace.transform.spec import TransformSpec
@@ -96,6 +97,10 @@ class Run:
     def collection(self) -> str:
         """Name of the collection."""
         return self.config.runtime.collection
+
+    def address(self, path: str) -> str:
+        """Return the link to a report, or where its file lies if no report server is known."""
+        return report_address(self.store, path, self.config.runtime.report_url)
 
     @property
     def paths(self) -> layout.CollectionPaths:

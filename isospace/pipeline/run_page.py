@@ -2,66 +2,172 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 
+import numpy as np
+
+from isospace.collection.disk_usage import Usage, size_text
+from isospace.collection.live_rows import live_rows
+from isospace.collection.quarantine import QuarantinedInput
+from isospace.encoding.registry.record import EncoderRecord
 from isospace.evaluation.baseline_sample import read_reference
-from isospace.evaluation.reports.page import Page, Section, Table, Tone, figure
+from isospace.evaluation.neighbours import nearest_cosines
+from isospace.evaluation.reports import plots
+from isospace.evaluation.reports.page import CHUNK_LENGTHS, Page, Section, Table, Tone, duration, figure
+from isospace.evaluation.reports.quotes import names_of
 from isospace.evaluation.reports.vector_sections import corpus_map_section, dimension_sections, vector_sections
 from isospace.evaluation.stored_vectors import measure_stored
 from isospace.pipeline.checks import CheckResult
-from isospace.pipeline.plan_report import PlanReport
-from isospace.pipeline.run_report import RunReport
+from isospace.pipeline.config import Recipe
+from isospace.pipeline.quarantine_report import quarantine_section
+from isospace.pipeline.recipe_words import recipe_rows
+from isospace.pipeline.run_report import RunReport, checks_rows
 from isospace.search.view import View
 from isospace.storage.store import Store
 
 
-def run_page(store: Store, report: RunReport, plan: PlanReport, checked: CheckResult | None, view: View) -> Page:
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What the page of a run is made of.
+
+    Attributes
+    ----------
+    quarantined
+        The inputs that could not be used.
+    disk
+        Bytes by kind of file, as `disk_usage` returns them.
+    gate_report
+        Path of the report of the gate, relative to this report; None without one.
+    """
+
+    report: RunReport
+    recipe: Recipe
+    encoder: EncoderRecord
+    checked: CheckResult | None
+    quarantined: Sequence[QuarantinedInput]
+    disk: Mapping[Usage, int]
+    gate_report: str | None = None
+
+
+def run_page(store: Store, result: RunResult, view: View) -> Page:
     """Return the report page; `view` is the snapshot that the run committed."""
-    record = view.space.space.record
+    report, record = result.report, view.space.space.record
     reference = read_reference(store, view.manifest, record.input_dimension)
     stored = measure_stored(store, view, reference, seed=0)
-    work = (
-        ("encoded texts", report.encoded),
-        ("tokens", report.tokens),
-        ("seconds of encoding", report.seconds),
-        ("quarantined inputs", report.quarantined),
-    )
-    promoted = f", now {report.promoted}" if report.promoted else ""
-    gate = f" Gate: {report.gate}." if report.gate else ""
-    size = f"{report.documents:,} documents in {report.chunks:,} chunks"
-    outcome = f"Committed snapshot {report.snapshot}{promoted}: {size}.{gate}"
-    warned: tuple[Tone, ...] = tuple("bad" for _ in report.warnings)
     sections = [
-        Section("Warnings", table=Table(("to look at",), tuple((w,) for w in report.warnings), warned))
-        if report.warnings
-        else Section("Warnings", "None."),
-        Section("What was done", table=Table(("", ""), tuple((name, figure(value)) for name, value in work))),
-        *([_notes(report)] if report.notes else []),
-        Section("Plan", table=Table(("", ""), tuple((name, value) for name, value in plan.rows()))),
-        *([_checks(checked)] if checked else []),
-        *vector_sections(stored),
-        *dimension_sections(stored),
+        *_warnings(report),
+        _documents(report),
+        *_quarantine(store, result),
+        *_notes(report),
+        _work(report),
+        *_times(report),
+        *_lengths(store, view, result.encoder),
+        _recipe(result, view),
+        *([_checks(result.checked)] if result.checked else []),
+        *vector_sections(stored, nearest_cosines(view, seed=0), fitted=record.fitted.kind != "none"),
+        # The first snapshot of a space is what it was fitted on.
+        *(dimension_sections(stored) if reference.snapshot != view.manifest.sequence else []),
         *corpus_map_section(view),
+        *_disk(result.disk),
         _lineage(report, view),
     ]
+    data = {"run": asdict(report), "provenance": view.manifest.provenance}
     tone: Tone = "bad" if report.warnings else "good"
-    data = {"run": asdict(report), "plan": plan.as_dict(), "provenance": view.manifest.provenance}
-    return Page(f"{report.collection}: snapshot {report.snapshot}", outcome, tone, tuple(sections), data)
+    links = (("Report of the gate", result.gate_report),) if result.gate_report else ()
+    return Page(f"{report.collection}: snapshot {report.snapshot}", report.outcome, tone, tuple(sections), data, links)
+
+
+def _warnings(report: RunReport) -> list[Section]:
+    rows = tuple((warning,) for warning in report.warnings)
+    tones: tuple[Tone, ...] = tuple("bad" for _ in rows)
+    return [Section("Warnings", "What a person should look at.", table=Table(("",), rows, tones))] if rows else []
+
+
+def _documents(report: RunReport) -> Section:
+    text = "What happened to the documents of the source and of the collection."
+    return Section("Documents", text, table=Table(("documents", "", "meaning"), tuple(report.document_rows())))
+
+
+def _quarantine(store: Store, result: RunResult) -> list[Section]:
+    command = f"isospace quarantine {store.url} {result.report.collection}"
+    return [quarantine_section(result.quarantined, command)] if result.quarantined else []
+
+
+def _notes(report: RunReport) -> list[Section]:
+    rows = tuple((note.kind, f"{note.documents:,}", _examples(note.examples)) for note in report.notes)
+    tones: tuple[Tone, ...] = tuple("bad" if note.warns else "plain" for note in report.notes)
+    quotes = names_of(doc_id for note in report.notes for doc_id, _ in note.examples)
+    text = "What is worth knowing of how files and rows became documents, with those that have most of it."
+    table = Table(("", "number", "such as"), rows, tones)
+    return [Section("How documents were read", text, table=table, quotes=quotes)] if rows else []
+
+
+def _examples(examples: Sequence[tuple[str, str]]) -> str:
+    return "; ".join(f"{doc_id} {detail}" for doc_id, detail in examples)
+
+
+def _work(report: RunReport) -> Section:
+    text = "What the run encoded; texts that an earlier run encoded are not encoded again."
+    return Section("Work", text, table=Table(("work", "", "meaning"), tuple(report.work_rows())))
+
+
+def _times(report: RunReport) -> list[Section]:
+    if not report.stages:
+        return []
+    total = sum(seconds for _, seconds in report.stages)
+    rows = tuple((name, duration(seconds), f"{seconds / max(total, 1e-9):.0%}") for name, seconds in report.stages)
+    text = "Wall time of each stage, from the start of the run to this report. A stage includes its retries."
+    return [Section("Time", text, table=Table(("stage", "time", "share"), (*rows, ("total", duration(total), ""))))]
+
+
+def _lengths(store: Store, view: View, encoder: EncoderRecord) -> list[Section]:
+    tokens = [table["n_tokens"].to_numpy() for table in live_rows(store, view.manifest, "chunks", ["n_tokens"])]
+    counts = np.concatenate(tokens) if tokens else np.zeros(0)
+    if not len(counts):
+        return []
+    low, median, high = (int(value) for value in np.percentile(counts, (5, 50, 95)))
+    text = (
+        "Tokens per chunk, with its title, prompt, and special tokens; the model takes at most "
+        f"{encoder.max_tokens:,}. Half of all chunks have {median:,} or fewer, and nine in ten between {low:,} and "
+        f"{high:,}. Many very short chunks are often headings or menus, which find little."
+    )
+    return [Section(CHUNK_LENGTHS, text, plots.histogram(counts, "tokens per chunk", "chunks"))]
+
+
+def _recipe(result: RunResult, view: View) -> Section:
+    rows = tuple(recipe_rows(result.recipe, result.encoder, view.space.space.record))
+    text = "What turns a document into stored vectors, in the order of the steps; queries go through the same."
+    return Section("Model and recipe", text, table=Table(("step", ""), rows))
 
 
 def _checks(checked: CheckResult) -> Section:
-    rows = (
-        ("rows read back", f"{checked.rows:,}"),
-        ("largest distance of a norm from 1", f"{checked.largest_norm_error:.3g}"),
-        ("smallest cosine of a probe with its record", f"{checked.probe_cosine:.9f}"),
-    )
-    return Section("Checks before the commit", table=Table(("", ""), rows))
+    tones: tuple[Tone, ...] = tuple("good" for _ in checks_rows(checked))
+    text = "Everything that was written is read back before it becomes visible. A failed check ends the run."
+    table = Table(("check", "value", "bound", "meaning"), tuple(checks_rows(checked)), tones)
+    return Section("Checks before the commit", text, table=table)
 
 
-def _notes(report: RunReport) -> Section:
-    rows = tuple((note.describe(),) for note in report.notes)
-    tones: tuple[Tone, ...] = tuple("bad" if note.warns else "plain" for note in report.notes)
-    return Section("How documents were read", table=Table(("",), rows, tones))
+def _disk(disk: Mapping[Usage, int]) -> list[Section]:
+    rows = tuple((kind, size_text(size), _DISK.get(kind, "")) for kind, size in disk.items() if size)
+    if not rows:
+        return []
+    text = "What the collection takes in the store, with what it shares with other collections."
+    total = ("total", size_text(sum(disk.values())), "")
+    return [Section("Size on disk", text, table=Table(("files", "size", "meaning"), (*rows, total)))]
+
+
+_DISK: dict[Usage, str] = {
+    "raw vectors": "what the encoder computed, of all snapshots; a refit needs no more; shared",
+    "segments": "transformed vectors and codes, of all snapshots",
+    "search files": "databases and BM25 indexes; rebuilt if they are lost",
+    "documents and chunks": "texts of all snapshots",
+    "encoders": "models and their exports; shared",
+    "spaces": "sealed transforms; shared",
+    "reports": "of all collections",
+    "logged answers": "queries that services logged",
+    "other": "manifests, aliases, evaluation sets, audits",
+}
 
 
 def _lineage(report: RunReport, view: View) -> Section:
@@ -72,10 +178,9 @@ def _lineage(report: RunReport, view: View) -> Section:
         ("parent", figure(provenance.get("parent"))),
         ("space", manifest.space_id),
         ("encoder", manifest.encoder_id),
-        ("fit", view.space.space.record.fitted.describe()),
         ("source", str(provenance.get("source"))),
         ("run", report.run_id),
         ("committed at", str(provenance.get("committed_at"))),
         ("versions", ", ".join(f"{name} {version}" for name, version in (provenance.get("versions") or {}).items())),
     )
-    return Section("Lineage", table=Table(("", ""), rows))
+    return Section("Lineage", "The identities that this snapshot consists of.", table=Table(("", ""), rows))

@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from isospace.evaluation.reports.quotes import names_of, remove_if_forgotten, write_quotes
+from isospace.collection.segments import NORM_TOLERANCE
+from isospace.evaluation.reports.artifacts import markdown_table
+from isospace.evaluation.reports.markdown import as_text
+from isospace.evaluation.reports.page import duration
+from isospace.evaluation.reports.quotes import Heading, Tone, names_of, remove_if_forgotten, write_quotes
 from isospace.pipeline.checks import CheckResult
 from isospace.pipeline.commit import Commit
 from isospace.pipeline.plan_report import PlanReport
@@ -50,6 +54,11 @@ class RunReport:
         How the documents of the source were read: counts and examples by kind.
     held
         That the alias is held, in a sentence with the command that releases it; empty if it is not.
+    added, changed, unchanged, removed, stale, forgotten
+        Numbers of documents; `stale` ones could not be read this time and stay as they were, `forgotten` ones are in
+        the source and must not be ingested.
+    stages
+        Wall time in seconds of each stage, in their order, up to the report.
     """
 
     run_id: str
@@ -75,6 +84,58 @@ class RunReport:
     warnings: tuple[str, ...]
     notes: tuple[NoteCount, ...] = ()
     held: str = ""
+    added: int = 0
+    changed: int = 0
+    unchanged: int = 0
+    removed: int = 0
+    stale: int = 0
+    forgotten: int = 0
+    stages: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def outcome(self) -> str:
+        """What the run led to, in a sentence or two."""
+        if not self.snapshot:
+            return "Unfinished; there is no snapshot yet."
+        size = f"{self.documents:,} documents in {self.chunks:,} chunks"
+        state = "Committed" if self.committed else "Unfinished, still at" if self.left else "No changes, still at"
+        promoted = f", which {self.promoted} now names" if self.promoted else ""
+        gate = f" Gate: {self.gate}." if self.gate else ""
+        held = f" {self.held[0].upper()}{self.held[1:]}." if self.held else ""
+        return f"{state} snapshot {self.snapshot}{promoted}: {size}.{gate}{held}"
+
+    def document_rows(self) -> list[tuple[str, str, str]]:
+        """Return what happened to documents: name, number, and meaning of each kind that there is."""
+        return [
+            (name, f"{count:,}", meaning)
+            for name, count, meaning in (
+                ("added", self.added, "new in the source"),
+                ("changed", self.changed, "another title, text, or metadata than before"),
+                ("unchanged", self.unchanged, "taken over as they were"),
+                ("removed", self.removed, "no longer in the source, and no longer found"),
+                ("unreadable, kept", self.stale, "could not be read this time; their earlier version stays"),
+                ("forgotten", self.forgotten, "in the source, but erased by `isospace forget`: left out"),
+                ("quarantined inputs", self.quarantined, "could not become documents, see their reasons"),
+            )
+            if count
+        ]
+
+    def work_rows(self) -> list[tuple[str, str, str]]:
+        """Return what the run encoded and spent: name, figure, and meaning."""
+        rate = self.tokens / self.seconds if self.seconds else 0.0
+        rows = [("encoded", f"{self.encoded:,} texts", "different texts that had no raw vector yet")]
+        if self.encoded:
+            rows += [
+                ("tokens", f"{self.tokens:,}", "in these texts, with prompts"),
+                ("encoding", duration(self.seconds), f"working time of all workers; {rate:,.0f} tokens per second"),
+            ]
+        if self.reused:
+            rows.append(("reused", f"{self.reused:,} texts", "had a raw vector from an earlier run"))
+        if self.left:
+            rows.append(("left", f"{self.left:,} texts", "beyond the budget; the next run continues with them"))
+        if self.money is not None:
+            rows.append(("cost", f"{self.money:,.2f}", "of encoding, at runtime.price_per_device_hour"))
+        return rows
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as a dictionary."""
@@ -115,66 +176,89 @@ def write_report(
     }
     examples = [doc_id for note in report.notes for doc_id, _ in note.examples]
     named = names_of([*examples, *(plan.judged.missing if plan.judged else ())])
-    write_quotes(run.store, run.run_id, run.collection, named)
+    tone: Tone = "bad" if report.warnings else "good"
+    heading = Heading(f"{report.collection}: run on snapshot {report.snapshot}", report.outcome, tone)
+    write_quotes(run.store, run.run_id, run.collection, named, heading)
     path = layout.report(run.run_id)
     run.store.write(path, canonical_json(body))
     remove_if_forgotten(run.store, run.run_id, run.collection)
     return path
 
 
-def checks_markdown(checked: CheckResult) -> str:
-    """Return the checks as Markdown."""
-    before, after = checked.before.as_dict(), checked.after.as_dict()
-    rows = [f"| {name.replace('_', ' ')} | {before[name]:.4g} | {after[name]:.4g} |" for name in before]
-    lines = [
-        "### Checks before the commit",
-        "",
-        "| check | result |",
-        "| --- | ---: |",
-        f"| rows read back | {checked.rows:,} |",
-        f"| largest distance of a norm from 1 | {checked.largest_norm_error:.3g} |",
-        f"| smallest cosine of a probe with its record | {checked.probe_cosine:.9f} |",
-        "",
-        "| isotropy of a sample | raw | transformed |",
-        "| --- | ---: | ---: |",
-        *rows,
+def checks_rows(checked: CheckResult) -> list[tuple[str, str, str, str]]:
+    """Return the checks before the commit: name, value, bound, and meaning. A value beyond its bound fails the run."""
+    return [
+        ("rows read back", f"{checked.rows:,}", "as many as planned", "written, read again, and compared"),
+        (
+            "largest distance of a length from 1",
+            f"{checked.largest_norm_error:.2g}",
+            f"at most {NORM_TOLERANCE:g}",
+            "so that inner products are cosines",
+        ),
+        (
+            "smallest cosine of a probe",
+            f"{checked.probe_cosine:.7f}",
+            "within the tolerance of the space",
+            "reference texts, encoded again and compared with their sealed vectors",
+        ),
     ]
-    return "\n".join([*lines, *(f"\n**Warning:** {warning}" for warning in checked.warnings)])
 
 
-def space_markdown(space: Space) -> str:
+def checks_markdown(collection: str, checked: CheckResult, most_cosine: float) -> str:
+    """Return the checks as Markdown; `most_cosine` is the bound of the mean cosine."""
+    before, after = checked.before, checked.after
+    isotropy = [
+        ("mean cosine of random pairs", before.mean_cosine, after.mean_cosine, f"at most {most_cosine:g}"),
+        ("evenness", before.evenness, after.evenness, "the higher, the more dimensions are used"),
+        ("isotropy score", before.score, after.score, "1 is even in all directions"),
+    ]
+    shown = [(name, f"{raw:.3f}", f"{stored:.3f}", bound) for name, raw, stored, bound in isotropy]
+    lines = [
+        f"### {collection}: checks before the commit passed",
+        "What was written is read back before it becomes visible; a failed check ends the run without a snapshot.",
+        markdown_table(("check", "value", "bound", "meaning"), list(checks_rows(checked)), numbers=(1,)),
+        "How evenly a sample of vectors fills the space, before and after the transform:",
+        markdown_table(("", "raw", "stored", "bound or meaning"), shown, numbers=(1, 2)),
+        *(f"**Warning:** {as_text(warning)}" for warning in checked.warnings),
+    ]
+    return "\n\n".join(lines)
+
+
+def space_markdown(collection: str, space: Space) -> str:
     """Return a space as Markdown: what was fitted, and the evidence for the choice."""
     fit, choice = space.provenance.get("fit", {}), space.provenance.get("choice")
-    figures = [f"| {name.replace('_', ' ')} | {_figure(value)} |" for name, value in fit.items() if name != "spectrum"]
+    figures = [(name.replace("_", " "), _figure(value)) for name, value in fit.items() if name != "spectrum"]
     lines = [
-        f"### Space {space.space_id[:16]}…: {space.record.fitted.describe()}",
-        "",
-        "| | |",
-        "| --- | ---: |",
-        *figures,
+        f"### {collection}: a new space, {space.record.fitted.describe()}",
+        f"Sealed as `{space.space_id[:16]}…`. Documents and queries of every later run go through exactly this "
+        "transform, until a refit.",
+        *([markdown_table(("of the fit", ""), figures, numbers=(1,))] if figures else []),
     ]
     stored = space.provenance.get("representations", {})
     if stored:
         names = list(next(iter(stored.values())))
-        lines += ["", "| representation | " + " | ".join(name.replace("_", " ") for name in names) + " |"]
-        lines += ["| --- |" + " ---: |" * len(names)]
-        lines += [f"| {name} | " + " | ".join(_figure(row[n]) for n in names) + " |" for name, row in stored.items()]
+        head = ("representation", *(name.replace("_", " ") for name in names))
+        rows = [(name, *(_figure(row[n]) for n in names)) for name, row in stored.items()]
+        lines.append(markdown_table(head, rows, numbers=tuple(range(1, len(head)))))
     if choice:
-        lines += ["", choice["reason"], "", f"nDCG@10 on {choice['source']}; the second half was held out.", ""]
+        head = ("fit", "first half", "held-out half", "gain", "95 % interval", "p")
+        keys = ("choosing", "held_back", "gain", "interval", "p")
+        rows = [(one["fit"], *(_figure(one[key]) for key in keys)) for one in choice["tried"]]
         lines += [
-            "| fit | first half | held-out half | gain | 95 % interval | p |",
-            "| --- | ---: | ---: | ---: | --- | ---: |",
+            as_text(choice["reason"]),
+            f"nDCG@10 on {as_text(choice['source'])}; the second half was held out. A gain is over no fit at all.",
+            markdown_table(head, rows, numbers=(1, 2, 3, 5)),
         ]
-        for candidate in choice["tried"]:
-            cells = [_figure(candidate[name]) for name in ("choosing", "held_back", "gain", "interval", "p")]
-            lines.append(f"| {candidate['fit']} | " + " | ".join(cells) + " |")
-    return "\n".join([*lines, *(f"\n**Warning:** {warning}" for warning in space.provenance.get("warnings", []))])
+    lines += [f"**Warning:** {as_text(warning)}" for warning in space.provenance.get("warnings", [])]
+    return "\n\n".join(lines)
 
 
 def _figure(value: Any) -> str:
     match value:
         case float():
-            return f"{value:.4g}"
+            return f"{value:.3g}"
+        case int() if not isinstance(value, bool):
+            return f"{value:,}"
         case dict():
             return ", ".join(f"{name} {_figure(part)}" for name, part in value.items())
         case list() | tuple():
@@ -187,12 +271,21 @@ def _figure(value: Any) -> str:
 
 def run_markdown(report: RunReport) -> str:
     """Return the report as Markdown."""
-    rows = [f"| {name} | {value} |" for name, value in asdict(report).items() if name not in ("warnings", "notes")]
-    return "\n".join(
-        [f"### {report.collection}: snapshot {report.snapshot}", "", "| | |", "| --- | --- |", *rows, *_notes(report)]
-    )
+    documents, slowest = report.document_rows(), sorted(report.stages, key=lambda stage: -stage[1])[:3]
+    total = sum(seconds for _, seconds in report.stages)
+    longest = ", ".join(f"{name} {duration(seconds)}" for name, seconds in slowest)
+    lines = [
+        f"### {report.collection}: snapshot {report.snapshot}",
+        as_text(report.outcome),
+        *(f"**Warning:** {as_text(warning)}" for warning in report.warnings),
+        *([markdown_table(("documents", "", "meaning"), documents, numbers=(1,))] if documents else []),
+        markdown_table(("work", "", "meaning"), report.work_rows(), numbers=(1,)),
+        *([f"The run took {duration(total)}, most of it for: {longest}."] if total else []),
+        *_notes(report),
+    ]
+    return "\n\n".join(lines)
 
 
 def _notes(report: RunReport) -> list[str]:
-    lines = [f"- {note.describe()}" for note in report.notes]
-    return ["", "How documents were read:", "", *lines] if lines else []
+    lines = [f"- {as_text(note.describe())}" for note in report.notes]
+    return ["How documents were read:", "\n".join(lines)] if lines else []

@@ -18,6 +18,8 @@ from isospace.evaluation.gate.judge import check_gate
 from isospace.evaluation.gate.run_gate import gate_snapshot
 from isospace.evaluation.gate.verdict_markdown import verdict_markdown
 from isospace.evaluation.gate.verdicts import REJECTED, Verdict, promotion_problem
+from isospace.evaluation.reports.artifacts import artifact_key
+from isospace.evaluation.reports.markdown import as_text
 from isospace.pipeline import openings
 from isospace.pipeline.checks import CheckResult, check_segment, check_space, combine_checks, sample_raw
 from isospace.pipeline.chunk import ChunkPart, write_chunks
@@ -38,6 +40,7 @@ from isospace.pipeline.fit.foresee import require_fit
 from isospace.pipeline.judged_documents import require_judged
 from isospace.pipeline.openings import counted
 from isospace.pipeline.plan_report import PlanReport, plan_only, readable_size, report_plan, require_device
+from isospace.pipeline.quarantine_report import quarantine_markdown
 from isospace.pipeline.refit import recorded_encoder, refit_plan, start_refit, stored_parts
 from isospace.pipeline.resources import (
     adopt_encoder,
@@ -52,6 +55,7 @@ from isospace.pipeline.resources import (
 from isospace.pipeline.run import Run, start_run
 from isospace.pipeline.run_report import checks_markdown, space_markdown
 from isospace.pipeline.scan.diff import Scan, scan_source
+from isospace.pipeline.scan.guard import UnusableSourceError
 from isospace.pipeline.segment import Segment, SegmentJob, plan_segments, write_segment
 from isospace.pipeline.trim_run import finished_parts, narrow_scan
 from isospace.search.bm25 import build_lexical
@@ -106,7 +110,14 @@ def load_stored_parts(reporter: Reporter, run: Run) -> tuple[Scan, list[ChunkPar
 
 def scan(reporter: Reporter, run: Run) -> Scan:
     """Compare the source with the collection, and write the new documents."""
-    scan = scan_source(run)
+    try:
+        scan = scan_source(run)
+    except UnusableSourceError as error:
+        outcome = f"**The run failed, and nothing was committed.** {as_text(str(error))}"
+        markdown = quarantine_markdown(run.collection, error.inputs, outcome)
+        description = f"{run.collection}: {len(error.inputs):,} inputs quarantined, more than the limit"
+        reporter.show_markdown(artifact_key(run.collection, "quarantine"), markdown, description)
+        raise
     reporter.info(f"read the source: {_changes(scan)}")
     for note in scan.notes:
         (reporter.warning if note.warns else reporter.info)(note.describe())
@@ -128,7 +139,9 @@ def plan(reporter: Reporter, run: Run, scan: Scan, parts: list[ChunkPart]) -> tu
     planned = plan_shards(run, parts, limit=record.longest, kept=scan.kept)
     require_fit(run, planned, parts, record)
     report = report_plan(run, scan, parts, planned, record, require_judged(run, scan, parts))
-    reporter.show_markdown("plan", report.markdown(), f"Plan of {run.run_id}")
+    reporter.show_markdown(
+        artifact_key(run.collection, "plan"), report.markdown(), f"{run.collection}: plan of the run"
+    )
     for warning in report.warnings():
         reporter.warning(warning)
     if not planned.shards:
@@ -144,7 +157,8 @@ def plan(reporter: Reporter, run: Run, scan: Scan, parts: list[ChunkPart]) -> tu
 def plan_alone(reporter: Reporter, config: PipelineConfig) -> PlanReport:
     """Plan a run and show the plan; nothing is written."""
     report = plan_only(config)
-    reporter.show_markdown("plan", report.markdown(), "Plan of a dry run")
+    key = artifact_key(report.collection, "plan")
+    reporter.show_markdown(key, report.markdown(), f"{report.collection}: plan of a dry run")
     for warning in report.warnings():
         reporter.warning(warning)
     reporter.info(f"planned, nothing was written: {report.describe()}")
@@ -194,7 +208,8 @@ def fit(reporter: Reporter, run: Run, chunk_paths: list[str]) -> str:
         return run.space_id
     space_id = fit_space(run, chunk_paths, run_encoder(run))
     space = run_space(run, space_id)
-    reporter.show_markdown("space", space_markdown(space), f"Space {space_id}")
+    description = f"{run.collection}: a new space was fitted"
+    reporter.show_markdown(artifact_key(run.collection, "space"), space_markdown(run.collection, space), description)
     record = space.record
     reporter.info(
         f"sealed space {shortened_id(space_id)}: fit {record.fitted.describe()}, {record.input_dimension} dimensions"
@@ -236,7 +251,9 @@ def check(
     rows = [check_segment(run, space, part, written, raw) for part, written in zip(parts, segments, strict=True)]
     measured = check_space(run, space, chunk_paths, run_encoder(run))
     checked = combine_checks(run, rows, sum(part.chunks.rows or 0 for part in parts), measured, segments)
-    reporter.show_markdown("checks", checks_markdown(checked), f"Checks of {run.run_id}")
+    markdown = checks_markdown(run.collection, checked, run.config.runtime.max_mean_cosine)
+    description = f"{run.collection}: checks before the commit"
+    reporter.show_markdown(artifact_key(run.collection, "checks"), markdown, description)
     reporter.info(
         f"checked {counted(checked.rows, 'vector')}: norms within {checked.largest_norm_error:.1e} of 1, cosine of the "
         f"probes at least {checked.probe_cosine:.6f}"
@@ -352,13 +369,20 @@ def _show_verdict(reporter: Reporter, run: Run, verdict: Verdict) -> None:
         payload = {
             "name": "gate",
             "message": verdict.describe(),
-            "report": verdict.report,
+            "report": run.address(str(verdict.report)),
             "remedy": "Production did not move. Look at the report.",
         }
         reporter.emit(REJECTED, verdict.collection, verdict.snapshot, payload)
     plots = ("Query by query", "Retrieval")
     markdown = verdict_markdown(verdict)
-    reporter.show_page(run.store, str(verdict.report), key="gate", markdown=markdown, plots=plots)
+    reporter.show_page(
+        run.store,
+        str(verdict.report),
+        key=artifact_key(run.collection, "gate"),
+        markdown=markdown,
+        plots=plots,
+        report_url=run.config.runtime.report_url,
+    )
 
 
 def _stays(run: Run) -> str:

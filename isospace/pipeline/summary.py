@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from isospace.collection.alias import held_message
+from isospace.collection.disk_usage import disk_usage
+from isospace.collection.quarantine import QuarantinedInput, read_inputs
 from isospace.encoding.throughput import record_rate
+from isospace.errors import IsospaceError
 from isospace.evaluation.gate.verdicts import Verdict
+from isospace.evaluation.reports.artifacts import artifact_key, report_line
+from isospace.evaluation.reports.page import CHUNK_LENGTHS, MAP, SIMILARITIES
 from isospace.pipeline import openings
 from isospace.pipeline.checks import CheckResult
 from isospace.pipeline.commit import Commit
 from isospace.pipeline.encode.shards import EncodedShard
 from isospace.pipeline.executor import Reporter, Stage
 from isospace.pipeline.plan_report import PlanReport
-from isospace.pipeline.resources import run_encoder, run_pool
+from isospace.pipeline.quarantine_report import quarantine_markdown
+from isospace.pipeline.resources import run_encoder, run_pool, run_record
 from isospace.pipeline.run import Run
 from isospace.pipeline.run_report import RunReport, run_markdown, run_warnings, write_report
 from isospace.pipeline.scan.diff import Scan
@@ -32,8 +39,9 @@ def summarize(
     committed: Commit,
     verdict: Verdict | None,
     promoted: str | None,
+    stages: tuple[tuple[str, float], ...] = (),
 ) -> RunReport:
-    """Write and show the report of a run."""
+    """Write and show the report of a run; `stages` are the seconds of each stage so far."""
     manifest = committed.manifest
     result = RunReport(
         run_id=run.run_id,
@@ -53,18 +61,16 @@ def summarize(
         quarantined=scan.quarantined,
         quarantine=scan.quarantine.path if scan.quarantine else None,
         warnings=(*plan.warnings(), *run_warnings(run, scan, checked, committed)),
-        notes=scan.notes,
         held=held_message(run.store, run.collection, run.config.runtime.promote_to),
+        **_counts(scan),
+        stages=stages,
     )
+    quarantined = _read_quarantine(run, scan)
+    _show_quarantine(reporter, run, quarantined)
     path = write_report(run, result, plan, checked, segments, committed)
     reporter.info(f"wrote {path}")
-    page = _draw_page(reporter, run, result, plan, checked) if committed.is_new else None
-    markdown = run_markdown(result)
-    if page is None:
-        reporter.show_markdown("run", markdown, path)
-    else:
-        plots = ("Cosines of random pairs", "Map of the corpus")
-        reporter.show_page(run.store, page, key="run", markdown=markdown, plots=plots)
+    page = _draw_page(reporter, run, result, checked, quarantined, verdict) if committed.is_new else None
+    _show(reporter, run, result, page, path)
     return result
 
 
@@ -91,26 +97,59 @@ def report_unfinished(
         quarantined=scan.quarantined,
         quarantine=scan.quarantine.path if scan.quarantine else None,
         warnings=(f"unfinished: {left:,} texts are left; run the same command again to continue",),
-        notes=scan.notes,
+        **_counts(scan),
     )
-    reporter.show_markdown("run", run_markdown(result), f"Run {run.run_id}, unfinished")
+    _show_quarantine(reporter, run, _read_quarantine(run, scan))
+    key = artifact_key(run.collection, "run")
+    reporter.show_markdown(key, run_markdown(result), f"{run.collection}: unfinished, {left:,} texts are left")
     reporter.info(f"nothing was committed: {left:,} texts are left for the next run")
     return result
 
 
+def _show(reporter: Reporter, run: Run, result: RunReport, page: str | None, path: str) -> None:
+    """Show the report: with plots of its page, or as text if it has none."""
+    key, markdown = artifact_key(run.collection, "run"), run_markdown(result)
+    if page is None:
+        lines = f"{markdown}\n\n{report_line(run.address(path))}"
+        reporter.show_markdown(key, lines, f"{run.collection}: snapshot {result.snapshot}")
+        return
+    reporter.show_page(
+        run.store,
+        page,
+        key=key,
+        markdown=markdown,
+        plots=(CHUNK_LENGTHS, SIMILARITIES, MAP),
+        report_url=run.config.runtime.report_url,
+    )
+
+
 def _draw_page(
-    reporter: Reporter, run: Run, result: RunReport, plan: PlanReport, checked: CheckResult | None
+    reporter: Reporter,
+    run: Run,
+    result: RunReport,
+    checked: CheckResult | None,
+    quarantined: Sequence[QuarantinedInput],
+    verdict: Verdict | None,
 ) -> str | None:
     """Write the report as a page unless the snapshot is too large; return its path in the store."""
     if result.chunks > run.config.runtime.report_chunks:
         return None
     try:
         from isospace.evaluation.reports.page import write_page
-        from isospace.pipeline.run_page import run_page
+        from isospace.pipeline.run_page import RunResult, run_page
         from isospace.search.index import open_index
 
+        made = RunResult(
+            report=result,
+            recipe=run.config.recipe,
+            encoder=run_record(run),
+            checked=checked,
+            quarantined=quarantined,
+            disk=disk_usage(run.store, run.collection, encoder_ids=[run.encoder_id]),
+            gate_report=f"../../{verdict.report}" if verdict is not None and verdict.report else None,
+        )
         with open_index(run.store, run.collection, str(result.snapshot), encoder=run_encoder(run)) as index:
-            page = run_page(run.store, result, plan, checked, index.view)
+            page = run_page(run.store, made, index.view)
         path = write_page(run.store, run.run_id, page, collection=run.collection, with_json=False)
         reporter.info(f"wrote {path}")
         return path
@@ -118,6 +157,35 @@ def _draw_page(
         # The snapshot is committed: a page that cannot be written, for whatever reason, must not fail the run.
         reporter.warning(f"the page of the report could not be written: {error}")
         return None
+
+
+def _counts(scan: Scan) -> dict[str, Any]:
+    """Return the fields of a report that a scan has."""
+    names = ("added", "changed", "unchanged", "removed", "stale", "forgotten", "notes")
+    return {name: getattr(scan, name) for name in names}
+
+
+def _read_quarantine(run: Run, scan: Scan) -> list[QuarantinedInput]:
+    """Return the quarantined inputs of a scan; none if they cannot be read, which must not fail the run."""
+    if scan.quarantine is None:
+        return []
+    try:
+        return read_inputs(run.store, scan.quarantine)
+    except IsospaceError:
+        return []
+
+
+def _show_quarantine(reporter: Reporter, run: Run, inputs: Sequence[QuarantinedInput]) -> None:
+    if not inputs:
+        return
+    note = (
+        f"The run went on, since they are within `runtime.max_quarantined_share` "
+        f"({run.config.runtime.max_quarantined_share:.0%} of all documents). All of them: "
+        f"`isospace quarantine {run.config.runtime.store} {run.collection}`"
+    )
+    markdown = quarantine_markdown(run.collection, inputs, note)
+    description = f"{run.collection}: {len(inputs):,} inputs quarantined"
+    reporter.show_markdown(artifact_key(run.collection, "quarantine"), markdown, description)
 
 
 def _spent(run: Run, plan: PlanReport, encoded: list[EncodedShard]) -> dict[str, Any]:

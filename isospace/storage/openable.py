@@ -1,8 +1,14 @@
-"""Paths of a store as a person, an editor or another command can open them."""
+"""Where a person, a browser, an editor, or another command finds a file of a store."""
 
 from __future__ import annotations
 
+import os
+from urllib.parse import quote
+
 from isospace.storage.store import Store
+
+REPORT_URL_VARIABLE = "ISOSPACE_REPORT_URL"
+"""Address of the report server, for whatever has no configuration with `runtime.report_url`."""
 
 
 def openable(store: Store, path: str) -> str:
@@ -10,3 +16,23 @@ def openable(store: Store, path: str) -> str:
     if store.root is not None:
         return str(store.root / path)
     return f"{store.url.rstrip('/')}/{path}"
+
+
+def report_address(store: Store, path: str, report_url: str | None = None) -> str:
+    """Return the link to a report, or where its file lies if no report server is known.
+
+    Parameters
+    ----------
+    path
+        Path of the report in the store.
+    report_url
+        Address of the server that `isospace reports` started for this store; if None or empty, the one that
+        $ISOSPACE_REPORT_URL names.
+    """
+    server = report_url or os.environ.get(REPORT_URL_VARIABLE, "").strip()
+    return f"{server.rstrip('/')}/{quote(path)}" if is_link(server) else openable(store, path)
+
+
+def is_link(address: str) -> bool:
+    """Return whether a browser can follow an address; a path or the URL of an object store it cannot."""
+    return address.startswith(("http://", "https://"))

@@ -107,12 +107,16 @@ def carry_verdict(store: Store, old: Manifest, new: Manifest) -> None:
         write_verdict(store, verdicts[-1].model_copy(update=carried))
 
 
-def require_passed(verdict: Verdict | None) -> None:
-    """Raise GateError if the snapshot was rejected; it is committed, but production did not move."""
+def require_passed(verdict: Verdict | None, address: str | None = None) -> None:
+    """Raise GateError if the snapshot was rejected; it is committed, but production did not move.
+
+    `address` is where to find the report, if not under its path in the store.
+    """
     if verdict is not None and not verdict.passed:
         raise GateError(
             f"{verdict.describe()}. Production did not move; the alias candidate names the snapshot. Look at "
-            f"{verdict.report}, or run `isospace verdicts`; `isospace promote --force --reason …` overrides the gate."
+            f"{address or verdict.report}, or run `isospace verdicts`; `isospace promote --force --reason …` overrides "
+            "the gate."
         )
 
 

@@ -6,16 +6,18 @@ import html
 import re
 from dataclasses import dataclass, field
 from importlib.resources import files
-from typing import Any, Literal
+from typing import Any
 
 from isospace import __version__
 from isospace.errors import ConfigError, missing_package
-from isospace.evaluation.reports.quotes import Quote, remove_if_forgotten, write_quotes
+from isospace.evaluation.reports.quotes import Heading, Quote, remove_if_forgotten, write_quotes
+from isospace.evaluation.reports.quotes import Tone as Tone
 from isospace.storage import paths as layout
 from isospace.storage.hashing import canonical_json
 from isospace.storage.store import Store
 
-Tone = Literal["good", "bad", "plain"]
+# Sections whose plots are shown elsewhere, too.
+SIMILARITIES, MAP, CHUNK_LENGTHS = "Random pairs and nearest neighbors", "Map of the corpus", "Lengths of chunks"
 _PLOT = re.compile(r'<figure role="img" aria-label="([^"]*)">(<svg.*?</svg>)', re.DOTALL)
 
 
@@ -54,6 +56,8 @@ class Page:
         Color of the outcome.
     data
         The same content for machines. It quotes and names no documents other than those of the sections.
+    links
+        Texts and relative addresses of other reports.
     """
 
     title: str
@@ -61,6 +65,7 @@ class Page:
     tone: Tone
     sections: tuple[Section, ...]
     data: dict[str, Any] = field(default_factory=dict)
+    links: tuple[tuple[str, str], ...] = ()
 
 
 def render(page: Page) -> str:
@@ -86,7 +91,8 @@ def write_page(store: Store, run_id: str, page: Page, *, collection: str, with_j
     The documents that it quotes are recorded first. If one was forgotten meanwhile, the report is removed again.
     """
     path = layout.report_page(run_id)
-    write_quotes(store, run_id, collection, (quote for section in page.sections for quote in section.quotes))
+    quotes = [quote for section in page.sections for quote in section.quotes]
+    write_quotes(store, run_id, collection, quotes, Heading(page.title, page.outcome, page.tone))
     store.write(path, render(page).encode("utf-8", errors="backslashreplace"))
     if with_json:
         store.write(layout.report(run_id), canonical_json({"title": page.title, "outcome": page.outcome, **page.data}))
@@ -100,6 +106,17 @@ def plots_in(store: Store, path: str) -> dict[str, str]:
         return {}
     page = store.read(path).decode("utf-8")
     return {html.unescape(title): svg for title, svg in _PLOT.findall(page)}
+
+
+def duration(seconds: float) -> str:
+    """Format a duration: 0.4 s, 40 s, 3 min 20 s, 2 h 5 min."""
+    if seconds < 10.0:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours:,} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def figure(value: object) -> str:

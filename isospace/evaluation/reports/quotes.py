@@ -7,8 +7,8 @@ A page may quote or name documents: a pseudo-query is a sentence of one. The rec
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
-from typing import TypeAlias
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, TypeAlias
 
 from isospace.collection.tombstones import forgotten_documents
 from isospace.errors import IntegrityError, NotFoundError
@@ -19,16 +19,31 @@ from isospace.storage.store import Store
 Quote: TypeAlias = tuple[str, ...]
 """The doc_ids of the documents that have a quoted text; the text may stay while one of them is not forgotten."""
 
+Tone: TypeAlias = Literal["good", "bad", "plain"]
+
 # Any of the documents that have a text is a reason to keep it, so a record need not name all of them.
 _MOST_HOLDERS = 20
 
 
 @dataclass(frozen=True, slots=True)
+class Heading:
+    """What a list of reports shows of one; it goes with the report when that is erased."""
+
+    title: str
+    outcome: str
+    tone: Tone
+
+
+@dataclass(frozen=True, slots=True)
 class QuoteRecord:
-    """What a report quotes: texts of documents of one collection."""
+    """What a report quotes: texts of documents of one collection.
+
+    `heading` is None in records of earlier versions.
+    """
 
     collection: str
     quotes: frozenset[Quote]
+    heading: Heading | None = field(default=None, compare=False)
 
     def has_forgotten(self, forgotten: Collection[str]) -> bool:
         """Return whether a quoted text belongs only to forgotten documents."""
@@ -46,12 +61,16 @@ def names_of(doc_ids: Iterable[str]) -> tuple[Quote, ...]:
     return tuple((doc_id,) for doc_id in sorted(set(doc_ids)))
 
 
-def write_quotes(store: Store, run_id: str, collection: str, quotes: Iterable[Quote]) -> None:
-    """Record what a report will quote, in addition to what its earlier record says."""
+def write_quotes(
+    store: Store, run_id: str, collection: str, quotes: Iterable[Quote], heading: Heading | None = None
+) -> None:
+    """Record what a report will quote, in addition to what its earlier record says; the heading stays if None."""
     earlier = read_quotes(store, run_id)
     known = earlier.quotes if earlier is not None and earlier.collection == collection else frozenset()
     listed = sorted(known | set(quotes))
-    store.write(layout.report_quotes(run_id), seal({"collection": collection, "quotes": [list(q) for q in listed]}))
+    shown = heading or (earlier.heading if earlier is not None else None)
+    body = {"collection": collection, "quotes": [list(quote) for quote in listed]}
+    store.write(layout.report_quotes(run_id), seal({**body, **({"heading": asdict(shown)} if shown else {})}))
 
 
 def read_quotes(store: Store, run_id: str) -> QuoteRecord | None:
@@ -59,8 +78,17 @@ def read_quotes(store: Store, run_id: str) -> QuoteRecord | None:
     path = layout.report_quotes(run_id)
     try:
         body = unseal(store.read(path), name=path)
-        return QuoteRecord(str(body["collection"]), frozenset(tuple(map(str, quote)) for quote in body["quotes"]))
+        quotes = frozenset(tuple(map(str, quote)) for quote in body["quotes"])
+        return QuoteRecord(str(body["collection"]), quotes, _heading(body.get("heading")))
     except (NotFoundError, IntegrityError, KeyError, TypeError):
+        return None
+
+
+def _heading(value: Any) -> Heading | None:
+    """Return a heading; None if there is none, or none that this version understands."""
+    try:
+        return Heading(str(value["title"]), str(value["outcome"]), value["tone"])
+    except (KeyError, TypeError):
         return None
 
 

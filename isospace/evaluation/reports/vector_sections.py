@@ -10,47 +10,87 @@ import numpy.typing as npt
 
 from isospace.evaluation.norms import sample_rows
 from isospace.evaluation.reports import plots
-from isospace.evaluation.reports.page import Section, Table, figure
+from isospace.evaluation.reports.page import MAP, SIMILARITIES, Section, Table, figure
 from isospace.evaluation.reports.quotes import Quote, quote_of
 from isospace.evaluation.slices import source_of
-from isospace.evaluation.stored_vectors import StoredVectors, finite_at
+from isospace.evaluation.stored_vectors import StoredVectors, finite_at, percentiles
 from isospace.search.metadata import parse_metadata
 from isospace.search.view import View
+from isospace.transform.vectors import Float64
 
 _MAPPED, _FEWEST_MAPPED = 1_500, 3
+_ROUNDING = 1e-5
+_MEANINGS = {
+    "mean_cosine": "of random pairs; near 0 is even, and above 0.6 the vectors lie in a narrow cone",
+    "cosine_variance": "of random pairs; 1 / dimensions is that of even vectors",
+    "score": "from 0 to 1, for evenness: from the two figures above",
+    "evenness": "share of the dimensions that the vectors really use, from their variances",
+    "top_64": "share of the variance in the first 64 principal components",
+    "top_128": "share of the variance in the first 128 principal components",
+}
 
 
-def vector_sections(stored: StoredVectors) -> list[Section]:
-    """Return norms, cosines of random pairs, and isotropy."""
-    before, after = stored.before.as_dict(), stored.after.as_dict()
-    isotropy = tuple(
-        (name.replace("_", " "), figure(before[name]), figure(after[name])) for name in before if name not in "nd"
-    )
-    percentiles = tuple((f"{p} %", figure(value)) for p, value in stored.cosines.items())
+def vector_sections(stored: StoredVectors, nearest: Float64, *, fitted: bool) -> list[Section]:
+    """Return lengths, cosines of random pairs and of nearest neighbors, and isotropy.
+
+    Parameters
+    ----------
+    nearest
+        What `nearest_cosines` returns.
+    fitted
+        Whether the space changes raw vectors, which are then shown beside the stored ones.
+    """
+    return [_lengths(stored), _similarities(stored, nearest), _isotropy(stored, fitted=fitted)]
+
+
+def _lengths(stored: StoredVectors) -> Section:
     norms = stored.norms
+    head = ("vectors", "shortest", "longest", "largest distance from 1")
     lengths = ((f"{norms.count:,}", figure(norms.smallest), figure(norms.largest), f"{norms.largest_error:.3g}"),)
-    return [
-        Section(
-            "Lengths of all vectors",
-            f"As stored in {stored.finest}."
-            + ("" if stored.is_float else " The norms of decoded codes are not exact."),
-            plots.norms(norms),
-            Table(("vectors", "smallest", "largest", "largest distance from 1"), lengths),
-        ),
-        Section(
-            "Cosines of random pairs",
-            "A pair is similar only if its cosine is well above these.",
-            plots.distributions({"random pairs": stored.pairs}, "cosine"),
-            Table(("percentile", "cosine"), percentiles),
-        ),
-        Section(
-            "Isotropy, before and after the transform",
-            "How evenly the vectors fill their space: the spectrum of the raw vectors at the fit, and of the vectors "
-            "that are stored now.",
-            plots.spectra({"raw, at the fit": stored.spectrum_before, "stored": stored.spectrum_after}),
-            Table(("", "raw, at the fit", "stored"), isotropy),
-        ),
-    ]
+    # The distances of rounding have no shape worth a plot.
+    plot = None if norms.largest_error < _ROUNDING else plots.norms(norms)
+    decoded = "" if stored.is_float else " The lengths of decoded codes are not exact."
+    return Section(
+        "Lengths of all vectors",
+        f"A space that normalizes stores vectors of length 1, up to rounding; measured on all, in {stored.finest}."
+        f"{decoded}",
+        plot,
+        Table(head, lengths),
+    )
+
+
+def _similarities(stored: StoredVectors, nearest: Float64) -> Section:
+    samples = {"random pairs": stored.pairs, **({"nearest neighbor": nearest} if len(nearest) else {})}
+    columns = [stored.cosines, *([percentiles(nearest)] if len(nearest) else [])]
+    rows = tuple((f"{p} %", *(figure(column[p]) for column in columns)) for p in stored.cosines)
+    return Section(
+        SIMILARITIES,
+        "What a cosine means here. Random pairs are unrelated: two chunks are similar only if their cosine is well "
+        "above these. The nearest neighbor of a chunk is the most similar one of another document"
+        f"{f', for a sample of {len(nearest):,}' if len(nearest) else ''}. The farther the two curves are apart, the "
+        "better search can tell related chunks from others. A percentile is the cosine that this share stays below.",
+        plots.distributions(samples, "cosine"),
+        Table(("percentile", *samples), rows),
+    )
+
+
+def _isotropy(stored: StoredVectors, *, fitted: bool) -> Section:
+    before, after = stored.before.as_dict(), stored.after.as_dict()
+    head = ("", "raw, at the fit", "stored", "meaning") if fitted else ("", "stored", "meaning")
+    rows = tuple(
+        (name.replace("_", " "), *([figure(before[name])] if fitted else []), figure(after[name]), _MEANINGS[name])
+        for name in before
+        if name not in "nd"
+    )
+    curves = {"raw, at the fit": stored.spectrum_before} if fitted else {}
+    compared = ", beside the raw vectors from which the space was fitted" if fitted else ""
+    return Section(
+        "Isotropy",
+        f"How evenly the stored vectors fill their space{compared}. The plot shows the share of the variance in each "
+        "principal component: a flat curve is even.",
+        plots.spectra({**curves, "stored": stored.spectrum_after}),
+        Table(head, rows),
+    )
 
 
 def dimension_sections(stored: StoredVectors) -> list[Section]:
@@ -66,14 +106,17 @@ def dimension_sections(stored: StoredVectors) -> list[Section]:
     sections = [
         Section(
             "Dimensions, against the fit",
-            "Population stability index of every dimension, in descending order; the table shows the ten largest.",
+            "How far each dimension has moved since the space was fitted, as its population stability index (PSI): "
+            "below 0.1 is noise, above 0.25 a shift. KS is the largest distance of the two distributions, spread the "
+            "standard deviation relative to that at the fit. The table shows the ten largest.",
             plots.sorted_curve(shifts.psi, "PSI", "dimensions in order", limit=0.25),
             Table(head, rows),
         )
     ]
     if beyond:
         table = Table(("representation", "now", "at the fit"), beyond)
-        sections.append(Section("Components beyond the range of codes", table=table))
+        text = "Share of components that are clipped when they are quantized, which costs precision."
+        sections.append(Section("Components beyond the range of codes", text, table=table))
     return sections
 
 
@@ -86,7 +129,7 @@ def corpus_map_section(view: View) -> list[Section]:
         f"A sample of {len(points):,} chunks, with similar ones close together (t-SNE); distances between clusters "
         "mean little."
     )
-    return [Section("Map of the corpus", text, plots.corpus_map(points, labels), quotes=_labelled(labels, owners))]
+    return [Section(MAP, text, plots.corpus_map(points, labels), quotes=_labelled(labels, owners))]
 
 
 def _labelled(labels: Sequence[str], owners: Sequence[str]) -> tuple[Quote, ...]:

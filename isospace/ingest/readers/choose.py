@@ -51,6 +51,19 @@ def choose_files(
     return chosen, [*aside, *_copies(copies)]
 
 
+def unmatched_files(files: Sequence[SourceFile], spec: DocumentsSpec) -> list[SourceFile]:
+    """Return the files of a source that are not read because of their name alone, such as pictures."""
+    folders = _folders(files)
+    plain = [file for file in files if not _is_marker(file, folders)]
+    return [
+        file
+        for file, inner in ((file, unpacked(file)) for file in plain)
+        if not _unread_reason(inner, spec, in_archive=False)
+        and inner.suffix not in ARCHIVES
+        and format_of(inner, spec) is None
+    ]
+
+
 def _unread_reason(file: SourceFile, spec: DocumentsSpec, *, in_archive: bool) -> str:
     """Return why a compressed file is not read; empty if it is."""
     suffix = file.suffix

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from isospace.errors import SourceError
 from isospace.ingest.document import Document, QuarantineEntry, within_bounds
 from isospace.ingest.parsers.subprocess_parser import ParseLimits, Parser
-from isospace.ingest.readers.choose import choose_files
+from isospace.ingest.readers.choose import choose_files, unmatched_files
 from isospace.ingest.readers.compressed import archive_members
 from isospace.ingest.readers.files import read_file
 from isospace.ingest.readers.location import list_source
@@ -20,7 +20,12 @@ __all__ = ["read_source"]
 
 
 def read_source(
-    url: str, spec: DocumentsSpec, limits: ParseLimits | None = None, *, store: str | None = None
+    url: str,
+    spec: DocumentsSpec,
+    limits: ParseLimits | None = None,
+    *,
+    store: str | None = None,
+    on_unmatched: Callable[[Sequence[SourceFile]], None] = lambda _: None,
 ) -> Generator[Document | QuarantineEntry, None, None]:
     """Yield the documents and the quarantined inputs of a source, in a stable order.
 
@@ -32,6 +37,8 @@ def read_source(
         Time and memory for each HTML or PDF file.
     store
         The store of the run, which is left out if it lies in the source.
+    on_unmatched
+        Called once, before the first document, with the files that `spec` does not read because of their name.
 
     Raises
     ------
@@ -47,6 +54,7 @@ def read_source(
             f"source {url}: {len(listing.files)} files, none that {spec.format!r} reads. Expected names such as "
             f"{', '.join(spec.include)} or a .jsonl, .csv, or .parquet table; see recipe.documents.format and .include."
         )
+    on_unmatched(unmatched_files(listing.files, spec))
     yield from (*listing.left_out, *aside)
     counts: list[_Count] = []
     # The first file that needs the parser starts its subprocess; leaving this block ends it.

@@ -46,7 +46,7 @@ def run_audit(
     ConfigError
         If the report cannot be drawn because a package is missing.
     """
-    run_id = new_run_id()
+    run_id = f"{new_run_id()}-audit"
     audit = audit_alias(
         store,
         collection,

@@ -6,15 +6,28 @@ own metadata say, as its size suggests, or as the collection has from it and the
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from isospace.collection.quarantine import QuarantinedInput
 from isospace.errors import SourceError
 from isospace.pipeline.config import PipelineConfig
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
+
+
+_INPUT = tuple(field.name for field in fields(QuarantinedInput))
+
+
+class UnusableSourceError(SourceError):
+    """Too much of a source cannot be used; `inputs` are what was quarantined."""
+
+    def __init__(self, message: str, inputs: tuple[QuarantinedInput, ...] = ()) -> None:
+        super().__init__(message)
+        self.inputs = inputs
 
 
 def count_unreadable(connection: DuckDBPyConnection) -> int:
@@ -69,10 +82,11 @@ def require_healthy(
     needed = not runtime.selection.is_partial
     if (needed and not readable) or share > runtime.max_quarantined_share:
         examples = "; ".join(f"{row['uri']} {row['reason']}" for row in _examples(quarantined))
-        raise SourceError(
+        raise UnusableSourceError(
             f"source {runtime.source}: {unreadable:,} of {total:,} inputs cannot be used ({share:.0%}), counted in "
             f"documents; expected at most {runtime.max_quarantined_share:.0%}, and at least one document. "
-            f"{examples or 'It is empty'}. Fix the source, or raise runtime.max_quarantined_share."
+            f"{examples or 'It is empty'}. Fix the source, or raise runtime.max_quarantined_share.",
+            tuple(QuarantinedInput(**{name: row[name] for name in _INPUT}) for row in quarantined.to_pylist()),
         )
     before = counts["changed"] + counts["unchanged"] + counts["removed"] + counts["stale"]
     # Documents selected by ID that are not in a source with other documents were deleted there.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 
 from isospace.ingest.document import Document
 from isospace.ingest.notes import Note
@@ -37,6 +39,19 @@ class NoteCount:
         named = "; ".join(f"{doc_id} {detail}" for doc_id, detail in self.examples)
         more = self.documents - len(self.examples)
         return f"{self.kind} ({self.documents:,}): {named}{f'; and {more:,} more' if more else ''}"
+
+
+def count_unmatched(names: Sequence[str]) -> tuple[NoteCount, ...]:
+    """Count the files of a source that match no pattern, with an example for each of the most frequent suffixes."""
+    if not names:
+        return ()
+    suffixes = Counter(PurePosixPath(name).suffix.lower() for name in names)
+    examples = []
+    for suffix, count in sorted(suffixes.items(), key=lambda item: (-item[1], item[0]))[:_EXAMPLES]:
+        first = next(name for name in names if PurePosixPath(name).suffix.lower() == suffix)
+        kind = f"the suffix {suffix}" if suffix else "no suffix"
+        examples.append((first, f"has {kind}" if count == 1 else f"is one of {count:,} with {kind}"))
+    return (NoteCount("files that match no pattern of recipe.documents", False, len(names), tuple(examples)),)
 
 
 @dataclass(slots=True)

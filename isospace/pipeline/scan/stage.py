@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 from isospace.ingest.document import QUARANTINE_SCHEMA, Document, QuarantineEntry, document_batch, without_surrogates
 from isospace.ingest.parsers.subprocess_parser import ParseLimits
 from isospace.ingest.readers.read import read_source
+from isospace.ingest.readers.source_file import SourceFile
 from isospace.pipeline.config import PipelineConfig
-from isospace.pipeline.scan.notes import NoteCount, NoteTally
+from isospace.pipeline.scan.notes import NoteCount, NoteTally, count_unmatched
 
 _QUARANTINE_ROWS = 1000
 # What is known of a quarantined input while the source is compared.
@@ -46,17 +47,25 @@ def stage_source(config: PipelineConfig, folder: Path, forgotten: frozenset[str]
     paths: list[Path] = []
     runtime = config.runtime
     limits = ParseLimits(runtime.parse_seconds, runtime.parse_megabytes)
+    unmatched: list[SourceFile] = []
     with (
         pq.ParquetWriter(folder / "quarantine.parquet", STAGED_QUARANTINE) as quarantine,
         # Closed explicitly: a stored traceback would keep the generator, and with it the parser process, alive.
-        closing(read_source(runtime.source, config.recipe.documents, limits, store=runtime.store)) as source,
+        closing(
+            read_source(
+                runtime.source, config.recipe.documents, limits, store=runtime.store, on_unmatched=unmatched.extend
+            )
+        ) as source,
     ):
         filtered, tally = _ForgottenFilter(forgotten), NoteTally()
         good = tally.apply(_quarantine(filtered.apply(source), quarantine))
         for group in document_groups(good, runtime.part_documents, runtime.part_characters):
             paths.append(folder / f"{len(paths):08d}.parquet")
             pq.write_table(pa.Table.from_batches([document_batch(group)]), paths[-1], compression="zstd")
-    return Staged([*paths, folder / "quarantine.parquet"], filtered.count, tally.counts())
+    # Of a forgotten document, not even the name is noted.
+    names = [file.identifier for file in unmatched if file.identifier not in forgotten]
+    notes = (*tally.counts(), *count_unmatched(names))
+    return Staged([*paths, folder / "quarantine.parquet"], filtered.count, notes)
 
 
 @dataclass(slots=True)
