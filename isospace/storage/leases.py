@@ -26,7 +26,7 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from isospace.errors import BusyError, IsospaceError, NotFoundError, StoreError
+from isospace.errors import BusyError, ConflictError, IsospaceError, NotFoundError, StoreError
 from isospace.storage import paths as layout
 from isospace.storage.local_files import Stat
 from isospace.storage.store import Store
@@ -286,6 +286,7 @@ def _held(store: Store, folder: str, lease: Lease, *, renewable: bool) -> Iterat
     renewer = threading.Thread(target=renew, name="lease", daemon=True)
     renewer.start()
     try:
+        _require_exclusive(store, path, data)
         yield held
     finally:
         ended.set()
@@ -294,6 +295,20 @@ def _held(store: Store, folder: str, lease: Lease, *, renewable: bool) -> Iterat
         # dead.
         with contextlib.suppress(StoreError):
             store.delete(path)
+
+
+def _require_exclusive(store: Store, path: str, data: bytes) -> None:
+    """Raise StoreError if the store replaces a file that it was asked to create: commits would replace each other."""
+    if store.root is not None:
+        return
+    try:
+        store.create(path, data)
+    except ConflictError:
+        return
+    raise StoreError(
+        f"{store.url}: the service replaced an existing file that it was asked to create (PutObject with If-None-Match: "
+        "*), so that two runs could overwrite each other's commits. Use a service or a version of it that supports it."
+    )
 
 
 def _others(store: Store, folder: str, own: Stat, collection: str | None) -> list[Lease]:

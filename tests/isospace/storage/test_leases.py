@@ -10,10 +10,11 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from isospace.errors import BusyError
+from isospace.errors import BusyError, StoreError
 from isospace.storage import leases
 from isospace.storage.leases import maintenance_lease, run_lease
 from isospace.storage.store import Store, open_store
@@ -175,3 +176,26 @@ def test_a_lease_is_renewed(store: Store, monkeypatch: pytest.MonkeyPatch) -> No
         while next(iter(store.walk("leases/runs"))).modified == first.modified:
             assert time.monotonic() < deadline
             time.sleep(0.01)
+
+
+class _Replacing:
+    """A remote store whose service ignores the condition of a conditional write."""
+
+    root = None
+
+    def __init__(self, inner: Store) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._inner, name)
+
+    def create(self, path: str, data: bytes) -> None:
+        self._inner.write(path, data)
+
+
+def test_a_service_that_replaces_what_it_should_create_is_refused(store: Store) -> None:
+    replacing: Any = _Replacing(store)
+    for hold in (lambda: run_lease(replacing, "c", "embed"), lambda: maintenance_lease(replacing, "c", "vacuum")):
+        with pytest.raises(StoreError, match="If-None-Match"), hold():
+            raise AssertionError("the lease was granted")
+    assert not [*store.walk("leases")]
