@@ -95,7 +95,9 @@ def audit(flow: Callable[..., AuditRecord], arguments: list[str] | None = None) 
     parser.add_argument("store")
     parser.add_argument("collection")
     parser.add_argument("--snapshot", dest="alias", default="production", help="alias to audit")
-    parser.add_argument("--set", dest="evaluation_set", metavar="NAME", default="", help="evaluation set to run the queries of")
+    parser.add_argument(
+        "--set", dest="evaluation_set", metavar="NAME", default="", help="evaluation set to run the queries of"
+    )
     parser.add_argument("--log-hours", type=float, default=24.0, help="how many hours of the query log to read")
     parser.add_argument("--seed", type=int, default=0, help="seed of the samples")
     parser.add_argument("--threshold", metavar="NAME=VALUE", action="append", default=[], help="limit; repeatable")

@@ -238,7 +238,7 @@ def _schedules(
         )
         for found in (existing.schedules if existing else [])
     ]
-    if deployment.job not in wanted:
+    if deployment.job is None or deployment.job not in wanted:
         return kept
     ours = [schedule for schedule in kept if schedule.slug == SLUG]
     others = [schedule for schedule in kept if schedule.slug != SLUG]

@@ -51,7 +51,7 @@ def undescribed(schema: Schema, path: str = "") -> list[str]:
     for inner in _inner(schema):
         missing += undescribed(inner, path)
     for name, definition in definitions.items():
-        missing += undescribed(definition, f"{path}{name}")
+        missing += undescribed(definition, name)
     return missing
 
 
@@ -74,7 +74,7 @@ def _drawn(node: Schema, definitions: Mapping[str, Schema]) -> Schema:
     if "properties" in drawn:
         # Titles are the keys of the YAML file, by which the documentation calls them.
         properties = {key: _drawn(value, definitions) for key, value in drawn["properties"].items()}
-        drawn["properties"] = {key: {**value, "title": key} for key, value in properties.items()}
+        drawn["properties"] = {key: _titled(value, key) for key, value in properties.items()}
     for key in ("items", "additionalProperties"):
         if isinstance(drawn.get(key), dict):
             drawn[key] = _drawn(drawn[key], definitions)
@@ -87,6 +87,15 @@ def _drawn(node: Schema, definitions: Mapping[str, Schema]) -> Schema:
     if "oneOf" in drawn:
         drawn = _one_choice(drawn)
     return _with_short_forms(_as_one_field(drawn))
+
+
+def _titled(node: Schema, title: str) -> Schema:
+    """Give a field its title, and also the one option that it has beside nothing."""
+    options = [
+        {**option, "title": title} if option.get("type") == "object" else option for option in node.get("anyOf", ())
+    ]
+    single = len([option for option in options if option.get("type") != "null"]) == 1
+    return {**node, "title": title, **({"anyOf": options} if single else {})}
 
 
 def _as_one_field(node: Schema) -> Schema:

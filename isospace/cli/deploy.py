@@ -27,27 +27,21 @@ def deploy(
         typer.Option(
             "--cron",
             metavar="CRON",
-            help=f"When the collection is embedded, such as '0 2 * * *' (fine-tuned, or compared, by such a file). {_CRON}",
+            help=f"When the collection is embedded (or what the file is for is done), such as '0 2 * * *'. {_CRON}",
         ),
     ] = None,
     timezone: Annotated[
         str, typer.Option(metavar="ZONE", help="Time zone of the cron expressions, such as Europe/Berlin.")
     ] = "UTC",
-    refit_cron: Annotated[
-        str | None, typer.Option(metavar="CRON", help=f"When a new space is fitted. {_CRON}")
-    ] = None,
-    audit_cron: Annotated[
-        str | None, typer.Option(metavar="CRON", help=f"When production is audited. {_CRON}")
-    ] = None,
+    refit_cron: Annotated[str | None, typer.Option(metavar="CRON", help=f"When a new space is fitted. {_CRON}")] = None,
+    audit_cron: Annotated[str | None, typer.Option(metavar="CRON", help=f"When production is audited. {_CRON}")] = None,
     compact_cron: Annotated[
         str | None, typer.Option(metavar="CRON", help=f"When small parts are merged. {_CRON}")
     ] = None,
     vacuum_cron: Annotated[
         str | None, typer.Option(metavar="CRON", help=f"When unneeded files are removed. {_CRON}")
     ] = None,
-    work_pool: Annotated[
-        str, typer.Option(metavar="NAME", help="Work pool whose workers execute the runs.")
-    ] = "cpu",
+    work_pool: Annotated[str, typer.Option(metavar="NAME", help="Work pool whose workers execute the runs.")] = "cpu",
     config_by: Annotated[
         How,
         typer.Option(
@@ -55,9 +49,7 @@ def deploy(
             "reads it, on the worker."
         ),
     ] = "content",
-    name: Annotated[
-        str, typer.Option(metavar="NAME", help="Name of the deployments. Default: the collection's.")
-    ] = "",
+    name: Annotated[str, typer.Option(metavar="NAME", help="Name of the deployments. Default: the collection's.")] = "",
     directory: Annotated[
         str,
         typer.Option(
@@ -107,12 +99,13 @@ def deploy(
 
 def _print(deployed: list[Deployed], work_pool: str, folder: str, *, dry_run: bool) -> None:
     rows = [
-        (one.name, f"would be {one.done}" if dry_run else one.done, "; ".join(one.schedules) or "by hand", one.address)
+        (one.name, f"would be {one.done}" if dry_run else one.done, "; ".join(one.schedules) or "by hand")
         for one in deployed
     ]
-    columns = ("deployment", "", "schedule", "page")
-    print_table(columns[: 3 if dry_run else 4], [row[: 3 if dry_run else 4] for row in rows], whole=("deployment",))
-    say(f"\nRelative paths refer to {folder} on the worker.")
+    print_table(("deployment", "", "schedule"), rows, whole=("deployment",))
+    say(f"Relative paths refer to {folder} on the worker.")
     if not dry_run:
-        say(f"Runs need a worker: prefect worker start --pool {work_pool}")
-        say(f"Start one by hand: prefect deployment run {deployed[0].name}, or from the form on its page.")
+        first = deployed[0]
+        say(f"Runs need a worker:  prefect worker start --pool {work_pool} --type process")
+        say(f"Start one by hand:   prefect deployment run {first.name}")
+        say(f"Or from the form at  {first.address}")
