@@ -47,7 +47,12 @@ def backfill(
     """
     executor = PrefectExecutor()
     one, told = for_one_run(
-        given(config), collection=collection, source=source, selection=selection, budget=budget, reason=reason
+        given(config),
+        collection=collection,
+        source=source,
+        selection=given(selection),
+        budget=given(budget),
+        reason=reason,
     )
     for line in told:
         executor.reporter.warning(line)

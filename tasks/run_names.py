@@ -13,8 +13,10 @@ def run_name(verb: str) -> Callable[[], str]:
     def name() -> str:
         parameters = flow_run.parameters
         runtime = getattr(parameters.get("config"), "runtime", None)
-        collection = getattr(runtime, "collection", None) or parameters.get("collection") or "all collections"
-        reason = getattr(runtime, "reason", "") or parameters.get("reason") or _origin()
+        # As in the flows: a parameter has precedence over the configuration.
+        collection = parameters.get("collection") or getattr(runtime, "collection", None)
+        collection = collection or ", ".join(parameters.get("collections") or ()) or "all collections"
+        reason = parameters.get("reason") or getattr(runtime, "reason", "") or _origin()
         return f"{verb} {collection}: {reason}"
 
     return name

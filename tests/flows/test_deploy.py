@@ -125,6 +125,8 @@ def test_what_a_run_may_change_is_preset_at_the_top_and_nowhere_else(written: Pa
     assert (vacuum.parameters["store"], vacuum.parameters["collections"]) == ("store", ["c"])
     assert not vacuum.parameters.get("vectors")
     assert [one.exclusive for one in (embed, refit, audit, compact, vacuum)] == [True, True, False, True, True]
+    with pytest.raises(Exception, match="'sourc' was unexpected"):
+        validate({**embed.parameters, "sourc": "d.jsonl"}, embed.schema, raise_on_error=True)
     assert embed.entrypoint == "flows.embed_corpus.embed_corpus"
 
 

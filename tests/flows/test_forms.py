@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from prefect.utilities.schema_tools import validate
 from pydantic import BaseModel, Field
 
 from flows.form_schema import Schema, form_schema, undescribed
-from flows.parameters import AT_THE_TOP, content_form
+from flows.parameters import AT_THE_TOP, LAST, Refused, content_form, given
 from isospace.errors import ConfigError
 from isospace.pipeline.config import PipelineConfig
 from isospace.transform.spec import TransformSpec
@@ -157,9 +158,9 @@ def filled(schema: Schema) -> Any:
 def test_a_configuration_is_refused_in_one_line_that_names_the_key() -> None:
     flow = next(flow for flow in FLOWS if flow.name == "backfill")
     fine = {"recipe": {"encoder": {"model": "m"}}, "runtime": {"store": "s", "collection": "c", "source": "d"}}
-    given = flow.validate_parameters({"config": fine, "budget": {"tokens": 3}, "selection": None})
-    assert given["config"] == PipelineConfig.model_validate(fine)
-    assert (given["budget"].tokens, given["selection"].is_partial) == (3, False)
+    read = flow.validate_parameters({"config": fine, "budget": {"tokens": 3}, "selection": None})
+    assert given(read["config"]) == PipelineConfig.model_validate(fine)
+    assert (read["budget"].tokens, read["selection"].is_partial) == (3, False)
     for parameters, message in (
         ({"config": {**fine, "colour": "red"}}, "config: unknown key colour; known keys: recipe, runtime"),
         ({"config": {**fine, "recipe": {}}}, "config: missing key recipe.encoder"),
@@ -168,9 +169,13 @@ def test_a_configuration_is_refused_in_one_line_that_names_the_key() -> None:
         ({"config": fine, "budget": {"tokens": 0}}, "budget: tokens = 0"),
         ({"config": fine, "selection": {"where": "year >>"}}, "selection: where = 'year >>'"),
     ):
-        with pytest.raises(ConfigError, match=message.replace(".", r"\.")) as caught:
-            flow.validate_parameters(parameters)
+        (refused,) = [found for found in flow.validate_parameters(parameters).values() if isinstance(found, Refused)]
+        with pytest.raises(ConfigError, match=re.escape(message)) as caught:
+            given(refused)
         assert "\n" not in str(caught.value)
+    # Without a configuration there is nothing to refuse, but nothing to run either.
+    with pytest.raises(ConfigError, match="config is missing"):
+        given(LAST)
 
 
 def test_a_configuration_by_path_is_that_of_the_file() -> None:
