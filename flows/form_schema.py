@@ -65,15 +65,7 @@ def _inner(schema: Schema) -> Iterable[Schema]:
 
 
 def _drawn(node: Schema, definitions: Mapping[str, Schema]) -> Schema:
-    if "$ref" in node:
-        siblings = {key: value for key, value in node.items() if key != "$ref"}
-        node = {**definitions[node["$ref"].rpartition("/")[2]], **siblings}
-    drawn = {key: value for key, value in node.items() if key not in ("$defs", "discriminator")}
-    if "description" in drawn:
-        drawn["description"] = " ".join(str(drawn["description"]).split())
-    if isinstance(drawn.get("default"), dict):
-        # Nothing is no value of a field that is left empty.
-        drawn["default"] = {key: value for key, value in drawn["default"].items() if value is not None}
+    drawn = _resolved(node, definitions)
     for key in ("items", "additionalProperties"):
         if isinstance(drawn.get(key), dict):
             drawn[key] = _drawn(drawn[key], definitions)
@@ -87,6 +79,19 @@ def _drawn(node: Schema, definitions: Mapping[str, Schema]) -> Schema:
         # Titles are the keys of the YAML file, by which the documentation calls them.
         drawn["properties"] = {name: _titled(value, name) for name, value in drawn["properties"].items()}
     return _with_short_forms(_as_one_field(_one_choice(drawn)))
+
+
+def _resolved(node: Schema, definitions: Mapping[str, Schema]) -> Schema:
+    if "$ref" in node:
+        siblings = {key: value for key, value in node.items() if key != "$ref"}
+        node = {**definitions[node["$ref"].rpartition("/")[2]], **siblings}
+    resolved = {key: value for key, value in node.items() if key not in ("$defs", "discriminator")}
+    if "description" in resolved:
+        resolved["description"] = " ".join(str(resolved["description"]).split())
+    if isinstance(resolved.get("default"), dict):
+        # Nothing is no value of a field that is left empty.
+        resolved["default"] = {key: value for key, value in resolved["default"].items() if value is not None}
+    return resolved
 
 
 def _titled(node: Schema, title: str) -> Schema:

@@ -71,7 +71,7 @@ def deploy(
         from flows.deploy import deploy as apply
         from flows.deployments import plan_deployments
     except ModuleNotFoundError as error:
-        if error.name not in ("flows", "tasks"):
+        if (error.name or "").partition(".")[0] not in ("flows", "tasks"):
             raise
         raise ConfigError(
             "isospace deploy needs the flows, which are in a checkout but not in the package. Run it in an environment "

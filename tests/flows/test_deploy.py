@@ -257,7 +257,7 @@ def test_no_server_is_told_in_one_line(written: Path, monkeypatch: pytest.Monkey
 
     for error, said in (
         (httpx.ConnectError("All connection attempts failed"), "no Prefect server answers (All connection attempts"),
-        (answer(401, "Unauthorized"), "HTTP 401). Set PREFECT_API_AUTH_STRING"),
+        (answer(401, "Unauthorized"), "refuses this user (HTTP 401). Set PREFECT_API_AUTH_STRING"),
         (answer(409, "Validation failed\nfor it"), "refused (HTTP 409): Validation failed for it"),
     ):
 
