@@ -11,7 +11,7 @@ from prefect import flow
 from pydantic import WithJsonSchema
 
 from flows.form_schema import form_schema
-from flows.parameters import parsed
+from flows.parameters import given, parsed
 from isospace.operations.audit.audit import AuditRecord, require_quiet
 from isospace.operations.audit.thresholds import Thresholds
 from isospace.pipeline.heartbeat import working
@@ -50,7 +50,7 @@ def audit_collection(
         thresholds: Limits beyond which a metric raises an alarm.
     """
     with working("audit"):
-        record = audit.measure(store, collection, alias, evaluation_set or None, log_hours, seed, thresholds)
+        record = audit.measure(store, collection, alias, evaluation_set or None, log_hours, seed, given(thresholds))
     audit.show(store, record)
     require_quiet(record)
     return record

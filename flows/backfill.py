@@ -27,10 +27,10 @@ def backfill(
     config: ConfigParameter = LAST,
     collection: str = "",
     source: str = "",
-    selection: SelectionParameter = Selection(),  # noqa: B008
-    budget: BudgetParameter = Budget(),  # noqa: B008
     dry_run: bool = False,
     reason: str = "",
+    budget: BudgetParameter = Budget(),  # noqa: B008
+    selection: SelectionParameter = Selection(),  # noqa: B008
 ) -> RunReport | PlanReport:
     """Embed selected documents, or all documents with another recipe, in portions.
 
@@ -41,15 +41,20 @@ def backfill(
             the evaluation set of that collection, not the config's files of queries.
         source: Folder, glob, or table to read, local or s3://bucket/prefix; the config's if empty. Documents that are
             not in it are removed from the collection, unless a selection leaves them as they are.
-        selection: Documents to process; all of the source if empty. Others stay as they are.
-        budget: What this run may spend on encoding; it then commits what it has. The next run continues with what is
-            left.
         dry_run: Show the plan with its cost, and write nothing.
         reason: Why you start this run: part of its name, and of the alias's history.
+        budget: What this run may spend on encoding; it then commits what it has. The next run continues with what is
+            left.
+        selection: Documents to process; all of the source if empty. Others stay as they are.
     """
     executor = PrefectExecutor()
     one, told = for_one_run(
-        given(config), collection=collection, source=source, selection=selection, budget=budget, reason=reason
+        given(config),
+        collection=collection,
+        source=source,
+        selection=given(selection),
+        budget=given(budget),
+        reason=reason,
     )
     for line in told:
         executor.reporter.warning(line)

@@ -9,7 +9,7 @@ from typing import Annotated, TypeAlias
 
 from prefect import flow
 
-from flows.embed_corpus import embed_corpus
+from flows.embed_corpus import embed_subflow
 from flows.parameters import LAST, drawn_as_config, given, parsed_config
 from isospace.operations.compare_models import run
 from isospace.operations.compare_models.compare import ComparisonConfig, Entry, load_comparison
@@ -39,7 +39,7 @@ def compare_models(config: ComparisonParameter = LAST, source: str = "", reason:
         reason: Why you start this run.
     """
     one, _ = for_one_run(given(config), source=source, reason=reason)
-    return run.compare_models(one, PrefectExecutor(), embed_corpus)
+    return run.compare_models(one, PrefectExecutor(), embed_subflow)
 
 
 if __name__ == "__main__":

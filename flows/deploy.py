@@ -135,7 +135,7 @@ def deploy(
 def _refused(error: HTTPStatusError, url: str) -> str:
     status = error.response.status_code
     if status in (401, 403):
-        return f"{url}: the server wants to know who asks (HTTP {status}). Set PREFECT_API_AUTH_STRING or _KEY."
+        return f"{url}: the server refuses this user (HTTP {status}). Set PREFECT_API_AUTH_STRING as for the server."
     try:
         detail = error.response.json().get("detail", "")
     except ValueError:
@@ -238,7 +238,7 @@ def _schedules(
         )
         for found in (existing.schedules if existing else [])
     ]
-    if deployment.job not in wanted:
+    if deployment.job is None or deployment.job not in wanted:
         return kept
     ours = [schedule for schedule in kept if schedule.slug == SLUG]
     others = [schedule for schedule in kept if schedule.slug != SLUG]

@@ -117,7 +117,7 @@ def _collection(path: str, data: Mapping[str, Any], how: How, name: str) -> list
         return Deployment(job, flow, name, what, tags, *given, exclusive)
 
     def plain(flow: Any, **parameters: Any) -> tuple[dict[str, Any], Schema]:
-        return parameters, flow.parameters.model_dump()
+        return parameters, _schema(flow)
 
     where = f"collection {runtime.collection} in {runtime.store}"
     return [
@@ -219,7 +219,7 @@ class _Content:
 
     def of(self, flow: Any, fields: Sequence[str], **more: Any) -> tuple[dict[str, Any], Schema]:
         """Return the parameters of a flow, and their schema; `fields` are the parameters that `runtime` presets."""
-        schema = flow.parameters.model_dump()
+        schema = _schema(flow)
         form = FILE_FORM if self.how == "path" else content_form(self.model)
         property_ = {key: value for key, value in schema["properties"]["config"].items() if key != "anyOf"}
         schema["properties"]["config"] = {**form, **property_}
@@ -234,6 +234,11 @@ class _Content:
         for key in set(AT_THE_TOP) & set(fields) - {"collection", "source"}:
             runtime.pop(key, None)
         return {**preset, **more, "config": data}, schema
+
+
+def _schema(flow: Any) -> Schema:
+    # A misspelled parameter is refused by the server at once, and not by the worker with a traceback.
+    return {**flow.parameters.model_dump(), "additionalProperties": False}
 
 
 def _without_nothing(data: Any, schema: Schema) -> Any:

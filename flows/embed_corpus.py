@@ -10,6 +10,7 @@ from prefect import flow
 from flows.parameters import LAST, BudgetParameter, ConfigParameter, SelectionParameter, given
 from isospace.pipeline import embed
 from isospace.pipeline.ad_hoc import for_one_run
+from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.outcome import concluding_line
 from isospace.pipeline.plan_report import PlanReport
 from isospace.pipeline.run_report import RunReport
@@ -27,10 +28,10 @@ def embed_corpus(
     config: ConfigParameter = LAST,
     collection: str = "",
     source: str = "",
-    selection: SelectionParameter = Selection(),  # noqa: B008
-    budget: BudgetParameter = Budget(),  # noqa: B008
     dry_run: bool = False,
     reason: str = "",
+    budget: BudgetParameter = Budget(),  # noqa: B008
+    selection: SelectionParameter = Selection(),  # noqa: B008
 ) -> RunReport | PlanReport:
     """Bring a collection up to date with its source, and its alias to the new snapshot.
 
@@ -40,18 +41,30 @@ def embed_corpus(
             the evaluation set of that collection, not the config's files of queries.
         source: Folder, glob, or table to read, local or s3://bucket/prefix; the config's if empty. Documents that are
             not in it are removed from the collection, unless a selection leaves them as they are.
-        selection: Documents to process; all of the source if empty. Others stay as they are.
-        budget: What the run may spend on encoding. The next run continues with what is left.
         dry_run: Show the plan with its cost, and write nothing.
         reason: Why you start this run: part of its name, and of the alias's history.
+        budget: What the run may spend on encoding. The next run continues with what is left.
+        selection: Documents to process; all of the source if empty. Others stay as they are.
     """
     executor = PrefectExecutor()
     one, told = for_one_run(
-        given(config), collection=collection, source=source, selection=selection, budget=budget, reason=reason
+        given(config),
+        collection=collection,
+        source=source,
+        selection=given(selection),
+        budget=given(budget),
+        reason=reason,
     )
     for line in told:
         executor.reporter.warning(line)
     return embed.plan_run(one, executor) if dry_run else embed.embed_corpus(one, executor)
+
+
+def embed_subflow(config: PipelineConfig) -> RunReport:
+    """Embed a corpus in a run of its own, within that of another flow."""
+    report = embed_corpus(config)
+    assert isinstance(report, RunReport)
+    return report
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Annotated, TypeAlias
 
 from prefect import flow
 
-from flows.embed_corpus import embed_corpus
+from flows.embed_corpus import embed_subflow
 from flows.parameters import LAST, drawn_as_config, given, parsed_config
 from isospace.finetuning import finetune
 from isospace.finetuning.config import FineTuneConfig, load_finetune
@@ -42,7 +42,7 @@ def finetune_encoder(config: FineTuneParameter = LAST, collection: str = "", rea
     one, told = for_one_run(given(config), collection=collection, reason=reason)
     for line in told:
         executor.reporter.warning(line)
-    return finetune.finetune_encoder(one, executor, embed_corpus)
+    return finetune.finetune_encoder(one, executor, embed_subflow)
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def undescribed(schema: Schema, path: str = "") -> list[str]:
     for inner in _inner(schema):
         missing += undescribed(inner, path)
     for name, definition in definitions.items():
-        missing += undescribed(definition, f"{path}{name}")
+        missing += undescribed(definition, name)
     return missing
 
 
@@ -65,28 +65,42 @@ def _inner(schema: Schema) -> Iterable[Schema]:
 
 
 def _drawn(node: Schema, definitions: Mapping[str, Schema]) -> Schema:
-    if "$ref" in node:
-        siblings = {key: value for key, value in node.items() if key != "$ref"}
-        node = {**definitions[node["$ref"].rpartition("/")[2]], **siblings}
-    drawn = {key: value for key, value in node.items() if key not in ("$defs", "discriminator")}
-    if "description" in drawn:
-        drawn["description"] = " ".join(str(drawn["description"]).split())
-    if "properties" in drawn:
-        # Titles are the keys of the YAML file, by which the documentation calls them.
-        properties = {key: _drawn(value, definitions) for key, value in drawn["properties"].items()}
-        drawn["properties"] = {key: {**value, "title": key} for key, value in properties.items()}
+    drawn = _resolved(node, definitions)
     for key in ("items", "additionalProperties"):
         if isinstance(drawn.get(key), dict):
             drawn[key] = _drawn(drawn[key], definitions)
-    if "patternProperties" in drawn:
-        named = drawn["patternProperties"]
-        drawn["patternProperties"] = {pattern: _drawn(value, definitions) for pattern, value in named.items()}
     for key in ("anyOf", "oneOf", "prefixItems"):
         if key in drawn:
             drawn[key] = [_drawn(option, definitions) for option in drawn[key]]
-    if "oneOf" in drawn:
-        drawn = _one_choice(drawn)
-    return _with_short_forms(_as_one_field(drawn))
+    for key in ("properties", "patternProperties"):
+        if key in drawn:
+            drawn[key] = {name: _drawn(value, definitions) for name, value in drawn[key].items()}
+    if "properties" in drawn:
+        # Titles are the keys of the YAML file, by which the documentation calls them.
+        drawn["properties"] = {name: _titled(value, name) for name, value in drawn["properties"].items()}
+    return _with_short_forms(_as_one_field(_one_choice(drawn)))
+
+
+def _resolved(node: Schema, definitions: Mapping[str, Schema]) -> Schema:
+    if "$ref" in node:
+        siblings = {key: value for key, value in node.items() if key != "$ref"}
+        node = {**definitions[node["$ref"].rpartition("/")[2]], **siblings}
+    resolved = {key: value for key, value in node.items() if key not in ("$defs", "discriminator")}
+    if "description" in resolved:
+        resolved["description"] = " ".join(str(resolved["description"]).split())
+    if isinstance(resolved.get("default"), dict):
+        # Nothing is no value of a field that is left empty.
+        resolved["default"] = {key: value for key, value in resolved["default"].items() if value is not None}
+    return resolved
+
+
+def _titled(node: Schema, title: str) -> Schema:
+    """Give a field its title, and also the one option that it has beside nothing."""
+    options = [
+        {**option, "title": title} if option.get("type") == "object" else option for option in node.get("anyOf", ())
+    ]
+    single = len([option for option in options if option.get("type") != "null"]) == 1
+    return {**node, "title": title, **({"anyOf": options} if single else {})}
 
 
 def _as_one_field(node: Schema) -> Schema:
@@ -103,7 +117,9 @@ def _as_one_field(node: Schema) -> Schema:
 
 def _one_choice(node: Schema) -> Schema:
     """Draw a union by `kind` as one choice, with the parameters of all kinds below it, none of them preset."""
-    variants = node["oneOf"]
+    variants = node.get("oneOf")
+    if variants is None:
+        return node
     parameters: dict[str, list[tuple[list[str], Schema]]] = {}
     for variant in variants:
         for key, value in variant["properties"].items():

@@ -7,9 +7,12 @@ Prefect would log the whole configuration.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Annotated, Any, TypeAlias, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
+from pydantic import BaseModel, Field, WithJsonSchema, WrapValidator
+from pydantic.fields import FieldInfo
 
 from flows.form_schema import Schema, form_schema
 from isospace.errors import ConfigError
@@ -17,7 +20,7 @@ from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.config_files import load_config, parse_config
 from isospace.pipeline.selection import Budget, Selection
 
-_Config = TypeVar("_Config", bound=PipelineConfig)
+_Value = TypeVar("_Value")
 
 # Keys of `runtime` that are parameters of their own, at the top of the form.
 AT_THE_TOP = ("collection", "source", "selection", "budget", "reason")
@@ -47,24 +50,42 @@ def drawn_as_config(model: type[PipelineConfig]) -> WithJsonSchema:
     return WithJsonSchema({"anyOf": [content_form(model), FILE_FORM, _JSON_FORM]})
 
 
-def parsed_config(model: type[PipelineConfig], load: Callable[[str], PipelineConfig]) -> BeforeValidator:
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """What stands in for a value that is invalid, until the flow begins and says why: its log is where people look."""
+
+    error: ConfigError
+
+    @property
+    def runtime(self) -> SimpleNamespace:
+        """What the name of the run tells of its configuration."""
+        return SimpleNamespace(collection="(invalid configuration)", reason="")
+
+
+def parsed_config(model: type[PipelineConfig], load: Callable[[str], PipelineConfig]) -> WrapValidator:
     """Return what reads a configuration: content, or the path of a file, which `load` reads."""
 
-    def parse(value: Any) -> PipelineConfig:
+    def parse(value: Any) -> Any:
         if isinstance(value, PipelineConfig):
             return value
         return load(value) if isinstance(value, str) else parse_config(value, model, "config")
 
-    return BeforeValidator(parse)
+    return _reading(parse)
 
 
-def parsed(model: type[BaseModel], name: str) -> BeforeValidator:
+def parsed(model: type[BaseModel], name: str) -> WrapValidator:
     """Return what reads a part of a configuration; nothing is all defaults."""
+    return _reading(lambda value: value if isinstance(value, model) else parse_config(value or {}, model, name))
 
-    def parse(value: Any) -> Any:
-        return value if isinstance(value, model) else parse_config(value or {}, model, name)
 
-    return BeforeValidator(parse)
+def _reading(parse: Callable[[Any], Any]) -> WrapValidator:
+    def read(value: Any, _: Any) -> Any:
+        try:
+            return parse(value)
+        except ConfigError as error:
+            return Refused(error)
+
+    return WrapValidator(read)
 
 
 ConfigParameter: TypeAlias = Annotated[
@@ -76,8 +97,10 @@ SelectionParameter: TypeAlias = Annotated[
 BudgetParameter: TypeAlias = Annotated[Budget, parsed(Budget, "budget"), WithJsonSchema(form_schema(Budget))]
 
 
-def given(config: _Config) -> _Config:
-    """Return the configuration of a run; raise ConfigError if none was given."""
-    if not isinstance(config, PipelineConfig):
+def given(value: _Value) -> _Value:
+    """Return a parameter of a flow; raise ConfigError if it is invalid, or missing."""
+    if isinstance(value, Refused):
+        raise value.error
+    if isinstance(value, FieldInfo):
         raise ConfigError("config is missing; expected the path of a YAML file, or its content.")
-    return config
+    return value

@@ -27,7 +27,7 @@ def deploy(
         typer.Option(
             "--cron",
             metavar="CRON",
-            help=f"When the collection is embedded, such as '0 2 * * *' (fine-tuned, or compared, by such a file). {_CRON}",
+            help=f"When the collection is embedded (or what the file is for is done), such as '0 2 * * *'. {_CRON}",
         ),
     ] = None,
     timezone: Annotated[
@@ -71,7 +71,7 @@ def deploy(
         from flows.deploy import deploy as apply
         from flows.deployments import plan_deployments
     except ModuleNotFoundError as error:
-        if error.name not in ("flows", "tasks"):
+        if (error.name or "").partition(".")[0] not in ("flows", "tasks"):
             raise
         raise ConfigError(
             "isospace deploy needs the flows, which are in a checkout but not in the package. Run it in an environment "
@@ -99,12 +99,13 @@ def deploy(
 
 def _print(deployed: list[Deployed], work_pool: str, folder: str, *, dry_run: bool) -> None:
     rows = [
-        (one.name, f"would be {one.done}" if dry_run else one.done, "; ".join(one.schedules) or "by hand", one.address)
+        (one.name, f"would be {one.done}" if dry_run else one.done, "; ".join(one.schedules) or "by hand")
         for one in deployed
     ]
-    columns = ("deployment", "", "schedule", "page")
-    print_table(columns[: 3 if dry_run else 4], [row[: 3 if dry_run else 4] for row in rows], whole=("deployment",))
-    say(f"\nRelative paths refer to {folder} on the worker.")
+    print_table(("deployment", "", "schedule"), rows, whole=("deployment",))
+    say(f"Relative paths refer to {folder} on the worker.")
     if not dry_run:
-        say(f"Runs need a worker: prefect worker start --pool {work_pool}")
-        say(f"Start one by hand: prefect deployment run {deployed[0].name}, or from the form on its page.")
+        first = deployed[0]
+        say(f"Runs need a worker:  prefect worker start --pool {work_pool} --type process")
+        say(f"Start one by hand:   prefect deployment run {first.name}")
+        say(f"Or from the form at  {first.address}")

@@ -20,7 +20,6 @@ import yaml
 
 from isospace.collection.snapshot import latest_manifest
 from isospace.operations.maintenance.verify import verify_snapshot
-from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.config_files import load_config
 from isospace.storage.store import open_store
 from tests.conftest import sentences, write_jsonl
@@ -31,13 +30,13 @@ DSN = os.environ.get("ISOSPACE_TEST_POSTGRES")
 
 
 @pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=[str(deployment["name"]) for deployment in DEPLOYMENTS])
-def test_its_entrypoint_takes_its_parameters(deployment: dict[str, Any]) -> None:
+def test_its_entrypoint_takes_its_parameters(deployment: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     from prefect.utilities.schema_tools import validate
 
+    monkeypatch.chdir(ROOT)
     module, _, name = deployment["entrypoint"].rpartition(".")
     flow = getattr(importlib.import_module(module), name)
     flow.validate_parameters(deployment["parameters"])
-    # The server holds them against the schema, which knows no short forms.
     validate(deployment["parameters"], flow.parameters.model_dump(), raise_on_error=True)
     assert deployment["work_pool"]["name"] in ("cpu", "gpu")
     assert "isospace" in deployment["tags"]
@@ -45,8 +44,15 @@ def test_its_entrypoint_takes_its_parameters(deployment: dict[str, Any]) -> None
 
 
 def test_it_keeps_the_collection_of_the_demo() -> None:
-    config = next(d for d in DEPLOYMENTS if d["name"] == "embed-corpus")["parameters"]["config"]
-    assert PipelineConfig.model_validate(config) == load_config(ROOT / "configs/demo.yaml")
+    runtime = load_config(ROOT / "configs/demo.yaml").runtime
+    for deployment in DEPLOYMENTS:
+        parameters = deployment["parameters"]
+        if "config" in parameters:
+            wanted = "finetune_demo" if deployment["name"] == "finetune-encoder" else "demo"
+            assert parameters["config"] == f"configs/{wanted}.yaml"
+        else:
+            collections = parameters.get("collections", [parameters.get("collection")])
+            assert (parameters["store"], collections) == (runtime.store, [runtime.collection])
 
 
 def test_whatever_writes_runs_one_at_a_time() -> None:
@@ -86,12 +92,11 @@ def night(tmp_path: Path, tiny_model: Path) -> Iterator[tuple[str, Path]]:
     for part in ("flows", "tasks", "isospace", "configs"):
         shutil.copytree(ROOT / part, checkout / part)
     write_jsonl(checkout / "d.jsonl", sentences(60))
-    project = yaml.safe_load((ROOT / "prefect.yaml").read_text())
-    for deployment in project["deployments"]:
-        if (config := deployment["parameters"].get("config")) is not None:
-            config["recipe"] |= {"encoder": {"model": str(tiny_model)}, "gate": {}, "chunking": {"overlap_tokens": 4}}
-            config["runtime"] |= {"source": "d.jsonl", "device": "cpu", "shard_tokens": 300}
-    (checkout / "prefect.yaml").write_text(yaml.safe_dump(project))
+    config = yaml.safe_load((ROOT / "configs/demo.yaml").read_text())
+    config["recipe"] |= {"encoder": {"model": str(tiny_model)}, "gate": {}, "chunking": {"overlap_tokens": 4}}
+    config["runtime"] |= {"source": "d.jsonl", "device": "cpu", "shard_tokens": 300}
+    (checkout / "configs/demo.yaml").write_text(yaml.safe_dump(config))
+    shutil.copy(ROOT / "prefect.yaml", checkout)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
