@@ -20,6 +20,7 @@ from prefect.exceptions import PrefectException
 
 from isospace.evaluation.gate.verdicts import REJECTED
 from tasks.audit import ALARM
+from tasks.server import require_server
 
 NAME, BLOCK = "isospace-alarms", "isospace-alarms"
 EVENTS = {ALARM, REJECTED}
@@ -80,6 +81,7 @@ def main() -> None:
     where.add_argument("--block", metavar="TYPE/NAME", help="notification block, such as sendgrid-email/on-call")
     options = parser.parse_args()
     try:
+        require_server()
         automation = alert(webhook=options.webhook, block=options.block)
     except (ValueError, PrefectException) as error:
         print(f"error: {' '.join(str(error).split())[:300]}", file=sys.stderr)

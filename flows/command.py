@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 from typing import Any, NoReturn
 
-from duckdb import Error as DuckDBError
-from httpx import HTTPError
 from prefect.exceptions import PrefectException
 
 from isospace.cli.terminal import prepare_output, say
-from isospace.errors import ConfigError, IsospaceError
+from isospace.errors import ConfigError
 from isospace.operations.audit.audit import AuditRecord
 from isospace.operations.audit.thresholds import parse_thresholds
 from isospace.operations.maintenance.compact import CompactionPlan, CompactionResult
@@ -23,8 +22,11 @@ from isospace.operations.maintenance.compaction_settings import CompactionSettin
 from isospace.operations.maintenance.vacuum import VacuumResult
 from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.config_files import load_config
+from isospace.pipeline.failure import describe_failure
 from isospace.pipeline.outcome import outcome
 from isospace.storage.store import open_store
+from tasks.errors import was_told
+from tasks.server import require_server
 from tasks.startup import started, starting
 
 
@@ -67,22 +69,10 @@ def main(
     if dry_run:
         parser.add_argument("--dry-run", action="store_true", help="show the plan, without writing to the store")
     parsed = parser.parse_args(arguments)
-    try:
+    with one_line_errors():
         options = {"dry_run": parsed.dry_run} if dry_run else {}
         config = load(parsed.config, parsed.overrides)
-        starting()
-        try:
-            report = flow(config, **options)
-        finally:
-            started()
-    except IsospaceError as error:
-        _fail(error, str(error), status=2 if isinstance(error, ConfigError) else 1)
-    except (OSError, HTTPError, PrefectException, DuckDBError) as error:
-        # A full disk or a lost server: nothing was committed, and one line tells the reason.
-        reason = " ".join(str(error).split())[:400] or type(error).__name__
-        _fail(error, f"{reason}. No partial result is visible; the same command continues from here.", status=1)
-    except KeyboardInterrupt as error:
-        _fail(error, "interrupted. No partial result is visible; the same command continues from here.", status=130)
+        report = _run(flow, config, **options)
     say(describe(report) if describe else outcome(report, open_store(config.runtime.store), config.runtime.report_url))
 
 
@@ -102,11 +92,9 @@ def audit(flow: Callable[..., AuditRecord], arguments: list[str] | None = None) 
     parser.add_argument("--seed", type=int, default=0, help="seed of the samples")
     parser.add_argument("--threshold", metavar="NAME=VALUE", action="append", default=[], help="limit; repeatable")
     options = vars(parser.parse_args(arguments))
-    try:
+    with one_line_errors():
         thresholds = parse_thresholds(options.pop("threshold"))
-        record = flow(**options, thresholds=thresholds)
-    except IsospaceError as error:
-        _fail(error, str(error), status=2 if isinstance(error, ConfigError) else 1)
+        record = _run(flow, **options, thresholds=thresholds)
     say(f"{record.describe()}\nreport: {record.report}")
 
 
@@ -141,10 +129,37 @@ def _maintain(
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--reason", default="")
     parser.add_argument("--dry-run", action="store_true")
+    parsed = parser.parse_args(arguments)
+    with one_line_errors():
+        say(_run(flow, **vars(parsed)).describe())
+
+
+def _run(flow: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """Run a flow, once its server answers; the terminal hears that Prefect starts."""
+    require_server()
+    starting()
     try:
-        say(flow(**vars(parser.parse_args(arguments))).describe())
-    except IsospaceError as error:
-        _fail(error, str(error), status=2 if isinstance(error, ConfigError) else 1)
+        return flow(*arguments, **options)
+    finally:
+        started()
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Exit with one line for an error whose cause is known, unless the log of the run has told it."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        _fail(error, "interrupted. No partial result is visible; the same command continues from here.", status=130)
+    except Exception as error:
+        if isinstance(error, PrefectException):
+            line: str | None = " ".join(str(error).split())[:400] or type(error).__name__
+        else:
+            line = describe_failure(error)
+        if line is None:
+            raise
+        status = 2 if isinstance(error, ConfigError) else 1
+        _fail(error, "" if was_told(error) else line, status=status)
 
 
 def _fail(error: BaseException, message: str, *, status: int) -> NoReturn:
@@ -153,5 +168,6 @@ def _fail(error: BaseException, message: str, *, status: int) -> NoReturn:
     while link is not None:
         traceback.clear_frames(link.__traceback__)
         link = link.__cause__ or link.__context__
-    say(f"error: {message}", err=True)
+    if message:
+        say(f"error: {message}", err=True)
     sys.exit(status)

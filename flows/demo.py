@@ -5,14 +5,13 @@ python -m flows.demo
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from rich.console import Console
 
+from flows.command import one_line_errors
 from flows.embed_corpus import embed_corpus
 from isospace.cli.terminal import printable
-from isospace.errors import IsospaceError
 from isospace.evaluation.metrics import measure
 from isospace.evaluation.ranking import document_run, plain_vectors, rank_documents
 from isospace.ingest.query_files import read_judgements, read_queries
@@ -21,6 +20,7 @@ from isospace.pipeline.outcome import outcome
 from isospace.search.index import Index, open_index
 from isospace.storage.store import open_store
 from isospace.transform.vectors import unit
+from tasks.server import require_server
 
 FOLDER = Path("configs/demo")
 QUESTIONS = (
@@ -33,8 +33,9 @@ QUESTIONS = (
 def main() -> None:
     """Run the demo."""
     console = Console(width=110, highlight=False)
-    try:
+    with one_line_errors():
         config = load_config("configs/demo.yaml")
+        require_server()
         report = embed_corpus(config)
         console.rule("Run")
         console.print(outcome(report, open_store(config.runtime.store), config.runtime.report_url))
@@ -44,9 +45,6 @@ def main() -> None:
         console.rule("Top hits")
         for question, hits in zip(QUESTIONS, index.search(list(QUESTIONS), k=1), strict=True):
             console.print(f"[bold]{question}[/bold]\n  {hits[0].score:.3f}  {printable(hits[0].title)}\n")
-    except IsospaceError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
     store, name = config.runtime.store, config.runtime.collection
     console.print(f'Search yourself: .venv/bin/isospace search {store} {name} "your question"', markup=False)
 

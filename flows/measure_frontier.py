@@ -49,10 +49,14 @@ def measure_frontier(
 if __name__ == "__main__":
     import argparse
 
+    from flows.command import one_line_errors
+
     parser = argparse.ArgumentParser(prog="python -m flows.measure_frontier", description=measure_frontier.__doc__)
     parser.add_argument("store")
     parser.add_argument("collection")
     parser.add_argument("--queries", required=True)
     parser.add_argument("--judgements", default="")
     parser.add_argument("--snapshot", dest="alias", default="production")
-    measure_frontier(**vars(parser.parse_args()))
+    options = vars(parser.parse_args())
+    with one_line_errors():
+        measure_frontier(**options)

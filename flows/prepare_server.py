@@ -13,7 +13,9 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.exceptions import ObjectNotFound
 
+from flows.command import one_line_errors
 from isospace.pipeline.stages import ENCODE_TAG
+from tasks.server import require_server
 
 _PROJECT = Path(__file__).resolve().parent.parent / "prefect.yaml"
 
@@ -50,8 +52,11 @@ def main() -> None:
     parser.add_argument(
         "--encode-limit", type=int, help="maximum number of shards that all runs together process at the same time"
     )
-    for line in prepare_server(parser.parse_args().encode_limit) or ["nothing to do: everything exists"]:
-        print(line)
+    limit = parser.parse_args().encode_limit
+    with one_line_errors():
+        require_server()
+        for line in prepare_server(limit) or ["nothing to do: everything exists"]:
+            print(line)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ class _OneLine(logging.Filter):
         if _REPEATED.match(str(record.msg)):
             return False
         error = record.exc_info[1] if record.exc_info else None
-        if error is not None and _is_told(error):
+        if error is not None and was_told(error):
             return False
         if error is not None and (line := describe_failure(error)) is not None:
             record.msg, record.args, record.exc_info, record.exc_text = "%s", (printable(line),), None, None
@@ -166,6 +166,12 @@ def attempts_left(times: int) -> bool:
     return context is not None and context.task_run.run_count <= times
 
 
+def was_told(error: BaseException) -> bool:
+    """Return whether the log of the run has told an error, in the task where it happened."""
+    # A task has told a rejection or an alarm, and the run went on to its end.
+    return isinstance(error, GateError | AuditError) or bool(error.__dict__.get("isospace_told"))
+
+
 def is_busy(task: Task[Any, Any], task_run: TaskRun, state: State[Any]) -> bool:
     """Return whether a task failed because a run uses the store, so that a later attempt can succeed."""
     return isinstance(state.result(raise_on_failure=False), BusyError)
@@ -175,16 +181,11 @@ def _failed(error: Exception, *, tell: bool) -> State[Any]:
     """Return the failed state of a known error, and log it unless a task of the run has done so."""
     line = describe_failure(error)
     if line is None:
-        if tell and not _is_told(error):
+        if tell and not was_told(error):
             get_run_logger().error("%s: %s", type(error).__name__, error, exc_info=error)
             error.__dict__["isospace_told"] = True
         raise error
-    if tell and not _is_told(error):
+    if tell and not was_told(error):
         get_run_logger().error("%s", printable(line))
         error.__dict__["isospace_told"] = True
     return Failed(message=printable(line), data=error)
-
-
-def _is_told(error: BaseException) -> bool:
-    # A task has told a rejection or an alarm, and the run went on to its end.
-    return isinstance(error, GateError | AuditError) or bool(error.__dict__.get("isospace_told"))

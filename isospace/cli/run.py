@@ -11,6 +11,7 @@ import typer
 from isospace.cli.common import DryRunOption, JsonOption, ReasonOption, fail
 from isospace.cli.plan import ConfigArgument, OverrideOption
 from isospace.cli.terminal import print_json, say
+from isospace.errors import IsospaceError
 
 if TYPE_CHECKING:
     from isospace.pipeline.config import PipelineConfig
@@ -140,18 +141,15 @@ def one_line_errors() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         fail("interrupted. No partial result is visible; the same command continues from here.", status=130)
+    except IsospaceError:
+        raise
     except Exception as error:
-        if not _is_environment(error):
+        from isospace.pipeline.failure import describe_failure
+
+        line = describe_failure(error)
+        if line is None:
             raise
-        reason = " ".join(str(error).split())[:400] or type(error).__name__
-        fail(f"{reason}. No partial result is visible; the same command continues from here.", status=1)
-
-
-def _is_environment(error: Exception) -> bool:
-    """Return whether an error comes from the environment: input and output, the network, the scratch database."""
-    if isinstance(error, ModuleNotFoundError):
-        return False
-    return isinstance(error, OSError) or type(error).__module__.partition(".")[0] in ("duckdb", "_duckdb", "httpx")
+        fail(line, status=1)
 
 
 def _as_yaml(value: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import PurePosixPath
 
@@ -28,7 +28,12 @@ def confined(path: str) -> str:
 
 @contextmanager
 def guard(
-    path: str, url: str, *, failure: type[Exception] = OSError, conflict: type[Exception] | None = None
+    path: str,
+    url: str,
+    *,
+    failure: type[Exception] = OSError,
+    conflict: type[Exception] | None = None,
+    explain: Callable[[BaseException, str], str | None] = lambda error, url: None,
 ) -> Iterator[None]:
     """Check that a path stays in the store, and convert other exceptions to a StoreError.
 
@@ -42,6 +47,8 @@ def guard(
         Base class of the library's exceptions; OSError is always caught.
     conflict
         If the block creates a file: the exception for a file that already exists.
+    explain
+        Returns the message for an error that concerns the whole store, given its URL; None for others.
 
     Raises
     ------
@@ -58,10 +65,14 @@ def guard(
     try:
         yield
     except (FileNotFoundError, NotADirectoryError) as error:
+        if (message := explain(error, url)) is not None:
+            raise StoreError(message) from error
         raise NotFoundError(f"{path}: not in the store {url}.") from error
     except (OSError, failure) as error:
         if conflict is not None and isinstance(error, conflict):
             raise ConflictError(f"{path}: already exists in {url}.") from error
+        if (message := explain(error, url)) is not None:
+            raise StoreError(message) from error
         # The URL of an endpoint may contain a password.
         reason = re.sub(r"//[^/\s]*@", "//", str(error).split("\n", 1)[0])
         raise StoreError(

@@ -24,6 +24,7 @@ from isospace.storage.aws_profile import profile_credentials
 from isospace.storage.guard import check_length, guard
 from isospace.storage.local_files import Stat
 from isospace.storage.protocol import Store
+from isospace.storage.s3_errors import explain_s3
 
 if TYPE_CHECKING:
     from obstore.store import S3Store as Client
@@ -121,7 +122,7 @@ class S3Store(Store):
         tag = secrets.token_hex(16)
         for attempt in range(_CREATE_ATTEMPTS):
             try:
-                with guard(path, self.url, failure=BaseError, conflict=AlreadyExistsError):
+                with guard(path, self.url, failure=BaseError, conflict=AlreadyExistsError, explain=explain_s3):
                     obstore.put(self.client, path, data, mode="create", attributes={_CREATED_BY: tag})
             except StoreError as error:
                 existing = self._created_by(path)
@@ -147,7 +148,7 @@ class S3Store(Store):
         return str(attributes.get(_CREATED_BY, ""))
 
     def _guard(self, path: str) -> AbstractContextManager[None]:
-        return guard(path, self.url, failure=BaseError)
+        return guard(path, self.url, failure=BaseError, explain=explain_s3)
 
 
 def s3_client(url: str) -> Client:

@@ -9,6 +9,7 @@ from typing import Any, LiteralString
 
 import pgvector.psycopg
 import psycopg
+import psycopg.conninfo
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
@@ -32,6 +33,8 @@ _COLUMNS = {
 }  # fmt: skip
 # PostgreSQL silently truncates longer names.
 _LONGEST_NAME = 63
+# A server that does not answer; the URL's connect_timeout overrides it.
+_CONNECT_SECONDS = 10
 _Connection = psycopg.Connection[tuple[Any, ...]]
 
 
@@ -87,8 +90,28 @@ def verify(target: Target, record: ExportRecord) -> None:
 
 
 def _connect(target: Target) -> _Connection:
-    """Connect to the database; used as a context manager, the connection is one transaction."""
-    return psycopg.connect(target.place, application_name="isospace")
+    """Connect to the database; used as a context manager, the connection is one transaction.
+
+    Raises
+    ------
+    StoreError
+        If the server cannot be reached, or refuses the user or the database.
+    """
+    try:
+        limit = psycopg.conninfo.conninfo_to_dict(target.place).get("connect_timeout", _CONNECT_SECONDS)
+        return psycopg.connect(target.place, application_name="isospace", connect_timeout=limit)
+    except psycopg.OperationalError as error:
+        reason = " ".join(str(error).split()).partition(" Is the server running")[0].rstrip(".")
+        raise StoreError(f"{target}: {reason}. {_remedy(reason)}") from error
+
+
+def _remedy(reason: str) -> str:
+    """Return what to do about a failed connection, given PostgreSQL's reason."""
+    if "password" in reason or "authentication" in reason or "pg_hba" in reason or "role" in reason:
+        return "Correct user and password: in the URL, in PGPASSWORD, or in ~/.pgpass."
+    if "database" in reason and "does not exist" in reason:
+        return "Create the database, or correct its name."
+    return "Start the server, or correct host and port; nothing was exported."
 
 
 def _parts(target: Target) -> list[str]:

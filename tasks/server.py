@@ -1,0 +1,60 @@
+"""The Prefect server, before a run needs it."""
+
+from __future__ import annotations
+
+import re
+
+import prefect
+from httpx import HTTPError, HTTPStatusError
+from prefect.client.orchestration import get_client
+from prefect.exceptions import PrefectException
+from prefect.settings import get_current_settings
+
+
+class ServerError(PrefectException):
+    """The configured Prefect server cannot be used; the message says why, and what to do."""
+
+
+def require_server() -> None:
+    """Check that the server of PREFECT_API_URL answers and fits; without that setting, Prefect starts its own.
+
+    Raises
+    ------
+    ServerError
+        If it does not answer, refuses the credentials, or has another major version.
+    """
+    url = get_current_settings().api.url
+    if not url:
+        return
+    # The URL may contain a password.
+    shown = re.sub(r"//[^/@]*@", "//", str(url))
+    try:
+        with get_client(sync_client=True) as client:
+            answer = client._client.get("/admin/version")
+            answer.raise_for_status()
+            version = str(answer.json())
+    except HTTPStatusError as error:
+        status = error.response.status_code
+        if status in (401, 403):
+            raise ServerError(
+                f"the Prefect server at {shown} refuses the credentials (status {status}). Set "
+                "PREFECT_API_AUTH_STRING to those of the server."
+            ) from error
+        raise ServerError(
+            f"{shown} answers with status {status}; expected the API of a Prefect server. Correct PREFECT_API_URL, "
+            "which ends with /api."
+        ) from error
+    except (HTTPError, OSError) as error:
+        raise ServerError(
+            f"no Prefect server answers at {shown}. Start it (`make ui`), correct PREFECT_API_URL, or unset it for a "
+            "temporary server."
+        ) from error
+    except ValueError as error:
+        raise ServerError(
+            f"{shown} answers, but not as the API of a Prefect server. Correct PREFECT_API_URL, which ends with /api."
+        ) from error
+    if version.partition(".")[0] != prefect.__version__.partition(".")[0]:
+        raise ServerError(
+            f"the Prefect server at {shown} has version {version}, and this environment Prefect {prefect.__version__}; "
+            "the major versions must be equal. Install the same version on both sides (constraints.txt)."
+        )
