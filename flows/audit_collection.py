@@ -10,6 +10,8 @@ from prefect import flow
 from isospace.operations.audit.audit import AuditRecord, require_quiet
 from isospace.operations.audit.thresholds import Thresholds
 from isospace.pipeline.heartbeat import working
+from isospace.storage.openable import report_address
+from isospace.storage.store import open_store
 from tasks import audit
 from tasks.errors import quiet_known_errors
 
@@ -25,6 +27,7 @@ def audit_collection(
     log_hours: float = 24.0,
     seed: int = 0,
     thresholds: Thresholds = Thresholds(),  # noqa: B008
+    report_url: str | None = None,
 ) -> AuditRecord:
     """Measure stored vectors, frozen queries, and logged queries, and raise alarms for drift and damage.
 
@@ -44,11 +47,13 @@ def audit_collection(
         Seed of the samples.
     thresholds
         Limits beyond which a metric raises an alarm.
+    report_url
+        Address of the server that `isospace reports` started for the store, for links to reports.
     """
     with working("audit"):
         record = audit.measure(store, collection, alias, evaluation_set, log_hours, seed, thresholds)
-    audit.show(store, record)
-    require_quiet(record)
+    audit.show(store, record, report_url)
+    require_quiet(record, report_address(open_store(store), str(record.report), report_url))
     return record
 
 

@@ -24,6 +24,7 @@ from isospace.operations.maintenance.vacuum import VacuumResult
 from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.config_files import load_config
 from isospace.pipeline.outcome import outcome
+from isospace.storage.openable import report_address
 from isospace.storage.store import open_store
 from tasks.startup import started, starting
 
@@ -100,12 +101,13 @@ def audit(flow: Callable[..., AuditRecord], arguments: list[str] | None = None) 
     parser.add_argument("--seed", type=int, default=0, help="seed of the samples")
     parser.add_argument("--threshold", metavar="NAME=VALUE", action="append", default=[], help="limit; repeatable")
     options = vars(parser.parse_args(arguments))
+    record_store = options["store"]
     try:
         thresholds = parse_thresholds(options.pop("threshold"))
         record = flow(**options, thresholds=thresholds)
     except IsospaceError as error:
         _fail(error, str(error), status=2 if isinstance(error, ConfigError) else 1)
-    say(f"{record.describe()}\nreport: {record.report}")
+    say(f"{record.describe()}\nreport: {report_address(open_store(record_store), str(record.report))}")
 
 
 def compact(flow: Callable[..., CompactionResult | CompactionPlan], arguments: list[str] | None = None) -> None:
