@@ -56,8 +56,8 @@ def _metrics(verdict: Verdict) -> list[str]:
         head = ("metric", "production", "candidate", "difference", "95 % interval", "p", "better")
         note = "Higher is better; a side is better if the whole interval lies on its side of 0."
         return [note, markdown_table(head, rows, numbers=(1, 2, 3, 5))]
-    rows = [(name, _number(values["after"])) for name, values in verdict.measures.items()]
-    return [markdown_table(("metric", "candidate"), rows, numbers=(1,))] if rows else []
+    alone = [(name, _number(values["after"])) for name, values in verdict.measures.items()]
+    return [markdown_table(("metric", "candidate"), alone, numbers=(1,))] if alone else []
 
 
 def _better(interval: tuple[float | None, float | None]) -> str:
