@@ -25,7 +25,10 @@ NAME, BLOCK = "isospace-alarms", "isospace-alarms"
 EVENTS = {ALARM, REJECTED}
 SUBJECT = "isospace: {{ event.resource['prefect.resource.name'] }}: {{ event.payload['name'] }}"
 BODY = "{{ event.payload['message'] }} {{ event.payload['remedy'] }} Report: {{ event.payload['report'] }}"
-PAYLOAD = '{"text": {{ (event.payload["name"] ~ ": " ~ event.payload["message"] ~ " " ~ event.payload["remedy"] ~ " Report: " ~ event.payload["report"]) | tojson }}}'
+PAYLOAD = (
+    '{"text": {{ (event.payload["name"] ~ ": " ~ event.payload["message"] ~ " " ~ event.payload["remedy"] ~ '
+    '" Report: " ~ event.payload["report"]) | tojson }}}'
+)
 
 
 def alert(*, webhook: str | None = None, block: str | None = None) -> Automation:

@@ -12,12 +12,13 @@ from urllib.parse import urlencode
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from isospace import __version__
 from isospace.errors import ConfigError, IsospaceError, NotFoundError, missing_package
@@ -29,6 +30,8 @@ from isospace.storage.store import Store
 # Of each collection and kind on the first page; and in all on any page, since each has to be read once.
 _SHOWN, _MOST = 10, 1_000
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+_PORT = re.compile(r":\d+$")
 _FILES = {"report.html": "text/html; charset=utf-8", "report.json": "application/json"}
 # Reports quote documents, which may be erased: no browser and no proxy keeps a copy.
 _HEADERS = {
@@ -110,16 +113,30 @@ def reports_app(store: Store, *, allowed_hosts: Sequence[str] = ("127.0.0.1",)) 
     def health(_request: Request) -> Response:
         return PlainTextResponse("ok\n", headers=_HEADERS)
 
-    hosts = ["*"] if "*" in allowed_hosts else ["127.0.0.1", "localhost", "[::1]", *allowed_hosts]
     return Starlette(
         routes=[
             Route("/", index),
             Route("/healthz", health),
             Route("/reports/{run_id}/{file}", report),
         ],
-        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)],
+        middleware=[Middleware(_Hosts, allowed=frozenset({*_LOOPBACK, *map(str.lower, allowed_hosts)}))],
         exception_handlers={HTTPException: _refused, IsospaceError: _failed},
     )
+
+
+class _Hosts:
+    """ASGI middleware that refuses requests for other host names than those allowed, and says how to allow one."""
+
+    def __init__(self, app: ASGIApp, *, allowed: frozenset[str]) -> None:
+        self.app, self.allowed = app, allowed
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        host = _PORT.sub("", Headers(scope=scope).get("host", "")).lower()
+        if "*" in self.allowed or host in self.allowed:
+            await self.app(scope, receive, send)
+            return
+        reason = f"400: the host name {host[:100]!r} is not allowed. Behind a reverse proxy, start the server with"
+        await PlainTextResponse(f"{reason} --allow-host NAME.\n", 400, _HEADERS)(scope, receive, send)
 
 
 def _index(store: Store, catalog: Catalog, request: Request) -> Response:
