@@ -27,7 +27,8 @@ EVENTS = {ALARM, REJECTED}
 SUBJECT = "isospace: {{ event.resource['prefect.resource.name'] }}: {{ event.payload['name'] }}"
 BODY = "{{ event.payload['message'] }} {{ event.payload['remedy'] }} Report: {{ event.payload['report'] }}"
 PAYLOAD = (
-    '{"text": {{ (event.payload["name"] ~ ": " ~ event.payload["message"] ~ " " ~ event.payload["remedy"]) | tojson }}}'
+    '{"text": {{ (event.payload["name"] ~ ": " ~ event.payload["message"] ~ " " ~ event.payload["remedy"] ~ '
+    '" Report: " ~ event.payload["report"]) | tojson }}}'
 )
 
 

@@ -15,6 +15,8 @@ from flows.parameters import given, parsed
 from isospace.operations.audit.audit import AuditRecord, require_quiet
 from isospace.operations.audit.thresholds import Thresholds
 from isospace.pipeline.heartbeat import working
+from isospace.storage.openable import report_address
+from isospace.storage.store import open_store
 from tasks import audit
 from tasks.errors import concluding, quiet_known_errors
 from tasks.run_names import run_name
@@ -37,6 +39,7 @@ def audit_collection(
     log_hours: float = 24.0,
     seed: int = 0,
     thresholds: ThresholdsParameter = Thresholds(),  # noqa: B008
+    report_url: str = "",
 ) -> AuditRecord:
     """Measure stored vectors, frozen queries, and logged queries, and raise alarms for drift and damage.
 
@@ -48,11 +51,12 @@ def audit_collection(
         log_hours: How many hours of the query log to read.
         seed: Random seed of the samples.
         thresholds: Limits beyond which a metric raises an alarm.
+        report_url: Address of the server that `isospace reports` started for the store, for links to reports.
     """
     with working("audit"):
         record = audit.measure(store, collection, alias, evaluation_set or None, log_hours, seed, given(thresholds))
-    audit.show(store, record)
-    require_quiet(record)
+    audit.show(store, record, report_url or None)
+    require_quiet(record, report_address(open_store(store), str(record.report), report_url or None))
     return record
 
 

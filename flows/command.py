@@ -24,6 +24,7 @@ from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.config_files import load_config
 from isospace.pipeline.failure import describe_failure
 from isospace.pipeline.outcome import outcome
+from isospace.storage.openable import report_address
 from isospace.storage.store import open_store
 from tasks.errors import was_told
 from tasks.server import require_server
@@ -95,7 +96,7 @@ def audit(flow: Callable[..., AuditRecord], arguments: list[str] | None = None) 
     with one_line_errors():
         thresholds = parse_thresholds(options.pop("threshold"))
         record = _run(flow, **options, thresholds=thresholds)
-    say(f"{record.describe()}\nreport: {record.report}")
+    say(f"{record.describe()}\nreport: {report_address(open_store(options['store']), str(record.report))}")
 
 
 def compact(flow: Callable[..., CompactionResult | CompactionPlan], arguments: list[str] | None = None) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from prefect.logging import get_run_logger
 
-from isospace.evaluation.reports.markdown import as_cell
-from isospace.evaluation.reports.page import figure
+from isospace.evaluation.reports.artifacts import artifact_key
+from isospace.evaluation.reports.page import SIMILARITIES
 from isospace.operations.audit.audit import AuditRecord
+from isospace.operations.audit.record_markdown import audit_markdown
 from isospace.operations.audit.run_audit import run_audit
 from isospace.operations.audit.thresholds import Thresholds
+from isospace.storage.openable import report_address
 from isospace.storage.store import open_store
 from tasks.errors import one_line_task
 from tasks.reporter import PrefectReporter
@@ -38,29 +40,19 @@ def measure(
 
 
 @one_line_task(name="show alarms", task_run_name="show alarms")
-def show(store: str, record: AuditRecord) -> None:
+def show(store: str, record: AuditRecord, report_url: str | None = None) -> None:
     """Show the outcome in Prefect's UI, and emit an event for each alarm, for automations."""
-    reporter = PrefectReporter()
+    reporter, opened = PrefectReporter(), open_store(store)
     reporter.info(f"shows {len(record.alarms)} alarms and the report of snapshot {record.snapshot}")
-    plots = ("Lengths of all vectors", "Cosines of random pairs")
-    reporter.show_page(open_store(store), str(record.report), key="audit", markdown=audit_markdown(record), plots=plots)
+    reporter.show_page(
+        opened,
+        str(record.report),
+        key=artifact_key(record.collection, "audit"),
+        markdown=audit_markdown(record),
+        plots=(SIMILARITIES, "Frozen queries", "Logged answers"),
+        report_url=report_url,
+    )
+    address = report_address(opened, str(record.report), report_url)
     for alarm in record.alarms:
         get_run_logger().error(alarm.describe())
-        reporter.emit(
-            ALARM, record.collection, record.snapshot, {**alarm.model_dump(mode="json"), "report": record.report}
-        )
-
-
-def audit_markdown(record: AuditRecord) -> str:
-    """Return the outcome of an audit as Markdown."""
-    lines = [f"### {record.collection}, {record.alias}: snapshot {record.snapshot}", ""]
-    if record.alarms:
-        lines += ["| alarm | value | limit | message | what to do |", "| --- | ---: | ---: | --- | --- |"]
-        lines += [
-            f"| **{alarm.name}** | {figure(alarm.figure)} | {figure(alarm.limit)} | {as_cell(alarm.message)} | "
-            f"{as_cell(alarm.remedy)} |"
-            for alarm in record.alarms
-        ]
-    else:
-        lines.append("No alarms.")
-    return "\n".join([*lines, "", f"Report: `{record.report}`", *(f"\nNote: {note}." for note in record.notes)])
+        reporter.emit(ALARM, record.collection, record.snapshot, {**alarm.model_dump(mode="json"), "report": address})

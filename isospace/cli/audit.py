@@ -103,21 +103,18 @@ def _comparison(query: LoggedAnswer) -> str:
 
 
 def _print_audit(store: Store, record: AuditRecord) -> None:
-    from isospace.evaluation.reports.page import figure
-    from isospace.storage.openable import openable
+    from isospace.operations.audit.checks import HEAD, summary
+    from isospace.storage.openable import report_address
 
-    if record.alarms:
-        print_table(
-            ("alarm", "value", "limit", "what to do"),
-            [
-                (alarm.name, figure(alarm.figure), figure(alarm.limit), f"{alarm.message} {alarm.remedy}")
-                for alarm in record.alarms
-            ],
-            title=f"{record.collection}, {record.alias}: snapshot {record.snapshot}",
-        )
-    else:
+    title = f"{record.collection}, {record.alias}: snapshot {record.snapshot}"
+    if record.checks:
+        print_table(HEAD, [check.row() for check in record.checks], title=title, whole=("check", "verdict"))
+        say(summary(record.checks))
+    if not record.alarms:
         say(f"{record.describe()}.")
+    for alarm in record.alarms:
+        say(f"Alarm: {alarm.describe()}")
     for note in record.notes:
         say(f"Note: {note}.")
     if record.report:
-        say(f"report: {openable(store, record.report)}")
+        say(f"report: {report_address(store, record.report)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,7 +27,7 @@ from isospace.cli.terminal import print_json, say
 from isospace.errors import ConfigError, require_package
 
 if TYPE_CHECKING:
-    from isospace.evaluation.comparison import Comparison, Difference, QueryChange
+    from isospace.evaluation.compare_report import ComparedSnapshots
     from isospace.search.options import SearchOptions
 
 SetOption = Annotated[str, typer.Option("--set", metavar="NAME", help="Evaluation set of the collection.")]
@@ -85,11 +86,12 @@ def compare(
     backend: BackendOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Compare two snapshots on an evaluation set: metrics, significance, and the queries that changed most."""
+    """Compare two snapshots on an evaluation set, say which is better, and write a report."""
     engine, options = engine_of(backend, device), _search_options(search)
-    from isospace.evaluation.evaluate import compare_snapshots
+    from isospace.evaluation.compare_report import report_comparison
     from isospace.evaluation.query_sets import read_set
     from isospace.search.index import open_index
+    from isospace.storage.openable import report_address
     from isospace.storage.store import open_store
 
     opened = open_store(store)
@@ -98,13 +100,17 @@ def compare(
         open_index(opened, collection, against, engine=engine) as old,
         open_index(opened, collection, snapshot, engine=engine) as new,
     ):
-        before, after, comparison = compare_snapshots(old.view, new.view, query_set, options)
+        compared = report_comparison(opened, old.view, new.view, query_set, options)
+    address = report_address(opened, compared.report) if compared.report else None
+    if address is None:
+        warn(f"the report could not be written: {compared.problem}")
     if as_json:
-        numbers = {"before": before.snapshot, "after": after.snapshot}
-        print_json({**numbers, "set_id": query_set.set_id, **comparison.as_dict()})
+        numbers = {"before": compared.before.snapshot, "after": compared.after.snapshot, "report": address}
+        print_json({**numbers, "set_id": query_set.set_id, **compared.comparison.as_dict()})
         return
-    title = f"{collection}, set {name} ({query_set.kind})"
-    _print_comparison(comparison, before.snapshot, after.snapshot, title)
+    _print_comparison(compared, f"{collection}, set {name} ({query_set.kind})")
+    if address:
+        say(f"report: {address}")
 
 
 def lengths(
@@ -211,21 +217,16 @@ def _require_plot(picture: Path) -> None:
         raise ConfigError(f"--picture {picture}: there is no folder {picture.parent}. Create it first.")
 
 
-def _print_comparison(comparison: Comparison, before: int, after: int, title: str) -> None:
-    header = ("metric", f"snapshot {before}", f"snapshot {after}", "difference", "95 % interval", "p")
-    print_table(header, [(name, *_difference(one)) for name, one in comparison.measures.items()], title=title)
+def _print_comparison(compared: ComparedSnapshots, title: str) -> None:
+    from isospace.evaluation.comparison_page import verdict
+
+    comparison, sides = compared.comparison, compared.sides
+    if comparison.measures:
+        rows = [sides.metric_row(name, one) for name, one in comparison.measures.items()]
+        print_table(sides.metric_head(), rows, title=title)
     say(f"top-10 overlap {comparison.overlap:.4f}, rank-biased overlap {comparison.rbo:.4f}")
-    for change in comparison.changes[:_MOST_CHANGES]:
-        say(_change(change))
-
-
-def _difference(one: Difference) -> tuple[str, ...]:
-    low, high = one.interval
-    values = (f"{one.before:.4f}", f"{one.after:.4f}", f"{one.difference:+.4f}")
-    return (*values, f"{low:+.4f} to {high:+.4f}", f"{one.p:.4f}")
-
-
-def _change(change: QueryChange) -> str:
-    known = change.before is not None and change.after is not None
-    values = f"{change.before:.3f} to {change.after:.3f}  " if known else ""
-    return f"  {change.query_id}  {values}overlap {change.overlap:.1f}  {shortened(change.text, 70)}"
+    if comparison.changes:
+        changed = comparison.changes[:_MOST_CHANGES]
+        rows = [sides.change_row(replace(change, text=shortened(change.text, 60))) for change in changed]
+        print_table(sides.change_head(), rows, title="Queries that changed most")
+    say(verdict(comparison, sides))

@@ -92,7 +92,7 @@ def verdicts(
 
 
 def _print_verdict(store: Store, verdict: Verdict) -> None:
-    from isospace.storage.openable import openable
+    from isospace.storage.openable import report_address
 
     against = (
         f"against snapshot {verdict.against.snapshot}"
@@ -108,4 +108,4 @@ def _print_verdict(store: Store, verdict: Verdict) -> None:
     for note in verdict.notes:
         say(f"Note: {note}.")
     if verdict.report:
-        say(f"report: {openable(store, verdict.report)}")
+        say(f"report: {report_address(store, verdict.report)}")

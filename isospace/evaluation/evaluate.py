@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from isospace.errors import ConfigError
-from isospace.evaluation.comparison import Comparison, compare_runs
 from isospace.evaluation.metrics import measure, per_query
 from isospace.evaluation.query_sets import EvaluationSet
 from isospace.evaluation.runs import SetRun, answer_set
@@ -75,14 +74,6 @@ def evaluate_snapshot(
         for value, members in slices.items():
             groups[f"{column} = {value}"] = _average(values, [query for query in members if query in query_set.judged])
     return Evaluation(run, query_set.kind, groups, values)
-
-
-def compare_snapshots(
-    before: View, after: View, query_set: EvaluationSet, options: SearchOptions
-) -> tuple[SetRun, SetRun, Comparison]:
-    """Search two snapshots for an evaluation set's queries, and compare the results."""
-    first, second = (answer_set(view, query_set, options) for view in (before, after))
-    return first, second, compare_runs(query_set, first, second, groups=slices_of(query_set, before, after))
 
 
 def _average(values: Mapping[str, Mapping[str, float]], queries: Sequence[str]) -> Group:

@@ -55,7 +55,7 @@ def quarantine_section(inputs: Sequence[QuarantinedInput], command: str) -> Sect
     return Section(
         "Quarantined inputs",
         "Inputs that could not become documents. Earlier versions of the same documents stay in the collection. "
-        f"`documents` is how many documents an input stands for.{more} All of them: {command}",
+        f"The third column is how many documents an input stands for.{more} All of them: {command}",
         table=Table(("reason", "inputs", "documents", "such as"), rows),
         quotes=tuple(quote for one in shown for quote in one.quotes),
     )

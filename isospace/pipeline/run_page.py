@@ -26,6 +26,8 @@ from isospace.pipeline.run_report import RunReport, checks_rows
 from isospace.search.view import View
 from isospace.storage.store import Store
 
+_SHORTEST = 0.05
+
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
@@ -116,8 +118,12 @@ def _times(report: RunReport) -> list[Section]:
     if not report.stages:
         return []
     total = sum(seconds for _, seconds in report.stages)
-    rows = tuple((name, duration(seconds), f"{seconds / max(total, 1e-9):.0%}") for name, seconds in report.stages)
-    text = "Wall time of each stage, from the start of the run to this report. A stage includes its retries."
+    rows = tuple(
+        (name, duration(seconds), f"{seconds / max(total, 1e-9):.0%}")
+        for name, seconds in report.stages
+        if seconds >= _SHORTEST
+    )
+    text = "Wall time of each stage, with its retries, up to this report. Stages under 0.05 s are left out."
     return [Section("Time", text, table=Table(("stage", "time", "share"), (*rows, ("total", duration(total), ""))))]
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from urllib.parse import quote
 
 from isospace.storage.store import Store
 
-REPORT_URL_VARIABLE = "ISOSPACE_REPORT_URL"
-"""Address of the report server, for whatever has no configuration with `runtime.report_url`."""
+REPORT_URL_VARIABLE, REPORT_STORE_VARIABLE = "ISOSPACE_REPORT_URL", "ISOSPACE_REPORT_STORE"
+"""Address of the report server, for whatever has no configuration with `runtime.report_url`; and the store that it
+serves, if other stores are used under the same environment."""
 
 
 def openable(store: Store, path: str) -> str:
@@ -27,10 +29,17 @@ def report_address(store: Store, path: str, report_url: str | None = None) -> st
         Path of the report in the store.
     report_url
         Address of the server that `isospace reports` started for this store; if None or empty, the one that
-        $ISOSPACE_REPORT_URL names.
+        $ISOSPACE_REPORT_URL names, unless $ISOSPACE_REPORT_STORE names another store.
     """
-    server = report_url or os.environ.get(REPORT_URL_VARIABLE, "").strip()
+    server = report_url or _server_of(store)
     return f"{server.rstrip('/')}/{quote(path)}" if is_link(server) else openable(store, path)
+
+
+def _server_of(store: Store) -> str:
+    served = os.environ.get(REPORT_STORE_VARIABLE, "").strip()
+    if served and served.rstrip("/") != store.url.rstrip("/") and Path(served).absolute() != store.root:
+        return ""
+    return os.environ.get(REPORT_URL_VARIABLE, "").strip()
 
 
 def is_link(address: str) -> bool:

@@ -166,7 +166,7 @@ def judge(
         at=datetime.now(UTC).isoformat(timespec="seconds"),
         report=None,
     )
-    return GateResult(verdict, inputs.comparison, _quoted_groups(query_set, inputs.groups))
+    return GateResult(verdict, inputs.comparison, quoted_groups(query_set, inputs.groups))
 
 
 class _RuleInputs:
@@ -265,9 +265,10 @@ class _RuleInputs:
         return notes
 
 
-def _quoted_groups(
+def quoted_groups(
     query_set: EvaluationSet | None, groups: Mapping[str, Mapping[str, Sequence[str]]]
 ) -> tuple[Quote, ...]:
+    """Return a quote for each group of queries whose name is metadata of documents, or a part of their URI."""
     if query_set is None:
         return ()
     parts = [

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
+from isospace.evaluation.comparison_page import Sides
 from isospace.evaluation.gate.judge import GateResult, json_figures
 from isospace.evaluation.gate.verdicts import Verdict
-from isospace.evaluation.norms import measure_norms, sample_rows, vectors_at
+from isospace.evaluation.norms import Norms, measure_norms, sample_rows, vectors_at
 from isospace.evaluation.reports import plots
 from isospace.evaluation.reports.page import Page, Section, Table, Tone, figure
 from isospace.evaluation.reports.quotes import names_of, quote_of
 from isospace.search.view import View
 from isospace.transform.isotropy import pair_cosines
 
-_SAMPLE = 1_000
+_SAMPLE, _ROUNDING = 1_000, 1e-5
 
 
 def verdict_page(result: GateResult, candidate: View, production: View | None) -> Page:
@@ -40,7 +41,8 @@ def rule_table(verdict: Verdict) -> Table:
 
 def _rules(verdict: Verdict) -> Section:
     notes = " ".join(f"Note: {note}." for note in verdict.notes)
-    return Section("Rules", notes, table=rule_table(verdict))
+    text = f"The recipe's rules, each with what was measured and what it expects. {notes}".strip()
+    return Section("Rules", text, table=rule_table(verdict))
 
 
 def _retrieval(result: GateResult) -> list[Section]:
@@ -54,39 +56,25 @@ def _retrieval(result: GateResult) -> list[Section]:
     )
     if not comparison.measures:
         return [Section("Agreement", text), _changes(result)]
-    first = next(iter(comparison.measures))
-    rows = tuple(
-        (
-            name,
-            figure(one.before),
-            figure(one.after),
-            f"{one.difference:+.4f}",
-            figure(one.interval),
-            figure(one.p),
-            str(one.queries),
-        )
-        for name, one in comparison.measures.items()
-    )
-    head = ("metric", "production", "candidate", "difference", "95 % interval", "p (two-sided)", "queries")
+    first, sides = next(iter(comparison.measures)), Sides("production", "candidate")
+    rows = tuple(sides.metric_row(name, one) for name, one in comparison.measures.items())
     slices = tuple(
-        (
-            f"{column} = {value}",
-            figure(one.before),
-            figure(one.after),
-            f"{one.difference:+.4f}",
-            figure(one.interval),
-            str(one.queries),
-        )
+        sides.metric_row(f"{column} = {value}", one)
         for column, parts in comparison.slices.items()
         for value, one in parts.items()
     )
+    better = " Higher is better; a side is better if the whole 95 % interval lies on its side of 0."
     return [
-        Section("Retrieval", text, plots.intervals(comparison.measures), Table(head, rows)),
-        Section("Query by query", "", plots.changes(*comparison.values[first], first)),
+        Section("Retrieval", text + better, plots.intervals(comparison.measures), Table(sides.metric_head(), rows)),
+        Section(
+            "Query by query",
+            f"How much each query gains or loses in {first} from production to the candidate.",
+            plots.changes(*comparison.values[first], first),
+        ),
         Section(
             f"Groups of queries, {first}",
             "Small groups have wide intervals, and among many groups some differ by chance.",
-            table=Table(("group", "production", "candidate", "difference", "95 % interval", "queries"), slices),
+            table=Table(("group", *sides.metric_head()[1:]), slices),
             quotes=result.groups,
         ),
         _changes(result),
@@ -111,7 +99,8 @@ def _changes(result: GateResult) -> Section:
     named = names_of(doc for one in changes for doc in (*one.left, *one.came))
     quotes = (*named, *(quote for one in changes for quote in quote_of(one.answers)))
     table = Table(head, rows) if rows else None
-    return Section("Queries that changed most", "" if rows else "No query changed.", table=table, quotes=quotes)
+    text = "The largest losses first, then the largest gains; overlap is that of the top ten." if rows else "None."
+    return Section("Queries that changed most", text, table=table, quotes=quotes)
 
 
 def _few(documents: tuple[str, ...]) -> str:
@@ -125,7 +114,7 @@ def _vectors(candidate: View, production: View | None) -> list[Section]:
     # Vectors that hold NaN fail the rules; the plot shows the others.
     finite = {name: values[np.isfinite(values)] for name, values in pairs.items()}
     cosines = {name: values for name, values in finite.items() if len(values)}
-    sections = [Section("Norms of all vectors of the candidate", "", plots.norms(measure_norms(candidate)))]
+    sections = [_norms(measure_norms(candidate))]
     if cosines:
         text = "Cosines of random pairs of chunks: a pair is similar only if its cosine is well above these."
         rows = tuple(
@@ -135,6 +124,16 @@ def _vectors(candidate: View, production: View | None) -> list[Section]:
         table = Table(("", "1 %", "median", "95 %", "99 %", "mean"), rows)
         sections.append(Section("Cosines of random pairs", text, plots.distributions(cosines, "cosine"), table))
     return sections
+
+
+def _norms(measured: Norms) -> Section:
+    text = (
+        f"A space that normalizes stores vectors of length 1: the lengths of all {measured.count:,} vectors of the "
+        f"candidate differ from 1 by at most {measured.largest_error:.2g}."
+    )
+    # The distances of rounding have no shape worth a plot.
+    plot = plots.norms(measured) if measured.largest_error > _ROUNDING else None
+    return Section("Lengths of all vectors of the candidate", text, plot)
 
 
 def _lineage(verdict: Verdict) -> Section:

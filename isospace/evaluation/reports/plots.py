@@ -180,7 +180,7 @@ def changes(before: Mapping[str, float], after: Mapping[str, float], measure: st
     return draw(fill)
 
 
-def intervals(differences: Mapping[str, Difference]) -> str:
+def intervals(differences: Mapping[str, Difference], across: str = "candidate minus production, 95 % interval") -> str:
     """Draw the difference of each metric with its 95 percent interval."""
 
     def fill(axes: Any) -> None:
@@ -191,7 +191,7 @@ def intervals(differences: Mapping[str, Difference]) -> str:
             axes.plot([one.difference], [place], "o", color=color)
         axes.axvline(0, color="black", linewidth=0.8)
         axes.set_yticks(range(len(differences)), list(reversed(list(differences))))
-        axes.set_xlabel("candidate minus production, 95 % interval")
+        axes.set_xlabel(across)
 
     return draw(fill, height=0.9 + 0.35 * len(differences))
 

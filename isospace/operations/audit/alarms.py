@@ -20,6 +20,9 @@ from isospace.operations.audit.metrics import ReproducedVectors
 from isospace.operations.audit.thresholds import Thresholds
 from isospace.transform.vectors import Float64
 
+FEWEST_IN_BAND = 20
+"""Queries whose best scores make a band."""
+
 REFIT = "Refit with `isospace refit CONFIG`, and promote the new snapshot only through the gate."
 RESTORE = "Run `isospace verify`; restore the files, or rebuild them with `isospace refit CONFIG`."
 
@@ -44,7 +47,9 @@ def judge(measured: Measurements, limits: Thresholds) -> list[Alarm]:
     normalizes = measured.view.space.space.record.spec.normalization == "l2"
     pairs = measured.stored.after.mean_cosine
     alarms = [
-        *stored_alarms(measured.stored, measured.reference, limits, normalizes=normalizes),
+        *stored_alarms(
+            measured.stored, measured.reference, limits, normalizes=normalizes, drifts=not measured.drift_problem
+        ),
         *reproduced_alarms(measured.reproduced, measured.tolerance),
         *corpus_alarms(measured.corpus.drift, measured.corpus.copies, measured.reference, limits),
         *language_alarms(measured.languages, measured.model_languages, limits),
@@ -70,9 +75,12 @@ def language_alarms(shares: Mapping[str, float], named: Sequence[str] | None, li
 
 
 def stored_alarms(
-    stored: StoredVectors, reference: Reference, limits: Thresholds, *, normalizes: bool
+    stored: StoredVectors, reference: Reference, limits: Thresholds, *, normalizes: bool, drifts: bool
 ) -> Iterator[Alarm]:
-    """Yield alarms about vector lengths, isotropy, shifted dimensions, and saturation."""
+    """Yield alarms about vector lengths, isotropy, shifted dimensions, and saturation.
+
+    Without `drifts`, a shift since the fit is no reason for one, see `drift_problem`.
+    """
     error, allowed = stored.norms.largest_error, norm_tolerance(stored.finest, limits.norm_error)
     if normalizes and stored.is_float and not error <= allowed:
         yield _alarm(
@@ -104,7 +112,7 @@ def stored_alarms(
             RESTORE,
         )
     shifted = [int(n) for n in np.argsort(-stored.shifts.psi) if stored.shifts.psi[n] > limits.psi]
-    if are_many and len(shifted) > limits.shifted_share * len(spread):
+    if drifts and are_many and len(shifted) > limits.shifted_share * len(spread):
         yield _alarm(
             "shifted dimensions",
             len(shifted) / len(spread),
@@ -238,7 +246,7 @@ def band_alarms(top: Float64, pairs: float, whose: str, limits: Thresholds) -> I
 
     `top` holds the (n,) best scores, `pairs` the mean cosine.
     """
-    if len(top) < 20:
+    if len(top) < FEWEST_IN_BAND:
         return
     low, high = (float(np.percentile(top, p)) for p in (5, 95))
     contrast = float(top.mean()) - pairs

@@ -15,6 +15,7 @@ from isospace.errors import AuditError, IntegrityError, IsospaceError, MismatchE
 from isospace.evaluation.baseline_sample import Reference, read_reference
 from isospace.evaluation.gate.verdicts import read_verdicts
 from isospace.operations.audit.alarms import Alarm, alias_alarms, judge
+from isospace.operations.audit.checks import Check, checks_of, unopened_checks
 from isospace.operations.audit.figures import Figures, figures_of
 from isospace.operations.audit.frozen_queries import Baseline
 from isospace.operations.audit.measurements import Measurements, measure
@@ -47,6 +48,8 @@ class AuditRecord(BaseModel):
     """None if the snapshot could not be opened."""
     baseline: Baseline | None
     report: str | None
+    checks: tuple[Check, ...] = ()
+    """Every check with its verdict; records of earlier versions have none."""
 
     @field_validator("figures", mode="before")
     @classmethod
@@ -116,7 +119,8 @@ def audit_alias(
     on_progress("opening the snapshot")
     opened = _open(store, manifest, alias, engine)
     if isinstance(opened, Alarm):
-        return Audit(_record(manifest, alias, run_id, at, [*alarms, opened], None), None)
+        alarms.append(opened)
+        return Audit(_record(manifest, alias, run_id, at, alarms, None, unopened_checks(alarms)), None)
     measurements = measure(
         store,
         *opened,
@@ -129,7 +133,8 @@ def audit_alias(
         on_progress=on_progress,
     )
     alarms += judge(measurements, limits)
-    return Audit(_record(manifest, alias, run_id, at, alarms, measurements), measurements)
+    checks = checks_of(measurements, alarms, limits, waiting=_waiting(store, manifest, at))
+    return Audit(_record(manifest, alias, run_id, at, alarms, measurements, checks), measurements)
 
 
 def write_audit(store: Store, record: AuditRecord) -> AuditRecord:
@@ -146,10 +151,10 @@ def read_audits(store: Store, collection: str, *, last: int | None = None) -> li
     return read_all(store, CollectionPaths(collection).folder("audits"), AuditRecord, last=last)
 
 
-def require_quiet(record: AuditRecord) -> None:
-    """Raise AuditError if there were alarms."""
+def require_quiet(record: AuditRecord, address: str | None = None) -> None:
+    """Raise AuditError if there were alarms; `address` is where to find the report, if not its path in the store."""
     if record.alarms:
-        raise AuditError(f"{record.describe()}\nReport: {record.report}")
+        raise AuditError(f"{record.describe()}\nReport: {address or record.report}")
 
 
 def _open(store: Store, manifest: Manifest, alias: str, engine: Engine | None) -> tuple[View, Reference] | Alarm:
@@ -190,6 +195,14 @@ def _alias_alarms(store: Store, manifest: Manifest, alias: str, now: datetime, l
     )
 
 
+def _waiting(store: Store, manifest: Manifest, now: datetime) -> float | None:
+    """Return for how many hours a newer snapshot has been waiting for the alias; None if there is none."""
+    number = sequences(store, manifest.collection)[-1]
+    if number <= manifest.sequence:
+        return None
+    return (now - _committed(read_manifest(store, manifest.collection, number), now)).total_seconds() / 3600
+
+
 def _committed(manifest: Manifest, default: datetime) -> datetime:
     committed_at = manifest.provenance.get("committed_at")
     return datetime.fromisoformat(committed_at) if isinstance(committed_at, str) else default
@@ -206,6 +219,7 @@ def _record(
     at: datetime,
     alarms: Sequence[Alarm],
     measurements: Measurements | None,
+    checks: tuple[Check, ...],
 ) -> AuditRecord:
     frozen = measurements.frozen if measurements else None
     return AuditRecord(
@@ -222,4 +236,5 @@ def _record(
         figures=figures_of(measurements) if measurements else None,
         baseline=frozen.baseline if frozen else None,
         report=None,
+        checks=checks,
     )

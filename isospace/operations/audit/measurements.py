@@ -13,6 +13,7 @@ from isospace.errors import NotFoundError
 from isospace.evaluation.baseline_sample import Reference
 from isospace.evaluation.drift import FEWEST_SHIFTED
 from isospace.evaluation.languages import language_shares
+from isospace.evaluation.neighbours import nearest_cosines
 from isospace.evaluation.norms import sample_rows
 from isospace.evaluation.query_sets import list_sets, read_set
 from isospace.evaluation.stored_vectors import StoredVectors, measure_stored
@@ -29,8 +30,13 @@ from isospace.operations.audit.metrics import (
 from isospace.operations.audit.query_log import read_answers
 from isospace.search.view import View
 from isospace.storage.store import Store
+from isospace.transform.representations import PqSpec
+from isospace.transform.space import SpaceRecord
+from isospace.transform.vectors import Float64
 
 _LANGUAGE_SAMPLE = 2_000
+FEWEST_FITTED = 100
+"""Documents in a fit's sample from which on a change of the corpus is called drift."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +63,19 @@ class Measurements:
     """None if no answers were logged."""
     codes: tuple[StoredCodes, ...]
     """Each stored representation, searched for the frozen queries."""
+    nearest: Float64
+    """(m,) cosines of a sample of chunks with their nearest neighbors."""
+    drift_problem: str = ""
+    """Why drift since the fit means nothing here; empty if it means something."""
 
     def notes(self) -> list[str]:
         """List what could not be measured, and why."""
         few = min(self.stored.sampled)
         new = self.corpus.new_chunks
         notes = []
-        if self.corpus.drift is None:
+        if self.drift_problem:
+            notes.append(f"drift since the fit was not measured: {self.drift_problem}")
+        elif self.corpus.drift is None:
             notes.append(f"{new} chunks were added since the fit: too few, or from too few documents, to measure drift")
         if few < FEWEST_SHIFTED:
             notes.append(f"{few} different texts are too few to measure shifts of dimensions")
@@ -115,7 +127,8 @@ def measure(
     on_progress("re-encoding a sample of chunks")
     reproduced = measure_reproduced(view, tolerance=least, seed=seed)
     on_progress("drift of the corpus since the fit")
-    corpus = measure_corpus_change(store, view, reference, seed=seed)
+    problem = drift_problem(view.space.space.record, reference)
+    corpus = measure_corpus_change(store, view, reference, seed=seed, drifts=not problem)
     on_progress("languages of a sample")
     languages = language_shares(view, sample_rows(view, _LANGUAGE_SAMPLE, seed).tolist())
     on_progress("frozen queries")
@@ -137,7 +150,27 @@ def measure(
         lost_baseline=lost_baseline,
         logged=logged,
         codes=codes,
+        nearest=nearest_cosines(view, seed=seed),
+        drift_problem=problem,
     )
+
+
+def drift_problem(space: SpaceRecord, reference: Reference) -> str:
+    """Return why drift since the fit means nothing for a space; empty if it does.
+
+    Drift is a reason to fit again. Where nothing was fitted, a corpus may change as it likes, and a collection that
+    was small at the fit mostly grows.
+    """
+    learned = [spec.name for spec in space.spec.representations if isinstance(spec, PqSpec)]
+    if space.fitted.kind == "none" and not learned:
+        return "nothing was fitted, so that a refit would change nothing"
+    documents = len(set(reference.owners))
+    if documents < FEWEST_FITTED:
+        return (
+            f"the space was fitted on {documents} documents, and how so small a collection grows is no drift; refit "
+            f"once there are {FEWEST_FITTED}"
+        )
+    return ""
 
 
 def _frozen(

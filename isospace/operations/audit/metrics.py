@@ -97,8 +97,10 @@ def compare_rows(vectors: Float32, expected: Float32, tolerance: float) -> tuple
     return cosines, wrong
 
 
-def measure_corpus_change(store: Store, view: View, reference: Reference, *, seed: int) -> CorpusChange:
-    """Compare chunks added since the fit with the reference sample."""
+def measure_corpus_change(
+    store: Store, view: View, reference: Reference, *, seed: int, drifts: bool = True
+) -> CorpusChange:
+    """Compare chunks added since the fit with the reference sample; without `drifts`, count them only."""
     manifest = view.manifest
     keys = live_keys(store, manifest)
     copies = duplicate_share(keys)
@@ -106,8 +108,8 @@ def measure_corpus_change(store: Store, view: View, reference: Reference, *, see
         return CorpusChange(0, copies, None)
     known = _known_hashes(store, manifest, reference)
     new = np.array([row for row, (_, key) in enumerate(keys) if key not in known], np.int64)
-    if not len(new):
-        return CorpusChange(0, copies, None)
+    if not len(new) or not drifts:
+        return CorpusChange(len(new), copies, None)
     some = np.sort(np.random.default_rng(seed).permutation(new)[:SAMPLE])
     expected = view.space.transform(reference.raw, "document")
     if not view.finest.is_float:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from isospace.evaluation.drift import Drift
 from isospace.evaluation.reports import plots
 from isospace.evaluation.reports.page import Page, Section, Table, Tone, figure
 from isospace.evaluation.reports.quotes import names_of, quote_of
 from isospace.evaluation.reports.vector_sections import corpus_map_section, dimension_sections, vector_sections
 from isospace.operations.audit.audit import Audit, AuditRecord
+from isospace.operations.audit.checks import HEAD, summary
 from isospace.operations.audit.frozen_queries import FrozenResults
 from isospace.operations.audit.logged_queries import LogResults
 from isospace.operations.audit.measurements import Measurements
@@ -20,10 +22,10 @@ def audit_page(audit: Audit) -> Page:
     record = audit.record
     first, *_ = record.describe().split("\n")
     outcome = first + ("." if record.alarms else "; no alarm.")
-    sections = [_alarms(record)]
+    sections = [*_alarms(record), *_checks(record)]
     if (measured := audit.measurements) is not None:
         sections += [
-            *vector_sections(measured.stored),
+            *vector_sections(measured.stored, measured.nearest, fitted=_is_fitted(measured)),
             *dimension_sections(measured.stored),
             *_queries(measured),
             *_length(measured),
@@ -36,14 +38,29 @@ def audit_page(audit: Audit) -> Page:
     return Page(title, outcome, "bad" if record.alarms else "good", tuple(sections), body)
 
 
-def _alarms(record: AuditRecord) -> Section:
+def _is_fitted(measured: Measurements) -> bool:
+    return measured.view.space.space.record.fitted.kind != "none"
+
+
+def _alarms(record: AuditRecord) -> list[Section]:
     rows = tuple(
         (alarm.name, figure(alarm.figure), figure(alarm.limit), alarm.message, alarm.remedy) for alarm in record.alarms
     )
+    if not rows:
+        return []
     bad: tuple[Tone, ...] = tuple("bad" for _ in rows)
+    table = Table(("alarm", "found", "limit", "what", "what to do"), rows, bad)
+    text = "Figures beyond their limits, and what to do."
+    return [Section("Alarms", text, table=table)]
+
+
+def _checks(record: AuditRecord) -> list[Section]:
     notes = " ".join(f"{note[0].upper()}{note[1:]}." for note in record.notes)
-    table = Table(("alarm", "found", "limit", "what", "what to do"), rows, bad) if rows else None
-    return Section("Alarms", notes if rows else f"None. {notes}", table=table, quotes=names_of(_named(record)))
+    if not record.checks:
+        return [Section("Notes", notes)] if notes else []
+    table = Table(HEAD, tuple(check.row() for check in record.checks), tuple(check.tone for check in record.checks))
+    text = f"{summary(record.checks)} Limits are set with --threshold, or in the flow's parameters. {notes}"
+    return [Section("Checks", text, table=table)]
 
 
 def _named(record: AuditRecord) -> list[str]:
@@ -92,13 +109,19 @@ def _logged(logged: LogResults, frozen: FrozenResults | None) -> Section:
     if frozen is not None and len(frozen.top):
         samples["frozen"] = frozen.top
     plot = plots.distributions(samples, "best score of a query") if samples else None
-    return Section("Logged answers", "", plot, Table(("", ""), shown))
+    text = (
+        "What services answered since the last audit, as they logged it; the plot shows the best score of each query."
+    )
+    return Section("Logged answers", text, plot, Table(("", ""), shown))
 
 
 def _frozen(frozen: FrozenResults) -> Section:
     compared = f"snapshot {frozen.compared_with}" if frozen.compared_with else "nothing yet: this is the baseline"
     marked = ", pseudo-queries made from the corpus" if frozen.kind == "pseudo" else ""
-    text = f"{frozen.queries} queries of {frozen.name} ({frozen.kind}{marked}), compared with {compared}."
+    text = (
+        f"{frozen.queries} queries of {frozen.name} ({frozen.kind}{marked}), compared with {compared}. The same "
+        "queries must find the same documents, as far as these are unchanged. 100% is full agreement."
+    )
     rows = [("overlap of the top ten", f"{frozen.overlap:.2%}"), ("rank-biased overlap", figure(frozen.rbo))]
     if frozen.ndcg is not None:
         rows += [("nDCG@10", figure(frozen.ndcg)), ("nDCG@10 at the baseline", figure(frozen.ndcg_before))]
@@ -126,7 +149,8 @@ def _length(measured: Measurements) -> list[Section]:
     )
     text = (
         f"{reproduced.count} chunks from all parts were re-encoded; the smallest cosine with a stored vector is "
-        f"{reproduced.smallest_cosine:.6f}."
+        f"{reproduced.smallest_cosine:.6f}. A text that does not find itself by an excerpt, or whose length decides "
+        "how often it is found, points to a bias. Popularity (10): how often a text is among the ten nearest of others."
     )
     return [Section("Length bias", text, plots.length_bias(reproduced.buckets), Table(head, rows))]
 
@@ -140,11 +164,18 @@ def _corpus(measured: Measurements) -> Section:
             "copies of a chunk of another document",
             f"{corpus.copies:.2%}, at the fit {measured.reference.duplicates:.2%}",
         ),
-        ("drift: AUC of a classifier", figure(drift.auc) if drift else "too few chunks to measure"),
+        *([] if measured.drift_problem else [("drift: AUC of a classifier", _auc(drift))]),
         *((f"most unusual: {name}", f"{share:.3f}") for name, share in (drift.most[:5] if drift else ())),
         ("languages of a sample", languages or "unknown"),
     )
-    return Section("Changes of the corpus", table=Table(("", ""), rows))
+    text = f"What has changed since snapshot {measured.reference.snapshot}, on which the space was fitted."
+    if measured.drift_problem:
+        text += f" Drift is not measured: {measured.drift_problem}."
+    return Section("Changes of the corpus", text, table=Table(("", ""), rows))
+
+
+def _auc(drift: Drift | None) -> str:
+    return f"{drift.auc:.3f} (0.5 is chance)" if drift else "too few chunks to measure"
 
 
 def _first(shares: Mapping[str, float]) -> list[tuple[str, float]]:
@@ -160,4 +191,6 @@ def _lineage(record: AuditRecord) -> Section:
         ("run", record.run_id),
         ("at", record.at),
     )
-    return Section("Lineage", table=Table(("", ""), rows))
+    # Here, since this section is always there: sections, alarms, and the same as JSON may name these documents.
+    quotes = names_of(_named(record))
+    return Section("Lineage", "What was audited.", table=Table(("", ""), rows), quotes=quotes)

@@ -1,0 +1,34 @@
+"""The command that serves reports: reports."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from isospace.cli.common import StoreArgument
+from isospace.cli.terminal import say
+
+
+def reports(
+    store: StoreArgument,
+    host: Annotated[
+        str,
+        typer.Option(
+            metavar="ADDRESS", help="Address to listen on. Any other than loopback lets others read, without a key."
+        ),
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")] = 8090,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Host name that a reverse proxy before loopback passes on. Repeatable."),
+    ] = None,
+) -> None:
+    """Serve the reports of a store to browsers, read only: of runs, gates, audits, and comparisons.
+
+    Set runtime.report_url to its address, so that artifacts, alarms, and logs link to reports.
+    """
+    from isospace.service.reports import serve_reports
+    from isospace.storage.store import open_store
+
+    serve_reports(open_store(store), host=host, port=port, allowed_hosts=allow_host or (), on_progress=say)
