@@ -9,8 +9,9 @@ from prefect import flow
 
 from flows.embed_corpus import embed_corpus
 from isospace.operations.compare_models import run
-from isospace.operations.compare_models.compare import ComparisonConfig, Entry, load_comparison
+from isospace.operations.compare_models.compare import ComparisonConfig, load_comparison
 from isospace.operations.compare_models.page import comparison_markdown
+from isospace.operations.compare_models.ranking import ModelComparison
 from tasks.errors import quiet_known_errors
 from tasks.executor import PrefectExecutor
 
@@ -18,8 +19,8 @@ quiet_known_errors()
 
 
 @flow(name="compare-models", flow_run_name="compare models {config.runtime.collection}")
-def compare_models(config: ComparisonConfig) -> list[Entry]:
-    """Embed the corpus with every variant, measure each, and mark the Pareto front."""
+def compare_models(config: ComparisonConfig) -> ModelComparison:
+    """Embed the corpus with every variant, measure each, and compare them with the best; a failed variant is named."""
     return run.compare_models(config, PrefectExecutor(), embed_corpus)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from isospace.errors import IsospaceError
 from isospace.operations.compare_models import stages
-from isospace.operations.compare_models.compare import ComparisonConfig, Entry
+from isospace.operations.compare_models.compare import ComparisonConfig, comparison_set
+from isospace.operations.compare_models.ranking import FailedVariant, ModelComparison
 from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.embed import embed_corpus
 from isospace.pipeline.executor import Executor
@@ -18,10 +20,10 @@ def compare_models(
     config: ComparisonConfig,
     executor: Executor | None = None,
     embed: Callable[[PipelineConfig], RunReport] | None = None,
-) -> list[Entry]:
-    """Embed the corpus with every variant, measure each, and mark the Pareto front.
+) -> ModelComparison:
+    """Embed the corpus with every variant, measure each, and compare them with the best.
 
-    A second run embeds and measures only what is new.
+    A variant that fails is left out, with its reason. A second run embeds and measures only what is new.
 
     Parameters
     ----------
@@ -29,11 +31,46 @@ def compare_models(
         Runs the stages; by default in this process.
     embed
         Embeds a variant; by default `embed_corpus` with the same executor.
+
+    Raises
+    ------
+    ConfigError
+        If the queries or judgements cannot be read.
+    IsospaceError
+        If every variant failed.
     """
     executor = executor or LocalExecutor()
     embed = embed or functools.partial(embed_corpus, executor=executor)
-    entries = []
+    # Files that cannot be read fail here, and not after the first variant is embedded.
+    comparison_set(config)
+    entries, failed = [], list[FailedVariant]()
     for names, variant in config.variants().items():
-        embed(variant)
-        entries.append(executor.run(stages.MEASURE, config, names, variant))
-    return executor.run(stages.CONCLUDE, config, entries)
+        try:
+            embed(variant)
+            entries.append(executor.run(stages.MEASURE, config, names, variant))
+        except Exception as error:
+            # Whatever goes wrong in a model's own code must not cost the figures of the others.
+            failed.append(FailedVariant(*names, _reason(error)))
+            executor.reporter.error(f"variant {failed[-1].name} failed: {failed[-1].reason}")
+    if not entries:
+        raise IsospaceError(_all_failed(failed))
+    return executor.run(stages.CONCLUDE, config, entries, failed)
+
+
+def concluding_line(comparison: ModelComparison) -> str:
+    """Return what a comparison found, in one line."""
+    return comparison.describe()
+
+
+def _all_failed(failed: Sequence[FailedVariant]) -> str:
+    reasons = dict.fromkeys(one.reason for one in failed)
+    if len(reasons) == 1:
+        return f"all {len(failed)} variants failed: {failed[0].reason}"
+    each = " ".join(f"{one.name}: {one.reason}" for one in failed)
+    return f"all {len(failed)} variants failed. {each}"
+
+
+def _reason(error: Exception) -> str:
+    """Return an error as one line; its type is named if it is no error of isospace."""
+    line = " ".join(str(error).split())
+    return line if isinstance(error, IsospaceError) else f"{type(error).__name__}: {line[:400]}"
