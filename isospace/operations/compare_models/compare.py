@@ -138,8 +138,13 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """Encoder and transform, for people."""
+        """Encoder and transform, as a label."""
         return f"{self.encoder}, {self.transform}"
+
+    @property
+    def title(self) -> str:
+        """Encoder and transform, as part of a sentence."""
+        return f"{self.encoder} with {self.transform}"
 
     def as_dict(self) -> dict[str, Any]:
         """Return the figures by name, without those of single queries."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from isospace.evaluation.query_sets import EvaluationSet
 from isospace.evaluation.reports.markdown import as_cell
-from isospace.evaluation.reports.page import Page, Section, Table, Tone, figure
+from isospace.evaluation.reports.page import Page, Section, Table, Tone
 from isospace.operations.compare_models.compare import Entry
 from isospace.operations.compare_models.plots import difference_plot, isotropy_plot, size_plot
 from isospace.operations.compare_models.ranking import ModelComparison
@@ -14,8 +14,7 @@ from isospace.operations.compare_models.ranking import ModelComparison
 # The columns of the table, and what they mean.
 COLUMNS = {
     "variant": "encoder, transform",
-    "nDCG@10": "how well the ten best documents of a query are ranked, from 0 to 1 (relevant ones first); mean over the "
-    "judged queries",
+    "nDCG@10": "how well the ten best documents of a query are ranked, from 0 to 1; mean over the judged queries",
     "difference from the best": "mean over the same queries, with its 95 % interval (paired bootstrap, 10,000 rounds), "
     "not corrected for the number of variants",
     "verdict": "worse: the whole interval is below 0; no difference: it includes 0, so that these queries cannot tell "
@@ -32,6 +31,14 @@ COLUMNS = {
     "cost per million chunks": "these hours at runtime.price_per_device_hour, in your currency",
 }
 
+# A table of all columns would not fit on a page.
+_QUALITY = ("variant", "nDCG@10", "difference from the best", "verdict", "R@10", "R@100")
+_COST = (
+    "variant", "dimensions", "bytes per vector", "tokens per second", "device hours per million chunks",
+    "cost per million chunks",
+)  # fmt: skip
+_ISOTROPY = ("variant", "mean cosine", "isotropy")
+
 
 def comparison_page(
     comparison: ModelComparison, query_set: EvaluationSet, *, collection: str, price: float | None = None
@@ -40,23 +47,24 @@ def comparison_page(
     entries = comparison.entries
     tones: tuple[Tone, ...] = tuple("good" if entry.on_front else "plain" for entry in entries)
     front = sum(entry.on_front for entry in entries)
-    head = _head(entries)
     text = (
         f"{len(query_set.judged):,} judged queries. Marked are the {front} of {len(entries)} variants on the Pareto "
         "front: no other variant is as good in nDCG@10, bytes, and time, and better in one of them. The front is drawn "
-        f"by the figures as measured, without regard to chance.{_assumed(price)}"
+        "by the figures as measured, without regard to chance."
     )
-    meanings = Table(("column", "meaning"), tuple((name, COLUMNS[name]) for name in head))
+    meanings = Table(("column", "meaning"), tuple((name, COLUMNS[name]) for name in _head(entries)))
     sections = [
-        Section("Variants", text, size_plot(entries), Table(head, _rows(entries), tones)),
+        Section("Variants", text, size_plot(entries), _table(entries, _QUALITY, tones)),
         *_failures(comparison),
         *_differences(entries),
-        Section("Columns", "What the columns of the table mean.", table=meanings),
+        Section("Size, speed, and cost", _assumed(price), table=_table(entries, _COST, tones)),
         Section(
             "Isotropy",
             "Mean cosine of random pairs of chunks. It does not predict retrieval quality: compare the two rankings.",
             isotropy_plot(entries),
+            _table(entries, _ISOTROPY, tones),
         ),
+        Section("Columns", "What the columns of the tables mean.", table=meanings),
         Section(
             "Collections",
             "Each variant is a collection of its own, which can be searched.",
@@ -76,7 +84,7 @@ def comparison_markdown(comparison: ModelComparison) -> str:
     head = _head(comparison.entries)
     lines = [comparison.describe(), "", "| | " + " | ".join(head) + " |"]
     lines += ["| --- | --- |" + " ---: |" * (len(head) - 1)]
-    rows = zip(comparison.entries, _rows(comparison.entries), strict=True)
+    rows = zip(comparison.entries, _rows(comparison.entries, head), strict=True)
     lines += [f"| {'✓' if entry.on_front else ''} | " + " | ".join(map(as_cell, row)) + " |" for entry, row in rows]
     # A failed variant is a row of the table, too: nobody should have to look for it.
     blank = " |" * (len(head) - 1)
@@ -94,8 +102,8 @@ def _head(entries: Sequence[Entry]) -> tuple[str, ...]:
 
 def _assumed(price: float | None) -> str:
     if price is None:
-        return " Set runtime.price_per_device_hour to see the cost."
-    return f" Costs assume a price of {price:g} per device hour (runtime.price_per_device_hour, in your currency)."
+        return "Set runtime.price_per_device_hour to see the cost."
+    return f"Costs assume a price of {price:g} per device hour (runtime.price_per_device_hour, in your currency)."
 
 
 def _failures(comparison: ModelComparison) -> list[Section]:
@@ -111,33 +119,40 @@ def _differences(entries: Sequence[Entry]) -> list[Section]:
     if len(entries) < 2:
         return []
     text = (
-        f"nDCG@10 of each variant minus that of {entries[0].name}, on the same queries, with the 95 % interval. Where "
+        f"nDCG@10 of each variant minus that of {entries[0].title}, on the same queries, with the 95 % interval. Where "
         "the bar touches 0, the queries show no difference; more queries make it shorter."
     )
     return [Section("Differences", text, difference_plot(entries))]
 
 
-def _rows(entries: Sequence[Entry]) -> tuple[tuple[str, ...], ...]:
-    head = _head(entries)
-    return tuple(_row(entry)[: len(head)] for entry in entries)
+def _table(entries: Sequence[Entry], columns: Sequence[str], tones: tuple[Tone, ...]) -> Table:
+    head = tuple(name for name in _head(entries) if name in columns)
+    return Table(head, _rows(entries, head), tones)
 
 
-def _row(entry: Entry) -> tuple[str, ...]:
-    return (
+def _rows(entries: Sequence[Entry], head: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    cells = [_cells(entry) for entry in entries]
+    return tuple(tuple(row[name] for name in head) for row in cells)
+
+
+def _cells(entry: Entry) -> dict[str, str]:
+    """Return the figures of a variant by column."""
+    figures = (
         entry.name,
-        figure(entry.ndcg_10),
+        f"{entry.ndcg_10:.4f}",
         _difference(entry),
         entry.verdict,
-        figure(entry.recall_10),
-        figure(entry.recall_100),
+        f"{entry.recall_10:.4f}",
+        f"{entry.recall_100:.4f}",
         f"{entry.dimension:,}",
         f"{entry.bytes:,}",
-        figure(entry.mean_cosine),
-        figure(entry.isotropy),
+        f"{entry.mean_cosine:.4f}",
+        f"{entry.isotropy:.4f}",
         "unknown" if entry.tokens_per_second is None else f"{entry.tokens_per_second:,.0f}",
         "unknown" if entry.device_hours is None else f"{entry.device_hours:,.1f}",
         "unknown" if entry.cost is None else f"{entry.cost:,.2f}",
     )
+    return dict(zip(COLUMNS, figures, strict=True))
 
 
 def _difference(entry: Entry) -> str:

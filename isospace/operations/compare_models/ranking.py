@@ -22,7 +22,7 @@ class FailedVariant:
 
     @property
     def name(self) -> str:
-        """Encoder and transform, for people."""
+        """Encoder and transform, as a label."""
         return f"{self.encoder}, {self.transform}"
 
 
@@ -46,18 +46,19 @@ class ModelComparison:
         best, others = self.entries[0], self.entries[1:]
         equal = [entry for entry in others if entry.verdict == "no difference"]
         worse = len(others) - len(equal)
-        highest = f"{best.name} has the highest nDCG@10 ({best.ndcg_10:.4f})"
+        highest = f"{best.title} has the highest nDCG@10 ({best.ndcg_10:.4f})"
         if not others:
-            sentences = [f"{best.name} is the only variant that was measured (nDCG@10 {best.ndcg_10:.4f})."]
+            sentences = [f"{best.title} is the only variant that was measured (nDCG@10 {best.ndcg_10:.4f})."]
         elif not equal:
             sentences = [f"{highest}, and the other {_counted(len(others))} worse beyond chance."]
         else:
-            names = "; ".join(entry.name for entry in equal)
-            rest = f" The other {_counted(worse)} worse." if worse else ""
-            sentences = [f"{highest}, but there is no difference beyond chance from {names}.{rest}"]
+            names = ", ".join(entry.title for entry in equal)
+            sentences = [f"{highest}, but there is no difference beyond chance from {names}."]
             smallest = min((best, *equal), key=lambda entry: entry.bytes)
             if smallest.bytes < best.bytes:
-                sentences.append(f"Of these, {smallest.name} is the smallest ({smallest.bytes:,} bytes per vector).")
+                sentences.append(f"Of these, {smallest.title} is the smallest ({smallest.bytes:,} bytes per vector).")
+            if worse:
+                sentences.append(f"The other {_counted(worse)} worse.")
         if self.failed:
             sentences.append(f"{len(self.failed)} of {len(self.entries) + len(self.failed)} variants failed.")
         return " ".join(sentences)

@@ -63,11 +63,14 @@ def concluding_line(comparison: ModelComparison) -> str:
 
 
 def _all_failed(failed: Sequence[FailedVariant]) -> str:
-    reasons = dict.fromkeys(one.reason for one in failed)
-    if len(reasons) == 1:
+    by_reason: dict[str, list[str]] = {}
+    for one in failed:
+        by_reason.setdefault(one.reason, []).append(one.name)
+    if len(by_reason) == 1:
         return f"all {len(failed)} variants failed: {failed[0].reason}"
-    each = " ".join(f"{one.name}: {one.reason}" for one in failed)
-    return f"all {len(failed)} variants failed. {each}"
+    return f"all {len(failed)} variants failed. " + " ".join(
+        f"{'; '.join(names)}: {reason}" for reason, names in by_reason.items()
+    )
 
 
 def _reason(error: Exception) -> str:
