@@ -12,8 +12,9 @@ from prefect import flow
 from flows.embed_corpus import embed_subflow
 from flows.parameters import LAST, drawn_as_config, given, parsed_config
 from isospace.operations.compare_models import run
-from isospace.operations.compare_models.compare import ComparisonConfig, Entry, load_comparison
+from isospace.operations.compare_models.compare import ComparisonConfig, load_comparison
 from isospace.operations.compare_models.page import comparison_markdown
+from isospace.operations.compare_models.ranking import ModelComparison
 from isospace.pipeline.ad_hoc import for_one_run
 from tasks.errors import concluding, quiet_known_errors
 from tasks.executor import PrefectExecutor
@@ -29,8 +30,8 @@ ComparisonParameter: TypeAlias = Annotated[
 
 @flow(name="compare-models", flow_run_name=run_name("compare models"))
 @concluding(run.concluding_line)
-def compare_models(config: ComparisonParameter = LAST, source: str = "", reason: str = "") -> list[Entry]:
-    """Embed the corpus with every variant, measure each, and mark the Pareto front.
+def compare_models(config: ComparisonParameter = LAST, source: str = "", reason: str = "") -> ModelComparison:
+    """Embed the corpus with every variant, measure each, and compare them with the best; a failed variant is named.
 
     Args:
         config: The pipeline and its variants, as in the YAML file. The fields above have precedence over its `runtime`.

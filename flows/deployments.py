@@ -147,7 +147,7 @@ def _collection(path: str, data: Mapping[str, Any], how: How, name: str) -> list
             audit_collection,
             f"Measures what an alias of {where} names, and raises alarms for figures beyond their limits.",
             "audit",
-            plain(audit_collection, **of, **audited),
+            plain(audit_collection, **of, **audited, report_url=runtime.report_url or ""),
             False,
         ),
         deployment(

@@ -38,8 +38,8 @@ def compare_models(config: ConfigArgument, overrides: OverrideOption = None, as_
             from isospace.pipeline.local_executor import LocalExecutor
 
             loaded = load_comparison(config, overrides or [])
-        entries = run.compare_models(loaded, LocalExecutor(reporter))
+        comparison = run.compare_models(loaded, LocalExecutor(reporter))
     if as_json:
-        print_json([entry.as_dict() for entry in entries])
+        print_json(comparison.as_dict())
         return
-    say(comparison_markdown(entries))
+    say(comparison_markdown(comparison))

@@ -1,7 +1,9 @@
-"""The commands for evaluation sets: sets add, sets make, sets list."""
+"""The commands for evaluation sets: sets add, sets make, sets list, sets remove."""
 
 from __future__ import annotations
 
+import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -103,6 +105,29 @@ def list_all(store: StoreArgument, collection: CollectionArgument, as_json: Json
     ]
     header = ("set", "version", "kind", "queries", "judged", "set ID", "source")
     print_table(header, rows, title=collection, whole=("set ID",))
+
+
+@sets.command("remove")
+def remove(
+    store: StoreArgument,
+    collection: CollectionArgument,
+    name: NameArgument,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove without asking for confirmation.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove an evaluation set with all of its versions; verdicts keep their figures."""
+    from isospace.operations.maintenance.remove_set import remove_set
+    from isospace.storage.store import open_store
+
+    opened = open_store(store)
+    # A script cannot answer; what it runs was written on purpose.
+    if not yes and sys.stdin.isatty():
+        typer.confirm(f"Remove evaluation set {name} of {collection}, for good?", abort=True, err=True)
+    removed = remove_set(opened, collection, name)
+    if as_json:
+        print_json(asdict(removed))
+    else:
+        say(removed.describe())
 
 
 def _print_record(record: SetRecord, *, as_json: bool) -> None:

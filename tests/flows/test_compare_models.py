@@ -8,7 +8,7 @@ import yaml
 from flows.compare_models import compare_models
 from isospace.encoding.encoder import SentenceEncoder
 from isospace.errors import ConfigError
-from isospace.operations.compare_models.compare import ComparisonConfig, Entry, load_comparison, mark_front
+from isospace.operations.compare_models.compare import ComparisonConfig, load_comparison
 from tests.conftest import sentences, write_jsonl
 from tests.flows.test_embed_corpus import artifacts
 from tests.helpers.tiny import build_tiny_model
@@ -52,7 +52,8 @@ def contest(tiny_model: Path, tmp_path: Path) -> dict:
 @pytest.mark.usefixtures("prefect_server")
 def test_a_second_contest_encodes_and_measures_nothing(contest: dict, monkeypatch: pytest.MonkeyPatch) -> None:
     config = ComparisonConfig.model_validate(contest)
-    first = compare_models(config)
+    compared = compare_models(config)
+    first = compared.entries
     assert {(one.encoder, one.transform) for one in first} == {
         (e, t) for e in ("one", "two") for t in ("plain", "bits", "short")
     }
@@ -68,20 +69,8 @@ def test_a_second_contest_encodes_and_measures_nothing(contest: dict, monkeypatc
     monkeypatch.setattr(
         SentenceEncoder, "encode", lambda self, texts, role: encoded.extend(texts) or real(self, texts, role)
     )
-    assert compare_models(config) == first
+    assert compare_models(config) == compared
     assert encoded == []
-
-
-def entry(name: str, ndcg: float, size: int, hours: float | None = 1.0) -> Entry:
-    return Entry(name, "t", "c", "s", 8, size, ndcg, 0.0, 0.0, 0.0, 0.0, 1.0, hours, None)
-
-
-def test_the_front_holds_what_nothing_beats() -> None:
-    given = [entry("good", 0.9, 100), entry("small", 0.5, 10), entry("beaten", 0.8, 100), entry("slow", 0.9, 100, 2.0)]
-    marked = {one.encoder: one.on_front for one in mark_front(given)}
-    assert marked == {"good": True, "small": True, "beaten": False, "slow": False}
-    equal = mark_front([entry("a", 0.9, 100), entry("b", 0.9, 100)])
-    assert [one.on_front for one in equal] == [True, True]
 
 
 def test_a_contest_that_cannot_be_is_an_error_of_the_configuration(contest: dict, tmp_path: Path) -> None:

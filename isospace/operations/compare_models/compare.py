@@ -7,9 +7,9 @@ vectors. Figures are cached by their inputs, so that a second comparison measure
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -21,11 +21,11 @@ from isospace.encoding.spec import EncoderSpec
 from isospace.encoding.throughput import measured_rates
 from isospace.errors import ConfigError
 from isospace.evaluation.gate.spec import GateSpec
-from isospace.evaluation.metrics import measure
+from isospace.evaluation.metrics import per_query
 from isospace.evaluation.norms import sample_rows, vectors_at
 from isospace.evaluation.query_set_files import load_set
 from isospace.evaluation.query_sets import EvaluationSet
-from isospace.evaluation.runs import answer_set
+from isospace.evaluation.runs import SetRun, answer_set
 from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.config_files import read_config
 from isospace.search.index import open_index
@@ -42,7 +42,9 @@ if TYPE_CHECKING:
     from isospace.encoding.engine import Engine
 
 METRICS = ("nDCG@10", "R@10", "R@100")
+Verdict: TypeAlias = Literal["best", "no difference", "worse"]
 _SAMPLE = 2_000
+_BY_QUERY = "nDCG@10 of query "
 
 
 class ComparisonSpec(GateSpec):
@@ -102,8 +104,15 @@ class Entry:
         Hours of one device to encode a million chunks of this corpus.
     cost
         Cost of encoding a million chunks, in the currency of `runtime.price_per_device_hour`.
+    by_query
+        nDCG@10 by query_id.
     on_front
         Whether the variant is on the Pareto front of nDCG@10, bytes, and device hours.
+    difference, interval, p
+        nDCG@10 minus that of the best variant, on the same queries: mean, 95 percent bootstrap interval, and p-value of
+        a two-sided paired randomization test; None for the best.
+    verdict
+        `best`; `worse`; or `no difference`, if the interval includes zero.
     """
 
     encoder: str
@@ -120,11 +129,26 @@ class Entry:
     tokens_per_second: float | None
     device_hours: float | None
     cost: float | None
+    by_query: Mapping[str, float] = field(default_factory=dict)
     on_front: bool = False
+    difference: float | None = None
+    interval: tuple[float, float] | None = None
+    p: float | None = None
+    verdict: Verdict = "best"
+
+    @property
+    def name(self) -> str:
+        """Encoder and transform, as a label."""
+        return f"{self.encoder}, {self.transform}"
+
+    @property
+    def title(self) -> str:
+        """Encoder and transform, as part of a sentence."""
+        return f"{self.encoder} with {self.transform}"
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the figures by name."""
-        return asdict(self)
+        """Return the figures by name, without those of single queries."""
+        return {name: value for name, value in asdict(self).items() if name != "by_query"}
 
 
 def load_comparison(path: str | Path, overrides: Sequence[str] = ()) -> ComparisonConfig:
@@ -144,9 +168,21 @@ def checked_comparison(config: ComparisonConfig, path: str) -> ComparisonConfig:
 
 
 def comparison_set(config: ComparisonConfig) -> EvaluationSet:
-    """Load the queries and judgements of a comparison."""
+    """Load the queries and judgements of a comparison.
+
+    Raises
+    ------
+    ConfigError
+        If a file cannot be read, or no query has a relevant document.
+    """
     spec = config.contest
-    return load_set(spec.set, Path(spec.queries or ""), Path(spec.judgements or ""))
+    query_set = load_set(spec.set, Path(spec.queries or ""), Path(spec.judgements or ""))
+    if not query_set.relevant:
+        raise ConfigError(
+            f"contest.judgements = {spec.judgements}: no query of {spec.queries} has a relevant document there. Check "
+            "that both files use the same query_ids."
+        )
+    return query_set
 
 
 def measure_variant(
@@ -165,19 +201,29 @@ def measure_variant(
     collection = config.runtime.collection
     manifest = resolve(store, collection, "production")
     key = fingerprint(
-        {"snapshot_id": manifest.snapshot_id, "set_id": query_set.set_id, "search": dict(search), "sample": _SAMPLE}
+        {
+            "snapshot_id": manifest.snapshot_id,
+            "set_id": query_set.set_id,
+            "search": dict(search),
+            "sample": _SAMPLE,
+            "by_query": _BY_QUERY,
+        }
     )
     path = layout.comparison_figures(key)
     is_new = not store.exists(path)
     if is_new:
         with open_index(store, collection, engine=engine) as index:
             run = answer_set(index.view, query_set, search_options(dict(search)))
+            _require_judged(query_set, run)
             vectors = vectors_at(index.view, sample_rows(index.view, _SAMPLE, seed=0))
             record = index.space.space.record
             searched = next(spec for spec in record.spec.representations if spec.name == index.representation)
         isotropy = measure_isotropy(vectors)
+        values = per_query(run.documents, query_set.judged, METRICS)
         figures = {
-            **measure(run.documents, query_set.judged, METRICS),
+            **{name: sum(by_query.values()) / len(by_query) for name, by_query in values.items()},
+            # Flat, since a file of figures is kept by an erasure only if it holds nothing but numbers.
+            **{f"{_BY_QUERY}{query_id}": value for query_id, value in values[METRICS[0]].items()},
             "mean_cosine": isotropy.mean_cosine,
             "isotropy": isotropy.score,
             "dimension": record.dimension,
@@ -203,25 +249,17 @@ def measure_variant(
         tokens_per_second=rate,
         device_hours=hours,
         cost=hours * price if hours is not None and price is not None else None,
+        by_query={name.removeprefix(_BY_QUERY): value for name, value in figures.items() if name.startswith(_BY_QUERY)},
     )
     return entry, is_new
 
 
-def mark_front(entries: Sequence[Entry]) -> list[Entry]:
-    """Mark the Pareto front of nDCG@10, bytes and device hours; best nDCG@10 first."""
-    marked = []
-    for entry in entries:
-        dominated = any(_dominates(other, entry) for other in entries if other is not entry)
-        marked.append(Entry(**{**entry.as_dict(), "on_front": not dominated}))
-    return sorted(marked, key=lambda entry: (-entry.ndcg_10, entry.bytes, entry.encoder, entry.transform))
-
-
-def _dominates(one: Entry, other: Entry) -> bool:
-    """Return whether `one` is at least as good as `other` in everything, and better in something."""
-    pairs = [(-one.ndcg_10, -other.ndcg_10), (one.bytes, other.bytes)]
-    if one.device_hours is not None and other.device_hours is not None:
-        pairs.append((one.device_hours, other.device_hours))
-    return all(mine <= theirs for mine, theirs in pairs) and any(mine < theirs for mine, theirs in pairs)
+def _require_judged(query_set: EvaluationSet, run: SetRun) -> None:
+    if run.absent == len(query_set.relevant):
+        raise ConfigError(
+            f"evaluation set {query_set.name}: none of its {run.absent:,} judged documents is in the corpus, such as "
+            f"{min(query_set.relevant)!r}. Set contest.queries and contest.judgements to files of this corpus."
+        )
 
 
 def _tokens_per_chunk(store: Store, collection: str) -> float:

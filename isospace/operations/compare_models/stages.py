@@ -7,13 +7,14 @@ from isospace.operations.compare_models.compare import (
     ComparisonConfig,
     Entry,
     comparison_set,
-    mark_front,
     measure_variant,
 )
 from isospace.operations.compare_models.page import comparison_markdown, comparison_page
+from isospace.operations.compare_models.ranking import FailedVariant, ModelComparison, rank
 from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.executor import Reporter, Stage
 from isospace.pipeline.resources import driver_engine
+from isospace.storage.openable import openable
 from isospace.storage.run_id import new_run_id
 from isospace.storage.store import open_store
 
@@ -28,16 +29,21 @@ def measure(reporter: Reporter, config: ComparisonConfig, names: tuple[str, str]
     return entry
 
 
-def conclude(reporter: Reporter, config: ComparisonConfig, entries: list[Entry]) -> list[Entry]:
-    """Mark the Pareto front, and write the report."""
-    marked = mark_front(entries)
-    page = comparison_page(marked, comparison_set(config), collection=config.runtime.collection)
-    store = open_store(config.runtime.store)
-    path = write_page(store, f"{new_run_id()}-contest", page, collection=config.runtime.collection)
-    body = f"### {page.title}\n\n{page.outcome}\n\n{comparison_markdown(marked)}\n\nReport: `{path}`"
-    reporter.show_page(store, path, key="contest", markdown=body, plots=("Variants",))
-    reporter.info(f"report: {path}")
-    return marked
+def conclude(
+    reporter: Reporter, config: ComparisonConfig, entries: list[Entry], failed: list[FailedVariant]
+) -> ModelComparison:
+    """Compare every variant with the best, and write the report."""
+    comparison, runtime = ModelComparison(rank(entries), tuple(failed)), config.runtime
+    page = comparison_page(
+        comparison, comparison_set(config), collection=runtime.collection, price=runtime.price_per_device_hour
+    )
+    store = open_store(runtime.store)
+    path = write_page(store, f"{new_run_id()}-contest", page, collection=runtime.collection)
+    body = f"### {page.title}\n\n{comparison_markdown(comparison)}\n\nReport: `{path}`"
+    reporter.show_page(store, path, key="contest", markdown=body, plots=("Variants", "Differences"))
+    reporter.info(comparison.describe())
+    reporter.info(f"report: {openable(store, path)}")
+    return comparison
 
 
 MEASURE = Stage("measure", measure, label=lambda config, names, variant: f"measure {names[0]}, {names[1]}")
