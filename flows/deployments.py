@@ -108,6 +108,7 @@ def _collection(path: str, data: Mapping[str, Any], how: How, name: str) -> list
     content = _Content(path, data, how, PipelineConfig)
     every = ("collection", "source", "selection", "budget", "reason")
     audited = {"alias": runtime.promote_to or "production", "evaluation_set": gate.set if gate.rules else ""}
+    audited |= {"report_url": runtime.report_url} if runtime.report_url else {}
     of = {"store": runtime.store, "collection": runtime.collection}
 
     def deployment(
@@ -147,7 +148,7 @@ def _collection(path: str, data: Mapping[str, Any], how: How, name: str) -> list
             audit_collection,
             f"Measures what an alias of {where} names, and raises alarms for figures beyond their limits.",
             "audit",
-            plain(audit_collection, **of, **audited, report_url=runtime.report_url or ""),
+            plain(audit_collection, **of, **audited),
             False,
         ),
         deployment(

@@ -306,8 +306,8 @@ def _require_exclusive(store: Store, path: str, data: bytes) -> None:
     except ConflictError:
         return
     raise StoreError(
-        f"{store.url}: the service replaced an existing file that it was asked to create (PutObject with "
-        "If-None-Match: *), so that two runs could overwrite each other's commits. Use a service or a version of it that supports it."
+        f"{store.url}: the service replaced an existing file that it was asked to create (If-None-Match: *), so two "
+        "runs could overwrite each other's commits. Use a service, or a version of it, that supports this condition."
     )
 
 
