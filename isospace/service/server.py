@@ -11,11 +11,13 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+import h11
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from isospace.errors import ConfigError
+from isospace.service.lingering import LingeringTransport
 from isospace.service.settings import Settings
 
 _LOG = logging.getLogger(__name__)
@@ -48,6 +50,8 @@ def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         "seconds": settings.limits.header_seconds,
         "answer_seconds": settings.limits.request_seconds,
         "most": settings.limits.connections,
+        "linger_seconds": settings.limits.body_seconds,
+        "linger_bytes": settings.limits.discarded_bytes,
     }
     return uvicorn.Config(
         app,
@@ -129,24 +133,34 @@ def _require_free(family: int, kind: int, protocol: int, address: Any) -> None:
 
 
 class _Timed(H11Protocol):
-    """Close connections that do not send the complete headers of a request in time.
+    """Close connections that do not send the complete headers of a request in time, and linger when closing others.
 
-    By itself, uvicorn waits indefinitely for a client that sends nothing, or one header per minute.
+    By itself, uvicorn waits indefinitely for a client that sends nothing, or one header per minute. It also closes a
+    connection whose client still sends the body of a refused request, and the client loses the answer.
     """
 
     seconds = 10.0
     answer_seconds = 30.0
+    linger_seconds = 10.0
+    linger_bytes = 64_000_000
     most = 1_024
     _head: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        self._closing = LingeringTransport(
+            transport, is_sending=self._is_sending, seconds=self.linger_seconds, most=self.linger_bytes
+        )
+        self.transport = self._closing  # type: ignore[assignment]
         if len(self.connections) > self.most:
             transport.abort()
             return
         self._expect_head()
 
     def data_received(self, data: bytes) -> None:
+        if self._closing.is_lingering:
+            self._closing.discard(len(data))
+            return
         super().data_received(data)
         if self._is_idle():
             self._expect_head()
@@ -155,7 +169,12 @@ class _Timed(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._cancel_timer()
+        self._closing.forget()
         super().connection_lost(exc)
+
+    def _is_sending(self) -> bool:
+        """Return whether the client may be sending: the rest of a body, an invalid request, or a further request."""
+        return self.conn.their_state in (h11.SEND_BODY, h11.ERROR) or bool(self.conn.trailing_data[0])
 
     def _is_idle(self) -> bool:
         return self.cycle is None or self.cycle.response_complete

@@ -24,6 +24,8 @@ class Limits:
 
     body_bytes: int = 2_000_000
     """Size of a request's body."""
+    discarded_bytes: int = 64_000_000
+    """What is read and discarded of a refused request, so that the client gets the answer."""
     texts: int = 512
     """Inputs to embed, or queries, per request."""
     characters: int = 500_000
