@@ -17,8 +17,9 @@ import pytest
 from isospace.errors import ConfigError
 from isospace.search.index import Index
 from isospace.service.app import create_app
+from isospace.service.limits import Limits
 from isospace.service.server import _listen, serve
-from isospace.service.settings import Limits, Settings
+from isospace.service.settings import Settings
 from tests.helpers.serving import serving
 
 QUERY = "the gene of the cell"
@@ -255,7 +256,7 @@ def test_one_bad_query_does_not_fail_those_that_came_with_it(opened: Index) -> N
             {"json": {"input": "x", "model": "c", "size": 3}},
             "size: unknown field. Known: input",
         ),
-        ("/search", {"json": {"query": []}}, "query: is empty"),
+        ("/search", {"json": {"query": []}}, "query is empty"),
         ("/search", {"json": {"query": "x", "rerank": True}}, "Serve with --reranker FOLDER"),
     ],
 )
@@ -272,7 +273,6 @@ def test_a_space_that_is_named_by_its_beginning_is_another_and_no_nonsense(url: 
         assert says in answer.json()["error"]["message"]
 
 
-def test_nothing_is_loaded_from_elsewhere(url: str) -> None:
-    assert httpx.get(f"{url}/docs").status_code == 404
-    assert "/openapi.json" in httpx.get(f"{url}/docs").json()["error"]["message"]
+def test_what_does_not_exist_is_told_with_where_to_look(url: str) -> None:
+    assert "/openapi.json" in httpx.get(f"{url}/redoc").json()["error"]["message"]
     assert httpx.get(f"{url}/openapi.json").json()["info"]["title"] == "isospace"
