@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import os
 import queue
 import sys
 import threading
 from collections.abc import Mapping
-from logging.handlers import WatchedFileHandler
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -38,7 +39,8 @@ class AccessLog:
     def __init__(self, target: str) -> None:
         self.dropped = 0
         self._failed = False
-        self._file = None if target == STDOUT else _open(Path(target))
+        self._path = None if target == STDOUT else Path(target)
+        self._stream = sys.stdout if self._path is None else _opened(self._path)
         self._waiting: queue.Queue[Mapping[str, Any] | None] = queue.Queue(_WAITING)
         self._worker = threading.Thread(target=self._work, name="isospace-access-log", daemon=True)
         self._worker.start()
@@ -66,36 +68,45 @@ class AccessLog:
                 records.append(self._waiting.get_nowait())
             is_open = records[-1] is not None
             self._write_lines([json.dumps(record, ensure_ascii=True) for record in records if record is not None])
-        if self._file is not None:
-            self._file.close()
+        if self._path is not None:
+            with contextlib.suppress(OSError):
+                self._stream.close()
 
     def _write_lines(self, lines: list[str]) -> None:
         if not lines:
             return
         try:
             # In one piece, so that the lines of two services in one file do not mix.
-            stream = self._stream()
-            stream.write("".join(f"{line}\n" for line in lines))
-            stream.flush()
+            self._open_again()
+            self._stream.write("".join(f"{line}\n" for line in lines))
+            self._stream.flush()
             self._failed = False
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, ConfigError) as error:
             self.dropped += len(lines)
             if not self._failed:
                 _LOG.warning("the access log cannot be written: %s", error)
             self._failed = True
+            if self._path is not None:
+                # Otherwise the lines would be written when there is room again, some of them cut.
+                with contextlib.suppress(OSError):
+                    self._stream.close()
 
-    def _stream(self) -> TextIO:
-        if self._file is None:
-            return sys.stdout
-        self._file.reopenIfNeeded()
-        if self._file.stream is None:
-            raise ValueError("the file is closed")
-        return self._file.stream
+    def _open_again(self) -> None:
+        """Open the file again if another one, or none, has its name by now."""
+        if self._path is None:
+            return
+        if not self._stream.closed and self._path.exists():
+            ours, named = os.fstat(self._stream.fileno()), self._path.stat()
+            if (ours.st_dev, ours.st_ino) == (named.st_dev, named.st_ino):
+                return
+        with contextlib.suppress(OSError):
+            self._stream.close()
+        self._stream = _opened(self._path)
 
 
-def _open(path: Path) -> WatchedFileHandler:
+def _opened(path: Path) -> TextIO:
     try:
-        return WatchedFileHandler(path, encoding="utf-8")
+        return path.open("a", encoding="utf-8")
     except OSError as error:
         raise ConfigError(
             f"--access-log {path}: cannot be written ({error.strerror or error}). Give a file in an existing folder, "
