@@ -84,12 +84,12 @@ CLIENTS: dict[str, Callable[[str, str, list[str]], Vectors]] = {
 
 
 def corpus_texts(count: int) -> list[str]:
-    """Return different sentences of the shipped corpus."""
+    """Return different sentences of the shipped corpus; the longest ones may exceed the encoder's limit."""
     import pyarrow.parquet as pq
 
     documents = pq.read_table("configs/demo/corpus.parquet")["text"].to_pylist()
     sentences = [part.strip() for text in documents for part in re.split(r"(?<=[.!?])\s+", text)]
-    found = list(dict.fromkeys(one for one in sentences if len(one) > 40))[:count]
+    found = list(dict.fromkeys(one for one in sentences if 40 < len(one) < 500))[:count]
     if len(found) < count:
         raise SystemExit(f"--texts {count}: the corpus has {len(found)} sentences; give at most that.")
     return found

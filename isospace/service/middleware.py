@@ -55,6 +55,10 @@ class Guard:
             await self._guarded(scope, receive, answer, is_admitted=key is not None)
         except ClientGoneError:
             return
+        except asyncio.CancelledError:
+            # Requests that take longer than the drain are canceled. Clients send them again, to the next service.
+            message = "the service is shutting down, and the request took too long. Send it again."
+            await self._refuse(Problem(503, message, code="shutting_down"), scope, receive, answer)
         except Problem as problem:
             await self._refuse(problem, scope, receive, answer)
         except Exception as error:
@@ -140,7 +144,7 @@ class Guard:
             raise ConnectionError(problem.message)
         note_problem(scope, problem)
         # An unread body would be parsed as the next request.
-        answer.close = problem.status in (408, 413, 401, 429)
+        answer.close = problem.status in (408, 413, 401, 429, 503)
         await problem_response(problem)(scope, receive, answer)
 
 

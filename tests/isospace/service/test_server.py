@@ -107,6 +107,31 @@ def test_a_request_that_takes_too_long_is_told_to_come_again(opened: Index, monk
         assert httpx.post(f"{url}/search", json={"query": QUERY}).status_code == 200
 
 
+def test_a_request_that_outlasts_the_shutdown_is_told_to_come_again(
+    opened: Index, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun, found = threading.Event(), []
+
+    def slow(*_: object, **__: object) -> list[object]:
+        begun.set()
+        time.sleep(0.1)
+        return [[0.0]]
+
+    def ask() -> None:
+        body = {"model": "c", "input": [f"text {n}" for n in range(60)]}
+        found.append(httpx.post(f"{url}/v1/embeddings", json=body, timeout=30))
+
+    monkeypatch.setattr("isospace.service.app.embed_items", slow)
+    asking = threading.Thread(target=ask)
+    with serving(opened, Settings(batch_tokens=1, limits=Limits(drain_seconds=1))) as url:
+        asking.start()
+        assert begun.wait(20)
+    asking.join(20)
+    assert found[0].status_code == 503
+    assert "Send it again" in found[0].json()["error"]["message"]
+    assert "Traceback" not in caplog.text
+
+
 def test_a_client_that_sends_no_request_is_let_go(opened: Index) -> None:
     with serving(opened, Settings(limits=Limits(header_seconds=0.3))) as url:
         port = int(url.rsplit(":", 1)[1])
