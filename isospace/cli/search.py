@@ -20,7 +20,9 @@ from isospace.cli.common import (
     engine_of,
     parse_pairs,
     shortened,
+    warn,
 )
+from isospace.cli.serve_config import LIMITS, read_serve_config
 from isospace.cli.terminal import print_json, printable, say
 
 if TYPE_CHECKING:
@@ -85,6 +87,7 @@ def search(
 
 
 def serve(
+    context: typer.Context,
     store: StoreArgument,
     collection: CollectionArgument,
     host: Annotated[
@@ -111,8 +114,39 @@ def serve(
         ),
     ] = None,
     requests: Annotated[
-        int, typer.Option(metavar="COUNT", min=1, help="Maximum number of concurrent requests; others get status 429.")
-    ] = 128,
+        int | None,
+        typer.Option(
+            metavar="COUNT",
+            min=1,
+            help="Maximum number of concurrent requests; others get status 429. Short for --limit requests=COUNT; "
+            "default: 128.",
+        ),
+    ] = None,
+    limits: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--limit",
+            metavar="NAME=VALUE",
+            help="Change a limit, such as texts=4096 or request_seconds=600; docs/http-api.md lists them. Repeatable.",
+        ),
+    ] = None,
+    access_log: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            envvar="ISOSPACE_ACCESS_LOG",
+            help="Append a line of JSON for each request, without texts and keys, to this file; - for standard output.",
+        ),
+    ] = None,
+    origins: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--cors",
+            metavar="ORIGIN",
+            help="Let pages of this origin, such as https://example.org, send requests from a browser; * for all. "
+            "Repeatable.",
+        ),
+    ] = None,
     take_over: Annotated[
         bool,
         typer.Option("--take-over", help="Listen on a port that another service still uses, to replace that service."),
@@ -130,16 +164,40 @@ def serve(
     snapshot: SnapshotOption = "production",
     device: DeviceOption = "auto",
     backend: BackendOption = "auto",
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            metavar="FILE",
+            is_eager=True,
+            callback=read_serve_config,
+            help="YAML file with values of these options, such as `port: 9000` and `limits: {texts: 4096}`. Options on "
+            "the command line take precedence.",
+        ),
+    ] = None,
 ) -> None:
     """Serve search and embeddings of a collection over HTTP."""
-    from isospace.service.settings import Limits, ServiceOptions, Settings, read_keys
+    from isospace.service.keys import read_keys
+    from isospace.service.limits import make_limits
+    from isospace.service.settings import ServiceOptions, Settings
 
-    limits = Limits(requests=requests)
+    changed = {**context.meta.get(LIMITS, {}), **parse_pairs("--limit", limits, "texts=4096")}
+    if requests is not None:
+        changed["requests"] = requests
     options = ServiceOptions(
         store=store,
         collection=collection,
         snapshot=snapshot,
-        settings=Settings(host=host, port=port, keys=read_keys(keys), limits=limits, take_over=take_over),
+        settings=Settings(
+            host=host,
+            port=port,
+            keys=read_keys(keys),
+            keys_file=keys,
+            limits=make_limits(changed),
+            access_log=access_log,
+            origins=tuple(origins or ()),
+            take_over=take_over,
+        ),
         engine=engine_of(backend, device),
         reranker=reranker,
         watch_seconds=watch,
@@ -151,7 +209,8 @@ def serve(
     )
     from isospace.service.start import start
 
-    start(options, on_progress=say)
+    # On standard output, the lines of the access log stand alone.
+    start(options, on_progress=warn if access_log == "-" else say)
 
 
 def _options(values: dict[str, Any]) -> SearchOptions:

@@ -154,7 +154,7 @@ class SentenceEncoder:
         for number, sequence in enumerate(ids):
             if (highest := max(sequence)) >= self.tokenizer.size:
                 raise EncoderError(
-                    f"input {number}: token ID {highest} is outside this encoder's vocabulary of "
+                    f"input[{number}]: token ID {highest} is outside this encoder's vocabulary of "
                     f"{self.tokenizer.size}; the IDs come from another tokenizer. Send the text (LangChain: "
                     "check_embedding_ctx_length=False)."
                 )
@@ -164,8 +164,8 @@ class SentenceEncoder:
                 or len(sequence) < len(head + tail)
             ):
                 raise EncoderError(
-                    f"input {number}: token IDs {list(sequence[:6])}…{list(sequence[-3:])} lack what this encoder puts "
-                    f"around a {role}: {head} … {tail}. Send all token IDs, or send the text (LangChain: "
+                    f"input[{number}]: token IDs {list(sequence[:6])}…{list(sequence[-3:])} lack what this encoder "
+                    f"puts around a {role}: {head} … {tail}. Send all token IDs, or send the text (LangChain: "
                     "check_embedding_ctx_length=False)."
                 )
 

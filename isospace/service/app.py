@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import itertools
 import time
 from asyncio import to_thread
@@ -13,11 +15,15 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, PlainTextResponse
 from pydantic import BaseModel
+from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.routing import Match
+from starlette.types import Scope
 
 from isospace import __version__
 from isospace.search.index import Index
 from isospace.search.view import View
+from isospace.service.access_log import AccessLog
 from isospace.service.batcher import Batcher, Run
 from isospace.service.bodies import body_schemas, described_body, read_body
 from isospace.service.embed_requests import (
@@ -33,8 +39,10 @@ from isospace.service.embed_requests import (
     tokens_about,
 )
 from isospace.service.errors import ErrorBody, Problem, handle_problems
+from isospace.service.keys import Keys
 from isospace.service.metrics import Metrics
 from isospace.service.middleware import SNAPSHOT_HEADER, SPACE_HEADER, Guard
+from isospace.service.observe import REQUEST_ID, Observe
 from isospace.service.query_logging import Watcher
 from isospace.service.schemas import (
     EmbeddingRequest,
@@ -55,6 +63,8 @@ from isospace.service.space_header import require_model, require_space
 _PAGE_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:"
 )
+# How often the key file is looked at.
+_KEYS_SECONDS = 1.0
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorBody, "description": "The request is invalid."},
     401: {"model": ErrorBody, "description": "The API key is missing or wrong."},
@@ -75,8 +85,10 @@ class Service:
         Whether the service accepts new requests; False during shutdown.
     """
 
-    def __init__(self, index: Index, settings: Settings, watcher: Watcher | None) -> None:
-        self.index, self.settings, self.metrics, self.watcher = index, settings, Metrics(), watcher
+    def __init__(self, index: Index, settings: Settings, watcher: Watcher | None, log: AccessLog | None) -> None:
+        self.index, self.settings, self.watcher, self.access_log = index, settings, watcher, log
+        self.keys = Keys(settings.keys, settings.keys_file)
+        self.metrics = Metrics(index, self.keys, watcher, log)
         self.ready, self.started = True, int(time.time())
         self.embedder = self._batcher("embed", self._embed, settings.batch_tokens, cost=tokens_about)
         self.searcher = self._batcher("search", self._search, settings.batch_texts, cost=search_cost)
@@ -107,12 +119,25 @@ class Service:
         grouped = itertools.groupby(pairs, key=lambda pair: pair[0])
         return [score for query, group in grouped for score in reranker.scores(query, [text for _, text in group])]
 
+    async def follow_keys(self) -> None:
+        """Read the key file again whenever it has changed."""
+        while self.keys.path is not None:
+            await asyncio.sleep(_KEYS_SECONDS)
+            await to_thread(self.keys.follow)
+
+    def reload(self) -> None:
+        """Read the key file again, and write the query log, in the background."""
+        for work in (self.keys.read_again, *([self.watcher.flush] if self.watcher is not None else [])):
+            asyncio.get_running_loop().run_in_executor(None, work)
+
     async def close(self) -> None:
         """Stop the threads."""
         for batcher in (self.embedder, self.searcher, self.reranker):
             await batcher.close()
         if self.watcher is not None:
             await to_thread(self.watcher.close)
+        if self.access_log is not None:
+            await to_thread(self.access_log.close)
 
 
 def _pair_tokens(key: object, pair: tuple[str, str]) -> float:
@@ -128,13 +153,24 @@ def create_app(index: Index, settings: Settings | None = None, *, watcher: Watch
     """Build the application for an opened index, whose handshake has passed.
 
     `watcher` logs answers, and compares a candidate; it is closed when the service shuts down.
+
+    Raises
+    ------
+    ConfigError
+        If the access log cannot be written.
     """
-    service = Service(index, settings or Settings(), watcher)
+    chosen = settings or Settings()
+    log = AccessLog(chosen.access_log) if chosen.access_log is not None else None
+    service = Service(index, chosen, watcher, log)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        following = asyncio.create_task(service.follow_keys())
         yield
         service.ready = False
+        following.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await following
         await service.close()
 
     app = FastAPI(
@@ -153,16 +189,42 @@ def create_app(index: Index, settings: Settings | None = None, *, watcher: Watch
     _add_rerank(app, service)
     _add_models(app, service)
     _add_watching(app, service)
-    _add_page(app)
+    _add_pages(app)
     if is_loopback(service.settings.host) and not service.settings.keys:
         # Against DNS rebinding, by which a page of another site could reach this service under the site's host name.
         # With keys it could not anyway, and behind a proxy the host name is the proxy's.
         app.add_middleware(
             TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]", service.settings.host]
         )
-    app.add_middleware(Guard, settings=service.settings, metrics=service.metrics, served=service.served)
+    _add_middleware(app, service)
     _describe_bodies(app)
     return app
+
+
+def _add_middleware(app: FastAPI, service: Service) -> None:
+    """Add the middleware, the innermost first: browsers must be able to read also what the guard refuses."""
+    app.add_middleware(
+        Guard, limits=service.settings.limits, keys=service.keys, metrics=service.metrics, served=service.served
+    )
+    if service.settings.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=service.settings.origins,
+            allow_methods=["GET", "HEAD", "POST"],
+            allow_headers=["*"],
+            expose_headers=[REQUEST_ID, SPACE_HEADER, SNAPSHOT_HEADER, "Retry-After"],
+        )
+    app.add_middleware(
+        Observe, metrics=service.metrics, log=service.access_log, path_of=lambda scope: _route_path(app, scope)
+    )
+
+
+def _route_path(app: FastAPI, scope: Scope) -> str:
+    """Return the path of the route that a request is for, also if it was refused before it got there."""
+    for route in app.routes:
+        if route.matches(scope)[0] is not Match.NONE:
+            return str(getattr(route, "path", "other"))
+    return "other"
 
 
 def _view(service: Service, request: Request) -> View:
@@ -194,8 +256,9 @@ def _add_embeddings(app: FastAPI, service: Service) -> None:
         require_model(body.model, view)
         role, items = role_of(body, view.space), items_of(body)
         # In threads: tokenizing a large request and serializing a large answer would block other requests.
-        tokens = await to_thread(require_within, service.settings.limits, items, view.space, role)
         await to_thread(require_tokens, view.space, role, items)
+        tokens = await to_thread(require_within, service.settings.limits, items, view.space, role)
+        request.state.notes |= {"texts": len(items), "tokens": tokens}
         dimensions = require_dimensions(body.dimensions, view.space)
         vectors = await service.embedder((view, role), items)
         service.metrics.tokens.inc(tokens)
@@ -216,6 +279,7 @@ def _add_search(app: FastAPI, service: Service) -> None:
         body = await read_body(request, SearchRequest, service.settings.limits)
         view = _view(service, request)
         queries = [body.query] if isinstance(body.query, str) else body.query
+        request.state.notes["texts"] = len(queries)
         options = await to_thread(require_query, body, queries, view, service.settings.limits)
         results = await service.searcher((view, options), queries)
         if service.watcher is not None:
@@ -259,7 +323,8 @@ def _add_rerank(app: FastAPI, service: Service) -> None:
             )
             raise Problem(404, f"reranker {body.model!r}: {known}.", param="model", code="model_not_found")
         texts = [document if isinstance(document, str) else document.text for document in body.documents]
-        require_characters(limits, [body.query, *texts])
+        request.state.notes["texts"] = len(texts)
+        require_characters(limits.query_characters, [body.query, *texts])
         scores = await service.reranker(None, [(body.query, text) for text in texts])
         order = sorted(range(len(texts)), key=lambda n: (-scores[n], n))[: body.top_n]
         results = [
@@ -317,28 +382,34 @@ def _add_watching(app: FastAPI, service: Service) -> None:
         responses={503: {"description": "Shutting down."}},
     )
     async def readyz(request: Request, response: Response) -> str:
-        """Report whether the service accepts new requests; with a key, also whether it follows the alias."""
+        """Report whether the service accepts new requests; with a key, also what it cannot follow."""
         if not service.ready:
             response.status_code = 503
             return "not ready"
-        is_admitted = service.settings.admits(request.headers.get("authorization"))
-        problem = service.index.problem if is_admitted else None
-        return f"ready; the alias could not be followed: {problem}" if problem else "ready"
+        if service.keys.admitted(request.headers.get("authorization")) is None:
+            return "ready"
+        alias, keys = service.index.problem, service.keys.problem
+        problems = [f"the alias could not be followed: {alias}"] if alias else []
+        problems += [f"the keys from before remain valid: {keys}"] if keys else []
+        return "; ".join(["ready", *problems])
 
     @app.get("/metrics", response_class=PlainTextResponse, tags=["operation"])
-    async def metrics() -> Response:
+    async def metrics(request: Request) -> Response:
         """Return metrics for Prometheus."""
-        return Response(
-            service.metrics.text(service.index, service.watcher), media_type="text/plain; version=0.0.4; charset=utf-8"
-        )
+        content, content_type = service.metrics.exposition(request.headers.get("accept", ""))
+        return Response(content, headers={"Content-Type": content_type})
 
 
-def _add_page(app: FastAPI) -> None:
-    page = files("isospace.service").joinpath("page.html").read_text(encoding="utf-8")
+def _add_pages(app: FastAPI) -> None:
+    headers = {"Content-Security-Policy": _PAGE_POLICY, "Referrer-Policy": "no-referrer"}
+    for path, name in (("/", "page.html"), ("/docs", "docs.html")):
+        _add_page(app, path, files("isospace.service").joinpath(name).read_text(encoding="utf-8"), headers)
 
-    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
-    async def search_page() -> Response:
-        return HTMLResponse(page, headers={"Content-Security-Policy": _PAGE_POLICY, "Referrer-Policy": "no-referrer"})
+
+def _add_page(app: FastAPI, path: str, page: str, headers: dict[str, str]) -> None:
+    @app.get(path, response_class=HTMLResponse, include_in_schema=False)
+    async def get_page() -> Response:
+        return HTMLResponse(page, headers=headers)
 
 
 def _describe_bodies(app: FastAPI) -> None:

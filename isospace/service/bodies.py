@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.json_schema import models_json_schema
 
 from isospace.service.errors import Problem
-from isospace.service.settings import Limits
+from isospace.service.limits import Limits
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _COMPONENTS = "#/components/schemas/"
@@ -89,11 +89,13 @@ def _parsed(content: bytes, limits: Limits) -> Any:
 
 
 def _require_few_values(text: str, limits: Limits) -> None:
-    """Refuse a body whose values would take long to parse; commas and brackets outside of strings are counted."""
-    outside = _STRING.sub("", text)
-    items = max(limits.texts, limits.pairs)
+    """Refuse a body whose values would take long to parse; strings, commas, and brackets are counted."""
+    outside, strings = _STRING.subn("", text)
+    items = max(limits.texts, limits.queries, limits.pairs)
     for noun, count, most in (
         ("lists and objects", outside.count("[") + outside.count("{"), items + _FIELDS),
+        # An item may be an object with one field.
+        ("names and texts", strings, 2 * items + _FIELDS),
         ("values", outside.count(",") + 1, max(items, limits.tokens) + _FIELDS),
     ):
         if count > most:
@@ -104,7 +106,7 @@ def _require_sizes(fields: dict[str, Any], limits: Limits) -> None:
     """Refuse lists that are too long before each of their items is checked."""
     for name, noun, most in (
         ("input", "inputs", limits.texts),
-        ("query", "queries", limits.texts),
+        ("query", "queries", limits.queries),
         ("documents", "documents", limits.pairs),
     ):
         items = fields.get(name)
@@ -126,11 +128,12 @@ def _invalid(error: ValidationError) -> Problem:
         return Problem(400, message, param=first.get("ctx", {}).get("name"))
     # Every member of a union reports an error; for an empty list, only this one helps.
     if any(detail["type"] == "too_short" and detail["input"] == [] for detail in details):
-        return Problem(400, f"{name}: is empty; expected at least one.", param=name)
+        return Problem(400, f"{name} is empty; expected at least one.", param=name)
     index = _index_of(first)
-    place = name if index is None else f"{name} {index}"
+    place = name if index is None else f"{name}[{index}]"
     if first["type"] in _BLANK and not str(first["input"]).strip():
-        message = "is blank; expected a text with at least one character that is not white space"
+        message = f"{place} is blank; expected a text with at least one character that is not white space."
+        return Problem(400, message, param=name)
     return Problem(400, f"{place}: {message}.", param=name)
 
 

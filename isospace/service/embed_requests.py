@@ -12,8 +12,8 @@ from isospace.encoding.embedder import OpenSpace
 from isospace.encoding.encoder import SentenceEncoder
 from isospace.errors import EncoderError
 from isospace.service.errors import Problem
+from isospace.service.limits import Limits
 from isospace.service.schemas import Embedding, EmbeddingRequest
-from isospace.service.settings import Limits
 from isospace.transform.affine import ROLES, Role
 from isospace.transform.representations import ShortSpec
 from isospace.transform.vectors import Float32
@@ -52,16 +52,16 @@ def items_of(request: EmbeddingRequest) -> list[Item]:
     return [item if isinstance(item, str) else tuple(item) for item in body]
 
 
-def require_within(limits: Limits, items: list[Item], space: OpenSpace, role: Role) -> int:
-    """Check the inputs against the limits, and return their total number of tokens.
+def require_within(limits: Limits, items: list[Item], space: OpenSpace, role: Role, *, param: str = "input") -> int:
+    """Check the inputs against the limits, and return their total number of tokens; `param` is their field's name.
 
     Raises
     ------
     Problem
         If there are too many characters or tokens, or an input is too long for the encoder.
     """
-    require_characters(limits, [item for item in items if isinstance(item, str)])
     texts = [item for item in items if isinstance(item, str)]
+    require_characters(limits.characters if param == "input" else limits.query_characters, texts)
     counted = iter(space.encoder.tokenize(texts, role)) if texts else iter(())
     lengths = [len(next(counted)) if isinstance(item, str) else len(item) for item in items]
     record = space.encoder.record
@@ -73,20 +73,20 @@ def require_within(limits: Limits, items: list[Item], space: OpenSpace, role: Ro
     if longest > record.max_tokens:
         raise Problem(
             400,
-            f"input {limited.index(longest)} has {longest} tokens; expected at most {record.max_tokens}. Split it into "
-            "chunks: inputs are never truncated.",
-            param="input",
+            f"{param}[{limited.index(longest)}] has {longest} tokens; expected at most {record.max_tokens}. Split it "
+            "into chunks: texts are never truncated.",
+            param=param,
             code="context_length_exceeded",
         )
     if sum(lengths) > limits.tokens:
-        raise Problem(400, f"{sum(lengths)} tokens; expected at most {limits.tokens} in one request.", param="input")
+        raise Problem(400, f"{sum(lengths)} tokens; expected at most {limits.tokens} in one request.", param=param)
     return sum(lengths)
 
 
-def require_characters(limits: Limits, texts: Sequence[str]) -> None:
+def require_characters(most: int, texts: Sequence[str]) -> None:
     """Refuse texts that would take long to tokenize, before tokenizing them."""
-    if (total := sum(map(len, texts))) > limits.characters:
-        raise Problem(400, f"{total} characters; expected at most {limits.characters} in one request.")
+    if (total := sum(map(len, texts))) > most:
+        raise Problem(400, f"{total} characters; expected at most {most} in one request.")
 
 
 def tokens_about(_key: object, item: Item) -> float:

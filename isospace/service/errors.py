@@ -6,6 +6,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.types import Scope
 
 from isospace.errors import IsospaceError, MismatchError, QueryError
 
@@ -47,12 +48,22 @@ class Problem(Exception):
         self.status, self.message, self.param, self.code = status, message, param, code
 
 
+def _type(problem: Problem) -> str:
+    return _TYPES.get(problem.status, "invalid_request_error" if problem.status < 500 else "server_error")
+
+
 def problem_response(problem: Problem) -> JSONResponse:
     """Build the response for a problem."""
-    kind = _TYPES.get(problem.status, "invalid_request_error" if problem.status < 500 else "server_error")
-    detail = ErrorDetail(message=printable(problem.message), type=kind, param=problem.param, code=problem.code)
+    detail = ErrorDetail(
+        message=printable(problem.message), type=_type(problem), param=problem.param, code=problem.code
+    )
     headers = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "1"}}.get(problem.status, {})
     return JSONResponse(ErrorBody(error=detail).model_dump(), status_code=problem.status, headers=headers)
+
+
+def note_problem(scope: Scope, problem: Problem) -> None:
+    """Note the kind of a problem for the access log; its message may quote what the client sent."""
+    scope.get("state", {}).get("notes", {})["error"] = problem.code or _type(problem)
 
 
 def printable(text: str) -> str:
@@ -64,18 +75,22 @@ def handle_problems(app: FastAPI) -> None:
     """Register handlers that turn every error into this format."""
 
     @app.exception_handler(Problem)
-    def _(_request: Request, error: Problem) -> JSONResponse:
+    def _(request: Request, error: Problem) -> JSONResponse:
+        note_problem(request.scope, error)
         return problem_response(error)
 
     @app.exception_handler(HTTPException)
     def _(request: Request, error: HTTPException) -> JSONResponse:
         where = f"{request.method} {request.url.path}"
         known = "see /openapi.json for the endpoints" if error.status_code in (404, 405) else ""
-        answer = problem_response(Problem(error.status_code, f"{where}: {error.detail}; {known}".rstrip("; ") + "."))
+        problem = Problem(error.status_code, f"{where}: {error.detail}; {known}".rstrip("; ") + ".")
+        note_problem(request.scope, problem)
+        answer = problem_response(problem)
         answer.headers.update(error.headers or {})
         return answer
 
     @app.exception_handler(IsospaceError)
-    def _(_request: Request, error: IsospaceError) -> JSONResponse:
-        is_invalid = isinstance(error, QueryError | MismatchError)
-        return problem_response(Problem(400 if is_invalid else 500, str(error)))
+    def _(request: Request, error: IsospaceError) -> JSONResponse:
+        problem = Problem(400 if isinstance(error, QueryError | MismatchError) else 500, str(error))
+        note_problem(request.scope, problem)
+        return problem_response(problem)

@@ -4,63 +4,71 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from isospace.service.errors import Problem, problem_response
+from isospace.service.errors import Problem, note_problem, problem_response
+from isospace.service.keys import Keys
+from isospace.service.limits import Limits
 from isospace.service.metrics import Metrics
-from isospace.service.settings import Settings
 
 SPACE_HEADER, SNAPSHOT_HEADER = "X-Isospace-Space", "X-Isospace-Snapshot"
 # Monitoring asks these: they need no key, and are answered even when the service is busy.
 PROBES = ("/healthz", "/readyz")
-_OPEN = (*PROBES, "/")
+# The pages ask for the key themselves.
+_OPEN = (*PROBES, "/", "/docs")
 # This many times as many requests may be sending their body as are being answered: slow clients must not block others.
 _BODIES = 4
 _LOG = logging.getLogger(__name__)
+
+
+class ClientGoneError(Exception):
+    """The client has closed the connection before it was answered."""
 
 
 class Guard:
     """ASGI middleware that checks requests, and adds the headers that name the space.
 
     `served` returns the space ID and the snapshot number that are served now. Without a key where one is needed, no
-    answer names them.
+    answer names them. Requests come through `Observe`.
     """
 
     def __init__(
-        self, app: ASGIApp, *, settings: Settings, metrics: Metrics, served: Callable[[], tuple[str, int]]
+        self, app: ASGIApp, *, limits: Limits, keys: Keys, metrics: Metrics, served: Callable[[], tuple[str, int]]
     ) -> None:
-        self.app, self.settings, self.metrics, self.served = app, settings, metrics, served
-        self.coming = self.under_way = 0
+        self.app, self.limits, self.keys, self.metrics, self.served = app, limits, keys, metrics, served
+        self.coming = self.under_way = self.held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        started = time.perf_counter()
-        is_admitted = self.settings.admits(Headers(scope=scope).get("authorization"))
-        answer = _Answer(send, self.served if is_admitted else None)
+        key = self.keys.admitted(Headers(scope=scope).get("authorization"))
+        if key:
+            # Which key it was, for the access log; the key itself cannot be found from this.
+            scope["state"]["notes"]["key"] = key.hex()[:8]
+        answer = _Answer(send, self.served if key is not None else None)
         try:
-            await self._guarded(scope, receive, answer, is_admitted=is_admitted)
+            await self._guarded(scope, receive, answer, is_admitted=key is not None)
+        except ClientGoneError:
+            return
+        except asyncio.CancelledError:
+            # Requests that take longer than the drain are canceled. Clients send them again, to the next service.
+            message = "the service is shutting down, and the request took too long. Send it again."
+            await self._refuse(Problem(503, message, code="shutting_down"), scope, receive, answer)
         except Problem as problem:
             await self._refuse(problem, scope, receive, answer)
         except Exception as error:
-            _LOG.exception("%s %s failed", scope["method"], scope["path"])
-            await self._refuse(
-                Problem(500, f"internal error ({type(error).__name__}): see the log of the service."),
-                scope,
-                receive,
-                answer,
-            )
-        finally:
-            self.metrics.count_request(scope, answer.status, time.perf_counter() - started)
+            name = scope["state"]["notes"]["request_id"]
+            _LOG.exception("%s %s failed (request %s)", scope["method"], scope["path"], name)
+            message = f"internal error ({type(error).__name__}): see the log of the service, request {name}."
+            await self._refuse(Problem(500, message), scope, receive, answer)
 
     async def _guarded(self, scope: Scope, receive: Receive, answer: _Answer, *, is_admitted: bool) -> None:
-        path, headers = scope["path"], Headers(scope=scope)
+        path = scope["path"]
         if path in PROBES:
             await self.app(scope, receive, answer)
             return
@@ -70,18 +78,26 @@ class Guard:
                 "the API key is missing or wrong; send the header `Authorization: Bearer KEY`.",
                 code="invalid_api_key",
             )
-        most = self.settings.limits.requests
+        body = _Body(self)
+        try:
+            await self._with_body(scope, receive, answer, body)
+        finally:
+            self.held -= body.size
+
+    async def _with_body(self, scope: Scope, receive: Receive, answer: _Answer, body: _Body) -> None:
+        most = self.limits.requests
         self._require_room(self.coming, _BODIES * most)
         self.coming += 1
         try:
-            body = await self._body(receive, headers)
+            content = await body.read(receive, Headers(scope=scope))
         finally:
             self.coming -= 1
+        scope["state"]["notes"]["bytes_received"] = body.size
         self._require_room(self.under_way, most)
         self.under_way += 1
         self.metrics.under_way.set(self.under_way)
         try:
-            await self._in_time(self.app(scope, _replay(body, receive), answer), answer)
+            await self._in_time(scope, content, receive, answer)
         finally:
             self.under_way -= 1
             self.metrics.under_way.set(self.under_way)
@@ -90,48 +106,45 @@ class Guard:
         if count >= most:
             raise Problem(429, f"{count} requests are in progress; try again in a second.", code="overloaded")
 
-    async def _body(self, receive: Receive, headers: Headers) -> bytes:
-        """Read the whole body first, so that a slow client occupies only its own connection."""
-        most = self.settings.limits.body_bytes
-        declared = headers.get("content-length", "0")
-        if declared.isdecimal() and int(declared) > most:
-            raise Problem(413, f"the body has {declared} bytes; expected at most {most}. Send fewer texts at once.")
-        parts, size = [], 0
+    async def _in_time(self, scope: Scope, content: bytes, receive: Receive, answer: _Answer) -> None:
+        """Answer within the time limit; stop when the client closes the connection, since nobody reads the answer."""
+        gone = asyncio.ensure_future(receive())
+        answering = asyncio.ensure_future(self._answer(scope, content, gone, answer))
         try:
-            async with asyncio.timeout(self.settings.limits.body_seconds):
-                while True:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise Problem(400, "the client disconnected before sending its whole body.")
-                    parts.append(message.get("body", b""))
-                    size += len(parts[-1])
-                    if size > most:
-                        raise Problem(413, f"the body exceeds {most} bytes. Send fewer texts at once.")
-                    if not message.get("more_body", False):
-                        return b"".join(parts)
-        except TimeoutError as error:
-            seconds = self.settings.limits.body_seconds
-            raise Problem(
-                408, f"the body did not arrive within {seconds:g} s. Send it faster, or in smaller requests."
-            ) from error
-
-    async def _in_time(self, answering: Awaitable[None], answer: _Answer) -> None:
-        try:
-            async with asyncio.timeout(self.settings.limits.request_seconds):
+            await asyncio.wait({gone, answering}, timeout=self.limits.request_seconds, return_when="FIRST_COMPLETED")
+            if answering.done() or answer.is_complete:
                 await answering
-        except TimeoutError as error:
-            seconds = self.settings.limits.request_seconds
-            if answer.status:
-                raise ConnectionError(f"the client did not read the answer within {seconds:g} s") from error
-            message = f"no answer within {seconds:g} s: the service is overloaded. Try again later."
-            raise Problem(429, message, code="timeout") from error
+            elif gone.done():
+                raise ClientGoneError
+            elif answer.status:
+                raise ConnectionError("the client did not read the answer in time")
+            else:
+                seconds = self.limits.request_seconds
+                message = f"no answer within {seconds:g} s: the service is overloaded. Try again later."
+                raise Problem(429, message, code="timeout")
+        finally:
+            gone.cancel()
+            answering.cancel()
+
+    async def _answer(self, scope: Scope, content: bytes, gone: asyncio.Future[Message], answer: _Answer) -> None:
+        is_sent = False
+
+        async def replay() -> Message:
+            nonlocal is_sent
+            if not is_sent:
+                is_sent = True
+                return {"type": "http.request", "body": content, "more_body": False}
+            return await asyncio.shield(gone)
+
+        await self.app(scope, replay, answer)
 
     async def _refuse(self, problem: Problem, scope: Scope, receive: Receive, answer: _Answer) -> None:
         if answer.status:
             # Part of the answer has been sent: all that is left is to close the connection.
             raise ConnectionError(problem.message)
+        note_problem(scope, problem)
         # An unread body would be parsed as the next request.
-        answer.close = problem.status in (408, 413, 401, 429)
+        answer.close = problem.status in (408, 413, 401, 429, 503)
         await problem_response(problem)(scope, receive, answer)
 
 
@@ -140,6 +153,7 @@ class _Answer:
 
     def __init__(self, send: Send, served: Callable[[], tuple[str, int]] | None) -> None:
         self.send, self.served, self.close, self.status = send, served, False, 0
+        self.is_complete = False
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -153,17 +167,52 @@ class _Answer:
             headers.setdefault("X-Content-Type-Options", "nosniff")
             if self.close:
                 headers["Connection"] = "close"
+        elif message["type"] == "http.response.body" and not message.get("more_body", False):
+            self.is_complete = True
         await self.send(message)
 
 
-def _replay(body: bytes, receive: Receive) -> Receive:
-    is_sent = False
+class _Body:
+    """Read the body of one request, within the limits on single bodies and on all of them together."""
 
-    async def replay() -> Message:
-        nonlocal is_sent
-        if not is_sent:
-            is_sent = True
-            return {"type": "http.request", "body": body, "more_body": False}
-        return await receive()
+    def __init__(self, guard: Guard) -> None:
+        self.guard, self.size = guard, 0
 
-    return replay
+    async def read(self, receive: Receive, headers: Headers) -> bytes:
+        """Read the whole body before anything else, so that a slow client occupies only its own connection."""
+        limits = self.guard.limits
+        declared = headers.get("content-length", "0")
+        if declared.isdecimal() and int(declared) > limits.body_bytes:
+            raise Problem(
+                413, f"the body has {declared} bytes; expected at most {limits.body_bytes}. Send fewer texts at once."
+            )
+        parts = []
+        try:
+            async with asyncio.timeout(limits.body_seconds):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise ClientGoneError
+                    parts.append(message.get("body", b""))
+                    self._count(len(parts[-1]))
+                    if not message.get("more_body", False):
+                        return b"".join(parts)
+        except TimeoutError as error:
+            raise Problem(
+                408,
+                f"the body did not arrive within {limits.body_seconds:g} s. Send it faster, or in smaller requests.",
+            ) from error
+
+    def _count(self, size: int) -> None:
+        limits = self.guard.limits
+        self.size += size
+        self.guard.held += size
+        if self.size > limits.body_bytes:
+            raise Problem(413, f"the body exceeds {limits.body_bytes} bytes. Send fewer texts at once.")
+        if self.guard.held > limits.all_bodies_bytes:
+            raise Problem(
+                429,
+                f"the requests in progress hold {self.guard.held} bytes; expected at most {limits.all_bodies_bytes}. "
+                "Try again in a second.",
+                code="overloaded",
+            )

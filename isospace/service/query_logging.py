@@ -43,8 +43,8 @@ class Watcher:
     Attributes
     ----------
     counts
-        Numbers of answers that were `seen`, that were `dropped` because the queue was full, and that `failed` to be
-        logged or to be searched in the candidate. `outcomes` adds those `logged` and `lost`.
+        Numbers of answers that were `seen`, `skipped` because they are not in the sample, `dropped` because the queue
+        was full, or that `failed` to be logged; and of those that the candidate could not answer, `candidate_failed`.
     """
 
     def __init__(
@@ -71,15 +71,23 @@ class Watcher:
         for text, query_hits in zip(texts, hits, strict=True):
             self.counts["seen"] += 1
             if self._chance.random() >= self._share:
+                self.counts["skipped"] += 1
                 continue
             try:
                 self._waiting.put_nowait(_observed(view, text, options, query_hits))
             except queue.Full:
                 self.counts["dropped"] += 1
 
-    def outcomes(self) -> dict[str, int]:
-        """Return the number of answers by outcome."""
-        return {**dict(self.counts), "logged": self._log.written, "lost": self._log.lost}
+    def outcomes(self) -> Counter[str]:
+        """Return the number of answers by outcome: `counts`, those `logged` and `lost`, and those still `waiting`."""
+        counts = Counter({**self.counts, "logged": self._log.written, "lost": self._log.lost})
+        ended = sum(counts[name] for name in ("skipped", "dropped", "failed", "logged", "lost"))
+        counts["waiting"] = max(counts["seen"] - ended, 0)
+        return counts
+
+    def flush(self) -> None:
+        """Write what has been logged so far, without waiting until there is more."""
+        self._log.flush()
 
     def close(self, seconds: float = 10.0) -> None:
         """Process the queued answers for at most `seconds`, and write the log."""
@@ -145,7 +153,7 @@ class Watcher:
         try:
             answer = self._candidate.answer(seen.text, seen.options.model_copy(update={"rerank": False}), view=view)
         except Exception as error:  # if the candidate fails, the answer is still logged
-            self.counts["failed"] += 1
+            self.counts["candidate_failed"] += 1
             _LOG.warning("candidate snapshot %d could not answer: %s", view.manifest.sequence, error)
             return None, None
         return view.manifest.sequence, list(dict.fromkeys(hit.doc_id for hit in answer.hits[0]))

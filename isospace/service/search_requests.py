@@ -10,8 +10,8 @@ from isospace.search.spec import LexicalSpec
 from isospace.search.view import Hit, View
 from isospace.service.embed_requests import require_characters, require_within
 from isospace.service.errors import Problem
+from isospace.service.limits import Limits
 from isospace.service.schemas import FoundChunk, QueryResult, SearchRequest
-from isospace.service.settings import Limits
 
 
 def require_query(body: SearchRequest, queries: Sequence[str], view: View, limits: Limits) -> SearchOptions:
@@ -38,9 +38,9 @@ def require_query(body: SearchRequest, queries: Sequence[str], view: View, limit
             "request.",
             param="depth",
         )
-    require_characters(limits, queries)
+    require_characters(limits.query_characters, queries)
     if body.mode != "lexical":
-        require_within(limits, list(queries), view.space, "query")
+        require_within(limits, list(queries), view.space, "query", param="query")
     options = search_options(body.options())
     # Report errors in the filter before the query is batched with others.
     view.passing(options.filter)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import os
 import signal
 import socket
+import threading
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
@@ -53,7 +55,7 @@ def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     """Build the configuration of uvicorn."""
     limits = {
         "seconds": settings.limits.header_seconds,
-        "answer_seconds": settings.limits.request_seconds,
+        "answer_seconds": settings.limits.answer_seconds,
         "most": settings.limits.connections,
         "linger_seconds": settings.limits.body_seconds,
         "linger_bytes": settings.limits.discarded_bytes,
@@ -87,7 +89,13 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Open the socket, and only then say so: scripts connect as soon as they read the line."""
         await super().startup(sockets)
+        self._reload_on_hangup()
         self._on_listening()
+
+    def _reload_on_hangup(self) -> None:
+        """On SIGHUP, reload; but in a terminal, end when the terminal is closed, as other commands do."""
+        if threading.current_thread() is threading.main_thread() and not os.isatty(0):
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._service.reload)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Shut down; uvicorn would raise the signal again, and a clean exit would look like a kill."""

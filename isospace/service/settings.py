@@ -1,55 +1,21 @@
-"""Settings of the service: address, API keys, limits."""
+"""Settings of the service: address, API keys, and what it serves."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import ipaddress
-import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from isospace.errors import ConfigError
+from isospace.service.keys import KEYS_VARIABLE
+from isospace.service.limits import Limits
 
 if TYPE_CHECKING:
     from isospace.encoding.engine import Engine
 
-KEYS_VARIABLE = "ISOSPACE_API_KEYS"
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Limits on single requests, and on all requests together."""
-
-    body_bytes: int = 2_000_000
-    """Size of a request's body."""
-    discarded_bytes: int = 64_000_000
-    """What is read and discarded of a refused request, so that the client gets the answer."""
-    texts: int = 512
-    """Inputs to embed, or queries, per request."""
-    characters: int = 500_000
-    """Characters of all texts of a request."""
-    tokens: int = 100_000
-    """Tokens of all texts of a request, including prompts and special tokens."""
-    hits: int = 1_000
-    """k, and the depth of fusion and reranking."""
-    answers: int = 5_000
-    """Queries x k of a request."""
-    pairs: int = 1_000
-    """Texts that the reranker scores per request: queries x depth, or documents."""
-    connections: int = 1_024
-    """Open connections; further ones are closed."""
-    requests: int = 128
-    """Concurrent requests; further ones get status 429. Four times as many may be sending their body."""
-    body_seconds: float = 10.0
-    """Time to send a body."""
-    request_seconds: float = 30.0
-    """Time to answer a request, and to read the answer."""
-    header_seconds: float = 10.0
-    """Time to send the headers of a request."""
-    drain_seconds: float = 30.0
-    """Time that requests in progress may take on shutdown."""
+_ORIGIN = re.compile(r"https?://[^/?#\s@*]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +28,12 @@ class Settings:
         Whether another service may already listen on the port: both then get requests, until the other one exits.
     keys
         SHA-256 of each API key; if empty, requests need no key.
+    keys_file
+        The file of the keys, which is read again when it changes.
+    access_log
+        File of the access log, or `-` for standard output.
+    origins
+        Origins, such as `https://example.org`, whose pages may send requests from a browser (CORS); `*` for all.
     batch_tokens, batch_texts, batch_seconds
         Concurrent requests are batched up to about this many tokens to embed or queries to search; the first one waits
         at most this long. A larger request is computed in pieces, between those of other requests.
@@ -75,6 +47,9 @@ class Settings:
     batch_texts: int = 64
     batch_seconds: float = 0.002
     take_over: bool = False
+    keys_file: Path | None = None
+    access_log: str | None = None
+    origins: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.keys and not is_loopback(self.host):
@@ -82,15 +57,17 @@ class Settings:
                 f"--host {self.host}: reachable from other machines, but no API keys are set. Give --keys FILE with "
                 f"one key per line, or set {KEYS_VARIABLE}; or listen on 127.0.0.1."
             )
-
-    def admits(self, authorization: str | None) -> bool:
-        """Return whether a header `Bearer KEY` holds one of the keys, in constant time."""
-        if not self.keys:
-            return True
-        scheme, _, key = (authorization or "").partition(" ")
-        key_digest = digest(key.strip())
-        matches = [hmac.compare_digest(key_digest, known) for known in self.keys]
-        return any(matches) and scheme.lower() == "bearer"
+        for origin in self.origins:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ConfigError(
+                    f"--cors {origin}: expected the scheme and host of an origin, such as https://search.example.org "
+                    "or http://localhost:3000, or * for all."
+                )
+        if "*" in self.origins and not self.keys:
+            raise ConfigError(
+                "--cors *: every page that a user of this machine opens could search, because no API keys are set. "
+                "Give the origins that may, or --keys FILE."
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,40 +110,6 @@ class ServiceOptions:
     def __post_init__(self) -> None:
         if self.shadow is not None and not self.log_share:
             raise ConfigError("--shadow compares logged queries. Give --log SHARE, such as --log 0.05.")
-
-
-def digest(key: str) -> bytes:
-    """Return the SHA-256 of a key, so that all compared values have one length."""
-    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
-
-
-def read_keys(path: Path | None) -> tuple[bytes, ...]:
-    """Read API keys from a file with one per line, or else, comma-separated, from the environment.
-
-    Raises
-    ------
-    ConfigError
-        If the file cannot be read or a key has fewer than 16 characters.
-    """
-    if path is not None:
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(
-                f"--keys {path}: cannot be read ({error}). Give a text file with one key per line."
-            ) from error
-    else:
-        lines = os.environ.get(KEYS_VARIABLE, "").split(",")
-    keys = [line.strip() for line in lines if line.strip() and not line.strip().startswith("#")]
-    if path is not None and not keys:
-        raise ConfigError(
-            f"--keys {path}: holds no key. Write one key per line, such as the output of `openssl rand -hex 32`."
-        )
-    if short := [key for key in keys if len(key) < 16]:
-        raise ConfigError(
-            f"an API key has {len(short[0])} characters; expected 16 or more. Make one with `openssl rand -hex 32`."
-        )
-    return tuple(digest(key) for key in keys)
 
 
 def is_loopback(host: str) -> bool:

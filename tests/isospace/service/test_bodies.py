@@ -14,8 +14,8 @@ from pydantic import BaseModel, ValidationError
 
 from isospace.service.bodies import parse_body
 from isospace.service.errors import Problem
+from isospace.service.limits import Limits
 from isospace.service.schemas import EmbeddingRequest, RerankRequest, SearchRequest
-from isospace.service.settings import Limits
 
 SIZE = 1_900_000
 MODELS = (EmbeddingRequest, SearchRequest, RerankRequest)
@@ -104,7 +104,7 @@ def test_a_large_value_in_any_field_is_refused_soon(model: type[BaseModel], name
             assert 0 < len(found.message) < 500, kind
         else:
             # Texts within the size of a body, which are counted in characters and tokens later.
-            assert kind in ("one text", "escapes", "array of one long array"), kind
+            assert kind in ("one text", "escapes", "integers", "array of one long array"), kind
 
 
 @pytest.mark.parametrize(("model", "name"), FIELDS, ids=lambda given: getattr(given, "__name__", given))
@@ -173,12 +173,13 @@ def test_other_clients_are_answered_meanwhile(url: str, path: str, field: str, k
     [
         ('{"query": "a", "\\ud800": 1}', "?: unknown field. Known: query, k"),
         ('{"query": "a", "' + "x" * 5000 + '": 1}', "x" * 80 + ": unknown field"),
-        ('{"query": ["a", 1]}', "query 1: Input should be a valid string"),
-        ('{"query": "a", "weights": []}', "weights: is empty; expected at least one."),
+        ('{"query": ["a", 1]}', "query[1]: Input should be a valid string"),
+        ('{"query": "a", "weights": []}', "weights is empty; expected at least one."),
         ('{"query": "a", "k": ' + "1" * 5000 + "}", "the body is not valid JSON"),
-        ("[" * 5000, "holds 5000 lists and objects; expected at most 1064. Send fewer"),
-        ("[" * 1064, "nests too deep"),
-        ("[" + "0," * 100_064, "holds 100065 values; expected at most 100064"),
+        ("[" * 5000, "holds 5000 lists and objects; expected at most 2112. Send fewer"),
+        ("[" * 2112, "nests too deep"),
+        ('["a"' + ',"a"' * 4160, "holds 4161 names and texts; expected at most 4160"),
+        ("[" + "0," * 1_048_640, "holds 1048641 values; expected at most 1048640"),
         ('"' + r"\"" * 900_000, "the body is not valid JSON"),
         ('"' + "a" * 900_000 + "\\", "the body is not valid JSON"),
         ("", "the body is not valid JSON"),
@@ -203,7 +204,7 @@ def test_a_refusal_names_the_field_and_quotes_little(content: str, says: str) ->
     ],
 )
 def test_items_are_counted_before_they_are_checked(model: type[BaseModel], content: dict, says: str) -> None:
-    limits = Limits(texts=3, tokens=9, pairs=5)
+    limits = Limits(texts=3, queries=3, tokens=9, pairs=5)
     found = outcome(model, json.dumps(content), limits)
     assert isinstance(found, Problem)
     assert says in found.message
@@ -243,18 +244,18 @@ def test_the_description_names_every_body(client: httpx.Client) -> None:
 @pytest.mark.parametrize(
     ("model", "body", "message"),
     [
-        (EmbeddingRequest, {"input": ["a text", ""]}, "input 1: is blank"),
-        (EmbeddingRequest, {"input": ["a", "b", " \n\t"]}, "input 2: is blank"),
-        (EmbeddingRequest, {"input": ["\u3000"]}, "input 0: is blank"),
-        (EmbeddingRequest, {"input": ""}, "input: is blank"),
-        (EmbeddingRequest, {"input": "  "}, "input: is blank"),
-        (EmbeddingRequest, {"input": ["a", None]}, "input 1: Input should be a valid string"),
-        (EmbeddingRequest, {"input": [1, 2, "a"]}, "input 2: Input should be a valid integer"),
-        (EmbeddingRequest, {"input": [[1], [2, -1]]}, "input 1: Input should be greater than or equal to 0"),
-        (EmbeddingRequest, {"input": []}, "input: is empty"),
-        (SearchRequest, {"query": ["a", ""]}, "query 1: is blank"),
-        (SearchRequest, {"query": ["a", "half \ud83d"]}, "query 1: "),
-        (RerankRequest, {"query": "a", "documents": ["b", " "]}, "documents 1: is blank"),
+        (EmbeddingRequest, {"input": ["a text", ""]}, "input[1] is blank"),
+        (EmbeddingRequest, {"input": ["a", "b", " \n\t"]}, "input[2] is blank"),
+        (EmbeddingRequest, {"input": ["\u3000"]}, "input[0] is blank"),
+        (EmbeddingRequest, {"input": ""}, "input is blank"),
+        (EmbeddingRequest, {"input": "  "}, "input is blank"),
+        (EmbeddingRequest, {"input": ["a", None]}, "input[1]: Input should be a valid string"),
+        (EmbeddingRequest, {"input": [1, 2, "a"]}, "input[2]: Input should be a valid integer"),
+        (EmbeddingRequest, {"input": [[1], [2, -1]]}, "input[1]: Input should be greater than or equal to 0"),
+        (EmbeddingRequest, {"input": []}, "input is empty"),
+        (SearchRequest, {"query": ["a", ""]}, "query[1] is blank"),
+        (SearchRequest, {"query": ["a", "half \ud83d"]}, "query[1]: "),
+        (RerankRequest, {"query": "a", "documents": ["b", " "]}, "documents[1] is blank"),
     ],
 )
 def test_the_item_that_is_wrong_is_named_with_what_is_wrong(

@@ -10,11 +10,14 @@ from contextlib import contextmanager
 import pytest
 
 from isospace.search.index import Index
-from isospace.service.settings import Limits, Settings, digest
+from isospace.service.keys import digest
+from isospace.service.limits import Limits
+from isospace.service.settings import Settings
 from tests.helpers.serving import serving
 
 # More than the buffers of two sockets hold: it cannot be sent while the other side does not read.
 BODY = b"x" * 16_000_000
+SMALL = Limits(body_bytes=1_000_000)
 KEYS = (digest("a-key-of-some-length"),)
 SIZED = b"POST /search HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n" % len(BODY)
 CHUNKED = b"POST /search HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n" % len(BODY)
@@ -26,9 +29,9 @@ UNREAD = SIZED.replace(b"/search", b"/healthz").replace(b"Host", b"Connection: c
     ("status", "settings", "head"),
     [
         pytest.param(401, Settings(keys=KEYS), SIZED, id="401"),
-        pytest.param(413, Settings(), SIZED, id="413"),
-        pytest.param(413, Settings(), CHUNKED, id="413 without a length"),
-        pytest.param(429, Settings(limits=Limits(requests=0)), SIZED, id="429"),
+        pytest.param(413, Settings(limits=SMALL), SIZED, id="413"),
+        pytest.param(413, Settings(limits=SMALL), CHUNKED, id="413 without a length"),
+        pytest.param(429, Settings(limits=Limits(all_bodies_bytes=1)), SIZED, id="429"),
         pytest.param(400, Settings(), b"no request\r\n\r\n", id="400"),
         pytest.param(405, Settings(), UNREAD, id="405"),
     ],

@@ -4,16 +4,18 @@ import asyncio
 import re
 
 import httpx
+import pytest
 
 from isospace.search.index import Index
 from isospace.service.app import create_app
 
 
-def test_the_page_may_load_nothing_from_elsewhere_and_says_so(opened: Index) -> None:
+@pytest.mark.parametrize("path", ["/", "/docs"])
+def test_a_page_may_load_nothing_from_elsewhere_and_says_so(opened: Index, path: str) -> None:
     async def get() -> httpx.Response:
         transport = httpx.ASGITransport(create_app(opened))
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
-            return await client.get("/")
+            return await client.get(path)
 
     answer = asyncio.run(get())
     assert answer.status_code == 200

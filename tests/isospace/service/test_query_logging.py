@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -66,7 +67,7 @@ def test_answers_are_logged_and_the_candidate_is_compared(store: str):
             ask(url, 5, mode="lexical")
         found = read_answers(index.store, "c", since=SINCE)
     assert len(found) == 95
-    assert watcher.outcomes() == {"seen": 95, "logged": 95, "lost": 0}
+    assert watcher.outcomes() == Counter(seen=95, logged=95)
     by_hash = {one.query_sha256: one for one in found if one.mode == "auto"}
     for answer in answers:
         (result,) = answer["results"]
@@ -118,7 +119,7 @@ def test_a_candidate_that_cannot_answer_costs_its_comparison_alone(store: str):
         watcher.close()
         (one,) = read_answers(index.store, "c", since=SINCE)
     assert one.candidate is None
-    assert watcher.counts["failed"] == 1
+    assert watcher.outcomes() == Counter(seen=1, logged=1, candidate_failed=1)
 
 
 def test_a_log_that_cannot_be_written_costs_rows_and_no_answer(store: str):
@@ -130,7 +131,7 @@ def test_a_log_that_cannot_be_written_costs_rows_and_no_answer(store: str):
         with serving(index, watcher=watcher) as url:
             assert all("results" in answer for answer in ask(url, 30))
     assert (log.written, log.lost) == (0, 30)
-    assert watcher.outcomes() == {"seen": 30, "logged": 0, "lost": 30}
+    assert watcher.outcomes() == Counter(seen=30, lost=30)
 
 
 def test_more_than_can_be_compared_is_dropped_and_counted(store: str):

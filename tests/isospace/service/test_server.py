@@ -17,8 +17,9 @@ import pytest
 from isospace.errors import ConfigError
 from isospace.search.index import Index
 from isospace.service.app import create_app
+from isospace.service.limits import Limits
 from isospace.service.server import _listen, serve
-from isospace.service.settings import Limits, Settings
+from isospace.service.settings import Settings
 from tests.helpers.serving import serving
 
 QUERY = "the gene of the cell"
@@ -104,6 +105,31 @@ def test_a_request_that_takes_too_long_is_told_to_come_again(opened: Index, monk
             assert answer.json()["error"]["code"] == "timeout"
             time.sleep(1.2)
         assert httpx.post(f"{url}/search", json={"query": QUERY}).status_code == 200
+
+
+def test_a_request_that_outlasts_the_shutdown_is_told_to_come_again(
+    opened: Index, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun, found = threading.Event(), []
+
+    def slow(*_: object, **__: object) -> list[object]:
+        begun.set()
+        time.sleep(0.1)
+        return [[0.0]]
+
+    def ask() -> None:
+        body = {"model": "c", "input": [f"text {n}" for n in range(60)]}
+        found.append(httpx.post(f"{url}/v1/embeddings", json=body, timeout=30))
+
+    monkeypatch.setattr("isospace.service.app.embed_items", slow)
+    asking = threading.Thread(target=ask)
+    with serving(opened, Settings(batch_tokens=1, limits=Limits(drain_seconds=1))) as url:
+        asking.start()
+        assert begun.wait(20)
+    asking.join(20)
+    assert found[0].status_code == 503
+    assert "Send it again" in found[0].json()["error"]["message"]
+    assert "Traceback" not in caplog.text
 
 
 def test_a_client_that_sends_no_request_is_let_go(opened: Index) -> None:
@@ -255,7 +281,7 @@ def test_one_bad_query_does_not_fail_those_that_came_with_it(opened: Index) -> N
             {"json": {"input": "x", "model": "c", "size": 3}},
             "size: unknown field. Known: input",
         ),
-        ("/search", {"json": {"query": []}}, "query: is empty"),
+        ("/search", {"json": {"query": []}}, "query is empty"),
         ("/search", {"json": {"query": "x", "rerank": True}}, "Serve with --reranker FOLDER"),
     ],
 )
@@ -272,7 +298,6 @@ def test_a_space_that_is_named_by_its_beginning_is_another_and_no_nonsense(url: 
         assert says in answer.json()["error"]["message"]
 
 
-def test_nothing_is_loaded_from_elsewhere(url: str) -> None:
-    assert httpx.get(f"{url}/docs").status_code == 404
-    assert "/openapi.json" in httpx.get(f"{url}/docs").json()["error"]["message"]
+def test_what_does_not_exist_is_told_with_where_to_look(url: str) -> None:
+    assert "/openapi.json" in httpx.get(f"{url}/redoc").json()["error"]["message"]
     assert httpx.get(f"{url}/openapi.json").json()["info"]["title"] == "isospace"
