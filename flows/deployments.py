@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from flows.form_schema import Schema
+import yaml
+
+from flows.form_schema import Schema, drawn_parameters
 from flows.parameters import AT_THE_TOP, FILE_FORM, content_form
 from isospace.errors import ConfigError
 from isospace.pipeline.config import PipelineConfig
@@ -118,7 +120,7 @@ def _collection(path: str, data: Mapping[str, Any], how: How, name: str) -> list
         return Deployment(job, flow, name, what, tags, *given, exclusive)
 
     def plain(flow: Any, **parameters: Any) -> tuple[dict[str, Any], Schema]:
-        return parameters, _schema(flow)
+        return parameters, drawn_parameters(flow.parameters.model_dump())
 
     where = f"collection {runtime.collection} in {runtime.store}"
     return [
@@ -216,11 +218,16 @@ class _Content:
     def told(self) -> str:
         if self.how == "path":
             return f"Every run reads {self.path}."
-        return f"The configuration is that of {Path(self.path).name} when it was deployed; deploy again to change it."
+        # Prefect's UI shows the description as Markdown.
+        content = yaml.safe_dump(dict(self.data), sort_keys=False, allow_unicode=True, width=100)
+        return (
+            f"The configuration is that of {Path(self.path).name} when it was deployed; deploy again to change it.\n\n"
+            f"```yaml\n{content}```"
+        )
 
     def of(self, flow: Any, fields: Sequence[str], **more: Any) -> tuple[dict[str, Any], Schema]:
         """Return the parameters of a flow, and their schema; `fields` are the parameters that `runtime` presets."""
-        schema = _schema(flow)
+        schema = drawn_parameters(flow.parameters.model_dump())
         form = FILE_FORM if self.how == "path" else content_form(self.model)
         property_ = {key: value for key, value in schema["properties"]["config"].items() if key != "anyOf"}
         schema["properties"]["config"] = {**form, **property_}
@@ -235,11 +242,6 @@ class _Content:
         for key in set(AT_THE_TOP) & set(fields) - {"collection", "source"}:
             runtime.pop(key, None)
         return {**preset, **more, "config": data}, schema
-
-
-def _schema(flow: Any) -> Schema:
-    # A misspelled parameter is refused by the server at once, and not by the worker with a traceback.
-    return {**flow.parameters.model_dump(), "additionalProperties": False}
 
 
 def _without_nothing(data: Any, schema: Schema) -> Any:

@@ -39,6 +39,11 @@ def form_schema(model: type[BaseModel], *, hidden: Mapping[str, Collection[str]]
     return schema
 
 
+def drawn_parameters(schema: Schema) -> Schema:
+    """Return the schema of a flow's parameters, drawn as that of a model; it takes no other parameters."""
+    return {**_drawn(schema, schema.get("definitions", {})), "definitions": {}, "additionalProperties": False}
+
+
 def undescribed(schema: Schema, path: str = "") -> list[str]:
     """Return the paths of all properties of a schema, nested ones too, that have no description."""
     definitions = schema.get("definitions", {})

@@ -56,6 +56,7 @@ def test_every_configuration_of_the_checkout_can_be_deployed(path: Path, how: An
             fields = {key: value for key, value in given.items() if key not in ("fit_again", "dry_run")}
             assert for_one_run(config, **fields) == (load_any(path), [])
             assert (deployment.parameters["config"] == str(path)) == (how == "path")
+            assert ("```yaml" in deployment.description) == (how == "content")
         assert deployment.name.startswith(load_any(path).runtime.collection)
         assert load_any(path).runtime.collection in deployment.tags
     special = {"finetune_demo": ["finetune-encoder"], "compare_demo": ["compare-models"]}
@@ -124,6 +125,11 @@ def test_what_a_run_may_change_is_preset_at_the_top_and_nowhere_else(written: Pa
     assert compact.parameters == of
     assert (vacuum.parameters["store"], vacuum.parameters["collections"]) == ("store", ["c"])
     assert not vacuum.parameters.get("vectors")
+    # A number that may be empty is a field that is left empty.
+    assert vacuum.schema["properties"]["answers_days"]["type"] == "number"
+    assert embed.schema["properties"]["budget"]["default"] == {}
+    assert "```yaml\nrecipe:\n" in embed.description
+    assert "promote_to: null" in embed.description
     assert [one.exclusive for one in (embed, refit, audit, compact, vacuum)] == [True, True, False, True, True]
     with pytest.raises(Exception, match="'sourc' was unexpected"):
         validate({**embed.parameters, "sourc": "d.jsonl"}, embed.schema, raise_on_error=True)
