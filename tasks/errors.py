@@ -19,6 +19,7 @@ from prefect._internal.result_records import ResultRecord
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas import State, TaskRun
 from prefect.context import TaskRunContext
+from prefect.exceptions import ParameterTypeError
 from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
@@ -53,6 +54,10 @@ class _OneLine(logging.Filter):
         if _REPEATED.match(str(record.msg)):
             return False
         error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, ParameterTypeError):
+            record.msg, record.args = "%s", (printable(_wrong_parameters(error)),)
+            record.exc_info, record.exc_text = None, None
+            return True
         if error is not None and was_told(error):
             return False
         if error is not None and (line := describe_failure(error)) is not None:
@@ -175,6 +180,13 @@ def was_told(error: BaseException) -> bool:
 def is_busy(task: Task[Any, Any], task_run: TaskRun, state: State[Any]) -> bool:
     """Return whether a task failed because a run uses the store, so that a later attempt can succeed."""
     return isinstance(state.result(raise_on_failure=False), BusyError)
+
+
+def _wrong_parameters(error: ParameterTypeError) -> str:
+    """Return what is wrong with the parameters of a deployment, or with those that somebody entered into its form."""
+    _, *lines = str(error).splitlines()
+    wrong = "; ".join(line.removeprefix(" - ").replace("Value error, ", "").rstrip(".") for line in lines)
+    return f"the parameters of the run are not valid: {wrong}. Correct them in the deployment or in the form."
 
 
 def _failed(error: Exception, *, tell: bool) -> State[Any]:

@@ -33,7 +33,11 @@ def config(configure: Configure, tmp_path: Path) -> Path:
 def test_a_run_shows_its_stages_and_names_what_was_quarantined(call: Call, config: Path) -> None:
     done = call("run", str(config))
     assert done.status == 0, done.err
-    for stage in ("scan", "chunk", "plan", "encode", "fit space", "segment", "check", "commit", "promote"):
+    names = (
+        "scan source", "chunk", "plan encoding", "encode", "fit space", "segment", "check vectors", "commit snapshot",
+        "move alias",
+    )  # fmt: skip
+    for stage in names:
         assert f" {stage}: " in done.err, stage
     assert "c: committed snapshot 1" in done.out
     assert "blank" in done.out or "#61" in done.out
