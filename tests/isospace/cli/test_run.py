@@ -92,11 +92,11 @@ def test_a_sample_too_small_is_refused_before_a_text_is_encoded(call: Call, conf
         "run", str(config), "--set", "recipe.transform.fit.kind=zca", "--set", "recipe.transform.sample.min_ratio=9"
     )
     assert done.status == 1
-    assert " plan: " in done.err
-    assert " encode" not in done.err
+    assert " plan encoding: " in done.err
+    assert "encoded" not in done.err
     automatic = "recipe.transform.fit={kind: auto, candidates: [{kind: zca}]}"
     few = call("run", str(config), "--set", automatic, "--set", "runtime.source=" + str(few_documents(config.parent)))
-    assert (few.status, " encode" in few.err) == (1, False)
+    assert (few.status, "encoded" in few.err) == (1, False)
     assert "documents are needed" in few.err
 
 
@@ -139,7 +139,7 @@ def test_a_plan_refuses_what_the_fit_would_refuse(
     assert done.status == 1
     (line,) = [line for line in done.err.splitlines() if line.startswith("error: ")]
     assert message in line
-    assert " encode" not in done.err
+    assert "encoded" not in done.err
 
 
 def few_documents(folder: Path) -> Path:
