@@ -67,7 +67,8 @@ def test_a_known_error_is_told_once_and_is_the_message_of_every_state(kept: Kept
     assert line in kept.lines[0][1]
     assert kept.tracebacks == 0
     assert task_state.message == flow_state.message == kept.lines[0][1]
-    assert task_state.is_failed() and flow_state.is_failed()
+    assert task_state.is_failed()
+    assert flow_state.is_failed()
 
 
 def test_an_error_that_nobody_foresaw_keeps_its_traceback_once(kept: Kept) -> None:
