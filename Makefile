@@ -34,8 +34,9 @@ wheel: .venv/.dev
 	$(BIN)/python -m build --wheel
 	$(BIN)/python -m tests.wheel_check dist/*.whl
 
+# The server reports its use to nobody.
 ui: .venv/.demo
-	$(BIN)/prefect server start --host 127.0.0.1
+	@PREFECT_SERVER_ANALYTICS_ENABLED=false DO_NOT_TRACK=1 $(BIN)/prefect server start --host 127.0.0.1
 
 clean:
 	rm -rf .venv dist build .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

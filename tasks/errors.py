@@ -19,12 +19,13 @@ from prefect._internal.result_records import ResultRecord
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas import State, TaskRun
 from prefect.context import TaskRunContext
+from prefect.exceptions import ParameterTypeError
 from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
-from isospace.cli.terminal import printable
 from isospace.errors import AuditError, BusyError, GateError
 from isospace.pipeline.failure import describe_failure
+from tasks.lines import as_line
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -53,10 +54,14 @@ class _OneLine(logging.Filter):
         if _REPEATED.match(str(record.msg)):
             return False
         error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, ParameterTypeError):
+            record.msg, record.args = "%s", (as_line(_wrong_parameters(error)),)
+            record.exc_info, record.exc_text = None, None
+            return True
         if error is not None and was_told(error):
             return False
         if error is not None and (line := describe_failure(error)) is not None:
-            record.msg, record.args, record.exc_info, record.exc_text = "%s", (printable(line),), None, None
+            record.msg, record.args, record.exc_info, record.exc_text = "%s", (as_line(line),), None, None
         return True
 
     def _reword(self, record: logging.LogRecord, kind: Any, failure: Any, number: Any, most: Any, when: Any) -> None:
@@ -65,7 +70,7 @@ class _OneLine(logging.Filter):
         start = f"in {float(delay.group(1)):g} s" if delay else "now"
         record.levelno, record.levelname = logging.WARNING, "WARNING"
         record.msg = "%s Trying again %s (retry %s of %s)."
-        record.args = (printable(" ".join(str(reason).split())), start, number, most)
+        record.args = (as_line(str(reason)), start, number, most)
 
 
 def quiet_known_errors() -> None:
@@ -132,7 +137,7 @@ def concluding(describe: Callable[[Any], str]) -> Callable[[Callable[P, T]], Cal
                 result = work(*arguments, **keywords)
             except Exception as error:
                 return _failed(error, tell=True)
-            line = printable(describe(result))
+            line = as_line(describe(result))
             get_run_logger().info("%s", line)
             return Completed(message=line, data=result)
 
@@ -157,7 +162,7 @@ def unwrap(returned: Any) -> Any:
 
 def unsuccessful(result: T, reason: str) -> State[Any]:
     """Return the failed state of a task whose result the run goes on with."""
-    return Failed(message=printable(reason), data=Unsuccessful(result))
+    return Failed(message=as_line(reason), data=Unsuccessful(result))
 
 
 def attempts_left(times: int) -> bool:
@@ -168,13 +173,19 @@ def attempts_left(times: int) -> bool:
 
 def was_told(error: BaseException) -> bool:
     """Return whether the log of the run has told an error, in the task where it happened."""
-    # A task has told a rejection or an alarm, and the run went on to its end.
-    return isinstance(error, GateError | AuditError) or bool(error.__dict__.get("isospace_told"))
+    return bool(error.__dict__.get("isospace_told"))
 
 
 def is_busy(task: Task[Any, Any], task_run: TaskRun, state: State[Any]) -> bool:
     """Return whether a task failed because a run uses the store, so that a later attempt can succeed."""
     return isinstance(state.result(raise_on_failure=False), BusyError)
+
+
+def _wrong_parameters(error: ParameterTypeError) -> str:
+    """Return what is wrong with the parameters of a deployment, or with those that somebody entered into its form."""
+    _, *lines = str(error).splitlines()
+    wrong = "; ".join(line.removeprefix(" - ").replace("Value error, ", "").rstrip(".") for line in lines)
+    return f"the parameters of the run are not valid: {wrong}. Correct them in the deployment or in the form."
 
 
 def _failed(error: Exception, *, tell: bool) -> State[Any]:
@@ -185,7 +196,8 @@ def _failed(error: Exception, *, tell: bool) -> State[Any]:
             get_run_logger().error("%s: %s", type(error).__name__, error, exc_info=error)
             error.__dict__["isospace_told"] = True
         raise error
-    if tell and not was_told(error):
-        get_run_logger().error("%s", printable(line))
+    # A task has told a rejection or an alarm, and the run went on to its end.
+    if tell and not was_told(error) and not isinstance(error, GateError | AuditError):
+        get_run_logger().error("%s", as_line(line))
         error.__dict__["isospace_told"] = True
-    return Failed(message=printable(line), data=error)
+    return Failed(message=as_line(line), data=error)

@@ -20,12 +20,12 @@ from prefect.events import emit_event
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
-from isospace.cli.terminal import printable
 from isospace.evaluation.reports.artifacts import artifact_key, report_line
 from isospace.evaluation.reports.page import plots_in
 from isospace.pipeline.heartbeat import Heartbeat
 from isospace.storage.openable import is_link, report_address
 from isospace.storage.store import Store
+from tasks.lines import as_line
 
 # A run of many days must not update its progress every second.
 _PROGRESS_SECONDS = 2.0
@@ -42,7 +42,7 @@ class _LogHeartbeat(Heartbeat):
         self.loggers: dict[str, logging.LoggerAdapter[Any] | logging.Logger] = {}
 
     def tell(self, stage: str, line: str) -> None:
-        self.loggers[stage].info("%s", printable(line))
+        self.loggers[stage].info("%s", as_line(line))
 
 
 class PrefectReporter:
@@ -84,17 +84,17 @@ class PrefectReporter:
 
     def info(self, message: str) -> None:
         """Log a message."""
-        get_run_logger().info("%s", printable(message))
+        get_run_logger().info("%s", as_line(message))
         self._spoke()
 
     def warning(self, message: str) -> None:
         """Log a warning."""
-        get_run_logger().warning("%s", printable(message))
+        get_run_logger().warning("%s", as_line(message))
         self._spoke()
 
     def error(self, message: str) -> None:
         """Log an error."""
-        get_run_logger().error("%s", printable(message))
+        get_run_logger().error("%s", as_line(message))
         self._spoke()
 
     def _spoke(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -107,8 +108,16 @@ def describe_errors(error: ValidationError, model: type[BaseModel]) -> str:
         elif item["type"] == "missing":
             lines.append(f"missing key {where}")
         else:
-            lines.append(f"{where} = {item['input']!r:.80}: {item['msg']}")
+            reason = item["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+            lines.append(f"{where} = {_shown(item['input']):.80}: {reason}")
     return "; ".join(lines) + "."
+
+
+def _shown(value: Any) -> str:
+    """Return a value as it stands in YAML, on one line."""
+    if isinstance(value, str):
+        return repr(value)
+    return "empty" if value is None else json.dumps(value, default=str, ensure_ascii=False)
 
 
 # Names that pydantic inserts into the location of an error, one for each member of a union.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -74,10 +75,12 @@ def guard(
         if (message := explain(error, url)) is not None:
             raise StoreError(message) from error
         # The URL of an endpoint may contain a password.
-        reason = re.sub(r"//[^/\s]*@", "//", str(error).split("\n", 1)[0])
+        named = isinstance(error, OSError) and error.strerror
+        reason = named or re.sub(r"//[^/\s]*@", "//", str(error).split("\n", 1)[0])
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise StoreError(
-            f"{path}: the store {url} failed ({reason}). No partly written file is visible. Fix the store, and run "
-            "the same command again."
+            f"{path}: the store {url} failed ({reason}). No partly written file is visible. "
+            f"{'Free space there' if full else 'Fix the store'}, and run the same command again."
         ) from error
 
 

@@ -35,7 +35,7 @@ def test_a_rejected_snapshot_stays_a_candidate_and_the_recipe_can_go_back(
     source = write_jsonl(tmp_path / "d.jsonl", sentences(120))
     good = configure(source, recipe={"gate": gate, "transform": {"representations": ["float32"]}})
     first = embed_corpus(good)
-    assert (first.promoted, first.gate) == ("production", "snapshot 1 passed 1 rules; 1 skipped")
+    assert (first.promoted, first.gate) == ("production", "snapshot 1 passed 1 rule; 1 skipped")
     bad = configure(source, recipe={"gate": gate, "transform": {"representations": ["binary"]}})
     with pytest.raises(GateError, match=r"snapshot 2 was rejected against snapshot 1: `ndcg@10"):
         refit_space(bad)

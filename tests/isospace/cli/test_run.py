@@ -33,7 +33,11 @@ def config(configure: Configure, tmp_path: Path) -> Path:
 def test_a_run_shows_its_stages_and_names_what_was_quarantined(call: Call, config: Path) -> None:
     done = call("run", str(config))
     assert done.status == 0, done.err
-    for stage in ("scan", "chunk", "plan", "encode", "fit space", "segment", "check", "commit", "promote"):
+    names = (
+        "scan source", "chunk", "plan encoding", "encode", "fit space", "segment", "check vectors", "commit snapshot",
+        "move alias",
+    )  # fmt: skip
+    for stage in names:
         assert f" {stage}: " in done.err, stage
     assert "c: committed snapshot 1" in done.out
     assert "blank" in done.out or "#61" in done.out
@@ -88,11 +92,11 @@ def test_a_sample_too_small_is_refused_before_a_text_is_encoded(call: Call, conf
         "run", str(config), "--set", "recipe.transform.fit.kind=zca", "--set", "recipe.transform.sample.min_ratio=9"
     )
     assert done.status == 1
-    assert " plan: " in done.err
-    assert " encode" not in done.err
+    assert " plan encoding: " in done.err
+    assert "encoded" not in done.err
     automatic = "recipe.transform.fit={kind: auto, candidates: [{kind: zca}]}"
     few = call("run", str(config), "--set", automatic, "--set", "runtime.source=" + str(few_documents(config.parent)))
-    assert (few.status, " encode" in few.err) == (1, False)
+    assert (few.status, "encoded" in few.err) == (1, False)
     assert "documents are needed" in few.err
 
 
@@ -135,7 +139,7 @@ def test_a_plan_refuses_what_the_fit_would_refuse(
     assert done.status == 1
     (line,) = [line for line in done.err.splitlines() if line.startswith("error: ")]
     assert message in line
-    assert " encode" not in done.err
+    assert "encoded" not in done.err
 
 
 def few_documents(folder: Path) -> Path:

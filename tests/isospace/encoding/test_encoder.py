@@ -123,7 +123,8 @@ def test_a_changed_file_in_the_store_is_refused_by_a_query_and_mended_by_a_run(
     [
         (EncoderSpec(model="./nowhere"), "no such folder"),
         (EncoderSpec(model="package:no_such_package"), "pip install no-such-package"),
-        (EncoderSpec(model="org/model"), "full commit hash"),
+        (EncoderSpec(model="org/model"), "no folder org/model in .*full commit hash"),
+        (EncoderSpec(model="minilm"), "no folder minilm in "),
         (EncoderSpec(model="org/model", revision="main"), "full commit hash"),
     ],
 )

@@ -19,11 +19,19 @@ from isospace.search.index import Index
 from isospace.service.app import create_app
 from isospace.service.limits import Limits
 from isospace.service.server import _listen, serve
-from isospace.service.settings import Settings
+from isospace.service.settings import ServiceOptions, Settings
+from isospace.service.start import start
 from tests.helpers.serving import serving
 
 QUERY = "the gene of the cell"
 KEY = "a-key-of-some-length"
+
+
+def test_a_port_that_is_taken_is_found_before_the_snapshot_is_opened(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        settings = Settings(port=taken.getsockname()[1])
+        with pytest.raises(ConfigError, match="cannot listen there"):
+            start(ServiceOptions(str(tmp_path / "no store"), "c", settings=settings))
 
 
 def test_bodies_that_are_too_large_or_too_slow_are_refused(opened: Index) -> None:

@@ -65,6 +65,45 @@ def test_whoever_comes_second_waits_for_its_turn(store: Store, monkeypatch: pyte
     assert "waits for nightly of collection c" in told[0]
 
 
+def test_who_waits_is_told_where_to_look_and_again_after_a_while(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(leases, "_REPEATED_SECONDS", 0.05)
+    told: list[str] = []
+
+    def second() -> None:
+        with run_lease(store, "c", "backfill", on_wait=told.append):
+            pass
+
+    with run_lease(store, "c", "nightly", address="http://prefect/runs/flow-run/1"):
+        thread = threading.Thread(target=second)
+        thread.start()
+        while len(told) < 2:
+            time.sleep(0.01)
+    thread.join()
+    assert told[0].startswith("waits for nightly of collection c (process ")
+    assert told[0].endswith("; see http://prefect/runs/flow-run/1)")
+    assert told[1].startswith("still waits for nightly of collection c")
+    assert told[1].endswith(" s so far")
+
+
+def test_a_lease_without_an_address_is_what_earlier_versions_read(store: Store) -> None:
+    with run_lease(store, "c", "embed"):
+        (stat,) = store.walk("leases/runs")
+        assert "address" not in json.loads(store.read(stat.path))
+
+
+def test_who_waits_for_a_command_that_deletes_is_told(store: Store) -> None:
+    told: list[str] = []
+    refused = pytest.raises(BusyError)
+    with (
+        maintenance_lease(store, "c", "vacuum"),
+        refused,
+        run_lease(store, "c", "embed", wait_seconds=0.05, on_wait=told.append),
+    ):
+        pass
+    assert [line.partition(" (")[0] for line in told] == ["waits for vacuum of collection c"]
+
+
 def test_nobody_waits_for_the_silent(store: Store) -> None:
     _foreign(store, "leases/runs", host="elsewhere", pid=1, age=400.0)
     with run_lease(store, "c", "embed"):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from isospace.errors import ConfigError, IntegrityError, MismatchError, NotFoundError, StoreError
+from isospace.operations.export import pgvector
 from isospace.operations.export.export import check_target, export_snapshot, exported_space, require_space
 from isospace.search.index import Index
 from tests.isospace.operations.export.conftest import Target, execute
@@ -36,6 +37,28 @@ else:
     base.ExportRecord.model_dump = base.ExportRecord.model_dump_json = die
 export_snapshot(open_index(store, collection, encode=False), target, replace=True, batch_rows=20)
 """
+
+
+def test_a_database_that_does_not_answer_is_named_with_the_remedy() -> None:
+    with pytest.raises(StoreError) as refused:
+        check_target("postgresql://me:secret@127.0.0.1:1/db#chunks")
+    assert "127.0.0.1" in str(refused.value)
+    assert "Connection refused. Start the server, or correct host and port" in str(refused.value)
+    assert "secret" not in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("reason", "remedy"),
+    [
+        ('FATAL: password authentication failed for user "me"', "PGPASSWORD"),
+        ("fe_sendauth: no password supplied", "PGPASSWORD"),
+        ('FATAL: database "db" does not exist', "Create the database"),
+        ("timeout expired", "Start the server"),
+    ],
+)
+def test_each_reason_has_its_remedy(reason: str, remedy: str) -> None:
+    assert remedy in pgvector._remedy(reason)
 
 
 def test_another_space_is_refused_and_both_are_named(index: Index, other: Index, target: Target) -> None:
