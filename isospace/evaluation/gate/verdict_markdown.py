@@ -24,9 +24,14 @@ def verdict_markdown(verdict: Verdict) -> str:
     lines += [
         f"Compared with {against}, on the evaluation set {as_text(verdict.evaluation_set or 'none')}.",
         markdown_table(
-            ("rule", "value", "expected", "result", "detail"),
-            [(one.rule, figure(one.figure), one.expected, _SIGNS[one.passed], one.detail) for one in verdict.findings],
+            ("rule", "value", "expected", "result"),
+            [(one.rule, figure(one.figure), one.expected, _SIGNS[one.passed]) for one in verdict.findings],
             numbers=(1,),
+        ),
+        *(
+            f"Skipped: {as_text(one.rule)}, since {as_text(one.detail)}."
+            for one in verdict.findings
+            if one.passed is None
         ),
         *_metrics(verdict),
         *(f"Note: {as_text(note)}." for note in verdict.notes),
