@@ -19,7 +19,7 @@ def audit_markdown(record: AuditRecord) -> str:
     for alarm in record.alarms:
         lines.append(f"**{alarm.name}:** {as_text(alarm.message)} **What to do:** {as_text(alarm.remedy)}")
     if record.checks:
-        rows = [check.row()[:3] + (_SIGNS[check.verdict],) for check in record.checks if check.verdict != "not run"]
+        rows = [(*check.row()[:3], _SIGNS[check.verdict]) for check in record.checks if check.verdict != "not run"]
         skipped = [f"- {check.name}: {as_text(check.reason)}" for check in record.checks if check.verdict == "not run"]
         lines += [summary(record.checks), markdown_table(HEAD[:4], rows, numbers=(1, 2))]
         lines += ["Not run:", "\n".join(skipped)] if skipped else []
