@@ -76,6 +76,15 @@ def summary(checks: Sequence[Check]) -> str:
     return f"{len(checks)} checks: {', '.join(words)}."
 
 
+def skipped(checks: Sequence[Check]) -> dict[str, list[str]]:
+    """Return the names of the checks that were not run, by reason."""
+    found: dict[str, list[str]] = {}
+    for check in checks:
+        if check.verdict == "not run":
+            found.setdefault(check.reason, []).append(check.name)
+    return found
+
+
 def checks_of(
     measured: Measurements, alarms: Sequence[Alarm], limits: Thresholds, *, waiting: float | None
 ) -> tuple[Check, ...]:
@@ -223,7 +232,7 @@ def _frozen(table: _Table, measured: Measurements, limits: Thresholds) -> Iterat
     agreement = "overlap of the top ten of the frozen queries with the baseline's, among documents that both have"
     retrieval = "nDCG@10 of the frozen queries"
     if frozen is None:
-        missing = "there is no evaluation set"
+        missing = "there is no evaluation set; freeze queries with `isospace sets add` or `isospace sets make`"
         yield table.skipped("agreement", agreement, missing)
         yield table.skipped("retrieval", retrieval, missing)
         return
@@ -249,7 +258,7 @@ def _logged(table: _Table, measured: Measurements, limits: Thresholds) -> Iterat
     logged = measured.logged
     if logged is None:
         for name, meaning in _LOGGED.items():
-            yield table.skipped(name, meaning, "no answers were logged")
+            yield table.skipped(name, meaning, "no answers were logged; serve with --log to audit queries, too")
         return
     for name, share in (("stale answers", logged.stale), ("unverified answers", logged.unverified)):
         yield table.judged(name, share, limits.stale_share, _LOGGED[name], unit="share")

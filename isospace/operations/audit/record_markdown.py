@@ -6,7 +6,7 @@ from isospace.evaluation.reports.artifacts import markdown_table
 from isospace.evaluation.reports.markdown import as_text
 from isospace.evaluation.reports.page import figure
 from isospace.operations.audit.audit import AuditRecord
-from isospace.operations.audit.checks import HEAD, summary
+from isospace.operations.audit.checks import HEAD, skipped, summary
 
 _SIGNS = {"ok": "✓ ok", "alarm": "✗ alarm"}
 
@@ -20,9 +20,9 @@ def audit_markdown(record: AuditRecord) -> str:
         lines.append(f"**{alarm.name}:** {as_text(alarm.message)} **What to do:** {as_text(alarm.remedy)}")
     if record.checks:
         rows = [(*check.row()[:3], _SIGNS[check.verdict]) for check in record.checks if check.verdict != "not run"]
-        skipped = [f"- {check.name}: {as_text(check.reason)}" for check in record.checks if check.verdict == "not run"]
+        reasons = [f"- {', '.join(names)}: {as_text(reason)}" for reason, names in skipped(record.checks).items()]
         lines += [summary(record.checks), markdown_table(HEAD[:4], rows, numbers=(1, 2))]
-        lines += ["Not run:", "\n".join(skipped)] if skipped else []
+        lines += ["Not run:", "\n".join(reasons)] if reasons else []
     elif count:
         found = [(alarm.name, figure(alarm.figure), figure(alarm.limit)) for alarm in record.alarms]
         lines.append(markdown_table(("alarm", "value", "limit"), found, numbers=(1, 2)))
