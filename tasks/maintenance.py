@@ -10,6 +10,7 @@ from pathlib import Path
 from prefect.artifacts import create_markdown_artifact
 from prefect.logging import get_run_logger
 
+from isospace.evaluation.reports.artifacts import artifact_key
 from isospace.operations.maintenance import compact as compaction
 from isospace.operations.maintenance import vacuum
 from isospace.operations.maintenance.compact import CompactionPlan, CompactionResult
@@ -35,7 +36,10 @@ def plan_compaction(store: str, collection: str, settings: CompactionSettings) -
     """Find the parts that are worth rewriting, and show them."""
     get_run_logger().info("looks for small parts and deleted documents in collection %s", collection)
     plan = compaction.plan_compaction(open_store(store), collection, settings)
-    create_markdown_artifact(key="compaction-plan", markdown=plan.markdown(), description=f"Compaction of {collection}")
+    description = f"{collection}: plan of a compaction"
+    create_markdown_artifact(
+        key=artifact_key(collection, "compaction-plan"), markdown=plan.markdown(), description=description
+    )
     get_run_logger().info("%s", plan.describe())
     return plan
 
@@ -48,9 +52,9 @@ def compact(store: str, plan: CompactionPlan) -> CompactionResult:
     with tempfile.TemporaryDirectory(prefix="isospace-compact-") as scratch:
         done = compaction.conclude_compaction(opened, plan, compaction.compact(opened, plan), Path(scratch))
     get_run_logger().info("%s", done.describe())
-    create_markdown_artifact(
-        key="compaction", markdown=done.describe(), description=f"Compaction of {plan.base.collection}"
-    )
+    name = plan.base.collection
+    markdown = f"### {name}: compaction\n\n{done.describe()}"
+    create_markdown_artifact(key=artifact_key(name, "compaction"), markdown=markdown, description=f"{name}: compaction")
     return done
 
 

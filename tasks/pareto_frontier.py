@@ -9,6 +9,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.logging import get_run_logger
 
 from isospace.evaluation.pareto_frontier import Point, default_representations, load_corpus, measure_frontier
+from isospace.evaluation.reports.artifacts import artifact_key
 from isospace.evaluation.reports.frontier import frontier_plot, frontier_table
 from isospace.ingest.query_files import read_judgements, read_queries
 from isospace.search.index import open_index
@@ -37,5 +38,7 @@ def measure(
 def show(points: list[Point], collection: str) -> None:
     """Show table and plot in Prefect's UI."""
     picture = image("frontier", frontier_plot(points, collection))
-    body = f"### Pareto frontier of {collection}\n\n{picture}\n\n{frontier_table(points)}"
-    create_markdown_artifact(key="frontier", markdown=body, description=f"Pareto frontier of {collection}")
+    title = f"{collection}: size and quality of each representation"
+    note = "Left and up is better. Percentages are relative to float32; `x4` rescores four times as many candidates."
+    body = f"### {title}\n\n{note}\n\n{picture}\n\n{frontier_table(points)}"
+    create_markdown_artifact(key=artifact_key(collection, "frontier"), markdown=body, description=title)

@@ -10,12 +10,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 from uuid import UUID
 
-from prefect.artifacts import (
-    create_link_artifact,
-    create_markdown_artifact,
-    create_progress_artifact,
-    update_progress_artifact,
-)
+from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 from prefect.events import emit_event
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
@@ -23,7 +18,7 @@ from prefect.runtime import flow_run
 from isospace.evaluation.reports.artifacts import artifact_key, report_line
 from isospace.evaluation.reports.page import plots_in
 from isospace.pipeline.heartbeat import Heartbeat
-from isospace.storage.openable import is_link, report_address
+from isospace.storage.openable import report_address
 from isospace.storage.store import Store
 from tasks.lines import as_line
 
@@ -115,18 +110,14 @@ class PrefectReporter:
         plots: Sequence[str],
         report_url: str | None = None,
     ) -> None:
-        """Create an artifact with the summary, some plots, and where the page is; and one with a link if there is one.
+        """Create an artifact with the summary, some plots, and the link to the page.
 
-        Without a server of reports there is no link: a browser opens no file of another machine.
+        Without a server of reports it says where the file is: a browser opens no file of another machine.
         """
         drawn, address = plots_in(store, path), report_address(store, path, report_url)
         images = [f"**{title}**\n\n{image(title, drawn[title])}" for title in plots if title in drawn]
         heading = markdown.partition("\n")[0].lstrip("# ")
         self.show_markdown(key, "\n\n".join([markdown, *images, report_line(address)]), heading)
-        if is_link(address):
-            create_link_artifact(
-                link=address, link_text=heading, key=f"{key}-report", description="The complete report"
-            )
 
     def emit(self, event: str, collection: str, snapshot: int, payload: dict[str, Any]) -> None:
         """Emit a Prefect event, for automations such as that of `flows.alert`."""

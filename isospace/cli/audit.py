@@ -103,18 +103,22 @@ def _comparison(query: LoggedAnswer) -> str:
 
 
 def _print_audit(store: Store, record: AuditRecord) -> None:
-    from isospace.operations.audit.checks import HEAD, summary
+    from isospace.operations.audit.checks import HEAD, skipped, summary
     from isospace.storage.openable import report_address
 
     title = f"{record.collection}, {record.alias}: snapshot {record.snapshot}"
     if record.checks:
-        print_table(HEAD, [check.row() for check in record.checks], title=title, whole=("check", "verdict"))
+        run = [check.row()[:4] for check in record.checks if check.verdict != "not run"]
+        print_table(HEAD[:4], run, title=title, whole=HEAD[:4])
         say(summary(record.checks))
+        for reason, names in skipped(record.checks).items():
+            say(f"Not run: {', '.join(names)}: {reason}.")
     if not record.alarms:
         say(f"{record.describe()}.")
     for alarm in record.alarms:
         say(f"Alarm: {alarm.describe()}")
-    for note in record.notes:
-        say(f"Note: {note}.")
+    if not record.checks:
+        for note in record.notes:
+            say(f"Note: {note}.")
     if record.report:
         say(f"report: {report_address(store, record.report)}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from isospace.evaluation.comparison import Comparison, Difference, QueryChange
 from isospace.evaluation.query_sets import EvaluationSet
 from isospace.evaluation.reports import plots
-from isospace.evaluation.reports.page import Page, Section, Table, Tone, figure
+from isospace.evaluation.reports.page import Page, Section, Table, Tone
 from isospace.evaluation.reports.quotes import Quote, names_of, quote_of
 from isospace.evaluation.runs import SetRun
 
@@ -46,7 +46,11 @@ class Sides:
         better = "–"
         if one.before is not None and one.after is not None and one.before != one.after:
             better = self.after if one.after > one.before else self.before
-        return one.query_id, one.text, figure(one.before), figure(one.after), f"{one.overlap:.0%}", better
+        return one.query_id, one.text, _number(one.before), _number(one.after), f"{one.overlap:.0%}", better
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
 
 
 def verdict(comparison: Comparison, sides: Sides) -> str:
@@ -60,7 +64,7 @@ def verdict(comparison: Comparison, sides: Sides) -> str:
     for name, one in comparison.measures.items():
         by_side.setdefault(sides.better(one), []).append(name)
     parts = [
-        f"{side} is better in {' and '.join(by_side[side])}" for side in (sides.after, sides.before) if side in by_side
+        f"{side} is better in {', '.join(by_side[side])}" for side in (sides.after, sides.before) if side in by_side
     ]
     if NO_DIFFERENCE in by_side:
         parts.append(f"{NO_DIFFERENCE} in {', '.join(by_side[NO_DIFFERENCE])}")

@@ -160,7 +160,7 @@ def finetune_markdown(report: FineTuneReport) -> str:
     return (
         f"### {report.collection}: fine-tuning {report.name}\n\n{report.sentence}\n\n"
         "| set | measure | before | after | difference | 95 % | p |\n| --- | --- | ---: | ---: | ---: | --- | ---: |\n"
-        f"{rows}\n\nEncoder `{report.encoder_id}`, from `{report.base}`. Report: `{report.report}`"
+        f"{rows}\n\nEncoder `{report.encoder_id}`, from `{report.base}`."
     )
 
 

@@ -18,6 +18,7 @@ from isospace.errors import ConfigError, EncoderError, NotFoundError, install_co
 from isospace.evaluation.languages import language_shares, uncovered
 from isospace.evaluation.norms import sample_rows
 from isospace.evaluation.query_sets import EvaluationSet, read_set
+from isospace.evaluation.reports.artifacts import artifact_key
 from isospace.evaluation.reports.page import write_page
 from isospace.finetuning.benchmark import EncoderComparison, benchmark_from_files, benchmark_from_view, compare_encoders
 from isospace.finetuning.config import FineTuneConfig, GeneratedPairs
@@ -263,7 +264,14 @@ def conclude(
     path = write_page(store, f"{new_run_id()}-finetune", page, collection=config.runtime.collection)
     report = replace(report, report=path)
     plots = ("Before and after", "Query by query")
-    reporter.show_page(store, path, key="finetune", markdown=finetune_markdown(report), plots=plots)
+    reporter.show_page(
+        store,
+        path,
+        key=artifact_key(config.runtime.collection, "finetune"),
+        markdown=finetune_markdown(report),
+        plots=plots,
+        report_url=config.runtime.report_url,
+    )
     reporter.info(sentence)
     return report
 

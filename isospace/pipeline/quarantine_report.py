@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from isospace.collection.quarantine import QuarantinedInput
-from isospace.evaluation.reports.artifacts import markdown_table
+from isospace.evaluation.reports.markdown import as_text
 from isospace.evaluation.reports.page import Section, Table
 from isospace.evaluation.reports.quotes import Quote, names_of
 
@@ -64,16 +64,25 @@ def quarantine_section(inputs: Sequence[QuarantinedInput], command: str) -> Sect
 def quarantine_markdown(collection: str, inputs: Sequence[QuarantinedInput], note: str) -> str:
     """Return the same for Prefect's UI; `note` says what follows from it."""
     counted = count_reasons(inputs)
-    rows = [(one.reason, f"{one.inputs:,}", f"{one.documents:,}", _named(one)) for one in counted[:_REASONS]]
+    # A list and not a table: in Prefect's UI, cells do not wrap.
+    rows = [
+        f"- **{one.inputs:,}** {as_text(one.reason)}{_standing(one)}: {as_text(_named(one))}"
+        for one in counted[:_REASONS]
+    ]
     more = [f"{len(counted) - _REASONS} further reasons are left out."] if len(counted) > _REASONS else []
     lines = [
         f"### {collection}: {len(inputs):,} inputs quarantined",
-        "Inputs that could not become documents; earlier versions of the same documents stay in the collection.",
-        markdown_table(("reason", "inputs", "documents", "such as"), rows, numbers=(1, 2)),
-        *more,
         note,
+        "Inputs that could not become documents, by reason; earlier versions of the same documents stay in the "
+        "collection:",
+        "\n".join(rows),
+        *more,
     ]
     return "\n\n".join(lines)
+
+
+def _standing(one: ReasonCount) -> str:
+    return "" if one.documents == one.inputs else f" (about {one.documents:,} documents)"
 
 
 def _general(reason: str) -> str:

@@ -75,9 +75,10 @@ def run_page(store: Store, result: RunResult, view: View) -> Page:
         _lineage(report, view),
     ]
     data = {"run": asdict(report), "provenance": view.manifest.provenance}
-    tone: Tone = "bad" if report.warnings else "good"
     links = (("Report of the gate", result.gate_report),) if result.gate_report else ()
-    return Page(f"{report.collection}: snapshot {report.snapshot}", report.outcome, tone, tuple(sections), data, links)
+    return Page(
+        f"{report.collection}: snapshot {report.snapshot}", report.outcome, report.tone, tuple(sections), data, links
+    )
 
 
 def _warnings(report: RunReport) -> list[Section]:

@@ -57,6 +57,8 @@ class RunReport:
     added, changed, unchanged, removed, stale, forgotten
         Numbers of documents; `stale` ones could not be read this time and stay as they were, `forgotten` ones are in
         the source and must not be ingested.
+    rejected
+        Whether the gate rejected the snapshot, so that the alias did not move.
     stages
         Wall time in seconds of each stage, in their order, up to the report.
     """
@@ -90,7 +92,13 @@ class RunReport:
     removed: int = 0
     stale: int = 0
     forgotten: int = 0
+    rejected: bool = False
     stages: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def tone(self) -> Tone:
+        """Whether a person should look at it."""
+        return "bad" if self.warnings or self.rejected else "good"
 
     @property
     def outcome(self) -> str:
@@ -176,8 +184,7 @@ def write_report(
     }
     examples = [doc_id for note in report.notes for doc_id, _ in note.examples]
     named = names_of([*examples, *(plan.judged.missing if plan.judged else ())])
-    tone: Tone = "bad" if report.warnings else "good"
-    heading = Heading(f"{report.collection}: run on snapshot {report.snapshot}", report.outcome, tone)
+    heading = Heading(f"{report.collection}: snapshot {report.snapshot}", report.outcome, report.tone)
     write_quotes(run.store, run.run_id, run.collection, named, heading)
     path = layout.report(run.run_id)
     run.store.write(path, canonical_json(body))
@@ -216,7 +223,9 @@ def checks_markdown(collection: str, checked: CheckResult, most_cosine: float) -
     lines = [
         f"### {collection}: checks before the commit passed",
         "What was written is read back before it becomes visible; a failed check ends the run without a snapshot.",
-        markdown_table(("check", "value", "bound", "meaning"), list(checks_rows(checked)), numbers=(1,)),
+        markdown_table(("check", "value", "bound"), [row[:3] for row in checks_rows(checked)], numbers=(1,)),
+        "Vectors of length 1 make inner products cosines. Probes are reference texts whose vectors are sealed with the "
+        "space: they are encoded again and compared.",
         "How evenly a sample of vectors fills the space, before and after the transform:",
         markdown_table(("", "raw", "stored", "bound or meaning"), shown, numbers=(1, 2)),
         *(f"**Warning:** {as_text(warning)}" for warning in checked.warnings),
@@ -227,19 +236,23 @@ def checks_markdown(collection: str, checked: CheckResult, most_cosine: float) -
 def space_markdown(collection: str, space: Space) -> str:
     """Return a space as Markdown: what was fitted, and the evidence for the choice."""
     fit, choice = space.provenance.get("fit", {}), space.provenance.get("choice")
-    figures = [(name.replace("_", " "), _figure(value)) for name, value in fit.items() if name != "spectrum"]
+    kind = space.record.fitted.describe() if space.record.fitted.kind != "none" else "without a fit"
+    figures = [(label, _figure(fit[name])) for name, label in _FIT.items() if fit.get(name) is not None]
     lines = [
-        f"### {collection}: a new space, {space.record.fitted.describe()}",
+        f"### {collection}: a new space, {kind}",
         f"Sealed as `{space.space_id[:16]}…`. Documents and queries of every later run go through exactly this "
         "transform, until a refit.",
-        *([markdown_table(("of the fit", ""), figures, numbers=(1,))] if figures else []),
+        *([markdown_table(("sample and arithmetic", ""), figures, numbers=(1,))] if figures else []),
     ]
     stored = space.provenance.get("representations", {})
     if stored:
-        names = list(next(iter(stored.values())))
-        head = ("representation", *(name.replace("_", " ") for name in names))
-        rows = [(name, *(_figure(row[n]) for n in names)) for name, row in stored.items()]
-        lines.append(markdown_table(head, rows, numbers=tuple(range(1, len(head)))))
+        names = {name: label for name, label in _STORED.items() if name in next(iter(stored.values()))}
+        rows = [(one, *(_figure(row[name]) for name in names)) for one, row in stored.items()]
+        head = ("representation", *names.values())
+        lines += [
+            "What is stored of each vector; an error is how much a cosine of two vectors changes by it:",
+            markdown_table(head, rows, numbers=tuple(range(1, len(head)))),
+        ]
     if choice:
         head = ("fit", "first half", "held-out half", "gain", "95 % interval", "p")
         keys = ("choosing", "held_back", "gain", "interval", "p")
@@ -251,6 +264,22 @@ def space_markdown(collection: str, space: Space) -> str:
         ]
     lines += [f"**Warning:** {as_text(warning)}" for warning in space.provenance.get("warnings", [])]
     return "\n\n".join(lines)
+
+
+_FIT = {
+    "n": "vectors in the sample",
+    "n_per_d": "vectors per dimension (a covariance needs 10 or more)",
+    "d": "dimensions of the model",
+    "rank": "of these, dimensions that vary",
+    "condition_number": "condition number (how much directions are stretched)",
+    "epsilon": "added to every eigenvalue",
+    "shrinkage": "shrinkage of the covariance (0 is none)",
+    "k": "dimensions stored",
+    "held_out_variance": "variance of held-out vectors (1 is ideal)",
+    "clipped": "values clipped at the bounds",
+    "cosine_error_bound": "error of a cosine by rounding, at most",
+}
+_STORED = {"bytes": "bytes per chunk", "cosine_error": "mean error", "largest_cosine_error": "largest error"}
 
 
 def _figure(value: Any) -> str:

@@ -52,6 +52,7 @@ def summarize(
         committed=committed.is_new,
         promoted=promoted,
         gate=verdict.describe() if verdict else None,
+        rejected=verdict is not None and not verdict.passed,
         documents=manifest.documents,
         chunks=manifest.chunks,
         **_spent(run, plan, encoded),

@@ -46,15 +46,15 @@ def test_an_audit_is_quiet_then_raises_alarms_where_they_are_seen(
     record = audit_collection(url, "watched")
     assert (record.number, record.alarms) == (1, ())
     assert (Path(url) / str(record.report)).is_file()
-    assert any("No alarms." in text for text in artifacts("audit"))
+    assert any("no alarm" in text and "stale answers" in text for text in artifacts("watched-audit"))
     # The encoder's description is edited: nothing of this space can be served any more.
     (document,) = Path(url).glob(f"encoders/{document_id(url)}/encoder.json")
     shutil.copy(document, tmp_path / "kept.json")
     document.write_text(document.read_text().replace("mean", "max", 1))
-    with pytest.raises(AuditError, match=r"raised 1 alarms"):
+    with pytest.raises(AuditError, match=r"raised 1 alarm:"):
         audit_collection(url, "watched")
     assert alarms_seen("watched")
-    assert any("what to do" in text for text in artifacts("audit"))
+    assert any("What to do:" in text for text in artifacts("watched-audit"))
     with pytest.raises(SystemExit) as ended:
         command.audit(audit_collection, [url, "watched", "--threshold", "mean_cosine=0.5"])
     assert ended.value.code == 1

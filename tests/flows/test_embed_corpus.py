@@ -43,9 +43,9 @@ def test_the_flow_embeds_and_shows_what_it_did(configure: Configure, tmp_path: P
     again = embed_corpus(config)
     assert (again.encoded, again.committed, again.snapshot_id) == (0, False, report.snapshot_id)
     assert open_index(config.runtime.store, "c").search("the cell", k=3)[0]
-    assert any("to encode | 120 texts" in text for text in artifacts("plan"))
-    assert any("mean cosine" in text and "evenness" in text for text in artifacts("checks"))
-    assert 100.0 in [float(text) for text in artifacts("encoding")]
+    assert any("to encode | 120 texts" in text for text in artifacts("c-plan"))
+    assert any("mean cosine" in text and "evenness" in text for text in artifacts("c-checks"))
+    assert 100.0 in [float(text) for text in artifacts("c-encoding")]
     assert (Path(config.runtime.store) / "reports" / report.run_id / "report.json").is_file()
 
 

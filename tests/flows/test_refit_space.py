@@ -48,7 +48,7 @@ def test_a_refit_needs_neither_source_nor_model_nor_encoder(
     index = open_index(config.runtime.store, "c")
     assert index.vectors.shape == (119, 8)
     assert verify_snapshot(index_store(config.runtime.store), "c", "production").failures == ()
-    assert any("pca, dimensions 8" in text and "condition number" in text for text in artifacts("space"))
+    assert any("pca, dimensions 8" in text and "condition number" in text for text in artifacts("c-space"))
     again = refit_space(changed)
     assert (again.committed, again.snapshot_id) == (False, report.snapshot_id)
 
@@ -93,7 +93,7 @@ def test_the_frontier_flow_shows_table_and_plot(configure: Configure, tmp_path: 
     (tmp_path / "q.txt").write_text("the cell\nthe gene and the protein\n")
     points = measure_frontier(config.runtime.store, "c", str(tmp_path / "q.txt"))
     assert {point.rescored for point in points} == {0, 1, 2, 4, 10}
-    assert any("data:image/svg+xml;base64," in text and "| rabitq |" in text for text in artifacts("frontier"))
+    assert any("data:image/svg+xml;base64," in text and "| rabitq |" in text for text in artifacts("c-frontier"))
 
 
 def index_store(url: str):

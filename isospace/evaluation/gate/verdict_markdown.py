@@ -14,6 +14,7 @@ def verdict_markdown(verdict: Verdict) -> str:
     """Return a verdict as Markdown: the outcome and what follows from it, the rules, and the metrics."""
     against = f"snapshot {verdict.against.snapshot}" if verdict.against else "nothing: there is no earlier snapshot"
     state = "passed its gate" if verdict.passed else "was rejected by its gate"
+    skipped = [finding for finding in verdict.findings if finding.passed is None]
     broken = [finding for finding in verdict.findings if finding.passed is False]
     lines = [f"### {verdict.collection}: snapshot {verdict.snapshot} {state}"]
     if not verdict.passed:
@@ -24,10 +25,11 @@ def verdict_markdown(verdict: Verdict) -> str:
     lines += [
         f"Compared with {against}, on the evaluation set {as_text(verdict.evaluation_set or 'none')}.",
         markdown_table(
-            ("rule", "value", "expected", "result", "detail"),
-            [(one.rule, figure(one.figure), one.expected, _SIGNS[one.passed], one.detail) for one in verdict.findings],
+            ("rule", "value", "expected", "result"),
+            [(one.rule, figure(one.figure), one.expected, _SIGNS[one.passed]) for one in verdict.findings],
             numbers=(1,),
         ),
+        *(f"Skipped: {as_text(one.rule)}, since {as_text(one.detail)}." for one in skipped),
         *_metrics(verdict),
         *(f"Note: {as_text(note)}." for note in verdict.notes),
     ]

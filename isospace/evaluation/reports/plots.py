@@ -68,8 +68,8 @@ _PLACES = re.compile(r' (?:x|y|d|transform)="[^"]*"')
 def _rounded(attribute: re.Match[str]) -> str:
     """Round places to hundredths of a point, which nobody sees: it halves the file."""
     text = re.sub(r"(\.\d\d)\d+", r"\1", attribute[0])
-    # Of a line that ends where it begins, which is a dot, matplotlib leaves only the start.
-    return re.sub(r"M (\S+) ([^\s\"h]+)\s*(?=[M\"])", r"M\1 \2h0", text)
+    # A line that ends where it begins is a dot.
+    return re.sub(r"M (\S+ \S+) \nL \1 \n", r"M\1h0", text)
 
 
 def _log_axis(axis: Any, *, steps: tuple[float, ...] = (1.0,)) -> None:
@@ -248,6 +248,8 @@ def _dots(points: Float64, color: str) -> Any:
     from matplotlib.path import Path
 
     path = Path(np.repeat(points, 2, axis=0), np.tile([Path.MOVETO, Path.LINETO], len(points)))
+    # Otherwise lines without a length are left out.
+    path.should_simplify = False
     return PathPatch(path, fill=False, edgecolor=color, linewidth=2.5, capstyle="round", alpha=0.7)
 
 

@@ -62,7 +62,8 @@ class AuditRecord(BaseModel):
         if not self.alarms:
             return f"{self.collection}: snapshot {self.snapshot} ({self.alias}) is as it should be"
         lines = "\n".join(f"- {alarm.describe()}" for alarm in self.alarms)
-        return f"{self.collection}: snapshot {self.snapshot} ({self.alias}) raised {len(self.alarms)} alarms:\n{lines}"
+        count = "1 alarm" if len(self.alarms) == 1 else f"{len(self.alarms)} alarms"
+        return f"{self.collection}: snapshot {self.snapshot} ({self.alias}) raised {count}:\n{lines}"
 
 
 @dataclass(frozen=True, slots=True)

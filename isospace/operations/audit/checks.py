@@ -21,7 +21,7 @@ from isospace.operations.audit.thresholds import Thresholds
 from isospace.transform.vectors import Float64
 
 Verdict = Literal["ok", "alarm", "not run"]
-Unit = Literal["number", "small", "share", "count", "hours"]
+Unit = Literal["number", "cosine", "small", "share", "count", "hours"]
 
 
 class Check(BaseModel):
@@ -56,10 +56,12 @@ class Check(BaseModel):
 
     def row(self) -> tuple[str, str, str, str, str]:
         """Return name, value, limit, verdict, and meaning for a table."""
-        limit = "–" if self.limit is None else f"{self.bound} {_text(self.limit, self.unit)}"
-        value = "–" if self.verdict == "not run" else _text(self.value, self.unit)
-        meaning = f"{self.meaning}; {self.reason}" if self.reason else self.meaning
-        return self.name, value, limit if self.verdict != "not run" else "–", self.verdict, meaning
+        meaning = f"{self.meaning}: {self.reason}" if self.reason else self.meaning
+        if self.limit is None:
+            return self.name, "–", "–", self.verdict, meaning
+        value = "not finite" if self.value is None else _text(self.value, self.unit)
+        limit = f"{self.limit:g}" if self.unit == "number" else _text(self.limit, self.unit)
+        return self.name, value, f"{self.bound} {limit}", self.verdict, meaning
 
 
 HEAD = ("check", "value", "limit", "verdict", "meaning")
@@ -70,8 +72,17 @@ def summary(checks: Sequence[Check]) -> str:
     """Count checks by verdict, in a sentence."""
     counts = {verdict: sum(check.verdict == verdict for check in checks) for verdict in ("ok", "alarm", "not run")}
     words = [f"{counts['ok']} in order", f"{counts['alarm']} in alarm"]
-    words += [f"{counts['not run']} not run, since they make no sense here"] if counts["not run"] else []
+    words += [f"{counts['not run']} not run, for the reasons below"] if counts["not run"] else []
     return f"{len(checks)} checks: {', '.join(words)}."
+
+
+def skipped(checks: Sequence[Check]) -> dict[str, list[str]]:
+    """Return the names of the checks that were not run, by reason."""
+    found: dict[str, list[str]] = {}
+    for check in checks:
+        if check.verdict == "not run":
+            found.setdefault(check.reason, []).append(check.name)
+    return found
 
 
 def checks_of(
@@ -158,7 +169,8 @@ def _stored(table: _Table, measured: Measurements, limits: Thresholds) -> Iterat
     if not stored.saturated:
         yield table.skipped("saturation", "share of components beyond the range of int8", "no int8 codes are stored")
     meaning = f"smallest cosine of {reproduced.count:,} stored vectors with their re-encoded texts"
-    yield table.judged("stored vectors", reproduced.smallest_cosine, measured.tolerance, meaning, bound="at least")
+    smallest, tolerance = reproduced.smallest_cosine, measured.tolerance
+    yield table.judged("stored vectors", smallest, tolerance, meaning, unit="cosine", bound="at least")
 
 
 def _norms(table: _Table, measured: Measurements, limits: Thresholds) -> Check:
@@ -220,7 +232,7 @@ def _frozen(table: _Table, measured: Measurements, limits: Thresholds) -> Iterat
     agreement = "overlap of the top ten of the frozen queries with the baseline's, among documents that both have"
     retrieval = "nDCG@10 of the frozen queries"
     if frozen is None:
-        missing = "there is no evaluation set"
+        missing = "there is no evaluation set; freeze queries with `isospace sets add` or `isospace sets make`"
         yield table.skipped("agreement", agreement, missing)
         yield table.skipped("retrieval", retrieval, missing)
         return
@@ -246,7 +258,7 @@ def _logged(table: _Table, measured: Measurements, limits: Thresholds) -> Iterat
     logged = measured.logged
     if logged is None:
         for name, meaning in _LOGGED.items():
-            yield table.skipped(name, meaning, "no answers were logged")
+            yield table.skipped(name, meaning, "no answers were logged; serve with --log to audit queries, too")
         return
     for name, share in (("stale answers", logged.stale), ("unverified answers", logged.unverified)):
         yield table.judged(name, share, limits.stale_share, _LOGGED[name], unit="share")
@@ -260,7 +272,7 @@ def _query_vectors(table: _Table, logged: LogResults, tolerance: float) -> Check
     name, meaning = "query vectors", _LOGGED["query vectors"]
     if logged.reproduced is None:
         return table.skipped(name, meaning, "no texts were logged")
-    return table.judged(name, logged.reproduced, tolerance, meaning, bound="at least")
+    return table.judged(name, logged.reproduced, tolerance, meaning, unit="cosine", bound="at least")
 
 
 def _band(table: _Table, name: str, top: Float64, stored: StoredVectors, whose: str, limits: Thresholds) -> Check:
@@ -283,9 +295,7 @@ _LOGGED = {
 }
 
 
-def _text(value: float | None, unit: Unit) -> str:
-    if value is None:
-        return "not finite"
+def _text(value: float, unit: Unit) -> str:
     match unit:
         case "share":
             return f"{value:.1%}"
@@ -293,6 +303,8 @@ def _text(value: float | None, unit: Unit) -> str:
             return f"{value:,.0f}"
         case "hours":
             return f"{value:,.1f} h"
+        case "cosine":
+            return f"{value:.6f}"
         case "small":
             return f"{value:.2g}"
         case "number":

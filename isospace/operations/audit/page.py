@@ -21,7 +21,7 @@ def audit_page(audit: Audit) -> Page:
     """Build the report page of an audit."""
     record = audit.record
     first, *_ = record.describe().split("\n")
-    outcome = first + ("." if record.alarms else "; no alarm.")
+    outcome = f"{first.rstrip(':')}." if record.alarms else f"{first}; no alarm."
     sections = [*_alarms(record), *_checks(record)]
     if (measured := audit.measurements) is not None:
         sections += [
@@ -43,13 +43,11 @@ def _is_fitted(measured: Measurements) -> bool:
 
 
 def _alarms(record: AuditRecord) -> list[Section]:
-    rows = tuple(
-        (alarm.name, figure(alarm.figure), figure(alarm.limit), alarm.message, alarm.remedy) for alarm in record.alarms
-    )
+    rows = tuple((alarm.name, alarm.message, alarm.remedy) for alarm in record.alarms)
     if not rows:
         return []
     bad: tuple[Tone, ...] = tuple("bad" for _ in rows)
-    table = Table(("alarm", "found", "limit", "what", "what to do"), rows, bad)
+    table = Table(("alarm", "what", "what to do"), rows, bad)
     text = "Figures beyond their limits, and what to do."
     return [Section("Alarms", text, table=table)]
 

@@ -6,9 +6,9 @@ from isospace.evaluation.reports.artifacts import markdown_table
 from isospace.evaluation.reports.markdown import as_text
 from isospace.evaluation.reports.page import figure
 from isospace.operations.audit.audit import AuditRecord
-from isospace.operations.audit.checks import HEAD, summary
+from isospace.operations.audit.checks import HEAD, skipped, summary
 
-_SIGNS = {"ok": "✓ ok", "alarm": "✗ alarm", "not run": "– not run"}
+_SIGNS = {"ok": "✓ ok", "alarm": "✗ alarm"}
 
 
 def audit_markdown(record: AuditRecord) -> str:
@@ -19,10 +19,13 @@ def audit_markdown(record: AuditRecord) -> str:
     for alarm in record.alarms:
         lines.append(f"**{alarm.name}:** {as_text(alarm.message)} **What to do:** {as_text(alarm.remedy)}")
     if record.checks:
-        rows = [check.row() for check in record.checks]
-        shown = [(name, value, limit, _SIGNS[verdict], meaning) for name, value, limit, verdict, meaning in rows]
-        lines += [summary(record.checks), markdown_table(HEAD, shown, numbers=(1, 2))]
+        rows = [(*check.row()[:3], _SIGNS[check.verdict]) for check in record.checks if check.verdict != "not run"]
+        reasons = [f"- {', '.join(names)}: {as_text(reason)}" for reason, names in skipped(record.checks).items()]
+        lines += [summary(record.checks), markdown_table(HEAD[:4], rows, numbers=(1, 2))]
+        lines += ["Not run:", "\n".join(reasons)] if reasons else []
     elif count:
         found = [(alarm.name, figure(alarm.figure), figure(alarm.limit)) for alarm in record.alarms]
         lines.append(markdown_table(("alarm", "value", "limit"), found, numbers=(1, 2)))
-    return "\n\n".join([*lines, *(f"Note: {as_text(note)}." for note in record.notes)])
+    # Notes say again what was not run, which the checks of earlier versions do not.
+    notes = [] if record.checks else [f"Note: {as_text(note)}." for note in record.notes]
+    return "\n\n".join([*lines, *notes])
