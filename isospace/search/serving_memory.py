@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from pydantic import TypeAdapter
+
 from isospace.collection.disk_usage import size_text
-from isospace.collection.snapshot import Manifest
-from isospace.encoding.embedder import load_space
+from isospace.collection.snapshot import Manifest, files_digest
 from isospace.errors import NotFoundError
-from isospace.search.bm25 import lexical_files
-from isospace.search.vector.kernels import LARGE
-from isospace.search.view import FLOATS
+from isospace.search.spec import LARGE
 from isospace.storage import paths as layout
+from isospace.storage.hashing import unseal
 from isospace.storage.store import Store
 from isospace.transform.representations import RepresentationSpec, code_bytes
 
@@ -26,6 +26,7 @@ _PROGRAM = 200_000_000
 _COPIES_OF_WEIGHTS = 2
 # Torch, which the products of large collections are computed with, unless they are in float32.
 _TORCH = 200_000_000
+_REPRESENTATIONS: TypeAdapter[tuple[RepresentationSpec, ...]] = TypeAdapter(tuple[RepresentationSpec, ...])
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +80,14 @@ class ServingMemory:
 
 def serving_memory(store: Store, manifest: Manifest) -> ServingMemory:
     """Return what serving a snapshot takes, with the representation that is searched by default."""
-    record = load_space(store, manifest.space_id).record
+    path = f"{layout.space_folder(manifest.space_id)}/space.json"
+    # Only what the figures need: opening the space would load its arrays, and NumPy.
+    record = unseal(store.read(path), name=path)["record"]
+    representations = _REPRESENTATIONS.validate_python(record["spec"]["representations"])
     return estimated_memory(
         manifest.chunks,
-        searched(record.spec.representations),
-        record.dimension,
+        searched(representations),
+        record["dimension"],
         weights=_weights(manifest),
         words=lexical_bytes(store, manifest),
     )
@@ -91,8 +95,8 @@ def serving_memory(store: Store, manifest: Manifest) -> ServingMemory:
 
 def searched(representations: Sequence[RepresentationSpec]) -> RepresentationSpec:
     """Return the representation that a search reads by default: floats if there are any, else the first."""
-    by_name = {spec.name: spec for spec in representations}
-    return next((by_name[name] for name in FLOATS if name in by_name), representations[0])
+    by_kind = {spec.kind: spec for spec in representations}
+    return by_kind.get("float32") or by_kind.get("float16") or representations[0]
 
 
 def estimated_memory(
@@ -121,7 +125,7 @@ def estimated_memory(
 def lexical_bytes(store: Store, manifest: Manifest) -> int:
     """Return the size of the BM25 index of a snapshot; 0 if it has none."""
     try:
-        return store.size(lexical_files(manifest)[0])
+        return store.size(manifest.paths.lexical_index(manifest.snapshot_id, files_digest(manifest)))
     except NotFoundError:
         return 0
 
