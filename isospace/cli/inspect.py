@@ -74,13 +74,16 @@ def _print_needs(store: Store, collection: str, snapshots: Sequence[SnapshotStat
     from isospace.collection.disk_usage import disk_usage, size_text
 
     usage = disk_usage(store, collection)
-    kinds = ", ".join(f"{kind} {size_text(size)}" for kind, size in usage.items() if size)
-    say(f"disk: {size_text(sum(usage.values()))}: {kinds}")
+    disk = [(kind, size_text(size)) for kind, size in usage.items() if size]
+    print_table(("on disk", "size"), [*disk, ("in all", size_text(sum(usage.values())))])
+    memory = []
     for one in snapshots:
         if one.collection == collection and one.aliases:
-            memory = _memory(store, one)
-            needed = memory.describe() if memory is not None else "unknown, since its space is damaged"
-            say(f"memory to serve snapshot {one.snapshot} ({', '.join(one.aliases)}): {needed}")
+            needed = _memory(store, one)
+            described = needed.describe() if needed is not None else "unknown: its space is damaged"
+            memory.append((f"{one.snapshot} ({', '.join(one.aliases)})", described))
+    if memory:
+        print_table(("snapshot", "memory to serve it"), memory)
 
 
 def _memory(store: Store, snapshot: SnapshotStatus) -> ServingMemory | None:
