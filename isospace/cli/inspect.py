@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import groupby
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,6 +23,11 @@ from isospace.cli.common import (
 )
 from isospace.cli.terminal import print_json, say
 
+if TYPE_CHECKING:
+    from isospace.collection.status import SnapshotStatus
+    from isospace.search.serving_memory import ServingMemory
+    from isospace.storage.store import Store
+
 
 def status(
     store: StoreArgument,
@@ -34,9 +40,10 @@ def status(
     from isospace.collection.status import list_snapshots
     from isospace.storage.store import open_store
 
-    snapshots = list_snapshots(open_store(store), collection)
+    opened = open_store(store)
+    snapshots = list_snapshots(opened, collection)
     if as_json:
-        print_json([one.as_dict() for one in snapshots])
+        print_json(_as_json(opened, snapshots))
         return
     if not snapshots:
         say(f"{store}: no collection has a snapshot yet")
@@ -58,7 +65,53 @@ def status(
         print_table(header, rows, title=name, whole=header[:7])
         for message in (message for one in snapshots if one.collection == name for message in one.held):
             say(message)
+        _print_needs(opened, name, snapshots)
         _warn_of_unfinished(store, name)
+
+
+def _print_needs(store: Store, collection: str, snapshots: Sequence[SnapshotStatus]) -> None:
+    """Print the bytes of a collection on disk, and the memory that it takes to serve what aliases name."""
+    from isospace.collection.disk_usage import disk_usage, size_text
+
+    usage = disk_usage(store, collection)
+    disk = [(kind, size_text(size)) for kind, size in usage.items() if size]
+    print_table(("on disk", "size"), [*disk, ("in all", size_text(sum(usage.values())))])
+    memory = []
+    for one in snapshots:
+        if one.collection == collection and one.aliases:
+            needed = _memory(store, one)
+            described = needed.describe() if needed is not None else "unknown: its space is damaged"
+            memory.append((f"{one.snapshot} ({', '.join(one.aliases)})", described))
+    if memory:
+        print_table(("snapshot", "memory to serve it"), memory)
+
+
+def _memory(store: Store, snapshot: SnapshotStatus) -> ServingMemory | None:
+    from isospace.collection.snapshot import read_manifest
+    from isospace.errors import StoreError
+    from isospace.search.serving_memory import serving_memory
+
+    try:
+        return serving_memory(store, read_manifest(store, snapshot.collection, snapshot.snapshot))
+    except StoreError:
+        # The state of a damaged snapshot must be shown, too; `verify` names the file.
+        return None
+
+
+def _as_json(store: Store, snapshots: Sequence[SnapshotStatus]) -> list[dict[str, Any]]:
+    """Return snapshots with the bytes of their collections on disk, and of the memory that serving them takes."""
+    from isospace.collection.disk_usage import disk_usage
+
+    disk = {name: disk_usage(store, name) for name in {one.collection for one in snapshots}}
+    memory = [_memory(store, one) for one in snapshots]
+    return [
+        {
+            **one.as_dict(),
+            "collection_disk": disk[one.collection],
+            "serving_memory": needed.as_dict() if needed is not None else None,
+        }
+        for one, needed in zip(snapshots, memory, strict=True)
+    ]
 
 
 def _warn_of_unfinished(store: str, collection: str) -> None:

@@ -20,12 +20,12 @@ from isospace.pipeline.encode.shards import EncodePlan
 from isospace.pipeline.encode.workers.pool import planned_place
 from isospace.pipeline.fit.foresee import require_fit
 from isospace.pipeline.judged_documents import JudgedDocuments, require_judged
+from isospace.pipeline.plan_disk import DiskPlan, largest_dimension, plan_disk
 from isospace.pipeline.run import Run, start_run
 from isospace.pipeline.scan.diff import Scan, scan_source
 from isospace.pipeline.unknown_tokens import add_up
 from isospace.storage.store import open_store
 from isospace.transform.representations import code_bytes
-from isospace.transform.spec import AutoSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,10 @@ class PlanReport:
         Number of new texts that consist mostly, or only, of such tokens.
     judged
         How many judged documents of the gate's evaluation set are in the source; None if no rule needs judgements.
+    price
+        `runtime.price_per_device_hour`.
+    disk
+        Bytes on disk before and after the run, and the memory to serve its snapshot.
     """
 
     collection: str
@@ -94,6 +98,8 @@ class PlanReport:
     mostly_unknown: int = 0
     only_unknown: int = 0
     judged: JudgedDocuments | None = None
+    price: float | None = None
+    disk: DiskPlan | None = None
 
     def as_dict(self) -> dict[str, object]:
         """Return the figures by name."""
@@ -126,6 +132,7 @@ class PlanReport:
             *([("texts mostly unknown", self._unknown_texts())] if self.mostly_unknown else []),
             *([("judged documents", self.judged.figure())] if self.judged else []),
             *self._costs(),
+            *(self.disk.rows() if self.disk is not None else []),
         ]
 
     def describe(self) -> str:
@@ -173,8 +180,13 @@ class PlanReport:
         if self.bytes:
             rows.append(("new vectors", f"about {readable_size(self.bytes)}"))
         if self.money:
-            rows.append(("cost", f"about {self.money:,.2f} at runtime.price_per_device_hour"))
+            rows.append(("cost", f"about {self.money:,.2f}{self._assumed_price()}"))
         return rows
+
+    def _assumed_price(self) -> str:
+        if self.price is None:
+            return ""
+        return f", in your currency, at {self.price:g} per device hour (runtime.price_per_device_hour)"
 
     def markdown(self) -> str:
         """Return the figures as a Markdown table."""
@@ -229,7 +241,7 @@ def report_plan(
         truncated_chunks=sum(part.too_long for part in parts),
         truncated_tokens=sum(part.cut_tokens for part in parts),
         seconds=seconds,
-        bytes=_bytes(run, plan, record.dimension),
+        bytes=_bytes(run, plan, record.dimension, largest_dimension(run, record)),
         money=None if price is None or seconds is None else price * seconds / 3600.0,
         moved=scan.moved,
         engine=planned_engine(engine),
@@ -239,6 +251,8 @@ def report_plan(
         mostly_unknown=unknown.mostly,
         only_unknown=unknown.only,
         judged=judged,
+        price=price,
+        disk=plan_disk(run, scan, parts, plan, record),
     )
 
 
@@ -256,12 +270,9 @@ def plan_only(config: PipelineConfig) -> PlanReport:
         return report_plan(run, scan, parts, plan, record, require_judged(run, scan, parts))
 
 
-def _bytes(run: Run, plan: EncodePlan, dimension: int) -> int:
-    spec = run.config.recipe.transform
-    fits = spec.fit.candidates if isinstance(spec.fit, AutoSpec) else (spec.fit,)
-    # Which candidate will be chosen is not known yet: assume the largest.
-    largest = max(candidate.dimensions or spec.truncate or dimension for candidate in fits)
-    stored = sum(code_bytes(representation, largest) for representation in spec.representations)
+def _bytes(run: Run, plan: EncodePlan, dimension: int, largest: int) -> int:
+    representations = run.config.recipe.transform.representations
+    stored = sum(code_bytes(representation, largest) for representation in representations)
     return plan.to_encode * 4 * dimension + plan.chunks * stored
 
 

@@ -9,6 +9,9 @@ from pydantic import Field, model_validator
 
 from isospace.storage.spec import SpecModel
 
+LARGE = 30_000_000
+"""Components, chunks times dimensions, from which torch is worth loading: that takes seconds and some 200 MB."""
+
 STEMMERS = (
     "arabic", "armenian", "basque", "catalan", "czech", "danish", "dutch", "english", "esperanto", "estonian",
     "finnish", "french", "german", "greek", "hindi", "hungarian", "indonesian", "irish", "italian", "lithuanian",

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from isospace.errors import ConfigError
+
+if TYPE_CHECKING:
+    # `isospace status` computes sizes, and must not load NumPy for that.
+    import numpy as np
 
 # Columns of segments and of the serving database, and arrays of the probes.
 _RESERVED_NAMES = {
@@ -152,31 +155,38 @@ SPEC_OF_KIND: dict[str, type[BaseModel]] = {
 
 def code_layout(spec: RepresentationSpec, dimension: int) -> tuple[np.dtype[Any], int]:
     """Return the dtype of one element of a code, and the number of elements for a vector of `dimension`."""
-    packed = -(-dimension // 8)
-    match spec:
-        case Float32Spec():
-            return np.dtype("<f4"), dimension
-        case Float16Spec():
-            return np.dtype("<f2"), dimension
-        case Int8Spec(granularity="vector"):
-            # The scale of the vector (and for affine codes the lower bound) precedes its codes.
-            return np.dtype("u1"), dimension + (8 if spec.range == "affine" else 4)
-        case Int8Spec():
-            return np.dtype("i1"), dimension
-        case BinarySpec():
-            return np.dtype("u1"), packed
-        case RabitqSpec():
-            return np.dtype("u1"), packed + 4
-        case PqSpec():
-            return np.dtype("u1"), spec.subvectors
-        case ShortSpec():
-            return np.dtype("<f4"), spec.dimensions
+    import numpy as np
+
+    element, width = _layout(spec, dimension)
+    return np.dtype(element), width
 
 
 def code_bytes(spec: RepresentationSpec, dimension: int) -> int:
     """Return the size of one vector's code in bytes."""
-    dtype, width = code_layout(spec, dimension)
-    return dtype.itemsize * width
+    element, width = _layout(spec, dimension)
+    return int(element[-1]) * width
+
+
+def _layout(spec: RepresentationSpec, dimension: int) -> tuple[str, int]:
+    packed = -(-dimension // 8)
+    match spec:
+        case Float32Spec():
+            return "<f4", dimension
+        case Float16Spec():
+            return "<f2", dimension
+        case Int8Spec(granularity="vector"):
+            # The scale of the vector (and for affine codes the lower bound) precedes its codes.
+            return "u1", dimension + (8 if spec.range == "affine" else 4)
+        case Int8Spec():
+            return "i1", dimension
+        case BinarySpec():
+            return "u1", packed
+        case RabitqSpec():
+            return "u1", packed + 4
+        case PqSpec():
+            return "u1", spec.subvectors
+        case ShortSpec():
+            return "<f4", spec.dimensions
 
 
 def finest_of(specs: Sequence[RepresentationSpec], dimension: int) -> RepresentationSpec:

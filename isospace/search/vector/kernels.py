@@ -19,6 +19,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from isospace.search.spec import LARGE
 from isospace.search.vector.blocks import row_blocks
 from isospace.search.vector.int8_products import extra_bits, integer_blocks, round_queries
 from isospace.search.vector.topk import Rows, TooManyRowsError, top_rows
@@ -33,8 +34,6 @@ Kernels = Literal["auto", "numpy", "fast"]
 Norms = npt.NDArray[np.float32] | None
 # Queries that are answered together.
 _BLOCK_QUERIES = 128
-# Components from which torch is worth loading, which takes seconds and some 200 MB.
-_LARGE = 30_000_000
 # Up to this many queries, torch's product vectors x queries is several times as fast as any product queries x vectors.
 _FEW, _FEW_OF_HALVES = 10, 32
 # Candidates of an approximate product, per row that is wanted and at least, above which exact products are faster.
@@ -66,7 +65,7 @@ def uses_fast(kernels: Kernels, codes: Codes) -> bool:
     """Return whether to use torch and faiss where they are installed."""
     if kernels != "auto":
         return kernels == "fast"
-    return sys.modules.get("torch") is not None or codes.array.shape[0] * codes.quantizer.dimension > _LARGE
+    return sys.modules.get("torch") is not None or codes.array.shape[0] * codes.quantizer.dimension > LARGE
 
 
 def candidates(

@@ -1,0 +1,94 @@
+"""Rolled back, held, and released on the command line, as an operator does it at night."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.isospace.cli.conftest import Call
+
+
+@pytest.fixture
+def own(built: Path, tmp_path: Path) -> str:
+    """A store with two snapshots that a test may change."""
+    return str(shutil.copytree(built, tmp_path / "store"))
+
+
+def test_a_rollback_is_held_shown_and_released(call: Call, own: str) -> None:
+    done = call("rollback", own, "c", "--reason", "worse on long queries", "--author", "anna")
+    held = "production is held at 1: worse on long queries (by anna, "
+    remedy = f"; release it with `isospace release {own} c`"
+    assert done.out.startswith("production is now snapshot 1 (")
+    for shown in (done.out, call("status", own, "c").out, call("aliases", own, "c").out):
+        line = next(line for line in shown.splitlines() if line.startswith(held))
+        assert line.endswith(remedy)
+    listed = json.loads(call("aliases", own, "c", "--json").out)["production"]
+    assert (listed["snapshot"], listed["moved"]["action"]) == (1, "rollback")
+    assert (listed["held"]["reason"], listed["held"]["author"]) == ("worse on long queries", "anna")
+    rows = json.loads(call("status", own, "--json").out)
+    assert [len(row["held"]) for row in rows] == [1, 0]
+
+    refused = call("promote", own, "c", "--snapshot", "2")
+    assert refused.status == 1
+    assert refused.err.startswith(f"error: {held}")
+    assert refused.err.rstrip().endswith(f"{remedy}, or promote with --release.")
+
+    released = call("release", own, "c", "--reason", "mended")
+    assert released.out.splitlines() == [
+        "production is released, and names snapshot 1",
+        "The latest snapshot is 2. A run moves production to it unless it was rolled back from there.",
+    ]
+    assert call("release", own, "c").out.startswith("production was not held")
+    assert "is held" not in call("status", own, "c").out
+    assert call("promote", own, "c", "--snapshot", "2", "--reason", "again").status == 0
+
+
+def test_hold_and_promote_with_release(call: Call, own: str) -> None:
+    assert call("promote", own, "c", "--snapshot", "1", "--alias", "canary", "--author", "ben").status == 0
+    assert call("hold", own, "c", "canary").err.startswith("error: a hold needs a reason")
+    done = call("hold", own, "c", "canary", "--reason", "fair", "--author", "anna")
+    assert done.out.startswith("canary is held at 1: fair (by anna, ")
+    assert done.out.rstrip().endswith(f"`isospace release {own} c canary`")
+    assert call("promote", own, "c", "--snapshot", "2", "--alias", "canary").status == 1
+    moved = call("promote", own, "c", "--snapshot", "2", "--alias", "canary", "--release", "--author", "cleo")
+    assert moved.out.startswith("canary is now snapshot 2")
+    listed = json.loads(call("aliases", own, "c", "--json").out)["canary"]
+    assert (listed["held"], listed["moved"]["author"]) == (None, "cleo")
+
+
+def test_a_rollback_without_a_hold(call: Call, own: str) -> None:
+    done = call("rollback", own, "c", "--no-hold", "--json")
+    assert (json.loads(done.out)["snapshot"], json.loads(done.out)["held"]) == (1, "")
+
+
+def test_an_alias_that_names_nothing(call: Call, own: str) -> None:
+    assert "names no snapshot to be held at" in call("hold", own, "c", "absent", "--reason", "x").err
+    assert call("release", own, "c", "absent").out == "absent names no snapshot\n"
+
+
+def test_status_states_disk_and_memory_with_units(call: Call, own: str) -> None:
+    shown = call("status", own, "c").out
+    sizes = dict(re.findall(r"^(raw vectors|segments|encoders|in all) +(\S+ [kM]?B)", shown, re.MULTILINE))
+    assert sizes.keys() == {"raw vectors", "segments", "encoders", "in all"}
+    assert re.search(r"^2 \(production\) +about 2\d\d\.\d MB: libraries 200\.0 MB, the encoder ", shown, re.MULTILINE)
+    (row, _) = json.loads(call("status", own, "--json").out)
+    assert row["collection_disk"]["segments"] > 0
+    assert row["serving_memory"]["total"] > row["serving_memory"]["encoder"] > 0
+    for path in Path(own).glob("spaces/*/space.json"):
+        path.write_bytes(path.read_bytes()[:-9])
+    damaged = call("status", own, "c")
+    assert damaged.status == 0
+    assert re.search(r"^2 \(production\) +unknown: its space is damaged", damaged.out, re.MULTILINE)
+
+
+def test_a_set_is_removed(call: Call, own: str) -> None:
+    queries = Path(own) / "q.txt"
+    queries.write_text("the cell\n")
+    assert call("sets", "add", own, "c", "asked", str(queries)).status == 0
+    assert call("sets", "remove", own, "c", "asked").out == "c: removed evaluation set asked, 1 version in 2 files\n"
+    again = call("sets", "remove", own, "c", "asked")
+    assert (again.status, again.err) == (1, "error: evaluation set 'asked' of collection 'c': not found. Sets: none.\n")
