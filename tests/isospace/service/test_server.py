@@ -121,7 +121,7 @@ def test_a_request_that_outlasts_the_shutdown_is_told_to_come_again(
         body = {"model": "c", "input": [f"text {n}" for n in range(60)]}
         found.append(httpx.post(f"{url}/v1/embeddings", json=body, timeout=30))
 
-    monkeypatch.setattr("isospace.service.app.embed_items", slow)
+    monkeypatch.setattr("isospace.service.state.embed_items", slow)
     asking = threading.Thread(target=ask)
     with serving(opened, Settings(batch_tokens=1, limits=Limits(drain_seconds=1))) as url:
         asking.start()
