@@ -161,7 +161,7 @@ class Load:
             return (await client.post(path, headers=headers, **given)).status_code
 
     async def _large(self) -> int:
-        return await self._post("/search", json={"query": "x" * 3_000_000})
+        return await self._post("/search", json={"query": "x" * 20_000_000})
 
     async def _types(self) -> int:
         return await self._post("/search", json={"query": {"a": 1}, "k": "many"})
@@ -194,7 +194,7 @@ class Load:
         head = HEAD % (KEY.encode(), len(body))
         return await self._raw(head + body, wait=0.001)
 
-    async def _raw(self, data: bytes, wait: float = 30.0) -> str:
+    async def _raw(self, data: bytes, wait: float = 40.0) -> str:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
             writer.write(data)

@@ -8,6 +8,7 @@ import re
 import shlex
 import tomllib
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 
 import isospace
 from isospace.cli.cli_reference import leaf_commands, reference
+from isospace.service.limits import Limits
 
 ROOT = Path(__file__).parents[1]
 GENERATED = {"configuration.md", "cli.md", "faults.md"}
@@ -334,3 +336,12 @@ def test_the_table_of_extras_has_those_of_the_package() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     section = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Install")[2].partition("\n## ")[0]
     assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == set(project["optional-dependencies"]) - {"dev"}
+
+
+def test_the_page_of_the_api_has_the_limits_of_the_service() -> None:
+    page = (
+        (ROOT / "docs" / "http-api.md").read_text(encoding="utf-8").partition("\n## Limits\n")[2].partition("\n## ")[0]
+    )
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([\d,]+) \|", page, re.MULTILINE))
+    limits = Limits()
+    assert rows == {one.name: f"{getattr(limits, one.name):,.0f}" for one in fields(limits)}

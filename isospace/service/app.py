@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
-import time
+import functools
 from asyncio import to_thread
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.resources import files
 from typing import Any
@@ -24,10 +23,8 @@ from isospace import __version__
 from isospace.search.index import Index
 from isospace.search.view import View
 from isospace.service.access_log import AccessLog
-from isospace.service.batcher import Batcher, Run
 from isospace.service.bodies import body_schemas, described_body, read_body
 from isospace.service.embed_requests import (
-    embed_items,
     embedding,
     items_of,
     require_characters,
@@ -36,11 +33,8 @@ from isospace.service.embed_requests import (
     require_within,
     role_of,
     roles_differ,
-    tokens_about,
 )
 from isospace.service.errors import ErrorBody, Problem, handle_problems
-from isospace.service.keys import Keys
-from isospace.service.metrics import Metrics
 from isospace.service.middleware import SNAPSHOT_HEADER, SPACE_HEADER, Guard
 from isospace.service.observe import REQUEST_ID, Observe
 from isospace.service.query_logging import Watcher
@@ -56,15 +50,14 @@ from isospace.service.schemas import (
     SearchResponse,
     Usage,
 )
-from isospace.service.search_requests import found_chunks, require_query, search_cost
+from isospace.service.search_requests import found_chunks, require_query
 from isospace.service.settings import Settings, is_loopback
 from isospace.service.space_header import require_model, require_space
+from isospace.service.state import Service
 
 _PAGE_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:"
 )
-# How often the key file is looked at.
-_KEYS_SECONDS = 1.0
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorBody, "description": "The request is invalid."},
     401: {"model": ErrorBody, "description": "The API key is missing or wrong."},
@@ -74,74 +67,6 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
     429: {"model": ErrorBody, "description": "Too many requests are in progress."},
 }
 _UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"model": ErrorBody, "description": "There is no such model."}}
-
-
-class Service:
-    """The state that the endpoints share.
-
-    Attributes
-    ----------
-    ready
-        Whether the service accepts new requests; False during shutdown.
-    """
-
-    def __init__(self, index: Index, settings: Settings, watcher: Watcher | None, log: AccessLog | None) -> None:
-        self.index, self.settings, self.watcher, self.access_log = index, settings, watcher, log
-        self.keys = Keys(settings.keys, settings.keys_file)
-        self.metrics = Metrics(index, self.keys, watcher, log)
-        self.ready, self.started = True, int(time.time())
-        self.embedder = self._batcher("embed", self._embed, settings.batch_tokens, cost=tokens_about)
-        self.searcher = self._batcher("search", self._search, settings.batch_texts, cost=search_cost)
-        self.reranker = self._batcher("rerank", self._rerank, settings.batch_tokens, cost=_pair_tokens)
-
-    def _batcher(self, name: str, run: Run, most: int, **options: Any) -> Batcher[Any]:
-        on_batch = self.metrics.batch.labels(name).observe
-        return Batcher(name, run, most=most, seconds=self.settings.batch_seconds, on_batch=on_batch, **options)
-
-    def served(self) -> tuple[str, int]:
-        """Return the space ID and the snapshot number that are served now."""
-        view = self.index.view
-        return view.space.space_id, view.manifest.sequence
-
-    def _embed(self, key: tuple[Any, str], items: list[Any]) -> Sequence[Any]:
-        view, role = key
-        return embed_items(view.space, role, items, self.index.cache.embed)  # type: ignore[arg-type]
-
-    def _search(self, key: tuple[Any, Any], queries: list[str]) -> Sequence[Any]:
-        view, options = key
-        answer = self.index.answer(queries, options, view=view)
-        return [(hits, answer.seconds) for hits in answer.hits]
-
-    def _rerank(self, _key: None, pairs: list[tuple[str, str]]) -> Sequence[Any]:
-        reranker = self.index.reranker
-        if reranker is None:
-            raise Problem(404, "this service has no reranker; start it with --reranker FOLDER.", code="model_not_found")
-        grouped = itertools.groupby(pairs, key=lambda pair: pair[0])
-        return [score for query, group in grouped for score in reranker.scores(query, [text for _, text in group])]
-
-    async def follow_keys(self) -> None:
-        """Read the key file again whenever it has changed."""
-        while self.keys.path is not None:
-            await asyncio.sleep(_KEYS_SECONDS)
-            await to_thread(self.keys.follow)
-
-    def reload(self) -> None:
-        """Read the key file again, and write the query log, in the background."""
-        for work in (self.keys.read_again, *([self.watcher.flush] if self.watcher is not None else [])):
-            asyncio.get_running_loop().run_in_executor(None, work)
-
-    async def close(self) -> None:
-        """Stop the threads."""
-        for batcher in (self.embedder, self.searcher, self.reranker):
-            await batcher.close()
-        if self.watcher is not None:
-            await to_thread(self.watcher.close)
-        if self.access_log is not None:
-            await to_thread(self.access_log.close)
-
-
-def _pair_tokens(key: object, pair: tuple[str, str]) -> float:
-    return tokens_about(key, pair[0]) + tokens_about(key, pair[1])
 
 
 def _sent(answer: BaseModel) -> Response:
@@ -401,15 +326,24 @@ def _add_watching(app: FastAPI, service: Service) -> None:
 
 
 def _add_pages(app: FastAPI) -> None:
-    headers = {"Content-Security-Policy": _PAGE_POLICY, "Referrer-Policy": "no-referrer"}
-    for path, name in (("/", "page.html"), ("/docs", "docs.html")):
-        _add_page(app, path, files("isospace.service").joinpath(name).read_text(encoding="utf-8"), headers)
+    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
+    async def search_page() -> Response:
+        return _page("page.html")
+
+    @app.get("/docs", response_class=HTMLResponse, include_in_schema=False)
+    async def docs_page() -> Response:
+        return _page("docs.html")
 
 
-def _add_page(app: FastAPI, path: str, page: str, headers: dict[str, str]) -> None:
-    @app.get(path, response_class=HTMLResponse, include_in_schema=False)
-    async def get_page() -> Response:
-        return HTMLResponse(page, headers=headers)
+@functools.cache
+def _content(name: str) -> str:
+    return files("isospace.service").joinpath(name).read_text(encoding="utf-8")
+
+
+def _page(name: str) -> Response:
+    return HTMLResponse(
+        _content(name), headers={"Content-Security-Policy": _PAGE_POLICY, "Referrer-Policy": "no-referrer"}
+    )
 
 
 def _describe_bodies(app: FastAPI) -> None:

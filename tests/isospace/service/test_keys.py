@@ -75,7 +75,7 @@ def test_a_bad_file_keeps_the_keys_from_before_and_says_so(
 
 
 def test_a_service_follows_its_key_file(opened: Index, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("isospace.service.app._KEYS_SECONDS", 0.02)
+    monkeypatch.setattr("isospace.service.state._KEYS_SECONDS", 0.02)
     settings = Settings(keys=read_keys(path), keys_file=path)
 
     def status(key: str) -> int:

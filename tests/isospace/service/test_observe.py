@@ -215,7 +215,7 @@ def test_nothing_is_computed_for_a_client_that_has_gone(
         time.sleep(0.1)
         return [[0.0]]
 
-    monkeypatch.setattr("isospace.service.app.embed_items", slow)
+    monkeypatch.setattr("isospace.service.state.embed_items", slow)
     content = json.dumps({"model": "c", "input": [f"text {n}" for n in range(100)]}).encode()
     head = b"POST /v1/embeddings HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
     with serving(opened, Settings(access_log=str(path), batch_tokens=1)) as url:

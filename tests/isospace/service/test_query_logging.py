@@ -188,6 +188,18 @@ def test_rows_do_not_wait_for_the_next_answer(store: str, monkeypatch: pytest.Mo
         watcher.close()
 
 
+def test_queries_wait_until_they_are_flushed(store: str):
+    with open_index(store, "c") as index:
+        watcher = Watcher(index, AnswerLog(index.store, "c"))
+        watcher.submit(index.view, ["gene"], SearchOptions(), index.search("gene"))
+        assert watcher.outcomes() == Counter(seen=1, waiting=1)
+        deadline = time.monotonic() + 20
+        while not watcher.outcomes()["logged"] and time.monotonic() < deadline:
+            watcher.flush()
+        assert watcher.outcomes() == Counter(seen=1, logged=1)
+        watcher.close()
+
+
 def test_a_text_that_no_file_can_hold_costs_no_rows(store: str):
     with open_index(store, "c") as index:
         log = AnswerLog(index.store, "c")

@@ -129,7 +129,7 @@ def test_a_request_that_outlasts_the_shutdown_is_told_to_come_again(
         body = {"model": "c", "input": [f"text {n}" for n in range(60)]}
         found.append(httpx.post(f"{url}/v1/embeddings", json=body, timeout=30))
 
-    monkeypatch.setattr("isospace.service.app.embed_items", slow)
+    monkeypatch.setattr("isospace.service.state.embed_items", slow)
     asking = threading.Thread(target=ask)
     with serving(opened, Settings(batch_tokens=1, limits=Limits(drain_seconds=1))) as url:
         asking.start()
@@ -163,12 +163,22 @@ def test_the_command_serves_and_ends_when_it_is_told(plain_store: str, local_cop
         "0",
     ]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(
+        command,
+        # No terminal: in one, the service ends with it.
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
     try:
         assert process.stdout is not None
         assert "handshake passed" in process.stdout.readline()
         url = process.stdout.readline().split()[-1]
         assert httpx.get(f"{url}/readyz").text == "ready"
+        # By itself, this signal would end the process.
+        process.send_signal(signal.SIGHUP)
         assert httpx.post(f"{url}/search", json={"query": QUERY}).status_code == 200
         process.send_signal(signal.SIGTERM)
         time.sleep(0.2)
