@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 from typing import Any, NoReturn
 
+from httpx import HTTPError
 from prefect.exceptions import PrefectException
 
 from isospace.cli.terminal import prepare_output, say
@@ -152,6 +153,11 @@ def one_line_errors() -> Iterator[None]:
     except Exception as error:
         if isinstance(error, PrefectException):
             line: str | None = " ".join(str(error).split())[:400] or type(error).__name__
+        elif isinstance(error, HTTPError):
+            line = (
+                f"the Prefect server does not answer ({error}). What the log calls committed is committed; start the "
+                "server, and the same command continues from here."
+            )
         else:
             line = describe_failure(error)
         if line is None:

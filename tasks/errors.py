@@ -30,6 +30,7 @@ from tasks.lines import as_line
 P = ParamSpec("P")
 T = TypeVar("T")
 _LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
+_EVENT_LOGGERS = ("prefect.events.clients", "prefect._internal.concurrency")
 _RETRY = "Task run failed with %s: %r - Retry %s/%s will start %s"
 _SECONDS = re.compile(r"([0-9.]+) second\(s\) from now")
 # Prefect's own lines about states that the UI shows anyway, and that the lines of tasks and flows have put in words.
@@ -79,6 +80,26 @@ def quiet_known_errors() -> None:
         logger = logging.getLogger(name)
         if not any(isinstance(existing, _OneLine) for existing in logger.filters):
             logger.addFilter(_OneLine())
+    for name in _EVENT_LOGGERS:
+        logger = logging.getLogger(name)
+        if not any(isinstance(existing, _OnceWithoutServer) for existing in logger.filters):
+            logger.addFilter(_OnceWithoutServer())
+
+
+class _OnceWithoutServer(logging.Filter):
+    """Keeps the first line on a server that is gone: Prefect would print several for each of its events."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._is_told = False
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name == "prefect._internal.concurrency":
+            return "'EventsWorker' failed" not in record.getMessage()
+        if not record.getMessage().startswith("Unable to connect to"):
+            return True
+        is_first, self._is_told = not self._is_told, True
+        return is_first
 
 
 def one_line_task(**options: Any) -> Callable[[Callable[P, T]], Callable[P, T]]:
