@@ -26,6 +26,7 @@ from prefect.states import Completed, Failed
 from isospace.errors import AuditError, BusyError, GateError
 from isospace.pipeline.failure import describe_failure
 from tasks.lines import as_line
+from tasks.server import describe_server_failure
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -61,7 +62,7 @@ class _OneLine(logging.Filter):
             return True
         if error is not None and was_told(error):
             return False
-        if error is not None and (line := describe_failure(error)) is not None:
+        if error is not None and (line := describe(error)) is not None:
             record.msg, record.args, record.exc_info, record.exc_text = "%s", (as_line(line),), None, None
         return True
 
@@ -192,6 +193,11 @@ def attempts_left(times: int) -> bool:
     return context is not None and context.task_run.run_count <= times
 
 
+def describe(error: BaseException) -> str | None:
+    """Return the line that tells a person what failed and what to do; None for an error that nobody foresaw."""
+    return describe_server_failure(error) or describe_failure(error)
+
+
 def was_told(error: BaseException) -> bool:
     """Return whether the log of the run has told an error, in the task where it happened."""
     return bool(error.__dict__.get("isospace_told"))
@@ -211,7 +217,7 @@ def _wrong_parameters(error: ParameterTypeError) -> str:
 
 def _failed(error: Exception, *, tell: bool) -> State[Any]:
     """Return the failed state of a known error, and log it unless a task of the run has done so."""
-    line = describe_failure(error)
+    line = describe(error)
     if line is None:
         if tell and not was_told(error):
             get_run_logger().error("%s: %s", type(error).__name__, error, exc_info=error)
