@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 from typing import Any, NoReturn
 
-from prefect.exceptions import PrefectException
-
 from isospace.cli.terminal import prepare_output, say
 from isospace.errors import ConfigError
 from isospace.operations.audit.audit import AuditRecord
@@ -22,11 +20,10 @@ from isospace.operations.maintenance.compaction_settings import CompactionSettin
 from isospace.operations.maintenance.vacuum import VacuumResult
 from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.config_files import load_config
-from isospace.pipeline.failure import describe_failure
 from isospace.pipeline.outcome import outcome
 from isospace.storage.openable import report_address
 from isospace.storage.store import open_store
-from tasks.errors import was_told
+from tasks.errors import describe, was_told
 from tasks.server import require_server
 from tasks.startup import started, starting
 
@@ -153,10 +150,7 @@ def one_line_errors() -> Iterator[None]:
     except KeyboardInterrupt as error:
         _fail(error, "interrupted. No partial result is visible; the same command continues from here.", status=130)
     except Exception as error:
-        if isinstance(error, PrefectException):
-            line: str | None = " ".join(str(error).split())[:400] or type(error).__name__
-        else:
-            line = describe_failure(error)
+        line = describe(error)
         if line is None:
             raise
         status = 2 if isinstance(error, ConfigError) else 1

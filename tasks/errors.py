@@ -26,10 +26,12 @@ from prefect.states import Completed, Failed
 from isospace.errors import AuditError, BusyError, GateError
 from isospace.pipeline.failure import describe_failure
 from tasks.lines import as_line
+from tasks.server import describe_server_failure
 
 P = ParamSpec("P")
 T = TypeVar("T")
 _LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
+_EVENT_LOGGERS = ("prefect.events.clients", "prefect._internal.concurrency")
 _RETRY = "Task run failed with %s: %r - Retry %s/%s will start %s"
 _SECONDS = re.compile(r"([0-9.]+) second\(s\) from now")
 # Prefect's own lines about states that the UI shows anyway, and that the lines of tasks and flows have put in words.
@@ -60,7 +62,7 @@ class _OneLine(logging.Filter):
             return True
         if error is not None and was_told(error):
             return False
-        if error is not None and (line := describe_failure(error)) is not None:
+        if error is not None and (line := describe(error)) is not None:
             record.msg, record.args, record.exc_info, record.exc_text = "%s", (as_line(line),), None, None
         return True
 
@@ -79,6 +81,26 @@ def quiet_known_errors() -> None:
         logger = logging.getLogger(name)
         if not any(isinstance(existing, _OneLine) for existing in logger.filters):
             logger.addFilter(_OneLine())
+    for name in _EVENT_LOGGERS:
+        logger = logging.getLogger(name)
+        if not any(isinstance(existing, _OnceWithoutServer) for existing in logger.filters):
+            logger.addFilter(_OnceWithoutServer())
+
+
+class _OnceWithoutServer(logging.Filter):
+    """Keeps the first line on a server that is gone: Prefect would print several for each of its events."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._is_told = False
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name == "prefect._internal.concurrency":
+            return "'EventsWorker' failed" not in record.getMessage()
+        if not record.getMessage().startswith("Unable to connect to"):
+            return True
+        is_first, self._is_told = not self._is_told, True
+        return is_first
 
 
 def one_line_task(**options: Any) -> Callable[[Callable[P, T]], Callable[P, T]]:
@@ -171,6 +193,11 @@ def attempts_left(times: int) -> bool:
     return context is not None and context.task_run.run_count <= times
 
 
+def describe(error: BaseException) -> str | None:
+    """Return the line that tells a person what failed and what to do; None for an error that nobody foresaw."""
+    return describe_server_failure(error) or describe_failure(error)
+
+
 def was_told(error: BaseException) -> bool:
     """Return whether the log of the run has told an error, in the task where it happened."""
     return bool(error.__dict__.get("isospace_told"))
@@ -190,7 +217,7 @@ def _wrong_parameters(error: ParameterTypeError) -> str:
 
 def _failed(error: Exception, *, tell: bool) -> State[Any]:
     """Return the failed state of a known error, and log it unless a task of the run has done so."""
-    line = describe_failure(error)
+    line = describe(error)
     if line is None:
         if tell and not was_told(error):
             get_run_logger().error("%s: %s", type(error).__name__, error, exc_info=error)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import base64
+import functools
 import logging
 import threading
 import time
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, cast
 from uuid import UUID
 
+from httpx import HTTPError
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 from prefect.events import emit_event
 from prefect.logging import get_run_logger
@@ -22,11 +24,31 @@ from isospace.storage.openable import report_address
 from isospace.storage.store import Store
 from tasks.lines import as_line
 
+F = TypeVar("F", bound=Callable[..., None])
 # A run of many days must not update its progress every second.
 _PROGRESS_SECONDS = 2.0
 # After so many seconds without a line, the log says what is in progress.
 _LOG_SECONDS = 10.0
 _KEYS = {"encode": "encoding", "train": "training"}
+
+
+def _if_possible(show: F) -> F:
+    """Let a run go on to its commit without its artifacts, once the server is gone: what it encodes is paid for."""
+
+    @functools.wraps(show)
+    def attempt(self: PrefectReporter, *arguments: Any, **keywords: Any) -> None:
+        if self.is_server_lost:
+            return
+        try:
+            show(self, *arguments, **keywords)
+        except HTTPError as error:
+            self.is_server_lost = True
+            self.warning(
+                f"the Prefect server does not answer ({error}). The run goes on, without artifacts; in the UI it will "
+                "seem to run until somebody cancels it there"
+            )
+
+    return cast("F", attempt)
 
 
 class _LogHeartbeat(Heartbeat):
@@ -44,7 +66,8 @@ class PrefectReporter:
     """Reports to the current task run, or outside of tasks to the flow run."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self.is_server_lost = False
         self._artifacts: dict[str, UUID] = {}
         self._updated: dict[str, float] = {}
         # Prefect's log, and the terminal, which hears more often.
@@ -62,6 +85,7 @@ class PrefectReporter:
         self._log.end(stage)
         self._terminal.end(stage)
 
+    @_if_possible
     def progress(self, stage: str, done: float, total: float, detail: str) -> None:
         """Update the stage's progress artifact."""
         share = 100.0 * done / max(total, 1e-9)
@@ -96,10 +120,12 @@ class PrefectReporter:
         self._log.spoke()
         self._terminal.spoke()
 
+    @_if_possible
     def show_markdown(self, key: str, markdown: str, description: str) -> None:
         """Create a Markdown artifact."""
         create_markdown_artifact(key=key, markdown=markdown, description=description)
 
+    @_if_possible
     def show_page(
         self,
         store: Store,
@@ -134,7 +160,8 @@ def _key(stage: str) -> str:
     what = _KEYS.get(stage, stage.replace(" ", "-"))
     parameters = flow_run.parameters or {}
     runtime = getattr(parameters.get("config"), "runtime", None)
-    collection = getattr(runtime, "collection", None) or parameters.get("collection")
+    # A parameter has precedence over the configuration.
+    collection = parameters.get("collection") or getattr(runtime, "collection", None)
     return artifact_key(collection, what) if isinstance(collection, str) else what
 
 

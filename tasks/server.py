@@ -7,12 +7,26 @@ import re
 import prefect
 from httpx import HTTPError, HTTPStatusError
 from prefect.client.orchestration import get_client
+from prefect.concurrency._asyncio import ConcurrencySlotAcquisitionError
 from prefect.exceptions import PrefectException
 from prefect.settings import get_current_settings
 
 
 class ServerError(PrefectException):
     """The configured Prefect server cannot be used; the message says why, and what to do."""
+
+
+def describe_server_failure(error: BaseException) -> str | None:
+    """Return the line for an error of Prefect or of its client, which seldom say that the server is gone."""
+    if isinstance(error, ServerError):
+        return str(error)
+    if not isinstance(error, PrefectException | HTTPError | ConcurrencySlotAcquisitionError):
+        return None
+    try:
+        require_server()
+    except ServerError as lost:
+        return f"{lost} What the log calls committed is committed; the same command continues from here."
+    return " ".join(str(error).split())[:400] or type(error).__name__
 
 
 def require_server() -> None:

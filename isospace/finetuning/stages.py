@@ -20,6 +20,7 @@ from isospace.evaluation.norms import sample_rows
 from isospace.evaluation.query_sets import EvaluationSet, read_set
 from isospace.evaluation.reports.artifacts import artifact_key
 from isospace.evaluation.reports.page import write_page
+from isospace.finetuning import openings
 from isospace.finetuning.benchmark import EncoderComparison, benchmark_from_files, benchmark_from_view, compare_encoders
 from isospace.finetuning.config import FineTuneConfig, GeneratedPairs
 from isospace.finetuning.decontaminate import Split, split_examples
@@ -38,6 +39,7 @@ from isospace.pipeline.plan_report import PlanReport, plan_only
 from isospace.pipeline.resources import driver_engine, encoder_of
 from isospace.search.index import Index, open_index
 from isospace.search.reranker import open_reranker
+from isospace.storage.hashing import shortened_id
 from isospace.storage.run_id import new_run_id
 from isospace.storage.store import open_store
 
@@ -87,7 +89,10 @@ def open_base(reporter: Reporter, config: FineTuneConfig) -> Base:
     benchmark_from_view(index.view, query_set, most=100, seed=0)
     if config.finetune.outside is not None:
         benchmark_from_files(config.finetune.outside)
-    reporter.info(f"base {encoder.record.encoder_id[:16]}, snapshot {index.manifest.sequence}")
+    reporter.info(
+        f"opened snapshot {index.manifest.sequence} with the base encoder {shortened_id(encoder.record.encoder_id)}: "
+        f"{index.manifest.chunks:,} chunks, {len(query_set.queries):,} queries in set {query_set.name}"
+    )
     return Base(index, encoder, folder, query_set)
 
 
@@ -102,7 +107,7 @@ def measure_tokenizer(reporter: Reporter, base: Base) -> Tokenization:
         )
     tokenization = report_tokenization(view, base.encoder)
     worst = ", ".join(one.word for one in tokenization.worst[:8])
-    reporter.info(f"{tokenization.pieces_a_word:.2f} tokens per word; most over-segmented: {worst or 'none'}")
+    reporter.info(f"measured {tokenization.pieces_a_word:.2f} tokens per word; most over-segmented: {worst or 'none'}")
     return tokenization
 
 
@@ -113,11 +118,12 @@ def collect_all(reporter: Reporter, config: FineTuneConfig, base: Base) -> list[
     for spec in config.finetune.pairs:
         if isinstance(spec, GeneratedPairs):
             pairs, dropped = generate_pairs(base.index.view, spec, open_generator(spec), seed=seed)
-            reporter.info(f"generated: left out {dropped}")
+            reporter.info(f"generated pairs; left out: {_listed(dropped)}")
         else:
             pairs = collect_pairs(base.index.view, spec, seed=seed)
-        reporter.info(f"{spec.kind}: {len(pairs)} pairs")
+        reporter.info(f"{spec.kind}: {len(pairs):,} pairs")
         examples += pairs
+    reporter.info(f"collected {len(examples):,} pairs")
     return examples
 
 
@@ -137,7 +143,8 @@ def split_pairs(reporter: Reporter, config: FineTuneConfig, base: Base, examples
         seed=training.seed,
     )
     reporter.info(
-        f"{len(split.training)} pairs for training, {len(split.held_out)} held out; left out: {split.leakage.as_dict()}"
+        f"split: {len(split.training):,} pairs for training, {len(split.held_out):,} held out; left out: "
+        f"{_listed(split.leakage.as_dict())}"
     )
     return split
 
@@ -148,14 +155,15 @@ def mine_hard_negatives(reporter: Reporter, config: FineTuneConfig, base: Base, 
     note_unfinished(config, base.index.manifest.sequence, base.index.manifest.snapshot_id)
     if spec.count == 0:
         plain = tuple(replace(example, negatives=()) for example in split.training)
+        reporter.info(f"no hard negatives: finetune.negatives.count is 0; {len(plain):,} pairs go without")
         return MinedNegatives(plain, 0, {}, "none")
     relevant = base.query_set.relevant
     excluded = relevant | {example.doc_id for example in split.held_out}
     reranker = open_reranker(spec.reranker) if spec.reranker else None
     mined = mine_negatives(base.index.view, split.training, spec, excluded=excluded, reranker=reranker)
     reporter.info(
-        f"{len(mined.examples)} pairs with {spec.count} negatives each, {mined.short} with too few; rejected "
-        f"candidates: {mined.refused}"
+        f"mined: {len(mined.examples):,} pairs with {spec.count} negatives each, {mined.short:,} with too few; "
+        f"rejected candidates: {_listed(mined.refused)}"
     )
     return mined
 
@@ -178,7 +186,7 @@ def train_encoder(
         spec.training,
         "cpu" if device == "auto" and not _has_gpu() else "cuda" if device == "auto" else device,
     )
-    reporter.info(f"training {job.key[:16]}")
+    reporter.info(f"training {shortened_id(job.key)} on {job.device}: {len(mined.examples):,} pairs")
     reporter.progress(TRAIN.name, 0.0, 1.0, "starting")
 
     def on_event(event: Mapping[str, Any]) -> None:
@@ -189,6 +197,7 @@ def train_encoder(
 
     trained = train(job, on_event=on_event)
     reporter.progress(TRAIN.name, 1.0, 1.0, f"weights of step {trained.best_step}")
+    reporter.info(f"trained: keeps the weights of step {trained.best_step}")
     return trained
 
 
@@ -212,7 +221,7 @@ def register(
     lineage = register_encoder(
         open_store(config.runtime.store), config.recipe.encoder, trained, details, driver_engine(config)
     )
-    reporter.info(f"encoder {lineage.encoder_id}")
+    reporter.info(f"registered encoder {shortened_id(lineage.encoder_id)} as {spec.name}")
     return lineage
 
 
@@ -225,15 +234,20 @@ def compare(
     after = base.encoder if is_base else open_encoder(store, lineage.encoder_id, driver_engine(config))
     inside = benchmark_from_view(base.index.view, base.query_set, most=spec.evaluated_chunks, seed=spec.training.seed)
     outside = benchmark_from_files(spec.outside) if spec.outside else None
-    return (
-        compare_encoders(inside, base.encoder, after),
-        compare_encoders(outside, base.encoder, after) if outside else None,
-    )
+    measured = compare_encoders(inside, base.encoder, after)
+    elsewhere = compare_encoders(outside, base.encoder, after) if outside else None
+    reporter.info(f"compared both encoders on {len(base.query_set.queries):,} queries")
+    return measured, elsewhere
 
 
 def plan_candidate(reporter: Reporter, config: FineTuneConfig, lineage: Lineage) -> PlanReport | None:
     """Estimate the cost of embedding the collection with the result."""
-    return None if lineage.encoder_id == lineage.base else plan_only(candidate_of(config, lineage))
+    if lineage.encoder_id == lineage.base:
+        reporter.info("nothing to plan: the best weights are those of the base")
+        return None
+    planned = plan_only(candidate_of(config, lineage))
+    reporter.info(f"embedding the collection with the result: {planned.describe()}")
+    return planned
 
 
 def conclude(
@@ -307,6 +321,11 @@ def _snapshot(reporter: Reporter, config: FineTuneConfig, current: Manifest) -> 
     return manifest.sequence
 
 
+def _listed(counts: Mapping[str, int]) -> str:
+    """Return counts by name in words, such as: 12 duplicate, 3 empty."""
+    return ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items() if count) or "none"
+
+
 def _has_gpu() -> bool:
     try:
         import torch
@@ -319,14 +338,14 @@ def _always(error: BaseException) -> bool:
     return True
 
 
-OPEN_BASE = Stage("open base", open_base)
-MEASURE_TOKENIZER = Stage("measure tokenizer", measure_tokenizer)
-COLLECT = Stage("collect pairs", collect_all)
-SPLIT = Stage("split pairs", split_pairs)
-MINE = Stage("mine negatives", mine_hard_negatives)
+OPEN_BASE = Stage("open base", open_base, opening=openings.open_base)
+MEASURE_TOKENIZER = Stage("measure tokenizer", measure_tokenizer, opening=openings.measure_tokenizer)
+COLLECT = Stage("collect pairs", collect_all, opening=openings.collect)
+SPLIT = Stage("split pairs", split_pairs, opening=openings.split)
+MINE = Stage("mine negatives", mine_hard_negatives, opening=openings.mine)
 # The second attempt continues from the last checkpoint.
-TRAIN = Stage("train", train_encoder, Retry(1, (0.0,), _always))
-REGISTER = Stage("register encoder", register)
-COMPARE = Stage("compare encoders", compare)
-PLAN_CANDIDATE = Stage("plan candidate", plan_candidate)
-CONCLUDE = Stage("conclude", conclude)
+TRAIN = Stage("train", train_encoder, Retry(1, (0.0,), _always), opening=openings.train)
+REGISTER = Stage("register encoder", register, opening=openings.register)
+COMPARE = Stage("compare encoders", compare, opening=openings.compare)
+PLAN_CANDIDATE = Stage("plan candidate", plan_candidate, opening=openings.plan_candidate)
+CONCLUDE = Stage("write report", conclude, opening=openings.conclude)

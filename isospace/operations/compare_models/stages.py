@@ -25,7 +25,8 @@ def measure(reporter: Reporter, config: ComparisonConfig, names: tuple[str, str]
     entry, is_new = measure_variant(
         store, names, variant, comparison_set(config), spec.search, engine=driver_engine(variant)
     )
-    reporter.info(f"nDCG@10 {entry.ndcg_10:.4f} ({'measured' if is_new else 'cached'})")
+    source = "measured now" if is_new else "measured by an earlier run"
+    reporter.info(f"{names[0]} with {names[1]}: nDCG@10 {entry.ndcg_10:.4f}, {entry.bytes:,} bytes a vector ({source})")
     return entry
 
 
@@ -46,5 +47,17 @@ def conclude(
     return comparison
 
 
-MEASURE = Stage("measure", measure, label=lambda config, names, variant: f"measure {names[0]}, {names[1]}")
-CONCLUDE = Stage("conclude", conclude)
+def _measure_label(config: ComparisonConfig, names: tuple[str, str], variant: PipelineConfig) -> str:
+    return f"measure {names[0]}, {names[1]}"
+
+
+def _measure_opening(config: ComparisonConfig, names: tuple[str, str], variant: PipelineConfig) -> str:
+    return f"measures {names[0]} with {names[1]}: collection {variant.runtime.collection}"
+
+
+def _conclude_opening(config: ComparisonConfig, entries: list[Entry], failed: list[FailedVariant]) -> str:
+    return f"compares {len(entries)} variants with the best, and writes the report"
+
+
+MEASURE = Stage("measure", measure, label=_measure_label, opening=_measure_opening)
+CONCLUDE = Stage("write report", conclude, opening=_conclude_opening)

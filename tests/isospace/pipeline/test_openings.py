@@ -4,11 +4,14 @@ import inspect
 
 import pytest
 
+from isospace.finetuning import stages as finetuning
+from isospace.operations.compare_models import stages as compare_models
 from isospace.pipeline import stages, summary
 from isospace.pipeline.executor import Stage
 from isospace.pipeline.openings import counted
 
-ALL = [value for module in (stages, summary) for value in vars(module).values() if isinstance(value, Stage)]
+MODULES = (stages, summary, finetuning, compare_models)
+ALL = [value for module in MODULES for value in vars(module).values() if isinstance(value, Stage)]
 
 
 @pytest.mark.parametrize("stage", ALL, ids=lambda stage: stage.name)
@@ -19,7 +22,7 @@ def test_every_stage_says_what_it_begins_from_its_own_arguments(stage: Stage) ->
 
 
 def test_stages_are_found() -> None:
-    assert len(ALL) > 15
+    assert len(ALL) > 30
 
 
 @pytest.mark.parametrize(("count", "words"), [(0, "0 chunks"), (1, "1 chunk"), (1_989, "1,989 chunks")])
