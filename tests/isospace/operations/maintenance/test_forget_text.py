@@ -21,7 +21,7 @@ from isospace.collection.alias import resolve
 from isospace.collection.tombstones import Receipt, write_tombstone
 from isospace.errors import ConfigError
 from isospace.evaluation.comparison import Comparison, QueryChange
-from isospace.evaluation.gate.judge import GateResult, _quoted_groups
+from isospace.evaluation.gate.judge import GateResult, quoted_groups
 from isospace.evaluation.gate.page import _changes
 from isospace.evaluation.gate.run_gate import gate_snapshot
 from isospace.evaluation.gate.spec import GateSpec
@@ -465,8 +465,8 @@ class TestQuotes:
         judged = {"q1": {"a": 1}, "q2": {"b": 2, "c": 0}, "q3": {}}
         known = EvaluationSet("s", "judged", dict.fromkeys(judged, "text"), judged, {"lang": {"q1": "en"}})
         groups = {"source": {"box": ["q1", "q2"], "none": ["q3"]}, "lang": {"en": ["q1"]}}
-        assert _quoted_groups(known, groups) == (("a", "b"),)
-        assert _quoted_groups(None, groups) == ()
+        assert quoted_groups(known, groups) == (("a", "b"),)
+        assert quoted_groups(None, groups) == ()
 
     def test_a_map_quotes_the_labels_that_it_shows(self) -> None:
         labels, owners = ["x", "x", "x", "y", *"abcdefgh"], ["d1", "d2", "d1", "d3", *"stuvwxyz"]
