@@ -66,7 +66,7 @@ def quarantine_markdown(collection: str, inputs: Sequence[QuarantinedInput], not
     counted = count_reasons(inputs)
     # A list and not a table: in Prefect's UI, cells do not wrap.
     rows = [
-        f"- **{one.inputs:,}** {as_text(one.reason)}{_standing(one)}: {as_text(_named(one))}"
+        f"- **{one.inputs:,} ×** {as_text(one.reason)}{_standing(one)}: {as_text(_named(one))}"
         for one in counted[:_REASONS]
     ]
     more = [f"{len(counted) - _REASONS} further reasons are left out."] if len(counted) > _REASONS else []

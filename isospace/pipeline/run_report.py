@@ -285,7 +285,8 @@ _STORED = {"bytes": "bytes per chunk", "cosine_error": "mean error", "largest_co
 def _figure(value: Any) -> str:
     match value:
         case float():
-            return f"{value:.3g}"
+            # Less is what the measurement itself rounds.
+            return f"{value:.3g}" if abs(value) >= 1e-15 else "0"
         case int() if not isinstance(value, bool):
             return f"{value:,}"
         case dict():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import socket
@@ -21,7 +22,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from isospace import __version__
-from isospace.errors import ConfigError, IsospaceError, NotFoundError, missing_package
+from isospace.errors import ConfigError, IsospaceError, NotFoundError, require_package
 from isospace.evaluation.reports.catalog import KINDS, Catalog, ReportEntry, grouped, list_files
 from isospace.service.settings import is_loopback
 from isospace.storage import paths as layout
@@ -69,6 +70,7 @@ def serve_reports(
     StoreError
         If the store cannot be listed.
     """
+    require_package("jinja2", "a list of reports")
     _require_store(store)
     listening = _listen(host, port)
     where, number = listening.getsockname()[:2]
@@ -156,10 +158,8 @@ def _index(store: Store, catalog: Catalog, request: Request) -> Response:
 
 def _render(store: Store, entries: Sequence[ReportEntry], wanted: dict[str, str], older: dict[str, str]) -> str:
     """Return the list as HTML; everything in it is escaped."""
-    try:
-        from jinja2 import Environment
-    except ModuleNotFoundError as error:
-        raise ConfigError(missing_package("jinja2", "a list of reports")) from error
+    from jinja2 import Environment
+
     source = files("isospace.service").joinpath("reports.html").read_text(encoding="utf-8")
     template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(source)
     is_part = any(wanted.values())
@@ -213,9 +213,9 @@ def _listen(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
         return socket.create_server((host, port), family=family, backlog=128)
     except OSError as error:
-        raise ConfigError(
-            f"--host {host} --port {port}: cannot listen there ({error.strerror or error}). Choose another."
-        ) from error
+        # The text of `create_server` repeats the address.
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or error
+        raise ConfigError(f"--host {host} --port {port}: cannot listen there ({reason}). Choose another.") from error
 
 
 class _Server(uvicorn.Server):

@@ -18,7 +18,7 @@ from isospace.search.metadata import parse_metadata
 from isospace.search.view import View
 from isospace.transform.vectors import Float64
 
-_MAPPED, _FEWEST_MAPPED = 1_500, 3
+_MAPPED, _FEWEST_MAPPED = 1_350, 3
 _ROUNDING = 1e-5
 _MEANINGS = {
     "mean_cosine": "of random pairs; near 0 is even, and above 0.6 the vectors lie in a narrow cone",

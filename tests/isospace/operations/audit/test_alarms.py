@@ -63,7 +63,13 @@ class World:
 
     def audit(self, **given):
         limits = given.pop("limits", Thresholds())
-        return audit_alias(self.store, "c", given.pop("alias", "production"), limits, run_id="r", **given)
+        audit = audit_alias(self.store, "c", given.pop("alias", "production"), limits, run_id="r", **given)
+        alarmed = {check.name for check in audit.record.checks if check.verdict == "alarm"}
+        # The table of checks and the alarms say the same.
+        assert {name.removesuffix(" of logged queries") for name in alarmed} == {
+            alarm.name for alarm in audit.record.alarms
+        }
+        return audit
 
     def alarms(self, **given) -> list[str]:
         return [alarm.name for alarm in self.audit(**given).record.alarms]
