@@ -24,7 +24,10 @@ def outcome(report: RunReport | PlanReport, store: Store, report_url: str | None
         ("documents", f"{report.documents:,} in {report.chunks:,} chunks"),
         ("encoded", f"{report.encoded:,} chunks, {report.tokens:,} tokens in {report.seconds:.1f} s"),
         ("reused", f"{report.reused:,} texts that earlier runs encoded" if report.reused else ""),
-        ("cost", f"{report.money:,.2f}" if report.money is not None else ""),
+        (
+            "cost",
+            f"{report.money:,.2f} in your currency (runtime.price_per_device_hour)" if report.money is not None else "",
+        ),
         ("left", f"{report.left:,} texts for the next run" if report.left else ""),
         ("gate", report.gate or ""),
         ("alias", _alias(report)),
