@@ -56,11 +56,11 @@ class Keys:
             found = read_keys(self.path)
         except ConfigError as error:
             self.problem = str(error)
-            _LOG.warning("%s The %d keys from before remain valid.", error, len(self.digests))
+            _LOG.warning("%s The keys from before (%d) remain valid.", error, len(self.digests))
             return
         added, removed = set(found) - set(self.digests), set(self.digests) - set(found)
         self.digests, self.problem = found, ""
-        _LOG.warning("--keys %s: read again; %d keys added, %d removed", self.path, len(added), len(removed))
+        _LOG.warning("--keys %s: read again; keys added: %d, removed: %d", self.path, len(added), len(removed))
 
 
 def digest(key: str) -> bytes:

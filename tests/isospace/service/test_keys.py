@@ -61,7 +61,7 @@ def test_a_bad_file_keeps_the_keys_from_before_and_says_so(
     keys.follow()
     assert are_valid(keys, OLD) == [True]
     assert str(path) in keys.problem
-    assert "The 1 keys from before remain valid" in caplog.text
+    assert "The keys from before (1) remain valid" in caplog.text
     # It says so once, and is content when the file is good again.
     keys.follow()
     assert caplog.text.count("remain valid") == 1
@@ -70,7 +70,7 @@ def test_a_bad_file_keeps_the_keys_from_before_and_says_so(
     keys.follow()
     assert are_valid(keys, OLD, NEW) == [False, True]
     assert keys.problem == ""
-    assert "1 keys added, 1 removed" in caplog.text
+    assert "keys added: 1, removed: 1" in caplog.text
     assert NEW not in caplog.text
 
 
