@@ -14,6 +14,7 @@ from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.exceptions import ObjectNotFound
 
 from flows.command import one_line_errors
+from flows.lost_runs import NAME, watch_lost_runs
 from isospace.pipeline.stages import ENCODE_TAG
 from tasks.server import require_server
 
@@ -40,6 +41,8 @@ def prepare_server(encode_limit: int | None = None) -> list[str]:
             except ObjectNotFound:
                 client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
                 created.append(f"work pool {pool}")
+        if watch_lost_runs() is not None:
+            created.append(f"automation {NAME}, which ends runs whose process is gone")
         if encode_limit is not None:
             client.create_concurrency_limit(tag=ENCODE_TAG, concurrency_limit=encode_limit)
             created.append(f"limit of {encode_limit} on tasks tagged {ENCODE_TAG}")

@@ -1,0 +1,66 @@
+"""Let a Prefect server end runs whose process or machine is gone: an automation that waits for their heartbeats.
+
+python -m flows.lost_runs
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any, cast
+
+from prefect.automations import Automation
+from prefect.client.schemas.objects import StateType
+from prefect.events.actions import ChangeFlowRunState
+from prefect.events.schemas.automations import EventTrigger, Posture
+from prefect.events.schemas.events import ResourceSpecification
+
+from flows.command import one_line_errors
+from tasks.server import require_server
+
+NAME = "isospace-lost-runs"
+# Three heartbeats of PREFECT_FLOWS_HEARTBEAT_FREQUENCY, which `flows` sets.
+SILENCE = timedelta(seconds=90)
+_HEARTBEAT = "prefect.flow-run.heartbeat"
+# After these, a run is expected to send no more.
+_ENDS = ("Completed", "Failed", "Cancelled", "Cancelling", "Crashed", "Paused", "Suspended")
+MESSAGE = (
+    f"The process of this run has been silent for {SILENCE.seconds} s: it was killed, or its machine or its network is "
+    "gone. Nothing half-written is visible; start the run again, and it continues."
+)
+
+
+def watch_lost_runs() -> Automation | None:
+    """Create the automation; return None if it exists."""
+    try:
+        known: Any = Automation.read(name=NAME)
+    except ValueError:
+        known = None
+    if known is not None:
+        return None
+    wanted: Any = Automation(
+        name=NAME,
+        description="Ends runs whose process is gone, so that they do not seem to run for ever.",
+        trigger=EventTrigger(
+            after={_HEARTBEAT},
+            expect={_HEARTBEAT, *(f"prefect.flow-run.{state}" for state in _ENDS)},
+            match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
+            for_each={"prefect.resource.id"},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=SILENCE,
+        ),
+        actions=[ChangeFlowRunState(state=StateType.CRASHED, message=MESSAGE)],
+    )
+    return cast("Automation", wanted.create())
+
+
+def main() -> None:
+    """Create the automation, and say so."""
+    with one_line_errors():
+        require_server()
+        created = watch_lost_runs()
+        print(f"automation {NAME} {'created' if created else 'exists'}: it ends runs that are silent for 90 s")
+
+
+if __name__ == "__main__":
+    main()
