@@ -9,7 +9,7 @@ from isospace.pipeline.quarantine_report import count_reasons, quarantine_markdo
 INPUTS = [
     *(QuarantinedInput(f"scan{n}.pdf", f"scan{n}.pdf", None, "cannot be opened as PDF", 1) for n in range(5)),
     QuarantinedInput("t.csv", None, "t.csv", "is cut short", 40),
-    QuarantinedInput("t.jsonl#b", None, None, "repeats the id of an earlier document: b", 1),
+    QuarantinedInput("b/t.jsonl", None, None, "repeats the id of an earlier document: b", 1),
     QuarantinedInput("u.jsonl#c", None, None, "repeats the id of an earlier document: c", 1),
     QuarantinedInput("old.md", "old.md", None, "is empty", None),
 ]
@@ -29,6 +29,8 @@ def test_every_document_that_is_named_is_quoted_and_no_other() -> None:
     record = QuoteRecord("c", frozenset(section.quotes))
     for named in ("scan0.pdf", "scan2.pdf", "b", "c", "old.md"):
         assert record.has_forgotten({named}), named
+    row = quarantine_section([QuarantinedInput("t.csv#row 7", None, None, "is bad", 1)], "command")
+    assert QuoteRecord("c", frozenset(row.quotes)).has_forgotten({"row 7"})
     assert not record.has_forgotten({"scan4.pdf", "d"})
     assert section.table is not None
     assert "scan4.pdf" not in str(section.table.rows)
