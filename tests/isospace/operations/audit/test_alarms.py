@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from isospace.cli.main import app
-from isospace.collection.alias import promote
+from isospace.collection.alias import hold, promote
 from isospace.collection.snapshot import read_manifest
 from isospace.encoding.encoder import SentenceEncoder
 from isospace.errors import AuditError
@@ -329,6 +329,9 @@ def test_a_stale_alias(world: World):
     assert "stale alias" in [alarm.name for alarm in late.alarms]
     assert "snapshot 2 has been waiting for 30 hours" in late.describe()
     assert "stale alias" in world.alarms(now=now + timedelta(hours=3), limits=Thresholds(age_hours=2))
+    # Whoever holds it lets others wait on purpose.
+    hold(world.store, "c", "production", reason="fair")
+    assert "stale alias" not in world.alarms(now=now + timedelta(hours=30))
 
 
 def test_answers_from_a_snapshot_that_the_alias_no_longer_names(world: World):
