@@ -57,6 +57,9 @@ def deploy(
             help="Folder on the worker that relative paths of the configuration refer to. Default: the current one.",
         ),
     ] = "",
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace deployments of the same names that belong to another store.")
+    ] = False,
     overrides: OverrideOption = None,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
@@ -90,7 +93,9 @@ def deploy(
     if unused:
         raise ConfigError(f"--{unused[0]}-cron: {config} is deployed as {planned[0].flow.name} alone; use --cron.")
     folder = directory or str(Path.cwd())
-    deployed = apply(planned, work_pool=work_pool, directory=folder, schedules=schedules, dry_run=dry_run)
+    deployed = apply(
+        planned, work_pool=work_pool, directory=folder, schedules=schedules, replace=replace, dry_run=dry_run
+    )
     if as_json:
         print_json([one.as_dict() for one in deployed])
     else:
