@@ -19,7 +19,8 @@ def change_folder(directory: str) -> dict[str, str]:
     except OSError as error:
         message = (
             f"the worker cannot use the folder {directory} ({error.strerror}), which relative paths of the "
-            "configuration refer to. Create it there, or deploy again with --directory and a folder of the worker, and --replace."
+            "configuration refer to. Create it there, or deploy again with --replace and, as --directory, a folder "
+            "that the worker has."
         )
         if run_id := os.environ.get("PREFECT__FLOW_RUN_ID"):
             with get_client(sync_client=True) as client:

@@ -92,7 +92,7 @@ def deploy(
     unused = [job for job, value in schedules.items() if value and job not in {one.job for one in planned}]
     if unused:
         raise ConfigError(f"--{unused[0]}-cron: {config} is deployed as {planned[0].flow.name} alone; use --cron.")
-    folder = directory or str(Path.cwd())
+    folder = str(Path(directory).absolute())
     deployed = apply(
         planned, work_pool=work_pool, directory=folder, schedules=schedules, replace=replace, dry_run=dry_run
     )

@@ -255,7 +255,7 @@ def test_a_folder_that_the_worker_does_not_have_is_the_reason_of_the_failure(
         worker_folder.change_folder("/no/such")
     ((found, state, force),) = told
     assert (found, state.type.value, force) == (run, "FAILED", True)
-    assert "deploy again with --directory" in state.message
+    assert "deploy again with --replace" in state.message
 
 
 def test_a_dry_run_checks_and_writes_nothing(server: Server, written: Path) -> None:
