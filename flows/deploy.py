@@ -22,6 +22,8 @@ from isospace.errors import ConfigError, IsospaceError
 
 # The slug of the schedule that belongs to `isospace deploy`; others, such as those added in the UI, are kept.
 SLUG = "isospace"
+# The step before every run, see `flows.worker_folder`.
+STEP = "flows.worker_folder.change_folder"
 # In place of a cron expression: remove the schedule.
 NONE = "none"
 
@@ -85,6 +87,7 @@ def deploy(
     work_pool: str,
     directory: str,
     schedules: Mapping[Job, CronSchedule | None],
+    replace: bool = False,
     dry_run: bool = False,
 ) -> list[Deployed]:
     """Create the deployments, or update those of the same names.
@@ -99,6 +102,8 @@ def deploy(
         Folder on the worker that relative paths in the configuration refer to.
     schedules
         See `cron_schedules`.
+    replace
+        Whether deployments of the same names may belong to another store, or to relative paths in another folder.
     dry_run
         Check everything, and write nothing.
 
@@ -117,7 +122,7 @@ def deploy(
         with get_client(sync_client=True) as client:
             _require_pool(client, work_pool)
             existing = [_existing(client, deployment) for deployment in deployments]
-            for deployment, found in zip(deployments, existing, strict=True):
+            for deployment, found in zip(deployments, existing if not replace else [], strict=not replace):
                 _require_same_store(deployment, found, directory)
             return [
                 _apply(client, deployment, found, work_pool, directory, schedules, dry_run=dry_run)
@@ -165,14 +170,12 @@ def _require_same_store(deployment: Deployment, existing: DeploymentResponse | N
     """Refuse to turn the deployment of one store into that of another with a collection of the same name."""
     if existing is None:
         return
-    steps = existing.pull_steps or []
-    folders = [step.get("prefect.deployments.steps.set_working_directory", {}).get("directory") for step in steps]
-    before = _store(existing.parameters, next(iter(folders), None) or "")
+    before = _store(existing.parameters, existing.path or "")
     after = _store(deployment.parameters, directory)
     if before and after and before != after:
         raise ConfigError(
             f"deployment {deployment.full_name} belongs to the store {before}, and this configuration to {after}. "
-            "Give these deployments a name of their own with --name, or delete the others in Prefect's UI."
+            "Give these deployments a name of their own with --name, or replace the others with --replace."
         )
 
 
@@ -200,7 +203,7 @@ def _apply(
     done = "created" if existing is None else "updated"
     if dry_run:
         return Deployed(deployment.full_name, done, told, "")
-    step = {"prefect.deployments.steps.set_working_directory": {"directory": directory}}
+    step = {STEP: {"directory": directory}}
     # One at a time: the next run waits in Prefect.
     waiting = ConcurrencyOptions(collision_strategy=ConcurrencyLimitStrategy.ENQUEUE)
     deployment_id = client.create_deployment(

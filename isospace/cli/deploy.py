@@ -57,6 +57,9 @@ def deploy(
             help="Folder on the worker that relative paths of the configuration refer to. Default: the current one.",
         ),
     ] = "",
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace deployments of the same names that belong to another store.")
+    ] = False,
     overrides: OverrideOption = None,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
@@ -85,8 +88,10 @@ def deploy(
     unused = [job for job, value in schedules.items() if value and job not in {one.job for one in planned}]
     if unused:
         raise ConfigError(f"--{unused[0]}-cron: {config} is deployed as {planned[0].flow.name} alone; use --cron.")
-    folder = directory or str(Path.cwd())
-    deployed = apply(planned, work_pool=work_pool, directory=folder, schedules=schedules, dry_run=dry_run)
+    folder = str(Path(directory).absolute())
+    deployed = apply(
+        planned, work_pool=work_pool, directory=folder, schedules=schedules, replace=replace, dry_run=dry_run
+    )
     if as_json:
         print_json([one.as_dict() for one in deployed])
     else:

@@ -19,6 +19,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.utilities.schema_tools import validate
 
 from flows import deploy as deploying
+from flows import worker_folder
 from flows.deploy import cron_schedules, deploy
 from flows.deployments import Deployment, plan_deployments
 from isospace.errors import ConfigError, IsospaceError
@@ -211,7 +212,7 @@ def test_deploying_again_changes_what_is_said_and_keeps_the_rest(server: Server,
     assert again(main="0 2 * * *", audit="30 5 * * *") == ["created"] * 6
     assert set(server.kept) == {f"{flow}/c" for flow in COLLECTION}
     embed = server.kept["embed-corpus/c"]
-    assert embed.pull_steps == [{"prefect.deployments.steps.set_working_directory": {"directory": "/data"}}]
+    assert embed.pull_steps == [{"flows.worker_folder.change_folder": {"directory": "/data"}}]
     assert (embed.work_pool_name, embed.concurrency_limit) == ("cpu", 1)
     assert server.kept["audit-collection/c"].concurrency_limit is None
     # An operator adds a schedule in the UI, and pauses the other one.
@@ -232,6 +233,29 @@ def test_deploying_again_changes_what_is_said_and_keeps_the_rest(server: Server,
     ):
         again("/other")
     assert server.kept == before
+    deploy(planned, work_pool="cpu", directory="/other", schedules={}, replace=True)
+    assert server.kept["embed-corpus/c"].path == "/other"
+
+
+def test_a_folder_that_the_worker_does_not_have_is_the_reason_of_the_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    assert worker_folder.change_folder(str(tmp_path)) == {"directory": str(tmp_path)}
+    assert Path.cwd() == tmp_path
+    told: list[Any] = []
+
+    @contextmanager
+    def client(**_: Any) -> Iterator[Any]:
+        yield SimpleNamespace(set_flow_run_state=lambda run, state, force: told.append((run, state, force)))
+
+    monkeypatch.setattr(worker_folder, "get_client", client)
+    monkeypatch.setenv("PREFECT__FLOW_RUN_ID", str(run := uuid4()))
+    with pytest.raises(RuntimeError, match="the worker cannot use the folder /no/such"):
+        worker_folder.change_folder("/no/such")
+    ((found, state, force),) = told
+    assert (found, state.type.value, force) == (run, "FAILED", True)
+    assert "deploy again with --replace" in state.message
 
 
 def test_a_dry_run_checks_and_writes_nothing(server: Server, written: Path) -> None:

@@ -37,11 +37,17 @@ def test_what_is_asked_for_reaches_the_server(call: Call, monkeypatch: pytest.Mo
     assert names[0] == "embed-corpus/scifact-demo"
     schedule = options.pop("schedules")["main"]
     assert (schedule.cron, schedule.timezone) == ("0 2 * * *", "Europe/Berlin")
-    assert options == {"work_pool": "gpu", "directory": str(tmp_path), "dry_run": True}
+    assert options == {"work_pool": "gpu", "directory": str(tmp_path), "replace": False, "dry_run": True}
     assert "would be created" in done.out
     assert "http://there" not in done.out
-    done = call("deploy", demo, "--directory", "/opt/isospace", "--name", "mine")
-    assert asked.pop()[1] == {"work_pool": "cpu", "directory": "/opt/isospace", "schedules": {}, "dry_run": False}
+    done = call("deploy", demo, "--directory", "/opt/isospace", "--name", "mine", "--replace")
+    assert asked.pop()[1] == {
+        "work_pool": "cpu",
+        "directory": "/opt/isospace",
+        "schedules": {},
+        "replace": True,
+        "dry_run": False,
+    }
     assert "refer to /opt/isospace on the worker" in done.out
     assert "prefect deployment run embed-corpus/mine" in done.out
     wrong = call("deploy", str(CONFIGS / "finetune_demo.yaml"), "--audit-cron", "0 5 * * *")
