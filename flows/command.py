@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from typing import Any, NoReturn
 
 from isospace.cli.terminal import prepare_output, say
-from isospace.errors import ConfigError
+from isospace.errors import AuditError, ConfigError, GateError
 from isospace.operations.audit.audit import AuditRecord
 from isospace.operations.audit.thresholds import parse_thresholds
 from isospace.operations.maintenance.compact import CompactionPlan, CompactionResult
@@ -154,7 +154,9 @@ def one_line_errors() -> Iterator[None]:
         if line is None:
             raise
         status = 2 if isinstance(error, ConfigError) else 1
-        _fail(error, "" if was_told(error) else line, status=status)
+        # A rejection, or an alarm, is the outcome of the command, which a person may want to override.
+        is_outcome = isinstance(error, GateError | AuditError)
+        _fail(error, "" if was_told(error) and not is_outcome else line, status=status)
 
 
 def _fail(error: BaseException, message: str, *, status: int) -> NoReturn:

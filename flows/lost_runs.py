@@ -18,13 +18,15 @@ from flows.command import one_line_errors
 from tasks.server import require_server
 
 NAME = "isospace-lost-runs"
-# Three heartbeats of PREFECT_FLOWS_HEARTBEAT_FREQUENCY, which `flows` sets.
-SILENCE = timedelta(seconds=90)
+# Runs send a heartbeat every 180 s, unless PREFECT_FLOWS_HEARTBEAT_FREQUENCY says otherwise; a busy machine is late. A
+# run that is alive must not be called dead: with 90 s, one was.
+_MINUTES = 10
+SILENCE = timedelta(minutes=_MINUTES)
 _HEARTBEAT = "prefect.flow-run.heartbeat"
 # After these, a run is expected to send no more.
 _ENDS = ("Completed", "Failed", "Cancelled", "Cancelling", "Crashed", "Paused", "Suspended")
 MESSAGE = (
-    f"The process of this run has been silent for {SILENCE.seconds} s: it was killed, or its machine or its network is "
+    f"The process of this run has been silent for {_MINUTES} minutes: it was killed, or its machine or its network is "
     "gone. Nothing half-written is visible; start the run again, and it continues."
 )
 
@@ -59,7 +61,8 @@ def main() -> None:
     with one_line_errors():
         require_server()
         created = watch_lost_runs()
-        print(f"automation {NAME} {'created' if created else 'exists'}: it ends runs that are silent for 90 s")
+        state = "created" if created else "exists"
+        print(f"automation {NAME} {state}: it ends runs that are silent for {_MINUTES} minutes")
 
 
 if __name__ == "__main__":

@@ -224,7 +224,8 @@ def _failed(error: Exception, *, tell: bool) -> State[Any]:
             error.__dict__["isospace_told"] = True
         raise error
     # A task has told a rejection or an alarm, and the run went on to its end.
-    if tell and not was_told(error) and not isinstance(error, GateError | AuditError):
-        get_run_logger().error("%s", as_line(line))
+    if tell and not was_told(error):
+        if not isinstance(error, GateError | AuditError):
+            get_run_logger().error("%s", as_line(line))
         error.__dict__["isospace_told"] = True
     return Failed(message=as_line(line), data=error)

@@ -442,7 +442,7 @@ def _segment_label(run: Run, space_id: str, job: SegmentJob) -> str:
 
 def _rejection(verdict: Verdict) -> str | None:
     """Return why a snapshot was rejected; None if it passed."""
-    return None if verdict.passed else verdict.describe()
+    return None if verdict.passed else f"{verdict.describe()}. Look at {verdict.report}."
 
 
 START = Stage("prepare encoder", start, opening=openings.start)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,11 +38,35 @@ def artifacts(key: str) -> list[str]:
     return [str(artifact["data"]) for artifact in answer.raise_for_status().json()]
 
 
-def test_the_flow_embeds_and_shows_what_it_did(configure: Configure, tmp_path: Path) -> None:
+@pytest.fixture
+def told() -> Iterator[list[logging.LogRecord]]:
+    """What reaches the logs of runs and of their tasks."""
+    records: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = records.append  # type: ignore[method-assign]
+    loggers = [logging.getLogger(name) for name in ("prefect.flow_runs", "prefect.task_runs")]
+    for logger in loggers:
+        logger.addHandler(handler)
+    yield records
+    for logger in loggers:
+        logger.removeHandler(handler)
+
+
+def test_the_flow_embeds_and_shows_what_it_did(
+    configure: Configure, tmp_path: Path, told: list[logging.LogRecord]
+) -> None:
     from flows.embed_corpus import embed_corpus
 
     config = configure(write_jsonl(tmp_path / "d.jsonl", sentences(120)), runtime={"shard_tokens": 900})
     report = embed_corpus(config)
+    lines = Counter(record.__dict__.get("task_run_name") for record in told)
+    # Each task says what it begins, and what it did.
+    assert {"prepare encoder", "scan source", "encode shard 0", "commit snapshot", "write report"} <= set(lines)
+    assert [name for name, count in lines.items() if count < 2] == []
+    last = told[-1].getMessage()
+    assert last.startswith("c: committed snapshot 1 (")
+    assert "120 documents in 120 chunks, 120 texts encoded in " in last
+    assert [r.getMessage() for r in told if re.search(r"Finished in state|\bNone\b|[0-9a-f]{64}", r.getMessage())] == []
     assert (report.documents, report.encoded, report.committed, report.promoted) == (120, 120, True, "production")
     again = embed_corpus(config)
     assert (again.encoded, again.committed, again.snapshot_id) == (0, False, report.snapshot_id)
@@ -49,13 +77,20 @@ def test_the_flow_embeds_and_shows_what_it_did(configure: Configure, tmp_path: P
     assert (Path(config.runtime.store) / "reports" / report.run_id / "report.json").is_file()
 
 
-def test_an_error_is_itself_and_leaves_nothing_visible(configure: Configure, tmp_path: Path) -> None:
+def test_an_error_is_itself_and_leaves_nothing_visible(
+    configure: Configure, tmp_path: Path, told: list[logging.LogRecord]
+) -> None:
     from flows.embed_corpus import embed_corpus
 
     transform = {"fit": {"kind": "zca"}}
     config = configure(write_jsonl(tmp_path / "d.jsonl", sentences(30)), recipe={"transform": transform})
-    with pytest.raises(FitError, match="allow_small_sample"):
+    with pytest.raises(FitError, match="allow_small_sample") as raised:
         embed_corpus(config)
+    # Once, in the task where it happened, without a traceback.
+    (red,) = [record for record in told if record.levelno >= logging.ERROR]
+    assert (red.__dict__["task_run_name"], red.getMessage(), red.exc_info) == ("plan encoding", str(raised.value), None)
+    state = embed_corpus(config, return_state=True)
+    assert (state.name, state.message) == ("Failed", str(raised.value))
     assert sequences(open_store(config.runtime.store), "c") == []
 
 

@@ -128,7 +128,10 @@ def test_a_flow_ends_with_its_figures(kept: Kept) -> None:
 
 
 def test_a_rejection_is_told_by_the_gate_alone(kept: Kept) -> None:
-    assert concluding(str)(failing(GateError("snapshot 2 was rejected")))().message == "snapshot 2 was rejected"
+    error = GateError("snapshot 2 was rejected")
+    assert concluding(str)(failing(error))().message == "snapshot 2 was rejected"
+    # What a worker adds when the process of the run ends.
+    logging.getLogger("tests.run").error("Engine execution exited with unexpected exception", exc_info=error)
     assert kept.lines == []
 
 
