@@ -24,7 +24,7 @@ def reports(
         typer.Option(metavar="NAME", help="Host name that a reverse proxy before loopback passes on. Repeatable."),
     ] = None,
 ) -> None:
-    """Serve the reports of a store to browsers, read only; runtime.report_url makes artifacts link to them."""
+    """Serve the reports of a store to browsers, read only; set runtime.report_url to the address for links to them."""
     from isospace.service.reports import serve_reports
     from isospace.storage.store import open_store
 
