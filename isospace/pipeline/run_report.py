@@ -187,10 +187,12 @@ def _figure(value: Any) -> str:
 
 def run_markdown(report: RunReport) -> str:
     """Return the report as Markdown."""
-    rows = [f"| {name} | {value} |" for name, value in asdict(report).items() if name not in ("warnings", "notes")]
-    return "\n".join(
-        [f"### {report.collection}: snapshot {report.snapshot}", "", "| | |", "| --- | --- |", *rows, *_notes(report)]
-    )
+    apart = ("warnings", "notes", "held")
+    rows = [f"| {name} | {value} |" for name, value in asdict(report).items() if name not in apart]
+    # A cell would cut off the command that releases the alias.
+    held = [f"**Held:** {report.held}", ""] if report.held else []
+    head = [f"### {report.collection}: snapshot {report.snapshot}", "", *held]
+    return "\n".join([*head, "| | |", "| --- | --- |", *rows, *_notes(report)])
 
 
 def _notes(report: RunReport) -> list[str]:
