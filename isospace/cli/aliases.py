@@ -48,7 +48,7 @@ def aliases(store: StoreArgument, collection: CollectionArgument, as_json: JsonO
         (name, str(state.current.snapshot), state.moved.at, state.moved.action, state.moved.author, state.moved.reason)
         for name, state in states.items()
     ]
-    header = ("alias", "snapshot", "since", "by a", "author", "reason")
+    header = ("alias", "snapshot", "since", "move", "author", "reason")
     print_table(header, rows, title=collection, whole=header[:4])
     for state in states.values():
         if message := state.held_message(opened, collection):

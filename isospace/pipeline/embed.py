@@ -240,7 +240,8 @@ class _Progress:
         if rate:
             words.append(f"{duration((self.plan.tokens - self.tokens) / rate)} left")
         if self.price is not None:
-            words.append(f"{self.price * self.seconds / 3600.0 * self.workers:,.2f} spent")
+            cost = self.price * self.seconds / 3600.0 * self.workers
+            words.append(f"cost so far {cost:,.2f} at {self.price:g} per device hour")
         return ", ".join(words)
 
 

@@ -47,9 +47,9 @@ def test_estimates_have_units() -> None:
     assert rows["to encode"] == "2,000 texts with 90,000 tokens, in 2 shards"
     assert rows["encoding time"] == "unknown until a first run with this encoder and device"
     assert rows["new vectors"] == "about 6.2 MB"
-    timed = dict(replace(plan, seconds=200.0, money=0.5, truncated_chunks=2, truncated_tokens=9).rows())
+    timed = dict(replace(plan, seconds=200.0, money=0.5, price=9.0, truncated_chunks=2, truncated_tokens=9).rows())
     assert timed["encoding time"] == "about 3 min 20 s"
-    assert timed["cost"] == "about 0.50 at runtime.price_per_device_hour"
+    assert timed["cost"] == ("about 0.50, in your currency, at 9 per device hour (runtime.price_per_device_hour)")
     assert timed["truncated"] == "2 chunks, by 9 tokens in all"
     assert dict(replace(plan, seconds=4.21).rows())["encoding time"] == "about 4.2 s"
     assert dict(replace(plan, seconds=7_500.0, bytes=12).rows())["encoding time"] == "about 2 h 5 min"
