@@ -161,13 +161,13 @@ def run_lease(
                 _wait_for_turn(store, own, collection, waits)
                 yield
                 return
+        waits.tell(busy[:1])
         # The lease is not held while waiting. Otherwise the command that deletes files would wait for this run.
         if time.monotonic() >= deadline:
             raise BusyError(
                 f"{store.url}: {busy[0].describe()} has been deleting files for more than {wait_seconds:.0f} s. Run "
                 "the same command again when it is done."
             )
-        waits.tell(busy[:1])
         time.sleep(min(2.0, wait_seconds / 10))
 
 
