@@ -58,7 +58,7 @@ def test_an_audit_is_quiet_then_raises_alarms_where_they_are_seen(
     with pytest.raises(SystemExit) as ended:
         command.audit(audit_collection, [url, "watched", "--threshold", "mean_cosine=0.5"])
     assert ended.value.code == 1
-    assert "raised 1 alarms" in capsys.readouterr().err
+    assert "raised 1 alarm:" in capsys.readouterr().err
     shutil.copy(tmp_path / "kept.json", document)
     command.audit(audit_collection, [url, "watched"])
     assert "is as it should be" in capsys.readouterr().out
