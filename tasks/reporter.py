@@ -15,7 +15,7 @@ from httpx import HTTPError
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 from prefect.events import emit_event
 from prefect.logging import get_run_logger
-from prefect.runtime import flow_run
+from prefect.runtime import deployment, flow_run
 
 from isospace.evaluation.reports.artifacts import artifact_key, report_line
 from isospace.evaluation.reports.page import plots_in
@@ -70,27 +70,27 @@ class PrefectReporter:
         self.is_server_lost = False
         self._artifacts: dict[str, UUID] = {}
         self._updated: dict[str, float] = {}
-        # Prefect's log, and the terminal, which hears more often.
+        # Prefect's log, and the terminal, which hears more often. A worker's terminal already shows the log.
         self._log = _LogHeartbeat()
-        self._terminal = Heartbeat()
+        self._heartbeats = (self._log, Heartbeat()) if deployment.id is None else (self._log,)
 
     def begin(self, stage: str, total: int | None) -> None:
         """Print and log a line every few seconds while the stage runs."""
         self._log.loggers[stage] = get_run_logger()
-        self._log.begin(stage)
-        self._terminal.begin(stage)
+        for heartbeat in self._heartbeats:
+            heartbeat.begin(stage)
 
     def end(self, stage: str) -> None:
         """Stop printing."""
-        self._log.end(stage)
-        self._terminal.end(stage)
+        for heartbeat in self._heartbeats:
+            heartbeat.end(stage)
 
     @_if_possible
     def progress(self, stage: str, done: float, total: float, detail: str) -> None:
         """Update the stage's progress artifact."""
         share = 100.0 * done / max(total, 1e-9)
-        self._log.detail(stage, detail)
-        self._terminal.detail(stage, detail)
+        for heartbeat in self._heartbeats:
+            heartbeat.detail(stage, detail)
         with self._lock:
             if stage not in self._artifacts:
                 created = create_progress_artifact(progress=share, key=_key(stage), description=detail)
@@ -117,8 +117,8 @@ class PrefectReporter:
         self._spoke()
 
     def _spoke(self) -> None:
-        self._log.spoke()
-        self._terminal.spoke()
+        for heartbeat in self._heartbeats:
+            heartbeat.spoke()
 
     @_if_possible
     def show_markdown(self, key: str, markdown: str, description: str) -> None:

@@ -27,15 +27,15 @@ class Heartbeat:
     def __init__(self, say: Callable[[str], None] = print_line, seconds: float = SILENCE_SECONDS) -> None:
         self._say, self._seconds = say, seconds
         self._lock = threading.Condition()
-        self._stages: dict[str, tuple[int, float, str]] = {}
+        self._stages: dict[str, tuple[int, float, str, float]] = {}
         self._spoken = 0.0
         self._running = False
 
     def begin(self, stage: str) -> None:
         """Record that a stage, or another item of it, starts."""
         with self._lock:
-            count, since, detail = self._stages.get(stage, (0, time.monotonic(), ""))
-            self._stages[stage] = count + 1, since, detail
+            count, since, detail, at = self._stages.get(stage, (0, time.monotonic(), "", 0.0))
+            self._stages[stage] = count + 1, since, detail, at
             if not self._running:
                 self._running = True
                 self._spoken = time.monotonic()
@@ -45,8 +45,8 @@ class Heartbeat:
         """Record the progress of a stage, for the next line."""
         with self._lock:
             if stage in self._stages:
-                count, since, _ = self._stages[stage]
-                self._stages[stage] = count, since, detail
+                count, since, _, _ = self._stages[stage]
+                self._stages[stage] = count, since, detail, time.monotonic()
 
     def spoke(self) -> None:
         """Record that something else was printed."""
@@ -56,9 +56,9 @@ class Heartbeat:
     def end(self, stage: str) -> None:
         """Record that a stage, or an item of it, ended."""
         with self._lock:
-            count, since, detail = self._stages.get(stage, (1, 0.0, ""))
+            count, since, detail, at = self._stages.get(stage, (1, 0.0, "", 0.0))
             if count > 1:
-                self._stages[stage] = count - 1, since, detail
+                self._stages[stage] = count - 1, since, detail, at
             else:
                 self._stages.pop(stage, None)
             self._lock.notify_all()
@@ -73,9 +73,11 @@ class Heartbeat:
                 if left > 0:
                     self._lock.wait(left)
                     continue
-                stage, (_, since, detail) = next(reversed(self._stages.items()))
-                self._spoken = time.monotonic()
-                line = f"{stage}: {detail}" if detail else f"{stage}: running for {time.monotonic() - since:.0f} s"
+                stage, (_, since, detail, at) = next(reversed(self._stages.items()))
+                self._spoken = now = time.monotonic()
+                # The time left, for example, is as old as the last shard.
+                age = f" ({now - at:.0f} s ago)" if now - at >= 2.0 * self._seconds else ""
+                line = f"{stage}: {detail}{age}" if detail else f"{stage}: running for {now - since:.0f} s"
             with contextlib.suppress(OSError, ValueError):
                 # A closed terminal is no reason to stop.
                 self.tell(stage, line)

@@ -63,7 +63,7 @@ def test_a_second_contest_encodes_and_measures_nothing(contest: dict, monkeypatc
     assert all(one.cost == pytest.approx(2.0 * one.device_hours) for one in first)
     assert any(one.on_front for one in first)
     assert first[0].ndcg_10 == max(one.ndcg_10 for one in first)
-    assert any("variants compared" in text for text in artifacts("contest"))
+    assert any("variants compared" in text for text in artifacts("c-models"))
     encoded: list[str] = []
     real = SentenceEncoder.encode
     monkeypatch.setattr(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from isospace.evaluation.reports.artifacts import artifact_key
 from isospace.evaluation.reports.page import write_page
 from isospace.operations.compare_models.compare import (
     ComparisonConfig,
@@ -14,7 +15,7 @@ from isospace.operations.compare_models.ranking import FailedVariant, ModelCompa
 from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.executor import Reporter, Stage
 from isospace.pipeline.resources import driver_engine
-from isospace.storage.openable import openable
+from isospace.storage.openable import report_address
 from isospace.storage.run_id import new_run_id
 from isospace.storage.store import open_store
 
@@ -40,10 +41,16 @@ def conclude(
     )
     store = open_store(runtime.store)
     path = write_page(store, f"{new_run_id()}-contest", page, collection=runtime.collection)
-    body = f"### {page.title}\n\n{comparison_markdown(comparison)}\n\nReport: `{path}`"
-    reporter.show_page(store, path, key="contest", markdown=body, plots=("Variants", "Differences"))
+    reporter.show_page(
+        store,
+        path,
+        key=artifact_key(runtime.collection, "models"),
+        markdown=f"### {page.title}\n\n{comparison_markdown(comparison)}",
+        plots=("Variants", "Differences"),
+        report_url=runtime.report_url,
+    )
     reporter.info(comparison.describe())
-    reporter.info(f"report: {openable(store, path)}")
+    reporter.info(f"report: {report_address(store, path, runtime.report_url)}")
     return comparison
 
 

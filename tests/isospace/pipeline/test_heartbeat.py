@@ -30,7 +30,18 @@ def test_a_stage_that_takes_long_is_named_again_and_again() -> None:
     assert first.wait(10)
     heartbeat.end("fit space")
     assert lines[0].startswith("fit space: running for ")
-    assert lines[-1] == "fit space: 3 of 7 candidates"
+    assert lines[-1].startswith("fit space: 3 of 7 candidates")
+
+
+def test_progress_that_is_old_is_said_with_its_age() -> None:
+    heartbeat, lines, _ = spoken(0.01)
+    heartbeat.begin("encode")
+    heartbeat.detail("encode", "339 of 475 texts, 21 s left")
+    deadline = time.monotonic() + 10.0
+    while not any(line.endswith(" s ago)") for line in lines) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    heartbeat.end("encode")
+    assert lines[-1] == "encode: 339 of 475 texts, 21 s left (0 s ago)"
 
 
 def test_nothing_is_said_while_something_else_is_or_after_the_end() -> None:
