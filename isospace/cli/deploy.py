@@ -64,11 +64,7 @@ def deploy(
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Create or update Prefect deployments: embed, backfill, refit, audit, compact, and vacuum of a collection.
-
-    A file with `finetune` or `contest` is deployed as its fine-tuning or comparison. Needs a checkout, Prefect, and a
-    server (PREFECT_API_URL).
-    """
+    """Create or update the Prefect deployments of a configuration, on the server at PREFECT_API_URL."""
     try:
         from flows.deploy import cron_schedules
         from flows.deploy import deploy as apply
