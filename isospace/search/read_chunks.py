@@ -97,11 +97,11 @@ def _schema(space: Space, columns: Sequence[str], raw_width: int) -> pa.Schema:
         VECTOR: pa.list_(pa.float32(), record.dimension),
         RAW: pa.list_(pa.float32(), raw_width),
     }
+    if isinstance(columns, str) or len(set(columns)) < len(columns):
+        raise ConfigError(f"columns = {columns!r:.80}; expected a list of different names.")
     for name in columns:
         if name not in known:
             raise ConfigError(f"column {name!r:.60} is unknown; expected some of {', '.join(known)}.")
-    if len(set(columns)) < len(columns) or isinstance(columns, str):
-        raise ConfigError(f"columns = {columns!r:.80}; expected a list of different names.")
     return pa.schema([(name, known[name]) for name in columns])
 
 

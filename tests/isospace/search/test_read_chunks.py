@@ -92,9 +92,10 @@ def test_other_libraries_read_the_batches(world: tuple[Store, dict[str, str]]) -
         (["doc_id", "vectors"], "column 'vectors' is unknown"),
         (["doc_id", "doc_id"], "expected a list of different names"),
         (["pq"], "column 'pq' is unknown"),
+        ("text", "columns = 'text'; expected a list of different names"),
     ],
 )
-def test_unknown_columns_are_named(world: tuple[Store, dict[str, str]], columns: list[str], says: str) -> None:
+def test_unknown_columns_are_named(world: tuple[Store, dict[str, str]], columns: list[str] | str, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         read_chunks(world[0], "c", columns=columns)
 
