@@ -61,9 +61,20 @@ def quarantine_section(inputs: Sequence[QuarantinedInput], command: str) -> Sect
     )
 
 
-def quarantine_markdown(collection: str, inputs: Sequence[QuarantinedInput], note: str) -> str:
-    """Return the same for Prefect's UI; `note` says what follows from it."""
-    counted = count_reasons(inputs)
+def quarantine_markdown(
+    collection: str, inputs: Sequence[QuarantinedInput], note: str, *, count: int | None = None
+) -> str:
+    """Return the same for Prefect's UI.
+
+    Parameters
+    ----------
+    note
+        What follows from it.
+    count
+        Number of all quarantined inputs, if `inputs` are some of them.
+    """
+    counted, total = count_reasons(inputs), len(inputs) if count is None else count
+    some = f" (of these, the {len(inputs):,} that stand for most documents)" if len(inputs) < total else ""
     # A list and not a table: in Prefect's UI, cells do not wrap.
     rows = [
         f"- **{one.inputs:,} ×** {as_text(one.reason)}{_standing(one)}: {as_text(_named(one))}"
@@ -71,9 +82,9 @@ def quarantine_markdown(collection: str, inputs: Sequence[QuarantinedInput], not
     ]
     more = [f"{len(counted) - _REASONS} further reasons are left out."] if len(counted) > _REASONS else []
     lines = [
-        f"### {collection}: {len(inputs):,} inputs quarantined",
+        f"### {collection}: {total:,} inputs quarantined",
         note,
-        "Inputs that could not become documents, by reason; earlier versions of the same documents stay in the "
+        f"Inputs that could not become documents, by reason{some}; earlier versions of the same documents stay in the "
         "collection:",
         "\n".join(rows),
         *more,

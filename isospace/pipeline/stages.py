@@ -115,9 +115,10 @@ def scan(reporter: Reporter, run: Run) -> Scan:
         scan = scan_source(run)
     except UnusableSourceError as error:
         outcome = f"**The run failed, and nothing was committed.** {as_text(str(error))}"
-        markdown = quarantine_markdown(run.collection, error.inputs, outcome)
-        description = f"{run.collection}: {len(error.inputs):,} inputs quarantined, more than the limit"
-        reporter.show_markdown(artifact_key(run.collection, "quarantine"), markdown, description)
+        markdown = quarantine_markdown(run.collection, error.inputs, outcome, count=error.count)
+        description = f"{run.collection}: {error.count:,} inputs quarantined, more than the limit"
+        if error.count:
+            reporter.show_markdown(artifact_key(run.collection, "quarantine"), markdown, description)
         raise
     reporter.info(f"read the source: {_changes(scan)}")
     for note in scan.notes:

@@ -20,14 +20,24 @@ if TYPE_CHECKING:
 
 
 _INPUT = tuple(field.name for field in fields(QuarantinedInput))
+# Where every row of a table is unusable, there may be millions: all of them would not fit into memory.
+_NAMED = 10_000
 
 
 class UnusableSourceError(SourceError):
-    """Too much of a source cannot be used; `inputs` are what was quarantined."""
+    """Too much of a source cannot be used.
 
-    def __init__(self, message: str, inputs: tuple[QuarantinedInput, ...] = ()) -> None:
+    Attributes
+    ----------
+    inputs
+        The quarantined inputs that stand for most documents.
+    count
+        Number of all quarantined inputs.
+    """
+
+    def __init__(self, message: str, inputs: tuple[QuarantinedInput, ...] = (), count: int = 0) -> None:
         super().__init__(message)
-        self.inputs = inputs
+        self.inputs, self.count = inputs, count
 
 
 def count_unreadable(connection: DuckDBPyConnection) -> int:
@@ -81,12 +91,14 @@ def require_healthy(
     share = unreadable / max(total, 1)
     needed = not runtime.selection.is_partial
     if (needed and not readable) or share > runtime.max_quarantined_share:
-        examples = "; ".join(f"{row['uri']} {row['reason']}" for row in _examples(quarantined))
+        largest = quarantined.sort_by([("documents", "descending")]).slice(0, _NAMED).to_pylist()
+        examples = "; ".join(f"{row['uri']} {row['reason']}" for row in largest[:3])
         raise UnusableSourceError(
             f"source {runtime.source}: {unreadable:,} of {total:,} inputs cannot be used ({share:.0%}), counted in "
             f"documents; expected at most {runtime.max_quarantined_share:.0%}, and at least one document. "
             f"{examples or 'It is empty'}. Fix the source, or raise runtime.max_quarantined_share.",
-            tuple(QuarantinedInput(**{name: row[name] for name in _INPUT}) for row in quarantined.to_pylist()),
+            tuple(QuarantinedInput(**{name: row[name] for name in _INPUT}) for row in largest),
+            quarantined.num_rows,
         )
     before = counts["changed"] + counts["unchanged"] + counts["removed"] + counts["stale"]
     # Documents selected by ID that are not in a source with other documents were deleted there.
@@ -97,9 +109,3 @@ def require_healthy(
             f"expected at most {runtime.max_removed_share:.0%}. Check that the source is complete. If they were "
             "deleted on purpose, raise runtime.max_removed_share."
         )
-
-
-def _examples(quarantined: pa.Table) -> list[dict[str, str]]:
-    """Return the three inputs that stand for most documents."""
-    rows: list[dict[str, str]] = quarantined.sort_by([("documents", "descending")]).slice(0, 3).to_pylist()
-    return rows
