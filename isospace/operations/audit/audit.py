@@ -201,7 +201,9 @@ def _waiting(store: Store, manifest: Manifest, now: datetime) -> float | None:
     number = sequences(store, manifest.collection)[-1]
     if number <= manifest.sequence:
         return None
-    return (now - _committed(read_manifest(store, manifest.collection, number), now)).total_seconds() / 3600
+    waited = now - _committed(read_manifest(store, manifest.collection, number), now)
+    # It may have been committed after the audit began.
+    return max(0.0, waited.total_seconds() / 3600)
 
 
 def _committed(manifest: Manifest, default: datetime) -> datetime:
