@@ -7,7 +7,6 @@ python -m flows.alert --block sendgrid-email/on-call
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any, cast
 from uuid import UUID
 
@@ -16,8 +15,9 @@ from prefect.blocks.core import Block
 from prefect.blocks.webhook import Webhook
 from prefect.events.actions import CallWebhook, SendNotification
 from prefect.events.schemas.automations import EventTrigger, Posture
-from prefect.exceptions import PrefectException
 
+from flows.command import one_line_errors
+from isospace.errors import IsospaceError
 from isospace.evaluation.gate.verdicts import REJECTED
 from tasks.audit import ALARM
 from tasks.server import require_server
@@ -81,12 +81,13 @@ def main() -> None:
     where.add_argument("--webhook", metavar="URL", help="URL to send JSON with the field text to")
     where.add_argument("--block", metavar="TYPE/NAME", help="notification block, such as sendgrid-email/on-call")
     options = parser.parse_args()
-    try:
+    with one_line_errors():
         require_server()
-        automation = alert(webhook=options.webhook, block=options.block)
-    except (ValueError, PrefectException) as error:
-        print(f"error: {' '.join(str(error).split())[:300]}", file=sys.stderr)
-        sys.exit(1)
+        try:
+            automation = alert(webhook=options.webhook, block=options.block)
+        except ValueError as error:
+            # Prefect's errors for a block that is not there, or a URL that is none.
+            raise IsospaceError(" ".join(str(error).split())[:300]) from error
     print(f"automation {automation.name} sends notifications of {', '.join(sorted(EVENTS))}")
 
 

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from flows.deployments import Deployment, Job
 from isospace.errors import ConfigError, IsospaceError
+from tasks.server import server_url
 
 # The slug of the schedule that belongs to `isospace deploy`; others, such as those added in the UI, are kept.
 SLUG = "isospace"
@@ -112,7 +113,7 @@ def deploy(
     IsospaceError
         If no server answers, it has no such work pool, or a deployment of the same name belongs to another store.
     """
-    url = get_current_settings().api.url
+    url = server_url()
     if not url:
         raise ConfigError(
             "PREFECT_API_URL is not set, so there is no server to deploy to. Set it to a server's API, such as "
@@ -129,7 +130,7 @@ def deploy(
                 for deployment, found in zip(deployments, existing, strict=True)
             ]
     except HTTPStatusError as error:
-        raise IsospaceError(_refused(error, str(url))) from error
+        raise IsospaceError(_refused(error, url)) from error
     except HTTPError as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise IsospaceError(

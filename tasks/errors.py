@@ -23,7 +23,7 @@ from prefect.exceptions import ParameterTypeError
 from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
-from isospace.errors import AuditError, BusyError, GateError
+from isospace.errors import AuditError, GateError
 from isospace.pipeline.failure import describe_failure
 from tasks.lines import as_line
 from tasks.server import describe_server_failure
@@ -103,17 +103,30 @@ class _OnceWithoutServer(logging.Filter):
         return is_first
 
 
-def one_line_task(**options: Any) -> Callable[[Callable[P, T]], Callable[P, T]]:
+def one_line_task(
+    *, retries: int = 0, retry_when: Callable[[BaseException], bool] = lambda error: True, **options: Any
+) -> Callable[[Callable[P, T]], Callable[P, T]]:
     """Return a decorator that makes a function a task whose known errors are one line.
 
     Parameters
     ----------
+    retries
+        How often the task is tried again.
+    retry_when
+        Returns whether another attempt can help after an error.
     options
-        Those of Prefect's `task`. Prefect caches nothing, since it would not notice that an output is missing.
+        Further ones of Prefect's `task`. Prefect caches nothing, since it would not notice that an output is missing.
     """
+    if retries:
+        options |= {"retries": retries, "retry_condition_fn": retry_condition(retry_when)}
+
+    def will_retry(error: BaseException) -> bool:
+        return retry_when(error) and attempts_left(retries)
 
     def decorate(work: Callable[P, T]) -> Callable[P, T]:
-        prefect_task = task(cache_policy=NO_CACHE, **options)(failing_in_one_line(work))
+        prefect_task = task(cache_policy=NO_CACHE, **options)(
+            failing_in_one_line(work, retried=will_retry if retries else None)
+        )
 
         @functools.wraps(work)
         def call(*arguments: P.args, **keywords: P.kwargs) -> T:
@@ -203,9 +216,13 @@ def was_told(error: BaseException) -> bool:
     return bool(error.__dict__.get("isospace_told"))
 
 
-def is_busy(task: Task[Any, Any], task_run: TaskRun, state: State[Any]) -> bool:
-    """Return whether a task failed because a run uses the store, so that a later attempt can succeed."""
-    return isinstance(state.result(raise_on_failure=False), BusyError)
+def retry_condition(when: Callable[[BaseException], bool]) -> Any:
+    """Return a function that tells Prefect whether to run a failed task again, given its error."""
+
+    def is_worth_retrying(task: Task[Any, Any], task_run: TaskRun, state: State[Any]) -> bool:
+        return when(state.result(raise_on_failure=False))
+
+    return is_worth_retrying
 
 
 def _wrong_parameters(error: ParameterTypeError) -> str:

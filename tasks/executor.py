@@ -12,14 +12,13 @@ from uuid import UUID
 from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
-from prefect.client.schemas import State, TaskRun
 from prefect.exceptions import Pause
 from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from isospace.pipeline.executor import P, Reporter, Retry, Stage, T
+from isospace.pipeline.executor import P, Reporter, Stage, T
 from tasks.addresses import run_address
-from tasks.errors import attempts_left, failing_in_one_line, unsuccessful, unwrap
+from tasks.errors import attempts_left, failing_in_one_line, retry_condition, unsuccessful, unwrap
 from tasks.reporter import PrefectReporter
 from tasks.startup import started
 
@@ -120,15 +119,8 @@ def as_task(stage: Stage[Any, T]) -> Task[Any, Any]:
         cache_policy=NO_CACHE,
         retries=stage.retry.times,
         retry_delay_seconds=list(stage.retry.delays) or 0,
-        retry_condition_fn=_condition(stage.retry) if stage.retry.times else None,
+        retry_condition_fn=retry_condition(stage.retry.when) if stage.retry.times else None,
     )(failing_in_one_line(work, retried=will_retry))
-
-
-def _condition(retry: Retry) -> Any:
-    def is_worth_retrying(task: Task[Any, Any], task_run: TaskRun, state: State[Any]) -> bool:
-        return retry.when(state.result(raise_on_failure=False))
-
-    return is_worth_retrying
 
 
 def _stop_if_suspended() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from prefect.artifacts import create_markdown_artifact
 from prefect.logging import get_run_logger
 
+from isospace.errors import BusyError
 from isospace.evaluation.reports.artifacts import artifact_key
 from isospace.operations.maintenance import compact as compaction
 from isospace.operations.maintenance import vacuum
@@ -19,7 +20,7 @@ from isospace.operations.maintenance.vacuum import VacuumResult
 from isospace.storage.leases import run_lease
 from isospace.storage.store import open_store
 from tasks.addresses import run_address
-from tasks.errors import is_busy, one_line_task
+from tasks.errors import one_line_task
 
 _LISTED = 200
 
@@ -58,13 +59,18 @@ def compact(store: str, plan: CompactionPlan) -> CompactionResult:
     return done
 
 
+def _is_busy(error: BaseException) -> bool:
+    """Return whether a run uses the store, so that a later attempt can succeed."""
+    return isinstance(error, BusyError)
+
+
 @one_line_task(
     name="vacuum",
     task_run_name="vacuum {store}",
     retries=6,
     retry_delay_seconds=600,
     retry_jitter_factor=0.5,
-    retry_condition_fn=is_busy,
+    retry_when=_is_busy,
 )
 def vacuum_store(
     store: str, retention_days: float, collections: list[str], vectors: bool, answers_days: float | None, dry_run: bool

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
-from httpx import HTTPError
+from httpx import HTTPError, HTTPStatusError
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 from prefect.events import emit_event
 from prefect.logging import get_run_logger
@@ -42,6 +42,9 @@ def _if_possible(show: F) -> F:
         try:
             show(self, *arguments, **keywords)
         except HTTPError as error:
+            if isinstance(error, HTTPStatusError) and error.response.status_code < 500:
+                self.tell_refused(show.__name__, error)
+                return
             self.is_server_lost = True
             self.warning(
                 f"the Prefect server does not answer ({error}). The run goes on, without artifacts; in the UI it will "
@@ -68,6 +71,7 @@ class PrefectReporter:
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self.is_server_lost = False
+        self._is_progress_refused = False
         self._artifacts: dict[str, UUID] = {}
         self._updated: dict[str, float] = {}
         # Prefect's log, and the terminal, which hears more often. A worker's terminal already shows the log.
@@ -115,6 +119,15 @@ class PrefectReporter:
         """Log an error."""
         get_run_logger().error("%s", as_line(message))
         self._spoke()
+
+    def tell_refused(self, what: str, error: HTTPStatusError) -> None:
+        """Warn of an artifact that the server refused, such as one that is too large; of progress only once."""
+        if what == "progress":
+            is_known, self._is_progress_refused = self._is_progress_refused, True
+            if is_known:
+                return
+        status = error.response.status_code
+        self.warning(f"the Prefect server refused an artifact (HTTP {status}). The run goes on without it")
 
     def _spoke(self) -> None:
         for heartbeat in self._heartbeats:

@@ -6,7 +6,7 @@ import re
 
 import prefect
 from httpx import HTTPError, HTTPStatusError
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import ServerType, get_client
 from prefect.concurrency._asyncio import ConcurrencySlotAcquisitionError
 from prefect.exceptions import PrefectException
 from prefect.settings import get_current_settings
@@ -29,21 +29,28 @@ def describe_server_failure(error: BaseException) -> str | None:
     return " ".join(str(error).split())[:400] or type(error).__name__
 
 
+def server_url() -> str:
+    """Return PREFECT_API_URL for messages, without a password; empty if it is not set."""
+    return re.sub(r"//[^/@]*@", "//", str(get_current_settings().api.url or ""))
+
+
 def require_server() -> None:
     """Check that the server of PREFECT_API_URL answers and fits; without that setting, Prefect starts its own.
+
+    Prefect Cloud is not asked: it has no version, and fits every client.
 
     Raises
     ------
     ServerError
         If it does not answer, refuses the credentials, or has another major version.
     """
-    url = get_current_settings().api.url
-    if not url:
+    shown = server_url()
+    if not shown:
         return
-    # The URL may contain a password.
-    shown = re.sub(r"//[^/@]*@", "//", str(url))
     try:
         with get_client(sync_client=True) as client:
+            if client.server_type == ServerType.CLOUD:
+                return
             answer = client._client.get("/admin/version")
             answer.raise_for_status()
             version = str(answer.json())

@@ -21,7 +21,11 @@ def reports(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")] = 8090,
     allow_host: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Host name that a reverse proxy before loopback passes on. Repeatable."),
+        typer.Option(
+            metavar="NAME",
+            help="Host name that requests may be for, such as the one that a reverse proxy passes on. Repeatable. "
+            "Default: loopback alone, or every name if --host is another address.",
+        ),
     ] = None,
 ) -> None:
     """Serve the reports of a store to browsers, read only; set runtime.report_url to the address for links to them."""

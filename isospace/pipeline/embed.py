@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from isospace.collection.tombstones import count_tombstones
 from isospace.errors import ConflictError, IsospaceError
 from isospace.evaluation.gate.verdicts import require_passed
+from isospace.evaluation.reports.page import duration
 from isospace.pipeline import stages
 from isospace.pipeline.chunk import ChunkPart, all_chunk_paths
 from isospace.pipeline.config import PipelineConfig
@@ -243,10 +244,3 @@ class _Progress:
             cost = self.price * self.seconds / 3600.0 * self.workers
             words.append(f"cost so far {cost:,.2f} at {self.price:g} per device hour")
         return ", ".join(words)
-
-
-def duration(seconds: float) -> str:
-    """Format a duration: 40 s, 3 min 20 s, 2 h 5 min."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -47,9 +47,7 @@ def concluding_line(report: RunReport | PlanReport) -> str:
     encoded = f"{counted(report.encoded, 'text')} encoded in {report.seconds:.1f} s"
     parts = [
         f"{counted(report.documents, 'document')} in {counted(report.chunks, 'chunk')}",
-        f"{counted(report.encoded, 'text')} encoded in {report.seconds:.1f} s"
-        if report.encoded
-        else "nothing to encode",
+        encoded if report.encoded else "nothing to encode",
         f"cost {report.money:,.2f}" if report.money is not None else "",
         f"{counted(report.left, 'text')} left for the next run" if report.left else "",
         f"{counted(report.quarantined, 'input')} quarantined" if report.quarantined else "",

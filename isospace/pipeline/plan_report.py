@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from isospace.collection.disk_usage import size_text
 from isospace.encoding.encoder import token_counter
 from isospace.encoding.engine import resolve_engine
 from isospace.encoding.registry.record import EncoderRecord
 from isospace.encoding.registry.register import identify_encoder
 from isospace.encoding.throughput import measured_rate
+from isospace.evaluation.reports.page import duration
 from isospace.pipeline.chunk import ChunkPart, write_chunks
 from isospace.pipeline.config import PipelineConfig, engine_of
 from isospace.pipeline.counted import counted
@@ -181,9 +183,9 @@ class PlanReport:
             rows.append(("truncated", f"{self.truncated_chunks:,} chunks, by {self.truncated_tokens:,} tokens in all"))
         if self.texts_to_encode:
             unknown = "unknown until a first run with this encoder and device"
-            rows.append(("encoding time", unknown if self.seconds is None else f"about {_duration(self.seconds)}"))
+            rows.append(("encoding time", unknown if self.seconds is None else f"about {duration(self.seconds)}"))
         if self.bytes:
-            rows.append(("new vectors", f"about {readable_size(self.bytes)}"))
+            rows.append(("new vectors", f"about {size_text(self.bytes)}"))
         if self.money:
             rows.append(("cost", f"about {self.money:,.2f}{self._assumed_price()}"))
         return rows
@@ -285,23 +287,3 @@ def _bytes(run: Run, plan: EncodePlan, dimension: int, largest: int) -> int:
 
 def _percent(share: float) -> str:
     return f"{share:.0%}" if share >= 0.1 else f"{share:.1%}" if share >= 0.001 else "under 0.1%"
-
-
-def _duration(seconds: float) -> str:
-    """Format a duration: 4.0 s, 40 s, 3 min 20 s, 2 h 5 min."""
-    if seconds < 10.0:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours:,} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
-def readable_size(count: float) -> str:
-    """Format a number of bytes in a suitable unit."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1_000.0:
-            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
-        count /= 1_000.0
-    return f"{count:,.1f} TB"

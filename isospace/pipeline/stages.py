@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from isospace.collection.alias import aliases, held_message
+from isospace.collection.disk_usage import size_text
 from isospace.collection.origins import Origin, distinct
 from isospace.collection.tombstones import require_no_newer_tombstone
 from isospace.encoding.registry.record import EncoderRecord
@@ -39,7 +40,7 @@ from isospace.pipeline.executor import (
 from isospace.pipeline.fit.fit_space import fit_space
 from isospace.pipeline.fit.foresee import require_fit
 from isospace.pipeline.judged_documents import require_judged
-from isospace.pipeline.plan_report import PlanReport, plan_only, readable_size, report_plan, require_device
+from isospace.pipeline.plan_report import PlanReport, plan_only, report_plan, require_device
 from isospace.pipeline.quarantine_report import quarantine_markdown
 from isospace.pipeline.refit import recorded_encoder, refit_plan, start_refit, stored_parts
 from isospace.pipeline.resources import (
@@ -229,7 +230,7 @@ def plan_segment_jobs(reporter: Reporter, run: Run, parts: list[ChunkPart]) -> l
 def segment(reporter: Reporter, run: Run, space_id: str, job: SegmentJob) -> Segment:
     """Transform and quantize one part."""
     written = write_segment(run, run_space(run, space_id), job)
-    reporter.info(f"wrote {counted(written.file.rows or 0, 'vector')}, {readable_size(written.file.size)}")
+    reporter.info(f"wrote {counted(written.file.rows or 0, 'vector')}, {size_text(written.file.size)}")
     return written
 
 

@@ -66,7 +66,8 @@ class AccessLog:
             records = [self._waiting.get()]
             while len(records) < _WAITING and not self._waiting.empty():
                 records.append(self._waiting.get_nowait())
-            is_open = records[-1] is not None
+            # A request that was canceled may still have queued a line behind the end.
+            is_open = None not in records
             self._write_lines([json.dumps(record, ensure_ascii=True) for record in records if record is not None])
         if self._path is not None:
             with contextlib.suppress(OSError):

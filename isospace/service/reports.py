@@ -59,7 +59,8 @@ def serve_reports(
     Parameters
     ----------
     allowed_hosts
-        Host names that a reverse proxy passes on, if the server listens on loopback.
+        Host names that requests may be for, such as the one that a reverse proxy passes on. Without any, a server that
+        listens on more than loopback answers requests for every name.
     on_progress
         Called with a line when the server listens.
 
@@ -75,7 +76,7 @@ def serve_reports(
     listening = _listen(host, port)
     where, number = listening.getsockname()[:2]
     address = f"http://{f'[{where}]' if ':' in where else where}:{number}"
-    app = reports_app(store, allowed_hosts=[host, *allowed_hosts] if is_loopback(host) else ["*"])
+    app = reports_app(store, allowed_hosts=_names(host, allowed_hosts))
     config = uvicorn.Config(
         app,
         ws="none",
@@ -199,6 +200,11 @@ def _refused(request: Request, error: Exception) -> Response:
 
 def _failed(_request: Request, error: Exception) -> Response:
     return PlainTextResponse(f"503: the store cannot be read now. {error}\n", 503, _HEADERS)
+
+
+def _names(host: str, allowed: Sequence[str]) -> list[str]:
+    """Return the host names that requests may be for, if the server listens on `host`."""
+    return [host, *allowed] if allowed or is_loopback(host) else ["*"]
 
 
 def _require_store(store: Store) -> None:

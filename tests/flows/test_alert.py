@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
+import httpx
 import pytest
 
 from flows.alert import alert, main
@@ -35,7 +36,6 @@ def hook() -> Iterator[tuple[str, list[dict]]]:
 
 
 def automations() -> list[dict]:
-    import httpx
     from prefect.settings import get_current_settings
 
     answer = httpx.post(f"{get_current_settings().api.url}/automations/filter", json={}, timeout=30)
@@ -62,3 +62,18 @@ def test_a_block_that_is_not_there_is_said(capsys: pytest.CaptureFixture[str], m
         main()
     assert ended.value.code == 1
     assert "nobody" in capsys.readouterr().err
+
+
+def test_what_the_server_refuses_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**_: object) -> None:
+        request = httpx.Request("POST", "http://127.0.0.1/api/automations/")
+        raise httpx.HTTPStatusError("422 Unprocessable", request=request, response=httpx.Response(422, request=request))
+
+    monkeypatch.setattr("flows.alert.alert", refuse)
+    monkeypatch.setattr("sys.argv", ["alert", "--webhook", "http://127.0.0.1:9/hook"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == "error: 422 Unprocessable\n"

@@ -295,5 +295,6 @@ def test_no_server_is_told_in_one_line(written: Path, monkeypatch: pytest.Monkey
             raise error
 
         monkeypatch.setattr(deploying, "get_client", fail)
-        with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
-            assert said in tried()
+        with temporary_settings({PREFECT_API_URL: "http://me:secret@127.0.0.1:9/api"}):
+            assert said in (told := tried())
+            assert "http://127.0.0.1:9/api" in told

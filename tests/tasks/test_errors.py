@@ -9,7 +9,8 @@ from prefect.exceptions import ParameterTypeError
 from prefect.states import Completed, Failed
 
 import tasks.errors as errors
-from isospace.errors import ConfigError, GateError, StoreError
+from isospace.errors import BusyError, ConfigError, GateError, StoreError
+from tasks import maintenance
 from tasks.errors import Unsuccessful, concluding, failing_in_one_line, unsuccessful, unwrap
 
 FULL = OSError(28, "No space left on device", "/data/x")
@@ -91,6 +92,28 @@ def test_a_failure_that_is_tried_again_is_a_warning(kept: Kept) -> None:
         ("WARNING", "slow Trying again in 2 s (retry 1 of 2)."),
         ("WARNING", "lost Trying again now (retry 2 of 2)."),
     ]
+
+
+def test_a_vacuum_that_is_tried_again_when_the_run_is_over_is_no_error(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(errors, "task", lambda **options: given.update(options) or (lambda work: work))
+    is_busy: Any = maintenance._is_busy
+    for is_last, error, told in (
+        (False, BusyError("a run"), 0),
+        (True, BusyError("a run"), 1),
+        (False, StoreError(), 1),
+    ):
+        kept.lines.clear()
+        monkeypatch.setattr(errors, "attempts_left", lambda times, is_last=is_last: times == 6 and not is_last)
+        call = errors.one_line_task(retries=6, retry_when=is_busy)(failing(error))
+        with pytest.raises(type(error)):
+            call()
+        assert len(kept.lines) == told
+        state = Failed(message="", data=error)
+        assert given["retry_condition_fn"](None, None, state) == isinstance(error, BusyError)
+    assert given["retries"] == 6
 
 
 def test_what_prefect_repeats_is_dropped_and_the_rest_stays(kept: Kept) -> None:

@@ -58,3 +58,21 @@ def test_a_lost_server_costs_a_run_its_artifacts_and_nothing_else(
     assert tried == ["plan"]
     (line,) = lines
     assert line.startswith("WARNING the Prefect server does not answer ([Errno 111] Connection refused). The run goes")
+
+
+def test_an_artifact_that_the_server_refuses_costs_no_other(lines: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[str] = []
+
+    def create(*, key: str, **_: object) -> None:
+        if key == "plan":
+            request = httpx.Request("POST", "http://127.0.0.1/api/artifacts/")
+            raise httpx.HTTPStatusError("too large", request=request, response=httpx.Response(413, request=request))
+        shown.append(key)
+
+    monkeypatch.setattr(module, "create_markdown_artifact", create)
+    reporter = PrefectReporter()
+    reporter.show_markdown("plan", "x", "y")
+    reporter.show_markdown("checks", "x", "y")
+    assert shown == ["checks"]
+    (line,) = lines
+    assert line.startswith("WARNING the Prefect server refused an artifact (HTTP 413). The run goes on without it")

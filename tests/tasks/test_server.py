@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import prefect
 import pytest
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_URL, PREFECT_CLOUD_API_URL, temporary_settings
 
 from tasks.server import ServerError, require_server
 
@@ -75,3 +75,10 @@ def test_a_server_that_does_not_answer_is_named() -> None:
         port = closed.server_port
     with pytest.raises(ServerError, match=rf"no Prefect server answers at http://127\.0\.0\.1:{port}/api\. Start it"):
         check(f"http://127.0.0.1:{port}/api")
+
+
+def test_prefect_cloud_which_has_no_version_will_do(server: Answers) -> None:
+    server.status, server.body = 404, b"{}"
+    cloud = f"http://127.0.0.1:{server.server_port}/api"
+    with temporary_settings({PREFECT_CLOUD_API_URL: cloud}):
+        check(f"{cloud}/accounts/a/workspaces/w")

@@ -58,6 +58,8 @@ class Page:
         The same content for machines. It quotes and names no documents other than those of the sections.
     links
         Texts and relative addresses of other reports.
+    may_quote_more
+        Whether it holds text that may quote any document, such as messages of failures: every erasure removes it.
     """
 
     title: str
@@ -66,6 +68,7 @@ class Page:
     sections: tuple[Section, ...]
     data: dict[str, Any] = field(default_factory=dict)
     links: tuple[tuple[str, str], ...] = ()
+    may_quote_more: bool = False
 
 
 def render(page: Page) -> str:
@@ -92,7 +95,8 @@ def write_page(store: Store, run_id: str, page: Page, *, collection: str, with_j
     """
     path = layout.report_page(run_id)
     quotes = [quote for section in page.sections for quote in section.quotes]
-    write_quotes(store, run_id, collection, quotes, Heading(page.title, page.outcome, page.tone))
+    heading = Heading(page.title, page.outcome, page.tone)
+    write_quotes(store, run_id, collection, quotes, heading, may_quote_more=page.may_quote_more)
     store.write(path, render(page).encode("utf-8", errors="backslashreplace"))
     if with_json:
         store.write(layout.report(run_id), canonical_json({"title": page.title, "outcome": page.outcome, **page.data}))

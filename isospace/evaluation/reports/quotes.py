@@ -38,12 +38,14 @@ class Heading:
 class QuoteRecord:
     """What a report quotes: texts of documents of one collection.
 
-    `heading` is None in records of earlier versions.
+    `heading` is None in records of earlier versions. A report that `may_quote_more` holds text of unknown origin, such
+    as the messages of failures, and is removed by every erasure in the store.
     """
 
     collection: str
     quotes: frozenset[Quote]
     heading: Heading | None = field(default=None, compare=False)
+    may_quote_more: bool = False
 
     def has_forgotten(self, forgotten: Collection[str]) -> bool:
         """Return whether a quoted text belongs only to forgotten documents."""
@@ -62,15 +64,23 @@ def names_of(doc_ids: Iterable[str]) -> tuple[Quote, ...]:
 
 
 def write_quotes(
-    store: Store, run_id: str, collection: str, quotes: Iterable[Quote], heading: Heading | None = None
+    store: Store,
+    run_id: str,
+    collection: str,
+    quotes: Iterable[Quote],
+    heading: Heading | None = None,
+    *,
+    may_quote_more: bool = False,
 ) -> None:
     """Record what a report will quote, in addition to what its earlier record says; the heading stays if None."""
     earlier = read_quotes(store, run_id)
     known = earlier.quotes if earlier is not None and earlier.collection == collection else frozenset()
     listed = sorted(known | set(quotes))
     shown = heading or (earlier.heading if earlier is not None else None)
-    body = {"collection": collection, "quotes": [list(quote) for quote in listed]}
-    store.write(layout.report_quotes(run_id), seal({**body, **({"heading": asdict(shown)} if shown else {})}))
+    body: dict[str, Any] = {"collection": collection, "quotes": [list(quote) for quote in listed]}
+    body |= {"heading": asdict(shown)} if shown else {}
+    body |= {"may_quote_more": True} if may_quote_more or (earlier is not None and earlier.may_quote_more) else {}
+    store.write(layout.report_quotes(run_id), seal(body))
 
 
 def read_quotes(store: Store, run_id: str) -> QuoteRecord | None:
@@ -79,7 +89,8 @@ def read_quotes(store: Store, run_id: str) -> QuoteRecord | None:
     try:
         body = unseal(store.read(path), name=path)
         quotes = frozenset(tuple(map(str, quote)) for quote in body["quotes"])
-        return QuoteRecord(str(body["collection"]), quotes, _heading(body.get("heading")))
+        heading, more = _heading(body.get("heading")), body.get("may_quote_more", False) is not False
+        return QuoteRecord(str(body["collection"]), quotes, heading, more)
     except (NotFoundError, IntegrityError, KeyError, TypeError):
         return None
 
@@ -108,14 +119,16 @@ def remove_if_forgotten(store: Store, run_id: str, collection: str) -> None:
 def unproven_files(store: Store, collection: str, forgotten: Collection[str]) -> Iterator[str]:
     """Yield the files of reports that quote forgotten documents of a collection, or may do so.
 
-    A file may do so if its report has no readable record, or if it is not one of the files that the record covers.
+    A file may do so if its report has no readable record, or one of a report that may quote more than it says, or if
+    it is not one of the files that the record covers.
     """
     by_run: dict[str, list[str]] = {}
     for stat in store.walk(layout.REPORTS):
         by_run.setdefault(stat.path.split("/")[1], []).append(stat.path)
     for run_id, paths in by_run.items():
         record, covered = read_quotes(store, run_id), _files(run_id)
-        remains = record is not None and not (record.collection == collection and record.has_forgotten(forgotten))
+        quotes = record is None or (record.collection == collection and record.has_forgotten(forgotten))
+        remains = record is not None and not quotes and not record.may_quote_more
         yield from (path for path in paths if not remains or path not in covered)
 
 

@@ -134,7 +134,14 @@ def audit_alias(
         on_progress=on_progress,
     )
     alarms += judge(measurements, limits)
-    checks = checks_of(measurements, alarms, limits, waiting=_waiting(store, manifest, at))
+    checks = checks_of(
+        measurements,
+        alarms,
+        limits,
+        age=_hours(manifest, at),
+        waiting=_waiting(store, manifest, at),
+        is_held=_is_held(store, manifest, alias),
+    )
     return Audit(_record(manifest, alias, run_id, at, alarms, measurements, checks), measurements)
 
 
@@ -177,9 +184,9 @@ def _open(store: Store, manifest: Manifest, alias: str, engine: Engine | None) -
 
 def _alias_alarms(store: Store, manifest: Manifest, alias: str, now: datetime, limits: Thresholds) -> list[Alarm]:
     number = sequences(store, manifest.collection)[-1]
-    newest, state = None, alias_state(store, manifest.collection, alias)
+    newest = None
     # A newer snapshot waits for a held alias on purpose.
-    if number > manifest.sequence and (state is None or state.holding is None):
+    if number > manifest.sequence and not _is_held(store, manifest, alias):
         latest = read_manifest(store, manifest.collection, number)
         verdicts = read_verdicts(store, manifest.collection, latest.snapshot_id)
         rejected = verdicts[-1].describe() if verdicts and not verdicts[-1].passed else ""
@@ -201,9 +208,18 @@ def _waiting(store: Store, manifest: Manifest, now: datetime) -> float | None:
     number = sequences(store, manifest.collection)[-1]
     if number <= manifest.sequence:
         return None
-    waited = now - _committed(read_manifest(store, manifest.collection, number), now)
+    return _hours(read_manifest(store, manifest.collection, number), now)
+
+
+def _hours(manifest: Manifest, now: datetime) -> float:
+    """Return how many hours ago a snapshot was committed."""
     # It may have been committed after the audit began.
-    return max(0.0, waited.total_seconds() / 3600)
+    return max(0.0, (now - _committed(manifest, now)).total_seconds() / 3600)
+
+
+def _is_held(store: Store, manifest: Manifest, alias: str) -> bool:
+    state = alias_state(store, manifest.collection, alias)
+    return state is not None and state.holding is not None
 
 
 def _committed(manifest: Manifest, default: datetime) -> datetime:

@@ -86,7 +86,13 @@ def skipped(checks: Sequence[Check]) -> dict[str, list[str]]:
 
 
 def checks_of(
-    measured: Measurements, alarms: Sequence[Alarm], limits: Thresholds, *, waiting: float | None
+    measured: Measurements,
+    alarms: Sequence[Alarm],
+    limits: Thresholds,
+    *,
+    age: float,
+    waiting: float | None,
+    is_held: bool,
 ) -> tuple[Check, ...]:
     """Return all checks of an opened snapshot.
 
@@ -94,8 +100,12 @@ def checks_of(
     ----------
     alarms
         The alarms of the same audit: they decide the verdicts.
+    age
+        Hours since the snapshot was committed.
     waiting
         Hours that a newer snapshot has been waiting for the alias; None if there is none.
+    is_held
+        Whether the alias is held, so that a newer snapshot waits on purpose.
     """
     table = _Table({alarm.name for alarm in alarms})
     return (
@@ -105,13 +115,7 @@ def checks_of(
         *_corpus(table, measured, limits),
         *_frozen(table, measured, limits),
         *_logged(table, measured, limits),
-        table.judged(
-            "stale alias",
-            waiting or 0.0,
-            limits.lag_hours,
-            "how long a newer snapshot has been waiting for the alias",
-            unit="hours",
-        ),
+        *_alias(table, age, waiting or 0.0, limits, is_held=is_held),
     )
 
 
@@ -266,6 +270,18 @@ def _logged(table: _Table, measured: Measurements, limits: Thresholds) -> Iterat
     few = "too few queries, or no frozen ones to compare with"
     yield _drift(table, "query drift", logged.drift, _LOGGED["query drift"], few, limits)
     yield _band(table, "narrow band of logged queries", logged.top, measured.stored, "the logged queries", limits)
+
+
+def _alias(table: _Table, age: float, waiting: float, limits: Thresholds, *, is_held: bool) -> Iterator[Check]:
+    name, meaning = "stale alias", "how long a newer snapshot has been waiting for the alias"
+    if is_held:
+        yield table.skipped(name, meaning, "the alias is held, so that newer snapshots wait on purpose")
+    else:
+        # Two checks raise the same alarm: its name does not tell which of them did.
+        yield table.judged(name, waiting, limits.lag_hours, meaning, unit="hours", is_alarm=waiting > limits.lag_hours)
+    if limits.age_hours is not None:
+        old = "how long ago the snapshot that the alias names was committed"
+        yield table.judged(name, age, limits.age_hours, old, unit="hours", is_alarm=age > limits.age_hours)
 
 
 def _query_vectors(table: _Table, logged: LogResults, tolerance: float) -> Check:

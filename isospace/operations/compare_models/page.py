@@ -76,7 +76,9 @@ def comparison_page(
     ]
     title = f"{collection}: {len(entries)} variants compared"
     data = {"set_id": query_set.set_id, "price_per_device_hour": price, **comparison.as_dict()}
-    return Page(title, comparison.describe(), "plain", tuple(sections), data)
+    # The reason of a failure may name or quote documents, which are those of the variant's own collection.
+    failed = bool(comparison.failed)
+    return Page(title, comparison.describe(), "plain", tuple(sections), data, may_quote_more=failed)
 
 
 def comparison_markdown(comparison: ModelComparison) -> str:

@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import socket
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -102,6 +103,30 @@ def test_the_access_log_is_opened_again_after_it_was_moved(tmp_path: Path) -> No
     log.close()
     assert (tmp_path / "access.1").read_text() == '{"n": 1}\n'
     assert path.read_text() == '{"n": 2}\n'
+
+
+def test_the_access_log_ends_although_a_line_is_queued_behind_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, go_on = tmp_path / "access.jsonl", threading.Event()
+    write_lines = AccessLog._write_lines
+
+    def slowly(log: AccessLog, lines: list[str]) -> None:
+        go_on.wait(5)
+        write_lines(log, lines)
+
+    monkeypatch.setattr(AccessLog, "_write_lines", slowly)
+    log = AccessLog(str(path))
+    log.write({"n": 1})
+    wait_for(log._waiting.empty)
+    closing = threading.Thread(target=log.close)
+    closing.start()
+    wait_for(lambda: not log._waiting.empty())
+    log.write({"n": 2})
+    go_on.set()
+    closing.join(2)
+    assert not closing.is_alive()
+    assert path.read_text() == '{"n": 1}\n{"n": 2}\n'
 
 
 def test_standard_output_is_an_access_log_too(capsys: pytest.CaptureFixture[str]) -> None:

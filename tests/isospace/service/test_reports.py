@@ -10,7 +10,7 @@ import pytest
 
 from isospace.errors import ConfigError, StoreError
 from isospace.evaluation.reports.page import Page, Section, write_page
-from isospace.service.reports import reports_app, serve_reports
+from isospace.service.reports import _names, reports_app, serve_reports
 from isospace.storage.store import Store, open_store
 
 RUN = "20260101T000000Z-aaaa"
@@ -108,6 +108,18 @@ def test_another_host_name_is_refused_unless_it_is_allowed(store: Store) -> None
     assert "--allow-host" in refused.text
     assert ask(store, "/", host="evil.example", allowed_hosts=["Evil.Example"])[0].status_code == 200
     assert ask(store, "/", host="evil.example", allowed_hosts=["*"])[0].status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "allowed", "names"),
+    [
+        ("127.0.0.1", (), ["127.0.0.1"]),
+        ("0.0.0.0", (), ["*"]),
+        ("0.0.0.0", ("reports.example",), ["0.0.0.0", "reports.example"]),
+    ],
+)
+def test_host_names_are_limited_wherever_some_are_given(host: str, allowed: tuple[str, ...], names: list[str]) -> None:
+    assert _names(host, allowed) == names
 
 
 def test_a_list_can_be_narrowed_to_a_collection_and_a_kind(store: Store) -> None:

@@ -22,7 +22,7 @@ from isospace.evaluation.query_sets import EvaluationSet, freeze_set
 from isospace.evaluation.reports.page import render
 from isospace.evaluation.reports.plots import corpus_map
 from isospace.operations.audit.alarms import band_alarms
-from isospace.operations.audit.audit import audit_alias, read_audits, require_quiet, write_audit
+from isospace.operations.audit.audit import AuditRecord, audit_alias, read_audits, require_quiet, write_audit
 from isospace.operations.audit.page import audit_page
 from isospace.operations.audit.query_log import AnswerLog, LoggedAnswer, query_hash
 from isospace.operations.audit.run_audit import run_audit
@@ -328,10 +328,21 @@ def test_a_stale_alias(world: World):
     late = world.audit(now=now + timedelta(hours=30)).record
     assert "stale alias" in [alarm.name for alarm in late.alarms]
     assert "snapshot 2 has been waiting for 30 hours" in late.describe()
-    assert "stale alias" in world.alarms(now=now + timedelta(hours=3), limits=Thresholds(age_hours=2))
+    old = world.audit(now=now + timedelta(hours=3), limits=Thresholds(age_hours=2)).record
+    assert "stale alias" in [alarm.name for alarm in old.alarms]
+    assert [row[1:4] for row in alias_rows(old)] == [
+        ("3.0 h", "at most 26.0 h", "ok"),
+        ("3.0 h", "at most 2.0 h", "alarm"),
+    ]
     # Whoever holds it lets others wait on purpose.
     hold(world.store, "c", "production", reason="fair")
-    assert "stale alias" not in world.alarms(now=now + timedelta(hours=30))
+    held = world.audit(now=now + timedelta(hours=30)).record
+    assert "stale alias" not in [alarm.name for alarm in held.alarms]
+    assert [row[1:4] for row in alias_rows(held)] == [("–", "–", "not run")]
+
+
+def alias_rows(record: AuditRecord) -> list[tuple[str, ...]]:
+    return [check.row() for check in record.checks if check.name == "stale alias"]
 
 
 def test_answers_from_a_snapshot_that_the_alias_no_longer_names(world: World):

@@ -10,6 +10,7 @@ from unittest.mock import patch
 import pytest
 
 from isospace.errors import ConfigError, EncoderError, IsospaceError
+from isospace.evaluation.reports.quotes import unproven_files
 from isospace.operations.compare_models.compare import ComparisonConfig
 from isospace.operations.compare_models.page import COLUMNS, comparison_markdown
 from isospace.operations.compare_models.run import compare_models
@@ -77,6 +78,28 @@ def test_a_failing_variant_is_named_and_the_others_are_compared(
 
 def fails(config: PipelineConfig, *, error: Exception) -> RunReport:
     raise error
+
+
+def test_an_erasure_removes_the_report_on_a_failure_which_may_quote_any_document(contest: dict) -> None:
+    config = ComparisonConfig.model_validate(contest)
+
+    def embed(variant: PipelineConfig) -> RunReport:
+        if variant.runtime.collection == "c--tiny--plain":
+            raise ConfigError("one character of document d00001 needs 900 tokens")
+        return embed_inline(variant)
+
+    del config.contest.encoders["absent"]
+    compare_models(config, embed=embed)
+    store = open_store(config.runtime.store)
+    assert "d00001" in page_of(store)
+    # The documents are those of the variants' collections, and not of the report's.
+    (report,) = [path for path in unproven_files(store, "c--tiny--plain", {"d00001"}) if path.endswith("report.html")]
+    assert "contest" in report
+    del config.contest.transforms["plain"]
+    compare_models(config, embed=embed_inline)
+    # One in which nothing failed stays.
+    (erased,) = {path.split("/")[1] for path in unproven_files(store, "c--tiny--plain", {"d00001"})}
+    assert erased == report.split("/")[1]
 
 
 def test_if_every_variant_fails_the_comparison_does(contest: dict) -> None:
