@@ -99,7 +99,10 @@ class RunReport:
     @property
     def tone(self) -> Tone:
         """Whether a person should look at it."""
-        return "bad" if self.warnings or self.rejected else "good"
+        if self.warnings or self.rejected:
+            return "bad"
+        # Held on purpose: nothing is wrong, and the snapshot is not searched.
+        return "plain" if self.held else "good"
 
     @property
     def outcome(self) -> str:
