@@ -32,12 +32,12 @@ MESSAGE = (
 
 
 def watch_lost_runs() -> Automation | None:
-    """Create the automation; return None if it exists."""
+    """Create the automation, or replace one that waits for another time; return None if there was nothing to do."""
     try:
         known: Any = Automation.read(name=NAME)
     except ValueError:
         known = None
-    if known is not None:
+    if known is not None and getattr(known.trigger, "within", None) == SILENCE:
         return None
     wanted: Any = Automation(
         name=NAME,
@@ -53,7 +53,11 @@ def watch_lost_runs() -> Automation | None:
         ),
         actions=[ChangeFlowRunState(state=StateType.CRASHED, message=MESSAGE)],
     )
-    return cast("Automation", wanted.create())
+    if known is None:
+        return cast("Automation", wanted.create())
+    known.trigger, known.actions = wanted.trigger, wanted.actions
+    known.update()
+    return cast("Automation", known)
 
 
 def main() -> None:
@@ -61,7 +65,7 @@ def main() -> None:
     with one_line_errors():
         require_server()
         created = watch_lost_runs()
-        state = "created" if created else "exists"
+        state = "is set up" if created else "exists"
         print(f"automation {NAME} {state}: it ends runs that are silent for {_MINUTES} minutes")
 
 

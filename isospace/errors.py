@@ -102,7 +102,7 @@ class AuditError(IsospaceError):
 
 # The extra that brings a package, for every package that only an extra brings.
 EXTRAS = {
-    "fastapi": "serve", "starlette": "serve", "uvicorn": "serve", "prometheus_client": "serve",
+    "fastapi": "serve", "starlette": "serve", "uvicorn": "serve", "h11": "serve", "prometheus_client": "serve",
     "openvino": "query", "openvino_telemetry": "query", "tokenizers": "query", "bm25s": "query", "Stemmer": "query",
     "regex": "query",
     "faiss": "fast",
@@ -111,7 +111,7 @@ EXTRAS = {
     "accelerate": "finetune", "datasets": "finetune", "datasketch": "finetune", "peft": "finetune", "httpx": "finetune",
     "lancedb": "export", "pgvector": "export", "psycopg": "export", "qdrant_client": "export",
     "jinja2": "report", "matplotlib": "report", "sklearn": "report", "scipy": "report",
-    "chardet": "pipeline",
+    "boto3": "aws", "botocore": "aws", "chardet": "pipeline",
     "webencodings": "pipeline", "duckdb": "pipeline", "fsspec": "pipeline", "ir_measures": "pipeline",
     "lxml": "pipeline", "lxml_html_clean": "pipeline", "polars": "pipeline", "py3langid": "pipeline",
     "pypdfium2": "pipeline", "threadpoolctl": "pipeline", "trafilatura": "pipeline",

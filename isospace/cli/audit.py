@@ -87,6 +87,7 @@ def query_log(
         return
     parts = ", ".join(f"{count:,} by snapshot {number}" for number, count in summary.by_snapshot.items()) or "none"
     say(f"{collection}: {summary.queries:,} queries in the last {hours:g} hours; answered: {parts}")
+    say("The last minute may be missing: a running service writes its log every minute, or at once on SIGHUP.")
     if not summary.compared:
         say("No query was compared with a candidate. To do so, run isospace serve --shadow candidate --log SHARE.")
         return

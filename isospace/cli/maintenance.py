@@ -224,7 +224,11 @@ def _preview(store: Store, collection: str, doc_ids: list[str], *, as_json: bool
         return
     snapshots = ", ".join(map(str, held.snapshots)) or "none"
     held_documents = f"{len(held.doc_ids)} of {total} documents are in the collection, with {chunks} chunks"
-    say(f"{held_documents}, in snapshots {snapshots}; {parts} files would be rewritten or removed")
+    derived = "what was derived from them: vectors, search files, reports, logged answers"
+    say(
+        f"{held_documents}, in snapshots {snapshots}. {parts} files hold their texts; these would be rewritten or "
+        f"removed, and {derived}"
+    )
 
 
 def _print_receipt(store: Store, collection: str, receipt: Receipt) -> None:

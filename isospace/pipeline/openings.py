@@ -10,17 +10,13 @@ from isospace.collection.origins import Origin
 from isospace.pipeline.chunk import ChunkPart
 from isospace.pipeline.commit import Commit
 from isospace.pipeline.config import PipelineConfig
+from isospace.pipeline.counted import counted
 from isospace.pipeline.encode.shards import Shard
 from isospace.pipeline.run import Run
 from isospace.pipeline.scan.diff import Scan
 from isospace.pipeline.segment import Segment, SegmentJob
 from isospace.storage.hashing import shortened_id
 from isospace.storage.parquet import FileRef
-
-
-def counted(count: int, noun: str) -> str:
-    """Return a count with its noun, in the plural unless it is one: 1 chunk, 1,989 chunks."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def part_name(path: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 
 from isospace.errors import IsospaceError
+from isospace.pipeline.counted import counted
 from isospace.pipeline.plan_report import PlanReport
 from isospace.pipeline.run_report import RunReport
 from isospace.storage import paths as layout
@@ -21,14 +22,14 @@ def outcome(report: RunReport | PlanReport, store: Store, report_url: str | None
         return "\n".join(f"{label:<18} {value}" for label, value in report.rows())
     rows = [
         ("space", f"{report.space_id[:16]}…" if report.space_id else ""),
-        ("documents", f"{report.documents:,} in {report.chunks:,} chunks"),
-        ("encoded", f"{report.encoded:,} chunks, {report.tokens:,} tokens in {report.seconds:.1f} s"),
-        ("reused", f"{report.reused:,} texts that earlier runs encoded" if report.reused else ""),
+        ("documents", f"{report.documents:,} in {counted(report.chunks, 'chunk')}"),
+        ("encoded", f"{counted(report.encoded, 'text')}, {counted(report.tokens, 'token')} in {report.seconds:.1f} s"),
+        ("reused", f"{counted(report.reused, 'text')} that earlier runs encoded" if report.reused else ""),
         (
             "cost",
             f"{report.money:,.2f} in your currency (runtime.price_per_device_hour)" if report.money is not None else "",
         ),
-        ("left", f"{report.left:,} texts for the next run" if report.left else ""),
+        ("left", f"{counted(report.left, 'text')} for the next run" if report.left else ""),
         ("gate", report.gate or ""),
         ("alias", _alias(report)),
         ("report", _report_address(store, report.run_id, report_url)),
@@ -43,12 +44,13 @@ def concluding_line(report: RunReport | PlanReport) -> str:
     """Return what a run did, or what a plan would do, in one sentence with figures."""
     if isinstance(report, PlanReport):
         return f"{report.collection}: plan only, nothing was written: {report.describe()}"
+    encoded = f"{counted(report.encoded, 'text')} encoded in {report.seconds:.1f} s"
     parts = [
-        f"{report.documents:,} documents in {report.chunks:,} chunks",
-        f"{report.encoded:,} texts encoded in {report.seconds:.1f} s" if report.encoded else "nothing to encode",
+        f"{counted(report.documents, 'document')} in {counted(report.chunks, 'chunk')}",
+        encoded if report.encoded else "nothing to encode",
         f"cost {report.money:,.2f}" if report.money is not None else "",
-        f"{report.left:,} texts left for the next run" if report.left else "",
-        f"{report.quarantined:,} inputs quarantined" if report.quarantined else "",
+        f"{counted(report.left, 'text')} left for the next run" if report.left else "",
+        f"{counted(report.quarantined, 'input')} quarantined" if report.quarantined else "",
         _alias(report, unmoved="no alias moved"),
     ]
     return f"{_headline(report)}: {', '.join(part for part in parts if part)}"

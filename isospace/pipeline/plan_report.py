@@ -16,6 +16,7 @@ from isospace.encoding.throughput import measured_rate
 from isospace.evaluation.reports.page import duration
 from isospace.pipeline.chunk import ChunkPart, write_chunks
 from isospace.pipeline.config import PipelineConfig, engine_of
+from isospace.pipeline.counted import counted
 from isospace.pipeline.encode.mixed_bits import foreseen_mixture, planned_engine
 from isospace.pipeline.encode.plan import plan_shards
 from isospace.pipeline.encode.shards import EncodePlan
@@ -28,6 +29,9 @@ from isospace.pipeline.scan.diff import Scan, scan_source
 from isospace.pipeline.unknown_tokens import add_up
 from isospace.storage.store import open_store
 from isospace.transform.representations import code_bytes
+
+# Longest figure in a table of Prefect's UI, which does not break lines.
+_CELL = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +113,8 @@ class PlanReport:
 
     def rows(self) -> list[tuple[str, str]]:
         """Return labels and figures with their units, without those that are zero."""
-        encoded = f"{self.texts_to_encode:,} texts with {self.tokens:,} tokens, in {self.shards:,} shards"
+        texts, tokens = counted(self.texts_to_encode, "text"), counted(self.tokens, "token")
+        encoded = f"{texts} with {tokens}, in {counted(self.shards, 'shard')}"
         space = f"{self.space[:16]}… (unchanged)" if len(self.space) == 64 else "a new one will be fitted"
         counts = {
             "documents added": self.added,
@@ -142,7 +147,7 @@ class PlanReport:
         counts = {"added": self.added, "changed": self.changed, "unchanged": self.unchanged, "removed": self.removed}
         documents = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count) or "none"
         costs = ", ".join(f"{label} {figure}" for label, figure in self._costs())
-        encoded = f"{self.texts_to_encode:,} texts with {self.tokens:,} tokens to encode"
+        encoded = f"{counted(self.texts_to_encode, 'text')} with {counted(self.tokens, 'token')} to encode"
         return f"documents {documents}; {encoded}" + (f"; {costs}" if costs else "")
 
     def warnings(self) -> tuple[str, ...]:
@@ -191,9 +196,11 @@ class PlanReport:
         return f", in your currency, at {self.price:g} per device hour (runtime.price_per_device_hour)"
 
     def markdown(self) -> str:
-        """Return the figures as a Markdown table."""
-        lines = [f"| {label} | {figure} |" for label, figure in self.rows()]
-        return "\n".join([f"### Plan for {self.collection}", "", "| | |", "| --- | ---: |", *lines])
+        """Return the figures as Markdown: a table, and a list of those that are too long for a cell in Prefect's UI."""
+        short = [f"| {label} | {figure} |" for label, figure in self.rows() if len(figure) <= _CELL]
+        long = [f"- {label}: {figure}" for label, figure in self.rows() if len(figure) > _CELL]
+        table = ["| | |", "| --- | --- |", *short]
+        return "\n".join([f"### Plan for {self.collection}", "", *table, *(["", *long] if long else [])])
 
 
 def require_device(config: PipelineConfig) -> None:

@@ -32,7 +32,12 @@ def recipe_rows(recipe: Recipe, encoder: EncoderRecord, space: SpaceRecord) -> l
         ("raw vectors", _fit(space.fitted, recipe.transform.fit.kind == "auto")),
         ("stored vectors", _stored(space)),
         ("word search", _lexical(recipe.lexical)),
-        ("gate", f"{len(recipe.gate.rules)} rules" if recipe.gate.rules else "none: every snapshot is promoted"),
+        (
+            "gate",
+            f"{len(recipe.gate.rules)} rules"
+            if recipe.gate.rules
+            else "none: every snapshot is promoted, unless the alias is held",
+        ),
     ]
 
 

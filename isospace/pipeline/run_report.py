@@ -12,6 +12,7 @@ from isospace.evaluation.reports.page import duration
 from isospace.evaluation.reports.quotes import Heading, Tone, names_of, remove_if_forgotten, write_quotes
 from isospace.pipeline.checks import CheckResult
 from isospace.pipeline.commit import Commit
+from isospace.pipeline.counted import counted
 from isospace.pipeline.plan_report import PlanReport
 from isospace.pipeline.run import Run
 from isospace.pipeline.scan.diff import Scan
@@ -98,14 +99,17 @@ class RunReport:
     @property
     def tone(self) -> Tone:
         """Whether a person should look at it."""
-        return "bad" if self.warnings or self.rejected else "good"
+        if self.warnings or self.rejected:
+            return "bad"
+        # Held on purpose: nothing is wrong, and the snapshot is not searched.
+        return "plain" if self.held else "good"
 
     @property
     def outcome(self) -> str:
         """What the run led to, in a sentence or two."""
         if not self.snapshot:
             return "Unfinished; there is no snapshot yet."
-        size = f"{self.documents:,} documents in {self.chunks:,} chunks"
+        size = f"{counted(self.documents, 'document')} in {counted(self.chunks, 'chunk')}"
         state = "Committed" if self.committed else "Unfinished, still at" if self.left else "No changes, still at"
         promoted = f", which {self.promoted} now names" if self.promoted else ""
         gate = f" Gate: {self.gate}." if self.gate else ""
@@ -131,16 +135,16 @@ class RunReport:
     def work_rows(self) -> list[tuple[str, str, str]]:
         """Return what the run encoded and spent: name, figure, and meaning."""
         rate = self.tokens / self.seconds if self.seconds else 0.0
-        rows = [("encoded", f"{self.encoded:,} texts", "different texts that had no raw vector yet")]
+        rows = [("encoded", counted(self.encoded, "text"), "different texts that had no raw vector yet")]
         if self.encoded:
             rows += [
                 ("tokens", f"{self.tokens:,}", "in these texts, with prompts"),
                 ("encoding", duration(self.seconds), f"working time of all workers; {rate:,.0f} tokens per second"),
             ]
         if self.reused:
-            rows.append(("reused", f"{self.reused:,} texts", "had a raw vector from an earlier run"))
+            rows.append(("reused", counted(self.reused, "text"), "had a raw vector from an earlier run"))
         if self.left:
-            rows.append(("left", f"{self.left:,} texts", "beyond the budget; the next run continues with them"))
+            rows.append(("left", counted(self.left, "text"), "beyond the budget; the next run continues with them"))
         if self.money is not None:
             rows.append(("cost", f"{self.money:,.2f}", "of encoding, at runtime.price_per_device_hour"))
         return rows

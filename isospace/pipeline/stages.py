@@ -26,6 +26,7 @@ from isospace.pipeline.checks import CheckResult, check_segment, check_space, co
 from isospace.pipeline.chunk import ChunkPart, write_chunks
 from isospace.pipeline.commit import Commit, commit_snapshot, promote_new
 from isospace.pipeline.config import PipelineConfig
+from isospace.pipeline.counted import counted
 from isospace.pipeline.encode.mixed_bits import judge_mixture
 from isospace.pipeline.encode.plan import plan_shards
 from isospace.pipeline.encode.shards import EncodedShard, EncodePlan, Shard
@@ -39,7 +40,6 @@ from isospace.pipeline.executor import (
 from isospace.pipeline.fit.fit_space import fit_space
 from isospace.pipeline.fit.foresee import require_fit
 from isospace.pipeline.judged_documents import require_judged
-from isospace.pipeline.openings import counted
 from isospace.pipeline.plan_report import PlanReport, plan_only, report_plan, require_device
 from isospace.pipeline.quarantine_report import quarantine_markdown
 from isospace.pipeline.refit import recorded_encoder, refit_plan, start_refit, stored_parts
@@ -62,7 +62,6 @@ from isospace.pipeline.trim_run import finished_parts, narrow_scan
 from isospace.search.bm25 import build_lexical
 from isospace.search.sql_database import build_serving
 from isospace.storage.hashing import shortened_id
-from isospace.storage.openable import openable
 from isospace.storage.parquet import FileRef
 from isospace.storage.store import open_store
 
@@ -366,12 +365,12 @@ def _show_verdict(reporter: Reporter, run: Run, verdict: Verdict) -> None:
     if verdict.passed:
         reporter.info(verdict.describe())
     else:
-        page = openable(run.store, str(verdict.report))
+        page = run.address(str(verdict.report))
         reporter.error(f"{verdict.describe()}. {_stays(run)} Look at {page}.")
         payload = {
             "name": "gate",
             "message": verdict.describe(),
-            "report": run.address(str(verdict.report)),
+            "report": page,
             "remedy": "Production did not move. Look at the report.",
         }
         reporter.emit(REJECTED, verdict.collection, verdict.snapshot, payload)

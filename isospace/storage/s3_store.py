@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -35,6 +36,7 @@ _LIST_ATTEMPTS = 3
 _BLOCK_BYTES = 1 << 22
 # S3 copies larger objects only in parts.
 _COPY_BYTES = 5 * 1024**3
+_ENDPOINT = re.compile(r"https?://[^/\s]+(/\S*)?", re.IGNORECASE)
 _Result = TypeVar("_Result")
 
 
@@ -166,8 +168,14 @@ def s3_client(url: str) -> Client:
 
     if "@" in url.removeprefix("s3://").split("/", 1)[0]:
         raise ConfigError("store s3://…@…: expected s3://bucket/prefix. Put credentials into the AWS_* variables.")
-    insecure = os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")
-    options: Any = {"allow_http": True} if insecure else {}
+    endpoint = os.environ.get("AWS_ENDPOINT_URL", "")
+    if endpoint and not _ENDPOINT.fullmatch(endpoint):
+        # The client would panic. What is not a URL may contain a password anywhere.
+        raise ConfigError(
+            "AWS_ENDPOINT_URL is not a URL of a server; expected one with http:// or https://, such as "
+            "https://minio.example.org:9000."
+        )
+    options: Any = {"allow_http": True} if endpoint.startswith("http://") else {}
     provider = profile_credentials()
     try:
         return Client.from_url(url, client_options=options, credential_provider=provider)

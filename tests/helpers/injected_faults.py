@@ -342,7 +342,7 @@ def _(copy: Path, world: World) -> object:
     return asked(copy, "/v1/embeddings", {"input": ids, "model": "c", "input_type": "query"}, {})
 
 
-@fault("a query longer than the encoder takes", "request", "Split it into chunks: inputs are never truncated")
+@fault("a query longer than the encoder takes", "request", "Split it into chunks: texts are never truncated")
 def _(copy: Path, world: World) -> object:
     return asked(copy, "/v1/embeddings", {"input": "word " * 100, "model": "c", "input_type": "query"}, {})
 

@@ -70,7 +70,8 @@ def test_every_optional_import_has_an_extra_that_brings_it() -> None:
     brought_by = importlib.metadata.packages_distributions()
     core = closure(set(required(PROJECT["dependencies"])))
     checked = 0
-    for package in sorted(imported()):
+    # The flows are part of a checkout, and of no distribution: `isospace deploy` says so where they are missing.
+    for package in sorted(imported() - {"flows"}):
         distributions = {normalized(one) for one in brought_by.get(package, [package])}
         if distributions & core and package not in EXTRAS:
             continue

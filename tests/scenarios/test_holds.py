@@ -50,7 +50,8 @@ def test_no_run_moves_what_was_rolled_back_until_it_is_released(
     assert (report.snapshot, report.committed, report.promoted) == (3, True, None)
     assert any(message.startswith(said) for message in caplog.messages)
     for text in (report.held, run_markdown(report), outcome(report, store)):
-        assert said in text
+        # A sentence of its own begins with a capital letter.
+        assert said[1:] in text
         assert f"; release it with `isospace release {store.url} c`" in text
     assert [len(one.held) for one in list_snapshots(store, "c")] == [1, 0, 0]
 

@@ -216,6 +216,9 @@ def length_bias(buckets: Sequence[LengthBucket]) -> str:
     return draw(fill)
 
 
+_LABEL = 28
+
+
 def shown_labels(labels: Sequence[str]) -> list[str]:
     """Return the labels that `corpus_map` shows, the most frequent first."""
     counts = Counter(labels)
@@ -232,7 +235,7 @@ def corpus_map(points: Float64, labels: Sequence[str]) -> str:
         for label, color in zip(groups, [*COLORS[: len(shown)], COLORS[6]], strict=False):
             chosen = points[named == label]
             axes.add_patch(_dots(chosen, color))
-            axes.plot([], [], ".", markersize=2.5, color=color, label=legible(f"{label} ({len(chosen)})"))
+            axes.plot([], [], ".", markersize=2.5, color=color, label=legible(f"{_fitting(label)} ({len(chosen)})"))
         axes.autoscale_view()
         axes.set_xticks([])
         axes.set_yticks([])
@@ -240,6 +243,11 @@ def corpus_map(points: Float64, labels: Sequence[str]) -> str:
         axes.legend(frameon=False, markerscale=4, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=2)
 
     return draw(fill, height=5.0)
+
+
+def _fitting(label: str) -> str:
+    """Return a label that fits into a legend of two columns: paths differ in their folders and at their ends."""
+    return label if len(label) <= _LABEL else f"{label[: _LABEL // 2 - 1]}…{label[-_LABEL // 2 :]}"
 
 
 def _dots(points: Float64, color: str) -> Any:

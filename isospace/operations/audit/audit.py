@@ -213,7 +213,8 @@ def _waiting(store: Store, manifest: Manifest, now: datetime) -> float | None:
 
 def _hours(manifest: Manifest, now: datetime) -> float:
     """Return how many hours ago a snapshot was committed."""
-    return (now - _committed(manifest, now)).total_seconds() / 3600
+    # It may have been committed after the audit began.
+    return max(0.0, (now - _committed(manifest, now)).total_seconds() / 3600)
 
 
 def _is_held(store: Store, manifest: Manifest, alias: str) -> bool:

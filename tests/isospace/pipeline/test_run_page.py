@@ -84,7 +84,7 @@ def test_it_names_documents_work_times_model_recipe_and_disk(world: World) -> No
     assert "Documents are split at headings" in page
     assert "<td>total</td>" in page
     stages = dict(world.second.stages)
-    assert {"start", "scan", "encode", "commit"} <= set(stages)
+    assert {"prepare encoder", "scan source", "encode", "commit snapshot"} <= set(stages)
     assert all(seconds > 0.0 for seconds in stages.values())
     assert re.search(r"<td>segments</td><td>[\d.]+ kB</td>", page)
     assert "nearest neighbor" in page

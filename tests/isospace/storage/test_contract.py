@@ -471,7 +471,7 @@ def test_a_password_in_the_endpoint_is_not_in_an_error(
     store = open_store(remote.url)
     assert "hush" not in repr(store)
     faulty.refuse(1, status=403)
-    with pytest.raises(StoreError, match="performing GET") as caught:
+    with pytest.raises(StoreError, match=r"at http://127\.0\.0\.1:.*access denied") as caught:
         store.read("a/b")
     assert not re.search("somebody|hush|now@", str(caught.value))
 
@@ -574,3 +574,13 @@ def test_a_verdict_whose_answer_was_lost_is_written_once(remote: Store, direct: 
     verdict = write_verdict(remote, verdict_of(manifest))
     assert faulty.pending() == 0
     assert read_verdicts(direct, "c", manifest.snapshot_id) == [verdict]
+
+
+@pytest.mark.parametrize("endpoint", ["127.0.0.1:9000", "minio", "ftp://127.0.0.1", "http://", "http:// x", SECRET])
+def test_an_endpoint_that_is_no_url_is_refused_without_repeating_it(
+    monkeypatch: pytest.MonkeyPatch, endpoint: str
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    with pytest.raises(ConfigError, match="AWS_ENDPOINT_URL is not a URL") as caught:
+        open_store("s3://bucket/prefix")
+    assert SECRET not in str(caught.value)

@@ -92,7 +92,7 @@ def test_a_range_is_asked_for_again_after_faults(remote: Store, direct: Store, f
 def test_a_store_that_stays_down_is_not_called_damage(remote: Store, direct: Store, faulty: FaultyServer) -> None:
     write(direct, "v.parquet", vectors())
     faulty.refuse(10_000, status=403, matches=lambda method, _: method == "GET")
-    with pytest.raises(StoreError, match=r"v\.parquet: the store .* failed"):
+    with pytest.raises(StoreError, match="access denied"):
         read_parquet(remote, "v.parquet", columns=["key"])
 
 

@@ -299,7 +299,9 @@ def test_auto_pads_what_cannot_be_flattened_and_true_insists(tiny_model: Path, t
 
 
 def test_keys_that_do_not_go_together_are_named() -> None:
-    with pytest.raises(ConfigError, match=r"runtime\.flatten = True: need runtime\.backend torch"):
+    with pytest.raises(
+        ConfigError, match=r"runtime\.flatten=true with runtime\.backend=openvino: need runtime\.backend torch"
+    ):
         resolve_engine(Engine(backend="openvino", flatten=True))
     with pytest.raises(ConfigError, match=r"runtime\.compile and runtime\.flatten do not go together"):
         resolve_engine(Engine(backend="torch", compile=True, flatten=True))
