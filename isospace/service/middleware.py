@@ -69,10 +69,11 @@ class Guard:
 
     async def _guarded(self, scope: Scope, receive: Receive, answer: _Answer, *, is_admitted: bool) -> None:
         path = scope["path"]
-        if path in PROBES:
+        if path in PROBES or (path in _OPEN and not is_admitted):
+            # Their bodies are not read: whoever has no key takes no room from the requests of others.
             await self.app(scope, receive, answer)
             return
-        if path not in _OPEN and not is_admitted:
+        if not is_admitted:
             raise Problem(
                 401,
                 "the API key is missing or wrong; send the header `Authorization: Bearer KEY`.",

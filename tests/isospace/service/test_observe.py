@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
@@ -262,6 +263,18 @@ def test_all_bodies_together_are_limited(opened: Index) -> None:
             wait_for(lambda: httpx.post(f"{url}/search", json={"query": "a" * 200}).status_code == 429)
         # What the other one held is free again.
         wait_for(lambda: httpx.post(f"{url}/search", json={"query": QUERY}).status_code == 200)
+
+
+def test_bodies_of_clients_without_a_key_take_no_room(opened: Index) -> None:
+    settings = Settings(keys=(digest(KEY),), limits=Limits(all_bodies_bytes=1_000))
+    with serving(opened, settings) as url, contextlib.ExitStack() as others:
+        for path in (b"/", b"/docs", b"/healthz"):
+            other = others.enter_context(socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1]))))
+            other.sendall(b"GET %s HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 950\r\n\r\n" % path + b" " * 900)
+            assert other.recv(1_000).startswith(b"HTTP/1.1 200")
+        body = json.dumps({"query": QUERY}).ljust(300)
+        answer = httpx.post(f"{url}/search", content=body, headers={**BEARER, "Content-Type": "application/json"})
+        assert answer.status_code == 200
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
