@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import logging
@@ -27,6 +28,10 @@ class Keys:
     def __init__(self, digests: tuple[bytes, ...], path: Path | None = None) -> None:
         self.digests, self.path, self.problem = digests, path, ""
         self._read = self._seen = _version(path)
+        if path is not None:
+            # Opening the snapshot may have taken a minute since: a key that was revoked meanwhile must not be valid.
+            with contextlib.suppress(ConfigError):
+                self.digests = read_keys(path)
 
     def admitted(self, authorization: str | None) -> bytes | None:
         """Return the SHA-256 of the key in a header `Bearer KEY`, compared in constant time; None if it is not valid.

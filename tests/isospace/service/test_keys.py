@@ -97,3 +97,13 @@ def test_a_service_follows_its_key_file(opened: Index, path: Path, monkeypatch: 
         assert httpx.get(f"{url}/readyz").text == "ready"
         figures = httpx.get(f"{url}/metrics", headers={"Authorization": f"Bearer {NEW}"}).text
     assert "isospace_keys_failed 1.0" in figures
+
+
+def test_a_file_that_changed_while_the_service_started_is_followed(path: Path) -> None:
+    read = read_keys(path)
+    path.write_text(f"{NEW}\n")
+    keys = Keys(read, path)
+    keys.follow()
+    assert are_valid(keys, OLD, NEW) == [False, True]
+    path.unlink()
+    assert are_valid(Keys(read, path), OLD, NEW) == [True, False]
