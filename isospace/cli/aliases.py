@@ -16,6 +16,7 @@ from isospace.cli.common import (
     print_table,
 )
 from isospace.cli.terminal import print_json, say
+from isospace.errors import NotFoundError
 
 AuthorOption = Annotated[
     str | None,
@@ -143,11 +144,13 @@ def release(
     opened = open_store(store)
     entry = release_alias(opened, collection, alias, reason=reason, author=author)
     state = alias_state(opened, collection, alias)
-    if as_json:
-        print_json({"alias": alias, "released": entry is not None, "snapshot": state and state.current.snapshot})
-        return
     if state is None:
-        say(f"{alias} names no snapshot")
+        raise NotFoundError(
+            f"alias {alias!r} of collection {collection!r}: names no snapshot in {opened.url}, and cannot be held. "
+            "`isospace status` lists the collections and aliases of a store."
+        )
+    if as_json:
+        print_json({"alias": alias, "released": entry is not None, "snapshot": state.current.snapshot})
         return
     number, latest = state.current.snapshot, max(sequences(opened, collection), default=0)
     say(f"{alias} {'is released' if entry is not None else 'was not held'}, and names snapshot {number}")

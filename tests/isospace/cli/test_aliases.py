@@ -67,7 +67,10 @@ def test_a_rollback_without_a_hold(call: Call, own: str) -> None:
 
 def test_an_alias_that_names_nothing(call: Call, own: str) -> None:
     assert "names no snapshot to be held at" in call("hold", own, "c", "absent", "--reason", "x").err
-    assert call("release", own, "c", "absent").out == "absent names no snapshot\n"
+    for collection, alias in (("d", "production"), ("c", "absent")):
+        refused = call("release", own, collection, alias)
+        assert refused.status == 1
+        assert refused.err.startswith(f"error: alias '{alias}' of collection '{collection}': names no snapshot")
 
 
 def test_status_states_disk_and_memory_with_units(call: Call, own: str) -> None:
