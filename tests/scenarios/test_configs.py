@@ -75,6 +75,7 @@ def pipelines(path: Path, folder: Path) -> list[PipelineConfig]:
     return [variants[0], *(one for one in variants[1:] if one.recipe.transform.fit.kind != "none")]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "path",
     [path for path in sorted(Path("configs").glob("*.yaml")) if path.stem not in NO_PIPELINES],

@@ -6,6 +6,8 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
 from isospace.collection.alias import promote, rollback
 from isospace.collection.snapshot import read_manifest
 from isospace.search.index import open_index
@@ -17,6 +19,7 @@ QUERIES = [f"title d{n:05d} {text}" for n, text in enumerate(sentences(40).value
 MOVES, SEARCHES = 20, 1_000
 
 
+@pytest.mark.integration
 def test_a_thousand_searches_during_twenty_promotions_and_rollbacks(configure: Configure, tmp_path: Path):
     # The second snapshot has another space, and other documents.
     embed_inline(configure(write_jsonl(tmp_path / "a.jsonl", sentences(80))))

@@ -56,6 +56,7 @@ def embed(path: Path, store: Path, whitening: dict) -> Index:
     return open_index(str(store), "c")
 
 
+@pytest.mark.integration
 def test_retrieval_equals_sentence_transformers(judged, tmp_path: Path) -> None:
     path, queries, judgements = judged
     index = embed(path, tmp_path / "store", {"kind": "none"})

@@ -221,6 +221,7 @@ def test_a_file_that_parses_and_lies_is_not_taken_on_trust(configure: Configure,
     assert len(open_index(config.runtime.store, "c").vectors) == 90
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("kind", ["documents", "deletions"])
 def test_a_lost_list_of_documents_neither_doubles_nor_loses_any(
     configure: Configure, tmp_path: Path, kind: str

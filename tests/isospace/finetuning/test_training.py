@@ -255,6 +255,7 @@ def test_nothing_better_than_the_base_is_the_base(
     assert store.folders("encoders") == []
 
 
+@pytest.mark.integration
 def test_a_training_that_fails_says_why(job: Job, tmp_path: Path) -> None:
     (tmp_path / "nothing").mkdir()
     with pytest.raises(EncoderError, match=r"the training ended with status 1: .*log\.txt"):

@@ -25,6 +25,7 @@ def s3_bucket() -> Iterator[str]:
         yield BUCKET
 
 
+@pytest.mark.integration
 def test_the_whole_line_on_an_object_store(s3_bucket: str, configure: Configure, tmp_path: Path) -> None:
     documents = sentences(120)
     path = write_jsonl(tmp_path / "d.jsonl", documents)

@@ -67,6 +67,7 @@ def heard(script: str, *arguments: str, folder: Path) -> list[str]:
     return done.stdout.split()
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("quantized", [False, True])
 def test_a_conversion_is_told_to_nobody(tiny_model: Path, tmp_path: Path, quantized: bool) -> None:
     calibration = tmp_path / "calibration.txt"

@@ -143,6 +143,7 @@ def world(made: World, tmp_path: Path) -> World:
     return World(tmp_path / "w", tmp_path / "w" / "d.jsonl", config, made.other_model)
 
 
+@pytest.mark.integration
 def test_twenty_clean_reruns_are_quiet(world: World):
     """Other samples each time, more documents of the same kind, and logged queries like the frozen ones."""
     world.baseline()
