@@ -23,6 +23,18 @@ NAME = "isospace-lost-runs"
 _MINUTES = 10
 SILENCE = timedelta(minutes=_MINUTES)
 _HEARTBEAT = "prefect.flow-run.heartbeat"
+# Other flows of the server may send their heartbeats less often.
+FLOWS = (
+    "audit-collection",
+    "backfill",
+    "compact-collection",
+    "compare-models",
+    "embed-corpus",
+    "finetune-encoder",
+    "measure-frontier",
+    "refit-space",
+    "vacuum-store",
+)
 # After these, a run is expected to send no more.
 _ENDS = ("Completed", "Failed", "Cancelled", "Cancelling", "Crashed", "Paused", "Suspended")
 MESSAGE = (
@@ -37,8 +49,6 @@ def watch_lost_runs() -> Automation | None:
         known: Any = Automation.read(name=NAME)
     except ValueError:
         known = None
-    if known is not None and getattr(known.trigger, "within", None) == SILENCE:
-        return None
     wanted: Any = Automation(
         name=NAME,
         description="Ends runs whose process is gone, so that they do not seem to run for ever.",
@@ -46,6 +56,9 @@ def watch_lost_runs() -> Automation | None:
             after={_HEARTBEAT},
             expect={_HEARTBEAT, *(f"prefect.flow-run.{state}" for state in _ENDS)},
             match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
+            match_related=ResourceSpecification(
+                {"prefect.resource.role": ["flow"], "prefect.resource.name": list(FLOWS)}
+            ),
             for_each={"prefect.resource.id"},
             posture=Posture.Proactive,
             threshold=1,
@@ -55,6 +68,8 @@ def watch_lost_runs() -> Automation | None:
     )
     if known is None:
         return cast("Automation", wanted.create())
+    if all(getattr(known.trigger, name) == getattr(wanted.trigger, name) for name in ("within", "match_related")):
+        return None
     known.trigger, known.actions = wanted.trigger, wanted.actions
     known.update()
     return cast("Automation", known)
