@@ -37,6 +37,8 @@ _COST = (
     "variant", "dimensions", "bytes per vector", "tokens per second", "device hours per million chunks",
     "cost per million chunks",
 )  # fmt: skip
+ARTIFACT_COLUMNS = ("variant", "nDCG@10", "difference from the best", "verdict", "bytes per vector")
+"""What Prefect's UI has room for."""
 _ISOTROPY = ("variant", "mean cosine", "isotropy")
 
 
@@ -81,9 +83,9 @@ def comparison_page(
     return Page(title, comparison.describe(), "plain", tuple(sections), data, may_quote_more=failed)
 
 
-def comparison_markdown(comparison: ModelComparison) -> str:
-    """Return the verdict, the table, and the failed variants as Markdown; ✓ marks the Pareto front."""
-    head = _head(comparison.entries)
+def comparison_markdown(comparison: ModelComparison, columns: Sequence[str] = tuple(COLUMNS)) -> str:
+    """Return the verdict, a table, and the failed variants as Markdown; ✓ marks the Pareto front."""
+    head = tuple(name for name in _head(comparison.entries) if name in columns)
     lines = [comparison.describe(), "", "| | " + " | ".join(head) + " |"]
     lines += ["| --- | --- |" + " ---: |" * (len(head) - 1)]
     rows = zip(comparison.entries, _rows(comparison.entries, head), strict=True)

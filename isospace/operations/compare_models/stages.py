@@ -10,7 +10,7 @@ from isospace.operations.compare_models.compare import (
     comparison_set,
     measure_variant,
 )
-from isospace.operations.compare_models.page import comparison_markdown, comparison_page
+from isospace.operations.compare_models.page import ARTIFACT_COLUMNS, comparison_markdown, comparison_page
 from isospace.operations.compare_models.ranking import FailedVariant, ModelComparison, rank
 from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.executor import Reporter, Stage
@@ -45,7 +45,7 @@ def conclude(
         store,
         path,
         key=artifact_key(runtime.collection, "models"),
-        markdown=f"### {page.title}\n\n{comparison_markdown(comparison)}",
+        markdown=f"### {page.title}\n\n{comparison_markdown(comparison, ARTIFACT_COLUMNS)}",
         plots=("Variants", "Differences"),
         report_url=runtime.report_url,
     )
