@@ -168,7 +168,7 @@ def test_a_candidate_that_was_cut_off_is_gone_on_with(config: FineTuneConfig, mo
     def cut_off(_: object) -> None:
         raise StoreError("the power failed")
 
-    monkeypatch.setattr(module, "embed_corpus", cut_off)
+    monkeypatch.setattr(module, "embed_subflow", cut_off)
     with pytest.raises(StoreError, match="the power failed"):
         finetune_encoder(asked)
     current = resolve(open_store(config.runtime.store), "c", "production")
