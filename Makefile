@@ -34,9 +34,11 @@ wheel: .venv/.dev
 	$(BIN)/python -m build --wheel
 	$(BIN)/python -m tests.wheel_check dist/*.whl
 
-# The server reports its use to nobody.
+# The server reports its use to nobody. The UI calls the API at the server's own port.
+PORT ?= 4200
 ui: .venv/.demo
-	@PREFECT_SERVER_ANALYTICS_ENABLED=false DO_NOT_TRACK=1 $(BIN)/prefect server start --host 127.0.0.1
+	@PREFECT_SERVER_ANALYTICS_ENABLED=false DO_NOT_TRACK=1 PREFECT_UI_API_URL=http://127.0.0.1:$(PORT)/api \
+		$(BIN)/prefect server start --host 127.0.0.1 --port $(PORT)
 
 clean:
 	rm -rf .venv dist build .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
