@@ -43,8 +43,8 @@ def backfill(
             not in it are removed from the collection, unless a selection leaves them as they are.
         dry_run: Show the plan with its cost, and write nothing.
         reason: Why you start this run: part of its name, and of the alias's history.
-        budget: What this run may spend on encoding; it then commits what it has. The next run continues with what is
-            left.
+        budget: What this run may spend on encoding. It then commits the parts of which all texts are encoded; the next
+            run continues with the others.
         selection: Documents to process; all of the source if empty. Others stay as they are.
     """
     executor = PrefectExecutor()

@@ -14,6 +14,7 @@ from isospace.cli.common import (
     SnapshotOption,
     StoreArgument,
     print_table,
+    warn,
 )
 from isospace.cli.terminal import print_json, say
 from isospace.errors import NotFoundError
@@ -138,7 +139,7 @@ def release(
     """Release an alias that is held, so that runs move it again."""
     from isospace.collection.alias import alias_state
     from isospace.collection.alias import release as release_alias
-    from isospace.collection.snapshot import sequences
+    from isospace.collection.snapshot import read_manifest, sequences
     from isospace.storage.store import open_store
 
     opened = open_store(store)
@@ -156,6 +157,11 @@ def release(
     say(f"{alias} {'is released' if entry is not None else 'was not held'}, and names snapshot {number}")
     if latest > number:
         say(f"The latest snapshot is {latest}. A run moves {alias} to it unless it was rolled back from there.")
+        if read_manifest(opened, collection, latest).space_id != read_manifest(opened, collection, number).space_id:
+            warn(
+                f"snapshot {latest} has another space than snapshot {number}. If its model or transform was the reason "
+                "for the hold, correct the configuration and run it before any other run moves the alias."
+            )
 
 
 def _print_move(alias: str, number: int, snapshot_id: str, *, moved: bool, as_json: bool, held: str = "") -> None:

@@ -81,7 +81,7 @@ class Runtime(SpecModel):
     selection: Selection = Selection()
     """Which documents the run processes; all if empty. The others stay as they are."""
     budget: Budget = Budget()
-    """What the run may spend on encoding before it stops and keeps what it has."""
+    """What the run may spend on encoding before it stops; what is encoded is kept for the next run."""
     refit: bool = False
     """Fit a new space even if the collection has a sealed one that matches the recipe."""
     device: str = "auto"

@@ -80,9 +80,9 @@ class Budget(_Model):
     """What a run may spend on encoding; it stops at the first limit, and the next run continues from there."""
 
     tokens: int | None = Field(default=None, ge=1)
-    """Maximum number of tokens; the shard that reaches it is finished."""
+    """Number of tokens after which no further shard begins; those in progress are finished (`runtime.shard_tokens`)."""
     minutes: float | None = Field(default=None, gt=0.0)
-    """Maximum number of minutes spent encoding."""
+    """Minutes of encoding after which no further shard begins; those in progress are finished."""
 
     @property
     def is_bounded(self) -> bool:

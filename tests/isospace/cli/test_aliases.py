@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from isospace.collection import snapshot
+from isospace.collection.snapshot import Manifest
+from isospace.storage.store import Store
 from tests.isospace.cli.conftest import Call
 
 
@@ -42,9 +45,24 @@ def test_a_rollback_is_held_shown_and_released(call: Call, own: str) -> None:
         "production is released, and names snapshot 1",
         "The latest snapshot is 2. A run moves production to it unless it was rolled back from there.",
     ]
+    assert "has another space" not in released.err
     assert call("release", own, "c").out.startswith("production was not held")
     assert "is held" not in call("status", own, "c").out
     assert call("promote", own, "c", "--snapshot", "2", "--reason", "again").status == 0
+
+
+def test_a_release_warns_if_the_next_run_would_bring_another_space(
+    call: Call, own: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = snapshot.read_manifest
+
+    def refitted(store: Store, collection: str, number: int) -> Manifest:
+        read = real(store, collection, number)
+        return read.model_copy(update={"space_id": "5" * 64}) if number == 2 else read
+
+    call("rollback", own, "c", "--reason", "another model")
+    monkeypatch.setattr(snapshot, "read_manifest", refitted)
+    assert "snapshot 2 has another space than snapshot 1." in call("release", own, "c").err
 
 
 def test_hold_and_promote_with_release(call: Call, own: str) -> None:
