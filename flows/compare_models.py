@@ -10,12 +10,11 @@ from typing import Annotated, TypeAlias
 from prefect import flow
 
 from flows.embed_corpus import embed_subflow
-from flows.parameters import LAST, drawn_as_config, given, parsed_config
+from flows.parameters import LAST, drawn_as_config, one_run, parsed_config
 from isospace.operations.compare_models import run
 from isospace.operations.compare_models.compare import ComparisonConfig, load_comparison
 from isospace.operations.compare_models.page import comparison_markdown
 from isospace.operations.compare_models.ranking import ModelComparison
-from isospace.pipeline.ad_hoc import for_one_run
 from tasks.errors import concluding, quiet_known_errors
 from tasks.executor import PrefectExecutor
 from tasks.run_names import run_name
@@ -39,8 +38,8 @@ def compare_models(config: ComparisonParameter = LAST, source: str = "", reason:
             queries must be judged for it.
         reason: Why you start this run.
     """
-    one, _ = for_one_run(given(config), source=source, reason=reason)
-    return run.compare_models(one, PrefectExecutor(), embed_subflow)
+    executor = PrefectExecutor()
+    return run.compare_models(one_run(executor, config, source=source, reason=reason), executor, embed_subflow)
 
 
 if __name__ == "__main__":

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from prefect import flow
 
-from flows.parameters import LAST, BudgetParameter, ConfigParameter, SelectionParameter, given
+from flows.parameters import LAST, BudgetParameter, ConfigParameter, SelectionParameter, one_run
 from isospace.pipeline import embed
-from isospace.pipeline.ad_hoc import for_one_run
 from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.outcome import concluding_line
 from isospace.pipeline.plan_report import PlanReport
@@ -48,16 +47,9 @@ def embed_corpus(
         selection: Documents to process; all of the source if empty. Others stay as they are.
     """
     executor = PrefectExecutor()
-    one, told = for_one_run(
-        given(config),
-        collection=collection,
-        source=source,
-        selection=given(selection),
-        budget=given(budget),
-        reason=reason,
+    one = one_run(
+        executor, config, collection=collection, source=source, selection=selection, budget=budget, reason=reason
     )
-    for line in told:
-        executor.reporter.warning(line)
     return embed.plan_run(one, executor) if dry_run else embed.embed_corpus(one, executor)
 
 

@@ -10,11 +10,10 @@ from typing import Annotated, TypeAlias
 from prefect import flow
 
 from flows.embed_corpus import embed_subflow
-from flows.parameters import LAST, drawn_as_config, given, parsed_config
+from flows.parameters import LAST, drawn_as_config, one_run, parsed_config
 from isospace.finetuning import finetune
 from isospace.finetuning.config import FineTuneConfig, load_finetune
 from isospace.finetuning.report import FineTuneReport
-from isospace.pipeline.ad_hoc import for_one_run
 from tasks.errors import concluding, quiet_known_errors
 from tasks.executor import PrefectExecutor
 from tasks.run_names import run_name
@@ -39,9 +38,7 @@ def finetune_encoder(config: FineTuneParameter = LAST, collection: str = "", rea
         reason: Why you start this run: part of its name.
     """
     executor = PrefectExecutor()
-    one, told = for_one_run(given(config), collection=collection, reason=reason)
-    for line in told:
-        executor.reporter.warning(line)
+    one = one_run(executor, config, collection=collection, reason=reason)
     return finetune.finetune_encoder(one, executor, embed_subflow)
 
 

@@ -51,7 +51,7 @@ def watch_lost_runs() -> Automation | None:
         known = None
     wanted: Any = Automation(
         name=NAME,
-        description="Ends runs whose process is gone, so that they do not seem to run for ever.",
+        description="Marks runs as Crashed when their process is gone.",
         trigger=EventTrigger(
             after={_HEARTBEAT},
             expect={_HEARTBEAT, *(f"prefect.flow-run.{state}" for state in _ENDS)},

@@ -16,11 +16,14 @@ from pydantic.fields import FieldInfo
 
 from flows.form_schema import Schema, form_schema
 from isospace.errors import ConfigError
+from isospace.pipeline.ad_hoc import for_one_run
 from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.config_files import load_config, parse_config
 from isospace.pipeline.selection import Budget, Selection
+from tasks.executor import PrefectExecutor
 
 _Value = TypeVar("_Value")
+_Config = TypeVar("_Config", bound=PipelineConfig)
 
 # Keys of `runtime` that are parameters of their own, at the top of the form.
 AT_THE_TOP = ("collection", "source", "selection", "budget", "reason")
@@ -95,6 +98,17 @@ SelectionParameter: TypeAlias = Annotated[
     Selection, parsed(Selection, "selection"), WithJsonSchema(form_schema(Selection))
 ]
 BudgetParameter: TypeAlias = Annotated[Budget, parsed(Budget, "budget"), WithJsonSchema(form_schema(Budget))]
+
+
+def one_run(executor: PrefectExecutor, config: _Config, **changes: Any) -> _Config:
+    """Return the configuration of a run with what its parameters change, and log what a person should know about it.
+
+    `changes` are those of `isospace.pipeline.ad_hoc.for_one_run`.
+    """
+    one, told = for_one_run(given(config), **{name: given(change) for name, change in changes.items()})
+    for line in told:
+        executor.reporter.warning(line)
+    return one
 
 
 def given(value: _Value) -> _Value:

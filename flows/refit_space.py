@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from prefect import flow
 
-from flows.parameters import LAST, ConfigParameter, given
+from flows.parameters import LAST, ConfigParameter, one_run
 from isospace.pipeline import embed
-from isospace.pipeline.ad_hoc import for_one_run
 from isospace.pipeline.outcome import concluding_line
 from isospace.pipeline.run_report import RunReport
 from tasks.errors import concluding, quiet_known_errors
@@ -35,9 +34,7 @@ def refit_space(
         reason: Why you start this run: part of its name, and of the alias's history.
     """
     executor = PrefectExecutor()
-    one, told = for_one_run(given(config), collection=collection, reason=reason)
-    for line in told:
-        executor.reporter.warning(line)
+    one = one_run(executor, config, collection=collection, reason=reason)
     if fit_again:
         one = one.model_copy(update={"runtime": one.runtime.model_copy(update={"refit": True})})
     return embed.refit_space(one, executor)

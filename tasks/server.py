@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import prefect
 from httpx import HTTPError, HTTPStatusError
 from prefect.client.base import ServerType
@@ -11,6 +9,8 @@ from prefect.client.orchestration import get_client
 from prefect.concurrency._asyncio import ConcurrencySlotAcquisitionError
 from prefect.exceptions import PrefectException
 from prefect.settings import get_current_settings
+
+from isospace.storage.guard import without_passwords
 
 
 class ServerError(PrefectException):
@@ -32,7 +32,7 @@ def describe_server_failure(error: BaseException) -> str | None:
 
 def server_url() -> str:
     """Return PREFECT_API_URL for messages, without a password; empty if it is not set."""
-    return re.sub(r"//[^/]*@", "//", str(get_current_settings().api.url or ""))
+    return without_passwords(str(get_current_settings().api.url or ""))
 
 
 def require_server() -> None:

@@ -11,6 +11,11 @@ from pathlib import PurePosixPath
 from isospace.errors import ConflictError, IntegrityError, NotFoundError, StoreError
 
 
+def without_passwords(text: str) -> str:
+    """Return a text without the user and password of the URLs in it; a password may contain an @."""
+    return re.sub(r"//[^/\s]*@", "//", text)
+
+
 def confined(path: str) -> str:
     """Return a path unchanged if it stays below the prefix of its store.
 
@@ -74,9 +79,8 @@ def guard(
             raise ConflictError(f"{path}: already exists in {url}.") from error
         if (message := explain(error, url)) is not None:
             raise StoreError(message) from error
-        # The URL of an endpoint may contain a password.
         named = isinstance(error, OSError) and error.strerror
-        reason = named or re.sub(r"//[^/\s]*@", "//", str(error).split("\n", 1)[0])
+        reason = named or without_passwords(str(error).split("\n", 1)[0])
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise StoreError(
             f"{path}: the store {url} failed ({reason}). No partly written file is visible. "

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 
+from isospace.storage.guard import without_passwords
+
 _CODE = re.compile(r"<Code>([A-Za-z]+)</Code>")
 _ENDPOINT = re.compile(r"Error performing [A-Za-z]+ (https?://[^/\s?]+)")
 # Services of cloud machines that hand out credentials; the client asks them last.
@@ -27,8 +29,7 @@ def explain_s3(error: BaseException, url: str) -> str | None:
     code = next(iter(_CODE.findall(text)), "")
     bucket = url.removeprefix("s3://").partition("/")[0]
     endpoint = next(iter(_ENDPOINT.findall(text)), "") or os.environ.get("AWS_ENDPOINT_URL", "AWS")
-    # The URL of an endpoint may contain a password, and the password an @.
-    place = f"store {url} at {re.sub('//[^/]*@', '//', endpoint)}"
+    place = f"store {url} at {without_passwords(endpoint)}"
     if any(host in text for host in _METADATA):
         return (
             f"store {url}: no credentials for S3 were found. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and "

@@ -265,7 +265,7 @@ def test_promote_and_rollback_are_a_history(configure: Configure, tmp_path: Path
         rollback(store, "c", "production", reason="even worse")
     assert embed_inline(config).promoted is None  # a rolled-back alias is not moved by a run that finds nothing new
     assert resolve(store, "c", "production").sequence == 1
-    promote(store, "c", "production", resolve(store, "c", "3"), reason="mended")
+    promote(store, "c", "production", resolve(store, "c", "3"), reason="fixed")
     assert [e.action for e in alias_history(store, "c", "production")] == ["promote"] * 3 + ["rollback"] * 2 + [
         "promote"
     ]

@@ -40,7 +40,7 @@ def test_a_rollback_is_held_shown_and_released(call: Call, own: str) -> None:
     assert refused.err.startswith(f"error: {held}")
     assert refused.err.rstrip().endswith(f"{remedy}, or promote with --release.")
 
-    released = call("release", own, "c", "--reason", "mended")
+    released = call("release", own, "c", "--reason", "fixed")
     assert released.out.splitlines() == [
         "production is released, and names snapshot 1",
         "The latest snapshot is 2. A run moves production to it unless it was rolled back from there.",

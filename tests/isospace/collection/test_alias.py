@@ -199,7 +199,7 @@ def test_a_promotion_may_release_the_alias(store: Store) -> None:
     one, two, three = (committed(store, n) for n in (1, 2, 3))
     moved(store, one)
     hold(store, "c", "production", reason="x")
-    assert promote(store, "c", "production", two, reason="mended", release=True)
+    assert promote(store, "c", "production", two, reason="fixed", release=True)
     assert held_message(store, "c", "production") == ""
     hold(store, "c", "production", reason="x")
     # Also where the alias is already.
