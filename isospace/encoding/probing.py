@@ -7,7 +7,7 @@ from itertools import count
 
 import numpy as np
 
-from isospace.encoding.encoder import Encoder, SentenceEncoder, truncation_is_meant
+from isospace.encoding.encoder import Encoder, LoadedEncoder, truncation_is_meant
 from isospace.encoding.registry.record import EncoderRecord
 from isospace.encoding.tokenizer import Offsets, Tokenizer
 from isospace.encoding.tokenizer_rules import noticing_texts, rule_texts
@@ -40,7 +40,7 @@ class ChosenTexts:
     idle: tuple[str, ...]
 
 
-def choose_texts(encoder: SentenceEncoder) -> ChosenTexts:
+def choose_texts(encoder: LoadedEncoder) -> ChosenTexts:
     """Choose the probe texts for an encoder.
 
     They contain what each rule of its tokenizer changes, and texts that its limit cuts, or cuts into windows.
@@ -51,7 +51,8 @@ def choose_texts(encoder: SentenceEncoder) -> ChosenTexts:
     cut, long = _long_texts(encoder)
     short = [text for text in PROBE_TEXTS if text in set(texts)]
     encoded: dict[Role, list[str]] = {"document": short, "query": short}
-    if _tokens_to_encode(encoder.record) <= _ENCODED_TOKENS:
+    # A served encoder cuts nothing: its provider would refuse the text.
+    if encoder.record.served is None and _tokens_to_encode(encoder.record) <= _ENCODED_TOKENS:
         # It replaces the longest of the others. Long texts are documents: queries are rarely cut.
         short = [text for text in short if text != PROBE_TEXTS[-1]]
         encoded = {"document": [*short, cut], "query": short}
@@ -61,7 +62,7 @@ def choose_texts(encoder: SentenceEncoder) -> ChosenTexts:
     return ChosenTexts(ProbeTexts(tuple(texts), chosen, encoder.record.windows is not None), tuple(idle))
 
 
-def record_probes(encoder: SentenceEncoder, transform: Transform, fitted: FitSpec) -> tuple[Arrays, dict[str, object]]:
+def record_probes(encoder: LoadedEncoder, transform: Transform, fitted: FitSpec) -> tuple[Arrays, dict[str, object]]:
     """Run the probes of a new space.
 
     Returns
@@ -97,7 +98,7 @@ def check_probes(space: Space, encoder: Encoder) -> Agreement:
 
 
 def exercised_stages(
-    encoder: SentenceEncoder, transform: Transform, fitted: FitSpec, texts: ProbeTexts, probes: Arrays
+    encoder: LoadedEncoder, transform: Transform, fitted: FitSpec, texts: ProbeTexts, probes: Arrays
 ) -> dict[str, bool]:
     """Tell for each configured stage whether a probe shows its effect."""
     record = encoder.record
@@ -107,6 +108,8 @@ def exercised_stages(
             tokens = encoder.tokenize(texts.texts, role)
             stages[f"prompt ({role})"] = tokens != encoder.tokenizer.ids(texts.texts)
     stages |= _cutting(record, probes)
+    if record.served is not None:
+        stages[f"model {record.served.model}"] = all(_differ(probes[f"{role}.raw"]) for role in ROLES)
     for module in record.modules:
         stages[f"module {module}"] = all(_differ(probes[f"{role}.raw"]) for role in ROLES)
     stages |= _transforming(record, transform, fitted, probes)
@@ -121,6 +124,8 @@ def _cutting(record: EncoderRecord, probes: Arrays) -> dict[str, bool]:
         joined = [not np.allclose(probes[f"{role}.joined"], probes[f"{role}.raw"][1:2], atol=1e-4) for role in ROLES]
         # The stride shows from the third window on.
         return {"windows": all((number > 2).any() for number in counts), "pooling over windows": all(joined)}
+    if record.served is not None:
+        return {}
     lengths = [(probes[f"{role}.lengths"], probes[f"{role}.input_lengths"]) for role in ROLES]
     return {"truncation": all((given > kept).any() for given, kept in lengths)}
 
@@ -148,13 +153,13 @@ def _differ(rows: np.ndarray) -> bool:
     return len(np.unique(rows, axis=0)) > 1
 
 
-def _with_tokens(encoder: SentenceEncoder, texts: list[str]) -> list[str]:
+def _with_tokens(encoder: LoadedEncoder, texts: list[str]) -> list[str]:
     """Leave out texts of which a tokenizer without special tokens and without unknown tokens keeps nothing."""
     tokens = [encoder.tokenize(texts, role) for role in ROLES]
     return [text for text, *ids in zip(texts, *tokens, strict=True) if all(ids)]
 
 
-def _long_texts(encoder: SentenceEncoder) -> tuple[str, str]:
+def _long_texts(encoder: LoadedEncoder) -> tuple[str, str]:
     """Return a text that is just longer than the limit, and one that is longer by far."""
     record = encoder.record
     far = 3 * record.max_tokens if record.max_tokens <= 2 * _ENCODED_TOKENS else record.max_tokens + 64

@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from isospace.collection.alias_entry import CANDIDATE
 from isospace.collection.origins import MixedBits
 from isospace.encoding.engine import DEVICE, Engine
-from isospace.encoding.spec import EncoderSpec
+from isospace.encoding.spec import AnyEncoderSpec, EncoderSpec, EndpointSpec
 from isospace.evaluation.gate.spec import GateSpec
 from isospace.ingest.spec import ChunkingSpec, DocumentsSpec
 from isospace.pipeline.selection import Budget, Selection
@@ -29,8 +29,8 @@ class Recipe(SpecModel):
 
     documents: DocumentsSpec = DocumentsSpec()
     """How documents are read."""
-    encoder: EncoderSpec
-    """The model."""
+    encoder: AnyEncoderSpec
+    """The model: on disk, or behind an API."""
     chunking: ChunkingSpec = ChunkingSpec()
     """How documents are chunked."""
     transform: TransformSpec = TransformSpec()
@@ -43,7 +43,8 @@ class Recipe(SpecModel):
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
         chunking = self.chunking
-        if self.encoder.windows is not None and chunking.kind != "none":
+        windows = self.encoder.windows if isinstance(self.encoder, EncoderSpec) else None
+        if windows is not None and chunking.kind != "none":
             raise ValueError("encoder.windows needs chunking.kind=none: with other kinds, no chunk is too long")
         if chunking.allow_truncation and chunking.kind != "none":
             raise ValueError("chunking.allow_truncation=true needs chunking.kind=none: other kinds never truncate")
@@ -104,6 +105,8 @@ class Runtime(SpecModel):
     """Tokens per batch of the encoder; if empty, it depends on the device."""
     workers: WorkersSpec = WorkersSpec()
     """The workers that encode."""
+    endpoint: EndpointSpec | None = None
+    """For a served encoder: where it is, and how it is called; if empty, the provider's public address."""
     shard_tokens: int = Field(default=65_536, ge=1)
     """Tokens per encoding shard: what one task encodes, and what a killed run loses. About ten seconds of work."""
     part_documents: int = Field(default=2_000, ge=1)
@@ -196,4 +199,5 @@ def engine_of(runtime: Runtime, *, trust_remote_code: bool = False) -> Engine:
         threads=runtime.threads,
         batch_tokens=runtime.batch_tokens,
         trust_remote_code=trust_remote_code,
+        endpoint=runtime.endpoint,
     )

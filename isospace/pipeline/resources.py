@@ -6,29 +6,34 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from isospace.encoding.engine import Engine
 from isospace.encoding.loading import read_tokenizer
 from isospace.encoding.registry.model_source import find_source
 from isospace.encoding.registry.record import EncoderRecord, read_encoder_record
 from isospace.encoding.registry.register import prepare_encoder, recorded_identity, registered_encoder
+from isospace.encoding.spec import ServedEncoderSpec
 from isospace.errors import MismatchError
 from isospace.pipeline.config import PipelineConfig, WorkersSpec, engine_of
 from isospace.pipeline.run import Run
 from isospace.storage.store import open_store
 
 if TYPE_CHECKING:
-    from isospace.encoding.encoder import SentenceEncoder
+    from isospace.encoding.backends.base import BackendName
+    from isospace.encoding.encoder import LoadedEncoder
+    from isospace.encoding.served.encoder import ServedEncoder
     from isospace.ingest.chunking import TokenCounter
     from isospace.pipeline.encode.workers.pool import Pool
     from isospace.pipeline.encode.workers.process import Work
     from isospace.transform.space import Space
 
 _LOG = logging.getLogger(__name__)
+# Of a served encoder: enough for the client to find out how many requests at a time are best.
+SHARDS_IN_FLIGHT = 8
 _LOCK = threading.RLock()
 _RECORDS: dict[tuple[str, str], EncoderRecord] = {}
-_ENCODERS: dict[tuple[str, str, Engine], SentenceEncoder] = {}
+_ENCODERS: dict[tuple[str, str, Engine], LoadedEncoder] = {}
 _COUNTERS: dict[tuple[str, str], TokenCounter] = {}
 _POOLS: dict[tuple[str, Work, WorkersSpec], Pool] = {}
 _SPACES: dict[tuple[str, str], Space] = {}
@@ -40,25 +45,41 @@ def identify_encoder(config: PipelineConfig, on_step: Callable[[str], object] = 
     The model's files are compared every time: a model that has changed since an earlier run is another encoder.
     """
     store, spec, engine = open_store(config.runtime.store), config.recipe.encoder, driver_engine(config)
+    if isinstance(spec, ServedEncoderSpec):
+        return _identify_served(config, spec, on_step)
     if (record := registered_encoder(store, spec, engine)) is not None:
         return record
     with _LOCK:
         known = recorded_identity(store, find_source(spec, store).key)
         cached = _ENCODERS.get(_key(config, known.encoder_id)) if known is not None else None
         # A model without a graph for the preferred backend runs on another one, and is whole without that graph.
-        if cached is not None and registered_encoder(store, spec, replace(engine, backend=cached.backend.name)):
+        if cached is not None and registered_encoder(store, spec, on_backend(engine, cached)):
             return cached.record
         encoder = prepare_encoder(store, spec, engine, on_step)
         _ENCODERS[_key(config, encoder.record.encoder_id)] = encoder
         return encoder.record
 
 
-def encoder_of(config: PipelineConfig) -> SentenceEncoder:
+def _identify_served(
+    config: PipelineConfig, spec: ServedEncoderSpec, on_step: Callable[[str], object]
+) -> EncoderRecord:
+    """Register a served encoder, or compare it with what was registered; the client is kept for the run."""
+    encoder = prepare_encoder(open_store(config.runtime.store), spec, driver_engine(config), on_step)
+    adopt_encoder(config, encoder)
+    return encoder.record
+
+
+def on_backend(engine: Engine, encoder: LoadedEncoder) -> Engine:
+    """Return an engine with the backend that an encoder runs on: `auto` may have had to replace one."""
+    return replace(engine, backend=cast("BackendName", encoder.backend.name))
+
+
+def encoder_of(config: PipelineConfig) -> LoadedEncoder:
     """Return the encoder of a config as its files are now; it is loaded at the first call."""
     return _load(config, identify_encoder(config).encoder_id)
 
 
-def adopt_encoder(config: PipelineConfig, encoder: SentenceEncoder) -> None:
+def adopt_encoder(config: PipelineConfig, encoder: LoadedEncoder) -> None:
     """Use an already opened encoder for the runs of a config in this process."""
     with _LOCK:
         _ENCODERS[_key(config, encoder.record.encoder_id)] = encoder
@@ -73,7 +94,7 @@ def run_record(run: Run) -> EncoderRecord:
         return _RECORDS[key]
 
 
-def run_encoder(run: Run) -> SentenceEncoder:
+def run_encoder(run: Run) -> LoadedEncoder:
     """Return the encoder of a run; it is loaded at the first call.
 
     Raises
@@ -84,7 +105,7 @@ def run_encoder(run: Run) -> SentenceEncoder:
     return _load(run.config, run.encoder_id)
 
 
-def _load(config: PipelineConfig, encoder_id: str) -> SentenceEncoder:
+def _load(config: PipelineConfig, encoder_id: str) -> LoadedEncoder:
     key = _key(config, encoder_id)
     with _LOCK:
         if key not in _ENCODERS:
@@ -120,17 +141,25 @@ def run_pool(run: Run) -> Pool:
 
     encoder = run_encoder(run)
     runtime = run.config.runtime
+    if encoder.record.served is not None:
+        return _served_pool(run, cast("ServedEncoder", encoder))
     # Local workers use the backend of this process: `auto` may have had to replace one that cannot run the model.
     # On a cluster, other machines may have other backends, so that each worker decides.
     engine = engine_of(runtime, trust_remote_code=run.config.recipe.encoder.trust_remote_code)
     if runtime.workers.kind != "ray":
-        engine = replace(engine, backend=encoder.backend.name)
+        engine = on_backend(engine, encoder)
     work = Work(runtime.store, run.encoder_id, engine, encoder.record.precision)
     key = (run.run_id, work, runtime.workers)
     with _LOCK:
         if key not in _POOLS:
             _POOLS[key] = open_pool(runtime.workers, work, lambda: encoder)
         return _POOLS[key]
+
+
+def _served_pool(run: Run, encoder: ServedEncoder) -> Pool:
+    from isospace.pipeline.encode.workers.served_pool import ServedPool
+
+    return ServedPool(encoder, size=run.config.runtime.workers.count or SHARDS_IN_FLIGHT)
 
 
 def close_pools(run: Run) -> None:

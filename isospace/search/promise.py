@@ -104,10 +104,10 @@ def _computing_origin(space: OpenSpace) -> Origin | None:
     """Return what embeds texts here; None for an encoder that is not isospace's own."""
     # At the first call only: reading vectors needs neither.
     from isospace.encoding.bits import computed_by
-    from isospace.encoding.encoder import SentenceEncoder
+    from isospace.encoding.encoder import LoadedEncoder
 
     encoder = space.encoder
-    if not isinstance(encoder, SentenceEncoder):
+    if not isinstance(encoder, LoadedEncoder):
         return None
     with encoder.lock:
         return origin_of(computed_by(encoder))

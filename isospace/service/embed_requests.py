@@ -23,7 +23,9 @@ Item = str | tuple[int, ...]
 
 def roles_differ(space: OpenSpace) -> bool:
     """Return whether the space treats queries and documents differently: by the prompt or by the mean."""
-    prompts = space.encoder.record.prompts
+    prompts, served = space.encoder.record.prompts, space.encoder.record.served
+    if served is not None and served.parameters["query"] != served.parameters["document"]:
+        return True
     first, second = (space.space.transform.affine.offsets[number] for number in range(len(ROLES)))
     return prompts["query"] != prompts["document"] or not np.array_equal(first, second)
 
@@ -114,6 +116,10 @@ def embed_items(space: OpenSpace, role: Role, items: list[Item], embed_texts: An
 def require_tokens(space: OpenSpace, role: Role, items: list[Item]) -> None:
     """Refuse token IDs that the space's tokenizer would not produce."""
     token_ids = [list(item) for item in items if not isinstance(item, str)]
+    if token_ids and space.encoder.record.served is not None:
+        raise Problem(
+            400, "input: token IDs, and this encoder is behind an API that takes texts. Send the text.", param="input"
+        )
     try:
         cast(SentenceEncoder, space.encoder).require_ids(token_ids, role)
     except EncoderError as error:

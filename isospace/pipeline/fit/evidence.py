@@ -11,7 +11,7 @@ import numpy as np
 from isospace.collection.raw_vectors import read_vectors, vector_part_path, write_vectors
 from isospace.collection.sampling import bottom_k
 from isospace.encoding.bits import computed_by
-from isospace.encoding.encoder import SentenceEncoder
+from isospace.encoding.encoder import LoadedEncoder
 from isospace.errors import FitError
 from isospace.ingest.pseudo_queries import Passage, PseudoQuery, choose_pseudo_kind, make_pseudo_queries
 from isospace.ingest.query_files import read_judgements, read_queries
@@ -54,7 +54,7 @@ class Evidence:
     trial_source: str
 
 
-def gather_evidence(run: Run, chunk_paths: Sequence[str], encoder: SentenceEncoder, *, choosing: bool) -> Evidence:
+def gather_evidence(run: Run, chunk_paths: Sequence[str], encoder: LoadedEncoder, *, choosing: bool) -> Evidence:
     """Encode queries, and prepare trials if a fit has to be chosen.
 
     Raises
@@ -90,7 +90,7 @@ def drawn_queries(spec: QueriesSpec, seed: int) -> dict[str, str]:
 
 
 def _pseudo_trials(
-    run: Run, encoder: SentenceEncoder, passages: list[Passage], raw: Float32
+    run: Run, encoder: LoadedEncoder, passages: list[Passage], raw: Float32
 ) -> tuple[tuple[Trial, ...], str]:
     spec, seed = run.config.recipe.transform.queries, run.config.recipe.transform.sample.seed
     kind = choose_pseudo_kind(passages, spec.pseudo)
@@ -114,7 +114,7 @@ def _pseudo_trials(
 
 
 def _pseudo_trial(
-    store: Store, encoder: SentenceEncoder, passages: list[Passage], raw: Float32, queries: list[PseudoQuery]
+    store: Store, encoder: LoadedEncoder, passages: list[Passage], raw: Float32, queries: list[PseudoQuery]
 ) -> Trial:
     answers = {query.passage for query in queries}
     answering = {passages[row].doc_id for row in answers}
@@ -143,7 +143,7 @@ def too_few_judged(path: Path, useful: int, queries: int) -> FitError:
 
 
 def _judged_trial(
-    run: Run, chunk_paths: Sequence[str], encoder: SentenceEncoder, texts: dict[str, str], path: Path
+    run: Run, chunk_paths: Sequence[str], encoder: LoadedEncoder, texts: dict[str, str], path: Path
 ) -> Trial:
     judgements = read_judgements(path)
     judged = {doc for name in texts for doc, relevance in judgements.get(name, {}).items() if relevance > 0}
@@ -184,7 +184,7 @@ def _pool(
     return [pool[name] for name in order], raw
 
 
-def _stored(store: Store, encoder: SentenceEncoder, texts: Sequence[str], role: Role) -> Float32:
+def _stored(store: Store, encoder: LoadedEncoder, texts: Sequence[str], role: Role) -> Float32:
     """Return raw vectors of texts, from the store if the same texts were encoded before."""
     hashes = [bytes.fromhex(sha256(text.encode())) for text in texts]
     encoder_id = encoder.record.encoder_id

@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 from isospace.collection.origins import origin_of
 from isospace.collection.raw_vectors import vector_origins
 from isospace.encoding.bits import computed_by
-from isospace.encoding.encoder import SentenceEncoder
+from isospace.encoding.encoder import LoadedEncoder
 from isospace.encoding.probing import record_probes
 from isospace.errors import ConfigError, FitError, MismatchError
 from isospace.pipeline.fit.choose import choose
@@ -35,7 +35,7 @@ from isospace.transform.transform import Transform
 _DISTORTION_SAMPLE = 5_000
 
 
-def fit_space(run: Run, chunk_paths: Sequence[str], encoder: SentenceEncoder) -> str:
+def fit_space(run: Run, chunk_paths: Sequence[str], encoder: LoadedEncoder) -> str:
     """Fit and seal the space of a run.
 
     Parameters
@@ -84,7 +84,7 @@ def fit_space(run: Run, chunk_paths: Sequence[str], encoder: SentenceEncoder) ->
         transform=fitted.transform,
         probes=probes,
         promise=_promise(run, encoder),
-        min_cosine=encoder.record.min_cosine,
+        min_cosine=encoder.min_cosine,
         provenance={
             "run_id": run.run_id,
             "collection": run.collection,
@@ -107,7 +107,7 @@ def fit_space(run: Run, chunk_paths: Sequence[str], encoder: SentenceEncoder) ->
     return space_id
 
 
-def _promise(run: Run, encoder: SentenceEncoder) -> Promise:
+def _promise(run: Run, encoder: LoadedEncoder) -> Promise:
     """Return `bitwise` only if all raw vectors have the bits that this encoder computes.
 
     It holds for the moment of the fit: what later snapshots may promise depends on the vectors that are added.
