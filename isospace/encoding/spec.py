@@ -9,6 +9,8 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from isospace.encoding.pooling import Pooling
 from isospace.encoding.precision import Precision
+from isospace.encoding.served.model import Protocol, ServedModel
+from isospace.errors import ConfigError
 from isospace.storage.spec import SpecModel
 
 
@@ -67,9 +69,6 @@ class EncoderSpec(SpecModel):
         return self
 
 
-Protocol = Literal["openai", "tei", "cohere", "voyage", "google"]
-# Protocols in which a request says whether its texts are documents or queries.
-PROTOCOLS_WITH_ROLES: frozenset[Protocol] = frozenset({"cohere", "voyage", "google"})
 _TOKENIZER = re.compile(r"budget|tiktoken:[a-z0-9_]+|.+\.json")
 
 
@@ -115,13 +114,18 @@ class ServedEncoderSpec(SpecModel):
         return value
 
     @model_validator(mode="after")
-    def _with_roles(self) -> ServedEncoderSpec:
-        missing = [role for role in ("document", "query") if not getattr(self.parameters, role)]
-        if self.protocol in PROTOCOLS_WITH_ROLES and missing:
-            raise ValueError(
-                f"protocol {self.protocol} tells documents and queries apart, and parameters.{missing[0]} is empty; "
-                f"expected {_ROLE_EXAMPLES[self.protocol]}"
+    def _possible(self) -> ServedEncoderSpec:
+        prompts = self.prompts or PromptsSpec()
+        try:
+            ServedModel(
+                self.protocol,
+                self.model,
+                self.dimensions,
+                {"document": self.parameters.document, "query": self.parameters.query},
+                {"document": prompts.document, "query": prompts.query},
             )
+        except ConfigError as error:
+            raise ValueError(str(error).rstrip(".")) from error
         return self
 
     @property
@@ -133,13 +137,6 @@ class ServedEncoderSpec(SpecModel):
     def trust_remote_code(self) -> bool:
         """Whether code of the model may run here: there is none."""
         return False
-
-
-_ROLE_EXAMPLES = {
-    "cohere": "input_type: search_document for documents, search_query for queries",
-    "voyage": "input_type: document for documents, query for queries",
-    "google": "taskType: RETRIEVAL_DOCUMENT for documents, RETRIEVAL_QUERY for queries",
-}
 
 
 def _kind_of(value: Any) -> str:

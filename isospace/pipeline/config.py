@@ -180,6 +180,17 @@ class PipelineConfig(SpecModel):
     """Where and how this run happens: source, store, device, sizes; it changes no vector."""
 
     @model_validator(mode="after")
+    def _priced(self) -> PipelineConfig:
+        runtime, served = self.runtime, self.recipe.encoder.kind == "served"
+        token_price = runtime.endpoint.price_per_million_tokens if runtime.endpoint else None
+        if runtime.budget.money is not None and (token_price if served else runtime.price_per_device_hour) is None:
+            named = "runtime.endpoint.price_per_million_tokens" if served else "runtime.price_per_device_hour"
+            raise ValueError(f"runtime.budget.money = {runtime.budget.money:g}: the price is unknown; set {named}")
+        if runtime.endpoint is not None and not served:
+            raise ValueError("runtime.endpoint is for an encoder behind an API; set recipe.encoder.kind=served")
+        return self
+
+    @model_validator(mode="after")
     def _judged(self) -> PipelineConfig:
         if self.recipe.gate.rules and self.runtime.promote_to == CANDIDATE:
             raise ValueError(

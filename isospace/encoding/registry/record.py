@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model
 
 from isospace.encoding.pooling import Pooling
 from isospace.encoding.precision import MIN_COSINE, Precision
+from isospace.encoding.served.model import Protocol
 from isospace.errors import IntegrityError
 from isospace.storage import paths as layout
 from isospace.storage.hashing import fingerprint, seal, unseal
@@ -53,7 +54,7 @@ class ServedRecord(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    protocol: str
+    protocol: Protocol
     model: str
     dimensions: int | None
     parameters: dict[Role, dict[str, str | int | float | bool | None]]

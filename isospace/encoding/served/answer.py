@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
 
 from isospace.errors import ProviderError
 from isospace.transform.vectors import Float32
+
+OnRows: TypeAlias = Callable[[Mapping[int, Float32]], None]
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ class Ledger:
     retries: int = 0
     resent_texts: int = 0
     limited: int = 0
+    on_rows: OnRows | None = None
     error: ProviderError | None = None
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
 

@@ -14,7 +14,7 @@ from typing import Self
 
 import numpy as np
 
-from isospace.encoding.served.answer import ServedAnswer
+from isospace.encoding.served.answer import OnRows, ServedAnswer
 from isospace.encoding.served.background import BackgroundLoop
 from isospace.encoding.served.breaker import Breaker
 from isospace.encoding.served.endpoint import Endpoint
@@ -72,7 +72,9 @@ class ServedClient:
         session = self._session
         return session.concurrency.limit if session is not None else 0
 
-    def embed(self, texts: Sequence[str], role: Role, *, urgent: bool = False) -> ServedAnswer:
+    def embed(
+        self, texts: Sequence[str], role: Role, *, urgent: bool = False, on_rows: OnRows | None = None
+    ) -> ServedAnswer:
         """Return the vectors of texts in their order, the texts that the provider refuses, and what was paid.
 
         Parameters
@@ -84,6 +86,9 @@ class ServedClient:
         urgent
             For queries: does not wait behind other calls, has short timeouts and few retries, and fails at once for
             some seconds after several failures in a row.
+        on_rows
+            Called from the background thread with the vectors of each request, by row, as soon as they are there. It
+            must return at once.
 
         Raises
         ------
@@ -99,7 +104,7 @@ class ServedClient:
         if not texts:
             return ServedAnswer(np.empty((0, self.model.dimensions or 0), np.float32), {})
         if not urgent:
-            return self._embed(texts, role, self._patience)
+            return self._embed(texts, role, self._patience, on_rows)
         if (seconds := self._breaker.remaining()) > 0:
             raise ProviderUnavailableError(
                 f"{self.endpoint.host}: not asked, since it failed {self._breaker.failures} times in a row (last: "
@@ -130,13 +135,15 @@ class ServedClient:
         seconds = self.endpoint.query_timeout_seconds
         return Patience(seconds, 2 * seconds, _URGENT_RETRIES, urgent=True)
 
-    def _embed(self, texts: Sequence[str], role: Role, patience: Patience) -> ServedAnswer:
+    def _embed(
+        self, texts: Sequence[str], role: Role, patience: Patience, on_rows: OnRows | None = None
+    ) -> ServedAnswer:
         prompted = [self.model.prompted(text, role) for text in texts]
         counts = list(self._tokens(prompted)) if self._tokens else [estimate_tokens(text) for text in prompted]
         if len(counts) != len(texts):
             raise EncoderError(f"tokens: {len(counts)} counts for {len(texts)} texts; expected one per text.")
         session = self._opened()
-        ledger = self._loop.run(session.embed(list(texts), counts, role, patience))
+        ledger = self._loop.run(session.embed(list(texts), counts, role, patience, on_rows))
         self._reported = session.watch.model or self._reported
         answer = ledger.answer()
         if ledger.error is None:

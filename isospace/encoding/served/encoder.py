@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-from isospace.encoding.served.answer import ServedAnswer
-from isospace.encoding.served.client import ServedClient
 
 from isospace.encoding.encoder import token_counter, tokenize
 from isospace.encoding.registry.record import EncoderRecord
+from isospace.encoding.served.answer import OnRows, ServedAnswer
+from isospace.encoding.served.client import ServedClient
 from isospace.encoding.tokenizer import Tokenizer
 from isospace.errors import EncoderError
 from isospace.ingest.chunking import TokenCounter
@@ -101,12 +101,15 @@ class ServedEncoder:
             )
         return answer.vectors
 
-    def ask(self, texts: Sequence[str], role: Role) -> ServedAnswer:
-        """Return the vectors of texts, which of them the provider refuses, and what was billed."""
+    def ask(self, texts: Sequence[str], role: Role, on_rows: OnRows | None = None) -> ServedAnswer:
+        """Return the vectors of texts, which of them the provider refuses, and what was billed.
+
+        `on_rows` is called from another thread with the vectors of each request as they arrive.
+        """
         if not len(texts):
             return ServedAnswer(np.empty((0, self.record.dimension), np.float32), {})
         urgent = role == "query" and len(texts) <= _URGENT_QUERIES
-        answer = self.client.embed(list(texts), role, urgent=urgent)
+        answer = self.client.embed(list(texts), role, urgent=urgent, on_rows=on_rows)
         if answer.vectors.shape[1] not in (0, self.record.dimension):
             raise EncoderError(
                 f"{self.record_model} returns {answer.vectors.shape[1]} dimensions; the encoder was registered with "

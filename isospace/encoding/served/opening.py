@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 
-from isospace.encoding.served.client import ServedClient
-from isospace.encoding.served.endpoint import Endpoint
-from isospace.encoding.served.model import ServedModel
-
 from isospace.encoding.registry.files import read_export
 from isospace.encoding.registry.record import EncoderRecord
+from isospace.encoding.served.client import ServedClient
 from isospace.encoding.served.encoder import ServedBackend, ServedEncoder
-from isospace.encoding.spec import EndpointSpec, Protocol
+from isospace.encoding.served.endpoint import Endpoint
+from isospace.encoding.served.model import Protocol, ServedModel
+from isospace.encoding.spec import EndpointSpec
 from isospace.encoding.tokenizer import Tokenizer
 from isospace.errors import ConfigError, NotFoundError
 from isospace.storage.store import Store

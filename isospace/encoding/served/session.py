@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from isospace.encoding.served.answer import Ledger
+from isospace.encoding.served.answer import Ledger, OnRows
 from isospace.encoding.served.concurrency import Concurrency
 from isospace.encoding.served.endpoint import Endpoint
 from isospace.encoding.served.faults import Outcome
@@ -85,10 +85,13 @@ class Session:
         """Close the connections."""
         await self._transport.close()
 
-    async def embed(self, texts: list[str], tokens: list[int], role: Role, patience: Patience) -> Ledger:
+    async def embed(
+        self, texts: list[str], tokens: list[int], role: Role, patience: Patience, on_rows: OnRows | None = None
+    ) -> Ledger:
         """Return what the provider answered to all texts; `error` of the ledger is set where it failed for good."""
         ledger = Ledger(len(texts), self.watch.expected or self.watch.dimension)
         sendable = [row for row, text in enumerate(texts) if _is_unicode(text)]
+        ledger.on_rows = on_rows
         for row in set(range(len(texts))) - set(sendable):
             ledger.refused[row] = "the text has half of a surrogate pair, which cannot be sent as UTF-8"
         try:
@@ -167,6 +170,8 @@ class Session:
         for place, row in enumerate(batch.rows):
             if place not in unusable:
                 ledger.rows[row] = parsed.vectors[place]
+        if on_rows := ledger.on_rows:
+            on_rows({row: ledger.rows[row] for place, row in enumerate(batch.rows) if place not in unusable})
         if not unusable:
             return
         if len(unusable) == len(batch.rows) > 1 and last:

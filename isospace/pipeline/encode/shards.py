@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from isospace.collection.origins import Origin, origin_of
 from isospace.collection.raw_vectors import vector_part_path, write_vectors
 from isospace.encoding.bits import computed_by
 from isospace.encoding.encoder import LoadedEncoder
 from isospace.errors import IntegrityError, MismatchError
 from isospace.pipeline.encode.mixed_bits import require_class
+from isospace.pipeline.encode.paid_answers import PaidAnswers
 from isospace.pipeline.run import Run
 from isospace.storage.parquet import read_parquet, read_rows
 
@@ -150,7 +153,8 @@ def encode_shard(run: Run, shard: Shard, encoder: LoadedEncoder) -> EncodedShard
 def encode_served_shard(run: Run, shard: Shard, encoder: ServedEncoder) -> EncodedShard:
     """Have a provider encode one shard, and write its raw vectors, unless they already exist.
 
-    Texts that the provider refuses get no vector. If it fails, nothing of the shard is kept: its texts are sent again.
+    Texts that the provider refuses get no vector. Each answer is kept when it arrives: if the run is killed, or the
+    provider fails, the next attempt sends only the texts without one.
 
     Raises
     ------
@@ -163,24 +167,31 @@ def encode_served_shard(run: Run, shard: Shard, encoder: ServedEncoder) -> Encod
     if run.store.exists(vector_part_path(run.encoder_id, shard.shard_id)):
         return EncodedShard(0, 0, 0.0)
     hashes, texts = _shard_texts(run, shard)
-    started = time.perf_counter()
-    answer = encoder.ask(texts, "document")
-    seconds = time.perf_counter() - started
-    kept = [row for row in range(len(texts)) if row not in answer.refused]
-    if kept:
-        provenance = computed_by(encoder)
-        vectors = answer.vectors[kept]
-        # Without the refused ones it has another name: the next run asks for them again, and for no other text.
-        name = shard.shard_id if len(kept) == len(texts) else _shard_id([hashes[row] for row in kept])
-        write_vectors(run.store, run.encoder_id, name, [hashes[row] for row in kept], vectors, provenance=provenance)
+    with PaidAnswers(run.store, run.paths.paid(shard.shard_id), run.encoder_id, hashes) as answers:
+        found = answers.kept()
+        asked = [row for row, key in enumerate(hashes) if key not in found]
+        # Of the texts that a killed run had sent, nobody knows which were answered.
+        again = len(asked) if answers.begin() else 0
+        started = time.perf_counter()
+        answer = encoder.ask([texts[row] for row in asked], "document", on_rows=lambda rows: answers.keep(rows, asked))
+        seconds = time.perf_counter() - started
+        refused = {asked[row]: reason for row, reason in answer.refused.items()}
+        found |= {hashes[asked[row]]: answer.vectors[row] for row in range(len(asked)) if row not in answer.refused}
+        kept = [key for row, key in enumerate(hashes) if row not in refused]
+        if kept:
+            vectors = np.stack([found[key] for key in kept])
+            # Without the refused texts it has another name, so that the plan still misses them.
+            name = shard.shard_id if len(kept) == len(texts) else _shard_id(kept)
+            write_vectors(run.store, run.encoder_id, name, kept, vectors, provenance=computed_by(encoder))
+        answers.forget()
     return EncodedShard(
         len(kept),
         shard.tokens,
         seconds,
         worker=encoder.record_model,
-        refused=tuple((hashes[row], reason) for row, reason in answer.refused.items()),
+        refused=tuple((hashes[row], reason) for row, reason in refused.items()),
         billed_tokens=answer.billed_tokens,
-        resent_texts=answer.resent_texts,
+        resent_texts=answer.resent_texts + again,
         limited=answer.limited,
     )
 
