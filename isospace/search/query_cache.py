@@ -163,14 +163,14 @@ class QueryCache:
         if not self.config.canonical:
             return (space.space_id, role, "exact", _short(text)), ()
         canonical = " ".join(unicodedata.normalize("NFC", text).split())
-        if self._is_uncased(space):
+        if self._is_uncased(space, role):
             canonical = canonical.lower()
         return (space.space_id, role, "canonical", _short(canonical)), tuple(space.encoder.tokenize([text], role)[0])
 
-    def _is_uncased(self, space: OpenSpace) -> bool:
-        encoder_id = space.space.record.encoder_id
+    def _is_uncased(self, space: OpenSpace, role: Role) -> bool:
+        encoder_id = space.space.record.encoder_ids[role]
         if encoder_id not in self._uncased:
-            upper, lower = space.encoder.tokenize([_CASED_PROBE, _CASED_PROBE.lower()], "query")
+            upper, lower = space.encoder.tokenize([_CASED_PROBE, _CASED_PROBE.lower()], role)
             self._uncased[encoder_id] = upper == lower
         return self._uncased[encoder_id]
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 
 from isospace.encoding.embedder import OpenSpace
-from isospace.encoding.encoder import SentenceEncoder
+from isospace.encoding.role_encoders import record_of, sentence_encoder_of
 from isospace.errors import EncoderError
 from isospace.service.errors import Problem
 from isospace.service.limits import Limits
@@ -22,7 +22,9 @@ Item = str | tuple[int, ...]
 
 
 def roles_differ(space: OpenSpace) -> bool:
-    """Return whether the space treats queries and documents differently: by the prompt or by the mean."""
+    """Return whether the space treats queries and documents differently: by the model, the prompt, or the mean."""
+    if space.space.record.query_encoder_id is not None:
+        return True
     prompts = space.encoder.record.prompts
     first, second = (space.space.transform.affine.offsets[number] for number in range(len(ROLES)))
     return prompts["query"] != prompts["document"] or not np.array_equal(first, second)
@@ -64,7 +66,7 @@ def require_within(limits: Limits, items: list[Item], space: OpenSpace, role: Ro
     require_characters(limits.characters if param == "input" else limits.query_characters, texts)
     counted = iter(space.encoder.tokenize(texts, role)) if texts else iter(())
     lengths = [len(next(counted)) if isinstance(item, str) else len(item) for item in items]
-    record = space.encoder.record
+    record = record_of(space.encoder, role)
     # Long texts are split into windows; token IDs are encoded as they are.
     limited = [
         n if record.windows is None or not isinstance(item, str) else 0 for n, item in zip(lengths, items, strict=True)
@@ -106,7 +108,7 @@ def embed_items(space: OpenSpace, role: Role, items: list[Item], embed_texts: An
         vectors |= dict(zip(texts, embed_texts(space, [items[place] for place in texts], role), strict=True))
     if tokens:
         token_ids = [list(cast(tuple[int, ...], items[place])) for place in tokens]
-        raw = cast(SentenceEncoder, space.encoder).encode_ids(token_ids, role)
+        raw = sentence_encoder_of(space.encoder, role).encode_ids(token_ids, role)
         vectors |= dict(zip(tokens, space.transform(raw, role), strict=True))
     return [vectors[place] for place in range(len(items))]
 
@@ -115,7 +117,7 @@ def require_tokens(space: OpenSpace, role: Role, items: list[Item]) -> None:
     """Refuse token IDs that the space's tokenizer would not produce."""
     token_ids = [list(item) for item in items if not isinstance(item, str)]
     try:
-        cast(SentenceEncoder, space.encoder).require_ids(token_ids, role)
+        sentence_encoder_of(space.encoder, role).require_ids(token_ids, role)
     except EncoderError as error:
         raise Problem(400, str(error), param="input") from error
 

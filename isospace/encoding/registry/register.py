@@ -24,6 +24,7 @@ from isospace.errors import EncoderError, IntegrityError, NotFoundError
 from isospace.storage import paths as layout
 from isospace.storage.hashing import seal, unseal
 from isospace.storage.store import Store
+from isospace.transform.affine import Role
 
 _LOG = logging.getLogger(__name__)
 _STEPS: dict[ExportKind, str] = {
@@ -34,7 +35,12 @@ _STEPS: dict[ExportKind, str] = {
 
 
 def prepare_encoder(
-    store: Store, spec: EncoderSpec, engine: Engine | None = None, on_step: Callable[[str], object] = _LOG.debug
+    store: Store,
+    spec: EncoderSpec,
+    engine: Engine | None = None,
+    on_step: Callable[[str], object] = _LOG.debug,
+    *,
+    role: Role = "document",
 ) -> SentenceEncoder:
     """Register a recipe's encoder in the store, and open it from there, just as a query does.
 
@@ -42,13 +48,15 @@ def prepare_encoder(
     ----------
     on_step
         Called with a line before each step that takes long.
+    role
+        Which route of a Router model is meant; any other model is the same for both roles.
 
     Raises
     ------
     EncoderError
         If the backend's vectors exceed the tolerance of the encoder.
     """
-    source = find_source(spec, store)
+    source = find_source(spec, store, role)
     configured = engine or Engine()
     resolved = resolve_engine(configured, spec.precision)
     on_step(f"loads the model {spec.model}: {_megabytes(source)} in {len(source.files):,} files")
@@ -92,13 +100,15 @@ def _open_with_graph(
     return encoder
 
 
-def registered_encoder(store: Store, spec: EncoderSpec, engine: Engine) -> EncoderRecord | None:
+def registered_encoder(
+    store: Store, spec: EncoderSpec, engine: Engine, role: Role = "document"
+) -> EncoderRecord | None:
     """Return the identity of a recipe's encoder, or None unless the store has all of its files.
 
     The model is not loaded. Files are compared by size, like those of a snapshot; `verify` and opening the encoder
     compare their content.
     """
-    record = recorded_identity(store, find_source(spec, store).key)
+    record = recorded_identity(store, find_source(spec, store, role).key)
     if record is None:
         return None
     kinds: list[ExportKind] = ["tokenizer", "reference"]
@@ -150,9 +160,9 @@ def _ensure_export(
     write_export(store, record.encoder_id, export, contents)
 
 
-def identify_encoder(store: Store, spec: EncoderSpec) -> tuple[EncoderRecord, Tokenizer]:
+def identify_encoder(store: Store, spec: EncoderSpec, role: Role = "document") -> tuple[EncoderRecord, Tokenizer]:
     """Return the identity and tokenizer of a recipe's encoder without writing anything."""
-    source = find_source(spec, store)
+    source = find_source(spec, store, role)
     record = recorded_identity(store, source.key)
     if record is not None:
         # If the stored tokenizer is lost, use the model's: a plan repairs nothing.
