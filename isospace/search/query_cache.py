@@ -113,7 +113,7 @@ class QueryCache:
         self._answers: _Lru[tuple[Float32, Any]] = _Lru(
             min(self.config.size, _MOST_ANSWERS), self.config.ttl_seconds, clock
         )
-        self._uncased: dict[str, bool] = {}
+        self._uncased: dict[tuple[str, Role], bool] = {}
         self._lock = threading.Lock()
 
     def embed(self, space: OpenSpace, texts: Sequence[str], role: Role = "query") -> Float32:
@@ -168,11 +168,11 @@ class QueryCache:
         return (space.space_id, role, "canonical", _short(canonical)), tuple(space.encoder.tokenize([text], role)[0])
 
     def _is_uncased(self, space: OpenSpace, role: Role) -> bool:
-        encoder_id = space.space.record.encoder_ids[role]
-        if encoder_id not in self._uncased:
+        key = (space.space_id, role)
+        if key not in self._uncased:
             upper, lower = space.encoder.tokenize([_CASED_PROBE, _CASED_PROBE.lower()], role)
-            self._uncased[encoder_id] = upper == lower
-        return self._uncased[encoder_id]
+            self._uncased[key] = upper == lower
+        return self._uncased[key]
 
 
 def _short(text: str) -> str | bytes:
