@@ -15,7 +15,7 @@ from isospace.encoding.registry.model_source import find_source
 from isospace.encoding.registry.record import EncoderRecord, read_encoder_record
 from isospace.encoding.registry.register import prepare_encoder, recorded_identity, registered_encoder
 from isospace.encoding.registry.router import query_spec
-from isospace.encoding.role_encoders import RoleEncoders, require_pair
+from isospace.encoding.role_encoders import RoleEncoders
 from isospace.encoding.spec import EncoderSpec
 from isospace.errors import ConfigError, EncoderError, MismatchError
 from isospace.pipeline.config import PipelineConfig, WorkersSpec, engine_of
@@ -50,23 +50,14 @@ def identify_encoder(config: PipelineConfig, on_step: Callable[[str], object] = 
 def identify_query_encoder(
     config: PipelineConfig, document: EncoderRecord, on_step: Callable[[str], object] = _LOG.debug
 ) -> EncoderRecord | None:
-    """Return the identity of the encoder of queries, as `identify_encoder` does; None if it is that of documents.
-
-    Raises
-    ------
-    ConfigError
-        If the dimensions of the two differ.
-    """
+    """Return the identity of the encoder of queries, as `identify_encoder` does; None if it is that of documents."""
     store = open_store(config.runtime.store)
     spec = query_spec(config.recipe.encoder, config.recipe.query_encoder, store)
     if spec is None:
         return None
     with naming_query_encoder(config):
         record = _identify(config, spec, "query", on_step)
-    if record.encoder_id == document.encoder_id:
-        return None
-    require_pair(document, record)
-    return record
+    return None if record.encoder_id == document.encoder_id else record
 
 
 @contextlib.contextmanager

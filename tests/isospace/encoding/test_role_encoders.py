@@ -1,4 +1,4 @@
-"""An encoder for each role: each text goes to that of its role, both are sealed and probed, swapped ones are refused."""
+"""An encoder for each role: a text goes to that of its role, both are sealed and probed, swapped ones are refused."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from isospace.errors import ConfigError, EncoderError, MismatchError
 from isospace.pipeline.fit.fit_space import fit_transform
 from isospace.storage.store import Store, open_store
 from isospace.transform.affine import ROLES, Role
-from isospace.transform.space import WITH_QUERY_ENCODER, seal_space
+from isospace.transform.space import WITH_QUERY_ENCODER, read_space, seal_space
 from isospace.transform.spec import FitSpec, TransformSpec
 from tests.helpers.pairs import PROMPT, query_model
 from tests.helpers.small_space import DIMENSION, LetterEncoder, record, sealed
@@ -204,11 +204,7 @@ def test_one_encoder_for_both_roles_does_not_open_the_space_of_two(made: Sealed,
 
 def test_two_encoders_do_not_open_the_space_of_one() -> None:
     space_id, files = sealed()
-    assert space_id
-    assert files
     single = LetterEncoder(record())
-    from isospace.transform.space import read_space
-
     identity = read_space(files, space_id=space_id).record
     require_encoders(RoleEncoders(single, single), identity)
     with pytest.raises(MismatchError, match="for role query"):
