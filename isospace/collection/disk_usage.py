@@ -82,7 +82,7 @@ def size_text(count: float) -> str:
 def _of_collection(store: Store, collection: str, encoder_ids: Collection[str]) -> Iterator[Stat]:
     paths = CollectionPaths(collection)
     spaces = store.folders(paths.folder("segments"))
-    encoders = {*encoder_ids, *filter(None, (_encoder_of(store, space_id) for space_id in spaces))}
+    encoders = {*encoder_ids, *(name for space_id in spaces for name in _encoders_of(store, space_id))}
     yield from store.walk(paths.root)
     for space_id in spaces:
         yield from store.walk(space_folder(space_id))
@@ -100,11 +100,12 @@ def _usage(path: str) -> Usage:
     return "other" if file is None or file.kind is None else _OF_COLLECTION.get(file.kind, "other")
 
 
-def _encoder_of(store: Store, space_id: str) -> str | None:
-    """Return the encoder of a space; None if its description is lost or damaged, which `verify` reports."""
+def _encoders_of(store: Store, space_id: str) -> list[str]:
+    """Return the encoders of a space; none if its description is lost or damaged, which `verify` reports."""
     path = f"{space_folder(space_id)}/space.json"
     try:
-        encoder_id = unseal(store.read(path), name=path)["record"]["encoder_id"]
-    except (NotFoundError, IntegrityError, KeyError, TypeError):
-        return None
-    return encoder_id if isinstance(encoder_id, str) else None
+        record = unseal(store.read(path), name=path)["record"]
+        named = [record["encoder_id"], (record.get("query_encoder") or {}).get("encoder_id")]
+    except (NotFoundError, IntegrityError, KeyError, TypeError, AttributeError):
+        return []
+    return [encoder_id for encoder_id in named if isinstance(encoder_id, str)]

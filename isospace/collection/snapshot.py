@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from pathlib import PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from isospace.collection.origins import Origins
 from isospace.collection.tombstones import require_no_newer_tombstone
@@ -21,6 +21,9 @@ from isospace.storage.hashing import fingerprint, seal, sha256_lines, unseal
 from isospace.storage.numbered_log import entry_paths
 from isospace.storage.paths import CollectionPaths, list_collections
 from isospace.storage.store import Store
+
+if TYPE_CHECKING:
+    from isospace.transform.affine import Role
 
 FORMAT = 1
 
@@ -65,6 +68,18 @@ class Manifest(_Record):
     """What computed the raw vectors of its parts; snapshots of older versions do not say it."""
     metadata: tuple[MetadataField, ...] | None = None
     """The fields of its documents' metadata with their types; snapshots of older versions do not say it."""
+    query_encoder_id: str | None = None
+    """The encoder of queries; left out of the file if it is that of the documents."""
+
+    @model_serializer(mode="wrap")
+    def _without_absent_parts(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        body: dict[str, Any] = serialize(self)
+        return {name: value for name, value in body.items() if name != "query_encoder_id" or value is not None}
+
+    @property
+    def encoder_ids(self) -> dict[Role, str]:
+        """The encoder of each role; both are equal unless queries have another one than documents."""
+        return {"document": self.encoder_id, "query": self.query_encoder_id or self.encoder_id}
 
     @property
     def paths(self) -> CollectionPaths:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from isospace.encoding.loading import open_encoder
 from isospace.encoding.registry.record import EncoderRecord, read_encoder_record
+from isospace.encoding.role_encoders import DeferredEncoder, RoleEncoders, require_encoders
 from isospace.errors import ConfigError, EncoderError, MismatchError, NotFoundError, install_command
 from isospace.ingest.document import is_unicode
 from isospace.storage import paths as layout
@@ -42,7 +43,8 @@ class OpenSpace:
     ----------
     agreement
         How closely the encoder reproduced the space's probes; None if no encoder was loaded. In an opened index: how
-        closely it reproduces the vectors of the snapshot, see `isospace.search.promise`.
+        closely it reproduces the vectors of the snapshot, see `isospace.search.promise`. In a space with an encoder for
+        each role: of the encoders that were loaded.
     uncovered
         Stages that the probes do not exercise, so that a change there goes unnoticed.
     """
@@ -100,7 +102,7 @@ class AbsentEncoder:
     Attributes
     ----------
     record
-        Identity of the encoder that the space was fitted with.
+        Identity of the encoder that the space was fitted with, or of that of one role.
     """
 
     record: EncoderRecord
@@ -185,8 +187,12 @@ def open_space(
     encoder: Encoder | None = None,
     engine: Engine | None = None,
     encode: bool = True,
+    documents: bool = False,
 ) -> OpenSpace:
     """Open a space: verify every hash, load the encoder, and re-encode the probes.
+
+    If documents and queries have an encoder each, that of queries is loaded. A search needs no other. The documents'
+    encoder is loaded with the first document, and encodes it only if it reproduces the probes.
 
     Parameters
     ----------
@@ -195,11 +201,14 @@ def open_space(
     space_id
         64 hexadecimal digits, or the first eight or more of them.
     encoder
-        An encoder that is already loaded; loaded from the store if None.
+        An encoder that is already loaded, or the `RoleEncoders` of a space that has two; loaded from the store if
+        None.
     engine
         Backend and device for an encoder from the store.
     encode
         Whether texts will be embedded. If False, no model is loaded; transforming raw vectors needs only NumPy.
+    documents
+        Whether to load and check the documents' encoder now, if queries have another one.
 
     Raises
     ------
@@ -210,33 +219,18 @@ def open_space(
     IntegrityError
         If the content of a file differs from its hash.
     MismatchError
-        If the encoder is not the space's, or a probe comes out differently; the message names the first stage that
-        differs.
+        If an encoder is not the space's, encoders of two roles are swapped, or a probe comes out differently; the
+        message names the first stage that differs.
     """
     opened = as_store(store)
     space = load_space(opened, find_space(opened, space_id))
     space_id = space.space_id
-    record = space.record
     if not encode:
-        return OpenSpace(space, AbsentEncoder(read_encoder_record(opened, record.encoder_id)))
-    chosen: Encoder = encoder or open_encoder(opened, record.encoder_id, engine)
-    if chosen.record.encoder_id != record.encoder_id:
-        raise MismatchError(
-            f"encoder {chosen.record.encoder_id[:16]}… is not the encoder of space {space_id[:16]}…; expected "
-            f"{record.encoder_id[:16]}…. Differing: {', '.join(_differences(opened, chosen, record.encoder_id))}. "
-            "Use the space's encoder, or re-embed the collection with the other one."
-        )
-    from isospace.encoding.probing import check_probes
-
-    agreement = check_probes(space, chosen)
-    if record.promise == "bitwise" and not agreement.bitwise:
-        # Not a warning: what an index promises is decided by the vectors of its snapshot.
-        _LOG.info(
-            "space %s was sealed by %s; here its probes agree only within tolerance (cosine %.9f)",
-            space_id[:16],
-            space.provenance.get("engine"),
-            agreement.cosine,
-        )
+        return OpenSpace(space, _absent(opened, space))
+    chosen = _encoders(opened, space, encoder, engine)
+    if documents and isinstance(chosen, RoleEncoders) and isinstance(chosen.document, DeferredEncoder):
+        chosen = RoleEncoders(chosen.document.loaded, chosen.query)
+    agreement = _check(space, chosen, _loaded_roles(chosen))
     if uncovered := uncovered_stages(space, chosen.record):
         _LOG.warning(
             "space %s: its probes do not cover %s, so that a change there goes unnoticed. Fit a new space with "
@@ -245,6 +239,72 @@ def open_space(
             ", ".join(uncovered),
         )
     return OpenSpace(space, chosen, agreement, uncovered)
+
+
+def _absent(store: Store, space: Space) -> Encoder:
+    documents = AbsentEncoder(read_encoder_record(store, space.record.encoder_id))
+    if space.record.query_encoder_id is None:
+        return documents
+    return RoleEncoders(documents, AbsentEncoder(read_encoder_record(store, space.record.query_encoder_id)))
+
+
+def _encoders(store: Store, space: Space, given: Encoder | None, engine: Engine | None) -> Encoder:
+    """Return the encoder of a space, or one for each role; those that are given must be the space's."""
+    record = space.record
+    if record.query_encoder_id is None and not isinstance(given, RoleEncoders):
+        chosen = given or open_encoder(store, record.encoder_id, engine)
+        if chosen.record.encoder_id != record.encoder_id:
+            raise MismatchError(
+                f"encoder {chosen.record.encoder_id[:16]}… is not the encoder of space {space.space_id[:16]}…; "
+                f"expected {record.encoder_id[:16]}…. Differing: "
+                f"{', '.join(_differences(store, chosen, record.encoder_id))}. "
+                "Use the space's encoder, or re-embed the collection with the other one."
+            )
+        return chosen
+    if given is not None:
+        require_encoders(given, record)
+        if not isinstance(given, RoleEncoders) or _is_loaded(given.document):
+            return given
+        # It would check the probes of the space that it was opened with.
+        return RoleEncoders(_deferred(store, space, engine), given.query)
+    query = open_encoder(store, record.encoder_ids["query"], engine)
+    return RoleEncoders(_deferred(store, space, engine), query)
+
+
+def _deferred(store: Store, space: Space, engine: Engine | None) -> DeferredEncoder:
+    """Return the documents' encoder of a space, which is loaded and checked with the first document."""
+    encoder_id = space.record.encoder_id
+
+    def load() -> Encoder:
+        encoder = open_encoder(store, encoder_id, engine)
+        _check(space, encoder, ("document",))
+        return encoder
+
+    return DeferredEncoder(read_encoder_record(store, encoder_id), load)
+
+
+def _is_loaded(encoder: Encoder) -> bool:
+    return not isinstance(encoder, DeferredEncoder) or encoder.is_loaded
+
+
+def _loaded_roles(encoder: Encoder) -> tuple[Role, ...]:
+    return ROLES if not isinstance(encoder, RoleEncoders) or _is_loaded(encoder.document) else ("query",)
+
+
+def _check(space: Space, encoder: Encoder, roles: tuple[Role, ...]) -> Agreement:
+    """Run the probes of some roles through an encoder."""
+    from isospace.encoding.probing import check_probes
+
+    agreement = check_probes(space, encoder, roles)
+    if space.record.promise == "bitwise" and not agreement.bitwise:
+        # Not a warning: what an index promises is decided by the vectors of its snapshot.
+        _LOG.info(
+            "space %s was sealed by %s; here its probes agree only within tolerance (cosine %.9f)",
+            space.space_id[:16],
+            space.provenance.get("engine"),
+            agreement.cosine,
+        )
+    return agreement
 
 
 def uncovered_stages(space: Space, record: EncoderRecord) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from isospace.encoding.encoder import Encoder, LoadedEncoder, truncation_is_meant
 from isospace.encoding.registry.record import EncoderRecord
+from isospace.encoding.role_encoders import RoleEncoders, record_of, sentence_encoder_of
 from isospace.encoding.tokenizer import Offsets, Tokenizer
 from isospace.encoding.tokenizer_rules import noticing_texts, rule_texts
 from isospace.errors import FitError
@@ -28,7 +30,7 @@ _PARAGRAPH = (
 
 @dataclass(frozen=True, slots=True)
 class ChosenTexts:
-    """Texts for the probes of one encoder.
+    """Texts for the probes of an encoder, or of one for each role.
 
     Attributes
     ----------
@@ -40,29 +42,55 @@ class ChosenTexts:
     idle: tuple[str, ...]
 
 
-def choose_texts(encoder: LoadedEncoder) -> ChosenTexts:
-    """Choose the probe texts for an encoder.
+@dataclass(frozen=True, slots=True)
+class _Member:
+    """An encoder, the roles that it encodes, and how their stages are told from those of another one."""
 
-    They contain what each rule of its tokenizer changes, and texts that its limit cuts, or cuts into windows.
+    encoder: LoadedEncoder
+    roles: tuple[Role, ...]
+    label: str
+
+
+def _members(encoder: Encoder) -> list[_Member]:
+    """Return the encoders: a single one has both roles."""
+    if not isinstance(encoder, RoleEncoders):
+        return [_Member(sentence_encoder_of(encoder, "document"), ROLES, "")]
+    return [_Member(sentence_encoder_of(encoder, role), (role,), f" ({role})") for role in ROLES]
+
+
+def choose_texts(encoder: Encoder) -> ChosenTexts:
+    """Choose the probe texts for an encoder, or for one of each role.
+
+    They contain what each rule of a tokenizer changes, and texts that a limit cuts, or cuts into windows. With two
+    encoders, both get the texts of both.
     """
-    known = [*PROBE_TEXTS, *TOKENIZER_TEXTS, *rule_texts(encoder.tokenizer.data)]
-    found, idle = noticing_texts(encoder.tokenizer, known)
+    members = _members(encoder)
+    of_rules = [text for member in members for text in rule_texts(member.encoder.tokenizer.data)]
+    known = [*PROBE_TEXTS, *TOKENIZER_TEXTS, *of_rules]
+    noticed = [noticing_texts(member.encoder.tokenizer, known) for member in members]
+    idle = dict.fromkeys(
+        f"{rule}{one.label}" for one, (_, rules) in zip(members, noticed, strict=True) for rule in rules
+    )
+    found = [text for texts, _ in noticed for text in texts]
     texts = _with_tokens(encoder, list(dict.fromkeys([*known, *found])))
-    cut, long = _long_texts(encoder)
+    long_texts = [_long_texts(member.encoder) for member in members]
+    cut = long_texts[0][0]
     short = [text for text in PROBE_TEXTS if text in set(texts)]
     encoded: dict[Role, list[str]] = {"document": short, "query": short}
     # A served encoder cuts nothing: its provider would refuse the text.
-    if encoder.record.served is None and _tokens_to_encode(encoder.record) <= _ENCODED_TOKENS:
+    documents = members[0].encoder.record
+    if documents.served is None and _tokens_to_encode(documents) <= _ENCODED_TOKENS:
         # It replaces the longest of the others. Long texts are documents: queries are rarely cut.
         short = [text for text in short if text != PROBE_TEXTS[-1]]
         encoded = {"document": [*short, cut], "query": short}
-    texts = list(dict.fromkeys([*texts, cut, long]))
+    texts = list(dict.fromkeys([*texts, *(text for pair in long_texts for text in pair)]))
     place = {text: number for number, text in enumerate(texts)}
     chosen: dict[Role, tuple[int, ...]] = {role: tuple(place[text] for text in encoded[role]) for role in ROLES}
-    return ChosenTexts(ProbeTexts(tuple(texts), chosen, encoder.record.windows is not None), tuple(idle))
+    windowed = tuple(role for role in ROLES if record_of(encoder, role).windows is not None)
+    return ChosenTexts(ProbeTexts(tuple(texts), chosen, windowed), tuple(idle))
 
 
-def record_probes(encoder: LoadedEncoder, transform: Transform, fitted: FitSpec) -> tuple[Arrays, dict[str, object]]:
+def record_probes(encoder: Encoder, transform: Transform, fitted: FitSpec) -> tuple[Arrays, dict[str, object]]:
     """Run the probes of a new space.
 
     Returns
@@ -91,46 +119,51 @@ def record_probes(encoder: LoadedEncoder, transform: Transform, fitted: FitSpec)
     return probes, {**described, "rules_without_effect": list(chosen.idle)}
 
 
-def check_probes(space: Space, encoder: Encoder) -> Agreement:
-    """Run the probes of a space through an encoder again; see `check_encoder`."""
+def check_probes(space: Space, encoder: Encoder, roles: Sequence[Role] = ROLES) -> Agreement:
+    """Run the probes of a space through an encoder again, in some roles; see `check_encoder`."""
     with truncation_is_meant():
-        return check_encoder(space.probes, encoder, min_cosine=space.record.min_cosine)
+        return check_encoder(space.probes, encoder, min_cosine=space.record.tolerances, roles=roles)
 
 
 def exercised_stages(
-    encoder: LoadedEncoder, transform: Transform, fitted: FitSpec, texts: ProbeTexts, probes: Arrays
+    encoder: Encoder, transform: Transform, fitted: FitSpec, texts: ProbeTexts, probes: Arrays
 ) -> dict[str, bool]:
     """Tell for each configured stage whether a probe shows its effect."""
-    record = encoder.record
     stages: dict[str, bool] = {}
-    for role in ROLES:
-        if record.prompts[role]:
-            tokens = encoder.tokenize(texts.texts, role)
-            stages[f"prompt ({role})"] = tokens != encoder.tokenizer.ids(texts.texts)
-    stages |= _cutting(record, probes)
-    if record.served is not None:
-        stages[f"model {record.served.model}"] = all(_differ(probes[f"{role}.raw"]) for role in ROLES)
-    for module in record.modules:
-        stages[f"module {module}"] = all(_differ(probes[f"{role}.raw"]) for role in ROLES)
-    stages |= _transforming(record, transform, fitted, probes)
+    members = _members(encoder)
+    for member in members:
+        one, record = member.encoder, member.encoder.record
+        for role in member.roles:
+            if record.prompts[role]:
+                tokens = one.tokenize(texts.texts, role)
+                stages[f"prompt ({role})"] = tokens != one.tokenizer.ids(texts.texts)
+        cut = _cutting(record, probes, member.roles)
+        stages |= {f"{name}{member.label}": exercised for name, exercised in cut.items()}
+        if record.served is not None:
+            told = f"model {record.served.model}{member.label}"
+            stages[told] = all(_differ(probes[f"{role}.raw"]) for role in member.roles)
+        for module in record.modules:
+            stages[f"module {module}{member.label}"] = all(_differ(probes[f"{role}.raw"]) for role in member.roles)
+    normalizes = all(member.encoder.record.normalizes for member in members)
+    stages |= _transforming(normalizes, transform, fitted, probes)
     for name in transform.quantizers.representations:
         stages[f"codes ({name})"] = _differ(np.concatenate([probes[f"{role}.{name}"] for role in ROLES]))
     return stages
 
 
-def _cutting(record: EncoderRecord, probes: Arrays) -> dict[str, bool]:
-    counts = [probes[f"{role}.windows"] for role in ROLES]
+def _cutting(record: EncoderRecord, probes: Arrays, roles: Sequence[Role]) -> dict[str, bool]:
+    counts = [probes[f"{role}.windows"] for role in roles]
     if record.windows is not None:
-        joined = [not np.allclose(probes[f"{role}.joined"], probes[f"{role}.raw"][1:2], atol=1e-4) for role in ROLES]
+        joined = [not np.allclose(probes[f"{role}.joined"], probes[f"{role}.raw"][1:2], atol=1e-4) for role in roles]
         # The stride shows from the third window on.
         return {"windows": all((number > 2).any() for number in counts), "pooling over windows": all(joined)}
     if record.served is not None:
         return {}
-    lengths = [(probes[f"{role}.lengths"], probes[f"{role}.input_lengths"]) for role in ROLES]
+    lengths = [(probes[f"{role}.lengths"], probes[f"{role}.input_lengths"]) for role in roles]
     return {"truncation": all((given > kept).any() for given, kept in lengths)}
 
 
-def _transforming(record: EncoderRecord, transform: Transform, fitted: FitSpec, probes: Arrays) -> dict[str, bool]:
+def _transforming(normalizes: bool, transform: Transform, fitted: FitSpec, probes: Arrays) -> dict[str, bool]:
     affine, stages = transform.affine, {}
     step = 2.0**-affine.output_exponent
     mapped = {role: apply_affine(affine, probes[f"{role}.raw"], role=role, normalize=False)[0] for role in ROLES}
@@ -143,7 +176,7 @@ def _transforming(record: EncoderRecord, transform: Transform, fitted: FitSpec, 
         other = apply_transform(transform, probes["query.raw"], "document").vectors
         stages["means by role"] = not np.array_equal(other, probes["query.vectors"])
     # Unit vectors that nothing has changed stay as they are.
-    unchanged = record.normalizes and fitted.kind == "none" and affine.output_dimension == affine.input_dimension
+    unchanged = normalizes and fitted.kind == "none" and affine.output_dimension == affine.input_dimension
     if transform.normalization == "l2" and not unchanged:
         stages["normalization"] = any(not np.array_equal(mapped[r], probes[f"{r}.vectors"]) for r in ROLES)
     return stages
@@ -153,7 +186,7 @@ def _differ(rows: np.ndarray) -> bool:
     return len(np.unique(rows, axis=0)) > 1
 
 
-def _with_tokens(encoder: LoadedEncoder, texts: list[str]) -> list[str]:
+def _with_tokens(encoder: Encoder, texts: list[str]) -> list[str]:
     """Leave out texts of which a tokenizer without special tokens and without unknown tokens keeps nothing."""
     tokens = [encoder.tokenize(texts, role) for role in ROLES]
     return [text for text, *ids in zip(texts, *tokens, strict=True) if all(ids)]

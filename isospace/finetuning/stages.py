@@ -14,6 +14,7 @@ from isospace.encoding.encoder import SentenceEncoder
 from isospace.encoding.loading import open_encoder
 from isospace.encoding.registry.model_card import card_languages
 from isospace.encoding.registry.model_loading import load_model, locate_model
+from isospace.encoding.registry.router import query_spec
 from isospace.errors import ConfigError, EncoderError, NotFoundError, install_command
 from isospace.evaluation.languages import language_shares, uncovered
 from isospace.evaluation.norms import sample_rows
@@ -71,10 +72,21 @@ class Base:
 def open_base(reporter: Reporter, config: FineTuneConfig) -> Base:
     """Open the collection, and reject what cannot be trained before any expensive step."""
     store, runtime, spec = open_store(config.runtime.store), config.runtime, require_on_disk(config.recipe.encoder)
+    if query_spec(spec, config.recipe.query_encoder, store) is not None:
+        raise ConfigError(
+            "recipe.query_encoder: fine-tuning trains one encoder for documents and queries, and this recipe has one "
+            "for each. Fine-tune the encoder of a recipe that has no query_encoder and no Router model."
+        )
     encoder = encoder_of(config)
     assert isinstance(encoder, SentenceEncoder)
     query_set = read_set(store, runtime.collection, config.finetune.evaluation)
     manifest = resolve(store, runtime.collection, runtime.promote_to or "production")
+    if manifest.query_encoder_id is not None:
+        raise ConfigError(
+            f"collection {runtime.collection!r} has an encoder of its own for queries, "
+            f"{manifest.query_encoder_id[:16]}…, and fine-tuning trains one encoder for both roles. Embed the "
+            "collection without recipe.query_encoder first."
+        )
     if manifest.encoder_id != encoder.record.encoder_id:
         raise ConfigError(
             f"recipe.encoder is {encoder.record.encoder_id[:16]}…, and collection {runtime.collection!r} is embedded "

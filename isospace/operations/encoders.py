@@ -25,7 +25,8 @@ class StoredEncoder:
     lineage: dict[str, Any] | None
     """What a fine-tuned encoder was trained from; None for any other encoder."""
     used_by: tuple[str, ...]
-    """`collection/alias` of every alias whose snapshot was embedded with this encoder."""
+    """`collection/alias` of every alias whose snapshot was embedded with this encoder; followed by the role if another
+    encoder has the other one."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields by name."""
@@ -67,7 +68,7 @@ def _lineage(store: Store, encoder_id: str) -> dict[str, Any] | None:
 
 
 def _users(store: Store) -> dict[str, list[str]]:
-    """Return the `collection/alias` names whose snapshots each encoder embedded."""
+    """Return the `collection/alias` names whose snapshots or queries each encoder embeds."""
     users: dict[str, list[str]] = {}
     for collection in paths.list_collections(store):
         for alias, entry in aliases(store, collection).items():
@@ -76,5 +77,8 @@ def _users(store: Store) -> dict[str, list[str]]:
             except IsospaceError:
                 # `isospace verify` reports damaged snapshots.
                 continue
-            users.setdefault(manifest.encoder_id, []).append(f"{collection}/{alias}")
+            has_two = manifest.query_encoder_id is not None
+            for encoder_id in dict.fromkeys(manifest.encoder_ids.values()):
+                of = "queries" if encoder_id == manifest.query_encoder_id else "documents"
+                users.setdefault(encoder_id, []).append(f"{collection}/{alias}{f' ({of})' if has_two else ''}")
     return users

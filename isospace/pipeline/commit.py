@@ -7,6 +7,7 @@ import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from isospace.collection.alias import promote
 from isospace.collection.live_rows import LivePart, live_parts, read_live
@@ -90,16 +91,17 @@ def commit_snapshot(
         space_id=space_id,
         encoder_id=run.encoder_id,
         chunking_id=run.chunking_id,
-        recipe=run.config.recipe.model_copy(update={"transform": run.transform}).model_dump(mode="json"),
+        recipe=_recorded_recipe(run),
         documents=scan.documents,
         chunks=_live_chunks(run.store, records, scan.deletions),
         parts=tuple(records),
         deletions=scan.deletions,
         quarantine=scan.quarantine,
-        sealed_files=tuple(_sealed_files(run.store, run.encoder_id, space_id)),
+        sealed_files=tuple(_sealed_files(run, space_id)),
         provenance=_provenance(run),
         origins=origins,
         metadata=_fields(run, records, scan.deletions),
+        query_encoder_id=run.query_encoder_id,
     )
     if base is not None and is_same and set(base.files()) == set(manifest.files()):
         # A repair: the same files are back in place.
@@ -164,13 +166,24 @@ def _live_count(store: Store, part: LivePart) -> int:
     return read_live(store, chunks.path, ["doc_id"], part.deleted).num_rows if part.deleted else chunks.rows or 0
 
 
-def _sealed_files(store: Store, encoder_id: str, space_id: str) -> list[FileRef]:
-    encoder = read_encoder_record(store, encoder_id)
-    folder = layout.encoder_folder(encoder_id)
-    model = [FileRef(path=f"{folder}/model/{name}", size=f.size, sha256=f.sha256) for name, f in encoder.files.items()]
-    paths = [layout.encoder_document(encoder_id), *(f"{layout.space_folder(space_id)}/{name}" for name in SPACE_FILES)]
-    sealed = [(path, store.read(path)) for path in paths]
-    return [*(FileRef(path=path, size=len(data), sha256=sha256(data)) for path, data in sealed), *model]
+def _recorded_recipe(run: Run) -> dict[str, Any]:
+    """Return the recipe with hashes instead of query files, and without a query encoder that it does not name."""
+    recipe = run.config.recipe.model_copy(update={"transform": run.transform})
+    return recipe.model_dump(mode="json", exclude={"query_encoder"} if recipe.query_encoder is None else None)
+
+
+def _sealed_files(run: Run, space_id: str) -> list[FileRef]:
+    documents = [layout.encoder_document(encoder_id) for encoder_id in run.encoder_ids]
+    paths = [*documents, *(f"{layout.space_folder(space_id)}/{name}" for name in SPACE_FILES)]
+    sealed = [(path, run.store.read(path)) for path in paths]
+    models = [ref for encoder_id in run.encoder_ids for ref in _model_files(run.store, encoder_id)]
+    return [*(FileRef(path=path, size=len(data), sha256=sha256(data)) for path, data in sealed), *models]
+
+
+def _model_files(store: Store, encoder_id: str) -> list[FileRef]:
+    folder = layout.encoder_model(encoder_id)
+    files = read_encoder_record(store, encoder_id).files
+    return [FileRef(path=f"{folder}/{name}", size=file.size, sha256=file.sha256) for name, file in files.items()]
 
 
 def _provenance(run: Run) -> dict[str, object]:

@@ -31,6 +31,10 @@ class Recipe(SpecModel):
     """How documents are read."""
     encoder: AnyEncoderSpec
     """The model: on disk, or behind an API."""
+    query_encoder: AnyEncoderSpec | None = None
+    """Another model that encodes queries, of the same dimension and trained to share the space of `encoder`. If empty,
+    `encoder` encodes them too, or, if it is a Router model, its route for queries. Another one makes a new space, and
+    encodes no document again."""
     chunking: ChunkingSpec = ChunkingSpec()
     """How documents are chunked."""
     transform: TransformSpec = TransformSpec()

@@ -60,7 +60,7 @@ def plan_disk(run: Run, scan: Scan, parts: Sequence[ChunkPart], plan: EncodePlan
     texts = sum(ref.size for ref in files) + sum(part.documents.size + part.chunks.size for part in kept)
     new_chunks = sum(part.chunks.rows or 0 for part in parts)
     chunks = new_chunks + sum(part.chunks.rows or 0 for part in kept)
-    found = disk_usage(run.store, run.collection, encoder_ids=[run.encoder_id])
+    found = disk_usage(run.store, run.collection, encoder_ids=run.encoder_ids)
     is_dry = run.work != run.config.runtime.store
     before = {**found, "documents and chunks": found["documents and chunks"] - (0 if is_dry else new_texts)}
     dimension = largest_dimension(run, record)

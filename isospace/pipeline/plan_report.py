@@ -12,6 +12,7 @@ from isospace.encoding.encoder import token_counter
 from isospace.encoding.engine import resolve_engine
 from isospace.encoding.registry.record import EncoderRecord
 from isospace.encoding.registry.register import identify_encoder
+from isospace.encoding.registry.router import query_spec
 from isospace.encoding.served.counting import BUDGET
 from isospace.encoding.throughput import measured_rate
 from isospace.evaluation.reports.page import duration
@@ -219,10 +220,10 @@ def require_device(config: PipelineConfig) -> None:
     ConfigError
         If there is no such GPU, or backend, device, and precision conflict.
     """
-    runtime = config.runtime
-    if config.recipe.encoder.kind == "served":
-        return
-    resolve_engine(engine_of(runtime), config.recipe.encoder.precision, elsewhere=runtime.workers.kind == "ray")
+    runtime, recipe = config.runtime, config.recipe
+    for spec in (recipe.encoder, recipe.query_encoder):
+        if spec is not None and spec.kind != "served":
+            resolve_engine(engine_of(runtime), spec.precision, elsewhere=runtime.workers.kind == "ray")
 
 
 def report_plan(
@@ -308,15 +309,25 @@ def plan_only(config: PipelineConfig) -> PlanReport:
     """Plan a run without writing to its store."""
     require_device(config)
     store = open_store(config.runtime.store)
-    record, tokenizer = identify_encoder(store, config.recipe.encoder, engine_of(config.runtime))
+    record, tokenizer = identify_encoder(store, config.recipe.encoder, engine=engine_of(config.runtime))
     counter = token_counter(tokenizer, record)
     with tempfile.TemporaryDirectory(prefix="isospace-plan-") as scratch:
-        run = start_run(config, record, Path(scratch), dry=True)
+        run = start_run(config, record, Path(scratch), queries=_queries(config, record), dry=True)
         scan = scan_source(run, read_refusals(run))
         parts = [write_chunks(run, documents, counter) for documents in scan.parts]
         plan = plan_shards(run, parts, limit=record.longest, kept=scan.kept)
         require_fit(run, plan, parts, record)
         return report_plan(run, scan, parts, plan, record, require_judged(run, scan, parts))
+
+
+def _queries(config: PipelineConfig, document: EncoderRecord) -> EncoderRecord | None:
+    """Return the identity of the encoder of queries without writing anything; None if it is that of documents."""
+    store = open_store(config.runtime.store)
+    spec = query_spec(config.recipe.encoder, config.recipe.query_encoder, store)
+    if spec is None:
+        return None
+    record, _ = identify_encoder(store, spec, "query", engine_of(config.runtime))
+    return record if record.encoder_id != document.encoder_id else None
 
 
 def _bytes(run: Run, plan: EncodePlan, dimension: int, largest: int) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from isospace.encoding.registry.presets import find_preset
 from isospace.encoding.registry.record import EncoderRecord
+from isospace.encoding.role_encoders import require_pair
 from isospace.encoding.spec import AnyEncoderSpec
 from isospace.errors import ConfigError, install_command
 from isospace.ingest.query_files import read_bytes, read_judgements, read_queries
@@ -55,6 +56,34 @@ def require_faiss(spec: TransformSpec) -> None:
     ):
         raise ConfigError(
             f"recipe.transform.representations: training pq and opq needs faiss. Run: {install_command('pq')}"
+        )
+
+
+def require_feasible_pair(recipe: Recipe, document: EncoderRecord, query: EncoderRecord) -> None:
+    """Check that documents and queries of two encoders can be compared after the recipe's transform.
+
+    Raises
+    ------
+    ConfigError
+        If their dimensions differ; or if only one encoder normalizes, and the transform does not make up for it.
+    """
+    require_pair(document, query)
+    if document.normalizes == query.normalizes:
+        return
+    lengths = {True: "have length 1", False: "do not"}
+    differ = (
+        f"raw vectors of documents {lengths[document.normalizes]}, and those of queries "
+        f"{lengths[query.normalizes]} (recipe.encoder and recipe.query_encoder)"
+    )
+    spec = recipe.transform
+    if spec.normalization == "none":
+        raise ConfigError(
+            f"recipe.transform.normalization = none: {differ}, so that scores would be no cosines. Set it to l2."
+        )
+    if isinstance(spec.fit, FitSpec) and spec.fit.kind != "none" and spec.fit.means == "shared":
+        raise ConfigError(
+            f"recipe.transform.fit ({spec.fit.describe()}) subtracts the documents' mean from queries, but {differ}. "
+            "Set recipe.transform.fit.means=by_role, or use a fit of kind none or auto."
         )
 
 

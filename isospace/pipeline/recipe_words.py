@@ -23,12 +23,18 @@ _FITS = {
 }
 
 
-def recipe_rows(recipe: Recipe, encoder: EncoderRecord, space: SpaceRecord) -> list[tuple[str, str]]:
-    """Return the steps of a recipe in their order, each as a name and a sentence."""
+def recipe_rows(
+    recipe: Recipe, encoder: EncoderRecord, space: SpaceRecord, queries: EncoderRecord | None = None
+) -> list[tuple[str, str]]:
+    """Return the steps of a recipe in their order, each as a name and a sentence.
+
+    `queries` is the encoder of queries, if it is not that of documents.
+    """
     return [
         ("documents", _documents(recipe.documents)),
         ("chunks", _chunks(recipe.chunking, encoder)),
         ("model", _model(recipe.encoder, encoder)),
+        *([("model for queries", _model(recipe.query_encoder or recipe.encoder, queries))] if queries else []),
         ("raw vectors", _fit(space.fitted, recipe.transform.fit.kind == "auto")),
         ("stored vectors", _stored(space)),
         ("word search", _lexical(recipe.lexical)),

@@ -32,7 +32,7 @@ def recorded_encoder(config: PipelineConfig, engine: Engine) -> LoadedEncoder:
     NotFoundError
         If the collection has no snapshot.
     ConfigError
-        If the recipe differs in more than the transform.
+        If the recipe differs in more than the transform and the encoder of queries.
     """
     base = _base(config)
     recipe = config.recipe
@@ -40,10 +40,26 @@ def recorded_encoder(config: PipelineConfig, engine: Engine) -> LoadedEncoder:
         if not _is_recorded(spec, base.recipe.get(part)):
             raise ConfigError(
                 f"recipe.{part} differs from that of snapshot {base.sequence}, and a refit changes only "
-                "recipe.transform. Use `isospace run CONFIG`, or the recipe of the snapshot, which `isospace show` "
-                "prints."
+                "recipe.transform and recipe.query_encoder. Use `isospace run CONFIG`, or the recipe of the snapshot, "
+                "which `isospace show` prints."
             )
     return open_encoder(open_store(config.runtime.store), base.encoder_id, engine)
+
+
+def has_recorded_queries(config: PipelineConfig) -> bool:
+    """Return whether queries have the encoder of the latest snapshot; a refit may give them another one."""
+    spec, recorded = config.recipe.query_encoder, _base(config).recipe.get("query_encoder")
+    if spec is None or recorded is None:
+        return spec is recorded
+    return _is_recorded(spec, recorded)
+
+
+def recorded_query_encoder(config: PipelineConfig, engine: Engine) -> LoadedEncoder | None:
+    """Load the encoder of queries of a collection's latest snapshot; None if it is that of documents."""
+    base = _base(config)
+    if base.query_encoder_id is None:
+        return None
+    return open_encoder(open_store(config.runtime.store), base.query_encoder_id, engine)
 
 
 def _is_recorded(spec: SpecModel, recorded: Any) -> bool:
@@ -58,7 +74,9 @@ def _is_recorded(spec: SpecModel, recorded: Any) -> bool:
     return then.model_copy(update={"metadata_types": {}}) == spec.model_copy(update={"metadata_types": {}})
 
 
-def start_refit(config: PipelineConfig, encoder: EncoderRecord, scratch: Path) -> Run:
+def start_refit(
+    config: PipelineConfig, encoder: EncoderRecord, scratch: Path, *, queries: EncoderRecord | None = None
+) -> Run:
     """Begin a run on the collection's latest snapshot; a sealed space that matches the recipe is reused.
 
     Raises
@@ -66,7 +84,7 @@ def start_refit(config: PipelineConfig, encoder: EncoderRecord, scratch: Path) -
     IntegrityError
         If a file of the snapshot is lost: a refit reads no source and cannot rebuild it.
     """
-    run = start_run(config, encoder, scratch)
+    run = start_run(config, encoder, scratch, queries=queries)
     if run.damaged:
         raise IntegrityError(
             f"{run.damaged[0]}: is missing, or its size differs from the manifest of snapshot {run.base_sequence} "

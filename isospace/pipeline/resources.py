@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
@@ -13,19 +14,22 @@ from isospace.encoding.loading import read_tokenizer
 from isospace.encoding.registry.model_source import find_source
 from isospace.encoding.registry.record import EncoderRecord, read_encoder_record
 from isospace.encoding.registry.register import prepare_encoder, recorded_identity, registered_encoder
-from isospace.encoding.spec import ServedEncoderSpec
-from isospace.errors import MismatchError
+from isospace.encoding.registry.router import query_spec
+from isospace.encoding.role_encoders import RoleEncoders
+from isospace.encoding.spec import AnyEncoderSpec, ServedEncoderSpec
+from isospace.errors import ConfigError, EncoderError, MismatchError
 from isospace.pipeline.config import PipelineConfig, WorkersSpec, engine_of
 from isospace.pipeline.run import Run
 from isospace.storage.store import open_store
 
 if TYPE_CHECKING:
     from isospace.encoding.backends.base import BackendName
-    from isospace.encoding.encoder import LoadedEncoder
+    from isospace.encoding.encoder import Encoder, LoadedEncoder
     from isospace.encoding.served.encoder import ServedEncoder
     from isospace.ingest.chunking import TokenCounter
     from isospace.pipeline.encode.workers.pool import Pool
     from isospace.pipeline.encode.workers.process import Work
+    from isospace.transform.affine import Role
     from isospace.transform.space import Space
 
 _LOG = logging.getLogger(__name__)
@@ -44,29 +48,53 @@ def identify_encoder(config: PipelineConfig, on_step: Callable[[str], object] = 
 
     The model's files are compared every time: a model that has changed since an earlier run is another encoder.
     """
-    store, spec, engine = open_store(config.runtime.store), config.recipe.encoder, driver_engine(config)
+    return _identify(config, config.recipe.encoder, "document", on_step)
+
+
+def identify_query_encoder(
+    config: PipelineConfig, document: EncoderRecord, on_step: Callable[[str], object] = _LOG.debug
+) -> EncoderRecord | None:
+    """Return the identity of the encoder of queries, as `identify_encoder` does; None if it is that of documents."""
+    store = open_store(config.runtime.store)
+    spec = query_spec(config.recipe.encoder, config.recipe.query_encoder, store)
+    if spec is None:
+        return None
+    with naming_query_encoder(config):
+        record = _identify(config, spec, "query", on_step)
+    return None if record.encoder_id == document.encoder_id else record
+
+
+@contextlib.contextmanager
+def naming_query_encoder(config: PipelineConfig) -> Iterator[None]:
+    """Name the settings of `recipe.query_encoder` in errors on it, which are written for `recipe.encoder`."""
+    try:
+        yield
+    except (ConfigError, EncoderError) as error:
+        if config.recipe.query_encoder is None or "recipe.encoder" not in str(error):
+            raise
+        raise type(error)(str(error).replace("recipe.encoder", "recipe.query_encoder")) from error
+
+
+def _identify(
+    config: PipelineConfig, spec: AnyEncoderSpec, role: Role, on_step: Callable[[str], object]
+) -> EncoderRecord:
+    store, engine = open_store(config.runtime.store), _engine(config, spec)
     if isinstance(spec, ServedEncoderSpec):
-        return _identify_served(config, spec, on_step)
-    if (record := registered_encoder(store, spec, engine)) is not None:
+        # The provider is asked before every run whether it is still the same; the client is kept for the run.
+        encoder = prepare_encoder(store, spec, engine, on_step)
+        adopt_encoder(config, encoder)
+        return encoder.record
+    if (record := registered_encoder(store, spec, engine, role)) is not None:
         return record
     with _LOCK:
-        known = recorded_identity(store, find_source(spec, store).key)
+        known = recorded_identity(store, find_source(spec, store, role).key)
         cached = _ENCODERS.get(_key(config, known.encoder_id)) if known is not None else None
         # A model without a graph for the preferred backend runs on another one, and is whole without that graph.
-        if cached is not None and registered_encoder(store, spec, on_backend(engine, cached)):
+        if cached is not None and registered_encoder(store, spec, on_backend(engine, cached), role):
             return cached.record
-        encoder = prepare_encoder(store, spec, engine, on_step)
+        encoder = prepare_encoder(store, spec, engine, on_step, role=role)
         _ENCODERS[_key(config, encoder.record.encoder_id)] = encoder
         return encoder.record
-
-
-def _identify_served(
-    config: PipelineConfig, spec: ServedEncoderSpec, on_step: Callable[[str], object]
-) -> EncoderRecord:
-    """Register a served encoder, or compare it with what was registered; the client is kept for the run."""
-    encoder = prepare_encoder(open_store(config.runtime.store), spec, driver_engine(config), on_step)
-    adopt_encoder(config, encoder)
-    return encoder.record
 
 
 def on_backend(engine: Engine, encoder: LoadedEncoder) -> Engine:
@@ -75,8 +103,8 @@ def on_backend(engine: Engine, encoder: LoadedEncoder) -> Engine:
 
 
 def encoder_of(config: PipelineConfig) -> LoadedEncoder:
-    """Return the encoder of a config as its files are now; it is loaded at the first call."""
-    return _load(config, identify_encoder(config).encoder_id)
+    """Return the documents' encoder of a config as its files are now; it is loaded at the first call."""
+    return _load(config, identify_encoder(config).encoder_id, "document")
 
 
 def adopt_encoder(config: PipelineConfig, encoder: LoadedEncoder) -> None:
@@ -86,33 +114,61 @@ def adopt_encoder(config: PipelineConfig, encoder: LoadedEncoder) -> None:
 
 
 def run_record(run: Run) -> EncoderRecord:
-    """Return the identity of a run's encoder, as recorded in the store."""
-    key = (run.config.runtime.store, run.encoder_id)
+    """Return the identity of a run's encoder of documents, as recorded in the store."""
+    return _record(run, run.encoder_id)
+
+
+def run_query_record(run: Run) -> EncoderRecord | None:
+    """Return the identity of a run's encoder of queries; None if it is that of documents."""
+    return None if run.query_encoder_id is None else _record(run, run.query_encoder_id)
+
+
+def _record(run: Run, encoder_id: str) -> EncoderRecord:
+    key = (run.config.runtime.store, encoder_id)
     with _LOCK:
         if key not in _RECORDS:
-            _RECORDS[key] = read_encoder_record(run.store, run.encoder_id)
+            _RECORDS[key] = read_encoder_record(run.store, encoder_id)
         return _RECORDS[key]
 
 
-def run_encoder(run: Run) -> LoadedEncoder:
-    """Return the encoder of a run; it is loaded at the first call.
+def run_encoder(run: Run) -> Encoder:
+    """Return the encoder of a run, or its encoders of both roles; they are loaded at the first call.
+
+    Raises
+    ------
+    MismatchError
+        If a model's files have changed since the run started.
+    """
+    documents = run_document_encoder(run)
+    if run.query_encoder_id is None:
+        return documents
+    return RoleEncoders(documents, _load(run.config, run.query_encoder_id, "query"))
+
+
+def run_document_encoder(run: Run) -> LoadedEncoder:
+    """Return the encoder of a run's documents; it is loaded at the first call.
 
     Raises
     ------
     MismatchError
         If the model's files have changed since the run started.
     """
-    return _load(run.config, run.encoder_id)
+    return _load(run.config, run.encoder_id, "document")
 
 
-def _load(config: PipelineConfig, encoder_id: str) -> LoadedEncoder:
+def _load(config: PipelineConfig, encoder_id: str, role: Role) -> LoadedEncoder:
     key = _key(config, encoder_id)
+    store, recipe = open_store(config.runtime.store), config.recipe
     with _LOCK:
         if key not in _ENCODERS:
-            encoder = prepare_encoder(open_store(config.runtime.store), config.recipe.encoder, driver_engine(config))
+            is_own = role == "query" and recipe.query_encoder is not None
+            spec = recipe.query_encoder or recipe.encoder if role == "query" else recipe.encoder
+            with naming_query_encoder(config) if is_own else contextlib.nullcontext():
+                encoder = prepare_encoder(store, spec, _engine(config, spec), role=role)
             if encoder.record.encoder_id != encoder_id:
                 raise MismatchError(
-                    f"recipe.encoder.model = {config.recipe.encoder.model!r}: its files changed during the run, from "
+                    f"recipe.{'query_encoder' if is_own else 'encoder'}.model = {spec.model!r}: its files changed "
+                    "during the run, from "
                     f"encoder {encoder_id[:16]}… to {encoder.record.encoder_id[:16]}…. Run the same command again."
                 )
             _ENCODERS[key] = encoder
@@ -139,7 +195,7 @@ def run_pool(run: Run) -> Pool:
     from isospace.pipeline.encode.workers.pool import open_pool
     from isospace.pipeline.encode.workers.process import Work
 
-    encoder = run_encoder(run)
+    encoder = run_document_encoder(run)
     runtime = run.config.runtime
     if encoder.record.served is not None:
         return _served_pool(run, cast("ServedEncoder", encoder))
@@ -182,7 +238,11 @@ def run_space(run: Run, space_id: str) -> Space:
 
 def driver_engine(config: PipelineConfig) -> Engine:
     """Return the engine of the encoder in this process, which may be a head node without the cluster's GPUs."""
-    engine = engine_of(config.runtime, trust_remote_code=config.recipe.encoder.trust_remote_code)
+    return _engine(config, config.recipe.encoder)
+
+
+def _engine(config: PipelineConfig, spec: AnyEncoderSpec) -> Engine:
+    engine = engine_of(config.runtime, trust_remote_code=spec.trust_remote_code)
     if config.runtime.workers.kind == "ray" and engine.device != "cpu":
         return replace(engine, backend="auto", device="cpu", compute="float32", compile=False, flatten=None)
     return engine

@@ -16,7 +16,7 @@ from isospace.evaluation.gate.verdicts import read_verdicts
 from isospace.ingest.spec import ChunkingSpec
 from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.main_guard import require_main_guard
-from isospace.pipeline.preflight import require_faiss, require_feasible, with_hashed_files
+from isospace.pipeline.preflight import require_faiss, require_feasible, require_feasible_pair, with_hashed_files
 from isospace.storage import paths as layout
 from isospace.storage.hashing import fingerprint
 from isospace.storage.openable import report_address
@@ -34,7 +34,7 @@ class Run:
     run_id
         Names the run in reports and commits; no identity depends on it.
     encoder_id, chunking_id
-        Identities of the recipe's encoder and chunking.
+        Identities of the recipe's encoder and chunking. The encoder is that of documents.
     base_sequence
         Number of the snapshot that the run starts from, or None.
     space_id
@@ -52,6 +52,8 @@ class Run:
         The recipe's transform, with hashes instead of the paths of query files.
     tombstones
         How many tombstones the collection had when the run began; a later one keeps it from committing.
+    query_encoder_id
+        Identity of the encoder of queries; None if documents and queries have the same.
     """
 
     run_id: str
@@ -66,11 +68,17 @@ class Run:
     work: str
     transform: TransformSpec
     tombstones: int
+    query_encoder_id: str | None = None
 
     @property
     def store(self) -> Store:
         """The store of the collection."""
         return open_store(self.config.runtime.store)
+
+    @property
+    def encoder_ids(self) -> tuple[str, ...]:
+        """The encoder of documents, and that of queries if it is another one."""
+        return (self.encoder_id, *([self.query_encoder_id] if self.query_encoder_id else []))
 
     @property
     def work_store(self) -> Store:
@@ -114,7 +122,14 @@ def _digests(url: str, collection: str, base: int | None, run_id: str) -> dict[s
     return {} if base is None else {r.path: r.sha256 for r in read_manifest(open_store(url), collection, base).files()}
 
 
-def start_run(config: PipelineConfig, encoder: EncoderRecord, scratch: Path, *, dry: bool = False) -> Run:
+def start_run(
+    config: PipelineConfig,
+    encoder: EncoderRecord,
+    scratch: Path,
+    *,
+    queries: EncoderRecord | None = None,
+    dry: bool = False,
+) -> Run:
     """Determine what a run starts from.
 
     Parameters
@@ -125,6 +140,8 @@ def start_run(config: PipelineConfig, encoder: EncoderRecord, scratch: Path, *, 
         Identity of the config's encoder.
     scratch
         An empty local folder.
+    queries
+        Identity of the encoder of queries, if it is another one.
     dry
         Whether nothing may be written to the store.
 
@@ -137,6 +154,8 @@ def start_run(config: PipelineConfig, encoder: EncoderRecord, scratch: Path, *, 
         If the sealed space that the recipe asks for is damaged.
     """
     require_feasible(config.recipe, encoder)
+    if queries is not None:
+        require_feasible_pair(config.recipe, encoder, queries)
     if config.runtime.workers.kind == "processes" and not dry:
         require_main_guard()
     store = open_store(config.runtime.store)
@@ -153,6 +172,7 @@ def start_run(config: PipelineConfig, encoder: EncoderRecord, scratch: Path, *, 
         work=str(scratch / "dry-store") if dry else config.runtime.store,
         transform=with_hashed_files(config.recipe.transform),
         tombstones=count_tombstones(store, config.runtime.collection),
+        query_encoder_id=None if queries is None else queries.encoder_id,
     )
     base = latest_manifest(store, config.runtime.collection)
     if base is None:
@@ -207,4 +227,5 @@ def _sealed_space(run: Run, base: Manifest, damaged: tuple[str, ...]) -> str | N
 
 def _matches_recipe(run: Run, manifest: Manifest) -> bool:
     transform = run.transform.model_dump(mode="json")
-    return manifest.encoder_id == run.encoder_id and manifest.recipe.get("transform") == transform
+    encoders = (manifest.encoder_id, manifest.query_encoder_id)
+    return encoders == (run.encoder_id, run.query_encoder_id) and manifest.recipe.get("transform") == transform

@@ -41,6 +41,8 @@ class RunResult:
         Bytes by kind of file, as `disk_usage` returns them.
     gate_report
         Path of the report of the gate, relative to this report; None without one.
+    query_encoder
+        The encoder of queries; None if it is that of documents.
     """
 
     report: RunReport
@@ -50,6 +52,7 @@ class RunResult:
     quarantined: Sequence[QuarantinedInput]
     disk: Mapping[Usage, int]
     gate_report: str | None = None
+    query_encoder: EncoderRecord | None = None
 
 
 def run_page(store: Store, result: RunResult, view: View) -> Page:
@@ -143,8 +146,9 @@ def _lengths(store: Store, view: View, encoder: EncoderRecord) -> list[Section]:
 
 
 def _recipe(result: RunResult, view: View) -> Section:
-    rows = tuple(recipe_rows(result.recipe, result.encoder, view.space.space.record))
-    text = "What turns a document into stored vectors, in the order of the steps; queries go through the same."
+    rows = tuple(recipe_rows(result.recipe, result.encoder, view.space.space.record, result.query_encoder))
+    same = "the same" if result.query_encoder is None else "the same, with a model of their own"
+    text = f"What turns a document into stored vectors, in the order of the steps; queries go through {same}."
     return Section("Model and recipe", text, table=Table(("step", ""), rows))
 
 
@@ -185,6 +189,7 @@ def _lineage(report: RunReport, view: View) -> Section:
         ("parent", figure(provenance.get("parent"))),
         ("space", manifest.space_id),
         ("encoder", manifest.encoder_id),
+        *([("encoder of queries", manifest.query_encoder_id)] if manifest.query_encoder_id else []),
         ("source", str(provenance.get("source"))),
         ("run", report.run_id),
         ("committed at", str(provenance.get("committed_at"))),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -43,11 +44,19 @@ from isospace.pipeline.fit.foresee import require_fit
 from isospace.pipeline.judged_documents import require_judged
 from isospace.pipeline.plan_report import PlanReport, plan_only, report_plan, require_device
 from isospace.pipeline.quarantine_report import quarantine_markdown
-from isospace.pipeline.refit import recorded_encoder, refit_plan, start_refit, stored_parts
+from isospace.pipeline.refit import (
+    has_recorded_queries,
+    recorded_encoder,
+    recorded_query_encoder,
+    refit_plan,
+    start_refit,
+    stored_parts,
+)
 from isospace.pipeline.resources import (
     adopt_encoder,
     driver_engine,
     identify_encoder,
+    identify_query_encoder,
     run_counter,
     run_encoder,
     run_pool,
@@ -74,11 +83,12 @@ def start(reporter: Reporter, config: PipelineConfig) -> Run:
     """Register the encoder in the store, and determine what the run starts from."""
     require_device(config)
     record = identify_encoder(config, reporter.info)
-    run = _begin(start_run, config, record)
+    queries = identify_query_encoder(config, record, reporter.info)
+    run = _begin(functools.partial(start_run, queries=queries), config, record)
     origin = f"starts from snapshot {run.base_sequence}" if run.base_sequence else "makes the first snapshot"
     reporter.info(
         f"run {run.run_id} {origin}; encoder {shortened_id(record.encoder_id)}: {record.dimension} dimensions, up to "
-        f"{record.longest:,} tokens"
+        f"{record.longest:,} tokens{_of_queries(queries)}"
     )
     if run.damaged:
         # Files of the encoder may be among those that were lost.
@@ -93,8 +103,15 @@ def start_from_store(reporter: Reporter, config: PipelineConfig) -> Run:
     require_device(config)
     encoder = recorded_encoder(config, driver_engine(config))
     adopt_encoder(config, encoder)
-    run = _begin(start_refit, config, encoder.record)
-    reporter.info(f"run {run.run_id} refits snapshot {run.base_sequence}")
+    if has_recorded_queries(config):
+        other = recorded_query_encoder(config, driver_engine(config))
+        queries = other.record if other is not None else None
+        if other is not None:
+            adopt_encoder(config, other)
+    else:
+        queries = identify_query_encoder(config, encoder.record, reporter.info)
+    run = _begin(functools.partial(start_refit, queries=queries), config, encoder.record)
+    reporter.info(f"run {run.run_id} refits snapshot {run.base_sequence}{_of_queries(queries)}")
     return run
 
 
@@ -408,6 +425,10 @@ def _stays(run: Run) -> str:
     alias = run.config.runtime.promote_to
     current = aliases(run.store, run.collection).get(alias or "")
     return "No alias moves." if current is None else f"{alias} stays at snapshot {current.snapshot}."
+
+
+def _of_queries(record: EncoderRecord | None) -> str:
+    return "" if record is None else f"; queries are encoded by {shortened_id(record.encoder_id)}"
 
 
 def _begin(

@@ -42,7 +42,7 @@ class Opener:
         if (manifest.snapshot_id, files_digest(manifest)) == (view.manifest.snapshot_id, view.digest):
             return None
         # Spaces of the same encoder share the loaded model.
-        same = manifest.encoder_id == view.manifest.encoder_id
+        same = manifest.encoder_ids == view.manifest.encoder_ids
         return self.open(manifest, view.space.encoder if same and self.encode else None)
 
     def open(self, manifest: Manifest, encoder: Encoder | None) -> View:
@@ -50,11 +50,12 @@ class Opener:
         for ref in manifest.sealed_files:
             verify_file(self.store, ref, content=False)
         space = open_space(self.store, manifest.space_id, encoder=encoder, engine=self.engine, encode=self.encode)
-        if space.space.record.encoder_id != manifest.encoder_id:
-            raise MismatchError(
-                f"snapshot {manifest.sequence}: its encoder_id is {manifest.encoder_id[:16]}…, that of its space is "
-                f"{space.space.record.encoder_id[:16]}…. Restore the manifest."
-            )
+        for role, encoder_id in manifest.encoder_ids.items():
+            if (expected := space.space.record.encoder_ids[role]) != encoder_id:
+                raise MismatchError(
+                    f"snapshot {manifest.sequence}: its encoder_id for role {role} is {encoder_id[:16]}…, that of its "
+                    f"space is {expected[:16]}…. Restore the manifest."
+                )
         promise = promise_of(manifest, space)
         log_promise(manifest, promise)
         if space.agreement is not None:

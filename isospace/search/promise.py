@@ -10,6 +10,8 @@ from typing import Any
 from isospace.collection.origins import Origin, is_mixed, origin_of, snapshot_classes
 from isospace.collection.snapshot import Manifest
 from isospace.encoding.embedder import OpenSpace
+from isospace.encoding.role_encoders import DeferredEncoder, RoleEncoders
+from isospace.transform.probes import Agreement
 from isospace.transform.space import Promise
 
 _LOG = logging.getLogger(__name__)
@@ -23,7 +25,8 @@ class SnapshotPromise:
     ----------
     kind
         `bitwise`: the raw vector of a text, computed here, has the bits of the stored one. Only if one class of bits
-        computed all vectors of the snapshot, and this encoder computes the same bits.
+        computed all vectors of the snapshot, and this encoder computes the same bits. If queries have another encoder
+        than documents, also: a query has the bits that it has in every process with this promise.
     cosine
         Otherwise the smallest cosine to expect between the raw vectors, from measurements on the probes; 1 if
         `bitwise`, None if no encoder was loaded.
@@ -55,10 +58,12 @@ def promise_of(manifest: Manifest, space: OpenSpace) -> SnapshotPromise:
     stored = tuple(origin.describe() for origin in classes)
     if space.agreement is None:
         return SnapshotPromise("within tolerance", None, "no encoder was loaded", stored)
-    reason = _problem(classes, stored) or _difference(classes, space)
+    of_queries = _queries(space)
+    reason = _problem(classes, stored) or _difference(classes, space) or _difference_of_queries(space, of_queries)
     if not reason:
         return SnapshotPromise("bitwise", 1.0, "", stored)
-    return SnapshotPromise("within tolerance", _smallest_cosine(classes, space), reason, stored)
+    cosine = min([_smallest_cosine(classes, space), *(one.cosine for one in of_queries)])
+    return SnapshotPromise("within tolerance", cosine, reason, stored)
 
 
 def log_promise(manifest: Manifest, promise: SnapshotPromise) -> None:
@@ -89,9 +94,11 @@ def _problem(classes: tuple[Origin, ...], stored: tuple[str, ...]) -> str:
 
 def _difference(classes: tuple[Origin, ...], space: OpenSpace) -> str:
     """Return how the bits that are computed here differ from those of the only class; empty if they do not."""
+    if not _encodes_documents(space):
+        return ""
     expected = {origin.bits_class for origin in classes}
     sealed = _sealing_origin(space)
-    if space.agreement is not None and space.agreement.bitwise and expected <= {sealed.bits_class}:
+    if _documents(space).bitwise and expected <= {sealed.bits_class}:
         return ""
     if (here := _computing_origin(space)) is None:
         return "the encoder that embeds here does not tell what computes its vectors"
@@ -105,8 +112,9 @@ def _computing_origin(space: OpenSpace) -> Origin | None:
     # At the first call only: reading vectors needs neither.
     from isospace.encoding.bits import computed_by
     from isospace.encoding.encoder import LoadedEncoder
+    from isospace.encoding.role_encoders import encoder_of
 
-    encoder = space.encoder
+    encoder = encoder_of(space.encoder, "document")
     if not isinstance(encoder, LoadedEncoder):
         return None
     with encoder.lock:
@@ -119,12 +127,44 @@ def _smallest_cosine(classes: tuple[Origin, ...], space: OpenSpace) -> float:
     The ways: from here to the engine that sealed the space, from there to the encoder's reference, from there to each
     class. What was not measured counts with the encoder's tolerance, which every engine was checked against.
     """
-    assert space.agreement is not None
     tolerance, sealed = space.space.record.min_cosine, _sealing_origin(space)
-    here = _angle(space.agreement.cosine)
+    here = _angle(_documents(space).cosine)
     others = [origin for origin in classes if origin.bits_class != sealed.bits_class or not origin.is_recorded]
     ways = [_angle(_or(sealed.cosine, tolerance)) + _angle(_or(origin.cosine, tolerance)) for origin in others]
     return math.cos(min(here + max(ways, default=0.0), math.pi))
+
+
+def _encodes_documents(space: OpenSpace) -> bool:
+    """Return whether documents can be embedded without loading and checking another encoder first."""
+    return not isinstance(space.encoder, RoleEncoders) or not isinstance(space.encoder.document, DeferredEncoder)
+
+
+def _documents(space: OpenSpace) -> Agreement:
+    """Return how closely the documents' encoder reproduced its probes; exactly if it is not loaded and encodes none."""
+    assert space.agreement is not None
+    return space.agreement.by_role.get("document", Agreement(1.0, True)) if _is_pair(space) else space.agreement
+
+
+def _queries(space: OpenSpace) -> list[Agreement]:
+    """Return how closely an encoder of queries reproduced its probes; nothing if documents have the same one."""
+    assert space.agreement is not None
+    return [space.agreement.by_role["query"]] if _is_pair(space) else []
+
+
+def _is_pair(space: OpenSpace) -> bool:
+    return space.space.record.query_encoder is not None
+
+
+def _difference_of_queries(space: OpenSpace, agreements: list[Agreement]) -> str:
+    """Return why a query may have other bits elsewhere; no stored vector says it, but the probes do."""
+    if not agreements:
+        return ""
+    sealed = _sealing_origin(space, "query_engine")
+    if not sealed.is_reproducible:
+        return f"queries are encoded by {sealed.describe()}, where a text's bits depend on its batch"
+    if not agreements[0].bitwise:
+        return f"here, the encoder of queries computes other bits than {sealed.describe()}, which sealed the space"
+    return ""
 
 
 def _or(value: float | None, other: float) -> float:
@@ -135,7 +175,7 @@ def _angle(cosine: float) -> float:
     return math.acos(min(max(cosine, -1.0), 1.0))
 
 
-def _sealing_origin(space: OpenSpace) -> Origin:
-    """Return what computed the probes of the space."""
-    recorded: Any = space.space.provenance.get("engine")
+def _sealing_origin(space: OpenSpace, name: str = "engine") -> Origin:
+    """Return what computed the probes of the space; `query_engine` names what computed those of queries."""
+    recorded: Any = space.space.provenance.get(name)
     return origin_of(recorded) if isinstance(recorded, dict) else Origin()

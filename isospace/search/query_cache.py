@@ -113,7 +113,7 @@ class QueryCache:
         self._answers: _Lru[tuple[Float32, Any]] = _Lru(
             min(self.config.size, _MOST_ANSWERS), self.config.ttl_seconds, clock
         )
-        self._uncased: dict[str, bool] = {}
+        self._uncased: dict[tuple[str, Role], bool] = {}
         self._lock = threading.Lock()
 
     def embed(self, space: OpenSpace, texts: Sequence[str], role: Role = "query") -> Float32:
@@ -163,16 +163,16 @@ class QueryCache:
         if not self.config.canonical:
             return (space.space_id, role, "exact", _short(text)), ()
         canonical = " ".join(unicodedata.normalize("NFC", text).split())
-        if self._is_uncased(space):
+        if self._is_uncased(space, role):
             canonical = canonical.lower()
         return (space.space_id, role, "canonical", _short(canonical)), tuple(space.encoder.tokenize([text], role)[0])
 
-    def _is_uncased(self, space: OpenSpace) -> bool:
-        encoder_id = space.space.record.encoder_id
-        if encoder_id not in self._uncased:
-            upper, lower = space.encoder.tokenize([_CASED_PROBE, _CASED_PROBE.lower()], "query")
-            self._uncased[encoder_id] = upper == lower
-        return self._uncased[encoder_id]
+    def _is_uncased(self, space: OpenSpace, role: Role) -> bool:
+        key = (space.space_id, role)
+        if key not in self._uncased:
+            upper, lower = space.encoder.tokenize([_CASED_PROBE, _CASED_PROBE.lower()], role)
+            self._uncased[key] = upper == lower
+        return self._uncased[key]
 
 
 def _short(text: str) -> str | bytes:

@@ -38,7 +38,7 @@ class ServingMemory:
     program
         Interpreter and libraries.
     encoder
-        The model that embeds queries.
+        The model that embeds queries; one for documents alone is not loaded.
     vectors
         The representation that is searched by default: mapped, and read completely by every search.
     words
@@ -136,5 +136,5 @@ def weight_bytes(files: Mapping[str, int]) -> int:
 
 
 def _weights(manifest: Manifest) -> int:
-    folder = layout.encoder_model(manifest.encoder_id)
+    folder = layout.encoder_model(manifest.encoder_ids["query"])
     return weight_bytes({ref.path: ref.size for ref in manifest.sealed_files if ref.path.startswith(f"{folder}/")})

@@ -20,6 +20,7 @@ from starlette.routing import Match
 from starlette.types import Scope
 
 from isospace import __version__
+from isospace.encoding.role_encoders import record_of
 from isospace.search.index import Index
 from isospace.search.view import View
 from isospace.service.access_log import AccessLog
@@ -54,6 +55,7 @@ from isospace.service.search_requests import found_chunks, require_query
 from isospace.service.settings import Settings, is_loopback
 from isospace.service.space_header import require_model, require_space
 from isospace.service.state import Service
+from isospace.transform.affine import ROLES
 
 _PAGE_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:"
@@ -275,7 +277,7 @@ def _add_models(app: FastAPI, service: Service) -> None:
                 space_id=view.space.space_id,
                 snapshot=view.manifest.sequence,
                 dimension=record.dimension,
-                max_tokens=view.space.encoder.record.max_tokens,
+                max_tokens=min(record_of(view.space.encoder, role).max_tokens for role in ROLES),
                 representations=list(record.representations),
                 roles_differ=roles_differ(view.space),
             )

@@ -10,6 +10,7 @@ import numpy as np
 
 from isospace.encoding.embedder import OpenSpace
 from isospace.encoding.encoder import SentenceEncoder
+from isospace.encoding.role_encoders import encoder_of, record_of
 from isospace.errors import EncoderError
 from isospace.service.errors import Problem
 from isospace.service.limits import Limits
@@ -22,7 +23,9 @@ Item = str | tuple[int, ...]
 
 
 def roles_differ(space: OpenSpace) -> bool:
-    """Return whether the space treats queries and documents differently: by the prompt or by the mean."""
+    """Return whether the space treats queries and documents differently: by the model, the prompt, or the mean."""
+    if space.space.record.query_encoder_id is not None:
+        return True
     prompts, served = space.encoder.record.prompts, space.encoder.record.served
     if served is not None and served.parameters["query"] != served.parameters["document"]:
         return True
@@ -66,7 +69,7 @@ def require_within(limits: Limits, items: list[Item], space: OpenSpace, role: Ro
     require_characters(limits.characters if param == "input" else limits.query_characters, texts)
     counted = iter(space.encoder.tokenize(texts, role)) if texts else iter(())
     lengths = [len(next(counted)) if isinstance(item, str) else len(item) for item in items]
-    record = space.encoder.record
+    record = record_of(space.encoder, role)
     # Long texts are split into windows; token IDs are encoded as they are.
     limited = [
         n if record.windows is None or not isinstance(item, str) else 0 for n, item in zip(lengths, items, strict=True)
@@ -108,7 +111,7 @@ def embed_items(space: OpenSpace, role: Role, items: list[Item], embed_texts: An
         vectors |= dict(zip(texts, embed_texts(space, [items[place] for place in texts], role), strict=True))
     if tokens:
         token_ids = [list(cast(tuple[int, ...], items[place])) for place in tokens]
-        raw = cast(SentenceEncoder, space.encoder).encode_ids(token_ids, role)
+        raw = cast(SentenceEncoder, encoder_of(space.encoder, role)).encode_ids(token_ids, role)
         vectors |= dict(zip(tokens, space.transform(raw, role), strict=True))
     return [vectors[place] for place in range(len(items))]
 
@@ -116,12 +119,15 @@ def embed_items(space: OpenSpace, role: Role, items: list[Item], embed_texts: An
 def require_tokens(space: OpenSpace, role: Role, items: list[Item]) -> None:
     """Refuse token IDs that the space's tokenizer would not produce."""
     token_ids = [list(item) for item in items if not isinstance(item, str)]
-    if token_ids and space.encoder.record.served is not None:
+    encoder = encoder_of(space.encoder, role) if token_ids else None
+    if encoder is None:
+        return
+    if not isinstance(encoder, SentenceEncoder):
         raise Problem(
             400, "input: token IDs, and this encoder is behind an API that takes texts. Send the text.", param="input"
         )
     try:
-        cast(SentenceEncoder, space.encoder).require_ids(token_ids, role)
+        encoder.require_ids(token_ids, role)
     except EncoderError as error:
         raise Problem(400, str(error), param="input") from error
 

@@ -7,8 +7,8 @@ as the encoder cuts them, which costs little; some of them are encoded, transfor
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -54,12 +54,12 @@ class ProbeTexts:
     encoded
         By role, the positions of those that are encoded.
     windowed
-        Whether the encoder pools the vectors of windows.
+        The roles whose encoder pools the vectors of windows.
     """
 
     texts: tuple[str, ...]
     encoded: Mapping[Role, tuple[int, ...]]
-    windowed: bool
+    windowed: Collection[Role] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +72,13 @@ class Agreement:
         The smallest over all probes and roles.
     bitwise
         Whether all vectors are equal bit for bit.
+    by_role
+        The same for each role whose probes were encoded.
     """
 
     cosine: float
     bitwise: bool
+    by_role: Mapping[Role, Agreement] = field(default_factory=dict, compare=False, repr=False)
 
 
 def make_probes(transform: Transform, encoder: Probed, probes: ProbeTexts) -> Arrays:
@@ -111,7 +114,7 @@ def make_probes(transform: Transform, encoder: Probed, probes: ProbeTexts) -> Ar
             "raw": raw,
             **_outputs(transform, raw, role),
         }
-        if probes.windowed:
+        if role in probes.windowed:
             made["joined"] = encoder.encode_windows([_joined_windows(inputs, encoded)], role)
         arrays |= {f"{role}.{name}": array for name, array in made.items()}
     return arrays
@@ -140,8 +143,23 @@ def check_transform(transform: Transform, probes: Mapping[str, npt.NDArray[Any]]
             _compare(stage, role, _require(probes, f"{role}.{name}"), computed)
 
 
-def check_encoder(probes: Mapping[str, npt.NDArray[Any]], encoder: Probed, *, min_cosine: float) -> Agreement:
+def check_encoder(
+    probes: Mapping[str, npt.NDArray[Any]],
+    encoder: Probed,
+    *,
+    min_cosine: float | Mapping[Role, float],
+    roles: Sequence[Role] = ROLES,
+) -> Agreement:
     """Run the probes through the encoder again, and compare with what was recorded.
+
+    Parameters
+    ----------
+    probes
+        What `make_probes` returned.
+    min_cosine
+        Tolerance of the encoder, or of the encoder of each role.
+    roles
+        The roles to check, at least one.
 
     Raises
     ------
@@ -150,24 +168,32 @@ def check_encoder(probes: Mapping[str, npt.NDArray[Any]], encoder: Probed, *, mi
         role, and the probe.
     """
     texts = probe_texts(probes)
-    for role in ROLES:
+    tolerances = min_cosine if isinstance(min_cosine, Mapping) else dict.fromkeys(ROLES, min_cosine)
+    for role in roles:
         _check_tokens(probes, texts, role, encoder.tokenize(texts, role))
-    agreements = []
-    for role in ROLES:
-        # Spaces up to format 2 recorded neither what the network receives nor texts that are too long for it.
-        inputs = encoder.inputs(texts, role) if f"{role}.inputs" in probes else None
-        if inputs is not None:
-            _check_inputs(probes, texts, role, inputs)
-        encoded = probes.get(f"{role}.encoded", np.arange(len(texts)))
-        chosen = [texts[i] for i in encoded]
-        recorded, raw = probes[f"{role}.raw"], encoder.encode(chosen, role)
-        several = probes[f"{role}.windows"][encoded] > 1 if inputs is not None else np.zeros(len(chosen), bool)
-        agreements.append(_check_raw(recorded, raw, chosen, role, min_cosine, several))
-        if inputs is not None and f"{role}.joined" in probes:
-            joined = encoder.encode_windows([_joined_windows(inputs, encoded)], role)
-            name, pooled = ["several windows"], np.ones(1, bool)
-            agreements.append(_check_raw(probes[f"{role}.joined"], joined, name, role, min_cosine, pooled))
-    return Agreement(min(one.cosine for one in agreements), all(one.bitwise for one in agreements))
+    by_role = {role: _check_vectors(probes, texts, role, encoder, tolerances[role]) for role in roles}
+    return Agreement(min(one.cosine for one in by_role.values()), all(one.bitwise for one in by_role.values()), by_role)
+
+
+def _check_vectors(
+    probes: Mapping[str, npt.NDArray[Any]], texts: Sequence[str], role: Role, encoder: Probed, min_cosine: float
+) -> Agreement:
+    """Compare what the network receives, and the raw vectors."""
+    # Spaces up to format 2 recorded neither what the network receives nor texts that are too long for it.
+    inputs = encoder.inputs(texts, role) if f"{role}.inputs" in probes else None
+    if inputs is not None:
+        _check_inputs(probes, texts, role, inputs)
+    encoded = probes.get(f"{role}.encoded", np.arange(len(texts)))
+    chosen = [texts[i] for i in encoded]
+    recorded, raw = probes[f"{role}.raw"], encoder.encode(chosen, role)
+    several = probes[f"{role}.windows"][encoded] > 1 if inputs is not None else np.zeros(len(chosen), bool)
+    agreement = _check_raw(recorded, raw, chosen, role, min_cosine, several)
+    if inputs is None or f"{role}.joined" not in probes:
+        return agreement
+    joined = encoder.encode_windows([_joined_windows(inputs, encoded)], role)
+    name, pooled = ["several windows"], np.ones(1, bool)
+    windows = _check_raw(probes[f"{role}.joined"], joined, name, role, min_cosine, pooled)
+    return Agreement(min(agreement.cosine, windows.cosine), agreement.bitwise and windows.bitwise)
 
 
 def _check_tokens(

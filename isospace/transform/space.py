@@ -12,11 +12,12 @@ from typing import Any, Literal
 
 import numpy.typing as npt
 import safetensors.numpy
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 from safetensors import SafetensorError
 
 from isospace.errors import IntegrityError
 from isospace.storage.hashing import fingerprint, seal, sha256, unseal
+from isospace.transform.affine import Role
 from isospace.transform.probes import Arrays, check_transform
 from isospace.transform.quantizer_set import Representation
 from isospace.transform.spec import FitSpec, TransformSpec
@@ -25,14 +26,39 @@ from isospace.transform.transform import Transform, transform_arrays, transform_
 FORMAT = 3
 # The first format whose probes have their own texts, among them some that are longer than the encoder's limit.
 PROBES_WITH_TEXTS = 3
-READABLE_FORMATS = (2, FORMAT)
+# The format of spaces with an encoder of their own for queries; all others keep theirs, and so their identity.
+WITH_QUERY_ENCODER = 4
+READABLE_FORMATS = (2, FORMAT, WITH_QUERY_ENCODER)
 DOCUMENT, PARAMS, PROBES = "space.json", "params.safetensors", "probes.safetensors"
 SPACE_FILES = (DOCUMENT, PARAMS, PROBES)
 Promise = Literal["bitwise", "within tolerance"]
 
 
+class QueryEncoder(BaseModel):
+    """The encoder of queries, in a space whose documents have another one.
+
+    Attributes
+    ----------
+    encoder_id
+        Its fingerprint.
+    normalizes
+        Whether its raw vectors have unit length.
+    min_cosine
+        Tolerance for its raw vectors from other machines and backends.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    encoder_id: str
+    normalizes: bool
+    min_cosine: float
+
+
 class SpaceRecord(BaseModel):
-    """Identity of a space: all of space.json except the provenance."""
+    """Identity of a space: all of space.json except the provenance.
+
+    `encoder_id`, `normalizes`, `promise`, and `min_cosine` are those of the documents' encoder. It encodes queries too,
+    unless there is a `query_encoder`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     format: int = FORMAT
@@ -46,6 +72,29 @@ class SpaceRecord(BaseModel):
     probes_sha256: str
     promise: Promise
     min_cosine: float
+    query_encoder: QueryEncoder | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_absent_parts(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A part that is absent must not change the fingerprints of spaces that were sealed before it existed.
+        body: dict[str, Any] = serialize(self)
+        return {name: value for name, value in body.items() if name != "query_encoder" or value is not None}
+
+    @property
+    def query_encoder_id(self) -> str | None:
+        """The encoder of queries; None if that of the documents encodes both."""
+        return None if self.query_encoder is None else self.query_encoder.encoder_id
+
+    @property
+    def encoder_ids(self) -> dict[Role, str]:
+        """The encoder of each role."""
+        return {"document": self.encoder_id, "query": self.query_encoder_id or self.encoder_id}
+
+    @property
+    def tolerances(self) -> dict[Role, float]:
+        """The smallest cosine of a probe with its record, by role."""
+        queries = self.min_cosine if self.query_encoder is None else self.query_encoder.min_cosine
+        return {"document": self.min_cosine, "query": queries}
 
     @property
     def space_id(self) -> str:
@@ -92,6 +141,7 @@ def seal_space(
     promise: Promise,
     min_cosine: float,
     provenance: Mapping[str, object],
+    query_encoder: QueryEncoder | None = None,
 ) -> tuple[str, dict[str, bytes]]:
     """Serialize a space; return its space_id, and the bytes of its files by name.
 
@@ -109,10 +159,13 @@ def seal_space(
         Tolerance for raw vectors from other machines and backends.
     provenance
         Where and when the space was fitted. Not part of the identity.
+    query_encoder
+        The encoder of queries, if it is not that of the documents.
     """
     params = safetensors.numpy.save(_contiguous(transform_arrays(transform)))
     probe_bytes = safetensors.numpy.save(_contiguous(probes))
     record = SpaceRecord(
+        format=FORMAT if query_encoder is None else WITH_QUERY_ENCODER,
         encoder_id=encoder_id,
         input_dimension=transform.affine.input_dimension,
         dimension=transform.dimension,
@@ -123,6 +176,7 @@ def seal_space(
         probes_sha256=sha256(probe_bytes),
         promise=promise,
         min_cosine=min_cosine,
+        query_encoder=query_encoder,
     )
     document = {"record": record.model_dump(mode="json"), "space_id": record.space_id, "provenance": dict(provenance)}
     return record.space_id, {DOCUMENT: seal(document), PARAMS: params, PROBES: probe_bytes}
@@ -142,7 +196,7 @@ def read_space(files: Mapping[str, bytes], *, space_id: str) -> Space:
     if (stored_format := document["record"].get("format")) not in READABLE_FORMATS:
         raise IntegrityError(
             f"{DOCUMENT} of space {space_id[:16]}…: format {stored_format}; this version of isospace reads "
-            f"{' and '.join(map(str, READABLE_FORMATS))}. "
+            f"{', '.join(map(str, READABLE_FORMATS))}. "
             "Fit a new space with runtime.refit=true (no text is re-encoded), or open it with the version that "
             "created it."
         )

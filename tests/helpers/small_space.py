@@ -77,7 +77,7 @@ def transform(*, representations: Sequence[object] = ("float32", "int8"), normal
 
 def probes_of(made: Transform, encoder: LetterEncoder) -> Arrays:
     everything = tuple(range(len(PROBE_TEXTS)))
-    return make_probes(made, encoder, ProbeTexts(PROBE_TEXTS, dict.fromkeys(ROLES, everything), windowed=False))
+    return make_probes(made, encoder, ProbeTexts(PROBE_TEXTS, dict.fromkeys(ROLES, everything)))
 
 
 def sealed(

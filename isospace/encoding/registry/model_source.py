@@ -12,11 +12,13 @@ from isospace.encoding.registry.model_kind import require_dense
 from isospace.encoding.registry.model_loading import LoadedModel, describe_encoder, load_model, locate_model
 from isospace.encoding.registry.presets import apply_preset, check_preset, find_preset
 from isospace.encoding.registry.record import FORMAT, EncoderRecord, FileRecord
+from isospace.encoding.registry.router import route_folder
 from isospace.encoding.spec import EncoderSpec
 from isospace.errors import ConfigError
 from isospace.ingest.query_files import read_lines
 from isospace.storage.hashing import fingerprint
 from isospace.storage.store import Store
+from isospace.transform.affine import Role
 
 
 @dataclass(frozen=True)
@@ -71,11 +73,14 @@ class ModelSource:
         )
 
 
-def find_source(spec: EncoderSpec, store: Store | None = None) -> ModelSource:
-    """Locate the model of a recipe, apply its preset, and hash its files; `store` is for `encoder:ID`."""
+def find_source(spec: EncoderSpec, store: Store | None = None, role: Role = "document") -> ModelSource:
+    """Locate the model of a recipe, apply its preset, and hash its files.
+
+    `store` is for `encoder:ID`; of a Router model, the route of the role is taken.
+    """
     # Before locating the model, which may be a download.
     with_preset = apply_preset(spec)
-    folder = locate_model(spec, store)
+    folder = route_folder(locate_model(spec, store), role)
     return ModelSource(with_preset, folder, model_files(folder))
 
 

@@ -25,6 +25,7 @@ from isospace.errors import EncoderError, IntegrityError, NotFoundError
 from isospace.storage import paths as layout
 from isospace.storage.hashing import seal, unseal
 from isospace.storage.store import Store
+from isospace.transform.affine import Role
 
 _LOG = logging.getLogger(__name__)
 _STEPS: dict[ExportKind, str] = {
@@ -36,18 +37,33 @@ _STEPS: dict[ExportKind, str] = {
 
 @overload
 def prepare_encoder(
-    store: Store, spec: EncoderSpec, engine: Engine | None = None, on_step: Callable[[str], object] = ...
+    store: Store,
+    spec: EncoderSpec,
+    engine: Engine | None = None,
+    on_step: Callable[[str], object] = ...,
+    *,
+    role: Role = ...,
 ) -> SentenceEncoder: ...
 
 
 @overload
 def prepare_encoder(
-    store: Store, spec: AnyEncoderSpec, engine: Engine | None = None, on_step: Callable[[str], object] = ...
+    store: Store,
+    spec: AnyEncoderSpec,
+    engine: Engine | None = None,
+    on_step: Callable[[str], object] = ...,
+    *,
+    role: Role = ...,
 ) -> LoadedEncoder: ...
 
 
 def prepare_encoder(
-    store: Store, spec: AnyEncoderSpec, engine: Engine | None = None, on_step: Callable[[str], object] = _LOG.debug
+    store: Store,
+    spec: AnyEncoderSpec,
+    engine: Engine | None = None,
+    on_step: Callable[[str], object] = _LOG.debug,
+    *,
+    role: Role = "document",
 ) -> LoadedEncoder:
     """Register a recipe's encoder in the store, and open it from there, just as a query does.
 
@@ -55,6 +71,8 @@ def prepare_encoder(
     ----------
     on_step
         Called with a line before each step that takes long.
+    role
+        Which route of a Router model is meant; any other model is the same for both roles.
 
     Raises
     ------
@@ -65,14 +83,14 @@ def prepare_encoder(
         from isospace.encoding.served.registration import prepare_served
 
         return prepare_served(store, spec, engine.endpoint if engine else None, on_step)
-    return _prepare_model(store, spec, engine, on_step)
+    return _prepare_model(store, spec, engine, on_step, role)
 
 
 def _prepare_model(
-    store: Store, spec: EncoderSpec, engine: Engine | None, on_step: Callable[[str], object]
+    store: Store, spec: EncoderSpec, engine: Engine | None, on_step: Callable[[str], object], role: Role
 ) -> SentenceEncoder:
     """Register a model on disk."""
-    source = find_source(spec, store)
+    source = find_source(spec, store, role)
     configured = engine or Engine()
     resolved = resolve_engine(configured, spec.precision)
     on_step(f"loads the model {spec.model}: {_megabytes(source)} in {len(source.files):,} files")
@@ -116,7 +134,9 @@ def _open_with_graph(
     return encoder
 
 
-def registered_encoder(store: Store, spec: AnyEncoderSpec, engine: Engine) -> EncoderRecord | None:
+def registered_encoder(
+    store: Store, spec: AnyEncoderSpec, engine: Engine, role: Role = "document"
+) -> EncoderRecord | None:
     """Return the identity of a recipe's encoder, or None unless the store has all of its files.
 
     The model is not loaded. Files are compared by size, like those of a snapshot; `verify` and opening the encoder
@@ -124,7 +144,7 @@ def registered_encoder(store: Store, spec: AnyEncoderSpec, engine: Engine) -> En
     """
     if isinstance(spec, ServedEncoderSpec):
         return None
-    record = recorded_identity(store, find_source(spec, store).key)
+    record = recorded_identity(store, find_source(spec, store, role).key)
     if record is None:
         return None
     kinds: list[ExportKind] = ["tokenizer", "reference"]
@@ -177,14 +197,14 @@ def _ensure_export(
 
 
 def identify_encoder(
-    store: Store, spec: AnyEncoderSpec, engine: Engine | None = None
+    store: Store, spec: AnyEncoderSpec, role: Role = "document", engine: Engine | None = None
 ) -> tuple[EncoderRecord, Tokenizer]:
     """Return the identity and tokenizer of a recipe's encoder without writing anything."""
     if isinstance(spec, ServedEncoderSpec):
         from isospace.encoding.served.registration import identify_served
 
         return identify_served(store, spec, engine.endpoint if engine else None)
-    source = find_source(spec, store)
+    source = find_source(spec, store, role)
     record = recorded_identity(store, source.key)
     if record is not None:
         # If the stored tokenizer is lost, use the model's: a plan repairs nothing.

@@ -66,7 +66,7 @@ def gate_snapshot(
     candidate = _opened(store, manifest, engine, encoder)
     before = None
     if production is not None:
-        same = production.encoder_id == manifest.encoder_id
+        same = production.encoder_ids == manifest.encoder_ids
         before = _opened(store, production, engine, candidate.space.encoder if same else None)
     result = judge(spec, query_set, candidate, before, run_id=run_id, key=key)
     path = write_page(store, f"{run_id}-gate", verdict_page(result, candidate, before), collection=collection)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from isospace.collection.alias import resolve
 from isospace.collection.live_rows import live_rows
@@ -52,6 +52,8 @@ class ComparisonSpec(GateSpec):
 
     encoders: dict[Name, EncoderSpec] = Field(min_length=1)
     """Encoders, each under a short name."""
+    query_encoders: dict[Name, EncoderSpec] = Field(default_factory=dict)
+    """Encoders of queries, for those of `encoders` that encode documents only, under the same names."""
     transforms: dict[Name, TransformSpec] = Field(min_length=1)
     """Transforms, each under a short name; every encoder is combined with every transform."""
 
@@ -61,6 +63,14 @@ class ComparisonSpec(GateSpec):
         if rules:
             raise ValueError("a model comparison has no gate; remove `rules`")
         return rules
+
+    @model_validator(mode="after")
+    def _named_alike(self) -> ComparisonSpec:
+        if unknown := sorted(self.query_encoders.keys() - self.encoders.keys()):
+            raise ValueError(
+                f"query_encoders names {', '.join(unknown)}; expected names of encoders: {', '.join(self.encoders)}"
+            )
+        return self
 
 
 class ComparisonConfig(PipelineConfig):
@@ -75,7 +85,12 @@ class ComparisonConfig(PipelineConfig):
         for encoder, encoder_spec in self.contest.encoders.items():
             for transform, transform_spec in self.contest.transforms.items():
                 recipe = self.recipe.model_copy(
-                    update={"encoder": encoder_spec, "transform": transform_spec, "gate": GateSpec()}
+                    update={
+                        "encoder": encoder_spec,
+                        "query_encoder": self.contest.query_encoders.get(encoder),
+                        "transform": transform_spec,
+                        "gate": GateSpec(),
+                    }
                 )
                 runtime = self.runtime.model_copy(
                     update={

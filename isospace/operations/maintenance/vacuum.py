@@ -275,7 +275,7 @@ def _of_vectors(
 ) -> Iterator[Removal]:
     """Yield parts of raw vectors that hold no chunk of a snapshot, and encoders that no snapshot uses."""
     manifests = [manifest for retained in kept for manifest in retained.manifests]
-    encoders = {manifest.encoder_id for manifest in manifests}
+    encoders = {encoder_id for manifest in manifests for encoder_id in manifest.encoder_ids.values()}
     for name in list_encoders(store):
         # A fine-tuned encoder cannot be downloaded again.
         if name not in encoders and not store.exists(encoder_lineage(name)):

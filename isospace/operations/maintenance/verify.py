@@ -20,6 +20,7 @@ from isospace.search.sql_database import verify_serving
 from isospace.storage import paths as layout
 from isospace.storage.parquet import FileRef, parse_parquet, read_verified
 from isospace.storage.store import Store
+from isospace.transform.affine import Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +59,13 @@ def verify_snapshot(
     _attempt(failures, lambda: verify_serving(store, manifest))
     _attempt(failures, lambda: verify_lexical(store, manifest))
     _attempt(failures, lambda: verify_reference(store, manifest))
-    _attempt(failures, lambda: fetch_model(store, read_encoder_record(store, manifest.encoder_id)))
-    for kind in EXPORT_KINDS:
-        _attempt(failures, lambda kind=kind: _verify_export(store, manifest, kind))  # type: ignore[misc]
+    for role, name in manifest.encoder_ids.items():
+        _attempt(failures, lambda name=name: fetch_model(store, read_encoder_record(store, name)))  # type: ignore[misc]
+        for kind in EXPORT_KINDS:
+            _attempt(failures, lambda role=role, kind=kind: _verify_export(store, manifest, role, kind))  # type: ignore[misc]
     if not failures:
         # With damaged files, encoding the probes would only report the same faults again.
-        _attempt(failures, lambda: open_space(store, manifest.space_id, engine=engine))
+        _attempt(failures, lambda: open_space(store, manifest.space_id, engine=engine, documents=True))
     refs = manifest.files()
     return VerificationResult(
         snapshot=manifest.sequence,
@@ -80,14 +82,16 @@ def _verify(store: Store, ref: FileRef, segments: set[str], manifest: Manifest) 
         require_space(parse_parquet(data, ref.path, columns=["chunk_id"]), ref.path, manifest.space_id)
 
 
-def _verify_export(store: Store, manifest: Manifest, kind: ExportKind) -> None:
-    export = read_export(store, manifest.encoder_id, kind)
+def _verify_export(store: Store, manifest: Manifest, role: Role, kind: ExportKind) -> None:
+    encoder_id = manifest.encoder_ids[role]
+    export = read_export(store, encoder_id, kind)
     if export is not None:
-        fetch_export(store, manifest.encoder_id, export)
+        fetch_export(store, encoder_id, export)
         return
-    made_with = load_space(store, manifest.space_id).provenance.get("engine", {}).get("engine", "")
+    sealed_by = "query_engine" if encoder_id == manifest.query_encoder_id else "engine"
+    made_with = load_space(store, manifest.space_id).provenance.get(sealed_by, {}).get("engine", "")
     if kind in ("tokenizer", "reference") or made_with.startswith(kind):
-        path = layout.encoder_export(manifest.encoder_id, kind)
+        path = layout.encoder_export(encoder_id, kind)
         raise IntegrityError(f"{path}: is missing, but the space was fitted with it. Restore it, or run the pipeline.")
 
 

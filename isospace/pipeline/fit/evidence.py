@@ -11,7 +11,8 @@ import numpy as np
 from isospace.collection.raw_vectors import read_vectors, vector_part_path, write_vectors
 from isospace.collection.sampling import bottom_k
 from isospace.encoding.bits import computed_by
-from isospace.encoding.encoder import LoadedEncoder
+from isospace.encoding.encoder import Encoder
+from isospace.encoding.role_encoders import sentence_encoder_of
 from isospace.errors import FitError
 from isospace.ingest.pseudo_queries import Passage, PseudoQuery, choose_pseudo_kind, make_pseudo_queries
 from isospace.ingest.query_files import read_judgements, read_queries
@@ -54,7 +55,7 @@ class Evidence:
     trial_source: str
 
 
-def gather_evidence(run: Run, chunk_paths: Sequence[str], encoder: LoadedEncoder, *, choosing: bool) -> Evidence:
+def gather_evidence(run: Run, chunk_paths: Sequence[str], encoder: Encoder, *, choosing: bool) -> Evidence:
     """Encode queries, and prepare trials if a fit has to be chosen.
 
     Raises
@@ -89,9 +90,7 @@ def drawn_queries(spec: QueriesSpec, seed: int) -> dict[str, str]:
     return {keys[key]: texts[keys[key]] for key in bottom_k(keys, spec.size, seed)}
 
 
-def _pseudo_trials(
-    run: Run, encoder: LoadedEncoder, passages: list[Passage], raw: Float32
-) -> tuple[tuple[Trial, ...], str]:
+def _pseudo_trials(run: Run, encoder: Encoder, passages: list[Passage], raw: Float32) -> tuple[tuple[Trial, ...], str]:
     spec, seed = run.config.recipe.transform.queries, run.config.recipe.transform.sample.seed
     kind = choose_pseudo_kind(passages, spec.pseudo)
     trials: list[Trial] = []
@@ -114,7 +113,7 @@ def _pseudo_trials(
 
 
 def _pseudo_trial(
-    store: Store, encoder: LoadedEncoder, passages: list[Passage], raw: Float32, queries: list[PseudoQuery]
+    store: Store, encoder: Encoder, passages: list[Passage], raw: Float32, queries: list[PseudoQuery]
 ) -> Trial:
     answers = {query.passage for query in queries}
     answering = {passages[row].doc_id for row in answers}
@@ -142,9 +141,7 @@ def too_few_judged(path: Path, useful: int, queries: int) -> FitError:
     )
 
 
-def _judged_trial(
-    run: Run, chunk_paths: Sequence[str], encoder: LoadedEncoder, texts: dict[str, str], path: Path
-) -> Trial:
+def _judged_trial(run: Run, chunk_paths: Sequence[str], encoder: Encoder, texts: dict[str, str], path: Path) -> Trial:
     judgements = read_judgements(path)
     judged = {doc for name in texts for doc, relevance in judgements.get(name, {}).items() if relevance > 0}
     passages, raw = _pool(run, chunk_paths, encoder.record.dimension, always=judged)
@@ -184,17 +181,19 @@ def _pool(
     return [pool[name] for name in order], raw
 
 
-def _stored(store: Store, encoder: LoadedEncoder, texts: Sequence[str], role: Role) -> Float32:
+def _stored(store: Store, encoder: Encoder, texts: Sequence[str], role: Role) -> Float32:
     """Return raw vectors of texts, from the store if the same texts were encoded before."""
     hashes = [bytes.fromhex(sha256(text.encode())) for text in texts]
-    encoder_id = encoder.record.encoder_id
+    # The encoder of the role alone: raw vectors are stored under what computed them.
+    own = sentence_encoder_of(encoder, role)
+    encoder_id = own.record.encoder_id
     name = f"trial-{fingerprint(sorted(h.hex() for h in set(hashes)))[:32]}"
     path = vector_part_path(encoder_id, name, role)
     unique = list(dict.fromkeys(hashes))
     if not store.exists(path):
         by_hash = dict(zip(hashes, texts, strict=True))
-        vectors = encoder.encode([by_hash[key] for key in unique], role)
-        write_vectors(store, encoder_id, name, unique, vectors, provenance=computed_by(encoder), role=role)
+        vectors = own.encode([by_hash[key] for key in unique], role)
+        write_vectors(store, encoder_id, name, unique, vectors, provenance=computed_by(own), role=role)
     keys, vectors = read_vectors(store, path, encoder_id)
     rows = {key: row for row, key in enumerate(keys)}
     return vectors[[rows[key] for key in hashes]]

@@ -13,8 +13,9 @@ from threadpoolctl import threadpool_limits
 from isospace.collection.origins import origin_of
 from isospace.collection.raw_vectors import vector_origins
 from isospace.encoding.bits import computed_by
-from isospace.encoding.encoder import LoadedEncoder
+from isospace.encoding.encoder import Encoder, truncation_is_meant
 from isospace.encoding.probing import record_probes
+from isospace.encoding.role_encoders import RoleEncoders, query_encoder_of, sentence_encoder_of
 from isospace.errors import ConfigError, FitError, MismatchError
 from isospace.pipeline.fit.choose import choose
 from isospace.pipeline.fit.evidence import Evidence, gather_evidence
@@ -26,16 +27,21 @@ from isospace.transform.affine import apply_affine
 from isospace.transform.distortion import cluster, measure_distortion
 from isospace.transform.error_bounds import error_bound
 from isospace.transform.fit import estimate, fit, fit_affine, held_out_variance, held_out_warnings
+from isospace.transform.probe_texts import PROBE_TEXTS
+from isospace.transform.probes import Arrays
 from isospace.transform.quantizer_set import fit_quantizers
 from isospace.transform.representations import code_bytes
 from isospace.transform.space import DOCUMENT, Promise, seal_space
 from isospace.transform.spec import AutoSpec, FitSpec, TransformSpec
 from isospace.transform.transform import Transform
+from isospace.transform.vectors import Float32
 
 _DISTORTION_SAMPLE = 5_000
+# Of some 15 probes, encoders that share a space find nearly all, and others one by chance.
+_LEAST_FOUND = 1 / 3
 
 
-def fit_space(run: Run, chunk_paths: Sequence[str], encoder: LoadedEncoder) -> str:
+def fit_space(run: Run, chunk_paths: Sequence[str], encoder: Encoder) -> str:
     """Fit and seal the space of a run.
 
     Parameters
@@ -45,7 +51,7 @@ def fit_space(run: Run, chunk_paths: Sequence[str], encoder: LoadedEncoder) -> s
     chunk_paths
         All chunk files of the collection; their texts have raw vectors.
     encoder
-        Encodes the probes.
+        Encodes the probes and queries: the run's encoder, or those of both roles.
 
     Returns
     -------
@@ -62,11 +68,14 @@ def fit_space(run: Run, chunk_paths: Sequence[str], encoder: LoadedEncoder) -> s
         If a query file has changed since the run started.
     """
     spec = run.config.recipe.transform
-    if encoder.record.encoder_id != run.encoder_id:
-        raise MismatchError(
-            f"the loaded encoder is {encoder.record.encoder_id[:16]}…; expected {run.encoder_id[:16]}…, the run's. "
-            "Run the same command in a new process."
-        )
+    queries = query_encoder_of(encoder)
+    loaded = {"document": encoder.record.encoder_id, "query": queries.encoder_id if queries else None}
+    for role, expected in (("document", run.encoder_id), ("query", run.query_encoder_id)):
+        if loaded[role] != expected:
+            raise MismatchError(
+                f"the loaded encoder for role {role} is {_shown(loaded[role])}; expected {_shown(expected)}, the "
+                "run's. Run the same command in a new process."
+            )
     if with_hashed_files(spec) != run.transform:
         raise ConfigError(
             f"{spec.queries.file}: changed during the run. Leave the file as it is, and run the same command again."
@@ -74,7 +83,7 @@ def fit_space(run: Run, chunk_paths: Sequence[str], encoder: LoadedEncoder) -> s
     sample = sample_vectors(run, chunk_paths, size=spec.sample.size, dimension=encoder.record.dimension)
     automatic = isinstance(spec.fit, AutoSpec)
     evidence = gather_evidence(run, chunk_paths, encoder, choosing=automatic) if spec.needs_queries else None
-    fitted = fit_transform(spec, sample, evidence)
+    fitted = fit_transform(spec, sample, evidence, _raw_queries(encoder))
     probes, described = record_probes(encoder, fitted.transform, fitted.spec)
     space_id, files = seal_space(
         encoder_id=run.encoder_id,
@@ -84,13 +93,16 @@ def fit_space(run: Run, chunk_paths: Sequence[str], encoder: LoadedEncoder) -> s
         transform=fitted.transform,
         probes=probes,
         promise=_promise(run, encoder),
-        min_cosine=encoder.min_cosine,
+        query_encoder=queries,
+        min_cosine=sentence_encoder_of(encoder, "document").min_cosine,
         provenance={
             "run_id": run.run_id,
             "collection": run.collection,
-            "engine": computed_by(encoder),
+            "engine": computed_by(sentence_encoder_of(encoder, "document")),
+            **({"query_engine": computed_by(sentence_encoder_of(encoder, "query"))} if queries else {}),
             "probes": described,
             **fitted.provenance,
+            "warnings": [*fitted.provenance["warnings"], *_foreign(encoder, probes)],
         },
     )
     folder = layout.space_folder(space_id)
@@ -107,12 +119,50 @@ def fit_space(run: Run, chunk_paths: Sequence[str], encoder: LoadedEncoder) -> s
     return space_id
 
 
-def _promise(run: Run, encoder: LoadedEncoder) -> Promise:
-    """Return `bitwise` only if all raw vectors have the bits that this encoder computes.
+def _shown(encoder_id: str | None) -> str:
+    return "that of documents" if encoder_id is None else f"{encoder_id[:16]}…"
+
+
+def _raw_queries(encoder: Encoder) -> Float32 | None:
+    """Return raw vectors of some queries, if those of documents do not tell how long they are."""
+    if not isinstance(encoder, RoleEncoders):
+        return None
+    with truncation_is_meant():
+        return encoder.encode(PROBE_TEXTS, "query")
+
+
+def _foreign(encoder: Encoder, probes: Arrays) -> list[str]:
+    """Warn if the encoders of both roles seem to share no space: a query finds itself among documents by chance only.
+
+    Nothing else would tell: two models of equal dimension give vectors that can be compared, and mean nothing.
+    """
+    if not isinstance(encoder, RoleEncoders):
+        return []
+    both, documents, queries = np.intersect1d(probes["document.encoded"], probes["query.encoded"], return_indices=True)
+    cosines = _unit(probes["query.raw"][queries]) @ _unit(probes["document.raw"][documents]).T
+    found = int((cosines.argmax(axis=1) == np.arange(len(both))).sum())
+    if found >= _LEAST_FOUND * len(both):
+        return []
+    return [
+        f"recipe.query_encoder and recipe.encoder seem to share no space: of {len(both)} probe texts, only {found} are "
+        "nearest to themselves when one encodes them as queries and the other as documents. Use models that were "
+        "trained together, or measure retrieval with `isospace evaluate` before you serve this"
+    ]
+
+
+def _unit(vectors: Float32) -> npt.NDArray[np.float64]:
+    wide = vectors.astype(np.float64)
+    lengths: npt.NDArray[np.float64] = np.linalg.norm(wide, axis=1, keepdims=True)
+    unit: npt.NDArray[np.float64] = wide / np.maximum(lengths, np.finfo(np.float64).tiny)
+    return unit
+
+
+def _promise(run: Run, encoder: Encoder) -> Promise:
+    """Return `bitwise` only if all raw vectors have the bits that this encoder computes for documents.
 
     It holds for the moment of the fit: what later snapshots may promise depends on the vectors that are added.
     """
-    here = origin_of(computed_by(encoder))
+    here = origin_of(computed_by(sentence_encoder_of(encoder, "document")))
     same = all(origin.bits_class == here.bits_class for origin in vector_origins(run.store, run.encoder_id))
     return "bitwise" if same and here.is_reproducible else "within tolerance"
 
@@ -134,8 +184,22 @@ class FittedTransform:
     provenance: dict[str, Any]
 
 
-def fit_transform(spec: TransformSpec, sample: npt.NDArray[np.float32], evidence: Evidence | None) -> FittedTransform:
+def fit_transform(
+    spec: TransformSpec, sample: Float32, evidence: Evidence | None, queries: Float32 | None = None
+) -> FittedTransform:
     """Fit affine map and quantizers on (n, d) raw vectors.
+
+    Parameters
+    ----------
+    spec
+        `recipe.transform`.
+    sample
+        (n, d) float32 raw vectors of documents.
+    evidence
+        Of queries, for fits that need them.
+    queries
+        (m, d) float32 raw vectors of queries from another encoder: they may be longer than those of documents, and must
+        fit the map's bounds.
 
     Raises
     ------
@@ -163,7 +227,8 @@ def fit_transform(spec: TransformSpec, sample: npt.NDArray[np.float32], evidence
             ratio, chosen = 0.0, choice.chosen
         fitted = fit(estimates, chosen, min_ratio=ratio)
         held_out = held_out_variance(sample, chosen, truncate=spec.truncate)
-    affine = fit_affine(fitted, sample)
+    bounding = [sample] if queries is None else [sample, queries, *([evidence.queries] if evidence else [])]
+    affine = fit_affine(fitted, np.concatenate(bounding))
     vectors, clipped = apply_affine(affine, sample, role="document", normalize=normalize)
     transform = Transform(affine, spec.normalization, fit_quantizers(vectors, spec.representations))
     warnings += [*fitted.warnings, *held_out_warnings(held_out)]

@@ -53,7 +53,7 @@ class Letters:
 
 
 def recorded() -> Arrays:
-    return make_probes(TRANSFORM.transform, Letters(), ProbeTexts(TEXTS, ENCODED, windowed=True))  # type: ignore[arg-type]
+    return make_probes(TRANSFORM.transform, Letters(), ProbeTexts(TEXTS, ENCODED, windowed=ROLES))  # type: ignore[arg-type]
 
 
 def test_the_texts_that_earlier_spaces_and_references_name_by_number_never_change() -> None:
@@ -98,7 +98,7 @@ def test_the_first_stage_that_differs_is_named(stage: str, change: Callable[[Any
 
 def test_pooling_is_checked_even_if_no_text_in_windows_is_encoded() -> None:
     """Those of some models would take too long."""
-    short = ProbeTexts(TEXTS[:2] + TEXTS[4:], {"document": (0, 1, 3), "query": (0, 1, 3)}, windowed=True)
+    short = ProbeTexts(TEXTS[:2] + TEXTS[4:], {"document": (0, 1, 3), "query": (0, 1, 3)}, windowed=ROLES)
     probes = make_probes(TRANSFORM.transform, Letters(), short)  # type: ignore[arg-type]
     assert all((probes[f"{role}.windows"][probes[f"{role}.encoded"]] == 1).all() for role in ROLES)
     with pytest.raises(MismatchError, match=r"pooling over windows differs for role document, probe 'several windows'"):
