@@ -1,0 +1,93 @@
+"""Open a sparse space with its encoder from a store, verify both, and encode queries with them."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from isospace.encoding.engine import Engine
+from isospace.encoding.sparse.model import SparseEncoder
+from isospace.encoding.sparse.register import open_sparse_encoder
+from isospace.errors import MismatchError
+from isospace.storage import paths as layout
+from isospace.storage.store import Store
+from isospace.transform.affine import Role
+from isospace.transform.sparse import SparseVectors, quantize_sparse
+from isospace.transform.sparse_space import SPARSE_SPACE_FILES, SparseSpace, check_sparse_probes, read_sparse_space
+
+_CACHED_QUERIES, _LONGEST_CACHED = 4_096, 1_000
+Impacts = tuple[npt.NDArray[np.int32], npt.NDArray[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class OpenSparseSpace:
+    """A sparse space with its encoder: turns text into impacts, identically at indexing and at query time.
+
+    Attributes
+    ----------
+    cosine
+        Smallest cosine of a probe with what the space recorded.
+    """
+
+    space: SparseSpace
+    encoder: SparseEncoder
+    cosine: float
+    _cache: OrderedDict[str, Impacts] = field(default_factory=OrderedDict, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def impacts(self, texts: Sequence[str], role: Role) -> SparseVectors:
+        """Return the impacts of n texts."""
+        return quantize_sparse(self.encoder.encode(texts, role), self.space.record.grid, role)[0]
+
+    def query(self, text: str) -> Impacts:
+        """Return the terms of a query, ascending, and their int64 impacts; the latest queries are cached."""
+        with self._lock:
+            if (known := self._cache.get(text)) is not None:
+                self._cache.move_to_end(text)
+                return known
+        found = self.impacts([text], "query").row(0)
+        if len(text) <= _LONGEST_CACHED:
+            with self._lock:
+                self._cache[text] = found
+                if len(self._cache) > _CACHED_QUERIES:
+                    self._cache.popitem(last=False)
+        return found
+
+
+def load_sparse_space(store: Store, space_id: str) -> SparseSpace:
+    """Read and verify a sparse space, without its encoder."""
+    folder = layout.space_folder(space_id)
+    return read_sparse_space({name: store.read(f"{folder}/{name}") for name in SPARSE_SPACE_FILES}, space_id=space_id)
+
+
+def open_sparse_space(
+    store: Store, space_id: str, *, encoder: SparseEncoder | None = None, engine: Engine | None = None
+) -> OpenSparseSpace:
+    """Open a sparse space for queries: verify every hash, load the encoder, and re-encode the query probes.
+
+    Parameters
+    ----------
+    encoder
+        An encoder that is already loaded; from the store if None.
+
+    Raises
+    ------
+    IntegrityError
+        If the content of a file differs from its hash.
+    MismatchError
+        If the encoder is not the space's, or a probe comes out differently; the message names the stage.
+    """
+    space = load_sparse_space(store, space_id)
+    chosen = encoder or open_sparse_encoder(store, space.record.encoder_id, engine)
+    if (found := chosen.record.encoder_id) != space.record.encoder_id:
+        raise MismatchError(
+            f"sparse encoder {found[:16]}… is not that of sparse space {space_id[:16]}…; expected "
+            f"{space.record.encoder_id[:16]}…. Use the space's encoder."
+        )
+    return OpenSparseSpace(space, chosen, check_sparse_probes(space, chosen, ["query"]))
