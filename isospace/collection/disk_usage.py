@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterator, Mapping
 from typing import Literal, TypeAlias, get_args
 
@@ -101,10 +102,10 @@ def _usage(path: str) -> Usage:
 
 
 def _encoder_of(store: Store, space_id: str) -> str | None:
-    """Return the encoder of a space; None if its description is lost or damaged, which `verify` reports."""
-    path = f"{space_folder(space_id)}/space.json"
-    try:
-        encoder_id = unseal(store.read(path), name=path)["record"]["encoder_id"]
-    except (NotFoundError, IntegrityError, KeyError, TypeError):
-        return None
-    return encoder_id if isinstance(encoder_id, str) else None
+    """Return the encoder of a space, dense or sparse; None if its description is lost or damaged."""
+    for name in ("space.json", "sparse.json"):
+        path = f"{space_folder(space_id)}/{name}"
+        with contextlib.suppress(NotFoundError, IntegrityError, KeyError, TypeError):
+            encoder_id = unseal(store.read(path), name=path)["record"]["encoder_id"]
+            return encoder_id if isinstance(encoder_id, str) else None
+    return None

@@ -8,6 +8,7 @@ from typing import Any
 from isospace.collection.alias import aliases
 from isospace.collection.snapshot import read_manifest
 from isospace.encoding.registry.record import read_encoder_record
+from isospace.encoding.sparse.record import read_sparse_record
 from isospace.errors import EncoderError, IsospaceError, NotFoundError
 from isospace.finetuning.lineage import read_lineage
 from isospace.storage import paths
@@ -26,6 +27,8 @@ class StoredEncoder:
     """What a fine-tuned encoder was trained from; None for any other encoder."""
     used_by: tuple[str, ...]
     """`collection/alias` of every alias whose snapshot was embedded with this encoder."""
+    kind: str = "dense"
+    """`dense` or `sparse`; the dimension of a sparse encoder is the size of its vocabulary."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields by name."""
@@ -48,6 +51,10 @@ def list_encoders(store: Store) -> list[StoredEncoder]:
 
 
 def _stored(store: Store, encoder_id: str, users: list[str]) -> StoredEncoder:
+    if store.exists(paths.sparse_encoder_document(encoder_id)):
+        sparse = read_sparse_record(store, encoder_id)
+        size, limit = sparse.vocabulary, sparse.max_tokens
+        return StoredEncoder(encoder_id, size, limit, "float32", None, tuple(sorted(users)), kind="sparse")
     record = read_encoder_record(store, encoder_id)
     return StoredEncoder(
         encoder_id=encoder_id,
@@ -76,5 +83,6 @@ def _users(store: Store) -> dict[str, list[str]]:
             except IsospaceError:
                 # `isospace verify` reports damaged snapshots.
                 continue
-            users.setdefault(manifest.encoder_id, []).append(f"{collection}/{alias}")
+            for encoder_id in manifest.encoder_ids:
+                users.setdefault(encoder_id, []).append(f"{collection}/{alias}")
     return users

@@ -12,6 +12,8 @@ from isospace.encoding.encoder import SentenceEncoder
 from isospace.encoding.engine import Engine
 from isospace.encoding.loading import open_encoder
 from isospace.encoding.registry.record import EncoderRecord
+from isospace.encoding.sparse.embedder import load_sparse_space
+from isospace.encoding.sparse.record import SparseEncoderRecord, read_sparse_record
 from isospace.errors import ConfigError, IntegrityError, NotFoundError
 from isospace.pipeline.chunk import ChunkPart
 from isospace.pipeline.config import PipelineConfig
@@ -43,7 +45,22 @@ def recorded_encoder(config: PipelineConfig, engine: Engine) -> SentenceEncoder:
                 "recipe.transform. Use `isospace run CONFIG`, or the recipe of the snapshot, which `isospace show` "
                 "prints."
             )
+    if (recipe.sparse is None) != (base.recipe.get("sparse") is None) or (
+        recipe.sparse is not None and not _is_recorded(recipe.sparse, base.recipe["sparse"])
+    ):
+        raise ConfigError(
+            f"recipe.sparse differs from that of snapshot {base.sequence}, and a refit encodes nothing. Use "
+            "`isospace run CONFIG`."
+        )
     return open_encoder(open_store(config.runtime.store), base.encoder_id, engine)
+
+
+def recorded_sparse(config: PipelineConfig) -> SparseEncoderRecord | None:
+    """Return the identity of the sparse encoder of a collection's latest snapshot; None if it has none."""
+    base, store = _base(config), open_store(config.runtime.store)
+    if base.sparse_space_id is None:
+        return None
+    return read_sparse_record(store, load_sparse_space(store, base.sparse_space_id).record.encoder_id)
 
 
 def _is_recorded(spec: SpecModel, recorded: Any) -> bool:
@@ -58,7 +75,9 @@ def _is_recorded(spec: SpecModel, recorded: Any) -> bool:
     return then.model_copy(update={"metadata_types": {}}) == spec.model_copy(update={"metadata_types": {}})
 
 
-def start_refit(config: PipelineConfig, encoder: EncoderRecord, scratch: Path) -> Run:
+def start_refit(
+    config: PipelineConfig, encoder: EncoderRecord, scratch: Path, *, sparse: SparseEncoderRecord | None = None
+) -> Run:
     """Begin a run on the collection's latest snapshot; a sealed space that matches the recipe is reused.
 
     Raises
@@ -66,7 +85,7 @@ def start_refit(config: PipelineConfig, encoder: EncoderRecord, scratch: Path) -
     IntegrityError
         If a file of the snapshot is lost: a refit reads no source and cannot rebuild it.
     """
-    run = start_run(config, encoder, scratch)
+    run = start_run(config, encoder, scratch, sparse=sparse)
     if run.damaged:
         raise IntegrityError(
             f"{run.damaged[0]}: is missing, or its size differs from the manifest of snapshot {run.base_sequence} "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -42,7 +43,7 @@ from isospace.pipeline.fit.foresee import require_fit
 from isospace.pipeline.judged_documents import require_judged
 from isospace.pipeline.plan_report import PlanReport, plan_only, report_plan, require_device
 from isospace.pipeline.quarantine_report import quarantine_markdown
-from isospace.pipeline.refit import recorded_encoder, refit_plan, start_refit, stored_parts
+from isospace.pipeline.refit import recorded_encoder, recorded_sparse, refit_plan, start_refit, stored_parts
 from isospace.pipeline.resources import (
     adopt_encoder,
     driver_engine,
@@ -58,6 +59,8 @@ from isospace.pipeline.run_report import checks_markdown, space_markdown
 from isospace.pipeline.scan.diff import Scan, scan_source
 from isospace.pipeline.scan.guard import UnusableSourceError
 from isospace.pipeline.segment import Segment, SegmentJob, plan_segments, write_segment
+from isospace.pipeline.sparse.encode import sparse_record
+from isospace.pipeline.sparse.segment import SparseParts
 from isospace.pipeline.trim_run import finished_parts, narrow_scan
 from isospace.search.bm25 import build_lexical
 from isospace.search.sql_database import build_serving
@@ -73,12 +76,18 @@ def start(reporter: Reporter, config: PipelineConfig) -> Run:
     """Register the encoder in the store, and determine what the run starts from."""
     require_device(config)
     record = identify_encoder(config, reporter.info)
-    run = _begin(start_run, config, record)
+    sparse = sparse_record(config, reporter.info)
+    run = _begin(functools.partial(start_run, sparse=sparse), config, record)
     origin = f"starts from snapshot {run.base_sequence}" if run.base_sequence else "makes the first snapshot"
     reporter.info(
         f"run {run.run_id} {origin}; encoder {shortened_id(record.encoder_id)}: {record.dimension} dimensions, up to "
         f"{record.longest:,} tokens"
     )
+    if sparse is not None:
+        reporter.info(
+            f"sparse encoder {shortened_id(sparse.encoder_id)}: {sparse.vocabulary:,} terms, up to "
+            f"{sparse.max_tokens:,} tokens"
+        )
     if run.damaged:
         # Files of the encoder may be among those that were lost.
         with _removed_on_failure(run.scratch):
@@ -92,7 +101,7 @@ def start_from_store(reporter: Reporter, config: PipelineConfig) -> Run:
     require_device(config)
     encoder = recorded_encoder(config, driver_engine(config))
     adopt_encoder(config, encoder)
-    run = _begin(start_refit, config, encoder.record)
+    run = _begin(functools.partial(start_refit, sparse=recorded_sparse(config)), config, encoder.record)
     reporter.info(f"run {run.run_id} refits snapshot {run.base_sequence}")
     return run
 
@@ -265,10 +274,16 @@ def check(
 
 
 def commit(
-    reporter: Reporter, run: Run, scan: Scan, space_id: str, parts: list[ChunkPart], segments: list[Segment]
+    reporter: Reporter,
+    run: Run,
+    scan: Scan,
+    space_id: str,
+    parts: list[ChunkPart],
+    segments: list[Segment],
+    sparse: SparseParts | None = None,
 ) -> Commit:
     """Commit the snapshot, which makes it visible."""
-    committed = commit_snapshot(run, scan, space_id, parts, segments)
+    committed = commit_snapshot(run, scan, space_id, parts, segments, sparse)
     manifest = committed.manifest
     state = "committed" if committed.is_new else "nothing has changed: still at"
     reporter.info(

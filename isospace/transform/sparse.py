@@ -79,7 +79,7 @@ def require_sparse(vectors: SparseVectors, vocabulary: int, what: str) -> None:
     Raises
     ------
     MismatchError
-        If lengths do not fit, terms are not ascending or outside the vocabulary, or weights are not finite and positive.
+        If lengths do not fit, terms are not ascending or outside the vocabulary, or weights not finite and positive.
     """
     starts, terms, values = vectors.starts, vectors.terms, vectors.values
     if len(starts) < 1 or starts[0] != 0 or starts[-1] != len(terms) or len(terms) != len(values):

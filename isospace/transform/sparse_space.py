@@ -196,6 +196,7 @@ def _require_codes(space: SparseSpace, role: Role) -> None:
     raw, recorded = (_vectors(space.probes, f"{role}.{kind}") for kind in ("raw", "codes"))
     require_sparse(raw, space.record.vocabulary, f"{SPARSE_PROBES}, raw vectors of role {role}")
     computed = quantize_sparse(raw, space.record.grid, role)[0]
+    pairs: list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]
     pairs = [(recorded.starts, computed.starts), (recorded.terms, computed.terms), (recorded.values, computed.values)]
     if any(known.dtype != found.dtype or not np.array_equal(known, found) for known, found in pairs):
         raise MismatchError(

@@ -21,7 +21,11 @@ _RERANK = "Use it to rerank (isospace search --reranker FOLDER), and a dense enc
 _BESIDE = "Name it in recipe.sparse, beside a dense encoder here."
 _DENSE = "Use a dense encoder (modules.json: Transformer, Pooling)."
 # As sentence-transformers writes them, from version 5 on, into config_sentence_transformers.json.
-_TYPES = {"CrossEncoder": (_CROSS, _RERANK), "SparseEncoder": (_SPARSE, _BESIDE), "MultiVectorEncoder": (_MULTI, _DENSE)}
+_TYPES = {
+    "CrossEncoder": (_CROSS, _RERANK),
+    "SparseEncoder": (_SPARSE, _BESIDE),
+    "MultiVectorEncoder": (_MULTI, _DENSE),
+}
 # Modules that only such models have.
 _MODULES = {
     "LogitScore": (_CROSS, _RERANK),

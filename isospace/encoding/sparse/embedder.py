@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from isospace.transform.affine import Role
 from isospace.transform.sparse import SparseVectors, quantize_sparse
 from isospace.transform.sparse_space import SPARSE_SPACE_FILES, SparseSpace, check_sparse_probes, read_sparse_space
 
-_CACHED_QUERIES, _LONGEST_CACHED = 4_096, 1_000
+_CACHED_QUERIES, _LONGEST_KEY = 4_096, 256
 Impacts = tuple[npt.NDArray[np.int32], npt.NDArray[Any]]
 
 
@@ -38,7 +39,7 @@ class OpenSparseSpace:
     space: SparseSpace
     encoder: SparseEncoder
     cosine: float
-    _cache: OrderedDict[str, Impacts] = field(default_factory=OrderedDict, repr=False)
+    _cache: OrderedDict[str | bytes, Impacts] = field(default_factory=OrderedDict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def impacts(self, texts: Sequence[str], role: Role) -> SparseVectors:
@@ -47,16 +48,17 @@ class OpenSparseSpace:
 
     def query(self, text: str) -> Impacts:
         """Return the terms of a query, ascending, and their int64 impacts; the latest queries are cached."""
+        # Bytes for a long text, so that no text is the key of another one.
+        key = text if len(text) <= _LONGEST_KEY else hashlib.sha256(text.encode()).digest()
         with self._lock:
-            if (known := self._cache.get(text)) is not None:
-                self._cache.move_to_end(text)
+            if (known := self._cache.get(key)) is not None:
+                self._cache.move_to_end(key)
                 return known
         found = self.impacts([text], "query").row(0)
-        if len(text) <= _LONGEST_CACHED:
-            with self._lock:
-                self._cache[text] = found
-                if len(self._cache) > _CACHED_QUERIES:
-                    self._cache.popitem(last=False)
+        with self._lock:
+            self._cache[key] = found
+            if len(self._cache) > _CACHED_QUERIES:
+                self._cache.popitem(last=False)
         return found
 
 

@@ -8,7 +8,7 @@ import platform
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +125,7 @@ class SparseEncoder:
         kept = values != 0
         places, terms, values = places[kept], terms[kept].astype(np.int32), values[kept]
         edges = np.searchsorted(places, np.arange(len(texts) + 1))
-        return [(terms[a:b], values[a:b]) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        return [(terms[a:b], values[a:b]) for a, b in pairwise(edges.tolist())]
 
 
 def load_sparse_model(folder: Path, *, device: str = "cpu") -> Any:

@@ -121,7 +121,7 @@ def encode_shard(run: Run, shard: Shard, encoder: SentenceEncoder) -> EncodedSha
         )
     if store.exists(vector_part_path(run.encoder_id, shard.shard_id)):
         return EncodedShard(0, 0, 0.0)
-    hashes, texts = _shard_texts(run, shard)
+    hashes, texts = shard_texts(run, shard)
     with encoder.lock:
         provenance = computed_by(encoder)
         require_class(run.config.runtime.mixed_bits, origin_of(provenance), shard.classes)
@@ -140,7 +140,8 @@ def encoder_origin(encoder: SentenceEncoder) -> Origin:
         return origin_of(computed_by(encoder))
 
 
-def _shard_texts(run: Run, shard: Shard) -> tuple[list[bytes], list[str]]:
+def shard_texts(run: Run, shard: Shard) -> tuple[list[bytes], list[str]]:
+    """Return the chunk hashes and the texts of a shard; IntegrityError if they do not belong together."""
     rows = read_rows(run.work_store, shard.plan, shard.first, shard.chunks).to_pylist()
     hashes: list[bytes] = []
     texts: list[str] = []
