@@ -26,6 +26,7 @@ from isospace.pipeline.judged_documents import JudgedDocuments, require_judged
 from isospace.pipeline.plan_disk import DiskPlan, largest_dimension, plan_disk
 from isospace.pipeline.run import Run, start_run
 from isospace.pipeline.scan.diff import Scan, scan_source
+from isospace.pipeline.sparse.encode import plan_sparse, sparse_record
 from isospace.pipeline.unknown_tokens import add_up
 from isospace.storage.store import open_store
 from isospace.transform.representations import code_bytes
@@ -72,6 +73,8 @@ class PlanReport:
         How many judged documents of the gate's evaluation set are in the source; None if no rule needs judgements.
     price
         `runtime.price_per_device_hour`.
+    sparse_texts
+        Different texts that need a sparse vector; None without `recipe.sparse`.
     disk
         Bytes on disk before and after the run, and the memory to serve its snapshot.
     """
@@ -106,6 +109,7 @@ class PlanReport:
     judged: JudgedDocuments | None = None
     price: float | None = None
     disk: DiskPlan | None = None
+    sparse_texts: int | None = None
 
     def as_dict(self) -> dict[str, object]:
         """Return the figures by name."""
@@ -133,6 +137,7 @@ class PlanReport:
             ("space", space),
             *((label, f"{count:,}") for label, count in counts.items() if count),
             ("to encode", encoded if self.texts_to_encode else "nothing"),
+            *([("to encode sparsely", counted(self.sparse_texts, "text"))] if self.sparse_texts else []),
             *([("engine", self.engine)] if self.texts_to_encode and self.engine else []),
             *([("mixed bits", self.mixed)] if self.mixed else []),
             *([("unknown tokens", self._unknown_shares())] if self.unknown else []),
@@ -262,6 +267,7 @@ def report_plan(
         judged=judged,
         price=price,
         disk=plan_disk(run, scan, parts, plan, record),
+        sparse_texts=None if run.sparse_encoder_id is None else plan_sparse(run, parts).to_encode,
     )
 
 
@@ -271,7 +277,8 @@ def plan_only(config: PipelineConfig) -> PlanReport:
     record, tokenizer = identify_encoder(open_store(config.runtime.store), config.recipe.encoder)
     counter = token_counter(tokenizer, record)
     with tempfile.TemporaryDirectory(prefix="isospace-plan-") as scratch:
-        run = start_run(config, record, Path(scratch), dry=True)
+        sparse = sparse_record(config, lambda step: None, dry=True)
+        run = start_run(config, record, Path(scratch), dry=True, sparse=sparse)
         scan = scan_source(run)
         parts = [write_chunks(run, documents, counter) for documents in scan.parts]
         plan = plan_shards(run, parts, limit=record.longest, kept=scan.kept)

@@ -24,9 +24,9 @@ from isospace.errors import EncoderError, missing_package
 from isospace.transform.affine import ROLES, Role
 from isospace.transform.sparse import MOST_TERMS, SparseVectors, joined_rows, require_sparse
 
-# A masked language model computes a logit for each token of the vocabulary at each position: 2,048 tokens and 30,522
-# words are 250 MB.
-_BATCH_TOKENS = 2_048
+# A masked language model computes a logit for each token of the vocabulary at each position: 512 tokens and 30,522
+# words are 62 MB. Larger calls are slower on a CPU, and so are more positions at once when they are pooled.
+_BATCH_TOKENS, _POOLED_POSITIONS = 512, 16
 _PROMPT_NAMES: dict[Role, tuple[str, ...]] = {"document": ("document", "passage", "corpus"), "query": ("query",)}
 
 
@@ -152,6 +152,9 @@ def load_sparse_model(folder: Path, *, device: str = "cpu") -> Any:
             "a complete SparseEncoder."
         ) from error
     model.eval()
+    for module in model.modules():
+        if hasattr(module, "pooling_strategy") and hasattr(module, "chunk_size"):
+            module.chunk_size = _POOLED_POSITIONS
     return model
 
 

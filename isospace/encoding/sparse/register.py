@@ -39,7 +39,7 @@ from isospace.transform.probe_texts import PROBE_TEXTS
 
 _LOG = logging.getLogger(__name__)
 # A masked language model that nobody trained for retrieval gives weight to most of its vocabulary.
-_MOST_FILLED = 0.1
+_MOST_FILLED, _SMALL_VOCABULARY = 0.1, 1_000
 
 
 @dataclass(frozen=True)
@@ -129,10 +129,10 @@ def open_sparse_encoder(store: Store, encoder_id: str, engine: Engine | None = N
 def _find(spec: SparseSpec) -> _Source:
     try:
         folder = locate_model(EncoderSpec(model=spec.model, revision=spec.revision))
-        require_sparse_kind(folder)
-        return _Source(spec, folder, model_files(folder))
     except (ConfigError, EncoderError) as error:
         raise type(error)(str(error).replace("recipe.encoder.", "recipe.sparse.")) from error
+    require_sparse_kind(folder)
+    return _Source(spec, folder, model_files(folder))
 
 
 def _recorded(store: Store, key: str) -> SparseEncoderRecord | None:
@@ -147,7 +147,7 @@ def _require_few_terms(encoder: SparseEncoder, name: str) -> None:
     for role in ROLES:
         vectors = encoder.encode(list(PROBE_TEXTS), role)
         filled = len(vectors.terms) / (len(vectors) * encoder.vocabulary)
-        if filled > _MOST_FILLED and encoder.vocabulary > 1_000:
+        if filled > _MOST_FILLED and encoder.vocabulary > _SMALL_VOCABULARY:
             raise EncoderError(
                 f"sparse model {name}: {filled:.0%} of the components of its vectors are not zero, for role {role}; "
                 f"expected at most {_MOST_FILLED:.0%}. It was not trained to be sparse: use a SPLADE model."
