@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from isospace.transform.affine import Role
 from isospace.transform.sparse import SparseVectors, quantize_sparse
 from isospace.transform.sparse_space import SPARSE_SPACE_FILES, SparseSpace, check_sparse_probes, read_sparse_space
 
+_LOG = logging.getLogger(__name__)
 _CACHED_QUERIES, _LONGEST_KEY = 4_096, 256
 Impacts = tuple[npt.NDArray[np.int32], npt.NDArray[Any]]
 
@@ -54,6 +56,9 @@ class OpenSparseSpace:
             if (known := self._cache.get(key)) is not None:
                 self._cache.move_to_end(key)
                 return known
+        if self.encoder.count_cut([text], "query"):
+            limit = self.encoder.record.max_tokens
+            _LOG.warning("a query exceeds %d tokens, the limit of the sparse encoder, and was truncated", limit)
         found = self.impacts([text], "query").row(0)
         with self._lock:
             self._cache[key] = found

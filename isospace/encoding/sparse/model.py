@@ -70,14 +70,14 @@ class SparseEncoder:
         with self.lock:
             return [_token_ids(self.model, prompt + text, role) for text in texts]
 
-    def count_cut(self, texts: Sequence[str]) -> int:
-        """Return how many documents the model's limit cuts."""
-        route = self.record.routes["document"]
+    def count_cut(self, texts: Sequence[str], role: Role) -> int:
+        """Return how many texts the model's limit cuts; weights that are looked up have no limit."""
+        route = self.record.routes[role]
         if route.inference_free:
             return 0
         prompt, limit = route.prompt, self.record.max_tokens
         with self.lock:
-            tokenizer = _first_module(self.model, "document").tokenizer
+            tokenizer = _first_module(self.model, role).tokenizer
             counts = [len(tokenizer(prompt + text, truncation=False, verbose=False)["input_ids"]) for text in texts]
         return sum(count > limit for count in counts)
 

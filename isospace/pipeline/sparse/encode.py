@@ -100,7 +100,7 @@ def encode_sparse(run: Run, shard: Shard) -> EncodedSparse:
     vectors = encoder.encode(texts, "document")
     seconds = time.perf_counter() - started
     write_sparse_vectors(run.store, encoder_id, shard.shard_id, hashes, vectors, provenance=encoder.provenance)
-    return EncodedSparse(len(texts), len(vectors.terms), encoder.count_cut(texts), seconds)
+    return EncodedSparse(len(texts), len(vectors.terms), encoder.count_cut(texts, "document"), seconds)
 
 
 def as_sparse(run: Run) -> Run:

@@ -92,9 +92,19 @@ def test_texts_beyond_the_limit_are_cut_and_counted(model: Path, store: Store) -
     short = open_sparse_encoder(store, record.encoder_id)
     long = "the cell and the gene in the protein for this text"
     assert [len(ids) for ids in short.tokenize([long, "the cell"], "document")] == [8, 4]
-    assert short.count_cut([long, "the cell"]) == 1
+    assert (short.count_cut([long, "the cell"], "document"), short.count_cut([long], "query")) == (1, 1)
     # Another limit is another encoder.
     assert record.encoder_id != register_sparse(store, SparseSpec(model=str(model))).encoder_id
+
+
+def test_a_query_that_is_cut_is_logged(
+    encoder: SparseEncoder, free: SparseEncoder, caplog: pytest.LogCaptureFixture
+) -> None:
+    for one, messages in ((encoder, 1), (free, 0)):
+        space_id, files = sealed(one)
+        caplog.clear()
+        OpenSparseSpace(read_sparse_space(files, space_id=space_id), one, 1.0).query("the gene " * LIMIT)
+        assert len([record for record in caplog.records if "exceeds 48 tokens" in record.message]) == messages
 
 
 def test_a_second_registration_loads_no_model(model: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
