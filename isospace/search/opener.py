@@ -24,7 +24,7 @@ from isospace.transform.probes import Agreement
 if TYPE_CHECKING:
     from isospace.encoding.encoder import Encoder
     from isospace.encoding.engine import Engine
-    from isospace.encoding.sparse.model import SparseEncoder
+    from isospace.encoding.sparse.embedder import QueryEncoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Opener:
         loaded = view.sparse.space.encoder if view.sparse is not None and view.sparse.space is not None else None
         return self.open(manifest, view.space.encoder if same and self.encode else None, loaded)
 
-    def open(self, manifest: Manifest, encoder: Encoder | None, sparse: SparseEncoder | None = None) -> View:
+    def open(self, manifest: Manifest, encoder: Encoder | None, sparse: QueryEncoder | None = None) -> View:
         """Open a snapshot: check its files, run its handshake, and map its local copy."""
         for ref in manifest.sealed_files:
             verify_file(self.store, ref, content=False)
@@ -69,7 +69,7 @@ class Opener:
         lexical = open_lexical(copy.lexical[0].spec, copy.lexical[1]) if copy.lexical and has("bm25s") else None
         return View(manifest, space, copy, lexical, self.kernels, promise, self._sparse(manifest, copy, sparse))
 
-    def _sparse(self, manifest: Manifest, copy: LocalCopy, loaded: SparseEncoder | None) -> SparseIndex | None:
+    def _sparse(self, manifest: Manifest, copy: LocalCopy, loaded: QueryEncoder | None) -> SparseIndex | None:
         """Open the inverted index of sparse vectors; None if the snapshot has none."""
         if manifest.sparse_space_id is None or copy.sparse is None:
             return None

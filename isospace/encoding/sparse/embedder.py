@@ -8,13 +8,15 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from isospace.encoding.engine import Engine
+from isospace.encoding.sparse.lookup import LookupEncoder, open_lookup
 from isospace.encoding.sparse.model import SparseEncoder
+from isospace.encoding.sparse.record import read_sparse_record
 from isospace.encoding.sparse.register import open_sparse_encoder
 from isospace.errors import MismatchError
 from isospace.storage import paths as layout
@@ -25,7 +27,8 @@ from isospace.transform.sparse_space import SPARSE_SPACE_FILES, SparseSpace, che
 
 _LOG = logging.getLogger(__name__)
 _CACHED_QUERIES, _LONGEST_KEY = 4_096, 256
-Impacts = tuple[npt.NDArray[np.int32], npt.NDArray[Any]]
+QueryEncoder: TypeAlias = SparseEncoder | LookupEncoder
+Impacts: TypeAlias = tuple[npt.NDArray[np.int32], npt.NDArray[Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +42,7 @@ class OpenSparseSpace:
     """
 
     space: SparseSpace
-    encoder: SparseEncoder
+    encoder: QueryEncoder
     cosine: float
     _cache: OrderedDict[str | bytes, Impacts] = field(default_factory=OrderedDict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
@@ -74,7 +77,7 @@ def load_sparse_space(store: Store, space_id: str) -> SparseSpace:
 
 
 def open_sparse_space(
-    store: Store, space_id: str, *, encoder: SparseEncoder | None = None, engine: Engine | None = None
+    store: Store, space_id: str, *, encoder: QueryEncoder | None = None, engine: Engine | None = None
 ) -> OpenSparseSpace:
     """Open a sparse space for queries: verify every hash, load the encoder, and re-encode the query probes.
 
@@ -91,7 +94,10 @@ def open_sparse_space(
         If the encoder is not the space's, or a probe comes out differently; the message names the stage.
     """
     space = load_sparse_space(store, space_id)
-    chosen = encoder or open_sparse_encoder(store, space.record.encoder_id, engine)
+    encoder_id = space.record.encoder_id
+    # Weights that are looked up need neither torch nor the network of the documents.
+    chosen = encoder or open_lookup(store, read_sparse_record(store, encoder_id))
+    chosen = chosen or open_sparse_encoder(store, encoder_id, engine)
     if (found := chosen.record.encoder_id) != space.record.encoder_id:
         raise MismatchError(
             f"sparse encoder {found[:16]}… is not that of sparse space {space_id[:16]}…; expected "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib.util
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -127,12 +128,30 @@ def open_sparse_encoder(store: Store, encoder_id: str, engine: Engine | None = N
 
 
 def _find(spec: SparseSpec) -> _Source:
+    folder = _network_in_package(spec.model)
     try:
-        folder = locate_model(EncoderSpec(model=spec.model, revision=spec.revision))
+        folder = folder or locate_model(EncoderSpec(model=spec.model, revision=spec.revision))
     except (ConfigError, EncoderError) as error:
         raise type(error)(str(error).replace("recipe.encoder.", "recipe.sparse.")) from error
     require_sparse_kind(folder)
     return _Source(spec, folder, model_files(folder))
+
+
+def _network_in_package(model: str) -> Path | None:
+    """Return the folder of a network without a modules.json in an installed package; None if there is none.
+
+    A SPLADE model is often saved as the masked language model that it is.
+    """
+    name = model.removeprefix("package:")
+    if name == model:
+        return None
+    with contextlib.suppress(ImportError, ValueError):
+        package = importlib.util.find_spec(name)
+        for base in (package.submodule_search_locations or ()) if package else ():
+            for folder in (Path(base), Path(base) / "model"):
+                if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")):
+                    return folder
+    return None
 
 
 def _recorded(store: Store, key: str) -> SparseEncoderRecord | None:

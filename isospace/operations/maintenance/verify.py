@@ -14,7 +14,8 @@ from isospace.encoding.embedder import load_space, open_space
 from isospace.encoding.engine import Engine
 from isospace.encoding.registry.files import EXPORT_KINDS, ExportKind, fetch_export, fetch_model, read_export
 from isospace.encoding.registry.record import read_encoder_record
-from isospace.encoding.sparse.embedder import open_sparse_space
+from isospace.encoding.sparse.embedder import load_sparse_space, open_sparse_space
+from isospace.encoding.sparse.register import open_sparse_encoder
 from isospace.errors import IntegrityError, IsospaceError
 from isospace.evaluation.baseline_sample import verify_reference
 from isospace.search.bm25 import verify_lexical
@@ -93,8 +94,10 @@ def _verify(store: Store, ref: FileRef, segments: Mapping[str, str]) -> None:
 
 def _verify_sparse(store: Store, space_id: str, engine: Engine | None) -> None:
     """Encode the probes of a sparse space again, for both roles."""
-    opened = open_sparse_space(store, space_id, engine=engine)
-    check_sparse_probes(opened.space, opened.encoder)
+    space = load_sparse_space(store, space_id)
+    check_sparse_probes(space, open_sparse_encoder(store, space.record.encoder_id, engine))
+    # Queries may need less of the model.
+    open_sparse_space(store, space_id, engine=engine)
 
 
 def _verify_export(store: Store, manifest: Manifest, kind: ExportKind) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from isospace.encoding.registry.model_kind import require_dense
 from isospace.encoding.sparse.embedder import OpenSparseSpace, open_sparse_space
+from isospace.encoding.sparse.lookup import LookupEncoder
 from isospace.encoding.sparse.model import SparseEncoder
 from isospace.encoding.sparse.register import open_sparse_encoder, register_sparse
 from isospace.encoding.sparse.spec import SparseSpec
@@ -159,6 +160,24 @@ def test_a_sealed_space_opens_with_its_encoder_alone(encoder: SparseEncoder, fre
     assert opened.query("the gene")[0] is terms
     with pytest.raises(MismatchError, match="is not that of sparse space"):
         open_sparse_space(store, space_id, encoder=free)
+
+
+def test_an_inference_free_space_opens_without_torch(
+    free: SparseEncoder, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space_id, files = sealed(free)
+    for name, data in files.items():
+        store.write(f"spaces/{space_id}/{name}", data)
+    monkeypatch.setattr("isospace.encoding.sparse.embedder.open_sparse_encoder", None)
+    opened = open_sparse_space(store, space_id)
+    assert isinstance(opened.encoder, LookupEncoder)
+    assert opened.cosine > 0.9999999
+    texts = [*TEXTS, "The CELL, the cell & a gene!", "x" * 60]
+    expected, found = free.encode(texts, "query"), opened.encoder.encode(texts, "query")
+    for name in ("starts", "terms", "values"):
+        assert np.array_equal(getattr(expected, name), getattr(found, name))
+    with pytest.raises(EncoderError, match="opened for queries alone"):
+        opened.encoder.encode(texts, "document")
 
 
 @pytest.mark.parametrize("name", ["sparse.json", "probes.safetensors"])

@@ -76,6 +76,7 @@ def brute_force(index: Index, text: str) -> dict[str, float]:
     assert view.sparse is not None
     assert view.sparse.space is not None
     space = view.sparse.space
+    assert isinstance(space.encoder, SparseEncoder)
     terms, impacts = space.impacts([text], "query").row(0)
     query = dict(zip(terms.tolist(), impacts.tolist(), strict=True))
     texts = view.texts(range(len(view.copy)))
