@@ -29,6 +29,7 @@ from isospace.pipeline.judged_documents import JudgedDocuments, require_judged
 from isospace.pipeline.plan_disk import DiskPlan, largest_dimension, plan_disk
 from isospace.pipeline.run import Run, start_run
 from isospace.pipeline.scan.diff import Scan, scan_source
+from isospace.pipeline.sparse.encode import plan_sparse, sparse_record
 from isospace.pipeline.unknown_tokens import add_up
 from isospace.storage.store import open_store
 from isospace.transform.representations import code_bytes
@@ -77,6 +78,8 @@ class PlanReport:
         `runtime.price_per_device_hour`.
     token_price
         For a served encoder: `runtime.endpoint.price_per_million_tokens`.
+    sparse_texts
+        Different texts that need a sparse vector; None without `recipe.sparse`.
     disk
         Bytes on disk before and after the run, and the memory to serve its snapshot.
     """
@@ -112,6 +115,7 @@ class PlanReport:
     price: float | None = None
     token_price: float | None = None
     disk: DiskPlan | None = None
+    sparse_texts: int | None = None
 
     def as_dict(self) -> dict[str, object]:
         """Return the figures by name."""
@@ -139,6 +143,7 @@ class PlanReport:
             ("space", space),
             *((label, f"{count:,}") for label, count in counts.items() if count),
             ("to encode", encoded if self.texts_to_encode else "nothing"),
+            *([("to encode sparsely", counted(self.sparse_texts, "text"))] if self.sparse_texts else []),
             *([("engine", self.engine)] if self.texts_to_encode and self.engine else []),
             *([("mixed bits", self.mixed)] if self.mixed else []),
             *([("unknown tokens", self._unknown_shares())] if self.unknown else []),
@@ -273,6 +278,7 @@ def report_plan(
         price=price,
         token_price=token_price,
         disk=plan_disk(run, scan, parts, plan, record),
+        sparse_texts=None if run.sparse_encoder_id is None else plan_sparse(run, parts).to_encode,
     )
 
 
@@ -312,7 +318,8 @@ def plan_only(config: PipelineConfig) -> PlanReport:
     record, tokenizer = identify_encoder(store, config.recipe.encoder, engine=engine_of(config.runtime))
     counter = token_counter(tokenizer, record)
     with tempfile.TemporaryDirectory(prefix="isospace-plan-") as scratch:
-        run = start_run(config, record, Path(scratch), queries=_queries(config, record), dry=True)
+        sparse = sparse_record(config, lambda step: None, dry=True)
+        run = start_run(config, record, Path(scratch), queries=_queries(config, record), dry=True, sparse=sparse)
         scan = scan_source(run, read_refusals(run))
         parts = [write_chunks(run, documents, counter) for documents in scan.parts]
         plan = plan_shards(run, parts, limit=record.longest, kept=scan.kept)
