@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from isospace.encoding.registry.files import fetch_export, read_export
-from isospace.encoding.registry.record import read_encoder_record
+from isospace.encoding.registry.record import EncoderRecord, read_encoder_record
 from isospace.errors import NotFoundError
 from isospace.storage.store import Store
 
@@ -21,16 +21,17 @@ def open_encoder(store: Store, encoder_id: str, engine: Engine | None = None) ->
     Without an engine, OpenVINO runs the encoder if the store has its graph: that does not need torch.
     """
     from isospace.encoding.encoder import SentenceEncoder
-    from isospace.encoding.engine import Engine, open_backend, resolve_engine
+    from isospace.encoding.engine import Engine, engine_for, open_backend, resolve_engine
 
     record = read_encoder_record(store, encoder_id)
     exported = read_export(store, encoder_id, "openvino") is not None
-    chosen = resolve_engine(engine or Engine(), record.precision, exported=exported)
-    return SentenceEncoder(record, read_tokenizer(store, encoder_id), open_backend(store, record, chosen))
+    chosen = resolve_engine(engine_for(record, engine or Engine()), record.precision, exported=exported)
+    return SentenceEncoder(record, read_tokenizer(store, encoder_id, record), open_backend(store, record, chosen))
 
 
-def read_tokenizer(store: Store, encoder_id: str) -> Tokenizer:
-    """Load the tokenizer of an encoder from the store and verify it."""
+def read_tokenizer(store: Store, encoder_id: str, record: EncoderRecord | None = None) -> Tokenizer:
+    """Load the tokenizer of an encoder from the store and verify it; the record is read if it is not given."""
+    record = record or read_encoder_record(store, encoder_id)
     export = read_export(store, encoder_id, "tokenizer")
     if export is None:
         raise NotFoundError(
@@ -39,4 +40,5 @@ def read_tokenizer(store: Store, encoder_id: str) -> Tokenizer:
         )
     from isospace.encoding.tokenizer import Tokenizer
 
-    return Tokenizer((fetch_export(store, encoder_id, export) / "tokenizer.json").read_bytes())
+    data = (fetch_export(store, encoder_id, export) / "tokenizer.json").read_bytes()
+    return Tokenizer(data, drops_unknown=record.library == "model2vec", is_never_empty=record.is_static)

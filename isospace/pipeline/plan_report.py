@@ -9,7 +9,7 @@ from pathlib import Path
 
 from isospace.collection.disk_usage import size_text
 from isospace.encoding.encoder import token_counter
-from isospace.encoding.engine import resolve_engine
+from isospace.encoding.engine import engine_for, resolve_engine
 from isospace.encoding.registry.record import EncoderRecord
 from isospace.encoding.registry.register import identify_encoder
 from isospace.encoding.throughput import measured_rate
@@ -225,8 +225,9 @@ def report_plan(
 ) -> PlanReport:
     """Collect the figures of a plan."""
     runtime = run.config.runtime
-    engine = resolve_engine(engine_of(runtime), record.precision, elsewhere=runtime.workers.kind == "ray")
-    place = planned_place(engine_of(runtime), runtime.workers, record.precision)
+    configured = engine_for(record, engine_of(runtime))
+    engine = resolve_engine(configured, record.precision, elsewhere=runtime.workers.kind == "ray")
+    place = planned_place(configured, runtime.workers, record.precision)
     rate = measured_rate(run.store, run.encoder_id, place)
     seconds = plan.tokens / rate if rate else (0.0 if not plan.tokens else None)
     price = run.config.runtime.price_per_device_hour
