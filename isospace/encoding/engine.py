@@ -63,8 +63,8 @@ class Engine:
 def engine_for(record: EncoderRecord, engine: Engine) -> Engine:
     """Return the engine that runs an encoder if another one is configured.
 
-    A static model is a table: NumPy computes its vectors on the CPU, with the same bits everywhere. The backend, device,
-    and number format that are configured are for the encoder beside it, if any, and do not concern it.
+    A static model is a table: NumPy computes its vectors on the CPU, with the same bits everywhere. A backend, device,
+    or number format that is configured is for the encoder beside it, if any, and does not concern it.
     """
     return static_engine(engine) if record.is_static else engine
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 
 from isospace.encoding.tokenizer import Tokenizer
 from isospace.errors import EncoderError
-from isospace.transform.vectors import Float32
+from isospace.transform.vectors import Float32, Float64
 
 Library = Literal["sentence-transformers", "model2vec"]
 
@@ -28,10 +29,11 @@ DEFAULT_MAX_TOKENS = 512
 _FIRST = "StaticEmbedding"
 _WEIGHTS = "model.safetensors"
 _SAVE = "Save the model again with the library that made it."
+_BLOCK = 1024
 _DTYPES = ("float32", "float16", "float64", "int8")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TokenTable:
     """The vectors of the tokens.
 
@@ -65,16 +67,22 @@ class TokenTable:
         rows = rows.astype(np.float32, copy=False)
         return rows if self.weights is None else rows * self.weights.take(ids)[..., None]
 
-    def bounds(self) -> npt.NDArray[np.float64]:
-        """Return for each dimension what no component of any token exceeds, as (d,) float64."""
-        values = self.vectors
-        # Twice as fast as abs(values).max() for a large table, and without a copy of it. int8 has a -128 and no 128.
-        largest: npt.NDArray[np.float64] = np.maximum(
-            values.max(axis=0).astype(np.float64), -values.min(axis=0).astype(np.float64)
-        )
-        if self.weights is not None:
-            largest *= float(np.abs(self.weights).max())
-        return largest
+    @cached_property
+    def bounds(self) -> Float64:
+        """What no component of any token exceeds, for each dimension, as (d,) float64; not finite if any is not."""
+        # Without their sign bits, floats are ordered like the integers of the same bits: that is ten times as fast as
+        # comparing float16, and NaN and infinity come out largest.
+        values, kind = self.vectors, f"u{self.vectors.itemsize}"
+        if values.dtype.kind == "f":
+            unsigned = np.iinfo(kind).max >> 1
+            bits = [(values[start : start + _BLOCK].view(kind) & unsigned).max(axis=0) for start in self._starts()]
+            largest: Float64 = np.max(bits, axis=0).view(values.dtype).astype(np.float64)
+        else:
+            largest = np.abs(values.astype(np.int64)).max(axis=0).astype(np.float64)
+        return largest if self.weights is None else largest * float(np.abs(self.weights).max())
+
+    def _starts(self) -> range:
+        return range(0, len(self.vectors), _BLOCK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +204,7 @@ def _require_sound(table: TokenTable, path: Path) -> None:
         raise EncoderError(
             f"{name}: has {len(table.weights)} weights, expected one for each of {table.size} tokens. {_SAVE}"
         )
-    if not table.size or not np.isfinite(table.bounds()).all():
+    if not table.size or not np.isfinite(table.bounds).all():
         raise EncoderError(f"{name}: the table is empty, or holds NaN or infinity. {_SAVE}")
 
 

@@ -98,7 +98,7 @@ def _unit(sums: npt.NDArray[np.float64]) -> Float32:
 
 def static_backend(table: TokenTable, *, normalizes: bool, batch_tokens: int | None = None) -> StaticBackend:
     """Return the backend of a table that is in memory."""
-    _, exponents = np.frexp(table.bounds())
+    _, exponents = np.frexp(table.bounds)
     # float32 has no larger powers; components that need them are zero for every purpose.
     scale = np.exp2(np.clip(_GRID_BITS - exponents, -120, 120)).astype(np.float32)
     return StaticBackend(table, scale, normalizes, batch_tokens or BATCH_TOKENS)
