@@ -188,7 +188,9 @@ def open_backend(store: Store, record: EncoderRecord, engine: Engine) -> Backend
             from isospace.encoding.static_model import weights_path
 
             weights = weights_path(fetch_model(store, record))
-            return open_static(weights, normalizes=record.normalizes, batch_tokens=engine.batch_tokens)
+            return open_static(
+                weights, limit=record.max_tokens, normalizes=record.normalizes, batch_tokens=engine.batch_tokens
+            )
         case "openvino":
             from isospace.encoding.backends.openvino import open_openvino
 

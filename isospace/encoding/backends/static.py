@@ -1,10 +1,10 @@
 """Static models with NumPy alone: the mean of the vectors of a text's tokens.
 
 Every sum is exact, so that a vector's bits depend on the text and the table alone: not on the batch, the order of the
-tokens, the processor, or the version of NumPy. The components of a token are rounded to a grid, which is a power of two
-for each dimension, so fine that float32 keeps nearly all of their bits. On the grid they are integers of at most 30
-bits, and float64 adds 2**22 of those without rounding. What follows (a division, a root) is rounded correctly
-everywhere (IEEE 754).
+tokens, the processor, or the version of NumPy. For each dimension, the components of all tokens are rounded to
+multiples of a power of two. It is so small that only components are rounded that are tiny beside the largest one, and
+so large that float64 adds as many multiples as a text has tokens without rounding. What follows (a division, a root) is
+rounded correctly everywhere (IEEE 754).
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from isospace.transform.vectors import Float32
 
 # The vectors of the tokens of one call stay in the processor's cache.
 BATCH_TOKENS = 1024
-_GRID_BITS = 30
+# Bits of a sum: float64 represents every integer of so many.
+_SUM_BITS = 53
 _NORM_BITS = 25
 
 
@@ -37,7 +38,7 @@ class StaticBackend:
     table
         The vectors of the tokens.
     scale
-        (d,) float32 powers of two: a component, multiplied by it, is rounded to an integer of the grid.
+        (d,) float32 powers of two: a component, multiplied by it, is rounded to an integer.
     normalizes
         Whether vectors are scaled to unit length.
     batch_tokens
@@ -79,8 +80,8 @@ class StaticBackend:
     def vectors(self, ids: npt.NDArray[np.int64]) -> Float32:
         """Return the (n, d) float32 vectors of n texts with equally many tokens, given as (n, length) IDs."""
         # Multiplication by a power of two is exact, forth and back.
-        grid = np.rint(self.table.rows(ids) * self.scale)
-        sums = grid.sum(axis=1, dtype=np.float64)
+        integers = np.rint(self.table.rows(ids) * self.scale)
+        sums = integers.sum(axis=1, dtype=np.float64)
         if self.normalizes:
             return _unit(sums / self.scale)
         means: Float32 = (sums / ids.shape[1] / self.scale).astype(np.float32)
@@ -96,14 +97,16 @@ def _unit(sums: npt.NDArray[np.float64]) -> Float32:
     return result
 
 
-def static_backend(table: TokenTable, *, normalizes: bool, batch_tokens: int | None = None) -> StaticBackend:
-    """Return the backend of a table that is in memory."""
+def static_backend(
+    table: TokenTable, *, limit: int, normalizes: bool, batch_tokens: int | None = None
+) -> StaticBackend:
+    """Return the backend of a table that is in memory, for texts of up to `limit` tokens."""
     _, exponents = np.frexp(table.bounds)
-    # float32 has no larger powers; components that need them are zero for every purpose.
-    scale = np.exp2(np.clip(_GRID_BITS - exponents, -120, 120)).astype(np.float32)
-    return StaticBackend(table, scale, normalizes, batch_tokens or BATCH_TOKENS)
+    # float32 has no larger powers than the last; components that need them are zero for every purpose.
+    bits = np.clip(_SUM_BITS - limit.bit_length() - exponents, -120, 120)
+    return StaticBackend(table, np.exp2(bits).astype(np.float32), normalizes, batch_tokens or BATCH_TOKENS)
 
 
-def open_static(weights: Path, *, normalizes: bool, batch_tokens: int | None) -> StaticBackend:
+def open_static(weights: Path, *, limit: int, normalizes: bool, batch_tokens: int | None) -> StaticBackend:
     """Open the table in a safetensors file; raise EncoderError if it cannot be read."""
-    return static_backend(read_table(weights), normalizes=normalizes, batch_tokens=batch_tokens)
+    return static_backend(read_table(weights), limit=limit, normalizes=normalizes, batch_tokens=batch_tokens)

@@ -50,7 +50,8 @@ def prepare_encoder(
     """
     source = find_source(spec, store)
     configured = static_engine(engine or Engine()) if source.is_static else engine or Engine()
-    resolved = resolve_engine(configured, spec.precision)
+    # Another precision than float32 is refused where the model is described.
+    resolved = resolve_engine(configured, "float32" if source.is_static else spec.precision)
     on_step(f"loads the model {spec.model}: {_megabytes(source)} in {len(source.files):,} files")
     known = recorded_identity(store, source.key)
     record = known or source.record

@@ -74,7 +74,8 @@ def _require_supported(spec: EncoderSpec) -> None:
 
 def static_encoder(record: EncoderRecord, model: StaticModel) -> SentenceEncoder:
     """Return the encoder of a static model that is in memory."""
-    return SentenceEncoder(record, model.tokenizer, static_backend(model.table, normalizes=record.normalizes))
+    backend = static_backend(model.table, limit=record.max_tokens, normalizes=record.normalizes)
+    return SentenceEncoder(record, model.tokenizer, backend)
 
 
 def require_equal_to_library(record: EncoderRecord, model: StaticModel, folder: Path) -> None:
