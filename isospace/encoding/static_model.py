@@ -98,7 +98,8 @@ class StaticModel:
     normalizes
         Whether vectors have unit length.
     max_tokens
-        The limit in the model's files; None if they have none.
+        The limit in the model's files: model2vec's `max_length`, or where tokenizer.json truncates, which
+        sentence-transformers lets it do. None if they have none.
     prompts, default_prompt_name
         As sentence-transformers stores them.
     """
@@ -150,12 +151,12 @@ def read_static_model(folder: Path) -> StaticModel:
     library: Library = "model2vec" if _is_model2vec(config) else "sentence-transformers"
     names = tuple(name for name, _ in modules) or (_FIRST,)
     normalizes = "Normalize" in names
-    limit: int | None = None
+    tokenizer = _tokenizer(weights.with_name("tokenizer.json"), drops_unknown=library == "model2vec")
+    limit = tokenizer.limit
     if library == "model2vec":
         normalizes = bool(config.get("normalize", False))
         limit = config.get("max_length", DEFAULT_MAX_TOKENS)
         names = (_FIRST, "Normalize") if normalizes else (_FIRST,)
-    tokenizer = _tokenizer(weights.with_name("tokenizer.json"), drops_unknown=library == "model2vec")
     table = read_table(weights)
     if table.size < tokenizer.size:
         raise EncoderError(

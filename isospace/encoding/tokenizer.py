@@ -149,6 +149,12 @@ class Tokenizer:
         return Tokens(tokens.ids[known][:limit], words, int(known[: tokens.head].sum()), tokens.tail)
 
     @property
+    def limit(self) -> int | None:
+        """Number of tokens that the file cuts texts at; nothing here does, except with this limit as an argument."""
+        truncation = json.loads(self.data).get("truncation")
+        return int(truncation["max_length"]) if truncation else None
+
+    @property
     def size(self) -> int:
         """Size of the vocabulary, with added tokens."""
         return int(self._untruncated.get_vocab_size(with_added_tokens=True))
