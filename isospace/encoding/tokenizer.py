@@ -42,6 +42,10 @@ class Tokens:
     head: int = 0
     tail: int = 0
 
+    def first(self, limit: int | None) -> Tokens:
+        """Return the first tokens of a text without special tokens at its end."""
+        return Tokens(self.ids[:limit], None if self.words is None else self.words[:limit], self.head, self.tail)
+
 
 @dataclass(frozen=True)
 class Tokenizer:
@@ -138,9 +142,7 @@ class Tokenizer:
     def _selected(self, tokens: Tokens, limit: int | None) -> Tokens:
         """Return the tokens that `_kept` keeps of a text, up to a limit; a static model has no tail."""
         if len(tokens.ids) and not (self.drops_unknown and (tokens.ids == self.unknown_id).any()):
-            return Tokens(
-                tokens.ids[:limit], None if tokens.words is None else tokens.words[:limit], tokens.head, tokens.tail
-            )
+            return tokens.first(limit)
         known = tokens.ids != self.unknown_id
         if not known.any():
             alone = np.array(self._kept([]), np.int32)

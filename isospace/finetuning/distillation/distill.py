@@ -20,7 +20,7 @@ import numpy as np
 
 from isospace.collection.alias import resolve
 from isospace.collection.snapshot import Manifest
-from isospace.encoding.encoder import SentenceEncoder
+from isospace.encoding.encoder import SentenceEncoder, truncation_is_meant
 from isospace.encoding.engine import Engine
 from isospace.encoding.loading import open_encoder
 from isospace.encoding.registry.record import EncoderRecord
@@ -116,7 +116,8 @@ def distill_encoder(
             write_static_folder(made, table, tokenizer, normalizes=teacher.record.normalizes, description=description)
             student = prepare_encoder(store, EncoderSpec(model=str(made), preset="none"), None, reporter.info)
         reporter.info("measures what the static model keeps of its teacher")
-        kept = measure_kept(taught, teacher, student, query_set, unseen=not settings.fit_evaluated)
+        with truncation_is_meant():
+            kept = measure_kept(taught, teacher, student, query_set, unseen=not settings.fit_evaluated)
         seconds = time.monotonic() - started
         lineage = _lineage(manifest, settings, taught, student.record, seconds)
         store.create_if_absent(layout.encoder_lineage(lineage.encoder_id), seal(lineage.model_dump(mode="json")))
