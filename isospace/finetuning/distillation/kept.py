@@ -54,7 +54,8 @@ class Kept:
     cosine
         Mean cosine of held-out texts with the teacher's vectors; None if dimensions differ.
     overlap, overlap_as_query
-        Share of the teacher's ten nearest texts that are found, for sentences of held-out texts: with static queries
+        Share of the teacher's ten nearest texts that are found, for sentences of held-out texts (or these texts, where
+        they have no several sentences): with static queries
         and texts, and with static queries among the teacher's vectors (None if dimensions differ).
     retrieval
         nDCG@10, if the collection has a judged evaluation set.
@@ -117,6 +118,8 @@ def _overlaps(
 ) -> tuple[float, float | None]:
     held = [taught.passages[row] for row in taught.held_out]
     queries = [query.text for query in make_pseudo_queries(held, "sentences", size=_QUERIES, seed=0)]
+    # Texts of a single sentence have none to spare: they ask themselves.
+    queries = queries or [passage.prefix + passage.text for passage in held[:_QUERIES]]
     expected = _nearest(teacher.encode(queries, "query"), taught.vectors)
     static = student.encode(queries, "query")
     alone = _shared(expected, _nearest(static, documents))

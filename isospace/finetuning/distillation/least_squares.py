@@ -24,11 +24,11 @@ def fit_token_vectors(
     tolerance: float = 1e-3,
     on_step: Callable[[int], object] = lambda _: None,
 ) -> Float32:
-    """Minimize |X W - Y|² + ridge |W - W0|² for the token vectors W.
+    """Minimize |X W - Y|² + ridge |W - W0|² for the token vectors W, where W0 is a + b times the vectors to start from.
 
-    Tokens that no text has keep their start. The start W0 is scaled first, by the factor that brings X W0 nearest to Y.
-    Solved for all dimensions at once by conjugate gradients, with the diagonal as preconditioner (Hestenes and Stiefel
-    1952).
+    The scale b and the vector a are those that bring X W0 nearest to Y: shares sum to 1, so that a is an intercept, and
+    is not held back. Tokens that no text has keep W0. Solved for all dimensions at once by conjugate gradients, with
+    the diagonal as preconditioner (Hestenes and Stiefel 1952).
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def fit_token_vectors(
     targets
         Y: (n, d) float32 vectors of the texts.
     start
-        W0: (vocabulary, d) float32.
+        (vocabulary, d) float32 vectors to start from.
     ridge
         How strongly token vectors are held to their start; the texts' shares sum to 1, so that it does not depend on
         their lengths.
@@ -54,12 +54,7 @@ def fit_token_vectors(
     used = np.unique(shares.indices)
     x = shares[:, used].astype(np.float32)
     xt = x.T.tocsr()
-    first = x @ start[used]
-    square = float((first.astype(np.float64) ** 2).sum())
-    scale = float((first.astype(np.float64) * targets).sum()) / square if square else 1.0
-    fitted = (start * np.float32(scale)).astype(np.float32)
-    # A negative scale would say that the start is useless; it then starts from nothing.
-    fitted *= np.float32(scale > 0)
+    fitted = _start(x @ start[used], targets, start)
 
     diagonal = np.asarray(x.multiply(x).sum(axis=0)).ravel() + ridge
     inverse = (1.0 / diagonal).astype(np.float32)[:, None]
@@ -83,3 +78,15 @@ def fit_token_vectors(
         on_step(step + 1)
     fitted[used] += change
     return fitted
+
+
+def _start(first: Float32, targets: Float32, start: Float32) -> Float32:
+    """Return W0, from the (n, d) vectors that the start gives the texts."""
+    means = first.mean(axis=0, dtype=np.float64), targets.mean(axis=0, dtype=np.float64)
+    centered = first - means[0]
+    square = float((centered**2).sum())
+    scale = float((centered * (targets - means[1])).sum()) / square if square else 0.0
+    # A negative scale says that the start is worth nothing.
+    scale = max(scale, 0.0)
+    result: Float32 = (scale * start + (means[1] - scale * means[0])).astype(np.float32)
+    return result
