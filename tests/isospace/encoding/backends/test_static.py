@@ -100,3 +100,16 @@ def test_bounds_show_what_is_not_finite(broken: float) -> None:
     table = random_table(dtype="float16")
     table[3, 2] = broken
     assert np.isfinite(TokenTable(table).bounds).sum() == table.shape[1] - 1
+
+
+@pytest.mark.parametrize("normalizes", [True, False])
+def test_components_of_very_different_sizes_add_up_in_any_order(normalizes: bool) -> None:
+    """Their bits do not all fit into float64: those that do not are left out of the table, not of the sum."""
+    table = np.float32(CHANCE.standard_normal((200, 8)) * 2.0 ** CHANCE.integers(-40, 30, (200, 8)))
+    backend, row = static_backend(TokenTable(table), limit=512, normalizes=normalizes), CHANCE.integers(0, 200, 400)
+    expected = computed(backend, [row.tolist()])
+    for _ in range(20):
+        assert computed(backend, [CHANCE.permutation(row).tolist()]).tobytes() == expected.tobytes()
+    sums = np.rint(table.astype(np.float64) * backend.scale)[row].sum(axis=0) / backend.scale
+    direct = sums / np.linalg.norm(sums) if normalizes else sums / 400
+    np.testing.assert_allclose(expected[0], direct, rtol=1e-6, atol=1e-12)
