@@ -9,7 +9,7 @@ from pathlib import Path
 
 from isospace.collection.disk_usage import size_text
 from isospace.encoding.encoder import token_counter
-from isospace.encoding.engine import resolve_engine
+from isospace.encoding.engine import engine_for, resolve_engine
 from isospace.encoding.registry.record import EncoderRecord
 from isospace.encoding.registry.register import identify_encoder
 from isospace.encoding.registry.router import query_spec
@@ -288,8 +288,9 @@ def _planned(run: Run, plan: EncodePlan, record: EncoderRecord) -> tuple[str, st
     if (served := record.served) is not None:
         named = f"{served.model} behind an API ({served.protocol}), {_counted_with(served.tokenizer)}"
         return f"served {served.protocol}", named, foreseen_mixture(plan.stored, None) or ""
-    engine = resolve_engine(engine_of(runtime), record.precision, elsewhere=runtime.workers.kind == "ray")
-    place = planned_place(engine_of(runtime), runtime.workers, record.precision)
+    configured = engine_for(record, engine_of(runtime))
+    engine = resolve_engine(configured, record.precision, elsewhere=runtime.workers.kind == "ray")
+    place = planned_place(configured, runtime.workers, record.precision)
     return place, planned_engine(engine), foreseen_mixture(plan.stored, engine if plan.to_encode else None) or ""
 
 

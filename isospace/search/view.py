@@ -17,7 +17,6 @@ from isospace.encoding.embedder import OpenSpace
 from isospace.encoding.forks import is_fork_of
 from isospace.errors import MismatchError, QueryError, missing_package
 from isospace.search.bm25 import LexicalIndex
-from isospace.search.filters import apply_filter, parse_filter
 from isospace.search.fusion import reciprocal_rank_fusion, weighted_fusion
 from isospace.search.local_copy import LocalCopy
 from isospace.search.metadata import parse_metadata
@@ -294,6 +293,9 @@ def _arrays(scores: dict[int, float]) -> tuple[Rows, npt.NDArray[np.float64]]:
 
 
 def _passing(copy: LocalCopy, expression: str) -> Rows:
+    # With pyarrow.compute, which takes longer to import than most queries take.
+    from isospace.search.filters import apply_filter, parse_filter
+
     passed = apply_filter(parse_filter(expression), copy.documents.drop_columns(["metadata"]))
     owners: npt.NDArray[np.int32] = copy.chunks["document"].to_numpy()
     return np.flatnonzero(passed[owners]).astype(np.int64)

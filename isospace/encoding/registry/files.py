@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import posixpath
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -115,9 +116,10 @@ def _require_every_module(folder: Path, files: Mapping[str, FileRecord]) -> None
             f"model {folder}: modules.json is not valid JSON ({error}). Save the model again."
         ) from error
     for module in modules:
-        path, kind = str(module.get("path", "")), str(module.get("type", "")).rpartition(".")[2]
+        # model2vec names the model's own folder ".".
+        path, kind = posixpath.normpath(str(module.get("path") or ".")), str(module.get("type", "")).rpartition(".")[2]
         # These have neither weights nor settings, and are saved as an empty folder or none.
-        if path and kind not in _WITHOUT_FILES and not any(name.startswith(f"{path}/") for name in files):
+        if path != "." and kind not in _WITHOUT_FILES and not any(name.startswith(f"{path}/") for name in files):
             raise EncoderError(
                 f"model {folder}: modules.json names {path!r} ({kind}), but no file was found there. Its weights would "
                 "be missing from the identity of the encoder. Copy the folder into the model, or save the model again."

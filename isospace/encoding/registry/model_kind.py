@@ -11,6 +11,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from isospace.encoding.static_model import is_static
 from isospace.errors import EncoderError
 
 _LOG = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ _MODULES = {
     "MultiVectorMask": (_MULTI, _DENSE),
 }
 # First modules that run no transformer.
-_UNSUPPORTED = frozenset({"StaticEmbedding", "WordEmbeddings", "BoW", "CLIPModel"})
+_UNSUPPORTED = frozenset({"WordEmbeddings", "BoW", "CLIPModel"})
 # Heads of networks in transformers that were trained for one task, without which the rest has no use.
 _HEADS = {
     "ForSequenceClassification": ("a cross-encoder or classifier", _RERANK),
@@ -66,9 +67,9 @@ def require_dense(folder: Path) -> None:
     if modules and modules[0] in _UNSUPPORTED:
         raise EncoderError(
             f"model {folder.name}: its first module is {modules[0]}, which isospace cannot run; expected a "
-            "Transformer. Use a model whose modules.json lists Transformer, Pooling."
+            "Transformer or StaticEmbedding. Use a model whose modules.json lists Transformer, Pooling."
         )
-    if "Pooling" not in modules:
+    if "Pooling" not in modules and not is_static(folder):
         _require_no_head(folder, network)
 
 
