@@ -45,12 +45,11 @@ class ServedClient:
         self.model, self.endpoint = model, endpoint
         self._tokens = tokens
         self._key = Key(endpoint)
-        self._loop = BackgroundLoop(f"isospace-served-{model.protocol}")
+        self._loop = BackgroundLoop(f"client of {endpoint.host}")
         self._lock = threading.Lock()
         self._session: Session | None = None
         self._reported: str | None = None
         self._breaker = Breaker()
-        self._closed = False
 
     def __repr__(self) -> str:
         return f"ServedClient({self.model.protocol}, {self.model.model!r}, {self.endpoint.host}, {self._key.place})"
@@ -116,7 +115,7 @@ class ServedClient:
     def close(self) -> None:
         """Close the connections and end the background thread. Calls that still run fail."""
         with self._lock:
-            session, self._session, self._closed = self._session, None, True
+            session, self._session = self._session, None
         if session is not None and not self._loop.fresh:
             self._loop.run(session.close())
         self._loop.close()
@@ -146,8 +145,6 @@ class ServedClient:
 
     def _opened(self) -> Session:
         with self._lock:
-            if self._closed:
-                raise EncoderError(f"{self.endpoint.host}: the client is closed; open another one.")
             if self._session is None or self._loop.fresh:
                 # Connections and queues belong to their loop, and a forked process starts with a new one.
                 self._session = self._loop.run(_new_session(self.model, self.endpoint, self._key))

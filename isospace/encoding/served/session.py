@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from isospace.encoding.served.answer import Ledger
 from isospace.encoding.served.concurrency import Concurrency
 from isospace.encoding.served.endpoint import Endpoint
-from isospace.encoding.served.faults import Outcome
+from isospace.encoding.served.faults import KEY_REFUSED, QUOTA_USED_UP, Outcome
 from isospace.encoding.served.gate import Gate
 from isospace.encoding.served.model import ServedModel
 from isospace.encoding.served.pace import Bucket, Pace
@@ -24,9 +25,12 @@ from isospace.transform.affine import Role
 # Accepted by every embedding model: if this is rejected, the request is at fault and not a text.
 HARMLESS = "The weather is fine today."
 _WRONG_ANSWERS = 3
+# So often a text is sent again whose vector cannot be used, before it is refused.
+_UNUSABLE_ANSWERS = 2
 # A server that has never been reached is more likely absent than overloaded.
 _FIRST_CONTACT_SECONDS = 30.0
 _INFO_SECONDS = 5.0
+_TOO_LARGE = re.compile(r"batch|too many|too large|per request|at most|maximum", re.I)
 
 
 @dataclass(frozen=True)
@@ -48,13 +52,13 @@ class Batch:
     tokens: tuple[int, ...]
     again: bool = False
 
-    def part(self, places: Sequence[int]) -> Batch:
-        """Return some of the texts as a batch that is sent again."""
+    def part(self, places: Sequence[int], *, again: bool = False) -> Batch:
+        """Return some of the texts as a batch of their own."""
         return Batch(
             tuple(self.rows[place] for place in places),
             tuple(self.texts[place] for place in places),
             tuple(self.tokens[place] for place in places),
-            again=True,
+            again=again or self.again,
         )
 
 
@@ -69,7 +73,7 @@ class Session:
         self._model, self._endpoint, self._key, self._clock = model, endpoint, key, clock
         self._transport = Transport(model, endpoint, key)
         self.concurrency = Concurrency(endpoint.max_concurrency)
-        self.watch = Watch(model.dimensions)
+        self.watch = Watch(self._name, model.dimensions)
         self._gate = Gate(self.concurrency)
         requests, tokens = endpoint.requests_per_minute, endpoint.tokens_per_minute
         self._pace = Pace(Bucket(requests) if requests else None, Bucket(tokens) if tokens else None)
@@ -139,6 +143,11 @@ class Session:
             pass
 
     async def _embed_batch(self, ledger: Ledger, batch: Batch, role: Role, patience: Patience) -> None:
+        if len(batch.rows) > (most := self._most_texts or self._model.most_texts):
+            # The provider's limit was found after the batches of this call were planned.
+            parts = [batch.part(range(n, min(n + most, len(batch.rows)))) for n in range(0, len(batch.rows), most)]
+            await asyncio.gather(*(self._settle(ledger, part, role, patience) for part in parts))
+            return
         outcome, sent_at = await self._answered(ledger, batch, role, patience)
         if outcome.parsed is not None:
             await self._accept(ledger, batch, outcome.parsed, role, patience)
@@ -148,17 +157,28 @@ class Session:
             ledger.refused[batch.rows[0]] = outcome.reason
             return
         middle = len(batch.rows) // 2
-        halves = batch.part(range(middle)), batch.part(range(middle, len(batch.rows)))
+        halves = (
+            batch.part(range(middle), again=True),
+            batch.part(range(middle, len(batch.rows)), again=True),
+        )
         before = len(ledger.refused)
         await asyncio.gather(*(self._settle(ledger, half, role, patience) for half in halves))
-        if outcome.status == 413 and len(ledger.refused) == before and not ledger.stopped.is_set():
+        too_large = outcome.status == 413 or _TOO_LARGE.search(outcome.reason)
+        if too_large and len(ledger.refused) == before and not ledger.stopped.is_set():
             # The request was too large, and no text of it: later ones are smaller from the start.
             self._most_texts = min(self._most_texts or self._model.most_texts, len(batch.rows) - middle)
 
     async def _accept(
-        self, ledger: Ledger, batch: Batch, parsed: Parsed, role: Role, patience: Patience, *, last: bool = False
+        self,
+        ledger: Ledger,
+        batch: Batch,
+        parsed: Parsed,
+        role: Role,
+        patience: Patience,
+        *,
+        left: int = _UNUSABLE_ANSWERS,
     ) -> None:
-        """Enter the vectors of an answer; those that cannot be used are requested once more, on their own."""
+        """Enter the vectors of an answer; those that cannot be used are requested again, on their own."""
         self.watch.accept(parsed, batch.texts)
         self._worked[role] = self._clock()
         unusable = dict(parsed.unusable)
@@ -169,18 +189,18 @@ class Session:
                 ledger.rows[row] = parsed.vectors[place]
         if not unusable:
             return
-        if len(unusable) == len(batch.rows) > 1 and last:
+        if len(unusable) == len(batch.rows) > 1 and left == 0:
             reason = next(iter(unusable.values()))
             raise ProviderAnswerError(
                 f"{self._name}: {reason}, for {len(unusable)} texts of a request; check the server."
             )
-        if last:
+        if left == 0:
             ledger.refused |= {batch.rows[place]: reason for place, reason in unusable.items()}
             return
-        rest = batch.part(sorted(unusable))
+        rest = batch.part(sorted(unusable), again=True)
         outcome, _ = await self._answered(ledger, rest, role, patience)
         if outcome.parsed is not None:
-            await self._accept(ledger, rest, outcome.parsed, role, patience, last=True)
+            await self._accept(ledger, rest, outcome.parsed, role, patience, left=left - 1)
         else:
             ledger.refused |= dict.fromkeys(rest.rows, outcome.reason)
 
@@ -205,7 +225,7 @@ class Session:
         cause = "the key may lack the right" if outcome.status == 403 else "the request is at fault, not a text"
         raise ProviderRefusedError(
             f"{self._name} rejects every text, also a harmless one (HTTP {rejected.status}: {rejected.reason}); "
-            f"{cause}. Check model, dimensions, and parameters, and the key."
+            f"{cause}. Check model, dimensions, and parameters, and the key (from {self._key.place})."
         )
 
     async def _answered(self, ledger: Ledger, batch: Batch, role: Role, patience: Patience) -> tuple[Outcome, float]:
@@ -284,7 +304,9 @@ class Session:
         elif outcome.kind == "limited":
             self.concurrency.limited(now, waiting=waiting)
         elif outcome.kind == "failed":
-            self.concurrency.overloaded(now, patience.timeout)
+            self.concurrency.failed(now, waiting=waiting)
+            if outcome.status == 0 and outcome.reached:
+                self.concurrency.overloaded(now, patience.timeout)
 
     def _require_time(self, outcome: Outcome, patience: Patience, tries: int, pause: float, elapsed: float) -> None:
         deadline = patience.deadline
@@ -299,7 +321,8 @@ class Session:
         )
 
     def _refusal(self, outcome: Outcome) -> str:
-        where = f" The key is from {self._key.place}." if outcome.status in (401, 402, 403, 407, 429) else ""
+        about_key = outcome.reason.startswith((KEY_REFUSED, QUOTA_USED_UP))
+        where = f" The key is from {self._key.place}." if about_key else ""
         status = f"HTTP {outcome.status}"
         return f"{self._name}: {outcome.reason} ({status}); nothing is sent again until that is changed.{where}"
 

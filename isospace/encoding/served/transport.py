@@ -50,12 +50,15 @@ class Transport:
         """Send texts, and return what became of them; ProviderRefusedError if there is no usable key."""
         request = build_request(self._model, self._endpoint, role, texts)
         body = json.dumps(request.body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode("utf-8")
-        response, failure = await self._exchange("POST", request.path, body, seconds)
+        sent_headers = self._key.headers(self._model.protocol)
+        response, failure = await self._exchange("POST", request.path, body, seconds, sent_headers)
         if response is None:
             return Sent(failure, {})
         headers = response.headers
         payload, problem = _decoded(response)
         error = read_error(payload)
+        if response.status_code == 401 and self._key.headers(self._model.protocol) != sent_headers:
+            return Sent(Outcome("failed", "the key was replaced during the request", 0.0, 401), headers)
         if response.status_code != 200 or (error is not None and not _has_vectors(payload)):
             return Sent(self._scrubbed(judge(response.status_code, headers, error or _plain_error(response))), headers)
         if problem is not None:
@@ -72,18 +75,17 @@ class Transport:
 
     async def info(self, seconds: float) -> dict[str, Any] | None:
         """Return what TEI's /info says; None if the server does not have it, or does not answer."""
-        response, _ = await self._exchange("GET", "/info", None, seconds)
+        response, _ = await self._exchange("GET", "/info", None, seconds, self._key.headers(self._model.protocol))
         if response is None or response.status_code != 200:
             return None
         payload, _ = _decoded(response)
         return payload if isinstance(payload, dict) else None
 
     async def _exchange(
-        self, method: str, path: str, body: bytes | None, seconds: float
+        self, method: str, path: str, body: bytes | None, seconds: float, headers: dict[str, str]
     ) -> tuple[httpx.Response | None, Outcome]:
-        headers = self._key.headers(self._model.protocol)
         if body is not None:
-            headers["Content-Type"] = "application/json"
+            headers = {**headers, "Content-Type": "application/json"}
         url, response = self._endpoint.base + path, None
         try:
             # The limit is for the whole answer: httpx's own is for each piece, and a server may send them slowly.
