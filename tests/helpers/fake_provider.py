@@ -4,7 +4,8 @@
         ServedClient(ServedModel("openai", "m"), Endpoint(provider.url("openai"))).embed(texts, "document")
 
 With `upstream`, it is a proxy: it passes requests on to another server and spoils that server's answers. A vector
-depends on the text and on everything in the request that tells the role.
+depends on the text and on everything in the request that tells the role. Requests are checked against
+the provider's schema.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import numpy as np
+
+from tests.helpers.provider_schemas import problem_of
 
 Kind = Literal[
     "limited",  # 429, without headers
@@ -103,12 +106,19 @@ class FakeProvider:
     dimension: int = DIMENSION
     latency: float = 0.0
     silence: float = 5.0
-    rejects: Callable[[str], str | None] = lambda text: None
+    rejects: Callable[[str], str | None] = lambda text: None  # the reason for refusing a text
     most_texts: int = 10_000
     parameters_wrong: str | None = None
+    rejects_with: int = 400
+    spoiled: Callable[[str], bool] = lambda text: False  # whether a text's vector is not finite
+    repeat_shuffled: bool = False
+    redirect: str | None = None
+    before_answer: Callable[[], None] | None = None
     headers: dict[str, str] = field(default_factory=dict)
     usage: bool = True
+    strict: bool = True
     received: list[Received] = field(default_factory=list)
+    invalid: list[str] = field(default_factory=list)
     answered_texts: list[str] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _number: int = 0
@@ -131,6 +141,7 @@ class FakeProvider:
         self._server.close_connections()
         self._server.server_close()
         self._thread.join()
+        assert not self.invalid, self.invalid[0]
 
     @property
     def port(self) -> int:
@@ -156,6 +167,8 @@ class FakeProvider:
             self._number += method == "POST"
             number = self._number
             fault = next((one for one in self.faults if method == "POST" and one.hits(number)), None)
+        if self.before_answer is not None:
+            self.before_answer()
         if self.latency:
             time.sleep(self.latency)
         result = self._answer(handler, method, parts.path, body, raw, fault)
@@ -170,6 +183,8 @@ class FakeProvider:
     def _answer(
         self, handler: _Handler, method: str, path: str, body: Any, raw: bytes, fault: Fault | None
     ) -> tuple[int, dict[str, str], Any] | None:
+        if self.redirect is not None:
+            return 307, {"Location": self.redirect}, {}
         if self.key is not None and self.key not in "".join(handler.headers.values()):
             sent = handler.headers.get("Authorization") or handler.headers.get("x-goog-api-key") or ""
             return 401, {}, {"error": {"message": f"Incorrect API key provided: {sent}", "code": "invalid_api_key"}}
@@ -212,6 +227,11 @@ class FakeProvider:
         protocol = _protocol_of(path)
         if protocol is None:
             return 404, {}, {"error": {"message": f"unknown path {path}", "code": "not_found"}}
+        # The path of OpenAI and Voyage is the same, and their requests differ.
+        protocol = "voyage" if protocol == "openai" and "truncation" in body else protocol
+        if self.strict and (problem := problem_of(protocol, body)) is not None:
+            self.invalid.append(problem)
+            return 400, {}, _error(protocol, problem)
         if self.parameters_wrong is not None:
             return 400, {}, _error(protocol, self.parameters_wrong)
         texts = texts_in(body)
@@ -219,8 +239,10 @@ class FakeProvider:
             return 413, {}, _error(protocol, f"batch of {len(texts)} texts, at most {self.most_texts}")
         for text in texts:
             if (reason := self.rejects(text)) is not None:
-                return 400, {}, _error(protocol, reason)
+                return self.rejects_with, {}, _error(protocol, reason)
         vectors = [vector_of(text, marker_of(body), self._wanted(body)) for text in texts]
+        for vector in (vector for text, vector in zip(texts, vectors, strict=True) if self.spoiled(text)):
+            vector[0] = np.nan
         return 200, *self._written(protocol, body, texts, vectors)
 
     def _wanted(self, body: Any) -> int:
@@ -258,6 +280,11 @@ class FakeProvider:
             case "half an answer":
                 text = json.dumps(answer)
                 return text[: len(text) // 2]
+            case "shuffled" if self.repeat_shuffled:
+                return {
+                    **_with_items(answer, items[1:] + items[:1]),
+                    "texts": answer["texts"][1:] + answer["texts"][:1],
+                }
             case "shuffled":
                 return _with_items(answer, items[1:] + items[:1])
             case "missing vectors":

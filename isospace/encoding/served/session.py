@@ -220,6 +220,7 @@ class Session:
             probe = Batch((-1,), (HARMLESS,), (len(HARMLESS) // 2,))
             outcome, _ = await self._answered(ledger, probe, role, patience)
             if outcome.parsed is not None:
+                self.watch.accept(outcome.parsed, probe.texts)
                 self._worked[role] = self._clock()
                 return
         cause = "the key may lack the right" if outcome.status == 403 else "the request is at fault, not a text"
@@ -277,11 +278,11 @@ class Session:
             while not patience.urgent and (wait := self._pace.blocked(self._clock())) > 0:
                 if await _stopped_within(ledger, wait):
                     raise _Stopped
+            at = self._clock()
+            sent = await self._transport.embed(batch.texts, role, patience.timeout)
             ledger.requests += 1
             ledger.retries += retry
             ledger.resent_texts += len(batch.texts) if again else 0
-            at = self._clock()
-            sent = await self._transport.embed(batch.texts, role, patience.timeout)
             self._note(ledger, sent, tokens, patience)
             return sent, at
         finally:
