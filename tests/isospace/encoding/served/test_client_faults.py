@@ -154,9 +154,11 @@ def test_refused_texts_are_found_among_the_others(protocol: str) -> None:
 
 
 def test_only_refused_texts() -> None:
-    with FakeProvider(rejects=lambda text: "blocked" if "number" in text else None) as provider:
-        with client_of(provider) as client:
-            answer = client.embed(TEXTS[:4], "document")
+    with (
+        FakeProvider(rejects=lambda text: "blocked" if "number" in text else None) as provider,
+        client_of(provider) as client,
+    ):
+        answer = client.embed(TEXTS[:4], "document")
     assert answer.refused == dict.fromkeys(range(4), "blocked")
     assert np.isnan(answer.vectors).all()
     assert answer.vectors.shape == (4, 16)
@@ -207,11 +209,13 @@ def test_half_of_a_surrogate_pair_is_refused_without_asking() -> None:
 
 
 def test_the_deadline_ends_a_call_with_what_was_paid() -> None:
-    with FakeProvider(faults=[Fault("failed", start=3)]) as provider:
-        with client_of(provider, max_concurrency=1, deadline_seconds=1.0) as client:
-            started = time.monotonic()
-            with pytest.raises(ProviderUnavailableError, match=r"internal after \d+ tries.*within 1 s") as caught:
-                client.embed(TEXTS, "document")
+    with (
+        FakeProvider(faults=[Fault("failed", start=3)]) as provider,
+        client_of(provider, max_concurrency=1, deadline_seconds=1.0) as client,
+    ):
+        started = time.monotonic()
+        with pytest.raises(ProviderUnavailableError, match=r"internal after \d+ tries.*within 1 s") as caught:
+            client.embed(TEXTS, "document")
     assert time.monotonic() - started < 3
     assert np.isfinite(caught.value.answer.vectors).all(axis=1).sum() == 20
     assert caught.value.answer.requests == len(provider.embeds)
@@ -230,25 +234,32 @@ def test_nobody_there() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
-        with ServedClient(served_model(), Endpoint(url, deadline_seconds=0.5)) as client:
-            with pytest.raises(ProviderUnavailableError, match="cannot connect") as caught:
-                client.embed(TEXTS, "document")
+        with (
+            ServedClient(served_model(), Endpoint(url, deadline_seconds=0.5)) as client,
+            pytest.raises(ProviderUnavailableError, match="cannot connect") as caught,
+        ):
+            client.embed(TEXTS, "document")
     assert caught.value.answer.billed_tokens == 0
 
 
 def test_an_unknown_address_is_permanent() -> None:
-    with FakeProvider() as provider:
-        with ServedClient(served_model("tei"), Endpoint(provider.url("") + "/v9/nothing")) as client:
-            with pytest.raises(ProviderRefusedError, match=r"model or the address is unknown.*404"):
-                client.embed(TEXTS, "document")
+    with (
+        FakeProvider() as provider,
+        ServedClient(served_model("tei"), Endpoint(provider.url("") + "/v9/nothing")) as client,
+        pytest.raises(ProviderRefusedError, match=r"model or the address is unknown.*404"),
+    ):
+        client.embed(TEXTS, "document")
     assert len(provider.embeds) <= 16
 
 
 def test_every_error_is_an_encoder_error_in_one_line() -> None:
     for kind in ("not JSON", "all equal", "failed"):
-        with FakeProvider(faults=[Fault(kind)]) as provider:  # type: ignore[arg-type]
-            with client_of(provider, deadline_seconds=0.3) as client, pytest.raises(ProviderError) as caught:
-                client.embed(TEXTS, "document")
+        with (
+            FakeProvider(faults=[Fault(kind)]) as provider,
+            client_of(provider, deadline_seconds=0.3) as client,
+            pytest.raises(ProviderError) as caught,
+        ):
+            client.embed(TEXTS, "document")
         assert isinstance(caught.value, EncoderError)
         assert "\n" not in str(caught.value)
         assert str(caught.value).startswith(client.endpoint.host)

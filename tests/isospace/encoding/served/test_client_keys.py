@@ -35,9 +35,11 @@ def everything_said(error: BaseException) -> str:
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_the_key_is_sent(protocol: str) -> None:
-    with FakeProvider(key=KEY) as provider:
-        with ServedClient(served_model(protocol), Endpoint(provider.url(protocol), key_env="THE_KEY")) as client:
-            client.embed(TEXTS, "document")
+    with (
+        FakeProvider(key=KEY) as provider,
+        ServedClient(served_model(protocol), Endpoint(provider.url(protocol), key_env="THE_KEY")) as client,
+    ):
+        client.embed(TEXTS, "document")
     header = "x-goog-api-key" if protocol == "google" else "authorization"
     assert all(request.headers[header].removeprefix("Bearer ") == KEY for request in provider.embeds)
 
@@ -82,27 +84,33 @@ def test_the_key_is_in_no_error_and_no_log(changes: dict[str, Any], caplog: pyte
 
 
 def test_refused_texts_reasons_do_not_show_the_key() -> None:
-    with FakeProvider(rejects=lambda text: ECHO if "number 3" in text else None) as provider:
-        with ServedClient(served_model(), Endpoint(provider.url("openai"), key_env="THE_KEY")) as client:
-            answer = client.embed(TEXTS, "document")
+    with (
+        FakeProvider(rejects=lambda text: ECHO if "number 3" in text else None) as provider,
+        ServedClient(served_model(), Endpoint(provider.url("openai"), key_env="THE_KEY")) as client,
+    ):
+        answer = client.embed(TEXTS, "document")
     assert KEY[:8] not in answer.refused[3]
     assert "you sent" in answer.refused[3]
 
 
 def test_a_wrong_key_names_its_place_and_is_tried_once() -> None:
-    with FakeProvider(key="another-key") as provider:
-        with ServedClient(served_model(), Endpoint(provider.url("openai"), key_env="THE_KEY")) as client:
-            with pytest.raises(ProviderRefusedError, match=r"the key is not accepted.*environment variable THE_KEY"):
-                client.embed(TEXTS, "document")
+    with (
+        FakeProvider(key="another-key") as provider,
+        ServedClient(served_model(), Endpoint(provider.url("openai"), key_env="THE_KEY")) as client,
+        pytest.raises(ProviderRefusedError, match=r"the key is not accepted.*environment variable THE_KEY"),
+    ):
+        client.embed(TEXTS, "document")
     assert len(provider.embeds) == 1
 
 
 def test_a_missing_key_names_its_variable_and_sends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("THE_KEY")
-    with FakeProvider() as provider:
-        with ServedClient(served_model(), Endpoint(provider.url("openai"), key_env="THE_KEY")) as client:
-            with pytest.raises(ProviderRefusedError, match="THE_KEY is not set") as caught:
-                client.embed(TEXTS, "document")
+    with (
+        FakeProvider() as provider,
+        ServedClient(served_model(), Endpoint(provider.url("openai"), key_env="THE_KEY")) as client,
+        pytest.raises(ProviderRefusedError, match="THE_KEY is not set") as caught,
+    ):
+        client.embed(TEXTS, "document")
     assert provider.received == []
     assert caught.value.answer.requests == 0
 
@@ -110,22 +118,27 @@ def test_a_missing_key_names_its_variable_and_sends_nothing(monkeypatch: pytest.
 def test_a_key_replaced_during_a_request_is_used(tmp_path: Path) -> None:
     path = tmp_path / "key"
     path.write_text("old-key-0123")
-    with FakeProvider(key="old-key-0123") as provider:
-        with ServedClient(served_model(), Endpoint(provider.url("openai"), key_file=str(path))) as client:
-            client.embed(TEXTS, "document")
-            provider.key = "new-key-4567"
+    with (
+        FakeProvider(key="old-key-0123") as provider,
+        ServedClient(served_model(), Endpoint(provider.url("openai"), key_file=str(path))) as client,
+    ):
+        client.embed(TEXTS, "document")
+        provider.key = "new-key-4567"
 
-            def rotate() -> None:
-                path.write_text("new-key-4567")
+        def rotate() -> None:
+            path.write_text("new-key-4567")
 
-            provider.before_answer = rotate
-            assert client.embed(TEXTS, "document").retries == 1
+        provider.before_answer = rotate
+        assert client.embed(TEXTS, "document").retries == 1
 
 
 def test_the_key_does_not_follow_a_redirect() -> None:
-    with FakeProvider() as target, FakeProvider(redirect="/elsewhere") as provider:
-        with ServedClient(served_model(), Endpoint(provider.url("openai"), key_env="THE_KEY")) as client:
-            with pytest.raises(ProviderRefusedError, match="redirects"):
-                client.embed(TEXTS, "document")
+    with (
+        FakeProvider() as target,
+        FakeProvider(redirect="/elsewhere") as provider,
+        ServedClient(served_model(), Endpoint(provider.url("openai"), key_env="THE_KEY")) as client,
+        pytest.raises(ProviderRefusedError, match="redirects"),
+    ):
+        client.embed(TEXTS, "document")
     assert target.received == []
     assert len(provider.received) == 1

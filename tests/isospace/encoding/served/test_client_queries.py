@@ -41,9 +41,11 @@ def test_a_query_gives_up_early() -> None:
 
 
 def test_a_query_survives_one_failure() -> None:
-    with FakeProvider(faults=[Fault("failed", times=1)]) as provider:
-        with ServedClient(served_model(), Endpoint(provider.url("openai"))) as client:
-            assert client.embed(["a query"], "query", urgent=True).retries == 1
+    with (
+        FakeProvider(faults=[Fault("failed", times=1)]) as provider,
+        ServedClient(served_model(), Endpoint(provider.url("openai"))) as client,
+    ):
+        assert client.embed(["a query"], "query", urgent=True).retries == 1
 
 
 def test_after_failures_in_a_row_queries_fail_at_once_and_recover() -> None:
