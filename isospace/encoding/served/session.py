@@ -254,14 +254,12 @@ class Session:
                     f"{self._name}: {outcome.reason}; {wrong} wrong answers to one request. Check the server."
                 )
             now = self._clock()
-            wait = outcome.wait
-            pause = (
-                self._pace.limited(wait, tries, now) if outcome.kind == "limited" else self._pace.failed(wait, tries)
-            )
+            pause = self._pace.pause(outcome.wait, tries, now)
             tries += 1
             self._require_time(outcome, patience, tries, pause, now - started)
-            if await _stopped_within(ledger, pause):
-                raise _Stopped
+            with self._gate.pausing():
+                if await _stopped_within(ledger, pause):
+                    raise _Stopped
 
     async def _sent(
         self, ledger: Ledger, batch: Batch, role: Role, patience: Patience, *, again: bool, retry: bool

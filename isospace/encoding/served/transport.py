@@ -36,15 +36,16 @@ class Transport:
     def __init__(self, model: ServedModel, endpoint: Endpoint, key: Key) -> None:
         self._model, self._endpoint, self._key = model, endpoint, key
         self._vertex = model.protocol == "google" and on_vertex(endpoint)
-        # Urgent requests do not wait for others.
-        connections = httpx.Limits(max_connections=None, max_keepalive_connections=endpoint.max_concurrency + 8)
-        self._http = httpx.AsyncClient(
-            timeout=None, limits=connections, params=list(endpoint.pairs), headers={"User-Agent": "isospace"}
-        )
+        # Shared, since it takes long to make: the certificates are read from disk.
+        self._certificates = httpx.create_ssl_context()
+        # One HTTP client per request in flight, each with its one connection: in a pool of many, httpx looks at all of
+        # them for every request, which takes more time than the request itself.
+        self._idle: list[httpx.AsyncClient] = []
 
     async def close(self) -> None:
-        """Close all connections."""
-        await self._http.aclose()
+        """Close all connections that are not in use."""
+        while self._idle:
+            await self._idle.pop().aclose()
 
     async def embed(self, texts: Sequence[str], role: Role, seconds: float) -> Sent:
         """Send texts, and return what became of them; ProviderRefusedError if there is no usable key."""
@@ -87,11 +88,13 @@ class Transport:
         if body is not None:
             headers = {**headers, "Content-Type": "application/json"}
         url, response = self._endpoint.base + path, None
+        # The one used last, whose connection is the freshest.
+        http = self._idle.pop() if self._idle else self._new_client()
         try:
             # The limit is for the whole answer: httpx's own is for each piece, and a server may send them slowly.
             async with asyncio.timeout(seconds):
                 limit = httpx.Timeout(seconds, connect=min(seconds, _CONNECT_SECONDS), pool=None)
-                response = await self._http.request(method, url, content=body, headers=headers, timeout=limit)
+                response = await http.request(method, url, content=body, headers=headers, timeout=limit)
             failure = Outcome("failed")
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             failure = Outcome("failed", f"cannot connect ({_words(error, 'no answer in time')})", reached=False)
@@ -99,7 +102,14 @@ class Transport:
             failure = Outcome("failed", f"no answer within {seconds:.3g} s")
         except httpx.HTTPError as error:
             failure = Outcome("failed", f"the connection broke ({_words(error, type(error).__name__)})")
+        finally:
+            self._idle.append(http)
         return response, self._scrubbed(failure)
+
+    def _new_client(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            verify=self._certificates, params=list(self._endpoint.pairs), headers={"User-Agent": "isospace"}
+        )
 
     def _scrubbed(self, outcome: Outcome) -> Outcome:
         return replace(outcome, reason=self._key.scrubbed(outcome.reason))

@@ -54,23 +54,19 @@ def test_a_used_up_limit_blocks_every_request() -> None:
     assert pace.blocked(105.0) == 0
 
 
-def test_one_exceeded_limit_makes_its_own_request_wait_and_many_make_all_wait() -> None:
+def test_waits_grow_while_nothing_is_answered_and_only_then() -> None:
     pace = Pace(random=random.Random(1))
-    for _ in range(20):
-        pace.answered({}, 1, now=0.0)
-    assert 3 <= pace.limited(3.0, 0, now=0.0) <= 3.4
-    assert pace.blocked(0.0) == 0
-    for _ in range(12):
-        pace.limited(3.0, 0, now=0.0)
-    assert pace.blocked(0.0) == 3
-
-
-def test_waits_grow_while_nothing_succeeds_and_only_then() -> None:
-    pace = Pace(random=random.Random(1))
-    waits = [pace.failed(None, attempt) for attempt in range(10)]
+    waits = [pace.pause(None, attempt, now=100.0) for attempt in range(10)]
     for attempt, wait in enumerate(waits):
         full = min(20.0, 0.25 * 2**attempt)
         assert full / 2 <= wait <= full
-    pace.answered({}, 1, now=0.0)
-    assert pace.failed(None, 9) <= 0.25 * 2**2
     assert len(set(waits)) == len(waits)
+    pace.answered({}, 1, now=100.0)
+    assert pace.pause(None, 9, now=101.0) <= 0.5
+    assert pace.pause(None, 9, now=110.0) >= 10
+
+
+def test_what_the_provider_asks_for_is_waited_and_little_more() -> None:
+    pace = Pace(random=random.Random(1))
+    waits = [pace.pause(3.0, 5, now=0.0) for _ in range(50)]
+    assert 3.0 <= min(waits) < max(waits) <= 3.35
