@@ -21,7 +21,8 @@ from isospace.encoding.served.endpoint import Endpoint
 from isospace.encoding.served.model import ServedModel
 from isospace.encoding.served.plan import estimate_tokens
 from isospace.encoding.served.secret import Key
-from isospace.encoding.served.session import Patience, Session
+from isospace.encoding.served.sender import Patience
+from isospace.encoding.served.session import Session
 from isospace.errors import EncoderError, ProviderUnavailableError, require_package
 from isospace.transform.affine import ROLES, Role
 
@@ -69,7 +70,7 @@ class ServedClient:
     def concurrency(self) -> int:
         """The present limit of requests at a time."""
         session = self._session
-        return session.concurrency.limit if session is not None else 0
+        return session.concurrency if session is not None else 0
 
     def embed(self, texts: Sequence[str], role: Role, *, urgent: bool = False) -> ServedAnswer:
         """Return the vectors of texts in their order, the texts that the provider refuses, and what was paid.

@@ -13,7 +13,8 @@ import pytest
 from isospace.encoding.served.client import ServedClient
 from isospace.encoding.served.endpoint import Endpoint
 from isospace.errors import EncoderError
-from tests.helpers.fake_provider import FakeProvider, marker_of, texts_in, tokens_of, vector_of
+from tests.helpers.fake_provider import FakeProvider
+from tests.helpers.fake_provider_answers import marker_of, texts_in, tokens_of, vector_of
 from tests.helpers.served_models import PROTOCOLS, served_model
 
 TEXTS = [f"text number {number}" for number in range(150)]

@@ -17,7 +17,8 @@ from isospace.errors import (
     ProviderRefusedError,
     ProviderUnavailableError,
 )
-from tests.helpers.fake_provider import FakeProvider, Fault, marker_of, vector_of
+from tests.helpers.fake_provider import FakeProvider, Fault
+from tests.helpers.fake_provider_answers import marker_of, vector_of
 from tests.helpers.served_models import PROTOCOLS, served_model
 
 TEXTS = [f"text number {number}" for number in range(120)]

@@ -5,7 +5,7 @@ import pytest
 
 from isospace.encoding.served.endpoint import Endpoint
 from isospace.encoding.served.wire import WireRequest, build_request
-from tests.helpers.fake_provider import texts_in
+from tests.helpers.fake_provider_answers import texts_in
 from tests.helpers.provider_schemas import problem_of
 from tests.helpers.served_models import PROTOCOLS, served_model
 
