@@ -78,12 +78,16 @@ def search(
     # What a mode does not need is not loaded: the model of a sparse encoder takes seconds.
     encode, sparse = options.mode not in WORD_MODES, options.uses_sparse
     index = open_index(store, collection, snapshot, engine=engine, reranker=opened, encode=encode, sparse=sparse)
-    results = index.answer(queries, options).hits
+    answer = index.answer(queries, options)
+    results = answer.hits
+    if answer.degraded:
+        say(f"warning: words alone were searched, since the query cannot be embedded: {answer.degraded}", err=True)
     if as_json:
         listed = [
             {"query": q, "hits": [hit.as_dict() for hit in hits]} for q, hits in zip(queries, results, strict=True)
         ]
-        print_json({"space_id": index.manifest.space_id, "snapshot": index.manifest.sequence, "results": listed})
+        found = {"space_id": index.manifest.space_id, "snapshot": index.manifest.sequence, "results": listed}
+        print_json(found | ({"degraded": answer.degraded} if answer.degraded else {}))
         return
     for query, hits in zip(queries, results, strict=True):
         _print_hits(query, hits, options.mode, is_only=len(queries) == 1)

@@ -14,7 +14,14 @@ import numpy.typing as npt
 from isospace.encoding.loading import open_encoder
 from isospace.encoding.registry.record import EncoderRecord, read_encoder_record
 from isospace.encoding.role_encoders import DeferredEncoder, RoleEncoders, require_encoders
-from isospace.errors import ConfigError, EncoderError, MismatchError, NotFoundError, install_command
+from isospace.errors import (
+    ConfigError,
+    EncoderError,
+    MismatchError,
+    NotFoundError,
+    ProviderUnavailableError,
+    install_command,
+)
 from isospace.ingest.document import is_unicode
 from isospace.storage import paths as layout
 from isospace.storage.store import Store, as_store
@@ -230,7 +237,18 @@ def open_space(
     chosen = _encoders(opened, space, encoder, engine)
     if documents and isinstance(chosen, RoleEncoders) and isinstance(chosen.document, DeferredEncoder):
         chosen = RoleEncoders(chosen.document.loaded, chosen.query)
-    agreement = _check(space, chosen, _loaded_roles(chosen))
+    try:
+        agreement = _check(space, chosen, _loaded_roles(chosen))
+    except ProviderUnavailableError as error:
+        if encoder is not None:
+            raise
+        _LOG.warning(
+            "space %s: its encoder is behind an API that does not answer (%s). Texts cannot be embedded, and only words "
+            "can be searched, until it does; its vectors are compared with the space's before the first one is used",
+            space_id[:16],
+            error,
+        )
+        return OpenSpace(space, _postponed(opened, space, engine))
     if uncovered := uncovered_stages(space, chosen.record):
         _LOG.warning(
             "space %s: its probes do not cover %s, so that a change there goes unnoticed. Fit a new space with "
@@ -281,6 +299,27 @@ def _deferred(store: Store, space: Space, engine: Engine | None) -> DeferredEnco
         return encoder
 
     return DeferredEncoder(read_encoder_record(store, encoder_id), load)
+
+
+def _postponed(store: Store, space: Space, engine: Engine | None) -> Encoder:
+    """Return the encoders of a space whose provider does not answer: each is checked before its first text."""
+
+    def later(role: Role) -> DeferredEncoder:
+        encoder_id = space.record.encoder_ids[role]
+        # Opened once: its client remembers that the provider failed, and does not make every query wait.
+        opened: list[Encoder] = []
+
+        def load() -> Encoder:
+            if not opened:
+                opened.append(open_encoder(store, encoder_id, engine))
+            _check(space, opened[0], ROLES if space.record.query_encoder_id is None else (role,))
+            return opened[0]
+
+        return DeferredEncoder(read_encoder_record(store, encoder_id), load)
+
+    if space.record.query_encoder_id is None:
+        return later("document")
+    return RoleEncoders(later("document"), later("query"))
 
 
 def _is_loaded(encoder: Encoder) -> bool:

@@ -19,6 +19,8 @@ class Answer:
     snapshot_id: str
     seconds: dict[str, float]
     """By stage: `embed`, `search`, `rerank`."""
+    degraded: str = ""
+    """Why words alone were searched, instead of what was asked for: the API of the encoder does not answer."""
 
 
 class Clock:

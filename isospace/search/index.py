@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
@@ -15,7 +16,7 @@ from isospace.collection.alias import resolve
 from isospace.collection.snapshot import Manifest
 from isospace.encoding.embedder import OpenSpace
 from isospace.encoding.forks import require_loaded_here
-from isospace.errors import ConfigError, MismatchError, QueryError
+from isospace.errors import ConfigError, MismatchError, ProviderUnavailableError, QueryError
 from isospace.ingest.document import is_unicode
 from isospace.search.answer import Answer, Clock
 from isospace.search.build_local_copy import Verify
@@ -177,13 +178,19 @@ class Index:
                 "reranker=open_reranker(FOLDER)."
             )
         clock = Clock()
-        vectors = None
+        vectors, degraded = None, ""
         if options.mode not in WORD_MODES and queries:
-            vectors = self.cache.embed(view.space, queries)
+            try:
+                vectors = self.cache.embed(view.space, queries)
+            except ProviderUnavailableError as error:
+                if view.lexical is None:
+                    raise
+                options, degraded = options.by_words(), str(error)
+                _LOG.warning("searching words alone, since queries cannot be embedded: %s", error)
         if view.sparse is not None and options.uses_sparse:
             view.sparse.prepare(queries)
         clock.lap("embed")
-        return self._answer(view, queries, vectors, options, clock)
+        return replace(self._answer(view, queries, vectors, options, clock), degraded=degraded)
 
     def search_vectors(
         self, vectors: Float32, k: int = 10, *, space_id: str | None = None, **options: Unpack[SearchKeywords]

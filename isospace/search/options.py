@@ -58,6 +58,10 @@ class SearchOptions(BaseModel):
         """Whether sparse vectors are searched, if the snapshot has them."""
         return self.mode == "sparse" or (self.mode == "hybrid" and self.sparse_weight > 0)
 
+    def by_words(self) -> SearchOptions:
+        """Return options that search words alone, for when queries cannot be embedded."""
+        return SearchOptions(mode="lexical", k=self.k, filter=self.filter, rerank=self.rerank, depth=self.depth)
+
 
 class SearchKeywords(TypedDict, total=False):
     """The options as keywords of `Index.search`, for type checkers: the fields of `SearchOptions` without `k`."""

@@ -213,7 +213,7 @@ def _add_search(app: FastAPI, service: Service) -> None:
             service.watcher.submit(view, queries, options, [hits for hits, _ in results])
 
         def answer() -> Response:
-            manifest, seconds = view.manifest, results[0][1]
+            manifest, found = view.manifest, results[0][1]
             return _sent(
                 SearchResponse(
                     space_id=view.space.space_id,
@@ -222,7 +222,8 @@ def _add_search(app: FastAPI, service: Service) -> None:
                     results=[
                         found_chunks(view, query, hits) for query, (hits, _) in zip(queries, results, strict=True)
                     ],
-                    milliseconds={name: round(1000 * value, 3) for name, value in seconds.items()},
+                    milliseconds={name: round(1000 * value, 3) for name, value in found.seconds.items()},
+                    degraded=found.degraded or None,
                 )
             )
 

@@ -162,6 +162,8 @@ class SearchResponse(_Answer):
     results: list[QueryResult]
     milliseconds: dict[str, float]
     """By stage."""
+    degraded: str | None = None
+    """Why words alone were searched, instead of the mode that was asked for; null if nothing is wrong."""
 
 
 class DocumentText(_Request):

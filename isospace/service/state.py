@@ -58,7 +58,7 @@ class Service:
     def _search(self, key: tuple[Any, Any], queries: list[str]) -> Sequence[Any]:
         view, options = key
         answer = self.index.answer(queries, options, view=view)
-        return [(hits, answer.seconds) for hits in answer.hits]
+        return [(hits, answer) for hits in answer.hits]
 
     def _rerank(self, _key: None, pairs: list[tuple[str, str]]) -> Sequence[Any]:
         reranker = self.index.reranker

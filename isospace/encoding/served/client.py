@@ -17,6 +17,7 @@ import numpy as np
 from isospace.encoding.served.answer import OnRows, ServedAnswer
 from isospace.encoding.served.background import BackgroundLoop
 from isospace.encoding.served.breaker import Breaker
+from isospace.encoding.served.control import Control
 from isospace.encoding.served.endpoint import Endpoint
 from isospace.encoding.served.model import ServedModel
 from isospace.encoding.served.plan import estimate_tokens
@@ -39,12 +40,16 @@ class ServedClient:
         What is asked, and where.
     tokens
         Counts the tokens of texts; without it, a cautious number is estimated from their length.
+    control
+        A text that goes with every request except urgent ones; if its vector changes, the answer is refused.
     """
 
-    def __init__(self, model: ServedModel, endpoint: Endpoint, *, tokens: Counter | None = None) -> None:
+    def __init__(
+        self, model: ServedModel, endpoint: Endpoint, *, tokens: Counter | None = None, control: Control | None = None
+    ) -> None:
         require_package("httpx", "a served encoder")
         self.model, self.endpoint = model, endpoint
-        self._tokens = tokens
+        self._tokens, self._control = tokens, control
         self._key = Key(endpoint)
         self._loop = BackgroundLoop(f"client of {endpoint.host}")
         self._lock = threading.Lock()
@@ -155,9 +160,9 @@ class ServedClient:
         with self._lock:
             if self._session is None or self._loop.fresh:
                 # Connections and queues belong to their loop, and a forked process starts with a new one.
-                self._session = self._loop.run(_new_session(self.model, self.endpoint, self._key))
+                self._session = self._loop.run(_new_session(self.model, self.endpoint, self._key, self._control))
             return self._session
 
 
-async def _new_session(model: ServedModel, endpoint: Endpoint, key: Key) -> Session:
-    return Session(model, endpoint, key, clock=time.monotonic)
+async def _new_session(model: ServedModel, endpoint: Endpoint, key: Key, control: Control | None) -> Session:
+    return Session(model, endpoint, key, clock=time.monotonic, control=control)

@@ -22,8 +22,6 @@ from isospace.transform.probes import Windows
 from isospace.transform.vectors import Float32
 
 _LOG = logging.getLogger(__name__)
-# As many queries are somebody's search; more are an evaluation, which waits as documents do.
-_URGENT_QUERIES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +56,8 @@ class ServedEncoder:
         Smallest cosine with an earlier vector of the same text that the provider's noise explains.
     noise
         Smallest cosine between two vectors of the same text when the encoder was registered.
+    urgent_texts
+        So many texts in one call are somebody's search, who does not wait long; a run waits as long as it takes.
     lock
         For those who use an encoder on a device; requests need none.
     known
@@ -70,6 +70,7 @@ class ServedEncoder:
     backend: ServedBackend
     min_cosine: float
     noise: float
+    urgent_texts: int = 0
     lock: threading.RLock = field(default_factory=threading.RLock, compare=False, repr=False)
     known: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
 
@@ -108,7 +109,7 @@ class ServedEncoder:
         """
         if not len(texts):
             return ServedAnswer(np.empty((0, self.record.dimension), np.float32), {})
-        urgent = role == "query" and len(texts) <= _URGENT_QUERIES
+        urgent = len(texts) <= self.urgent_texts
         answer = self.client.embed(list(texts), role, urgent=urgent, on_rows=on_rows)
         if answer.vectors.shape[1] not in (0, self.record.dimension):
             raise EncoderError(

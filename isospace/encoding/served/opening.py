@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
-from isospace.encoding.registry.files import read_export
+import safetensors.numpy
+
+from isospace.encoding.registry.files import fetch_export, read_export
 from isospace.encoding.registry.record import EncoderRecord
 from isospace.encoding.served.client import ServedClient
+from isospace.encoding.served.control import Control
 from isospace.encoding.served.encoder import ServedBackend, ServedEncoder
 from isospace.encoding.served.endpoint import Endpoint
 from isospace.encoding.served.model import Protocol, ServedModel
@@ -15,6 +19,9 @@ from isospace.encoding.spec import EndpointSpec
 from isospace.encoding.tokenizer import Tokenizer
 from isospace.errors import ConfigError, NotFoundError
 from isospace.storage.store import Store
+from isospace.transform.affine import ROLES, Role
+from isospace.transform.probe_texts import PROBE_TEXTS
+from isospace.transform.vectors import Float32
 
 ADDRESS = "ISOSPACE_ENDPOINT"
 KEY = "ISOSPACE_ENDPOINT_KEY_ENV"
@@ -32,6 +39,10 @@ _KEYS: dict[Protocol, tuple[str, ...]] = {
     "google": ("GEMINI_API_KEY", "GOOGLE_API_KEY"),
     "tei": (),
 }
+# The position of a short probe.
+_CONTROL = 3
+# A search has one query, and a check of the probes a few more.
+_URGENT_TEXTS = 32
 # A provider that answered with exactly equal vectors may still round differently on another machine.
 _SMALLEST_NOISE = 1e-5
 # Noise of many later requests can exceed that of the few at the registration.
@@ -118,19 +129,46 @@ def open_served(
     NotFoundError
         If the store does not have the vectors that it was registered with.
     """
+    vectors, noise = read_reference(store, record)
+    opened = connect(record, tokenizer, endpoint, noise=noise, reference=vectors)
+    return replace(opened, urgent_texts=_URGENT_TEXTS)
+
+
+def read_reference(store: Store, record: EncoderRecord) -> tuple[dict[Role, Float32], float]:
+    """Return the raw vectors of the probes when an encoder was registered, by role, and the noise recorded then.
+
+    Raises
+    ------
+    NotFoundError
+        If the store does not have them.
+    """
     export = read_export(store, record.encoder_id, "reference")
     if export is None or export.min_cosine is None:
         raise NotFoundError(
             f"encoder {record.encoder_id[:16]}…: the store has no reference vectors for it. Run `isospace run` once."
         )
-    return connect(record, tokenizer, endpoint, noise=export.min_cosine)
+    path = fetch_export(store, record.encoder_id, export) / "reference.safetensors"
+    loaded = safetensors.numpy.load(path.read_bytes())
+    return {role: loaded[role] for role in ROLES}, export.min_cosine
 
 
 def connect(
-    record: EncoderRecord, tokenizer: Tokenizer, endpoint: EndpointSpec | None, *, noise: float
+    record: EncoderRecord,
+    tokenizer: Tokenizer,
+    endpoint: EndpointSpec | None,
+    *,
+    noise: float,
+    reference: Mapping[Role, Float32] | None = None,
 ) -> ServedEncoder:
-    """Return a served encoder with a client; the client sends nothing yet."""
-    model = served_model(record, endpoint)
-    client = ServedClient(model, resolve_endpoint(model.protocol, endpoint), tokens=token_estimate(tokenizer))
+    """Return a served encoder with a client; the client sends nothing yet.
+
+    With `reference`, the raw vectors of the probes by role, one of the probes goes with every request of a run.
+    """
+    model, tolerance = served_model(record, endpoint), tolerance_of(noise)
+    control = None
+    if reference is not None:
+        control = Control(PROBE_TEXTS[_CONTROL], {role: reference[role][_CONTROL] for role in ROLES}, tolerance)
+    where = resolve_endpoint(model.protocol, endpoint)
+    client = ServedClient(model, where, tokens=token_estimate(tokenizer), control=control)
     backend = ServedBackend(model.protocol, model.model)
-    return ServedEncoder(record, tokenizer, client, backend, min_cosine=tolerance_of(noise), noise=noise)
+    return ServedEncoder(record, tokenizer, client, backend, min_cosine=tolerance, noise=noise)

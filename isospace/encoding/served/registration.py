@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import safetensors.numpy
@@ -20,7 +20,7 @@ from isospace.encoding.registry.record import (
 )
 from isospace.encoding.served.counting import served_tokenizer, tokenizer_identity
 from isospace.encoding.served.encoder import ServedEncoder
-from isospace.encoding.served.opening import connect, open_served
+from isospace.encoding.served.opening import connect, open_served, read_reference
 from isospace.encoding.spec import EndpointSpec, PromptsSpec, ServedEncoderSpec
 from isospace.encoding.tokenizer import Tokenizer
 from isospace.errors import EncoderError, IntegrityError, MismatchError, NotFoundError
@@ -91,7 +91,8 @@ def prepare_served(
     known = recorded_served(store, spec)
     if known is not None and read_export(store, known.encoder_id, "reference") is not None:
         tokenizer = Tokenizer(_stored_tokenizer(store, known))
-        encoder = open_served(store, known, tokenizer, endpoint)
+        # A run waits for its provider as long as the endpoint says.
+        encoder = replace(open_served(store, known, tokenizer, endpoint), urgent_texts=0)
         on_step(f"compares {spec.model} ({spec.protocol}) with the vectors that it was registered with")
         check_served(store, encoder)
         return encoder
@@ -148,7 +149,7 @@ def measure_served(spec: ServedEncoderSpec, endpoint: EndpointSpec | None) -> tu
         )
     record = _record(spec, dimension=dimension, normalizes=measured.normalizes)
     asking.client.close()
-    return connect(record, tokenizer, endpoint, noise=measured.noise), measured
+    return connect(record, tokenizer, endpoint, noise=measured.noise, reference=measured.vectors), measured
 
 
 def check_served(store: Store, encoder: ServedEncoder) -> float:
@@ -159,14 +160,7 @@ def check_served(store: Store, encoder: ServedEncoder) -> float:
     MismatchError
         If one differs by more than the recorded noise: the provider serves another model, or treats a role otherwise.
     """
-    record = encoder.record
-    export = read_export(store, record.encoder_id, "reference")
-    if export is None:
-        raise NotFoundError(
-            f"encoder {record.encoder_id[:16]}…: the store has no reference vectors for it. Run `isospace run` once."
-        )
-    path = fetch_export(store, record.encoder_id, export) / "reference.safetensors"
-    loaded = safetensors.numpy.load(path.read_bytes())
+    loaded, _ = read_reference(store, encoder.record)
     smallest = 1.0
     for role in ROLES:
         recorded, now = loaded[role], encoder.encode(PROBE_TEXTS, role)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from isospace.encoding.served.answer import Ledger
 from isospace.encoding.served.concurrency import Concurrency
+from isospace.encoding.served.control import Control, with_control
 from isospace.encoding.served.endpoint import Endpoint
 from isospace.encoding.served.faults import KEY_REFUSED, QUOTA_USED_UP, Outcome
 from isospace.encoding.served.gate import Gate
@@ -62,11 +63,21 @@ class Sender:
     ----------
     name
         The provider and the model, before every message.
+    control
+        The text that goes with every request except urgent ones.
     """
 
     def __init__(
-        self, name: str, transport: Transport, endpoint: Endpoint, key: Key, *, clock: Callable[[], float]
+        self,
+        name: str,
+        transport: Transport,
+        endpoint: Endpoint,
+        key: Key,
+        *,
+        clock: Callable[[], float],
+        control: Control | None = None,
     ) -> None:
+        self._control = control
         self._name, self._transport, self._key, self._clock = name, transport, key, clock
         self.concurrency = Concurrency(endpoint.max_concurrency)
         self._gate = Gate(self.concurrency)
@@ -122,7 +133,10 @@ class Sender:
                 if await _stopped_within(ledger, wait):
                     raise Stopped
             at = self._clock()
-            sent = await self._transport.embed(batch.texts, role, patience.timeout)
+            control = None if patience.urgent else self._control
+            sent = await self._transport.embed(with_control(batch.texts, control), role, patience.timeout)
+            if control is not None:
+                sent = replace(sent, outcome=control.checked(sent.outcome, role))
             ledger.requests += 1
             ledger.retries += retry
             ledger.resent_texts += len(batch.texts) if again else 0

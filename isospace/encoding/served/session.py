@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 
 from isospace.encoding.served.answer import Ledger, OnRows
+from isospace.encoding.served.control import Control
 from isospace.encoding.served.endpoint import Endpoint
 from isospace.encoding.served.faults import Outcome
 from isospace.encoding.served.model import ServedModel
@@ -30,11 +31,22 @@ _TOO_LARGE = re.compile(r"batch|too many|too large|per request|at most|maximum",
 class Session:
     """The state of a client in its event loop."""
 
-    def __init__(self, model: ServedModel, endpoint: Endpoint, key: Key, *, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        model: ServedModel,
+        endpoint: Endpoint,
+        key: Key,
+        *,
+        clock: Callable[[], float],
+        control: Control | None = None,
+    ) -> None:
+        control = None if model.most_texts < 2 else control
+        # The control text takes the place of one of the texts that a request may have.
+        self._reserved = 0 if control is None else 1
         self._model, self._endpoint, self._key, self._clock = model, endpoint, key, clock
         self._name = f"{endpoint.host}, model {model.model!r}"
         self._transport = Transport(model, endpoint, key)
-        self._sender = Sender(self._name, self._transport, endpoint, key, clock=clock)
+        self._sender = Sender(self._name, self._transport, endpoint, key, clock=clock, control=control)
         self.watch = Watch(self._name, model.dimensions)
         self._most_texts: int | None = (
             None if model.protocol == "tei" and not model.max_batch_texts else model.most_texts
@@ -68,7 +80,7 @@ class Session:
             return ledger
         planned = plan_batches(
             [tokens[row] for row in sendable],
-            most_texts=most,
+            most_texts=max(1, most - self._reserved),
             most_tokens=self._model.most_tokens,
             concurrency=self._endpoint.max_concurrency,
         )
@@ -109,7 +121,7 @@ class Session:
             pass
 
     async def _embed_batch(self, ledger: Ledger, batch: Batch, role: Role, patience: Patience) -> None:
-        if len(batch.rows) > (most := self._most_texts or self._model.most_texts):
+        if len(batch.rows) > (most := max(1, (self._most_texts or self._model.most_texts) - self._reserved)):
             # The provider's limit was found after the batches of this call were planned.
             parts = [batch.part(range(n, min(n + most, len(batch.rows)))) for n in range(0, len(batch.rows), most)]
             await asyncio.gather(*(self._settle(ledger, part, role, patience) for part in parts))
