@@ -26,8 +26,15 @@ Kind = Literal[
     "all equal",
     "another dimension",
     "another model",
+    "noisy",  # the same text gives a slightly different vector
+    "other vectors",  # of another model, under the old name
     "role dropped",  # the parameters of the role never reach the model
 ]
+_CHANGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "another dimension": lambda vector: vector[:-1],
+    "noisy": lambda vector: vector + 0.02 * np.roll(vector, 1),
+    "other vectors": lambda vector: np.roll(vector, 1),
+}
 ROLE_FIELDS = ("input_type", "prompt_name", "taskType", "task_type", "prompt")
 DIMENSION = 16
 
@@ -96,8 +103,8 @@ def spoiled_answer(kind: Kind, answer: Any, *, repeated: bool = False) -> Any:
             return _with_items(answer, [_mapped(items[0], lambda v: np.full_like(v, np.nan)), *items[1:]])
         case "all equal":
             return _with_items(answer, [_mapped(item, lambda _: _vector(items[0])) for item in items])
-        case "another dimension":
-            return _with_items(answer, [_mapped(item, lambda v: v[:-1]) for item in items])
+        case "another dimension" | "noisy" | "other vectors":
+            return _with_items(answer, [_mapped(item, _CHANGES[kind]) for item in items])
         case "another model" if isinstance(answer, dict):
             return {**answer, "model": f"{answer.get('model')}-new"}
     return answer

@@ -6,7 +6,7 @@ import asyncio
 import concurrent.futures
 import os
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from isospace.errors import EncoderError
@@ -24,6 +24,8 @@ class BackgroundLoop:
         self._thread: threading.Thread | None = None
         self._process = 0
         self._closed = False
+        # What to close in the thread, before it ends.
+        self.endings: list[Callable[[], Coroutine[Any, Any, None]]] = []
 
     @property
     def fresh(self) -> bool:
@@ -62,18 +64,20 @@ class BackgroundLoop:
         if loop is None or thread is None or process != os.getpid():
             return
         loop.call_soon_threadsafe(loop.stop)
-        thread.join()
+        # The garbage collector may run in that very thread.
+        if thread is not threading.current_thread():
+            thread.join()
 
     def _started(self) -> asyncio.AbstractEventLoop:
         if self._loop is None or self._process != os.getpid():
             loop = asyncio.new_event_loop()
-            self._thread = threading.Thread(target=_serve, args=(loop,), name=self._name, daemon=True)
+            self._thread = threading.Thread(target=_serve, args=(loop, self.endings), name=self._name, daemon=True)
             self._loop, self._process = loop, os.getpid()
             self._thread.start()
         return self._loop
 
 
-def _serve(loop: asyncio.AbstractEventLoop) -> None:
+def _serve(loop: asyncio.AbstractEventLoop, endings: list[Callable[[], Coroutine[Any, Any, None]]]) -> None:
     asyncio.set_event_loop(loop)
     try:
         loop.run_forever()
@@ -81,6 +85,8 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
         for task in tasks:
             task.cancel()
         loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        for ending in endings:
+            loop.run_until_complete(ending())
         loop.run_until_complete(loop.shutdown_asyncgens())
     finally:
         asyncio.set_event_loop(None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
@@ -56,6 +57,8 @@ class ServedClient:
         self._session: Session | None = None
         self._reported: str | None = None
         self._breaker = Breaker()
+        # A client that nobody uses any more leaves no connection open.
+        self._finalize = weakref.finalize(self, self._loop.close)
 
     def __repr__(self) -> str:
         return f"ServedClient({self.model.protocol}, {self.model.model!r}, {self.endpoint.host}, {self._key.place})"
@@ -125,11 +128,7 @@ class ServedClient:
 
     def close(self) -> None:
         """Close the connections and end the background thread. Calls that still run fail."""
-        with self._lock:
-            session, self._session = self._session, None
-        if session is not None and not self._loop.fresh:
-            self._loop.run(session.close())
-        self._loop.close()
+        self._finalize()
 
     @property
     def _patience(self) -> Patience:
@@ -161,6 +160,7 @@ class ServedClient:
             if self._session is None or self._loop.fresh:
                 # Connections and queues belong to their loop, and a forked process starts with a new one.
                 self._session = self._loop.run(_new_session(self.model, self.endpoint, self._key, self._control))
+                self._loop.endings[:] = [self._session.close]
             return self._session
 
 

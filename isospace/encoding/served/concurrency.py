@@ -15,8 +15,8 @@ _GROWTH = 1.1  # of the rate in a round while rising; less is the end of the ris
 _DROP = 0.85  # of the rate: the rise has gone too far
 _BETTER = 1.03  # of the rate at another number, for it to be taken
 _MUCH_BETTER_UP, _MUCH_BETTER_DOWN = 1.22, 1.12  # for larger steps in that direction
-_UP, _DOWN = 1.3, 0.8
-_FAR_UP, _FAR_DOWN = 2.0, 0.5
+_UP, _DOWN = (2.0, 1.3, 1.1), (0.5, 0.8, 0.9)  # large, usual, and small steps
+_LARGE, _USUAL, _SMALL = range(3)
 _FEWEST_ANSWERS, _STEADY_ANSWERS = 8, 32  # of a round
 _SHORTEST_HOLD, _LONGEST_HOLD = 4, 64  # rounds between two trials
 
@@ -37,7 +37,8 @@ class Concurrency:
     _after_failure: int = _SHORTEST_HOLD
     _held: int = 0
     _up: bool = False
-    _far: bool = False
+    _size: int = _USUAL
+    _failures: int = 0
     _cut_at: float | None = None
 
     def __post_init__(self) -> None:
@@ -126,7 +127,7 @@ class Concurrency:
     def _try_another(self) -> None:
         self._held = 0
         for up in (self._up, not self._up):
-            step = (_FAR_UP if self._far else _UP) if up else (_FAR_DOWN if self._far else _DOWN)
+            step = (_UP if up else _DOWN)[self._size]
             other = round(self.limit * step)
             other = min(self.most, max(self.limit + 1, other)) if up else max(1, min(self.limit - 1, other))
             if other != self.limit:
@@ -140,11 +141,14 @@ class Concurrency:
         if rate >= known * _BETTER:
             self._best = (self.limit, rate)
             # The same direction again, at once.
-            self._hold, self._far = 1, rate >= known * (_MUCH_BETTER_UP if self._up else _MUCH_BETTER_DOWN)
+            much = rate >= known * (_MUCH_BETTER_UP if self._up else _MUCH_BETTER_DOWN)
+            self._hold, self._failures, self._size = 1, 0, _LARGE if much else self._size
             return
         self._hold = self._after_failure
         self._after_failure = min(_LONGEST_HOLD, self._after_failure * 2)
-        self._up, self._far = not self._up, False
+        # Where neither direction was better, the best number is near.
+        self._failures += 1
+        self._up, self._size = not self._up, _SMALL if self._failures > 1 else _USUAL
         self._settle(before)
 
     def _settle(self, limit: int) -> None:

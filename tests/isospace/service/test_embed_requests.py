@@ -10,7 +10,12 @@ import numpy as np
 import openai
 import pytest
 
+from isospace.encoding.served.client import ServedClient
+from isospace.encoding.served.endpoint import Endpoint
+from isospace.encoding.served.model import ServedModel
+from isospace.errors import ProviderRefusedError
 from isospace.search.index import Index, open_index
+from isospace.transform.affine import ROLES
 from tests.helpers.serving import serving
 
 TEXTS = ["the gene of the cell", "search index", "vector text", "the protein"]
@@ -100,6 +105,23 @@ def test_a_role_that_makes_a_difference_has_to_be_given(prompted_store: str) -> 
         found = np.array([one.embedding for one in short.data])
         cut = index.space.embed(TEXTS, "query")[:, :4].astype(np.float64)
         assert np.allclose(found, cut / np.linalg.norm(cut, axis=1, keepdims=True), atol=1e-7)
+
+
+def test_isospaces_own_client_of_served_encoders(prompted_store: str) -> None:
+    index = open_index(prompted_store, "c")
+    model = ServedModel("openai", "c", parameters={role: {"input_type": role} for role in ROLES})
+    with serving(index) as url, ServedClient(model, Endpoint(f"{url}/v1")) as client:
+        for role in ROLES:
+            answer = client.embed([*TEXTS, "too long " * 1000], role)
+            assert np.array_equal(answer.vectors[:-1], index.space.embed(TEXTS, role))
+            assert list(answer.refused) == [len(TEXTS)]
+            assert "texts are never truncated" in answer.refused[len(TEXTS)]
+        unaware = ServedModel("openai", "c")
+        with (
+            ServedClient(unaware, Endpoint(f"{url}/v1")) as wrong,
+            pytest.raises(ProviderRefusedError, match="input_type is missing"),
+        ):
+            wrong.embed(TEXTS, "query")
 
 
 def test_models_name_the_space(api: openai.OpenAI, opened: Index) -> None:

@@ -80,6 +80,23 @@ def test_what_passes_is_tried_again_and_counted(fault: Fault) -> None:
     assert answer.limited == (times if "limited" in fault.kind else 0)
 
 
+def test_many_faults_at_once_behind_a_proxy() -> None:
+    kinds = ["limited", "limited, inside 200", "failed", "half an answer", "missing vectors", "not finite", "shuffled"]
+    faults = [Fault(kind, every=9, start=1 + number, times=2) for number, kind in enumerate(kinds)]
+    with (
+        FakeProvider() as upstream,
+        FakeProvider(upstream=upstream.url(""), faults=faults) as proxy,
+        client_of(proxy, "voyage") as client,
+    ):
+        answer = client.embed(TEXTS, "document")
+        require_complete(client, proxy, answer)
+    assert [fault.times for fault in faults] == [0] * len(faults)
+    assert answer.requests == len(proxy.embeds)
+    # Every text arrived; what the proxy spoiled arrived more than once, and was counted.
+    assert set(upstream.texts_received()) == set(TEXTS)
+    assert len(upstream.texts_received()) - len(TEXTS) <= answer.resent_texts
+
+
 @pytest.mark.parametrize("protocol", ["openai", "voyage"])
 def test_another_order_is_put_right_by_the_index(protocol: str) -> None:
     with FakeProvider(faults=[Fault("shuffled")]) as provider, client_of(provider, protocol) as client:
