@@ -26,6 +26,9 @@ from isospace.encoding.spec import EncoderSpec
 from isospace.encoding.tokenizer_rules import noticing_texts
 from isospace.errors import ConfigError, EncoderError, MismatchError
 from isospace.pipeline.fit.fit_space import fit_transform
+from isospace.service.embed_requests import embed_items, require_within, roles_differ
+from isospace.service.errors import Problem
+from isospace.service.settings import Settings
 from isospace.storage.store import Store, open_store
 from isospace.transform.affine import ROLES, Role
 from isospace.transform.space import WITH_QUERY_ENCODER, read_space, seal_space
@@ -255,6 +258,18 @@ def test_encoders_that_are_handed_on_check_the_space_that_they_are_opened_with(m
     assert third.encoder is first.encoder
     assert third.agreement is not None
     assert set(third.agreement.by_role) == set(ROLES)
+
+
+def test_the_service_measures_a_text_by_the_limit_of_its_role_and_asks_for_the_role(made: Sealed) -> None:
+    opened = open_space(made.store, made.space_id, encoder=made.pair)
+    assert roles_differ(opened)
+    items: list[Any] = ["cell " * 30]
+    assert require_within(Settings().limits, items, opened, "document") > 24
+    with pytest.raises(Problem, match="expected at most 24"):
+        require_within(Settings().limits, items, opened, "query")
+    (ids,) = made.pair.tokenize(["protein"], "query")
+    (vector,) = embed_items(opened, "query", [tuple(ids)], None)
+    assert vector.tobytes() == opened.embed(["protein"], "query").tobytes()
 
 
 def test_without_encoders_an_error_names_that_of_the_role(made: Sealed) -> None:
