@@ -225,8 +225,9 @@ def report_plan(
     plan: EncodePlan,
     record: EncoderRecord,
     judged: JudgedDocuments | None = None,
+    queries: EncoderRecord | None = None,
 ) -> PlanReport:
-    """Collect the figures of a plan."""
+    """Collect the figures of a plan; `queries` is the encoder of queries, if it is not that of documents."""
     runtime = run.config.runtime
     engine = resolve_engine(engine_of(runtime), record.precision, elsewhere=runtime.workers.kind == "ray")
     place = planned_place(engine_of(runtime), runtime.workers, record.precision)
@@ -264,7 +265,7 @@ def report_plan(
         only_unknown=unknown.only,
         judged=judged,
         price=price,
-        disk=plan_disk(run, scan, parts, plan, record),
+        disk=plan_disk(run, scan, parts, plan, record, queries),
     )
 
 
@@ -274,12 +275,13 @@ def plan_only(config: PipelineConfig) -> PlanReport:
     record, tokenizer = identify_encoder(open_store(config.runtime.store), config.recipe.encoder)
     counter = token_counter(tokenizer, record)
     with tempfile.TemporaryDirectory(prefix="isospace-plan-") as scratch:
-        run = start_run(config, record, Path(scratch), queries=_queries(config, record), dry=True)
+        queries = _queries(config, record)
+        run = start_run(config, record, Path(scratch), queries=queries, dry=True)
         scan = scan_source(run)
         parts = [write_chunks(run, documents, counter) for documents in scan.parts]
         plan = plan_shards(run, parts, limit=record.longest, kept=scan.kept)
         require_fit(run, plan, parts, record)
-        return report_plan(run, scan, parts, plan, record, require_judged(run, scan, parts))
+        return report_plan(run, scan, parts, plan, record, require_judged(run, scan, parts), queries)
 
 
 def _queries(config: PipelineConfig, document: EncoderRecord) -> EncoderRecord | None:
