@@ -31,7 +31,7 @@ from isospace.service.errors import Problem
 from isospace.service.settings import Settings
 from isospace.storage.store import Store, open_store
 from isospace.transform.affine import ROLES, Role
-from isospace.transform.space import WITH_QUERY_ENCODER, read_space, seal_space
+from isospace.transform.space import WITH_QUERY_ENCODER, SpaceRecord, read_space, seal_space
 from isospace.transform.spec import FitSpec, TransformSpec
 from tests.helpers.pairs import PROMPT, query_model
 from tests.helpers.small_space import DIMENSION, LetterEncoder, record, sealed
@@ -138,6 +138,20 @@ def test_the_space_of_one_encoder_keeps_its_bytes_and_its_identity() -> None:
     _, files = sealed()
     assert b"query_encoder" not in files["space.json"]
     assert b'"format":3' in files["space.json"].replace(b" ", b"")
+    plain = SpaceRecord(
+        encoder_id="e" * 64,
+        input_dimension=16,
+        dimension=16,
+        spec=TransformSpec(),
+        fitted=FitSpec(),
+        normalizes=True,
+        params_sha256="a" * 64,
+        probes_sha256="b" * 64,
+        promise="bitwise",
+        min_cosine=0.9999,
+    )
+    # As computed before a space could have two encoders.
+    assert plain.space_id == "4c39e94572d800dac5cafd05a62fb5dc095b6ec1b77775a7a978162f081d2629"
 
 
 def test_a_space_of_two_encoders_names_both_and_has_a_format_that_older_versions_refuse(made: Sealed) -> None:
