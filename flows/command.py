@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ from isospace.pipeline.outcome import outcome
 from isospace.storage.openable import report_address
 from isospace.storage.store import open_store
 from tasks.errors import describe, was_told
-from tasks.server import require_server
+from tasks.server import is_of_lost_server, require_server
 from tasks.startup import started, starting
 
 
@@ -156,10 +157,10 @@ def one_line_errors() -> Iterator[None]:
         status = 2 if isinstance(error, ConfigError) else 1
         # A rejection, or an alarm, is the outcome of the command, which a person may want to override.
         is_outcome = isinstance(error, GateError | AuditError)
-        _fail(error, "" if was_told(error) and not is_outcome else line, status=status)
+        _fail(error, "" if was_told(error) and not is_outcome else line, status=status, is_lost=is_of_lost_server(line))
 
 
-def _fail(error: BaseException, message: str, *, status: int) -> NoReturn:
+def _fail(error: BaseException, message: str, *, status: int, is_lost: bool = False) -> NoReturn:
     # Frames of the traceback keep connections open, whose library would print warnings when the process ends.
     link: BaseException | None = error
     while link is not None:
@@ -167,4 +168,9 @@ def _fail(error: BaseException, message: str, *, status: int) -> NoReturn:
         link = link.__cause__ or link.__context__
     if message:
         say(f"error: {message}", err=True)
+    if is_lost:
+        # Prefect would wait for the server at the exit, to send it the rest of its log and events.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
     sys.exit(status)

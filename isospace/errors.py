@@ -9,6 +9,10 @@
     │   ├── ConflictError    another run committed first
     │   └── BusyError        another process uses the store, and files could be lost
     ├── EncoderError         a model cannot be loaded, or returns invalid vectors
+    │   └── ProviderError    the provider of a served encoder failed; carries what was paid
+    │       ├── ProviderUnavailableError   it cannot be reached, or is overloaded: try again later
+    │       ├── ProviderRefusedError       it refuses every request: key, model, parameters, or quota
+    │       └── ProviderAnswerError        it answers, but wrongly: vectors, count, or another model
     ├── WorkerError          a worker died or hangs; its shard is retried
     ├── NoWorkersError       all workers are lost
     ├── FitError             the sample is not suitable for the fit
@@ -26,6 +30,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 
 class IsospaceError(Exception):
@@ -62,6 +67,35 @@ class BusyError(StoreError):
 
 class EncoderError(IsospaceError):
     """A model cannot be loaded, or returned invalid vectors."""
+
+
+class ProviderError(EncoderError):
+    """The provider of a served encoder failed.
+
+    Parameters
+    ----------
+    message
+        The message, in one line, without the key.
+    answer
+        What had been answered and paid before the failure: an `isospace.encoding.served.answer.ServedAnswer`, in which
+        the rows without an answer are NaN; None if the call itself sent nothing.
+    """
+
+    def __init__(self, message: str, answer: Any = None) -> None:
+        super().__init__(message)
+        self.answer = answer
+
+
+class ProviderUnavailableError(ProviderError):
+    """The provider cannot be reached, is overloaded, or did not answer in time; the same call may succeed later."""
+
+
+class ProviderRefusedError(ProviderError):
+    """The provider refuses every request: the key, the model, a parameter, or the quota has to be changed first."""
+
+
+class ProviderAnswerError(ProviderError):
+    """The provider's answers are wrong: count, order, dimension, values, or another model than before."""
 
 
 class WorkerError(IsospaceError):
@@ -108,7 +142,7 @@ EXTRAS = {
     "faiss": "fast",
     "torch": "encode", "sentence_transformers": "encode", "transformers": "encode", "huggingface_hub": "encode",
     "onnx": "onnx", "onnxruntime": "onnx", "onnxscript": "onnx", "nncf": "int8", "ray": "ray",
-    "accelerate": "finetune", "datasets": "finetune", "datasketch": "finetune", "peft": "finetune", "httpx": "finetune",
+    "accelerate": "finetune", "datasets": "finetune", "datasketch": "finetune", "peft": "finetune", "httpx": "served",
     "lancedb": "export", "pgvector": "export", "psycopg": "export", "qdrant_client": "export",
     "jinja2": "report", "matplotlib": "report", "sklearn": "report", "scipy": "report",
     "boto3": "aws", "botocore": "aws", "chardet": "pipeline",

@@ -26,7 +26,7 @@ from prefect.states import Completed, Failed
 from isospace.errors import AuditError, GateError
 from isospace.pipeline.failure import describe_failure
 from tasks.lines import as_line
-from tasks.server import describe_server_failure
+from tasks.server import describe_server_failure, is_of_lost_server, stop_asking
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -35,7 +35,7 @@ _EVENT_LOGGERS = ("prefect.events.clients", "prefect._internal.concurrency")
 _RETRY = "Task run failed with %s: %r - Retry %s/%s will start %s"
 _SECONDS = re.compile(r"([0-9.]+) second\(s\) from now")
 # Prefect's own lines about states that the UI shows anyway, and that the lines of tasks and flows have put in words.
-_REPEATED = re.compile(r"Finished in state (Completed|Failed)\(|Task run failed with state: ")
+_REPEATED = re.compile(r"Finished in state (Completed|Failed|Running)\(|Task run failed with state: ")
 
 
 class Unsuccessful(Exception):
@@ -240,6 +240,8 @@ def _failed(error: Exception, *, tell: bool) -> State[Any]:
             get_run_logger().error("%s: %s", type(error).__name__, error, exc_info=error)
             error.__dict__["isospace_told"] = True
         raise error
+    if is_of_lost_server(line):
+        stop_asking()
     # A task has told a rejection or an alarm, and the run went on to its end.
     if tell and not was_told(error):
         if not isinstance(error, GateError | AuditError):

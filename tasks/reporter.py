@@ -23,6 +23,7 @@ from isospace.pipeline.heartbeat import Heartbeat
 from isospace.storage.openable import report_address
 from isospace.storage.store import Store
 from tasks.lines import as_line
+from tasks.server import stop_telling
 
 F = TypeVar("F", bound=Callable[..., None])
 # A run of many days must not update its progress every second.
@@ -46,6 +47,7 @@ def _if_possible(show: F) -> F:
                 self.tell_refused(show.__name__, error)
                 return
             self.is_server_lost = True
+            stop_telling()
             self.warning(
                 f"the Prefect server does not answer ({error}). The run goes on, without artifacts; in the UI it will "
                 "seem to run until somebody cancels it there"

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+
+import httpx
 import prefect
 from httpx import HTTPError, HTTPStatusError
 from prefect.client.base import ServerType
 from prefect.client.orchestration import get_client
 from prefect.concurrency._asyncio import ConcurrencySlotAcquisitionError
 from prefect.exceptions import PrefectException
-from prefect.settings import get_current_settings
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, get_current_settings, temporary_settings
 
 from isospace.storage.guard import without_passwords
+
+_CONTINUES = "What the log calls committed is committed; the same command continues from here."
+# Never closed: it would bring the retries back.
+_WITHOUT_RETRIES = contextlib.ExitStack()
 
 
 class ServerError(PrefectException):
@@ -26,8 +34,27 @@ def describe_server_failure(error: BaseException) -> str | None:
     try:
         require_server()
     except ServerError as lost:
-        return f"{lost} What the log calls committed is committed; the same command continues from here."
+        return f"{lost} {_CONTINUES}"
     return " ".join(str(error).split())[:400] or type(error).__name__
+
+
+def stop_asking() -> None:
+    """Let Prefect try each request once from here on: a run that fails because its server is gone has to end.
+
+    Prefect would try for a minute to tell the server each of the run's last states.
+    """
+    _WITHOUT_RETRIES.enter_context(temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}))
+    stop_telling()
+
+
+def stop_telling() -> None:
+    """Keep Prefect from printing an error for each batch of log lines that the server cannot take."""
+    logging.raiseExceptions = False
+
+
+def is_of_lost_server(line: str) -> bool:
+    """Return whether `describe_server_failure` found the server gone."""
+    return line.endswith(_CONTINUES)
 
 
 def server_url() -> str:
@@ -52,7 +79,8 @@ def require_server() -> None:
         with get_client(sync_client=True) as client:
             if client.server_type == ServerType.CLOUD:
                 return
-            answer = client._client.get("/admin/version")
+            # Prefect's own client would try again for a minute, which a run that lost its server has done already.
+            answer = httpx.Client.send(client._client, client._client.build_request("GET", "/admin/version"))
             answer.raise_for_status()
             version = str(answer.json())
     except HTTPStatusError as error:

@@ -10,7 +10,7 @@ import hashlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from isospace.encoding.encoder import SentenceEncoder
+    from isospace.encoding.encoder import LoadedEncoder
 
 _SENTENCE = "Vectors of one text have equal bits only if the same kernels computed them. "
 # Of different lengths, since kernels are selected by the shape of a call. Fixed: another list gives other fingerprints,
@@ -19,7 +19,7 @@ BITS_TEXTS: tuple[str, ...] = ("a", "How long is a day on Mars?", 2 * _SENTENCE,
 _VERSION = b"isospace bits 1"
 
 
-def computed_by(encoder: SentenceEncoder) -> dict[str, str]:
+def computed_by(encoder: LoadedEncoder) -> dict[str, str]:
     """Describe what decides the bits of an encoder's raw vectors.
 
     The texts are encoded at the first call; later calls return the same description.
@@ -40,7 +40,7 @@ def computed_by(encoder: SentenceEncoder) -> dict[str, str]:
     return dict(encoder.known)
 
 
-def bits_fingerprint(encoder: SentenceEncoder) -> str:
+def bits_fingerprint(encoder: LoadedEncoder) -> str:
     """Return the SHA-256 of the raw vectors of `BITS_TEXTS`; texts beyond the encoder's limit are left out."""
     limit = encoder.record.max_tokens
     lengths = [len(ids) for ids in encoder.tokenize(BITS_TEXTS, "document")]
@@ -49,6 +49,6 @@ def bits_fingerprint(encoder: SentenceEncoder) -> str:
     return hashlib.sha256(_VERSION + vectors.astype("<f4").tobytes()).hexdigest()
 
 
-def note_cosine(encoder: SentenceEncoder, cosine: float) -> None:
+def note_cosine(encoder: LoadedEncoder, cosine: float) -> None:
     """Keep the smallest cosine of a probe with the encoder's reference, for `computed_by`."""
     encoder.known["cosine"] = repr(cosine)

@@ -12,10 +12,11 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +50,57 @@ class Encoder(Probed, Protocol):
         """The encoder's identity."""
 
 
+@runtime_checkable
+class LoadedEncoder(Encoder, Protocol):
+    """What indexing needs from an encoder: its own one, on a device or behind an API."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Counts tokens; for an encoder on a device, it also makes them."""
+
+    @property
+    def backend(self) -> Describing:
+        """What computes the vectors."""
+
+    @property
+    def lock(self) -> AbstractContextManager[object]:
+        """Held while a shard is encoded."""
+
+    @property
+    def known(self) -> dict[str, str]:
+        """What `isospace.encoding.bits` has found out about this encoder."""
+
+    @property
+    def min_cosine(self) -> float:
+        """Smallest cosine with a vector of the same text that was computed elsewhere or earlier."""
+
+    def counter(self) -> TokenCounter:
+        """Return the token counter that chunking needs."""
+
+
+class Describing(Protocol):
+    """What tells how vectors are computed."""
+
+    @property
+    def name(self) -> str:
+        """Name of the backend, or `served`."""
+
+    @property
+    def device(self) -> str:
+        """Device, such as `cpu` or `cuda:0`."""
+
+    @property
+    def is_batch_invariant(self) -> bool:
+        """Whether, on one machine, a text's bits do not depend on its batch."""
+
+    @property
+    def halvings(self) -> int:
+        """How often the device ran out of memory, so that a batch was halved."""
+
+    def engine(self) -> dict[str, str]:
+        """Describe library, version, device, processor, instruction set, and precision."""
+
+
 @dataclass(frozen=True, slots=True)
 class SentenceEncoder:
     """A loaded encoder.
@@ -73,6 +125,11 @@ class SentenceEncoder:
     def tokenize(self, texts: Sequence[str], role: Role) -> list[list[int]]:
         """Return the token IDs of each text with its role's prompt and special tokens, never truncated."""
         return tokenize(self.tokenizer, self.record, texts, role)
+
+    @property
+    def min_cosine(self) -> float:
+        """Tolerance of the encoder."""
+        return self.record.min_cosine
 
     def counter(self) -> TokenCounter:
         """Return the token counter that chunking needs."""

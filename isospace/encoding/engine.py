@@ -11,6 +11,7 @@ from typing import Literal
 from isospace.encoding.backends.base import PACKAGES, Backend, BackendName, cuda_devices, is_installed
 from isospace.encoding.registry.files import Export, fetch_export, fetch_model, read_export
 from isospace.encoding.registry.record import EncoderRecord
+from isospace.encoding.spec import EndpointSpec
 from isospace.errors import ConfigError, EncoderError, IntegrityError, NotFoundError, install_command
 from isospace.storage.store import Store
 
@@ -47,6 +48,8 @@ class Engine:
         Maximum number of tokens per call; on a GPU measured if None.
     trust_remote_code
         For torch: whether code that comes with the model may run.
+    endpoint
+        For a served encoder: where it is, and how it is called.
     """
 
     backend: Literal["auto", "openvino", "torch", "onnx"] = "auto"
@@ -57,6 +60,7 @@ class Engine:
     threads: int | None = None
     batch_tokens: int | None = None
     trust_remote_code: bool = False
+    endpoint: EndpointSpec | None = None
 
 
 def resolve_engine(

@@ -8,7 +8,7 @@ from itertools import count
 
 import numpy as np
 
-from isospace.encoding.encoder import Encoder, SentenceEncoder, truncation_is_meant
+from isospace.encoding.encoder import Encoder, LoadedEncoder, truncation_is_meant
 from isospace.encoding.registry.record import EncoderRecord
 from isospace.encoding.role_encoders import RoleEncoders, record_of, sentence_encoder_of
 from isospace.encoding.tokenizer import Offsets, Tokenizer
@@ -46,7 +46,7 @@ class ChosenTexts:
 class _Member:
     """An encoder, the roles that it encodes, and how their stages are told from those of another one."""
 
-    encoder: SentenceEncoder
+    encoder: LoadedEncoder
     roles: tuple[Role, ...]
     label: str
 
@@ -77,7 +77,9 @@ def choose_texts(encoder: Encoder) -> ChosenTexts:
     cut = long_texts[0][0]
     short = [text for text in PROBE_TEXTS if text in set(texts)]
     encoded: dict[Role, list[str]] = {"document": short, "query": short}
-    if _tokens_to_encode(members[0].encoder.record) <= _ENCODED_TOKENS:
+    # A served encoder cuts nothing: its provider would refuse the text.
+    documents = members[0].encoder.record
+    if documents.served is None and _tokens_to_encode(documents) <= _ENCODED_TOKENS:
         # It replaces the longest of the others. Long texts are documents: queries are rarely cut.
         short = [text for text in short if text != PROBE_TEXTS[-1]]
         encoded = {"document": [*short, cut], "query": short}
@@ -137,6 +139,9 @@ def exercised_stages(
                 stages[f"prompt ({role})"] = tokens != one.tokenizer.ids(texts.texts)
         cut = _cutting(record, probes, member.roles)
         stages |= {f"{name}{member.label}": exercised for name, exercised in cut.items()}
+        if record.served is not None:
+            told = f"model {record.served.model}{member.label}"
+            stages[told] = all(_differ(probes[f"{role}.raw"]) for role in member.roles)
         for module in record.modules:
             stages[f"module {module}{member.label}"] = all(_differ(probes[f"{role}.raw"]) for role in member.roles)
     normalizes = all(member.encoder.record.normalizes for member in members)
@@ -152,6 +157,8 @@ def _cutting(record: EncoderRecord, probes: Arrays, roles: Sequence[Role]) -> di
         joined = [not np.allclose(probes[f"{role}.joined"], probes[f"{role}.raw"][1:2], atol=1e-4) for role in roles]
         # The stride shows from the third window on.
         return {"windows": all((number > 2).any() for number in counts), "pooling over windows": all(joined)}
+    if record.served is not None:
+        return {}
     lengths = [(probes[f"{role}.lengths"], probes[f"{role}.input_lengths"]) for role in roles]
     return {"truncation": all((given > kept).any() for given, kept in lengths)}
 
@@ -185,7 +192,7 @@ def _with_tokens(encoder: Encoder, texts: list[str]) -> list[str]:
     return [text for text, *ids in zip(texts, *tokens, strict=True) if all(ids)]
 
 
-def _long_texts(encoder: SentenceEncoder) -> tuple[str, str]:
+def _long_texts(encoder: LoadedEncoder) -> tuple[str, str]:
     """Return a text that is just longer than the limit, and one that is longer by far."""
     record = encoder.record
     far = 3 * record.max_tokens if record.max_tokens <= 2 * _ENCODED_TOKENS else record.max_tokens + 64

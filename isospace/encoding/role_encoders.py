@@ -19,7 +19,7 @@ from isospace.transform.space import QueryEncoder, SpaceRecord
 from isospace.transform.vectors import Float32
 
 if TYPE_CHECKING:
-    from isospace.encoding.encoder import Encoder, SentenceEncoder
+    from isospace.encoding.encoder import Encoder, LoadedEncoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ def encoder_of(encoder: Encoder, role: Role) -> Encoder:
     return chosen.loaded if isinstance(chosen, DeferredEncoder) else chosen
 
 
-def sentence_encoder_of(encoder: Encoder, role: Role) -> SentenceEncoder:
+def sentence_encoder_of(encoder: Encoder, role: Role) -> LoadedEncoder:
     """Return the encoder of a role, with its tokenizer and backend.
 
     Raises
@@ -125,11 +125,13 @@ def sentence_encoder_of(encoder: Encoder, role: Role) -> SentenceEncoder:
     EncoderError
         If it is not isospace's own.
     """
-    from isospace.encoding.encoder import SentenceEncoder
+    from isospace.encoding.encoder import LoadedEncoder
 
     chosen = encoder_of(encoder, role)
-    if not isinstance(chosen, SentenceEncoder):
-        raise EncoderError(f"the {role} encoder is a {type(chosen).__name__}; expected one that runs a model here.")
+    if not isinstance(chosen, LoadedEncoder):
+        raise EncoderError(
+            f"the {role} encoder is a {type(chosen).__name__}; expected one that runs a model, here or behind an API."
+        )
     return chosen
 
 
@@ -142,8 +144,8 @@ def query_encoder_of(encoder: Encoder) -> QueryEncoder | None:
     """Return what a space records of the encoder of queries; None unless it is another than that of documents."""
     if not isinstance(encoder, RoleEncoders):
         return None
-    record = encoder.query.record
-    return QueryEncoder(encoder_id=record.encoder_id, normalizes=record.normalizes, min_cosine=record.min_cosine)
+    record, tolerance = encoder.query.record, sentence_encoder_of(encoder, "query").min_cosine
+    return QueryEncoder(encoder_id=record.encoder_id, normalizes=record.normalizes, min_cosine=tolerance)
 
 
 def require_pair(document: EncoderRecord, query: EncoderRecord) -> None:

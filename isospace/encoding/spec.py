@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from isospace.encoding.pooling import Pooling
 from isospace.encoding.precision import Precision
+from isospace.encoding.served.model import Protocol, ServedModel
+from isospace.errors import ConfigError
 from isospace.storage.spec import SpecModel
 
 
@@ -32,8 +35,10 @@ class WindowsSpec(SpecModel):
 
 
 class EncoderSpec(SpecModel):
-    """The model that turns text into raw vectors."""
+    """A model on disk that turns text into raw vectors."""
 
+    kind: Literal["transformer"] = "transformer"
+    """A model that isospace runs itself. Static models are recognized by their files."""
     model: str
     """A local folder, `package:NAME` for a model in an installed package, `encoder:ID` for an encoder in the store,
     such as a fine-tuned one, or a model name on the Hugging Face Hub together with `revision`."""
@@ -62,3 +67,120 @@ class EncoderSpec(SpecModel):
         if (self.precision == "int8") != (self.calibration is not None):
             raise ValueError("precision=int8 and calibration belong together: set both or neither")
         return self
+
+
+_TOKENIZER = re.compile(r"budget|tiktoken:[a-z0-9_]+|.+\.json")
+
+
+class RoleParametersSpec(SpecModel):
+    """Parameters of a request, by role, under the names of the provider's protocol."""
+
+    document: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
+    """Sent with texts of documents, such as `{input_type: search_document}`."""
+    query: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
+    """Sent with queries, such as `{input_type: search_query}`."""
+
+
+class ServedEncoderSpec(SpecModel):
+    """A model behind an API that turns text into raw vectors."""
+
+    kind: Literal["served"]
+    """A model behind an API; `runtime.endpoint` says where it is."""
+    protocol: Protocol
+    """What the server understands. `openai`: OpenAI, Azure, vLLM, Ollama, Infinity, isospace, and others that imitate
+    it; `tei`: Text Embeddings Inference."""
+    model: str = Field(min_length=1)
+    """Name of the model, as the server knows it."""
+    dimensions: int | None = Field(default=None, ge=1)
+    """Dimensions to ask for; the model's own number if empty."""
+    max_tokens: int = Field(ge=8)
+    """Longest text that the model takes, in tokens, as its provider states it."""
+    tokenizer: str = "budget"
+    """How tokens are counted: the path of a `tokenizer.json`, `tiktoken:NAME` for OpenAI's models, or `budget`, which
+    counts a token for every two bytes of text: more than there are, so that texts are split earlier than needed."""
+    prompts: PromptsSpec | None = None
+    """Prompts by role, which isospace puts before the texts that it sends; those of the preset if empty."""
+    preset: str = "auto"
+    """Entry of `configs/models.yaml` whose prompts apply; `auto` finds it by name, `none` skips it, such as for a
+    server that adds the prompts itself."""
+    parameters: RoleParametersSpec = RoleParametersSpec()
+    """Parameters of the request by role. Needed for protocols that know roles (cohere, voyage, google)."""
+
+    @field_validator("tokenizer")
+    @classmethod
+    def _known_tokenizer(cls, value: str) -> str:
+        if not _TOKENIZER.fullmatch(value):
+            raise ValueError(f"tokenizer {value!r}: expected budget, tiktoken:NAME, or the path of a tokenizer.json")
+        return value
+
+    @model_validator(mode="after")
+    def _possible(self) -> ServedEncoderSpec:
+        prompts = self.prompts or PromptsSpec()
+        try:
+            ServedModel(
+                self.protocol,
+                self.model,
+                self.dimensions,
+                {"document": self.parameters.document, "query": self.parameters.query},
+                {"document": prompts.document, "query": prompts.query},
+            )
+        except ConfigError as error:
+            raise ValueError(str(error).rstrip(".")) from error
+        return self
+
+    @property
+    def precision(self) -> Precision:
+        """The number format of the vectors that arrive."""
+        return "float32"
+
+    @property
+    def trust_remote_code(self) -> bool:
+        """Whether code of the model may run here: there is none."""
+        return False
+
+
+def _kind_of(value: Any) -> str:
+    kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
+    return "served" if kind == "served" else "transformer"
+
+
+AnyEncoderSpec = Annotated[
+    Annotated[EncoderSpec, Tag("transformer")] | Annotated[ServedEncoderSpec, Tag("served")], Discriminator(_kind_of)
+]
+
+
+class EndpointSpec(SpecModel):
+    """Where a served encoder is, and how it is called; never part of an identity."""
+
+    url: str | None = None
+    """Base URL, such as `http://gpu-1:7997/v1`; if empty, `$ISOSPACE_ENDPOINT`, or else the provider's own."""
+    key_env: str | None = None
+    """Name of the environment variable that holds the key; if empty, that of the provider's own SDK, such as
+    `OPENAI_API_KEY`, if it is set."""
+    key_file: str | None = None
+    """File that holds the key; it is read again when it changes."""
+    key_header: str | None = None
+    """Header that the key is sent in, such as `api-key` for Azure; if empty, that of the protocol."""
+    query: dict[str, str] = Field(default_factory=dict)
+    """Parameters of the URL, such as `{api-version: "2024-10-21"}` for Azure."""
+    timeout_seconds: float = Field(default=60.0, gt=0.0)
+    """Seconds that one request may take."""
+    deadline_seconds: float = Field(default=600.0, gt=0.0)
+    """Seconds to keep trying a batch of texts, before the shard fails."""
+    max_concurrency: int = Field(default=64, ge=1)
+    """Most requests at the same time; up to there, the client finds the best number itself."""
+    requests_per_minute: int | None = Field(default=None, ge=1)
+    """Most requests in a minute, if the provider's own limit should not be used up."""
+    tokens_per_minute: int | None = Field(default=None, ge=1)
+    """Most tokens in a minute, likewise."""
+    max_batch_texts: int | None = Field(default=None, ge=1)
+    """Most texts in a request; if empty, what the protocol allows."""
+    max_batch_tokens: int | None = Field(default=None, ge=1)
+    """Most tokens in a request; if empty, what the protocol allows."""
+    price_per_million_tokens: float | None = Field(default=None, ge=0.0, allow_inf_nan=False)
+    """Price of a million tokens; plans, budgets, and reports then show money."""
+    noise_limit: float = Field(default=0.999, gt=0.0, le=1.0)
+    """Smallest cosine allowed between two vectors of the same text; a noisier provider is refused."""
+
+    def __hash__(self) -> int:
+        return hash(self.model_dump_json())

@@ -12,7 +12,7 @@ from isospace.encoding.engine import Engine
 from isospace.encoding.registry.model_loading import STORED_PREFIX
 from isospace.encoding.registry.record import EncoderRecord
 from isospace.encoding.registry.register import prepare_encoder
-from isospace.encoding.spec import EncoderSpec
+from isospace.encoding.spec import AnyEncoderSpec, EncoderSpec, ServedEncoderSpec
 from isospace.errors import ConfigError, EncoderError, NotFoundError
 from isospace.finetuning.training import TrainingResult, library_versions
 from isospace.storage import paths as layout
@@ -73,6 +73,16 @@ class Lineage(BaseModel):
     best_step: int
     seconds: float
     at: str
+
+
+def require_on_disk(spec: AnyEncoderSpec) -> EncoderSpec:
+    """Return the specification of a model on disk; ConfigError for one behind an API, which cannot be trained here."""
+    if isinstance(spec, ServedEncoderSpec):
+        raise ConfigError(
+            f"recipe.encoder.kind = served: {spec.model} is behind an API and cannot be fine-tuned here. Fine-tune a "
+            "model on disk."
+        )
+    return spec
 
 
 def require_trainable(spec: EncoderSpec, record: EncoderRecord, own_pooling: tuple[str, ...]) -> None:

@@ -27,7 +27,7 @@ from isospace.finetuning.config import FineTuneConfig, GeneratedPairs
 from isospace.finetuning.decontaminate import Split, split_examples
 from isospace.finetuning.examples import Example
 from isospace.finetuning.hard_negatives import MinedNegatives, mine_negatives
-from isospace.finetuning.lineage import Lineage, register_encoder, require_trainable, tuned_spec
+from isospace.finetuning.lineage import Lineage, register_encoder, require_on_disk, require_trainable, tuned_spec
 from isospace.finetuning.pairs import collect_pairs, passages_of
 from isospace.finetuning.report import FineTuneReport, finetune_markdown, finetune_page, judge
 from isospace.finetuning.synthetic_pairs import generate_pairs, open_generator
@@ -71,13 +71,14 @@ class Base:
 
 def open_base(reporter: Reporter, config: FineTuneConfig) -> Base:
     """Open the collection, and reject what cannot be trained before any expensive step."""
-    store, runtime, spec = open_store(config.runtime.store), config.runtime, config.recipe.encoder
+    store, runtime, spec = open_store(config.runtime.store), config.runtime, require_on_disk(config.recipe.encoder)
     if query_spec(spec, config.recipe.query_encoder, store) is not None:
         raise ConfigError(
             "recipe.query_encoder: fine-tuning trains one encoder for documents and queries, and this recipe has one "
             "for each. Fine-tune the encoder of a recipe that has no query_encoder and no Router model."
         )
     encoder = encoder_of(config)
+    assert isinstance(encoder, SentenceEncoder)
     query_set = read_set(store, runtime.collection, config.finetune.evaluation)
     manifest = resolve(store, runtime.collection, runtime.promote_to or "production")
     if manifest.query_encoder_id is not None:
@@ -231,7 +232,11 @@ def register(
         "training": spec.training.model_dump(mode="json"),
     }
     lineage = register_encoder(
-        open_store(config.runtime.store), config.recipe.encoder, trained, details, driver_engine(config)
+        open_store(config.runtime.store),
+        require_on_disk(config.recipe.encoder),
+        trained,
+        details,
+        driver_engine(config),
     )
     reporter.info(f"registered encoder {shortened_id(lineage.encoder_id)} as {spec.name}")
     return lineage
@@ -304,7 +309,7 @@ def conclude(
 
 def candidate_of(config: FineTuneConfig, lineage: Lineage) -> PipelineConfig:
     """Return the configuration of the pipeline that embeds the collection with the result."""
-    encoder = tuned_spec(config.recipe.encoder, lineage.encoder_id)
+    encoder = tuned_spec(require_on_disk(config.recipe.encoder), lineage.encoder_id)
     reason = f"fine-tuning {config.finetune.name}"
     return PipelineConfig(
         recipe=config.recipe.model_copy(update={"encoder": encoder}),

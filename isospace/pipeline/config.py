@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from isospace.collection.alias_entry import CANDIDATE
 from isospace.collection.origins import MixedBits
 from isospace.encoding.engine import DEVICE, Engine
-from isospace.encoding.spec import EncoderSpec
+from isospace.encoding.spec import AnyEncoderSpec, EncoderSpec, EndpointSpec
 from isospace.evaluation.gate.spec import GateSpec
 from isospace.ingest.spec import ChunkingSpec, DocumentsSpec
 from isospace.pipeline.selection import Budget, Selection
@@ -29,9 +29,9 @@ class Recipe(SpecModel):
 
     documents: DocumentsSpec = DocumentsSpec()
     """How documents are read."""
-    encoder: EncoderSpec
-    """The model."""
-    query_encoder: EncoderSpec | None = None
+    encoder: AnyEncoderSpec
+    """The model: on disk, or behind an API."""
+    query_encoder: AnyEncoderSpec | None = None
     """Another model that encodes queries, of the same dimension and trained to share the space of `encoder`. If empty,
     `encoder` encodes them too, or, if it is a Router model, its route for queries. Another one makes a new space, and
     encodes no document again."""
@@ -47,7 +47,8 @@ class Recipe(SpecModel):
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
         chunking = self.chunking
-        if self.encoder.windows is not None and chunking.kind != "none":
+        windows = self.encoder.windows if isinstance(self.encoder, EncoderSpec) else None
+        if windows is not None and chunking.kind != "none":
             raise ValueError("encoder.windows needs chunking.kind=none: with other kinds, no chunk is too long")
         if chunking.allow_truncation and chunking.kind != "none":
             raise ValueError("chunking.allow_truncation=true needs chunking.kind=none: other kinds never truncate")
@@ -108,6 +109,8 @@ class Runtime(SpecModel):
     """Tokens per batch of the encoder; if empty, it depends on the device."""
     workers: WorkersSpec = WorkersSpec()
     """The workers that encode."""
+    endpoint: EndpointSpec | None = None
+    """For a served encoder: where it is, and how it is called; if empty, the provider's public address."""
     shard_tokens: int = Field(default=65_536, ge=1)
     """Tokens per encoding shard: what one task encodes, and what a killed run loses. About ten seconds of work."""
     part_documents: int = Field(default=2_000, ge=1)
@@ -181,6 +184,17 @@ class PipelineConfig(SpecModel):
     """Where and how this run happens: source, store, device, sizes; it changes no vector."""
 
     @model_validator(mode="after")
+    def _priced(self) -> PipelineConfig:
+        runtime, served = self.runtime, self.recipe.encoder.kind == "served"
+        token_price = runtime.endpoint.price_per_million_tokens if runtime.endpoint else None
+        if runtime.budget.money is not None and (token_price if served else runtime.price_per_device_hour) is None:
+            named = "runtime.endpoint.price_per_million_tokens" if served else "runtime.price_per_device_hour"
+            raise ValueError(f"runtime.budget.money = {runtime.budget.money:g}: the price is unknown; set {named}")
+        if runtime.endpoint is not None and not served:
+            raise ValueError("runtime.endpoint is for an encoder behind an API; set recipe.encoder.kind=served")
+        return self
+
+    @model_validator(mode="after")
     def _judged(self) -> PipelineConfig:
         if self.recipe.gate.rules and self.runtime.promote_to == CANDIDATE:
             raise ValueError(
@@ -200,4 +214,5 @@ def engine_of(runtime: Runtime, *, trust_remote_code: bool = False) -> Engine:
         threads=runtime.threads,
         batch_tokens=runtime.batch_tokens,
         trust_remote_code=trust_remote_code,
+        endpoint=runtime.endpoint,
     )

@@ -14,16 +14,17 @@ from isospace.evaluation.reports.page import duration
 from isospace.pipeline import stages
 from isospace.pipeline.chunk import ChunkPart, all_chunk_paths
 from isospace.pipeline.config import PipelineConfig
+from isospace.pipeline.counted import money_text
 from isospace.pipeline.encode.shards import EncodedShard, EncodePlan, Shard
 from isospace.pipeline.executor import Executor, Stage
 from isospace.pipeline.forgotten_files import erase_leftovers
 from isospace.pipeline.local_executor import LocalExecutor
 from isospace.pipeline.outcome import concluding_line
-from isospace.pipeline.plan_report import PlanReport
+from isospace.pipeline.plan_report import PlanReport, token_price_of
 from isospace.pipeline.resources import close_pools
 from isospace.pipeline.run import Run
 from isospace.pipeline.run_report import RunReport
-from isospace.pipeline.scan.diff import Scan
+from isospace.pipeline.scan.diff import LIVE, Scan
 from isospace.pipeline.selection import Budget, Selection
 from isospace.pipeline.summary import REPORT_UNFINISHED, SUMMARIZE
 from isospace.pipeline.timings import TimedExecutor
@@ -146,6 +147,9 @@ def _embed(executor: TimedExecutor, run: Run) -> RunReport:
     parts = executor.map(stages.CHUNK, [(run, documents) for documents in scan.parts])
     plan, report = executor.run(stages.PLAN, run, scan, parts)
     encoded = _encode(executor, run, plan)
+    if refused := dict(text for shard in encoded for text in shard.refused):
+        executor.run(stages.SET_ASIDE, run, parts, refused)
+        scan, parts = _without_refused(executor, run)
     prepared = PreparedRun(scan, parts, report, encoded)
     if len(encoded) < len(plan.shards):
         scan, parts, left = executor.run(stages.TRIM, run, scan, parts)
@@ -153,6 +157,17 @@ def _embed(executor: TimedExecutor, run: Run) -> RunReport:
         if left and run.rebuild:
             return executor.run(REPORT_UNFINISHED, run, scan, report, encoded, left)
     return _commit(executor, run, prepared)
+
+
+def _without_refused(executor: TimedExecutor, run: Run) -> tuple[Scan, list[ChunkPart]]:
+    """Scan the source again, without documents that the provider refuses; the others are chunked already."""
+    scratch = run.scratch / "without-refused"
+    scratch.mkdir()
+    again = replace(run, scratch=scratch)
+    scan = executor.run(stages.SCAN, again)
+    if run.config.runtime.budget.is_bounded:
+        shutil.copyfile(scratch / LIVE, run.scratch / LIVE)
+    return scan, executor.map(stages.CHUNK, [(run, documents) for documents in scan.parts])
 
 
 def _refit(executor: TimedExecutor, run: Run) -> RunReport:
@@ -201,12 +216,14 @@ def _encode(executor: Executor, run: Run, plan: EncodePlan) -> list[EncodedShard
         return []
     runtime = run.config.runtime
     workers, classes = executor.run(stages.START_WORKERS, run, plan.stored)
-    spent = _Progress(plan, runtime.price_per_device_hour, workers)
+    spent = _Progress(plan, runtime.price_per_device_hour, workers, token_price=token_price_of(run.config))
 
     def affordable() -> Iterator[tuple[Run, Shard]]:
+        nonlocal spent
         for shard in plan.shards:
-            if runtime.budget.is_spent(spent.tokens, spent.seconds):
+            if runtime.budget.is_spent(spent.tokens, spent.seconds, spent.money_with(shard.tokens)):
                 return
+            spent = replace(spent, begun=spent.begun + shard.tokens)
             yield run, replace(shard, classes=classes)
 
     done = []
@@ -215,7 +232,7 @@ def _encode(executor: Executor, run: Run, plan: EncodePlan) -> list[EncodedShard
     # One more shard than there are workers: it is read while the others are encoded.
     for encoded in executor.stream(stage, affordable(), limit=workers + 1):
         done.append(encoded)
-        spent = replace(spent, texts=spent.texts + encoded.chunks, tokens=spent.tokens + encoded.tokens)
+        spent = spent.after(encoded)
         executor.reporter.progress(stage.name, spent.tokens, plan.tokens, spent.describe())
     return done
 
@@ -230,17 +247,38 @@ class _Progress:
     started: float = field(default_factory=time.monotonic)
     texts: int = 0
     tokens: int = 0
+    billed: int = 0
+    begun: int = 0
+    token_price: float | None = None
 
     @property
     def seconds(self) -> float:
         return time.monotonic() - self.started
+
+    def after(self, encoded: EncodedShard) -> _Progress:
+        return replace(
+            self,
+            texts=self.texts + encoded.chunks,
+            tokens=self.tokens + encoded.tokens,
+            billed=self.billed + encoded.billed_tokens,
+        )
+
+    def money_with(self, tokens: int) -> float:
+        """Return the money that is spent once the shards in progress, and one more, are encoded."""
+        if self.token_price is not None:
+            # What was billed for a counted token so far holds for the rest.
+            rate = self.billed / self.tokens if self.tokens else 1.0
+            return self.token_price * (self.billed + rate * (self.begun - self.tokens + tokens)) / 1e6
+        return (self.price or 0.0) * self.seconds / 3600.0 * self.workers
 
     def describe(self) -> str:
         rate = self.tokens / max(self.seconds, 1e-9)
         words = [f"{self.texts:,} of {self.plan.to_encode:,} texts", f"{rate:,.0f} tokens/s"]
         if rate:
             words.append(f"{duration((self.plan.tokens - self.tokens) / rate)} left")
-        if self.price is not None:
+        if self.token_price is not None:
+            words.append(f"cost so far {money_text(self.token_price * self.billed / 1e6)}")
+        elif self.price is not None:
             cost = self.price * self.seconds / 3600.0 * self.workers
             words.append(f"cost so far {cost:,.2f} at {self.price:g} per device hour")
         return ", ".join(words)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
-from isospace.errors import ConflictError, IsospaceError, StoreError, WorkerError
+from isospace.errors import ConflictError, IsospaceError, ProviderUnavailableError, StoreError, WorkerError
 from isospace.storage.store import Store
 
 P = ParamSpec("P")
@@ -93,7 +93,7 @@ def is_transient(error: BaseException) -> bool:
     """Return whether another attempt can help: not for a wrong configuration, a damaged file, or a mismatch."""
     if not isinstance(error, IsospaceError):
         return True
-    return is_store_failure(error) or isinstance(error, ConflictError | WorkerError)
+    return is_store_failure(error) or isinstance(error, ConflictError | WorkerError | ProviderUnavailableError)
 
 
 NEVER = Retry(0, (), lambda error: False)

@@ -78,6 +78,11 @@ def encode(run: Run, shard: Shard) -> str:
     return f"encodes {counted(shard.chunks, 'text')} with {counted(shard.tokens, 'token')} (shard {shard.number})"
 
 
+def set_aside(run: Run, parts: list[ChunkPart], refused: dict[bytes, str]) -> str:
+    """Say what is set aside."""
+    return f"finds the documents of {counted(len(refused), 'text')} that the provider refuses"
+
+
 def trim(run: Run, scan: Scan, parts: Sequence[ChunkPart]) -> str:
     """Return the opening of the stage that keeps what the budget sufficed for."""
     return f"looks which of {counted(len(parts), 'part')} the budget sufficed for"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 from isospace.errors import IsospaceError
-from isospace.pipeline.counted import counted
+from isospace.pipeline.counted import counted, money_text
 from isospace.pipeline.plan_report import PlanReport
 from isospace.pipeline.run_report import RunReport
 from isospace.storage import paths as layout
@@ -27,7 +27,7 @@ def outcome(report: RunReport | PlanReport, store: Store, report_url: str | None
         ("reused", f"{counted(report.reused, 'text')} that earlier runs encoded" if report.reused else ""),
         (
             "cost",
-            f"{report.money:,.2f} in your currency (runtime.price_per_device_hour)" if report.money is not None else "",
+            f"{money_text(report.money)} in your currency, at the configured price" if report.money is not None else "",
         ),
         ("left", f"{counted(report.left, 'text')} for the next run" if report.left else ""),
         ("gate", report.gate or ""),
@@ -48,7 +48,7 @@ def concluding_line(report: RunReport | PlanReport) -> str:
     parts = [
         f"{counted(report.documents, 'document')} in {counted(report.chunks, 'chunk')}",
         encoded if report.encoded else "nothing to encode",
-        f"cost {report.money:,.2f}" if report.money is not None else "",
+        f"cost {money_text(report.money)}" if report.money is not None else "",
         f"{counted(report.left, 'text')} left for the next run" if report.left else "",
         f"{counted(report.quarantined, 'input')} quarantined" if report.quarantined else "",
         _alias(report, unmoved="no alias moved"),

@@ -13,13 +13,15 @@ from isospace.encoding.engine import resolve_engine
 from isospace.encoding.registry.record import EncoderRecord
 from isospace.encoding.registry.register import identify_encoder
 from isospace.encoding.registry.router import query_spec
+from isospace.encoding.served.counting import BUDGET
 from isospace.encoding.throughput import measured_rate
 from isospace.evaluation.reports.page import duration
 from isospace.pipeline.chunk import ChunkPart, write_chunks
 from isospace.pipeline.config import PipelineConfig, engine_of
-from isospace.pipeline.counted import counted
+from isospace.pipeline.counted import counted, money_text
 from isospace.pipeline.encode.mixed_bits import foreseen_mixture, planned_engine
 from isospace.pipeline.encode.plan import plan_shards
+from isospace.pipeline.encode.refusals import read_refusals
 from isospace.pipeline.encode.shards import EncodePlan
 from isospace.pipeline.encode.workers.pool import planned_place
 from isospace.pipeline.fit.foresee import require_fit
@@ -73,6 +75,8 @@ class PlanReport:
         How many judged documents of the gate's evaluation set are in the source; None if no rule needs judgements.
     price
         `runtime.price_per_device_hour`.
+    token_price
+        For a served encoder: `runtime.endpoint.price_per_million_tokens`.
     disk
         Bytes on disk before and after the run, and the memory to serve its snapshot.
     """
@@ -106,6 +110,7 @@ class PlanReport:
     only_unknown: int = 0
     judged: JudgedDocuments | None = None
     price: float | None = None
+    token_price: float | None = None
     disk: DiskPlan | None = None
 
     def as_dict(self) -> dict[str, object]:
@@ -188,10 +193,13 @@ class PlanReport:
         if self.bytes:
             rows.append(("new vectors", f"about {size_text(self.bytes)}"))
         if self.money:
-            rows.append(("cost", f"about {self.money:,.2f}{self._assumed_price()}"))
+            rows.append(("cost", f"about {money_text(self.money)}{self._assumed_price()}"))
         return rows
 
     def _assumed_price(self) -> str:
+        if self.token_price is not None:
+            named = "runtime.endpoint.price_per_million_tokens"
+            return f", in your currency, at {self.token_price:g} per million tokens ({named})"
         if self.price is None:
             return ""
         return f", in your currency, at {self.price:g} per device hour (runtime.price_per_device_hour)"
@@ -213,9 +221,9 @@ def require_device(config: PipelineConfig) -> None:
         If there is no such GPU, or backend, device, and precision conflict.
     """
     runtime, recipe = config.runtime, config.recipe
-    resolve_engine(engine_of(runtime), recipe.encoder.precision, elsewhere=runtime.workers.kind == "ray")
-    if recipe.query_encoder is not None:
-        resolve_engine(engine_of(runtime), recipe.query_encoder.precision, elsewhere=runtime.workers.kind == "ray")
+    for spec in (recipe.encoder, recipe.query_encoder):
+        if spec is not None and spec.kind != "served":
+            resolve_engine(engine_of(runtime), spec.precision, elsewhere=runtime.workers.kind == "ray")
 
 
 def report_plan(
@@ -229,11 +237,10 @@ def report_plan(
 ) -> PlanReport:
     """Collect the figures of a plan; `queries` is the encoder of queries, if it is not that of documents."""
     runtime = run.config.runtime
-    engine = resolve_engine(engine_of(runtime), record.precision, elsewhere=runtime.workers.kind == "ray")
-    place = planned_place(engine_of(runtime), runtime.workers, record.precision)
+    place, engine, mixed = _planned(run, plan, record)
     rate = measured_rate(run.store, run.encoder_id, place)
     seconds = plan.tokens / rate if rate else (0.0 if not plan.tokens else None)
-    price = run.config.runtime.price_per_device_hour
+    price, token_price = runtime.price_per_device_hour, token_price_of(run.config)
     unknown = add_up(part.unknown for part in parts)
     return PlanReport(
         collection=run.collection,
@@ -255,29 +262,60 @@ def report_plan(
         truncated_tokens=sum(part.cut_tokens for part in parts),
         seconds=seconds,
         bytes=_bytes(run, plan, record.dimension, largest_dimension(run, record)),
-        money=None if price is None or seconds is None else price * seconds / 3600.0,
+        money=_money(plan, seconds, price, token_price),
         moved=scan.moved,
-        engine=planned_engine(engine),
+        engine=engine,
         stored=tuple(origin.describe() for origin in plan.stored),
-        mixed=foreseen_mixture(plan.stored, engine if plan.to_encode else None) or "",
+        mixed=mixed,
         unknown=unknown.shares(),
         mostly_unknown=unknown.mostly,
         only_unknown=unknown.only,
         judged=judged,
         price=price,
+        token_price=token_price,
         disk=plan_disk(run, scan, parts, plan, record, queries),
     )
+
+
+def _planned(run: Run, plan: EncodePlan, record: EncoderRecord) -> tuple[str, str, str]:
+    """Return the place that rates are recorded by, what will encode, and why bits will differ, if they will."""
+    runtime = run.config.runtime
+    if (served := record.served) is not None:
+        named = f"{served.model} behind an API ({served.protocol}), {_counted_with(served.tokenizer)}"
+        return f"served {served.protocol}", named, foreseen_mixture(plan.stored, None) or ""
+    engine = resolve_engine(engine_of(runtime), record.precision, elsewhere=runtime.workers.kind == "ray")
+    place = planned_place(engine_of(runtime), runtime.workers, record.precision)
+    return place, planned_engine(engine), foreseen_mixture(plan.stored, engine if plan.to_encode else None) or ""
+
+
+def _counted_with(tokenizer: str) -> str:
+    if tokenizer == BUDGET:
+        return "tokens estimated as two bytes each, which is more than there are"
+    return "tokens counted with the model's tokenizer" if len(tokenizer) == 64 else f"tokens counted with {tokenizer}"
+
+
+def token_price_of(config: PipelineConfig) -> float | None:
+    """Return the price of a million tokens of a served encoder; None if it is unknown, or the encoder is not served."""
+    endpoint = config.runtime.endpoint
+    return endpoint.price_per_million_tokens if endpoint and config.recipe.encoder.kind == "served" else None
+
+
+def _money(plan: EncodePlan, seconds: float | None, price: float | None, token_price: float | None) -> float | None:
+    if token_price is not None:
+        return token_price * plan.tokens / 1e6
+    return None if price is None or seconds is None else price * seconds / 3600.0
 
 
 def plan_only(config: PipelineConfig) -> PlanReport:
     """Plan a run without writing to its store."""
     require_device(config)
-    record, tokenizer = identify_encoder(open_store(config.runtime.store), config.recipe.encoder)
+    store = open_store(config.runtime.store)
+    record, tokenizer = identify_encoder(store, config.recipe.encoder, engine=engine_of(config.runtime))
     counter = token_counter(tokenizer, record)
     with tempfile.TemporaryDirectory(prefix="isospace-plan-") as scratch:
         queries = _queries(config, record)
         run = start_run(config, record, Path(scratch), queries=queries, dry=True)
-        scan = scan_source(run)
+        scan = scan_source(run, read_refusals(run))
         parts = [write_chunks(run, documents, counter) for documents in scan.parts]
         plan = plan_shards(run, parts, limit=record.longest, kept=scan.kept)
         require_fit(run, plan, parts, record)
@@ -290,7 +328,7 @@ def _queries(config: PipelineConfig, document: EncoderRecord) -> EncoderRecord |
     spec = query_spec(config.recipe.encoder, config.recipe.query_encoder, store)
     if spec is None:
         return None
-    record, _ = identify_encoder(store, spec, "query")
+    record, _ = identify_encoder(store, spec, "query", engine_of(config.runtime))
     return record if record.encoder_id != document.encoder_id else None
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from isospace.encoding.registry.presets import find_preset
 from isospace.encoding.registry.record import EncoderRecord
 from isospace.encoding.role_encoders import require_pair
-from isospace.encoding.spec import EncoderSpec
+from isospace.encoding.spec import AnyEncoderSpec
 from isospace.errors import ConfigError, install_command
 from isospace.ingest.query_files import read_bytes, read_judgements, read_queries
 from isospace.pipeline.config import Recipe
@@ -87,7 +87,7 @@ def require_feasible_pair(recipe: Recipe, document: EncoderRecord, query: Encode
         )
 
 
-def _require_trained(spec: TransformSpec, encoder: EncoderSpec, record: EncoderRecord) -> None:
+def _require_trained(spec: TransformSpec, encoder: AnyEncoderSpec, record: EncoderRecord) -> None:
     if spec.truncate is None or spec.allow_untrained_truncation:
         return
     preset = find_preset(encoder)
@@ -102,7 +102,7 @@ def _require_trained(spec: TransformSpec, encoder: EncoderSpec, record: EncoderR
     )
 
 
-def _require_ordered(spec: RepresentationSpec, fit: FitSpec, encoder: EncoderSpec) -> None:
+def _require_ordered(spec: RepresentationSpec, fit: FitSpec, encoder: AnyEncoderSpec) -> None:
     """Refuse leading dimensions of vectors that are not ordered by importance."""
     if not isinstance(spec, ShortSpec) or spec.basis != "leading" or fit.kind in ("pca", "pca_whitening"):
         return

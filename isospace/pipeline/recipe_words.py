@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from isospace.encoding.registry.record import EncoderRecord
-from isospace.encoding.spec import EncoderSpec
+from isospace.encoding.spec import AnyEncoderSpec, EncoderSpec
 from isospace.ingest.spec import ChunkingSpec, DocumentsSpec
 from isospace.pipeline.config import Recipe
 from isospace.search.spec import LexicalSpec
@@ -72,17 +72,35 @@ def _chunks(spec: ChunkingSpec, encoder: EncoderRecord) -> str:
     )
 
 
-def _model(spec: EncoderSpec, encoder: EncoderRecord) -> str:
-    revision = f" at revision {spec.revision[:12]}" if spec.revision else ""
+def _model(spec: AnyEncoderSpec, encoder: EncoderRecord) -> str:
+    revision = f" at revision {spec.revision[:12]}" if isinstance(spec, EncoderSpec) and spec.revision else ""
     prompts = [f"“{text}” before every {role}" for role, text in encoder.prompts.items() if text]
     words = [
         f"{spec.model}{revision}, {encoder.dimension:,} dimensions, at most {encoder.max_tokens:,} tokens",
         f"pooling: {', '.join(encoder.pooling)}" if encoder.pooling else "",
-        f"computed in {encoder.precision}",
+        _computed(encoder),
+        _parameters(encoder),
         f"prompts: {' and '.join(prompts)}" if prompts else "no prompts",
         "windows over longer texts" if encoder.windows is not None else "",
     ]
     return "; ".join(word for word in words if word) + "."
+
+
+def _computed(encoder: EncoderRecord) -> str:
+    if encoder.served is None:
+        return f"computed in {encoder.precision}"
+    return f"computed behind an API ({encoder.served.protocol})"
+
+
+def _parameters(encoder: EncoderRecord) -> str:
+    """Return what requests say of their role."""
+    by_role = encoder.served.parameters if encoder.served else {}
+    named = [
+        f"{', '.join(f'{name}={value}' for name, value in sent.items())} with every {role}"
+        for role, sent in by_role.items()
+        if sent
+    ]
+    return " and ".join(named)
 
 
 def _fit(fitted: FitSpec, is_chosen: bool) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from isospace.collection.snapshot import Manifest, latest_manifest
-from isospace.encoding.encoder import SentenceEncoder
+from isospace.encoding.encoder import LoadedEncoder
 from isospace.encoding.engine import Engine
 from isospace.encoding.loading import open_encoder
 from isospace.encoding.registry.record import EncoderRecord
@@ -24,7 +24,7 @@ from isospace.storage.spec import SpecModel
 from isospace.storage.store import open_store
 
 
-def recorded_encoder(config: PipelineConfig, engine: Engine) -> SentenceEncoder:
+def recorded_encoder(config: PipelineConfig, engine: Engine) -> LoadedEncoder:
     """Load the encoder of a collection's latest snapshot from the store; the original model files are not needed.
 
     Raises
@@ -54,7 +54,7 @@ def has_recorded_queries(config: PipelineConfig) -> bool:
     return _is_recorded(spec, recorded)
 
 
-def recorded_query_encoder(config: PipelineConfig, engine: Engine) -> SentenceEncoder | None:
+def recorded_query_encoder(config: PipelineConfig, engine: Engine) -> LoadedEncoder | None:
     """Load the encoder of queries of a collection's latest snapshot; None if it is that of documents."""
     base = _base(config)
     if base.query_encoder_id is None:

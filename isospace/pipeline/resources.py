@@ -7,7 +7,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from isospace.encoding.engine import Engine
 from isospace.encoding.loading import read_tokenizer
@@ -16,14 +16,16 @@ from isospace.encoding.registry.record import EncoderRecord, read_encoder_record
 from isospace.encoding.registry.register import prepare_encoder, recorded_identity, registered_encoder
 from isospace.encoding.registry.router import query_spec
 from isospace.encoding.role_encoders import RoleEncoders
-from isospace.encoding.spec import EncoderSpec
+from isospace.encoding.spec import AnyEncoderSpec, ServedEncoderSpec
 from isospace.errors import ConfigError, EncoderError, MismatchError
 from isospace.pipeline.config import PipelineConfig, WorkersSpec, engine_of
 from isospace.pipeline.run import Run
 from isospace.storage.store import open_store
 
 if TYPE_CHECKING:
-    from isospace.encoding.encoder import Encoder, SentenceEncoder
+    from isospace.encoding.backends.base import BackendName
+    from isospace.encoding.encoder import Encoder, LoadedEncoder
+    from isospace.encoding.served.encoder import ServedEncoder
     from isospace.ingest.chunking import TokenCounter
     from isospace.pipeline.encode.workers.pool import Pool
     from isospace.pipeline.encode.workers.process import Work
@@ -31,9 +33,11 @@ if TYPE_CHECKING:
     from isospace.transform.space import Space
 
 _LOG = logging.getLogger(__name__)
+# Of a served encoder: enough for the client to find out how many requests at a time are best.
+SHARDS_IN_FLIGHT = 8
 _LOCK = threading.RLock()
 _RECORDS: dict[tuple[str, str], EncoderRecord] = {}
-_ENCODERS: dict[tuple[str, str, Engine], SentenceEncoder] = {}
+_ENCODERS: dict[tuple[str, str, Engine], LoadedEncoder] = {}
 _COUNTERS: dict[tuple[str, str], TokenCounter] = {}
 _POOLS: dict[tuple[str, Work, WorkersSpec], Pool] = {}
 _SPACES: dict[tuple[str, str], Space] = {}
@@ -71,27 +75,39 @@ def naming_query_encoder(config: PipelineConfig) -> Iterator[None]:
         raise type(error)(str(error).replace("recipe.encoder", "recipe.query_encoder")) from error
 
 
-def _identify(config: PipelineConfig, spec: EncoderSpec, role: Role, on_step: Callable[[str], object]) -> EncoderRecord:
+def _identify(
+    config: PipelineConfig, spec: AnyEncoderSpec, role: Role, on_step: Callable[[str], object]
+) -> EncoderRecord:
     store, engine = open_store(config.runtime.store), _engine(config, spec)
+    if isinstance(spec, ServedEncoderSpec):
+        # The provider is asked before every run whether it is still the same; the client is kept for the run.
+        encoder = prepare_encoder(store, spec, engine, on_step)
+        adopt_encoder(config, encoder)
+        return encoder.record
     if (record := registered_encoder(store, spec, engine, role)) is not None:
         return record
     with _LOCK:
         known = recorded_identity(store, find_source(spec, store, role).key)
         cached = _ENCODERS.get(_key(config, known.encoder_id)) if known is not None else None
         # A model without a graph for the preferred backend runs on another one, and is whole without that graph.
-        if cached is not None and registered_encoder(store, spec, replace(engine, backend=cached.backend.name), role):
+        if cached is not None and registered_encoder(store, spec, on_backend(engine, cached), role):
             return cached.record
         encoder = prepare_encoder(store, spec, engine, on_step, role=role)
         _ENCODERS[_key(config, encoder.record.encoder_id)] = encoder
         return encoder.record
 
 
-def encoder_of(config: PipelineConfig) -> SentenceEncoder:
+def on_backend(engine: Engine, encoder: LoadedEncoder) -> Engine:
+    """Return an engine with the backend that an encoder runs on: `auto` may have had to replace one."""
+    return replace(engine, backend=cast("BackendName", encoder.backend.name))
+
+
+def encoder_of(config: PipelineConfig) -> LoadedEncoder:
     """Return the documents' encoder of a config as its files are now; it is loaded at the first call."""
     return _load(config, identify_encoder(config).encoder_id, "document")
 
 
-def adopt_encoder(config: PipelineConfig, encoder: SentenceEncoder) -> None:
+def adopt_encoder(config: PipelineConfig, encoder: LoadedEncoder) -> None:
     """Use an already opened encoder for the runs of a config in this process."""
     with _LOCK:
         _ENCODERS[_key(config, encoder.record.encoder_id)] = encoder
@@ -129,7 +145,7 @@ def run_encoder(run: Run) -> Encoder:
     return RoleEncoders(documents, _load(run.config, run.query_encoder_id, "query"))
 
 
-def run_document_encoder(run: Run) -> SentenceEncoder:
+def run_document_encoder(run: Run) -> LoadedEncoder:
     """Return the encoder of a run's documents; it is loaded at the first call.
 
     Raises
@@ -140,7 +156,7 @@ def run_document_encoder(run: Run) -> SentenceEncoder:
     return _load(run.config, run.encoder_id, "document")
 
 
-def _load(config: PipelineConfig, encoder_id: str, role: Role) -> SentenceEncoder:
+def _load(config: PipelineConfig, encoder_id: str, role: Role) -> LoadedEncoder:
     key = _key(config, encoder_id)
     store, recipe = open_store(config.runtime.store), config.recipe
     with _LOCK:
@@ -181,17 +197,25 @@ def run_pool(run: Run) -> Pool:
 
     encoder = run_document_encoder(run)
     runtime = run.config.runtime
+    if encoder.record.served is not None:
+        return _served_pool(run, cast("ServedEncoder", encoder))
     # Local workers use the backend of this process: `auto` may have had to replace one that cannot run the model.
     # On a cluster, other machines may have other backends, so that each worker decides.
     engine = engine_of(runtime, trust_remote_code=run.config.recipe.encoder.trust_remote_code)
     if runtime.workers.kind != "ray":
-        engine = replace(engine, backend=encoder.backend.name)
+        engine = on_backend(engine, encoder)
     work = Work(runtime.store, run.encoder_id, engine, encoder.record.precision)
     key = (run.run_id, work, runtime.workers)
     with _LOCK:
         if key not in _POOLS:
             _POOLS[key] = open_pool(runtime.workers, work, lambda: encoder)
         return _POOLS[key]
+
+
+def _served_pool(run: Run, encoder: ServedEncoder) -> Pool:
+    from isospace.pipeline.encode.workers.served_pool import ServedPool
+
+    return ServedPool(encoder, size=run.config.runtime.workers.count or SHARDS_IN_FLIGHT)
 
 
 def close_pools(run: Run) -> None:
@@ -217,7 +241,7 @@ def driver_engine(config: PipelineConfig) -> Engine:
     return _engine(config, config.recipe.encoder)
 
 
-def _engine(config: PipelineConfig, spec: EncoderSpec) -> Engine:
+def _engine(config: PipelineConfig, spec: AnyEncoderSpec) -> Engine:
     engine = engine_of(config.runtime, trust_remote_code=spec.trust_remote_code)
     if config.runtime.workers.kind == "ray" and engine.device != "cpu":
         return replace(engine, backend="auto", device="cpu", compute="float32", compile=False, flatten=None)

@@ -46,7 +46,11 @@ class RunReport:
     left
         Number of texts that the budget did not reach; the next run continues with them.
     money
-        Cost of encoding at `runtime.price_per_device_hour`; None without a price.
+        Cost of encoding, at the price of a device's hour or of a million tokens; None without a price.
+    billed_tokens
+        Tokens that a provider billed.
+    resent_texts
+        Most texts that were sent to a provider twice: after failures, and after an earlier run was killed.
     clipped, saturated
         Number of values in this run's segments that reached a bound of the affine map, or of int8.
     quarantined, quarantine
@@ -95,6 +99,8 @@ class RunReport:
     forgotten: int = 0
     rejected: bool = False
     stages: tuple[tuple[str, float], ...] = ()
+    billed_tokens: int = 0
+    resent_texts: int = 0
 
     @property
     def tone(self) -> Tone:
@@ -141,12 +147,20 @@ class RunReport:
                 ("tokens", f"{self.tokens:,}", "in these texts, with prompts"),
                 ("encoding", duration(self.seconds), f"working time of all workers; {rate:,.0f} tokens per second"),
             ]
+        if self.billed_tokens:
+            rows.append(("billed", counted(self.billed_tokens, "token"), "by the provider"))
+        if self.resent_texts:
+            rows.append(("sent twice", f"up to {counted(self.resent_texts, 'text')}", "after failures or a killed run"))
         if self.reused:
             rows.append(("reused", counted(self.reused, "text"), "had a raw vector from an earlier run"))
         if self.left:
             rows.append(("left", counted(self.left, "text"), "beyond the budget; the next run continues with them"))
         if self.money is not None:
-            rows.append(("cost", f"{self.money:,.2f}", "of encoding, at runtime.price_per_device_hour"))
+            priced = (
+                "runtime.endpoint.price_per_million_tokens" if self.billed_tokens else "runtime.price_per_device_hour"
+            )
+            figure = f"{self.money:,.2f}" if self.money >= 1.0 else f"{self.money:,.4g}"
+            rows.append(("cost", figure, f"of encoding, at {priced}"))
         return rows
 
     def as_dict(self) -> dict[str, Any]:

@@ -84,12 +84,17 @@ class Budget(_Model):
     minutes: float | None = Field(default=None, gt=0.0)
     """Minutes of encoding after which no further shard begins; those in progress are finished."""
 
+    money: float | None = Field(default=None, gt=0.0, allow_inf_nan=False)
+    """Money that encoding may cost, in the currency of `runtime.endpoint.price_per_million_tokens` or
+    `runtime.price_per_device_hour`. A shard begins only if its estimated price is within it."""
+
     @property
     def is_bounded(self) -> bool:
         """Whether there is any limit."""
-        return self.tokens is not None or self.minutes is not None
+        return self.tokens is not None or self.minutes is not None or self.money is not None
 
-    def is_spent(self, tokens: int, seconds: float) -> bool:
-        """Return whether a limit is reached."""
+    def is_spent(self, tokens: int, seconds: float, money: float = 0.0) -> bool:
+        """Return whether a limit is reached; `money` includes what is about to be spent."""
         by_tokens = self.tokens is not None and tokens >= self.tokens
-        return by_tokens or (self.minutes is not None and seconds >= 60.0 * self.minutes)
+        by_money = self.money is not None and money > self.money
+        return by_tokens or by_money or (self.minutes is not None and seconds >= 60.0 * self.minutes)

@@ -30,6 +30,7 @@ from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.counted import counted
 from isospace.pipeline.encode.mixed_bits import judge_mixture
 from isospace.pipeline.encode.plan import plan_shards
+from isospace.pipeline.encode.refusals import note_refusals, read_refusals
 from isospace.pipeline.encode.shards import EncodedShard, EncodePlan, Shard
 from isospace.pipeline.executor import (
     ON_LOST_WORKER,
@@ -129,7 +130,7 @@ def load_stored_parts(reporter: Reporter, run: Run) -> tuple[Scan, list[ChunkPar
 def scan(reporter: Reporter, run: Run) -> Scan:
     """Compare the source with the collection, and write the new documents."""
     try:
-        scan = scan_source(run)
+        scan = scan_source(run, read_refusals(run))
     except UnusableSourceError as error:
         outcome = f"**The run failed, and nothing was committed.** {as_text(str(error))}"
         markdown = quarantine_markdown(run.collection, error.inputs, outcome, count=error.count)
@@ -206,9 +207,25 @@ def encode(reporter: Reporter, run: Run, shard: Shard) -> EncodedShard:
     )
     if encoded.halvings:
         reporter.warning(f"out of memory: the batch size was halved {encoded.halvings} times")
+    if encoded.limited or encoded.resent_texts:
+        reporter.info(
+            f"the provider's limit was reached {encoded.limited:,} times; up to {encoded.resent_texts:,} texts were "
+            "sent twice"
+        )
     if encoded.loaded:
         reporter.info(f"{encoded.worker} loaded the model, to replace a lost worker")
     return encoded
+
+
+def set_aside(reporter: Reporter, run: Run, parts: list[ChunkPart], refused: dict[bytes, str]) -> int:
+    """Quarantine the documents with a text that the provider refuses; return how many there are."""
+    documents = note_refusals(run, parts, refused)
+    shown = "; ".join(f"{doc_id}: {reason}" for doc_id, reason in list(documents.items())[:3])
+    reporter.warning(
+        f"the provider refuses {counted(len(refused), 'text')}: {counted(len(documents), 'document')} will be "
+        f"quarantined ({shown}). Until they change, they are not sent again"
+    )
+    return len(documents)
 
 
 def trim(reporter: Reporter, run: Run, scan: Scan, parts: list[ChunkPart]) -> tuple[Scan, list[ChunkPart], int]:
@@ -477,6 +494,7 @@ PLAN = Stage("plan encoding", plan, ON_STORE_FAILURE, opening=openings.plan)
 PLAN_ALONE = Stage("plan", plan_alone, opening=openings.plan_alone)
 START_WORKERS = Stage("start workers", start_workers, ON_LOST_WORKER, opening=openings.start_workers)
 ENCODE = Stage("encode", encode, ON_TRANSIENT_FAILURE, label=_encode_label, tags=(ENCODE_TAG,), opening=openings.encode)
+SET_ASIDE = Stage("quarantine refused texts", set_aside, ON_STORE_FAILURE, opening=openings.set_aside)
 TRIM = Stage("trim to budget", trim, ON_STORE_FAILURE, opening=openings.trim)
 FIT = Stage("fit space", fit, ON_STORE_FAILURE, opening=openings.fit)
 PLAN_SEGMENTS = Stage("plan segments", plan_segment_jobs, ON_STORE_FAILURE, opening=openings.plan_segments)

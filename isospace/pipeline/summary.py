@@ -18,7 +18,7 @@ from isospace.pipeline.checks import CheckResult
 from isospace.pipeline.commit import Commit
 from isospace.pipeline.encode.shards import EncodedShard
 from isospace.pipeline.executor import Reporter, Stage
-from isospace.pipeline.plan_report import PlanReport
+from isospace.pipeline.plan_report import PlanReport, token_price_of
 from isospace.pipeline.quarantine_report import quarantine_markdown
 from isospace.pipeline.resources import run_encoder, run_pool, run_query_record, run_record
 from isospace.pipeline.run import Run
@@ -196,13 +196,17 @@ def _spent(run: Run, plan: PlanReport, encoded: list[EncodedShard]) -> dict[str,
     if encoded:
         pool = run_pool(run)
         record_rate(run.store, run.encoder_id, pool.place, tokens, seconds / pool.size)
-    price = run.config.runtime.price_per_device_hour
+    price, token_price = run.config.runtime.price_per_device_hour, token_price_of(run.config)
+    billed = sum(e.billed_tokens for e in encoded)
+    money = None if price is None else price * seconds / 3600.0
     return {
         "encoded": sum(e.chunks for e in encoded),
         "tokens": tokens,
         "seconds": seconds,
         "reused": plan.reused_texts,
-        "money": None if price is None else price * seconds / 3600.0,
+        "money": money if token_price is None else token_price * billed / 1e6,
+        "billed_tokens": billed,
+        "resent_texts": sum(e.resent_texts for e in encoded),
     }
 
 

@@ -111,11 +111,11 @@ def _computing_origin(space: OpenSpace) -> Origin | None:
     """Return what embeds texts here; None for an encoder that is not isospace's own."""
     # At the first call only: reading vectors needs neither.
     from isospace.encoding.bits import computed_by
-    from isospace.encoding.encoder import SentenceEncoder
+    from isospace.encoding.encoder import LoadedEncoder
     from isospace.encoding.role_encoders import encoder_of
 
     encoder = encoder_of(space.encoder, "document")
-    if not isinstance(encoder, SentenceEncoder):
+    if not isinstance(encoder, LoadedEncoder):
         return None
     with encoder.lock:
         return origin_of(computed_by(encoder))

@@ -9,7 +9,8 @@ from typing import Any, cast
 import numpy as np
 
 from isospace.encoding.embedder import OpenSpace
-from isospace.encoding.role_encoders import record_of, sentence_encoder_of
+from isospace.encoding.encoder import SentenceEncoder
+from isospace.encoding.role_encoders import encoder_of, record_of
 from isospace.errors import EncoderError
 from isospace.service.errors import Problem
 from isospace.service.limits import Limits
@@ -25,7 +26,9 @@ def roles_differ(space: OpenSpace) -> bool:
     """Return whether the space treats queries and documents differently: by the model, the prompt, or the mean."""
     if space.space.record.query_encoder_id is not None:
         return True
-    prompts = space.encoder.record.prompts
+    prompts, served = space.encoder.record.prompts, space.encoder.record.served
+    if served is not None and served.parameters["query"] != served.parameters["document"]:
+        return True
     first, second = (space.space.transform.affine.offsets[number] for number in range(len(ROLES)))
     return prompts["query"] != prompts["document"] or not np.array_equal(first, second)
 
@@ -108,7 +111,7 @@ def embed_items(space: OpenSpace, role: Role, items: list[Item], embed_texts: An
         vectors |= dict(zip(texts, embed_texts(space, [items[place] for place in texts], role), strict=True))
     if tokens:
         token_ids = [list(cast(tuple[int, ...], items[place])) for place in tokens]
-        raw = sentence_encoder_of(space.encoder, role).encode_ids(token_ids, role)
+        raw = cast(SentenceEncoder, encoder_of(space.encoder, role)).encode_ids(token_ids, role)
         vectors |= dict(zip(tokens, space.transform(raw, role), strict=True))
     return [vectors[place] for place in range(len(items))]
 
@@ -116,8 +119,15 @@ def embed_items(space: OpenSpace, role: Role, items: list[Item], embed_texts: An
 def require_tokens(space: OpenSpace, role: Role, items: list[Item]) -> None:
     """Refuse token IDs that the space's tokenizer would not produce."""
     token_ids = [list(item) for item in items if not isinstance(item, str)]
+    encoder = encoder_of(space.encoder, role) if token_ids else None
+    if encoder is None:
+        return
+    if not isinstance(encoder, SentenceEncoder):
+        raise Problem(
+            400, "input: token IDs, and this encoder is behind an API that takes texts. Send the text.", param="input"
+        )
     try:
-        sentence_encoder_of(space.encoder, role).require_ids(token_ids, role)
+        encoder.require_ids(token_ids, role)
     except EncoderError as error:
         raise Problem(400, str(error), param="input") from error
 

@@ -19,6 +19,7 @@ Kind: TypeAlias = Literal[
     "deletions",
     "quarantine",
     "plans",
+    "refusals",
     "serving",
     "lexical",
     "references",
@@ -106,6 +107,14 @@ class CollectionPaths:
     def plan(self, plan_id: str) -> str:
         """Return the path of the rows of the encoding shards of one plan."""
         return f"{self.folder('plans')}/{plan_id}.parquet"
+
+    def paid(self, shard_id: str) -> str:
+        """Return the folder of a provider's answers to a shard that is not finished."""
+        return f"{self.folder('plans')}/paid/{shard_id}"
+
+    def refusals(self, encoder_id: str, chunking_id: str) -> str:
+        """Return the path of the documents with a text that the provider of an encoder refuses."""
+        return f"{self.folder('refusals')}/{encoder_id[:32]}-{chunking_id[:32]}.json"
 
     def deletions(self, digest: str) -> str:
         """Return the path of a list of documents that are deleted but still in a part."""

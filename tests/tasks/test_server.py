@@ -1,15 +1,29 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
+import httpx
 import prefect
 import pytest
-from prefect.settings import PREFECT_API_URL, PREFECT_CLOUD_API_URL, temporary_settings
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_CLIENT_MAX_RETRIES,
+    PREFECT_CLOUD_API_URL,
+    temporary_settings,
+)
 
-from tasks.server import ServerError, require_server
+from tasks import server as server_module
+from tasks.server import (
+    ServerError,
+    describe_server_failure,
+    is_of_lost_server,
+    require_server,
+    stop_asking,
+)
 
 
 class Answers(HTTPServer):
@@ -82,3 +96,31 @@ def test_prefect_cloud_which_has_no_version_will_do(server: Answers) -> None:
     cloud = f"http://127.0.0.1:{server.server_port}/api"
     with temporary_settings({PREFECT_CLOUD_API_URL: cloud}):
         check(f"{cloud}/accounts/a/workspaces/w")
+
+
+def test_a_run_that_lost_its_server_ends_without_another_minute_of_retries(
+    server: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prefect.client.base.time, "sleep", lambda seconds: pytest.fail(f"waits {seconds} s"))
+    url = f"http://127.0.0.1:{server.server_port}/api"
+    with temporary_settings({PREFECT_API_URL: url}):
+        server.status = 503
+        line = describe_server_failure(httpx.ConnectError("refused"))
+        assert line is not None
+        assert is_of_lost_server(line)
+        assert url in line
+        with temporary_settings():
+            before = PREFECT_CLIENT_MAX_RETRIES.value()
+            monkeypatch.setattr(logging, "raiseExceptions", True)
+            stop_asking()
+            assert not logging.raiseExceptions
+            assert (before, PREFECT_CLIENT_MAX_RETRIES.value()) == (5, 0)
+            server_module._WITHOUT_RETRIES.close()
+
+
+def test_an_error_of_a_server_that_answers_is_told_as_it_is(server: Answers) -> None:
+    server.body = json.dumps(prefect.__version__).encode()
+    with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{server.server_port}/api"}):
+        line = describe_server_failure(httpx.ReadError("broken"))
+    assert line == "broken"
+    assert not is_of_lost_server(line)

@@ -62,7 +62,7 @@ class ModelSource:
     def key(self) -> str:
         """Fingerprint of what determines the identity, without loading the model."""
         settings = self.spec.model_dump(
-            mode="json", exclude={"model", "revision", "preset", "calibration", "trust_remote_code"}
+            mode="json", exclude={"kind", "model", "revision", "preset", "calibration", "trust_remote_code"}
         )
         files = {name: record.sha256 for name, record in self.files.items()}
         calibration = hashlib.sha256("\n".join(_calibration(self.spec)).encode()).hexdigest()

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict
 
 from isospace.encoding.pooling import Pooling
 from isospace.encoding.registry.record import EncoderRecord
-from isospace.encoding.spec import EncoderSpec, PromptsSpec
+from isospace.encoding.spec import AnyEncoderSpec, EncoderSpec, PromptsSpec, ServedEncoderSpec
 from isospace.errors import ConfigError, EncoderError
+
+Spec = TypeVar("Spec", EncoderSpec, ServedEncoderSpec)
 
 
 class Preset(BaseModel):
@@ -40,7 +42,7 @@ def presets() -> dict[str, Preset]:
     return {name.lower(): preset for preset in parsed for name in (preset.name, *preset.names)}
 
 
-def find_preset(spec: EncoderSpec) -> Preset | None:
+def find_preset(spec: AnyEncoderSpec) -> Preset | None:
     """Return the preset of a recipe's model, if there is one.
 
     Raises
@@ -58,7 +60,7 @@ def find_preset(spec: EncoderSpec) -> Preset | None:
     return presets().get(spec.model.removeprefix("package:").rstrip("/").rpartition("/")[2].lower())
 
 
-def apply_preset(spec: EncoderSpec) -> EncoderSpec:
+def apply_preset(spec: Spec) -> Spec:
     """Return `recipe.encoder` with the prompts of its preset filled in.
 
     Raises

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 from isospace.encoding.pooling import Pooling
 from isospace.encoding.precision import MIN_COSINE, Precision
+from isospace.encoding.served.model import Protocol
 from isospace.errors import IntegrityError
 from isospace.storage import paths as layout
 from isospace.storage.hashing import fingerprint, seal, unseal
@@ -32,6 +34,32 @@ class WindowsRecord(BaseModel):
     size: int
     stride: int
     pooling: Literal["mean", "max"]
+
+
+class ServedRecord(BaseModel):
+    """What identifies a model behind an API. Neither address nor key: they may change, and the vectors stay.
+
+    Attributes
+    ----------
+    protocol, model
+        What the server understands, and the name of the model there.
+    dimensions
+        What the requests ask for; None if they leave it to the model.
+    parameters
+        Parameters of a request by role, such as `input_type`.
+    truncates
+        Whether the server may cut long texts.
+    tokenizer
+        What tokens are counted with: `budget`, `tiktoken:NAME`, or the SHA-256 of a tokenizer.json.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    protocol: Protocol
+    model: str
+    dimensions: int | None
+    parameters: dict[Role, dict[str, str | int | float | bool | None]]
+    truncates: bool = False
+    tokenizer: str
 
 
 class EncoderRecord(BaseModel):
@@ -61,6 +89,8 @@ class EncoderRecord(BaseModel):
         For int8: the files of the quantized graph, whose ranges were calibrated once.
     windows
         Windows for texts longer than `max_tokens`; if None, these are truncated.
+    served
+        For a model behind an API: what its provider has to know. It has no files, and its provider cuts no text.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -78,6 +108,12 @@ class EncoderRecord(BaseModel):
     precision: Precision = "float32"
     graph: dict[str, FileRecord] | None = None
     windows: WindowsRecord | None = None
+    served: ServedRecord | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, handler: SerializerFunctionWrapHandler) -> Mapping[str, Any]:
+        # Encoders that were recorded before there were others keep their IDs.
+        return {name: value for name, value in handler(self).items() if name != "served" or value is not None}
 
     @property
     def encoder_id(self) -> str:

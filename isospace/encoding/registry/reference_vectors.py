@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import safetensors.numpy
 
-from isospace.encoding.encoder import SentenceEncoder, tokenize
+from isospace.encoding.encoder import LoadedEncoder, SentenceEncoder, tokenize
 from isospace.encoding.graphs.export import export_graph, open_contents, pooled_model, save_reference, smallest_cosine
 from isospace.encoding.precision import MIN_COSINE
 from isospace.encoding.registry.files import ExportKind, fetch_export, read_export
@@ -21,8 +21,11 @@ from isospace.transform.affine import ROLES, Role
 from isospace.transform.probe_texts import PROBE_TEXTS
 from isospace.transform.vectors import Float32
 
+if TYPE_CHECKING:
+    from isospace.encoding.served.encoder import ServedEncoder
 
-def check_reference(store: Store, encoder: SentenceEncoder) -> float:
+
+def check_reference(store: Store, encoder: LoadedEncoder) -> float:
     """Encode the probes and compare them with the encoder's reference.
 
     Returns
@@ -36,6 +39,11 @@ def check_reference(store: Store, encoder: SentenceEncoder) -> float:
         If it is below the encoder's tolerance: the vectors would not belong to the same space.
     """
     record = encoder.record
+    if record.served is not None:
+        from isospace.encoding.served.registration import check_served
+
+        return check_served(store, cast("ServedEncoder", encoder))
+    assert isinstance(encoder, SentenceEncoder)
     export = read_export(store, record.encoder_id, "reference")
     if export is None:
         raise NotFoundError(

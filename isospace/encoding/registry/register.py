@@ -6,19 +6,20 @@ import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from typing import overload
 
 from isospace.encoding.backends.base import is_installed
 from isospace.encoding.bits import note_cosine
-from isospace.encoding.encoder import SentenceEncoder
+from isospace.encoding.encoder import LoadedEncoder, SentenceEncoder
 from isospace.encoding.engine import Engine, resolve_engine
 from isospace.encoding.graphs.export import describe_export
-from isospace.encoding.loading import open_encoder, read_tokenizer
+from isospace.encoding.loading import open_sentence_encoder, read_tokenizer
 from isospace.encoding.registry.files import ExportKind, fetch_export, read_export, store_model, write_export
 from isospace.encoding.registry.model_card import store_card_languages
 from isospace.encoding.registry.model_source import ModelSource, find_source
 from isospace.encoding.registry.record import EncoderRecord, read_encoder_record, write_encoder_record
 from isospace.encoding.registry.reference_vectors import check_reference, make_export
-from isospace.encoding.spec import EncoderSpec
+from isospace.encoding.spec import AnyEncoderSpec, EncoderSpec, ServedEncoderSpec
 from isospace.encoding.tokenizer import Tokenizer
 from isospace.errors import EncoderError, IntegrityError, NotFoundError
 from isospace.storage import paths as layout
@@ -34,14 +35,36 @@ _STEPS: dict[ExportKind, str] = {
 }
 
 
+@overload
 def prepare_encoder(
     store: Store,
     spec: EncoderSpec,
     engine: Engine | None = None,
+    on_step: Callable[[str], object] = ...,
+    *,
+    role: Role = ...,
+) -> SentenceEncoder: ...
+
+
+@overload
+def prepare_encoder(
+    store: Store,
+    spec: AnyEncoderSpec,
+    engine: Engine | None = None,
+    on_step: Callable[[str], object] = ...,
+    *,
+    role: Role = ...,
+) -> LoadedEncoder: ...
+
+
+def prepare_encoder(
+    store: Store,
+    spec: AnyEncoderSpec,
+    engine: Engine | None = None,
     on_step: Callable[[str], object] = _LOG.debug,
     *,
     role: Role = "document",
-) -> SentenceEncoder:
+) -> LoadedEncoder:
     """Register a recipe's encoder in the store, and open it from there, just as a query does.
 
     Parameters
@@ -56,6 +79,17 @@ def prepare_encoder(
     EncoderError
         If the backend's vectors exceed the tolerance of the encoder.
     """
+    if isinstance(spec, ServedEncoderSpec):
+        from isospace.encoding.served.registration import prepare_served
+
+        return prepare_served(store, spec, engine.endpoint if engine else None, on_step)
+    return _prepare_model(store, spec, engine, on_step, role)
+
+
+def _prepare_model(
+    store: Store, spec: EncoderSpec, engine: Engine | None, on_step: Callable[[str], object], role: Role
+) -> SentenceEncoder:
+    """Register a model on disk."""
     source = find_source(spec, store, role)
     configured = engine or Engine()
     resolved = resolve_engine(configured, spec.precision)
@@ -95,19 +129,21 @@ def _open_with_graph(
         with contextlib.suppress(EncoderError):
             _ensure_export(store, record, "openvino", source, on_step)
     on_step(f"opens the model with {engine.backend} on {engine.device}, and compares it with the reference vectors")
-    encoder = open_encoder(store, record.encoder_id, engine)
+    encoder = open_sentence_encoder(store, record, engine)
     note_cosine(encoder, check_reference(store, encoder))
     return encoder
 
 
 def registered_encoder(
-    store: Store, spec: EncoderSpec, engine: Engine, role: Role = "document"
+    store: Store, spec: AnyEncoderSpec, engine: Engine, role: Role = "document"
 ) -> EncoderRecord | None:
     """Return the identity of a recipe's encoder, or None unless the store has all of its files.
 
     The model is not loaded. Files are compared by size, like those of a snapshot; `verify` and opening the encoder
-    compare their content.
+    compare their content. A served encoder has no files: its provider has to be asked whether it is still the same.
     """
+    if isinstance(spec, ServedEncoderSpec):
+        return None
     record = recorded_identity(store, find_source(spec, store, role).key)
     if record is None:
         return None
@@ -160,8 +196,14 @@ def _ensure_export(
     write_export(store, record.encoder_id, export, contents)
 
 
-def identify_encoder(store: Store, spec: EncoderSpec, role: Role = "document") -> tuple[EncoderRecord, Tokenizer]:
+def identify_encoder(
+    store: Store, spec: AnyEncoderSpec, role: Role = "document", engine: Engine | None = None
+) -> tuple[EncoderRecord, Tokenizer]:
     """Return the identity and tokenizer of a recipe's encoder without writing anything."""
+    if isinstance(spec, ServedEncoderSpec):
+        from isospace.encoding.served.registration import identify_served
+
+        return identify_served(store, spec, engine.endpoint if engine else None)
     source = find_source(spec, store, role)
     record = recorded_identity(store, source.key)
     if record is not None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from isospace.encoding.registry.model_loading import locate_model
-from isospace.encoding.spec import EncoderSpec
+from isospace.encoding.spec import AnyEncoderSpec, ServedEncoderSpec
 from isospace.errors import EncoderError
 from isospace.storage.cache import cache_folder
 from isospace.storage.hashing import sha256
@@ -25,10 +25,14 @@ _MODULES, _ROUTER, _SETTINGS = "modules.json", "router_config.json", "config_sen
 _CARD = "README.md"
 
 
-def query_spec(document: EncoderSpec, query: EncoderSpec | None, store: Store | None = None) -> EncoderSpec | None:
+def query_spec(
+    document: AnyEncoderSpec, query: AnyEncoderSpec | None, store: Store | None = None
+) -> AnyEncoderSpec | None:
     """Return what encodes queries, if it is not what encodes documents: `recipe.query_encoder`, or a Router's route."""
     if query is not None:
         return query
+    if isinstance(document, ServedEncoderSpec):
+        return None
     return document if is_router(locate_model(document, store)) else None
 
 

@@ -7,17 +7,25 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from isospace.collection.origins import Origin, origin_of
 from isospace.collection.raw_vectors import vector_part_path, write_vectors
 from isospace.encoding.bits import computed_by
-from isospace.encoding.encoder import SentenceEncoder
+from isospace.encoding.encoder import LoadedEncoder
 from isospace.errors import IntegrityError, MismatchError
 from isospace.pipeline.encode.mixed_bits import require_class
+from isospace.pipeline.encode.paid_answers import PaidAnswers
 from isospace.pipeline.run import Run
 from isospace.storage.parquet import read_parquet, read_rows
+
+if TYPE_CHECKING:
+    from isospace.encoding.served.encoder import ServedEncoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +100,14 @@ class EncodedShard:
         Whether the worker had to load the model first.
     halvings
         How often the device ran out of memory and the batch size was halved.
+    refused
+        Texts that a provider refuses: the chunk hash of each, and the reason.
+    billed_tokens
+        Tokens that a provider billed.
+    resent_texts
+        Texts that were sent again after a failure, and may have been billed twice.
+    limited
+        Answers of a provider that said a limit was exceeded.
     """
 
     chunks: int
@@ -100,9 +116,13 @@ class EncodedShard:
     worker: str = "in process"
     loaded: bool = False
     halvings: int = 0
+    refused: tuple[tuple[bytes, str], ...] = ()
+    billed_tokens: int = 0
+    resent_texts: int = 0
+    limited: int = 0
 
 
-def encode_shard(run: Run, shard: Shard, encoder: SentenceEncoder) -> EncodedShard:
+def encode_shard(run: Run, shard: Shard, encoder: LoadedEncoder) -> EncodedShard:
     """Encode one shard and write its raw vectors, unless they already exist.
 
     Raises
@@ -114,11 +134,7 @@ def encode_shard(run: Run, shard: Shard, encoder: SentenceEncoder) -> EncodedSha
         `runtime.mixed_bits` is `refuse`, and this process computes other bits than the run's vectors have.
     """
     store = run.store
-    if encoder.record.encoder_id != run.encoder_id:
-        raise MismatchError(
-            f"the encoder is {encoder.record.encoder_id[:16]}…, and the run encodes with {run.encoder_id[:16]}…. Run "
-            "the same command again."
-        )
+    _require_own(run, encoder)
     if store.exists(vector_part_path(run.encoder_id, shard.shard_id)):
         return EncodedShard(0, 0, 0.0)
     hashes, texts = _shard_texts(run, shard)
@@ -134,7 +150,68 @@ def encode_shard(run: Run, shard: Shard, encoder: SentenceEncoder) -> EncodedSha
     return EncodedShard(len(texts), shard.tokens, seconds, halvings=halvings)
 
 
-def encoder_origin(encoder: SentenceEncoder) -> Origin:
+def encode_served_shard(run: Run, shard: Shard, encoder: ServedEncoder) -> EncodedShard:
+    """Have a provider encode one shard, and write its raw vectors, unless they already exist.
+
+    Texts that the provider refuses get no vector. Each answer is kept when it arrives: if the run is killed, or the
+    provider fails, the next attempt sends only the texts without one.
+
+    Raises
+    ------
+    ProviderUnavailableError
+        If the provider cannot be reached in time.
+    EncoderError
+        If it answers with something else than vectors.
+    """
+    _require_own(run, encoder)
+    if run.store.exists(vector_part_path(run.encoder_id, shard.shard_id)):
+        return EncodedShard(0, 0, 0.0)
+    hashes, texts = _shard_texts(run, shard)
+    with PaidAnswers(run.store, run.paths.paid(shard.shard_id), run.encoder_id, hashes) as answers:
+        found = answers.kept()
+        asked = [row for row, key in enumerate(hashes) if key not in found]
+        # Of the texts that a killed run had sent, nobody knows which were answered.
+        again = len(asked) if answers.begin() else 0
+        started = time.perf_counter()
+        answer = encoder.ask([texts[row] for row in asked], "document", on_rows=lambda rows: answers.keep(rows, asked))
+        seconds = time.perf_counter() - started
+        refused = {asked[row]: reason for row, reason in answer.refused.items()}
+        found |= {hashes[asked[row]]: answer.vectors[row] for row in range(len(asked)) if row not in answer.refused}
+        kept = [key for row, key in enumerate(hashes) if row not in refused]
+        if kept:
+            vectors = np.stack([found[key] for key in kept])
+            # Without the refused texts it has another name, so that the plan still misses them.
+            name = shard.shard_id if len(kept) == len(texts) else _shard_id(kept)
+            write_vectors(run.store, run.encoder_id, name, kept, vectors, provenance=computed_by(encoder))
+        answers.forget()
+    return EncodedShard(
+        len(kept),
+        shard.tokens,
+        seconds,
+        worker=encoder.record_model,
+        refused=tuple((hashes[row], reason) for row, reason in refused.items()),
+        billed_tokens=answer.billed_tokens,
+        resent_texts=answer.resent_texts + again,
+        limited=answer.limited,
+    )
+
+
+def _require_own(run: Run, encoder: LoadedEncoder) -> None:
+    if encoder.record.encoder_id != run.encoder_id:
+        raise MismatchError(
+            f"the encoder is {encoder.record.encoder_id[:16]}…, and the run encodes with {run.encoder_id[:16]}…. Run "
+            "the same command again."
+        )
+
+
+def _shard_id(hashes: Sequence[bytes]) -> str:
+    digest = hashlib.sha256()
+    for chunk_hash in hashes:
+        digest.update(chunk_hash)
+    return digest.hexdigest()
+
+
+def encoder_origin(encoder: LoadedEncoder) -> Origin:
     """Return what computes an encoder's raw vectors in this process."""
     with encoder.lock:
         return origin_of(computed_by(encoder))

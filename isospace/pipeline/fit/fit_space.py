@@ -94,7 +94,7 @@ def fit_space(run: Run, chunk_paths: Sequence[str], encoder: Encoder) -> str:
         probes=probes,
         promise=_promise(run, encoder),
         query_encoder=queries,
-        min_cosine=encoder.record.min_cosine,
+        min_cosine=sentence_encoder_of(encoder, "document").min_cosine,
         provenance={
             "run_id": run.run_id,
             "collection": run.collection,

@@ -96,8 +96,10 @@ class Scan:
     notes: tuple[NoteCount, ...] = ()
 
 
-def scan_source(run: Run) -> Scan:
+def scan_source(run: Run, refused: Mapping[str, str] | None = None) -> Scan:
     """Read the source, and write the documents that the collection lacks; all of them if the run rebuilds its parts.
+
+    Documents whose hash is in `refused` are quarantined for the reason that it gives.
 
     Raises
     ------
@@ -112,6 +114,7 @@ def scan_source(run: Run) -> Scan:
     staged = source.paths
     with scratch_database(run.scratch, memory_mb=runtime.memory_mb) as connection:
         _load_staged(connection, staged)
+        _set_refused_aside(connection, refused or {})
         in_source = _count(connection, "staged")
         load_base(connection, store, base)
         types = config.recipe.documents.metadata_types
@@ -200,6 +203,19 @@ def _load_staged(connection: DuckDBPyConnection, staged: list[Path]) -> None:
     connection.execute(f"CREATE TABLE tables_read AS SELECT DISTINCT {_TABLE} AS name FROM staged")
 
 
+def _set_refused_aside(connection: DuckDBPyConnection, refused: Mapping[str, str]) -> None:
+    """Quarantine the documents with a text that the encoder's provider refuses; create the table `refused`."""
+    connection.execute("CREATE TABLE refused (doc_hash VARCHAR, reason VARCHAR)")
+    if refused:
+        rows = pa.table({"doc_hash": list(refused), "reason": list(refused.values())})
+        connection.register("refused_rows", rows)
+        connection.execute("INSERT INTO refused SELECT doc_hash, reason FROM refused_rows")
+    connection.execute(
+        "INSERT INTO quarantine SELECT uri, doc_id, NULL, reason, 1, false FROM staged JOIN refused USING (doc_hash)"
+    )
+    connection.execute("DELETE FROM staged WHERE doc_hash IN (SELECT doc_hash FROM refused)")
+
+
 def load_base(connection: DuckDBPyConnection, store: Store, base: Manifest | None) -> None:
     """Create the tables `base`, with the live documents of the base, and `gone`, with the deleted ones."""
     paths = [part.documents.path for part in base.parts] if base else []
@@ -253,7 +269,8 @@ def _compare(connection: DuckDBPyConnection) -> dict[str, int]:
         SELECT coalesce(s.doc_id, b.doc_id) AS doc_id, coalesce(s.doc_hash, b.doc_hash) AS doc_hash,
                coalesce(s.uri, b.uri) AS uri,
                s.part AS staged_part, s.row AS staged_row, b.part AS base_part, b.row AS base_row,
-               CASE WHEN s.doc_id IS NULL AND b.doc_id IN (SELECT doc_id FROM quarantine WHERE doc_id IS NOT NULL)
+               CASE WHEN s.doc_id IS NULL AND b.doc_hash IN (SELECT doc_hash FROM refused) THEN 'removed'
+                    WHEN s.doc_id IS NULL AND b.doc_id IN (SELECT doc_id FROM quarantine WHERE doc_id IS NOT NULL)
                     THEN 'stale'
                     WHEN s.doc_id IS NULL AND EXISTS (SELECT 1 FROM unreadable u WHERE starts_with(b.uri, u.within ||
                     '#')) THEN 'stale'

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from isospace.collection.origins import Origin
 from isospace.encoding.backends.base import usable_cpus
-from isospace.encoding.encoder import SentenceEncoder
+from isospace.encoding.encoder import LoadedEncoder
 from isospace.encoding.engine import Engine, resolve_engine, usable_gpus
 from isospace.errors import ConfigError
 from isospace.pipeline.encode.shards import EncodedShard, Shard, encode_shard, encoder_origin
@@ -52,7 +52,7 @@ class Pool(Protocol):
 class InProcess:
     """Encodes in this process, without workers."""
 
-    encoder: SentenceEncoder
+    encoder: LoadedEncoder
     size: int = 1
 
     @property
@@ -73,7 +73,7 @@ class InProcess:
         """Do nothing: the encoder belongs to the caller."""
 
 
-def open_pool(spec: WorkersSpec, work: Work, encoder: Callable[[], SentenceEncoder]) -> Pool:
+def open_pool(spec: WorkersSpec, work: Work, encoder: Callable[[], LoadedEncoder]) -> Pool:
     """Start the workers of a configuration.
 
     Parameters

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from isospace.collection.origins import Origin
 from isospace.encoding.bits import note_cosine
-from isospace.encoding.encoder import SentenceEncoder
+from isospace.encoding.encoder import LoadedEncoder
 from isospace.encoding.engine import Engine
 from isospace.pipeline.encode.shards import EncodedShard, Shard, encode_shard, encoder_origin
 from isospace.pipeline.encode.workers.process import Work
@@ -28,7 +28,7 @@ def place_of(engines: Sequence[Engine]) -> str:
     return f"{engines[0].backend} {', '.join(devices)} x {len(engines)}"
 
 
-_LOADED: dict[Work, SentenceEncoder] = {}
+_LOADED: dict[Work, LoadedEncoder] = {}
 
 
 def load_in_worker(work: Work) -> bool:
