@@ -13,6 +13,7 @@ from isospace.encoding.engine import resolve_engine
 from isospace.encoding.registry.record import EncoderRecord
 from isospace.encoding.registry.register import identify_encoder
 from isospace.encoding.registry.router import query_spec
+from isospace.encoding.role_encoders import naming_query_encoder
 from isospace.encoding.served.counting import BUDGET
 from isospace.encoding.throughput import measured_rate
 from isospace.evaluation.reports.page import duration
@@ -223,7 +224,8 @@ def require_device(config: PipelineConfig) -> None:
     runtime, recipe = config.runtime, config.recipe
     for spec in (recipe.encoder, recipe.query_encoder):
         if spec is not None and spec.kind != "served":
-            resolve_engine(engine_of(runtime), spec.precision, elsewhere=runtime.workers.kind == "ray")
+            with naming_query_encoder(spec is recipe.query_encoder):
+                resolve_engine(engine_of(runtime), spec.precision, elsewhere=runtime.workers.kind == "ray")
 
 
 def report_plan(
@@ -328,7 +330,8 @@ def _queries(config: PipelineConfig, document: EncoderRecord) -> EncoderRecord |
     spec = query_spec(config.recipe.encoder, config.recipe.query_encoder, store)
     if spec is None:
         return None
-    record, _ = identify_encoder(store, spec, "query", engine_of(config.runtime))
+    with naming_query_encoder(config.recipe.query_encoder is not None):
+        record, _ = identify_encoder(store, spec, "query", engine_of(config.runtime))
     return record if record.encoder_id != document.encoder_id else None
 
 
