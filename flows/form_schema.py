@@ -90,7 +90,7 @@ def _resolved(node: Schema, definitions: Mapping[str, Schema]) -> Schema:
     if "$ref" in node:
         siblings = {key: value for key, value in node.items() if key != "$ref"}
         node = {**definitions[node["$ref"].rpartition("/")[2]], **siblings}
-    resolved = {key: value for key, value in node.items() if key not in ("$defs", "discriminator")}
+    resolved = {key: value for key, value in node.items() if key != "$defs"}
     if "description" in resolved:
         resolved["description"] = " ".join(str(resolved["description"]).split())
     if isinstance(resolved.get("default"), dict):
@@ -122,6 +122,9 @@ def _as_one_field(node: Schema) -> Schema:
 
 def _one_choice(node: Schema) -> Schema:
     """Draw a union by `kind` as one choice, with the parameters of all kinds below it, none of them preset."""
+    # Without the name of a discriminator, a kind with a default may be left out.
+    is_named = "discriminator" in node
+    node = {key: value for key, value in node.items() if key != "discriminator"}
     variants = node.get("oneOf")
     if variants is None:
         return node
@@ -136,10 +139,13 @@ def _one_choice(node: Schema) -> Schema:
     default = node.get("default")
     if isinstance(default, dict):
         kind["default"] = default["kind"]
+    elif not is_named:
+        defaults = [variant["properties"]["kind"].get("default") for variant in variants]
+        kind |= {"default": value for value in defaults if value is not None}
     drawn = {key: value for key, value in node.items() if key not in ("oneOf", "default")}
     return {
         **drawn,
-        **({"default": {"kind": kind["default"]}} if "default" in kind else {}),
+        **({"default": {"kind": kind["default"]}} if isinstance(default, dict) else {}),
         "type": "object",
         "properties": {"kind": kind, **{key: _merged(found) for key, found in parameters.items()}},
         "additionalProperties": False,

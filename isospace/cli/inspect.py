@@ -146,6 +146,16 @@ def show(store: StoreArgument, collection: CollectionArgument, snapshot: Snapsho
         "provenance": space.provenance,
         "uncovered_by_probes": uncovered,
     }
+    if manifest.sparse_space_id is not None:
+        from isospace.encoding.sparse.embedder import load_sparse_space
+        from isospace.encoding.sparse.record import read_sparse_record
+
+        sparse = load_sparse_space(opened, manifest.sparse_space_id)
+        body["sparse_space"] = {
+            "record": sparse.record.model_dump(mode="json"),
+            "provenance": sparse.provenance,
+            "encoder": read_sparse_record(opened, sparse.record.encoder_id).model_dump(mode="json", exclude={"files"}),
+        }
     body["alias_history"] = [entry.model_dump(mode="json") for entry in alias_history(opened, collection, snapshot)]
     print_json(body)
 
@@ -208,10 +218,11 @@ def encoders(store: StoreArgument, as_json: JsonOption = False) -> None:
     if as_json:
         print_json([one.as_dict() for one in listed])
         return
-    header = ("encoder", "dimensions", "precision", "fine-tuned as", "from", "used by")
+    header = ("encoder", "kind", "dimensions", "precision", "fine-tuned as", "from", "used by")
     rows = []
     for one in listed:
         tuned = one.lineage or {}
         origin = (tuned.get("name", ""), tuned.get("base", "")[:16])
-        rows.append((one.encoder_id[:16], str(one.dimension), one.precision, *origin, "\n".join(one.used_by)))
-    print_table(header, rows, whole=("encoder", "precision", "from"))
+        size = (one.kind, str(one.dimension), one.precision)
+        rows.append((one.encoder_id[:16], *size, *origin, "\n".join(one.used_by)))
+    print_table(header, rows, whole=("encoder", "kind", "precision", "from"))

@@ -19,7 +19,7 @@ from isospace.cli.gate import gate, verdicts
 from isospace.cli.init import init
 from isospace.cli.inspect import encoders, quarantine, show, status, verify
 from isospace.cli.maintenance import compact, export, forget, vacuum
-from isospace.cli.models import compare_models, finetune
+from isospace.cli.models import compare_models, distill, finetune
 from isospace.cli.plan import plan
 from isospace.cli.reports import reports
 from isospace.cli.run import backfill, refit, run
@@ -46,11 +46,11 @@ PANELS: dict[str, dict[str, Callable[..., None] | typer.Typer]] = {
     "Aliases": {"aliases": aliases, "promote": promote, "rollback": rollback, "hold": hold, "release": release},
     "Monitor": {"audit": audit, "query-log": query_log, "reports": reports},
     "Maintain": {"compact": compact, "vacuum": vacuum, "forget": forget, "export": export},
-    "Models": {"finetune": finetune, "compare-models": compare_models},
+    "Models": {"finetune": finetune, "distill": distill, "compare-models": compare_models},
 }  # fmt: skip
 
 # Commands that show their own progress, or run until they are stopped.
-_SELF_REPORTING = {"init", "run", "refit", "backfill", "finetune", "compare-models", "serve", "reports"}
+_SELF_REPORTING = {"init", "run", "refit", "backfill", "finetune", "distill", "compare-models", "serve", "reports"}
 # Some versions of Typer bundle a copy of Click: get its classes through those that Typer exports.
 _UsageError: Any = typer.BadParameter.__base__
 _ClickException: Any = _UsageError.__base__

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _INDENT = " " * 4
 _WIDEST = 100
-Mode = Literal["auto", "exact", "quantized", "tiered", "lexical", "hybrid"]
+Mode = Literal["auto", "exact", "quantized", "tiered", "lexical", "sparse", "hybrid"]
 RerankerOption = Annotated[
     Path | None,
     typer.Option(
@@ -48,7 +48,8 @@ def search(
     mode: Annotated[
         Mode,
         typer.Option(
-            help="exact, quantized, tiered, lexical, hybrid, or auto (exact if floats are stored, otherwise quantized)."
+            help="exact, quantized, tiered, lexical, sparse, hybrid, or auto (exact if floats are stored, otherwise "
+            "quantized)."
         ),
     ] = "auto",
     where: Annotated[
@@ -71,10 +72,12 @@ def search(
     values = {"k": k, "mode": mode, "filter": where, "rerank": reranker is not None}
     engine, options = engine_of(backend, device), _options({**values, **parse_pairs("--set", settings, "rescore=10")})
     from isospace.search.index import open_index
+    from isospace.search.options import WORD_MODES
 
     opened = _reranker(reranker)
-    encode = options.mode != "lexical"
-    index = open_index(store, collection, snapshot, engine=engine, reranker=opened, encode=encode)
+    # What a mode does not need is not loaded: the model of a sparse encoder takes seconds.
+    encode, sparse = options.mode not in WORD_MODES, options.uses_sparse
+    index = open_index(store, collection, snapshot, engine=engine, reranker=opened, encode=encode, sparse=sparse)
     results = index.answer(queries, options).hits
     if as_json:
         listed = [
@@ -236,7 +239,7 @@ def _reranker(folder: Path | None) -> Any:
 def _print_hits(query: str, hits: Sequence[Hit], mode: str, *, is_only: bool) -> None:
     width = min(shutil.get_terminal_size().columns, _WIDEST)
     if not hits:
-        why = "; lexical search needs a word in common" if mode == "lexical" else ""
+        why = f"; {mode} search needs a word in common" if mode in ("lexical", "sparse") else ""
         say(f"{shortened(query, width - 40)}: nothing found{why}")
         return
     if not is_only:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterator, Mapping
 from typing import Literal, TypeAlias, get_args
 
@@ -101,11 +102,11 @@ def _usage(path: str) -> Usage:
 
 
 def _encoders_of(store: Store, space_id: str) -> list[str]:
-    """Return the encoders of a space; none if its description is lost or damaged, which `verify` reports."""
-    path = f"{space_folder(space_id)}/space.json"
-    try:
-        record = unseal(store.read(path), name=path)["record"]
-        named = [record["encoder_id"], (record.get("query_encoder") or {}).get("encoder_id")]
-    except (NotFoundError, IntegrityError, KeyError, TypeError, AttributeError):
-        return []
-    return [encoder_id for encoder_id in named if isinstance(encoder_id, str)]
+    """Return the encoders of a space, dense or sparse; none if its description is lost or damaged, as `verify` says."""
+    for name in ("space.json", "sparse.json"):
+        path = f"{space_folder(space_id)}/{name}"
+        with contextlib.suppress(NotFoundError, IntegrityError, KeyError, TypeError, AttributeError):
+            record = unseal(store.read(path), name=path)["record"]
+            named = [record["encoder_id"], (record.get("query_encoder") or {}).get("encoder_id")]
+            return [encoder_id for encoder_id in named if isinstance(encoder_id, str)]
+    return []

@@ -19,7 +19,7 @@ from isospace.ingest.metadata_types import MetadataField, MetadataType
 from isospace.storage.file_ref import FileRef
 from isospace.storage.hashing import fingerprint, seal, sha256_lines, unseal
 from isospace.storage.numbered_log import entry_paths
-from isospace.storage.paths import CollectionPaths, list_collections
+from isospace.storage.paths import CollectionPaths, list_collections, sparse_encoder_document
 from isospace.storage.store import Store
 
 if TYPE_CHECKING:
@@ -39,6 +39,16 @@ class PartRecord(_Record):
     documents: FileRef
     chunks: FileRef
     segment: FileRef
+    sparse: FileRef | None = None
+    """Its sparse vectors; None if the snapshot has no sparse space."""
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without(serialize(self), "sparse")
+
+    def files(self) -> list[FileRef]:
+        """Return its files."""
+        return [self.documents, self.chunks, self.segment, *([] if self.sparse is None else [self.sparse])]
 
 
 class Manifest(_Record):
@@ -70,16 +80,33 @@ class Manifest(_Record):
     """The fields of its documents' metadata with their types; snapshots of older versions do not say it."""
     query_encoder_id: str | None = None
     """The encoder of queries; left out of the file if it is that of the documents."""
+    sparse_space_id: str | None = None
+    """The space of its sparse vectors; None if it has none."""
 
     @model_serializer(mode="wrap")
-    def _without_absent_parts(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        body: dict[str, Any] = serialize(self)
-        return {name: value for name, value in body.items() if name != "query_encoder_id" or value is not None}
+    def _without_absent(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without(_without(serialize(self), "sparse_space_id"), "query_encoder_id")
 
     @property
     def encoder_ids(self) -> dict[Role, str]:
         """The encoder of each role; both are equal unless queries have another one than documents."""
         return {"document": self.encoder_id, "query": self.query_encoder_id or self.encoder_id}
+
+    @property
+    def space_ids(self) -> set[str]:
+        """The IDs of its spaces: of the dense one, and of the sparse one if it has one."""
+        return {self.space_id, *([] if self.sparse_space_id is None else [self.sparse_space_id])}
+
+    @property
+    def sparse_encoder_id(self) -> str | None:
+        """The encoder of its sparse vectors; None if it has none."""
+        documents = (PurePosixPath(ref.path) for ref in self.sealed_files)
+        return next((path.parent.name for path in documents if _is_sparse_encoder(path)), None)
+
+    @property
+    def all_encoder_ids(self) -> set[str]:
+        """The IDs of its encoders: of both roles, and of the sparse one if it has one."""
+        return {*self.encoder_ids.values(), *([] if self.sparse_encoder_id is None else [self.sparse_encoder_id])}
 
     @property
     def paths(self) -> CollectionPaths:
@@ -93,12 +120,12 @@ class Manifest(_Record):
 
     def files(self) -> list[FileRef]:
         """Return all files of this snapshot."""
-        parts = [ref for part in self.parts for ref in (part.documents, part.chunks, part.segment)]
+        parts = [ref for part in self.parts for ref in part.files()]
         others = [ref for ref in (self.deletions, self.quarantine) if ref is not None]
         return [*self.sealed_files, *parts, *others]
 
 
-def snapshot_id(*, space_id: str, chunking_id: str, documents_digest: str) -> str:
+def snapshot_id(*, space_id: str, chunking_id: str, documents_digest: str, sparse_space_id: str | None = None) -> str:
     """Return the identity of the content of a snapshot.
 
     Parameters
@@ -109,10 +136,12 @@ def snapshot_id(*, space_id: str, chunking_id: str, documents_digest: str) -> st
         How its documents were cut.
     documents_digest
         What `documents_digest` returns for its live documents.
+    sparse_space_id
+        The space of its sparse vectors, if it has any.
     """
-    return fingerprint(
-        {"format": FORMAT, "space_id": space_id, "chunking_id": chunking_id, "documents": documents_digest}
-    )
+    body = {"format": FORMAT, "space_id": space_id, "chunking_id": chunking_id, "documents": documents_digest}
+    # Left out if there is none, as in the identities of earlier versions.
+    return fingerprint(body if sparse_space_id is None else {**body, "sparse_space_id": sparse_space_id})
 
 
 def documents_digest(rows: Iterable[tuple[str, str, str]]) -> str:
@@ -170,6 +199,15 @@ def commit_manifest(store: Store, manifest: Manifest, *, tombstones: int = 0) ->
             store.delete(path)
         raise
     return manifest
+
+
+def _is_sparse_encoder(path: PurePosixPath) -> bool:
+    return str(path) == sparse_encoder_document(path.parent.name)
+
+
+def _without(body: dict[str, Any], name: str) -> dict[str, Any]:
+    """Leave out an empty field, so that documents of snapshots without it stay what earlier versions write and read."""
+    return {key: value for key, value in body.items() if key != name or value is not None}
 
 
 def _is_used(store: Store, manifest: Manifest) -> bool:

@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -29,10 +29,12 @@ from isospace.encoding.registry.record import EncoderRecord
 from isospace.encoding.tokenizer import Tokenizer, Tokens
 from isospace.encoding.windows import cut_windows, pool_windows
 from isospace.errors import EncoderError
-from isospace.ingest.chunking import TokenCounter
 from isospace.transform.affine import Role
 from isospace.transform.probes import Probed, Windows
 from isospace.transform.vectors import Float32
+
+if TYPE_CHECKING:
+    from isospace.ingest.chunking import TokenCounter
 
 _LOG = logging.getLogger(__name__)
 # Texts are tokenized and grouped by length in blocks; a block is tokenized while the one before it is computed. A GPU
@@ -265,9 +267,13 @@ class SentenceEncoder:
             record.max_tokens,
             max(len(tokens[row].ids) for row in long),
         )
-        truncated = self.tokenizer.tokens(
-            [texts[row] for row in long], prompt=prompt, limit=record.max_tokens, detailed=detailed
-        )
+        if record.is_static:
+            # Without special tokens, the first tokens are what is left; tokenizing takes most of the time.
+            truncated = [tokens[row].first(record.max_tokens) for row in long]
+        else:
+            truncated = self.tokenizer.tokens(
+                [texts[row] for row in long], prompt=prompt, limit=record.max_tokens, detailed=detailed
+            )
         for row, text in zip(long, truncated, strict=True):
             tokens[row] = text
         return [[text] for text in tokens]
@@ -333,6 +339,8 @@ def tokenize(tokenizer: Tokenizer, record: EncoderRecord, texts: Sequence[str], 
 
 def token_counter(tokenizer: Tokenizer, record: EncoderRecord) -> TokenCounter:
     """Return the token counter that chunking needs, from an encoder's tokenizer."""
+    from isospace.ingest.chunking import TokenCounter
+
     return TokenCounter(
         offsets=tokenizer.offsets,
         counts=lambda texts: [len(ids) for ids in tokenize(tokenizer, record, texts, "document")],

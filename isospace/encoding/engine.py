@@ -33,7 +33,8 @@ class Engine:
     Attributes
     ----------
     backend
-        `auto` selects torch on a GPU; on a CPU, OpenVINO if it is installed, else torch.
+        `auto` selects torch on a GPU; on a CPU, OpenVINO if it is installed, else torch. `static` is for static models
+        alone, which run with no other; see `engine_for`.
     device
         `auto`, `cpu`, `cuda`, `cuda:1`, …
     compute
@@ -52,7 +53,7 @@ class Engine:
         For a served encoder: where it is, and how it is called.
     """
 
-    backend: Literal["auto", "openvino", "torch", "onnx"] = "auto"
+    backend: Literal["auto", "openvino", "torch", "onnx", "static"] = "auto"
     device: str = "auto"
     compute: Literal["float32", "float16", "bfloat16"] = "float32"
     compile: bool = False
@@ -61,6 +62,20 @@ class Engine:
     batch_tokens: int | None = None
     trust_remote_code: bool = False
     endpoint: EndpointSpec | None = None
+
+
+def engine_for(record: EncoderRecord, engine: Engine) -> Engine:
+    """Return the engine that runs an encoder if another one is configured.
+
+    A static model is a table: NumPy computes its vectors on the CPU, with the same bits everywhere. A backend, device,
+    or number format that is configured is for the encoder beside it, if any, and does not concern it.
+    """
+    return static_engine(engine) if record.is_static else engine
+
+
+def static_engine(engine: Engine) -> Engine:
+    """Return the engine of a static model, with the settings of another one that concern it."""
+    return Engine(backend="static", device="cpu", threads=engine.threads, batch_tokens=engine.batch_tokens)
 
 
 def resolve_engine(
@@ -166,7 +181,20 @@ def open_backend(store: Store, record: EncoderRecord, engine: Engine) -> Backend
     EncoderError
         If the backend cannot open the graph.
     """
+    if record.is_static != (engine.backend == "static"):
+        raise ConfigError(
+            f"backend {engine.backend}: encoder {record.encoder_id[:16]}… consists of {', '.join(record.modules)}; "
+            "static is the backend of StaticEmbedding, and its only one. Use backend auto."
+        )
     match engine.backend:
+        case "static":
+            from isospace.encoding.backends.static import open_static
+            from isospace.encoding.static_model import weights_path
+
+            weights = weights_path(fetch_model(store, record))
+            return open_static(
+                weights, limit=record.max_tokens, normalizes=record.normalizes, batch_tokens=engine.batch_tokens
+            )
         case "openvino":
             from isospace.encoding.backends.openvino import open_openvino
 

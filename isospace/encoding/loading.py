@@ -31,15 +31,18 @@ def open_encoder(store: Store, encoder_id: str, engine: Engine | None = None) ->
 def open_sentence_encoder(store: Store, record: EncoderRecord, engine: Engine | None = None) -> SentenceEncoder:
     """Load an encoder whose model is in the store, and verify every file."""
     from isospace.encoding.encoder import SentenceEncoder
-    from isospace.encoding.engine import Engine, open_backend, resolve_engine
+    from isospace.encoding.engine import Engine, engine_for, open_backend, resolve_engine
 
     exported = read_export(store, record.encoder_id, "openvino") is not None
-    chosen = resolve_engine(engine or Engine(), record.precision, exported=exported)
-    return SentenceEncoder(record, read_tokenizer(store, record.encoder_id), open_backend(store, record, chosen))
+    chosen = resolve_engine(engine_for(record, engine or Engine()), record.precision, exported=exported)
+    return SentenceEncoder(
+        record, read_tokenizer(store, record.encoder_id, record), open_backend(store, record, chosen)
+    )
 
 
-def read_tokenizer(store: Store, encoder_id: str) -> Tokenizer:
-    """Load the tokenizer of an encoder from the store and verify it."""
+def read_tokenizer(store: Store, encoder_id: str, record: EncoderRecord | None = None) -> Tokenizer:
+    """Load the tokenizer of an encoder from the store and verify it; the record is read if it is not given."""
+    record = record or read_encoder_record(store, encoder_id)
     export = read_export(store, encoder_id, "tokenizer")
     if export is None:
         raise NotFoundError(
@@ -48,4 +51,5 @@ def read_tokenizer(store: Store, encoder_id: str) -> Tokenizer:
         )
     from isospace.encoding.tokenizer import Tokenizer
 
-    return Tokenizer((fetch_export(store, encoder_id, export) / "tokenizer.json").read_bytes())
+    data = (fetch_export(store, encoder_id, export) / "tokenizer.json").read_bytes()
+    return Tokenizer(data, drops_unknown=record.library == "model2vec", is_never_empty=record.is_static)

@@ -42,6 +42,10 @@ class Tokens:
     head: int = 0
     tail: int = 0
 
+    def first(self, limit: int | None) -> Tokens:
+        """Return the first tokens of a text without special tokens at its end."""
+        return Tokens(self.ids[:limit], None if self.words is None else self.words[:limit], self.head, self.tail)
+
 
 @dataclass(frozen=True)
 class Tokenizer:
@@ -51,9 +55,16 @@ class Tokenizer:
     ----------
     data
         The content of its tokenizer.json.
+    drops_unknown
+        Whether unknown tokens are left out.
+    is_never_empty
+        Whether a text without any token gets the unknown token, if there is one. Static models add no special tokens,
+        and would have no vector for such a text.
     """
 
     data: bytes
+    drops_unknown: bool = False
+    is_never_empty: bool = False
 
     @cached_property
     def _untruncated(self) -> FastTokenizer:
@@ -86,7 +97,8 @@ class Tokenizer:
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Return token IDs with special tokens, never truncated."""
-        return [e.ids for group in _groups(texts) for e in self._untruncated.encode_batch_fast(group)]
+        ids = [e.ids for group in _groups(texts) for e in self._untruncated.encode_batch_fast(group)]
+        return [self._kept(one) for one in ids] if self._is_selective else ids
 
     def tokens(
         self, texts: Sequence[str], *, prompt: str = "", limit: int | None = None, detailed: bool = True
@@ -104,7 +116,9 @@ class Tokenizer:
         detailed
             Whether to return words, head, and tail as well.
         """
-        tokenizer = self._untruncated if limit is None else self._truncating(limit)
+        # Those that are dropped do not count.
+        cut_after = limit is not None and self.drops_unknown
+        tokenizer = self._untruncated if limit is None or cut_after else self._truncating(limit)
         tokens: list[Tokens] = []
         for group in _groups(texts):
             prompted = [prompt + text for text in group]
@@ -112,7 +126,35 @@ class Tokenizer:
                 tokens += [_tokens(encoding, len(prompt)) for encoding in tokenizer.encode_batch(prompted)]
             else:
                 tokens += [Tokens(np.array(e.ids, np.int32)) for e in tokenizer.encode_batch_fast(prompted)]
+        if self._is_selective:
+            tokens = [self._selected(one, limit) for one in tokens]
         return tokens
+
+    @property
+    def _is_selective(self) -> bool:
+        return (self.drops_unknown or self.is_never_empty) and self.unknown_id is not None
+
+    def _kept(self, ids: list[int]) -> list[int]:
+        unknown = self.unknown_id
+        kept = [one for one in ids if one != unknown] if self.drops_unknown else ids
+        return kept or ([unknown] if self.is_never_empty and unknown is not None else [])
+
+    def _selected(self, tokens: Tokens, limit: int | None) -> Tokens:
+        """Return the tokens that `_kept` keeps of a text, up to a limit; a static model has no tail."""
+        if len(tokens.ids) and not (self.drops_unknown and (tokens.ids == self.unknown_id).any()):
+            return tokens.first(limit)
+        known = tokens.ids != self.unknown_id
+        if not known.any():
+            alone = np.array(self._kept([]), np.int32)
+            return Tokens(alone, None if tokens.words is None else np.full(len(alone), -1, np.int32))
+        words = None if tokens.words is None else tokens.words[known][:limit]
+        return Tokens(tokens.ids[known][:limit], words, int(known[: tokens.head].sum()), tokens.tail)
+
+    @property
+    def limit(self) -> int | None:
+        """Number of tokens that the file cuts texts at; nothing here does, except with this limit as an argument."""
+        truncation = json.loads(self.data).get("truncation")
+        return int(truncation["max_length"]) if truncation else None
 
     @property
     def size(self) -> int:

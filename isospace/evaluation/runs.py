@@ -12,7 +12,7 @@ import numpy.typing as npt
 from isospace.errors import QueryError
 from isospace.evaluation.metrics import Run
 from isospace.evaluation.query_sets import EvaluationSet
-from isospace.search.options import SearchOptions
+from isospace.search.options import TEXT_MODES, WORD_MODES, SearchOptions
 from isospace.search.vector.topk import Rows
 from isospace.search.view import RankedRows, View
 from isospace.transform.vectors import Float32
@@ -71,7 +71,7 @@ def answer_set(
     QueryError
         If the options ask for a reranker, or for a mode that pseudo-queries do not support.
     """
-    if query_set.remainders and (options.mode in ("lexical", "hybrid") or options.metric != "cosine"):
+    if query_set.remainders and (options.mode in TEXT_MODES or options.metric != "cosine"):
         raise QueryError(
             f"mode {options.mode} with metric {options.metric} does not work with pseudo-queries, whose words are in "
             "the chunk that they were taken from; expected a vector mode with cosine. Use real queries or another mode."
@@ -79,7 +79,7 @@ def answer_set(
     if options.rerank:
         raise QueryError("evaluation sets are searched without a reranker. Leave rerank out of the search options.")
     names, texts = list(query_set.queries), list(query_set.queries.values())
-    vectors = view.space.embed(texts, "query") if options.mode != "lexical" else None
+    vectors = view.space.embed(texts, "query") if options.mode not in WORD_MODES else None
     wanted = options.model_copy(update={"k": min(depth, len(view.copy)) or 1})
     names_of = _names(view)
     run: Run = {}
@@ -110,7 +110,9 @@ def latencies(
     """
     texts = list(query_set.queries.values())
     embedded = {
-        view.space.space_id: view.space.embed(texts, "query") for view, options in sides if options.mode != "lexical"
+        view.space.space_id: view.space.embed(texts, "query")
+        for view, options in sides
+        if options.mode not in WORD_MODES
     }
     seconds = [np.full(len(texts), np.inf) for _ in sides]
     for _ in range(rounds):

@@ -8,6 +8,7 @@ from typing import Any
 from isospace.collection.alias import aliases
 from isospace.collection.snapshot import read_manifest
 from isospace.encoding.registry.record import read_encoder_record
+from isospace.encoding.sparse.record import read_sparse_record
 from isospace.errors import EncoderError, IsospaceError, NotFoundError
 from isospace.finetuning.lineage import read_lineage
 from isospace.storage import paths
@@ -27,6 +28,8 @@ class StoredEncoder:
     used_by: tuple[str, ...]
     """`collection/alias` of every alias whose snapshot was embedded with this encoder; followed by the role if another
     encoder has the other one."""
+    kind: str = "dense"
+    """`dense` or `sparse`; the dimension of a sparse encoder is the size of its vocabulary."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields by name."""
@@ -49,6 +52,10 @@ def list_encoders(store: Store) -> list[StoredEncoder]:
 
 
 def _stored(store: Store, encoder_id: str, users: list[str]) -> StoredEncoder:
+    if store.exists(paths.sparse_encoder_document(encoder_id)):
+        sparse = read_sparse_record(store, encoder_id)
+        size, limit = sparse.vocabulary, sparse.max_tokens
+        return StoredEncoder(encoder_id, size, limit, "float32", None, tuple(sorted(users)), kind="sparse")
     record = read_encoder_record(store, encoder_id)
     return StoredEncoder(
         encoder_id=encoder_id,
@@ -78,7 +85,7 @@ def _users(store: Store) -> dict[str, list[str]]:
                 # `isospace verify` reports damaged snapshots.
                 continue
             has_two = manifest.query_encoder_id is not None
-            for encoder_id in dict.fromkeys(manifest.encoder_ids.values()):
+            for encoder_id in sorted(manifest.all_encoder_ids):
                 of = "queries" if encoder_id == manifest.query_encoder_id else "documents"
                 users.setdefault(encoder_id, []).append(f"{collection}/{alias}{f' ({of})' if has_two else ''}")
     return users

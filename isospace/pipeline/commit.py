@@ -16,6 +16,8 @@ from isospace.collection.origins import origins_of, part_origins
 from isospace.collection.snapshot import Manifest, PartRecord, commit_manifest, snapshot_id
 from isospace.collection.tombstones import require_no_newer_tombstone
 from isospace.encoding.registry.record import read_encoder_record
+from isospace.encoding.sparse.embedder import load_sparse_space
+from isospace.encoding.sparse.record import read_sparse_record
 from isospace.errors import NotFoundError
 from isospace.evaluation.gate.verdicts import promotion_problem
 from isospace.ingest.metadata_types import MetadataField
@@ -24,11 +26,13 @@ from isospace.pipeline.encode.mixed_bits import judge_mixture
 from isospace.pipeline.run import Run
 from isospace.pipeline.scan.diff import Scan
 from isospace.pipeline.segment import Segment
+from isospace.pipeline.sparse.segment import SparseParts
 from isospace.storage import paths as layout
 from isospace.storage.hashing import sha256
 from isospace.storage.parquet import FileRef
 from isospace.storage.store import Store
 from isospace.transform.space import SPACE_FILES
+from isospace.transform.sparse_space import SPARSE_SPACE_FILES
 
 _PACKAGES = ("isospace", "numpy", "pyarrow", "torch", "transformers", "sentence-transformers", "tokenizers", "prefect")
 
@@ -56,7 +60,12 @@ class Commit:
 
 
 def commit_snapshot(
-    run: Run, scan: Scan, space_id: str, parts: Sequence[ChunkPart], segments: Sequence[Segment]
+    run: Run,
+    scan: Scan,
+    space_id: str,
+    parts: Sequence[ChunkPart],
+    segments: Sequence[Segment],
+    sparse: SparseParts | None = None,
 ) -> Commit:
     """Commit what a run has built, unless the collection already has it.
 
@@ -70,7 +79,13 @@ def commit_snapshot(
     StoreError
         If a file that the snapshot would name is missing.
     """
-    identity = snapshot_id(space_id=space_id, chunking_id=run.chunking_id, documents_digest=scan.documents_digest)
+    sparse_id = None if sparse is None else sparse.space_id
+    identity = snapshot_id(
+        space_id=space_id,
+        chunking_id=run.chunking_id,
+        documents_digest=scan.documents_digest,
+        sparse_space_id=sparse_id,
+    )
     base = run.base
     declared = run.config.recipe.documents.metadata_types
     is_same = base is not None and base.snapshot_id == identity and base.declared_types == declared
@@ -79,7 +94,17 @@ def commit_snapshot(
     kept_names = set(scan.kept)
     records = [_located(part, scan) for part in base.parts if part.name in kept_names] if base else []
     by_name = {segment.part: segment.file for segment in segments}
-    records += [PartRecord(name=p.name, documents=p.documents, chunks=p.chunks, segment=by_name[p.name]) for p in parts]
+    beside = {} if sparse is None else sparse.files
+    records += [
+        PartRecord(
+            name=p.name,
+            documents=p.documents,
+            chunks=p.chunks,
+            segment=by_name[p.name],
+            sparse=beside[p.name] if sparse is not None else None,
+        )
+        for p in parts
+    ]
     made = {segment.part: segment.origins for segment in segments}
     older = base.origins if base else None
     origins = origins_of({p.name: made[p.name] if p.name in made else part_origins(older, p.name) for p in records})
@@ -97,11 +122,15 @@ def commit_snapshot(
         parts=tuple(records),
         deletions=scan.deletions,
         quarantine=scan.quarantine,
-        sealed_files=tuple(_sealed_files(run, space_id)),
+        sealed_files=(
+            *_sealed_files(run, space_id),
+            *([] if sparse_id is None else _sealed_sparse_files(run.store, sparse_id)),
+        ),
         provenance=_provenance(run),
         origins=origins,
         metadata=_fields(run, records, scan.deletions),
         query_encoder_id=run.query_encoder_id,
+        sparse_space_id=sparse_id,
     )
     if base is not None and is_same and set(base.files()) == set(manifest.files()):
         # A repair: the same files are back in place.
@@ -184,6 +213,16 @@ def _model_files(store: Store, encoder_id: str) -> list[FileRef]:
     folder = layout.encoder_model(encoder_id)
     files = read_encoder_record(store, encoder_id).files
     return [FileRef(path=f"{folder}/{name}", size=file.size, sha256=file.sha256) for name, file in files.items()]
+
+
+def _sealed_sparse_files(store: Store, space_id: str) -> list[FileRef]:
+    encoder_id = load_sparse_space(store, space_id).record.encoder_id
+    folder = layout.encoder_model(encoder_id)
+    files = read_sparse_record(store, encoder_id).files
+    model = [FileRef(path=f"{folder}/{name}", size=f.size, sha256=f.sha256) for name, f in files.items()]
+    space = [f"{layout.space_folder(space_id)}/{name}" for name in SPARSE_SPACE_FILES]
+    sealed = [(path, store.read(path)) for path in (layout.sparse_encoder_document(encoder_id), *space)]
+    return [*(FileRef(path=path, size=len(data), sha256=sha256(data)) for path, data in sealed), *model]
 
 
 def _provenance(run: Run) -> dict[str, object]:

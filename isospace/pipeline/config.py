@@ -6,13 +6,14 @@ Two runs with equal recipes over equal documents produce the same snapshot, what
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from isospace.collection.alias_entry import CANDIDATE
 from isospace.collection.origins import MixedBits
 from isospace.encoding.engine import DEVICE, Engine
+from isospace.encoding.sparse.spec import SparseSpec
 from isospace.encoding.spec import AnyEncoderSpec, EncoderSpec, EndpointSpec
 from isospace.evaluation.gate.spec import GateSpec
 from isospace.ingest.spec import ChunkingSpec, DocumentsSpec
@@ -41,8 +42,16 @@ class Recipe(SpecModel):
     """What is done to the raw vectors of documents and queries."""
     lexical: LexicalSpec = LexicalSpec()
     """The BM25 index; it does not affect vectors, so changing it makes no new snapshot."""
+    sparse: SparseSpec | None = None
+    """A sparse encoder beside the dense one, for the modes sparse and hybrid; none if empty."""
     gate: GateSpec = GateSpec()
     """Rules that a snapshot must pass before the alias moves; they do not affect vectors."""
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what a recipe does not have, so that its canonical JSON stays what earlier versions wrote."""
+        body: dict[str, Any] = serialize(self)
+        return {name: value for name, value in body.items() if name != "sparse" or value is not None}
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:

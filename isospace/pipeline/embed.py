@@ -26,6 +26,7 @@ from isospace.pipeline.run import Run
 from isospace.pipeline.run_report import RunReport
 from isospace.pipeline.scan.diff import LIVE, Scan
 from isospace.pipeline.selection import Budget, Selection
+from isospace.pipeline.sparse_stages import run_sparse
 from isospace.pipeline.summary import REPORT_UNFINISHED, SUMMARIZE
 from isospace.pipeline.timings import TimedExecutor
 from isospace.storage.leases import run_lease
@@ -184,7 +185,8 @@ def _commit(executor: TimedExecutor, run: Run, prepared: PreparedRun) -> RunRepo
     jobs = executor.run(stages.PLAN_SEGMENTS, run, parts) if parts else []
     segments = executor.map(stages.SEGMENT, [(run, space_id, job) for job in jobs])
     checked = executor.run(stages.CHECK, run, space_id, parts, segments, paths) if parts else None
-    committed = executor.run(stages.COMMIT, run, scan, space_id, parts, segments)
+    sparse = run_sparse(executor, run, parts)
+    committed = executor.run(stages.COMMIT, run, scan, space_id, parts, segments, sparse)
     executor.run(stages.PREPARE_SEARCH, run, committed)
     if reason := stages.ungated(run, committed):
         executor.reporter.info(reason)

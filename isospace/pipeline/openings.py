@@ -114,7 +114,9 @@ def check(run: Run, space_id: str, parts: Sequence[ChunkPart], segments: Sequenc
     return f"reads back {counted(rows, 'vector')} in {counted(len(segments), 'new part')}, and checks them"
 
 
-def commit(run: Run, scan: Scan, space_id: str, parts: Sequence[ChunkPart], segments: Sequence[Segment]) -> str:
+def commit(
+    run: Run, scan: Scan, space_id: str, parts: Sequence[ChunkPart], segments: Sequence[Segment], sparse: Any = None
+) -> str:
     """Return the opening of the stage that commits."""
     kept = f" and {counted(len(scan.kept), 'part')} of snapshot {run.base_sequence}" if scan.kept else ""
     return f"commits a snapshot of {counted(scan.documents, 'document')}: {counted(len(parts), 'new part')}{kept}"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from isospace.collection.disk_usage import size_text
 from isospace.encoding.encoder import token_counter
-from isospace.encoding.engine import resolve_engine
+from isospace.encoding.engine import engine_for, resolve_engine
 from isospace.encoding.registry.record import EncoderRecord
 from isospace.encoding.registry.register import identify_encoder
 from isospace.encoding.registry.router import query_spec
@@ -30,6 +30,7 @@ from isospace.pipeline.judged_documents import JudgedDocuments, require_judged
 from isospace.pipeline.plan_disk import DiskPlan, largest_dimension, plan_disk
 from isospace.pipeline.run import Run, start_run
 from isospace.pipeline.scan.diff import Scan, scan_source
+from isospace.pipeline.sparse.encode import plan_sparse, sparse_record
 from isospace.pipeline.unknown_tokens import add_up
 from isospace.storage.store import open_store
 from isospace.transform.representations import code_bytes
@@ -78,6 +79,8 @@ class PlanReport:
         `runtime.price_per_device_hour`.
     token_price
         For a served encoder: `runtime.endpoint.price_per_million_tokens`.
+    sparse_texts
+        Different texts that need a sparse vector; None without `recipe.sparse`.
     disk
         Bytes on disk before and after the run, and the memory to serve its snapshot.
     """
@@ -113,6 +116,7 @@ class PlanReport:
     price: float | None = None
     token_price: float | None = None
     disk: DiskPlan | None = None
+    sparse_texts: int | None = None
 
     def as_dict(self) -> dict[str, object]:
         """Return the figures by name."""
@@ -140,6 +144,7 @@ class PlanReport:
             ("space", space),
             *((label, f"{count:,}") for label, count in counts.items() if count),
             ("to encode", encoded if self.texts_to_encode else "nothing"),
+            *([("to encode sparsely", counted(self.sparse_texts, "text"))] if self.sparse_texts else []),
             *([("engine", self.engine)] if self.texts_to_encode and self.engine else []),
             *([("mixed bits", self.mixed)] if self.mixed else []),
             *([("unknown tokens", self._unknown_shares())] if self.unknown else []),
@@ -276,6 +281,7 @@ def report_plan(
         price=price,
         token_price=token_price,
         disk=plan_disk(run, scan, parts, plan, record, queries),
+        sparse_texts=None if run.sparse_encoder_id is None else plan_sparse(run, parts).to_encode,
     )
 
 
@@ -285,8 +291,9 @@ def _planned(run: Run, plan: EncodePlan, record: EncoderRecord) -> tuple[str, st
     if (served := record.served) is not None:
         named = f"{served.model} behind an API ({served.protocol}), {_counted_with(served.tokenizer)}"
         return f"served {served.protocol}", named, foreseen_mixture(plan.stored, None) or ""
-    engine = resolve_engine(engine_of(runtime), record.precision, elsewhere=runtime.workers.kind == "ray")
-    place = planned_place(engine_of(runtime), runtime.workers, record.precision)
+    configured = engine_for(record, engine_of(runtime))
+    engine = resolve_engine(configured, record.precision, elsewhere=runtime.workers.kind == "ray")
+    place = planned_place(configured, runtime.workers, record.precision)
     return place, planned_engine(engine), foreseen_mixture(plan.stored, engine if plan.to_encode else None) or ""
 
 
@@ -315,8 +322,8 @@ def plan_only(config: PipelineConfig) -> PlanReport:
     record, tokenizer = identify_encoder(store, config.recipe.encoder, engine=engine_of(config.runtime))
     counter = token_counter(tokenizer, record)
     with tempfile.TemporaryDirectory(prefix="isospace-plan-") as scratch:
-        queries = _queries(config, record)
-        run = start_run(config, record, Path(scratch), queries=queries, dry=True)
+        queries, sparse = _queries(config, record), sparse_record(config, lambda step: None, dry=True)
+        run = start_run(config, record, Path(scratch), queries=queries, dry=True, sparse=sparse)
         scan = scan_source(run, read_refusals(run))
         parts = [write_chunks(run, documents, counter) for documents in scan.parts]
         plan = plan_shards(run, parts, limit=record.longest, kept=scan.kept)

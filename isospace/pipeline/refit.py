@@ -12,6 +12,8 @@ from isospace.encoding.encoder import LoadedEncoder
 from isospace.encoding.engine import Engine
 from isospace.encoding.loading import open_encoder
 from isospace.encoding.registry.record import EncoderRecord
+from isospace.encoding.sparse.embedder import load_sparse_space
+from isospace.encoding.sparse.record import SparseEncoderRecord, read_sparse_record
 from isospace.errors import ConfigError, IntegrityError, NotFoundError
 from isospace.pipeline.chunk import ChunkPart
 from isospace.pipeline.config import PipelineConfig
@@ -43,6 +45,13 @@ def recorded_encoder(config: PipelineConfig, engine: Engine) -> LoadedEncoder:
                 "recipe.transform and recipe.query_encoder. Use `isospace run CONFIG`, or the recipe of the snapshot, "
                 "which `isospace show` prints."
             )
+    if (recipe.sparse is None) != (base.recipe.get("sparse") is None) or (
+        recipe.sparse is not None and not _is_recorded(recipe.sparse, base.recipe["sparse"])
+    ):
+        raise ConfigError(
+            f"recipe.sparse differs from that of snapshot {base.sequence}, and a refit encodes nothing. Use "
+            "`isospace run CONFIG`."
+        )
     return open_encoder(open_store(config.runtime.store), base.encoder_id, engine)
 
 
@@ -62,6 +71,14 @@ def recorded_query_encoder(config: PipelineConfig, engine: Engine) -> LoadedEnco
     return open_encoder(open_store(config.runtime.store), base.query_encoder_id, engine)
 
 
+def recorded_sparse(config: PipelineConfig) -> SparseEncoderRecord | None:
+    """Return the identity of the sparse encoder of a collection's latest snapshot; None if it has none."""
+    base, store = _base(config), open_store(config.runtime.store)
+    if base.sparse_space_id is None:
+        return None
+    return read_sparse_record(store, load_sparse_space(store, base.sparse_space_id).record.encoder_id)
+
+
 def _is_recorded(spec: SpecModel, recorded: Any) -> bool:
     """Return whether a snapshot was made with a specification; older versions did not record every key of it.
 
@@ -75,7 +92,12 @@ def _is_recorded(spec: SpecModel, recorded: Any) -> bool:
 
 
 def start_refit(
-    config: PipelineConfig, encoder: EncoderRecord, scratch: Path, *, queries: EncoderRecord | None = None
+    config: PipelineConfig,
+    encoder: EncoderRecord,
+    scratch: Path,
+    *,
+    queries: EncoderRecord | None = None,
+    sparse: SparseEncoderRecord | None = None,
 ) -> Run:
     """Begin a run on the collection's latest snapshot; a sealed space that matches the recipe is reused.
 
@@ -84,7 +106,7 @@ def start_refit(
     IntegrityError
         If a file of the snapshot is lost: a refit reads no source and cannot rebuild it.
     """
-    run = start_run(config, encoder, scratch, queries=queries)
+    run = start_run(config, encoder, scratch, queries=queries, sparse=sparse)
     if run.damaged:
         raise IntegrityError(
             f"{run.damaged[0]}: is missing, or its size differs from the manifest of snapshot {run.base_sequence} "

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
-from isospace.encoding.engine import Engine
+from isospace.encoding.engine import Engine, engine_for
 from isospace.encoding.loading import read_tokenizer
 from isospace.encoding.registry.model_source import find_source
 from isospace.encoding.registry.record import EncoderRecord, read_encoder_record
@@ -189,7 +189,8 @@ def run_pool(run: Run) -> Pool:
         return _served_pool(run, cast("ServedEncoder", encoder))
     # Local workers use the backend of this process: `auto` may have had to replace one that cannot run the model.
     # On a cluster, other machines may have other backends, so that each worker decides.
-    engine = engine_of(runtime, trust_remote_code=run.config.recipe.encoder.trust_remote_code)
+    configured = engine_of(runtime, trust_remote_code=run.config.recipe.encoder.trust_remote_code)
+    engine = engine_for(encoder.record, configured)
     if runtime.workers.kind != "ray":
         engine = on_backend(engine, encoder)
     work = Work(runtime.store, run.encoder_id, engine, encoder.record.precision)

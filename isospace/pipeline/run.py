@@ -11,6 +11,8 @@ from isospace.collection.snapshot import Manifest, damaged_files, latest_manifes
 from isospace.collection.tombstones import count_tombstones
 from isospace.encoding.embedder import load_space
 from isospace.encoding.registry.record import EncoderRecord
+from isospace.encoding.sparse.embedder import load_sparse_space
+from isospace.encoding.sparse.record import SparseEncoderRecord
 from isospace.errors import ConfigError, IntegrityError
 from isospace.evaluation.gate.verdicts import read_verdicts
 from isospace.ingest.spec import ChunkingSpec
@@ -54,6 +56,10 @@ class Run:
         How many tombstones the collection had when the run began; a later one keeps it from committing.
     query_encoder_id
         Identity of the encoder of queries; None if documents and queries have the same.
+    sparse_encoder_id
+        Identity of the recipe's sparse encoder; None without one.
+    sparse_space_id
+        The sealed sparse space that is reused; None without a sparse encoder, or if one has to be sealed.
     """
 
     run_id: str
@@ -69,6 +75,8 @@ class Run:
     transform: TransformSpec
     tombstones: int
     query_encoder_id: str | None = None
+    sparse_encoder_id: str | None = None
+    sparse_space_id: str | None = None
 
     @property
     def store(self) -> Store:
@@ -129,6 +137,7 @@ def start_run(
     *,
     queries: EncoderRecord | None = None,
     dry: bool = False,
+    sparse: SparseEncoderRecord | None = None,
 ) -> Run:
     """Determine what a run starts from.
 
@@ -144,6 +153,8 @@ def start_run(
         Identity of the encoder of queries, if it is another one.
     dry
         Whether nothing may be written to the store.
+    sparse
+        Identity of the config's sparse encoder.
 
     Raises
     ------
@@ -173,6 +184,7 @@ def start_run(
         transform=with_hashed_files(config.recipe.transform),
         tombstones=count_tombstones(store, config.runtime.collection),
         query_encoder_id=None if queries is None else queries.encoder_id,
+        sparse_encoder_id=None if sparse is None else sparse.encoder_id,
     )
     base = latest_manifest(store, config.runtime.collection)
     if base is None:
@@ -182,14 +194,24 @@ def start_run(
     space_id = _sealed_space(run, base, damaged)
     if space_id is None:
         require_faiss(run.transform)
-    rebuild = bool(damaged) or space_id != base.space_id or base.chunking_id != run.chunking_id
+    sparse_id = _sealed_sparse_space(run, base, damaged)
+    # One that has to be sealed needs all parts, too.
+    other_sparse = sparse_id != base.sparse_space_id or (sparse is not None and sparse_id is None)
+    rebuild = bool(damaged) or space_id != base.space_id or base.chunking_id != run.chunking_id or other_sparse
     if rebuild and config.runtime.selection.is_partial:
         why = f"{damaged[0]} is lost" if damaged else "the recipe differs from that of the latest snapshot"
         raise ConfigError(
             f"runtime.selection ({config.runtime.selection.describe()}): every part has to be rebuilt, since {why}, "
             "and a snapshot has one space for all of its documents. Run without a selection first."
         )
-    return replace(run, base_sequence=base.sequence, space_id=space_id, rebuild=rebuild, damaged=damaged)
+    return replace(
+        run,
+        base_sequence=base.sequence,
+        space_id=space_id,
+        rebuild=rebuild,
+        damaged=damaged,
+        sparse_space_id=sparse_id,
+    )
 
 
 def chunking_id(spec: ChunkingSpec, encoder_id: str) -> str:
@@ -222,6 +244,27 @@ def _sealed_space(run: Run, base: Manifest, damaged: tuple[str, ...]) -> str | N
             )
         load_space(run.store, manifest.space_id)
         return manifest.space_id
+    return None
+
+
+def _sealed_sparse_space(run: Run, base: Manifest, damaged: tuple[str, ...]) -> str | None:
+    """Return a sealed sparse space that matches the recipe, of the base or of an aliased snapshot; None for none."""
+    spec = run.config.recipe.sparse
+    if spec is None or run.sparse_encoder_id is None or run.config.runtime.refit:
+        return None
+    known = {entry.snapshot for entry in aliases(run.store, run.collection).values()} - {base.sequence}
+    others = (read_manifest(run.store, run.collection, number) for number in sorted(known, reverse=True))
+    for manifest in (base, *others):
+        if (space_id := manifest.sparse_space_id) is None:
+            continue
+        if lost := [path for path in damaged if path.startswith(layout.space_folder(space_id))]:
+            raise IntegrityError(
+                f"{lost[0]}: is missing, or its size differs from the manifest of snapshot {manifest.sequence}, and a "
+                "sealed space cannot be rebuilt. Restore the file, or fit a new space with runtime.refit=true."
+            )
+        record = load_sparse_space(run.store, space_id).record
+        if (record.encoder_id, record.grid.bits) == (run.sparse_encoder_id, spec.bits):
+            return space_id
     return None
 
 

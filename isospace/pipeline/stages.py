@@ -48,6 +48,7 @@ from isospace.pipeline.refit import (
     has_recorded_queries,
     recorded_encoder,
     recorded_query_encoder,
+    recorded_sparse,
     refit_plan,
     start_refit,
     stored_parts,
@@ -69,6 +70,8 @@ from isospace.pipeline.run_report import checks_markdown, space_markdown
 from isospace.pipeline.scan.diff import Scan, scan_source
 from isospace.pipeline.scan.guard import UnusableSourceError
 from isospace.pipeline.segment import Segment, SegmentJob, plan_segments, write_segment
+from isospace.pipeline.sparse.encode import sparse_record
+from isospace.pipeline.sparse.segment import SparseParts
 from isospace.pipeline.trim_run import finished_parts, narrow_scan
 from isospace.search.bm25 import build_lexical
 from isospace.search.sql_database import build_serving
@@ -85,12 +88,18 @@ def start(reporter: Reporter, config: PipelineConfig) -> Run:
     require_device(config)
     record = identify_encoder(config, reporter.info)
     queries = identify_query_encoder(config, record, reporter.info)
-    run = _begin(functools.partial(start_run, queries=queries), config, record)
+    sparse = sparse_record(config, reporter.info)
+    run = _begin(functools.partial(start_run, queries=queries, sparse=sparse), config, record)
     origin = f"starts from snapshot {run.base_sequence}" if run.base_sequence else "makes the first snapshot"
     reporter.info(
         f"run {run.run_id} {origin}; encoder {shortened_id(record.encoder_id)}: {record.dimension} dimensions, up to "
         f"{record.longest:,} tokens{_of_queries(queries)}"
     )
+    if sparse is not None:
+        reporter.info(
+            f"sparse encoder {shortened_id(sparse.encoder_id)}: {sparse.vocabulary:,} terms, up to "
+            f"{sparse.max_tokens:,} tokens"
+        )
     if run.damaged:
         # Files of the encoder may be among those that were lost.
         with _removed_on_failure(run.scratch):
@@ -111,7 +120,8 @@ def start_from_store(reporter: Reporter, config: PipelineConfig) -> Run:
             adopt_encoder(config, other)
     else:
         queries = identify_query_encoder(config, encoder.record, reporter.info)
-    run = _begin(functools.partial(start_refit, queries=queries), config, encoder.record)
+    begin = functools.partial(start_refit, queries=queries, sparse=recorded_sparse(config))
+    run = _begin(begin, config, encoder.record)
     reporter.info(f"run {run.run_id} refits snapshot {run.base_sequence}{_of_queries(queries)}")
     return run
 
@@ -300,10 +310,16 @@ def check(
 
 
 def commit(
-    reporter: Reporter, run: Run, scan: Scan, space_id: str, parts: list[ChunkPart], segments: list[Segment]
+    reporter: Reporter,
+    run: Run,
+    scan: Scan,
+    space_id: str,
+    parts: list[ChunkPart],
+    segments: list[Segment],
+    sparse: SparseParts | None = None,
 ) -> Commit:
     """Commit the snapshot, which makes it visible."""
-    committed = commit_snapshot(run, scan, space_id, parts, segments)
+    committed = commit_snapshot(run, scan, space_id, parts, segments, sparse)
     manifest = committed.manifest
     state = "committed" if committed.is_new else "nothing has changed: still at"
     reporter.info(

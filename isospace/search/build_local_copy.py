@@ -13,9 +13,12 @@ import pyarrow as pa
 from isospace.collection.live_rows import LivePart, live_parts
 from isospace.collection.segments import read_codes, require_space
 from isospace.collection.snapshot import Manifest, PartRecord
+from isospace.collection.sparse_vectors import read_sparse_codes
+from isospace.encoding.sparse.embedder import load_sparse_space
 from isospace.errors import IntegrityError, MismatchError
 from isospace.ingest.metadata_types import MetadataType, describe_fields
 from isospace.search.metadata import hidden_column, metadata_columns, parse_metadata
+from isospace.search.sparse_index import invert
 from isospace.storage.parquet import FileRef, parse_parquet, read_verified, verify_file
 from isospace.storage.store import Store
 from isospace.transform.quantizer_set import dequantize
@@ -78,6 +81,36 @@ def make_copy(store: Store, manifest: Manifest, space: Space, folder: Path, veri
     for array in arrays.values():
         array.flush()
     _write_documents(folder / DOCUMENTS, documents, manifest.declared_types)
+
+
+def sparse_arrays(store: Store, manifest: Manifest, verify: Verify) -> dict[str, Any]:
+    """Return the arrays of the inverted index of a snapshot's sparse vectors.
+
+    Raises
+    ------
+    IntegrityError
+        If a file is missing, damaged, or has other rows than the chunks beside it.
+    MismatchError
+        If a file belongs to another sparse space.
+    """
+    space = load_sparse_space(store, str(manifest.sparse_space_id))
+    vocabulary, grid, codes = space.record.vocabulary, space.record.grid, []
+    for part in live_parts(store, manifest.parts, manifest.deletions):
+        ref = part.record.sparse
+        if ref is None:
+            raise IntegrityError(
+                f"snapshot {manifest.sequence}: part {part.record.name[:16]}… has no sparse vectors, but the snapshot "
+                "has a sparse space. Restore the manifest."
+            )
+        rows = read_file(store, ref, verify)
+        require_space(rows, ref.path, space.space_id)
+        chunks = read_file(store, part.record.chunks, verify)
+        if not rows["chunk_id"].equals(chunks["chunk_id"]):
+            raise MismatchError(
+                f"{ref.path}: its chunk_id column differs from that of {part.record.chunks.path}. Restore both files."
+            )
+        codes.append(read_sparse_codes(part.live(rows), grid, vocabulary, ref.path))
+    return invert(codes, vocabulary)
 
 
 def _allocate(path: Path) -> None:

@@ -20,7 +20,7 @@ from isospace.ingest.document import is_unicode
 from isospace.search.answer import Answer, Clock
 from isospace.search.build_local_copy import Verify
 from isospace.search.opener import Opener
-from isospace.search.options import SearchKeywords, SearchOptions, search_options
+from isospace.search.options import TEXT_MODES, WORD_MODES, SearchKeywords, SearchOptions, search_options
 from isospace.search.promise import SnapshotPromise, promise_of
 from isospace.search.query_cache import CacheConfig, QueryCache
 from isospace.search.vector.kernels import Kernels
@@ -178,8 +178,10 @@ class Index:
             )
         clock = Clock()
         vectors = None
-        if options.mode != "lexical" and queries:
+        if options.mode not in WORD_MODES and queries:
             vectors = self.cache.embed(view.space, queries)
+        if view.sparse is not None and options.uses_sparse:
+            view.sparse.prepare(queries)
         clock.lap("embed")
         return self._answer(view, queries, vectors, options, clock)
 
@@ -261,7 +263,7 @@ class Index:
 
     def _vector_options(self, k: int, options: Mapping[str, object]) -> SearchOptions:
         chosen = self._options(k, options)
-        if chosen.rerank or chosen.mode in ("lexical", "hybrid"):
+        if chosen.rerank or chosen.mode in TEXT_MODES:
             raise QueryError(
                 f"mode {chosen.mode}, rerank {chosen.rerank}: needs texts, but was given vectors. Use `search`."
             )
@@ -331,6 +333,7 @@ def open_index(
     encoder: Encoder | None = None,
     engine: Engine | None = None,
     encode: bool = True,
+    sparse: bool | None = None,
     reranker: Reranker | None = None,
     cache: CacheConfig | None = None,
     kernels: Kernels = "auto",
@@ -354,6 +357,9 @@ def open_index(
         What runs an encoder loaded from the store; by default OpenVINO on a CPU, torch on a GPU.
     encode
         Whether texts will be embedded. If False, only NumPy and Arrow are needed, and only vectors can be searched.
+    sparse
+        Whether to load the snapshot's sparse encoder, if it has one, and compare it with its probes; without it, modes
+        sparse and hybrid are refused. As `encode` if None.
     reranker
         A cross-encoder, see `isospace.search.reranker.open_reranker`.
     cache
@@ -380,7 +386,7 @@ def open_index(
     opened = as_store(store)
     if watch_seconds is not None and not watch_seconds > 0:
         raise ConfigError(f"watch_seconds = {watch_seconds}; expected a positive number, or None.")
-    opener = Opener(opened, collection, alias, engine, encode, verify, kernels)
+    opener = Opener(opened, collection, alias, engine, encode, verify, kernels, encode if sparse is None else sparse)
     manifest = resolve(opened, collection, alias)
     view = opener.open(manifest, encoder)
     if representation is not None:

@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict
 from isospace.collection.snapshot import Manifest
 from isospace.errors import IntegrityError, StoreError
 from isospace.search.bm25 import LexicalRecord, read_lexical, read_lexical_record
-from isospace.search.build_local_copy import CHUNKS, DOCUMENTS, SQUARES, Verify, make_copy
+from isospace.search.build_local_copy import CHUNKS, DOCUMENTS, SQUARES, Verify, make_copy, sparse_arrays
 from isospace.search.vector.kernels import Codes
 from isospace.storage.cache import cache_folder
 from isospace.storage.hashing import fingerprint, seal, unseal
@@ -39,6 +39,7 @@ from isospace.transform.space import Space
 FORMAT = 3
 _RECORD = "copy.json"
 _LEXICAL = "lexical."
+_SPARSE = "sparse."
 # Copies kept per collection: the one in use, the one a rollback would need, and one more.
 _KEPT_COPIES = 3
 _LEFT_AFTER_SECONDS = 86_400
@@ -64,6 +65,8 @@ class LocalCopy:
         One row per document: doc_id, uri, title, metadata (JSON), and a typed column for each metadata field.
     lexical
         Record and arrays of the BM25 index; None if the snapshot has none.
+    sparse
+        Arrays of the inverted index of sparse vectors; None if the snapshot has none.
     """
 
     folder: Path
@@ -71,6 +74,7 @@ class LocalCopy:
     chunks: pa.Table
     documents: pa.Table
     lexical: tuple[LexicalRecord, dict[str, npt.NDArray[Any]]] | None
+    sparse: dict[str, npt.NDArray[Any]] | None = None
 
     def __len__(self) -> int:
         return int(self.chunks.num_rows)
@@ -111,6 +115,9 @@ def open_copy(store: Store, manifest: Manifest, space: Space, *, verify: Verify 
         if lexical is not None:
             for name, array in read_lexical(store, manifest, lexical).items():
                 np.save(temporary / f"{_LEXICAL}{name}.npy", array)
+        if manifest.sparse_space_id is not None:
+            for name, array in sparse_arrays(store, manifest, verify).items():
+                np.save(temporary / f"{_SPARSE}{name}.npy", array)
         _write_record(temporary, folder.name)
         _publish(temporary, folder, lambda: _open(folder, space, lexical, verify) is not None)
     except OSError as error:
@@ -142,7 +149,10 @@ def copy_id(manifest: Manifest, lexical: LexicalRecord | None) -> str:
     parts = [[ref.sha256 for ref in (part.documents, part.chunks, part.segment)] for part in manifest.parts]
     deleted = manifest.deletions.sha256 if manifest.deletions else ""
     words = None if lexical is None else [lexical.sha256, lexical.files, lexical.spec.model_dump(mode="json")]
-    body = {"space_id": manifest.space_id, "parts": parts, "deletions": deleted, "lexical": words}
+    body: dict[str, Any] = {"space_id": manifest.space_id, "parts": parts, "deletions": deleted, "lexical": words}
+    if manifest.sparse_space_id is not None:
+        files = [part.sparse.sha256 if part.sparse is not None else "" for part in manifest.parts]
+        body |= {"sparse_space_id": manifest.sparse_space_id, "sparse": files}
     # Whether a field without a declared type holds timestamps depends on the documents alone.
     return fingerprint({"format": FORMAT, "types": manifest.declared_types, **body})
 
@@ -162,10 +172,16 @@ def _open(folder: Path, space: Space, lexical: LexicalRecord | None, verify: Ver
             name: Codes(name, quantizer, _load(folder / f"{name}.npy"), squares)
             for name, quantizer in space.transform.quantizers.by_name.items()
         }
-        names = [name for name in files if name.startswith(_LEXICAL)]
-        arrays = {name.removeprefix(_LEXICAL).removesuffix(".npy"): _load(folder / name) for name in names}
+        arrays, sparse = (
+            {
+                name.removeprefix(start).removesuffix(".npy"): _load(folder / name)
+                for name in files
+                if name.startswith(start)
+            }
+            for start in (_LEXICAL, _SPARSE)
+        )
         words = None if lexical is None else (lexical, arrays)
-        return LocalCopy(folder, codes, _table(folder / CHUNKS), _table(folder / DOCUMENTS), words)
+        return LocalCopy(folder, codes, _table(folder / CHUNKS), _table(folder / DOCUMENTS), words, sparse or None)
     except (OSError, ValueError, KeyError, IntegrityError, pa.ArrowException):
         # A damaged copy is rebuilt from the store.
         return None

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 from isospace.collection.alias import resolve
 from isospace.collection.snapshot import Manifest, files_digest
 from isospace.encoding.embedder import open_space
+from isospace.encoding.sparse.embedder import load_sparse_space, open_sparse_space
 from isospace.errors import MismatchError
 from isospace.search.bm25 import open_lexical
 from isospace.search.build_local_copy import Verify
-from isospace.search.local_copy import open_copy
+from isospace.search.local_copy import LocalCopy, open_copy
 from isospace.search.promise import log_promise, promise_of
+from isospace.search.sparse_index import SparseIndex, require_arrays
 from isospace.search.vector.kernels import Kernels, has
 from isospace.search.view import View
 from isospace.storage.parquet import verify_file
@@ -22,6 +24,7 @@ from isospace.transform.probes import Agreement
 if TYPE_CHECKING:
     from isospace.encoding.encoder import Encoder
     from isospace.encoding.engine import Engine
+    from isospace.encoding.sparse.embedder import QueryEncoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,7 @@ class Opener:
     encode: bool
     verify: Verify
     kernels: Kernels
+    sparse: bool = True
 
     def open_newer(self, view: View) -> View | None:
         """Open the snapshot that the alias names; None if it is already open."""
@@ -43,9 +47,10 @@ class Opener:
             return None
         # Spaces of the same encoder share the loaded model.
         same = manifest.encoder_ids == view.manifest.encoder_ids
-        return self.open(manifest, view.space.encoder if same and self.encode else None)
+        loaded = view.sparse.space.encoder if view.sparse is not None and view.sparse.space is not None else None
+        return self.open(manifest, view.space.encoder if same and self.encode else None, loaded)
 
-    def open(self, manifest: Manifest, encoder: Encoder | None) -> View:
+    def open(self, manifest: Manifest, encoder: Encoder | None, sparse: QueryEncoder | None = None) -> View:
         """Open a snapshot: check its files, run its handshake, and map its local copy."""
         for ref in manifest.sealed_files:
             verify_file(self.store, ref, content=False)
@@ -63,4 +68,18 @@ class Opener:
             space = replace(space, agreement=Agreement(promise.cosine or 0.0, promise.is_bitwise))
         copy = open_copy(self.store, manifest, space.space, verify=self.verify)
         lexical = open_lexical(copy.lexical[0].spec, copy.lexical[1]) if copy.lexical and has("bm25s") else None
-        return View(manifest, space, copy, lexical, self.kernels, promise)
+        return View(manifest, space, copy, lexical, self.kernels, promise, self._sparse(manifest, copy, sparse))
+
+    def _sparse(self, manifest: Manifest, copy: LocalCopy, loaded: QueryEncoder | None) -> SparseIndex | None:
+        """Open the inverted index of sparse vectors; None if the snapshot has none."""
+        if manifest.sparse_space_id is None or copy.sparse is None:
+            return None
+        require_arrays(copy.sparse)
+        if not self.sparse:
+            grid = load_sparse_space(self.store, manifest.sparse_space_id).record.grid
+            return SparseIndex(copy.sparse, len(copy), grid, None)
+        same = loaded is not None and loaded.record.encoder_id == manifest.sparse_encoder_id
+        space = open_sparse_space(
+            self.store, manifest.sparse_space_id, encoder=loaded if same else None, engine=self.engine
+        )
+        return SparseIndex(copy.sparse, len(copy), space.space.record.grid, space)

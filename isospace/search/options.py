@@ -11,9 +11,15 @@ from pydantic_core import ErrorDetails
 from isospace.errors import QueryError
 from isospace.search.vector.scoring import Metric
 
-Mode: TypeAlias = Literal["auto", "exact", "quantized", "tiered", "lexical", "hybrid"]
+Mode: TypeAlias = Literal["auto", "exact", "quantized", "tiered", "lexical", "sparse", "hybrid"]
 Fusion: TypeAlias = Literal["rrf", "weighted"]
 _Weight = Annotated[float, Field(ge=0.0, le=1_000.0, allow_inf_nan=False)]
+
+
+# Modes that search for words or terms alone, so that they need no vector of the query.
+WORD_MODES: frozenset[Mode] = frozenset({"lexical", "sparse"})
+# Modes that need the queries as texts.
+TEXT_MODES: frozenset[Mode] = WORD_MODES | {"hybrid"}
 
 
 class SearchOptions(BaseModel):
@@ -25,8 +31,9 @@ class SearchOptions(BaseModel):
     """Maximum number of hits per query."""
     mode: Mode = "auto"
     """`exact` scores every vector; `quantized` scores every code and rescores the best; `tiered` searches the short
-    (truncated) representation first; `lexical` is BM25; `hybrid` fuses BM25 and vectors. `auto` is exact if the space
-    stores floats, else quantized."""
+    (truncated) representation first; `lexical` is BM25; `sparse` adds the weights of a sparse encoder; `hybrid` fuses
+    vectors, BM25, and sparse weights if the snapshot has them. `auto` is exact if the space stores floats, else
+    quantized."""
     representation: str | None = Field(default=None, max_length=60)
     """Stored representation that is searched first; by default the first one that the mode can use."""
     rescore: int = Field(default=4, ge=0, le=1_000)
@@ -39,10 +46,17 @@ class SearchOptions(BaseModel):
     """For hybrid: `rrf` adds weight / (60 + rank); `weighted` adds weight x score, scores scaled to 0..1 per list."""
     weights: tuple[_Weight, _Weight] = (1.0, 1.0)
     """For hybrid: weights of the vector and the BM25 ranking."""
+    sparse_weight: _Weight = 1.0
+    """For hybrid: weight of the ranking by sparse weights, if the snapshot has them; 0 leaves it out."""
     depth: int = Field(default=100, ge=1)
     """For hybrid and rerank: how many hits of each list are fused, and how many the reranker scores."""
     rerank: bool = False
     """Whether to rerank the `depth` best with the cross-encoder that the index was opened with."""
+
+    @property
+    def uses_sparse(self) -> bool:
+        """Whether sparse vectors are searched, if the snapshot has them."""
+        return self.mode == "sparse" or (self.mode == "hybrid" and self.sparse_weight > 0)
 
 
 class SearchKeywords(TypedDict, total=False):
@@ -55,6 +69,7 @@ class SearchKeywords(TypedDict, total=False):
     filter: str | None
     fusion: Fusion
     weights: tuple[float, float]
+    sparse_weight: float
     depth: int
     rerank: bool
 

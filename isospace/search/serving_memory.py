@@ -7,7 +7,7 @@ and of the texts only those of its hits. So vectors that do not fit into memory 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import TypeAdapter
 
@@ -43,17 +43,20 @@ class ServingMemory:
         The representation that is searched by default: mapped, and read completely by every search.
     words
         The BM25 index, of which a lexical or hybrid search reads a part.
+    sparse
+        The sparse encoder with its library, and the index of sparse vectors.
     """
 
     program: int
     encoder: int
     vectors: int
     words: int = 0
+    sparse: int = 0
 
     @property
     def total(self) -> int:
         """All of them."""
-        return self.program + self.encoder + self.vectors + self.words
+        return self.program + self.encoder + self.vectors + self.words + self.sparse
 
     def describe(self) -> str:
         """Return the total, and what it consists of."""
@@ -62,6 +65,7 @@ class ServingMemory:
             "the encoder": self.encoder,
             "vectors": self.vectors,
             "BM25 index": self.words,
+            "sparse encoder and index": self.sparse,
         }
         return f"about {size_text(self.total)}: " + ", ".join(
             f"{name} {size_text(count)}" for name, count in parts.items() if count
@@ -74,6 +78,7 @@ class ServingMemory:
             "encoder": self.encoder,
             "vectors": self.vectors,
             "words": self.words,
+            "sparse": self.sparse,
             "total": self.total,
         }
 
@@ -84,13 +89,14 @@ def serving_memory(store: Store, manifest: Manifest) -> ServingMemory:
     # Only what the figures need: opening the space would load its arrays, and NumPy.
     record = unseal(store.read(path), name=path)["record"]
     representations = _REPRESENTATIONS.validate_python(record["spec"]["representations"])
-    return estimated_memory(
+    needed = estimated_memory(
         manifest.chunks,
         searched(representations),
         record["dimension"],
         weights=_weights(manifest),
         words=lexical_bytes(store, manifest),
     )
+    return replace(needed, sparse=_sparse_bytes(manifest))
 
 
 def searched(representations: Sequence[RepresentationSpec]) -> RepresentationSpec:
@@ -128,6 +134,15 @@ def lexical_bytes(store: Store, manifest: Manifest) -> int:
         return store.size(manifest.paths.lexical_index(manifest.snapshot_id, files_digest(manifest)))
     except NotFoundError:
         return 0
+
+
+def _sparse_bytes(manifest: Manifest) -> int:
+    if manifest.sparse_encoder_id is None:
+        return 0
+    folder = layout.encoder_model(manifest.sparse_encoder_id)
+    weights = weight_bytes({ref.path: ref.size for ref in manifest.sealed_files if ref.path.startswith(f"{folder}/")})
+    # Parquet takes about three bytes for a weight and its term, the index five, or six with 16 bits.
+    return _TORCH + weights + 2 * sum(part.sparse.size for part in manifest.parts if part.sparse is not None)
 
 
 def weight_bytes(files: Mapping[str, int]) -> int:

@@ -17,12 +17,12 @@ from isospace.encoding.embedder import OpenSpace
 from isospace.encoding.forks import is_fork_of
 from isospace.errors import MismatchError, QueryError, missing_package
 from isospace.search.bm25 import LexicalIndex
-from isospace.search.filters import apply_filter, parse_filter
 from isospace.search.fusion import reciprocal_rank_fusion, weighted_fusion
 from isospace.search.local_copy import LocalCopy
 from isospace.search.metadata import parse_metadata
-from isospace.search.options import SearchOptions
+from isospace.search.options import TEXT_MODES, SearchOptions
 from isospace.search.promise import SnapshotPromise
+from isospace.search.sparse_index import SparseIndex
 from isospace.search.vector.kernels import Codes, Kernels
 from isospace.search.vector.rescoring import nearest
 from isospace.search.vector.topk import Rows
@@ -32,7 +32,6 @@ from isospace.transform.vectors import Float32
 
 Ranking = list[tuple[int, float]]
 FLOATS = ("float32", "float16")
-_PARTS = ("vector", "bm25")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +52,8 @@ class Hit:
     metadata: dict[str, Any]
     """Metadata of the document."""
     scores: dict[str, float]
-    """The scores that `score` combines, by name (`vector`, `bm25`, `retrieval`, `rerank`); empty if it is just one."""
+    """The scores that `score` combines, by name (`vector`, `bm25`, `sparse`, `retrieval`, `rerank`); empty if it is
+    just one."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields by name."""
@@ -80,6 +80,8 @@ class View:
     kernels: Kernels = "auto"
     promise: SnapshotPromise | None = None
     """Whether texts that are embedded here have the bits of the stored vectors; always set by `open_index`."""
+    sparse: SparseIndex | None = None
+    """The inverted index of sparse vectors; None if the snapshot has none."""
     process: int = field(default_factory=os.getpid, repr=False)
     """ID of the process that opened it."""
 
@@ -107,9 +109,9 @@ class View:
         Parameters
         ----------
         texts
-            m queries; for modes lexical and hybrid.
+            m queries; for modes lexical, sparse, and hybrid.
         vectors
-            (m, k) float32 vectors of the space; for all modes but lexical.
+            (m, k) float32 vectors of the space; for all modes but lexical and sparse.
         options
             `k` rows are returned, or `depth` if they will be reranked.
         within
@@ -122,16 +124,18 @@ class View:
         match options.mode:
             case "lexical":
                 return [RankedRows(ranking, {}) for ranking in self._by_words(_required(texts, "lexical"), count, rows)]
+            case "sparse":
+                return [RankedRows(ranking, {}) for ranking in self._by_terms(_required(texts, "sparse"), count, rows)]
             case "hybrid":
-                words = self._by_words(_required(texts, "hybrid"), max(options.depth, count), rows)
-                near = self._by_vectors(_required(vectors, "hybrid"), max(options.depth, count), rows, options)
+                legs = self._legs(_required(texts, "hybrid"), _required(vectors, "hybrid"), count, rows, options)
+                weights = [weight for _, weight in legs.values()]
                 fuse = reciprocal_rank_fusion if options.fusion == "rrf" else weighted_fusion
                 return [
                     RankedRows(
-                        self._ordered(*_arrays(fuse(pair, options.weights)), count),
-                        dict(zip(_PARTS, map(dict, pair), strict=True)),
+                        self._ordered(*_arrays(fuse(rankings, weights)), count),
+                        dict(zip(legs, map(dict, rankings), strict=True)),
                     )
-                    for pair in zip(near, words, strict=True)
+                    for rankings in zip(*(ranked for ranked, _ in legs.values()), strict=True)
                 ]
             case _:
                 rankings = self._by_vectors(_required(vectors, options.mode), count, rows, options)
@@ -185,17 +189,39 @@ class View:
                 f"snapshot {self.manifest.sequence} has no lexical index. Set recipe.lexical.kind=bm25 (and raise "
                 "runtime.lexical_chunks if the snapshot has more chunks), and run the pipeline; no text is re-encoded."
             )
-        rankings = []
-        for text in texts:
-            scores = self.lexical.scores(text)
-            if rows is not None:
-                scores = scores[rows]
-            # BM25 does not return texts that share no word with the query.
-            shared = np.flatnonzero(scores > 0)
-            rankings.append(
-                self._ordered(shared if rows is None else rows[shared], scores[shared].astype(np.float64), count)
+        return [self._sharing(self.lexical.scores(text), count, rows) for text in texts]
+
+    def _legs(
+        self, texts: Sequence[str], vectors: Float32, count: int, rows: Rows | None, options: SearchOptions
+    ) -> dict[str, tuple[list[Ranking], float]]:
+        """Return the rankings that a hybrid search fuses, with their weights, by the name of their scores.
+
+        The sparse ranking takes part if the snapshot has one; then, BM25 may be missing.
+        """
+        depth = max(options.depth, count)
+        near, words = options.weights
+        sparse = self.sparse is not None and options.uses_sparse
+        legs = {"vector": (self._by_vectors(vectors, depth, rows, options), near)}
+        if self.copy.lexical is not None or not sparse:
+            legs["bm25"] = (self._by_words(texts, depth, rows), words)
+        if sparse:
+            legs["sparse"] = (self._by_terms(texts, depth, rows), options.sparse_weight)
+        return legs
+
+    def _by_terms(self, texts: Sequence[str], count: int, rows: Rows | None) -> list[Ranking]:
+        if self.sparse is None:
+            raise QueryError(
+                f"snapshot {self.manifest.sequence} has no sparse vectors. Set recipe.sparse.model to a sparse "
+                "encoder, and run the pipeline; the dense vectors are kept."
             )
-        return rankings
+        return [self._sharing(self.sparse.scores(text), count, rows) for text in texts]
+
+    def _sharing(self, scores: npt.NDArray[Any], count: int, rows: Rows | None) -> Ranking:
+        """Order the rows that share a word or term with a query: those with a positive score."""
+        if rows is not None:
+            scores = scores[rows]
+        shared = np.flatnonzero(scores > 0)
+        return self._ordered(shared if rows is None else rows[shared], scores[shared].astype(np.float64), count)
 
     def _by_vectors(self, vectors: Float32, count: int, rows: Rows | None, options: SearchOptions) -> list[Ranking]:
         dimension = self.space.space.record.dimension
@@ -267,6 +293,9 @@ def _arrays(scores: dict[int, float]) -> tuple[Rows, npt.NDArray[np.float64]]:
 
 
 def _passing(copy: LocalCopy, expression: str) -> Rows:
+    # With pyarrow.compute, which takes longer to import than most queries take.
+    from isospace.search.filters import apply_filter, parse_filter
+
     passed = apply_filter(parse_filter(expression), copy.documents.drop_columns(["metadata"]))
     owners: npt.NDArray[np.int32] = copy.chunks["document"].to_numpy()
     return np.flatnonzero(passed[owners]).astype(np.int64)
@@ -274,6 +303,6 @@ def _passing(copy: LocalCopy, expression: str) -> Rows:
 
 def _required(queries: Any, mode: str) -> Any:
     if queries is None:
-        kind = "texts" if mode in ("lexical", "hybrid") else "vectors"
+        kind = "texts" if mode in TEXT_MODES else "vectors"
         raise QueryError(f"mode {mode} needs the queries as {kind}, but got none. Use `search`.")
     return queries

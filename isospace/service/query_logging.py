@@ -18,7 +18,7 @@ from isospace.errors import ConfigError
 from isospace.evaluation.rank_agreement import rank_biased_overlap, top_overlap
 from isospace.operations.audit.query_log import AnswerLog, LoggedAnswer, query_hash
 from isospace.search.index import Index
-from isospace.search.options import SearchOptions
+from isospace.search.options import TEXT_MODES, WORD_MODES, SearchOptions
 from isospace.search.view import Hit, View
 
 _LOG = logging.getLogger(__name__)
@@ -116,7 +116,7 @@ class Watcher:
     def _log_row(self, seen: _Observed) -> LoggedAnswer:
         manifest, options = seen.view.manifest, seen.options
         vector = None
-        if options.mode != "lexical":
+        if options.mode not in WORD_MODES:
             vector = self._index.cache.embed(seen.view.space, [seen.text])[0]
         documents = list(dict.fromkeys(seen.documents))
         candidate, theirs = self._ask_candidate(seen)
@@ -167,4 +167,4 @@ def _observed(view: View, text: str, options: SearchOptions, hits: Sequence[Hit]
 
 
 def _are_cosines(options: SearchOptions) -> bool:
-    return options.mode not in ("lexical", "hybrid") and options.metric == "cosine" and not options.rerank
+    return options.mode not in TEXT_MODES and options.metric == "cosine" and not options.rerank

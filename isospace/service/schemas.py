@@ -102,7 +102,7 @@ class SearchRequest(_Request):
     """One text or several."""
     k: Annotated[int, Field(ge=1, le=1000)] = 10
     """Maximum number of hits per query."""
-    mode: Literal["auto", "exact", "quantized", "tiered", "lexical", "hybrid"] = "auto"
+    mode: Literal["auto", "exact", "quantized", "tiered", "lexical", "sparse", "hybrid"] = "auto"
     """Search mode; see the guide to searching."""
     representation: Annotated[str, Field(max_length=60)] | None = None
     """Stored representation that is searched first."""
@@ -116,6 +116,8 @@ class SearchRequest(_Request):
     """For hybrid: fusion by ranks or by scores."""
     weights: Annotated[list[_Weight], Field(min_length=2, max_length=2, fail_fast=True)] = [1.0, 1.0]
     """For hybrid: weights of the vector and the BM25 ranking."""
+    sparse_weight: _Weight = 1.0
+    """For hybrid: weight of the ranking by sparse weights, if the snapshot has them; 0 leaves it out."""
     depth: Annotated[int, Field(ge=1, le=1000)] = 100
     """For hybrid and rerank: how many hits of each list are fused, and how many the reranker scores."""
     rerank: bool = False

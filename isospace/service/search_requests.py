@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from isospace.search.highlight import highlighter
-from isospace.search.options import SearchOptions, search_options
+from isospace.search.options import WORD_MODES, SearchOptions, search_options
 from isospace.search.spec import LexicalSpec
 from isospace.search.view import Hit, View
 from isospace.service.embed_requests import require_characters, require_within
@@ -39,7 +39,7 @@ def require_query(body: SearchRequest, queries: Sequence[str], view: View, limit
             param="depth",
         )
     require_characters(limits.query_characters, queries)
-    if body.mode != "lexical":
+    if body.mode not in WORD_MODES:
         require_within(limits, list(queries), view.space, "query", param="query")
     options = search_options(body.options())
     # Report errors in the filter before the query is batched with others.

@@ -231,6 +231,11 @@ def encoder_document(encoder_id: str) -> str:
     return f"{encoder_folder(encoder_id)}/encoder.json"
 
 
+def sparse_encoder_document(encoder_id: str) -> str:
+    """Return the path of the sealed description of a sparse encoder; it has no encoder.json."""
+    return f"{encoder_folder(encoder_id)}/sparse.json"
+
+
 def encoder_model(encoder_id: str) -> str:
     """Return the folder of the files of the model."""
     return f"{encoder_folder(encoder_id)}/model"

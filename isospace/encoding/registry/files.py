@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import posixpath
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -115,9 +116,10 @@ def _require_every_module(folder: Path, files: Mapping[str, FileRecord]) -> None
             f"model {folder}: modules.json is not valid JSON ({error}). Save the model again."
         ) from error
     for module in modules:
-        path, kind = str(module.get("path", "")), str(module.get("type", "")).rpartition(".")[2]
+        # model2vec names the model's own folder ".".
+        path, kind = posixpath.normpath(str(module.get("path") or ".")), str(module.get("type", "")).rpartition(".")[2]
         # These have neither weights nor settings, and are saved as an empty folder or none.
-        if path and kind not in _WITHOUT_FILES and not any(name.startswith(f"{path}/") for name in files):
+        if path != "." and kind not in _WITHOUT_FILES and not any(name.startswith(f"{path}/") for name in files):
             raise EncoderError(
                 f"model {folder}: modules.json names {path!r} ({kind}), but no file was found there. Its weights would "
                 "be missing from the identity of the encoder. Copy the folder into the model, or save the model again."
@@ -126,8 +128,12 @@ def _require_every_module(folder: Path, files: Mapping[str, FileRecord]) -> None
 
 def store_model(store: Store, folder: Path, record: EncoderRecord) -> None:
     """Copy a model into the store, so that querying needs neither the Hub nor the configuration."""
-    prefix = layout.encoder_model(record.encoder_id)
-    for name, expected in record.files.items():
+    store_files(store, layout.encoder_model(record.encoder_id), folder, record.files)
+
+
+def store_files(store: Store, prefix: str, folder: Path, files: Mapping[str, FileRecord]) -> None:
+    """Copy files of a local folder into a folder of the store, except those that it has."""
+    for name, expected in files.items():
         if not _is_stored(store, f"{prefix}/{name}", expected):
             store.write(f"{prefix}/{name}", (folder / name).read_bytes())
 
@@ -140,7 +146,7 @@ def fetch_model(store: Store, record: EncoderRecord) -> Path:
     IntegrityError
         If a file is missing, or its content differs from its hash; the message names it.
     """
-    return _fetch(store, layout.encoder_model(record.encoder_id), record.files)
+    return fetch_files(store, layout.encoder_model(record.encoder_id), record.files)
 
 
 def write_export(store: Store, encoder_id: str, export: Export, contents: Mapping[str, bytes]) -> Export:
@@ -177,7 +183,7 @@ def read_export(store: Store, encoder_id: str, kind: ExportKind) -> Export | Non
 
 def fetch_export(store: Store, encoder_id: str, export: Export) -> Path:
     """Return a local folder with the files of an export; raise IntegrityError unless all of them verify."""
-    return _fetch(store, layout.encoder_export_files(encoder_id, export.kind, export.export_id), export.files)
+    return fetch_files(store, layout.encoder_export_files(encoder_id, export.kind, export.export_id), export.files)
 
 
 def file_record(path: Path) -> FileRecord:
@@ -191,7 +197,8 @@ def bytes_record(data: bytes) -> FileRecord:
     return FileRecord(size=len(data), sha256=hashlib.sha256(data).hexdigest())
 
 
-def _fetch(store: Store, prefix: str, files: Mapping[str, FileRecord]) -> Path:
+def fetch_files(store: Store, prefix: str, files: Mapping[str, FileRecord]) -> Path:
+    """Return a local folder with files from a folder of the store; raise IntegrityError unless all of them verify."""
     confined(prefix)
     for name in files:
         # Checked without the folder: joined to it, an absolute path would replace it.

@@ -11,6 +11,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from isospace.encoding.static_model import is_static
 from isospace.errors import EncoderError
 
 _LOG = logging.getLogger(__name__)
@@ -18,21 +19,26 @@ _CROSS = "a cross-encoder, which scores pairs of texts and has no vector of one 
 _SPARSE = "a sparse encoder, whose vectors have one component for each token of the vocabulary"
 _MULTI = "a multi-vector encoder, which has one vector for each token"
 _RERANK = "Use it to rerank (isospace search --reranker FOLDER), and a dense encoder here."
+_BESIDE = "Name it in recipe.sparse, beside a dense encoder here."
 _DENSE = "Use a dense encoder (modules.json: Transformer, Pooling)."
 # As sentence-transformers writes them, from version 5 on, into config_sentence_transformers.json.
-_TYPES = {"CrossEncoder": (_CROSS, _RERANK), "SparseEncoder": (_SPARSE, _DENSE), "MultiVectorEncoder": (_MULTI, _DENSE)}
+_TYPES = {
+    "CrossEncoder": (_CROSS, _RERANK),
+    "SparseEncoder": (_SPARSE, _BESIDE),
+    "MultiVectorEncoder": (_MULTI, _DENSE),
+}
 # Modules that only such models have.
 _MODULES = {
     "LogitScore": (_CROSS, _RERANK),
-    "MLMTransformer": (_SPARSE, _DENSE),
-    "SpladePooling": (_SPARSE, _DENSE),
-    "SparseStaticEmbedding": (_SPARSE, _DENSE),
-    "SparseAutoEncoder": (_SPARSE, _DENSE),
-    "CSRSparsity": (_SPARSE, _DENSE),
+    "MLMTransformer": (_SPARSE, _BESIDE),
+    "SpladePooling": (_SPARSE, _BESIDE),
+    "SparseStaticEmbedding": (_SPARSE, _BESIDE),
+    "SparseAutoEncoder": (_SPARSE, _BESIDE),
+    "CSRSparsity": (_SPARSE, _BESIDE),
     "MultiVectorMask": (_MULTI, _DENSE),
 }
 # First modules that run no transformer.
-_UNSUPPORTED = frozenset({"StaticEmbedding", "WordEmbeddings", "BoW", "CLIPModel"})
+_UNSUPPORTED = frozenset({"WordEmbeddings", "BoW", "CLIPModel"})
 # Heads of networks in transformers that were trained for one task, without which the rest has no use.
 _HEADS = {
     "ForSequenceClassification": ("a cross-encoder or classifier", _RERANK),
@@ -61,10 +67,33 @@ def require_dense(folder: Path) -> None:
     if modules and modules[0] in _UNSUPPORTED:
         raise EncoderError(
             f"model {folder.name}: its first module is {modules[0]}, which isospace cannot run; expected a "
-            "Transformer. Use a model whose modules.json lists Transformer, Pooling."
+            "Transformer or StaticEmbedding. Use a model whose modules.json lists Transformer, Pooling."
         )
-    if "Pooling" not in modules:
+    if "Pooling" not in modules and not is_static(folder):
         _require_no_head(folder, network)
+
+
+def require_sparse_kind(folder: Path) -> None:
+    """Refuse a model whose files do not say that it is a sparse encoder, or a masked language model.
+
+    Raises
+    ------
+    EncoderError
+        If it is a dense or multi-vector encoder, a cross-encoder, or another network.
+    """
+    settings, network = _read(folder / "config_sentence_transformers.json"), _read(folder / "config.json")
+    modules = [str(_entry(one, "type")).rpartition(".")[2] for one in _list(_read(folder / "modules.json"))]
+    kind = str(_entry(settings, "model_type") or "")
+    heads = [name for name in _list(_entry(network, "architectures")) if isinstance(name, str)]
+    is_sparse = any(_MODULES.get(name, ("",))[0] == _SPARSE for name in modules)
+    if kind == "SparseEncoder" or is_sparse or (not modules and any(name.endswith("ForMaskedLM") for name in heads)):
+        return
+    evidence = f'"model_type": "{kind}"' if kind else ", ".join(modules or heads) or "no config.json"
+    remedy = "Name it in recipe.encoder." if kind == "SentenceTransformer" or "Pooling" in modules else ""
+    raise EncoderError(
+        f"model {folder.name}: is no sparse encoder ({evidence}); expected one of sentence-transformers' SparseEncoder "
+        f"(modules.json: SpladePooling), or a network for masked language modeling. {remedy}".rstrip()
+    )
 
 
 def _require_no_head(folder: Path, network: Any) -> None:

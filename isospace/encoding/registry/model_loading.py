@@ -103,20 +103,7 @@ def load_model(folder: Path, *, trust_remote_code: bool = False) -> LoadedModel:
     EncoderError
         If the folder has no such model, or the model has no fast tokenizer.
     """
-    from sentence_transformers import SentenceTransformer
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.disable_progress_bar()
-    try:
-        model = SentenceTransformer(
-            str(folder), device="cpu", trust_remote_code=trust_remote_code, local_files_only=True
-        )
-    except Exception as error:  # the library lets the exceptions of many others through
-        reason = " ".join(str(error).split())[:300]
-        raise EncoderError(
-            f"model {folder.name}: sentence-transformers cannot load it ({reason}). Check that the folder holds a "
-            "complete sentence-transformers model."
-        ) from error
+    model = load_sentence_transformer(folder, trust_remote_code=trust_remote_code)
     if not getattr(model.tokenizer, "is_fast", False):
         raise EncoderError(
             f"model {folder.name}: its module {type(model[0]).__name__} has no fast tokenizer, which is needed for "
@@ -131,6 +118,25 @@ def load_model(folder: Path, *, trust_remote_code: bool = False) -> LoadedModel:
     loaded = LoadedModel(model, Tokenizer(model.tokenizer.backend_tokenizer.to_str().encode()))
     _require_equal_tokens(loaded, folder)
     return loaded
+
+
+def load_sentence_transformer(folder: Path, *, trust_remote_code: bool = False) -> Any:
+    """Return the `SentenceTransformer` in a local folder, on the CPU; raise EncoderError if it cannot be loaded."""
+    from sentence_transformers import SentenceTransformer
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    try:
+        model = SentenceTransformer(
+            str(folder), device="cpu", trust_remote_code=trust_remote_code, local_files_only=True
+        )
+    except Exception as error:  # the library lets the exceptions of many others through
+        reason = " ".join(str(error).split())[:300]
+        raise EncoderError(
+            f"model {folder.name}: sentence-transformers cannot load it ({reason}). Check that the folder holds a "
+            "complete sentence-transformers model."
+        ) from error
+    return model
 
 
 def describe_encoder(files: dict[str, FileRecord], loaded: LoadedModel, spec: EncoderSpec) -> EncoderRecord:
@@ -154,7 +160,7 @@ def describe_encoder(files: dict[str, FileRecord], loaded: LoadedModel, spec: En
             "length that the model was trained for."
         )
     prompts = spec.prompts.model_dump() if spec.prompts else own_prompts(model)
-    _require_room(loaded.tokenizer, prompts, limit)
+    require_room(loaded.tokenizer, prompts, limit)
     excludes_prompt = any(not module.include_prompt for module in modules if hasattr(module, "include_prompt"))
     poolings = _poolings(modules, spec)
     return EncoderRecord(
@@ -168,7 +174,7 @@ def describe_encoder(files: dict[str, FileRecord], loaded: LoadedModel, spec: En
         prompt_tokens={role: _prompt_tokens(loaded, prompts[role]) if excludes_prompt else 0 for role in prompts},
         pooling=poolings,
         precision=spec.precision,
-        windows=_windows(spec, loaded.tokenizer, prompts, limit),
+        windows=windows_record(spec, loaded.tokenizer, prompts, limit),
     )
 
 
@@ -227,7 +233,10 @@ def _dimension(model: Any, poolings: tuple[Pooling, ...]) -> int:
     return int(model.get_embedding_dimension()) * chosen // own
 
 
-def _windows(spec: EncoderSpec, tokenizer: Tokenizer, prompts: dict[str, str], limit: int) -> WindowsRecord | None:
+def windows_record(
+    spec: EncoderSpec, tokenizer: Tokenizer, prompts: dict[str, str], limit: int
+) -> WindowsRecord | None:
+    """Return the windows of a recipe, or None; raise ConfigError if they do not fit the encoder's limit."""
     if spec.windows is None:
         return None
     size = spec.windows.size or limit
@@ -268,7 +277,8 @@ def _package_folder(name: str) -> Path:
     )
 
 
-def _require_room(tokenizer: Tokenizer, prompts: dict[str, str], limit: int) -> None:
+def require_room(tokenizer: Tokenizer, prompts: dict[str, str], limit: int) -> None:
+    """Raise ConfigError if a prompt leaves no room for a text."""
     for role, prompt in prompts.items():
         used = len(tokenizer.ids([prompt])[0])
         if limit - used < _MIN_TEXT_TOKENS:

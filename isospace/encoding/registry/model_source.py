@@ -13,7 +13,10 @@ from isospace.encoding.registry.model_loading import LoadedModel, describe_encod
 from isospace.encoding.registry.presets import apply_preset, check_preset, find_preset
 from isospace.encoding.registry.record import FORMAT, EncoderRecord, FileRecord
 from isospace.encoding.registry.router import route_folder
+from isospace.encoding.registry.static_source import describe_static
 from isospace.encoding.spec import EncoderSpec
+from isospace.encoding.static_model import StaticModel, is_static, read_static_model
+from isospace.encoding.tokenizer import Tokenizer
 from isospace.errors import ConfigError
 from isospace.ingest.query_files import read_lines
 from isospace.storage.hashing import fingerprint
@@ -42,8 +45,26 @@ class ModelSource:
         return load_model(self.folder, trust_remote_code=self.spec.trust_remote_code)
 
     @cached_property
+    def is_static(self) -> bool:
+        """Whether it is a static model, which is never loaded by another library than NumPy."""
+        return is_static(self.folder)
+
+    @cached_property
+    def static(self) -> StaticModel:
+        """The static model in memory."""
+        require_dense(self.folder)
+        return read_static_model(self.folder)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer as isospace runs it."""
+        return self.static.tokenizer if self.is_static else self.loaded.tokenizer
+
+    @cached_property
     def record(self) -> EncoderRecord:
         """The encoder's identity, which requires loading the model."""
+        if self.is_static:
+            return describe_static(self.files, self.static, self.spec)
         plain = describe_encoder(self.files, self.loaded, self.spec)
         check_preset(self.spec, plain, self.loaded.model)
         if self.spec.precision != "int8":

@@ -121,6 +121,11 @@ class EncoderRecord(BaseModel):
         return fingerprint(self.model_dump(mode="json"))
 
     @property
+    def is_static(self) -> bool:
+        """Whether it is a table of token vectors, which NumPy computes; see `isospace.encoding.static_model`."""
+        return self.modules[:1] == ("StaticEmbedding",)
+
+    @property
     def longest(self) -> int:
         """Maximum number of tokens of a text that are encoded: `max_tokens`, or no limit with windows."""
         return self.max_tokens if self.windows is None else 2**31 - 1

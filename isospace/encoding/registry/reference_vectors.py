@@ -1,4 +1,7 @@
-"""Reference vectors of an encoder: its probes, computed by torch on the CPU to check every backend."""
+"""Reference vectors of an encoder: its probes, computed by torch on the CPU to check every backend.
+
+Those of a static model come from its only backend, which was compared with the model's library.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from isospace.encoding.registry.files import ExportKind, fetch_export, read_expo
 from isospace.encoding.registry.model_loading import LoadedModel, load_model
 from isospace.encoding.registry.model_source import ModelSource
 from isospace.encoding.registry.record import EncoderRecord
+from isospace.encoding.registry.static_source import require_equal_to_library, static_encoder
 from isospace.encoding.tokenizer import Tokenizer
 from isospace.errors import EncoderError, NotFoundError
 from isospace.storage.store import Store
@@ -89,7 +93,11 @@ def make_export(record: EncoderRecord, kind: ExportKind, source: ModelSource) ->
     """
     match kind:
         case "tokenizer":
-            return {"tokenizer.json": source.loaded.tokenizer.data}, None
+            return {"tokenizer.json": source.tokenizer.data}, None
+        case "reference" if record.is_static:
+            require_equal_to_library(record, source.static, source.folder)
+            encoder = static_encoder(record, source.static)
+            return {"reference.safetensors": save_reference(reference_vectors(encoder))}, None
         case "reference":
             vectors = _reference_of(record, source)
             if record.precision == "float32":

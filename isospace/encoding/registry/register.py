@@ -11,7 +11,7 @@ from typing import overload
 from isospace.encoding.backends.base import is_installed
 from isospace.encoding.bits import note_cosine
 from isospace.encoding.encoder import LoadedEncoder, SentenceEncoder
-from isospace.encoding.engine import Engine, resolve_engine
+from isospace.encoding.engine import Engine, engine_for, resolve_engine, static_engine
 from isospace.encoding.graphs.export import describe_export
 from isospace.encoding.loading import open_sentence_encoder, read_tokenizer
 from isospace.encoding.registry.files import ExportKind, fetch_export, read_export, store_model, write_export
@@ -29,7 +29,7 @@ from isospace.transform.affine import Role
 
 _LOG = logging.getLogger(__name__)
 _STEPS: dict[ExportKind, str] = {
-    "reference": "encodes the probe texts with torch, as the reference for every backend",
+    "reference": "encodes the probe texts, as the reference for every backend",
     "openvino": "exports the model to OpenVINO, which takes up to a minute, once for each model",
     "onnx": "exports the model to ONNX, which takes up to a minute, once for each model",
 }
@@ -91,8 +91,9 @@ def _prepare_model(
 ) -> SentenceEncoder:
     """Register a model on disk."""
     source = find_source(spec, store, role)
-    configured = engine or Engine()
-    resolved = resolve_engine(configured, spec.precision)
+    configured = static_engine(engine or Engine()) if source.is_static else engine or Engine()
+    # Another precision than float32 is refused where the model is described.
+    resolved = resolve_engine(configured, "float32" if source.is_static else spec.precision)
     on_step(f"loads the model {spec.model}: {_megabytes(source)} in {len(source.files):,} files")
     known = recorded_identity(store, source.key)
     record = known or source.record
@@ -124,7 +125,7 @@ def _open_with_graph(
     """Export the backend's graph if it is missing, open the encoder, and compare it with the reference."""
     if engine.backend in ("openvino", "onnx"):
         _ensure_export(store, record, engine.backend, source, on_step)
-    elif is_installed("openvino") and record.precision != "float16":
+    elif engine.backend == "torch" and is_installed("openvino") and record.precision != "float16":
         # For queries on machines without a GPU. Without a graph within the tolerance, torch can still run the model.
         with contextlib.suppress(EncoderError):
             _ensure_export(store, record, "openvino", source, on_step)
@@ -148,7 +149,7 @@ def registered_encoder(
     if record is None:
         return None
     kinds: list[ExportKind] = ["tokenizer", "reference"]
-    backend = resolve_engine(engine, spec.precision).backend
+    backend = resolve_engine(engine_for(record, engine), spec.precision).backend
     if backend in ("openvino", "onnx"):
         kinds.append(backend)
     try:
@@ -209,5 +210,5 @@ def identify_encoder(
     if record is not None:
         # If the stored tokenizer is lost, use the model's: a plan repairs nothing.
         with contextlib.suppress(NotFoundError):
-            return record, read_tokenizer(store, record.encoder_id)
-    return source.record, source.loaded.tokenizer
+            return record, read_tokenizer(store, record.encoder_id, record)
+    return source.record, source.tokenizer

@@ -21,7 +21,8 @@ from isospace.encoding.served.endpoint import Endpoint
 from isospace.encoding.served.model import ServedModel
 from isospace.encoding.served.plan import estimate_tokens
 from isospace.encoding.served.secret import Key
-from isospace.encoding.served.session import Patience, Session
+from isospace.encoding.served.sender import Patience
+from isospace.encoding.served.session import Session
 from isospace.errors import EncoderError, ProviderUnavailableError, require_package
 from isospace.transform.affine import ROLES, Role
 
@@ -45,12 +46,11 @@ class ServedClient:
         self.model, self.endpoint = model, endpoint
         self._tokens = tokens
         self._key = Key(endpoint)
-        self._loop = BackgroundLoop(f"isospace-served-{model.protocol}")
+        self._loop = BackgroundLoop(f"client of {endpoint.host}")
         self._lock = threading.Lock()
         self._session: Session | None = None
         self._reported: str | None = None
         self._breaker = Breaker()
-        self._closed = False
 
     def __repr__(self) -> str:
         return f"ServedClient({self.model.protocol}, {self.model.model!r}, {self.endpoint.host}, {self._key.place})"
@@ -70,7 +70,7 @@ class ServedClient:
     def concurrency(self) -> int:
         """The present limit of requests at a time."""
         session = self._session
-        return session.concurrency.limit if session is not None else 0
+        return session.concurrency if session is not None else 0
 
     def embed(
         self, texts: Sequence[str], role: Role, *, urgent: bool = False, on_rows: OnRows | None = None
@@ -121,7 +121,7 @@ class ServedClient:
     def close(self) -> None:
         """Close the connections and end the background thread. Calls that still run fail."""
         with self._lock:
-            session, self._session, self._closed = self._session, None, True
+            session, self._session = self._session, None
         if session is not None and not self._loop.fresh:
             self._loop.run(session.close())
         self._loop.close()
@@ -153,8 +153,6 @@ class ServedClient:
 
     def _opened(self) -> Session:
         with self._lock:
-            if self._closed:
-                raise EncoderError(f"{self.endpoint.host}: the client is closed; open another one.")
             if self._session is None or self._loop.fresh:
                 # Connections and queues belong to their loop, and a forked process starts with a new one.
                 self._session = self._loop.run(_new_session(self.model, self.endpoint, self._key))

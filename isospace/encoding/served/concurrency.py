@@ -10,12 +10,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-_START = 8
+_START = 16
 _GROWTH = 1.1  # of the rate in a round while rising; less is the end of the rise
+_DROP = 0.85  # of the rate: the rise has gone too far
 _BETTER = 1.03  # of the rate at another number, for it to be taken
-_STEP_UP, _STEP_DOWN = 1.3, 0.8
-_FEWEST_ANSWERS = 8
-_SHORTEST_HOLD, _LONGEST_HOLD = 4, 64
+_MUCH_BETTER_UP, _MUCH_BETTER_DOWN = 1.22, 1.12  # for larger steps in that direction
+_UP, _DOWN = 1.3, 0.8
+_FAR_UP, _FAR_DOWN = 2.0, 0.5
+_FEWEST_ANSWERS, _STEADY_ANSWERS = 8, 32  # of a round
+_SHORTEST_HOLD, _LONGEST_HOLD = 4, 64  # rounds between two trials
 
 
 @dataclass
@@ -31,16 +34,18 @@ class Concurrency:
     _trial: int = 0
     _settling: bool = False
     _hold: int = _SHORTEST_HOLD
+    _after_failure: int = _SHORTEST_HOLD
     _held: int = 0
-    _next_up: bool = True
-    _cut_at: float = -1.0
+    _up: bool = False
+    _far: bool = False
+    _cut_at: float | None = None
 
     def __post_init__(self) -> None:
         self.limit = max(1, min(self.limit or _START, self.most))
 
     def answered(self, weight: float, now: float, *, waiting: bool) -> None:
         """Note a useful answer with so many tokens; `waiting` says whether requests wait for their turn."""
-        if self._rising and waiting:
+        if self._rising and waiting and not self._flat:
             self.limit = min(self.most, self.limit + 1)
         self._count(weight, now, waiting, limited=False)
 
@@ -48,9 +53,13 @@ class Concurrency:
         """Note an answer that said that a limit was exceeded."""
         self._count(0.0, now, waiting, limited=True)
 
+    def failed(self, now: float, *, waiting: bool) -> None:
+        """Note an answer of no use for another reason."""
+        self._count(0.0, now, waiting, limited=False)
+
     def overloaded(self, now: float, seconds: float) -> None:
-        """Note a timeout or a failure of the server: fewer requests at a time, at most once in `seconds`."""
-        if now - self._cut_at < seconds and self._cut_at >= 0:
+        """Note a timeout or a broken connection: fewer requests at a time, at most once in `seconds`."""
+        if self._cut_at is not None and now - self._cut_at < seconds:
             return
         self._cut_at = now
         self._rising = False
@@ -59,16 +68,21 @@ class Concurrency:
 
     def _count(self, weight: float, now: float, waiting: bool, *, limited: bool) -> None:
         if self._round is None:
-            self._round = _Round(now, max(self.limit, _FEWEST_ANSWERS))
+            self._round = _Round(
+                now, max(self.limit, _FEWEST_ANSWERS if self._rising or self._settling else _STEADY_ANSWERS)
+            )
             return
         current = self._round
         current.answers += 1
+        current.useful += weight > 0
         current.weight += weight
         current.limited += limited
         current.waited += waiting
-        if current.answers < current.size or now <= current.start:
+        # Refused requests return early and at random: a round is as many useful answers, unless there are hardly any.
+        ended = current.useful >= current.size or current.answers >= 4 * current.size
+        if not ended or now <= current.start:
             return
-        self._round = _Round(now, max(self.limit, _FEWEST_ANSWERS))
+        self._round = None
         if self._settling:
             self._settling = False
         elif current.waited * 2 >= current.answers:
@@ -78,23 +92,30 @@ class Concurrency:
         if self._rising:
             self._rise(rate, limited)
         elif self._trial:
-            self._judge_trial(rate, limited)
+            self._judge_trial(rate)
         else:
             self._stay(rate, limited)
 
     def _rise(self, rate: float, limited: float) -> None:
         grown = rate >= self._best[1] * _GROWTH
+        dropped = rate < self._best[1] * _DROP or limited > 0.5
+        self._flat = 0 if grown else self._flat + 1
         if grown:
             self._best = (self.limit, rate)
-        self._flat = 0 if grown else self._flat + 1
-        if self._flat >= 2 or self.limit == self.most or limited > 0.5:
+            if self.limit < self.most:
+                return
+        if grown or dropped or self._flat > 1:
             self._rising = False
-            self._settle(self.limit if grown or self._flat < 2 else self._best[0])
+            # Where the rate grew to the end, fewer requests are not better, and there is no need to try soon.
+            self._hold = _SHORTEST_HOLD if grown else 1
+            # Rates of the rise mix several numbers; the first one afterwards is measured anew.
+            self._best = (self._best[0] if dropped else self.limit, 0.0)
+            self._settle(self._best[0])
 
     def _stay(self, rate: float, limited: float) -> None:
         known = self._best[1]
         if known and abs(rate - known) > 0.25 * known:
-            self._hold = _SHORTEST_HOLD
+            self._hold = self._after_failure = _SHORTEST_HOLD
         self._best = (self.limit, rate if not known else known + 0.3 * (rate - known))
         self._held += 1
         if limited > 0.8 and self.limit > 1:
@@ -104,28 +125,26 @@ class Concurrency:
 
     def _try_another(self) -> None:
         self._held = 0
-        up = min(self.most, max(self.limit + 1, round(self.limit * _STEP_UP)))
-        down = max(1, min(self.limit - 1, round(self.limit * _STEP_DOWN)))
-        other = up if self._next_up else down
-        self._next_up = not self._next_up
-        if other == self.limit:
-            other = down if other == up else up
-        if other == self.limit:
-            return
-        self._trial = self.limit
-        self._settle(other)
+        for up in (self._up, not self._up):
+            step = (_FAR_UP if self._far else _UP) if up else (_FAR_DOWN if self._far else _DOWN)
+            other = round(self.limit * step)
+            other = min(self.most, max(self.limit + 1, other)) if up else max(1, min(self.limit - 1, other))
+            if other != self.limit:
+                self._up, self._trial = up, self.limit
+                self._settle(other)
+                return
 
-    def _judge_trial(self, rate: float, limited: float) -> None:
+    def _judge_trial(self, rate: float) -> None:
         before, known = self._trial, self._best[1]
         self._trial = 0
-        # As good with fewer requests is better where requests are refused.
-        enough = _BETTER if self.limit > before or limited < 0.05 else 1 / _BETTER
-        if rate >= known * enough:
+        if rate >= known * _BETTER:
             self._best = (self.limit, rate)
-            self._hold = _SHORTEST_HOLD
-            self._next_up = self.limit > before
+            # The same direction again, at once.
+            self._hold, self._far = 1, rate >= known * (_MUCH_BETTER_UP if self._up else _MUCH_BETTER_DOWN)
             return
-        self._hold = min(_LONGEST_HOLD, self._hold * 2)
+        self._hold = self._after_failure
+        self._after_failure = min(_LONGEST_HOLD, self._after_failure * 2)
+        self._up, self._far = not self._up, False
         self._settle(before)
 
     def _settle(self, limit: int) -> None:
@@ -140,6 +159,7 @@ class _Round:
     start: float
     size: int
     answers: int = 0
+    useful: int = 0
     weight: float = 0.0
     limited: int = 0
     waited: int = 0

@@ -13,6 +13,8 @@ from isospace.encoding.served.parsing import Parsed
 
 Kind = Literal["answered", "limited", "failed", "rejected", "refused", "wrong"]
 
+KEY_REFUSED = "the key is not accepted"
+QUOTA_USED_UP = "the quota or the credit is used up"
 _QUOTA = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "account_deactivated"}
 _KEY = {"invalid_api_key", "invalid_authentication", "authentication_error", "unauthenticated", "api_key_invalid"}
 _MODEL = {
@@ -28,7 +30,6 @@ _TEXTS = {
     "validation", "tokenizer", "bad_request", "badrequest", "invalid_input",
 }  # fmt: skip
 _LIMIT_WORDS = re.compile(r"rate.?limit|too many requests|overloaded|slow down|quota", re.I)
-_INPUTS = re.compile(r"(input|inputs|texts|content|contents|instances|requests)\b")
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)(ms|us|µs|ns|h|m|s|d))")
 _SECONDS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 
@@ -65,11 +66,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class ErrorBody:
-    """The provider's error: its message, its codes in lower case, and the field that it names."""
+    """The provider's error: its message, and its codes in lower case."""
 
     message: str = ""
     codes: frozenset[str] = frozenset()
-    param: str = ""
 
 
 def read_error(payload: Any) -> ErrorBody | None:
@@ -87,13 +87,13 @@ def read_error(payload: Any) -> ErrorBody | None:
     if isinstance(error, list):
         error = error[0] if error else None
     if isinstance(error, dict):
-        return ErrorBody(_message(error), _codes(error), str(error.get("param") or ""))
+        return ErrorBody(_message(error), _codes(error))
     if isinstance(error, str):
-        return ErrorBody(error, _codes(payload), str(payload.get("param") or ""))
+        return ErrorBody(error, _codes(payload))
     if isinstance(detail := payload.get("detail"), str | list | dict) and detail:
         return ErrorBody(_detail(detail), _codes(payload))
     if isinstance(payload.get("message"), str):
-        return ErrorBody(payload["message"], _codes(payload), str(payload.get("param") or ""))
+        return ErrorBody(payload["message"], _codes(payload))
     return None
 
 
@@ -106,14 +106,14 @@ def judge(status: int, headers: Mapping[str, str], error: ErrorBody | None) -> O
     wait = wait_seconds(headers)
     codes = error.codes
     if codes & _QUOTA or status == 402:
-        return Outcome("refused", f"the quota or the credit is used up ({reason})", status=status)
+        return Outcome("refused", f"{QUOTA_USED_UP} ({reason})", status=status)
     if status in (401, 407) or codes & _KEY:
-        return Outcome("refused", f"the key is not accepted ({reason})", status=status)
+        return Outcome("refused", f"{KEY_REFUSED} ({reason})", status=status)
     if status == 429 or (status in (503, 529) and codes & _LIMITED) or (status == 503 and wait is not None):
         return Outcome("limited", reason, wait, status)
     if status in (404, 405, 410):
         return Outcome("refused", f"the model or the address is unknown ({reason})", status=status)
-    if codes & _MODEL or (status in (400, 422) and error.param and not _INPUTS.match(error.param)):
+    if codes & _MODEL:
         return Outcome("refused", f"the model or a parameter is not accepted ({reason})", status=status)
     if status in (400, 403, 413, 422):
         # A gateway's filter answers 403 for a text that it takes for an attack: the client finds out which it is.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,8 +11,7 @@ from isospace.encoding.served.faults import duration_seconds
 
 _FIRST_SECONDS = 0.25
 _LONGEST_SECONDS = 20.0
-_SHARE_LIMITED = 0.6
-_RECENT = 20
+_RECENT_SECONDS = 5.0
 
 
 @dataclass
@@ -36,8 +36,7 @@ class Pace:
     tokens: Bucket | None = None
     random: random.Random = field(default_factory=random.Random)
     _blocked_until: float = 0.0
-    _recent: list[bool] = field(default_factory=list)
-    _failures: int = 0
+    _answered_at: float = -math.inf
 
     def delay(self, tokens: int, now: float) -> float:
         """Return the seconds to wait before a request with so many tokens, and count it against the limits."""
@@ -54,39 +53,21 @@ class Pace:
 
     def answered(self, headers: Mapping[str, str], tokens: int, now: float) -> None:
         """Note an answer; where its headers say that the limit is used up, requests wait for what they need."""
-        self._note(False)
-        self._failures = 0
+        self._answered_at = now
         wait = max(header_wait(headers, "requests", 1), header_wait(headers, "tokens", tokens))
         if wait > 0:
             self._blocked_until = max(self._blocked_until, now + wait)
 
-    def limited(self, wait: float | None, attempt: int, now: float) -> float:
-        """Note an exceeded limit, and return the seconds to wait before the request is sent again.
+    def pause(self, asked: float | None, attempt: int, now: float) -> float:
+        """Return the seconds to wait before a request is sent again: what the provider asks for, and a little more.
 
-        Where most of the recent answers say so, every request waits: one that is refused alone says little.
+        If it does not ask, the jittered wait doubles with each try, unless other requests are answered: then the
+        provider works, and a request that failed by chance does not wait long.
         """
-        self._note(True)
-        self._failures += 1
-        pause = self.backoff(attempt) if wait is None else wait + self.random.uniform(0, min(1.0, 0.1 + wait / 10))
-        if len(self._recent) >= _RECENT // 2 and sum(self._recent) >= _SHARE_LIMITED * len(self._recent):
-            self._blocked_until = max(self._blocked_until, now + (self.backoff(attempt) if wait is None else wait))
-        return pause
-
-    def failed(self, wait: float | None, attempt: int) -> float:
-        """Note a failure, and return the seconds to wait before the request is sent again."""
-        self._failures += 1
-        return self.backoff(attempt) if wait is None else wait + self.random.uniform(0, 0.5)
-
-    def backoff(self, attempt: int) -> float:
-        """Return a jittered wait that doubles with each try of the request, as long as others fail, too.
-
-        While others succeed, the provider works, and a request that failed by chance does not wait long.
-        """
-        doubled = min(attempt, 1 + self._failures)
-        return float(min(_LONGEST_SECONDS, _FIRST_SECONDS * 2.0 ** min(doubled, 16)) * self.random.uniform(0.5, 1.0))
-
-    def _note(self, limited: bool) -> None:
-        self._recent = [*self._recent, limited][-_RECENT:]
+        if asked is not None:
+            return asked + self.random.uniform(0, min(1.0, 0.05 + asked / 10))
+        doubled = min(attempt, 1 if now - self._answered_at < _RECENT_SECONDS else 16)
+        return float(min(_LONGEST_SECONDS, _FIRST_SECONDS * 2.0**doubled) * self.random.uniform(0.5, 1.0))
 
 
 def header_wait(headers: Mapping[str, str], what: str, needed: int) -> float:

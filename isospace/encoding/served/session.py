@@ -1,65 +1,30 @@
-"""What a client does in its background thread: divide, send, wait, repeat, split, check."""
+"""What a client does in its background thread: divide a call into requests, check answers, find refused texts."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable
 
 from isospace.encoding.served.answer import Ledger, OnRows
-from isospace.encoding.served.concurrency import Concurrency
 from isospace.encoding.served.endpoint import Endpoint
 from isospace.encoding.served.faults import Outcome
-from isospace.encoding.served.gate import Gate
 from isospace.encoding.served.model import ServedModel
-from isospace.encoding.served.pace import Bucket, Pace
 from isospace.encoding.served.parsing import Parsed
 from isospace.encoding.served.plan import plan_batches
 from isospace.encoding.served.secret import Key
-from isospace.encoding.served.transport import Sent, Transport
+from isospace.encoding.served.sender import Batch, Patience, Sender, Stopped
+from isospace.encoding.served.transport import Transport
 from isospace.encoding.served.watch import Watch
-from isospace.errors import ProviderAnswerError, ProviderError, ProviderRefusedError, ProviderUnavailableError
+from isospace.errors import ProviderAnswerError, ProviderError, ProviderRefusedError
 from isospace.transform.affine import Role
 
 # Accepted by every embedding model: if this is rejected, the request is at fault and not a text.
 HARMLESS = "The weather is fine today."
-_WRONG_ANSWERS = 3
-# A server that has never been reached is more likely absent than overloaded.
-_FIRST_CONTACT_SECONDS = 30.0
+# So often a text is sent again whose vector cannot be used, before it is refused.
+_UNUSABLE_ANSWERS = 2
 _INFO_SECONDS = 5.0
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long a call waits: for one request, for a batch over all its tries, and how many tries it makes."""
-
-    timeout: float
-    deadline: float
-    retries: int | None = None
-    urgent: bool = False
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Texts of one request, their rows in the call, and their tokens; `again` if they have been sent before."""
-
-    rows: tuple[int, ...]
-    texts: tuple[str, ...]
-    tokens: tuple[int, ...]
-    again: bool = False
-
-    def part(self, places: Sequence[int]) -> Batch:
-        """Return some of the texts as a batch that is sent again."""
-        return Batch(
-            tuple(self.rows[place] for place in places),
-            tuple(self.texts[place] for place in places),
-            tuple(self.tokens[place] for place in places),
-            again=True,
-        )
-
-
-class _Stopped(Exception):
-    """Another request of the call failed for good."""
+_TOO_LARGE = re.compile(r"batch|too many|too large|per request|at most|maximum", re.I)
 
 
 class Session:
@@ -67,19 +32,21 @@ class Session:
 
     def __init__(self, model: ServedModel, endpoint: Endpoint, key: Key, *, clock: Callable[[], float]) -> None:
         self._model, self._endpoint, self._key, self._clock = model, endpoint, key, clock
+        self._name = f"{endpoint.host}, model {model.model!r}"
         self._transport = Transport(model, endpoint, key)
-        self.concurrency = Concurrency(endpoint.max_concurrency)
-        self.watch = Watch(model.dimensions)
-        self._gate = Gate(self.concurrency)
-        requests, tokens = endpoint.requests_per_minute, endpoint.tokens_per_minute
-        self._pace = Pace(Bucket(requests) if requests else None, Bucket(tokens) if tokens else None)
+        self._sender = Sender(self._name, self._transport, endpoint, key, clock=clock)
+        self.watch = Watch(self._name, model.dimensions)
         self._most_texts: int | None = (
             None if model.protocol == "tei" and not model.max_batch_texts else model.most_texts
         )
         self._asking = asyncio.Lock()
         self._probing = asyncio.Lock()
-        self._reached = False
         self._worked: dict[Role, float] = {}
+
+    @property
+    def concurrency(self) -> int:
+        """The present limit of requests at a time."""
+        return self._sender.concurrency.limit
 
     async def close(self) -> None:
         """Close the connections."""
@@ -138,11 +105,16 @@ class Session:
             await self._embed_batch(ledger, batch, role, patience)
         except ProviderError as error:
             ledger.fail(error)
-        except _Stopped:
+        except Stopped:
             pass
 
     async def _embed_batch(self, ledger: Ledger, batch: Batch, role: Role, patience: Patience) -> None:
-        outcome, sent_at = await self._answered(ledger, batch, role, patience)
+        if len(batch.rows) > (most := self._most_texts or self._model.most_texts):
+            # The provider's limit was found after the batches of this call were planned.
+            parts = [batch.part(range(n, min(n + most, len(batch.rows)))) for n in range(0, len(batch.rows), most)]
+            await asyncio.gather(*(self._settle(ledger, part, role, patience) for part in parts))
+            return
+        outcome, sent_at = await self._sender.answered(ledger, batch, role, patience)
         if outcome.parsed is not None:
             await self._accept(ledger, batch, outcome.parsed, role, patience)
             return
@@ -151,17 +123,28 @@ class Session:
             ledger.refused[batch.rows[0]] = outcome.reason
             return
         middle = len(batch.rows) // 2
-        halves = batch.part(range(middle)), batch.part(range(middle, len(batch.rows)))
+        halves = (
+            batch.part(range(middle), again=True),
+            batch.part(range(middle, len(batch.rows)), again=True),
+        )
         before = len(ledger.refused)
         await asyncio.gather(*(self._settle(ledger, half, role, patience) for half in halves))
-        if outcome.status == 413 and len(ledger.refused) == before and not ledger.stopped.is_set():
+        too_large = outcome.status == 413 or _TOO_LARGE.search(outcome.reason)
+        if too_large and len(ledger.refused) == before and not ledger.stopped.is_set():
             # The request was too large, and no text of it: later ones are smaller from the start.
             self._most_texts = min(self._most_texts or self._model.most_texts, len(batch.rows) - middle)
 
     async def _accept(
-        self, ledger: Ledger, batch: Batch, parsed: Parsed, role: Role, patience: Patience, *, last: bool = False
+        self,
+        ledger: Ledger,
+        batch: Batch,
+        parsed: Parsed,
+        role: Role,
+        patience: Patience,
+        *,
+        left: int = _UNUSABLE_ANSWERS,
     ) -> None:
-        """Enter the vectors of an answer; those that cannot be used are requested once more, on their own."""
+        """Enter the vectors of an answer; those that cannot be used are requested again, on their own."""
         self.watch.accept(parsed, batch.texts)
         self._worked[role] = self._clock()
         unusable = dict(parsed.unusable)
@@ -174,18 +157,18 @@ class Session:
             on_rows({row: ledger.rows[row] for place, row in enumerate(batch.rows) if place not in unusable})
         if not unusable:
             return
-        if len(unusable) == len(batch.rows) > 1 and last:
+        if len(unusable) == len(batch.rows) > 1 and left == 0:
             reason = next(iter(unusable.values()))
             raise ProviderAnswerError(
                 f"{self._name}: {reason}, for {len(unusable)} texts of a request; check the server."
             )
-        if last:
+        if left == 0:
             ledger.refused |= {batch.rows[place]: reason for place, reason in unusable.items()}
             return
-        rest = batch.part(sorted(unusable))
-        outcome, _ = await self._answered(ledger, rest, role, patience)
+        rest = batch.part(sorted(unusable), again=True)
+        outcome, _ = await self._sender.answered(ledger, rest, role, patience)
         if outcome.parsed is not None:
-            await self._accept(ledger, rest, outcome.parsed, role, patience, last=True)
+            await self._accept(ledger, rest, outcome.parsed, role, patience, left=left - 1)
         else:
             ledger.refused |= dict.fromkeys(rest.rows, outcome.reason)
 
@@ -203,125 +186,16 @@ class Session:
             if self._worked.get(role, -1.0) >= sent_at:
                 return
             probe = Batch((-1,), (HARMLESS,), (len(HARMLESS) // 2,))
-            outcome, _ = await self._answered(ledger, probe, role, patience)
+            outcome, _ = await self._sender.answered(ledger, probe, role, patience)
             if outcome.parsed is not None:
+                self.watch.accept(outcome.parsed, probe.texts)
                 self._worked[role] = self._clock()
                 return
         cause = "the key may lack the right" if outcome.status == 403 else "the request is at fault, not a text"
         raise ProviderRefusedError(
             f"{self._name} rejects every text, also a harmless one (HTTP {rejected.status}: {rejected.reason}); "
-            f"{cause}. Check model, dimensions, and parameters, and the key."
+            f"{cause}. Check model, dimensions, and parameters, and the key (from {self._key.place})."
         )
-
-    async def _answered(self, ledger: Ledger, batch: Batch, role: Role, patience: Patience) -> tuple[Outcome, float]:
-        """Send a batch until it is answered or rejected, and return when it was last sent, too.
-
-        Raises
-        ------
-        ProviderError
-            If that does not happen before the deadline, or cannot happen.
-        """
-        started: float | None = None
-        tries = wrong = 0
-        while True:
-            again = batch.again or tries > 0
-            sent, at = await self._sent(ledger, batch, role, patience, again=again, retry=tries > 0)
-            started = at if started is None else started
-            outcome = sent.outcome
-            if outcome.kind in ("answered", "rejected"):
-                return outcome, at
-            if outcome.kind == "refused":
-                raise ProviderRefusedError(self._refusal(outcome))
-            wrong += outcome.kind == "wrong"
-            if wrong >= _WRONG_ANSWERS:
-                raise ProviderAnswerError(
-                    f"{self._name}: {outcome.reason}; {wrong} wrong answers to one request. Check the server."
-                )
-            now = self._clock()
-            wait = outcome.wait
-            pause = (
-                self._pace.limited(wait, tries, now) if outcome.kind == "limited" else self._pace.failed(wait, tries)
-            )
-            tries += 1
-            self._require_time(outcome, patience, tries, pause, now - started)
-            if await _stopped_within(ledger, pause):
-                raise _Stopped
-
-    async def _sent(
-        self, ledger: Ledger, batch: Batch, role: Role, patience: Patience, *, again: bool, retry: bool
-    ) -> tuple[Sent, float]:
-        """Send a batch once, in its turn, and count it; the time is that of sending."""
-        if not patience.urgent:
-            await self._gate.enter(again=again)
-        try:
-            if ledger.stopped.is_set():
-                raise _Stopped
-            tokens = sum(batch.tokens)
-            if not patience.urgent and await _stopped_within(ledger, self._pace.delay(tokens, self._clock())):
-                raise _Stopped
-            while not patience.urgent and (wait := self._pace.blocked(self._clock())) > 0:
-                if await _stopped_within(ledger, wait):
-                    raise _Stopped
-            ledger.requests += 1
-            ledger.retries += retry
-            ledger.resent_texts += len(batch.texts) if again else 0
-            at = self._clock()
-            sent = await self._transport.embed(batch.texts, role, patience.timeout)
-            self._note(ledger, sent, tokens, patience)
-            return sent, at
-        finally:
-            if not patience.urgent:
-                self._gate.leave()
-
-    def _note(self, ledger: Ledger, sent: Sent, tokens: int, patience: Patience) -> None:
-        """Count what was billed, and let the search for the best concurrency learn from the outcome."""
-        outcome, now, waiting = sent.outcome, self._clock(), self._gate.waiting
-        self._reached = self._reached or outcome.status > 0
-        if outcome.parsed is not None or sent.billed is not None:
-            ledger.billed_tokens += tokens if sent.billed is None else sent.billed
-        ledger.limited += outcome.kind == "limited"
-        if outcome.kind == "answered":
-            self._pace.answered(sent.headers, tokens, now)
-        if patience.urgent:
-            return
-        if outcome.kind == "answered":
-            self.concurrency.answered(tokens, now, waiting=waiting)
-        elif outcome.kind == "limited":
-            self.concurrency.limited(now, waiting=waiting)
-        elif outcome.kind == "failed":
-            self.concurrency.overloaded(now, patience.timeout)
-
-    def _require_time(self, outcome: Outcome, patience: Patience, tries: int, pause: float, elapsed: float) -> None:
-        deadline = patience.deadline
-        if not self._reached:
-            deadline = min(deadline, _FIRST_CONTACT_SECONDS)
-        if elapsed + pause < deadline and (patience.retries is None or tries <= patience.retries):
-            return
-        asked = f" It asks to wait {outcome.wait:.0f} s." if outcome.wait is not None else ""
-        raise ProviderUnavailableError(
-            f"{self._name}: {outcome.reason} after {tries} tries in {elapsed:.1f} s; expected an answer within "
-            f"{deadline:.0f} s.{asked} Check the URL and the server, and try again later."
-        )
-
-    def _refusal(self, outcome: Outcome) -> str:
-        where = f" The key is from {self._key.place}." if outcome.status in (401, 402, 403, 407, 429) else ""
-        status = f"HTTP {outcome.status}"
-        return f"{self._name}: {outcome.reason} ({status}); nothing is sent again until that is changed.{where}"
-
-    @property
-    def _name(self) -> str:
-        return f"{self._endpoint.host}, model {self._model.model!r}"
-
-
-async def _stopped_within(ledger: Ledger, seconds: float) -> bool:
-    """Wait, and return whether the call was stopped in the meantime."""
-    if seconds <= 0:
-        return ledger.stopped.is_set()
-    try:
-        await asyncio.wait_for(ledger.stopped.wait(), seconds)
-    except TimeoutError:
-        return False
-    return True
 
 
 def _is_unicode(text: str) -> bool:

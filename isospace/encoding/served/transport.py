@@ -36,26 +36,30 @@ class Transport:
     def __init__(self, model: ServedModel, endpoint: Endpoint, key: Key) -> None:
         self._model, self._endpoint, self._key = model, endpoint, key
         self._vertex = model.protocol == "google" and on_vertex(endpoint)
-        # Urgent requests do not wait for others.
-        connections = httpx.Limits(max_connections=None, max_keepalive_connections=endpoint.max_concurrency + 8)
-        self._http = httpx.AsyncClient(
-            timeout=None, limits=connections, params=list(endpoint.pairs), headers={"User-Agent": "isospace"}
-        )
+        # Shared, since it takes long to make: the certificates are read from disk.
+        self._certificates = httpx.create_ssl_context()
+        # One HTTP client per request in flight, each with its one connection: in a pool of many, httpx looks at all of
+        # them for every request, which takes more time than the request itself.
+        self._idle: list[httpx.AsyncClient] = []
 
     async def close(self) -> None:
-        """Close all connections."""
-        await self._http.aclose()
+        """Close all connections that are not in use."""
+        while self._idle:
+            await self._idle.pop().aclose()
 
     async def embed(self, texts: Sequence[str], role: Role, seconds: float) -> Sent:
         """Send texts, and return what became of them; ProviderRefusedError if there is no usable key."""
         request = build_request(self._model, self._endpoint, role, texts)
         body = json.dumps(request.body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode("utf-8")
-        response, failure = await self._exchange("POST", request.path, body, seconds)
+        sent_headers = self._key.headers(self._model.protocol)
+        response, failure = await self._exchange("POST", request.path, body, seconds, sent_headers)
         if response is None:
             return Sent(failure, {})
         headers = response.headers
         payload, problem = _decoded(response)
         error = read_error(payload)
+        if response.status_code == 401 and self._key.headers(self._model.protocol) != sent_headers:
+            return Sent(Outcome("failed", "the key was replaced during the request", 0.0, 401), headers)
         if response.status_code != 200 or (error is not None and not _has_vectors(payload)):
             return Sent(self._scrubbed(judge(response.status_code, headers, error or _plain_error(response))), headers)
         if problem is not None:
@@ -72,24 +76,25 @@ class Transport:
 
     async def info(self, seconds: float) -> dict[str, Any] | None:
         """Return what TEI's /info says; None if the server does not have it, or does not answer."""
-        response, _ = await self._exchange("GET", "/info", None, seconds)
+        response, _ = await self._exchange("GET", "/info", None, seconds, self._key.headers(self._model.protocol))
         if response is None or response.status_code != 200:
             return None
         payload, _ = _decoded(response)
         return payload if isinstance(payload, dict) else None
 
     async def _exchange(
-        self, method: str, path: str, body: bytes | None, seconds: float
+        self, method: str, path: str, body: bytes | None, seconds: float, headers: dict[str, str]
     ) -> tuple[httpx.Response | None, Outcome]:
-        headers = self._key.headers(self._model.protocol)
         if body is not None:
-            headers["Content-Type"] = "application/json"
+            headers = {**headers, "Content-Type": "application/json"}
         url, response = self._endpoint.base + path, None
+        # The one used last, whose connection is the freshest.
+        http = self._idle.pop() if self._idle else self._new_client()
         try:
             # The limit is for the whole answer: httpx's own is for each piece, and a server may send them slowly.
             async with asyncio.timeout(seconds):
                 limit = httpx.Timeout(seconds, connect=min(seconds, _CONNECT_SECONDS), pool=None)
-                response = await self._http.request(method, url, content=body, headers=headers, timeout=limit)
+                response = await http.request(method, url, content=body, headers=headers, timeout=limit)
             failure = Outcome("failed")
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             failure = Outcome("failed", f"cannot connect ({_words(error, 'no answer in time')})", reached=False)
@@ -97,7 +102,14 @@ class Transport:
             failure = Outcome("failed", f"no answer within {seconds:.3g} s")
         except httpx.HTTPError as error:
             failure = Outcome("failed", f"the connection broke ({_words(error, type(error).__name__)})")
+        finally:
+            self._idle.append(http)
         return response, self._scrubbed(failure)
+
+    def _new_client(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            verify=self._certificates, params=list(self._endpoint.pairs), headers={"User-Agent": "isospace"}
+        )
 
     def _scrubbed(self, outcome: Outcome) -> Outcome:
         return replace(outcome, reason=self._key.scrubbed(outcome.reason))

@@ -16,8 +16,9 @@ _SAME = 3
 
 @dataclass
 class Watch:
-    """Compares each answer with those before. Used by one thread."""
+    """Compares each answer with those before; `name` stands before every message. Used by one thread."""
 
+    name: str
     expected: int | None
     dimension: int | None = None
     model: str | None = None
@@ -42,7 +43,7 @@ class Watch:
             return
         if self.model is not None and model != self.model:
             raise ProviderAnswerError(
-                f"the provider answers with the model {model!r}, and answered with {self.model!r} before; expected one "
+                f"{self.name}: answers with the model {model!r}, and answered with {self.model!r} before; expected one "
                 "model. Vectors of both cannot be compared: pin the model's version, or embed everything again."
             )
         self.model = model
@@ -52,8 +53,7 @@ class Watch:
         if expected is not None and found != expected:
             why = "as requested" if self.expected else "as in earlier answers"
             raise ProviderAnswerError(
-                f"the provider's vectors have {found} dimensions; expected {expected}, {why}. Check "
-                "model and dimensions."
+                f"{self.name}: vectors of {found} dimensions; expected {expected}, {why}. Check model and dimensions."
             )
         self.dimension = found
 
@@ -70,6 +70,6 @@ class Watch:
                 self._texts.add(plain)
             if len(self._texts) >= _SAME:
                 raise ProviderAnswerError(
-                    f"the provider gave {_SAME} different texts in a row one and the same vector; expected different "
+                    f"{self.name}: {_SAME} different texts in a row have one and the same vector; expected different "
                     "vectors. The server ignores its input: check it, and the model that it serves."
                 )

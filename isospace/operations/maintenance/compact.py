@@ -304,7 +304,7 @@ def _groups(
         total, deleted = part.documents.rows or 0, len(gone.get(part.name, ()))
         if 2 * (total - deleted) >= most and deleted <= share * total:
             continue
-        size = sum(ref.size for ref in (part.documents, part.chunks, part.segment))
+        size = sum(ref.size for ref in part.files())
         if pending.documents + total - deleted > most or pending.bytes + size > most_bytes:
             yield from _if_worthwhile(pending)
             pending = Group((), 0, 0, 0)

@@ -11,6 +11,7 @@ import pyarrow as pa
 from pydantic import ValidationError
 
 from isospace.collection.raw_vectors import FILE_METADATA, read_vectors, vector_part_path, write_vectors
+from isospace.collection.sparse_vectors import read_sparse_vectors, write_sparse_vectors
 from isospace.collection.tombstones import forgotten_documents
 from isospace.errors import IntegrityError
 from isospace.evaluation.query_sets import EvaluationSet, SetRecord, read_version, replace_version, set_versions
@@ -23,6 +24,7 @@ from isospace.storage.paths import (
     list_collections,
     list_encoders_with_vectors,
     parse_collection_path,
+    sparse_encoder_document,
     vectors_folder,
 )
 from isospace.storage.scratch_duckdb import load_columns, scratch_database
@@ -50,19 +52,33 @@ def forget_vectors(
         folder = vectors_folder(encoder_id, "document")
         paths = [stat.path for stat in store.walk(folder) if stat.path.endswith(".parquet")]
         for path, rows in _unowned(store, paths, holders, scratch, memory_mb):
-            keys, vectors = read_vectors(store, path, encoder_id)
-            left = [place for place in range(len(keys)) if place not in rows]
+            written = _without_rows(store, encoder_id, path, rows)
             count += len(rows)
-            if left:
-                remaining = [keys[place] for place in left]
-                name = hashlib.sha256(b"".join(remaining)).hexdigest()
-                metadata = metadata_of(read_parquet(store, path, columns=["chunk_hash"]))
-                provenance = {key: value for key, value in metadata.items() if key not in FILE_METADATA}
-                write_vectors(store, encoder_id, name, remaining, vectors[left], provenance=provenance)
-                rewritten.append(vector_part_path(encoder_id, name))
+            rewritten += [] if written is None else [written]
             store.delete(path)
             removed.append(path)
     return count
+
+
+def _without_rows(store: Store, encoder_id: str, path: str, rows: Collection[int]) -> str | None:
+    """Write the other rows of a part of raw vectors, dense or sparse; return the path, None if none is left."""
+    metadata = metadata_of(read_parquet(store, path, columns=["chunk_hash"]))
+    provenance = {key: value for key, value in metadata.items() if key not in FILE_METADATA}
+    if store.exists(sparse_encoder_document(encoder_id)):
+        keys, sparse = read_sparse_vectors(store, path, encoder_id)
+        left = [place for place in range(len(keys)) if place not in rows]
+        remaining = [keys[place] for place in left]
+        name = hashlib.sha256(b"".join(remaining)).hexdigest()
+        if left:
+            write_sparse_vectors(store, encoder_id, name, remaining, sparse.take(left), provenance=provenance)
+    else:
+        keys, vectors = read_vectors(store, path, encoder_id)
+        left = [place for place in range(len(keys)) if place not in rows]
+        remaining = [keys[place] for place in left]
+        name = hashlib.sha256(b"".join(remaining)).hexdigest()
+        if left:
+            write_vectors(store, encoder_id, name, remaining, vectors[left], provenance=provenance)
+    return vector_part_path(encoder_id, name) if left else None
 
 
 def forget_references(

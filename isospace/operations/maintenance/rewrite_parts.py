@@ -79,6 +79,45 @@ def merge_parts(
             metadata={**metadata[0], "part": name, **counts, **origin_metadata(origins)},
             dictionary=["doc_id"],
         ),
+        sparse=_merge_sparse(store, manifest, group, gone, name, pa.concat_tables(chunks)["chunk_id"]),
+    )
+
+
+def _merge_sparse(
+    store: Store,
+    manifest: Manifest,
+    group: Sequence[PartRecord],
+    gone: Mapping[str, Collection[str]],
+    name: str,
+    chunk_ids: pa.ChunkedArray,
+) -> FileRef | None:
+    """Merge the sparse segments of parts; None if the snapshot has no sparse space."""
+    if manifest.sparse_space_id is None:
+        return None
+    tables = []
+    for part in group:
+        if part.sparse is None:
+            raise IntegrityError(
+                f"snapshot {manifest.sequence}: part {part.name[:16]}… has no sparse vectors, but the snapshot has a "
+                "sparse space. Restore the manifest."
+            )
+        rows = _read(store, part.sparse)
+        require_space(rows, part.sparse.path, manifest.sparse_space_id)
+        tables.append(without_documents(rows, gone.get(part.name, ())))
+    metadata = [metadata_of(table) for table in tables]
+    merged = pa.concat_tables(table.replace_schema_metadata(None) for table in tables)
+    if not merged["chunk_id"].equals(chunk_ids):
+        raise IntegrityError(
+            f"{group[0].chunks.path}: the rows of its sparse vectors differ from its chunks. Restore the files, or "
+            "delete them and run the pipeline again."
+        )
+    saturated = str(sum(int(entries.get("saturated", 0)) for entries in metadata))
+    return write_parquet(
+        store,
+        manifest.paths.segment(manifest.sparse_space_id, name),
+        merged,
+        metadata={**metadata[0], "part": name, "saturated": saturated},
+        dictionary=["doc_id"],
     )
 
 

@@ -65,7 +65,12 @@ def snapshot_without(
         digest, documents, chunks = _live(connection, store, parts, left)
     deletions = write_deletions(store, old.collection, left)
     update = {
-        "snapshot_id": snapshot_id(space_id=old.space_id, chunking_id=old.chunking_id, documents_digest=digest),
+        "snapshot_id": snapshot_id(
+            space_id=old.space_id,
+            chunking_id=old.chunking_id,
+            documents_digest=digest,
+            sparse_space_id=old.sparse_space_id,
+        ),
         "documents_digest": digest,
         "documents": documents,
         "chunks": chunks,

@@ -259,7 +259,7 @@ def _id_of(path: str) -> str:
 
 
 def _of_spaces(store: Store, kept: Sequence[RetainedSnapshots], stale: _Stale) -> Iterator[Removal]:
-    spaces = {manifest.space_id for retained in kept for manifest in retained.manifests}
+    spaces = {space_id for retained in kept for manifest in retained.manifests for space_id in manifest.space_ids}
     for name in list_spaces(store):
         if name not in spaces:
             stats = list(store.walk(space_folder(name)))
@@ -275,7 +275,7 @@ def _of_vectors(
 ) -> Iterator[Removal]:
     """Yield parts of raw vectors that hold no chunk of a snapshot, and encoders that no snapshot uses."""
     manifests = [manifest for retained in kept for manifest in retained.manifests]
-    encoders = {encoder_id for manifest in manifests for encoder_id in manifest.encoder_ids.values()}
+    encoders = {encoder_id for manifest in manifests for encoder_id in manifest.all_encoder_ids}
     for name in list_encoders(store):
         # A fine-tuned encoder cannot be downloaded again.
         if name not in encoders and not store.exists(encoder_lineage(name)):

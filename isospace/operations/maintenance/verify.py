@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from isospace.collection.alias import aliases, resolve
 from isospace.collection.raw_vectors import read_vectors, vector_parts
 from isospace.collection.segments import require_space
 from isospace.collection.snapshot import Manifest, read_manifest, sequences
+from isospace.collection.sparse_vectors import read_sparse_vectors
 from isospace.encoding.embedder import load_space, open_space
 from isospace.encoding.engine import Engine
 from isospace.encoding.registry.files import EXPORT_KINDS, ExportKind, fetch_export, fetch_model, read_export
 from isospace.encoding.registry.record import read_encoder_record
+from isospace.encoding.sparse.embedder import load_sparse_space, open_sparse_space
+from isospace.encoding.sparse.register import open_sparse_encoder
 from isospace.errors import IntegrityError, IsospaceError
 from isospace.evaluation.baseline_sample import verify_reference
 from isospace.search.bm25 import verify_lexical
@@ -21,6 +24,7 @@ from isospace.storage import paths as layout
 from isospace.storage.parquet import FileRef, parse_parquet, read_verified
 from isospace.storage.store import Store
 from isospace.transform.affine import Role
+from isospace.transform.sparse_space import check_sparse_probes
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +54,17 @@ def verify_snapshot(
     for number in sequences(store, collection):
         _attempt(failures, lambda number=number: read_manifest(store, collection, number))  # type: ignore[misc]
     _attempt(failures, lambda: aliases(store, collection))
-    segments = {part.segment.path for part in manifest.parts}
+    segments = {part.segment.path: manifest.space_id for part in manifest.parts}
+    segments |= {part.sparse.path: str(manifest.sparse_space_id) for part in manifest.parts if part.sparse is not None}
     for ref in manifest.files():
-        _attempt(failures, lambda ref=ref: _verify(store, ref, segments, manifest))  # type: ignore[misc]
+        _attempt(failures, lambda ref=ref: _verify(store, ref, segments))  # type: ignore[misc]
     parts = vector_parts(store, manifest.encoder_id)
     for path in parts:
         _attempt(failures, lambda path=path: read_vectors(store, path, manifest.encoder_id))  # type: ignore[misc]
+    sparse_id = manifest.sparse_encoder_id
+    sparse_parts = [] if sparse_id is None else vector_parts(store, sparse_id)
+    for path in sparse_parts:
+        _attempt(failures, lambda path=path: read_sparse_vectors(store, path, str(sparse_id)))  # type: ignore[misc]
     _attempt(failures, lambda: verify_serving(store, manifest))
     _attempt(failures, lambda: verify_lexical(store, manifest))
     _attempt(failures, lambda: verify_reference(store, manifest))
@@ -66,20 +75,31 @@ def verify_snapshot(
     if not failures:
         # With damaged files, encoding the probes would only report the same faults again.
         _attempt(failures, lambda: open_space(store, manifest.space_id, engine=engine, documents=True))
+        if (sparse_space := manifest.sparse_space_id) is not None:
+            _attempt(failures, lambda: _verify_sparse(store, sparse_space, engine))
     refs = manifest.files()
     return VerificationResult(
         snapshot=manifest.sequence,
         snapshot_id=manifest.snapshot_id,
-        files=len(refs) + len(parts) + 2,
+        files=len(refs) + len(parts) + len(sparse_parts) + 2,
         bytes=sum(ref.size for ref in refs),
         failures=tuple(dict.fromkeys(failures)),
     )
 
 
-def _verify(store: Store, ref: FileRef, segments: set[str], manifest: Manifest) -> None:
+def _verify(store: Store, ref: FileRef, segments: Mapping[str, str]) -> None:
+    """Check a file of a snapshot; `segments` are the paths of its segments, with their spaces."""
     data = read_verified(store, ref)
     if ref.path in segments:
-        require_space(parse_parquet(data, ref.path, columns=["chunk_id"]), ref.path, manifest.space_id)
+        require_space(parse_parquet(data, ref.path, columns=["chunk_id"]), ref.path, segments[ref.path])
+
+
+def _verify_sparse(store: Store, space_id: str, engine: Engine | None) -> None:
+    """Encode the probes of a sparse space again, for both roles."""
+    space = load_sparse_space(store, space_id)
+    check_sparse_probes(space, open_sparse_encoder(store, space.record.encoder_id, engine))
+    # Queries may need less of the model.
+    open_sparse_space(store, space_id, engine=engine)
 
 
 def _verify_export(store: Store, manifest: Manifest, role: Role, kind: ExportKind) -> None:

@@ -137,7 +137,7 @@ def encode_shard(run: Run, shard: Shard, encoder: LoadedEncoder) -> EncodedShard
     _require_own(run, encoder)
     if store.exists(vector_part_path(run.encoder_id, shard.shard_id)):
         return EncodedShard(0, 0, 0.0)
-    hashes, texts = _shard_texts(run, shard)
+    hashes, texts = shard_texts(run, shard)
     with encoder.lock:
         provenance = computed_by(encoder)
         require_class(run.config.runtime.mixed_bits, origin_of(provenance), shard.classes)
@@ -166,7 +166,7 @@ def encode_served_shard(run: Run, shard: Shard, encoder: ServedEncoder) -> Encod
     _require_own(run, encoder)
     if run.store.exists(vector_part_path(run.encoder_id, shard.shard_id)):
         return EncodedShard(0, 0, 0.0)
-    hashes, texts = _shard_texts(run, shard)
+    hashes, texts = shard_texts(run, shard)
     with PaidAnswers(run.store, run.paths.paid(shard.shard_id), run.encoder_id, hashes) as answers:
         found = answers.kept()
         asked = [row for row, key in enumerate(hashes) if key not in found]
@@ -217,7 +217,8 @@ def encoder_origin(encoder: LoadedEncoder) -> Origin:
         return origin_of(computed_by(encoder))
 
 
-def _shard_texts(run: Run, shard: Shard) -> tuple[list[bytes], list[str]]:
+def shard_texts(run: Run, shard: Shard) -> tuple[list[bytes], list[str]]:
+    """Return the chunk hashes and the texts of a shard; IntegrityError if they do not belong together."""
     rows = read_rows(run.work_store, shard.plan, shard.first, shard.chunks).to_pylist()
     hashes: list[bytes] = []
     texts: list[str] = []

@@ -6,11 +6,11 @@ import pytest
 
 from isospace.finetuning import stages as finetuning
 from isospace.operations.compare_models import stages as compare_models
-from isospace.pipeline import stages, summary
+from isospace.pipeline import sparse_stages, stages, summary
 from isospace.pipeline.counted import counted
 from isospace.pipeline.executor import Stage
 
-MODULES = (stages, summary, finetuning, compare_models)
+MODULES = (stages, sparse_stages, summary, finetuning, compare_models)
 ALL = [value for module in MODULES for value in vars(module).values() if isinstance(value, Stage)]
 
 

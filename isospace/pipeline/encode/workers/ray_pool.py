@@ -222,7 +222,7 @@ def _start(ray: Any, spec: WorkersSpec, work: Work, *, owned: bool) -> RayPool:
 
 def _worker_engine(engine: Engine, precision: str, *, gpus: bool) -> Engine:
     """Return the engine of the actors, given whether the cluster has GPUs; an actor sees its own GPU as cuda:0."""
-    on_cpu = engine.backend in ("openvino", "onnx") or precision == "int8"
+    on_cpu = engine.backend in ("openvino", "onnx", "static") or precision == "int8"
     if engine.device == "cpu" or (engine.device == "auto" and (on_cpu or not gpus)):
         return resolve_engine(replace(engine, device="cpu"), precision)
     return replace(engine, backend="torch", device="cuda:0")

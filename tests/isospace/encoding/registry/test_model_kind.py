@@ -40,7 +40,6 @@ def written(folder: Path, *, kind: str = "", modules: list[str] | None = None, a
         ({"modules": ["sentence_transformers.sparse_encoder.models.MLMTransformer", "x.SpladePooling"]}, "sparse"),
         ({"modules": [TRANSFORMER, "x.pooling.Pooling", "x.CSRSparsity"]}, "a sparse encoder"),
         ({"kind": "MultiVectorEncoder", "modules": [TRANSFORMER, f"{BASE}.dense.Dense"]}, "a multi-vector encoder"),
-        ({"modules": ["sentence_transformers.models.StaticEmbedding"]}, "its first module is StaticEmbedding"),
         ({"modules": ["sentence_transformers.models.CLIPModel"]}, "its first module is CLIPModel"),
     ],
 )

@@ -1,0 +1,95 @@
+"""The inverted index of a snapshot's sparse vectors: SciPy's matrix by columns, with integers for weights.
+
+A score is an exact sum of integer products, so it depends neither on the order of the terms nor on the library.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from isospace.encoding.sparse.embedder import OpenSparseSpace
+from isospace.errors import IntegrityError, QueryError, missing_package
+from isospace.transform.sparse import SparseGrid, SparseVectors
+
+_ARRAYS = ("starts", "rows", "impacts")
+
+
+@dataclass(frozen=True)
+class SparseIndex:
+    """An opened inverted index; its rows are in the order of the chunks.
+
+    Attributes
+    ----------
+    arrays
+        By term t: `rows` and `impacts` from starts[t] to starts[t + 1].
+    space
+        The sparse space with its encoder; None if none was loaded, so that no text can be searched.
+    """
+
+    arrays: Mapping[str, npt.NDArray[Any]]
+    chunks: int
+    grid: SparseGrid
+    space: OpenSparseSpace | None
+
+    @functools.cached_property
+    def matrix(self) -> Any:
+        """The postings as SciPy's (chunks, vocabulary) matrix; the arrays stay mapped."""
+        try:
+            import scipy.sparse
+        except ModuleNotFoundError as error:
+            raise QueryError(missing_package("scipy", "sparse search")) from error
+        starts, rows, impacts = (self.arrays[name] for name in _ARRAYS)
+        return scipy.sparse.csc_array((impacts, rows, starts), shape=(self.chunks, len(starts) - 1), copy=False)
+
+    def prepare(self, texts: Sequence[str]) -> None:
+        """Encode texts that will be searched next, and cache them."""
+        if self.space is not None:
+            for text in texts:
+                self.space.query(text)
+
+    def scores(self, text: str) -> npt.NDArray[np.float64]:
+        """Return the (chunks,) float64 scores; 0 where a chunk shares no term with the text.
+
+        They are inner products of the quantized weights, exactly.
+
+        Raises
+        ------
+        QueryError
+            If the index was opened without its sparse encoder.
+        """
+        if self.space is None:
+            raise QueryError(
+                "the index was opened without its sparse encoder, so that it takes no texts for mode sparse. Open it "
+                "with sparse=True."
+            )
+        terms, impacts = self.space.query(text)
+        sums = self.matrix[:, terms] @ impacts
+        return np.asarray(sums, np.float64) * self.grid.unit
+
+
+def invert(codes: Sequence[SparseVectors], vocabulary: int) -> dict[str, npt.NDArray[Any]]:
+    """Turn sparse codes, part by part in the order of the chunks, into the arrays of an index."""
+    import scipy.sparse
+
+    chunks = sum(len(part) for part in codes)
+    lengths = np.concatenate([np.zeros(0, np.int64), *(np.diff(part.starts) for part in codes)])
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    # SciPy keeps both in one dtype: four bytes suffice up to two thousand million weights.
+    dtype = np.int32 if starts[-1] < 2**31 else np.int64
+    terms = np.concatenate([np.zeros(0, np.int32), *(part.terms for part in codes)]).astype(dtype, copy=False)
+    values = np.concatenate([part.values for part in codes]) if codes else np.zeros(0, np.uint8)
+    by_row = scipy.sparse.csr_array((values, terms, starts.astype(dtype)), shape=(chunks, vocabulary), copy=False)
+    by_term = by_row.tocsc()
+    return {"starts": by_term.indptr, "rows": by_term.indices, "impacts": by_term.data}
+
+
+def require_arrays(arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Raise IntegrityError if an array of an index is missing."""
+    if missing := [name for name in _ARRAYS if name not in arrays]:
+        raise IntegrityError(f"sparse index: lacks {', '.join(missing)}. Delete the local copy, and open it again.")
