@@ -6,8 +6,9 @@ can send a query to the documents' encoder.
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -146,6 +147,20 @@ def query_encoder_of(encoder: Encoder) -> QueryEncoder | None:
         return None
     record, tolerance = encoder.query.record, sentence_encoder_of(encoder, "query").min_cosine
     return QueryEncoder(encoder_id=record.encoder_id, normalizes=record.normalizes, min_cosine=tolerance)
+
+
+@contextlib.contextmanager
+def naming_query_encoder(is_own: bool) -> Iterator[None]:
+    """Name the settings of `recipe.query_encoder` in errors, which are written for `recipe.encoder`.
+
+    `is_own` tells whether the encoder of queries has settings of its own: the route of a Router model has none.
+    """
+    try:
+        yield
+    except (ConfigError, EncoderError) as error:
+        if not is_own or "recipe.encoder" not in str(error):
+            raise
+        raise type(error)(str(error).replace("recipe.encoder", "recipe.query_encoder")) from error
 
 
 def require_pair(document: EncoderRecord, query: EncoderRecord) -> None:

@@ -199,7 +199,8 @@ class PipelineConfig(SpecModel):
         if runtime.budget.money is not None and (token_price if served else runtime.price_per_device_hour) is None:
             named = "runtime.endpoint.price_per_million_tokens" if served else "runtime.price_per_device_hour"
             raise ValueError(f"runtime.budget.money = {runtime.budget.money:g}: the price is unknown; set {named}")
-        if runtime.endpoint is not None and not served:
+        queries = self.recipe.query_encoder
+        if runtime.endpoint is not None and not served and (queries is None or queries.kind != "served"):
             raise ValueError("runtime.endpoint is for an encoder behind an API; set recipe.encoder.kind=served")
         return self
 

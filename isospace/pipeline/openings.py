@@ -26,9 +26,10 @@ def part_name(path: str) -> str:
 
 def start(config: PipelineConfig) -> str:
     """Return the opening of the stage that registers the encoder."""
-    runtime = config.runtime
+    runtime, recipe = config.runtime, config.recipe
+    queries = f" and, for queries, {recipe.query_encoder.model}" if recipe.query_encoder is not None else ""
     return (
-        f"looks up the encoder {config.recipe.encoder.model} in {runtime.store}, and what collection "
+        f"looks up the encoder {recipe.encoder.model}{queries} in {runtime.store}, and what collection "
         f"{runtime.collection} has"
     )
 

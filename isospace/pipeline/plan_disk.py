@@ -49,8 +49,15 @@ class DiskPlan:
         ]
 
 
-def plan_disk(run: Run, scan: Scan, parts: Sequence[ChunkPart], plan: EncodePlan, record: EncoderRecord) -> DiskPlan:
-    """Estimate what a run adds to its collection's files."""
+def plan_disk(
+    run: Run,
+    scan: Scan,
+    parts: Sequence[ChunkPart],
+    plan: EncodePlan,
+    record: EncoderRecord,
+    queries: EncoderRecord | None = None,
+) -> DiskPlan:
+    """Estimate what a run adds to its collection's files; `queries` is the encoder of queries, if it is another one."""
     base, spec = run.base, run.config.recipe.transform
     known = {ref.path for ref in base.files()} if base is not None else set()
     kept = [part for part in base.parts if part.name in set(scan.kept)] if base is not None else []
@@ -74,10 +81,12 @@ def plan_disk(run: Run, scan: Scan, parts: Sequence[ChunkPart], plan: EncodePlan
         added["search files"] = lexical + _serving(run, chunks, texts, dimension)
     if run.space_id is None:
         added["spaces"] = 8 * dimension * record.dimension
-    if not run.store.exists(layout.encoder_document(run.encoder_id)):
-        added["encoders"] = _MODEL_AND_GRAPH * sum(file.size for file in record.files.values())
+    used = [record, *([queries] if queries else [])]
+    new = [one for one in used if not run.store.exists(layout.encoder_document(one.encoder_id))]
+    added["encoders"] = sum(_MODEL_AND_GRAPH * file.size for one in new for file in one.files.values())
     after = {kind: size + added.get(kind, 0) for kind, size in before.items()}
-    weights = weight_bytes({name: file.size for name, file in record.files.items()})
+    # Searching loads no other.
+    weights = weight_bytes({name: file.size for name, file in used[-1].files.items()})
     memory = estimated_memory(chunks, searched(spec.representations), dimension, weights=weights, words=lexical)
     return DiskPlan(
         {kind: size for kind, size in before.items() if size},

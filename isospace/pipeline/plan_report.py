@@ -13,6 +13,7 @@ from isospace.encoding.engine import engine_for, resolve_engine
 from isospace.encoding.registry.record import EncoderRecord
 from isospace.encoding.registry.register import identify_encoder
 from isospace.encoding.registry.router import query_spec
+from isospace.encoding.role_encoders import naming_query_encoder
 from isospace.encoding.served.counting import BUDGET
 from isospace.encoding.throughput import measured_rate
 from isospace.evaluation.reports.page import duration
@@ -228,7 +229,8 @@ def require_device(config: PipelineConfig) -> None:
     runtime, recipe = config.runtime, config.recipe
     for spec in (recipe.encoder, recipe.query_encoder):
         if spec is not None and spec.kind != "served":
-            resolve_engine(engine_of(runtime), spec.precision, elsewhere=runtime.workers.kind == "ray")
+            with naming_query_encoder(spec is recipe.query_encoder):
+                resolve_engine(engine_of(runtime), spec.precision, elsewhere=runtime.workers.kind == "ray")
 
 
 def report_plan(
@@ -238,8 +240,9 @@ def report_plan(
     plan: EncodePlan,
     record: EncoderRecord,
     judged: JudgedDocuments | None = None,
+    queries: EncoderRecord | None = None,
 ) -> PlanReport:
-    """Collect the figures of a plan."""
+    """Collect the figures of a plan; `queries` is the encoder of queries, if it is not that of documents."""
     runtime = run.config.runtime
     place, engine, mixed = _planned(run, plan, record)
     rate = measured_rate(run.store, run.encoder_id, place)
@@ -277,7 +280,7 @@ def report_plan(
         judged=judged,
         price=price,
         token_price=token_price,
-        disk=plan_disk(run, scan, parts, plan, record),
+        disk=plan_disk(run, scan, parts, plan, record, queries),
         sparse_texts=None if run.sparse_encoder_id is None else plan_sparse(run, parts).to_encode,
     )
 
@@ -319,13 +322,13 @@ def plan_only(config: PipelineConfig) -> PlanReport:
     record, tokenizer = identify_encoder(store, config.recipe.encoder, engine=engine_of(config.runtime))
     counter = token_counter(tokenizer, record)
     with tempfile.TemporaryDirectory(prefix="isospace-plan-") as scratch:
-        sparse = sparse_record(config, lambda step: None, dry=True)
-        run = start_run(config, record, Path(scratch), queries=_queries(config, record), dry=True, sparse=sparse)
+        queries, sparse = _queries(config, record), sparse_record(config, lambda step: None, dry=True)
+        run = start_run(config, record, Path(scratch), queries=queries, dry=True, sparse=sparse)
         scan = scan_source(run, read_refusals(run))
         parts = [write_chunks(run, documents, counter) for documents in scan.parts]
         plan = plan_shards(run, parts, limit=record.longest, kept=scan.kept)
         require_fit(run, plan, parts, record)
-        return report_plan(run, scan, parts, plan, record, require_judged(run, scan, parts))
+        return report_plan(run, scan, parts, plan, record, require_judged(run, scan, parts), queries)
 
 
 def _queries(config: PipelineConfig, document: EncoderRecord) -> EncoderRecord | None:
@@ -334,7 +337,8 @@ def _queries(config: PipelineConfig, document: EncoderRecord) -> EncoderRecord |
     spec = query_spec(config.recipe.encoder, config.recipe.query_encoder, store)
     if spec is None:
         return None
-    record, _ = identify_encoder(store, spec, "query", engine_of(config.runtime))
+    with naming_query_encoder(config.recipe.query_encoder is not None):
+        record, _ = identify_encoder(store, spec, "query", engine_of(config.runtime))
     return record if record.encoder_id != document.encoder_id else None
 
 

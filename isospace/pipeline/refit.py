@@ -142,11 +142,13 @@ def stored_parts(run: Run) -> tuple[Scan, list[ChunkPart]]:
     return scan, parts
 
 
-def refit_plan(run: Run, scan: Scan, parts: list[ChunkPart], record: EncoderRecord) -> PlanReport:
+def refit_plan(
+    run: Run, scan: Scan, parts: list[ChunkPart], record: EncoderRecord, queries: EncoderRecord | None = None
+) -> PlanReport:
     """Return the plan of a run that encodes nothing."""
     chunks = sum(part.chunks.rows or 0 for part in parts)
     nothing = EncodePlan(shards=(), chunks=chunks, distinct=chunks, reused=chunks, to_encode=0, tokens=0)
-    return report_plan(run, scan, parts, nothing, record, require_judged(run, scan, parts))
+    return report_plan(run, scan, parts, nothing, record, require_judged(run, scan, parts), queries)
 
 
 def _base(config: PipelineConfig) -> Manifest:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
@@ -15,9 +14,9 @@ from isospace.encoding.registry.model_source import find_source
 from isospace.encoding.registry.record import EncoderRecord, read_encoder_record
 from isospace.encoding.registry.register import prepare_encoder, recorded_identity, registered_encoder
 from isospace.encoding.registry.router import query_spec
-from isospace.encoding.role_encoders import RoleEncoders
+from isospace.encoding.role_encoders import RoleEncoders, naming_query_encoder
 from isospace.encoding.spec import AnyEncoderSpec, ServedEncoderSpec
-from isospace.errors import ConfigError, EncoderError, MismatchError
+from isospace.errors import MismatchError
 from isospace.pipeline.config import PipelineConfig, WorkersSpec, engine_of
 from isospace.pipeline.run import Run
 from isospace.storage.store import open_store
@@ -59,20 +58,9 @@ def identify_query_encoder(
     spec = query_spec(config.recipe.encoder, config.recipe.query_encoder, store)
     if spec is None:
         return None
-    with naming_query_encoder(config):
+    with naming_query_encoder(config.recipe.query_encoder is not None):
         record = _identify(config, spec, "query", on_step)
     return None if record.encoder_id == document.encoder_id else record
-
-
-@contextlib.contextmanager
-def naming_query_encoder(config: PipelineConfig) -> Iterator[None]:
-    """Name the settings of `recipe.query_encoder` in errors on it, which are written for `recipe.encoder`."""
-    try:
-        yield
-    except (ConfigError, EncoderError) as error:
-        if config.recipe.query_encoder is None or "recipe.encoder" not in str(error):
-            raise
-        raise type(error)(str(error).replace("recipe.encoder", "recipe.query_encoder")) from error
 
 
 def _identify(
@@ -163,7 +151,7 @@ def _load(config: PipelineConfig, encoder_id: str, role: Role) -> LoadedEncoder:
         if key not in _ENCODERS:
             is_own = role == "query" and recipe.query_encoder is not None
             spec = recipe.query_encoder or recipe.encoder if role == "query" else recipe.encoder
-            with naming_query_encoder(config) if is_own else contextlib.nullcontext():
+            with naming_query_encoder(is_own):
                 encoder = prepare_encoder(store, spec, _engine(config, spec), role=role)
             if encoder.record.encoder_id != encoder_id:
                 raise MismatchError(

@@ -61,6 +61,7 @@ from isospace.pipeline.resources import (
     run_counter,
     run_encoder,
     run_pool,
+    run_query_record,
     run_record,
     run_space,
 )
@@ -133,7 +134,7 @@ def load_stored_parts(reporter: Reporter, run: Run) -> tuple[Scan, list[ChunkPar
         f"loaded {counted(scan.documents, 'document')}; {counted(chunks, 'chunk')} in {counted(len(parts), 'part')} to "
         "transform again"
     )
-    return scan, parts, refit_plan(run, scan, parts, run_record(run))
+    return scan, parts, refit_plan(run, scan, parts, run_record(run), run_query_record(run))
 
 
 def scan(reporter: Reporter, run: Run) -> Scan:
@@ -167,7 +168,7 @@ def plan(reporter: Reporter, run: Run, scan: Scan, parts: list[ChunkPart]) -> tu
     record = run_record(run)
     planned = plan_shards(run, parts, limit=record.longest, kept=scan.kept)
     require_fit(run, planned, parts, record)
-    report = report_plan(run, scan, parts, planned, record, require_judged(run, scan, parts))
+    report = report_plan(run, scan, parts, planned, record, require_judged(run, scan, parts), run_query_record(run))
     reporter.show_markdown(
         artifact_key(run.collection, "plan"), report.markdown(), f"{run.collection}: plan of the run"
     )

@@ -358,7 +358,8 @@ def open_index(
     representation
         The stored representation that is searched by default; if None, a float one where the space stores one.
     encoder
-        A loaded encoder; by default it is loaded from the store.
+        A loaded encoder, or the `RoleEncoders` of a space that has one for each role; by default it is loaded from the
+        store.
     engine
         What runs an encoder loaded from the store; by default OpenVINO on a CPU, torch on a GPU.
     encode

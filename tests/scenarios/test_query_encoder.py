@@ -178,8 +178,12 @@ def test_encoders_of_other_dimensions_are_refused_before_anything_is_read(
 
 def test_errors_on_the_model_for_queries_name_its_setting(embedded: PipelineConfig, tmp_path: Path) -> None:
     config = changed(copied(embedded, tmp_path), query_encoder={"model": "./nowhere"})
-    with pytest.raises(ConfigError, match=r"^recipe.query_encoder.model = ./nowhere"):
-        embed_inline(config)
+    for run in (embed_inline, plan_run):
+        with pytest.raises(ConfigError, match=r"^recipe.query_encoder.model = ./nowhere"):
+            run(config)
+    onnx = config.model_copy(update={"runtime": config.runtime.model_copy(update={"backend": "onnx"})})
+    with pytest.raises(ConfigError, match=r"^recipe.query_encoder.precision = 'bfloat16' needs"):
+        plan_run(changed(onnx, query_encoder={"model": "m", "precision": "bfloat16"}))
 
 
 def test_models_that_share_no_space_are_warned_of(

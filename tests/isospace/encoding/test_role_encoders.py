@@ -26,9 +26,12 @@ from isospace.encoding.spec import EncoderSpec
 from isospace.encoding.tokenizer_rules import noticing_texts
 from isospace.errors import ConfigError, EncoderError, MismatchError
 from isospace.pipeline.fit.fit_space import fit_transform
+from isospace.service.embed_requests import embed_items, require_within, roles_differ
+from isospace.service.errors import Problem
+from isospace.service.settings import Settings
 from isospace.storage.store import Store, open_store
 from isospace.transform.affine import ROLES, Role
-from isospace.transform.space import WITH_QUERY_ENCODER, read_space, seal_space
+from isospace.transform.space import WITH_QUERY_ENCODER, SpaceRecord, read_space, seal_space
 from isospace.transform.spec import FitSpec, TransformSpec
 from tests.helpers.pairs import PROMPT, query_model
 from tests.helpers.small_space import DIMENSION, LetterEncoder, record, sealed
@@ -135,6 +138,20 @@ def test_the_space_of_one_encoder_keeps_its_bytes_and_its_identity() -> None:
     _, files = sealed()
     assert b"query_encoder" not in files["space.json"]
     assert b'"format":3' in files["space.json"].replace(b" ", b"")
+    plain = SpaceRecord(
+        encoder_id="e" * 64,
+        input_dimension=16,
+        dimension=16,
+        spec=TransformSpec(),
+        fitted=FitSpec(),
+        normalizes=True,
+        params_sha256="a" * 64,
+        probes_sha256="b" * 64,
+        promise="bitwise",
+        min_cosine=0.9999,
+    )
+    # As computed before a space could have two encoders.
+    assert plain.space_id == "4c39e94572d800dac5cafd05a62fb5dc095b6ec1b77775a7a978162f081d2629"
 
 
 def test_a_space_of_two_encoders_names_both_and_has_a_format_that_older_versions_refuse(made: Sealed) -> None:
@@ -255,6 +272,18 @@ def test_encoders_that_are_handed_on_check_the_space_that_they_are_opened_with(m
     assert third.encoder is first.encoder
     assert third.agreement is not None
     assert set(third.agreement.by_role) == set(ROLES)
+
+
+def test_the_service_measures_a_text_by_the_limit_of_its_role_and_asks_for_the_role(made: Sealed) -> None:
+    opened = open_space(made.store, made.space_id, encoder=made.pair)
+    assert roles_differ(opened)
+    items: list[Any] = ["cell " * 30]
+    assert require_within(Settings().limits, items, opened, "document") > 24
+    with pytest.raises(Problem, match="expected at most 24"):
+        require_within(Settings().limits, items, opened, "query")
+    (ids,) = made.pair.tokenize(["protein"], "query")
+    (vector,) = embed_items(opened, "query", [tuple(ids)], None)
+    assert vector.tobytes() == opened.embed(["protein"], "query").tobytes()
 
 
 def test_without_encoders_an_error_names_that_of_the_role(made: Sealed) -> None:
