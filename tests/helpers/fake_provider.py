@@ -90,6 +90,7 @@ class FakeProvider:
     parameters_wrong: str | None = None
     rejects_with: int = 400
     spoiled: Callable[[str], bool] = lambda text: False  # whether a text's vector is not finite
+    hangs: Callable[[str], bool] = lambda text: False  # whether a request with a text is never answered
     repeat_shuffled: bool = False
     redirect: str | None = None
     echo_key: bool = False  # whether errors repeat the key, as some gateways do
@@ -223,6 +224,9 @@ class FakeProvider:
         if self.parameters_wrong is not None:
             return 400, {}, error_body(protocol, self.parameters_wrong)
         texts = texts_in(body)
+        if any(map(self.hangs, texts)):
+            self._closing.wait(self.silence)
+            return 504, {}, error_body(protocol, "timeout")
         if len(texts) > self.most_texts:
             return 413, {}, error_body(protocol, f"batch of {len(texts)} texts, at most {self.most_texts}")
         for text in texts:
@@ -253,7 +257,7 @@ class _Server(ThreadingHTTPServer):
             except OSError:
                 continue
 
-    def handleerror_body(self, request: Any, client_address: Any) -> None:
+    def handle_error(self, request: Any, client_address: Any) -> None:
         """Clients that hang up are part of the tests."""
 
 
