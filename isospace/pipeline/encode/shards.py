@@ -170,13 +170,17 @@ def encode_served_shard(run: Run, shard: Shard, encoder: ServedEncoder) -> Encod
     with PaidAnswers(run.store, run.paths.paid(shard.shard_id), run.encoder_id, hashes) as answers:
         found = answers.kept()
         asked = [row for row, key in enumerate(hashes) if key not in found]
-        # Of the texts that a killed run had sent, nobody knows which were answered.
-        again = len(asked) if answers.begin() else 0
+        # Of the texts that an earlier attempt sent and has no answer to, nobody knows which were billed.
+        sent = answers.sent()
+        again = sum(hashes[row] in sent for row in asked)
         started = time.perf_counter()
         before = answers.billed(run.run_id)
         try:
             answer = encoder.ask(
-                [texts[row] for row in asked], "document", on_rows=lambda rows: answers.keep(rows, asked)
+                [texts[row] for row in asked],
+                "document",
+                on_rows=lambda rows: answers.keep(rows, asked),
+                on_send=lambda rows: answers.note_sent(rows, asked),
             )
         except ProviderError as error:
             answers.note_bill(run.run_id, error.answer.billed_tokens if error.answer else 0)
