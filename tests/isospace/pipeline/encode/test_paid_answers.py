@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from isospace.pipeline.encode.paid_answers import PaidAnswers
+from isospace.storage.store import Store, open_store
+
+HASHES = [hashlib.sha256(str(number).encode()).digest() for number in range(6)]
+VECTORS = np.arange(12, dtype=np.float32).reshape(6, 2)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(tmp_path / "store")
+
+
+def answers(store: Store, encoder_id: str = "e" * 64) -> PaidAnswers:
+    return PaidAnswers(store, "paid/x", encoder_id, HASHES)
+
+
+def test_answers_are_kept_for_the_next_attempt(store: Store) -> None:
+    with answers(store) as first:
+        # Rows of a call that sent the texts 1, 3, and 5.
+        first.keep({0: VECTORS[1], 2: VECTORS[5]}, [1, 3, 5])
+    with answers(store) as again:
+        found = again.kept()
+        assert {key: vector.tolist() for key, vector in found.items()} == {
+            HASHES[1]: [2.0, 3.0],
+            HASHES[5]: [10.0, 11.0],
+        }
+        again.forget()
+    assert not list(store.walk("paid"))
+
+
+def test_damaged_answers_and_those_of_another_encoder_are_asked_for_again(store: Store) -> None:
+    with answers(store) as first:
+        first.keep({0: VECTORS[0]}, [0])
+    with answers(store, "f" * 64) as other:
+        assert other.kept() == {}
+    [path] = [stat.path for stat in store.walk("paid")]
+    store.write(path, store.read(path)[:-1] + b"?")
+    with answers(store) as again:
+        assert again.kept() == {}
+
+
+def test_what_was_sent_is_known_before_its_answer(store: Store) -> None:
+    with answers(store) as first:
+        assert first.sent() == set()
+        first.note_sent([0, 2], [1, 3, 5])
+        first.note_sent([1], [1, 3, 5])
+    with answers(store) as again:
+        assert again.sent() == {HASHES[1], HASHES[3], HASHES[5]}
+
+
+def test_what_failed_attempts_were_billed_counts_for_their_run_alone(store: Store) -> None:
+    with answers(store) as first:
+        first.note_bill("run-1", 100)
+        first.note_bill("run-1", 11)
+        first.note_bill("run-2", 7)
+        first.note_bill("run-2", 0)
+        assert (first.billed("run-1"), first.billed("run-2"), first.billed("other")) == (111, 7, 0)
