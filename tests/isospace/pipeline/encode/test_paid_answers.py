@@ -38,11 +38,13 @@ def test_answers_are_kept_for_the_next_attempt(store: Store) -> None:
 
 def test_damaged_answers_and_those_of_another_encoder_are_asked_for_again(store: Store) -> None:
     with answers(store) as first:
-        first.keep({0: VECTORS[0]}, [0])
+        first.keep({0: VECTORS[1]}, [0])
     with answers(store, "f" * 64) as other:
         assert other.kept() == {}
     [path] = [stat.path for stat in store.walk("paid")]
-    store.write(path, store.read(path)[:-1] + b"?")
+    damaged = store.read(path).replace(VECTORS[1].tobytes(), VECTORS[2].tobytes())
+    assert damaged != store.read(path)
+    store.write(path, damaged)
     with answers(store) as again:
         assert again.kept() == {}
 
