@@ -6,8 +6,11 @@ ISOSPACE_WRITE_DOCS=1 python -m pytest tests/scenarios/test_provider_faults.py
 
 from __future__ import annotations
 
+import functools
 import os
+import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +18,11 @@ import pytest
 
 from isospace.collection.quarantine import read_quarantine
 from isospace.collection.snapshot import latest_manifest, sequences
+from isospace.encoding import probing
 from isospace.encoding.registry.register import prepare_encoder
 from isospace.encoding.served import pace
+from isospace.encoding.tokenizer import Tokenizer
+from isospace.encoding.tokenizer_rules import noticing_texts
 from isospace.errors import EncoderError
 from isospace.pipeline.config import PipelineConfig, engine_of
 from isospace.pipeline.embed import embed_corpus
@@ -32,7 +38,21 @@ DOCS = Path(__file__).parents[2] / "docs" / "provider-faults.md"
 SECRET = "sk-very-secret-0123456789"
 DOCUMENTS = sentences(100)
 SENT = [f"title {name} {text}" for name, text in DOCUMENTS.items()]
-Clean = dict[str, tuple[str, dict[bytes, bytes]]]
+
+
+@dataclass(frozen=True)
+class Clean:
+    """The store of an undisturbed run, its snapshot ID and raw vectors, and the requests that compare the probes."""
+
+    store: Path
+    snapshot_id: str
+    vectors: dict[bytes, bytes]
+    probes: int
+
+
+@functools.cache
+def noticing(data: bytes, texts: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    return noticing_texts(Tokenizer(data), texts)
 
 
 @pytest.fixture
@@ -45,9 +65,15 @@ def provider(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeProvider]:
 
 
 @pytest.fixture(scope="module")
-def clean() -> Clean:
-    """Snapshot ID and raw vectors of an undisturbed run, by protocol."""
+def clean() -> dict[str, Clean]:
+    """An undisturbed run, by protocol."""
     return {}
+
+
+@pytest.fixture(autouse=True)
+def probes_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The choice of texts takes long, and depends on the tokenizer alone, which is the same in all runs.
+    monkeypatch.setattr(probing, "noticing_texts", lambda tokenizer, texts: noticing(tokenizer.data, tuple(texts)))
 
 
 def config_of(provider: FakeProvider, folder: Path, protocol: str) -> PipelineConfig:
@@ -69,21 +95,15 @@ def config_of(provider: FakeProvider, folder: Path, protocol: str) -> PipelineCo
     return configuration(Path("unused"), source, folder / "store", recipe=recipe, runtime=runtime)
 
 
-def register(provider: FakeProvider, config: PipelineConfig) -> int:
-    """Register the encoder; return how many requests its comparison before a run takes."""
-    store, engine = open_store(config.runtime.store), engine_of(config.runtime)
-    prepare_encoder(store, config.recipe.encoder, engine)
-    before = provider._number
-    prepare_encoder(store, config.recipe.encoder, engine)
-    return provider._number - before
-
-
-def undisturbed(provider: FakeProvider, folder: Path, protocol: str, clean: Clean) -> tuple[str, dict[bytes, bytes]]:
+def undisturbed(provider: FakeProvider, folder: Path, protocol: str, clean: dict[str, Clean]) -> Clean:
     if protocol not in clean:
-        config = config_of(provider, folder / "clean", protocol)
-        report = embed_corpus(config)
-        clean[protocol] = report.snapshot_id, stored_vectors(open_store(config.runtime.store))
-        assert set(clean[protocol][1]) == set(map(text_hash, SENT))
+        config = config_of(provider, folder, protocol)
+        report, store = embed_corpus(config), open_store(config.runtime.store)
+        vectors = stored_vectors(store)
+        assert set(vectors) == set(map(text_hash, SENT))
+        before = provider._number
+        prepare_encoder(store, config.recipe.encoder, engine_of(config.runtime))
+        clean[protocol] = Clean(folder / "store", report.snapshot_id, vectors, provider._number - before)
         forget_encoders()
     return clean[protocol]
 
@@ -94,14 +114,20 @@ def require_no_key(folder: Path) -> None:
 
 @pytest.mark.parametrize("trouble", TROUBLES, ids=[one.name for one in TROUBLES])
 def test_a_fault_in_the_middle_of_a_run_is_survived_or_named(
-    trouble: Trouble, provider: FakeProvider, clean: Clean, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    trouble: Trouble,
+    provider: FakeProvider,
+    clean: dict[str, Clean],
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    snapshot_id, vectors = undisturbed(provider, tmp_path, trouble.protocol, clean)
+    right = undisturbed(provider, tmp_path_factory.mktemp("clean"), trouble.protocol, clean)
+    snapshot_id, vectors = right.snapshot_id, right.vectors
     config = config_of(provider, tmp_path / "run", trouble.protocol)
+    shutil.copytree(right.store / "encoders", tmp_path / "run" / "store" / "encoders")
     store = open_store(config.runtime.store)
-    probes = register(provider, config)
     bad = next((text for text in SENT if trouble.of and text.startswith(trouble.of)), None)
-    provider.faults = [after(trouble, provider._number + probes)]
+    provider.faults = [after(trouble, provider._number + right.probes)]
     provider.spoiled = lambda text: trouble.status == 200 and text == bad
     provider.rejects = lambda text: "the text is bad" if trouble.status != 200 and text == bad else None
     provider.rejects_with = trouble.status
