@@ -66,7 +66,8 @@ def test_one_option_names_a_snapshot() -> None:
         assert ("--alias" in options) == (name in ("promote", "rollback"))
         with_snapshot |= {name} if "--snapshot" in options else set()
     expected = (
-        "search serve show verify quarantine evaluate compare gate verdicts lengths frontier promote audit export"
+        "search serve show verify quarantine evaluate compare gate verdicts lengths frontier promote audit export "
+        "distill"
     )
     assert with_snapshot == set(expected.split())
 
