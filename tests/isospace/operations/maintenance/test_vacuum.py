@@ -15,6 +15,7 @@ from isospace.collection.alias_entry import AliasEntry
 from isospace.collection.remove_alias import remove_alias
 from isospace.collection.snapshot import commit_manifest, read_manifest, sequences
 from isospace.errors import BusyError, ConfigError, NotFoundError, StoreError
+from isospace.operations.maintenance.retention import retained_snapshots, why_retained
 from isospace.operations.maintenance.vacuum import VacuumResult, vacuum
 from isospace.operations.maintenance.verify import verify_snapshot
 from isospace.pipeline.config import PipelineConfig
@@ -27,6 +28,7 @@ from isospace.storage.store import Store, open_store
 from tests.conftest import Configure, configuration, sentences, write_jsonl
 from tests.helpers.documents import copied
 from tests.helpers.inline import embed_inline
+from tests.helpers.manifests import manifest, written
 from tests.helpers.tiny import build_tiny_model
 
 DAY = 86_400.0
@@ -389,17 +391,21 @@ def test_a_candidate_that_was_given_up_frees_its_encoder_and_vectors(
     embed_inline(grown)
     age(store, 30.0)
     done = swept(grown, tmp_path, retention_days=0.0, vectors=True)
-    assert sequences(store, "c") == [4, 5, 7]
+    assert sequences(store, "c") == [4, 7]
     assert candidate.encoder_id not in {*list_encoders(store), *list_encoders_with_vectors(store)}
     assert not list(store.walk(f"spaces/{candidate.space_id}"))
     assert {"encoder of no snapshot", "vectors of no snapshot"} <= done.by_reason().keys()
 
 
-def test_a_snapshot_of_a_removed_alias_stays_for_the_retention(grown: PipelineConfig, tmp_path: Path) -> None:
-    store = open_store(grown.runtime.store)
-    promote(store, "c", "next", read_manifest(store, "c", 2), reason="test")
-    age(store, 30.0, "collections/c/snapshots")
+def test_a_snapshot_of_a_removed_alias_stays_for_the_retention(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    first, _ = (commit_manifest(store, written(store, manifest(number))) for number in (1, 2))
+    promote(store, "c", "next", first, reason="test")
+    age(store, 30.0)
     at = remove_alias(store, "c", "next").at
-    kept = swept(grown, tmp_path, retention_days=1.0, dry=True).kept["c"]
-    assert kept[2] == f"next named it until {at}"
-    assert 2 not in swept(grown, tmp_path, retention_days=0.0, dry=True).kept["c"]
+    now = time.time() + 1.0
+    kept = retained_snapshots(store, "c", now=now, retention_seconds=DAY).reasons
+    assert kept == {1: f"next named it until {at}", 2: "latest"}
+    assert retained_snapshots(store, "c", now=now, retention_seconds=0.0).reasons == {2: "latest"}
+    assert why_retained(store, "c", 1) == ""
+    assert why_retained(store, "c", 2) == "latest"
