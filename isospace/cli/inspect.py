@@ -47,13 +47,12 @@ def status(
         return
     if not snapshots:
         say(f"{store}: no collection has a snapshot yet")
-    header = ("#", "ID", "space", "documents", "chunks", "committed", "vectors", "aliases")
+    header = ("#", "ID", "documents", "chunks", "committed", "vectors", "aliases")
     for name, members in groupby(snapshots, key=lambda one: one.collection):
         rows = [
             (
                 str(one.snapshot),
                 one.snapshot_id[:8],
-                one.space_id[:8],
                 f"{one.documents:,}",
                 f"{one.chunks:,}",
                 one.committed_at[:10],
@@ -62,7 +61,7 @@ def status(
             )
             for one in members
         ]
-        print_table(header, rows, title=name, whole=header[:7])
+        print_table(header, rows, title=name, whole=header[:6])
         for message in (message for one in snapshots if one.collection == name for message in one.held):
             say(message)
         _print_spaces([one for one in snapshots if one.collection == name])
@@ -136,10 +135,7 @@ def _warn_of_unfinished(store: str, collection: str) -> None:
 
 
 def show(store: StoreArgument, collection: CollectionArgument, snapshot: SnapshotOption = "production") -> None:
-    """Print everything about a snapshot as JSON: recipe, space, files, types of metadata, provenance, alias history.
-
-    For an alias, that is its history; for a number or an ID, the entries of all aliases that name the snapshot.
-    """
+    """Print everything about a snapshot as JSON: recipe, space, files, types of metadata, provenance, alias history."""
     from isospace.collection.alias import alias_history, list_aliases, resolve
     from isospace.collection.alias_log import read_log
     from isospace.collection.metadata_schema import fields_of, odd_values

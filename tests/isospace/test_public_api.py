@@ -67,6 +67,7 @@ def test_the_keywords_are_the_fields_of_the_options() -> None:
     ("called", "named"),
     [
         (lambda store: open_index(store, "c", alias=True), "alias True: is neither a text nor a number"),
+        (lambda store: open_index(store, "c", 2), "collection 'c': no snapshot in"),
         (lambda store: open_index(store, "c", None), "alias None: is neither a text nor a number"),
         (lambda store: open_index(store, 7), "collection 7: is not a text"),
         (lambda store: open_index(None, "c"), "store = None"),
