@@ -47,13 +47,12 @@ def status(
         return
     if not snapshots:
         say(f"{store}: no collection has a snapshot yet")
-    header = ("#", "ID", "space", "documents", "chunks", "committed", "vectors", "aliases")
+    header = ("#", "ID", "documents", "chunks", "committed", "vectors", "aliases")
     for name, members in groupby(snapshots, key=lambda one: one.collection):
         rows = [
             (
                 str(one.snapshot),
                 one.snapshot_id[:8],
-                one.space_id[:8],
                 f"{one.documents:,}",
                 f"{one.chunks:,}",
                 one.committed_at[:10],
@@ -62,11 +61,21 @@ def status(
             )
             for one in members
         ]
-        print_table(header, rows, title=name, whole=header[:7])
+        print_table(header, rows, title=name, whole=header[:6])
         for message in (message for one in snapshots if one.collection == name for message in one.held):
             say(message)
+        _print_spaces([one for one in snapshots if one.collection == name])
         _print_needs(opened, name, snapshots)
         _warn_of_unfinished(store, name)
+
+
+def _print_spaces(snapshots: Sequence[SnapshotStatus]) -> None:
+    """Print which model each space is of, and its snapshots: where to go back to after a change of the model."""
+    spaces: dict[tuple[str, str], list[str]] = {}
+    for one in snapshots:
+        spaces.setdefault((one.space_id[:8], one.model), []).append(str(one.snapshot))
+    rows = [(space, model, ", ".join(numbers)) for (space, model), numbers in spaces.items()]
+    print_table(("space", "model", "snapshots"), rows, whole=("space",))
 
 
 def _print_needs(store: Store, collection: str, snapshots: Sequence[SnapshotStatus]) -> None:
@@ -127,7 +136,8 @@ def _warn_of_unfinished(store: str, collection: str) -> None:
 
 def show(store: StoreArgument, collection: CollectionArgument, snapshot: SnapshotOption = "production") -> None:
     """Print everything about a snapshot as JSON: recipe, space, files, types of metadata, provenance, alias history."""
-    from isospace.collection.alias import alias_history, resolve
+    from isospace.collection.alias import alias_history, list_aliases, resolve
+    from isospace.collection.alias_log import read_log
     from isospace.collection.metadata_schema import fields_of, odd_values
     from isospace.encoding.embedder import load_space, uncovered_stages
     from isospace.encoding.registry.record import read_encoder_record
@@ -156,7 +166,12 @@ def show(store: StoreArgument, collection: CollectionArgument, snapshot: Snapsho
             "provenance": sparse.provenance,
             "encoder": read_sparse_record(opened, sparse.record.encoder_id).model_dump(mode="json", exclude={"files"}),
         }
-    body["alias_history"] = [entry.model_dump(mode="json") for entry in alias_history(opened, collection, snapshot)]
+    history = alias_history(opened, collection, snapshot)
+    if not history:
+        # Given by number or ID: what any alias has to do with it.
+        logs = (read_log(opened, collection, name, removed=True) for name in list_aliases(opened, collection))
+        history = [entry for log in logs for entry in log if entry.snapshot == manifest.sequence]
+    body["alias_history"] = [entry.model_dump(mode="json") for entry in history]
     print_json(body)
 
 

@@ -132,6 +132,14 @@ class CollectionPaths:
         """Return the folder of the history of one alias, a numbered log."""
         return f"{self.folder('aliases')}/{checked_name(alias, 'alias')}"
 
+    def alias_removals(self, alias: str) -> str:
+        """Return the folder of the records that end an alias."""
+        return f"{self.alias(alias)}/removed"
+
+    def alias_removal(self, alias: str, number: int) -> str:
+        """Return the path of the record that ends an alias at one entry of its history."""
+        return numbered(self.alias_removals(alias), number)
+
     def serving_database(self, snapshot_id: str, files: str) -> str:
         """Return the path of a snapshot's DuckDB database; `files` differs after a compaction."""
         return f"{self.folder('serving')}/{snapshot_id}-{files[:16]}.duckdb"
