@@ -24,6 +24,7 @@ from isospace.cli.common import (
 from isospace.cli.terminal import print_json, say
 
 if TYPE_CHECKING:
+    from isospace.collection.billing import Billed
     from isospace.collection.status import SnapshotStatus
     from isospace.search.serving_memory import ServingMemory
     from isospace.storage.store import Store
@@ -80,11 +81,13 @@ def _print_spaces(snapshots: Sequence[SnapshotStatus]) -> None:
 
 def _print_needs(store: Store, collection: str, snapshots: Sequence[SnapshotStatus]) -> None:
     """Print the bytes of a collection on disk, and the memory that it takes to serve what aliases name."""
+    from isospace.collection.billing import read_billed
     from isospace.collection.disk_usage import disk_usage, size_text
 
     usage = disk_usage(store, collection)
     disk = [(kind, size_text(size)) for kind, size in usage.items() if size]
     print_table(("on disk", "size"), [*disk, ("in all", size_text(sum(usage.values())))])
+    _print_billed(read_billed(store, collection))
     memory = []
     for one in snapshots:
         if one.collection == collection and one.aliases:
@@ -93,6 +96,14 @@ def _print_needs(store: Store, collection: str, snapshots: Sequence[SnapshotStat
             memory.append((f"{one.snapshot} ({', '.join(one.aliases)})", described))
     if memory:
         print_table(("snapshot", "memory to serve it"), memory)
+
+
+def _print_billed(billed: Billed) -> None:
+    """Print what providers billed for a collection, if they did."""
+    if billed.runs:
+        priced = f", {billed.money:,.2f} at the configured prices" if billed.money else ""
+        runs = "1 run" if billed.runs == 1 else f"{billed.runs:,} runs"
+        say(f"billed by providers: {billed.tokens:,} tokens in {runs}{priced}")
 
 
 def _memory(store: Store, snapshot: SnapshotStatus) -> ServingMemory | None:
@@ -109,6 +120,7 @@ def _memory(store: Store, snapshot: SnapshotStatus) -> ServingMemory | None:
 
 def _as_json(store: Store, snapshots: Sequence[SnapshotStatus]) -> list[dict[str, Any]]:
     """Return snapshots with the bytes of their collections on disk, and of the memory that serving them takes."""
+    from isospace.collection.billing import read_billed
     from isospace.collection.disk_usage import disk_usage
 
     disk = {name: disk_usage(store, name) for name in {one.collection for one in snapshots}}
@@ -117,6 +129,7 @@ def _as_json(store: Store, snapshots: Sequence[SnapshotStatus]) -> list[dict[str
         {
             **one.as_dict(),
             "collection_disk": disk[one.collection],
+            "collection_billed": read_billed(store, one.collection).as_dict(),
             "serving_memory": needed.as_dict() if needed is not None else None,
         }
         for one, needed in zip(snapshots, memory, strict=True)

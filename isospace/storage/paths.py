@@ -20,6 +20,7 @@ Kind: TypeAlias = Literal[
     "quarantine",
     "plans",
     "refusals",
+    "billed",
     "serving",
     "lexical",
     "references",
@@ -115,6 +116,11 @@ class CollectionPaths:
     def refusals(self, encoder_id: str, chunking_id: str) -> str:
         """Return the path of the documents with a text that the provider of an encoder refuses."""
         return f"{self.folder('refusals')}/{encoder_id[:32]}-{chunking_id[:32]}.json"
+
+    @property
+    def billed(self) -> str:
+        """Path of what providers billed for the collection in all."""
+        return f"{self.folder('billed')}/total.json"
 
     def deletions(self, digest: str) -> str:
         """Return the path of a list of documents that are deleted but still in a part."""

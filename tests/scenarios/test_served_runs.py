@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from isospace.collection.billing import Billed, read_billed
 from isospace.collection.quarantine import read_quarantine
 from isospace.collection.raw_vectors import read_vectors, vector_parts
 from isospace.collection.snapshot import read_manifest
@@ -80,6 +81,7 @@ def test_a_collection_is_embedded_and_searched(served: Configure, provider: Fake
     index = open_index(tmp_path / "store", "c", engine=None)
     hit = index.search("title d00007 " + sentences(40)["d00007"], k=1)[0][0]
     assert (hit.doc_id, round(hit.score, 6)) == ("d00007", 1.0)
+    assert read_billed(open_store(tmp_path / "store"), "c") == Billed(report.billed_tokens, report.money, 1)
     again = embed_corpus(config)
     assert (again.encoded, again.billed_tokens, again.committed, again.snapshot_id) == (0, 0, False, report.snapshot_id)
 
@@ -129,8 +131,11 @@ def test_a_changed_document_that_is_refused_keeps_its_earlier_version(
     documents = sentences(12)
     embed_corpus(served(documents))
     provider.rejects = lambda text: "too long" if "forbidden" in text else None
+    first = read_billed(open_store(tmp_path / "store"), "c")
     report = embed_corpus(served(documents | {"d00003": "forbidden now", "new": "a new one"}))
     assert (report.documents, report.stale, report.added, report.quarantined) == (13, 1, 1, 1)
+    both = read_billed(open_store(tmp_path / "store"), "c")
+    assert (both.runs, both.money, both.tokens) == (2, 0.0, first.tokens + report.billed_tokens)
     index = open_index(tmp_path / "store", "c")
     hit = index.search("title d00003 " + documents["d00003"], k=1)[0][0]
     assert (hit.doc_id, round(hit.score, 6)) == ("d00003", 1.0)
