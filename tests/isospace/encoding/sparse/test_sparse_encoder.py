@@ -170,7 +170,7 @@ def test_an_inference_free_space_opens_without_torch(
     space_id, files = sealed(free)
     for name, data in files.items():
         store.write(f"spaces/{space_id}/{name}", data)
-    monkeypatch.setattr("isospace.encoding.sparse.embedder.open_sparse_encoder", None)
+    monkeypatch.setattr("isospace.encoding.sparse.register.open_sparse_encoder", None)
     opened = open_sparse_space(store, space_id)
     assert isinstance(opened.encoder, LookupEncoder)
     assert opened.cosine > 0.9999999
