@@ -220,7 +220,7 @@ def _in_batches(encoder: ServedEncoder, role: Role, size: int) -> Float32:
 def _require_roles(spec: ServedEncoderSpec, measured: Measured) -> None:
     """Refuse a provider that gives both roles equal vectors although their requests differ."""
     prompts = spec.prompts or PromptsSpec()
-    if spec.parameters.document == spec.parameters.query and prompts.document == prompts.query:
+    if spec.by_role.document == spec.by_role.query and prompts.document == prompts.query:
         return
     smallest = float(row_cosines(measured.vectors["document"], measured.vectors["query"]).min())
     if smallest >= 1.0 - 1e-6:
@@ -247,7 +247,7 @@ def _record(spec: ServedEncoderSpec, *, dimension: int, normalizes: bool) -> Enc
             protocol=spec.protocol,
             model=spec.model,
             dimensions=spec.dimensions,
-            parameters={role: getattr(spec.parameters, role) for role in ROLES},
+            parameters={role: getattr(spec.by_role, role) for role in ROLES},
             tokenizer=tokenizer_identity(spec.tokenizer),
         ),
     )
