@@ -55,6 +55,7 @@ from isospace.service.search_requests import found_chunks, require_query
 from isospace.service.settings import Settings, is_loopback
 from isospace.service.space_header import require_model, require_space
 from isospace.service.state import Service
+from isospace.service.token_ids import decoded
 from isospace.transform.affine import ROLES
 
 _PAGE_POLICY = (
@@ -181,7 +182,7 @@ def _add_embeddings(app: FastAPI, service: Service) -> None:
         body = await read_body(request, EmbeddingRequest, service.settings.limits)
         view = _view(service, request)
         require_model(body.model, view)
-        role, items = role_of(body, view.space), items_of(body)
+        role, items = role_of(body, view.space), await to_thread(decoded, items_of(body), service.decoder)
         # In threads: tokenizing a large request and serializing a large answer would block other requests.
         await to_thread(require_tokens, view.space, role, items)
         tokens = await to_thread(require_within, service.settings.limits, items, view.space, role)
