@@ -19,6 +19,8 @@ from isospace.errors import ProviderAnswerError, ProviderRefusedError, ProviderU
 from isospace.transform.affine import Role
 
 _WRONG_ANSWERS = 3
+# So often a request fails in a row, with an error of the server or without an answer, until its texts are suspected.
+_FAILED_TRIES, _UNANSWERED_TRIES = 4, 2
 # A server that has never been reached is more likely absent than overloaded.
 _FIRST_CONTACT_SECONDS = 30.0
 
@@ -85,8 +87,12 @@ class Sender:
         self._pace = Pace(Bucket(requests) if requests else None, Bucket(tokens) if tokens else None)
         self._reached = False
 
-    async def answered(self, ledger: Ledger, batch: Batch, role: Role, patience: Patience) -> tuple[Outcome, float]:
+    async def answered(
+        self, ledger: Ledger, batch: Batch, role: Role, patience: Patience, *, suspicious: bool = False
+    ) -> tuple[Outcome, float]:
         """Send a batch until it is answered or rejected, and return when it was last sent, too.
+
+        If `suspicious`, return a failure, too, that comes several times in a row: the texts may be its cause.
 
         Raises
         ------
@@ -94,7 +100,7 @@ class Sender:
             If that does not happen before the deadline, or cannot happen.
         """
         started: float | None = None
-        tries = wrong = 0
+        tries = wrong = failed = unanswered = 0
         while True:
             again = batch.again or tries > 0
             sent, at = await self._sent(ledger, batch, role, patience, again=again, retry=tries > 0)
@@ -104,6 +110,10 @@ class Sender:
                 return outcome, at
             if outcome.kind == "refused":
                 raise ProviderRefusedError(self._refusal(outcome))
+            is_failure = outcome.kind == "failed" and outcome.reached
+            failed, unanswered = (failed + 1, unanswered + (outcome.status == 0)) if is_failure else (0, 0)
+            if suspicious and (failed >= _FAILED_TRIES or unanswered >= _UNANSWERED_TRIES):
+                return outcome, at
             wrong += outcome.kind == "wrong"
             if wrong >= _WRONG_ANSWERS:
                 raise ProviderAnswerError(
