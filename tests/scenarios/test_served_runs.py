@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -150,7 +151,7 @@ def test_what_was_paid_before_a_failure_is_not_paid_again(
     forget_encoders()
     moved = tmp_path / "again"
     config = served(documents, store=str(moved))
-    answered = len(provider.answered_texts)
+    answered, received = len(provider.answered_texts), len(provider.texts_received())
 
     def answers() -> list[str]:
         return [text for text in provider.answered_texts[answered:] if text.startswith("title d")]
@@ -160,6 +161,7 @@ def test_what_was_paid_before_a_failure_is_not_paid_again(
         embed_corpus(config)
     paid = answers()
     assert 20 <= len(paid) < 60
+    lost = {text for text in provider.texts_received()[received:] if text.startswith("title d")} - set(paid)
     provider.faults = []
     answered = len(provider.answered_texts)
     report = embed_corpus(config)
@@ -168,8 +170,30 @@ def test_what_was_paid_before_a_failure_is_not_paid_again(
     assert sorted(paid + rest) == sorted(f"title {name} {text}" for name, text in documents.items())
     assert report.snapshot_id == clean
     assert stored(open_store(moved)) == kept
-    assert 0 < report.resent_texts <= 60
+    assert report.resent_texts == len(lost) > 0
     assert not [s for s in open_store(moved).walk("collections/c/plans/paid")]
+
+
+def test_what_was_billed_before_a_failure_is_in_the_report_of_the_run(
+    served: Configure, provider: FakeProvider
+) -> None:
+    config = served(sentences(60), shard_tokens=10**6, retries=1, endpoint={"max_concurrency": 1})
+    before = len(provider.embeds)
+    # The third request of the run fails until the deadline, and the second attempt at the shard succeeds.
+    outage = [False]
+    provider.faults = [Fault("failed", when=lambda number: outage[0])]
+
+    def rest_then_fail() -> None:
+        documents = [text for text in provider.answered_texts if text.startswith("title d")]
+        outage[0] = len(documents) >= 16 and time.monotonic() < ends.setdefault("at", time.monotonic() + 1.5)
+
+    ends: dict[str, float] = {}
+    provider.before_answer = rest_then_fail
+    report = embed_corpus(config)
+    assert (report.encoded, report.committed) == (60, True)
+    answered = [one for one in provider.embeds[before:] if one.status == 200]
+    documents = [one for one in answered if any(text.startswith("title d") for text in one.body["input"])]
+    assert report.billed_tokens >= sum(tokens_of(text) for one in documents for text in one.body["input"])
 
 
 def test_a_model_that_changes_in_the_middle_of_a_run_stores_nothing_of_the_new_one(

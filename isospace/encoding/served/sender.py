@@ -142,6 +142,8 @@ class Sender:
             while not patience.urgent and (wait := self._pace.blocked(self._clock())) > 0:
                 if await _stopped_within(ledger, wait):
                     raise Stopped
+            if ledger.on_send is not None and not again and batch.rows[0] >= 0:
+                await asyncio.to_thread(ledger.on_send, batch.rows)
             at = self._clock()
             control = None if patience.urgent else self._control
             sent = await self._transport.embed(with_control(batch.texts, control), role, patience.timeout)

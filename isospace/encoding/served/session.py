@@ -6,7 +6,7 @@ import asyncio
 import re
 from collections.abc import Callable
 
-from isospace.encoding.served.answer import Ledger, OnRows
+from isospace.encoding.served.answer import Ledger, OnRows, OnSend
 from isospace.encoding.served.control import Control
 from isospace.encoding.served.endpoint import Endpoint
 from isospace.encoding.served.faults import Outcome
@@ -66,12 +66,18 @@ class Session:
         await self._transport.close()
 
     async def embed(
-        self, texts: list[str], tokens: list[int], role: Role, patience: Patience, on_rows: OnRows | None = None
+        self,
+        texts: list[str],
+        tokens: list[int],
+        role: Role,
+        patience: Patience,
+        on_rows: OnRows | None = None,
+        on_send: OnSend | None = None,
     ) -> Ledger:
         """Return what the provider answered to all texts; `error` of the ledger is set where it failed for good."""
         ledger = Ledger(len(texts), self.watch.expected or self.watch.dimension)
         sendable = [row for row, text in enumerate(texts) if _is_unicode(text)]
-        ledger.on_rows = on_rows
+        ledger.on_rows, ledger.on_send = on_rows, on_send
         for row in set(range(len(texts))) - set(sendable):
             ledger.refused[row] = "the text has half of a surrogate pair, which cannot be sent as UTF-8"
         try:
