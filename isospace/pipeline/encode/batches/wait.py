@@ -285,10 +285,7 @@ def _batches(work: _Work) -> str:
 
 def _describe(work: _Work, waited: float) -> str:
     texts = sum(record.texts for record in work.open)
-    return (
-        f"{len(work.encoded):,} texts encoded, {texts:,} in {_batches(work)} under way, "
-        f"waited {waited / 60:.0f} min"
-    )
+    return f"{len(work.encoded):,} texts encoded, {texts:,} in {_batches(work)} under way, waited {waited / 60:.0f} min"
 
 
 def _reasons(found: Collected) -> str:
