@@ -243,7 +243,7 @@ def open_space(
         if encoder is not None:
             raise
         _LOG.warning(
-            "space %s: its encoder is behind an API that does not answer (%s). Until it does, texts cannot be embedded, "
+            "space %s: its encoder is behind an API that does not answer (%s). Until it does, no text can be embedded, "
             "and only words can be searched. Its vectors are compared with the space's before the first one is used",
             space_id[:16],
             error,

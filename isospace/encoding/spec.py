@@ -139,13 +139,17 @@ class ServedEncoderSpec(SpecModel):
         return False
 
 
-def _kind_of(value: Any) -> str:
+# In the location of an error. No key and no other kind has these names.
+DISK_TAG, SERVED_TAG = "encoder-on-disk", "encoder-behind-an-api"
+
+
+def _tag_of(value: Any) -> str:
     kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
-    return "served" if kind == "served" else "transformer"
+    return SERVED_TAG if kind == "served" else DISK_TAG
 
 
 AnyEncoderSpec = Annotated[
-    Annotated[EncoderSpec, Tag("transformer")] | Annotated[ServedEncoderSpec, Tag("served")], Discriminator(_kind_of)
+    Annotated[EncoderSpec, Tag(DISK_TAG)] | Annotated[ServedEncoderSpec, Tag(SERVED_TAG)], Discriminator(_tag_of)
 ]
 
 

@@ -214,6 +214,12 @@ def close_pools(run: Run) -> None:
             _POOLS.pop(key).close()
 
 
+def forget_encoders() -> None:
+    """Drop the encoders that this process has loaded, so that the next run opens its own."""
+    with _LOCK:
+        _ENCODERS.clear()
+
+
 def run_space(run: Run, space_id: str) -> Space:
     """Return a verified space of the run's store."""
     from isospace.encoding.embedder import load_space

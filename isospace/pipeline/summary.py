@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from isospace.collection.alias import held_message
+from isospace.collection.billing import add_billed
 from isospace.collection.disk_usage import disk_usage
 from isospace.collection.quarantine import QuarantinedInput, read_inputs
 from isospace.encoding.throughput import record_rate
@@ -200,13 +201,17 @@ def _spent(run: Run, plan: PlanReport, encoded: list[EncodedShard]) -> dict[str,
         record_rate(run.store, run.encoder_id, pool.place, tokens, seconds / pool.size)
     price, token_price = run.config.runtime.price_per_device_hour, token_price_of(run.config)
     billed = sum(e.billed_tokens for e in encoded)
-    money = None if price is None else price * seconds / 3600.0
+    money = token_price * billed / 1e6 if token_price is not None else None
+    if billed:
+        add_billed(run.store, run.collection, billed, money)
+    if money is None and price is not None:
+        money = price * seconds / 3600.0
     return {
         "encoded": sum(e.chunks for e in encoded),
         "tokens": tokens,
         "seconds": seconds,
         "reused": plan.reused_texts,
-        "money": money if token_price is None else token_price * billed / 1e6,
+        "money": money,
         "billed_tokens": billed,
         "price_key": plan.token_price_key if token_price is not None else "",
         "resent_texts": sum(e.resent_texts for e in encoded),

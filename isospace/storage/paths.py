@@ -20,6 +20,7 @@ Kind: TypeAlias = Literal[
     "quarantine",
     "plans",
     "refusals",
+    "billed",
     "serving",
     "lexical",
     "references",
@@ -121,6 +122,11 @@ class CollectionPaths:
         """Return the path of the documents with a text that the provider of an encoder refuses."""
         return f"{self.folder('refusals')}/{encoder_id[:32]}-{chunking_id[:32]}.json"
 
+    @property
+    def billed(self) -> str:
+        """Path of what providers billed for the collection in all."""
+        return f"{self.folder('billed')}/total.json"
+
     def deletions(self, digest: str) -> str:
         """Return the path of a list of documents that are deleted but still in a part."""
         return f"{self.folder('deletions')}/{digest}.parquet"
@@ -136,6 +142,14 @@ class CollectionPaths:
     def alias(self, alias: str) -> str:
         """Return the folder of the history of one alias, a numbered log."""
         return f"{self.folder('aliases')}/{checked_name(alias, 'alias')}"
+
+    def alias_removals(self, alias: str) -> str:
+        """Return the folder of the records that end an alias."""
+        return f"{self.alias(alias)}/removed"
+
+    def alias_removal(self, alias: str, number: int) -> str:
+        """Return the path of the record that ends an alias at one entry of its history."""
+        return numbered(self.alias_removals(alias), number)
 
     def serving_database(self, snapshot_id: str, files: str) -> str:
         """Return the path of a snapshot's DuckDB database; `files` differs after a compaction."""

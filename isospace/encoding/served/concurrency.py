@@ -69,9 +69,8 @@ class Concurrency:
 
     def _count(self, weight: float, now: float, waiting: bool, *, limited: bool) -> None:
         if self._round is None:
-            self._round = _Round(
-                now, max(self.limit, _FEWEST_ANSWERS if self._rising or self._settling else _STEADY_ANSWERS)
-            )
+            fewest = _FEWEST_ANSWERS if self._rising or self._settling else _STEADY_ANSWERS
+            self._round = _Round(now, max(self.limit, fewest), self.limit)
             return
         current = self._round
         current.answers += 1
@@ -87,22 +86,23 @@ class Concurrency:
         if self._settling:
             self._settling = False
         elif current.waited * 2 >= current.answers:
-            self._learn(current.weight / (now - current.start), current.limited / current.answers)
+            self._learn(current.weight / (now - current.start), current.limited / current.answers, current.limit)
 
-    def _learn(self, rate: float, limited: float) -> None:
+    def _learn(self, rate: float, limited: float, at_start: int) -> None:
         if self._rising:
-            self._rise(rate, limited)
+            self._rise(rate, limited, at_start)
         elif self._trial:
             self._judge_trial(rate)
         else:
             self._stay(rate, limited)
 
-    def _rise(self, rate: float, limited: float) -> None:
+    def _rise(self, rate: float, limited: float, at_start: int) -> None:
         grown = rate >= self._best[1] * _GROWTH
-        dropped = rate < self._best[1] * _DROP or limited > 0.5
+        dropped = rate < self._best[1] * _DROP or limited > 0.8
         self._flat = 0 if grown else self._flat + 1
         if grown:
-            self._best = (self.limit, rate)
+            # The answers of a round are mostly to requests sent at its start.
+            self._best = (at_start, rate)
             if self.limit < self.most:
                 return
         if grown or dropped or self._flat > 1:
@@ -162,6 +162,7 @@ class Concurrency:
 class _Round:
     start: float
     size: int
+    limit: int
     answers: int = 0
     useful: int = 0
     weight: float = 0.0

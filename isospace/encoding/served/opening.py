@@ -95,7 +95,10 @@ def resolve_endpoint(protocol: Protocol, spec: EndpointSpec | None) -> Endpoint:
         usual = _KEYS[protocol] if is_public else ()
         key_env = os.environ.get(KEY) or next((name for name in usual if os.environ.get(name)), None)
         if key_env is None and is_public:
-            key_env = _KEYS[protocol][0]
+            raise ConfigError(
+                f"no key for {url}: {' and '.join(_KEYS[protocol])} are not set. Set it in the environment; or, if the "
+                f"encoder is served elsewhere, set runtime.endpoint.url, or {ADDRESS} in the environment of a search."
+            )
     return Endpoint(
         url=url,
         key_env=key_env,

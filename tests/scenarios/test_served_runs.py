@@ -1,0 +1,251 @@
+"""Whole runs with an encoder behind an API: refused texts, failures, money, and searches while it is down."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from isospace.collection.billing import Billed, read_billed
+from isospace.collection.quarantine import read_quarantine
+from isospace.collection.raw_vectors import read_vectors, vector_parts
+from isospace.collection.snapshot import read_manifest
+from isospace.errors import EncoderError, MismatchError, ProviderUnavailableError
+from isospace.pipeline.config import PipelineConfig
+from isospace.pipeline.embed import embed_corpus, plan_run
+from isospace.pipeline.resources import forget_encoders
+from isospace.search.index import open_index
+from isospace.storage.store import Store, open_store
+from tests.helpers.documents import configuration, sentences, write_jsonl
+from tests.helpers.fake_provider import FakeProvider, Fault
+from tests.helpers.fake_provider_answers import tokens_of
+
+SECRET = "sk-very-secret-0123456789"
+Configure = Callable[..., PipelineConfig]
+
+
+@pytest.fixture
+def provider() -> Iterator[FakeProvider]:
+    with FakeProvider(key=SECRET) as running:
+        yield running
+    forget_encoders()
+
+
+@pytest.fixture
+def served(provider: FakeProvider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Configure:
+    monkeypatch.setenv("TEST_KEY", SECRET)
+    monkeypatch.setenv("ISOSPACE_ENDPOINT", provider.url("openai"))
+    monkeypatch.setenv("ISOSPACE_ENDPOINT_KEY_ENV", "TEST_KEY")
+
+    def build(documents: dict[str, str], *, endpoint: dict[str, Any] | None = None, **runtime: Any) -> PipelineConfig:
+        source = write_jsonl(tmp_path / "docs.jsonl", documents)
+        where = {"url": provider.url("openai"), "key_env": "TEST_KEY", "deadline_seconds": 1.0, "max_batch_texts": 9}
+        recipe = {
+            "encoder": {"kind": "served", "protocol": "openai", "model": "fake-1", "max_tokens": 200},
+            "transform": {"representations": ["float32"], "fit": {"kind": "none"}},
+            "chunking": {"overlap_tokens": 0},
+        }
+        given = {"endpoint": {**where, **(endpoint or {})}, "shard_tokens": 1500, "retries": 0, **runtime}
+        return configuration(Path("unused"), source, tmp_path / "store", recipe=recipe, runtime=given)
+
+    return build
+
+
+def stored(store: Store) -> dict[bytes, bytes]:
+    """Every raw vector by chunk hash; fails if one is stored twice."""
+    found: dict[bytes, bytes] = {}
+    for folder in sorted({path.split("/")[1] for path in (s.path for s in store.walk("vectors"))}):
+        for path in vector_parts(store, folder):
+            hashes, vectors = read_vectors(store, path, folder)
+            assert not set(hashes) & set(found)
+            found |= {key: vector.tobytes() for key, vector in zip(hashes, vectors, strict=True)}
+    return found
+
+
+def test_a_collection_is_embedded_and_searched(served: Configure, provider: FakeProvider, tmp_path: Path) -> None:
+    config = served(sentences(40), endpoint={"price_per_million_tokens": 50_000.0})
+    plan = plan_run(config)
+    assert plan.money == pytest.approx(plan.tokens * 0.05)
+    assert "fake-1 behind an API (openai), tokens estimated as two bytes each" in dict(plan.rows())["engine"]
+    before = len(provider.embeds)
+    report = embed_corpus(config)
+    sent = [text for one in provider.embeds[before:] for text in one.body["input"]]
+    assert (report.documents, report.encoded, report.committed) == (40, 40, True)
+    assert report.money == pytest.approx(report.billed_tokens * 0.05)
+    assert report.billed_tokens >= sum(tokens_of(f"title {name} {text}") for name, text in sentences(40).items())
+    assert report.billed_tokens < sum(map(tokens_of, sent))
+    index = open_index(tmp_path / "store", "c", engine=None)
+    hit = index.search("title d00007 " + sentences(40)["d00007"], k=1)[0][0]
+    assert (hit.doc_id, round(hit.score, 6)) == ("d00007", 1.0)
+    assert read_billed(open_store(tmp_path / "store"), "c") == Billed(report.billed_tokens, report.money, 1)
+    again = embed_corpus(config)
+    assert (again.encoded, again.billed_tokens, again.committed, again.snapshot_id) == (0, 0, False, report.snapshot_id)
+
+
+def test_the_key_is_in_no_file_and_no_message(
+    served: Configure, provider: FakeProvider, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    embed_corpus(served(sentences(5)))
+    provider.key = "another"
+    with pytest.raises(EncoderError, match=r"Incorrect API key provided.*variable TEST_KEY") as caught:
+        embed_corpus(served(sentences(6)))
+    files = [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
+    assert len(files) > 10
+    assert not [path for path in files if SECRET.encode() in path.read_bytes()]
+    chain: list[BaseException] = []
+    link: BaseException | None = caught.value
+    while link is not None and link not in chain:
+        chain.append(link)
+        link = link.__cause__ or link.__context__
+    assert SECRET not in caplog.text + "".join(repr(one) for one in chain)
+
+
+def test_a_text_that_the_provider_refuses_quarantines_its_document_alone(
+    served: Configure, provider: FakeProvider, tmp_path: Path
+) -> None:
+    documents = sentences(30) | {"bad": "forbidden words in a sentence"}
+    provider.rejects = lambda text: "content policy" if "forbidden" in text else None
+    config = served(documents)
+    report = embed_corpus(config)
+    assert (report.documents, report.quarantined, report.committed) == (30, 1, True)
+    store = open_store(tmp_path / "store")
+    [quarantined] = read_quarantine(store, read_manifest(store, "c", 1))
+    assert (quarantined.doc_id, quarantined.reason) == ("bad", "the provider refuses a text of it: content policy")
+    assert len(stored(store)) == 30
+
+    before = provider.texts_received()
+    assert embed_corpus(config).quarantined == 1
+    assert not [text for text in provider.texts_received()[len(before) :] if "forbidden" in text]
+
+    changed = embed_corpus(served(documents | {"bad": "allowed words in a sentence"}))
+    assert (changed.documents, changed.quarantined, changed.added, changed.encoded) == (31, 0, 1, 1)
+
+
+def test_a_changed_document_that_is_refused_keeps_its_earlier_version(
+    served: Configure, provider: FakeProvider, tmp_path: Path
+) -> None:
+    documents = sentences(12)
+    embed_corpus(served(documents))
+    provider.rejects = lambda text: "too long" if "forbidden" in text else None
+    first = read_billed(open_store(tmp_path / "store"), "c")
+    report = embed_corpus(served(documents | {"d00003": "forbidden now", "new": "a new one"}))
+    assert (report.documents, report.stale, report.added, report.quarantined) == (13, 1, 1, 1)
+    both = read_billed(open_store(tmp_path / "store"), "c")
+    assert (both.runs, both.money, both.tokens) == (2, 0.0, first.tokens + report.billed_tokens)
+    index = open_index(tmp_path / "store", "c")
+    hit = index.search("title d00003 " + documents["d00003"], k=1)[0][0]
+    assert (hit.doc_id, round(hit.score, 6)) == ("d00003", 1.0)
+
+
+def test_what_was_paid_before_a_failure_is_not_paid_again(
+    served: Configure, provider: FakeProvider, tmp_path: Path
+) -> None:
+    documents = sentences(60)
+    clean = embed_corpus(served(documents)).snapshot_id
+    kept = stored(open_store(tmp_path / "store"))
+    forget_encoders()
+    moved = tmp_path / "again"
+    config = served(documents, store=str(moved))
+    answered = len(provider.answered_texts)
+
+    def answers() -> list[str]:
+        return [text for text in provider.answered_texts[answered:] if text.startswith("title d")]
+
+    provider.faults = [Fault("failed", when=lambda number: len(answers()) >= 20)]
+    with pytest.raises(ProviderUnavailableError, match="internal"):
+        embed_corpus(config)
+    paid = answers()
+    assert 20 <= len(paid) < 60
+    provider.faults = []
+    answered = len(provider.answered_texts)
+    report = embed_corpus(config)
+    rest = answers()
+    assert not set(paid) & set(rest)
+    assert sorted(paid + rest) == sorted(f"title {name} {text}" for name, text in documents.items())
+    assert report.snapshot_id == clean
+    assert stored(open_store(moved)) == kept
+    assert 0 < report.resent_texts <= 60
+    assert not [s for s in open_store(moved).walk("collections/c/plans/paid")]
+
+
+def test_a_model_that_changes_in_the_middle_of_a_run_stores_nothing_of_the_new_one(
+    served: Configure, provider: FakeProvider, tmp_path: Path
+) -> None:
+    documents = sentences(60)
+    embed_corpus(served(documents))
+    expected = stored(open_store(tmp_path / "store"))
+    forget_encoders()
+    embed_corpus(served(sentences(1, seed=9), store=str(tmp_path / "again")))
+    provider.faults = [Fault("other vectors", start=provider._number + 6)]
+    with pytest.raises((EncoderError, MismatchError), match="another model now"):
+        embed_corpus(served(documents, store=str(tmp_path / "again")))
+    provider.faults = []
+    assert embed_corpus(served(documents, store=str(tmp_path / "again"))).documents == 60
+    found = stored(open_store(tmp_path / "again"))
+    assert {key: vector for key, vector in found.items() if key in expected} == expected
+
+
+def test_a_budget_of_money_stops_in_time(served: Configure, provider: FakeProvider) -> None:
+    price = {"price_per_million_tokens": 1e6}
+    documents = sentences(80)
+    first = embed_corpus(served(sentences(1), endpoint=price))
+    assert first.money == first.billed_tokens
+    before = len(provider.texts_received())
+    limit = 2_500.0
+    report = embed_corpus(served(documents, endpoint=price, budget={"money": limit}, part_documents=5))
+    spent = sum(tokens_of(text) for text in provider.texts_received()[before:])
+    assert 0 < report.encoded < 79
+    assert report.left > 0
+    assert report.money <= limit
+    # The probes are compared with each run, at the cost of a few texts.
+    assert spent <= limit + 2 * 16 * 60
+
+
+def test_while_the_provider_is_down_words_are_searched(
+    served: Configure, provider: FakeProvider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    documents = sentences(20) | {"bird": "a kingfisher above the river"}
+    config = served(documents)
+    embed_corpus(config)
+    index = open_index(tmp_path / "store", "c")
+    assert not index.answer(["kingfisher"], index._options(1, {})).degraded
+    provider.faults = [Fault("failed")]
+    answer = index.answer(["a kingfisher"], index._options(1, {}))
+    assert [hit.doc_id for hit in answer.hits[0]] == ["bird"]
+    assert "HTTP 500" in answer.degraded or "internal" in answer.degraded
+    assert index.answer(["kingfisher"], index._options(1, {})).degraded == ""
+
+    opened = open_index(tmp_path / "store", "c")
+    assert opened.answer(["a kingfisher"], opened._options(1, {})).degraded
+    with pytest.raises(ProviderUnavailableError):
+        opened.view.space.embed(["x"], "query")
+    provider.faults = []
+    opened.view.space.encoder._loaded.clear()  # type: ignore[union-attr]
+    monkeypatch.setattr("isospace.encoding.served.breaker.Breaker.remaining", lambda self: 0.0)
+    recovered = opened.answer(["title bird a kingfisher above the river"], opened._options(1, {}))
+    assert (recovered.degraded, recovered.hits[0][0].doc_id) == ("", "bird")
+
+
+def test_a_provider_that_changed_its_model_is_refused_when_an_index_is_opened(
+    served: Configure, provider: FakeProvider, tmp_path: Path
+) -> None:
+    embed_corpus(served(sentences(10)))
+    provider.faults = [Fault("other vectors")]
+    with pytest.raises(MismatchError, match="raw vectors differ for role document"):
+        open_index(tmp_path / "store", "c")
+
+
+def test_the_stored_record_names_neither_address_nor_key(
+    served: Configure, provider: FakeProvider, tmp_path: Path
+) -> None:
+    embed_corpus(served(sentences(3)))
+    [path] = (tmp_path / "store" / "encoders").glob("*/encoder.json")
+    text = path.read_text(encoding="utf-8")
+    assert json.loads(text)["served"]["model"] == "fake-1"
+    assert str(provider.port) not in text
+    assert "TEST_KEY" not in text
+    assert np.isfinite(json.loads(text)["dimension"])
