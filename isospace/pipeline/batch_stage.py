@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.counted import counted
+from isospace.pipeline.encode.batches.records import is_record
 from isospace.pipeline.encode.mixed_bits import judge_mixture
 from isospace.pipeline.encode.shards import EncodedShard, EncodePlan, encoder_origin
 from isospace.pipeline.executor import ON_STORE_FAILURE, Reporter, Stage
@@ -37,6 +38,18 @@ def encode_batches(reporter: Reporter, run: Run, plan: EncodePlan) -> list[Encod
             f"{done[0].seconds / 60:,.1f} min ({done[0].worker})"
         )
     return done
+
+
+def warn_of_batches(reporter: Reporter, run: Run) -> None:
+    """Warn if texts that are about to be sent one request at a time are under way in batches."""
+    if run.config.recipe.encoder.kind != "served":
+        return
+    paths = [stat.path for stat in run.store.walk(run.paths.batches) if is_record(stat.path)]
+    if paths:
+        reporter.warning(
+            f"{counted(len(paths), 'file')} under {run.paths.batches} name batches that were submitted and not fetched: "
+            "their texts are sent again now, and paid twice. Set runtime.endpoint.batch.enabled=true to wait for them"
+        )
 
 
 def _opening(run: Run, plan: EncodePlan) -> str:

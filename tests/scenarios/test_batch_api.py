@@ -12,14 +12,13 @@ import pytest
 
 from isospace.collection.raw_vectors import read_vectors, vector_parts
 from isospace.collection.snapshot import latest_manifest
-from isospace.errors import IsospaceError, ProviderAnswerError, ProviderRefusedError, ProviderUnavailableError
 from isospace.pipeline import embed
 from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.local_executor import LocalExecutor, LogReporter
 from isospace.pipeline.run_report import RunReport
 from isospace.storage.store import open_store
-from tests.conftest import sentences, write_jsonl
 from tests.helpers.batch_provider import BatchProvider, Fate
+from tests.helpers.documents import sentences, write_jsonl
 
 DOCUMENTS = sentences(40)
 REFUSED = "d00007"

@@ -114,6 +114,11 @@ def record_path(run: Run, name: str) -> str:
     return f"{run.paths.batches}/{name}.json"
 
 
+def is_record(path: str) -> bool:
+    """Return whether a file of the folder is the record of a batch."""
+    return path.endswith(".json") and not path.endswith(f"-{_REFUSED}.json")
+
+
 def write_record(run: Run, record: BatchRecord) -> None:
     """Write the record of a batch, replacing an earlier one."""
     lines = [
@@ -142,7 +147,7 @@ def read_records(run: Run) -> list[BatchRecord]:
     """
     found = []
     for stat in list(run.store.walk(run.paths.batches)):
-        if stat.path.endswith(".json") and not stat.path.endswith(f"-{_REFUSED}.json"):
+        if is_record(stat.path):
             record = _parse(run, stat.path)
             found += [record] if record.encoder_id == run.encoder_id else []
     return sorted(found, key=lambda record: (record.created_at, record.name))

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+from isospace.collection.billing import add_billed
 from isospace.encoding.served.batch_client import BatchClient, BatchState
 from isospace.encoding.served.encoder import ServedEncoder
 from isospace.encoding.served.watch import Watch
@@ -136,8 +137,7 @@ def _take_up(work: _Work) -> set[bytes]:
 
 def _allowed(run: Run, shards: Sequence[Shard], texts: RunTexts, free: set[bytes]) -> list[int]:
     """Return the positions of the shards that the budget allows; texts that are `free` cost nothing more."""
-    endpoint, budget = run.config.runtime.endpoint, run.config.runtime.budget
-    price = (endpoint.token_price[0] if endpoint is not None else None) or 0.0
+    budget, price = run.config.runtime.budget, _price(run) or 0.0
     allowed, spent, is_spent = [], 0, False
     for number in range(len(shards)):
         tokens = texts.tokens(key for key in texts.of(number) if key not in free)
@@ -146,6 +146,11 @@ def _allowed(run: Run, shards: Sequence[Shard], texts: RunTexts, free: set[bytes
             spent += tokens
             allowed.append(number)
     return allowed
+
+
+def _price(run: Run) -> float | None:
+    endpoint = run.config.runtime.endpoint
+    return endpoint.token_price[0] if endpoint is not None else None
 
 
 def _until_done(
@@ -222,6 +227,10 @@ def _enter(work: _Work, record: BatchRecord, state: BatchState, found: Collected
     # A text that no document of the source has any more is not submitted again.
     again = [text for text in found.again if text.chunk_hash in work.submission.texts.places]
     work.pending += again
+    if found.billed_tokens:
+        price = _price(run)
+        money = None if price is None else price * found.billed_tokens / 1e6
+        add_billed(run.store, run.collection, found.billed_tokens, money, runs=0)
     forget_record(run, record)
     work.open.remove(record)
     work.is_held = False
