@@ -2,9 +2,9 @@
 
     with BatchProvider(fates=[Fate(expired=lambda n: n % 2 == 0)]) as provider: ...
 
-Sources: `/files` and `/batches` in openai/openai-openapi (openapi.yaml), and the guide to the Batch API: limits, states,
-the lines of the input, output, and error files, `batch_expired`, `token_limit_exceeded`, and that the order of answers
-is arbitrary. Each question for a batch's state moves it on by one state, unless the test holds it.
+Sources: `/files` and `/batches` in openai/openai-openapi (openapi.yaml), and the guide to the Batch API: limits,
+states, the lines of the input, output, and error files, `batch_expired`, `token_limit_exceeded`, and that the order of
+answers is arbitrary. Each question for a batch's state moves it on by one state, unless the test holds it.
 """
 
 from __future__ import annotations

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from isospace.collection.raw_vectors import read_vectors, vector_parts
 from isospace.collection.snapshot import latest_manifest
@@ -71,7 +71,7 @@ def configured(tmp_path: Path, provider: BatchProvider, monkeypatch: pytest.Monk
                 "recipe": {
                     "encoder": {"kind": "served", "protocol": "openai", "model": "fake-1", "max_tokens": 512},
                     "chunking": {"kind": "none"},
-                    "transform": {"representations": ["float32"]},
+                    "transform": {"representations": ["float32"], "fit": {"kind": "none"}},
                     "lexical": {"kind": "none"},
                 },
                 "runtime": {
@@ -169,3 +169,65 @@ def test_a_batch_expires_another_fails_in_part_and_a_killed_run_pays_nothing_twi
     calls = provider.calls["POST batches"]
     assert run(config).encoded == 0
     assert provider.calls["POST batches"] == calls
+
+
+def test_a_plan_shows_the_price_of_batches_and_their_time(
+    provider: BatchProvider, configured: Callable[..., PipelineConfig]
+) -> None:
+    plan = embed.plan_run(configured())
+    rows = dict(plan.rows())
+    assert plan.money == pytest.approx(500.0 * plan.tokens / 1e6)
+    assert "at 500 per million tokens (runtime.endpoint.batch.price_per_million_tokens)" in rows["cost"]
+    assert rows["encoding time"].startswith("up to 24h in batches")
+    # Without a price of batches, that of single requests is the most that it can cost.
+    other = embed.plan_run(configured(batch={"price_per_million_tokens": None}))
+    assert other.money == pytest.approx(1000.0 * plan.tokens / 1e6)
+    assert "(runtime.endpoint.price_per_million_tokens)" in dict(other.rows())["cost"]
+    assert provider.calls["POST batches"] == 0
+
+
+def test_a_budget_of_money_counts_the_price_of_batches_and_the_next_run_goes_on(
+    provider: BatchProvider, configured: Callable[..., PipelineConfig]
+) -> None:
+    whole = embed.plan_run(configured()).money or 0.0
+    first = run(configured(budget={"money": 0.6 * whole}, part_documents=5))
+    assert 0 < first.encoded < 40
+    assert first.left == 40 - first.encoded
+    assert first.money is not None
+    assert first.money <= 0.6 * whole
+    second = run(configured(part_documents=5))
+    assert (second.documents, second.encoded, second.left) == (40, 40 - first.encoded, 0)
+    assert {times for text, times in provider.paid.items() if text in DOCUMENTS.values()} == {1}
+
+
+def test_single_requests_warn_of_batches_that_are_under_way(
+    provider: BatchProvider, configured: Callable[..., PipelineConfig]
+) -> None:
+    provider.held = True
+    with pytest.raises(Killed):
+        run(configured(), Watching(lambda: _kill_if(bool(provider.batches))))
+    reporter = Watching()
+    run(configured(batch={"enabled": False}), reporter)
+    assert any("their texts are sent again now, and paid twice" in line for line in reporter.lines)
+
+
+def _kill_if(condition: bool) -> None:
+    if condition:
+        raise Killed
+
+
+@pytest.mark.parametrize(
+    ("recipe", "runtime", "message"),
+    [
+        ({"protocol": "tei"}, {}, r"runtime.endpoint.batch is for recipe.encoder.protocol=openai, and here .*tei"),
+        ({}, {"budget": {"minutes": 5}}, r"runtime.budget.minutes = 5: batches are submitted at once"),
+        ({}, {"budget": {"money": 5}}, r"price is unknown; set runtime.endpoint"),
+    ],
+)
+def test_what_batches_cannot_do_is_refused(recipe: dict[str, Any], runtime: dict[str, Any], message: str) -> None:
+    encoder = {"kind": "served", "protocol": "openai", "model": "m", "max_tokens": 512, **recipe}
+    where = {"store": "s", "collection": "c", "source": "d", "endpoint": {"url": "http://h", "batch": {}}, **runtime}
+    with pytest.raises(ValidationError, match=message):
+        PipelineConfig.model_validate({"recipe": {"encoder": encoder}, "runtime": where})
+    where["endpoint"] = {"url": "http://h", "batch": {"enabled": False}, "price_per_million_tokens": 1.0}
+    PipelineConfig.model_validate({"recipe": {"encoder": encoder}, "runtime": where})

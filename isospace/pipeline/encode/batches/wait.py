@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from isospace.collection.billing import add_billed
+from isospace.encoding.bits import computed_by
 from isospace.encoding.served.batch_client import BatchClient, BatchState
 from isospace.encoding.served.encoder import ServedEncoder
 from isospace.encoding.served.watch import Watch
@@ -53,8 +54,9 @@ class _Work:
     refused: dict[bytes, str] = field(default_factory=dict)
     billed_tokens: int = 0
     most_tokens: float = float("inf")
-    # Whether the provider's queue is full until one of the open batches ends.
+    # Whether the provider's queue is full until one of the open batches ends, and whether it has ever been.
     is_held: bool = False
+    was_full: bool = False
     said: dict[str, str] = field(default_factory=dict)
     touched: float = 0.0
 
@@ -94,6 +96,8 @@ def encode_in_batches(
     with BatchClient(encoder.client.endpoint, clock=clock, sleep=sleep) as client:
         texts = run_texts(run, shards)
         submission = Submission(run, spec, encoder, client, texts, reporter.info)
+        # What is written with the vectors; the provider says with it which model answers single requests.
+        computed_by(encoder)
         name = f"{client.host}, model {encoder.client.model.model!r}"
         watch = Watch(name, encoder.record.dimension, model=encoder.client.reported_model)
         work = _Work(submission, reporter, watch)
@@ -159,10 +163,7 @@ def _until_done(
     started = work.touched = clock()
     total = work.submission.texts.tokens(wanted)
     while True:
-        if work.pending and not (work.is_held and work.open):
-            pending, work.pending, work.is_held = work.pending, [], False
-            for record in submit(work.submission, pending, most_tokens=work.most_tokens):
-                work.open.append(record)
+        _submit_pending(work)
         if not work.open:
             return
         for record in list(work.open):
@@ -185,6 +186,21 @@ def _until_done(
                 touch_record(work.submission.run, record)
         if work.open or work.is_held:
             sleep(spec.poll_seconds)
+
+
+def _submit_pending(work: _Work) -> None:
+    """Submit what is pending; once the provider's queue was full, one batch after another has to be let in."""
+    is_validating = any(work.said.get(record.name, "validating") == "validating" for record in work.open)
+    if not work.pending or (work.is_held and work.open) or (work.was_full and is_validating):
+        return
+    work.is_held = False
+    for record in submit(work.submission, work.pending, most_tokens=work.most_tokens):
+        work.open.append(record)
+        # Kept until then, so that nothing is lost if a submission fails and the stage is tried again.
+        submitted = set(record.hashes)
+        work.pending = [text for text in work.pending if text.chunk_hash not in submitted]
+        if work.was_full:
+            return
 
 
 def _look_at(work: _Work, record: BatchRecord) -> None:
@@ -210,8 +226,8 @@ def _look_at(work: _Work, record: BatchRecord) -> None:
     _enter(work, record, state, found)
     if state.status == "cancelled" and not record.is_cancelled and found.again:
         raise ProviderRefusedError(
-            f"{work.submission.client.host}: {state.batch_id} was canceled at the provider, and {len(found.again):,} of "
-            f"its {record.texts:,} texts have no vector; expected a batch that ends. Run the same command again to "
+            f"{work.submission.client.host}: {state.batch_id} was canceled at the provider, and {len(found.again):,} "
+            f"of its {record.texts:,} texts have no vector; expected a batch that ends. Run the same command again to "
             "submit them."
         )
 
@@ -264,7 +280,7 @@ def _failed(work: _Work, record: BatchRecord, state: BatchState) -> None:
             "Correct that, and run the same command again."
         )
     work.pending += again
-    work.is_held = True
+    work.is_held = work.was_full = True
     if not work.open and len(record.lines) > 1:
         # Nothing else of this run is in the queue: the batch may be too large for it.
         work.most_tokens = max(1.0, record.tokens / 2)
