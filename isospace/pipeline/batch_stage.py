@@ -47,8 +47,8 @@ def warn_of_batches(reporter: Reporter, run: Run) -> None:
     paths = [stat.path for stat in run.store.walk(run.paths.batches) if is_record(stat.path)]
     if paths:
         reporter.warning(
-            f"{counted(len(paths), 'file')} under {run.paths.batches} name batches that were submitted and not fetched: "
-            "their texts are sent again now, and paid twice. Set runtime.endpoint.batch.enabled=true to wait for them"
+            f"{counted(len(paths), 'file')} under {run.paths.batches}: batches that were submitted and not fetched. "
+            "Their texts are sent again now, and paid twice. Set runtime.endpoint.batch.enabled=true to wait for them"
         )
 
 

@@ -208,7 +208,7 @@ def test_single_requests_warn_of_batches_that_are_under_way(
         run(configured(), Watching(lambda: _kill_if(bool(provider.batches))))
     reporter = Watching()
     run(configured(batch={"enabled": False}), reporter)
-    assert any("their texts are sent again now, and paid twice" in line for line in reporter.lines)
+    assert any("Their texts are sent again now, and paid twice" in line for line in reporter.lines)
 
 
 def _kill_if(condition: bool) -> None:

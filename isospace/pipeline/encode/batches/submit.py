@@ -103,8 +103,8 @@ def submit(work: Submission, pending: Sequence[Pending], *, most_tokens: float) 
         finally:
             file.path.unlink(missing_ok=True)
         work.tell(
-            f"submitted {state.batch_id}: {record.texts:,} texts with {record.tokens:,} tokens in {len(record.lines):,} "
-            f"requests ({file.bytes / _MEGABYTE:,.1f} MB)"
+            f"submitted {state.batch_id}: {record.texts:,} texts with {record.tokens:,} tokens, in "
+            f"{len(record.lines):,} requests ({file.bytes / _MEGABYTE:,.1f} MB)"
         )
         yield record
 
