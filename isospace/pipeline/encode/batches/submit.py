@@ -15,6 +15,7 @@ from isospace.encoding.served.control import Control
 from isospace.encoding.served.encoder import ServedEncoder
 from isospace.encoding.served.plan import plan_batches
 from isospace.encoding.spec import BatchSpec
+from isospace.pipeline.counted import counted
 from isospace.pipeline.encode.batches.records import (
     BatchRecord,
     Line,
@@ -103,8 +104,8 @@ def submit(work: Submission, pending: Sequence[Pending], *, most_tokens: float) 
         finally:
             file.path.unlink(missing_ok=True)
         work.tell(
-            f"submitted {state.batch_id}: {record.texts:,} texts with {record.tokens:,} tokens, in "
-            f"{len(record.lines):,} requests ({file.bytes / _MEGABYTE:,.1f} MB)"
+            f"submitted {state.batch_id}: {counted(record.texts, 'text')} with {counted(record.tokens, 'token')}, in "
+            f"{counted(len(record.lines), 'request')} ({file.bytes / _MEGABYTE:,.2g} MB)"
         )
         yield record
 

@@ -16,6 +16,7 @@ from isospace.encoding.served.encoder import ServedEncoder
 from isospace.encoding.served.watch import Watch
 from isospace.encoding.spec import BatchSpec
 from isospace.errors import ProviderAnswerError, ProviderError, ProviderRefusedError, ProviderUnavailableError
+from isospace.pipeline.counted import counted
 from isospace.pipeline.encode.batches.collect import Collected, collect, write_found
 from isospace.pipeline.encode.batches.records import (
     BatchRecord,
@@ -255,8 +256,9 @@ def _enter(work: _Work, record: BatchRecord, state: BatchState, found: Collected
         if file_id and (problem := work.submission.client.delete_file(file_id)) is not None:
             work.reporter.warning(f"the file {file_id} stays at the provider: {problem}")
     work.reporter.info(
-        f"fetched {state.batch_id}: {len(found.encoded):,} vectors written, {found.billed_tokens:,} tokens billed, "
-        f"{len(found.refused):,} texts refused, {len(again):,} to submit again{_reasons(found)}"
+        f"fetched {state.batch_id}: {counted(len(found.encoded), 'vector')} written, "
+        f"{counted(found.billed_tokens, 'token')} billed, {counted(len(found.refused), 'text')} refused, "
+        f"{len(again):,} to submit again{_reasons(found)}"
     )
     if found.error is not None:
         if isinstance(found.error, ProviderAnswerError):
@@ -315,7 +317,8 @@ def _describe(work: _Work, waited: float) -> str:
 
 def _reasons(found: Collected) -> str:
     listed = sorted(found.reasons.items(), key=lambda item: -item[1])[:3]
-    return f" ({'; '.join(f'{count:,} requests: {reason}' for reason, count in listed)})" if listed else ""
+    words = "; ".join(f"{counted(count, 'request')}: {reason}" for reason, count in listed)
+    return f" ({words})" if words else ""
 
 
 def _outcome(work: _Work, shards: Sequence[Shard], allowed: Sequence[int], seconds: float) -> list[EncodedShard]:
