@@ -15,6 +15,7 @@ from isospace.encoding.served.control import Control
 from isospace.encoding.served.encoder import ServedEncoder
 from isospace.encoding.served.plan import plan_batches
 from isospace.encoding.spec import BatchSpec
+from isospace.errors import ProviderRefusedError
 from isospace.pipeline.counted import counted
 from isospace.pipeline.encode.batches.records import (
     BatchRecord,
@@ -88,26 +89,38 @@ def submit(work: Submission, pending: Sequence[Pending], *, most_tokens: float) 
     for name, file in _packed(work, pending, most_tokens):
         record = BatchRecord(name, work.run.encoder_id, time.time(), tuple(file.lines))
         try:
-            # Before and after each step, so that whoever continues knows what there may be at the provider.
-            write_record(work.run, record)
-            record = with_ids(record, file_id=work.client.upload(file.path, record.file_name))
-            write_record(work.run, record)
-            state = work.client.create(
-                record.file_id,
-                record.name,
-                url=work.spec.request_url,
-                window=work.spec.completion_window,
-                metadata={"collection": work.run.collection, "run": work.run.run_id},
-            )
-            record = with_ids(record, batch_id=state.batch_id)
-            write_record(work.run, record)
+            record = _started(work, record, file.path)
         finally:
             file.path.unlink(missing_ok=True)
         work.tell(
-            f"submitted {state.batch_id}: {counted(record.texts, 'text')} with {counted(record.tokens, 'token')}, in "
+            f"submitted {record.batch_id}: {counted(record.texts, 'text')} with {counted(record.tokens, 'token')}, in "
             f"{counted(len(record.lines), 'request')} ({file.bytes / _MEGABYTE:,.2g} MB)"
         )
         yield record
+
+
+def _started(work: Submission, record: BatchRecord, path: Path) -> BatchRecord:
+    """Upload a file and start its batch, recorded before and after each step, so that whoever continues can tell."""
+    write_record(work.run, record)
+    try:
+        record = with_ids(record, file_id=work.client.upload(path, record.file_name))
+        write_record(work.run, record)
+        state = work.client.create(
+            record.file_id,
+            record.name,
+            url=work.spec.request_url,
+            window=work.spec.completion_window,
+            metadata={"collection": work.run.collection, "run": work.run.run_id},
+        )
+    except ProviderRefusedError:
+        # There is no batch, and the next run may not be able to ask for it.
+        forget_record(work.run, record)
+        if record.file_id:
+            work.client.delete_file(record.file_id)
+        raise
+    record = with_ids(record, batch_id=state.batch_id)
+    write_record(work.run, record)
+    return record
 
 
 def settle_unfinished(work: Submission, record: BatchRecord) -> BatchRecord | None:

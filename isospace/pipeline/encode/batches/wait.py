@@ -223,7 +223,11 @@ def _look_at(work: _Work, record: BatchRecord) -> None:
     if state.status == "failed":
         _failed(work, record, state)
         return
-    found = collect(work.submission, record, state, work.watch)
+    try:
+        found = collect(work.submission, record, state, work.watch)
+    except ProviderUnavailableError as error:
+        work.reporter.warning(f"{error} The run goes on to wait")
+        return
     _enter(work, record, state, found)
     if state.status == "cancelled" and not record.is_cancelled and found.again:
         raise ProviderRefusedError(

@@ -263,6 +263,24 @@ def test_an_outage_while_it_waits_does_not_end_the_run(bench: Bench) -> None:
     assert bench.said("The run goes on to wait")
 
 
+def test_answers_that_cannot_be_fetched_for_a_while_are_fetched_later(bench: Bench) -> None:
+    bench.provider.refusing = [("GET files/{id}/content", 503)] * 25
+    bench.encode()
+    once(bench)
+    assert bench.said("The run goes on to wait")
+
+
+@pytest.mark.parametrize("call", ["POST files", "POST batches"])
+def test_a_server_without_the_batch_api_is_named_and_leaves_no_trace(bench: Bench, call: str) -> None:
+    bench.provider.refusing = [(call, 404)]
+    with pytest.raises(
+        ProviderRefusedError, match=r"HTTP 404.*expected OpenAI's Batch API.*runtime.endpoint.batch out"
+    ):
+        bench.encode()
+    assert bench.records() == []
+    assert bench.provider.files == {}
+
+
 def test_a_batch_of_another_key_is_named_with_its_record(bench: Bench) -> None:
     bench.kill_while_waiting()
     bench.provider.batches.pop("batch_1")
