@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ from pydantic import ValidationError
 
 from isospace.collection.raw_vectors import read_vectors, vector_parts
 from isospace.collection.snapshot import latest_manifest
+from isospace.encoding.engine import Engine
+from isospace.encoding.registry.register import prepare_encoder
+from isospace.encoding.spec import EndpointSpec, ServedEncoderSpec
 from isospace.pipeline import embed
 from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.local_executor import LocalExecutor, LogReporter
@@ -22,6 +26,7 @@ from tests.helpers.documents import sentences, write_jsonl
 
 DOCUMENTS = sentences(40)
 REFUSED = "d00007"
+ENCODER = {"kind": "served", "protocol": "openai", "model": "fake-1", "max_tokens": 512}
 SIZES: dict[str, Any] = {"poll_seconds": 0.001, "max_texts": 14, "request_texts": 4, "price_per_million_tokens": 500.0}
 BUSY = {"status_code": 503, "request_id": "r", "body": {"error": {"message": "overloaded", "type": "server_error"}}}
 
@@ -53,12 +58,26 @@ def provider() -> Iterator[BatchProvider]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def registered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store that has the encoder, whose registration takes longer than a run."""
+    folder = tmp_path_factory.mktemp("registered")
+    with BatchProvider() as other:
+        engine = Engine(endpoint=EndpointSpec(url=other.url("openai")))
+        prepare_encoder(open_store(folder), ServedEncoderSpec.model_validate(ENCODER), engine)
+    return folder
+
+
 @pytest.fixture
-def configured(tmp_path: Path, provider: BatchProvider, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+def configured(
+    tmp_path: Path, provider: BatchProvider, monkeypatch: pytest.MonkeyPatch, registered: Path
+) -> Callable[..., Any]:
     monkeypatch.setenv("BATCH_KEY", "sk-secret-of-batches")
     write_jsonl(tmp_path / "d.jsonl", DOCUMENTS)
 
     def build(store: str = "store", *, batch: dict[str, Any] | None = None, **runtime: Any) -> PipelineConfig:
+        if not (tmp_path / store).exists():
+            shutil.copytree(registered, tmp_path / store)
         endpoint = {
             "url": provider.url("openai"),
             "key_env": "BATCH_KEY",
@@ -69,7 +88,7 @@ def configured(tmp_path: Path, provider: BatchProvider, monkeypatch: pytest.Monk
         return PipelineConfig.model_validate(
             {
                 "recipe": {
-                    "encoder": {"kind": "served", "protocol": "openai", "model": "fake-1", "max_tokens": 512},
+                    "encoder": ENCODER,
                     "chunking": {"kind": "none"},
                     "transform": {"representations": ["float32"], "fit": {"kind": "none"}},
                     "lexical": {"kind": "none"},
