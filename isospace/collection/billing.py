@@ -44,9 +44,12 @@ def read_billed(store: Store, collection: str) -> Billed:
         return Billed()
 
 
-def add_billed(store: Store, collection: str, tokens: int, money: float | None) -> Billed:
-    """Add what a run was billed; its lease keeps other runs from doing the same at that moment."""
+def add_billed(store: Store, collection: str, tokens: int, money: float | None, *, runs: int = 1) -> Billed:
+    """Add what a run was billed; its lease keeps other runs from doing the same at that moment.
+
+    Batches are added when they are fetched, with `runs=0`, since a run that waits for days may not live to its end.
+    """
     known = read_billed(store, collection)
-    total = Billed(known.tokens + tokens, known.money + (money or 0.0), known.runs + 1)
+    total = Billed(known.tokens + tokens, known.money + (money or 0.0), known.runs + runs)
     store.write(CollectionPaths(collection).billed, seal(total.as_dict()))
     return total

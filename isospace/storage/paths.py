@@ -113,6 +113,11 @@ class CollectionPaths:
         """Return the folder of a provider's answers to a shard that is not finished."""
         return f"{self.folder('plans')}/paid/{shard_id}"
 
+    @property
+    def batches(self) -> str:
+        """The folder of what was submitted to a provider's Batch API and is not fetched."""
+        return f"{self.folder('plans')}/batches"
+
     def refusals(self, encoder_id: str, chunking_id: str) -> str:
         """Return the path of the documents with a text that the provider of an encoder refuses."""
         return f"{self.folder('refusals')}/{encoder_id[:32]}-{chunking_id[:32]}.json"

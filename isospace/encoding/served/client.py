@@ -70,6 +70,11 @@ class ServedClient:
         self.close()
 
     @property
+    def control(self) -> Control | None:
+        """The text that goes with every request except urgent ones."""
+        return self._control
+
+    @property
     def reported_model(self) -> str | None:
         """The model that the provider says it uses; None before the first answer, and if it does not say."""
         return self._reported
