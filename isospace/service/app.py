@@ -211,10 +211,15 @@ def _add_search(app: FastAPI, service: Service) -> None:
         options = await to_thread(require_query, body, queries, view, service.settings.limits)
         results = await service.searcher((view, options), queries)
         if service.watcher is not None:
-            service.watcher.submit(view, queries, options, [hits for hits, _ in results])
+            for query, (hits, found) in zip(queries, results, strict=True):
+                # Scores of words are no cosines.
+                asked = options.by_words() if found.degraded else options
+                service.watcher.submit(view, [query], asked, [hits])
 
         def answer() -> Response:
             manifest, found = view.manifest, results[0][1]
+            # Queries of one request may be searched in several batches.
+            degraded = next((one.degraded for _, one in results if one.degraded), None)
             return _sent(
                 SearchResponse(
                     space_id=view.space.space_id,
@@ -224,7 +229,7 @@ def _add_search(app: FastAPI, service: Service) -> None:
                         found_chunks(view, query, hits) for query, (hits, _) in zip(queries, results, strict=True)
                     ],
                     milliseconds={name: round(1000 * value, 3) for name, value in found.seconds.items()},
-                    degraded=found.degraded or None,
+                    degraded=degraded,
                 )
             )
 

@@ -99,6 +99,14 @@ def prepare_served(
     on_step(f"asks {spec.model} ({spec.protocol}) for the probes several times, to measure its noise")
     encoder, measured = measure_served(spec, endpoint)
     record = encoder.record
+    is_recorded = store.exists(layout.encoder_document(record.encoder_id))
+    if is_recorded and read_export(store, record.encoder_id, "reference") is not None:
+        # The same encoder, described in other words: its vectors in the store are those of this reference.
+        registered = replace(open_served(store, record, encoder.tokenizer, endpoint), urgent_texts=0)
+        encoder.client.close()
+        check_served(store, registered)
+        store.write(layout.encoder_description(served_key(spec)), seal({"encoder_id": record.encoder_id}))
+        return registered
     _export(store, record.encoder_id, "tokenizer", {"tokenizer.json": encoder.tokenizer.data}, None)
     reference = safetensors.numpy.save({role: np.ascontiguousarray(v) for role, v in measured.vectors.items()})
     _export(store, record.encoder_id, "reference", {"reference.safetensors": reference}, measured.noise)
