@@ -36,9 +36,11 @@ wheel: .venv/.dev
 
 # The server reports its use to nobody. The UI calls the API at the server's own port.
 PORT ?= 4200
-ui: .venv/.demo
+# An environment that was installed by hand is used as it is: the active one, or .venv.
+PREFECT := $(firstword $(wildcard $(if $(VIRTUAL_ENV),$(VIRTUAL_ENV)/bin/prefect) $(BIN)/prefect))
+ui: $(if $(PREFECT),,.venv/.demo)
 	@PREFECT_SERVER_ANALYTICS_ENABLED=false DO_NOT_TRACK=1 PREFECT_UI_API_URL=http://127.0.0.1:$(PORT)/api \
-		$(BIN)/prefect server start --host 127.0.0.1 --port $(PORT)
+		$(or $(PREFECT),$(BIN)/prefect) server start --host 127.0.0.1 --port $(PORT)
 
 clean:
 	rm -rf .venv dist build .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -141,7 +141,8 @@ def _one_choice(node: Schema) -> Schema:
         kind["default"] = default["kind"]
     elif not is_named:
         defaults = [variant["properties"]["kind"].get("default") for variant in variants]
-        kind |= {"default": value for value in defaults if value is not None}
+        if (chosen := next((value for value in defaults if value is not None), None)) is not None:
+            kind["default"] = chosen
     drawn = {key: value for key, value in node.items() if key not in ("oneOf", "default")}
     return {
         **drawn,

@@ -63,6 +63,10 @@ class _LogHeartbeat(Heartbeat):
         super().__init__(seconds=_LOG_SECONDS)
         self.loggers: dict[str, logging.LoggerAdapter[Any] | logging.Logger] = {}
 
+    def silence(self, running: float) -> float:
+        # A stage may wait for a day, and the log of the run is stored.
+        return max(_LOG_SECONDS, running / 60.0)
+
     def tell(self, stage: str, line: str) -> None:
         self.loggers[stage].info("%s", as_line(line))
 

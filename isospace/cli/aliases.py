@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import shlex
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,7 +18,10 @@ from isospace.cli.common import (
     warn,
 )
 from isospace.cli.terminal import print_json, say
-from isospace.errors import NotFoundError
+from isospace.errors import ConfigError, NotFoundError
+
+if TYPE_CHECKING:
+    from isospace.storage.store import Store
 
 AuthorOption = Annotated[
     str | None,
@@ -26,12 +30,27 @@ AuthorOption = Annotated[
 AliasArgument = Annotated[str, typer.Argument(metavar="ALIAS", help="The alias.")]
 
 
-def aliases(store: StoreArgument, collection: CollectionArgument, as_json: JsonOption = False) -> None:
+def aliases(
+    store: StoreArgument,
+    collection: CollectionArgument,
+    remove: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Remove this alias instead; no snapshot is removed.")
+    ] = None,
+    reason: ReasonOption = "",
+    author: AuthorOption = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Remove production too, which searches use if they name no alias.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
     """List the aliases of a collection: which snapshot each names, since when and why, and whether it is held."""
     from isospace.collection.alias import alias_states
     from isospace.storage.store import open_store
 
     opened = open_store(store)
+    if remove is not None:
+        _remove(opened, collection, remove, reason=reason, author=author, yes=yes, as_json=as_json)
+        return
     states = alias_states(opened, collection)
     if as_json:
         print_json(
@@ -57,6 +76,37 @@ def aliases(store: StoreArgument, collection: CollectionArgument, as_json: JsonO
             say(message)
 
 
+def _remove(
+    store: Store, collection: str, alias: str, *, reason: str, author: str | None, yes: bool, as_json: bool
+) -> None:
+    from isospace.collection.remove_alias import remove_alias
+    from isospace.operations.maintenance.retention import why_retained
+    from isospace.storage.paths import checked_name
+
+    checked_name(alias, "alias")
+    if alias == "production" and not yes:
+        raise ConfigError(
+            "alias 'production': searches, services, and audits that name no alias use it, and fail without it until a "
+            "run or `isospace promote` makes it again. Give --yes to remove it all the same."
+        )
+    removal = remove_alias(store, collection, alias, reason=reason, author=author)
+    number, why = removal.snapshot, why_retained(store, collection, removal.snapshot)
+    if as_json:
+        print_json({**removal.model_dump(mode="json"), "snapshot_retained": why})
+        return
+    say(f"{alias} is removed; it named snapshot {number}")
+    if why == "latest":
+        say(
+            f"Snapshot {number} is the latest, which a vacuum keeps. Run the configuration that you keep: that commits "
+            "another one."
+        )
+    elif why:
+        say(f"A vacuum keeps snapshot {number}: {why}.")
+    else:
+        say(f"`isospace vacuum` removes snapshot {number}, after its retention.")
+    say(f"A run with `runtime.promote_to: {alias}` makes the alias again.")
+
+
 def promote(
     store: StoreArgument,
     collection: CollectionArgument,
@@ -67,22 +117,29 @@ def promote(
         bool, typer.Option("--force", help="Promote a snapshot that its gate rejected. Needs --reason.")
     ] = False,
     release: Annotated[bool, typer.Option("--release", help="Move an alias that is held, and end the hold.")] = False,
+    hold: Annotated[
+        bool,
+        typer.Option("--hold", help="Hold the alias at this snapshot, even if it is held at another. Needs --reason."),
+    ] = False,
     author: AuthorOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Move an alias to a snapshot that passed its gate."""
-    from isospace.collection.alias import resolve
+    from isospace.collection.alias import held_message, resolve
     from isospace.evaluation.gate.verdicts import promote_judged
     from isospace.storage.paths import checked_name
     from isospace.storage.store import open_store
 
     checked_name(alias, "alias")
+    if hold and release:
+        raise ConfigError("--hold and --release: expected one of them. --hold moves an alias that is held, too.")
     opened = open_store(store)
     manifest = resolve(opened, collection, snapshot)
     moved = promote_judged(
-        opened, collection, alias, manifest, reason=reason, force=force, release=release, author=author
+        opened, collection, alias, manifest, reason=reason, force=force, release=release, hold=hold, author=author
     )
-    _print_move(alias, manifest.sequence, manifest.snapshot_id, moved=bool(moved), as_json=as_json)
+    held = held_message(opened, collection, alias)
+    _print_move(alias, manifest.sequence, manifest.snapshot_id, moved=bool(moved), as_json=as_json, held=held)
 
 
 def rollback(
@@ -97,14 +154,38 @@ def rollback(
     as_json: JsonOption = False,
 ) -> None:
     """Move an alias back to the snapshot it named before, and hold it there until `isospace release`."""
-    from isospace.collection.alias import held_message
+    from isospace.collection.alias import alias_state, held_message
     from isospace.collection.alias import rollback as roll_back
     from isospace.storage.store import open_store
 
     opened = open_store(store)
+    state = alias_state(opened, collection, alias)
+    left = state.current.snapshot if state is not None else None
     entry = roll_back(opened, collection, alias, reason=reason, hold=not no_hold, author=author)
     held = held_message(opened, collection, alias)
     _print_move(alias, entry.snapshot, entry.snapshot_id, moved=True, as_json=as_json, held=held)
+    if left is not None and (message := _same_space(opened, collection, alias, left, entry.snapshot)):
+        warn(message)
+
+
+def _same_space(store: Store, collection: str, alias: str, left: int, number: int) -> str:
+    """Return that a rollback led to another snapshot of the same space, and to which one it did not lead."""
+    from isospace.collection.snapshot import read_manifest, sequences
+
+    there = sequences(store, collection)
+    space_id = read_manifest(store, collection, number).space_id
+    if left not in there or read_manifest(store, collection, left).space_id != space_id:
+        return ""
+    earlier = (read_manifest(store, collection, n) for n in reversed(there) if n < number)
+    other = next((manifest for manifest in earlier if manifest.space_id != space_id), None)
+    if other is None:
+        return ""
+    parts = [*([] if alias == "production" else ["--alias", alias]), "--snapshot", str(other.sequence), "--hold"]
+    command = shlex.join(["isospace", "promote", store.url, collection, *parts, "--reason", "…"])
+    return (
+        f"snapshot {number} has the same model and transform as snapshot {left}. The last one before with others is "
+        f"{other.sequence}; if you want that: {command}"
+    )
 
 
 def hold(

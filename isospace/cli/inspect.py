@@ -24,6 +24,7 @@ from isospace.cli.common import (
 from isospace.cli.terminal import print_json, say
 
 if TYPE_CHECKING:
+    from isospace.collection.billing import Billed
     from isospace.collection.status import SnapshotStatus
     from isospace.search.serving_memory import ServingMemory
     from isospace.storage.store import Store
@@ -47,13 +48,12 @@ def status(
         return
     if not snapshots:
         say(f"{store}: no collection has a snapshot yet")
-    header = ("#", "ID", "space", "documents", "chunks", "committed", "vectors", "aliases")
+    header = ("#", "ID", "documents", "chunks", "committed", "vectors", "aliases")
     for name, members in groupby(snapshots, key=lambda one: one.collection):
         rows = [
             (
                 str(one.snapshot),
                 one.snapshot_id[:8],
-                one.space_id[:8],
                 f"{one.documents:,}",
                 f"{one.chunks:,}",
                 one.committed_at[:10],
@@ -62,20 +62,32 @@ def status(
             )
             for one in members
         ]
-        print_table(header, rows, title=name, whole=header[:7])
+        print_table(header, rows, title=name, whole=header[:6])
         for message in (message for one in snapshots if one.collection == name for message in one.held):
             say(message)
+        _print_spaces([one for one in snapshots if one.collection == name])
         _print_needs(opened, name, snapshots)
         _warn_of_unfinished(store, name)
 
 
+def _print_spaces(snapshots: Sequence[SnapshotStatus]) -> None:
+    """Print which model each space is of, and its snapshots: where to go back to after a change of the model."""
+    spaces: dict[tuple[str, str], list[str]] = {}
+    for one in snapshots:
+        spaces.setdefault((one.space_id[:8], one.model), []).append(str(one.snapshot))
+    rows = [(space, model, ", ".join(numbers)) for (space, model), numbers in spaces.items()]
+    print_table(("space", "model", "snapshots"), rows, whole=("space",))
+
+
 def _print_needs(store: Store, collection: str, snapshots: Sequence[SnapshotStatus]) -> None:
     """Print the bytes of a collection on disk, and the memory that it takes to serve what aliases name."""
+    from isospace.collection.billing import read_billed
     from isospace.collection.disk_usage import disk_usage, size_text
 
     usage = disk_usage(store, collection)
     disk = [(kind, size_text(size)) for kind, size in usage.items() if size]
     print_table(("on disk", "size"), [*disk, ("in all", size_text(sum(usage.values())))])
+    _print_billed(read_billed(store, collection))
     memory = []
     for one in snapshots:
         if one.collection == collection and one.aliases:
@@ -84,6 +96,14 @@ def _print_needs(store: Store, collection: str, snapshots: Sequence[SnapshotStat
             memory.append((f"{one.snapshot} ({', '.join(one.aliases)})", described))
     if memory:
         print_table(("snapshot", "memory to serve it"), memory)
+
+
+def _print_billed(billed: Billed) -> None:
+    """Print what providers billed for a collection, if they did."""
+    if billed.runs:
+        priced = f", {billed.money:,.2f} at the configured prices" if billed.money else ""
+        runs = "1 run" if billed.runs == 1 else f"{billed.runs:,} runs"
+        say(f"billed by providers: {billed.tokens:,} tokens in {runs}{priced}")
 
 
 def _memory(store: Store, snapshot: SnapshotStatus) -> ServingMemory | None:
@@ -100,6 +120,7 @@ def _memory(store: Store, snapshot: SnapshotStatus) -> ServingMemory | None:
 
 def _as_json(store: Store, snapshots: Sequence[SnapshotStatus]) -> list[dict[str, Any]]:
     """Return snapshots with the bytes of their collections on disk, and of the memory that serving them takes."""
+    from isospace.collection.billing import read_billed
     from isospace.collection.disk_usage import disk_usage
 
     disk = {name: disk_usage(store, name) for name in {one.collection for one in snapshots}}
@@ -108,6 +129,7 @@ def _as_json(store: Store, snapshots: Sequence[SnapshotStatus]) -> list[dict[str
         {
             **one.as_dict(),
             "collection_disk": disk[one.collection],
+            "collection_billed": read_billed(store, one.collection).as_dict(),
             "serving_memory": needed.as_dict() if needed is not None else None,
         }
         for one, needed in zip(snapshots, memory, strict=True)
@@ -127,7 +149,8 @@ def _warn_of_unfinished(store: str, collection: str) -> None:
 
 def show(store: StoreArgument, collection: CollectionArgument, snapshot: SnapshotOption = "production") -> None:
     """Print everything about a snapshot as JSON: recipe, space, files, types of metadata, provenance, alias history."""
-    from isospace.collection.alias import alias_history, resolve
+    from isospace.collection.alias import alias_history, list_aliases, resolve
+    from isospace.collection.alias_log import read_log
     from isospace.collection.metadata_schema import fields_of, odd_values
     from isospace.encoding.embedder import load_space, uncovered_stages
     from isospace.encoding.registry.record import read_encoder_record
@@ -156,7 +179,12 @@ def show(store: StoreArgument, collection: CollectionArgument, snapshot: Snapsho
             "provenance": sparse.provenance,
             "encoder": read_sparse_record(opened, sparse.record.encoder_id).model_dump(mode="json", exclude={"files"}),
         }
-    body["alias_history"] = [entry.model_dump(mode="json") for entry in alias_history(opened, collection, snapshot)]
+    history = alias_history(opened, collection, snapshot)
+    if not history:
+        # Given by number or ID: what any alias has to do with it.
+        logs = (read_log(opened, collection, name, removed=True) for name in list_aliases(opened, collection))
+        history = [entry for log in logs for entry in log if entry.snapshot == manifest.sequence]
+    body["alias_history"] = [entry.model_dump(mode="json") for entry in history]
     print_json(body)
 
 

@@ -18,7 +18,7 @@ from isospace.cli.evaluate import compare, evaluate, frontier, lengths
 from isospace.cli.gate import gate, verdicts
 from isospace.cli.init import init
 from isospace.cli.inspect import encoders, quarantine, show, status, verify
-from isospace.cli.maintenance import compact, export, forget, vacuum
+from isospace.cli.maintenance import compact, drop, export, forget, vacuum
 from isospace.cli.models import compare_models, distill, finetune
 from isospace.cli.plan import plan
 from isospace.cli.reports import reports
@@ -27,6 +27,7 @@ from isospace.cli.search import search, serve
 from isospace.cli.sets import sets
 from isospace.cli.terminal import prepare_output, say
 from isospace.errors import ConfigError, IsospaceError, QueryError, missing_package
+from isospace.pipeline.failure import os_reason
 from isospace.pipeline.heartbeat import working
 
 # The panels of the help, with their commands in order. A Typer app is a group of subcommands.
@@ -45,7 +46,7 @@ PANELS: dict[str, dict[str, Callable[..., None] | typer.Typer]] = {
     },
     "Aliases": {"aliases": aliases, "promote": promote, "rollback": rollback, "hold": hold, "release": release},
     "Monitor": {"audit": audit, "query-log": query_log, "reports": reports},
-    "Maintain": {"compact": compact, "vacuum": vacuum, "forget": forget, "export": export},
+    "Maintain": {"compact": compact, "vacuum": vacuum, "forget": forget, "drop": drop, "export": export},
     "Models": {"finetune": finetune, "distill": distill, "compare-models": compare_models},
 }  # fmt: skip
 
@@ -131,6 +132,6 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(1)
     except OSError as error:
-        fail(f"{error.filename or 'input or output'}: {error.strerror or error}.", status=1)
+        fail(os_reason(error), status=1)
     if isinstance(code, int):
         sys.exit(code)

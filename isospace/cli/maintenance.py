@@ -1,4 +1,4 @@
-"""The commands that maintain a store: compact, vacuum, forget, export."""
+"""The commands that maintain a store: compact, vacuum, forget, drop, export."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from isospace.cli.common import (
     warn,
 )
 from isospace.cli.terminal import print_json, say
+from isospace.errors import ConfigError
 from isospace.operations.maintenance.compaction_settings import DEFAULT_SETTINGS, CompactionSettings
 
 if TYPE_CHECKING:
@@ -149,6 +150,35 @@ def forget(
         print_json(receipt.model_dump(mode="json"))
     else:
         _print_receipt(opened, collection, receipt)
+
+
+def drop(
+    store: StoreArgument,
+    collection: CollectionArgument,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove without asking; required without a terminal.")] = False,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove a collection for good: all snapshots, aliases, evaluation sets, logged answers, and reports on it."""
+    from isospace.operations.maintenance.drop_collection import drop_collection
+    from isospace.storage.store import open_store
+
+    opened = open_store(store)
+    if not (yes or dry_run):
+        preview = drop_collection(opened, collection, dry=True)
+        if not sys.stdin.isatty():
+            raise ConfigError(
+                f"collection {collection!r}: holds {preview.snapshots} snapshots, which nothing restores. Give --yes "
+                "to remove them."
+            )
+        typer.confirm(
+            f"Remove collection {collection} with {preview.snapshots} snapshots, for good?", abort=True, err=True
+        )
+    dropped = drop_collection(opened, collection, dry=dry_run)
+    if as_json:
+        print_json(asdict(dropped))
+    else:
+        say(dropped.describe())
 
 
 def export(

@@ -17,17 +17,18 @@ from isospace.collection.alias_entry import (
     new_entry,
     release_command,
 )
+from isospace.collection.alias_log import is_ended, read_log, read_removal
 from isospace.collection.replacements import follow_replacements
 from isospace.collection.snapshot import Manifest, find_manifest, read_manifest
 from isospace.errors import ConfigError, HeldError, IntegrityError, NotFoundError
-from isospace.storage.numbered_log import append, read_all
+from isospace.storage.numbered_log import append
 from isospace.storage.paths import CollectionPaths, is_name, numbered
 from isospace.storage.store import Store
 
 
 def alias_history(store: Store, collection: str, alias: str) -> list[AliasEntry]:
-    """Return the moves of an alias, oldest first; empty if the alias does not exist."""
-    return read_all(store, CollectionPaths(collection).alias(alias), AliasEntry)
+    """Return the moves of an alias, oldest first; empty if the alias does not exist or was removed."""
+    return read_log(store, collection, alias)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +60,12 @@ class AliasState:
 def alias_states(store: Store, collection: str) -> dict[str, AliasState]:
     """Return the state of every alias of a collection."""
     states = {name: alias_state(store, collection, name) for name in list_aliases(store, collection)}
-    # A run that dies before the first move of an alias leaves a folder without entries.
+    # A removal leaves the folder, and so does a run that dies before the first move.
     return {name: state for name, state in states.items() if state is not None}
 
 
 def alias_state(store: Store, collection: str, alias: str) -> AliasState | None:
-    """Return the state of an alias; None if it has never named a snapshot."""
+    """Return the state of an alias; None if it names no snapshot, because it never moved or was removed."""
     history = alias_history(store, collection, alias)
     if not history:
         return None
@@ -78,33 +79,47 @@ def aliases(store: Store, collection: str) -> dict[str, AliasEntry]:
 
 
 def list_aliases(store: Store, collection: str) -> list[str]:
-    """Return the names of the aliases of a collection, sorted, including any that never moved."""
+    """Return the names of the aliases of a collection, sorted, including any that never moved or were removed."""
     return [name for name in store.folders(CollectionPaths(collection).folder("aliases")) if is_name(name)]
 
 
-def resolve(store: Store, collection: str, reference: str) -> Manifest:
+def reference_text(reference: str | int) -> str:
+    """Return a reference to a snapshot as text; ConfigError if it is neither a text nor a number."""
+    if isinstance(reference, int) and not isinstance(reference, bool):
+        return str(reference)
+    if not isinstance(reference, str):
+        raise ConfigError(
+            f"alias {reference!r:.60}: is neither a text nor a number; expected an alias, a snapshot number, or the "
+            "first digits of a snapshot ID."
+        )
+    return reference
+
+
+def resolve(store: Store, collection: str, reference: str | int) -> Manifest:
     """Return the snapshot for an alias, a snapshot number, or the start of a snapshot_id.
 
     Raises
     ------
     ConfigError
-        If the reference is not a text.
+        If the reference is neither a text nor a number.
     NotFoundError
         If there is no such snapshot.
     IntegrityError
         If the snapshot of the alias was replaced by another.
     """
-    if not isinstance(reference, str):
-        raise ConfigError(
-            f"alias {reference!r:.60}: is not a text; expected an alias, a snapshot number as text, or the first "
-            f'digits of a snapshot ID. Write "{reference!s:.60}".'
-        )
+    reference = reference_text(reference)
     history = alias_history(store, collection, reference)
     if not history:
         try:
             return find_manifest(store, collection, reference)
         except NotFoundError as error:
-            known = ", ".join(list_aliases(store, collection)) or "none"
+            known = ", ".join(aliases(store, collection)) or "none"
+            removal = read_removal(store, collection, reference) if is_name(reference) else None
+            if removal is not None:
+                raise NotFoundError(
+                    f"alias {reference!r} of collection {collection!r}: was removed at {removal.at} by "
+                    f"{removal.author}, when it named snapshot {removal.snapshot}. Aliases: {known}."
+                ) from error
             raise NotFoundError(f"{error} Aliases: {known}.") from error
     entry = history[-1]
     manifest = read_manifest(store, collection, entry.snapshot)
@@ -128,6 +143,7 @@ def promote(
     forced: str = "",
     expected: AliasEntry | None = None,
     release: bool = False,
+    hold: bool = False,
     author: str = "",
 ) -> AliasEntry | None:
     """Move an alias to a snapshot.
@@ -146,6 +162,8 @@ def promote(
         content in other files: a hold does not prevent it.
     release
         Move the alias even if it is held, and end the hold.
+    hold
+        Move the alias even if it is held, and hold it at this snapshot.
     author
         Who moves the alias, recorded in the history; empty for a run.
 
@@ -157,31 +175,32 @@ def promote(
     Raises
     ------
     ConfigError
-        If the name of the alias is a number.
+        If the name of the alias is a number, or if it cannot be held for this reason.
     HeldError
-        If the alias is held, and neither `forward_only`, `expected`, nor `release` is given.
+        If the alias is held, and neither `forward_only`, `expected`, `release`, nor `hold` is given.
     """
     if alias.isdecimal():
         raise ConfigError(f"alias {alias!r}: expected a name that is not a number, since numbers name snapshots.")
+    if hold:
+        _require_holdable(alias, reason)
 
     def make(number: int) -> AliasEntry | None:
         history = alias_history(store, collection, alias)
         if expected is not None and _has_moved(history, since=expected):
             return None
         holding = held_by(history)
-        if holding is not None and expected is None and not release:
+        if holding is not None and expected is None and not release and not hold:
             if forward_only:
                 return None
             raise _held_error(store, collection, AliasState(history[-1], history[-1], holding))
         current = (history[-1].snapshot, history[-1].snapshot_id) if history else None
-        ends = release and holding is not None
-        if current == (manifest.sequence, manifest.snapshot_id) and not ends:
+        ends = release and holding is not None and not hold
+        if current == (manifest.sequence, manifest.snapshot_id) and not ends and not hold:
             return None
         if forward_only and _was_passed(follow_replacements(store, collection, history), manifest):
             return None
-        return new_entry(
-            alias, number, "promote", manifest, reason, forced=forced, author=author, hold=False if ends else None
-        )
+        held = True if hold else False if ends else None
+        return new_entry(alias, number, "promote", manifest, reason, forced=forced, author=author, hold=held)
 
     return _append(store, collection, alias, manifest, make)
 
@@ -247,10 +266,7 @@ def hold(store: Store, collection: str, alias: str, *, reason: str, author: str 
     NotFoundError
         If the alias names no snapshot.
     """
-    if alias == CANDIDATE:
-        raise ConfigError(f"alias {alias!r}: every gate moves it to the snapshot that it judges. Hold another alias.")
-    if not reason.strip():
-        raise ConfigError("a hold needs a reason, which every run shows. Give it with --reason.")
+    _require_holdable(alias, reason)
     entry = _append_beside(store, collection, alias, "hold", reason=reason, author=author)
     if entry is None:
         known = ", ".join(aliases(store, collection)) or "none"
@@ -258,6 +274,13 @@ def hold(store: Store, collection: str, alias: str, *, reason: str, author: str 
             f"alias {alias!r} of collection {collection!r}: names no snapshot to be held at. Aliases: {known}."
         )
     return entry
+
+
+def _require_holdable(alias: str, reason: str) -> None:
+    if alias == CANDIDATE:
+        raise ConfigError(f"alias {alias!r}: every gate moves it to the snapshot that it judges. Hold another alias.")
+    if not reason.strip():
+        raise ConfigError("a hold needs a reason, which every run shows. Give it with --reason.")
 
 
 def release(
@@ -370,7 +393,9 @@ def _append(
     # Moving an alias takes no lease, and a vacuum may have removed the snapshot since it was looked up. A vacuum
     # deletes manifests first, and then looks for aliases that name them: at least one of the two sees the other.
     if entry is not None and not store.exists(paths.snapshot(manifest.sequence)):
-        store.delete(numbered(paths.alias(alias), entry.number))
+        # An entry that a removal ended stays: its number must not be given to another.
+        if not is_ended(store, collection, alias, entry.number):
+            store.delete(numbered(paths.alias(alias), entry.number))
         raise NotFoundError(
             f"alias {alias!r}: snapshot {manifest.sequence} of collection {collection!r} was removed while the alias "
             "moved to it. The alias is where it was. Promote a snapshot that isospace status lists."

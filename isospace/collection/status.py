@@ -22,6 +22,8 @@ class SnapshotStatus:
     snapshot: int
     snapshot_id: str
     space_id: str
+    model: str
+    """The encoder of its documents, as the recipe names it."""
     documents: int
     chunks: int
     parts: int
@@ -72,6 +74,7 @@ def _status(store: Store, manifest: Manifest, named: Sequence[AliasState]) -> Sn
         snapshot=manifest.sequence,
         snapshot_id=manifest.snapshot_id,
         space_id=manifest.space_id,
+        model=str(manifest.recipe.get("encoder", {}).get("model", "")),
         documents=manifest.documents,
         chunks=manifest.chunks,
         parts=len(manifest.parts),

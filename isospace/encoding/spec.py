@@ -103,7 +103,7 @@ class ServedEncoderSpec(SpecModel):
     preset: str = "auto"
     """Entry of `configs/models.yaml` whose prompts apply; `auto` finds it by name, `none` skips it, such as for a
     server that adds the prompts itself."""
-    parameters: RoleParametersSpec = RoleParametersSpec()
+    parameters: RoleParametersSpec | None = None
     """Parameters of the request by role. Needed for protocols that know roles (cohere, voyage, google)."""
 
     @field_validator("tokenizer")
@@ -115,18 +115,23 @@ class ServedEncoderSpec(SpecModel):
 
     @model_validator(mode="after")
     def _possible(self) -> ServedEncoderSpec:
-        prompts = self.prompts or PromptsSpec()
+        prompts, parameters = self.prompts or PromptsSpec(), self.by_role
         try:
             ServedModel(
                 self.protocol,
                 self.model,
                 self.dimensions,
-                {"document": self.parameters.document, "query": self.parameters.query},
+                {"document": parameters.document, "query": parameters.query},
                 {"document": prompts.document, "query": prompts.query},
             )
         except ConfigError as error:
             raise ValueError(str(error).rstrip(".")) from error
         return self
+
+    @property
+    def by_role(self) -> RoleParametersSpec:
+        """The parameters by role; none if the recipe has none."""
+        return self.parameters or RoleParametersSpec()
 
     @property
     def precision(self) -> Precision:
@@ -139,14 +144,45 @@ class ServedEncoderSpec(SpecModel):
         return False
 
 
-def _kind_of(value: Any) -> str:
+# In the location of an error. No key and no other kind has these names.
+DISK_TAG, SERVED_TAG = "encoder-on-disk", "encoder-behind-an-api"
+
+
+def _tag_of(value: Any) -> str:
     kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
-    return "served" if kind == "served" else "transformer"
+    return SERVED_TAG if kind == "served" else DISK_TAG
 
 
 AnyEncoderSpec = Annotated[
-    Annotated[EncoderSpec, Tag("transformer")] | Annotated[ServedEncoderSpec, Tag("served")], Discriminator(_kind_of)
+    Annotated[EncoderSpec, Tag(DISK_TAG)] | Annotated[ServedEncoderSpec, Tag(SERVED_TAG)], Discriminator(_tag_of)
 ]
+
+
+class BatchSpec(SpecModel):
+    """OpenAI's Batch API: texts are sent as files, and the vectors arrive within a day, at a lower price."""
+
+    enabled: bool = True
+    """Whether documents are sent as batches; queries and checks never are."""
+    completion_window: str = "24h"
+    """Within which time the provider has to answer; OpenAI takes `24h` alone."""
+    max_requests: int = Field(default=50_000, ge=1, le=50_000)
+    """Most requests in a batch."""
+    max_texts: int = Field(default=50_000, ge=2, le=50_000)
+    """Most texts in all requests of a batch, including the control text that goes with each request."""
+    max_megabytes: float = Field(default=200.0, gt=0.0, le=200.0)
+    """Largest file of a batch, in MB."""
+    request_texts: int = Field(default=128, ge=1, le=2048)
+    """Most texts in a request. If the provider refuses one of them, all are sent again, each on its own."""
+    request_url: str = "/v1/embeddings"
+    """What each line of a batch names as its address; `/embeddings` on some servers."""
+    poll_seconds: float = Field(default=60.0, gt=0.0)
+    """Seconds between two questions about the state of the batches."""
+    max_wait_hours: float = Field(default=72.0, gt=0.0)
+    """Hours that a run waits for its batches before it fails; the next run continues to wait for the same ones."""
+    max_submissions: int = Field(default=3, ge=1)
+    """How often a text is submitted whose batch expires, or whose request fails."""
+    price_per_million_tokens: float | None = Field(default=None, ge=0.0, allow_inf_nan=False)
+    """Price of a million tokens in batches; if empty, that of `runtime.endpoint`."""
 
 
 class EndpointSpec(SpecModel):
@@ -181,6 +217,20 @@ class EndpointSpec(SpecModel):
     """Price of a million tokens; plans, budgets, and reports then show money."""
     noise_limit: float = Field(default=0.999, gt=0.0, le=1.0)
     """Smallest cosine allowed between two vectors of the same text; a noisier provider is refused."""
+    batch: BatchSpec | None = None
+    """For OpenAI's protocol: send documents through the Batch API; if empty, each request is answered at once."""
+
+    @property
+    def batches(self) -> BatchSpec | None:
+        """The settings of batches; None if documents are not sent that way."""
+        return self.batch if self.batch is not None and self.batch.enabled else None
+
+    @property
+    def token_price(self) -> tuple[float | None, str]:
+        """The price of a million tokens of documents, and the key that sets it."""
+        if self.batches is not None and self.batches.price_per_million_tokens is not None:
+            return self.batches.price_per_million_tokens, "runtime.endpoint.batch.price_per_million_tokens"
+        return self.price_per_million_tokens, "runtime.endpoint.price_per_million_tokens"
 
     def __hash__(self) -> int:
         return hash(self.model_dump_json())

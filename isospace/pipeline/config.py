@@ -195,13 +195,32 @@ class PipelineConfig(SpecModel):
     @model_validator(mode="after")
     def _priced(self) -> PipelineConfig:
         runtime, served = self.runtime, self.recipe.encoder.kind == "served"
-        token_price = runtime.endpoint.price_per_million_tokens if runtime.endpoint else None
+        token_price = runtime.endpoint.token_price[0] if runtime.endpoint else None
         if runtime.budget.money is not None and (token_price if served else runtime.price_per_device_hour) is None:
             named = "runtime.endpoint.price_per_million_tokens" if served else "runtime.price_per_device_hour"
             raise ValueError(f"runtime.budget.money = {runtime.budget.money:g}: the price is unknown; set {named}")
         queries = self.recipe.query_encoder
         if runtime.endpoint is not None and not served and (queries is None or queries.kind != "served"):
             raise ValueError("runtime.endpoint is for an encoder behind an API; set recipe.encoder.kind=served")
+        return self
+
+    @model_validator(mode="after")
+    def _batched(self) -> PipelineConfig:
+        encoder, endpoint = self.recipe.encoder, self.runtime.endpoint
+        if endpoint is None or endpoint.batches is None:
+            return self
+        protocol = encoder.protocol if encoder.kind == "served" else None
+        if protocol != "openai":
+            found = f"recipe.encoder.protocol={protocol}" if protocol else f"recipe.encoder.kind={encoder.kind}"
+            raise ValueError(
+                f"runtime.endpoint.batch is for recipe.encoder.protocol=openai, and here {found}; leave it out, or set "
+                "runtime.endpoint.batch.enabled=false"
+            )
+        if self.runtime.budget.minutes is not None:
+            raise ValueError(
+                f"runtime.budget.minutes = {self.runtime.budget.minutes:g}: batches are submitted at once, and waiting "
+                "costs nothing; set budget.tokens or budget.money, or runtime.endpoint.batch.max_wait_hours"
+            )
         return self
 
     @model_validator(mode="after")

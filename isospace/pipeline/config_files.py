@@ -10,6 +10,7 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from isospace.encoding.spec import DISK_TAG, SERVED_TAG, EncoderSpec, ServedEncoderSpec
 from isospace.errors import ConfigError
 from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.override_values import load_yaml, parse_value
@@ -101,7 +102,7 @@ def describe_errors(error: ValidationError, model: type[BaseModel]) -> str:
     """Describe what is wrong with a configuration, key by key."""
     lines = []
     for item in error.errors(include_url=False):
-        where = ".".join(str(part) for part in item["loc"] if part not in (FIT_TAG, AUTO_TAG)) or "the file"
+        where = ".".join(str(part) for part in item["loc"] if part not in _UNSAID) or "the file"
         if item["type"] == "extra_forbidden":
             known = _known_keys(item["loc"][:-1], model)
             lines.append(f"unknown key {where}" + (f"; known keys: {', '.join(known)}" if known else ""))
@@ -121,7 +122,10 @@ def _shown(value: Any) -> str:
 
 
 # Names that pydantic inserts into the location of an error, one for each member of a union.
-_TAGGED: dict[str, type[BaseModel]] = {FIT_TAG: FitSpec, AUTO_TAG: AutoSpec, **SPEC_OF_KIND}
+_ENCODERS: dict[str, type[BaseModel]] = {DISK_TAG: EncoderSpec, SERVED_TAG: ServedEncoderSpec}
+_TAGGED: dict[str, type[BaseModel]] = {FIT_TAG: FitSpec, AUTO_TAG: AutoSpec, **_ENCODERS, **SPEC_OF_KIND}
+# Nobody has written these.
+_UNSAID = {FIT_TAG, AUTO_TAG, *_ENCODERS}
 
 
 def _known_keys(path: tuple[int | str, ...], root: type[BaseModel]) -> list[str]:

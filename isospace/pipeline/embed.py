@@ -12,6 +12,7 @@ from isospace.errors import ConflictError, IsospaceError
 from isospace.evaluation.gate.verdicts import require_passed
 from isospace.evaluation.reports.page import duration
 from isospace.pipeline import stages
+from isospace.pipeline.batch_stage import ENCODE_BATCHES, in_batches, warn_of_batches
 from isospace.pipeline.chunk import ChunkPart, all_chunk_paths
 from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.counted import money_text
@@ -216,6 +217,9 @@ def _encode(executor: Executor, run: Run, plan: EncodePlan) -> list[EncodedShard
     """Encode as many shards as the budget allows; those in progress when it is spent are finished."""
     if not plan.shards:
         return []
+    if in_batches(run.config):
+        return executor.run(ENCODE_BATCHES, run, plan)
+    warn_of_batches(executor.reporter, run)
     runtime = run.config.runtime
     workers, classes = executor.run(stages.START_WORKERS, run, plan.stored)
     spent = _Progress(plan, runtime.price_per_device_hour, workers, token_price=token_price_of(run.config))

@@ -69,11 +69,11 @@ class Heartbeat:
                 if not self._stages:
                     self._running = False
                     return
-                left = self._seconds - (time.monotonic() - self._spoken)
+                stage, (_, since, detail, at) = next(reversed(self._stages.items()))
+                left = self.silence(time.monotonic() - since) - (time.monotonic() - self._spoken)
                 if left > 0:
                     self._lock.wait(left)
                     continue
-                stage, (_, since, detail, at) = next(reversed(self._stages.items()))
                 self._spoken = now = time.monotonic()
                 # The time left, for example, is as old as the last shard.
                 age = f" ({now - at:.0f} s ago)" if now - at >= 2.0 * self._seconds else ""
@@ -81,6 +81,10 @@ class Heartbeat:
             with contextlib.suppress(OSError, ValueError):
                 # A closed terminal is no reason to stop.
                 self.tell(stage, line)
+
+    def silence(self, running: float) -> float:
+        """Return after how many seconds without a line one is printed, for a stage that has run for so many."""
+        return self._seconds
 
     def tell(self, stage: str, line: str) -> None:
         """Print a line about a stage."""

@@ -15,6 +15,7 @@ from isospace.encoding.registry.register import identify_encoder
 from isospace.encoding.registry.router import query_spec
 from isospace.encoding.role_encoders import naming_query_encoder
 from isospace.encoding.served.counting import BUDGET
+from isospace.encoding.spec import EndpointSpec
 from isospace.encoding.throughput import measured_rate
 from isospace.evaluation.reports.page import duration
 from isospace.pipeline.chunk import ChunkPart, write_chunks
@@ -78,7 +79,11 @@ class PlanReport:
     price
         `runtime.price_per_device_hour`.
     token_price
-        For a served encoder: `runtime.endpoint.price_per_million_tokens`.
+        For a served encoder: the price of a million tokens, of batches if texts are sent that way.
+    token_price_key
+        The key of the configuration that sets it.
+    batch_window
+        For batches: within which time the provider answers; else empty.
     sparse_texts
         Different texts that need a sparse vector; None without `recipe.sparse`.
     disk
@@ -115,6 +120,8 @@ class PlanReport:
     judged: JudgedDocuments | None = None
     price: float | None = None
     token_price: float | None = None
+    token_price_key: str = "runtime.endpoint.price_per_million_tokens"
+    batch_window: str = ""
     disk: DiskPlan | None = None
     sparse_texts: int | None = None
 
@@ -194,18 +201,22 @@ class PlanReport:
         if self.truncated_chunks:
             rows.append(("truncated", f"{self.truncated_chunks:,} chunks, by {self.truncated_tokens:,} tokens in all"))
         if self.texts_to_encode:
-            unknown = "unknown until a first run with this encoder and device"
-            rows.append(("encoding time", unknown if self.seconds is None else f"about {duration(self.seconds)}"))
+            rows.append(("encoding time", self._time()))
         if self.bytes:
             rows.append(("new vectors", f"about {size_text(self.bytes)}"))
         if self.money:
             rows.append(("cost", f"about {money_text(self.money)}{self._assumed_price()}"))
         return rows
 
+    def _time(self) -> str:
+        if self.batch_window:
+            return f"up to {self.batch_window} in batches, and again for texts whose batch expires"
+        unknown = "unknown until a first run with this encoder and device"
+        return unknown if self.seconds is None else f"about {duration(self.seconds)}"
+
     def _assumed_price(self) -> str:
         if self.token_price is not None:
-            named = "runtime.endpoint.price_per_million_tokens"
-            return f", in your currency, at {self.token_price:g} per million tokens ({named})"
+            return f", in your currency, at {self.token_price:g} per million tokens ({self.token_price_key})"
         if self.price is None:
             return ""
         return f", in your currency, at {self.price:g} per device hour (runtime.price_per_device_hour)"
@@ -249,6 +260,7 @@ def report_plan(
     seconds = plan.tokens / rate if rate else (0.0 if not plan.tokens else None)
     price, token_price = runtime.price_per_device_hour, token_price_of(run.config)
     unknown = add_up(part.unknown for part in parts)
+    endpoint = runtime.endpoint or EndpointSpec()
     return PlanReport(
         collection=run.collection,
         base=run.base_sequence,
@@ -280,6 +292,8 @@ def report_plan(
         judged=judged,
         price=price,
         token_price=token_price,
+        token_price_key=endpoint.token_price[1],
+        batch_window=endpoint.batches.completion_window if endpoint.batches else "",
         disk=plan_disk(run, scan, parts, plan, record, queries),
         sparse_texts=None if run.sparse_encoder_id is None else plan_sparse(run, parts).to_encode,
     )
@@ -306,7 +320,7 @@ def _counted_with(tokenizer: str) -> str:
 def token_price_of(config: PipelineConfig) -> float | None:
     """Return the price of a million tokens of a served encoder; None if it is unknown, or the encoder is not served."""
     endpoint = config.runtime.endpoint
-    return endpoint.price_per_million_tokens if endpoint and config.recipe.encoder.kind == "served" else None
+    return endpoint.token_price[0] if endpoint and config.recipe.encoder.kind == "served" else None
 
 
 def _money(plan: EncodePlan, seconds: float | None, price: float | None, token_price: float | None) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from isospace.encoding.registry.record import EncoderRecord
+from isospace.encoding.sparse.spec import SparseSpec
 from isospace.encoding.spec import AnyEncoderSpec, EncoderSpec
 from isospace.ingest.spec import ChunkingSpec, DocumentsSpec
 from isospace.pipeline.config import Recipe
@@ -38,6 +39,7 @@ def recipe_rows(
         ("raw vectors", _fit(space.fitted, recipe.transform.fit.kind == "auto")),
         ("stored vectors", _stored(space)),
         ("word search", _lexical(recipe.lexical)),
+        *([] if recipe.sparse is None else [("sparse vectors", _sparse(recipe.sparse))]),
         (
             "gate",
             f"{len(recipe.gate.rules)} rules"
@@ -123,6 +125,11 @@ def _lexical(spec: LexicalSpec) -> str:
     stemmer = f"{spec.stemmer} stemming" if spec.stemmer else "no stemming"
     stopwords = f"without {spec.stopwords} stopwords" if spec.stopwords else "with all words"
     return f"BM25, {stemmer}, {stopwords}."
+
+
+def _sparse(spec: SparseSpec) -> str:
+    revision = f" at revision {spec.revision[:12]}" if spec.revision else ""
+    return f"{spec.model}{revision}, weights in {spec.bits} bits, for the modes sparse and hybrid."
 
 
 def _capitalized(text: str) -> str:

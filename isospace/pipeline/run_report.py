@@ -64,6 +64,8 @@ class RunReport:
         the source and must not be ingested.
     rejected
         Whether the gate rejected the snapshot, so that the alias did not move.
+    price_key
+        The key of the price of a million tokens; empty if `money` is that of a device's hours.
     stages
         Wall time in seconds of each stage, in their order, up to the report.
     """
@@ -101,6 +103,7 @@ class RunReport:
     stages: tuple[tuple[str, float], ...] = ()
     billed_tokens: int = 0
     resent_texts: int = 0
+    price_key: str = ""
 
     @property
     def tone(self) -> Tone:
@@ -156,9 +159,7 @@ class RunReport:
         if self.left:
             rows.append(("left", counted(self.left, "text"), "beyond the budget; the next run continues with them"))
         if self.money is not None:
-            priced = (
-                "runtime.endpoint.price_per_million_tokens" if self.billed_tokens else "runtime.price_per_device_hour"
-            )
+            priced = self.price_key or "runtime.price_per_device_hour"
             figure = f"{self.money:,.2f}" if self.money >= 1.0 else f"{self.money:,.4g}"
             rows.append(("cost", figure, f"of encoding, at {priced}"))
         return rows

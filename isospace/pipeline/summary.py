@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from isospace.collection.alias import held_message
+from isospace.collection.billing import add_billed
 from isospace.collection.disk_usage import disk_usage
 from isospace.collection.quarantine import QuarantinedInput, read_inputs
 from isospace.encoding.throughput import record_rate
@@ -14,6 +15,7 @@ from isospace.evaluation.gate.verdicts import Verdict
 from isospace.evaluation.reports.artifacts import artifact_key, report_line
 from isospace.evaluation.reports.page import CHUNK_LENGTHS, MAP, SIMILARITIES
 from isospace.pipeline import openings
+from isospace.pipeline.batch_stage import in_batches
 from isospace.pipeline.checks import CheckResult
 from isospace.pipeline.commit import Commit
 from isospace.pipeline.encode.shards import EncodedShard
@@ -193,19 +195,32 @@ def _show_quarantine(reporter: Reporter, run: Run, inputs: Sequence[QuarantinedI
 def _spent(run: Run, plan: PlanReport, encoded: list[EncodedShard]) -> dict[str, Any]:
     """Return what a run spent on encoding and what it reused, and record its encoding rate."""
     tokens, seconds = sum(e.tokens for e in encoded), sum(e.seconds for e in encoded)
-    if encoded:
+    # A batch takes as long as the provider likes, which says nothing about the next one.
+    if encoded and not in_batches(run.config):
         pool = run_pool(run)
-        record_rate(run.store, run.encoder_id, pool.place, tokens, seconds / pool.size)
+        elapsed = seconds / pool.size
+        if run_record(run).served is not None:
+            # Shards wait for one provider at the same time, and no device works meanwhile.
+            seconds = elapsed = seconds / min(pool.size, len(encoded))
+        record_rate(run.store, run.encoder_id, pool.place, tokens, elapsed)
     price, token_price = run.config.runtime.price_per_device_hour, token_price_of(run.config)
     billed = sum(e.billed_tokens for e in encoded)
-    money = None if price is None else price * seconds / 3600.0
+    money = token_price * billed / 1e6 if token_price is not None else None
+    if billed and in_batches(run.config):
+        # Their tokens were added when they were fetched.
+        add_billed(run.store, run.collection, 0, None)
+    elif billed:
+        add_billed(run.store, run.collection, billed, money)
+    if money is None and price is not None:
+        money = price * seconds / 3600.0
     return {
         "encoded": sum(e.chunks for e in encoded),
         "tokens": tokens,
         "seconds": seconds,
         "reused": plan.reused_texts,
-        "money": money if token_price is None else token_price * billed / 1e6,
+        "money": money,
         "billed_tokens": billed,
+        "price_key": plan.token_price_key if token_price is not None else "",
         "resent_texts": sum(e.resent_texts for e in encoded),
     }
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Unpack
 import numpy as np
 import pyarrow as pa
 
-from isospace.collection.alias import resolve
+from isospace.collection.alias import reference_text, resolve
 from isospace.collection.snapshot import Manifest
 from isospace.encoding.embedder import OpenSpace
 from isospace.encoding.forks import require_loaded_here
@@ -334,7 +334,7 @@ def _is_space(given: str, space_id: str) -> bool:
 def open_index(
     store: Store | str | os.PathLike[str],
     collection: str,
-    alias: str = "production",
+    alias: str | int = "production",
     *,
     representation: Representation | None = None,
     encoder: Encoder | None = None,
@@ -354,7 +354,7 @@ def open_index(
     store
         A store, or its URL.
     alias
-        An alias, a snapshot number as text, or the first digits of a snapshot ID.
+        An alias, a snapshot number, or the first digits of a snapshot ID.
     representation
         The stored representation that is searched by default; if None, a float one where the space stores one.
     encoder
@@ -393,6 +393,7 @@ def open_index(
     opened = as_store(store)
     if watch_seconds is not None and not watch_seconds > 0:
         raise ConfigError(f"watch_seconds = {watch_seconds}; expected a positive number, or None.")
+    alias = reference_text(alias)
     opener = Opener(opened, collection, alias, engine, encode, verify, kernels, encode if sparse is None else sparse)
     manifest = resolve(opened, collection, alias)
     view = opener.open(manifest, encoder)

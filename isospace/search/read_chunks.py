@@ -45,7 +45,7 @@ _MEMORY_MB = 512
 def read_chunks(
     store: Store | str,
     collection: str,
-    snapshot: str = "production",
+    snapshot: str | int = "production",
     *,
     columns: Sequence[str] = DEFAULT_COLUMNS,
 ) -> pa.RecordBatchReader:

@@ -75,8 +75,6 @@ class SparseIndex:
 
 def invert(codes: Sequence[SparseVectors], vocabulary: int) -> dict[str, npt.NDArray[Any]]:
     """Turn sparse codes, part by part in the order of the chunks, into the arrays of an index."""
-    import scipy.sparse
-
     chunks = sum(len(part) for part in codes)
     lengths = np.concatenate([np.zeros(0, np.int64), *(np.diff(part.starts) for part in codes)])
     starts = np.concatenate([[0], np.cumsum(lengths)])
@@ -84,6 +82,14 @@ def invert(codes: Sequence[SparseVectors], vocabulary: int) -> dict[str, npt.NDA
     dtype = np.int32 if starts[-1] < 2**31 else np.int64
     terms = np.concatenate([np.zeros(0, np.int32), *(part.terms for part in codes)]).astype(dtype, copy=False)
     values = np.concatenate([part.values for part in codes]) if codes else np.zeros(0, np.uint8)
+    try:
+        import scipy.sparse
+    except ModuleNotFoundError:
+        # Without SciPy no sparse terms are searched, but the rest of the snapshot can be.
+        order = np.argsort(terms, kind="stable")
+        rows = np.repeat(np.arange(chunks, dtype=dtype), lengths)[order]
+        counts = np.bincount(terms, minlength=vocabulary)
+        return {"starts": np.cumsum([0, *counts]).astype(dtype), "rows": rows, "impacts": values[order]}
     by_row = scipy.sparse.csr_array((values, terms, starts.astype(dtype)), shape=(chunks, vocabulary), copy=False)
     by_term = by_row.tocsc()
     return {"starts": by_term.indptr, "rows": by_term.indices, "impacts": by_term.data}

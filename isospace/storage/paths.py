@@ -20,6 +20,7 @@ Kind: TypeAlias = Literal[
     "quarantine",
     "plans",
     "refusals",
+    "billed",
     "serving",
     "lexical",
     "references",
@@ -112,9 +113,19 @@ class CollectionPaths:
         """Return the folder of a provider's answers to a shard that is not finished."""
         return f"{self.folder('plans')}/paid/{shard_id}"
 
+    @property
+    def batches(self) -> str:
+        """The folder of what was submitted to a provider's Batch API and is not fetched."""
+        return f"{self.folder('plans')}/batches"
+
     def refusals(self, encoder_id: str, chunking_id: str) -> str:
         """Return the path of the documents with a text that the provider of an encoder refuses."""
         return f"{self.folder('refusals')}/{encoder_id[:32]}-{chunking_id[:32]}.json"
+
+    @property
+    def billed(self) -> str:
+        """Path of what providers billed for the collection in all."""
+        return f"{self.folder('billed')}/total.json"
 
     def deletions(self, digest: str) -> str:
         """Return the path of a list of documents that are deleted but still in a part."""
@@ -131,6 +142,14 @@ class CollectionPaths:
     def alias(self, alias: str) -> str:
         """Return the folder of the history of one alias, a numbered log."""
         return f"{self.folder('aliases')}/{checked_name(alias, 'alias')}"
+
+    def alias_removals(self, alias: str) -> str:
+        """Return the folder of the records that end an alias."""
+        return f"{self.alias(alias)}/removed"
+
+    def alias_removal(self, alias: str, number: int) -> str:
+        """Return the path of the record that ends an alias at one entry of its history."""
+        return numbered(self.alias_removals(alias), number)
 
     def serving_database(self, snapshot_id: str, files: str) -> str:
         """Return the path of a snapshot's DuckDB database; `files` differs after a compaction."""

@@ -84,14 +84,27 @@ class SparseSpace:
 
 
 def seal_sparse_space(
-    encoder_id: str, encoder: SparseProbed, grid: SparseGrid, *, longest: int, provenance: Mapping[str, object]
+    encoder_id: str,
+    encoder: SparseProbed,
+    grid: SparseGrid,
+    *,
+    longest: int,
+    texts: Sequence[str] = (),
+    provenance: Mapping[str, object],
 ) -> tuple[str, dict[str, bytes]]:
     """Run the probes through an encoder, and serialize the space; return its ID, and the bytes of its files by name.
 
-    `longest` is the encoder's limit in tokens: one probe is longer, so that another way to cut texts is noticed.
+    Parameters
+    ----------
+    longest
+        The encoder's limit in tokens: one probe is longer, so that another way to cut texts is noticed.
+    texts
+        Further texts to tokenize, chosen for the encoder's tokenizer.
+    provenance
+        Where and when the space was sealed. Not part of the identity.
     """
     long = "".join(_LONG.format(number) for number in range(1, 2 + longest // 10))
-    texts = list(dict.fromkeys([*PROBE_TEXTS, *TOKENIZER_TEXTS, long]))
+    texts = list(dict.fromkeys([*PROBE_TEXTS, *TOKENIZER_TEXTS, *texts, long]))
     data = [np.frombuffer(text.encode(), np.uint8) for text in texts]
     probes: Arrays = {"text": np.concatenate(data), "text_lengths": np.array([len(one) for one in data], np.int64)}
     for role in ROLES:

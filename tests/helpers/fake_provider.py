@@ -270,6 +270,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._serve("POST", self.rfile.read(int(self.headers.get("Content-Length", 0))))
 
+    def do_DELETE(self) -> None:
+        self._serve("DELETE", b"")
+
     def do_GET(self) -> None:
         self._serve("GET", b"")
 

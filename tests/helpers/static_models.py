@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import string
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,14 @@ from safetensors.numpy import save_file
 
 from tests.helpers.tiny import WORDS
 
-WORDS_AND_PARTS = ["[UNK]", "[CLS]", "[SEP]", *WORDS, *"abcdefghijklmnopqrstuvwxyz", *"0123456789", ".", ",", "##s"]
+_LETTERS = string.ascii_lowercase + string.digits
+WORDS_AND_PARTS = ["[UNK]", "[CLS]", "[SEP]", *WORDS, *_LETTERS, *string.punctuation, *(f"##{c}" for c in _LETTERS)]
 
 
-def tokenizer_json(words: list[str] | None = None) -> dict:
-    """Return a tokenizer whose file adds [CLS] and [SEP], pads, and truncates, none of which a static model does."""
-    vocabulary = {word: number for number, word in enumerate(words or WORDS_AND_PARTS)}
+def tokenizer_json(limit: int | None = None) -> dict:
+    """Return a tokenizer whose file adds [CLS] and [SEP], as no static model does, and may truncate."""
+    vocabulary = {word: number for number, word in enumerate(WORDS_AND_PARTS)}
+    truncation = {"direction": "Right", "max_length": limit, "strategy": "LongestFirst", "stride": 0}
     added = [
         {"id": vocabulary[name], "content": name, "single_word": False, "lstrip": False, "rstrip": False,
          "normalized": False, "special": True}
@@ -23,7 +26,7 @@ def tokenizer_json(words: list[str] | None = None) -> dict:
     ]  # fmt: skip
     return {
         "version": "1.0",
-        "truncation": {"direction": "Right", "max_length": 8, "strategy": "LongestFirst", "stride": 0},
+        "truncation": truncation if limit else None,
         "padding": None,
         "added_tokens": added,
         "normalizer": {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True,
@@ -52,12 +55,13 @@ def write_sentence_transformers(
     subfolder: str = "0_StaticEmbedding",
     modules: tuple[str, ...] = ("Normalize",),
     settings: dict | None = None,
+    limit: int | None = None,
 ) -> Path:
     """Write a `StaticEmbedding` as `SentenceTransformer.save_pretrained` does; return the folder."""
     part = folder / subfolder
     part.mkdir(parents=True, exist_ok=True)
     save_file({"embedding.weight": random_table() if table is None else table}, part / "model.safetensors")
-    (part / "tokenizer.json").write_text(json.dumps(tokenizer_json()))
+    (part / "tokenizer.json").write_text(json.dumps(tokenizer_json(limit)))
     names = ["StaticEmbedding", *modules]
     paths = [subfolder, *(f"{n}_{name}" for n, name in enumerate(modules, 1))]
     package = "sentence_transformers.models"

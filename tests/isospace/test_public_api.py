@@ -66,12 +66,13 @@ def test_the_keywords_are_the_fields_of_the_options() -> None:
 @pytest.mark.parametrize(
     ("called", "named"),
     [
-        (lambda store: open_index(store, "c", alias=2), "alias 2: is not a text"),
-        (lambda store: open_index(store, "c", None), "alias None: is not a text"),
+        (lambda store: open_index(store, "c", alias=True), "alias True: is neither a text nor a number"),
+        (lambda store: open_index(store, "c", 2), "collection 'c': no snapshot in"),
+        (lambda store: open_index(store, "c", None), "alias None: is neither a text nor a number"),
         (lambda store: open_index(store, 7), "collection 7: is not a text"),
         (lambda store: open_index(None, "c"), "store = None"),
         (lambda store: open_index(["store"], "c"), "store = ['store']"),
-        (lambda store: resolve(open_store(store), "c", b"production"), "is not a text"),
+        (lambda store: resolve(open_store(store), "c", b"production"), "is neither a text nor a number"),
         (lambda store: open_space(store, "abc"), "space 'abc': 0 spaces"),
         (lambda store: open_space(store, 12345678), "space_id = 12345678"),
         (lambda store: open_space(store, "../../etc/passwd"), "leads out of the store"),

@@ -5,24 +5,31 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 
+from isospace.collection.billing import Billed, read_billed
 from isospace.collection.quarantine import read_quarantine
 from isospace.collection.raw_vectors import read_vectors, vector_parts
 from isospace.collection.snapshot import read_manifest
 from isospace.errors import EncoderError, MismatchError, ProviderUnavailableError
+from isospace.operations.audit.query_log import AnswerLog, read_answers
+from isospace.operations.maintenance.verify import verify_snapshot
 from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.embed import embed_corpus, plan_run
 from isospace.pipeline.resources import forget_encoders
 from isospace.search.index import open_index
+from isospace.service.query_logging import Watcher
 from isospace.storage.store import Store, open_store
 from tests.helpers.documents import configuration, sentences, write_jsonl
 from tests.helpers.fake_provider import FakeProvider, Fault
 from tests.helpers.fake_provider_answers import tokens_of
+from tests.helpers.serving import serving
 
 SECRET = "sk-very-secret-0123456789"
 Configure = Callable[..., PipelineConfig]
@@ -81,6 +88,7 @@ def test_a_collection_is_embedded_and_searched(served: Configure, provider: Fake
     index = open_index(tmp_path / "store", "c", engine=None)
     hit = index.search("title d00007 " + sentences(40)["d00007"], k=1)[0][0]
     assert (hit.doc_id, round(hit.score, 6)) == ("d00007", 1.0)
+    assert read_billed(open_store(tmp_path / "store"), "c") == Billed(report.billed_tokens, report.money, 1)
     again = embed_corpus(config)
     assert (again.encoded, again.billed_tokens, again.committed, again.snapshot_id) == (0, 0, False, report.snapshot_id)
 
@@ -130,8 +138,11 @@ def test_a_changed_document_that_is_refused_keeps_its_earlier_version(
     documents = sentences(12)
     embed_corpus(served(documents))
     provider.rejects = lambda text: "too long" if "forbidden" in text else None
+    first = read_billed(open_store(tmp_path / "store"), "c")
     report = embed_corpus(served(documents | {"d00003": "forbidden now", "new": "a new one"}))
     assert (report.documents, report.stale, report.added, report.quarantined) == (13, 1, 1, 1)
+    both = read_billed(open_store(tmp_path / "store"), "c")
+    assert (both.runs, both.money, both.tokens) == (2, 0.0, first.tokens + report.billed_tokens)
     index = open_index(tmp_path / "store", "c")
     hit = index.search("title d00003 " + documents["d00003"], k=1)[0][0]
     assert (hit.doc_id, round(hit.score, 6)) == ("d00003", 1.0)
@@ -247,6 +258,35 @@ def test_while_the_provider_is_down_words_are_searched(
     monkeypatch.setattr("isospace.encoding.served.breaker.Breaker.remaining", lambda self: 0.0)
     recovered = opened.answer(["title bird a kingfisher above the river"], opened._options(1, {}))
     assert (recovered.degraded, recovered.hits[0][0].doc_id) == ("", "bird")
+
+
+def test_a_service_that_starts_while_the_provider_is_down_searches_words(
+    served: Configure, provider: FakeProvider, tmp_path: Path
+) -> None:
+    embed_corpus(served(sentences(20) | {"bird": "a kingfisher above the river"}))
+    provider.faults = [Fault("failed")]
+    log = AnswerLog(open_store(tmp_path / "store"), "c")
+    with open_index(tmp_path / "store", "c") as index:
+        watcher = Watcher(index, log)
+        with serving(index, watcher=watcher) as url:
+            answer = httpx.post(f"{url}/search", json={"query": "a kingfisher", "mode": "exact"}, timeout=60).json()
+        assert [hit["doc_id"] for hit in answer["results"][0]["hits"]] == ["bird"]
+        assert answer["degraded"]
+        watcher.close()
+    [logged] = read_answers(open_store(tmp_path / "store"), "c", since=datetime(2020, 1, 1, tzinfo=UTC))
+    # Scores of words must not be taken for cosines.
+    assert (logged.mode, logged.cosine, logged.vector) == ("lexical", False, None)
+
+
+def test_a_verification_says_that_the_probes_were_not_compared(
+    served: Configure, provider: FakeProvider, tmp_path: Path
+) -> None:
+    embed_corpus(served(sentences(5)))
+    store = open_store(tmp_path / "store")
+    assert not verify_snapshot(store, "c", "production").failures
+    provider.faults = [Fault("failed")]
+    [failure] = verify_snapshot(store, "c", "production").failures
+    assert "probes were not compared" in failure
 
 
 def test_a_provider_that_changed_its_model_is_refused_when_an_index_is_opened(

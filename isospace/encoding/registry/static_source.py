@@ -89,7 +89,7 @@ def require_equal_to_library(record: EncoderRecord, model: StaticModel, folder: 
     EncoderError
         If a vector differs by more than the encoder's tolerance, or is zero.
     """
-    texts = comparable_texts(model)
+    texts = comparable_texts(record, model)
     vectors = static_encoder(record, model).encode(texts, "document")
     if (zero := ~vectors.any(axis=1)).any():
         raise EncoderError(
@@ -115,11 +115,19 @@ def require_equal_to_library(record: EncoderRecord, model: StaticModel, folder: 
         )
 
 
-def comparable_texts(model: StaticModel) -> list[str]:
-    """Return the probe texts that have tokens, and none that is unknown: of these every library has one vector."""
+def comparable_texts(record: EncoderRecord, model: StaticModel) -> list[str]:
+    """Return the probe texts that have tokens, no unknown one, and none beyond the limit.
+
+    Of these every library has the same vector; what it cuts depends on more than the model.
+    """
     texts = list(dict.fromkeys([*PROBE_TEXTS, *TOKENIZER_TEXTS]))
-    counts = model.tokenizer.unknown_counts(texts)
-    return [text for text, (unknown, tokens) in zip(texts, counts, strict=True) if tokens and not unknown]
+    prompt = record.prompts["document"]
+    counts = model.tokenizer.unknown_counts([prompt + text for text in texts])
+    return [
+        text
+        for text, (unknown, tokens) in zip(texts, counts, strict=True)
+        if 0 < tokens <= record.max_tokens and not unknown
+    ]
 
 
 def _library_vectors(record: EncoderRecord, model: StaticModel, folder: Path) -> tuple[Any, str]:

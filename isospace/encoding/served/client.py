@@ -42,7 +42,8 @@ class ServedClient:
     tokens
         Counts the tokens of texts; without it, a cautious number is estimated from their length.
     control
-        A text that goes with every request except urgent ones; if its vector changes, the answer is refused.
+        A text that goes with every request of a run, and with an urgent one every five minutes in each role; if its
+        vector changes, the answer is refused.
     """
 
     def __init__(
@@ -68,6 +69,11 @@ class ServedClient:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+    @property
+    def control(self) -> Control | None:
+        """The text that goes with every request except urgent ones."""
+        return self._control
 
     @property
     def reported_model(self) -> str | None:

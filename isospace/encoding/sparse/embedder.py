@@ -8,16 +8,12 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from isospace.encoding.engine import Engine
-from isospace.encoding.sparse.lookup import LookupEncoder, open_lookup
-from isospace.encoding.sparse.model import SparseEncoder
 from isospace.encoding.sparse.record import read_sparse_record
-from isospace.encoding.sparse.register import open_sparse_encoder
 from isospace.errors import MismatchError
 from isospace.storage import paths as layout
 from isospace.storage.store import Store
@@ -25,9 +21,15 @@ from isospace.transform.affine import Role
 from isospace.transform.sparse import SparseVectors, quantize_sparse
 from isospace.transform.sparse_space import SPARSE_SPACE_FILES, SparseSpace, check_sparse_probes, read_sparse_space
 
+if TYPE_CHECKING:
+    from isospace.encoding.engine import Engine
+    from isospace.encoding.sparse.lookup import LookupEncoder
+    from isospace.encoding.sparse.model import SparseEncoder
+
+    QueryEncoder: TypeAlias = SparseEncoder | LookupEncoder
+
 _LOG = logging.getLogger(__name__)
 _CACHED_QUERIES, _LONGEST_KEY = 4_096, 256
-QueryEncoder: TypeAlias = SparseEncoder | LookupEncoder
 Impacts: TypeAlias = tuple[npt.NDArray[np.int32], npt.NDArray[Any]]
 
 
@@ -94,6 +96,10 @@ def open_sparse_space(
         If the encoder is not the space's, or a probe comes out differently; the message names the stage.
     """
     space = load_sparse_space(store, space_id)
+    # Here, since a search without sparse terms needs NumPy and Arrow alone.
+    from isospace.encoding.sparse.lookup import open_lookup
+    from isospace.encoding.sparse.register import open_sparse_encoder
+
     encoder_id = space.record.encoder_id
     # Weights that are looked up need neither torch nor the network of the documents.
     chosen = encoder or open_lookup(store, read_sparse_record(store, encoder_id))

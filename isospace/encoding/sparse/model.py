@@ -20,8 +20,11 @@ from isospace.encoding.registry.model_kind import require_sparse_kind
 from isospace.encoding.registry.record import FileRecord
 from isospace.encoding.sparse.record import SparseEncoderRecord, SparseRoute
 from isospace.encoding.sparse.spec import SparseSpec
+from isospace.encoding.tokenizer import Tokenizer
+from isospace.encoding.tokenizer_rules import noticing_texts, rule_texts
 from isospace.errors import EncoderError, missing_package
 from isospace.transform.affine import ROLES, Role
+from isospace.transform.probe_texts import PROBE_TEXTS, TOKENIZER_TEXTS
 from isospace.transform.sparse import MOST_TERMS, SparseVectors, joined_rows, require_sparse
 
 # A masked language model computes a logit for each token of the vocabulary at each position: 512 tokens and 30,522
@@ -69,6 +72,17 @@ class SparseEncoder:
         prompt = self.record.routes[role].prompt
         with self.lock:
             return [_token_ids(self.model, prompt + text, role) for text in texts]
+
+    def probe_texts(self) -> list[str]:
+        """Return texts that notice the rules of the tokenizers: each rule changes one of them, as far as found."""
+        texts: list[str] = []
+        for role in ROLES:
+            tokenizer = getattr(_first_module(self.model, role).tokenizer, "backend_tokenizer", None)
+            if tokenizer is not None:
+                rules = Tokenizer(tokenizer.to_str().encode())
+                known = [*PROBE_TEXTS, *TOKENIZER_TEXTS, *rule_texts(rules.data)]
+                texts += [*known, *noticing_texts(rules, known)[0]]
+        return list(dict.fromkeys(texts))
 
     def count_cut(self, texts: Sequence[str], role: Role) -> int:
         """Return how many texts the model's limit cuts; weights that are looked up have no limit."""

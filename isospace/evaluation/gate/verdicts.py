@@ -129,6 +129,7 @@ def promote_judged(
     reason: str,
     force: bool = False,
     release: bool = False,
+    hold: bool = False,
     author: str | None = None,
 ) -> AliasEntry | None:
     """Move an alias to a snapshot that passed its gate, or by force.
@@ -143,11 +144,15 @@ def promote_judged(
         Move the alias even if the gate rejected the snapshot, or never judged it.
     release
         Move the alias even if it is held, and end the hold.
+    hold
+        Move the alias even if it is held, and hold it at this snapshot.
     author
         Who moves the alias; by default, the login name.
 
     Raises
     ------
+    ConfigError
+        If the alias is to be held without a reason.
     GateError
         If there is a `promotion_problem` and no force, or force without a reason.
     HeldError
@@ -155,13 +160,15 @@ def promote_judged(
     """
     if force and not reason.strip():
         raise GateError("--force needs a reason, which is recorded. Give it with --reason.")
-    if not release:
+    if not (release or hold):
         require_released(store, collection, alias)
     problem = promotion_problem(store, manifest, alias)
     if problem and not force:
         raise GateError(f"{problem} To move {alias} anyway, give --force and --reason.")
     who = login_name() if author is None else author
-    return promote(store, collection, alias, manifest, reason=reason, forced=problem, release=release, author=who)
+    return promote(
+        store, collection, alias, manifest, reason=reason, forced=problem, release=release, hold=hold, author=who
+    )
 
 
 def _is_same(store: Store, collection: str, against: ComparedSnapshot, entry: AliasEntry) -> bool:

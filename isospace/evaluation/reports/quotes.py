@@ -14,6 +14,7 @@ from isospace.collection.tombstones import forgotten_documents
 from isospace.errors import IntegrityError, NotFoundError
 from isospace.storage import paths as layout
 from isospace.storage.hashing import seal, unseal
+from isospace.storage.local_files import Stat
 from isospace.storage.store import Store
 
 Quote: TypeAlias = tuple[str, ...]
@@ -130,6 +131,17 @@ def unproven_files(store: Store, collection: str, forgotten: Collection[str]) ->
         quotes = record is None or (record.collection == collection and record.has_forgotten(forgotten))
         remains = record is not None and not quotes and not record.may_quote_more
         yield from (path for path in paths if not remains or path not in covered)
+
+
+def reports_on(store: Store, collection: str) -> Iterator[Stat]:
+    """Yield the files of the reports whose record names a collection."""
+    by_run: dict[str, list[Stat]] = {}
+    for stat in store.walk(layout.REPORTS):
+        by_run.setdefault(stat.path.split("/")[1], []).append(stat)
+    for run_id, stats in by_run.items():
+        record = read_quotes(store, run_id)
+        if record is not None and record.collection == collection:
+            yield from stats
 
 
 def _files(run_id: str) -> tuple[str, ...]:

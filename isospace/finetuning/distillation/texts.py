@@ -67,9 +67,9 @@ def read_taught(store: Store, manifest: Manifest, *, most: int, kept: Set[str], 
     sampled = set(bottom_k(hashes, most, seed=0))
     rows = [n for n, key in enumerate(hashes) if key in sampled or passages[n].doc_id in kept]
     passages, hashes = [passages[n] for n in rows], [hashes[n] for n in rows]
-    usable = [key for key, passage in zip(hashes, passages, strict=True) if passage.doc_id not in evaluated]
-    # A text that an evaluated document shares with another one is left out too.
-    usable = sorted(set(usable) - {h for h, p in zip(hashes, passages, strict=True) if p.doc_id in evaluated})
+    # By text, so that one which an evaluated document shares with another is left out, too.
+    judged = {key for key, passage in zip(hashes, passages, strict=True) if passage.doc_id in evaluated}
+    usable = sorted(set(hashes) - judged)
     held = set(bottom_k(usable, min(_MOST_HELD_OUT, int(_HELD_OUT_SHARE * len(usable))), seed=1))
     first: dict[bytes, int] = {}
     for number, key in enumerate(hashes):

@@ -7,8 +7,8 @@ from datetime import datetime
 
 import numpy as np
 
-from isospace.collection.alias import alias_history
 from isospace.collection.alias_entry import AliasEntry
+from isospace.collection.alias_log import read_log
 from isospace.evaluation.drift import Drift, classify
 from isospace.operations.audit.metrics import ENCODED, compare_rows
 from isospace.operations.audit.query_log import LoggedAnswer
@@ -62,7 +62,7 @@ def measure_logged(
     seed: int,
 ) -> LogResults:
     """Measure logged answers; `frozen` are the (m, k) vectors of the frozen queries, if there are any."""
-    history = alias_history(store, view.manifest.collection, alias)
+    history = read_log(store, view.manifest.collection, alias, removed=True)
     stale = [_was_stale(answer, history) for answer in answers]
     own = [answer for answer in answers if answer.space_id == view.manifest.space_id and answer.vector is not None]
     own = [own[n] for n in np.random.default_rng(seed).permutation(len(own))[:_MOST_LOGGED]]

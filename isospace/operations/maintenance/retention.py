@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 
 from isospace.collection.alias import alias_history, list_aliases, parse_time, previous_entry
+from isospace.collection.alias_log import read_removal
 from isospace.collection.replacements import follow_replacements
 from isospace.collection.snapshot import Manifest, read_manifest
 from isospace.storage.local_files import Stat
@@ -61,6 +63,11 @@ def retained_snapshots(store: Store, collection: str, *, now: float, retention_s
     return RetainedSnapshots(collection, manifests, dict(sorted(reasons.items())), dropped)
 
 
+def why_retained(store: Store, collection: str, number: int) -> str:
+    """Return why a vacuum keeps a snapshot whatever its age is; empty if it does not."""
+    return retained_snapshots(store, collection, now=math.inf, retention_seconds=0.0).reasons.get(number, "")
+
+
 def _snapshot_files(store: Store, paths: CollectionPaths) -> dict[int, Stat]:
     numbers = ((number_of(stat.path), stat) for stat in store.walk(paths.folder("snapshots")))
     return {number: stat for number, stat in numbers if number is not None and stat.path == paths.snapshot(number)}
@@ -69,6 +76,9 @@ def _snapshot_files(store: Store, paths: CollectionPaths) -> dict[int, Stat]:
 def _by_alias(store: Store, collection: str, alias: str, since: float) -> dict[int, str]:
     history = follow_replacements(store, collection, alias_history(store, collection, alias))
     reasons: dict[int, str] = {}
+    removal = read_removal(store, collection, alias)
+    if removal is not None and parse_time(removal.at) >= since:
+        reasons[removal.snapshot] = f"{alias} named it until {removal.at}"
     for entry, following in pairwise(history):
         if parse_time(following.at) >= since:
             reasons[entry.snapshot] = f"{alias} named it until {following.at}"

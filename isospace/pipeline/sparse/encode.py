@@ -20,6 +20,7 @@ from isospace.pipeline.config import PipelineConfig, engine_of
 from isospace.pipeline.encode.plan import plan_shards
 from isospace.pipeline.encode.shards import EncodePlan, Shard, shard_texts
 from isospace.pipeline.run import Run
+from isospace.storage.paths import sparse_encoder_document
 from isospace.storage.store import open_store
 from isospace.transform.sparse_space import check_sparse_probes
 
@@ -69,11 +70,9 @@ def run_sparse_encoder(run: Run) -> SparseEncoder:
 
 def plan_sparse(run: Run, parts: Sequence[ChunkPart]) -> EncodePlan:
     """Find the texts without sparse vectors, and group them into shards."""
-    if not run.store.exists(_document(run)):
-        # A dry run writes nothing; its encoder may be new.
-        limit = 2**31 - 1
-    else:
-        limit = read_sparse_record(run.store, _encoder_id(run)).max_tokens
+    # A dry run writes nothing, so that the store may not know its encoder.
+    is_known = run.store.exists(sparse_encoder_document(_encoder_id(run)))
+    limit = read_sparse_record(run.store, _encoder_id(run)).max_tokens if is_known else 2**31 - 1
     return plan_shards(as_sparse(run), parts, limit=limit)
 
 
@@ -112,9 +111,3 @@ def _encoder_id(run: Run) -> str:
     if run.sparse_encoder_id is None:
         raise ConfigError("recipe.sparse is empty, so that the run has no sparse encoder.")
     return run.sparse_encoder_id
-
-
-def _document(run: Run) -> str:
-    from isospace.storage.paths import sparse_encoder_document
-
-    return sparse_encoder_document(_encoder_id(run))

@@ -75,7 +75,12 @@ def seal_space(run: Run) -> SparseSpace:
     encoder = run_sparse_encoder(run)
     provenance = {**encoder.provenance, "run_id": run.run_id, "sample": seen, "largest_weight": largest}
     space_id, files = seal_sparse_space(
-        encoder_id, encoder, fit_grid(largest, bits), longest=encoder.record.max_tokens, provenance=provenance
+        encoder_id,
+        encoder,
+        fit_grid(largest, bits),
+        longest=encoder.record.max_tokens,
+        texts=encoder.probe_texts(),
+        provenance=provenance,
     )
     folder = layout.space_folder(space_id)
     # The document last: a space that has one is whole.

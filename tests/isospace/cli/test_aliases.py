@@ -113,3 +113,74 @@ def test_a_set_is_removed(call: Call, own: str) -> None:
     assert call("sets", "remove", own, "c", "asked").out == "c: removed evaluation set asked, 1 version in 2 files\n"
     again = call("sets", "remove", own, "c", "asked")
     assert (again.status, again.err) == (1, "error: evaluation set 'asked' of collection 'c': not found. Sets: none.\n")
+
+
+def test_an_alias_is_removed_and_the_command_says_what_follows(call: Call, own: str) -> None:
+    for alias, number in (("next", "2"), ("old", "1")):
+        assert call("promote", own, "c", "--snapshot", number, "--alias", alias).status == 0
+    done = call("aliases", own, "c", "--remove", "next", "--reason", "no better", "--author", "anna")
+    assert done.out.splitlines() == [
+        "next is removed; it named snapshot 2",
+        "A vacuum keeps snapshot 2: production.",
+        "A run with `runtime.promote_to: next` makes the alias again.",
+    ]
+    assert set(json.loads(call("aliases", own, "c", "--json").out)) == {"production", "old"}
+    refused = call("aliases", own, "c", "--remove", "production")
+    assert (refused.status, "Give --yes" in refused.err) == (2, True)
+    shown = json.loads(call("aliases", own, "c", "--remove", "production", "--yes", "--json").out)
+    assert (shown["snapshot"], shown["snapshot_retained"]) == (2, "latest")
+    assert "was removed at" in call("search", own, "c", "cell").err
+    last = call("aliases", own, "c", "--remove", "old").out
+    assert "`isospace vacuum` removes snapshot 1, after its retention." in last
+
+
+def test_a_snapshot_by_number_is_shown_with_what_aliases_did(call: Call, own: str) -> None:
+    call("rollback", own, "c", "--reason", "bad")
+    by_alias, by_number = (json.loads(call("show", own, "c", "--snapshot", s).out) for s in ("production", "2"))
+    assert [entry["snapshot"] for entry in by_alias["alias_history"]] == [1, 2, 1]
+    assert [(entry["alias"], entry["snapshot"]) for entry in by_number["alias_history"]] == [("production", 2)]
+
+
+def test_a_rollback_within_one_space_names_the_last_snapshot_of_another(
+    call: Call, own: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after nightly runs with a new model: the snapshot before has that model, too."""
+    assert "has the same model" not in call("rollback", own, "c", "--no-hold").err
+    call("promote", own, "c", "--snapshot", "2")
+    numbers, real = snapshot.sequences, snapshot.read_manifest
+
+    def read(store: Store, collection: str, number: int) -> Manifest:
+        if number == 0:
+            return real(store, collection, 1).model_copy(update={"sequence": 0, "space_id": "5" * 64})
+        return real(store, collection, number)
+
+    monkeypatch.setattr(snapshot, "sequences", lambda store, collection: [0, *numbers(store, collection)])
+    monkeypatch.setattr(snapshot, "read_manifest", read)
+    said = call("rollback", own, "c", "--reason", "worse").err
+    assert said.startswith("snapshot 1 has the same model and transform as snapshot 2. The last one before with others")
+    assert f"is 0; if you want that: isospace promote {own} c --snapshot 0 --hold --reason" in said
+
+
+def test_promote_and_hold_in_one_command(call: Call, own: str) -> None:
+    assert call("promote", own, "c", "--snapshot", "1", "--hold").err.startswith("error: a hold needs a reason")
+    done = call("promote", own, "c", "--snapshot", "1", "--hold", "--reason", "the old model", "--author", "anna")
+    assert [line[:28] for line in done.out.splitlines()] == [
+        "production is now snapshot 1",
+        "production is held at 1: the",
+    ]
+    assert call("promote", own, "c", "--snapshot", "1", "--hold", "--release", "--reason", "x").status == 2
+
+
+def test_status_names_the_model_of_each_snapshot(call: Call, own: str) -> None:
+    row = json.loads(call("status", own, "--json").out)[0]
+    assert Path(row["model"]).name == "tiny"
+    shown = call("status", own, "c").out.splitlines()
+    assert any(line.startswith(row["space_id"][:8]) and line.rstrip().endswith("1, 2") for line in shown)
+
+
+def test_a_collection_is_dropped(call: Call, own: str) -> None:
+    refused = call("drop", own, "c")
+    assert (refused.status, "holds 2 snapshots, which nothing restores. Give --yes" in refused.err) == (2, True)
+    assert call("drop", own, "c", "--dry-run").out.startswith("c: would remove 2 snapshots in ")
+    assert json.loads(call("drop", own, "c", "--yes", "--json").out)["snapshots"] == 2
+    assert "holds no collection" in call("status", own).err

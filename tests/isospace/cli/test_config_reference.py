@@ -90,7 +90,9 @@ def test_every_key_of_a_shipped_configuration_is_on_the_page(path: Path) -> None
     parts = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert parts
     for part, value in parts.items():
-        missing = [key for key in keys_of(value, part) if f"`{key}`" not in page]
+        # A model that occurs several times is described at its first place.
+        keys = (key.replace("recipe.query_encoder.", "recipe.encoder.") for key in keys_of(value, part))
+        missing = [key for key in keys if f"`{key}`" not in page]
         assert not missing
 
 

@@ -255,3 +255,20 @@ def test_other_files_of_the_same_content_are_followed_by_a_held_alias_but_no_mov
     assert (followed is not None) == (beside != "rollback")
     assert resolve(store, "c", "production").sequence == (1 if beside == "rollback" else 3)
     assert (held_message(store, "c", "production") == "") == (beside == "release")
+
+
+def test_a_promotion_may_hold_the_alias_at_the_new_snapshot(store: Store) -> None:
+    one, two = committed(store, 1), committed(store, 2)
+    moved(store, one, two)
+    rollback(store, "c", "production", reason="bad", author="ana")
+    entry = promote(store, "c", "production", two, reason="better than nothing", hold=True, author="ben")
+    assert entry is not None
+    assert held_message(store, "c", "production").startswith("production is held at 2: better than nothing (by ben, ")
+    # Also where it is already.
+    assert promote(store, "c", "production", two, reason="still", hold=True) is not None
+    assert "held at 2: still" in held_message(store, "c", "production")
+    assert not run_moves(store, committed(store, 3))
+    with pytest.raises(ConfigError, match="a hold needs a reason"):
+        promote(store, "c", "production", one, reason=" ", hold=True)
+    with pytest.raises(ConfigError, match="every gate moves it"):
+        promote(store, "c", "candidate", one, reason="x", hold=True)

@@ -40,6 +40,12 @@ def test_a_folder_of_model2vec(tmp_path: Path, config: dict, limit: int | None) 
     assert model.tokenizer.ids(["cell ∆ gene"]) == [[CELL, GENE]]
 
 
+def test_the_limit_is_where_the_tokenizer_s_file_truncates(tmp_path: Path) -> None:
+    model = read_static_model(write_sentence_transformers(tmp_path / "m", limit=8))
+    assert model.max_tokens == 8
+    assert model.tokenizer.ids(["cell " * 20]) == [[CELL] * 20]
+
+
 def test_model2vec_is_recognized_without_the_modules_of_sentence_transformers(tmp_path: Path) -> None:
     folder = write_model2vec(tmp_path / "m")
     (folder / "modules.json").unlink()

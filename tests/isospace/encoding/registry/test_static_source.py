@@ -15,12 +15,14 @@ from isospace.encoding.engine import Engine, open_backend, resolve_engine
 from isospace.encoding.loading import open_encoder
 from isospace.encoding.registry import static_source
 from isospace.encoding.registry.register import identify_encoder, prepare_encoder, registered_encoder
+from isospace.encoding.registry.static_source import comparable_texts, describe_static
 from isospace.encoding.spec import EncoderSpec
+from isospace.encoding.static_model import read_static_model
 from isospace.errors import ConfigError, EncoderError
 from isospace.search.index import open_index
 from isospace.storage.store import Store, open_store
 from tests.conftest import Configure
-from tests.helpers.documents import write_jsonl
+from tests.helpers.documents import sentences, write_jsonl
 from tests.helpers.inline import embed_inline
 from tests.helpers.static_models import random_table, write_model2vec, write_sentence_transformers
 
@@ -94,6 +96,15 @@ def test_a_model_is_compared_with_sentence_transformers(
         prepared(open_store(tmp_path / "other"), tmp_path / "m")
 
 
+def test_most_probes_are_compared(tmp_path: Path) -> None:
+    folder = write_sentence_transformers(tmp_path / "m")
+    model = read_static_model(folder)
+    record = describe_static({}, model, EncoderSpec(model=str(folder)))
+    texts = comparable_texts(record, model)
+    assert len(texts) > 5
+    assert "What is the boiling point of water at sea level?" in texts
+
+
 def test_a_text_with_the_zero_vector_is_refused(store: Store, tmp_path: Path, uncompared: None) -> None:
     table = random_table()
     table[:] = 0
@@ -129,7 +140,8 @@ def test_a_backend_of_another_kind_is_refused(
 def test_a_corpus_is_embedded_and_searched(configure: Configure, tmp_path: Path, write, uncompared: None) -> None:
     """Texts of which nothing is known are embedded too, and long ones are cut as any other."""
     source = tmp_path / "d.jsonl"
-    write_jsonl(source, {str(n): text for n, text in enumerate([*TEXTS[:3], "search vector", TEXTS[4]])})
+    texts = [*TEXTS[:3], "search vector", TEXTS[4], *sentences(20).values()]
+    write_jsonl(source, {str(n): text for n, text in enumerate(texts)})
     recipe = {
         "documents": {},
         "encoder": {"model": str(write(tmp_path / "m")), "max_tokens": 64},
@@ -142,9 +154,9 @@ def test_a_corpus_is_embedded_and_searched(configure: Configure, tmp_path: Path,
     assert index.search("search vector", 1)[0][0].doc_id == "3"
     assert index.search("∆", 1)[0][0].doc_id == "2"
     space = open_space(config.runtime.store, index.manifest.space_id)
-    texts = [row["prefix"] + row["text"] for row in index.chunks.to_pylist()]
-    assert len(texts) > 5
-    assert space.embed(texts, "document").tobytes() == np.asarray(index.vectors).tobytes()
+    chunks = [row["prefix"] + row["text"] for row in index.chunks.to_pylist()]
+    assert len(chunks) > len(texts)
+    assert space.embed(chunks, "document").tobytes() == np.asarray(index.vectors).tobytes()
 
 
 _QUERY = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from isospace.encoding.sparse.lookup import LookupEncoder
 from isospace.encoding.sparse.model import SparseEncoder
 from isospace.encoding.sparse.register import open_sparse_encoder, register_sparse
 from isospace.encoding.sparse.spec import SparseSpec
+from isospace.encoding.tokenizer import Tokenizer
 from isospace.errors import EncoderError, IntegrityError, MismatchError
 from isospace.storage.store import Store, open_store
 from isospace.transform.affine import Role
@@ -168,7 +170,7 @@ def test_an_inference_free_space_opens_without_torch(
     space_id, files = sealed(free)
     for name, data in files.items():
         store.write(f"spaces/{space_id}/{name}", data)
-    monkeypatch.setattr("isospace.encoding.sparse.embedder.open_sparse_encoder", None)
+    monkeypatch.setattr("isospace.encoding.sparse.register.open_sparse_encoder", None)
     opened = open_sparse_space(store, space_id)
     assert isinstance(opened.encoder, LookupEncoder)
     assert opened.cosine > 0.9999999
@@ -254,6 +256,15 @@ def test_one_probe_is_longer_than_the_limit(encoder: SparseEncoder) -> None:
     probes = read_sparse_space(files, space_id=sealed(encoder)[0]).probes
     assert probes["document.lengths"].max() == LIMIT
     assert len(probes["document.lengths"]) > len(PROBE_TEXTS)
+
+
+@pytest.mark.parametrize("rule", ["lowercase", "clean_text", "handle_chinese_chars"])
+def test_the_probes_notice_each_rule_of_the_tokenizer(encoder: SparseEncoder, rule: str) -> None:
+    texts = encoder.probe_texts()
+    own = encoder.model.tokenizer.backend_tokenizer.to_str()
+    changed = json.loads(own)
+    changed["normalizer"][rule] = not changed["normalizer"][rule]
+    assert Tokenizer(own.encode()).ids(texts) != Tokenizer(json.dumps(changed).encode()).ids(texts)
 
 
 def test_a_model_that_is_not_sparse_is_refused(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,10 @@ import pytest
 
 from isospace.collection.alias import aliases, promote, rollback
 from isospace.collection.alias_entry import AliasEntry
+from isospace.collection.remove_alias import remove_alias
 from isospace.collection.snapshot import commit_manifest, read_manifest, sequences
 from isospace.errors import BusyError, ConfigError, NotFoundError, StoreError
+from isospace.operations.maintenance.retention import retained_snapshots, why_retained
 from isospace.operations.maintenance.vacuum import VacuumResult, vacuum
 from isospace.operations.maintenance.verify import verify_snapshot
 from isospace.pipeline.config import PipelineConfig
@@ -21,11 +23,13 @@ from isospace.search.index import open_index
 from isospace.storage.hashing import seal
 from isospace.storage.leases import run_lease
 from isospace.storage.local_store import LocalStore
-from isospace.storage.paths import CollectionPaths
+from isospace.storage.paths import CollectionPaths, list_encoders, list_encoders_with_vectors
 from isospace.storage.store import Store, open_store
 from tests.conftest import Configure, configuration, sentences, write_jsonl
 from tests.helpers.documents import copied
 from tests.helpers.inline import embed_inline
+from tests.helpers.manifests import manifest, written
+from tests.helpers.tiny import build_tiny_model
 
 DAY = 86_400.0
 
@@ -366,3 +370,42 @@ def test_junk_is_refused(grown: PipelineConfig, tmp_path: Path) -> None:
         swept(grown, tmp_path, collections=["d"])
     with pytest.raises(ConfigError, match="expected 0 or more"):
         swept(grown, tmp_path, retention_days=-1.0)
+
+
+def test_a_candidate_that_was_given_up_frees_its_encoder_and_vectors(
+    grown: PipelineConfig, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    store = open_store(grown.runtime.store)
+    model = build_tiny_model(tmp_path_factory.mktemp("next") / "tiny", seed=1)
+    encoder = grown.recipe.encoder.model_copy(update={"model": str(model)})
+    recipe = grown.recipe.model_copy(update={"encoder": encoder})
+    runtime = grown.runtime.model_copy(update={"promote_to": "next"})
+    embed_inline(grown.model_copy(update={"recipe": recipe, "runtime": runtime}))
+    candidate = read_manifest(store, "c", 6)
+    removal = remove_alias(store, "c", "next")
+    assert removal.snapshot == 6
+    # For a service that has not noticed, as if the alias had moved.
+    kept = swept(grown, tmp_path, retention_days=1.0, vectors=True, dry=True).kept["c"]
+    assert kept[6] in ("young", f"next named it until {removal.at}")
+    # The latest snapshot stays, so a run commits another one, although the source has not changed.
+    embed_inline(grown)
+    age(store, 30.0)
+    done = swept(grown, tmp_path, retention_days=0.0, vectors=True)
+    assert sequences(store, "c") == [4, 7]
+    assert candidate.encoder_id not in {*list_encoders(store), *list_encoders_with_vectors(store)}
+    assert not list(store.walk(f"spaces/{candidate.space_id}"))
+    assert {"encoder of no snapshot", "vectors of no snapshot"} <= done.by_reason().keys()
+
+
+def test_a_snapshot_of_a_removed_alias_stays_for_the_retention(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    first, _ = (commit_manifest(store, written(store, manifest(number))) for number in (1, 2))
+    promote(store, "c", "next", first, reason="test")
+    age(store, 30.0)
+    at = remove_alias(store, "c", "next").at
+    now = time.time() + 1.0
+    kept = retained_snapshots(store, "c", now=now, retention_seconds=DAY).reasons
+    assert kept == {1: f"next named it until {at}", 2: "latest"}
+    assert retained_snapshots(store, "c", now=now, retention_seconds=0.0).reasons == {2: "latest"}
+    assert why_retained(store, "c", 1) == ""
+    assert why_retained(store, "c", 2) == "latest"

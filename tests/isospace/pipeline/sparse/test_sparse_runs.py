@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import shutil
+import sys
 from pathlib import Path
 
+import httpx
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from isospace.cli.main import main
 from isospace.collection.disk_usage import disk_usage
 from isospace.collection.raw_vectors import vector_part_path, vector_parts
 from isospace.collection.snapshot import Manifest, latest_manifest
@@ -24,11 +28,12 @@ from isospace.operations.maintenance.verify import verify_snapshot
 from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.embed import plan_run, refit_space
 from isospace.search.index import Index, open_index
-from isospace.storage.parquet import read_parquet
+from isospace.storage.parquet import read_parquet, write_parquet
 from isospace.storage.store import Store, open_store
 from tests.conftest import sentences, write_jsonl
 from tests.helpers.documents import configuration, copied
 from tests.helpers.inline import embed_inline
+from tests.helpers.serving import serving
 from tests.helpers.tiny import build_tiny_sparse
 
 QUERIES = ["the cell and the gene", "vector index search", "protein"]
@@ -110,6 +115,30 @@ def test_hybrid_fuses_three_rankings_and_weighs_the_third(config: PipelineConfig
                 assert set(hit.scores) <= {"vector", "bm25", "sparse"}
         (two,) = index.search(text, k=5, mode="hybrid", sparse_weight=0)
         assert all("sparse" not in hit.scores for hit in two)
+
+
+def test_the_service_and_the_command_find_the_same(
+    world: PipelineConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with open_index(world.runtime.store, "c") as index:
+        expected = {
+            mode: [(hit.chunk_id, hit.score) for hit in index.search(QUERIES[0], k=7, mode=mode)[0]]  # type: ignore[arg-type]
+            for mode in ("sparse", "hybrid")
+        }
+        with serving(index) as url:
+            for mode, hits in expected.items():
+                answer = httpx.post(f"{url}/search", json={"query": QUERIES[0], "k": 7, "mode": mode})
+                assert answer.status_code == 200, answer.text
+                (result,) = answer.json()["results"]
+                assert [(hit["chunk_id"], hit["score"]) for hit in result["hits"]] == hits
+    arguments = ["isospace", "search", world.runtime.store, "c", QUERIES[0], "-k", "7", "--mode", "sparse", "--json"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    # A search for sparse terms loads no dense encoder.
+    monkeypatch.setattr("isospace.encoding.embedder.open_encoder", None)
+    with contextlib.suppress(SystemExit):
+        main()
+    (result,) = json.loads(capsys.readouterr().out)["results"]
+    assert [(hit["chunk_id"], hit["score"]) for hit in result["hits"]] == expected["sparse"]
 
 
 def test_filters_and_rows_apply_to_sparse_search(config: PipelineConfig) -> None:
@@ -289,21 +318,14 @@ def test_a_changed_raw_vector_is_noticed(config: PipelineConfig) -> None:
     store, before = stored(config)
     encoder_id = str(before.sparse_encoder_id)
     (path, *_) = vector_parts(store, encoder_id)
-    keys, vectors = read_sparse_vectors(store, path, encoder_id)
-    vectors.values.flags.writeable = True
-    from isospace.collection import sparse_vectors
-
     table = read_parquet(store, path)
     weights = table["weights"].combine_chunks()
     flat = weights.flatten().to_numpy().copy()
     flat[0] += np.float32(0.25)
-    import pyarrow as pa
-
     changed = pa.ListArray.from_arrays(weights.offsets, pa.array(flat))
     place = table.column_names.index("weights")
     other = table.set_column(place, "weights", changed).replace_schema_metadata(table.schema.metadata)
-    sparse_vectors.write_parquet(store, path, other, replace=True)
-    assert len(keys)
+    write_parquet(store, path, other, replace=True)
     with pytest.raises(IntegrityError, match="its vectors have SHA-256"):
         read_sparse_vectors(store, path, encoder_id)
 
@@ -349,7 +371,7 @@ def test_a_refit_keeps_the_sparse_encoder_and_refuses_another(config: PipelineCo
         refit_space(without_sparse(config))
 
 
-def test_raw_vectors_are_addressed_by_content(config: PipelineConfig, tmp_path: Path) -> None:
+def test_raw_vectors_are_addressed_by_content(config: PipelineConfig) -> None:
     store, manifest = stored(config)
     encoder_id = str(manifest.sparse_encoder_id)
     for path in vector_parts(store, encoder_id):
@@ -357,4 +379,3 @@ def test_raw_vectors_are_addressed_by_content(config: PipelineConfig, tmp_path: 
     # A second collection of the same texts encodes none of them.
     other = config.model_copy(update={"runtime": config.runtime.model_copy(update={"collection": "other"})})
     assert plan_run(other).sparse_texts == 0
-    shutil.rmtree(tmp_path / "copy")
