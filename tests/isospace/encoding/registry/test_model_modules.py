@@ -152,7 +152,7 @@ def normalized_layers(transformer: Any) -> list[Any]:
         ("openvino", weighted_layers),
         ("openvino", other_layer),
         ("openvino", normalized_layers),
-        ("onnx", normalized_layers),
+        pytest.param("onnx", normalized_layers, marks=pytest.mark.integration),
     ],
 )
 def test_an_exported_head_is_that_of_sentence_transformers(
@@ -319,7 +319,9 @@ def network(name: str, positions: int) -> Any:
         sizes = {"dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 32}
     if name == "OPT":
         sizes = {**sizes, "ffn_dim": 32, "word_embed_proj_dim": 16}
-    config = getattr(transformers, f"{name}Config")(vocab_size=50, max_position_embeddings=positions, pad_token_id=1, **sizes)
+    config = getattr(transformers, f"{name}Config")(
+        vocab_size=50, max_position_embeddings=positions, pad_token_id=1, **sizes
+    )
     return getattr(transformers, f"{name}Model")(config).eval()
 
 
@@ -371,7 +373,10 @@ def test_files_with_too_high_a_limit_are_registered_with_the_lower_one(tiny_mode
 
 def test_the_tokenizers_lower_limit_gives_way_as_in_sentence_transformers(tiny_model: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(tiny_model, tmp_path / "m")
-    for name, key, value in (("tokenizer_config", "model_max_length", 20), ("sentence_bert_config", "max_seq_length", 40)):
+    for name, key, value in (
+        ("tokenizer_config", "model_max_length", 20),
+        ("sentence_bert_config", "max_seq_length", 40),
+    ):
         path = folder / f"{name}.json"
         path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
     loaded = load_model(folder)

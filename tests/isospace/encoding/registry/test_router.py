@@ -125,7 +125,9 @@ def test_routes_are_found_by_task_and_modality_as_in_sentence_transformers(tmp_p
         {},
     ]
     for number, mapping in enumerate(maps):
-        names = ["query", "document"] if not all(name in "ab" for name in mapping.values()) or not mapping else ["a", "b"]
+        names = (
+            ["query", "document"] if not all(name in "ab" for name in mapping.values()) or not mapping else ["a", "b"]
+        )
         theirs = Router({name: [Normalize()] for name in names}, route_mappings=mapping)
         folder = router(tmp_path / str(number), {name: [f"{name}_0_Transformer"] for name in names})
         document = json.loads((folder / "router_config.json").read_text())
