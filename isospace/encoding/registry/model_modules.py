@@ -176,7 +176,9 @@ def warn_of_similarity(model: Any, name: str, *, is_normalized: bool) -> None:
         if kind == "dot"
         else "Searches rank by dot products, which are cosines with recipe.transform.normalization: l2"
     )
-    _LOG.warning("model %s: compares vectors by %s (similarity_fn_name), and does not normalize. %s", name, kind, remedy)
+    _LOG.warning(
+        "model %s: compares vectors by %s (similarity_fn_name), and does not normalize. %s", name, kind, remedy
+    )
 
 
 def _follow(modules: Sequence[Any], name: str) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from isospace.encoding.registry.files import model_files
+from isospace.encoding.registry.model_loading import load_model
 from isospace.encoding.registry.router import is_router, query_spec, route_folder
 from isospace.encoding.spec import EncoderSpec
 from isospace.errors import EncoderError
@@ -82,6 +84,59 @@ def test_any_other_model_is_taken_as_it_is(tiny_model: Path, tmp_path: Path) -> 
     assert query_spec(other, None) is other
     # An explicit model for queries comes before the route.
     assert query_spec(other, own) is own
+
+
+@pytest.mark.parametrize("former", [False, True])
+def test_a_router_after_the_pooling_gives_each_role_its_head(tiny_model: Path, tmp_path: Path, former: bool) -> None:
+    """The Transformer's files are in the model's own folder, beside those of the other modules."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Router
+    from sentence_transformers.sentence_transformer.modules import Dense, Normalize
+
+    transformer, pooling, _ = SentenceTransformer(str(tiny_model), device="cpu")
+    heads = Router.for_query_document([Dense(16, 8)], [Dense(16, 8), Dense(8, 8)])
+    model = SentenceTransformer(modules=[transformer, pooling, heads, Normalize()], device="cpu")
+    folder = tmp_path / "m"
+    model.save_pretrained(str(folder))
+    if former:
+        # As it was saved before version 5.
+        (folder / "2_Router" / "router_config.json").rename(folder / "2_Router" / "config.json")
+        listed = (folder / "modules.json").read_text().replace("base.modules.router.Router", "models.Asym")
+        (folder / "modules.json").write_text(listed)
+    assert is_router(folder)
+    texts = ["the cell", "a gene of the protein", ""]
+    for role, expected in (("query", model.encode_query(texts)), ("document", model.encode_document(texts))):
+        route = route_folder(folder, role)
+        assert {"config.json", "model.safetensors", "tokenizer.json", "modules.json"} < model_files(route).keys()
+        assert np.abs(load_model(route).model.encode(texts) - expected).max() < 1e-6
+    assert not np.allclose(model.encode_query(texts), model.encode_document(texts), atol=0.1)
+
+
+def test_routes_are_found_by_task_and_modality_as_in_sentence_transformers(tmp_path: Path) -> None:
+    from sentence_transformers.base.modules import Router
+    from sentence_transformers.sentence_transformer.modules import Normalize
+
+    maps = [
+        {("query", "text"): "a", ("document", None): "b"},
+        {("query", None): "a", (None, "text"): "b"},
+        {(None, None): "b", ("document", "image"): "a"},
+        {("query", "image"): "a", (None, "text"): "b", (None, None): "a"},
+        {("query", None): "document"},
+        {},
+    ]
+    for number, mapping in enumerate(maps):
+        names = (
+            ["query", "document"] if not all(name in "ab" for name in mapping.values()) or not mapping else ["a", "b"]
+        )
+        theirs = Router({name: [Normalize()] for name in names}, route_mappings=mapping)
+        folder = router(tmp_path / str(number), {name: [f"{name}_0_Transformer"] for name in names})
+        document = json.loads((folder / "router_config.json").read_text())
+        document["parameters"] = {"route_mappings": {str(pair): route for pair, route in mapping.items()}}
+        (folder / "router_config.json").write_text(json.dumps(document))
+        for role in ROLES:
+            expected = theirs._resolve_route(task=role, modality="text")
+            listed = json.loads((route_folder(folder, role) / "modules.json").read_text())
+            assert listed[0]["path"] == f"{expected}_0_Transformer", (mapping, role)
 
 
 @pytest.mark.parametrize(
