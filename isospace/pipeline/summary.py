@@ -200,8 +200,7 @@ def _spent(run: Run, plan: PlanReport, encoded: list[EncodedShard]) -> dict[str,
     price, token_price = run.config.runtime.price_per_device_hour, token_price_of(run.config)
     billed = sum(e.billed_tokens for e in encoded)
     money = token_price * billed / 1e6 if token_price is not None else None
-    if billed:
-        add_billed(run.store, run.collection, billed, money)
+    add_billed(run.store, run.collection, token_price)
     if money is None and price is not None:
         money = price * seconds / 3600.0
     return {

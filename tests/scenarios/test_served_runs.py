@@ -211,6 +211,27 @@ def test_a_budget_of_money_stops_in_time(served: Configure, provider: FakeProvid
     assert spent <= limit + 2 * 16 * 60
 
 
+def test_what_a_failed_run_was_billed_is_counted(served: Configure, provider: FakeProvider, tmp_path: Path) -> None:
+    embed_corpus(served(sentences(1, seed=9)))
+    store, documents = open_store(tmp_path / "store"), sentences(60)
+    before, answered = read_billed(store, "c"), len(provider.answered_texts)
+
+    def answers() -> list[str]:
+        return [text for text in provider.answered_texts[answered:] if text.startswith("title d")]
+
+    config = served(documents, endpoint={"price_per_million_tokens": 1e6}, max_removed_share=1.0)
+    provider.faults = [Fault("failed", when=lambda number: len(answers()) >= 20)]
+    with pytest.raises(ProviderUnavailableError):
+        embed_corpus(config)
+    assert len(answers()) >= 20
+    provider.faults = []
+    embed_corpus(config)
+    after = read_billed(store, "c")
+    assert after.tokens - before.tokens >= sum(map(tokens_of, answers()))
+    assert after.money - before.money == after.tokens - before.tokens
+    assert not list(store.walk("collections/c/billed/parts"))
+
+
 def test_while_the_provider_is_down_words_are_searched(
     served: Configure, provider: FakeProvider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

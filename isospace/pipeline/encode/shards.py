@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from isospace.collection.billing import note_billed
 from isospace.collection.origins import Origin, origin_of
 from isospace.collection.raw_vectors import vector_part_path, write_vectors
 from isospace.encoding.bits import computed_by
 from isospace.encoding.encoder import LoadedEncoder
-from isospace.errors import IntegrityError, MismatchError
+from isospace.errors import IntegrityError, MismatchError, ProviderError
 from isospace.pipeline.encode.mixed_bits import require_class
 from isospace.pipeline.encode.paid_answers import PaidAnswers
 from isospace.pipeline.run import Run
@@ -103,7 +104,7 @@ class EncodedShard:
     refused
         Texts that a provider refuses: the chunk hash of each, and the reason.
     billed_tokens
-        Tokens that a provider billed.
+        Tokens that a provider billed, also for attempts of this run that failed.
     resent_texts
         Texts that were sent again after a failure, and may have been billed twice.
     limited
@@ -173,7 +174,15 @@ def encode_served_shard(run: Run, shard: Shard, encoder: ServedEncoder) -> Encod
         # Of the texts that a killed run had sent, nobody knows which were answered.
         again = len(asked) if answers.begin() else 0
         started = time.perf_counter()
-        answer = encoder.ask([texts[row] for row in asked], "document", on_rows=lambda rows: answers.keep(rows, asked))
+        key = f"{run.run_id}-{shard.shard_id}"
+        try:
+            answer = encoder.ask(
+                [texts[row] for row in asked], "document", on_rows=lambda rows: answers.keep(rows, asked)
+            )
+        except ProviderError as error:
+            note_billed(run.store, run.collection, key, error.answer.billed_tokens if error.answer is not None else 0)
+            raise
+        billed = note_billed(run.store, run.collection, key, answer.billed_tokens)
         seconds = time.perf_counter() - started
         refused = {asked[row]: reason for row, reason in answer.refused.items()}
         found |= {hashes[asked[row]]: answer.vectors[row] for row in range(len(asked)) if row not in answer.refused}
@@ -190,7 +199,7 @@ def encode_served_shard(run: Run, shard: Shard, encoder: ServedEncoder) -> Encod
         seconds,
         worker=encoder.record_model,
         refused=tuple((hashes[row], reason) for row, reason in refused.items()),
-        billed_tokens=answer.billed_tokens,
+        billed_tokens=billed,
         resent_texts=answer.resent_texts + again,
         limited=answer.limited,
     )
