@@ -22,6 +22,7 @@ from isospace.encoding.encoder import LoadedEncoder
 from isospace.errors import IntegrityError, MismatchError, ProviderError
 from isospace.pipeline.encode.mixed_bits import require_class
 from isospace.pipeline.encode.paid_answers import PaidAnswers
+from isospace.pipeline.encode.refusals import without_quotes
 from isospace.pipeline.run import Run
 from isospace.storage.parquet import read_parquet, read_rows
 
@@ -184,7 +185,7 @@ def encode_served_shard(run: Run, shard: Shard, encoder: ServedEncoder) -> Encod
             raise
         billed = note_billed(run.store, run.collection, key, answer.billed_tokens)
         seconds = time.perf_counter() - started
-        refused = {asked[row]: reason for row, reason in answer.refused.items()}
+        refused = {asked[row]: without_quotes(reason, texts[asked[row]]) for row, reason in answer.refused.items()}
         found |= {hashes[asked[row]]: answer.vectors[row] for row in range(len(asked)) if row not in answer.refused}
         kept = [key for row, key in enumerate(hashes) if row not in refused]
         if kept:
