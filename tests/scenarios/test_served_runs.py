@@ -23,6 +23,7 @@ from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.embed import embed_corpus, plan_run
 from isospace.pipeline.resources import forget_encoders
 from isospace.search.index import open_index
+from isospace.search.query_cache import CacheConfig
 from isospace.service.query_logging import Watcher
 from isospace.storage.store import Store, open_store
 from tests.helpers.documents import configuration, sentences, write_jsonl
@@ -267,12 +268,27 @@ def test_a_service_that_starts_while_the_provider_is_down_searches_words(
         watcher = Watcher(index, log)
         with serving(index, watcher=watcher) as url:
             answer = httpx.post(f"{url}/search", json={"query": "a kingfisher", "mode": "exact"}, timeout=60).json()
+            body = {"model": "c", "input": "a text", "input_type": "query"}
+            refused = httpx.post(f"{url}/v1/embeddings", json=body, timeout=60)
+        assert refused.status_code == 503
         assert [hit["doc_id"] for hit in answer["results"][0]["hits"]] == ["bird"]
         assert answer["degraded"]
         watcher.close()
     [logged] = read_answers(open_store(tmp_path / "store"), "c", since=datetime(2020, 1, 1, tzinfo=UTC))
     # Scores of words must not be taken for cosines.
     assert (logged.mode, logged.cosine, logged.vector) == ("lexical", False, None)
+
+
+def test_a_tokenizer_that_only_counts_decides_no_vector(
+    served: Configure, provider: FakeProvider, tmp_path: Path, tiny_model: Path
+) -> None:
+    config = served(sentences(5))
+    encoder = config.recipe.encoder.model_copy(update={"tokenizer": str(tiny_model / "tokenizer.json")})
+    embed_corpus(config.model_copy(update={"recipe": config.recipe.model_copy(update={"encoder": encoder})}))
+    with open_index(tmp_path / "store", "c", cache=CacheConfig(canonical=True)) as index:
+        first, second = (index.cache.embed(index.space, [text])[0] for text in ("The Gene", "the gene"))
+    assert index.space.encoder.tokenize(["The Gene"], "query") == index.space.encoder.tokenize(["the gene"], "query")
+    assert not np.array_equal(first, second)
 
 
 def test_a_verification_says_that_the_probes_were_not_compared(
