@@ -212,6 +212,22 @@ def test_a_budget_of_money_stops_in_time(served: Configure, provider: FakeProvid
     assert spent <= limit + 2 * 16 * 60
 
 
+def test_a_source_that_grows_while_a_refused_text_is_found(
+    served: Configure, provider: FakeProvider, tmp_path: Path
+) -> None:
+    documents = sentences(20) | {"bad": "forbidden words in a sentence"}
+    provider.rejects = lambda text: "content policy" if "forbidden" in text else None
+    config = served(documents)
+
+    def grow() -> None:
+        if any("forbidden" in text for text in provider.texts_received()):
+            write_jsonl(tmp_path / "docs.jsonl", documents | {"late": "a document that came during the run"})
+
+    provider.before_answer = grow
+    report = embed_corpus(config)
+    assert (report.documents, report.quarantined, report.committed) == (21, 1, True)
+
+
 def test_what_a_failed_run_was_billed_is_counted(served: Configure, provider: FakeProvider, tmp_path: Path) -> None:
     embed_corpus(served(sentences(1, seed=9)))
     store, documents = open_store(tmp_path / "store"), sentences(60)
