@@ -224,6 +224,21 @@ class PipelineConfig(SpecModel):
         return self
 
     @model_validator(mode="after")
+    def _addressed(self) -> PipelineConfig:
+        encoder, queries, endpoint = self.recipe.encoder, self.recipe.query_encoder, self.runtime.endpoint
+        if isinstance(encoder, EncoderSpec) or queries is None or isinstance(queries, EncoderSpec) or endpoint is None:
+            return self
+        set_here = [name for name in ("url", "key_env", "key_file", "key_header", "query") if getattr(endpoint, name)]
+        # One provider would receive the key of the other, and texts that are not for it.
+        if set_here and encoder.protocol != queries.protocol:
+            raise ValueError(
+                f"runtime.endpoint.{set_here[0]} is for one provider, and recipe.encoder ({encoder.protocol}) and "
+                f"recipe.query_encoder ({queries.protocol}) have two; leave it empty, so that each has its public "
+                "address and its own key in the environment"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _judged(self) -> PipelineConfig:
         if self.recipe.gate.rules and self.runtime.promote_to == CANDIDATE:
             raise ValueError(

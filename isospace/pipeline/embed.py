@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from isospace.collection.tombstones import count_tombstones
 from isospace.errors import ConflictError, IsospaceError
@@ -148,12 +150,21 @@ def _embed(executor: TimedExecutor, run: Run) -> RunReport:
     scan = executor.run(stages.SCAN, run)
     parts = executor.map(stages.CHUNK, [(run, documents) for documents in scan.parts])
     plan, report = executor.run(stages.PLAN, run, scan, parts)
-    encoded = _encode(executor, run, plan)
-    if refused := dict(text for shard in encoded for text in shard.refused):
+    found = _encode(executor, run, plan)
+    encoded, is_trimmed = list(found), len(found) < len(plan.shards)
+    while refused := dict(text for shard in found for text in shard.refused):
         executor.run(stages.SET_ASIDE, run, parts, refused)
         scan, parts = _without_refused(executor, run)
+        # The source may have grown since the first scan: what came is encoded too, or left to the next run if there is
+        # a budget.
+        if run.config.runtime.budget.is_bounded:
+            is_trimmed = True
+            break
+        rest, _ = executor.run(stages.PLAN, run, scan, parts)
+        found = _encode(executor, run, rest)
+        encoded += found
     prepared = PreparedRun(scan, parts, report, encoded)
-    if len(encoded) < len(plan.shards):
+    if is_trimmed:
         scan, parts, left = executor.run(stages.TRIM, run, scan, parts)
         prepared = PreparedRun(scan, parts, report, encoded, left)
         if left and run.rebuild:
@@ -163,8 +174,7 @@ def _embed(executor: TimedExecutor, run: Run) -> RunReport:
 
 def _without_refused(executor: TimedExecutor, run: Run) -> tuple[Scan, list[ChunkPart]]:
     """Scan the source again, without documents that the provider refuses; the others are chunked already."""
-    scratch = run.scratch / "without-refused"
-    scratch.mkdir()
+    scratch = Path(tempfile.mkdtemp(prefix="without-refused-", dir=run.scratch))
     again = replace(run, scratch=scratch)
     scan = executor.run(stages.SCAN, again)
     if run.config.runtime.budget.is_bounded:

@@ -241,9 +241,10 @@ def set_aside(reporter: Reporter, run: Run, parts: list[ChunkPart], refused: dic
 def trim(reporter: Reporter, run: Run, scan: Scan, parts: list[ChunkPart]) -> tuple[Scan, list[ChunkPart], int]:
     """Reduce the run to the parts whose texts are all encoded; also return how many texts are left."""
     finished, left = finished_parts(run, parts)
-    reporter.info(
-        f"the budget is spent: {len(finished):,} of {len(parts):,} parts are finished, {left:,} texts are left"
-    )
+    if left:
+        reporter.info(
+            f"the budget is spent: {len(finished):,} of {len(parts):,} parts are finished, {left:,} texts are left"
+        )
     return (scan if run.rebuild or not left else narrow_scan(run, scan, finished)), finished, left
 
 

@@ -206,11 +206,7 @@ def _spent(run: Run, plan: PlanReport, encoded: list[EncodedShard]) -> dict[str,
     price, token_price = run.config.runtime.price_per_device_hour, token_price_of(run.config)
     billed = sum(e.billed_tokens for e in encoded)
     money = token_price * billed / 1e6 if token_price is not None else None
-    if billed and in_batches(run.config):
-        # Their tokens were added when they were fetched.
-        add_billed(run.store, run.collection, 0, None)
-    elif billed:
-        add_billed(run.store, run.collection, billed, money)
+    add_billed(run.store, run.collection, token_price, runs=1 if billed else 0)
     if money is None and price is not None:
         money = price * seconds / 3600.0
     return {

@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from isospace.encoding.embedder import OpenSpace
+from isospace.encoding.role_encoders import record_of
 from isospace.errors import ConfigError
 from isospace.storage.hashing import sha256
 from isospace.transform.affine import Role
@@ -160,7 +161,8 @@ class QueryCache:
 
     def _key(self, space: OpenSpace, text: str, role: Role) -> tuple[tuple[str | bytes, ...], tuple[int, ...]]:
         """Return the key, and the token IDs that an entry must have; none if the text itself is the key."""
-        if not self.config.canonical:
+        # Tokens of a served encoder are counted here, and its provider may tell apart what has the same ones.
+        if not self.config.canonical or record_of(space.encoder, role).served is not None:
             return (space.space_id, role, "exact", _short(text)), ()
         canonical = " ".join(unicodedata.normalize("NFC", text).split())
         if self._is_uncased(space, role):

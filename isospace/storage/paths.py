@@ -127,6 +127,11 @@ class CollectionPaths:
         """Path of what providers billed for the collection in all."""
         return f"{self.folder('billed')}/total.json"
 
+    @property
+    def billed_parts(self) -> str:
+        """Return the folder of what was billed for shards, until a run that ends adds it to the total."""
+        return f"{self.folder('billed')}/parts"
+
     def deletions(self, digest: str) -> str:
         """Return the path of a list of documents that are deleted but still in a part."""
         return f"{self.folder('deletions')}/{digest}.parquet"

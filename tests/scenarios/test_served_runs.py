@@ -24,6 +24,7 @@ from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.embed import embed_corpus, plan_run
 from isospace.pipeline.resources import forget_encoders
 from isospace.search.index import open_index
+from isospace.search.query_cache import CacheConfig
 from isospace.service.query_logging import Watcher
 from isospace.storage.store import Store, open_store
 from tests.helpers.documents import configuration, sentences, write_jsonl
@@ -235,6 +236,43 @@ def test_a_budget_of_money_stops_in_time(served: Configure, provider: FakeProvid
     assert spent <= limit + 2 * 16 * 60
 
 
+def test_a_source_that_grows_while_a_refused_text_is_found(
+    served: Configure, provider: FakeProvider, tmp_path: Path
+) -> None:
+    documents = sentences(20) | {"bad": "forbidden words in a sentence"}
+    provider.rejects = lambda text: "content policy" if "forbidden" in text else None
+    config = served(documents)
+
+    def grow() -> None:
+        if any("forbidden" in text for text in provider.texts_received()):
+            write_jsonl(tmp_path / "docs.jsonl", documents | {"late": "a document that came during the run"})
+
+    provider.before_answer = grow
+    report = embed_corpus(config)
+    assert (report.documents, report.quarantined, report.committed) == (21, 1, True)
+
+
+def test_what_a_failed_run_was_billed_is_counted(served: Configure, provider: FakeProvider, tmp_path: Path) -> None:
+    embed_corpus(served(sentences(1, seed=9)))
+    store, documents = open_store(tmp_path / "store"), sentences(60)
+    before, answered = read_billed(store, "c"), len(provider.answered_texts)
+
+    def answers() -> list[str]:
+        return [text for text in provider.answered_texts[answered:] if text.startswith("title d")]
+
+    config = served(documents, endpoint={"price_per_million_tokens": 1e6}, max_removed_share=1.0)
+    provider.faults = [Fault("failed", when=lambda number: len(answers()) >= 20)]
+    with pytest.raises(ProviderUnavailableError):
+        embed_corpus(config)
+    assert len(answers()) >= 20
+    provider.faults = []
+    embed_corpus(config)
+    after = read_billed(store, "c")
+    assert after.tokens - before.tokens >= sum(map(tokens_of, answers()))
+    assert after.money - before.money == after.tokens - before.tokens
+    assert not list(store.walk("collections/c/billed/parts"))
+
+
 def test_while_the_provider_is_down_words_are_searched(
     served: Configure, provider: FakeProvider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -270,12 +308,27 @@ def test_a_service_that_starts_while_the_provider_is_down_searches_words(
         watcher = Watcher(index, log)
         with serving(index, watcher=watcher) as url:
             answer = httpx.post(f"{url}/search", json={"query": "a kingfisher", "mode": "exact"}, timeout=60).json()
+            body = {"model": "c", "input": "a text", "input_type": "query"}
+            refused = httpx.post(f"{url}/v1/embeddings", json=body, timeout=60)
+        assert refused.status_code == 503
         assert [hit["doc_id"] for hit in answer["results"][0]["hits"]] == ["bird"]
         assert answer["degraded"]
         watcher.close()
     [logged] = read_answers(open_store(tmp_path / "store"), "c", since=datetime(2020, 1, 1, tzinfo=UTC))
     # Scores of words must not be taken for cosines.
     assert (logged.mode, logged.cosine, logged.vector) == ("lexical", False, None)
+
+
+def test_a_tokenizer_that_only_counts_decides_no_vector(
+    served: Configure, provider: FakeProvider, tmp_path: Path, tiny_model: Path
+) -> None:
+    config = served(sentences(5))
+    encoder = config.recipe.encoder.model_copy(update={"tokenizer": str(tiny_model / "tokenizer.json")})
+    embed_corpus(config.model_copy(update={"recipe": config.recipe.model_copy(update={"encoder": encoder})}))
+    with open_index(tmp_path / "store", "c", cache=CacheConfig(canonical=True)) as index:
+        first, second = (index.cache.embed(index.space, [text])[0] for text in ("The Gene", "the gene"))
+    assert index.space.encoder.tokenize(["The Gene"], "query") == index.space.encoder.tokenize(["the gene"], "query")
+    assert not np.array_equal(first, second)
 
 
 def test_a_verification_says_that_the_probes_were_not_compared(

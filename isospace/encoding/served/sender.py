@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -17,7 +16,7 @@ from isospace.encoding.served.pace import Bucket, Pace
 from isospace.encoding.served.secret import Key
 from isospace.encoding.served.transport import Sent, Transport
 from isospace.errors import ProviderAnswerError, ProviderRefusedError, ProviderUnavailableError
-from isospace.transform.affine import Role
+from isospace.transform.affine import ROLES, Role
 
 _WRONG_ANSWERS = 3
 # So often a request fails in a row, with an error of the server or without an answer, until its texts are suspected.
@@ -83,7 +82,8 @@ class Sender:
         control: Control | None = None,
     ) -> None:
         self._control = control
-        self._controlled: dict[Role, float] = {}
+        # Whoever opens an encoder for queries compares the probes first.
+        self._controlled = dict.fromkeys(ROLES, clock())
         self._name, self._transport, self._key, self._clock = name, transport, key, clock
         self.concurrency = Concurrency(endpoint.max_concurrency)
         self._gate = Gate(self.concurrency)
@@ -166,7 +166,7 @@ class Sender:
 
     def _is_controlled(self, role: Role, now: float) -> bool:
         """Return whether the control text had the right vector a short while ago."""
-        return now - self._controlled.get(role, -math.inf) < _CONTROL_SECONDS
+        return now - self._controlled[role] < _CONTROL_SECONDS
 
     def _note(self, ledger: Ledger, sent: Sent, tokens: int, patience: Patience) -> None:
         """Count what was billed, and let the search for the best concurrency learn from the outcome."""

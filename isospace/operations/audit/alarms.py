@@ -57,7 +57,7 @@ def judge(measured: Measurements, limits: Thresholds) -> list[Alarm]:
     if measured.frozen is not None:
         alarms += frozen_alarms(measured.frozen, pairs, limits)
     if measured.logged is not None:
-        alarms += logged_alarms(measured.logged, measured.tolerance, pairs, limits)
+        alarms += logged_alarms(measured.logged, measured.query_tolerance, pairs, limits)
     return alarms
 
 

@@ -266,7 +266,7 @@ def _logged(table: _Table, measured: Measurements, limits: Thresholds) -> Iterat
         return
     for name, share in (("stale answers", logged.stale), ("unverified answers", logged.unverified)):
         yield table.judged(name, share, limits.stale_share, _LOGGED[name], unit="share")
-    yield _query_vectors(table, logged, measured.tolerance)
+    yield _query_vectors(table, logged, measured.query_tolerance)
     few = "too few queries, or no frozen ones to compare with"
     yield _drift(table, "query drift", logged.drift, _LOGGED["query drift"], few, limits)
     yield _band(table, "narrow band of logged queries", logged.top, measured.stored, "the logged queries", limits)

@@ -48,6 +48,8 @@ class Measurements:
     """The sample from the time of the fit, which the snapshot is compared with."""
     tolerance: float
     """Least cosine at which a vector counts as reproduced."""
+    query_tolerance: float
+    """Least cosine at which a logged query counts as reproduced: queries may have another encoder."""
     stored: StoredVectors
     reproduced: ReproducedVectors
     corpus: CorpusChange
@@ -121,7 +123,7 @@ def measure(
     on_progress
         Called with the name of each measurement before it begins.
     """
-    least = tolerance or view.space.space.record.min_cosine
+    least, of_queries = tolerances_of(view.space.space.record, tolerance)
     on_progress("lengths, isotropy, and shifts of stored vectors")
     stored = measure_stored(store, view, reference, seed=seed)
     on_progress("re-encoding a sample of chunks")
@@ -134,13 +136,14 @@ def measure(
     on_progress("frozen queries")
     frozen, lost_baseline = _frozen(store, view, set_name, baselines)
     on_progress("logged queries")
-    logged = _logged(store, view, alias, since, frozen, tolerance=least, seed=seed)
+    logged = _logged(store, view, alias, since, frozen, tolerance=of_queries, seed=seed)
     on_progress("stored representations")
     codes = measure_representations(view, frozen.vectors) if frozen is not None else ()
     return Measurements(
         view=view,
         reference=reference,
         tolerance=least,
+        query_tolerance=of_queries,
         stored=stored,
         reproduced=reproduced,
         corpus=corpus,
@@ -153,6 +156,11 @@ def measure(
         nearest=nearest_cosines(view, seed=seed),
         drift_problem=problem,
     )
+
+
+def tolerances_of(space: SpaceRecord, given: float | None) -> tuple[float, float]:
+    """Return the least cosines at which a stored vector and a logged query count as reproduced."""
+    return (given, given) if given else (space.tolerances["document"], space.tolerances["query"])
 
 
 def drift_problem(space: SpaceRecord, reference: Reference) -> str:

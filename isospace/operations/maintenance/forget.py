@@ -211,8 +211,7 @@ def _remove_files(store: Store, collection: str, holding: Holding, lease: HeldLe
     files += [path for path in walked("serving", "lexical") if path not in derived]
     files += [path for path in walked("deletions", "quarantine") if path not in named]
     if holding.doc_ids:
-        # Plans name chunks only by hash, and refusals documents; none is needed while no run is working. A provider's
-        # reason may quote a text.
+        # Plans name chunks only by hash, and refusals documents; none is needed while no run is working.
         files += walked("plans", "refusals")
     files += sorted(gone)
 

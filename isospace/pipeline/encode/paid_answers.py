@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -87,16 +86,6 @@ class PaidAnswers:
         if data:
             name = hashlib.sha256(b"".join(hashes)).hexdigest()[:32]
             self._written.append(self._writer.submit(self.store.write, f"{self.folder}/{name}.answer", data))
-
-    def note_bill(self, run_id: str, tokens: int) -> None:
-        """Note what was billed for an attempt that failed, so that the report of its run counts it."""
-        if tokens:
-            self.store.write(f"{self.folder}/{run_id}-{uuid.uuid4().hex[:8]}.billed", str(tokens).encode())
-
-    def billed(self, run_id: str) -> int:
-        """Return what was billed for earlier attempts of a run."""
-        notes = [stat.path for stat in self.store.walk(self.folder) if stat.path.endswith(".billed")]
-        return sum(int(self.store.read(path)) for path in notes if path.rpartition("/")[2].startswith(f"{run_id}-"))
 
     def forget(self) -> None:
         """Remove the answers, once the shard is written."""

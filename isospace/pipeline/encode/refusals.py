@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 
 from isospace.errors import IntegrityError, NotFoundError
 from isospace.pipeline.chunk import ChunkPart
@@ -11,8 +12,28 @@ from isospace.pipeline.run import Run
 from isospace.storage.hashing import seal, unseal
 from isospace.storage.parquet import read_parquet
 
-# A provider's reason may quote the text.
 _LONGEST = 200
+# So many characters in a row that a reason shares with the text are a quotation.
+_QUOTED, _SHORTEST = 12, 4
+
+
+def without_quotes(reason: str, text: str) -> str:
+    """Return a provider's reason without what it quotes of the text.
+
+    The reason goes into the quarantine, reports, and logs, which may outlive the text.
+    """
+    plain = " ".join(text.split())
+    size = min(_QUOTED, len(plain))
+    if size < _SHORTEST:
+        return reason
+    quoted = {
+        place
+        for start in range(len(reason) - size + 1)
+        if reason[start : start + size] in plain
+        for place in range(start, start + size)
+    }
+    pieces = groupby(enumerate(reason), key=lambda numbered: numbered[0] in quoted)
+    return "".join("…" if is_quote else "".join(letter for _, letter in piece) for is_quote, piece in pieces)
 
 
 def read_refusals(run: Run) -> dict[str, str]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from isospace.collection.billing import note_billed
 from isospace.collection.origins import Origin, origin_of
 from isospace.collection.raw_vectors import vector_part_path, write_vectors
 from isospace.encoding.bits import computed_by
@@ -21,6 +22,7 @@ from isospace.encoding.encoder import LoadedEncoder
 from isospace.errors import IntegrityError, MismatchError, ProviderError
 from isospace.pipeline.encode.mixed_bits import require_class
 from isospace.pipeline.encode.paid_answers import PaidAnswers
+from isospace.pipeline.encode.refusals import without_quotes
 from isospace.pipeline.run import Run
 from isospace.storage.parquet import read_parquet, read_rows
 
@@ -103,7 +105,7 @@ class EncodedShard:
     refused
         Texts that a provider refuses: the chunk hash of each, and the reason.
     billed_tokens
-        Tokens that a provider billed.
+        Tokens that a provider billed, also for attempts of this run that failed.
     resent_texts
         Texts that were sent again after a failure, and may have been billed twice.
     limited
@@ -174,7 +176,7 @@ def encode_served_shard(run: Run, shard: Shard, encoder: ServedEncoder) -> Encod
         sent = answers.sent()
         again = sum(hashes[row] in sent for row in asked)
         started = time.perf_counter()
-        before = answers.billed(run.run_id)
+        key = f"{run.run_id}-{shard.shard_id}"
         try:
             answer = encoder.ask(
                 [texts[row] for row in asked],
@@ -183,10 +185,11 @@ def encode_served_shard(run: Run, shard: Shard, encoder: ServedEncoder) -> Encod
                 on_send=lambda rows: answers.note_sent(rows, asked),
             )
         except ProviderError as error:
-            answers.note_bill(run.run_id, error.answer.billed_tokens if error.answer else 0)
+            note_billed(run.store, run.collection, key, error.answer.billed_tokens if error.answer is not None else 0)
             raise
+        billed = note_billed(run.store, run.collection, key, answer.billed_tokens)
         seconds = time.perf_counter() - started
-        refused = {asked[row]: reason for row, reason in answer.refused.items()}
+        refused = {asked[row]: without_quotes(reason, texts[asked[row]]) for row, reason in answer.refused.items()}
         found |= {hashes[asked[row]]: answer.vectors[row] for row in range(len(asked)) if row not in answer.refused}
         kept = [key for row, key in enumerate(hashes) if row not in refused]
         if kept:
@@ -201,7 +204,7 @@ def encode_served_shard(run: Run, shard: Shard, encoder: ServedEncoder) -> Encod
         seconds,
         worker=encoder.record_model,
         refused=tuple((hashes[row], reason) for row, reason in refused.items()),
-        billed_tokens=before + answer.billed_tokens,
+        billed_tokens=billed,
         resent_texts=answer.resent_texts + again,
         limited=answer.limited,
     )

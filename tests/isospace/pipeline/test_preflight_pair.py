@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from isospace.encoding.registry.record import EncoderRecord
 from isospace.errors import ConfigError
 from isospace.finetuning.config import load_finetune
 from isospace.finetuning.stages import open_base
 from isospace.operations.compare_models.compare import ComparisonSpec
-from isospace.pipeline.config import Recipe
+from isospace.pipeline.config import PipelineConfig, Recipe
 from isospace.pipeline.fit.fit_space import fit_transform
 from isospace.pipeline.local_executor import LocalExecutor
 from isospace.pipeline.preflight import require_feasible_pair
@@ -82,3 +83,21 @@ def test_a_comparison_names_encoders_of_queries_after_those_of_documents() -> No
     assert made.query_encoders["b"].model == "small"
     with pytest.raises(ValueError, match="query_encoders names c; expected names of encoders: a, b"):
         ComparisonSpec.model_validate({**given, "query_encoders": {"c": {"model": "small"}}})
+
+
+def test_two_providers_do_not_share_an_address_or_a_key() -> None:
+    served = {"kind": "served", "model": "m", "max_tokens": 100}
+    recipe = {
+        "documents": {},
+        "encoder": served | {"protocol": "openai"},
+        "query_encoder": served
+        | {"protocol": "voyage", "parameters": {role: {"input_type": role} for role in ("document", "query")}},
+    }
+    runtime = {"source": "docs", "store": "store", "collection": "c"}
+
+    def build(**endpoint: str) -> PipelineConfig:
+        return PipelineConfig.model_validate({"recipe": recipe, "runtime": {**runtime, "endpoint": endpoint}})
+
+    build()
+    with pytest.raises(ValidationError, match=r"key_env is for one provider, and .* \(openai\) and .* \(voyage\)"):
+        build(key_env="VOYAGE_API_KEY")

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from isospace.collection.billing import add_billed
+from isospace.collection.billing import add_billed, note_fetched
 from isospace.encoding.bits import computed_by
 from isospace.encoding.served.batch_client import BatchClient, BatchState
 from isospace.encoding.served.encoder import ServedEncoder
@@ -249,9 +249,9 @@ def _enter(work: _Work, record: BatchRecord, state: BatchState, found: Collected
     again = [text for text in found.again if text.chunk_hash in work.submission.texts.places]
     work.pending += again
     if found.billed_tokens:
-        price = _price(run)
-        money = None if price is None else price * found.billed_tokens / 1e6
-        add_billed(run.store, run.collection, found.billed_tokens, money, runs=0)
+        # At once, since a run that waits for days may not live to its end.
+        note_fetched(run.store, run.collection, record.name, found.billed_tokens)
+        add_billed(run.store, run.collection, _price(run))
     forget_record(run, record)
     work.open.remove(record)
     work.is_held = False

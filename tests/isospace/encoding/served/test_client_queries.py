@@ -79,12 +79,14 @@ def test_queries_notice_another_model_within_minutes() -> None:
         control = Control("control", vectors, 0.999)
         with ServedClient(served_model(), endpoint, control=control) as client:
             before = len(provider.embeds)
-            for text in TEXTS[:3]:
-                assert client.embed([text], "query", urgent=True).vectors.shape[0] == 1
-            assert [len(one.body["input"]) for one in provider.embeds[before:]] == [2, 1, 1]
-            provider.faults = [Fault("other vectors")]
+            client.embed([TEXTS[0]], "query", urgent=True)
             assert client._session is not None
             sender = client._session._sender
+            sender._controlled = {role: at - 301.0 for role, at in sender._controlled.items()}
+            for text in TEXTS[1:3]:
+                assert client.embed([text], "query", urgent=True).vectors.shape[0] == 1
+            assert [len(one.body["input"]) for one in provider.embeds[before:]] == [1, 2, 1]
+            provider.faults = [Fault("other vectors")]
             sender._controlled = {role: at - 301.0 for role, at in sender._controlled.items()}
             for text in TEXTS[:2]:
                 with pytest.raises(ProviderAnswerError, match="control text is wrong in role query"):

@@ -56,12 +56,3 @@ def test_what_was_sent_is_known_before_its_answer(store: Store) -> None:
         first.note_sent([1], [1, 3, 5])
     with answers(store) as again:
         assert again.sent() == {HASHES[1], HASHES[3], HASHES[5]}
-
-
-def test_what_failed_attempts_were_billed_counts_for_their_run_alone(store: Store) -> None:
-    with answers(store) as first:
-        first.note_bill("run-1", 100)
-        first.note_bill("run-1", 11)
-        first.note_bill("run-2", 7)
-        first.note_bill("run-2", 0)
-        assert (first.billed("run-1"), first.billed("run-2"), first.billed("other")) == (111, 7, 0)
