@@ -11,6 +11,7 @@ from isospace.errors import IntegrityError, ProviderAnswerError, ProviderRefused
 from isospace.pipeline.encode.paid_answers import PaidAnswers
 from isospace.pipeline.encode.plan import plan_shards
 from isospace.pipeline.encode.shards import shard_texts
+from isospace.storage.hashing import seal, unseal
 from tests.helpers.batch_provider import Fate
 from tests.helpers.fake_provider_answers import texts_in, vector_of
 from tests.helpers.runs import text_hash, write_chunk_part
@@ -155,11 +156,11 @@ def test_a_refused_text_is_found_with_its_reason_and_its_neighbours_get_vectors(
 
 
 def test_requests_that_are_at_fault_themselves_quarantine_no_text(bench: Bench) -> None:
-    bench.provider.parameters_wrong = "dimensions is not supported"
+    bench.on_sleep = lambda: setattr(bench.provider, "parameters_wrong", "dimensions is not supported")
     with pytest.raises(ProviderRefusedError, match="rejects every text, also a harmless one"):
         bench.encode()
     assert bench.vectors() == {}
-    bench.provider.parameters_wrong = None
+    bench.on_sleep, bench.provider.parameters_wrong = lambda: None, None
     bench.encode()
     once(bench)
 
@@ -293,6 +294,15 @@ def test_a_damaged_record_is_not_taken_for_an_absent_one(bench: Bench) -> None:
     path = bench.records()[0]
     bench.made.store.write(path, bench.made.store.read(path)[:-10])
     with pytest.raises(IntegrityError, match="plans/batches"):
+        bench.encode()
+
+
+@pytest.mark.parametrize("change", [{"name": "../../../x"}, {"batch_id": "a/../b"}, {"lines": 3}, {"file_id": "x?y"}])
+def test_a_record_whose_names_lead_elsewhere_is_refused(bench: Bench, change: dict[str, Any]) -> None:
+    bench.kill_while_waiting()
+    store, path = bench.made.store, bench.records()[0]
+    store.write(path, seal(unseal(store.read(path), name=path) | change))
+    with pytest.raises(IntegrityError, match="not the record of a batch"):
         bench.encode()
 
 
