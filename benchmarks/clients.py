@@ -1,11 +1,13 @@
 """Clients of OpenAI's API, with their defaults, against the service.
 
     python -m benchmarks.clients STORE COLLECTION [--texts 5000] [--python PYTHON] [--node-modules FOLDER]
+        [--token-ids tiktoken:cl100k_base] [--only CLIENT]
 
 Each client embeds the same texts of the shipped corpus, in batches of the size that it chooses; OpenAI's own clients
 get as many as the API accepts. The vectors are compared with those of the index, bit for bit. `--python` is the
 interpreter that has the packages openai, langchain-openai, and llama-index-embeddings-openai, and `--node-modules` the
-folder that has npm's package openai. Clients that are not there are skipped.
+folder that has npm's package openai. Clients that are not there are skipped. With `--token-ids`, the service decodes
+the token IDs that LangChain sends by default.
 """
 
 from __future__ import annotations
@@ -61,7 +63,7 @@ def langchain(url: str, model: str, texts: list[str]) -> Vectors:
 
 
 def langchain_tokens(url: str, model: str, texts: list[str]) -> Vectors:
-    """LangChain without that option: refused, with a message that names it."""
+    """LangChain with its defaults: refused with a message that names the option, unless the service decodes IDs."""
     from langchain_openai import OpenAIEmbeddings
 
     options: dict[str, Any] = {"base_url": f"{url}/v1", "api_key": KEY}
@@ -123,6 +125,8 @@ def compare(url: str, options: argparse.Namespace, folder: Path) -> None:
     given = folder / "texts.json"
     given.write_text(json.dumps(texts))
     for number, name in enumerate(["openai (Python)", "openai (JavaScript)", *list(CLIENTS)[1:]]):
+        if options.only not in (None, name):
+            continue
         output, started = folder / f"{number}.f32", time.perf_counter()
         problem = run_client(name, url, options.collection, given, output, options)
         seconds = time.perf_counter() - started
@@ -149,8 +153,11 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=5_000)
     parser.add_argument("--python", default=sys.executable)
     parser.add_argument("--node-modules", type=Path)
+    parser.add_argument("--token-ids")
+    parser.add_argument("--only", metavar="CLIENT")
     options = parser.parse_args()
     command = [sys.executable, "-m", "isospace.cli", "serve", options.store, options.collection, "--port", "0"]
+    command += ["--token-ids", options.token_ids] if options.token_ids else []
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "ISOSPACE_API_KEYS": KEY, "PYTHONUNBUFFERED": "1"}
         service = subprocess.Popen(

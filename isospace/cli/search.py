@@ -154,6 +154,15 @@ def serve(
             "Repeatable.",
         ),
     ] = None,
+    token_ids: Annotated[
+        str | None,
+        typer.Option(
+            "--token-ids",
+            metavar="TOKENIZER",
+            help="Tokenizer whose IDs clients may send instead of texts, as LangChain does by default: "
+            "tiktoken:cl100k_base, or the path of a tokenizer.json. Default: the encoder's own.",
+        ),
+    ] = None,
     take_over: Annotated[
         bool,
         typer.Option("--take-over", help="Listen on a port that another service still uses, to replace that service."),
@@ -202,6 +211,7 @@ def serve(
             keys_file=keys,
             limits=make_limits(changed),
             access_log=access_log,
+            token_ids=token_ids,
             origins=tuple(origins or ()),
             take_over=take_over,
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import re
@@ -307,15 +308,14 @@ def _postponed(store: Store, space: Space, engine: Engine | None) -> Encoder:
     def later(role: Role) -> DeferredEncoder:
         encoder_id = space.record.encoder_ids[role]
         # Opened once: its client remembers that the provider failed, and does not make every query wait.
-        opened: list[Encoder] = []
+        opened = functools.lru_cache(lambda: open_encoder(store, encoder_id, engine))
 
         def load() -> Encoder:
-            if not opened:
-                opened.append(open_encoder(store, encoder_id, engine))
-            _check(space, opened[0], ROLES if space.record.query_encoder_id is None else (role,))
-            return opened[0]
+            _check(space, opened(), ROLES if space.record.query_encoder_id is None else (role,))
+            return opened()
 
-        return DeferredEncoder(read_encoder_record(store, encoder_id), load)
+        # A service counts the tokens of a query before it searches, also where words alone will be searched.
+        return DeferredEncoder(read_encoder_record(store, encoder_id), load, opened)
 
     if space.record.query_encoder_id is None:
         return later("document")

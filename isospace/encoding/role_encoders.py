@@ -75,10 +75,14 @@ class DeferredEncoder:
         Its identity.
     load
         Loads and verifies it; called once.
+    unverified
+        Returns it without comparing vectors, to count tokens while its provider does not answer; None if tokens are
+        counted by the verified encoder alone.
     """
 
     record: EncoderRecord
     load: Callable[[], Encoder]
+    unverified: Callable[[], Encoder] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
     _loaded: list[Encoder] = field(default_factory=list, repr=False, compare=False)
 
@@ -97,7 +101,8 @@ class DeferredEncoder:
 
     def tokenize(self, texts: Sequence[str], role: Role) -> list[list[int]]:
         """Return token IDs with prompt and special tokens, never truncated."""
-        return self.loaded.tokenize(texts, role)
+        encoder = self.loaded if self.is_loaded or self.unverified is None else self.unverified()
+        return encoder.tokenize(texts, role)
 
     def inputs(self, texts: Sequence[str], role: Role) -> Sequence[Windows]:
         """Return what the network would receive; see `SentenceEncoder.inputs`."""

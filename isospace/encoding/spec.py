@@ -103,7 +103,7 @@ class ServedEncoderSpec(SpecModel):
     preset: str = "auto"
     """Entry of `configs/models.yaml` whose prompts apply; `auto` finds it by name, `none` skips it, such as for a
     server that adds the prompts itself."""
-    parameters: RoleParametersSpec = RoleParametersSpec()
+    parameters: RoleParametersSpec | None = None
     """Parameters of the request by role. Needed for protocols that know roles (cohere, voyage, google)."""
 
     @field_validator("tokenizer")
@@ -115,18 +115,23 @@ class ServedEncoderSpec(SpecModel):
 
     @model_validator(mode="after")
     def _possible(self) -> ServedEncoderSpec:
-        prompts = self.prompts or PromptsSpec()
+        prompts, parameters = self.prompts or PromptsSpec(), self.by_role
         try:
             ServedModel(
                 self.protocol,
                 self.model,
                 self.dimensions,
-                {"document": self.parameters.document, "query": self.parameters.query},
+                {"document": parameters.document, "query": parameters.query},
                 {"document": prompts.document, "query": prompts.query},
             )
         except ConfigError as error:
             raise ValueError(str(error).rstrip(".")) from error
         return self
+
+    @property
+    def by_role(self) -> RoleParametersSpec:
+        """The parameters by role; none if the recipe has none."""
+        return self.parameters or RoleParametersSpec()
 
     @property
     def precision(self) -> Precision:

@@ -29,7 +29,7 @@ class StoredEncoder:
     """`collection/alias` of every alias whose snapshot was embedded with this encoder; followed by the role if another
     encoder has the other one."""
     kind: str = "dense"
-    """`dense` or `sparse`; the dimension of a sparse encoder is the size of its vocabulary."""
+    """`dense`, `static`, `served` (behind an API), or `sparse`, whose dimension is the size of its vocabulary."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields by name."""
@@ -64,6 +64,7 @@ def _stored(store: Store, encoder_id: str, users: list[str]) -> StoredEncoder:
         precision=record.precision,
         lineage=_lineage(store, encoder_id),
         used_by=tuple(sorted(users)),
+        kind="served" if record.served is not None else "static" if record.is_static else "dense",
     )
 
 

@@ -198,7 +198,11 @@ def _spent(run: Run, plan: PlanReport, encoded: list[EncodedShard]) -> dict[str,
     # A batch takes as long as the provider likes, which says nothing about the next one.
     if encoded and not in_batches(run.config):
         pool = run_pool(run)
-        record_rate(run.store, run.encoder_id, pool.place, tokens, seconds / pool.size)
+        elapsed = seconds / pool.size
+        if run_record(run).served is not None:
+            # Shards wait for one provider at the same time, and no device works meanwhile.
+            seconds = elapsed = seconds / min(pool.size, len(encoded))
+        record_rate(run.store, run.encoder_id, pool.place, tokens, elapsed)
     price, token_price = run.config.runtime.price_per_device_hour, token_price_of(run.config)
     billed = sum(e.billed_tokens for e in encoded)
     money = token_price * billed / 1e6 if token_price is not None else None

@@ -55,6 +55,7 @@ from isospace.service.search_requests import found_chunks, require_query
 from isospace.service.settings import Settings, is_loopback
 from isospace.service.space_header import require_model, require_space
 from isospace.service.state import Service
+from isospace.service.token_ids import decoded
 from isospace.transform.affine import ROLES
 
 _PAGE_POLICY = (
@@ -181,7 +182,7 @@ def _add_embeddings(app: FastAPI, service: Service) -> None:
         body = await read_body(request, EmbeddingRequest, service.settings.limits)
         view = _view(service, request)
         require_model(body.model, view)
-        role, items = role_of(body, view.space), items_of(body)
+        role, items = role_of(body, view.space), await to_thread(decoded, items_of(body), service.decoder)
         # In threads: tokenizing a large request and serializing a large answer would block other requests.
         await to_thread(require_tokens, view.space, role, items)
         tokens = await to_thread(require_within, service.settings.limits, items, view.space, role)
@@ -210,10 +211,15 @@ def _add_search(app: FastAPI, service: Service) -> None:
         options = await to_thread(require_query, body, queries, view, service.settings.limits)
         results = await service.searcher((view, options), queries)
         if service.watcher is not None:
-            service.watcher.submit(view, queries, options, [hits for hits, _ in results])
+            for query, (hits, found) in zip(queries, results, strict=True):
+                # Scores of words are no cosines.
+                asked = options.by_words() if found.degraded else options
+                service.watcher.submit(view, [query], asked, [hits])
 
         def answer() -> Response:
             manifest, found = view.manifest, results[0][1]
+            # Queries of one request may be searched in several batches.
+            degraded = next((one.degraded for _, one in results if one.degraded), None)
             return _sent(
                 SearchResponse(
                     space_id=view.space.space_id,
@@ -223,7 +229,7 @@ def _add_search(app: FastAPI, service: Service) -> None:
                         found_chunks(view, query, hits) for query, (hits, _) in zip(queries, results, strict=True)
                     ],
                     milliseconds={name: round(1000 * value, 3) for name, value in found.seconds.items()},
-                    degraded=found.degraded or None,
+                    degraded=degraded,
                 )
             )
 

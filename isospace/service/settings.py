@@ -32,6 +32,9 @@ class Settings:
         The file of the keys, which is read again when it changes.
     access_log
         File of the access log, or `-` for standard output.
+    token_ids
+        Tokenizer of the token IDs that clients send instead of texts: `tiktoken:NAME`, or the path of a tokenizer.json.
+        If None, IDs are those of the encoder's own tokenizer.
     origins
         Origins, such as `https://example.org`, whose pages may send requests from a browser (CORS); `*` for all.
     batch_tokens, batch_texts, batch_seconds
@@ -49,6 +52,7 @@ class Settings:
     take_over: bool = False
     keys_file: Path | None = None
     access_log: str | None = None
+    token_ids: str | None = None
     origins: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

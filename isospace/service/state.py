@@ -19,6 +19,7 @@ from isospace.service.metrics import Metrics
 from isospace.service.query_logging import Watcher
 from isospace.service.search_requests import search_cost
 from isospace.service.settings import Settings
+from isospace.service.token_ids import open_decoder
 
 # How often the key file is looked at.
 _KEYS_SECONDS = 1.0
@@ -38,6 +39,8 @@ class Service:
         self.keys = Keys(settings.keys, settings.keys_file)
         self.metrics = Metrics(index, self.keys, watcher, log)
         self.ready, self.started = True, int(time.time())
+        # Loaded at the start, so that a wrong name is noticed there.
+        self.decoder = open_decoder(settings.token_ids) if settings.token_ids else None
         self.embedder = self._batcher("embed", self._embed, settings.batch_tokens, cost=tokens_about)
         self.searcher = self._batcher("search", self._search, settings.batch_texts, cost=search_cost)
         self.reranker = self._batcher("rerank", self._rerank, settings.batch_tokens, cost=_pair_tokens)

@@ -90,8 +90,10 @@ class FakeProvider:
     parameters_wrong: str | None = None
     rejects_with: int = 400
     spoiled: Callable[[str], bool] = lambda text: False  # whether a text's vector is not finite
+    hangs: Callable[[str], bool] = lambda text: False  # whether a request with a text is never answered
     repeat_shuffled: bool = False
     redirect: str | None = None
+    echo_key: bool = False  # whether errors repeat the key, as some gateways do
     before_answer: Callable[[], None] | None = None
     headers: dict[str, str] = field(default_factory=dict)
     usage: bool = True
@@ -168,7 +170,7 @@ class FakeProvider:
             sent = handler.headers.get("Authorization") or handler.headers.get("x-goog-api-key") or ""
             return 401, {}, {"error": {"message": f"Incorrect API key provided: {sent}", "code": "invalid_api_key"}}
         if fault is not None and (early := self._fail_early(fault)) is not None:
-            return None if early == "drop" else early
+            return None if early == "drop" else self._echoed(early, handler)
         if fault is not None and fault.kind == "role dropped":
             body = without_role(body)
             raw = json.dumps(body).encode()
@@ -179,6 +181,12 @@ class FakeProvider:
         if fault is not None and status == 200:
             answer = spoiled_answer(fault.kind, answer, repeated=self.repeat_shuffled)
         return status, {**headers, **self.headers}, answer
+
+    def _echoed(self, answer: Any, handler: _Handler) -> Any:
+        status, headers, body = answer
+        if self.echo_key and isinstance(body, dict):
+            body["error"]["message"] += f" for {handler.headers.get('Authorization')}"
+        return status, headers, body
 
     def _fail_early(self, fault: Fault) -> Any:
         limit = {"error": {"message": "Rate limit reached", "type": "requests", "code": "rate_limit_exceeded"}}
@@ -195,6 +203,8 @@ class FakeProvider:
                 return 200, {}, {"error": {"message": "the model crashed", "code": "server_error"}}
             case "not JSON":
                 return 200, {}, "<html>hello</html>"
+            case "dropped":
+                return "drop"
             case "silent":
                 self._closing.wait(self.silence)
                 return "drop"
@@ -214,6 +224,9 @@ class FakeProvider:
         if self.parameters_wrong is not None:
             return 400, {}, error_body(protocol, self.parameters_wrong)
         texts = texts_in(body)
+        if any(map(self.hangs, texts)):
+            self._closing.wait(self.silence)
+            return 504, {}, error_body(protocol, "timeout")
         if len(texts) > self.most_texts:
             return 413, {}, error_body(protocol, f"batch of {len(texts)} texts, at most {self.most_texts}")
         for text in texts:
@@ -244,7 +257,7 @@ class _Server(ThreadingHTTPServer):
             except OSError:
                 continue
 
-    def handleerror_body(self, request: Any, client_address: Any) -> None:
+    def handle_error(self, request: Any, client_address: Any) -> None:
         """Clients that hang up are part of the tests."""
 
 

@@ -17,6 +17,7 @@ Kind = Literal[
     "failed",  # 500
     "failed, inside 200",
     "silent",  # no answer within the client's timeout
+    "dropped",  # the connection ends without an answer
     "half an answer",
     "not JSON",
     "shuffled",  # the vectors in another order, each with its right index where the protocol has one

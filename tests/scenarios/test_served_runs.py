@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 
@@ -15,14 +18,18 @@ from isospace.collection.quarantine import read_quarantine
 from isospace.collection.raw_vectors import read_vectors, vector_parts
 from isospace.collection.snapshot import read_manifest
 from isospace.errors import EncoderError, MismatchError, ProviderUnavailableError
+from isospace.operations.audit.query_log import AnswerLog, read_answers
+from isospace.operations.maintenance.verify import verify_snapshot
 from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.embed import embed_corpus, plan_run
 from isospace.pipeline.resources import forget_encoders
 from isospace.search.index import open_index
+from isospace.service.query_logging import Watcher
 from isospace.storage.store import Store, open_store
 from tests.helpers.documents import configuration, sentences, write_jsonl
 from tests.helpers.fake_provider import FakeProvider, Fault
 from tests.helpers.fake_provider_answers import tokens_of
+from tests.helpers.serving import serving
 
 SECRET = "sk-very-secret-0123456789"
 Configure = Callable[..., PipelineConfig]
@@ -150,7 +157,7 @@ def test_what_was_paid_before_a_failure_is_not_paid_again(
     forget_encoders()
     moved = tmp_path / "again"
     config = served(documents, store=str(moved))
-    answered = len(provider.answered_texts)
+    answered, received = len(provider.answered_texts), len(provider.texts_received())
 
     def answers() -> list[str]:
         return [text for text in provider.answered_texts[answered:] if text.startswith("title d")]
@@ -160,6 +167,7 @@ def test_what_was_paid_before_a_failure_is_not_paid_again(
         embed_corpus(config)
     paid = answers()
     assert 20 <= len(paid) < 60
+    lost = {text for text in provider.texts_received()[received:] if text.startswith("title d")} - set(paid)
     provider.faults = []
     answered = len(provider.answered_texts)
     report = embed_corpus(config)
@@ -168,8 +176,30 @@ def test_what_was_paid_before_a_failure_is_not_paid_again(
     assert sorted(paid + rest) == sorted(f"title {name} {text}" for name, text in documents.items())
     assert report.snapshot_id == clean
     assert stored(open_store(moved)) == kept
-    assert 0 < report.resent_texts <= 60
+    assert report.resent_texts == len(lost) > 0
     assert not [s for s in open_store(moved).walk("collections/c/plans/paid")]
+
+
+def test_what_was_billed_before_a_failure_is_in_the_report_of_the_run(
+    served: Configure, provider: FakeProvider
+) -> None:
+    config = served(sentences(60), shard_tokens=10**6, retries=1, endpoint={"max_concurrency": 1})
+    before = len(provider.embeds)
+    # The third request of the run fails until the deadline, and the second attempt at the shard succeeds.
+    outage = [False]
+    provider.faults = [Fault("failed", when=lambda number: outage[0])]
+
+    def rest_then_fail() -> None:
+        documents = [text for text in provider.answered_texts if text.startswith("title d")]
+        outage[0] = len(documents) >= 16 and time.monotonic() < ends.setdefault("at", time.monotonic() + 1.5)
+
+    ends: dict[str, float] = {}
+    provider.before_answer = rest_then_fail
+    report = embed_corpus(config)
+    assert (report.encoded, report.committed) == (60, True)
+    answered = [one for one in provider.embeds[before:] if one.status == 200]
+    documents = [one for one in answered if any(text.startswith("title d") for text in one.body["input"])]
+    assert report.billed_tokens >= sum(tokens_of(text) for one in documents for text in one.body["input"])
 
 
 def test_a_model_that_changes_in_the_middle_of_a_run_stores_nothing_of_the_new_one(
@@ -228,6 +258,35 @@ def test_while_the_provider_is_down_words_are_searched(
     monkeypatch.setattr("isospace.encoding.served.breaker.Breaker.remaining", lambda self: 0.0)
     recovered = opened.answer(["title bird a kingfisher above the river"], opened._options(1, {}))
     assert (recovered.degraded, recovered.hits[0][0].doc_id) == ("", "bird")
+
+
+def test_a_service_that_starts_while_the_provider_is_down_searches_words(
+    served: Configure, provider: FakeProvider, tmp_path: Path
+) -> None:
+    embed_corpus(served(sentences(20) | {"bird": "a kingfisher above the river"}))
+    provider.faults = [Fault("failed")]
+    log = AnswerLog(open_store(tmp_path / "store"), "c")
+    with open_index(tmp_path / "store", "c") as index:
+        watcher = Watcher(index, log)
+        with serving(index, watcher=watcher) as url:
+            answer = httpx.post(f"{url}/search", json={"query": "a kingfisher", "mode": "exact"}, timeout=60).json()
+        assert [hit["doc_id"] for hit in answer["results"][0]["hits"]] == ["bird"]
+        assert answer["degraded"]
+        watcher.close()
+    [logged] = read_answers(open_store(tmp_path / "store"), "c", since=datetime(2020, 1, 1, tzinfo=UTC))
+    # Scores of words must not be taken for cosines.
+    assert (logged.mode, logged.cosine, logged.vector) == ("lexical", False, None)
+
+
+def test_a_verification_says_that_the_probes_were_not_compared(
+    served: Configure, provider: FakeProvider, tmp_path: Path
+) -> None:
+    embed_corpus(served(sentences(5)))
+    store = open_store(tmp_path / "store")
+    assert not verify_snapshot(store, "c", "production").failures
+    provider.faults = [Fault("failed")]
+    [failure] = verify_snapshot(store, "c", "production").failures
+    assert "probes were not compared" in failure
 
 
 def test_a_provider_that_changed_its_model_is_refused_when_an_index_is_opened(

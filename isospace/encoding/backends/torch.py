@@ -234,6 +234,8 @@ def open_torch(
     for parameter in graph.parameters():
         parameter.data = parameter.data.to(getattr(torch, precision))
     graph, device, flat = graph.to(device=device).eval(), str(torch.device(device)), None
+    if device == "cpu":
+        graph.head_rows = SHORT_ROWS
     if compiled:
         graph = torch.compile(graph, dynamic=True)
     elif flattened or (flattened is None and device != "cpu"):

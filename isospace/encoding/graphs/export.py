@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import math
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
@@ -111,6 +112,36 @@ def smallest_cosine(reference: Mapping[Role, Float32], actual: Mapping[Role, Flo
         # A NaN must not pass as the smaller of two.
         smallest = min(smallest, float(cosines.min())) if np.isfinite(cosines).all() else -1.0
     return smallest
+
+
+def require_equal_lengths(
+    reference: Mapping[Role, Float32], actual: Mapping[Role, Float32], *, min_cosine: float, where: str
+) -> None:
+    """Compare the lengths (L2 norms) of vectors of the same probes, which no cosine sees.
+
+    Parameters
+    ----------
+    min_cosine
+        Tolerance of the encoder. A length may be off by the angle of this cosine, sqrt(2 (1 - cosine)).
+    where
+        What computed `actual`, for the message.
+
+    Raises
+    ------
+    EncoderError
+        If a length is off by more.
+    """
+    tolerance = math.sqrt(2.0 * (1.0 - min_cosine))
+    for role in ROLES:
+        expected, found = (np.linalg.norm(vectors[role].astype(np.float64), axis=1) for vectors in (reference, actual))
+        errors = np.abs(found - expected) - tolerance * expected
+        if (errors > 0).any():
+            worst = int(errors.argmax())
+            raise EncoderError(
+                f"{where}: the vector of a probe has length {found[worst]:.6g}, expected {expected[worst]:.6g} within "
+                f"{100 * tolerance:.2g} %. Scores would be off without normalization. Use another model, or set "
+                "runtime.backend=torch."
+            )
 
 
 def _openvino(graph: Any, example: tuple[Any, Any]) -> dict[str, bytes]:

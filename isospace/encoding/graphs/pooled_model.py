@@ -28,6 +28,12 @@ class PooledModel(torch.nn.Module):
         Kinds of pooling; the results of several are concatenated.
     takes_types
         Whether the model takes token type IDs.
+
+    Attributes
+    ----------
+    head_rows
+        Smallest number of rows that the modules after the pooling compute at once. A product with few rows differs in
+        the last bits, so that a text alone would differ from the same text in a batch.
     """
 
     def __init__(self, modules: Sequence[torch.nn.Module], poolings: Sequence[Pooling], *, takes_types: bool) -> None:
@@ -37,6 +43,7 @@ class PooledModel(torch.nn.Module):
         self.after = torch.nn.ModuleList(modules[index + 1 :])
         self.poolings = tuple(poolings)
         self.takes_types = takes_types
+        self.head_rows = 1
         self._narrowed = False
         self._attentions: list[torch.Tensor] = []
         if "attention" in poolings:
@@ -66,19 +73,23 @@ class PooledModel(torch.nn.Module):
 
     def finish(self, pooled: torch.Tensor) -> torch.Tensor:
         """Run the modules after the pooling: (n, modes * hidden) float32 to (n, d) float32 vectors."""
+        rows = len(pooled) if self.head_rows > 1 else None
+        if rows is not None and rows < self.head_rows:
+            pooled = torch.cat([pooled, pooled[-1:].expand(self.head_rows - rows, -1)])
         features: dict[str, Any] = {"sentence_embedding": pooled}
         for module in self.after:
             dtype = next((parameter.dtype for parameter in module.parameters()), torch.float32)
             features["sentence_embedding"] = features["sentence_embedding"].to(dtype)
             features = module(features)
         vectors: torch.Tensor = features["sentence_embedding"].float()
-        return vectors
+        return vectors if rows is None else vectors[:rows]
 
     @contextlib.contextmanager
     def with_narrow_last_layer(self) -> Iterator[None]:
         """Compute the last layer for the first tokens only, if pooling and network allow it."""
         network = self.network
-        if self.poolings != ("cls",) or len(self.before) != 1 or not can_narrow_last_layer(network):
+        plain = len(self.before) == 1 and returns_last_layer(self.before[0])
+        if self.poolings != ("cls",) or not plain or not can_narrow_last_layer(network):
             yield
             return
         self._narrowed = True
@@ -128,6 +139,13 @@ def own_poolings(modules: Sequence[torch.nn.Module]) -> tuple[Pooling, ...]:
             f"the model's pooling is {unknown[0]}; expected {', '.join(POOLINGS)}. Save the model with one of these."
         )
     return kinds
+
+
+def returns_last_layer(module: Any) -> bool:
+    """Tell whether a Transformer module returns the hidden states of the network's last layer, and not of another."""
+    text = (getattr(module, "modality_config", None) or {}).get("text") or {}
+    taken = text.get("method_output_name", "last_hidden_state")
+    return taken == "last_hidden_state" or tuple(taken or ()) == ("last_hidden_state",)
 
 
 def returns_attentions(modules: Sequence[torch.nn.Module]) -> bool:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from isospace.encoding.graphs.pooled_model import PooledModel
+from isospace.encoding.graphs.pooled_model import PooledModel, returns_last_layer
 from isospace.encoding.graphs.varlen_attention import FlatLayout, use_varlen_attention
 from isospace.errors import EncoderError
 
@@ -122,6 +122,8 @@ def flatten(graph: PooledModel, *, limit: int) -> FlatModel:
     name = type(network).__name__
     if len(graph.before) != 1 or "attention" in graph.poolings:
         raise EncoderError(f"{name} cannot be flattened: its pooling, or a module before it, may mix texts")
+    if not returns_last_layer(graph.before[0]):
+        raise EncoderError(f"{name} cannot be flattened: its module takes other hidden states than the last layer's")
     if not getattr(network, "is_backend_compatible", lambda: False)():
         raise EncoderError(f"{name} cannot be flattened: it has its own attention")
     parameter, before = next(network.parameters()), network.config._attn_implementation

@@ -11,6 +11,13 @@ from typing import Any
 
 from isospace.encoding.pooling import Pooling
 from isospace.encoding.registry.files import fetch_model
+from isospace.encoding.registry.model_modules import (
+    normalizes,
+    require_supported,
+    token_limit,
+    vector_dimension,
+    warn_of_similarity,
+)
 from isospace.encoding.registry.record import EncoderRecord, FileRecord, WindowsRecord, read_encoder_record
 from isospace.encoding.spec import EncoderSpec
 from isospace.encoding.tokenizer import Tokenizer
@@ -101,7 +108,7 @@ def load_model(folder: Path, *, trust_remote_code: bool = False) -> LoadedModel:
     Raises
     ------
     EncoderError
-        If the folder has no such model, or the model has no fast tokenizer.
+        If the folder has no such model, the model has no fast tokenizer, or a module that isospace does not run.
     """
     model = load_sentence_transformer(folder, trust_remote_code=trust_remote_code)
     if not getattr(model.tokenizer, "is_fast", False):
@@ -114,6 +121,7 @@ def load_model(folder: Path, *, trust_remote_code: bool = False) -> LoadedModel:
             f"model {folder.name}: is saved with truncate_dim = {model.truncate_dim}; raw vectors are never truncated. "
             "Save the model without truncate_dim."
         )
+    require_supported(list(model), folder.name)
     model.eval()
     loaded = LoadedModel(model, Tokenizer(model.tokenizer.backend_tokenizer.to_str().encode()))
     _require_equal_tokens(loaded, folder)
@@ -148,7 +156,7 @@ def describe_encoder(files: dict[str, FileRecord], loaded: LoadedModel, spec: En
         If the model does not support what the recipe configures.
     """
     model, modules = loaded.model, list(loaded.model)
-    own_limit = int(model.max_seq_length or model.tokenizer.model_max_length)
+    own_limit = token_limit(model)
     limit = spec.max_tokens or own_limit
     if limit > own_limit:
         raise ConfigError(
@@ -162,14 +170,16 @@ def describe_encoder(files: dict[str, FileRecord], loaded: LoadedModel, spec: En
     prompts = spec.prompts.model_dump() if spec.prompts else own_prompts(model)
     require_room(loaded.tokenizer, prompts, limit)
     excludes_prompt = any(not module.include_prompt for module in modules if hasattr(module, "include_prompt"))
-    poolings = _poolings(modules, spec)
+    own, poolings = _poolings(modules, spec)
+    is_normalized = normalizes(modules)
+    warn_of_similarity(model, spec.model, is_normalized=is_normalized)
     return EncoderRecord(
         files=files,
-        dimension=_dimension(model, poolings),
+        dimension=vector_dimension(modules, poolings, own),
         max_tokens=limit,
         dtype=str(model.dtype).removeprefix("torch."),
         modules=tuple(type(module).__name__ for module in modules),
-        normalizes=any(type(module).__name__ == "Normalize" for module in modules),
+        normalizes=is_normalized,
         prompts=prompts,
         prompt_tokens={role: _prompt_tokens(loaded, prompts[role]) if excludes_prompt else 0 for role in prompts},
         pooling=poolings,
@@ -198,8 +208,8 @@ def own_prompts(model: Any) -> dict[str, str]:
 
 def _require_equal_tokens(loaded: LoadedModel, folder: Path) -> None:
     """Reject a tokenizer that does more than its tokenizer.json says: a query loads only that file."""
-    theirs = loaded.model.tokenizer(list(PROBE_TEXTS), padding=False, truncation=False, verbose=False)["input_ids"]
     ours = loaded.tokenizer.ids(PROBE_TEXTS)
+    theirs = loaded.model.tokenizer(list(PROBE_TEXTS), padding=False, truncation=False, verbose=False)["input_ids"]
     for text, expected, actual in zip(PROBE_TEXTS, theirs, ours, strict=True):
         if list(expected) != actual:
             raise EncoderError(
@@ -208,29 +218,17 @@ def _require_equal_tokens(loaded: LoadedModel, folder: Path) -> None:
             )
 
 
-def _poolings(modules: list[Any], spec: EncoderSpec) -> tuple[Pooling, ...]:
+def _poolings(modules: list[Any], spec: EncoderSpec) -> tuple[tuple[Pooling, ...], tuple[Pooling, ...]]:
+    """Return the kinds of pooling that the model's files configure, and those that run."""
     from isospace.encoding.graphs.pooled_model import own_poolings, returns_attentions
 
     own = own_poolings(modules)
     if spec.pooling is None or (spec.pooling,) == own:
-        return own
+        return own, own
     if spec.pooling == "attention" and not returns_attentions(modules):
         _LOG.warning("the model returns no attentions: pooling=attention falls back to mean, and is recorded as mean")
-        return ("mean",)
-    return (spec.pooling,)
-
-
-def _dimension(model: Any, poolings: tuple[Pooling, ...]) -> int:
-    from isospace.encoding.graphs.pooled_model import own_poolings, pooling_index
-
-    modules = list(model)
-    own, chosen = len(own_poolings(modules)), len(poolings)
-    if own != chosen and any(hasattr(module, "in_features") for module in modules[pooling_index(modules) + 1 :]):
-        raise ConfigError(
-            f"recipe.encoder.pooling = {poolings[0]!r}: the model concatenates {own} poolings before a Dense module. "
-            "Leave pooling empty for this model."
-        )
-    return int(model.get_embedding_dimension()) * chosen // own
+        return own, ("mean",)
+    return own, (spec.pooling,)
 
 
 def windows_record(

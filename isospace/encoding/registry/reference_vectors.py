@@ -11,7 +11,14 @@ import numpy as np
 import safetensors.numpy
 
 from isospace.encoding.encoder import LoadedEncoder, SentenceEncoder, tokenize
-from isospace.encoding.graphs.export import export_graph, open_contents, pooled_model, save_reference, smallest_cosine
+from isospace.encoding.graphs.export import (
+    export_graph,
+    open_contents,
+    pooled_model,
+    require_equal_lengths,
+    save_reference,
+    smallest_cosine,
+)
 from isospace.encoding.precision import MIN_COSINE
 from isospace.encoding.registry.files import ExportKind, fetch_export, read_export
 from isospace.encoding.registry.model_loading import LoadedModel, load_model
@@ -56,7 +63,8 @@ def check_reference(store: Store, encoder: LoadedEncoder) -> float:
     path = fetch_export(store, record.encoder_id, export) / "reference.safetensors"
     loaded = safetensors.numpy.load(path.read_bytes())
     reference: dict[Role, Float32] = {role: loaded[role] for role in ROLES}
-    smallest = smallest_cosine(reference, reference_vectors(encoder))
+    vectors = reference_vectors(encoder)
+    smallest = smallest_cosine(reference, vectors)
     if not smallest >= record.min_cosine:
         engine = ", ".join(f"{key} {value}" for key, value in encoder.backend.engine().items())
         raise EncoderError(
@@ -64,6 +72,8 @@ def check_reference(store: Store, encoder: LoadedEncoder) -> float:
             f"{record.min_cosine}. The vectors would not belong to the same space. Use another runtime.backend or "
             "runtime.compute, or make the precision part of the encoder with recipe.encoder.precision."
         )
+    where = f"backend {encoder.backend.name}"
+    require_equal_lengths(reference, vectors, min_cosine=record.min_cosine, where=where)
     return smallest
 
 
@@ -117,7 +127,14 @@ def _reference_of(record: EncoderRecord, source: ModelSource) -> dict[Role, Floa
     if record.precision == "int8":
         backend = open_contents("openvino", source.quantized, precision="int8")
         return reference_vectors(SentenceEncoder(record, source.loaded.tokenizer, backend))
-    return reference_vectors(_torch(record, source))
+    try:
+        return reference_vectors(_torch(record, source))
+    except KeyError as error:
+        # Only code that comes with a model gets this far.
+        raise EncoderError(
+            f"model {source.spec.model}: one of its modules ({', '.join(record.modules)}) reads {error}, which "
+            "isospace does not hand on. Use another model."
+        ) from error
 
 
 def _torch(record: EncoderRecord, source: ModelSource) -> SentenceEncoder:
@@ -157,13 +174,14 @@ def _require_equal_to_library(record: EncoderRecord, source: ModelSource, vector
         longest = longest_vectors(_torch(record, source))
         if record.pooling == own_poolings(list(model)):
             model.max_seq_length = record.max_tokens
-            texts = fitting_probes(again.tokenizer, record)
+            theirs = _by_library(record, model, fitting_probes(again.tokenizer, record))
             smallest = min(
-                smallest_cosine(_by_library(record, model, texts), vectors),
+                smallest_cosine(theirs, vectors),
                 smallest_cosine(_by_library(record, model, [long_text(record.max_tokens)]), longest),
             )
         else:
-            smallest = smallest_cosine(reference_vectors(_torch_of(record, again)), vectors)
+            theirs = reference_vectors(_torch_of(record, again))
+            smallest = smallest_cosine(theirs, vectors)
     except (RuntimeError, IndexError) as error:
         reason = " ".join(str(error).split())[:200]
         raise EncoderError(
@@ -176,6 +194,7 @@ def _require_equal_to_library(record: EncoderRecord, source: ModelSource, vector
             f"expected at least {record.min_cosine}. The files lack weights, or the model has a step between tokens "
             f"and vector that isospace does not support (modules: {', '.join(record.modules)}). Use another model."
         )
+    require_equal_lengths(theirs, vectors, min_cosine=record.min_cosine, where=f"model {source.spec.model}")
 
 
 def _by_library(record: EncoderRecord, model: Any, texts: list[str]) -> dict[Role, Float32]:
@@ -193,8 +212,9 @@ def _require_equal_graph(
     backend = open_contents(kind, contents, precision="float32")
     exported = SentenceEncoder(record, source.loaded.tokenizer, backend)
     reference = _torch(record.model_copy(update={"precision": "float32"}), source)
+    expected, found = reference_vectors(reference), reference_vectors(exported)
     smallest = min(
-        smallest_cosine(reference_vectors(reference), reference_vectors(exported)),
+        smallest_cosine(expected, found),
         smallest_cosine(longest_vectors(reference), longest_vectors(exported)),
     )
     if not smallest >= MIN_COSINE["float32"]:
@@ -202,6 +222,7 @@ def _require_equal_graph(
             f"backend {kind}: a vector of the exported graph has cosine {smallest:.6f} with the model's, expected at "
             f"least {MIN_COSINE['float32']}. The graph cannot be used; set runtime.backend=torch."
         )
+    require_equal_lengths(expected, found, min_cosine=MIN_COSINE["float32"], where=f"backend {kind}")
     return smallest
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -13,6 +13,7 @@ from isospace.errors import ProviderError
 from isospace.transform.vectors import Float32
 
 OnRows: TypeAlias = Callable[[Mapping[int, Float32]], None]
+OnSend: TypeAlias = Callable[[Sequence[int]], None]
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Ledger:
     resent_texts: int = 0
     limited: int = 0
     on_rows: OnRows | None = None
+    on_send: OnSend | None = None
     error: ProviderError | None = None
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
 

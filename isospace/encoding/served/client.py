@@ -15,7 +15,7 @@ from typing import Self
 
 import numpy as np
 
-from isospace.encoding.served.answer import OnRows, ServedAnswer
+from isospace.encoding.served.answer import OnRows, OnSend, ServedAnswer
 from isospace.encoding.served.background import BackgroundLoop
 from isospace.encoding.served.breaker import Breaker
 from isospace.encoding.served.control import Control
@@ -42,7 +42,8 @@ class ServedClient:
     tokens
         Counts the tokens of texts; without it, a cautious number is estimated from their length.
     control
-        A text that goes with every request except urgent ones; if its vector changes, the answer is refused.
+        A text that goes with every request of a run, and with an urgent one every five minutes in each role; if its
+        vector changes, the answer is refused.
     """
 
     def __init__(
@@ -86,7 +87,13 @@ class ServedClient:
         return session.concurrency if session is not None else 0
 
     def embed(
-        self, texts: Sequence[str], role: Role, *, urgent: bool = False, on_rows: OnRows | None = None
+        self,
+        texts: Sequence[str],
+        role: Role,
+        *,
+        urgent: bool = False,
+        on_rows: OnRows | None = None,
+        on_send: OnSend | None = None,
     ) -> ServedAnswer:
         """Return the vectors of texts in their order, the texts that the provider refuses, and what was paid.
 
@@ -102,6 +109,8 @@ class ServedClient:
         on_rows
             Called from the background thread with the vectors of each request, by row, as soon as they are there. It
             must return at once.
+        on_send
+            Called in a thread with the rows of each request before it is sent for the first time, which waits for it.
 
         Raises
         ------
@@ -117,7 +126,7 @@ class ServedClient:
         if not texts:
             return ServedAnswer(np.empty((0, self.model.dimensions or 0), np.float32), {})
         if not urgent:
-            return self._embed(texts, role, self._patience, on_rows)
+            return self._embed(texts, role, self._patience, on_rows, on_send)
         if (seconds := self._breaker.remaining()) > 0:
             raise ProviderUnavailableError(
                 f"{self.endpoint.host}: not asked, since it failed {self._breaker.failures} times in a row (last: "
@@ -145,14 +154,19 @@ class ServedClient:
         return Patience(seconds, 2 * seconds, _URGENT_RETRIES, urgent=True)
 
     def _embed(
-        self, texts: Sequence[str], role: Role, patience: Patience, on_rows: OnRows | None = None
+        self,
+        texts: Sequence[str],
+        role: Role,
+        patience: Patience,
+        on_rows: OnRows | None = None,
+        on_send: OnSend | None = None,
     ) -> ServedAnswer:
         prompted = [self.model.prompted(text, role) for text in texts]
         counts = list(self._tokens(prompted)) if self._tokens else [estimate_tokens(text) for text in prompted]
         if len(counts) != len(texts):
             raise EncoderError(f"tokens: {len(counts)} counts for {len(texts)} texts; expected one per text.")
         session = self._opened()
-        ledger = self._loop.run(session.embed(list(texts), counts, role, patience, on_rows))
+        ledger = self._loop.run(session.embed(list(texts), counts, role, patience, on_rows, on_send))
         self._reported = session.watch.model or self._reported
         answer = ledger.answer()
         if ledger.error is None:

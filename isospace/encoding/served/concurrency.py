@@ -40,12 +40,14 @@ class Concurrency:
     _size: int = _USUAL
     _failures: int = 0
     _cut_at: float | None = None
+    _answered: bool = False
 
     def __post_init__(self) -> None:
         self.limit = max(1, min(self.limit or _START, self.most))
 
     def answered(self, weight: float, now: float, *, waiting: bool) -> None:
         """Note a useful answer with so many tokens; `waiting` says whether requests wait for their turn."""
+        self._answered = True
         if self._rising and waiting and not self._flat:
             self.limit = min(self.most, self.limit + 1)
         self._count(weight, now, waiting, limited=False)
@@ -59,12 +61,15 @@ class Concurrency:
         self._count(0.0, now, waiting, limited=False)
 
     def overloaded(self, now: float, seconds: float) -> None:
-        """Note a timeout or a broken connection: fewer requests at a time, at most once in `seconds`."""
+        """Note a timeout or a broken connection: fewer requests at a time, at most once in `seconds`.
+
+        Far fewer if none was ever answered: a slow server still works on those that nobody waits for any more.
+        """
         if self._cut_at is not None and now - self._cut_at < seconds:
             return
         self._cut_at = now
         self._rising = False
-        self._settle(max(1, int(self.limit * 0.7)))
+        self._settle(max(1, int(self.limit * (0.7 if self._answered else 0.25))))
         self._best = (self.limit, 0.0)
 
     def _count(self, weight: float, now: float, waiting: bool, *, limited: bool) -> None:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from isospace.encoding.encoder import token_counter, tokenize
 from isospace.encoding.registry.record import EncoderRecord
-from isospace.encoding.served.answer import OnRows, ServedAnswer
+from isospace.encoding.served.answer import OnRows, OnSend, ServedAnswer
 from isospace.encoding.served.client import ServedClient
 from isospace.encoding.tokenizer import Tokenizer
 from isospace.errors import EncoderError
@@ -102,15 +102,18 @@ class ServedEncoder:
             )
         return answer.vectors
 
-    def ask(self, texts: Sequence[str], role: Role, on_rows: OnRows | None = None) -> ServedAnswer:
+    def ask(
+        self, texts: Sequence[str], role: Role, on_rows: OnRows | None = None, on_send: OnSend | None = None
+    ) -> ServedAnswer:
         """Return the vectors of texts, which of them the provider refuses, and what was billed.
 
-        `on_rows` is called from another thread with the vectors of each request as they arrive.
+        `on_rows` is called from another thread with the vectors of each request as they arrive, `on_send` with
+        its rows before it is sent for the first time.
         """
         if not len(texts):
             return ServedAnswer(np.empty((0, self.record.dimension), np.float32), {})
         urgent = len(texts) <= self.urgent_texts
-        answer = self.client.embed(list(texts), role, urgent=urgent, on_rows=on_rows)
+        answer = self.client.embed(list(texts), role, urgent=urgent, on_rows=on_rows, on_send=on_send)
         if answer.vectors.shape[1] not in (0, self.record.dimension):
             raise EncoderError(
                 f"{self.record_model} returns {answer.vectors.shape[1]} dimensions; the encoder was registered with "

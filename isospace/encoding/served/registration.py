@@ -99,6 +99,14 @@ def prepare_served(
     on_step(f"asks {spec.model} ({spec.protocol}) for the probes several times, to measure its noise")
     encoder, measured = measure_served(spec, endpoint)
     record = encoder.record
+    is_recorded = store.exists(layout.encoder_document(record.encoder_id))
+    if is_recorded and read_export(store, record.encoder_id, "reference") is not None:
+        # The same encoder, described in other words: its vectors in the store are those of this reference.
+        registered = replace(open_served(store, record, encoder.tokenizer, endpoint), urgent_texts=0)
+        encoder.client.close()
+        check_served(store, registered)
+        store.write(layout.encoder_description(served_key(spec)), seal({"encoder_id": record.encoder_id}))
+        return registered
     _export(store, record.encoder_id, "tokenizer", {"tokenizer.json": encoder.tokenizer.data}, None)
     reference = safetensors.numpy.save({role: np.ascontiguousarray(v) for role, v in measured.vectors.items()})
     _export(store, record.encoder_id, "reference", {"reference.safetensors": reference}, measured.noise)
@@ -220,7 +228,7 @@ def _in_batches(encoder: ServedEncoder, role: Role, size: int) -> Float32:
 def _require_roles(spec: ServedEncoderSpec, measured: Measured) -> None:
     """Refuse a provider that gives both roles equal vectors although their requests differ."""
     prompts = spec.prompts or PromptsSpec()
-    if spec.parameters.document == spec.parameters.query and prompts.document == prompts.query:
+    if spec.by_role.document == spec.by_role.query and prompts.document == prompts.query:
         return
     smallest = float(row_cosines(measured.vectors["document"], measured.vectors["query"]).min())
     if smallest >= 1.0 - 1e-6:
@@ -247,7 +255,7 @@ def _record(spec: ServedEncoderSpec, *, dimension: int, normalizes: bool) -> Enc
             protocol=spec.protocol,
             model=spec.model,
             dimensions=spec.dimensions,
-            parameters={role: getattr(spec.parameters, role) for role in ROLES},
+            parameters={role: getattr(spec.by_role, role) for role in ROLES},
             tokenizer=tokenizer_identity(spec.tokenizer),
         ),
     )

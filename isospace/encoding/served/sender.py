@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -19,6 +20,10 @@ from isospace.errors import ProviderAnswerError, ProviderRefusedError, ProviderU
 from isospace.transform.affine import Role
 
 _WRONG_ANSWERS = 3
+# So often a request fails in a row, with an error of the server or without an answer, until its texts are suspected.
+_FAILED_TRIES, _UNANSWERED_TRIES = 4, 2
+# A query carries the control text once in so many seconds: a service runs for weeks, and its provider may change.
+_CONTROL_SECONDS = 300.0
 # A server that has never been reached is more likely absent than overloaded.
 _FIRST_CONTACT_SECONDS = 30.0
 
@@ -64,7 +69,7 @@ class Sender:
     name
         The provider and the model, before every message.
     control
-        The text that goes with every request except urgent ones.
+        The text that goes with every request of a run, and now and then with an urgent one.
     """
 
     def __init__(
@@ -78,6 +83,7 @@ class Sender:
         control: Control | None = None,
     ) -> None:
         self._control = control
+        self._controlled: dict[Role, float] = {}
         self._name, self._transport, self._key, self._clock = name, transport, key, clock
         self.concurrency = Concurrency(endpoint.max_concurrency)
         self._gate = Gate(self.concurrency)
@@ -85,8 +91,12 @@ class Sender:
         self._pace = Pace(Bucket(requests) if requests else None, Bucket(tokens) if tokens else None)
         self._reached = False
 
-    async def answered(self, ledger: Ledger, batch: Batch, role: Role, patience: Patience) -> tuple[Outcome, float]:
+    async def answered(
+        self, ledger: Ledger, batch: Batch, role: Role, patience: Patience, *, suspicious: bool = False
+    ) -> tuple[Outcome, float]:
         """Send a batch until it is answered or rejected, and return when it was last sent, too.
+
+        If `suspicious`, return a failure, too, that comes several times in a row: the texts may be its cause.
 
         Raises
         ------
@@ -94,7 +104,7 @@ class Sender:
             If that does not happen before the deadline, or cannot happen.
         """
         started: float | None = None
-        tries = wrong = 0
+        tries = wrong = failed = unanswered = 0
         while True:
             again = batch.again or tries > 0
             sent, at = await self._sent(ledger, batch, role, patience, again=again, retry=tries > 0)
@@ -104,6 +114,10 @@ class Sender:
                 return outcome, at
             if outcome.kind == "refused":
                 raise ProviderRefusedError(self._refusal(outcome))
+            is_failure = outcome.kind == "failed" and outcome.reached
+            failed, unanswered = (failed + 1, unanswered + (outcome.status == 0)) if is_failure else (0, 0)
+            if suspicious and (failed >= _FAILED_TRIES or unanswered >= _UNANSWERED_TRIES):
+                return outcome, at
             wrong += outcome.kind == "wrong"
             if wrong >= _WRONG_ANSWERS:
                 raise ProviderAnswerError(
@@ -132,11 +146,15 @@ class Sender:
             while not patience.urgent and (wait := self._pace.blocked(self._clock())) > 0:
                 if await _stopped_within(ledger, wait):
                     raise Stopped
+            if ledger.on_send is not None and not again and batch.rows[0] >= 0:
+                await asyncio.to_thread(ledger.on_send, batch.rows)
             at = self._clock()
-            control = None if patience.urgent else self._control
+            control = None if patience.urgent and self._is_controlled(role, at) else self._control
             sent = await self._transport.embed(with_control(batch.texts, control), role, patience.timeout)
             if control is not None:
                 sent = replace(sent, outcome=control.checked(sent.outcome, role))
+                if sent.outcome.parsed is not None:
+                    self._controlled[role] = at
             ledger.requests += 1
             ledger.retries += retry
             ledger.resent_texts += len(batch.texts) if again else 0
@@ -145,6 +163,10 @@ class Sender:
         finally:
             if not patience.urgent:
                 self._gate.leave()
+
+    def _is_controlled(self, role: Role, now: float) -> bool:
+        """Return whether the control text had the right vector a short while ago."""
+        return now - self._controlled.get(role, -math.inf) < _CONTROL_SECONDS
 
     def _note(self, ledger: Ledger, sent: Sent, tokens: int, patience: Patience) -> None:
         """Count what was billed, and let the search for the best concurrency learn from the outcome."""

@@ -6,7 +6,7 @@ import asyncio
 import re
 from collections.abc import Callable
 
-from isospace.encoding.served.answer import Ledger, OnRows
+from isospace.encoding.served.answer import Ledger, OnRows, OnSend
 from isospace.encoding.served.control import Control
 from isospace.encoding.served.endpoint import Endpoint
 from isospace.encoding.served.faults import Outcome
@@ -17,7 +17,7 @@ from isospace.encoding.served.secret import Key
 from isospace.encoding.served.sender import Batch, Patience, Sender, Stopped
 from isospace.encoding.served.transport import Transport
 from isospace.encoding.served.watch import Watch
-from isospace.errors import ProviderAnswerError, ProviderError, ProviderRefusedError
+from isospace.errors import ProviderAnswerError, ProviderError, ProviderRefusedError, ProviderUnavailableError
 from isospace.transform.affine import Role
 
 # Accepted by every embedding model: if this is rejected, the request is at fault and not a text.
@@ -54,6 +54,7 @@ class Session:
         self._asking = asyncio.Lock()
         self._probing = asyncio.Lock()
         self._worked: dict[Role, float] = {}
+        self._down: tuple[float, str] = (-1.0, "")
 
     @property
     def concurrency(self) -> int:
@@ -65,12 +66,18 @@ class Session:
         await self._transport.close()
 
     async def embed(
-        self, texts: list[str], tokens: list[int], role: Role, patience: Patience, on_rows: OnRows | None = None
+        self,
+        texts: list[str],
+        tokens: list[int],
+        role: Role,
+        patience: Patience,
+        on_rows: OnRows | None = None,
+        on_send: OnSend | None = None,
     ) -> Ledger:
         """Return what the provider answered to all texts; `error` of the ledger is set where it failed for good."""
         ledger = Ledger(len(texts), self.watch.expected or self.watch.dimension)
         sendable = [row for row, text in enumerate(texts) if _is_unicode(text)]
-        ledger.on_rows = on_rows
+        ledger.on_rows, ledger.on_send = on_rows, on_send
         for row in set(range(len(texts))) - set(sendable):
             ledger.refused[row] = "the text has half of a surrogate pair, which cannot be sent as UTF-8"
         try:
@@ -126,7 +133,13 @@ class Session:
             parts = [batch.part(range(n, min(n + most, len(batch.rows)))) for n in range(0, len(batch.rows), most)]
             await asyncio.gather(*(self._settle(ledger, part, role, patience) for part in parts))
             return
-        outcome, sent_at = await self._sender.answered(ledger, batch, role, patience)
+        bears = not patience.urgent
+        outcome, sent_at = await self._sender.answered(ledger, batch, role, patience, suspicious=bears)
+        if outcome.kind == "failed":
+            # An outage, or a text that the server cannot bear: once it works, all are sent again before any is blamed.
+            await self._require_working(ledger, outcome, role, patience, sent_at)
+            batch = batch.part(range(len(batch.rows)), again=True)
+            outcome, sent_at = await self._sender.answered(ledger, batch, role, patience, suspicious=bears)
         if outcome.parsed is not None:
             await self._accept(ledger, batch, outcome.parsed, role, patience)
             return
@@ -187,18 +200,27 @@ class Session:
     async def _require_working(
         self, ledger: Ledger, rejected: Outcome, role: Role, patience: Patience, sent_at: float
     ) -> None:
-        """Make sure that it is the texts that were rejected: another one was accepted since, or is now.
+        """Make sure that it is the texts that were rejected, or failed: another one was accepted since, or is now.
 
         Raises
         ------
         ProviderRefusedError
             If a harmless text is rejected, too.
+        ProviderUnavailableError
+            If it is not answered before the deadline.
         """
         async with self._probing:
             if self._worked.get(role, -1.0) >= sent_at:
                 return
+            if self._down[0] >= sent_at:
+                # Another call has just waited for the provider until the deadline.
+                raise ProviderUnavailableError(self._down[1])
             probe = Batch((-1,), (HARMLESS,), (len(HARMLESS) // 2,))
-            outcome, _ = await self._sender.answered(ledger, probe, role, patience)
+            try:
+                outcome, _ = await self._sender.answered(ledger, probe, role, patience)
+            except ProviderUnavailableError as error:
+                self._down = (self._clock(), str(error))
+                raise
             if outcome.parsed is not None:
                 self.watch.accept(outcome.parsed, probe.texts)
                 self._worked[role] = self._clock()

@@ -16,7 +16,7 @@ from isospace.encoding.registry.files import EXPORT_KINDS, ExportKind, fetch_exp
 from isospace.encoding.registry.record import read_encoder_record
 from isospace.encoding.sparse.embedder import load_sparse_space, open_sparse_space
 from isospace.encoding.sparse.register import open_sparse_encoder
-from isospace.errors import IntegrityError, IsospaceError
+from isospace.errors import EncoderError, IntegrityError, IsospaceError
 from isospace.evaluation.baseline_sample import verify_reference
 from isospace.search.bm25 import verify_lexical
 from isospace.search.sql_database import verify_serving
@@ -74,7 +74,7 @@ def verify_snapshot(
             _attempt(failures, lambda role=role, kind=kind: _verify_export(store, manifest, role, kind))  # type: ignore[misc]
     if not failures:
         # With damaged files, encoding the probes would only report the same faults again.
-        _attempt(failures, lambda: open_space(store, manifest.space_id, engine=engine, documents=True))
+        _attempt(failures, lambda: _verify_space(store, manifest.space_id, engine))
         if (sparse_space := manifest.sparse_space_id) is not None:
             _attempt(failures, lambda: _verify_sparse(store, sparse_space, engine))
     refs = manifest.files()
@@ -92,6 +92,15 @@ def _verify(store: Store, ref: FileRef, segments: Mapping[str, str]) -> None:
     data = read_verified(store, ref)
     if ref.path in segments:
         require_space(parse_parquet(data, ref.path, columns=["chunk_id"]), ref.path, segments[ref.path])
+
+
+def _verify_space(store: Store, space_id: str, engine: Engine | None) -> None:
+    """Encode the probes of a space again, for both roles."""
+    if open_space(store, space_id, engine=engine, documents=True).agreement is None:
+        raise EncoderError(
+            f"space {space_id[:16]}…: its probes were not compared, since the API of its encoder does not answer. Run "
+            "the command again when it does."
+        )
 
 
 def _verify_sparse(store: Store, space_id: str, engine: Engine | None) -> None:

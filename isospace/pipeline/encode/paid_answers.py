@@ -1,12 +1,14 @@
 """Answers of a provider to a shard that is not finished: each is kept as soon as it is there, since it was paid.
 
-A killed run pays again only for the requests that were in flight.
+A killed run pays again only for the requests that were in flight; what was sent is noted before, so that the next run
+can tell how much that was.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -23,7 +25,6 @@ from isospace.transform.probes import Arrays
 from isospace.transform.vectors import Float32
 
 _LOG = logging.getLogger(__name__)
-_BEGUN = "begun"
 
 
 @dataclass(slots=True)
@@ -53,9 +54,16 @@ class PaidAnswers:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._writer.shutdown(wait=True)
 
-    def begin(self) -> bool:
-        """Note that texts are about to be sent; return whether an earlier run had begun."""
-        return not self.store.create_if_absent(f"{self.folder}/{_BEGUN}", b"")
+    def sent(self) -> set[bytes]:
+        """Return the chunk hashes of texts that were sent, by this run or an earlier one."""
+        notes = [stat.path for stat in self.store.walk(self.folder) if stat.path.endswith(".sent")]
+        data = b"".join(self.store.read(path) for path in notes)
+        return {data[start : start + 32] for start in range(0, len(data), 32)}
+
+    def note_sent(self, rows: Sequence[int], places: Sequence[int]) -> None:
+        """Note that texts are about to be sent; `places` are the rows of the shard that `rows` count in."""
+        data = b"".join(self.hashes[places[row]] for row in rows)
+        self.store.write(f"{self.folder}/{hashlib.sha256(data).hexdigest()[:32]}.sent", data)
 
     def kept(self) -> dict[bytes, Float32]:
         """Return the vectors of earlier answers by chunk hash; damaged files count as missing."""
@@ -79,6 +87,16 @@ class PaidAnswers:
         if data:
             name = hashlib.sha256(b"".join(hashes)).hexdigest()[:32]
             self._written.append(self._writer.submit(self.store.write, f"{self.folder}/{name}.answer", data))
+
+    def note_bill(self, run_id: str, tokens: int) -> None:
+        """Note what was billed for an attempt that failed, so that the report of its run counts it."""
+        if tokens:
+            self.store.write(f"{self.folder}/{run_id}-{uuid.uuid4().hex[:8]}.billed", str(tokens).encode())
+
+    def billed(self, run_id: str) -> int:
+        """Return what was billed for earlier attempts of a run."""
+        notes = [stat.path for stat in self.store.walk(self.folder) if stat.path.endswith(".billed")]
+        return sum(int(self.store.read(path)) for path in notes if path.rpartition("/")[2].startswith(f"{run_id}-"))
 
     def forget(self) -> None:
         """Remove the answers, once the shard is written."""

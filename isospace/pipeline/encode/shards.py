@@ -18,7 +18,7 @@ from isospace.collection.origins import Origin, origin_of
 from isospace.collection.raw_vectors import vector_part_path, write_vectors
 from isospace.encoding.bits import computed_by
 from isospace.encoding.encoder import LoadedEncoder
-from isospace.errors import IntegrityError, MismatchError
+from isospace.errors import IntegrityError, MismatchError, ProviderError
 from isospace.pipeline.encode.mixed_bits import require_class
 from isospace.pipeline.encode.paid_answers import PaidAnswers
 from isospace.pipeline.run import Run
@@ -170,10 +170,21 @@ def encode_served_shard(run: Run, shard: Shard, encoder: ServedEncoder) -> Encod
     with PaidAnswers(run.store, run.paths.paid(shard.shard_id), run.encoder_id, hashes) as answers:
         found = answers.kept()
         asked = [row for row, key in enumerate(hashes) if key not in found]
-        # Of the texts that a killed run had sent, nobody knows which were answered.
-        again = len(asked) if answers.begin() else 0
+        # Of the texts that an earlier attempt sent and has no answer to, nobody knows which were billed.
+        sent = answers.sent()
+        again = sum(hashes[row] in sent for row in asked)
         started = time.perf_counter()
-        answer = encoder.ask([texts[row] for row in asked], "document", on_rows=lambda rows: answers.keep(rows, asked))
+        before = answers.billed(run.run_id)
+        try:
+            answer = encoder.ask(
+                [texts[row] for row in asked],
+                "document",
+                on_rows=lambda rows: answers.keep(rows, asked),
+                on_send=lambda rows: answers.note_sent(rows, asked),
+            )
+        except ProviderError as error:
+            answers.note_bill(run.run_id, error.answer.billed_tokens if error.answer else 0)
+            raise
         seconds = time.perf_counter() - started
         refused = {asked[row]: reason for row, reason in answer.refused.items()}
         found |= {hashes[asked[row]]: answer.vectors[row] for row in range(len(asked)) if row not in answer.refused}
@@ -190,7 +201,7 @@ def encode_served_shard(run: Run, shard: Shard, encoder: ServedEncoder) -> Encod
         seconds,
         worker=encoder.record_model,
         refused=tuple((hashes[row], reason) for row, reason in refused.items()),
-        billed_tokens=answer.billed_tokens,
+        billed_tokens=before + answer.billed_tokens,
         resent_texts=answer.resent_texts + again,
         limited=answer.limited,
     )

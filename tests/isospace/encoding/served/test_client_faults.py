@@ -2,6 +2,7 @@
 
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -281,3 +282,47 @@ def test_every_error_is_an_encoder_error_in_one_line() -> None:
         assert isinstance(caught.value, EncoderError)
         assert "\n" not in str(caught.value)
         assert str(caught.value).startswith(client.endpoint.host)
+
+
+@pytest.mark.parametrize("status", [500, 502])
+def test_a_text_that_the_server_cannot_bear_is_found_and_refused(status: int) -> None:
+    with FakeProvider(rejects_with=status) as provider, client_of(provider, max_concurrency=2) as client:
+        bad = client.model.prompted(TEXTS[37], "document")
+        provider.rejects = lambda text: "CUDA error" if text == bad else None
+        answer = client.embed(TEXTS, "document")
+        require_complete(client, provider, answer, refused=(37,))
+    assert answer.refused[37] == "CUDA error"
+
+
+def test_a_text_that_is_never_answered_is_found_and_refused() -> None:
+    texts = TEXTS[:16]
+    with FakeProvider(silence=0.3) as provider, client_of(provider, timeout_seconds=0.1) as client:
+        bad = client.model.prompted(texts[3], "document")
+        provider.hangs = lambda text: text == bad
+        answer = client.embed(texts, "document")
+    assert list(answer.refused) == [3]
+    assert "no answer within 0.1 s" in answer.refused[3]
+    assert np.isfinite(np.delete(answer.vectors, 3, axis=0)).all()
+
+
+def test_an_outage_is_waited_for_and_blames_no_text() -> None:
+    with FakeProvider(faults=[Fault("failed", start=3, times=40)]) as provider, client_of(provider) as client:
+        answer = client.embed(TEXTS, "document")
+        require_complete(client, provider, answer)
+
+
+def test_an_outage_ends_all_calls_at_the_same_deadline() -> None:
+    with FakeProvider() as provider, client_of(provider, deadline_seconds=1.5, max_concurrency=2) as client:
+        client.embed(TEXTS[:1], "document")
+        provider.faults = [Fault("failed")]
+
+        def failing(number: int) -> str:
+            with pytest.raises(ProviderUnavailableError, match="internal") as caught:
+                client.embed(TEXTS[number : number + 20], "document")
+            assert not caught.value.answer.refused
+            return str(caught.value)
+
+        started = time.monotonic()
+        with ThreadPoolExecutor(5) as pool:
+            assert len(list(pool.map(failing, range(0, 100, 20)))) == 5
+        assert time.monotonic() - started < 2 * 1.5

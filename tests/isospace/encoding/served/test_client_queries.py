@@ -7,8 +7,9 @@ import pytest
 
 from isospace.encoding.served.breaker import FAILURES
 from isospace.encoding.served.client import ServedClient
+from isospace.encoding.served.control import Control
 from isospace.encoding.served.endpoint import Endpoint
-from isospace.errors import ProviderUnavailableError
+from isospace.errors import ProviderAnswerError, ProviderUnavailableError
 from tests.helpers.fake_provider import FakeProvider, Fault
 from tests.helpers.served_models import served_model
 
@@ -67,4 +68,26 @@ def test_after_failures_in_a_row_queries_fail_at_once_and_recover() -> None:
             client.embed(TEXTS, "document")
             now[0] += 11
             client.embed(["a query"], "query", urgent=True)
+            client.embed(["a query"], "query", urgent=True)
+
+
+def test_queries_notice_another_model_within_minutes() -> None:
+    with FakeProvider() as provider:
+        endpoint = Endpoint(provider.url("openai"))
+        with ServedClient(served_model(), endpoint) as client:
+            vectors = {role: client.embed(["control"], role).vectors[0] for role in ("document", "query")}
+        control = Control("control", vectors, 0.999)
+        with ServedClient(served_model(), endpoint, control=control) as client:
+            before = len(provider.embeds)
+            for text in TEXTS[:3]:
+                assert client.embed([text], "query", urgent=True).vectors.shape[0] == 1
+            assert [len(one.body["input"]) for one in provider.embeds[before:]] == [2, 1, 1]
+            provider.faults = [Fault("other vectors")]
+            assert client._session is not None
+            sender = client._session._sender
+            sender._controlled = {role: at - 301.0 for role, at in sender._controlled.items()}
+            for text in TEXTS[:2]:
+                with pytest.raises(ProviderAnswerError, match="control text is wrong in role query"):
+                    client.embed([text], "query", urgent=True)
+            provider.faults = []
             client.embed(["a query"], "query", urgent=True)

@@ -81,11 +81,21 @@ def test_without_demand_nothing_is_learned() -> None:
 
 def test_timeouts_reduce_the_number_once_in_a_while() -> None:
     search = Concurrency(64, limit=40)
+    search.answered(1.0, 9.0, waiting=False)
     for _ in range(5):
         search.overloaded(10.0, 60.0)
     assert search.limit == 28
     search.overloaded(71.0, 60.0)
     assert search.limit == 19
+
+
+def test_a_server_that_never_answered_gets_a_quarter_after_each_round_of_timeouts() -> None:
+    search = Concurrency(64)
+    limits = []
+    for now in (60.0, 60.5, 120.0, 180.0, 240.0):
+        search.overloaded(now, 60.0)
+        limits.append(search.limit)
+    assert limits == [4, 4, 1, 1, 1]
 
 
 def test_the_limit_is_kept() -> None:

@@ -172,3 +172,16 @@ def test_a_tokenizer_that_is_missing_is_named() -> None:
 def test_a_protocol_that_knows_roles_needs_them() -> None:
     with pytest.raises(ValueError, match="embeds queries and documents differently"):
         spec(protocol="cohere")
+
+
+def test_other_words_for_a_registered_encoder_do_not_replace_its_reference(
+    provider: FakeProvider, store: Store
+) -> None:
+    first = prepare_encoder(store, spec(), engine(provider)).record
+    spelled = spec(parameters={"document": {}, "query": {}}, prompts={"document": "", "query": ""})
+    assert prepare_encoder(store, spelled, engine(provider)).record == first
+    provider.faults = [Fault("other vectors")]
+    with pytest.raises(EncoderError, match="another model"):
+        prepare_encoder(store, spec(preset="none", prompts={"document": "", "query": ""}), engine(provider))
+    provider.faults = []
+    assert prepare_encoder(store, spec(), engine(provider)).record == first

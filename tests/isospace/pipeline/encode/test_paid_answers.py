@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,8 @@ import pytest
 from isospace.pipeline.encode.paid_answers import PaidAnswers
 from isospace.storage.store import Store, open_store
 
-HASHES = [bytes([n]) * 32 for n in range(5)]
-VECTORS = np.arange(20, dtype=np.float32).reshape(5, 4)
+HASHES = [hashlib.sha256(str(number).encode()).digest() for number in range(6)]
+VECTORS = np.arange(12, dtype=np.float32).reshape(6, 2)
 
 
 @pytest.fixture
@@ -17,49 +18,50 @@ def store(tmp_path: Path) -> Store:
     return open_store(tmp_path / "store")
 
 
-def opened(store: Store, encoder_id: str = "e" * 64, hashes: list[bytes] = HASHES) -> PaidAnswers:
-    return PaidAnswers(store, "collections/c/plans/paid/s", encoder_id, hashes)
+def answers(store: Store, encoder_id: str = "e" * 64) -> PaidAnswers:
+    return PaidAnswers(store, "paid/x", encoder_id, HASHES)
 
 
-def test_answers_are_kept_by_the_text_that_was_sent(store: Store) -> None:
-    with opened(store) as answers:
-        assert answers.begin() is False
-        # Rows of the call are places of the shard: the second and the fourth text were sent.
-        answers.keep({1: VECTORS[3], 0: VECTORS[1]}, [1, 3])
-        answers.keep({}, [1, 3])
-    with opened(store) as again:
-        assert again.begin() is True
-        kept = again.kept()
-    assert kept.keys() == {HASHES[1], HASHES[3]}
-    assert np.array_equal(kept[HASHES[1]], VECTORS[1])
-    assert np.array_equal(kept[HASHES[3]], VECTORS[3])
+def test_answers_are_kept_for_the_next_attempt(store: Store) -> None:
+    with answers(store) as first:
+        # Rows of a call that sent the texts 1, 3, and 5.
+        first.keep({0: VECTORS[1], 2: VECTORS[5]}, [1, 3, 5])
+    with answers(store) as again:
+        found = again.kept()
+        assert {key: vector.tolist() for key, vector in found.items()} == {
+            HASHES[1]: [2.0, 3.0],
+            HASHES[5]: [10.0, 11.0],
+        }
+        again.forget()
+    assert not list(store.walk("paid"))
 
 
-def test_answers_of_another_encoder_and_other_texts_are_not_used(store: Store) -> None:
-    with opened(store) as answers:
-        answers.keep({0: VECTORS[0], 1: VECTORS[1]}, [0, 1])
-    with opened(store, "f" * 64) as other:
+def test_damaged_answers_and_those_of_another_encoder_are_asked_for_again(store: Store) -> None:
+    with answers(store) as first:
+        first.keep({0: VECTORS[1]}, [0])
+    with answers(store, "f" * 64) as other:
         assert other.kept() == {}
-    with opened(store, hashes=HASHES[1:]) as fewer:
-        assert fewer.kept().keys() == {HASHES[1]}
+    [path] = [stat.path for stat in store.walk("paid")]
+    damaged = store.read(path).replace(VECTORS[1].tobytes(), VECTORS[2].tobytes())
+    assert damaged != store.read(path)
+    store.write(path, damaged)
+    with answers(store) as again:
+        assert again.kept() == {}
 
 
-def test_damaged_answers_are_sent_again(store: Store, caplog: pytest.LogCaptureFixture) -> None:
-    with opened(store) as answers:
-        answers.keep({0: VECTORS[0]}, [0])
-        answers.keep({0: VECTORS[1]}, [1])
-    damaged = sorted(stat.path for stat in store.walk("collections") if stat.path.endswith(".answer"))[0]
-    data = bytearray(store.read(damaged))
-    data[-1] ^= 1
-    store.write(damaged, bytes(data))
-    with opened(store) as again:
-        assert len(again.kept()) == 1
-    assert "its texts are sent again" in caplog.text
+def test_what_was_sent_is_known_before_its_answer(store: Store) -> None:
+    with answers(store) as first:
+        assert first.sent() == set()
+        first.note_sent([0, 2], [1, 3, 5])
+        first.note_sent([1], [1, 3, 5])
+    with answers(store) as again:
+        assert again.sent() == {HASHES[1], HASHES[3], HASHES[5]}
 
 
-def test_nothing_is_left_of_a_finished_shard(store: Store) -> None:
-    with opened(store) as answers:
-        answers.begin()
-        answers.keep({0: VECTORS[0]}, [0])
-        answers.forget()
-    assert not list(store.walk("collections"))
+def test_what_failed_attempts_were_billed_counts_for_their_run_alone(store: Store) -> None:
+    with answers(store) as first:
+        first.note_bill("run-1", 100)
+        first.note_bill("run-1", 11)
+        first.note_bill("run-2", 7)
+        first.note_bill("run-2", 0)
+        assert (first.billed("run-1"), first.billed("run-2"), first.billed("other")) == (111, 7, 0)

@@ -1,0 +1,85 @@
+"""Turn token IDs of another tokenizer back into the texts that a client had.
+
+Some clients send IDs of OpenAI's tokenizer instead of texts: LangChain does by default. Which tokenizer it was cannot
+be told from the IDs, so the operator says it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from isospace.errors import ConfigError, install_command
+from isospace.service.embed_requests import Item
+from isospace.service.errors import Problem
+
+Decoder: TypeAlias = Callable[[Sequence[int]], str]
+_TIKTOKEN = "tiktoken:"
+
+
+def open_decoder(name: str) -> Decoder:
+    """Return a function that turns token IDs of a tokenizer into their text.
+
+    Parameters
+    ----------
+    name
+        `tiktoken:NAME`, such as `tiktoken:cl100k_base`, or the path of a `tokenizer.json`.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such tokenizer.
+    """
+    if name.startswith(_TIKTOKEN):
+        return _tiktoken(name.removeprefix(_TIKTOKEN))
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_file(str(Path(name).expanduser()))
+    except Exception as error:  # the library raises plain Exception
+        raise ConfigError(
+            f"--token-ids {name}: cannot be loaded ({error}). Give tiktoken:NAME, or the path of a tokenizer.json."
+        ) from error
+    return lambda ids: str(tokenizer.decode(list(ids), skip_special_tokens=True))
+
+
+def decoded(items: Sequence[Item], decoder: Decoder | None) -> list[Item]:
+    """Return inputs with texts in place of token IDs.
+
+    Raises
+    ------
+    Problem
+        If an ID is not of the tokenizer.
+    """
+    if decoder is None:
+        return list(items)
+    texts: list[Item] = []
+    for number, item in enumerate(items):
+        try:
+            texts.append(item if isinstance(item, str) else decoder(item))
+        except (KeyError, ValueError, OverflowError, TypeError) as error:
+            raise Problem(
+                400,
+                f"input[{number}]: token IDs {list(item[:6])}… are not of the tokenizer that this service decodes them "
+                "with (--token-ids). Send the text.",
+                param="input",
+            ) from error
+    return texts
+
+
+def _tiktoken(name: str) -> Decoder:
+    try:
+        import tiktoken
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"--token-ids {_TIKTOKEN}{name}: the package tiktoken is missing. Run: {install_command('served')}"
+        ) from error
+    try:
+        encoding = tiktoken.get_encoding(name)
+    except Exception as error:  # an unknown name, or what its download raises
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(
+            f"--token-ids {_TIKTOKEN}{name}: cannot be loaded ({reason}). Check the name and the network."
+        ) from error
+    return lambda ids: str(encoding.decode(list(ids), errors="strict"))
