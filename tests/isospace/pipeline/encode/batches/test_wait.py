@@ -343,7 +343,6 @@ def test_answers_that_were_paid_before_batches_were_turned_on_are_used(bench: Be
     shard = plan_shards(run, [write_chunk_part(run, "a", TEXTS)], limit=100).shards[1]
     hashes, texts = shard_texts(run, shard)
     with PaidAnswers(run.store, run.paths.paid(shard.shard_id), run.encoder_id, hashes) as answers:
-        answers.begin()
         answers.keep({row: vector_of(texts[row], "[{}, {}]") for row in range(4)}, range(len(texts)))
     bench.encode()
     bench.expect(TEXTS)
