@@ -50,11 +50,13 @@ def test_texts_are_packed_within_the_limits_and_every_request_has_the_control_te
     assert len(bench.provider.batches) == 4
 
 
-@pytest.mark.parametrize("limit", [{"max_requests": 1}, {"max_megabytes": 0.0008}])
-def test_requests_and_bytes_of_a_file_are_limited_too(bench: Bench, limit: dict[str, Any]) -> None:
-    bench.changed(max_texts=1000, **limit).encode()
+@pytest.mark.parametrize(
+    ("limit", "batches"), [({"max_requests": 1}, 7), ({"max_megabytes": 0.0008}, 3), ({"max_texts": 7}, 7)]
+)
+def test_requests_bytes_and_texts_of_a_file_are_limited(bench: Bench, limit: dict[str, Any], batches: int) -> None:
+    bench.changed(**{"max_texts": 1000, **limit}).encode()
     once(bench)
-    assert len(bench.provider.batches) == (7 if "max_requests" in limit else 3)
+    assert len(bench.provider.batches) == batches
 
 
 def test_a_killed_run_continues_with_the_batches_that_it_submitted(bench: Bench) -> None:
