@@ -51,7 +51,7 @@ def test_texts_are_packed_within_the_limits_and_every_request_has_the_control_te
 
 
 @pytest.mark.parametrize(
-    ("limit", "batches"), [({"max_requests": 1}, 7), ({"max_megabytes": 0.0008}, 3), ({"max_texts": 7}, 7)]
+    ("limit", "batches"), [({"max_requests": 1}, 7), ({"max_megabytes": 0.0008}, 3), ({"max_texts": 7}, 6)]
 )
 def test_requests_bytes_and_texts_of_a_file_are_limited(bench: Bench, limit: dict[str, Any], batches: int) -> None:
     bench.changed(**{"max_texts": 1000, **limit}).encode()
