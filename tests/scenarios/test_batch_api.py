@@ -20,6 +20,7 @@ from isospace.encoding.engine import Engine
 from isospace.encoding.registry.register import prepare_encoder
 from isospace.encoding.spec import EndpointSpec, ServedEncoderSpec
 from isospace.pipeline import embed
+from isospace.pipeline.batch_stage import ENCODE_BATCHES
 from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.local_executor import LocalExecutor, LogReporter
 from isospace.pipeline.run_report import RunReport
@@ -189,6 +190,8 @@ def test_a_batch_expires_another_fails_in_part_and_a_killed_run_pays_nothing_twi
     for word in ("submitted batch_1:", "batch_2 is expired", "continues to wait for", "flagged"):
         assert word in said
     assert "sk-secret" not in said
+    # Waiting takes no slot of a concurrency limit.
+    assert ENCODE_BATCHES.tags == ()
     # The next run has nothing to do.
     calls = provider.calls["POST batches"]
     assert run(config).encoded == 0
