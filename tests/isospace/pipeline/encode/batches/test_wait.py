@@ -275,6 +275,50 @@ def test_answers_that_cannot_be_fetched_for_a_while_are_fetched_later(bench: Ben
     assert bench.said("The run goes on to wait")
 
 
+def test_half_a_file_is_fetched_again_and_nothing_is_paid_again(bench: Bench) -> None:
+    halves = iter([True, True])
+    bench.provider.served = lambda content: content[: len(content) // 2] if next(halves, False) else content
+    bench.encode()
+    once(bench)
+    assert len(bench.provider.batches) == 4
+
+
+@pytest.mark.parametrize(
+    ("served", "message"),
+    [
+        (lambda content: content[: len(content) // 2], "have 1 requests; expected at least 2"),
+        (lambda content: "<html>\n\x00{}\n[1]\n", "have 0 requests; expected at least 2"),
+        (lambda content: content + content, "twice; expected each request once"),
+        (lambda content: content.replace('-000001"', '-000009"'), "and was not asked; expected each request once"),
+    ],
+)
+def test_files_that_do_not_belong_to_the_batch_end_the_run_and_can_be_fetched_later(
+    bench: Bench, served: Any, message: str
+) -> None:
+    bench.provider.served = served
+    with pytest.raises(ProviderAnswerError, match=f"{message}.*delete collections/c/plans/batches/"):
+        bench.encode()
+    assert len(bench.records()) == 4
+    bench.provider.served = lambda content: content
+    bench.encode()
+    once(bench)
+    assert len(bench.provider.batches) == 4
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [(200, None), (200, {"data": [None]}), (200, {"error": {"message": "x"}}), ("200", []), (302, "")],
+)
+def test_answers_without_sense_are_asked_for_again(bench: Bench, status: Any, body: Any) -> None:
+    response = {"status_code": status, "request_id": "r", "body": body}
+    bench.provider.fates = [Fate(failing=lambda n: response if n == 1 else None)]
+    if status == 302:
+        with pytest.raises(ProviderRefusedError, match="redirects"):
+            bench.encode()
+    bench.encode()
+    once(bench)
+
+
 @pytest.mark.parametrize("call", ["POST files", "POST batches"])
 def test_a_server_without_the_batch_api_is_named_and_leaves_no_trace(bench: Bench, call: str) -> None:
     bench.provider.refusing = [(call, 404)]
