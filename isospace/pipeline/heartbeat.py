@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 
 # No command is silent for longer than three seconds.
 SILENCE_SECONDS = 2.5
+# After so many lines of one stage, they become rarer.
+_LINES = 600
 
 
 def print_line(line: str) -> None:
@@ -83,8 +85,11 @@ class Heartbeat:
                 self.tell(stage, line)
 
     def silence(self, running: float) -> float:
-        """Return after how many seconds without a line one is printed, for a stage that has run for so many."""
-        return self._seconds
+        """Return after how many seconds without a line one is printed, for a stage that has run for so many.
+
+        A stage can wait for a day, and its lines may go to a file.
+        """
+        return max(self._seconds, running / _LINES)
 
     def tell(self, stage: str, line: str) -> None:
         """Print a line about a stage."""

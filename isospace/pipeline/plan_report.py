@@ -21,6 +21,7 @@ from isospace.evaluation.reports.page import duration
 from isospace.pipeline.chunk import ChunkPart, write_chunks
 from isospace.pipeline.config import PipelineConfig, engine_of
 from isospace.pipeline.counted import counted, money_text
+from isospace.pipeline.encode.batches.records import read_records
 from isospace.pipeline.encode.mixed_bits import foreseen_mixture, planned_engine
 from isospace.pipeline.encode.plan import plan_shards
 from isospace.pipeline.encode.refusals import read_refusals
@@ -84,6 +85,8 @@ class PlanReport:
         The key of the configuration that sets it.
     batch_window
         For batches: within which time the provider answers; else empty.
+    under_way
+        Texts that earlier runs submitted in batches, and that no run has fetched; their price is not part of `money`.
     sparse_texts
         Different texts that need a sparse vector; None without `recipe.sparse`.
     disk
@@ -122,6 +125,7 @@ class PlanReport:
     token_price: float | None = None
     token_price_key: str = "runtime.endpoint.price_per_million_tokens"
     batch_window: str = ""
+    under_way: int = 0
     disk: DiskPlan | None = None
     sparse_texts: int | None = None
 
@@ -151,6 +155,7 @@ class PlanReport:
             ("space", space),
             *((label, f"{count:,}") for label, count in counts.items() if count),
             ("to encode", encoded if self.texts_to_encode else "nothing"),
+            *([("in batches under way", self._under_way())] if self.under_way else []),
             *([("to encode sparsely", counted(self.sparse_texts, "text"))] if self.sparse_texts else []),
             *([("engine", self.engine)] if self.texts_to_encode and self.engine else []),
             *([("mixed bits", self.mixed)] if self.mixed else []),
@@ -208,6 +213,9 @@ class PlanReport:
             rows.append(("cost", f"about {money_text(self.money)}{self._assumed_price()}"))
         return rows
 
+    def _under_way(self) -> str:
+        return f"{counted(self.under_way, 'text')} of earlier runs, not part of the cost"
+
     def _time(self) -> str:
         if self.batch_window:
             return f"up to {self.batch_window} in batches, and again for texts whose batch expires"
@@ -261,6 +269,8 @@ def report_plan(
     price, token_price = runtime.price_per_device_hour, token_price_of(run.config)
     unknown = add_up(part.unknown for part in parts)
     endpoint = runtime.endpoint or EndpointSpec()
+    batches = read_records(run) if endpoint.batches and plan.to_encode else []
+    tokens = max(0, plan.tokens - sum(batch.tokens for batch in batches))
     return PlanReport(
         collection=run.collection,
         base=run.base_sequence,
@@ -281,7 +291,7 @@ def report_plan(
         truncated_tokens=sum(part.cut_tokens for part in parts),
         seconds=seconds,
         bytes=_bytes(run, plan, record.dimension, largest_dimension(run, record)),
-        money=_money(plan, seconds, price, token_price),
+        money=_money(tokens, seconds, price, token_price),
         moved=scan.moved,
         engine=engine,
         stored=tuple(origin.describe() for origin in plan.stored),
@@ -293,6 +303,7 @@ def report_plan(
         price=price,
         token_price=token_price,
         token_price_key=endpoint.token_price[1],
+        under_way=sum(batch.texts for batch in batches),
         batch_window=endpoint.batches.completion_window if endpoint.batches else "",
         disk=plan_disk(run, scan, parts, plan, record, queries),
         sparse_texts=None if run.sparse_encoder_id is None else plan_sparse(run, parts).to_encode,
@@ -323,9 +334,9 @@ def token_price_of(config: PipelineConfig) -> float | None:
     return endpoint.token_price[0] if endpoint and config.recipe.encoder.kind == "served" else None
 
 
-def _money(plan: EncodePlan, seconds: float | None, price: float | None, token_price: float | None) -> float | None:
+def _money(tokens: int, seconds: float | None, price: float | None, token_price: float | None) -> float | None:
     if token_price is not None:
-        return token_price * plan.tokens / 1e6
+        return token_price * tokens / 1e6
     return None if price is None or seconds is None else price * seconds / 3600.0
 
 

@@ -65,6 +65,7 @@ class BatchProvider(FakeProvider):
     paid: Counter[str] = field(default_factory=Counter)  # how often each text was answered in a batch
     billed: int = 0
     page: int = 2
+    served: Callable[[str], str] = lambda content: content  # what a download brings
 
     def answer(self, handler: _Handler, method: str, raw: bytes) -> tuple[int, dict[str, str], Any] | None:
         path = urlsplit(handler.path).path
@@ -96,7 +97,7 @@ class BatchProvider(FakeProvider):
                           for key, (name, _) in self.files.items()]  # fmt: skip
                 return 200, {}, {"object": "list", "data": listed, "has_more": False}
             case "GET", ["files", key, "content"] if key in self.files:
-                return 200, {"Content-Type": "application/octet-stream"}, self.files[key][1].decode()
+                return 200, {"Content-Type": "application/octet-stream"}, self.served(self.files[key][1].decode())
             case "DELETE", ["files", key] if key in self.files:
                 del self.files[key]
                 return 200, {}, {"id": key, "object": "file", "deleted": True}

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from isospace.encoding.engine import Engine
 from isospace.encoding.registry.register import prepare_encoder
 from isospace.encoding.spec import EndpointSpec, ServedEncoderSpec
 from isospace.pipeline import embed
+from isospace.pipeline.batch_stage import ENCODE_BATCHES
 from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.local_executor import LocalExecutor, LogReporter
 from isospace.pipeline.run_report import RunReport
@@ -157,6 +161,8 @@ def test_a_batch_expires_another_fails_in_part_and_a_killed_run_pays_nothing_twi
     first = Watching(kill)
     with pytest.raises(Killed):
         run(config, first)
+    plan = embed.plan_run(config)
+    assert (plan.texts_to_encode, plan.under_way, plan.money) == (40, 40, 0.0)
     submitted = provider.calls["POST batches"]
     assert submitted == len(provider.batches) == len(files_of(config)) > 3
 
@@ -184,10 +190,40 @@ def test_a_batch_expires_another_fails_in_part_and_a_killed_run_pays_nothing_twi
     for word in ("submitted batch_1:", "batch_2 is expired", "continues to wait for", "flagged"):
         assert word in said
     assert "sk-secret" not in said
+    # Waiting takes no slot of a concurrency limit.
+    assert ENCODE_BATCHES.tags == ()
     # The next run has nothing to do.
     calls = provider.calls["POST batches"]
     assert run(config).encoded == 0
     assert provider.calls["POST batches"] == calls
+
+
+@pytest.mark.integration
+def test_a_process_that_is_killed_while_it_waits_pays_nothing_twice(
+    provider: BatchProvider, configured: Callable[..., PipelineConfig], tmp_path: Path
+) -> None:
+    provider.held = True
+    config = configured()
+    file = tmp_path / "config.json"
+    file.write_text(config.model_dump_json())
+    code = (
+        "import pathlib, sys; from isospace.pipeline import config, embed;"
+        "embed.embed_corpus(config.PipelineConfig.model_validate_json(pathlib.Path(sys.argv[1]).read_text()))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(file)])
+    try:
+        while not (states := {one.answer["status"] for one in provider.batches.values()}) or states != {"in_progress"}:
+            assert process.poll() is None
+            time.sleep(0.05)
+    finally:
+        process.kill()
+        process.wait()
+    submitted = len(provider.batches)
+    provider.held = False
+    report = run(config)
+    assert (report.documents, report.encoded, len(provider.batches)) == (40, 40, submitted)
+    assert {times for text, times in provider.paid.items() if text in DOCUMENTS.values()} == {1}
+    assert provider.files == {}
 
 
 def test_a_plan_shows_the_price_of_batches_and_their_time(

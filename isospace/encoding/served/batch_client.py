@@ -282,6 +282,9 @@ class BatchClient:
         error = read_error(payload) or ErrorBody(f"HTTP status {response.status_code}")
         return self._scrubbed(judge(response.status_code, response.headers, error)), None
 
+    def _file(self, found: Mapping[str, Any], name: str) -> str | None:
+        return _identifier({"id": found[name]}, self.host) if found.get(name) else None
+
     def _scrubbed(self, outcome: Outcome) -> Outcome:
         return replace(outcome, reason=self._key.scrubbed(outcome.reason))
 
@@ -307,14 +310,19 @@ class BatchClient:
             batch_id=_identifier(found, self.host),
             status=str(status),
             created_at=_number(found.get("created_at")),
-            output_file=found.get("output_file_id") or None,
-            error_file=found.get("error_file_id") or None,
+            output_file=self._file(found, "output_file_id"),
+            error_file=self._file(found, "error_file_id"),
             total=int(_number(counts.get("total"))),
             completed=int(_number(counts.get("completed"))),
             failed=int(_number(counts.get("failed"))),
             problems=tuple((str(p.get("code")), self.scrubbed(str(p.get("message")))) for p in problems),
             metadata={str(name): str(value) for name, value in (found.get("metadata") or {}).items()},
         )
+
+
+def _is_identifier(value: Any) -> bool:
+    """Return whether a value can be part of an address as it is."""
+    return isinstance(value, str) and value.replace("-", "").replace("_", "").isalnum() and value.isascii()
 
 
 def _failure(error: httpx.HTTPError) -> Outcome:
@@ -332,9 +340,9 @@ def _items(listed: Any) -> list[dict[str, Any]]:
 
 def _identifier(answer: Any, host: str) -> str:
     found = answer.get("id") if isinstance(answer, dict) else None
-    if not isinstance(found, str) or not found or not found.replace("-", "").replace("_", "").isalnum():
+    if not _is_identifier(found):
         raise ProviderAnswerError(f"{host}: an answer without a usable ID; expected one. Check the server.")
-    return found
+    return str(found)
 
 
 def _number(value: Any) -> float:

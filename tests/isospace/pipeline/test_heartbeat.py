@@ -10,6 +10,11 @@ def test_no_silence_is_longer_than_three_seconds() -> None:
     assert SILENCE_SECONDS <= 3.0
 
 
+def test_the_lines_of_a_stage_that_runs_for_a_day_become_rare() -> None:
+    assert Heartbeat().silence(600.0) == SILENCE_SECONDS
+    assert Heartbeat().silence(86_400.0) == 144.0
+
+
 def spoken(seconds: float) -> tuple[Heartbeat, list[str], threading.Event]:
     lines: list[str] = []
     first = threading.Event()

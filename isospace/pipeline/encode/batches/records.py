@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -12,6 +13,7 @@ from isospace.storage.hashing import seal, unseal
 
 _HASH_BYTES = 32
 _REFUSED = "refused"
+_NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,19 +192,29 @@ def _refused_path(run: Run) -> str:
 
 
 def _parse(run: Run, path: str) -> BatchRecord:
+    """Return a record; IntegrityError if it is damaged, or its names could lead elsewhere in a path or a URL."""
     body = unseal(run.store.read(path), name=path)
-    lines = [
-        Line(str(custom_id), int(shard), int(tries), int(tokens), _hashes(packed))
-        for custom_id, shard, tries, tokens, packed in body["lines"]
-    ]
-    return BatchRecord(
-        name=body["name"],
-        encoder_id=body["encoder_id"],
-        created_at=body["created_at"],
-        lines=tuple(lines),
-        file_id=body["file_id"],
-        batch_id=body["batch_id"],
-        is_cancelled=body["is_cancelled"],
+    try:
+        lines = [
+            Line(str(custom_id), int(shard), int(tries), int(tokens), _hashes(packed))
+            for custom_id, shard, tries, tokens, packed in body["lines"]
+        ]
+        record = BatchRecord(
+            name=body["name"],
+            encoder_id=body["encoder_id"],
+            created_at=float(body["created_at"]),
+            lines=tuple(lines),
+            file_id=body["file_id"],
+            batch_id=body["batch_id"],
+            is_cancelled=bool(body["is_cancelled"]),
+        )
+        if all(_NAME.fullmatch(name) for name in (record.name, f"f{record.file_id}", f"b{record.batch_id}")):
+            return record
+    except (KeyError, TypeError, ValueError):
+        pass
+    raise IntegrityError(
+        f"{path}: not the record of a batch; expected its name, IDs, and requests. Restore the file, or delete it: the "
+        "texts of the batch are then submitted again, and paid again."
     )
 
 

@@ -11,6 +11,7 @@ from isospace.errors import IntegrityError, ProviderAnswerError, ProviderRefused
 from isospace.pipeline.encode.paid_answers import PaidAnswers
 from isospace.pipeline.encode.plan import plan_shards
 from isospace.pipeline.encode.shards import shard_texts
+from isospace.storage.hashing import seal, unseal
 from tests.helpers.batch_provider import Fate
 from tests.helpers.fake_provider_answers import texts_in, vector_of
 from tests.helpers.runs import text_hash, write_chunk_part
@@ -49,11 +50,13 @@ def test_texts_are_packed_within_the_limits_and_every_request_has_the_control_te
     assert len(bench.provider.batches) == 4
 
 
-@pytest.mark.parametrize("limit", [{"max_requests": 1}, {"max_megabytes": 0.0008}])
-def test_requests_and_bytes_of_a_file_are_limited_too(bench: Bench, limit: dict[str, Any]) -> None:
-    bench.changed(max_texts=1000, **limit).encode()
+@pytest.mark.parametrize(
+    ("limit", "batches"), [({"max_requests": 1}, 7), ({"max_megabytes": 0.0008}, 3), ({"max_texts": 7}, 6)]
+)
+def test_requests_bytes_and_texts_of_a_file_are_limited(bench: Bench, limit: dict[str, Any], batches: int) -> None:
+    bench.changed(**{"max_texts": 1000, **limit}).encode()
     once(bench)
-    assert len(bench.provider.batches) == (7 if "max_requests" in limit else 3)
+    assert len(bench.provider.batches) == batches
 
 
 def test_a_killed_run_continues_with_the_batches_that_it_submitted(bench: Bench) -> None:
@@ -155,11 +158,11 @@ def test_a_refused_text_is_found_with_its_reason_and_its_neighbours_get_vectors(
 
 
 def test_requests_that_are_at_fault_themselves_quarantine_no_text(bench: Bench) -> None:
-    bench.provider.parameters_wrong = "dimensions is not supported"
+    bench.on_sleep = lambda: setattr(bench.provider, "parameters_wrong", "dimensions is not supported")
     with pytest.raises(ProviderRefusedError, match="rejects every text, also a harmless one"):
         bench.encode()
     assert bench.vectors() == {}
-    bench.provider.parameters_wrong = None
+    bench.on_sleep, bench.provider.parameters_wrong = lambda: None, None
     bench.encode()
     once(bench)
 
@@ -168,7 +171,9 @@ def test_vectors_that_cannot_be_used_are_asked_for_again_and_then_refused(bench:
     bench.provider.spoiled = lambda text: text == TEXTS[3]
     done = bench.changed(max_submissions=2).encode()
     assert dict(done[0].refused) == {text_hash(TEXTS[3]): "the provider's vector has values that are not finite"}
-    bench.expect([text for text in TEXTS if text != TEXTS[3]])
+    others = [text for text in TEXTS if text != TEXTS[3]]
+    bench.expect(others)
+    assert bench.paid() == {**dict.fromkeys(others, 1), TEXTS[3]: 2}
 
 
 @pytest.mark.parametrize(
@@ -270,6 +275,50 @@ def test_answers_that_cannot_be_fetched_for_a_while_are_fetched_later(bench: Ben
     assert bench.said("The run goes on to wait")
 
 
+def test_half_a_file_is_fetched_again_and_nothing_is_paid_again(bench: Bench) -> None:
+    halves = iter([True, True])
+    bench.provider.served = lambda content: content[: len(content) // 2] if next(halves, False) else content
+    bench.encode()
+    once(bench)
+    assert len(bench.provider.batches) == 4
+
+
+@pytest.mark.parametrize(
+    ("served", "message"),
+    [
+        (lambda content: content[: len(content) // 2], "have 1 requests; expected at least 2"),
+        (lambda content: "<html>\n\x00{}\n[1]\n", "have 0 requests; expected at least 2"),
+        (lambda content: content + content, "twice; expected each request once"),
+        (lambda content: content.replace('-000001"', '-000009"'), "and was not asked; expected each request once"),
+    ],
+)
+def test_files_that_do_not_belong_to_the_batch_end_the_run_and_can_be_fetched_later(
+    bench: Bench, served: Any, message: str
+) -> None:
+    bench.provider.served = served
+    with pytest.raises(ProviderAnswerError, match=f"{message}.*delete collections/c/plans/batches/"):
+        bench.encode()
+    assert len(bench.records()) == 4
+    bench.provider.served = lambda content: content
+    bench.encode()
+    once(bench)
+    assert len(bench.provider.batches) == 4
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [(200, None), (200, {"data": [None]}), (200, {"error": {"message": "x"}}), ("200", []), (302, "")],
+)
+def test_answers_without_sense_are_asked_for_again(bench: Bench, status: Any, body: Any) -> None:
+    response = {"status_code": status, "request_id": "r", "body": body}
+    bench.provider.fates = [Fate(failing=lambda n: response if n == 1 else None)]
+    if status == 302:
+        with pytest.raises(ProviderRefusedError, match="redirects"):
+            bench.encode()
+    bench.encode()
+    once(bench)
+
+
 @pytest.mark.parametrize("call", ["POST files", "POST batches"])
 def test_a_server_without_the_batch_api_is_named_and_leaves_no_trace(bench: Bench, call: str) -> None:
     bench.provider.refusing = [(call, 404)]
@@ -293,6 +342,15 @@ def test_a_damaged_record_is_not_taken_for_an_absent_one(bench: Bench) -> None:
     path = bench.records()[0]
     bench.made.store.write(path, bench.made.store.read(path)[:-10])
     with pytest.raises(IntegrityError, match="plans/batches"):
+        bench.encode()
+
+
+@pytest.mark.parametrize("change", [{"name": "../../../x"}, {"batch_id": "a/../b"}, {"lines": 3}, {"file_id": "x?y"}])
+def test_a_record_whose_names_lead_elsewhere_is_refused(bench: Bench, change: dict[str, Any]) -> None:
+    bench.kill_while_waiting()
+    store, path = bench.made.store, bench.records()[0]
+    store.write(path, seal(unseal(store.read(path), name=path) | change))
+    with pytest.raises(IntegrityError, match="not the record of a batch"):
         bench.encode()
 
 
@@ -331,7 +389,6 @@ def test_answers_that_were_paid_before_batches_were_turned_on_are_used(bench: Be
     shard = plan_shards(run, [write_chunk_part(run, "a", TEXTS)], limit=100).shards[1]
     hashes, texts = shard_texts(run, shard)
     with PaidAnswers(run.store, run.paths.paid(shard.shard_id), run.encoder_id, hashes) as answers:
-        answers.begin()
         answers.keep({row: vector_of(texts[row], "[{}, {}]") for row in range(4)}, range(len(texts)))
     bench.encode()
     bench.expect(TEXTS)
