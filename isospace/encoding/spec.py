@@ -9,6 +9,7 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from isospace.encoding.pooling import Pooling
 from isospace.encoding.precision import Precision
+from isospace.encoding.served.endpoint import Endpoint
 from isospace.encoding.served.model import Protocol, ServedModel
 from isospace.errors import ConfigError
 from isospace.storage.spec import SpecModel
@@ -190,6 +191,24 @@ class EndpointSpec(SpecModel):
     """Price of a million tokens; plans, budgets, and reports then show money."""
     noise_limit: float = Field(default=0.999, gt=0.0, le=1.0)
     """Smallest cosine allowed between two vectors of the same text; a noisier provider is refused."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_secrets(cls, values: Any) -> Any:
+        """Refuse what may be a key before the configuration is recorded anywhere, such as in Prefect's parameters."""
+        if isinstance(values, dict):
+            named = {name: values.get(name) for name in ("key_env", "key_file", "key_header")}
+            given = {name: value for name, value in named.items() if isinstance(value, str)}
+            url, query = values.get("url"), values.get("query")
+            try:
+                Endpoint(
+                    url if isinstance(url, str) else "http://localhost",
+                    query=tuple(query.items()) if isinstance(query, dict) else (),
+                    **given,
+                )
+            except ConfigError as error:
+                raise ValueError(str(error).rstrip(".")) from None
+        return values
 
     def __hash__(self) -> int:
         return hash(self.model_dump_json())
