@@ -197,14 +197,15 @@ class EndpointSpec(SpecModel):
     def _without_secrets(cls, values: Any) -> Any:
         """Refuse what may be a key before the configuration is recorded anywhere, such as in Prefect's parameters."""
         if isinstance(values, dict):
-            named = {name: values.get(name) for name in ("key_env", "key_file", "key_header")}
-            given = {name: value for name, value in named.items() if isinstance(value, str)}
-            url, query = values.get("url"), values.get("query")
+            texts = {name: value for name, value in values.items() if isinstance(value, str)}
+            query = values.get("query")
             try:
                 Endpoint(
-                    url if isinstance(url, str) else "http://localhost",
-                    query=tuple(query.items()) if isinstance(query, dict) else (),
-                    **given,
+                    texts.get("url") or "http://localhost",
+                    texts.get("key_env"),
+                    texts.get("key_file"),
+                    texts.get("key_header"),
+                    tuple(query.items()) if isinstance(query, dict) else (),
                 )
             except ConfigError as error:
                 raise ValueError(str(error).rstrip(".")) from None
