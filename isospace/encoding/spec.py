@@ -9,6 +9,7 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from isospace.encoding.pooling import Pooling
 from isospace.encoding.precision import Precision
+from isospace.encoding.served.endpoint import Endpoint
 from isospace.encoding.served.model import Protocol, ServedModel
 from isospace.errors import ConfigError
 from isospace.storage.spec import SpecModel
@@ -231,6 +232,25 @@ class EndpointSpec(SpecModel):
         if self.batches is not None and self.batches.price_per_million_tokens is not None:
             return self.batches.price_per_million_tokens, "runtime.endpoint.batch.price_per_million_tokens"
         return self.price_per_million_tokens, "runtime.endpoint.price_per_million_tokens"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_secrets(cls, values: Any) -> Any:
+        """Refuse what may be a key before the configuration is recorded anywhere, such as in Prefect's parameters."""
+        if isinstance(values, dict):
+            texts = {name: value for name, value in values.items() if isinstance(value, str)}
+            query = values.get("query")
+            try:
+                Endpoint(
+                    texts.get("url") or "http://localhost",
+                    texts.get("key_env"),
+                    texts.get("key_file"),
+                    texts.get("key_header"),
+                    tuple(query.items()) if isinstance(query, dict) else (),
+                )
+            except ConfigError as error:
+                raise ValueError(str(error).rstrip(".")) from None
+        return values
 
     def __hash__(self) -> int:
         return hash(self.model_dump_json())

@@ -110,8 +110,17 @@ def describe_errors(error: ValidationError, model: type[BaseModel]) -> str:
             lines.append(f"missing key {where}")
         else:
             reason = item["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-            lines.append(f"{where} = {_shown(item['input']):.80}: {reason}")
+            shown = "" if _may_be_secret(item["loc"]) else f" = {_shown(item['input']):.80}"
+            lines.append(f"{where}{shown}: {reason}")
     return "; ".join(lines) + "."
+
+
+def _may_be_secret(path: tuple[int | str, ...]) -> bool:
+    """Return whether a value may hold a key that was put into the wrong place: an endpoint, its address, or its key."""
+    inside = path[path.index("endpoint") + 1 :] if "endpoint" in path else None
+    return inside == () or (
+        inside is not None and str(inside[0]) in ("url", "query", "key_env", "key_file", "key_header")
+    )
 
 
 def _shown(value: Any) -> str:

@@ -16,6 +16,8 @@ from isospace.service.errors import Problem
 
 Decoder: TypeAlias = Callable[[Sequence[int]], str]
 _TIKTOKEN = "tiktoken:"
+# What tokenizers drop or change: case, accents, white space, scripts.
+_EVERY_KIND = "Case, Ünïcode, 機械, 😀,  two spaces\nand a line"
 
 
 def open_decoder(name: str) -> Decoder:
@@ -29,7 +31,7 @@ def open_decoder(name: str) -> Decoder:
     Raises
     ------
     ConfigError
-        If there is no such tokenizer.
+        If there is no such tokenizer, or if texts cannot be told from its IDs.
     """
     if name.startswith(_TIKTOKEN):
         return _tiktoken(name.removeprefix(_TIKTOKEN))
@@ -41,7 +43,22 @@ def open_decoder(name: str) -> Decoder:
         raise ConfigError(
             f"--token-ids {name}: cannot be loaded ({error}). Give tiktoken:NAME, or the path of a tokenizer.json."
         ) from error
-    return lambda ids: str(tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    def decode(ids: Sequence[int]) -> str:
+        # The library leaves out what it does not know, and writes U+FFFD for half a character.
+        if any(tokenizer.id_to_token(one) is None for one in ids):
+            raise KeyError("no such token")
+        text = str(tokenizer.decode(list(ids), skip_special_tokens=True))
+        if "\N{REPLACEMENT CHARACTER}" in text:
+            raise ValueError("half a character")
+        return text
+
+    if (found := decode(tokenizer.encode(_EVERY_KIND).ids)) != _EVERY_KIND:
+        raise ConfigError(
+            f"--token-ids {name}: makes {found!r} of the token IDs of {_EVERY_KIND!r}; expected the same text. Name a "
+            "tokenizer that keeps case, white space, and all characters, such as tiktoken:cl100k_base."
+        )
+    return decode
 
 
 def decoded(items: Sequence[Item], decoder: Decoder | None) -> list[Item]:

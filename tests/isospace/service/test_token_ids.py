@@ -42,6 +42,18 @@ def test_ids_of_no_token_are_refused() -> None:
     assert caught.value.status == 400
 
 
+def test_what_the_library_would_leave_out_is_refused(foreign: Path) -> None:
+    [ids] = served_tokenizer("budget").ids(["é"])
+    for wrong in ([*ids, 999_999], ids[:1]):
+        with pytest.raises(Problem, match="are not of the tokenizer"):
+            decoded([tuple(wrong)], open_decoder(str(foreign)))
+
+
+def test_a_tokenizer_that_loses_something_of_a_text_is_refused(tiny_model: Path) -> None:
+    with pytest.raises(ConfigError, match="expected the same text"):
+        open_decoder(str(tiny_model / "tokenizer.json"))
+
+
 def test_a_tokenizer_that_is_missing_is_named() -> None:
     with pytest.raises(ConfigError, match=r"--token-ids none\.json: cannot be loaded"):
         open_decoder("none.json")
