@@ -216,6 +216,8 @@ class EndpointSpec(SpecModel):
     """Most tokens in a request; if empty, what the protocol allows."""
     price_per_million_tokens: float | None = Field(default=None, ge=0.0, allow_inf_nan=False)
     """Price of a million tokens; plans, budgets, and reports then show money."""
+    retry_refused: bool = False
+    """Whether to send the texts again that the provider refused in earlier runs, such as after it had a fault."""
     noise_limit: float = Field(default=0.999, gt=0.0, le=1.0)
     """Smallest cosine allowed between two vectors of the same text; a noisier provider is refused."""
     batch: BatchSpec | None = None

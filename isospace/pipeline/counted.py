@@ -10,4 +10,4 @@ def counted(count: int, noun: str) -> str:
 
 def money_text(amount: float) -> str:
     """Return an amount of money with as many digits as it takes to see it."""
-    return f"{amount:,.2f}" if amount >= 1.0 or not amount else f"{amount:,.2g}"
+    return f"{amount:,.2f}" if amount >= 0.1 or not amount else f"{amount:,.2g}"

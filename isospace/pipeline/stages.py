@@ -30,7 +30,7 @@ from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.counted import counted
 from isospace.pipeline.encode.mixed_bits import judge_mixture
 from isospace.pipeline.encode.plan import plan_shards
-from isospace.pipeline.encode.refusals import note_refusals, read_refusals
+from isospace.pipeline.encode.refusals import note_refusals, read_refusals, retry_refusals
 from isospace.pipeline.encode.shards import EncodedShard, EncodePlan, Shard
 from isospace.pipeline.executor import (
     ON_LOST_WORKER,
@@ -100,6 +100,9 @@ def start(reporter: Reporter, config: PipelineConfig) -> Run:
             f"sparse encoder {shortened_id(sparse.encoder_id)}: {sparse.vocabulary:,} terms, up to "
             f"{sparse.max_tokens:,} tokens"
         )
+    endpoint = config.runtime.endpoint
+    if endpoint is not None and endpoint.retry_refused and (count := retry_refusals(run)):
+        reporter.info(f"reads {counted(count, 'document')} again that the provider refused before")
     if run.damaged:
         # Files of the encoder may be among those that were lost.
         with _removed_on_failure(run.scratch):

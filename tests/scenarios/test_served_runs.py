@@ -129,6 +129,10 @@ def test_a_text_that_the_provider_refuses_quarantines_its_document_alone(
     assert embed_corpus(config).quarantined == 1
     assert not [text for text in provider.texts_received()[len(before) :] if "forbidden" in text]
 
+    retried = embed_corpus(served(documents, endpoint={"retry_refused": True}))
+    assert (retried.documents, retried.quarantined) == (30, 1)
+    assert len([text for text in provider.texts_received()[len(before) :] if "forbidden" in text]) > 0
+
     changed = embed_corpus(served(documents | {"bad": "allowed words in a sentence"}))
     assert (changed.documents, changed.quarantined, changed.added, changed.encoded) == (31, 0, 1, 1)
 

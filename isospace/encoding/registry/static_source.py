@@ -133,7 +133,8 @@ def comparable_texts(record: EncoderRecord, model: StaticModel) -> list[str]:
 def _library_vectors(record: EncoderRecord, model: StaticModel, folder: Path) -> tuple[Any, str]:
     """Return a function from texts to (n, d) vectors of a library, or None, and the name of the library."""
     if record.library == "model2vec" and importlib.util.find_spec("model2vec") is not None:
-        from model2vec import StaticModel as Model2Vec
+        # Optional, and only here: sentence-transformers compares most of what it would.
+        Model2Vec = importlib.import_module("model2vec").StaticModel
 
         loaded = Model2Vec.from_pretrained(folder, max_length=None)
         return lambda texts: np.asarray(loaded.encode(texts), np.float32), "model2vec"

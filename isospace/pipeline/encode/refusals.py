@@ -49,6 +49,14 @@ def read_refusals(run: Run) -> dict[str, str]:
     return {str(doc_hash): str(reason) for doc_hash, reason in refused.items()}
 
 
+def retry_refusals(run: Run) -> int:
+    """Forget the refusals of earlier runs, so that their documents are read again; return how many there were."""
+    known = read_refusals(run)
+    if known:
+        run.store.delete(run.paths.refusals(run.encoder_id, run.chunking_id))
+    return len(known)
+
+
 def note_refusals(run: Run, parts: Sequence[ChunkPart], refused: Mapping[bytes, str]) -> dict[str, str]:
     """Record the documents of refused texts, which the next scan quarantines.
 
