@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from isospace.encoding.loading import open_encoder
 from isospace.encoding.registry.record import EncoderRecord, read_encoder_record
-from isospace.encoding.role_encoders import DeferredEncoder, RoleEncoders, require_encoders
+from isospace.encoding.role_encoders import DeferredEncoder, RoleEncoders, record_of, require_encoders
 from isospace.errors import (
     ConfigError,
     EncoderError,
@@ -74,6 +74,8 @@ class OpenSpace:
     def encode(self, texts: Sequence[str], role: Role) -> Float32:
         """Return the (n, d) float32 raw vectors of n texts."""
         _require_texts(texts, role)
+        if record_of(self.encoder, role).served is not None:
+            _require_short(self.encoder, texts, role)
         return self.encoder.encode(texts, role)
 
     def transform(self, raw: Float32, role: Role = "document") -> Float32:
@@ -153,6 +155,17 @@ def _require_texts(texts: Sequence[str], role: Role) -> None:
         raise MismatchError(
             f"text {broken[0]} is {ascii(texts[broken[0]])[:80]}, which is not Unicode text: it has half of a "
             "surrogate pair, as bytes of another encoding leave it. Decode it with its own encoding."
+        )
+
+
+def _require_short(encoder: Encoder, texts: Sequence[str], role: Role) -> None:
+    """Refuse texts that are too long for a served encoder: some servers cut them without a word."""
+    limit = record_of(encoder, role).max_tokens
+    lengths = [len(ids) for ids in encoder.tokenize(texts, role)]
+    if (longest := max(lengths, default=0)) > limit:
+        raise MismatchError(
+            f"text {lengths.index(longest)} has {longest:,} tokens, as they are counted here; expected at most "
+            f"{limit:,}, the encoder's limit. Shorten it: no text is cut."
         )
 
 

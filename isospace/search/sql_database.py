@@ -125,6 +125,9 @@ def _write_meta(connection: DuckDBPyConnection, manifest: Manifest, space: Space
         "recipe": json.dumps(manifest.recipe, sort_keys=True),
         "provenance": json.dumps(manifest.provenance, sort_keys=True),
     }
+    if manifest.query_encoder_id is not None:
+        # Whoever embeds queries for this database must not take the documents' encoder.
+        rows["query_encoder_id"] = manifest.query_encoder_id
     if manifest.metadata is not None:
         rows["metadata_types"] = json.dumps({field.name: field.type for field in manifest.metadata})
     connection.execute("CREATE TABLE meta (key VARCHAR PRIMARY KEY, value VARCHAR NOT NULL)")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pytest
 
@@ -22,6 +23,7 @@ from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.embed import plan_run, refit_space
 from isospace.search.index import open_index
 from isospace.search.serving_memory import serving_memory
+from isospace.search.sql_database import serving_files
 from isospace.storage import paths as layout
 from isospace.storage.hashing import seal
 from isospace.storage.store import Store, open_store
@@ -148,6 +150,11 @@ def test_every_command_knows_the_files_of_both(embedded: PipelineConfig, tmp_pat
     assert users == {queries: ("c/production (queries)",), manifest.encoder_id: ("c/production (documents)",)}
     both = sum(stat.size for stat in store.walk("encoders") if "/described/" not in stat.path)
     assert disk_usage(store, "c")["encoders"] == both
+    database = tmp_path / "serving.duckdb"
+    database.write_bytes(store.read(serving_files(manifest)[0]))
+    with duckdb.connect(str(database), read_only=True) as connection:
+        found = connection.execute("SELECT value FROM meta WHERE key LIKE '%encoder_id' ORDER BY key").fetchall()
+    assert found == [(manifest.encoder_id,), (queries,)]
     sizes = read_encoder_record(store, queries).files
     weights = sum(file.size for name, file in sizes.items() if name.endswith(".safetensors"))
     assert serving_memory(store, manifest).encoder == 2 * weights

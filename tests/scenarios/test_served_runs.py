@@ -323,6 +323,18 @@ def test_a_service_that_starts_while_the_provider_is_down_searches_words(
     assert (logged.mode, logged.cosine, logged.vector) == ("lexical", False, None)
 
 
+def test_a_query_that_a_server_might_cut_is_not_sent(served: Configure, provider: FakeProvider, tmp_path: Path) -> None:
+    embed_corpus(served(sentences(3)))
+    with open_index(tmp_path / "store", "c") as index:
+        before = len(provider.embeds)
+        with pytest.raises(
+            MismatchError, match=r"text 0 has 250 tokens, as they are counted here; expected at most 200"
+        ):
+            index.search("x" * 500)
+        assert len(provider.embeds) == before
+        assert index.search("x" * 400)
+
+
 def test_a_tokenizer_that_only_counts_decides_no_vector(
     served: Configure, provider: FakeProvider, tmp_path: Path, tiny_model: Path
 ) -> None:
