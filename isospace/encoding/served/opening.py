@@ -88,7 +88,7 @@ def resolve_endpoint(protocol: Protocol, spec: EndpointSpec | None) -> Endpoint:
             f"recipe.encoder.protocol = {protocol}: its server has no public address. Set runtime.endpoint.url, or "
             f"{ADDRESS} in the environment, such as http://gpu-1:8080."
         )
-    is_public = url == _PUBLIC.get(protocol)
+    is_public = url.rstrip("/") == _PUBLIC.get(protocol)
     key_env = configured.key_env
     if key_env is None and configured.key_file is None:
         # A key of the provider is not for a server at another address.

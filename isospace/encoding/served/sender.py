@@ -164,6 +164,10 @@ class Sender:
             if not patience.urgent:
                 self._gate.leave()
 
+    def drop_control(self) -> None:
+        """Send no control text any more: the provider takes one text in a request."""
+        self._control = None
+
     def _is_controlled(self, role: Role, now: float) -> bool:
         """Return whether the control text had the right vector a short while ago."""
         return now - self._controlled[role] < _CONTROL_SECONDS

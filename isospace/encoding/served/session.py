@@ -114,6 +114,10 @@ class Session:
                     return self._model.most_texts
                 most = info.get("max_client_batch_size")
                 self._most_texts = most if type(most) is int and most > 0 else self._model.most_texts
+                if self._most_texts < 2:
+                    # There is no place for the control text.
+                    self._reserved = 0
+                    self._sender.drop_control()
                 name = "@".join(str(info[field]) for field in ("model_id", "model_sha") if info.get(field))
                 self.watch.report(self._key.scrubbed(name) or None)
             return self._most_texts

@@ -145,6 +145,7 @@ def test_the_key_of_a_provider_is_only_for_its_own_address(monkeypatch: pytest.M
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
     public = resolve_endpoint("openai", None)
     assert (public.url, public.key_env) == ("https://api.openai.com/v1", "OPENAI_API_KEY")
+    assert resolve_endpoint("openai", EndpointSpec(url="https://api.openai.com/v1/")).key_env == "OPENAI_API_KEY"
     assert resolve_endpoint("openai", EndpointSpec(url="http://gpu:8000/v1")).key_env is None
     monkeypatch.setenv("ISOSPACE_ENDPOINT", "http://gpu:8000/v1")
     assert resolve_endpoint("openai", None).key_env is None
