@@ -28,6 +28,9 @@ from isospace.storage.store import open_store
 from tests.helpers.batch_provider import BatchProvider, Fate
 from tests.helpers.documents import sentences, write_jsonl
 
+# Whole runs of some seconds each.
+pytestmark = pytest.mark.integration
+
 DOCUMENTS = sentences(40)
 REFUSED = "d00007"
 ENCODER = {"kind": "served", "protocol": "openai", "model": "fake-1", "max_tokens": 512}

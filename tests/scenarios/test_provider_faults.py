@@ -34,6 +34,9 @@ from tests.helpers.provider_faults import TROUBLES, Trouble, after, stored_vecto
 from tests.helpers.runs import text_hash
 from tests.helpers.served_models import ROLE_SETTINGS
 
+# Whole runs of some seconds each.
+pytestmark = pytest.mark.integration
+
 DOCS = Path(__file__).parents[2] / "docs" / "provider-faults.md"
 SECRET = "sk-very-secret-0123456789"
 DOCUMENTS = sentences(100)

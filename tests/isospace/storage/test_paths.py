@@ -42,6 +42,10 @@ FILES: dict[str, tuple[str, Kind]] = {
     C.chunks("p"): ("collections/c/chunks/p.parquet", "chunks"),
     C.segment("s", "p"): ("collections/c/segments/s/p.parquet", "segments"),
     C.plan("i"): ("collections/c/plans/i.parquet", "plans"),
+    C.paid("s"): ("collections/c/plans/paid/s", "plans"),
+    C.batches: ("collections/c/plans/batches", "plans"),
+    C.refusals(HEX, HEX): (f"collections/c/refusals/{HEX[:32]}-{HEX[:32]}.json", "refusals"),
+    C.billed: ("collections/c/billed/total.json", "billed"),
     C.deletions("d"): ("collections/c/deletions/d.parquet", "deletions"),
     C.quarantine("d"): ("collections/c/quarantine/d.parquet", "quarantine"),
     C.snapshot(12): ("collections/c/snapshots/00000012.json", "snapshots"),
@@ -63,7 +67,7 @@ FILES: dict[str, tuple[str, Kind]] = {
 
 
 def test_every_path_of_a_collection_is_what_it_has_always_been() -> None:
-    assert len(FILES) == 21
+    assert len(FILES) == 25
     assert {path: expected for path, (expected, _) in FILES.items()} == {path: path for path in FILES}
     assert {kind: C.folder(kind) for kind in KINDS} == {kind: f"collections/c/{kind}" for kind in KINDS}
 

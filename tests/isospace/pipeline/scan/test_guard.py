@@ -49,13 +49,14 @@ def test_of_millions_of_bad_rows_some_are_held_in_memory_and_all_are_counted() -
 def test_an_empty_source_has_no_table_of_quarantined_inputs(
     monkeypatch: pytest.MonkeyPatch, rows: int, shown: list[str]
 ) -> None:
-    def fail(_: object) -> None:
+    def fail(*_: object) -> None:
         raise refusal(rows)
 
     told: list[str] = []
     reporter: Any = SimpleNamespace(show_markdown=lambda key, markdown, description: told.append(description))
     run: Any = SimpleNamespace(collection="c")
     monkeypatch.setattr(stages, "scan_source", fail)
+    monkeypatch.setattr(stages, "read_refusals", lambda run: {})
     with pytest.raises(UnusableSourceError):
         stages.scan(reporter, run)
     assert told == shown
