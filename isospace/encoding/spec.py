@@ -98,7 +98,7 @@ class ServedEncoderSpec(SpecModel):
     """Longest text that the model takes, in tokens, as its provider states it."""
     tokenizer: str = "budget"
     """How tokens are counted: the path of a `tokenizer.json`, `tiktoken:NAME` for OpenAI's models, or `budget`, which
-    counts a token for every two bytes of text: more than there are, so that texts are split earlier than needed."""
+    counts a token for every two letters and for every other byte: about twice as many as there are in prose."""
     prompts: PromptsSpec | None = None
     """Prompts by role, which isospace puts before the texts that it sends; those of the preset if empty."""
     preset: str = "auto"

@@ -324,7 +324,7 @@ def _planned(run: Run, plan: EncodePlan, record: EncoderRecord) -> tuple[str, st
 
 def _counted_with(tokenizer: str) -> str:
     if tokenizer == BUDGET:
-        return "tokens estimated as two bytes each, which is more than there are"
+        return "tokens estimated at two letters each, about twice as many as there are"
     return "tokens counted with the model's tokenizer" if len(tokenizer) == 64 else f"tokens counted with {tokenizer}"
 
 

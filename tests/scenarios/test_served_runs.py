@@ -78,7 +78,7 @@ def test_a_collection_is_embedded_and_searched(served: Configure, provider: Fake
     config = served(sentences(40), endpoint={"price_per_million_tokens": 50_000.0})
     plan = plan_run(config)
     assert plan.money == pytest.approx(plan.tokens * 0.05)
-    assert "fake-1 behind an API (openai), tokens estimated as two bytes each" in dict(plan.rows())["engine"]
+    assert "fake-1 behind an API (openai), tokens estimated at two letters each" in dict(plan.rows())["engine"]
     before = len(provider.embeds)
     report = embed_corpus(config)
     sent = [text for one in provider.embeds[before:] for text in one.body["input"]]

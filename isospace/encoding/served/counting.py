@@ -16,8 +16,8 @@ from isospace.errors import ConfigError, IsospaceError, install_command
 
 BUDGET = "budget"
 TIKTOKEN = "tiktoken:"
-# Every other byte is a token of its own, so that no tokenizer that works on bytes counts more tokens in such a text.
-_PAIRED = "".join(chr(number) for number in range(0x20, 0x7F)) + "\n\t"
+# Tokens of prose have about four letters each; digits, punctuation, and other scripts can have a token for each byte.
+_PAIRED = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ "
 
 
 def served_tokenizer(name: str) -> Tokenizer:
@@ -59,7 +59,7 @@ def tokenizer_identity(name: str) -> str:
 
 
 def _budget() -> bytes:
-    """Return a tokenizer that counts a token for every two characters of ASCII, and for every other byte."""
+    """Return a tokenizer that counts a token for every two letters or spaces of ASCII, and for every other byte."""
     symbols = _byte_symbols()
     vocabulary = {symbol: number for number, symbol in enumerate(symbols)}
     merges = [[symbols[ord(first)], symbols[ord(second)]] for first in _PAIRED for second in _PAIRED]
@@ -67,7 +67,7 @@ def _budget() -> bytes:
         vocabulary[first + second] = len(vocabulary)
     split = {
         "type": "Split",
-        "pattern": {"Regex": r"[\t\n\x20-\x7E]{2}|[\s\S]"},
+        "pattern": {"Regex": r"[A-Za-z ]{2}|[\s\S]"},
         "behavior": "Isolated",
         "invert": False,
     }
