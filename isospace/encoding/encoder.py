@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from isospace.encoding.backends.base import Backend
+from isospace.encoding.backends.base import Backend, Described
 from isospace.encoding.batching import Batch
 from isospace.encoding.forks import require_loaded_here
 from isospace.encoding.pooling import pooling_weights
@@ -61,7 +61,7 @@ class LoadedEncoder(Encoder, Protocol):
         """Counts tokens; for an encoder on a device, it also makes them."""
 
     @property
-    def backend(self) -> Describing:
+    def backend(self) -> Described:
         """What computes the vectors."""
 
     @property
@@ -78,29 +78,6 @@ class LoadedEncoder(Encoder, Protocol):
 
     def counter(self) -> TokenCounter:
         """Return the token counter that chunking needs."""
-
-
-class Describing(Protocol):
-    """What tells how vectors are computed."""
-
-    @property
-    def name(self) -> str:
-        """Name of the backend, or `served`."""
-
-    @property
-    def device(self) -> str:
-        """Device, such as `cpu` or `cuda:0`."""
-
-    @property
-    def is_batch_invariant(self) -> bool:
-        """Whether, on one machine, a text's bits do not depend on its batch."""
-
-    @property
-    def halvings(self) -> int:
-        """How often the device ran out of memory, so that a batch was halved."""
-
-    def engine(self) -> dict[str, str]:
-        """Describe library, version, device, processor, instruction set, and precision."""
 
 
 @dataclass(frozen=True, slots=True)

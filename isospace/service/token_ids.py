@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from isospace.errors import ConfigError, install_command
+from isospace.encoding.served.counting import TIKTOKEN, tiktoken_encoding
+from isospace.errors import ConfigError
 from isospace.service.embed_requests import Item
 from isospace.service.errors import Problem
 
 Decoder: TypeAlias = Callable[[Sequence[int]], str]
-_TIKTOKEN = "tiktoken:"
 # What tokenizers drop or change: case, accents, white space, scripts.
 _EVERY_KIND = "Case, Ünïcode, 機械, 😀,  two spaces\nand a line"
 
@@ -33,8 +33,9 @@ def open_decoder(name: str) -> Decoder:
     ConfigError
         If there is no such tokenizer, or if texts cannot be told from its IDs.
     """
-    if name.startswith(_TIKTOKEN):
-        return _tiktoken(name.removeprefix(_TIKTOKEN))
+    if name.startswith(TIKTOKEN):
+        encoding = tiktoken_encoding(name.removeprefix(TIKTOKEN), f"--token-ids {name}")
+        return lambda ids: str(encoding.decode(list(ids), errors="strict"))
     from tokenizers import Tokenizer
 
     try:
@@ -83,20 +84,3 @@ def decoded(items: Sequence[Item], decoder: Decoder | None) -> list[Item]:
                 param="input",
             ) from error
     return texts
-
-
-def _tiktoken(name: str) -> Decoder:
-    try:
-        import tiktoken
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"--token-ids {_TIKTOKEN}{name}: the package tiktoken is missing. Run: {install_command('served')}"
-        ) from error
-    try:
-        encoding = tiktoken.get_encoding(name)
-    except Exception as error:  # an unknown name, or what its download raises
-        reason = " ".join(str(error).split())[:200]
-        raise ConfigError(
-            f"--token-ids {_TIKTOKEN}{name}: cannot be loaded ({reason}). Check the name and the network."
-        ) from error
-    return lambda ids: str(encoding.decode(list(ids), errors="strict"))

@@ -27,16 +27,16 @@ PACKAGES: dict[BackendName, tuple[str, str]] = {
 }
 
 
-class Backend(Protocol):
-    """A loaded graph on one device."""
+class Described(Protocol):
+    """What tells how vectors are computed: a backend, or an API."""
 
     @property
-    def name(self) -> BackendName:
-        """Name of the backend."""
+    def name(self) -> str:
+        """Name of the backend, or `served`."""
 
     @property
     def device(self) -> str:
-        """Device, such as `cpu` or `cuda:0`."""
+        """Device, such as `cpu` or `cuda:0`, or `provider`."""
 
     @property
     def is_batch_invariant(self) -> bool:
@@ -48,6 +48,14 @@ class Backend(Protocol):
 
     def engine(self) -> dict[str, str]:
         """Describe library, version, device, processor, instruction set, precision; for torch, also the batches."""
+
+
+class Backend(Described, Protocol):
+    """A loaded graph on one device."""
+
+    @property
+    def name(self) -> BackendName:
+        """Name of the backend."""
 
     def batches(self, lengths: Sequence[int]) -> list[list[int]]:
         """Group rows into batches by their token counts."""
