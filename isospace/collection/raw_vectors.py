@@ -66,8 +66,7 @@ def write_vectors(
     """
     table = pa.table({"chunk_hash": pa.array(list(hashes), pa.binary(32)), "vector": fixed_binary(vectors)})
     content = sha256_arrays({"chunk_hash": _hash_array(table["chunk_hash"]), "vector": vectors})
-    sealed = {"content_sha256": content, "provenance_sha256": fingerprint(dict(provenance))}
-    metadata = {"encoder_id": encoder_id, "role": role, **sealed, **provenance}
+    metadata = part_metadata(encoder_id, role, content, provenance)
     write_parquet(store, vector_part_path(encoder_id, shard_id, role), table, metadata=metadata, arrow_schema=False)
 
 
@@ -96,6 +95,26 @@ def read_vectors(store: Store, path: str, encoder_id: str) -> tuple[list[bytes],
 
 def _read_part(store: Store, path: str, encoder_id: str) -> tuple[list[bytes], Float32, Origin]:
     table = read_parquet(store, path, columns=["chunk_hash", "vector"])
+    vectors = from_fixed_binary(table["vector"], np.dtype("<f4"))
+    content = sha256_arrays({"chunk_hash": _hash_array(table["chunk_hash"]), "vector": vectors})
+    require_part(table, path, encoder_id, content)
+    return table["chunk_hash"].to_pylist(), vectors, _origin(table, path)
+
+
+def part_metadata(encoder_id: str, role: Role, content: str, provenance: Mapping[str, str]) -> dict[str, str]:
+    """Return the metadata of a part of raw vectors, dense or sparse; `content` is the SHA-256 of its arrays."""
+    sealed = {"content_sha256": content, "provenance_sha256": fingerprint(dict(provenance))}
+    return {"encoder_id": encoder_id, "role": role, **sealed, **provenance}
+
+
+def require_part(table: pa.Table, path: str, encoder_id: str, content: str) -> None:
+    """Compare a part of raw vectors, dense or sparse, with its metadata and its folder.
+
+    Raises
+    ------
+    IntegrityError
+        If its content was changed, or it belongs to another encoder, or to another role than that of its folder.
+    """
     metadata = metadata_of(table)
     for field, expected in (("encoder_id", encoder_id), ("role", PurePosixPath(path).parent.name)):
         if metadata.get(field) != expected:
@@ -103,14 +122,11 @@ def _read_part(store: Store, path: str, encoder_id: str) -> tuple[list[bytes], F
                 f"{path}: field {field} is {str(metadata.get(field))[:16]}…, expected {expected[:16]}…. Delete the "
                 "file and run the pipeline again, which re-encodes its texts."
             )
-    vectors = from_fixed_binary(table["vector"], np.dtype("<f4"))
-    content = sha256_arrays({"chunk_hash": _hash_array(table["chunk_hash"]), "vector": vectors})
     if content != metadata.get("content_sha256"):
         raise IntegrityError(
             f"{path}: its vectors have SHA-256 {content[:16]}…, expected {str(metadata.get('content_sha256'))[:16]}…. "
             "Delete the file and run the pipeline again, which re-encodes its texts."
         )
-    return table["chunk_hash"].to_pylist(), vectors, _origin(table, path)
 
 
 def gather(

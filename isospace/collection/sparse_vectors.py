@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import PurePosixPath
 
 import numpy as np
 import pyarrow as pa
 
-from isospace.collection.raw_vectors import vector_part_path
+from isospace.collection.raw_vectors import part_metadata, require_part, vector_part_path
 from isospace.errors import IntegrityError, MismatchError
-from isospace.storage.hashing import fingerprint, sha256_arrays
-from isospace.storage.parquet import from_fixed_binary, metadata_of, read_parquet, write_parquet
+from isospace.storage.hashing import sha256_arrays
+from isospace.storage.parquet import from_fixed_binary, read_parquet, write_parquet
 from isospace.storage.store import Store
 from isospace.transform.affine import Role
 from isospace.transform.sparse import SparseGrid, SparseVectors, joined_rows, require_sparse
@@ -47,8 +46,7 @@ def write_sparse_vectors(
             WEIGHTS: _lists(vectors.starts, pa.array(vectors.values, pa.float32())),
         }
     )
-    sealed = {"content_sha256": _content(table, vectors), "provenance_sha256": fingerprint(dict(provenance))}
-    metadata = {"encoder_id": encoder_id, "role": role, **sealed, **provenance}
+    metadata = part_metadata(encoder_id, role, _content(table, vectors), provenance)
     write_parquet(store, vector_part_path(encoder_id, shard_id, role), table, metadata=metadata)
 
 
@@ -61,19 +59,8 @@ def read_sparse_vectors(store: Store, path: str, encoder_id: str) -> tuple[list[
         If the content was changed, or belongs to another encoder or role than its folder says.
     """
     table = read_parquet(store, path, columns=["chunk_hash", TERMS, WEIGHTS])
-    metadata = metadata_of(table)
-    for field, expected in (("encoder_id", encoder_id), ("role", PurePosixPath(path).parent.name)):
-        if metadata.get(field) != expected:
-            raise IntegrityError(
-                f"{path}: field {field} is {str(metadata.get(field))[:16]}…, expected {expected[:16]}…. Delete the "
-                "file and run the pipeline again, which re-encodes its texts."
-            )
     vectors = _vectors(table, WEIGHTS, path)
-    if (content := _content(table, vectors)) != metadata.get("content_sha256"):
-        raise IntegrityError(
-            f"{path}: its vectors have SHA-256 {content[:16]}…, expected {str(metadata.get('content_sha256'))[:16]}…. "
-            "Delete the file and run the pipeline again, which re-encodes its texts."
-        )
+    require_part(table, path, encoder_id, _content(table, vectors))
     return table["chunk_hash"].to_pylist(), vectors
 
 
