@@ -69,7 +69,7 @@ class TokenTable:
 
     @cached_property
     def bounds(self) -> Float64:
-        """What no component of any token exceeds, for each dimension, as (d,) float64; not finite if any is not."""
+        """Largest absolute component of the tokens in each dimension, (d,) float64; not finite if one is not."""
         # Without their sign bits, floats are ordered like the integers of the same bits: that is ten times as fast as
         # comparing float16, and NaN and infinity come out largest.
         values, kind = self.vectors, f"u{self.vectors.itemsize}"

@@ -28,7 +28,7 @@ def make_set(
     name
         Name of the set.
     kind
-        What becomes a query; `auto` uses sentences if chunks have several.
+        What a query is made of; `auto` uses sentences if chunks have several.
     size
         Maximum number of queries, at most one per document.
     seed

@@ -13,7 +13,7 @@ from isospace.collection.tombstones import count_tombstones
 from isospace.errors import ConflictError, IsospaceError
 from isospace.evaluation.gate.verdicts import require_passed
 from isospace.evaluation.reports.page import duration
-from isospace.pipeline import stages
+from isospace.pipeline import publish_stages, stages
 from isospace.pipeline.batch_stage import ENCODE_BATCHES, in_batches, warn_of_batches
 from isospace.pipeline.chunk import ChunkPart, all_chunk_paths
 from isospace.pipeline.config import PipelineConfig
@@ -197,12 +197,12 @@ def _commit(executor: TimedExecutor, run: Run, prepared: PreparedRun) -> RunRepo
     segments = executor.map(stages.SEGMENT, [(run, space_id, job) for job in jobs])
     checked = executor.run(stages.CHECK, run, space_id, parts, segments, paths) if parts else None
     sparse = run_sparse(executor, run, parts)
-    committed = executor.run(stages.COMMIT, run, scan, space_id, parts, segments, sparse)
-    executor.run(stages.PREPARE_SEARCH, run, committed)
-    if reason := stages.ungated(run, committed):
+    committed = executor.run(publish_stages.COMMIT, run, scan, space_id, parts, segments, sparse)
+    executor.run(publish_stages.PREPARE_SEARCH, run, committed)
+    if reason := publish_stages.ungated(run, committed):
         executor.reporter.info(reason)
-    verdict = None if reason else executor.run(stages.GATE, run, committed)
-    promoted = executor.run(stages.PROMOTE, run, committed, verdict)
+    verdict = None if reason else executor.run(publish_stages.GATE, run, committed)
+    promoted = executor.run(publish_stages.PROMOTE, run, committed, verdict)
     result = executor.run(
         SUMMARIZE,
         run,

@@ -9,23 +9,15 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from isospace.collection.alias import aliases, held_message
 from isospace.collection.disk_usage import size_text
 from isospace.collection.origins import Origin, distinct
-from isospace.collection.tombstones import require_no_newer_tombstone
 from isospace.encoding.registry.record import EncoderRecord
-from isospace.errors import IntegrityError
-from isospace.evaluation.baseline_sample import read_reference
 from isospace.evaluation.gate.judge import check_gate
-from isospace.evaluation.gate.run_gate import gate_snapshot
-from isospace.evaluation.gate.verdict_markdown import verdict_markdown
-from isospace.evaluation.gate.verdicts import REJECTED, Verdict, promotion_problem
 from isospace.evaluation.reports.artifacts import artifact_key
 from isospace.evaluation.reports.markdown import as_text
 from isospace.pipeline import openings
 from isospace.pipeline.checks import CheckResult, check_segment, check_space, combine_checks, sample_raw
 from isospace.pipeline.chunk import ChunkPart, write_chunks
-from isospace.pipeline.commit import Commit, commit_snapshot, promote_new
 from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.counted import counted
 from isospace.pipeline.encode.mixed_bits import judge_mixture
@@ -71,10 +63,7 @@ from isospace.pipeline.scan.diff import Scan, scan_source
 from isospace.pipeline.scan.guard import UnusableSourceError
 from isospace.pipeline.segment import Segment, SegmentJob, plan_segments, write_segment
 from isospace.pipeline.sparse.encode import sparse_record
-from isospace.pipeline.sparse.segment import SparseParts
 from isospace.pipeline.trim_run import finished_parts, narrow_scan
-from isospace.search.bm25 import build_lexical
-from isospace.search.sql_database import build_serving
 from isospace.storage.hashing import shortened_id
 from isospace.storage.parquet import FileRef
 from isospace.storage.store import open_store
@@ -313,141 +302,6 @@ def check(
     return checked
 
 
-def commit(
-    reporter: Reporter,
-    run: Run,
-    scan: Scan,
-    space_id: str,
-    parts: list[ChunkPart],
-    segments: list[Segment],
-    sparse: SparseParts | None = None,
-) -> Commit:
-    """Commit the snapshot, which makes it visible."""
-    committed = commit_snapshot(run, scan, space_id, parts, segments, sparse)
-    manifest = committed.manifest
-    state = "committed" if committed.is_new else "nothing has changed: still at"
-    reporter.info(
-        f"{state} snapshot {manifest.sequence} ({shortened_id(manifest.snapshot_id)}): "
-        f"{counted(manifest.documents, 'document')}, {counted(manifest.chunks, 'chunk')}"
-    )
-    for warning in (*([committed.warning] if committed.warning else []), *committed.metadata):
-        reporter.warning(warning)
-    return committed
-
-
-def prepare_search(reporter: Reporter, run: Run, committed: Commit) -> None:
-    """Build the serving database and the BM25 index, and draw the baseline sample of audits."""
-    manifest, runtime = committed.manifest, run.config.runtime
-    space = run_space(run, manifest.space_id)
-    if problem := draw_baseline(run, committed, space.record.input_dimension):
-        reporter.warning(f"audits will have no baseline to compare with: {problem}")
-    build_serving(
-        run.store,
-        manifest,
-        space,
-        run.scratch,
-        table_rows=runtime.serving_table_rows,
-        memory_mb=2 * runtime.memory_mb,
-    )
-    spec, most = run.config.recipe.lexical, runtime.lexical_chunks
-    if build_lexical(run.store, manifest, spec, most_chunks=most):
-        reporter.info(f"built the search files of snapshot {manifest.sequence}, with a BM25 index")
-    elif manifest.chunks > most and spec.kind != "none":
-        reporter.warning(
-            f"snapshot {manifest.sequence} has no BM25 index: its {manifest.chunks:,} chunks exceed "
-            f"runtime.lexical_chunks={most}"
-        )
-    else:
-        reporter.info(f"the search files of snapshot {manifest.sequence} are complete")
-    # If documents were forgotten meanwhile, these files may hold them, and the snapshot may have been replaced.
-    require_no_newer_tombstone(run.store, run.collection, run.tombstones)
-
-
-def ungated(run: Run, committed: Commit) -> str | None:
-    """Return why the snapshot is not judged: the recipe has no rules, or the alias already names it; else None."""
-    alias = run.config.runtime.promote_to
-    current = aliases(run.store, run.collection).get(alias or "")
-    if not run.config.recipe.gate.rules:
-        return "no quality gate: recipe.gate has no rules"
-    if current is not None and current.snapshot == committed.manifest.sequence:
-        return f"no quality gate: {alias} already names snapshot {current.snapshot}"
-    return None
-
-
-def gate(reporter: Reporter, run: Run, committed: Commit) -> Verdict:
-    """Judge the snapshot by the recipe's rules."""
-    spec, alias = run.config.recipe.gate, run.config.runtime.promote_to
-    verdict = gate_snapshot(
-        run.store,
-        committed.manifest,
-        spec,
-        against=alias or "production",
-        run_id=run.run_id,
-        engine=driver_engine(run.config),
-        encoder=run_encoder(run),
-    )
-    _show_verdict(reporter, run, verdict)
-    return verdict
-
-
-def promote(reporter: Reporter, run: Run, committed: Commit, verdict: Verdict | None) -> str | None:
-    """Move the alias, unless it is held or the gate rejected the snapshot; return the alias if it moved."""
-    alias = run.config.runtime.promote_to
-    held = held_message(run.store, run.collection, alias)
-    if held:
-        reporter.warning(held)
-    elif verdict is not None and not verdict.passed:
-        reporter.info(f"{alias} does not move, since the quality gate rejected snapshot {verdict.snapshot}")
-    elif alias is not None and (problem := promotion_problem(run.store, committed.manifest, alias)):
-        reporter.warning(f"{alias} does not move: {problem}")
-    moved = (verdict is None or verdict.passed) and promote_new(run, committed)
-    numbers = {name: entry.snapshot for name, entry in aliases(run.store, run.collection).items()}
-    listed = ", ".join(f"{name} names snapshot {number}" for name, number in numbers.items())
-    reporter.info(f"{alias} moved; aliases: {listed}" if moved else f"no alias moved; aliases: {listed or 'none'}")
-    return alias if moved else None
-
-
-def draw_baseline(run: Run, committed: Commit, dimension: int) -> str | None:
-    """Draw the baseline sample of audits unless it exists; return the problem if it cannot be drawn."""
-    try:
-        read_reference(run.store, committed.manifest, dimension)
-    except IntegrityError as error:
-        return str(error)
-    return None
-
-
-def _show_verdict(reporter: Reporter, run: Run, verdict: Verdict) -> None:
-    if verdict.passed:
-        reporter.info(verdict.describe())
-    else:
-        page = run.address(str(verdict.report))
-        reporter.error(f"{verdict.describe()}. {_stays(run)} Look at {page}.")
-        payload = {
-            "name": "gate",
-            "message": verdict.describe(),
-            "report": page,
-            "remedy": "Production did not move. Look at the report.",
-        }
-        reporter.emit(REJECTED, verdict.collection, verdict.snapshot, payload)
-    plots = ("Query by query", "Retrieval")
-    markdown = verdict_markdown(verdict)
-    reporter.show_page(
-        run.store,
-        str(verdict.report),
-        key=artifact_key(run.collection, "gate"),
-        markdown=markdown,
-        plots=plots,
-        report_url=run.config.runtime.report_url,
-    )
-
-
-def _stays(run: Run) -> str:
-    """Return which snapshot the alias keeps naming."""
-    alias = run.config.runtime.promote_to
-    current = aliases(run.store, run.collection).get(alias or "")
-    return "No alias moves." if current is None else f"{alias} stays at snapshot {current.snapshot}."
-
-
 def _of_queries(record: EncoderRecord | None) -> str:
     return "" if record is None else f"; queries are encoded by {shortened_id(record.encoder_id)}"
 
@@ -500,11 +354,6 @@ def _segment_label(run: Run, space_id: str, job: SegmentJob) -> str:
     )
 
 
-def _rejection(verdict: Verdict) -> str | None:
-    """Return why a snapshot was rejected; None if it passed."""
-    return None if verdict.passed else f"{verdict.describe()}. Look at {verdict.report}."
-
-
 START = Stage("prepare encoder", start, opening=openings.start)
 START_FROM_STORE = Stage("load encoder", start_from_store, opening=openings.start_from_store)
 LOAD_STORED_PARTS = Stage("load snapshot", load_stored_parts, opening=openings.load_stored_parts)
@@ -520,8 +369,3 @@ FIT = Stage("fit space", fit, ON_STORE_FAILURE, opening=openings.fit)
 PLAN_SEGMENTS = Stage("plan segments", plan_segment_jobs, ON_STORE_FAILURE, opening=openings.plan_segments)
 SEGMENT = Stage("segment", segment, ON_STORE_FAILURE, label=_segment_label, opening=openings.segment)
 CHECK = Stage("check vectors", check, ON_STORE_FAILURE, opening=openings.check)
-COMMIT = Stage("commit snapshot", commit, ON_STORE_FAILURE, opening=openings.commit)
-PREPARE_SEARCH = Stage("build search", prepare_search, ON_STORE_FAILURE, opening=openings.prepare_search)
-GATE = Stage("quality gate", gate, opening=openings.gate, objection=_rejection)
-# Not retried: an attempt that moved the alias before it failed would look like one that moved nothing.
-PROMOTE = Stage("move alias", promote, opening=openings.promote)

@@ -235,7 +235,7 @@ def test_the_worker_makes_every_pool_that_a_deployment_names() -> None:
     commands = [" ".join(service["command"]) for service in SERVICES.values() if service.get("command")]
     polled = {pool for command in commands for pool in re.findall(r"worker start --pool ([\w-]+)", command)}
     assert any("python -m flows.prepare_server" in command for command in commands), "it makes the pools"
-    assert pools == polled, "runs wait for ever in a pool that nobody polls"
+    assert pools == polled, "runs wait forever in a pool that nobody polls"
 
 
 def commands() -> Iterator[tuple[str, ...]]:

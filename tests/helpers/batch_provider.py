@@ -29,7 +29,7 @@ _PATH = ["validating", "in_progress", "finalizing"]
 
 @dataclass
 class Fate:
-    """What becomes of a batch, in the order of their creation; `expired`, `failing`, and `spoiled` go by line."""
+    """The fate of a batch, in the order of creation; `expired`, `failing`, and `spoiled` are asked for each line."""
 
     ends: str = "completed"
     expired: Callable[[int], bool] = lambda number: False

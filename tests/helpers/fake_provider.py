@@ -3,7 +3,7 @@
     with FakeProvider(faults=[Fault("limited", every=3)]) as provider:
         ServedClient(ServedModel("openai", "m"), Endpoint(provider.url("openai"))).embed(texts, "document")
 
-With `upstream`, it is a proxy: it passes requests on to another server and spoils that server's answers. A vector
+With `upstream`, it is a proxy: it passes requests on to another server and corrupts that server's answers. A vector
 depends on the text and on everything in the request that tells the role. Requests are checked against
 the provider's schema.
 """

@@ -119,7 +119,7 @@ def lying(copy: Path, encoder: SentenceEncoder) -> SentenceEncoder:
 
 
 def forged_space(copy: Path, change: Callable[[dict[str, np.ndarray], dict[str, Any]], None]) -> object:
-    """Change parameters or record, mend every hash, and open what came out."""
+    """Change parameters or record, correct every hash, and open what came out."""
     store, manifest = open_store(copy), newest(copy)
     old = copy / "spaces" / manifest.space_id
     body = unseal((old / "space.json").read_bytes(), name="space.json")
@@ -149,7 +149,7 @@ def forge_manifest(copy: Path, **changed: Any) -> object:
 
 
 def forge_segment(copy: Path, change: Callable[[pa.Table], pa.Table]) -> object:
-    """Write a segment again, and mend its hash in the manifest."""
+    """Write a segment again, and correct its hash in the manifest."""
     manifest = newest(copy)
     part = manifest.parts[-1]
     pq.write_table(change(pq.read_table(copy / part.segment.path)), copy / part.segment.path)

@@ -1,4 +1,4 @@
-"""Stored vectors changed behind the store's back, with every hash mended: what a writer with a fault would leave."""
+"""Stored vectors changed behind the store's back, with every hash corrected: what a writer with a fault would leave."""
 
 from __future__ import annotations
 

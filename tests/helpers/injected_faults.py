@@ -141,7 +141,7 @@ def _(copy: Path, world: World) -> object:
     return opened(copy)
 
 
-@fault("the tokenizer of another model, hashes mended", "tokens", "tokens differ for role document")
+@fault("the tokenizer of another model, hashes corrected", "tokens", "tokens differ for role document")
 def _(copy: Path, world: World) -> object:
     encoder = honest(copy)
     text = encoder.tokenizer.data.decode().replace('"lowercase":true', '"lowercase":false')

@@ -25,7 +25,7 @@ class Trouble:
     fault
         The fault; its `start` counts the requests of the run after the comparison of the probes.
     result
-        What becomes of the run: `is refused` names a cause that waiting does not mend.
+        The outcome of the run; `is refused` is a cause that waiting does not remove.
     how
         What the run does about it, in words.
     says

@@ -73,7 +73,7 @@ def test_no_run_moves_what_was_rolled_back_until_it_is_released(
 def test_a_hold_that_comes_while_a_run_is_at_its_end_is_kept(config: PipelineConfig) -> None:
     store = open_store(config.runtime.store)
     grown(config, 30)
-    real = embed.stages.promotion_problem
+    real = embed.publish_stages.promotion_problem
 
     def late(*arguments: object) -> str:
         hold(store, "c", "production", reason="stop")

@@ -123,18 +123,17 @@ def flows_and_tasks() -> Iterator[tuple[str, Any]]:
     """Every flow, every task, and every stage as the task it becomes."""
     from prefect import Flow, Task
 
-    from isospace.pipeline.executor import Stage
     from tasks.executor import as_task
+    from tests.helpers.all_stages import all_stages
 
     packages = [(package, [str(ROOT / package)]) for package in ("flows", "tasks")]
     names = [module.name for package, path in packages for module in pkgutil.iter_modules(path, f"{package}.")]
-    names += ["isospace.pipeline.stages", "isospace.pipeline.summary", "isospace.finetuning.stages"]
-    for module in [*names, "isospace.operations.compare_models.stages"]:
+    for module in names:
         for name, value in vars(importlib.import_module(module)).items():
             if isinstance(value, (Flow, Task)):
                 yield f"{module}.{name}", value
-            elif isinstance(value, Stage):
-                yield f"{module}.{name}", as_task(value)
+    for name, stage in all_stages().items():
+        yield name, as_task(stage)
 
 
 def test_no_flow_or_task_leaves_its_result_in_a_pickle() -> None:

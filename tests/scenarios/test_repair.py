@@ -1,4 +1,4 @@
-"""What a hostile night does to a store, and how the same command mends it."""
+"""What a hostile night does to a store, and how the same command repairs it."""
 
 from __future__ import annotations
 

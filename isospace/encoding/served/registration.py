@@ -235,7 +235,7 @@ def _require_roles(spec: ServedEncoderSpec, measured: Measured) -> None:
         raise EncoderError(
             f"{spec.protocol} {spec.model}: the requests for documents and queries differ, and the vectors do not. The "
             "server, or a gateway before it, drops the parameters of the role. Remove recipe.encoder.parameters if the "
-            "model has no roles, or mend the gateway."
+            "model has no roles, or fix the gateway."
         )
 
 

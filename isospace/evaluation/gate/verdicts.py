@@ -152,7 +152,7 @@ def promote_judged(
     Raises
     ------
     ConfigError
-        If the alias is to be held without a reason.
+        If `hold` is set and `reason` is empty.
     GateError
         If there is a `promotion_problem` and no force, or force without a reason.
     HeldError

@@ -4,14 +4,11 @@ import inspect
 
 import pytest
 
-from isospace.finetuning import stages as finetuning
-from isospace.operations.compare_models import stages as compare_models
-from isospace.pipeline import sparse_stages, stages, summary
 from isospace.pipeline.counted import counted
 from isospace.pipeline.executor import Stage
+from tests.helpers.all_stages import all_stages
 
-MODULES = (stages, sparse_stages, summary, finetuning, compare_models)
-ALL = [value for module in MODULES for value in vars(module).values() if isinstance(value, Stage)]
+ALL = list(all_stages().values())
 
 
 @pytest.mark.parametrize("stage", ALL, ids=lambda stage: stage.name)

@@ -18,7 +18,7 @@ _NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A text that is to be submitted.
+    """A text to submit.
 
     Attributes
     ----------

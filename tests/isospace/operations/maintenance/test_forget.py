@@ -29,7 +29,7 @@ from isospace.operations.maintenance.compaction_settings import CompactionSettin
 from isospace.operations.maintenance.find_documents import find_documents
 from isospace.operations.maintenance.forget import forget
 from isospace.operations.maintenance.verify import verify_snapshot
-from isospace.pipeline import commit, stages
+from isospace.pipeline import commit, publish_stages
 from isospace.pipeline.config import PipelineConfig
 from isospace.search.index import open_index
 from isospace.storage.cache import cache_folder
@@ -498,14 +498,14 @@ def test_search_files_that_a_suspended_run_writes_after_an_erasure_are_removed(
     assert store.root is not None
     write_jsonl(Path(haunted.runtime.source), {**sentences(60), "secret": SECRET, "new": "alpha number three."})
     config = haunted.model_copy(update={"runtime": haunted.runtime.model_copy(update={"promote_to": None})})
-    real, erased = stages.build_serving, list[object]()
+    real, erased = publish_stages.build_serving, list[object]()
 
     def late(*arguments: Any, **options: Any) -> Any:
         if not erased:
             erased.append(forgotten(haunted, tmp_path))
         return real(*arguments, **options)
 
-    monkeypatch.setattr(stages, "build_serving", late)
+    monkeypatch.setattr(publish_stages, "build_serving", late)
     embed_inline(config)
     assert holders(store.root, CANARY.encode()) == []
     assert latest_manifest(store, "c").documents == 61  # type: ignore[union-attr]
@@ -535,9 +535,9 @@ def test_a_sample_for_audits_that_is_drawn_during_an_erasure_is_whole_and_withou
             erased.append(forgotten(haunted, tmp_path))
         return real_build(*arguments, **options)
 
-    real_build = stages.build_serving
+    real_build = publish_stages.build_serving
     monkeypatch.setattr(baseline_sample, "_draw", late)
-    monkeypatch.setattr(stages, "build_serving", late_record)
+    monkeypatch.setattr(publish_stages, "build_serving", late_record)
     embed_inline(haunted.model_copy(update={"recipe": recipe}))
     assert erased
     assert holders(store.root, *needles[:1]) == []

@@ -101,7 +101,7 @@ class Bench:
     def sleep(self, seconds: float) -> None:
         self.now += seconds
         self.sleeps += 1
-        assert self.sleeps < 1000, "the run waits for ever"
+        assert self.sleeps < 1000, "the run waits forever"
         self.on_sleep()
 
     def kill_while_waiting(self, texts: list[str] | None = None) -> None:
