@@ -217,7 +217,7 @@ def test_a_forgotten_prompt_fails_at_the_tokens(copy: Path) -> None:
         def tokenize(self, texts, role):
             return SentenceEncoder.tokenize(self, ["passage: " + text for text in texts], role)
 
-    forgetful = Forgetful(honest.encoder.record, honest.encoder.tokenizer, honest.encoder.backend)
+    forgetful = Forgetful(honest.encoder.record, honest.encoder.tokenizer, honest.encoder.backend)  # type: ignore[attr-defined]
     with pytest.raises(MismatchError, match="tokens differ for role document"):
         open_index(store, "c", encoder=forgetful)
 

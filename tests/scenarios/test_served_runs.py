@@ -296,7 +296,7 @@ def test_while_the_provider_is_down_words_are_searched(
     with pytest.raises(ProviderUnavailableError):
         opened.view.space.embed(["x"], "query")
     provider.faults = []
-    opened.view.space.encoder._loaded.clear()  # type: ignore[union-attr]
+    opened.view.space.encoder._loaded.clear()  # type: ignore[attr-defined]
     monkeypatch.setattr("isospace.encoding.served.breaker.Breaker.remaining", lambda self: 0.0)
     recovered = opened.answer(["title bird a kingfisher above the river"], opened._options(1, {}))
     assert (recovered.degraded, recovered.hits[0][0].doc_id) == ("", "bird")

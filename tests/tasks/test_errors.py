@@ -145,8 +145,8 @@ def test_wrong_parameters_are_one_line(kept: Kept) -> None:
 
 def test_a_flow_ends_with_its_figures(kept: Kept) -> None:
     state = concluding(lambda count: f"{count:,} documents")(lambda: 1_000)()
-    assert state.is_completed()
-    assert (state.message, state.data) == ("1,000 documents", 1_000)
+    assert state.is_completed()  # type: ignore[attr-defined]
+    assert (state.message, state.data) == ("1,000 documents", 1_000)  # type: ignore[attr-defined]
     assert kept.lines == [("INFO", "1,000 documents")]
 
 

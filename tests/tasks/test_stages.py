@@ -57,13 +57,13 @@ def test_a_run_that_loses_the_race_plans_again(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from flows.embed_corpus import embed_corpus
-    from isospace.pipeline import stages
+    from isospace.pipeline import publish_stages
     from tests.helpers.inline import embed_inline
 
     documents = sentences(40)
     config = configure(write_jsonl(tmp_path / "d.jsonl", documents))
     other = configure(write_jsonl(tmp_path / "e.jsonl", documents | sentences(5, seed=3)))
-    real, raced = stages.commit_snapshot, []
+    real, raced = publish_stages.commit_snapshot, []
 
     def overtaken(run, *arguments):
         if not raced:
@@ -72,7 +72,7 @@ def test_a_run_that_loses_the_race_plans_again(
             raced[0] = embed_inline(other).snapshot
         return real(run, *arguments)
 
-    monkeypatch.setattr(stages, "commit_snapshot", overtaken)
+    monkeypatch.setattr(publish_stages, "commit_snapshot", overtaken)
     report = embed_corpus(config)
     assert raced == [1]
     assert report.snapshot == 2

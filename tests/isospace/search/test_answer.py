@@ -19,7 +19,7 @@ REPRESENTATIONS = [
     {"kind": "binary", "name": "rotated", "rotation": True},
     "rabitq", {"kind": "pq", "subvectors": 8}, {"kind": "opq", "subvectors": 8}, {"kind": "short", "dimensions": 8},
 ]  # fmt: skip
-NAMES = [r if isinstance(r, str) else r.get("name") or f"{r['kind']}8" for r in REPRESENTATIONS]
+NAMES = [r if isinstance(r, str) else r.get("name") or f"{r['kind']}8" for r in REPRESENTATIONS]  # type: ignore[attr-defined]
 QUERY = "the protein of the cell"
 
 

@@ -80,7 +80,7 @@ def test_one_text_alone_and_token_arrays_give_the_same_bits(api: openai.OpenAI, 
 def test_errors_come_in_the_shape_the_client_reads(api: openai.OpenAI, given: dict, error: type, message: str) -> None:
     with pytest.raises(error, match=message) as caught:
         api.embeddings.create(**{"model": "c", "input": "text", **given})
-    assert set(caught.value.body) == {"message", "type", "param", "code"}
+    assert set(caught.value.body) == {"message", "type", "param", "code"}  # type: ignore[attr-defined]
 
 
 def test_a_role_that_makes_a_difference_has_to_be_given(prompted_store: str) -> None:
@@ -127,7 +127,7 @@ def test_isospaces_own_client_of_served_encoders(prompted_store: str) -> None:
 def test_models_name_the_space(api: openai.OpenAI, opened: Index) -> None:
     found = api.models.list().data
     assert [card.id for card in found] == ["c", opened.space.space_id]
-    assert api.models.retrieve("c").space_id == opened.space.space_id
+    assert api.models.retrieve("c").space_id == opened.space.space_id  # type: ignore[attr-defined]
     with pytest.raises(openai.NotFoundError):
         api.models.retrieve("nope")
 

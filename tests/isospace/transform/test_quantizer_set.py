@@ -174,7 +174,7 @@ def test_rabitq_keeps_the_length_of_what_the_factor_corrects() -> None:
 
 def test_product_codes_are_the_nearest_centroids_ties_to_the_lowest(fitted: Quantizers) -> None:
     vectors = unit(50, 32, seed=5)
-    books = np.ldexp(fitted.by_name["pq8"].codebooks.astype(np.float64), -fitted.by_name["pq8"].exponent)
+    books = np.ldexp(fitted.by_name["pq8"].codebooks.astype(np.float64), -fitted.by_name["pq8"].exponent)  # type: ignore[attr-defined]
     parts = vectors.astype(np.float64).reshape(50, 8, 4)
     distances = ((parts[:, :, None, :] - books[None]) ** 2).sum(axis=3)
     codes = quantize(fitted, vectors, "pq8")

@@ -126,12 +126,12 @@ def test_routes_are_found_by_task_and_modality_as_in_sentence_transformers(tmp_p
     ]
     for number, mapping in enumerate(maps):
         names = (
-            ["query", "document"] if not all(name in "ab" for name in mapping.values()) or not mapping else ["a", "b"]
+            ["query", "document"] if not all(name in "ab" for name in mapping.values()) or not mapping else ["a", "b"]  # type: ignore[attr-defined]
         )
         theirs = Router({name: [Normalize()] for name in names}, route_mappings=mapping)
         folder = router(tmp_path / str(number), {name: [f"{name}_0_Transformer"] for name in names})
         document = json.loads((folder / "router_config.json").read_text())
-        document["parameters"] = {"route_mappings": {str(pair): route for pair, route in mapping.items()}}
+        document["parameters"] = {"route_mappings": {str(pair): route for pair, route in mapping.items()}}  # type: ignore[attr-defined]
         (folder / "router_config.json").write_text(json.dumps(document))
         for role in ROLES:
             expected = theirs._resolve_route(task=role, modality="text")

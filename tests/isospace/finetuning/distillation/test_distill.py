@@ -79,7 +79,7 @@ def test_a_static_encoder_is_registered_with_its_origin(
     assert encoder.record.max_tokens == teacher.record.max_tokens
     assert encoder.record.dimension == teacher.record.dimension
     folder = read_static_model(tmp_path / "model")
-    assert folder.table.rows(np.arange(5)).tolist() == encoder.backend.table.rows(np.arange(5)).tolist()
+    assert folder.table.rows(np.arange(5)).tolist() == encoder.backend.table.rows(np.arange(5)).tolist()  # type: ignore[attr-defined]
     # The vectors of texts of chosen words are nearly linear in them: a fit has to come near.
     assert made.kept.cosine > 0.9
     assert made.kept.retrieval.queries == 2

@@ -130,7 +130,7 @@ def search_faiss(folder: Path, vector: np.ndarray, k: int) -> Found:
 def search_lancedb(folder: Path, vector: np.ndarray, k: int) -> Found:
     import lancedb
 
-    rows = lancedb.connect(folder).open_table("t").search(vector).distance_type("dot").limit(k).to_list()
+    rows = lancedb.connect(folder).open_table("t").search(vector).distance_type("dot").limit(k).to_list()  # type: ignore[attr-defined]
     return [{**row, "metadata": json.loads(row["metadata"]), "score": 1 - row["_distance"]} for row in rows]
 
 
