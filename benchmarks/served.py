@@ -50,6 +50,7 @@ SCENARIOS = {
     "8 at a time, 0.1 s": Scenario(0.1, slots=8, requests=600),
     "any number, 0.8 s": Scenario(0.8, requests=2000, levels=(32, 64)),
     "slower beyond 12, 0.2 s": Scenario(0.2, best=12, requests=1500, levels=(8, 12, 16, 64)),
+    "slower beyond 12, 0.2 s, more requests": Scenario(0.2, best=12, requests=5000, levels=(10, 12, 14)),
     "8 at a time, 0.1 s, 30 % answered 429": Scenario(0.1, slots=8, limited=0.3, requests=600, levels=(8, 16, 64)),
     "any number, 0.8 s, 30 % answered 429": Scenario(0.8, limited=0.3, requests=2000, levels=(64,)),
 }

@@ -83,6 +83,7 @@ def test_retrieval_equals_sentence_transformers(judged, tmp_path: Path) -> None:
     assert 0.3 < measure(document_run(whitened, queries), judgements)["nDCG@10"] <= 1.0
 
 
+@pytest.mark.integration
 def test_query_path_and_index_path_agree_to_the_bit_on_this_machine_or_within_tolerance(judged, tmp_path: Path) -> None:
     path, _, _ = judged
     index = embed(path, tmp_path / "store", {"kind": "center"})

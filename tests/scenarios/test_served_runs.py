@@ -185,6 +185,7 @@ def test_what_was_paid_before_a_failure_is_not_paid_again(
     assert not [s for s in open_store(moved).walk("collections/c/plans/paid")]
 
 
+@pytest.mark.integration
 def test_what_was_billed_before_a_failure_is_in_the_report_of_the_run(
     served: Configure, provider: FakeProvider
 ) -> None:
@@ -256,6 +257,7 @@ def test_a_source_that_grows_while_a_refused_text_is_found(
     assert (report.documents, report.quarantined, report.committed) == (21, 1, True)
 
 
+@pytest.mark.integration
 def test_what_a_failed_run_was_billed_is_counted(served: Configure, provider: FakeProvider, tmp_path: Path) -> None:
     embed_corpus(served(sentences(1, seed=9)))
     store, documents = open_store(tmp_path / "store"), sentences(60)

@@ -158,7 +158,7 @@ class Sender:
             ledger.requests += 1
             ledger.retries += retry
             ledger.resent_texts += len(batch.texts) if again else 0
-            self._note(ledger, sent, tokens, patience)
+            self._note(ledger, sent, tokens, patience, at)
             return sent, at
         finally:
             if not patience.urgent:
@@ -172,7 +172,7 @@ class Sender:
         """Return whether the control text had the right vector a short while ago."""
         return now - self._controlled[role] < _CONTROL_SECONDS
 
-    def _note(self, ledger: Ledger, sent: Sent, tokens: int, patience: Patience) -> None:
+    def _note(self, ledger: Ledger, sent: Sent, tokens: int, patience: Patience, at: float) -> None:
         """Count what was billed, and let the search for the best concurrency learn from the outcome."""
         outcome, now, waiting = sent.outcome, self._clock(), self._gate.waiting
         self._reached = self._reached or outcome.status > 0
@@ -184,7 +184,7 @@ class Sender:
         if patience.urgent:
             return
         if outcome.kind == "answered":
-            self.concurrency.answered(tokens, now, waiting=waiting)
+            self.concurrency.answered(tokens, now - at, now, waiting=waiting)
         elif outcome.kind == "limited":
             self.concurrency.limited(now, waiting=waiting)
         elif outcome.kind == "failed":

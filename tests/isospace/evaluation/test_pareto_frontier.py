@@ -40,6 +40,7 @@ def test_coarser_codes_keep_less_and_rescoring_brings_it_back(corpus: Corpus) ->
     assert by["binary", 10].ndcg > by["binary", 0].ndcg
 
 
+@pytest.mark.integration
 def test_every_default_representation_is_measured_and_shown(corpus: Corpus) -> None:
     points = measure_frontier(corpus, default_representations(1500, 32))
     table = frontier_table(points)

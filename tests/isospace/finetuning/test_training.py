@@ -113,6 +113,7 @@ def longer(job: Job) -> Job:
     return replace(job, spec=job.spec.model_copy(update={"epochs": 3}))
 
 
+@pytest.mark.integration
 def test_a_model_learns_and_becomes_an_encoder_beside_its_base(
     job: Job, undisturbed: Undisturbed, store: Store, tiny_model: Path, tiny_encoder: SentenceEncoder
 ) -> None:
@@ -133,6 +134,7 @@ def test_a_model_learns_and_becomes_an_encoder_beside_its_base(
     assert prepare_encoder(store, EncoderSpec(model=str(tiny_model))).record == base.record
 
 
+@pytest.mark.integration
 def test_a_finished_training_is_not_repeated(
     job: Job, undisturbed: Undisturbed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,6 +230,7 @@ def test_each_way_of_training_gives_a_model_that_loads(
     assert not np.allclose(vectors, base, atol=1e-4)
 
 
+@pytest.mark.integration
 def test_prompts_of_the_recipe_stay_with_the_result(
     job: Job, store: Store, tiny_model: Path, tiny_encoder: SentenceEncoder
 ) -> None:
@@ -242,6 +245,7 @@ def test_prompts_of_the_recipe_stay_with_the_result(
     assert plain.record.prompts == base.record.prompts
 
 
+@pytest.mark.integration
 def test_nothing_better_than_the_base_is_the_base(
     job: Job, store: Store, tiny_model: Path, tiny_encoder: SentenceEncoder
 ) -> None:

@@ -419,6 +419,7 @@ def test_a_listing_cut_half_way_is_an_error_and_never_short(remote: Store, direc
         assert faulty.pending() == 0
 
 
+@pytest.mark.integration
 def test_a_server_that_stays_broken_is_one_clear_error_in_bounded_time(remote: Store, faulty: FaultyServer) -> None:
     faulty.refuse(ALWAYS, matches=lambda method, path: method == "GET")
     faulty.slow_down(ALWAYS)

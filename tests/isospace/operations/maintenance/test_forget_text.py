@@ -347,6 +347,7 @@ def readable(root: Path) -> Iterator[tuple[str, bytes]]:
             yield path.relative_to(root).as_posix(), path.read_bytes()
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("secret", SECRETS)
 def test_no_file_has_it_in_any_form(swept: Swept, secret: str) -> None:
     kinds = {name.split("/")[2] for name in swept.before[secret] if name.startswith("collections/")}
@@ -359,6 +360,7 @@ def test_no_file_has_it_in_any_form(swept: Swept, secret: str) -> None:
     assert [name for name, data in swept.after if finds(data, SECRETS[secret])] == []
 
 
+@pytest.mark.integration
 def test_every_kind_of_report_quoted_a_document(swept: Swept) -> None:
     quoting = {name for names in swept.before.values() for name in names if name.startswith("reports/")}
     for name in ("gated-gate/report.html", "gated-gate/report.json", "audited/report.html", "own-word/report.html"):
@@ -367,6 +369,7 @@ def test_every_kind_of_report_quoted_a_document(swept: Swept) -> None:
     assert {(name,) for name in SECRETS} <= swept.audited.quotes
 
 
+@pytest.mark.integration
 def test_a_text_of_two_letters_goes_and_reports_that_quote_nothing_stay(swept: Swept) -> None:
     assert swept.receipt.found == tuple(sorted(ALL))
     for name, data in swept.after:
@@ -382,6 +385,7 @@ def test_a_text_of_two_letters_goes_and_reports_that_quote_nothing_stay(swept: S
     assert [stat.path for stat in swept.store.walk("contests")] == ["contests/figures.json"]
 
 
+@pytest.mark.integration
 def test_what_is_left_is_whole(swept: Swept) -> None:
     assert set_versions(swept.store, "c", "damaged") == []
     for name in ("default", "typed"):
