@@ -58,10 +58,13 @@ def copy(data: bytes) -> Callable[[IO[bytes]], object]:
     return lambda stream: stream.write(data)
 
 
-def write_local(target: Path, fill: Callable[[IO[bytes]], object], publish: Callable[[Path], Any]) -> None:
+def write_local(
+    target: Path, fill: Callable[[IO[bytes]], object], publish: Callable[[Path], Any], *, sync: bool = True
+) -> None:
     """Write a temporary file next to `target`, sync, publish by rename or link, and sync the folder.
 
-    Once this returns, or `publish` finds that the file exists, the file and all folders above it survive a power loss.
+    Once this returns, or `publish` finds that the file exists, the file and all folders above it survive a power loss;
+    without `sync`, the file survives the end of the process alone.
     """
     try:
         make_folder(target.parent)
@@ -75,12 +78,14 @@ def write_local(target: Path, fill: Callable[[IO[bytes]], object], publish: Call
         with temporary.open("wb") as stream:
             fill(stream)
             stream.flush()
-            os.fsync(stream.fileno())
+            if sync:
+                os.fsync(stream.fileno())
         try:
             publish(temporary)
         finally:
             # Also if the file exists: its writer may have been killed before this, and the caller will rely on it.
-            sync_folder(target.parent)
+            if sync:
+                sync_folder(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -42,8 +42,8 @@ class LocalStore(Store):
         with self._guard(path):
             return stat_local(self.root, self.root / path)
 
-    def write(self, path: str, data: bytes) -> None:
-        self._replace(path, copy(data))
+    def write(self, path: str, data: bytes, *, sync: bool = True) -> None:
+        self._replace(path, copy(data), sync=sync)
 
     def write_file(self, path: str, source: Path) -> None:
         self._replace(path, copy_file(source))
@@ -88,10 +88,10 @@ class LocalStore(Store):
             with contextlib.suppress(OSError):
                 Path(path).rmdir()
 
-    def _replace(self, path: str, fill: Callable[[IO[bytes]], object]) -> None:
+    def _replace(self, path: str, fill: Callable[[IO[bytes]], object], *, sync: bool = True) -> None:
         target = self.root / path
         with self._guard(path):
-            write_local(target, fill, lambda temporary: temporary.replace(target))
+            write_local(target, fill, lambda temporary: temporary.replace(target), sync=sync)
 
     def _link(self, path: str, fill: Callable[[IO[bytes]], object]) -> None:
         target = self.root / path

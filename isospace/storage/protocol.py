@@ -39,8 +39,12 @@ class Store(Protocol):
         """Return size and modification time of `path`; NotFoundError if it does not exist."""
         ...
 
-    def write(self, path: str, data: bytes) -> None:
-        """Write `path` atomically, replacing an existing file."""
+    def write(self, path: str, data: bytes, *, sync: bool = True) -> None:
+        """Write `path` atomically, replacing an existing file.
+
+        Without `sync`, a local file outlives this process, but perhaps not a power loss; it takes a fraction of the
+        time.
+        """
         ...
 
     def write_file(self, path: str, source: Path) -> None:

@@ -68,7 +68,7 @@ class S3Store(Store):
         with self._guard(path):
             return _stat(obstore.head(self.client, path), path)
 
-    def write(self, path: str, data: bytes) -> None:
+    def write(self, path: str, data: bytes, *, sync: bool = True) -> None:
         with self._guard(path):
             obstore.put(self.client, path, data)
 

@@ -1,7 +1,8 @@
 """Answers of a provider to a shard that is not finished: each is kept as soon as it is there, since it was paid.
 
 A killed run pays again only for the requests that were in flight; what was sent is noted before, so that the next run
-can tell how much that was.
+can tell how much that was. In a local store, an answer is written at once, which outlives the process, and is synced
+afterwards, which outlives a power loss: syncs take longer, and answers that arrive together would wait for each other.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -45,13 +46,13 @@ class PaidAnswers:
     encoder_id: str
     hashes: Sequence[bytes]
     _writer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "paid-answers"))
-    _written: list[Future[None]] = field(default_factory=list)
+    _syncer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "paid-answers-sync"))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._writer.shutdown(wait=True)
+        self._finish_writing()
 
     def sent(self) -> set[bytes]:
         """Return the chunk hashes of texts that were sent, by this run or an earlier one."""
@@ -85,13 +86,22 @@ class PaidAnswers:
         data = _serialize(hashes, np.stack(list(rows.values())), self.encoder_id) if rows else b""
         if data:
             name = hashlib.sha256(b"".join(hashes)).hexdigest()[:32]
-            self._written.append(self._writer.submit(self.store.write, f"{self.folder}/{name}.answer", data))
+            self._writer.submit(self._write, f"{self.folder}/{name}.answer", data)
 
     def forget(self) -> None:
         """Remove the answers, once the shard is written."""
-        self._writer.shutdown(wait=True)
+        self._finish_writing()
         for stat in list(self.store.walk(self.folder)):
             self.store.delete(stat.path)
+
+    def _write(self, path: str, data: bytes) -> None:
+        if self.store.root is not None:
+            self.store.write(path, data, sync=False)
+        self._syncer.submit(self.store.write, path, data)
+
+    def _finish_writing(self) -> None:
+        self._writer.shutdown(wait=True)
+        self._syncer.shutdown(wait=True)
 
 
 def _serialize(hashes: Sequence[bytes], vectors: Float32, encoder_id: str) -> bytes:

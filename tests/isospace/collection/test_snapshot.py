@@ -151,8 +151,8 @@ def test_a_snapshot_is_not_replaced_by_one_whose_files_are_gone(
     second = written(store, first.model_copy(update={"parts": (part_record("two"),), "snapshot_id": "b" * 64}))
     real = LocalStore.write
 
-    def write(self: LocalStore, path: str, data: bytes) -> None:
-        real(self, path, data)
+    def write(self: LocalStore, path: str, data: bytes, **options: bool) -> None:
+        real(self, path, data, **options)
         self.delete("chunks/two")
 
     if vanishes == "before":

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from isospace.pipeline.encode.paid_answers import PaidAnswers
+from isospace.storage.local_store import LocalStore
 from isospace.storage.store import Store, open_store
 
 HASHES = [hashlib.sha256(str(number).encode()).digest() for number in range(6)]
@@ -47,6 +51,42 @@ def test_damaged_answers_and_those_of_another_encoder_are_asked_for_again(store:
     store.write(path, damaged)
     with answers(store) as again:
         assert again.kept() == {}
+
+
+def test_an_answer_does_not_wait_until_earlier_ones_are_synced(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow, real = threading.Event(), os.fsync
+
+    def fsync(descriptor: int) -> None:
+        assert slow.wait(60)
+        real(descriptor)
+
+    with answers(store) as first:
+        first.note_sent([0], [0])
+        monkeypatch.setattr(os, "fsync", fsync)
+        try:
+            for row in range(4):
+                first.keep({row: VECTORS[row]}, range(6))
+            deadline = time.monotonic() + 30
+            while len(answers(store).kept()) < 4:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+        finally:
+            slow.set()
+
+
+def test_every_answer_is_synced_in_the_end(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced, real = [], LocalStore.write
+
+    def write(self: LocalStore, path: str, data: bytes, *, sync: bool = True) -> None:
+        real(self, path, data, sync=sync)
+        synced.extend([path] if sync else [])
+
+    monkeypatch.setattr(LocalStore, "write", write)
+    with answers(store) as first:
+        for row in range(4):
+            first.keep({row: VECTORS[row]}, range(6))
+    assert sorted(synced) == sorted(stat.path for stat in store.walk("paid"))
+    assert len(synced) == 4
 
 
 def test_what_was_sent_is_known_before_its_answer(store: Store) -> None:
