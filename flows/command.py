@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import inspect
 import os
 import sys
 import traceback
@@ -54,7 +55,7 @@ def main(
     """
     prepare_output()
     parser = argparse.ArgumentParser(
-        prog=f"python -m flows.{PurePosixPath(sys.argv[0]).stem}", description=flow.__doc__
+        prog=f"python -m flows.{PurePosixPath(sys.argv[0]).stem}", description=summary_of(flow)
     )
     parser.add_argument("config", metavar="CONFIG", help="YAML file with the configuration")
     parser.add_argument(
@@ -73,6 +74,11 @@ def main(
         config = load(parsed.config, parsed.overrides)
         report = _run(flow, config, **options)
     say(describe(report) if describe else outcome(report, open_store(config.runtime.store), config.runtime.report_url))
+
+
+def summary_of(flow: Callable[..., object]) -> str:
+    """Return the first paragraph of a flow's docstring: the rest describes its parameters for Prefect's form."""
+    return (inspect.getdoc(flow) or "").partition("\n\n")[0]
 
 
 def audit(flow: Callable[..., AuditRecord], arguments: list[str] | None = None) -> None:
@@ -99,7 +105,7 @@ def audit(flow: Callable[..., AuditRecord], arguments: list[str] | None = None) 
 
 def compact(flow: Callable[..., CompactionResult | CompactionPlan], arguments: list[str] | None = None) -> None:
     """Parse the command line of a compaction, run the flow, and print its outcome."""
-    parser = argparse.ArgumentParser(prog="python -m flows.compact_collection", description=flow.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m flows.compact_collection", description=summary_of(flow))
     parser.add_argument("store")
     parser.add_argument("collection")
     for setting in dataclasses.fields(CompactionSettings):
@@ -110,7 +116,7 @@ def compact(flow: Callable[..., CompactionResult | CompactionPlan], arguments: l
 
 def vacuum(flow: Callable[..., VacuumResult], arguments: list[str] | None = None) -> None:
     """Parse the command line of a vacuum, run the flow, and print its outcome."""
-    parser = argparse.ArgumentParser(prog="python -m flows.vacuum_store", description=flow.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m flows.vacuum_store", description=summary_of(flow))
     parser.add_argument("store")
     parser.add_argument("--retention-days", type=float, default=7.0)
     parser.add_argument("--collection", dest="collections", action="append", default=[])

@@ -49,9 +49,9 @@ def measure_frontier(
 if __name__ == "__main__":
     import argparse
 
-    from flows.command import one_line_errors
+    from flows.command import one_line_errors, summary_of
 
-    parser = argparse.ArgumentParser(prog="python -m flows.measure_frontier", description=measure_frontier.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m flows.measure_frontier", description=summary_of(measure_frontier))
     parser.add_argument("store")
     parser.add_argument("collection")
     parser.add_argument("--queries", required=True)

@@ -18,6 +18,7 @@ from flows.lost_runs import NAME, watch_lost_runs
 from isospace.pipeline.stages import ENCODE_TAG
 from tasks.server import require_server
 
+SUMMARY = "Create the work pools of the deployments, and the automation that ends runs whose process is gone."
 _PROJECT = Path(__file__).resolve().parent.parent / "prefect.yaml"
 
 
@@ -51,7 +52,7 @@ def prepare_server(encode_limit: int | None = None) -> list[str]:
 
 def main() -> None:
     """Parse the command line, and print what was created."""
-    parser = argparse.ArgumentParser(prog="python -m flows.prepare_server", description=prepare_server.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m flows.prepare_server", description=SUMMARY)
     parser.add_argument(
         "--encode-limit", type=int, help="maximum number of shards that all runs together process at the same time"
     )

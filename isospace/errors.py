@@ -9,6 +9,7 @@
     │   ├── ConflictError    another run committed first
     │   └── BusyError        another process uses the store, and files could be lost
     ├── EncoderError         a model cannot be loaded, or returns invalid vectors
+    │   ├── TextRefusedError the provider of a served encoder refuses a text
     │   └── ProviderError    the provider of a served encoder failed; carries what was paid
     │       ├── ProviderUnavailableError   it cannot be reached, or is overloaded: try again later
     │       ├── ProviderRefusedError       it refuses every request: key, model, parameters, or quota
@@ -94,6 +95,14 @@ class ProviderRefusedError(ProviderError):
     """The provider refuses every request: the key, the model, a parameter, or the quota has to be changed first."""
 
 
+# Without an answer for these reasons, a search can still be by words.
+NO_ANSWER = (ProviderUnavailableError, ProviderRefusedError)
+
+
+class TextRefusedError(EncoderError):
+    """The provider refuses a text, such as a query that is too long; others may pass."""
+
+
 class ProviderAnswerError(ProviderError):
     """The provider's answers are wrong: count, order, dimension, values, or another model than before."""
 
@@ -142,6 +151,7 @@ EXTRAS = {
     "faiss": "fast",
     "torch": "encode", "sentence_transformers": "encode", "transformers": "encode", "huggingface_hub": "encode",
     "onnx": "onnx", "onnxruntime": "onnx", "onnxscript": "onnx", "nncf": "int8", "ray": "ray",
+    "grpc": "ray",
     "accelerate": "finetune", "datasets": "finetune", "datasketch": "finetune", "peft": "finetune",
     "httpx": "served", "tiktoken": "served",
     "lancedb": "export", "pgvector": "export", "psycopg": "export", "qdrant_client": "export",
@@ -159,7 +169,9 @@ def install_command(extra: str) -> str:
     if not (checkout / "pyproject.toml").is_file():
         return f"pip install 'isospace[{extra}]'"
     place = "." if checkout == Path.cwd() else str(checkout)
-    return f"pip install -e '{place}[{extra}]'"
+    constraints = checkout / "constraints.txt"
+    pinned = f"-c {'constraints.txt' if place == '.' else constraints} " if constraints.is_file() else ""
+    return f"pip install {pinned}-e '{place}[{extra}]'"
 
 
 def missing_package(name: str, purpose: str = "") -> str:

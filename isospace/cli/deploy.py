@@ -74,7 +74,7 @@ def deploy(
             raise
         raise ConfigError(
             "isospace deploy needs the flows, which are in a checkout but not in the package. Run it in an environment "
-            "with the checkout: pip install -e '.[prefect]'"
+            "with the checkout: pip install -c constraints.txt -e '.[prefect]'"
         ) from error
     crons: dict[Job, str | None] = {
         "main": cron,

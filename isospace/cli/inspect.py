@@ -68,6 +68,8 @@ def status(
         _print_spaces([one for one in snapshots if one.collection == name])
         _print_needs(opened, name, snapshots)
         _warn_of_unfinished(store, name)
+    if collection is None and snapshots:
+        _print_total(opened)
 
 
 def _print_spaces(snapshots: Sequence[SnapshotStatus]) -> None:
@@ -98,10 +100,19 @@ def _print_needs(store: Store, collection: str, snapshots: Sequence[SnapshotStat
         print_table(("snapshot", "memory to serve it"), memory)
 
 
+def _print_total(store: Store) -> None:
+    """Print the bytes of the store; those of its collections add up to more, since they share files."""
+    from isospace.collection.disk_usage import disk_usage, size_text
+
+    say(f"the store takes {size_text(sum(disk_usage(store).values()))} in all")
+
+
 def _print_billed(billed: Billed) -> None:
     """Print what providers billed for a collection, if they did."""
+    from isospace.pipeline.counted import money_text
+
     if billed.runs:
-        priced = f", {billed.money:,.2f} at the configured prices" if billed.money else ""
+        priced = f", {money_text(billed.money)} at the configured prices" if billed.money else ""
         runs = "1 run" if billed.runs == 1 else f"{billed.runs:,} runs"
         say(f"billed by providers: {billed.tokens:,} tokens in {runs}{priced}")
 

@@ -15,14 +15,7 @@ import numpy.typing as npt
 from isospace.encoding.loading import open_encoder
 from isospace.encoding.registry.record import EncoderRecord, read_encoder_record
 from isospace.encoding.role_encoders import DeferredEncoder, RoleEncoders, record_of, require_encoders
-from isospace.errors import (
-    ConfigError,
-    EncoderError,
-    MismatchError,
-    NotFoundError,
-    ProviderUnavailableError,
-    install_command,
-)
+from isospace.errors import NO_ANSWER, ConfigError, EncoderError, MismatchError, NotFoundError, install_command
 from isospace.ingest.document import is_unicode
 from isospace.storage import paths as layout
 from isospace.storage.store import Store, as_store
@@ -253,12 +246,12 @@ def open_space(
         chosen = RoleEncoders(chosen.document.loaded, chosen.query)
     try:
         agreement = _check(space, chosen, _loaded_roles(chosen))
-    except ProviderUnavailableError as error:
+    except NO_ANSWER as error:
         if encoder is not None:
             raise
         _LOG.warning(
-            "space %s: its encoder is behind an API that does not answer (%s). Until it does, no text can be embedded, "
-            "and only words can be searched. Its vectors are compared with the space's before the first one is used",
+            "space %s: its encoder is behind an API that does not embed texts now (%s). Until it does, only words can be "
+            "searched. Its vectors are compared with the space's before the first one is used",
             space_id[:16],
             error,
         )

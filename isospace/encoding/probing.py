@@ -11,6 +11,7 @@ import numpy as np
 from isospace.encoding.encoder import Encoder, LoadedEncoder, truncation_is_meant
 from isospace.encoding.registry.record import EncoderRecord
 from isospace.encoding.role_encoders import RoleEncoders, record_of, sentence_encoder_of
+from isospace.encoding.served.faults import AFTER_A_CHANGE, ANOTHER_MODEL
 from isospace.encoding.tokenizer import Offsets, Tokenizer
 from isospace.encoding.tokenizer_rules import noticing_texts, rule_texts
 from isospace.errors import FitError
@@ -121,8 +122,12 @@ def record_probes(encoder: Encoder, transform: Transform, fitted: FitSpec) -> tu
 
 def check_probes(space: Space, encoder: Encoder, roles: Sequence[Role] = ROLES) -> Agreement:
     """Run the probes of a space through an encoder again, in some roles; see `check_encoder`."""
+    served = [role for role in ROLES if record_of(encoder, role).served is not None]
+    remedies = {
+        role: f"Perhaps {ANOTHER_MODEL}, or a gateway changes the requests. {AFTER_A_CHANGE}" for role in served
+    }
     with truncation_is_meant():
-        return check_encoder(space.probes, encoder, min_cosine=space.record.tolerances, roles=roles)
+        return check_encoder(space.probes, encoder, min_cosine=space.record.tolerances, roles=roles, remedies=remedies)
 
 
 def exercised_stages(

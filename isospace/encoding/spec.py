@@ -92,6 +92,9 @@ class ServedEncoderSpec(SpecModel):
     it; `tei`: Text Embeddings Inference."""
     model: str = Field(min_length=1)
     """Name of the model, as the server knows it."""
+    revision: str | None = Field(default=None, min_length=1, max_length=80)
+    """A word of yours, such as a month, that makes another encoder of the same name. Change it when the provider has
+    changed the model: all texts are then embedded again."""
     dimensions: int | None = Field(default=None, ge=1)
     """Dimensions to ask for; the model's own number if empty."""
     max_tokens: int = Field(ge=8)

@@ -70,13 +70,19 @@ class WorkersSpec(SpecModel):
     kind: Literal["auto", "in_process", "processes", "ray"] = "auto"
     """`auto`: in process for one device, else one process per device. `ray`: actors on a cluster, or a local one."""
     count: int | None = Field(default=None, ge=1)
-    """Number of workers; one per device if empty."""
+    """Number of workers; one per device if empty. Needed for ray without an address."""
     address: str | None = None
     """For ray: address of an existing cluster, such as `ray://head:10001`; if empty, a local one is started."""
     start_seconds: float = Field(default=600.0, gt=0.0)
     """Seconds that a worker may take to load the model."""
     shard_seconds: float = Field(default=1800.0, gt=0.0)
     """Seconds that a worker may take for one shard; then it counts as lost, and another one gets the shard."""
+
+    @model_validator(mode="after")
+    def _counted(self) -> WorkersSpec:
+        if self.kind == "ray" and not self.address and self.count is None:
+            raise ValueError("count is empty; kind ray without an address needs the number of workers")
+        return self
 
 
 class Runtime(SpecModel):

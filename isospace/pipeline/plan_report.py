@@ -17,6 +17,7 @@ from isospace.encoding.role_encoders import naming_query_encoder
 from isospace.encoding.served.counting import BUDGET
 from isospace.encoding.spec import EndpointSpec
 from isospace.encoding.throughput import measured_rate
+from isospace.errors import require_package
 from isospace.evaluation.reports.page import duration
 from isospace.pipeline.chunk import ChunkPart, write_chunks
 from isospace.pipeline.config import PipelineConfig, engine_of
@@ -238,14 +239,18 @@ class PlanReport:
 
 
 def require_device(config: PipelineConfig) -> None:
-    """Refuse a device that this machine does not have, before the model is loaded or a document is read.
+    """Refuse a device or workers that this machine cannot use, before the model is loaded or a document is read.
 
     Raises
     ------
     ConfigError
-        If there is no such GPU, or backend, device, and precision conflict.
+        If there is no such GPU, if backend, device, and precision conflict, or if Ray is wanted and not installed.
     """
     runtime, recipe = config.runtime, config.recipe
+    if runtime.workers.kind == "ray":
+        require_package("ray", "runtime.workers.kind ray")
+        if (runtime.workers.address or "").startswith("ray://"):
+            require_package("grpc", f"runtime.workers.address = {runtime.workers.address}")
     for spec in (recipe.encoder, recipe.query_encoder):
         if spec is not None and spec.kind != "served":
             with naming_query_encoder(spec is recipe.query_encoder):

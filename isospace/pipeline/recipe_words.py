@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from isospace.encoding.registry.record import EncoderRecord
 from isospace.encoding.sparse.spec import SparseSpec
-from isospace.encoding.spec import AnyEncoderSpec, EncoderSpec
+from isospace.encoding.spec import AnyEncoderSpec
 from isospace.ingest.spec import ChunkingSpec, DocumentsSpec
 from isospace.pipeline.config import Recipe
 from isospace.search.spec import LexicalSpec
@@ -75,7 +75,7 @@ def _chunks(spec: ChunkingSpec, encoder: EncoderRecord) -> str:
 
 
 def _model(spec: AnyEncoderSpec, encoder: EncoderRecord) -> str:
-    revision = f" at revision {spec.revision[:12]}" if isinstance(spec, EncoderSpec) and spec.revision else ""
+    revision = f" at revision {spec.revision[:12]}" if spec.revision else ""
     prompts = [f"“{text}” before every {role}" for role, text in encoder.prompts.items() if text]
     words = [
         f"{spec.model}{revision}, {encoder.dimension:,} dimensions, at most {encoder.max_tokens:,} tokens",

@@ -16,7 +16,7 @@ from isospace.collection.alias import reference_text, resolve
 from isospace.collection.snapshot import Manifest
 from isospace.encoding.embedder import OpenSpace
 from isospace.encoding.forks import require_loaded_here
-from isospace.errors import ConfigError, MismatchError, ProviderUnavailableError, QueryError
+from isospace.errors import NO_ANSWER, ConfigError, MismatchError, QueryError
 from isospace.ingest.document import is_unicode
 from isospace.search.answer import Answer, Clock
 from isospace.search.build_local_copy import Verify
@@ -182,7 +182,7 @@ class Index:
         if options.mode not in WORD_MODES and queries:
             try:
                 vectors = self.cache.embed(view.space, queries)
-            except ProviderUnavailableError as error:
+            except NO_ANSWER as error:
                 if view.lexical is None:
                     raise
                 options, degraded = options.by_words(), str(error)

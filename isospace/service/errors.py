@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
-from isospace.errors import IsospaceError, MismatchError, ProviderUnavailableError, QueryError
+from isospace.errors import NO_ANSWER, IsospaceError, MismatchError, QueryError, TextRefusedError
 
 _TYPES = {401: "authentication_error", 404: "not_found_error", 409: "conflict_error", 429: "rate_limit_error"}
 
@@ -91,7 +91,7 @@ def handle_problems(app: FastAPI) -> None:
 
     @app.exception_handler(IsospaceError)
     def _(request: Request, error: IsospaceError) -> JSONResponse:
-        is_down = isinstance(error, ProviderUnavailableError)
-        problem = Problem(400 if isinstance(error, QueryError | MismatchError) else 503 if is_down else 500, str(error))
+        is_asked_wrong = isinstance(error, QueryError | MismatchError | TextRefusedError)
+        problem = Problem(400 if is_asked_wrong else 503 if isinstance(error, NO_ANSWER) else 500, str(error))
         note_problem(request.scope, problem)
         return problem_response(problem)

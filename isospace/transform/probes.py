@@ -25,6 +25,9 @@ Arrays = dict[str, npt.NDArray[Any]]
 Windows = Sequence[npt.NDArray[np.int32]]
 # So many probes give one window each of the text that is joined from windows.
 _JOINED = 3
+_OTHER_RESULTS = (
+    "The model, its weights, or its library give other results than those of the space: use the same versions."
+)
 
 
 class Probed(Protocol):
@@ -149,6 +152,7 @@ def check_encoder(
     *,
     min_cosine: float | Mapping[Role, float],
     roles: Sequence[Role] = ROLES,
+    remedies: Mapping[Role, str] | None = None,
 ) -> Agreement:
     """Run the probes through the encoder again, and compare with what was recorded.
 
@@ -160,6 +164,8 @@ def check_encoder(
         Tolerance of the encoder, or of the encoder of each role.
     roles
         The roles to check, at least one.
+    remedies
+        By role, what an error says of the cause and the remedy if raw vectors differ.
 
     Raises
     ------
@@ -171,12 +177,21 @@ def check_encoder(
     tolerances = min_cosine if isinstance(min_cosine, Mapping) else dict.fromkeys(ROLES, min_cosine)
     for role in roles:
         _check_tokens(probes, texts, role, encoder.tokenize(texts, role))
-    by_role = {role: _check_vectors(probes, texts, role, encoder, tolerances[role]) for role in roles}
+    remedies = remedies or {}
+    by_role = {
+        role: _check_vectors(probes, texts, role, encoder, tolerances[role], remedies.get(role, _OTHER_RESULTS))
+        for role in roles
+    }
     return Agreement(min(one.cosine for one in by_role.values()), all(one.bitwise for one in by_role.values()), by_role)
 
 
 def _check_vectors(
-    probes: Mapping[str, npt.NDArray[Any]], texts: Sequence[str], role: Role, encoder: Probed, min_cosine: float
+    probes: Mapping[str, npt.NDArray[Any]],
+    texts: Sequence[str],
+    role: Role,
+    encoder: Probed,
+    min_cosine: float,
+    remedy: str,
 ) -> Agreement:
     """Compare what the network receives, and the raw vectors."""
     # Spaces up to format 2 recorded neither what the network receives nor texts that are too long for it.
@@ -187,12 +202,12 @@ def _check_vectors(
     chosen = [texts[i] for i in encoded]
     recorded, raw = probes[f"{role}.raw"], encoder.encode(chosen, role)
     several = probes[f"{role}.windows"][encoded] > 1 if inputs is not None else np.zeros(len(chosen), bool)
-    agreement = _check_raw(recorded, raw, chosen, role, min_cosine, several)
+    agreement = _check_raw(recorded, raw, chosen, role, min_cosine, several, remedy)
     if inputs is None or f"{role}.joined" not in probes:
         return agreement
     joined = encoder.encode_windows([_joined_windows(inputs, encoded)], role)
     name, pooled = ["several windows"], np.ones(1, bool)
-    windows = _check_raw(probes[f"{role}.joined"], joined, name, role, min_cosine, pooled)
+    windows = _check_raw(probes[f"{role}.joined"], joined, name, role, min_cosine, pooled, remedy)
     return Agreement(min(agreement.cosine, windows.cosine), agreement.bitwise and windows.bitwise)
 
 
@@ -243,6 +258,7 @@ def _check_raw(
     role: Role,
     min_cosine: float,
     several: npt.NDArray[np.bool_],
+    remedy: str,
 ) -> Agreement:
     """Compare directions and lengths; `several` tells which texts have several windows."""
     cosines = _cosines(recorded, raw)
@@ -253,8 +269,7 @@ def _check_raw(
         worst = int(np.where(differs, cosines, np.inf).argmin())
         raise MismatchError(
             f"{stage} {role}, probe {texts[worst][:40]!r}: cosine {cosines[worst]:.7f}, "
-            f"expected at least {min_cosine:.7f}. The model, its weights, or its library give other results than "
-            "those of the space: use the same versions."
+            f"expected at least {min_cosine:.7f}. {remedy}"
         )
     _require_same_length(recorded, raw, texts, role, min_cosine)
     return Agreement(min(1.0, float(cosines.min(initial=1.0))), raw.tobytes() == recorded.tobytes())

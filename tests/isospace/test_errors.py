@@ -90,9 +90,9 @@ def test_every_backend_names_an_extra_that_brings_its_package() -> None:
 
 def test_the_command_for_a_wheel_and_for_a_checkout(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(ROOT)
-    assert install_command("fast") == "pip install -e '.[fast]'"
+    assert install_command("fast") == "pip install -c constraints.txt -e '.[fast]'"
     monkeypatch.chdir(tmp_path)
-    assert install_command("fast") == f"pip install -e '{ROOT}[fast]'"
+    assert install_command("fast") == f"pip install -c {ROOT / 'constraints.txt'} -e '{ROOT}[fast]'"
     installed = tmp_path / "lib" / "site-packages" / "isospace" / "errors.py"
     monkeypatch.setattr(errors, "__file__", str(installed))
     assert install_command("fast") == "pip install 'isospace[fast]'"

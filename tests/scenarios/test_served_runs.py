@@ -304,6 +304,51 @@ def test_while_the_provider_is_down_words_are_searched(
     assert (recovered.degraded, recovered.hits[0][0].doc_id) == ("", "bird")
 
 
+def test_with_a_revoked_key_words_are_searched(
+    served: Configure, provider: FakeProvider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embed_corpus(served(sentences(20) | {"bird": "a kingfisher above the river"}))
+    index = open_index(tmp_path / "store", "c")
+    monkeypatch.setenv("TEST_KEY", "sk-revoked-0123456789")
+    for opened in (index, open_index(tmp_path / "store", "c")):
+        answer = opened.answer(["a kingfisher"], opened._options(1, {}))
+        assert [hit.doc_id for hit in answer.hits[0]] == ["bird"]
+        assert "the key is not accepted" in answer.degraded
+        assert "sk-" not in answer.degraded
+
+
+def test_a_query_that_the_provider_refuses_is_the_fault_of_the_query(
+    served: Configure, provider: FakeProvider, tmp_path: Path
+) -> None:
+    embed_corpus(served(sentences(3)))
+    provider.rejects = lambda text: "content policy" if "forbidden" in text else None
+    with open_index(tmp_path / "store", "c") as index, serving(index) as url:
+        refused = httpx.post(f"{url}/search", json={"query": "a forbidden word"}, timeout=60)
+        assert refused.status_code == 400
+        assert "content policy" in refused.json()["error"]["message"]
+        assert httpx.post(f"{url}/search", json={"query": "another word"}, timeout=60).status_code == 200
+
+
+def test_a_model_that_changed_for_good_becomes_another_encoder(
+    served: Configure, provider: FakeProvider, tmp_path: Path
+) -> None:
+    config = served(sentences(10))
+    embed_corpus(config)
+    provider.faults = [Fault("other vectors")]
+    remedy = r"set recipe\.encoder\.revision to a word that was not used before"
+    forget_encoders()
+    with pytest.raises((EncoderError, MismatchError), match=remedy):
+        embed_corpus(config)
+    with pytest.raises(MismatchError, match=f"raw vectors differ .* another model now.* {remedy}"):
+        open_index(tmp_path / "store", "c")
+    encoder = config.recipe.encoder.model_copy(update={"revision": "2026-11"})
+    report = embed_corpus(config.model_copy(update={"recipe": config.recipe.model_copy(update={"encoder": encoder})}))
+    assert report.encoded == 10
+    with open_index(tmp_path / "store", "c") as index:
+        assert index.search("title d00001")
+    assert len(list((tmp_path / "store" / "vectors").iterdir())) == 2
+
+
 def test_a_service_that_starts_while_the_provider_is_down_searches_words(
     served: Configure, provider: FakeProvider, tmp_path: Path
 ) -> None:

@@ -51,6 +51,8 @@ class ServedRecord(BaseModel):
         Whether the server may cut long texts.
     tokenizer
         What tokens are counted with: `budget`, `tiktoken:NAME`, or the SHA-256 of a tokenizer.json.
+    revision
+        The user's word for this state of the model, which may change under the same name.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -60,6 +62,12 @@ class ServedRecord(BaseModel):
     parameters: dict[Role, dict[str, str | int | float | bool | None]]
     truncates: bool = False
     tokenizer: str
+    revision: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, handler: SerializerFunctionWrapHandler) -> Mapping[str, Any]:
+        # Encoders that were recorded before there were revisions keep their IDs.
+        return {name: value for name, value in handler(self).items() if name != "revision" or value is not None}
 
 
 class EncoderRecord(BaseModel):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from isospace.encoding.served.faults import Outcome
+from isospace.encoding.served.faults import ANOTHER_MODEL, Outcome
 from isospace.encoding.served.parsing import Parsed
 from isospace.transform.affine import Role
 from isospace.transform.vectors import Float32, row_cosines
@@ -64,7 +64,7 @@ class Control:
         cause = (
             "it is that of the other role, so that a gateway may drop the parameters of the role"
             if swapped
-            else "the provider serves another model now"
+            else ANOTHER_MODEL
         )
         return f"cosine {cosine:.6f} with the one at the registration, expected at least {self.min_cosine:.6f}; {cause}"
 

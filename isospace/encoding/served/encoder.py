@@ -15,7 +15,7 @@ from isospace.encoding.registry.record import EncoderRecord
 from isospace.encoding.served.answer import OnRows, OnSend, ServedAnswer
 from isospace.encoding.served.client import ServedClient
 from isospace.encoding.tokenizer import Tokenizer
-from isospace.errors import EncoderError
+from isospace.errors import EncoderError, TextRefusedError
 from isospace.ingest.chunking import TokenCounter
 from isospace.transform.affine import Role
 from isospace.transform.probes import Windows
@@ -97,7 +97,7 @@ class ServedEncoder:
         answer = self.ask(texts, role)
         if answer.refused:
             row, reason = next(iter(answer.refused.items()))
-            raise EncoderError(
+            raise TextRefusedError(
                 f"{self.record_model} refuses the text {texts[row][:60]!r} ({len(texts[row]):,} characters): {reason}"
             )
         return answer.vectors

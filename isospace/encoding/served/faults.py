@@ -14,6 +14,11 @@ from isospace.encoding.served.parsing import Parsed
 Kind = Literal["answered", "limited", "failed", "rejected", "refused", "wrong"]
 
 KEY_REFUSED = "the key is not accepted"
+ANOTHER_MODEL = "the provider serves another model now"
+AFTER_A_CHANGE = (
+    "If the provider has changed the model for good, set recipe.encoder.revision to a word that was not used before: "
+    "it is another encoder then, and all texts are embedded again."
+)
 QUOTA_USED_UP = "the quota or the credit is used up"
 _QUOTA = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "account_deactivated"}
 _KEY = {"invalid_api_key", "invalid_authentication", "authentication_error", "unauthenticated", "api_key_invalid"}

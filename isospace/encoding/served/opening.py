@@ -95,9 +95,11 @@ def resolve_endpoint(protocol: Protocol, spec: EndpointSpec | None) -> Endpoint:
         usual = _KEYS[protocol] if is_public else ()
         key_env = os.environ.get(KEY) or next((name for name in usual if os.environ.get(name)), None)
         if key_env is None and is_public:
+            names = " and ".join(_KEYS[protocol])
             raise ConfigError(
-                f"no key for {url}: {' and '.join(_KEYS[protocol])} are not set. Set it in the environment; or, if the "
-                f"encoder is served elsewhere, set runtime.endpoint.url, or {ADDRESS} in the environment of a search."
+                f"no key for {url}: {names} {'is' if len(_KEYS[protocol]) == 1 else 'are'} not set. Set it in the "
+                "environment; or, if the encoder is served elsewhere, set runtime.endpoint.url, or "
+                f"{ADDRESS} in the environment of a search."
             )
     return Endpoint(
         url=url,

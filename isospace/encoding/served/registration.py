@@ -20,6 +20,7 @@ from isospace.encoding.registry.record import (
 )
 from isospace.encoding.served.counting import served_tokenizer, tokenizer_identity
 from isospace.encoding.served.encoder import ServedEncoder
+from isospace.encoding.served.faults import AFTER_A_CHANGE
 from isospace.encoding.served.opening import connect, open_served, read_reference
 from isospace.encoding.spec import EndpointSpec, PromptsSpec, ServedEncoderSpec
 from isospace.encoding.tokenizer import Tokenizer
@@ -61,6 +62,8 @@ def served_key(spec: ServedEncoderSpec) -> str:
     """Fingerprint of what determines the identity, without asking the provider."""
     asked = apply_preset(spec).model_dump(mode="json", exclude={"preset"})
     asked["tokenizer"] = tokenizer_identity(spec.tokenizer)
+    if asked["revision"] is None:
+        del asked["revision"]  # as before there were revisions
     return fingerprint({"format": FORMAT, "served": asked})
 
 
@@ -190,8 +193,7 @@ def _changed(encoder: ServedEncoder, role: Role, what: str) -> str:
     return (
         f"{encoder.record_model} gives {what} in the role {role}; expected at least {encoder.min_cosine:.6f}, by the "
         f"noise of {encoder.noise:.6f} when it was registered. The provider changed the model, or a gateway drops or "
-        "changes parameters. New vectors would not fit the stored ones: restore the model, or embed the collection "
-        "with another model name."
+        f"changes parameters. New vectors would not fit the stored ones. {AFTER_A_CHANGE}"
     )
 
 
@@ -257,6 +259,7 @@ def _record(spec: ServedEncoderSpec, *, dimension: int, normalizes: bool) -> Enc
             dimensions=spec.dimensions,
             parameters={role: getattr(spec.by_role, role) for role in ROLES},
             tokenizer=tokenizer_identity(spec.tokenizer),
+            revision=spec.revision,
         ),
     )
 

@@ -40,6 +40,11 @@ class Key:
             return f"the file {self._endpoint.key_file}"
         return "no key"
 
+    @property
+    def is_given(self) -> bool:
+        """Whether requests carry a key."""
+        return self._endpoint.key_env is not None or self._endpoint.key_file is not None
+
     def headers(self, protocol: Protocol) -> dict[str, str]:
         """Return the header with the key; nothing if the endpoint has none.
 

@@ -10,7 +10,7 @@ from isospace.encoding.served.answer import Ledger
 from isospace.encoding.served.concurrency import Concurrency
 from isospace.encoding.served.control import Control, with_control
 from isospace.encoding.served.endpoint import Endpoint
-from isospace.encoding.served.faults import KEY_REFUSED, QUOTA_USED_UP, Outcome
+from isospace.encoding.served.faults import AFTER_A_CHANGE, ANOTHER_MODEL, KEY_REFUSED, QUOTA_USED_UP, Outcome
 from isospace.encoding.served.gate import Gate
 from isospace.encoding.served.pace import Bucket, Pace
 from isospace.encoding.served.secret import Key
@@ -120,8 +120,9 @@ class Sender:
                 return outcome, at
             wrong += outcome.kind == "wrong"
             if wrong >= _WRONG_ANSWERS:
+                remedy = AFTER_A_CHANGE if ANOTHER_MODEL in outcome.reason else "Check the server."
                 raise ProviderAnswerError(
-                    f"{self._name}: {outcome.reason}; {wrong} wrong answers to one request. Check the server."
+                    f"{self._name}: {outcome.reason}; {wrong} wrong answers to one request. {remedy}"
                 )
             now = self._clock()
             pause = self._pace.pause(outcome.wait, tries, now)
@@ -206,7 +207,7 @@ class Sender:
 
     def _refusal(self, outcome: Outcome) -> str:
         about_key = outcome.reason.startswith((KEY_REFUSED, QUOTA_USED_UP))
-        where = f" The key is from {self._key.place}." if about_key else ""
+        where = f" The key is from {self._key.place}." if about_key and self._key.is_given else ""
         status = f"HTTP {outcome.status}"
         return f"{self._name}: {outcome.reason} ({status}); nothing is sent again until that is changed.{where}"
 

@@ -84,6 +84,10 @@ def test_overrides_reach_nested_keys() -> None:
             "recipe: {encoder: {model: m}}\nruntime: {store: s, collection: c, source: d, retries: .nan}",
             "runtime.retries",
         ),
+        (
+            "recipe: {encoder: {model: m}}\nruntime: {store: s, collection: c, source: d, workers: {kind: ray}}",
+            "count is empty; kind ray without an address needs the number of workers",
+        ),
     ],
 )
 def test_a_bad_configuration_is_one_line_that_names_the_key(tmp_path: Path, text: str, message: str) -> None:

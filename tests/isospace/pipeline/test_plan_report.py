@@ -1,8 +1,16 @@
 from __future__ import annotations
 
+import importlib.util
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
-from isospace.pipeline.plan_report import PlanReport
+import pytest
+
+from isospace.errors import ConfigError
+from isospace.pipeline.plan_report import PlanReport, require_device
+from tests.helpers.documents import sentences, write_jsonl
 
 NOTHING = PlanReport(
     collection="c",
@@ -54,3 +62,35 @@ def test_estimates_have_units() -> None:
     assert dict(replace(plan, seconds=4.21).rows())["encoding time"] == "about 4.2 s"
     assert dict(replace(plan, seconds=7_500.0, bytes=12).rows())["encoding time"] == "about 2 h 5 min"
     assert dict(replace(plan, bytes=12).rows())["new vectors"] == "about 12 bytes"
+
+
+@pytest.mark.parametrize(
+    ("address", "absent", "message"),
+    [
+        (
+            None,
+            "ray",
+            r"the package ray is not installed \(runtime\.workers\.kind ray needs it\)\. Run: pip install .*\[ray\]",
+        ),
+        (
+            "ray://head:10001",
+            "grpc",
+            r"the package grpc is not installed \(runtime\.workers\.address = ray://head:10001 needs",
+        ),
+    ],
+)
+def test_a_plan_refuses_workers_that_cannot_be_started_from_here(
+    configure: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    address: str | None,
+    absent: str,
+    message: str,
+) -> None:
+    workers = {"kind": "ray", "count": 2, "address": address}
+    config = configure(write_jsonl(tmp_path / "d.jsonl", sentences(3)), runtime={"workers": workers})
+    require_device(config)
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == absent else real(name, *rest))
+    with pytest.raises(ConfigError, match=message):
+        require_device(config)

@@ -13,7 +13,7 @@ from isospace import __version__
 from isospace.collection.origins import Origin
 from isospace.encoding.backends.base import usable_cpus
 from isospace.encoding.engine import Engine, resolve_engine
-from isospace.errors import ConfigError, EncoderError, NoWorkersError, WorkerError, missing_package
+from isospace.errors import EncoderError, NoWorkersError, WorkerError, missing_package
 from isospace.pipeline.encode.shards import EncodedShard, Shard
 from isospace.pipeline.encode.workers.process import Work
 from isospace.pipeline.encode.workers.worker import encode_in_worker, load_in_worker, origin_in_worker, place_of
@@ -157,8 +157,6 @@ def open_ray(spec: WorkersSpec, work: Work) -> RayPool:
         import ray
     except ModuleNotFoundError as error:
         raise EncoderError(missing_package("ray", "runtime.workers.kind ray")) from error
-    if not spec.address and spec.count is None:
-        raise ConfigError("runtime.workers.count is empty; kind ray without an address needs the number of workers.")
     owned = not ray.is_initialized()
     if owned:
         _connect(ray, spec)
@@ -180,7 +178,9 @@ def _connect(ray: Any, spec: WorkersSpec) -> None:
         else:
             # Explicitly local: without an address, Ray would join any cluster on this machine.
             ray.init(address="local", num_cpus=max(usable_cpus(), spec.count or 1), include_dashboard=False, **quiet)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (ConnectionError, RuntimeError, ValueError, ImportError) as error:
+        if "ray[client]" in str(error):
+            raise EncoderError(missing_package("grpc", f"runtime.workers.address = {spec.address}")) from error
         raise EncoderError(
             f"runtime.workers.address = {spec.address!r}: no Ray cluster answers there ({_first_line(error)}). Start "
             "one, or leave the address empty for a local one. If the cluster requires a token, set RAY_AUTH_MODE=token "

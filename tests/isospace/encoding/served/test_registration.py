@@ -9,12 +9,14 @@ import pytest
 
 from isospace.encoding.engine import Engine
 from isospace.encoding.loading import open_encoder
-from isospace.encoding.registry.record import read_encoder_record
+from isospace.encoding.registry.record import FORMAT, read_encoder_record
 from isospace.encoding.registry.register import identify_encoder, prepare_encoder
 from isospace.encoding.served.counting import served_tokenizer
 from isospace.encoding.served.opening import resolve_endpoint, tolerance_of
+from isospace.encoding.served.registration import served_key
 from isospace.encoding.spec import EndpointSpec, ServedEncoderSpec
 from isospace.errors import ConfigError, EncoderError
+from isospace.storage.hashing import fingerprint
 from isospace.storage.store import Store, open_store
 from isospace.transform.probe_texts import PROBE_TEXTS
 from tests.helpers.fake_provider import FakeProvider, Fault
@@ -89,6 +91,20 @@ def test_a_provider_that_serves_another_model_is_refused_before_a_run(provider: 
     provider.faults = [Fault("other vectors")]
     with pytest.raises(EncoderError, match="another model"):
         prepare_encoder(store, spec(), engine(provider))
+
+
+def test_without_a_revision_an_encoder_is_described_as_before_there_were_any(
+    provider: FakeProvider, store: Store
+) -> None:
+    record = prepare_encoder(store, spec(), engine(provider)).record
+    assert "revision" not in record.model_dump(mode="json")["served"]
+    asked = spec().model_dump(mode="json", exclude={"preset", "revision"})
+    asked["tokenizer"] = "budget"
+    assert served_key(spec()) == fingerprint({"format": FORMAT, "served": asked})
+    other = prepare_encoder(store, spec(revision="2026-11"), engine(provider)).record
+    assert other.encoder_id != record.encoder_id
+    assert other.served is not None
+    assert other.served.revision == "2026-11"
 
 
 def test_a_control_text_goes_with_every_request_of_a_run(provider: FakeProvider, store: Store) -> None:
