@@ -19,6 +19,7 @@
     ├── FitError             the sample is not suitable for the fit
     ├── MismatchError        two sides belong to different spaces; names the difference
     ├── QueryError           a query is invalid
+    ├── ScopeError           what a caller may see cannot be told
     ├── CheckError           a check before the commit failed; nothing was published
     ├── GateError            a snapshot failed the quality gate; the alias was not moved
     ├── HeldError            the alias is held; it was not moved
@@ -127,6 +128,10 @@ class QueryError(IsospaceError):
     """A query is invalid."""
 
 
+class ScopeError(IsospaceError):
+    """What a caller may see cannot be told, so that nothing is shown."""
+
+
 class CheckError(IsospaceError):
     """A check before the commit failed, so nothing was published."""
 
@@ -146,6 +151,7 @@ class AuditError(IsospaceError):
 # The extra that brings a package, for every package that only an extra brings.
 EXTRAS = {
     "fastapi": "serve", "starlette": "serve", "uvicorn": "serve", "h11": "serve", "prometheus_client": "serve",
+    "jwt": "serve", "cryptography": "serve",
     "openvino": "query", "openvino_telemetry": "query", "tokenizers": "query", "bm25s": "query", "Stemmer": "query",
     "regex": "query", "scipy": "query",
     "faiss": "fast",

@@ -103,7 +103,34 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")] = 8000,
     keys: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="File with one API key per line. Default: keys in $ISOSPACE_API_KEYS."),
+        typer.Option(
+            metavar="FILE",
+            help="File with one API key per line, or a key, `filter:`, and what it may see. Default: keys in "
+            "$ISOSPACE_API_KEYS.",
+        ),
+    ] = None,
+    token_key: Annotated[
+        Path | None,
+        typer.Option(
+            "--token-key",
+            metavar="FILE",
+            help="Accept signed tokens (JWT), verified with this public key in PEM or this secret; needs "
+            "--token-filter.",
+        ),
+    ] = None,
+    token_filter: Annotated[
+        str | None,
+        typer.Option(
+            "--token-filter",
+            metavar="EXPRESSION",
+            help="What the bearer of a token may see, with claims: 'tenant == $tenant and group in $groups'.",
+        ),
+    ] = None,
+    token_audience: Annotated[
+        str | None, typer.Option("--token-audience", metavar="TEXT", help="What the claim `aud` of a token must be.")
+    ] = None,
+    token_issuer: Annotated[
+        str | None, typer.Option("--token-issuer", metavar="TEXT", help="What the claim `iss` of a token must be.")
     ] = None,
     reranker: RerankerOption = None,
     watch: Annotated[
@@ -196,6 +223,7 @@ def serve(
     from isospace.service.keys import read_keys
     from isospace.service.limits import make_limits
     from isospace.service.settings import ServiceOptions, Settings
+    from isospace.service.tokens import token_rules
 
     changed = {**context.meta.get(LIMITS, {}), **parse_pairs("--limit", limits, "texts=4096")}
     if requests is not None:
@@ -209,6 +237,7 @@ def serve(
             port=port,
             keys=read_keys(keys),
             keys_file=keys,
+            tokens=token_rules(token_key, token_filter, token_audience, token_issuer),
             limits=make_limits(changed),
             access_log=access_log,
             token_ids=token_ids,

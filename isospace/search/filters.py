@@ -46,7 +46,7 @@ class Filter:
     tree: ast.expr
 
 
-def parse_filter(text: str) -> Filter:
+def parse_filter(text: str, *, longest: int = _LONGEST) -> Filter:
     """Parse an expression.
 
     Parameters
@@ -55,14 +55,16 @@ def parse_filter(text: str) -> Filter:
         Comparisons (`==`, `!=`, `<`, `<=`, `>`, `>=`, `in`, `not in`, `is None`) of metadata fields with constants,
         joined by `and`, `or`, `not`. A field is written as its name, or as `meta["its name"]` if the name is not an
         identifier.
+    longest
+        Most characters.
 
     Raises
     ------
     QueryError
         If the expression cannot be parsed, or uses anything else.
     """
-    if len(text) > _LONGEST:
-        raise QueryError(f"filter of {len(text)} characters; expected at most {_LONGEST}.")
+    if len(text) > longest:
+        raise QueryError(f"filter of {len(text)} characters; expected at most {longest}.")
     try:
         tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:

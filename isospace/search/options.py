@@ -15,6 +15,9 @@ Mode: TypeAlias = Literal["auto", "exact", "quantized", "tiered", "lexical", "sp
 Fusion: TypeAlias = Literal["rrf", "weighted"]
 _Weight = Annotated[float, Field(ge=0.0, le=1_000.0, allow_inf_nan=False)]
 
+# Lists of groups make it long.
+LONGEST_SCOPE = 20_000
+
 
 # Modes that search for words or terms alone, so that they need no vector of the query.
 WORD_MODES: frozenset[Mode] = frozenset({"lexical", "sparse"})
@@ -42,6 +45,9 @@ class SearchOptions(BaseModel):
     """`cosine`, `dot`, or the negated distances `l2` and `l1`; l1 needs mode exact."""
     filter: str | None = Field(default=None, max_length=2_000)
     """Expression over the documents' metadata, such as `lang == "en" and year >= 2020`."""
+    scope: str | None = Field(default=None, max_length=LONGEST_SCOPE)
+    """A second filter, for what a caller may see at all: only documents that pass it are searched, whatever `filter`
+    says. The service takes it from the API key or the token, never from the request."""
     fusion: Fusion = "rrf"
     """For hybrid: `rrf` adds weight / (60 + rank); `weighted` adds weight x score, scores scaled to 0..1 per list."""
     weights: tuple[_Weight, _Weight] = (1.0, 1.0)
@@ -60,7 +66,8 @@ class SearchOptions(BaseModel):
 
     def by_words(self) -> SearchOptions:
         """Return options that search words alone, for when queries cannot be embedded."""
-        return SearchOptions(mode="lexical", k=self.k, filter=self.filter, rerank=self.rerank, depth=self.depth)
+        kept = {name: getattr(self, name) for name in ("k", "filter", "scope", "rerank", "depth")}
+        return SearchOptions(mode="lexical", **kept)
 
 
 class SearchKeywords(TypedDict, total=False):
@@ -71,6 +78,7 @@ class SearchKeywords(TypedDict, total=False):
     rescore: int
     metric: Metric
     filter: str | None
+    scope: str | None
     fusion: Fusion
     weights: tuple[float, float]
     sparse_weight: float

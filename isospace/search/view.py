@@ -118,7 +118,7 @@ class View:
             Ascending int64 rows to search, of those that pass the filter; all if None.
         """
         count = max(options.k, options.depth) if options.rerank else options.k
-        rows = self.passing(options.filter)
+        rows = self.passing(options.filter, options.scope)
         if within is not None:
             rows = within if rows is None else np.intersect1d(rows, within, assume_unique=True)
         match options.mode:
@@ -141,18 +141,20 @@ class View:
                 rankings = self._by_vectors(_required(vectors, options.mode), count, rows, options)
                 return [RankedRows(ranking, {}) for ranking in rankings]
 
-    def passing(self, expression: str | None) -> Rows | None:
-        """Return the rows that pass a filter, ascending; None if there is no filter.
+    def passing(self, expression: str | None, scope: str | None = None) -> Rows | None:
+        """Return the rows that pass a filter and a scope, ascending; None if there is neither.
 
         Raises
         ------
         QueryError
             If the filter cannot be parsed, or names an unknown field.
+        ScopeError
+            If that is so for the scope.
         """
-        return None if expression is None else self._passing(expression)
+        return None if expression is None and scope is None else self._passing(expression, scope)
 
     @functools.cached_property
-    def _passing(self) -> Callable[[str], Rows]:
+    def _passing(self) -> Callable[[str | None, str | None], Rows]:
         # The cache refers to the copy, not to the view, so that a replaced view is freed at once.
         return functools.lru_cache(maxsize=16)(functools.partial(_passing, self.copy))
 
@@ -292,11 +294,17 @@ def _arrays(scores: dict[int, float]) -> tuple[Rows, npt.NDArray[np.float64]]:
     return np.fromiter(scores, np.int64, len(scores)), np.fromiter(scores.values(), np.float64, len(scores))
 
 
-def _passing(copy: LocalCopy, expression: str) -> Rows:
+def _passing(copy: LocalCopy, expression: str | None, scope: str | None) -> Rows:
     # With pyarrow.compute, which takes longer to import than most queries take.
     from isospace.search.filters import apply_filter, parse_filter
+    from isospace.search.scope import documents_in_scope
 
-    passed = apply_filter(parse_filter(expression), copy.documents.drop_columns(["metadata"]))
+    documents = copy.documents.drop_columns(["metadata"])
+    passed = np.ones(len(documents), bool) if scope is None else documents_in_scope(scope, documents)
+    if expression is not None:
+        # Documents outside of the scope are not even compared: an error must not depend on their values.
+        seen = documents if scope is None else documents.filter(pa.array(passed))
+        passed[passed] = apply_filter(parse_filter(expression), seen)
     owners: npt.NDArray[np.int32] = copy.chunks["document"].to_numpy()
     return np.flatnonzero(passed[owners]).astype(np.int64)
 

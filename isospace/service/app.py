@@ -64,6 +64,7 @@ _PAGE_POLICY = (
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorBody, "description": "The request is invalid."},
     401: {"model": ErrorBody, "description": "The API key is missing or wrong."},
+    403: {"model": ErrorBody, "description": "The key or the token does not admit to this."},
     408: {"model": ErrorBody, "description": "The body did not arrive in time."},
     409: {"model": ErrorBody, "description": "The request requires another space than the one served."},
     413: {"model": ErrorBody, "description": "The body is too large."},
@@ -118,7 +119,7 @@ def create_app(index: Index, settings: Settings | None = None, *, watcher: Watch
     _add_models(app, service)
     _add_watching(app, service)
     _add_pages(app)
-    if is_loopback(service.settings.host) and not service.settings.keys:
+    if is_loopback(service.settings.host) and not service.settings.needs_key:
         # Against DNS rebinding, by which a page of another site could reach this service under the site's host name.
         # With keys it could not anyway, and behind a proxy the host name is the proxy's.
         app.add_middleware(
@@ -208,7 +209,8 @@ def _add_search(app: FastAPI, service: Service) -> None:
         view = _view(service, request)
         queries = [body.query] if isinstance(body.query, str) else body.query
         request.state.notes["texts"] = len(queries)
-        options = await to_thread(require_query, body, queries, view, service.settings.limits)
+        scope = request.state.access.scope
+        options = await to_thread(require_query, body, queries, view, service.settings.limits, scope)
         results = await service.searcher((view, options), queries)
         if service.watcher is not None:
             for query, (hits, found) in zip(queries, results, strict=True):
@@ -320,7 +322,8 @@ def _add_watching(app: FastAPI, service: Service) -> None:
         if not service.ready:
             response.status_code = 503
             return "not ready"
-        if service.keys.admitted(request.headers.get("authorization")) is None:
+        access = getattr(request.state, "access", None)
+        if access is None or access.scope is not None:
             return "ready"
         alias, keys = service.index.problem, service.keys.problem
         problems = [f"the alias could not be followed: {alias}"] if alias else []
@@ -329,7 +332,9 @@ def _add_watching(app: FastAPI, service: Service) -> None:
 
     @app.get("/metrics", response_class=PlainTextResponse, tags=["operation"])
     async def metrics(request: Request) -> Response:
-        """Return metrics for Prometheus."""
+        """Return metrics for Prometheus; not for keys with a filter, since they count what others search, too."""
+        if request.state.access.scope is not None:
+            raise Problem(403, "metrics: this key shows a part of the collection. Use a key without a filter.")
         content, content_type = service.metrics.exposition(request.headers.get("accept", ""))
         return Response(content, headers={"Content-Type": content_type})
 

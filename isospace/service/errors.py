@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
-from isospace.errors import NO_ANSWER, IsospaceError, MismatchError, QueryError, TextRefusedError
+from isospace.errors import NO_ANSWER, IsospaceError, MismatchError, QueryError, ScopeError, TextRefusedError
 
 _TYPES = {401: "authentication_error", 404: "not_found_error", 409: "conflict_error", 429: "rate_limit_error"}
+
+_LOG = logging.getLogger(__name__)
 
 
 class ErrorDetail(BaseModel):
@@ -71,6 +75,13 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
+def refused_scope(error: ScopeError) -> Problem:
+    """Return the problem of a caller whose scope cannot be applied, and log its cause, which is not for the caller."""
+    if error.__cause__ is not None:
+        _LOG.warning("a search was refused, since its scope cannot be applied: %s", error.__cause__)
+    return Problem(403, str(error), code="scope")
+
+
 def handle_problems(app: FastAPI) -> None:
     """Register handlers that turn every error into this format."""
 
@@ -92,6 +103,7 @@ def handle_problems(app: FastAPI) -> None:
     @app.exception_handler(IsospaceError)
     def _(request: Request, error: IsospaceError) -> JSONResponse:
         is_asked_wrong = isinstance(error, QueryError | MismatchError | TextRefusedError)
-        problem = Problem(400 if is_asked_wrong else 503 if isinstance(error, NO_ANSWER) else 500, str(error))
+        status = 400 if is_asked_wrong else 503 if isinstance(error, NO_ANSWER) else 500
+        problem = refused_scope(error) if isinstance(error, ScopeError) else Problem(status, str(error))
         note_problem(request.scope, problem)
         return problem_response(problem)

@@ -7,43 +7,84 @@ import hashlib
 import hmac
 import logging
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from isospace.errors import ConfigError
+from isospace.errors import ConfigError, QueryError
+from isospace.search.scope import check_template, claims_in
+from isospace.service.tokens import Tokens
 
 KEYS_VARIABLE = "ISOSPACE_API_KEYS"
 _SHORTEST = 16
+_FILTER = "filter:"
 _LOG = logging.getLogger(__name__)
 
 
-class Keys:
-    """The API keys that are valid now; without any, requests need none.
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who may send requests, and what is shown to them.
 
     Attributes
     ----------
+    name
+        What the access log calls them: the first 8 digits of the SHA-256 of a key, or `token`; empty without keys.
+    scope
+        A filter that every search has to pass; None if everything may be seen.
+    """
+
+    name: str = ""
+    scope: str | None = None
+
+
+class Keys:
+    """The API keys that are valid now, and the rules for tokens; without any, requests need none.
+
+    Attributes
+    ----------
+    known
+        By the SHA-256 of a key, the filter that it carries, if any.
     problem
         Why the key file could not be read again, if so: the keys read before remain valid.
     """
 
-    def __init__(self, digests: tuple[bytes, ...], path: Path | None = None) -> None:
-        self.digests, self.path, self.problem = digests, path, ""
+    def __init__(
+        self, known: Mapping[bytes, str | None], path: Path | None = None, tokens: Tokens | None = None
+    ) -> None:
+        self.known, self.path, self.tokens, self.problem = dict(known), path, tokens, ""
         self._read = self._seen = _version(path)
         if path is not None:
             # Opening the snapshot may have taken a minute since: a key that was revoked meanwhile must not be valid.
             with contextlib.suppress(ConfigError):
-                self.digests = read_keys(path)
+                self.known = read_keys(path)
 
-    def admitted(self, authorization: str | None) -> bytes | None:
-        """Return the SHA-256 of the key in a header `Bearer KEY`, compared in constant time; None if it is not valid.
+    @property
+    def is_open(self) -> bool:
+        """Whether requests need no key."""
+        return not self.known and self.tokens is None
 
-        Without keys, every request is admitted, with an empty digest.
+    def admitted(self, authorization: str | None) -> Access | None:
+        """Return whom a header `Bearer KEY` admits, compared in constant time; None if it is not valid.
+
+        Without keys, every request is admitted.
+
+        Raises
+        ------
+        ScopeError
+            If a valid token lacks a claim of the filter.
         """
-        if not self.digests:
-            return b""
+        if self.is_open:
+            return Access()
         scheme, _, key = (authorization or "").partition(" ")
-        found = digest(key.strip())
-        matches = [hmac.compare_digest(found, known) for known in self.digests]
-        return found if any(matches) and scheme.lower() == "bearer" else None
+        key = key.strip()
+        found = digest(key)
+        matches = [known for known in self.known if hmac.compare_digest(found, known)]
+        if scheme.lower() != "bearer":
+            return None
+        if matches:
+            return Access(found.hex()[:8], self.known[matches[0]])
+        scope = self.tokens.scope_of(key) if self.tokens is not None else None
+        return None if scope is None else Access("token", scope)
 
     def follow(self) -> None:
         """Read the file again if it has changed, and not since the last call: it may still be being written."""
@@ -61,10 +102,10 @@ class Keys:
             found = read_keys(self.path)
         except ConfigError as error:
             self.problem = str(error)
-            _LOG.warning("%s The keys from before (%d) remain valid.", error, len(self.digests))
+            _LOG.warning("%s The keys from before (%d) remain valid.", error, len(self.known))
             return
-        added, removed = set(found) - set(self.digests), set(self.digests) - set(found)
-        self.digests, self.problem = found, ""
+        added, removed = set(found) - set(self.known), set(self.known) - set(found)
+        self.known, self.problem = found, ""
         _LOG.warning("--keys %s: read again; keys added: %d, removed: %d", self.path, len(added), len(removed))
 
 
@@ -73,13 +114,20 @@ def digest(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
 
 
-def read_keys(path: Path | None) -> tuple[bytes, ...]:
+def read_keys(path: Path | None) -> dict[bytes, str | None]:
     """Read API keys from a file with one per line, or else, comma-separated, from the environment.
+
+    In a file, a key may be followed by `filter:` and the filter that every search with this key has to pass.
+
+    Returns
+    -------
+    dict
+        By the SHA-256 of a key, its filter, or None.
 
     Raises
     ------
     ConfigError
-        If the file cannot be read or a key has fewer than 16 characters.
+        If the file cannot be read, a key has fewer than 16 characters, or a filter cannot be parsed.
     """
     if path is not None:
         try:
@@ -90,18 +138,42 @@ def read_keys(path: Path | None) -> tuple[bytes, ...]:
             ) from error
     else:
         lines = os.environ.get(KEYS_VARIABLE, "").split(",")
-    keys = [line.strip() for line in lines if line.strip() and not line.strip().startswith("#")]
-    if path is not None and not keys:
+    entries = [_entry(line, path) for line in lines if line.strip() and not line.strip().startswith("#")]
+    if path is not None and not entries:
         raise ConfigError(
             f"--keys {path}: holds no key. Write one key per line, such as the output of `openssl rand -hex 32`."
         )
-    if short := [key for key in keys if len(key) < _SHORTEST]:
-        place = KEYS_VARIABLE if path is None else f"--keys {path}"
+    known: dict[bytes, str | None] = {}
+    for key, scope in entries:
+        if len(key) < _SHORTEST:
+            place = KEYS_VARIABLE if path is None else f"--keys {path}"
+            raise ConfigError(
+                f"{place}: an API key has {len(key)} characters; expected {_SHORTEST} or more. Make one with "
+                "`openssl rand -hex 32`."
+            )
+        if known.setdefault(digest(key), scope) != scope:
+            raise ConfigError(f"--keys {path}: a key has two lines with different filters. Give each user a key.")
+    return known
+
+
+def _entry(line: str, path: Path | None) -> tuple[str, str | None]:
+    """Return the key of a line, and its filter."""
+    key, *rest = line.strip().split(None, 1)
+    if not rest or path is None:
+        return line.strip(), None
+    if not rest[0].startswith(_FILTER):
         raise ConfigError(
-            f"{place}: an API key has {len(short[0])} characters; expected {_SHORTEST} or more. Make one with "
-            "`openssl rand -hex 32`."
+            f"--keys {path}: a line has more than a key. Write `{_FILTER}` and a filter behind a key, or a comment in "
+            "a line of its own that starts with #."
         )
-    return tuple(digest(key) for key in keys)
+    scope = rest[0].removeprefix(_FILTER).strip()
+    try:
+        if claims_in(scope):
+            raise QueryError("a claim such as $tenant needs a token")
+        check_template(scope)
+    except QueryError as error:
+        raise ConfigError(f"--keys {path}: {error}") from error
+    return key, scope
 
 
 def _version(path: Path | None) -> tuple[int, ...]:

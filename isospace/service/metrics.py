@@ -116,7 +116,7 @@ class _Counted(Collector):
                 "1 while the key file cannot be read; the keys from before remain valid.",
                 bool(self.keys.problem),
             ),
-            ("keys", "API keys that are valid.", len(self.keys.digests)),
+            ("keys", "API keys that are valid.", len(self.keys.known)),
         ):
             yield GaugeMetricFamily(f"isospace_{name}", text, value=float(value))
 

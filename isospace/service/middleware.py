@@ -9,7 +9,8 @@ from collections.abc import Callable
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from isospace.service.errors import Problem, note_problem, problem_response
+from isospace.errors import ScopeError
+from isospace.service.errors import Problem, note_problem, problem_response, refused_scope
 from isospace.service.keys import Keys
 from isospace.service.limits import Limits
 from isospace.service.metrics import Metrics
@@ -46,13 +47,16 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        key = self.keys.admitted(Headers(scope=scope).get("authorization"))
-        if key:
-            # Which key it was, for the access log; the key itself cannot be found from this.
-            scope["state"]["notes"]["key"] = key.hex()[:8]
-        answer = _Answer(send, self.served if key is not None else None)
+        answer = _Answer(send, None)
         try:
-            await self._guarded(scope, receive, answer, is_admitted=key is not None)
+            access = self.keys.admitted(Headers(scope=scope).get("authorization"))
+            if access is not None:
+                answer.served = self.served
+                scope["state"]["access"] = access
+                if access.name:
+                    # Which key it was, for the access log; the key itself cannot be found from this.
+                    scope["state"]["notes"]["key"] = access.name
+            await self._guarded(scope, receive, answer, is_admitted=access is not None)
         except ClientGoneError:
             return
         except asyncio.CancelledError:
@@ -61,6 +65,8 @@ class Guard:
             await self._refuse(Problem(503, message, code="shutting_down"), scope, receive, answer)
         except Problem as problem:
             await self._refuse(problem, scope, receive, answer)
+        except ScopeError as error:
+            await self._refuse(refused_scope(error), scope, receive, answer)
         except Exception as error:
             name = scope["state"]["notes"]["request_id"]
             _LOG.exception("%s %s failed (request %s)", scope["method"], scope["path"], name)

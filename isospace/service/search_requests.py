@@ -14,8 +14,10 @@ from isospace.service.limits import Limits
 from isospace.service.schemas import FoundChunk, QueryResult, SearchRequest
 
 
-def require_query(body: SearchRequest, queries: Sequence[str], view: View, limits: Limits) -> SearchOptions:
-    """Check a request against the limits, and return its search options.
+def require_query(
+    body: SearchRequest, queries: Sequence[str], view: View, limits: Limits, scope: str | None = None
+) -> SearchOptions:
+    """Check a request against the limits, and return its search options, with the scope of the key or the token.
 
     Raises
     ------
@@ -23,6 +25,8 @@ def require_query(body: SearchRequest, queries: Sequence[str], view: View, limit
         If there are too many hits, or a query is too long for the encoder.
     QueryError
         If the snapshot does not support the options.
+    ScopeError
+        If the scope cannot be applied to the snapshot.
     """
     for name, value in (("k", body.k), ("depth", body.depth)):
         if value > limits.hits:
@@ -41,9 +45,9 @@ def require_query(body: SearchRequest, queries: Sequence[str], view: View, limit
     require_characters(limits.query_characters, queries)
     if body.mode not in WORD_MODES:
         require_within(limits, list(queries), view.space, "query", param="query")
-    options = search_options(body.options())
+    options = search_options({**body.options(), "scope": scope})
     # Report errors in the filter before the query is batched with others.
-    view.passing(options.filter)
+    view.passing(options.filter, options.scope)
     return options
 
 

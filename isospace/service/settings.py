@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 from isospace.errors import ConfigError
 from isospace.service.keys import KEYS_VARIABLE
 from isospace.service.limits import Limits
+from isospace.service.tokens import TokenRules
 
 if TYPE_CHECKING:
     from isospace.encoding.engine import Engine
@@ -27,7 +29,9 @@ class Settings:
     take_over
         Whether another service may already listen on the port: both then get requests, until the other one exits.
     keys
-        SHA-256 of each API key; if empty, requests need no key.
+        By the SHA-256 of each API key, the filter that it carries, or None; if empty, requests need no key.
+    tokens
+        How signed tokens are verified, which are accepted beside keys.
     keys_file
         The file of the keys, which is read again when it changes.
     access_log
@@ -44,7 +48,8 @@ class Settings:
 
     host: str = "127.0.0.1"
     port: int = 8000
-    keys: tuple[bytes, ...] = ()
+    keys: Mapping[bytes, str | None] = field(default_factory=dict)
+    tokens: TokenRules | None = None
     limits: Limits = field(default_factory=Limits)
     batch_tokens: int = 2_048
     batch_texts: int = 64
@@ -56,7 +61,7 @@ class Settings:
     origins: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.keys and not is_loopback(self.host):
+        if not self.needs_key and not is_loopback(self.host):
             raise ConfigError(
                 f"--host {self.host}: reachable from other machines, but no API keys are set. Give --keys FILE with "
                 f"one key per line, or set {KEYS_VARIABLE}; or listen on 127.0.0.1."
@@ -67,11 +72,16 @@ class Settings:
                     f"--cors {origin}: expected the scheme and host of an origin, such as https://search.example.org "
                     "or http://localhost:3000, or * for all."
                 )
-        if "*" in self.origins and not self.keys:
+        if "*" in self.origins and not self.needs_key:
             raise ConfigError(
                 "--cors *: every page that a user of this machine opens could search, because no API keys are set. "
                 "Give the origins that may, or --keys FILE."
             )
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether requests need a key or a token."""
+        return bool(self.keys) or self.tokens is not None
 
 
 @dataclass(frozen=True, slots=True)

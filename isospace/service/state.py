@@ -20,6 +20,7 @@ from isospace.service.query_logging import Watcher
 from isospace.service.search_requests import search_cost
 from isospace.service.settings import Settings
 from isospace.service.token_ids import open_decoder
+from isospace.service.tokens import Tokens
 
 # How often the key file is looked at.
 _KEYS_SECONDS = 1.0
@@ -36,7 +37,7 @@ class Service:
 
     def __init__(self, index: Index, settings: Settings, watcher: Watcher | None, log: AccessLog | None) -> None:
         self.index, self.settings, self.watcher, self.access_log = index, settings, watcher, log
-        self.keys = Keys(settings.keys, settings.keys_file)
+        self.keys = Keys(settings.keys, settings.keys_file, Tokens(settings.tokens) if settings.tokens else None)
         self.metrics = Metrics(index, self.keys, watcher, log)
         self.ready, self.started = True, int(time.time())
         # Loaded at the start, so that a wrong name is noticed there.

@@ -65,7 +65,7 @@ def grown(sealed: PipelineConfig, tmp_path: Path) -> Callable[..., PipelineConfi
 
 
 def metrics_of(index: Index) -> bytes:
-    return Metrics(index, Keys(()), None, None).exposition("text/plain")[0]
+    return Metrics(index, Keys({}), None, None).exposition("text/plain")[0]
 
 
 def changed(config: PipelineConfig, **runtime: object) -> PipelineConfig:

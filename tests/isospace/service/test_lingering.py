@@ -18,7 +18,7 @@ from tests.helpers.serving import serving
 # More than the buffers of two sockets hold: it cannot be sent while the other side does not read.
 BODY = b"x" * 16_000_000
 SMALL = Limits(body_bytes=1_000_000)
-KEYS = (digest("a-key-of-some-length"),)
+KEYS = {digest("a-key-of-some-length"): None}
 SIZED = b"POST /search HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n" % len(BODY)
 CHUNKED = b"POST /search HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n" % len(BODY)
 # Probes are answered without reading a body.

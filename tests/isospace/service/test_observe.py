@@ -57,7 +57,7 @@ def test_an_internal_error_names_its_request(
 def test_the_access_log_has_a_line_for_each_request_and_no_secret(opened: Index, tmp_path: Path) -> None:
     path = tmp_path / "access.jsonl"
     with (
-        serving(opened, Settings(keys=(digest(KEY),), access_log=str(path))) as url,
+        serving(opened, Settings(keys={digest(KEY): None}, access_log=str(path))) as url,
         httpx.Client(base_url=url) as asks,
     ):
         asks.headers["X-Request-Id"] = "r1"
@@ -165,7 +165,7 @@ def test_head_is_get_without_the_body(client: httpx.Client) -> None:
 
 @pytest.mark.parametrize("origins", [("https://search.example",), ("*",)])
 def test_pages_of_allowed_origins_may_ask_from_a_browser(opened: Index, origins: tuple[str, ...]) -> None:
-    with serving(opened, Settings(keys=(digest(KEY),), origins=origins)) as url:
+    with serving(opened, Settings(keys={digest(KEY): None}, origins=origins)) as url:
         preflight = {
             "Origin": "https://search.example",
             "Access-Control-Request-Method": "POST",
@@ -195,13 +195,13 @@ def test_without_the_option_no_other_origin_may_ask(client: httpx.Client) -> Non
 @pytest.mark.parametrize("origin", ["search.example", "https://search.example/", "https://*.example", "ftp://a", ""])
 def test_what_is_no_origin_is_refused(origin: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(f"--cors {origin}: expected the scheme and host")):
-        Settings(keys=(digest(KEY),), origins=(origin,))
+        Settings(keys={digest(KEY): None}, origins=(origin,))
     with pytest.raises(ConfigError, match=r"--cors \*: every page .* could search"):
         Settings(origins=("*",))
 
 
 def test_metrics_have_the_types_and_names_that_prometheus_expects(opened: Index) -> None:
-    with serving(opened, Settings(keys=(digest(KEY),))) as url:
+    with serving(opened, Settings(keys={digest(KEY): None})) as url:
         for _ in range(2):
             httpx.post(f"{url}/v1/embeddings", json={"input": "a new text", "model": "c"}, headers=BEARER)
         httpx.post(f"{url}/search", json={"query": QUERY})
@@ -266,7 +266,7 @@ def test_all_bodies_together_are_limited(opened: Index) -> None:
 
 
 def test_bodies_of_clients_without_a_key_take_no_room(opened: Index) -> None:
-    settings = Settings(keys=(digest(KEY),), limits=Limits(all_bodies_bytes=1_000))
+    settings = Settings(keys={digest(KEY): None}, limits=Limits(all_bodies_bytes=1_000))
     with serving(opened, settings) as url, contextlib.ExitStack() as others:
         for path in (b"/", b"/docs", b"/healthz"):
             other = others.enter_context(socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1]))))
