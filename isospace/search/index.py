@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import threading
@@ -20,6 +21,7 @@ from isospace.errors import NO_ANSWER, ConfigError, MismatchError, QueryError
 from isospace.ingest.document import is_unicode
 from isospace.search.answer import Answer, Clock
 from isospace.search.build_local_copy import Verify
+from isospace.search.grouping import group, rank_documents
 from isospace.search.opener import Opener
 from isospace.search.options import TEXT_MODES, WORD_MODES, SearchKeywords, SearchOptions, search_options
 from isospace.search.promise import SnapshotPromise, promise_of
@@ -301,10 +303,14 @@ class Index:
         cached = [None if vectors is None else self.cache.answer(place, vectors[n]) for n in range(count)]
         unknown = [n for n in range(count) if cached[n] is None]
         texts = None if queries is None else [queries[n] for n in unknown]
-        ranked = view.rank(texts, None if vectors is None else vectors[unknown], options) if unknown else []
+        asked = None if vectors is None else vectors[unknown]
+        search = view.rank if options.group_by is None or options.rerank else functools.partial(rank_documents, view)
+        ranked = search(texts, asked, options) if unknown else []
         clock.lap("search")
         if options.rerank and texts is not None:
             ranked = [self._rerank(view, text, rows, options) for text, rows in zip(texts, ranked, strict=True)]
+            if options.group_by is not None:
+                ranked = [group(view, rows, options) for rows in ranked]
             clock.lap("rerank")
         hits: list[list[Hit]] = [answer or [] for answer in cached]
         for n, rows in zip(unknown, ranked, strict=True):
@@ -323,7 +329,8 @@ class Index:
         rows = [(best[place][0], float(scores[place])) for place in order]
         parts = {**ranked.parts, "retrieval": dict(ranked.rows), "rerank": dict(rows)}
         # Rows that the reranker did not score follow in the order of the search.
-        return RankedRows([*rows, *ranked.rows[options.depth :]][: options.k], parts)
+        whole = [*rows, *ranked.rows[options.depth :]]
+        return RankedRows(whole if options.group_by is not None else whole[: options.k], parts)
 
 
 def _is_space(given: str, space_id: str) -> bool:

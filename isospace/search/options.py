@@ -45,6 +45,10 @@ class SearchOptions(BaseModel):
     """`cosine`, `dot`, or the negated distances `l2` and `l1`; l1 needs mode exact."""
     filter: str | None = Field(default=None, max_length=2_000)
     """Expression over the documents' metadata, such as `lang == "en" and year >= 2020`."""
+    group_by: Literal["document"] | None = None
+    """`document`: `k` is the number of documents, each with its best chunks; by default, of chunks."""
+    per_document: int = Field(default=1, ge=1, le=100)
+    """With `group_by`: maximum number of chunks of a document."""
     scope: str | None = Field(default=None, max_length=LONGEST_SCOPE)
     """A second filter, for what a caller may see at all: only documents that pass it are searched, whatever `filter`
     says. The service takes it from the API key or the token, never from the request."""
@@ -66,7 +70,10 @@ class SearchOptions(BaseModel):
 
     def by_words(self) -> SearchOptions:
         """Return options that search words alone, for when queries cannot be embedded."""
-        kept = {name: getattr(self, name) for name in ("k", "filter", "scope", "rerank", "depth")}
+        kept = {
+            name: getattr(self, name)
+            for name in ("k", "filter", "group_by", "per_document", "scope", "rerank", "depth")
+        }
         return SearchOptions(mode="lexical", **kept)
 
 
@@ -78,6 +85,8 @@ class SearchKeywords(TypedDict, total=False):
     rescore: int
     metric: Metric
     filter: str | None
+    group_by: Literal["document"] | None
+    per_document: int
     scope: str | None
     fusion: Fusion
     weights: tuple[float, float]

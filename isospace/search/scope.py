@@ -93,7 +93,7 @@ def _is_claim(value: object) -> bool:
     return isinstance(value, str | bool | int) or (isinstance(value, float) and math.isfinite(value))
 
 
-def _filled(template: str, values: Mapping[str, object]) -> str:
+def _filled(template: str, values: Mapping[str, Claim | list[Claim]]) -> str:
     """Return the text of the parsed template with constants for its claims."""
     named = _PARTS.sub(lambda match: f"{_CLAIM}{match[1]}" if match[1] else match[0], template.strip())
     try:
@@ -104,7 +104,7 @@ def _filled(template: str, values: Mapping[str, object]) -> str:
 
 
 class _Filling(ast.NodeTransformer):
-    def __init__(self, values: Mapping[str, object]) -> None:
+    def __init__(self, values: Mapping[str, Claim | list[Claim]]) -> None:
         self.values = values
 
     def visit_Name(self, node: ast.Name) -> ast.expr:

@@ -112,6 +112,10 @@ class SearchRequest(_Request):
     """Similarity, or negated distance."""
     filter: Annotated[str, Field(max_length=2000)] | None = None
     """Expression over the documents' metadata, such as `lang == "en" and year >= 2020`."""
+    group_by: Literal["document"] | None = None
+    """`document`: `k` counts documents, each with its best chunks."""
+    per_document: Annotated[int, Field(ge=1, le=100)] = 1
+    """With `group_by`: maximum number of chunks of a document."""
     fusion: Literal["rrf", "weighted"] = "rrf"
     """For hybrid: fusion by ranks or by scores."""
     weights: Annotated[list[_Weight], Field(min_length=2, max_length=2, fail_fast=True)] = [1.0, 1.0]

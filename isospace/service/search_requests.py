@@ -31,9 +31,10 @@ def require_query(
     for name, value in (("k", body.k), ("depth", body.depth)):
         if value > limits.hits:
             raise Problem(400, f"{name} = {value}; expected at most {limits.hits}.", param=name)
-    if len(queries) * body.k > limits.answers:
+    each = body.k * (body.per_document if body.group_by is not None else 1)
+    if len(queries) * each > limits.answers:
         raise Problem(
-            400, f"{len(queries)} queries x k = {body.k}; expected at most {limits.answers} hits in all.", param="k"
+            400, f"{len(queries)} queries x {each} hits; expected at most {limits.answers} hits in all.", param="k"
         )
     if body.rerank and len(queries) * body.depth > limits.pairs:
         raise Problem(
@@ -55,7 +56,8 @@ def search_cost(key: tuple[View, SearchOptions], _query: str) -> float:
     """Estimate the work of a query, in units of a plain search for ten hits."""
     options = key[1]
     reranked = options.depth if options.rerank else 0
-    return 1.0 + options.k * max(options.rescore, 1) / 500 + reranked / 2
+    hits = options.k * (options.per_document if options.group_by is not None else 1)
+    return 1.0 + hits * max(options.rescore, 1) / 500 + reranked / 2
 
 
 def found_chunks(view: View, query: str, hits: Sequence[Hit]) -> QueryResult:
