@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -21,6 +20,7 @@ from isospace.cli.terminal import print_json, say
 from isospace.errors import ConfigError, NotFoundError
 
 if TYPE_CHECKING:
+    from isospace.collection.snapshot import Manifest
     from isospace.storage.store import Store
 
 AuthorOption = Annotated[
@@ -45,9 +45,11 @@ def aliases(
 ) -> None:
     """List the aliases of a collection: which snapshot each names, since when and why, and whether it is held."""
     from isospace.collection.alias import alias_states
+    from isospace.collection.find_snapshot import require_snapshots
     from isospace.storage.store import open_store
 
     opened = open_store(store)
+    require_snapshots(opened, collection)
     if remove is not None:
         _remove(opened, collection, remove, reason=reason, author=author, yes=yes, as_json=as_json)
         return
@@ -170,6 +172,7 @@ def rollback(
 
 def _same_space(store: Store, collection: str, alias: str, left: int, number: int) -> str:
     """Return that a rollback led to another snapshot of the same space, and to which one it did not lead."""
+    from isospace.collection.alias_entry import promote_command
     from isospace.collection.snapshot import read_manifest, sequences
 
     there = sequences(store, collection)
@@ -180,8 +183,7 @@ def _same_space(store: Store, collection: str, alias: str, left: int, number: in
     other = next((manifest for manifest in earlier if manifest.space_id != space_id), None)
     if other is None:
         return ""
-    parts = [*([] if alias == "production" else ["--alias", alias]), "--snapshot", str(other.sequence), "--hold"]
-    command = shlex.join(["isospace", "promote", store.url, collection, *parts, "--reason", "…"])
+    command = promote_command(store, collection, alias, other.sequence, hold=True)
     return (
         f"snapshot {number} has the same model and transform as snapshot {left}. The last one before with others is "
         f"{other.sequence}; if you want that: {command}"
@@ -220,10 +222,13 @@ def release(
     """Release an alias that is held, so that runs move it again."""
     from isospace.collection.alias import alias_state
     from isospace.collection.alias import release as release_alias
-    from isospace.collection.snapshot import read_manifest, sequences
+    from isospace.collection.alias_refusals import stays_message
+    from isospace.collection.find_snapshot import require_snapshots
+    from isospace.collection.snapshot import read_manifest
     from isospace.storage.store import open_store
 
     opened = open_store(store)
+    numbers = require_snapshots(opened, collection)
     entry = release_alias(opened, collection, alias, reason=reason, author=author)
     state = alias_state(opened, collection, alias)
     if state is None:
@@ -231,18 +236,28 @@ def release(
             f"alias {alias!r} of collection {collection!r}: names no snapshot in {opened.url}, and cannot be held. "
             "`isospace status` lists the collections and aliases of a store."
         )
+    # After the release, which a damaged snapshot must not prevent.
+    number, latest = state.current.snapshot, read_manifest(opened, collection, numbers[-1])
+    stays = stays_message(opened, collection, alias, latest)
     if as_json:
-        print_json({"alias": alias, "released": entry is not None, "snapshot": state.current.snapshot})
+        print_json({"alias": alias, "released": entry is not None, "snapshot": number, "stays": stays})
         return
-    number, latest = state.current.snapshot, max(sequences(opened, collection), default=0)
     say(f"{alias} {'is released' if entry is not None else 'was not held'}, and names snapshot {number}")
-    if latest > number:
-        say(f"The latest snapshot is {latest}. A run moves {alias} to it unless it was rolled back from there.")
-        if read_manifest(opened, collection, latest).space_id != read_manifest(opened, collection, number).space_id:
+    if latest.sequence > number:
+        say(f"The latest snapshot is {latest.sequence}. {_next_run(alias, latest, stays)}")
+        if latest.space_id != read_manifest(opened, collection, number).space_id:
             warn(
-                f"snapshot {latest} has another space than snapshot {number}. If its model or transform was the reason "
-                "for the hold, correct the configuration and run it before any other run moves the alias."
+                f"snapshot {latest.sequence} has another space than snapshot {number}. If its model or transform was "
+                "the reason for the hold, correct the configuration and run it before any other run moves the alias."
             )
+
+
+def _next_run(alias: str, latest: Manifest, stays: str) -> str:
+    """Return what the next run does with an alias that is not held, if it finds nothing new."""
+    if stays:
+        return f"If the next run finds nothing new, {stays}"
+    judged = ", if it passes its gate" if latest.recipe.get("gate", {}).get("rules") else ""
+    return f"A run moves {alias} to it{judged}."
 
 
 def _print_move(alias: str, number: int, snapshot_id: str, *, moved: bool, as_json: bool, held: str = "") -> None:

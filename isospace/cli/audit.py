@@ -76,11 +76,14 @@ def query_log(
     as_json: JsonOption = False,
 ) -> None:
     """Summarize the logged queries: how many each snapshot answered, and how well a shadow snapshot agreed."""
+    from isospace.collection.absent import require_collection
     from isospace.operations.audit.query_log import read_answers
     from isospace.operations.audit.query_log_summary import summarize_query_log
     from isospace.storage.store import open_store
 
-    logged = read_answers(open_store(store), collection, since=datetime.now(UTC) - timedelta(hours=hours))
+    opened = open_store(store)
+    require_collection(opened, collection)
+    logged = read_answers(opened, collection, since=datetime.now(UTC) - timedelta(hours=hours))
     summary = summarize_query_log(logged)
     if as_json:
         print_json(summary.as_dict())

@@ -49,6 +49,7 @@ def evaluate(
 ) -> None:
     """Measure the search quality of a snapshot on an evaluation set, overall and by groups of queries."""
     engine, options = engine_of(backend, device), _search_options(search)
+    from isospace.collection.find_snapshot import require_snapshots
     from isospace.evaluation.evaluate import evaluate_snapshot, require_judgements
     from isospace.evaluation.metrics import measure_name
     from isospace.evaluation.query_sets import read_set
@@ -56,6 +57,7 @@ def evaluate(
     from isospace.storage.store import open_store
 
     names, opened = [measure_name(name) for name in metrics.split(",")], open_store(store)
+    require_snapshots(opened, collection)
     query_set = read_set(opened, collection, name)
     require_judgements(query_set)
     with open_index(opened, collection, snapshot, engine=engine) as index:
@@ -88,6 +90,7 @@ def compare(
 ) -> None:
     """Compare two snapshots on an evaluation set, say which is better, and write a report."""
     engine, options = engine_of(backend, device), _search_options(search)
+    from isospace.collection.find_snapshot import require_snapshots
     from isospace.evaluation.compare_report import report_comparison
     from isospace.evaluation.query_sets import read_set
     from isospace.search.index import open_index
@@ -95,6 +98,7 @@ def compare(
     from isospace.storage.store import open_store
 
     opened = open_store(store)
+    require_snapshots(opened, collection)
     query_set = read_set(opened, collection, name)
     with (
         open_index(opened, collection, against, engine=engine) as old,

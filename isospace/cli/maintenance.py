@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -24,10 +25,11 @@ from isospace.operations.maintenance.compaction_settings import DEFAULT_SETTINGS
 
 if TYPE_CHECKING:
     from isospace.collection.tombstones import Receipt
-    from isospace.errors import BusyError
+    from isospace.operations.maintenance.find_documents import Holding
     from isospace.operations.maintenance.vacuum import VacuumResult
     from isospace.storage.store import Store
 
+_Result = TypeVar("_Result")
 WaitOption = Annotated[
     float,
     typer.Option("--wait-minutes", metavar="MINUTES", min=0, help="How long to wait for active runs before giving up."),
@@ -85,7 +87,6 @@ def vacuum(
 ) -> None:
     """Remove old snapshots and unneeded files; keep those that an alias names or would be rolled back to."""
     from isospace.operations.maintenance import vacuum as vacuuming
-    from isospace.operations.maintenance.wait import retry_while_busy
     from isospace.storage.store import open_store
 
     opened = open_store(store)
@@ -102,7 +103,7 @@ def vacuum(
                 dry=dry_run,
             )
 
-    result = retry_while_busy(remove, minutes=wait_minutes, on_wait=lambda error: _waiting(error, wait_minutes))
+    result = _when_free(remove, wait_minutes)
     if as_json:
         files = [{"path": r.path, "bytes": r.size, "reason": r.reason} for r in result.removals]
         print_json({"removed": result.done, "files": files, "kept": result.kept, "dropped": result.dropped})
@@ -127,7 +128,6 @@ def forget(
     as_json: JsonOption = False,
 ) -> None:
     """Erase documents and everything derived from them from all snapshots, and keep them out of later runs."""
-    from isospace.operations.maintenance.wait import retry_while_busy
     from isospace.storage.store import open_store
 
     opened = open_store(store)
@@ -137,7 +137,7 @@ def forget(
     from isospace.operations.maintenance import forget as forgetting
 
     if dry_run:
-        _preview(opened, collection, doc_ids, as_json=as_json)
+        _preview(opened, collection, doc_ids, unknown_ok=unknown_ok, as_json=as_json)
         return
     _confirm(opened, collection, doc_ids, unknown_ok=unknown_ok, yes=yes)
 
@@ -145,7 +145,7 @@ def forget(
         with TemporaryDirectory(prefix="isospace-forget-") as scratch:
             return forgetting.forget(opened, collection, doc_ids, Path(scratch), reason=reason)
 
-    receipt = retry_while_busy(remove, minutes=wait_minutes, on_wait=lambda error: _waiting(error, wait_minutes))
+    receipt = _when_free(remove, wait_minutes)
     if as_json:
         print_json(receipt.model_dump(mode="json"))
     else:
@@ -210,8 +210,19 @@ def export(
     say(f"{done.rows:,} chunks of snapshot {done.snapshot_id[:16]}… in {done.target}; space {done.space_id}")
 
 
-def _waiting(error: BusyError, minutes: float) -> None:
-    warn(f"waiting for at most {minutes:g} minutes: {error}")
+def _when_free(action: Callable[[], _Result], minutes: float) -> _Result:
+    """Call `action` as soon as no run is in its way, for at most `minutes`; name the option if it was not given."""
+    from isospace.errors import BusyError
+    from isospace.operations.maintenance.wait import retry_while_busy
+
+    try:
+        return retry_while_busy(
+            action, minutes=minutes, on_wait=lambda error: warn(f"waiting for at most {minutes:g} minutes: {error}")
+        )
+    except BusyError as error:
+        if minutes:
+            raise
+        raise BusyError(f"{error} With --wait-minutes 60, the command waits for up to an hour.") from error
 
 
 def _print_vacuum(store: Store, result: VacuumResult, *, with_files: bool) -> None:
@@ -243,21 +254,35 @@ def _confirm(store: Store, collection: str, doc_ids: list[str], *, unknown_ok: b
         typer.confirm(f"Erase {what} of {collection}, for good?", abort=True, err=True)
 
 
-def _preview(store: Store, collection: str, doc_ids: list[str], *, as_json: bool) -> None:
-    from isospace.operations.maintenance.find_documents import find_documents
+def _preview(store: Store, collection: str, doc_ids: list[str], *, unknown_ok: bool, as_json: bool) -> None:
+    """Print what would be erased; raise the error with which the command would refuse."""
+    from isospace.operations.maintenance.find_documents import find_documents, unknown_documents, unknown_error
+    from isospace.operations.maintenance.forget import require_some_documents_left
 
     held = find_documents(store, collection, doc_ids)
-    total, chunks, parts = len(set(doc_ids)), len(held.hashes), len(held.documents) + len(held.chunks)
+    unknown = unknown_documents(store, held, doc_ids)
     if as_json:
-        preview = {"doc_ids": sorted(held.doc_ids), "chunks": chunks, "snapshots": held.snapshots, "parts": parts}
-        print_json(preview)
-        return
-    snapshots = ", ".join(map(str, held.snapshots)) or "none"
-    held_documents = f"{len(held.doc_ids)} of {total} documents are in the collection, with {chunks} chunks"
+        counts = {"chunks": len(held.hashes), "parts": len(held.documents) + len(held.chunks)}
+        print_json({"doc_ids": sorted(held.doc_ids), "unknown": unknown, "snapshots": held.snapshots, **counts})
+    else:
+        say(_described(held, len(set(doc_ids))))
+    if unknown and not unknown_ok:
+        refuses = "without --dry-run, the command refuses and erases nothing"
+        raise unknown_error(collection, unknown, doc_ids, refuses)
+    require_some_documents_left(store, collection, held, doc_ids)
+
+
+def _described(held: Holding, total: int) -> str:
+    """Return in words what a store holds of documents, `total` of which were asked for."""
+    documents = f"{len(held.doc_ids)} of {total} documents are in the collection, with {len(held.hashes)} chunks"
+    if not held.doc_ids:
+        return f"{documents}: there is nothing to erase"
+    snapshots = f"snapshots {', '.join(map(str, held.snapshots))}" if held.snapshots else "no snapshot"
+    parts = len(held.documents) + len(held.chunks)
     derived = "what was derived from them: vectors, search files, reports, logged answers"
-    say(
-        f"{held_documents}, in snapshots {snapshots}. {parts} files hold their texts; these would be rewritten or "
-        f"removed, and {derived}"
+    return (
+        f"{documents}, in {snapshots}. {parts} files hold their texts; these would be rewritten or removed, and "
+        f"{derived}"
     )
 
 

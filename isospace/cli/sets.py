@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -16,11 +17,13 @@ from isospace.cli.common import (
     StoreArgument,
     print_table,
     shortened,
+    warn,
 )
 from isospace.cli.terminal import print_json, say
 
 if TYPE_CHECKING:
     from isospace.evaluation.query_sets import SetRecord
+    from isospace.storage.store import Store
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of the evaluation set.")]
 sets = typer.Typer(help="Manage evaluation sets: frozen, versioned queries of a collection.")
@@ -46,12 +49,16 @@ def add(
     as_json: JsonOption = False,
 ) -> None:
     """Store queries, and judgements if any, as the next version of an evaluation set."""
+    from isospace.collection.snapshot import sequences
     from isospace.evaluation.query_set_files import load_set
     from isospace.evaluation.query_sets import freeze_set
     from isospace.storage.store import open_store
 
-    loaded = load_set(name, queries, judgements, split=split)
-    _print_record(freeze_set(open_store(store), collection, loaded, source=str(queries)), as_json=as_json)
+    loaded, opened = load_set(name, queries, judgements, split=split), open_store(store)
+    _print_record(freeze_set(opened, collection, loaded, source=str(queries)), as_json=as_json)
+    # Not refused: the gate of a first run needs a set.
+    if not sequences(opened, collection):
+        _warn_of_no_snapshot(opened, collection, name)
 
 
 @sets.command("make")
@@ -84,10 +91,13 @@ def make(
 @sets.command("list")
 def list_all(store: StoreArgument, collection: CollectionArgument, as_json: JsonOption = False) -> None:
     """List the current version of every evaluation set."""
+    from isospace.collection.absent import require_collection
     from isospace.evaluation.query_sets import list_sets
     from isospace.storage.store import open_store
 
-    listed = list_sets(open_store(store), collection)
+    opened = open_store(store)
+    require_collection(opened, collection)
+    listed = list_sets(opened, collection)
     if as_json:
         print_json([record.model_dump(mode="json") for record in listed])
         return
@@ -116,10 +126,12 @@ def remove(
     as_json: JsonOption = False,
 ) -> None:
     """Remove an evaluation set with all of its versions; verdicts keep their figures."""
+    from isospace.collection.absent import require_collection
     from isospace.operations.maintenance.remove_set import remove_set
     from isospace.storage.store import open_store
 
     opened = open_store(store)
+    require_collection(opened, collection)
     # A script cannot answer; what it runs was written on purpose.
     if not yes and sys.stdin.isatty():
         typer.confirm(f"Remove evaluation set {name} of {collection}, for good?", abort=True, err=True)
@@ -128,6 +140,17 @@ def remove(
         print_json(asdict(removed))
     else:
         say(removed.describe())
+
+
+def _warn_of_no_snapshot(store: Store, collection: str, name: str) -> None:
+    """Say that a set waits for the first run of its collection, whose name may be misspelled."""
+    from isospace.collection.absent import absent_collection
+
+    remove = shlex.join(["isospace", "drop", store.url, collection])
+    warn(
+        f"{absent_collection(store, collection, 'no snapshot')} The set {name} waits for its first run; if the name of "
+        f"the collection is misspelled, remove it with `{remove}`."
+    )
 
 
 def _print_record(record: SetRecord, *, as_json: bool) -> None:

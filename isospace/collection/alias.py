@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import pairwise
 from typing import Literal, overload
 
 from isospace.collection.alias_entry import (
@@ -18,8 +17,11 @@ from isospace.collection.alias_entry import (
     release_command,
 )
 from isospace.collection.alias_log import is_ended, read_log, read_removal
+from isospace.collection.alias_moves import has_moved, previous_entry, was_passed
+from isospace.collection.alias_refusals import number_error, removed_error
+from isospace.collection.find_snapshot import find_manifest, require_snapshots
 from isospace.collection.replacements import follow_replacements
-from isospace.collection.snapshot import Manifest, find_manifest, read_manifest
+from isospace.collection.snapshot import Manifest, read_manifest
 from isospace.errors import ConfigError, HeldError, IntegrityError, NotFoundError
 from isospace.storage.numbered_log import append
 from isospace.storage.paths import CollectionPaths, is_name, numbered
@@ -113,6 +115,8 @@ def resolve(store: Store, collection: str, reference: str | int) -> Manifest:
         try:
             return find_manifest(store, collection, reference)
         except NotFoundError as error:
+            # Without a snapshot there is no alias to list: the collection itself is the mistake.
+            require_snapshots(store, collection)
             known = ", ".join(aliases(store, collection)) or "none"
             removal = read_removal(store, collection, reference) if is_name(reference) else None
             if removal is not None:
@@ -186,7 +190,7 @@ def promote(
 
     def make(number: int) -> AliasEntry | None:
         history = alias_history(store, collection, alias)
-        if expected is not None and _has_moved(history, since=expected):
+        if expected is not None and has_moved(history, since=expected):
             return None
         holding = held_by(history)
         if holding is not None and expected is None and not release and not hold:
@@ -197,7 +201,7 @@ def promote(
         ends = release and holding is not None and not hold
         if current == (manifest.sequence, manifest.snapshot_id) and not ends and not hold:
             return None
-        if forward_only and _was_passed(follow_replacements(store, collection, history), manifest):
+        if forward_only and was_passed(follow_replacements(store, collection, history), manifest):
             return None
         held = True if hold else False if ends else None
         return new_entry(alias, number, "promote", manifest, reason, forced=forced, author=author, hold=held)
@@ -223,10 +227,11 @@ def rollback(
     Raises
     ------
     NotFoundError
-        If the alias has no previous snapshot.
+        If the alias has no previous snapshot, or if it was removed.
     """
     history = alias_history(store, collection, alias)
     earlier = previous_entry(follow_replacements(store, collection, history))
+    numbers = require_snapshots(store, collection)
     if earlier is None:
         state = (
             f"is at snapshot {history[-1].snapshot}, the first it named" if history else "has never named a snapshot"
@@ -236,6 +241,9 @@ def rollback(
             f"alias {alias!r} of collection {collection!r} {state}: no earlier snapshot to go back to. Promote the "
             f"snapshot that you want. Aliases: {known}."
         )
+    if earlier.snapshot not in numbers:
+        current = history[-1].snapshot
+        raise removed_error(store, collection, alias, earlier.snapshot, current=current, numbers=numbers)
     manifest = read_manifest(store, collection, earlier.snapshot)
     holds = True if hold and alias != CANDIDATE else None
     who = login_name() if author is None else author
@@ -266,6 +274,9 @@ def hold(store: Store, collection: str, alias: str, *, reason: str, author: str 
     NotFoundError
         If the alias names no snapshot.
     """
+    numbers = require_snapshots(store, collection)
+    if alias.isdecimal():
+        raise number_error(store, collection, int(alias), numbers)
     _require_holdable(alias, reason)
     entry = _append_beside(store, collection, alias, "hold", reason=reason, author=author)
     if entry is None:
@@ -337,23 +348,6 @@ def _held_error(store: Store, collection: str, state: AliasState) -> HeldError:
     return HeldError(f"{state.held_message(store, collection)}, or promote with --release.")
 
 
-def previous_entry(history: list[AliasEntry]) -> AliasEntry | None:
-    """Return the entry to which a rollback would return; None if there is none.
-
-    The history is evaluated as a stack, so that two rollbacks go back two snapshots. A promotion to the same content in
-    other files, as after a compaction, replaces the top of the stack.
-    """
-    stack: list[AliasEntry] = []
-    for entry in history:
-        if entry.action == "rollback" and len(stack) > 1:
-            stack.pop()
-        elif entry.action == "promote" and stack and stack[-1].snapshot_id == entry.snapshot_id:
-            stack[-1] = entry
-        elif entry.action == "promote":
-            stack.append(entry)
-    return stack[-2] if len(stack) > 1 else None
-
-
 def _is_replacement(store: Store, entry: AliasEntry, manifest: Manifest) -> bool:
     (followed,) = follow_replacements(store, manifest.collection, [entry])
     return (followed.snapshot, followed.snapshot_id) == (manifest.sequence, manifest.snapshot_id)
@@ -362,19 +356,6 @@ def _is_replacement(store: Store, entry: AliasEntry, manifest: Manifest) -> bool
 def parse_time(at: str) -> float:
     """Return the time of an entry in seconds since the epoch."""
     return datetime.fromisoformat(at).timestamp()
-
-
-def _was_passed(history: list[AliasEntry], manifest: Manifest) -> bool:
-    """Return whether an alias has named this snapshot or a later one, or left its content by a rollback."""
-    rolled_back = {left.snapshot_id for left, entry in pairwise(history) if entry.action == "rollback"}
-    is_current = bool(history) and history[-1].snapshot_id == manifest.snapshot_id
-    reached = any(entry.snapshot >= manifest.sequence for entry in history)
-    return reached or (manifest.snapshot_id in rolled_back and not is_current)
-
-
-def _has_moved(history: list[AliasEntry], *, since: AliasEntry) -> bool:
-    """Return whether an alias has moved after an entry of its history; a hold or a release is no move."""
-    return since not in history or any(entry.is_move for entry in history if entry.number > since.number)
 
 
 @overload

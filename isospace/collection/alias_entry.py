@@ -101,6 +101,13 @@ def release_command(store: Store, collection: str, alias: str) -> str:
     return shlex.join(parts)
 
 
+def promote_command(store: Store, collection: str, alias: str, snapshot: int | str, *, hold: bool = False) -> str:
+    """Return the command that moves an alias to a snapshot, and holds it there if `hold`."""
+    chosen = [*([] if alias == "production" else ["--alias", alias]), "--snapshot", str(snapshot)]
+    ending = [*(["--hold"] if hold else []), "--reason", "…"]
+    return shlex.join(["isospace", "promote", store.url, collection, *chosen, *ending])
+
+
 def login_name() -> str:
     """Return the name of the user, by default the author of a hold; `unknown` if the system has none."""
     try:

@@ -14,12 +14,12 @@ from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, Valid
 
 from isospace.collection.origins import Origins
 from isospace.collection.tombstones import require_no_newer_tombstone
-from isospace.errors import ConflictError, IntegrityError, NotFoundError, StoreError
+from isospace.errors import ConflictError, IntegrityError, StoreError
 from isospace.ingest.metadata_types import MetadataField, MetadataType
 from isospace.storage.file_ref import FileRef
 from isospace.storage.hashing import fingerprint, seal, sha256_lines, unseal
 from isospace.storage.numbered_log import entry_paths
-from isospace.storage.paths import CollectionPaths, list_collections, sparse_encoder_document
+from isospace.storage.paths import CollectionPaths, sparse_encoder_document
 from isospace.storage.store import Store
 
 if TYPE_CHECKING:
@@ -293,34 +293,6 @@ def latest_manifest(store: Store, collection: str) -> Manifest | None:
     """Return the newest snapshot of a collection, or None if there is none."""
     numbers = sequences(store, collection)
     return read_manifest(store, collection, numbers[-1]) if numbers else None
-
-
-def find_manifest(store: Store, collection: str, reference: str) -> Manifest:
-    """Return the newest snapshot with this number or start of its snapshot_id (8 digits or more).
-
-    Raises
-    ------
-    NotFoundError
-        If there is none; the message lists the numbers that exist.
-    """
-    numbers = sequences(store, collection)
-    if not numbers:
-        known = ", ".join(list_collections(store)) or "none"
-        absent = " The folder does not exist." if store.root is not None and not store.root.is_dir() else ""
-        raise NotFoundError(
-            f"collection {collection!r}: no snapshot in {store.url}. Collections there: {known}.{absent}"
-        )
-    if reference.isascii() and reference.isdecimal() and int(reference) in numbers:
-        return read_manifest(store, collection, int(reference))
-    if len(reference) >= 8:
-        for number in reversed(numbers):
-            manifest = read_manifest(store, collection, number)
-            if manifest.snapshot_id.startswith(reference):
-                return manifest
-    raise NotFoundError(
-        f"snapshot {reference!r} of collection {collection!r}: not found. Give a number from {numbers[0]} to "
-        f"{numbers[-1]}, or at least the first eight digits of a snapshot_id."
-    )
 
 
 def deleted_documents(store: Store, deletions: FileRef | None) -> dict[str, set[str]]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from isospace.collection.absent import absent_collection
 from isospace.collection.alias import AliasState, alias_states
 from isospace.collection.origins import StoredPromise, snapshot_classes, stored_promise
 from isospace.collection.snapshot import Manifest, read_manifest, sequences
@@ -54,8 +55,7 @@ def list_snapshots(store: Store, collection: str | None = None) -> list[Snapshot
         raise NotFoundError(f"{store.url}: holds no collection. Embed one with `isospace run CONFIG`.")
     found = [status for name in ([collection] if collection else there) for status in _of_collection(store, name)]
     if collection and not found:
-        known = ", ".join(there) or "none"
-        raise NotFoundError(f"collection {collection!r}: no snapshot in {store.url}. Collections there: {known}.")
+        raise absent_collection(store, collection, "no snapshot")
     return found
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from isospace.collection.absent import require_collection
 from isospace.errors import ConflictError, NotFoundError
 from isospace.storage.hashing import seal
 from isospace.storage.numbered_log import append, entry_paths, read_all
@@ -117,9 +118,10 @@ def allow_documents(store: Store, collection: str, doc_ids: Collection[str], *, 
     Raises
     ------
     NotFoundError
-        If one of them was not forgotten.
+        If one of them was not forgotten, or if there is no such collection.
     """
     if unknown := set(doc_ids) - forgotten_documents(store, collection):
+        require_collection(store, collection)
         raise NotFoundError(f"{sorted(unknown)[0]!r} is not among the forgotten documents of {collection!r}.")
     return write_tombstone(store, collection, "allow", tuple(sorted(set(doc_ids))), reason)
 

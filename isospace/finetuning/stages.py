@@ -79,8 +79,9 @@ def open_base(reporter: Reporter, config: FineTuneConfig) -> Base:
         )
     encoder = encoder_of(config)
     assert isinstance(encoder, SentenceEncoder)
-    query_set = read_set(store, runtime.collection, config.finetune.evaluation)
+    # First, since it names the collections that there are if this one is misspelled.
     manifest = resolve(store, runtime.collection, runtime.promote_to or "production")
+    query_set = read_set(store, runtime.collection, config.finetune.evaluation)
     if manifest.query_encoder_id is not None:
         raise ConfigError(
             f"collection {runtime.collection!r} has an encoder of its own for queries, "

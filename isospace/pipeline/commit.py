@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from isospace.collection.alias import promote
+from isospace.collection.alias_refusals import stays_message
 from isospace.collection.live_rows import LivePart, live_parts, read_live
 from isospace.collection.metadata_schema import fields_of, read_fields, schema_warnings
 from isospace.collection.origins import origins_of, part_origins
@@ -162,6 +163,20 @@ def promote_new(run: Run, commit: Commit) -> bool:
     moved = promote(run.store, run.collection, alias, commit.manifest, reason=reason, forward_only=True)
     require_no_newer_tombstone(run.store, run.collection, run.tombstones)
     return moved is not None
+
+
+def why_unmoved(run: Run, commit: Commit) -> str:
+    """Return in a sentence why the run's alias does not move to its snapshot, even if it is not held.
+
+    Empty if it moves, if it names the snapshot already, or if the run has no alias.
+    """
+    alias = run.config.runtime.promote_to
+    if alias is None:
+        return ""
+    if stays := stays_message(run.store, run.collection, alias, commit.manifest):
+        return stays
+    problem = promotion_problem(run.store, commit.manifest, alias)
+    return f"{alias} does not move: {problem.rstrip('.')}" if problem else ""
 
 
 def _fields(run: Run, records: Sequence[PartRecord], deletions: FileRef | None) -> tuple[MetadataField, ...] | None:

@@ -59,7 +59,7 @@ def concluding_line(report: RunReport | PlanReport) -> str:
 def _alias(report: RunReport, *, unmoved: str = "unchanged") -> str:
     if report.promoted:
         return f"{report.promoted} now names snapshot {report.snapshot}"
-    return report.held or unmoved
+    return report.held or report.stays or unmoved
 
 
 def _headline(report: RunReport) -> str:

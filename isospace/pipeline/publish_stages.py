@@ -8,11 +8,11 @@ from isospace.errors import IntegrityError
 from isospace.evaluation.baseline_sample import read_reference
 from isospace.evaluation.gate.run_gate import gate_snapshot
 from isospace.evaluation.gate.verdict_markdown import verdict_markdown
-from isospace.evaluation.gate.verdicts import REJECTED, Verdict, promotion_problem
+from isospace.evaluation.gate.verdicts import REJECTED, Verdict
 from isospace.evaluation.reports.artifacts import artifact_key
 from isospace.pipeline import openings
 from isospace.pipeline.chunk import ChunkPart
-from isospace.pipeline.commit import Commit, commit_snapshot, promote_new
+from isospace.pipeline.commit import Commit, commit_snapshot, promote_new, why_unmoved
 from isospace.pipeline.counted import counted
 from isospace.pipeline.executor import ON_STORE_FAILURE, Reporter, Stage
 from isospace.pipeline.resources import driver_engine, run_encoder, run_space
@@ -110,8 +110,8 @@ def promote(reporter: Reporter, run: Run, committed: Commit, verdict: Verdict | 
         reporter.warning(held)
     elif verdict is not None and not verdict.passed:
         reporter.info(f"{alias} does not move, since the quality gate rejected snapshot {verdict.snapshot}")
-    elif alias is not None and (problem := promotion_problem(run.store, committed.manifest, alias)):
-        reporter.warning(f"{alias} does not move: {problem}")
+    elif why := why_unmoved(run, committed):
+        reporter.warning(why)
     moved = (verdict is None or verdict.passed) and promote_new(run, committed)
     numbers = {name: entry.snapshot for name, entry in aliases(run.store, run.collection).items()}
     listed = ", ".join(f"{name} names snapshot {number}" for name, number in numbers.items())
@@ -136,7 +136,7 @@ def _show_verdict(reporter: Reporter, run: Run, verdict: Verdict) -> None:
         reporter.error(f"{verdict.describe()}. {_stays(run)} Look at {page}.")
         payload = {
             "name": "gate",
-            "message": verdict.describe(),
+            "message": f"{verdict.describe()}.",
             "report": page,
             "remedy": "Production did not move. Look at the report.",
         }

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from isospace.collection.absent import absent_collection
 from isospace.collection.snapshot import Manifest, latest_manifest
 from isospace.encoding.encoder import LoadedEncoder
 from isospace.encoding.engine import Engine
@@ -152,10 +153,10 @@ def refit_plan(
 
 
 def _base(config: PipelineConfig) -> Manifest:
-    base = latest_manifest(open_store(config.runtime.store), config.runtime.collection)
+    store, name = open_store(config.runtime.store), config.runtime.collection
+    base = latest_manifest(store, name)
     if base is None:
         raise NotFoundError(
-            f"collection {config.runtime.collection!r}: no snapshot in {config.runtime.store}. Embed it first with "
-            "`isospace run CONFIG`."
+            f"{absent_collection(store, name, 'no snapshot')} Embed it first with `isospace run CONFIG`."
         )
     return base

@@ -59,6 +59,9 @@ class RunReport:
         How the documents of the source were read: counts and examples by kind.
     held
         That the alias is held, in a sentence with the command that releases it; empty if it is not.
+    stays
+        Why the alias does not move to the snapshot although it is not held, in a sentence; empty if it moved, if it
+        names the snapshot already, or if the gate rejected the snapshot.
     added, changed, unchanged, removed, stale, forgotten
         Numbers of documents; `stale` ones could not be read this time and stay as they were, `forgotten` ones are in
         the source and must not be ingested.
@@ -93,6 +96,7 @@ class RunReport:
     warnings: tuple[str, ...]
     notes: tuple[NoteCount, ...] = ()
     held: str = ""
+    stays: str = ""
     added: int = 0
     changed: int = 0
     unchanged: int = 0
@@ -111,7 +115,7 @@ class RunReport:
         if self.warnings or self.rejected:
             return "bad"
         # Held on purpose: nothing is wrong, and the snapshot is not searched.
-        return "plain" if self.held else "good"
+        return "plain" if self.held or self.stays else "good"
 
     @property
     def outcome(self) -> str:
@@ -122,8 +126,9 @@ class RunReport:
         state = "Committed" if self.committed else "Unfinished, still at" if self.left else "No changes, still at"
         promoted = f", which {self.promoted} now names" if self.promoted else ""
         gate = f" Gate: {self.gate}." if self.gate else ""
-        held = f" {self.held[0].upper()}{self.held[1:]}." if self.held else ""
-        return f"{state} snapshot {self.snapshot}{promoted}: {size}.{gate}{held}"
+        unmoved = self.held or self.stays
+        stays = f" {unmoved[0].upper()}{unmoved[1:]}." if unmoved else ""
+        return f"{state} snapshot {self.snapshot}{promoted}: {size}.{gate}{stays}"
 
     def document_rows(self) -> list[tuple[str, str, str]]:
         """Return what happened to documents: name, number, and meaning of each kind that there is."""

@@ -17,7 +17,7 @@ from isospace.evaluation.reports.page import CHUNK_LENGTHS, MAP, SIMILARITIES
 from isospace.pipeline import openings
 from isospace.pipeline.batch_stage import in_batches
 from isospace.pipeline.checks import CheckResult
-from isospace.pipeline.commit import Commit
+from isospace.pipeline.commit import Commit, why_unmoved
 from isospace.pipeline.encode.shards import EncodedShard
 from isospace.pipeline.executor import Reporter, Stage
 from isospace.pipeline.plan_report import PlanReport, token_price_of
@@ -45,6 +45,10 @@ def summarize(
 ) -> RunReport:
     """Write and show the report of a run; `stages` are the seconds of each stage so far."""
     manifest = committed.manifest
+    held = held_message(run.store, run.collection, run.config.runtime.promote_to)
+    is_rejected = verdict is not None and not verdict.passed
+    # A hold and a rejection are told apart from it, and come before it.
+    stays = "" if promoted or held or is_rejected else why_unmoved(run, committed)
     result = RunReport(
         run_id=run.run_id,
         collection=run.collection,
@@ -54,7 +58,7 @@ def summarize(
         committed=committed.is_new,
         promoted=promoted,
         gate=verdict.describe() if verdict else None,
-        rejected=verdict is not None and not verdict.passed,
+        rejected=is_rejected,
         documents=manifest.documents,
         chunks=manifest.chunks,
         **_spent(run, plan, encoded),
@@ -64,7 +68,8 @@ def summarize(
         quarantined=scan.quarantined,
         quarantine=scan.quarantine.path if scan.quarantine else None,
         warnings=(*plan.warnings(), *run_warnings(run, scan, checked, committed)),
-        held=held_message(run.store, run.collection, run.config.runtime.promote_to),
+        held=held,
+        stays=stays,
         **_counts(scan),
         stages=stages,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
@@ -12,9 +13,9 @@ from isospace.collection.alias import aliases, hold, release, rollback
 from isospace.collection.status import list_snapshots
 from isospace.operations.maintenance.compact import compact_collection
 from isospace.operations.maintenance.forget import forget
-from isospace.pipeline import embed
+from isospace.pipeline import commit, embed
 from isospace.pipeline.config import PipelineConfig
-from isospace.pipeline.outcome import outcome
+from isospace.pipeline.outcome import concluding_line, outcome
 from isospace.pipeline.run_report import RunReport, run_markdown
 from isospace.pipeline.selection import Budget
 from isospace.storage.store import Store, open_store
@@ -70,10 +71,37 @@ def test_no_run_moves_what_was_rolled_back_until_it_is_released(
     assert production(store) == filled.snapshot
 
 
+def test_a_run_says_why_it_does_not_bring_back_what_was_rolled_back(
+    config: PipelineConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = open_store(config.runtime.store)
+    for count in (30, 31, 32):
+        grown(config, count)
+    rollback(store, "c", "production", reason="worse", hold=False)
+    # The source as it was; and once more as a snapshot of its own, after another one.
+    for current, number in ((2, 3), (4, 5)):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, "isospace"):
+            report = grown(config, 32)
+        said = f"production stays at {current}: snapshot {number} has content that was rolled back; promote it yourself"
+        said += f": `isospace promote {store.url} c --snapshot {number} --reason '…'`"
+        assert (report.snapshot, report.promoted, report.held, report.stays) == (number, None, "", said)
+        assert said in caplog.messages
+        for text in (outcome(report, store), concluding_line(report), run_markdown(report)):
+            # A sentence of its own begins with a capital letter.
+            assert said[1:] in text
+        assert replace(report, warnings=()).tone == "plain"
+        moved = grown(config, 31)
+        assert (moved.promoted, moved.stays) == ("production", "")
+    unchanged = grown(config, 31)
+    assert (unchanged.promoted, unchanged.stays) == (None, "")
+    assert "  alias      unchanged" in outcome(unchanged, store)
+
+
 def test_a_hold_that_comes_while_a_run_is_at_its_end_is_kept(config: PipelineConfig) -> None:
     store = open_store(config.runtime.store)
     grown(config, 30)
-    real = embed.publish_stages.promotion_problem
+    real = commit.promotion_problem
 
     def late(*arguments: object) -> str:
         hold(store, "c", "production", reason="stop")

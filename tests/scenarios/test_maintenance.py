@@ -12,9 +12,9 @@ import pytest
 from typer.testing import CliRunner
 
 from isospace.cli.main import app
-from isospace.collection.alias import aliases
+from isospace.collection.alias import aliases, rollback
 from isospace.collection.snapshot import sequences
-from isospace.errors import BusyError
+from isospace.errors import BusyError, NotFoundError
 from isospace.operations.maintenance import wait
 from isospace.operations.maintenance.compact import CompactionResult
 from isospace.operations.maintenance.verify import verify_snapshot
@@ -105,7 +105,8 @@ def test_the_commands_of_the_core(frayed: PipelineConfig) -> None:
     assert "4 parts become 1" in called("compact", store.url, "c", "--dry-run")
     assert "4 parts became 1" in called("compact", store.url, "c")
     assert "nothing to compact" in called("compact", store.url, "c")
-    assert "1 of 2 documents are in the collection" in called("forget", store.url, "c", "d00001", "nobody", "--dry-run")
+    preview = called("forget", store.url, "c", "d00001", "nobody", "--unknown-ok", "--dry-run")
+    assert "1 of 2 documents are in the collection" in preview
     receipt = json.loads(
         called("forget", store.url, "c", "d00001", "nobody", "--unknown-ok", "--reason", "asked", "--json")
     )
@@ -119,6 +120,24 @@ def test_the_commands_of_the_core(frayed: PipelineConfig) -> None:
     with run_lease(store, "c", "embed"):
         refused = CliRunner().invoke(app, ["vacuum", store.url])
     assert isinstance(refused.exception, BusyError)
+
+
+def test_what_a_vacuum_removed_cannot_be_returned_to_and_the_commands_say_so(frayed: PipelineConfig) -> None:
+    store = open_store(frayed.runtime.store)
+    age(store, 30.0)
+    vacuumed = CliRunner().invoke(app, ["vacuum", store.url, "c", "--retention-days", "0"])
+    assert "snapshots kept: 3 (production would be rolled back to it), 4 (production); removed: 1, 2" in vacuumed.stdout
+    assert rollback(store, "c", "production", reason="bad").snapshot == 3
+    gone = "was removed, by a vacuum or by `isospace forget`. Snapshots of c: 3, 4"
+    for arguments, said in (
+        (["rollback"], f"snapshot 2, which production named before, {gone}; promote one with `isospace promote "),
+        (["promote", "--snapshot", "2", "--hold", "--reason", "x"], f"snapshot 2 of collection 'c' {gone}. Aliases: "),
+        (["search", "query", "--snapshot", "1"], f"snapshot 1 of collection 'c' {gone}. Aliases: "),
+    ):
+        refused = CliRunner().invoke(app, [arguments[0], store.url, "c", *arguments[1:]])
+        assert isinstance(refused.exception, NotFoundError)
+        assert str(refused.exception).startswith(said)
+    assert aliases(store, "c")["production"].snapshot == 3
 
 
 def test_a_command_waits_for_a_run_that_ends_in_time(frayed: PipelineConfig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from isospace.collection.absent import absent_collection
 from isospace.collection.alias import aliases, promote
 from isospace.collection.deletions import DELETION_SCHEMA
 from isospace.collection.origins import Origins, origins_of
@@ -149,9 +150,8 @@ def plan_compaction(store: Store, collection: str, settings: CompactionSettings 
     tombstones = count_tombstones(store, collection)
     base = latest_manifest(store, collection)
     if base is None:
-        raise NotFoundError(
-            f"collection {collection!r}: no snapshot in {store.url}. Embed it with `isospace run CONFIG`."
-        )
+        absent = absent_collection(store, collection, "no snapshot")
+        raise NotFoundError(f"{absent} Embed it with `isospace run CONFIG`.")
     gone = deleted_documents(store, base.deletions)
     most, most_bytes, share = settings.part_documents, settings.part_bytes, settings.max_deleted_share
     groups = tuple(_groups(base.parts, gone, most, most_bytes, share))

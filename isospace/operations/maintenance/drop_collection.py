@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from isospace.collection.absent import require_collection
 from isospace.collection.snapshot import sequences
-from isospace.errors import BusyError, NotFoundError
+from isospace.errors import BusyError
 from isospace.evaluation.reports.quotes import reports_on
 from isospace.search.local_copy import drop_copies
 from isospace.storage.leases import maintenance_lease
-from isospace.storage.paths import CollectionPaths, list_collections
+from isospace.storage.paths import CollectionPaths
 from isospace.storage.store import Store
 from isospace.storage.trash import remove_files
 
@@ -67,11 +68,7 @@ def drop_collection(store: Store, collection: str, *, dry: bool = False) -> Drop
         If there is no such collection.
     """
     paths = CollectionPaths(collection)
-    known = list_collections(store)
-    if collection not in known:
-        raise NotFoundError(
-            f"collection {collection!r}: not in {store.url}. Collections there: {', '.join(known) or 'none'}."
-        )
+    require_collection(store, collection)
     if dry:
         return _found(store, collection, done=False)[0]
     with maintenance_lease(store, collection, "the removal of the collection") as lease:

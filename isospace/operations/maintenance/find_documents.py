@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from isospace.collection.absent import require_collection
 from isospace.collection.snapshot import read_manifest, sequences
 from isospace.collection.tombstones import forgotten_documents
 from isospace.errors import NotFoundError
 from isospace.storage.parquet import read_parquet
-from isospace.storage.paths import CollectionPaths, Kind, list_collections
+from isospace.storage.paths import CollectionPaths, Kind
 from isospace.storage.store import Store
+
+# A mistyped file of IDs may hold thousands.
+_SHOWN = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +59,8 @@ def find_documents(store: Store, collection: str, doc_ids: Collection[str], *, b
     numbers = sequences(store, collection)
     paths = CollectionPaths(collection)
     # A first run that was stopped leaves parts without a snapshot.
-    if not numbers and collection not in list_collections(store):
-        known = ", ".join(list_collections(store)) or "none"
-        raise NotFoundError(f"collection {collection!r}: not in {store.url}. Collections there: {known}.")
+    if not numbers:
+        require_collection(store, collection)
     wanted = frozenset(doc_ids)
     hashes = set[bytes]()
     documents, chunks, found_ids = [], [], set[str]()
@@ -100,15 +103,26 @@ def require_known(store: Store, collection: str, doc_ids: Collection[str], *, un
         If it knows nothing of one of them, and `unknown_ok` is not set; or if there is no such collection.
     """
     held = find_documents(store, collection, doc_ids)
-    # An erasure that was killed may have removed some documents already.
-    unknown = sorted(set(doc_ids) - held.doc_ids - forgotten_documents(store, collection))
+    unknown = unknown_documents(store, held, doc_ids)
     if unknown and not unknown_ok:
-        raise NotFoundError(
-            f"{unknown[0]!r} is not a document of collection {collection!r} ({len(unknown)} of {len(set(doc_ids))} IDs "
-            "are unknown); nothing was erased. Correct the ID, or add --unknown-ok to keep such documents out of later "
-            "runs."
-        )
+        raise unknown_error(collection, unknown, doc_ids, "nothing was erased")
     return held
+
+
+def unknown_documents(store: Store, held: Holding, doc_ids: Collection[str]) -> list[str]:
+    """Return the IDs, sorted, of documents that a collection neither holds nor has forgotten before."""
+    # An erasure that was killed may have removed some documents already.
+    return sorted(set(doc_ids) - held.doc_ids - forgotten_documents(store, held.collection))
+
+
+def unknown_error(collection: str, unknown: Sequence[str], doc_ids: Collection[str], outcome: str) -> NotFoundError:
+    """Return the error that names unknown IDs; `outcome` says what was done in spite of them."""
+    shown = ", ".join(map(repr, unknown[:_SHOWN])) + (", …" if len(unknown) > _SHOWN else "")
+    are = f"are unknown: {shown}" if len(unknown) > 1 else "are unknown"
+    return NotFoundError(
+        f"{unknown[0]!r} is not a document of collection {collection!r} ({len(unknown)} of {len(set(doc_ids))} IDs "
+        f"{are}); {outcome}. Correct the ID, or add --unknown-ok to keep such documents out of later runs."
+    )
 
 
 def _rows(store: Store, path: str, wanted: frozenset[str], columns: list[str]) -> list[dict[str, Any]]:

@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from isospace.collection.alias import alias_history, aliases, previous_entry, promote
+from isospace.collection.alias import alias_history, aliases, promote
+from isospace.collection.alias_moves import previous_entry
 from isospace.collection.replacements import follow_replacements, record_replacement
 from isospace.collection.snapshot import (
     Manifest,
@@ -30,7 +31,7 @@ from isospace.operations.maintenance.find_documents import Holding, find_documen
 from isospace.operations.maintenance.forget_quotes import forget_quotes
 from isospace.operations.maintenance.rebuild_search import make_searchable
 from isospace.operations.maintenance.rewrite_parts import stem_of
-from isospace.operations.maintenance.rewrite_snapshot import snapshot_without
+from isospace.operations.maintenance.rewrite_snapshot import require_some_left, snapshot_without
 from isospace.search.bm25 import lexical_files
 from isospace.search.local_copy import drop_copies
 from isospace.search.sql_database import serving_files
@@ -89,6 +90,7 @@ def forget(
     with maintenance_lease(store, None, "forget") as lease:
         holding = find_documents(store, collection, wanted)
         # Whatever can fail comes before the order, which takes effect once it is written.
+        require_some_documents_left(store, collection, holding, wanted)
         rewritten = _plan_replacements(store, collection, holding, set(wanted), scratch, memory_mb)
         order = write_tombstone(store, collection, "forget", wanted, reason)
         done = _Changes()
@@ -142,13 +144,23 @@ def _plan_replacements(
     These are the latest one, those that aliases name, and those that aliases would be rolled back to, if they hold one
     of the documents; without those with the numbers `but`.
     """
+    affected = [old for old in _affected(store, collection, holding) if old.sequence not in but]
+    return [(old, snapshot_without(store, old, wanted, set(holding.documents), scratch, memory_mb)) for old in affected]
+
+
+def require_some_documents_left(store: Store, collection: str, holding: Holding, doc_ids: Collection[str]) -> None:
+    """Raise ConfigError if no document would be left in a snapshot that cannot just be removed; nothing is written."""
+    # The latest first: if it is emptied, the collection is.
+    for old in reversed(_affected(store, collection, holding)):
+        require_some_left(store, old, set(doc_ids))
+
+
+def _affected(store: Store, collection: str, holding: Holding) -> list[Manifest]:
+    """Return the snapshots that cannot just be removed, oldest first."""
     if not holding.snapshots:
         return []
     named = {sequences(store, collection)[-1], *_named_snapshots(store, collection)}
-    affected = [
-        read_manifest(store, collection, number) for number in sorted((set(holding.snapshots) & named) - set(but))
-    ]
-    return [(old, snapshot_without(store, old, wanted, set(holding.documents), scratch, memory_mb)) for old in affected]
+    return [read_manifest(store, collection, number) for number in sorted(set(holding.snapshots) & named)]
 
 
 def _named_snapshots(store: Store, collection: str) -> set[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from isospace.collection.absent import require_collection
 from isospace.collection.snapshot import latest_manifest
 from isospace.errors import NotFoundError
 from isospace.evaluation.query_sets import list_sets
@@ -53,13 +54,14 @@ def remove_set(store: Store, collection: str, name: str) -> RemovedSet:
     BusyError
         If a run uses the collection, since its gate may need the set.
     NotFoundError
-        If there is no such set.
+        If there is no such set, or no such collection.
     """
     folder = CollectionPaths(collection).evaluation_set(name)
     with maintenance_lease(store, collection, f"the removal of evaluation set {name}") as lease:
         # Without reading them: a damaged set can be removed, too.
         versions, files = entry_paths(store, folder), [stat.path for stat in store.walk(folder)]
         if not files:
+            require_collection(store, collection)
             known = ", ".join(record.name for record in list_sets(store, collection)) or "none"
             raise NotFoundError(f"evaluation set {name!r} of collection {collection!r}: not found. Sets: {known}.")
         remove_files(store, lease.token, files, proceed=lease.require, check=lambda: None)

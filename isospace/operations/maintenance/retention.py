@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass
 from itertools import pairwise
 
-from isospace.collection.alias import alias_history, list_aliases, parse_time, previous_entry
+from isospace.collection.alias import alias_history, list_aliases, parse_time
 from isospace.collection.alias_log import read_removal
+from isospace.collection.alias_moves import previous_entry
 from isospace.collection.replacements import follow_replacements
 from isospace.collection.snapshot import Manifest, read_manifest
 from isospace.storage.local_files import Stat

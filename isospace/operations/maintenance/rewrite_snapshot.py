@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +10,14 @@ from typing import TYPE_CHECKING
 from isospace.collection.live_rows import without_documents
 from isospace.collection.metadata_schema import read_fields
 from isospace.collection.quarantine import write_quarantine
-from isospace.collection.snapshot import Manifest, PartRecord, deleted_documents, documents_digest, snapshot_id
+from isospace.collection.snapshot import (
+    Manifest,
+    PartRecord,
+    deleted_documents,
+    documents_digest,
+    sequences,
+    snapshot_id,
+)
 from isospace.errors import ConfigError
 from isospace.operations.maintenance.compact import derived_origins, derived_provenance, write_deletions
 from isospace.operations.maintenance.rewrite_parts import merge_parts
@@ -19,6 +27,31 @@ from isospace.storage.store import Store
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
+
+
+def require_some_left(store: Store, old: Manifest, wanted: set[str]) -> None:
+    """Raise the ConfigError of `snapshot_without` if it would leave no document; nothing is written."""
+    gone = deleted_documents(store, old.deletions)
+    for part in old.parts:
+        ids = set(read_parquet(store, part.documents.path, columns=["doc_id"])["doc_id"].to_pylist())
+        if not ids & wanted or ids - wanted - gone.get(part.name, set()):
+            return
+    raise _emptied_error(store, old)
+
+
+def _emptied_error(store: Store, old: Manifest) -> ConfigError:
+    """Return the error of a snapshot without documents; an old one is no reason to remove the collection."""
+    emptied = f"collection {old.collection!r}: no document would be left in snapshot {old.sequence}."
+    if old.sequence != sequences(store, old.collection)[-1]:
+        return ConfigError(
+            f"{emptied} An alias names it, or would be rolled back to it: see `isospace aliases`, move or remove that "
+            "alias, and run the same command again."
+        )
+    drop = shlex.join(["isospace", "drop", store.url, old.collection])
+    vacuum = shlex.join(["isospace", "vacuum", store.url, "--vectors", "--retention-days", "0"])
+    return ConfigError(
+        f"{emptied} To forget a whole collection, run `{drop}`, then `{vacuum}`, which removes its raw vectors."
+    )
 
 
 def snapshot_without(
@@ -57,10 +90,7 @@ def snapshot_without(
             parts.append(written)
             sources[written.name] = [part]
     if not parts:
-        raise ConfigError(
-            f"collection {old.collection!r}: no document would be left in snapshot {old.sequence}. To forget a whole "
-            f"collection, remove its folder {old.paths.root} and vacuum the store with --vectors."
-        )
+        raise _emptied_error(store, old)
     with scratch_database(scratch, memory_mb=memory_mb) as connection:
         digest, documents, chunks = _live(connection, store, parts, left)
     deletions = write_deletions(store, old.collection, left)

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from isospace.errors import BusyError, ConfigError, NotFoundError
+from isospace.collection.absent import require_collection
+from isospace.errors import BusyError, ConfigError
 from isospace.operations.maintenance.retention import RetainedSnapshots, retained_snapshots
 from isospace.search.bm25 import lexical_files
 from isospace.search.sql_database import serving_files
@@ -142,11 +143,9 @@ def vacuum(
     """
     if retention_days < 0 or (answers_days is not None and answers_days < 0):
         raise ConfigError(f"retention of {min(retention_days, answers_days or 0)} days: expected 0 or more.")
+    for name in collections:
+        require_collection(store, name)
     known = list_collections(store)
-    if unknown := set(collections) - set(known):
-        raise NotFoundError(
-            f"collection {sorted(unknown)[0]!r}: not in {store.url}. Collections there: {', '.join(known) or 'none'}."
-        )
     chosen = list(collections) or known
     # Collections share raw vectors and spaces, and any run may be about to use one: no run may be working then.
     scope = chosen[0] if len(collections) == 1 and not vectors else None

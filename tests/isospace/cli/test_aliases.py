@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from isospace.collection import snapshot
+from isospace.collection.disk_usage import size_text
 from isospace.collection.snapshot import Manifest
 from isospace.storage.store import Store
 from tests.isospace.cli.conftest import Call
@@ -43,7 +44,8 @@ def test_a_rollback_is_held_shown_and_released(call: Call, own: str) -> None:
     released = call("release", own, "c", "--reason", "fixed")
     assert released.out.splitlines() == [
         "production is released, and names snapshot 1",
-        "The latest snapshot is 2. A run moves production to it unless it was rolled back from there.",
+        "The latest snapshot is 2. If the next run finds nothing new, production stays at 1: snapshot 2 has content "
+        f"that was rolled back; promote it yourself: `isospace promote {own} c --snapshot 2 --reason '…'`",
     ]
     assert "has another space" not in released.err
     assert call("release", own, "c").out.startswith("production was not held")
@@ -85,10 +87,30 @@ def test_a_rollback_without_a_hold(call: Call, own: str) -> None:
 
 def test_an_alias_that_names_nothing(call: Call, own: str) -> None:
     assert "names no snapshot to be held at" in call("hold", own, "c", "absent", "--reason", "x").err
-    for collection, alias in (("d", "production"), ("c", "absent")):
-        refused = call("release", own, collection, alias)
-        assert refused.status == 1
-        assert refused.err.startswith(f"error: alias '{alias}' of collection '{collection}': names no snapshot")
+    refused = call("release", own, "c", "absent")
+    assert refused.status == 1
+    assert refused.err.startswith("error: alias 'absent' of collection 'c': names no snapshot")
+
+
+@pytest.mark.parametrize(
+    ("rules", "ending"), [([], " to it."), (["norms within 1e-6"], " to it, if it passes its gate.")]
+)
+def test_a_release_says_if_the_next_run_moves_the_alias(
+    call: Call, own: str, monkeypatch: pytest.MonkeyPatch, rules: list[str], ending: str
+) -> None:
+    real = snapshot.read_manifest
+
+    def judged(store: Store, collection: str, number: int) -> Manifest:
+        read = real(store, collection, number)
+        return read.model_copy(update={"recipe": {**read.recipe, "gate": {"rules": rules}}})
+
+    for options in (["--remove", "production", "--yes"], []):
+        call("aliases", own, "c", *options)
+    call("promote", own, "c", "--snapshot", "1", "--hold", "--reason", "as it was")
+    monkeypatch.setattr(snapshot, "read_manifest", judged)
+    assert json.loads(call("release", own, "c", "--json").out)["stays"] == ""
+    last = call("release", own, "c").out.splitlines()[-1]
+    assert last == f"The latest snapshot is 2. A run moves production{ending}"
 
 
 def test_status_states_disk_and_memory_with_units(call: Call, own: str) -> None:
@@ -99,6 +121,9 @@ def test_status_states_disk_and_memory_with_units(call: Call, own: str) -> None:
     (row, _) = json.loads(call("status", own, "--json").out)
     assert row["collection_disk"]["segments"] > 0
     assert row["serving_memory"]["total"] > row["serving_memory"]["encoder"] > 0
+    assert "the store takes" not in shown
+    files = sum(path.stat().st_size for path in Path(own).rglob("*") if path.is_file())
+    assert call("status", own).out.rstrip().endswith(f"the store takes {size_text(files)} in all")
     for path in Path(own).glob("spaces/*/space.json"):
         path.write_bytes(path.read_bytes()[:-9])
     damaged = call("status", own, "c")

@@ -111,7 +111,11 @@ def test_a_collection_from_plan_to_damage(configure: Configure, tmp_path: Path, 
     ("arguments", "status", "message"),
     [
         (["status", "/nonexistent/store"], 1, "holds no collection"),
-        (["search", "/nonexistent/store", "c", "query"], 1, "no snapshot"),
+        (
+            ["search", "/nonexistent/store", "c", "query"],
+            1,
+            "no snapshot in /nonexistent/store. Collections there: none",
+        ),
         (["search", "/nonexistent/store", "c"], 2, "QUERY"),
         (["search", "/nonexistent/store", "c", "x", "-k", "0"], 2, "-k"),
         (["search", "/nonexistent/store", "c", "x", "--mode", "bogus"], 2, "'bogus' is not one of 'auto', 'exact'"),
@@ -134,7 +138,7 @@ def test_a_collection_from_plan_to_damage(configure: Configure, tmp_path: Path, 
         (["compare", "/nonexistent/store", "c"], 2, "--against"),
         (["promote", "/nonexistent/store", "c"], 2, "--snapshot"),
         (["export", "/nonexistent/store", "c", "oracle:x"], 2, "unknown system"),
-        (["forget", "/nonexistent/store", "c", "d", "--allow"], 1, "'d' is not among the forgotten documents"),
+        (["forget", "/nonexistent/store", "c", "d", "--allow"], 1, "The folder does not exist"),
         (["vacuum", "/nonexistent/store", "c"], 1, "collection 'c': not in"),
         (["plan", "nowhere.yaml"], 2, "cannot be read"),
         (
@@ -229,7 +233,7 @@ def test_what_is_kept_in_order_speaks_json(call: Call, built: Path, tmp_path: Pa
     done = json.loads(call("compact", store, "c", "--json").out)
     assert (done["snapshot"], done["parts_after"], done["aliases"]) == (3, 1, ["production"])
     held = json.loads(call("forget", store, "c", "d00001", "nobody", "--dry-run", "--json").out)
-    assert held["doc_ids"] == ["d00001"]
+    assert (held["doc_ids"], held["unknown"]) == (["d00001"], ["nobody"])
     receipt = json.loads(call("forget", store, "c", "d00001", "--json").out)
     assert receipt["found"] == ["d00001"]
     order = json.loads(call("forget", store, "c", "d00001", "--allow", "--json").out)

@@ -13,13 +13,14 @@ from isospace.collection.alias import (
     aliases,
     held_message,
     hold,
-    previous_entry,
     promote,
     release,
     resolve,
     rollback,
 )
 from isospace.collection.alias_entry import AliasEntry
+from isospace.collection.alias_moves import previous_entry
+from isospace.collection.alias_refusals import stays_message
 from isospace.collection.replacements import follow_replacements
 from isospace.collection.snapshot import Manifest, commit_manifest
 from isospace.errors import ConfigError, HeldError, IntegrityError, NotFoundError
@@ -115,6 +116,71 @@ def test_two_rollbacks_go_back_two_snapshots_and_no_further(store: Store) -> Non
     assert [rollback(store, "c", "production", reason="x").snapshot for _ in range(2)] == [2, 1]
     with pytest.raises(NotFoundError, match="no earlier snapshot to go back to"):
         rollback(store, "c", "production", reason="x")
+
+
+def test_a_rollback_to_a_snapshot_that_was_removed_names_those_to_go_to(store: Store) -> None:
+    moved(store, *(committed(store, n) for n in (1, 2, 3)))
+    store.delete(manifest().paths.snapshot(2))
+    with pytest.raises(NotFoundError) as refused:
+        rollback(store, "c", "production", reason="x")
+    assert str(refused.value) == (
+        "snapshot 2, which production named before, was removed, by a vacuum or by `isospace forget`. Snapshots of c: "
+        f"1, 3; promote one with `isospace promote {store.url} c --snapshot NUMBER --hold --reason '…'`."
+    )
+    assert len(alias_history(store, "c", "production")) == 3
+    store.delete(manifest().paths.snapshot(1))
+    with pytest.raises(
+        NotFoundError, match=r"Snapshots of c: 3, which production names: there is none to go to\. Correct"
+    ):
+        rollback(store, "c", "production", reason="x")
+
+
+def test_a_snapshot_is_not_held_but_an_alias_at_it(store: Store) -> None:
+    moved(store, *(committed(store, n) for n in (1, 2)))
+    command = f"`isospace promote {store.url} c --snapshot NUMBER --hold --reason '…'`"
+    with pytest.raises(ConfigError, match="alias '2': expected the name of an alias") as refused:
+        hold(store, "c", "2", reason="x")
+    assert command in str(refused.value)
+    store.delete(manifest().paths.snapshot(1))
+    with pytest.raises(
+        NotFoundError, match=r"^snapshot 1 of collection 'c' was removed, .* Snapshots of c: 2;"
+    ) as refused:
+        hold(store, "c", "1", reason="x")
+    assert command in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("way", "number", "content", "expected"),
+    [
+        ("forward", 3, 3, ""),
+        ("forward", 2, 2, ""),
+        ("forward", 1, 1, "stays at 2: snapshot 1 is older"),
+        ("rolled back", 2, 2, "stays at 1: snapshot 2 has content that was rolled back"),
+        ("rolled back", 3, 2, "stays at 1: snapshot 3 has content that was rolled back"),
+        ("rolled back", 3, 3, ""),
+        ("by hand", 2, 2, "stays at 1: it named snapshot 2 or a later one before, and was moved back by hand"),
+        ("by hand", 3, 2, ""),
+        ("and forward again", 3, 2, ""),
+        ("nowhere", 1, 1, ""),
+    ],
+)
+def test_why_a_run_leaves_an_alias_is_said_exactly_if_it_does(
+    store: Store, way: str, number: int, content: int, expected: str
+) -> None:
+    one, two = committed(store, 1), committed(store, 2)
+    moved(store, *({"nowhere": [], "by hand": [one, two, one]}.get(way, [one, two])))
+    if way in ("rolled back", "and forward again"):
+        rollback(store, "c", "production", reason="x", hold=False)
+    if way == "and forward again":
+        moved(store, two)
+    snapshot = manifest(number, snapshot_id=manifest(content).snapshot_id)
+    if number == 3:
+        commit_manifest(store, written(store, snapshot))
+    said = stays_message(store, "c", "production", snapshot)
+    command = f"isospace promote {store.url} c --snapshot {number} --reason '…'"
+    assert said == (f"production {expected}; promote it yourself: `{command}`" if expected else "")
+    # The only snapshot that a run leaves without a word is the one that is named already.
+    assert run_moves(store, snapshot) == (not expected and (way, number) != ("forward", 2))
 
 
 @pytest.mark.parametrize("forward_only", [False, True])

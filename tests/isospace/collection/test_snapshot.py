@@ -1,4 +1,4 @@
-"""Snapshots: what their identity covers, which commit is whose, and how they are found."""
+"""Snapshots: what their identity covers, and which commit is whose."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from isospace.collection.snapshot import (
     commit_manifest,
     documents_digest,
     files_digest,
-    find_manifest,
     read_manifest,
     replace_manifest,
     sequences,
     snapshot_id,
 )
 from isospace.collection.tombstones import write_tombstone
-from isospace.errors import ConflictError, IntegrityError, NotFoundError, StoreError
+from isospace.errors import ConflictError, IntegrityError, StoreError
 from isospace.storage.local_store import LocalStore
 from isospace.storage.store import Store, open_store
 from tests.helpers.manifests import file_ref, manifest, part_record, written
@@ -162,16 +161,3 @@ def test_a_snapshot_is_not_replaced_by_one_whose_files_are_gone(
     with pytest.raises(StoreError, match="chunks/two"):
         replace_manifest(store, first, second)
     assert read_manifest(store, "c", 1) == first
-
-
-def test_snapshots_are_found_by_number_or_eight_digits_of_their_id_the_newest_first(store: Store) -> None:
-    same = "abcdef01" + "0" * 56
-    for number, identity in enumerate((same, "f" * 64, same, "12345678" + "1" * 56), start=1):
-        commit_manifest(store, written(store, manifest(number, snapshot_id=identity)))
-    assert find_manifest(store, "c", "2").sequence == 2
-    assert find_manifest(store, "c", "abcdef01").sequence == 3
-    assert find_manifest(store, "c", same).sequence == 3
-    assert find_manifest(store, "c", "12345678").sequence == 4
-    for reference in ("abcdef0", "a", "9", "abcdef02", "f" * 7):
-        with pytest.raises(NotFoundError, match=r"not found. Give a number from 1 to 4"):
-            find_manifest(store, "c", reference)

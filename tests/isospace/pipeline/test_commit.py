@@ -12,7 +12,7 @@ from isospace.collection.alias import alias_history, promote
 from isospace.collection.snapshot import Manifest, commit_manifest, sequences
 from isospace.errors import StoreError
 from isospace.pipeline.chunk import ChunkPart
-from isospace.pipeline.commit import Commit, commit_snapshot, promote_new
+from isospace.pipeline.commit import Commit, commit_snapshot, promote_new, why_unmoved
 from isospace.pipeline.run import Run
 from isospace.pipeline.scan.diff import Scan
 from isospace.pipeline.segment import Segment
@@ -133,6 +133,7 @@ def test_an_alias_follows_the_run_and_never_goes_back(run: Run) -> None:
     assert promote_new(run, Commit(second, is_new=True))
     assert not promote_new(run, Commit(first, is_new=True))
     promote(run.store, "c", "production", first, reason="by hand")
+    assert why_unmoved(run, Commit(second, is_new=False)).startswith("production stays at 1: it named snapshot 2 or a")
     assert not promote_new(run, Commit(second, is_new=False))
     assert names(run) == [2, 1]
 
@@ -142,11 +143,16 @@ def test_an_alias_waits_for_the_gate_of_the_snapshot(run: Run) -> None:
     assert promote_new(run, Commit(first, is_new=True))
     assert not promote_new(run, Commit(second, is_new=True))
     assert names(run) == [1]
+    assert why_unmoved(run, Commit(first, is_new=False)) == ""
+    assert why_unmoved(run, Commit(second, is_new=True)) == (
+        "production does not move: snapshot 2 was not judged by the 1 rules of its recipe. Run `isospace gate`"
+    )
 
 
 def test_without_a_name_no_alias_moves(run: Run, tmp_path: Path) -> None:
     (first,) = snapshots(run, {})
     quiet = bare_run(tmp_path, config=bare_config(tmp_path, promote_to=None))
     assert not promote_new(quiet, Commit(first, is_new=True))
+    assert why_unmoved(quiet, Commit(first, is_new=True)) == ""
     assert names(run) == []
     assert open_store(run.config.runtime.store).folders("collections/c/aliases") == []

@@ -27,7 +27,7 @@ from isospace.operations.maintenance import forget as forgetting
 from isospace.operations.maintenance.compact import compact, conclude_compaction, plan_compaction
 from isospace.operations.maintenance.compaction_settings import CompactionSettings
 from isospace.operations.maintenance.find_documents import find_documents
-from isospace.operations.maintenance.forget import forget
+from isospace.operations.maintenance.forget import forget, require_some_documents_left
 from isospace.operations.maintenance.verify import verify_snapshot
 from isospace.pipeline import commit, publish_stages
 from isospace.pipeline.config import PipelineConfig
@@ -612,6 +612,13 @@ def test_a_collection_is_not_emptied_by_it(haunted: PipelineConfig, tmp_path: Pa
     store = open_store(haunted.runtime.store)
     parts = [read_parquet(store, stat.path) for stat in store.walk("collections/c/documents")]
     everything = [doc_id for part in parts for doc_id in part["doc_id"].to_pylist()]
-    with pytest.raises(ConfigError, match="no document would be left"):
+    before = sorted((stat.path, stat.size) for stat in store.walk("collections"))
+    with pytest.raises(ConfigError) as foreseen:
+        require_some_documents_left(store, "c", find_documents(store, "c", everything), everything)
+    assert sorted((stat.path, stat.size) for stat in store.walk("collections")) == before
+    with pytest.raises(ConfigError, match="no document would be left") as refused:
         forgotten(haunted, tmp_path, *everything)
+    assert str(foreseen.value) == str(refused.value)
+    commands = f"`isospace drop {store.url} c`, then `isospace vacuum {store.url} --vectors --retention-days 0`"
+    assert f"in snapshot 3. To forget a whole collection, run {commands}, which removes its raw" in str(refused.value)
     assert verify_snapshot(store, "c").failures == ()
