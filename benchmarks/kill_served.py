@@ -148,7 +148,8 @@ def main() -> None:
         seconds = max(times) - min(times)
         print(f"undisturbed: {time.monotonic() - started:.1f} s, of these {seconds:.1f} s with the provider\n")
         print(
-            "| kill | after s | texts answered then | in flight then | sent twice | of these answered before, ms | report: up to | same snapshot |"
+            "| kill | after s | texts answered then | in flight then | sent twice | answered before, ms | "
+            "report: up to | same snapshot |"
         )
         print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |", flush=True)
         broken = 0

@@ -157,7 +157,7 @@ def main() -> None:
     embed(store, configured(arguments.work, arguments.corpus, "static", {"model": f"encoder:{fitted}"}))
 
     manifest = resolve(store, "teacher", "production")
-    taught = read_taught(store, manifest, most=10**6, kept=frozenset(), evaluated=frozenset())
+    taught = read_taught(store, manifest, None, most=10**6)
     teacher = open_encoder(store, manifest.encoder_id, Engine(backend="openvino"))
     student = open_encoder(store, fitted)
     print_bits(taught.texts, student)

@@ -1,4 +1,4 @@
-"""The commands that show what a store holds: status, show, verify, quarantine, encoders."""
+"""The commands that show what a store holds: status, show, verify, quarantine."""
 
 from __future__ import annotations
 
@@ -246,22 +246,3 @@ def quarantine(
     for one in inputs:
         many = f", about {one.documents:,} documents" if (one.documents or 1) > 1 else ""
         say(f"{one.uri}{f' ({one.doc_id})' if one.doc_id else ''}{many}\n    {one.reason}")
-
-
-def encoders(store: StoreArgument, as_json: JsonOption = False) -> None:
-    """List the encoders of a store; to use one, set `recipe.encoder.model: encoder:ID`."""
-    from isospace.operations.encoders import list_encoders
-    from isospace.storage.store import open_store
-
-    listed = list_encoders(open_store(store))
-    if as_json:
-        print_json([one.as_dict() for one in listed])
-        return
-    header = ("encoder", "kind", "dimensions", "precision", "fine-tuned as", "from", "used by")
-    rows = []
-    for one in listed:
-        tuned = one.lineage or {}
-        origin = (tuned.get("name", ""), tuned.get("base", "")[:16])
-        size = (one.kind, str(one.dimension), one.precision)
-        rows.append((one.encoder_id[:16], *size, *origin, "\n".join(one.used_by)))
-    print_table(header, rows, whole=("encoder", "kind", "precision", "from"))

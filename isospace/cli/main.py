@@ -14,10 +14,11 @@ from isospace.cli.aliases import aliases, hold, promote, release, rollback
 from isospace.cli.audit import audit, query_log
 from isospace.cli.common import fail
 from isospace.cli.deploy import deploy
+from isospace.cli.encoders import encoders
 from isospace.cli.evaluate import compare, evaluate, frontier, lengths
 from isospace.cli.gate import gate, verdicts
 from isospace.cli.init import init
-from isospace.cli.inspect import encoders, quarantine, show, status, verify
+from isospace.cli.inspect import quarantine, show, status, verify
 from isospace.cli.maintenance import compact, drop, export, forget, vacuum
 from isospace.cli.models import compare_models, distill, finetune
 from isospace.cli.plan import plan

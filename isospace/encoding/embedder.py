@@ -250,7 +250,7 @@ def open_space(
         if encoder is not None:
             raise
         _LOG.warning(
-            "space %s: its encoder is behind an API that does not embed texts now (%s). Until it does, only words can be "
+            "space %s: its encoder is behind an API that embeds no text now (%s). Until it does, only words can be "
             "searched. Its vectors are compared with the space's before the first one is used",
             space_id[:16],
             error,

@@ -1,15 +1,21 @@
-"""Make an evaluation set of pseudo-queries from the corpus; they are easier than queries of people."""
+"""Make an evaluation set of pseudo-queries from the corpus; they are easier than queries of people.
+
+Sentences are taken from prose alone. Sets that exist stay as they are: they are stored.
+"""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 import numpy as np
 
 from isospace.errors import ConfigError
 from isospace.evaluation.query_sets import EvaluationSet
-from isospace.ingest.pseudo_queries import Passage, choose_pseudo_kind, make_pseudo_queries
+from isospace.ingest.prose import prose_sentences
+from isospace.ingest.pseudo_queries import Passage, PseudoKind, PseudoQuery, choose_pseudo_kind, make_pseudo_queries
 from isospace.search.view import View, pick
 
 _POOL = 20_000
@@ -43,8 +49,7 @@ def make_set(
     owners = view.copy.documents.select(["doc_id", "title"]).take(view.copy.chunks["document"].take(rows)).to_pylist()
     texts = pick(view.copy.chunks.select(["prefix", "text"]), rows)
     passages = [Passage(d["doc_id"], d["title"], c["prefix"], c["text"]) for d, c in zip(owners, texts, strict=True)]
-    chosen = choose_pseudo_kind(passages, kind)
-    queries = make_pseudo_queries(passages, chosen, size=size, seed=seed)
+    chosen, queries = _made(passages, kind, size, seed)
     if len(queries) < _FEWEST:
         raise ConfigError(
             f"only {len(queries)} {chosen} of {len(passages)} chunks can serve as queries; expected {_FEWEST} or more. "
@@ -58,3 +63,16 @@ def make_set(
         judgements={key: {passages[query.passage].doc_id: 1} for key, query in zip(names, queries, strict=True)},
         remainders={key: query.remainder for key, query in zip(names, queries, strict=True)},
     )
+
+
+def _made(
+    passages: Sequence[Passage], kind: Literal["auto", "titles", "sentences"], size: int, seed: int
+) -> tuple[PseudoKind, list[PseudoQuery]]:
+    """Return the queries, of whole sentences if there are enough: some corpora and scripts do without full stops."""
+    for ended in (True, False):
+        find = partial(prose_sentences, ended=ended)
+        chosen = choose_pseudo_kind(passages, kind, find)
+        queries = make_pseudo_queries(passages, chosen, size=size, seed=seed, find=find)
+        if len(queries) >= _FEWEST:
+            break
+    return chosen, queries

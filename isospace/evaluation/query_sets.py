@@ -88,10 +88,13 @@ class EvaluationSet:
             found = set(self.judgements.get(name, ())) if self.kind == "pseudo" else set(self.answers(name))
             return bool(found & doc_ids) if self.kind == "pseudo" else bool(found) and found <= doc_ids
 
-        gone = {name for name in self.queries if goes(name)}
+        return self.without({name for name in self.queries if goes(name)})
+
+    def without(self, query_ids: Set[str]) -> EvaluationSet:
+        """Return the set without these queries."""
 
         def left(by_query: Mapping[str, Any]) -> dict[str, Any]:
-            return {name: value for name, value in by_query.items() if name not in gone}
+            return {name: value for name, value in by_query.items() if name not in query_ids}
 
         return replace(
             self,

@@ -8,13 +8,19 @@ docs/benchmarks.md).
 from __future__ import annotations
 
 import random
-import re
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
+
+from isospace.ingest.prose import SENTENCE_END, Sentence
 
 PseudoKind = Literal["titles", "sentences"]
-_SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+|(?<=[。！？])|\n\s*\n")
+FindSentences: TypeAlias = Callable[[str], Sequence[Sentence]]
+"""Finds the sentences of a text that may become queries.
+
+Without one, every piece of a text may, markup too: a fit that chooses among candidates, pairs, and distillations take
+those. Other pieces would change the space or the encoder that a recipe makes of the same corpus.
+"""
 _MIN_WORDS, _MAX_WORDS = 4, 40
 # In scripts without spaces between words, length is measured in characters.
 _CHARACTERS_PER_WORD = 5
@@ -55,18 +61,26 @@ class PseudoQuery:
     remainder: str
 
 
-def choose_pseudo_kind(passages: Sequence[Passage], kind: Literal["auto", "titles", "sentences"]) -> PseudoKind:
+def choose_pseudo_kind(
+    passages: Sequence[Passage], kind: Literal["auto", "titles", "sentences"], find: FindSentences | None = None
+) -> PseudoKind:
     """Choose sentences, unless few passages have several sentences and more have a usable title."""
     if kind != "auto":
         return kind
     rng = random.Random(0)
-    with_sentences = sum(_from_sentence(passage, rng) is not None for passage in passages)
+    with_sentences = sum(_from_sentence(passage, rng, find=find) is not None for passage in passages)
     with_title = sum(_is_query(passage.title) for passage in passages)
     return "titles" if 4 * with_sentences < len(passages) and with_sentences < with_title else "sentences"
 
 
 def make_pseudo_queries(
-    passages: Sequence[Passage], kind: PseudoKind, *, size: int, seed: int, exclude: Set[str] = frozenset()
+    passages: Sequence[Passage],
+    kind: PseudoKind,
+    *,
+    size: int,
+    seed: int,
+    exclude: Set[str] = frozenset(),
+    find: FindSentences | None = None,
 ) -> list[PseudoQuery]:
     """Generate at most one query per document, and at most `size` queries.
 
@@ -76,6 +90,8 @@ def make_pseudo_queries(
         Selects the documents and the sentences.
     exclude
         Texts that must not become a query, such as queries of an earlier call.
+    find
+        Finds the sentences of a text that may become queries; None for all of its pieces.
     """
     rng = random.Random(seed)
     rows = list(range(len(passages)))
@@ -86,7 +102,7 @@ def make_pseudo_queries(
         passage = passages[row]
         if passage.doc_id in seen:
             continue
-        split = _from_title(passage) if kind == "titles" else _from_sentence(passage, rng, exclude)
+        split = _from_title(passage) if kind == "titles" else _from_sentence(passage, rng, exclude, find)
         if split is None or split[0] in seen or split[0] in exclude:
             continue
         # A title shared by several documents becomes one query.
@@ -105,8 +121,12 @@ def _from_title(passage: Passage) -> tuple[str, str] | None:
     return (title, passage.text) if _is_query(title) and is_apart else None
 
 
-def _from_sentence(passage: Passage, rng: random.Random, exclude: Set[str] = frozenset()) -> tuple[str, str] | None:
-    sentences = [part for part in _SENTENCE_END.split(passage.text) if part.strip()]
+def _from_sentence(
+    passage: Passage, rng: random.Random, exclude: Set[str] = frozenset(), find: FindSentences | None = None
+) -> tuple[str, str] | None:
+    sentences = [part for part in SENTENCE_END.split(passage.text) if part.strip()]
+    if find is not None:
+        return _from_found(passage, rng, exclude, find(passage.text)) if len(sentences) >= 3 else None
     queries = [" ".join(text.split()) for text in sentences]
     usable = [number for number, text in enumerate(queries) if _is_query(text) and text not in exclude]
     if len(sentences) < 3 or not usable:
@@ -114,6 +134,17 @@ def _from_sentence(passage: Passage, rng: random.Random, exclude: Set[str] = fro
     chosen = rng.choice(usable)
     rest = " ".join(text.strip() for number, text in enumerate(sentences) if number != chosen)
     return queries[chosen], passage.prefix + rest
+
+
+def _from_found(
+    passage: Passage, rng: random.Random, exclude: Set[str], found: Sequence[Sentence]
+) -> tuple[str, str] | None:
+    usable = [sentence for sentence in found if _is_query(sentence.text) and sentence.text not in exclude]
+    if not usable:
+        return None
+    chosen = rng.choice(usable)
+    rest = f"{passage.text[: chosen.start]}{passage.text[chosen.end :].lstrip(' ')}".strip()
+    return chosen.text, passage.prefix + rest
 
 
 def _is_query(text: str) -> bool:

@@ -27,8 +27,8 @@ from isospace.encoding.registry.record import EncoderRecord, read_encoder_record
 from isospace.encoding.registry.register import prepare_encoder
 from isospace.encoding.spec import EncoderSpec
 from isospace.encoding.tokenizer import Tokenizer
-from isospace.errors import ConfigError, EncoderError, NotFoundError
-from isospace.evaluation.query_sets import EvaluationSet, read_set
+from isospace.errors import ConfigError, EncoderError
+from isospace.finetuning.distillation.evaluated import choose_evaluated
 from isospace.finetuning.distillation.kept import Kept, measure_kept
 from isospace.finetuning.distillation.least_squares import fit_token_vectors
 from isospace.finetuning.distillation.settings import DistillSettings
@@ -103,8 +103,8 @@ def distill_encoder(
         record = read_encoder_record(store, manifest.encoder_id)
         _require_teacher(record)
         teacher = open_sentence_encoder(store, record, engine)
-        query_set = _evaluation(store, collection, settings.evaluation)
-        taught = _read(store, manifest, settings, query_set)
+        evaluated = choose_evaluated(store, manifest, settings, reporter.info)
+        taught = read_taught(store, manifest, evaluated, most=settings.texts)
         reporter.info(
             f"snapshot {manifest.sequence}, encoder {shortened_id(manifest.encoder_id)}: fits {len(taught.fitted):,} "
             f"texts, holds out {len(taught.held_out):,}"
@@ -118,7 +118,7 @@ def distill_encoder(
             student = prepare_encoder(store, EncoderSpec(model=str(made), preset="none"), None, reporter.info)
         reporter.info("measures what the static model keeps of its teacher")
         with truncation_is_meant():
-            kept = measure_kept(taught, teacher, student, query_set, unseen=not settings.fit_evaluated)
+            kept = measure_kept(taught, teacher, student, evaluated)
         seconds = time.monotonic() - started
         lineage = _lineage(manifest, settings, taught, student.record, seconds)
         store.create_if_absent(layout.encoder_lineage(lineage.encoder_id), seal(lineage.model_dump(mode="json")))
@@ -143,28 +143,6 @@ def _require_teacher(record: EncoderRecord) -> None:
             f"encoder {record.encoder_id[:16]}…: pools by words, of which a static model knows nothing. Distill an "
             "encoder with another pooling."
         )
-
-
-def _evaluation(store: Store, collection: str, name: str | None) -> EvaluationSet | None:
-    """Return the evaluation set; without a name the one named default, if there is one and it is judged."""
-    try:
-        query_set = read_set(store, collection, name or "default")
-    except NotFoundError:
-        if name is not None:
-            raise
-        return None
-    if name is not None and not query_set.judged:
-        raise ConfigError(
-            f"evaluation set {name!r}: has no judgements, so that nDCG@10 cannot be measured. Name another one, or add "
-            "judgements with `isospace sets add --judgements FILE`."
-        )
-    return query_set if query_set.judged else None
-
-
-def _read(store: Store, manifest: Manifest, settings: DistillSettings, query_set: EvaluationSet | None) -> TaughtTexts:
-    relevant = query_set.relevant if query_set is not None else set()
-    evaluated = set() if settings.fit_evaluated else relevant
-    return read_taught(store, manifest, most=settings.texts, kept=relevant, evaluated=evaluated)
 
 
 def _table(

@@ -12,8 +12,8 @@ import numpy as np
 from isospace.encoding.encoder import SentenceEncoder
 from isospace.evaluation.comparison import Difference, difference
 from isospace.evaluation.metrics import per_query
-from isospace.evaluation.query_sets import EvaluationSet
 from isospace.finetuning.benchmark import Benchmark, TextEncoder, rank_benchmark
+from isospace.finetuning.distillation.evaluated import Evaluated
 from isospace.finetuning.distillation.texts import TaughtTexts
 from isospace.ingest.pseudo_queries import make_pseudo_queries
 from isospace.transform.vectors import Float32, row_cosines, unit
@@ -29,13 +29,15 @@ class Retrieval:
     Attributes
     ----------
     name, queries
-        The set, and its number of judged queries.
+        The set, and the number of its queries that were measured.
     alone
         Static queries and static documents, compared with the teacher's.
     as_query
         Static queries and the teacher's documents, compared with the teacher's queries; None if dimensions differ.
     unseen
         Whether the documents that answer the queries were left out of the fit.
+    described
+        What was measured, in words.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Retrieval:
     alone: Difference
     as_query: Difference | None
     unseen: bool
+    described: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +84,9 @@ def measure_kept(
     taught: TaughtTexts,
     teacher: SentenceEncoder,
     student: SentenceEncoder,
-    query_set: EvaluationSet | None,
-    *,
-    unseen: bool,
+    evaluated: Evaluated | None,
 ) -> Kept:
-    """Measure a static model on held-out texts, and on an evaluation set if there is one."""
+    """Measure a static model on held-out texts, and on the queries of an evaluation set if there is one."""
     documents = student.encode(taught.texts, "document")
     same = documents.shape[1] == taught.vectors.shape[1]
     held = taught.held_out
@@ -93,8 +94,8 @@ def measure_kept(
     alone, as_query = _overlaps(taught, teacher, student, documents, same=same)
     cosine = float(row_cosines(documents[held], taught.vectors[held]).mean()) if same else None
     retrieval = None
-    if query_set is not None and query_set.judged:
-        retrieval = _retrieval(taught, teacher, student, documents, query_set, unseen=unseen)
+    if evaluated is not None:
+        retrieval = _retrieval(taught, teacher, student, documents, evaluated)
     return Kept(cosine, alone, as_query, retrieval, speed, rate)
 
 
@@ -141,10 +142,9 @@ def _retrieval(
     teacher: TextEncoder,
     student: TextEncoder,
     documents: Float32,
-    query_set: EvaluationSet,
-    *,
-    unseen: bool,
+    evaluated: Evaluated,
 ) -> Retrieval:
+    query_set = evaluated.query_set
     judged = query_set.judged
     bench = Benchmark(
         query_set.name,
@@ -164,4 +164,6 @@ def _retrieval(
     if documents.shape[1] == taught.vectors.shape[1] and not query_set.remainders:
         as_query = difference(before, values(student, taught.vectors))
     alone = difference(before, values(student, documents))
-    return Retrieval(query_set.name, len(judged), alone, as_query, unseen)
+    return Retrieval(
+        query_set.name, len(judged), alone, as_query, unseen=bool(evaluated.left_out), described=evaluated.describe()
+    )

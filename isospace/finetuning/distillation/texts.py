@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +12,7 @@ from isospace.collection.raw_vectors import gather, vector_parts
 from isospace.collection.sampling import bottom_k
 from isospace.collection.snapshot import Manifest
 from isospace.errors import ConfigError
+from isospace.finetuning.distillation.evaluated import Evaluated
 from isospace.ingest.pseudo_queries import Passage
 from isospace.storage.store import Store
 from isospace.transform.vectors import Float32
@@ -46,17 +46,16 @@ class TaughtTexts:
         return [passage.prefix + passage.text for passage in self.passages]
 
 
-def read_taught(store: Store, manifest: Manifest, *, most: int, kept: Set[str], evaluated: Set[str]) -> TaughtTexts:
+def read_taught(store: Store, manifest: Manifest, evaluated: Evaluated | None, *, most: int) -> TaughtTexts:
     """Read a sample of a snapshot's texts, with all texts of some documents, and their raw vectors.
 
     Parameters
     ----------
+    evaluated
+        The queries to measure on: all texts of documents that answer them are read, and none of those that the fit
+        leaves out is fitted or held out.
     most
         Size of the sample. It depends on the texts alone, and a tenth of it, at most 1,000 texts, is held out.
-    kept
-        Documents of which all texts are read.
-    evaluated
-        Documents of which no text is fitted or held out.
 
     Raises
     ------
@@ -64,11 +63,13 @@ def read_taught(store: Store, manifest: Manifest, *, most: int, kept: Set[str], 
         If there are fewer than 100 texts to fit.
     """
     passages, hashes = _passages(store, manifest)
+    kept = evaluated.query_set.relevant if evaluated is not None else set()
+    left_out = evaluated.left_out if evaluated is not None else frozenset()
     sampled = set(bottom_k(hashes, most, seed=0))
     rows = [n for n, key in enumerate(hashes) if key in sampled or passages[n].doc_id in kept]
     passages, hashes = [passages[n] for n in rows], [hashes[n] for n in rows]
     # By text, so that one which an evaluated document shares with another is left out, too.
-    judged = {key for key, passage in zip(hashes, passages, strict=True) if passage.doc_id in evaluated}
+    judged = {key for key, passage in zip(hashes, passages, strict=True) if passage.doc_id in left_out}
     usable = sorted(set(hashes) - judged)
     held = set(bottom_k(usable, min(_MOST_HELD_OUT, int(_HELD_OUT_SHARE * len(usable))), seed=1))
     first: dict[bytes, int] = {}
@@ -76,14 +77,26 @@ def read_taught(store: Store, manifest: Manifest, *, most: int, kept: Set[str], 
         first.setdefault(key, number)
     fitted = sorted(first[key] for key in usable if key not in held)
     if len(fitted) < _LEAST:
-        raise ConfigError(
-            f"{len(fitted)} texts to fit a static model to; expected at least {_LEAST}, and better thousands. Embed "
-            "more documents first."
-        )
+        raise _too_few(len(fitted), len(held), len(judged), evaluated)
     dimension = manifest_dimension(store, manifest)
     vectors = gather(store, manifest.encoder_id, vector_parts(store, manifest.encoder_id), hashes, dimension)
     held_rows = np.array(sorted(first[key] for key in held), np.int64)
     return TaughtTexts(tuple(passages), vectors, np.array(fitted, np.int64), held_rows)
+
+
+def _too_few(fitted: int, held: int, judged: int, evaluated: Evaluated | None) -> ConfigError:
+    """Return the error for too few texts; it names the evaluation set if there were enough without it."""
+    if evaluated is None or fitted + judged < _LEAST:
+        return ConfigError(
+            f"{fitted} texts to fit a static model to; expected at least {_LEAST}, and better thousands. Embed more "
+            "documents first."
+        )
+    return ConfigError(
+        f"{fitted} texts to fit a static model to; expected at least {_LEAST}, and better thousands. Of "
+        f"{fitted + held + judged} different texts, {judged} are left out because their {len(evaluated.left_out)} "
+        f"documents answer queries of evaluation set {evaluated.query_set.name!r}, and {held} are held out. Give "
+        "--fit-evaluated to fit them, too, or name a smaller set with --evaluation."
+    )
 
 
 def manifest_dimension(store: Store, manifest: Manifest) -> int:

@@ -15,8 +15,9 @@ from isospace.encoding.loading import open_encoder
 from isospace.encoding.registry import static_source
 from isospace.encoding.static_model import read_static_model
 from isospace.errors import ConfigError, NotFoundError
-from isospace.evaluation.query_sets import EvaluationSet, freeze_set
+from isospace.evaluation.query_sets import EvaluationSet, freeze_set, read_set
 from isospace.finetuning.distillation.distill import Distilled, distill_encoder
+from isospace.finetuning.distillation.evaluated import Evaluated
 from isospace.finetuning.distillation.kept import measure_kept
 from isospace.finetuning.distillation.settings import DistillSettings
 from isospace.finetuning.distillation.texts import read_taught
@@ -109,28 +110,33 @@ def test_fewer_dimensions_are_not_compared_with_the_teacher_s(distill: Callable[
 def test_a_perfect_student_keeps_everything(store: Store) -> None:
     manifest = resolve(store, "c", "production")
     teacher = open_encoder(store, manifest.encoder_id)
-    taught = read_taught(store, manifest, most=1000, kept=frozenset(), evaluated=frozenset())
-    kept = measure_kept(taught, teacher, teacher, None, unseen=True)
+    taught = read_taught(store, manifest, None, most=1000)
+    kept = measure_kept(taught, teacher, teacher, None)
     assert (kept.overlap, kept.overlap_as_query, kept.retrieval) == (1.0, 1.0, None)
     assert kept.cosine == pytest.approx(1.0, abs=1e-6)
 
 
 def test_what_is_fitted_held_out_and_evaluated_has_no_text_in_common(store: Store) -> None:
     manifest = resolve(store, "c", "production")
+    query_set = read_set(store, "c", "default")
     evaluated = set(JUDGED.values())
-    taught = read_taught(store, manifest, most=150, kept=evaluated, evaluated=evaluated)
+    chosen = Evaluated(query_set, len(JUDGED), frozenset(evaluated))
+    taught = read_taught(store, manifest, chosen, most=150)
     owners = [passage.doc_id for passage in taught.passages]
     assert evaluated <= set(owners)
     used = [*taught.fitted.tolist(), *taught.held_out.tolist()]
     assert len(set(used)) == len(used)
     assert not evaluated & {owners[row] for row in used}
     assert len(taught.held_out) == len(used) // 10
-    again = read_taught(store, manifest, most=150, kept=evaluated, evaluated=evaluated)
+    again = read_taught(store, manifest, chosen, most=150)
     assert again.fitted.tolist() == taught.fitted.tolist()
     vectors = open_encoder(store, manifest.encoder_id).encode(taught.texts[:5], "document")
     np.testing.assert_allclose(taught.vectors[:5], vectors, atol=1e-6)
-    with pytest.raises(ConfigError, match=r"expected at least 100"):
-        read_taught(store, manifest, most=100, kept=frozenset(), evaluated=frozenset())
+    with pytest.raises(ConfigError, match=r"^90 texts to fit .*expected at least 100.*Embed more documents first\.$"):
+        read_taught(store, manifest, None, most=100)
+    # Without the evaluated documents there would be too few as well.
+    with pytest.raises(ConfigError, match=r"expected at least 100.*Embed more documents first\.$"):
+        read_taught(store, manifest, chosen, most=60)
 
 
 def test_single_tokens_are_encoded_between_the_special_tokens(tiny_encoder: SentenceEncoder) -> None:
