@@ -69,6 +69,14 @@ class LexicalIndex:
         """Column of each word, parsed on first use: a large collection has millions of words."""
         return {word: number for number, word in enumerate(json.loads(self.vocabulary.tobytes()))}
 
+    def share(self, word: str) -> float:
+        """Return the share of chunks that contain a word, as the index holds it."""
+        column, chunks = self.words.get(word), int(self.scores_by_word["num_docs"])
+        if column is None or not chunks:
+            return 0.0
+        starts = self.scores_by_word["indptr"]
+        return int(starts[column + 1] - starts[column]) / chunks
+
     def scores(self, text: str) -> npt.NDArray[np.float32]:
         """Return the (n,) float32 BM25 scores of all chunks; 0 where a chunk shares no word with the text."""
         ids = [self.words[word] for word in words_of([text], self.spec, "query")[0] if word in self.words]

@@ -10,12 +10,24 @@ from isospace.search.words import find_words, words_of
 Spans = list[tuple[int, int]]
 
 
-def highlighter(query: str, spec: LexicalSpec) -> Callable[[str], Spans]:
+# A word of more chunks than this says nothing about one of them, whatever its language.
+_COMMON = 0.25
+
+
+def highlighter(query: str, spec: LexicalSpec, share: Callable[[str], float] | None = None) -> Callable[[str], Spans]:
     """Return a function that finds the spans of a text's words that match a word of the query.
 
-    Words match if the lexical index holds them alike. Offsets count characters; stopwords of the query match nothing.
+    Words match if the lexical index holds them alike. Offsets count characters. Stopwords of the query match nothing,
+    and neither do words that a quarter of the chunks contain, unless the query has no others.
+
+    Parameters
+    ----------
+    share
+        Returns the share of chunks that contain a word; without it, no word is too common.
     """
     wanted = set(words_of([query], spec, "query")[0])
+    if share is not None:
+        wanted = {word for word in wanted if share(word) <= _COMMON} or wanted
 
     def spans(text: str) -> Spans:
         return _joined((word.start, word.end) for word in find_words(text, spec) if word.text in wanted)

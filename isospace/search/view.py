@@ -20,7 +20,7 @@ from isospace.search.bm25 import LexicalIndex
 from isospace.search.fusion import reciprocal_rank_fusion, weighted_fusion
 from isospace.search.local_copy import LocalCopy
 from isospace.search.metadata import parse_metadata
-from isospace.search.options import TEXT_MODES, SearchOptions
+from isospace.search.options import TEXT_MODES, Mode, SearchOptions
 from isospace.search.promise import SnapshotPromise
 from isospace.search.sparse_index import SparseIndex
 from isospace.search.vector.kernels import Codes, Kernels
@@ -273,6 +273,22 @@ class View:
             )
         rescored = mode != "exact" and options.rescore > 0
         return known[name], self.finest if rescored else known[name]
+
+    @functools.cached_property
+    def modes(self) -> tuple[Mode, ...]:
+        """The modes that can search this snapshot, as it is opened here."""
+        specs = self.space.space.record.spec.representations
+        floats = [name for name in FLOATS if name in self.copy.codes]
+        able: dict[Mode, bool] = {
+            "auto": True,
+            "exact": bool(floats),
+            "quantized": len(self.copy.codes) > len(floats),
+            "tiered": any(isinstance(spec, ShortSpec) for spec in specs),
+            "lexical": self.lexical is not None,
+            "sparse": self.sparse is not None,
+            "hybrid": self.lexical is not None or self.sparse is not None,
+        }
+        return tuple(mode for mode, works in able.items() if works)
 
     def is_exact(self, options: SearchOptions) -> bool:
         """Return whether a search by vectors scores every row from the codes that it searches."""

@@ -289,6 +289,9 @@ def _add_models(app: FastAPI, service: Service) -> None:
                 max_tokens=min(record_of(view.space.encoder, role).max_tokens for role in ROLES),
                 representations=list(record.representations),
                 roles_differ=roles_differ(view.space),
+                modes=list(view.modes),
+                fields={field.name: field.type for field in view.manifest.metadata or ()},
+                reranker=service.index.reranker.reranker_id if service.index.reranker is not None else None,
             )
             for name in names
         ]

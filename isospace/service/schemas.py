@@ -218,6 +218,12 @@ class ModelCard(_Answer):
     representations: list[str]
     roles_differ: bool
     """Whether `input_type` is required."""
+    modes: list[str]
+    """Modes that can search this snapshot."""
+    fields: dict[str, str]
+    """Metadata fields that a filter can use, and their types."""
+    reranker: str | None = None
+    """Reranker ID, if searches can be reranked."""
 
 
 class ModelList(_Answer):

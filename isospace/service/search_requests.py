@@ -62,6 +62,7 @@ def search_cost(key: tuple[View, SearchOptions], _query: str) -> float:
 
 def found_chunks(view: View, query: str, hits: Sequence[Hit]) -> QueryResult:
     """Return the hits with the spans that match words of the query."""
-    highlight = highlighter(query, view.lexical.spec if view.lexical is not None else LexicalSpec())
+    words = view.lexical
+    highlight = highlighter(query, LexicalSpec()) if words is None else highlighter(query, words.spec, words.share)
     chunks = [FoundChunk(**hit.as_dict(), highlights=highlight(hit.text)) for hit in hits]
     return QueryResult(query=query, hits=chunks)

@@ -57,6 +57,13 @@ def test_an_index_is_built_once_and_scores_the_chunks_with_a_word_in_common(stor
     assert (opened(store, made).scores("xylophone") > 0).tolist() == [False] * 3
 
 
+def test_the_share_of_chunks_with_a_word(store: Store) -> None:
+    made = snapshot(store)
+    built(store, made)
+    index = opened(store, made)
+    assert [index.share(word) for word in ("the", "gene", "xylophone")] == [2 / 3, 1 / 3, 0.0]
+
+
 def test_titles_are_indexed_where_they_are_encoded(store: Store) -> None:
     made = snapshot(store, ["a protein", "b"], prefix="alpha ")
     built(store, made)

@@ -70,6 +70,11 @@ def test_words_find_only_what_shares_one(scores: list[float], expected: list[int
     assert ranked(view(word_scores=scores), mode="lexical", filter="year >= 2022") == some
 
 
+def test_modes_are_those_that_can_search_here() -> None:
+    assert view().modes == ("auto", "exact")
+    assert view(word_scores=[0.0] * 6).modes == ("auto", "exact", "lexical", "hybrid")
+
+
 def test_both_lists_of_a_hybrid_search_are_fused_by_rank() -> None:
     found = view(word_scores=[3, 0, 0, 0, 0, 2]).rank(
         ["x"], np.array([[0.6, 0.8]], np.float32), SearchOptions(mode="hybrid", k=3)

@@ -161,6 +161,19 @@ def test_highlights_are_places_in_the_text_as_it_is(query: str, text: str, marke
     assert [text[start:end] for start, end in highlighter(query, NOW)(text)] == marked
 
 
+def test_words_of_a_quarter_of_the_chunks_are_not_highlighted_beside_rarer_ones() -> None:
+    shares = {"the": 0.9, "of": 0.26, "river": 0.25, "delta": 0.0}
+
+    def marked(query: str) -> list[str]:
+        text = "the delta of the river"
+        return [text[start:end] for start, end in highlighter(query, NOW, lambda word: shares[word])(text)]
+
+    assert marked("the river") == ["river"]
+    assert marked("the delta of the river") == ["delta", "river"]
+    # Of nothing but common words, all are shown.
+    assert marked("of the") == ["the", "of", "the"]
+
+
 @pytest.mark.parametrize(
     "text", [ENGLISH, "oﬃce ½ ㎏ 東京都 ภาษาไทย கலை re\u0301 İx pass\u200bword ﷺ", "", "!?", "\U0001f600"]
 )

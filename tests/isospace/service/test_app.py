@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from pathlib import Path
 
@@ -235,3 +236,26 @@ def test_a_moved_alias_is_followed_without_dropping_a_query(tmp_path: Path, tiny
                     moves += 1
     assert seen == {1, 2}
     assert moves == 6
+
+
+def test_the_search_page_learns_what_can_be_searched_here(client: httpx.Client, opened: Index) -> None:
+    card = client.get("/v1/models/c").json()
+    assert card["modes"] == ["auto", "exact", "quantized", "lexical", "hybrid"]
+    assert card["fields"] == {"lang": "text", "year": "integer"}
+    assert card["reranker"] is None
+    for mode in card["modes"]:
+        assert client.post("/search", json={"query": QUERY, "mode": mode}).status_code == 200
+    for mode in {"tiered", "sparse"}:
+        assert client.post("/search", json={"query": QUERY, "mode": mode}).status_code == 400
+    page = client.get("/").text
+    # The page asks for them, and names no mode of its own but the one that always works.
+    assert "card.modes" in page
+    assert re.findall(r"<option>(\w+)", page) == ["auto"]
+
+
+def test_documents_are_found_over_http(client: httpx.Client) -> None:
+    body = {"query": [QUERY, "title"], "k": 3, "group_by": "document", "per_document": 2}
+    for result in client.post("/search", json=body).json()["results"]:
+        assert len({hit["doc_id"] for hit in result["hits"]}) == 3
+    refused = client.post("/search", json={**body, "k": 1000, "per_document": 100})
+    assert "queries x 100000 hits; expected at most" in refused.json()["error"]["message"]
