@@ -21,8 +21,10 @@ import pyarrow.compute as pc
 
 from isospace.errors import QueryError
 from isospace.ingest.metadata_types import parse_moment
+from isospace.search.filter_matches import contained, matches
+from isospace.search.filter_words import in_python
 from isospace.search.metadata import hidden_column, instants_column
-from isospace.search.metadata_kinds import as_kind_of, as_lists
+from isospace.search.metadata_kinds import as_kind_of, as_lists, is_text
 
 Mask = npt.NDArray[np.bool_]
 _LONGEST, _DEEPEST = 2_000, 40
@@ -35,7 +37,12 @@ _COMPARISONS: dict[type[ast.cmpop], Callable[..., Any]] = {
     ast.GtE: pc.greater_equal,
 }
 _TIMESTAMP = "a timestamp"
-_EXAMPLE = 'such as lang == "en" and year >= 2020'
+_EXAMPLE = (
+    'such as lang == "en" and year >= 2020. Operators: == or =, !=, <, <=, >, >=, in, not in, like, contains, is null; '
+    "joined by and, or, not"
+)
+# By what `filter_words` makes of them.
+_MATCHES = (ast.MatMult, ast.FloorDiv, ast.RShift, ast.LShift)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +59,9 @@ def parse_filter(text: str, *, longest: int = _LONGEST) -> Filter:
     Parameters
     ----------
     text
-        Comparisons (`==`, `!=`, `<`, `<=`, `>`, `>=`, `in`, `not in`, `is None`) of metadata fields with constants,
-        joined by `and`, `or`, `not`. A field is written as its name, or as `meta["its name"]` if the name is not an
-        identifier.
+        Comparisons (`==` or `=`, `!=`, `<`, `<=`, `>`, `>=`, `in`, `not in`, `is null`) of metadata fields with
+        constants, `field like "pattern"`, and `field contains "value"`, joined by `and`, `or`, `not`. A field is
+        written as its name, or as `meta["its name"]` if the name is not an identifier.
     longest
         Most characters.
 
@@ -66,7 +73,7 @@ def parse_filter(text: str, *, longest: int = _LONGEST) -> Filter:
     if len(text) > longest:
         raise QueryError(f"filter of {len(text)} characters; expected at most {longest}.")
     try:
-        tree = ast.parse(text.strip(), mode="eval").body
+        tree = ast.parse(in_python(text.strip()), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise QueryError(f"filter {text[:80]!r}: {getattr(error, 'msg', error)}; expected {_EXAMPLE}.") from error
     _check(tree, text, _DEEPEST)
@@ -107,6 +114,8 @@ def _check(node: ast.expr, text: str, depth: int) -> None:  # noqa: C901 - one c
             children = [left, *comparators]
             if wrong := [op for op in ops if not isinstance(op, (*_COMPARISONS, ast.In, ast.NotIn, ast.Is, ast.IsNot))]:
                 raise _unknown(wrong[0], text)
+        case ast.BinOp(left=left, op=op, right=right) if isinstance(op, _MATCHES) and _is_constant(right):
+            children = [left, right]
         case ast.List(elts=children) | ast.Tuple(elts=children):
             if not all(_is_constant(child) for child in children):
                 raise QueryError(f"filter {text[:80]!r}: a list may hold only constants.")
@@ -155,6 +164,10 @@ def _evaluate(node: ast.expr, documents: pa.Table, text: str) -> Any:
             for pair in pairs[1:]:
                 result = pc.and_kleene(result, pair)
             return result
+        case ast.BinOp(left=left, op=op, right=right):
+            field, wanted = _term(left, documents, text), _term(right, documents, text)
+            found = _matching(op, field, wanted, len(documents), text)
+            return pc.invert(found) if isinstance(op, ast.FloorDiv | ast.LShift) else found
         case _:
             result = _term(node, documents, text)
             if isinstance(result, pa.ChunkedArray):
@@ -264,17 +277,25 @@ def _contained(left: Any, right: Any, rows: int, text: str) -> Any:
     if isinstance(right, pa.ChunkedArray) and isinstance(left, str):
         right = as_lists(right)
     if isinstance(right, pa.ChunkedArray) and pa.types.is_list(right.type) and isinstance(left, str | int | float):
-        whole = right.combine_chunks()
-        _require_alike(pa.chunked_array([whole.flatten()]), left, text)
-        hits = np.zeros(rows, bool)
-        equal = pc.fill_null(pc.equal(whole.flatten(), left), False).to_numpy(zero_copy_only=False)
-        hits[pc.list_parent_indices(whole).to_numpy(zero_copy_only=False)[equal]] = True
-        # If a list does not hold the value, one of its missing elements might be the value.
-        unknown = ~whole.is_valid().to_numpy(zero_copy_only=False)
-        missing = pc.list_parent_indices(whole).to_numpy(zero_copy_only=False)[pc.is_null(whole.flatten())]
-        unknown[missing] = True
-        return pa.chunked_array([pa.array(hits, mask=unknown & ~hits)])
+        _require_alike(pa.chunked_array([right.combine_chunks().flatten()]), left, text)
+        return contained(left, right, rows)
     raise QueryError(f'filter {text[:80]!r}: `in` needs field in ["a", "b"], or "a" in a field that holds lists.')
+
+
+def _matching(op: ast.operator, field: Any, wanted: Any, rows: int, text: str) -> Any:
+    """Return where a field is like a pattern, or contains a value: an item of its list, or a part of its text."""
+    if not isinstance(field, pa.ChunkedArray):
+        raise QueryError(f"filter {text[:80]!r}: `like` and `contains` need a field on the left.")
+    if isinstance(op, ast.RShift | ast.LShift):
+        lists = as_lists(field) if isinstance(wanted, str) else field
+        if pa.types.is_list(lists.type):
+            return _contained(wanted, lists, rows, text)
+    if not isinstance(wanted, str) or not is_text(field):
+        raise QueryError(
+            f"filter {text[:80]!r}: `like` compares a field of texts with a text, and `contains` a field of texts or "
+            f"lists; the field is of type {field.type}."
+        )
+    return matches(field, wanted, as_pattern=isinstance(op, ast.MatMult | ast.FloorDiv))
 
 
 def _alike(left: Any, right: Any) -> tuple[Any, Any]:

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 import pyarrow as pa
 
 from isospace.errors import QueryError, ScopeError
+from isospace.search.filter_words import in_python
 from isospace.search.filters import Mask, apply_filter, parse_filter
 from isospace.search.options import LONGEST_SCOPE
 
@@ -95,7 +96,7 @@ def _is_claim(value: object) -> bool:
 
 def _filled(template: str, values: Mapping[str, Claim | list[Claim]]) -> str:
     """Return the text of the parsed template with constants for its claims."""
-    named = _PARTS.sub(lambda match: f"{_CLAIM}{match[1]}" if match[1] else match[0], template.strip())
+    named = in_python(_PARTS.sub(lambda match: f"{_CLAIM}{match[1]}" if match[1] else match[0], template.strip()))
     try:
         tree = ast.parse(named, mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from isospace.errors import QueryError
 from isospace.ingest.document import Document
+from isospace.search.filter_words import in_python
 from isospace.search.filters import apply_filter, parse_filter
 from isospace.search.metadata import metadata_columns, parse_metadata
 
@@ -47,17 +48,51 @@ def documents() -> pa.Table:
         ('mixed == "three"', [4]),
         ("year == 2019.0", [0]),
         ("lang == '\"; DROP TABLE documents; --'", []),
+        ('lang = "en"', [0, 2]),
+        ('lang = "en" AND year >= 2020', [2]),
+        ('lang<>"en"', [1, 4]),
+        ('NOT lang = "en" Or year=2019', [0, 1, 4]),
+        ('lang IN ("de", "fr")', [1, 4]),
+        ('lang Not In ["de"]', [0, 2, 4]),
+        ("year is null", [3, 4]),
+        ("year IS NOT NULL and draft = true", [1]),
+        ("draft = FALSE", [0, 2]),
+        ('lang like "e%"', [0, 2]),
+        ('lang like "_e"', [1]),
+        ('lang like "%"', [0, 1, 2, 4]),
+        ('lang like "E%"', []),
+        ('lang not like "e%"', [1, 4]),
+        ('not lang like "e%" and year > 2020', [1]),
+        ('doc_id like "d%" and doc_id like "%2"', [2]),
+        ('tags contains "b"', [0, 2]),
+        ('tags not contains "b"', [1]),
+        ('not tags contains "b" or year = 2019', [0, 1]),
+        ('doc_id contains "3" or lang contains "r"', [3, 4]),
+        ('meta["odd name"] like "x%"', [0]),
+        ('lang = "a = b like c is null"', []),
+        ('lang == "en" and "b" in tags', [0, 2]),
+        ("2019<year<=2022", [1, 2]),
     ],
 )
 def test_what_passes(text: str, expected: list[int]) -> None:
     assert apply_filter(parse_filter(text), documents()).nonzero()[0].tolist() == expected
 
 
+@pytest.mark.parametrize("quote", ["'", '"'])
+@pytest.mark.parametrize(
+    "text", ["a = b", "AND x is null", "like <> contains", "half an escape \\\\ = ", "null", "=" * 50]
+)
+def test_what_is_in_quotes_stays(quote: str, text: str) -> None:
+    assert in_python(f"a = {quote}{text}{quote} AND b") == f"a == {quote}{text}{quote} and b"
+
+
 @pytest.mark.parametrize(
     "text",
     [
         "", "lang", "1", '"en"', "lang ==", "lang == en2", "year == '2019'", "lang > 3", "lang == 3", "lang == None",
-        "lang is 3",
+        "lang is 3", 'year like "2%"', 'lang like', 'lang like year', '"en" like lang', "lang like 3", "tags like 'a'",
+        "year contains 2", "lang contains 3", "draft contains 'a'", "lang @ lang", "year ** 2",
+        "lang = ", "= 3", "lang like 'a' == True",
         "__import__('os').system('true')", "lang.upper() == 'EN'", "lang[0] == 'e'", "(lambda: 1)() == 1",
         "year + 1 == 2020",
         "lang in lang", "'b' in lang", "3 in tags", "1 == 1", "lang == ['en']", "lang in ['en', 3]", "[lang] == ['en']",
