@@ -314,7 +314,7 @@ class Index:
             clock.lap("rerank")
         hits: list[list[Hit]] = [answer or [] for answer in cached]
         for n, rows in zip(unknown, ranked, strict=True):
-            hits[n] = view.hits(rows)
+            hits[n] = view.hits(rows, options.neighbors)
             if vectors is not None:
                 self.cache.keep_answer(place, vectors[n], hits[n])
         manifest = view.manifest

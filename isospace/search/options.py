@@ -45,6 +45,8 @@ class SearchOptions(BaseModel):
     """`cosine`, `dot`, or the negated distances `l2` and `l1`; l1 needs mode exact."""
     filter: str | None = Field(default=None, max_length=2_000)
     """Expression over the documents' metadata, such as `lang == "en" and year >= 2020`."""
+    neighbors: int = Field(default=0, ge=0, le=20)
+    """How many chunks of the document before and after a hit are returned with it, as `context`."""
     group_by: Literal["document"] | None = None
     """`document`: `k` is the number of documents, each with its best chunks; by default, of chunks."""
     per_document: int = Field(default=1, ge=1, le=100)
@@ -72,7 +74,7 @@ class SearchOptions(BaseModel):
         """Return options that search words alone, for when queries cannot be embedded."""
         kept = {
             name: getattr(self, name)
-            for name in ("k", "filter", "group_by", "per_document", "scope", "rerank", "depth")
+            for name in ("k", "filter", "neighbors", "group_by", "per_document", "scope", "rerank", "depth")
         }
         return SearchOptions(mode="lexical", **kept)
 
@@ -85,6 +87,7 @@ class SearchKeywords(TypedDict, total=False):
     rescore: int
     metric: Metric
     filter: str | None
+    neighbors: int
     group_by: Literal["document"] | None
     per_document: int
     scope: str | None

@@ -17,6 +17,7 @@ from isospace.encoding.embedder import OpenSpace
 from isospace.encoding.forks import is_fork_of
 from isospace.errors import MismatchError, QueryError, missing_package
 from isospace.search.bm25 import LexicalIndex
+from isospace.search.context import context_of
 from isospace.search.fusion import reciprocal_rank_fusion, weighted_fusion
 from isospace.search.local_copy import LocalCopy
 from isospace.search.metadata import parse_metadata
@@ -54,6 +55,12 @@ class Hit:
     scores: dict[str, float]
     """The scores that `score` combines, by name (`vector`, `bm25`, `sparse`, `retrieval`, `rerank`); empty if it is
     just one."""
+    context: str = ""
+    """The chunk with those around it, if `neighbors` asks for them. What lies between two of them is `…`."""
+    context_start: int = 0
+    """First character of the context in the document's text."""
+    context_end: int = 0
+    """One past its last character."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields by name."""
@@ -158,8 +165,8 @@ class View:
         # The cache refers to the copy, not to the view, so that a replaced view is freed at once.
         return functools.lru_cache(maxsize=16)(functools.partial(_passing, self.copy))
 
-    def hits(self, ranked: RankedRows) -> list[Hit]:
-        """Look up the chunks and documents of ranked rows."""
+    def hits(self, ranked: RankedRows, neighbors: int = 0) -> list[Hit]:
+        """Look up the chunks and documents of ranked rows, with so many chunks before and after each."""
         chunks = pick(self.copy.chunks, (row for row, _ in ranked.rows))
         shown = self.copy.documents.select(["doc_id", "uri", "title", "metadata"])
         documents = pick(shown, (chunk["document"] for chunk in chunks))
@@ -175,6 +182,7 @@ class View:
                 end=chunk["end"],
                 metadata=parse_metadata(document["metadata"]),
                 scores={name: scores[row] for name, scores in ranked.parts.items() if row in scores},
+                **(context_of(self.copy.chunks, row, neighbors) if neighbors else {}),
             )
             for (row, score), chunk, document in zip(ranked.rows, chunks, documents, strict=True)
         ]

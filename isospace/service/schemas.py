@@ -112,6 +112,8 @@ class SearchRequest(_Request):
     """Similarity, or negated distance."""
     filter: Annotated[str, Field(max_length=2000)] | None = None
     """Expression over the documents' metadata, such as `lang == "en" and year >= 2020`."""
+    neighbors: Annotated[int, Field(ge=0, le=20)] = 0
+    """How many chunks before and after a hit are returned with it, as `context`."""
     group_by: Literal["document"] | None = None
     """`document`: `k` counts documents, each with its best chunks."""
     per_document: Annotated[int, Field(ge=1, le=100)] = 1
@@ -146,6 +148,9 @@ class FoundChunk(_Answer):
     end: int
     metadata: dict[str, Any]
     scores: dict[str, float]
+    context: str
+    context_start: int
+    context_end: int
     highlights: list[tuple[int, int]]
     """Spans of `text` that match words of the query, in characters."""
 

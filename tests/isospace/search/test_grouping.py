@@ -76,6 +76,18 @@ def test_many_chunks_of_one_document_do_not_hide_the_others(index: Index) -> Non
     assert len({hit.doc_id for hit in index.search(repeated, 20, group_by="document")[0]}) == 20
 
 
+def test_hits_come_with_the_text_around_them(index: Index) -> None:
+    chunks = index.chunks.to_pylist()
+    for hit in index.search(QUERIES[0], 30, neighbors=1)[0]:
+        own = [chunk for chunk in chunks if chunk["doc_id"] == hit.doc_id]
+        place = [chunk["chunk_id"] for chunk in own].index(hit.chunk_id)
+        near = own[max(0, place - 1) : place + 2]
+        assert (hit.context_start, hit.context_end) == (near[0]["start"], near[-1]["end"])
+        assert all(chunk["text"] in hit.context for chunk in near)
+        assert len(hit.context) == hit.context_end - hit.context_start
+    assert index.search(QUERIES[0], 1)[0][0].context == ""
+
+
 class Backwards:
     reranker_id = "backwards"
 

@@ -1,0 +1,27 @@
+"""A chunk with the chunks around it in its document, as one text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+
+_LEFT_OUT = " … "
+
+
+def context_of(chunks: pa.Table, row: int, neighbors: int) -> dict[str, Any]:
+    """Return `context`, `context_start`, and `context_end` of a chunk; chunks of a document are rows in their order.
+
+    What two chunks share stands once. Where nothing of the document is known between two, the context says so.
+    """
+    first, last = max(0, row - neighbors), min(chunks.num_rows, row + neighbors + 1)
+    near = chunks.select(["document", "start", "end", "text"]).slice(first, last - first).to_pylist()
+    own = near[row - first]
+    members = [chunk for chunk in near if chunk["document"] == own["document"]]
+    text, end = "", members[0]["start"]
+    for chunk in members:
+        if chunk["start"] > end:
+            text += _LEFT_OUT
+        text += chunk["text"][max(0, end - chunk["start"]) :]
+        end = max(end, chunk["end"])
+    return {"context": text, "context_start": members[0]["start"], "context_end": end}
