@@ -56,7 +56,7 @@ class Hit:
     """The scores that `score` combines, by name (`vector`, `bm25`, `sparse`, `retrieval`, `rerank`); empty if it is
     just one."""
     context: str = ""
-    """The chunk with those around it, if `neighbors` asks for them. What lies between two of them is `…`."""
+    """The chunk with those around it, if `neighbors` asks for them."""
     context_start: int = 0
     """First character of the context in the document's text."""
     context_end: int = 0

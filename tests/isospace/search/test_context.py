@@ -28,7 +28,9 @@ def test_the_chunks_around_one_are_one_text() -> None:
 
 
 def test_what_is_unknown_between_two_is_left_out() -> None:
-    assert context_of(table((0, 0, 4), (0, 5, 9)), 0, 1)["context"] == "One. … Two."
+    assert context_of(table((0, 0, 4), (0, 5, 9)), 0, 1)["context"] == "One. Two."
+    assert context_of(table((0, 0, 4), (0, 11, 16)), 0, 1)["context"] == "One.\n\nhree."
+    assert context_of(table((0, 0, 4), (0, 17, 22)), 0, 1)["context"] == "One. … Four."
 
 
 @settings(deadline=None)

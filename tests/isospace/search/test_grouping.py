@@ -84,7 +84,7 @@ def test_hits_come_with_the_text_around_them(index: Index) -> None:
         near = own[max(0, place - 1) : place + 2]
         assert (hit.context_start, hit.context_end) == (near[0]["start"], near[-1]["end"])
         assert all(chunk["text"] in hit.context for chunk in near)
-        assert len(hit.context) == hit.context_end - hit.context_start
+        assert "…" not in hit.context
     assert index.search(QUERIES[0], 1)[0][0].context == ""
 
 
