@@ -114,8 +114,15 @@ def serve(
         typer.Option(
             "--token-key",
             metavar="FILE",
-            help="Accept signed tokens (JWT), verified with this public key in PEM or this secret; needs "
-            "--token-filter.",
+            help="Accept signed tokens (JWT), verified with this public key in PEM; needs --token-filter.",
+        ),
+    ] = None,
+    token_secret: Annotated[
+        Path | None,
+        typer.Option(
+            "--token-secret",
+            metavar="FILE",
+            help="Accept signed tokens (JWT), verified with the secret in this file; needs --token-filter.",
         ),
     ] = None,
     token_filter: Annotated[
@@ -237,7 +244,7 @@ def serve(
             port=port,
             keys=read_keys(keys),
             keys_file=keys,
-            tokens=token_rules(token_key, token_filter, token_audience, token_issuer),
+            tokens=token_rules(token_key, token_secret, token_filter, token_audience, token_issuer),
             limits=make_limits(changed),
             access_log=access_log,
             token_ids=token_ids,

@@ -28,7 +28,7 @@ def find_manifest(store: Store, collection: str, reference: str) -> Manifest:
         If there is none; the message lists the numbers that exist, and says if the snapshot was removed.
     """
     numbers = require_snapshots(store, collection)
-    number = int(reference) if reference.isascii() and reference.isdecimal() else 0
+    number = int(reference) if len(reference) <= 18 and reference.isascii() and reference.isdecimal() else 0
     if number in numbers:
         return read_manifest(store, collection, number)
     if len(reference) >= 8:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 
-# Quoted texts stay as they are.
-_PARTS = re.compile(
-    r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|(?P<word>[^\W\d]\w*(?:\s+[^\W\d]\w*)*)|(?P<sign><>|[=!<>]=|=)""", re.DOTALL
-)
+QUOTED = r"""'{3}(?:[^\\]|\\.)*?'{3}|"{3}(?:[^\\]|\\.)*?"{3}|'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|#[^\n]*"""
+"""What stays as it is, with `re.DOTALL`: quoted texts, and comments."""
+_PARTS = re.compile(QUOTED + r"|(?P<word>[^\W\d]\w*(?:\s+[^\W\d]\w*)*)|(?P<sign><>|[=!<>]=|=)", re.DOTALL)
 # Operators of Python that bind more tightly than comparisons, and that no filter uses otherwise.
 LIKE, NOT_LIKE, CONTAINS, NOT_CONTAINS = "@", "//", ">>", "<<"
 _PHRASES = (

@@ -75,7 +75,8 @@ def parse_filter(text: str, *, longest: int = _LONGEST) -> Filter:
     try:
         tree = ast.parse(in_python(text.strip()), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise QueryError(f"filter {text[:80]!r}: {getattr(error, 'msg', error)}; expected {_EXAMPLE}.") from error
+        hint = "" if in_python(text) == text else ' A field that is called like an operator is written as meta["like"].'
+        raise QueryError(f"filter {text[:80]!r}: {getattr(error, 'msg', error)}; expected {_EXAMPLE}.{hint}") from error
     _check(tree, text, _DEEPEST)
     return Filter(text, tree)
 

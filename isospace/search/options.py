@@ -101,12 +101,15 @@ class SearchKeywords(TypedDict, total=False):
 def search_options(values: Mapping[str, object]) -> SearchOptions:
     """Build search options; a QueryError names the invalid one."""
     try:
-        return SearchOptions.model_validate(values)
+        options = SearchOptions.model_validate(values)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = ".".join(str(part) for part in first["loc"])
         known = f" Known: {', '.join(SearchOptions.model_fields)}." if first["type"] == "extra_forbidden" else ""
         raise QueryError(f"{name} = {first['input']!r:.80}: {_expected(first)}.{known}") from error
+    if options.per_document > 1 and options.group_by is None:
+        raise QueryError(f'per_document = {options.per_document}: needs group_by = "document", which k then counts.')
+    return options
 
 
 def _expected(error: ErrorDetails) -> str:

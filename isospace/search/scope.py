@@ -16,11 +16,11 @@ from collections.abc import Mapping
 import pyarrow as pa
 
 from isospace.errors import QueryError, ScopeError
-from isospace.search.filter_words import in_python
+from isospace.search.filter_words import QUOTED, in_python
 from isospace.search.filters import Mask, apply_filter, parse_filter
 from isospace.search.options import LONGEST_SCOPE
 
-_PARTS = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\$([A-Za-z_]\w*)""")
+_PARTS = re.compile(QUOTED + r"|\$([A-Za-z_]\w*)", re.DOTALL)
 # What a field cannot be called in a template, since names of claims are put there.
 _CLAIM = "claim__"
 Claim = str | int | float | bool
@@ -37,11 +37,12 @@ def check_template(template: str) -> None:
     Raises
     ------
     QueryError
-        If it is not a filter in which claims stand for constants and lists.
+        If it is not a filter in which claims stand for constants and lists, or if it has `contains`, or a claim as the
+        pattern of `like`.
     """
     if _CLAIM in template:
         raise QueryError(f"filter {template[:80]!r}: {_CLAIM} is reserved. Rename the field.")
-    # `in` needs a list, and other comparisons need a constant: one of them parses for each claim.
+    # As a list or as a text: a comparison takes either, and what the claim is shows with the token.
     parse_filter(_filled(template, {name: ["text"] for name in claims_in(template)}), longest=LONGEST_SCOPE)
 
 
@@ -69,7 +70,7 @@ def bind_claims(template: str, claims: Mapping[str, object]) -> str:
         bound = _filled(template, values)
         parse_filter(bound, longest=LONGEST_SCOPE)
     except QueryError as error:
-        raise ScopeError(f"the claims of the token make no filter: {error}") from error
+        raise ScopeError("the claims of the token make no filter; see the log.") from error
     return bound
 
 
@@ -82,7 +83,9 @@ def documents_in_scope(scope: str, documents: pa.Table) -> Mask:
         If it cannot be applied, for instance because no document has a field: nothing may be shown then.
     """
     try:
-        return apply_filter(parse_filter(scope, longest=LONGEST_SCOPE), documents).copy()
+        parsed = parse_filter(scope, longest=LONGEST_SCOPE)
+        _require_plain(parsed.tree, scope)
+        return apply_filter(parsed, documents)
     except QueryError as error:
         # The caller learns neither the filter nor the fields of documents that it may not see.
         raise ScopeError(
@@ -101,7 +104,26 @@ def _filled(template: str, values: Mapping[str, Claim | list[Claim]]) -> str:
         tree = ast.parse(named, mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise QueryError(f"filter {template[:80]!r}: {getattr(error, 'msg', error)}.") from error
+    _require_plain(tree, template)
     return ast.unparse(_Filling(values).visit(tree))
+
+
+def _require_plain(tree: ast.AST, template: str) -> None:
+    """Refuse what would show more when the documents or the claims change."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.BinOp):
+            continue
+        if isinstance(node.op, ast.RShift | ast.LShift):
+            # It means items of lists or parts of texts, by what the documents of the day hold.
+            raise QueryError(
+                f'filter {template[:80]!r}: `contains` cannot tell what may be seen; write "value" in field for lists, '
+                "and `like` for texts."
+            )
+        if isinstance(node.right, ast.Name):
+            raise QueryError(
+                f"filter {template[:80]!r}: a claim cannot be the pattern of `like`, since it may hold `%`; compare it "
+                "with == or in."
+            )
 
 
 class _Filling(ast.NodeTransformer):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -158,12 +158,12 @@ class View:
         ScopeError
             If that is so for the scope.
         """
-        return None if expression is None and scope is None else self._passing(expression, scope)
+        return None if expression is None and scope is None else self._filtered.rows(expression, scope)
 
     @functools.cached_property
-    def _passing(self) -> Callable[[str | None, str | None], Rows]:
-        # The cache refers to the copy, not to the view, so that a replaced view is freed at once.
-        return functools.lru_cache(maxsize=16)(functools.partial(_passing, self.copy))
+    def _filtered(self) -> _Filtered:
+        # It refers to the copy, not to the view, so that a replaced view is freed at once.
+        return _Filtered(self.copy)
 
     def hits(self, ranked: RankedRows, neighbors: int = 0) -> list[Hit]:
         """Look up the chunks and documents of ranked rows, with so many chunks before and after each."""
@@ -323,19 +323,33 @@ def _arrays(scores: dict[int, float]) -> tuple[Rows, npt.NDArray[np.float64]]:
     return np.fromiter(scores, np.int64, len(scores)), np.fromiter(scores.values(), np.float64, len(scores))
 
 
-def _passing(copy: LocalCopy, expression: str | None, scope: str | None) -> Rows:
-    # With pyarrow.compute, which takes longer to import than most queries take.
-    from isospace.search.filters import apply_filter, parse_filter
-    from isospace.search.scope import documents_in_scope
+class _Filtered:
+    """The rows that pass filters and scopes, with those asked for last kept: a service asks for the same again."""
 
-    documents = copy.documents.drop_columns(["metadata"])
-    passed = np.ones(len(documents), bool) if scope is None else documents_in_scope(scope, documents)
-    if expression is not None:
-        # Documents outside of the scope are not even compared: an error must not depend on their values.
-        seen = documents if scope is None else documents.filter(pa.array(passed))
-        passed[passed] = apply_filter(parse_filter(expression), seen)
-    owners: npt.NDArray[np.int32] = copy.chunks["document"].to_numpy()
-    return np.flatnonzero(passed[owners]).astype(np.int64)
+    def __init__(self, copy: LocalCopy) -> None:
+        self._owners: npt.NDArray[np.int32] = copy.chunks["document"].to_numpy()
+        self._documents = copy.documents.drop_columns(["metadata"])
+        self._filter = functools.lru_cache(maxsize=16)(self._by_filter)
+        self._scope = functools.lru_cache(maxsize=64)(self._by_scope)
+        self.rows = functools.lru_cache(maxsize=16)(self._rows)
+
+    def _rows(self, expression: str | None, scope: str | None) -> Rows:
+        # The scope first: what it says of a wrong filter is nothing.
+        masks = [self._scope(scope)] if scope is not None else []
+        masks += [self._filter(expression)] if expression is not None else []
+        passed = np.logical_and.reduce(masks)
+        return np.flatnonzero(passed[self._owners]).astype(np.int64)
+
+    def _by_filter(self, expression: str) -> npt.NDArray[np.bool_]:
+        # With pyarrow.compute, which takes longer to import than most queries take.
+        from isospace.search.filters import apply_filter, parse_filter
+
+        return apply_filter(parse_filter(expression), self._documents)
+
+    def _by_scope(self, scope: str) -> npt.NDArray[np.bool_]:
+        from isospace.search.scope import documents_in_scope
+
+        return documents_in_scope(scope, self._documents)
 
 
 def _required(queries: Any, mode: str) -> Any:

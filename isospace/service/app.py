@@ -222,6 +222,9 @@ def _add_search(app: FastAPI, service: Service) -> None:
             manifest, found = view.manifest, results[0][1]
             # Queries of one request may be searched in several batches.
             degraded = next((one.degraded for _, one in results if one.degraded), None)
+            if degraded is not None and scope is not None:
+                # The provider's words, and where its key lies, are for those who may see everything.
+                degraded = "queries cannot be embedded now"
             return _sent(
                 SearchResponse(
                     space_id=view.space.space_id,

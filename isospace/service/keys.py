@@ -99,14 +99,21 @@ class Keys:
             return
         self._read = _version(self.path)
         try:
-            found = read_keys(self.path)
+            found = read_keys(self.path, had_filters=any(scope is not None for scope in self.known.values()))
         except ConfigError as error:
             self.problem = str(error)
             _LOG.warning("%s The keys from before (%d) remain valid.", error, len(self.known))
             return
         added, removed = set(found) - set(self.known), set(self.known) - set(found)
+        changed = sum(found[key] != self.known[key] for key in set(found) & set(self.known))
         self.known, self.problem = found, ""
-        _LOG.warning("--keys %s: read again; keys added: %d, removed: %d", self.path, len(added), len(removed))
+        _LOG.warning(
+            "--keys %s: read again; keys added: %d, removed: %d, with another filter: %d",
+            self.path,
+            len(added),
+            len(removed),
+            changed,
+        )
 
 
 def digest(key: str) -> bytes:
@@ -114,10 +121,11 @@ def digest(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
 
 
-def read_keys(path: Path | None) -> dict[bytes, str | None]:
+def read_keys(path: Path | None, *, had_filters: bool = False) -> dict[bytes, str | None]:
     """Read API keys from a file with one per line, or else, comma-separated, from the environment.
 
-    In a file, a key may be followed by `filter:` and the filter that every search with this key has to pass.
+    In a file, a key may be followed by `filter:` and the filter that every search with this key has to pass. Such a
+    file must end with a line break, and so must one that had filters before.
 
     Returns
     -------
@@ -131,17 +139,25 @@ def read_keys(path: Path | None) -> dict[bytes, str | None]:
     """
     if path is not None:
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            content = path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(
                 f"--keys {path}: cannot be read ({error}). Give a text file with one key per line."
             ) from error
+        # Other characters that end a line for Python may stand in a filter.
+        lines = content.split("\n")
     else:
-        lines = os.environ.get(KEYS_VARIABLE, "").split(",")
+        content, lines = "", os.environ.get(KEYS_VARIABLE, "").split(",")
     entries = [_entry(line, path) for line in lines if line.strip() and not line.strip().startswith("#")]
     if path is not None and not entries:
         raise ConfigError(
             f"--keys {path}: holds no key. Write one key per line, such as the output of `openssl rand -hex 32`."
+        )
+    has_filters = had_filters or any(scope is not None for _, scope in entries)
+    if has_filters and path is not None and not content.endswith("\n"):
+        raise ConfigError(
+            f"--keys {path}: its last line has no line break, and may be half of a line that is being written: a key "
+            "would show more than it may. End the file with one; write a new file, and rename it."
         )
     known: dict[bytes, str | None] = {}
     for key, scope in entries:
@@ -159,6 +175,10 @@ def read_keys(path: Path | None) -> dict[bytes, str | None]:
 def _entry(line: str, path: Path | None) -> tuple[str, str | None]:
     """Return the key of a line, and its filter."""
     key, *rest = line.strip().split(None, 1)
+    if _FILTER in key:
+        raise ConfigError(
+            f"--keys {path}: a key contains `{_FILTER}`. Write a filter in the line of its key, after a space."
+        )
     if not rest or path is None:
         return line.strip(), None
     if not rest[0].startswith(_FILTER):

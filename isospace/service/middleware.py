@@ -49,14 +49,8 @@ class Guard:
             return
         answer = _Answer(send, None)
         try:
-            access = self.keys.admitted(Headers(scope=scope).get("authorization"))
-            if access is not None:
-                answer.served = self.served
-                scope["state"]["access"] = access
-                if access.name:
-                    # Which key it was, for the access log; the key itself cannot be found from this.
-                    scope["state"]["notes"]["key"] = access.name
-            await self._guarded(scope, receive, answer, is_admitted=access is not None)
+            is_admitted = self._admit(scope, answer)
+            await self._guarded(scope, receive, answer, is_admitted=is_admitted)
         except ClientGoneError:
             return
         except asyncio.CancelledError:
@@ -73,6 +67,22 @@ class Guard:
             message = f"internal error ({type(error).__name__}): see the log of the service, request {name}."
             await self._refuse(Problem(500, message), scope, receive, answer)
 
+    def _admit(self, scope: Scope, answer: _Answer) -> bool:
+        """Note who sends a request; ScopeError if what they may see cannot be told, where it matters."""
+        try:
+            access = self.keys.admitted(Headers(scope=scope).get("authorization"))
+        except ScopeError:
+            if scope["path"] in _OPEN:
+                return False
+            raise
+        if access is None:
+            return False
+        answer.served, scope["state"]["access"] = self.served, access
+        if access.name:
+            # Which key it was, for the access log; the key itself cannot be found from this.
+            scope["state"]["notes"]["key"] = access.name
+        return True
+
     async def _guarded(self, scope: Scope, receive: Receive, answer: _Answer, *, is_admitted: bool) -> None:
         path = scope["path"]
         if path in PROBES or (path in _OPEN and not is_admitted):
@@ -82,7 +92,7 @@ class Guard:
         if not is_admitted:
             raise Problem(
                 401,
-                "the API key is missing or wrong; send the header `Authorization: Bearer KEY`.",
+                "the API key or the token is missing or wrong; send the header `Authorization: Bearer KEY`.",
                 code="invalid_api_key",
             )
         body = _Body(self)

@@ -57,7 +57,8 @@ def search_cost(key: tuple[View, SearchOptions], _query: str) -> float:
     options = key[1]
     reranked = options.depth if options.rerank else 0
     hits = options.k * (options.per_document if options.group_by is not None else 1)
-    return 1.0 + hits * max(options.rescore, 1) / 500 + reranked / 2
+    # Documents may take several searches.
+    return (1.0 if options.group_by is None else 2.0) + hits * max(options.rescore, 1) / 500 + reranked / 2
 
 
 def found_chunks(view: View, query: str, hits: Sequence[Hit]) -> QueryResult:

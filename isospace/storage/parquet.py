@@ -23,6 +23,8 @@ from isospace.storage.store import Store
 _ROW_GROUP_ROWS = 16_384
 # Reading a larger object in ranges is faster, although it takes more requests.
 _WHOLE_OBJECT_BYTES = 4 << 20
+# Below, threads gain nothing.
+_LARGE_ROWS = 10_000
 
 
 def write_parquet(
@@ -185,7 +187,10 @@ def parse_parquet(data: bytes, path: str, *, columns: Sequence[str] | None = Non
 
 def _read_columns(source: pa.NativeFile, path: str, columns: Sequence[str] | None) -> pa.Table:
     try:
-        table = _open(source, path).read(columns=None if columns is None else list(columns))
+        opened = _open(source, path)
+        # A command that ends at once, while Arrow still starts its threads, is aborted by the C++ library.
+        is_large = opened.metadata.num_rows >= _LARGE_ROWS
+        table = opened.read(columns=None if columns is None else list(columns), use_threads=is_large)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise _damaged(path, error) from error
     return table if columns is None else _with_columns(table, path, columns)

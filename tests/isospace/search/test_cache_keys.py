@@ -109,7 +109,7 @@ class FakeView:
     def rank(self, texts: Any, vectors: np.ndarray, options: SearchOptions) -> list[RankedRows]:
         return [RankedRows([(0, 1.0)], {}) for _ in vectors]
 
-    def hits(self, ranked: RankedRows) -> list[str]:
+    def hits(self, ranked: RankedRows, neighbors: int = 0) -> list[str]:
         return [self.digest]
 
 

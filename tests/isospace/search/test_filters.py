@@ -78,6 +78,19 @@ def test_what_passes(text: str, expected: list[int]) -> None:
     assert apply_filter(parse_filter(text), documents()).nonzero()[0].tolist() == expected
 
 
+def test_long_quotes_and_comments_stay() -> None:
+    assert in_python("a = '''it's null = x''' AND b") == "a == '''it's null = x''' and b"
+    assert in_python('a = """b "c" = d""" OR b') == 'a == """b "c" = d""" or b'
+    assert in_python("a = 1 # don't = x\nor b = 2") == "a == 1 # don't = x\nor b == 2"
+
+
+def test_a_field_that_is_called_like_an_operator() -> None:
+    table = pa.table({"like": ["a", "b"], "in": [1, 2]})
+    assert apply_filter(parse_filter('meta["like"] like "a%" or meta["in"] = 2'), table).tolist() == [True, True]
+    with pytest.raises(QueryError, match=r'written as meta\["like"\]'):
+        parse_filter('like == "a"')
+
+
 @pytest.mark.parametrize("quote", ["'", '"'])
 @pytest.mark.parametrize(
     "text", ["a = b", "AND x is null", "like <> contains", "half an escape \\\\ = ", "null", "=" * 50]

@@ -106,6 +106,8 @@ def test_reranked_chunks_are_grouped_afterwards(index: Index, monkeypatch: pytes
 def test_options_are_checked(index: Index) -> None:
     with pytest.raises(QueryError, match="per_document"):
         index.search(QUERIES, per_document=0)
+    with pytest.raises(QueryError, match='per_document = 3: needs group_by = "document"'):
+        index.search(QUERIES, per_document=3)
     with pytest.raises(QueryError, match="group_by"):
         index.search(QUERIES, group_by="title")  # type: ignore[arg-type]
     assert index.search([], group_by="document") == []

@@ -61,6 +61,12 @@ def test_a_claim_of_another_kind_shows_nothing(claim: object) -> None:
         bind_claims("tenant in $tenant" if isinstance(claim, list) else "tenant == $tenant", {"tenant": claim})
 
 
+def test_no_claim_is_a_pattern() -> None:
+    """It may be `%`."""
+    with pytest.raises(ScopeError):
+        bind_claims("path like $path", {"path": "%"})
+
+
 def test_a_missing_claim_is_named() -> None:
     with pytest.raises(ScopeError, match="needs a claim 'groups'"):
         bind_claims(TEMPLATE, {"tenant": "a"})
@@ -76,7 +82,19 @@ def test_numbers_are_claims(claim: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "template", ["tenant ==", "open('/etc/passwd')", "tenant == claim__x", "$tenant(1)", "tenant == $1", ""]
+    "template",
+    [
+        "tags contains 'a'",
+        "not (tags not contains $t)",
+        "path like $p",
+        "path not like $p",
+        "tenant ==",
+        "$tenant(1)",
+        "open('/etc/passwd')",
+        "tenant == claim__x",
+        "tenant == $1",
+        "",
+    ],
 )
 def test_a_bad_template_is_refused(template: str) -> None:
     with pytest.raises(QueryError):

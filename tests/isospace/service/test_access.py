@@ -41,7 +41,7 @@ def secret(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def guarded(opened: Index, secret: Path) -> Iterator[str]:
     keys = {digest(ALL): None, digest(ENGLISH): 'lang == "en"'}
-    rules = TokenRules(secret, "lang in $langs and year >= $since", audience="search", issuer="https://id.example")
+    rules = TokenRules(None, "lang in $langs and year >= $since", "search", "https://id.example", secret)
     with serving(opened, Settings(keys=keys, tokens=rules)) as url:
         yield url
 
@@ -147,24 +147,17 @@ def test_a_search_by_words_instead_keeps_the_scope() -> None:
     assert options.by_words() == SearchOptions(mode="lexical", scope='lang == "en"', filter="year > 2000", k=7)
 
 
-def test_documents_outside_are_not_even_compared(opened: Index, monkeypatch: pytest.MonkeyPatch) -> None:
-    from isospace.search import filters
-
-    real, rows = filters.apply_filter, []
-
-    def noted(chosen: filters.Filter, documents: Any) -> Any:
-        rows.append(len(documents))
-        return real(chosen, documents)
-
-    monkeypatch.setattr(filters, "apply_filter", noted)
+def test_a_filter_means_the_same_whatever_a_key_shows(opened: Index) -> None:
     passing = opened.view.passing("year > 2016", scope='lang == "en" and year > 1')
-    monkeypatch.undo()
-    assert rows == [60]
     joined = opened.view.passing('lang == "en" and year > 2016')
     assert passing is not None
     assert joined is not None
     assert 0 < len(joined) < len(opened.view.copy)
     assert passing.tolist() == joined.tolist()
+    # No document is shown, and so nothing is wrong with the type of the field.
+    nothing = opened.view.passing("year > 2016", scope='lang == "fr"')
+    assert nothing is not None
+    assert nothing.tolist() == []
 
 
 def test_what_counts_others_is_refused(guarded: str) -> None:
@@ -279,12 +272,21 @@ def test_public_keys_verify_and_are_no_secrets(tmp_path: Path, algorithm: str) -
     assert tokens.scope_of(token(key, algorithm)) is None
 
 
+RSA_KEY = PRIVATE["RS256"]()
+
+
+def der(encoding: serialization.Encoding = serialization.Encoding.DER) -> bytes:
+    return bytes(RSA_KEY.public_key().public_bytes(encoding, serialization.PublicFormat.SubjectPublicKeyInfo))
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"short", "the secret has 5 bytes; expected 32 or more"),
-        (b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "is not a public key in PEM"),
+        (b"s" * 40, "is not a public key or a certificate in PEM"),
+        (b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "is not a public key"),
         (b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "is a private key"),
+        (public_pem(RSA_KEY).decode().encode("utf-16"), "is not a public key"),
+        (der(), "is not a public key"),
         (None, "cannot be read"),
     ],
 )
@@ -296,18 +298,56 @@ def test_a_bad_key_is_refused_at_the_start(tmp_path: Path, content: bytes | None
         Tokens(TokenRules(path, "lang in $langs"))
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"short", "5 bytes; expected 32 or more"),
+        (public_pem(RSA_KEY), "a public key goes to --token-key"),
+        (public_pem(RSA_KEY).decode().encode("utf-16"), "of letters, digits"),
+        (der(), "of letters, digits"),
+        (base64.b64encode(der()), "is a public key"),
+        (base64.urlsafe_b64encode(der()).rstrip(b"="), "is a public key"),
+        (base64.encodebytes(der()), "of letters, digits"),
+        (b'{"kty": "RSA", "n": "AQAB", "e": "AQAB", "alg": "RS256"}', "of letters, digits"),
+        (b"https://id.example/.well-known/jwks.json", "of letters, digits"),
+        (b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIO8h6X3v5p4e2w", "of letters, digits"),
+        (None, "cannot be read"),
+    ],
+)
+def test_what_may_be_public_is_no_secret(tmp_path: Path, content: bytes | None, message: str) -> None:
+    path = tmp_path / "secret"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError, match=message):
+        Tokens(TokenRules(None, "lang in $langs", secret=path))
+
+
 def test_options_that_belong_together(secret: Path) -> None:
-    assert token_rules(None, None, None, None) is None
-    assert token_rules(secret, "a == $a", "x", None) == TokenRules(secret, "a == $a", "x", None)
-    with pytest.raises(ConfigError, match="Give --token-filter"):
-        token_rules(secret, None, None, None)
-    with pytest.raises(ConfigError, match="--token-audience: has no effect"):
-        token_rules(None, None, "x", None)
+    rules = TokenRules(None, "a == $a", "x", None, secret)
+    assert token_rules(None, None, None, None, None) is None
+    assert token_rules(None, secret, "a == $a", "x", None) == rules
+    for given, message in (
+        ((secret, None, None, None, None), "Give --token-filter"),
+        ((None, secret, None, None, None), "Give --token-filter"),
+        ((secret, secret, "a == $a", None, None), "signed with one of them"),
+        ((None, None, None, "x", None), "--token-audience: has no effect"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            token_rules(*given)
     with pytest.raises(ConfigError, match="--token-filter: filter"):
-        Tokens(TokenRules(secret, "a =="))
+        Tokens(TokenRules(None, "a ==", secret=secret))
+    with pytest.raises(ConfigError, match="neither a key nor a secret"):
+        Tokens(TokenRules(None, "a == $a"))
     # With tokens alone, requests need one.
-    Settings(host="0.0.0.0", tokens=TokenRules(secret, "a == $a"))
-    assert Keys({}, None, Tokens(TokenRules(secret, "a == $a"))).admitted(None) is None
+    Settings(host="0.0.0.0", tokens=rules)
+    assert Keys({}, None, Tokens(rules)).admitted(None) is None
+
+
+def test_where_the_service_is_watched_a_token_without_a_claim_is_no_token(guarded: str) -> None:
+    headers = {"Authorization": f"Bearer {token(langs=None)}"}
+    for path in ("/healthz", "/readyz", "/", "/docs"):
+        assert httpx.get(guarded + path, headers=headers).status_code == 200
+    assert httpx.get(f"{guarded}/v1/models", headers=headers).status_code == 403
 
 
 def test_filters_in_a_key_file(tmp_path: Path) -> None:
@@ -318,6 +358,8 @@ def test_filters_in_a_key_file(tmp_path: Path) -> None:
         (f"{ENGLISH} lang == 'en'", "a line has more than a key"),
         (f"{ENGLISH} filter: lang ==", "filter"),
         (f"{ENGLISH} filter:", "filter"),
+        (f"{ENGLISH}\nfilter:lang=='en'", "a key contains `filter:`"),
+        (f"{ENGLISH} filter: tags contains 'en'", "`contains` cannot tell what may be seen"),
         (f"{ENGLISH} filter: lang == $lang", "needs a token"),
         (f"{ENGLISH}\n{ENGLISH} filter: lang == 'en'", "two lines with different filters"),
     ):
@@ -327,16 +369,30 @@ def test_filters_in_a_key_file(tmp_path: Path) -> None:
         assert ENGLISH not in str(caught.value)
 
 
-def test_a_filter_that_changes_in_the_file_is_followed(tmp_path: Path) -> None:
+def test_half_a_line_of_a_filter_is_not_taken_for_a_whole_one(tmp_path: Path) -> None:
+    path, line = tmp_path / "keys", f'{ENGLISH} filter: lang == "en" and year <= 2030'
+    path.write_text(f"{ALL}\n{line}\n")
+    keys = Keys(read_keys(path), path)
+    for end in range(1, len(line) + 1):
+        path.write_text(f"{ALL}\n{line[:end]}")
+        keys.read_again()
+        access = keys.admitted(f"Bearer {ENGLISH}")
+        assert access is not None
+        assert access.scope == 'lang == "en" and year <= 2030'
+        assert keys.problem
+
+
+def test_a_filter_that_changes_in_the_file_is_followed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "keys"
     path.write_text(f"{ENGLISH} filter: lang == 'en'\n")
     keys = Keys(read_keys(path), path)
-    path.write_text(f"{ENGLISH} filter: lang == 'fr'\n")
+    path.write_text(f"\ufeff{ENGLISH} filter: lang == 'f\u2028r'\r\n")
     keys.follow()
     keys.follow()
     access = keys.admitted(f"Bearer {ENGLISH}")
     assert access is not None
-    assert access.scope == "lang == 'fr'"
+    assert access.scope == "lang == 'f\u2028r'"
+    assert "with another filter: 1" in caplog.text
 
 
 def test_the_library_takes_a_scope(opened: Index) -> None:

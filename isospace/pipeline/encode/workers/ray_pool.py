@@ -184,7 +184,7 @@ def _connect(ray: Any, spec: WorkersSpec) -> None:
         raise EncoderError(
             f"runtime.workers.address = {spec.address!r}: no Ray cluster answers there ({_first_line(error)}). Start "
             "one, or leave the address empty for a local one. If the cluster requires a token, set RAY_AUTH_MODE=token "
-            "here too."
+            "here too, and put its token into ~/.ray/auth_token."
         ) from error
 
 
