@@ -239,7 +239,7 @@ def unsigned(encoded: str) -> str:
     return f"{head}.{body}."
 
 
-PRIVATE = {
+PRIVATE: dict[str, Callable[[], Any]] = {
     "RS256": lambda: rsa.generate_private_key(65537, 2048),
     "ES256": lambda: ec.generate_private_key(ec.SECP256R1()),
     "EdDSA": ed25519.Ed25519PrivateKey.generate,
