@@ -20,6 +20,8 @@ NAMED: dict[str, dict[str, Any]] = {
     "by-text": {"text": "The protein was found by jane\ndoe, in a cell."},
     "by-metadata": {"author": "Doe, Jane"},
     "by-nested": {"seen": {"by": ["A. Person", "Jane Doe"]}},
+    "by-line": {"author": "Jane\nDoe"},
+    "by-key": {"seen": {"by": {"Jane Doe": "yes"}}},
     "by-id/Jane Doe": {},
 }
 OTHERS: dict[str, dict[str, Any]] = {"Jane": {"text": "Jane saw a cell, and Doe a gene."}, "doe": {"title": "Jan Edoe"}}
@@ -28,8 +30,8 @@ OTHERS: dict[str, dict[str, Any]] = {"Jane": {"text": "Jane saw a cell, and Doe 
 def snippet(store: str) -> str:
     """Return the program of step 1 for a store and its collection."""
     (text,) = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    assert text.count('"store"') == 2
-    return text.replace('"store"', repr(store)).replace('"documentation"', '"c"')
+    assert text.count('"store"') == text.count("collections/documentation/") == 1
+    return text.replace('"store"', repr(store)).replace("collections/documentation/", "collections/c/")
 
 
 def write(path: Path, documents: dict[str, dict[str, Any]]) -> None:
@@ -60,14 +62,19 @@ def test_whoever_is_named_in_any_field_is_found_and_after_the_erasure_no_more(
     embed_inline(config)
     for table in ("more.jsonl", "Doe, Jane.jsonl"):
         (source / table).unlink()
-    # The latest snapshot has none of them any more.
+    # The latest snapshot has none of them any more, and then no snapshot does: they are rows that were deleted.
     embed_inline(config)
     store = config.runtime.store
+    assert CliRunner().invoke(app, ["vacuum", store, "--retention-days", "0"]).exit_code == 0
+    for number in (2, 3):
+        write(source / "all.jsonl", {name: {"text": text} for name, text in sentences(20 + number).items()})
+        embed_inline(config)
+        assert CliRunner().invoke(app, ["vacuum", store, "--retention-days", "0"]).exit_code == 0
     assert found(store) == sorted([*NAMED, "by-uri"])
 
     asked = ["forget", store, "c", *found(store)]
-    assert CliRunner().invoke(app, [*asked, "--dry-run"]).stdout.startswith("6 of 6 documents are in the collection")
+    assert CliRunner().invoke(app, [*asked, "--dry-run"]).stdout.startswith("8 of 8 documents are in the collection")
     assert CliRunner().invoke(app, [*asked, "--yes"]).exit_code == 0
     assert found(store) == []
     checked = CliRunner().invoke(app, [*asked, "--dry-run"])
-    assert (checked.exit_code, checked.stdout.partition(",")[0]) == (0, "0 of 6 documents are in the collection")
+    assert (checked.exit_code, checked.stdout.partition(",")[0]) == (0, "0 of 8 documents are in the collection")
