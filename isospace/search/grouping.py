@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from isospace.search.options import SearchOptions
+from isospace.search.vector.topk import Rows
 from isospace.search.view import RankedRows, View
 from isospace.transform.vectors import Float32
 
-# In these modes a chunk's score does not depend on what else is searched.
-_SCORED_ALONE = frozenset({"auto", "exact", "lexical", "sparse"})
 # Rows that are looked up at a time, for one query.
 _MOST_ROWS = 1_000
+_Search = Callable[[int, Rows | None], RankedRows]
 
 
 def rank_documents(
@@ -22,68 +23,65 @@ def rank_documents(
 ) -> list[RankedRows]:
     """Rank the chunks of the `k` best documents of each query; a document is as good as its best chunk.
 
-    Where the best chunks are of too few documents, the others are searched again without these. That keeps their order,
-    except with mode hybrid, where a score depends on ranks: there, the search goes deeper, up to a limit.
+    What is still wanted after a first search is searched for among the rows that are left. That keeps the order, except
+    with mode hybrid, where a score depends on ranks: there, the search goes deeper, up to a limit.
 
     Parameters
     ----------
     texts, vectors
         As for `View.rank`: m queries, and their (m, k) float32 vectors.
     """
-    plain = options.model_copy(update={"group_by": None, "k": min(_first_rows(options), max(1, len(view.copy)))})
-    ranked = view.rank(texts, vectors, plain)
-    deepened = _deeper if options.mode == "hybrid" else _without_found
+    is_hybrid = options.mode == "hybrid"
+    asked = max(options.k * options.per_document, options.depth if is_hybrid else 2 * options.k)
+    plain = options.model_copy(update={"group_by": None, "k": asked})
     found = []
-    for query, rows in enumerate(ranked):
+    for query, ranked in enumerate(view.rank(texts, vectors, plain)):
         text = None if texts is None else [texts[query]]
         vector = None if vectors is None else vectors[query : query + 1]
-        whole = deepened(view, rows, text, vector, plain, options)
-        found.append(group(view, _completed(view, whole, text, vector, plain, options), options))
+
+        def search(
+            count: int, within: Rows | None, text: list[str] | None = text, vector: Float32 | None = vector
+        ) -> RankedRows:
+            return view.rank(text, vector, plain.model_copy(update={"k": count}), within=within)[0]
+
+        whole = (_deeper if is_hybrid else _among_the_rest)(view, ranked, search, asked, options)
+        found.append(group(view, whole, options))
     return found
 
 
-def _first_rows(options: SearchOptions) -> int:
-    wanted = options.k * options.per_document
-    return max(wanted, options.depth) if options.mode == "hybrid" else max(wanted, 2 * options.k)
-
-
-def _without_found(
-    view: View,
-    ranked: RankedRows,
-    text: list[str] | None,
-    vector: Float32 | None,
-    plain: SearchOptions,
-    options: SearchOptions,
-) -> RankedRows:
-    """Return the rows, and those of further documents until there are `k`, or no more."""
-    rows, asked = list(ranked.rows), plain.k
-    passing = view.passing(options.filter, options.scope)
-    owners = _owners(view)
-    last = len(rows)
-    while last >= asked and len(documents := _documents(view, rows)) < options.k:
-        left = np.arange(len(view.copy), dtype=np.int64) if passing is None else passing
-        left = left[~np.isin(owners[left], list(documents))]
+def _among_the_rest(view: View, ranked: RankedRows, search: _Search, asked: int, options: SearchOptions) -> RankedRows:
+    """Return the rows, and further ones until `k` documents have `per_document` rows, or all that they have."""
+    owners, passing = _owners(view), view.passing(options.filter, options.scope)
+    is_left = np.ones(len(owners), bool)
+    if passing is not None:
+        is_left[:] = False
+        is_left[passing] = True
+    rows, found = list(ranked.rows), ranked.rows
+    # Fewer rows than asked for are all there are.
+    while len(found) >= asked:
+        is_left[[row for row, _ in found]] = False
+        counts = Counter(int(owners[row]) for row, _ in rows)
+        best = list(counts)[: options.k]
+        if len(best) < options.k:
+            whole = [document for document, count in counts.items() if count >= options.per_document]
+            wanted = is_left & ~np.isin(owners, whole)
+        else:
+            wanted = is_left & np.isin(owners, [one for one in best if counts[one] < options.per_document])
+        left = np.flatnonzero(wanted).astype(np.int64)
         if not len(left):
             break
         asked = min(2 * asked, _MOST_ROWS, len(left))
-        more = view.rank(text, vector, plain.model_copy(update={"k": asked}), within=left)[0].rows
-        rows, last = rows + more, len(more)
+        found = search(asked, left).rows
+        rows += found
     return RankedRows(rows, ranked.parts)
 
 
-def _deeper(
-    view: View,
-    ranked: RankedRows,
-    text: list[str] | None,
-    vector: Float32 | None,
-    plain: SearchOptions,
-    options: SearchOptions,
-) -> RankedRows:
+def _deeper(view: View, ranked: RankedRows, search: _Search, asked: int, options: SearchOptions) -> RankedRows:
     """Return the rows of a search that goes deep enough for `k` documents, or to the limit."""
-    asked, limit = plain.k, min(len(view.copy), max(plain.k, _MOST_ROWS))
-    while len(ranked.rows) >= asked and asked < limit and len(_documents(view, ranked.rows)) < options.k:
+    owners, limit = _owners(view), min(len(view.copy), max(asked, _MOST_ROWS))
+    while asked < limit and len(ranked.rows) >= asked and len({owners[row] for row, _ in ranked.rows}) < options.k:
         asked = min(2 * asked, limit)
-        ranked = view.rank(text, vector, plain.model_copy(update={"k": asked}))[0]
+        ranked = search(asked, None)
     return ranked
 
 
@@ -97,36 +95,9 @@ def group(view: View, ranked: RankedRows, options: SearchOptions) -> RankedRows:
             rows = chosen.setdefault(int(owners[row]), [])
         if rows is not None and len(rows) < options.per_document:
             rows.append((row, score))
-    return RankedRows([one for rows in chosen.values() for one in rows], ranked.parts)
-
-
-def _completed(
-    view: View,
-    ranked: RankedRows,
-    text: list[str] | None,
-    vector: Float32 | None,
-    plain: SearchOptions,
-    options: SearchOptions,
-) -> RankedRows:
-    """Return the rows with all chunks of the `k` best documents, of which the search may not have found some."""
-    if options.per_document == 1 or options.mode not in _SCORED_ALONE or not ranked.rows:
-        return ranked
-    if options.mode == "auto" and not view.is_exact(options):
-        return ranked
-    documents = list(_documents(view, ranked.rows))[: options.k]
-    within = np.flatnonzero(np.isin(_owners(view), documents)).astype(np.int64)
-    found: list[tuple[int, float]] = []
-    for document in documents:
-        own = within[_owners(view)[within] == document]
-        most = plain.model_copy(update={"k": options.per_document, "rerank": False})
-        found += view.rank(text, vector, most, within=own)[0].rows
-    return RankedRows(found, ranked.parts)
-
-
-def _documents(view: View, rows: Sequence[tuple[int, float]]) -> dict[int, None]:
-    """Return the documents of rows, as rows of `documents`, the best first."""
-    owners = _owners(view)
-    return dict.fromkeys(int(owners[row]) for row, _ in rows)
+    # Approximate scores of a later search may be above those of an earlier one.
+    ordered = sorted(chosen.values(), key=lambda rows: -rows[0][1])
+    return RankedRows([one for rows in ordered for one in rows], ranked.parts)
 
 
 def _owners(view: View) -> npt.NDArray[np.int32]:

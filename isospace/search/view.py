@@ -298,11 +298,6 @@ class View:
         }
         return tuple(mode for mode, works in able.items() if works)
 
-    def is_exact(self, options: SearchOptions) -> bool:
-        """Return whether a search by vectors scores every row from the codes that it searches."""
-        first, last = self._stages(options)
-        return first is last
-
     def _ordered(self, rows: Rows, scores: npt.NDArray[np.float64], count: int) -> Ranking:
         """Sort rows by descending score, ties by chunk_id."""
         if len(scores) > count:

@@ -56,12 +56,16 @@ class Keys:
         if path is not None:
             # Opening the snapshot may have taken a minute since: a key that was revoked meanwhile must not be valid.
             with contextlib.suppress(ConfigError):
-                self.known = read_keys(path)
+                self.known = read_keys(path, had_filters=self._has_filters)
 
     @property
     def is_open(self) -> bool:
         """Whether requests need no key."""
         return not self.known and self.tokens is None
+
+    @property
+    def _has_filters(self) -> bool:
+        return any(scope is not None for scope in self.known.values())
 
     def admitted(self, authorization: str | None) -> Access | None:
         """Return whom a header `Bearer KEY` admits, compared in constant time; None if it is not valid.
@@ -99,7 +103,7 @@ class Keys:
             return
         self._read = _version(self.path)
         try:
-            found = read_keys(self.path, had_filters=any(scope is not None for scope in self.known.values()))
+            found = read_keys(self.path, had_filters=self._has_filters)
         except ConfigError as error:
             self.problem = str(error)
             _LOG.warning("%s The keys from before (%d) remain valid.", error, len(self.known))
@@ -174,13 +178,17 @@ def read_keys(path: Path | None, *, had_filters: bool = False) -> dict[bytes, st
 
 def _entry(line: str, path: Path | None) -> tuple[str, str | None]:
     """Return the key of a line, and its filter."""
+    if path is None:
+        if _FILTER in line:
+            raise ConfigError(f"{KEYS_VARIABLE}: a key contains `{_FILTER}`. Filters need a file: give --keys FILE.")
+        return line.strip(), None
     key, *rest = line.strip().split(None, 1)
     if _FILTER in key:
         raise ConfigError(
             f"--keys {path}: a key contains `{_FILTER}`. Write a filter in the line of its key, after a space."
         )
-    if not rest or path is None:
-        return line.strip(), None
+    if not rest:
+        return key, None
     if not rest[0].startswith(_FILTER):
         raise ConfigError(
             f"--keys {path}: a line has more than a key. Write `{_FILTER}` and a filter behind a key, or a comment in "

@@ -369,10 +369,20 @@ def test_filters_in_a_key_file(tmp_path: Path) -> None:
         assert ENGLISH not in str(caught.value)
 
 
+def test_the_environment_holds_no_filters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ISOSPACE_API_KEYS", f"{ALL},{ENGLISH} filter: lang == 'en'")
+    with pytest.raises(ConfigError, match=r"ISOSPACE_API_KEYS: a key contains `filter:`\. Filters need a file"):
+        read_keys(None)
+
+
 def test_half_a_line_of_a_filter_is_not_taken_for_a_whole_one(tmp_path: Path) -> None:
     path, line = tmp_path / "keys", f'{ENGLISH} filter: lang == "en" and year <= 2030'
     path.write_text(f"{ALL}\n{line}\n")
-    keys = Keys(read_keys(path), path)
+    read = read_keys(path)
+    keys = Keys(read, path)
+    # Also between the first reading and the start, which may take a minute.
+    path.write_text(f"{ALL}\n{ENGLISH}")
+    assert Keys(read, path).known == read
     for end in range(1, len(line) + 1):
         path.write_text(f"{ALL}\n{line[:end]}")
         keys.read_again()
