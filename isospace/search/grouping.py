@@ -51,11 +51,8 @@ def rank_documents(
 
 def _among_the_rest(view: View, ranked: RankedRows, search: _Search, asked: int, options: SearchOptions) -> RankedRows:
     """Return the rows, and further ones until `k` documents have `per_document` rows, or all that they have."""
-    owners, passing = _owners(view), view.passing(options.filter, options.scope)
+    owners = _owners(view)
     is_left = np.ones(len(owners), bool)
-    if passing is not None:
-        is_left[:] = False
-        is_left[passing] = True
     rows, found = list(ranked.rows), ranked.rows
     # Fewer rows than asked for are all there are.
     while len(found) >= asked:

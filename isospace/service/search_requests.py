@@ -31,7 +31,8 @@ def require_query(
     for name, value in (("k", body.k), ("depth", body.depth)):
         if value > limits.hits:
             raise Problem(400, f"{name} = {value}; expected at most {limits.hits}.", param=name)
-    each = body.k * (body.per_document if body.group_by is not None else 1)
+    # The text around a hit is as much as so many hits.
+    each = body.k * (body.per_document if body.group_by is not None else 1) * (1 + 2 * body.neighbors)
     if len(queries) * each > limits.answers:
         raise Problem(
             400, f"{len(queries)} queries x {each} hits; expected at most {limits.answers} hits in all.", param="k"

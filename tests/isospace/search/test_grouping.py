@@ -70,6 +70,15 @@ def test_fused_and_quantized_searches_find_so_many_documents(index: Index, optio
         assert best == sorted(best, reverse=True)
 
 
+@pytest.mark.parametrize("fusion", ["rrf", "weighted"])
+def test_documents_of_a_hybrid_search_are_grouped_from_one_ranking(index: Index, fusion: Any) -> None:
+    """Scores of fused rows depend on what they were ranked with."""
+    whole = index.search(QUERIES, 100, mode="hybrid", fusion=fusion)
+    found = index.search(QUERIES, 10, mode="hybrid", fusion=fusion, group_by="document", per_document=9)
+    for hits, every in zip(found, whole, strict=True):
+        assert [(hit.chunk_id, hit.score) for hit in hits] == grouped(every, 10, 9)
+
+
 def test_many_chunks_of_one_document_do_not_hide_the_others(index: Index) -> None:
     repeated = index.view.texts([index.chunks.num_rows - 1])[0]
     assert len({hit.doc_id for hit in index.search(repeated, 20)[0]}) < 20

@@ -259,3 +259,5 @@ def test_documents_are_found_over_http(client: httpx.Client) -> None:
         assert len({hit["doc_id"] for hit in result["hits"]}) == 3
     refused = client.post("/search", json={**body, "k": 1000, "per_document": 100})
     assert "queries x 100000 hits; expected at most" in refused.json()["error"]["message"]
+    refused = client.post("/search", json={"query": QUERY, "k": 1000, "neighbors": 20})
+    assert "1 queries x 41000 hits; expected at most" in refused.json()["error"]["message"]
