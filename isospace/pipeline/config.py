@@ -149,8 +149,8 @@ class Runtime(SpecModel):
     """Mean cosine of different chunks above which a run warns of anisotropy."""
     serving_table_rows: int = Field(default=1_000_000, ge=0)
     """Up to this many chunks, the serving database holds a table; above, views of the segments."""
-    lexical_chunks: int = Field(default=1_000_000, ge=0)
-    """Up to this many chunks, a BM25 index is built, in memory: about 30 bytes for each word of each chunk."""
+    lexical_chunks: int | None = Field(default=None, ge=0)
+    """Has no effect: a BM25 index has no limit any more. Configurations of earlier versions may name it."""
     report_chunks: int = Field(default=200_000, ge=0)
     """Up to this many chunks, a run that commits writes its report as a page, for which it opens the snapshot."""
     report_url: str | None = None

@@ -71,14 +71,14 @@ def plan_disk(
     is_dry = run.work != run.config.runtime.store
     before = {**found, "documents and chunks": found["documents and chunks"] - (0 if is_dry else new_texts)}
     dimension = largest_dimension(run, record)
-    lexical = _lexical(run, chunks, texts)
+    lexical, new_lexical = _lexical(run, texts), _lexical(run, new_texts)
     added: dict[Usage, int] = {
         "raw vectors": plan.to_encode * 4 * record.dimension,
         "segments": new_chunks * sum(code_bytes(one, dimension) for one in spec.representations),
         "documents and chunks": new_texts,
     }
     if not _is_unchanged(scan, parts):
-        added["search files"] = lexical + _serving(run, chunks, texts, dimension)
+        added["search files"] = new_lexical + _serving(run, chunks, texts, dimension)
     if run.space_id is None:
         added["spaces"] = 8 * dimension * record.dimension
     used = [record, *([queries] if queries else [])]
@@ -107,9 +107,9 @@ def _is_unchanged(scan: Scan, parts: Sequence[ChunkPart]) -> bool:
     return not parts and not (scan.removed or scan.moved)
 
 
-def _lexical(run: Run, chunks: int, texts: int) -> int:
-    is_built = run.config.recipe.lexical.kind != "none" and chunks <= run.config.runtime.lexical_chunks
-    return round(_TEXTS_IN_LEXICAL * texts) if is_built else 0
+def _lexical(run: Run, texts: int) -> int:
+    """Return the size of the postings of documents and chunks of that size; those of other parts are kept."""
+    return 0 if run.config.recipe.lexical.kind == "none" else round(_TEXTS_IN_LEXICAL * texts)
 
 
 def _serving(run: Run, chunks: int, texts: int, dimension: int) -> int:

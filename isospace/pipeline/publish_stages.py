@@ -20,7 +20,7 @@ from isospace.pipeline.run import Run
 from isospace.pipeline.scan.diff import Scan
 from isospace.pipeline.segment import Segment
 from isospace.pipeline.sparse.segment import SparseParts
-from isospace.search.bm25 import build_lexical
+from isospace.search.lexical_files import build_lexical
 from isospace.search.sql_database import build_serving
 from isospace.storage.hashing import shortened_id
 
@@ -61,13 +61,15 @@ def prepare_search(reporter: Reporter, run: Run, committed: Commit) -> None:
         table_rows=runtime.serving_table_rows,
         memory_mb=2 * runtime.memory_mb,
     )
-    spec, most = run.config.recipe.lexical, runtime.lexical_chunks
-    if build_lexical(run.store, manifest, spec, most_chunks=most):
-        reporter.info(f"built the search files of snapshot {manifest.sequence}, with a BM25 index")
-    elif manifest.chunks > most and spec.kind != "none":
+    if runtime.lexical_chunks is not None:
         reporter.warning(
-            f"snapshot {manifest.sequence} has no BM25 index: its {manifest.chunks:,} chunks exceed "
-            f"runtime.lexical_chunks={most}"
+            f"runtime.lexical_chunks={runtime.lexical_chunks} has no effect any more: a BM25 index has no limit. Leave "
+            "it out; recipe.lexical.kind=none builds no index"
+        )
+    if words := build_lexical(run.store, manifest, run.config.recipe.lexical):
+        reporter.info(
+            f"built the search files of snapshot {manifest.sequence}, with a BM25 index: words of "
+            f"{counted(words.built, 'part')} built, {words.existing:,} existed"
         )
     else:
         reporter.info(f"the search files of snapshot {manifest.sequence} are complete")

@@ -26,8 +26,9 @@ from pydantic import BaseModel, ConfigDict
 
 from isospace.collection.snapshot import Manifest
 from isospace.errors import IntegrityError, StoreError
-from isospace.search.bm25 import LexicalRecord, read_lexical, read_lexical_record
 from isospace.search.build_local_copy import CHUNKS, DOCUMENTS, SQUARES, Verify, make_copy, sparse_arrays
+from isospace.search.lexical_files import read_lexical
+from isospace.search.lexical_record import LexicalRecord, read_lexical_record
 from isospace.search.vector.kernels import Codes
 from isospace.storage.cache import cache_folder
 from isospace.storage.hashing import fingerprint, seal, unseal
@@ -148,7 +149,7 @@ def copy_id(manifest: Manifest, lexical: LexicalRecord | None) -> str:
     """
     parts = [[ref.sha256 for ref in (part.documents, part.chunks, part.segment)] for part in manifest.parts]
     deleted = manifest.deletions.sha256 if manifest.deletions else ""
-    words = None if lexical is None else [lexical.sha256, lexical.files, lexical.spec.model_dump(mode="json")]
+    words = None if lexical is None else lexical.digest
     body: dict[str, Any] = {"space_id": manifest.space_id, "parts": parts, "deletions": deleted, "lexical": words}
     if manifest.sparse_space_id is not None:
         files = [part.sparse.sha256 if part.sparse is not None else "" for part in manifest.parts]

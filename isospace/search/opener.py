@@ -15,8 +15,9 @@ from isospace.search.build_local_copy import Verify
 from isospace.search.local_copy import LocalCopy, open_copy
 from isospace.search.promise import log_promise, promise_of
 from isospace.search.sparse_index import SparseIndex, require_arrays
-from isospace.search.vector.kernels import Kernels, has
+from isospace.search.vector.kernels import Kernels
 from isospace.search.view import View
+from isospace.search.words import missing_for_words
 from isospace.storage.parquet import verify_file
 from isospace.storage.store import Store
 from isospace.transform.probes import Agreement
@@ -67,7 +68,11 @@ class Opener:
             # From here on, agreement means agreement with the stored vectors, not only with the space's probes.
             space = replace(space, agreement=Agreement(promise.cosine or 0.0, promise.is_bitwise))
         copy = open_copy(self.store, manifest, space.space, verify=self.verify)
-        lexical = open_lexical(copy.lexical[0].spec, copy.lexical[1]) if copy.lexical and has("bm25s") else None
+        lexical = (
+            open_lexical(copy.lexical[0].spec, copy.lexical[1])
+            if copy.lexical and missing_for_words(copy.lexical[0].spec) is None
+            else None
+        )
         return View(manifest, space, copy, lexical, self.kernels, promise, self._sparse(manifest, copy, sparse))
 
     def _sparse(self, manifest: Manifest, copy: LocalCopy, loaded: QueryEncoder | None) -> SparseIndex | None:

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from pydantic import TypeAdapter
 
 from isospace.collection.disk_usage import size_text
-from isospace.collection.snapshot import Manifest, files_digest
-from isospace.errors import NotFoundError
+from isospace.collection.snapshot import Manifest
+from isospace.errors import IntegrityError
+from isospace.search.lexical_record import read_lexical_record
 from isospace.search.spec import LARGE
 from isospace.storage import paths as layout
 from isospace.storage.hashing import unseal
@@ -129,11 +130,12 @@ def estimated_memory(
 
 
 def lexical_bytes(store: Store, manifest: Manifest) -> int:
-    """Return the size of the BM25 index of a snapshot; 0 if it has none."""
+    """Return the size of the BM25 index of a snapshot; 0 if it has none, or one whose record is damaged."""
     try:
-        return store.size(manifest.paths.lexical_index(manifest.snapshot_id, files_digest(manifest)))
-    except NotFoundError:
+        record = read_lexical_record(store, manifest)
+    except IntegrityError:
         return 0
+    return 0 if record is None else record.size
 
 
 def _sparse_bytes(manifest: Manifest) -> int:

@@ -27,6 +27,7 @@ from isospace.search.sparse_index import SparseIndex
 from isospace.search.vector.kernels import Codes, Kernels
 from isospace.search.vector.rescoring import nearest
 from isospace.search.vector.topk import Rows
+from isospace.search.words import missing_for_words
 from isospace.transform.quantizer_set import require_representation
 from isospace.transform.representations import ShortSpec, finest_of
 from isospace.transform.vectors import Float32
@@ -83,7 +84,7 @@ class View:
     space: OpenSpace
     copy: LocalCopy
     lexical: LexicalIndex | None
-    """The BM25 index; None if none was built, or if the library bm25s is missing."""
+    """The BM25 index; None if none was built, or if a library that finds its words is missing."""
     kernels: Kernels = "auto"
     promise: SnapshotPromise | None = None
     """Whether texts that are embedded here have the bits of the stored vectors; always set by `open_index`."""
@@ -193,13 +194,13 @@ class View:
 
     def _by_words(self, texts: Sequence[str], count: int, rows: Rows | None) -> list[Ranking]:
         if self.lexical is None and self.copy.lexical is not None:
-            raise QueryError(missing_package("bm25s", "lexical search"))
+            raise QueryError(missing_package(missing_for_words(self.copy.lexical[0].spec) or "regex", "lexical search"))
         if self.lexical is None:
             raise QueryError(
-                f"snapshot {self.manifest.sequence} has no lexical index. Set recipe.lexical.kind=bm25 (and raise "
-                "runtime.lexical_chunks if the snapshot has more chunks), and run the pipeline; no text is re-encoded."
+                f"snapshot {self.manifest.sequence} has no lexical index. Set recipe.lexical.kind=bm25, and run the "
+                "pipeline; no text is re-encoded."
             )
-        return [self._sharing(self.lexical.scores(text), count, rows) for text in texts]
+        return [self._ordered(*self.lexical.best(text, count, rows), count) for text in texts]
 
     def _legs(
         self, texts: Sequence[str], vectors: Float32, count: int, rows: Rows | None, options: SearchOptions

@@ -9,6 +9,7 @@ the single characters, for queries of one.
 from __future__ import annotations
 
 import functools
+import importlib.util
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -48,6 +49,12 @@ def words_of(texts: Iterable[str], spec: LexicalSpec, role: Role) -> list[list[s
     split = _splitter(spec, role)
     normal = _normal_form(spec)
     return [[stems[word.text] for word in split(normal(text)) if word.text not in stopwords] for text in texts]
+
+
+def missing_for_words(spec: LexicalSpec) -> str | None:
+    """Return a package that finding words needs and that is not installed; None if all are."""
+    needed = {"regex": spec.tokenizer > 1, "Stemmer": spec.stemmer is not None, "bm25s": spec.stopwords is not None}
+    return next((name for name, is_used in needed.items() if is_used and importlib.util.find_spec(name) is None), None)
 
 
 def find_words(text: str, spec: LexicalSpec) -> list[Word]:

@@ -165,12 +165,16 @@ class CollectionPaths:
         return f"{self.folder('serving')}/{snapshot_id}-{files[:16]}.json"
 
     def lexical_index(self, snapshot_id: str, files: str) -> str:
-        """Return the path of a snapshot's BM25 index; `files` determines the order of its rows."""
+        """Return the path of a snapshot's lexical index as earlier versions wrote it."""
         return f"{self.folder('lexical')}/{snapshot_id}-{files[:16]}.safetensors"
 
     def lexical_record(self, snapshot_id: str, files: str) -> str:
-        """Return the path of the tokenizer, size, and SHA-256 of the BM25 index, written after it."""
+        """Return the path of the record of a snapshot's lexical index, written after the postings that it names."""
         return f"{self.folder('lexical')}/{snapshot_id}-{files[:16]}.json"
+
+    def postings(self, part: str, digest: str) -> str:
+        """Return the path of the postings of one part; `digest` identifies its chunks and the rules for words."""
+        return f"{self.folder('lexical')}/{part}-{digest[:32]}.safetensors"
 
     def evaluation_set(self, name: str) -> str:
         """Return the folder of the versions of one evaluation set, a numbered log."""

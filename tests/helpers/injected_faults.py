@@ -15,8 +15,8 @@ import pyarrow as pa
 from isospace.collection.alias import resolve
 from isospace.encoding.embedder import open_space
 from isospace.encoding.encoder import SentenceEncoder
-from isospace.search.bm25 import lexical_files
 from isospace.search.index import open_index
+from isospace.search.lexical_record import lexical_record_path
 from isospace.search.reranker import open_reranker
 from isospace.storage.store import open_store
 from isospace.transform.space import PARAMS, PROBES
@@ -310,7 +310,7 @@ def _(copy: Path, world: World) -> object:
 @fault("the lexical index of another snapshot", "lexical index", "was built from other files")
 def _(copy: Path, world: World) -> object:
     first = resolve(open_store(copy), "c", "2")
-    shutil.copy(copy / lexical_files(first)[1], copy / lexical_files(newest(copy))[1])
+    shutil.copy(copy / lexical_record_path(first), copy / lexical_record_path(newest(copy)))
     return opened(copy)
 
 

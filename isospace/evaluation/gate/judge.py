@@ -25,7 +25,7 @@ from isospace.evaluation.reports.quotes import Quote, quote_of
 from isospace.evaluation.runs import SetRun, answer_set, latencies
 from isospace.evaluation.significance import bootstrap_interval, randomization_p
 from isospace.evaluation.slices import slices_of
-from isospace.search.bm25 import lexical_files
+from isospace.search.lexical_record import lexical_record_path
 from isospace.search.options import SearchOptions, search_options
 from isospace.search.view import View
 from isospace.storage.hashing import fingerprint, sha256
@@ -111,7 +111,7 @@ def gate_key(
 
 
 def _lexical_digest(store: Store, manifest: Manifest) -> str | None:
-    path = lexical_files(manifest)[1]
+    path = lexical_record_path(manifest)
     return sha256(store.read(path)) if store.exists(path) else None
 
 

@@ -32,7 +32,7 @@ from isospace.operations.maintenance.forget_quotes import forget_quotes
 from isospace.operations.maintenance.rebuild_search import make_searchable
 from isospace.operations.maintenance.rewrite_parts import stem_of
 from isospace.operations.maintenance.rewrite_snapshot import require_some_left, snapshot_without
-from isospace.search.bm25 import lexical_files
+from isospace.search.lexical_record import lexical_files
 from isospace.search.local_copy import drop_copies
 from isospace.search.sql_database import serving_files
 from isospace.storage.leases import HeldLease, maintenance_lease
@@ -218,7 +218,7 @@ def _remove_files(store: Store, collection: str, holding: Holding, lease: HeldLe
     dropped = [m for m in manifests if gone & {ref.path for ref in m.files()}]
     kept = [m for m in manifests if m not in dropped]
     named = {ref.path for manifest in kept for ref in manifest.files()}
-    derived = {path for manifest in kept for path in (*serving_files(manifest), *lexical_files(manifest))}
+    derived = {path for manifest in kept for path in (*serving_files(manifest), *lexical_files(store, manifest))}
     files = [paths.snapshot(manifest.sequence) for manifest in dropped]
     files += [path for path in walked("serving", "lexical") if path not in derived]
     files += [path for path in walked("deletions", "quarantine") if path not in named]

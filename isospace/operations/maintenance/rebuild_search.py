@@ -8,7 +8,8 @@ from isospace.collection.snapshot import Manifest
 from isospace.encoding.embedder import load_space
 from isospace.errors import IntegrityError
 from isospace.pipeline.config import Runtime
-from isospace.search.bm25 import build_lexical, carry_absence, read_lexical_record
+from isospace.search.lexical_files import build_lexical
+from isospace.search.lexical_record import carry_absence, read_lexical_record
 from isospace.search.sql_database import build_serving
 from isospace.storage.store import Store
 
@@ -24,6 +25,6 @@ def make_searchable(store: Store, old: Manifest, new: Manifest, scratch: Path, *
         # The record is damaged: the next run builds the index from the recipe.
         return
     if words is not None:
-        build_lexical(store, new, words.spec, most_chunks=new.chunks)
+        build_lexical(store, new, words.spec)
     else:
         carry_absence(store, old, new)

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from isospace.collection.absent import require_collection
 from isospace.errors import BusyError, ConfigError
 from isospace.operations.maintenance.retention import RetainedSnapshots, retained_snapshots
-from isospace.search.bm25 import lexical_files
+from isospace.search.lexical_record import lexical_files
 from isospace.search.sql_database import serving_files
 from isospace.storage.leases import HeldLease, maintenance_lease
 from isospace.storage.local_files import Stat
@@ -237,7 +237,9 @@ def _of_collection(store: Store, kept: RetainedSnapshots, stale: _Stale) -> Iter
     for kind in _WORK:
         yield from stale.unless(lambda path: path in named, store, paths.folder(kind), f"{kind} of no snapshot")
     yield from stale.all(store, paths.folder("plans"), "old plan")
-    derived = {path for manifest in kept.manifests for path in (*serving_files(manifest), *lexical_files(manifest))}
+    derived = {
+        path for manifest in kept.manifests for path in (*serving_files(manifest), *lexical_files(store, manifest))
+    }
     for kind in _SEARCH_FILES:
         yield from stale.unless(lambda path: path in derived, store, paths.folder(kind), f"{kind} of no snapshot")
     spaces = {manifest.space_id for manifest in kept.manifests}

@@ -18,7 +18,7 @@ from isospace.encoding.sparse.embedder import load_sparse_space, open_sparse_spa
 from isospace.encoding.sparse.register import open_sparse_encoder
 from isospace.errors import EncoderError, IntegrityError, IsospaceError
 from isospace.evaluation.baseline_sample import verify_reference
-from isospace.search.bm25 import verify_lexical
+from isospace.search.lexical_files import verify_lexical
 from isospace.search.sql_database import verify_serving
 from isospace.storage import paths as layout
 from isospace.storage.parquet import FileRef, parse_parquet, read_verified

@@ -19,7 +19,7 @@ OF_COLLECTION = {
     C.chunks("p"): 2,
     C.serving_database("a", "b"): 4,
     C.serving_record("a", "b"): 8,
-    C.lexical_index("a", "b"): 16,
+    C.postings("a", "b"): 16,
     f"{C.answers('2026-01-01')}/x.parquet": 32,
     C.snapshot(1): 64,
     f"{C.root}/unknown": 128,

@@ -27,8 +27,10 @@ from isospace.errors import (
     StoreError,
 )
 from isospace.operations.maintenance.verify import verify_snapshot
-from isospace.search.bm25 import build_lexical, lexical_files
+from isospace.pipeline.config import PipelineConfig
 from isospace.search.index import open_index
+from isospace.search.lexical_files import build_lexical
+from isospace.search.lexical_record import lexical_record_path
 from isospace.search.spec import LexicalSpec
 from isospace.storage.hashing import seal, unseal
 from isospace.storage.store import open_store
@@ -68,7 +70,7 @@ def test_a_copy_is_made_once_and_mapped(store: Path, local_copies: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "name", ["float32.npy", "int8.npy", "chunks.arrow", "documents.arrow", "lexical.data.npy", "copy.json"]
+    "name", ["float32.npy", "int8.npy", "chunks.arrow", "documents.arrow", "lexical.rows.npy", "copy.json"]
 )
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
 def test_a_damaged_copy_is_made_again(store: Path, local_copies: Path, name: str, damage: str) -> None:
@@ -376,7 +378,7 @@ def test_a_text_that_shares_no_word_is_not_found_by_words(store: Path) -> None:
 def test_a_store_without_a_lexical_index_says_so(store: Path) -> None:
     manifest = latest_manifest(open_store(store), "c")
     assert manifest is not None
-    (store / lexical_files(manifest)[1]).unlink()
+    (store / lexical_record_path(manifest)).unlink()
     index = open_index(str(store), "c")
     with pytest.raises(QueryError, match="no lexical index"):
         index.search(QUERY, mode="hybrid")
@@ -397,16 +399,29 @@ def test_another_lexical_specification_builds_another_index_and_no_snapshot(tmp_
     assert isinstance(index.view.lexical is not None and index.view.lexical.spec.stemmer, str)
 
 
-def test_a_snapshot_too_large_for_words_says_so_and_is_whole(tmp_path: Path, tiny_model: Path) -> None:
+def test_the_former_limit_of_chunks_limits_nothing(tmp_path: Path, tiny_model: Path) -> None:
     config = config_of(tmp_path, tiny_model, documents=sentences(40))
     small = config.model_copy(update={"runtime": config.runtime.model_copy(update={"lexical_chunks": 39})})
+    assert PipelineConfig.model_validate(small.model_dump(mode="json")) == small
     embed_inline(small)
     store = open_store(config.runtime.store)
     assert verify_snapshot(store, "c").failures == ()
-    with pytest.raises(QueryError, match=r"runtime\.lexical_chunks"):
+    index = open_index(store, "c")
+    assert len(index.view.copy) > 39
+    last = index.view.texts([len(index.view.copy) - 1])[0]
+    assert index.search(last, mode="lexical")[0][0].text in last
+
+
+def test_an_index_that_an_earlier_version_left_out_is_built_by_the_next_run(tmp_path: Path, tiny_model: Path) -> None:
+    config = config_of(tmp_path, tiny_model, documents=sentences(40))
+    embed_inline(config)
+    store = open_store(config.runtime.store)
+    path = lexical_record_path(resolve(store, "c", "production"))
+    store.write(path, seal({"left_out": "40 chunks exceed runtime.lexical_chunks = 39"}))
+    assert verify_snapshot(store, "c").failures == ()
+    with pytest.raises(QueryError, match="has no lexical index"):
         open_index(store, "c").search(QUERY, mode="lexical")
     embed_inline(config)
-    assert verify_snapshot(store, "c").failures == ()
     assert open_index(store, "c").search(QUERY, mode="lexical")[0]
 
 
@@ -432,8 +447,8 @@ def test_an_index_of_the_first_version_answers_as_it_did_until_the_next_run_buil
     opened = open_store(store)
     manifest = resolve(opened, "c", "production")
     first = LexicalSpec(tokenizer=1, pattern=r"(?u)\b\w+\b")
-    assert build_lexical(opened, manifest, first, most_chunks=1000)
-    path = lexical_files(manifest)[1]
+    assert build_lexical(opened, manifest, first)
+    path = lexical_record_path(manifest)
     body = unseal(opened.read(path), name=path)
     # As records were before they named a version.
     del body["spec"]["tokenizer"]
@@ -442,13 +457,14 @@ def test_an_index_of_the_first_version_answers_as_it_did_until_the_next_run_buil
     assert lexical is not None
     assert lexical.spec == first
     # The ligature is another word to the first version.
-    assert lexical.scores("gene").any()
-    assert not lexical.scores("ｇｅｎｅ").any()
-    assert build_lexical(opened, manifest, LexicalSpec(), most_chunks=1000)
+    rows, scores = lexical.best("gene", 100)
+    assert len(rows)
+    assert not len(lexical.best("ｇｅｎｅ", 100)[0])
+    assert build_lexical(opened, manifest, LexicalSpec())
     newer = open_index(opened, "c").view.lexical
     assert newer is not None
     assert newer.spec.tokenizer == 2
-    assert (newer.scores("ｇｅｎｅ") == lexical.scores("gene")).all()
+    assert [array.tolist() for array in newer.best("ｇｅｎｅ", 100)] == [rows.tolist(), scores.tolist()]
 
 
 def test_a_fork_refuses_to_embed_at_once_and_searches_what_needs_no_model(store: Path) -> None:

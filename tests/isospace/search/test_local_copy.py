@@ -11,14 +11,17 @@ import pyarrow as pa
 import pytest
 
 from isospace.collection.snapshot import Manifest
-from isospace.search.bm25 import LexicalRecord
 from isospace.search.build_local_copy import CHUNKS, DOCUMENTS
+from isospace.search.lexical_record import LexicalRecord
 from isospace.search.local_copy import _open, _write_record, copy_id
 from isospace.search.spec import LexicalSpec
 from tests.helpers.manifests import file_ref, manifest, part_record
 from tests.helpers.small_space import DIMENSION, small_space
 
-WORDS = LexicalRecord("lexical/x", "a" * 64, LexicalSpec(), "f" * 64)
+
+def words(postings: str = "a", spec: LexicalSpec | None = None, files: str = "f") -> LexicalRecord:
+    refs = (file_ref("lexical/x", content=postings),)
+    return LexicalRecord("lexical/x.json", spec or LexicalSpec(), files, {}, refs)
 
 
 def test_the_id_of_a_copy_covers_every_file_that_it_is_built_from() -> None:
@@ -33,10 +36,11 @@ def test_the_id_of_a_copy_covers_every_file_that_it_is_built_from() -> None:
             (manifest(1, parts=(part_record("one", **{k: file_ref("x")}),)), None)
             for k in ("documents", "chunks", "segment")
         ),
-        (manifest(1), WORDS),
-        (manifest(1), LexicalRecord("lexical/x", "b" * 64, LexicalSpec(), "f" * 64)),
-        (manifest(1), LexicalRecord("lexical/x", "a" * 64, LexicalSpec(k1=2.0), "f" * 64)),
-        (manifest(1), LexicalRecord("lexical/x", "a" * 64, LexicalSpec(), "e" * 64)),
+        (manifest(1), words()),
+        (manifest(1), words("b")),
+        (manifest(1), words(spec=LexicalSpec(k1=2.0))),
+        (manifest(1), words(files="e")),
+        (manifest(1), LexicalRecord("lexical/x.json", LexicalSpec(), "f", {}, (), file_ref("lexical/x"))),
     ]
     assert len({copy_id(*one) for one in others}) == len(others)
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter
 
-from isospace.collection.snapshot import files_digest
 from isospace.errors import IntegrityError
+from isospace.search.lexical_record import write_lexical_record
 from isospace.search.serving_memory import estimated_memory, searched, serving_memory
+from isospace.search.spec import LexicalSpec
 from isospace.storage.hashing import seal
 from isospace.storage.store import open_store
 from isospace.transform.representations import RepresentationSpec
@@ -55,7 +56,8 @@ def test_a_snapshot_is_described_with_units(tmp_path: Path) -> None:
     store.write(path, seal({"record": record}))
     plain = serving_memory(store, snapshot)
     assert plain.describe() == "about 964.0 MB: libraries 400.0 MB, the encoder 180.0 MB, vectors 384.0 MB"
-    store.write(snapshot.paths.lexical_index(snapshot.snapshot_id, files_digest(snapshot)), b"x" * 2_000)
+    parts = [file_ref("lexical/one", size=1_500), file_ref("lexical/two", size=500)]
+    write_lexical_record(store, snapshot, LexicalSpec(), {}, parts)
     assert serving_memory(store, snapshot).describe().endswith("vectors 384.0 MB, BM25 index 2.0 kB")
     store.write(path, seal({"record": record})[:-9])
     with pytest.raises(IntegrityError):

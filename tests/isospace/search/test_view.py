@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from types import SimpleNamespace
 from typing import Any
 
@@ -36,8 +37,15 @@ def view(*, word_scores: list[float] | None = None) -> View:
     )
     lexical = None
     if word_scores is not None:
-        lexical = SimpleNamespace(scores=lambda _: np.array(word_scores, np.float32))
+        lexical = SimpleNamespace(best=functools.partial(best_of, np.array(word_scores)))
     return View(manifest(1), SimpleNamespace(space=space), copy, lexical, "numpy")  # type: ignore[arg-type]
+
+
+def best_of(scores: Any, _: str, count: int, rows: Any = None) -> tuple[Any, Any]:
+    """Return all rows with a positive score, of those to choose from; `count` is how many of them the view keeps."""
+    shared = np.flatnonzero(scores > 0)
+    chosen = shared if rows is None else np.intersect1d(shared, rows)
+    return chosen, scores[chosen]
 
 
 def ranked(made: View, query: Any = (0.6, 0.8), **options: Any) -> list[int]:

@@ -10,8 +10,9 @@ import bm25s
 import numpy as np
 import pytest
 
-from isospace.search.bm25 import _index, open_lexical
+from isospace.search.bm25 import LexicalIndex
 from isospace.search.highlight import highlighter
+from isospace.search.postings import build_postings
 from isospace.search.spec import LexicalSpec
 from isospace.search.words import find_words, folded, words_of
 
@@ -21,8 +22,8 @@ ENGLISH = (Path(__file__).parents[3] / "docs" / "architecture.md").read_text().e
 
 def found(query: str, *texts: str, spec: LexicalSpec = NOW) -> list[int]:
     """Return the texts that share a word with a query, best first."""
-    scores = open_lexical(spec, _index([list(texts)], spec)).scores(query)
-    return [int(row) for row in np.argsort(-scores, kind="stable") if scores[row] > 0]
+    rows, scores = LexicalIndex(spec, [build_postings([texts], spec)]).best(query, len(texts))
+    return [int(rows[place]) for place in np.argsort(-scores, kind="stable")]
 
 
 @pytest.mark.parametrize(
@@ -100,6 +101,45 @@ def test_another_word_is_not_found() -> None:
 )
 def test_scripts_without_spaces_are_found_inside_a_sentence(query: str, text: str, other: str) -> None:
     assert found(query, other, text)[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("query", "texts", "spec"),
+    [
+        # Others share pairs of characters or words with the query, and come later.
+        ("北京大学", ("他在北京大学学习物理", "北京的天气很好", "大学生喜欢音乐"), {}),
+        ("機械学習", ("機械学習のモデルを訓練する", "機械を修理する", "学習塾に通う"), {}),
+        ("대학교", ("서울에 있는 대학교에서 공부한다", "대학원 입학", "서울은 크다"), {}),
+        ("มหาวิทยาลัย", ("เขาเรียนที่มหาวิทยาลัยในกรุงเทพ", "อาหารไทยอร่อยมาก", "มหาสมุทร"), {}),
+        ("विश्वविद्यालय", ("वह विश्वविद्यालय में पढ़ता है", "विश्व बड़ा है", "विद्यालय पास है"), {}),
+        ("பல்கலைக்கழகம்", ("சென்னைப் பல்கலைக்கழகம் பழமையானது", "கழகம் சென்றது", "சென்னை பெரியது"), {}),
+        # An inflected form needs a stemmer.
+        ("किताबें", ("मेरी किताब अच्छी है", "घर बड़ा है"), {"stemmer": "hindi"}),
+        ("Häuser", ("Das Haus ist alt", "Der Garten ist neu"), {"stemmer": "german"}),
+        # Each whole compound is a word.
+        ("Donaudampfschiff", ("Ein Donaudampfschiff fährt vorbei", "Ein Dampfschiff auf der Donau"), {}),
+        ("max_part_size", ("set max_part_size to 8", "the max size of a part"), {}),
+        ("os.path.join", ("call os.path.join(a, b)", "join the path", "os"), {}),
+    ],
+)
+def test_every_language_finds_its_text_first(query: str, texts: tuple[str, ...], spec: dict[str, str]) -> None:
+    last_first = texts[::-1]
+    assert last_first[found(query, *last_first, spec=LexicalSpec(**spec))[0]] == texts[0]
+
+
+@pytest.mark.parametrize(
+    ("query", "text"),
+    [
+        # Compounds and identifiers are not taken apart, except at dots: a vector search finds these.
+        ("Dampfschiff", "Ein Donaudampfschiff"),
+        ("part", "max_part_size"),
+        ("part", "maxPartSize"),
+        ("max part size", "maxPartSize"),
+    ],
+)
+def test_parts_of_compounds_and_identifiers_are_not_found(query: str, text: str) -> None:
+    assert found(query, text) == []
+    assert found("join", "os.path.join") == [0]
 
 
 def test_pairs_have_the_order_of_the_characters_and_numbers_stay_whole() -> None:

@@ -16,7 +16,7 @@ from isospace.evaluation.gate.rules import parse_rule
 from isospace.evaluation.gate.spec import GateSpec
 from isospace.evaluation.gate.verdicts import Finding
 from isospace.evaluation.query_sets import EvaluationSet
-from isospace.search.bm25 import lexical_files
+from isospace.search.lexical_record import lexical_record_path
 from isospace.storage.store import open_store
 from tests.helpers.manifests import file_ref, manifest, part_record
 
@@ -110,6 +110,6 @@ def test_a_verdict_depends_on_rules_queries_and_the_files_of_both_sides(tmp_path
     ]
     assert key(mine, None) == keys[0]
     for content in (b"one", b"two"):
-        store.write(lexical_files(mine)[1], content)
+        store.write(lexical_record_path(mine), content)
         keys.append(key(mine, None))
     assert len(set(keys)) == len(keys)

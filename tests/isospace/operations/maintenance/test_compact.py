@@ -21,8 +21,8 @@ from isospace.operations.maintenance.compaction_settings import CompactionSettin
 from isospace.operations.maintenance.rebuild_search import make_searchable
 from isospace.operations.maintenance.verify import verify_snapshot
 from isospace.pipeline.config import PipelineConfig
-from isospace.search.bm25 import build_lexical
 from isospace.search.index import open_index
+from isospace.search.lexical_files import build_lexical
 from isospace.storage.parquet import read_parquet
 from isospace.storage.store import Store, open_store
 from tests.conftest import Configure, configuration, sentences, write_jsonl
@@ -147,7 +147,7 @@ def test_a_compaction_killed_after_its_commit_is_finished_before_an_alias_moves(
     if search_files == "serving":
         shutil.rmtree(tmp_path / "store" / "collections" / "c" / "lexical")
         embedded = read_manifest(store, "c", old.sequence)
-        build_lexical(store, embedded, frayed.recipe.lexical, most_chunks=embedded.chunks)
+        build_lexical(store, embedded, frayed.recipe.lexical)
     # Here it was killed: no alias has moved. The same command runs again.
     plan = planned(frayed)
     done = conclude_compaction(store, plan, compact(store, plan), tmp_path / "scratch")
