@@ -22,11 +22,11 @@ def nearest_cosines(view: View, *, seed: int, count: int = SAMPLE) -> Float64:
         document overlap, and are similar for that reason alone. Empty for a single document.
     """
     rows, vectors = finite_at(view, sample_rows(view, count, seed))
-    owners = view.copy.chunks["document"].to_numpy()
+    owners = view.copy.owners
     wanted, best = unit(vectors).T, np.full(len(rows), -np.inf)
-    for first, block in stored_blocks(view):
+    for places, block in stored_blocks(view):
         cosines = np.nan_to_num(unit(block) @ wanted, nan=-np.inf)
-        cosines[owners[first : first + len(block), None] == owners[None, rows]] = -np.inf
+        cosines[owners[places, None] == owners[None, rows]] = -np.inf
         np.maximum(best, cosines.max(axis=0, initial=-np.inf), out=best)
     found: Float64 = best[np.isfinite(best)].astype(np.float64)
     return found

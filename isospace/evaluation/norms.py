@@ -40,11 +40,12 @@ class Norms:
     edges: tuple[float, float]
 
 
-def stored_blocks(view: View) -> Iterator[tuple[int, Float32]]:
-    """Yield blocks of all vectors, decoded from the finest representation: first row, and (b, k) float32 array."""
-    codes = view.finest
-    for first in range(0, len(codes), _BLOCK_ROWS):
-        yield first, codes.quantizer.decode(np.ascontiguousarray(codes.array[first : first + _BLOCK_ROWS]))
+def stored_blocks(view: View) -> Iterator[tuple[npt.NDArray[np.int64], Float32]]:
+    """Yield blocks of all vectors, decoded from the finest representation: (b,) rows, and (b, k) float32 array."""
+    codes, rows = view.finest, view.copy.rows
+    for first in range(0, len(rows), _BLOCK_ROWS):
+        block = rows[first : first + _BLOCK_ROWS]
+        yield block, codes.quantizer.decode(np.ascontiguousarray(codes.array[block]))
 
 
 def norm_tolerance(representation: str, wanted: float) -> float:
@@ -53,9 +54,9 @@ def norm_tolerance(representation: str, wanted: float) -> float:
 
 
 def sample_rows(view: View, size: int, seed: int) -> npt.NDArray[np.int64]:
-    """Draw up to `size` rows without repetition, in ascending order."""
+    """Draw up to `size` rows without repetition, in the order of the snapshot's parts."""
     generator = np.random.default_rng(seed)
-    return np.sort(generator.permutation(len(view.copy))[:size]).astype(np.int64)
+    return view.copy.rows[np.sort(generator.permutation(len(view.copy))[:size])]
 
 
 def vectors_at(view: View, rows: npt.NDArray[np.int64]) -> Float32:

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Literal
 
 import numpy as np
+import pyarrow as pa
 
 from isospace.errors import ConfigError
 from isospace.evaluation.query_sets import EvaluationSet
@@ -45,8 +46,9 @@ def make_set(
     ConfigError
         If fewer than 20 queries can be queries.
     """
-    rows = np.array(sorted(random.Random(seed).sample(range(len(view.copy)), min(_POOL, len(view.copy)))), np.int64)
-    owners = view.copy.documents.select(["doc_id", "title"]).take(view.copy.chunks["document"].take(rows)).to_pylist()
+    places = sorted(random.Random(seed).sample(range(len(view.copy)), min(_POOL, len(view.copy))))
+    rows = view.copy.rows[np.array(places, np.int64)]
+    owners = view.copy.documents.select(["doc_id", "title"]).take(pa.array(view.copy.owners[rows])).to_pylist()
     texts = pick(view.copy.chunks.select(["prefix", "text"]), rows)
     passages = [Passage(d["doc_id"], d["title"], c["prefix"], c["text"]) for d, c in zip(owners, texts, strict=True)]
     chosen, queries = _made(passages, kind, size, seed)

@@ -129,12 +129,12 @@ def latencies(
     return seconds
 
 
-def _names(view: View) -> tuple[npt.NDArray[np.int64], list[str]]:
+def _names(view: View) -> tuple[npt.NDArray[np.int32], list[str]]:
     """Return the document of each chunk, and the names of the documents."""
-    return view.copy.chunks["document"].to_numpy(), view.copy.documents["doc_id"].to_pylist()
+    return view.copy.owners, view.copy.documents["doc_id"].to_pylist()
 
 
-def _best(ranked: RankedRows, owners: npt.NDArray[np.int64], names: list[str]) -> dict[str, float]:
+def _best(ranked: RankedRows, owners: npt.NDArray[np.int32], names: list[str]) -> dict[str, float]:
     best: dict[str, float] = {}
     for row, score in ranked.rows:
         best.setdefault(names[owners[row]], score)

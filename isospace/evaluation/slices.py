@@ -73,9 +73,10 @@ def _answer_languages(query_set: EvaluationSet, views: Sequence[View]) -> dict[s
     for view in views:
         documents = view.copy.documents["doc_id"].to_pylist()
         first: dict[str, int] = {}
-        for row, owner in enumerate(view.copy.chunks["document"].to_numpy()):
+        for row in view.copy.rows:
+            owner = view.copy.owners[row]
             if documents[owner] in wanted and documents[owner] not in spoken:
-                first.setdefault(documents[owner], row)
+                first.setdefault(documents[owner], int(row))
         spoken.update(zip(first, detect_languages(view.texts(first.values())), strict=True))
     languages = {}
     for name, judged in query_set.judged.items():
@@ -100,7 +101,7 @@ def _of_documents(query_set: EvaluationSet, views: Sequence[View]) -> dict[str, 
     wanted = query_set.relevant
     described: dict[str, dict[str, str]] = {}
     for view in views:
-        table = view.copy.documents.select(["doc_id", "uri", "metadata"])
+        table = view.copy.live_documents.select(["doc_id", "uri", "metadata"])
         for row in (row for batch in table.to_batches(max_chunksize=4096) for row in batch.to_pylist()):
             if row["doc_id"] in wanted and row["doc_id"] not in described:
                 described[row["doc_id"]] = {"source": source_of(row["uri"]), **_simple(row["metadata"])}

@@ -104,7 +104,7 @@ def mine_negatives(
     if (cached := read_negatives(key)) is not None:
         return MinedNegatives(key=key, **cached)
     answers = _answers(examples)
-    owners, names = view.copy.chunks["document"].to_numpy(), view.copy.documents["doc_id"].to_pylist()
+    owners, names = view.copy.owners, view.copy.documents["doc_id"].to_pylist()
     refused = {"answers": 0, "excluded": 0, "margin": 0, "near-duplicate": 0, "reranker": 0}
     mined: list[Example] = []
     short = 0

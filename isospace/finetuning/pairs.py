@@ -18,6 +18,7 @@ from isospace.evaluation.query_sets import EvaluationSet
 from isospace.finetuning.config import CorpusPairs, FilePairs, JudgedPairs
 from isospace.finetuning.examples import Example, read_examples
 from isospace.ingest.pseudo_queries import Passage, make_pseudo_queries
+from isospace.search.local.copy import take_rows
 from isospace.search.view import View
 
 _HEADING = re.compile(r"#{1,6}[ \t]+(?P<heading>[^\n]+?)[ \t#]*\n+(?P<body>.+)", re.DOTALL)
@@ -52,9 +53,9 @@ def collect_pairs(view: View, spec: CorpusPairs | JudgedPairs | FilePairs, *, se
 
 def passages_of(view: View) -> list[Passage]:
     """Return every chunk of a snapshot with its document."""
-    owners = view.copy.chunks["document"].to_numpy()
+    chunks = take_rows(view.copy.chunks, view.copy.rows)
     documents = view.copy.documents.select(["doc_id", "title"]).to_pydict()
-    prefixes, texts = (view.copy.chunks[name].to_pylist() for name in ("prefix", "text"))
+    owners, prefixes, texts = (chunks[name].to_pylist() for name in ("document", "prefix", "text"))
     return [
         Passage(documents["doc_id"][owner], documents["title"][owner], prefix, text)
         for owner, prefix, text in zip(owners, prefixes, texts, strict=True)
@@ -118,8 +119,7 @@ def judged_examples(view: View, query_set: EvaluationSet) -> list[Example]:
 def _chunks_of(view: View, doc_ids: set[str]) -> dict[str, npt.NDArray[np.int64]]:
     names = view.copy.documents["doc_id"].to_pylist()
     rows: dict[str, list[int]] = defaultdict(list)
-    owners = view.copy.chunks["document"].to_numpy()
-    for row, owner in enumerate(owners):
-        if names[owner] in doc_ids:
-            rows[names[owner]].append(row)
+    for row in view.copy.rows:
+        if (name := names[view.copy.owners[row]]) in doc_ids:
+            rows[name].append(int(row))
     return {doc: np.array(numbers, np.int64) for doc, numbers in rows.items()}

@@ -144,7 +144,7 @@ def _cached_answer(spec: GeneratedPairs, prompt: str, generator: Generator) -> s
 
 def _consistent(view: View, questions: Sequence[tuple[str, Passage]], within: int) -> list[bool]:
     """Tell for each question whether the base model finds its document (Dai et al., arXiv:2209.11755)."""
-    owners, names = view.copy.chunks["document"].to_numpy(), np.array(view.copy.documents["doc_id"].to_pylist())
+    owners, names = view.copy.owners, np.array(view.copy.documents["doc_id"].to_pylist())
     options = SearchOptions(k=min(within, len(view.copy)))
     consistent: list[bool] = []
     for start in range(0, len(questions), _BLOCK):

@@ -73,12 +73,32 @@ def describe_fields(
             kinds.setdefault(name, Counter())[kind_of(value)] += 1
             if name in declared:
                 odd[name] += as_type(value, declared[name]) is None
+    return describe_counts(kinds, odd, declared)
+
+
+def describe_counts(
+    kinds: Mapping[str, Mapping[MetadataType, int]], odd: Mapping[str, int], declared: Mapping[str, MetadataType]
+) -> tuple[MetadataField, ...]:
+    """Return the fields of documents, given how many values of each field have each type, sorted by name.
+
+    Parameters
+    ----------
+    odd
+        For fields with a declared type: how many values cannot be read as it.
+    """
+    counted = {name: Counter(kinds.get(name, {})) for name in {*kinds, *declared}}
     return tuple(
-        MetadataField(name=name, type=declared[name], declared=True, kinds=dict(sorted(counts.items())), odd=odd[name])
+        MetadataField(
+            name=name,
+            type=declared[name],
+            declared=True,
+            kinds={kind: count for kind, count in sorted(counts.items()) if count},
+            odd=odd.get(name, 0),
+        )
         if name in declared
         else _inferred(name, counts)
-        for name, counts in sorted(kinds.items())
-        if counts or name in declared
+        for name, counts in sorted(counted.items())
+        if counts.total() or name in declared
     )
 
 

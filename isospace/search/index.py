@@ -20,13 +20,15 @@ from isospace.encoding.forks import require_loaded_here
 from isospace.errors import NO_ANSWER, ConfigError, MismatchError, QueryError
 from isospace.ingest.document import is_unicode
 from isospace.search.answer import Answer, Clock
-from isospace.search.build_local_copy import Verify
 from isospace.search.grouping import group, rank_documents
+from isospace.search.local.copy import take_rows
+from isospace.search.local.files import Verify
 from isospace.search.opener import Opener
 from isospace.search.options import TEXT_MODES, WORD_MODES, SearchKeywords, SearchOptions, search_options
 from isospace.search.promise import SnapshotPromise, promise_of
 from isospace.search.query_cache import CacheConfig, QueryCache
 from isospace.search.vector.kernels import Kernels
+from isospace.search.vector.stacked import Stacked
 from isospace.search.view import FLOATS, Hit, RankedRows, View
 from isospace.storage.store import Store, as_store
 from isospace.transform.affine import Role
@@ -119,19 +121,21 @@ class Index:
 
     @property
     def vectors(self) -> Float32:
-        """(n, k) float32 vectors, decoded from `representation`; memory-mapped if that is float32."""
-        codes = self._view.copy.codes[self.representation]
-        if self.representation == "float32":
-            return codes.array
-        return codes.quantizer.decode(np.asarray(codes.array))
+        """(n, k) float32 vectors, decoded from `representation`; mapped if that is float32 in one group of parts."""
+        copy = self._view.copy
+        codes = copy.codes[self.representation]
+        if isinstance(codes.array, Stacked) or copy.live is not None:
+            return codes.quantizer.decode(codes.array[copy.rows])
+        return codes.array if self.representation == "float32" else codes.quantizer.decode(np.asarray(codes.array))
 
     @property
     def chunks(self) -> pa.Table:
         """The chunks, in the order of `vectors`: chunk_id, doc_id, uri, title, start, end, text, prefix."""
         copy = self._view.copy
-        owners = copy.documents.select(["doc_id", "uri", "title"]).take(copy.chunks["document"])
+        chunks = take_rows(copy.chunks, copy.rows)
+        owners = copy.documents.select(["doc_id", "uri", "title"]).take(chunks["document"])
         columns = {
-            **{n: copy.chunks[n] for n in copy.chunks.column_names},
+            **{n: chunks[n] for n in chunks.column_names},
             **{n: owners[n] for n in owners.column_names},
         }
         order = ["chunk_id", "doc_id", "uri", "title", "start", "end", "text", "prefix"]

@@ -7,16 +7,14 @@ those of the parts that are new, and snapshots share the others.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import safetensors
 import safetensors.numpy
 
-from isospace.collection.live_rows import LivePart, live_parts, without_documents
+from isospace.collection.live_rows import LivePart, without_documents
 from isospace.collection.snapshot import Manifest, PartRecord
 from isospace.errors import IntegrityError, MismatchError, NotFoundError, QueryError, missing_package
 from isospace.search.lexical_record import (
@@ -90,8 +88,8 @@ def build_lexical(store: Store, manifest: Manifest, spec: LexicalSpec) -> Lexica
     return LexicalBuild(built, len(refs) - built)
 
 
-def read_lexical(store: Store, manifest: Manifest, record: LexicalRecord) -> dict[str, npt.NDArray[Any]]:
-    """Return the arrays of the postings of a snapshot's live chunks, as one group.
+def live_postings(store: Store, manifest: Manifest, record: LexicalRecord, parts: Sequence[LivePart]) -> Postings:
+    """Return the postings of the live chunks of some parts of a snapshot, one part after the other.
 
     Those of an index of the first format are built from the texts, with the settings of its record.
 
@@ -109,14 +107,12 @@ def read_lexical(store: Store, manifest: Manifest, record: LexicalRecord) -> dic
             "of the pipeline stores them",
             manifest.sequence,
         )
-        sources = list(_built_here(store, manifest, record.spec))
-    else:
-        parts = live_parts(store, manifest.parts, manifest.deletions)
-        sources = [
-            (read_postings(store, ref, part.record), kept_rows(store, part))
-            for part, ref in zip(parts, record.parts, strict=True)
-        ]
-    return merge_postings(sources).arrays()
+        texts = (_texts(store, part.record, part.deleted) for part in parts)
+        return merge_postings([(build_postings([one], record.spec), None) for one in texts])
+    refs = {part.name: ref for part, ref in zip(manifest.parts, record.parts, strict=True)}
+    return merge_postings(
+        [(read_postings(store, refs[part.record.name], part.record), kept_rows(store, part)) for part in parts]
+    )
 
 
 def read_postings(store: Store, ref: FileRef, part: PartRecord) -> Postings:
@@ -229,11 +225,6 @@ def _texts(store: Store, part: PartRecord, deleted: Collection[str] = ()) -> lis
     """Return the texts of a part's chunks, as they were encoded."""
     table = read_parquet(store, part.chunks.path, columns=["doc_id", "prefix", "text"])
     return [row["prefix"] + row["text"] for row in without_documents(table, deleted).to_pylist()]
-
-
-def _built_here(store: Store, manifest: Manifest, spec: LexicalSpec) -> Iterator[tuple[Postings, Mask | None]]:
-    for part in live_parts(store, manifest.parts, manifest.deletions):
-        yield build_postings([_texts(store, part.record, part.deleted)], spec), None
 
 
 def _parse(data: bytes, path: str, part: PartRecord) -> Postings:

@@ -44,6 +44,14 @@ class LexicalRecord:
         return sum(ref.size for ref in (self.parts if self.index is None else (self.index,)))
 
     @property
+    def words(self) -> str:
+        """Fingerprint of all that decides which words a text has."""
+        # For the first format, the words are those that this version finds.
+        versions = self.versions if self.index is None else word_versions(self.spec)
+        words = self.spec.model_dump(mode="json", exclude={"kind", "k1", "b"})
+        return fingerprint({"spec": words, "versions": dict(versions)})
+
+    @property
     def digest(self) -> str:
         """Fingerprint of all that a search by words depends on."""
         spec = self.spec.model_dump(mode="json")

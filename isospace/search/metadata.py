@@ -1,17 +1,23 @@
-"""Typed columns from the documents' metadata, so that filters can compare them."""
+"""Typed columns from the documents' metadata, so that filters can compare them.
+
+The type of a column depends on all values of the field. So values are counted by kind (`FieldValues`): the counts of
+several groups of documents can be added, and those of deleted documents taken away, without reading the rest again.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import pyarrow as pa
 
 from isospace.ingest.document import read_metadata, without_surrogates
-from isospace.ingest.metadata_types import MetadataField, MetadataType, as_type, describe_fields
+from isospace.ingest.metadata_types import MetadataField, MetadataType, as_type, describe_counts, is_missing, kind_of
 
-__all__ = ["hidden_column", "instants_column", "metadata_columns", "parse_metadata", "read_metadata"]
+__all__ = ["FieldValues", "MetadataColumn", "count_values", "metadata_columns", "parse_metadata", "read_metadata"]
 
 _INT64, _EXACT = 2**63, 2**53
 _ARROW: dict[MetadataType, pa.DataType] = {
@@ -21,6 +27,76 @@ _ARROW: dict[MetadataType, pa.DataType] = {
     "timestamp": pa.timestamp("us", "UTC"),
     "text": pa.large_string(),
 }
+# Integers beyond 2^53 would be rounded as doubles, and those beyond 2^63 overflow.
+_Key = TypeVar("_Key")
+_Kind: TypeAlias = Literal["boolean", "integer", "long", "huge", "number", "list", "other"]
+
+
+@dataclass(frozen=True, slots=True)
+class FieldValues:
+    """The values of one metadata field, counted.
+
+    Attributes
+    ----------
+    types
+        Values by the narrowest type that each can be read as; missing and blank ones are not counted.
+    odd
+        For a field with a declared type: how many cannot be read as that type.
+    kinds
+        Values that are not null by what they are in JSON.
+    items
+        The same of the items of lists.
+    """
+
+    types: Counter[MetadataType] = field(default_factory=Counter)
+    odd: int = 0
+    kinds: Counter[_Kind] = field(default_factory=Counter)
+    items: Counter[_Kind] = field(default_factory=Counter)
+
+    def plus(self, other: FieldValues, sign: int = 1) -> FieldValues:
+        """Return both together, or with `sign=-1` this without the other, of whose values it must have all."""
+        return FieldValues(
+            _sum(self.types, other.types, sign),
+            self.odd + sign * other.odd,
+            _sum(self.kinds, other.kinds, sign),
+            _sum(self.items, other.items, sign),
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what `from_dict` takes."""
+        return {"types": dict(self.types), "odd": self.odd, "kinds": dict(self.kinds), "items": dict(self.items)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> FieldValues:
+        """Build it from what `as_dict` returns."""
+        return cls(Counter(values["types"]), values["odd"], Counter(values["kinds"]), Counter(values["items"]))
+
+
+@dataclass(frozen=True, slots=True)
+class MetadataColumn:
+    """A typed column of a metadata field.
+
+    Attributes
+    ----------
+    name
+        The field.
+    type
+        Type of the column.
+    declared
+        The type that the recipe declares for the field; None if it declares none.
+    has_instants
+        Whether the texts are timestamps, whose instants are a second column.
+    """
+
+    name: str
+    type: pa.DataType
+    declared: MetadataType | None = None
+    has_instants: bool = False
+
+
+def _sum(one: Counter[_Key], other: Counter[_Key], sign: int) -> Counter[_Key]:
+    sums = {key: one[key] + sign * other[key] for key in {*one, *other}}
+    return Counter({key: count for key, count in sums.items() if count})
 
 
 def parse_metadata(text: str) -> dict[str, Any]:
@@ -39,63 +115,134 @@ def instants_column(name: str) -> str:
     return f"\x1e{name}"
 
 
-def metadata_columns(
-    rows: Iterable[dict[str, Any]], fields: Sequence[MetadataField] | None = None
-) -> Iterator[tuple[str, pa.Array]]:
-    """Yield the name and column of each metadata field, sorted by name; one row per document.
+def count_values(
+    rows: Iterable[Mapping[str, Any]], declared: Mapping[str, MetadataType] | None = None
+) -> dict[str, FieldValues]:
+    """Count the values of each metadata field; `declared` has the types that the recipe declares."""
+    types: dict[str, Counter[MetadataType]] = {}
+    kinds: dict[str, Counter[_Kind]] = {}
+    items: dict[str, Counter[_Kind]] = {}
+    odd = Counter[str]()
+    known = declared or {}
+    for values in rows:
+        for name, value in values.items():
+            if name not in types:
+                types[name], kinds[name], items[name] = Counter(), Counter(), Counter()
+            if not is_missing(value):
+                types[name][kind_of(value)] += 1
+                odd[name] += name in known and as_type(value, known[name]) is None
+            if _is_null(value):
+                continue
+            kinds[name][_kind(value)] += 1
+            listed = as_type(value, "list") if known.get(name) == "list" else value
+            if isinstance(listed, list):
+                items[name].update(_kind(item) for item in listed if item is not None)
+    return {name: FieldValues(types[name], odd[name], kinds[name], items[name]) for name in types}
+
+
+def columns_of(
+    values: Mapping[str, FieldValues], declared: Mapping[str, MetadataType] | None = None
+) -> tuple[MetadataColumn, ...]:
+    """Return the columns of fields with these values, sorted by name.
 
     A column of a declared type holds the values of that type; others are null. Without a declaration a column holds
     booleans, int64, doubles, texts, or lists of one of these if all values of the field have that type; otherwise
-    texts, with other values written as JSON. If they are timestamps, their instants are a second column. Missing values
-    are null.
+    texts, with other values written as JSON. If they are timestamps, their instants are a second column.
+    """
+    known = declared or {}
+    fields = {one.name: one for one in describe_values(values, known)}
+    columns = []
+    for name in sorted({*known, *(name for name, counted in values.items() if counted.kinds)}):
+        counted = values.get(name, FieldValues())
+        if name in known:
+            is_list = known[name] == "list"
+            own = _list_of(counted.items) if is_list else _ARROW[known[name]]
+            columns.append(MetadataColumn(name, own, known[name]))
+            continue
+        is_timestamp = name in fields and fields[name].type == "timestamp"
+        columns.append(MetadataColumn(name, _type(counted.kinds, counted.items), None, is_timestamp))
+    return tuple(columns)
+
+
+def describe_values(
+    values: Mapping[str, FieldValues], declared: Mapping[str, MetadataType]
+) -> tuple[MetadataField, ...]:
+    """Return what `describe_fields` returns for the documents whose values were counted."""
+    return describe_counts(
+        {name: counted.types for name, counted in values.items()},
+        {name: counted.odd for name, counted in values.items()},
+        declared,
+    )
+
+
+def metadata_columns(
+    rows: Iterable[Mapping[str, Any]], columns: Sequence[MetadataColumn] | None = None
+) -> Iterator[tuple[str, pa.Array]]:
+    """Yield the name and values of each column; one row per document, missing values are null.
 
     Parameters
     ----------
-    fields
-        What `describe_fields` returns for these rows, or for others with the same types.
+    columns
+        What `columns_of` returns for these rows, or for more than these; if None, for these.
     """
     listed = list(rows)
-    known = {field.name: field for field in (describe_fields(listed, {}) if fields is None else fields)}
-    by_name: dict[str, dict[int, Any]] = {name: {} for name, field in known.items() if field.declared}
-    for row, values in enumerate(listed):
-        for name, value in values.items():
-            # Some writers use NaN for a missing value.
-            if value is not None and value == value:
-                by_name.setdefault(name, {})[row] = value
-    for name, present in sorted(by_name.items()):
-        field = known.get(name)
-        column = [present.get(row) for row in range(len(listed))]
-        if field is not None and field.declared:
-            yield name, _declared(column, field.type)
+    for column in columns_of(count_values(listed)) if columns is None else columns:
+        values = [row.get(column.name) for row in listed]
+        if column.declared is not None:
+            yield column.name, _declared(values, column)
             continue
-        column_type = _type(list(present.values()))
-        yield name, pa.array([_cast(value, column_type) for value in column], column_type)
-        if field is not None and field.type == "timestamp":
-            yield instants_column(name), _declared(column, "timestamp")
+        present = [None if _is_null(value) else _cast(value, column.type) for value in values]
+        yield column.name, pa.array(present, column.type)
+        if column.has_instants:
+            yield instants_column(column.name), _declared(values, MetadataColumn("", _ARROW["timestamp"], "timestamp"))
 
 
-def _declared(values: list[Any], wanted: MetadataType) -> pa.Array:
-    """Return values as a column of a type; what cannot be read so is null."""
+def _declared(values: list[Any], column: MetadataColumn) -> pa.Array:
+    """Return values as a column of a declared type; what cannot be read so is null."""
+    wanted = column.declared or "text"
     read = [as_type(value, wanted) for value in values]
-    if wanted != "list":
-        return pa.array(read, _ARROW[wanted])
-    inner = _type([item for items in read if items for item in items if item is not None])
-    inner = pa.large_string() if pa.types.is_list(inner) else inner
-    return pa.array([None if items is None else _cast(items, pa.list_(inner)) for items in read], pa.list_(inner))
+    if wanted == "list":
+        read = [None if items is None else _cast(items, column.type) for items in read]
+    return pa.array(read, column.type)
 
 
-def _type(values: list[Any]) -> pa.DataType:
-    if values and all(isinstance(value, list) for value in values):
-        inner = _type([item for value in values for item in value if item is not None])
-        return pa.list_(inner) if not pa.types.is_list(inner) else pa.large_string()
-    kinds = {type(value) for value in values}
-    if kinds == {bool}:
-        return pa.bool_()
-    # Larger integers would overflow, or be rounded as doubles.
-    limit = _INT64 if kinds == {int} else _EXACT
-    if not kinds or not kinds <= {int, float} or not all(-limit <= v < limit for v in values if isinstance(v, int)):
-        return pa.large_string()
-    return pa.int64() if kinds == {int} else pa.float64()
+def _is_null(value: Any) -> bool:
+    # Some writers use NaN for a missing value.
+    return bool(value is None or value != value)
+
+
+def _kind(value: Any) -> _Kind:
+    match value:
+        case bool():
+            return "boolean"
+        case int():
+            if -_EXACT <= value < _EXACT:
+                return "integer"
+            return "long" if -_INT64 <= value < _INT64 else "huge"
+        case float():
+            return "number"
+        case list():
+            return "list"
+        case _:
+            return "other"
+
+
+def _list_of(items: Counter[_Kind]) -> pa.DataType:
+    return pa.list_(pa.large_string() if set(items) == {"list"} else _type(items, Counter()))
+
+
+def _type(kinds: Counter[_Kind], items: Counter[_Kind]) -> pa.DataType:
+    match sorted(kinds):
+        case ["list"]:
+            return pa.large_string() if set(items) == {"list"} else _list_of(items)
+        case ["boolean"]:
+            return pa.bool_()
+        case ["integer"] | ["long"] | ["integer", "long"]:
+            return pa.int64()
+        case ["number"] | ["integer", "number"]:
+            return pa.float64()
+        case _:
+            return pa.large_string()
 
 
 def _cast(value: Any, column_type: pa.DataType) -> Any:

@@ -10,12 +10,13 @@ from isospace.collection.snapshot import Manifest, files_digest
 from isospace.encoding.embedder import open_space
 from isospace.encoding.sparse.embedder import load_sparse_space, open_sparse_space
 from isospace.errors import MismatchError
-from isospace.search.bm25 import open_lexical
-from isospace.search.build_local_copy import Verify
-from isospace.search.local_copy import LocalCopy, open_copy
+from isospace.search.bm25 import LexicalIndex
+from isospace.search.local.copy import LocalCopy, open_copy
+from isospace.search.local.files import Verify
 from isospace.search.promise import log_promise, promise_of
 from isospace.search.sparse_index import SparseIndex, require_arrays
 from isospace.search.vector.kernels import Kernels
+from isospace.search.vector.stacked import arrays_of
 from isospace.search.view import View
 from isospace.search.words import missing_for_words
 from isospace.storage.parquet import verify_file
@@ -68,23 +69,24 @@ class Opener:
             # From here on, agreement means agreement with the stored vectors, not only with the space's probes.
             space = replace(space, agreement=Agreement(promise.cosine or 0.0, promise.is_bitwise))
         copy = open_copy(self.store, manifest, space.space, verify=self.verify)
-        lexical = (
-            open_lexical(copy.lexical[0].spec, copy.lexical[1])
-            if copy.lexical and missing_for_words(copy.lexical[0].spec) is None
-            else None
-        )
+        lexical = None
+        if copy.lexical is not None and missing_for_words(copy.lexical[0].spec) is None:
+            lexical = LexicalIndex(copy.lexical[0].spec, copy.lexical[1], copy.live)
         return View(manifest, space, copy, lexical, self.kernels, promise, self._sparse(manifest, copy, sparse))
 
     def _sparse(self, manifest: Manifest, copy: LocalCopy, loaded: QueryEncoder | None) -> SparseIndex | None:
         """Open the inverted index of sparse vectors; None if the snapshot has none."""
         if manifest.sparse_space_id is None or copy.sparse is None:
             return None
-        require_arrays(copy.sparse)
+        for arrays in copy.sparse:
+            require_arrays(arrays)
+        sizes = [len(part) for _, part in arrays_of(next(iter(copy.codes.values())).array)]
+        groups = list(zip(sizes, copy.sparse, strict=True))
         if not self.sparse:
             grid = load_sparse_space(self.store, manifest.sparse_space_id).record.grid
-            return SparseIndex(copy.sparse, len(copy), grid, None)
+            return SparseIndex(groups, grid, None)
         same = loaded is not None and loaded.record.encoder_id == manifest.sparse_encoder_id
         space = open_sparse_space(
             self.store, manifest.sparse_space_id, encoder=loaded if same else None, engine=self.engine
         )
-        return SparseIndex(copy.sparse, len(copy), space.space.record.grid, space)
+        return SparseIndex(groups, space.space.record.grid, space)

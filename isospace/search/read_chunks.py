@@ -17,7 +17,7 @@ from isospace.collection.snapshot import Manifest
 from isospace.encoding.embedder import load_space
 from isospace.encoding.registry.record import read_encoder_record
 from isospace.errors import ConfigError
-from isospace.search.build_local_copy import chunks_and_codes, read_file, segment_of
+from isospace.search.local.build import chunks_and_codes, read_file, segment_of
 from isospace.storage.parquet import fixed_binary
 from isospace.storage.scratch_duckdb import load_columns, scratch_database
 from isospace.storage.store import Store, as_store

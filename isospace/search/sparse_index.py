@@ -26,26 +26,29 @@ class SparseIndex:
 
     Attributes
     ----------
-    arrays
-        By term t: `rows` and `impacts` from starts[t] to starts[t + 1].
+    groups
+        For each group of rows, one after the other: its number of rows, and by term t `rows` and `impacts` from
+        starts[t] to starts[t + 1].
     space
         The sparse space with its encoder; None if none was loaded, so that no text can be searched.
     """
 
-    arrays: Mapping[str, npt.NDArray[Any]]
-    chunks: int
+    groups: Sequence[tuple[int, Mapping[str, npt.NDArray[Any]]]]
     grid: SparseGrid
     space: OpenSparseSpace | None
 
     @functools.cached_property
-    def matrix(self) -> Any:
-        """The postings as SciPy's (chunks, vocabulary) matrix; the arrays stay mapped."""
+    def matrices(self) -> list[Any]:
+        """The postings of each group as SciPy's (rows, vocabulary) matrix; the arrays stay mapped."""
         try:
             import scipy.sparse
         except ModuleNotFoundError as error:
             raise QueryError(missing_package("scipy", "sparse search")) from error
-        starts, rows, impacts = (self.arrays[name] for name in _ARRAYS)
-        return scipy.sparse.csc_array((impacts, rows, starts), shape=(self.chunks, len(starts) - 1), copy=False)
+        matrices = []
+        for count, arrays in self.groups:
+            starts, rows, impacts = (arrays[name] for name in _ARRAYS)
+            matrices.append(scipy.sparse.csc_array((impacts, rows, starts), shape=(count, len(starts) - 1), copy=False))
+        return matrices
 
     def prepare(self, texts: Sequence[str]) -> None:
         """Encode texts that will be searched next, and cache them."""
@@ -54,7 +57,7 @@ class SparseIndex:
                 self.space.query(text)
 
     def scores(self, text: str) -> npt.NDArray[np.float64]:
-        """Return the (chunks,) float64 scores; 0 where a chunk shares no term with the text.
+        """Return the (n,) float64 scores of all rows; 0 where a chunk shares no term with the text.
 
         They are inner products of the quantized weights, exactly.
 
@@ -69,8 +72,9 @@ class SparseIndex:
                 "with sparse=True."
             )
         terms, impacts = self.space.query(text)
-        sums = self.matrix[:, terms] @ impacts
-        return np.asarray(sums, np.float64) * self.grid.unit
+        sums = [np.asarray(matrix[:, terms] @ impacts, np.float64) for matrix in self.matrices]
+        scores: npt.NDArray[np.float64] = np.concatenate(sums) * self.grid.unit
+        return scores
 
 
 def invert(codes: Sequence[SparseVectors], vocabulary: int) -> dict[str, npt.NDArray[Any]]:

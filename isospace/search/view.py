@@ -19,7 +19,7 @@ from isospace.errors import MismatchError, QueryError, missing_package
 from isospace.search.bm25 import LexicalIndex
 from isospace.search.context import context_of
 from isospace.search.fusion import reciprocal_rank_fusion, weighted_fusion
-from isospace.search.local_copy import LocalCopy
+from isospace.search.local.copy import LocalCopy
 from isospace.search.metadata import parse_metadata
 from isospace.search.options import TEXT_MODES, Mode, SearchOptions
 from isospace.search.promise import SnapshotPromise
@@ -128,7 +128,8 @@ class View:
         count = max(options.k, options.depth) if options.rerank else options.k
         rows = self.passing(options.filter, options.scope)
         if within is not None:
-            rows = within if rows is None else np.intersect1d(rows, within, assume_unique=True)
+            alive = within if self.copy.live is None else within[self.copy.live[within]]
+            rows = alive if rows is None else np.intersect1d(rows, alive, assume_unique=True)
         match options.mode:
             case "lexical":
                 return [RankedRows(ranking, {}) for ranking in self._by_words(_required(texts, "lexical"), count, rows)]
@@ -150,7 +151,7 @@ class View:
                 return [RankedRows(ranking, {}) for ranking in rankings]
 
     def passing(self, expression: str | None, scope: str | None = None) -> Rows | None:
-        """Return the rows that pass a filter and a scope, ascending; None if there is neither.
+        """Return the live rows that pass a filter and a scope, ascending; None if there is neither.
 
         Raises
         ------
@@ -225,14 +226,15 @@ class View:
                 f"snapshot {self.manifest.sequence} has no sparse vectors. Set recipe.sparse.model to a sparse "
                 "encoder, and run the pipeline; the dense vectors are kept."
             )
-        return [self._sharing(self.sparse.scores(text), count, rows) for text in texts]
+        searched = rows if rows is not None or self.copy.live is None else self.copy.rows
+        return [self._sharing(self.sparse.scores(text), count, searched) for text in texts]
 
-    def _sharing(self, scores: npt.NDArray[Any], count: int, rows: Rows | None) -> Ranking:
-        """Order the rows that share a word or term with a query: those with a positive score."""
+    def _sharing(self, scores: npt.NDArray[np.float64], count: int, rows: Rows | None) -> Ranking:
+        """Order the rows that share a term with a query: those with a positive score."""
         if rows is not None:
             scores = scores[rows]
         shared = np.flatnonzero(scores > 0)
-        return self._ordered(shared if rows is None else rows[shared], scores[shared].astype(np.float64), count)
+        return self._ordered(shared if rows is None else rows[shared], scores[shared], count)
 
     def _by_vectors(self, vectors: Float32, count: int, rows: Rows | None, options: SearchOptions) -> list[Ranking]:
         dimension = self.space.space.record.dimension
@@ -323,7 +325,7 @@ class _Filtered:
     """The rows that pass filters and scopes, with those asked for last kept: a service asks for the same again."""
 
     def __init__(self, copy: LocalCopy) -> None:
-        self._owners: npt.NDArray[np.int32] = copy.chunks["document"].to_numpy()
+        self._owners, self._live = copy.owners, copy.live
         self._documents = copy.documents.drop_columns(["metadata"])
         self._filter = functools.lru_cache(maxsize=16)(self._by_filter)
         self._scope = functools.lru_cache(maxsize=64)(self._by_scope)
@@ -333,8 +335,8 @@ class _Filtered:
         # The scope first: what it says of a wrong filter is nothing.
         masks = [self._scope(scope)] if scope is not None else []
         masks += [self._filter(expression)] if expression is not None else []
-        passed = np.logical_and.reduce(masks)
-        return np.flatnonzero(passed[self._owners]).astype(np.int64)
+        passed = np.logical_and.reduce(masks)[self._owners]
+        return np.flatnonzero(passed if self._live is None else passed & self._live).astype(np.int64)
 
     def _by_filter(self, expression: str) -> npt.NDArray[np.bool_]:
         # With pyarrow.compute, which takes longer to import than most queries take.

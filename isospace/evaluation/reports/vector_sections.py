@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from isospace.evaluation.norms import sample_rows
 from isospace.evaluation.reports import plots
@@ -150,7 +151,7 @@ def corpus_points(view: View, *, seed: int = 0) -> tuple[npt.NDArray[np.float64]
     from threadpoolctl import threadpool_limits
 
     rows, vectors = finite_at(view, sample_rows(view, _MAPPED, seed))
-    places = view.copy.chunks["document"].take(rows)
+    places = pa.array(view.copy.owners[rows])
     owners = view.copy.documents.select(["doc_id", "uri", "metadata"]).take(places).to_pylist()
     labels = [str(parse_metadata(row["metadata"]).get("source") or source_of(row["uri"])) for row in owners]
     if len(rows) <= _FEWEST_MAPPED:

@@ -133,7 +133,7 @@ def _agreement(
 
     Documents that were added, removed, or edited change rankings for good reasons.
     """
-    owners = view.copy.chunks["document"].to_numpy()
+    owners = view.copy.owners
     same = np.array([doc in unchanged for doc in view.copy.documents["doc_id"].to_pylist()], np.bool_)
     rows = np.flatnonzero(same[owners]).astype(np.int64)
     run = answer_set(view, query_set, SearchOptions(), depth=200, within=rows)

@@ -115,7 +115,11 @@ def measure_corpus_change(
     if not view.finest.is_float:
         expected = view.finest.quantizer.decode(view.finest.quantizer.encode(expected))
     drift = classify(
-        expected, vectors_at(view, some), [keys[row][0] for row in some], groups=reference.owners, seed=seed
+        expected,
+        vectors_at(view, view.copy.rows[some]),
+        [keys[row][0] for row in some],
+        groups=reference.owners,
+        seed=seed,
     )
     return CorpusChange(len(new), copies, drift)
 
@@ -162,4 +166,5 @@ def _spread_rows(view: View, count: int, seed: int) -> npt.NDArray[np.int64]:
     stretches = min(count, total)
     edges = np.linspace(0, total, stretches + 1).astype(np.int64)
     chance = np.random.default_rng(seed)
-    return np.array([chance.integers(low, high) for low, high in itertools.pairwise(edges)], np.int64)
+    places = [chance.integers(low, high) for low, high in itertools.pairwise(edges)]
+    return view.copy.rows[np.array(places, np.int64)]

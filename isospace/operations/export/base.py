@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from isospace import __version__
 from isospace.errors import IntegrityError, StoreError
 from isospace.operations.export.target import Target
+from isospace.search.local.copy import take_rows
 from isospace.search.metadata import read_metadata
 from isospace.search.view import View
 from isospace.transform.quantizer_set import Representation
@@ -75,16 +76,17 @@ class Source:
     batch_rows: int
 
     def batches(self) -> Iterator[Batch]:
-        """Yield all rows in the order of the local copy, with decoded vectors."""
+        """Yield all rows in the order of the snapshot's parts, with decoded vectors."""
         copy = self.view.copy
         codes = copy.codes[self.record.representation]
         documents = copy.documents.select(_OWNER_COLUMNS)
         for first in range(0, len(copy), self.batch_rows):
-            chunks = copy.chunks.slice(first, self.batch_rows)
+            places = copy.rows[first : first + self.batch_rows]
+            chunks = take_rows(copy.chunks, places)
             owners = documents.take(chunks["document"])
             columns = [(owners if name in _OWNER_COLUMNS else chunks)[name] for name in ROW_SCHEMA.names]
             rows = pa.table(columns, names=ROW_SCHEMA.names).cast(ROW_SCHEMA).combine_chunks()
-            codes_here = np.asarray(codes.array[first : first + self.batch_rows])
+            codes_here = codes.array[places]
             yield Batch(rows.to_batches()[0], np.ascontiguousarray(codes.quantizer.decode(codes_here), np.float32))
 
 

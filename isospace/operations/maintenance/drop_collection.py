@@ -8,7 +8,7 @@ from isospace.collection.absent import require_collection
 from isospace.collection.snapshot import sequences
 from isospace.errors import BusyError
 from isospace.evaluation.reports.quotes import reports_on
-from isospace.search.local_copy import drop_copies
+from isospace.search.local.copy import drop_copies
 from isospace.storage.leases import maintenance_lease
 from isospace.storage.paths import CollectionPaths
 from isospace.storage.store import Store

@@ -33,7 +33,7 @@ from isospace.operations.maintenance.rebuild_search import make_searchable
 from isospace.operations.maintenance.rewrite_parts import stem_of
 from isospace.operations.maintenance.rewrite_snapshot import require_some_left, snapshot_without
 from isospace.search.lexical_record import lexical_files
-from isospace.search.local_copy import drop_copies
+from isospace.search.local.copy import drop_copies
 from isospace.search.sql_database import serving_files
 from isospace.storage.leases import HeldLease, maintenance_lease
 from isospace.storage.paths import CollectionPaths, Kind

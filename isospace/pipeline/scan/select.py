@@ -14,10 +14,17 @@ import pyarrow.parquet as pq
 
 from isospace.collection.snapshot import Manifest
 from isospace.errors import ConfigError, QueryError
-from isospace.ingest.metadata_types import MetadataType, describe_fields
+from isospace.ingest.metadata_types import MetadataType
 from isospace.pipeline.selection import Selection
 from isospace.search.filters import apply_filter, parse_filter
-from isospace.search.metadata import hidden_column, instants_column, metadata_columns, parse_metadata
+from isospace.search.metadata import (
+    columns_of,
+    count_values,
+    hidden_column,
+    instants_column,
+    metadata_columns,
+    parse_metadata,
+)
 from isospace.storage.parquet import read_parquet
 from isospace.storage.store import Store
 
@@ -149,7 +156,7 @@ def _by_metadata(
 
 def _columns(tables: Sequence[pa.Table], types: Mapping[str, MetadataType]) -> dict[str, pa.Array]:
     metadata = [parse_metadata(text) for text in _texts(tables)]
-    return dict(metadata_columns(metadata, describe_fields(metadata, types)))
+    return dict(metadata_columns(metadata, columns_of(count_values(metadata, types), types)))
 
 
 def _is_between(metadata: str, selection: Selection, since: datetime | None, until: datetime | None) -> bool:

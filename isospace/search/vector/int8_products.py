@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from isospace.search.vector.blocks import row_blocks
+from isospace.search.vector.stacked import CodeArray
 from isospace.search.vector.topk import Rows
 from isospace.transform.quantizers.int8 import Int8Quantizer, Int8VectorQuantizer
 from isospace.transform.vectors import Float32
@@ -77,7 +78,7 @@ def round_queries(
 
 def integer_blocks(
     quantizer: Int8Quantizer | Int8VectorQuantizer,
-    array: npt.NDArray[Any],
+    array: CodeArray,
     queries: RoundedQueries,
     rows: Rows | None,
 ) -> Iterator[tuple[int, npt.NDArray[Any]]]:

@@ -20,8 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from isospace.search.spec import LARGE
-from isospace.search.vector.blocks import row_blocks
+from isospace.search.vector.blocks import row_blocks, without_dead
 from isospace.search.vector.int8_products import extra_bits, integer_blocks, round_queries
+from isospace.search.vector.stacked import CodeArray, arrays_of
 from isospace.search.vector.topk import Rows, TooManyRowsError, top_rows
 from isospace.transform.quantizers import Quantizer
 from isospace.transform.quantizers.binary import BinaryQuantizer
@@ -31,29 +32,39 @@ from isospace.transform.quantizers.product import ProductQuantizer
 from isospace.transform.vectors import Float32
 
 Kernels = Literal["auto", "numpy", "fast"]
-Norms = npt.NDArray[np.float32] | None
+Norms = CodeArray | None
+Live = npt.NDArray[np.bool_] | None
 # Queries that are answered together.
 _BLOCK_QUERIES = 128
 # Up to this many queries, torch's product vectors x queries is several times as fast as any product queries x vectors.
 _FEW, _FEW_OF_HALVES = 10, 32
 # Candidates of an approximate product, per row that is wanted and at least, above which exact products are faster.
 _MOST_PER_WANTED, _MOST_CANDIDATES = 32, 2048
+# Rows looked at beyond those that are wanted, for rows with the distance of the last.
+_MORE_TIES = 64
 _FLOAT32_EPSILON = float(np.finfo(np.float32).eps)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Codes:
     """One stored representation of a snapshot's vectors."""
 
     name: str
     quantizer: Quantizer
-    array: npt.NDArray[Any]
+    array: CodeArray
     """(n, width) codes, memory-mapped."""
     squares: Norms = None
     """(n,) float32 squared lengths of the vectors; None for unit vectors."""
+    live: Live = None
+    """(n,) False for rows of deleted documents, which are never found; None if there are none."""
 
     def __len__(self) -> int:
         return len(self.array)
+
+    @functools.cached_property
+    def live_count(self) -> int:
+        """Number of rows that can be found."""
+        return len(self) if self.live is None else int(np.count_nonzero(self.live))
 
     @property
     def is_float(self) -> bool:
@@ -89,7 +100,7 @@ def candidates(
     metric
         `cosine`, `dot`, or `l2`.
     rows
-        Ascending int64 rows to search; all if None.
+        Ascending int64 rows to search, all of them live; all live ones if None.
     kernels
         `numpy` uses NumPy only; `fast`, torch and faiss where they are installed; `auto`, those for large collections.
     rescored
@@ -100,7 +111,7 @@ def candidates(
     list of numpy.ndarray
         int64 rows of each query. Kernels that are exact up to rounding always include the `count` best.
     """
-    total = len(codes) if rows is None else len(rows)
+    total = codes.live_count if rows is None else len(rows)
     if not total or not len(queries):
         return [np.zeros(0, np.int64) for _ in queries]
     fast = uses_fast(kernels, codes)
@@ -115,17 +126,19 @@ def _candidates(
     codes: Codes, queries: Float32, count: int, metric: str, rows: Rows | None, *, fast: bool, rescored: bool
 ) -> list[Rows]:
     quantizer = codes.quantizer
+    total = codes.live_count if rows is None else len(rows)
     if isinstance(quantizer, BinaryQuantizer):
         # Hamming distances rank roughly: ten times as many candidates hardly ever miss one of the best.
         depth = max((2 if rescored else 10) * count, 100)
-        return _by_hamming(quantizer, codes.array, queries, depth, rows, fast=fast and has("faiss"))
+        return _by_hamming(quantizer, codes, queries, min(depth, total), rows, fast=fast and has("faiss"))
     is_plain = codes.squares is None or metric == "dot"
     if fast and is_plain:
         found = _by_approximation(codes, queries, count, rows)
         if found is not None:
             return found
-    blocks = _exact_blocks(quantizer, codes.array, queries, rows, fast=fast)
-    near = top_rows(_with_metric(blocks, codes.squares, metric, rows), len(queries), count, _rounding(codes, queries))
+    scored = _with_metric(_exact_blocks(quantizer, codes.array, queries, rows, fast=fast), codes.squares, metric, rows)
+    blocks = without_dead(scored, codes.live if rows is None else None)
+    near = top_rows(blocks, len(queries), count, _rounding(codes, queries))
     return near if rows is None else [rows[part] for part in near]
 
 
@@ -133,7 +146,7 @@ def _by_approximation(codes: Codes, queries: Float32, count: int, rows: Rows | N
     """Find candidates with a faster kernel for inner products; None if there is none, or if too many rows are alike."""
     quantizer = codes.quantizer
     if isinstance(quantizer, ProductQuantizer) and has("faiss"):
-        return _by_lookup(quantizer, codes.array, queries, count, rows, _rounding(codes, queries))
+        return _by_lookup(quantizer, codes, queries, count, rows, _rounding(codes, queries))
     if isinstance(quantizer, Int8Quantizer | Int8VectorQuantizer) and has("torch"):
         return _by_integers(quantizer, codes, queries, count, rows)
     return None
@@ -173,7 +186,7 @@ def _with_metric(
 
 
 def _exact_blocks(
-    quantizer: Quantizer, array: npt.NDArray[Any], queries: Float32, rows: Rows | None, *, fast: bool
+    quantizer: Quantizer, array: CodeArray, queries: Float32, rows: Rows | None, *, fast: bool
 ) -> Iterator[tuple[int, npt.NDArray[Any]]]:
     product: Callable[[npt.NDArray[Any]], npt.NDArray[Any]] = functools.partial(quantizer.scores, queries)
     if isinstance(quantizer, FloatQuantizer):
@@ -219,7 +232,8 @@ def _by_integers(
         rounded = round_queries(quantizer, queries, _longest(codes), extra)
         # A row's score may be too low by the error, and that of the last row too high.
         slack = (2.0 * rounded.error + _rounding(codes, queries)) / rounded.unit
-        blocks = integer_blocks(quantizer, codes.array, rounded, rows)
+        scored = integer_blocks(quantizer, codes.array, rounded, rows)
+        blocks = without_dead(scored, codes.live if rows is None else None)
         with contextlib.suppress(TooManyRowsError):
             near = top_rows(blocks, len(queries), count, slack, most=most)
             return near if rows is None else [rows[part] for part in near]
@@ -227,22 +241,51 @@ def _by_integers(
 
 
 def _by_hamming(
-    quantizer: BinaryQuantizer, array: npt.NDArray[Any], queries: Float32, depth: int, rows: Rows | None, *, fast: bool
+    quantizer: BinaryQuantizer, codes: Codes, queries: Float32, depth: int, rows: Rows | None, *, fast: bool
 ) -> list[Rows]:
-    """Rank by the Hamming distance of the bits, whatever the metric."""
+    """Rank by the Hamming distance of the bits, whatever the metric; rows that tie with the last are all returned."""
     bits = quantizer.encode(queries)
-    if not fast:
-        near = top_rows(_hamming_blocks(array, bits, rows), len(bits), depth)
-        return near if rows is None else [rows[part] for part in near]
+    found: list[Rows | None] = _by_faiss_hamming(codes, bits, depth, rows) if fast else [None] * len(bits)
+    slow = [place for place, near in enumerate(found) if near is None]
+    if slow:
+        blocks = without_dead(_hamming_blocks(codes.array, bits[slow], rows), codes.live if rows is None else None)
+        # Distances are whole numbers: this slack lets in equal ones alone.
+        near_rows = top_rows(blocks, len(slow), depth, np.full(len(slow), 0.5))
+        for place, near in zip(slow, near_rows, strict=True):
+            found[place] = near if rows is None else rows[near]
+    return [near for near in found if near is not None]
+
+
+def _by_faiss_hamming(codes: Codes, bits: npt.NDArray[np.uint8], depth: int, rows: Rows | None) -> list[Rows | None]:
+    """Return the nearest rows of each query; None where more rows tie with the last than were looked at."""
     import faiss
 
-    stored = np.ascontiguousarray(array) if rows is None else array[rows]
-    _, nearest = faiss.knn_hamming(bits, stored, min(depth, len(stored)))
-    return [part.astype(np.int64) if rows is None else rows[part] for part in nearest]
+    live = codes.live if rows is None else None
+    wanted = depth + max(_MORE_TIES, depth // 4)
+    distances, places = [], []
+    arrays = arrays_of(codes.array) if rows is None else [(0, codes.array[rows])]
+    for first, array in arrays:
+        near, row = faiss.knn_hamming(bits, np.ascontiguousarray(array), min(wanted, len(array)))
+        distances.append(near.astype(np.int64))
+        places.append(row.astype(np.int64) + first)
+    near, row = np.concatenate(distances, axis=1), np.concatenate(places, axis=1)
+    # Beyond the last of an array that was not read to its end, there may be rows as near as that.
+    ends = [
+        array[:, -1] for array, (_, rows_of) in zip(distances, arrays, strict=True) if array.shape[1] < len(rows_of)
+    ]
+    complete = np.min(ends, axis=0) if ends else np.full(len(bits), np.iinfo(np.int64).max)
+    found: list[Rows | None] = []
+    for one, own, end in zip(near, row, complete, strict=True):
+        alive = np.ones(len(own), bool) if live is None else live[own]
+        one, own = one[alive], own[alive]
+        last = np.partition(one, depth - 1)[depth - 1] if len(one) >= depth else end
+        chosen = own[one <= last]
+        found.append(None if last >= end else (np.sort(chosen) if rows is None else rows[np.sort(chosen)]))
+    return found
 
 
 def _hamming_blocks(
-    array: npt.NDArray[Any], bits: npt.NDArray[np.uint8], rows: Rows | None
+    array: CodeArray, bits: npt.NDArray[np.uint8], rows: Rows | None
 ) -> Iterator[tuple[int, npt.NDArray[Any]]]:
     for first, block in row_blocks(array, rows, len(bits)):
         left, right = (_words(part) for part in (bits, block))
@@ -257,30 +300,52 @@ def _words(codes: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
 
 def _by_lookup(
     quantizer: ProductQuantizer,
-    array: npt.NDArray[Any],
+    codes: Codes,
     queries: Float32,
     count: int,
     rows: Rows | None,
     slack: npt.NDArray[np.float64],
 ) -> list[Rows] | None:
     """Find candidates by tables of inner products; None if more rows tie with the last within the slack."""
+    books, rotated = quantizer.lookup(queries)
+    trained = _trained(books, quantizer.dimension)
+    arrays = arrays_of(codes.array) if rows is None else [(0, codes.array[rows])]
+    # Some extra rows, so that rows that tie within rounding are not cut off at random.
+    found = [_looked_up(trained, rotated, array, count + 32) for _, array in arrays]
+    scores = np.concatenate([near for near, _ in found], axis=1)
+    places = np.concatenate([own + first for (first, _), (_, own) in zip(arrays, found, strict=True)], axis=1)
+    if codes.live is not None and rows is None:
+        scores[~codes.live[places]] = -np.inf
+    # No row that was not looked at scores more than the last of its array.
+    ends = [near[:, -1] for (near, _), (_, array) in zip(found, arrays, strict=True) if near.shape[1] < len(array)]
+    last = np.partition(scores, -count, axis=1)[:, -count]
+    if ends and (last - np.max(ends, axis=0) <= slack).any():
+        return None
+    chosen = [np.sort(own[near >= least]) for near, own, least in zip(scores, places, last - slack, strict=True)]
+    return chosen if rows is None else [rows[near] for near in chosen]
+
+
+def _trained(books: Float32, dimension: int) -> Any:
     import faiss
 
-    stored = np.ascontiguousarray(array) if rows is None else array[rows]
-    books, rotated = quantizer.lookup(queries)
-    trained = faiss.ProductQuantizer(quantizer.dimension, books.shape[0], 8)
+    trained = faiss.ProductQuantizer(dimension, books.shape[0], 8)
     faiss.copy_array_to_vector(books.reshape(-1), trained.centroids)
-    # Some extra rows, so that rows that tie within rounding are not cut off at random.
-    depth = min(len(stored), count + 32)
+    return trained
+
+
+def _looked_up(trained: Any, rotated: Float32, array: npt.NDArray[Any], depth: int) -> tuple[Float32, Rows]:
+    """Return the (m, depth) best scores of an array, or of all of its rows, and their places in it."""
+    import faiss
+
+    stored = np.ascontiguousarray(array)
+    depth = min(depth, len(stored))
     scores = np.empty((len(rotated), depth), np.float32)
     ids = np.empty((len(rotated), depth), np.int64)
     heap = faiss.float_minheap_array_t()
     heap.nh, heap.k = len(rotated), depth
     heap.ids, heap.val = faiss.swig_ptr(ids), faiss.swig_ptr(scores)
     trained.search_ip(faiss.swig_ptr(rotated), len(rotated), faiss.swig_ptr(stored), len(stored), heap, True)
-    if depth < len(stored) and (scores[:, count - 1] - scores[:, -1] <= slack).any():
-        return None
-    return [part if rows is None else rows[part] for part in ids]
+    return scores, ids
 
 
 def has(package: str) -> bool:

@@ -43,7 +43,7 @@ def nearest(
     rescore
         r: r x count rows are scored from `last`; twice as many if `first` is binary.
     rows
-        Ascending int64 rows to search; all if None.
+        Ascending int64 rows to search, all of them live; all live ones if None.
     kernels
         See `isospace.search.vector.kernels.candidates`.
 
@@ -71,11 +71,12 @@ def nearest(
 
 
 def _best(codes: Codes, query: Float32, near: Rows, count: int, metric: Metric) -> Rows:
-    """Keep the best candidates by the exact scores of their codes, ties by row."""
+    """Keep the best candidates by the exact scores of their codes, and those that tie with the last."""
     if len(near) <= count:
         return near
     scores = score_rows(codes, query, near, metric)
-    return near[np.lexsort((near, -scores))[:count]]
+    kept: Rows = near[scores >= np.partition(scores, len(scores) - count)[len(scores) - count]]
+    return kept
 
 
 def _scored(codes: Codes, query: Float32, near: Rows, metric: Metric) -> Scored:

@@ -59,7 +59,10 @@ def _score_block(codes: Codes, query: Float32, rows: Rows, metric: Metric) -> Fl
 
 def all_by_l1(codes: Codes, query: Float32, count: int, rows: Rows | None) -> Rows:
     """Return the rows nearest by the sum of absolute differences, including all that tie with the last."""
-    searched = np.arange(len(codes), dtype=np.int64) if rows is None else rows
+    if rows is not None:
+        searched = rows
+    else:
+        searched = np.arange(len(codes), dtype=np.int64) if codes.live is None else np.flatnonzero(codes.live)
     scores = score_rows(codes, query, searched, "l1")
     if len(scores) <= count:
         return searched

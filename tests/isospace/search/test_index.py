@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,24 +91,21 @@ def test_a_damaged_copy_is_made_again(store: Path, local_copies: Path, name: str
 
 
 def test_the_copy_of_another_snapshot_in_its_place_is_not_taken(store: Path, local_copies: Path) -> None:
-    first = open_index(str(store), "c", "1").search(QUERY, 90)
-    (other,) = copies(local_copies)
     expected = open_index(str(store), "c", "2").search(QUERY, 90)
-    (mine,) = (path for path in copies(local_copies) if path != other)
+    (mine,) = copies(local_copies)
+    first = open_index(str(store), "c", "1").search(QUERY, 90)
+    (other,) = (path for path in copies(local_copies) if path != mine)
     shutil.rmtree(mine)
-    shutil.copytree(other, mine)
+    other.rename(mine)
     assert open_index(str(store), "c", "2").search(QUERY, 90) == expected != first
 
 
 def test_a_process_that_died_while_it_made_a_copy_leaves_nothing_that_is_taken(store: Path, local_copies: Path) -> None:
     code = """
 import os, sys
-from isospace.search import local_copy as local
+from isospace.search.local import group
 from isospace.search.index import open_index
-from isospace.search.spec import LexicalSpec
-from isospace.storage.hashing import seal, unseal
-publish = local._publish
-local._publish = lambda *_: os._exit(9)
+group.publish = lambda *_: os._exit(9)
 open_index(sys.argv[1], "c")
 """
     done = subprocess.run([sys.executable, "-c", code, str(store)], check=False, capture_output=True)
@@ -133,12 +131,13 @@ def test_two_processes_that_make_the_same_copy_both_open_it(store: Path, local_c
 
 
 def test_only_the_latest_copies_of_a_collection_stay(store: Path, tiny_model: Path, local_copies: Path) -> None:
-    for count in (70, 60, 50):
-        embed_inline(config_of(store.parent, tiny_model, documents=sentences(count)))
+    counts = (90, 80, 70, 60, 50)
+    for seed, count in enumerate(counts[2:], start=1):
+        embed_inline(config_of(store.parent, tiny_model, documents=sentences(count, seed=seed)))
     indexes = [open_index(str(store), "c", str(n), encode=False) for n in range(1, 6)]
     assert len(copies(local_copies)) == 3
     # Those that are mapped go on to work.
-    assert [len(index.vectors.copy()) for index in indexes] == [90, 80, 70, 60, 50]
+    assert [len(index.vectors.copy()) for index in indexes] == list(counts)
 
 
 def test_a_cache_that_cannot_be_written_is_named(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,24 +165,24 @@ def test_a_copy_is_used_where_nothing_can_be_written(store: Path, monkeypatch: p
     def refused(*_: object, **__: object) -> None:
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(os, "utime", refused)
-    monkeypatch.setattr("isospace.search.local_copy.make_copy", refused)
+    for name in ("_note", "make_group"):
+        monkeypatch.setattr(f"isospace.search.local.copy.{name}", refused)
     assert open_index(str(store), "c").search(QUERY) == expected
 
 
 def test_a_copy_that_another_process_has_made_meanwhile_is_kept(
     store: Path, local_copies: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from isospace.search import local_copy as local
+    from isospace.search.local import group
 
-    make = local.make_copy
+    write = group.write_group
 
-    def slow(*given: object) -> None:
-        monkeypatch.setattr(local, "make_copy", make)
+    def slow(*given: Any) -> Any:
+        monkeypatch.setattr(group, "write_group", write)
         open_index(str(store), "c")
-        make(*given)
+        return write(*given)
 
-    monkeypatch.setattr(local, "make_copy", slow)
+    monkeypatch.setattr(group, "write_group", slow)
     assert len(open_index(str(store), "c").vectors) == 80
     assert len(copies(local_copies)) == 1
 

@@ -12,12 +12,13 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from isospace.collection.live_rows import live_parts
 from isospace.collection.snapshot import Manifest, PartRecord, files_digest
 from isospace.errors import IntegrityError, MismatchError, QueryError, StoreError
 from isospace.search import lexical_files as module
 from isospace.search.bm25 import LexicalIndex, open_lexical
-from isospace.search.lexical_files import LexicalBuild, build_lexical, read_lexical, verify_lexical
-from isospace.search.lexical_record import (
+from isospace.search.lexical_files import LexicalBuild, build_lexical, live_postings, verify_lexical
+from isospace.search.lexical_record import LexicalRecord, (
     carry_absence,
     lexical_files,
     lexical_record_path,
@@ -57,6 +58,11 @@ def deletions(store: Store, *pairs: tuple[str, str]) -> FileRef:
 def snapshot(store: Store, *parts: PartRecord, number: int = 1, **changes: Any) -> Manifest:
     given = parts or (part(store, "one", ONE), part(store, "two", TWO))
     return manifest(number, parts=given, recipe={"lexical": {"kind": "bm25"}}, **changes)
+
+
+def read_lexical(store: Store, made: Manifest, record: LexicalRecord) -> dict[str, Any]:
+    """Return the postings of all live chunks as one group."""
+    return live_postings(store, made, record, list(live_parts(store, made.parts, made.deletions))).arrays()
 
 
 def opened(store: Store, made: Manifest) -> LexicalIndex:

@@ -8,9 +8,9 @@ import pyarrow as pa
 import pytest
 
 from isospace.errors import QueryError
-from isospace.ingest.metadata_types import MetadataType, describe_fields
+from isospace.ingest.metadata_types import MetadataType
 from isospace.search.filters import apply_filter, parse_filter
-from isospace.search.metadata import hidden_column, metadata_columns
+from isospace.search.metadata import columns_of, count_values, hidden_column, metadata_columns
 
 ZONES = ["2024-05-31T23:30", "2024-06-01T00:30+02:00", "2024-06-01", "2024-06-01 00:30:00-05:00", "n.d.", None]
 MANY = [*ZONES, *["2020-01-01"] * 2]
@@ -18,8 +18,8 @@ MANY = [*ZONES, *["2020-01-01"] * 2]
 
 def matching(expression: str, values: list[Any], declared: MetadataType | None = None, name: str = "f") -> list[Any]:
     rows = [{name: value} for value in values]
-    fields = describe_fields(rows, {name: declared} if declared else {})
-    columns = dict(metadata_columns(rows, fields))
+    types = {name: declared} if declared else {}
+    columns = dict(metadata_columns(rows, columns_of(count_values(rows, types), types)))
     if name == "title":
         columns = {
             "title": pa.array(["2024-06-01"] * len(values)),

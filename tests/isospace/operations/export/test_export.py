@@ -107,7 +107,7 @@ def test_a_snapshot_without_chunks_is_exported_too(
     index: Index, target: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("isospace.operations.export.base.Source.batches", lambda _source: iter(()))
-    monkeypatch.setattr("isospace.search.local_copy.LocalCopy.__len__", lambda _copy: 0)
+    monkeypatch.setattr("isospace.search.local.copy.LocalCopy.__len__", lambda _copy: 0)
     assert export_snapshot(index, target.url).rows == 0
     assert check_target(target.url)["rows"] == 0
 

@@ -1,23 +1,23 @@
-"""Write the local copy of a snapshot from its verified parts."""
+"""Write a group of the local copy from the verified files of its parts."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from isospace.collection.live_rows import LivePart, live_parts
+from isospace.collection.live_rows import LivePart
 from isospace.collection.segments import read_codes, require_space
 from isospace.collection.snapshot import Manifest, PartRecord
 from isospace.collection.sparse_vectors import read_sparse_codes
 from isospace.encoding.sparse.embedder import load_sparse_space
 from isospace.errors import IntegrityError, MismatchError
-from isospace.ingest.metadata_types import MetadataType, describe_fields
-from isospace.search.metadata import hidden_column, metadata_columns, parse_metadata
+from isospace.search.local.choice import GroupPart
+from isospace.search.local.files import Verify, write_table
 from isospace.search.sparse_index import invert
 from isospace.storage.parquet import FileRef, parse_parquet, read_verified, verify_file
 from isospace.storage.store import Store
@@ -26,7 +26,7 @@ from isospace.transform.representations import code_layout
 from isospace.transform.space import Space
 
 CHUNKS, DOCUMENTS, SQUARES = "chunks.arrow", "documents.arrow", "squares.npy"
-Verify: TypeAlias = Literal["content", "size"]
+SPARSE = "sparse."
 _CODE = "code:"
 _CHUNK_SCHEMA = pa.schema(
     [
@@ -38,11 +38,19 @@ _CHUNK_SCHEMA = pa.schema(
         pa.field("text", pa.large_string()),
     ]
 )
-_DOCUMENT_COLUMNS = ("doc_id", "uri", "title", "metadata")
+DOCUMENT_COLUMNS = ("doc_id", "uri", "title", "metadata")
+_DOCUMENT_SCHEMA = pa.schema([(name, pa.large_string()) for name in DOCUMENT_COLUMNS])
 
 
-def make_copy(store: Store, manifest: Manifest, space: Space, folder: Path, verify: Verify) -> None:
-    """Write the arrays and tables of a snapshot into an empty folder, part by part.
+def write_group(
+    store: Store, manifest: Manifest, space: Space, parts: Sequence[LivePart], folder: Path, verify: Verify
+) -> tuple[GroupPart, ...]:
+    """Write the arrays and tables of parts into an empty folder, part by part.
+
+    Returns
+    -------
+    tuple of GroupPart
+        What the group holds of each part.
 
     Raises
     ------
@@ -51,51 +59,81 @@ def make_copy(store: Store, manifest: Manifest, space: Space, folder: Path, veri
     MismatchError
         If a segment belongs to another space, or to other chunks, than the manifest says.
     """
-    arrays: dict[str, Any] = {
-        spec.name: np.lib.format.open_memmap(
-            folder / f"{spec.name}.npy", mode="w+", dtype=layout[0], shape=(manifest.chunks, layout[1])
-        )
-        for spec in space.record.spec.representations
-        for layout in [code_layout(spec, space.record.dimension)]
-    }
-    if space.transform.normalization == "none":
-        squares = np.lib.format.open_memmap(folder / SQUARES, mode="w+", dtype=np.float32, shape=(manifest.chunks,))
-        arrays |= {SQUARES: squares}
-    for name in arrays:
-        _allocate(folder / (name if name == SQUARES else f"{name}.npy"))
+    most = sum(part.record.chunks.rows or 0 for part in parts)
+    made = _Arrays(folder, space, most)
     documents: list[pa.Table] = []
+    written: list[GroupPart] = []
     first = known = 0
     with pa.OSFile(str(folder / CHUNKS), "wb") as sink, pa.ipc.new_file(sink, _CHUNK_SCHEMA) as writer:
-        for part in live_parts(store, manifest.parts, manifest.deletions):
+        for part in parts:
             rows = chunks_and_codes(store, part, manifest.space_id, verify)
-            own = part.live(read_file(store, part.record.documents, verify).select(list(_DOCUMENT_COLUMNS)))
-            _fill(arrays, space, rows, first)
+            own = part.live(read_file(store, part.record.documents, verify).select(list(DOCUMENT_COLUMNS)))
+            made.fill(rows, first)
             writer.write_table(_local_chunks(rows, own, known, part.record))
-            documents.append(own)
+            documents.append(own.replace_schema_metadata(None).cast(_DOCUMENT_SCHEMA))
+            files = tuple(ref.sha256 for ref in part.record.files())
+            written.append(GroupPart(part.record.name, files, part.deleted, own.num_rows, rows.num_rows))
             first, known = first + rows.num_rows, known + own.num_rows
-    if first != manifest.chunks:
-        raise IntegrityError(
-            f"snapshot {manifest.sequence}: its parts hold {first} live chunks, its manifest says {manifest.chunks}. "
-            "Restore it."
-        )
-    for array in arrays.values():
-        array.flush()
-    _write_documents(folder / DOCUMENTS, documents, manifest.declared_types)
+    made.finish(first)
+    write_table(folder / DOCUMENTS, pa.concat_tables([_DOCUMENT_SCHEMA.empty_table(), *documents]))
+    if manifest.sparse_space_id is not None:
+        for name, array in _sparse_arrays(store, manifest, parts, verify).items():
+            np.save(folder / f"{SPARSE}{name}.npy", array)
+    return tuple(written)
 
 
-def sparse_arrays(store: Store, manifest: Manifest, verify: Verify) -> dict[str, Any]:
-    """Return the arrays of the inverted index of a snapshot's sparse vectors.
+class _Arrays:
+    """The arrays of a group, written through memory maps: a group need not fit into memory."""
 
-    Raises
-    ------
-    IntegrityError
-        If a file is missing, damaged, or has other rows than the chunks beside it.
-    MismatchError
-        If a file belongs to another sparse space.
-    """
+    def __init__(self, folder: Path, space: Space, rows: int) -> None:
+        self.space, self.folder = space, folder
+        layouts = {spec.name: code_layout(spec, space.record.dimension) for spec in space.record.spec.representations}
+        shapes: dict[str, tuple[Any, tuple[int, ...]]] = {
+            f"{name}.npy": (dtype, (rows, width)) for name, (dtype, width) in layouts.items()
+        }
+        if space.transform.normalization == "none":
+            shapes[SQUARES] = (np.dtype(np.float32), (rows,))
+        self.arrays: dict[str, Any] = {
+            name: np.lib.format.open_memmap(folder / name, mode="w+", dtype=dtype, shape=shape)
+            for name, (dtype, shape) in shapes.items()
+        }
+        for name in self.arrays:
+            _allocate(folder / name)
+
+    def fill(self, rows: pa.Table, first: int) -> None:
+        """Write the codes of a part from row `first` on."""
+        codes, part = segment_of(rows), slice(first, first + rows.num_rows)
+        for spec in self.space.record.spec.representations:
+            self.arrays[f"{spec.name}.npy"][part] = read_codes(codes, spec, self.space.record.dimension)
+        if SQUARES in self.arrays:
+            stored = self.space.record.representations
+            name = next((n for n in ("float32", "float16") if n in stored), stored[0])
+            read = np.asarray(self.arrays[f"{name}.npy"][part])
+            vectors = dequantize(self.space.transform.quantizers, read, name).astype(np.float64)
+            self.arrays[SQUARES][part] = (vectors**2).sum(axis=1)
+
+    def finish(self, rows: int) -> None:
+        """Write what is in memory, and cut what the rows of deleted documents would have taken."""
+        for name, array in self.arrays.items():
+            array.flush()
+            if len(array) != rows:
+                _cut(self.folder / name, array, rows)
+
+
+def _cut(path: Path, array: Any, rows: int) -> None:
+    short = path.with_suffix(".short")
+    kept = np.lib.format.open_memmap(short, mode="w+", dtype=array.dtype, shape=(rows, *array.shape[1:]))
+    _allocate(short)
+    kept[:] = array[:rows]
+    kept.flush()
+    short.replace(path)
+
+
+def _sparse_arrays(store: Store, manifest: Manifest, parts: Sequence[LivePart], verify: Verify) -> dict[str, Any]:
+    """Return the arrays of the inverted index of sparse vectors."""
     space = load_sparse_space(store, str(manifest.sparse_space_id))
     vocabulary, grid, codes = space.record.vocabulary, space.record.grid, []
-    for part in live_parts(store, manifest.parts, manifest.deletions):
+    for part in parts:
         ref = part.record.sparse
         if ref is None:
             raise IntegrityError(
@@ -149,17 +187,6 @@ def segment_of(rows: pa.Table) -> pa.Table:
     return codes.rename_columns([name.removeprefix(_CODE) for name in codes.column_names])
 
 
-def _fill(arrays: dict[str, Any], space: Space, rows: pa.Table, first: int) -> None:
-    codes = segment_of(rows)
-    part = slice(first, first + rows.num_rows)
-    for spec in space.record.spec.representations:
-        arrays[spec.name][part] = read_codes(codes, spec, space.record.dimension)
-    if SQUARES in arrays:
-        name = next((n for n in ("float32", "float16") if n in arrays), space.record.representations[0])
-        vectors = dequantize(space.transform.quantizers, np.asarray(arrays[name][part]), name).astype(np.float64)
-        arrays[SQUARES][part] = (vectors**2).sum(axis=1)
-
-
 def _local_chunks(rows: pa.Table, documents: pa.Table, known: int, part: PartRecord) -> pa.Table:
     place = {doc_id: known + row for row, doc_id in enumerate(documents["doc_id"].to_pylist())}
     try:
@@ -170,16 +197,6 @@ def _local_chunks(rows: pa.Table, documents: pa.Table, known: int, part: PartRec
         pa.array(owners, field.type) if field.name == "document" else rows[field.name] for field in _CHUNK_SCHEMA
     ]
     return pa.table(columns, names=_CHUNK_SCHEMA.names).cast(_CHUNK_SCHEMA)
-
-
-def _write_documents(path: Path, parts: list[pa.Table], declared: Mapping[str, MetadataType]) -> None:
-    plain = pa.schema([(name, pa.large_string()) for name in _DOCUMENT_COLUMNS])
-    table = pa.concat_tables([plain.empty_table(), *(part.replace_schema_metadata(None).cast(plain) for part in parts)])
-    metadata = [parse_metadata(text) for text in table["metadata"].to_pylist()]
-    for name, column in metadata_columns(metadata, describe_fields(metadata, declared)):
-        table = table.append_column(hidden_column(name) if name in _DOCUMENT_COLUMNS else name, column)
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table.combine_chunks())
 
 
 def read_file(store: Store, ref: FileRef, verify: Verify) -> pa.Table:

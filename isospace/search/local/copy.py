@@ -1,0 +1,340 @@
+"""The local copy of a snapshot: its codes and texts as memory-mapped files.
+
+It consists of groups of parts (`isospace.search.local.group`), which snapshots share: a snapshot in which one percent
+has changed needs a new group for that percent. Rows that the snapshot does not have, since documents were deleted after
+a group was written, are dead: `live` tells, and nothing finds them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from isospace.collection.live_rows import LivePart
+from isospace.collection.snapshot import Manifest, deleted_documents, files_digest
+from isospace.errors import IntegrityError, StoreError
+from isospace.search.lexical_files import live_postings
+from isospace.search.lexical_record import LexicalRecord, read_lexical_record
+from isospace.search.local.choice import WantedPart, choose, dead_documents
+from isospace.search.local.files import Verify, cannot_write
+from isospace.search.local.group import (
+    RECORD,
+    GroupKind,
+    LocalGroup,
+    group_folders,
+    group_kind,
+    known_groups,
+    make_group,
+    open_group,
+)
+from isospace.search.local.typed_documents import typed_documents
+from isospace.search.postings import Postings
+from isospace.search.vector.kernels import Codes
+from isospace.search.vector.stacked import stack
+from isospace.search.vector.topk import Rows
+from isospace.storage.cache import cache_folder
+from isospace.storage.paths import CollectionPaths
+from isospace.storage.store import Store
+from isospace.transform.space import Space
+
+# Snapshots per collection whose groups are kept: the one in use, the one a rollback would need, and one more.
+_KEPT_SNAPSHOTS = 3
+_LEFT_AFTER_SECONDS = 86_400
+_ATTEMPTS = 4
+
+
+@dataclass(frozen=True, eq=False)
+class LocalCopy:
+    """A snapshot on this machine's disk.
+
+    Attributes
+    ----------
+    codes
+        Each representation of the n rows, by name.
+    chunks
+        n rows: chunk_id, document (row of `documents`), start, end, prefix, text.
+    documents
+        One row per document: doc_id, uri, title, metadata (JSON), and a typed column for each metadata field. Those of
+        dead rows are among them.
+    rows
+        int64 rows that are live, in the order of the snapshot's parts: whatever the groups are, it is the same.
+    live
+        (n,) False for dead rows; None if there are none.
+    lexical
+        Record of the BM25 index, and the postings of each group; None if the snapshot has none.
+    sparse
+        Arrays of the inverted index of sparse vectors of each group; None if the snapshot has none.
+    """
+
+    codes: dict[str, Codes]
+    chunks: pa.Table
+    documents: pa.Table
+    rows: Rows
+    live: npt.NDArray[np.bool_] | None = None
+    lexical: tuple[LexicalRecord, tuple[Postings, ...]] | None = None
+    sparse: tuple[dict[str, npt.NDArray[Any]], ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @functools.cached_property
+    def owners(self) -> npt.NDArray[np.int32]:
+        """(n,) int32 row of `documents` of each chunk."""
+        owners: npt.NDArray[np.int32] = self.chunks["document"].to_numpy()
+        return owners
+
+    @functools.cached_property
+    def live_documents(self) -> pa.Table:
+        """The documents that have a live row."""
+        if self.live is None:
+            return self.documents
+        is_live = np.zeros(self.documents.num_rows, bool)
+        is_live[self.owners[self.live]] = True
+        return self.documents.filter(pa.array(is_live))
+
+
+def take_rows(table: pa.Table, rows: Rows) -> pa.Table:
+    """Return rows of a table in the order given; Arrow's `take` would first copy all texts of the table."""
+    if not len(rows):
+        return table.slice(0, 0)
+    ends = [*(np.flatnonzero(np.diff(rows) != 1) + 1).tolist(), len(rows)]
+    return pa.concat_tables(
+        [table.slice(int(rows[start]), end - start) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+    )
+
+
+def open_copy(store: Store, manifest: Manifest, space: Space, *, verify: Verify = "content") -> LocalCopy:
+    """Open the local copy of a snapshot; write first what of it is missing.
+
+    With `verify="content"` the SHA-256 of every file is checked, with `"size"` only its size.
+
+    Raises
+    ------
+    IntegrityError
+        If a file of the snapshot is missing or differs from what was committed.
+    MismatchError
+        If a segment belongs to another space than the manifest says.
+    StoreError
+        If the copy cannot be written.
+    """
+    base = cache_folder() / "snapshots"
+    record = read_lexical_record(store, manifest)
+    kind = group_kind(manifest, None if record is None else record.words)
+    wanted = _wanted(store, manifest)
+    postings = None if record is None else functools.partial(live_postings, store, manifest, record)
+    ordered = _last_order(store, manifest.collection)
+    for _ in range(_ATTEMPTS):
+        groups = _open_groups(store, manifest, space, base, kind, wanted, verify, postings, ordered)
+        if groups is not None:
+            break
+    else:
+        raise StoreError(
+            f"{base}: files of {manifest.collection} were removed while they were opened. Open the index again, or "
+            "set ISOSPACE_CACHE to a folder that nothing else uses."
+        )
+    copy = _assemble(groups, manifest, wanted, space, record)
+    if len(copy) != manifest.chunks:
+        raise IntegrityError(
+            f"snapshot {manifest.sequence}: its parts hold {len(copy)} live chunks, its manifest says "
+            f"{manifest.chunks}. Restore it."
+        )
+    return copy
+
+
+def drop_copies(collection: str) -> None:
+    """Remove all local copies of a collection on this machine; a process keeps what it has mapped."""
+    for path in list(group_folders(cache_folder() / "snapshots", collection)):
+        shutil.rmtree(path, ignore_errors=True)
+    for path in list(_openings(collection)):
+        path.unlink(missing_ok=True)
+
+
+def _wanted(store: Store, manifest: Manifest) -> dict[str, WantedPart]:
+    deleted = deleted_documents(store, manifest.deletions)
+    return {part.name: WantedPart(part, frozenset(deleted.get(part.name, ()))) for part in manifest.parts}
+
+
+def _open_groups(
+    store: Store,
+    manifest: Manifest,
+    space: Space,
+    base: Path,
+    kind: GroupKind,
+    wanted: Mapping[str, WantedPart],
+    verify: Verify,
+    postings: Callable[[Sequence[LivePart]], Postings] | None,
+    ordered: float,
+) -> list[LocalGroup] | None:
+    """Open the groups of a snapshot, largest first; None if one was damaged, or removed meanwhile: then it is gone."""
+    choice = choose(list(known_groups(base, kind)), wanted, ordered=ordered)
+    known = list(choice.groups)
+    opened = {group.name: open_group(base, group, space, verify) for group in known}
+    if bad := [name for name, group in opened.items() if group is None]:
+        for name in bad:
+            shutil.rmtree(base / name, ignore_errors=True)
+        return None
+    if choice.parts or not known:
+        parts = [LivePart(wanted[name].record, wanted[name].deleted) for name in choice.parts]
+        try:
+            base.mkdir(parents=True, exist_ok=True)
+            # Before it is written, so that no other process removes it as one that nobody uses.
+            _note(manifest, [*opened, kind.name([(wanted[name].files, wanted[name].deleted) for name in choice.parts])])
+            for path in _leftovers(base):
+                shutil.rmtree(path, ignore_errors=True)
+            made = make_group(store, manifest, space, parts, base, kind, verify, postings)
+        except OSError as error:
+            raise cannot_write(base, error) from error
+        known.append(made)
+        opened[made.name] = open_group(base, made, space, verify)
+        if opened[made.name] is None:
+            return None
+    groups = [group for group in opened.values() if group is not None]
+    # In a read-only cache nothing is recorded, and nothing removed.
+    with contextlib.suppress(OSError):
+        names = [group.known.name for group in groups]
+        _note(manifest, names)
+        _remove_unused(base, manifest.collection, names, ordered)
+    return sorted(groups, key=lambda group: (-len(group), group.known.name))
+
+
+def _assemble(
+    groups: Sequence[LocalGroup],
+    manifest: Manifest,
+    wanted: Mapping[str, WantedPart],
+    space: Space,
+    record: LexicalRecord | None,
+) -> LocalCopy:
+    dead = [_dead_documents(group, wanted) for group in groups]
+    chunks, live, known = [], [], 0
+    for group, rows in zip(groups, dead, strict=True):
+        owners = group.chunks["document"].to_numpy()
+        is_live = np.ones(group.documents.num_rows, bool)
+        is_live[rows] = False
+        live.append(is_live[owners])
+        place = group.chunks.column_names.index("document")
+        numbered = pa.array(owners + np.int32(known)) if known else group.chunks["document"]
+        chunks.append(group.chunks.set_column(place, "document", numbered))
+        known += group.documents.num_rows
+    whole = np.concatenate(live)
+    rows = _in_order(groups, wanted, whole)
+    mask = None if whole.all() else whole
+    lengths = [group.squares for group in groups if group.squares is not None]
+    squares = stack(lengths) if lengths else None
+    codes = {
+        name: Codes(name, quantizer, stack([group.arrays[name] for group in groups]), squares, mask)
+        for name, quantizer in space.transform.quantizers.by_name.items()
+    }
+    documents = pa.concat_tables(typed_documents(groups, dead, manifest.declared_types))
+    postings = tuple(group.postings for group in groups if group.postings is not None)
+    sparse = tuple(group.sparse for group in groups if group.sparse is not None)
+    return LocalCopy(
+        codes,
+        pa.concat_tables(chunks),
+        documents,
+        rows,
+        mask,
+        None if record is None else (record, postings),
+        sparse or None,
+    )
+
+
+def _in_order(groups: Sequence[LocalGroup], wanted: Mapping[str, WantedPart], live: npt.NDArray[np.bool_]) -> Rows:
+    """Return the live rows in the order of the snapshot's parts."""
+    places, first = {}, 0
+    for group in groups:
+        for part in group.known.parts:
+            # What a group holds of a part that another one holds too is dead.
+            if live[first : first + part.chunks].any() or part.name not in places:
+                places[part.name] = (first, first + part.chunks)
+            first += part.chunks
+    ranges = [np.arange(*places[name], dtype=np.int64) for name in wanted if name in places]
+    rows = np.concatenate(ranges) if ranges else np.zeros(0, np.int64)
+    return rows[live[rows]]
+
+
+def _dead_documents(group: LocalGroup, wanted: Mapping[str, WantedPart]) -> Rows:
+    rows, first = [], 0
+    ids = group.documents["doc_id"]
+    for part in group.known.parts:
+        other = wanted.get(part.name)
+        # Most parts are as they were: their IDs are not read.
+        is_same = other is not None and other.files == part.files and other.deleted == part.deleted
+        if not is_same:
+            own = ids.slice(first, part.documents).to_pylist()
+            rows += [first + row for row in dead_documents(part, wanted, own)]
+        first += part.documents
+    return np.array(rows, np.int64)
+
+
+def _openings(collection: str) -> Iterator[Path]:
+    """Yield the records of which groups the snapshots of a collection were opened from."""
+    base = cache_folder() / "opened"
+    for path in base.iterdir() if base.is_dir() else ():
+        name, _, digits = path.name.removesuffix(".txt").rpartition("-")
+        if name == collection and len(digits) == 32 and path.suffix == ".txt":
+            yield path
+
+
+def _note(manifest: Manifest, names: Sequence[str]) -> None:
+    """Note which groups a snapshot is opened from, and when."""
+    folder = cache_folder() / "opened"
+    folder.mkdir(parents=True, exist_ok=True)
+    digits = f"{manifest.snapshot_id[:16]}{files_digest(manifest)[:16]}"
+    path = folder / f"{manifest.collection}-{digits}.txt"
+    temporary = folder / f".{path.name}.{os.getpid()}.{threading.get_ident()}"
+    temporary.write_text("\n".join(names))
+    temporary.replace(path)
+
+
+def _remove_unused(base: Path, collection: str, names: Sequence[str], ordered: float) -> None:
+    """Remove the groups that none of the snapshots opened last needs.
+
+    A process that has mapped such a group can keep using it. Groups that may hold documents forgotten since they were
+    written go too, unless they are in use here: those are named by files without these documents.
+    """
+    stamps = []
+    for path in _openings(collection):
+        with contextlib.suppress(FileNotFoundError):
+            stamps.append((path.stat().st_mtime_ns, path))
+    newest = [path for _, path in sorted(stamps, reverse=True)]
+    for path in newest[_KEPT_SNAPSHOTS:]:
+        path.unlink(missing_ok=True)
+    used = {name for path in newest[:_KEPT_SNAPSHOTS] for name in _lines(path)}
+    for path in list(group_folders(base, collection)):
+        # Another process may be removing it, or it lacks its record.
+        with contextlib.suppress(FileNotFoundError):
+            is_outdated = (path / RECORD).stat().st_mtime <= ordered
+            if path.name not in names and (path.name not in used or is_outdated):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []
+
+
+def _last_order(store: Store, collection: str) -> float:
+    """Return the time of the last forget order of a collection; 0 if there is none."""
+    return max((stat.modified for stat in store.walk(CollectionPaths(collection).folder("forgotten"))), default=0.0)
+
+
+def _leftovers(base: Path) -> Iterator[Path]:
+    """Yield the folders of processes that died while they wrote a group."""
+    for path in base.glob(".making-*"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > _LEFT_AFTER_SECONDS:
+                yield path
