@@ -18,7 +18,8 @@ from isospace.errors import IntegrityError, MismatchError, QueryError, StoreErro
 from isospace.search import lexical_files as module
 from isospace.search.bm25 import LexicalIndex, open_lexical
 from isospace.search.lexical_files import LexicalBuild, build_lexical, live_postings, verify_lexical
-from isospace.search.lexical_record import LexicalRecord, (
+from isospace.search.lexical_record import (
+    LexicalRecord,
     carry_absence,
     lexical_files,
     lexical_record_path,
