@@ -150,6 +150,17 @@ def grid_bits(dimension: int) -> int:
     return (_EXACT_BITS - math.ceil(math.log2(max(dimension, 2)))) // 2
 
 
+def imbalance_factor(sizes: npt.NDArray[Any]) -> float:
+    """Return count * sum(sizes**2) / sum(sizes)**2: 1 if all cells are equally large, `count` if one holds everything.
+
+    It is how many times as many vectors a search visits in one cell as with equal cells, if queries are distributed
+    like the vectors. 0 without vectors. Source: `imbalance_factor` in faiss.
+    """
+    wide = sizes.astype(np.float64)
+    total = float(wide.sum())
+    return len(sizes) * float(wide @ wide) / total**2 if total else 0.0
+
+
 def load_cells(spec: CellsSpec, dimension: int, arrays: Mapping[str, npt.NDArray[Any]]) -> CellQuantizer:
     """Rebuild the quantizer from its arrays.
 

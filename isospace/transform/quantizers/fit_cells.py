@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from isospace.errors import FitError, install_command
 from isospace.transform.cells_spec import CellsSpec
-from isospace.transform.quantizers.cells import CellQuantizer, Cells, grid_bits
+from isospace.transform.quantizers.cells import CellQuantizer, Cells, grid_bits, imbalance_factor
 from isospace.transform.rotation import GRID_BITS, grid_exponent
 from isospace.transform.sample_checks import require_usable
 from isospace.transform.vectors import Float32, Float64, unit
@@ -65,17 +65,6 @@ class FittedCells:
             "largest": self.largest,
             "rounds": self.rounds,
         }
-
-
-def imbalance_factor(sizes: npt.NDArray[Any]) -> float:
-    """Return count * sum(sizes**2) / sum(sizes)**2: 1 if all cells are equally large, `count` if one holds everything.
-
-    It is how many times as many vectors a search visits in one cell as with equal cells, if queries are distributed
-    like the vectors. 0 without vectors. Source: `imbalance_factor` in faiss.
-    """
-    wide = sizes.astype(np.float64)
-    total = float(wide.sum())
-    return len(sizes) * float(wide @ wide) / total**2 if total else 0.0
 
 
 def fit_cells(spec: CellsSpec, sample: Float32, count: int, *, spherical: bool) -> FittedCells:

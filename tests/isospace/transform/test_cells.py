@@ -16,8 +16,8 @@ from pydantic import TypeAdapter, ValidationError
 from isospace.errors import FitError, IntegrityError
 from isospace.transform.cells_spec import AnyCells, CellsSpec, cell_count
 from isospace.transform.quantizers import fit_cells as training
-from isospace.transform.quantizers.cells import CellQuantizer, grid_bits, load_cells
-from isospace.transform.quantizers.fit_cells import LARGEST_SHARE, FittedCells, fit_cells, imbalance_factor
+from isospace.transform.quantizers.cells import CellQuantizer, grid_bits, imbalance_factor, load_cells
+from isospace.transform.quantizers.fit_cells import LARGEST_SHARE, FittedCells, fit_cells
 
 
 def unit(n: int, d: int, seed: int = 0) -> np.ndarray:
