@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from isospace.errors import IntegrityError, MismatchError
 from isospace.storage.parquet import from_fixed_binary, metadata_of
+from isospace.transform.quantizers.cells import CELL_DTYPE, Cells
 from isospace.transform.representations import Float32Spec, RepresentationSpec, code_layout
+from isospace.transform.space import Space
+from isospace.transform.transform import assign_cells
 
 VECTOR = "vector"
+CELL = "cell"
+# Rows of a segment whose cells are computed again when it is checked.
+_CHECKED_CELLS = 1_024
 
 NORM_TOLERANCE = 1e-6
 
@@ -50,6 +57,58 @@ def read_codes(table: pa.Table, spec: RepresentationSpec, dimension: int) -> npt
             f"column {name} has the type {column.type}, expected {width * dtype.itemsize} bytes. Restore the segment."
         )
     return from_fixed_binary(column, dtype)
+
+
+def cell_column(cells: Cells) -> pa.Array:
+    """Return (n,) cells as the column `cell` of a segment."""
+    return pa.array(cells, pa.uint16())
+
+
+def read_cells(table: pa.Table, count: int) -> Cells:
+    """Return the (n,) uint16 cells of a segment in a space with `count` cells.
+
+    Raises
+    ------
+    IntegrityError
+        If the column is missing, has another type, lacks a value, or holds a number that is no cell of the space.
+    """
+    if CELL not in table.column_names:
+        raise IntegrityError(
+            f"column {CELL} is missing; the segment has {', '.join(table.column_names)}. Restore the segment."
+        )
+    column = table[CELL]
+    if column.type != pa.uint16() or column.null_count:
+        raise IntegrityError(
+            f"column {CELL} has the type {column.type} and {column.null_count} empty values, expected uint16 in each "
+            "row. Restore the segment."
+        )
+    cells: Cells = column.to_numpy().astype(CELL_DTYPE, copy=False)
+    if len(cells) and (largest := int(cells.max())) >= count:
+        raise IntegrityError(f"column {CELL} holds {largest}; the space has {count} cells. Restore the segment.")
+    return cells
+
+
+def wrong_cells(table: pa.Table, space: Space) -> list[int]:
+    """Return rows whose cell is not that of their vector, among some evenly spaced rows.
+
+    All rows are checked for cells that the space does not have. Without float32 vectors, nothing else can be checked
+    here: the vector that another representation decodes to may lie in another cell.
+
+    Raises
+    ------
+    IntegrityError
+        If `read_cells` or `read_codes` refuses a column.
+    """
+    if space.transform.cells is None:
+        return []
+    cells = read_cells(table, space.transform.cells.count)
+    spec = next((one for one in space.record.spec.representations if isinstance(one, Float32Spec)), None)
+    if spec is None:
+        return []
+    rows = np.unique(np.linspace(0, max(len(cells) - 1, 0), min(len(cells), _CHECKED_CELLS)).astype(np.int64))
+    vectors = read_codes(table, spec, space.record.dimension)[rows]
+    wrong: list[int] = rows[assign_cells(space.transform, vectors) != cells[rows]].tolist()
+    return wrong
 
 
 def require_space(table: pa.Table, path: str, space_id: str) -> None:

@@ -20,7 +20,7 @@ from isospace.transform.probe_texts import PROBE_TEXTS, TOKENIZER_TEXTS
 from isospace.transform.probes import Agreement, Arrays, ProbeTexts, check_encoder, make_probes
 from isospace.transform.space import Space
 from isospace.transform.spec import FitSpec
-from isospace.transform.transform import Transform, apply_transform
+from isospace.transform.transform import CELLS, Transform, apply_transform
 
 # Encoding more tokens would make opening a space slow on a CPU. Texts that are longer are cut and not encoded.
 _ENCODED_TOKENS = 1024
@@ -153,6 +153,9 @@ def exercised_stages(
     stages |= _transforming(normalizes, transform, fitted, probes)
     for name in transform.quantizers.representations:
         stages[f"codes ({name})"] = _differ(np.concatenate([probes[f"{role}.{name}"] for role in ROLES]))
+    if transform.cells is not None and _differ(np.concatenate([probes[f"{role}.{CELLS}"] for role in ROLES])):
+        # Not required: all probes may lie in one cell of a corpus on another subject, and the space is right.
+        stages[f"codes ({CELLS})"] = True
     return stages
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from isospace.collection.segments import NORM_TOLERANCE, read_codes, require_space
+from isospace.collection.segments import CELL, NORM_TOLERANCE, read_cells, read_codes, require_space, wrong_cells
 from isospace.encoding.encoder import Encoder
 from isospace.encoding.probing import check_probes
 from isospace.errors import CheckError, MismatchError
@@ -22,7 +22,7 @@ from isospace.transform.isotropy import Isotropy, measure_isotropy
 from isospace.transform.probes import check_transform
 from isospace.transform.quantizer_set import dequantize, quantize
 from isospace.transform.space import Space
-from isospace.transform.transform import apply_transform
+from isospace.transform.transform import apply_transform, assign_cells
 from isospace.transform.vectors import Float32
 
 # Pairs grow with the square; two thousand vectors give two million of them.
@@ -93,6 +93,11 @@ def check_segment(
             f"{part.chunks.path}. Delete the segment and run the same command again."
         )
     _require_documents(space, table, segment.file.path, chunks["chunk_hash"].to_pylist(), raw)
+    if rows := wrong_cells(table, space):
+        raise CheckError(
+            f"{segment.file.path}: the cell of {len(rows)} rows is not that of their vectors; the first is that of "
+            f"chunk {table['chunk_id'][rows[0]].as_py()!r}. Delete the segment and run the same command again."
+        )
     specs = {spec.name: spec for spec in space.record.spec.representations}
     if "float32" not in specs:
         return table.num_rows, 0.0
@@ -123,13 +128,21 @@ def _require_documents(
     if not rows:
         return
     vectors = apply_transform(space.transform, np.stack([raw[hashes[row]] for row in rows]), "document").vectors
-    for spec in space.record.spec.representations:
-        stored = read_codes(table, spec, space.record.dimension)[rows]
-        codes = quantize(space.transform.quantizers, vectors, spec.name)
+    compared = {
+        spec.name: (
+            read_codes(table, spec, space.record.dimension),
+            quantize(space.transform.quantizers, vectors, spec.name),
+        )
+        for spec in space.record.spec.representations
+    }
+    if space.transform.cells is not None:
+        compared[CELL] = (read_cells(table, space.transform.cells.count), assign_cells(space.transform, vectors))
+    for name, (written, codes) in compared.items():
+        stored = written[rows]
         wrong = [row for row, old, new in zip(rows, stored, codes, strict=True) if old.tobytes() != new.tobytes()]
         if wrong:
             raise CheckError(
-                f"{path}: {len(wrong)} of {len(rows)} rows differ in {spec.name} from their raw vectors, transformed "
+                f"{path}: {len(wrong)} of {len(rows)} rows differ in {name} from their raw vectors, transformed "
                 f"as documents; the first is that of chunk {table['chunk_id'][wrong[0]].as_py()!r}. They were written "
                 "in another role or from other raw vectors: delete the segment and run the same command again."
             )

@@ -11,11 +11,13 @@ from typing import Any
 
 from isospace.collection.alias import promote
 from isospace.collection.alias_refusals import stays_message
+from isospace.collection.cell_sizes import measure_cells
 from isospace.collection.live_rows import LivePart, live_parts, read_live
 from isospace.collection.metadata_schema import fields_of, read_fields, schema_warnings
 from isospace.collection.origins import origins_of, part_origins
 from isospace.collection.snapshot import Manifest, PartRecord, commit_manifest, snapshot_id
 from isospace.collection.tombstones import require_no_newer_tombstone
+from isospace.encoding.embedder import load_space
 from isospace.encoding.registry.record import read_encoder_record
 from isospace.encoding.sparse.embedder import load_sparse_space
 from isospace.encoding.sparse.record import read_sparse_record
@@ -127,7 +129,7 @@ def commit_snapshot(
             *_sealed_files(run, space_id),
             *([] if sparse_id is None else _sealed_sparse_files(run.store, sparse_id)),
         ),
-        provenance=_provenance(run),
+        provenance=_provenance(run) | _cells(run, space_id, records, scan.deletions),
         origins=origins,
         metadata=_fields(run, records, scan.deletions),
         query_encoder_id=run.query_encoder_id,
@@ -185,6 +187,17 @@ def _fields(run: Run, records: Sequence[PartRecord], deletions: FileRef | None) 
     except NotFoundError:
         # Something deletes files while the run works: the commit names the file, and what to do.
         return None
+
+
+def _cells(run: Run, space_id: str, records: Sequence[PartRecord], deletions: FileRef | None) -> dict[str, object]:
+    """Return how evenly cells divide the snapshot, for its provenance; empty for a space without cells."""
+    if run.transform.cells is None or (quantizer := load_space(run.store, space_id).transform.cells) is None:
+        return {}
+    try:
+        return {"cells": measure_cells(run.store, records, deletions, quantizer.count).model_dump()}
+    except NotFoundError:
+        # As for metadata.
+        return {}
 
 
 def _schema_changes(run: Run, manifest: Manifest, base: Manifest | None) -> tuple[str, ...]:

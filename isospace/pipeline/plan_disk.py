@@ -13,8 +13,9 @@ from isospace.pipeline.run import Run
 from isospace.pipeline.scan.diff import Scan
 from isospace.search.serving_memory import ServingMemory, estimated_memory, searched, weight_bytes
 from isospace.storage import paths as layout
+from isospace.transform.cells_spec import CELL_BYTES
 from isospace.transform.representations import code_bytes
-from isospace.transform.spec import AutoSpec
+from isospace.transform.spec import AutoSpec, TransformSpec
 
 # Measured on the demo: texts take 1.4 times as much in the serving database as in the Parquet files of documents and
 # chunks, and their BM25 index 1.2 times as much. A model is stored with its graph, which is as large.
@@ -74,7 +75,7 @@ def plan_disk(
     lexical, new_lexical = _lexical(run, texts), _lexical(run, new_texts)
     added: dict[Usage, int] = {
         "raw vectors": plan.to_encode * 4 * record.dimension,
-        "segments": new_chunks * sum(code_bytes(one, dimension) for one in spec.representations),
+        "segments": new_chunks * bytes_per_chunk(spec, dimension),
         "documents and chunks": new_texts,
     }
     if not _is_unchanged(scan, parts):
@@ -93,6 +94,11 @@ def plan_disk(
         {kind: size for kind, size in after.items() if size},
         memory,
     )
+
+
+def bytes_per_chunk(spec: TransformSpec, dimension: int) -> int:
+    """Return the bytes of a chunk's codes in a segment, with its cell if there are cells."""
+    return sum(code_bytes(one, dimension) for one in spec.representations) + (0 if spec.cells is None else CELL_BYTES)
 
 
 def largest_dimension(run: Run, record: EncoderRecord) -> int:

@@ -30,13 +30,12 @@ from isospace.pipeline.encode.shards import EncodePlan
 from isospace.pipeline.encode.workers.pool import planned_place
 from isospace.pipeline.fit.foresee import require_fit
 from isospace.pipeline.judged_documents import JudgedDocuments, require_judged
-from isospace.pipeline.plan_disk import DiskPlan, largest_dimension, plan_disk
+from isospace.pipeline.plan_disk import DiskPlan, bytes_per_chunk, largest_dimension, plan_disk
 from isospace.pipeline.run import Run, start_run
 from isospace.pipeline.scan.diff import Scan, scan_source
 from isospace.pipeline.sparse.encode import plan_sparse, sparse_record
 from isospace.pipeline.unknown_tokens import add_up
 from isospace.storage.store import open_store
-from isospace.transform.representations import code_bytes
 
 # Longest figure in a table of Prefect's UI, which does not break lines.
 _CELL = 50
@@ -373,8 +372,7 @@ def _queries(config: PipelineConfig, document: EncoderRecord) -> EncoderRecord |
 
 
 def _bytes(run: Run, plan: EncodePlan, dimension: int, largest: int) -> int:
-    representations = run.config.recipe.transform.representations
-    stored = sum(code_bytes(representation, largest) for representation in representations)
+    stored = bytes_per_chunk(run.config.recipe.transform, largest)
     return plan.to_encode * 4 * dimension + plan.chunks * stored
 
 

@@ -50,13 +50,13 @@ def require_feasible(recipe: Recipe, record: EncoderRecord) -> None:
 
 def require_faiss(spec: TransformSpec) -> None:
     """Raise ConfigError if the fit needs faiss and it is missing; a sealed space can be used without it."""
-    if (
-        any(isinstance(representation, PqSpec) for representation in spec.representations)
-        and importlib.util.find_spec("faiss") is None
-    ):
-        raise ConfigError(
-            f"recipe.transform.representations: training pq and opq needs faiss. Run: {install_command('pq')}"
-        )
+    needing = []
+    if any(isinstance(representation, PqSpec) for representation in spec.representations):
+        needing.append("recipe.transform.representations: training pq and opq needs faiss")
+    if spec.cells is not None:
+        needing.append("recipe.transform.cells: training cells needs faiss")
+    if needing and importlib.util.find_spec("faiss") is None:
+        raise ConfigError(f"{needing[0]}. Run: {install_command('pq')}")
 
 
 def require_feasible_pair(recipe: Recipe, document: EncoderRecord, query: EncoderRecord) -> None:

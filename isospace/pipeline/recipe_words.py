@@ -116,7 +116,8 @@ def _fit(fitted: FitSpec, is_chosen: bool) -> str:
 def _stored(space: SpaceRecord) -> str:
     length = "scaled to length 1" if space.spec.normalization == "l2" else "not normalized"
     sizes = [f"{spec.name} ({code_bytes(spec, space.dimension):,} bytes)" for spec in space.spec.representations]
-    return f"{space.dimension:,} dimensions, {length}; per chunk: {', '.join(sizes)}."
+    cells = "" if space.spec.cells is None else " Each vector belongs to a cell, for approximate searches."
+    return f"{space.dimension:,} dimensions, {length}; per chunk: {', '.join(sizes)}.{cells}"
 
 
 def _lexical(spec: LexicalSpec) -> str:

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from isospace.collection.origins import Origin, origin_metadata, segment_origins
 from isospace.collection.raw_vectors import gather_with_origins, load_vector_hashes, locate
-from isospace.collection.segments import NORM_TOLERANCE, VECTOR, column_of
+from isospace.collection.segments import CELL, NORM_TOLERANCE, VECTOR, cell_column, column_of
 from isospace.errors import CheckError
 from isospace.pipeline.chunk import ChunkPart, finished_part
 from isospace.pipeline.run import Run
@@ -21,7 +21,7 @@ from isospace.storage.scratch_duckdb import load_columns, scratch_database
 from isospace.transform.quantizer_set import count_saturated, quantize
 from isospace.transform.representations import Float32Spec
 from isospace.transform.space import Space
-from isospace.transform.transform import apply_transform
+from isospace.transform.transform import apply_transform, assign_cells
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +118,8 @@ def _segment_table(chunks: pa.Table, space: Space, vectors: npt.NDArray[np.float
             columns[VECTOR] = pa.FixedSizeListArray.from_arrays(flat, codes.shape[1])
         else:
             columns[column_of(spec)] = fixed_binary(codes)
+    if space.transform.cells is not None:
+        columns[CELL] = cell_column(assign_cells(space.transform, vectors))
     return pa.table(columns)
 
 

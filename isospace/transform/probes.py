@@ -18,7 +18,7 @@ from isospace.errors import IntegrityError, MismatchError
 from isospace.transform.affine import ROLES, Role
 from isospace.transform.probe_texts import PROBE_TEXTS
 from isospace.transform.quantizer_set import quantize
-from isospace.transform.transform import Transform, apply_transform
+from isospace.transform.transform import CELLS, Transform, apply_transform, assign_cells
 from isospace.transform.vectors import row_cosines
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -96,7 +96,7 @@ def make_probes(transform: Transform, encoder: Probed, probes: ProbeTexts) -> Ar
         - `windows` (int64, of each text) and `input_lengths` (int64, of each window): what the network would receive,
           with `inputs` ((n, 32) uint8), its SHA-256 for each text.
         - `encoded` (int64, positions of texts), with their `raw` and `vectors` (float32) and the codes of each
-          representation.
+          representation, and their `cells` ((n,) uint16), if the space has cells.
         - `joined` ((1, d) float32), if the encoder uses windows: the raw vector of a text whose windows are the first
           windows of some encoded probes.
     """
@@ -317,6 +317,8 @@ def _outputs(transform: Transform, raw: npt.NDArray[np.float32], role: Role) -> 
     codes: Arrays = {
         name: quantize(transform.quantizers, vectors, name) for name in transform.quantizers.representations
     }
+    if transform.cells is not None:
+        codes[CELLS] = assign_cells(transform, vectors)
     return {"vectors": vectors, **codes}
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from isospace.errors import MismatchError
 from isospace.transform.quantizers import Quantizer, fit_quantizer, load_quantizer
 from isospace.transform.representations import RepresentationSpec
-from isospace.transform.vectors import Float32, require_array
+from isospace.transform.vectors import Float32, require_array, require_rows
 
 Representation: TypeAlias = str
 
@@ -57,12 +57,7 @@ def quantize(quantizers: Quantizers, vectors: Float32, representation: Represent
         If the space lacks the representation, the dimension differs, or the vectors are not an array.
     """
     require_representation(quantizers, representation)
-    require_array(vectors, "vectors", f"an (n, {quantizers.dimension}) float32")
-    if vectors.ndim != 2 or vectors.shape[1] != quantizers.dimension:
-        raise MismatchError(
-            f"vectors have the shape {vectors.shape}; this space takes (n, {quantizers.dimension}). Transform them "
-            "with this space first."
-        )
+    require_rows(vectors, quantizers.dimension)
     return quantizers.by_name[representation].encode(vectors)
 
 
@@ -99,7 +94,7 @@ def quantizers_from_arrays(
 ) -> Quantizers:
     """Rebuild the quantizers; IntegrityError if an array is missing or has the wrong form."""
     return Quantizers(
-        specs, dimension, {s.name: load_quantizer(s, dimension, _arrays_of(arrays, s.name)) for s in specs}
+        specs, dimension, {s.name: load_quantizer(s, dimension, arrays_of(arrays, s.name)) for s in specs}
     )
 
 
@@ -113,6 +108,7 @@ def require_representation(quantizers: Quantizers, representation: Representatio
         )
 
 
-def _arrays_of(arrays: Mapping[str, npt.NDArray[Any]], name: str) -> dict[str, npt.NDArray[Any]]:
+def arrays_of(arrays: Mapping[str, npt.NDArray[Any]], name: str) -> dict[str, npt.NDArray[Any]]:
+    """Return the arrays of params.safetensors whose names begin with `name`, without it."""
     prefix = f"{name}."
     return {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}

@@ -28,7 +28,10 @@ FORMAT = 3
 PROBES_WITH_TEXTS = 3
 # The format of spaces with an encoder of their own for queries; all others keep theirs, and so their identity.
 WITH_QUERY_ENCODER = 4
-READABLE_FORMATS = (2, FORMAT, WITH_QUERY_ENCODER)
+# The format of spaces with cells, whether or not queries have an encoder of their own: versions that do not know cells
+# refuse it.
+WITH_CELLS = 5
+READABLE_FORMATS = (2, FORMAT, WITH_QUERY_ENCODER, WITH_CELLS)
 DOCUMENT, PARAMS, PROBES = "space.json", "params.safetensors", "probes.safetensors"
 SPACE_FILES = (DOCUMENT, PARAMS, PROBES)
 Promise = Literal["bitwise", "within tolerance"]
@@ -165,7 +168,7 @@ def seal_space(
     params = safetensors.numpy.save(_contiguous(transform_arrays(transform)))
     probe_bytes = safetensors.numpy.save(_contiguous(probes))
     record = SpaceRecord(
-        format=FORMAT if query_encoder is None else WITH_QUERY_ENCODER,
+        format=_format(spec, query_encoder),
         encoder_id=encoder_id,
         input_dimension=transform.affine.input_dimension,
         dimension=transform.dimension,
@@ -216,10 +219,17 @@ def read_space(files: Mapping[str, bytes], *, space_id: str) -> Space:
         _load(files[PARAMS], PARAMS),
         normalization=record.spec.normalization,
         representations=record.spec.representations,
+        cells=record.spec.cells,
     )
     space = Space(record, transform, _load(files[PROBES], PROBES), document["provenance"])
     check_transform(space.transform, space.probes)
     return space
+
+
+def _format(spec: TransformSpec, query_encoder: QueryEncoder | None) -> int:
+    if spec.cells is not None:
+        return WITH_CELLS
+    return FORMAT if query_encoder is None else WITH_QUERY_ENCODER
 
 
 def _load(data: bytes, name: str) -> Arrays:

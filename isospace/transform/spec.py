@@ -4,8 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    SerializerFunctionWrapHandler,
+    Tag,
+    model_serializer,
+    model_validator,
+)
 
+from isospace.transform.cells_spec import AnyCells
 from isospace.transform.representations import Float32Spec, Int8Spec, RepresentationSpec
 
 # Pydantic's tags of the two models. They appear in the location of an error, from which the message removes them.
@@ -158,12 +168,24 @@ class TransformSpec(_Model):
     """`l2` scales every vector to unit length; `none` keeps lengths, and scores are inner products."""
     representations: tuple[RepresentationSpec, ...] = Field(default=(Float32Spec(), Int8Spec()), min_length=1)
     """What is stored of every vector. The first representation is searched."""
+    cells: AnyCells | None = None
+    """Cells for approximate searches: `auto`, a number of cells, or a mapping; none if empty. Adding them makes a new
+    space, and encodes no text again."""
+
+    @model_serializer(mode="wrap")
+    def _without_absent_parts(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A part that is absent must not change the fingerprints of spaces that were sealed before it existed.
+        body: dict[str, Any] = serialize(self)
+        return {name: value for name, value in body.items() if name != "cells" or value is not None}
 
     @model_validator(mode="after")
     def _names_are_distinct(self) -> TransformSpec:
         names = [spec.name for spec in self.representations]
         if len(set(names)) != len(names):
             raise ValueError(f"representations {names} repeat a name; give each its own `name`")
+        if self.cells is not None and (taken := sorted({"cell", "cells"} & set(names))):
+            # Without cells, the names stay allowed: there are spaces that use them.
+            raise ValueError(f"representation {taken[0]!r} has the name of a column of cells; give it another `name`")
         return self
 
     @property

@@ -12,20 +12,32 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from isospace.errors import IntegrityError
+from isospace.errors import IntegrityError, MismatchError
 from isospace.transform.affine import AffineMap, Role, apply_affine
-from isospace.transform.quantizer_set import Quantizers, quantizer_arrays, quantizers_from_arrays
+from isospace.transform.cells_spec import CellsSpec
+from isospace.transform.quantizer_set import Quantizers, arrays_of, quantizer_arrays, quantizers_from_arrays
+from isospace.transform.quantizers.cells import CellQuantizer, Cells, load_cells
 from isospace.transform.representations import RepresentationSpec
-from isospace.transform.vectors import Float32
+from isospace.transform.vectors import Float32, require_rows
+
+CELLS = "cells"
+"""Name of the arrays of cells in params.safetensors, and of the cells of probes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Transform:
-    """The fitted steps of a space, in order."""
+    """The fitted steps of a space, in order.
+
+    Attributes
+    ----------
+    cells
+        The coarse quantizer of approximate searches; None for a space without cells.
+    """
 
     affine: AffineMap
     normalization: Literal["l2", "none"]
     quantizers: Quantizers
+    cells: CellQuantizer | None = None
 
     @property
     def dimension(self) -> int:
@@ -47,6 +59,22 @@ def apply_transform(transform: Transform, raw: Float32, role: Role) -> Transform
     return TransformResult(vectors, clipped)
 
 
+def assign_cells(transform: Transform, vectors: Float32) -> Cells:
+    """Return the (n,) uint16 cells of (n, k) float32 transformed vectors; each depends on its vector alone.
+
+    Raises
+    ------
+    MismatchError
+        If the space has no cells, the dimension differs, or the vectors are not an array.
+    """
+    if transform.cells is None:
+        raise MismatchError(
+            "this space has no cells. Set recipe.transform.cells=auto and run the pipeline: no text is re-encoded."
+        )
+    require_rows(vectors, transform.dimension)
+    return transform.cells.encode(vectors)
+
+
 def transform_arrays(transform: Transform) -> dict[str, npt.NDArray[Any]]:
     """Return the fitted arrays under the names they have in params.safetensors."""
     affine = transform.affine
@@ -58,6 +86,7 @@ def transform_arrays(transform: Transform) -> dict[str, npt.NDArray[Any]]:
             [affine.input_exponent, affine.output_exponent, affine.input_bits, affine.limbs], np.int64
         ),
         **quantizer_arrays(transform.quantizers),
+        **{f"{CELLS}.{name}": array for name, array in (transform.cells.arrays() if transform.cells else {}).items()},
     }
 
 
@@ -66,8 +95,9 @@ def transform_from_arrays(
     *,
     normalization: Literal["l2", "none"],
     representations: tuple[RepresentationSpec, ...],
+    cells: CellsSpec | None = None,
 ) -> Transform:
-    """Rebuild a transform from the arrays of params.safetensors.
+    """Rebuild a transform from the arrays of params.safetensors; `cells` is what the space's specification says.
 
     Raises
     ------
@@ -87,4 +117,5 @@ def transform_from_arrays(
         arrays["matrix"], arrays["row_exponents"], arrays["offsets"], input_exponent, output_exponent, input_bits, limbs
     )
     quantizers = quantizers_from_arrays(representations, affine.output_dimension, arrays)
-    return Transform(affine, normalization, quantizers)
+    quantizer = None if cells is None else load_cells(cells, affine.output_dimension, arrays_of(arrays, CELLS))
+    return Transform(affine, normalization, quantizers, quantizer)

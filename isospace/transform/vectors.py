@@ -28,6 +28,16 @@ def require_array(values: object, what: str, expected: str) -> None:
         )
 
 
+def require_rows(vectors: npt.NDArray[Any], dimension: int) -> None:
+    """Raise MismatchError if transformed vectors are not an (n, dimension) array."""
+    require_array(vectors, "vectors", f"an (n, {dimension}) float32")
+    shape = vectors.shape
+    if len(shape) != 2 or shape[1] != dimension:
+        raise MismatchError(
+            f"vectors have the shape {shape}; this space takes (n, {dimension}). Transform them with this space first."
+        )
+
+
 def unit(vectors: npt.NDArray[_Real]) -> npt.NDArray[_Real]:
     """Return (n, d) vectors at unit length, computed in their own dtype; zero rows stay zero."""
     # Lengths that cannot be represented are dealt with below.

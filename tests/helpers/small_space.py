@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,12 @@ from isospace.encoding.registry.record import EncoderRecord, FileRecord, write_e
 from isospace.storage import paths as layout
 from isospace.storage.store import Store
 from isospace.transform.affine import ROLES, Role
+from isospace.transform.cells_spec import CellsSpec
 from isospace.transform.fixed_point import to_fixed_point
 from isospace.transform.probe_texts import PROBE_TEXTS
 from isospace.transform.probes import Arrays, ProbeTexts, Windows, make_probes
 from isospace.transform.quantizer_set import fit_quantizers
+from isospace.transform.quantizers.fit_cells import fit_cells
 from isospace.transform.space import Space, read_space, seal_space
 from isospace.transform.spec import FitSpec, TransformSpec
 from isospace.transform.transform import Transform, TransformResult, apply_transform
@@ -64,15 +66,21 @@ class LetterEncoder:
         return np.array(rows, np.float32).reshape(len(texts), DIMENSION)
 
 
-def transform(*, representations: Sequence[object] = ("float32", "int8"), normalization: str = "l2") -> Transform:
-    """Return a transform that moves documents and queries by different means."""
+def transform(
+    *, representations: Sequence[object] = ("float32", "int8"), normalization: str = "l2", cells: int | None = None
+) -> Transform:
+    """Return a transform that moves documents and queries by different means; `cells` is the number of its cells."""
     sample = np.random.default_rng(0).normal(size=(300, DIMENSION)).astype(np.float32)
     offsets = np.stack([np.full(DIMENSION, 0.5), np.linspace(-1.0, 1.0, DIMENSION)])
     affine = to_fixed_point(np.eye(DIMENSION), offsets, sample)
     specs = TransformSpec.model_validate({"representations": list(representations)}).representations
     plain = Transform(affine, normalization, fit_quantizers(sample, ()))  # type: ignore[arg-type]
     vectors: TransformResult = apply_transform(plain, sample, "document")
-    return Transform(affine, plain.normalization, fit_quantizers(vectors.vectors, specs))
+    made = Transform(affine, plain.normalization, fit_quantizers(vectors.vectors, specs))
+    if cells is None:
+        return made
+    fitted = fit_cells(CellsSpec(count=cells), vectors.vectors, cells, spherical=normalization == "l2")
+    return replace(made, cells=fitted.quantizer)
 
 
 def probes_of(made: Transform, encoder: LetterEncoder) -> Arrays:
@@ -92,6 +100,7 @@ def sealed(
             "fit": {"kind": "center", "means": "by_role"},
             "representations": names,
             "normalization": used.normalization,
+            "cells": None if used.cells is None else used.cells.count,
         }
     )
     given: dict[str, Any] = {

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from isospace.collection.cell_sizes import CellSizes
 from isospace.evaluation.baseline_sample import Reference
 from isospace.evaluation.drift import FEWEST_SHIFTED, Drift
 from isospace.evaluation.languages import uncovered
@@ -19,6 +21,9 @@ from isospace.operations.audit.measurements import Measurements
 from isospace.operations.audit.metrics import ReproducedVectors
 from isospace.operations.audit.thresholds import Thresholds
 from isospace.transform.vectors import Float64
+
+FEWEST_PER_CELL = 32
+"""Vectors per cell from which on the imbalance of cells is not chance."""
 
 FEWEST_IN_BAND = 20
 """Queries whose best scores make a band."""
@@ -51,6 +56,7 @@ def judge(measured: Measurements, limits: Thresholds) -> list[Alarm]:
             measured.stored, measured.reference, limits, normalizes=normalizes, drifts=not measured.drift_problem
         ),
         *reproduced_alarms(measured.reproduced, measured.tolerance),
+        *cell_alarms(measured.cells, measured.view.space.space.provenance, limits),
         *corpus_alarms(measured.corpus.drift, measured.corpus.copies, measured.reference, limits),
         *language_alarms(measured.languages, measured.model_languages, limits),
     ]
@@ -132,6 +138,32 @@ def stored_alarms(
                 f"{stored.saturated_before[name]:.2%}.",
                 REFIT,
             )
+
+
+def cell_limit(provenance: Mapping[str, Any], limits: Thresholds) -> float | None:
+    """Return the largest imbalance of cells that is allowed, given the provenance of their space.
+
+    None if it does not say what the imbalance was at the fit.
+    """
+    at_fit = provenance.get("cells", {}).get("imbalance")
+    return None if at_fit is None else limits.cell_imbalance * float(at_fit)
+
+
+def cell_alarms(cells: CellSizes | None, provenance: Mapping[str, Any], limits: Thresholds) -> Iterator[Alarm]:
+    """Yield an alarm if cells divide the snapshot far less evenly than the sample that they were fitted on."""
+    limit = cell_limit(provenance, limits)
+    if cells is None or limit is None or cells.vectors < FEWEST_PER_CELL * cells.count:
+        return
+    if cells.imbalance > limit:
+        yield _alarm(
+            "uneven cells",
+            cells.imbalance,
+            limit,
+            f"the imbalance of the {cells.count:,} cells is {cells.imbalance:.2f}; expected at most {limit:.2f}, "
+            f"{limits.cell_imbalance:g} times that at the fit. The largest holds {cells.largest_share:.1%} of the "
+            "vectors, so that approximate searches there are slow.",
+            f"The corpus has moved away from the one that the cells were fitted on. {REFIT}",
+        )
 
 
 def reproduced_alarms(reproduced: ReproducedVectors, tolerance: float) -> Iterator[Alarm]:

@@ -13,7 +13,7 @@ from isospace.evaluation.languages import uncovered
 from isospace.evaluation.norms import norm_tolerance
 from isospace.evaluation.reports.page import Tone
 from isospace.evaluation.stored_vectors import StoredVectors
-from isospace.operations.audit.alarms import FEWEST_IN_BAND, Alarm, band_alarms
+from isospace.operations.audit.alarms import FEWEST_IN_BAND, FEWEST_PER_CELL, Alarm, band_alarms, cell_limit
 from isospace.operations.audit.frozen_queries import FrozenResults
 from isospace.operations.audit.logged_queries import LogResults
 from isospace.operations.audit.measurements import Measurements
@@ -172,9 +172,25 @@ def _stored(table: _Table, measured: Measurements, limits: Thresholds) -> Iterat
         yield table.judged("saturation", share, limit, meaning, unit="share", is_alarm=share > limit)
     if not stored.saturated:
         yield table.skipped("saturation", "share of components beyond the range of int8", "no int8 codes are stored")
+    yield from _cells(table, measured, limits)
     meaning = f"smallest cosine of {reproduced.count:,} stored vectors with their re-encoded texts"
     smallest, tolerance = reproduced.smallest_cosine, measured.tolerance
     yield table.judged("stored vectors", smallest, tolerance, meaning, unit="cosine", bound="at least")
+
+
+def _cells(table: _Table, measured: Measurements, limits: Thresholds) -> Iterator[Check]:
+    """Yield the check of cells, only for a space that has them."""
+    cells, limit = measured.cells, cell_limit(measured.view.space.space.provenance, limits)
+    if cells is None:
+        return
+    name, meaning = "uneven cells", "imbalance of the cells; 1 if all hold equally many vectors"
+    if cells.vectors < FEWEST_PER_CELL * cells.count or limit is None:
+        few = f"{cells.vectors:,} vectors are too few for {cells.count:,} cells"
+        yield table.skipped(
+            name, meaning, few if limit is not None else "the space does not say what it was at the fit"
+        )
+    else:
+        yield table.judged(name, cells.imbalance, limit, meaning)
 
 
 def _norms(table: _Table, measured: Measurements, limits: Thresholds) -> Check:

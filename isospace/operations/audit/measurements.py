@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from isospace.collection.cell_sizes import CellSizes, measure_cells
 from isospace.collection.live_rows import live_rows
 from isospace.collection.snapshot import Manifest, read_manifest
 from isospace.encoding.registry.model_card import stored_card_languages
@@ -67,6 +68,8 @@ class Measurements:
     """Each stored representation, searched for the frozen queries."""
     nearest: Float64
     """(m,) cosines of a sample of chunks with their nearest neighbors."""
+    cells: CellSizes | None = None
+    """How evenly cells divide the snapshot; None if its space has none."""
     drift_problem: str = ""
     """Why drift since the fit means nothing here; empty if it means something."""
 
@@ -154,6 +157,7 @@ def measure(
         logged=logged,
         codes=codes,
         nearest=nearest_cosines(view, seed=seed),
+        cells=_cells(store, view),
         drift_problem=problem,
     )
 
@@ -161,6 +165,11 @@ def measure(
 def tolerances_of(space: SpaceRecord, given: float | None) -> tuple[float, float]:
     """Return the least cosines at which a stored vector and a logged query count as reproduced."""
     return (given, given) if given else (space.tolerances["document"], space.tolerances["query"])
+
+
+def _cells(store: Store, view: View) -> CellSizes | None:
+    cells, manifest = view.space.space.transform.cells, view.manifest
+    return None if cells is None else measure_cells(store, manifest.parts, manifest.deletions, cells.count)
 
 
 def drift_problem(space: SpaceRecord, reference: Reference) -> str:

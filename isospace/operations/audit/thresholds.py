@@ -22,6 +22,8 @@ class Thresholds(BaseModel):
     """Largest mean cosine of random pairs of chunks; above it, the vectors lie in a narrow cone."""
     saturated_share: float = Field(default=0.02, ge=0, le=1)
     """Largest increase, since the fit, of the share of components that exceed the range of int8."""
+    cell_imbalance: float = Field(default=2.0, ge=1)
+    """Largest imbalance of cells, as a multiple of that at the fit."""
     psi: float = Field(default=0.25, gt=0)
     """Population stability index above which a dimension counts as shifted; 0.1 is a small shift, 0.25 a large one."""
     shifted_share: float = Field(default=0.05, ge=0, le=1)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import pyarrow as pa
+
 from isospace.collection.alias import aliases, resolve
 from isospace.collection.raw_vectors import read_vectors, vector_parts
-from isospace.collection.segments import require_space
+from isospace.collection.segments import require_space, wrong_cells
 from isospace.collection.snapshot import Manifest, read_manifest, sequences
 from isospace.collection.sparse_vectors import read_sparse_vectors
 from isospace.encoding.embedder import load_space, open_space
@@ -24,6 +26,7 @@ from isospace.storage import paths as layout
 from isospace.storage.parquet import FileRef, parse_parquet, read_verified
 from isospace.storage.store import Store
 from isospace.transform.affine import Role
+from isospace.transform.space import Space
 from isospace.transform.sparse_space import check_sparse_probes
 
 
@@ -56,8 +59,9 @@ def verify_snapshot(
     _attempt(failures, lambda: aliases(store, collection))
     segments = {part.segment.path: manifest.space_id for part in manifest.parts}
     segments |= {part.sparse.path: str(manifest.sparse_space_id) for part in manifest.parts if part.sparse is not None}
+    with_cells = _space_with_cells(store, manifest.space_id)
     for ref in manifest.files():
-        _attempt(failures, lambda ref=ref: _verify(store, ref, segments))  # type: ignore[misc]
+        _attempt(failures, lambda ref=ref: _verify(store, ref, segments, with_cells))  # type: ignore[misc]
     parts = vector_parts(store, manifest.encoder_id)
     for path in parts:
         _attempt(failures, lambda path=path: read_vectors(store, path, manifest.encoder_id))  # type: ignore[misc]
@@ -87,11 +91,36 @@ def verify_snapshot(
     )
 
 
-def _verify(store: Store, ref: FileRef, segments: Mapping[str, str]) -> None:
+def _verify(store: Store, ref: FileRef, segments: Mapping[str, str], with_cells: Space | None) -> None:
     """Check a file of a snapshot; `segments` are the paths of its segments, with their spaces."""
     data = read_verified(store, ref)
-    if ref.path in segments:
-        require_space(parse_parquet(data, ref.path, columns=["chunk_id"]), ref.path, segments[ref.path])
+    if ref.path not in segments:
+        return
+    require_space(parse_parquet(data, ref.path, columns=["chunk_id"]), ref.path, segments[ref.path])
+    if with_cells is not None and with_cells.space_id == segments[ref.path]:
+        _verify_cells(parse_parquet(data, ref.path), ref.path, with_cells)
+
+
+def _space_with_cells(store: Store, space_id: str) -> Space | None:
+    """Return the space if it has cells; None also if it is damaged, which is found when its files are verified."""
+    try:
+        space = load_space(store, space_id)
+    except IsospaceError:
+        return None
+    return space if space.transform.cells is not None else None
+
+
+def _verify_cells(table: pa.Table, path: str, space: Space) -> None:
+    """Assign some vectors of a segment again."""
+    try:
+        rows = wrong_cells(table, space)
+    except IntegrityError as error:
+        raise IntegrityError(f"{path}: {error}") from error
+    if rows:
+        raise IntegrityError(
+            f"{path}: the cell of {len(rows)} rows is not that of their vectors; the first is that of chunk "
+            f"{table['chunk_id'][rows[0]].as_py()!r}. Restore the segment, or delete it and run the pipeline again."
+        )
 
 
 def _verify_space(store: Store, space_id: str, engine: Engine | None) -> None:

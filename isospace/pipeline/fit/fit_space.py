@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,17 +19,19 @@ from isospace.encoding.role_encoders import RoleEncoders, query_encoder_of, sent
 from isospace.errors import ConfigError, FitError, MismatchError
 from isospace.pipeline.fit.choose import choose
 from isospace.pipeline.fit.evidence import Evidence, gather_evidence
-from isospace.pipeline.fit.sample import sample_vectors
+from isospace.pipeline.fit.sample import chunk_hashes, sample_vectors
 from isospace.pipeline.preflight import with_hashed_files
 from isospace.pipeline.run import Run
 from isospace.storage import paths as layout
 from isospace.transform.affine import apply_affine
+from isospace.transform.cells_spec import cell_count
 from isospace.transform.distortion import cluster, measure_distortion
 from isospace.transform.error_bounds import error_bound
 from isospace.transform.fit import estimate, fit, fit_affine, held_out_variance, held_out_warnings
 from isospace.transform.probe_texts import PROBE_TEXTS
 from isospace.transform.probes import Arrays
 from isospace.transform.quantizer_set import fit_quantizers
+from isospace.transform.quantizers.fit_cells import fit_cells
 from isospace.transform.representations import code_bytes
 from isospace.transform.space import DOCUMENT, Promise, seal_space
 from isospace.transform.spec import AutoSpec, FitSpec, TransformSpec
@@ -56,7 +58,8 @@ def fit_space(run: Run, chunk_paths: Sequence[str], encoder: Encoder) -> str:
     Returns
     -------
     str
-        The space ID, which is equal for equal samples and recipes.
+        The space ID, which is equal for equal samples and recipes (and collections of equal size, if the number of
+        cells follows from it).
 
     Raises
     ------
@@ -83,7 +86,8 @@ def fit_space(run: Run, chunk_paths: Sequence[str], encoder: Encoder) -> str:
     sample = sample_vectors(run, chunk_paths, size=spec.sample.size, dimension=encoder.record.dimension)
     automatic = isinstance(spec.fit, AutoSpec)
     evidence = gather_evidence(run, chunk_paths, encoder, choosing=automatic) if spec.needs_queries else None
-    fitted = fit_transform(spec, sample, evidence, _raw_queries(encoder))
+    chunks = 0 if spec.cells is None else sum(1 for _ in chunk_hashes(run, chunk_paths))
+    fitted = fit_transform(spec, sample, evidence, _raw_queries(encoder), chunks=chunks)
     probes, described = record_probes(encoder, fitted.transform, fitted.spec)
     space_id, files = seal_space(
         encoder_id=run.encoder_id,
@@ -176,7 +180,8 @@ class FittedTransform:
     spec
         The fit of the recipe, or the one that was chosen.
     provenance
-        `fit`: its figures; `choice`: the evidence for it; `queries`: what the queries were; `warnings`.
+        `fit`: its figures; `cells`: their number and how even they are, if there are any; `choice`: the evidence for
+        the fit; `queries`: what the queries were; `warnings`.
     """
 
     transform: Transform
@@ -185,7 +190,12 @@ class FittedTransform:
 
 
 def fit_transform(
-    spec: TransformSpec, sample: Float32, evidence: Evidence | None, queries: Float32 | None = None
+    spec: TransformSpec,
+    sample: Float32,
+    evidence: Evidence | None,
+    queries: Float32 | None = None,
+    *,
+    chunks: int | None = None,
 ) -> FittedTransform:
     """Fit affine map and quantizers on (n, d) raw vectors.
 
@@ -200,11 +210,13 @@ def fit_transform(
     queries
         (m, d) float32 raw vectors of queries from another encoder: they may be longer than those of documents, and must
         fit the map's bounds.
+    chunks
+        Number of chunks of the collection, on which the number of cells may depend; by default that of the sample.
 
     Raises
     ------
     FitError
-        If the sample is too small for the fit, or `auto` has no evidence.
+        If the sample is too small for the fit or the cells, or `auto` has no evidence.
     """
     if not len(sample):
         raise FitError("the collection has no chunks to fit a space on. Embed a source with readable text.")
@@ -232,6 +244,12 @@ def fit_transform(
     vectors, clipped = apply_affine(affine, sample, role="document", normalize=normalize)
     transform = Transform(affine, spec.normalization, fit_quantizers(vectors, spec.representations))
     warnings += [*fitted.warnings, *held_out_warnings(held_out)]
+    if spec.cells is not None:
+        count = cell_count(spec.cells, chunks=len(sample) if chunks is None else chunks, sampled=len(sample))
+        cells = fit_cells(spec.cells, vectors, count, spherical=normalize)
+        transform = replace(transform, cells=cells.quantizer)
+        provenance["cells"] = cells.figures()
+        warnings += cells.warnings
     if evidence is not None:
         provenance["queries"] = evidence.source
     provenance["representations"] = _distortions(transform, vectors)

@@ -12,6 +12,7 @@ from isospace.pipeline.encode.shards import EncodePlan
 from isospace.pipeline.fit.evidence import FEWEST_QUERIES, drawn_queries, too_few_judged
 from isospace.pipeline.run import Run
 from isospace.storage.parquet import read_parquet
+from isospace.transform.cells_spec import cell_count
 from isospace.transform.fit import require_sample
 from isospace.transform.quantizers.product import require_training_sample
 from isospace.transform.representations import PqSpec
@@ -19,7 +20,7 @@ from isospace.transform.spec import AutoSpec
 
 
 def require_fit(run: Run, plan: EncodePlan, parts: list[ChunkPart], record: EncoderRecord) -> None:
-    """Check that the collection is large enough for the fit, the codebooks, and the choice among fits.
+    """Check that the collection is large enough for the fit, the codebooks, the cells, and the choice among fits.
 
     A run that fits a space rebuilds every part, so that its plan counts every text of the collection.
 
@@ -41,6 +42,8 @@ def require_fit(run: Run, plan: EncodePlan, parts: list[ChunkPart], record: Enco
     for representation in spec.representations:
         if isinstance(representation, PqSpec):
             require_training_sample(representation, sampled)
+    if spec.cells is not None:
+        cell_count(spec.cells, chunks=plan.chunks, sampled=sampled)
 
 
 def _require_queries(run: Run, parts: list[ChunkPart]) -> None:

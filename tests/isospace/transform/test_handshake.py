@@ -54,7 +54,7 @@ def test_a_space_under_the_name_of_another_is_refused() -> None:
         read_space(files, space_id=other_id)
 
 
-@pytest.mark.parametrize("number", [1, 5, None])
+@pytest.mark.parametrize("number", [1, 6, None])
 def test_a_space_of_another_format_is_refused(number: int | None) -> None:
     _, files = sealed()
     body = unseal(files[DOCUMENT], name=DOCUMENT)

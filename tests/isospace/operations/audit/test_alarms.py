@@ -513,3 +513,27 @@ def test_boilerplate_that_was_there_at_the_fit_is_no_shift(tmp_path: Path, tiny_
     embed_inline(PipelineConfig.model_validate({"recipe": recipe, "runtime": runtime}))
     record = audit_alias(open_store(tmp_path / "s"), "c", "production", Thresholds(mean_cosine=1.0), run_id="r").record
     assert record.alarms == ()
+
+
+def test_cells_that_a_new_subject_fills_unevenly(tmp_path: Path, made: World):
+    """Hundreds of chunks that differ by a number lie in one cell."""
+    source = write_jsonl(tmp_path / "d.jsonl", dict(list(TEXTS.items())[:400]))
+    transform = TransformSpec.model_validate({"representations": ["float32"], "cells": 8})
+    recipe = made.config.recipe.model_copy(update={"transform": transform})
+    runtime = made.config.runtime.model_copy(update={"store": str(tmp_path / "store"), "source": str(source)})
+    world = World(tmp_path, source, PipelineConfig(recipe=recipe, runtime=runtime), made.other_model)
+    world.embed(dict(list(TEXTS.items())[:400]))
+    record = world.audit().record
+    (check,) = [check for check in record.checks if check.name == "uneven cells"]
+    assert check.verdict == "ok"
+    world.embed(dict(list(TEXTS.items())[:400]) | {f"n{n}": f"the same words again, number {n}" for n in range(900)})
+    (alarm,) = [alarm for alarm in world.audit().record.alarms if alarm.name == "uneven cells"]
+    assert "isospace refit" in alarm.remedy
+    assert alarm.figure is not None
+    assert alarm.limit is not None
+    assert alarm.figure > alarm.limit
+    assert "uneven cells" not in world.alarms(limits=Thresholds(cell_imbalance=8.0))
+    few = dict(list(TEXTS.items())[:40])
+    world.embed(few | {f"n{n}": f"the same words again, number {n}" for n in range(200)})
+    (check,) = [check for check in world.audit().record.checks if check.name == "uneven cells"]
+    assert (check.verdict, check.reason) == ("not run", "240 vectors are too few for 8 cells")
