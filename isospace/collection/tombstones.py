@@ -97,6 +97,12 @@ def unfinished_tombstones(store: Store, collection: str) -> list[Tombstone]:
     ]
 
 
+def settled_tombstones(store: Store, collection: str) -> int | None:
+    """Return the number of the newest tombstone, 0 without any; None while an erasure is not complete."""
+    newest = count_tombstones(store, collection)
+    return None if newest and unfinished_tombstones(store, collection) else newest
+
+
 def write_tombstone(store: Store, collection: str, action: str, doc_ids: tuple[str, ...], reason: str) -> Tombstone:
     """Write the next tombstone, or return an unfinished one for the same documents."""
     forgotten = forgotten_documents(store, collection)

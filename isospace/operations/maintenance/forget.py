@@ -29,7 +29,7 @@ from isospace.finetuning.workdir import forget_work
 from isospace.operations.maintenance.derived_data import forget_queries, forget_references, forget_vectors
 from isospace.operations.maintenance.find_documents import Holding, find_documents
 from isospace.operations.maintenance.forget_quotes import forget_quotes
-from isospace.operations.maintenance.rebuild_search import make_searchable
+from isospace.operations.maintenance.rebuild_search import make_searchable, purge_serving
 from isospace.operations.maintenance.rewrite_parts import stem_of
 from isospace.operations.maintenance.rewrite_snapshot import require_some_left, snapshot_without
 from isospace.search.lexical_record import lexical_files
@@ -109,6 +109,10 @@ def forget(
         forget_work()
         # Last: if this is killed, the next attempt learns from these files what to search for elsewhere.
         _remove_files(store, collection, holding, lease, done)
+        # Whatever was found: a document that no part holds any more may be among the deleted rows of a database.
+        purged = purge_serving(store, _manifests(store, collection), scratch, memory_mb=memory_mb)
+        done.rewritten += purged[0]
+        done.removed += purged[1]
         _require_gone(store, collection, wanted, holding)
         # Others may have put files back.
         lease.require()
@@ -187,7 +191,8 @@ def _replace_snapshots(
 ) -> None:
     """Replace each snapshot in place, with its search files and its verdict, and move aliases to the replacements."""
     for old, new in pairs:
-        make_searchable(store, old, new, scratch, memory_mb=memory_mb)
+        # A database that is made from an earlier one may still hold rows that were deleted.
+        make_searchable(store, old, new, scratch, memory_mb=memory_mb, from_scratch=True)
         carry_verdict(store, old, new)
         record_replacement(store, old, new)
         lease.require()

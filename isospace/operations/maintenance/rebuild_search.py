@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from isospace.collection.snapshot import Manifest
 from isospace.encoding.embedder import load_space
-from isospace.errors import IntegrityError
+from isospace.errors import IntegrityError, MismatchError, NotFoundError
 from isospace.pipeline.config import Runtime
 from isospace.search.lexical_files import build_lexical
 from isospace.search.lexical_record import carry_absence, read_lexical_record
-from isospace.search.sql_database import build_serving
+from isospace.search.sql_database import build_serving, is_current, serving_files
+from isospace.search.sql_record import read_serving_record
 from isospace.storage.store import Store
 
 
-def make_searchable(store: Store, old: Manifest, new: Manifest, scratch: Path, *, memory_mb: int = 512) -> None:
-    """Build the serving database of a snapshot, and a lexical index if the old one has one."""
-    table_rows: int = Runtime.model_fields["serving_table_rows"].default
+def make_searchable(
+    store: Store, old: Manifest, new: Manifest, scratch: Path, *, memory_mb: int = 512, from_scratch: bool = False
+) -> None:
+    """Build the serving database of a snapshot, and a lexical index if the old one has one.
+
+    With `from_scratch`, the database is built from every part of the snapshot, not from an earlier database, whose
+    file may hold deleted rows.
+    """
     space = load_space(store, new.space_id)
-    build_serving(store, new, space, scratch, table_rows=table_rows, memory_mb=2 * memory_mb)
+    rows = _table_rows(store, old)
+    build_serving(store, new, space, scratch, table_rows=rows, memory_mb=2 * memory_mb, from_scratch=from_scratch)
     try:
         words = read_lexical_record(store, old)
     except IntegrityError:
@@ -28,3 +37,44 @@ def make_searchable(store: Store, old: Manifest, new: Manifest, scratch: Path, *
         build_lexical(store, new, words.spec)
     else:
         carry_absence(store, old, new)
+
+
+def purge_serving(
+    store: Store, manifests: Iterable[Manifest], scratch: Path, *, memory_mb: int
+) -> tuple[list[str], list[str]]:
+    """Replace serving databases that may hold rows of documents that were deleted before; return what changed.
+
+    These are the databases that were made from earlier ones, and those that differ from their record. Such a document
+    may be in no other file any more, so that nothing tells which databases hold it. A database whose snapshot is
+    damaged is removed.
+
+    Returns
+    -------
+    tuple
+        The paths of databases that were built from every part, and of files that were removed.
+    """
+    rewritten, removed = [], []
+    for manifest in manifests:
+        files = [path for path in serving_files(manifest) if store.exists(path)]
+        if not files or is_current(store, manifest, from_scratch=True):
+            continue
+        try:
+            space = load_space(store, manifest.space_id)
+            rows = _table_rows(store, manifest)
+            build_serving(store, manifest, space, scratch, table_rows=rows, memory_mb=2 * memory_mb, from_scratch=True)
+            rewritten.append(files[0])
+        except (IntegrityError, MismatchError, NotFoundError):
+            for path in reversed(files):
+                store.delete(path)
+            removed += files
+    return rewritten, removed
+
+
+def _table_rows(store: Store, manifest: Manifest) -> int:
+    """Return a `table_rows` that keeps the layout of a snapshot's database; the default if that is unknown."""
+    try:
+        layout = read_serving_record(store, manifest).layout
+    except (IntegrityError, NotFoundError):
+        layout = None
+    default: int = Runtime.model_fields["serving_table_rows"].default
+    return {"table": sys.maxsize, "view": 0, None: default}[layout]
