@@ -42,6 +42,7 @@ _OF_COLLECTION: dict[Kind, Usage] = {
     "segments": "segments",
     "serving": "search files",
     "lexical": "search files",
+    "recall": "search files",
     "documents": "documents and chunks",
     "chunks": "documents and chunks",
     "answers": "logged answers",

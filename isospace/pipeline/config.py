@@ -18,7 +18,7 @@ from isospace.encoding.spec import AnyEncoderSpec, EncoderSpec, EndpointSpec
 from isospace.evaluation.gate.spec import GateSpec
 from isospace.ingest.spec import ChunkingSpec, DocumentsSpec
 from isospace.pipeline.selection import Budget, Selection
-from isospace.search.spec import LexicalSpec
+from isospace.search.spec import LexicalSpec, SearchSpec
 from isospace.storage.spec import Name, SpecModel
 from isospace.transform.spec import TransformSpec
 
@@ -44,6 +44,8 @@ class Recipe(SpecModel):
     """The BM25 index; it does not affect vectors, so changing it makes no new snapshot."""
     sparse: SparseSpec | None = None
     """A sparse encoder beside the dense one, for the modes sparse and hybrid; none if empty."""
+    search: SearchSpec = SearchSpec()
+    """How snapshots are searched by default; it does not affect vectors."""
     gate: GateSpec = GateSpec()
     """Rules that a snapshot must pass before the alias moves; they do not affect vectors."""
 
@@ -51,7 +53,8 @@ class Recipe(SpecModel):
     def _without_absent(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out what a recipe does not have, so that its canonical JSON stays what earlier versions wrote."""
         body: dict[str, Any] = serialize(self)
-        return {name: value for name, value in body.items() if name != "sparse" or value is not None}
+        absent = {"sparse": None, "search": SearchSpec().model_dump()}
+        return {name: value for name, value in body.items() if name not in absent or value != absent[name]}
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:

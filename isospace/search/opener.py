@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 from isospace.collection.alias import resolve
 from isospace.collection.snapshot import Manifest, files_digest
-from isospace.encoding.embedder import open_space
+from isospace.encoding.embedder import OpenSpace, open_space
 from isospace.encoding.sparse.embedder import load_sparse_space, open_sparse_space
 from isospace.errors import MismatchError
+from isospace.search.approximate.index import ApproximateIndex
+from isospace.search.approximate.record import read_recall
 from isospace.search.bm25 import LexicalIndex
 from isospace.search.local.copy import LocalCopy, open_copy
 from isospace.search.local.files import Verify
@@ -72,7 +74,23 @@ class Opener:
         lexical = None
         if copy.lexical is not None and missing_for_words(copy.lexical[0].spec) is None:
             lexical = LexicalIndex(copy.lexical[0].spec, copy.lexical[1], copy.live)
-        return View(manifest, space, copy, lexical, self.kernels, promise, self._sparse(manifest, copy, sparse))
+        return View(
+            manifest,
+            space,
+            copy,
+            lexical,
+            self.kernels,
+            promise,
+            self._sparse(manifest, copy, sparse),
+            self._approximate(manifest, copy, space),
+        )
+
+    def _approximate(self, manifest: Manifest, copy: LocalCopy, space: OpenSpace) -> ApproximateIndex | None:
+        """Open the inverted lists of cells; None if the space has none."""
+        quantizer = space.space.transform.cells
+        if copy.lists is None or quantizer is None:
+            return None
+        return ApproximateIndex(copy.lists, quantizer, read_recall(self.store, manifest), copy.live)
 
     def _sparse(self, manifest: Manifest, copy: LocalCopy, loaded: QueryEncoder | None) -> SparseIndex | None:
         """Open the inverted index of sparse vectors; None if the snapshot has none."""

@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 from isospace.errors import QueryError
 from isospace.search.vector.scoring import Metric
 
-Mode: TypeAlias = Literal["auto", "exact", "quantized", "tiered", "lexical", "sparse", "hybrid"]
+Mode: TypeAlias = Literal["auto", "exact", "approximate", "quantized", "tiered", "lexical", "sparse", "hybrid"]
 Fusion: TypeAlias = Literal["rrf", "weighted"]
 _Weight = Annotated[float, Field(ge=0.0, le=1_000.0, allow_inf_nan=False)]
 
@@ -33,10 +33,13 @@ class SearchOptions(BaseModel):
     k: int = Field(default=10, ge=1)
     """Maximum number of hits per query."""
     mode: Mode = "auto"
-    """`exact` scores every vector; `quantized` scores every code and rescores the best; `tiered` searches the short
+    """`exact` scores every vector; `approximate` scores those in the cells near the query, for a recall that you state;
+    `quantized` scores every code and rescores the best; `tiered` searches the short
     (truncated) representation first; `lexical` is BM25; `sparse` adds the weights of a sparse encoder; `hybrid` fuses
-    vectors, BM25, and sparse weights if the snapshot has them. `auto` is exact if the space stores floats, else
-    quantized."""
+    vectors, BM25, and sparse weights if the snapshot has them. `auto` is approximate if the space has cells and the
+    snapshot 100,000 chunks or more, else exact if the space stores floats, else quantized."""
+    recall: float | None = Field(default=None, gt=0.0, le=1.0, allow_inf_nan=False)
+    """For approximate: the share of the exact hits to find, on average; by default that of `recipe.search.recall`."""
     representation: str | None = Field(default=None, max_length=60)
     """Stored representation that is searched first; by default the first one that the mode can use."""
     rescore: int = Field(default=4, ge=0, le=1_000)
@@ -83,6 +86,7 @@ class SearchKeywords(TypedDict, total=False):
     """The options as keywords of `Index.search`, for type checkers: the fields of `SearchOptions` without `k`."""
 
     mode: Mode
+    recall: float | None
     representation: str | None
     rescore: int
     metric: Metric

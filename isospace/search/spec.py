@@ -25,6 +25,17 @@ STOPWORDS = (
 )  # fmt: skip
 
 
+DEFAULT_RECALL = 0.99
+
+
+class SearchSpec(SpecModel):
+    """How snapshots are searched by default."""
+
+    recall: float = Field(default=DEFAULT_RECALL, gt=0.0, le=1.0)
+    """The share of the exact hits that approximate searches find, on average, unless a search states another. Such
+    searches need `recipe.transform.cells`; 1 searches exactly."""
+
+
 class LexicalSpec(SpecModel):
     """The BM25 index of a snapshot, for lexical and hybrid search."""
 

@@ -6,7 +6,7 @@ import functools
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from isospace.collection.snapshot import Manifest, files_digest
 from isospace.encoding.embedder import OpenSpace
 from isospace.encoding.forks import is_fork_of
 from isospace.errors import MismatchError, QueryError, missing_package
+from isospace.search.approximate.index import FROM_ROWS, ApproximateIndex, Visited
 from isospace.search.bm25 import LexicalIndex
 from isospace.search.context import context_of
 from isospace.search.fusion import reciprocal_rank_fusion, weighted_fusion
@@ -24,6 +25,7 @@ from isospace.search.metadata import parse_metadata
 from isospace.search.options import TEXT_MODES, Mode, SearchOptions
 from isospace.search.promise import SnapshotPromise
 from isospace.search.sparse_index import SparseIndex
+from isospace.search.spec import DEFAULT_RECALL
 from isospace.search.vector.kernels import Codes, Kernels
 from isospace.search.vector.rescoring import nearest
 from isospace.search.vector.topk import Rows
@@ -33,6 +35,7 @@ from isospace.transform.representations import ShortSpec, finest_of
 from isospace.transform.vectors import Float32
 
 Ranking = list[tuple[int, float]]
+Visits: TypeAlias = Sequence[Visited | None]
 FLOATS = ("float32", "float16")
 
 
@@ -74,6 +77,8 @@ class RankedRows:
 
     rows: Ranking
     parts: dict[str, dict[int, float]]
+    visited: Visited | None = None
+    """What an approximate search visited; None for one that scored every row."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +95,8 @@ class View:
     """Whether texts that are embedded here have the bits of the stored vectors; always set by `open_index`."""
     sparse: SparseIndex | None = None
     """The inverted index of sparse vectors; None if the snapshot has none."""
+    approximate: ApproximateIndex | None = None
+    """The inverted lists of cells; None if the space has none."""
     process: int = field(default_factory=os.getpid, repr=False)
     """ID of the process that opened it."""
 
@@ -136,19 +143,22 @@ class View:
             case "sparse":
                 return [RankedRows(ranking, {}) for ranking in self._by_terms(_required(texts, "sparse"), count, rows)]
             case "hybrid":
-                legs = self._legs(_required(texts, "hybrid"), _required(vectors, "hybrid"), count, rows, options)
+                legs, visits = self._legs(
+                    _required(texts, "hybrid"), _required(vectors, "hybrid"), count, rows, options
+                )
                 weights = [weight for _, weight in legs.values()]
                 fuse = reciprocal_rank_fusion if options.fusion == "rrf" else weighted_fusion
                 return [
                     RankedRows(
                         self._ordered(*_arrays(fuse(rankings, weights)), count),
                         dict(zip(legs, map(dict, rankings), strict=True)),
+                        visited,
                     )
-                    for rankings in zip(*(ranked for ranked, _ in legs.values()), strict=True)
+                    for visited, *rankings in zip(visits, *(ranked for ranked, _ in legs.values()), strict=True)
                 ]
             case _:
-                rankings = self._by_vectors(_required(vectors, options.mode), count, rows, options)
-                return [RankedRows(ranking, {}) for ranking in rankings]
+                near, visits = self._by_vectors(_required(vectors, options.mode), count, rows, options)
+                return [RankedRows(ranking, {}, visited) for ranking, visited in zip(near, visits, strict=True)]
 
     def passing(self, expression: str | None, scope: str | None = None) -> Rows | None:
         """Return the live rows that pass a filter and a scope, ascending; None if there is neither.
@@ -205,20 +215,21 @@ class View:
 
     def _legs(
         self, texts: Sequence[str], vectors: Float32, count: int, rows: Rows | None, options: SearchOptions
-    ) -> dict[str, tuple[list[Ranking], float]]:
-        """Return the rankings that a hybrid search fuses, with their weights, by the name of their scores.
+    ) -> tuple[dict[str, tuple[list[Ranking], float]], Visits]:
+        """Return the rankings that a hybrid search fuses, with their weights, by the name of their scores; and visits.
 
         The sparse ranking takes part if the snapshot has one; then, BM25 may be missing.
         """
         depth = max(options.depth, count)
         near, words = options.weights
         sparse = self.sparse is not None and options.uses_sparse
-        legs = {"vector": (self._by_vectors(vectors, depth, rows, options), near)}
+        by_vectors, visits = self._by_vectors(vectors, depth, rows, options)
+        legs = {"vector": (by_vectors, near)}
         if self.copy.lexical is not None or not sparse:
             legs["bm25"] = (self._by_words(texts, depth, rows), words)
         if sparse:
             legs["sparse"] = (self._by_terms(texts, depth, rows), options.sparse_weight)
-        return legs
+        return legs, visits
 
     def _by_terms(self, texts: Sequence[str], count: int, rows: Rows | None) -> list[Ranking]:
         if self.sparse is None:
@@ -236,7 +247,9 @@ class View:
         shared = np.flatnonzero(scores > 0)
         return self._ordered(shared if rows is None else rows[shared], scores[shared], count)
 
-    def _by_vectors(self, vectors: Float32, count: int, rows: Rows | None, options: SearchOptions) -> list[Ranking]:
+    def _by_vectors(
+        self, vectors: Float32, count: int, rows: Rows | None, options: SearchOptions
+    ) -> tuple[list[Ranking], Visits]:
         dimension = self.space.space.record.dimension
         if vectors.ndim != 2 or vectors.shape[1] != dimension:
             raise MismatchError(f"query vectors have the shape {vectors.shape}; the space expects (m, {dimension}).")
@@ -244,6 +257,11 @@ class View:
             raise QueryError("a query vector holds NaN or infinity; expected finite float32 values.")
         if options.metric == "cosine" and len(vectors) and not vectors.any(axis=1).all():
             raise QueryError("a query vector is zero and has no direction; expected the vector of a text.")
+        recall = self._declared_recall(options)
+        index = self.approximate
+        if recall is not None and index is not None and len(vectors) and index.can_search(recall, count, rows):
+            found, visits = index.nearest(self.finest, vectors, count, metric=options.metric, recall=recall, rows=rows)
+            return [self._ordered(near, scores, count) for near, scores in found], list(visits)
         first, last = self._stages(options)
         scored = nearest(
             first,
@@ -256,7 +274,32 @@ class View:
             # A fork lacks the threads of torch and faiss; the results are the same.
             kernels="numpy" if is_fork_of(self.process) else self.kernels,
         )
-        return [self._ordered(near, scores, count) for near, scores in scored]
+        return [self._ordered(near, scores, count) for near, scores in scored], [None] * len(vectors)
+
+    def _declared_recall(self, options: SearchOptions) -> float | None:
+        """Return the recall of an approximate search; None if the search is to score every row.
+
+        Raises
+        ------
+        QueryError
+            If an approximate search is asked for that is not possible.
+        """
+        index, is_asked = self.approximate, options.mode == "approximate"
+        if is_asked and index is None:
+            raise QueryError(
+                "mode approximate needs cells, and the space has none that can be searched here. Set "
+                "recipe.transform.cells=auto, and run the pipeline with runtime.refit=true, which encodes no text "
+                "again. Transformed vectors must have unit length, and faiss-cpu must be installed."
+            )
+        if is_asked and options.metric == "l1":
+            raise QueryError("mode approximate cannot search by metric l1. Use cosine, dot, or l2, or mode exact.")
+        may_be = options.mode in ("auto", "hybrid") and options.representation is None and options.metric != "l1"
+        if not is_asked and not (may_be and index is not None and len(self.copy) >= FROM_ROWS):
+            return None
+        recall = options.recall
+        if recall is None:
+            recall = float(self.manifest.recipe.get("search", {}).get("recall", DEFAULT_RECALL))
+        return recall if recall < 1.0 else None
 
     def _stages(self, options: SearchOptions) -> tuple[Codes, Codes]:
         """Return the codes that are searched, and those that the candidates are rescored from."""
@@ -266,7 +309,7 @@ class View:
         floats = [name for name in FLOATS if name in known]
         specs = {spec.name: spec for spec in self.space.space.record.spec.representations}
         mode = options.mode
-        if mode in ("auto", "hybrid"):
+        if mode in ("auto", "hybrid", "approximate"):
             chosen = options.representation or next(iter(floats), None)
             mode = "exact" if chosen in floats else "quantized"
         able = {
@@ -293,6 +336,7 @@ class View:
         able: dict[Mode, bool] = {
             "auto": True,
             "exact": bool(floats),
+            "approximate": self.approximate is not None,
             "quantized": len(self.copy.codes) > len(floats),
             "tiered": any(isinstance(spec, ShortSpec) for spec in specs),
             "lexical": self.lexical is not None,

@@ -23,6 +23,7 @@ Kind: TypeAlias = Literal[
     "billed",
     "serving",
     "lexical",
+    "recall",
     "references",
     "snapshots",
     "aliases",
@@ -171,6 +172,10 @@ class CollectionPaths:
     def lexical_record(self, snapshot_id: str, files: str) -> str:
         """Return the path of the record of a snapshot's lexical index, written after the postings that it names."""
         return f"{self.folder('lexical')}/{snapshot_id}-{files[:16]}.json"
+
+    def recall_record(self, snapshot_id: str, files: str) -> str:
+        """Return the path of what was learned about the approximate searches of a snapshot."""
+        return f"{self.folder('recall')}/{snapshot_id}-{files[:16]}.json"
 
     def postings(self, part: str, digest: str) -> str:
         """Return the path of the postings of one part; `digest` identifies its chunks and the rules for words."""

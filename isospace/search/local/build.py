@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,23 +12,27 @@ import numpy as np
 import pyarrow as pa
 
 from isospace.collection.live_rows import LivePart
-from isospace.collection.segments import read_codes, require_space
+from isospace.collection.segments import read_cells, read_codes, require_space
 from isospace.collection.snapshot import Manifest, PartRecord
 from isospace.collection.sparse_vectors import read_sparse_codes
 from isospace.encoding.sparse.embedder import load_sparse_space
 from isospace.errors import IntegrityError, MismatchError
+from isospace.search.approximate.lists import write_lists
 from isospace.search.local.choice import GroupPart
-from isospace.search.local.files import Verify, write_table
+from isospace.search.local.files import Verify, load_array, write_table
 from isospace.search.sparse_index import invert
 from isospace.storage.parquet import FileRef, parse_parquet, read_verified, verify_file
 from isospace.storage.store import Store
 from isospace.transform.quantizer_set import dequantize
-from isospace.transform.representations import code_layout
+from isospace.transform.quantizers.cells import CELL_DTYPE
+from isospace.transform.representations import code_layout, finest_of
 from isospace.transform.space import Space
 
 CHUNKS, DOCUMENTS, SQUARES = "chunks.arrow", "documents.arrow", "squares.npy"
+CELLS, LISTS = "cells.npy", "cells.faiss"
 SPARSE = "sparse."
 _CODE = "code:"
+_BLOCK_ROWS = 65_536
 _CHUNK_SCHEMA = pa.schema(
     [
         pa.field("chunk_id", pa.large_string()),
@@ -75,6 +80,8 @@ def write_group(
             written.append(GroupPart(part.record.name, files, part.deleted, own.num_rows, rows.num_rows))
             first, known = first + rows.num_rows, known + own.num_rows
     made.finish(first)
+    if has_lists(space):
+        _write_lists(folder, space)
     write_table(folder / DOCUMENTS, pa.concat_tables([_DOCUMENT_SCHEMA.empty_table(), *documents]))
     if manifest.sparse_space_id is not None:
         for name, array in _sparse_arrays(store, manifest, parts, verify).items():
@@ -93,6 +100,8 @@ class _Arrays:
         }
         if space.transform.normalization == "none":
             shapes[SQUARES] = (np.dtype(np.float32), (rows,))
+        if space.transform.cells is not None:
+            shapes[CELLS] = (CELL_DTYPE, (rows,))
         self.arrays: dict[str, Any] = {
             name: np.lib.format.open_memmap(folder / name, mode="w+", dtype=dtype, shape=shape)
             for name, (dtype, shape) in shapes.items()
@@ -105,6 +114,8 @@ class _Arrays:
         codes, part = segment_of(rows), slice(first, first + rows.num_rows)
         for spec in self.space.record.spec.representations:
             self.arrays[f"{spec.name}.npy"][part] = read_codes(codes, spec, self.space.record.dimension)
+        if self.space.transform.cells is not None:
+            self.arrays[CELLS][part] = read_cells(codes, self.space.transform.cells.count)
         if SQUARES in self.arrays:
             stored = self.space.record.representations
             name = next((n for n in ("float32", "float16") if n in stored), stored[0])
@@ -118,6 +129,26 @@ class _Arrays:
             array.flush()
             if len(array) != rows:
                 _cut(self.folder / name, array, rows)
+
+
+def has_lists(space: Space) -> bool:
+    """Return whether groups have inverted lists for approximate searches: with cells, unit vectors, and faiss."""
+    is_able = space.transform.cells is not None and space.transform.normalization == "l2"
+    return is_able and importlib.util.find_spec("faiss") is not None
+
+
+def _write_lists(folder: Path, space: Space) -> None:
+    if space.transform.cells is None:
+        return
+    name = finest_of(space.record.spec.representations, space.record.dimension).name
+    codes, cells = (load_array(folder / file) for file in (f"{name}.npy", CELLS))
+    vectors = (
+        np.ascontiguousarray(
+            dequantize(space.transform.quantizers, np.asarray(codes[first : first + _BLOCK_ROWS]), name)
+        )
+        for first in range(0, len(codes), _BLOCK_ROWS)
+    )
+    write_lists(folder / LISTS, vectors, cells, space.transform.cells)
 
 
 def _cut(path: Path, array: Any, rows: int) -> None:

@@ -25,8 +25,10 @@ import pyarrow as pa
 from isospace.collection.live_rows import LivePart
 from isospace.collection.snapshot import Manifest, deleted_documents, files_digest
 from isospace.errors import IntegrityError, StoreError
+from isospace.search.approximate.lists import CellLists
 from isospace.search.lexical_files import live_postings
 from isospace.search.lexical_record import LexicalRecord, read_lexical_record
+from isospace.search.local.build import has_lists
 from isospace.search.local.choice import WantedPart, choose, dead_documents
 from isospace.search.local.files import Verify, cannot_write
 from isospace.search.local.group import (
@@ -76,6 +78,8 @@ class LocalCopy:
         Record of the BM25 index, and the postings of each group; None if the snapshot has none.
     sparse
         Arrays of the inverted index of sparse vectors of each group; None if the snapshot has none.
+    lists
+        The inverted lists of each group; None without cells.
     """
 
     codes: dict[str, Codes]
@@ -85,6 +89,7 @@ class LocalCopy:
     live: npt.NDArray[np.bool_] | None = None
     lexical: tuple[LexicalRecord, tuple[Postings, ...]] | None = None
     sparse: tuple[dict[str, npt.NDArray[Any]], ...] | None = None
+    lists: tuple[CellLists, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -131,7 +136,7 @@ def open_copy(store: Store, manifest: Manifest, space: Space, *, verify: Verify 
     """
     base = cache_folder() / "snapshots"
     record = read_lexical_record(store, manifest)
-    kind = group_kind(manifest, None if record is None else record.words)
+    kind = group_kind(manifest, None if record is None else record.words, lists=has_lists(space))
     wanted = _wanted(store, manifest)
     postings = None if record is None else functools.partial(live_postings, store, manifest, record)
     ordered = _last_order(store, manifest.collection)
@@ -247,6 +252,7 @@ def _assemble(
         mask,
         None if record is None else (record, postings),
         sparse or None,
+        tuple(group.lists for group in groups if group.lists is not None) or None,
     )
 
 

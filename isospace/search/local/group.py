@@ -20,7 +20,8 @@ import pyarrow as pa
 from isospace.collection.live_rows import LivePart
 from isospace.collection.snapshot import Manifest
 from isospace.errors import IntegrityError
-from isospace.search.local.build import CHUNKS, DOCUMENTS, SPARSE, SQUARES, write_group
+from isospace.search.approximate.lists import CellLists
+from isospace.search.local.build import CELLS, CHUNKS, DOCUMENTS, LISTS, SPARSE, SQUARES, write_group
 from isospace.search.local.choice import GroupPart, KnownGroup
 from isospace.search.local.files import (
     LocalFile,
@@ -63,6 +64,8 @@ class LocalGroup:
         The words of the rows; None if the snapshot has no lexical index.
     sparse
         Arrays of the inverted index of sparse vectors; None if the snapshot has none.
+    lists
+        The inverted lists for approximate searches; None if the space has no cells, or faiss is missing.
     """
 
     folder: Path
@@ -73,6 +76,7 @@ class LocalGroup:
     documents: pa.Table
     postings: Postings | None = None
     sparse: dict[str, npt.NDArray[Any]] | None = None
+    lists: CellLists | None = None
 
     def __len__(self) -> int:
         return int(self.chunks.num_rows)
@@ -91,9 +95,23 @@ class GroupKind:
         return f"{self.collection}-{fingerprint(body)[:32]}"
 
 
-def group_kind(manifest: Manifest, words: str | None) -> GroupKind:
-    """Return the kind of groups that a snapshot is opened from; `words` identifies the rules of its lexical index."""
-    body = {"format": FORMAT, "space_id": manifest.space_id, "sparse": manifest.sparse_space_id, "words": words}
+def group_kind(manifest: Manifest, words: str | None, *, lists: bool = False) -> GroupKind:
+    """Return the kind of groups that a snapshot is opened from.
+
+    Parameters
+    ----------
+    words
+        Identifies the rules of its lexical index; None if it has none.
+    lists
+        Whether groups have inverted lists.
+    """
+    body = {
+        "format": FORMAT,
+        "space_id": manifest.space_id,
+        "sparse": manifest.sparse_space_id,
+        "words": words,
+        "lists": lists,
+    }
     return GroupKind(manifest.collection, fingerprint(body))
 
 
@@ -131,6 +149,7 @@ def open_group(base: Path, known: KnownGroup, space: Space, verify: Verify) -> L
             load_table(folder / DOCUMENTS),
             Postings(**words) if words else None,
             sparse or None,
+            CellLists(folder / LISTS, load_array(folder / CELLS)) if LISTS in files else None,
         )
     except (OSError, ValueError, KeyError, TypeError, IntegrityError, pa.ArrowException):
         # A damaged group is written again from the store.

@@ -1,0 +1,1 @@
+"""Approximate search over the cells of a space, with a declared recall."""

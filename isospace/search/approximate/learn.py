@@ -1,0 +1,176 @@
+"""Learn how many cells searches must visit, from queries whose exact neighbors are found by scoring all rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from isospace.errors import ConfigError
+from isospace.search.approximate.index import ApproximateIndex, exact_neighbors
+from isospace.search.approximate.record import LearnedRecall, MeasuredRecall
+from isospace.search.approximate.visits import RECALLS, VisitRule, learn_rule, visited_cells
+from isospace.search.vector.kernels import Codes, Kernels
+from isospace.search.vector.rescoring import nearest
+from isospace.search.vector.topk import Rows
+from isospace.transform.quantizers.cells import Cells
+from isospace.transform.vectors import Float32
+
+FEWEST = 50
+"""Queries to learn from, and as many to measure on, at least."""
+# Of the neighbors that may be missed, so many may be in cells that are not visited; the rest, among rows whose
+# estimates are too low.
+_SHARE_OF_CELLS = 0.75
+_BLOCK = 100
+_QUANTILE = 1.96
+
+
+def learn_recall(
+    index: ApproximateIndex,
+    first: Codes,
+    last: Codes,
+    queries: Float32,
+    *,
+    source: str,
+    space_id: str,
+    snapshot: int,
+    kernels: Kernels = "auto",
+) -> LearnedRecall:
+    """Learn rules from half of the queries, and measure them on the other half.
+
+    Parameters
+    ----------
+    first, last
+        The codes that an exact search scans, and those that scores are computed from.
+    queries
+        (m, k) float32 vectors of the space; those with even numbers are learned from.
+    source
+        Where the queries are from.
+
+    Raises
+    ------
+    ConfigError
+        If there are too few queries.
+    """
+    if len(queries) < 2 * FEWEST:
+        raise ConfigError(f"{len(queries)} queries to learn recall from; expected {2 * FEWEST} or more.")
+    total = first.live_count
+    counts = exact_neighbors(total)
+    truth = _exact(first, last, queries, max(counts), kernels)
+    learned, held_out = slice(0, None, 2), slice(1, None, 2)
+    rules = [rule for count in counts for rule in _rules(index, queries[learned], truth[learned, :count])]
+    made = LearnedRecall(
+        space_id=space_id,
+        snapshot=snapshot,
+        chunks=total,
+        queries=source,
+        learned_from=len(queries[learned]),
+        measured_on=len(queries[held_out]),
+        rules=tuple(rules),
+        measured=(),
+    )
+    tested = ApproximateIndex(index.groups, index.quantizer, made, index.live)
+    measured = [_measure(tested, last, queries[held_out], truth[held_out], rule) for rule in rules]
+    # A rule that did not hold on other queries is none: searches take the next higher one, or stay exact.
+    kept = [one.high >= one.declared for one in measured]
+    return made.model_copy(
+        update={
+            "rules": tuple(rule for rule, holds in zip(rules, kept, strict=True) if holds),
+            "measured": tuple(one for one, holds in zip(measured, kept, strict=True) if holds),
+        }
+    )
+
+
+def recall_of(found: Sequence[Rows], truth: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Return the (m,) shares of the true neighbors that were found."""
+    return np.array([np.isin(own, near).mean() for near, own in zip(found, truth, strict=True)])
+
+
+def interval(values: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """Return the 95 % confidence interval of the mean of shares of neighbors: of Student's t for many values.
+
+    Where all shares are 1, the normal approximation would say that there is no doubt; the rule of three bounds the
+    share of queries that miss anything (Hanley and Lippman-Hand, 1983).
+    """
+    mean, count = float(values.mean()), len(values)
+    half = _QUANTILE * float(values.std(ddof=1)) / math.sqrt(count) if count > 1 else 1.0
+    low = min(mean - half, 1.0 - 3.0 / count) if half == 0.0 else mean - half
+    return max(0.0, low), min(1.0, mean + half)
+
+
+def _exact(first: Codes, last: Codes, queries: Float32, count: int, kernels: Kernels) -> npt.NDArray[np.int64]:
+    """Return the (m, count) rows nearest to each query, best first."""
+    rescore = 4 if last is not first else 0
+    found = []
+    for start in range(0, len(queries), _BLOCK):
+        block = queries[start : start + _BLOCK]
+        scored = nearest(first, last, block, count, metric="cosine", rescore=rescore, rows=None, kernels=kernels)
+        found += [rows[np.lexsort((rows, -scores))[:count]] for rows, scores in scored]
+    return np.stack(found)
+
+
+def _rules(index: ApproximateIndex, queries: Float32, truth: npt.NDArray[np.int64]) -> list[VisitRule]:
+    cells = np.concatenate([group.cells for group in index.groups])
+    homes, products = cells[truth], queries @ index.centroids.T
+    count = truth.shape[1]
+    rules = []
+    for recall in RECALLS:
+        missed = 1.0 - recall
+        fewest, gap, rows = learn_rule(
+            products, homes, index.sizes, neighbors=count, recall=1.0 - _SHARE_OF_CELLS * missed
+        )
+        rule = VisitRule(neighbors=count, recall=recall, cells=fewest, gap=gap, rows=rows, candidates=1)
+        candidates = _candidates_needed(index, cells, queries, products, truth, rule, (1.0 - _SHARE_OF_CELLS) * missed)
+        rules.append(rule.model_copy(update={"candidates": candidates}))
+    return rules
+
+
+def _candidates_needed(
+    index: ApproximateIndex,
+    cells: Cells,
+    queries: Float32,
+    products: Float32,
+    truth: npt.NDArray[np.int64],
+    rule: VisitRule,
+    missed: float,
+) -> int:
+    """Return how many rows must be scored exactly, so that of the neighbors in visited cells only a share is missed."""
+    count = truth.shape[1]
+    most = min(40 * count + 2_000, int(index.sizes.sum()))
+    ranks: list[int] = []
+    for start in range(0, len(queries), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        chosen = [visited_cells(rule, line) for line in products[part]]
+        ranked = index.ranked(queries[part], products[part], chosen, most)
+        for near, own, homes, visited in zip(ranked, truth[part], cells[truth[part]], chosen, strict=True):
+            places = {row: rank for rank, row in enumerate(near.tolist())}
+            ranks += [places.get(row, most) for row in own[np.isin(homes, visited)].tolist()]
+    # As many neighbors may rank lower as may be missed.
+    found = sorted(ranks)
+    needed = found[math.ceil((1.0 - missed) * len(found)) - 1] + 1 if found else count
+    return int(max(count, min(needed, most)))
+
+
+def _measure(
+    index: ApproximateIndex, last: Codes, queries: Float32, truth: npt.NDArray[np.int64], rule: VisitRule
+) -> MeasuredRecall:
+    found, visits = [], []
+    for start in range(0, len(queries), _BLOCK):
+        scored, visited = index.nearest(
+            last, queries[start : start + _BLOCK], rule.neighbors, metric="cosine", recall=rule.recall, rows=None
+        )
+        found += [rows[np.lexsort((rows, -scores))[: rule.neighbors]] for rows, scores in scored]
+        visits += visited
+    recalls = recall_of(found, truth[:, : rule.neighbors])
+    low, high = interval(recalls)
+    return MeasuredRecall(
+        neighbors=rule.neighbors,
+        declared=rule.recall,
+        recall=float(recalls.mean()),
+        low=low,
+        high=high,
+        cells=float(np.mean([one.cells for one in visits])),
+        rows=float(np.mean([one.rows for one in visits])),
+    )

@@ -1,0 +1,144 @@
+"""Which cells a query visits, for a recall that was declared.
+
+The cells are visited by the inner product of their centroid with the query. How many are needed was learned from
+queries whose nearest neighbors are known, for several numbers of neighbors. A rule says it in one of two ways: the same
+number of cells for all queries, or all cells whose product is at most a gap below that of the first one, which gives
+hard queries more cells than easy ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict
+
+from isospace.transform.vectors import Float32
+
+NEIGHBORS = (1, 10, 100, 1_000)
+"""Numbers of neighbors that rules are learned for."""
+RECALLS = (0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
+"""Recalls that rules are learned for."""
+
+
+class VisitRule(BaseModel):
+    """What a search visits for a recall and a number of neighbors.
+
+    Attributes
+    ----------
+    neighbors, recall
+        What it was learned for.
+    cells
+        The fewest cells that a query visits.
+    gap
+        Also visited is any cell whose centroid's inner product with the query is at most this much below the largest.
+    rows
+        Rows that a learning query visited, on average.
+    candidates
+        How many of these are scored exactly, by estimated score.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    neighbors: int
+    recall: float
+    cells: int
+    gap: float
+    rows: float
+    candidates: int
+
+
+def rule_for(rules: Sequence[VisitRule], recall: float, neighbors: int) -> VisitRule | None:
+    """Return the rule for at least a recall, and at least a number of neighbors; None if there is none."""
+    able = [rule for rule in rules if rule.recall >= recall and rule.neighbors >= neighbors]
+    return min(able, key=lambda rule: (rule.neighbors, rule.recall), default=None)
+
+
+def visited_cells(
+    rule: VisitRule, products: Float32, *, passing: npt.NDArray[np.int64] | None = None, wanted: float = 0.0
+) -> npt.NDArray[np.int64]:
+    """Return the cells that a query visits, nearest first.
+
+    Parameters
+    ----------
+    products
+        (c,) inner products of the centroids with the query.
+    passing
+        (c,) rows of each cell that pass a filter.
+    wanted
+        How many passing rows to visit at least, if there are as many: a filter may leave little in the cells that are
+        near the query.
+    """
+    least = products.max() - np.float32(rule.gap)
+    count = max(int(np.count_nonzero(products >= least)), min(rule.cells, len(products)))
+    if passing is None:
+        nearest = np.argpartition(-products, count - 1)[:count] if count < len(products) else np.arange(len(products))
+        return nearest[np.lexsort((nearest, -products[nearest]))].astype(np.int64)
+    order = np.lexsort((np.arange(len(products)), -products))
+    seen = np.cumsum(passing[order])
+    # The first place at which enough rows have been seen; all cells if there are too few.
+    enough = int(np.searchsorted(seen, min(wanted, float(seen[-1])))) + 1
+    chosen: npt.NDArray[np.int64] = order[: max(count, enough)].astype(np.int64)
+    # Cells without a passing row need no visit.
+    return chosen[passing[chosen] > 0]
+
+
+def learn_rule(
+    products: Float32,
+    homes: npt.NDArray[np.integer[Any]],
+    sizes: npt.NDArray[np.int64],
+    *,
+    neighbors: int,
+    recall: float,
+) -> tuple[int, float, float]:
+    """Choose the rule that visits the fewest rows while enough of the true neighbors are in the visited cells.
+
+    Parameters
+    ----------
+    products
+        (m, c) inner products of the centroids with m queries.
+    homes
+        (m, k) cell of each of the k nearest neighbors of each query.
+    sizes
+        (c,) rows of each cell.
+    recall
+        The recall to reach, by a standard error more than that on average: the queries are a sample.
+
+    Returns
+    -------
+    cells, gap, rows
+        As in `VisitRule`; gap is 0 where a number of cells is better.
+    """
+    own = np.take_along_axis(products, homes.astype(np.int64), axis=1)
+    # The rank of a cell: how many are nearer. Equal ones count as nearer, so that ties cannot flatter.
+    order = np.sort(-products, axis=1)
+    ranks = np.stack([np.searchsorted(line, -mine, side="right") for line, mine in zip(order, own, strict=True)])
+    gaps = products.max(axis=1, keepdims=True) - own
+    by_size = np.cumsum(sizes[np.argsort(-products, axis=1, kind="stable")], axis=1)
+    cells = _smallest(ranks, recall)
+    fixed = by_size[:, int(cells) - 1].mean()
+    gap = float(np.nextafter(np.float32(_smallest(gaps, recall)), np.float32(np.inf)))
+    counts = (products >= products.max(axis=1, keepdims=True) - np.float32(gap)).sum(axis=1)
+    adaptive = np.take_along_axis(by_size, counts[:, None] - 1, axis=1).mean()
+    if adaptive < fixed:
+        return 1, gap, float(adaptive)
+    return int(cells), 0.0, float(fixed)
+
+
+def _smallest(costs: npt.NDArray[Any], recall: float) -> float:
+    """Return the smallest cost up to which enough of each query's neighbors are found, on average."""
+    levels = np.unique(costs)
+    low, high = 0, len(levels) - 1
+    while low < high:
+        middle = (low + high) // 2
+        if _reaches((costs <= levels[middle]).mean(axis=1), recall):
+            high = middle
+        else:
+            low = middle + 1
+    return float(levels[low])
+
+
+def _reaches(recalls: npt.NDArray[np.float64], wanted: float) -> bool:
+    error = recalls.std(ddof=1) / np.sqrt(len(recalls)) if len(recalls) > 1 else 0.0
+    return bool(recalls.mean() - error >= wanted)
