@@ -293,6 +293,8 @@ def test_large_cells_are_split_and_the_figures_are_those_of_the_sample(
     assert fitted.imbalance == imbalance_factor(sizes)
     assert fitted.largest == pytest.approx(sizes.max() / (len(sample) / 64))
     assert fitted.largest <= LARGEST_SHARE
+    lengths = np.linalg.norm(fitted.quantizer.centroids(), axis=1)
+    assert bool(np.allclose(lengths, 1.0, atol=1e-4)) == spherical
 
 
 def test_copies_of_one_vector_are_not_split_for_ever() -> None:
