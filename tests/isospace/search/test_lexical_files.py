@@ -239,6 +239,15 @@ def test_a_record_cannot_name_the_postings_of_other_chunks(store: Store) -> None
     assert lexical_files(store, made) == (lexical_record_path(made),)
 
 
+def test_a_record_of_other_deletions_is_refused(store: Store) -> None:
+    made = snapshot(store)
+    build_lexical(store, made, SPEC)
+    body = unseal(store.read(lexical_record_path(made)), name="x")
+    store.write(lexical_record_path(made), seal({**body, "files": "0" * 64}))
+    with pytest.raises(MismatchError, match="was built from other files"):
+        opened(store, made)
+
+
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove", "empty"])
 @pytest.mark.parametrize("again", ["the same", "another snapshot"])
 def test_a_damaged_file_is_refused_and_written_again(store: Store, damage: str, again: str) -> None:
@@ -296,6 +305,22 @@ def test_a_run_that_was_killed_is_continued(store: Store, monkeypatch: pytest.Mo
     monkeypatch.undo()
     assert build_lexical(store, made, SPEC) == LexicalBuild(1, 1)
     verify_lexical(store, made)
+
+
+def test_a_file_that_is_removed_meanwhile_is_named_by_no_record(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = snapshot(store)
+    original = module.write_lexical_record
+
+    def suspended(store: Store, *rest: Any) -> None:
+        store.delete(posting_paths(made, SPEC, word_versions(SPEC))[0])
+        original(store, *rest)
+
+    monkeypatch.setattr(module, "write_lexical_record", suspended)
+    with pytest.raises(StoreError, match=r"is gone, and the lexical index of snapshot 1 would name it \(1 such"):
+        build_lexical(store, made, SPEC)
+    assert read_lexical_record(store, made) is None
+    monkeypatch.undo()
+    assert build_lexical(store, made, SPEC) == LexicalBuild(1, 1)
 
 
 @pytest.mark.parametrize("content", [b"", b"junk", b"\xff" * 100])
