@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from isospace.collection.snapshot import Manifest, PartRecord, files_digest
+from isospace.collection.snapshot import Manifest, PartRecord
 from isospace.errors import IntegrityError, MismatchError, QueryError, StoreError
 from isospace.search import lexical_files as module
 from isospace.search.bm25 import LexicalIndex, open_lexical
@@ -31,6 +31,7 @@ from isospace.storage.hashing import seal, sha256, unseal
 from isospace.storage.local_store import LocalStore
 from isospace.storage.parquet import FileRef, write_parquet
 from isospace.storage.store import Store, open_store
+from tests.helpers.earlier_lexical import write_earlier_lexical
 from tests.helpers.manifests import file_ref, manifest
 
 ONE, TWO = ["the gene of the cell", "a protein", "the cell"], ["a membrane", "the cell wall"]
@@ -374,22 +375,12 @@ def test_words_of_other_versions_are_not_compared(store: Store, monkeypatch: pyt
     verify_lexical(store, made)
 
 
-def first_format(store: Store, made: Manifest, **changes: Any) -> str:
-    """Write an index as earlier versions did; return the path of its file."""
-    path = made.paths.lexical_index(made.snapshot_id, files_digest(made))
-    store.write(path, b"scores")
-    spec = {key: value for key, value in LexicalSpec(**changes).model_dump(mode="json").items()}
-    body = {"path": path, "size": 6, "sha256": sha256(b"scores"), "files": files_digest(made), "spec": spec}
-    store.write(lexical_record_path(made), seal({**body, "versions": {"bm25s": "0.2"}}))
-    return path
-
-
 def test_an_index_of_the_first_format_is_searched_and_replaced_by_the_next_run(
     store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
     made = snapshot(store)
     gone = snapshot(store, *made.parts, deletions=deletions(store, ("one", "one0")))
-    path = first_format(store, gone, k1=0.3, tokenizer=1)
+    path = write_earlier_lexical(store, gone, LexicalSpec(k1=0.3, tokenizer=1))
     with caplog.at_level(logging.INFO):
         index = opened(store, gone)
     assert "snapshot 1 has a lexical index of an earlier version" in caplog.text
@@ -407,7 +398,7 @@ def test_an_index_of_the_first_format_is_searched_and_replaced_by_the_next_run(
 
 def test_a_damaged_file_of_the_first_format_is_reported(store: Store) -> None:
     made = snapshot(store)
-    store.write(first_format(store, made), b"scared")
+    store.write(write_earlier_lexical(store, made, SPEC), b"scared")
     with pytest.raises(IntegrityError, match="is missing or was changed"):
         verify_lexical(store, made)
     assert found(store, made, "cell") == [0, 2, 4]
