@@ -16,7 +16,7 @@ import safetensors.numpy
 
 from isospace.collection.live_rows import LivePart, without_documents
 from isospace.collection.snapshot import Manifest, PartRecord
-from isospace.errors import IntegrityError, MismatchError, NotFoundError, QueryError, missing_package
+from isospace.errors import IntegrityError, MismatchError, NotFoundError, QueryError, StoreError, missing_package
 from isospace.search.lexical_record import (
     LexicalRecord,
     lexical_record_path,
@@ -62,6 +62,8 @@ def build_lexical(store: Store, manifest: Manifest, spec: LexicalSpec) -> Lexica
     ------
     QueryError
         If a library that finds words is not installed.
+    StoreError
+        If a file was removed meanwhile: this process was suspended, and a vacuum did not know of it.
     """
     if spec.kind == "none":
         return None
@@ -85,6 +87,7 @@ def build_lexical(store: Store, manifest: Manifest, spec: LexicalSpec) -> Lexica
             ref = _write(store, part, path, spec)
         refs.append(ref)
     write_lexical_record(store, manifest, spec, versions, refs)
+    _require_present(store, manifest, refs)
     return LexicalBuild(built, len(refs) - built)
 
 
@@ -182,6 +185,16 @@ def _own_record(store: Store, manifest: Manifest) -> tuple[LexicalRecord | None,
         # It is damaged, or was built from other files.
         return None, ()
     return record, {ref.path for ref in record.parts if not _is_intact(store, ref)}
+
+
+def _require_present(store: Store, manifest: Manifest, refs: Collection[FileRef]) -> None:
+    present = {stat.path for stat in store.walk(manifest.paths.folder("lexical"))}
+    if lost := [ref.path for ref in refs if ref.path not in present]:
+        store.delete(lexical_record_path(manifest))
+        raise StoreError(
+            f"{lost[0]}: is gone, and the lexical index of snapshot {manifest.sequence} would name it ({len(lost)} "
+            "such files). Something deletes files in the store while a run works. Run the same command again."
+        )
 
 
 def _is_intact(store: Store, ref: FileRef) -> bool:

@@ -93,7 +93,35 @@ def build_postings(texts: Iterable[Sequence[str]], spec: LexicalSpec) -> Posting
     place = np.empty(len(names), np.int64)
     place[order] = np.arange(len(names))
     count = np.array(lengths, np.int32)
-    return _grouped([names[number] for number in order.tolist()], place[np.array(ids, np.int64)], count)
+    return postings_of_ids([names[number] for number in order.tolist()], place[np.array(ids, np.int64)], count)
+
+
+def postings_of_ids(words: Sequence[bytes], ids: npt.NDArray[np.int64], lengths: npt.NDArray[np.int32]) -> Postings:
+    """Return the postings of texts whose words are numbered.
+
+    Parameters
+    ----------
+    words
+        The distinct words in UTF-8, sorted; every one occurs.
+    ids
+        int64: the number of each word of all texts, in their order.
+    lengths
+        (n,) int32: how many words each text has.
+    """
+    rows = max(len(lengths), 1)
+    pairs = ids * rows + np.repeat(np.arange(len(lengths)), lengths)
+    pairs.sort()
+    firsts = np.flatnonzero(np.diff(pairs, prepend=-1))
+    counts = np.diff(firsts, append=len(pairs))
+    pairs = pairs[firsts]
+    return Postings(
+        words=np.frombuffer(b"".join(words), np.uint8),
+        word_ends=np.cumsum(np.fromiter(map(len, words), np.int64, len(words)), dtype=np.int64),
+        starts=np.searchsorted(pairs, np.arange(len(words) + 1) * rows).astype(np.int64),
+        rows=(pairs % rows).astype(np.int32),
+        counts=counts.astype(np.min_scalar_type(int(counts.max(initial=0)))),
+        lengths=lengths,
+    )
 
 
 def merge_postings(sources: Sequence[tuple[Postings, Mask | None]]) -> Postings:
@@ -111,7 +139,7 @@ def merge_postings(sources: Sequence[tuple[Postings, Mask | None]]) -> Postings:
         If there are more than 2^31 - 1 rows.
     """
     if not sources:
-        return _grouped([], np.zeros(0, np.int64), np.zeros(0, np.int32))
+        return postings_of_ids([], np.zeros(0, np.int64), np.zeros(0, np.int32))
     lengths = np.concatenate([_kept(one.lengths, keep) for one, keep in sources])
     if len(lengths) > _MOST_ROWS:
         raise ConfigError(f"{len(lengths)} rows of postings: expected at most {_MOST_ROWS}. Merge fewer parts at once.")
@@ -190,24 +218,6 @@ def _are_sorted(one: Postings) -> bool:
 def _encoded(word: str) -> bytes:
     # No text in a store has half a character, but a query may.
     return word.encode("utf-8", "surrogatepass")
-
-
-def _grouped(words: Sequence[bytes], ids: npt.NDArray[np.int64], lengths: npt.NDArray[np.int32]) -> Postings:
-    """Return postings from the number of each word of all texts, in their order."""
-    rows = max(len(lengths), 1)
-    pairs = ids * rows + np.repeat(np.arange(len(lengths)), lengths)
-    pairs.sort()
-    firsts = np.flatnonzero(np.diff(pairs, prepend=-1))
-    counts = np.diff(firsts, append=len(pairs))
-    pairs = pairs[firsts]
-    return Postings(
-        words=np.frombuffer(b"".join(words), np.uint8),
-        word_ends=np.cumsum(np.fromiter(map(len, words), np.int64, len(words)), dtype=np.int64),
-        starts=np.searchsorted(pairs, np.arange(len(words) + 1) * rows).astype(np.int64),
-        rows=(pairs % rows).astype(np.int32),
-        counts=counts.astype(np.min_scalar_type(int(counts.max(initial=0)))),
-        lengths=lengths,
-    )
 
 
 def _binary(one: Postings) -> Any:

@@ -21,6 +21,7 @@ from isospace.encoding.sparse.register import open_sparse_encoder
 from isospace.errors import EncoderError, IntegrityError, IsospaceError
 from isospace.evaluation.baseline_sample import verify_reference
 from isospace.search.lexical_files import verify_lexical
+from isospace.search.lexical_record import lexical_files
 from isospace.search.sql_database import verify_serving
 from isospace.storage import paths as layout
 from isospace.storage.parquet import FileRef, parse_parquet, read_verified
@@ -82,10 +83,12 @@ def verify_snapshot(
         if (sparse_space := manifest.sparse_space_id) is not None:
             _attempt(failures, lambda: _verify_sparse(store, sparse_space, engine))
     refs = manifest.files()
+    # The serving database, and the postings without their record.
+    search_files = len(lexical_files(store, manifest))
     return VerificationResult(
         snapshot=manifest.sequence,
         snapshot_id=manifest.snapshot_id,
-        files=len(refs) + len(parts) + len(sparse_parts) + 2,
+        files=len(refs) + len(parts) + len(sparse_parts) + search_files,
         bytes=sum(ref.size for ref in refs),
         failures=tuple(dict.fromkeys(failures)),
     )

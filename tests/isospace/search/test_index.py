@@ -27,6 +27,7 @@ from isospace.errors import (
     QueryError,
     StoreError,
 )
+from isospace.operations.maintenance.vacuum import vacuum
 from isospace.operations.maintenance.verify import verify_snapshot
 from isospace.pipeline.config import PipelineConfig
 from isospace.search.index import open_index
@@ -36,6 +37,7 @@ from isospace.search.spec import LexicalSpec
 from isospace.storage.hashing import seal, unseal
 from isospace.storage.store import open_store
 from tests.conftest import Configure, sentences, write_jsonl
+from tests.helpers.earlier_lexical import write_earlier_lexical
 from tests.helpers.forking import in_fork
 from tests.helpers.inline import embed_inline
 from tests.isospace.service.conftest import config_of
@@ -464,6 +466,28 @@ def test_an_index_of_the_first_version_answers_as_it_did_until_the_next_run_buil
     assert newer is not None
     assert newer.spec.tokenizer == 2
     assert [array.tolist() for array in newer.best("ｇｅｎｅ", 100)] == [rows.tolist(), scores.tolist()]
+
+
+def test_a_store_of_an_earlier_version_is_searched_by_words_without_a_run(
+    store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    opened = open_store(store)
+    expected = open_index(opened, "c").search(QUERY, 7, mode="lexical")
+    path = write_earlier_lexical(opened, resolve(opened, "c", "production"), LexicalSpec())
+    with caplog.at_level("INFO"):
+        assert open_index(opened, "c").search(QUERY, 7, mode="lexical") == expected
+    assert caplog.text.count("has a lexical index of an earlier version") == 1
+    # The local copy has the words now.
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        assert open_index(opened, "c").search(QUERY, 7, mode="lexical") == expected
+    assert "earlier version" not in caplog.text
+    assert verify_snapshot(opened, "c").failures == ()
+    assert build_lexical(opened, resolve(opened, "c", "production"), LexicalSpec())
+    assert open_index(opened, "c").search(QUERY, 7, mode="lexical") == expected
+    vacuum(opened, tmp_path / "scratch", retention_days=0.0)
+    assert not opened.exists(path)
+    assert verify_snapshot(opened, "c").failures == ()
 
 
 def test_a_fork_refuses_to_embed_at_once_and_searches_what_needs_no_model(store: Path) -> None:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from isospace.collection.live_rows import live_parts
-from isospace.collection.snapshot import Manifest, PartRecord, files_digest
+from isospace.collection.snapshot import Manifest, PartRecord
 from isospace.errors import IntegrityError, MismatchError, QueryError, StoreError
 from isospace.search import lexical_files as module
 from isospace.search.bm25 import LexicalIndex, open_lexical
@@ -33,6 +33,7 @@ from isospace.storage.hashing import seal, sha256, unseal
 from isospace.storage.local_store import LocalStore
 from isospace.storage.parquet import FileRef, write_parquet
 from isospace.storage.store import Store, open_store
+from tests.helpers.earlier_lexical import write_earlier_lexical
 from tests.helpers.manifests import file_ref, manifest
 
 ONE, TWO = ["the gene of the cell", "a protein", "the cell"], ["a membrane", "the cell wall"]
@@ -246,6 +247,15 @@ def test_a_record_cannot_name_the_postings_of_other_chunks(store: Store) -> None
     assert lexical_files(store, made) == (lexical_record_path(made),)
 
 
+def test_a_record_of_other_deletions_is_refused(store: Store) -> None:
+    made = snapshot(store)
+    build_lexical(store, made, SPEC)
+    body = unseal(store.read(lexical_record_path(made)), name="x")
+    store.write(lexical_record_path(made), seal({**body, "files": "0" * 64}))
+    with pytest.raises(MismatchError, match="was built from other files"):
+        opened(store, made)
+
+
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove", "empty"])
 @pytest.mark.parametrize("again", ["the same", "another snapshot"])
 def test_a_damaged_file_is_refused_and_written_again(store: Store, damage: str, again: str) -> None:
@@ -305,6 +315,22 @@ def test_a_run_that_was_killed_is_continued(store: Store, monkeypatch: pytest.Mo
     verify_lexical(store, made)
 
 
+def test_a_file_that_is_removed_meanwhile_is_named_by_no_record(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = snapshot(store)
+    original = module.write_lexical_record
+
+    def suspended(store: Store, *rest: Any) -> None:
+        store.delete(posting_paths(made, SPEC, word_versions(SPEC))[0])
+        original(store, *rest)
+
+    monkeypatch.setattr(module, "write_lexical_record", suspended)
+    with pytest.raises(StoreError, match=r"is gone, and the lexical index of snapshot 1 would name it \(1 such"):
+        build_lexical(store, made, SPEC)
+    assert read_lexical_record(store, made) is None
+    monkeypatch.undo()
+    assert build_lexical(store, made, SPEC) == LexicalBuild(1, 1)
+
+
 @pytest.mark.parametrize("content", [b"", b"junk", b"\xff" * 100])
 def test_a_damaged_file_without_a_record_is_written_again(store: Store, content: bytes) -> None:
     made = snapshot(store)
@@ -356,22 +382,12 @@ def test_words_of_other_versions_are_not_compared(store: Store, monkeypatch: pyt
     verify_lexical(store, made)
 
 
-def first_format(store: Store, made: Manifest, **changes: Any) -> str:
-    """Write an index as earlier versions did; return the path of its file."""
-    path = made.paths.lexical_index(made.snapshot_id, files_digest(made))
-    store.write(path, b"scores")
-    spec = {key: value for key, value in LexicalSpec(**changes).model_dump(mode="json").items()}
-    body = {"path": path, "size": 6, "sha256": sha256(b"scores"), "files": files_digest(made), "spec": spec}
-    store.write(lexical_record_path(made), seal({**body, "versions": {"bm25s": "0.2"}}))
-    return path
-
-
 def test_an_index_of_the_first_format_is_searched_and_replaced_by_the_next_run(
     store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
     made = snapshot(store)
     gone = snapshot(store, *made.parts, deletions=deletions(store, ("one", "one0")))
-    path = first_format(store, gone, k1=0.3, tokenizer=1)
+    path = write_earlier_lexical(store, gone, LexicalSpec(k1=0.3, tokenizer=1))
     with caplog.at_level(logging.INFO):
         index = opened(store, gone)
     assert "snapshot 1 has a lexical index of an earlier version" in caplog.text
@@ -389,7 +405,7 @@ def test_an_index_of_the_first_format_is_searched_and_replaced_by_the_next_run(
 
 def test_a_damaged_file_of_the_first_format_is_reported(store: Store) -> None:
     made = snapshot(store)
-    store.write(first_format(store, made), b"scared")
+    store.write(write_earlier_lexical(store, made, SPEC), b"scared")
     with pytest.raises(IntegrityError, match="is missing or was changed"):
         verify_lexical(store, made)
     assert found(store, made, "cell") == [0, 2, 4]

@@ -32,11 +32,13 @@ from isospace.operations.maintenance.verify import verify_snapshot
 from isospace.pipeline import commit, publish_stages
 from isospace.pipeline.config import PipelineConfig
 from isospace.search.index import open_index
+from isospace.search.spec import LexicalSpec
 from isospace.storage.cache import cache_folder
 from isospace.storage.leases import run_lease
 from isospace.storage.parquet import read_parquet
 from isospace.storage.store import Store, open_store
 from tests.conftest import Configure, sentences, write_jsonl
+from tests.helpers.earlier_lexical import write_earlier_lexical
 from tests.helpers.inline import embed_inline
 from tests.helpers.store_contents import holders
 
@@ -149,6 +151,21 @@ def test_no_byte_of_it_is_left(haunted: PipelineConfig, tmp_path: Path) -> None:
     assert receipt.aliases == ("production", "stable")
     assert store.exists("reports/other/report.html")
     assert not any(CANARY in name for name in receipt.removed)
+
+
+def test_indexes_of_an_earlier_version_are_written_anew_without_it(haunted: PipelineConfig, tmp_path: Path) -> None:
+    store = open_store(haunted.runtime.store)
+    assert store.root is not None
+    old = [
+        write_earlier_lexical(store, read_manifest(store, "c", number), LexicalSpec(), CANARY.encode())
+        for number in sequences(store, "c")
+    ]
+    forgotten(haunted, tmp_path)
+    assert holders(store.root, CANARY.encode()) == []
+    assert not any(store.exists(path) for path in old)
+    with open_index(store.url, "c") as index:
+        assert index.search(CANARY, k=1, mode="lexical") == [[]]
+        assert index.search("alpha beta", k=1, mode="lexical")[0]
 
 
 def test_what_is_left_is_whole_and_answers(haunted: PipelineConfig, tmp_path: Path) -> None:

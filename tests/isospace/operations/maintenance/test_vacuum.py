@@ -13,13 +13,14 @@ import pytest
 from isospace.collection.alias import aliases, promote, rollback
 from isospace.collection.alias_entry import AliasEntry
 from isospace.collection.remove_alias import remove_alias
-from isospace.collection.snapshot import commit_manifest, read_manifest, sequences
+from isospace.collection.snapshot import commit_manifest, files_digest, read_manifest, sequences
 from isospace.errors import BusyError, ConfigError, NotFoundError, StoreError
 from isospace.operations.maintenance.retention import retained_snapshots, why_retained
 from isospace.operations.maintenance.vacuum import VacuumResult, vacuum
 from isospace.operations.maintenance.verify import verify_snapshot
 from isospace.pipeline.config import PipelineConfig
 from isospace.search.index import open_index
+from isospace.search.lexical_record import lexical_files
 from isospace.storage.hashing import seal
 from isospace.storage.leases import run_lease
 from isospace.storage.local_store import LocalStore
@@ -111,6 +112,27 @@ def test_only_named_files_are_left(grown: PipelineConfig, tmp_path: Path) -> Non
     named = {ref.path for n in sequences(store, "c") for ref in read_manifest(store, "c", n).files()}
     for folder in ("documents", "chunks", "segments", "deletions", "quarantine", "plans"):
         assert {stat.path for stat in store.walk(f"collections/c/{folder}")} <= named
+
+
+def test_postings_stay_while_the_record_of_a_kept_snapshot_names_them(grown: PipelineConfig, tmp_path: Path) -> None:
+    store = open_store(grown.runtime.store)
+    by_number = {n: set(lexical_files(store, read_manifest(store, "c", n))) for n in sequences(store, "c")}
+    assert by_number[1] & by_number[5]
+    assert by_number[1] - by_number[5]
+    # As earlier versions wrote it.
+    first = read_manifest(store, "c", 1)
+    old = first.paths.lexical_index(first.snapshot_id, files_digest(first))
+    store.write(old, b"scores of an earlier version")
+    age(store, 30.0)
+    young = CollectionPaths("c").postings("part", "0" * 64)
+    store.write(young, b"of a run that has not written its record")
+    swept(grown, tmp_path, retention_days=1.0)
+    assert {stat.path for stat in store.walk("collections/c/lexical")} == {
+        *(path for number in sequences(store, "c") for path in by_number[number]),
+        young,
+    }
+    assert old not in {stat.path for stat in store.walk("collections/c/lexical")}
+    assert verify_snapshot(store, "c", "5").failures == ()
 
 
 def test_what_an_alias_named_within_the_retention_stays(grown: PipelineConfig, tmp_path: Path) -> None:
