@@ -202,6 +202,7 @@ REFUSED: dict[str, Callable[[Built], None]] = {
     "of an unfinished erasure": lambda built: built.forge(tombstones=None),
     "before an erasure": lambda built: erasure(built, complete=True),
     "during an erasure": lambda built: (erasure(built, complete=False), built.forge(tombstones=1)),
+    "built and used during one": lambda built: (erasure(built, complete=False), built.forge(tombstones=None)),
     "rows that do not count": lambda built: replace_database(built, "DELETE FROM chunks WHERE doc_id = 'd00030'"),
     "no database of DuckDB": lambda built: replace_bytes(built, b"not a database" * 1000),
     "a lost part of the earlier snapshot": lambda built: lose_changed(built),
