@@ -269,6 +269,15 @@ def lose_changed(built: Built) -> None:
     built.store.delete(lost.documents.path)
 
 
+def test_documents_that_are_not_deleted_any_more_are_inserted_again(built: Built) -> None:
+    """As after a rollback of the source: the part is the same, its list of deletions is shorter."""
+    assert built.new.deletions is not None
+    assert built.build().reused
+    built.old, before = built.new, built.old
+    built.new = before.model_copy(update={"sequence": 3, "snapshot_id": "f" * 64})
+    assert built.build().reused
+
+
 @pytest.mark.parametrize("moment", ["before it is written", "after it is written"])
 def test_an_erasure_meanwhile_leaves_no_reused_database(
     built: Built, monkeypatch: pytest.MonkeyPatch, moment: str
