@@ -34,6 +34,8 @@ def layout_of(store: Store, manifest: Manifest, space: Space, table_rows: int) -
 
 def write_all(connection: DuckDBPyConnection, store: Store, manifest: Manifest, space: Space, layout: Layout) -> None:
     """Fill an empty database from every part of a snapshot."""
+    # In one transaction: with a checkpoint in between, DuckDB may rewrite groups of rows, which doubles the file.
+    connection.execute("BEGIN")
     connection.execute("CREATE TABLE meta (key VARCHAR PRIMARY KEY, value VARCHAR NOT NULL)")
     write_meta(connection, manifest, space)
     connection.execute(
@@ -47,6 +49,7 @@ def write_all(connection: DuckDBPyConnection, store: Store, manifest: Manifest, 
         _create_chunks(connection, space)
         insert_chunks(connection, store, space, live_parts(store, manifest.parts, manifest.deletions))
     _write_macro(connection, space)
+    connection.execute("COMMIT")
 
 
 def write_meta(connection: DuckDBPyConnection, manifest: Manifest, space: Space) -> None:

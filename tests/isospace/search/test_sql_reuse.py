@@ -202,6 +202,7 @@ REFUSED: dict[str, Callable[[Built], None]] = {
     "of an unfinished erasure": lambda built: built.forge(tombstones=None),
     "before an erasure": lambda built: erasure(built, complete=True),
     "during an erasure": lambda built: (erasure(built, complete=False), built.forge(tombstones=1)),
+    "built and used during one": lambda built: (erasure(built, complete=False), built.forge(tombstones=None)),
     "rows that do not count": lambda built: replace_database(built, "DELETE FROM chunks WHERE doc_id = 'd00030'"),
     "no database of DuckDB": lambda built: replace_bytes(built, b"not a database" * 1000),
     "a lost part of the earlier snapshot": lambda built: lose_changed(built),
@@ -266,6 +267,15 @@ def lose_changed(built: Built) -> None:
         }
     )
     built.store.delete(lost.documents.path)
+
+
+def test_documents_that_are_not_deleted_any_more_are_inserted_again(built: Built) -> None:
+    """As after a rollback of the source: the part is the same, its list of deletions is shorter."""
+    assert built.new.deletions is not None
+    assert built.build().reused
+    built.old, before = built.new, built.old
+    built.new = before.model_copy(update={"sequence": 3, "snapshot_id": "f" * 64})
+    assert built.build().reused
 
 
 @pytest.mark.parametrize("moment", ["before it is written", "after it is written"])
