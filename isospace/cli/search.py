@@ -86,11 +86,16 @@ def search(
         listed = [
             {"query": q, "hits": [hit.as_dict() for hit in hits]} for q, hits in zip(queries, results, strict=True)
         ]
-        found = {"space_id": index.manifest.space_id, "snapshot": index.manifest.sequence, "results": listed}
+        found = {
+            "space_id": answer.space_id,
+            "snapshot": answer.snapshot,
+            "snapshot_id": answer.snapshot_id,
+            "results": listed,
+        }
         print_json(found | ({"degraded": answer.degraded} if answer.degraded else {}))
         return
     for query, hits in zip(queries, results, strict=True):
-        _print_hits(query, hits, options.mode, is_only=len(queries) == 1)
+        _print_hits(query, hits, options, is_only=len(queries) == 1)
 
 
 def serve(
@@ -286,16 +291,23 @@ def _reranker(folder: Path | None) -> Any:
     return open_reranker(folder)
 
 
-def _print_hits(query: str, hits: Sequence[Hit], mode: str, *, is_only: bool) -> None:
+def _print_hits(query: str, hits: Sequence[Hit], options: SearchOptions, *, is_only: bool) -> None:
     width = min(shutil.get_terminal_size().columns, _WIDEST)
     if not hits:
-        why = f"; {mode} search needs a word in common" if mode in ("lexical", "sparse") else ""
-        say(f"{shortened(query, width - 40)}: nothing found{why}")
+        say(f"{shortened(query, width - 40)}: nothing found{_why_nothing(options)}")
         return
     if not is_only:
         say(shortened(query, width), bold=True)
-    for rank, hit in enumerate(hits, start=1):
+    # Where documents are grouped, a page leaves out documents, and how many hits these had is not known.
+    before = options.offset or 0 if options.group_by is None else 0
+    for rank, hit in enumerate(hits, start=before + 1):
         say("\n".join(hit_lines(rank, hit, width)))
+
+
+def _why_nothing(options: SearchOptions) -> str:
+    if options.offset:
+        return f" after the first {options.offset}"
+    return f"; {options.mode} search needs a word in common" if options.mode in ("lexical", "sparse") else ""
 
 
 def hit_lines(rank: int, hit: Hit, width: int) -> list[str]:

@@ -51,7 +51,7 @@ def rank_documents(
 
 def _among_the_rest(view: View, ranked: RankedRows, search: _Search, asked: int, options: SearchOptions) -> RankedRows:
     """Return the rows, and further ones until `k` documents have `per_document` rows, or all that they have."""
-    owners = _owners(view)
+    owners = owners_of(view)
     is_left = np.ones(len(owners), bool)
     rows, found = list(ranked.rows), ranked.rows
     # Fewer rows than asked for are all there are.
@@ -75,7 +75,7 @@ def _among_the_rest(view: View, ranked: RankedRows, search: _Search, asked: int,
 
 def _deeper(view: View, ranked: RankedRows, search: _Search, asked: int, options: SearchOptions) -> RankedRows:
     """Return the rows of a search that goes deep enough for `k` documents, or to the limit."""
-    owners, limit = _owners(view), min(len(view.copy), max(asked, _MOST_ROWS))
+    owners, limit = owners_of(view), min(len(view.copy), max(asked, _MOST_ROWS))
     while asked < limit and len(ranked.rows) >= asked and len({owners[row] for row, _ in ranked.rows}) < options.k:
         asked = min(2 * asked, limit)
         ranked = search(asked, None)
@@ -85,7 +85,7 @@ def _deeper(view: View, ranked: RankedRows, search: _Search, asked: int, options
 def group(view: View, ranked: RankedRows, options: SearchOptions) -> RankedRows:
     """Return the rows of the `k` best documents, `per_document` of each at most, the best document first."""
     chosen: dict[int, list[tuple[int, float]]] = {}
-    owners = _owners(view)
+    owners = owners_of(view)
     for row, score in ranked.rows:
         rows = chosen.get(int(owners[row]))
         if rows is None and len(chosen) < options.k:
@@ -97,6 +97,7 @@ def group(view: View, ranked: RankedRows, options: SearchOptions) -> RankedRows:
     return RankedRows([one for rows in ordered for one in rows], ranked.parts)
 
 
-def _owners(view: View) -> npt.NDArray[np.int32]:
+def owners_of(view: View) -> npt.NDArray[np.int32]:
+    """Return the (n,) document of each row, as a row of `LocalCopy.documents`."""
     owners: npt.NDArray[np.int32] = view.copy.chunks["document"].to_numpy()
     return owners

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import threading
@@ -21,13 +20,14 @@ from isospace.errors import NO_ANSWER, ConfigError, MismatchError, QueryError
 from isospace.ingest.document import is_unicode
 from isospace.search.answer import Answer, Clock
 from isospace.search.build_local_copy import Verify
-from isospace.search.grouping import group, rank_documents
 from isospace.search.opener import Opener
 from isospace.search.options import TEXT_MODES, WORD_MODES, SearchKeywords, SearchOptions, search_options
+from isospace.search.paging import require_snapshot
 from isospace.search.promise import SnapshotPromise, promise_of
 from isospace.search.query_cache import CacheConfig, QueryCache
+from isospace.search.results import rank_results
 from isospace.search.vector.kernels import Kernels
-from isospace.search.view import FLOATS, Hit, RankedRows, View
+from isospace.search.view import FLOATS, Hit, View
 from isospace.storage.store import Store, as_store
 from isospace.transform.affine import Role
 from isospace.transform.quantizer_set import Representation, require_representation
@@ -298,39 +298,27 @@ class Index:
             # The thread that follows the alias is not in a fork, which would go on serving an old snapshot.
             require_loaded_here(self._process, "the index")
         options = self._with_default(view, options)
+        require_snapshot(view, options.snapshot_id)
         count = len(queries) if queries is not None else len(vectors) if vectors is not None else 0
         place = (view.space.space_id, view.digest, options.model_dump_json())
-        cached = [None if vectors is None else self.cache.answer(place, vectors[n]) for n in range(count)]
+        # A page that a similar query had would not fit the pages beside it.
+        shared = vectors if options.offset is None else None
+        cached = [None if shared is None else self.cache.answer(place, shared[n]) for n in range(count)]
         unknown = [n for n in range(count) if cached[n] is None]
-        texts = None if queries is None else [queries[n] for n in unknown]
-        asked = None if vectors is None else vectors[unknown]
-        search = view.rank if options.group_by is None or options.rerank else functools.partial(rank_documents, view)
-        ranked = search(texts, asked, options) if unknown else []
-        clock.lap("search")
-        if options.rerank and texts is not None:
-            ranked = [self._rerank(view, text, rows, options) for text, rows in zip(texts, ranked, strict=True)]
-            if options.group_by is not None:
-                ranked = [group(view, rows, options) for rows in ranked]
-            clock.lap("rerank")
         hits: list[list[Hit]] = [answer or [] for answer in cached]
-        for n, rows in zip(unknown, ranked, strict=True):
-            hits[n] = view.hits(rows, options.neighbors)
-            if vectors is not None:
-                self.cache.keep_answer(place, vectors[n], hits[n])
+        if unknown:
+            texts = None if queries is None else [queries[n] for n in unknown]
+            asked = None if vectors is None else vectors[unknown]
+            scorer = None if self.reranker is None else self.reranker.scores
+            ranked = rank_results(view, texts, asked, options, scorer=scorer, clock=clock)
+            for n, rows in zip(unknown, ranked, strict=True):
+                hits[n] = view.hits(rows, options.neighbors)
+                if shared is not None:
+                    self.cache.keep_answer(place, shared[n], hits[n])
+        else:
+            clock.lap("search")
         manifest = view.manifest
         return Answer(hits, view.space.space_id, manifest.sequence, manifest.snapshot_id, clock.laps)
-
-    def _rerank(self, view: View, query: str, ranked: RankedRows, options: SearchOptions) -> RankedRows:
-        if self.reranker is None or not ranked.rows:
-            return ranked
-        best = ranked.rows[: options.depth]
-        scores = self.reranker.scores(query, view.texts(row for row, _ in best))
-        order = sorted(range(len(best)), key=lambda place: (-scores[place], place))
-        rows = [(best[place][0], float(scores[place])) for place in order]
-        parts = {**ranked.parts, "retrieval": dict(ranked.rows), "rerank": dict(rows)}
-        # Rows that the reranker did not score follow in the order of the search.
-        whole = [*rows, *ranked.rows[options.depth :]]
-        return RankedRows(whole if options.group_by is not None else whole[: options.k], parts)
 
 
 def _is_space(given: str, space_id: str) -> bool:

@@ -66,7 +66,7 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
     401: {"model": ErrorBody, "description": "The API key is missing or wrong."},
     403: {"model": ErrorBody, "description": "The key or the token does not admit to this."},
     408: {"model": ErrorBody, "description": "The body did not arrive in time."},
-    409: {"model": ErrorBody, "description": "The request requires another space than the one served."},
+    409: {"model": ErrorBody, "description": "The request requires another space or snapshot than the one served."},
     413: {"model": ErrorBody, "description": "The body is too large."},
     429: {"model": ErrorBody, "description": "Too many requests are in progress."},
 }
@@ -212,7 +212,8 @@ def _add_search(app: FastAPI, service: Service) -> None:
         scope = request.state.access.scope
         options = await to_thread(require_query, body, queries, view, service.settings.limits, scope)
         results = await service.searcher((view, options), queries)
-        if service.watcher is not None:
+        if service.watcher is not None and not options.offset:
+            # Later pages are no answers of their own.
             for query, (hits, found) in zip(queries, results, strict=True):
                 # Scores of words are no cosines.
                 asked = options.by_words() if found.degraded else options

@@ -150,8 +150,9 @@ class Watcher:
         view = self._candidate.view
         if view.manifest.snapshot_id == seen.view.manifest.snapshot_id:
             return None, None
+        asked = seen.options.model_copy(update={"rerank": False, "snapshot_id": None})
         try:
-            answer = self._candidate.answer(seen.text, seen.options.model_copy(update={"rerank": False}), view=view)
+            answer = self._candidate.answer(seen.text, asked, view=view)
         except Exception as error:  # if the candidate fails, the answer is still logged
             self.counts["candidate_failed"] += 1
             _LOG.warning("candidate snapshot %d could not answer: %s", view.manifest.sequence, error)

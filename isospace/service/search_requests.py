@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from isospace.errors import MismatchError
 from isospace.search.highlight import highlighter
-from isospace.search.options import WORD_MODES, SearchOptions, search_options
+from isospace.search.options import LAST_PLACE, WORD_MODES, SearchOptions, search_options
+from isospace.search.paging import require_snapshot, searched_places
 from isospace.search.spec import LexicalSpec
 from isospace.search.view import Hit, View
 from isospace.service.embed_requests import require_characters, require_within
@@ -22,12 +24,13 @@ def require_query(
     Raises
     ------
     Problem
-        If there are too many hits, or a query is too long for the encoder.
+        If another snapshot is required, there are too many hits, or a query is too long for the encoder.
     QueryError
         If the snapshot does not support the options.
     ScopeError
         If the scope cannot be applied to the snapshot.
     """
+    _require_snapshot(view, body.snapshot_id)
     for name, value in (("k", body.k), ("depth", body.depth)):
         if value > limits.hits:
             raise Problem(400, f"{name} = {value}; expected at most {limits.hits}.", param=name)
@@ -48,16 +51,42 @@ def require_query(
     if body.mode not in WORD_MODES:
         require_within(limits, list(queries), view.space, "query", param="query")
     options = search_options({**body.options(), "scope": scope})
+    _require_few_places(view, options, len(queries), limits)
     # Report errors in the filter before the query is batched with others.
     view.passing(options.filter, options.scope)
     return options
+
+
+def _require_snapshot(view: View, snapshot_id: str | None) -> None:
+    try:
+        require_snapshot(view, snapshot_id)
+    except MismatchError as error:
+        raise Problem(409, str(error), param="snapshot_id", code="snapshot_mismatch") from error
+
+
+def _require_few_places(view: View, options: SearchOptions, queries: int, limits: Limits) -> None:
+    """Refuse pages that take too long, since what is before a page has to be searched, too."""
+    if options.offset is None:
+        return
+    places, most = searched_places(view, options) * _rows_per_place(options), max(LAST_PLACE, limits.answers)
+    if queries * places > most:
+        raise Problem(
+            400,
+            f"{queries} queries x {places} hits up to the end of the page; expected at most {most} in all. Send fewer "
+            "queries in one request.",
+            param="offset",
+        )
+
+
+def _rows_per_place(options: SearchOptions) -> int:
+    return options.per_document if options.group_by is not None else 1
 
 
 def search_cost(key: tuple[View, SearchOptions], _query: str) -> float:
     """Estimate the work of a query, in units of a plain search for ten hits."""
     options = key[1]
     reranked = options.depth if options.rerank else 0
-    hits = options.k * (options.per_document if options.group_by is not None else 1)
+    hits = searched_places(key[0], options) * _rows_per_place(options)
     # Documents may take several searches.
     return (1.0 if options.group_by is None else 2.0) + hits * max(options.rescore, 1) / 500 + reranked / 2
 

@@ -50,3 +50,14 @@ def test_hits_without_boxes(call: Call, store: str, monkeypatch: pytest.MonkeyPa
         "nothing found; lexical search needs a word in common"
         in call("search", store, "c", "zzz", "--mode", "lexical").out
     )
+
+
+def test_a_page_is_numbered_on(call: Call, store: str) -> None:
+    first, page = (
+        call("search", store, "c", "the cell", "-k", "4", *more).out.splitlines()
+        for more in ((), ("--set", "offset=2"))
+    )
+    assert [line[:2] for line in page[::3]] == [" 3", " 4", " 5", " 6"]
+    assert page[:6] == first[6:]
+    beyond = call("search", store, "c", "the cell", "--set", "offset=500").out
+    assert "nothing found after the first 500" in beyond

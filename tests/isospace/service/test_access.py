@@ -117,6 +117,17 @@ def test_no_request_widens_what_a_key_shows(ask: Ask, attack: dict[str, Any]) ->
         assert '"de"' not in answer.text.replace(json.dumps(attack.get("filter"))[1:-1], "")
 
 
+@pytest.mark.parametrize("mode", ["exact", "quantized", "lexical", "hybrid"])
+def test_pages_hold_what_the_key_shows_and_end_there(ask: Ask, mode: str) -> None:
+    everything = [hit["chunk_id"] for hit in ask(mode=mode, depth=1000).json()["results"][0]["hits"]]
+    shown: list[str] = []
+    for offset in range(0, 140, 20):
+        answer = ask(mode=mode, depth=1000, k=20, offset=offset)
+        assert langs(answer) <= {"en"}
+        shown += [hit["chunk_id"] for hit in answer.json()["results"][0]["hits"]]
+    assert shown == everything
+
+
 def test_neither_a_header_nor_a_parameter_of_the_url_widens_it(guarded: str) -> None:
     for extra in ("X-Isospace-Scope", "X-Forwarded-Authorization", "X-Original-Authorization", "Proxy-Authorization"):
         headers = {"Authorization": f"Bearer {ENGLISH}", extra: f"Bearer {ALL}"}

@@ -6,6 +6,7 @@ import json
 import re
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -261,3 +262,61 @@ def test_documents_are_found_over_http(client: httpx.Client) -> None:
     assert "queries x 100000 hits; expected at most" in refused.json()["error"]["message"]
     refused = client.post("/search", json={"query": QUERY, "k": 1000, "neighbors": 20})
     assert "1 queries x 41000 hits; expected at most" in refused.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("options", [{}, {"mode": "lexical"}, {"mode": "hybrid"}, {"mode": "quantized"}], ids=str)
+@pytest.mark.parametrize("grouped", [{}, {"group_by": "document"}], ids=str)
+def test_pages_over_http_are_those_of_the_library(
+    client: httpx.Client, opened: Index, options: dict[str, Any], grouped: dict[str, Any]
+) -> None:
+    body = {"query": [QUERY, "index"], "k": 4, "depth": 20, **options, **grouped}
+    whole = opened.search([QUERY, "index"], 12, offset=0, depth=20, **options, **grouped)
+    first = client.post("/search", json={**body, "offset": 0}).json()
+    for offset in (0, 4, 8):
+        page = client.post("/search", json={**body, "offset": offset, "snapshot_id": first["snapshot_id"]}).json()
+        found = [[hit["chunk_id"] for hit in result["hits"]] for result in page["results"]]
+        assert found == [[hit.chunk_id for hit in hits[offset : offset + 4]] for hits in whole]
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"offset": -1}, "offset"),
+        ({"offset": 10_001}, "offset"),
+        ({"offset": 9_995}, "offset + k = 10005: expected 10000 or less"),
+        ({"offset": 1.5}, "offset"),
+        ({"mode": "quantized", "offset": 91}, "offset + k = 101, but depth = 100"),
+        ({"query": [QUERY, QUERY], "offset": 5_000}, "2 queries x 5010 hits up to the end of the page"),
+        ({"mode": "quantized", "offset": 0, "depth": 1000, "group_by": "document", "per_document": 11}, "11000 hits"),
+    ],
+)
+def test_a_page_that_cannot_be_had_gets_400(client: httpx.Client, body: dict[str, Any], message: str) -> None:
+    answer = client.post("/search", json={"query": QUERY, **body})
+    assert answer.status_code == 400
+    assert message in answer.json()["error"]["message"]
+
+
+def test_a_page_of_another_snapshot_is_409_and_names_both(client: httpx.Client, opened: Index) -> None:
+    served = opened.manifest.snapshot_id
+    for wrong in ("0" * 64, served[:7], "", "\u202e" * 9):
+        answer = client.post("/search", json={"query": QUERY, "snapshot_id": wrong})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (409, "snapshot_mismatch")
+        assert repr(wrong) in answer.json()["error"]["message"]
+        assert served in answer.json()["error"]["message"]
+    for right in (served, served[:8], None):
+        assert client.post("/search", json={"query": QUERY, "snapshot_id": right}).status_code == 200
+
+
+def test_pages_end_when_the_alias_moves(tmp_path: Path, tiny_model: Path) -> None:
+    embed_inline(config_of(tmp_path, tiny_model, documents=sentences(60)))
+    with open_index(str(tmp_path / "store"), "c") as index, serving(index) as url:
+        body = {"query": QUERY, "k": 5, "offset": 0}
+        first = httpx.post(f"{url}/search", json=body).json()
+        body |= {"offset": 5, "snapshot_id": first["snapshot_id"]}
+        assert httpx.post(f"{url}/search", json=body).json()["snapshot"] == 1
+        embed_inline(config_of(tmp_path, tiny_model, documents=sentences(70)))
+        assert index.refresh()
+        answer = httpx.post(f"{url}/search", json=body)
+        assert answer.status_code == 409
+        assert first["snapshot_id"] in answer.json()["error"]["message"]
+        assert index.manifest.snapshot_id in answer.json()["error"]["message"]

@@ -1,0 +1,83 @@
+"""From queries to the rows of a page: search, rerank, group, cut."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from isospace.search.answer import Clock
+from isospace.search.grouping import group, owners_of, rank_documents
+from isospace.search.options import SearchOptions
+from isospace.search.paging import searched_places
+from isospace.search.view import RankedRows, View
+from isospace.transform.vectors import Float32
+
+Scorer: TypeAlias = Callable[[str, Sequence[str]], npt.NDArray[np.float64]]
+"""Scores of texts for a query, as `Reranker.scores` returns them."""
+Place: TypeAlias = list[tuple[int, float]]
+"""What takes one place in the order: a row with its score or, with `group_by`, the rows of a document."""
+
+
+def rank_results(
+    view: View,
+    texts: Sequence[str] | None,
+    vectors: Float32 | None,
+    options: SearchOptions,
+    *,
+    scorer: Scorer | None = None,
+    clock: Clock,
+) -> list[RankedRows]:
+    """Return the rows of the page that `options` ask for, for each query.
+
+    Parameters
+    ----------
+    texts, vectors
+        As for `View.rank`: m queries, and their (m, k) float32 vectors.
+    scorer
+        What reranks; needed with `rerank`.
+    clock
+        Records the stages `search` and, with `rerank`, `rerank`.
+
+    Raises
+    ------
+    QueryError
+        If the snapshot does not support the options, or the page ends behind `depth`.
+    """
+    whole = options.model_copy(update={"k": searched_places(view, options), "offset": None})
+    is_grouped_first = options.group_by is not None and not options.rerank
+    ranked = rank_documents(view, texts, vectors, whole) if is_grouped_first else view.rank(texts, vectors, whole)
+    clock.lap("search")
+    if options.rerank and scorer is not None and texts is not None:
+        ranked = [_reranked(view, text, rows, whole, scorer) for text, rows in zip(texts, ranked, strict=True)]
+        clock.lap("rerank")
+    return [_page(view, rows, options) for rows in ranked]
+
+
+def _reranked(view: View, query: str, ranked: RankedRows, whole: SearchOptions, scorer: Scorer) -> RankedRows:
+    if not ranked.rows:
+        return ranked
+    best = ranked.rows[: whole.depth]
+    scores = scorer(query, view.texts(row for row, _ in best))
+    order = sorted(range(len(best)), key=lambda place: (-scores[place], place))
+    rows = [(best[place][0], float(scores[place])) for place in order]
+    parts = {**ranked.parts, "retrieval": dict(ranked.rows), "rerank": dict(rows)}
+    # Rows that the reranker did not score follow in the order of the search.
+    found = RankedRows([*rows, *ranked.rows[whole.depth :]], parts)
+    return found if whole.group_by is None else group(view, found, whole)
+
+
+def _page(view: View, ranked: RankedRows, options: SearchOptions) -> RankedRows:
+    places = _places(view, ranked, options)
+    first = options.offset or 0
+    return RankedRows([one for place in places[first : first + options.k] for one in place], ranked.parts)
+
+
+def _places(view: View, ranked: RankedRows, options: SearchOptions) -> list[Place]:
+    if options.group_by is None:
+        return [[one] for one in ranked.rows]
+    owners = owners_of(view)
+    return [list(rows) for _, rows in groupby(ranked.rows, key=lambda one: owners[one[0]])]
