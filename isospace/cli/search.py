@@ -24,6 +24,7 @@ from isospace.cli.common import (
 )
 from isospace.cli.serve_config import LIMITS, read_serve_config
 from isospace.cli.terminal import print_json, printable, say
+from isospace.errors import ConfigError
 
 if TYPE_CHECKING:
     from isospace.search.options import SearchOptions
@@ -43,7 +44,14 @@ RerankerOption = Annotated[
 def search(
     store: StoreArgument,
     collection: CollectionArgument,
-    queries: Annotated[list[str], typer.Argument(metavar="QUERY", help="One or more texts.")],
+    queries: Annotated[list[str] | None, typer.Argument(metavar="QUERY", help="One or more texts.")] = None,
+    like: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CHUNK",
+            help="In place of a query: find what is like the chunk of this ID. With several, like their mean.",
+        ),
+    ] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="Maximum number of hits for each query.")] = 5,
     mode: Annotated[
         Mode,
@@ -68,7 +76,12 @@ def search(
     backend: BackendOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Find the chunks of a collection that match a query best."""
+    """Find the chunks of a collection that match a query best, or that are most like others."""
+    if bool(queries) == bool(like):
+        raise ConfigError(
+            f"{len(queries or ())} queries and {len(like or ())} --like; expected either queries, or chunks to find "
+            "others like them."
+        )
     values = {"k": k, "mode": mode, "filter": where, "rerank": reranker is not None}
     engine, options = engine_of(backend, device), _options({**values, **parse_pairs("--set", settings, "rescore=10")})
     from isospace.search.index import open_index
@@ -76,16 +89,16 @@ def search(
 
     opened = _reranker(reranker)
     # What a mode does not need is not loaded: the model of a sparse encoder takes seconds.
-    encode, sparse = options.mode not in WORD_MODES, options.uses_sparse
+    encode, sparse = bool(queries) and options.mode not in WORD_MODES, bool(queries) and options.uses_sparse
     index = open_index(store, collection, snapshot, engine=engine, reranker=opened, encode=encode, sparse=sparse)
-    answer = index.answer(queries, options)
+    answer = index.answer(queries, options) if queries else index.answer_like(like or (), options)
     results = answer.hits
+    asked = queries or [f"like {', '.join(like or ())}"]
     if answer.degraded:
         say(f"warning: words alone were searched, since the query cannot be embedded: {answer.degraded}", err=True)
     if as_json:
-        listed = [
-            {"query": q, "hits": [hit.as_dict() for hit in hits]} for q, hits in zip(queries, results, strict=True)
-        ]
+        heads: list[dict[str, Any]] = [{"query": query} for query in queries] if queries else [{"like": like}]
+        listed = [{**head, "hits": [hit.as_dict() for hit in hits]} for head, hits in zip(heads, results, strict=True)]
         found = {
             "space_id": answer.space_id,
             "snapshot": answer.snapshot,
@@ -94,8 +107,8 @@ def search(
         }
         print_json(found | ({"degraded": answer.degraded} if answer.degraded else {}))
         return
-    for query, hits in zip(queries, results, strict=True):
-        _print_hits(query, hits, options, is_only=len(queries) == 1)
+    for query, hits in zip(asked, results, strict=True):
+        _print_hits(query, hits, options, is_only=len(asked) == 1)
 
 
 def serve(

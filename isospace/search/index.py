@@ -20,6 +20,7 @@ from isospace.errors import NO_ANSWER, ConfigError, MismatchError, QueryError
 from isospace.ingest.document import is_unicode
 from isospace.search.answer import Answer, Clock
 from isospace.search.build_local_copy import Verify
+from isospace.search.more_like import example_of
 from isospace.search.opener import Opener
 from isospace.search.options import TEXT_MODES, WORD_MODES, SearchKeywords, SearchOptions, search_options
 from isospace.search.paging import require_snapshot
@@ -27,6 +28,7 @@ from isospace.search.promise import SnapshotPromise, promise_of
 from isospace.search.query_cache import CacheConfig, QueryCache
 from isospace.search.results import rank_results
 from isospace.search.vector.kernels import Kernels
+from isospace.search.vector.topk import Rows
 from isospace.search.view import FLOATS, Hit, View
 from isospace.storage.store import Store, as_store
 from isospace.transform.affine import Role
@@ -216,6 +218,39 @@ class Index:
         chosen = self._vector_options(k, options)
         return self._answer(view, None, np.asarray(vectors, np.float32), chosen, Clock()).hits
 
+    def more_like(self, chunk_ids: Sequence[str] | str, k: int = 10, **options: Unpack[SearchKeywords]) -> list[Hit]:
+        """Find the chunks nearest to a stored one, or to the mean of several; no text is encoded.
+
+        Parameters
+        ----------
+        chunk_ids
+            One to 100 IDs, as hits have them. These chunks are no hits, and neither are their documents with
+            `group_by`.
+        **options
+            As for `search`; modes that need texts are refused.
+
+        Returns
+        -------
+        list of Hit
+            By descending score, ties by chunk_id.
+
+        Raises
+        ------
+        NotFoundError
+            If the snapshot has no such chunk, or `scope` does not let it be seen.
+        QueryError
+            If an option is invalid, or the vectors of the chunks cancel each other.
+        """
+        return self.answer_like(chunk_ids, self._options(k, options)).hits[0]
+
+    def answer_like(
+        self, chunk_ids: Sequence[str] | str, options: SearchOptions, *, view: View | None = None
+    ) -> Answer:
+        """Find the chunks nearest to stored ones in `view`, or in the current snapshot; see `more_like`."""
+        view = view or self._view
+        example = example_of(view, chunk_ids, options)
+        return self._answer(view, None, example.vector, options, Clock(), without=example.rows)
+
     def search_raw(
         self, raw: Float32, k: int = 10, *, role: Role = "query", **options: Unpack[SearchKeywords]
     ) -> list[list[Hit]]:
@@ -292,7 +327,14 @@ class Index:
         return options.model_copy(update={"representation": name})
 
     def _answer(
-        self, view: View, queries: list[str] | None, vectors: Float32 | None, options: SearchOptions, clock: Clock
+        self,
+        view: View,
+        queries: list[str] | None,
+        vectors: Float32 | None,
+        options: SearchOptions,
+        clock: Clock,
+        *,
+        without: Rows | None = None,
     ) -> Answer:
         if self._watchers:
             # The thread that follows the alias is not in a fork, which would go on serving an old snapshot.
@@ -301,8 +343,8 @@ class Index:
         require_snapshot(view, options.snapshot_id)
         count = len(queries) if queries is not None else len(vectors) if vectors is not None else 0
         place = (view.space.space_id, view.digest, options.model_dump_json())
-        # A page that a similar query had would not fit the pages beside it.
-        shared = vectors if options.offset is None else None
+        # A page that a similar query had would not fit the pages beside it, and an example is no hit of its own.
+        shared = vectors if options.offset is None and without is None else None
         cached = [None if shared is None else self.cache.answer(place, shared[n]) for n in range(count)]
         unknown = [n for n in range(count) if cached[n] is None]
         hits: list[list[Hit]] = [answer or [] for answer in cached]
@@ -310,7 +352,7 @@ class Index:
             texts = None if queries is None else [queries[n] for n in unknown]
             asked = None if vectors is None else vectors[unknown]
             scorer = None if self.reranker is None else self.reranker.scores
-            ranked = rank_results(view, texts, asked, options, scorer=scorer, clock=clock)
+            ranked = rank_results(view, texts, asked, options, scorer=scorer, without=without, clock=clock)
             for n, rows in zip(unknown, ranked, strict=True):
                 hits[n] = view.hits(rows, options.neighbors)
                 if shared is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from itertools import groupby
 from typing import TypeAlias
 
@@ -13,6 +13,7 @@ from isospace.search.answer import Clock
 from isospace.search.grouping import group, owners_of, rank_documents
 from isospace.search.options import SearchOptions
 from isospace.search.paging import searched_places
+from isospace.search.vector.topk import Rows
 from isospace.search.view import RankedRows, View
 from isospace.transform.vectors import Float32
 
@@ -29,6 +30,7 @@ def rank_results(
     options: SearchOptions,
     *,
     scorer: Scorer | None = None,
+    without: Rows | None = None,
     clock: Clock,
 ) -> list[RankedRows]:
     """Return the rows of the page that `options` ask for, for each query.
@@ -39,6 +41,8 @@ def rank_results(
         As for `View.rank`: m queries, and their (m, k) float32 vectors.
     scorer
         What reranks; needed with `rerank`.
+    without
+        Rows that are no hits, and neither are their documents with `group_by`; none if None.
     clock
         Records the stages `search` and, with `rerank`, `rerank`.
 
@@ -47,14 +51,16 @@ def rank_results(
     QueryError
         If the snapshot does not support the options, or the page ends behind `depth`.
     """
-    whole = options.model_copy(update={"k": searched_places(view, options), "offset": None})
+    skipped = _skipped(view, without, options)
+    # What is left out afterwards takes places before that.
+    whole = options.model_copy(update={"k": searched_places(view, options) + len(skipped), "offset": None})
     is_grouped_first = options.group_by is not None and not options.rerank
     ranked = rank_documents(view, texts, vectors, whole) if is_grouped_first else view.rank(texts, vectors, whole)
     clock.lap("search")
     if options.rerank and scorer is not None and texts is not None:
         ranked = [_reranked(view, text, rows, whole, scorer) for text, rows in zip(texts, ranked, strict=True)]
         clock.lap("rerank")
-    return [_page(view, rows, options) for rows in ranked]
+    return [_page(view, rows, options, skipped) for rows in ranked]
 
 
 def _reranked(view: View, query: str, ranked: RankedRows, whole: SearchOptions, scorer: Scorer) -> RankedRows:
@@ -70,14 +76,23 @@ def _reranked(view: View, query: str, ranked: RankedRows, whole: SearchOptions, 
     return found if whole.group_by is None else group(view, found, whole)
 
 
-def _page(view: View, ranked: RankedRows, options: SearchOptions) -> RankedRows:
-    places = _places(view, ranked, options)
+def _page(view: View, ranked: RankedRows, options: SearchOptions, skipped: Set[int]) -> RankedRows:
+    members = _members(view, options)
+    places: list[Place] = [
+        list(rows) for member, rows in groupby(ranked.rows, key=lambda one: members(one[0])) if member not in skipped
+    ]
     first = options.offset or 0
     return RankedRows([one for place in places[first : first + options.k] for one in place], ranked.parts)
 
 
-def _places(view: View, ranked: RankedRows, options: SearchOptions) -> list[Place]:
+def _skipped(view: View, without: Rows | None, options: SearchOptions) -> Set[int]:
+    members = _members(view, options)
+    return frozenset() if without is None else frozenset(members(int(row)) for row in without)
+
+
+def _members(view: View, options: SearchOptions) -> Callable[[int], int]:
+    """Return a function from a row to what takes a place in the order: itself, or its document."""
     if options.group_by is None:
-        return [[one] for one in ranked.rows]
+        return lambda row: row
     owners = owners_of(view)
-    return [list(rows) for _, rows in groupby(ranked.rows, key=lambda one: owners[one[0]])]
+    return lambda row: int(owners[row])

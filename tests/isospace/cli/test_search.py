@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -61,3 +62,20 @@ def test_a_page_is_numbered_on(call: Call, store: str) -> None:
     assert page[:6] == first[6:]
     beyond = call("search", store, "c", "the cell", "--set", "offset=500").out
     assert "nothing found after the first 500" in beyond
+
+
+def test_chunks_like_another_are_found_without_a_query(call: Call, store: str) -> None:
+    def names(*arguments: str) -> list[str]:
+        (result,) = json.loads(call("search", store, "c", *arguments, "--json").out)["results"]
+        return [hit["chunk_id"] for hit in result["hits"]]
+
+    (first, *_) = names("the cell", "-k", "3")
+    like = names("--like", first, "-k", "3")
+    assert len(like) == 3
+    assert first not in like
+    assert names("--like", first, "--like", like[0], "-k", "2")
+    assert f"like {first}: nothing" in call("search", store, "c", "--like", first, "--filter", "title == 'none'").out
+    for arguments in (("the cell", "--like", first), ()):
+        refused = call("search", store, "c", *arguments)
+        assert (refused.status, refused.out) == (2, "")
+        assert "expected either queries, or chunks" in refused.err

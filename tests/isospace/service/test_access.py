@@ -128,6 +128,29 @@ def test_pages_hold_what_the_key_shows_and_end_there(ask: Ask, mode: str) -> Non
     assert shown == everything
 
 
+def test_a_hidden_chunk_is_no_example_and_as_one_that_does_not_exist(ask: Ask) -> None:
+    hits = ask(ALL, mode="exact").json()["results"][0]["hits"]
+    shown, hidden = ([hit["chunk_id"] for hit in hits if hit["metadata"]["lang"] == lang][:2] for lang in ("en", "de"))
+    assert langs(ask(query=None, like=shown)) == {"en"}
+    assert langs(ask(ALL, query=None, like=hidden)) == {"en", "de"}
+    missing = ask(query=None, like="nothing")
+    for like in (hidden[0], [hidden[0]], [shown[0], hidden[0]], hidden):
+        answers = [
+            ask(query=None, like=like),
+            ask(query=None, like=like, filter='lang == "de"'),
+            ask(query=None, like=like, k=5, offset=0, group_by="document", mode="quantized"),
+            ask(token(), query=None, like=like),
+        ]
+        for answer in answers:
+            assert answer.status_code == missing.status_code == 404
+            assert answer.text.replace(hidden[0], "nothing") == missing.text
+    # Whatever else is wrong is told before that.
+    for wrong in ({"filter": "nope == 1"}, {"mode": "lexical"}, {"snapshot_id": "0" * 64}):
+        told = [ask(query=None, like=like, **wrong) for like in (hidden[0], "nothing")]
+        assert told[0].status_code == told[1].status_code != 404
+        assert told[0].text.replace(hidden[0], "nothing") == told[1].text
+
+
 def test_neither_a_header_nor_a_parameter_of_the_url_widens_it(guarded: str) -> None:
     for extra in ("X-Isospace-Scope", "X-Forwarded-Authorization", "X-Original-Authorization", "Proxy-Authorization"):
         headers = {"Authorization": f"Bearer {ENGLISH}", extra: f"Bearer {ALL}"}

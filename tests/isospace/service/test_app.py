@@ -278,6 +278,47 @@ def test_pages_over_http_are_those_of_the_library(
         assert found == [[hit.chunk_id for hit in hits[offset : offset + 4]] for hits in whole]
 
 
+def test_chunks_like_others_are_found_over_http(client: httpx.Client, opened: Index) -> None:
+    names = opened.chunks["chunk_id"].to_pylist()
+    for like in (names[3], [names[3]], names[:3]):
+        for options in ({}, {"mode": "quantized"}, {"group_by": "document"}, {"offset": 2}, {"filter": "year > 2016"}):
+            answer = client.post("/search", json={"like": like, "k": 5, **options})
+            assert answer.status_code == 200, answer.text
+            (result,) = answer.json()["results"]
+            expected = opened.more_like(like, 5, **options)
+            assert [(hit["chunk_id"], hit["score"]) for hit in result["hits"]] == [
+                (hit.chunk_id, hit.score) for hit in expected
+            ]
+            assert result["query"] is None
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "message"),
+    [
+        ({"query": QUERY, "like": "x"}, 400, "both query and like are given"),
+        ({"query": None, "like": None}, 400, "neither query nor like is given"),
+        ({"like": []}, 400, "like is empty"),
+        ({"like": ""}, 400, "like"),
+        ({"like": 5}, 400, "like"),
+        ({"like": ["x"] * 101}, 400, "101 chunk IDs; expected at most 100"),
+        ({"like": "x" * 2001}, 400, "like"),
+        ({"like": "nothing"}, 404, "chunk 'nothing' is not in snapshot 1."),
+        ({"like": "\ud800"}, 400, "like: Input should be a valid string"),
+        ({"like": "nothing", "mode": "hybrid"}, 400, "compares vectors alone"),
+        ({"like": "nothing", "rerank": True}, 400, "compares vectors alone"),
+        ({"like": "nothing", "k": 5000}, 400, "k"),
+    ],
+)
+def test_chunks_that_cannot_be_compared_are_refused(
+    client: httpx.Client, body: dict[str, Any], status: int, message: str
+) -> None:
+    content = json.dumps(body)
+    answer = client.post("/search", content=content, headers={"Content-Type": "application/json"})
+    assert answer.status_code == status, answer.text
+    assert message in answer.json()["error"]["message"]
+    assert (answer.json()["error"]["code"] == "chunk_not_found") == (status == 404)
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [
