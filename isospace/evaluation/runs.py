@@ -69,7 +69,7 @@ def answer_set(
     Raises
     ------
     QueryError
-        If the options ask for a reranker, a page, or a mode that pseudo-queries do not support.
+        If the options ask for a reranker, a page, diversity, or a mode that pseudo-queries do not support.
     """
     if query_set.remainders and (options.mode in TEXT_MODES or options.metric != "cosine"):
         raise QueryError(
@@ -78,8 +78,11 @@ def answer_set(
         )
     if options.rerank:
         raise QueryError("evaluation sets are searched without a reranker. Leave rerank out of the search options.")
-    if options.offset is not None:
-        raise QueryError("evaluation sets are searched without pages. Leave offset out of the search options.")
+    if options.offset is not None or options.diversity:
+        raise QueryError(
+            f"offset = {options.offset}, diversity = {options.diversity}: evaluation sets are searched without pages, "
+            "and for the most relevant hits. Leave both out of the search options."
+        )
     names, texts = list(query_set.queries), list(query_set.queries.values())
     vectors = view.space.embed(texts, "query") if options.mode not in WORD_MODES else None
     wanted = options.model_copy(update={"k": min(depth, len(view.copy)) or 1})

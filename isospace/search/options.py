@@ -63,14 +63,17 @@ class SearchOptions(BaseModel):
     sparse_weight: _Weight = 1.0
     """For hybrid: weight of the ranking by sparse weights, if the snapshot has them; 0 leaves it out."""
     depth: int = Field(default=100, ge=1)
-    """For hybrid and rerank: how many hits of each list are fused, and how many the reranker scores. With `offset`,
-    also the number of candidates that modes quantized and tiered order."""
+    """For hybrid, rerank, and diversity: how many hits of each list are fused, how many the reranker scores, and from
+    how many is selected. With `offset`, also the number of candidates that modes quantized and tiered order."""
     rerank: bool = False
     """Whether to rerank the `depth` best with the cross-encoder that the index was opened with."""
+    diversity: float = Field(default=0.0, ge=0.0, le=1.0, allow_inf_nan=False)
+    """Above 0, hits are selected from the `depth` best one after another, each by (1 - diversity) x its score, scaled
+    to 0..1, - diversity x its highest cosine with those before it (maximal marginal relevance)."""
     offset: int | None = Field(default=None, ge=0)
     """For pages: how many hits are left out before the first one, 0 for the first page; with `group_by`, how many
-    documents. `offset + k` is at most 10,000, and at most `depth` where candidates are rescored, fused, or
-    reranked."""
+    documents. `offset + k` is at most 10,000, and at most `depth` where candidates are rescored, fused,
+    reranked, or selected for diversity."""
     snapshot_id: str | None = Field(default=None, max_length=64)
     """ID of the snapshot that must be searched, or its first eight digits or more: that of the first page."""
 
@@ -103,6 +106,7 @@ class SearchKeywords(TypedDict, total=False):
     sparse_weight: float
     depth: int
     rerank: bool
+    diversity: float
     offset: int | None
     snapshot_id: str | None
 

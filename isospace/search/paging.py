@@ -2,7 +2,8 @@
 
 An exact search and one by words or terms order all rows, so a page is a part of that order. Everything else looks at
 candidates, and how many these are changes the order: the codes that are rescored, the lists that are fused, the hits
-that are reranked. A page of such a search comes from the order that `depth` alone determines.
+that are reranked, or from which diverse ones are selected. A page of such a search comes from the order that `depth`
+alone determines.
 """
 
 from __future__ import annotations
@@ -52,12 +53,13 @@ def searched_places(view: View, options: SearchOptions) -> int:
                 f"into pages. Give depth = {last} or more, with every page."
             )
         return options.depth
-    return max(last, options.depth) if options.rerank else last
+    return max(last, options.depth) if options.rerank or options.diversity else last
 
 
 def depends_on_depth(view: View, options: SearchOptions) -> bool:
     """Return whether the order of a search depends on how many candidates it has."""
-    return options.rerank or not (options.mode in WORD_MODES or _is_exact(view, options))
+    is_chosen_later = options.rerank or options.diversity > 0
+    return is_chosen_later or not (options.mode in WORD_MODES or _is_exact(view, options))
 
 
 def _is_exact(view: View, options: SearchOptions) -> bool:

@@ -1,4 +1,4 @@
-"""From queries to the rows of a page: search, rerank, group, cut."""
+"""From queries to the rows of a page: search, rerank, group, select, cut."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from isospace.search.answer import Clock
+from isospace.search.diversity import scaled, select_diverse
 from isospace.search.grouping import group, owners_of, rank_documents
 from isospace.search.options import SearchOptions
-from isospace.search.paging import searched_places
+from isospace.search.paging import last_place, searched_places
 from isospace.search.vector.topk import Rows
 from isospace.search.view import RankedRows, View
 from isospace.transform.vectors import Float32
@@ -81,8 +82,18 @@ def _page(view: View, ranked: RankedRows, options: SearchOptions, skipped: Set[i
     places: list[Place] = [
         list(rows) for member, rows in groupby(ranked.rows, key=lambda one: members(one[0])) if member not in skipped
     ]
+    if options.diversity > 0:
+        places = _diverse(view, places[: searched_places(view, options)], options)
     first = options.offset or 0
     return RankedRows([one for place in places[first : first + options.k] for one in place], ranked.parts)
+
+
+def _diverse(view: View, places: list[Place], options: SearchOptions) -> list[Place]:
+    """Select diverse places up to the end of the page; a document is compared by its best chunk."""
+    rows = np.array([place[0][0] for place in places], np.int64)
+    vectors = view.finest.quantizer.decode(np.ascontiguousarray(view.finest.array[rows]))
+    relevance = scaled([place[0][1] for place in places])
+    return [places[n] for n in select_diverse(relevance, vectors, options.diversity, last_place(options))]
 
 
 def _skipped(view: View, without: Rows | None, options: SearchOptions) -> Set[int]:

@@ -168,4 +168,6 @@ def _observed(view: View, text: str, options: SearchOptions, hits: Sequence[Hit]
 
 
 def _are_cosines(options: SearchOptions) -> bool:
-    return options.mode not in TEXT_MODES and options.metric == "cosine" and not options.rerank
+    is_by_vectors = options.mode not in TEXT_MODES and options.metric == "cosine"
+    # Diverse hits are not the nearest ones.
+    return is_by_vectors and not options.rerank and not options.diversity

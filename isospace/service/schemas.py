@@ -116,12 +116,6 @@ class SearchRequest(_Request):
     """In place of `query`: find the chunks nearest to the chunk of this ID, or to the mean of several."""
     k: Annotated[int, Field(ge=1, le=1000)] = 10
     """Maximum number of hits per query."""
-    offset: Annotated[int, Field(ge=0, le=10_000)] | None = None
-    """For pages: how many hits, or documents with `group_by`, are left out before the first one; 0 for the first page.
-    The order of pages is determined by `depth` where candidates are rescored, fused, or reranked."""
-    snapshot_id: Annotated[str, Field(max_length=64)] | None = None
-    """The `snapshot_id` of the first page, or its first 8 or more digits; if another snapshot is served, the answer is
-    409."""
     mode: Literal["auto", "exact", "quantized", "tiered", "lexical", "sparse", "hybrid"] = "auto"
     """Search mode; see the guide to searching."""
     representation: Annotated[str, Field(max_length=60)] | None = None
@@ -145,10 +139,18 @@ class SearchRequest(_Request):
     sparse_weight: _Weight = 1.0
     """For hybrid: weight of the ranking by sparse weights, if the snapshot has them; 0 leaves it out."""
     depth: Annotated[int, Field(ge=1, le=1000)] = 100
-    """For hybrid and rerank: how many hits of each list are fused, and how many the reranker scores. With `offset`,
-    also the number of candidates that modes quantized and tiered order."""
+    """For hybrid, rerank, and diversity: how many hits of each list are fused, how many the reranker scores, and from
+    how many is selected. With `offset`, also the number of candidates that modes quantized and tiered order."""
     rerank: bool = False
     """Whether to rerank the best hits with the service's cross-encoder."""
+    diversity: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Above 0, hits that are unlike those before them are preferred, and selected from the `depth` best."""
+    offset: Annotated[int, Field(ge=0, le=10_000)] | None = None
+    """For pages: how many hits, or documents with `group_by`, are left out before the first one; 0 for the first page.
+    The order of pages is determined by `depth` where candidates are rescored, fused, reranked, or selected."""
+    snapshot_id: Annotated[str, Field(max_length=64)] | None = None
+    """The `snapshot_id` of the first page, or its first 8 or more digits; if another snapshot is served, the answer is
+    409."""
 
     @model_validator(mode="after")
     def _require_one(self) -> SearchRequest:

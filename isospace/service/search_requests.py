@@ -8,7 +8,7 @@ from isospace.errors import MismatchError, NotFoundError
 from isospace.search.highlight import highlighter
 from isospace.search.more_like import example_of
 from isospace.search.options import LAST_PLACE, WORD_MODES, SearchOptions, search_options
-from isospace.search.paging import require_snapshot, searched_places
+from isospace.search.paging import last_place, require_snapshot, searched_places
 from isospace.search.spec import LexicalSpec
 from isospace.search.view import Hit, View
 from isospace.service.embed_requests import require_characters, require_within
@@ -78,16 +78,16 @@ def _require_example(view: View, like: Like, options: SearchOptions) -> None:
 
 
 def _require_few_places(view: View, options: SearchOptions, queries: int, limits: Limits) -> None:
-    """Refuse pages that take too long, since what is before a page has to be searched, too."""
-    if options.offset is None:
+    """Refuse what takes too long, since also hits are searched that are not returned."""
+    if options.offset is None and not options.diversity:
         return
     places, most = searched_places(view, options) * _rows_per_place(options), max(LAST_PLACE, limits.answers)
     if queries * places > most:
         raise Problem(
             400,
-            f"{queries} queries x {places} hits up to the end of the page; expected at most {most} in all. Send fewer "
+            f"{queries} queries x {places} hits to search for a page; expected at most {most} in all. Send fewer "
             "queries in one request.",
-            param="offset",
+            param="offset" if options.offset is not None else "depth",
         )
 
 
@@ -100,8 +100,10 @@ def search_cost(key: tuple[View, SearchOptions], _query: str | Like) -> float:
     options = key[1]
     reranked = options.depth if options.rerank else 0
     hits = searched_places(key[0], options) * _rows_per_place(options)
+    compared = last_place(options) * options.depth if options.diversity else 0
     # Documents may take several searches.
-    return (1.0 if options.group_by is None else 2.0) + hits * max(options.rescore, 1) / 500 + reranked / 2
+    plain = 1.0 if options.group_by is None else 2.0
+    return plain + hits * max(options.rescore, 1) / 500 + reranked / 2 + compared / 10_000
 
 
 def found_chunks(view: View, asked: str | Like, hits: Sequence[Hit]) -> QueryResult:

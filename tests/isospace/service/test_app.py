@@ -278,6 +278,24 @@ def test_pages_over_http_are_those_of_the_library(
         assert found == [[hit.chunk_id for hit in hits[offset : offset + 4]] for hits in whole]
 
 
+def test_diverse_hits_are_found_over_http(client: httpx.Client, opened: Index) -> None:
+    for options in ({}, {"mode": "hybrid"}, {"mode": "lexical", "offset": 3}, {"group_by": "document"}):
+        body = {"query": [QUERY, "index"], "k": 5, "diversity": 0.5, "depth": 30, **options}
+        expected = opened.search([QUERY, "index"], 5, diversity=0.5, depth=30, **options)
+        results = client.post("/search", json=body).json()["results"]
+        assert [[hit["chunk_id"] for hit in result["hits"]] for result in results] == [
+            [hit.chunk_id for hit in hits] for hits in expected
+        ]
+    for bad, message in (
+        ({"diversity": 1.5}, "diversity"),
+        ({"diversity": "0.5"}, "diversity"),
+        ({"query": [QUERY] * 11, "diversity": 0.1, "depth": 1000, "k": 1}, "11 queries x 1000 hits to search"),
+    ):
+        answer = client.post("/search", json={"query": QUERY, **bad})
+        assert answer.status_code == 400
+        assert message in answer.json()["error"]["message"]
+
+
 def test_chunks_like_others_are_found_over_http(client: httpx.Client, opened: Index) -> None:
     names = opened.chunks["chunk_id"].to_pylist()
     for like in (names[3], [names[3]], names[:3]):
@@ -327,7 +345,7 @@ def test_chunks_that_cannot_be_compared_are_refused(
         ({"offset": 9_995}, "offset + k = 10005: expected 10000 or less"),
         ({"offset": 1.5}, "offset"),
         ({"mode": "quantized", "offset": 91}, "offset + k = 101, but depth = 100"),
-        ({"query": [QUERY, QUERY], "offset": 5_000}, "2 queries x 5010 hits up to the end of the page"),
+        ({"query": [QUERY, QUERY], "offset": 5_000}, "2 queries x 5010 hits to search for a page"),
         ({"mode": "quantized", "offset": 0, "depth": 1000, "group_by": "document", "per_document": 11}, "11000 hits"),
     ],
 )
