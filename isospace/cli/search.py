@@ -318,18 +318,20 @@ def _print_hits(query: str, hits: Sequence[Hit], options: SearchOptions, *, is_o
 
 
 def _why_nothing(options: SearchOptions) -> str:
+    if options.min_score is not None:
+        return f" with a score of {options.min_score:g} or more"
     if options.offset:
         return f" after the first {options.offset}"
     return f"; {options.mode} search needs a word in common" if options.mode in ("lexical", "sparse") else ""
 
 
 def hit_lines(rank: int, hit: Hit, width: int) -> list[str]:
-    """Return a hit as three lines: rank, score, and title; document; text. Without a title, the text gets two."""
+    """Return a hit as three lines: rank, scores, and title; document; text. Without a title, the text gets two."""
     document = hit.doc_id if hit.uri in ("", hit.doc_id) else f"{hit.doc_id} · {hit.uri}"
     heading, place = (hit.title, [document]) if hit.title else (document, [])
     room = width - len(_INDENT)
     shown = printable(hit.text)
     text = textwrap.wrap(shown, room, max_lines=1 if place else 2, placeholder=" …", break_on_hyphens=False)
-    start = f"{rank:>2}  {hit.score:.4f}  "
+    start = f"{rank:>2}  {hit.score:.4f}  " + ("" if hit.percentile is None else f"{hit.percentile:.2f} %  ")
     first = start + shortened(heading, width - len(start))
     return [first, *(_INDENT + line for line in [*(shortened(one, room) for one in place), *text])]

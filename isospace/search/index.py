@@ -26,7 +26,7 @@ from isospace.search.options import TEXT_MODES, WORD_MODES, SearchKeywords, Sear
 from isospace.search.paging import require_snapshot
 from isospace.search.promise import SnapshotPromise, promise_of
 from isospace.search.query_cache import CacheConfig, QueryCache
-from isospace.search.results import rank_results
+from isospace.search.results import rank_results, with_percentiles
 from isospace.search.vector.kernels import Kernels
 from isospace.search.vector.topk import Rows
 from isospace.search.view import FLOATS, Hit, View
@@ -354,7 +354,8 @@ class Index:
             scorer = None if self.reranker is None else self.reranker.scores
             ranked = rank_results(view, texts, asked, options, scorer=scorer, without=without, clock=clock)
             for n, rows in zip(unknown, ranked, strict=True):
-                hits[n] = view.hits(rows, options.neighbors)
+                found = view.hits(rows, options.neighbors)
+                hits[n] = with_percentiles(view, found, options) if options.explain else found
                 if shared is not None:
                     self.cache.keep_answer(place, shared[n], hits[n])
         else:

@@ -70,6 +70,10 @@ class SearchOptions(BaseModel):
     diversity: float = Field(default=0.0, ge=0.0, le=1.0, allow_inf_nan=False)
     """Above 0, hits are selected from the `depth` best one after another, each by (1 - diversity) x its score, scaled
     to 0..1, - diversity x its highest cosine with those before it (maximal marginal relevance)."""
+    min_score: float | None = Field(default=None, allow_inf_nan=False)
+    """For vector modes without rerank: hits with a lower score are left out."""
+    explain: bool = False
+    """Whether hits have a `percentile`."""
     offset: int | None = Field(default=None, ge=0)
     """For pages: how many hits are left out before the first one, 0 for the first page; with `group_by`, how many
     documents. `offset + k` is at most 10,000, and at most `depth` where candidates are rescored, fused,
@@ -84,7 +88,7 @@ class SearchOptions(BaseModel):
 
     def by_words(self) -> SearchOptions:
         """Return options that search words alone, for when queries cannot be embedded."""
-        for_vectors = ("representation", "rescore", "metric", "fusion", "weights", "sparse_weight")
+        for_vectors = ("representation", "rescore", "metric", "fusion", "weights", "sparse_weight", "min_score")
         usual = {name: SearchOptions.model_fields[name].default for name in for_vectors}
         return self.model_copy(update={**usual, "mode": "lexical"})
 
@@ -107,6 +111,8 @@ class SearchKeywords(TypedDict, total=False):
     depth: int
     rerank: bool
     diversity: float
+    min_score: float | None
+    explain: bool
     offset: int | None
     snapshot_id: str | None
 
@@ -122,6 +128,11 @@ def search_options(values: Mapping[str, object]) -> SearchOptions:
         raise QueryError(f"{name} = {first['input']!r:.80}: {_expected(first)}.{known}") from error
     if options.per_document > 1 and options.group_by is None:
         raise QueryError(f'per_document = {options.per_document}: needs group_by = "document", which k then counts.')
+    if options.min_score is not None and (options.mode in TEXT_MODES or options.rerank):
+        raise QueryError(
+            f"min_score = {options.min_score:g}: mode {options.mode}, rerank {options.rerank}: expected mode auto, "
+            "exact, quantized, or tiered without rerank. Other scores do not compare between queries."
+        )
     if options.offset is not None and options.offset + options.k > LAST_PLACE:
         raise QueryError(
             f"offset + k = {options.offset + options.k}: expected {LAST_PLACE} or less. Narrow the search by a filter."

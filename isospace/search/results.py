@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence, Set
+from dataclasses import replace
 from itertools import groupby
 from typing import TypeAlias
 
@@ -12,10 +13,11 @@ import numpy.typing as npt
 from isospace.search.answer import Clock
 from isospace.search.diversity import scaled, select_diverse
 from isospace.search.grouping import group, owners_of, rank_documents
-from isospace.search.options import SearchOptions
+from isospace.search.options import WORD_MODES, SearchOptions
 from isospace.search.paging import last_place, searched_places
+from isospace.search.percentiles import percentile
 from isospace.search.vector.topk import Rows
-from isospace.search.view import RankedRows, View
+from isospace.search.view import Hit, RankedRows, View
 from isospace.transform.vectors import Float32
 
 Scorer: TypeAlias = Callable[[str, Sequence[str]], npt.NDArray[np.float64]]
@@ -64,6 +66,15 @@ def rank_results(
     return [_page(view, rows, options, skipped) for rows in ranked]
 
 
+def with_percentiles(view: View, hits: Sequence[Hit], options: SearchOptions) -> list[Hit]:
+    """Return hits with the percentiles of their cosines; those that have none, such as hits by words, as they are."""
+    cosines = [_cosine_of(hit, options) for hit in hits]
+    return [
+        hit if cosine is None else replace(hit, percentile=percentile(cosine, view.chance))
+        for hit, cosine in zip(hits, cosines, strict=True)
+    ]
+
+
 def _reranked(view: View, query: str, ranked: RankedRows, whole: SearchOptions, scorer: Scorer) -> RankedRows:
     if not ranked.rows:
         return ranked
@@ -78,9 +89,10 @@ def _reranked(view: View, query: str, ranked: RankedRows, whole: SearchOptions, 
 
 
 def _page(view: View, ranked: RankedRows, options: SearchOptions, skipped: Set[int]) -> RankedRows:
-    members = _members(view, options)
+    members, lowest = _members(view, options), -np.inf if options.min_score is None else options.min_score
+    good = [one for one in ranked.rows if one[1] >= lowest]
     places: list[Place] = [
-        list(rows) for member, rows in groupby(ranked.rows, key=lambda one: members(one[0])) if member not in skipped
+        list(rows) for member, rows in groupby(good, key=lambda one: members(one[0])) if member not in skipped
     ]
     if options.diversity > 0:
         places = _diverse(view, places[: searched_places(view, options)], options)
@@ -107,3 +119,11 @@ def _members(view: View, options: SearchOptions) -> Callable[[int], int]:
         return lambda row: row
     owners = owners_of(view)
     return lambda row: int(owners[row])
+
+
+def _cosine_of(hit: Hit, options: SearchOptions) -> float | None:
+    if options.metric != "cosine" or options.mode in WORD_MODES:
+        return None
+    if options.mode == "hybrid":
+        return hit.scores.get("vector")
+    return hit.scores.get("retrieval") if options.rerank else hit.score

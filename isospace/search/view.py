@@ -22,6 +22,7 @@ from isospace.search.fusion import reciprocal_rank_fusion, weighted_fusion
 from isospace.search.local_copy import LocalCopy
 from isospace.search.metadata import parse_metadata
 from isospace.search.options import TEXT_MODES, Mode, SearchOptions
+from isospace.search.percentiles import chance_cosines
 from isospace.search.promise import SnapshotPromise
 from isospace.search.sparse_index import SparseIndex
 from isospace.search.vector.kernels import Codes, Kernels
@@ -29,7 +30,7 @@ from isospace.search.vector.rescoring import nearest
 from isospace.search.vector.topk import Rows
 from isospace.transform.quantizer_set import require_representation
 from isospace.transform.representations import ShortSpec, finest_of
-from isospace.transform.vectors import Float32
+from isospace.transform.vectors import Float32, Float64
 
 Ranking = list[tuple[int, float]]
 FLOATS = ("float32", "float16")
@@ -61,6 +62,9 @@ class Hit:
     """First character of the context in the document's text."""
     context_end: int = 0
     """One past its last character."""
+    percentile: float | None = None
+    """With `explain`: percentage of pairs of chunks of different documents whose cosine is lower than that of query and
+    chunk; of up to 32,640 pairs of the snapshot. None if the chunk was not found by its cosine."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields by name."""
@@ -102,6 +106,11 @@ class View:
         """The most precise representation: of those with all dimensions, the one with the most bytes."""
         record = self.space.space.record
         return self.copy.codes[finest_of(record.spec.representations, record.dimension).name]
+
+    @functools.cached_property
+    def chance(self) -> Float64:
+        """Ascending cosines of a sample of pairs of chunks of different documents; see `chance_cosines`."""
+        return chance_cosines(self.finest, self.copy.chunks["document"].to_numpy())
 
     def rank(
         self,

@@ -169,5 +169,6 @@ def _observed(view: View, text: str, options: SearchOptions, hits: Sequence[Hit]
 
 def _are_cosines(options: SearchOptions) -> bool:
     is_by_vectors = options.mode not in TEXT_MODES and options.metric == "cosine"
-    # Diverse hits are not the nearest ones.
-    return is_by_vectors and not options.rerank and not options.diversity
+    # Diverse hits are not the nearest ones, and with a threshold, low scores are missing.
+    is_whole = not options.diversity and options.min_score is None
+    return is_by_vectors and is_whole and not options.rerank

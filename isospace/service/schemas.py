@@ -145,6 +145,10 @@ class SearchRequest(_Request):
     """Whether to rerank the best hits with the service's cross-encoder."""
     diversity: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Above 0, hits that are unlike those before them are preferred, and selected from the `depth` best."""
+    min_score: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    """For vector modes without rerank: hits with a lower score are left out."""
+    explain: bool = False
+    """Whether hits have a `percentile`."""
     offset: Annotated[int, Field(ge=0, le=10_000)] | None = None
     """For pages: how many hits, or documents with `group_by`, are left out before the first one; 0 for the first page.
     The order of pages is determined by `depth` where candidates are rescored, fused, reranked, or selected."""
@@ -188,6 +192,9 @@ class FoundChunk(_Answer):
     context: str
     context_start: int
     context_end: int
+    percentile: float | None
+    """With `explain`: percentage of pairs of chunks of different documents whose cosine is lower; null if the chunk was
+    not found by its cosine."""
     highlights: list[tuple[int, int]]
     """Spans of `text` that match words of the query, in characters."""
 

@@ -79,3 +79,10 @@ def test_chunks_like_another_are_found_without_a_query(call: Call, store: str) -
         refused = call("search", store, "c", *arguments)
         assert (refused.status, refused.out) == (2, "")
         assert "expected either queries, or chunks" in refused.err
+
+
+def test_a_percentile_stands_beside_the_score(call: Call, store: str) -> None:
+    shown = call("search", store, "c", "the cell", "-k", "1", "--set", "explain=true").out
+    assert re.match(r" 1  \d\.\d{4}  \d+\.\d\d %  title d000\d\d\n", shown)
+    none = call("search", store, "c", "the cell", "--set", "min_score=1.5").out
+    assert "nothing found with a score of 1.5 or more" in none

@@ -296,6 +296,22 @@ def test_diverse_hits_are_found_over_http(client: httpx.Client, opened: Index) -
         assert message in answer.json()["error"]["message"]
 
 
+def test_thresholds_and_percentiles_over_http(client: httpx.Client, opened: Index) -> None:
+    whole = opened.search(QUERY, 20, explain=True)[0]
+    body = {"query": QUERY, "k": 20, "min_score": whole[7].score, "explain": True}
+    (result,) = client.post("/search", json=body).json()["results"]
+    expected = [(hit.chunk_id, hit.percentile) for hit in whole if hit.score >= whole[7].score]
+    assert [(hit["chunk_id"], hit["percentile"]) for hit in result["hits"]] == expected
+    assert 8 <= len(expected) < 20
+    for more in ({}, {"explain": True, "mode": "lexical"}):
+        hits = client.post("/search", json={"query": QUERY, **more}).json()["results"][0]["hits"]
+        assert {hit["percentile"] for hit in hits} == {None}
+    for bad in ({"mode": "hybrid"}, {"mode": "lexical"}, {"rerank": True}):
+        answer = client.post("/search", json={"query": QUERY, "min_score": 0.5, **bad})
+        assert answer.status_code == 400
+        assert "min_score" in answer.json()["error"]["message"]
+
+
 def test_chunks_like_others_are_found_over_http(client: httpx.Client, opened: Index) -> None:
     names = opened.chunks["chunk_id"].to_pylist()
     for like in (names[3], [names[3]], names[:3]):
