@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -23,10 +23,11 @@ from isospace.cli.common import (
     warn,
 )
 from isospace.cli.serve_config import LIMITS, read_serve_config
-from isospace.cli.terminal import print_json, printable, say
+from isospace.cli.terminal import print_json, printable, say, say_marked
 from isospace.errors import ConfigError
 
 if TYPE_CHECKING:
+    from isospace.search.highlight import Spans
     from isospace.search.options import SearchOptions
     from isospace.search.view import Hit
 
@@ -84,6 +85,7 @@ def search(
         )
     values = {"k": k, "mode": mode, "filter": where, "rerank": reranker is not None}
     engine, options = engine_of(backend, device), _options({**values, **parse_pairs("--set", settings, "rescore=10")})
+    from isospace.search.highlight import snapshot_highlighter
     from isospace.search.index import open_index
     from isospace.search.options import WORD_MODES
 
@@ -93,12 +95,17 @@ def search(
     index = open_index(store, collection, snapshot, engine=engine, reranker=opened, encode=encode, sparse=sparse)
     answer = index.answer(queries, options) if queries else index.answer_like(like or (), options)
     results = answer.hits
+    lexical = index.view.lexical
+    marks = [snapshot_highlighter(query, lexical) for query in queries] if queries else [_mark_nothing]
     asked = queries or [f"like {', '.join(like or ())}"]
     if answer.degraded:
         say(f"warning: words alone were searched, since the query cannot be embedded: {answer.degraded}", err=True)
     if as_json:
         heads: list[dict[str, Any]] = [{"query": query} for query in queries] if queries else [{"like": like}]
-        listed = [{**head, "hits": [hit.as_dict() for hit in hits]} for head, hits in zip(heads, results, strict=True)]
+        listed = [
+            {**head, "hits": [{**hit.as_dict(), "highlights": mark(hit.text)} for hit in hits]}
+            for head, hits, mark in zip(heads, results, marks, strict=True)
+        ]
         found = {
             "space_id": answer.space_id,
             "snapshot": answer.snapshot,
@@ -107,8 +114,8 @@ def search(
         }
         print_json(found | ({"degraded": answer.degraded} if answer.degraded else {}))
         return
-    for query, hits in zip(asked, results, strict=True):
-        _print_hits(query, hits, options, is_only=len(asked) == 1)
+    for query, hits, mark in zip(asked, results, marks, strict=True):
+        _print_hits(query, hits, options, mark, is_only=len(asked) == 1)
 
 
 def serve(
@@ -304,7 +311,13 @@ def _reranker(folder: Path | None) -> Any:
     return open_reranker(folder)
 
 
-def _print_hits(query: str, hits: Sequence[Hit], options: SearchOptions, *, is_only: bool) -> None:
+def _mark_nothing(_text: str) -> Spans:
+    return []
+
+
+def _print_hits(
+    query: str, hits: Sequence[Hit], options: SearchOptions, mark: Callable[[str], Spans], *, is_only: bool
+) -> None:
     width = min(shutil.get_terminal_size().columns, _WIDEST)
     if not hits:
         say(f"{shortened(query, width - 40)}: nothing found{_why_nothing(options)}")
@@ -314,7 +327,10 @@ def _print_hits(query: str, hits: Sequence[Hit], options: SearchOptions, *, is_o
     # Where documents are grouped, a page leaves out documents, and how many hits these had is not known.
     before = options.offset or 0 if options.group_by is None else 0
     for rank, hit in enumerate(hits, start=before + 1):
-        say("\n".join(hit_lines(rank, hit, width)))
+        lines, heading = hit_lines(rank, hit, width), 2 if hit.title else 1
+        say("\n".join(lines[:heading]))
+        for line in lines[heading:]:
+            say_marked(line, mark)
 
 
 def _why_nothing(options: SearchOptions) -> str:

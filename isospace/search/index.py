@@ -20,6 +20,7 @@ from isospace.errors import NO_ANSWER, ConfigError, MismatchError, QueryError
 from isospace.ingest.document import is_unicode
 from isospace.search.answer import Answer, Clock
 from isospace.search.build_local_copy import Verify
+from isospace.search.highlight import Spans, snapshot_highlighter
 from isospace.search.more_like import example_of
 from isospace.search.opener import Opener
 from isospace.search.options import TEXT_MODES, WORD_MODES, SearchKeywords, SearchOptions, search_options
@@ -162,6 +163,14 @@ class Index:
             If a query is blank or not Unicode text, or an option is invalid.
         """
         return self.answer(texts, self._options(k, options)).hits
+
+    def highlights(self, query: str, hits: Sequence[Hit]) -> list[Spans]:
+        """Return the spans of each hit's text that match words of the query, in characters; for hits of any mode.
+
+        Words match by the rules of the lexical index. Those of a quarter of the chunks do not count beside rarer ones.
+        """
+        highlight = snapshot_highlighter(query, self._view.lexical)
+        return [highlight(hit.text) for hit in hits]
 
     def answer(self, texts: Sequence[str] | str, options: SearchOptions, *, view: View | None = None) -> Answer:
         """Search `view`, or the current snapshot, and return the hits with the snapshot and timings."""

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from isospace.errors import MismatchError, NotFoundError
-from isospace.search.highlight import highlighter
+from isospace.search.highlight import snapshot_highlighter
 from isospace.search.more_like import example_of
 from isospace.search.options import LAST_PLACE, WORD_MODES, SearchOptions, search_options
 from isospace.search.paging import last_place, require_snapshot, searched_places
-from isospace.search.spec import LexicalSpec
 from isospace.search.view import Hit, View
 from isospace.service.embed_requests import require_characters, require_within
 from isospace.service.errors import Problem
@@ -110,7 +109,6 @@ def found_chunks(view: View, asked: str | Like, hits: Sequence[Hit]) -> QueryRes
     """Return the hits with the spans that match words of the query, if there is one."""
     if isinstance(asked, Like):
         return QueryResult(query=None, hits=[FoundChunk(**hit.as_dict(), highlights=[]) for hit in hits])
-    words = view.lexical
-    highlight = highlighter(asked, LexicalSpec()) if words is None else highlighter(asked, words.spec, words.share)
+    highlight = snapshot_highlighter(asked, view.lexical)
     chunks = [FoundChunk(**hit.as_dict(), highlights=highlight(hit.text)) for hit in hits]
     return QueryResult(query=asked, hits=chunks)

@@ -86,3 +86,27 @@ def test_a_percentile_stands_beside_the_score(call: Call, store: str) -> None:
     assert re.match(r" 1  \d\.\d{4}  \d+\.\d\d %  title d000\d\d\n", shown)
     none = call("search", store, "c", "the cell", "--set", "min_score=1.5").out
     assert "nothing found with a score of 1.5 or more" in none
+
+
+@pytest.mark.parametrize("mode", ["exact", "quantized", "lexical", "hybrid"])
+def test_words_of_the_query_are_marked_in_every_mode(
+    call: Call, store: str, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    query = "5 of the cell"
+    arguments = ("search", store, "c", query, "-k", "40", "--mode", mode)
+    (result,) = json.loads(call(*arguments, "--json").out)["results"]
+    marked = [{hit["text"][start:end] for start, end in hit["highlights"]} for hit in result["hits"]]
+    assert all({word.lower() for word in words} <= set(query.split()) for words in marked)
+    assert any(marked)
+    assert "\x1b" not in call(*arguments).out
+    bold: list[str] = []
+
+    def style(text: str, **options: bool) -> str:
+        assert options == {"bold": True}
+        bold.append(text)
+        return text
+
+    monkeypatch.setattr("isospace.cli.terminal.typer.style", style)
+    call(*arguments)
+    # Lines show the beginnings of the texts.
+    assert set() < set(bold) <= set().union(*marked)

@@ -296,6 +296,31 @@ def test_diverse_hits_are_found_over_http(client: httpx.Client, opened: Index) -
         assert message in answer.json()["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"mode": mode} for mode in ("auto", "exact", "quantized", "lexical", "hybrid")),
+        {"mode": "quantized", "representation": "binary", "group_by": "document"},
+        {"diversity": 0.5, "neighbors": 1},
+    ],
+    ids=str,
+)
+def test_words_of_the_query_are_highlighted_in_every_mode(
+    client: httpx.Client, opened: Index, options: dict[str, Any]
+) -> None:
+    query = "number 0 7, a protein"
+    hits = client.post("/search", json={"query": query, "k": 120, **options}).json()["results"][0]["hits"]
+    found = opened.search(query, 120, **options)[0]
+    assert [hit["highlights"] for hit in hits] == [
+        [list(one) for one in spans] for spans in opened.highlights(query, found)
+    ]
+    for hit in hits:
+        marked = {hit["text"][start:end].lower() for start, end in hit["highlights"]}
+        # What a quarter of the chunks contains is not marked.
+        assert marked == {"7"} & set(re.findall(r"\w+", hit["text"].lower()))
+    assert any(hit["highlights"] for hit in hits)
+
+
 def test_thresholds_and_percentiles_over_http(client: httpx.Client, opened: Index) -> None:
     whole = opened.search(QUERY, 20, explain=True)[0]
     body = {"query": QUERY, "k": 20, "min_score": whole[7].score, "explain": True}
