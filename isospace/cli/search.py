@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -23,9 +23,11 @@ from isospace.cli.common import (
     warn,
 )
 from isospace.cli.serve_config import LIMITS, read_serve_config
-from isospace.cli.terminal import print_json, printable, say
+from isospace.cli.terminal import print_json, printable, say, say_marked
+from isospace.errors import ConfigError
 
 if TYPE_CHECKING:
+    from isospace.search.highlight import Spans
     from isospace.search.options import SearchOptions
     from isospace.search.view import Hit
 
@@ -43,7 +45,14 @@ RerankerOption = Annotated[
 def search(
     store: StoreArgument,
     collection: CollectionArgument,
-    queries: Annotated[list[str], typer.Argument(metavar="QUERY", help="One or more texts.")],
+    queries: Annotated[list[str] | None, typer.Argument(metavar="QUERY", help="One or more texts.")] = None,
+    like: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CHUNK",
+            help="In place of a query: find what is like the chunk of this ID. With several, like their mean.",
+        ),
+    ] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="Maximum number of hits for each query.")] = 5,
     mode: Annotated[
         Mode,
@@ -68,29 +77,45 @@ def search(
     backend: BackendOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Find the chunks of a collection that match a query best."""
+    """Find the chunks of a collection that match a query best, or that are most like others."""
+    if bool(queries) == bool(like):
+        raise ConfigError(
+            f"{len(queries or ())} queries and {len(like or ())} --like; expected either queries, or chunks to find "
+            "others like them."
+        )
     values = {"k": k, "mode": mode, "filter": where, "rerank": reranker is not None}
     engine, options = engine_of(backend, device), _options({**values, **parse_pairs("--set", settings, "rescore=10")})
+    from isospace.search.highlight import snapshot_highlighter
     from isospace.search.index import open_index
     from isospace.search.options import WORD_MODES
 
     opened = _reranker(reranker)
     # What a mode does not need is not loaded: the model of a sparse encoder takes seconds.
-    encode, sparse = options.mode not in WORD_MODES, options.uses_sparse
+    encode, sparse = bool(queries) and options.mode not in WORD_MODES, bool(queries) and options.uses_sparse
     index = open_index(store, collection, snapshot, engine=engine, reranker=opened, encode=encode, sparse=sparse)
-    answer = index.answer(queries, options)
+    answer = index.answer(queries, options) if queries else index.answer_like(like or (), options)
     results = answer.hits
+    lexical = index.view.lexical
+    marks = [snapshot_highlighter(query, lexical) for query in queries] if queries else [_mark_nothing]
+    asked = queries or [f"like {', '.join(like or ())}"]
     if answer.degraded:
         say(f"warning: words alone were searched, since the query cannot be embedded: {answer.degraded}", err=True)
     if as_json:
+        heads: list[dict[str, Any]] = [{"query": query} for query in queries] if queries else [{"like": like}]
         listed = [
-            {"query": q, "hits": [hit.as_dict() for hit in hits]} for q, hits in zip(queries, results, strict=True)
+            {**head, "hits": [{**hit.as_dict(), "highlights": mark(hit.text)} for hit in hits]}
+            for head, hits, mark in zip(heads, results, marks, strict=True)
         ]
-        found = {"space_id": index.manifest.space_id, "snapshot": index.manifest.sequence, "results": listed}
+        found = {
+            "space_id": answer.space_id,
+            "snapshot": answer.snapshot,
+            "snapshot_id": answer.snapshot_id,
+            "results": listed,
+        }
         print_json(found | ({"degraded": answer.degraded} if answer.degraded else {}))
         return
-    for query, hits in zip(queries, results, strict=True):
-        _print_hits(query, hits, options.mode, is_only=len(queries) == 1)
+    for query, hits, mark in zip(asked, results, marks, strict=True):
+        _print_hits(query, hits, options, mark, is_only=len(asked) == 1)
 
 
 def serve(
@@ -286,25 +311,43 @@ def _reranker(folder: Path | None) -> Any:
     return open_reranker(folder)
 
 
-def _print_hits(query: str, hits: Sequence[Hit], mode: str, *, is_only: bool) -> None:
+def _mark_nothing(_text: str) -> Spans:
+    return []
+
+
+def _print_hits(
+    query: str, hits: Sequence[Hit], options: SearchOptions, mark: Callable[[str], Spans], *, is_only: bool
+) -> None:
     width = min(shutil.get_terminal_size().columns, _WIDEST)
     if not hits:
-        why = f"; {mode} search needs a word in common" if mode in ("lexical", "sparse") else ""
-        say(f"{shortened(query, width - 40)}: nothing found{why}")
+        say(f"{shortened(query, width - 40)}: nothing found{_why_nothing(options)}")
         return
     if not is_only:
         say(shortened(query, width), bold=True)
-    for rank, hit in enumerate(hits, start=1):
-        say("\n".join(hit_lines(rank, hit, width)))
+    # Where documents are grouped, a page leaves out documents, and how many hits these had is not known.
+    before = options.offset or 0 if options.group_by is None else 0
+    for rank, hit in enumerate(hits, start=before + 1):
+        lines, heading = hit_lines(rank, hit, width), 2 if hit.title else 1
+        say("\n".join(lines[:heading]))
+        for line in lines[heading:]:
+            say_marked(line, mark)
+
+
+def _why_nothing(options: SearchOptions) -> str:
+    if options.min_score is not None:
+        return f" with a score of {options.min_score:g} or more"
+    if options.offset:
+        return f" after the first {options.offset}"
+    return f"; {options.mode} search needs a word in common" if options.mode in ("lexical", "sparse") else ""
 
 
 def hit_lines(rank: int, hit: Hit, width: int) -> list[str]:
-    """Return a hit as three lines: rank, score, and title; document; text. Without a title, the text gets two."""
+    """Return a hit as three lines: rank, scores, and title; document; text. Without a title, the text gets two."""
     document = hit.doc_id if hit.uri in ("", hit.doc_id) else f"{hit.doc_id} · {hit.uri}"
     heading, place = (hit.title, [document]) if hit.title else (document, [])
     room = width - len(_INDENT)
     shown = printable(hit.text)
     text = textwrap.wrap(shown, room, max_lines=1 if place else 2, placeholder=" …", break_on_hyphens=False)
-    start = f"{rank:>2}  {hit.score:.4f}  "
+    start = f"{rank:>2}  {hit.score:.4f}  " + ("" if hit.percentile is None else f"{hit.percentile:.2f} %  ")
     first = start + shortened(heading, width - len(start))
     return [first, *(_INDENT + line for line in [*(shortened(one, room) for one in place), *text])]

@@ -13,6 +13,7 @@ import logging
 import math
 import re
 import sys
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import typer
@@ -32,6 +33,15 @@ def printable(text: str) -> str:
 def say(text: str, *, err: bool = False, bold: bool = False) -> None:
     """Print a text that may come from a document, as lines on standard output or standard error."""
     typer.secho(printable(text), err=err, bold=bold or None)
+
+
+def say_marked(text: str, mark: Callable[[str], Iterable[tuple[int, int]]]) -> None:
+    """Print a line with spans in bold, on a terminal; `mark` returns them for the line as it is printed."""
+    shown, parts, end = printable(text), [], 0
+    for first, last in mark(shown):
+        parts += [shown[end:first], typer.style(shown[first:last], bold=True)]
+        end = last
+    typer.echo("".join([*parts, shown[end:]]))
 
 
 def print_json(value: object) -> None:

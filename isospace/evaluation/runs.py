@@ -69,7 +69,7 @@ def answer_set(
     Raises
     ------
     QueryError
-        If the options ask for a reranker, or for a mode that pseudo-queries do not support.
+        If the options ask for a reranker, a page, diversity, a threshold, or a mode that pseudo-queries do not support.
     """
     if query_set.remainders and (options.mode in TEXT_MODES or options.metric != "cosine"):
         raise QueryError(
@@ -78,6 +78,11 @@ def answer_set(
         )
     if options.rerank:
         raise QueryError("evaluation sets are searched without a reranker. Leave rerank out of the search options.")
+    if options.offset is not None or options.diversity or options.min_score is not None:
+        raise QueryError(
+            f"offset = {options.offset}, diversity = {options.diversity}, min_score = {options.min_score}: evaluation "
+            "sets are searched without pages, and for all of the most relevant hits. Leave these options out."
+        )
     names, texts = list(query_set.queries), list(query_set.queries.values())
     vectors = view.space.embed(texts, "query") if options.mode not in WORD_MODES else None
     wanted = options.model_copy(update={"k": min(depth, len(view.copy)) or 1})

@@ -69,7 +69,7 @@ def _among_the_rest(view: View, ranked: RankedRows, search: _Search, asked: int,
         asked = min(2 * asked, _MOST_ROWS, len(left))
         found = search(asked, left).rows
         rows += found
-    return RankedRows(rows, ranked.parts)
+    return RankedRows(rows, ranked.parts, ranked.visited)
 
 
 def _deeper(view: View, ranked: RankedRows, search: _Search, asked: int, options: SearchOptions) -> RankedRows:
@@ -93,4 +93,4 @@ def group(view: View, ranked: RankedRows, options: SearchOptions) -> RankedRows:
             rows.append((row, score))
     # Approximate scores of a later search may be above those of an earlier one.
     ordered = sorted(chosen.values(), key=lambda rows: -rows[0][1])
-    return RankedRows([one for rows in ordered for one in rows], ranked.parts)
+    return RankedRows([one for rows in ordered for one in rows], ranked.parts, ranked.visited)

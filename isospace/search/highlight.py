@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from isospace.search.spec import LexicalSpec
 from isospace.search.words import find_words, words_of
+
+if TYPE_CHECKING:
+    from isospace.search.bm25 import LexicalIndex
 
 Spans = list[tuple[int, int]]
 
@@ -33,6 +37,16 @@ def highlighter(query: str, spec: LexicalSpec, share: Callable[[str], float] | N
         return _joined((word.start, word.end) for word in find_words(text, spec) if word.text in wanted)
 
     return spans
+
+
+def snapshot_highlighter(query: str, words: LexicalIndex | None) -> Callable[[str], Spans]:
+    """Return the highlighter of a query by the rules of a snapshot's lexical index, or the usual ones if it has none.
+
+    The mode of a search does not matter: what was found by its vector may share words with the query, or none.
+    """
+    if words is None:
+        return highlighter(query, LexicalSpec())
+    return highlighter(query, words.spec, words.share)
 
 
 def _joined(spans: Iterable[tuple[int, int]]) -> Spans:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import threading
@@ -20,16 +19,20 @@ from isospace.encoding.forks import require_loaded_here
 from isospace.errors import NO_ANSWER, ConfigError, MismatchError, QueryError
 from isospace.ingest.document import is_unicode
 from isospace.search.answer import Answer, Clock
-from isospace.search.grouping import group, rank_documents
+from isospace.search.highlight import Spans, snapshot_highlighter
 from isospace.search.local.copy import take_rows
 from isospace.search.local.files import Verify
+from isospace.search.more_like import example_of
 from isospace.search.opener import Opener
 from isospace.search.options import TEXT_MODES, WORD_MODES, SearchKeywords, SearchOptions, search_options
+from isospace.search.paging import require_snapshot
 from isospace.search.promise import SnapshotPromise, promise_of
 from isospace.search.query_cache import CacheConfig, QueryCache
+from isospace.search.results import rank_results, with_percentiles
 from isospace.search.vector.kernels import Kernels
 from isospace.search.vector.stacked import Stacked
-from isospace.search.view import FLOATS, Hit, RankedRows, View
+from isospace.search.vector.topk import Rows
+from isospace.search.view import FLOATS, Hit, View
 from isospace.storage.store import Store, as_store
 from isospace.transform.affine import Role
 from isospace.transform.quantizer_set import Representation, require_representation
@@ -165,6 +168,14 @@ class Index:
         """
         return self.answer(texts, self._options(k, options)).hits
 
+    def highlights(self, query: str, hits: Sequence[Hit]) -> list[Spans]:
+        """Return the spans of each hit's text that match words of the query, in characters; for hits of any mode.
+
+        Words match by the rules of the lexical index. Those of a quarter of the chunks do not count beside rarer ones.
+        """
+        highlight = snapshot_highlighter(query, self._view.lexical)
+        return [highlight(hit.text) for hit in hits]
+
     def answer(self, texts: Sequence[str] | str, options: SearchOptions, *, view: View | None = None) -> Answer:
         """Search `view`, or the current snapshot, and return the hits with the snapshot and timings."""
         if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
@@ -219,6 +230,39 @@ class Index:
             )
         chosen = self._vector_options(k, options)
         return self._answer(view, None, np.asarray(vectors, np.float32), chosen, Clock()).hits
+
+    def more_like(self, chunk_ids: Sequence[str] | str, k: int = 10, **options: Unpack[SearchKeywords]) -> list[Hit]:
+        """Find the chunks nearest to a stored one, or to the mean of several; no text is encoded.
+
+        Parameters
+        ----------
+        chunk_ids
+            One to 100 IDs, as hits have them. These chunks are no hits, and neither are their documents with
+            `group_by`.
+        **options
+            As for `search`; modes that need texts are refused.
+
+        Returns
+        -------
+        list of Hit
+            By descending score, ties by chunk_id.
+
+        Raises
+        ------
+        NotFoundError
+            If the snapshot has no such chunk, or `scope` does not let it be seen.
+        QueryError
+            If an option is invalid, or the vectors of the chunks cancel each other.
+        """
+        return self.answer_like(chunk_ids, self._options(k, options)).hits[0]
+
+    def answer_like(
+        self, chunk_ids: Sequence[str] | str, options: SearchOptions, *, view: View | None = None
+    ) -> Answer:
+        """Find the chunks nearest to stored ones in `view`, or in the current snapshot; see `more_like`."""
+        view = view or self._view
+        example = example_of(view, chunk_ids, options)
+        return self._answer(view, None, example.vector, options, Clock(), without=example.rows)
 
     def search_raw(
         self, raw: Float32, k: int = 10, *, role: Role = "query", **options: Unpack[SearchKeywords]
@@ -296,45 +340,41 @@ class Index:
         return options.model_copy(update={"representation": name})
 
     def _answer(
-        self, view: View, queries: list[str] | None, vectors: Float32 | None, options: SearchOptions, clock: Clock
+        self,
+        view: View,
+        queries: list[str] | None,
+        vectors: Float32 | None,
+        options: SearchOptions,
+        clock: Clock,
+        *,
+        without: Rows | None = None,
     ) -> Answer:
         if self._watchers:
             # The thread that follows the alias is not in a fork, which would go on serving an old snapshot.
             require_loaded_here(self._process, "the index")
         options = self._with_default(view, options)
+        require_snapshot(view, options.snapshot_id)
         count = len(queries) if queries is not None else len(vectors) if vectors is not None else 0
         place = (view.space.space_id, view.digest, options.model_dump_json())
-        cached = [None if vectors is None else self.cache.answer(place, vectors[n]) for n in range(count)]
+        # A page that a similar query had would not fit the pages beside it, and an example is no hit of its own.
+        shared = vectors if options.offset is None and without is None else None
+        cached = [None if shared is None else self.cache.answer(place, shared[n]) for n in range(count)]
         unknown = [n for n in range(count) if cached[n] is None]
-        texts = None if queries is None else [queries[n] for n in unknown]
-        asked = None if vectors is None else vectors[unknown]
-        search = view.rank if options.group_by is None or options.rerank else functools.partial(rank_documents, view)
-        ranked = search(texts, asked, options) if unknown else []
-        clock.lap("search")
-        if options.rerank and texts is not None:
-            ranked = [self._rerank(view, text, rows, options) for text, rows in zip(texts, ranked, strict=True)]
-            if options.group_by is not None:
-                ranked = [group(view, rows, options) for rows in ranked]
-            clock.lap("rerank")
         hits: list[list[Hit]] = [answer or [] for answer in cached]
-        for n, rows in zip(unknown, ranked, strict=True):
-            hits[n] = view.hits(rows, options.neighbors)
-            if vectors is not None:
-                self.cache.keep_answer(place, vectors[n], hits[n])
+        if unknown:
+            texts = None if queries is None else [queries[n] for n in unknown]
+            asked = None if vectors is None else vectors[unknown]
+            scorer = None if self.reranker is None else self.reranker.scores
+            ranked = rank_results(view, texts, asked, options, scorer=scorer, without=without, clock=clock)
+            for n, rows in zip(unknown, ranked, strict=True):
+                found = view.hits(rows, options.neighbors)
+                hits[n] = with_percentiles(view, found, options) if options.explain else found
+                if shared is not None:
+                    self.cache.keep_answer(place, shared[n], hits[n])
+        else:
+            clock.lap("search")
         manifest = view.manifest
         return Answer(hits, view.space.space_id, manifest.sequence, manifest.snapshot_id, clock.laps)
-
-    def _rerank(self, view: View, query: str, ranked: RankedRows, options: SearchOptions) -> RankedRows:
-        if self.reranker is None or not ranked.rows:
-            return ranked
-        best = ranked.rows[: options.depth]
-        scores = self.reranker.scores(query, view.texts(row for row, _ in best))
-        order = sorted(range(len(best)), key=lambda place: (-scores[place], place))
-        rows = [(best[place][0], float(scores[place])) for place in order]
-        parts = {**ranked.parts, "retrieval": dict(ranked.rows), "rerank": dict(rows)}
-        # Rows that the reranker did not score follow in the order of the search.
-        whole = [*rows, *ranked.rows[options.depth :]]
-        return RankedRows(whole if options.group_by is not None else whole[: options.k], parts)
 
 
 def _is_space(given: str, space_id: str) -> bool:

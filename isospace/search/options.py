@@ -17,6 +17,8 @@ _Weight = Annotated[float, Field(ge=0.0, le=1_000.0, allow_inf_nan=False)]
 
 # Lists of groups make it long.
 LONGEST_SCOPE = 20_000
+# The place of the last hit of a page: what is before a page has to be searched, too.
+LAST_PLACE = 10_000
 
 
 # Modes that search for words or terms alone, so that they need no vector of the query.
@@ -64,9 +66,23 @@ class SearchOptions(BaseModel):
     sparse_weight: _Weight = 1.0
     """For hybrid: weight of the ranking by sparse weights, if the snapshot has them; 0 leaves it out."""
     depth: int = Field(default=100, ge=1)
-    """For hybrid and rerank: how many hits of each list are fused, and how many the reranker scores."""
+    """For hybrid, rerank, and diversity: how many hits of each list are fused, how many the reranker scores, and from
+    how many is selected. With `offset`, also the number of candidates that modes quantized and tiered order."""
     rerank: bool = False
     """Whether to rerank the `depth` best with the cross-encoder that the index was opened with."""
+    diversity: float = Field(default=0.0, ge=0.0, le=1.0, allow_inf_nan=False)
+    """Above 0, hits are selected from the `depth` best one after another, each by (1 - diversity) x its score, scaled
+    to 0..1, - diversity x its highest cosine with those before it (maximal marginal relevance)."""
+    min_score: float | None = Field(default=None, allow_inf_nan=False)
+    """For vector modes without rerank: hits with a lower score are left out."""
+    explain: bool = False
+    """Whether hits have a `percentile`."""
+    offset: int | None = Field(default=None, ge=0)
+    """For pages: how many hits are left out before the first one, 0 for the first page; with `group_by`, how many
+    documents. `offset + k` is at most 10,000, and at most `depth` where candidates are rescored, fused,
+    reranked, or selected for diversity."""
+    snapshot_id: str | None = Field(default=None, max_length=64)
+    """ID of the snapshot that must be searched, or its first eight digits or more: that of the first page."""
 
     @property
     def uses_sparse(self) -> bool:
@@ -75,11 +91,9 @@ class SearchOptions(BaseModel):
 
     def by_words(self) -> SearchOptions:
         """Return options that search words alone, for when queries cannot be embedded."""
-        kept = {
-            name: getattr(self, name)
-            for name in ("k", "filter", "neighbors", "group_by", "per_document", "scope", "rerank", "depth")
-        }
-        return SearchOptions(mode="lexical", **kept)
+        for_vectors = ("representation", "rescore", "metric", "fusion", "weights", "sparse_weight", "min_score")
+        usual = {name: SearchOptions.model_fields[name].default for name in for_vectors}
+        return self.model_copy(update={**usual, "mode": "lexical"})
 
 
 class SearchKeywords(TypedDict, total=False):
@@ -100,6 +114,11 @@ class SearchKeywords(TypedDict, total=False):
     sparse_weight: float
     depth: int
     rerank: bool
+    diversity: float
+    min_score: float | None
+    explain: bool
+    offset: int | None
+    snapshot_id: str | None
 
 
 def search_options(values: Mapping[str, object]) -> SearchOptions:
@@ -113,6 +132,15 @@ def search_options(values: Mapping[str, object]) -> SearchOptions:
         raise QueryError(f"{name} = {first['input']!r:.80}: {_expected(first)}.{known}") from error
     if options.per_document > 1 and options.group_by is None:
         raise QueryError(f'per_document = {options.per_document}: needs group_by = "document", which k then counts.')
+    if options.min_score is not None and (options.mode in TEXT_MODES or options.rerank):
+        raise QueryError(
+            f"min_score = {options.min_score:g}: mode {options.mode}, rerank {options.rerank}: expected mode auto, "
+            "exact, quantized, or tiered without rerank. Other scores do not compare between queries."
+        )
+    if options.offset is not None and options.offset + options.k > LAST_PLACE:
+        raise QueryError(
+            f"offset + k = {options.offset + options.k}: expected {LAST_PLACE} or less. Narrow the search by a filter."
+        )
     return options
 
 

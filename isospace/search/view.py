@@ -23,6 +23,7 @@ from isospace.search.fusion import reciprocal_rank_fusion, weighted_fusion
 from isospace.search.local.copy import LocalCopy
 from isospace.search.metadata import parse_metadata
 from isospace.search.options import TEXT_MODES, Mode, SearchOptions
+from isospace.search.percentiles import chance_cosines
 from isospace.search.promise import SnapshotPromise
 from isospace.search.sparse_index import SparseIndex
 from isospace.search.spec import DEFAULT_RECALL
@@ -32,7 +33,7 @@ from isospace.search.vector.topk import Rows
 from isospace.search.words import missing_for_words
 from isospace.transform.quantizer_set import require_representation
 from isospace.transform.representations import ShortSpec, finest_of
-from isospace.transform.vectors import Float32
+from isospace.transform.vectors import Float32, Float64
 
 Ranking = list[tuple[int, float]]
 Visits: TypeAlias = Sequence[Visited | None]
@@ -65,6 +66,9 @@ class Hit:
     """First character of the context in the document's text."""
     context_end: int = 0
     """One past its last character."""
+    percentile: float | None = None
+    """With `explain`: percentage of pairs of chunks of different documents whose cosine is lower than that of query and
+    chunk; of up to 32,640 pairs of the snapshot. None if the chunk was not found by its cosine."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields by name."""
@@ -110,6 +114,11 @@ class View:
         """The most precise representation: of those with all dimensions, the one with the most bytes."""
         record = self.space.space.record
         return self.copy.codes[finest_of(record.spec.representations, record.dimension).name]
+
+    @functools.cached_property
+    def chance(self) -> Float64:
+        """Ascending cosines of a sample of pairs of chunks of different documents; see `chance_cosines`."""
+        return chance_cosines(self.finest, self.copy.rows, self.copy.owners)
 
     def rank(
         self,
@@ -257,7 +266,7 @@ class View:
             raise QueryError("a query vector holds NaN or infinity; expected finite float32 values.")
         if options.metric == "cosine" and len(vectors) and not vectors.any(axis=1).all():
             raise QueryError("a query vector is zero and has no direction; expected the vector of a text.")
-        recall = self._declared_recall(options)
+        recall = self.declared_recall(options)
         index = self.approximate
         if recall is not None and index is not None and len(vectors) and index.can_search(recall, count, rows):
             found, visits = index.nearest(self.finest, vectors, count, metric=options.metric, recall=recall, rows=rows)
@@ -276,7 +285,7 @@ class View:
         )
         return [self._ordered(near, scores, count) for near, scores in scored], [None] * len(vectors)
 
-    def _declared_recall(self, options: SearchOptions) -> float | None:
+    def declared_recall(self, options: SearchOptions) -> float | None:
         """Return the recall of an approximate search; None if the search is to score every row.
 
         Raises

@@ -66,7 +66,7 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
     401: {"model": ErrorBody, "description": "The API key is missing or wrong."},
     403: {"model": ErrorBody, "description": "The key or the token does not admit to this."},
     408: {"model": ErrorBody, "description": "The body did not arrive in time."},
-    409: {"model": ErrorBody, "description": "The request requires another space than the one served."},
+    409: {"model": ErrorBody, "description": "The request requires another space or snapshot than the one served."},
     413: {"model": ErrorBody, "description": "The body is too large."},
     429: {"model": ErrorBody, "description": "Too many requests are in progress."},
 }
@@ -202,21 +202,29 @@ def _add_embeddings(app: FastAPI, service: Service) -> None:
 
 
 def _add_search(app: FastAPI, service: Service) -> None:
-    @app.post("/search", response_model=SearchResponse, tags=["search"], openapi_extra=described_body(SearchRequest))
+    @app.post(
+        "/search",
+        response_model=SearchResponse,
+        responses={404: {"model": ErrorBody, "description": "There is no such chunk to find others like it."}},
+        tags=["search"],
+        openapi_extra=described_body(SearchRequest),
+    )
     async def search(request: Request) -> Any:
-        """Find the chunks nearest to each query."""
+        """Find the chunks nearest to each query, or to chunks."""
         body = await read_body(request, SearchRequest, service.settings.limits)
         view = _view(service, request)
-        queries = [body.query] if isinstance(body.query, str) else body.query
-        request.state.notes["texts"] = len(queries)
+        asked = body.asked()
+        request.state.notes["texts"] = len(asked)
         scope = request.state.access.scope
-        options = await to_thread(require_query, body, queries, view, service.settings.limits, scope)
-        results = await service.searcher((view, options), queries)
-        if service.watcher is not None:
-            for query, (hits, found) in zip(queries, results, strict=True):
-                # Scores of words are no cosines.
-                asked = options.by_words() if found.degraded else options
-                service.watcher.submit(view, [query], asked, [hits])
+        options = await to_thread(require_query, body, asked, view, service.settings.limits, scope)
+        results = await service.searcher((view, options), asked)
+        if service.watcher is not None and not options.offset:
+            # Later pages are no answers of their own.
+            for query, (hits, found) in zip(asked, results, strict=True):
+                if isinstance(query, str):
+                    # Scores of words are no cosines.
+                    searched = options.by_words() if found.degraded else options
+                    service.watcher.submit(view, [query], searched, [hits])
 
         def answer() -> Response:
             manifest, found = view.manifest, results[0][1]
@@ -230,9 +238,7 @@ def _add_search(app: FastAPI, service: Service) -> None:
                     space_id=view.space.space_id,
                     snapshot=manifest.sequence,
                     snapshot_id=manifest.snapshot_id,
-                    results=[
-                        found_chunks(view, query, hits) for query, (hits, _) in zip(queries, results, strict=True)
-                    ],
+                    results=[found_chunks(view, one, hits) for one, (hits, _) in zip(asked, results, strict=True)],
                     milliseconds={name: round(1000 * value, 3) for name, value in found.seconds.items()},
                     degraded=degraded,
                 )

@@ -16,6 +16,7 @@ from fastapi import Request
 from pydantic import BaseModel, ValidationError
 from pydantic.json_schema import models_json_schema
 
+from isospace.search.more_like import MOST_CHUNKS
 from isospace.service.errors import Problem
 from isospace.service.limits import Limits
 
@@ -107,6 +108,7 @@ def _require_sizes(fields: dict[str, Any], limits: Limits) -> None:
     for name, noun, most in (
         ("input", "inputs", limits.texts),
         ("query", "queries", limits.queries),
+        ("like", "chunk IDs", MOST_CHUNKS),
         ("documents", "documents", limits.pairs),
     ):
         items = fields.get(name)

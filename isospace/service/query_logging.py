@@ -150,8 +150,9 @@ class Watcher:
         view = self._candidate.view
         if view.manifest.snapshot_id == seen.view.manifest.snapshot_id:
             return None, None
+        asked = seen.options.model_copy(update={"rerank": False, "snapshot_id": None})
         try:
-            answer = self._candidate.answer(seen.text, seen.options.model_copy(update={"rerank": False}), view=view)
+            answer = self._candidate.answer(seen.text, asked, view=view)
         except Exception as error:  # if the candidate fails, the answer is still logged
             self.counts["candidate_failed"] += 1
             _LOG.warning("candidate snapshot %d could not answer: %s", view.manifest.sequence, error)
@@ -167,4 +168,7 @@ def _observed(view: View, text: str, options: SearchOptions, hits: Sequence[Hit]
 
 
 def _are_cosines(options: SearchOptions) -> bool:
-    return options.mode not in TEXT_MODES and options.metric == "cosine" and not options.rerank
+    is_by_vectors = options.mode not in TEXT_MODES and options.metric == "cosine"
+    # Diverse hits are not the nearest ones, and with a threshold, low scores are missing.
+    is_whole = not options.diversity and options.min_score is None
+    return is_by_vectors and is_whole and not options.rerank

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from isospace.search.more_like import MOST_CHUNKS
 from isospace.search.vector.scoring import Metric
 from isospace.service.errors import printable
 
 _Token = Annotated[int, Field(ge=0, lt=2**31)]
 _Weight = Annotated[float, Field(ge=0, le=1000)]
+_ChunkId = Annotated[str, Field(min_length=1, max_length=2000)]
 _NAME_CHARACTERS = 80
 
 
@@ -95,11 +98,22 @@ class EmbeddingResponse(_Answer):
     space_id: str
 
 
-class SearchRequest(_Request):
-    """Queries and search options."""
+@dataclass(frozen=True, slots=True)
+class Like:
+    """Chunks to find others like them, in the place of a query."""
 
-    query: Text | Annotated[list[Text], Field(min_length=1, fail_fast=True)]
+    chunk_ids: tuple[str, ...]
+
+
+class SearchRequest(_Request):
+    """Queries, or chunks to find others like them, and search options."""
+
+    query: Text | Annotated[list[Text], Field(min_length=1, fail_fast=True)] | None = None
     """One text or several."""
+    like: _ChunkId | Annotated[list[_ChunkId], Field(min_length=1, max_length=MOST_CHUNKS, fail_fast=True)] | None = (
+        None
+    )
+    """In place of `query`: find the chunks nearest to the chunk of this ID, or to the mean of several."""
     k: Annotated[int, Field(ge=1, le=1000)] = 10
     """Maximum number of hits per query."""
     mode: Literal["auto", "exact", "quantized", "tiered", "lexical", "sparse", "hybrid"] = "auto"
@@ -125,13 +139,40 @@ class SearchRequest(_Request):
     sparse_weight: _Weight = 1.0
     """For hybrid: weight of the ranking by sparse weights, if the snapshot has them; 0 leaves it out."""
     depth: Annotated[int, Field(ge=1, le=1000)] = 100
-    """For hybrid and rerank: how many hits of each list are fused, and how many the reranker scores."""
+    """For hybrid, rerank, and diversity: how many hits of each list are fused, how many the reranker scores, and from
+    how many is selected. With `offset`, also the number of candidates that modes quantized and tiered order."""
     rerank: bool = False
     """Whether to rerank the best hits with the service's cross-encoder."""
+    diversity: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Above 0, hits that are unlike those before them are preferred, and selected from the `depth` best."""
+    min_score: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    """For vector modes without rerank: hits with a lower score are left out."""
+    explain: bool = False
+    """Whether hits have a `percentile`."""
+    offset: Annotated[int, Field(ge=0, le=10_000)] | None = None
+    """For pages: how many hits, or documents with `group_by`, are left out before the first one; 0 for the first page.
+    The order of pages is determined by `depth` where candidates are rescored, fused, reranked, or selected."""
+    snapshot_id: Annotated[str, Field(max_length=64)] | None = None
+    """The `snapshot_id` of the first page, or its first 8 or more digits; if another snapshot is served, the answer is
+    409."""
+
+    @model_validator(mode="after")
+    def _require_one(self) -> SearchRequest:
+        if (self.query is None) == (self.like is None):
+            found = "neither query nor like is given" if self.query is None else "both query and like are given"
+            message = "{found}; expected one of them: query with texts, or like with the chunk_id of a hit."
+            raise PydanticCustomError("query_or_like", message, {"found": found, "name": "query"})
+        return self
+
+    def asked(self) -> list[str | Like]:
+        """Return the queries, or the only example."""
+        if self.like is not None:
+            return [Like((self.like,) if isinstance(self.like, str) else tuple(self.like))]
+        return [self.query] if isinstance(self.query, str) else [*(self.query or ())]
 
     def options(self) -> dict[str, Any]:
         """Return the fields of `SearchOptions`."""
-        fields = self.model_dump(exclude={"query"})
+        fields = self.model_dump(exclude={"query", "like"})
         return {**fields, "weights": tuple(self.weights)}
 
 
@@ -151,6 +192,9 @@ class FoundChunk(_Answer):
     context: str
     context_start: int
     context_end: int
+    percentile: float | None
+    """With `explain`: percentage of pairs of chunks of different documents whose cosine is lower; null if the chunk was
+    not found by its cosine."""
     highlights: list[tuple[int, int]]
     """Spans of `text` that match words of the query, in characters."""
 
@@ -158,7 +202,8 @@ class FoundChunk(_Answer):
 class QueryResult(_Answer):
     """The hits of one query."""
 
-    query: str
+    query: str | None
+    """null for `like`."""
     hits: list[FoundChunk]
 
 

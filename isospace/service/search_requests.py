@@ -4,67 +4,111 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from isospace.search.highlight import highlighter
-from isospace.search.options import WORD_MODES, SearchOptions, search_options
-from isospace.search.spec import LexicalSpec
+from isospace.errors import MismatchError, NotFoundError
+from isospace.search.highlight import snapshot_highlighter
+from isospace.search.more_like import example_of
+from isospace.search.options import LAST_PLACE, WORD_MODES, SearchOptions, search_options
+from isospace.search.paging import last_place, require_snapshot, searched_places
 from isospace.search.view import Hit, View
 from isospace.service.embed_requests import require_characters, require_within
 from isospace.service.errors import Problem
 from isospace.service.limits import Limits
-from isospace.service.schemas import FoundChunk, QueryResult, SearchRequest
+from isospace.service.schemas import FoundChunk, Like, QueryResult, SearchRequest
 
 
 def require_query(
-    body: SearchRequest, queries: Sequence[str], view: View, limits: Limits, scope: str | None = None
+    body: SearchRequest, asked: Sequence[str | Like], view: View, limits: Limits, scope: str | None = None
 ) -> SearchOptions:
     """Check a request against the limits, and return its search options, with the scope of the key or the token.
 
     Raises
     ------
     Problem
-        If there are too many hits, or a query is too long for the encoder.
+        If another snapshot is required, there are too many hits, a query is too long for the encoder, or there is no
+        such chunk to find others like it.
     QueryError
         If the snapshot does not support the options.
     ScopeError
         If the scope cannot be applied to the snapshot.
     """
+    _require_snapshot(view, body.snapshot_id)
+    texts = [one for one in asked if isinstance(one, str)]
     for name, value in (("k", body.k), ("depth", body.depth)):
         if value > limits.hits:
             raise Problem(400, f"{name} = {value}; expected at most {limits.hits}.", param=name)
     # The text around a hit is as much as so many hits.
     each = body.k * (body.per_document if body.group_by is not None else 1) * (1 + 2 * body.neighbors)
-    if len(queries) * each > limits.answers:
+    if len(asked) * each > limits.answers:
         raise Problem(
-            400, f"{len(queries)} queries x {each} hits; expected at most {limits.answers} hits in all.", param="k"
+            400, f"{len(asked)} queries x {each} hits; expected at most {limits.answers} hits in all.", param="k"
         )
-    if body.rerank and len(queries) * body.depth > limits.pairs:
+    if body.rerank and len(asked) * body.depth > limits.pairs:
         raise Problem(
             400,
-            f"{len(queries)} queries x depth = {body.depth}; the reranker scores at most {limits.pairs} texts per "
+            f"{len(asked)} queries x depth = {body.depth}; the reranker scores at most {limits.pairs} texts per "
             "request.",
             param="depth",
         )
-    require_characters(limits.query_characters, queries)
-    if body.mode not in WORD_MODES:
-        require_within(limits, list(queries), view.space, "query", param="query")
+    require_characters(limits.query_characters, texts)
+    if texts and body.mode not in WORD_MODES:
+        require_within(limits, [*texts], view.space, "query", param="query")
     options = search_options({**body.options(), "scope": scope})
+    _require_few_places(view, options, len(asked), limits)
     # Report errors in the filter before the query is batched with others.
     view.passing(options.filter, options.scope)
+    for one in asked:
+        if isinstance(one, Like):
+            _require_example(view, one, options)
     return options
 
 
-def search_cost(key: tuple[View, SearchOptions], _query: str) -> float:
+def _require_snapshot(view: View, snapshot_id: str | None) -> None:
+    try:
+        require_snapshot(view, snapshot_id)
+    except MismatchError as error:
+        raise Problem(409, str(error), param="snapshot_id", code="snapshot_mismatch") from error
+
+
+def _require_example(view: View, like: Like, options: SearchOptions) -> None:
+    try:
+        example_of(view, like.chunk_ids, options)
+    except NotFoundError as error:
+        raise Problem(404, str(error), param="like", code="chunk_not_found") from error
+
+
+def _require_few_places(view: View, options: SearchOptions, queries: int, limits: Limits) -> None:
+    """Refuse what takes too long, since also hits are searched that are not returned."""
+    if options.offset is None and not options.diversity:
+        return
+    places, most = searched_places(view, options) * _rows_per_place(options), max(LAST_PLACE, limits.answers)
+    if queries * places > most:
+        raise Problem(
+            400,
+            f"{queries} queries x {places} hits to search for a page; expected at most {most} in all. Send fewer "
+            "queries in one request.",
+            param="offset" if options.offset is not None else "depth",
+        )
+
+
+def _rows_per_place(options: SearchOptions) -> int:
+    return options.per_document if options.group_by is not None else 1
+
+
+def search_cost(key: tuple[View, SearchOptions], _query: str | Like) -> float:
     """Estimate the work of a query, in units of a plain search for ten hits."""
     options = key[1]
     reranked = options.depth if options.rerank else 0
-    hits = options.k * (options.per_document if options.group_by is not None else 1)
+    hits = searched_places(key[0], options) * _rows_per_place(options)
+    compared = last_place(options) * options.depth if options.diversity else 0
     # Documents may take several searches.
-    return (1.0 if options.group_by is None else 2.0) + hits * max(options.rescore, 1) / 500 + reranked / 2
+    plain = 1.0 if options.group_by is None else 2.0
+    return plain + hits * max(options.rescore, 1) / 500 + reranked / 2 + compared / 10_000
 
 
-def found_chunks(view: View, query: str, hits: Sequence[Hit]) -> QueryResult:
-    """Return the hits with the spans that match words of the query."""
-    words = view.lexical
-    highlight = highlighter(query, LexicalSpec()) if words is None else highlighter(query, words.spec, words.share)
+def found_chunks(view: View, asked: str | Like, hits: Sequence[Hit]) -> QueryResult:
+    """Return the hits with the spans that match words of the query, if there is one."""
+    if isinstance(asked, Like):
+        return QueryResult(query=None, hits=[FoundChunk(**hit.as_dict(), highlights=[]) for hit in hits])
+    highlight = snapshot_highlighter(asked, view.lexical)
     chunks = [FoundChunk(**hit.as_dict(), highlights=highlight(hit.text)) for hit in hits]
-    return QueryResult(query=query, hits=chunks)
+    return QueryResult(query=asked, hits=chunks)

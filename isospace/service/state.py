@@ -9,7 +9,10 @@ from asyncio import to_thread
 from collections.abc import Sequence
 from typing import Any
 
+from isospace.search.answer import Answer
 from isospace.search.index import Index
+from isospace.search.options import SearchOptions
+from isospace.search.view import Hit, View
 from isospace.service.access_log import AccessLog
 from isospace.service.batcher import Batcher, Run
 from isospace.service.embed_requests import embed_items, tokens_about
@@ -17,6 +20,7 @@ from isospace.service.errors import Problem
 from isospace.service.keys import Keys
 from isospace.service.metrics import Metrics
 from isospace.service.query_logging import Watcher
+from isospace.service.schemas import Like
 from isospace.service.search_requests import search_cost
 from isospace.service.settings import Settings
 from isospace.service.token_ids import open_decoder
@@ -59,10 +63,16 @@ class Service:
         view, role = key
         return embed_items(view.space, role, items, self.index.cache.embed)  # type: ignore[arg-type]
 
-    def _search(self, key: tuple[Any, Any], queries: list[str]) -> Sequence[Any]:
+    def _search(self, key: tuple[Any, Any], asked: list[str | Like]) -> Sequence[Any]:
         view, options = key
-        answer = self.index.answer(queries, options, view=view)
-        return [(hits, answer) for hits in answer.hits]
+        texts = [one for one in asked if isinstance(one, str)]
+        answer = self.index.answer(texts, options, view=view) if texts else None
+        by_text = iter([(hits, answer) for hits in answer.hits] if answer is not None else [])
+        return [next(by_text) if isinstance(one, str) else self._like(view, options, one) for one in asked]
+
+    def _like(self, view: View, options: SearchOptions, like: Like) -> tuple[list[Hit], Answer]:
+        answer = self.index.answer_like(like.chunk_ids, options, view=view)
+        return answer.hits[0], answer
 
     def _rerank(self, _key: None, pairs: list[tuple[str, str]]) -> Sequence[Any]:
         reranker = self.index.reranker

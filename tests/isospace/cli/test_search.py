@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -50,3 +51,62 @@ def test_hits_without_boxes(call: Call, store: str, monkeypatch: pytest.MonkeyPa
         "nothing found; lexical search needs a word in common"
         in call("search", store, "c", "zzz", "--mode", "lexical").out
     )
+
+
+def test_a_page_is_numbered_on(call: Call, store: str) -> None:
+    first, page = (
+        call("search", store, "c", "the cell", "-k", "4", *more).out.splitlines()
+        for more in ((), ("--set", "offset=2"))
+    )
+    assert [line[:2] for line in page[::3]] == [" 3", " 4", " 5", " 6"]
+    assert page[:6] == first[6:]
+    beyond = call("search", store, "c", "the cell", "--set", "offset=500").out
+    assert "nothing found after the first 500" in beyond
+
+
+def test_chunks_like_another_are_found_without_a_query(call: Call, store: str) -> None:
+    def names(*arguments: str) -> list[str]:
+        (result,) = json.loads(call("search", store, "c", *arguments, "--json").out)["results"]
+        return [hit["chunk_id"] for hit in result["hits"]]
+
+    (first, *_) = names("the cell", "-k", "3")
+    like = names("--like", first, "-k", "3")
+    assert len(like) == 3
+    assert first not in like
+    assert names("--like", first, "--like", like[0], "-k", "2")
+    assert f"like {first}: nothing" in call("search", store, "c", "--like", first, "--filter", "title == 'none'").out
+    for arguments in (("the cell", "--like", first), ()):
+        refused = call("search", store, "c", *arguments)
+        assert (refused.status, refused.out) == (2, "")
+        assert "expected either queries, or chunks" in refused.err
+
+
+def test_a_percentile_stands_beside_the_score(call: Call, store: str) -> None:
+    shown = call("search", store, "c", "the cell", "-k", "1", "--set", "explain=true").out
+    assert re.match(r" 1  \d\.\d{4}  \d+\.\d\d %  title d000\d\d\n", shown)
+    none = call("search", store, "c", "the cell", "--set", "min_score=1.5").out
+    assert "nothing found with a score of 1.5 or more" in none
+
+
+@pytest.mark.parametrize("mode", ["exact", "quantized", "lexical", "hybrid"])
+def test_words_of_the_query_are_marked_in_every_mode(
+    call: Call, store: str, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    query = "5 of the cell"
+    arguments = ("search", store, "c", query, "-k", "40", "--mode", mode)
+    (result,) = json.loads(call(*arguments, "--json").out)["results"]
+    marked = [{hit["text"][start:end] for start, end in hit["highlights"]} for hit in result["hits"]]
+    assert all({word.lower() for word in words} <= set(query.split()) for words in marked)
+    assert any(marked)
+    assert "\x1b" not in call(*arguments).out
+    bold: list[str] = []
+
+    def style(text: str, **options: bool) -> str:
+        assert options == {"bold": True}
+        bold.append(text)
+        return text
+
+    monkeypatch.setattr("isospace.cli.terminal.typer.style", style)
+    call(*arguments)
+    # Lines show the beginnings of the texts.
+    assert set() < set(bold) <= set().union(*marked)

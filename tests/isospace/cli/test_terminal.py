@@ -15,7 +15,7 @@ import isospace.cli
 from isospace.cli.common import fail, print_table, shortened, warn
 from isospace.cli.display import LineReporter
 from isospace.cli.search import hit_lines
-from isospace.cli.terminal import prepare_output, print_json, printable, say
+from isospace.cli.terminal import prepare_output, print_json, printable, say, say_marked
 from isospace.search.view import Hit
 from tests.isospace.cli.conftest import Call
 
@@ -48,6 +48,7 @@ def hostile_hit(text: str) -> Hit:
 def test_no_command_to_a_terminal_is_printed(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     say(text)
     say(text, bold=True)
+    say_marked(text, lambda shown: [(0, len(shown) // 2)])
     warn(text)
     print_table(["name"], [[text]], title=text)
     print_json({text: [text]})

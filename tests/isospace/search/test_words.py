@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from isospace.search.bm25 import LexicalIndex
-from isospace.search.highlight import highlighter
+from isospace.search.highlight import highlighter, snapshot_highlighter
 from isospace.search.postings import build_postings
 from isospace.search.spec import LexicalSpec
 from isospace.search.words import find_words, folded, words_of
@@ -235,3 +235,16 @@ def test_texts_without_words_are_rows_too() -> None:
     assert found("!?", "", "!?", "a") == []
     assert found("a", "", "!?") == []
     assert found("\ud83d half", "\ud83d half", "b") == [0]
+
+
+def test_without_a_lexical_index_words_match_by_the_usual_rules() -> None:
+    class Rules:
+        spec = LexicalSpec(stemmer="english")
+
+        def share(self, word: str) -> float:
+            return 0.9 if word == "the" else 0.0
+
+    text = "the rivers of the delta"
+    for words, marked in ((None, ["the", "the"]), (Rules(), ["rivers"])):
+        spans = snapshot_highlighter("the river", words)(text)  # type: ignore[arg-type]
+        assert [text[start:end] for start, end in spans] == marked

@@ -117,6 +117,40 @@ def test_no_request_widens_what_a_key_shows(ask: Ask, attack: dict[str, Any]) ->
         assert '"de"' not in answer.text.replace(json.dumps(attack.get("filter"))[1:-1], "")
 
 
+@pytest.mark.parametrize("mode", ["exact", "quantized", "lexical", "hybrid"])
+def test_pages_hold_what_the_key_shows_and_end_there(ask: Ask, mode: str) -> None:
+    everything = [hit["chunk_id"] for hit in ask(mode=mode, depth=1000).json()["results"][0]["hits"]]
+    shown: list[str] = []
+    for offset in range(0, 140, 20):
+        answer = ask(mode=mode, depth=1000, k=20, offset=offset)
+        assert langs(answer) <= {"en"}
+        shown += [hit["chunk_id"] for hit in answer.json()["results"][0]["hits"]]
+    assert shown == everything
+
+
+def test_a_hidden_chunk_is_no_example_and_as_one_that_does_not_exist(ask: Ask) -> None:
+    hits = ask(ALL, mode="exact").json()["results"][0]["hits"]
+    shown, hidden = ([hit["chunk_id"] for hit in hits if hit["metadata"]["lang"] == lang][:2] for lang in ("en", "de"))
+    assert langs(ask(query=None, like=shown)) == {"en"}
+    assert langs(ask(ALL, query=None, like=hidden)) == {"en", "de"}
+    missing = ask(query=None, like="nothing")
+    for like in (hidden[0], [hidden[0]], [shown[0], hidden[0]], hidden):
+        answers = [
+            ask(query=None, like=like),
+            ask(query=None, like=like, filter='lang == "de"'),
+            ask(query=None, like=like, k=5, offset=0, group_by="document", mode="quantized"),
+            ask(token(), query=None, like=like),
+        ]
+        for answer in answers:
+            assert answer.status_code == missing.status_code == 404
+            assert answer.text.replace(hidden[0], "nothing") == missing.text
+    # Whatever else is wrong is told before that.
+    for wrong in ({"filter": "nope == 1"}, {"mode": "lexical"}, {"snapshot_id": "0" * 64}):
+        told = [ask(query=None, like=like, **wrong) for like in (hidden[0], "nothing")]
+        assert told[0].status_code == told[1].status_code != 404
+        assert told[0].text.replace(hidden[0], "nothing") == told[1].text
+
+
 def test_neither_a_header_nor_a_parameter_of_the_url_widens_it(guarded: str) -> None:
     for extra in ("X-Isospace-Scope", "X-Forwarded-Authorization", "X-Original-Authorization", "Proxy-Authorization"):
         headers = {"Authorization": f"Bearer {ENGLISH}", extra: f"Bearer {ALL}"}

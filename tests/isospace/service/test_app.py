@@ -6,6 +6,7 @@ import json
 import re
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -261,3 +262,161 @@ def test_documents_are_found_over_http(client: httpx.Client) -> None:
     assert "queries x 100000 hits; expected at most" in refused.json()["error"]["message"]
     refused = client.post("/search", json={"query": QUERY, "k": 1000, "neighbors": 20})
     assert "1 queries x 41000 hits; expected at most" in refused.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("options", [{}, {"mode": "lexical"}, {"mode": "hybrid"}, {"mode": "quantized"}], ids=str)
+@pytest.mark.parametrize("grouped", [{}, {"group_by": "document"}], ids=str)
+def test_pages_over_http_are_those_of_the_library(
+    client: httpx.Client, opened: Index, options: dict[str, Any], grouped: dict[str, Any]
+) -> None:
+    body = {"query": [QUERY, "index"], "k": 4, "depth": 20, **options, **grouped}
+    whole = opened.search([QUERY, "index"], 12, offset=0, depth=20, **options, **grouped)
+    first = client.post("/search", json={**body, "offset": 0}).json()
+    for offset in (0, 4, 8):
+        page = client.post("/search", json={**body, "offset": offset, "snapshot_id": first["snapshot_id"]}).json()
+        found = [[hit["chunk_id"] for hit in result["hits"]] for result in page["results"]]
+        assert found == [[hit.chunk_id for hit in hits[offset : offset + 4]] for hits in whole]
+
+
+def test_diverse_hits_are_found_over_http(client: httpx.Client, opened: Index) -> None:
+    for options in ({}, {"mode": "hybrid"}, {"mode": "lexical", "offset": 3}, {"group_by": "document"}):
+        body = {"query": [QUERY, "index"], "k": 5, "diversity": 0.5, "depth": 30, **options}
+        expected = opened.search([QUERY, "index"], 5, diversity=0.5, depth=30, **options)
+        results = client.post("/search", json=body).json()["results"]
+        assert [[hit["chunk_id"] for hit in result["hits"]] for result in results] == [
+            [hit.chunk_id for hit in hits] for hits in expected
+        ]
+    for bad, message in (
+        ({"diversity": 1.5}, "diversity"),
+        ({"diversity": "0.5"}, "diversity"),
+        ({"query": [QUERY] * 11, "diversity": 0.1, "depth": 1000, "k": 1}, "11 queries x 1000 hits to search"),
+    ):
+        answer = client.post("/search", json={"query": QUERY, **bad})
+        assert answer.status_code == 400
+        assert message in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"mode": mode} for mode in ("auto", "exact", "quantized", "lexical", "hybrid")),
+        {"mode": "quantized", "representation": "binary", "group_by": "document"},
+        {"diversity": 0.5, "neighbors": 1},
+    ],
+    ids=str,
+)
+def test_words_of_the_query_are_highlighted_in_every_mode(
+    client: httpx.Client, opened: Index, options: dict[str, Any]
+) -> None:
+    query = "number 0 7, a protein"
+    hits = client.post("/search", json={"query": query, "k": 120, **options}).json()["results"][0]["hits"]
+    found = opened.search(query, 120, **options)[0]
+    assert [hit["highlights"] for hit in hits] == [
+        [list(one) for one in spans] for spans in opened.highlights(query, found)
+    ]
+    for hit in hits:
+        marked = {hit["text"][start:end].lower() for start, end in hit["highlights"]}
+        # What a quarter of the chunks contains is not marked.
+        assert marked == {"7"} & set(re.findall(r"\w+", hit["text"].lower()))
+    assert any(hit["highlights"] for hit in hits)
+
+
+def test_thresholds_and_percentiles_over_http(client: httpx.Client, opened: Index) -> None:
+    whole = opened.search(QUERY, 20, explain=True)[0]
+    body = {"query": QUERY, "k": 20, "min_score": whole[7].score, "explain": True}
+    (result,) = client.post("/search", json=body).json()["results"]
+    expected = [(hit.chunk_id, hit.percentile) for hit in whole if hit.score >= whole[7].score]
+    assert [(hit["chunk_id"], hit["percentile"]) for hit in result["hits"]] == expected
+    assert 8 <= len(expected) < 20
+    for more in ({}, {"explain": True, "mode": "lexical"}):
+        hits = client.post("/search", json={"query": QUERY, **more}).json()["results"][0]["hits"]
+        assert {hit["percentile"] for hit in hits} == {None}
+    for bad in ({"mode": "hybrid"}, {"mode": "lexical"}, {"rerank": True}):
+        answer = client.post("/search", json={"query": QUERY, "min_score": 0.5, **bad})
+        assert answer.status_code == 400
+        assert "min_score" in answer.json()["error"]["message"]
+
+
+def test_chunks_like_others_are_found_over_http(client: httpx.Client, opened: Index) -> None:
+    names = opened.chunks["chunk_id"].to_pylist()
+    for like in (names[3], [names[3]], names[:3]):
+        for options in ({}, {"mode": "quantized"}, {"group_by": "document"}, {"offset": 2}, {"filter": "year > 2016"}):
+            answer = client.post("/search", json={"like": like, "k": 5, **options})
+            assert answer.status_code == 200, answer.text
+            (result,) = answer.json()["results"]
+            expected = opened.more_like(like, 5, **options)
+            assert [(hit["chunk_id"], hit["score"]) for hit in result["hits"]] == [
+                (hit.chunk_id, hit.score) for hit in expected
+            ]
+            assert result["query"] is None
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "message"),
+    [
+        ({"query": QUERY, "like": "x"}, 400, "both query and like are given"),
+        ({"query": None, "like": None}, 400, "neither query nor like is given"),
+        ({"like": []}, 400, "like is empty"),
+        ({"like": ""}, 400, "like"),
+        ({"like": 5}, 400, "like"),
+        ({"like": ["x"] * 101}, 400, "101 chunk IDs; expected at most 100"),
+        ({"like": "x" * 2001}, 400, "like"),
+        ({"like": "nothing"}, 404, "chunk 'nothing' is not in snapshot 1."),
+        ({"like": "\ud800"}, 400, "like: Input should be a valid string"),
+        ({"like": "nothing", "mode": "hybrid"}, 400, "compares vectors alone"),
+        ({"like": "nothing", "rerank": True}, 400, "compares vectors alone"),
+        ({"like": "nothing", "k": 5000}, 400, "k"),
+    ],
+)
+def test_chunks_that_cannot_be_compared_are_refused(
+    client: httpx.Client, body: dict[str, Any], status: int, message: str
+) -> None:
+    content = json.dumps(body)
+    answer = client.post("/search", content=content, headers={"Content-Type": "application/json"})
+    assert answer.status_code == status, answer.text
+    assert message in answer.json()["error"]["message"]
+    assert (answer.json()["error"]["code"] == "chunk_not_found") == (status == 404)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"offset": -1}, "offset"),
+        ({"offset": 10_001}, "offset"),
+        ({"offset": 9_995}, "offset + k = 10005: expected 10000 or less"),
+        ({"offset": 1.5}, "offset"),
+        ({"mode": "quantized", "offset": 91}, "offset + k = 101, but depth = 100"),
+        ({"query": [QUERY, QUERY], "offset": 5_000}, "2 queries x 5010 hits to search for a page"),
+        ({"mode": "quantized", "offset": 0, "depth": 1000, "group_by": "document", "per_document": 11}, "11000 hits"),
+    ],
+)
+def test_a_page_that_cannot_be_had_gets_400(client: httpx.Client, body: dict[str, Any], message: str) -> None:
+    answer = client.post("/search", json={"query": QUERY, **body})
+    assert answer.status_code == 400
+    assert message in answer.json()["error"]["message"]
+
+
+def test_a_page_of_another_snapshot_is_409_and_names_both(client: httpx.Client, opened: Index) -> None:
+    served = opened.manifest.snapshot_id
+    for wrong in ("0" * 64, served[:7], "", "\u202e" * 9):
+        answer = client.post("/search", json={"query": QUERY, "snapshot_id": wrong})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (409, "snapshot_mismatch")
+        assert repr(wrong) in answer.json()["error"]["message"]
+        assert served in answer.json()["error"]["message"]
+    for right in (served, served[:8], None):
+        assert client.post("/search", json={"query": QUERY, "snapshot_id": right}).status_code == 200
+
+
+def test_pages_end_when_the_alias_moves(tmp_path: Path, tiny_model: Path) -> None:
+    embed_inline(config_of(tmp_path, tiny_model, documents=sentences(60)))
+    with open_index(str(tmp_path / "store"), "c") as index, serving(index) as url:
+        body = {"query": QUERY, "k": 5, "offset": 0}
+        first = httpx.post(f"{url}/search", json=body).json()
+        body |= {"offset": 5, "snapshot_id": first["snapshot_id"]}
+        assert httpx.post(f"{url}/search", json=body).json()["snapshot"] == 1
+        embed_inline(config_of(tmp_path, tiny_model, documents=sentences(70)))
+        assert index.refresh()
+        answer = httpx.post(f"{url}/search", json=body)
+        assert answer.status_code == 409
+        assert first["snapshot_id"] in answer.json()["error"]["message"]
+        assert index.manifest.snapshot_id in answer.json()["error"]["message"]

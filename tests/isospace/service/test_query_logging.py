@@ -65,6 +65,8 @@ def test_answers_are_logged_and_the_candidate_is_compared(store: str):
         with serving(index, watcher=watcher) as url:
             answers = ask(url, 90)
             ask(url, 5, mode="lexical")
+            # Later pages are no answers of their own.
+            ask(url, 5, offset=10)
         found = read_answers(index.store, "c", since=SINCE)
     assert len(found) == 95
     assert watcher.outcomes() == Counter(seen=95, logged=95)
@@ -109,6 +111,16 @@ def test_a_candidate_that_became_production_is_not_compared_with_itself(store: s
         watcher.close()
         (one,) = read_answers(index.store, "c", since=SINCE)
     assert (one.candidate, one.overlap) == (None, None)
+
+
+def test_a_candidate_is_compared_on_a_first_page_of_the_snapshot_in_production(store: str):
+    with open_index(store, "c") as index, open_index(store, "c", "candidate") as candidate:
+        watcher = Watcher(index, AnswerLog(index.store, "c"), candidate=candidate)
+        options = SearchOptions(offset=0, snapshot_id=index.manifest.snapshot_id)
+        watcher.submit(index.view, ["gene"], options, index.search("gene"))
+        watcher.close()
+        (one,) = read_answers(index.store, "c", since=SINCE)
+    assert one.candidate == 2
 
 
 def test_a_candidate_that_cannot_answer_costs_its_comparison_alone(store: str):

@@ -326,6 +326,9 @@ def test_pseudo_queries_do_not_reward_what_is_broken(pseudo: PipelineConfig, tmp
     for search in ({"mode": "hybrid"}, {"mode": "lexical"}, {"metric": "l2"}):
         with pytest.raises(QueryError, match="does not work with pseudo-queries"):
             recall(pseudo, **search)
+    for search in ({"offset": 0}, {"diversity": 0.5}, {"min_score": -1.0}):
+        with pytest.raises(QueryError, match="sets are searched without pages"):
+            recall(pseudo, **search)
     # What is stored points the other way: no text that is encoded anew makes up for it.
     shutil.copytree(store.root, tmp_path / "turned")
     turned = pseudo.model_copy(
