@@ -21,7 +21,7 @@ from isospace.collection.alias import alias_history, promote, resolve, rollback
 from isospace.collection.snapshot import Manifest, commit_manifest, latest_manifest, sequences
 from isospace.errors import ConfigError, ConflictError, NotFoundError, StoreError
 from isospace.evaluation.gate.verdicts import Verdict, read_verdicts, write_verdict
-from isospace.storage.s3_store import S3Store
+from isospace.storage.object_store import ObjectStore
 from isospace.storage.store import Store, open_store
 from tests.helpers.faulty_server import ALWAYS, FaultyServer, Matches, anything
 from tests.isospace.storage.conftest import BUCKET, SECRET
@@ -54,7 +54,7 @@ def impatient(store: Store, *, retries: int = 10, timeout: str = "30s") -> Store
     client = Client.from_url(
         store.url, client_options={"allow_http": True, "timeout": timeout}, retry_config={"max_retries": retries}
     )
-    return S3Store(store.url, client)
+    return ObjectStore(store.url, client)
 
 
 def manifest_of(run_id: str, sequence: int = 1, content: str = "a") -> Manifest:
