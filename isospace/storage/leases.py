@@ -307,8 +307,8 @@ def _require_exclusive(store: Store, path: str, data: bytes) -> None:
         return
     raise StoreError(
         f"{store.url}: the service replaced an existing file that it was asked to create (If-None-Match: *, or "
-        "on gs:// x-goog-if-generation-match: 0), so two runs could overwrite each other's commits. Use a service, or a "
-        "version of it, that supports this condition."
+        "x-goog-if-generation-match: 0), so two runs could overwrite each other's commits. Use a service, or a version "
+        "of it, that supports this condition."
     )
 
 

@@ -19,7 +19,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import AzureStore, GCSStore, S3Store
 
-from isospace.errors import ConfigError, ConflictError, NotFoundError, StoreError
+from isospace.errors import ConfigError, ConflictError, IntegrityError, NotFoundError, StoreError
 from isospace.storage.azure_client import azure_client
 from isospace.storage.gcs_client import gcs_client
 from isospace.storage.guard import check_length, guard
@@ -35,6 +35,7 @@ Client: TypeAlias = S3Store | GCSStore | AzureStore
 _CREATED_BY = "isospacecreatedby"
 _CREATE_ATTEMPTS = 5
 _LIST_ATTEMPTS = 3
+_UPLOAD_ATTEMPTS = 5
 _BLOCK_BYTES = 1 << 22
 # S3 copies larger objects only in parts.
 _COPY_BYTES = 5 * 1024**3
@@ -76,11 +77,11 @@ class ObjectStore(Store):
 
     def write(self, path: str, data: bytes, *, sync: bool = True) -> None:
         with self._guard(path):
-            obstore.put(self.client, path, data)
+            _upload(lambda: obstore.put(self.client, path, data))
 
     def write_file(self, path: str, source: Path) -> None:
         with self._guard(path):
-            obstore.put(self.client, path, source)
+            _upload(lambda: obstore.put(self.client, path, source))
 
     def create(self, path: str, data: bytes) -> None:
         self._create(path, data)
@@ -99,10 +100,10 @@ class ObjectStore(Store):
     def move(self, path: str, target: str) -> None:
         # No rename. If the copy is made and the deletion fails, both files exist, with the same content.
         with self._guard(target), self._guard(path):
-            if not self._copies(obstore.head(self.client, path)["size"]):
-                obstore.put(self.client, target, obstore.get(self.client, path).stream(min_chunk_size=_BLOCK_BYTES))
-            else:
+            if self._copies(obstore.head(self.client, path)["size"]):
                 obstore.copy(self.client, path, target, overwrite=True)
+            else:
+                _upload(lambda: self._copy_through(path, target))
             obstore.delete(self.client, path)
 
     def walk(self, folder: str) -> Iterator[Stat]:
@@ -128,6 +129,14 @@ class ObjectStore(Store):
         """
         return size <= _COPY_BYTES and not isinstance(self.client, AzureStore)
 
+    def _copy_through(self, path: str, target: str) -> None:
+        """Copy a file through this machine, a block at a time."""
+        writer = obstore.open_writer(self.client, target)
+        for block in obstore.get(self.client, path).stream(min_chunk_size=_BLOCK_BYTES):
+            writer.write(bytes(block))
+        # Not closed after an error: that would make a file of what was written so far.
+        writer.close()
+
     def _create(self, path: str, data: bytes | Path) -> None:
         """Create a file with a unique tag; after an error, the tag of the existing file shows who created it.
 
@@ -137,7 +146,7 @@ class ObjectStore(Store):
         tag = secrets.token_hex(16)
         for attempt in range(_CREATE_ATTEMPTS):
             try:
-                with guard(path, self.url, failure=BaseError, conflict=AlreadyExistsError, explain=explain_object):
+                with self._guard(path, conflict=AlreadyExistsError):
                     obstore.put(self.client, path, data, mode="create", attributes={_CREATED_BY: tag})
             except StoreError as error:
                 existing = self._created_by(path)
@@ -162,8 +171,13 @@ class ObjectStore(Store):
             return None
         return str(attributes.get(_CREATED_BY, ""))
 
-    def _guard(self, path: str) -> AbstractContextManager[None]:
-        return guard(path, self.url, failure=BaseError, explain=explain_object)
+    def _guard(self, path: str, *, conflict: type[Exception] | None = None) -> AbstractContextManager[None]:
+        if "\\" in path and isinstance(self.client, AzureStore):
+            raise IntegrityError(
+                f"{path[:200]!r}: contains a backslash, which Azure takes for a slash, so it could lead out of the "
+                "store. The record with this path was forged or damaged: restore the record, and find out who wrote it."
+            )
+        return guard(path, self.url, failure=BaseError, conflict=conflict, explain=explain_object)
 
 
 def object_client(url: str) -> Client:
@@ -195,6 +209,23 @@ def _open(url: str) -> ObjectStore:
 
 def _stat(item: Any, path: str | None = None) -> Stat:
     return Stat(path or str(item["path"]), int(item["size"]), item["last_modified"].timestamp())
+
+
+def _upload(action: Callable[[], object]) -> None:
+    """Repeat an upload in parts whose parts are gone.
+
+    Azure drops the uncommitted blocks of a blob when it is written: by another process, or by the last request of this
+    upload, whose answer was lost.
+    """
+    for _ in range(_UPLOAD_ATTEMPTS - 1):
+        try:
+            action()
+        except BaseError as error:
+            if "InvalidBlockList" not in str(error):
+                raise
+        else:
+            return
+    action()
 
 
 def _retry_list(action: Callable[[], _Result]) -> _Result:

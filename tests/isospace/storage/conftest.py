@@ -1,4 +1,4 @@
-"""A server that speaks S3, on loopback, and a proxy before it that fails on request."""
+"""Servers that speak the APIs of object stores, on loopback, and a proxy before each that fails on request."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import logging
 import os
 import threading
 import warnings
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
@@ -15,10 +17,39 @@ from urllib.request import Request, urlopen
 import pytest
 
 from isospace.storage.store import Store, open_store
+from tests.helpers.azurite import ACCOUNT, azurite
 from tests.helpers.faulty_server import FaultyServer, faulty_server
+from tests.helpers.gcs_server import gcs_server
 
 BUCKET = "s3://bucket"
 SECRET = "canary-of-a-secret-key"
+# Needs a program that no Python package has.
+AZURE = pytest.param("azure", marks=pytest.mark.integration)
+KINDS = ["s3", "gcs", AZURE]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A bucket on a server, and the settings in the environment that lead to it.
+
+    Attributes
+    ----------
+    variable
+        The environment variable that names the server.
+    suffix
+        What follows the address of the server there.
+    secret
+        What the environment has and no message may have.
+    """
+
+    bucket: str
+    port: int
+    variable: str
+    secret: str
+    suffix: str = ""
+
+    def address(self, server: str) -> str:
+        return f"{server}{self.suffix}"
 
 
 @contextmanager
@@ -65,6 +96,20 @@ def s3_server() -> Iterator[str]:
             server.stop()
 
 
+@contextmanager
+def settings(values: dict[str, str]) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in values.items():
+            patch.setenv(name, value)
+        yield
+
+
+def port_of(url: str) -> int:
+    port = urlsplit(url).port
+    assert port is not None
+    return port
+
+
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
     with s3_server() as found:
@@ -72,32 +117,57 @@ def endpoint() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def proxy(endpoint: str) -> Iterator[FaultyServer]:
-    port = urlsplit(endpoint).port
-    assert port is not None
-    with faulty_server(port) as server:
+def s3(endpoint: str) -> Place:
+    return Place(BUCKET, port_of(endpoint), "AWS_ENDPOINT_URL", SECRET)
+
+
+@pytest.fixture(scope="module")
+def gcs(endpoint: str) -> Iterator[Place]:
+    with gcs_server(port_of(endpoint)) as url, settings({"GOOGLE_BASE_URL": url, "GOOGLE_BEARER_TOKEN": SECRET}):
+        yield Place("gs://bucket", port_of(url), "GOOGLE_BASE_URL", SECRET)
+
+
+@pytest.fixture(scope="module")
+def azure() -> Iterator[Place]:
+    key = b64encode(SECRET.encode()).decode()
+    with azurite("bucket", key) as url:
+        names = {"AZURE_STORAGE_ACCOUNT_NAME": ACCOUNT, "AZURE_STORAGE_ACCOUNT_KEY": key}
+        with settings({**names, "AZURE_STORAGE_ENDPOINT": url}):
+            yield Place("az://bucket", port_of(url), "AZURE_STORAGE_ENDPOINT", key, f"/{ACCOUNT}")
+
+
+@pytest.fixture(scope="module", params=["s3", pytest.param("gcs", marks=pytest.mark.integration), AZURE])
+def place(request: pytest.FixtureRequest) -> Place:
+    """A bucket of each kind; faults are the same for all of them, so most kinds are integration tests."""
+    found = request.getfixturevalue(request.param)
+    assert isinstance(found, Place)
+    return found
+
+
+@pytest.fixture(scope="module")
+def proxy(place: Place) -> Iterator[FaultyServer]:
+    with faulty_server(place.port) as server:
         yield server
 
 
-@pytest.fixture(params=["local", "s3"])
+@pytest.fixture(params=["local", *KINDS])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     if request.param == "local":
         return open_store(tmp_path / "store")
-    request.getfixturevalue("endpoint")
-    return open_store(f"{BUCKET}/{tmp_path.name}")
+    return open_store(f"{request.getfixturevalue(request.param).bucket}/{tmp_path.name}")
 
 
 @pytest.fixture
-def direct(endpoint: str, tmp_path: Path) -> Store:
+def direct(place: Place, tmp_path: Path) -> Store:
     """The same place as `remote`, past the proxy."""
-    assert os.environ["AWS_ENDPOINT_URL"] == endpoint
-    return open_store(f"{BUCKET}/{tmp_path.name}")
+    assert port_of(os.environ[place.variable]) == place.port
+    return open_store(f"{place.bucket}/{tmp_path.name}")
 
 
 @pytest.fixture
-def remote(direct: Store, faulty: FaultyServer, monkeypatch: pytest.MonkeyPatch) -> Store:
-    """A store on S3 behind the proxy."""
-    monkeypatch.setenv("AWS_ENDPOINT_URL", faulty.url)
+def remote(direct: Store, place: Place, faulty: FaultyServer, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """A store behind the proxy."""
+    monkeypatch.setenv(place.variable, place.address(faulty.url))
     return open_store(direct.url)
 
 
