@@ -23,7 +23,7 @@ from isospace.evaluation.gate.verdicts import Verdict, read_verdicts, write_verd
 from isospace.storage.object_store import ObjectStore
 from isospace.storage.store import Store, open_store
 from tests.helpers.faulty_server import ALWAYS, FaultyServer, Matches, anything
-from tests.isospace.storage.conftest import BUCKET, SECRET, Place
+from tests.helpers.object_servers import BUCKET, SECRET, Place
 
 BIG = bytes(range(250)) * 80_000
 NAMES = [
