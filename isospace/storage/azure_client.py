@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from obstore.store import AzureConfig, AzureStore
 
 _CONNECTION = "AZURE_STORAGE_CONNECTION_STRING"
-ENDPOINTS = ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT")
+_ENDPOINTS = ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT")
 # Where the emulator listens, if AZURE_STORAGE_USE_EMULATOR is set and it is not its default.
-EMULATOR_URL, EMULATOR_DEFAULT = "AZURITE_BLOB_STORAGE_URL", "http://127.0.0.1:10000"
+_EMULATOR, _EMULATOR_DEFAULT = "AZURITE_BLOB_STORAGE_URL", "http://127.0.0.1:10000"
 _EXAMPLE = "https://ACCOUNT.blob.core.windows.net"
 
 
@@ -33,8 +33,8 @@ def azure_client(url: str) -> AzureStore:
     from obstore.store import AzureStore
 
     settings = azure_settings(url)
-    emulator = server_url(EMULATOR_URL, example=EMULATOR_DEFAULT)
-    endpoint = settings.get("endpoint") or server_url(*ENDPOINTS, example=_EXAMPLE) or emulator
+    emulator = server_url(_EMULATOR, example=_EMULATOR_DEFAULT)
+    endpoint = settings.get("endpoint") or server_url(*_ENDPOINTS, example=_EXAMPLE) or emulator
     return AzureStore.from_url(url, config=settings, client_options=options_for(endpoint))
 
 

@@ -17,6 +17,8 @@ from isospace.storage.object_url import EXPECTED, ObjectUrl, is_object_url, pars
 
 _EMPTY_SEGMENT = "has a key with an empty segment (//), which cannot be read; copy it to another key"
 
+_QUOTED = re.compile(r'Path "([^"]*)"')
+
 
 @dataclass(frozen=True, slots=True)
 class _Object:
@@ -95,8 +97,14 @@ def _objects(remote: Any, place: ObjectUrl) -> list[_Object]:
     try:
         pages = obstore.list(remote, prefix or None)
         return [_Object(str(item["path"]), int(item["size"])) for page in pages for item in page]
-    except InvalidPathError:
+    except InvalidPathError as error:
         # A key with an empty segment, such as a//b, fails the whole listing. Arrow's clients list such keys.
+        if place.service == "azure":
+            odd = next(iter(_QUOTED.findall(str(error))), "")
+            raise SourceError(
+                f"source {place.root}/{prefix}: the blob {odd[:200]!r} has an empty segment in its name (//), and "
+                "cannot be listed. Copy it to another name, or give a prefix that does not contain it."
+            ) from error
         return [_Object(key, size) for key, size in list_with_arrow(place, prefix)]
 
 

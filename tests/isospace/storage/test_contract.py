@@ -20,10 +20,11 @@ from isospace.collection.alias import alias_history, promote, resolve, rollback
 from isospace.collection.snapshot import Manifest, commit_manifest, latest_manifest, sequences
 from isospace.errors import ConfigError, ConflictError, IntegrityError, NotFoundError, StoreError
 from isospace.evaluation.gate.verdicts import Verdict, read_verdicts, write_verdict
+from isospace.storage.leases import run_lease
 from isospace.storage.object_store import ObjectStore
 from isospace.storage.store import Store, open_store
 from tests.helpers.faulty_server import ALWAYS, FaultyServer, Matches, anything
-from tests.helpers.object_servers import BUCKET, SECRET, Place
+from tests.helpers.object_servers import BUCKET, SECRET, Place, gcs_place
 
 BIG = bytes(range(250)) * 80_000
 NAMES = [
@@ -616,3 +617,25 @@ def test_an_endpoint_that_is_no_url_is_refused_without_repeating_it(
     with pytest.raises(ConfigError, match="AWS_ENDPOINT_URL is not a URL") as caught:
         open_store("s3://bucket/prefix")
     assert SECRET not in str(caught.value)
+
+
+def test_a_run_starts_only_where_a_file_is_created_once(store: Store) -> None:
+    with run_lease(store, "c", "a test"):
+        pass
+    assert list(store.walk("")) == []
+
+
+def test_a_service_that_ignores_the_condition_of_a_creation_is_refused(endpoint: str) -> None:
+    with gcs_place(endpoint, ignores_conditions=True) as place:
+        store = open_store(f"{place.bucket}/ignored")
+        with pytest.raises(StoreError, match="replaced an existing file"), run_lease(store, "c", "a test"):
+            raise AssertionError("it ran")
+        assert list(store.walk("")) == []
+
+
+def test_a_service_that_allows_one_write_a_second_to_an_object_is_waited_for(
+    remote: Store, faulty: FaultyServer
+) -> None:
+    faulty.refuse(2, status=429, matches=is_put)
+    with run_lease(remote, "c", "a test"):
+        assert faulty.pending() == 0
