@@ -48,7 +48,7 @@ def explain_azure(error: BaseException, url: str) -> str | None:
             f"{place}: the credentials are not valid there, or have expired ({code or '401'}). Correct or renew what "
             "the AZURE_* variables say; the same command continues from here."
         )
-    if "403 Forbidden" in text:
+    if "403 Forbidden" in text or "(code: 403)" in text:
         return (
             f"{place}: access denied{f' ({code})' if code else ''}. Give these credentials the role Storage Blob Data "
             f"Contributor on the container {container}, or a shared access signature that may read, create, write, "

@@ -41,21 +41,22 @@ def azurite(container: str, key: str = KEY) -> Iterator[str]:
             process.kill()
 
 
-def account_signature(key: str = KEY, *, permissions: str = "rwdlac") -> str:
-    """Return a shared access signature of the account, as the query of a URL.
+def container_signature(container: str, key: str = KEY, *, permissions: str = "racwdl") -> str:
+    """Return a shared access signature of a container, as the query of a URL.
 
-    https://learn.microsoft.com/en-us/rest/api/storageservices/create-account-sas
+    https://learn.microsoft.com/en-us/rest/api/storageservices/create-service-sas
     """
-    fields = {"sp": permissions, "ss": "b", "srt": "sco", "st": "", "se": "2099-01-01T00:00:00Z", "sip": "", "spr": ""}
-    fields["sv"] = "2019-12-12"
-    text = "".join(f"{value}\n" for value in (ACCOUNT, *fields.values()))
+    fields = {"sp": permissions, "st": "", "se": "2099-01-01T00:00:00Z"}
+    resource = {"si": "", "sip": "", "spr": "", "sv": "2019-12-12", "sr": "c"}
+    place, unused = f"/blob/{ACCOUNT}/{container}", [""] * 6
+    text = "\n".join([*fields.values(), place, *resource.values(), *unused])
     signature = b64encode(hmac.digest(b64decode(key), text.encode(), "sha256")).decode()
-    return urlencode({**{name: value for name, value in fields.items() if value}, "sig": signature})
+    return urlencode({**{name: value for name, value in {**fields, **resource}.items() if value}, "sig": signature})
 
 
 def put_blob(endpoint: str, container: str, name: str, body: bytes) -> None:
     """Write a blob under any name; obstore and Arrow refuse some."""
-    url = f"{endpoint}/{container}/{quote(name)}?{account_signature()}"
+    url = f"{endpoint}/{container}/{quote(name)}?{container_signature(container)}"
     headers = {"x-ms-blob-type": "BlockBlob", "Content-Type": "application/octet-stream"}
     urlopen(Request(url, data=body, headers=headers, method="PUT"), timeout=30).close()
 

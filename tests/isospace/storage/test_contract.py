@@ -6,6 +6,7 @@ import hashlib
 import os
 import pickle
 import re
+import socket
 import time
 import traceback
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from isospace.evaluation.gate.verdicts import Verdict, read_verdicts, write_verd
 from isospace.storage.leases import run_lease
 from isospace.storage.object_store import ObjectStore
 from isospace.storage.store import Store, open_store
+from tests.helpers.azurite import container_signature
 from tests.helpers.faulty_server import ALWAYS, FaultyServer, Matches, anything
 from tests.helpers.object_servers import BUCKET, SECRET, Place, gcs_place
 
@@ -639,3 +641,68 @@ def test_a_service_that_allows_one_write_a_second_to_an_object_is_waited_for(
     faulty.refuse(2, status=429, matches=is_put)
     with run_lease(remote, "c", "a test"):
         assert faulty.pending() == 0
+
+
+def test_a_bucket_that_is_not_there_is_named_with_the_remedy(place: Place) -> None:
+    store = open_store(f"{place.bucket}-missing/prefix")
+    for ask in (lambda: list(store.walk("a")), lambda: store.folders("a"), lambda: store.write("a/b", b"x")):
+        with pytest.raises(StoreError, match=r"there is no (bucket|container) bucket-missing\. Correct") as caught:
+            ask()
+        assert type(caught.value) is StoreError
+
+
+def test_nobody_listens_is_said_in_one_line(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    monkeypatch.setenv(place.variable, place.address(f"http://127.0.0.1:{port}"))
+    store = impatient(open_store(f"{place.bucket}/prefix"), retries=0)
+    with pytest.raises(StoreError, match="cannot be reached") as caught:
+        store.read("a/b")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("place", ["azure"], indirect=True)
+def test_a_shared_access_signature_is_enough_and_never_said(
+    place: Place, faulty: FaultyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_KEY")
+    monkeypatch.setenv(place.variable, place.address(faulty.url))
+    signature = container_signature("bucket", place.secret)
+    secret = signature.partition("&sig=")[2]
+    monkeypatch.setenv("AZURE_STORAGE_SAS_TOKEN", f"?{signature}")
+    store = open_store(f"{place.bucket}/signed")
+    store.write("a/big", BIG)
+    store.move("a/big", "b/big")
+    assert store.create_if_absent("b/big", b"x") is False
+    assert [stat.path for stat in store.walk("")] == ["b/big"]
+    store.delete("b/big")
+    said = [repr(store)]
+    for status in (400, 403, 404, 409, 412):
+        for operation in ("read", "size", "walk", "folders", "write", "delete", "create"):
+            faulty.heal()
+            faulty.refuse(ALWAYS, status=status)
+            try:
+                OPERATIONS[operation][0](store, Path(__file__))
+            except StoreError as error:
+                said.append("".join(traceback.format_exception(error)))
+    assert len(said) > 20
+    assert not [text for text in said if secret in text]
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("place", ["azure"], indirect=True)
+def test_a_wrong_key_and_a_signature_without_the_right_are_refused(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", "d3Jvbmc=")
+    with pytest.raises(StoreError, match=r"at http://127.*\(Auth\w+\)"):
+        list(open_store(f"{place.bucket}/x").walk("a"))
+    monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_KEY")
+    monkeypatch.setenv("AZURE_STORAGE_SAS_TOKEN", container_signature("bucket", place.secret, permissions="rl"))
+    store = open_store(f"{place.bucket}/x")
+    assert list(store.walk("a")) == []
+    for ask in (lambda: store.write("a/b", b"x"), lambda: store.create("a/b", b"x"), lambda: store.delete("a/b")):
+        with pytest.raises(StoreError, match=r"access denied.*Storage Blob Data Contributor"):
+            ask()
