@@ -83,10 +83,11 @@ def connection_settings() -> AzureConfig:
             "BlobEndpoint=https://…;SharedAccessSignature=…. Copy it again from the storage account."
         )
     settings: AzureConfig = {"account_name": account, "endpoint": endpoint}
+    # The type, or else credentials of other variables could be taken.
     if key:
-        settings["account_key"] = key
+        settings["account_key"], settings["credential_type"] = key, "access_key"
     elif signature:
-        settings["sas_key"] = signature.removeprefix("?")
+        settings["sas_key"], settings["credential_type"] = signature.removeprefix("?"), "sas_token"
     return settings
 
 

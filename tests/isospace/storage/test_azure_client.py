@@ -12,7 +12,7 @@ from isospace.errors import ConfigError
 from isospace.storage.azure_client import connection_settings
 from isospace.storage.object_store import ObjectStore, object_client
 from isospace.storage.store import open_store
-from tests.helpers.azurite import ACCOUNT, KEY, azurite
+from tests.helpers.azurite import ACCOUNT, KEY, azurite, container_signature
 
 SECRET = "Y2FuYXJ5LW9mLWEtc2VjcmU"
 STRING = f"DefaultEndpointsProtocol=https;AccountName=mine;AccountKey={SECRET}=;EndpointSuffix=core.windows.net"
@@ -56,7 +56,10 @@ NAME = "AZURE_STORAGE_CONNECTION_STRING"
 def test_a_connection_string_is_read(monkeypatch: pytest.MonkeyPatch, text: str, settings: dict[str, object]) -> None:
     assert connection_settings() == {}
     monkeypatch.setenv(NAME, text)
-    assert connection_settings() == settings
+    kind = {"access_key": "account_key" in settings, "sas_token": "sas_key" in settings}
+    found = connection_settings()
+    assert found.pop("credential_type", None) == next((name for name, is_given in kind.items() if is_given), None)
+    assert found == settings
     assert isinstance(object_client("az://box/prefix"), AzureStore)
 
 
@@ -144,3 +147,16 @@ def test_an_emulator_is_reached_by_each_of_its_settings(monkeypatch: pytest.Monk
                 store = open_store(f"az://box/{number}")
                 store.write("a", b"x")
                 assert (store.read("a"), [stat.path for stat in store.walk("")]) == (b"x", ["a"])
+
+
+@pytest.mark.integration
+def test_a_connection_string_wins_over_the_other_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AZURE_STORAGE_TOKEN", "expired")
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", "d3Jvbmc=")
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "other")
+    with azurite("box") as endpoint:
+        for credential in (f"AccountKey={KEY}", f"SharedAccessSignature={container_signature('box')}"):
+            monkeypatch.setenv(NAME, f"AccountName={ACCOUNT};BlobEndpoint={endpoint};{credential}")
+            store = open_store("az://box/prefix")
+            store.write("a", credential.encode())
+            assert store.read("a") == credential.encode()

@@ -77,6 +77,7 @@ def is_put(method: str, path: str) -> bool:
 
 def impatient(store: Store, *, retries: int = 10, timeout: str = "30s") -> Store:
     """Return the same store behind a client that gives up earlier."""
+    assert isinstance(store, ObjectStore)
     client = type(store.client).from_url(
         store.url, client_options={"allow_http": True, "timeout": timeout}, retry_config={"max_retries": retries}
     )
