@@ -333,6 +333,13 @@ def test_a_reader_never_sees_a_half_written_file(store: Store) -> None:
     assert store.read("a/b") == versions[-1]
 
 
+def test_of_many_that_write_one_large_file_each_succeeds(store: Store) -> None:
+    versions = [bytes([number]) * (11 << 20) for number in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda data: store.write("a/big", data), versions))
+    assert store.read("a/big") in versions
+
+
 def test_one_store_can_be_used_from_any_prefix(store: Store) -> None:
     store.write("a/b/c", b"x")
     below = open_store(f"{store.url}/a")
@@ -707,3 +714,15 @@ def test_a_wrong_key_and_a_signature_without_the_right_are_refused(
     for ask in (lambda: store.write("a/b", b"x"), lambda: store.create("a/b", b"x"), lambda: store.delete("a/b")):
         with pytest.raises(StoreError, match=r"access denied.*Storage Blob Data Contributor"):
             ask()
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("place", ["azure"], indirect=True)
+def test_a_move_on_azure_does_not_rely_on_a_copy_that_may_still_be_going_on(
+    remote: Store, direct: Store, faulty: FaultyServer
+) -> None:
+    direct.write("a/b", b"moved")
+    remote.move("a/b", "c/d")
+    assert direct.read("c/d") == b"moved"
+    # It is read here: a copy by the service would be a single PUT.
+    assert faulty.count("GET") == 1
