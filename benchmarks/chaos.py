@@ -34,8 +34,8 @@ from isospace.storage.parquet import read_parquet
 from isospace.storage.store import Store, open_store
 from tests.helpers.faulty_server import faulty_server
 from tests.helpers.inline import embed_inline
+from tests.helpers.object_servers import s3_server
 from tests.helpers.tiny import build_tiny_model
-from tests.isospace.storage.conftest import s3_server
 
 _WEEK = 10
 

@@ -44,7 +44,7 @@ def audit_collection(
     """Measure stored vectors, frozen queries, and logged queries, and raise alarms for drift and damage.
 
     Args:
-        store: Local folder, or s3://bucket/prefix.
+        store: Local folder, or s3://bucket/prefix, gs://…, az://….
         collection: Name of the collection.
         alias: The alias to audit.
         evaluation_set: Evaluation set to search with; if empty, `default` or the first one.

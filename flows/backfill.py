@@ -38,7 +38,7 @@ def backfill(
             chunking differ from the collection's, all documents are encoded again, and committed when all are done.
         collection: Collection to update; the config's if empty. In another collection than the config's, the gate uses
             the evaluation set of that collection, not the config's files of queries.
-        source: Folder, glob, or table to read, local or s3://bucket/prefix; the config's if empty. Documents that are
+        source: Folder, glob, or table to read, local or s3://, gs://, az://; the config's if empty. Documents that are
             not in it are removed from the collection, unless a selection leaves them as they are.
         dry_run: Show the plan with its cost, and write nothing.
         reason: Why you start this run: part of its name, and of the alias's history.

@@ -35,7 +35,7 @@ def compact_collection(
     """Merge small parts of the latest snapshot and drop deleted rows; aliases follow.
 
     Args:
-        store: Local folder, or s3://bucket/prefix.
+        store: Local folder, or s3://bucket/prefix, gs://…, az://….
         collection: Name of the collection.
         dry_run: Show what would be done, without doing it.
         reason: Why you start this run: part of its name.

@@ -34,7 +34,7 @@ def compare_models(config: ComparisonParameter = LAST, source: str = "", reason:
 
     Args:
         config: The pipeline and its variants, as in the YAML file. The fields above have precedence over its `runtime`.
-        source: Folder, glob, or table to embed, local or s3://bucket/prefix; the config's if empty. The config's
+        source: Folder, glob, or table to embed, local or s3://, gs://, az://; the config's if empty. The config's
             queries must be judged for it.
         reason: Why you start this run.
     """

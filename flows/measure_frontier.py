@@ -33,7 +33,7 @@ def measure_frontier(
     """Search every representation of a collection, and show a table and a plot.
 
     Args:
-        store: Local folder, or s3://bucket/prefix.
+        store: Local folder, or s3://bucket/prefix, gs://…, az://….
         collection: Name of the collection.
         queries: File with the columns query_id and text, or a text file with one query per line, on the worker.
         judgements: File with query_id, doc_id, and relevance; if empty, agreement with float32 is measured.

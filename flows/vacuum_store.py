@@ -34,7 +34,7 @@ def vacuum_store(
     """Remove old snapshots and unneeded files; nothing is removed while a run uses the store.
 
     Args:
-        store: Local folder, or s3://bucket/prefix.
+        store: Local folder, or s3://bucket/prefix, gs://…, az://….
         collections: Names of the collections; all collections of the store if empty.
         dry_run: Show what would be removed, and remove nothing.
         reason: Why you start this run: part of its name.

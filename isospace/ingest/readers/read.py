@@ -32,7 +32,7 @@ def read_source(
     Parameters
     ----------
     url
-        A folder, a glob, or one file, as a local path or `s3://bucket/prefix`.
+        A folder, a glob, or one file, as a local path or a URL such as `s3://bucket/prefix`.
     limits
         Time and memory for each HTML or PDF file.
     store

@@ -16,7 +16,7 @@ from isospace.search.index import open_index
 from isospace.storage.store import open_store
 from tests.conftest import Configure, sentences, write_jsonl
 from tests.helpers.inline import embed_inline
-from tests.isospace.storage.conftest import BUCKET, s3_server
+from tests.helpers.object_servers import BUCKET, s3_server
 
 
 @pytest.fixture

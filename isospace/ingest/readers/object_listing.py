@@ -1,21 +1,23 @@
-"""List the files of a source under an s3:// prefix."""
+"""List the files of a source in an object store."""
 
 from __future__ import annotations
 
 import io
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import IO, Any, cast
-from urllib.parse import urlsplit
 
 from isospace.errors import SourceError
 from isospace.ingest.document import QuarantineEntry, without_surrogates
+from isospace.ingest.readers.arrow_listing import list_with_arrow
 from isospace.ingest.readers.source_file import Listing, SourceFile, glob_pattern, left_out, split_glob, store_is_source
+from isospace.storage.object_url import EXPECTED, ObjectUrl, is_object_url, parse_object_url
 
 _EMPTY_SEGMENT = "has a key with an empty segment (//), which cannot be read; copy it to another key"
+
+_QUOTED = re.compile(r'Path "([^"]*)"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,40 +26,46 @@ class _Object:
     size: int
 
 
-def list_s3(url: str, store: str | None) -> Listing:
+def list_objects(url: str, store: str | None) -> Listing:
     """List a prefix, a glob, or a single object of a bucket; see `list_source`.
 
     Raises
     ------
     SourceError
         If the bucket cannot be listed, or the prefix is the store.
+    ConfigError
+        If the URL contains credentials, or a setting in the environment cannot be used.
     """
     from obstore.exceptions import BaseError
 
-    from isospace.storage.s3_store import s3_client
+    from isospace.storage.object_store import object_client
 
     fixed, pattern = split_glob(url)
-    if len(fixed) <= len("s3://"):
-        raise SourceError(f"source {url}: expected s3://bucket/prefix.")
-    if store is not None and store.rstrip("/") == fixed.rstrip("/"):
+    parse_object_url(url)
+    if not is_object_url(fixed) or fixed.endswith("://"):
+        raise SourceError(f"source {url}: names no bucket; expected {EXPECTED}.")
+    place = parse_object_url(fixed)
+    prefix, own = place.prefix, _prefix_of(store, place)
+    if own is not None and own == prefix.strip("/"):
         raise store_is_source(url)
-    bucket, _, prefix = fixed.removeprefix("s3://").partition("/")
-    remote = s3_client(f"s3://{bucket}")
+    remote = object_client(place.root)
     try:
-        objects = _objects(remote, bucket, prefix)
+        objects = _objects(remote, place)
         if not objects and prefix:
             return Listing([_single(remote, prefix)])
     except (BaseError, OSError) as error:
         reason = str(error).split("\n", 1)[0]
         raise SourceError(f"source {url}: cannot be listed ({reason}).") from error
-    return _chosen(remote, objects, prefix.rstrip("/"), _folder_of(store, bucket), glob_pattern(url, pattern))
+    folder = None if own is None else f"{own}/"
+    return _chosen(remote, objects, prefix.rstrip("/"), folder, glob_pattern(url, pattern))
 
 
-def _folder_of(store: str | None, bucket: str) -> str | None:
-    """Return the prefix of a store in this bucket, with a slash at its end."""
-    if store is None or not store.startswith(f"s3://{bucket}/"):
+def _prefix_of(store: str | None, place: ObjectUrl) -> str | None:
+    """Return the prefix of a store in this bucket, without slashes at its ends; None for a store elsewhere."""
+    if store is None:
         return None
-    return store.removeprefix(f"s3://{bucket}/").strip("/") + "/"
+    other = parse_object_url(store)
+    return other.prefix.strip("/") if other.is_in_bucket_of(place) else None
 
 
 def _chosen(
@@ -81,35 +89,23 @@ def _chosen(
     return Listing(sorted(files, key=lambda file: file.name), list(aside.values()))
 
 
-def _objects(remote: Any, bucket: str, prefix: str) -> list[_Object]:
+def _objects(remote: Any, place: ObjectUrl) -> list[_Object]:
     import obstore
     from obstore.exceptions import InvalidPathError
 
+    prefix = place.prefix.rstrip("/")
     try:
-        pages = obstore.list(remote, prefix.rstrip("/") or None)
+        pages = obstore.list(remote, prefix or None)
         return [_Object(str(item["path"]), int(item["size"])) for page in pages for item in page]
-    except InvalidPathError:
-        # A key with an empty segment, such as a//b, fails the whole listing. Arrow's client lists such keys.
-        return _arrow_objects(bucket, prefix.rstrip("/"))
-
-
-def _arrow_objects(bucket: str, prefix: str) -> list[_Object]:
-    from pyarrow import fs
-
-    endpoint = _setting("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
-    parts = urlsplit(endpoint)
-    options: dict[str, Any] = {"endpoint_override": parts.netloc, "scheme": parts.scheme} if endpoint else {}
-    if _setting("AWS_SKIP_SIGNATURE").lower() in ("1", "true"):
-        options["anonymous"] = True
-    client = fs.S3FileSystem(region=_setting("AWS_REGION", "AWS_DEFAULT_REGION") or None, **options)
-    selector = fs.FileSelector(f"{bucket}/{prefix}".rstrip("/"), recursive=True)
-    found: Sequence[Any] = client.get_file_info(selector)
-    files = [item for item in found if item.type == fs.FileType.File]
-    return [_Object(item.path.removeprefix(f"{bucket}/"), int(item.size or 0)) for item in files]
-
-
-def _setting(*names: str) -> str:
-    return next((os.environ[name] for name in names if os.environ.get(name)), "")
+    except InvalidPathError as error:
+        # A key with an empty segment, such as a//b, fails the whole listing. Arrow's clients list such keys.
+        if place.service == "azure":
+            odd = next(iter(_QUOTED.findall(str(error))), "")
+            raise SourceError(
+                f"source {place.root}/{prefix}: the blob {odd[:200]!r} has an empty segment in its name (//), and "
+                "cannot be listed. Copy it to another name, or give a prefix that does not contain it."
+            ) from error
+        return [_Object(key, size) for key, size in list_with_arrow(place, prefix)]
 
 
 def _single(remote: Any, key: str) -> SourceFile:

@@ -1,52 +1,59 @@
-"""A store on S3, accessed with obstore.
+"""A store on S3, Google Cloud Storage, or Azure Blob Storage, accessed with obstore.
 
-S3 itself makes writes atomic, and can create a file only if it does not exist.
+These services make writes atomic, and can create a file only if it does not exist.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
-import re
 import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
+from obstore.store import AzureStore, GCSStore, S3Store
 
-from isospace.errors import ConfigError, ConflictError, NotFoundError, StoreError
-from isospace.storage.aws_profile import profile_credentials
+from isospace.errors import ConfigError, ConflictError, IntegrityError, NotFoundError, StoreError
+from isospace.storage.azure_client import azure_client
+from isospace.storage.gcs_client import gcs_client
 from isospace.storage.guard import check_length, guard
 from isospace.storage.local_files import Stat
+from isospace.storage.object_errors import explain_object, explain_settings
+from isospace.storage.object_url import parse_object_url
 from isospace.storage.protocol import Store
-from isospace.storage.s3_errors import explain_s3
+from isospace.storage.s3_client import s3_client
 
-if TYPE_CHECKING:
-    from obstore.store import S3Store as Client
+Client: TypeAlias = S3Store | GCSStore | AzureStore
 
-_CREATED_BY = "isospace-created-by"
+# Azure takes letters, digits, and underscores in such a name, and some proxies of S3 drop names with underscores.
+_CREATED_BY = "isospacecreatedby"
 _CREATE_ATTEMPTS = 5
 _LIST_ATTEMPTS = 3
+_UPLOAD_ATTEMPTS = 5
 _BLOCK_BYTES = 1 << 22
 # S3 copies larger objects only in parts.
 _COPY_BYTES = 5 * 1024**3
-_ENDPOINT = re.compile(r"https?://[^/\s]+(/\S*)?", re.IGNORECASE)
 _Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
-class S3Store(Store):
+class ObjectStore(Store):
     """A prefix of a bucket."""
 
     url: str
-    client: Client
+    # Its representation may tell settings, and that of Azure's client panics if the account is in the environment.
+    client: Client = field(repr=False)
     root: None = field(default=None, init=False)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # A pickle holds no credentials: whoever loads it has their own in its environment.
+        return _open, (self.url,)
 
     def read(self, path: str) -> bytes:
         with self._guard(path):
@@ -70,11 +77,11 @@ class S3Store(Store):
 
     def write(self, path: str, data: bytes, *, sync: bool = True) -> None:
         with self._guard(path):
-            obstore.put(self.client, path, data)
+            _upload(lambda: obstore.put(self.client, path, data))
 
     def write_file(self, path: str, source: Path) -> None:
         with self._guard(path):
-            obstore.put(self.client, path, source)
+            _upload(lambda: obstore.put(self.client, path, source))
 
     def create(self, path: str, data: bytes) -> None:
         self._create(path, data)
@@ -91,12 +98,12 @@ class S3Store(Store):
             obstore.delete(self.client, path)
 
     def move(self, path: str, target: str) -> None:
-        # S3 has no rename. If the copy is made and the deletion fails, both files exist, with the same content.
+        # No rename. If the copy is made and the deletion fails, both files exist, with the same content.
         with self._guard(target), self._guard(path):
-            if obstore.head(self.client, path)["size"] > _COPY_BYTES:
-                obstore.put(self.client, target, obstore.get(self.client, path).stream(min_chunk_size=_BLOCK_BYTES))
-            else:
+            if self._copies(obstore.head(self.client, path)["size"]):
                 obstore.copy(self.client, path, target, overwrite=True)
+            else:
+                _upload(lambda: self._copy_through(path, target))
             obstore.delete(self.client, path)
 
     def walk(self, folder: str) -> Iterator[Stat]:
@@ -115,6 +122,21 @@ class S3Store(Store):
     def remove_empty(self, folder: str) -> None:
         return
 
+    def _copies(self, size: int) -> bool:
+        """Return whether the service has copied a file when it answers a request to copy it.
+
+        Azure may answer before (202 Accepted), the client does not wait, and deleting the source would end the copy.
+        """
+        return size <= _COPY_BYTES and not isinstance(self.client, AzureStore)
+
+    def _copy_through(self, path: str, target: str) -> None:
+        """Copy a file through this machine, a block at a time."""
+        writer = obstore.open_writer(self.client, target)
+        for block in obstore.get(self.client, path).stream(min_chunk_size=_BLOCK_BYTES):
+            writer.write(bytes(block))
+        # Not closed after an error: that would make a file of what was written so far.
+        writer.close()
+
     def _create(self, path: str, data: bytes | Path) -> None:
         """Create a file with a unique tag; after an error, the tag of the existing file shows who created it.
 
@@ -124,7 +146,7 @@ class S3Store(Store):
         tag = secrets.token_hex(16)
         for attempt in range(_CREATE_ATTEMPTS):
             try:
-                with guard(path, self.url, failure=BaseError, conflict=AlreadyExistsError, explain=explain_s3):
+                with self._guard(path, conflict=AlreadyExistsError):
                     obstore.put(self.client, path, data, mode="create", attributes={_CREATED_BY: tag})
             except StoreError as error:
                 existing = self._created_by(path)
@@ -149,43 +171,61 @@ class S3Store(Store):
             return None
         return str(attributes.get(_CREATED_BY, ""))
 
-    def _guard(self, path: str) -> AbstractContextManager[None]:
-        return guard(path, self.url, failure=BaseError, explain=explain_s3)
+    def _guard(self, path: str, *, conflict: type[Exception] | None = None) -> AbstractContextManager[None]:
+        if "\\" in path and isinstance(self.client, AzureStore):
+            raise IntegrityError(
+                f"{path[:200]!r}: contains a backslash, which Azure takes for a slash, so it could lead out of the "
+                "store. The record with this path was forged or damaged: restore the record, and find out who wrote it."
+            )
+        return guard(path, self.url, failure=BaseError, conflict=conflict, explain=explain_object)
 
 
-def s3_client(url: str) -> Client:
-    """Return an obstore client for `s3://bucket/prefix`.
+def object_client(url: str) -> Client:
+    """Return an obstore client for a URL of an object store.
 
-    Credentials, region, and endpoint come from the standard AWS_* environment variables, and credentials also from a
-    profile in the files of AWS.
+    Credentials and endpoints come from the standard environment variables of each service.
 
     Raises
     ------
     ConfigError
-        If the URL has another form or contains credentials, or a profile cannot be used.
+        If the URL has another form or contains credentials, or a setting cannot be used.
     """
-    from obstore.store import S3Store as Client
-
-    if "@" in url.removeprefix("s3://").split("/", 1)[0]:
-        raise ConfigError("store s3://…@…: expected s3://bucket/prefix. Put credentials into the AWS_* variables.")
-    endpoint = os.environ.get("AWS_ENDPOINT_URL", "")
-    if endpoint and not _ENDPOINT.fullmatch(endpoint):
-        # The client would panic. What is not a URL may contain a password anywhere.
-        raise ConfigError(
-            "AWS_ENDPOINT_URL is not a URL of a server; expected one with http:// or https://, such as "
-            "https://minio.example.org:9000."
-        )
-    options: Any = {"allow_http": True} if endpoint.startswith("http://") else {}
-    provider = profile_credentials()
+    place = parse_object_url(url)
     try:
-        return Client.from_url(url, client_options=options, credential_provider=provider)
-    except (BaseError, ValueError) as error:
-        reason = str(error).split("\n", 1)[0]
-        raise ConfigError(f"store {url}: expected s3://bucket/prefix ({reason}). Correct the URL.") from error
+        match place.service:
+            case "s3":
+                return s3_client(url)
+            case "gcs":
+                return gcs_client(url)
+            case "azure":
+                return azure_client(url)
+    except (BaseError, OSError, ValueError) as error:
+        raise ConfigError(explain_settings(error, url)) from None
+
+
+def _open(url: str) -> ObjectStore:
+    return ObjectStore(url, object_client(url))
 
 
 def _stat(item: Any, path: str | None = None) -> Stat:
     return Stat(path or str(item["path"]), int(item["size"]), item["last_modified"].timestamp())
+
+
+def _upload(action: Callable[[], object]) -> None:
+    """Repeat an upload in parts whose parts are gone.
+
+    Azure drops the uncommitted blocks of a blob when it is written: by another process, or by the last request of this
+    upload, whose answer was lost.
+    """
+    for _ in range(_UPLOAD_ATTEMPTS - 1):
+        try:
+            action()
+        except BaseError as error:
+            if "InvalidBlockList" not in str(error):
+                raise
+        else:
+            return
+    action()
 
 
 def _retry_list(action: Callable[[], _Result]) -> _Result:
