@@ -15,6 +15,7 @@ from isospace.pipeline.chunk import ChunkPart
 from isospace.pipeline.commit import Commit, commit_snapshot, promote_new, why_unmoved
 from isospace.pipeline.counted import counted
 from isospace.pipeline.executor import ON_STORE_FAILURE, Reporter, Stage
+from isospace.pipeline.learn_recall import prepare_recall
 from isospace.pipeline.resources import driver_engine, run_encoder, run_space
 from isospace.pipeline.run import Run
 from isospace.pipeline.scan.diff import Scan
@@ -48,7 +49,7 @@ def commit(
 
 
 def prepare_search(reporter: Reporter, run: Run, committed: Commit) -> None:
-    """Build the serving database and the BM25 index, and draw the baseline sample of audits."""
+    """Build the serving database and the BM25 index, draw the baseline sample of audits, and learn recall."""
     manifest, runtime = committed.manifest, run.config.runtime
     space = run_space(run, manifest.space_id)
     if problem := draw_baseline(run, committed, space.record.input_dimension):
@@ -73,6 +74,8 @@ def prepare_search(reporter: Reporter, run: Run, committed: Commit) -> None:
         )
     else:
         reporter.info(f"the search files of snapshot {manifest.sequence} are complete")
+    if learned := prepare_recall(run, manifest, space):
+        reporter.info(learned)
     # If documents were forgotten meanwhile, these files may hold them, and the snapshot may have been replaced.
     require_no_newer_tombstone(run.store, run.collection, run.tombstones)
 

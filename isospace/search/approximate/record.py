@@ -81,19 +81,24 @@ def read_recall(store: Store, manifest: Manifest) -> LearnedRecall | None:
     """
     path = recall_path(manifest)
     try:
-        body = unseal(store.read(path), name=path)
+        learned = parse_recall(store.read(path), path)
     except NotFoundError:
         return None
-    try:
-        learned = LearnedRecall.model_validate({name: value for name, value in body.items() if name != "seal_sha256"})
-    except ValidationError as error:
-        raise IntegrityError(f"{path}: cannot be read ({error}). Delete it and run the pipeline again.") from error
     if learned.space_id != manifest.space_id:
         raise IntegrityError(
             f"{path}: was learned in space {learned.space_id[:16]}…, but snapshot {manifest.sequence} is in space "
             f"{manifest.space_id[:16]}…. Delete it and run the pipeline again."
         )
     return learned
+
+
+def parse_recall(data: bytes, path: str) -> LearnedRecall:
+    """Parse a record; IntegrityError if it is damaged."""
+    body = unseal(data, name=path)
+    try:
+        return LearnedRecall.model_validate({name: value for name, value in body.items() if name != "seal_sha256"})
+    except ValidationError as error:
+        raise IntegrityError(f"{path}: cannot be read ({error}). Delete it and run the pipeline again.") from error
 
 
 def write_recall(store: Store, manifest: Manifest, learned: LearnedRecall) -> None:
