@@ -1,47 +1,13 @@
-"""The whole line on a server that speaks S3, and what a local folder does that cannot be written to.
-
-What both promise is in tests/isospace/store.
-"""
+"""What a local folder does that cannot be written to; what every store promises is in test_contract.py."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from isospace.errors import ConfigError, StoreError
-from isospace.operations.maintenance.verify import verify_snapshot
-from isospace.search.index import open_index
 from isospace.storage.store import open_store
-from tests.conftest import Configure, sentences, write_jsonl
-from tests.helpers.inline import embed_inline
-from tests.helpers.object_servers import BUCKET, s3_server
-
-
-@pytest.fixture
-def s3_bucket() -> Iterator[str]:
-    with s3_server():
-        yield BUCKET
-
-
-@pytest.mark.integration
-def test_the_whole_line_on_an_object_store(s3_bucket: str, configure: Configure, tmp_path: Path) -> None:
-    documents = sentences(120)
-    path = write_jsonl(tmp_path / "d.jsonl", documents)
-    url = f"{s3_bucket}/whole/line"
-    open_store(s3_bucket).write("source/d.jsonl", path.read_bytes())
-    plain = {"chunking": {"include_title": False, "overlap_tokens": 4}}
-    config = configure("s3://bucket/source/*.jsonl", recipe=plain, runtime={"store": url})
-    first = embed_inline(config)
-    assert (first.documents, first.encoded) == (120, 120)
-    assert embed_inline(config).committed is False
-    local = embed_inline(configure(path, recipe=plain))
-    assert local.snapshot_id == first.snapshot_id
-    index = open_index(url, "c")
-    hits = index.search(documents["d00042"], k=1)[0]
-    assert hits[0].doc_id == "d00042"
-    assert verify_snapshot(open_store(url), "c").failures == ()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
