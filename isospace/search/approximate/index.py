@@ -18,7 +18,7 @@ import numpy.typing as npt
 from isospace.encoding.forks import is_fork_of
 from isospace.search.approximate.lists import CellLists, one_thread, require_faiss, rotated
 from isospace.search.approximate.record import LearnedRecall
-from isospace.search.approximate.visits import NEIGHBORS, VisitRule, rule_for, visited_cells
+from isospace.search.approximate.visits import NEIGHBORS, VisitRule, cells_within_reach, rule_for, visited_cells
 from isospace.search.vector.kernels import Codes
 from isospace.search.vector.rescoring import Scored
 from isospace.search.vector.scoring import Metric, score_rows
@@ -151,16 +151,55 @@ class ApproximateIndex:
             visited_cells(rule, line, passing=None if passing is None else passing.counts, wanted=wanted)
             for line in products
         ]
-        candidates = max(count, math.ceil(rule.candidates * share), 2 * count if share < 1.0 else 0)
-        masks = None if passing is None else passing.masks
-        found = [np.sort(near) for near in self.ranked(queries, products, cells, candidates, masks)]
         counts = self.sizes if passing is None else passing.counts
-        scored = [(near, _scores(last, query, near, count, metric)) for query, near in zip(queries, found, strict=True)]
-        visits = [
-            Visited(len(chosen), int(counts[chosen].sum()), len(near), rule.recall)
-            for chosen, near in zip(cells, found, strict=True)
+        if rows is None:
+            candidates = max(count, rule.candidates)
+            found = self.ranked(queries, products, cells, candidates, None if passing is None else passing.masks)
+            scored = [_best(last, query, near, count, metric) for query, (near, _) in zip(queries, found, strict=True)]
+            visits = [
+                Visited(len(chosen), int(counts[chosen].sum()), len(near), rule.recall)
+                for chosen, (near, _) in zip(cells, found, strict=True)
+            ]
+            return scored, visits
+        if passing is None:
+            raise AssertionError("rows have masks")
+        parts = [slice(place, place + 1) for place in range(len(queries))]
+        each = [
+            self._filtered(last, queries[part], products[part], chosen, count, rule, share, passing, metric)
+            for part, chosen in zip(parts, cells, strict=True)
         ]
-        return [(near[kept], scores) for (near, (kept, scores)) in scored], visits
+        return [scored for scored, _ in each], [visited for _, visited in each]
+
+    def _filtered(
+        self,
+        last: Codes,
+        query: Float32,
+        products: Float32,
+        cells: npt.NDArray[np.int64],
+        count: int,
+        rule: VisitRule,
+        share: float,
+        passing: _Passing,
+        metric: Metric,
+    ) -> tuple[Scored, Visited]:
+        """Search the rows that pass a filter, until no cell and no estimate promises a better one.
+
+        The rule was learned without a filter. What it says of how far rows reach beyond their cell's centroid, and of
+        how much estimates are too low, holds for any rows.
+        """
+        candidates, looked = max(count, math.ceil(rule.candidates * share)), 0
+        while True:
+            ((near, estimates),) = self.ranked(query, products, [cells], candidates, passing.masks)
+            looked += len(near)
+            rows, scores = _best(last, query[0], near, count, metric)
+            lowest = _lowest(scores, count, metric)
+            more = cells_within_reach(rule, products[0], passing.counts, lowest, cells)
+            is_cut = len(near) == candidates and float(estimates[-1]) > lowest - rule.error
+            if not len(more) and not is_cut:
+                visited = Visited(len(cells), int(passing.counts[cells].sum()), looked, rule.recall)
+                return (rows, scores), visited
+            cells = np.concatenate([cells, more])
+            candidates = 4 * candidates if is_cut else candidates
 
     def _products(self, queries: Float32) -> Float32:
         if len(queries) > 1:
@@ -181,8 +220,8 @@ class ApproximateIndex:
         cells: Sequence[npt.NDArray[np.int64]],
         count: int,
         masks: Sequence[Bools] | None = None,
-    ) -> list[Rows]:
-        """Return the rows of some cells with the best estimates, best first.
+    ) -> list[tuple[Rows, Float32]]:
+        """Return the rows of some cells with the best estimates, best first, and these estimates.
 
         Parameters
         ----------
@@ -211,8 +250,8 @@ class ApproximateIndex:
         best, places = np.concatenate(estimates, axis=1), np.concatenate(rows, axis=1)
         if len(self.groups) > 1:
             order = np.lexsort((places, -best), axis=1)[:, :count]
-            places = np.take_along_axis(places, order, axis=1)
-        return [line[line >= 0] for line in places]
+            best, places = np.take_along_axis(best, order, axis=1), np.take_along_axis(places, order, axis=1)
+        return [(line[line >= 0], values[line >= 0]) for line, values in zip(places, best, strict=True)]
 
     def _of_rows(self, rows: Rows) -> _Passing:
         """Return masks and counts of rows; those of a filter that is asked for again are kept."""
@@ -242,20 +281,27 @@ class ApproximateIndex:
         return _Passing(tuple(masks), np.sum(counts, axis=0))
 
 
-def _scores(
-    codes: Codes, query: Float32, near: Rows, count: int, metric: Metric
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Return the places of the candidates that may be among the best, and their exact scores.
+def _best(codes: Codes, query: Float32, near: Rows, count: int, metric: Metric) -> Scored:
+    """Return the candidates that may be among the best, ascending, and their exact scores.
 
     Products in float32 rule out the others: with 8 sqrt(k) u as the bound of their error, as for exact searches.
     """
-    places = np.arange(len(near))
+    near = np.sort(near)
     if len(near) > 2 * count:
         vectors = codes.quantizer.decode(np.ascontiguousarray(codes.array[near]))
         rough = vectors @ query
         slack = 8.0 * math.sqrt(len(query)) * _FLOAT32_EPSILON * float(np.linalg.norm(query))
-        places = np.flatnonzero(rough >= np.partition(rough, len(rough) - count)[len(rough) - count] - slack)
-    return places, score_rows(codes, query, near[places], metric)
+        near = near[rough >= np.partition(rough, len(rough) - count)[len(rough) - count] - slack]
+    return near, score_rows(codes, query, near, metric)
+
+
+def _lowest(scores: npt.NDArray[np.float64], count: int, metric: Metric) -> float:
+    """Return the inner product of the last of the best rows of unit vectors; -inf if there are fewer."""
+    if len(scores) < count:
+        return -math.inf
+    last = float(np.partition(scores, len(scores) - count)[len(scores) - count])
+    # |q - x|^2 = 2 - 2 q x for unit vectors.
+    return 1.0 - last * last / 2.0 if metric == "l2" else last
 
 
 def exact_neighbors(largest: int) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,12 +12,12 @@ import numpy.typing as npt
 from isospace.errors import ConfigError
 from isospace.search.approximate.index import ApproximateIndex, exact_neighbors
 from isospace.search.approximate.record import LearnedRecall, MeasuredRecall
-from isospace.search.approximate.visits import RECALLS, VisitRule, learn_rule, visited_cells
+from isospace.search.approximate.visits import RECALLS, VisitRule, learn_reach, learn_rule, visited_cells
 from isospace.search.vector.kernels import Codes, Kernels
 from isospace.search.vector.rescoring import nearest
 from isospace.search.vector.topk import Rows
 from isospace.transform.quantizers.cells import Cells
-from isospace.transform.vectors import Float32
+from isospace.transform.vectors import Float32, Float64
 
 FEWEST = 50
 """Queries to learn from, and as many to measure on, at least."""
@@ -58,9 +59,13 @@ def learn_recall(
         raise ConfigError(f"{len(queries)} queries to learn recall from; expected {2 * FEWEST} or more.")
     total = first.live_count
     counts = exact_neighbors(total)
-    truth = _exact(first, last, queries, max(counts), kernels)
+    truth, scores = _exact(first, last, queries, max(counts), kernels)
     learned, held_out = slice(0, None, 2), slice(1, None, 2)
-    rules = [rule for count in counts for rule in _rules(index, queries[learned], truth[learned, :count])]
+    rules = [
+        rule
+        for count in counts
+        for rule in _rules(index, queries[learned], truth[learned, :count], scores[learned, :count])
+    ]
     made = LearnedRecall(
         space_id=space_id,
         snapshot=snapshot,
@@ -100,57 +105,75 @@ def interval(values: npt.NDArray[np.float64]) -> tuple[float, float]:
     return max(0.0, low), min(1.0, mean + half)
 
 
-def _exact(first: Codes, last: Codes, queries: Float32, count: int, kernels: Kernels) -> npt.NDArray[np.int64]:
-    """Return the (m, count) rows nearest to each query, best first."""
+def _exact(
+    first: Codes, last: Codes, queries: Float32, count: int, kernels: Kernels
+) -> tuple[npt.NDArray[np.int64], Float64]:
+    """Return the (m, count) rows nearest to each query, best first, and their scores."""
     rescore = 4 if last is not first else 0
-    found = []
+    found, values = [], []
     for start in range(0, len(queries), _BLOCK):
         block = queries[start : start + _BLOCK]
         scored = nearest(first, last, block, count, metric="cosine", rescore=rescore, rows=None, kernels=kernels)
-        found += [rows[np.lexsort((rows, -scores))[:count]] for rows, scores in scored]
-    return np.stack(found)
+        for rows, scores in scored:
+            order = np.lexsort((rows, -scores))[:count]
+            found.append(rows[order])
+            values.append(scores[order])
+    return np.stack(found), np.stack(values)
 
 
-def _rules(index: ApproximateIndex, queries: Float32, truth: npt.NDArray[np.int64]) -> list[VisitRule]:
+def _rules(index: ApproximateIndex, queries: Float32, truth: npt.NDArray[np.int64], scores: Float64) -> list[VisitRule]:
     cells = np.concatenate([group.cells for group in index.groups])
     homes, products = cells[truth], queries @ index.centroids.T
     count = truth.shape[1]
     rules = []
     for recall in RECALLS:
         missed = 1.0 - recall
-        fewest, gap, rows = learn_rule(
-            products, homes, index.sizes, neighbors=count, recall=1.0 - _SHARE_OF_CELLS * missed
+        fewest, gap, rows = learn_rule(products, homes, index.sizes, recall=1.0 - _SHARE_OF_CELLS * missed)
+        reach = learn_reach(products, homes, scores, recall=1.0 - _SHARE_OF_CELLS * missed)
+        rule = VisitRule(
+            neighbors=count, recall=recall, cells=fewest, gap=gap, rows=rows, candidates=1, reach=reach, error=0.0
         )
-        rule = VisitRule(neighbors=count, recall=recall, cells=fewest, gap=gap, rows=rows, candidates=1)
-        candidates = _candidates_needed(index, cells, queries, products, truth, rule, (1.0 - _SHARE_OF_CELLS) * missed)
-        rules.append(rule.model_copy(update={"candidates": candidates}))
+        ranks, errors = _estimated(index, cells, queries, products, truth, scores, rule)
+        part = 1.0 - (1.0 - _SHARE_OF_CELLS) * missed
+        needed = {"candidates": max(count, _quantile(ranks, part) + 1), "error": float(_quantile(errors, part))}
+        rules.append(rule.model_copy(update=needed))
     return rules
 
 
-def _candidates_needed(
+def _estimated(
     index: ApproximateIndex,
     cells: Cells,
     queries: Float32,
     products: Float32,
     truth: npt.NDArray[np.int64],
+    scores: Float64,
     rule: VisitRule,
-    missed: float,
-) -> int:
-    """Return how many rows must be scored exactly, so that of the neighbors in visited cells only a share is missed."""
-    count = truth.shape[1]
-    most = min(40 * count + 2_000, int(index.sizes.sum()))
+) -> tuple[list[int], list[float]]:
+    """Return for each neighbor in a visited cell its place among the estimates, and how much its score exceeds its own.
+
+    Of the rows, a limited number is ranked: a neighbor beyond has that number for its place, and counts with the error
+    of the last one.
+    """
+    most = min(40 * truth.shape[1] + 2_000, int(index.sizes.sum()))
     ranks: list[int] = []
+    errors: list[float] = []
     for start in range(0, len(queries), _BLOCK):
         part = slice(start, start + _BLOCK)
         chosen = [visited_cells(rule, line) for line in products[part]]
         ranked = index.ranked(queries[part], products[part], chosen, most)
-        for near, own, homes, visited in zip(ranked, truth[part], cells[truth[part]], chosen, strict=True):
-            places = {row: rank for rank, row in enumerate(near.tolist())}
-            ranks += [places.get(row, most) for row in own[np.isin(homes, visited)].tolist()]
-    # As many neighbors may rank lower as may be missed.
-    found = sorted(ranks)
-    needed = found[math.ceil((1.0 - missed) * len(found)) - 1] + 1 if found else count
-    return int(max(count, min(needed, most)))
+        for (near, estimates), own, values, visited in zip(ranked, truth[part], scores[part], chosen, strict=True):
+            order = np.argsort(near)
+            found = np.isin(cells[own], visited)
+            at = np.minimum(np.searchsorted(near, own, sorter=order), len(near) - 1)
+            places = np.where(near[order[at]] == own, order[at], len(near) - 1)
+            ranks += np.where(near[order[at]] == own, places, most)[found].tolist()
+            errors += (values - estimates[places])[found].tolist()
+    return ranks, errors
+
+
+def _quantile(values: Sequence[float], part: float) -> Any:
+    """Return the smallest value that a part of the values does not exceed; 0 without values."""
+    return sorted(values)[math.ceil(part * len(values)) - 1] if values else 0
 
 
 def _measure(

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from isospace.transform.vectors import Float32
+from isospace.transform.vectors import Float32, Float64
 
 NEIGHBORS = (1, 10, 100, 1_000)
 """Numbers of neighbors that rules are learned for."""
@@ -38,6 +38,10 @@ class VisitRule(BaseModel):
         Rows that a learning query visited, on average.
     candidates
         How many of these are scored exactly, by estimated score.
+    reach
+        By how much the inner product of a neighbor with the query exceeds that of its cell's centroid, at most.
+    error
+        By how much it exceeds its estimate, at most.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -47,6 +51,8 @@ class VisitRule(BaseModel):
     gap: float
     rows: float
     candidates: int
+    reach: float
+    error: float
 
 
 def rule_for(rules: Sequence[VisitRule], recall: float, neighbors: int) -> VisitRule | None:
@@ -73,15 +79,52 @@ def visited_cells(
     least = products.max() - np.float32(rule.gap)
     count = max(int(np.count_nonzero(products >= least)), min(rule.cells, len(products)))
     if passing is None:
-        nearest = np.argpartition(-products, count - 1)[:count] if count < len(products) else np.arange(len(products))
-        return nearest[np.lexsort((nearest, -products[nearest]))].astype(np.int64)
+        least = -np.partition(-products, count - 1)[count - 1]
+        nearest = np.flatnonzero(products >= least)
+        chosen: npt.NDArray[np.int64] = nearest[np.argsort(-products[nearest], kind="stable")][:count].astype(np.int64)
+        return chosen
     order = np.lexsort((np.arange(len(products)), -products))
     seen = np.cumsum(passing[order])
     # The first place at which enough rows have been seen; all cells if there are too few.
     enough = int(np.searchsorted(seen, min(wanted, float(seen[-1])))) + 1
-    chosen: npt.NDArray[np.int64] = order[: max(count, enough)].astype(np.int64)
+    chosen = order[: max(count, enough)].astype(np.int64)
     # Cells without a passing row need no visit.
     return chosen[passing[chosen] > 0]
+
+
+def cells_within_reach(
+    rule: VisitRule, products: Float32, passing: npt.NDArray[np.int64], lowest: float, visited: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """Return the cells that may still have a row better than the last hit.
+
+    A filter may leave rows in few cells, far from the query. How many cells queries need without it then says little.
+    How far a neighbor reaches beyond its cell's centroid does not depend on the filter.
+
+    Parameters
+    ----------
+    passing
+        (c,) rows of each cell that pass the filter.
+    lowest
+        The inner product of the last hit; -inf if there are too few.
+    visited
+        The cells that were visited.
+    """
+    is_near = (products >= lowest - rule.reach) & (passing > 0)
+    is_near[visited] = False
+    return np.flatnonzero(is_near).astype(np.int64)
+
+
+def learn_reach(products: Float32, homes: npt.NDArray[np.integer[Any]], scores: Float64, *, recall: float) -> float:
+    """Return the reach of `VisitRule`: that of enough of each query's neighbors, on average.
+
+    Parameters
+    ----------
+    products, homes, recall
+        As for `learn_rule`.
+    scores
+        (m, k) inner products of the neighbors with the queries.
+    """
+    return _smallest(scores - np.take_along_axis(products, homes.astype(np.int64), axis=1), recall)
 
 
 def learn_rule(
@@ -89,7 +132,6 @@ def learn_rule(
     homes: npt.NDArray[np.integer[Any]],
     sizes: npt.NDArray[np.int64],
     *,
-    neighbors: int,
     recall: float,
 ) -> tuple[int, float, float]:
     """Choose the rule that visits the fewest rows while enough of the true neighbors are in the visited cells.
