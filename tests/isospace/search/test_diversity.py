@@ -142,6 +142,15 @@ def test_more_like_this_can_be_diverse(varied: Index) -> None:
     assert [hit.chunk_id for hit in found] == selected(varied, usual, 0.6, 5)
 
 
+def test_the_candidates_are_as_many_as_the_depth_says_also_if_examples_are_filtered_out(varied: Index) -> None:
+    names = varied.chunks["chunk_id"].to_pylist()[-30:]
+    asked: dict[str, Any] = {"filter": 'doc_id < "d050"', "depth": 5}
+    usual = varied.more_like(names, 5, offset=0, **asked)
+    found = varied.more_like(names, 5, diversity=0.9, **asked)
+    assert {hit.chunk_id for hit in found} == {hit.chunk_id for hit in usual}
+    assert [hit.chunk_id for hit in found] == selected(varied, usual, 0.9, 5)
+
+
 def test_nothing_found_is_nothing_selected(varied: Index) -> None:
     assert varied.search("zzz", 5, mode="lexical", diversity=0.5) == [[]]
     assert varied.search("cell", 5, filter='doc_id == "none"', diversity=0.5) == [[]]
