@@ -67,8 +67,8 @@ def require_within(limits: Limits, items: list[Item], space: OpenSpace, role: Ro
     """
     texts = [item for item in items if isinstance(item, str)]
     require_characters(limits.characters if param == "input" else limits.query_characters, texts)
-    counted = iter(space.encoder.tokenize(texts, role)) if texts else iter(())
-    lengths = [len(next(counted)) if isinstance(item, str) else len(item) for item in items]
+    counted = dict(zip(texts, map(len, space.encoder.tokenize(texts, role)), strict=True)) if texts else {}
+    lengths = [counted[item] if isinstance(item, str) else len(item) for item in items]
     record = record_of(space.encoder, role)
     # Long texts are split into windows; token IDs are encoded as they are.
     limited = [

@@ -65,10 +65,12 @@ class Service:
 
     def _search(self, key: tuple[Any, Any], asked: list[str | Like]) -> Sequence[Any]:
         view, options = key
-        texts = [one for one in asked if isinstance(one, str)]
-        answer = self.index.answer(texts, options, view=view) if texts else None
-        by_text = iter([(hits, answer) for hits in answer.hits] if answer is not None else [])
-        return [next(by_text) if isinstance(one, str) else self._like(view, options, one) for one in asked]
+        places = [place for place, one in enumerate(asked) if isinstance(one, str)]
+        found = {place: self._like(view, options, one) for place, one in enumerate(asked) if not isinstance(one, str)}
+        if places:
+            answer = self.index.answer([str(asked[place]) for place in places], options, view=view)
+            found |= dict(zip(places, ((hits, answer) for hits in answer.hits), strict=True))
+        return [found[place] for place in range(len(asked))]
 
     def _like(self, view: View, options: SearchOptions, like: Like) -> tuple[list[Hit], Answer]:
         answer = self.index.answer_like(like.chunk_ids, options, view=view)

@@ -97,8 +97,7 @@ class LocalCopy:
     @functools.cached_property
     def owners(self) -> npt.NDArray[np.int32]:
         """(n,) int32 row of `documents` of each chunk."""
-        owners: npt.NDArray[np.int32] = self.chunks["document"].to_numpy()
-        return owners
+        return numbers(self.chunks["document"])
 
     @functools.cached_property
     def live_documents(self) -> pa.Table:
@@ -118,6 +117,12 @@ def take_rows(table: pa.Table, rows: Rows) -> pa.Table:
     return pa.concat_tables(
         [table.slice(int(rows[start]), end - start) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
     )
+
+
+def numbers(column: pa.ChunkedArray) -> npt.NDArray[Any]:
+    """Return a column of numbers without nulls; Arrow's own conversion imports pandas."""
+    parts = [chunk.to_numpy() for chunk in column.chunks]
+    return parts[0] if len(parts) == 1 else np.concatenate([*parts, np.zeros(0, column.type.to_pandas_dtype())])
 
 
 def open_copy(store: Store, manifest: Manifest, space: Space, *, verify: Verify = "content") -> LocalCopy:
@@ -224,13 +229,14 @@ def _assemble(
     dead = [_dead_documents(group, wanted) for group in groups]
     chunks, live, known = [], [], 0
     for group, rows in zip(groups, dead, strict=True):
-        owners = group.chunks["document"].to_numpy()
         is_live = np.ones(group.documents.num_rows, bool)
         is_live[rows] = False
-        live.append(is_live[owners])
-        place = group.chunks.column_names.index("document")
-        numbered = pa.array(owners + np.int32(known)) if known else group.chunks["document"]
-        chunks.append(group.chunks.set_column(place, "document", numbered))
+        live.append(is_live[numbers(group.chunks["document"])] if len(rows) else np.ones(len(group), bool))
+        table = group.chunks
+        if known:
+            owners = pa.array(numbers(table["document"]) + np.int32(known))
+            table = table.set_column(table.column_names.index("document"), "document", owners)
+        chunks.append(table)
         known += group.documents.num_rows
     whole = np.concatenate(live)
     rows = _in_order(groups, wanted, whole)

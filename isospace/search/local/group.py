@@ -128,7 +128,11 @@ def open_group(base: Path, known: KnownGroup, space: Space, verify: Verify) -> L
     """Return a group if it is complete and intact, or None."""
     folder = base / known.name
     try:
-        files = {name: LocalFile.model_validate(value) for name, value in _read_record(folder)["files"].items()}
+        record = _read_record(folder)
+        if record["copy"] != known.name:
+            # Somebody moved it here: the name says which group it should be.
+            return None
+        files = {name: LocalFile.model_validate(value) for name, value in record["files"].items()}
         if any(not is_unchanged(folder / name, file, verify) for name, file in files.items()):
             return None
         names = [spec.name for spec in space.record.spec.representations]

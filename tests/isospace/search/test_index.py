@@ -469,11 +469,13 @@ def test_an_index_of_the_first_version_answers_as_it_did_until_the_next_run_buil
 
 
 def test_a_store_of_an_earlier_version_is_searched_by_words_without_a_run(
-    store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    store: Path, local_copies: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     opened = open_store(store)
     expected = open_index(opened, "c").search(QUERY, 7, mode="lexical")
     path = write_earlier_lexical(opened, resolve(opened, "c", "production"), LexicalSpec())
+    # A local copy with the same words would be used.
+    shutil.rmtree(local_copies / "snapshots")
     with caplog.at_level("INFO"):
         assert open_index(opened, "c").search(QUERY, 7, mode="lexical") == expected
     assert caplog.text.count("has a lexical index of an earlier version") == 1

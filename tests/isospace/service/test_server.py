@@ -293,7 +293,7 @@ def test_one_bad_query_does_not_fail_those_that_came_with_it(opened: Index) -> N
     ("path", "given", "says"),
     [
         ("/search", {"content": b'{"query": "x"}'}, "Content-Type: application/json"),
-        ("/search", {"json": {"query": "x", "top_k": 3}}, r"top_k: unknown field. Known: query, k, mode"),
+        ("/search", {"json": {"query": "x", "top_k": 3}}, r"top_k: unknown field. Known: query, like, k, mode"),
         (
             "/v1/embeddings",
             {"json": {"input": "x", "model": "c", "size": 3}},

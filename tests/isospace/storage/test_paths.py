@@ -53,6 +53,7 @@ FILES: dict[str, tuple[str, Kind]] = {
     C.serving_database("i", HEX): ("collections/c/serving/i-0123456789abcdef.duckdb", "serving"),
     C.serving_record("i", HEX): ("collections/c/serving/i-0123456789abcdef.json", "serving"),
     C.lexical_index("i", HEX): ("collections/c/lexical/i-0123456789abcdef.safetensors", "lexical"),
+    C.recall_record("i", HEX): ("collections/c/recall/i-0123456789abcdef.json", "recall"),
     C.postings("i", HEX): (f"collections/c/lexical/i-{HEX[:32]}.safetensors", "lexical"),
     C.lexical_record("i", HEX): ("collections/c/lexical/i-0123456789abcdef.json", "lexical"),
     C.evaluation_set("default"): ("collections/c/evaluation/default", "evaluation"),
@@ -68,7 +69,7 @@ FILES: dict[str, tuple[str, Kind]] = {
 
 
 def test_every_path_of_a_collection_is_what_it_has_always_been() -> None:
-    assert len(FILES) == 26
+    assert len(FILES) == 27
     assert {path: expected for path, (expected, _) in FILES.items()} == {path: path for path in FILES}
     assert {kind: C.folder(kind) for kind in KINDS} == {kind: f"collections/c/{kind}" for kind in KINDS}
 

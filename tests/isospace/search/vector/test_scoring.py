@@ -63,12 +63,13 @@ def test_rows_that_tie_with_the_last_by_l1_are_all_found(count: int, expected: l
     assert all_by_l1(codes, query, 1, some).tolist() == [4]
 
 
-def test_the_best_candidates_are_kept_and_ties_by_the_first_row() -> None:
+def test_the_best_candidates_are_kept_with_all_that_tie_with_the_last() -> None:
     vectors = np.array([[1.0], [2.0], [2.0], [0.0], [2.0]], np.float32)
     one = np.ones(1, np.float32)
     for near in (np.arange(5), np.array([4, 3, 2, 1, 0])):
-        assert _best(floats(vectors), one, near, 2, "dot").tolist() == [1, 2]
-        assert _best(floats(vectors), one, near, 4, "dot").tolist() == [1, 2, 4, 0]
+        assert sorted(_best(floats(vectors), one, near, 1, "dot").tolist()) == [1, 2, 4]
+        assert sorted(_best(floats(vectors), one, near, 3, "dot").tolist()) == [1, 2, 4]
+        assert sorted(_best(floats(vectors), one, near, 4, "dot").tolist()) == [0, 1, 2, 4]
     assert _best(floats(vectors), one, np.array([3, 0]), 2, "dot").tolist() == [3, 0]
 
 
