@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import textwrap
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 _INDENT = " " * 4
 _WIDEST = 100
-Mode = Literal["auto", "exact", "quantized", "tiered", "lexical", "sparse", "hybrid"]
+Mode = Literal["auto", "exact", "approximate", "quantized", "tiered", "lexical", "sparse", "hybrid"]
 RerankerOption = Annotated[
     Path | None,
     typer.Option(
@@ -57,8 +58,8 @@ def search(
     mode: Annotated[
         Mode,
         typer.Option(
-            help="exact, quantized, tiered, lexical, sparse, hybrid, or auto (exact if floats are stored, otherwise "
-            "quantized)."
+            help="exact, approximate, quantized, tiered, lexical, sparse, hybrid, or auto (approximate for large "
+            "collections with cells, else exact if floats are stored, otherwise quantized)."
         ),
     ] = "auto",
     where: Annotated[
@@ -106,6 +107,8 @@ def search(
             {**head, "hits": [{**hit.as_dict(), "highlights": mark(hit.text)} for hit in hits]}
             for head, hits, mark in zip(heads, results, marks, strict=True)
         ]
+        for entry, visited in zip(listed, answer.visited, strict=True):
+            entry |= {} if visited is None else {"visited": asdict(visited)}
         found = {
             "space_id": answer.space_id,
             "snapshot": answer.snapshot,

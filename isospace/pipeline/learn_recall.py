@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-import numpy as np
+import random
+from collections.abc import Sequence
 
 from isospace.collection.snapshot import Manifest
 from isospace.errors import ConfigError, IntegrityError
 from isospace.evaluation.gate.judge import gate_set
-from isospace.evaluation.norms import sample_rows, vectors_at
+from isospace.evaluation.norms import sample_rows
 from isospace.evaluation.pseudo_query_set import make_set
 from isospace.pipeline.resources import driver_engine, run_encoder
 from isospace.pipeline.run import Run
 from isospace.search.approximate.learn import FEWEST, learn_recall
-from isospace.search.approximate.record import LearnedRecall, parse_recall, read_recall, write_recall
+from isospace.search.approximate.record import (
+    LearnedRecall,
+    parse_recall,
+    read_recall,
+    recall_path,
+    write_recall,
+)
 from isospace.search.index import open_index
 from isospace.search.view import View
 from isospace.storage.store import Store
@@ -21,6 +28,8 @@ from isospace.transform.vectors import Float32
 
 QUERIES = 600
 """Queries to learn from and to measure on, together."""
+EXCERPT_WORDS = 8
+"""Words of a chunk that serve as a query, if the corpus has no sentences to make queries of."""
 FEWEST_CHUNKS = 1_000
 """Below, every search is exact."""
 # How much a collection may grow or shrink before it is learned again.
@@ -39,8 +48,8 @@ def prepare_recall(run: Run, manifest: Manifest, space: Space) -> str:
         if read_recall(run.store, manifest) is not None:
             return ""
     except IntegrityError:
-        # It is damaged: learn it again.
-        pass
+        # With a damaged record no index opens: it is learned again.
+        run.store.delete(recall_path(manifest))
     earlier = _earlier(run.store, manifest)
     if earlier is not None:
         write_recall(run.store, manifest, earlier)
@@ -77,7 +86,10 @@ def describe(learned: LearnedRecall) -> str:
 
 
 def _queries(run: Run, view: View) -> tuple[str, Float32]:
-    """Return where queries are from, and their vectors: judged ones, else pseudo-queries, else chunks."""
+    """Return where queries are from, and their vectors: judged ones, else pseudo-queries, else words of chunks.
+
+    The vectors of chunks would not do: their neighbors are nearer than those of queries, and easier to find.
+    """
     spec = run.config.recipe.gate
     judged = gate_set(run.store, run.collection, spec) if spec.rules else None
     if judged is not None and judged.kind != "pseudo" and len(judged.queries) >= 2 * FEWEST:
@@ -89,7 +101,14 @@ def _queries(run: Run, view: View) -> tuple[str, Float32]:
         made = None
     if made is not None and len(made.queries) >= 2 * FEWEST:
         return "pseudo-queries", view.space.embed(list(made.queries.values()), "query")
-    return "chunks", np.ascontiguousarray(vectors_at(view, sample_rows(view, QUERIES, seed=0)))
+    chance = random.Random(0)
+    words = [text.split() for text in view.texts(sample_rows(view, QUERIES, seed=0).tolist())]
+    return "excerpts", view.space.embed([_excerpt(own, chance) for own in words if own], "query")
+
+
+def _excerpt(words: Sequence[str], chance: random.Random) -> str:
+    first = chance.randint(0, max(0, len(words) - EXCERPT_WORDS))
+    return " ".join(words[first : first + EXCERPT_WORDS])
 
 
 def _earlier(store: Store, manifest: Manifest) -> LearnedRecall | None:

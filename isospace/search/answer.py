@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from isospace.search.approximate.index import Visited
 from isospace.search.view import Hit
 
 
@@ -19,6 +20,8 @@ class Answer:
     snapshot_id: str
     seconds: dict[str, float]
     """By stage: `embed`, `search`, `rerank`."""
+    visited: list[Visited | None] = field(default_factory=list)
+    """For each query, what an approximate search visited; None for one that scored every row, or a cached answer."""
     degraded: str = ""
     """Why words alone were searched, instead of what was asked for: the API of the encoder does not answer."""
 

@@ -19,6 +19,7 @@ from isospace.encoding.forks import require_loaded_here
 from isospace.errors import NO_ANSWER, ConfigError, MismatchError, QueryError
 from isospace.ingest.document import is_unicode
 from isospace.search.answer import Answer, Clock
+from isospace.search.approximate.index import Visited
 from isospace.search.highlight import Spans, snapshot_highlighter
 from isospace.search.local.copy import take_rows
 from isospace.search.local.files import Verify
@@ -361,12 +362,14 @@ class Index:
         cached = [None if shared is None else self.cache.answer(place, shared[n]) for n in range(count)]
         unknown = [n for n in range(count) if cached[n] is None]
         hits: list[list[Hit]] = [answer or [] for answer in cached]
+        visited: list[Visited | None] = [None] * count
         if unknown:
             texts = None if queries is None else [queries[n] for n in unknown]
             asked = None if vectors is None else vectors[unknown]
             scorer = None if self.reranker is None else self.reranker.scores
             ranked = rank_results(view, texts, asked, options, scorer=scorer, without=without, clock=clock)
             for n, rows in zip(unknown, ranked, strict=True):
+                visited[n] = rows.visited
                 found = view.hits(rows, options.neighbors)
                 hits[n] = with_percentiles(view, found, options) if options.explain else found
                 if shared is not None:
@@ -374,7 +377,7 @@ class Index:
         else:
             clock.lap("search")
         manifest = view.manifest
-        return Answer(hits, view.space.space_id, manifest.sequence, manifest.snapshot_id, clock.laps)
+        return Answer(hits, view.space.space_id, manifest.sequence, manifest.snapshot_id, clock.laps, visited)
 
 
 def _is_space(given: str, space_id: str) -> bool:

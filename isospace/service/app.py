@@ -238,7 +238,10 @@ def _add_search(app: FastAPI, service: Service) -> None:
                     space_id=view.space.space_id,
                     snapshot=manifest.sequence,
                     snapshot_id=manifest.snapshot_id,
-                    results=[found_chunks(view, one, hits) for one, (hits, _) in zip(asked, results, strict=True)],
+                    results=[
+                        found_chunks(view, one, hits, found.visited[0])
+                        for one, (hits, found) in zip(asked, results, strict=True)
+                    ],
                     milliseconds={name: round(1000 * value, 3) for name, value in found.seconds.items()},
                     degraded=degraded,
                 )

@@ -116,8 +116,10 @@ class SearchRequest(_Request):
     """In place of `query`: find the chunks nearest to the chunk of this ID, or to the mean of several."""
     k: Annotated[int, Field(ge=1, le=1000)] = 10
     """Maximum number of hits per query."""
-    mode: Literal["auto", "exact", "quantized", "tiered", "lexical", "sparse", "hybrid"] = "auto"
+    mode: Literal["auto", "exact", "approximate", "quantized", "tiered", "lexical", "sparse", "hybrid"] = "auto"
     """Search mode; see the guide to searching."""
+    recall: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
+    """For approximate: the share of the exact hits to find, on average; by default that of the collection."""
     representation: Annotated[str, Field(max_length=60)] | None = None
     """Stored representation that is searched first."""
     rescore: Annotated[int, Field(ge=0, le=1000)] = 4
@@ -199,12 +201,26 @@ class FoundChunk(_Answer):
     """Spans of `text` that match words of the query, in characters."""
 
 
+class VisitedCells(_Answer):
+    """What an approximate search visited."""
+
+    cells: int
+    rows: int
+    """Chunks in these cells that could be found."""
+    scored: int
+    """Chunks that were scored exactly."""
+    recall: float
+    """The recall that was declared."""
+
+
 class QueryResult(_Answer):
     """The hits of one query."""
 
     query: str | None
     """null for `like`."""
     hits: list[FoundChunk]
+    visited: VisitedCells | None = None
+    """What an approximate search visited; null for one that scored every chunk."""
 
 
 class SearchResponse(_Answer):

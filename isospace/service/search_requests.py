@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from isospace.errors import MismatchError, NotFoundError
+from isospace.search.approximate.index import Visited
 from isospace.search.highlight import snapshot_highlighter
 from isospace.search.more_like import example_of
 from isospace.search.options import LAST_PLACE, WORD_MODES, SearchOptions, search_options
@@ -13,7 +15,7 @@ from isospace.search.view import Hit, View
 from isospace.service.embed_requests import require_characters, require_within
 from isospace.service.errors import Problem
 from isospace.service.limits import Limits
-from isospace.service.schemas import FoundChunk, Like, QueryResult, SearchRequest
+from isospace.service.schemas import FoundChunk, Like, QueryResult, SearchRequest, VisitedCells
 
 
 def require_query(
@@ -105,10 +107,12 @@ def search_cost(key: tuple[View, SearchOptions], _query: str | Like) -> float:
     return plain + hits * max(options.rescore, 1) / 500 + reranked / 2 + compared / 10_000
 
 
-def found_chunks(view: View, asked: str | Like, hits: Sequence[Hit]) -> QueryResult:
+def found_chunks(view: View, asked: str | Like, hits: Sequence[Hit], visited: Visited | None) -> QueryResult:
     """Return the hits with the spans that match words of the query, if there is one."""
+    cells = None if visited is None else VisitedCells(**asdict(visited))
     if isinstance(asked, Like):
-        return QueryResult(query=None, hits=[FoundChunk(**hit.as_dict(), highlights=[]) for hit in hits])
+        chunks = [FoundChunk(**hit.as_dict(), highlights=[]) for hit in hits]
+        return QueryResult(query=None, hits=chunks, visited=cells)
     highlight = snapshot_highlighter(asked, view.lexical)
     chunks = [FoundChunk(**hit.as_dict(), highlights=highlight(hit.text)) for hit in hits]
-    return QueryResult(query=asked, hits=chunks)
+    return QueryResult(query=asked, hits=chunks, visited=cells)

@@ -7,6 +7,7 @@ import itertools
 import time
 from asyncio import to_thread
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from isospace.search.answer import Answer
@@ -69,7 +70,11 @@ class Service:
         found = {place: self._like(view, options, one) for place, one in enumerate(asked) if not isinstance(one, str)}
         if places:
             answer = self.index.answer([str(asked[place]) for place in places], options, view=view)
-            found |= dict(zip(places, ((hits, answer) for hits in answer.hits), strict=True))
+            each = (
+                (hits, replace(answer, hits=[hits], visited=[visited]))
+                for hits, visited in zip(answer.hits, answer.visited, strict=True)
+            )
+            found |= dict(zip(places, each, strict=True))
         return [found[place] for place in range(len(asked))]
 
     def _like(self, view: View, options: SearchOptions, like: Like) -> tuple[list[Hit], Answer]:

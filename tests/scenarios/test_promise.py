@@ -103,6 +103,7 @@ def test_one_engine_promises_bits_and_keeps_the_promise(grown: Callable[..., Pip
     assert [one.promise for one in list_snapshots(open_store(config.runtime.store))] == ["bitwise", "bitwise"]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("backend", ["torch", "onnx"])
 def test_vectors_of_another_engine_end_the_promise(
     backend: BackendName, grown: Callable[..., PipelineConfig], caplog: pytest.LogCaptureFixture

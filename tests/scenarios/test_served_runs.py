@@ -112,6 +112,7 @@ def test_the_key_is_in_no_file_and_no_message(
     assert SECRET not in caplog.text + "".join(repr(one) for one in chain)
 
 
+@pytest.mark.integration
 def test_a_text_that_the_provider_refuses_quarantines_its_document_alone(
     served: Configure, provider: FakeProvider, tmp_path: Path
 ) -> None:
@@ -208,6 +209,7 @@ def test_what_was_billed_before_a_failure_is_in_the_report_of_the_run(
     assert report.billed_tokens >= sum(tokens_of(text) for one in documents for text in one.body["input"])
 
 
+@pytest.mark.integration
 def test_a_model_that_changes_in_the_middle_of_a_run_stores_nothing_of_the_new_one(
     served: Configure, provider: FakeProvider, tmp_path: Path
 ) -> None:
@@ -225,6 +227,7 @@ def test_a_model_that_changes_in_the_middle_of_a_run_stores_nothing_of_the_new_o
     assert {key: vector for key, vector in found.items() if key in expected} == expected
 
 
+@pytest.mark.integration
 def test_a_budget_of_money_stops_in_time(served: Configure, provider: FakeProvider) -> None:
     price = {"price_per_million_tokens": 1e6}
     documents = sentences(80)
@@ -279,6 +282,7 @@ def test_what_a_failed_run_was_billed_is_counted(served: Configure, provider: Fa
     assert not list(store.walk("collections/c/billed/parts"))
 
 
+@pytest.mark.integration
 def test_while_the_provider_is_down_words_are_searched(
     served: Configure, provider: FakeProvider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -329,6 +333,7 @@ def test_a_query_that_the_provider_refuses_is_the_fault_of_the_query(
         assert httpx.post(f"{url}/search", json={"query": "another word"}, timeout=60).status_code == 200
 
 
+@pytest.mark.integration
 def test_a_model_that_changed_for_good_becomes_another_encoder(
     served: Configure, provider: FakeProvider, tmp_path: Path
 ) -> None:
@@ -349,6 +354,7 @@ def test_a_model_that_changed_for_good_becomes_another_encoder(
     assert len(list((tmp_path / "store" / "vectors").iterdir())) == 2
 
 
+@pytest.mark.integration
 def test_a_service_that_starts_while_the_provider_is_down_searches_words(
     served: Configure, provider: FakeProvider, tmp_path: Path
 ) -> None:

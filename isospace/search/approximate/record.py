@@ -47,7 +47,7 @@ class LearnedRecall(_Record):
     Attributes
     ----------
     queries
-        What they were learned from: `logged`, `set`, `pseudo-queries`, or `chunks`.
+        What they were learned from: `judged queries`, `pseudo-queries`, or `excerpts` of chunks.
     learned_from, measured_on
         Numbers of queries.
     chunks

@@ -93,6 +93,7 @@ def test_several_poolings_are_concatenated(tmp_path: Path) -> None:
     assert np.allclose(encoder.encode(texts, "document"), expected, atol=2e-6)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("backend", ["openvino", "torch", "onnx"])
 @pytest.mark.parametrize("pooling", ["attention", "subword"])
 def test_pooling_of_a_real_network_by_its_token_vectors(

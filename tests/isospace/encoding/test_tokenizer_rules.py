@@ -70,6 +70,7 @@ def changes(data: str) -> Iterator[tuple[str, bytes]]:
         yield f"without {part}", changed(data, **{part: None})
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_change_that_has_any_effect_changes_a_probe(kind: str) -> None:
     texts, tokenizer = chosen(KINDS[kind]), Tokenizer(KINDS[kind].encode())

@@ -40,6 +40,7 @@ def one_bit_off(transform: Transform, raw: np.ndarray, role: Role) -> TransformR
     return found
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("representations", [["float32", "int8"], ["int8", "binary"], ["float16", "float32"]])
 @pytest.mark.parametrize("change", [as_queries, in_reverse, all_the_same])
 def test_a_segment_that_is_not_its_raw_vectors_as_documents_is_not_committed(

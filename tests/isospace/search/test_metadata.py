@@ -46,6 +46,7 @@ def test_whatever_is_stored_can_be_read(text: str, expected: dict[str, Any]) -> 
     assert pa.table(columns).num_rows == 2
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "value",
     [

@@ -209,6 +209,7 @@ REFUSED: dict[str, Callable[[Built], None]] = {
 }
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", REFUSED)
 def test_it_is_built_from_every_part_if_the_earlier_one(built: Built, name: str) -> None:
     REFUSED[name](built)

@@ -203,6 +203,7 @@ def test_a_name_of_another_site_is_not_served(client: httpx.Client, opened: Inde
         assert httpx.get(f"{url}/healthz", headers={"Host": "search.example"}).status_code == 200
 
 
+@pytest.mark.integration
 def test_a_moved_alias_is_followed_without_dropping_a_query(tmp_path: Path, tiny_model: Path) -> None:
     embed_inline(config_of(tmp_path, tiny_model, documents=sentences(60)))
     embed_inline(

@@ -96,6 +96,7 @@ def body(model: type[BaseModel], name: str, value: str) -> str:
     return json.dumps(others)[:-1] + (", " if others else "") + f'"{name}": {value}}}'
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("model", "name"), FIELDS, ids=lambda given: getattr(given, "__name__", given))
 def test_a_large_value_in_any_field_is_refused_soon(model: type[BaseModel], name: str) -> None:
     for kind, value in VALUES.items():

@@ -59,6 +59,7 @@ def ask(url: str, count: int, **given: object) -> list[dict]:
     return [httpx.post(f"{url}/search", json={"query": query, **given}, timeout=30).json() for query in queries]
 
 
+@pytest.mark.integration
 def test_answers_are_logged_and_the_candidate_is_compared(store: str):
     with open_index(store, "c") as index, open_index(store, "c", "candidate") as candidate:
         watcher = Watcher(index, AnswerLog(index.store, "c"), candidate=candidate)

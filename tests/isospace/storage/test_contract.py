@@ -309,6 +309,7 @@ def test_a_listing_of_more_than_a_thousand_objects_is_complete(crowded: Store) -
     assert crowded.folders("many") == []
 
 
+@pytest.mark.integration
 def test_a_reader_never_sees_a_half_written_file(store: Store) -> None:
     versions = [bytes([number]) * (1 + 997 * number) for number in range(200)]
     store.write("a/b", versions[0])
@@ -388,6 +389,7 @@ FAULTS: dict[str, Callable[[FaultyServer, Matches], None]] = {
 }
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_an_operation_outlives_a_passing_fault(
@@ -404,6 +406,7 @@ def test_an_operation_outlives_a_passing_fault(
     assert left == LEFT.get(operation, {"a/b": b"there", "a/c/d": b""})
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("matches", [is_first, is_part, is_last])
 def test_a_large_write_outlives_a_passing_fault(
@@ -482,6 +485,7 @@ def test_a_server_that_stays_broken_is_one_clear_error_in_bounded_time(remote: S
     assert faulty.count("PUT") > 3
 
 
+@pytest.mark.integration
 def test_no_secret_is_in_what_a_store_says(
     remote: Store, direct: Store, place: Place, faulty: FaultyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

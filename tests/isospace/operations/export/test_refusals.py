@@ -78,6 +78,7 @@ def test_an_export_is_replaced_only_if_that_is_asked_for(index: Index, other: In
     assert exported(index, target, replace=True) == expected(index)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("moment", ["rows", "record"])
 def test_an_export_that_is_killed_leaves_nothing_whole(
     index: Index, exported_store: str, target: Target, moment: str

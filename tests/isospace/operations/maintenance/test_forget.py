@@ -273,6 +273,7 @@ def test_a_copy_on_another_machine_goes_when_it_follows_the_alias(
     assert holders(left, CANARY.encode()) == []
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "station", ["_replace_snapshots", "forget_vectors", "forget_queries", "_remove_files", "write_receipt"]
 )
@@ -301,6 +302,7 @@ def test_killed_anywhere_the_same_command_goes_on(
     assert verify_snapshot(store, "c").failures == ()
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("killed_at", [1, 2, 3])
 def test_killed_between_two_snapshots_the_latest_stays_the_latest(
@@ -354,6 +356,7 @@ def test_snapshots_are_rewritten_again_and_again(haunted: PipelineConfig, tmp_pa
     assert read_manifest(store, "c", 2).documents == 60
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("doc_id", ["secret", "d00003", "twin-a"])
 def test_a_run_that_was_suspended_during_an_erasure_commits_nothing_of_it(
     haunted: PipelineConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, doc_id: str
@@ -437,6 +440,7 @@ def test_a_rollback_after_a_compaction_and_an_erasure_goes_to_the_content_before
     assert "secret" not in live_ids(store, resolve(store, "c", "production"))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("action", ["promote", "rollback"])
 @pytest.mark.parametrize("station", ["forget_vectors", "forget_quotes", "drop_copies"])
 def test_an_alias_that_moves_during_an_erasure_keeps_its_snapshot(
@@ -528,6 +532,7 @@ def test_search_files_that_a_suspended_run_writes_after_an_erasure_are_removed(
     assert latest_manifest(store, "c").documents == 61  # type: ignore[union-attr]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("moment", ["before the sample", "before its record", "after its record"])
 def test_a_sample_for_audits_that_is_drawn_during_an_erasure_is_whole_and_without_it(
     haunted: PipelineConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str

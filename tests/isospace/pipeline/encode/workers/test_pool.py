@@ -154,6 +154,7 @@ def test_a_worker_killed_in_mid_shard(prepared: Prepared, opened: Callable[..., 
     assert len(prepared.vectors()) == prepared.plan.to_encode
 
 
+@pytest.mark.integration
 def test_a_worker_that_sleeps_for_ever_is_replaced(prepared: Prepared, opened: Callable[..., Pool]) -> None:
     pool = opened(kind="processes", count=2, shard_seconds=3.0)
     pid = worker_pid(pool.encode(prepared.run, prepared.plan.shards[0]))
