@@ -239,6 +239,16 @@ def serve(
             metavar="SNAPSHOT", help="Snapshot that also answers logged queries, for comparison; needs --log."
         ),
     ] = None,
+    watch_recall: Annotated[
+        float,
+        typer.Option(
+            metavar="SHARE",
+            min=0,
+            max=1,
+            help="Share of approximately answered queries that is also searched exactly, in the background; /metrics "
+            "shows the observed recall.",
+        ),
+    ] = 0.01,
     snapshot: SnapshotOption = "production",
     device: DeviceOption = "auto",
     backend: BackendOption = "auto",
@@ -287,6 +297,7 @@ def serve(
         log_share=log_share,
         log_texts=log_texts,
         shadow=shadow,
+        watch_recall=watch_recall,
     )
     from isospace.service.start import start
 

@@ -285,6 +285,11 @@ class View:
         )
         return [self._ordered(near, scores, count) for near, scores in scored], [None] * len(vectors)
 
+    @property
+    def default_recall(self) -> float:
+        """The recall of approximate searches that state none: that of the recipe."""
+        return float(self.manifest.recipe.get("search", {}).get("recall", DEFAULT_RECALL))
+
     def declared_recall(self, options: SearchOptions) -> float | None:
         """Return the recall of an approximate search; None if the search is to score every row.
 
@@ -305,9 +310,7 @@ class View:
         may_be = options.mode in ("auto", "hybrid") and options.representation is None and options.metric != "l1"
         if not is_asked and not (may_be and index is not None and len(self.copy) >= FROM_ROWS):
             return None
-        recall = options.recall
-        if recall is None:
-            recall = float(self.manifest.recipe.get("search", {}).get("recall", DEFAULT_RECALL))
+        recall = self.default_recall if options.recall is None else options.recall
         return recall if recall < 1.0 else None
 
     def _stages(self, options: SearchOptions) -> tuple[Codes, Codes]:

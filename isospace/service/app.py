@@ -39,6 +39,7 @@ from isospace.service.errors import ErrorBody, Problem, handle_problems
 from isospace.service.middleware import SNAPSHOT_HEADER, SPACE_HEADER, Guard
 from isospace.service.observe import REQUEST_ID, Observe
 from isospace.service.query_logging import Watcher
+from isospace.service.recall_watch import RecallWatch
 from isospace.service.schemas import (
     EmbeddingRequest,
     EmbeddingResponse,
@@ -78,10 +79,17 @@ def _sent(answer: BaseModel) -> Response:
     return Response(answer.model_dump_json(), media_type="application/json")
 
 
-def create_app(index: Index, settings: Settings | None = None, *, watcher: Watcher | None = None) -> FastAPI:
+def create_app(
+    index: Index,
+    settings: Settings | None = None,
+    *,
+    watcher: Watcher | None = None,
+    recall: RecallWatch | None = None,
+) -> FastAPI:
     """Build the application for an opened index, whose handshake has passed.
 
-    `watcher` logs answers, and compares a candidate; it is closed when the service shuts down.
+    `watcher` logs answers, and compares a candidate; `recall` compares approximate answers with exact ones. Both are
+    closed when the service shuts down.
 
     Raises
     ------
@@ -90,7 +98,7 @@ def create_app(index: Index, settings: Settings | None = None, *, watcher: Watch
     """
     chosen = settings or Settings()
     log = AccessLog(chosen.access_log) if chosen.access_log is not None else None
-    service = Service(index, chosen, watcher, log)
+    service = Service(index, chosen, watcher, log, recall)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -225,6 +233,10 @@ def _add_search(app: FastAPI, service: Service) -> None:
                     # Scores of words are no cosines.
                     searched = options.by_words() if found.degraded else options
                     service.watcher.submit(view, [query], searched, [hits])
+        if service.recall is not None:
+            answered = [(query, found) for query, (_, found) in zip(asked, results, strict=True) if not found.degraded]
+            texts = [query for query, _ in answered if isinstance(query, str)]
+            service.recall.submit(view, texts, options, [one for query, one in answered if isinstance(query, str)])
 
         def answer() -> Response:
             manifest, found = view.manifest, results[0][1]

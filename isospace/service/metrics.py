@@ -14,6 +14,7 @@ from isospace.search.index import Index
 from isospace.service.access_log import AccessLog
 from isospace.service.keys import Keys
 from isospace.service.query_logging import Watcher
+from isospace.service.recall_watch import RecallWatch
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 _TEXTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -22,7 +23,14 @@ _TEXTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 class Metrics:
     """The metrics of one service, in a separate registry."""
 
-    def __init__(self, index: Index, keys: Keys, watcher: Watcher | None, log: AccessLog | None) -> None:
+    def __init__(
+        self,
+        index: Index,
+        keys: Keys,
+        watcher: Watcher | None,
+        log: AccessLog | None,
+        recall: RecallWatch | None = None,
+    ) -> None:
         registry = self.registry = CollectorRegistry()
         self.requests = Counter(
             "isospace_requests",
@@ -48,7 +56,7 @@ class Metrics:
         self.tokens = Counter(
             "isospace_tokens", "Tokens of the inputs of answered embedding requests.", registry=registry
         )
-        registry.register(_Counted(index, keys, watcher, log))
+        registry.register(_Counted(index, keys, watcher, log, recall))
         ProcessCollector(registry=registry)
 
     def count_request(self, path: str, status: int, seconds: float) -> None:
@@ -65,8 +73,15 @@ class Metrics:
 class _Counted(Collector):
     """Figures that other parts of the service count, read when the metrics are."""
 
-    def __init__(self, index: Index, keys: Keys, watcher: Watcher | None, log: AccessLog | None) -> None:
-        self.index, self.keys, self.watcher, self.log = index, keys, watcher, log
+    def __init__(
+        self,
+        index: Index,
+        keys: Keys,
+        watcher: Watcher | None,
+        log: AccessLog | None,
+        recall: RecallWatch | None,
+    ) -> None:
+        self.index, self.keys, self.watcher, self.log, self.recall = index, keys, watcher, log, recall
 
     def collect(self) -> Iterable[Metric]:
         """Return the figures of now."""
@@ -86,6 +101,7 @@ class _Counted(Collector):
             value=cache.semantic,
         )
         yield from self._query_log()
+        yield from self._observed_recall()
         if self.log is not None:
             yield CounterMetricFamily(
                 "isospace_access_log_dropped_lines",
@@ -141,3 +157,31 @@ class _Counted(Collector):
         yield GaugeMetricFamily(
             "isospace_query_log_waiting", "Queries that are not yet written to the query log.", value=counts["waiting"]
         )
+
+    def _observed_recall(self) -> Iterable[Metric]:
+        if self.recall is None:
+            return
+        compared = CounterMetricFamily(
+            "isospace_recall_queries",
+            "Approximately answered queries that were to be searched exactly too, by outcome.",
+            labels=["outcome"],
+        )
+        for outcome in ("compared", "dropped", "failed"):
+            compared.add_metric([outcome], self.recall.counts[outcome])
+        yield compared
+        observed = GaugeMetricFamily(
+            "isospace_recall",
+            "Share of the exact hits that approximate searches of this snapshot found, by the recall they declared.",
+            labels=["declared"],
+        )
+        evidence = GaugeMetricFamily(
+            "isospace_recall_evidence",
+            "Evidence that the recall is below the declared one; from 20 on it is, with an error probability of 5 % "
+            "however long one watches.",
+            labels=["declared"],
+        )
+        for declared, one in sorted(self.recall.evidence.copy().items()):
+            observed.add_metric([f"{declared:g}"], one.mean)
+            evidence.add_metric([f"{declared:g}"], one.wealth)
+        yield observed
+        yield evidence

@@ -106,6 +106,8 @@ class ServiceOptions:
         Whether to log the texts of queries, or only their hashes.
     shadow
         Snapshot that also answers the logged queries, such as `candidate`.
+    watch_recall
+        Share of the approximately answered queries that is also searched exactly; 0 for none.
     """
 
     store: str
@@ -120,6 +122,7 @@ class ServiceOptions:
     log_share: float = 0.0
     log_texts: bool = True
     shadow: str | None = None
+    watch_recall: float = 0.01
 
     def __post_init__(self) -> None:
         if self.shadow is not None and not self.log_share:

@@ -11,6 +11,7 @@ from isospace.search.query_cache import CacheConfig
 from isospace.search.reranker import open_reranker
 from isospace.service.app import create_app
 from isospace.service.query_logging import Watcher
+from isospace.service.recall_watch import RecallWatch
 from isospace.service.server import require_port, serve
 from isospace.service.settings import ServiceOptions
 
@@ -40,7 +41,9 @@ def start(options: ServiceOptions, *, on_progress: Callable[[str], None] = print
             f"chunks; handshake passed, {index.promise.kind}"
         )
         watcher = _watcher(options, index, stack, on_progress) if options.log_share else None
-        serve(create_app(index, options.settings, watcher=watcher), options.settings, on_progress=on_progress)
+        recall = RecallWatch(index, share=options.watch_recall) if options.watch_recall else None
+        app = create_app(index, options.settings, watcher=watcher, recall=recall)
+        serve(app, options.settings, on_progress=on_progress)
 
 
 def _open(options: ServiceOptions) -> Index:

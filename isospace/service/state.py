@@ -21,6 +21,7 @@ from isospace.service.errors import Problem
 from isospace.service.keys import Keys
 from isospace.service.metrics import Metrics
 from isospace.service.query_logging import Watcher
+from isospace.service.recall_watch import RecallWatch
 from isospace.service.schemas import Like
 from isospace.service.search_requests import search_cost
 from isospace.service.settings import Settings
@@ -40,10 +41,18 @@ class Service:
         Whether the service accepts new requests; False during shutdown.
     """
 
-    def __init__(self, index: Index, settings: Settings, watcher: Watcher | None, log: AccessLog | None) -> None:
+    def __init__(
+        self,
+        index: Index,
+        settings: Settings,
+        watcher: Watcher | None,
+        log: AccessLog | None,
+        recall: RecallWatch | None = None,
+    ) -> None:
         self.index, self.settings, self.watcher, self.access_log = index, settings, watcher, log
+        self.recall = recall
         self.keys = Keys(settings.keys, settings.keys_file, Tokens(settings.tokens) if settings.tokens else None)
-        self.metrics = Metrics(index, self.keys, watcher, log)
+        self.metrics = Metrics(index, self.keys, watcher, log, recall)
         self.ready, self.started = True, int(time.time())
         # Loaded at the start, so that a wrong name is noticed there.
         self.decoder = open_decoder(settings.token_ids) if settings.token_ids else None
@@ -103,8 +112,9 @@ class Service:
         """Stop the threads."""
         for batcher in (self.embedder, self.searcher, self.reranker):
             await batcher.close()
-        if self.watcher is not None:
-            await to_thread(self.watcher.close)
+        for watch in (self.watcher, self.recall):
+            if watch is not None:
+                await to_thread(watch.close)
         if self.access_log is not None:
             await to_thread(self.access_log.close)
 

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,9 @@ import pytest
 
 from isospace.collection.snapshot import read_manifest
 from isospace.errors import IntegrityError, QueryError
+from isospace.evaluation.gate.judge import _evaluate
+from isospace.evaluation.gate.rules import parse_rule
+from isospace.evaluation.gate.verdicts import Finding
 from isospace.operations.maintenance.vacuum import vacuum
 from isospace.operations.maintenance.verify import verify_snapshot
 from isospace.pipeline.config import PipelineConfig
@@ -128,6 +132,21 @@ def test_it_works_with_everything_else(index: Index, monkeypatch: pytest.MonkeyP
     assert filtered[0][0].chunk_id not in ids(like)
 
 
+def test_a_gate_can_require_the_measured_recall(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    def judged(text: str) -> Finding:
+        return _evaluate(parse_rule(text), SimpleNamespace(candidate=index.view, production=None))  # type: ignore[arg-type]
+
+    good, bad = judged("recall@10 of exact >= 0.9"), judged("recall@10 of exact >= 1.01")
+    assert (good.passed, bad.passed) == (True, False)
+    assert good.figure is not None
+    assert good.figure > 0.95
+    assert f"{good.figure:.4f} (95 % interval" in good.detail
+    # So many hits, no rule was learned for: these searches are exact.
+    assert judged("recall@500 of exact >= 0.99").passed is None
+    monkeypatch.setattr(index.view.approximate, "learned", None)
+    assert judged("recall@10 of exact >= 0.99").passed is None
+
+
 def test_it_is_refused_where_it_is_not_possible(index: Index) -> None:
     with pytest.raises(QueryError, match="cannot search by metric l1"):
         index.search(QUERIES, mode="approximate", metric="l1")
@@ -148,12 +167,12 @@ def test_the_command_and_the_service_say_what_was_visited(config: PipelineConfig
     assert done.returncode == 0, done.stderr
     (entry,) = json.loads(done.stdout)["results"]
     assert (entry["visited"]["recall"], len(entry["hits"])) == (0.8, 5)
-    with TestClient(create_app(index)) as client:
+    with TestClient(create_app(index), base_url="http://127.0.0.1") as client:
         body = {"query": QUERIES, "mode": "approximate", "recall": 0.8}
         results = client.post("/search", json=body).json()["results"]
         assert [one["visited"]["recall"] for one in results] == [0.8] * 3
         assert [hit["chunk_id"] for hit in results[0]["hits"]][:5] == [hit["chunk_id"] for hit in entry["hits"]]
-        assert client.post("/search", json={"query": "x", "recall": 2}).status_code == 422
+        assert client.post("/search", json={"query": "x", "recall": 2}).status_code == 400
         plain = client.post("/search", json={"query": QUERIES[0]}).json()["results"][0]
         assert plain["visited"] is None
 

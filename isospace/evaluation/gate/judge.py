@@ -299,12 +299,32 @@ def _evaluate(rule: Rule, inputs: _RuleInputs) -> Finding:
         case "agreement":
             value = getattr(inputs.comparison, AGREEMENT[rule.name])
             return _within_bound(rule, value, f"{rule.name} with production is {value:.4f}")
+        case "approximate":
+            return _evaluate_approximate(rule, inputs.candidate)
         case "latency":
             after, before, ratio = inputs.latency_ratio(rule.name) or (math.nan, math.nan, math.nan)
             detail = f"{1000 * after:.2f} ms against {1000 * before:.2f} ms, {ratio:.2f} x"
             return _finding(rule, ratio <= rule.value, ratio, detail)
         case _:
             return _evaluate_metric(rule, inputs)
+
+
+def _evaluate_approximate(rule: Rule, candidate: View) -> Finding:
+    """Compare the recall of approximate searches, measured when they were learned, with a bound."""
+    count, index = int(rule.name), candidate.approximate
+    recall = candidate.default_recall
+    used = None if index is None else index.rule(recall, count)
+    if index is None or index.learned is None or used is None:
+        return _finding(rule, None, None, f"searches for {count} hits with a recall of {recall:g} are exact")
+    (measured,) = [
+        one for one in index.learned.measured if (one.neighbors, one.declared) == (used.neighbors, used.recall)
+    ]
+    detail = (
+        f"recall@{measured.neighbors} of approximate searches is {measured.recall:.4f} (95 % interval "
+        f"{measured.low:.4f} to {measured.high:.4f}) over {index.learned.measured_on} queries, with a declared recall "
+        f"of {measured.declared:g}"
+    )
+    return _within_bound(rule, measured.recall, detail)
 
 
 def _evaluate_metric(rule: Rule, inputs: _RuleInputs) -> Finding:

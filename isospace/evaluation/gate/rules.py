@@ -2,6 +2,7 @@
 
     ndcg@10 not worse than production by more than 0.01 at p < 0.05
     recall@100 >= 0.9
+    recall@10 of exact >= 0.99
     ndcg@10 for lang=de >= 0.5
     overlap@10 >= 0.8
     norms within 1e-6
@@ -23,13 +24,14 @@ from typing import Literal, TypeAlias
 from isospace.errors import ConfigError
 from isospace.evaluation.metrics import measure_name
 
-Subject: TypeAlias = Literal["measure", "agreement", "latency", "norms", "geometry"]
+Subject: TypeAlias = Literal["measure", "agreement", "latency", "norms", "geometry", "approximate"]
 _NUMBER = r"(?P<value>\d+(?:\.\d*)?(?:e-?\d+)?)"
 _SLICE = r"(?: for (?P<column>[\w.-]+)=(?P<group>.+?))?"
 _WORSE = re.compile(
     rf"(?P<subject>\S+){_SLICE} not worse than production by more than {_NUMBER}(?: at p ?< ?(?P<p>0?\.\d+))?"
 )
 _WITHIN = re.compile(rf"norms within {_NUMBER}")
+_OF_EXACT = re.compile(rf"recall@(?P<count>\d+) of exact ?>= ?{_NUMBER}", re.IGNORECASE)
 _BOUND = re.compile(rf"(?P<subject>.+?){_SLICE} ?(?P<sign><=|>=) ?{_NUMBER}(?P<times> ?x)?")
 GEOMETRY = {
     "mean cosine": "mean_cosine", "isotropy": "score", "evenness": "evenness", "top 64": "top_64", "top 128": "top_128",
@@ -50,7 +52,8 @@ class Rule:
     subject
         Kind of the figure.
     name
-        The figure: a metric as ir-measures names it, or a key of `GEOMETRY`, `AGREEMENT`, or `LATENCY`.
+        The figure: a metric as ir-measures names it, a key of `GEOMETRY`, `AGREEMENT`, or `LATENCY`, or for
+        `approximate` the number of hits.
     sense
         `at_least`, `at_most`; `ratio`: at most `value` times that of production; `not_worse` than production by more
         than `value`.
@@ -100,6 +103,8 @@ def _parsed(text: str) -> Rule:
     written = " ".join(text.split())
     if match := _WITHIN.fullmatch(written):
         return Rule(written, "norms", "norms", "at_most", float(match["value"]))
+    if match := _OF_EXACT.fullmatch(written):
+        return Rule(written, "approximate", match["count"], "at_least", float(match["value"]))
     if match := _WORSE.fullmatch(written):
         p = float(match["p"]) if match["p"] else None
         if p is not None and not float(match["value"]):

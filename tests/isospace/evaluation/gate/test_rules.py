@@ -21,6 +21,8 @@ from isospace.pipeline.config import PipelineConfig
             "ndcg@10 for words=6 to 10 not worse than production by more than 0.1 at p<0.05",
             ("measure", "nDCG@10", "not_worse", 0.1, 0.05, ("words", "6 to 10")),
         ),
+        ("recall@10 of exact >= 0.99", ("approximate", "10", "at_least", 0.99, None, None)),
+        ("Recall@100 of exact>=.9", None),
         ("norms within 1e-6", ("norms", "norms", "at_most", 1e-6, None, None)),
         ("mean  cosine <= 0.6", ("geometry", "mean cosine", "at_most", 0.6, None, None)),
         ("overlap@10 >= 0.8", ("agreement", "overlap@10", "at_least", 0.8, None, None)),
@@ -46,6 +48,7 @@ def test_rules_are_read_as_people_write_them(text, expected):
         ("recall@10 <= 1.3 x", "can be a ratio"),
         ("latency p99 >= 1.3 x", "can be a ratio"),
         ("ndcg@10 >= high", "cannot be parsed"),
+        ("recall@10 of exact <= 0.99", "metric"),
     ],
 )
 def test_a_rule_that_cannot_be_read_is_an_error_of_the_configuration(text, says):
