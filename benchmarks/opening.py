@@ -1,4 +1,4 @@
-"""Time to open a large snapshot, for the first time on a machine and afterwards.
+"""Time to open a large snapshot: for the first time on a machine, afterwards, and after one percent has changed.
 
     python -m benchmarks.opening [--rows 1000000] [--work FOLDER]
 
@@ -15,9 +15,10 @@ import random
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
-from flows.embed_corpus import embed_corpus
+from isospace import embed_corpus
 from isospace.pipeline.config import PipelineConfig
 from tests.helpers.tiny import WORDS, build_tiny_model
 
@@ -41,11 +42,13 @@ print(json.dumps({"chunks": len(index.view.copy), "import s": imported - begun, 
 """
 
 
-def write_corpus(path: Path, rows: int) -> None:
+def write_corpus(path: Path, rows: int, *, changed: bool = False) -> None:
+    """Write short documents; if `changed`, every hundredth has another text."""
     chance = random.Random(0)
     with path.open("w") as stream:
         for row in range(rows):
             text = " ".join([*chance.choices(WORDS, k=6), str(row)])
+            text += " changed" if changed and row % 100 == 0 else ""
             stream.write(json.dumps({"doc_id": f"d{row:08d}", "text": text, "year": 2000 + row % 25}) + "\n")
 
 
@@ -76,13 +79,36 @@ def main() -> None:
         "shard_tokens": 500_000,
         "serving_table_rows": 0,
     }
-    embed_corpus(PipelineConfig.model_validate({"recipe": recipe, "runtime": runtime}))
+    config = PipelineConfig.model_validate({"recipe": recipe, "runtime": runtime})
+    timed_run(config, "first run")
     environment = {**os.environ, "ISOSPACE_CACHE": str(work / "cache")}
     for what in ("text", "text", "vectors", "text", "vectors"):
-        command = [sys.executable, "-c", OPEN, str(work / "store"), what]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-        figures = json.loads(done.stdout)
-        print(what, {k: round(v, 2) if isinstance(v, float) else v for k, v in figures.items()}, flush=True)
+        timed_opening(work, what, environment)
+    write_corpus(work / "corpus.jsonl", arguments.rows, changed=True)
+    timed_run(config, "run after 1 % has changed")
+    for _ in range(2):
+        timed_opening(work, "text", environment)
+
+
+def timed_run(config: PipelineConfig, name: str) -> None:
+    """Run the pipeline, and print its seconds."""
+    begun = time.perf_counter()
+    embed_corpus(config)
+    print(f"{name}: {time.perf_counter() - begun:.1f} s", flush=True)
+
+
+def timed_opening(work: Path, what: str, environment: dict[str, str]) -> None:
+    """Open the snapshot in a process of its own, and print its seconds and the growth of the cache."""
+    before = cached_mb(work)
+    command = [sys.executable, "-c", OPEN, str(work / "store"), what]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    figures = {**json.loads(done.stdout), "written MB": cached_mb(work) - before}
+    print(what, {k: round(v, 2) if isinstance(v, float) else v for k, v in figures.items()}, flush=True)
+
+
+def cached_mb(work: Path) -> float:
+    """Return the size of the local copies."""
+    return sum(path.stat().st_size for path in (work / "cache").rglob("*") if path.is_file()) / 2**20
 
 
 if __name__ == "__main__":

@@ -70,8 +70,8 @@ class LocalCopy:
     documents
         One row per document: doc_id, uri, title, metadata (JSON), and a typed column for each metadata field. Those of
         dead rows are among them.
-    rows
-        int64 rows that are live, in the order of the snapshot's parts: whatever the groups are, it is the same.
+    ranges
+        First row and end of each part, in the order of the snapshot.
     live
         (n,) False for dead rows; None if there are none.
     lexical
@@ -85,14 +85,20 @@ class LocalCopy:
     codes: dict[str, Codes]
     chunks: pa.Table
     documents: pa.Table
-    rows: Rows
+    ranges: tuple[tuple[int, int], ...]
     live: npt.NDArray[np.bool_] | None = None
     lexical: tuple[LexicalRecord, tuple[Postings, ...]] | None = None
     sparse: tuple[dict[str, npt.NDArray[Any]], ...] | None = None
     lists: tuple[CellLists, ...] | None = None
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return self.chunks.num_rows if self.live is None else int(np.count_nonzero(self.live))
+
+    @functools.cached_property
+    def rows(self) -> Rows:
+        """int64 live rows in the order of the snapshot's parts: whatever the groups are, it is the same."""
+        rows = np.concatenate([np.zeros(0, np.int64), *(np.arange(*one, dtype=np.int64) for one in self.ranges)])
+        return rows if self.live is None else rows[self.live[rows]]
 
     @functools.cached_property
     def owners(self) -> npt.NDArray[np.int32]:
@@ -239,7 +245,6 @@ def _assemble(
         chunks.append(table)
         known += group.documents.num_rows
     whole = np.concatenate(live)
-    rows = _in_order(groups, wanted, whole)
     mask = None if whole.all() else whole
     lengths = [group.squares for group in groups if group.squares is not None]
     squares = stack(lengths) if lengths else None
@@ -254,7 +259,7 @@ def _assemble(
         codes,
         pa.concat_tables(chunks),
         documents,
-        rows,
+        _in_order(groups, wanted, whole),
         mask,
         None if record is None else (record, postings),
         sparse or None,
@@ -262,18 +267,18 @@ def _assemble(
     )
 
 
-def _in_order(groups: Sequence[LocalGroup], wanted: Mapping[str, WantedPart], live: npt.NDArray[np.bool_]) -> Rows:
-    """Return the live rows in the order of the snapshot's parts."""
+def _in_order(
+    groups: Sequence[LocalGroup], wanted: Mapping[str, WantedPart], live: npt.NDArray[np.bool_]
+) -> tuple[tuple[int, int], ...]:
+    """Return first row and end of each part that has live rows, in the order of the snapshot."""
     places, first = {}, 0
     for group in groups:
         for part in group.known.parts:
             # What a group holds of a part that another one holds too is dead.
-            if live[first : first + part.chunks].any() or part.name not in places:
+            if live[first : first + part.chunks].any():
                 places[part.name] = (first, first + part.chunks)
             first += part.chunks
-    ranges = [np.arange(*places[name], dtype=np.int64) for name in wanted if name in places]
-    rows = np.concatenate(ranges) if ranges else np.zeros(0, np.int64)
-    return rows[live[rows]]
+    return tuple(places[name] for name in wanted if name in places)
 
 
 def _dead_documents(group: LocalGroup, wanted: Mapping[str, WantedPart]) -> Rows:

@@ -30,7 +30,7 @@ def view(*, word_scores: list[float] | None = None) -> View:
     codes = {"float32": Codes("float32", quantizers.by_name["float32"], VECTORS)}
     chunks = pa.table({"chunk_id": NAMES, "document": pa.array(range(6), pa.int32())})
     documents = pa.table({"doc_id": NAMES, "metadata": ["{}"] * 6, "year": range(2020, 2026)})
-    copy = LocalCopy(codes, chunks, documents, np.arange(6))
+    copy = LocalCopy(codes, chunks, documents, ((0, 6),))
     spec = SimpleNamespace(representations=specs)
     space = SimpleNamespace(
         record=SimpleNamespace(dimension=2, spec=spec), transform=SimpleNamespace(quantizers=quantizers)
