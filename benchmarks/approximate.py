@@ -22,7 +22,7 @@ import numpy as np
 
 from isospace.search.approximate.index import ApproximateIndex
 from isospace.search.approximate.learn import learn_recall
-from isospace.search.approximate.lists import CellLists, write_lists
+from isospace.search.approximate.lists import open_lists, write_lists
 from isospace.search.vector.kernels import Codes
 from isospace.transform.cells_spec import CellsSpec
 from isospace.transform.quantizers import fit_quantizer
@@ -90,7 +90,7 @@ def isospace(vectors: Any, queries: Any, cells: int, folder: Path, form: str) ->
         stored = np.load(path, mmap_mode="c")
     last = Codes(form, scorer, stored)
     np.save(folder / "cells.npy", homes)
-    lists = CellLists(folder / "cells.faiss", np.load(folder / "cells.npy", mmap_mode="c"))
+    lists = open_lists(folder / "cells.faiss", np.load(folder / "cells.npy", mmap_mode="c"))
     before = anonymous_mb()
     plain = ApproximateIndex([lists], quantizer, None, None)
     learned = learn_recall(plain, last, last, queries, source="set", space_id="", snapshot=1, kernels="fast")

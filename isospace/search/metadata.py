@@ -20,6 +20,7 @@ from isospace.ingest.metadata_types import MetadataField, MetadataType, as_type,
 __all__ = ["FieldValues", "MetadataColumn", "count_values", "metadata_columns", "parse_metadata", "read_metadata"]
 
 _INT64, _EXACT = 2**63, 2**53
+_UNFIT = (pa.ArrowException, TypeError, ValueError, OverflowError)
 _ARROW: dict[MetadataType, pa.DataType] = {
     "boolean": pa.bool_(),
     "integer": pa.int64(),
@@ -191,10 +192,30 @@ def metadata_columns(
         if column.declared is not None:
             yield column.name, _declared(values, column)
             continue
-        present = [None if _is_null(value) else _cast(value, column.type) for value in values]
-        yield column.name, pa.array(present, column.type)
+        yield column.name, _fitting([None if _is_null(value) else value for value in values], column.type)
         if column.has_instants:
             yield instants_column(column.name), _declared(values, MetadataColumn("", _ARROW["timestamp"], "timestamp"))
+
+
+def _fitting(values: list[Any], column_type: pa.DataType) -> pa.Array:
+    """Return values as a column; those of other types are null.
+
+    Only documents that the snapshot does not have can have such values: they decide no type.
+    """
+    try:
+        return pa.array([_cast(value, column_type) for value in values], column_type)
+    except _UNFIT:
+        return pa.array(
+            [_cast(value, column_type) if _fits(value, column_type) else None for value in values], column_type
+        )
+
+
+def _fits(value: Any, column_type: pa.DataType) -> bool:
+    try:
+        pa.array([_cast(value, column_type)], column_type)
+    except _UNFIT:
+        return False
+    return True
 
 
 def _declared(values: list[Any], column: MetadataColumn) -> pa.Array:
@@ -202,7 +223,7 @@ def _declared(values: list[Any], column: MetadataColumn) -> pa.Array:
     wanted = column.declared or "text"
     read = [as_type(value, wanted) for value in values]
     if wanted == "list":
-        read = [None if items is None else _cast(items, column.type) for items in read]
+        return _fitting(read, column.type)
     return pa.array(read, column.type)
 
 

@@ -153,7 +153,12 @@ class View:
                 return [RankedRows(ranking, {}) for ranking in self._by_terms(_required(texts, "sparse"), count, rows)]
             case "hybrid":
                 legs, visits = self._legs(
-                    _required(texts, "hybrid"), _required(vectors, "hybrid"), count, rows, options
+                    _required(texts, "hybrid"),
+                    _required(vectors, "hybrid"),
+                    count,
+                    rows,
+                    options,
+                    keep=within is None,
                 )
                 weights = [weight for _, weight in legs.values()]
                 fuse = reciprocal_rank_fusion if options.fusion == "rrf" else weighted_fusion
@@ -166,7 +171,9 @@ class View:
                     for visited, *rankings in zip(visits, *(ranked for ranked, _ in legs.values()), strict=True)
                 ]
             case _:
-                near, visits = self._by_vectors(_required(vectors, options.mode), count, rows, options)
+                near, visits = self._by_vectors(
+                    _required(vectors, options.mode), count, rows, options, keep=within is None
+                )
                 return [RankedRows(ranking, {}, visited) for ranking, visited in zip(near, visits, strict=True)]
 
     def passing(self, expression: str | None, scope: str | None = None) -> Rows | None:
@@ -223,7 +230,14 @@ class View:
         return [self._ordered(*self.lexical.best(text, count, rows), count) for text in texts]
 
     def _legs(
-        self, texts: Sequence[str], vectors: Float32, count: int, rows: Rows | None, options: SearchOptions
+        self,
+        texts: Sequence[str],
+        vectors: Float32,
+        count: int,
+        rows: Rows | None,
+        options: SearchOptions,
+        *,
+        keep: bool,
     ) -> tuple[dict[str, tuple[list[Ranking], float]], Visits]:
         """Return the rankings that a hybrid search fuses, with their weights, by the name of their scores; and visits.
 
@@ -232,7 +246,7 @@ class View:
         depth = max(options.depth, count)
         near, words = options.weights
         sparse = self.sparse is not None and options.uses_sparse
-        by_vectors, visits = self._by_vectors(vectors, depth, rows, options)
+        by_vectors, visits = self._by_vectors(vectors, depth, rows, options, keep=keep)
         legs = {"vector": (by_vectors, near)}
         if self.copy.lexical is not None or not sparse:
             legs["bm25"] = (self._by_words(texts, depth, rows), words)
@@ -257,7 +271,7 @@ class View:
         return self._ordered(shared if rows is None else rows[shared], scores[shared], count)
 
     def _by_vectors(
-        self, vectors: Float32, count: int, rows: Rows | None, options: SearchOptions
+        self, vectors: Float32, count: int, rows: Rows | None, options: SearchOptions, *, keep: bool
     ) -> tuple[list[Ranking], Visits]:
         dimension = self.space.space.record.dimension
         if vectors.ndim != 2 or vectors.shape[1] != dimension:
@@ -268,8 +282,11 @@ class View:
             raise QueryError("a query vector is zero and has no direction; expected the vector of a text.")
         recall = self.declared_recall(options)
         index = self.approximate
-        if recall is not None and index is not None and len(vectors) and index.can_search(recall, count, rows):
-            found, visits = index.nearest(self.finest, vectors, count, metric=options.metric, recall=recall, rows=rows)
+        is_able = len(vectors) > 0 and bool(vectors.any(axis=1).all())
+        if recall is not None and index is not None and is_able and index.can_search(recall, count, rows):
+            found, visits = index.nearest(
+                self.finest, vectors, count, metric=options.metric, recall=recall, rows=rows, keep=keep
+            )
             return [self._ordered(near, scores, count) for near, scores in found], list(visits)
         first, last = self._stages(options)
         scored = nearest(

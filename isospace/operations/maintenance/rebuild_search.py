@@ -10,6 +10,7 @@ from isospace.collection.snapshot import Manifest
 from isospace.encoding.embedder import load_space
 from isospace.errors import IntegrityError, MismatchError, NotFoundError
 from isospace.pipeline.config import Runtime
+from isospace.search.approximate.record import carry_recall
 from isospace.search.lexical_files import build_lexical
 from isospace.search.lexical_record import carry_absence, read_lexical_record
 from isospace.search.sql_database import build_serving, is_current, serving_files
@@ -33,6 +34,7 @@ def make_searchable(
     except IntegrityError:
         # The record is damaged: the next run builds the index from the recipe.
         return
+    carry_recall(store, old, new)
     if words is not None:
         build_lexical(store, new, words.spec)
     else:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from isospace.encoding.forks import is_fork_of
 from isospace.search.approximate.lists import CellLists, one_thread, require_faiss, rotated
 from isospace.search.approximate.record import LearnedRecall
 from isospace.search.approximate.visits import NEIGHBORS, VisitRule, cells_within_reach, rule_for, visited_cells
@@ -31,6 +28,9 @@ FROM_ROWS = 100_000
 # Passing rows up to which all of them are scored: that takes as long as visiting cells.
 _FEW_ROWS = 20_000
 _KEPT_MASKS = 16
+# Passing rows near a query, compared with what their share in all rows would give, from which a filter counts as
+# unrelated to the query.
+_NEAR_SHARE = 0.7
 _FLOAT32_EPSILON = float(np.finfo(np.float32).eps)
 Bools: TypeAlias = npt.NDArray[np.bool_]
 
@@ -57,10 +57,24 @@ class Visited:
 
 @dataclass(frozen=True, slots=True)
 class _Passing:
-    """The rows that may be found, as masks of the groups, and counted by cell."""
+    """The rows that may be found: as bits for each group, None if all may; and counted by cell."""
 
-    masks: tuple[Bools, ...]
+    bits: tuple[npt.NDArray[np.uint8], ...] | None
     counts: npt.NDArray[np.int64]
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Query:
+    """One query, scaled to unit length."""
+
+    vector: Float32
+    """(k,) as it was given."""
+    length: float
+    turned: Float32
+    """(1, k) of unit length, rotated."""
+    products: Float32
+    """(c,) inner products of the centroids with it, at unit length."""
 
 
 class ApproximateIndex:
@@ -81,24 +95,25 @@ class ApproximateIndex:
     ) -> None:
         self.groups, self.quantizer, self.learned, self.live = tuple(groups), quantizer, learned, live
         self._firsts = np.cumsum([0, *(len(group.cells) for group in groups)])
-        self._passing: OrderedDict[int, tuple[Rows, _Passing]] = OrderedDict()
+        self._kept: OrderedDict[int, tuple[Rows, _Passing]] = OrderedDict()
         self._lock = threading.Lock()
-        self._process = os.getpid()
 
     @functools.cached_property
     def centroids(self) -> Float32:
         """(c, k) float32 centroids."""
         return np.ascontiguousarray(self.quantizer.centroids())
 
-    @functools.cached_property
+    @property
     def sizes(self) -> npt.NDArray[np.int64]:
-        """(c,) rows of each cell, dead ones included."""
-        sizes: npt.NDArray[np.int64] = np.sum([group.sizes for group in self.groups], axis=0)
-        return sizes
+        """(c,) live rows of each cell."""
+        return self._live_rows.counts
 
     @functools.cached_property
-    def _live_rows(self) -> _Passing | None:
-        return None if self.live is None else self._masked(self.live)
+    def _live_rows(self) -> _Passing:
+        if self.live is not None:
+            return self._masked(self.live)
+        counts = np.sum([np.bincount(one.cells, minlength=self.quantizer.count) for one in self.groups], axis=0)
+        return _Passing(None, counts, int(self._firsts[-1]))
 
     def rule(self, recall: float, count: int, share: float = 1.0) -> VisitRule | None:
         """Return the rule for `count` of the rows of which a share passes a filter; None if none was learned."""
@@ -108,13 +123,20 @@ class ApproximateIndex:
 
     def can_search(self, recall: float, count: int, rows: Rows | None) -> bool:
         """Return whether cells are visited for a search, or all of the rows scored."""
-        total = int(self._firsts[-1])
-        if rows is not None and len(rows) <= _FEW_ROWS:
-            return False
-        return self.rule(recall, count, 1.0 if rows is None else len(rows) / total) is not None
+        if rows is None:
+            return self.rule(recall, count) is not None
+        return len(rows) > _FEW_ROWS and self.rule(recall, count, len(rows) / self._live_rows.total) is not None
 
     def nearest(
-        self, last: Codes, queries: Float32, count: int, *, metric: Metric, recall: float, rows: Rows | None
+        self,
+        last: Codes,
+        queries: Float32,
+        count: int,
+        *,
+        metric: Metric,
+        recall: float,
+        rows: Rows | None,
+        keep: bool = False,
     ) -> tuple[list[Scored], list[Visited]]:
         """Find rows near each query; `can_search` must be true.
 
@@ -123,13 +145,15 @@ class ApproximateIndex:
         last
             The codes that scores are computed from.
         queries
-            (m, k) float32 vectors of the space.
+            (m, k) float32 vectors of the space, of any length but zero.
         count
             Number of rows wanted.
         recall
             The share of the `count` best rows to find, on average.
         rows
             Ascending int64 live rows to search; all live ones if None.
+        keep
+            Whether the same array of rows will be asked for again.
 
         Returns
         -------
@@ -138,147 +162,155 @@ class ApproximateIndex:
         list of Visited
             What each query visited.
         """
-        total = int(self._firsts[-1])
-        passing = self._live_rows if rows is None else self._of_rows(rows)
-        share = 1.0 if rows is None else len(rows) / total
+        passing = self._live_rows if rows is None else self._of_rows(rows, keep)
+        share = passing.total / max(self._live_rows.total, 1)
         rule = self.rule(recall, count, share)
         if rule is None or self.learned is None:
             raise AssertionError("no rule: can_search is false")
-        growth = max(1.0, total / max(self.learned.chunks, 1))
-        wanted = rule.rows * growth * share
-        products = self._products(queries)
-        cells = [
-            visited_cells(rule, line, passing=None if passing is None else passing.counts, wanted=wanted)
-            for line in products
-        ]
-        counts = self.sizes if passing is None else passing.counts
-        if rows is None:
-            candidates = max(count, rule.candidates)
-            found = self.ranked(queries, products, cells, candidates, None if passing is None else passing.masks)
-            scored = [_best(last, query, near, count, metric) for query, (near, _) in zip(queries, found, strict=True)]
-            visits = [
-                Visited(len(chosen), int(counts[chosen].sum()), len(near), rule.recall)
-                for chosen, (near, _) in zip(cells, found, strict=True)
-            ]
-            return scored, visits
-        if passing is None:
-            raise AssertionError("rows have masks")
+        # The rules may be from a smaller snapshot.
+        growth = max(1.0, self._live_rows.total / max(self.learned.chunks, 1))
+        each = []
+        for query in self._prepared(queries):
+            if rows is None:
+                each.append(self._plain(last, query, count, rule, metric))
+            else:
+                wanted = rule.rows * growth * share
+                each.append(self._filtered(last, query, count, rule, metric, passing, share, wanted))
+        visits = [Visited(*figures, recall) for _, figures in each]
+        return [scored for scored, _ in each], visits
+
+    def _prepared(self, queries: Float32) -> list[_Query]:
+        lengths = np.linalg.norm(queries, axis=1)
+        units = np.ascontiguousarray(queries / lengths[:, None], np.float32)
+        turned = np.ascontiguousarray(rotated(units))
         parts = [slice(place, place + 1) for place in range(len(queries))]
-        each = [
-            self._filtered(last, queries[part], products[part], chosen, count, rule, share, passing, metric)
-            for part, chosen in zip(parts, cells, strict=True)
+        products = units @ self.centroids.T if len(units) > 1 else self._products(units[0])[None]
+        return [
+            _Query(vector, float(length), turned[part], line)
+            for vector, length, part, line in zip(queries, lengths, parts, products, strict=True)
         ]
-        return [scored for scored, _ in each], [visited for _, visited in each]
+
+    def _products(self, unit: Float32) -> Float32:
+        """Return the products with one query, by one thread: several would wait for each other."""
+        faiss = require_faiss()
+        line = np.empty(len(self.centroids), np.float32)
+        faiss.fvec_inner_products_ny(
+            faiss.swig_ptr(line), faiss.swig_ptr(unit), faiss.swig_ptr(self.centroids), len(unit), len(line)
+        )
+        return line
+
+    def _plain(
+        self, last: Codes, query: _Query, count: int, rule: VisitRule, metric: Metric
+    ) -> tuple[Scored, tuple[int, int, int]]:
+        passing, candidates = self._live_rows, max(count, rule.candidates)
+        cells = visited_cells(rule, query.products, passing.counts, wanted=candidates)
+        near, _ = self.ranked(query.turned, query.products, cells, candidates, passing.bits)
+        scored = _best(last, query.vector, near, count, metric)
+        return scored, (len(cells), int(passing.counts[cells].sum()), len(near))
 
     def _filtered(
         self,
         last: Codes,
-        query: Float32,
-        products: Float32,
-        cells: npt.NDArray[np.int64],
+        query: _Query,
         count: int,
         rule: VisitRule,
-        share: float,
-        passing: _Passing,
         metric: Metric,
-    ) -> tuple[Scored, Visited]:
+        passing: _Passing,
+        share: float,
+        wanted: float,
+    ) -> tuple[Scored, tuple[int, int, int]]:
         """Search the rows that pass a filter, until no cell and no estimate promises a better one.
 
-        The rule was learned without a filter. What it says of how far rows reach beyond their cell's centroid, and of
-        how much estimates are too low, holds for any rows.
+        The rule was learned without a filter, from rows near queries. Where a filter leaves few rows near the query, it
+        says nothing: then all passing rows are estimated, and their estimates trusted half as much.
         """
+        own = visited_cells(rule, query.products, self.sizes, wanted=0.0)
+        is_near = passing.counts[own].sum() >= _NEAR_SHARE * share * self.sizes[own].sum()
+        error = rule.error if is_near else 2.0 * rule.error
+        if is_near:
+            cells = visited_cells(rule, query.products, passing.counts, wanted=wanted)
+            cells = cells[passing.counts[cells] > 0]
+        else:
+            cells = np.flatnonzero(passing.counts).astype(np.int64)
         candidates, looked = max(count, math.ceil(rule.candidates * share)), 0
         while True:
-            ((near, estimates),) = self.ranked(query, products, [cells], candidates, passing.masks)
+            near, estimates = self.ranked(query.turned, query.products, cells, candidates, passing.bits)
             looked += len(near)
-            rows, scores = _best(last, query[0], near, count, metric)
-            lowest = _lowest(scores, count, metric)
-            more = cells_within_reach(rule, products[0], passing.counts, lowest, cells)
-            is_cut = len(near) == candidates and float(estimates[-1]) > lowest - rule.error
+            rows, scores = _best(last, query.vector, near, count, metric)
+            lowest = _lowest(scores, count, metric, query.length)
+            more = cells_within_reach(rule, query.products, passing.counts, lowest, cells)
+            is_cut = len(near) == candidates and float(estimates[-1]) > lowest - error
             if not len(more) and not is_cut:
-                visited = Visited(len(cells), int(passing.counts[cells].sum()), looked, rule.recall)
-                return (rows, scores), visited
+                return (rows, scores), (len(cells), int(passing.counts[cells].sum()), looked)
             cells = np.concatenate([cells, more])
             candidates = 4 * candidates if is_cut else candidates
 
-    def _products(self, queries: Float32) -> Float32:
-        if len(queries) > 1:
-            products: Float32 = queries @ self.centroids.T
-            return products
-        # One thread is faster for one query, since several would wait for each other.
-        faiss = require_faiss()
-        one, line = np.ascontiguousarray(queries[0]), np.empty(len(self.centroids), np.float32)
-        faiss.fvec_inner_products_ny(
-            faiss.swig_ptr(line), faiss.swig_ptr(one), faiss.swig_ptr(self.centroids), len(one), len(line)
-        )
-        return line[None]
-
     def ranked(
         self,
-        queries: Float32,
+        turned: Float32,
         products: Float32,
-        cells: Sequence[npt.NDArray[np.int64]],
+        cells: npt.NDArray[np.int64],
         count: int,
-        masks: Sequence[Bools] | None = None,
-    ) -> list[tuple[Rows, Float32]]:
+        bits: Sequence[npt.NDArray[np.uint8]] | None = None,
+    ) -> tuple[Rows, Float32]:
         """Return the rows of some cells with the best estimates, best first, and these estimates.
 
         Parameters
         ----------
+        turned
+            (1, k) query of unit length, rotated.
         products
-            (m, c) inner products of the centroids with the queries.
+            (c,) inner products of the centroids with the query.
         cells
-            The cells of each query.
+            The cells to visit.
         count
-            Number of rows for each query, if its cells have as many.
-        masks
+            Number of rows, if the cells have as many.
+        bits
             The rows of each group that may be found; all if None.
         """
-        visited = np.full((len(queries), max(max(map(len, cells)), 1)), -1, np.int64)
-        closeness = np.zeros(visited.shape, np.float32)
-        for place, chosen in enumerate(cells):
-            visited[place, : len(chosen)] = chosen
-            closeness[place, : len(chosen)] = products[place, chosen]
-        turned = np.ascontiguousarray(rotated(queries))
-        estimates, rows = [], []
-        for number, group in enumerate(self.groups):
-            mask = None if masks is None else masks[number]
-            with one_thread() if len(queries) == 1 or is_fork_of(self._process) else nullcontext():
+        visited = np.ascontiguousarray(cells[None], np.int64)
+        closeness = np.ascontiguousarray(products[cells][None], np.float32)
+        found = []
+        # faiss's threads wait for each other longer than they work for one query; a fork has none of them.
+        with one_thread():
+            for number, group in enumerate(self.groups):
+                mask = None if bits is None else bits[number]
                 near, own = group.scan(turned, visited, closeness, count, mask)
-            estimates.append(np.where(own >= 0, near, -np.inf))
-            rows.append(np.where(own >= 0, own + self._firsts[number], -1))
-        best, places = np.concatenate(estimates, axis=1), np.concatenate(rows, axis=1)
-        if len(self.groups) > 1:
-            order = np.lexsort((places, -best), axis=1)[:, :count]
-            best, places = np.take_along_axis(best, order, axis=1), np.take_along_axis(places, order, axis=1)
-        return [(line[line >= 0], values[line >= 0]) for line, values in zip(places, best, strict=True)]
+                is_row = own[0] >= 0
+                found.append((own[0][is_row] + self._firsts[number], near[0][is_row]))
+        if len(found) == 1:
+            return found[0]
+        rows, estimates = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        order = np.lexsort((rows, -estimates))[:count]
+        return rows[order], estimates[order]
 
-    def _of_rows(self, rows: Rows) -> _Passing:
-        """Return masks and counts of rows; those of a filter that is asked for again are kept."""
+    def _of_rows(self, rows: Rows, keep: bool) -> _Passing:
+        """Return the masks and counts of rows; those of a filter that is asked for again are kept."""
         with self._lock:
-            kept = self._passing.get(id(rows))
+            kept = self._kept.get(id(rows))
             if kept is not None and kept[0] is rows:
-                self._passing.move_to_end(id(rows))
+                self._kept.move_to_end(id(rows))
                 return kept[1]
         whole = np.zeros(int(self._firsts[-1]), bool)
         whole[rows] = True
         passing = self._masked(whole)
-        with self._lock:
-            # The rows are kept too: as long as they are, no other array has their ID.
-            self._passing[id(rows)] = (rows, passing)
-            while len(self._passing) > _KEPT_MASKS:
-                self._passing.popitem(last=False)
+        if keep:
+            with self._lock:
+                # The rows are kept too: as long as they are, no other array has their ID.
+                self._kept[id(rows)] = (rows, passing)
+                while len(self._kept) > _KEPT_MASKS:
+                    self._kept.popitem(last=False)
         return passing
 
     def _masked(self, whole: Bools) -> _Passing:
-        masks = [
-            whole[first : first + len(group.cells)] for first, group in zip(self._firsts, self.groups, strict=False)
-        ]
+        starts = self._firsts[:-1].tolist()
+        masks = [whole[at : at + len(group.cells)] for at, group in zip(starts, self.groups, strict=True)]
         counts = [
             np.bincount(group.cells[mask], minlength=self.quantizer.count)
             for group, mask in zip(self.groups, masks, strict=True)
         ]
-        return _Passing(tuple(masks), np.sum(counts, axis=0))
+        bits = tuple(np.packbits(mask, bitorder="little") for mask in masks)
+        return _Passing(bits, np.sum(counts, axis=0), int(np.count_nonzero(whole)))
 
 
 def _best(codes: Codes, query: Float32, near: Rows, count: int, metric: Metric) -> Scored:
@@ -295,13 +327,14 @@ def _best(codes: Codes, query: Float32, near: Rows, count: int, metric: Metric) 
     return near, score_rows(codes, query, near, metric)
 
 
-def _lowest(scores: npt.NDArray[np.float64], count: int, metric: Metric) -> float:
-    """Return the inner product of the last of the best rows of unit vectors; -inf if there are fewer."""
+def _lowest(scores: npt.NDArray[np.float64], count: int, metric: Metric, length: float) -> float:
+    """Return the inner product of the last of the best rows with the query at unit length; -inf if there are fewer."""
     if len(scores) < count:
         return -math.inf
     last = float(np.partition(scores, len(scores) - count)[len(scores) - count])
-    # |q - x|^2 = 2 - 2 q x for unit vectors.
-    return 1.0 - last * last / 2.0 if metric == "l2" else last
+    # |q - x|^2 = |q|^2 + 1 - 2 q x for unit vectors x.
+    product = (length * length + 1.0 - last * last) / 2.0 if metric == "l2" else last
+    return product / length
 
 
 def exact_neighbors(largest: int) -> tuple[int, ...]:

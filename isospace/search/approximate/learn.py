@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from isospace.errors import ConfigError
 from isospace.search.approximate.index import ApproximateIndex, exact_neighbors
+from isospace.search.approximate.lists import rotated
 from isospace.search.approximate.record import LearnedRecall, MeasuredRecall
 from isospace.search.approximate.visits import RECALLS, VisitRule, learn_reach, learn_rule, visited_cells
 from isospace.search.vector.kernels import Codes, Kernels
@@ -57,6 +58,8 @@ def learn_recall(
     """
     if len(queries) < 2 * FEWEST:
         raise ConfigError(f"{len(queries)} queries to learn recall from; expected {2 * FEWEST} or more.")
+    # Rules hold for queries of unit length, to which searches scale theirs.
+    queries = np.ascontiguousarray(queries / np.linalg.norm(queries, axis=1, keepdims=True), np.float32)
     total = first.live_count
     counts = exact_neighbors(total)
     truth, scores = _exact(first, last, queries, max(counts), kernels)
@@ -79,7 +82,7 @@ def learn_recall(
     tested = ApproximateIndex(index.groups, index.quantizer, made, index.live)
     measured = [_measure(tested, last, queries[held_out], truth[held_out], rule) for rule in rules]
     # A rule that did not hold on other queries is none: searches take the next higher one, or stay exact.
-    kept = [one.high >= one.declared for one in measured]
+    kept = [one.recall >= one.declared for one in measured]
     return made.model_copy(
         update={
             "rules": tuple(rule for rule, holds in zip(rules, kept, strict=True) if holds),
@@ -128,10 +131,18 @@ def _rules(index: ApproximateIndex, queries: Float32, truth: npt.NDArray[np.int6
     rules = []
     for recall in RECALLS:
         missed = 1.0 - recall
-        fewest, gap, rows = learn_rule(products, homes, index.sizes, recall=1.0 - _SHARE_OF_CELLS * missed)
+        fewest, most, gap, rows = learn_rule(products, homes, index.sizes, recall=1.0 - _SHARE_OF_CELLS * missed)
         reach = learn_reach(products, homes, scores, recall=1.0 - _SHARE_OF_CELLS * missed)
         rule = VisitRule(
-            neighbors=count, recall=recall, cells=fewest, gap=gap, rows=rows, candidates=1, reach=reach, error=0.0
+            neighbors=count,
+            recall=recall,
+            cells=fewest,
+            most=most,
+            gap=gap,
+            rows=rows,
+            candidates=1,
+            reach=reach,
+            error=0.0,
         )
         ranks, errors = _estimated(index, cells, queries, products, truth, scores, rule)
         part = 1.0 - (1.0 - _SHARE_OF_CELLS) * missed
@@ -157,17 +168,17 @@ def _estimated(
     most = min(40 * truth.shape[1] + 2_000, int(index.sizes.sum()))
     ranks: list[int] = []
     errors: list[float] = []
-    for start in range(0, len(queries), _BLOCK):
-        part = slice(start, start + _BLOCK)
-        chosen = [visited_cells(rule, line) for line in products[part]]
-        ranked = index.ranked(queries[part], products[part], chosen, most)
-        for (near, estimates), own, values, visited in zip(ranked, truth[part], scores[part], chosen, strict=True):
-            order = np.argsort(near)
-            found = np.isin(cells[own], visited)
-            at = np.minimum(np.searchsorted(near, own, sorter=order), len(near) - 1)
-            places = np.where(near[order[at]] == own, order[at], len(near) - 1)
-            ranks += np.where(near[order[at]] == own, places, most)[found].tolist()
-            errors += (values - estimates[places])[found].tolist()
+    turned = np.ascontiguousarray(rotated(queries))
+    for place, (line, own, values) in enumerate(zip(products, truth, scores, strict=True)):
+        visited = visited_cells(rule, line, index.sizes, wanted=truth.shape[1])
+        near, estimates = index.ranked(turned[place : place + 1], line, visited, most)
+        order = np.argsort(near)
+        found = np.isin(cells[own], visited)
+        at = np.minimum(np.searchsorted(near, own, sorter=order), len(near) - 1)
+        is_ranked = near[order[at]] == own
+        places = np.where(is_ranked, order[at], len(near) - 1)
+        ranks += np.where(is_ranked, places, most)[found].tolist()
+        errors += (values - estimates[places])[found].tolist()
     return ranks, errors
 
 

@@ -35,20 +35,14 @@ class CellLists:
 
     Attributes
     ----------
-    path
-        The file, which faiss maps.
+    index
+        The library's index, whose file is mapped.
     cells
         (n,) uint16 cell of each row.
     """
 
-    path: Path
+    index: Any
     cells: Cells
-
-    @functools.cached_property
-    def index(self) -> Any:
-        """The library's index, mapped when it is first searched."""
-        faiss = require_faiss()
-        return faiss.read_index(str(self.path), faiss.IO_FLAG_MMAP_IFC)
 
     @functools.cached_property
     def sizes(self) -> npt.NDArray[np.int64]:
@@ -61,7 +55,7 @@ class CellLists:
         cells: npt.NDArray[np.int64],
         closeness: Float32,
         count: int,
-        mask: npt.NDArray[np.bool_] | None,
+        mask: npt.NDArray[np.uint8] | None,
     ) -> tuple[Float32, Rows]:
         """Estimate the inner products of queries with the rows of some cells.
 
@@ -74,7 +68,7 @@ class CellLists:
         count
             Rows wanted for each query.
         mask
-            (n,) rows that may be found; all if None.
+            Bits of the rows that may be found, lowest first; all if None.
 
         Returns
         -------
@@ -86,8 +80,7 @@ class CellLists:
         rows = np.empty((len(queries), count), np.int64)
         selector = None
         if mask is not None:
-            bits = np.packbits(mask, bitorder="little")
-            selector = faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits))
+            selector = faiss.IDSelectorBitmap(len(mask), faiss.swig_ptr(mask))
         parameters = faiss.SearchParametersIVF(nprobe=cells.shape[1], sel=selector)
         self.index.search_preassigned_c(
             len(queries),
@@ -130,6 +123,18 @@ def write_lists(path: Path, vectors: Iterable[Float32], cells: Cells, quantizer:
         lists.add_core(len(block), faiss.swig_ptr(turned), faiss.swig_ptr(rows), faiss.swig_ptr(homes))
         first += len(block)
     faiss.write_index(faiss.IndexIVFRaBitQFastScan(lists), str(path))
+
+
+def open_lists(path: Path, cells: Cells) -> CellLists:
+    """Open lists; OSError if they cannot be read.
+
+    They are mapped at once: the group may be removed while it is in use.
+    """
+    faiss = require_faiss()
+    try:
+        return CellLists(faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC), cells)
+    except RuntimeError as error:
+        raise FileNotFoundError(f"{path}: {error}") from error
 
 
 def rotated(vectors: Float32) -> Float32:

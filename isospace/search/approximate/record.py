@@ -104,3 +104,14 @@ def parse_recall(data: bytes, path: str) -> LearnedRecall:
 def write_recall(store: Store, manifest: Manifest, learned: LearnedRecall) -> None:
     """Write what was learned for a snapshot."""
     store.write(recall_path(manifest), seal(learned.model_dump(mode="json")))
+
+
+def carry_recall(store: Store, old: Manifest, new: Manifest) -> None:
+    """Write what was learned for a snapshot for the one that replaces it, if both are in the same space."""
+    try:
+        learned = read_recall(store, old) if old.space_id == new.space_id else None
+    except IntegrityError:
+        # The next run learns it again.
+        return
+    if learned is not None:
+        write_recall(store, new, learned)

@@ -23,6 +23,10 @@ RECALLS = (0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 """Recalls that rules are learned for."""
 
 
+# How many times as many cells as with a fixed number a hard query may visit.
+_FACTORS = (2, 4)
+
+
 class VisitRule(BaseModel):
     """What a search visits for a recall and a number of neighbors.
 
@@ -30,8 +34,8 @@ class VisitRule(BaseModel):
     ----------
     neighbors, recall
         What it was learned for.
-    cells
-        The fewest cells that a query visits.
+    cells, most
+        The fewest and the most cells that a query visits.
     gap
         Also visited is any cell whose centroid's inner product with the query is at most this much below the largest.
     rows
@@ -48,6 +52,7 @@ class VisitRule(BaseModel):
     neighbors: int
     recall: float
     cells: int
+    most: int
     gap: float
     rows: float
     candidates: int
@@ -62,7 +67,7 @@ def rule_for(rules: Sequence[VisitRule], recall: float, neighbors: int) -> Visit
 
 
 def visited_cells(
-    rule: VisitRule, products: Float32, *, passing: npt.NDArray[np.int64] | None = None, wanted: float = 0.0
+    rule: VisitRule, products: Float32, passing: npt.NDArray[np.int64], *, wanted: float
 ) -> npt.NDArray[np.int64]:
     """Return the cells that a query visits, nearest first.
 
@@ -71,25 +76,24 @@ def visited_cells(
     products
         (c,) inner products of the centroids with the query.
     passing
-        (c,) rows of each cell that pass a filter.
+        (c,) rows of each cell that may be found.
     wanted
-        How many passing rows to visit at least, if there are as many: a filter may leave little in the cells that are
-        near the query.
+        How many such rows to visit at least, if there are as many: there may be few in the cells near the query.
     """
     least = products.max() - np.float32(rule.gap)
-    count = max(int(np.count_nonzero(products >= least)), min(rule.cells, len(products)))
-    if passing is None:
-        least = -np.partition(-products, count - 1)[count - 1]
-        nearest = np.flatnonzero(products >= least)
-        chosen: npt.NDArray[np.int64] = nearest[np.argsort(-products[nearest], kind="stable")][:count].astype(np.int64)
+    near = max(int(np.count_nonzero(products >= least)), rule.cells)
+    count = min(near, rule.most, len(products))
+    lowest = -np.partition(-products, count - 1)[count - 1]
+    nearest = np.flatnonzero(products >= lowest)
+    chosen: npt.NDArray[np.int64] = nearest[np.argsort(-products[nearest], kind="stable")][:count].astype(np.int64)
+    if passing[chosen].sum() >= wanted:
         return chosen
-    order = np.lexsort((np.arange(len(products)), -products))
+    order = np.argsort(-products, kind="stable")
     seen = np.cumsum(passing[order])
     # The first place at which enough rows have been seen; all cells if there are too few.
     enough = int(np.searchsorted(seen, min(wanted, float(seen[-1])))) + 1
     chosen = order[: max(count, enough)].astype(np.int64)
-    # Cells without a passing row need no visit.
-    return chosen[passing[chosen] > 0]
+    return chosen
 
 
 def cells_within_reach(
@@ -133,7 +137,7 @@ def learn_rule(
     sizes: npt.NDArray[np.int64],
     *,
     recall: float,
-) -> tuple[int, float, float]:
+) -> tuple[int, int, float, float]:
     """Choose the rule that visits the fewest rows while enough of the true neighbors are in the visited cells.
 
     Parameters
@@ -149,7 +153,7 @@ def learn_rule(
 
     Returns
     -------
-    cells, gap, rows
+    cells, most, gap, rows
         As in `VisitRule`; gap is 0 where a number of cells is better.
     """
     own = np.take_along_axis(products, homes.astype(np.int64), axis=1)
@@ -158,14 +162,21 @@ def learn_rule(
     ranks = np.stack([np.searchsorted(line, -mine, side="right") for line, mine in zip(order, own, strict=True)])
     gaps = products.max(axis=1, keepdims=True) - own
     by_size = np.cumsum(sizes[np.argsort(-products, axis=1, kind="stable")], axis=1)
-    cells = _smallest(ranks, recall)
-    fixed = by_size[:, int(cells) - 1].mean()
-    gap = float(np.nextafter(np.float32(_smallest(gaps, recall)), np.float32(np.inf)))
-    counts = (products >= products.max(axis=1, keepdims=True) - np.float32(gap)).sum(axis=1)
-    adaptive = np.take_along_axis(by_size, counts[:, None] - 1, axis=1).mean()
-    if adaptive < fixed:
-        return 1, gap, float(adaptive)
-    return int(cells), 0.0, float(fixed)
+    fixed = int(_smallest(ranks, recall))
+    best = (fixed, fixed, 0.0, float(by_size[:, fixed - 1].mean()))
+    for factor in _FACTORS:
+        # A limit for hard queries, which would visit thousands of cells for one more neighbor in a hundred.
+        most = min(factor * fixed, products.shape[1])
+        limited = np.where(ranks <= most, gaps, np.inf)
+        least = _smallest(limited, recall)
+        if not np.isfinite(least):
+            continue
+        gap = float(np.nextafter(np.float32(least), np.float32(np.inf)))
+        counts = np.minimum((products >= products.max(axis=1, keepdims=True) - np.float32(gap)).sum(axis=1), most)
+        rows = float(np.take_along_axis(by_size, counts[:, None] - 1, axis=1).mean())
+        if rows < best[3]:
+            best = (1, most, gap, rows)
+    return best
 
 
 def _smallest(costs: npt.NDArray[Any], recall: float) -> float:

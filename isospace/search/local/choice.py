@@ -57,13 +57,13 @@ class KnownGroup:
 
     Attributes
     ----------
-    made
-        When it was written, in seconds since 1970.
+    erasures
+        How many erasures had been ordered before its parts were read.
     """
 
     name: str
     parts: tuple[GroupPart, ...]
-    made: float
+    erasures: int
 
     @property
     def chunks(self) -> int:
@@ -86,7 +86,7 @@ def is_in(part: GroupPart, wanted: Mapping[str, WantedPart]) -> bool:
 
 
 def choose(
-    known: Collection[KnownGroup], wanted: Mapping[str, WantedPart], *, ordered: float = 0.0, small: int = SMALL_ROWS
+    known: Collection[KnownGroup], wanted: Mapping[str, WantedPart], *, erasures: int = 0, small: int = SMALL_ROWS
 ) -> Choice:
     """Choose the groups to open for a snapshot, and the parts to write a group of.
 
@@ -94,16 +94,16 @@ def choose(
     ----------
     wanted
         The parts of the snapshot by name, in its order.
-    ordered
-        When the last erasure was ordered. What a group written before it holds of other parts may be erased, so that
-        it is not used any more.
+    erasures
+        How many erasures have been ordered. What a group holds of other parts may be erased if it was written before
+        the last one; then it is not used any more.
     small
         Groups with fewer rows are written again with new parts, whatever their number.
     """
     usable = []
     for group in known:
         live = [part for part in group.parts if is_in(part, wanted)]
-        if len(live) < len(group.parts) and group.made <= ordered:
+        if len(live) < len(group.parts) and group.erasures < erasures:
             continue
         left = sum(_live_share(part, wanted[part.name]) * part.chunks for part in live)
         # A group that is half dead is written again.

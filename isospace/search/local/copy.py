@@ -32,9 +32,9 @@ from isospace.search.local.build import has_lists
 from isospace.search.local.choice import WantedPart, choose, dead_documents
 from isospace.search.local.files import Verify, cannot_write
 from isospace.search.local.group import (
-    RECORD,
     GroupKind,
     LocalGroup,
+    erasures_of,
     group_folders,
     group_kind,
     known_groups,
@@ -46,6 +46,7 @@ from isospace.search.postings import Postings
 from isospace.search.vector.kernels import Codes
 from isospace.search.vector.stacked import stack
 from isospace.search.vector.topk import Rows
+from isospace.search.words import missing_for_words
 from isospace.storage.cache import cache_folder
 from isospace.storage.paths import CollectionPaths
 from isospace.storage.store import Store
@@ -92,7 +93,9 @@ class LocalCopy:
     lists: tuple[CellLists, ...] | None = None
 
     def __len__(self) -> int:
-        return self.chunks.num_rows if self.live is None else int(np.count_nonzero(self.live))
+        if self.live is None:
+            return sum(end - first for first, end in self.ranges)
+        return sum(int(np.count_nonzero(self.live[first:end])) for first, end in self.ranges)
 
     @functools.cached_property
     def rows(self) -> Rows:
@@ -147,12 +150,15 @@ def open_copy(store: Store, manifest: Manifest, space: Space, *, verify: Verify 
     """
     base = cache_folder() / "snapshots"
     record = read_lexical_record(store, manifest)
-    kind = group_kind(manifest, None if record is None else record.words, lists=has_lists(space))
+    # Words of an index of the first format are found here, which needs libraries that other searches do without.
+    has_words = record is not None and (record.index is None or missing_for_words(record.spec) is None)
+    kind = group_kind(manifest, record.words if record and has_words else None, lists=has_lists(space))
     wanted = _wanted(store, manifest)
-    postings = None if record is None else functools.partial(live_postings, store, manifest, record)
-    ordered = _last_order(store, manifest.collection)
+    postings = functools.partial(live_postings, store, manifest, record) if record and has_words else None
+    # Counted before anything is read: of what an erasure meanwhile removes, this group may hold more.
+    erasures = _erasures(store, manifest.collection)
     for _ in range(_ATTEMPTS):
-        groups = _open_groups(store, manifest, space, base, kind, wanted, verify, postings, ordered)
+        groups = _open_groups(store, manifest, space, base, kind, wanted, verify, postings, erasures)
         if groups is not None:
             break
     else:
@@ -191,12 +197,15 @@ def _open_groups(
     wanted: Mapping[str, WantedPart],
     verify: Verify,
     postings: Callable[[Sequence[LivePart]], Postings] | None,
-    ordered: float,
+    erasures: int,
 ) -> list[LocalGroup] | None:
     """Open the groups of a snapshot, largest first; None if one was damaged, or removed meanwhile: then it is gone."""
-    choice = choose(list(known_groups(base, kind)), wanted, ordered=ordered)
+    choice = choose(list(known_groups(base, kind)), wanted, erasures=erasures)
     known = list(choice.groups)
-    opened = {group.name: open_group(base, group, space, verify) for group in known}
+    try:
+        opened = {group.name: open_group(base, group, space, verify) for group in known}
+    except OSError as error:
+        raise StoreError(f"{base}: cannot read the local copy of the snapshot ({error.strerror or error}).") from error
     if bad := [name for name, group in opened.items() if group is None]:
         for name in bad:
             shutil.rmtree(base / name, ignore_errors=True)
@@ -209,7 +218,10 @@ def _open_groups(
             _note(manifest, [*opened, kind.name([(wanted[name].files, wanted[name].deleted) for name in choice.parts])])
             for path in _leftovers(base):
                 shutil.rmtree(path, ignore_errors=True)
-            made = make_group(store, manifest, space, parts, base, kind, verify, postings)
+            made = make_group(store, manifest, space, parts, base, kind, verify, postings, erasures=erasures)
+        except FileNotFoundError:
+            # Another process has removed it: it did not know yet that this one needs it.
+            return None
         except OSError as error:
             raise cannot_write(base, error) from error
         known.append(made)
@@ -221,7 +233,7 @@ def _open_groups(
     with contextlib.suppress(OSError):
         names = [group.known.name for group in groups]
         _note(manifest, names)
-        _remove_unused(base, manifest.collection, names, ordered)
+        _remove_unused(base, manifest.collection, names, erasures)
     return sorted(groups, key=lambda group: (-len(group), group.known.name))
 
 
@@ -315,7 +327,7 @@ def _note(manifest: Manifest, names: Sequence[str]) -> None:
     temporary.replace(path)
 
 
-def _remove_unused(base: Path, collection: str, names: Sequence[str], ordered: float) -> None:
+def _remove_unused(base: Path, collection: str, names: Sequence[str], erasures: int) -> None:
     """Remove the groups that none of the snapshots opened last needs.
 
     A process that has mapped such a group can keep using it. Groups that may hold documents forgotten since they were
@@ -332,7 +344,7 @@ def _remove_unused(base: Path, collection: str, names: Sequence[str], ordered: f
     for path in list(group_folders(base, collection)):
         # Another process may be removing it, or it lacks its record.
         with contextlib.suppress(FileNotFoundError):
-            is_outdated = (path / RECORD).stat().st_mtime <= ordered
+            is_outdated = _written_after(path) < erasures
             if path.name not in names and (path.name not in used or is_outdated):
                 shutil.rmtree(path, ignore_errors=True)
 
@@ -344,9 +356,17 @@ def _lines(path: Path) -> list[str]:
         return []
 
 
-def _last_order(store: Store, collection: str) -> float:
-    """Return the time of the last forget order of a collection; 0 if there is none."""
-    return max((stat.modified for stat in store.walk(CollectionPaths(collection).folder("forgotten"))), default=0.0)
+def _written_after(folder: Path) -> int:
+    try:
+        return erasures_of(folder)
+    except (IntegrityError, ValueError, TypeError):
+        return -1
+
+
+def _erasures(store: Store, collection: str) -> int:
+    """Return how many erasures of a collection have been ordered."""
+    folder = CollectionPaths(collection).folder("forgotten")
+    return sum(stat.path.count("/") == folder.count("/") + 1 for stat in store.walk(folder))
 
 
 def _leftovers(base: Path) -> Iterator[Path]:

@@ -20,7 +20,7 @@ import pyarrow as pa
 from isospace.collection.live_rows import LivePart
 from isospace.collection.snapshot import Manifest
 from isospace.errors import IntegrityError
-from isospace.search.approximate.lists import CellLists
+from isospace.search.approximate.lists import CellLists, open_lists
 from isospace.search.local.build import CELLS, CHUNKS, DOCUMENTS, LISTS, SPARSE, SQUARES, write_group
 from isospace.search.local.choice import GroupPart, KnownGroup
 from isospace.search.local.files import (
@@ -121,7 +121,7 @@ def known_groups(base: Path, kind: GroupKind) -> Iterator[KnownGroup]:
         with contextlib.suppress(OSError, ValueError, KeyError, IntegrityError):
             record = _read_record(folder)
             if record["kind"] == kind.fingerprint and record["copy"] == folder.name:
-                yield KnownGroup(folder.name, _parts(record), (folder / RECORD).stat().st_mtime)
+                yield KnownGroup(folder.name, _parts(record), int(record["erasures"]))
 
 
 def open_group(base: Path, known: KnownGroup, space: Space, verify: Verify) -> LocalGroup | None:
@@ -153,10 +153,10 @@ def open_group(base: Path, known: KnownGroup, space: Space, verify: Verify) -> L
             load_table(folder / DOCUMENTS),
             Postings(**words) if words else None,
             sparse or None,
-            CellLists(folder / LISTS, load_array(folder / CELLS)) if LISTS in files else None,
+            open_lists(folder / LISTS, load_array(folder / CELLS)) if LISTS in files else None,
         )
-    except (OSError, ValueError, KeyError, TypeError, IntegrityError, pa.ArrowException):
-        # A damaged group is written again from the store.
+    except (FileNotFoundError, ValueError, KeyError, TypeError, IntegrityError, pa.ArrowInvalid):
+        # A damaged group is written again from the store. Other errors, such as too many open files, are no damage.
         return None
 
 
@@ -169,6 +169,8 @@ def make_group(
     kind: GroupKind,
     verify: Verify,
     postings: Any = None,
+    *,
+    erasures: int = 0,
 ) -> KnownGroup:
     """Write a group, unless another process has written the same one meanwhile.
 
@@ -176,6 +178,8 @@ def make_group(
     ----------
     postings
         A function that returns the postings of the live rows of these parts; None for a snapshot without words.
+    erasures
+        How many erasures had been ordered before the parts are read.
     """
     temporary = Path(tempfile.mkdtemp(prefix=".making-", dir=base))
     try:
@@ -183,11 +187,11 @@ def make_group(
         if postings is not None:
             _save_postings(temporary, postings(parts))
         name = kind.name([(part.files, part.deleted) for part in written])
-        _write_record(temporary, name, kind, written)
+        _write_record(temporary, name, kind, written, erasures)
         publish(temporary, base / name, lambda: _is_whole(base, name, written, space, verify))
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return KnownGroup(name, written, (base / name / RECORD).stat().st_mtime)
+    return KnownGroup(name, written, erasures)
 
 
 def group_folders(base: Path, collection: str) -> Iterator[Path]:
@@ -198,9 +202,14 @@ def group_folders(base: Path, collection: str) -> Iterator[Path]:
             yield path
 
 
+def erasures_of(folder: Path) -> int:
+    """Return how many erasures had been ordered when a group was written; -1 for one of an earlier version."""
+    return int(_read_record(folder).get("erasures", -1))
+
+
 def _is_whole(base: Path, name: str, parts: tuple[GroupPart, ...], space: Space, verify: Verify) -> bool:
     try:
-        return open_group(base, KnownGroup(name, parts, 0.0), space, verify) is not None
+        return open_group(base, KnownGroup(name, parts, 0), space, verify) is not None
     except OSError:
         return False
 
@@ -216,12 +225,13 @@ def _read_record(folder: Path) -> dict[str, Any]:
     return unseal((folder / RECORD).read_bytes(), name=str(folder / RECORD))
 
 
-def _write_record(folder: Path, name: str, kind: GroupKind, parts: Sequence[GroupPart]) -> None:
+def _write_record(folder: Path, name: str, kind: GroupKind, parts: Sequence[GroupPart], erasures: int = 0) -> None:
     files = synced(folder.iterdir())
     body = {
         "format": FORMAT,
         "copy": name,
         "kind": kind.fingerprint,
+        "erasures": erasures,
         "parts": [
             {
                 "name": part.name,

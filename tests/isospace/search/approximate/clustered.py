@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from isospace.search.approximate.index import ApproximateIndex
-from isospace.search.approximate.lists import CellLists, write_lists
+from isospace.search.approximate.lists import open_lists, write_lists
 from isospace.search.approximate.record import LearnedRecall
 from isospace.search.vector.kernels import Codes
 from isospace.search.vector.stacked import stack
@@ -42,7 +42,7 @@ class Corpus:
             homes = self.cells.encode(self.vectors[a:b])
             path = folder / f"{number}-{a}-{b}.faiss"
             write_lists(path, [self.vectors[a:b][:100], self.vectors[a:b][100:]], homes, self.cells)
-            groups.append(CellLists(path, homes))
+            groups.append(open_lists(path, homes))
         return ApproximateIndex(groups, self.cells, learned, live)
 
 

@@ -15,13 +15,22 @@ from isospace.search.approximate.visits import (
 )
 
 
-def rule(neighbors: int = 10, recall: float = 0.9, cells: int = 1, gap: float = 0.0) -> VisitRule:
+def rule(neighbors: int = 10, recall: float = 0.9, cells: int = 1, gap: float = 0.0, most: int = 99) -> VisitRule:
     return VisitRule(
-        neighbors=neighbors, recall=recall, cells=cells, gap=gap, rows=1.0, candidates=1, reach=0.2, error=0.1
+        neighbors=neighbors,
+        recall=recall,
+        cells=cells,
+        most=most,
+        gap=gap,
+        rows=1.0,
+        candidates=1,
+        reach=0.2,
+        error=0.1,
     )
 
 
 PRODUCTS = np.array([0.1, 0.9, 0.5, 0.5, 0.8, -0.3], np.float32)
+ONES = np.ones(6, np.int64)
 
 
 @pytest.mark.parametrize(
@@ -38,23 +47,29 @@ PRODUCTS = np.array([0.1, 0.9, 0.5, 0.5, 0.8, -0.3], np.float32)
     ],
 )
 def test_cells_come_by_their_product_up_to_a_number_or_a_gap(cells: int, gap: float, expected: list[int]) -> None:
-    assert visited_cells(rule(cells=cells, gap=gap), PRODUCTS).tolist() == expected
+    assert visited_cells(rule(cells=cells, gap=gap), PRODUCTS, ONES, wanted=0.0).tolist() == expected
 
 
-def test_a_filter_widens_the_search_until_enough_rows_pass() -> None:
+def test_no_query_visits_more_than_the_most() -> None:
+    assert visited_cells(rule(gap=0.45, most=3), PRODUCTS, ONES, wanted=0.0).tolist() == [1, 4, 2]
+    assert visited_cells(rule(gap=0.45, most=1), PRODUCTS, ONES, wanted=0.0).tolist() == [1]
+
+
+def test_cells_are_added_until_enough_rows_are_in_them() -> None:
     passing = np.array([7, 0, 2, 1, 1, 5], np.int64)
 
     def chosen(wanted: float, cells: int = 1) -> list[int]:
-        return visited_cells(rule(cells=cells), PRODUCTS, passing=passing, wanted=wanted).tolist()
+        return visited_cells(rule(cells=cells), PRODUCTS, passing, wanted=wanted).tolist()
 
-    # Cell 1 is the nearest, and has no passing row: it need not be visited.
-    assert chosen(1.0) == [4]
-    assert chosen(1.5) == [4, 2]
-    assert chosen(3.0) == [4, 2]
-    assert chosen(4.5) == [4, 2, 3, 0]
-    assert chosen(1e9) == [4, 2, 3, 0, 5]
-    assert chosen(0.0, cells=4) == [4, 2, 3]
-    assert visited_cells(rule(), PRODUCTS, passing=np.zeros(6, np.int64), wanted=3.0).tolist() == []
+    # Cell 1 is the nearest, and has no such row.
+    assert chosen(0.0) == [1]
+    assert chosen(1.0) == [1, 4]
+    assert chosen(1.5) == [1, 4, 2]
+    assert chosen(3.0) == [1, 4, 2]
+    assert chosen(4.5) == [1, 4, 2, 3, 0]
+    assert chosen(1e9) == [1, 4, 2, 3, 0, 5]
+    assert chosen(0.0, cells=4) == [1, 4, 2, 3]
+    assert chosen(4.5, cells=6) == [1, 4, 2, 3, 0, 5]
 
 
 def test_cells_within_reach_of_the_last_hit_are_visited_too() -> None:
@@ -89,9 +104,9 @@ def test_the_rule_is_one_for_at_least_what_is_asked() -> None:
     assert rule_for(rules, 0.9, 101) is None
 
 
-def reached(products: np.ndarray, homes: np.ndarray, made: tuple[int, float, float], sizes: np.ndarray) -> float:
-    cells, gap, rows = made
-    chosen = [visited_cells(rule(cells=cells, gap=gap), line) for line in products]
+def reached(products: np.ndarray, homes: np.ndarray, made: tuple[int, int, float, float], sizes: np.ndarray) -> float:
+    cells, most, gap, rows = made
+    chosen = [visited_cells(rule(cells=cells, gap=gap, most=most), line, sizes, wanted=0.0) for line in products]
     assert rows == pytest.approx(np.mean([sizes[one].sum() for one in chosen]))
     return float(np.mean([np.isin(own, one).mean() for own, one in zip(homes, chosen, strict=True)]))
 
@@ -109,8 +124,8 @@ def test_a_learned_rule_reaches_its_recall_on_what_it_was_learned_from(recall: f
     made = learn_rule(products, homes, sizes, recall=recall)
     assert reached(products, homes, made, sizes) >= recall
     # One cell fewer for every query is not enough, unless a gap was better.
-    if made[1] == 0.0 and made[0] > 1:
-        fewer = [visited_cells(rule(cells=made[0] - 1), line) for line in products]
+    if made[2] == 0.0 and made[0] > 1:
+        fewer = [visited_cells(rule(cells=made[0] - 1), line, sizes, wanted=0.0) for line in products]
         found = np.array([np.isin(own, one).mean() for own, one in zip(homes, fewer, strict=True)])
         assert found.mean() - found.std(ddof=1) / np.sqrt(80) < recall
 
@@ -121,8 +136,9 @@ def test_a_gap_is_chosen_where_queries_differ_in_how_many_cells_they_need() -> N
     easy[:, 0] = 1.0
     hard = 0.9 + 0.01 * chance.random((50, 30), dtype=np.float32)
     homes = np.concatenate([np.zeros((50, 5), np.int64), chance.integers(0, 30, (50, 5))])
-    cells, gap, rows = learn_rule(np.concatenate([easy, hard]), homes, np.full(30, 10), recall=0.99)
+    cells, most, gap, rows = learn_rule(np.concatenate([easy, hard]), homes, np.full(30, 10), recall=0.99)
     assert (cells, gap > 0.0) == (1, True)
+    assert most >= 30
     assert rows < 200
 
 
@@ -130,4 +146,4 @@ def test_equal_products_count_as_nearer_so_that_ties_do_not_flatter() -> None:
     products = np.zeros((60, 4), np.float32)
     homes = np.zeros((60, 3), np.int64)
     # All cells tie: which of them is visited first is chance, so that all have to be.
-    assert learn_rule(products, homes, np.full(4, 5), recall=0.9)[2] == 20.0
+    assert learn_rule(products, homes, np.full(4, 5), recall=0.9)[3] == 20.0

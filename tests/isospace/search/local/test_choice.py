@@ -26,8 +26,8 @@ def held(part: WantedPart, rows: int | None = None) -> GroupPart:
     return GroupPart(part.record.name, part.files, part.deleted, count, count)
 
 
-def group(name: str, *parts: WantedPart, made: float = 10.0) -> KnownGroup:
-    return KnownGroup(name, tuple(map(held, parts)), made)
+def group(name: str, *parts: WantedPart, erasures: int = 0) -> KnownGroup:
+    return KnownGroup(name, tuple(map(held, parts)), erasures)
 
 
 def by_name(*parts: WantedPart) -> dict[str, WantedPart]:
@@ -101,20 +101,20 @@ def test_a_group_that_is_more_than_half_dead_is_written_again() -> None:
 
 def test_what_a_group_has_of_parts_that_are_gone_may_be_erased_since() -> None:
     fewer = by_name(*OLD[1:])
-    assert chosen(choose([group("g", *OLD, made=10.0)], fewer, ordered=9.0, small=0))[0] == ["g"]
-    assert chosen(choose([group("g", *OLD, made=10.0)], fewer, ordered=10.0, small=0))[0] == []
-    assert chosen(choose([group("g", *OLD, made=10.0)], by_name(*OLD), ordered=11.0, small=0))[0] == ["g"]
+    assert chosen(choose([group("g", *OLD, erasures=2)], fewer, erasures=2, small=0))[0] == ["g"]
+    assert chosen(choose([group("g", *OLD, erasures=1)], fewer, erasures=2, small=0))[0] == []
+    assert chosen(choose([group("g", *OLD, erasures=1)], by_name(*OLD), erasures=2, small=0))[0] == ["g"]
 
 
 def test_no_part_is_opened_twice_whatever_groups_there_are() -> None:
     chance = random.Random(1)
     for _ in range(300):
         known = [
-            group(f"g{n}", *chance.sample(OLD, chance.randint(1, 10)), made=chance.random())
+            group(f"g{n}", *chance.sample(OLD, chance.randint(1, 10)), erasures=chance.randint(0, 2))
             for n in range(chance.randint(0, 6))
         ]
         parts = by_name(*chance.sample(OLD, chance.randint(0, 10)))
-        choice = choose(known, parts, ordered=chance.random(), small=chance.choice([0, 250]))
+        choice = choose(known, parts, erasures=chance.randint(0, 2), small=chance.choice([0, 250]))
         names = [part.name for one in choice.groups for part in one.parts if is_in(part, parts)]
         assert sorted([*names, *choice.parts]) == sorted(parts)
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from isospace.errors import StoreError
 from isospace.evaluation.norms import sample_rows
 from isospace.pipeline.config import PipelineConfig
 from isospace.search.index import Index, open_index
@@ -186,3 +187,47 @@ def test_typed_columns_are_made_in_memory_where_they_cannot_be_written(
 
 def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.iterdir())
+
+
+ODD = ["n.d.", True, 2**63, [1], {"a": 1}, 10**400, 0.5]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=lambda value: type(value).__name__ + str(value)[:4])
+def test_a_deleted_document_with_a_value_of_another_type_changes_no_column(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, odd: Any
+) -> None:
+    rows: Rows = {name: (text, 1900 + n) for n, (name, text) in enumerate(list(TEXTS.items())[:60])}
+    embed_inline(configured(tmp_path, tiny_model, rows | {"odd": ("a document with an odd year", odd)}))
+    embed_inline(configured(tmp_path, tiny_model, rows))
+    store = str(tmp_path / "store")
+    opened(store, 1)
+    index = opened(store, 2)
+    # The group of the first snapshot is used, and has the document.
+    assert index.view.copy.live is not None
+    monkeypatch.setenv("ISOSPACE_CACHE", str(tmp_path / "alone"))
+    assert answers(index) == answers(opened(store, 2))
+
+
+def test_too_many_open_files_are_no_damage(store: str, local_copies: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened(store, 1)
+    kept = {path: path.stat().st_mtime_ns for path in (local_copies / "snapshots").rglob("*")}
+
+    def refused(*_: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("isospace.search.local.group.load_table", refused)
+    with pytest.raises(StoreError, match="cannot read the local copy of the snapshot"):
+        opened(store, 1)
+    assert {path: path.stat().st_mtime_ns for path in (local_copies / "snapshots").rglob("*")} == kept
+
+
+def test_a_group_that_was_read_before_an_erasure_is_not_kept_for_its_dead_rows(
+    store: str, local_copies: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened(store, 1)
+    (first,) = (local_copies / "snapshots").iterdir()
+    # As if an erasure had been ordered since, and part of the group replaced by it.
+    monkeypatch.setattr("isospace.search.local.copy._erasures", lambda *_: 1)
+    monkeypatch.setattr("isospace.search.local.choice.is_in", lambda *_: False)
+    opened(store, 2)
+    assert not first.exists()
