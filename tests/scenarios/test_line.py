@@ -88,6 +88,7 @@ def test_growing_in_steps_and_embedding_at_once_give_one_snapshot_id(configure: 
     assert fresh.encoded == 0
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "change",
     [

@@ -95,6 +95,7 @@ def test_query_path_and_index_path_agree_to_the_bit_on_this_machine_or_within_to
     assert (codes != 0).mean() < 0.01
 
 
+@pytest.mark.integration
 def test_short_and_odd_texts_equal_sentence_transformers(judged, tmp_path: Path) -> None:
     path, _, _ = judged
     index = embed(path, tmp_path / "store", {"kind": "none"})

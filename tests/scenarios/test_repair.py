@@ -42,6 +42,7 @@ def edited(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     return config, embed_inline(config).snapshot_id
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("kind", ["documents", "chunks", "segments", "deletions", "vectors", "serving", "encoders"])
 def test_a_lost_file_is_made_again_by_the_same_command(
     edited: tuple[PipelineConfig, str], tmp_path: Path, kind: str
@@ -181,6 +182,7 @@ def test_an_alias_notices_that_its_snapshot_was_replaced(configure: Configure, t
         open_index(str(tmp_path / "store"), "c")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", ["", "..", "../aliases/x", "a/b", "x" * 200, "bad\n", "²", "1"])
 def test_odd_alias_names_are_refused(configure: Configure, tmp_path: Path, name: str) -> None:
     config = configure(write_jsonl(tmp_path / "d.jsonl", sentences(20)))

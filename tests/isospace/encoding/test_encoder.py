@@ -94,6 +94,7 @@ def test_weights_tokenizer_prompts_and_limit_are_the_identity_and_nothing_else(
     )
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("backend", "name"),
     [("torch", "model.safetensors"), ("openvino", "graph.bin"), ("onnx", "graph.onnx"), ("openvino", "tokenizer.json")],

@@ -73,6 +73,7 @@ def test_a_word_counts_the_same_however_it_is_split() -> None:
     assert not np.allclose(*plain)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("mode", ["mean", "cls", "max", "lasttoken", "weightedmean", "mean_sqrt_len_tokens"])
 @pytest.mark.parametrize("backend", ["openvino", "torch"])
 def test_a_models_own_pooling_is_that_of_sentence_transformers(tmp_path: Path, mode: str, backend: str) -> None:

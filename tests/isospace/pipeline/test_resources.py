@@ -28,6 +28,7 @@ def replace_model(model: Path, tmp_path: Path, seed: int) -> None:
     shutil.copytree(other, model)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("when", ["scan", "chunk", "plan"])
 def test_a_model_that_changes_during_a_run_writes_no_vector(
     configure: Configure, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
@@ -71,6 +72,7 @@ def test_the_files_decide_which_encoder_it_is_each_time(configure: Configure, mo
     assert identify_encoder(config) == second.record
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("lost", ["model/model.safetensors", "exports/tokenizer.json", "exports/openvino.json"])
 @pytest.mark.parametrize("damage", ["removed", "cut"])
 def test_an_encoder_that_the_store_lacks_is_not_taken_as_whole(

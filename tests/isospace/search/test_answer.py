@@ -85,6 +85,7 @@ def test_a_search_of_codes_finds_what_brute_force_over_them_finds(store: str, na
         assert [hit.chunk_id for hit in hits] == brute(index, name, asked, "cosine", 10)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("kernels", ["numpy", "fast"])
 def test_rescoring_gives_scores_of_float32_and_finds_most(store: str, name: str, kernels: str) -> None:
@@ -114,6 +115,7 @@ def test_each_metric_ranks_as_its_definition(
     assert [hit.score for hit in found] == sorted((hit.score for hit in found), reverse=True)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("metric", ["cosine", "dot", "l2"])
 @pytest.mark.parametrize("name", ["int8", "int8_vector", "int8_affine", "rabitq"])
 def test_codes_of_vectors_of_any_length_rank_by_the_metric(scaled: str, metric: str, name: str) -> None:

@@ -89,7 +89,7 @@ STEPS: dict[str, tuple[Edit, bool]] = {
 }
 
 
-@pytest.mark.parametrize("layout", ["table", "view"])
+@pytest.mark.parametrize("layout", ["table", pytest.param("view", marks=pytest.mark.integration)])
 def test_after_every_change_it_equals_one_that_is_built_from_scratch(
     configure: Configure, tmp_path: Path, layout: Any
 ) -> None:

@@ -368,6 +368,7 @@ def test_the_commands(judged: Judged, tmp_path: Path):
     assert [one["passed"] for one in shown] == [False]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("share", [1, 2, 60])
 @pytest.mark.parametrize(
     "rule",
@@ -397,6 +398,7 @@ def test_a_metric_that_is_not_a_number_never_passes(
     assert read_verdicts(judged.store, "c", verdict.snapshot_id) == [verdict]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("rule", ["norms within 1", "mean cosine <= 1", "isotropy >= 0", "evenness >= 0"])
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_vectors_that_are_not_finite_never_pass(judged: Judged, rule: str, bad: float):
@@ -411,6 +413,7 @@ def test_vectors_that_are_not_finite_never_pass(judged: Judged, rule: str, bad: 
     assert "which proves nothing" in verdict.findings[0].detail
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("text", ["norms within 1", "recall@10 <= 1", "latency p99 <= 1000 x", NOT_WORSE])
 def test_a_bound_that_is_not_finite_never_passes(

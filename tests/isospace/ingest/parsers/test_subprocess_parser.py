@@ -208,6 +208,7 @@ def zipped_pdf(megabytes: int) -> bytes:
     )
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux alone")
 def test_real_bombs_are_set_aside_and_what_lies_beside_them_is_read(tmp_path: Path) -> None:
     (tmp_path / "a.html").write_bytes(page("before"))
@@ -229,6 +230,7 @@ def test_real_bombs_are_set_aside_and_what_lies_beside_them_is_read(tmp_path: Pa
     assert running() == []
 
 
+@pytest.mark.integration
 @pytest.mark.usefixtures("hostile")
 def test_a_run_embeds_the_good_ones_and_sets_the_bad_ones_aside(tmp_path: Path, configure: Configure) -> None:
     source = tmp_path / "source"

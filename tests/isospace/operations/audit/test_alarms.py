@@ -515,6 +515,7 @@ def test_boilerplate_that_was_there_at_the_fit_is_no_shift(tmp_path: Path, tiny_
     assert record.alarms == ()
 
 
+@pytest.mark.integration
 def test_cells_that_a_new_subject_fills_unevenly(tmp_path: Path, made: World):
     """Hundreds of chunks that differ by a number lie in one cell."""
     source = write_jsonl(tmp_path / "d.jsonl", dict(list(TEXTS.items())[:400]))
