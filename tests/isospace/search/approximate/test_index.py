@@ -11,6 +11,7 @@ import pytest
 from isospace.search.approximate.index import ApproximateIndex
 from isospace.search.approximate.learn import interval, learn_recall, recall_of
 from isospace.search.approximate.record import LearnedRecall
+from isospace.search.approximate.visits import VisitRule
 from tests.isospace.search.approximate.clustered import Corpus, clustered, exact
 
 CORPUS = clustered()
@@ -222,3 +223,18 @@ def test_learning_skips_queries_whose_cells_are_empty(folder: Path) -> None:
     made = learn_recall(index, codes, codes, CORPUS.queries, source="t", space_id="s", snapshot=1, kernels="numpy")
     assert made.chunks == int(live.sum())
     assert {rule.neighbors for rule in made.rules} == {1, 10, 100}
+
+
+def test_a_filtered_search_visits_every_cell_within_reach(
+    folder: Path, learned: LearnedRecall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("isospace.search.approximate.index._FEW_ROWS", 10)
+    rows = np.arange(0, 6_000, 2, dtype=np.int64)
+    cells = len(set(CORPUS.cells.encode(CORPUS.vectors[rows]).tolist()))
+    for reach, expected in ((2.0, cells), (-1.0, 1)):
+        given = {"neighbors": 100, "recall": 0.9, "cells": 1, "most": 1, "gap": 0.0, "rows": 1.0, "candidates": 50}
+        rule = VisitRule(**given, reach=reach, error=-1.0)
+        index = CORPUS.index(folder, learned=learned.model_copy(update={"rules": (rule,)}))
+        # Its nearest cell has more than ten of the rows.
+        _, (visited,) = index.nearest(CORPUS.codes(), CORPUS.queries[:1], 10, metric="cosine", recall=0.9, rows=rows)
+        assert visited.cells == expected
