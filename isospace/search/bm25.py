@@ -17,10 +17,9 @@ from __future__ import annotations
 import functools
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -155,21 +154,6 @@ class LexicalIndex:
         )
         average = words / self._chunks if words else 1.0
         return Saturation(self.spec.k1 * (1.0 - self.spec.b), self.spec.k1 * self.spec.b / average)
-
-
-def open_lexical(spec: LexicalSpec, arrays: Mapping[str, npt.NDArray[Any]]) -> LexicalIndex:
-    """Open an index of one group, all of whose rows are live, from its arrays.
-
-    Raises
-    ------
-    IntegrityError
-        If an array is missing.
-    """
-    names = Postings.__dataclass_fields__
-    if missing := [name for name in names if name not in arrays]:
-        raise IntegrityError(f"lexical index: lacks {', '.join(missing)}. Delete it and run the pipeline again.")
-    # Plain views: slices of mapped arrays are made more slowly.
-    return LexicalIndex(spec, (Postings(**{name: np.asarray(arrays[name]) for name in names}),))
 
 
 def _common(rows: npt.NDArray[np.int32], dead: npt.NDArray[np.int32]) -> int:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import re
-
 from isospace.storage.guard import without_passwords
+from isospace.storage.object_failure import failed_server, failure_code, is_unreachable
 
-_CODE = re.compile(r"<Code>([A-Za-z]+)</Code>")
-_ENDPOINT = re.compile(r"Error performing [A-Za-z]+ (https?://[^/\s?]+)")
 _METADATA = ("169.254.169.254", "/metadata/identity/")
 _TOKENS = ("login.microsoftonline", "AADSTS", "/oauth2/")
 _NO_CONTAINER = ("ContainerNotFound", "ContainerBeingDeleted", "FilesystemNotFound")
@@ -25,9 +22,9 @@ def explain_azure(error: BaseException, url: str) -> str | None:
         URL of the store.
     """
     text = str(error)
-    code = next(iter(_CODE.findall(text)), "")
+    code = failure_code(text)
     container = url.partition("://")[2].partition("/")[0].partition("@")[0]
-    endpoint = next(iter(_ENDPOINT.findall(text)), "Azure Blob Storage")
+    endpoint = failed_server(text) or "Azure Blob Storage"
     place = f"store {url} at {without_passwords(endpoint)}"
     if any(host in text for host in _METADATA):
         return (
@@ -54,7 +51,7 @@ def explain_azure(error: BaseException, url: str) -> str | None:
             f"Contributor on the container {container}, or a shared access signature that may read, create, write, "
             "delete, and list."
         )
-    if "error sending request" in text or "connect error" in text.lower():
+    if is_unreachable(text):
         return (
             f"{place}: cannot be reached. Correct AZURE_STORAGE_ACCOUNT_NAME or AZURE_STORAGE_ENDPOINT, or check the "
             "network and the server."

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import re
-
 from isospace.storage.guard import without_passwords
+from isospace.storage.object_failure import failed_server, failure_code, is_unreachable
 
-_CODE = re.compile(r"<Code>([A-Za-z]+)</Code>")
-_ENDPOINT = re.compile(r"Error performing [A-Za-z]+ (https?://[^/\s?]+)")
 _METADATA = ("metadata.google.internal", "169.254.169.254")
 # Where tokens come from; a refusal there concerns the credentials, not the bucket.
 _TOKENS = ("oauth2.googleapis.com", "accounts.google.com", "invalid_grant", "invalid_client")
@@ -25,9 +22,9 @@ def explain_gcs(error: BaseException, url: str) -> str | None:
         URL of the store.
     """
     text = str(error)
-    code = next(iter(_CODE.findall(text)), "")
+    code = failure_code(text)
     bucket = url.partition("://")[2].partition("/")[0]
-    endpoint = next(iter(_ENDPOINT.findall(text)), "Google Cloud Storage")
+    endpoint = failed_server(text) or "Google Cloud Storage"
     place = f"store {url} at {without_passwords(endpoint)}"
     if any(host in text for host in _METADATA):
         return (
@@ -49,7 +46,7 @@ def explain_gcs(error: BaseException, url: str) -> str | None:
             f"{place}: access denied. Grant these credentials storage.objects.list, .get, .create, and .delete on the "
             f"bucket {bucket}: the role Storage Object User has them."
         )
-    if "error sending request" in text or "connect error" in text.lower():
+    if is_unreachable(text):
         return (
             f"{place}: cannot be reached. Correct GOOGLE_BASE_URL or STORAGE_EMULATOR_HOST if one is set, or check the "
             "network."

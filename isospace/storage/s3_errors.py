@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
 
 from isospace.storage.guard import without_passwords
+from isospace.storage.object_failure import failed_server, failure_code, is_unreachable
 
-_CODE = re.compile(r"<Code>([A-Za-z]+)</Code>")
-_ENDPOINT = re.compile(r"Error performing [A-Za-z]+ (https?://[^/\s?]+)")
 # Services of cloud machines that hand out credentials; the client asks them last.
 _METADATA = ("169.254.169.254", "169.254.170.2", "169.254.170.23", "[fd00:ec2::254]")
 _KEYS = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidClientTokenId", "AuthFailure")
@@ -26,9 +24,9 @@ def explain_s3(error: BaseException, url: str) -> str | None:
         URL of the store.
     """
     text = str(error)
-    code = next(iter(_CODE.findall(text)), "")
+    code = failure_code(text)
     bucket = url.removeprefix("s3://").partition("/")[0]
-    endpoint = next(iter(_ENDPOINT.findall(text)), "") or os.environ.get("AWS_ENDPOINT_URL", "AWS")
+    endpoint = failed_server(text) or os.environ.get("AWS_ENDPOINT_URL", "AWS")
     place = f"store {url} at {without_passwords(endpoint)}"
     if any(host in text for host in _METADATA):
         return (
@@ -50,6 +48,6 @@ def explain_s3(error: BaseException, url: str) -> str | None:
             f"{place}: access denied. Allow these credentials s3:ListBucket on the bucket {bucket}, and s3:GetObject, "
             "s3:PutObject, and s3:DeleteObject below the prefix."
         )
-    if "error sending request" in text or "connect error" in text.lower():
+    if is_unreachable(text):
         return f"{place}: cannot be reached. Correct AWS_ENDPOINT_URL, or check the network and the server."
     return None

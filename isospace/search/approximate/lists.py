@@ -44,11 +44,6 @@ class CellLists:
     index: Any
     cells: Cells
 
-    @functools.cached_property
-    def sizes(self) -> npt.NDArray[np.int64]:
-        """(c,) rows of each cell."""
-        return np.bincount(self.cells, minlength=self.index.nlist)
-
     def scan(
         self,
         queries: Float32,

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
@@ -151,7 +152,8 @@ def open_group(base: Path, known: KnownGroup, space: Space, verify: Verify) -> L
             load_array(folder / SQUARES) if SQUARES in files else None,
             load_table(folder / CHUNKS),
             load_table(folder / DOCUMENTS),
-            Postings(**words) if words else None,
+            # Plain views: slices of mapped arrays are made more slowly, and a search makes many.
+            Postings(**{name: np.asarray(array) for name, array in words.items()}) if words else None,
             sparse or None,
             open_lists(folder / LISTS, load_array(folder / CELLS)) if LISTS in files else None,
         )
@@ -215,8 +217,6 @@ def _is_whole(base: Path, name: str, parts: tuple[GroupPart, ...], space: Space,
 
 
 def _save_postings(folder: Path, postings: Postings) -> None:
-    import numpy as np
-
     for name, array in postings.arrays().items():
         np.save(folder / f"{LEXICAL}{name}.npy", array)
 

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from isospace.errors import IntegrityError
 from isospace.evaluation.metrics import measure
 from isospace.search import maxscore
-from isospace.search.bm25 import LexicalIndex, open_lexical
-from isospace.search.postings import build_postings
+from isospace.search.bm25 import LexicalIndex
+from isospace.search.postings import build_postings, checked_postings
 from isospace.search.spec import LexicalSpec
 from isospace.search.words import words_of
 from tests.conftest import corpora
@@ -207,12 +207,11 @@ def test_nothing_is_found_in_nothing_and_none_are_found_if_none_are_wanted() -> 
 
 def test_an_index_is_opened_from_its_arrays() -> None:
     postings = build_postings([TEXTS], LexicalSpec())
-    opened = open_lexical(LexicalSpec(), postings.arrays())
+    opened = LexicalIndex(LexicalSpec(), (checked_postings(postings.arrays(), "p"),))
     assert as_dict(opened.best("cell", 5)) == as_dict(index_of(TEXTS).best("cell", 5))
     with pytest.raises(IntegrityError, match="lacks starts, counts"):
-        open_lexical(
-            LexicalSpec(),
-            {name: array for name, array in postings.arrays().items() if name not in ("starts", "counts")},
+        checked_postings(
+            {name: array for name, array in postings.arrays().items() if name not in ("starts", "counts")}, "p"
         )
 
 

@@ -16,7 +16,7 @@ from isospace.collection.live_rows import live_parts
 from isospace.collection.snapshot import Manifest, PartRecord
 from isospace.errors import IntegrityError, MismatchError, QueryError, StoreError
 from isospace.search import lexical_files as module
-from isospace.search.bm25 import LexicalIndex, open_lexical
+from isospace.search.bm25 import LexicalIndex
 from isospace.search.lexical_files import LexicalBuild, build_lexical, live_postings, verify_lexical
 from isospace.search.lexical_record import (
     LexicalRecord,
@@ -27,7 +27,7 @@ from isospace.search.lexical_record import (
     read_lexical_record,
     word_versions,
 )
-from isospace.search.postings import build_postings, merge_postings
+from isospace.search.postings import Postings, build_postings, merge_postings
 from isospace.search.spec import LexicalSpec
 from isospace.storage.hashing import seal, sha256, unseal
 from isospace.storage.local_store import LocalStore
@@ -70,7 +70,7 @@ def read_lexical(store: Store, made: Manifest, record: LexicalRecord) -> dict[st
 def opened(store: Store, made: Manifest) -> LexicalIndex:
     record = read_lexical_record(store, made)
     assert record is not None
-    return open_lexical(record.spec, read_lexical(store, made, record))
+    return LexicalIndex(record.spec, (Postings(**read_lexical(store, made, record)),))
 
 
 def found(store: Store, made: Manifest, query: str) -> list[int]:
