@@ -1,10 +1,11 @@
 """Make many vectors that are clustered like real ones, from the vectors of real texts.
 
-    python -m benchmarks.clustered MODEL DATA OUT --rows 1000000
+    python -m benchmarks.clustered MODEL DATA OUT --rows 1000000 [--dtype float16]
 
 MODEL is a folder of sentence-transformers; DATA has folders with corpus.parquet and queries.parquet. Each vector lies
 between a real one and one of its ten nearest neighbors, at a random place, with noise that has 0.6 times the covariance
 of the difference of neighbors. OUT gets `vectors.npy` and `queries.npy`; queries are the real ones.
+In float16 ten million vectors of 384 dimensions take 7.7 GB.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 
 NEIGHBORS, NOISE, BLOCK = 10, 0.6, 100_000
 Array = np.ndarray[Any, np.dtype[np.float32]]
+Stored = np.ndarray[Any, np.dtype[Any]]
 
 
 def real_vectors(model: str, data: Path) -> tuple[Array, Array]:
@@ -34,7 +36,7 @@ def real_vectors(model: str, data: Path) -> tuple[Array, Array]:
     return np.unique(encoded[0], axis=0), encoded[1]
 
 
-def clustered(real: Array, rows: int, out: Array, seed: int = 0) -> None:
+def clustered(real: Array, rows: int, out: Stored, seed: int = 0) -> None:
     """Fill `out` with (rows, k) unit vectors between near neighbors of the real ones."""
     chance = np.random.default_rng(seed)
     near = np.empty((len(real), NEIGHBORS), np.int64)
@@ -60,12 +62,13 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--dtype", default="float32", choices=["float32", "float16"])
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     real, queries = real_vectors(arguments.model, arguments.data)
     path = arguments.out / "vectors.npy"
     shape = (arguments.rows, real.shape[1])
-    vectors = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+    vectors = np.lib.format.open_memmap(path, mode="w+", dtype=arguments.dtype, shape=shape)
     clustered(real, arguments.rows, vectors)
     vectors.flush()
     np.save(arguments.out / "queries.npy", queries.astype(np.float32))

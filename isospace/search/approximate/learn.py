@@ -25,6 +25,9 @@ FEWEST = 50
 # Of the neighbors that may be missed, so many may be in cells that are not visited; the rest, among rows whose
 # estimates are too low.
 _SHARE_OF_CELLS = 0.75
+# Rules are also learned for more than the highest recall that can be declared: one of them may reach it on queries on
+# which the rule for that recall just fails.
+_LEARNED = (*RECALLS, 0.9995)
 _BLOCK = 100
 _QUANTILE = 1.96
 
@@ -81,14 +84,31 @@ def learn_recall(
     )
     tested = ApproximateIndex(index.groups, index.quantizer, made, index.live)
     measured = [_measure(tested, last, queries[held_out], truth[held_out], rule) for rule in rules]
-    # A rule that did not hold on other queries is none: searches take the next higher one, or stay exact.
-    kept = [one.recall >= one.declared for one in measured]
+    kept = declared_rules(rules, measured)
     return made.model_copy(
-        update={
-            "rules": tuple(rule for rule, holds in zip(rules, kept, strict=True) if holds),
-            "measured": tuple(one for one, holds in zip(measured, kept, strict=True) if holds),
-        }
+        update={"rules": tuple(rule for rule, _ in kept), "measured": tuple(one for _, one in kept)},
     )
+
+
+def declared_rules(
+    rules: Sequence[VisitRule], measured: Sequence[MeasuredRecall]
+) -> list[tuple[VisitRule, MeasuredRecall]]:
+    """Return for each recall the first rule, learned for that or more, that reached it on other queries.
+
+    A recall that no rule reached is not declared: such searches are exact.
+    """
+    kept = []
+    for count in dict.fromkeys(rule.neighbors for rule in rules):
+        for recall in RECALLS:
+            able = [
+                (rule, one)
+                for rule, one in zip(rules, measured, strict=True)
+                if rule.neighbors == count and rule.recall >= recall and one.recall >= recall
+            ]
+            if able:
+                rule, one = min(able, key=lambda pair: pair[0].recall)
+                kept.append((rule.model_copy(update={"recall": recall}), one.model_copy(update={"declared": recall})))
+    return kept
 
 
 def recall_of(found: Sequence[Rows], truth: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
@@ -129,7 +149,7 @@ def _rules(index: ApproximateIndex, queries: Float32, truth: npt.NDArray[np.int6
     homes, products = cells[truth], queries @ index.centroids.T
     count = truth.shape[1]
     rules = []
-    for recall in RECALLS:
+    for recall in _LEARNED:
         missed = 1.0 - recall
         fewest, most, gap, rows = learn_rule(products, homes, index.sizes, recall=1.0 - _SHARE_OF_CELLS * missed)
         reach = learn_reach(products, homes, scores, recall=1.0 - _SHARE_OF_CELLS * missed)

@@ -20,7 +20,7 @@ from isospace.transform.vectors import Float32, Float64
 NEIGHBORS = (1, 10, 100, 1_000)
 """Numbers of neighbors that rules are learned for."""
 RECALLS = (0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
-"""Recalls that rules are learned for."""
+"""Recalls that can be declared."""
 
 
 # How many times as many cells as with a fixed number a hard query may visit.
@@ -33,7 +33,7 @@ class VisitRule(BaseModel):
     Attributes
     ----------
     neighbors, recall
-        What it was learned for.
+        What it is declared for.
     cells, most
         The fewest and the most cells that a query visits.
     gap
