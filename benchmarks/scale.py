@@ -37,9 +37,10 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
 from isospace.encoding.embedder import load_space
-from isospace.encoding.encoder import SentenceEncoder
+from isospace.encoding.encoder import SentenceEncoder, token_counter
 from isospace.encoding.registry.record import EncoderRecord, write_encoder_record
 from isospace.encoding.tokenizer import Tokenizer
+from isospace.ingest.chunking import TokenCounter
 from isospace.operations.maintenance.compact import compact, plan_compaction
 from isospace.operations.maintenance.compaction_settings import CompactionSettings
 from isospace.pipeline.chunk import CHUNK_SCHEMA, ChunkPart, all_chunk_paths
@@ -55,6 +56,7 @@ from isospace.storage import paths as layout
 from isospace.storage.hashing import fingerprint
 from isospace.storage.parquet import FileRef, read_parquet, write_parquet
 from isospace.storage.store import Store, open_store
+from isospace.transform.probes import Windows
 
 SIZES = (100_000, 300_000, 1_000_000, 3_000_000, 10_000_000)
 LINES, EDITED_LINES, EDITED_SHARE = 50, 5, 100
@@ -149,11 +151,17 @@ class StubEncoder:
             pooling=("mean",),
         )
         self.lock = threading.Lock()
+        self.known: dict[str, str] = {}
+        self.min_cosine = 1.0
         words = FastTokenizer(WordLevel({"[UNK]": 0}, "[UNK]"))
         words.pre_tokenizer = Whitespace()
         self.tokenizer = Tokenizer(words.to_str().encode())
         engine = {"engine": "stub", "processor": "any", "precision": "float32", "device": "cpu"}
         self.backend = SimpleNamespace(halvings=0, is_batch_invariant=True, engine=lambda: engine)
+
+    def counter(self) -> TokenCounter:
+        """Return the counter that chunking needs."""
+        return token_counter(self.tokenizer, self.record)
 
     def tokenize(self, texts: Sequence[str], role: str) -> list[list[int]]:
         """Return the bytes of each text as its tokens."""
@@ -162,6 +170,10 @@ class StubEncoder:
     def inputs(self, texts: Sequence[str], role: str) -> list[list[npt.NDArray[np.int32]]]:
         """Return the first bytes of each text."""
         return [[np.array([ids[: self.record.max_tokens]], np.int32)] for ids in self.tokenize(texts, role)]
+
+    def encode_windows(self, texts: Sequence[Windows], role: str) -> npt.NDArray[np.float32]:
+        """Return the vectors of texts that are given as `inputs` returns them."""
+        return self.encode([bytes(windows[0].tolist()).decode(errors="replace") for windows in texts], role)
 
     def encode(self, texts: Sequence[str], role: str) -> npt.NDArray[np.float32]:
         """Return (n, 16) float32 vectors of unit length."""

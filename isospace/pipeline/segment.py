@@ -90,7 +90,7 @@ def write_segment(run: Run, space: Space, job: SegmentJob) -> Segment:
     raw, origins = gather_with_origins(store, run.encoder_id, job.vectors, hashes, dimension)
     transformed = apply_transform(space.transform, raw, "document")
     _require_lengths(chunks, transformed.vectors, unit=space.transform.normalization == "l2")
-    table = _segment_table(chunks, space, transformed.vectors)
+    table = segment_table(chunks, space, transformed.vectors)
     # The largest number of any representation: several of one kind clip the same components.
     beyond = max(
         count_saturated(space.transform.quantizers, transformed.vectors, name) for name in space.record.representations
@@ -109,7 +109,8 @@ def write_segment(run: Run, space: Space, job: SegmentJob) -> Segment:
     return Segment(job.part.name, reference, transformed.clipped, beyond, origins)
 
 
-def _segment_table(chunks: pa.Table, space: Space, vectors: npt.NDArray[np.float32]) -> pa.Table:
+def segment_table(chunks: pa.Table, space: Space, vectors: npt.NDArray[np.float32]) -> pa.Table:
+    """Return the segment of chunks (chunk_id, doc_id), given their (n, k) vectors in the space."""
     columns: dict[str, Any] = {"chunk_id": chunks["chunk_id"], "doc_id": chunks["doc_id"]}
     for spec in space.record.spec.representations:
         codes = quantize(space.transform.quantizers, vectors, spec.name)
