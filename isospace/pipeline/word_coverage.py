@@ -1,4 +1,4 @@
-"""Look at a sample of texts for what makes a lexical index useless: no words, or rules for a language of other letters."""
+"""Look at a sample of texts for what makes a lexical index useless: no words, or settings for another script."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class WordCoverage:
             return ()
         rules = "the rules for words find" if spec.pattern is None else f"recipe.lexical.pattern {spec.pattern!r} finds"
         return (
-            f"{rules} no word in {self.wordless:,} of {self.sampled:,} sampled texts, so that no search by words finds "
+            f"{rules} no word in {self.wordless:,} of {self.sampled:,} sampled texts, and no search by words finds "
             "these. Leave recipe.lexical.pattern out, or set recipe.lexical.kind=none",
         )
 
@@ -60,7 +60,7 @@ class WordCoverage:
             if language is not None
         )
         return (
-            f"{keys}: most letters of {self.other_script:,} of {self.sampled:,} sampled texts belong to another script, "
+            f"{keys}: most letters of {self.other_script:,} of {self.sampled:,} sampled texts are of another script, "
             "whose words these settings do not change. Name the language of the texts, or leave them out",
         )
 

@@ -36,9 +36,7 @@ _ASCII_WORD = re.compile(r"\w+", re.ASCII)
 
 def _identifier(word: str) -> str:
     """Return the expression for identifiers, given that for words: `.NET`, `node.js`, `AT&T`, `C++`."""
-    return (
-        rf"(?:(?<!\.)\.(?=[^\W\d_]))?{word}(?:[{JOINERS}]{word})*(?:(?:\+\+|\#)(?![A-Za-z0-9_]))?"
-    )
+    return rf"(?:(?<!\.)\.(?=[^\W\d_]))?{word}(?:[{JOINERS}]{word})*(?:(?:\+\+|\#)(?![A-Za-z0-9_]))?"
 
 
 # Where texts have no other characters, re finds what regex finds, in a third of the time.

@@ -41,7 +41,10 @@ def index_of(
 def plain_scores(texts: Sequence[str], live: Sequence[bool], query: str, spec: LexicalSpec) -> dict[int, float]:
     """Return the scores of the live rows that share a word with a query: the formula, row by row."""
     own = {row: document_words([text], spec)[0] for row, text in enumerate(texts) if live[row]}
-    rows, lengths = {row: Counter(words) for row, (words, _) in own.items()}, {row: one.length for row, one in own.items()}
+    rows, lengths = (
+        {row: Counter(words) for row, (words, _) in own.items()},
+        {row: one.length for row, one in own.items()},
+    )
     average = sum(lengths.values()) / max(len(rows), 1) or 1.0
     base, per_word = spec.k1 * (1.0 - spec.b), spec.k1 * spec.b / average
     terms = []

@@ -205,9 +205,8 @@ def test_parts_of_compounds_are_not_found(query: str, text: str) -> None:
 
 def test_the_second_version_has_the_words_that_it_had() -> None:
     text = "get_user_name HTTPServer os.path e-mail C++ .NET 3.11 __x__ don't naïve CO₂ 東京都 ½ ﬁle İx Straße ____"
-    second = (
-        "get_user_name httpserver os path e mail c net 3 11 __x__ don t naïve co2 東 京 都 東京 京都 1 2 file ix strasse ____"
-    )
+    second = "get_user_name httpserver os path e mail c net 3 11 __x__ don t naïve co2 東 京 都 東京 京都 1 2 file ix"
+    second += " strasse ____"
     assert words_of([text], SECOND, "document")[0] == second.split()
     assert [word.text for word in find_words(text, SECOND)] == second.split()
     assert document_words([text], SECOND) == [(second.split(), len(second.split()))]
@@ -344,7 +343,25 @@ def test_words_that_are_marked_are_those_of_the_index(text: str) -> None:
         assert [word.text for word in find_words(text, spec)] == words_of([text], spec, "document")[0]
 
 
-@pytest.mark.parametrize("unit", ["🇩", "🇩🇪\u0301", "👩\u200d", "a\u0301", "क\u094d", "\u1100", "\u0600", "👍🏽", "a.", "aB", "a1_", "é-", "..A", "++"])
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "🇩",
+        "🇩🇪\u0301",
+        "👩\u200d",
+        "a\u0301",
+        "क\u094d",
+        "\u1100",
+        "\u0600",
+        "👍🏽",
+        "a.",
+        "aB",
+        "a1_",
+        "é-",
+        "..A",
+        "++",
+    ],
+)
 def test_places_take_time_in_proportion_to_the_text(unit: str) -> None:
     text = unit * 80_000
     before = time.process_time()
