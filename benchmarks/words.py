@@ -13,12 +13,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from isospace.evaluation.metrics import per_query
 from isospace.evaluation.query_set_files import load_set
+from isospace.evaluation.query_sets import EvaluationSet
+from isospace.evaluation.significance import randomization_p
 from isospace.search.bm25 import LexicalIndex
-from isospace.search.postings import Postings, build_postings
+from isospace.search.postings import build_postings
 from isospace.search.spec import LexicalSpec
 from isospace.search.words import words_of
 
@@ -37,9 +40,16 @@ def ranking(index: LexicalIndex, query: str, names: Sequence[str]) -> dict[str, 
     return {names[row]: float(score) for row, score in zip(rows, scores, strict=True)}
 
 
-def size(postings: Postings) -> int:
-    """Return the bytes of postings."""
-    return sum(array.nbytes for array in postings.arrays().values())
+def retrieval(
+    texts: Sequence[str], names: Sequence[str], asked: EvaluationSet, spec: LexicalSpec
+) -> tuple[npt.NDArray[np.float64], int]:
+    """Return nDCG@10 of each judged query, and the bytes of the postings."""
+    postings = build_postings([texts], spec)
+    index = LexicalIndex(spec, [postings])
+    run = {query: ranking(index, text, names) for query, text in asked.queries.items()}
+    found = per_query(run, asked.judged, ["nDCG@10"])["nDCG@10"]
+    size = sum(array.nbytes for array in postings.arrays().values())
+    return np.array([found[query] for query in asked.judged]), size
 
 
 def speeds(texts: Sequence[str], language: str | None, rounds: int) -> dict[int, float]:
@@ -67,14 +77,12 @@ def main() -> None:
         asked = load_set(folder.name, folder / "queries.parquet", qrels)
         for language in (None, "english"):
             speed = speeds(texts, language, arguments.rounds)
-            for version in VERSIONS:
-                spec = rules(version, language)
-                postings = build_postings([texts], spec)
-                index = LexicalIndex(spec, [postings])
-                run = {query: ranking(index, text, names) for query, text in asked.queries.items()}
-                found = per_query(run, asked.judged, ["nDCG@10"])["nDCG@10"]
-                figures = f"{np.mean(list(found.values())):.4f} | {size(postings) / 1e6:.2f} | {speed[version]:.1f}"
-                print(f"| {folder.name}, {language or 'words as they are'} | {version} | {figures} |", flush=True)
+            found = [retrieval(texts, names, asked, rules(version, language)) for version in VERSIONS]
+            p = randomization_p(found[1][0] - found[0][0], two_sided=True)
+            cells = [f"{folder.name}, {language or 'words as they are'}", str(len(asked.judged))]
+            cells += [f"{values.mean():.4f}" for values, _ in found] + [f"{p:.2g}"]
+            cells += [f"{size / 1e6:.2f}" for _, size in found] + [f"{speed[version]:.1f}" for version in VERSIONS]
+            print(f"| {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

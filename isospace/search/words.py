@@ -163,6 +163,9 @@ class _TokenWords(NamedTuple):
     weights: tuple[float, ...]
 
 
+_NO_WORDS = _TokenWords((), 0, ())
+
+
 class _Tokens(dict[str, _TokenWords]):
     """The words of each token that was looked up."""
 
@@ -170,15 +173,25 @@ class _Tokens(dict[str, _TokenWords]):
         self._stopwords, self._stems = _stopwords(spec), _Stems(spec)
 
     def __missing__(self, token: str) -> _TokenWords:
-        parts = _token_parts(token)
+        # Most words are plain.
+        self[token] = found = self._plain(token) if is_plain(token) else self._taken_apart(token)
+        return found
+
+    def _plain(self, token: str) -> _TokenWords:
+        word = _caseless(token)
+        return _NO_WORDS if word in self._stopwords else _TokenWords((self._stems[word],), 1, (1.0,))
+
+    def _taken_apart(self, token: str) -> _TokenWords:
+        parts = identifier_parts(token)
         kept = [
             (self._stems[word], is_whole, query_weight(token, part))
             for part, is_whole in zip(parts, has_parts(parts), strict=True)
             if (word := _caseless(part.text)) not in self._stopwords
         ]
-        words, wholes, weights = zip(*kept, strict=True) if kept else ((), (), ())
-        self[token] = found = _TokenWords(words, len(wholes) - sum(wholes), weights)
-        return found
+        if not kept:
+            return _NO_WORDS
+        words, wholes, weights = zip(*kept, strict=True)
+        return _TokenWords(words, len(wholes) - sum(wholes), weights)
 
 
 class _Places:
