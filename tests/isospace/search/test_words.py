@@ -388,3 +388,19 @@ def test_without_a_lexical_index_words_match_by_the_usual_rules() -> None:
     for words, marked in ((None, ["the", "the"]), (Rules(), ["rivers"])):
         spans = snapshot_highlighter("the river", words)(text)  # type: ignore[arg-type]
         assert [text[start:end] for start, end in spans] == marked
+
+
+def test_wholes_count_in_no_length_and_stopwords_nowhere() -> None:
+    english = LexicalSpec(stopwords="english")
+    assert document_words(["end_of_line", "of_the", "HTTPServer x"], english) == [
+        (["endofline", "end", "line"], 2),
+        (["ofthe"], 0),
+        (["httpserver", "http", "server", "x"], 3),
+    ]
+    assert document_words(["the_", "end of"], english) == [(["the_"], 0), (["end"], 1)]
+
+
+def test_a_dot_belongs_to_a_name_only_if_it_is_alone() -> None:
+    assert words_of(["..net ...and .NET x..y C#.NET"], NOW, "document")[0] == [
+        "net", "and", ".net", "net", "x", "y", "c#", "c", ".net", "net",
+    ]  # fmt: skip
