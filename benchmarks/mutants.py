@@ -28,7 +28,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 # What the tests beside the code need.
-_COPIED = ("isospace", "tests", "configs", "flows", "tasks", "pyproject.toml")
+_COPIED = ("isospace", "tests", "configs", "docs", "flows", "tasks", "pyproject.toml")
 _LIST = Path(__file__).with_name("mutants.yaml")
 _LARGEST_SHARE = 0.1
 Outcome: TypeAlias = Literal["killed", "survived", "timeout", "broken"]

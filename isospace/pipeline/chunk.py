@@ -14,6 +14,7 @@ from isospace.ingest.chunking import Chunk, TokenCounter, chunk_documents
 from isospace.ingest.document import Document
 from isospace.pipeline.run import Run
 from isospace.pipeline.unknown_tokens import UnknownTokens, count_unknown
+from isospace.pipeline.word_coverage import WordCoverage, cover_words
 from isospace.storage.hashing import fingerprint, sha256
 from isospace.storage.parquet import FileRef, parse_parquet, read_parquet, write_parquet
 from isospace.storage.store import Store
@@ -48,6 +49,8 @@ class ChunkPart:
         Number of tokens that the encoder would cut off.
     unknown
         Tokens that the encoder's vocabulary does not cover.
+    words
+        How the lexical index covers a sample of the texts.
     """
 
     name: str
@@ -56,6 +59,7 @@ class ChunkPart:
     too_long: int
     cut_tokens: int
     unknown: UnknownTokens = field(default_factory=UnknownTokens)
+    words: WordCoverage = field(default_factory=WordCoverage)
 
 
 def write_chunks(run: Run, documents: FileRef, counter: TokenCounter) -> ChunkPart:
@@ -80,8 +84,9 @@ def write_chunks(run: Run, documents: FileRef, counter: TokenCounter) -> ChunkPa
         table, reference = finished
     tokens = np.asarray(table["n_tokens"])
     excess = np.zeros_like(tokens) if counter.windowed else np.maximum(tokens - counter.limit, 0)
-    unknown = count_unknown(_encoded_texts(table), counter)
-    part = ChunkPart(name, documents, reference, int((excess > 0).sum()), int(excess.sum()), unknown)
+    texts = _encoded_texts(table)
+    unknown, words = count_unknown(texts, counter), cover_words(texts, run.config.recipe.lexical)
+    part = ChunkPart(name, documents, reference, int((excess > 0).sum()), int(excess.sum()), unknown, words)
     _require_fit(run, part, table, counter.limit)
     return part
 

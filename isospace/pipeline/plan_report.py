@@ -35,6 +35,7 @@ from isospace.pipeline.run import Run, start_run
 from isospace.pipeline.scan.diff import Scan, scan_source
 from isospace.pipeline.sparse.encode import plan_sparse, sparse_record
 from isospace.pipeline.unknown_tokens import add_up
+from isospace.pipeline.word_coverage import add_up_words
 from isospace.storage.store import open_store
 
 # Longest figure in a table of Prefect's UI, which does not break lines.
@@ -91,6 +92,8 @@ class PlanReport:
         Different texts that need a sparse vector; None without `recipe.sparse`.
     disk
         Bytes on disk before and after the run, and the memory to serve its snapshot.
+    lexical_warnings
+        Why search by words will not work for many of the new texts, as far as a sample tells.
     """
 
     collection: str
@@ -128,6 +131,7 @@ class PlanReport:
     under_way: int = 0
     disk: DiskPlan | None = None
     sparse_texts: int | None = None
+    lexical_warnings: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, object]:
         """Return the figures by name."""
@@ -176,7 +180,7 @@ class PlanReport:
 
     def warnings(self) -> tuple[str, ...]:
         """Return what a person should look at before the texts are encoded."""
-        return (*self._unknown_warnings(), *self._judged_warnings())
+        return (*self._unknown_warnings(), *self.lexical_warnings, *self._judged_warnings())
 
     def _judged_warnings(self) -> tuple[str, ...]:
         if self.judged is None or self.judged.is_usual:
@@ -311,6 +315,7 @@ def report_plan(
         batch_window=endpoint.batches.completion_window if endpoint.batches else "",
         disk=plan_disk(run, scan, parts, plan, record, queries),
         sparse_texts=None if run.sparse_encoder_id is None else plan_sparse(run, parts).to_encode,
+        lexical_warnings=add_up_words(part.words for part in parts).warnings(run.config.recipe.lexical),
     )
 
 

@@ -17,6 +17,7 @@ from isospace.errors import ConfigError, IntegrityError
 from isospace.evaluation.gate.verdicts import read_verdicts
 from isospace.ingest.spec import ChunkingSpec
 from isospace.pipeline.config import PipelineConfig
+from isospace.pipeline.kept_tokenizer import keeping_tokenizer
 from isospace.pipeline.main_guard import require_main_guard
 from isospace.pipeline.preflight import require_faiss, require_feasible, require_feasible_pair, with_hashed_files
 from isospace.storage import paths as layout
@@ -190,6 +191,7 @@ def start_run(
     if base is None:
         require_faiss(run.transform)
         return run
+    run = replace(run, config=keeping_tokenizer(config, store, base))
     damaged = tuple(damaged_files(store, base))
     space_id = _sealed_space(run, base, damaged)
     if space_id is None:

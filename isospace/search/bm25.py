@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -28,7 +27,7 @@ from isospace.errors import IntegrityError
 from isospace.search.maxscore import Best, Mask, PostingList, Rows, Saturation, Scores, between, score_lists
 from isospace.search.postings import Postings
 from isospace.search.spec import LexicalSpec
-from isospace.search.words import words_of
+from isospace.search.words import query_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +111,7 @@ class LexicalIndex:
     def _terms(self, text: str) -> list[_Term]:
         """Return the words of a query that live rows have, those that add most first."""
         found = []
-        for word, times in Counter(words_of([text], self.spec, "query")[0]).items():
+        for word, times in query_weights(text, self.spec).items():
             numbers = tuple(postings.find(word) for postings in self.groups)
             if frequency := self._frequency(numbers):
                 idf = math.log1p((self._chunks - frequency + 0.5) / (frequency + 0.5))

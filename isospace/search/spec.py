@@ -45,9 +45,10 @@ class LexicalSpec(SpecModel):
     """Term frequency saturation: the lower, the sooner repetitions of a word stop adding to the score."""
     b: float = Field(default=0.75, ge=0.0, le=1.0)
     """Length normalization: 0 ignores the length of a text, 1 normalizes by it fully."""
-    tokenizer: Literal[1, 2] = 2
-    """Version of the rules that split texts into words: 2 ignores case, compatibility forms, and invisible characters,
-    and splits scripts without spaces into pairs of characters; 1 only lowercases."""
+    tokenizer: Literal[1, 2, 3] = 3
+    """Version of the rules that split texts into words: 3 also finds the parts of identifiers, such as `user` in
+    `getUserName`; 2 ignores case, compatibility forms, and invisible characters, and splits scripts without spaces into
+    pairs of characters; 1 only lowercases. A collection with version 2 keeps it until the recipe names another."""
     pattern: str | None = None
     """Regular expression that matches a word, after case and forms are unified; by default, letters, marks, digits, and
     underscores."""

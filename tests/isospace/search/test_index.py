@@ -464,7 +464,7 @@ def test_an_index_of_the_first_version_answers_as_it_did_until_the_next_run_buil
     assert build_lexical(opened, manifest, LexicalSpec())
     newer = open_index(opened, "c").view.lexical
     assert newer is not None
-    assert newer.spec.tokenizer == 2
+    assert newer.spec.tokenizer == 3
     assert [array.tolist() for array in newer.best("ｇｅｎｅ", 100)] == [rows.tolist(), scores.tolist()]
 
 

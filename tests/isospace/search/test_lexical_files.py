@@ -156,7 +156,13 @@ def test_k1_and_b_change_the_record_alone(store: Store, spec: LexicalSpec) -> No
 
 
 @pytest.mark.parametrize(
-    "spec", [LexicalSpec(stopwords="english"), LexicalSpec(stemmer="english"), LexicalSpec(pattern=r"[a-z]{3,}")]
+    "spec",
+    [
+        LexicalSpec(stopwords="english"),
+        LexicalSpec(stemmer="english"),
+        LexicalSpec(pattern=r"[a-z]{3,}"),
+        LexicalSpec(tokenizer=2),
+    ],
 )
 def test_other_words_are_other_files(store: Store, spec: LexicalSpec) -> None:
     made = snapshot(store)
@@ -178,6 +184,7 @@ def test_names_of_postings_cover_all_that_decides_words_and_nothing_else(store: 
     changed = [
         path(),
         path(LexicalSpec(tokenizer=1)),
+        path(LexicalSpec(tokenizer=2)),
         path(LexicalSpec(pattern="x")),
         path(LexicalSpec(stemmer="german")),
         path(LexicalSpec(stopwords="german")),

@@ -14,9 +14,10 @@ from isospace.errors import ConfigError, IntegrityError
 from isospace.search import postings as module
 from isospace.search.postings import Postings, build_postings, checked_postings, merge_postings
 from isospace.search.spec import LexicalSpec
+from isospace.search.words import words_of
 
 SPEC = LexicalSpec()
-WORDS = st.sampled_from(["gene", "cell", "a", "é", "zebra", "東", "東京", "𝒳", "İ", "geneé"])
+WORDS = st.sampled_from(["gene", "cell", "a", "é", "zebra", "東", "東京", "𝒳", "İ", "geneé", "geneCell", "a.é", "C++"])
 TEXTS = st.lists(st.lists(WORDS, max_size=6).map(" ".join), max_size=8)
 
 
@@ -53,7 +54,7 @@ def test_every_word_is_found_and_no_other(texts: list[str]) -> None:
     one = built(*texts)
     expected: dict[str, Counter[int]] = {}
     for row, text in enumerate(texts):
-        for word in module.words_of([text], SPEC, "document")[0]:
+        for word in words_of([text], SPEC, "document")[0]:
             expected.setdefault(word, Counter())[row] += 1
     assert contents(one) == expected
     assert [one.word(number) for number in range(len(expected))] == sorted(word.encode() for word in expected)
@@ -62,6 +63,19 @@ def test_every_word_is_found_and_no_other(texts: list[str]) -> None:
         assert (number is not None) == (word in expected)
         assert number is None or one.word(number) == word.encode()
     checked_postings(one.arrays(), "x")
+
+
+def test_wholes_of_identifiers_are_words_and_count_in_no_length() -> None:
+    one = built("get_user_name of C++", "getusername")
+    words = {"c": {0: 1}, "c++": {0: 1}, "get": {0: 1}, "getusername": {0: 1, 1: 1}, "name": {0: 1}, "of": {0: 1}}
+    assert contents(one) == {**words, "user": {0: 1}}
+    assert one.lengths.tolist() == [5, 1]
+    checked_postings(one.arrays(), "x")
+    assert_equal(merge_postings([(built("get_user_name of C++"), None), (built("getusername"), None)]), one)
+    # All that a length would count are stopwords.
+    without = build_postings([["of_the", "x"]], LexicalSpec(stopwords="english"))
+    assert (contents(without), without.lengths.tolist()) == ({"ofthe": {0: 1}, "x": {1: 1}}, [0, 1])
+    checked_postings(without.arrays(), "x")
 
 
 def test_batches_of_texts_are_rows_one_after_the_other() -> None:
@@ -127,9 +141,10 @@ def test_arrays_can_be_mapped_and_searched_as_they_are(tmp_path: Any) -> None:
         ("rows", lambda a: a + 1, "a row is not between 0 and 1"),
         ("rows", lambda a: a - 1, "a row is not between 0 and 1"),
         ("rows", lambda a: np.r_[a[:1], a[:1], a[2:]], "the rows of a word do not ascend"),
-        ("counts", lambda a: a * 0, "do not add up"),
-        ("counts", lambda a: a * 2, "do not add up"),
-        ("lengths", lambda a: a[::-1].copy(), "do not add up"),
+        ("counts", lambda a: a * 0, "add up to less than its length"),
+        ("lengths", lambda a: a * 2, "add up to less than its length"),
+        ("lengths", lambda a: a[::-1].copy(), "add up to less than its length"),
+        ("lengths", lambda a: -a, "a length is negative"),
     ],
 )
 def test_damaged_arrays_are_refused(name: str, change: Any, message: str) -> None:
