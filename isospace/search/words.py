@@ -305,7 +305,7 @@ def _stopwords(spec: LexicalSpec) -> frozenset[str]:
     from bm25s.tokenization import _infer_stopwords
 
     words: Sequence[str] = _infer_stopwords(spec.stopwords)
-    return frozenset(map(_normal_form(spec), words)) if spec.tokenizer > 1 else frozenset(words)
+    return frozenset(map(folded, words)) if spec.tokenizer > 1 else frozenset(words)
 
 
 @functools.cache

@@ -164,11 +164,14 @@ def _rules(index: ApproximateIndex, queries: Float32, truth: npt.NDArray[np.int6
             reach=reach,
             error=0.0,
         )
-        ranks, errors = _estimated(index, cells, queries, products, truth, scores, rule)
-        part = 1.0 - (1.0 - _SHARE_OF_CELLS) * missed
+        rules.append(rule)
+    estimated = _estimated(index, cells, queries, products, truth, scores, rules)
+    finished = []
+    for rule, (ranks, errors) in zip(rules, estimated, strict=True):
+        part = 1.0 - (1.0 - _SHARE_OF_CELLS) * (1.0 - rule.recall)
         needed = {"candidates": max(count, _quantile(ranks, part) + 1), "error": float(_quantile(errors, part))}
-        rules.append(rule.model_copy(update=needed))
-    return rules
+        finished.append(rule.model_copy(update=needed))
+    return finished
 
 
 def _estimated(
@@ -178,28 +181,31 @@ def _estimated(
     products: Float32,
     truth: npt.NDArray[np.int64],
     scores: Float64,
-    rule: VisitRule,
-) -> tuple[list[int], list[float]]:
-    """Return for each neighbor in a visited cell its place among the estimates, and how much its score exceeds its own.
+    rules: Sequence[VisitRule],
+) -> list[tuple[list[int], list[float]]]:
+    """Return for each rule, and each neighbor in a cell it visits: its place among the estimates, and their error.
 
-    Of the rows, a limited number is ranked: a neighbor beyond has that number for its place, and counts with the error
-    of the last one.
+    The error is by how much the neighbor's score exceeds its estimate. A limited number of rows is ranked, once for all
+    rules: a neighbor beyond has that number for its place, and counts with the error of the last one.
     """
     most = min(40 * truth.shape[1] + 2_000, int(index.sizes.sum()))
-    ranks: list[int] = []
-    errors: list[float] = []
+    found: list[tuple[list[int], list[float]]] = [([], []) for _ in rules]
     turned = np.ascontiguousarray(rotated(queries))
     for place, (line, own, values) in enumerate(zip(products, truth, scores, strict=True)):
-        visited = visited_cells(rule, line, index.sizes, wanted=truth.shape[1])
-        near, estimates = index.ranked(turned[place : place + 1], line, visited, most)
-        order = np.argsort(near)
-        found = np.isin(cells[own], visited)
-        at = np.minimum(np.searchsorted(near, own, sorter=order), len(near) - 1)
-        is_ranked = near[order[at]] == own
-        places = np.where(is_ranked, order[at], len(near) - 1)
-        ranks += np.where(is_ranked, places, most)[found].tolist()
-        errors += (values - estimates[places])[found].tolist()
-    return ranks, errors
+        visited = [visited_cells(rule, line, index.sizes, wanted=truth.shape[1]) for rule in rules]
+        near, estimates = index.ranked(turned[place : place + 1], line, np.unique(np.concatenate(visited)), most)
+        homes, order = cells[near], np.argsort(near)
+        at = order[np.minimum(np.searchsorted(near, own, sorter=order), len(near) - 1)]
+        is_ranked = near[at] == own
+        errors = values - estimates[np.where(is_ranked, at, len(near) - 1)]
+        for one, (ranks, exceeding) in zip(visited, found, strict=True):
+            is_visited = np.zeros(index.quantizer.count, bool)
+            is_visited[one] = True
+            places = np.cumsum(is_visited[homes])[at] - 1
+            is_found = is_visited[cells[own]]
+            ranks += np.where(is_ranked, places, most)[is_found].tolist()
+            exceeding += errors[is_found].tolist()
+    return found
 
 
 def _quantile(values: Sequence[float], part: float) -> Any:
