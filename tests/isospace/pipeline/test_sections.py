@@ -67,7 +67,7 @@ def encoded_texts(config: PipelineConfig, snapshot: str) -> set[str]:
 
 def path_of(found: dict[str, list[str]], words: str) -> list[str]:
     """The path of the first chunk with the last words."""
-    return [path for text, path in found.items() if " ".join(words.split()[-2:]) in text][0]
+    return next(path for text, path in found.items() if " ".join(words.split()[-2:]) in text)
 
 
 def test_a_hit_has_the_headings_above_it(configure: Configure, source: Path) -> None:
@@ -112,7 +112,7 @@ def test_encoded_headings_change_vectors_and_identity(configure: Configure, sour
     ).read_all()
     rows = {row["text"]: row for row in table.to_pylist()}
     assert max(table["n_tokens"].to_pylist()) <= 48
-    behind = [text for text in before if " ".join(WORDS[4].split()[-2:]) in text][0]
+    behind = next(text for text in before if " ".join(WORDS[4].split()[-2:]) in text)
     assert rows[behind]["heading_path"] == ["Guide", "Remove"]
     assert rows[behind]["prefix"] in {"Guide ", "Guide > Remove "}
     (source / "guide.md").write_text(GUIDE.replace("# Guide\n", "# Manual\n"))

@@ -293,7 +293,7 @@ def test_headings_of_the_main_text_have_levels_and_places() -> None:
     starts = [parsed.text[one.start :].split("\n")[0] for one in parsed.headings]
     assert starts == ["Cranes", "Ropes and hooks", "Two", "In two"]
     everything = parse("<nav><h2>Menu</h2></nav>" + article(content), keep_all=True)
-    assert [one.text for one in everything.headings][0] == "Menu"
+    assert next(one.text for one in everything.headings) == "Menu"
 
 
 def test_a_page_without_headings_has_none() -> None:
