@@ -1,4 +1,4 @@
-"""Heading paths from files to hits: what changes them, what encodes anew, and what keeps older snapshots as they are."""
+"""Heading paths from files to hits: what changes them, what encodes anew, and what leaves older snapshots alone."""
 
 from __future__ import annotations
 

@@ -282,8 +282,9 @@ def test_the_names_of_an_element_are_read_once_however_many_blocks_are_in_it() -
 
 def test_headings_of_the_main_text_have_levels_and_places() -> None:
     content = (
-        "<h2>Ropes <em>and</em> hooks<a class=headerlink href=#r>¶</a></h2><p>Of the ropes of every crane on the quay.</p>"
-        "<h4>Two<br>lines</h4><p>Of the hooks of every crane on the quay, too.</p><h3></h3>"
+        "<h2>Ropes <em>and</em> hooks<a class=headerlink href=#r>¶</a></h2>"
+        "<p>Of the ropes of every crane on the quay.</p><h4>Two<br>lines</h4>"
+        "<p>Of the hooks of every crane on the quay, too.</p><h3></h3>"
         "<h3><div>In two</div><div>parts</div></h3>"
     )
     parsed = parse(article(content))
