@@ -52,6 +52,12 @@ def test_headings_that_a_chunk_contains_are_not_repeated(tiny_encoder: SentenceE
     assert {chunk.section.path for chunk in chunks[1:] if chunk.section} == {("ab", "cd")}
 
 
+def test_headings_count_when_chunks_are_packed(tiny_encoder: SentenceEncoder) -> None:
+    """Otherwise they are too long, and are cut in half."""
+    chunks = chunks_of(tiny_encoder, "# ab cd ab cd\n\n" + "a " * 200, overlap_tokens=0)
+    assert min(chunk.n_tokens for chunk in chunks[:-1]) >= 38
+
+
 def test_without_the_option_the_prefix_is_the_title(tiny_encoder: SentenceEncoder) -> None:
     chunks = chunks_of(tiny_encoder, f"# ab\n\n{BODY}", "ti", include_headings=False)
     assert {chunk.prefix for chunk in chunks} == {"ti "}
