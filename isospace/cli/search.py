@@ -356,7 +356,7 @@ def _why_nothing(options: SearchOptions) -> str:
 
 
 def hit_lines(rank: int, hit: Hit, width: int) -> list[str]:
-    """Return a hit as three lines: rank, scores, and title; document; text. Without a title, the text gets two."""
+    """Return a hit as lines: rank, scores, and title; document; headings, if any; text (two without a title)."""
     document = hit.doc_id if hit.uri in ("", hit.doc_id) else f"{hit.doc_id} · {hit.uri}"
     heading, place = (hit.title, [document]) if hit.title else (document, [])
     room = width - len(_INDENT)
@@ -364,4 +364,7 @@ def hit_lines(rank: int, hit: Hit, width: int) -> list[str]:
     text = textwrap.wrap(shown, room, max_lines=1 if place else 2, placeholder=" …", break_on_hyphens=False)
     start = f"{rank:>2}  {hit.score:.4f}  " + ("" if hit.percentile is None else f"{hit.percentile:.2f} %  ")
     first = start + shortened(heading, width - len(start))
-    return [first, *(_INDENT + line for line in [*(shortened(one, room) for one in place), *text])]
+    # The title is there already.
+    headings = hit.heading_path[1:] if hit.heading_path[:1] == [hit.title] else hit.heading_path
+    path = [" > ".join(headings)] if headings else []
+    return [first, *(_INDENT + line for line in [*(shortened(one, room) for one in (*place, *path)), *text])]

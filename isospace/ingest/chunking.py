@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from isospace.errors import ConfigError
 from isospace.ingest.document import Document
+from isospace.ingest.find_headings import find_headings
+from isospace.ingest.headings import Outline, Section
+from isospace.ingest.prefixes import Prefixes, encoded_title, prefixes_of
 from isospace.ingest.spec import ChunkingSpec
+from isospace.ingest.token_counter import Offsets as Offsets
+from isospace.ingest.token_counter import TokenCounter as TokenCounter
 from isospace.storage.hashing import sha256
 
-Offsets = Sequence[tuple[int, int]]
 # From the strongest to the weakest. A chunk starts at a heading or behind two empty lines, which precede the headings
 # of HTML, and ends at any other boundary.
 _BOUNDARIES = (
@@ -28,33 +32,7 @@ _BOUNDARIES = (
     re.compile(r"\s+"),
 )
 _SENTENCE_LEVEL = 3
-# A title may use one fourth of a chunk's tokens; a longer one is truncated.
-_TITLE_DIVISOR = 4
-
-
-@dataclass(frozen=True, slots=True)
-class TokenCounter:
-    """What chunking needs from a tokenizer.
-
-    Attributes
-    ----------
-    offsets
-        Returns the character offsets of the tokens of texts, without special tokens.
-    counts
-        Returns the token counts of texts encoded as documents, with prompt and special tokens.
-    limit
-        Maximum number of tokens that the encoder accepts.
-    windowed
-        Whether the encoder splits longer texts into windows instead of truncating them.
-    unknown
-        Returns the numbers of unknown tokens and of all tokens of texts; None if no token can be unknown.
-    """
-
-    offsets: Callable[[Sequence[str]], Sequence[Offsets]]
-    counts: Callable[[Sequence[str]], list[int]]
-    limit: int
-    windowed: bool = False
-    unknown: Callable[[Sequence[str]], list[tuple[int, int]]] | None = None
+_BLANK = re.compile(r"\s*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +44,12 @@ class Chunk:
     start, end
         `document.text[start:end]` is `text`.
     prefix
-        Prepended to the text when it is encoded (the title, if the recipe says so).
+        Prepended to the text when it is encoded (the title, and the headings above it, if the recipe says so).
     n_tokens
         Tokens of prompt, prefix, text, and special tokens, before any truncation.
+    section
+        The innermost section of its first character that is not in the chunk before it; None if the document has no
+        headings.
     """
 
     doc_id: str
@@ -77,6 +58,7 @@ class Chunk:
     prefix: str
     text: str
     n_tokens: int
+    section: Section | None = None
 
     @property
     def chunk_id(self) -> str:
@@ -116,13 +98,14 @@ def chunk_documents(documents: Sequence[Document], spec: ChunkingSpec, counter: 
             f"{counter.limit}) or lower overlap_tokens."
         )
     chunks: list[Chunk] = []
-    titles = _prefixes([_encoded_title(d, spec) for d in documents], budget // _TITLE_DIVISOR, counter)
-    for document, (prefix, title_tokens), offsets in zip(
-        documents, titles, counter.offsets([d.text for d in documents]), strict=True
+    outlines = [_outline(document) for document in documents]
+    prefixes = prefixes_of(documents, outlines, spec, budget, counter)
+    for document, outline, prefix, offsets in zip(
+        documents, outlines, prefixes, counter.offsets([d.text for d in documents]), strict=True
     ):
-        overlap = min(spec.overlap_tokens, (budget - title_tokens) // 4)
-        spans = pack_spans(document.text, offsets, budget - title_tokens, overlap)
-        chunks += _make_chunks(document, prefix, spans, limit, counter)
+        overlap = min(spec.overlap_tokens, (budget - prefix.most_tokens) // 4)
+        spans = _pack(document.text, offsets, _room(budget, prefix), overlap)
+        chunks += _make_chunks(document, outline, prefix, _with_new(document.text, spans), limit, counter)
     return chunks
 
 
@@ -145,6 +128,11 @@ def pack_spans(text: str, offsets: Offsets, budget: int, overlap: int) -> list[t
     list of (start, end)
         Character spans without surrounding white space. Together they contain every non-space character.
     """
+    return _pack(text, offsets, lambda first, new: budget, overlap)
+
+
+def _pack(text: str, offsets: Offsets, room: Callable[[int, int], int], overlap: int) -> list[tuple[int, int]]:
+    """Pack tokens into spans; `room` says how many fit, by the first character, and the first that is no overlap."""
     starts = [start for start, _ in offsets]
     ends = [end for _, end in offsets]
     if not starts:
@@ -155,10 +143,11 @@ def pack_spans(text: str, offsets: Offsets, budget: int, overlap: int) -> list[t
     first, covered = 0, 0
     while True:
         last = len(starts)
-        if last - first > budget:
-            last = _best_cut(cuts, first, first + budget) or first + budget
         # Characters between tokens, or before the first, belong to the chunk that follows them.
         begin = min(covered, starts[first]) if first == 0 or starts[first] >= covered else starts[first]
+        budget = room(begin, _not_blank(text, max(begin, covered)))
+        if last - first > budget:
+            last = _best_cut(cuts, first, first + budget) or first + budget
         end = len(text) if last == len(starts) else max(ends[last - 1], starts[last])
         if (span := _trim(text, begin, end))[0] < span[1]:
             spans.append(span)
@@ -200,47 +189,66 @@ def _trim(text: str, start: int, end: int) -> tuple[int, int]:
     return start + len(piece) - len(piece.lstrip()), end - (len(piece) - len(piece.rstrip()))
 
 
+def _not_blank(text: str, position: int) -> int:
+    """Return the place of the first character that is not white space."""
+    match = _BLANK.match(text, position)
+    return match.end() if match else position
+
+
+def _with_new(text: str, spans: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int, int]]:
+    """Yield start and end of each span, and where it begins to say what the one before does not."""
+    last = 0
+    for start, end in spans:
+        new = _not_blank(text, max(start, last))
+        yield start, end, new if new < end else start
+        last = max(last, end)
+
+
 def _make_chunks(
-    document: Document, prefix: str, spans: list[tuple[int, int]], limit: int, counter: TokenCounter
+    document: Document,
+    outline: Outline,
+    prefixes: Prefixes,
+    spans: Iterable[tuple[int, int, int]],
+    limit: int,
+    counter: TokenCounter,
 ) -> list[Chunk]:
     """Build the chunks; split any that has more tokens on its own than it had inside the document."""
     chunks: list[Chunk] = []
-    counts = counter.counts([prefix + document.text[start:end] for start, end in spans])
-    for (start, end), count in zip(spans, counts, strict=True):
+    text, placed = document.text, list(spans)
+    prepended = [prefixes.at(start, new)[0] for start, _, new in placed]
+    counts = counter.counts(
+        [prefix + text[start:end] for prefix, (start, end, _) in zip(prepended, placed, strict=True)]
+    )
+    for (start, end, new), prefix, count in zip(placed, prepended, counts, strict=True):
         if count <= limit:
-            chunks.append(Chunk(document.doc_id, start, end, prefix, document.text[start:end], count))
+            chunks.append(Chunk(document.doc_id, start, end, prefix, text[start:end], count, outline.at(new)))
             continue
         if end - start < 2:
             raise ConfigError(
                 f"recipe.chunking.max_tokens = {limit}: one character of document {document.doc_id} needs {count} "
                 "tokens. Raise max_tokens."
             )
-        middle = document.text.rfind(" ", start + 1, (start + end) // 2 + 1) + 1 or (start + end) // 2
-        halves = [_trim(document.text, start, middle), _trim(document.text, middle, end)]
-        chunks += _make_chunks(document, prefix, [half for half in halves if half[0] < half[1]], limit, counter)
+        middle = text.rfind(" ", start + 1, (start + end) // 2 + 1) + 1 or (start + end) // 2
+        halves = [_trim(text, start, middle), _trim(text, middle, end)]
+        parts = [(first, last, new if first <= new < last else first) for first, last in halves if first < last]
+        chunks += _make_chunks(document, outline, prefixes, parts, limit, counter)
     return chunks
 
 
-def _encoded_title(document: Document, spec: ChunkingSpec) -> str:
-    """Return the title to prepend; none if the title is all the document has."""
-    return document.title if spec.include_title and document.title != document.text else ""
+def _room(budget: int, prefixes: Prefixes) -> Callable[[int, int], int]:
+    return lambda first, new: budget - prefixes.at(first, new)[1]
 
 
-def _prefixes(titles: list[str], limit: int, counter: TokenCounter) -> list[tuple[str, int]]:
-    """Return the prefix of each text, cut to `limit` tokens, and its number of tokens."""
-    offsets = counter.offsets(titles)
-    prefixes = []
-    for title, tokens in zip(titles, offsets, strict=True):
-        shortened = title if len(tokens) <= limit else title[: tokens[limit][0]].rstrip()
-        prefixes.append((shortened + " " if shortened else "", min(len(tokens), limit)))
-    return prefixes
+def _outline(document: Document) -> Outline:
+    return Outline(find_headings(document), len(document.text))
 
 
 def _whole_documents(documents: Sequence[Document], spec: ChunkingSpec, counter: TokenCounter) -> list[Chunk]:
-    prefixes = [title + " " if (title := _encoded_title(d, spec)) else "" for d in documents]
+    # Headings above a whole document are none.
+    prefixes = [title + " " if (title := encoded_title(d, spec)) else "" for d in documents]
     spans = [_trim(d.text, 0, len(d.text)) for d in documents]
     texts = [prefix + d.text[s:e] for prefix, d, (s, e) in zip(prefixes, documents, spans, strict=True)]
     return [
-        Chunk(d.doc_id, start, end, prefix, d.text[start:end], count)
+        Chunk(d.doc_id, start, end, prefix, d.text[start:end], count, _outline(d).at(start))
         for d, prefix, (start, end), count in zip(documents, prefixes, spans, counter.counts(texts), strict=True)
     ]

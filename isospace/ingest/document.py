@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, astuple, dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
+from isospace.ingest.headings import Heading
 from isospace.ingest.notes import Note
 from isospace.storage.hashing import sha256_lines
 
@@ -23,6 +25,16 @@ DOCUMENT_SCHEMA = pa.schema(
         pa.field("metadata", pa.string(), nullable=False),
         pa.field("text", pa.string(), nullable=False),
     ]
+)
+
+HEADINGS_TYPE = pa.list_(
+    pa.struct(
+        [
+            pa.field("start", pa.int64(), nullable=False),
+            pa.field("level", pa.int8(), nullable=False),
+            pa.field("text", pa.string(), nullable=False),
+        ]
+    )
 )
 
 QUARANTINE_SCHEMA = pa.schema(
@@ -61,6 +73,10 @@ class Document:
         JSON values by name.
     notes
         How it was read; they are not part of its content, and are not stored with it.
+    headings
+        The headings that the text and its format do not tell, in the order of the text.
+    hashes_headings
+        Whether these are part of its content: if they are encoded, a change of levels alone changes vectors.
     """
 
     doc_id: str
@@ -69,6 +85,8 @@ class Document:
     text: str
     metadata: dict[str, object] = field(default_factory=dict)
     notes: tuple[Note, ...] = ()
+    headings: tuple[Heading, ...] = ()
+    hashes_headings: bool = False
 
     @property
     def metadata_json(self) -> str:
@@ -77,8 +95,11 @@ class Document:
 
     @property
     def doc_hash(self) -> str:
-        """SHA-256 of the content: title, text, and metadata, without the location."""
-        return sha256_lines([self.title, self.text, self.metadata_json])
+        """SHA-256 of the content: title, text, metadata, and headings if they are encoded, without the location."""
+        content = [self.title, self.text, self.metadata_json]
+        if self.hashes_headings and self.headings:
+            content.append(json.dumps([astuple(heading) for heading in self.headings]))
+        return sha256_lines(content)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +194,24 @@ def without_surrogates(text: str) -> str:
 
 
 def document_batch(documents: list[Document]) -> pa.RecordBatch:
-    """Return documents as a record batch of `DOCUMENT_SCHEMA`."""
+    """Return documents as a record batch of `DOCUMENT_SCHEMA`, with a column `headings` if one of them has any."""
     rows = [(d.doc_id, d.doc_hash, d.uri, d.title, d.metadata_json, d.text) for d in documents]
     columns = [pa.array([row[i] for row in rows], field.type) for i, field in enumerate(DOCUMENT_SCHEMA)]
-    return pa.record_batch(columns, schema=DOCUMENT_SCHEMA)
+    if not any(d.headings for d in documents):
+        return pa.record_batch(columns, schema=DOCUMENT_SCHEMA)
+    listed = [[asdict(heading) for heading in d.headings] or None for d in documents]
+    schema = DOCUMENT_SCHEMA.append(pa.field("headings", HEADINGS_TYPE))
+    return pa.record_batch([*columns, pa.array(listed, HEADINGS_TYPE)], schema=schema)
+
+
+def document_of(row: Mapping[str, Any], *, hashes_headings: bool = False) -> Document:
+    """Return the document of a row of a documents file; files of earlier versions have no headings."""
+    return Document(
+        row["doc_id"],
+        row["uri"],
+        row["title"],
+        row["text"],
+        json.loads(row["metadata"]),
+        headings=tuple(Heading(**heading) for heading in row.get("headings") or ()),
+        hashes_headings=hashes_headings,
+    )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from isospace.ingest.metadata_types import MetadataType
 from isospace.storage.spec import SpecModel
@@ -44,5 +44,14 @@ class ChunkingSpec(SpecModel):
     """About how many tokens a chunk repeats from the previous one, in whole sentences or words."""
     include_title: bool = True
     """Prepend `title + " "` to the text of every chunk when it is encoded."""
+    include_headings: bool = False
+    """Prepend the headings above a chunk, joined by ` > `, to its text when it is encoded, except for those that it
+    contains. They take at most a fourth of its tokens."""
     allow_truncation: bool = False
     """Allow the encoder to truncate texts that are too long. Only `kind: none` can need it."""
+
+    @model_serializer(mode="wrap")
+    def _without_absent_parts(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # An option that is off must not change the IDs of chunkings that are older than it.
+        body: dict[str, Any] = serialize(self)
+        return {name: value for name, value in body.items() if name != "include_headings" or value}

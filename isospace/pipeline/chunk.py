@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from isospace.errors import ConfigError, IntegrityError, NotFoundError
 from isospace.ingest.chunking import Chunk, TokenCounter, chunk_documents
-from isospace.ingest.document import Document
+from isospace.ingest.document import Document, document_of
 from isospace.pipeline.run import Run
 from isospace.pipeline.unknown_tokens import UnknownTokens, count_unknown
 from isospace.pipeline.word_coverage import WordCoverage, cover_words
@@ -34,6 +34,12 @@ CHUNK_SCHEMA = pa.schema(
         pa.field("text", pa.string(), nullable=False),
         pa.field("chunk_hash", pa.binary(32), nullable=False),
     ]
+)
+# A part without headings lacks these columns, as parts of earlier versions do. A document without headings is null.
+SECTION_FIELDS = (
+    pa.field("heading_path", pa.list_(pa.string())),
+    pa.field("section_start", pa.int64()),
+    pa.field("section_end", pa.int64()),
 )
 
 
@@ -78,7 +84,7 @@ def write_chunks(run: Run, documents: FileRef, counter: TokenCounter) -> ChunkPa
     finished = finished_part(store, path) if trusted else None
     if finished is None:
         table = _chunk_table(run, read_parquet(store, documents.path), counter)
-        columns = ["uri", "title", "doc_id", "prefix"]
+        columns = ["uri", "title", "doc_id", "prefix", "heading_path.list.element"]
         reference = write_parquet(store, path, table, dictionary=columns, replace=not trusted)
     else:
         table, reference = finished
@@ -110,14 +116,14 @@ def _chunk_table(run: Run, documents: pa.Table, counter: TokenCounter) -> pa.Tab
     tables = []
     for start in range(0, documents.num_rows, _DOCUMENTS_AT_ONCE):
         rows = documents.slice(start, _DOCUMENTS_AT_ONCE).to_pylist()
-        group = [Document(r["doc_id"], r["uri"], r["title"], r["text"]) for r in rows]
+        group = [document_of(row) for row in rows]
         by_id = {document.doc_id: document for document in group}
         tables.append(chunk_table(chunk_documents(group, run.config.recipe.chunking, counter), by_id))
-    return pa.concat_tables(tables).replace_schema_metadata({"chunking_id": run.chunking_id})
+    return pa.concat_tables(tables, promote_options="default").replace_schema_metadata({"chunking_id": run.chunking_id})
 
 
 def chunk_table(chunks: list[Chunk], documents: dict[str, Document]) -> pa.Table:
-    """Return chunks as a table of `CHUNK_SCHEMA`."""
+    """Return chunks as a table of `CHUNK_SCHEMA`, with `SECTION_FIELDS` if one of them is in a section."""
     rows = [
         (
             c.chunk_id,
@@ -134,7 +140,13 @@ def chunk_table(chunks: list[Chunk], documents: dict[str, Document]) -> pa.Table
         for c in chunks
     ]
     arrays = [pa.array([row[i] for row in rows], field.type) for i, field in enumerate(CHUNK_SCHEMA)]
-    return pa.table(arrays, schema=CHUNK_SCHEMA)
+    table = pa.table(arrays, schema=CHUNK_SCHEMA)
+    if all(c.section is None for c in chunks):
+        return table
+    sections = [(None, None, None) if (s := c.section) is None else (s.path, s.start, s.end) for c in chunks]
+    for column, values in zip(SECTION_FIELDS, zip(*sections, strict=True), strict=True):
+        table = table.append_column(column, pa.array(values, column.type))
+    return table
 
 
 def _require_fit(run: Run, part: ChunkPart, table: pa.Table, limit: int) -> None:

@@ -64,6 +64,7 @@ def _documents(spec: DocumentsSpec) -> str:
 
 def _chunks(spec: ChunkingSpec, encoder: EncoderRecord) -> str:
     title = " The title of its document is put before each chunk." if spec.include_title else ""
+    title += " The headings above a chunk are put before it." if spec.include_headings else ""
     if spec.kind == "none":
         return f"Each document is one chunk.{title}"
     most = min(spec.max_tokens or encoder.max_tokens, encoder.max_tokens)

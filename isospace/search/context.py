@@ -1,25 +1,78 @@
-"""A chunk with the chunks around it in its document, as one text."""
+"""A chunk with the chunks around it in its document, or with its section, as one text."""
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pyarrow as pa
 
+from isospace.search.options import Neighbors
+
+MOST_CHARACTERS = 20_000
+"""The longest context of a section; a longer section is returned in part, as whole chunks around the hit."""
+
 # Chunks are trimmed: a short gap is a space, or line breaks.
 _SHORT = 8
 _LEFT_OUT = " … "
+_COLUMNS = ["document", "start", "end", "text"]
 
 
-def context_of(chunks: pa.Table, row: int, neighbors: int) -> dict[str, Any]:
+def context_of(chunks: pa.Table, row: int, neighbors: Neighbors, *, most: int = MOST_CHARACTERS) -> dict[str, Any]:
     """Return `context`, `context_start`, and `context_end` of a chunk; chunks of a document are rows in their order.
 
-    What two chunks share stands once. Between two there is whitespace, or `…`.
+    What two chunks share stands once. Between two there is whitespace, or `…`. All of the chunk itself is in it.
+
+    Parameters
+    ----------
+    neighbors
+        How many chunks before and after, or `section`: what its section has of them, up to `most` characters. A
+        document whose headings are not known is one section.
     """
+    if neighbors == "section":
+        return _joined(_section(chunks, row, most))
     first, last = max(0, row - neighbors), min(chunks.num_rows, row + neighbors + 1)
-    near = chunks.select(["document", "start", "end", "text"]).slice(first, last - first).to_pylist()
+    near = chunks.select(_COLUMNS).slice(first, last - first).to_pylist()
     own = near[row - first]
-    members = [chunk for chunk in near if chunk["document"] == own["document"]]
+    return _joined([chunk for chunk in near if chunk["document"] == own["document"]])
+
+
+def _section(chunks: pa.Table, row: int, most: int) -> list[dict[str, Any]]:
+    """Return the chunk and those around it, cut to its section, while they have at most so many characters."""
+    (own,) = chunks.slice(row, 1).to_pylist()
+    # All of the hit, also what it repeats of the section before, or holds of the one behind.
+    begin = min(own["start"], own["section_start"] or 0)
+    end = max(own["end"], sys.maxsize if own["section_end"] is None else own["section_end"])
+    members, places = [own], {1: row, -1: row}
+    while places:
+        # In turn, so that the hit is in the middle of what is returned of a long section.
+        for step in list(places):
+            places[step] += step
+            chunk = _within(chunks, places[step], own["document"], begin, end)
+            if chunk is None or _length([chunk, *members]) > most:
+                del places[step]
+            else:
+                members.insert(len(members) if step > 0 else 0, chunk)
+    return members
+
+
+def _within(chunks: pa.Table, row: int, document: int, begin: int, end: int) -> dict[str, Any] | None:
+    """Return what a chunk has of a section; None if that is nothing, or if it is of another document."""
+    if not 0 <= row < chunks.num_rows:
+        return None
+    (chunk,) = chunks.select(_COLUMNS).slice(row, 1).to_pylist()
+    if chunk["document"] != document:
+        return None
+    first = max(chunk["start"], begin)
+    text = chunk["text"][first - chunk["start"] : max(0, end - chunk["start"])].rstrip()
+    return {"document": document, "start": first, "end": first + len(text), "text": text} if text else None
+
+
+def _length(members: list[dict[str, Any]]) -> int:
+    return int(max(one["end"] for one in members) - min(one["start"] for one in members))
+
+
+def _joined(members: list[dict[str, Any]]) -> dict[str, Any]:
     text, end = "", members[0]["start"]
     for chunk in members:
         gap = chunk["start"] - end

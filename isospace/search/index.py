@@ -134,7 +134,7 @@ class Index:
 
     @property
     def chunks(self) -> pa.Table:
-        """The chunks, in the order of `vectors`: chunk_id, doc_id, uri, title, start, end, text, prefix."""
+        """The chunks, in the order of `vectors`, with chunk_id, doc_id, uri, title, span, text, and heading_path."""
         copy = self._view.copy
         chunks = take_rows(copy.chunks, copy.rows)
         owners = copy.documents.select(["doc_id", "uri", "title"]).take(chunks["document"])
@@ -142,7 +142,7 @@ class Index:
             **{n: chunks[n] for n in chunks.column_names},
             **{n: owners[n] for n in owners.column_names},
         }
-        order = ["chunk_id", "doc_id", "uri", "title", "start", "end", "text", "prefix"]
+        order = ["chunk_id", "doc_id", "uri", "title", "start", "end", "text", "prefix", "heading_path"]
         return pa.table({name: columns[name] for name in order})
 
     def search(self, texts: Sequence[str] | str, k: int = 10, **options: Unpack[SearchKeywords]) -> list[list[Hit]]:

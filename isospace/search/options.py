@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, TypeAlias, TypedDict
+from typing import Annotated, Any, Literal, TypeAlias, TypedDict
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from isospace.errors import QueryError
 from isospace.search.vector.scoring import Metric
@@ -25,6 +25,17 @@ LAST_PLACE = 10_000
 WORD_MODES: frozenset[Mode] = frozenset({"lexical", "sparse"})
 # Modes that need the queries as texts.
 TEXT_MODES: frozenset[Mode] = WORD_MODES | {"hybrid"}
+
+
+def _one_message(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    """Say of a wrong value what is expected, instead of what each type of a union would have expected."""
+    try:
+        return check(value)
+    except ValidationError:
+        raise PydanticCustomError("neighbors", "expected 0 to 20, or section") from None
+
+
+Neighbors: TypeAlias = Annotated[Annotated[int, Field(ge=0, le=20)] | Literal["section"], WrapValidator(_one_message)]
 
 
 class SearchOptions(BaseModel):
@@ -50,8 +61,9 @@ class SearchOptions(BaseModel):
     """`cosine`, `dot`, or the negated distances `l2` and `l1`; l1 needs mode exact."""
     filter: str | None = Field(default=None, max_length=2_000)
     """Expression over the documents' metadata, such as `lang == "en" and year >= 2020`."""
-    neighbors: int = Field(default=0, ge=0, le=20)
-    """How many chunks of the document before and after a hit are returned with it, as `context`."""
+    neighbors: Neighbors = 0
+    """How many chunks of the document before and after a hit are returned with it, as `context`; `section` for the
+    section that it is in, up to 20,000 characters."""
     group_by: Literal["document"] | None = None
     """`document`: `k` is the number of documents, each with its best chunks; by default, of chunks."""
     per_document: int = Field(default=1, ge=1, le=100)
@@ -105,7 +117,7 @@ class SearchKeywords(TypedDict, total=False):
     rescore: int
     metric: Metric
     filter: str | None
-    neighbors: int
+    neighbors: int | Literal["section"]
     group_by: Literal["document"] | None
     per_document: int
     scope: str | None

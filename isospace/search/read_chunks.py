@@ -34,6 +34,7 @@ _CHUNK_COLUMNS = {
     "n_tokens": pa.int64(),
     "prefix": pa.string(),
     "text": pa.string(),
+    "heading_path": pa.list_(pa.string()),
 }
 # A document that moved has another URI than its chunks had when they were written.
 _DOCUMENT_COLUMNS = {"uri": pa.string(), "title": pa.string(), "metadata": pa.string()}
@@ -60,7 +61,8 @@ def read_chunks(
     snapshot
         Alias, snapshot number, or the first digits of a snapshot ID.
     columns
-        Any of: chunk_id, doc_id, uri, title, start, end, n_tokens, prefix, text; `metadata` (JSON of the document);
+        Any of: chunk_id, doc_id, uri, title, start, end, n_tokens, prefix, text; `heading_path` (list of texts; null if
+        no heading is known); `metadata` (JSON of the document);
         `vector` (k float32, decoded from the most precise representation); `raw` (d float32, as the encoder returned
         it); the name of a representation, for its codes as stored (fixed-size binary; docs/format.md says what they
         mean). Columns that are not named are not read or decoded.
@@ -114,7 +116,10 @@ def _batches(
         documents = _owners(store, part, rows) if set(schema.names) & set(_DOCUMENT_COLUMNS) else None
         arrays = []
         for field in schema:
-            if field.name in _CHUNK_COLUMNS:
+            if field.name == "heading_path" and field.name not in rows.column_names:
+                # No document of this part has headings, or an earlier version cut it into chunks.
+                column = pa.nulls(rows.num_rows, field.type)
+            elif field.name in _CHUNK_COLUMNS:
                 column = rows[field.name]
             elif field.name in _DOCUMENT_COLUMNS and documents is not None:
                 column = documents[field.name]

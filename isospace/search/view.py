@@ -22,7 +22,7 @@ from isospace.search.context import context_of
 from isospace.search.fusion import reciprocal_rank_fusion, weighted_fusion
 from isospace.search.local.copy import LocalCopy
 from isospace.search.metadata import parse_metadata
-from isospace.search.options import TEXT_MODES, Mode, SearchOptions
+from isospace.search.options import TEXT_MODES, Mode, Neighbors, SearchOptions
 from isospace.search.percentiles import chance_cosines
 from isospace.search.promise import SnapshotPromise
 from isospace.search.sparse_index import SparseIndex
@@ -69,6 +69,8 @@ class Hit:
     percentile: float | None = None
     """With `explain`: percentage of pairs of chunks of different documents whose cosine is lower than that of query and
     chunk; of up to 32,640 pairs of the snapshot. None if the chunk was not found by its cosine."""
+    heading_path: list[str] = field(default_factory=list)
+    """The headings above the chunk, outermost first; empty if none is known."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields by name."""
@@ -193,8 +195,8 @@ class View:
         # It refers to the copy, not to the view, so that a replaced view is freed at once.
         return _Filtered(self.copy)
 
-    def hits(self, ranked: RankedRows, neighbors: int = 0) -> list[Hit]:
-        """Look up the chunks and documents of ranked rows, with so many chunks before and after each."""
+    def hits(self, ranked: RankedRows, neighbors: Neighbors = 0) -> list[Hit]:
+        """Look up the chunks and documents of ranked rows; see `context_of` for `neighbors`."""
         chunks = pick(self.copy.chunks, (row for row, _ in ranked.rows))
         shown = self.copy.documents.select(["doc_id", "uri", "title", "metadata"])
         documents = pick(shown, (chunk["document"] for chunk in chunks))
@@ -210,6 +212,7 @@ class View:
                 end=chunk["end"],
                 metadata=parse_metadata(document["metadata"]),
                 scores={name: scores[row] for name, scores in ranked.parts.items() if row in scores},
+                heading_path=chunk["heading_path"] or [],
                 **(context_of(self.copy.chunks, row, neighbors) if neighbors else {}),
             )
             for (row, score), chunk, document in zip(ranked.rows, chunks, documents, strict=True)

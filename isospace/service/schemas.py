@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from pydantic_core import PydanticCustomError
 
 from isospace.search.more_like import MOST_CHUNKS
+from isospace.search.options import Neighbors
 from isospace.search.vector.scoring import Metric
 from isospace.service.errors import printable
 
@@ -128,8 +129,9 @@ class SearchRequest(_Request):
     """Similarity, or negated distance."""
     filter: Annotated[str, Field(max_length=2000)] | None = None
     """Expression over the documents' metadata, such as `lang == "en" and year >= 2020`."""
-    neighbors: Annotated[int, Field(ge=0, le=20)] = 0
-    """How many chunks before and after a hit are returned with it, as `context`."""
+    neighbors: Neighbors = 0
+    """How many chunks before and after a hit are returned with it, as `context`; `section` for the section that it is
+    in, up to 20,000 characters."""
     group_by: Literal["document"] | None = None
     """`document`: `k` counts documents, each with its best chunks."""
     per_document: Annotated[int, Field(ge=1, le=100)] = 1
@@ -197,6 +199,8 @@ class FoundChunk(_Answer):
     percentile: float | None
     """With `explain`: percentage of pairs of chunks of different documents whose cosine is lower; null if the chunk was
     not found by its cosine."""
+    heading_path: list[str]
+    """The headings above the chunk, outermost first; empty if none is known."""
     highlights: list[tuple[int, int]]
     """Spans of `text` that match words of the query, in characters."""
 

@@ -17,6 +17,9 @@ from isospace.service.errors import Problem
 from isospace.service.limits import Limits
 from isospace.service.schemas import FoundChunk, Like, QueryResult, SearchRequest, VisitedCells
 
+# A section has at most 20,000 characters.
+_HITS_OF_SECTION = 20
+
 
 def require_query(
     body: SearchRequest, asked: Sequence[str | Like], view: View, limits: Limits, scope: str | None = None
@@ -39,7 +42,8 @@ def require_query(
         if value > limits.hits:
             raise Problem(400, f"{name} = {value}; expected at most {limits.hits}.", param=name)
     # The text around a hit is as much as so many hits.
-    each = body.k * (body.per_document if body.group_by is not None else 1) * (1 + 2 * body.neighbors)
+    around = _HITS_OF_SECTION if body.neighbors == "section" else 2 * body.neighbors
+    each = body.k * (body.per_document if body.group_by is not None else 1) * (1 + around)
     if len(asked) * each > limits.answers:
         raise Problem(
             400, f"{len(asked)} queries x {each} hits; expected at most {limits.answers} hits in all.", param="k"

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
+from isospace.ingest.headings import Heading, bounded, heading_text
 from isospace.ingest.notes import Note
-from isospace.ingest.parsers.html_blocks import Block, hidden_size, join_blocks, visible_blocks
+from isospace.ingest.parsers.html_blocks import Block, heading_around, hidden_size, join_blocks, visible_blocks
 from isospace.ingest.parsers.html_main import main_part
 from isospace.ingest.parsers.parsed import Parsed, UnreadableError
 
@@ -32,16 +35,29 @@ def parse_html(data: bytes, stem: str, *, keep_all: bool) -> Parsed:
         root = _parse(data)
         declared = _declared_title(root)
         blocks, hidden = visible_blocks(root), hidden_size(root)
+        # Before the page is changed.
+        around = [heading_around(block) for block in blocks]
         main = main_part(root, blocks)
         title = _collapsed(" ".join(blocks[number].text for number in main.title)) or declared or stem
         # Some fragments and framesets have no main part.
         kept = [True] * len(blocks) if keep_all or not any(main.kept) else main.kept
-        text = join_blocks(zip(blocks, kept, strict=True))
+        text, starts = join_blocks(zip(blocks, kept, strict=True))
     except (etree.LxmlError, ValueError, RecursionError, AssertionError) as error:
         if getattr(error, "code", None) == etree.ErrorTypes.ERR_NO_MEMORY:
             raise MemoryError from error
         raise UnreadableError(f"cannot be parsed as HTML ({type(error).__name__})") from error
-    return Parsed(title, text, {"format": "html"}, tuple(_notes(blocks, kept, hidden)))
+    shown = [(block, one) for block, one, is_kept in zip(blocks, around, kept, strict=True) if is_kept]
+    headings = bounded(_headings(shown, starts))
+    return Parsed(title, text, {"format": "html"}, tuple(_notes(blocks, kept, hidden)), headings)
+
+
+def _headings(shown: Sequence[tuple[Block, tuple[Any, int] | None]], starts: Sequence[int]) -> Iterator[Heading]:
+    """Yield the headings of a page, from the blocks of its text, the heading that each is in, and their places."""
+    # A heading with elements of block level in it has several blocks.
+    for around, members in groupby(zip(shown, starts, strict=True), key=lambda one: one[0][1]):
+        if around is not None:
+            blocks = list(members)
+            yield Heading(blocks[0][1], around[1], heading_text(" ".join(block.text for (block, _), _ in blocks)))
 
 
 def _parse(data: bytes) -> Any:

@@ -185,17 +185,30 @@ def _own_text(element: Any) -> Iterator[str]:
             yield one.tail
 
 
-def join_blocks(blocks: Iterable[tuple[Block, bool]]) -> str:
-    """Return the text of the wanted blocks; what separates two of them is the strongest separator between them."""
+def join_blocks(blocks: Iterable[tuple[Block, bool]]) -> tuple[str, list[int]]:
+    """Return the text of the wanted blocks, and where each of these begins in it.
+
+    What separates two of them is the strongest separator between them.
+    """
     parts: list[str] = []
-    pending = 0
+    starts: list[int] = []
+    pending = length = 0
     for block, is_wanted in blocks:
         pending = max(pending, block.before)
         if is_wanted:
-            parts += [_SEPARATORS.get(pending, " ") if parts else "", block.text]
+            separator = _SEPARATORS.get(pending, " ") if parts else ""
+            starts.append(length + len(separator))
+            parts += [separator, block.text]
+            length = starts[-1] + len(parts[-1])
             # Headings are followed by what they are about.
             pending = 0
-    return "".join(parts)
+    return "".join(parts), starts
+
+
+def heading_around(block: Block) -> tuple[Any, int] | None:
+    """Return the element `h1` to `h6` that a block is in, and its level; None if there is none."""
+    lineage = (block.element, *block.element.iterancestors())
+    return next(((one, int(name[1])) for one in lineage if (name := _name(one)) in HEADINGS), None)
 
 
 class _Walk:

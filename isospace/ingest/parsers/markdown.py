@@ -57,7 +57,7 @@ def parse_markdown(text: str) -> Parsed:
 def heading_title(text: str) -> str:
     """Return the title among the headings of a Markdown text; empty if no heading is one."""
     head = "\n".join(text[:_TITLE_CHARACTERS].split("\n", _TITLE_LINES)[:_TITLE_LINES])
-    tokens = _parser().parse(head)
+    tokens = block_parser().parse(head)
     headings = [(level, title) for level, title in _headings(tokens) if title]
     first = [title for level, title in headings if level == 1]
     if first and (headings[0][0] == 1 or len(first) == 1):
@@ -85,7 +85,8 @@ def _stands_above(levels: Sequence[int]) -> bool:
 
 
 @cache
-def _parser() -> MarkdownIt:
+def block_parser() -> MarkdownIt:
+    """Return a parser of blocks: the content of `inline` tokens stays as it is written."""
     from markdown_it import MarkdownIt
 
     # Only the blocks: the text between them is parsed for headings alone.
@@ -104,16 +105,16 @@ def _headings(tokens: Sequence[Token]) -> Iterator[tuple[int, str]]:
     html = _FirstHeadings()
     for position, token in enumerate(tokens):
         if token.type == "heading_open" and token.level == 0:
-            yield int(token.tag[1]), _plain(tokens[position + 1].content)
+            yield int(token.tag[1]), plain_heading(tokens[position + 1].content)
         elif token.type == "html_block" and token.level == 0:
             html.feed(token.content)
         elif token.type == "inline" and html.is_open:
             # Blank lines end a block of HTML, but not the element.
-            html.handle_data(_plain(token.content))
+            html.handle_data(plain_heading(token.content))
         yield from html.take()
 
 
-def _plain(content: str) -> str:
+def plain_heading(content: str) -> str:
     """Return the text of a heading without its markup."""
     content = _ANCHOR.sub("", " ".join(content.split())[: 2 * _MAX_HEADING])
     if len(content) > _MAX_HEADING:

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import IO, Any, cast
 
 from isospace.errors import SourceError, install_command
+from isospace.ingest.headings import MAX_HEADING_CHARACTERS, MOST_HEADINGS, Heading, heading_text
 from isospace.ingest.notes import Note
 from isospace.ingest.parsers.child import MAX_TEXT_CHARACTERS, MEMORY_STATUS
 from isospace.ingest.parsers.framing import read_frame, write_frame
@@ -26,8 +27,9 @@ from isospace.ingest.parsers.parsed import Kind, Parsed, UnreadableError
 
 _FORMATS = "isospace.ingest.parsers.formats"
 _START_SECONDS = 300.0
-# A control character needs six bytes of JSON; the rest is for the title and the metadata.
-_MAX_ANSWER_BYTES = 6 * MAX_TEXT_CHARACTERS + 2**24
+# A control character needs six bytes of JSON; the rest is for the title, the metadata, and the headings.
+_MAX_ANSWER_BYTES = 6 * MAX_TEXT_CHARACTERS + 2**24 + MOST_HEADINGS * (6 * MAX_HEADING_CHARACTERS + 100)
+_LOWEST_LEVEL = 6
 _METADATA = (("format", str), ("pages", int), ("pages_without_text", int))
 _MOST_NOTES, _MOST_NOTE_CHARACTERS = 100, 300
 # The child uses the import path of the parent. `-m` would also import modules from the working folder.
@@ -205,7 +207,22 @@ def _checked_answer(answer: dict[str, Any]) -> Parsed:
     if not isinstance(title, str) or not isinstance(text, str) or not isinstance(metadata, dict):
         raise UnreadableError("made the parser return an invalid answer")
     known = {key: metadata[key] for key, kind in _METADATA if isinstance(metadata.get(key), kind)}
-    return Parsed(title, text, known, tuple(_checked_notes(answer.get("notes"))))
+    notes = tuple(_checked_notes(answer.get("notes")))
+    return Parsed(title, text, known, notes, tuple(_checked_headings(answer.get("headings"), len(text))))
+
+
+def _checked_headings(headings: Any, length: int) -> Iterator[Heading]:
+    """Yield the headings of an answer, which stand in the text one after another."""
+    first = 0
+    for heading in headings if isinstance(headings, list) else ():
+        match heading:
+            case {"start": int(start), "level": int(level), "text": str(text)} if (
+                first <= start < length and 1 <= level <= _LOWEST_LEVEL
+            ):
+                yield Heading(start, level, heading_text(text))
+                first = start + 1
+            case _:
+                raise UnreadableError("made the parser return an invalid answer")
 
 
 def _checked_notes(notes: Any) -> Iterator[Note]:

@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 
 from isospace.ingest.document import Document, QuarantineEntry
 from isospace.ingest.encodings import Decoded, decode
+from isospace.ingest.headings import Heading
 from isospace.ingest.parsers.data_uris import cut_data_uris
 from isospace.ingest.parsers.markdown import parse_markdown
 from isospace.ingest.parsers.parsed import Parsed, UnreadableError
@@ -45,17 +46,30 @@ def read_file(file: SourceFile, spec: DocumentsSpec, parser: Parser) -> Document
         return QuarantineEntry(file.name, f"cannot be read: {error.strerror or error}", file.identifier)
     title, text = clean_title(parsed.title), clean_text(parsed.text)
     # A name that is all there is says too little to be a document.
+    headings = _cleaned(parsed) if text.strip() else ()
     text = text if text.strip() else title
     if not text:
         return QuarantineEntry(file.name, "holds no text")
     title = title or clean_title(PurePosixPath(file.identifier).stem)
-    return Document(file.identifier, file.name, title, text, parsed.metadata, parsed.notes)
+    return Document(file.identifier, file.name, title, text, parsed.metadata, parsed.notes, headings)
 
 
 def clean_text(text: str) -> str:
     """Unify line endings, and drop NUL characters and lone surrogates."""
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\x00", "")
     return text.encode("utf-8", "ignore").decode("utf-8")
+
+
+def _cleaned(parsed: Parsed) -> tuple[Heading, ...]:
+    """Return the headings of a text, where they are when it is cleaned."""
+    headings: list[Heading] = []
+    last = place = 0
+    for heading in parsed.headings:
+        # Two headings have text between them, so no line end is divided.
+        place += len(clean_text(parsed.text[last : heading.start]))
+        last = heading.start
+        headings.append(replace(heading, start=place, text=clean_title(heading.text)))
+    return tuple(headings)
 
 
 def clean_title(title: str) -> str:

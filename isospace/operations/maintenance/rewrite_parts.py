@@ -38,8 +38,10 @@ def merge_parts(
     IntegrityError
         If a file differs from its manifest, or if rows of chunks and vectors do not belong together.
     """
+    # Only some parts have columns of headings.
     documents = pa.concat_tables(
-        without_documents(_read(store, part.documents), gone.get(part.name, ())) for part in group
+        (without_documents(_read(store, part.documents), gone.get(part.name, ())) for part in group),
+        promote_options="default",
     )
     if not documents.num_rows:
         return None
@@ -67,10 +69,10 @@ def merge_parts(
         chunks=write_parquet(
             store,
             paths.chunks(name),
-            _located(pa.concat_tables(chunks), documents).replace_schema_metadata(
+            _located(pa.concat_tables(chunks, promote_options="default"), documents).replace_schema_metadata(
                 {"chunking_id": manifest.chunking_id}
             ),
-            dictionary=["uri", "title", "doc_id", "prefix"],
+            dictionary=["uri", "title", "doc_id", "prefix", "heading_path.list.element"],
         ),
         segment=write_parquet(
             store,
@@ -79,7 +81,14 @@ def merge_parts(
             metadata={**metadata[0], "part": name, **counts, **origin_metadata(origins)},
             dictionary=["doc_id"],
         ),
-        sparse=_merge_sparse(store, manifest, group, gone, name, pa.concat_tables(chunks)["chunk_id"]),
+        sparse=_merge_sparse(
+            store,
+            manifest,
+            group,
+            gone,
+            name,
+            pa.concat_tables([rows.select(["chunk_id"]) for rows in chunks])["chunk_id"],
+        ),
     )
 
 

@@ -5,7 +5,6 @@ The source is read once, as a stream, into a scratch folder. The comparison runs
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from isospace.collection.quarantine import write_quarantine
 from isospace.collection.snapshot import Manifest, documents_digest
 from isospace.collection.tombstones import forgotten_documents
 from isospace.errors import SourceError
-from isospace.ingest.document import QUARANTINE_SCHEMA, Document, document_batch
+from isospace.ingest.document import QUARANTINE_SCHEMA, Document, document_batch, document_of
 from isospace.pipeline.run import Run
 from isospace.pipeline.scan.guard import count_unreadable, require_healthy
 from isospace.pipeline.scan.moved import rewrite_moved
@@ -128,7 +127,7 @@ def scan_source(run: Run, refused: Mapping[str, str] | None = None) -> Scan:
         ).to_arrow_table()
         unreadable = count_unreadable(connection)
         require_healthy(config, _selected(connection, counts), quarantined, unreadable=unreadable, in_source=in_source)
-        documents = _new_documents(connection, store, base, staged, rebuild=run.rebuild)
+        documents = _new_documents(run, connection, base, staged)
         parts = tuple(_write_parts(run, documents))
         if runtime.budget.is_bounded:
             connection.execute(f"COPY live TO '{run.scratch / LIVE}' (FORMAT parquet)")
@@ -303,39 +302,40 @@ def _count(connection: DuckDBPyConnection, what: str) -> int:
 
 
 def _new_documents(
-    connection: DuckDBPyConnection, store: Store, base: Manifest | None, staged: list[Path], *, rebuild: bool
+    run: Run, connection: DuckDBPyConnection, base: Manifest | None, staged: list[Path]
 ) -> Iterator[Document]:
     """Yield the documents to write, in the order of the run; the stale documents of a rebuild come last."""
-    wanted = "status IN ('added', 'changed', 'unchanged')" if rebuild else "status IN ('added', 'changed')"
+    hashed = run.config.recipe.chunking.include_headings
+    wanted = "status IN ('added', 'changed', 'unchanged')" if run.rebuild else "status IN ('added', 'changed')"
     result = connection.cursor().execute(
         f"SELECT staged_part, staged_row FROM live JOIN priority p ON p.part = staged_part AND p.row = staged_row "
         f"WHERE {wanted} ORDER BY p.rank"
     )
     while places := result.fetchmany(_ORDERED_ROWS):
-        yield from _in_order(staged, places)
-    if not rebuild or base is None:
+        yield from _in_order(staged, places, hashes_headings=hashed)
+    if not run.rebuild or base is None:
         return
     for number, part in enumerate(base.parts):
         query = "SELECT base_row FROM live WHERE status = 'stale' AND base_part = ? ORDER BY base_row"
         if rows := [row for (row,) in connection.execute(query, [number]).fetchall()]:
-            yield from _documents(read_parquet(store, part.documents.path).take(rows))
+            stale = read_parquet(run.store, part.documents.path).take(rows)
+            yield from _documents(stale, hashes_headings=hashed)
 
 
-def _in_order(staged: list[Path], places: list[tuple[int, int]]) -> Iterator[Document]:
+def _in_order(staged: list[Path], places: list[tuple[int, int]], *, hashes_headings: bool) -> Iterator[Document]:
     """Yield documents by file and row, reading each file once."""
     documents: dict[tuple[int, int], Document] = {}
     for number in sorted({number for number, _ in places}):
         rows = [row for part, row in places if part == number]
-        documents |= zip(
-            ((number, row) for row in rows), _documents(pq.read_table(staged[number]).take(rows)), strict=True
-        )
+        read = _documents(pq.read_table(staged[number]).take(rows), hashes_headings=hashes_headings)
+        documents |= zip(((number, row) for row in rows), read, strict=True)
     for place in places:
         yield documents.pop(place)
 
 
-def _documents(table: pa.Table) -> Iterator[Document]:
+def _documents(table: pa.Table, *, hashes_headings: bool) -> Iterator[Document]:
     for row in table.to_pylist():
-        yield Document(row["doc_id"], row["uri"], row["title"], row["text"], json.loads(row["metadata"]))
+        yield document_of(row, hashes_headings=hashes_headings)
 
 
 def _write_parts(run: Run, documents: Iterator[Document]) -> Iterator[FileRef]:

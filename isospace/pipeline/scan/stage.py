@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -58,7 +58,10 @@ def stage_source(config: PipelineConfig, folder: Path, forgotten: frozenset[str]
         ) as source,
     ):
         filtered, tally = _ForgottenFilter(forgotten), NoteTally()
-        good = tally.apply(_quarantine(filtered.apply(source), quarantine))
+        good: Iterator[Document] = tally.apply(_quarantine(filtered.apply(source), quarantine))
+        # What is encoded is content; other headings only locate a chunk.
+        hashed = config.recipe.chunking.include_headings
+        good = (replace(document, hashes_headings=hashed) for document in good)
         for group in document_groups(good, runtime.part_documents, runtime.part_characters):
             paths.append(folder / f"{len(paths):08d}.parquet")
             pq.write_table(pa.Table.from_batches([document_batch(group)]), paths[-1], compression="zstd")

@@ -41,6 +41,10 @@ _CHUNK_SCHEMA = pa.schema(
         pa.field("end", pa.int64()),
         pa.field("prefix", pa.large_string()),
         pa.field("text", pa.large_string()),
+        # Null for documents without headings, and for chunks that an earlier version made.
+        pa.field("heading_path", pa.list_(pa.string())),
+        pa.field("section_start", pa.int64()),
+        pa.field("section_end", pa.int64()),
     ]
 )
 DOCUMENT_COLUMNS = ("doc_id", "uri", "title", "metadata")
@@ -224,9 +228,10 @@ def _local_chunks(rows: pa.Table, documents: pa.Table, known: int, part: PartRec
         owners = [place[doc_id] for doc_id in rows["doc_id"].to_pylist()]
     except KeyError as error:
         raise MismatchError(f"{part.chunks.path}: document {error} is not in {part.documents.path}.") from error
-    columns = [
-        pa.array(owners, field.type) if field.name == "document" else rows[field.name] for field in _CHUNK_SCHEMA
-    ]
+    made = {"document": pa.array(owners, pa.int32())}
+    missing = (field for field in _CHUNK_SCHEMA if field.name not in (*rows.column_names, *made))
+    made |= {field.name: pa.nulls(rows.num_rows, field.type) for field in missing}
+    columns = [made[name] if name in made else rows[name] for name in _CHUNK_SCHEMA.names]
     return pa.table(columns, names=_CHUNK_SCHEMA.names).cast(_CHUNK_SCHEMA)
 
 

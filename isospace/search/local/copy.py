@@ -67,7 +67,8 @@ class LocalCopy:
     codes
         Each representation of the n rows, by name.
     chunks
-        n rows: chunk_id, document (row of `documents`), start, end, prefix, text.
+        n rows: chunk_id, document (row of `documents`), start, end, prefix, text, heading_path, section_start,
+        section_end.
     documents
         One row per document: doc_id, uri, title, metadata (JSON), and a typed column for each metadata field. Those of
         dead rows are among them.

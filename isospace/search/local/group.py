@@ -40,7 +40,7 @@ from isospace.storage.store import Store
 from isospace.transform.space import Space
 
 # 2: metadata fields that are called like a column of documents. 3: types of metadata fields. 4: groups of parts.
-FORMAT = 4
+FORMAT = 5
 RECORD = "copy.json"
 LEXICAL = "lexical."
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 
 import pytest
 
@@ -12,8 +13,10 @@ from tests.isospace.cli.conftest import DOCUMENTS, Call
 TEXT = "a text that goes on and on, " * 20
 
 
-def hit(*, title: str = "A title", uri: str = "folder/file.md", text: str = TEXT) -> Hit:
-    return Hit(0.81236, "chunk", "file.md", uri, title, text, 0, len(text), {}, {})
+def hit(
+    *, title: str = "A title", uri: str = "folder/file.md", text: str = TEXT, heading_path: Sequence[str] = ()
+) -> Hit:
+    return Hit(0.81236, "chunk", "file.md", uri, title, text, 0, len(text), {}, {}, heading_path=[*heading_path])
 
 
 @pytest.mark.parametrize("width", [40, 80, 100])
@@ -32,6 +35,9 @@ def test_a_short_hit_says_everything() -> None:
         "    file.md · folder/file.md",
         "    All of it.",
     ]
+    headed = hit(heading_path=["A title", "One > half", "Two"], title="A title", text="All of it.")
+    assert hit_lines(1, headed, 80)[2:] == ["    One > half > Two", "    All of it."]
+    assert hit_lines(1, hit(heading_path=["A title"], title="A title", text="All of it."), 80)[2:] == ["    All of it."]
     assert hit_lines(2, hit(title="", uri="file.md", text="All of it."), 80) == [
         " 2  0.8124  file.md",
         "    All of it.",

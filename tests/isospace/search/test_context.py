@@ -59,3 +59,33 @@ def test_the_hit_is_in_its_context(neighbors: int) -> None:
         found, chunk = context_of(chunks, row, neighbors), chunks.slice(row, 1).to_pylist()[0]
         offset = chunk["start"] - found["context_start"]
         assert found["context"][offset : offset + len(chunk["text"])] == chunk["text"]
+
+
+def sections(*rows: tuple[int, int, int, int | None, int | None]) -> pa.Table:
+    """Make chunks: document, start, end, and the span of the section."""
+    schema = pa.schema([("document", pa.int32()), ("start", pa.int64()), ("end", pa.int64()), ("text", pa.string())])
+    made = table(*(row[:3] for row in rows)).cast(schema)
+    for number, name in ((3, "section_start"), (4, "section_end")):
+        made = made.append_column(name, pa.array([row[number] for row in rows], pa.int64()))
+    return made
+
+
+def test_a_section_is_cut_out_of_the_chunks_that_share_it() -> None:
+    # One is a section, Two and Three are another, and chunks overlap and reach over its ends.
+    chunks = sections((0, 0, 7, 0, 5), (0, 3, 12, 5, 17), (0, 9, 20, 5, 17), (0, 17, 22, 17, 22), (1, 0, 9, None, None))
+    assert context_of(chunks, 0, "section") == {"context": "One. Tw", "context_start": 0, "context_end": 7}
+    # All of the hit is in it.
+    assert context_of(chunks, 1, "section") == {"context": ". Two. Three.", "context_start": 3, "context_end": 16}
+    assert context_of(chunks, 2, "section") == {"context": "Two. Three. Fou", "context_start": 5, "context_end": 20}
+    assert context_of(chunks, 3, "section")["context"] == "Four."
+    # A document without headings is one section.
+    assert context_of(chunks, 4, "section") == {"context": "One. Two.", "context_start": 0, "context_end": 9}
+
+
+def test_a_long_section_is_returned_in_whole_chunks_around_the_hit() -> None:
+    chunks = sections(*((0, start, start + 5, 0, 22) for start in (0, 5, 10, 15)))
+    assert context_of(chunks, 1, "section", most=15)["context"] == TEXT[0:15]
+    assert context_of(chunks, 1, "section", most=14)["context"] == TEXT[5:15]
+    assert context_of(chunks, 0, "section", most=14)["context"] == TEXT[0:10].rstrip()
+    # The hit itself is there, however long it is.
+    assert context_of(chunks, 2, "section", most=1)["context"] == TEXT[10:15]

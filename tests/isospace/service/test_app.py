@@ -263,6 +263,19 @@ def test_documents_are_found_over_http(client: httpx.Client) -> None:
     assert "queries x 100000 hits; expected at most" in refused.json()["error"]["message"]
     refused = client.post("/search", json={"query": QUERY, "k": 1000, "neighbors": 20})
     assert "1 queries x 41000 hits; expected at most" in refused.json()["error"]["message"]
+    refused = client.post("/search", json={"query": QUERY, "k": 1000, "neighbors": "section"})
+    assert "1 queries x 21000 hits; expected at most" in refused.json()["error"]["message"]
+    for wrong in ("chapter", 21, True):
+        refused = client.post("/search", json={"query": QUERY, "neighbors": wrong})
+        assert (refused.status_code, "expected 0 to 20, or section" in refused.text) == (400, True)
+
+
+def test_a_section_is_returned_over_http(client: httpx.Client, opened: Index) -> None:
+    (result,) = client.post("/search", json={"query": QUERY, "k": 2, "neighbors": "section"}).json()["results"]
+    expected = opened.search(QUERY, 2, neighbors="section")[0]
+    assert [hit["context"] for hit in result["hits"]] == [hit.context for hit in expected]
+    assert all(hit.text in hit.context for hit in expected)
+    assert [hit["heading_path"] for hit in result["hits"]] == [[], []]
 
 
 @pytest.mark.parametrize("options", [{}, {"mode": "lexical"}, {"mode": "hybrid"}, {"mode": "quantized"}], ids=str)

@@ -278,3 +278,24 @@ def test_the_names_of_an_element_are_read_once_however_many_blocks_are_in_it() -
     count = len(reads)
     assert _surroundings(around, known) is first
     assert len(reads) == count > 0
+
+
+def test_headings_of_the_main_text_have_levels_and_places() -> None:
+    content = (
+        "<h2>Ropes <em>and</em> hooks<a class=headerlink href=#r>¶</a></h2>"
+        "<p>Of the ropes of every crane on the quay.</p><h4>Two<br>lines</h4>"
+        "<p>Of the hooks of every crane on the quay, too.</p><h3></h3>"
+        "<h3><div>In two</div><div>parts</div></h3>"
+    )
+    parsed = parse(article(content))
+    assert [(one.level, one.text) for one in parsed.headings] == [
+        (1, "Cranes"), (2, "Ropes and hooks"), (4, "Two lines"), (3, "In two parts"),
+    ]  # fmt: skip
+    starts = [parsed.text[one.start :].split("\n")[0] for one in parsed.headings]
+    assert starts == ["Cranes", "Ropes and hooks", "Two", "In two"]
+    everything = parse("<nav><h2>Menu</h2></nav>" + article(content), keep_all=True)
+    assert next(one.text for one in everything.headings) == "Menu"
+
+
+def test_a_page_without_headings_has_none() -> None:
+    assert parse(f"<main>{PROSE}</main>").headings == ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from isospace.ingest.parsers.rst import rst_title
+from isospace.ingest.parsers.rst import rst_headings, rst_title
 
 
 @pytest.mark.parametrize(
@@ -40,3 +40,11 @@ from isospace.ingest.parsers.rst import rst_title
 )
 def test_the_title_is_that_of_the_first_section(text: str, title: str) -> None:
     assert rst_title(text.split("\n")) == title
+
+
+def test_the_level_of_a_section_is_that_of_its_style() -> None:
+    text = "===\nTop\n===\n\nOne\n---\n\ncode::\n\n    no\n    ---\n\n日本\n~~~~\n\nTwo\n---\n\nLow\n===\n"
+    found = [(one.level, one.text, text[one.start :].split("\n")[0]) for one in rst_headings(text)]
+    # A rule above the title makes it another style than a rule below it alone.
+    assert found == [(1, "Top", "==="), (2, "One", "One"), (3, "日本", "日本"), (2, "Two", "Two"), (4, "Low", "Low")]
+    assert rst_headings("") == ()

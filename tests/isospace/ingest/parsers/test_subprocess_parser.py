@@ -120,6 +120,14 @@ def test_an_answer_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(parser_module, "_BOOT", boot)
     answers = ["[" * 200_000, "null", "[1]", '{"title": 1, "text": "x", "metadata": {}}', '"', '{"title": "only"}']
     answers += ['{"title": "t", "text": "x", "metadata": {}, "notes": [' + note + "]}" for note in ("1", '{"kind": 1}')]
+    heads = [
+        "1",
+        '{"start": 1, "level": 1, "text": ""}',
+        '{"start": 0, "level": 7, "text": ""}',
+        '{"start": 0, "level": 1}',
+    ]
+    heads += ['{"start": 0, "level": 1, "text": ""}, {"start": 0, "level": 1, "text": ""}']
+    answers += ['{"title": "t", "text": "x", "metadata": {}, "headings": [' + heading + "]}" for heading in heads]
     for answer in answers:
         monkeypatch.setattr(parser_module, "_FORMATS", answer[:100_000])
         assert reason_of("x") == "made the parser return an invalid answer"
