@@ -40,16 +40,19 @@ def fitted_cells(rows: Rows, count: int, folder: Path) -> tuple[CellQuantizer, A
     return quantizer, homes
 
 
-def own_index(rows: Rows, queries: Any, quantizer: CellQuantizer, homes: Any, folder: Path, form: str) -> Contestant:
-    """Write the files of a local copy, and learn; `form` is what scores are computed from."""
+def opened_index(
+    rows: Rows, queries: Any, quantizer: CellQuantizer, homes: Any, folder: Path, form: str
+) -> tuple[ApproximateIndex, Codes, float]:
+    """Write the files of a local copy, and learn from half of the queries; also return the seconds it took.
+
+    `form` is what scores are computed from.
+    """
     begun = time.perf_counter()
     first = _lists(folder, "first", rows.file, homes, quantizer)
     written = time.perf_counter()
     scorer = fit_quantizer(SPECS[form](), rows.sample(131_072))
-    stored = _stored(rows.file, scorer, form, folder / f"{form}.npy")
-    last = Codes(form, scorer, stored)
+    last = Codes(form, scorer, _stored(rows.file, scorer, form, folder / f"{form}.npy"))
     encoded = time.perf_counter()
-    before = anonymous_mb()
     plain = ApproximateIndex([first], quantizer, None, None)
     learned = learn_recall(plain, last, last, queries, source="set", space_id="", snapshot=1, kernels="fast")
     done = time.perf_counter()
@@ -65,7 +68,17 @@ def own_index(rows: Rows, queries: Any, quantizer: CellQuantizer, homes: Any, fo
                 f"{one.cells:.0f} cells, {one.rows:,.0f} rows",
                 flush=True,
             )
-    state = {"index": ApproximateIndex([first], quantizer, learned, None), "last": last}
+    return ApproximateIndex([first], quantizer, learned, None), last, done - begun
+
+
+def own_index(rows: Rows, queries: Any, quantizer: CellQuantizer, homes: Any, folder: Path, form: str) -> Contestant:
+    """Return isospace's index; as its parameters, the recalls that it declares."""
+    before = anonymous_mb()
+    built, coded, seconds = opened_index(rows, queries, quantizer, homes, folder, form)
+    first, learned, scorer, stored = built.groups[0], built.learned, coded.quantizer, coded.array
+    if learned is None:
+        raise AssertionError("nothing was learned")
+    state = {"index": built, "last": coded}
 
     def search(query: Any, recall: float) -> Any:
         index, codes = state["index"], state["last"]
@@ -80,13 +93,13 @@ def own_index(rows: Rows, queries: Any, quantizer: CellQuantizer, homes: Any, fo
         live = np.ones(len(rows.file) + len(added), bool)
         live[deleted] = False
         state["index"] = ApproximateIndex([first, second], quantizer, learned, live)
-        state["last"] = Codes(form, scorer, stack([stored, codes]), None, live)
+        state["last"] = Codes(form, scorer, stack([np.asarray(stored), codes]), None, live)
 
     search(queries[:1], 0.9)
     print(f"  anonymous memory of the index after a search: {anonymous_mb() - before:.0f} MB", flush=True)
     parameters = sorted({rule.recall for rule in learned.rules if rule.neighbors == K})
     size = (folder / "first.faiss").stat().st_size + homes.nbytes
-    return Contestant(search, [parameters], done - begun, size / 1e6, replace)
+    return Contestant(search, [parameters], seconds, size / 1e6, replace)
 
 
 def _lists(folder: Path, name: str, vectors: Any, homes: Any, quantizer: CellQuantizer) -> CellLists:
