@@ -36,6 +36,7 @@ from isospace.pipeline.scan.diff import Scan, scan_source
 from isospace.pipeline.sparse.encode import plan_sparse, sparse_record
 from isospace.pipeline.unknown_tokens import add_up
 from isospace.pipeline.word_coverage import add_up_words
+from isospace.search.approximate.index import FROM_ROWS
 from isospace.storage.store import open_store
 
 # Longest figure in a table of Prefect's UI, which does not break lines.
@@ -94,6 +95,8 @@ class PlanReport:
         Bytes on disk before and after the run, and the memory to serve its snapshot.
     lexical_warnings
         Why search by words will not work for many of the new texts, as far as a sample tells.
+    without_cells
+        Whether a new space leaves a collection without cells that is large enough for approximate searches.
     """
 
     collection: str
@@ -132,6 +135,7 @@ class PlanReport:
     disk: DiskPlan | None = None
     sparse_texts: int | None = None
     lexical_warnings: tuple[str, ...] = ()
+    without_cells: bool = False
 
     def as_dict(self) -> dict[str, object]:
         """Return the figures by name."""
@@ -180,7 +184,15 @@ class PlanReport:
 
     def warnings(self) -> tuple[str, ...]:
         """Return what a person should look at before the texts are encoded."""
-        return (*self._unknown_warnings(), *self.lexical_warnings, *self._judged_warnings())
+        return (*self._unknown_warnings(), *self.lexical_warnings, *self._judged_warnings(), *self._cell_warnings())
+
+    def _cell_warnings(self) -> tuple[str, ...]:
+        if not self.without_cells:
+            return ()
+        return (
+            f"without cells, each search scores all {self.chunks:,} chunks. Set recipe.transform.cells to auto for "
+            "approximate searches, which reach the recall that you declare",
+        )
 
     def _judged_warnings(self) -> tuple[str, ...]:
         if self.judged is None or self.judged.is_usual:
@@ -316,7 +328,14 @@ def report_plan(
         disk=plan_disk(run, scan, parts, plan, record, queries),
         sparse_texts=None if run.sparse_encoder_id is None else plan_sparse(run, parts).to_encode,
         lexical_warnings=add_up_words(part.words for part in parts).warnings(run.config.recipe.lexical),
+        without_cells=_lacks_cells(run, plan),
     )
+
+
+def _lacks_cells(run: Run, plan: EncodePlan) -> bool:
+    spec = run.config.recipe.transform
+    is_possible = spec.cells is None and spec.normalization == "l2"
+    return is_possible and run.space_id is None and plan.chunks >= FROM_ROWS
 
 
 def _planned(run: Run, plan: EncodePlan, record: EncoderRecord) -> tuple[str, str, str]:

@@ -12,6 +12,8 @@ LARGEST_COUNT = 65_536
 CELL_BYTES = 2
 """The number of a cell has 16 bits."""
 _FEWEST, _PER_CELL, _LEAST_PER_CELL = 16, 32, 8
+_LARGEST_SAMPLE = 262_144
+"""Vectors that cells are fitted on at most, unless as many cells as were asked for need more: 400 MB of MiniLM's."""
 
 
 class CellsSpec(BaseModel):
@@ -20,8 +22,10 @@ class CellsSpec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True)
 
     count: int | None = Field(default=None, ge=2, le=LARGEST_COUNT)
-    """Number of cells; the sample needs eight times as many chunks. If empty, it is chosen when the space is fitted:
-    the power of two nearest to 4 * sqrt(chunks of the collection), at least 16, and at most a 32nd of the sample."""
+    """Number of cells; eight times as many chunks are needed. If empty, it is chosen when the space is fitted: the
+    power of two nearest to 4 * sqrt(chunks of the collection), from 16 to 8,192, and at most a 32nd of the chunks. They
+    are fitted on 32 chunks for each cell, at most 262,144, or on `recipe.transform.sample.size` chunks if that is
+    more."""
     seed: int = Field(default=0, ge=0, lt=2**31 - 1)
     """Random seed of the training."""
 
@@ -49,17 +53,27 @@ def cell_count(spec: CellsSpec, *, chunks: int, sampled: int) -> int:
         _require_sample(sampled, _LEAST_PER_CELL * spec.count, f"{spec.count} cells")
         return spec.count
     _require_sample(sampled, _PER_CELL * _FEWEST, "cells")
+    most = 1 << ((sampled // _PER_CELL).bit_length() - 1)
+    return min(_wanted(chunks), most)
+
+
+def cell_sample(spec: CellsSpec, *, chunks: int) -> int:
+    """Return the number of vectors that the cells of a collection of `chunks` chunks are fitted on, if it has them."""
+    if spec.count is None:
+        return _PER_CELL * _wanted(chunks)
+    return max(min(_PER_CELL * spec.count, _LARGEST_SAMPLE), _LEAST_PER_CELL * spec.count)
+
+
+def _wanted(chunks: int) -> int:
     # With b = floor(log2(16 n)), 4 sqrt(n) lies between 2**(b/2) and 2**((b+1)/2), and the nearest power of two, in
     # proportion, is 2**floor((b+1)/2). Integers leave no rounding.
-    wanted = 1 << ((16 * chunks).bit_length() // 2)
-    most = 1 << ((sampled // _PER_CELL).bit_length() - 1)
-    return min(max(wanted, _FEWEST), most, LARGEST_COUNT)
+    nearest = 1 << ((16 * chunks).bit_length() // 2)
+    return min(max(nearest, _FEWEST), _LARGEST_SAMPLE // _PER_CELL)
 
 
 def _require_sample(sampled: int, needed: int, what: str) -> None:
     if sampled < needed:
         raise FitError(
             f"recipe.transform.cells: the sample has {sampled} vectors, and {what} need at least {needed}. Embed more "
-            "text, raise recipe.transform.sample.size, or leave recipe.transform.cells empty: searches are exact then, "
-            "and fast for a collection of this size."
+            "text, or leave recipe.transform.cells empty: searches are exact then, and fast for so few chunks."
         )

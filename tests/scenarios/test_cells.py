@@ -45,14 +45,14 @@ def segments_of(store: Store, manifest: Manifest) -> Iterator[pa.Table]:
     return (read_parquet(store, part.segment.path) for part in manifest.parts)
 
 
-def require_right_cells(config: PipelineConfig) -> int:
+def require_right_cells(config: PipelineConfig, count: int = 8) -> int:
     """Assign every vector again; return their number."""
     store, manifest, space = opened(config)
     spec = next(spec for spec in space.record.spec.representations if spec.name == "float32")
     rows = 0
     for table in segments_of(store, manifest):
         vectors = read_codes(table, spec, space.record.dimension)
-        assert np.array_equal(read_cells(table, 8), assign_cells(space.transform, vectors))
+        assert np.array_equal(read_cells(table, count), assign_cells(space.transform, vectors))
         rows += len(vectors)
     return rows
 
@@ -195,3 +195,10 @@ def test_without_faiss_a_run_that_has_to_train_cells_does_not_start(
         with pytest.raises(ConfigError, match=r"recipe.transform.cells: training cells needs faiss. Run: pip install"):
             plan_only(config)
     assert embed_inline(config).committed
+
+
+def test_cells_are_fitted_on_more_chunks_than_the_sample_if_needed(configure: Configure, tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "d.jsonl", sentences(300))
+    config = configure(path, recipe={"transform": {"cells": 16, "sample": {"size": 100, "min_ratio": 0.0}}})
+    embed_inline(config)
+    assert require_right_cells(config, 16) == 300

@@ -24,7 +24,7 @@ from isospace.pipeline.preflight import with_hashed_files
 from isospace.pipeline.run import Run
 from isospace.storage import paths as layout
 from isospace.transform.affine import apply_affine
-from isospace.transform.cells_spec import cell_count
+from isospace.transform.cells_spec import cell_count, cell_sample
 from isospace.transform.distortion import cluster, measure_distortion
 from isospace.transform.error_bounds import error_bound
 from isospace.transform.fit import estimate, fit, fit_affine, held_out_variance, held_out_warnings
@@ -86,8 +86,13 @@ def fit_space(run: Run, chunk_paths: Sequence[str], encoder: Encoder) -> str:
     sample = sample_vectors(run, chunk_paths, size=spec.sample.size, dimension=encoder.record.dimension)
     automatic = isinstance(spec.fit, AutoSpec)
     evidence = gather_evidence(run, chunk_paths, encoder, choosing=automatic) if spec.needs_queries else None
-    chunks = 0 if spec.cells is None else sum(1 for _ in chunk_hashes(run, chunk_paths))
-    fitted = fit_transform(spec, sample, evidence, _raw_queries(encoder), chunks=chunks)
+    chunks, more = 0, None
+    if spec.cells is not None:
+        chunks = sum(1 for _ in chunk_hashes(run, chunk_paths))
+        size = cell_sample(spec.cells, chunks=chunks)
+        if size > spec.sample.size:
+            more = sample_vectors(run, chunk_paths, size=size, dimension=encoder.record.dimension)
+    fitted = fit_transform(spec, sample, evidence, _raw_queries(encoder), chunks=chunks, cell_vectors=more)
     probes, described = record_probes(encoder, fitted.transform, fitted.spec)
     space_id, files = seal_space(
         encoder_id=run.encoder_id,
@@ -196,6 +201,7 @@ def fit_transform(
     queries: Float32 | None = None,
     *,
     chunks: int | None = None,
+    cell_vectors: Float32 | None = None,
 ) -> FittedTransform:
     """Fit affine map and quantizers on (n, d) raw vectors.
 
@@ -212,6 +218,8 @@ def fit_transform(
         fit the map's bounds.
     chunks
         Number of chunks of the collection, on which the number of cells may depend; by default that of the sample.
+    cell_vectors
+        (c, d) raw vectors of documents that the cells are fitted on; by default, the sample.
 
     Raises
     ------
@@ -245,8 +253,11 @@ def fit_transform(
     transform = Transform(affine, spec.normalization, fit_quantizers(vectors, spec.representations))
     warnings += [*fitted.warnings, *held_out_warnings(held_out)]
     if spec.cells is not None:
-        count = cell_count(spec.cells, chunks=len(sample) if chunks is None else chunks, sampled=len(sample))
-        cells = fit_cells(spec.cells, vectors, count, spherical=normalize)
+        more = vectors
+        if cell_vectors is not None:
+            more, _ = apply_affine(affine, cell_vectors, role="document", normalize=normalize)
+        count = cell_count(spec.cells, chunks=len(sample) if chunks is None else chunks, sampled=len(more))
+        cells = fit_cells(spec.cells, more, count, spherical=normalize)
         transform = replace(transform, cells=cells.quantizer)
         provenance["cells"] = cells.figures()
         warnings += cells.warnings

@@ -12,7 +12,7 @@ from isospace.pipeline.encode.shards import EncodePlan
 from isospace.pipeline.fit.evidence import FEWEST_QUERIES, drawn_queries, too_few_judged
 from isospace.pipeline.run import Run
 from isospace.storage.parquet import read_parquet
-from isospace.transform.cells_spec import cell_count
+from isospace.transform.cells_spec import cell_count, cell_sample
 from isospace.transform.fit import require_sample
 from isospace.transform.quantizers.product import require_training_sample
 from isospace.transform.representations import PqSpec
@@ -43,7 +43,8 @@ def require_fit(run: Run, plan: EncodePlan, parts: list[ChunkPart], record: Enco
         if isinstance(representation, PqSpec):
             require_training_sample(representation, sampled)
     if spec.cells is not None:
-        cell_count(spec.cells, chunks=plan.chunks, sampled=sampled)
+        wanted = max(spec.sample.size, cell_sample(spec.cells, chunks=plan.chunks))
+        cell_count(spec.cells, chunks=plan.chunks, sampled=min(plan.distinct, wanted))
 
 
 def _require_queries(run: Run, parts: list[ChunkPart]) -> None:

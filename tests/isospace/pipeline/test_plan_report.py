@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from isospace.errors import ConfigError
-from isospace.pipeline.plan_report import PlanReport, require_device
+from isospace.pipeline import plan_report
+from isospace.pipeline.plan_report import PlanReport, plan_only, require_device
 from tests.helpers.documents import sentences, write_jsonl
+from tests.helpers.inline import embed_inline
 
 NOTHING = PlanReport(
     collection="c",
@@ -94,3 +96,33 @@ def test_a_plan_refuses_workers_that_cannot_be_started_from_here(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == absent else real(name, *rest))
     with pytest.raises(ConfigError, match=message):
         require_device(config)
+
+
+@pytest.mark.parametrize(
+    ("transform", "chunks", "warns"),
+    [
+        ({}, 3, True),
+        ({}, 2, False),
+        ({"cells": 2}, 16, False),
+        ({"normalization": "none"}, 3, False),
+    ],
+)
+def test_a_new_space_of_a_large_collection_without_cells_is_pointed_out(
+    configure: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    transform: dict[str, Any],
+    chunks: int,
+    warns: bool,
+) -> None:
+    monkeypatch.setattr(plan_report, "FROM_ROWS", 3)
+    path = write_jsonl(tmp_path / "d.jsonl", sentences(chunks))
+    config = configure(path, recipe={"transform": transform})
+    warnings = [text for text in plan_only(config).warnings() if "cells" in text]
+    assert len(warnings) == warns
+    if warns:
+        assert f"each search scores all {chunks:,} chunks. Set recipe.transform.cells to auto" in warnings[0]
+        # Its space is there: a warning for each run would be noise.
+        embed_inline(config)
+        write_jsonl(path, sentences(chunks + 1))
+        assert not [text for text in plan_only(config).warnings() if "cells" in text]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from isospace.errors import FitError, IntegrityError
-from isospace.transform.cells_spec import AnyCells, CellsSpec, cell_count
+from isospace.transform.cells_spec import AnyCells, CellsSpec, cell_count, cell_sample
 from isospace.transform.quantizers import fit_cells as training
 from isospace.transform.quantizers.cells import CellQuantizer, grid_bits, imbalance_factor, load_cells
 from isospace.transform.quantizers.fit_cells import LARGEST_SHARE, FittedCells, fit_cells
@@ -213,7 +213,7 @@ def test_a_number_of_centroids_that_no_fit_gives_is_refused(count: int) -> None:
         (1_000_000, 131_071, 2_048),
         (524_287, 1_000_000, 2_048),  # 4 sqrt(n) is just below 2,896.3, the geometric middle
         (524_288, 1_000_000, 4_096),
-        (10**12, 10**9, 65_536),
+        (10**12, 10**9, 8_192),
         (1, 512, 16),
     ],
 )
@@ -221,6 +221,27 @@ def test_the_number_of_cells_follows_from_the_collection_and_the_sample(
     chunks: int, sampled: int, expected: int
 ) -> None:
     assert cell_count(CellsSpec(), chunks=chunks, sampled=sampled) == expected
+
+
+@pytest.mark.parametrize(
+    ("count", "chunks", "expected"),
+    [
+        (None, 1_024, 32 * 128),
+        (None, 1_000_000, 32 * 4_096),
+        (None, 10**9, 32 * 8_192),
+        (None, 1, 32 * 16),
+        (100, 1, 3_200),
+        (8_193, 1, 262_144),  # enough for a fit, if not for a good one
+        (65_536, 1, 8 * 65_536),
+    ],
+)
+def test_the_sample_is_large_enough_for_the_cells_that_a_collection_gets(
+    count: int | None, chunks: int, expected: int
+) -> None:
+    spec = CellsSpec(count=count)
+    assert cell_sample(spec, chunks=chunks) == expected
+    wanted = cell_count(spec, chunks=chunks, sampled=10**9)
+    assert cell_count(spec, chunks=chunks, sampled=expected) == wanted
 
 
 @pytest.mark.parametrize("spec", [CellsSpec(), CellsSpec(count=64)])

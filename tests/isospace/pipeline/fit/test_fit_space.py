@@ -35,3 +35,12 @@ def test_cells_are_fitted_on_transformed_vectors_and_their_number_follows_from_t
     few = fit_transform(spec, sample, None, chunks=10)
     assert few.provenance["cells"]["count"] == 16
     assert fit_transform(spec, sample, None).provenance["cells"]["count"] == 32
+    # All else is fitted on the sample alone.
+    more = np.random.default_rng(1).normal(size=(2200, 8)).astype(np.float32) + 3
+    larger = fit_transform(spec, sample, None, chunks=10**6, cell_vectors=more)
+    vectors = apply_transform(fitted.transform, more, "document").vectors
+    expected = fit_cells(CellsSpec(), vectors, 64, spherical=normalization == "l2")
+    assert larger.transform.cells is not None
+    assert np.array_equal(larger.transform.cells.grid, expected.quantizer.grid)
+    assert np.array_equal(larger.transform.affine.offsets, fitted.transform.affine.offsets)
+    assert larger.provenance["representations"] == fitted.provenance["representations"]
