@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -18,7 +19,12 @@ def context_of(chunks: pa.Table, row: int, neighbors: int) -> dict[str, Any]:
     """
     first, last = max(0, row - neighbors), min(chunks.num_rows, row + neighbors + 1)
     near = chunks.select(["document", "start", "end", "text"]).slice(first, last - first).to_pylist()
-    own = near[row - first]
+    return joined(near, row - first)
+
+
+def joined(near: Sequence[Mapping[str, Any]], place: int) -> dict[str, Any]:
+    """Return what `context_of` returns, given the rows near a chunk, and its place among them."""
+    own = near[place]
     members = [chunk for chunk in near if chunk["document"] == own["document"]]
     text, end = "", members[0]["start"]
     for chunk in members:

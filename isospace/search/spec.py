@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
@@ -27,6 +27,11 @@ STOPWORDS = (
 
 DEFAULT_RECALL = 0.99
 
+Local: TypeAlias = Literal["copy", "none"]
+"""What an index keeps of a snapshot on this machine."""
+LOCAL_CACHE_MB = 2_000
+"""Megabytes of blocks that an index without a local copy keeps on disk, by default."""
+
 
 class SearchSpec(SpecModel):
     """How snapshots are searched by default."""
@@ -34,6 +39,9 @@ class SearchSpec(SpecModel):
     recall: float = Field(default=DEFAULT_RECALL, gt=0.0, le=1.0)
     """The share of the exact hits that approximate searches find, on average, unless a search states another. Such
     searches need `recipe.transform.cells`; 1 searches exactly."""
+    remote: bool = False
+    """Whether runs publish files that are searched in the store, without a local copy (`local="none"`). They take about
+    as much space as codes and texts."""
 
 
 class LexicalSpec(SpecModel):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from isospace.search.local.choice import Choice, GroupPart, KnownGroup, WantedPart, choose, dead_documents, is_in
-from isospace.search.local.copy import _in_order
+from isospace.search.local.copy import ranges_in_order
 from isospace.storage.file_ref import FileRef
 from tests.helpers.manifests import part_record
 
@@ -136,7 +136,7 @@ def test_rows_are_in_the_order_of_the_snapshot_whatever_the_groups_are() -> None
         SimpleNamespace(known=group("h", wanted("b", 1))),
     ]
     parts = by_name(wanted("a", 3), wanted("b", 1), wanted("c", 2), wanted("d", 0))
-    assert _in_order(first, parts, np.ones(6, bool)) == ((2, 5), (5, 6), (0, 2))  # type: ignore[arg-type]
+    assert ranges_in_order(first, parts, np.ones(6, bool)) == ((2, 5), (5, 6), (0, 2))  # type: ignore[arg-type]
     # A part of which no row is live has no place.
     live = np.array([False, False, True, False, True, True])
-    assert _in_order(first, parts, live) == ((2, 5), (5, 6))  # type: ignore[arg-type]
+    assert ranges_in_order(first, parts, live) == ((2, 5), (5, 6))  # type: ignore[arg-type]
