@@ -20,6 +20,8 @@ from isospace.transform.spec import AutoSpec, TransformSpec
 # Measured: texts take 1.4 times as much in the serving database as in the Parquet files of documents and chunks (the
 # demo), and their words 0.7 to 1.3 times as much (judged collections, in parts of 200 to 5,000 documents). A model is
 # stored with its graph, which is as large.
+# Bytes of a published chunk besides its codes and texts: its row, document, cell, and hash.
+_PUBLISHED_ROW = 24
 _TEXTS_IN_DATABASE, _TEXTS_IN_LEXICAL, _MODEL_AND_GRAPH = 1.4, 1.2, 2
 
 
@@ -123,7 +125,8 @@ def _lexical(run: Run, texts: int) -> int:
 def _published(run: Run, chunks: int, texts: int, dimension: int) -> int:
     """Return the size of what is published of new chunks for searches without a local copy: codes, texts, and words."""
     finest = finest_of(run.config.recipe.transform.representations, dimension)
-    return chunks * (code_bytes(finest, dimension) + _PUBLISHED_ROW) + 2 * texts + 2 * _lexical(run, texts)
+    size: int = chunks * (code_bytes(finest, dimension) + _PUBLISHED_ROW) + 2 * texts + 2 * _lexical(run, texts)
+    return size
 
 
 def _serving(run: Run, chunks: int, texts: int, dimension: int) -> int:

@@ -8,6 +8,7 @@ next call finds and keeps them.
 from __future__ import annotations
 
 import functools
+import hashlib
 import tempfile
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from isospace.errors import IntegrityError, StoreError
 from isospace.search.lexical_files import live_postings
 from isospace.search.lexical_record import read_lexical_record
 from isospace.search.local.build import write_group
-from isospace.search.local.choice import GroupPart, WantedPart, choose, is_in
+from isospace.search.local.choice import GroupPart, KnownGroup, WantedPart, choose, is_in
 from isospace.search.local.copy import count_erasures, wanted_parts
 from isospace.search.postings import Postings
 from isospace.search.remote.blocks import BlockFile, unpack_array
@@ -46,12 +47,13 @@ from isospace.search.words import missing_for_words
 from isospace.storage.file_ref import FileRef
 from isospace.storage.hashing import fingerprint, sha256
 from isospace.storage.parquet import read_parquet
+from isospace.storage.paths import CollectionPaths
 from isospace.storage.store import Store
+from isospace.transform.quantizers.cells import CellQuantizer
 from isospace.transform.representations import finest_of
 from isospace.transform.space import Space
 
 Bools = npt.NDArray[np.bool_]
-_HASH_BYTES = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,35 +109,40 @@ def publish_snapshot(store: Store, manifest: Manifest, space: Space, scratch: Pa
 
 def publish_arrays(
     store: Store,
-    manifest: Manifest,
-    space: Space,
+    paths: CollectionPaths,
     arrays: GroupArrays,
-    parts: Sequence[GroupPart],
+    quantizer: CellQuantizer | None,
+    group: KnownGroup,
+    *,
     kind: str,
-    erasures: int,
+    representation: str,
     folder: Path,
 ) -> tuple[PublishedGroup, FileRef]:
     """Write the objects of one group, and its record.
 
     Parameters
     ----------
+    quantizer
+        The cells of the space; None without cells.
+    group
+        Its name, its parts, and how many erasures had been ordered before they were read.
+    kind, representation
+        As in `isospace.search.remote.record.PublishedGroup`.
     folder
         An empty local folder.
     """
-    files = write_objects(arrays, space.transform.cells, folder)
-    name = fingerprint({"kind": kind, "parts": [[list(part.files), sorted(part.deleted)] for part in parts]})[:32]
     objects = {}
-    for key, path in files.items():
+    for key, path in write_objects(arrays, quantizer, folder).items():
         digest = _digest(path)
-        ref = FileRef(path=manifest.paths.remote_object(name, key, digest), size=path.stat().st_size, sha256=digest)
+        ref = FileRef(path=paths.remote_object(group.name, key, digest), size=path.stat().st_size, sha256=digest)
         store.write_file(ref.path, path)
         path.unlink()
         objects[key] = ref
-    group = PublishedGroup(
-        name=name,
+    published = PublishedGroup(
+        name=group.name,
         kind=kind,
-        erasures=erasures,
-        representation=_finest(space),
+        erasures=group.erasures,
+        representation=representation,
         parts=tuple(
             PublishedPart(
                 name=part.name,
@@ -144,11 +151,11 @@ def publish_arrays(
                 documents=part.documents,
                 chunks=part.chunks,
             )
-            for part in parts
+            for part in group.parts
         ),
         objects=objects,
     )
-    return group, write_group_record(store, manifest.paths, group)
+    return published, write_group_record(store, paths, published)
 
 
 def _kind(manifest: Manifest, space: Space, words: str | None) -> str:
@@ -209,7 +216,18 @@ def _publish_group(
         objects.mkdir()
         written = write_group(store, manifest, space, parts, rows, "content", lists=False)
         arrays = group_arrays(rows, _finest(space), None if postings is None else postings(parts))
-        return publish_arrays(store, manifest, space, arrays, written, kind, erasures, objects)
+        body = {"kind": kind, "parts": [[list(part.files), sorted(part.deleted)] for part in written]}
+        group = KnownGroup(fingerprint(body)[:32], written, erasures)
+        return publish_arrays(
+            store,
+            manifest.paths,
+            arrays,
+            space.transform.cells,
+            group,
+            kind=kind,
+            representation=_finest(space),
+            folder=objects,
+        )
 
 
 def _used(store: Store, group: PublishedGroup, ref: FileRef, wanted: dict[str, WantedPart]) -> UsedGroup:
@@ -292,7 +310,5 @@ def _require_present(store: Store, manifest: Manifest, refs: Collection[FileRef]
 
 
 def _digest(path: Path) -> str:
-    import hashlib
-
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
