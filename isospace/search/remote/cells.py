@@ -6,11 +6,13 @@ read anyway, so that all of its rows are scored: of the same cells, no row is mi
 
 from __future__ import annotations
 
+import functools
 import math
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -20,10 +22,10 @@ from isospace.search.approximate.index import Visited
 from isospace.search.approximate.record import LearnedRecall
 from isospace.search.approximate.visits import VisitRule, cells_within_reach, rule_for, visited_cells
 from isospace.search.remote.block_reader import BlockReader
-from isospace.search.remote.group import RemoteGroup
+from isospace.search.remote.group import CodeBlock, RemoteGroup
 from isospace.search.vector.kernels import Codes, Kernels
 from isospace.search.vector.rescoring import Scored, nearest
-from isospace.search.vector.scoring import Metric
+from isospace.search.vector.scoring import Metric, score_rows
 from isospace.search.vector.topk import Rows
 from isospace.transform.quantizers.cells import CellQuantizer
 from isospace.transform.vectors import Float32
@@ -38,6 +40,7 @@ _PORTION_BYTES = 16 << 20
 # Queries whose blocks are requested together.
 _TOGETHER = 8
 _KEPT_MASKS = 16
+_FLOAT32_EPSILON = float(np.finfo(np.float32).eps)
 LEAST_EXACT_BYTES = 64_000_000
 """Codes up to which an exact search reads all of them, however small the disk cache is."""
 
@@ -77,7 +80,7 @@ class RemoteCells:
         self._kept: OrderedDict[int, tuple[Rows, _Passing]] = OrderedDict()
         self._lock = threading.Lock()
 
-    @property
+    @functools.cached_property
     def sizes(self) -> Counts:
         """(c,) live rows of each cell."""
         return self._by_cell(self._live)
@@ -123,9 +126,11 @@ class RemoteCells:
             raise AssertionError("no rule: can_search is false")
         growth = max(1.0, self._live.total / max(self.learned.chunks, 1))
         wanted = float(max(count, rule.candidates)) if rows is None else rule.rows * growth * share
-        by_cell = self._by_cell(passing)
+        by_cell = self.sizes if rows is None else self._by_cell(passing)
         lengths = np.linalg.norm(queries, axis=1)
-        products = (queries / lengths[:, None]).astype(np.float32) @ self._centroids.T
+        # Not by BLAS, whose threads wait for each other longer than they work for one query.
+        units = (queries / lengths[:, None]).astype(np.float32)
+        products = np.stack([np.einsum("ij,j->i", self._centroids, unit) for unit in units])
         chosen = [visited_cells(rule, line, by_cell, wanted=wanted) for line in products]
         found: list[Scored] = []
         visits: list[Visited] = []
@@ -175,7 +180,11 @@ class RemoteCells:
     ) -> list[Scored]:
         """Score the passing rows of blocks; return the best of each query, and those that tie with the last."""
         best: list[Scored] = [(np.zeros(0, np.int64), np.zeros(0)) for _ in queries]
+        is_plain = len(queries) == 1 and self.codes.squares is None and metric in ("cosine", "dot")
         for portion in self._portions(chosen):
+            if is_plain:
+                best = [_merged(best[0], self._best(portion, passing, queries[0], count, metric), count)]
+                continue
             codes, rows = self._read(portion, passing)
             if not len(rows):
                 continue
@@ -185,12 +194,47 @@ class RemoteCells:
             ]
         return best
 
-    def _read(self, chosen: Chosen, passing: _Passing) -> tuple[Codes, Rows]:
-        """Return the codes of the passing rows of blocks, and these rows."""
+    def _best(self, chosen: Chosen, passing: _Passing, query: Float32, count: int, metric: Metric) -> Scored:
+        """Return the rows of blocks that may be among the best for one query, and their exact scores.
+
+        Products in float32 rule out the others: with 8 sqrt(k) u as the bound of their error, as for exact searches.
+        They are computed block by block, since a block stays near the processor, and not by BLAS, whose threads wait
+        for each other longer than they work for one query.
+        """
+        blocks = self._opened(chosen)
+        decode = self.codes.quantizer.decode
+        near: list[npt.NDArray[np.float32]] = []
+        rows: list[Rows] = []
+        for group, block in blocks:
+            products = np.einsum("ij,j->i", np.ascontiguousarray(decode(block.codes), np.float32), query)
+            own = block.rows + self._firsts[group]
+            if passing.mask is not None:
+                products[~passing.mask[own]] = -np.inf
+            near.append(products)
+            rows.append(own)
+        rough = np.concatenate([np.zeros(0, np.float32), *near])
+        is_near = rough > -np.inf
+        if np.count_nonzero(is_near) > count:
+            slack = 8.0 * math.sqrt(len(query)) * _FLOAT32_EPSILON * float(np.linalg.norm(query))
+            is_near &= rough >= np.partition(rough, len(rough) - count)[len(rough) - count] - slack
+        ends = np.cumsum([0, *map(len, rows)])
+        kept = [is_near[start:end] for start, end in pairwise(ends.tolist())]
+        codes = [block.codes[keep] for (_, block), keep in zip(blocks, kept, strict=True) if keep.any()]
+        if not codes:
+            return np.zeros(0, np.int64), np.zeros(0)
+        chosen_codes = Codes(self.codes.name, self.codes.quantizer, np.concatenate(codes))
+        scores = score_rows(chosen_codes, query, np.arange(len(chosen_codes)), metric)
+        return np.concatenate(rows)[is_near], scores
+
+    def _opened(self, chosen: Chosen) -> list[tuple[int, CodeBlock]]:
         data = self.reader.read([(self.groups[group].file("codes"), block) for group, block in chosen])
-        blocks = [
+        return [
             (group, self.groups[group].code_block(block, one)) for (group, block), one in zip(chosen, data, strict=True)
         ]
+
+    def _read(self, chosen: Chosen, passing: _Passing) -> tuple[Codes, Rows]:
+        """Return the codes of the passing rows of blocks, and these rows."""
+        blocks = self._opened(chosen)
         rows = np.concatenate([np.zeros(0, np.int64), *(block.rows + self._firsts[group] for group, block in blocks)])
         codes = np.concatenate([block.codes for _, block in blocks])
         squares = None
