@@ -46,6 +46,7 @@ from isospace.transform.cells_spec import CellsSpec
 from isospace.transform.quantizers import fit_quantizer
 from isospace.transform.quantizers.cells import CellQuantizer
 from isospace.transform.quantizers.fit_cells import fit_cells
+from isospace.transform.quantizers.int8 import Int8Quantizer
 from isospace.transform.representations import Int8Spec
 
 K, PER_DOCUMENT = 10, 4
@@ -151,9 +152,7 @@ class Searcher:
         made = folder / "remote"
         arrays = np.load(made / "space.npz")
         quantizer = CellQuantizer(arrays["grid"], int(arrays["exponent"]))
-        from isospace.transform.quantizers.int8 import Int8Quantizer
-
-        scorer = Int8Quantizer(arrays["scale"], arrays["low"] if "low" in arrays else None)
+        scorer = Int8Quantizer(arrays["scale"], arrays.get("low"))
         learned = LearnedRecall.model_validate_json((made / "learned.json").read_text())
         used = UsedGroup.model_validate_json((made / "used.json").read_text())
         self.reader = BlockReader(open_store(url), BlockCache(cache, 2_000))

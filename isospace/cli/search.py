@@ -26,7 +26,7 @@ from isospace.cli.common import (
 from isospace.cli.serve_config import LIMITS, read_serve_config
 from isospace.cli.terminal import print_json, printable, say, say_marked
 from isospace.errors import ConfigError
-from isospace.search.spec import LOCAL_CACHE_MB, Local
+from isospace.search.locality import LOCAL_CACHE_MB, Local
 
 if TYPE_CHECKING:
     from isospace.search.highlight import Spans

@@ -23,6 +23,7 @@ from isospace.search.approximate.index import Visited
 from isospace.search.highlight import Spans, snapshot_highlighter
 from isospace.search.local.copy import REMOTE, LocalCopy, take_rows
 from isospace.search.local.files import Verify
+from isospace.search.locality import LOCAL_CACHE_MB, Local
 from isospace.search.more_like import example_of
 from isospace.search.opener import Opener
 from isospace.search.options import TEXT_MODES, WORD_MODES, SearchKeywords, SearchOptions, search_options
@@ -32,7 +33,6 @@ from isospace.search.query_cache import CacheConfig, QueryCache
 from isospace.search.remote.block_cache import BlockCache
 from isospace.search.remote.block_reader import BlockReader
 from isospace.search.results import rank_results, with_percentiles
-from isospace.search.spec import LOCAL_CACHE_MB, Local
 from isospace.search.vector.kernels import Kernels
 from isospace.search.vector.stacked import Stacked
 from isospace.search.vector.topk import Rows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Literal, TypeAlias
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -26,11 +26,6 @@ STOPWORDS = (
 
 
 DEFAULT_RECALL = 0.99
-
-Local: TypeAlias = Literal["copy", "none"]
-"""What an index keeps of a snapshot on this machine."""
-LOCAL_CACHE_MB = 2_000
-"""Megabytes of blocks that an index without a local copy keeps on disk, by default."""
 
 
 class SearchSpec(SpecModel):

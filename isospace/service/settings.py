@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from isospace.errors import ConfigError
-from isospace.search.spec import LOCAL_CACHE_MB, Local
+from isospace.search.locality import LOCAL_CACHE_MB, Local
 from isospace.service.keys import KEYS_VARIABLE
 from isospace.service.limits import Limits
 from isospace.service.tokens import TokenRules

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from fastapi.testclient import TestClient
 
 from isospace.errors import IsospaceError, NotFoundError, QueryError
 from isospace.pipeline.config import PipelineConfig
@@ -18,6 +20,10 @@ from isospace.search.local.choice import choose
 from isospace.search.options import SearchOptions
 from isospace.search.remote.record import published_files, read_published
 from isospace.search.vector.kernels import Codes
+from isospace.service.app import create_app
+from isospace.service.recall_watch import RecallWatch
+from isospace.service.settings import ServiceOptions, Settings
+from isospace.service.start import _open
 from isospace.storage.store import open_store
 from tests.helpers.documents import sentences
 from tests.helpers.inline import embed_inline
@@ -285,3 +291,36 @@ def test_very_small_collections(tmp_path: Path, tiny_model: Path, count: int) ->
     local, remote = (open_index(str(tmp_path / "store"), "c", local=one) for one in ("copy", "none"))
     for options in ({"mode": "auto"}, {"mode": "hybrid"}, {"mode": "lexical", "filter": 'lang == "fr"'}):
         assert outcome(remote, k=5, **options) == outcome(local, k=5, **options)
+
+
+def test_the_service_searches_without_a_copy(store: str) -> None:
+    index = _open(ServiceOptions(store, "c", local="none", local_cache_mb=7, watch_seconds=0.0))
+    assert index.view.remote is not None
+    assert index.view.remote.reader.cache.limit == 7_000_000
+    body = {"query": QUERIES[0], "k": 4, "mode": "hybrid", "filter": 'lang == "en"'}
+    answers = []
+    for one in (index, open_index(store, "c")):
+        with TestClient(create_app(one, Settings()), base_url="http://127.0.0.1") as client:
+            answers.append(client.post("/search", json=body).json()["results"][0]["hits"])
+            assert client.get("/metrics").status_code == 200
+    assert len(answers[0]) == 4
+    assert answers[0] == answers[1]
+
+
+def test_answers_from_the_store_are_not_compared_with_exact_ones(pair: tuple[Index, Index]) -> None:
+    options, queued = SearchOptions(mode="approximate", recall=0.8), []
+    for index in pair:
+        watch = RecallWatch(index, share=1.0)
+        watch.submit(index.view, QUERIES[:1], options, [index.answer(QUERIES[0], options)])
+        watch.close()
+        queued.append(sum(watch.counts.values()))
+    assert queued == [1, 0]
+
+
+def test_several_threads_search_one_index(store: str) -> None:
+    index = open_index(store, "c", local="none")
+    queries = list(sentences(24, seed=8, words=6).values())
+    expected = open_index(store, "c").search(queries, 5, mode="hybrid")
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda query: index.search(query, 5, mode="hybrid")[0], queries))
+    assert found == expected

@@ -123,7 +123,9 @@ class LocalCopy:
 
     def owner_rows(self, rows: Iterable[int]) -> list[dict[str, Any]]:
         """Return doc_id, uri, title, and metadata of the document of each row."""
-        return pick(self.documents.select(list(DOCUMENT_COLUMNS)), (int(self.owners[row]) for row in rows))
+        # Not by `owners`, which would read the documents of all chunks.
+        owners = (chunk["document"] for chunk in self.chunk_rows(rows, ["document"]))
+        return pick(self.documents.select(list(DOCUMENT_COLUMNS)), owners)
 
     def context(self, row: int, neighbors: int) -> dict[str, Any]:
         """Return what `isospace.search.context.context_of` returns."""

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from isospace.errors import ConfigError
-from isospace.search.spec import LOCAL_CACHE_MB
+from isospace.search.locality import LOCAL_CACHE_MB
 
 _LOG = logging.getLogger(__name__)
 MEMORY_BYTES = 64 << 20

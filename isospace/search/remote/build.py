@@ -7,7 +7,6 @@ owners, and postings, stays in the order of the documents.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,15 +23,10 @@ from isospace.search.local.copy import numbers, take_rows
 from isospace.search.local.files import load_array, load_table
 from isospace.search.postings import Postings
 from isospace.search.remote.blocks import BlockWriter, pack_array, pack_tables
+from isospace.search.remote.layout import IDS_BLOCK, INDEX, PLAIN_ROWS, POSTINGS_BLOCK, VOCABULARY, hash_of
 from isospace.transform.quantizers.cells import CellQuantizer
 from isospace.transform.vectors import Float32
 
-INDEX = "index"
-PLAIN_ROWS = 512
-"""Rows of a block of codes in a space without cells."""
-POSTINGS_BLOCK = 8_192
-IDS_BLOCK = 4_096
-VOCABULARY = ("words", "word_ends", "starts", "lengths")
 # A hit reads a block of texts: with 20 ms for a request, reading more takes no longer, and fewer blocks are listed.
 _TEXT_BYTES, _MOST_TEXTS = 32_768, 256
 _DOCUMENTS_BLOCK = 4_096
@@ -215,11 +209,6 @@ def _write_ids(writer: BlockWriter, group: GroupArrays) -> dict[str, Any]:
         own = order[first : first + IDS_BLOCK]
         writer.add(hashes[own].astype("<u8").tobytes(), own.astype("<i4").tobytes())
     return {"firsts": hashes[order[::IDS_BLOCK]] if len(order) else hashes}
-
-
-def hash_of(chunk_id: str) -> int:
-    """Return 64 bits of the SHA-256 of a chunk ID."""
-    return int.from_bytes(hashlib.sha256(chunk_id.encode("utf-8", "surrogatepass")).digest()[:8], "little")
 
 
 def _write_words(writer: BlockWriter, postings: Postings) -> Mapping[str, Any]:

@@ -17,7 +17,7 @@ from isospace.errors import IntegrityError
 from isospace.search.local.choice import KnownGroup
 from isospace.search.remote.block_reader import BlockReader
 from isospace.search.remote.blocks import BlockFile, unpack_array, unpack_tables
-from isospace.search.remote.build import INDEX, PLAIN_ROWS, hash_of
+from isospace.search.remote.layout import INDEX, PLAIN_ROWS, hash_of
 from isospace.search.remote.record import PublishedGroup, UsedGroup, read_group_record, unpack_bits
 from isospace.search.vector.topk import Rows
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from isospace.search.postings import Postings
 from isospace.search.remote.blocks import unpack_array
-from isospace.search.remote.build import POSTINGS_BLOCK, VOCABULARY
+from isospace.search.remote.layout import POSTINGS_BLOCK, VOCABULARY
 
 if TYPE_CHECKING:
     from isospace.search.remote.group import RemoteGroup

@@ -29,7 +29,8 @@ from isospace.search.local.choice import GroupPart, KnownGroup, WantedPart, choo
 from isospace.search.local.copy import count_erasures, wanted_parts
 from isospace.search.postings import Postings
 from isospace.search.remote.blocks import BlockFile, unpack_array
-from isospace.search.remote.build import INDEX, PLAIN_ROWS, GroupArrays, group_arrays, write_objects
+from isospace.search.remote.build import GroupArrays, group_arrays, write_objects
+from isospace.search.remote.layout import INDEX, PLAIN_ROWS
 from isospace.search.remote.record import (
     FORMAT,
     PublishedGroup,

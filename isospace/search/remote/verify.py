@@ -7,7 +7,7 @@ import safetensors.numpy
 from isospace.collection.snapshot import Manifest
 from isospace.errors import IntegrityError, NotFoundError
 from isospace.search.remote.blocks import BlockFile
-from isospace.search.remote.build import INDEX
+from isospace.search.remote.layout import INDEX
 from isospace.search.remote.record import PublishedGroup, read_group_record, read_published, remote_record_path
 from isospace.storage.file_ref import FileRef
 from isospace.storage.store import Store

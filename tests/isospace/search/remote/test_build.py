@@ -12,9 +12,10 @@ from isospace.search.local.choice import GroupPart, KnownGroup
 from isospace.search.postings import build_postings
 from isospace.search.remote.block_cache import BlockCache
 from isospace.search.remote.block_reader import BlockReader
-from isospace.search.remote.build import GroupArrays, hash_of, nearby_order
+from isospace.search.remote.build import GroupArrays, nearby_order
 from isospace.search.remote.copy import RemoteCodes
 from isospace.search.remote.group import RemoteGroup, open_group
+from isospace.search.remote.layout import hash_of
 from isospace.search.remote.postings import RemotePostings
 from isospace.search.remote.publish import publish_arrays
 from isospace.search.remote.record import UsedGroup
