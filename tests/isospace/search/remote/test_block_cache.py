@@ -50,6 +50,15 @@ def test_the_folder_stays_within_its_limit_also_from_one_process_to_the_next(tmp
     assert size_of(tmp_path) > 500_000
 
 
+def test_what_an_earlier_process_left_counts_from_the_first_block_on(tmp_path: Path) -> None:
+    (tmp_path / "g").mkdir()
+    for number in range(100):
+        (tmp_path / "g" / f"old-{number}").write_bytes(bytes(20_000))
+    BlockCache(tmp_path, 1).store(("g", "new"), bytes(100))
+    assert size_of(tmp_path) <= 1_000_000
+    assert (tmp_path / "g" / "new").exists()
+
+
 def test_what_was_used_least_recently_goes_first(tmp_path: Path) -> None:
     cache = BlockCache(tmp_path, 1)
     for number in range(10):
