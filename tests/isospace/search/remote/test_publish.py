@@ -316,3 +316,30 @@ def test_two_processes_that_publish_at_once_agree(tmp_path: Path, tiny_model: Pa
         list(pool.map(work, range(3)))
     assert verify_snapshot(store, "c").failures == ()
     assert remote(config).search("cell", 3) == open_index(config.runtime.store, "c").search("cell", 3)
+
+
+@pytest.mark.parametrize(("station", "written"), [("write_group_record", 1), ("write_published", 0)])
+def test_a_killed_publication_is_continued(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, station: str, written: int
+) -> None:
+    config = configured(tmp_path, tiny_model, TEXTS, remote=False)
+    embed_inline(config)
+    store, manifest = store_of(config), manifest_of(config)
+    space = load_space(store, manifest.space_id)
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"isospace.search.remote.publish.{station}", die)
+        with pytest.raises(KeyboardInterrupt):
+            publish_snapshot(store, manifest, space, tmp_path / "scratch")
+    assert files_of(config)
+    before = {path for path in files_of(config) if path.endswith(".bin")}
+    # What has no record is of no use, and in nobody's way.
+    assert verify_snapshot(store, "c").failures == ()
+    done = publish_snapshot(store, manifest, space, tmp_path / "scratch")
+    assert done is not None
+    assert done.written == written
+    assert {path for path in files_of(config) if path.endswith(".bin")} == before
+    assert remote(config).search("cell", 3) == open_index(config.runtime.store, "c").search("cell", 3)
