@@ -230,6 +230,11 @@ class View:
     def _by_words(self, texts: Sequence[str], count: int, rows: Rows | None) -> list[Ranking]:
         if self.lexical is None and self.copy.lexical is not None:
             raise QueryError(missing_package(missing_for_words(self.copy.lexical[0].spec) or "regex", "lexical search"))
+        if self.lexical is None and self.remote is not None:
+            raise QueryError(
+                f"snapshot {self.manifest.sequence} was published without words. If it has a lexical index, run "
+                "isospace publish; else set recipe.lexical.kind=bm25, and run the pipeline."
+            )
         if self.lexical is None:
             raise QueryError(
                 f"snapshot {self.manifest.sequence} has no lexical index. Set recipe.lexical.kind=bm25, and run the "

@@ -12,7 +12,7 @@ import pytest
 from isospace.collection.alias import resolve
 from isospace.collection.snapshot import Manifest
 from isospace.encoding.embedder import load_space
-from isospace.errors import IntegrityError
+from isospace.errors import IntegrityError, QueryError
 from isospace.operations.maintenance.compact import compact_collection
 from isospace.operations.maintenance.compaction_settings import CompactionSettings
 from isospace.operations.maintenance.forget import forget
@@ -343,3 +343,15 @@ def test_a_killed_publication_is_continued(
     assert done.written == written
     assert {path for path in files_of(config) if path.endswith(".bin")} == before
     assert remote(config).search("cell", 3) == open_index(config.runtime.store, "c").search("cell", 3)
+
+
+def test_words_are_published_once_the_snapshot_has_them(tmp_path: Path, tiny_model: Path) -> None:
+    config = configured(tmp_path, tiny_model, TEXTS)
+    plain = config.recipe.model_copy(update={"lexical": config.recipe.lexical.model_copy(update={"kind": "none"})})
+    embed_inline(config.model_copy(update={"recipe": plain}))
+    with pytest.raises(QueryError, match="published without words"):
+        remote(config).search("cell", mode="lexical")
+    embed_inline(config)
+    local = open_index(config.runtime.store, "c")
+    assert remote(config).search("cell", mode="lexical") == local.search("cell", mode="lexical")
+    assert verify_snapshot(store_of(config), "c").failures == ()
