@@ -19,7 +19,7 @@ from isospace.cli.evaluate import compare, evaluate, frontier, lengths
 from isospace.cli.gate import gate, verdicts
 from isospace.cli.init import init
 from isospace.cli.inspect import quarantine, show, status, verify
-from isospace.cli.maintenance import compact, drop, export, forget, vacuum
+from isospace.cli.maintenance import compact, drop, export, forget, publish, vacuum
 from isospace.cli.models import compare_models, distill, finetune
 from isospace.cli.plan import plan
 from isospace.cli.reports import reports
@@ -47,7 +47,14 @@ PANELS: dict[str, dict[str, Callable[..., None] | typer.Typer]] = {
     },
     "Aliases": {"aliases": aliases, "promote": promote, "rollback": rollback, "hold": hold, "release": release},
     "Monitor": {"audit": audit, "query-log": query_log, "reports": reports},
-    "Maintain": {"compact": compact, "vacuum": vacuum, "forget": forget, "drop": drop, "export": export},
+    "Maintain": {
+        "compact": compact,
+        "vacuum": vacuum,
+        "forget": forget,
+        "drop": drop,
+        "export": export,
+        "publish": publish,
+    },
     "Models": {"finetune": finetune, "distill": distill, "compare-models": compare_models},
 }  # fmt: skip
 

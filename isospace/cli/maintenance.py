@@ -1,4 +1,4 @@
-"""The commands that maintain a store: compact, vacuum, forget, drop, export."""
+"""The commands that maintain a store: compact, vacuum, forget, drop, export, publish."""
 
 from __future__ import annotations
 
@@ -208,6 +208,30 @@ def export(
         print_json(asdict(done))
         return
     say(f"{done.rows:,} chunks of snapshot {done.snapshot_id[:16]}… in {done.target}; space {done.space_id}")
+
+
+def publish(
+    store: StoreArgument,
+    collection: CollectionArgument,
+    snapshot: SnapshotOption = "production",
+    as_json: JsonOption = False,
+) -> None:
+    """Write what searches in the store need, without a local copy; see recipe.search.remote."""
+    from isospace.collection.disk_usage import size_text
+    from isospace.operations.maintenance.publish import publish as publish_files
+    from isospace.storage.store import open_store
+
+    manifest, done = publish_files(open_store(store), collection, snapshot)
+    if as_json:
+        written = {"groups": 0, "written": 0, "size": 0} if done is None else asdict(done)
+        print_json({"snapshot": manifest.sequence, "snapshot_id": manifest.snapshot_id, **written})
+    elif done is None:
+        say(f"snapshot {manifest.sequence} is published already")
+    else:
+        say(
+            f"published snapshot {manifest.sequence}: {done.groups} groups, {done.written} of them new "
+            f"({size_text(done.size)})"
+        )
 
 
 def _when_free(action: Callable[[], _Result], minutes: float) -> _Result:

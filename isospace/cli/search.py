@@ -26,6 +26,7 @@ from isospace.cli.common import (
 from isospace.cli.serve_config import LIMITS, read_serve_config
 from isospace.cli.terminal import print_json, printable, say, say_marked
 from isospace.errors import ConfigError
+from isospace.search.locality import LOCAL_CACHE_MB, Local
 
 if TYPE_CHECKING:
     from isospace.search.highlight import Spans
@@ -39,6 +40,25 @@ RerankerOption = Annotated[
     Path | None,
     typer.Option(
         metavar="FOLDER", exists=True, file_okay=False, help="Rerank hits with the cross-encoder in this folder."
+    ),
+]
+
+
+LocalOption = Annotated[
+    Local,
+    typer.Option(
+        "--local",
+        help="copy: keep a copy of the snapshot on this machine, which is searched fastest. none: search published "
+        "files in the store, by ranges (recipe.search.remote).",
+    ),
+]
+LocalCacheOption = Annotated[
+    int,
+    typer.Option(
+        "--local-cache-mb",
+        metavar="MB",
+        min=0,
+        help="With --local none: megabytes of what was read last that are kept on disk; 0 for none.",
     ),
 ]
 
@@ -74,6 +94,8 @@ def search(
         typer.Option("--set", metavar="KEY=VALUE", help="Another search option, such as rescore=10. Repeatable."),
     ] = None,
     snapshot: SnapshotOption = "production",
+    local: LocalOption = "copy",
+    local_cache_mb: LocalCacheOption = LOCAL_CACHE_MB,
     device: DeviceOption = "auto",
     backend: BackendOption = "auto",
     as_json: JsonOption = False,
@@ -93,7 +115,17 @@ def search(
     opened = _reranker(reranker)
     # What a mode does not need is not loaded: the model of a sparse encoder takes seconds.
     encode, sparse = bool(queries) and options.mode not in WORD_MODES, bool(queries) and options.uses_sparse
-    index = open_index(store, collection, snapshot, engine=engine, reranker=opened, encode=encode, sparse=sparse)
+    index = open_index(
+        store,
+        collection,
+        snapshot,
+        engine=engine,
+        reranker=opened,
+        encode=encode,
+        sparse=sparse,
+        local=local,
+        local_cache_mb=local_cache_mb,
+    )
     answer = index.answer(queries, options) if queries else index.answer_like(like or (), options)
     results = answer.hits
     lexical = index.view.lexical
@@ -250,6 +282,8 @@ def serve(
         ),
     ] = 0.01,
     snapshot: SnapshotOption = "production",
+    local: LocalOption = "copy",
+    local_cache_mb: LocalCacheOption = LOCAL_CACHE_MB,
     device: DeviceOption = "auto",
     backend: BackendOption = "auto",
     config: Annotated[
@@ -298,6 +332,8 @@ def serve(
         log_texts=log_texts,
         shadow=shadow,
         watch_recall=watch_recall,
+        local=local,
+        local_cache_mb=local_cache_mb,
     )
     from isospace.service.start import start
 

@@ -43,6 +43,7 @@ _OF_COLLECTION: dict[Kind, Usage] = {
     "serving": "search files",
     "lexical": "search files",
     "recall": "search files",
+    "remote": "search files",
     "documents": "documents and chunks",
     "chunks": "documents and chunks",
     "answers": "logged answers",

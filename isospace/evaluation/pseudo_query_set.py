@@ -17,7 +17,8 @@ from isospace.errors import ConfigError
 from isospace.evaluation.query_sets import EvaluationSet
 from isospace.ingest.prose import prose_sentences
 from isospace.ingest.pseudo_queries import Passage, PseudoKind, PseudoQuery, choose_pseudo_kind, make_pseudo_queries
-from isospace.search.view import View, pick
+from isospace.search.local.copy import pick
+from isospace.search.view import View
 
 _POOL = 20_000
 _FEWEST = 20

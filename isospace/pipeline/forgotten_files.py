@@ -9,6 +9,7 @@ from isospace.collection.snapshot import read_manifest, sequences
 from isospace.collection.tombstones import forgotten_documents
 from isospace.errors import IntegrityError, NotFoundError
 from isospace.search.lexical_record import lexical_files
+from isospace.search.remote.record import published_files
 from isospace.search.sql_database import serving_files
 from isospace.storage.numbered_log import entry_paths
 from isospace.storage.parquet import read_parquet
@@ -16,7 +17,7 @@ from isospace.storage.paths import CollectionPaths, Kind
 from isospace.storage.store import Store
 
 _PARTS: tuple[Kind, ...] = ("segments", "documents", "chunks")
-_SEARCH_FILES: tuple[Kind, ...] = ("serving", "lexical")
+_SEARCH_FILES: tuple[Kind, ...] = ("serving", "lexical", "remote")
 
 
 def erase_leftovers(store: Store, collection: str, *, after: int) -> None:
@@ -31,7 +32,7 @@ def erase_leftovers(store: Store, collection: str, *, after: int) -> None:
     for number in sequences(store, collection):
         manifest = read_manifest(store, collection, number)
         named |= {ref.path for ref in manifest.files()}
-        derived |= {*serving_files(manifest), *lexical_files(store, manifest)}
+        derived |= {*serving_files(manifest), *lexical_files(store, manifest), *published_files(store, manifest)}
     for path in [stat.path for kind in _PARTS for stat in store.walk(paths.folder(kind))]:
         if path not in named and _may_hold(store, path, forgotten):
             store.delete(path)

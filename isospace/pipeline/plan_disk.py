@@ -14,12 +14,14 @@ from isospace.pipeline.scan.diff import Scan
 from isospace.search.serving_memory import ServingMemory, estimated_memory, searched, weight_bytes
 from isospace.storage import paths as layout
 from isospace.transform.cells_spec import CELL_BYTES
-from isospace.transform.representations import code_bytes
+from isospace.transform.representations import code_bytes, finest_of
 from isospace.transform.spec import AutoSpec, TransformSpec
 
 # Measured: texts take 1.4 times as much in the serving database as in the Parquet files of documents and chunks (the
 # demo), and their words 0.7 to 1.3 times as much (judged collections, in parts of 200 to 5,000 documents). A model is
 # stored with its graph, which is as large.
+# Bytes of a published chunk besides its codes and texts: its row, document, cell, and hash.
+_PUBLISHED_ROW = 24
 _TEXTS_IN_DATABASE, _TEXTS_IN_LEXICAL, _MODEL_AND_GRAPH = 1.4, 1.2, 2
 
 
@@ -80,7 +82,8 @@ def plan_disk(
         "documents and chunks": new_texts,
     }
     if not _is_unchanged(scan, parts):
-        added["search files"] = new_lexical + _serving(run, chunks, texts, dimension)
+        published = _published(run, new_chunks, new_texts, dimension) if run.config.recipe.search.remote else 0
+        added["search files"] = new_lexical + published + _serving(run, chunks, texts, dimension)
     if run.space_id is None:
         added["spaces"] = 8 * dimension * record.dimension
     used = [record, *([queries] if queries else [])]
@@ -117,6 +120,13 @@ def _is_unchanged(scan: Scan, parts: Sequence[ChunkPart]) -> bool:
 def _lexical(run: Run, texts: int) -> int:
     """Return the size of the postings of documents and chunks of that size; those of other parts are kept."""
     return 0 if run.config.recipe.lexical.kind == "none" else round(_TEXTS_IN_LEXICAL * texts)
+
+
+def _published(run: Run, chunks: int, texts: int, dimension: int) -> int:
+    """Return the size of what is published of new chunks for searches without a local copy: codes, texts, and words."""
+    finest = finest_of(run.config.recipe.transform.representations, dimension)
+    size: int = chunks * (code_bytes(finest, dimension) + _PUBLISHED_ROW) + 2 * texts + 2 * _lexical(run, texts)
+    return size
 
 
 def _serving(run: Run, chunks: int, texts: int, dimension: int) -> int:

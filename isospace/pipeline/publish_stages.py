@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from isospace.collection.alias import aliases, held_message
+from isospace.collection.disk_usage import size_text
 from isospace.collection.tombstones import require_no_newer_tombstone
 from isospace.errors import IntegrityError
 from isospace.evaluation.baseline_sample import read_reference
@@ -22,6 +23,7 @@ from isospace.pipeline.scan.diff import Scan
 from isospace.pipeline.segment import Segment
 from isospace.pipeline.sparse.segment import SparseParts
 from isospace.search.lexical_files import build_lexical
+from isospace.search.remote.publish import publish_snapshot
 from isospace.search.sql_database import build_serving
 from isospace.storage.hashing import shortened_id
 
@@ -76,6 +78,11 @@ def prepare_search(reporter: Reporter, run: Run, committed: Commit) -> None:
         reporter.info(f"the search files of snapshot {manifest.sequence} are complete")
     if learned := prepare_recall(run, manifest, space):
         reporter.info(learned)
+    if run.config.recipe.search.remote and (done := publish_snapshot(run.store, manifest, space, run.scratch)):
+        reporter.info(
+            f"published {counted(done.groups, 'group')} for searches without a local copy, {done.written} of them new "
+            f"({size_text(done.size)})"
+        )
     # If documents were forgotten meanwhile, these files may hold them, and the snapshot may have been replaced.
     require_no_newer_tombstone(run.store, run.collection, run.tombstones)
 

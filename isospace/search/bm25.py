@@ -26,6 +26,7 @@ import numpy.typing as npt
 from isospace.errors import IntegrityError
 from isospace.search.maxscore import Best, Mask, PostingList, Rows, Saturation, Scores, between, score_lists
 from isospace.search.postings import Postings
+from isospace.search.remote.postings import RemotePostings
 from isospace.search.spec import LexicalSpec
 from isospace.search.words import query_weights
 
@@ -58,7 +59,7 @@ class LexicalIndex:
     """
 
     spec: LexicalSpec
-    groups: Sequence[Postings]
+    groups: Sequence[Postings | RemotePostings]
     live: Mask | None = None
 
     def __post_init__(self) -> None:
@@ -111,8 +112,12 @@ class LexicalIndex:
     def _terms(self, text: str) -> list[_Term]:
         """Return the words of a query that live rows have, those that add most first."""
         found = []
-        for word, times in query_weights(text, self.spec).items():
-            numbers = tuple(postings.find(word) for postings in self.groups)
+        weights = query_weights(text, self.spec)
+        numbers_of = {word: tuple(postings.find(word) for postings in self.groups) for word in weights}
+        for place, postings in enumerate(self.groups):
+            postings.load([number for own in numbers_of.values() if (number := own[place]) is not None])
+        for word, times in weights.items():
+            numbers = numbers_of[word]
             if frequency := self._frequency(numbers):
                 idf = math.log1p((self._chunks - frequency + 0.5) / (frequency + 0.5))
                 found.append((-times * idf, word, _Term(times * idf, numbers)))

@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Unpack, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -21,19 +21,23 @@ from isospace.ingest.document import is_unicode
 from isospace.search.answer import Answer, Clock
 from isospace.search.approximate.index import Visited
 from isospace.search.highlight import Spans, snapshot_highlighter
-from isospace.search.local.copy import take_rows
+from isospace.search.local.copy import REMOTE, LocalCopy, take_rows
 from isospace.search.local.files import Verify
+from isospace.search.locality import LOCAL_CACHE_MB, Local
 from isospace.search.more_like import example_of
 from isospace.search.opener import Opener
 from isospace.search.options import TEXT_MODES, WORD_MODES, SearchKeywords, SearchOptions, search_options
 from isospace.search.paging import require_snapshot
 from isospace.search.promise import SnapshotPromise, promise_of
 from isospace.search.query_cache import CacheConfig, QueryCache
+from isospace.search.remote.block_cache import BlockCache
+from isospace.search.remote.block_reader import BlockReader
 from isospace.search.results import rank_results, with_percentiles
 from isospace.search.vector.kernels import Kernels
 from isospace.search.vector.stacked import Stacked
 from isospace.search.vector.topk import Rows
 from isospace.search.view import FLOATS, Hit, View
+from isospace.storage.cache import cache_folder
 from isospace.storage.store import Store, as_store
 from isospace.transform.affine import Role
 from isospace.transform.quantizer_set import Representation, require_representation
@@ -125,8 +129,11 @@ class Index:
 
     @property
     def vectors(self) -> Float32:
-        """(n, k) float32 vectors, decoded from `representation`; mapped if that is float32 in one group of parts."""
-        copy = self._view.copy
+        """(n, k) float32 vectors, decoded from `representation`; mapped if that is float32 in one group of parts.
+
+        Refused without a local copy: it would read all codes.
+        """
+        copy = self._local_copy()
         codes = copy.codes[self.representation]
         if isinstance(codes.array, Stacked) or copy.live is not None:
             return codes.quantizer.decode(codes.array[copy.rows])
@@ -134,8 +141,11 @@ class Index:
 
     @property
     def chunks(self) -> pa.Table:
-        """The chunks, in the order of `vectors`, with chunk_id, doc_id, uri, title, span, text, and heading_path."""
-        copy = self._view.copy
+        """The chunks, in the order of `vectors`, with chunk_id, doc_id, uri, title, span, text, and heading_path.
+
+        Refused without a local copy.
+        """
+        copy = self._local_copy()
         chunks = take_rows(copy.chunks, copy.rows)
         owners = copy.documents.select(["doc_id", "uri", "title"]).take(chunks["document"])
         columns = {
@@ -308,6 +318,8 @@ class Index:
         self._closed.set()
         for watcher in self._watchers:
             watcher.join()
+        if self._opener.reader is not None:
+            self._opener.reader.close()
 
     def _watch(self, seconds: float) -> None:
         while not self._closed.wait(seconds):
@@ -315,6 +327,15 @@ class Index:
                 self.refresh()
             except Exception as error:
                 _LOG.warning("refresh failed, still serving snapshot %d: %s", self.manifest.sequence, error)
+
+    def _local_copy(self) -> LocalCopy:
+        copy = self._view.copy
+        if not isinstance(copy, LocalCopy):
+            raise QueryError(
+                'all chunks are asked for, but the index was opened with local="none". Open it with a local copy, or '
+                "use isospace.read_chunks."
+            )
+        return copy
 
     def _options(self, k: int, options: Mapping[str, object]) -> SearchOptions:
         return search_options({"k": k, **options})
@@ -380,6 +401,12 @@ class Index:
         return Answer(hits, view.space.space_id, manifest.sequence, manifest.snapshot_id, clock.laps, visited)
 
 
+def _reader(store: Store, local: Local, cache_mb: int) -> BlockReader | None:
+    if local not in get_args(Local):
+        raise ConfigError(f"local = {local!r:.60}; expected {' or '.join(get_args(Local))}.")
+    return BlockReader(store, BlockCache(cache_folder() / REMOTE, cache_mb)) if local == "none" else None
+
+
 def _is_space(given: str, space_id: str) -> bool:
     """Return whether a space ID, or its first eight digits or more, names the space."""
     return isinstance(given, str) and len(given) >= 8 and space_id.startswith(given)
@@ -400,6 +427,8 @@ def open_index(
     kernels: Kernels = "auto",
     verify: Verify = "content",
     watch_seconds: float | None = None,
+    local: Local = "copy",
+    local_cache_mb: int = LOCAL_CACHE_MB,
 ) -> Index:
     """Open a snapshot for search; any mismatch is an error that names the difference.
 
@@ -432,13 +461,18 @@ def open_index(
         `content` checks the SHA-256 of every file that is read, `size` only its size.
     watch_seconds
         How often the alias is checked in the background; if None, never.
+    local
+        `copy` keeps a copy of the snapshot on this machine, which is searched fastest. `none` searches published files
+        in the store, by ranges (`recipe.search.remote`): it opens at once, and a query reads a few megabytes.
+    local_cache_mb
+        With `local="none"`: megabytes of what was read last that are kept on disk; 0 for none.
 
     Raises
     ------
     ConfigError
-        If the store, the collection, or the alias is of another type.
+        If the store, the collection, or the alias is of another type, or another argument is out of range.
     NotFoundError
-        If the collection or the alias does not exist.
+        If the collection or the alias does not exist, or, with `local="none"`, nothing is published of the snapshot.
     IntegrityError
         If a file is missing or differs from what was committed.
     MismatchError
@@ -448,7 +482,9 @@ def open_index(
     if watch_seconds is not None and not watch_seconds > 0:
         raise ConfigError(f"watch_seconds = {watch_seconds}; expected a positive number, or None.")
     alias = reference_text(alias)
-    opener = Opener(opened, collection, alias, engine, encode, verify, kernels, encode if sparse is None else sparse)
+    reader = _reader(opened, local, local_cache_mb)
+    with_sparse = encode if sparse is None else sparse
+    opener = Opener(opened, collection, alias, engine, encode, verify, kernels, with_sparse, reader)
     manifest = resolve(opened, collection, alias)
     view = opener.open(manifest, encoder)
     if representation is not None:

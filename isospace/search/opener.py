@@ -15,7 +15,10 @@ from isospace.search.approximate.record import read_recall
 from isospace.search.bm25 import LexicalIndex
 from isospace.search.local.copy import LocalCopy, open_copy
 from isospace.search.local.files import Verify
-from isospace.search.promise import log_promise, promise_of
+from isospace.search.promise import SnapshotPromise, log_promise, promise_of
+from isospace.search.remote.block_reader import BlockReader
+from isospace.search.remote.cells import RemoteCells
+from isospace.search.remote.copy import open_remote
 from isospace.search.sparse_index import SparseIndex, require_arrays
 from isospace.search.vector.kernels import Kernels
 from isospace.search.vector.stacked import arrays_of
@@ -43,6 +46,8 @@ class Opener:
     verify: Verify
     kernels: Kernels
     sparse: bool = True
+    reader: BlockReader | None = None
+    """What reads published files of snapshots that are searched in the store; None for a local copy."""
 
     def open_newer(self, view: View) -> View | None:
         """Open the snapshot that the alias names; None if it is already open."""
@@ -70,6 +75,8 @@ class Opener:
         if space.agreement is not None:
             # From here on, agreement means agreement with the stored vectors, not only with the space's probes.
             space = replace(space, agreement=Agreement(promise.cosine or 0.0, promise.is_bitwise))
+        if self.reader is not None:
+            return self._open_remote(manifest, space, promise, self.reader)
         copy = open_copy(self.store, manifest, space.space, verify=self.verify)
         lexical = None
         if copy.lexical is not None and missing_for_words(copy.lexical[0].spec) is None:
@@ -84,6 +91,18 @@ class Opener:
             self._sparse(manifest, copy, sparse),
             self._approximate(manifest, copy, space),
         )
+
+    def _open_remote(self, manifest: Manifest, space: OpenSpace, promise: SnapshotPromise, reader: BlockReader) -> View:
+        """Open what is published of a snapshot."""
+        copy = open_remote(self.store, manifest, space.space, reader)
+        lexical = None
+        if copy.lexical is not None and missing_for_words(copy.lexical[0].spec) is None:
+            lexical = LexicalIndex(copy.lexical[0].spec, copy.lexical[1], copy.live)
+        quantizer = space.space.transform.cells if space.space.transform.normalization == "l2" else None
+        learned = None if quantizer is None else read_recall(self.store, manifest)
+        (codes,) = copy.codes.values()
+        cells = RemoteCells(copy.groups, reader, codes, quantizer, learned)
+        return View(manifest, space, copy, lexical, self.kernels, promise, remote=cells)
 
     def _approximate(self, manifest: Manifest, copy: LocalCopy, space: OpenSpace) -> ApproximateIndex | None:
         """Open the inverted lists of cells; None if the space has none."""

@@ -74,6 +74,9 @@ class Postings:
         own = slice(int(self.starts[number]), int(self.starts[number + 1]))
         return self.rows[own], self.counts[own]
 
+    def load(self, chosen: Iterable[int]) -> None:
+        """Do nothing: the postings are here."""
+
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Return the arrays by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}

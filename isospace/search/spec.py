@@ -34,6 +34,9 @@ class SearchSpec(SpecModel):
     recall: float = Field(default=DEFAULT_RECALL, gt=0.0, le=1.0)
     """The share of the exact hits that approximate searches find, on average, unless a search states another. Such
     searches need `recipe.transform.cells`; 1 searches exactly."""
+    remote: bool = False
+    """Whether runs publish files that are searched in the store, without a local copy (`local="none"`). They take about
+    as much space as codes and texts."""
 
 
 class LexicalSpec(SpecModel):

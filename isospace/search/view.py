@@ -10,7 +10,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from isospace.collection.snapshot import Manifest, files_digest
 from isospace.encoding.embedder import OpenSpace
@@ -18,13 +17,14 @@ from isospace.encoding.forks import is_fork_of
 from isospace.errors import MismatchError, QueryError, missing_package
 from isospace.search.approximate.index import FROM_ROWS, ApproximateIndex, Visited
 from isospace.search.bm25 import LexicalIndex
-from isospace.search.context import context_of
 from isospace.search.fusion import reciprocal_rank_fusion, weighted_fusion
 from isospace.search.local.copy import LocalCopy
 from isospace.search.metadata import parse_metadata
 from isospace.search.options import TEXT_MODES, Mode, Neighbors, SearchOptions
 from isospace.search.percentiles import chance_cosines
 from isospace.search.promise import SnapshotPromise
+from isospace.search.remote.cells import RemoteCells
+from isospace.search.remote.copy import RemoteCopy
 from isospace.search.sparse_index import SparseIndex
 from isospace.search.spec import DEFAULT_RECALL
 from isospace.search.vector.kernels import Codes, Kernels
@@ -36,8 +36,14 @@ from isospace.transform.representations import ShortSpec, finest_of
 from isospace.transform.vectors import Float32, Float64
 
 Ranking = list[tuple[int, float]]
+_NO_SPARSE = (
+    "sparse vectors are not published, so that they cannot be searched without a local copy. Search with "
+    'sparse_weight = 0 or another mode, or open the index with a local copy (local="copy").'
+)
 Visits: TypeAlias = Sequence[Visited | None]
 FLOATS = ("float32", "float16")
+# Modes that read floats if the space stores any, else other codes.
+_ANY_CODES = ("auto", "hybrid", "approximate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +99,7 @@ class View:
 
     manifest: Manifest
     space: OpenSpace
-    copy: LocalCopy
+    copy: LocalCopy | RemoteCopy
     lexical: LexicalIndex | None
     """The BM25 index; None if none was built, or if a library that finds its words is missing."""
     kernels: Kernels = "auto"
@@ -103,6 +109,8 @@ class View:
     """The inverted index of sparse vectors; None if the snapshot has none."""
     approximate: ApproximateIndex | None = None
     """The inverted lists of cells; None if the space has none."""
+    remote: RemoteCells | None = None
+    """The published codes; None if the snapshot was opened with a local copy."""
     process: int = field(default_factory=os.getpid, repr=False)
     """ID of the process that opened it."""
 
@@ -197,9 +205,9 @@ class View:
 
     def hits(self, ranked: RankedRows, neighbors: Neighbors = 0) -> list[Hit]:
         """Look up the chunks and documents of ranked rows; see `context_of` for `neighbors`."""
-        chunks = pick(self.copy.chunks, (row for row, _ in ranked.rows))
-        shown = self.copy.documents.select(["doc_id", "uri", "title", "metadata"])
-        documents = pick(shown, (chunk["document"] for chunk in chunks))
+        rows = [row for row, _ in ranked.rows]
+        chunks = self.copy.chunk_rows(rows, ["chunk_id", "start", "end", "text", "heading_path"])
+        documents = self.copy.owner_rows(rows)
         return [
             Hit(
                 score=score,
@@ -213,18 +221,23 @@ class View:
                 metadata=parse_metadata(document["metadata"]),
                 scores={name: scores[row] for name, scores in ranked.parts.items() if row in scores},
                 heading_path=chunk["heading_path"] or [],
-                **(context_of(self.copy.chunks, row, neighbors) if neighbors else {}),
+                **(self.copy.context(row, neighbors) if neighbors else {}),
             )
             for (row, score), chunk, document in zip(ranked.rows, chunks, documents, strict=True)
         ]
 
     def texts(self, rows: Iterable[int]) -> list[str]:
         """Return the texts of rows as they were encoded, with the title in front if the recipe puts it there."""
-        return [row["prefix"] + row["text"] for row in pick(self.copy.chunks.select(["prefix", "text"]), rows)]
+        return [row["prefix"] + row["text"] for row in self.copy.chunk_rows(rows, ["prefix", "text"])]
 
     def _by_words(self, texts: Sequence[str], count: int, rows: Rows | None) -> list[Ranking]:
         if self.lexical is None and self.copy.lexical is not None:
             raise QueryError(missing_package(missing_for_words(self.copy.lexical[0].spec) or "regex", "lexical search"))
+        if self.lexical is None and self.remote is not None:
+            raise QueryError(
+                f"snapshot {self.manifest.sequence} was published without words. If it has a lexical index, run "
+                "isospace publish; else set recipe.lexical.kind=bm25, and run the pipeline."
+            )
         if self.lexical is None:
             raise QueryError(
                 f"snapshot {self.manifest.sequence} has no lexical index. Set recipe.lexical.kind=bm25, and run the "
@@ -249,6 +262,8 @@ class View:
         depth = max(options.depth, count)
         near, words = options.weights
         sparse = self.sparse is not None and options.uses_sparse
+        if self.remote is not None and self.manifest.sparse_space_id is not None and options.uses_sparse:
+            raise QueryError(_NO_SPARSE)
         by_vectors, visits = self._by_vectors(vectors, depth, rows, options, keep=keep)
         legs = {"vector": (by_vectors, near)}
         if self.copy.lexical is not None or not sparse:
@@ -258,6 +273,8 @@ class View:
         return legs, visits
 
     def _by_terms(self, texts: Sequence[str], count: int, rows: Rows | None) -> list[Ranking]:
+        if self.remote is not None:
+            raise QueryError(_NO_SPARSE)
         if self.sparse is None:
             raise QueryError(
                 f"snapshot {self.manifest.sequence} has no sparse vectors. Set recipe.sparse.model to a sparse "
@@ -284,6 +301,8 @@ class View:
         if options.metric == "cosine" and len(vectors) and not vectors.any(axis=1).all():
             raise QueryError("a query vector is zero and has no direction; expected the vector of a text.")
         recall = self.declared_recall(options)
+        if self.remote is not None:
+            return self._from_store(self.remote, vectors, count, rows, options, recall)
         index = self.approximate
         is_able = len(vectors) > 0 and bool(vectors.any(axis=1).all())
         if recall is not None and index is not None and is_able and index.can_search(recall, count, rows):
@@ -305,6 +324,42 @@ class View:
         )
         return [self._ordered(near, scores, count) for near, scores in scored], [None] * len(vectors)
 
+    def _from_store(
+        self,
+        codes: RemoteCells,
+        vectors: Float32,
+        count: int,
+        rows: Rows | None,
+        options: SearchOptions,
+        recall: float | None,
+    ) -> tuple[list[Ranking], Visits]:
+        self._require_published(options)
+        kernels: Kernels = "numpy" if is_fork_of(self.process) else self.kernels
+        is_able = len(vectors) > 0 and bool(vectors.any(axis=1).all())
+        if recall is not None and is_able and codes.can_search(recall, count, rows):
+            found, visits = codes.nearest(
+                vectors, count, metric=options.metric, recall=recall, rows=rows, kernels=kernels
+            )
+            return [self._ordered(near, scores, count) for near, scores in found], list(visits)
+        scored = codes.exact(vectors, count, metric=options.metric, rows=rows, kernels=kernels)
+        return [self._ordered(near, scores, count) for near, scores in scored], [None] * len(vectors)
+
+    def _require_published(self, options: SearchOptions) -> None:
+        """Refuse a search by other codes than those that scores are computed from: no others are published.
+
+        Raises
+        ------
+        QueryError
+            If the options need others, or no index of the space can search by them.
+        """
+        name, is_chosen = self._searched(options), options.mode in ("exact", "quantized", "tiered")
+        if (is_chosen or options.representation is not None) and name != self.finest.name:
+            raise QueryError(
+                f"mode {options.mode} would search {name}, but without a local copy, only {self.finest.name} can be "
+                "searched. Use mode auto or approximate without a representation, or open the index with a local copy "
+                '(local="copy").'
+            )
+
     @property
     def default_recall(self) -> float:
         """The recall of approximate searches that state none: that of the recipe."""
@@ -318,7 +373,8 @@ class View:
         QueryError
             If an approximate search is asked for that is not possible.
         """
-        index, is_asked = self.approximate, options.mode == "approximate"
+        is_asked = options.mode == "approximate"
+        index = self.approximate if self.remote is None or self.remote.quantizer is None else self.remote
         if is_asked and index is None:
             raise QueryError(
                 "mode approximate needs cells, and the space has none that can be searched here. Set "
@@ -335,13 +391,19 @@ class View:
 
     def _stages(self, options: SearchOptions) -> tuple[Codes, Codes]:
         """Return the codes that are searched, and those that the candidates are rescored from."""
-        known = self.copy.codes
+        name = self._searched(options)
+        is_exact = options.mode == "exact" or (options.mode in _ANY_CODES and name in FLOATS)
+        first = self.copy.codes[name]
+        return first, self.finest if not is_exact and options.rescore > 0 else first
+
+    def _searched(self, options: SearchOptions) -> str:
+        """Return the representation that a search reads; QueryError if its mode can read none."""
         if options.representation is not None:
             require_representation(self.space.space.transform.quantizers, options.representation)
-        floats = [name for name in FLOATS if name in known]
         specs = {spec.name: spec for spec in self.space.space.record.spec.representations}
+        floats = [name for name in FLOATS if name in specs]
         mode = options.mode
-        if mode in ("auto", "hybrid", "approximate"):
+        if mode in _ANY_CODES:
             chosen = options.representation or next(iter(floats), None)
             mode = "exact" if chosen in floats else "quantized"
         able = {
@@ -357,19 +419,21 @@ class View:
                 f"{', '.join(able) or 'none'}. Add a suitable one to recipe.transform.representations; no text is "
                 "re-encoded."
             )
-        rescored = mode != "exact" and options.rescore > 0
-        return known[name], self.finest if rescored else known[name]
+        return name
 
     @functools.cached_property
     def modes(self) -> tuple[Mode, ...]:
         """The modes that can search this snapshot, as it is opened here."""
         specs = self.space.space.record.spec.representations
-        floats = [name for name in FLOATS if name in self.copy.codes]
+        if self.remote is not None:
+            specs = tuple(spec for spec in specs if spec.name == self.finest.name)
+        floats = [spec.name for spec in specs if spec.name in FLOATS]
+        has_cells = self.approximate is not None or (self.remote is not None and self.remote.quantizer is not None)
         able: dict[Mode, bool] = {
             "auto": True,
             "exact": bool(floats),
-            "approximate": self.approximate is not None,
-            "quantized": len(self.copy.codes) > len(floats),
+            "approximate": has_cells,
+            "quantized": len(specs) > len(floats),
             "tiered": any(isinstance(spec, ShortSpec) for spec in specs),
             "lexical": self.lexical is not None,
             "sparse": self.sparse is not None,
@@ -383,14 +447,9 @@ class View:
             # Rows that tie with the last one compete by chunk_id.
             best = scores >= np.partition(scores, len(scores) - count)[len(scores) - count]
             rows, scores = rows[best], scores[best]
-        names = [chunk["chunk_id"] for chunk in pick(self.copy.chunks.select(["chunk_id"]), rows)]
+        names = [chunk["chunk_id"] for chunk in self.copy.chunk_rows(rows, ["chunk_id"])]
         order = sorted(range(len(rows)), key=lambda place: (-scores[place], names[place]))
         return [(int(rows[place]), float(scores[place])) for place in order[:count]]
-
-
-def pick(table: pa.Table, rows: Iterable[int]) -> list[dict[str, Any]]:
-    """Return rows of a table in the order given; Arrow's `take` would first copy all texts of the table."""
-    return [table.slice(int(row), 1).to_pylist()[0] for row in rows]
 
 
 def _arrays(scores: dict[int, float]) -> tuple[Rows, npt.NDArray[np.float64]]:
@@ -400,9 +459,10 @@ def _arrays(scores: dict[int, float]) -> tuple[Rows, npt.NDArray[np.float64]]:
 class _Filtered:
     """The rows that pass filters and scopes, with those asked for last kept: a service asks for the same again."""
 
-    def __init__(self, copy: LocalCopy) -> None:
+    def __init__(self, copy: LocalCopy | RemoteCopy) -> None:
         self._owners, self._live = copy.owners, copy.live
-        self._documents = copy.documents.drop_columns(["metadata"])
+        documents = copy.documents
+        self._documents = documents.drop_columns([name for name in ("metadata",) if name in documents.column_names])
         self._filter = functools.lru_cache(maxsize=16)(self._by_filter)
         self._scope = functools.lru_cache(maxsize=64)(self._by_scope)
         self.rows = functools.lru_cache(maxsize=16)(self._rows)

@@ -62,10 +62,11 @@ class RecallWatch:
     def submit(self, view: View, texts: Sequence[str], options: SearchOptions, answers: Sequence[Answer]) -> None:
         """Queue a share of the queries that were searched approximately; returns at once.
 
-        Hits that were fused, reranked, grouped, or selected by other rules are not compared.
+        Hits that were fused, reranked, grouped, or selected by other rules are not compared, and neither are those of
+        an index without a local copy: an exact search would read all codes from the store.
         """
         chosen_later = options.rerank or options.group_by or options.diversity or options.min_score is not None
-        if options.mode not in ("auto", "approximate") or chosen_later or options.offset:
+        if options.mode not in ("auto", "approximate") or chosen_later or options.offset or view.remote is not None:
             return
         for text, answer in zip(texts, answers, strict=True):
             visited = answer.visited[0] if answer.visited else None

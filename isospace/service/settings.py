@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from isospace.errors import ConfigError
+from isospace.search.locality import LOCAL_CACHE_MB, Local
 from isospace.service.keys import KEYS_VARIABLE
 from isospace.service.limits import Limits
 from isospace.service.tokens import TokenRules
@@ -108,6 +109,8 @@ class ServiceOptions:
         Snapshot that also answers the logged queries, such as `candidate`.
     watch_recall
         Share of the approximately answered queries that is also searched exactly; 0 for none.
+    local, local_cache_mb
+        See `isospace.search.index.open_index`.
     """
 
     store: str
@@ -123,6 +126,8 @@ class ServiceOptions:
     log_texts: bool = True
     shadow: str | None = None
     watch_recall: float = 0.01
+    local: Local = "copy"
+    local_cache_mb: int = LOCAL_CACHE_MB
 
     def __post_init__(self) -> None:
         if self.shadow is not None and not self.log_share:

@@ -55,6 +55,8 @@ def _open(options: ServiceOptions) -> Index:
         reranker=open_reranker(options.reranker) if options.reranker else None,
         cache=CacheConfig(canonical=options.canonical, semantic=options.semantic),
         watch_seconds=options.watch_seconds or None,
+        local=options.local,
+        local_cache_mb=options.local_cache_mb,
     )
 
 
@@ -69,6 +71,8 @@ def _watcher(
             options.shadow,
             engine=options.engine,
             watch_seconds=options.watch_seconds or None,
+            local=options.local,
+            local_cache_mb=options.local_cache_mb,
         )
         stack.enter_context(candidate)
         number, share = candidate.manifest.sequence, options.log_share

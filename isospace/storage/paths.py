@@ -24,6 +24,7 @@ Kind: TypeAlias = Literal[
     "serving",
     "lexical",
     "recall",
+    "remote",
     "references",
     "snapshots",
     "aliases",
@@ -176,6 +177,22 @@ class CollectionPaths:
     def recall_record(self, snapshot_id: str, files: str) -> str:
         """Return the path of what was learned about the approximate searches of a snapshot."""
         return f"{self.folder('recall')}/{snapshot_id}-{files[:16]}.json"
+
+    def remote_record(self, snapshot_id: str, files: str) -> str:
+        """Return the path of the record of the groups that a snapshot is searched in without a local copy."""
+        return f"{self.folder('remote')}/{snapshot_id}-{files[:16]}.json"
+
+    def remote_group(self, digits: str) -> str:
+        """Return the folder of one published group."""
+        return f"{self.folder('remote')}/{digits}"
+
+    def remote_group_record(self, digits: str) -> str:
+        """Return the path of the record of a published group, written after its objects."""
+        return f"{self.remote_group(digits)}/group.json"
+
+    def remote_object(self, digits: str, name: str, sha256: str) -> str:
+        """Return the path of an object of a published group; the name tells its content."""
+        return f"{self.remote_group(digits)}/{name}-{sha256[:16]}.bin"
 
     def postings(self, part: str, digest: str) -> str:
         """Return the path of the postings of one part; `digest` identifies its chunks and the rules for words."""

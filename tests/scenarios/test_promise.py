@@ -27,7 +27,7 @@ from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.embed import plan_run, selected
 from isospace.pipeline.selection import Selection
 from isospace.search.index import Index, open_index
-from isospace.search.view import pick
+from isospace.search.local.copy import pick
 from isospace.service.keys import Keys
 from isospace.service.metrics import Metrics
 from isospace.storage.hashing import seal, sha256

@@ -16,8 +16,9 @@ from isospace.evaluation.length_bias import LengthBucket, excerpt, measure_lengt
 from isospace.evaluation.norms import vectors_at
 from isospace.evaluation.ranking import live_hashes, live_keys
 from isospace.evaluation.stored_vectors import SAMPLE
+from isospace.search.local.copy import pick
 from isospace.search.options import SearchOptions
-from isospace.search.view import FLOATS, View, pick
+from isospace.search.view import FLOATS, View
 from isospace.storage.store import Store
 from isospace.transform.representations import ShortSpec, code_bytes
 from isospace.transform.vectors import Float32, Float64, row_cosines

@@ -34,6 +34,7 @@ from isospace.operations.maintenance.rewrite_parts import stem_of
 from isospace.operations.maintenance.rewrite_snapshot import require_some_left, snapshot_without
 from isospace.search.lexical_record import lexical_files
 from isospace.search.local.copy import drop_copies
+from isospace.search.remote.record import published_files
 from isospace.search.sql_database import serving_files
 from isospace.storage.leases import HeldLease, maintenance_lease
 from isospace.storage.paths import CollectionPaths, Kind
@@ -223,9 +224,17 @@ def _remove_files(store: Store, collection: str, holding: Holding, lease: HeldLe
     dropped = [m for m in manifests if gone & {ref.path for ref in m.files()}]
     kept = [m for m in manifests if m not in dropped]
     named = {ref.path for manifest in kept for ref in manifest.files()}
-    derived = {path for manifest in kept for path in (*serving_files(manifest), *lexical_files(store, manifest))}
+    derived = {
+        path
+        for manifest in kept
+        for path in (
+            *serving_files(manifest),
+            *lexical_files(store, manifest),
+            *published_files(store, manifest),
+        )
+    }
     files = [paths.snapshot(manifest.sequence) for manifest in dropped]
-    files += [path for path in walked("serving", "lexical") if path not in derived]
+    files += [path for path in walked("serving", "lexical", "remote") if path not in derived]
     files += [path for path in walked("deletions", "quarantine") if path not in named]
     if holding.doc_ids:
         # Plans name chunks only by hash, and refusals documents; none is needed while no run is working.

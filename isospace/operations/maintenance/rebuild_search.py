@@ -13,9 +13,12 @@ from isospace.pipeline.config import Runtime
 from isospace.search.approximate.record import carry_recall
 from isospace.search.lexical_files import build_lexical
 from isospace.search.lexical_record import carry_absence, read_lexical_record
+from isospace.search.remote.publish import publish_snapshot
+from isospace.search.remote.record import remote_record_path
 from isospace.search.sql_database import build_serving, is_current, serving_files
 from isospace.search.sql_record import read_serving_record
 from isospace.storage.store import Store
+from isospace.transform.space import Space
 
 
 def make_searchable(
@@ -39,6 +42,14 @@ def make_searchable(
         build_lexical(store, new, words.spec)
     else:
         carry_absence(store, old, new)
+    # With the words, which are published, too.
+    _carry_published(store, old, new, space, scratch)
+
+
+def _carry_published(store: Store, old: Manifest, new: Manifest, space: Space, scratch: Path) -> None:
+    """Publish a snapshot for searches without a local copy, if that which it replaces is published."""
+    if store.exists(remote_record_path(old)):
+        publish_snapshot(store, new, space, scratch)
 
 
 def purge_serving(

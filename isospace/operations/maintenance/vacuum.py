@@ -18,6 +18,7 @@ from isospace.errors import BusyError, ConfigError
 from isospace.operations.maintenance.retention import RetainedSnapshots, retained_snapshots
 from isospace.search.approximate.record import recall_path
 from isospace.search.lexical_record import lexical_files
+from isospace.search.remote.record import published_files
 from isospace.search.sql_database import serving_files
 from isospace.storage.leases import HeldLease, maintenance_lease
 from isospace.storage.local_files import Stat
@@ -47,7 +48,7 @@ from isospace.storage.trash import remove_files
 DAY = 86_400.0
 # Kinds of files whose paths do not show which snapshot they belong to.
 _WORK: tuple[Kind, ...] = ("documents", "chunks", "segments", "deletions", "quarantine")
-_SEARCH_FILES: tuple[Kind, ...] = ("serving", "lexical", "recall")
+_SEARCH_FILES: tuple[Kind, ...] = ("serving", "lexical", "recall", "remote")
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +242,12 @@ def _of_collection(store: Store, kept: RetainedSnapshots, stale: _Stale) -> Iter
     derived = {
         path
         for manifest in kept.manifests
-        for path in (*serving_files(manifest), *lexical_files(store, manifest), recall_path(manifest))
+        for path in (
+            *serving_files(manifest),
+            *lexical_files(store, manifest),
+            *published_files(store, manifest),
+            recall_path(manifest),
+        )
     }
     for kind in _SEARCH_FILES:
         yield from stale.unless(lambda path: path in derived, store, paths.folder(kind), f"{kind} of no snapshot")

@@ -22,6 +22,8 @@ from isospace.errors import EncoderError, IntegrityError, IsospaceError
 from isospace.evaluation.baseline_sample import verify_reference
 from isospace.search.lexical_files import verify_lexical
 from isospace.search.lexical_record import lexical_files
+from isospace.search.remote.record import published_files
+from isospace.search.remote.verify import verify_published
 from isospace.search.sql_database import verify_serving
 from isospace.storage import paths as layout
 from isospace.storage.parquet import FileRef, parse_parquet, read_verified
@@ -72,6 +74,7 @@ def verify_snapshot(
         _attempt(failures, lambda path=path: read_sparse_vectors(store, path, str(sparse_id)))  # type: ignore[misc]
     _attempt(failures, lambda: verify_serving(store, manifest))
     _attempt(failures, lambda: verify_lexical(store, manifest))
+    _attempt(failures, lambda: verify_published(store, manifest))
     _attempt(failures, lambda: verify_reference(store, manifest))
     for role, name in manifest.encoder_ids.items():
         _attempt(failures, lambda name=name: fetch_model(store, read_encoder_record(store, name)))  # type: ignore[misc]
@@ -85,6 +88,8 @@ def verify_snapshot(
     refs = manifest.files()
     # The serving database, and the postings without their record.
     search_files = len(lexical_files(store, manifest))
+    # The record of what is published may not exist.
+    search_files += len(published_files(store, manifest)) - 1
     return VerificationResult(
         snapshot=manifest.sequence,
         snapshot_id=manifest.snapshot_id,

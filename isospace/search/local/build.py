@@ -52,9 +52,21 @@ _DOCUMENT_SCHEMA = pa.schema([(name, pa.large_string()) for name in DOCUMENT_COL
 
 
 def write_group(
-    store: Store, manifest: Manifest, space: Space, parts: Sequence[LivePart], folder: Path, verify: Verify
+    store: Store,
+    manifest: Manifest,
+    space: Space,
+    parts: Sequence[LivePart],
+    folder: Path,
+    verify: Verify,
+    *,
+    lists: bool = True,
 ) -> tuple[GroupPart, ...]:
     """Write the arrays and tables of parts into an empty folder, part by part.
+
+    Parameters
+    ----------
+    lists
+        Whether to write inverted lists, and those of sparse vectors, if the snapshot can have them.
 
     Returns
     -------
@@ -84,10 +96,10 @@ def write_group(
             written.append(GroupPart(part.record.name, files, part.deleted, own.num_rows, rows.num_rows))
             first, known = first + rows.num_rows, known + own.num_rows
     made.finish(first)
-    if has_lists(space):
+    if lists and has_lists(space):
         _write_lists(folder, space)
     write_table(folder / DOCUMENTS, pa.concat_tables([_DOCUMENT_SCHEMA.empty_table(), *documents]))
-    if manifest.sparse_space_id is not None:
+    if lists and manifest.sparse_space_id is not None:
         for name, array in _sparse_arrays(store, manifest, parts, verify).items():
             np.save(folder / f"{SPARSE}{name}.npy", array)
     return tuple(written)

@@ -13,7 +13,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,11 @@ from isospace.collection.live_rows import LivePart
 from isospace.collection.snapshot import Manifest, deleted_documents, files_digest
 from isospace.errors import IntegrityError, StoreError
 from isospace.search.approximate.lists import CellLists
+from isospace.search.context import context_of
 from isospace.search.lexical_files import live_postings
 from isospace.search.lexical_record import LexicalRecord, read_lexical_record
-from isospace.search.local.build import has_lists
-from isospace.search.local.choice import WantedPart, choose, dead_documents
+from isospace.search.local.build import DOCUMENT_COLUMNS, has_lists
+from isospace.search.local.choice import KnownGroup, WantedPart, choose, dead_documents
 from isospace.search.local.files import Verify, cannot_write
 from isospace.search.local.group import (
     GroupKind,
@@ -42,6 +43,7 @@ from isospace.search.local.group import (
     open_group,
 )
 from isospace.search.local.typed_documents import typed_documents
+from isospace.search.options import Neighbors
 from isospace.search.postings import Postings
 from isospace.search.vector.kernels import Codes
 from isospace.search.vector.stacked import stack
@@ -54,6 +56,8 @@ from isospace.transform.space import Space
 
 # Snapshots per collection whose groups are kept: the one in use, the one a rollback would need, and one more.
 _KEPT_SNAPSHOTS = 3
+REMOTE = "remote"
+"""Folder of the cache for blocks of snapshots that are searched in their store."""
 _LEFT_AFTER_SECONDS = 86_400
 _ATTEMPTS = 4
 
@@ -94,15 +98,12 @@ class LocalCopy:
     lists: tuple[CellLists, ...] | None = None
 
     def __len__(self) -> int:
-        if self.live is None:
-            return sum(end - first for first, end in self.ranges)
-        return sum(int(np.count_nonzero(self.live[first:end])) for first, end in self.ranges)
+        return count_live(self.ranges, self.live)
 
     @functools.cached_property
     def rows(self) -> Rows:
         """int64 live rows in the order of the snapshot's parts: whatever the groups are, it is the same."""
-        rows = np.concatenate([np.zeros(0, np.int64), *(np.arange(*one, dtype=np.int64) for one in self.ranges)])
-        return rows if self.live is None else rows[self.live[rows]]
+        return rows_in_order(self.ranges, self.live)
 
     @functools.cached_property
     def owners(self) -> npt.NDArray[np.int32]:
@@ -117,6 +118,48 @@ class LocalCopy:
         is_live = np.zeros(self.documents.num_rows, bool)
         is_live[self.owners[self.live]] = True
         return self.documents.filter(pa.array(is_live))
+
+    def chunk_rows(self, rows: Iterable[int], columns: Sequence[str]) -> list[dict[str, Any]]:
+        """Return columns of the chunks of rows, in the order given."""
+        return pick(self.chunks.select(list(columns)), rows)
+
+    def owner_rows(self, rows: Iterable[int]) -> list[dict[str, Any]]:
+        """Return doc_id, uri, title, and metadata of the document of each row."""
+        # Not by `owners`, which would read the documents of all chunks.
+        owners = (chunk["document"] for chunk in self.chunk_rows(rows, ["document"]))
+        return pick(self.documents.select(list(DOCUMENT_COLUMNS)), owners)
+
+    def context(self, row: int, neighbors: Neighbors) -> dict[str, Any]:
+        """Return what `isospace.search.context.context_of` returns."""
+        return context_of(self.chunks, row, neighbors)
+
+    def rows_of(self, chunk_ids: Sequence[str]) -> Rows:
+        """Return the int64 rows, also dead ones, of chunks with some IDs, ascending."""
+        # Takes longer to import than most queries take.
+        from pyarrow import compute
+
+        column = self.chunks["chunk_id"]
+        wanted = pa.array(chunk_ids, column.type)
+        found: Rows = np.flatnonzero(compute.is_in(column, value_set=wanted).to_numpy()).astype(np.int64)
+        return found
+
+
+def count_live(ranges: Sequence[tuple[int, int]], live: npt.NDArray[np.bool_] | None) -> int:
+    """Return how many rows of ranges are live."""
+    if live is None:
+        return sum(end - first for first, end in ranges)
+    return sum(int(np.count_nonzero(live[first:end])) for first, end in ranges)
+
+
+def rows_in_order(ranges: Sequence[tuple[int, int]], live: npt.NDArray[np.bool_] | None) -> Rows:
+    """Return the int64 live rows of ranges, one range after the other."""
+    rows = np.concatenate([np.zeros(0, np.int64), *(np.arange(*one, dtype=np.int64) for one in ranges)])
+    return rows if live is None else rows[live[rows]]
+
+
+def pick(table: pa.Table, rows: Iterable[int]) -> list[dict[str, Any]]:
+    """Return rows of a table in the order given; Arrow's `take` would first copy all texts of the table."""
+    return [table.slice(int(row), 1).to_pylist()[0] for row in rows]
 
 
 def take_rows(table: pa.Table, rows: Rows) -> pa.Table:
@@ -154,10 +197,10 @@ def open_copy(store: Store, manifest: Manifest, space: Space, *, verify: Verify 
     # Words of an index of the first format are found here, which needs libraries that other searches do without.
     has_words = record is not None and (record.index is None or missing_for_words(record.spec) is None)
     kind = group_kind(manifest, record.words if record and has_words else None, lists=has_lists(space))
-    wanted = _wanted(store, manifest)
+    wanted = wanted_parts(store, manifest)
     postings = functools.partial(live_postings, store, manifest, record) if record and has_words else None
     # Counted before anything is read: of what an erasure meanwhile removes, this group may hold more.
-    erasures = _erasures(store, manifest.collection)
+    erasures = count_erasures(store, manifest.collection)
     for _ in range(_ATTEMPTS):
         groups = _open_groups(store, manifest, space, base, kind, wanted, verify, postings, erasures)
         if groups is not None:
@@ -177,14 +220,16 @@ def open_copy(store: Store, manifest: Manifest, space: Space, *, verify: Verify 
 
 
 def drop_copies(collection: str) -> None:
-    """Remove all local copies of a collection on this machine; a process keeps what it has mapped."""
-    for path in list(group_folders(cache_folder() / "snapshots", collection)):
-        shutil.rmtree(path, ignore_errors=True)
+    """Remove all local copies and cached blocks of a collection on this machine; a process keeps what it has mapped."""
+    for kind in ("snapshots", REMOTE):
+        for path in list(group_folders(cache_folder() / kind, collection)):
+            shutil.rmtree(path, ignore_errors=True)
     for path in list(_openings(collection)):
         path.unlink(missing_ok=True)
 
 
-def _wanted(store: Store, manifest: Manifest) -> dict[str, WantedPart]:
+def wanted_parts(store: Store, manifest: Manifest) -> dict[str, WantedPart]:
+    """Return the parts of a snapshot by name, in its order, with the documents that it has deleted in them."""
     deleted = deleted_documents(store, manifest.deletions)
     return {part.name: WantedPart(part, frozenset(deleted.get(part.name, ()))) for part in manifest.parts}
 
@@ -272,7 +317,7 @@ def _assemble(
         codes,
         pa.concat_tables(chunks),
         documents,
-        _in_order(groups, wanted, whole),
+        ranges_in_order([group.known for group in groups], wanted, whole),
         mask,
         None if record is None else (record, postings),
         sparse or None,
@@ -280,13 +325,13 @@ def _assemble(
     )
 
 
-def _in_order(
-    groups: Sequence[LocalGroup], wanted: Mapping[str, WantedPart], live: npt.NDArray[np.bool_]
+def ranges_in_order(
+    groups: Sequence[KnownGroup], wanted: Mapping[str, WantedPart], live: npt.NDArray[np.bool_]
 ) -> tuple[tuple[int, int], ...]:
     """Return first row and end of each part that has live rows, in the order of the snapshot."""
     places, first = {}, 0
     for group in groups:
-        for part in group.known.parts:
+        for part in group.parts:
             # What a group holds of a part that another one holds too is dead.
             if live[first : first + part.chunks].any():
                 places[part.name] = (first, first + part.chunks)
@@ -364,7 +409,7 @@ def _written_after(folder: Path) -> int:
         return -1
 
 
-def _erasures(store: Store, collection: str) -> int:
+def count_erasures(store: Store, collection: str) -> int:
     """Return how many erasures of a collection have been ordered."""
     folder = CollectionPaths(collection).folder("forgotten")
     return sum(stat.path.count("/") == folder.count("/") + 1 for stat in store.walk(folder))

@@ -11,6 +11,7 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,6 @@ from isospace.errors import IntegrityError
 from isospace.ingest.metadata_types import MetadataType
 from isospace.search.local.build import DOCUMENT_COLUMNS
 from isospace.search.local.files import LocalFile, is_unchanged, load_table, synced, write_synced, write_table
-from isospace.search.local.group import LocalGroup
 from isospace.search.metadata import (
     FieldValues,
     MetadataColumn,
@@ -35,8 +35,22 @@ from isospace.storage.hashing import fingerprint, seal, unseal
 Dead = npt.NDArray[np.int64]
 
 
+class DocumentGroup(Protocol):
+    """A group of documents, and the folder that keeps their typed columns."""
+
+    @property
+    def folder(self) -> Path:
+        """The folder, which may not exist."""
+        ...
+
+    @property
+    def documents(self) -> pa.Table:
+        """The documents: doc_id, uri, title, metadata."""
+        ...
+
+
 def typed_documents(
-    groups: Sequence[LocalGroup], dead: Sequence[Dead], declared: Mapping[str, MetadataType]
+    groups: Sequence[DocumentGroup], dead: Sequence[Dead], declared: Mapping[str, MetadataType]
 ) -> list[pa.Table]:
     """Return the documents of each group with the same typed columns.
 
@@ -50,7 +64,7 @@ def typed_documents(
 
 
 def _values(
-    groups: Sequence[LocalGroup], dead: Sequence[Dead], declared: Mapping[str, MetadataType]
+    groups: Sequence[DocumentGroup], dead: Sequence[Dead], declared: Mapping[str, MetadataType]
 ) -> dict[str, FieldValues]:
     total: dict[str, FieldValues] = {}
     for group, rows in zip(groups, dead, strict=True):
@@ -70,14 +84,14 @@ def _add(total: dict[str, FieldValues], values: Mapping[str, FieldValues], sign:
 
 
 def _count(
-    group: LocalGroup, rows: npt.NDArray[np.int64] | None, declared: Mapping[str, MetadataType]
+    group: DocumentGroup, rows: npt.NDArray[np.int64] | None, declared: Mapping[str, MetadataType]
 ) -> dict[str, FieldValues]:
     texts = group.documents["metadata"]
     listed = texts.to_pylist() if rows is None else [texts[int(row)].as_py() for row in rows]
     return count_values(map(parse_metadata, listed), declared)
 
 
-def _all_values(group: LocalGroup, declared: Mapping[str, MetadataType]) -> dict[str, FieldValues]:
+def _all_values(group: DocumentGroup, declared: Mapping[str, MetadataType]) -> dict[str, FieldValues]:
     path = group.folder / f"values-{fingerprint(dict(declared))[:16]}.json"
     with contextlib.suppress(OSError, IntegrityError, KeyError, TypeError):
         stored = unseal(path.read_bytes(), name=str(path))["values"]
@@ -88,7 +102,7 @@ def _all_values(group: LocalGroup, declared: Mapping[str, MetadataType]) -> dict
     return values
 
 
-def _with_columns(group: LocalGroup, columns: Sequence[MetadataColumn]) -> pa.Table:
+def _with_columns(group: DocumentGroup, columns: Sequence[MetadataColumn]) -> pa.Table:
     if not columns:
         return group.documents
     names = [[one.name, str(one.type), one.declared, one.has_instants] for one in columns]

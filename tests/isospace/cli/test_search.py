@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -116,3 +118,23 @@ def test_words_of_the_query_are_marked_in_every_mode(
     call(*arguments)
     # Lines show the beginnings of the texts.
     assert set() < set(bold) <= set().union(*marked)
+
+
+def test_a_published_snapshot_is_searched_without_a_copy(
+    call: Call, store: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    copied = tmp_path / "store"
+    shutil.copytree(store, copied)
+    query = [str(copied), "c", "the cell", "-k", "3", "--json"]
+    refused = call("search", *query, "--local", "none")
+    assert refused.status == 1
+    assert "isospace publish" in refused.err
+    done = json.loads(call("publish", str(copied), "c", "--json").out)
+    assert done["groups"] == done["written"] == 1
+    assert done["size"] > 0
+    assert "is published already" in call("publish", str(copied), "c").out
+    expected = json.loads(call("search", *query).out)
+    monkeypatch.setenv("ISOSPACE_CACHE", str(tmp_path / "cache"))
+    assert json.loads(call("search", *query, "--local", "none", "--local-cache-mb", "5").out) == expected
+    assert (tmp_path / "cache" / "remote").is_dir()
+    assert not (tmp_path / "cache" / "snapshots").exists()

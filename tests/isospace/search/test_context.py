@@ -10,12 +10,24 @@ from isospace.search.context import context_of
 TEXT = "One. Two. Three. Four."
 
 
+def sections(*rows: tuple[int, int, int, int | None, int | None]) -> pa.Table:
+    """Make chunks: document, start, end, and the span of the section."""
+    document, start, end, first, last = zip(*rows, strict=True)
+    return pa.table(
+        {
+            "document": pa.array(document, pa.int32()),
+            "start": pa.array(start, pa.int64()),
+            "end": pa.array(end, pa.int64()),
+            "text": [TEXT[one:other] for one, other in zip(start, end, strict=True)],
+            "section_start": pa.array(first, pa.int64()),
+            "section_end": pa.array(last, pa.int64()),
+        }
+    )
+
+
 def table(*spans: tuple[int, int, int]) -> pa.Table:
     """Make chunks: document, start, end."""
-    rows = [
-        {"document": document, "start": start, "end": end, "text": TEXT[start:end]} for document, start, end in spans
-    ]
-    return pa.Table.from_pylist(rows)
+    return sections(*((*span, None, None) for span in spans))
 
 
 def test_the_chunks_around_one_are_one_text() -> None:
@@ -59,15 +71,6 @@ def test_the_hit_is_in_its_context(neighbors: int) -> None:
         found, chunk = context_of(chunks, row, neighbors), chunks.slice(row, 1).to_pylist()[0]
         offset = chunk["start"] - found["context_start"]
         assert found["context"][offset : offset + len(chunk["text"])] == chunk["text"]
-
-
-def sections(*rows: tuple[int, int, int, int | None, int | None]) -> pa.Table:
-    """Make chunks: document, start, end, and the span of the section."""
-    schema = pa.schema([("document", pa.int32()), ("start", pa.int64()), ("end", pa.int64()), ("text", pa.string())])
-    made = table(*(row[:3] for row in rows)).cast(schema)
-    for number, name in ((3, "section_start"), (4, "section_end")):
-        made = made.append_column(name, pa.array([row[number] for row in rows], pa.int64()))
-    return made
 
 
 def test_a_section_is_cut_out_of_the_chunks_that_share_it() -> None:

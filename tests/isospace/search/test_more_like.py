@@ -11,6 +11,7 @@ import pytest
 
 from isospace.errors import MismatchError, NotFoundError, QueryError, ScopeError
 from isospace.search.index import Index, open_index
+from isospace.search.local.copy import LocalCopy
 from isospace.search.more_like import MOST_CHUNKS, example_of
 from isospace.search.options import SearchOptions
 from isospace.search.query_cache import CacheConfig
@@ -143,6 +144,7 @@ def test_vectors_that_cancel_each_other_are_refused(monkeypatch: pytest.MonkeyPa
     made = view()
     opposite = np.array([[1, 0], [-1, 0], *VECTORS[2:].tolist()], np.float32)
     codes = {"float32": replace(made.copy.codes["float32"], array=opposite)}
+    assert isinstance(made.copy, LocalCopy)
     made = replace(made, copy=replace(made.copy, codes=codes))
     with pytest.raises(QueryError, match="cancel each other"):
         example_of(made, NAMES[:2], SearchOptions())

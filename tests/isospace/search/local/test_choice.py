@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import random
 from itertools import pairwise
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from isospace.search.local.choice import Choice, GroupPart, KnownGroup, WantedPart, choose, dead_documents, is_in
-from isospace.search.local.copy import _in_order
+from isospace.search.local.copy import ranges_in_order
 from isospace.storage.file_ref import FileRef
 from tests.helpers.manifests import part_record
 
@@ -132,11 +131,11 @@ def test_dead_documents_are_those_of_parts_that_are_gone_and_those_deleted_since
 
 def test_rows_are_in_the_order_of_the_snapshot_whatever_the_groups_are() -> None:
     first = [
-        SimpleNamespace(known=group("g", wanted("c", 2), wanted("a", 3))),
-        SimpleNamespace(known=group("h", wanted("b", 1))),
+        group("g", wanted("c", 2), wanted("a", 3)),
+        group("h", wanted("b", 1)),
     ]
     parts = by_name(wanted("a", 3), wanted("b", 1), wanted("c", 2), wanted("d", 0))
-    assert _in_order(first, parts, np.ones(6, bool)) == ((2, 5), (5, 6), (0, 2))  # type: ignore[arg-type]
+    assert ranges_in_order(first, parts, np.ones(6, bool)) == ((2, 5), (5, 6), (0, 2))
     # A part of which no row is live has no place.
     live = np.array([False, False, True, False, True, True])
-    assert _in_order(first, parts, live) == ((2, 5), (5, 6))  # type: ignore[arg-type]
+    assert ranges_in_order(first, parts, live) == ((2, 5), (5, 6))

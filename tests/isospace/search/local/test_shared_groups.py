@@ -234,7 +234,7 @@ def test_a_group_that_was_read_before_an_erasure_is_not_kept_for_its_dead_rows(
     opened(store, 1)
     (first,) = (local_copies / "snapshots").iterdir()
     # As if an erasure had been ordered since, and part of the group replaced by it.
-    monkeypatch.setattr("isospace.search.local.copy._erasures", lambda *_: 1)
+    monkeypatch.setattr("isospace.search.local.copy.count_erasures", lambda *_: 1)
     monkeypatch.setattr("isospace.search.local.choice.is_in", lambda *_: False)
     opened(store, 2)
     assert not first.exists()
