@@ -11,13 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 
 from isospace.errors import NotFoundError, QueryError
 from isospace.ingest.document import is_unicode
 from isospace.search.options import TEXT_MODES, SearchOptions
 from isospace.search.vector.topk import Rows
-from isospace.search.view import View, pick
+from isospace.search.view import View
 from isospace.transform.vectors import Float32
 
 MOST_CHUNKS = 100
@@ -59,7 +58,7 @@ def example_of(view: View, chunk_ids: Sequence[str] | str, options: SearchOption
             "alone. Use mode auto, exact, quantized, or tiered, or search with a text."
         )
     rows = _visible_rows(view, names, options.scope)
-    vectors = view.finest.quantizer.decode(np.ascontiguousarray(view.finest.array[rows]))
+    vectors = view.vectors_of(rows)
     return Example(rows, vectors if len(rows) == 1 else _mean(view, vectors))
 
 
@@ -74,19 +73,7 @@ def _names(chunk_ids: Sequence[str] | str) -> list[str]:
 
 
 def _visible_rows(view: View, names: Sequence[str], scope: str | None) -> Rows:
-    # Takes longer to import than most queries take.
-    from pyarrow import compute
-
-    column = view.copy.chunks["chunk_id"]
-    wanted = pa.array([name for name in names if is_unicode(name)], column.type)
-    rows = np.flatnonzero(compute.is_in(column, value_set=wanted).to_numpy()).astype(np.int64)
-    # The chunk of a deleted version of a document may have the same ID.
-    rows = rows if view.copy.live is None else rows[view.copy.live[rows]]
-    # Computed whether the chunks exist or not, so that the time does not tell either.
-    seen = view.passing(None, scope)
-    rows = rows if seen is None else rows[np.isin(rows, seen)]
-    ids = (chunk["chunk_id"] for chunk in pick(view.copy.chunks.select(["chunk_id"]), rows))
-    found = dict(zip(ids, rows, strict=True))
+    found = view.rows_of([name for name in names if is_unicode(name)], scope)
     if missing := [name for name in names if name not in found]:
         raise NotFoundError(
             f"chunk {missing[0][:200]!r} is not in snapshot {view.manifest.sequence}. Take the chunk_id of a hit in "

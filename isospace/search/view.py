@@ -17,18 +17,19 @@ from isospace.encoding.embedder import OpenSpace
 from isospace.encoding.forks import is_fork_of
 from isospace.errors import MismatchError, QueryError, missing_package
 from isospace.search.approximate.index import FROM_ROWS, ApproximateIndex, Visited
-from isospace.search.bm25 import LexicalIndex
+from isospace.search.bm25 import WordIndex
 from isospace.search.context import context_of
 from isospace.search.fusion import reciprocal_rank_fusion, weighted_fusion
 from isospace.search.local.copy import LocalCopy
 from isospace.search.metadata import parse_metadata
 from isospace.search.options import TEXT_MODES, Mode, SearchOptions
-from isospace.search.percentiles import chance_cosines
+from isospace.search.percentiles import chance_cosines, sampled
 from isospace.search.promise import SnapshotPromise
-from isospace.search.sparse_index import SparseIndex
-from isospace.search.spec import DEFAULT_RECALL
+from isospace.search.rest import Rest
+from isospace.search.sparse_index import TermIndex
+from isospace.search.spec import DEFAULT_RECALL, LexicalSpec
 from isospace.search.vector.kernels import Codes, Kernels
-from isospace.search.vector.rescoring import nearest
+from isospace.search.vector.rescoring import Scored, nearest
 from isospace.search.vector.topk import Rows
 from isospace.search.words import missing_for_words
 from isospace.transform.quantizer_set import require_representation
@@ -92,12 +93,12 @@ class View:
     manifest: Manifest
     space: OpenSpace
     copy: LocalCopy
-    lexical: LexicalIndex | None
+    lexical: WordIndex | None
     """The BM25 index; None if none was built, or if a library that finds its words is missing."""
     kernels: Kernels = "auto"
     promise: SnapshotPromise | None = None
     """Whether texts that are embedded here have the bits of the stored vectors; always set by `open_index`."""
-    sparse: SparseIndex | None = None
+    sparse: TermIndex | None = None
     """The inverted index of sparse vectors; None if the snapshot has none."""
     approximate: ApproximateIndex | None = None
     """The inverted lists of cells; None if the space has none."""
@@ -112,13 +113,29 @@ class View:
     @functools.cached_property
     def finest(self) -> Codes:
         """The most precise representation: of those with all dimensions, the one with the most bytes."""
+        return self.copy.codes[self.finest_name]
+
+    @functools.cached_property
+    def finest_name(self) -> str:
+        """The name of the finest representation."""
         record = self.space.space.record
-        return self.copy.codes[finest_of(record.spec.representations, record.dimension).name]
+        return finest_of(record.spec.representations, record.dimension).name
 
     @functools.cached_property
     def chance(self) -> Float64:
         """Ascending cosines of a sample of pairs of chunks of different documents; see `chance_cosines`."""
-        return chance_cosines(self.finest, self.copy.rows, self.copy.owners)
+        rows = sampled(self.copy.rows)
+        return chance_cosines(self.vectors_of(rows), self.documents_of(rows))
+
+    @property
+    def size(self) -> int:
+        """Number of chunks that can be found."""
+        return len(self.copy)
+
+    @property
+    def representations(self) -> tuple[str, ...]:
+        """The representations that can be searched."""
+        return tuple(self.copy.codes)
 
     def rank(
         self,
@@ -126,7 +143,7 @@ class View:
         vectors: Float32 | None,
         options: SearchOptions,
         *,
-        within: Rows | None = None,
+        within: Rows | Rest | None = None,
     ) -> list[RankedRows]:
         """Rank rows for each query.
 
@@ -139,13 +156,11 @@ class View:
         options
             `k` rows are returned, or `depth` if they will be reranked.
         within
-            Ascending int64 rows to search, of those that pass the filter; all if None.
+            Ascending int64 rows to search, or what is left after another search, of those that pass the filter; all if
+            None.
         """
         count = max(options.k, options.depth) if options.rerank else options.k
-        rows = self.passing(options.filter, options.scope)
-        if within is not None:
-            alive = within if self.copy.live is None else within[self.copy.live[within]]
-            rows = alive if rows is None else np.intersect1d(rows, alive, assume_unique=True)
+        rows = self._chosen(options, within)
         match options.mode:
             case "lexical":
                 return [RankedRows(ranking, {}) for ranking in self._by_words(_required(texts, "lexical"), count, rows)]
@@ -188,40 +203,94 @@ class View:
         """
         return None if expression is None and scope is None else self._filtered.rows(expression, scope)
 
+    def _chosen(self, options: SearchOptions, within: Rows | Rest | None) -> Rows | None:
+        """Return the rows to search: those that pass the filter and are within others; None for all."""
+        rows = self.passing(options.filter, options.scope)
+        if within is None:
+            return rows
+        if isinstance(within, Rest):
+            alive = within.rows(self.copy.owners, self.copy.live)
+        else:
+            alive = within if self.copy.live is None else within[self.copy.live[within]]
+        return alive if rows is None else np.intersect1d(rows, alive, assume_unique=True)
+
     @functools.cached_property
-    def _filtered(self) -> _Filtered:
+    def _filtered(self) -> FilteredRows:
         # It refers to the copy, not to the view, so that a replaced view is freed at once.
-        return _Filtered(self.copy)
+        return FilteredRows(self.copy.owners, self.copy.live, self.copy.documents)
+
+    def documents_of(self, rows: Rows) -> npt.NDArray[np.integer]:
+        """Return a number for each row that is the same for all rows of a document."""
+        return self.copy.owners[rows]
+
+    def chunk_ids(self, rows: Rows) -> list[str]:
+        """Return the IDs of the chunks of rows."""
+        return [chunk["chunk_id"] for chunk in pick(self.copy.chunks.select(["chunk_id"]), rows)]
+
+    def vectors_of(self, rows: Rows) -> Float32:
+        """Return the (m, k) float32 vectors of rows, decoded from the finest representation."""
+        return self.finest.quantizer.decode(np.ascontiguousarray(self.finest.array[rows]))
+
+    def rows_of(self, chunk_ids: Sequence[str], scope: str | None) -> dict[str, int]:
+        """Return the rows of chunks, by ID; those that do not exist, or that a scope hides, are left out.
+
+        Raises
+        ------
+        ScopeError
+            If the scope cannot be applied.
+        """
+        # Takes longer to import than most queries take.
+        from pyarrow import compute
+
+        column = self.copy.chunks["chunk_id"]
+        wanted = pa.array(chunk_ids, column.type)
+        rows = np.flatnonzero(compute.is_in(column, value_set=wanted).to_numpy()).astype(np.int64)
+        # The chunk of a deleted version of a document may have the same ID.
+        rows = rows if self.copy.live is None else rows[self.copy.live[rows]]
+        # Computed whether the chunks exist or not, so that the time does not tell either.
+        seen = self.passing(None, scope)
+        rows = rows if seen is None else rows[np.isin(rows, seen)]
+        return dict(zip(self.chunk_ids(rows), rows.tolist(), strict=True))
 
     def hits(self, ranked: RankedRows, neighbors: int = 0) -> list[Hit]:
         """Look up the chunks and documents of ranked rows, with so many chunks before and after each."""
-        chunks = pick(self.copy.chunks, (row for row, _ in ranked.rows))
-        shown = self.copy.documents.select(["doc_id", "uri", "title", "metadata"])
-        documents = pick(shown, (chunk["document"] for chunk in chunks))
         return [
             Hit(
                 score=score,
-                chunk_id=chunk["chunk_id"],
-                doc_id=document["doc_id"],
-                uri=document["uri"],
-                title=document["title"],
-                text=chunk["text"],
-                start=chunk["start"],
-                end=chunk["end"],
-                metadata=parse_metadata(document["metadata"]),
                 scores={name: scores[row] for name, scores in ranked.parts.items() if row in scores},
-                **(context_of(self.copy.chunks, row, neighbors) if neighbors else {}),
+                **{**found, "metadata": parse_metadata(found["metadata"])},
             )
-            for (row, score), chunk, document in zip(ranked.rows, chunks, documents, strict=True)
+            for (row, score), found in zip(
+                ranked.rows, self.found([row for row, _ in ranked.rows], neighbors), strict=True
+            )
+        ]
+
+    def found(self, rows: Sequence[int], neighbors: int) -> list[dict[str, Any]]:
+        """Return the fields of hits by name, except their scores; metadata as JSON."""
+        chunks = pick(self.copy.chunks, rows)
+        shown = self.copy.documents.select(["doc_id", "uri", "title", "metadata"])
+        documents = pick(shown, (chunk["document"] for chunk in chunks))
+        return [
+            {
+                **{name: chunk[name] for name in ("chunk_id", "text", "start", "end")},
+                **document,
+                **(context_of(self.copy.chunks, row, neighbors) if neighbors else {}),
+            }
+            for row, chunk, document in zip(rows, chunks, documents, strict=True)
         ]
 
     def texts(self, rows: Iterable[int]) -> list[str]:
         """Return the texts of rows as they were encoded, with the title in front if the recipe puts it there."""
         return [row["prefix"] + row["text"] for row in pick(self.copy.chunks.select(["prefix", "text"]), rows)]
 
+    @property
+    def word_rules(self) -> LexicalSpec | None:
+        """The rules of the lexical index; None if the snapshot has none."""
+        return None if self.copy.lexical is None else self.copy.lexical[0].spec
+
     def _by_words(self, texts: Sequence[str], count: int, rows: Rows | None) -> list[Ranking]:
-        if self.lexical is None and self.copy.lexical is not None:
-            raise QueryError(missing_package(missing_for_words(self.copy.lexical[0].spec) or "regex", "lexical search"))
+        if self.lexical is None and self.word_rules is not None:
+            raise QueryError(missing_package(missing_for_words(self.word_rules) or "regex", "lexical search"))
         if self.lexical is None:
             raise QueryError(
                 f"snapshot {self.manifest.sequence} has no lexical index. Set recipe.lexical.kind=bm25, and run the "
@@ -248,7 +317,7 @@ class View:
         sparse = self.sparse is not None and options.uses_sparse
         by_vectors, visits = self._by_vectors(vectors, depth, rows, options, keep=keep)
         legs = {"vector": (by_vectors, near)}
-        if self.copy.lexical is not None or not sparse:
+        if self.word_rules is not None or not sparse:
             legs["bm25"] = (self._by_words(texts, depth, rows), words)
         if sparse:
             legs["sparse"] = (self._by_terms(texts, depth, rows), options.sparse_weight)
@@ -260,15 +329,11 @@ class View:
                 f"snapshot {self.manifest.sequence} has no sparse vectors. Set recipe.sparse.model to a sparse "
                 "encoder, and run the pipeline; the dense vectors are kept."
             )
-        searched = rows if rows is not None or self.copy.live is None else self.copy.rows
-        return [self._sharing(self.sparse.scores(text), count, searched) for text in texts]
+        return [self._ordered(*self.sparse.best(text, count, self._searchable(rows)), count) for text in texts]
 
-    def _sharing(self, scores: npt.NDArray[np.float64], count: int, rows: Rows | None) -> Ranking:
-        """Order the rows that share a term with a query: those with a positive score."""
-        if rows is not None:
-            scores = scores[rows]
-        shared = np.flatnonzero(scores > 0)
-        return self._ordered(shared if rows is None else rows[shared], scores[shared], count)
+    def _searchable(self, rows: Rows | None) -> Rows | None:
+        """Return the rows to search; None only if each row can be found."""
+        return rows if rows is not None or self.copy.live is None else self.copy.rows
 
     def _by_vectors(
         self, vectors: Float32, count: int, rows: Rows | None, options: SearchOptions, *, keep: bool
@@ -288,19 +353,26 @@ class View:
                 self.finest, vectors, count, metric=options.metric, recall=recall, rows=rows, keep=keep
             )
             return [self._ordered(near, scores, count) for near, scores in found], list(visits)
-        first, last = self._stages(options)
-        scored = nearest(
-            first,
-            last,
+        scored = self._nearest(vectors, count, rows, options)
+        return [self._ordered(near, scores, count) for near, scores in scored], [None] * len(vectors)
+
+    def _nearest(self, vectors: Float32, count: int, rows: Rows | None, options: SearchOptions) -> list[Scored]:
+        first, last = self.stages(options)
+        return nearest(
+            self.copy.codes[first],
+            self.copy.codes[last],
             vectors,
             count,
             metric=options.metric,
             rescore=options.rescore,
             rows=rows,
-            # A fork lacks the threads of torch and faiss; the results are the same.
-            kernels="numpy" if is_fork_of(self.process) else self.kernels,
+            kernels=self.usable_kernels,
         )
-        return [self._ordered(near, scores, count) for near, scores in scored], [None] * len(vectors)
+
+    @property
+    def usable_kernels(self) -> Kernels:
+        """The kernels to use in this process: a fork lacks the threads of torch and faiss; the results are the same."""
+        return "numpy" if is_fork_of(self.process) else self.kernels
 
     @property
     def default_recall(self) -> float:
@@ -325,14 +397,20 @@ class View:
         if is_asked and options.metric == "l1":
             raise QueryError("mode approximate cannot search by metric l1. Use cosine, dot, or l2, or mode exact.")
         may_be = options.mode in ("auto", "hybrid") and options.representation is None and options.metric != "l1"
-        if not is_asked and not (may_be and index is not None and len(self.copy) >= FROM_ROWS):
+        if not is_asked and not (may_be and index is not None and self.size >= FROM_ROWS):
             return None
         recall = self.default_recall if options.recall is None else options.recall
         return recall if recall < 1.0 else None
 
-    def _stages(self, options: SearchOptions) -> tuple[Codes, Codes]:
-        """Return the codes that are searched, and those that the candidates are rescored from."""
-        known = self.copy.codes
+    def stages(self, options: SearchOptions) -> tuple[str, str]:
+        """Return the representation that is searched, and that from which the candidates are rescored.
+
+        Raises
+        ------
+        QueryError
+            If the mode cannot search the snapshot, or not by this representation.
+        """
+        known = self.representations
         if options.representation is not None:
             require_representation(self.space.space.transform.quantizers, options.representation)
         floats = [name for name in FLOATS if name in known]
@@ -355,18 +433,18 @@ class View:
                 "re-encoded."
             )
         rescored = mode != "exact" and options.rescore > 0
-        return known[name], self.finest if rescored else known[name]
+        return name, self.finest_name if rescored else name
 
     @functools.cached_property
     def modes(self) -> tuple[Mode, ...]:
         """The modes that can search this snapshot, as it is opened here."""
         specs = self.space.space.record.spec.representations
-        floats = [name for name in FLOATS if name in self.copy.codes]
+        floats = [name for name in FLOATS if name in self.representations]
         able: dict[Mode, bool] = {
             "auto": True,
             "exact": bool(floats),
             "approximate": self.approximate is not None,
-            "quantized": len(self.copy.codes) > len(floats),
+            "quantized": len(self.representations) > len(floats),
             "tiered": any(isinstance(spec, ShortSpec) for spec in specs),
             "lexical": self.lexical is not None,
             "sparse": self.sparse is not None,
@@ -380,7 +458,7 @@ class View:
             # Rows that tie with the last one compete by chunk_id.
             best = scores >= np.partition(scores, len(scores) - count)[len(scores) - count]
             rows, scores = rows[best], scores[best]
-        names = [chunk["chunk_id"] for chunk in pick(self.copy.chunks.select(["chunk_id"]), rows)]
+        names = self.chunk_ids(rows)
         order = sorted(range(len(rows)), key=lambda place: (-scores[place], names[place]))
         return [(int(rows[place]), float(scores[place])) for place in order[:count]]
 
@@ -394,12 +472,24 @@ def _arrays(scores: dict[int, float]) -> tuple[Rows, npt.NDArray[np.float64]]:
     return np.fromiter(scores, np.int64, len(scores)), np.fromiter(scores.values(), np.float64, len(scores))
 
 
-class _Filtered:
-    """The rows that pass filters and scopes, with those asked for last kept: a service asks for the same again."""
+class FilteredRows:
+    """The rows that pass filters and scopes, with those asked for last kept: a service asks for the same again.
 
-    def __init__(self, copy: LocalCopy) -> None:
-        self._owners, self._live = copy.owners, copy.live
-        self._documents = copy.documents.drop_columns(["metadata"])
+    Parameters
+    ----------
+    owners
+        (n,) row of `documents` of each row.
+    live
+        (n,) False for rows that are never found; None if there are none.
+    documents
+        A typed column for each metadata field.
+    """
+
+    def __init__(
+        self, owners: npt.NDArray[np.integer], live: npt.NDArray[np.bool_] | None, documents: pa.Table
+    ) -> None:
+        self._owners, self._live = owners, live
+        self._documents = documents.drop_columns(["metadata"])
         self._filter = functools.lru_cache(maxsize=16)(self._by_filter)
         self._scope = functools.lru_cache(maxsize=64)(self._by_scope)
         self.rows = functools.lru_cache(maxsize=16)(self._rows)
