@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from isospace.collection.alias import resolve
+from isospace.collection.shard import Shard
 from isospace.collection.snapshot import Manifest, files_digest
 from isospace.encoding.embedder import OpenSpace, open_space
 from isospace.encoding.sparse.embedder import load_sparse_space, open_sparse_space
@@ -15,7 +16,7 @@ from isospace.search.approximate.record import read_recall
 from isospace.search.bm25 import LexicalIndex
 from isospace.search.local.copy import LocalCopy, open_copy
 from isospace.search.local.files import Verify
-from isospace.search.promise import log_promise, promise_of
+from isospace.search.promise import SnapshotPromise, log_promise, promise_of
 from isospace.search.sparse_index import SparseIndex, require_arrays
 from isospace.search.vector.kernels import Kernels
 from isospace.search.vector.stacked import arrays_of
@@ -43,6 +44,8 @@ class Opener:
     verify: Verify
     kernels: Kernels
     sparse: bool = True
+    shard: Shard | None = None
+    """Which parts are opened; all if None."""
 
     def open_newer(self, view: View) -> View | None:
         """Open the snapshot that the alias names; None if it is already open."""
@@ -56,6 +59,24 @@ class Opener:
 
     def open(self, manifest: Manifest, encoder: Encoder | None, sparse: QueryEncoder | None = None) -> View:
         """Open a snapshot: check its files, run its handshake, and map its local copy."""
+        space, promise = self.open_space(manifest, encoder)
+        copy = open_copy(self.store, manifest, space.space, verify=self.verify, shard=self.shard)
+        lexical = None
+        if copy.lexical is not None and missing_for_words(copy.lexical[0].spec) is None:
+            lexical = LexicalIndex(copy.lexical[0].spec, copy.lexical[1], copy.live)
+        return View(
+            manifest,
+            space,
+            copy,
+            lexical,
+            self.kernels,
+            promise,
+            self._sparse(manifest, copy, sparse),
+            self._approximate(manifest, copy, space),
+        )
+
+    def open_space(self, manifest: Manifest, encoder: Encoder | None) -> tuple[OpenSpace, SnapshotPromise]:
+        """Open the space of a snapshot, and run its handshake; return also what the snapshot promises."""
         for ref in manifest.sealed_files:
             verify_file(self.store, ref, content=False)
         space = open_space(self.store, manifest.space_id, encoder=encoder, engine=self.engine, encode=self.encode)
@@ -70,20 +91,10 @@ class Opener:
         if space.agreement is not None:
             # From here on, agreement means agreement with the stored vectors, not only with the space's probes.
             space = replace(space, agreement=Agreement(promise.cosine or 0.0, promise.is_bitwise))
-        copy = open_copy(self.store, manifest, space.space, verify=self.verify)
-        lexical = None
-        if copy.lexical is not None and missing_for_words(copy.lexical[0].spec) is None:
-            lexical = LexicalIndex(copy.lexical[0].spec, copy.lexical[1], copy.live)
-        return View(
-            manifest,
-            space,
-            copy,
-            lexical,
-            self.kernels,
-            promise,
-            self._sparse(manifest, copy, sparse),
-            self._approximate(manifest, copy, space),
-        )
+        return space, promise
+
+    def close(self) -> None:
+        """Release what views share."""
 
     def _approximate(self, manifest: Manifest, copy: LocalCopy, space: OpenSpace) -> ApproximateIndex | None:
         """Open the inverted lists of cells; None if the space has none."""

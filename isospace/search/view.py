@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import asdict, dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ import pyarrow as pa
 from isospace.collection.snapshot import Manifest, files_digest
 from isospace.encoding.embedder import OpenSpace
 from isospace.encoding.forks import is_fork_of
-from isospace.errors import MismatchError, QueryError, missing_package
+from isospace.errors import MismatchError, QueryError, ShardError, missing_package
 from isospace.search.approximate.index import FROM_ROWS, ApproximateIndex, Visited
 from isospace.search.bm25 import WordIndex
 from isospace.search.context import context_of
@@ -30,6 +30,7 @@ from isospace.search.sparse_index import TermIndex
 from isospace.search.spec import DEFAULT_RECALL, LexicalSpec
 from isospace.search.vector.kernels import Codes, Kernels
 from isospace.search.vector.rescoring import Scored, nearest
+from isospace.search.vector.scoring import Metric
 from isospace.search.vector.topk import Rows
 from isospace.search.words import missing_for_words
 from isospace.transform.quantizer_set import require_representation
@@ -39,6 +40,7 @@ from isospace.transform.vectors import Float32, Float64
 Ranking = list[tuple[int, float]]
 Visits: TypeAlias = Sequence[Visited | None]
 FLOATS = ("float32", "float16")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,22 @@ class RankedRows:
     """What an approximate search visited; None for one that scored every row."""
 
 
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """What a search left out, since shards do not answer.
+
+    Attributes
+    ----------
+    shards
+        The missing ones, as `2/3`.
+    searched
+        The share of the snapshot's chunks that was searched.
+    """
+
+    shards: tuple[str, ...]
+    searched: float
+
+
 @dataclass(frozen=True, eq=False)
 class View:
     """One opened snapshot; immutable."""
@@ -104,6 +122,8 @@ class View:
     """The inverted lists of cells; None if the space has none."""
     process: int = field(default_factory=os.getpid, repr=False)
     """ID of the process that opened it."""
+    allow_partial: bool = False
+    """Whether shards may be missing; False in one process."""
 
     @functools.cached_property
     def digest(self) -> str:
@@ -126,6 +146,15 @@ class View:
         """Ascending cosines of a sample of pairs of chunks of different documents; see `chance_cosines`."""
         rows = sampled(self.copy.rows)
         return chance_cosines(self.vectors_of(rows), self.documents_of(rows))
+
+    @property
+    def missing(self) -> Missing | None:
+        """What searches leave out; None for nothing, as always in one process."""
+        return None
+
+    def available(self, without: Set[str] = frozenset()) -> View:
+        """Return the view to search now: of shards, without those that do not answer, if that is allowed."""
+        return self
 
     @property
     def size(self) -> int:
@@ -353,18 +382,21 @@ class View:
                 self.finest, vectors, count, metric=options.metric, recall=recall, rows=rows, keep=keep
             )
             return [self._ordered(near, scores, count) for near, scores in found], list(visits)
-        scored = self._nearest(vectors, count, rows, options)
+        first, last = self.stages(options)
+        scored = self.nearest(first, last, vectors, count, metric=options.metric, rescore=options.rescore, rows=rows)
         return [self._ordered(near, scores, count) for near, scores in scored], [None] * len(vectors)
 
-    def _nearest(self, vectors: Float32, count: int, rows: Rows | None, options: SearchOptions) -> list[Scored]:
-        first, last = self.stages(options)
+    def nearest(
+        self, first: str, last: str, vectors: Float32, count: int, *, metric: Metric, rescore: int, rows: Rows | None
+    ) -> list[Scored]:
+        """Find the rows nearest to each vector; see `isospace.search.vector.rescoring.nearest`."""
         return nearest(
             self.copy.codes[first],
             self.copy.codes[last],
             vectors,
             count,
-            metric=options.metric,
-            rescore=options.rescore,
+            metric=metric,
+            rescore=rescore,
             rows=rows,
             kernels=self.usable_kernels,
         )
@@ -461,6 +493,25 @@ class View:
         names = self.chunk_ids(rows)
         order = sorted(range(len(rows)), key=lambda place: (-scores[place], names[place]))
         return [(int(rows[place]), float(scores[place])) for place in order[:count]]
+
+
+def search_available(view: View, search: Callable[[View], Result]) -> Result:
+    """Search what can be searched of a view; where shards may be missing, again without one that does not answer.
+
+    Raises
+    ------
+    ShardError
+        If a shard does not answer, and none may be missing.
+    """
+    without: set[str] = set()
+    while True:
+        chosen = view.available(without)
+        try:
+            return search(chosen)
+        except ShardError as error:
+            if not error.shard or error.shard in without or not view.allow_partial:
+                raise
+            without.add(error.shard)
 
 
 def pick(table: pa.Table, rows: Iterable[int]) -> list[dict[str, Any]]:

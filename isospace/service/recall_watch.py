@@ -20,7 +20,6 @@ from isospace.search.answer import Answer
 from isospace.search.approximate.evidence import ALARM, RecallEvidence
 from isospace.search.index import Index
 from isospace.search.options import SearchOptions
-from isospace.search.vector.rescoring import nearest
 from isospace.search.view import View
 
 _LOG = logging.getLogger(__name__)
@@ -123,15 +122,14 @@ def exact_share(view: View, index: Index, text: str, options: SearchOptions, sco
     exact one, any may be found.
     """
     vectors = index.cache.embed(view.space, [text])
-    ((_, exact),) = nearest(
-        view.finest,
-        view.finest,
+    ((_, exact),) = view.nearest(
+        view.finest_name,
+        view.finest_name,
         vectors,
         options.k,
         metric=options.metric,
         rescore=0,
         rows=view.passing(options.filter, options.scope),
-        kernels=view.kernels,
     )
     count = min(options.k, len(exact))
     if not count:

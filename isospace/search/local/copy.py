@@ -10,10 +10,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import re
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from isospace.collection.live_rows import LivePart
+from isospace.collection.shard import Shard
 from isospace.collection.snapshot import Manifest, deleted_documents, files_digest
 from isospace.errors import IntegrityError, StoreError
 from isospace.search.approximate.lists import CellLists
@@ -41,7 +43,7 @@ from isospace.search.local.group import (
     make_group,
     open_group,
 )
-from isospace.search.local.typed_documents import typed_documents
+from isospace.search.local.typed_documents import DocumentTypes
 from isospace.search.postings import Postings
 from isospace.search.vector.kernels import Codes
 from isospace.search.vector.stacked import stack
@@ -55,6 +57,8 @@ from isospace.transform.space import Space
 # Snapshots per collection whose groups are kept: the one in use, the one a rollback would need, and one more.
 _KEPT_SNAPSHOTS = 3
 _LEFT_AFTER_SECONDS = 86_400
+# Of a snapshot, and the shard if it is one.
+_DIGITS = re.compile(r"[0-9a-f]{32}(_[0-9]+_[0-9]+)?")
 _ATTEMPTS = 4
 
 
@@ -81,6 +85,10 @@ class LocalCopy:
         Arrays of the inverted index of sparse vectors of each group; None if the snapshot has none.
     lists
         The inverted lists of each group; None without cells.
+    parts
+        The name of the part of each range.
+    types
+        What decides the types of `documents`. Those of a shard have no typed columns: they depend on other shards.
     """
 
     codes: dict[str, Codes]
@@ -91,6 +99,8 @@ class LocalCopy:
     lexical: tuple[LexicalRecord, tuple[Postings, ...]] | None = None
     sparse: tuple[dict[str, npt.NDArray[Any]], ...] | None = None
     lists: tuple[CellLists, ...] | None = None
+    parts: tuple[str, ...] = ()
+    types: DocumentTypes | None = None
 
     def __len__(self) -> int:
         if self.live is None:
@@ -134,8 +144,10 @@ def numbers(column: pa.ChunkedArray) -> npt.NDArray[Any]:
     return parts[0] if len(parts) == 1 else np.concatenate([*parts, np.zeros(0, column.type.to_pandas_dtype())])
 
 
-def open_copy(store: Store, manifest: Manifest, space: Space, *, verify: Verify = "content") -> LocalCopy:
-    """Open the local copy of a snapshot; write first what of it is missing.
+def open_copy(
+    store: Store, manifest: Manifest, space: Space, *, verify: Verify = "content", shard: Shard | None = None
+) -> LocalCopy:
+    """Open the local copy of a snapshot, or of the parts that a shard has; write first what of it is missing.
 
     With `verify="content"` the SHA-256 of every file is checked, with `"size"` only its size.
 
@@ -153,12 +165,12 @@ def open_copy(store: Store, manifest: Manifest, space: Space, *, verify: Verify 
     # Words of an index of the first format are found here, which needs libraries that other searches do without.
     has_words = record is not None and (record.index is None or missing_for_words(record.spec) is None)
     kind = group_kind(manifest, record.words if record and has_words else None, lists=has_lists(space))
-    wanted = _wanted(store, manifest)
+    wanted = _wanted(store, manifest, shard)
     postings = functools.partial(live_postings, store, manifest, record) if record and has_words else None
     # Counted before anything is read: of what an erasure meanwhile removes, this group may hold more.
     erasures = _erasures(store, manifest.collection)
     for _ in range(_ATTEMPTS):
-        groups = _open_groups(store, manifest, space, base, kind, wanted, verify, postings, erasures)
+        groups = _open_groups(store, manifest, space, base, kind, wanted, verify, postings, erasures, shard)
         if groups is not None:
             break
     else:
@@ -166,8 +178,9 @@ def open_copy(store: Store, manifest: Manifest, space: Space, *, verify: Verify 
             f"{base}: files of {manifest.collection} were removed while they were opened. Open the index again, or "
             "set ISOSPACE_CACHE to a folder that nothing else uses."
         )
-    copy = _assemble(groups, manifest, wanted, space, record)
-    if len(copy) != manifest.chunks:
+    copy = _assemble(groups, manifest, wanted, space, record, shard)
+    # What the parts of one shard should hold, the manifest does not say: who asks all shards compares their sum.
+    if shard is None and len(copy) != manifest.chunks:
         raise IntegrityError(
             f"snapshot {manifest.sequence}: its parts hold {len(copy)} live chunks, its manifest says "
             f"{manifest.chunks}. Restore it."
@@ -183,9 +196,13 @@ def drop_copies(collection: str) -> None:
         path.unlink(missing_ok=True)
 
 
-def _wanted(store: Store, manifest: Manifest) -> dict[str, WantedPart]:
+def _wanted(store: Store, manifest: Manifest, shard: Shard | None) -> dict[str, WantedPart]:
     deleted = deleted_documents(store, manifest.deletions)
-    return {part.name: WantedPart(part, frozenset(deleted.get(part.name, ()))) for part in manifest.parts}
+    return {
+        part.name: WantedPart(part, frozenset(deleted.get(part.name, ())))
+        for part in manifest.parts
+        if shard is None or shard.has(part.name)
+    }
 
 
 def _open_groups(
@@ -198,6 +215,7 @@ def _open_groups(
     verify: Verify,
     postings: Callable[[Sequence[LivePart]], Postings] | None,
     erasures: int,
+    shard: Shard | None,
 ) -> list[LocalGroup] | None:
     """Open the groups of a snapshot, largest first; None if one was damaged, or removed meanwhile: then it is gone."""
     choice = choose(list(known_groups(base, kind)), wanted, erasures=erasures)
@@ -215,7 +233,8 @@ def _open_groups(
         try:
             base.mkdir(parents=True, exist_ok=True)
             # Before it is written, so that no other process removes it as one that nobody uses.
-            _note(manifest, [*opened, kind.name([(wanted[name].files, wanted[name].deleted) for name in choice.parts])])
+            made_name = kind.name([(wanted[name].files, wanted[name].deleted) for name in choice.parts])
+            _note(manifest, [*opened, made_name], shard)
             for path in _leftovers(base):
                 shutil.rmtree(path, ignore_errors=True)
             made = make_group(store, manifest, space, parts, base, kind, verify, postings, erasures=erasures)
@@ -232,7 +251,7 @@ def _open_groups(
     # In a read-only cache nothing is recorded, and nothing removed.
     with contextlib.suppress(OSError):
         names = [group.known.name for group in groups]
-        _note(manifest, names)
+        _note(manifest, names, shard)
         _remove_unused(base, manifest.collection, names, erasures)
     return sorted(groups, key=lambda group: (-len(group), group.known.name))
 
@@ -243,6 +262,7 @@ def _assemble(
     wanted: Mapping[str, WantedPart],
     space: Space,
     record: LexicalRecord | None,
+    shard: Shard | None,
 ) -> LocalCopy:
     dead = [_dead_documents(group, wanted) for group in groups]
     chunks, live, known = [], [], 0
@@ -264,25 +284,31 @@ def _assemble(
         name: Codes(name, quantizer, stack([group.arrays[name] for group in groups]), squares, mask)
         for name, quantizer in space.transform.quantizers.by_name.items()
     }
-    documents = pa.concat_tables(typed_documents(groups, dead, manifest.declared_types))
+    types = DocumentTypes(groups, dead, manifest.declared_types)
+    documents = (
+        types.documents(types.values) if shard is None else pa.concat_tables([group.documents for group in groups])
+    )
+    places = _in_order(groups, wanted, whole)
     postings = tuple(group.postings for group in groups if group.postings is not None)
     sparse = tuple(group.sparse for group in groups if group.sparse is not None)
     return LocalCopy(
         codes,
         pa.concat_tables(chunks),
         documents,
-        _in_order(groups, wanted, whole),
+        tuple(places.values()),
         mask,
         None if record is None else (record, postings),
         sparse or None,
         tuple(group.lists for group in groups if group.lists is not None) or None,
+        tuple(places),
+        types,
     )
 
 
 def _in_order(
     groups: Sequence[LocalGroup], wanted: Mapping[str, WantedPart], live: npt.NDArray[np.bool_]
-) -> tuple[tuple[int, int], ...]:
-    """Return first row and end of each part that has live rows, in the order of the snapshot."""
+) -> dict[str, tuple[int, int]]:
+    """Return first row and end of each part that has live rows, by name, in the order of the snapshot."""
     places, first = {}, 0
     for group in groups:
         for part in group.known.parts:
@@ -290,7 +316,7 @@ def _in_order(
             if live[first : first + part.chunks].any():
                 places[part.name] = (first, first + part.chunks)
             first += part.chunks
-    return tuple(places[name] for name in wanted if name in places)
+    return {name: places[name] for name in wanted if name in places}
 
 
 def _dead_documents(group: LocalGroup, wanted: Mapping[str, WantedPart]) -> Rows:
@@ -308,39 +334,53 @@ def _dead_documents(group: LocalGroup, wanted: Mapping[str, WantedPart]) -> Rows
 
 
 def _openings(collection: str) -> Iterator[Path]:
-    """Yield the records of which groups the snapshots of a collection were opened from."""
+    """Yield the records of which groups the snapshots of a collection were opened from, also by shards."""
     base = cache_folder() / "opened"
     for path in base.iterdir() if base.is_dir() else ():
-        name, _, digits = path.name.removesuffix(".txt").rpartition("-")
-        if name == collection and len(digits) == 32 and path.suffix == ".txt":
+        name, _, rest = path.name.removesuffix(".txt").rpartition("-")
+        if name == collection and _DIGITS.fullmatch(rest) and path.suffix == ".txt":
             yield path
 
 
-def _note(manifest: Manifest, names: Sequence[str]) -> None:
-    """Note which groups a snapshot is opened from, and when."""
+def _by_shard(collection: str) -> Iterable[list[Path]]:
+    """Return these records, those of each shard together: shards on one machine keep their own snapshots."""
+    found: dict[str, list[Path]] = {}
+    for path in _openings(collection):
+        found.setdefault(path.stem.rpartition("-")[2][32:], []).append(path)
+    return found.values()
+
+
+def _suffix(shard: Shard | None) -> str:
+    return "" if shard is None else f"_{shard.number}_{shard.of}"
+
+
+def _note(manifest: Manifest, names: Sequence[str], shard: Shard | None) -> None:
+    """Note which groups a snapshot, or a shard of it, is opened from, and when."""
     folder = cache_folder() / "opened"
     folder.mkdir(parents=True, exist_ok=True)
     digits = f"{manifest.snapshot_id[:16]}{files_digest(manifest)[:16]}"
-    path = folder / f"{manifest.collection}-{digits}.txt"
+    path = folder / f"{manifest.collection}-{digits}{_suffix(shard)}.txt"
     temporary = folder / f".{path.name}.{os.getpid()}.{threading.get_ident()}"
     temporary.write_text("\n".join(names))
     temporary.replace(path)
 
 
 def _remove_unused(base: Path, collection: str, names: Sequence[str], erasures: int) -> None:
-    """Remove the groups that none of the snapshots opened last needs.
+    """Remove the groups that none of the snapshots opened last needs, as a whole or by shard.
 
     A process that has mapped such a group can keep using it. Groups that may hold documents forgotten since they were
     written go too, unless they are in use here: those are named by files without these documents.
     """
-    stamps = []
-    for path in _openings(collection):
-        with contextlib.suppress(FileNotFoundError):
-            stamps.append((path.stat().st_mtime_ns, path))
-    newest = [path for _, path in sorted(stamps, reverse=True)]
-    for path in newest[_KEPT_SNAPSHOTS:]:
-        path.unlink(missing_ok=True)
-    used = {name for path in newest[:_KEPT_SNAPSHOTS] for name in _lines(path)}
+    used: set[str] = set()
+    for paths in _by_shard(collection):
+        stamps = []
+        for path in paths:
+            with contextlib.suppress(FileNotFoundError):
+                stamps.append((path.stat().st_mtime_ns, path))
+        newest = [path for _, path in sorted(stamps, reverse=True)]
+        for path in newest[_KEPT_SNAPSHOTS:]:
+            path.unlink(missing_ok=True)
+        used |= {name for path in newest[:_KEPT_SNAPSHOTS] for name in _lines(path)}
     for path in list(group_folders(base, collection)):
         # Another process may be removing it, or it lacks its record.
         with contextlib.suppress(FileNotFoundError):

@@ -126,9 +126,14 @@ def keyed_nearest(
 def wanted_rows(first: Codes, count: int, total: int, *, rescore: int, is_rescored: bool) -> int:
     """Return how many of `total` rows a search scores for `count` hits."""
     wanted = max(1, rescore) * count if is_rescored else count
-    if isinstance(first.quantizer, BinaryQuantizer):
+    if is_binary(first):
         return hamming_depth(wanted, total, rescored=is_rescored)
     return wanted
+
+
+def is_binary(codes: Codes) -> bool:
+    """Return whether candidates are found by Hamming distance."""
+    return isinstance(codes.quantizer, BinaryQuantizer)
 
 
 def _keys(
