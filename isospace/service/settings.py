@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from isospace.collection.shard import Shard
 from isospace.errors import ConfigError
 from isospace.service.keys import KEYS_VARIABLE
 from isospace.service.limits import Limits
@@ -16,6 +17,7 @@ from isospace.service.tokens import TokenRules
 
 if TYPE_CHECKING:
     from isospace.encoding.engine import Engine
+    from isospace.search.shards.client import ShardOptions
 
 _ORIGIN = re.compile(r"https?://[^/?#\s@*]+")
 
@@ -108,6 +110,10 @@ class ServiceOptions:
         Snapshot that also answers the logged queries, such as `candidate`.
     watch_recall
         Share of the approximately answered queries that is also searched exactly; 0 for none.
+    shard
+        The shard to serve; the whole collection if None.
+    shards
+        The shards to ask instead of opening parts.
     """
 
     store: str
@@ -123,8 +129,19 @@ class ServiceOptions:
     log_texts: bool = True
     shadow: str | None = None
     watch_recall: float = 0.01
+    shard: Shard | None = None
+    shards: ShardOptions | None = None
 
     def __post_init__(self) -> None:
+        if self.shard is not None and self.shards is not None:
+            raise ConfigError(
+                f"--shard {self.shard} and --shards: a service either has the parts of one shard, or asks those that "
+                "have them. Give one of them."
+            )
+        if self.shard is not None and (self.reranker is not None or self.log_share):
+            raise ConfigError(
+                f"--shard {self.shard}: --reranker and --log are for the service that is started with --shards."
+            )
         if self.shadow is not None and not self.log_share:
             raise ConfigError("--shadow compares logged queries. Give --log SHARE, such as --log 0.05.")
 

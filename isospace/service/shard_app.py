@@ -79,7 +79,9 @@ class _Snapshots:
                 "front follows as soon as all shards have the same one.",
                 code="snapshot",
             )
-        return to_bytes({**answer(opened[key], primitive, body), "snapshot": key})
+        own = opened[key].shard
+        named = {"snapshot": key, "shard": own.number, "of": own.of}
+        return to_bytes({**answer(opened[key], primitive, body), **named})
 
 
 def _add_primitives(app: FastAPI, snapshots: _Snapshots) -> None:

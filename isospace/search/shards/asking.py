@@ -221,6 +221,9 @@ class Shards:
     def _read(self, place: int, read: Callable[[int, dict[str, Any]], Any], answer: dict[str, Any]) -> Any:
         if answer.get("snapshot") != self.layout.key:
             raise MessageError(f"snapshot is {str(answer.get('snapshot'))[:16]!r}, expected {self.layout.key[:16]}…")
+        expected = self.layout.each[place].shard
+        if (answer.get("shard"), answer.get("of")) != (expected.number, expected.of):
+            raise MessageError(f"shard is {answer.get('shard')}/{answer.get('of')}, expected {expected}")
         return read(place, answer)
 
 

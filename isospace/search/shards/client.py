@@ -165,7 +165,7 @@ class ShardClient:
             except (httpx.ConnectError, httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError) as error:
                 if attempt == 2:
                     raise self.failure(
-                        f"cannot be reached ({type(error).__name__}: {str(error)[:120]}). Start it, or correct its URL.",
+                        f"cannot be reached ({type(error).__name__}: {str(error)[:99]}). Start it, or correct its URL.",
                         is_gone=True,
                     ) from None
             except httpx.TimeoutException as error:
@@ -208,8 +208,8 @@ class ShardClient:
         except (MessageError, KeyError, TypeError, ValueError, AttributeError) as error:
             wrong = str(error) if isinstance(error, MessageError) else f"{type(error).__name__}: {error}"
             raise self.failure(
-                f"gave a wrong answer (status {status}): {wrong[:300]}. Is the URL that of a shard, with the same version of "
-                "isospace?"
+                f"gave a wrong answer (status {status}): {wrong[:300]}. Is the URL that of a shard, with the same "
+                "version of isospace?"
             ) from None
 
     def _refusal(self, status: int, data: bytes) -> IsospaceError:
