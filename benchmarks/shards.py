@@ -3,9 +3,8 @@
     python -m benchmarks.shards STORE COLLECTION QUERIES [--shards 2 3] [--seconds-of 200]
 
 QUERIES is a Parquet file with a column `text`, or a folder of them. Queries are repeated, cut or with their words
-reversed, until
-there are 1,000. Every service is a process of its own on loopback. Answers are compared as JSON: hits, scores bit for
-bit, order, documents. Then each service is timed with single queries, one after the other.
+reversed, until there are 1,000. Every service is a process of its own on loopback. Answers are compared as JSON: hits,
+scores bit for bit, order, documents. Then each service is timed with single queries, one after the other.
 """
 
 from __future__ import annotations
