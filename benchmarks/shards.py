@@ -134,7 +134,9 @@ def _service(given: argparse.Namespace, cache: Path, *arguments: str) -> Iterato
 
 def _queries(path: Path) -> list[str]:
     files = [path] if path.is_file() else sorted(path.glob("*/queries.parquet"))
-    texts = [text for file in files for text in pq.read_table(file)["text"].to_pylist() if text.strip()]
+    whole = [text for file in files for text in pq.read_table(file)["text"].to_pylist() if text.strip()]
+    # Within the limit of most encoders: a service truncates no text.
+    texts = [" ".join(text.split()[:60]) for text in whole]
     reversed_texts = [" ".join(reversed(text.split())) for text in texts]
     several = [text[: max(len(text) // 2, 5)] for text in texts if text[: max(len(text) // 2, 5)].strip()]
     return list(dict.fromkeys([*texts, *reversed_texts, *several]))[:COUNT]
