@@ -6,7 +6,6 @@ answer of a shard depends on the snapshot and the shard alone, so that any repli
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -49,12 +48,14 @@ class FrontArguments(BaseModel):
 
 def shard(arguments: dict[str, Any]) -> Any:
     """Return the application of a shard, for `import_path` in a configuration of Ray Serve."""
-    return _application(functools.partial(shard_app, ShardArguments.model_validate(arguments)))
+    given = ShardArguments.model_validate(arguments)
+    return _application(lambda: shard_app(given))
 
 
 def front(arguments: dict[str, Any]) -> Any:
     """Return the application that asks the shards, for `import_path` in a configuration of Ray Serve."""
-    return _application(functools.partial(front_app, FrontArguments.model_validate(arguments)))
+    given = FrontArguments.model_validate(arguments)
+    return _application(lambda: front_app(given))
 
 
 def shard_app(given: ShardArguments) -> FastAPI:
@@ -86,5 +87,5 @@ def _application(build: Callable[[], FastAPI]) -> Any:
     require_package("ray", "Ray Serve")
     from ray import serve
 
-    # Called on the replica: neither an opened index nor an application can be sent there.
+    # A plain function, which Ray calls on the replica: neither an opened index nor an application can be sent there.
     return serve.deployment(serve.ingress(build)()).bind()

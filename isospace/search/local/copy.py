@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
-import re
 import shutil
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +22,7 @@ import pyarrow as pa
 
 from isospace.collection.live_rows import LivePart
 from isospace.collection.shard import Shard
-from isospace.collection.snapshot import Manifest, deleted_documents, files_digest
+from isospace.collection.snapshot import Manifest, deleted_documents
 from isospace.errors import IntegrityError, StoreError
 from isospace.search.approximate.lists import CellLists
 from isospace.search.lexical_files import live_postings
@@ -36,13 +33,13 @@ from isospace.search.local.files import Verify, cannot_write
 from isospace.search.local.group import (
     GroupKind,
     LocalGroup,
-    erasures_of,
     group_folders,
     group_kind,
     known_groups,
     make_group,
     open_group,
 )
+from isospace.search.local.openings import note, openings, remove_unused
 from isospace.search.local.typed_documents import DocumentTypes
 from isospace.search.postings import Postings
 from isospace.search.vector.kernels import Codes
@@ -54,11 +51,7 @@ from isospace.storage.paths import CollectionPaths
 from isospace.storage.store import Store
 from isospace.transform.space import Space
 
-# Snapshots per collection whose groups are kept: the one in use, the one a rollback would need, and one more.
-_KEPT_SNAPSHOTS = 3
 _LEFT_AFTER_SECONDS = 86_400
-# Of a snapshot, and the shard if it is one.
-_DIGITS = re.compile(r"[0-9a-f]{32}(_[0-9]+_[0-9]+)?")
 _ATTEMPTS = 4
 
 
@@ -192,7 +185,7 @@ def drop_copies(collection: str) -> None:
     """Remove all local copies of a collection on this machine; a process keeps what it has mapped."""
     for path in list(group_folders(cache_folder() / "snapshots", collection)):
         shutil.rmtree(path, ignore_errors=True)
-    for path in list(_openings(collection)):
+    for path in list(openings(collection)):
         path.unlink(missing_ok=True)
 
 
@@ -234,7 +227,7 @@ def _open_groups(
             base.mkdir(parents=True, exist_ok=True)
             # Before it is written, so that no other process removes it as one that nobody uses.
             made_name = kind.name([(wanted[name].files, wanted[name].deleted) for name in choice.parts])
-            _note(manifest, [*opened, made_name], shard)
+            note(manifest, [*opened, made_name], shard)
             for path in _leftovers(base):
                 shutil.rmtree(path, ignore_errors=True)
             made = make_group(store, manifest, space, parts, base, kind, verify, postings, erasures=erasures)
@@ -251,8 +244,8 @@ def _open_groups(
     # In a read-only cache nothing is recorded, and nothing removed.
     with contextlib.suppress(OSError):
         names = [group.known.name for group in groups]
-        _note(manifest, names, shard)
-        _remove_unused(base, manifest.collection, names, erasures)
+        note(manifest, names, shard)
+        remove_unused(base, manifest.collection, names, erasures)
     return sorted(groups, key=lambda group: (-len(group), group.known.name))
 
 
@@ -331,76 +324,6 @@ def _dead_documents(group: LocalGroup, wanted: Mapping[str, WantedPart]) -> Rows
             rows += [first + row for row in dead_documents(part, wanted, own)]
         first += part.documents
     return np.array(rows, np.int64)
-
-
-def _openings(collection: str) -> Iterator[Path]:
-    """Yield the records of which groups the snapshots of a collection were opened from, also by shards."""
-    base = cache_folder() / "opened"
-    for path in base.iterdir() if base.is_dir() else ():
-        name, _, rest = path.name.removesuffix(".txt").rpartition("-")
-        if name == collection and _DIGITS.fullmatch(rest) and path.suffix == ".txt":
-            yield path
-
-
-def _by_shard(collection: str) -> Iterable[list[Path]]:
-    """Return these records, those of each shard together: shards on one machine keep their own snapshots."""
-    found: dict[str, list[Path]] = {}
-    for path in _openings(collection):
-        found.setdefault(path.stem.rpartition("-")[2][32:], []).append(path)
-    return found.values()
-
-
-def _suffix(shard: Shard | None) -> str:
-    return "" if shard is None else f"_{shard.number}_{shard.of}"
-
-
-def _note(manifest: Manifest, names: Sequence[str], shard: Shard | None) -> None:
-    """Note which groups a snapshot, or a shard of it, is opened from, and when."""
-    folder = cache_folder() / "opened"
-    folder.mkdir(parents=True, exist_ok=True)
-    digits = f"{manifest.snapshot_id[:16]}{files_digest(manifest)[:16]}"
-    path = folder / f"{manifest.collection}-{digits}{_suffix(shard)}.txt"
-    temporary = folder / f".{path.name}.{os.getpid()}.{threading.get_ident()}"
-    temporary.write_text("\n".join(names))
-    temporary.replace(path)
-
-
-def _remove_unused(base: Path, collection: str, names: Sequence[str], erasures: int) -> None:
-    """Remove the groups that none of the snapshots opened last needs, as a whole or by shard.
-
-    A process that has mapped such a group can keep using it. Groups that may hold documents forgotten since they were
-    written go too, unless they are in use here: those are named by files without these documents.
-    """
-    used: set[str] = set()
-    for paths in _by_shard(collection):
-        stamps = []
-        for path in paths:
-            with contextlib.suppress(FileNotFoundError):
-                stamps.append((path.stat().st_mtime_ns, path))
-        newest = [path for _, path in sorted(stamps, reverse=True)]
-        for path in newest[_KEPT_SNAPSHOTS:]:
-            path.unlink(missing_ok=True)
-        used |= {name for path in newest[:_KEPT_SNAPSHOTS] for name in _lines(path)}
-    for path in list(group_folders(base, collection)):
-        # Another process may be removing it, or it lacks its record.
-        with contextlib.suppress(FileNotFoundError):
-            is_outdated = _written_after(path) < erasures
-            if path.name not in names and (path.name not in used or is_outdated):
-                shutil.rmtree(path, ignore_errors=True)
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text().splitlines()
-    except OSError:
-        return []
-
-
-def _written_after(folder: Path) -> int:
-    try:
-        return erasures_of(folder)
-    except (IntegrityError, ValueError, TypeError):
-        return -1
 
 
 def _erasures(store: Store, collection: str) -> int:

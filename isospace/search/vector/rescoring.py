@@ -63,7 +63,7 @@ def nearest(
             raise QueryError(f"metric l1 needs float32 or float16, not {first.name}. Use mode exact.")
         return [_scored(first, query, all_by_l1(first, query, count, rows), metric) for query in queries]
     is_rescored = last is not first
-    wanted = max(1, rescore) * count if is_rescored else count
+    wanted = _depth(count, rescore, is_rescored=is_rescored)
     near_rows = candidates(first, queries, wanted, metric=metric, rows=rows, kernels=kernels, rescored=is_rescored)
     # Every kernel finds the same rows by Hamming distance, and rescoring them takes as long from either representation.
     if is_rescored and not isinstance(first.quantizer, BinaryQuantizer):
@@ -125,10 +125,14 @@ def keyed_nearest(
 
 def wanted_rows(first: Codes, count: int, total: int, *, rescore: int, is_rescored: bool) -> int:
     """Return how many of `total` rows a search scores for `count` hits."""
-    wanted = max(1, rescore) * count if is_rescored else count
+    wanted = _depth(count, rescore, is_rescored=is_rescored)
     if is_binary(first):
         return hamming_depth(wanted, total, rescored=is_rescored)
     return wanted
+
+
+def _depth(count: int, rescore: int, *, is_rescored: bool) -> int:
+    return max(1, rescore) * count if is_rescored else count
 
 
 def is_binary(codes: Codes) -> bool:
