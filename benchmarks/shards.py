@@ -63,12 +63,14 @@ def main() -> None:
                     for number in range(1, count + 1)
                 ]
                 front = inner.enter_context(_service(given, folder / "front", "--shards", ",".join(shards)))
-                _compare(whole, front, queries, count)
+                _compare(
+                    whole, front, queries, count, {name: one for name, one in OPTIONS.items() if given.only in name}
+                )
                 _time({"one process": whole, f"{count} shards": front}, queries[: given.seconds_of])
 
 
-def _compare(whole: str, front: str, queries: list[str], count: int) -> None:
-    for name, options in OPTIONS.items():
+def _compare(whole: str, front: str, queries: list[str], count: int, chosen: dict[str, dict[str, Any]]) -> None:
+    for name, options in chosen.items():
         different = 0
         for start in range(0, len(queries), BATCH):
             body = {"query": queries[start : start + BATCH], "k": 10, **options}
@@ -78,7 +80,7 @@ def _compare(whole: str, front: str, queries: list[str], count: int) -> None:
     hits = [one["hits"] for one in _asked(whole, {"query": queries[:200], "k": 1, "mode": "exact"})["results"]]
     different = 0
     for found in hits:
-        body = {"like": {"chunk_ids": [found[0]["chunk_id"]]}, "k": 10}
+        body = {"like": found[0]["chunk_id"], "k": 10}
         one, other = (_asked(url, body) for url in (whole, front))
         different += one["results"] != other["results"]
     print(f"{count} shards, like a chunk: {different} of {len(hits)} answers differ", flush=True)
@@ -148,6 +150,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("collection")
     parser.add_argument("queries", type=Path)
     parser.add_argument("--shards", type=int, nargs="+", default=[2, 3])
+    parser.add_argument("--only", default="", help="compare only the options whose name has this")
     parser.add_argument("--seconds-of", type=int, default=200, help="number of queries that are timed")
     return parser.parse_args()
 

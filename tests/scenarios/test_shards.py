@@ -121,7 +121,7 @@ def world(store: str, tmp_path: Path) -> Iterator[World]:
         # A front opens no parts.
         assert not (tmp_path / "none" / "snapshots").exists()
         clients = [stack.enter_context(client_of(url)) for url in (whole, strict, partial)]
-        yield World(*clients, [one, two], second, lambda: shard(2))
+        yield World(clients[0], clients[1], clients[2], [one, two], second, lambda: shard(2))
 
 
 def test_commands_answer_alike_and_survive_a_killed_shard(world: World) -> None:

@@ -41,6 +41,8 @@ GOOD = packed(np.arange(3, dtype=np.float64))
         ({**GOOD, "shape": [True]}, "shape"),
         ({**GOOD, "shape": "3"}, "shape"),
         ({**GOOD, "data": GOOD["data"][:-4]}, "bytes"),
+        ({**GOOD, "data": packed(np.arange(4.0))["data"]}, "bytes"),
+        (packed(np.arange(2.0)), "shape"),
         ({**GOOD, "data": "?" + GOOD["data"][1:]}, "base64"),
         ({**GOOD, "data": 3}, "base64"),
         (packed(np.array([1.0, np.nan, 2.0])), "NaN"),
