@@ -20,6 +20,7 @@
     ├── MismatchError        two sides belong to different spaces; names the difference
     ├── QueryError           a query is invalid
     ├── ScopeError           what a caller may see cannot be told
+    ├── ShardError           a shard of a collection does not answer, or wrongly
     ├── CheckError           a check before the commit failed; nothing was published
     ├── GateError            a snapshot failed the quality gate; the alias was not moved
     ├── HeldError            the alias is held; it was not moved
@@ -130,6 +131,24 @@ class QueryError(IsospaceError):
 
 class ScopeError(IsospaceError):
     """What a caller may see cannot be told, so that nothing is shown."""
+
+
+class ShardError(IsospaceError):
+    """A shard of a collection does not answer, or answers wrongly; the message names it.
+
+    Parameters
+    ----------
+    message
+        What is wrong with which shard, and what to do.
+    shard
+        Its URL; empty if no shard is left.
+    is_gone
+        Whether it cannot be reached at all.
+    """
+
+    def __init__(self, message: str, *, shard: str = "", is_gone: bool = False) -> None:
+        super().__init__(message)
+        self.shard, self.is_gone = shard, is_gone
 
 
 class CheckError(IsospaceError):

@@ -31,6 +31,7 @@ from isospace.search.locality import LOCAL_CACHE_MB, Local
 if TYPE_CHECKING:
     from isospace.search.highlight import Spans
     from isospace.search.options import SearchOptions
+    from isospace.search.shards.client import ShardOptions
     from isospace.search.view import Hit
 
 _INDENT = " " * 4
@@ -281,6 +282,33 @@ def serve(
             "shows the observed recall.",
         ),
     ] = 0.01,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Serve one of N shards of the collection, such as 2/3, to a service that is started with --shards.",
+        ),
+    ] = None,
+    shards: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--shards",
+            metavar="URL",
+            help="Search the shards that are served there, instead of parts on this machine. Repeat it for each shard, "
+            "or separate them by commas. $ISOSPACE_SHARD_KEY is the key that they want.",
+        ),
+    ] = None,
+    allow_partial: Annotated[
+        bool,
+        typer.Option(
+            "--allow-partial",
+            help="With --shards: answer from the other shards if one is missing, and say so, instead of status 503.",
+        ),
+    ] = False,
+    shard_seconds: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", min=0.001, help="With --shards: longest time for one request to a shard."),
+    ] = 10.0,
     snapshot: SnapshotOption = "production",
     local: LocalOption = "copy",
     local_cache_mb: LocalCacheOption = LOCAL_CACHE_MB,
@@ -299,6 +327,7 @@ def serve(
     ] = None,
 ) -> None:
     """Serve search and embeddings of a collection over HTTP."""
+    from isospace.collection.shard import parse_shard
     from isospace.service.keys import read_keys
     from isospace.service.limits import make_limits
     from isospace.service.settings import ServiceOptions, Settings
@@ -334,11 +363,24 @@ def serve(
         watch_recall=watch_recall,
         local=local,
         local_cache_mb=local_cache_mb,
+        shard=None if shard is None else parse_shard(shard),
+        shards=_shard_options(shards, allow_partial, shard_seconds),
     )
     from isospace.service.start import start
 
     # On standard output, the lines of the access log stand alone.
     start(options, on_progress=warn if access_log == "-" else say)
+
+
+def _shard_options(shards: list[str] | None, allow_partial: bool, seconds: float) -> ShardOptions | None:
+    urls = [url.strip() for given in shards or () for url in given.split(",") if url.strip()]
+    if not urls:
+        if allow_partial:
+            raise ConfigError("--allow-partial: only shards can be missing. Give --shards URL for each of them.")
+        return None
+    from isospace.search.shards.client import ShardOptions
+
+    return ShardOptions(tuple(urls), allow_partial, seconds)
 
 
 def _options(values: dict[str, Any]) -> SearchOptions:

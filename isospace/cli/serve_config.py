@@ -12,7 +12,7 @@ from isospace.errors import ConfigError
 # Where a context has the limits of the file: those on the command line are added to them, not put in their place.
 LIMITS = "isospace.limits"
 # Options that may be given more than once: a list in the file.
-_LISTS = {"cors"}
+_LISTS = {"cors", "shards"}
 
 
 def read_serve_config(context: typer.Context, path: Path | None) -> Path | None:

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 
 from isospace.search.approximate.index import Visited
-from isospace.search.view import Hit
+from isospace.search.view import Hit, Missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,8 @@ class Answer:
     """For each query, what an approximate search visited; None for one that scored every row, or a cached answer."""
     degraded: str = ""
     """Why words alone were searched, instead of what was asked for: the API of the encoder does not answer."""
+    missing: Missing | None = None
+    """The shards that were not searched, since they do not answer; None for none."""
 
 
 class Clock:

@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -31,12 +32,64 @@ from isospace.search.spec import LexicalSpec
 from isospace.search.words import query_weights
 
 
-@dataclass(frozen=True, slots=True)
-class _Term:
-    """A word of a query: the most it adds to a score, and its number in each group."""
+class WordIndex(Protocol):
+    """What searches by words, here or in other processes."""
 
+    @property
+    def spec(self) -> LexicalSpec:
+        """The rules for words, k1, and b."""
+        ...
+
+    def best(self, text: str, count: int, rows: Rows | None = None) -> tuple[Rows, Scores]:
+        """Return the best rows for a query; see `LexicalIndex.best`."""
+        ...
+
+    def share(self, word: str) -> float:
+        """Return the share of the live chunks that contain a word."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Weighted:
+    """A word of a query, and the most that it adds to a score."""
+
+    word: str
     bound: float
-    numbers: tuple[int | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How many live chunks there are, and how many words these have."""
+
+    chunks: int
+    words: int
+
+
+def weighted_words(
+    text: str, spec: LexicalSpec, chunks: int, frequencies: Callable[[Sequence[str]], Sequence[int]]
+) -> list[Weighted]:
+    """Return the words of a query that live chunks have, those that add most first.
+
+    Parameters
+    ----------
+    chunks
+        Number of live chunks of the snapshot.
+    frequencies
+        Returns how many live chunks have each of some words.
+    """
+    counted = query_weights(text, spec)
+    found = []
+    for (word, times), frequency in zip(counted.items(), frequencies(list(counted)), strict=True):
+        if frequency:
+            idf = math.log1p((chunks - frequency + 0.5) / (frequency + 0.5))
+            found.append(Weighted(word, times * idf))
+    return sorted(found, key=lambda one: (-one.bound, one.word))
+
+
+def saturation_of(spec: LexicalSpec, extent: Extent) -> Saturation:
+    """Return how the count of a word and the length of its chunk saturate in a snapshot of some extent."""
+    average = extent.words / extent.chunks if extent.words else 1.0
+    return Saturation(spec.k1 * (1.0 - spec.b), spec.k1 * spec.b / average)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,17 +139,24 @@ class LexicalIndex:
         rows, scores
             (m,) int64, ascending, and (m,) float64. A score depends on the row, the query, and the live rows alone.
         """
-        terms, found = self._terms(text) if count > 0 else [], Best(count)
+        words = weighted_words(text, self.spec, self.extent.chunks, self.frequencies) if count > 0 else []
+        return self.best_for(words, self._saturation, count, rows)
+
+    def best_for(
+        self, words: Sequence[Weighted], saturation: Saturation, count: int, rows: Rows | None = None
+    ) -> tuple[Rows, Scores]:
+        """Return what `best` does for weighted words, in their order; they may be weighted by more rows than these."""
+        found = Best(count)
         edges = [int(row) for row in self._firsts]
         for group, (postings, (start, stop)) in enumerate(zip(self.groups, pairwise(edges), strict=True)):
             score_lists(
                 [
-                    PostingList(term.bound, *postings.of(number))
-                    for term in terms
-                    if (number := term.numbers[group]) is not None
+                    PostingList(one.bound, *postings.of(number))
+                    for one in words
+                    if (number := self._numbers(one.word)[group]) is not None
                 ],
                 postings.lengths,
-                self._saturation,
+                saturation,
                 found,
                 first=start,
                 live=None if self.live is None else self.live[start:stop],
@@ -106,22 +166,19 @@ class LexicalIndex:
 
     def share(self, word: str) -> float:
         """Return the share of the live chunks that contain a word, as the index holds it."""
-        numbers = [postings.find(word) for postings in self.groups]
-        return self._frequency(numbers) / self._chunks if self._chunks else 0.0
+        chunks = self.extent.chunks
+        return self.frequencies([word])[0] / chunks if chunks else 0.0
 
-    def _terms(self, text: str) -> list[_Term]:
-        """Return the words of a query that live rows have, those that add most first."""
-        found = []
-        weights = query_weights(text, self.spec)
-        numbers_of = {word: tuple(postings.find(word) for postings in self.groups) for word in weights}
+    def frequencies(self, words: Sequence[str]) -> list[int]:
+        """Return how many live rows have each word."""
+        numbers = [self._numbers(word) for word in words]
+        self._load(numbers)
+        return [self._frequency(own) for own in numbers]
+
+    def _load(self, numbers: Sequence[tuple[int | None, ...]]) -> None:
+        """Read the postings of some words together, where reading takes a request."""
         for place, postings in enumerate(self.groups):
-            postings.load([number for own in numbers_of.values() if (number := own[place]) is not None])
-        for word, times in weights.items():
-            numbers = numbers_of[word]
-            if frequency := self._frequency(numbers):
-                idf = math.log1p((self._chunks - frequency + 0.5) / (frequency + 0.5))
-                found.append((-times * idf, word, _Term(times * idf, numbers)))
-        return [term for _, _, term in sorted(found, key=lambda one: one[:2])]
+            postings.load([number for own in numbers if (number := own[place]) is not None])
 
     def _frequency(self, numbers: Sequence[int | None]) -> int:
         """Return how many live rows have a word, given its number in each group."""
@@ -131,6 +188,13 @@ class LexicalIndex:
                 rows, _ = postings.of(number)
                 total += len(rows) - _common(rows, dead)
         return total
+
+    @functools.cached_property
+    def _numbers(self) -> Callable[[str], tuple[int | None, ...]]:
+        """Return the number of a word in each group; those of the last words are kept."""
+        # Of the groups alone: it must not keep the index alive.
+        groups = self.groups
+        return functools.lru_cache(maxsize=4_096)(lambda word: tuple(postings.find(word) for postings in groups))
 
     @functools.cached_property
     def _firsts(self) -> Rows:
@@ -146,18 +210,17 @@ class LexicalIndex:
         return [np.flatnonzero(~part).astype(np.int32) for part in parts[: len(self.groups)]]
 
     @functools.cached_property
-    def _chunks(self) -> int:
-        """The number of live rows."""
-        return int(self._firsts[-1]) - sum(map(len, self._dead))
-
-    @functools.cached_property
-    def _saturation(self) -> Saturation:
+    def extent(self) -> Extent:
+        """The numbers of live rows and of their words."""
         words = sum(
             int(postings.lengths.sum(dtype=np.int64)) - int(postings.lengths[dead].sum(dtype=np.int64))
             for postings, dead in zip(self.groups, self._dead, strict=True)
         )
-        average = words / self._chunks if words else 1.0
-        return Saturation(self.spec.k1 * (1.0 - self.spec.b), self.spec.k1 * self.spec.b / average)
+        return Extent(int(self._firsts[-1]) - sum(map(len, self._dead)), words)
+
+    @functools.cached_property
+    def _saturation(self) -> Saturation:
+        return saturation_of(self.spec, self.extent)
 
 
 def _common(rows: npt.NDArray[np.int32], dead: npt.NDArray[np.int32]) -> int:

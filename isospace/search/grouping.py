@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from isospace.search.options import SearchOptions
-from isospace.search.vector.topk import Rows
-from isospace.search.view import RankedRows, View
+from isospace.search.rest import Rest
+from isospace.search.view import RankedRows, Ranking, View
 from isospace.transform.vectors import Float32
 
 # Rows that are looked up at a time, for one query.
 _MOST_ROWS = 1_000
-_Search = Callable[[int, Rows | None], RankedRows]
+_Search = Callable[[int, Rest | None], RankedRows]
 
 
 def rank_documents(
@@ -39,7 +39,7 @@ def rank_documents(
         vector = None if vectors is None else vectors[query : query + 1]
 
         def search(
-            count: int, within: Rows | None, text: list[str] | None = text, vector: Float32 | None = vector
+            count: int, within: Rest | None, text: list[str] | None = text, vector: Float32 | None = vector
         ) -> RankedRows:
             return view.rank(text, vector, plain.model_copy(update={"k": count}), within=within)[0]
 
@@ -50,32 +50,30 @@ def rank_documents(
 
 def _among_the_rest(view: View, ranked: RankedRows, search: _Search, asked: int, options: SearchOptions) -> RankedRows:
     """Return the rows, and further ones until `k` documents have `per_document` rows, or all that they have."""
-    owners = view.copy.owners
-    is_left = np.ones(len(owners), bool)
     rows, found = list(ranked.rows), ranked.rows
     # Fewer rows than asked for are all there are.
     while len(found) >= asked:
-        is_left[[row for row, _ in found]] = False
-        counts = Counter(int(owners[row]) for row, _ in rows)
+        counts = Counter(_documents(view, rows))
         best = list(counts)[: options.k]
+        seen = np.array([row for row, _ in rows], np.int64)
         if len(best) < options.k:
             whole = [document for document, count in counts.items() if count >= options.per_document]
-            wanted = is_left & ~np.isin(owners, whole)
+            rest = Rest(seen, np.array(whole, np.int64), is_among=False)
         else:
-            wanted = is_left & np.isin(owners, [one for one in best if counts[one] < options.per_document])
-        left = np.flatnonzero(wanted).astype(np.int64)
-        if not len(left):
-            break
-        asked = min(2 * asked, _MOST_ROWS, len(left))
-        found = search(asked, left).rows
+            wanted = [document for document in best if counts[document] < options.per_document]
+            if not wanted:
+                break
+            rest = Rest(seen, np.array(wanted, np.int64), is_among=True)
+        asked = min(2 * asked, _MOST_ROWS)
+        found = search(asked, rest).rows
         rows += found
     return RankedRows(rows, ranked.parts, ranked.visited)
 
 
 def _deeper(view: View, ranked: RankedRows, search: _Search, asked: int, options: SearchOptions) -> RankedRows:
     """Return the rows of a search that goes deep enough for `k` documents, or to the limit."""
-    owners, limit = view.copy.owners, min(len(view.copy), max(asked, _MOST_ROWS))
-    while asked < limit and len(ranked.rows) >= asked and len({owners[row] for row, _ in ranked.rows}) < options.k:
+    limit = min(view.size, max(asked, _MOST_ROWS))
+    while asked < limit and len(ranked.rows) >= asked and len(set(_documents(view, ranked.rows))) < options.k:
         asked = min(2 * asked, limit)
         ranked = search(asked, None)
     return ranked
@@ -84,13 +82,17 @@ def _deeper(view: View, ranked: RankedRows, search: _Search, asked: int, options
 def group(view: View, ranked: RankedRows, options: SearchOptions) -> RankedRows:
     """Return the rows of the `k` best documents, `per_document` of each at most, the best document first."""
     chosen: dict[int, list[tuple[int, float]]] = {}
-    owners = view.copy.owners
-    for row, score in ranked.rows:
-        rows = chosen.get(int(owners[row]))
+    for document, (row, score) in zip(_documents(view, ranked.rows), ranked.rows, strict=True):
+        rows = chosen.get(document)
         if rows is None and len(chosen) < options.k:
-            rows = chosen.setdefault(int(owners[row]), [])
+            rows = chosen.setdefault(document, [])
         if rows is not None and len(rows) < options.per_document:
             rows.append((row, score))
     # Approximate scores of a later search may be above those of an earlier one.
     ordered = sorted(chosen.values(), key=lambda rows: -rows[0][1])
     return RankedRows([one for rows in ordered for one in rows], ranked.parts, ranked.visited)
+
+
+def _documents(view: View, rows: Ranking) -> list[int]:
+    numbers: list[int] = view.documents_of(np.array([row for row, _ in rows], np.int64)).tolist()
+    return numbers

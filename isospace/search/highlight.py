@@ -9,7 +9,7 @@ from isospace.search.spec import LexicalSpec
 from isospace.search.words import find_words, words_of
 
 if TYPE_CHECKING:
-    from isospace.search.bm25 import LexicalIndex
+    from isospace.search.bm25 import WordIndex
 
 Spans = list[tuple[int, int]]
 
@@ -39,7 +39,7 @@ def highlighter(query: str, spec: LexicalSpec, share: Callable[[str], float] | N
     return spans
 
 
-def snapshot_highlighter(query: str, words: LexicalIndex | None) -> Callable[[str], Spans]:
+def snapshot_highlighter(query: str, words: WordIndex | None) -> Callable[[str], Spans]:
     """Return the highlighter of a query by the rules of a snapshot's lexical index, or the usual ones if it has none.
 
     The mode of a search does not matter: what was found by its vector may share words with the query, or none.

@@ -6,13 +6,14 @@ import logging
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Unpack, get_args
 
 import numpy as np
 import pyarrow as pa
 
 from isospace.collection.alias import reference_text, resolve
+from isospace.collection.shard import Shard
 from isospace.collection.snapshot import Manifest
 from isospace.encoding.embedder import OpenSpace
 from isospace.encoding.forks import require_loaded_here
@@ -32,11 +33,15 @@ from isospace.search.promise import SnapshotPromise, promise_of
 from isospace.search.query_cache import CacheConfig, QueryCache
 from isospace.search.remote.block_cache import BlockCache
 from isospace.search.remote.block_reader import BlockReader
+from isospace.search.remote.copy import RemoteCopy
+from isospace.search.remote_opener import RemoteOpener
 from isospace.search.results import rank_results, with_percentiles
+from isospace.search.shards.client import ShardClients, ShardOptions
+from isospace.search.shards.opener import ShardedOpener
 from isospace.search.vector.kernels import Kernels
 from isospace.search.vector.stacked import Stacked
 from isospace.search.vector.topk import Rows
-from isospace.search.view import FLOATS, Hit, View
+from isospace.search.view import FLOATS, Hit, View, search_available
 from isospace.storage.cache import cache_folder
 from isospace.storage.store import Store, as_store
 from isospace.transform.affine import Role
@@ -49,6 +54,8 @@ if TYPE_CHECKING:
     from isospace.search.reranker import Reranker
 
 _LOG = logging.getLogger(__name__)
+# Snapshots before the one in use that a shard still searches: as many as local copies are kept for.
+_EARLIER = 2
 
 __all__ = ["Answer", "Hit", "Index", "QueryError", "open_index"]
 
@@ -72,6 +79,8 @@ class Index:
     ) -> None:
         self.cache, self.reranker, self.problem = cache, reranker, ""
         self._opener, self._view, self._representation = opener, view, representation
+        # Those who ask a shard may follow the alias a little later.
+        self._earlier: tuple[View, ...] = ()
         self._refreshing = threading.Lock()
         self._closed = threading.Event()
         self._watchers: list[threading.Thread] = []
@@ -79,7 +88,7 @@ class Index:
 
     def __repr__(self) -> str:
         place = f"{self.manifest.collection}, snapshot {self.manifest.sequence}"
-        return f"Index({place}, {len(self.view.copy)} chunks, {self.representation})"
+        return f"Index({place}, {self.view.size} chunks, {self.representation})"
 
     def __enter__(self) -> Index:
         return self
@@ -91,6 +100,21 @@ class Index:
     def view(self) -> View:
         """The snapshot that is searched now; keep a reference to use one snapshot for several calls."""
         return self._view
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """The snapshot that is searched now, and of a shard those before it, which it can still search."""
+        return (self._view, *self._earlier)
+
+    @property
+    def shard(self) -> Shard | None:
+        """The shard that was opened; None for all parts."""
+        return self._opener.shard
+
+    @property
+    def shard_clients(self) -> ShardClients | None:
+        """What asks the shards that hold the rows; None if they are here."""
+        return self._opener.clients if isinstance(self._opener, ShardedOpener) else None
 
     @property
     def store(self) -> Store:
@@ -184,8 +208,12 @@ class Index:
 
         Words match by the rules of the lexical index. Those of a quarter of the chunks do not count beside rarer ones.
         """
-        highlight = snapshot_highlighter(query, self._view.lexical)
-        return [highlight(hit.text) for hit in hits]
+
+        def search(view: View) -> list[Spans]:
+            highlight = snapshot_highlighter(query, view.lexical)
+            return [highlight(hit.text) for hit in hits]
+
+        return search_available(self._view, search)
 
     def answer(self, texts: Sequence[str] | str, options: SearchOptions, *, view: View | None = None) -> Answer:
         """Search `view`, or the current snapshot, and return the hits with the snapshot and timings."""
@@ -199,7 +227,9 @@ class Index:
                 f"query {broken[0]} is {ascii(queries[broken[0]])[:80]}, which is not Unicode text: it has half of a "
                 "surrogate pair, as bytes of another encoding leave it. Give the query in UTF-8."
             )
-        view = view or self._view
+        return search_available(view or self._view, lambda chosen: self._answer_texts(queries, options, chosen))
+
+    def _answer_texts(self, queries: list[str], options: SearchOptions, view: View) -> Answer:
         if options.rerank and self.reranker is None:
             raise QueryError(
                 "rerank = True, but no reranker is loaded. Serve with --reranker FOLDER, or open the index with "
@@ -239,8 +269,8 @@ class Index:
                 f"the vectors belong to space {str(space_id)[:16]}…, but snapshot {view.manifest.sequence} is in space "
                 f"{view.space.space_id[:16]}…. Embed the queries again."
             )
-        chosen = self._vector_options(k, options)
-        return self._answer(view, None, np.asarray(vectors, np.float32), chosen, Clock()).hits
+        chosen, asked = self._vector_options(k, options), np.asarray(vectors, np.float32)
+        return search_available(view, lambda one: self._answer(one, None, asked, chosen, Clock())).hits
 
     def more_like(self, chunk_ids: Sequence[str] | str, k: int = 10, **options: Unpack[SearchKeywords]) -> list[Hit]:
         """Find the chunks nearest to a stored one, or to the mean of several; no text is encoded.
@@ -271,9 +301,12 @@ class Index:
         self, chunk_ids: Sequence[str] | str, options: SearchOptions, *, view: View | None = None
     ) -> Answer:
         """Find the chunks nearest to stored ones in `view`, or in the current snapshot; see `more_like`."""
-        view = view or self._view
-        example = example_of(view, chunk_ids, options)
-        return self._answer(view, None, example.vector, options, Clock(), without=example.rows)
+
+        def search(chosen: View) -> Answer:
+            example = example_of(chosen, chunk_ids, options)
+            return self._answer(chosen, None, example.vector, options, Clock(), without=example.rows)
+
+        return search_available(view or self._view, search)
 
     def search_raw(
         self, raw: Float32, k: int = 10, *, role: Role = "query", **options: Unpack[SearchKeywords]
@@ -281,7 +314,8 @@ class Index:
         """Transform (m, d) float32 raw vectors of the space's encoder, and find the chunks nearest to them."""
         view = self._view
         vectors = view.space.transform(np.asarray(raw, np.float32), role)
-        return self._answer(view, None, vectors, self._vector_options(k, options), Clock()).hits
+        chosen = self._vector_options(k, options)
+        return search_available(view, lambda one: self._answer(one, None, vectors, chosen, Clock())).hits
 
     def refresh(self) -> bool:
         """Open the snapshot that the alias names now; return whether it is a new one.
@@ -303,7 +337,10 @@ class Index:
             self.problem = ""
             if newer is None:
                 return False
-            self._view = newer
+            self._view, self._earlier = (
+                newer,
+                ((self._view, *self._earlier)[:_EARLIER] if self.shard is not None else ()),
+            )
             _LOG.info("now at snapshot %d (%s)", newer.manifest.sequence, newer.manifest.snapshot_id[:16])
             return True
 
@@ -318,8 +355,7 @@ class Index:
         self._closed.set()
         for watcher in self._watchers:
             watcher.join()
-        if self._opener.reader is not None:
-            self._opener.reader.close()
+        self._opener.close()
 
     def _watch(self, seconds: float) -> None:
         while not self._closed.wait(seconds):
@@ -330,7 +366,7 @@ class Index:
 
     def _local_copy(self) -> LocalCopy:
         copy = self._view.copy
-        if not isinstance(copy, LocalCopy):
+        if isinstance(copy, RemoteCopy):
             raise QueryError(
                 'all chunks are asked for, but the index was opened with local="none". Open it with a local copy, or '
                 "use isospace.read_chunks."
@@ -356,7 +392,7 @@ class Index:
             name is None
             or options.representation is not None
             or options.mode not in able
-            or name not in view.copy.codes
+            or name not in view.representations
         ):
             return options
         return options.model_copy(update={"representation": name})
@@ -378,8 +414,10 @@ class Index:
         require_snapshot(view, options.snapshot_id)
         count = len(queries) if queries is not None else len(vectors) if vectors is not None else 0
         place = (view.space.space_id, view.digest, options.model_dump_json())
-        # A page that a similar query had would not fit the pages beside it, and an example is no hit of its own.
-        shared = vectors if options.offset is None and without is None else None
+        # A page that a similar query had would not fit the pages beside it, and an example is no hit of its own. What
+        # was found while a shard was missing is no answer for later.
+        is_shared = options.offset is None and without is None and view.missing is None
+        shared = vectors if is_shared else None
         cached = [None if shared is None else self.cache.answer(place, shared[n]) for n in range(count)]
         unknown = [n for n in range(count) if cached[n] is None]
         hits: list[list[Hit]] = [answer or [] for answer in cached]
@@ -398,7 +436,15 @@ class Index:
         else:
             clock.lap("search")
         manifest = view.manifest
-        return Answer(hits, view.space.space_id, manifest.sequence, manifest.snapshot_id, clock.laps, visited)
+        return Answer(
+            hits,
+            view.space.space_id,
+            manifest.sequence,
+            manifest.snapshot_id,
+            clock.laps,
+            visited,
+            missing=view.missing,
+        )
 
 
 def _reader(store: Store, local: Local, cache_mb: int) -> BlockReader | None:
@@ -429,6 +475,8 @@ def open_index(
     watch_seconds: float | None = None,
     local: Local = "copy",
     local_cache_mb: int = LOCAL_CACHE_MB,
+    shard: tuple[int, int] | Shard | None = None,
+    shards: Sequence[str] | ShardOptions | None = None,
 ) -> Index:
     """Open a snapshot for search; any mismatch is an error that names the difference.
 
@@ -466,11 +514,20 @@ def open_index(
         in the store, by ranges (`recipe.search.remote`): it opens at once, and a query reads a few megabytes.
     local_cache_mb
         With `local="none"`: megabytes of what was read last that are kept on disk; 0 for none.
+    shard
+        Open only the parts of one of several shards, as (number from 1, number of shards): a search then finds a part
+        of what there is. `isospace serve --shard` serves such an index.
+    shards
+        Leave the rows in shards that are served at these URLs, and ask them. Searches find what they would find in one
+        process; no part is opened here.
 
     Raises
     ------
     ConfigError
-        If the store, the collection, or the alias is of another type, or another argument is out of range.
+        If the store, the collection, or the alias is of another type, if another argument is out of range, or if a URL
+        is invalid or given twice.
+    ShardError
+        If a shard does not answer, or has not opened the snapshot.
     NotFoundError
         If the collection or the alias does not exist, or, with `local="none"`, nothing is published of the snapshot.
     IntegrityError
@@ -483,13 +540,40 @@ def open_index(
         raise ConfigError(f"watch_seconds = {watch_seconds}; expected a positive number, or None.")
     alias = reference_text(alias)
     reader = _reader(opened, local, local_cache_mb)
-    with_sparse = encode if sparse is None else sparse
-    opener = Opener(opened, collection, alias, engine, encode, verify, kernels, with_sparse, reader)
+    chosen = Opener(opened, collection, alias, engine, encode, verify, kernels, encode if sparse is None else sparse)
+    opener = _opener(chosen, shard, shards, reader)
     manifest = resolve(opened, collection, alias)
-    view = opener.open(manifest, encoder)
+    try:
+        view = opener.open(manifest, encoder)
+    except BaseException:
+        opener.close()
+        raise
     if representation is not None:
         require_representation(view.space.space.transform.quantizers, representation)
     index = Index(opener, view, QueryCache(cache), reranker, representation)
     if watch_seconds is not None:
         index.watch(watch_seconds)
     return index
+
+
+def _opener(
+    whole: Opener,
+    shard: tuple[int, int] | Shard | None,
+    shards: Sequence[str] | ShardOptions | None,
+    reader: BlockReader | None,
+) -> Opener:
+    """Return what opens all parts, those of one shard, or none of them."""
+    settings = {one.name: getattr(whole, one.name) for one in fields(whole)}
+    if reader is not None:
+        if shard is not None or shards is not None:
+            raise ConfigError(
+                'local = "none" and shards: parts are either read from the store, or from copies that shards have. '
+                "Give one of them."
+            )
+        return RemoteOpener(**settings, reader=reader)
+    if shards is None:
+        return replace(whole, shard=Shard(*shard) if isinstance(shard, tuple) else shard)
+    if shard is not None:
+        raise ConfigError("shard and shards are given: an index either has some parts, or asks those that have them.")
+    options = shards if isinstance(shards, ShardOptions) else ShardOptions(tuple(shards))
+    return ShardedOpener(**settings, clients=ShardClients(options))

@@ -58,7 +58,7 @@ def example_of(view: View, chunk_ids: Sequence[str] | str, options: SearchOption
             "alone. Use mode auto, exact, quantized, or tiered, or search with a text."
         )
     rows = _visible_rows(view, names, options.scope)
-    vectors = view.finest.quantizer.decode(np.ascontiguousarray(view.finest.array[rows]))
+    vectors = view.vectors_of(rows)
     return Example(rows, vectors if len(rows) == 1 else _mean(view, vectors))
 
 
@@ -73,14 +73,7 @@ def _names(chunk_ids: Sequence[str] | str) -> list[str]:
 
 
 def _visible_rows(view: View, names: Sequence[str], scope: str | None) -> Rows:
-    rows = view.copy.rows_of([name for name in names if is_unicode(name)])
-    # The chunk of a deleted version of a document may have the same ID.
-    rows = rows if view.copy.live is None else rows[view.copy.live[rows]]
-    # Computed whether the chunks exist or not, so that the time does not tell either.
-    seen = view.passing(None, scope)
-    rows = rows if seen is None else rows[np.isin(rows, seen)]
-    ids = (chunk["chunk_id"] for chunk in view.copy.chunk_rows(rows, ["chunk_id"]))
-    found = dict(zip(ids, rows, strict=True))
+    found = view.rows_of([name for name in names if is_unicode(name)], scope)
     if missing := [name for name in names if name not in found]:
         raise NotFoundError(
             f"chunk {missing[0][:200]!r} is not in snapshot {view.manifest.sequence}. Take the chunk_id of a hit in "

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from isospace.collection.alias import resolve
+from isospace.collection.shard import Shard
 from isospace.collection.snapshot import Manifest, files_digest
 from isospace.encoding.embedder import OpenSpace, open_space
 from isospace.encoding.sparse.embedder import load_sparse_space, open_sparse_space
@@ -16,9 +17,7 @@ from isospace.search.bm25 import LexicalIndex
 from isospace.search.local.copy import LocalCopy, open_copy
 from isospace.search.local.files import Verify
 from isospace.search.promise import SnapshotPromise, log_promise, promise_of
-from isospace.search.remote.block_reader import BlockReader
-from isospace.search.remote.cells import RemoteCells
-from isospace.search.remote.copy import open_remote
+from isospace.search.remote.copy import RemoteCopy
 from isospace.search.sparse_index import SparseIndex, require_arrays
 from isospace.search.vector.kernels import Kernels
 from isospace.search.vector.stacked import arrays_of
@@ -46,8 +45,8 @@ class Opener:
     verify: Verify
     kernels: Kernels
     sparse: bool = True
-    reader: BlockReader | None = None
-    """What reads published files of snapshots that are searched in the store; None for a local copy."""
+    shard: Shard | None = None
+    """Which parts are opened; all if None."""
 
     def open_newer(self, view: View) -> View | None:
         """Open the snapshot that the alias names; None if it is already open."""
@@ -61,6 +60,21 @@ class Opener:
 
     def open(self, manifest: Manifest, encoder: Encoder | None, sparse: QueryEncoder | None = None) -> View:
         """Open a snapshot: check its files, run its handshake, and map its local copy."""
+        space, promise = self.open_space(manifest, encoder)
+        copy = open_copy(self.store, manifest, space.space, verify=self.verify, shard=self.shard)
+        return View(
+            manifest,
+            space,
+            copy,
+            lexical_index(copy),
+            self.kernels,
+            promise,
+            self._sparse(manifest, copy, sparse),
+            self._approximate(manifest, copy, space),
+        )
+
+    def open_space(self, manifest: Manifest, encoder: Encoder | None) -> tuple[OpenSpace, SnapshotPromise]:
+        """Open the space of a snapshot, and run its handshake; return also what the snapshot promises."""
         for ref in manifest.sealed_files:
             verify_file(self.store, ref, content=False)
         space = open_space(self.store, manifest.space_id, encoder=encoder, engine=self.engine, encode=self.encode)
@@ -75,34 +89,10 @@ class Opener:
         if space.agreement is not None:
             # From here on, agreement means agreement with the stored vectors, not only with the space's probes.
             space = replace(space, agreement=Agreement(promise.cosine or 0.0, promise.is_bitwise))
-        if self.reader is not None:
-            return self._open_remote(manifest, space, promise, self.reader)
-        copy = open_copy(self.store, manifest, space.space, verify=self.verify)
-        lexical = None
-        if copy.lexical is not None and missing_for_words(copy.lexical[0].spec) is None:
-            lexical = LexicalIndex(copy.lexical[0].spec, copy.lexical[1], copy.live)
-        return View(
-            manifest,
-            space,
-            copy,
-            lexical,
-            self.kernels,
-            promise,
-            self._sparse(manifest, copy, sparse),
-            self._approximate(manifest, copy, space),
-        )
+        return space, promise
 
-    def _open_remote(self, manifest: Manifest, space: OpenSpace, promise: SnapshotPromise, reader: BlockReader) -> View:
-        """Open what is published of a snapshot."""
-        copy = open_remote(self.store, manifest, space.space, reader)
-        lexical = None
-        if copy.lexical is not None and missing_for_words(copy.lexical[0].spec) is None:
-            lexical = LexicalIndex(copy.lexical[0].spec, copy.lexical[1], copy.live)
-        quantizer = space.space.transform.cells if space.space.transform.normalization == "l2" else None
-        learned = None if quantizer is None else read_recall(self.store, manifest)
-        (codes,) = copy.codes.values()
-        cells = RemoteCells(copy.groups, reader, codes, quantizer, learned)
-        return View(manifest, space, copy, lexical, self.kernels, promise, remote=cells)
+    def close(self) -> None:
+        """Release what views share."""
 
     def _approximate(self, manifest: Manifest, copy: LocalCopy, space: OpenSpace) -> ApproximateIndex | None:
         """Open the inverted lists of cells; None if the space has none."""
@@ -127,3 +117,10 @@ class Opener:
             self.store, manifest.sparse_space_id, encoder=loaded if same else None, engine=self.engine
         )
         return SparseIndex(groups, space.space.record.grid, space)
+
+
+def lexical_index(copy: LocalCopy | RemoteCopy) -> LexicalIndex | None:
+    """Return the BM25 index; None if the snapshot has none, or if a library that finds its words is missing."""
+    if copy.lexical is None or missing_for_words(copy.lexical[0].spec) is not None:
+        return None
+    return LexicalIndex(copy.lexical[0].spec, copy.lexical[1], copy.live)

@@ -68,4 +68,4 @@ def _is_exact(view: View, options: SearchOptions) -> bool:
     if view.declared_recall(options) is not None:
         return False
     chosen = options.representation
-    return chosen in FLOATS if chosen is not None else any(name in view.copy.codes for name in FLOATS)
+    return chosen in FLOATS if chosen is not None else any(name in view.representations for name in FLOATS)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from isospace.search.vector.kernels import Codes
 from isospace.search.vector.topk import Rows
-from isospace.transform.vectors import Float64
+from isospace.transform.vectors import Float32, Float64
 
 SAMPLED = 256
 # Copies of a text are no nearer than themselves, whatever the rounding of their products.
@@ -15,17 +14,20 @@ _ROUNDING = 1e-9
 _DECIMALS = 3
 
 
-def chance_cosines(codes: Codes, rows: Rows, owners: npt.NDArray[np.integer]) -> Float64:
+def sampled(rows: Rows) -> Rows:
+    """Return up to 256 of ascending int64 rows, evenly spaced."""
+    return rows[np.unique(np.linspace(0, len(rows) - 1, min(SAMPLED, len(rows))).astype(np.int64))]
+
+
+def chance_cosines(vectors: Float32, owners: npt.NDArray[np.integer]) -> Float64:
     """Return the cosines of unrelated chunks, ascending.
 
     Parameters
     ----------
-    codes
-        n vectors.
-    rows
-        int64 rows, of which up to 256 are taken, evenly spaced.
+    vectors
+        (n, k) float32 vectors of a sample of chunks.
     owners
-        (n,) document of each chunk; pairs of the same document are left out.
+        (n,) document of each; pairs of the same document are left out.
 
     Returns
     -------
@@ -33,14 +35,11 @@ def chance_cosines(codes: Codes, rows: Rows, owners: npt.NDArray[np.integer]) ->
         (p,) float64, for up to 256 x 255 / 2 = 32,640 pairs; none if all chunks are of one document. They depend on the
         codes alone, not on the library or the processor.
     """
-    rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(SAMPLED, len(rows))).astype(np.int64))]
-    vectors = codes.quantizer.decode(np.ascontiguousarray(codes.array[rows])).astype(np.float64)
-    lengths = np.sqrt((vectors**2).sum(axis=1, keepdims=True))
-    units = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
+    exact = vectors.astype(np.float64)
+    lengths = np.sqrt((exact**2).sum(axis=1, keepdims=True))
+    units = np.divide(exact, lengths, out=np.zeros_like(exact), where=lengths > 0)
     # Not a matrix product: the order in which BLAS adds depends on the library.
-    cosines = [
-        (units[n + 1 :] * units[n]).sum(axis=1)[owners[rows[n + 1 :]] != owners[rows[n]]] for n in range(len(rows))
-    ]
+    cosines = [(units[n + 1 :] * units[n]).sum(axis=1)[owners[n + 1 :] != owners[n]] for n in range(len(units))]
     return np.sort(np.concatenate([*cosines, np.zeros(0)]))
 
 

@@ -89,10 +89,13 @@ def _reranked(view: View, query: str, ranked: RankedRows, whole: SearchOptions, 
 
 
 def _page(view: View, ranked: RankedRows, options: SearchOptions, skipped: Set[int]) -> RankedRows:
-    members, lowest = _members(view, options), -np.inf if options.min_score is None else options.min_score
+    lowest = -np.inf if options.min_score is None else options.min_score
     good = [one for one in ranked.rows if one[1] >= lowest]
+    members = _members(view, [row for row, _ in good], options)
     places: list[Place] = [
-        list(rows) for member, rows in groupby(good, key=lambda one: members(one[0])) if member not in skipped
+        [one for _, one in rows]
+        for member, rows in groupby(zip(members, good, strict=True), key=lambda pair: pair[0])
+        if member not in skipped
     ]
     if options.diversity > 0:
         places = _diverse(view, places[: searched_places(view, options)], options)
@@ -105,22 +108,21 @@ def _page(view: View, ranked: RankedRows, options: SearchOptions, skipped: Set[i
 def _diverse(view: View, places: list[Place], options: SearchOptions) -> list[Place]:
     """Select diverse places up to the end of the page; a document is compared by its best chunk."""
     rows = np.array([place[0][0] for place in places], np.int64)
-    vectors = view.finest.quantizer.decode(np.ascontiguousarray(view.finest.array[rows]))
+    vectors = view.vectors_of(rows)
     relevance = scaled([place[0][1] for place in places])
     return [places[n] for n in select_diverse(relevance, vectors, options.diversity, last_place(options))]
 
 
 def _skipped(view: View, without: Rows | None, options: SearchOptions) -> Set[int]:
-    members = _members(view, options)
-    return frozenset() if without is None else frozenset(members(int(row)) for row in without)
+    return frozenset() if without is None else frozenset(_members(view, without.tolist(), options))
 
 
-def _members(view: View, options: SearchOptions) -> Callable[[int], int]:
-    """Return a function from a row to what takes a place in the order: itself, or its document."""
+def _members(view: View, rows: Sequence[int], options: SearchOptions) -> Sequence[int]:
+    """Return what takes a place in the order, for each row: itself, or its document."""
     if options.group_by is None:
-        return lambda row: row
-    owners = view.copy.owners
-    return lambda row: int(owners[row])
+        return rows
+    members: list[int] = view.documents_of(np.array(rows, np.int64)).tolist()
+    return members
 
 
 def _cosine_of(hit: Hit, options: SearchOptions) -> float | None:

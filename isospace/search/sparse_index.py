@@ -8,16 +8,37 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from isospace.encoding.sparse.embedder import OpenSparseSpace
 from isospace.errors import IntegrityError, QueryError, missing_package
+from isospace.search.vector.topk import Rows
 from isospace.transform.sparse import SparseGrid, SparseVectors
 
 _ARRAYS = ("starts", "rows", "impacts")
+
+
+class TermIndex(Protocol):
+    """What searches by the weights of terms, here or in other processes."""
+
+    @property
+    def space(self) -> OpenSparseSpace | None:
+        """The sparse space with its encoder; None if none was loaded."""
+        ...
+
+    def prepare(self, texts: Sequence[str]) -> None:
+        """Encode texts that will be searched next."""
+        ...
+
+    def best(self, text: str, count: int, rows: Rows | None = None) -> tuple[Rows, npt.NDArray[np.float64]]:
+        """Return rows that share a term with a text, at least the `count` best and all that tie with the last.
+
+        `rows` are the ascending rows to choose from; all if None. The result is int64 rows and their float64 scores.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -56,6 +77,10 @@ class SparseIndex:
             for text in texts:
                 self.space.query(text)
 
+    def best(self, text: str, count: int, rows: Rows | None = None) -> tuple[Rows, npt.NDArray[np.float64]]:
+        """Return the rows that share a term with a query, those with a positive score; see `TermIndex`."""
+        return sharing(self.scores(text), rows)
+
     def scores(self, text: str) -> npt.NDArray[np.float64]:
         """Return the (n,) float64 scores of all rows; 0 where a chunk shares no term with the text.
 
@@ -71,10 +96,20 @@ class SparseIndex:
                 "the index was opened without its sparse encoder, so that it takes no texts for mode sparse. Open it "
                 "with sparse=True."
             )
-        terms, impacts = self.space.query(text)
+        return self.scores_of(*self.space.query(text))
+
+    def scores_of(self, terms: npt.NDArray[Any], impacts: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        """Return the (n,) float64 scores of all rows for the terms of a query and their weights."""
         sums = [np.asarray(matrix[:, terms] @ impacts, np.float64) for matrix in self.matrices]
         scores: npt.NDArray[np.float64] = np.concatenate(sums) * self.grid.unit
         return scores
+
+
+def sharing(scores: npt.NDArray[np.float64], rows: Rows | None) -> tuple[Rows, npt.NDArray[np.float64]]:
+    """Return the rows with a positive score, and these scores; `rows` are those to choose from, all if None."""
+    scores = scores if rows is None else scores[rows]
+    shared = np.flatnonzero(scores > 0).astype(np.int64)
+    return (shared if rows is None else rows[shared]), scores[shared]
 
 
 def invert(codes: Sequence[SparseVectors], vocabulary: int) -> dict[str, npt.NDArray[Any]]:

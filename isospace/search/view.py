@@ -4,31 +4,33 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import asdict, dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from isospace.collection.snapshot import Manifest, files_digest
 from isospace.encoding.embedder import OpenSpace
 from isospace.encoding.forks import is_fork_of
-from isospace.errors import MismatchError, QueryError, missing_package
+from isospace.errors import MismatchError, QueryError, ShardError, missing_package
 from isospace.search.approximate.index import FROM_ROWS, ApproximateIndex, Visited
-from isospace.search.bm25 import LexicalIndex
+from isospace.search.bm25 import WordIndex
 from isospace.search.fusion import reciprocal_rank_fusion, weighted_fusion
 from isospace.search.local.copy import LocalCopy
 from isospace.search.metadata import parse_metadata
 from isospace.search.options import TEXT_MODES, Mode, Neighbors, SearchOptions
-from isospace.search.percentiles import chance_cosines
+from isospace.search.percentiles import chance_cosines, sampled
 from isospace.search.promise import SnapshotPromise
-from isospace.search.remote.cells import RemoteCells
 from isospace.search.remote.copy import RemoteCopy
-from isospace.search.sparse_index import SparseIndex
-from isospace.search.spec import DEFAULT_RECALL
+from isospace.search.rest import Rest
+from isospace.search.sparse_index import TermIndex
+from isospace.search.spec import DEFAULT_RECALL, LexicalSpec
 from isospace.search.vector.kernels import Codes, Kernels
-from isospace.search.vector.rescoring import nearest
+from isospace.search.vector.rescoring import Scored, nearest
+from isospace.search.vector.scoring import Metric
 from isospace.search.vector.topk import Rows
 from isospace.search.words import missing_for_words
 from isospace.transform.quantizer_set import require_representation
@@ -36,14 +38,11 @@ from isospace.transform.representations import ShortSpec, finest_of
 from isospace.transform.vectors import Float32, Float64
 
 Ranking = list[tuple[int, float]]
-_NO_SPARSE = (
-    "sparse vectors are not published, so that they cannot be searched without a local copy. Search with "
-    'sparse_weight = 0 or another mode, or open the index with a local copy (local="copy").'
-)
 Visits: TypeAlias = Sequence[Visited | None]
 FLOATS = ("float32", "float16")
 # Modes that read floats if the space stores any, else other codes.
 _ANY_CODES = ("auto", "hybrid", "approximate")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +92,22 @@ class RankedRows:
     """What an approximate search visited; None for one that scored every row."""
 
 
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """What a search left out, since shards do not answer.
+
+    Attributes
+    ----------
+    shards
+        The missing ones, as `2/3`.
+    searched
+        The share of the snapshot's chunks that was searched.
+    """
+
+    shards: tuple[str, ...]
+    searched: float
+
+
 @dataclass(frozen=True, eq=False)
 class View:
     """One opened snapshot; immutable."""
@@ -100,19 +115,19 @@ class View:
     manifest: Manifest
     space: OpenSpace
     copy: LocalCopy | RemoteCopy
-    lexical: LexicalIndex | None
+    lexical: WordIndex | None
     """The BM25 index; None if none was built, or if a library that finds its words is missing."""
     kernels: Kernels = "auto"
     promise: SnapshotPromise | None = None
     """Whether texts that are embedded here have the bits of the stored vectors; always set by `open_index`."""
-    sparse: SparseIndex | None = None
+    sparse: TermIndex | None = None
     """The inverted index of sparse vectors; None if the snapshot has none."""
     approximate: ApproximateIndex | None = None
     """The inverted lists of cells; None if the space has none."""
-    remote: RemoteCells | None = None
-    """The published codes; None if the snapshot was opened with a local copy."""
     process: int = field(default_factory=os.getpid, repr=False)
     """ID of the process that opened it."""
+    allow_partial: bool = False
+    """Whether shards may be missing; False in one process."""
 
     @functools.cached_property
     def digest(self) -> str:
@@ -122,13 +137,38 @@ class View:
     @functools.cached_property
     def finest(self) -> Codes:
         """The most precise representation: of those with all dimensions, the one with the most bytes."""
+        return self.copy.codes[self.finest_name]
+
+    @functools.cached_property
+    def finest_name(self) -> str:
+        """The name of the finest representation."""
         record = self.space.space.record
-        return self.copy.codes[finest_of(record.spec.representations, record.dimension).name]
+        return finest_of(record.spec.representations, record.dimension).name
 
     @functools.cached_property
     def chance(self) -> Float64:
         """Ascending cosines of a sample of pairs of chunks of different documents; see `chance_cosines`."""
-        return chance_cosines(self.finest, self.copy.rows, self.copy.owners)
+        rows = sampled(self.copy.rows)
+        return chance_cosines(self.vectors_of(rows), self.documents_of(rows))
+
+    @property
+    def missing(self) -> Missing | None:
+        """What searches leave out; None for nothing, as always in one process."""
+        return None
+
+    def available(self, without: Set[str] = frozenset()) -> View:
+        """Return the view to search now: of shards, without those that do not answer, if that is allowed."""
+        return self
+
+    @property
+    def size(self) -> int:
+        """Number of chunks that can be found."""
+        return len(self.copy)
+
+    @property
+    def representations(self) -> tuple[str, ...]:
+        """The representations that can be searched."""
+        return tuple(self.copy.codes)
 
     def rank(
         self,
@@ -136,7 +176,7 @@ class View:
         vectors: Float32 | None,
         options: SearchOptions,
         *,
-        within: Rows | None = None,
+        within: Rows | Rest | None = None,
     ) -> list[RankedRows]:
         """Rank rows for each query.
 
@@ -149,13 +189,11 @@ class View:
         options
             `k` rows are returned, or `depth` if they will be reranked.
         within
-            Ascending int64 rows to search, of those that pass the filter; all if None.
+            Ascending int64 rows to search, or what is left after another search, of those that pass the filter; all if
+            None.
         """
         count = max(options.k, options.depth) if options.rerank else options.k
-        rows = self.passing(options.filter, options.scope)
-        if within is not None:
-            alive = within if self.copy.live is None else within[self.copy.live[within]]
-            rows = alive if rows is None else np.intersect1d(rows, alive, assume_unique=True)
+        rows = self._chosen(options, within)
         match options.mode:
             case "lexical":
                 return [RankedRows(ranking, {}) for ranking in self._by_words(_required(texts, "lexical"), count, rows)]
@@ -198,46 +236,88 @@ class View:
         """
         return None if expression is None and scope is None else self._filtered.rows(expression, scope)
 
+    def _chosen(self, options: SearchOptions, within: Rows | Rest | None) -> Rows | None:
+        """Return the rows to search: those that pass the filter and are within others; None for all."""
+        rows = self.passing(options.filter, options.scope)
+        if within is None:
+            return rows
+        if isinstance(within, Rest):
+            alive = within.rows(self.copy.owners, self.copy.live)
+        else:
+            alive = within if self.copy.live is None else within[self.copy.live[within]]
+        return alive if rows is None else np.intersect1d(rows, alive, assume_unique=True)
+
     @functools.cached_property
-    def _filtered(self) -> _Filtered:
+    def _filtered(self) -> FilteredRows:
         # It refers to the copy, not to the view, so that a replaced view is freed at once.
-        return _Filtered(self.copy)
+        return FilteredRows(self.copy.owners, self.copy.live, self.copy.documents)
+
+    def documents_of(self, rows: Rows) -> npt.NDArray[np.integer]:
+        """Return a number for each row that is the same for all rows of a document."""
+        return self.copy.owners[rows]
+
+    def chunk_ids(self, rows: Rows) -> list[str]:
+        """Return the IDs of the chunks of rows."""
+        return [chunk["chunk_id"] for chunk in self.copy.chunk_rows(rows, ["chunk_id"])]
+
+    def vectors_of(self, rows: Rows) -> Float32:
+        """Return the (m, k) float32 vectors of rows, decoded from the finest representation."""
+        return self.finest.quantizer.decode(np.ascontiguousarray(self.finest.array[rows]))
+
+    def rows_of(self, chunk_ids: Sequence[str], scope: str | None) -> dict[str, int]:
+        """Return the rows of chunks, by ID; those that do not exist, or that a scope hides, are left out.
+
+        Raises
+        ------
+        ScopeError
+            If the scope cannot be applied.
+        """
+        rows = self.copy.rows_of(chunk_ids)
+        # The chunk of a deleted version of a document may have the same ID.
+        rows = rows if self.copy.live is None else rows[self.copy.live[rows]]
+        # Computed whether the chunks exist or not, so that the time does not tell either.
+        seen = self.passing(None, scope)
+        rows = rows if seen is None else rows[np.isin(rows, seen)]
+        return dict(zip(self.chunk_ids(rows), rows.tolist(), strict=True))
 
     def hits(self, ranked: RankedRows, neighbors: Neighbors = 0) -> list[Hit]:
         """Look up the chunks and documents of ranked rows; see `context_of` for `neighbors`."""
-        rows = [row for row, _ in ranked.rows]
-        chunks = self.copy.chunk_rows(rows, ["chunk_id", "start", "end", "text", "heading_path"])
-        documents = self.copy.owner_rows(rows)
         return [
             Hit(
                 score=score,
-                chunk_id=chunk["chunk_id"],
-                doc_id=document["doc_id"],
-                uri=document["uri"],
-                title=document["title"],
-                text=chunk["text"],
-                start=chunk["start"],
-                end=chunk["end"],
-                metadata=parse_metadata(document["metadata"]),
                 scores={name: scores[row] for name, scores in ranked.parts.items() if row in scores},
-                heading_path=chunk["heading_path"] or [],
-                **(self.copy.context(row, neighbors) if neighbors else {}),
+                **{**found, "metadata": parse_metadata(found["metadata"])},
             )
-            for (row, score), chunk, document in zip(ranked.rows, chunks, documents, strict=True)
+            for (row, score), found in zip(
+                ranked.rows, self.found([row for row, _ in ranked.rows], neighbors), strict=True
+            )
+        ]
+
+    def found(self, rows: Sequence[int], neighbors: Neighbors) -> list[dict[str, Any]]:
+        """Return the fields of hits by name, except their scores; metadata as JSON."""
+        chunks = self.copy.chunk_rows(rows, ["chunk_id", "start", "end", "text", "heading_path"])
+        return [
+            {
+                **{name: chunk[name] for name in ("chunk_id", "text", "start", "end")},
+                "heading_path": chunk["heading_path"] or [],
+                **document,
+                **(self.copy.context(row, neighbors) if neighbors else {}),
+            }
+            for row, chunk, document in zip(rows, chunks, self.copy.owner_rows(rows), strict=True)
         ]
 
     def texts(self, rows: Iterable[int]) -> list[str]:
         """Return the texts of rows as they were encoded, with the title in front if the recipe puts it there."""
         return [row["prefix"] + row["text"] for row in self.copy.chunk_rows(rows, ["prefix", "text"])]
 
+    @property
+    def word_rules(self) -> LexicalSpec | None:
+        """The rules of the lexical index; None if the snapshot has none."""
+        return None if self.copy.lexical is None else self.copy.lexical[0].spec
+
     def _by_words(self, texts: Sequence[str], count: int, rows: Rows | None) -> list[Ranking]:
-        if self.lexical is None and self.copy.lexical is not None:
-            raise QueryError(missing_package(missing_for_words(self.copy.lexical[0].spec) or "regex", "lexical search"))
-        if self.lexical is None and self.remote is not None:
-            raise QueryError(
-                f"snapshot {self.manifest.sequence} was published without words. If it has a lexical index, run "
-                "isospace publish; else set recipe.lexical.kind=bm25, and run the pipeline."
-            )
+        if self.lexical is None and self.word_rules is not None:
+            raise QueryError(missing_package(missing_for_words(self.word_rules) or "regex", "lexical search"))
         if self.lexical is None:
             raise QueryError(
                 f"snapshot {self.manifest.sequence} has no lexical index. Set recipe.lexical.kind=bm25, and run the "
@@ -262,33 +342,25 @@ class View:
         depth = max(options.depth, count)
         near, words = options.weights
         sparse = self.sparse is not None and options.uses_sparse
-        if self.remote is not None and self.manifest.sparse_space_id is not None and options.uses_sparse:
-            raise QueryError(_NO_SPARSE)
         by_vectors, visits = self._by_vectors(vectors, depth, rows, options, keep=keep)
         legs = {"vector": (by_vectors, near)}
-        if self.copy.lexical is not None or not sparse:
+        if self.word_rules is not None or not sparse:
             legs["bm25"] = (self._by_words(texts, depth, rows), words)
         if sparse:
             legs["sparse"] = (self._by_terms(texts, depth, rows), options.sparse_weight)
         return legs, visits
 
     def _by_terms(self, texts: Sequence[str], count: int, rows: Rows | None) -> list[Ranking]:
-        if self.remote is not None:
-            raise QueryError(_NO_SPARSE)
         if self.sparse is None:
             raise QueryError(
                 f"snapshot {self.manifest.sequence} has no sparse vectors. Set recipe.sparse.model to a sparse "
                 "encoder, and run the pipeline; the dense vectors are kept."
             )
-        searched = rows if rows is not None or self.copy.live is None else self.copy.rows
-        return [self._sharing(self.sparse.scores(text), count, searched) for text in texts]
+        return [self._ordered(*self.sparse.best(text, count, self._searchable(rows)), count) for text in texts]
 
-    def _sharing(self, scores: npt.NDArray[np.float64], count: int, rows: Rows | None) -> Ranking:
-        """Order the rows that share a term with a query: those with a positive score."""
-        if rows is not None:
-            scores = scores[rows]
-        shared = np.flatnonzero(scores > 0)
-        return self._ordered(shared if rows is None else rows[shared], scores[shared], count)
+    def _searchable(self, rows: Rows | None) -> Rows | None:
+        """Return the rows to search; None only if each row can be found."""
+        return rows if rows is not None or self.copy.live is None else self.copy.rows
 
     def _by_vectors(
         self, vectors: Float32, count: int, rows: Rows | None, options: SearchOptions, *, keep: bool
@@ -300,65 +372,46 @@ class View:
             raise QueryError("a query vector holds NaN or infinity; expected finite float32 values.")
         if options.metric == "cosine" and len(vectors) and not vectors.any(axis=1).all():
             raise QueryError("a query vector is zero and has no direction; expected the vector of a text.")
-        recall = self.declared_recall(options)
-        if self.remote is not None:
-            return self._from_store(self.remote, vectors, count, rows, options, recall)
-        index = self.approximate
+        return self._near(vectors, count, rows, options, keep=keep)
+
+    def _near(
+        self, vectors: Float32, count: int, rows: Rows | None, options: SearchOptions, *, keep: bool
+    ) -> tuple[list[Ranking], Visits]:
+        recall, index = self.declared_recall(options), self.approximate
         is_able = len(vectors) > 0 and bool(vectors.any(axis=1).all())
         if recall is not None and index is not None and is_able and index.can_search(recall, count, rows):
             found, visits = index.nearest(
                 self.finest, vectors, count, metric=options.metric, recall=recall, rows=rows, keep=keep
             )
             return [self._ordered(near, scores, count) for near, scores in found], list(visits)
-        first, last = self._stages(options)
-        scored = nearest(
-            first,
-            last,
+        first, last = self.stages(options)
+        scored = self.nearest(first, last, vectors, count, metric=options.metric, rescore=options.rescore, rows=rows)
+        return [self._ordered(near, scores, count) for near, scores in scored], [None] * len(vectors)
+
+    def nearest(
+        self, first: str, last: str, vectors: Float32, count: int, *, metric: Metric, rescore: int, rows: Rows | None
+    ) -> list[Scored]:
+        """Find the rows nearest to each vector; see `isospace.search.vector.rescoring.nearest`."""
+        return nearest(
+            self.copy.codes[first],
+            self.copy.codes[last],
             vectors,
             count,
-            metric=options.metric,
-            rescore=options.rescore,
+            metric=metric,
+            rescore=rescore,
             rows=rows,
-            # A fork lacks the threads of torch and faiss; the results are the same.
-            kernels="numpy" if is_fork_of(self.process) else self.kernels,
+            kernels=self.usable_kernels,
         )
-        return [self._ordered(near, scores, count) for near, scores in scored], [None] * len(vectors)
 
-    def _from_store(
-        self,
-        codes: RemoteCells,
-        vectors: Float32,
-        count: int,
-        rows: Rows | None,
-        options: SearchOptions,
-        recall: float | None,
-    ) -> tuple[list[Ranking], Visits]:
-        self._require_published(options)
-        kernels: Kernels = "numpy" if is_fork_of(self.process) else self.kernels
-        is_able = len(vectors) > 0 and bool(vectors.any(axis=1).all())
-        if recall is not None and is_able and codes.can_search(recall, count, rows):
-            found, visits = codes.nearest(
-                vectors, count, metric=options.metric, recall=recall, rows=rows, kernels=kernels
-            )
-            return [self._ordered(near, scores, count) for near, scores in found], list(visits)
-        scored = codes.exact(vectors, count, metric=options.metric, rows=rows, kernels=kernels)
-        return [self._ordered(near, scores, count) for near, scores in scored], [None] * len(vectors)
+    @property
+    def usable_kernels(self) -> Kernels:
+        """The kernels to use in this process: a fork lacks the threads of torch and faiss; the results are the same."""
+        return "numpy" if is_fork_of(self.process) else self.kernels
 
-    def _require_published(self, options: SearchOptions) -> None:
-        """Refuse a search by other codes than those that scores are computed from: no others are published.
-
-        Raises
-        ------
-        QueryError
-            If the options need others, or no index of the space can search by them.
-        """
-        name, is_chosen = self._searched(options), options.mode in ("exact", "quantized", "tiered")
-        if (is_chosen or options.representation is not None) and name != self.finest.name:
-            raise QueryError(
-                f"mode {options.mode} would search {name}, but without a local copy, only {self.finest.name} can be "
-                "searched. Use mode auto or approximate without a representation, or open the index with a local copy "
-                '(local="copy").'
-            )
+    @property
+    def has_cells(self) -> bool:
+        """Whether approximate searches are possible."""
+        return self.approximate is not None
 
     @property
     def default_recall(self) -> float:
@@ -374,8 +427,7 @@ class View:
             If an approximate search is asked for that is not possible.
         """
         is_asked = options.mode == "approximate"
-        index = self.approximate if self.remote is None or self.remote.quantizer is None else self.remote
-        if is_asked and index is None:
+        if is_asked and not self.has_cells:
             raise QueryError(
                 "mode approximate needs cells, and the space has none that can be searched here. Set "
                 "recipe.transform.cells=auto, and run the pipeline with runtime.refit=true, which encodes no text "
@@ -384,19 +436,24 @@ class View:
         if is_asked and options.metric == "l1":
             raise QueryError("mode approximate cannot search by metric l1. Use cosine, dot, or l2, or mode exact.")
         may_be = options.mode in ("auto", "hybrid") and options.representation is None and options.metric != "l1"
-        if not is_asked and not (may_be and index is not None and len(self.copy) >= FROM_ROWS):
+        if not is_asked and not (may_be and self.has_cells and self.size >= FROM_ROWS):
             return None
         recall = self.default_recall if options.recall is None else options.recall
         return recall if recall < 1.0 else None
 
-    def _stages(self, options: SearchOptions) -> tuple[Codes, Codes]:
-        """Return the codes that are searched, and those that the candidates are rescored from."""
-        name = self._searched(options)
-        is_exact = options.mode == "exact" or (options.mode in _ANY_CODES and name in FLOATS)
-        first = self.copy.codes[name]
-        return first, self.finest if not is_exact and options.rescore > 0 else first
+    def stages(self, options: SearchOptions) -> tuple[str, str]:
+        """Return the representation that is searched, and that from which the candidates are rescored.
 
-    def _searched(self, options: SearchOptions) -> str:
+        Raises
+        ------
+        QueryError
+            If the mode cannot search the snapshot, or not by this representation.
+        """
+        name = self.searched(options)
+        is_exact = options.mode == "exact" or (options.mode in _ANY_CODES and name in FLOATS)
+        return name, self.finest_name if not is_exact and options.rescore > 0 else name
+
+    def searched(self, options: SearchOptions) -> str:
         """Return the representation that a search reads; QueryError if its mode can read none."""
         if options.representation is not None:
             require_representation(self.space.space.transform.quantizers, options.representation)
@@ -424,16 +481,13 @@ class View:
     @functools.cached_property
     def modes(self) -> tuple[Mode, ...]:
         """The modes that can search this snapshot, as it is opened here."""
-        specs = self.space.space.record.spec.representations
-        if self.remote is not None:
-            specs = tuple(spec for spec in specs if spec.name == self.finest.name)
-        floats = [spec.name for spec in specs if spec.name in FLOATS]
-        has_cells = self.approximate is not None or (self.remote is not None and self.remote.quantizer is not None)
+        specs = [spec for spec in self.space.space.record.spec.representations if spec.name in self.representations]
+        floats = [name for name in FLOATS if name in self.representations]
         able: dict[Mode, bool] = {
             "auto": True,
             "exact": bool(floats),
-            "approximate": has_cells,
-            "quantized": len(specs) > len(floats),
+            "approximate": self.has_cells,
+            "quantized": len(self.representations) > len(floats),
             "tiered": any(isinstance(spec, ShortSpec) for spec in specs),
             "lexical": self.lexical is not None,
             "sparse": self.sparse is not None,
@@ -447,21 +501,51 @@ class View:
             # Rows that tie with the last one compete by chunk_id.
             best = scores >= np.partition(scores, len(scores) - count)[len(scores) - count]
             rows, scores = rows[best], scores[best]
-        names = [chunk["chunk_id"] for chunk in self.copy.chunk_rows(rows, ["chunk_id"])]
+        names = self.chunk_ids(rows)
         order = sorted(range(len(rows)), key=lambda place: (-scores[place], names[place]))
         return [(int(rows[place]), float(scores[place])) for place in order[:count]]
+
+
+def search_available(view: View, search: Callable[[View], Result]) -> Result:
+    """Search what can be searched of a view; where shards may be missing, again without one that does not answer.
+
+    Raises
+    ------
+    ShardError
+        If a shard does not answer, and none may be missing.
+    """
+    without: set[str] = set()
+    while True:
+        chosen = view.available(without)
+        try:
+            return search(chosen)
+        except ShardError as error:
+            if not error.shard or error.shard in without or not view.allow_partial:
+                raise
+            without.add(error.shard)
 
 
 def _arrays(scores: dict[int, float]) -> tuple[Rows, npt.NDArray[np.float64]]:
     return np.fromiter(scores, np.int64, len(scores)), np.fromiter(scores.values(), np.float64, len(scores))
 
 
-class _Filtered:
-    """The rows that pass filters and scopes, with those asked for last kept: a service asks for the same again."""
+class FilteredRows:
+    """The rows that pass filters and scopes, with those asked for last kept: a service asks for the same again.
 
-    def __init__(self, copy: LocalCopy | RemoteCopy) -> None:
-        self._owners, self._live = copy.owners, copy.live
-        documents = copy.documents
+    Parameters
+    ----------
+    owners
+        (n,) row of `documents` of each row.
+    live
+        (n,) False for rows that are never found; None if there are none.
+    documents
+        A typed column for each metadata field.
+    """
+
+    def __init__(
+        self, owners: npt.NDArray[np.integer], live: npt.NDArray[np.bool_] | None, documents: pa.Table
+    ) -> None:
+        self._owners, self._live = owners, live
         self._documents = documents.drop_columns([name for name in ("metadata",) if name in documents.column_names])
         self._filter = functools.lru_cache(maxsize=16)(self._by_filter)
         self._scope = functools.lru_cache(maxsize=64)(self._by_scope)

@@ -52,7 +52,7 @@ from isospace.service.schemas import (
     SearchResponse,
     Usage,
 )
-from isospace.service.search_requests import found_chunks, require_query
+from isospace.service.search_requests import found_chunks, partial_search, require_query
 from isospace.service.settings import Settings, is_loopback
 from isospace.service.space_header import require_model, require_space
 from isospace.service.state import Service
@@ -99,6 +99,20 @@ def create_app(
     chosen = settings or Settings()
     log = AccessLog(chosen.access_log) if chosen.access_log is not None else None
     service = Service(index, chosen, watcher, log, recall)
+    app = empty_app(service, f"Search and embeddings for the collection {index.manifest.collection}.")
+    _add_embeddings(app, service)
+    _add_search(app, service)
+    _add_rerank(app, service)
+    _add_models(app, service)
+    add_watching(app, service)
+    _add_pages(app)
+    add_middleware(app, service)
+    _describe_bodies(app)
+    return app
+
+
+def empty_app(service: Service, description: str) -> FastAPI:
+    """Return an application without endpoints."""
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -117,29 +131,21 @@ def create_app(
         responses=_PROBLEMS,
         docs_url=None,
         redoc_url=None,
-        description=f"Search and embeddings for the collection {index.manifest.collection}.",
+        description=description,
     )
     app.state.service = service
     handle_problems(app)
-    _add_embeddings(app, service)
-    _add_search(app, service)
-    _add_rerank(app, service)
-    _add_models(app, service)
-    _add_watching(app, service)
-    _add_pages(app)
+    return app
+
+
+def add_middleware(app: FastAPI, service: Service) -> None:
+    """Add the middleware, the innermost first: browsers must be able to read also what the guard refuses."""
     if is_loopback(service.settings.host) and not service.settings.needs_key:
         # Against DNS rebinding, by which a page of another site could reach this service under the site's host name.
         # With keys it could not anyway, and behind a proxy the host name is the proxy's.
         app.add_middleware(
             TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]", service.settings.host]
         )
-    _add_middleware(app, service)
-    _describe_bodies(app)
-    return app
-
-
-def _add_middleware(app: FastAPI, service: Service) -> None:
-    """Add the middleware, the innermost first: browsers must be able to read also what the guard refuses."""
     app.add_middleware(
         Guard, limits=service.settings.limits, keys=service.keys, metrics=service.metrics, served=service.served
     )
@@ -256,6 +262,7 @@ def _add_search(app: FastAPI, service: Service) -> None:
                     ],
                     milliseconds={name: round(1000 * value, 3) for name, value in found.seconds.items()},
                     degraded=degraded,
+                    partial=partial_search([found.missing for _, found in results]),
                 )
             )
 
@@ -332,11 +339,14 @@ def _add_models(app: FastAPI, service: Service) -> None:
         return next((card for card in cards() if card.id == model), cards()[-1])
 
 
-def _add_watching(app: FastAPI, service: Service) -> None:
+def add_watching(app: FastAPI, service: Service) -> None:
+    """Add the endpoints that tell how the service is."""
+
     @app.get("/healthz", response_class=PlainTextResponse, tags=["operation"], responses={})
-    async def healthz() -> str:
-        """Report that the process is alive."""
-        return "ok"
+    async def healthz(request: Request) -> str:
+        """Report that the process is alive; with a key, also which shards do not answer."""
+        down = _down(service) if _sees_all(request) else []
+        return "; ".join(["ok", *down])
 
     @app.get(
         "/readyz",
@@ -349,13 +359,12 @@ def _add_watching(app: FastAPI, service: Service) -> None:
         if not service.ready:
             response.status_code = 503
             return "not ready"
-        access = getattr(request.state, "access", None)
-        if access is None or access.scope is not None:
+        if not _sees_all(request):
             return "ready"
         alias, keys = service.index.problem, service.keys.problem
         problems = [f"the alias could not be followed: {alias}"] if alias else []
         problems += [f"the keys from before remain valid: {keys}"] if keys else []
-        return "; ".join(["ready", *problems])
+        return "; ".join(["ready", *problems, *_down(service)])
 
     @app.get("/metrics", response_class=PlainTextResponse, tags=["operation"])
     async def metrics(request: Request) -> Response:
@@ -364,6 +373,17 @@ def _add_watching(app: FastAPI, service: Service) -> None:
             raise Problem(403, "metrics: this key shows a part of the collection. Use a key without a filter.")
         content, content_type = service.metrics.exposition(request.headers.get("accept", ""))
         return Response(content, headers={"Content-Type": content_type})
+
+
+def _sees_all(request: Request) -> bool:
+    """Return whether a request comes with a key that shows everything, or none is needed."""
+    access = getattr(request.state, "access", None)
+    return access is not None and access.scope is None
+
+
+def _down(service: Service) -> list[str]:
+    clients = service.index.shard_clients
+    return [] if clients is None else list(clients.down().values())
 
 
 def _add_pages(app: FastAPI) -> None:

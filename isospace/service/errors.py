@@ -10,7 +10,16 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
-from isospace.errors import NO_ANSWER, IsospaceError, MismatchError, QueryError, ScopeError, TextRefusedError
+from isospace.errors import (
+    NO_ANSWER,
+    IsospaceError,
+    MismatchError,
+    QueryError,
+    ScopeError,
+    ShardError,
+    TextRefusedError,
+)
+from isospace.service.keys import Access
 
 _TYPES = {401: "authentication_error", 404: "not_found_error", 409: "conflict_error", 429: "rate_limit_error"}
 
@@ -82,6 +91,15 @@ def refused_scope(error: ScopeError) -> Problem:
     return Problem(403, str(error), code="scope")
 
 
+def missing_shard(error: ShardError, access: Access | None) -> Problem:
+    """Return the problem of a search that lacks a shard; where the shard is, is for those who may see everything."""
+    _LOG.warning("a request failed: %s", error)
+    message = str(error)
+    if access is not None and access.scope is not None:
+        message = "a part of the collection cannot be searched now. Try again later."
+    return Problem(503, message, code="shard_unavailable")
+
+
 def handle_problems(app: FastAPI) -> None:
     """Register handlers that turn every error into this format."""
 
@@ -105,5 +123,7 @@ def handle_problems(app: FastAPI) -> None:
         is_asked_wrong = isinstance(error, QueryError | MismatchError | TextRefusedError)
         status = 400 if is_asked_wrong else 503 if isinstance(error, NO_ANSWER) else 500
         problem = refused_scope(error) if isinstance(error, ScopeError) else Problem(status, str(error))
+        if isinstance(error, ShardError):
+            problem = missing_shard(error, getattr(request.state, "access", None))
         note_problem(request.scope, problem)
         return problem_response(problem)

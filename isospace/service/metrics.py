@@ -100,6 +100,7 @@ class _Counted(Collector):
             "Queries that got the hits of a similar earlier query.",
             value=cache.semantic,
         )
+        yield from self._shards()
         yield from self._query_log()
         yield from self._observed_recall()
         if self.log is not None:
@@ -135,6 +136,28 @@ class _Counted(Collector):
             ("keys", "API keys that are valid.", len(self.keys.known)),
         ):
             yield GaugeMetricFamily(f"isospace_{name}", text, value=float(value))
+
+    def _shards(self) -> Iterable[Metric]:
+        clients = self.index.shard_clients
+        if clients is None:
+            return
+        up = GaugeMetricFamily("isospace_shard_up", "1 while a shard answers.", labels=["shard"])
+        asked = CounterMetricFamily(
+            "isospace_shard_requests",
+            "Requests to a shard, by outcome: ok, refused (the request was at fault), or failed.",
+            labels=["shard", "outcome"],
+        )
+        seconds = CounterMetricFamily(
+            "isospace_shard_seconds", "Time that requests to a shard took, in seconds.", labels=["shard"]
+        )
+        for client in clients.each:
+            up.add_metric([client.name], float(not client.problem))
+            for outcome in ("ok", "refused", "failed"):
+                asked.add_metric([client.name, outcome], client.counts[outcome])
+            seconds.add_metric([client.name], client.seconds)
+        yield up
+        yield asked
+        yield seconds
 
     def _query_log(self) -> Iterable[Metric]:
         if self.watcher is None:

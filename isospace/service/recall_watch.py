@@ -20,7 +20,7 @@ from isospace.search.answer import Answer
 from isospace.search.approximate.evidence import ALARM, RecallEvidence
 from isospace.search.index import Index
 from isospace.search.options import SearchOptions
-from isospace.search.vector.rescoring import nearest
+from isospace.search.remote_view import RemoteView
 from isospace.search.view import View
 
 _LOG = logging.getLogger(__name__)
@@ -66,7 +66,12 @@ class RecallWatch:
         an index without a local copy: an exact search would read all codes from the store.
         """
         chosen_later = options.rerank or options.group_by or options.diversity or options.min_score is not None
-        if options.mode not in ("auto", "approximate") or chosen_later or options.offset or view.remote is not None:
+        if (
+            options.mode not in ("auto", "approximate")
+            or chosen_later
+            or options.offset
+            or isinstance(view, RemoteView)
+        ):
             return
         for text, answer in zip(texts, answers, strict=True):
             visited = answer.visited[0] if answer.visited else None
@@ -124,15 +129,14 @@ def exact_share(view: View, index: Index, text: str, options: SearchOptions, sco
     exact one, any may be found.
     """
     vectors = index.cache.embed(view.space, [text])
-    ((_, exact),) = nearest(
-        view.finest,
-        view.finest,
+    ((_, exact),) = view.nearest(
+        view.finest_name,
+        view.finest_name,
         vectors,
         options.k,
         metric=options.metric,
         rescore=0,
         rows=view.passing(options.filter, options.scope),
-        kernels=view.kernels,
     )
     count = min(options.k, len(exact))
     if not count:

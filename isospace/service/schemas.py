@@ -227,6 +227,15 @@ class QueryResult(_Answer):
     """What an approximate search visited; null for one that scored every chunk."""
 
 
+class PartialSearch(BaseModel):
+    """What a search left out, since shards do not answer."""
+
+    missing_shards: list[str]
+    """Their numbers, such as `2/3`."""
+    searched: float
+    """Share of the snapshot's chunks that was searched, from 0 to 1."""
+
+
 class SearchResponse(_Answer):
     """The results, and the snapshot that was searched."""
 
@@ -238,6 +247,8 @@ class SearchResponse(_Answer):
     """By stage."""
     degraded: str | None = None
     """Why words alone were searched, instead of the mode that was asked for; null if nothing is wrong."""
+    partial: PartialSearch | None = None
+    """What was not searched, since shards do not answer; null if nothing is missing."""
 
 
 class DocumentText(_Request):

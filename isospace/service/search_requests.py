@@ -11,11 +11,11 @@ from isospace.search.highlight import snapshot_highlighter
 from isospace.search.more_like import example_of
 from isospace.search.options import LAST_PLACE, WORD_MODES, SearchOptions, search_options
 from isospace.search.paging import last_place, require_snapshot, searched_places
-from isospace.search.view import Hit, View
+from isospace.search.view import Hit, Missing, View, search_available
 from isospace.service.embed_requests import require_characters, require_within
 from isospace.service.errors import Problem
 from isospace.service.limits import Limits
-from isospace.service.schemas import FoundChunk, Like, QueryResult, SearchRequest, VisitedCells
+from isospace.service.schemas import FoundChunk, Like, PartialSearch, QueryResult, SearchRequest, VisitedCells
 
 # A section has at most 20,000 characters.
 _HITS_OF_SECTION = 20
@@ -61,7 +61,7 @@ def require_query(
     options = search_options({**body.options(), "scope": scope})
     _require_few_places(view, options, len(asked), limits)
     # Report errors in the filter before the query is batched with others.
-    view.passing(options.filter, options.scope)
+    search_available(view, lambda chosen: chosen.passing(options.filter, options.scope))
     for one in asked:
         if isinstance(one, Like):
             _require_example(view, one, options)
@@ -77,7 +77,7 @@ def _require_snapshot(view: View, snapshot_id: str | None) -> None:
 
 def _require_example(view: View, like: Like, options: SearchOptions) -> None:
     try:
-        example_of(view, like.chunk_ids, options)
+        search_available(view, lambda chosen: example_of(chosen, like.chunk_ids, options))
     except NotFoundError as error:
         raise Problem(404, str(error), param="like", code="chunk_not_found") from error
 
@@ -117,6 +117,15 @@ def found_chunks(view: View, asked: str | Like, hits: Sequence[Hit], visited: Vi
     if isinstance(asked, Like):
         chunks = [FoundChunk(**hit.as_dict(), highlights=[]) for hit in hits]
         return QueryResult(query=None, hits=chunks, visited=cells)
-    highlight = snapshot_highlighter(asked, view.lexical)
+    highlight = search_available(view, lambda chosen: snapshot_highlighter(asked, chosen.lexical))
     chunks = [FoundChunk(**hit.as_dict(), highlights=highlight(hit.text)) for hit in hits]
     return QueryResult(query=asked, hits=chunks, visited=cells)
+
+
+def partial_search(missing: Sequence[Missing | None]) -> PartialSearch | None:
+    """Return what the answer to a request leaves out, given what the answers to its queries do; None for nothing."""
+    found = [one for one in missing if one is not None]
+    if not found:
+        return None
+    shards = sorted({name for one in found for name in one.shards})
+    return PartialSearch(missing_shards=shards, searched=min(one.searched for one in found))

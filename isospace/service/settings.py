@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from isospace.collection.shard import Shard
 from isospace.errors import ConfigError
 from isospace.search.locality import LOCAL_CACHE_MB, Local
 from isospace.service.keys import KEYS_VARIABLE
@@ -17,6 +18,7 @@ from isospace.service.tokens import TokenRules
 
 if TYPE_CHECKING:
     from isospace.encoding.engine import Engine
+    from isospace.search.shards.client import ShardOptions
 
 _ORIGIN = re.compile(r"https?://[^/?#\s@*]+")
 
@@ -111,6 +113,10 @@ class ServiceOptions:
         Share of the approximately answered queries that is also searched exactly; 0 for none.
     local, local_cache_mb
         See `isospace.search.index.open_index`.
+    shard
+        The shard to serve; the whole collection if None.
+    shards
+        The shards to ask instead of opening parts.
     """
 
     store: str
@@ -128,8 +134,19 @@ class ServiceOptions:
     watch_recall: float = 0.01
     local: Local = "copy"
     local_cache_mb: int = LOCAL_CACHE_MB
+    shard: Shard | None = None
+    shards: ShardOptions | None = None
 
     def __post_init__(self) -> None:
+        if self.shard is not None and self.shards is not None:
+            raise ConfigError(
+                f"--shard {self.shard} and --shards: a service either has the parts of one shard, or asks those that "
+                "have them. Give one of them."
+            )
+        if self.shard is not None and (self.reranker is not None or self.log_share):
+            raise ConfigError(
+                f"--shard {self.shard}: --reranker and --log are for the service that is started with --shards."
+            )
         if self.shadow is not None and not self.log_share:
             raise ConfigError("--shadow compares logged queries. Give --log SHARE, such as --log 0.05.")
 

@@ -19,6 +19,7 @@ from isospace.search.index import Index, open_index
 from isospace.search.local.choice import choose
 from isospace.search.options import SearchOptions
 from isospace.search.remote.record import published_files, read_published
+from isospace.search.remote_view import RemoteView
 from isospace.search.vector.kernels import Codes
 from isospace.service.app import create_app
 from isospace.service.recall_watch import RecallWatch
@@ -229,8 +230,8 @@ def test_the_index_follows_the_alias_and_keeps_its_blocks(
     embed_inline(configured(tmp_path, tiny_model, first))
     index = open_index(str(tmp_path / "store"), "c", local="none")
     index.search(QUERIES, 10)
-    reader = index._opener.reader
-    assert reader is not None
+    assert isinstance(index.view, RemoteView)
+    reader = index.view.cells.reader
     before = reader.requests
     embed_inline(configured(tmp_path, tiny_model, second))
     assert index.refresh()
@@ -296,8 +297,8 @@ def test_very_small_collections(tmp_path: Path, tiny_model: Path, count: int) ->
 
 def test_the_service_searches_without_a_copy(store: str) -> None:
     index = _open(ServiceOptions(store, "c", local="none", local_cache_mb=7, watch_seconds=0.0))
-    assert index.view.remote is not None
-    assert index.view.remote.reader.cache.limit == 7_000_000
+    assert isinstance(index.view, RemoteView)
+    assert index.view.cells.reader.cache.limit == 7_000_000
     body = {"query": QUERIES[0], "k": 4, "mode": "hybrid", "filter": 'lang == "en"'}
     answers = []
     for one in (index, open_index(store, "c")):

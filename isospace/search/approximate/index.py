@@ -8,7 +8,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -56,16 +56,19 @@ class Visited:
 
 
 @dataclass(frozen=True, slots=True)
-class _Passing:
-    """The rows that may be found: as bits for each group, None if all may; and counted by cell."""
+class Passing:
+    """The rows that may be found: as bits for each group, None if all may; and counted by cell.
 
-    bits: tuple[npt.NDArray[np.uint8], ...] | None
+    Where the rows are in other processes, `bits` is what these know them by.
+    """
+
+    bits: Any
     counts: npt.NDArray[np.int64]
     total: int
 
 
 @dataclass(frozen=True, slots=True)
-class _Query:
+class UnitQuery:
     """One query, scaled to unit length."""
 
     vector: Float32
@@ -95,7 +98,7 @@ class ApproximateIndex:
     ) -> None:
         self.groups, self.quantizer, self.learned, self.live = tuple(groups), quantizer, learned, live
         self._firsts = np.cumsum([0, *(len(group.cells) for group in groups)])
-        self._kept: OrderedDict[int, tuple[Rows, _Passing]] = OrderedDict()
+        self._kept: OrderedDict[int, tuple[Rows, Passing]] = OrderedDict()
         self._lock = threading.Lock()
 
     @functools.cached_property
@@ -106,14 +109,15 @@ class ApproximateIndex:
     @property
     def sizes(self) -> npt.NDArray[np.int64]:
         """(c,) live rows of each cell."""
-        return self._live_rows.counts
+        return self.live_rows.counts
 
     @functools.cached_property
-    def _live_rows(self) -> _Passing:
+    def live_rows(self) -> Passing:
+        """All live rows."""
         if self.live is not None:
             return self._masked(self.live)
         counts = np.sum([np.bincount(one.cells, minlength=self.quantizer.count) for one in self.groups], axis=0)
-        return _Passing(None, counts, int(self._firsts[-1]))
+        return Passing(None, counts, int(self._firsts[-1]))
 
     def rule(self, recall: float, count: int, share: float = 1.0) -> VisitRule | None:
         """Return the rule for `count` of the rows of which a share passes a filter; None if none was learned."""
@@ -125,7 +129,7 @@ class ApproximateIndex:
         """Return whether cells are visited for a search, or all of the rows scored."""
         if rows is None:
             return self.rule(recall, count) is not None
-        return len(rows) > _FEW_ROWS and self.rule(recall, count, len(rows) / self._live_rows.total) is not None
+        return len(rows) > _FEW_ROWS and self.rule(recall, count, len(rows) / self.live_rows.total) is not None
 
     def nearest(
         self,
@@ -162,31 +166,30 @@ class ApproximateIndex:
         list of Visited
             What each query visited.
         """
-        passing = self._live_rows if rows is None else self._of_rows(rows, keep)
-        share = passing.total / max(self._live_rows.total, 1)
+        passing = self.live_rows if rows is None else self.passing(rows, keep)
+        share = passing.total / max(self.live_rows.total, 1)
         rule = self.rule(recall, count, share)
         if rule is None or self.learned is None:
             raise AssertionError("no rule: can_search is false")
         # The rules may be from a smaller snapshot.
-        growth = max(1.0, self._live_rows.total / max(self.learned.chunks, 1))
-        each = []
-        for query in self._prepared(queries):
-            if rows is None:
-                each.append(self._plain(last, query, count, rule, metric))
-            else:
-                wanted = rule.rows * growth * share
-                each.append(self._filtered(last, query, count, rule, metric, passing, share, wanted))
+        growth = max(1.0, self.live_rows.total / max(self.learned.chunks, 1))
+        prepared = self._prepared(queries)
+        if rows is None:
+            each = self._plain(last, prepared, count, rule, metric)
+        else:
+            wanted = rule.rows * growth * share
+            each = [self._filtered(last, query, count, rule, metric, passing, share, wanted) for query in prepared]
         visits = [Visited(*figures, recall) for _, figures in each]
         return [scored for scored, _ in each], visits
 
-    def _prepared(self, queries: Float32) -> list[_Query]:
+    def _prepared(self, queries: Float32) -> list[UnitQuery]:
         lengths = np.linalg.norm(queries, axis=1)
         units = np.ascontiguousarray(queries / lengths[:, None], np.float32)
         turned = np.ascontiguousarray(rotated(units))
         parts = [slice(place, place + 1) for place in range(len(queries))]
         products = units @ self.centroids.T if len(units) > 1 else self._products(units[0])[None]
         return [
-            _Query(vector, float(length), turned[part], line)
+            UnitQuery(vector, float(length), turned[part], line)
             for vector, length, part, line in zip(queries, lengths, parts, products, strict=True)
         ]
 
@@ -200,22 +203,26 @@ class ApproximateIndex:
         return line
 
     def _plain(
-        self, last: Codes, query: _Query, count: int, rule: VisitRule, metric: Metric
-    ) -> tuple[Scored, tuple[int, int, int]]:
-        passing, candidates = self._live_rows, max(count, rule.candidates)
-        cells = visited_cells(rule, query.products, passing.counts, wanted=candidates)
-        near, _ = self.ranked(query.turned, query.products, cells, candidates, passing.bits)
-        scored = _best(last, query.vector, near, count, metric)
-        return scored, (len(cells), int(passing.counts[cells].sum()), len(near))
+        self, last: Codes, queries: Sequence[UnitQuery], count: int, rule: VisitRule, metric: Metric
+    ) -> list[tuple[Scored, tuple[int, int, int]]]:
+        passing, candidates = self.live_rows, max(count, rule.candidates)
+        cells = [visited_cells(rule, query.products, passing.counts, wanted=candidates) for query in queries]
+        found = self.ranked_each(queries, cells, candidates, passing.bits)
+        near = [rows for rows, _ in found]
+        scored = self.best_each(last, queries, near, count, metric)
+        return [
+            (best, (len(visited), int(passing.counts[visited].sum()), len(rows)))
+            for best, visited, rows in zip(scored, cells, near, strict=True)
+        ]
 
     def _filtered(
         self,
         last: Codes,
-        query: _Query,
+        query: UnitQuery,
         count: int,
         rule: VisitRule,
         metric: Metric,
-        passing: _Passing,
+        passing: Passing,
         share: float,
         wanted: float,
     ) -> tuple[Scored, tuple[int, int, int]]:
@@ -234,9 +241,9 @@ class ApproximateIndex:
             cells = np.flatnonzero(passing.counts).astype(np.int64)
         candidates, looked = max(count, math.ceil(rule.candidates * share)), 0
         while True:
-            near, estimates = self.ranked(query.turned, query.products, cells, candidates, passing.bits)
+            ((near, estimates),) = self.ranked_each([query], [cells], candidates, passing.bits)
             looked += len(near)
-            rows, scores = _best(last, query.vector, near, count, metric)
+            ((rows, scores),) = self.best_each(last, [query], [near], count, metric)
             lowest = _lowest(scores, count, metric, query.length)
             more = cells_within_reach(rule, query.products, passing.counts, lowest, cells)
             is_cut = len(near) == candidates and float(estimates[-1]) > lowest - error
@@ -244,6 +251,21 @@ class ApproximateIndex:
                 return (rows, scores), (len(cells), int(passing.counts[cells].sum()), looked)
             cells = np.concatenate([cells, more])
             candidates = 4 * candidates if is_cut else candidates
+
+    def ranked_each(
+        self, queries: Sequence[UnitQuery], cells: Sequence[npt.NDArray[np.int64]], count: int, bits: Any
+    ) -> list[tuple[Rows, Float32]]:
+        """Return what `ranked` does, for each query and its cells."""
+        return [
+            self.ranked(query.turned, query.products, visited, count, bits)
+            for query, visited in zip(queries, cells, strict=True)
+        ]
+
+    def best_each(
+        self, last: Codes, queries: Sequence[UnitQuery], near: Sequence[Rows], count: int, metric: Metric
+    ) -> list[Scored]:
+        """Return the candidates of each query that may be among the best, and their exact scores from `last`."""
+        return [best_of(last, query.vector, rows, count, metric) for query, rows in zip(queries, near, strict=True)]
 
     def ranked(
         self,
@@ -284,7 +306,7 @@ class ApproximateIndex:
         order = np.lexsort((rows, -estimates))[:count]
         return rows[order], estimates[order]
 
-    def _of_rows(self, rows: Rows, keep: bool) -> _Passing:
+    def passing(self, rows: Rows, keep: bool) -> Passing:
         """Return the masks and counts of rows; those of a filter that is asked for again are kept."""
         with self._lock:
             kept = self._kept.get(id(rows))
@@ -302,7 +324,7 @@ class ApproximateIndex:
                     self._kept.popitem(last=False)
         return passing
 
-    def _masked(self, whole: Bools) -> _Passing:
+    def _masked(self, whole: Bools) -> Passing:
         starts = self._firsts[:-1].tolist()
         masks = [whole[at : at + len(group.cells)] for at, group in zip(starts, self.groups, strict=True)]
         counts = [
@@ -310,10 +332,10 @@ class ApproximateIndex:
             for group, mask in zip(self.groups, masks, strict=True)
         ]
         bits = tuple(np.packbits(mask, bitorder="little") for mask in masks)
-        return _Passing(bits, np.sum(counts, axis=0), int(np.count_nonzero(whole)))
+        return Passing(bits, np.sum(counts, axis=0), int(np.count_nonzero(whole)))
 
 
-def _best(codes: Codes, query: Float32, near: Rows, count: int, metric: Metric) -> Scored:
+def best_of(codes: Codes, query: Float32, near: Rows, count: int, metric: Metric) -> Scored:
     """Return the candidates that may be among the best, ascending, and their exact scores.
 
     Products in float32 rule out the others: with 8 sqrt(k) u as the bound of their error, as for exact searches.

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import shutil
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +21,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from isospace.collection.live_rows import LivePart
-from isospace.collection.snapshot import Manifest, deleted_documents, files_digest
+from isospace.collection.shard import Shard
+from isospace.collection.snapshot import Manifest, deleted_documents
 from isospace.errors import IntegrityError, StoreError
 from isospace.search.approximate.lists import CellLists
 from isospace.search.context import context_of
@@ -35,14 +34,14 @@ from isospace.search.local.files import Verify, cannot_write
 from isospace.search.local.group import (
     GroupKind,
     LocalGroup,
-    erasures_of,
     group_folders,
     group_kind,
     known_groups,
     make_group,
     open_group,
 )
-from isospace.search.local.typed_documents import typed_documents
+from isospace.search.local.openings import note, openings, remove_unused
+from isospace.search.local.typed_documents import DocumentTypes
 from isospace.search.options import Neighbors
 from isospace.search.postings import Postings
 from isospace.search.vector.kernels import Codes
@@ -54,8 +53,6 @@ from isospace.storage.paths import CollectionPaths
 from isospace.storage.store import Store
 from isospace.transform.space import Space
 
-# Snapshots per collection whose groups are kept: the one in use, the one a rollback would need, and one more.
-_KEPT_SNAPSHOTS = 3
 REMOTE = "remote"
 """Folder of the cache for blocks of snapshots that are searched in their store."""
 _LEFT_AFTER_SECONDS = 86_400
@@ -86,6 +83,10 @@ class LocalCopy:
         Arrays of the inverted index of sparse vectors of each group; None if the snapshot has none.
     lists
         The inverted lists of each group; None without cells.
+    parts
+        The name of the part of each range.
+    types
+        What decides the types of `documents`. Those of a shard have no typed columns: they depend on other shards.
     """
 
     codes: dict[str, Codes]
@@ -96,6 +97,8 @@ class LocalCopy:
     lexical: tuple[LexicalRecord, tuple[Postings, ...]] | None = None
     sparse: tuple[dict[str, npt.NDArray[Any]], ...] | None = None
     lists: tuple[CellLists, ...] | None = None
+    parts: tuple[str, ...] = ()
+    types: DocumentTypes | None = None
 
     def __len__(self) -> int:
         return count_live(self.ranges, self.live)
@@ -178,8 +181,10 @@ def numbers(column: pa.ChunkedArray) -> npt.NDArray[Any]:
     return parts[0] if len(parts) == 1 else np.concatenate([*parts, np.zeros(0, column.type.to_pandas_dtype())])
 
 
-def open_copy(store: Store, manifest: Manifest, space: Space, *, verify: Verify = "content") -> LocalCopy:
-    """Open the local copy of a snapshot; write first what of it is missing.
+def open_copy(
+    store: Store, manifest: Manifest, space: Space, *, verify: Verify = "content", shard: Shard | None = None
+) -> LocalCopy:
+    """Open the local copy of a snapshot, or of the parts that a shard has; write first what of it is missing.
 
     With `verify="content"` the SHA-256 of every file is checked, with `"size"` only its size.
 
@@ -197,12 +202,12 @@ def open_copy(store: Store, manifest: Manifest, space: Space, *, verify: Verify 
     # Words of an index of the first format are found here, which needs libraries that other searches do without.
     has_words = record is not None and (record.index is None or missing_for_words(record.spec) is None)
     kind = group_kind(manifest, record.words if record and has_words else None, lists=has_lists(space))
-    wanted = wanted_parts(store, manifest)
+    wanted = wanted_parts(store, manifest, shard)
     postings = functools.partial(live_postings, store, manifest, record) if record and has_words else None
     # Counted before anything is read: of what an erasure meanwhile removes, this group may hold more.
     erasures = count_erasures(store, manifest.collection)
     for _ in range(_ATTEMPTS):
-        groups = _open_groups(store, manifest, space, base, kind, wanted, verify, postings, erasures)
+        groups = _open_groups(store, manifest, space, base, kind, wanted, verify, postings, erasures, shard)
         if groups is not None:
             break
     else:
@@ -210,8 +215,9 @@ def open_copy(store: Store, manifest: Manifest, space: Space, *, verify: Verify 
             f"{base}: files of {manifest.collection} were removed while they were opened. Open the index again, or "
             "set ISOSPACE_CACHE to a folder that nothing else uses."
         )
-    copy = _assemble(groups, manifest, wanted, space, record)
-    if len(copy) != manifest.chunks:
+    copy = _assemble(groups, manifest, wanted, space, record, shard)
+    # What the parts of one shard should hold, the manifest does not say: who asks all shards compares their sum.
+    if shard is None and len(copy) != manifest.chunks:
         raise IntegrityError(
             f"snapshot {manifest.sequence}: its parts hold {len(copy)} live chunks, its manifest says "
             f"{manifest.chunks}. Restore it."
@@ -224,14 +230,18 @@ def drop_copies(collection: str) -> None:
     for kind in ("snapshots", REMOTE):
         for path in list(group_folders(cache_folder() / kind, collection)):
             shutil.rmtree(path, ignore_errors=True)
-    for path in list(_openings(collection)):
+    for path in list(openings(collection)):
         path.unlink(missing_ok=True)
 
 
-def wanted_parts(store: Store, manifest: Manifest) -> dict[str, WantedPart]:
-    """Return the parts of a snapshot by name, in its order, with the documents that it has deleted in them."""
+def wanted_parts(store: Store, manifest: Manifest, shard: Shard | None = None) -> dict[str, WantedPart]:
+    """Return the parts of a snapshot, or of a shard of it, by name, in its order, with their deleted documents."""
     deleted = deleted_documents(store, manifest.deletions)
-    return {part.name: WantedPart(part, frozenset(deleted.get(part.name, ()))) for part in manifest.parts}
+    return {
+        part.name: WantedPart(part, frozenset(deleted.get(part.name, ())))
+        for part in manifest.parts
+        if shard is None or shard.has(part.name)
+    }
 
 
 def _open_groups(
@@ -244,6 +254,7 @@ def _open_groups(
     verify: Verify,
     postings: Callable[[Sequence[LivePart]], Postings] | None,
     erasures: int,
+    shard: Shard | None,
 ) -> list[LocalGroup] | None:
     """Open the groups of a snapshot, largest first; None if one was damaged, or removed meanwhile: then it is gone."""
     choice = choose(list(known_groups(base, kind)), wanted, erasures=erasures)
@@ -261,7 +272,8 @@ def _open_groups(
         try:
             base.mkdir(parents=True, exist_ok=True)
             # Before it is written, so that no other process removes it as one that nobody uses.
-            _note(manifest, [*opened, kind.name([(wanted[name].files, wanted[name].deleted) for name in choice.parts])])
+            made_name = kind.name([(wanted[name].files, wanted[name].deleted) for name in choice.parts])
+            note(manifest, [*opened, made_name], shard)
             for path in _leftovers(base):
                 shutil.rmtree(path, ignore_errors=True)
             made = make_group(store, manifest, space, parts, base, kind, verify, postings, erasures=erasures)
@@ -278,8 +290,8 @@ def _open_groups(
     # In a read-only cache nothing is recorded, and nothing removed.
     with contextlib.suppress(OSError):
         names = [group.known.name for group in groups]
-        _note(manifest, names)
-        _remove_unused(base, manifest.collection, names, erasures)
+        note(manifest, names, shard)
+        remove_unused(base, manifest.collection, names, erasures)
     return sorted(groups, key=lambda group: (-len(group), group.known.name))
 
 
@@ -289,6 +301,7 @@ def _assemble(
     wanted: Mapping[str, WantedPart],
     space: Space,
     record: LexicalRecord | None,
+    shard: Shard | None,
 ) -> LocalCopy:
     dead = [_dead_documents(group, wanted) for group in groups]
     chunks, live, known = [], [], 0
@@ -310,25 +323,31 @@ def _assemble(
         name: Codes(name, quantizer, stack([group.arrays[name] for group in groups]), squares, mask)
         for name, quantizer in space.transform.quantizers.by_name.items()
     }
-    documents = pa.concat_tables(typed_documents(groups, dead, manifest.declared_types))
+    types = DocumentTypes(groups, dead, manifest.declared_types)
+    documents = (
+        types.documents(types.values) if shard is None else pa.concat_tables([group.documents for group in groups])
+    )
+    places = ranges_in_order([group.known for group in groups], wanted, whole)
     postings = tuple(group.postings for group in groups if group.postings is not None)
     sparse = tuple(group.sparse for group in groups if group.sparse is not None)
     return LocalCopy(
         codes,
         pa.concat_tables(chunks),
         documents,
-        ranges_in_order([group.known for group in groups], wanted, whole),
+        tuple(places.values()),
         mask,
         None if record is None else (record, postings),
         sparse or None,
         tuple(group.lists for group in groups if group.lists is not None) or None,
+        tuple(places),
+        types,
     )
 
 
 def ranges_in_order(
     groups: Sequence[KnownGroup], wanted: Mapping[str, WantedPart], live: npt.NDArray[np.bool_]
-) -> tuple[tuple[int, int], ...]:
-    """Return first row and end of each part that has live rows, in the order of the snapshot."""
+) -> dict[str, tuple[int, int]]:
+    """Return first row and end of each part that has live rows, by name, in the order of the snapshot."""
     places, first = {}, 0
     for group in groups:
         for part in group.parts:
@@ -336,7 +355,7 @@ def ranges_in_order(
             if live[first : first + part.chunks].any():
                 places[part.name] = (first, first + part.chunks)
             first += part.chunks
-    return tuple(places[name] for name in wanted if name in places)
+    return {name: places[name] for name in wanted if name in places}
 
 
 def _dead_documents(group: LocalGroup, wanted: Mapping[str, WantedPart]) -> Rows:
@@ -351,62 +370,6 @@ def _dead_documents(group: LocalGroup, wanted: Mapping[str, WantedPart]) -> Rows
             rows += [first + row for row in dead_documents(part, wanted, own)]
         first += part.documents
     return np.array(rows, np.int64)
-
-
-def _openings(collection: str) -> Iterator[Path]:
-    """Yield the records of which groups the snapshots of a collection were opened from."""
-    base = cache_folder() / "opened"
-    for path in base.iterdir() if base.is_dir() else ():
-        name, _, digits = path.name.removesuffix(".txt").rpartition("-")
-        if name == collection and len(digits) == 32 and path.suffix == ".txt":
-            yield path
-
-
-def _note(manifest: Manifest, names: Sequence[str]) -> None:
-    """Note which groups a snapshot is opened from, and when."""
-    folder = cache_folder() / "opened"
-    folder.mkdir(parents=True, exist_ok=True)
-    digits = f"{manifest.snapshot_id[:16]}{files_digest(manifest)[:16]}"
-    path = folder / f"{manifest.collection}-{digits}.txt"
-    temporary = folder / f".{path.name}.{os.getpid()}.{threading.get_ident()}"
-    temporary.write_text("\n".join(names))
-    temporary.replace(path)
-
-
-def _remove_unused(base: Path, collection: str, names: Sequence[str], erasures: int) -> None:
-    """Remove the groups that none of the snapshots opened last needs.
-
-    A process that has mapped such a group can keep using it. Groups that may hold documents forgotten since they were
-    written go too, unless they are in use here: those are named by files without these documents.
-    """
-    stamps = []
-    for path in _openings(collection):
-        with contextlib.suppress(FileNotFoundError):
-            stamps.append((path.stat().st_mtime_ns, path))
-    newest = [path for _, path in sorted(stamps, reverse=True)]
-    for path in newest[_KEPT_SNAPSHOTS:]:
-        path.unlink(missing_ok=True)
-    used = {name for path in newest[:_KEPT_SNAPSHOTS] for name in _lines(path)}
-    for path in list(group_folders(base, collection)):
-        # Another process may be removing it, or it lacks its record.
-        with contextlib.suppress(FileNotFoundError):
-            is_outdated = _written_after(path) < erasures
-            if path.name not in names and (path.name not in used or is_outdated):
-                shutil.rmtree(path, ignore_errors=True)
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text().splitlines()
-    except OSError:
-        return []
-
-
-def _written_after(folder: Path) -> int:
-    try:
-        return erasures_of(folder)
-    except (IntegrityError, ValueError, TypeError):
-        return -1
 
 
 def count_erasures(store: Store, collection: str) -> int:

@@ -7,9 +7,11 @@ values when it was written, and keeps the columns that it was opened with last.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -49,18 +51,36 @@ class DocumentGroup(Protocol):
         ...
 
 
-def typed_documents(
-    groups: Sequence[DocumentGroup], dead: Sequence[Dead], declared: Mapping[str, MetadataType]
-) -> list[pa.Table]:
-    """Return the documents of each group with the same typed columns.
+@dataclass(frozen=True, eq=False)
+class DocumentTypes:
+    """What decides the types of the columns of the documents of some groups.
 
-    Parameters
+    Attributes
     ----------
+    groups
+        The groups.
     dead
         Rows of the documents of each group that the snapshot does not have: their values decide no type.
+    declared
+        The types that the recipe declares.
     """
-    columns = columns_of(_values(groups, dead, declared), declared)
-    return [_with_columns(group, columns) for group in groups]
+
+    groups: Sequence[DocumentGroup]
+    dead: Sequence[Dead]
+    declared: Mapping[str, MetadataType]
+
+    @functools.cached_property
+    def values(self) -> dict[str, FieldValues]:
+        """The values of each metadata field of the documents."""
+        return _values(self.groups, self.dead, self.declared)
+
+    def documents(self, values: Mapping[str, FieldValues]) -> pa.Table:
+        """Return the documents with columns of the types that some values decide: theirs, or those of more documents.
+
+        A shard has some of a snapshot's documents, and all shards must understand a filter alike.
+        """
+        columns = columns_of(values, self.declared)
+        return pa.concat_tables([_with_columns(group, columns) for group in self.groups])
 
 
 def _values(

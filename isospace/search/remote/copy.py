@@ -23,7 +23,7 @@ from isospace.search.context import COLUMNS, read_context
 from isospace.search.lexical_record import LexicalRecord, read_lexical_record
 from isospace.search.local.copy import count_erasures, count_live, ranges_in_order, rows_in_order, wanted_parts
 from isospace.search.local.group import group_folders
-from isospace.search.local.typed_documents import typed_documents
+from isospace.search.local.typed_documents import DocumentTypes
 from isospace.search.options import Neighbors
 from isospace.search.remote.block_reader import BlockReader
 from isospace.search.remote.blocks import unpack_tables
@@ -133,8 +133,8 @@ class RemoteCopy:
             np.zeros(0, np.int64) if group.present is None else np.flatnonzero(~group.present).astype(np.int64)
             for group in self.groups
         ]
-        tables = typed_documents(sources, dead, self._declared)
-        return pa.concat_tables([table.drop_columns(["metadata"]) for table in tables])
+        types = DocumentTypes(sources, dead, self._declared)
+        return types.documents(types.values).drop_columns(["metadata"])
 
     @property
     def live_documents(self) -> pa.Table:
@@ -236,7 +236,7 @@ def open_remote(store: Store, manifest: Manifest, space: Space, reader: BlockRea
             )
     live = _stacked([group.live for group in groups], [len(group) for group in groups])
     whole = np.ones(sum(map(len, groups)), bool) if live is None else live
-    ranges = ranges_in_order([group.known for group in groups], wanted_parts(store, manifest), whole)
+    places = ranges_in_order([group.known for group in groups], wanted_parts(store, manifest), whole)
     array = cast("npt.NDArray[Any]", RemoteCodes(groups, reader))
     # The squares of rows are in the blocks; here, only whether there are any matters.
     lengths = np.ones(1, np.float32) if squares else None
@@ -245,7 +245,7 @@ def open_remote(store: Store, manifest: Manifest, space: Space, reader: BlockRea
     lexical = None
     if record is not None and published.words == record.words:
         lexical = record, tuple(RemotePostings(group) for group in groups)
-    copy = RemoteCopy(groups, reader, codes, ranges, lexical, manifest.declared_types)
+    copy = RemoteCopy(groups, reader, codes, tuple(places.values()), lexical, manifest.declared_types)
     if len(copy) != manifest.chunks or sum(int(group.counts.sum()) for group in groups) != manifest.chunks:
         raise IntegrityError(
             f"snapshot {manifest.sequence}: its published groups hold {len(copy)} live chunks, its manifest says "

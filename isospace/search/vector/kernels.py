@@ -128,9 +128,8 @@ def _candidates(
     quantizer = codes.quantizer
     total = codes.live_count if rows is None else len(rows)
     if isinstance(quantizer, BinaryQuantizer):
-        # Hamming distances rank roughly: ten times as many candidates hardly ever miss one of the best.
-        depth = max((2 if rescored else 10) * count, 100)
-        return _by_hamming(quantizer, codes, queries, min(depth, total), rows, fast=fast and has("faiss"))
+        depth = hamming_depth(count, total, rescored=rescored)
+        return _by_hamming(quantizer, codes, queries, depth, rows, fast=fast and has("faiss"))
     is_plain = codes.squares is None or metric == "dot"
     if fast and is_plain:
         found = _by_approximation(codes, queries, count, rows)
@@ -140,6 +139,14 @@ def _candidates(
     blocks = without_dead(scored, codes.live if rows is None else None)
     near = top_rows(blocks, len(queries), count, _rounding(codes, queries))
     return near if rows is None else [rows[part] for part in near]
+
+
+def hamming_depth(count: int, total: int, *, rescored: bool) -> int:
+    """Return how many of `total` rows are candidates for `count` by their Hamming distance.
+
+    Distances rank roughly: ten times as many candidates hardly ever miss one of the best.
+    """
+    return min(max((2 if rescored else 10) * min(count, total), 100), total)
 
 
 def _by_approximation(codes: Codes, queries: Float32, count: int, rows: Rows | None) -> list[Rows] | None:

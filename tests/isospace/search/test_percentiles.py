@@ -11,16 +11,9 @@ import pytest
 from isospace.errors import QueryError
 from isospace.search.index import Index
 from isospace.search.options import SearchOptions, search_options
-from isospace.search.percentiles import SAMPLED, chance_cosines, percentile
-from isospace.search.vector.kernels import Codes
-from isospace.transform.quantizer_set import fit_quantizers
-from isospace.transform.representations import Float32Spec
+from isospace.search.percentiles import SAMPLED, chance_cosines, percentile, sampled
 
 QUERY = "the protein of a cell"
-
-
-def codes_of(vectors: np.ndarray) -> Codes:
-    return Codes("float32", fit_quantizers(vectors, (Float32Spec(),)).by_name["float32"], vectors)
 
 
 def test_cosines_are_those_of_pairs_of_different_documents() -> None:
@@ -33,26 +26,21 @@ def test_cosines_are_those_of_pairs_of_different_documents() -> None:
         if owners[one] != owners[other]:
             lengths = float(np.linalg.norm(vectors[one]) * np.linalg.norm(vectors[other]))
             expected.append(float(vectors[one] @ vectors[other]) / lengths if lengths else 0.0)
-    assert chance_cosines(codes_of(vectors), np.arange(len(owners)), owners) == pytest.approx(
-        sorted(expected), abs=1e-6
-    )
+    assert chance_cosines(vectors, owners) == pytest.approx(sorted(expected), abs=1e-6)
 
 
 @pytest.mark.parametrize(("chunks", "documents", "pairs"), [(0, 1, 0), (1, 1, 0), (5, 1, 0), (2, 2, 1), (3, 3, 3)])
 def test_few_chunks_have_few_pairs(chunks: int, documents: int, pairs: int) -> None:
     vectors = np.ones((chunks, 4), np.float32)
-    found = chance_cosines(codes_of(vectors) if chunks else empty(), np.arange(chunks), np.arange(chunks) % documents)
-    assert len(found) == pairs
-
-
-def empty() -> Codes:
-    return Codes("float32", codes_of(np.ones((1, 4), np.float32)).quantizer, np.zeros((0, 4), np.float32))
+    assert len(sampled(np.arange(chunks))) == chunks
+    assert len(chance_cosines(vectors, np.arange(chunks) % documents)) == pairs
 
 
 def test_of_many_chunks_a_sample_is_taken_from_the_first_to_the_last() -> None:
     vectors = np.tile(np.float32([1, 0]), (10_000, 1))
     vectors[[0, -1]] = [[0, 1], [0, 1]]
-    found = chance_cosines(codes_of(vectors), np.arange(10_000), np.arange(10_000))
+    rows = sampled(np.arange(10_000))
+    found = chance_cosines(vectors[rows], rows)
     assert len(found) == SAMPLED * (SAMPLED - 1) // 2 == 32_640
     # The first and the last are alike, and at right angles to all others.
     assert (found == 0).sum() == 2 * (SAMPLED - 2)
@@ -105,7 +93,8 @@ def test_what_is_no_cosine_has_no_percentile(varied: Index, options: dict[str, A
 
 def test_a_snapshot_always_says_the_same(varied: Index) -> None:
     owners = varied.view.copy.chunks["document"].to_numpy()
-    again = chance_cosines(varied.view.finest, varied.view.copy.rows, owners)
+    rows = sampled(varied.view.copy.rows)
+    again = chance_cosines(varied.view.vectors_of(rows), owners[rows])
     assert again.tobytes() == varied.view.chance.tobytes()
     name = varied.chunks["chunk_id"][0].as_py()
     assert all(hit.percentile is not None for hit in varied.more_like(name, 3, explain=True))

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from isospace.search.sparse_index import invert
+from isospace.search.sparse_index import invert, sharing
 from isospace.transform.sparse import SparseVectors
 
 PARTS = [
@@ -31,3 +31,10 @@ def test_a_snapshot_without_chunks_has_an_empty_index(library: str, monkeypatch:
         monkeypatch.setitem(sys.modules, "scipy.sparse", None)
     arrays = invert([], 6)
     assert (arrays["starts"].tolist(), len(arrays["rows"])) == ([0] * 7, 0)
+
+
+def test_a_row_without_a_term_of_the_query_is_no_hit() -> None:
+    scores = np.array([0.0, 2.5, 0.0, 1.0])
+    assert [part.tolist() for part in sharing(scores, None)] == [[1, 3], [2.5, 1.0]]
+    assert [part.tolist() for part in sharing(scores, np.array([0, 2, 3]))] == [[3], [1.0]]
+    assert [part.tolist() for part in sharing(scores, np.zeros(0, np.int64))] == [[], []]

@@ -28,6 +28,7 @@ from isospace.operations.maintenance.verify import verify_snapshot
 from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.embed import plan_run, refit_space
 from isospace.search.index import Index, open_index
+from isospace.search.sparse_index import SparseIndex
 from isospace.storage.parquet import read_parquet, write_parquet
 from isospace.storage.store import Store, open_store
 from tests.conftest import sentences, write_jsonl
@@ -78,7 +79,7 @@ def without_sparse(config: PipelineConfig) -> PipelineConfig:
 def brute_force(index: Index, text: str) -> dict[str, float]:
     """Score every chunk from its stored text: encode, quantize, and add, with Python's integers."""
     view = index.view
-    assert view.sparse is not None
+    assert isinstance(view.sparse, SparseIndex)
     assert view.sparse.space is not None
     space = view.sparse.space
     assert isinstance(space.encoder, SparseEncoder)

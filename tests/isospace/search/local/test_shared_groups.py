@@ -187,7 +187,7 @@ def test_typed_columns_are_made_in_memory_where_they_cannot_be_written(
 
     for name in ("_keep_columns", "_replace"):
         monkeypatch.setattr(f"isospace.search.local.typed_documents.{name}", refused)
-    for name in ("_note", "make_group"):
+    for name in ("note", "make_group"):
         monkeypatch.setattr(f"isospace.search.local.copy.{name}", refused)
     assert answers(opened(store, 4)) == expected
 
