@@ -186,6 +186,18 @@ def test_a_run_with_a_change_loads_only_what_computes_it(call: Call, config: Pat
     assert modules & (MODELS | OTHERS) == {"openvino"}
 
 
+def test_a_run_that_only_removes_documents_loads_no_model_for_its_page(
+    call: Call, config: Path, tmp_path: Path
+) -> None:
+    assert call("run", str(config)).status == 0
+    write_jsonl(tmp_path / "d.jsonl", sentences(59))
+    report, modules = run_and_list_modules(config, "--set", "runtime.report_chunks=1000")
+    assert (report["removed"], report["committed"]) == (1, True)
+    assert (tmp_path / "store" / "reports" / report["run_id"] / "report.html").is_file()
+    assert "matplotlib" in modules
+    assert modules & MODELS == set()
+
+
 def contents(folder: Path) -> dict[str, tuple[int, int, str]]:
     """Return size, time, and content of all files but the reports of runs, and leases."""
     return {
