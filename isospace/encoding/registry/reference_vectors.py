@@ -235,9 +235,7 @@ def _require_equal_to_library(record: EncoderRecord, source: ModelSource, vector
 
 
 def _by_library(record: EncoderRecord, model: Any, texts: list[str]) -> dict[Role, Float32]:
-    return _by_role(
-        record, lambda role: model.encode(texts, prompt=record.prompts[role], show_progress_bar=False)
-    )
+    return _by_role(record, lambda role: model.encode(texts, prompt=record.prompts[role], show_progress_bar=False))
 
 
 def _require_equal_graph(
