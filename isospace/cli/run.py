@@ -11,6 +11,7 @@ import typer
 from isospace.cli.common import DryRunOption, JsonOption, ReasonOption, fail
 from isospace.cli.plan import ConfigArgument, OverrideOption
 from isospace.cli.terminal import print_json, say
+from isospace.cli.without_pandas import use_arrow_without_pandas
 from isospace.errors import IsospaceError
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def _pipeline(
             from isospace.pipeline.config_files import load_config
 
             loaded = load_config(config, overrides or [])
+            use_arrow_without_pandas()
             from isospace.pipeline.local_executor import LocalExecutor
 
             executor = LocalExecutor(reporter)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from isospace.evaluation.baseline_sample import Reference
+from isospace.evaluation.blas_threads import few_threads
 from isospace.evaluation.drift import Shifts, measure_shifts
 from isospace.evaluation.norms import Norms, measure_norms, vectors_at
 from isospace.evaluation.ranking import live_hashes
@@ -67,6 +68,11 @@ class StoredVectors:
 
 def measure_stored(store: Store, view: View, reference: Reference, *, seed: int) -> StoredVectors:
     """Measure norms, isotropy, shifts, and saturation."""
+    with few_threads(reference.raw.shape[1]):
+        return _measured(store, view, reference, seed)
+
+
+def _measured(store: Store, view: View, reference: Reference, seed: int) -> StoredVectors:
     expected = view.space.transform(reference.raw, "document")
     # The baseline holds different texts; compare it with different texts.
     places = _different(live_hashes(store, view.manifest))

@@ -13,6 +13,7 @@ from isospace.collection.segments import CELL, NORM_TOLERANCE, read_cells, read_
 from isospace.encoding.encoder import Encoder
 from isospace.encoding.probing import check_probes
 from isospace.errors import CheckError, MismatchError
+from isospace.evaluation.blas_threads import few_threads
 from isospace.pipeline.chunk import ChunkPart
 from isospace.pipeline.fit.sample import sample_vectors, vectors_by_hash
 from isospace.pipeline.run import Run
@@ -179,7 +180,8 @@ def check_space(
     vectors = apply_transform(space.transform, raw, "document").vectors
     first = space.record.representations[0]
     stored = dequantize(space.transform.quantizers, quantize(space.transform.quantizers, vectors, first), first)
-    return cosine, measure_isotropy(raw), measure_isotropy(stored)
+    with few_threads(dimension):
+        return cosine, measure_isotropy(raw), measure_isotropy(stored)
 
 
 def combine_checks(

@@ -22,7 +22,7 @@ from isospace.pipeline.encode.shards import EncodedShard
 from isospace.pipeline.executor import Reporter, Stage
 from isospace.pipeline.plan_report import PlanReport, token_price_of
 from isospace.pipeline.quarantine_report import quarantine_markdown
-from isospace.pipeline.resources import run_encoder, run_pool, run_query_record, run_record
+from isospace.pipeline.resources import run_pool, run_query_record, run_record
 from isospace.pipeline.run import Run
 from isospace.pipeline.run_report import RunReport, run_markdown, run_warnings, write_report
 from isospace.pipeline.scan.diff import Scan
@@ -157,7 +157,8 @@ def _draw_page(
             disk=disk_usage(run.store, run.collection, encoder_ids=run.encoder_ids),
             gate_report=f"../../{verdict.report}" if verdict is not None and verdict.report else None,
         )
-        with open_index(run.store, run.collection, str(result.snapshot), encoder=run_encoder(run)) as index:
+        # The page embeds no text: a run that only removed documents has loaded no model, and needs none here.
+        with open_index(run.store, run.collection, str(result.snapshot), encode=False) as index:
             page = run_page(run.store, made, index.view)
         path = write_page(run.store, run.run_id, page, collection=run.collection, with_json=False)
         reporter.info(f"wrote {path}")

@@ -22,6 +22,7 @@ from isospace.ingest.query_files import read_lines
 from isospace.storage.hashing import fingerprint
 from isospace.storage.store import Store
 from isospace.transform.affine import Role
+from isospace.transform.vectors import Float32
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,11 @@ class ModelSource:
         """The static model in memory."""
         require_dense(self.folder)
         return read_static_model(self.folder)
+
+    @cached_property
+    def torch_vectors(self) -> dict[str, dict[Role, Float32]]:
+        """What torch computed from this model in float32 so far, by name, so that no export computes it again."""
+        return {}
 
     @property
     def tokenizer(self) -> Tokenizer:

@@ -5,6 +5,7 @@ Those of a static model come from its only backend, which was compared with the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -80,7 +81,17 @@ def check_reference(store: Store, encoder: LoadedEncoder) -> float:
 def reference_vectors(encoder: SentenceEncoder) -> dict[Role, Float32]:
     """Encode the probes that fit, in both roles."""
     texts = fitting_probes(encoder.tokenizer, encoder.record)
-    return {role: encoder.encode(texts, role) for role in ROLES}
+    return _by_role(encoder.record, lambda role: encoder.encode(texts, role))
+
+
+def _by_role(record: EncoderRecord, encode: Callable[[Role], Float32]) -> dict[Role, Float32]:
+    """Return the vectors of some texts in both roles, computed once if the roles do not differ.
+
+    A role decides which prompt precedes a text, and how many tokens of it pooling skips, and nothing else.
+    """
+    document = encode("document")
+    differ = any(by_role["document"] != by_role["query"] for by_role in (record.prompts, record.prompt_tokens))
+    return {"document": document, "query": encode("query") if differ else document}
 
 
 def fitting_probes(tokenizer: Tokenizer, record: EncoderRecord) -> list[str]:
@@ -113,7 +124,7 @@ def make_export(record: EncoderRecord, kind: ExportKind, source: ModelSource) ->
             if record.precision == "float32":
                 _require_equal_to_library(record, source, vectors)
                 return {"reference.safetensors": save_reference(vectors)}, None
-            plain = _reference_of(record.model_copy(update={"precision": "float32"}), source)
+            plain = _reference_of(_in_float32(record), source)
             return {"reference.safetensors": save_reference(vectors)}, smallest_cosine(plain, vectors)
         case _:
             if record.precision == "int8":
@@ -128,6 +139,8 @@ def _reference_of(record: EncoderRecord, source: ModelSource) -> dict[Role, Floa
         backend = open_contents("openvino", source.quantized, precision="int8")
         return reference_vectors(SentenceEncoder(record, source.loaded.tokenizer, backend))
     try:
+        if record.precision == "float32":
+            return _plain_vectors(record, source)
         return reference_vectors(_torch(record, source))
     except KeyError as error:
         # Only code that comes with a model gets this far.
@@ -135,6 +148,30 @@ def _reference_of(record: EncoderRecord, source: ModelSource) -> dict[Role, Floa
             f"model {source.spec.model}: one of its modules ({', '.join(record.modules)}) reads {error}, which "
             "isospace does not hand on. Use another model."
         ) from error
+
+
+def _plain_vectors(record: EncoderRecord, source: ModelSource) -> dict[Role, Float32]:
+    """Return the probes' vectors by torch in float32; the reference and every graph of a source share them."""
+    return _kept(source, "probes", lambda: reference_vectors(_torch(_in_float32(record), source)))
+
+
+def _plain_longest(record: EncoderRecord, source: ModelSource) -> dict[Role, Float32]:
+    """Return the longest text's vectors by torch in float32; the reference and every graph of a source share them."""
+    return _kept(source, "longest", lambda: longest_vectors(_torch(_in_float32(record), source)))
+
+
+def _kept(source: ModelSource, name: str, compute: Callable[[], dict[Role, Float32]]) -> dict[Role, Float32]:
+    """Return vectors that were computed for a source before, or compute them.
+
+    They come from the model before it is exported, so that an export that changed it would be noticed.
+    """
+    if name not in source.torch_vectors:
+        source.torch_vectors[name] = compute()
+    return source.torch_vectors[name]
+
+
+def _in_float32(record: EncoderRecord) -> EncoderRecord:
+    return record.model_copy(update={"precision": "float32"})
 
 
 def _torch(record: EncoderRecord, source: ModelSource) -> SentenceEncoder:
@@ -171,7 +208,7 @@ def _require_equal_to_library(record: EncoderRecord, source: ModelSource, vector
     again = load_model(source.folder, trust_remote_code=source.spec.trust_remote_code)
     model = again.model.float()
     try:
-        longest = longest_vectors(_torch(record, source))
+        longest = _plain_longest(record, source)
         if record.pooling == own_poolings(list(model)):
             model.max_seq_length = record.max_tokens
             theirs = _by_library(record, model, fitting_probes(again.tokenizer, record))
@@ -198,7 +235,7 @@ def _require_equal_to_library(record: EncoderRecord, source: ModelSource, vector
 
 
 def _by_library(record: EncoderRecord, model: Any, texts: list[str]) -> dict[Role, Float32]:
-    return {role: model.encode(texts, prompt=record.prompts[role], show_progress_bar=False) for role in ROLES}
+    return _by_role(record, lambda role: model.encode(texts, prompt=record.prompts[role], show_progress_bar=False))
 
 
 def _require_equal_graph(
@@ -211,11 +248,10 @@ def _require_equal_graph(
     """
     backend = open_contents(kind, contents, precision="float32")
     exported = SentenceEncoder(record, source.loaded.tokenizer, backend)
-    reference = _torch(record.model_copy(update={"precision": "float32"}), source)
-    expected, found = reference_vectors(reference), reference_vectors(exported)
+    expected, found = _plain_vectors(record, source), reference_vectors(exported)
     smallest = min(
         smallest_cosine(expected, found),
-        smallest_cosine(longest_vectors(reference), longest_vectors(exported)),
+        smallest_cosine(_plain_longest(record, source), longest_vectors(exported)),
     )
     if not smallest >= MIN_COSINE["float32"]:
         raise EncoderError(
@@ -228,13 +264,16 @@ def _require_equal_graph(
 
 def longest_vectors(encoder: SentenceEncoder) -> dict[Role, Float32]:
     """Encode one text with the encoder's maximum number of tokens, in both roles."""
-    record, vectors = encoder.record, {}
-    for role in ROLES:
+    record = encoder.record
+
+    def encode(role: Role) -> Float32:
         prompt = record.prompts[role]
         tokens = encoder.tokenizer.tokens([long_text(record.max_tokens)], prompt=prompt, limit=record.max_tokens)
-        vectors[role] = np.empty((1, record.dimension), np.float32)
-        encoder.backend.run([encoder.batch([0], tokens, role)], vectors[role])
-    return vectors
+        vectors = np.empty((1, record.dimension), np.float32)
+        encoder.backend.run([encoder.batch([0], tokens, role)], vectors)
+        return vectors
+
+    return _by_role(record, encode)
 
 
 def long_text(tokens: int) -> str:

@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from isospace.collection.alias import aliases
 from isospace.collection.snapshot import sequences
+from isospace.pipeline import resources
+from isospace.pipeline.resources import forget_encoders
 from isospace.storage.store import open_store
 from tests.conftest import Configure, sentences, write_jsonl
 from tests.helpers.inline import prepared
@@ -146,18 +151,129 @@ def few_documents(folder: Path) -> Path:
     return write_jsonl(folder / "few.jsonl", sentences(5))
 
 
-def test_a_run_with_nothing_to_do_loads_no_model(call: Call, config: Path) -> None:
-    assert call("run", str(config)).status == 0
+MODELS = {"torch", "openvino", "transformers", "sentence_transformers"}
+OTHERS = {"prefect", "matplotlib", "sklearn", "scipy", "pandas", "polars", "faiss", "fastapi"}
+
+
+def run_and_list_modules(config: Path, *arguments: str) -> tuple[dict[str, Any], set[str]]:
+    """Run the command in a process of its own; return its report, and what it imported."""
     code = "import sys; from isospace.cli.main import main\ntry: main()\nfinally: print(*sys.modules, file=sys.stderr)"
     done = subprocess.run(
-        [sys.executable, "-c", code, "run", str(config), "--json"],
+        [sys.executable, "-c", code, "run", str(config), "--json", *arguments],
         capture_output=True,
         text=True,
         check=True,
         timeout=300,
         env={**os.environ, "PYTHONWARNINGS": "ignore"},
     )
-    assert json.loads(done.stdout)["encoded"] == 0
-    modules = set(done.stderr.splitlines()[-1].split())
+    return json.loads(done.stdout), set(done.stderr.splitlines()[-1].split())
+
+
+def test_a_run_with_nothing_to_do_loads_no_model(call: Call, config: Path) -> None:
+    assert call("run", str(config)).status == 0
+    report, modules = run_and_list_modules(config)
+    assert (report["encoded"], report["committed"]) == (0, False)
     assert "duckdb" in modules
-    assert modules & {"torch", "openvino", "transformers", "sentence_transformers", "prefect", "matplotlib"} == set()
+    assert modules & (MODELS | OTHERS | {"bm25s"}) == set()
+
+
+def test_a_run_with_a_change_loads_only_what_computes_it(call: Call, config: Path, tmp_path: Path) -> None:
+    assert call("run", str(config)).status == 0
+    write_jsonl(tmp_path / "d.jsonl", {**sentences(60), "new": "one more text"})
+    report, modules = run_and_list_modules(config)
+    assert (report["encoded"], report["committed"]) == (1, True)
+    assert {"openvino", "tokenizers"} <= modules
+    assert modules & (MODELS | OTHERS) == {"openvino"}
+
+
+def test_a_run_that_only_removes_documents_loads_no_model_for_its_page(
+    call: Call, config: Path, tmp_path: Path
+) -> None:
+    assert call("run", str(config)).status == 0
+    write_jsonl(tmp_path / "d.jsonl", sentences(59))
+    report, modules = run_and_list_modules(config, "--set", "runtime.report_chunks=1000")
+    assert (report["removed"], report["committed"]) == (1, True)
+    assert (tmp_path / "store" / "reports" / report["run_id"] / "report.html").is_file()
+    assert "matplotlib" in modules
+    assert modules & MODELS == set()
+
+
+def contents(folder: Path) -> dict[str, tuple[int, int, str]]:
+    """Return size, time, and content of all files but the reports of runs, and leases."""
+    return {
+        path.relative_to(folder).as_posix(): (
+            path.stat().st_size, path.stat().st_mtime_ns, hashlib.sha256(path.read_bytes()).hexdigest()
+        )
+        for path in folder.rglob("*")
+        if path.is_file() and not {"reports", "leases"} & set(path.relative_to(folder).parts)
+    }  # fmt: skip
+
+
+def test_a_run_with_nothing_to_do_writes_nothing_but_its_report(call: Call, config: Path, tmp_path: Path) -> None:
+    assert call("run", str(config)).status == 0
+    store = tmp_path / "store"
+    before, reports = contents(store), set((store / "reports").iterdir())
+    assert before
+    assert call("run", str(config)).status == 0
+    assert contents(store) == before
+    (added,) = set((store / "reports").iterdir()) - reports
+    # The quotes are of the input that could not be used.
+    assert {path.name for path in added.iterdir()} == {"report.json", "quotes.json"}
+
+
+def changed_byte(path: Path) -> None:
+    """Change one byte, and keep size and time of the file."""
+    data, stat = bytearray(path.read_bytes()), path.stat()
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def test_a_changed_model_is_noticed_by_a_run_with_nothing_else_to_do(
+    call: Call, config: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    asked = ["run", str(config), "--set", f"recipe.encoder.model={model}", "--json"]
+    first = json.loads(call(*asked).out)
+    # The same size and time: only its content tells.
+    changed_byte(next(model.rglob("*.safetensors")))
+    second = json.loads(call(*asked).out)
+    assert second["committed"]
+    assert second["space_id"] != first["space_id"]
+    assert second["encoded"] == first["encoded"]
+
+
+@pytest.mark.parametrize("name", ["graph.bin", "reference.safetensors"])
+def test_a_damaged_export_is_noticed_and_made_again_before_it_is_used(
+    call: Call, config: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    assert call("run", str(config)).status == 0
+    changed_byte(export_file(tmp_path / "store", name))
+    forget_encoders()
+    write_jsonl(tmp_path / "d.jsonl", {**sentences(60), "new": "one more text"})
+    done = call("run", str(config))
+    assert done.status == 0, done.err
+    assert f"{name}: has SHA-256" in caplog.text
+    assert "is exported again" in caplog.text
+    caplog.clear()
+    forget_encoders()
+    write_jsonl(tmp_path / "d.jsonl", sentences(59))
+    assert call("run", str(config)).status == 0
+    assert "SHA-256" not in caplog.text
+
+
+def test_a_damaged_tokenizer_counts_no_text(call: Call, config: Path, tmp_path: Path) -> None:
+    assert call("run", str(config)).status == 0
+    changed_byte(export_file(tmp_path / "store", "tokenizer.json"))
+    forget_encoders()
+    resources._COUNTERS.clear()
+    write_jsonl(tmp_path / "d.jsonl", {**sentences(60), "new": "one more text"})
+    done = call("run", str(config))
+    assert done.status == 1
+    assert "tokenizer.json: has SHA-256" in done.err
+
+
+def export_file(store: Path, name: str) -> Path:
+    """Return a file of an export in the store; its record is beside the folders."""
+    (path,) = [path for path in (store / "encoders").rglob(f"exports/*/*/{name}")]
+    return path
