@@ -19,6 +19,7 @@ from isospace.pipeline.chunk import ChunkPart, all_chunk_paths
 from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.counted import money_text
 from isospace.pipeline.encode.shards import EncodedShard, EncodePlan, Shard
+from isospace.pipeline.encode.token_files import discard_tokens
 from isospace.pipeline.executor import Executor, Stage
 from isospace.pipeline.forgotten_files import erase_leftovers
 from isospace.pipeline.local_executor import LocalExecutor
@@ -163,6 +164,7 @@ def _embed(executor: TimedExecutor, run: Run) -> RunReport:
         rest, _ = executor.run(stages.PLAN, run, scan, parts)
         found = _encode(executor, run, rest)
         encoded += found
+    discard_tokens(run)
     prepared = PreparedRun(scan, parts, report, encoded)
     if is_trimmed:
         scan, parts, left = executor.run(stages.TRIM, run, scan, parts)
