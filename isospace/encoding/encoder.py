@@ -309,7 +309,9 @@ class SentenceEncoder:
         ids = np.zeros(shape, np.int64)
         ids[mask] = np.concatenate([windows[row].ids for row in rows])
         words = np.full(shape, -1, np.int64)
-        if known := [numbers for row in rows if (numbers := windows[row].words) is not None]:
+        # Of tokens that were known before, words are not; no other pooling needs them.
+        known = [numbers for row in rows if (numbers := windows[row].words) is not None]
+        if known and "subword" in self.record.pooling:
             words[mask] = np.concatenate(known)
         skip = self.record.prompt_tokens[role]
         weights = [pooling_weights(kind, mask, prompt_tokens=skip, words=words) for kind in self.record.pooling]
