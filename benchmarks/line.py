@@ -1,11 +1,12 @@
-"""Seconds of each stage of a run when the encoder costs next to nothing: one layer of 16 dimensions, MiniLM's tokenizer.
+"""Seconds of each stage of a run when the encoder costs next to nothing: one layer, 16 dimensions, MiniLM's tokenizer.
 
     python -m benchmarks.line FOLDER [--megabytes 12] [--rounds 3] [--corpora prose records html] [--other CHECKOUT]
 
 FOLDER holds the collections (`docs-corpus/`, `scifact/`, `cranfield/`, `cisi/`, `med/`). Their texts are repeated, each
 time with other words, up to the size. `prose` has documents of about 20 kB, `records` a title and an abstract each
-without chunking, `html` whole pages. Each run is a process of its own. With `--other`, each round also runs the isospace
-of another checkout; then the files of chunks and of raw vectors of both have to be equal.
+without chunking, `html` whole pages. The whole run does not include the registration of the encoder. Each run is a
+process of its own. With `--other`, each round also runs the isospace of another checkout; then the files of chunks and
+of raw vectors of both have to be equal.
 """
 
 from __future__ import annotations
@@ -94,7 +95,8 @@ def build_stub(folder: Path) -> Path:
     from transformers import AutoTokenizer, BertConfig, BertModel
 
     spec = importlib.util.find_spec(MODEL)
-    assert spec is not None and spec.origin is not None
+    assert spec is not None
+    assert spec.origin is not None
     tokenizer = AutoTokenizer.from_pretrained(str(next(Path(spec.origin).parent.rglob("tokenizer.json")).parent))
     torch.manual_seed(0)
     config = BertConfig(

@@ -13,8 +13,8 @@ from isospace.errors import ConfigError, IntegrityError, NotFoundError
 from isospace.ingest.chunking import Chunk, TokenCounter, chunk_documents
 from isospace.ingest.document import Document, document_of
 from isospace.ingest.token_counter import ChunkTokens
-from isospace.pipeline.encode.token_files import keep_tokens
 from isospace.pipeline.run import Run
+from isospace.pipeline.token_files import keep_tokens
 from isospace.pipeline.unknown_tokens import UnknownTokens, count_unknown
 from isospace.pipeline.word_coverage import WordCoverage, cover_words
 from isospace.storage.hashing import fingerprint, sha256

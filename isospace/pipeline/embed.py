@@ -19,7 +19,6 @@ from isospace.pipeline.chunk import ChunkPart, all_chunk_paths
 from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.counted import money_text
 from isospace.pipeline.encode.shards import EncodedShard, EncodePlan, Shard
-from isospace.pipeline.encode.token_files import discard_tokens
 from isospace.pipeline.executor import Executor, Stage
 from isospace.pipeline.forgotten_files import erase_leftovers
 from isospace.pipeline.local_executor import LocalExecutor
@@ -33,6 +32,7 @@ from isospace.pipeline.selection import Budget, Selection
 from isospace.pipeline.sparse_stages import run_sparse
 from isospace.pipeline.summary import REPORT_UNFINISHED, SUMMARIZE
 from isospace.pipeline.timings import TimedExecutor
+from isospace.pipeline.token_files import discard_tokens
 from isospace.storage.leases import run_lease
 from isospace.storage.store import open_store
 

@@ -24,8 +24,8 @@ from isospace.ingest.token_counter import TokenIds
 from isospace.pipeline.encode.mixed_bits import require_class
 from isospace.pipeline.encode.paid_answers import PaidAnswers
 from isospace.pipeline.encode.refusals import without_quotes
-from isospace.pipeline.encode.token_files import kept_tokens
 from isospace.pipeline.run import Run
+from isospace.pipeline.token_files import kept_tokens
 from isospace.storage.parquet import read_parquet, read_rows
 from isospace.transform.vectors import Float32
 

@@ -16,15 +16,15 @@ from isospace.collection.raw_vectors import vector_part_path
 from isospace.encoding.encoder import SentenceEncoder
 from isospace.encoding.registry.register import prepare_encoder
 from isospace.encoding.tokenizer import Tokenizer, Tokens
+from isospace.pipeline import token_files
 from isospace.pipeline.chunk import write_chunks
 from isospace.pipeline.config import PipelineConfig, engine_of
 from isospace.pipeline.embed import embed_corpus, plan_run
-from isospace.pipeline.encode import token_files
 from isospace.pipeline.encode.plan import plan_shards
 from isospace.pipeline.encode.shards import EncodePlan, encode_shard, read_shard
-from isospace.pipeline.encode.token_files import discard_tokens, keep_tokens, kept_tokens, token_file
 from isospace.pipeline.run import Run, start_run
 from isospace.pipeline.scan.diff import scan_source
+from isospace.pipeline.token_files import discard_tokens, keep_tokens, kept_tokens, token_file
 from isospace.storage.store import open_store
 from tests.conftest import Configure, sentences, write_jsonl
 from tests.helpers.runs import bare_run, text_hash
