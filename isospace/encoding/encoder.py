@@ -114,7 +114,9 @@ class SentenceEncoder:
         """Return the token counter that chunking needs."""
         return token_counter(self.tokenizer, self.record)
 
-    def encode(self, texts: Sequence[str], role: Role) -> Float32:
+    def encode(
+        self, texts: Sequence[str], role: Role, *, ids: Sequence[npt.NDArray[np.int32] | None] | None = None
+    ) -> Float32:
         """Encode texts.
 
         Parameters
@@ -124,6 +126,9 @@ class SentenceEncoder:
             them; otherwise it is truncated, with a warning in the log.
         role
             Selects the prompt.
+        ids
+            What `tokenize` returns for each text, so that it need not be tokenized again; None for texts of which this
+            is not known.
 
         Returns
         -------
@@ -138,7 +143,7 @@ class SentenceEncoder:
         """
         require_loaded_here(self.process, "the encoder")
         vectors = np.empty((len(texts), self.record.dimension), np.float32)
-        for start, windows_by_text in self._tokenized_blocks(texts, role):
+        for start, windows_by_text in self._tokenized_blocks(texts, role, ids):
             vectors[start : start + len(windows_by_text)] = self._compute(windows_by_text, role)
         if not np.isfinite(vectors).all():
             row = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
@@ -205,26 +210,51 @@ class SentenceEncoder:
                     "check_embedding_ctx_length=False)."
                 )
 
-    def _tokenized_blocks(self, texts: Sequence[str], role: Role) -> Iterator[tuple[int, list[list[Tokens]]]]:
+    def _tokenized_blocks(
+        self, texts: Sequence[str], role: Role, ids: Sequence[npt.NDArray[np.int32] | None] | None
+    ) -> Iterator[tuple[int, list[list[Tokens]]]]:
         """Yield each block's first row and windows, while the next block is tokenized in the background."""
         starts = block_starts(len(texts), BLOCK_TEXTS if self.backend.device == "cpu" else FIRST_BLOCK_TEXTS)
-        blocks = [texts[start:end] for start, end in pairwise([*starts, len(texts)])]
+        blocks = [
+            (texts[start:end], role, None if ids is None else ids[start:end])
+            for start, end in pairwise([*starts, len(texts)])
+        ]
         if len(blocks) <= 1:
-            yield from ((0, self._windows(block, role)) for block in blocks)
+            yield from ((0, self._windows(*block)) for block in blocks)
             return
         with ThreadPoolExecutor(1, thread_name_prefix="tokenize") as background:
-            pending = background.submit(self._windows, blocks[0], role)
+            pending = background.submit(self._windows, *blocks[0])
             for number, start in enumerate(starts):
                 windows = pending.result()
                 if number + 1 < len(blocks):
-                    pending = background.submit(self._windows, blocks[number + 1], role)
+                    pending = background.submit(self._windows, *blocks[number + 1])
                 yield start, windows
 
-    def _windows(self, texts: Sequence[str], role: Role) -> list[list[Tokens]]:
-        """Tokenize texts and return the windows of each, a single one if the text is within the limit."""
+    def _tokens(
+        self, texts: Sequence[str], role: Role, ids: Sequence[npt.NDArray[np.int32] | None] | None
+    ) -> list[Tokens]:
+        """Return the tokens of texts, of those with known IDs without tokenizing them."""
+        record = self.record
+        # Windows need the ends of the texts that they are cut from, pooling by words every word.
+        needs_words = "subword" in record.pooling
+        known = [
+            None if one is None or needs_words or (record.windows is not None and len(one) > record.max_tokens) else one
+            for one in (ids if ids is not None else [None] * len(texts))
+        ]
+        rest = [row for row, one in enumerate(known) if one is None]
+        detailed = record.windows is not None or needs_words
+        prompt = record.prompts[role]
+        made = self.tokenizer.tokens([texts[row] for row in rest], prompt=prompt, detailed=detailed) if rest else []
+        found = dict(zip(rest, made, strict=True))
+        return [found[row] if one is None else Tokens(one) for row, one in enumerate(known)]
+
+    def _windows(
+        self, texts: Sequence[str], role: Role, ids: Sequence[npt.NDArray[np.int32] | None] | None = None
+    ) -> list[list[Tokens]]:
+        """Return the windows of each text, a single one if the text is within the limit."""
         record, prompt = self.record, self.record.prompts[role]
         detailed = record.windows is not None or "subword" in record.pooling
-        tokens = self.tokenizer.tokens(texts, prompt=prompt, detailed=detailed)
+        tokens = self._tokens(texts, role, ids)
         if empty := [row for row, text in enumerate(tokens) if not len(text.ids)]:
             raise EncoderError(
                 f"the text {texts[empty[0]][:40]!r} has no tokens, and this tokenizer adds no special tokens. Leave "
@@ -279,7 +309,9 @@ class SentenceEncoder:
         ids = np.zeros(shape, np.int64)
         ids[mask] = np.concatenate([windows[row].ids for row in rows])
         words = np.full(shape, -1, np.int64)
-        if known := [numbers for row in rows if (numbers := windows[row].words) is not None]:
+        # Of tokens that were known before, words are not; no other pooling needs them.
+        known = [numbers for row in rows if (numbers := windows[row].words) is not None]
+        if known and "subword" in self.record.pooling:
             words[mask] = np.concatenate(known)
         skip = self.record.prompt_tokens[role]
         weights = [pooling_weights(kind, mask, prompt_tokens=skip, words=words) for kind in self.record.pooling]
@@ -316,12 +348,16 @@ def tokenize(tokenizer: Tokenizer, record: EncoderRecord, texts: Sequence[str], 
 
 def token_counter(tokenizer: Tokenizer, record: EncoderRecord) -> TokenCounter:
     """Return the token counter that chunking needs, from an encoder's tokenizer."""
+    from isospace.encoding.chunk_tokenizer import ChunkTokenizer
     from isospace.ingest.chunking import TokenCounter
 
+    # Pooling by words needs the words of the tokens, too. A provider makes its own tokens.
+    is_kept = record.served is None and "subword" not in record.pooling
     return TokenCounter(
         offsets=tokenizer.offsets,
         counts=lambda texts: [len(ids) for ids in tokenize(tokenizer, record, texts, "document")],
         limit=record.max_tokens,
         windowed=record.windows is not None,
         unknown=tokenizer.unknown_counts if tokenizer.unknown_id is not None else None,
+        source=ChunkTokenizer(tokenizer, record.prompts["document"], is_kept=is_kept),
     )

@@ -17,6 +17,7 @@ from tokenizers import Encoding
 from tokenizers import Tokenizer as FastTokenizer
 
 from isospace.errors import IntegrityError
+from isospace.storage.hashing import sha256
 
 Offsets = list[tuple[int, int]]
 # The library's result takes about a hundred bytes per token, so texts are tokenized in groups of this size.
@@ -95,10 +96,31 @@ class Tokenizer:
         # IDs of added tokens need not be consecutive, and then only the file has them.
         return copy if same else _load(self.data)
 
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the file."""
+        return sha256(self.data)
+
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Return token IDs with special tokens, never truncated."""
-        ids = [e.ids for group in _groups(texts) for e in self._untruncated.encode_batch_fast(group)]
+        ids = self.all_ids(texts)
         return [self._kept(one) for one in ids] if self._is_selective else ids
+
+    def all_ids(self, texts: Sequence[str], *, special: bool = True) -> list[list[int]]:
+        """Return token IDs, also of unknown tokens that are left out, with or without special tokens."""
+        tokenizer = self._untruncated
+        return [
+            encoding.ids
+            for group in _groups(texts)
+            for encoding in tokenizer.encode_batch_fast(group, add_special_tokens=special)
+        ]
+
+    def kept_ids(self, ids: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+        """Return what is kept of (length,) int32 token IDs of a text: all, or those that are not unknown."""
+        if not self._is_selective:
+            return ids
+        known = ids[ids != self.unknown_id] if self.drops_unknown else ids
+        return known if len(known) else np.array(self._kept([]), np.int32)
 
     def tokens(
         self, texts: Sequence[str], *, prompt: str = "", limit: int | None = None, detailed: bool = True
@@ -174,11 +196,12 @@ class Tokenizer:
 
     def unknown_counts(self, texts: Sequence[str]) -> list[tuple[int, int]]:
         """Return the number of unknown tokens and of all tokens of each text, without special tokens."""
-        counts: list[tuple[int, int]] = []
-        for group in _groups(texts):
-            ids = [e.ids for e in self._untruncated.encode_batch_fast(group, add_special_tokens=False)]
-            counts += [(0 if self.unknown_id is None else one.count(self.unknown_id), len(one)) for one in ids]
-        return counts
+        unknown = self.unknown_id
+        return [
+            (0 if unknown is None else ids.count(unknown), len(ids))
+            for group in _groups(texts)
+            for ids in self.all_ids(group, special=False)
+        ]
 
     def frame(self, prompt: str) -> tuple[list[int], list[int]]:
         """Return the token IDs before and after every text: special tokens and those of the prompt.
@@ -198,8 +221,12 @@ class Tokenizer:
 
     def offsets(self, texts: Sequence[str]) -> list[Offsets]:
         """Return the character offsets (start, end) of all tokens that cover text."""
+        return [[(start, end) for start, end in offsets if end > start] for offsets, _ in self.spans(texts)]
+
+    def spans(self, texts: Sequence[str]) -> list[tuple[Offsets, list[int]]]:
+        """Return the character offsets and the IDs of all tokens of texts, without special tokens."""
         encodings = self._untruncated.encode_batch(list(texts), add_special_tokens=False)
-        return [[(start, end) for start, end in encoding.offsets if end > start] for encoding in encodings]
+        return [(encoding.offsets, encoding.ids) for encoding in encodings]
 
 
 def _groups(texts: Sequence[str]) -> Iterator[list[str]]:

@@ -1,23 +1,26 @@
 """Split documents into chunks along their structure, measured in the encoder's own tokens.
 
-A document is tokenized once, with offsets. Chunks are packed greedily up to the token budget. Each ends at the
-strongest boundary in the second half of the text that fits: heading, paragraph, line, sentence, word. Every character
-that is not white space is in a chunk, and `text[start:end]` is the chunk.
+A document is tokenized once, with offsets; the tokens of its chunks are part of these where they are the same
+(`isospace.ingest.chunk_tokens`). Chunks are packed greedily up to the token budget. Each ends at the strongest boundary
+in the second half of the text that fits: heading, paragraph, line, sentence, word. Every character that is not white
+space is in a chunk, and `text[start:end]` is the chunk.
 """
 
 from __future__ import annotations
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 from isospace.errors import ConfigError
+from isospace.ingest.chunk_tokens import Piece, count_pieces, count_texts, read_texts
 from isospace.ingest.document import Document
 from isospace.ingest.find_headings import find_headings
 from isospace.ingest.headings import Outline, Section
 from isospace.ingest.prefixes import Prefixes, encoded_title, prefixes_of
 from isospace.ingest.spec import ChunkingSpec
+from isospace.ingest.token_counter import ChunkTokens, TextTokens
 from isospace.ingest.token_counter import Offsets as Offsets
 from isospace.ingest.token_counter import TokenCounter as TokenCounter
 from isospace.storage.hashing import sha256
@@ -50,6 +53,8 @@ class Chunk:
     section
         The innermost section of its first character that is not in the chunk before it; None if the document has no
         headings.
+    tokens
+        Its tokens as the encoder receives them; None if the counter does not know them.
     """
 
     doc_id: str
@@ -59,6 +64,7 @@ class Chunk:
     text: str
     n_tokens: int
     section: Section | None = None
+    tokens: ChunkTokens | None = field(default=None, compare=False, repr=False)
 
     @property
     def chunk_id(self) -> str:
@@ -97,16 +103,17 @@ def chunk_documents(documents: Sequence[Document], spec: ChunkingSpec, counter: 
             f"{spec.overlap_tokens} for the overlap leave too few for text. Raise max_tokens (the encoder accepts "
             f"{counter.limit}) or lower overlap_tokens."
         )
-    chunks: list[Chunk] = []
     outlines = [_outline(document) for document in documents]
     prefixes = prefixes_of(documents, outlines, spec, budget, counter)
-    for document, outline, prefix, offsets in zip(
-        documents, outlines, prefixes, counter.offsets([d.text for d in documents]), strict=True
+    cuts: list[_Cut] = []
+    for document, outline, prefix, tokens in zip(
+        documents, outlines, prefixes, read_texts([d.text for d in documents], counter), strict=True
     ):
         overlap = min(spec.overlap_tokens, (budget - prefix.most_tokens) // 4)
-        spans = _pack(document.text, offsets, _room(budget, prefix), overlap)
-        chunks += _make_chunks(document, outline, prefix, _with_new(document.text, spans), limit, counter)
-    return chunks
+        spans = _pack(document.text, tokens.offsets, _room(budget, prefix), overlap)
+        origin = _Origin(document, outline, prefix, tokens, [start for start, _ in tokens.offsets])
+        cuts += [_Cut(origin, start, end, new) for start, end, new in _with_new(document.text, spans)]
+    return _make_chunks(cuts, limit, counter)
 
 
 def pack_spans(text: str, offsets: Offsets, budget: int, overlap: int) -> list[tuple[int, int]]:
@@ -204,35 +211,62 @@ def _with_new(text: str, spans: Sequence[tuple[int, int]]) -> Iterator[tuple[int
         last = max(last, end)
 
 
-def _make_chunks(
-    document: Document,
-    outline: Outline,
-    prefixes: Prefixes,
-    spans: Iterable[tuple[int, int, int]],
-    limit: int,
-    counter: TokenCounter,
-) -> list[Chunk]:
+@dataclass(frozen=True, eq=False, slots=True)
+class _Origin:
+    """What the chunks of a document are made from; `starts` is where each of its tokens begins."""
+
+    document: Document
+    outline: Outline
+    prefixes: Prefixes
+    tokens: TextTokens
+    starts: Sequence[int]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Cut:
+    """A span of a document, and where it begins to say what the one before does not."""
+
+    origin: _Origin
+    start: int
+    end: int
+    new: int
+
+    def piece(self) -> Piece:
+        """Return the span with its prefix."""
+        origin = self.origin
+        prefix = origin.prefixes.at(self.start, self.new)[0]
+        return Piece(prefix, origin.document.text, self.start, self.end, origin.tokens, origin.starts)
+
+
+def _make_chunks(cuts: Sequence[_Cut], limit: int, counter: TokenCounter) -> list[Chunk]:
     """Build the chunks; split any that has more tokens on its own than it had inside the document."""
+    pieces = [cut.piece() for cut in cuts]
     chunks: list[Chunk] = []
-    text, placed = document.text, list(spans)
-    prepended = [prefixes.at(start, new)[0] for start, _, new in placed]
-    counts = counter.counts(
-        [prefix + text[start:end] for prefix, (start, end, _) in zip(prepended, placed, strict=True)]
-    )
-    for (start, end, new), prefix, count in zip(placed, prepended, counts, strict=True):
-        if count <= limit:
-            chunks.append(Chunk(document.doc_id, start, end, prefix, text[start:end], count, outline.at(new)))
+    for cut, piece, (count, tokens) in zip(cuts, pieces, count_pieces(pieces, counter), strict=True):
+        if count > limit:
+            chunks += _make_chunks(_halves(cut, limit, count), limit, counter)
             continue
-        if end - start < 2:
-            raise ConfigError(
-                f"recipe.chunking.max_tokens = {limit}: one character of document {document.doc_id} needs {count} "
-                "tokens. Raise max_tokens."
-            )
-        middle = text.rfind(" ", start + 1, (start + end) // 2 + 1) + 1 or (start + end) // 2
-        halves = [_trim(text, start, middle), _trim(text, middle, end)]
-        parts = [(first, last, new if first <= new < last else first) for first, last in halves if first < last]
-        chunks += _make_chunks(document, outline, prefixes, parts, limit, counter)
+        document, section = cut.origin.document, cut.origin.outline.at(cut.new)
+        text = document.text[cut.start : cut.end]
+        chunks.append(Chunk(document.doc_id, cut.start, cut.end, piece.prefix, text, count, section, tokens))
     return chunks
+
+
+def _halves(cut: _Cut, limit: int, count: int) -> list[_Cut]:
+    """Split a span in two, between words if there are several."""
+    start, end, document = cut.start, cut.end, cut.origin.document
+    if end - start < 2:
+        raise ConfigError(
+            f"recipe.chunking.max_tokens = {limit}: one character of document {document.doc_id} needs {count} "
+            "tokens. Raise max_tokens."
+        )
+    middle = document.text.rfind(" ", start + 1, (start + end) // 2 + 1) + 1 or (start + end) // 2
+    halves = [_trim(document.text, start, middle), _trim(document.text, middle, end)]
+    return [
+        replace(cut, start=first, end=last, new=cut.new if first <= cut.new < last else first)
+        for first, last in halves
+        if first < last
+    ]
 
 
 def _room(budget: int, prefixes: Prefixes) -> Callable[[int, int], int]:
@@ -249,6 +283,8 @@ def _whole_documents(documents: Sequence[Document], spec: ChunkingSpec, counter:
     spans = [_trim(d.text, 0, len(d.text)) for d in documents]
     texts = [prefix + d.text[s:e] for prefix, d, (s, e) in zip(prefixes, documents, spans, strict=True)]
     return [
-        Chunk(d.doc_id, start, end, prefix, d.text[start:end], count, _outline(d).at(start))
-        for d, prefix, (start, end), count in zip(documents, prefixes, spans, counter.counts(texts), strict=True)
+        Chunk(d.doc_id, start, end, prefix, d.text[start:end], count, _outline(d).at(start), tokens)
+        for d, prefix, (start, end), (count, tokens) in zip(
+            documents, prefixes, spans, count_texts(texts, counter), strict=True
+        )
     ]

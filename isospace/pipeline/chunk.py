@@ -12,7 +12,9 @@ import pyarrow as pa
 from isospace.errors import ConfigError, IntegrityError, NotFoundError
 from isospace.ingest.chunking import Chunk, TokenCounter, chunk_documents
 from isospace.ingest.document import Document, document_of
+from isospace.ingest.token_counter import ChunkTokens
 from isospace.pipeline.run import Run
+from isospace.pipeline.token_files import keep_tokens
 from isospace.pipeline.unknown_tokens import UnknownTokens, count_unknown
 from isospace.pipeline.word_coverage import WordCoverage, cover_words
 from isospace.storage.hashing import fingerprint, sha256
@@ -20,6 +22,8 @@ from isospace.storage.parquet import FileRef, parse_parquet, read_parquet, write
 from isospace.storage.store import Store
 
 _DOCUMENTS_AT_ONCE = 64
+# The hash of a chunk, and its tokens if the counter knows them.
+_Counted = tuple[bytes, ChunkTokens | None]
 
 CHUNK_SCHEMA = pa.schema(
     [
@@ -82,8 +86,11 @@ def write_chunks(run: Run, documents: FileRef, counter: TokenCounter) -> ChunkPa
     path = run.paths.chunks(name)
     trusted = run.trusts(path)
     finished = finished_part(store, path) if trusted else None
+    counts: list[tuple[int, int]] | None = None
     if finished is None:
-        table = _chunk_table(run, read_parquet(store, documents.path), counter)
+        table, chunks = _chunk_table(run, read_parquet(store, documents.path), counter)
+        counts = _unknown_counts(chunks)
+        _keep_tokens(run, name, counter, chunks)
         columns = ["uri", "title", "doc_id", "prefix", "heading_path.list.element"]
         reference = write_parquet(store, path, table, dictionary=columns, replace=not trusted)
     else:
@@ -91,7 +98,7 @@ def write_chunks(run: Run, documents: FileRef, counter: TokenCounter) -> ChunkPa
     tokens = np.asarray(table["n_tokens"])
     excess = np.zeros_like(tokens) if counter.windowed else np.maximum(tokens - counter.limit, 0)
     texts = _encoded_texts(table)
-    unknown, words = count_unknown(texts, counter), cover_words(texts, run.config.recipe.lexical)
+    unknown, words = count_unknown(texts, counter, counts), cover_words(texts, run.config.recipe.lexical)
     part = ChunkPart(name, documents, reference, int((excess > 0).sum()), int(excess.sum()), unknown, words)
     _require_fit(run, part, table, counter.limit)
     return part
@@ -112,14 +119,34 @@ def finished_part(store: Store, path: str) -> tuple[pa.Table, FileRef] | None:
     return table, FileRef(path=path, size=len(data), sha256=sha256(data), rows=table.num_rows)
 
 
-def _chunk_table(run: Run, documents: pa.Table, counter: TokenCounter) -> pa.Table:
-    tables = []
+def _chunk_table(run: Run, documents: pa.Table, counter: TokenCounter) -> tuple[pa.Table, list[_Counted]]:
+    tables, counted = [], []
     for start in range(0, documents.num_rows, _DOCUMENTS_AT_ONCE):
         rows = documents.slice(start, _DOCUMENTS_AT_ONCE).to_pylist()
         group = [document_of(row) for row in rows]
         by_id = {document.doc_id: document for document in group}
-        tables.append(chunk_table(chunk_documents(group, run.config.recipe.chunking, counter), by_id))
-    return pa.concat_tables(tables, promote_options="default").replace_schema_metadata({"chunking_id": run.chunking_id})
+        chunks = chunk_documents(group, run.config.recipe.chunking, counter)
+        tables.append(chunk_table(chunks, by_id))
+        hashes = tables[-1]["chunk_hash"].to_pylist()
+        counted += [(key, chunk.tokens) for key, chunk in zip(hashes, chunks, strict=True)]
+    table = pa.concat_tables(tables, promote_options="default")
+    return table.replace_schema_metadata({"chunking_id": run.chunking_id}), counted
+
+
+def _unknown_counts(chunks: Sequence[_Counted]) -> list[tuple[int, int]] | None:
+    """Return the unknown tokens and all tokens of chunks; None if they are not known of each."""
+    counts = [None if tokens is None else tokens.unknown for _, tokens in chunks]
+    known = [one for one in counts if one is not None]
+    return known if len(known) == len(counts) else None
+
+
+def _keep_tokens(run: Run, part: str, counter: TokenCounter, chunks: Sequence[_Counted]) -> None:
+    """Keep the tokens for the encode stage of this run."""
+    is_dry = run.work != run.config.runtime.store
+    known = [(key, tokens.ids) for key, tokens in chunks if tokens is not None]
+    if counter.source is None or not counter.source.is_kept or is_dry or len(known) < len(chunks):
+        return
+    keep_tokens(run, part, counter.source.digest, [key for key, _ in known], [ids for _, ids in known])
 
 
 def chunk_table(chunks: list[Chunk], documents: dict[str, Document]) -> pa.Table:

@@ -32,6 +32,7 @@ from isospace.pipeline.selection import Budget, Selection
 from isospace.pipeline.sparse_stages import run_sparse
 from isospace.pipeline.summary import REPORT_UNFINISHED, SUMMARIZE
 from isospace.pipeline.timings import TimedExecutor
+from isospace.pipeline.token_files import discard_tokens
 from isospace.storage.leases import run_lease
 from isospace.storage.store import open_store
 
@@ -163,6 +164,7 @@ def _embed(executor: TimedExecutor, run: Run) -> RunReport:
         rest, _ = executor.run(stages.PLAN, run, scan, parts)
         found = _encode(executor, run, rest)
         encoded += found
+    discard_tokens(run)
     prepared = PreparedRun(scan, parts, report, encoded)
     if is_trimmed:
         scan, parts, left = executor.run(stages.TRIM, run, scan, parts)

@@ -43,9 +43,23 @@ class UnknownTokens:
         return dict(sorted(shares.items(), key=lambda item: (-item[1], item[0])))
 
 
-def count_unknown(texts: Sequence[str], counter: TokenCounter) -> UnknownTokens:
-    """Count the unknown tokens of texts, without the prompt and special tokens."""
-    counts = counter.unknown(texts) if counter.unknown is not None else []
+def count_unknown(
+    texts: Sequence[str], counter: TokenCounter, counts: Sequence[tuple[int, int]] | None = None
+) -> UnknownTokens:
+    """Count the unknown tokens of texts, without the prompt and special tokens.
+
+    Parameters
+    ----------
+    texts
+        Without the prompt.
+    counter
+        Counts them.
+    counts
+        What `counter.unknown` returns for the texts; None if it is not known yet.
+    """
+    if counter.unknown is None:
+        return UnknownTokens()
+    counts = counter.unknown(texts) if counts is None else counts
     if not any(unknown for unknown, _ in counts):
         return UnknownTokens()
     rows = sorted({round(place * (len(texts) - 1) / _DETECTED_TEXTS) for place in range(_DETECTED_TEXTS + 1)})

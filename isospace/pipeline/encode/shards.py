@@ -18,13 +18,16 @@ from isospace.collection.billing import note_billed
 from isospace.collection.origins import Origin, origin_of
 from isospace.collection.raw_vectors import vector_part_path, write_vectors
 from isospace.encoding.bits import computed_by
-from isospace.encoding.encoder import LoadedEncoder
+from isospace.encoding.encoder import LoadedEncoder, SentenceEncoder
 from isospace.errors import IntegrityError, MismatchError, ProviderError
+from isospace.ingest.token_counter import TokenIds
 from isospace.pipeline.encode.mixed_bits import require_class
 from isospace.pipeline.encode.paid_answers import PaidAnswers
 from isospace.pipeline.encode.refusals import without_quotes
 from isospace.pipeline.run import Run
+from isospace.pipeline.token_files import kept_tokens
 from isospace.storage.parquet import read_parquet, read_rows
+from isospace.transform.vectors import Float32
 
 if TYPE_CHECKING:
     from isospace.encoding.served.encoder import ServedEncoder
@@ -88,6 +91,23 @@ class EncodePlan:
     stored: tuple[Origin, ...] = ()
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class ShardTexts:
+    """What a shard consists of.
+
+    Attributes
+    ----------
+    hashes, texts
+        The chunk hashes, and the texts with their prefixes.
+    ids
+        The token IDs of each text as a document; None where the encoder has to make them.
+    """
+
+    hashes: list[bytes]
+    texts: list[str]
+    ids: list[TokenIds | None]
+
+
 @dataclass(frozen=True, slots=True)
 class EncodedShard:
     """The outcome of encoding one shard.
@@ -139,13 +159,14 @@ def encode_shard(run: Run, shard: Shard, encoder: LoadedEncoder) -> EncodedShard
     _require_own(run, encoder)
     if store.exists(vector_part_path(run.encoder_id, shard.shard_id)):
         return EncodedShard(0, 0, 0.0)
-    hashes, texts = shard_texts(run, shard)
+    found = read_shard(run, shard, encoder.tokenizer.digest if isinstance(encoder, SentenceEncoder) else None)
+    hashes, texts = found.hashes, found.texts
     with encoder.lock:
         provenance = computed_by(encoder)
         require_class(run.config.runtime.mixed_bits, origin_of(provenance), shard.classes)
         before = encoder.backend.halvings
         started = time.perf_counter()
-        vectors = encoder.encode(texts, "document")
+        vectors = _encode(encoder, found)
         seconds = time.perf_counter() - started
         halvings = encoder.backend.halvings - before
     write_vectors(store, run.encoder_id, shard.shard_id, hashes, vectors, provenance=provenance)
@@ -231,22 +252,47 @@ def encoder_origin(encoder: LoadedEncoder) -> Origin:
         return origin_of(computed_by(encoder))
 
 
+def _encode(encoder: LoadedEncoder, texts: ShardTexts) -> Float32:
+    if isinstance(encoder, SentenceEncoder):
+        return encoder.encode(texts.texts, "document", ids=texts.ids)
+    return encoder.encode(texts.texts, "document")
+
+
 def shard_texts(run: Run, shard: Shard) -> tuple[list[bytes], list[str]]:
     """Return the chunk hashes and the texts of a shard; IntegrityError if they do not belong together."""
+    found = read_shard(run, shard)
+    return found.hashes, found.texts
+
+
+def read_shard(run: Run, shard: Shard, tokenizer: str | None = None) -> ShardTexts:
+    """Return what a shard consists of.
+
+    Parameters
+    ----------
+    tokenizer
+        SHA-256 of the file of the tokenizer whose IDs are wanted; None if none are.
+
+    Raises
+    ------
+    IntegrityError
+        If chunk hashes and texts do not belong together.
+    """
     rows = read_rows(run.work_store, shard.plan, shard.first, shard.chunks).to_pylist()
     hashes: list[bytes] = []
     texts: list[str] = []
+    ids: list[TokenIds | None] = []
     for part, group in groupby(rows, key=lambda row: row["part"]):
         members = list(group)
-        path = run.paths.chunks(part)
-        chunks = read_parquet(run.work_store, path, columns=["prefix", "text"]).take([m["row"] for m in members])
+        numbers, keys = [member["row"] for member in members], [member["chunk_hash"] for member in members]
+        chunks = read_parquet(run.work_store, run.paths.chunks(part), columns=["prefix", "text"]).take(numbers)
         texts += [
             prefix + text for prefix, text in zip(chunks["prefix"].to_pylist(), chunks["text"].to_pylist(), strict=True)
         ]
-        hashes += [member["chunk_hash"] for member in members]
+        hashes += keys
+        ids += [None] * len(keys) if tokenizer is None else kept_tokens(run, part, tokenizer, numbers, keys)
     if any(hashlib.sha256(text.encode()).digest() != key for text, key in zip(texts, hashes, strict=True)):
         raise IntegrityError(
             f"{shard.plan}: its chunk hashes do not match the chunks of the parts that it refers to. Delete it and run "
             "the same command again."
         )
-    return hashes, texts
+    return ShardTexts(hashes, texts, ids)

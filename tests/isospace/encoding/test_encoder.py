@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,6 +49,36 @@ def test_a_text_has_the_same_bits_alone_and_in_a_batch(tiny_model: Path, tmp_pat
     assert np.abs(whole - alone).max() < 1e-6
     if encoder.backend.is_batch_invariant:
         assert whole.tobytes() == alone.tobytes()
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        {},
+        {"prompts": {"document": "text: "}},
+        {"windows": {"stride": 30}},
+        {"pooling": "subword"},
+        {"pooling": "subword", "windows": {"stride": 30}},
+    ],
+)
+def test_texts_with_known_token_ids_have_the_same_bits(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: dict[str, Any]
+) -> None:
+    """Also those that are truncated or cut into windows, and those whose IDs are not known."""
+    monkeypatch.setattr("isospace.encoding.encoder.BLOCK_TEXTS", 20)
+    spec = EncoderSpec.model_validate({"model": str(tiny_model), **recipe})
+    encoder = prepare_encoder(open_store(tmp_path), spec)
+    texts = [*ODD, *sentences(40).values()]
+    expected = encoder.encode(texts, "document")
+    ids = [np.array(one, np.int32) for one in encoder.tokenize(texts, "document")]
+    assert encoder.encode(texts, "document", ids=ids).tobytes() == expected.tobytes()
+    some = [one if row % 3 else None for row, one in enumerate(ids)]
+    assert encoder.encode(texts, "document", ids=some).tobytes() == expected.tobytes()
+    assert encoder.encode(texts, "document", ids=[None] * len(ids)).tobytes() == expected.tobytes()
+    if "pooling" not in recipe:
+        # They are used: with those of other texts, vectors are those of other texts.
+        turned = encoder.encode(["of"] * len(texts), "document", ids=[*ids[1:5], *ids[1:5]] * 5 + ids[1:7])
+        assert turned[0].tobytes() == expected[1].tobytes()
 
 
 def test_many_blocks_are_tokenized_ahead_and_come_back_in_order(
