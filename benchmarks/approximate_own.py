@@ -78,7 +78,7 @@ def own_index(rows: Rows, queries: Any, quantizer: CellQuantizer, homes: Any, fo
     first, learned, scorer, stored = built.groups[0], built.learned, coded.quantizer, coded.array
     if learned is None:
         raise AssertionError("nothing was learned")
-    state = {"index": built, "last": coded}
+    state: dict[str, Any] = {"index": built, "last": coded}
 
     def search(query: Any, recall: float) -> Any:
         index, codes = state["index"], state["last"]

@@ -149,8 +149,8 @@ def lance(rows: Rows, cells: int, folder: Path) -> Contestant:
         probes, refine = parameter
         found = []
         for query in queries:
-            asked: Any = table.search(query, vector_column_name="vector").distance_type("dot").limit(K)
-            hits = asked.nprobes(probes).refine_factor(refine).select(["row"]).to_arrow()
+            asked: Any = table.search(query, vector_column_name="vector")
+            hits = asked.distance_type("dot").limit(K).nprobes(probes).refine_factor(refine).select(["row"]).to_arrow()
             found.append(hits["row"].to_numpy())
         return found
 

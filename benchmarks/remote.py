@@ -24,7 +24,7 @@ from typing import Any, cast
 import numpy as np
 import pyarrow as pa
 
-from benchmarks.approximate import anonymous_mb, blocks
+from benchmarks.approximate_rows import anonymous_mb, blocks
 from isospace.search.approximate.index import ApproximateIndex
 from isospace.search.approximate.learn import learn_recall
 from isospace.search.approximate.lists import open_lists, write_lists

@@ -16,6 +16,7 @@ MAX_OUTLINE_CHARACTERS = 5_000_000
 # Bounded, so that tags that nobody closes do not take quadratic time.
 _ELEMENT = re.compile(r"<h([1-6])(?:\s[^<>]{0,1000})?>(.{0,600}?)</h\1\s{0,20}>", re.DOTALL | re.IGNORECASE)
 _COMMENT = re.compile(r"<!--(?:(?!-->).)*+(?:-->|\Z)", re.DOTALL)
+_LINE_END = re.compile(r"\r\n?|\n")
 _TAG = re.compile(r"<[^<>]*>")
 _ALTERNATIVE = re.compile(r"<img\b[^<>]{0,1000}?\balt=(?:\"([^\"<>]*)\"|'([^'<>]*)')", re.IGNORECASE)
 # Their content is text.
@@ -26,11 +27,6 @@ def markdown_headings(text: str) -> tuple[Heading, ...]:
     """Return the headings of a Markdown text: `#`, underlined, and elements of HTML that begin and end in one block.
 
     They are those of CommonMark that stand in no list or quotation. Front matter has none.
-
-    Parameters
-    ----------
-    text
-        With unified line ends.
     """
     first = read_front_matter(text).end
     head = text[:MAX_OUTLINE_CHARACTERS]
@@ -42,7 +38,7 @@ def markdown_headings(text: str) -> tuple[Heading, ...]:
 
 def _headings(text: str) -> Iterator[Heading]:
     tokens = block_parser().parse(text)
-    starts = [0, *(match.end() for match in re.finditer("\n", text))]
+    starts = [0, *(match.end() for match in _LINE_END.finditer(text))]
     for position, token in enumerate(tokens):
         if token.level or token.map is None:
             continue

@@ -42,3 +42,12 @@ def test_headings_are_those_that_readers_see(text: str, headings: list[tuple[int
 def test_what_is_behind_the_bound_is_in_no_section(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_OUTLINE_CHARACTERS", 10)
     assert [(one.start, one.text) for one in markdown_headings("# a\n\ntext\n\n# b")] == [(0, "a"), (10, "")]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_end_as_on_any_system(end: str) -> None:
+    text = f"# One{end}{end}a{end}{end}Two{end}={end}b{end}<h3>Three</h3>{end}"
+    found = [(heading.text, heading.level) for heading in markdown_headings(text)]
+    assert found == [("One", 1), ("Two", 1), ("Three", 3)]
+    text = f"a{end}{end}# One{end}{end}<h3>Three</h3>{end}"
+    assert [text[heading.start :][:5] for heading in markdown_headings(text)] == ["# One", "<h3>T"]
