@@ -22,6 +22,8 @@ MODES: list[dict[str, Any]] = [
     {"mode": "exact", "metric": "dot"},
     {"mode": "quantized", "representation": "int8"},
     {"mode": "quantized", "representation": "int8", "rescore": 0},
+    {"mode": "quantized", "representation": "int8", "metric": "l2"},
+    {"mode": "quantized", "representation": "int8", "metric": "l2", "rescore": 0},
     {"mode": "quantized", "representation": "binary"},
     {"mode": "quantized", "representation": "binary", "rescore": 0},
     {"mode": "tiered"},
