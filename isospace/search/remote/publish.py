@@ -178,9 +178,7 @@ def _is_whole(
     wanted: dict[str, WantedPart],
     erasures: int,
 ) -> bool:
-    """Return whether a snapshot has a record of this kind, all files that it names have their sizes, and none of them
-    may hold erased documents.
-    """
+    """Return whether the record of a snapshot is of this kind, and its files are whole and without erased documents."""
     try:
         own = read_published(store, manifest)
     except IntegrityError:
