@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Unpack, get_args
@@ -14,10 +15,10 @@ import pyarrow as pa
 
 from isospace.collection.alias import reference_text, resolve
 from isospace.collection.shard import Shard
-from isospace.collection.snapshot import Manifest
+from isospace.collection.snapshot import Manifest, files_digest, read_manifest
 from isospace.encoding.embedder import OpenSpace
 from isospace.encoding.forks import require_loaded_here
-from isospace.errors import NO_ANSWER, ConfigError, MismatchError, QueryError
+from isospace.errors import NO_ANSWER, ConfigError, MismatchError, NotFoundError, QueryError
 from isospace.ingest.document import is_unicode
 from isospace.search.answer import Answer, Clock
 from isospace.search.approximate.index import Visited
@@ -56,6 +57,8 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 # Snapshots before the one in use that a shard still searches: as many as local copies are kept for.
 _EARLIER = 2
+# From a move of the alias on, those who ask a shard have this time to follow if the snapshot before is erased.
+_FOLLOWING_SECONDS = 600.0
 
 __all__ = ["Answer", "Hit", "Index", "QueryError", "open_index"]
 
@@ -80,7 +83,7 @@ class Index:
         self.cache, self.reranker, self.problem = cache, reranker, ""
         self._opener, self._view, self._representation = opener, view, representation
         # Those who ask a shard may follow the alias a little later.
-        self._earlier: tuple[View, ...] = ()
+        self._earlier: tuple[tuple[View, float], ...] = ()
         self._refreshing = threading.Lock()
         self._closed = threading.Event()
         self._watchers: list[threading.Thread] = []
@@ -104,7 +107,7 @@ class Index:
     @property
     def views(self) -> tuple[View, ...]:
         """The snapshot that is searched now, and of a shard those before it, which it can still search."""
-        return (self._view, *self._earlier)
+        return (self._view, *(view for view, _ in self._earlier))
 
     @property
     def shard(self) -> Shard | None:
@@ -336,11 +339,10 @@ class Index:
                 raise
             self.problem = ""
             if newer is None:
+                self._drop_erased()
                 return False
-            self._view, self._earlier = (
-                newer,
-                ((self._view, *self._earlier)[:_EARLIER] if self.shard is not None else ()),
-            )
+            earlier = ((self._view, time.monotonic()), *self._earlier)[:_EARLIER]
+            self._view, self._earlier = newer, (earlier if self.shard is not None else ())
             _LOG.info("now at snapshot %d (%s)", newer.manifest.sequence, newer.manifest.snapshot_id[:16])
             return True
 
@@ -363,6 +365,20 @@ class Index:
                 self.refresh()
             except Exception as error:
                 _LOG.warning("refresh failed, still serving snapshot %d: %s", self.manifest.sequence, error)
+
+    def _drop_erased(self) -> None:
+        """Drop earlier snapshots that the store no longer has: they may hold documents that were erased since."""
+        late = time.monotonic() - _FOLLOWING_SECONDS
+        self._earlier = tuple(
+            (view, since) for view, since in self._earlier if since > late or self._is_stored(view.manifest)
+        )
+
+    def _is_stored(self, manifest: Manifest) -> bool:
+        try:
+            stored = read_manifest(self.store, manifest.collection, manifest.sequence)
+        except NotFoundError:
+            return False
+        return (stored.snapshot_id, files_digest(stored)) == (manifest.snapshot_id, files_digest(manifest))
 
     def _local_copy(self) -> LocalCopy:
         copy = self._view.copy

@@ -29,7 +29,7 @@ from isospace.finetuning.workdir import forget_work
 from isospace.operations.maintenance.derived_data import forget_queries, forget_references, forget_vectors
 from isospace.operations.maintenance.find_documents import Holding, find_documents
 from isospace.operations.maintenance.forget_quotes import forget_quotes
-from isospace.operations.maintenance.rebuild_search import make_searchable, purge_serving
+from isospace.operations.maintenance.rebuild_search import make_searchable, purge_published, purge_serving
 from isospace.operations.maintenance.rewrite_parts import stem_of
 from isospace.operations.maintenance.rewrite_snapshot import require_some_left, snapshot_without
 from isospace.search.lexical_record import lexical_files
@@ -114,6 +114,9 @@ def forget(
         purged = purge_serving(store, _manifests(store, collection), scratch, memory_mb=memory_mb)
         done.rewritten += purged[0]
         done.removed += purged[1]
+        published = purge_published(store, _manifests(store, collection), scratch)
+        done.rewritten += published[0]
+        done.removed += published[1]
         _require_gone(store, collection, wanted, holding)
         # Others may have put files back.
         lease.require()

@@ -14,7 +14,7 @@ from isospace.search.approximate.record import carry_recall
 from isospace.search.lexical_files import build_lexical
 from isospace.search.lexical_record import carry_absence, read_lexical_record
 from isospace.search.remote.publish import publish_snapshot
-from isospace.search.remote.record import remote_record_path
+from isospace.search.remote.record import published_files, remote_record_path
 from isospace.search.sql_database import build_serving, is_current, serving_files
 from isospace.search.sql_record import read_serving_record
 from isospace.storage.store import Store
@@ -80,6 +80,35 @@ def purge_serving(
             for path in reversed(files):
                 store.delete(path)
             removed += files
+    return rewritten, removed
+
+
+def purge_published(store: Store, manifests: Iterable[Manifest], scratch: Path) -> tuple[list[str], list[str]]:
+    """Publish snapshots again whose published groups may hold erased documents, and remove what nothing names then.
+
+    A group also holds the rows of parts that a snapshot no longer has. Such a part may be gone, so that nothing tells
+    which documents it had. What is published of a damaged snapshot is removed.
+
+    Returns
+    -------
+    tuple
+        The records of snapshots that were written again, and the paths of files that were removed.
+    """
+    rewritten, removed, named = [], [], set[str]()
+    folder = ""
+    for manifest in manifests:
+        folder, record = manifest.paths.folder("remote"), remote_record_path(manifest)
+        try:
+            space = load_space(store, manifest.space_id) if store.exists(record) else None
+            if space is not None and publish_snapshot(store, manifest, space, scratch):
+                rewritten.append(record)
+        except (IntegrityError, MismatchError, NotFoundError):
+            store.delete(record)
+            removed.append(record)
+        named |= set(published_files(store, manifest))
+    for path in [stat.path for stat in store.walk(folder) if stat.path not in named] if folder else ():
+        store.delete(path)
+        removed.append(path)
     return rewritten, removed
 
 

@@ -338,13 +338,20 @@ class ApproximateIndex:
 def best_of(codes: Codes, query: Float32, near: Rows, count: int, metric: Metric) -> Scored:
     """Return the candidates that may be among the best, ascending, and their exact scores.
 
-    Products in float32 rule out the others: with 8 sqrt(k) u as the bound of their error, as for exact searches.
+    Scores of the same metric in float32 rule out the others: with 8 sqrt(k) u as the bound of the error of products, as
+    for exact searches. The vectors of the space have unit length, but what compact codes are decoded to has not.
     """
     near = np.sort(near)
     if len(near) > 2 * count:
         vectors = codes.quantizer.decode(np.ascontiguousarray(codes.array[near]))
         rough = vectors @ query
-        slack = 8.0 * math.sqrt(len(query)) * _FLOAT32_EPSILON * float(np.linalg.norm(query))
+        size = float(np.linalg.norm(query))
+        if metric == "l2":
+            # |q - x|^2 = |q|^2 - 2 (q x - |x|^2 / 2)
+            squares = np.einsum("ij,ij->i", vectors, vectors)
+            rough -= squares / 2.0
+            size += float(squares.max())
+        slack = 8.0 * math.sqrt(len(query)) * _FLOAT32_EPSILON * size
         near = near[rough >= np.partition(rough, len(rough) - count)[len(rough) - count] - slack]
     return near, score_rows(codes, query, near, metric)
 

@@ -85,6 +85,15 @@ def is_in(part: GroupPart, wanted: Mapping[str, WantedPart]) -> bool:
     return other is not None and other.files == part.files and part.deleted <= other.deleted
 
 
+def may_hold_erased(group: KnownGroup, wanted: Mapping[str, WantedPart], erasures: int) -> bool:
+    """Return whether a group may hold documents that were erased after it was written.
+
+    It holds all of its parts, also those that the snapshot no longer has. These may be gone, so that an erasure does
+    not find what was in them. `erasures` is how many have been ordered.
+    """
+    return group.erasures < erasures and not all(is_in(part, wanted) for part in group.parts)
+
+
 def choose(
     known: Collection[KnownGroup], wanted: Mapping[str, WantedPart], *, erasures: int = 0, small: int = SMALL_ROWS
 ) -> Choice:
@@ -103,7 +112,7 @@ def choose(
     usable = []
     for group in known:
         live = [part for part in group.parts if is_in(part, wanted)]
-        if len(live) < len(group.parts) and group.erasures < erasures:
+        if may_hold_erased(group, wanted, erasures):
             continue
         left = sum(_live_share(part, wanted[part.name]) * part.chunks for part in live)
         # A group that is half dead is written again.

@@ -25,7 +25,7 @@ from isospace.errors import IntegrityError, StoreError
 from isospace.search.lexical_files import live_postings
 from isospace.search.lexical_record import read_lexical_record
 from isospace.search.local.build import write_group
-from isospace.search.local.choice import GroupPart, KnownGroup, WantedPart, choose, is_in
+from isospace.search.local.choice import GroupPart, KnownGroup, WantedPart, choose, is_in, may_hold_erased
 from isospace.search.local.copy import count_erasures, wanted_parts
 from isospace.search.postings import Postings
 from isospace.search.remote.blocks import BlockFile, unpack_array
@@ -86,12 +86,12 @@ def publish_snapshot(store: Store, manifest: Manifest, space: Space, scratch: Pa
     words = record.words if record is not None and has_words else None
     kind = _kind(manifest, space, words)
     sizes = {stat.path: stat.size for stat in store.walk(manifest.paths.folder("remote"))}
-    if _is_whole(store, manifest, kind, words, sizes):
-        return None
-    postings = functools.partial(live_postings, store, manifest, record) if record is not None and has_words else None
     wanted = wanted_parts(store, manifest)
     # Counted before anything is read: of what an erasure meanwhile removes, this group may hold more.
     erasures = count_erasures(store, manifest.collection)
+    if _is_whole(store, manifest, kind, words, sizes, wanted, erasures):
+        return None
+    postings = functools.partial(live_postings, store, manifest, record) if record is not None and has_words else None
     published = _known(store, manifest, kind, sizes)
     choice = choose([group.known for group, _ in published.values()], wanted, erasures=erasures)
     used = [published[group.name] for group in choice.groups]
@@ -169,8 +169,16 @@ def _finest(space: Space) -> str:
     return name
 
 
-def _is_whole(store: Store, manifest: Manifest, kind: str, words: str | None, sizes: dict[str, int]) -> bool:
-    """Return whether a snapshot has a record of this kind, and all files that it names have their sizes."""
+def _is_whole(
+    store: Store,
+    manifest: Manifest,
+    kind: str,
+    words: str | None,
+    sizes: dict[str, int],
+    wanted: dict[str, WantedPart],
+    erasures: int,
+) -> bool:
+    """Return whether the record of a snapshot is of this kind, and its files are whole and without erased documents."""
     try:
         own = read_published(store, manifest)
     except IntegrityError:
@@ -178,7 +186,12 @@ def _is_whole(store: Store, manifest: Manifest, kind: str, words: str | None, si
     if own is None or own.words != words:
         return False
     known = _known(store, manifest, kind, sizes)
-    return all(used.name in known and known[used.name][1] == used.record for used in own.groups)
+    return all(
+        used.name in known
+        and known[used.name][1] == used.record
+        and not may_hold_erased(known[used.name][0].known, wanted, erasures)
+        for used in own.groups
+    )
 
 
 def _known(

@@ -69,7 +69,8 @@ def unpacked(body: Body, name: str, dtype: str, shape: tuple[int | None, ...]) -
     expected = int(np.dtype(dtype).itemsize) * math.prod(lengths)
     if expected > _MOST_BYTES or len(data) != expected:
         raise MessageError(f"{name} has {len(data)} bytes, expected {expected} for the shape {lengths}")
-    array = np.frombuffer(data, np.dtype(dtype)).reshape(lengths)
+    # From bytes, NumPy would make an array that cannot be written, which torch warns of.
+    array = np.frombuffer(bytearray(data), np.dtype(dtype)).reshape(lengths)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise MessageError(f"{name} holds NaN or infinity, expected finite numbers")
     return array

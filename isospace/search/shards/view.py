@@ -13,6 +13,7 @@ import numpy.typing as npt
 from isospace.collection.snapshot import Manifest
 from isospace.encoding.embedder import OpenSpace
 from isospace.errors import QueryError, ShardError
+from isospace.search.approximate.index import Visited
 from isospace.search.approximate.record import LearnedRecall
 from isospace.search.local.copy import LocalCopy
 from isospace.search.options import Neighbors, SearchOptions
@@ -30,7 +31,7 @@ from isospace.search.vector.kernels import Codes, Kernels
 from isospace.search.vector.rescoring import Candidates, Scored, is_binary, wanted_rows
 from isospace.search.vector.scoring import Metric
 from isospace.search.vector.topk import Rows
-from isospace.search.view import Missing, View
+from isospace.search.view import Missing, Ranking, View, Visits
 from isospace.search.words import missing_for_words
 from isospace.transform.vectors import Float32, Float64
 
@@ -46,6 +47,11 @@ _FIELDS = {
     "heading_path": list,
 }
 _CONTEXT = {"context": str, "context_start": int, "context_end": int}
+
+
+# What a request may hold of queries, far below what a shard accepts.
+_QUERY_BYTES = 4_000_000
+_CELL_BYTES, _ROW_BYTES = 12, 8
 
 
 class _NoCopy:
@@ -204,6 +210,24 @@ class ShardedView(View):
 
     def _searchable(self, rows: Any) -> Any:
         return rows
+
+    def _near(
+        self, vectors: Float32, count: int, rows: Any, options: SearchOptions, *, keep: bool
+    ) -> tuple[list[Ranking], Visits]:
+        """Search a portion of the queries at a time: all of them may be more than a shard accepts at once."""
+        size = vectors.itemsize * vectors.shape[1]
+        if self._learned is not None:
+            # The cells to visit, and then the candidates.
+            candidates = max([count, *(rule.candidates for rule in self._learned.rules)])
+            size += _CELL_BYTES * self.shards.cell_count + _ROW_BYTES * candidates
+        portion = max(1, _QUERY_BYTES // size)
+        ranked: list[Ranking] = []
+        visits: list[Visited | None] = []
+        for start in range(0, len(vectors), portion):
+            found, visited = super()._near(vectors[start : start + portion], count, rows, options, keep=keep)
+            ranked += found
+            visits += visited
+        return ranked, visits
 
     def nearest(
         self, first: str, last: str, vectors: Float32, count: int, *, metric: Metric, rescore: int, rows: Any

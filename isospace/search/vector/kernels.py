@@ -66,6 +66,15 @@ class Codes:
         """Number of rows that can be found."""
         return len(self) if self.live is None else int(np.count_nonzero(self.live))
 
+    @functools.cached_property
+    def decoded_squares(self) -> Float32:
+        """(n,) float32 squared lengths of the decoded vectors, which compact codes do not keep exactly."""
+        squares = np.empty(len(self), np.float32)
+        for first, block in row_blocks(self.array, None):
+            decoded = self.quantizer.decode(np.ascontiguousarray(block)).astype(np.float64)
+            squares[first : first + len(block)] = (decoded**2).sum(axis=1)
+        return squares
+
     @property
     def is_float(self) -> bool:
         """Whether the codes are the vectors themselves, at full or half precision."""
@@ -104,7 +113,8 @@ def candidates(
     kernels
         `numpy` uses NumPy only; `fast`, torch and faiss where they are installed; `auto`, those for large collections.
     rescored
-        Whether a finer representation rescores the candidates: binary codes then need fewer of them.
+        Whether a finer representation rescores the candidates: binary codes then need fewer of them. The vectors have
+        then the lengths from before encoding; otherwise, those of the decoded vectors, as scores do.
 
     Returns
     -------
@@ -130,15 +140,28 @@ def _candidates(
     if isinstance(quantizer, BinaryQuantizer):
         depth = hamming_depth(count, total, rescored=rescored)
         return _by_hamming(quantizer, codes, queries, depth, rows, fast=fast and has("faiss"))
-    is_plain = codes.squares is None or metric == "dot"
-    if fast and is_plain:
+    lengths = _squares(codes, metric, rescored=rescored)
+    if fast and lengths is None:
         found = _by_approximation(codes, queries, count, rows)
         if found is not None:
             return found
-    scored = _with_metric(_exact_blocks(quantizer, codes.array, queries, rows, fast=fast), codes.squares, metric, rows)
+    scored = _with_metric(_exact_blocks(quantizer, codes.array, queries, rows, fast=fast), lengths, metric, rows)
     blocks = without_dead(scored, codes.live if rows is None else None)
-    near = top_rows(blocks, len(queries), count, _rounding(codes, queries))
+    slack = _rounding(codes, queries)
+    if metric == "l2" and lengths is not None:
+        # The squares are rounded, too, however short the query is.
+        slack += _FLOAT32_EPSILON * float(np.max(lengths, initial=1.0))
+    near = top_rows(blocks, len(queries), count, slack)
     return near if rows is None else [rows[part] for part in near]
+
+
+def _squares(codes: Codes, metric: str, *, rescored: bool) -> Norms:
+    """Return the squared lengths that a metric needs besides inner products; None if it needs none."""
+    if metric == "dot" or (metric == "cosine" and codes.squares is None):
+        return None
+    if rescored or (isinstance(codes.quantizer, FloatQuantizer) and codes.quantizer.kind == "float32"):
+        return codes.squares
+    return codes.decoded_squares
 
 
 def hamming_depth(count: int, total: int, *, rescored: bool) -> int:

@@ -80,8 +80,8 @@ class Candidates:
     rows
         (n,) int64.
     keys
-        (n,) float64: by what the candidates are chosen, higher is better. The score of the codes that are searched, or
-        the negated Hamming distance of bits.
+        (n,) float64: by what the candidates are chosen, higher is better. The score of the codes that are searched,
+        with the lengths from before encoding if others are scored; or the negated Hamming distance of bits.
     scores
         (n,) float64, from the codes that are scored.
     """
@@ -147,16 +147,27 @@ def _keys(
         bits = first.quantizer.encode(query[None])[0]
         distances = np.bitwise_count(first.array[near] ^ bits).sum(axis=1, dtype=np.int64)
         return np.asarray(-distances, np.float64)
-    return scores if last is first else score_rows(first, query, near, metric)
+    return scores if last is first else _promise(first, query, near, metric)
 
 
 def _best(codes: Codes, query: Float32, near: Rows, count: int, metric: Metric) -> Rows:
-    """Keep the best candidates by the exact scores of their codes, and those that tie with the last."""
+    """Keep the most promising candidates, and those that tie with the last."""
     if len(near) <= count:
         return near
-    scores = score_rows(codes, query, near, metric)
+    scores = _promise(codes, query, near, metric)
     kept: Rows = near[scores >= np.partition(scores, len(scores) - count)[len(scores) - count]]
     return kept
+
+
+def _promise(codes: Codes, query: Float32, near: Rows, metric: Metric) -> npt.NDArray[np.float64]:
+    """Return what rows are chosen by before they are rescored, in float64: with the lengths from before encoding."""
+    products = score_rows(codes, query, near, "dot")
+    if codes.squares is None or metric == "dot":
+        return products
+    squares = np.asarray(codes.squares[near], np.float64)
+    if metric == "l2":
+        return products - squares / 2.0
+    return products / np.sqrt(np.maximum(squares, np.finfo(np.float32).tiny))
 
 
 def _scored(codes: Codes, query: Float32, near: Rows, metric: Metric) -> Scored:

@@ -8,10 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from isospace.search.approximate.index import ApproximateIndex
+from isospace.search.approximate.index import ApproximateIndex, best_of
 from isospace.search.approximate.learn import interval, learn_recall, recall_of
 from isospace.search.approximate.record import LearnedRecall
 from isospace.search.approximate.visits import VisitRule
+from isospace.search.vector.kernels import Codes
+from isospace.search.vector.scoring import Metric, score_rows
+from isospace.transform.quantizers import fit_quantizer
+from isospace.transform.representations import Int8Spec
 from tests.isospace.search.approximate.clustered import Corpus, clustered, exact
 
 CORPUS = clustered()
@@ -71,6 +75,21 @@ def test_scores_are_exact_and_depend_on_no_layout(folder: Path, learned: Learned
         assert (rows.tolist(), scores.tolist()) == (others.tolist(), other_scores.tolist())
         expected = (CORPUS.vectors[rows].astype(np.float64) * query.astype(np.float64)).sum(axis=1)
         assert scores.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("length", [0.1, 1.0, 5.0])
+@pytest.mark.parametrize("metric", ["cosine", "dot", "l2"])
+def test_the_nearest_candidates_are_those_of_the_metric(metric: Metric, length: float) -> None:
+    """What int8 codes are decoded to has not quite unit length, so that distances rank otherwise than products."""
+    quantizer = fit_quantizer(Int8Spec(), CORPUS.vectors[:500])
+    codes = Codes("int8", quantizer, quantizer.encode(CORPUS.vectors))
+    every = np.arange(len(codes), dtype=np.int64)
+    for query in CORPUS.queries[:50]:
+        scores = score_rows(codes, length * query, every, metric)
+        near, own = best_of(codes, length * query, every[::-1], 10, metric)
+        assert set(np.lexsort((every, -scores))[:10].tolist()) <= set(near.tolist())
+        assert own.tolist() == scores[near].tolist()
+        assert len(near) < 100
 
 
 def test_a_query_finds_the_same_alone_as_in_a_batch(folder: Path, learned: LearnedRecall) -> None:

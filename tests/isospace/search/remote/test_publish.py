@@ -281,6 +281,33 @@ def test_an_erasure_leaves_no_text_in_published_files_and_caches(
         assert not holds(other, SECRET)
 
 
+def test_an_erasure_reaches_documents_of_parts_that_are_gone(
+    config: PipelineConfig, tmp_path: Path, tiny_model: Path
+) -> None:
+    """A group keeps the rows of a part that was rewritten since; the part's own files are removed."""
+    store, scratch = store_of(config), tmp_path / "scratch"
+    published = tmp_path / "store" / "collections" / "c" / "remote"
+    embed_inline(configured(tmp_path, tiny_model, TEXTS))
+    compact_collection(store, "c", CompactionSettings(2, 0.0001, 0.0))
+    for number in range(3):
+        embed_inline(configured(tmp_path, tiny_model, {**TEXTS, "new": f"more {number} of it"}))
+    vacuum(store, scratch, retention_days=0.0)
+    assert not holds(tmp_path / "store" / "collections" / "c" / "chunks", SECRET)
+    assert holds(published, SECRET)
+    with remote(config) as index:
+        expected = open_index(config.runtime.store, "c").search("cell", 95)
+        receipt = forget(store, "c", ["secret"], scratch, reason="asked for")
+        assert receipt.found == ()
+        assert not holds(published, SECRET)
+        assert verify_snapshot(store, "c").failures == ()
+        # The snapshot is the same, but a process that has it open reads other files from now on.
+        assert index.refresh()
+        assert not index.refresh()
+        assert index.search("cell", 95) == expected
+    left = published_files(store, manifest_of(config))
+    assert set(left) <= files_of(config).keys()
+
+
 def test_groups_from_before_an_erasure_are_dropped_unless_they_are_in_use(tmp_path: Path) -> None:
     def group(name: str, note: str | None) -> Path:
         folder = tmp_path / f"{name}-{'0' * 31}{len(list(tmp_path.iterdir()))}"

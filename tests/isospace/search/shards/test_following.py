@@ -12,6 +12,7 @@ import pytest
 from isospace.collection.alias import promote
 from isospace.collection.snapshot import read_manifest
 from isospace.errors import ShardError
+from isospace.operations.maintenance.forget import forget
 from isospace.search.index import Index, open_index
 from isospace.search.options import SearchOptions
 from isospace.service.shard_app import create_shard_app
@@ -86,6 +87,30 @@ def test_a_shard_that_has_only_the_new_snapshot_is_no_answer_for_the_old_one(sto
         assert shards[0].refresh()
         assert front.refresh()
         assert front.search(QUERY, 9) == open_index(store, "c").search(QUERY, 9)
+
+
+def test_a_shard_keeps_no_snapshot_that_was_erased(
+    store: str, shards: list[Index], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = shards[0]
+    move(store, 2)
+    assert index.refresh()
+    monkeypatch.setattr("isospace.search.index._FOLLOWING_SECONDS", 0.0)
+    assert not index.refresh()
+    # The store has the snapshot before, to which the alias may be moved back.
+    assert [view.manifest.sequence for view in index.views] == [2, 1]
+    monkeypatch.undo()
+    (gone,) = index.view.copy.documents["doc_id"].to_pylist()[:1]
+    forget(open_store(store), "c", [gone], tmp_path / "scratch", reason="test")
+    assert index.refresh()
+    held = index.views[1:]
+    assert any(gone in view.copy.documents["doc_id"].to_pylist() for view in held)
+    # A front may not have followed yet.
+    assert not index.refresh()
+    assert index.views[1:] == held
+    monkeypatch.setattr("isospace.search.index._FOLLOWING_SECONDS", 0.0)
+    assert not index.refresh()
+    assert index.views == (index.view,)
 
 
 def test_shards_without_parts_work(sharded_store: str, whole: Index) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 import pytest
 
 from isospace.errors import IsospaceError
-from isospace.search.index import Index
+from isospace.search.index import Index, open_index
 from isospace.search.options import SearchOptions, search_options
+from isospace.service.limits import Limits
+from isospace.service.settings import Settings
+from isospace.service.shard_app import create_shard_app
 from tests.helpers.documents import sentences
+from tests.helpers.sharded import open_shard, serving_app
 
 QUERIES = ["the protein of a cell", "number 0 3.", "search index of the text 0", "gene gene vector", "title 17"]
 QUERIES += list(sentences(8, seed=9, words=5).values())
@@ -22,6 +27,8 @@ MODES: list[dict[str, Any]] = [
     {"mode": "exact", "metric": "dot"},
     {"mode": "quantized", "representation": "int8"},
     {"mode": "quantized", "representation": "int8", "rescore": 0},
+    {"mode": "quantized", "representation": "int8", "metric": "l2"},
+    {"mode": "quantized", "representation": "int8", "metric": "l2", "rescore": 0},
     {"mode": "quantized", "representation": "binary"},
     {"mode": "quantized", "representation": "binary", "rescore": 0},
     {"mode": "tiered"},
@@ -138,3 +145,20 @@ def test_vectors_are_searched_alike(whole: Index, front: Index) -> None:
     assert front.search_vectors(np.zeros((0, vectors.shape[1]), np.float32), 6) == []
     zero = np.zeros((1, vectors.shape[1]), np.float32)
     assert front.search_vectors(zero, 6, metric="dot") == whole.search_vectors(zero, 6, metric="dot")
+
+
+@pytest.mark.parametrize("options", [{"mode": "exact"}, {"mode": "approximate", "recall": 0.9}], ids=str)
+def test_more_queries_than_a_shard_accepts_at_once_are_sent_in_portions(
+    sharded_store: str, whole: Index, cache: None, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("isospace.search.shards.view._QUERY_BYTES", 10_000)
+    settings = Settings(limits=Limits(body_bytes=30_000))
+    vectors = np.repeat(whole.space.embed(QUERIES, "query"), 40, axis=0)
+    assert vectors.nbytes > settings.limits.body_bytes
+    with ExitStack() as stack:
+        shards = [stack.enter_context(open_shard(sharded_store, number, 2)) for number in (1, 2)]
+        urls = [stack.enter_context(serving_app(create_shard_app(shard, settings), settings)) for shard in shards]
+        front = stack.enter_context(open_index(sharded_store, "c", encode=False, shards=urls))
+        assert front.search_vectors(vectors, 3, **options) == whole.search_vectors(vectors, 3, **options)
+        # The answers are those of each query alone, in any portion.
+        assert front.search_vectors(vectors[:0], 3, **options) == []
