@@ -144,11 +144,13 @@ class ShardError(IsospaceError):
         Its URL; empty if no shard is left.
     is_gone
         Whether it cannot be reached at all.
+    is_alive
+        Whether it works, and only refused this request: it has too many of them, or this one is too large.
     """
 
-    def __init__(self, message: str, *, shard: str = "", is_gone: bool = False) -> None:
+    def __init__(self, message: str, *, shard: str = "", is_gone: bool = False, is_alive: bool = False) -> None:
         super().__init__(message)
-        self.shard, self.is_gone = shard, is_gone
+        self.shard, self.is_gone, self.is_alive = shard, is_gone, is_alive
 
 
 class CheckError(IsospaceError):

@@ -31,6 +31,8 @@ from isospace.search.shards.messages import PATH, MessageError, parsed, to_bytes
 
 KEY_VARIABLE = "ISOSPACE_SHARD_KEY"
 _CONNECT_SECONDS, _PROBE_SECONDS = 2.0, 1.0
+# Bad request, too large, too many requests.
+_ALIVE = (400, 413, 429)
 _FAILURES = 3
 _MOST_BYTES = 1 << 29
 _THREADS = 32
@@ -125,7 +127,10 @@ class ShardClient:
             outcome = "refused"
             raise
         except ShardError as error:
-            self._note_failure(str(error), is_gone=error.is_gone)
+            if error.is_alive:
+                outcome = "refused"
+            else:
+                self._note_failure(str(error), is_gone=error.is_gone)
             raise
         finally:
             with self._lock:
@@ -141,9 +146,9 @@ class ShardClient:
         if was_down:
             _LOG.warning("shard %s answers again", self.name)
 
-    def failure(self, message: str, *, is_gone: bool = False) -> ShardError:
+    def failure(self, message: str, *, is_gone: bool = False, is_alive: bool = False) -> ShardError:
         """Return the error that says what is wrong with this shard."""
-        return ShardError(f"shard {self.name} {message}", shard=self.url, is_gone=is_gone)
+        return ShardError(f"shard {self.name} {message}", shard=self.url, is_gone=is_gone, is_alive=is_alive)
 
     def _note_failure(self, message: str, *, is_gone: bool) -> None:
         with self._lock:
@@ -215,12 +220,15 @@ class ShardClient:
     def _refusal(self, status: int, data: bytes) -> IsospaceError:
         error = parsed(data).get("error")
         detail = error if isinstance(error, dict) else {}
-        message, code = str(detail.get("message", ""))[:2_000], str(detail.get("code"))
+        message, code = str(detail.get("message", ""))[:2_000], str(detail.get("code") or "")
         if code in _ANSWERED:
             return _ANSWERED[code](message)
         if status in (401, 403):
             message = f"refuses the key of this service: set {KEY_VARIABLE} to one of the keys of the shard. {message}"
-        return self.failure(f"answered status {status}: {message or 'without a message'}")
+        # To count a shard with too much to do as down would leave more to the others.
+        return self.failure(
+            f"answered status {status}: {message or 'without a message'}", is_alive=status in _ALIVE and bool(code)
+        )
 
 
 class ShardClients:

@@ -67,7 +67,7 @@ def test_one_option_names_a_snapshot() -> None:
         with_snapshot |= {name} if "--snapshot" in options else set()
     expected = (
         "search serve show verify quarantine evaluate compare gate verdicts lengths frontier promote audit export "
-        "distill"
+        "distill publish"
     )
     assert with_snapshot == set(expected.split())
 

@@ -276,3 +276,14 @@ def test_shards_refuse_wrong_requests(
     response = httpx.post(f"{urls[0]}/shard/v1/{primitive}", content=content)
     assert response.status_code == status
     assert words in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(("status", "is_down"), [(400, False), (413, False), (429, False), (500, True), (503, True)])
+def test_a_shard_with_too_much_to_do_is_not_down(front: Index, urls: list[str], status: int, is_down: bool) -> None:
+    refusal = json.dumps({"error": {"message": "not now", "code": "some_code"}}).encode()
+    meddle(front, urls[0], lambda *_: httpx.Response(status, content=refusal))
+    for _ in range(4):
+        with pytest.raises(ShardError, match=r"not now|again|no shard"):
+            front.search(QUERY, 3, mode="exact")
+    assert front.shard_clients is not None
+    assert bool(front.shard_clients.down()) == is_down
