@@ -30,9 +30,9 @@ from isospace.search.locality import LOCAL_CACHE_MB, Local
 
 if TYPE_CHECKING:
     from isospace.search.highlight import Spans
+    from isospace.search.hits import Hit
     from isospace.search.options import SearchOptions
     from isospace.search.shards.client import ShardOptions
-    from isospace.search.view import Hit
 
 _INDENT = " " * 4
 _WIDEST = 100

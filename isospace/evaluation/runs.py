@@ -12,9 +12,10 @@ import numpy.typing as npt
 from isospace.errors import QueryError
 from isospace.evaluation.metrics import Run
 from isospace.evaluation.query_sets import EvaluationSet
+from isospace.search.hits import RankedRows
 from isospace.search.options import TEXT_MODES, WORD_MODES, SearchOptions
 from isospace.search.vector.topk import Rows
-from isospace.search.view import RankedRows, View
+from isospace.search.view import View
 from isospace.transform.vectors import Float32
 
 DEPTH = 1000

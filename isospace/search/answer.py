@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 
 from isospace.search.approximate.index import Visited
-from isospace.search.view import Hit, Missing
+from isospace.search.hits import Hit, Missing
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from isospace.search.hits import RankedRows, Ranking
 from isospace.search.options import SearchOptions
 from isospace.search.rest import Rest
-from isospace.search.view import RankedRows, Ranking, View
+from isospace.search.view import View
 from isospace.transform.vectors import Float32
 
 # Rows that are looked up at a time, for one query.

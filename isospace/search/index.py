@@ -22,7 +22,9 @@ from isospace.errors import NO_ANSWER, ConfigError, MismatchError, NotFoundError
 from isospace.ingest.document import is_unicode
 from isospace.search.answer import Answer, Clock
 from isospace.search.approximate.index import Visited
+from isospace.search.available import search_available
 from isospace.search.highlight import Spans, snapshot_highlighter
+from isospace.search.hits import Hit
 from isospace.search.local.copy import REMOTE, LocalCopy, take_rows
 from isospace.search.local.files import Verify
 from isospace.search.locality import LOCAL_CACHE_MB, Local
@@ -42,7 +44,7 @@ from isospace.search.shards.opener import ShardedOpener
 from isospace.search.vector.kernels import Kernels
 from isospace.search.vector.stacked import Stacked
 from isospace.search.vector.topk import Rows
-from isospace.search.view import FLOATS, Hit, View, search_available
+from isospace.search.view import FLOATS, View
 from isospace.storage.cache import cache_folder
 from isospace.storage.store import Store, as_store
 from isospace.transform.affine import Role

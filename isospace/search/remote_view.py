@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from isospace.errors import QueryError
+from isospace.search.hits import Ranking, Visits
 from isospace.search.options import SearchOptions
 from isospace.search.remote.cells import RemoteCells
 from isospace.search.vector.topk import Rows
-from isospace.search.view import Ranking, View, Visits
+from isospace.search.view import View
 from isospace.transform.vectors import Float32
 
 _NO_SPARSE = (

@@ -13,11 +13,12 @@ import numpy.typing as npt
 from isospace.search.answer import Clock
 from isospace.search.diversity import scaled, select_diverse
 from isospace.search.grouping import group, rank_documents
+from isospace.search.hits import Hit, RankedRows
 from isospace.search.options import WORD_MODES, SearchOptions
 from isospace.search.paging import last_place, searched_places
 from isospace.search.percentiles import percentile
 from isospace.search.vector.topk import Rows
-from isospace.search.view import Hit, RankedRows, View
+from isospace.search.view import View
 from isospace.transform.vectors import Float32
 
 Scorer: TypeAlias = Callable[[str, Sequence[str]], npt.NDArray[np.float64]]

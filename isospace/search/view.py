@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterable, Sequence, Set
-from dataclasses import asdict, dataclass, field
-from typing import Any, TypeAlias, TypeVar
+from collections.abc import Iterable, Sequence, Set
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from isospace.collection.snapshot import Manifest, files_digest
 from isospace.encoding.embedder import OpenSpace
 from isospace.encoding.forks import is_fork_of
-from isospace.errors import MismatchError, QueryError, ShardError, missing_package
-from isospace.search.approximate.index import FROM_ROWS, ApproximateIndex, Visited
+from isospace.errors import MismatchError, QueryError, missing_package
+from isospace.search.approximate.index import FROM_ROWS, ApproximateIndex
 from isospace.search.bm25 import WordIndex
+from isospace.search.filtered_rows import FilteredRows
 from isospace.search.fusion import reciprocal_rank_fusion, weighted_fusion
+from isospace.search.hits import Hit, Missing, RankedRows, Ranking, Visits
 from isospace.search.local.copy import LocalCopy
 from isospace.search.metadata import parse_metadata
 from isospace.search.options import TEXT_MODES, Mode, Neighbors, SearchOptions
@@ -37,75 +38,9 @@ from isospace.transform.quantizer_set import require_representation
 from isospace.transform.representations import ShortSpec, finest_of
 from isospace.transform.vectors import Float32, Float64
 
-Ranking = list[tuple[int, float]]
-Visits: TypeAlias = Sequence[Visited | None]
 FLOATS = ("float32", "float16")
 # Modes that read floats if the space stores any, else other codes.
 _ANY_CODES = ("auto", "hybrid", "approximate")
-Result = TypeVar("Result")
-
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """A chunk that matches a query."""
-
-    score: float
-    """Higher is better. For cosine: the inner product of the unit vectors of query and chunk."""
-    chunk_id: str
-    doc_id: str
-    uri: str
-    title: str
-    text: str
-    start: int
-    """First character of the chunk in the document's text."""
-    end: int
-    """One past its last character."""
-    metadata: dict[str, Any]
-    """Metadata of the document."""
-    scores: dict[str, float]
-    """The scores that `score` combines, by name (`vector`, `bm25`, `sparse`, `retrieval`, `rerank`); empty if it is
-    just one."""
-    context: str = ""
-    """The chunk with those around it, if `neighbors` asks for them."""
-    context_start: int = 0
-    """First character of the context in the document's text."""
-    context_end: int = 0
-    """One past its last character."""
-    percentile: float | None = None
-    """With `explain`: percentage of pairs of chunks of different documents whose cosine is lower than that of query and
-    chunk; of up to 32,640 pairs of the snapshot. None if the chunk was not found by its cosine."""
-    heading_path: list[str] = field(default_factory=list)
-    """The headings above the chunk, outermost first; empty if none is known."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the fields by name."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, slots=True)
-class RankedRows:
-    """Rows with their scores, best first; `parts` holds the combined scores, by name and row."""
-
-    rows: Ranking
-    parts: dict[str, dict[int, float]]
-    visited: Visited | None = None
-    """What an approximate search visited; None for one that scored every row."""
-
-
-@dataclass(frozen=True, slots=True)
-class Missing:
-    """What a search left out, since shards do not answer.
-
-    Attributes
-    ----------
-    shards
-        The missing ones, as `2/3`.
-    searched
-        The share of the snapshot's chunks that was searched.
-    """
-
-    shards: tuple[str, ...]
-    searched: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -506,68 +441,8 @@ class View:
         return [(int(rows[place]), float(scores[place])) for place in order[:count]]
 
 
-def search_available(view: View, search: Callable[[View], Result]) -> Result:
-    """Search what can be searched of a view; where shards may be missing, again without one that does not answer.
-
-    Raises
-    ------
-    ShardError
-        If a shard does not answer, and none may be missing.
-    """
-    without: set[str] = set()
-    while True:
-        chosen = view.available(without)
-        try:
-            return search(chosen)
-        except ShardError as error:
-            if not error.shard or error.shard in without or not view.allow_partial:
-                raise
-            without.add(error.shard)
-
-
 def _arrays(scores: dict[int, float]) -> tuple[Rows, npt.NDArray[np.float64]]:
     return np.fromiter(scores, np.int64, len(scores)), np.fromiter(scores.values(), np.float64, len(scores))
-
-
-class FilteredRows:
-    """The rows that pass filters and scopes, with those asked for last kept: a service asks for the same again.
-
-    Parameters
-    ----------
-    owners
-        (n,) row of `documents` of each row.
-    live
-        (n,) False for rows that are never found; None if there are none.
-    documents
-        A typed column for each metadata field.
-    """
-
-    def __init__(
-        self, owners: npt.NDArray[np.integer], live: npt.NDArray[np.bool_] | None, documents: pa.Table
-    ) -> None:
-        self._owners, self._live = owners, live
-        self._documents = documents.drop_columns([name for name in ("metadata",) if name in documents.column_names])
-        self._filter = functools.lru_cache(maxsize=16)(self._by_filter)
-        self._scope = functools.lru_cache(maxsize=64)(self._by_scope)
-        self.rows = functools.lru_cache(maxsize=16)(self._rows)
-
-    def _rows(self, expression: str | None, scope: str | None) -> Rows:
-        # The scope first: what it says of a wrong filter is nothing.
-        masks = [self._scope(scope)] if scope is not None else []
-        masks += [self._filter(expression)] if expression is not None else []
-        passed = np.logical_and.reduce(masks)[self._owners]
-        return np.flatnonzero(passed if self._live is None else passed & self._live).astype(np.int64)
-
-    def _by_filter(self, expression: str) -> npt.NDArray[np.bool_]:
-        # With pyarrow.compute, which takes longer to import than most queries take.
-        from isospace.search.filters import apply_filter, parse_filter
-
-        return apply_filter(parse_filter(expression), self._documents)
-
-    def _by_scope(self, scope: str) -> npt.NDArray[np.bool_]:
-        from isospace.search.scope import documents_in_scope
-
-        return documents_in_scope(scope, self._documents)
 
 
 def _required(queries: Any, mode: str) -> Any:

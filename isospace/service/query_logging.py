@@ -17,9 +17,10 @@ from datetime import UTC, datetime
 from isospace.errors import ConfigError
 from isospace.evaluation.rank_agreement import rank_biased_overlap, top_overlap
 from isospace.operations.audit.query_log import AnswerLog, LoggedAnswer, query_hash
+from isospace.search.hits import Hit
 from isospace.search.index import Index
 from isospace.search.options import TEXT_MODES, WORD_MODES, SearchOptions
-from isospace.search.view import Hit, View
+from isospace.search.view import View
 
 _LOG = logging.getLogger(__name__)
 _WAITING = 1_000

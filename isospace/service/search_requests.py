@@ -7,11 +7,13 @@ from dataclasses import asdict
 
 from isospace.errors import MismatchError, NotFoundError
 from isospace.search.approximate.index import Visited
+from isospace.search.available import search_available
 from isospace.search.highlight import snapshot_highlighter
+from isospace.search.hits import Hit, Missing
 from isospace.search.more_like import example_of
 from isospace.search.options import LAST_PLACE, WORD_MODES, SearchOptions, search_options
 from isospace.search.paging import last_place, require_snapshot, searched_places
-from isospace.search.view import Hit, Missing, View, search_available
+from isospace.search.view import View
 from isospace.service.embed_requests import require_characters, require_within
 from isospace.service.errors import Problem
 from isospace.service.limits import Limits

@@ -11,9 +11,10 @@ from dataclasses import replace
 from typing import Any
 
 from isospace.search.answer import Answer
+from isospace.search.hits import Hit
 from isospace.search.index import Index
 from isospace.search.options import SearchOptions
-from isospace.search.view import Hit, View
+from isospace.search.view import View
 from isospace.service.access_log import AccessLog
 from isospace.service.batcher import Batcher, Run
 from isospace.service.embed_requests import embed_items, tokens_about

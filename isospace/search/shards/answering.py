@@ -19,6 +19,7 @@ from isospace.collection.shard import Shard
 from isospace.collection.snapshot import Manifest, files_digest
 from isospace.errors import IsospaceError
 from isospace.search.bm25 import LexicalIndex, Weighted
+from isospace.search.filtered_rows import FilteredRows
 from isospace.search.local.copy import LocalCopy
 from isospace.search.maxscore import Saturation
 from isospace.search.metadata import FieldValues
@@ -28,7 +29,7 @@ from isospace.search.shards.messages import MessageError, packed, require_rows, 
 from isospace.search.sparse_index import SparseIndex, sharing
 from isospace.search.vector.rescoring import keyed_nearest
 from isospace.search.vector.topk import Rows
-from isospace.search.view import FilteredRows, View
+from isospace.search.view import View
 
 Answer = dict[str, Any]
 _METRICS = ("cosine", "dot", "l2", "l1")

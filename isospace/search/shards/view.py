@@ -15,6 +15,7 @@ from isospace.encoding.embedder import OpenSpace
 from isospace.errors import QueryError, ShardError
 from isospace.search.approximate.index import Visited
 from isospace.search.approximate.record import LearnedRecall
+from isospace.search.hits import Missing, Ranking, Visits
 from isospace.search.local.copy import LocalCopy
 from isospace.search.options import Neighbors, SearchOptions
 from isospace.search.percentiles import chance_cosines, sampled
@@ -31,7 +32,7 @@ from isospace.search.vector.kernels import Codes, Kernels
 from isospace.search.vector.rescoring import Candidates, Scored, is_binary, wanted_rows
 from isospace.search.vector.scoring import Metric
 from isospace.search.vector.topk import Rows
-from isospace.search.view import Missing, Ranking, View, Visits
+from isospace.search.view import View
 from isospace.search.words import missing_for_words
 from isospace.transform.vectors import Float32, Float64
 

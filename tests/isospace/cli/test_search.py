@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from isospace.cli.search import hit_lines
-from isospace.search.view import Hit
+from isospace.search.hits import Hit
 from tests.isospace.cli.conftest import DOCUMENTS, Call
 
 TEXT = "a text that goes on and on, " * 20

@@ -70,7 +70,10 @@ def test_an_empty_file_changes_nothing(ask: Ask) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("prot: 9000", "service.yaml: prot: there is no such option; expected one of access_log, allow_partial, backend"),
+        (
+            "prot: 9000",
+            "service.yaml: prot: there is no such option; expected one of access_log, allow_partial, backend",
+        ),
         ("config: x", "config: there is no such option"),
         ("- 1", "expected options and their values"),
         ("a: [", "cannot be read"),

@@ -16,7 +16,7 @@ from isospace.cli.common import fail, print_table, shortened, warn
 from isospace.cli.display import LineReporter
 from isospace.cli.search import hit_lines
 from isospace.cli.terminal import prepare_output, print_json, printable, say, say_marked
-from isospace.search.view import Hit
+from isospace.search.hits import Hit
 from tests.isospace.cli.conftest import Call
 
 HOSTILE = {

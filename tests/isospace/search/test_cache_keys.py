@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from isospace.search.answer import Clock
+from isospace.search.hits import RankedRows
 from isospace.search.index import Index
 from isospace.search.options import SearchOptions
 from isospace.search.query_cache import CacheConfig, QueryCache
-from isospace.search.view import RankedRows
 from isospace.transform.affine import Role
 from tests.helpers.small_space import LetterEncoder, record
 

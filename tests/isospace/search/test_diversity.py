@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from isospace.errors import QueryError
 from isospace.search.diversity import scaled, select_diverse
+from isospace.search.hits import Hit
 from isospace.search.index import Index
 from isospace.search.options import SearchOptions, search_options
-from isospace.search.view import Hit
 
 QUERIES = ["the protein of a cell", "a gene in the search index"]
 MODES: list[dict[str, Any]] = [

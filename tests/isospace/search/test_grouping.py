@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from isospace.errors import QueryError
+from isospace.search.hits import Hit
 from isospace.search.index import Index, open_index
-from isospace.search.view import Hit
 from tests.helpers.documents import configuration, sentences, write_jsonl
 from tests.helpers.inline import embed_inline
 

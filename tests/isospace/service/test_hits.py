@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 
-from isospace.search.view import Hit
+from isospace.search.hits import Hit
 from isospace.service.schemas import FoundChunk
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from isospace.errors import ShardError
-from isospace.search.view import Missing
+from isospace.search.hits import Missing
 from isospace.service.errors import missing_shard
 from isospace.service.keys import Access
 from isospace.service.search_requests import partial_search
