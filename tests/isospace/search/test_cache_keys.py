@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from isospace.search.answer import Clock
-from isospace.search.hits import RankedRows
+from isospace.search.hits import Missing, RankedRows
 from isospace.search.index import Index
 from isospace.search.options import SearchOptions
 from isospace.search.query_cache import CacheConfig, QueryCache
@@ -104,7 +104,8 @@ class FakeView:
 
     def __post_init__(self) -> None:
         self.manifest = SimpleNamespace(sequence=1, snapshot_id="a" * 64)
-        self.copy = SimpleNamespace(codes={})
+        self.representations: tuple[str, ...] = ()
+        self.missing: Any = None
 
     def rank(self, texts: Any, vectors: np.ndarray, options: SearchOptions) -> list[RankedRows]:
         return [RankedRows([(0, 1.0)], {}) for _ in vectors]
@@ -126,4 +127,11 @@ def test_an_answer_of_other_files_of_the_same_content_or_another_space_is_not_us
     assert cache.counts.semantic == 0
     assert asked(FakeView("one")) == [["one"]]
     assert asked(FakeView("one"), k=3) == [["one"]]
+    assert cache.counts.semantic == 1
+    # What was found while a shard was missing is no answer for later, and is asked for anew.
+    partial = FakeView("partial")
+    partial.missing = Missing(("2/2",), 0.5)
+    assert asked(partial) == asked(partial) == [["partial"]]
+    assert cache.counts.semantic == 1
+    assert asked(FakeView("partial")) == [["partial"]]
     assert cache.counts.semantic == 1

@@ -167,7 +167,7 @@ def test_a_copy_is_used_where_nothing_can_be_written(store: Path, monkeypatch: p
     def refused(*_: object, **__: object) -> None:
         raise OSError(30, "Read-only file system")
 
-    for name in ("_note", "make_group"):
+    for name in ("note", "make_group"):
         monkeypatch.setattr(f"isospace.search.local.copy.{name}", refused)
     assert open_index(str(store), "c").search(QUERY) == expected
 
