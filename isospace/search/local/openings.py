@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from isospace.storage.cache import cache_folder
 
 # Snapshots per collection whose groups are kept: the one in use, the one a rollback would need, and one more.
 _KEPT_SNAPSHOTS = 3
+# A shard that has not opened a snapshot for so long is probably one of a number of shards that nobody uses any more. A
+# process that still uses its groups has mapped them.
+_LEFT_AFTER_SECONDS = 30 * 86_400
 # Of a snapshot, and the shard if it is one.
 _DIGITS = re.compile(r"[0-9a-f]{32}(_[0-9]+_[0-9]+)?")
 
@@ -46,9 +50,11 @@ def remove_unused(base: Path, collection: str, names: Sequence[str], erasures: i
             with contextlib.suppress(FileNotFoundError):
                 stamps.append((path.stat().st_mtime_ns, path))
         newest = [path for _, path in sorted(stamps, reverse=True)]
-        for path in newest[_KEPT_SNAPSHOTS:]:
+        is_left = bool(stamps) and time.time() - max(stamps)[0] / 1e9 > _LEFT_AFTER_SECONDS
+        kept = 0 if is_left else _KEPT_SNAPSHOTS
+        for path in newest[kept:]:
             path.unlink(missing_ok=True)
-        used |= {name for path in newest[:_KEPT_SNAPSHOTS] for name in _lines(path)}
+        used |= {name for path in newest[:kept] for name in _lines(path)}
     for path in list(group_folders(base, collection)):
         # Another process may be removing it, or it lacks its record.
         with contextlib.suppress(FileNotFoundError):
