@@ -150,7 +150,7 @@ def _candidates(
     slack = _rounding(codes, queries)
     if metric == "l2" and lengths is not None:
         # The squares are rounded, too, however short the query is.
-        slack += _FLOAT32_EPSILON * float(np.max(lengths, initial=1.0))
+        slack += _FLOAT32_EPSILON * max(1.0, float(lengths.max()))
     near = top_rows(blocks, len(queries), count, slack)
     return near if rows is None else [rows[part] for part in near]
 

@@ -62,6 +62,9 @@ FILES: dict[str, tuple[str, Kind]] = {
     C.answers("2026-01-02"): ("collections/c/answers/2026-01-02", "answers"),
     C.reference_record("s"): ("collections/c/references/s.json", "references"),
     C.reference_sample("s", HEX): ("collections/c/references/s-0123456789abcdef.parquet", "references"),
+    C.remote_record("i", HEX): ("collections/c/remote/i-0123456789abcdef.json", "remote"),
+    C.remote_group_record("d"): ("collections/c/remote/d/group.json", "remote"),
+    C.remote_object("d", "codes", HEX): ("collections/c/remote/d/codes-0123456789abcdef.bin", "remote"),
     numbered(C.folder("audits"), 3): ("collections/c/audits/00000003.json", "audits"),
     numbered(C.replacements, 3): ("collections/c/forgotten/replaced/00000003.json", "forgotten"),
     numbered(C.receipts, 3): ("collections/c/forgotten/receipts/00000003.json", "forgotten"),
@@ -69,7 +72,7 @@ FILES: dict[str, tuple[str, Kind]] = {
 
 
 def test_every_path_of_a_collection_is_what_it_has_always_been() -> None:
-    assert len(FILES) == 27
+    assert len(FILES) == 30
     assert {path: expected for path, (expected, _) in FILES.items()} == {path: path for path in FILES}
     assert {kind: C.folder(kind) for kind in KINDS} == {kind: f"collections/c/{kind}" for kind in KINDS}
 
