@@ -146,7 +146,10 @@ def test_snapshots_share_published_groups_with_dead_rows(store: str) -> None:
     ],
     ids=str,
 )
-@pytest.mark.parametrize("snapshot", [1, 3, "production"])
+@pytest.mark.parametrize(
+    "snapshot",
+    [pytest.param(1, marks=pytest.mark.integration), 3, pytest.param("production", marks=pytest.mark.integration)],
+)
 def test_every_search_answers_as_a_local_one(store: str, snapshot: int | str, options: dict[str, Any]) -> None:
     local, remote = open_index(store, "c", snapshot), open_index(store, "c", snapshot, local="none")
     assert outcome(remote, **options) == outcome(local, **options)

@@ -89,7 +89,11 @@ def whole(sharded_store: str, cache: None) -> Iterator[Index]:
         yield index
 
 
-@pytest.fixture(scope="session", params=[2, 3], ids=["two shards", "three shards"])
+@pytest.fixture(
+    scope="session",
+    params=[2, pytest.param(3, marks=pytest.mark.integration)],
+    ids=["two shards", "three shards"],
+)
 def front(request: pytest.FixtureRequest, sharded_store: str, cache: None) -> Iterator[Index]:
     """A front over real servers."""
     with (
