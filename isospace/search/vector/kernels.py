@@ -186,11 +186,12 @@ def _rounding(codes: Codes, queries: Float32) -> npt.NDArray[np.float64]:
     """Return the (m,) slack for the rounding of float32 inner products.
 
     8 sqrt(k) u, the probabilistic bound of Higham and Mary, 2019. With the deterministic bound, k u, vectors that lie
-    close together would yield thousands of candidates.
+    close together would yield thousands of candidates. It is never 0, not even for a zero query: rows that tie with the
+    last one are candidates, too.
     """
     relative = 4.0 * np.sqrt(codes.quantizer.dimension) * _FLOAT32_EPSILON
     slack: npt.NDArray[np.float64] = relative * np.linalg.norm(queries, axis=1) * max(_longest(codes), 1.0)
-    return slack
+    return np.maximum(slack, np.finfo(np.float32).tiny)
 
 
 def _longest(codes: Codes) -> float:

@@ -64,7 +64,9 @@ def outcome(index: Index, queries: list[str], **options: Any) -> Any:
     return [[hit.as_dict() for hit in hits] for hits in answer.hits], answer.visited, answer.snapshot_id
 
 
-@pytest.mark.parametrize("more", MORE, ids=str)
+@pytest.mark.parametrize(
+    "more", [*MORE[:3], *(pytest.param(one, marks=pytest.mark.integration) for one in MORE[3:])], ids=str
+)
 @pytest.mark.parametrize("mode", MODES, ids=str)
 def test_answers_are_equal(
     whole: Index, front: Index, mode: dict[str, Any], more: dict[str, Any], monkeypatch: pytest.MonkeyPatch

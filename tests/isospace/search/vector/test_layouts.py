@@ -69,6 +69,20 @@ def test_results_do_not_depend_on_the_layout(spec: Any, unit: bool, count: int, 
     assert all(found[number] == found[number % 3] for number in range(len(found)))
 
 
+@pytest.mark.parametrize("kernels", ["numpy", "fast"])
+@pytest.mark.parametrize("spec", [Float32Spec(), Float16Spec(), Int8Spec(), PqSpec(kind="pq", subvectors=8)], ids=str)
+def test_all_rows_tie_for_a_zero_query(spec: Any, kernels: Kernels) -> None:
+    vectors = np.random.default_rng(0).standard_normal((400, 32)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    quantizer = fit_quantizer(spec, vectors)
+    codes = Codes(spec.name, quantizer, quantizer.encode(vectors))
+    zero = np.zeros((1, 32), np.float32)
+    ((rows, scores),) = nearest(codes, codes, zero, 4, metric="dot", rescore=0, rows=None, kernels=kernels)
+    # Which of them are returned is decided by their IDs, so that it depends on no layout.
+    assert rows.tolist() == list(range(400))
+    assert not scores.any()
+
+
 def test_rows_of_several_arrays_are_read_as_from_one() -> None:
     whole = np.arange(60).reshape(20, 3)
     several = Stacked([whole[:7], whole[7:7], whole[7:8], whole[8:]])
