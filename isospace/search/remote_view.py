@@ -70,10 +70,10 @@ class RemoteView(View):
         is_able = len(vectors) > 0 and bool(vectors.any(axis=1).all())
         if recall is not None and is_able and self.cells.can_search(recall, count, rows):
             found, visits = self.cells.nearest(
-                vectors, count, metric=options.metric, recall=recall, rows=rows, kernels=kernels
+                vectors, count, metric=options.metric, recall=recall, rows=rows, kernels=kernels, keep=keep
             )
             return [self._ordered(near, scores, count) for near, scores in found], list(visits)
-        scored = self.cells.exact(vectors, count, metric=options.metric, rows=rows, kernels=kernels)
+        scored = self.cells.exact(vectors, count, metric=options.metric, rows=rows, kernels=kernels, keep=keep)
         return [self._ordered(near, scores, count) for near, scores in scored], [None] * len(vectors)
 
     def _require_published(self, options: SearchOptions) -> None:

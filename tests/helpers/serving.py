@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import uvicorn
+from fastapi import FastAPI
 
 from isospace.search.index import Index
 from isospace.service.app import create_app
@@ -18,12 +19,12 @@ from isospace.service.settings import Settings
 
 
 @contextmanager
-def serving(index: Index, settings: Settings | None = None, *, watcher: Watcher | None = None) -> Iterator[str]:
-    """Serve until the block ends; yields the url."""
+def serving_app(app: FastAPI, settings: Settings | None = None, *, port: int = 0) -> Iterator[str]:
+    """Serve an application until the block ends; yields the URL."""
     listening = socket.socket()
-    listening.bind(("127.0.0.1", 0))
-    chosen = settings or Settings()
-    server = uvicorn.Server(server_config(create_app(index, chosen, watcher=watcher), chosen))
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening.bind(("127.0.0.1", port))
+    server = uvicorn.Server(server_config(app, settings or Settings()))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     try:
@@ -35,3 +36,11 @@ def serving(index: Index, settings: Settings | None = None, *, watcher: Watcher 
         thread.join(20)
         listening.close()
         assert not thread.is_alive()
+
+
+@contextmanager
+def serving(index: Index, settings: Settings | None = None, *, watcher: Watcher | None = None) -> Iterator[str]:
+    """Serve an index until the block ends; yields the URL."""
+    chosen = settings or Settings()
+    with serving_app(create_app(index, chosen, watcher=watcher), chosen) as url:
+        yield url

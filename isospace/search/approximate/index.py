@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -13,9 +11,17 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from isospace.search.approximate.kept import KeptByRows
 from isospace.search.approximate.lists import CellLists, one_thread, require_faiss, rotated
 from isospace.search.approximate.record import LearnedRecall
-from isospace.search.approximate.visits import NEIGHBORS, VisitRule, cells_within_reach, rule_for, visited_cells
+from isospace.search.approximate.visits import (
+    NEIGHBORS,
+    VisitRule,
+    cells_within_reach,
+    lowest_product,
+    rule_for_share,
+    visited_cells,
+)
 from isospace.search.vector.kernels import Codes
 from isospace.search.vector.rescoring import Scored
 from isospace.search.vector.scoring import Metric, score_rows
@@ -27,7 +33,6 @@ FROM_ROWS = 100_000
 """Live rows from which mode `auto` is approximate, measured: below, an exact search takes a few milliseconds."""
 # Passing rows up to which all of them are scored: that takes as long as visiting cells.
 _FEW_ROWS = 20_000
-_KEPT_MASKS = 16
 # Passing rows near a query, compared with what their share in all rows would give, from which a filter counts as
 # unrelated to the query.
 _NEAR_SHARE = 0.7
@@ -98,8 +103,7 @@ class ApproximateIndex:
     ) -> None:
         self.groups, self.quantizer, self.learned, self.live = tuple(groups), quantizer, learned, live
         self._firsts = np.cumsum([0, *(len(group.cells) for group in groups)])
-        self._kept: OrderedDict[int, tuple[Rows, Passing]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._kept = KeptByRows[Passing]()
 
     @functools.cached_property
     def centroids(self) -> Float32:
@@ -121,9 +125,7 @@ class ApproximateIndex:
 
     def rule(self, recall: float, count: int, share: float = 1.0) -> VisitRule | None:
         """Return the rule for `count` of the rows of which a share passes a filter; None if none was learned."""
-        if self.learned is None or share <= 0.0:
-            return None
-        return rule_for(self.learned.rules, recall, math.ceil(count / share))
+        return None if self.learned is None else rule_for_share(self.learned.rules, recall, count, share)
 
     def can_search(self, recall: float, count: int, rows: Rows | None) -> bool:
         """Return whether cells are visited for a search, or all of the rows scored."""
@@ -244,7 +246,7 @@ class ApproximateIndex:
             ((near, estimates),) = self.ranked_each([query], [cells], candidates, passing.bits)
             looked += len(near)
             ((rows, scores),) = self.best_each(last, [query], [near], count, metric)
-            lowest = _lowest(scores, count, metric, query.length)
+            lowest = lowest_product(scores, count, is_distance=metric == "l2", length=query.length)
             more = cells_within_reach(rule, query.products, passing.counts, lowest, cells)
             is_cut = len(near) == candidates and float(estimates[-1]) > lowest - error
             if not len(more) and not is_cut:
@@ -308,21 +310,12 @@ class ApproximateIndex:
 
     def passing(self, rows: Rows, keep: bool) -> Passing:
         """Return the masks and counts of rows; those of a filter that is asked for again are kept."""
-        with self._lock:
-            kept = self._kept.get(id(rows))
-            if kept is not None and kept[0] is rows:
-                self._kept.move_to_end(id(rows))
-                return kept[1]
+        return self._kept.get(rows, self._of_rows, keep=keep)
+
+    def _of_rows(self, rows: Rows) -> Passing:
         whole = np.zeros(int(self._firsts[-1]), bool)
         whole[rows] = True
-        passing = self._masked(whole)
-        if keep:
-            with self._lock:
-                # The rows are kept too: as long as they are, no other array has their ID.
-                self._kept[id(rows)] = (rows, passing)
-                while len(self._kept) > _KEPT_MASKS:
-                    self._kept.popitem(last=False)
-        return passing
+        return self._masked(whole)
 
     def _masked(self, whole: Bools) -> Passing:
         starts = self._firsts[:-1].tolist()
@@ -354,16 +347,6 @@ def best_of(codes: Codes, query: Float32, near: Rows, count: int, metric: Metric
         slack = 8.0 * math.sqrt(len(query)) * _FLOAT32_EPSILON * size
         near = near[rough >= np.partition(rough, len(rough) - count)[len(rough) - count] - slack]
     return near, score_rows(codes, query, near, metric)
-
-
-def _lowest(scores: npt.NDArray[np.float64], count: int, metric: Metric, length: float) -> float:
-    """Return the inner product of the last of the best rows with the query at unit length; -inf if there are fewer."""
-    if len(scores) < count:
-        return -math.inf
-    last = float(np.partition(scores, len(scores) - count)[len(scores) - count])
-    # |q - x|^2 = |q|^2 + 1 - 2 q x for unit vectors x.
-    product = (length * length + 1.0 - last * last) / 2.0 if metric == "l2" else last
-    return product / length
 
 
 def exact_neighbors(largest: int) -> tuple[int, ...]:

@@ -95,7 +95,7 @@ def declared_rules(
 ) -> list[tuple[VisitRule, MeasuredRecall]]:
     """Return for each recall the first rule, learned for that or more, that reached it on other queries.
 
-    A recall that no rule reached is not declared: such searches are exact.
+    If no rule reached a recall, searches that declare it are exact.
     """
     kept = []
     for count in dict.fromkeys(rule.neighbors for rule in rules):

@@ -8,6 +8,7 @@ hard queries more cells than easy ones.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -66,6 +67,11 @@ def rule_for(rules: Sequence[VisitRule], recall: float, neighbors: int) -> Visit
     return min(able, key=lambda rule: (rule.neighbors, rule.recall), default=None)
 
 
+def rule_for_share(rules: Sequence[VisitRule], recall: float, count: int, share: float) -> VisitRule | None:
+    """Return the rule for `count` of the rows of which a share passes a filter; None if there is none."""
+    return rule_for(rules, recall, math.ceil(count / share)) if share > 0.0 else None
+
+
 def visited_cells(
     rule: VisitRule, products: Float32, passing: npt.NDArray[np.int64], *, wanted: float
 ) -> npt.NDArray[np.int64]:
@@ -116,6 +122,26 @@ def cells_within_reach(
     is_near = (products >= lowest - rule.reach) & (passing > 0)
     is_near[visited] = False
     return np.flatnonzero(is_near).astype(np.int64)
+
+
+def lowest_product(scores: Float64, count: int, *, is_distance: bool, length: float) -> float:
+    """Return the inner product of the query, at unit length, with the last of the best rows; -inf if there are fewer.
+
+    Parameters
+    ----------
+    scores
+        (n,) of the rows, in any order.
+    is_distance
+        Whether they are negated distances, not inner products.
+    length
+        Of the query.
+    """
+    if len(scores) < count:
+        return -math.inf
+    last = float(np.partition(scores, len(scores) - count)[len(scores) - count])
+    # |q - x|^2 = |q|^2 + 1 - 2 q x for unit vectors x.
+    product = (length * length + 1.0 - last * last) / 2.0 if is_distance else last
+    return product / length
 
 
 def learn_reach(products: Float32, homes: npt.NDArray[np.integer[Any]], scores: Float64, *, recall: float) -> float:

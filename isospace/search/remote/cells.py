@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import functools
 import math
-import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -19,8 +17,15 @@ import numpy.typing as npt
 
 from isospace.errors import QueryError
 from isospace.search.approximate.index import Visited
+from isospace.search.approximate.kept import KeptByRows
 from isospace.search.approximate.record import LearnedRecall
-from isospace.search.approximate.visits import VisitRule, cells_within_reach, rule_for, visited_cells
+from isospace.search.approximate.visits import (
+    VisitRule,
+    cells_within_reach,
+    lowest_product,
+    rule_for_share,
+    visited_cells,
+)
 from isospace.search.remote.block_reader import BlockReader
 from isospace.search.remote.group import CodeBlock, RemoteGroup
 from isospace.search.vector.kernels import Codes, Kernels
@@ -39,7 +44,6 @@ Chosen = list[tuple[int, int]]
 _PORTION_BYTES = 16 << 20
 # Queries whose blocks are requested together.
 _TOGETHER = 8
-_KEPT_MASKS = 16
 _FLOAT32_EPSILON = float(np.finfo(np.float32).eps)
 LEAST_EXACT_BYTES = 64_000_000
 """Codes up to which an exact search reads all of them, however small the disk cache is."""
@@ -77,8 +81,7 @@ class RemoteCells:
         self._centroids = None if quantizer is None else np.ascontiguousarray(quantizer.centroids())
         counts = tuple(group.counts for group in self.groups)
         self._live = _Passing(codes.live, counts, int(sum(one.sum() for one in counts)))
-        self._kept: OrderedDict[int, tuple[Rows, _Passing]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._kept = KeptByRows[_Passing]()
 
     @functools.cached_property
     def sizes(self) -> Counts:
@@ -87,9 +90,7 @@ class RemoteCells:
 
     def rule(self, recall: float, count: int, share: float = 1.0) -> VisitRule | None:
         """Return the rule for `count` of the rows of which a share passes a filter; None if none was learned."""
-        if self.learned is None or share <= 0.0:
-            return None
-        return rule_for(self.learned.rules, recall, math.ceil(count / share))
+        return None if self.learned is None else rule_for_share(self.learned.rules, recall, count, share)
 
     def can_search(self, recall: float, count: int, rows: Rows | None) -> bool:
         """Return whether cells are visited for a search, or all of the rows scored."""
@@ -97,7 +98,15 @@ class RemoteCells:
         return self.rule(recall, count, share) is not None
 
     def nearest(
-        self, queries: Float32, count: int, *, metric: Metric, recall: float, rows: Rows | None, kernels: Kernels
+        self,
+        queries: Float32,
+        count: int,
+        *,
+        metric: Metric,
+        recall: float,
+        rows: Rows | None,
+        kernels: Kernels,
+        keep: bool = False,
     ) -> tuple[list[Scored], list[Visited]]:
         """Find rows near each query; `can_search` must be true.
 
@@ -111,6 +120,8 @@ class RemoteCells:
             The share of the `count` best rows to find, on average.
         rows
             Ascending int64 live rows to search; all live ones if None.
+        keep
+            Whether the same array of rows will be asked for again.
 
         Returns
         -------
@@ -119,7 +130,7 @@ class RemoteCells:
         list of Visited
             What each query visited.
         """
-        passing = self._live if rows is None else self._of_rows(rows)
+        passing = self._live if rows is None else self._kept.get(rows, self._of_rows, keep=keep)
         share = passing.total / max(self._live.total, 1)
         rule = self.rule(recall, count, share)
         if rule is None or self.learned is None or self._centroids is None:
@@ -140,12 +151,12 @@ class RemoteCells:
                 self._prefetch(self._blocks(near, passing))
             scored = self._scan(query[None], self._blocks(cells, passing), passing, count, metric, kernels)[0]
             if rows is not None:
-                lowest = _lowest(scored, count, metric, float(length))
+                lowest = lowest_product(scored[1], count, is_distance=metric == "l2", length=float(length))
                 more = cells_within_reach(rule, line, by_cell, lowest, cells)
                 while len(more):
                     further = self._scan(query[None], self._blocks(more, passing), passing, count, metric, kernels)[0]
                     scored, cells = _merged(scored, further, count), np.concatenate([cells, more])
-                    lowest = _lowest(scored, count, metric, float(length))
+                    lowest = lowest_product(scored[1], count, is_distance=metric == "l2", length=float(length))
                     more = cells_within_reach(rule, line, by_cell, lowest, cells)
             found.append(scored)
             seen = int(by_cell[cells].sum())
@@ -153,7 +164,14 @@ class RemoteCells:
         return found, visits
 
     def exact(
-        self, queries: Float32, count: int, *, metric: Metric, rows: Rows | None, kernels: Kernels
+        self,
+        queries: Float32,
+        count: int,
+        *,
+        metric: Metric,
+        rows: Rows | None,
+        kernels: Kernels,
+        keep: bool = False,
     ) -> list[Scored]:
         """Score all rows, or those given; all blocks that have one are read, a portion at a time.
 
@@ -162,7 +180,7 @@ class RemoteCells:
         QueryError
             If these blocks take more than the disk cache may, so that every such search would read them again.
         """
-        passing = self._live if rows is None else self._of_rows(rows)
+        passing = self._live if rows is None else self._kept.get(rows, self._of_rows, keep=keep)
         chosen = [
             (group, int(block)) for group, counts in enumerate(passing.counts) for block in np.flatnonzero(counts)
         ]
@@ -285,25 +303,14 @@ class RemoteCells:
         return total
 
     def _of_rows(self, rows: Rows) -> _Passing:
-        """Return the mask and the counts of rows; those of a filter that is asked for again are kept."""
-        with self._lock:
-            kept = self._kept.get(id(rows))
-            if kept is not None and kept[0] is rows:
-                self._kept.move_to_end(id(rows))
-                return kept[1]
+        """Return the mask and the counts of rows."""
         mask = np.zeros(int(self._firsts[-1]), bool)
         mask[rows] = True
         counts = []
         for first, group in zip(self._firsts[:-1].tolist(), self.groups, strict=True):
             own = mask[first : first + len(group)]
             counts.append(np.bincount(group.blocks[own], minlength=len(group.counts)).astype(np.int64))
-        passing = _Passing(mask, tuple(counts), len(rows))
-        with self._lock:
-            # The rows are kept too: as long as they are, no other array has their ID.
-            self._kept[id(rows)] = (rows, passing)
-            while len(self._kept) > _KEPT_MASKS:
-                self._kept.popitem(last=False)
-        return passing
+        return _Passing(mask, tuple(counts), len(rows))
 
 
 def _merged(one: Scored, other: Scored, count: int) -> Scored:
@@ -313,14 +320,3 @@ def _merged(one: Scored, other: Scored, count: int) -> Scored:
         keep = scores >= np.partition(scores, len(scores) - count)[len(scores) - count]
         rows, scores = rows[keep], scores[keep]
     return rows, scores
-
-
-def _lowest(scored: Scored, count: int, metric: Metric, length: float) -> float:
-    """Return the inner product of the last of the best rows with the query at unit length; -inf if there are fewer."""
-    scores = scored[1]
-    if len(scores) < count:
-        return -math.inf
-    last = float(np.partition(scores, len(scores) - count)[len(scores) - count])
-    # |q - x|^2 = |q|^2 + 1 - 2 q x for unit vectors x.
-    product = (length * length + 1.0 - last * last) / 2.0 if metric == "l2" else last
-    return product / length

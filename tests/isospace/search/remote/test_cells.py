@@ -120,3 +120,21 @@ def test_rules_decide_whether_cells_are_visited(tmp_path: Path) -> None:
     assert cells.can_search(0.9, 1, np.arange(0, ROWS, 10, dtype=np.int64))
     assert not cells.can_search(0.9, 2, np.arange(0, ROWS, 10, dtype=np.int64))
     assert not cells.can_search(0.9, 1, np.zeros(0, np.int64))
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_the_masks_of_a_filter_are_kept_only_if_it_comes_again(tmp_path: Path, exact: bool) -> None:
+    cells, _, _ = searched(tmp_path, learned())
+
+    def ask(rows: Any, **keep: bool) -> None:
+        if exact:
+            cells.exact(QUERIES[:1], 1, metric="cosine", rows=rows, kernels="numpy", **keep)
+        else:
+            cells.nearest(QUERIES[:1], 1, metric="cosine", recall=0.9, rows=rows, kernels="numpy", **keep)
+
+    ask(EVERY_NINTH)
+    # What is left after another search is asked for once: at ten million chunks, its mask takes ten megabytes.
+    assert len(cells._kept) == 0
+    ask(EVERY_NINTH, keep=True)
+    ask(EVERY_NINTH, keep=True)
+    assert len(cells._kept) == 1

@@ -19,7 +19,8 @@ from isospace.search.shards.client import ShardClients, ShardOptions
 from isospace.search.shards.messages import packed
 from isospace.service.settings import Settings
 from isospace.service.shard_app import create_shard_app
-from tests.helpers.sharded import open_shard, serving_app, serving_shards
+from tests.helpers.serving import serving_app
+from tests.helpers.sharded import open_shard, serving_shards
 
 QUERY = "the protein of a cell"
 Change = Callable[[str, dict[str, Any]], Any]

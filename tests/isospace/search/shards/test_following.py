@@ -17,7 +17,8 @@ from isospace.search.index import Index, open_index
 from isospace.search.options import SearchOptions
 from isospace.service.shard_app import create_shard_app
 from isospace.storage.store import open_store
-from tests.helpers.sharded import open_shard, serving_app, serving_shards
+from tests.helpers.serving import serving_app
+from tests.helpers.sharded import open_shard, serving_shards
 
 QUERY = "the protein of a cell"
 

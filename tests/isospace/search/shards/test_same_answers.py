@@ -15,7 +15,8 @@ from isospace.service.limits import Limits
 from isospace.service.settings import Settings
 from isospace.service.shard_app import create_shard_app
 from tests.helpers.documents import sentences
-from tests.helpers.sharded import open_shard, serving_app
+from tests.helpers.serving import serving_app
+from tests.helpers.sharded import open_shard
 
 QUERIES = ["the protein of a cell", "number 0 3.", "search index of the text 0", "gene gene vector", "title 17"]
 QUERIES += list(sentences(8, seed=9, words=5).values())
