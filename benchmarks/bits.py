@@ -28,7 +28,7 @@ from isospace.encoding.loading import open_encoder
 from isospace.encoding.registry.register import prepare_encoder
 from isospace.encoding.spec import EncoderSpec
 from isospace.pipeline.config import PipelineConfig
-from isospace.search.index import open_index
+from isospace.search.open_index import open_index
 from isospace.storage.store import open_store
 from isospace.transform.quantizer_set import fit_quantizers, quantize
 from isospace.transform.representations import Int8Spec

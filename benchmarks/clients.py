@@ -117,7 +117,7 @@ def compare(url: str, options: argparse.Namespace, folder: Path) -> None:
     """Run all clients, and print what each of them got."""
     import numpy as np
 
-    from isospace.search.index import open_index
+    from isospace.search.open_index import open_index
 
     texts = corpus_texts(options.texts)
     with open_index(options.store, options.collection) as index:

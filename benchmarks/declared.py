@@ -27,7 +27,8 @@ from benchmarks.approximate_rows import K, Rows, blocks
 from isospace import embed_corpus
 from isospace.pipeline.config import PipelineConfig
 from isospace.search.approximate.learn import interval
-from isospace.search.index import Index, open_index
+from isospace.search.index import Index
+from isospace.search.open_index import open_index
 from isospace.search.options import SearchOptions
 
 DECLARED = (0.8, 0.9, 0.95, 0.98, 0.99)

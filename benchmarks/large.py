@@ -44,7 +44,7 @@ from isospace.pipeline.scan.diff import scan_source
 from isospace.pipeline.segment import Segment, segment_table
 from isospace.search.approximate.learn import learn_recall
 from isospace.search.approximate.record import carry_recall, write_recall
-from isospace.search.index import open_index
+from isospace.search.open_index import open_index
 from isospace.storage.parquet import read_parquet, write_parquet
 from isospace.storage.store import open_store
 from isospace.transform.space import Space
@@ -56,7 +56,7 @@ OPEN = """
 import json, os, sys, time
 from pathlib import Path
 import numpy as np
-from isospace.search.index import open_index
+from isospace.search.open_index import open_index
 store, queries, follow = sys.argv[1:4]
 def anonymous():
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()

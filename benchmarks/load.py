@@ -31,7 +31,7 @@ import psutil
 from flows.embed_corpus import embed_corpus
 from isospace.collection.alias import promote, resolve
 from isospace.pipeline.config_files import load_config
-from isospace.search.index import open_index
+from isospace.search.open_index import open_index
 from isospace.storage.store import open_store
 
 HEAD = b"POST /search HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer %b\r\nContent-Length: %d\r\n\r\n"

@@ -17,7 +17,7 @@ from benchmarks.modes import embed
 from isospace.evaluation.metrics import per_query
 from isospace.evaluation.query_set_files import load_set
 from isospace.evaluation.runs import answer_set
-from isospace.search.index import open_index
+from isospace.search.open_index import open_index
 from isospace.search.options import SearchOptions
 
 TREC = {"nDCG@10": "ndcg_cut_10", "R@10": "recall_10", "R@100": "recall_100", "AP": "map", "P@5": "P_5"}

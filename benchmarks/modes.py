@@ -23,7 +23,8 @@ from isospace.encoding.engine import Engine
 from isospace.evaluation.metrics import Run, measure
 from isospace.ingest.query_files import read_judgements, read_queries
 from isospace.pipeline.config import PipelineConfig
-from isospace.search.index import Index, open_index
+from isospace.search.index import Index
+from isospace.search.open_index import open_index
 from isospace.search.options import search_options
 from isospace.search.query_cache import CacheConfig
 from isospace.search.reranker import open_reranker

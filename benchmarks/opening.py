@@ -25,7 +25,7 @@ from tests.helpers.tiny import WORDS, build_tiny_model
 OPEN = """
 import json, resource, sys, time
 begun = time.perf_counter()
-from isospace.search.index import open_index
+from isospace.search.open_index import open_index
 imported = time.perf_counter()
 index = open_index(sys.argv[1], "large", encode=sys.argv[2] == "text")
 opened = time.perf_counter()

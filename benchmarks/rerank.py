@@ -20,7 +20,8 @@ from flows.embed_corpus import embed_corpus
 from isospace.evaluation.metrics import Run, measure
 from isospace.ingest.query_files import Judgements, read_judgements, read_queries
 from isospace.pipeline.config import PipelineConfig
-from isospace.search.index import Index, open_index
+from isospace.search.index import Index
+from isospace.search.open_index import open_index
 from isospace.search.reranker import open_reranker
 
 DEPTH = 100

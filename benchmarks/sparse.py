@@ -25,7 +25,8 @@ from isospace.evaluation.metrics import Run, measure
 from isospace.ingest.query_files import read_judgements, read_queries
 from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.embed import embed_corpus
-from isospace.search.index import Index, open_index
+from isospace.search.index import Index
+from isospace.search.open_index import open_index
 from isospace.search.options import search_options
 from isospace.storage.parquet import read_parquet
 from isospace.transform.sparse import SparseGrid, SparseVectors, fit_grid, quantize_sparse

@@ -44,7 +44,7 @@ SETTINGS = {
 }
 FIRST = """
 import sys, time
-from isospace.search.index import open_index
+from isospace.search.open_index import open_index
 hits = open_index(sys.argv[1], sys.argv[2]).search("does vitamin D reduce the risk of cancer", 3)
 assert len(hits[0]) == 3
 heavy = {"torch", "openvino", "transformers", "sentence_transformers", "onnxruntime"} & set(sys.modules)

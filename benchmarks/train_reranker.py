@@ -28,7 +28,8 @@ from isospace.evaluation.metrics import measure
 from isospace.finetuning.reranker_training import Pair, Stage, train_reranker
 from isospace.ingest.pseudo_queries import Passage, PseudoQuery, make_pseudo_queries
 from isospace.pipeline.config_files import load_config
-from isospace.search.index import Index, open_index
+from isospace.search.index import Index
+from isospace.search.open_index import open_index
 from isospace.search.reranker import Reranker, open_reranker
 
 CONFIG = "configs/demo.yaml"

@@ -29,7 +29,8 @@ from isospace.evaluation.significance import bootstrap_interval, randomization_p
 from isospace.ingest.query_files import Judgements, read_judgements, read_queries
 from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.fit.trial import Trial, ndcg, rank
-from isospace.search.index import Index, open_index
+from isospace.search.index import Index
+from isospace.search.open_index import open_index
 from isospace.storage.store import open_store
 from isospace.transform.affine import apply_affine
 from isospace.transform.fit import estimate, fit, fit_affine

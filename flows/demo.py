@@ -17,7 +17,8 @@ from isospace.evaluation.ranking import document_run, plain_vectors, rank_docume
 from isospace.ingest.query_files import read_judgements, read_queries
 from isospace.pipeline.config_files import load_config
 from isospace.pipeline.outcome import outcome
-from isospace.search.index import Index, open_index
+from isospace.search.index import Index
+from isospace.search.open_index import open_index
 from isospace.storage.store import open_store
 from isospace.transform.vectors import unit
 from tasks.server import require_server

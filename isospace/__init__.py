@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from isospace.pipeline.embed import plan_run as plan_run
     from isospace.pipeline.embed import refit_space as refit_space
     from isospace.pipeline.run_report import RunReport as RunReport
-    from isospace.search.index import Hit as Hit
+    from isospace.search.hits import Hit as Hit
     from isospace.search.index import Index as Index
-    from isospace.search.index import open_index as open_index
+    from isospace.search.open_index import open_index as open_index
     from isospace.search.options import SearchOptions as SearchOptions
     from isospace.search.query_cache import CacheConfig as CacheConfig
     from isospace.search.read_chunks import read_chunks as read_chunks
@@ -35,7 +35,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "CacheConfig": "search.query_cache",
     "Engine": "encoding.engine",
-    "Hit": "search.index",
+    "Hit": "search.hits",
     "Index": "search.index",
     "OpenSpace": "encoding.embedder",
     "PipelineConfig": "pipeline.config",
@@ -47,7 +47,7 @@ _HOMES = {
     "backfill": "pipeline.embed",
     "embed_corpus": "pipeline.embed",
     "load_config": "pipeline.config_files",
-    "open_index": "search.index",
+    "open_index": "search.open_index",
     "open_reranker": "search.reranker",
     "open_space": "encoding.embedder",
     "open_store": "storage.store",

@@ -12,7 +12,7 @@ from isospace.evaluation.pareto_frontier import Point, default_representations, 
 from isospace.evaluation.reports.artifacts import artifact_key
 from isospace.evaluation.reports.frontier import frontier_plot, frontier_table
 from isospace.ingest.query_files import read_judgements, read_queries
-from isospace.search.index import open_index
+from isospace.search.open_index import open_index
 from isospace.storage.store import open_store
 from tasks.errors import one_line_task
 from tasks.reporter import image

@@ -231,10 +231,10 @@ def test_every_module_and_file_that_is_named_exists(page: Path) -> None:
 
 
 def test_an_unknown_module_would_be_found() -> None:
-    assert exists("isospace.search.index.open_index")
+    assert exists("isospace.search.open_index.open_index")
     assert exists("isospace.open_index")
     assert not exists("isospace.search.indices")
-    assert not exists("isospace.search.index.close_index")
+    assert not exists("isospace.search.open_index.close_index")
 
 
 def test_every_import_of_the_examples_exists() -> None:

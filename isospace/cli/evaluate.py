@@ -53,7 +53,7 @@ def evaluate(
     from isospace.evaluation.evaluate import evaluate_snapshot, require_judgements
     from isospace.evaluation.metrics import measure_name
     from isospace.evaluation.query_sets import read_set
-    from isospace.search.index import open_index
+    from isospace.search.open_index import open_index
     from isospace.storage.store import open_store
 
     names, opened = [measure_name(name) for name in metrics.split(",")], open_store(store)
@@ -93,7 +93,7 @@ def compare(
     from isospace.collection.find_snapshot import require_snapshots
     from isospace.evaluation.compare_report import report_comparison
     from isospace.evaluation.query_sets import read_set
-    from isospace.search.index import open_index
+    from isospace.search.open_index import open_index
     from isospace.storage.openable import report_address
     from isospace.storage.store import open_store
 
@@ -131,7 +131,7 @@ def lengths(
     """Show how the length of texts affects their vectors: norms, whether a text finds itself, and neighbors."""
     engine = engine_of(backend, device)
     from isospace.evaluation.length_bias import length_bias_of
-    from isospace.search.index import open_index
+    from isospace.search.open_index import open_index
 
     buckets = length_bias_of(open_index(store, collection, snapshot, engine=engine), sample=sample)
     if as_json:
@@ -189,7 +189,7 @@ def frontier(
     from isospace.evaluation.pareto_frontier import default_representations, load_corpus, measure_frontier
     from isospace.evaluation.reports.frontier import frontier_plot, frontier_table
     from isospace.ingest.query_files import read_judgements, read_queries
-    from isospace.search.index import open_index
+    from isospace.search.open_index import open_index
     from isospace.storage.store import open_store
 
     texts, judged = read_queries(queries), read_judgements(judgements) if judgements else None

@@ -200,7 +200,7 @@ def export(
 
     parse_target(target)
     from isospace.operations.export.export import export_snapshot
-    from isospace.search.index import open_index
+    from isospace.search.open_index import open_index
 
     # Only stored vectors are written: no encoder is needed.
     done = export_snapshot(open_index(store, collection, snapshot, encode=False), target, replace=replace)

@@ -110,7 +110,7 @@ def search(
     values = {"k": k, "mode": mode, "filter": where, "rerank": reranker is not None}
     engine, options = engine_of(backend, device), _options({**values, **parse_pairs("--set", settings, "rescore=10")})
     from isospace.search.highlight import snapshot_highlighter
-    from isospace.search.index import open_index
+    from isospace.search.open_index import open_index
     from isospace.search.options import WORD_MODES
 
     opened = _reranker(reranker)

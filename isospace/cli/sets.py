@@ -80,7 +80,7 @@ def make(
     """Make an evaluation set of pseudo-queries from the corpus, for use when you have no real queries."""
     from isospace.evaluation.pseudo_query_set import make_set
     from isospace.evaluation.query_sets import freeze_set
-    from isospace.search.index import open_index
+    from isospace.search.open_index import open_index
 
     with open_index(store, collection, snapshot, encode=False) as index:
         query_set = make_set(index.view, name, kind=kind, size=size, seed=seed)

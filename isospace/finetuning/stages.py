@@ -38,7 +38,8 @@ from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.executor import Reporter, Retry, Stage
 from isospace.pipeline.plan_report import PlanReport, plan_only
 from isospace.pipeline.resources import driver_engine, encoder_of
-from isospace.search.index import Index, open_index
+from isospace.search.index import Index
+from isospace.search.open_index import open_index
 from isospace.search.reranker import open_reranker
 from isospace.storage.hashing import shortened_id
 from isospace.storage.run_id import new_run_id

@@ -20,7 +20,7 @@ from isospace.search.approximate.record import (
     recall_path,
     write_recall,
 )
-from isospace.search.index import open_index
+from isospace.search.open_index import open_index
 from isospace.search.view import View
 from isospace.storage.store import Store
 from isospace.transform.space import Space

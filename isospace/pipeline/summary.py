@@ -145,7 +145,7 @@ def _draw_page(
     try:
         from isospace.evaluation.reports.page import write_page
         from isospace.pipeline.run_page import RunResult, run_page
-        from isospace.search.index import open_index
+        from isospace.search.open_index import open_index
 
         made = RunResult(
             report=result,

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from isospace.collection.shard import parse_shard
 from isospace.errors import require_package
-from isospace.search.index import open_index
+from isospace.search.open_index import open_index
 from isospace.search.shards.client import ShardOptions
 from isospace.service.app import create_app
 from isospace.service.keys import read_keys

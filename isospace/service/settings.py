@@ -112,7 +112,7 @@ class ServiceOptions:
     watch_recall
         Share of the approximately answered queries that is also searched exactly; 0 for none.
     local, local_cache_mb
-        See `isospace.search.index.open_index`.
+        See `isospace.search.open_index.open_index`.
     shard
         The shard to serve; the whole collection if None.
     shards

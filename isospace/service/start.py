@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 from isospace.collection.shard import Shard
 from isospace.operations.audit.query_log import AnswerLog
-from isospace.search.index import Index, open_index
+from isospace.search.index import Index
+from isospace.search.open_index import open_index
 from isospace.search.query_cache import CacheConfig
 from isospace.search.reranker import open_reranker
 from isospace.search.shards.view import ShardedView

@@ -10,7 +10,7 @@ import pytest
 from isospace.encoding.encoder import SentenceEncoder
 from isospace.errors import ConfigError, IntegrityError, NotFoundError
 from isospace.operations.maintenance.verify import verify_snapshot
-from isospace.search.index import open_index
+from isospace.search.open_index import open_index
 from tests.conftest import Configure, sentences, write_jsonl
 from tests.flows.test_embed_corpus import artifacts
 

@@ -35,7 +35,7 @@ from isospace.operations.maintenance.verify import verify_snapshot
 from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.embed import backfill, embed_corpus, refit_space
 from isospace.pipeline.selection import Selection
-from isospace.search.index import open_index
+from isospace.search.open_index import open_index
 from isospace.storage.local_store import LocalStore
 from isospace.storage.store import Store, open_store
 from tests.helpers.documents import configuration, sentences, write_jsonl

@@ -20,7 +20,7 @@ from isospace.encoding.embedder import open_space
 from isospace.encoding.encoder import SentenceEncoder
 from isospace.errors import IsospaceError
 from isospace.pipeline.config import PipelineConfig
-from isospace.search.index import open_index
+from isospace.search.open_index import open_index
 from isospace.storage.hashing import seal, sha256, unseal
 from isospace.storage.store import open_store
 from isospace.transform.space import PARAMS, SpaceRecord

@@ -15,8 +15,8 @@ import pyarrow as pa
 from isospace.collection.alias import resolve
 from isospace.encoding.embedder import open_space
 from isospace.encoding.encoder import SentenceEncoder
-from isospace.search.index import open_index
 from isospace.search.lexical_record import lexical_record_path
+from isospace.search.open_index import open_index
 from isospace.search.reranker import open_reranker
 from isospace.storage.store import open_store
 from isospace.transform.space import PARAMS, PROBES

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from isospace.search.index import Index, open_index
+from isospace.search.index import Index
+from isospace.search.open_index import open_index
 from isospace.service.shard_app import create_shard_app
 from tests.helpers.serving import serving_app
 

@@ -15,7 +15,7 @@ import isospace
 from isospace.collection.alias import resolve
 from isospace.encoding.embedder import find_space, open_space
 from isospace.errors import ConfigError, IsospaceError, MismatchError, NotFoundError
-from isospace.search.index import open_index
+from isospace.search.open_index import open_index
 from isospace.search.options import SearchKeywords, SearchOptions
 from isospace.storage.store import open_store
 from isospace.transform.quantizer_set import dequantize, fit_quantizers, quantize

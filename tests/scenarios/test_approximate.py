@@ -23,7 +23,8 @@ from isospace.operations.maintenance.vacuum import vacuum
 from isospace.operations.maintenance.verify import verify_snapshot
 from isospace.pipeline.config import PipelineConfig
 from isospace.search.approximate.record import read_recall, recall_path
-from isospace.search.index import Index, open_index
+from isospace.search.index import Index
+from isospace.search.open_index import open_index
 from isospace.search.options import SearchOptions
 from isospace.storage.hashing import seal, unseal
 from isospace.storage.paths import number_of

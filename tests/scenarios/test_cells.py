@@ -21,7 +21,7 @@ from isospace.operations.maintenance.verify import verify_snapshot
 from isospace.pipeline import preflight, segment
 from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.plan_report import plan_only
-from isospace.search.index import open_index
+from isospace.search.open_index import open_index
 from isospace.search.read_chunks import read_chunks
 from isospace.search.sql_database import serving_files
 from isospace.storage.parquet import read_parquet

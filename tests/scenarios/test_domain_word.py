@@ -20,7 +20,8 @@ from isospace.finetuning.examples import Example
 from isospace.finetuning.lineage import register_encoder
 from isospace.finetuning.tokenizer_fertility import report_tokenization
 from isospace.finetuning.training import Job, train
-from isospace.search.index import Index, open_index
+from isospace.search.index import Index
+from isospace.search.open_index import open_index
 from isospace.storage.store import open_store
 from isospace.transform.vectors import unit
 from tests.conftest import Configure, write_jsonl

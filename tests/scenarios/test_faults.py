@@ -20,7 +20,7 @@ from isospace.encoding.encoder import SentenceEncoder
 from isospace.encoding.registry.register import prepare_encoder
 from isospace.encoding.spec import EncoderSpec
 from isospace.errors import IsospaceError
-from isospace.search.index import open_index
+from isospace.search.open_index import open_index
 from isospace.storage.store import open_store
 from isospace.transform.probe_texts import PROBE_TEXTS, TOKENIZER_TEXTS
 from isospace.transform.probes import probe_texts

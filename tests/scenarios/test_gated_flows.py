@@ -16,7 +16,7 @@ from isospace.evaluation.gate.verdicts import read_verdicts
 from isospace.operations.maintenance.verify import verify_snapshot
 from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.run_report import RunReport
-from isospace.search.index import open_index
+from isospace.search.open_index import open_index
 from isospace.storage.store import open_store
 from tests.conftest import Configure, sentences, write_jsonl
 

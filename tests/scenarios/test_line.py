@@ -15,7 +15,7 @@ from isospace.encoding.embedder import load_space
 from isospace.errors import ConfigError, ConflictError, FitError, NotFoundError, SourceError
 from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.plan_report import plan_only
-from isospace.search.index import open_index
+from isospace.search.open_index import open_index
 from isospace.storage.store import open_store
 from tests.conftest import Configure, sentences, write_jsonl
 from tests.helpers.inline import embed_inline

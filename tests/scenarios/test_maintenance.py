@@ -19,7 +19,7 @@ from isospace.operations.maintenance import wait
 from isospace.operations.maintenance.compact import CompactionResult
 from isospace.operations.maintenance.verify import verify_snapshot
 from isospace.pipeline.config import PipelineConfig
-from isospace.search.index import open_index
+from isospace.search.open_index import open_index
 from isospace.storage.leases import run_lease
 from isospace.storage.store import open_store
 from tests.conftest import configuration, sentences, write_jsonl

@@ -18,7 +18,7 @@ import yaml
 from isospace.operations.maintenance.forget import forget
 from isospace.operations.maintenance.vacuum import vacuum
 from isospace.operations.maintenance.verify import verify_snapshot
-from isospace.search.index import open_index
+from isospace.search.open_index import open_index
 from isospace.storage.store import Store, open_store
 from tests.conftest import Configure, sentences, write_jsonl
 from tests.helpers.inline import embed_inline

@@ -26,8 +26,9 @@ from isospace.operations.maintenance.forget import forget
 from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.embed import plan_run, selected
 from isospace.pipeline.selection import Selection
-from isospace.search.index import Index, open_index
+from isospace.search.index import Index
 from isospace.search.local.copy import pick
+from isospace.search.open_index import open_index
 from isospace.service.keys import Keys
 from isospace.service.metrics import Metrics
 from isospace.storage.hashing import seal, sha256

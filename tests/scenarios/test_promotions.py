@@ -10,7 +10,7 @@ import pytest
 
 from isospace.collection.alias import promote, rollback
 from isospace.collection.snapshot import read_manifest
-from isospace.search.index import open_index
+from isospace.search.open_index import open_index
 from isospace.search.options import search_options
 from tests.conftest import Configure, sentences, write_jsonl
 from tests.helpers.inline import embed_inline

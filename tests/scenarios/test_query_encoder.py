@@ -21,7 +21,7 @@ from isospace.operations.maintenance.vacuum import vacuum
 from isospace.operations.maintenance.verify import verify_snapshot
 from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.embed import plan_run, refit_space
-from isospace.search.index import open_index
+from isospace.search.open_index import open_index
 from isospace.search.serving_memory import serving_memory
 from isospace.search.sql_database import serving_files
 from isospace.storage import paths as layout

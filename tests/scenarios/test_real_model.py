@@ -14,7 +14,8 @@ from isospace.evaluation.metrics import measure
 from isospace.evaluation.ranking import document_run, plain_vectors
 from isospace.ingest.query_files import read_judgements, read_queries
 from isospace.pipeline.config import PipelineConfig
-from isospace.search.index import Index, open_index
+from isospace.search.index import Index
+from isospace.search.open_index import open_index
 from isospace.storage.store import open_store
 from tests.helpers.inline import embed_inline
 

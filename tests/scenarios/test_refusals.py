@@ -18,9 +18,9 @@ from isospace.encoding.embedder import load_space, open_space
 from isospace.encoding.encoder import SentenceEncoder
 from isospace.encoding.registry.register import prepare_encoder
 from isospace.encoding.spec import EncoderSpec
-from isospace.errors import IntegrityError, IsospaceError, MismatchError, NotFoundError
+from isospace.errors import IntegrityError, IsospaceError, MismatchError, NotFoundError, QueryError
 from isospace.operations.maintenance.verify import verify_snapshot
-from isospace.search.index import QueryError, open_index
+from isospace.search.open_index import open_index
 from isospace.storage.hashing import seal, sha256, unseal
 from isospace.storage.store import open_store
 from isospace.transform.space import PARAMS

@@ -15,8 +15,9 @@ from fastapi.testclient import TestClient
 from isospace.errors import IsospaceError, NotFoundError, QueryError
 from isospace.pipeline.config import PipelineConfig
 from isospace.search.approximate.index import ApproximateIndex
-from isospace.search.index import Index, open_index
+from isospace.search.index import Index
 from isospace.search.local.choice import choose
+from isospace.search.open_index import open_index
 from isospace.search.options import SearchOptions
 from isospace.search.remote.record import published_files, read_published
 from isospace.search.remote_view import RemoteView

@@ -11,7 +11,8 @@ from isospace.errors import StoreError
 from isospace.operations.maintenance.forget import forget
 from isospace.operations.maintenance.vacuum import vacuum
 from isospace.operations.maintenance.verify import verify_snapshot
-from isospace.search.index import Index, open_index
+from isospace.search.index import Index
+from isospace.search.open_index import open_index
 from isospace.storage.store import open_store
 from tests.conftest import Configure, sentences, write_jsonl
 from tests.helpers.faulty_server import FaultyServer, faulty_server

@@ -17,7 +17,7 @@ from isospace.operations.maintenance.verify import verify_snapshot
 from isospace.pipeline.commit import Commit, promote_new
 from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.run import start_run
-from isospace.search.index import open_index
+from isospace.search.open_index import open_index
 from isospace.search.sql_database import serving_files
 from isospace.storage.store import open_store
 from tests.conftest import Configure, configuration, sentences, write_jsonl

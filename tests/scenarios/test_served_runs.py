@@ -23,7 +23,7 @@ from isospace.operations.maintenance.verify import verify_snapshot
 from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.embed import embed_corpus, plan_run
 from isospace.pipeline.resources import forget_encoders
-from isospace.search.index import open_index
+from isospace.search.open_index import open_index
 from isospace.search.query_cache import CacheConfig
 from isospace.service.query_logging import Watcher
 from isospace.storage.store import Store, open_store

@@ -13,7 +13,7 @@ from isospace.evaluation.gate.page import verdict_page
 from isospace.evaluation.gate.spec import GateSpec
 from isospace.evaluation.gate.verdicts import Verdict, read_verdicts, write_verdict
 from isospace.evaluation.reports.page import write_page
-from isospace.search.index import open_index
+from isospace.search.open_index import open_index
 from isospace.search.view import View
 from isospace.storage.store import Store
 

@@ -20,7 +20,7 @@ from isospace.operations.audit.figures import Figures, figures_of
 from isospace.operations.audit.frozen_queries import Baseline
 from isospace.operations.audit.measurements import Measurements, measure
 from isospace.operations.audit.thresholds import Thresholds
-from isospace.search.index import open_index
+from isospace.search.open_index import open_index
 from isospace.search.view import View
 from isospace.storage.numbered_log import append, read_all
 from isospace.storage.paths import CollectionPaths

@@ -28,7 +28,7 @@ from isospace.evaluation.query_sets import EvaluationSet
 from isospace.evaluation.runs import SetRun, answer_set
 from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.config_files import read_config
-from isospace.search.index import open_index
+from isospace.search.open_index import open_index
 from isospace.search.options import search_options
 from isospace.storage import paths as layout
 from isospace.storage.hashing import fingerprint, seal, unseal

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from isospace.evaluation.length_bias import excerpt, length_bias_of, measure_length_bias
-from isospace.search.index import open_index
+from isospace.search.open_index import open_index
 from tests.conftest import Configure, sentences, write_jsonl
 from tests.helpers.inline import embed_inline
 

@@ -10,7 +10,7 @@ import pytest
 from isospace.errors import ConfigError
 from isospace.evaluation.pseudo_query_set import make_set
 from isospace.evaluation.query_sets import EvaluationSet
-from isospace.search.index import open_index
+from isospace.search.open_index import open_index
 from tests.helpers.documents import WORDS, configuration, write_jsonl
 from tests.helpers.inline import embed_inline
 

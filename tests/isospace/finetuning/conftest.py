@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from isospace.pipeline.config import PipelineConfig
-from isospace.search.index import Index, open_index
+from isospace.search.index import Index
+from isospace.search.open_index import open_index
 from tests.helpers.documents import configuration, copied, write_jsonl
 from tests.helpers.inline import embed_inline
 from tests.helpers.tiny import WORDS

@@ -24,7 +24,7 @@ from isospace.finetuning.lineage import read_lineage, tuned_spec
 from isospace.finetuning.training import TrainingResult
 from isospace.operations.maintenance.vacuum import vacuum
 from isospace.pipeline.config import PipelineConfig
-from isospace.search.index import open_index
+from isospace.search.open_index import open_index
 from isospace.storage.store import Store, open_store
 from tests.conftest import Configure, configuration, sentences, write_jsonl
 from tests.helpers.documents import copied

@@ -25,7 +25,8 @@ from isospace.finetuning.pairs import collect_pairs, judged_examples, passages_o
 from isospace.finetuning.synthetic_pairs import generate_pairs, open_generator
 from isospace.finetuning.tokenizer_fertility import report_tokenization
 from isospace.finetuning.workdir import forget_work
-from isospace.search.index import Index, open_index
+from isospace.search.index import Index
+from isospace.search.open_index import open_index
 from isospace.search.view import View
 from tests.conftest import Configure, sentences, write_jsonl
 from tests.helpers.inline import embed_inline

@@ -12,8 +12,8 @@ from isospace.collection.alias import resolve
 from isospace.collection.snapshot import Manifest
 from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.plan_report import plan_only
-from isospace.search.index import open_index
 from isospace.search.lexical_record import lexical_record_path, read_lexical_record
+from isospace.search.open_index import open_index
 from isospace.storage.store import Store, open_store
 from tests.conftest import Configure
 from tests.helpers.documents import write_jsonl

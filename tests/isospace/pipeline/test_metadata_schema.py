@@ -20,7 +20,8 @@ from isospace.operations.maintenance.compact import compact_collection
 from isospace.operations.maintenance.forget import forget
 from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.refit import _is_recorded
-from isospace.search.index import Index, open_index
+from isospace.search.index import Index
+from isospace.search.open_index import open_index
 from isospace.storage.store import open_store
 from tests.conftest import Configure
 from tests.helpers.inline import embed_inline

@@ -14,7 +14,8 @@ from isospace.operations.maintenance.compact import compact_collection
 from isospace.operations.maintenance.compaction_settings import CompactionSettings
 from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.run import chunking_id
-from isospace.search.index import Index, open_index
+from isospace.search.index import Index
+from isospace.search.open_index import open_index
 from isospace.search.read_chunks import read_chunks
 from isospace.storage.store import open_store
 from tests.conftest import Configure, sentences

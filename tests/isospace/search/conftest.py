@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from isospace.search.index import Index, open_index
+from isospace.search.index import Index
+from isospace.search.open_index import open_index
 from tests.helpers.documents import configuration, sentences, write_jsonl
 from tests.helpers.inline import embed_inline
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from isospace.errors import QueryError
-from isospace.search.index import Index, open_index
+from isospace.search.index import Index
+from isospace.search.open_index import open_index
 from tests.conftest import write_jsonl
 from tests.helpers.inline import embed_inline
 from tests.helpers.tiny import WORDS, build_tiny_model

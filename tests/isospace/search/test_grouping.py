@@ -10,7 +10,8 @@ import pytest
 
 from isospace.errors import QueryError
 from isospace.search.hits import Hit
-from isospace.search.index import Index, open_index
+from isospace.search.index import Index
+from isospace.search.open_index import open_index
 from tests.helpers.documents import configuration, sentences, write_jsonl
 from tests.helpers.inline import embed_inline
 

@@ -30,9 +30,9 @@ from isospace.errors import (
 from isospace.operations.maintenance.vacuum import vacuum
 from isospace.operations.maintenance.verify import verify_snapshot
 from isospace.pipeline.config import PipelineConfig
-from isospace.search.index import open_index
 from isospace.search.lexical_files import build_lexical
 from isospace.search.lexical_record import lexical_record_path
+from isospace.search.open_index import open_index
 from isospace.search.spec import LexicalSpec
 from isospace.storage.hashing import seal, unseal
 from isospace.storage.store import open_store
@@ -106,7 +106,7 @@ def test_a_process_that_died_while_it_made_a_copy_leaves_nothing_that_is_taken(s
     code = """
 import os, sys
 from isospace.search.local import group
-from isospace.search.index import open_index
+from isospace.search.open_index import open_index
 group.publish = lambda *_: os._exit(9)
 open_index(sys.argv[1], "c")
 """
@@ -122,7 +122,7 @@ open_index(sys.argv[1], "c")
 
 def test_two_processes_that_make_the_same_copy_both_open_it(store: Path, local_copies: Path) -> None:
     code = (
-        "import sys; from isospace.search.index import open_index; "
+        "import sys; from isospace.search.open_index import open_index; "
         "print(len(open_index(sys.argv[1], 'c', encode=False).view.copy))"
     )
     processes = [
@@ -234,7 +234,7 @@ blocked = (
 )
 sys.modules.update(dict.fromkeys(blocked))
 import numpy as np
-from isospace.search.index import open_index
+from isospace.search.open_index import open_index
 from isospace.search.spec import LexicalSpec
 from isospace.storage.hashing import seal, unseal
 index = open_index(sys.argv[1], "c", encode=False)
@@ -254,7 +254,7 @@ print([hit.chunk_id for hit in hits[0]])
 def test_searching_text_loads_neither_torch_nor_prefect(store: Path) -> None:
     code = """
 import sys
-from isospace.search.index import open_index
+from isospace.search.open_index import open_index
 from isospace.search.spec import LexicalSpec
 from isospace.storage.hashing import seal, unseal
 hits = open_index(sys.argv[1], "c").search("the gene", 3, mode="hybrid")

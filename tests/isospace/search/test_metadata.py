@@ -12,8 +12,8 @@ import pytest
 
 from isospace.ingest.readers import read as readers
 from isospace.operations.export.base import portable
-from isospace.search.index import open_index
 from isospace.search.metadata import metadata_columns, parse_metadata, read_metadata
+from isospace.search.open_index import open_index
 from tests.conftest import configuration
 from tests.helpers.inline import embed_inline
 from tests.helpers.serving import serving

@@ -11,8 +11,8 @@ import pytest
 
 from isospace.errors import QueryError
 from isospace.search.filters import apply_filter, parse_filter
-from isospace.search.index import open_index
 from isospace.search.metadata import metadata_columns
+from isospace.search.open_index import open_index
 from tests.conftest import Configure
 from tests.helpers.inline import embed_inline
 

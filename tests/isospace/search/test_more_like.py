@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from isospace.errors import MismatchError, NotFoundError, QueryError, ScopeError
-from isospace.search.index import Index, open_index
+from isospace.search.index import Index
 from isospace.search.local.copy import LocalCopy
 from isospace.search.more_like import MOST_CHUNKS, example_of
+from isospace.search.open_index import open_index
 from isospace.search.options import SearchOptions
 from isospace.search.query_cache import CacheConfig
 from tests.isospace.search.test_view import NAMES, VECTORS, view

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from isospace.errors import MismatchError, QueryError
-from isospace.search.index import Index, open_index
+from isospace.search.index import Index
+from isospace.search.open_index import open_index
 from isospace.search.options import SearchOptions, search_options
 from isospace.search.paging import depends_on_depth
 from isospace.search.query_cache import CacheConfig

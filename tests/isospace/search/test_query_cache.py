@@ -8,7 +8,8 @@ import pytest
 
 from isospace.collection.alias import resolve
 from isospace.errors import ConfigError
-from isospace.search.index import Index, open_index
+from isospace.search.index import Index
+from isospace.search.open_index import open_index
 from isospace.search.query_cache import CacheConfig, QueryCache
 from isospace.storage.store import open_store
 from tests.conftest import sentences

@@ -12,7 +12,8 @@ import pytest
 from isospace.errors import ConfigError, EncoderError, MismatchError
 from isospace.finetuning.reranker_training import Pair, Stage, train_reranker
 from isospace.pipeline.config import PipelineConfig
-from isospace.search.index import Index, open_index
+from isospace.search.index import Index
+from isospace.search.open_index import open_index
 from isospace.search.reranker import Reranker, open_reranker
 from tests.conftest import write_jsonl
 from tests.helpers.inline import embed_inline

@@ -6,7 +6,7 @@ import duckdb
 import numpy as np
 import pytest
 
-from isospace.search.index import open_index
+from isospace.search.open_index import open_index
 from tests.conftest import Configure, sentences, write_jsonl
 from tests.helpers.inline import embed_inline
 

@@ -11,7 +11,8 @@ import httpx
 import pytest
 
 from isospace.pipeline.config import PipelineConfig
-from isospace.search.index import Index, open_index
+from isospace.search.index import Index
+from isospace.search.open_index import open_index
 from tests.conftest import sentences
 from tests.helpers.inline import embed_inline
 from tests.helpers.serving import serving

@@ -13,7 +13,8 @@ import pytest
 
 from isospace.collection.alias import promote, resolve
 from isospace.errors import ConfigError
-from isospace.search.index import Index, open_index
+from isospace.search.index import Index
+from isospace.search.open_index import open_index
 from isospace.service.keys import Access, Keys, digest, read_keys
 from isospace.service.settings import Settings
 from isospace.storage.store import open_store

@@ -14,7 +14,8 @@ from isospace.encoding.served.client import ServedClient
 from isospace.encoding.served.endpoint import Endpoint
 from isospace.encoding.served.model import ServedModel
 from isospace.errors import ProviderRefusedError
-from isospace.search.index import Index, open_index
+from isospace.search.index import Index
+from isospace.search.open_index import open_index
 from isospace.transform.affine import ROLES
 from tests.helpers.serving import serving
 

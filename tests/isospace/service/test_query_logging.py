@@ -20,7 +20,8 @@ from isospace.operations.audit.audit import audit_alias
 from isospace.operations.audit.query_log import AnswerLog, LoggedAnswer, query_hash, read_answers
 from isospace.operations.audit.thresholds import Thresholds
 from isospace.pipeline.config import PipelineConfig
-from isospace.search.index import Index, open_index
+from isospace.search.index import Index
+from isospace.search.open_index import open_index
 from isospace.search.options import SearchOptions
 from isospace.service.query_logging import Watcher
 from isospace.storage.store import open_store

@@ -14,7 +14,8 @@ from fastapi.testclient import TestClient
 from isospace.errors import ConfigError
 from isospace.pipeline.config import PipelineConfig
 from isospace.search.approximate.index import Visited
-from isospace.search.index import Index, open_index
+from isospace.search.index import Index
+from isospace.search.open_index import open_index
 from isospace.search.options import SearchOptions
 from isospace.service.app import create_app
 from isospace.service.recall_watch import RecallWatch, exact_share

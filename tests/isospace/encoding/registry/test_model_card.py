@@ -15,7 +15,7 @@ from isospace.evaluation.slices import slices_of
 from isospace.operations.audit.alarms import language_alarms
 from isospace.operations.audit.audit import audit_alias
 from isospace.operations.audit.thresholds import Thresholds
-from isospace.search.index import open_index
+from isospace.search.open_index import open_index
 from isospace.storage.store import open_store
 from tests.conftest import Configure, write_jsonl
 from tests.helpers.inline import embed_inline

@@ -19,7 +19,7 @@ from isospace.encoding.registry.static_source import comparable_texts, describe_
 from isospace.encoding.spec import EncoderSpec
 from isospace.encoding.static_model import read_static_model
 from isospace.errors import ConfigError, EncoderError
-from isospace.search.index import open_index
+from isospace.search.open_index import open_index
 from isospace.storage.store import Store, open_store
 from tests.conftest import Configure
 from tests.helpers.documents import sentences, write_jsonl
@@ -161,7 +161,7 @@ def test_a_corpus_is_embedded_and_searched(configure: Configure, tmp_path: Path,
 
 _QUERY = """
 import sys
-from isospace.search.index import open_index
+from isospace.search.open_index import open_index
 print(open_index(sys.argv[1], sys.argv[2]).search("search vector", 1)[0][0].doc_id)
 print(sorted({"torch", "openvino", "transformers", "sentence_transformers", "duckdb", "scipy"} & set(sys.modules)))
 """

@@ -25,7 +25,7 @@ from isospace.evaluation.query_sets import EvaluationSet, freeze_set, read_set
 from isospace.operations.audit.audit import audit_alias
 from isospace.operations.audit.thresholds import Thresholds
 from isospace.pipeline.config import PipelineConfig
-from isospace.search.index import open_index
+from isospace.search.open_index import open_index
 from isospace.storage.hashing import seal, unseal
 from isospace.storage.store import Store, open_store
 from tests.conftest import sentences, write_jsonl

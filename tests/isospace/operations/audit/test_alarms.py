@@ -28,7 +28,7 @@ from isospace.operations.audit.query_log import AnswerLog, LoggedAnswer, query_h
 from isospace.operations.audit.run_audit import run_audit
 from isospace.operations.audit.thresholds import Thresholds
 from isospace.pipeline.config import PipelineConfig
-from isospace.search.index import open_index
+from isospace.search.open_index import open_index
 from isospace.storage.store import Store, open_store
 from isospace.transform.spec import TransformSpec
 from tests.conftest import sentences, write_jsonl
@@ -226,7 +226,7 @@ def test_another_checkpoint_made_a_part(world: World):
 
 
 def test_an_encoder_whose_files_were_edited(world: World):
-    from isospace.search.index import open_index as opened
+    from isospace.search.open_index import open_index as opened
 
     with opened(world.store, "c") as index:
         encoder_id = index.space.space.record.encoder_id

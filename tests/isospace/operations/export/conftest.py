@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from isospace.pipeline.config import PipelineConfig
-from isospace.search.index import Index, open_index
+from isospace.search.index import Index
+from isospace.search.open_index import open_index
 from tests.conftest import sentences
 from tests.helpers.inline import embed_inline
 

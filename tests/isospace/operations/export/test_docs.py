@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from isospace.operations.export.export import export_snapshot
-from isospace.search.index import Index, open_index
+from isospace.search.index import Index
+from isospace.search.open_index import open_index
 from isospace.search.sql_database import serving_files
 from tests.isospace.operations.export.conftest import embed
 

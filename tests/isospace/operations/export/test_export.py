@@ -12,7 +12,8 @@ import pytest
 
 from isospace.operations.export.base import Batch, Source, portable
 from isospace.operations.export.export import check_target, export_snapshot, exported_space
-from isospace.search.index import Index, open_index
+from isospace.search.index import Index
+from isospace.search.open_index import open_index
 from tests.isospace.operations.export.conftest import COUNT, QUERY, Target
 
 FIELDS = ("chunk_id", "doc_id", "uri", "title", "text", "start", "end")

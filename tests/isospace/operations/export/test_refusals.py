@@ -21,7 +21,7 @@ import os, signal, sys
 from isospace.operations.export import base
 from isospace.operations.export.export import export_snapshot
 from isospace.operations.export.base import portable
-from isospace.search.index import open_index
+from isospace.search.open_index import open_index
 
 def die(*args, **kwargs):
     os.kill(os.getpid(), signal.SIGKILL)

@@ -21,8 +21,8 @@ from isospace.operations.maintenance.compaction_settings import CompactionSettin
 from isospace.operations.maintenance.rebuild_search import make_searchable
 from isospace.operations.maintenance.verify import verify_snapshot
 from isospace.pipeline.config import PipelineConfig
-from isospace.search.index import open_index
 from isospace.search.lexical_files import build_lexical
+from isospace.search.open_index import open_index
 from isospace.storage.parquet import read_parquet
 from isospace.storage.store import Store, open_store
 from tests.conftest import Configure, configuration, sentences, write_jsonl

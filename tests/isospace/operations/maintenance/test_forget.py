@@ -31,7 +31,7 @@ from isospace.operations.maintenance.forget import forget, require_some_document
 from isospace.operations.maintenance.verify import verify_snapshot
 from isospace.pipeline import commit, publish_stages
 from isospace.pipeline.config import PipelineConfig
-from isospace.search.index import open_index
+from isospace.search.open_index import open_index
 from isospace.search.spec import LexicalSpec
 from isospace.storage.cache import cache_folder
 from isospace.storage.leases import run_lease

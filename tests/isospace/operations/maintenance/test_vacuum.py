@@ -19,8 +19,8 @@ from isospace.operations.maintenance.retention import retained_snapshots, why_re
 from isospace.operations.maintenance.vacuum import VacuumResult, vacuum
 from isospace.operations.maintenance.verify import verify_snapshot
 from isospace.pipeline.config import PipelineConfig
-from isospace.search.index import open_index
 from isospace.search.lexical_record import lexical_files
+from isospace.search.open_index import open_index
 from isospace.storage.hashing import seal
 from isospace.storage.leases import run_lease
 from isospace.storage.local_store import LocalStore

@@ -15,7 +15,7 @@ from isospace.ingest.query_files import read_judgements
 from isospace.pipeline.fit.choose import choose
 from isospace.pipeline.fit.evidence import Evidence
 from isospace.pipeline.fit.trial import Trial, ndcg, rank, transformed
-from isospace.search.index import open_index
+from isospace.search.open_index import open_index
 from isospace.storage.parquet import read_parquet
 from isospace.storage.store import open_store
 from isospace.transform.fit import Fit, estimate

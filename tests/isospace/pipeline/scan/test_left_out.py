@@ -15,7 +15,7 @@ from isospace.ingest.document import Document
 from isospace.ingest.pseudo_queries import Passage, make_pseudo_queries
 from isospace.ingest.spec import ChunkingSpec
 from isospace.pipeline.run_report import RunReport
-from isospace.search.index import open_index
+from isospace.search.open_index import open_index
 from isospace.storage.store import open_store
 from tests.conftest import Configure
 from tests.helpers.inline import embed_inline

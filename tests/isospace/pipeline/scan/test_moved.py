@@ -13,7 +13,7 @@ from isospace.operations.maintenance.compact import compact_collection
 from isospace.operations.maintenance.compaction_settings import CompactionSettings
 from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.plan_report import plan_only
-from isospace.search.index import open_index
+from isospace.search.open_index import open_index
 from isospace.search.sql_database import serving_files
 from isospace.storage.store import open_store
 from tests.conftest import Configure, sentences, write_jsonl

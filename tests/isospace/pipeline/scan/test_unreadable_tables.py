@@ -13,7 +13,7 @@ from isospace.collection.quarantine import read_quarantine
 from isospace.collection.snapshot import latest_manifest
 from isospace.errors import SourceError
 from isospace.pipeline.config import PipelineConfig
-from isospace.search.index import open_index
+from isospace.search.open_index import open_index
 from isospace.storage.store import open_store
 from tests.conftest import Configure, sentences
 from tests.helpers.documents import copied

@@ -27,7 +27,8 @@ from isospace.operations.maintenance.vacuum import vacuum
 from isospace.operations.maintenance.verify import verify_snapshot
 from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.embed import plan_run, refit_space
-from isospace.search.index import Index, open_index
+from isospace.search.index import Index
+from isospace.search.open_index import open_index
 from isospace.search.sparse_index import SparseIndex
 from isospace.storage.parquet import read_parquet, write_parquet
 from isospace.storage.store import Store, open_store

@@ -13,8 +13,9 @@ import pytest
 from isospace.errors import StoreError
 from isospace.evaluation.norms import sample_rows
 from isospace.pipeline.config import PipelineConfig
-from isospace.search.index import Index, open_index
+from isospace.search.index import Index
 from isospace.search.local.choice import choose
+from isospace.search.open_index import open_index
 from isospace.search.vector.stacked import Stacked
 from tests.helpers.documents import sentences
 from tests.helpers.inline import embed_inline

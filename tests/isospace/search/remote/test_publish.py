@@ -20,8 +20,9 @@ from isospace.operations.maintenance.publish import publish
 from isospace.operations.maintenance.vacuum import vacuum
 from isospace.operations.maintenance.verify import verify_snapshot
 from isospace.pipeline.config import PipelineConfig
-from isospace.search.index import Index, open_index
+from isospace.search.index import Index
 from isospace.search.local.choice import choose
+from isospace.search.open_index import open_index
 from isospace.search.remote.copy import drop_outdated
 from isospace.search.remote.publish import publish_snapshot
 from isospace.search.remote.record import published_files, read_group_record, read_published, remote_record_path

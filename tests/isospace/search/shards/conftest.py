@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from isospace.pipeline.config import PipelineConfig
-from isospace.search.index import Index, open_index
+from isospace.search.index import Index
+from isospace.search.open_index import open_index
 from tests.helpers.documents import sentences
 from tests.helpers.inline import embed_inline
 from tests.helpers.sharded import serving_shards

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from isospace.errors import ConfigError, MismatchError, QueryError, ShardError
-from isospace.search.index import Index, open_index
+from isospace.search.index import Index
+from isospace.search.open_index import open_index
 from isospace.search.options import SearchOptions
 from isospace.search.shards.client import ShardClients, ShardOptions
 from isospace.search.shards.messages import packed

@@ -13,7 +13,8 @@ from isospace.collection.alias import promote
 from isospace.collection.snapshot import read_manifest
 from isospace.errors import ShardError
 from isospace.operations.maintenance.forget import forget
-from isospace.search.index import Index, open_index
+from isospace.search.index import Index
+from isospace.search.open_index import open_index
 from isospace.search.options import SearchOptions
 from isospace.service.shard_app import create_shard_app
 from isospace.storage.store import open_store

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from isospace.errors import IsospaceError
-from isospace.search.index import Index, open_index
+from isospace.search.index import Index
+from isospace.search.open_index import open_index
 from isospace.search.options import SearchOptions, search_options
 from isospace.service.limits import Limits
 from isospace.service.settings import Settings
