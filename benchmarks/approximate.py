@@ -147,7 +147,7 @@ def main() -> None:
     for wanted in arguments.recalls:
         kept[wanted] = {
             name: wanted
-            if name == OWN and wanted in one.parameters
+            if name == OWN and wanted in one.parameters[0]
             else cheapest(one, queries[learned], truth[learned], wanted)
             for name, one in ready.items()
         }

@@ -25,9 +25,9 @@ FEWEST = 50
 # Of the neighbors that may be missed, so many may be in cells that are not visited; the rest, among rows whose
 # estimates are too low.
 _SHARE_OF_CELLS = 0.75
-# Rules are also learned for more than the highest recall that can be declared: one of them may reach it on queries on
-# which the rule for that recall just fails.
-_LEARNED = (*RECALLS, 0.9995)
+# Rules are also learned for recalls between those that can be declared, and above: where the rule for a recall just
+# fails on other queries, the next one visits little more.
+_LEARNED = (*sorted({*RECALLS, 0.85, 0.925, 0.965, 0.985, 0.9925, 0.9975}), 0.9995)
 _BLOCK = 100
 _QUANTILE = 1.96
 
