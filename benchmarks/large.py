@@ -74,7 +74,7 @@ index = open_index(store, "large", "current" if follow == "no" else "1", encode=
 figures = {"open s": round(time.perf_counter() - begun, 2), "chunks": len(index.view.copy)}
 if follow != "no":
     index.close()
-    index = open_index(store, "large", encode=False, representation="int8")
+    index = open_index(store, "large", "current", encode=False, representation="int8")
     before = index.manifest.sequence
     Path(follow).touch()
     while not Path(follow + ".moved").exists():
