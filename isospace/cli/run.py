@@ -22,10 +22,18 @@ if TYPE_CHECKING:
 
 
 def run(
-    config: ConfigArgument, overrides: OverrideOption = None, dry_run: DryRunOption = False, as_json: JsonOption = False
+    config: ConfigArgument,
+    overrides: OverrideOption = None,
+    dry_run: DryRunOption = False,
+    read_everything: Annotated[
+        bool,
+        typer.Option("--read-everything", help="Read every file of the source, also those that seem unchanged."),
+    ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Bring a collection up to date with its source, and move its alias to the new snapshot."""
-    _pipeline("run", config, overrides, as_json, _plan if dry_run else _embed)
+    forced = ["runtime.verify_source_hours=0"] if read_everything else []
+    _pipeline("run", config, [*(overrides or []), *forced], as_json, _plan if dry_run else _embed)
 
 
 def refit(config: ConfigArgument, overrides: OverrideOption = None, as_json: JsonOption = False) -> None:

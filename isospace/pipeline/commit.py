@@ -12,6 +12,7 @@ from typing import Any
 from isospace.collection.alias import promote
 from isospace.collection.alias_refusals import stays_message
 from isospace.collection.cell_sizes import measure_cells
+from isospace.collection.listing import record_listing
 from isospace.collection.live_rows import LivePart, live_parts, read_live
 from isospace.collection.metadata_schema import fields_of, read_fields, schema_warnings
 from isospace.collection.origins import origins_of, part_origins
@@ -82,6 +83,21 @@ def commit_snapshot(
     StoreError
         If a file that the snapshot would name is missing.
     """
+    committed = _commit(run, scan, space_id, parts, segments, sparse)
+    # A listing is about documents: another run may have committed others first.
+    if scan.listing is not None and scan.listing.documents_digest == committed.manifest.documents_digest:
+        record_listing(run.store, run.collection, scan.listing)
+    return committed
+
+
+def _commit(
+    run: Run,
+    scan: Scan,
+    space_id: str,
+    parts: Sequence[ChunkPart],
+    segments: Sequence[Segment],
+    sparse: SparseParts | None,
+) -> Commit:
     sparse_id = None if sparse is None else sparse.space_id
     identity = snapshot_id(
         space_id=space_id,

@@ -146,6 +146,9 @@ class Runtime(SpecModel):
     as the documents in it."""
     max_removed_share: float = Field(default=0.5, ge=0.0, le=1.0)
     """Largest share of the collection that may vanish before the run fails: the cause may be a lost mount."""
+    verify_source_hours: float = Field(default=168.0, ge=0.0)
+    """Hours after which a run reads every file of the source again, and compares it with the collection. In between, it
+    does not read a file whose size and time of change are those of the last run; 0 reads every file in every run."""
     price_per_device_hour: float | None = Field(default=None, ge=0.0, allow_inf_nan=False)
     """Price of one hour of the encoder's device; plans and reports then show the cost."""
     max_mean_cosine: float = Field(default=0.6, gt=0.0, le=1.0)

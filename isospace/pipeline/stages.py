@@ -337,7 +337,8 @@ def _changes(scan: Scan) -> str:
     }
     documents = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
     quarantined = f"; {counted(scan.quarantined, 'input')} quarantined" if scan.quarantined else ""
-    return f"{counted(scan.documents, 'document')} ({documents or 'none changed'}){quarantined}"
+    unread = f"; {counted(scan.unread, 'file')} not read again, as listed before" if scan.unread else ""
+    return f"{counted(scan.documents, 'document')} ({documents or 'none changed'}){quarantined}{unread}"
 
 
 def _chunk_label(run: Run, documents: FileRef) -> str:

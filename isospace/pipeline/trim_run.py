@@ -55,4 +55,5 @@ def narrow_scan(run: Run, scan: Scan, finished: Sequence[ChunkPart]) -> Scan:
             f"WHERE live.doc_id = base.doc_id AND live.status = 'changed' AND live.{late}"
         )
         narrowed = complete_scan(run, connection, scan)
-    return replace(narrowed, parts=tuple(part.documents for part in finished))
+    # Not all documents of the files that were read are in the snapshot.
+    return replace(narrowed, parts=tuple(part.documents for part in finished), listing=None)

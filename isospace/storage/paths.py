@@ -18,6 +18,7 @@ Kind: TypeAlias = Literal[
     "segments",
     "deletions",
     "quarantine",
+    "listings",
     "plans",
     "refusals",
     "billed",
@@ -141,6 +142,14 @@ class CollectionPaths:
     def quarantine(self, digest: str) -> str:
         """Return the path of a table of quarantined inputs, with reasons."""
         return f"{self.folder('quarantine')}/{digest}.parquet"
+
+    def listing_record(self, documents_digest: str) -> str:
+        """Return the path of the record of which files of the source gave the documents of a snapshot."""
+        return f"{self.folder('listings')}/{documents_digest}.json"
+
+    def listing_rows(self, digest: str) -> str:
+        """Return the path of some rows of such a listing."""
+        return f"{self.folder('listings')}/{digest}.parquet"
 
     def snapshot(self, number: int) -> str:
         """Return the path of the manifest of one snapshot; writing it is the commit."""

@@ -148,7 +148,11 @@ def _raise_dangling() -> IO[bytes]:
 
 
 def _local_file(name: str, path: Path, within: Path) -> SourceFile:
-    return SourceFile(name, path.stat().st_size, lambda: _open_within(path, within))
+    stat = path.stat()
+    # Programs can set the time of a file's last change back, but not that of its last change of status.
+    stamp = f"{stat.st_mtime_ns}-{stat.st_ctime_ns}"
+    changed = max(stat.st_mtime, stat.st_ctime)
+    return SourceFile(name, stat.st_size, lambda: _open_within(path, within), stamp=stamp, changed=changed)
 
 
 def _open_within(path: Path, within: Path) -> IO[bytes]:

@@ -24,6 +24,8 @@ _QUOTED = re.compile(r'Path "([^"]*)"')
 class _Object:
     key: str
     size: int
+    etag: str = ""
+    """Another one after every write; empty if the listing does not tell it."""
 
 
 def list_objects(url: str, store: str | None) -> Listing:
@@ -96,7 +98,7 @@ def _objects(remote: Any, place: ObjectUrl) -> list[_Object]:
     prefix = place.prefix.rstrip("/")
     try:
         pages = obstore.list(remote, prefix or None)
-        return [_Object(str(item["path"]), int(item["size"])) for page in pages for item in page]
+        return [_object(item) for page in pages for item in page]
     except InvalidPathError as error:
         # A key with an empty segment, such as a//b, fails the whole listing. Arrow's clients list such keys.
         if place.service == "azure":
@@ -112,11 +114,18 @@ def _single(remote: Any, key: str) -> SourceFile:
     import obstore
 
     head = obstore.head(remote, key)
-    return _file(remote, PurePosixPath(key).name, _Object(str(head["path"]), int(head["size"])))
+    return _file(remote, PurePosixPath(key).name, _object(head))
+
+
+def _object(item: Any) -> _Object:
+    return _Object(str(item["path"]), int(item["size"]), str(item.get("e_tag") or ""))
 
 
 def _file(remote: Any, name: str, item: _Object) -> SourceFile:
-    return SourceFile(name, item.size, lambda: cast("IO[bytes]", io.BufferedReader(_RemoteStream(remote, item.key))))
+    def opened() -> IO[bytes]:
+        return cast("IO[bytes]", io.BufferedReader(_RemoteStream(remote, item.key)))
+
+    return SourceFile(name, item.size, opened, stamp=item.etag)
 
 
 class _RemoteStream(io.RawIOBase):

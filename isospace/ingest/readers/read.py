@@ -26,6 +26,8 @@ def read_source(
     *,
     store: str | None = None,
     on_unmatched: Callable[[Sequence[SourceFile]], None] = lambda _: None,
+    known: Callable[[SourceFile], int | None] = lambda _: None,
+    on_file: Callable[[SourceFile], None] = lambda _: None,
 ) -> Generator[Document | QuarantineEntry, None, None]:
     """Yield the documents and the quarantined inputs of a source, in a stable order.
 
@@ -39,6 +41,11 @@ def read_source(
         The store of the run, which is left out if it lies in the source.
     on_unmatched
         Called once, before the first document, with the files that `spec` does not read because of their name.
+    known
+        Called once with every file that would be read, in order. It returns how many items the file gives if that is
+        known, and then the file is not read; else None.
+    on_file
+        Called with the file that the next items come from, before the first of them is yielded.
 
     Raises
     ------
@@ -60,8 +67,12 @@ def read_source(
     # The first file that needs the parser starts its subprocess; leaving this block ends it.
     with Parser(limits) as parser:
         for file, kind in chosen:
-            count = _Count(kind, file.size)
+            count = _Count(file, kind)
             counts.append(count)
+            if (items := known(file)) is not None:
+                count.items = items
+                continue
+            on_file(file)
             for item in _read(file, kind, spec, parser):
                 if isinstance(item, QuarantineEntry) and item.documents is None:
                     count.unknown.append(item)
@@ -71,6 +82,7 @@ def read_source(
     # Only now the other files say how large a row is.
     for count in counts:
         for entry in count.unknown:
+            on_file(count.file)
             yield replace(entry, documents=_estimate(count, counts), is_estimate=True)
 
 
@@ -100,8 +112,8 @@ def _read_archive(file: SourceFile, spec: DocumentsSpec, parser: Parser) -> Iter
 class _Count:
     """What a file gave, and its inputs that stand for an unknown number of documents."""
 
+    file: SourceFile
     kind: str
-    size: int
     items: int = 0
     unknown: list[QuarantineEntry] = field(default_factory=list)
 
@@ -110,5 +122,5 @@ def _estimate(count: _Count, counts: Sequence[_Count]) -> int:
     """Estimate the documents of a table that were not read, from its size and what those of its format are like."""
     whole = [other for other in counts if other.items and not other.unknown]
     alike = [other for other in whole if other.kind == count.kind] or whole
-    read, size = sum(other.items for other in alike), sum(other.size for other in alike)
-    return max(1, round(count.size * read / max(size, 1)) - count.items)
+    read, size = sum(other.items for other in alike), sum(other.file.size for other in alike)
+    return max(1, round(count.file.size * read / max(size, 1)) - count.items)

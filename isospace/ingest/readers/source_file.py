@@ -33,6 +33,10 @@ class SourceFile:
         Whether it expands when it is read, so that `size` is not that of its content.
     stored
         Opens a compressed file as it is stored; None if `open` does.
+    stamp
+        What the source says of its version: another one after every change of the content. Empty if it says nothing.
+    changed
+        When that was last changed, in seconds since the epoch. A change that follows at once may have the same stamp.
     """
 
     name: str
@@ -41,6 +45,8 @@ class SourceFile:
     content_name: str = ""
     is_compressed: bool = False
     stored: Callable[[], IO[bytes]] | None = None
+    stamp: str = ""
+    changed: float = 0.0
 
     @property
     def identifier(self) -> str:

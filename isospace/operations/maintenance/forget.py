@@ -237,6 +237,8 @@ def _remove_files(store: Store, collection: str, holding: Holding, lease: HeldLe
         )
     }
     files = [paths.snapshot(manifest.sequence) for manifest in dropped]
+    # Listings name the files of the source, and documents that something is noted of. The next run reads everything.
+    files += walked("listings")
     files += [path for path in walked("serving", "lexical", "remote") if path not in derived]
     files += [path for path in walked("deletions", "quarantine") if path not in named]
     if holding.doc_ids:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from isospace.collection.absent import require_collection
+from isospace.collection.listing import read_listing
 from isospace.errors import BusyError, ConfigError
 from isospace.operations.maintenance.retention import RetainedSnapshots, retained_snapshots
 from isospace.search.approximate.record import recall_path
@@ -238,6 +239,8 @@ def _of_collection(store: Store, kept: RetainedSnapshots, stale: _Stale) -> Iter
     named = kept.files()
     for kind in _WORK:
         yield from stale.unless(lambda path: path in named, store, paths.folder(kind), f"{kind} of no snapshot")
+    listed = _listings(store, kept)
+    yield from stale.unless(lambda path: path in listed, store, paths.folder("listings"), "listings of no snapshot")
     yield from stale.all(store, paths.folder("plans"), "old plan")
     derived = {
         path
@@ -255,6 +258,14 @@ def _of_collection(store: Store, kept: RetainedSnapshots, stale: _Stale) -> Iter
     folder = paths.folder("references")
     yield from stale.unless(lambda path: _id_of(path) in spaces, store, folder, "reference of no space")
     yield from stale.left(store, paths.root)
+
+
+def _listings(store: Store, kept: RetainedSnapshots) -> set[str]:
+    """Return the paths of what is known of the source for each retained snapshot."""
+    digests = {manifest.documents_digest for manifest in kept.manifests}
+    records = {digest: read_listing(store, kept.collection, digest) for digest in digests}
+    rows = {ref.path for record in records.values() if record is not None for ref in record.files}
+    return rows | {CollectionPaths(kept.collection).listing_record(digest) for digest in digests}
 
 
 def _folder_of(path: str) -> str:

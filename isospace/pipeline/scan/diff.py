@@ -14,17 +14,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from isospace.collection.deletions import DELETION_SCHEMA
+from isospace.collection.listing import ListingRecord
 from isospace.collection.quarantine import write_quarantine
 from isospace.collection.snapshot import Manifest, documents_digest
 from isospace.collection.tombstones import forgotten_documents
 from isospace.errors import SourceError
 from isospace.ingest.document import QUARANTINE_SCHEMA, Document, document_batch, document_of
 from isospace.pipeline.run import Run
+from isospace.pipeline.scan.files import SourceFiles
 from isospace.pipeline.scan.guard import count_unreadable, require_healthy
 from isospace.pipeline.scan.moved import rewrite_moved
 from isospace.pipeline.scan.notes import NoteCount
 from isospace.pipeline.scan.select import order_documents, select_documents
 from isospace.pipeline.scan.stage import document_groups, stage_source
+from isospace.pipeline.scan.trust import missed_changes, recorded_files, take_trusted, write_listing
 from isospace.storage.hashing import sha256_lines
 from isospace.storage.parquet import FileRef, read_parquet, write_parquet
 from isospace.storage.scratch_duckdb import append_rows, fetch_rows, load_columns, scratch_database
@@ -74,6 +77,10 @@ class Scan:
         The documents files that replace those of kept parts, by the part's name.
     notes
         How the documents of the source were read.
+    listing
+        What a later run may trust of the source; None if it has to read everything.
+    unread
+        Number of files that were not read, since neither their size nor their time of change is another one.
     """
 
     added: int
@@ -93,10 +100,14 @@ class Scan:
     moved: int = 0
     moved_parts: Mapping[str, FileRef] = field(default_factory=dict)
     notes: tuple[NoteCount, ...] = ()
+    listing: ListingRecord | None = None
+    unread: int = 0
 
 
 def scan_source(run: Run, refused: Mapping[str, str] | None = None) -> Scan:
     """Read the source, and write the documents that the collection lacks; all of them if the run rebuilds its parts.
+
+    Files that have not changed since the last run are not read, see `isospace.pipeline.scan.trust`.
 
     Documents whose hash is in `refused` are quarantined for the reason that it gives.
 
@@ -109,13 +120,16 @@ def scan_source(run: Run, refused: Mapping[str, str] | None = None) -> Scan:
     snapshot = run.base
     base = _comparable_base(run, snapshot)
     runtime = config.runtime
-    source = stage_source(config, run.scratch / "staged", forgotten_documents(store, runtime.collection))
-    staged = source.paths
     with scratch_database(run.scratch, memory_mb=runtime.memory_mb) as connection:
+        load_base(connection, store, base)
+        recorded = recorded_files(run, connection, base, refused or {})
+        files = SourceFiles(recorded.rows, recorded.is_trusted, forgotten_documents(store, runtime.collection))
+        source = stage_source(config, run.scratch / "staged", files)
+        staged = source.paths
+        trusted = take_trusted(connection, files)
         _load_staged(connection, staged)
         _set_refused_aside(connection, refused or {})
-        in_source = _count(connection, "staged")
-        load_base(connection, store, base)
+        in_source = _count(connection, "staged") + trusted
         types = config.recipe.documents.metadata_types
         select_documents(connection, runtime.selection, types, store, base, staged[:-1])
         order_documents(connection, runtime.selection, types, staged[:-1])
@@ -138,7 +152,7 @@ def scan_source(run: Run, refused: Mapping[str, str] | None = None) -> Scan:
             removed=0,
             stale=0,
             quarantined=quarantined.num_rows,
-            forgotten=source.forgotten,
+            forgotten=files.forgotten(),
             parts=parts,
             kept=(),
             deletions=None,
@@ -146,9 +160,11 @@ def scan_source(run: Run, refused: Mapping[str, str] | None = None) -> Scan:
             documents_digest="",
             documents=0,
             unreadable=unreadable,
-            notes=source.notes,
+            notes=(*missed_changes(connection, files, recorded.record), *source.notes),
+            unread=sum(tally.is_trusted for tally in files.tallies),
         )
-        return complete_scan(run, connection, blank, base)
+        scan = complete_scan(run, connection, blank, base)
+        return replace(scan, listing=write_listing(run, connection, source, recorded, scan.documents_digest))
 
 
 def complete_scan(run: Run, connection: DuckDBPyConnection, scan: Scan, base: Manifest | None = None) -> Scan:
@@ -181,25 +197,35 @@ def complete_scan(run: Run, connection: DuckDBPyConnection, scan: Scan, base: Ma
 
 def _load_staged(connection: DuckDBPyConnection, staged: list[Path]) -> None:
     *paths, quarantine = staged
-    connection.execute("CREATE TABLE staged (part INTEGER, row INTEGER, doc_id VARCHAR, doc_hash VARCHAR, uri VARCHAR)")
+    connection.execute(
+        "CREATE TABLE staged (part INTEGER, row INTEGER, doc_id VARCHAR, doc_hash VARCHAR, uri VARCHAR, file BIGINT)"
+    )
     for number, path in enumerate(paths):
-        append_rows(connection, "staged", number, pq.read_table(path, columns=["doc_id", "doc_hash", "uri"]))
+        append_rows(connection, "staged", number, pq.read_table(path, columns=["doc_id", "doc_hash", "uri", "file"]))
     connection.register("staged_quarantine", pq.read_table(quarantine))
     connection.execute("CREATE TABLE quarantine AS SELECT * FROM staged_quarantine")
+    # The first document with an ID counts, in the order of the files, whether or not its file was read.
     connection.execute(
-        "CREATE TABLE duplicates AS SELECT part, row, doc_id, uri FROM staged "
-        "QUALIFY row_number() OVER (PARTITION BY doc_id ORDER BY part, row) > 1"
+        "CREATE TABLE duplicates AS SELECT part, row, doc_id, uri FROM (SELECT * FROM staged UNION ALL BY NAME "
+        "SELECT doc_id, uri, file FROM trusted WHERE doc_id IN (SELECT doc_id FROM staged)) "
+        "QUALIFY row_number() OVER (PARTITION BY doc_id ORDER BY file, part, row) > 1"
     )
     connection.execute(
         "INSERT INTO quarantine SELECT uri, NULL, NULL, 'repeats the id of an earlier document: ' || doc_id, 1, false "
         "FROM duplicates"
     )
-    connection.execute("DELETE FROM staged WHERE (part, row) IN (SELECT part, row FROM duplicates)")
+    connection.execute(
+        "DELETE FROM staged WHERE (part, row) IN (SELECT part, row FROM duplicates WHERE part IS NOT NULL)"
+    )
+    connection.execute("DELETE FROM trusted WHERE doc_id IN (SELECT doc_id FROM duplicates WHERE part IS NULL)")
     connection.execute(
         "CREATE TABLE unreadable AS SELECT within, bool_or(is_estimate) AS is_estimate FROM quarantine "
         "WHERE within IS NOT NULL GROUP BY within"
     )
-    connection.execute(f"CREATE TABLE tables_read AS SELECT DISTINCT {_TABLE} AS name FROM staged")
+    connection.execute(
+        f"CREATE TABLE tables_read AS SELECT DISTINCT {_TABLE} AS name "
+        "FROM (SELECT doc_id, uri FROM staged UNION ALL SELECT doc_id, uri FROM trusted)"
+    )
 
 
 def _set_refused_aside(connection: DuckDBPyConnection, refused: Mapping[str, str]) -> None:
@@ -267,8 +293,9 @@ def _compare(connection: DuckDBPyConnection) -> dict[str, int]:
         CREATE TABLE live AS
         SELECT coalesce(s.doc_id, b.doc_id) AS doc_id, coalesce(s.doc_hash, b.doc_hash) AS doc_hash,
                coalesce(s.uri, b.uri) AS uri,
-               s.part AS staged_part, s.row AS staged_row, b.part AS base_part, b.row AS base_row,
-               CASE WHEN s.doc_id IS NULL AND b.doc_hash IN (SELECT doc_hash FROM refused) THEN 'removed'
+               s.part AS staged_part, s.row AS staged_row, b.part AS base_part, b.row AS base_row, s.file AS file,
+               CASE WHEN s.doc_id IS NULL AND b.doc_id IN (SELECT doc_id FROM trusted) THEN 'unchanged'
+                    WHEN s.doc_id IS NULL AND b.doc_hash IN (SELECT doc_hash FROM refused) THEN 'removed'
                     WHEN s.doc_id IS NULL AND b.doc_id IN (SELECT doc_id FROM quarantine WHERE doc_id IS NOT NULL)
                     THEN 'stale'
                     WHEN s.doc_id IS NULL AND EXISTS (SELECT 1 FROM unreadable u WHERE starts_with(b.uri, u.within ||

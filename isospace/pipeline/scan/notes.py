@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
@@ -61,12 +62,32 @@ class NoteTally:
     documents: dict[tuple[str, bool], int] = field(default_factory=dict)
     examples: dict[tuple[str, bool], list[tuple[str, Note]]] = field(default_factory=dict)
 
-    def apply(self, documents: Iterator[Document]) -> Iterator[Document]:
-        """Yield the documents, and count their notes."""
-        for document in documents:
-            for note in {(note.kind, note.warns): note for note in document.notes}.values():
-                self._count(document.doc_id, note)
-            yield document
+    def add(self, document: Document) -> None:
+        """Count the notes of a document."""
+        for key, note in {(note.kind, note.warns): note for note in document.notes}.items():
+            self._count(key, 1, [(document.doc_id, note)])
+
+    def merge(self, other: NoteTally) -> None:
+        """Count the notes of documents that come behind those of this tally."""
+        for key, count in other.documents.items():
+            self._count(key, count, other.examples[key])
+
+    def to_json(self) -> str:
+        """Return the tally as JSON."""
+        body = [
+            [*key, self.documents[key], [[doc_id, note.detail, note.amount] for doc_id, note in self.examples[key]]]
+            for key in self.documents
+        ]
+        return json.dumps(body, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> NoteTally:
+        """Return the tally that `to_json` wrote."""
+        tally = cls()
+        for kind, warns, count, examples in json.loads(text):
+            named = [(doc_id, Note(kind, detail, warns, amount)) for doc_id, detail, amount in examples]
+            tally._count((kind, warns), count, named)
+        return tally
 
     def counts(self) -> tuple[NoteCount, ...]:
         """Return the counts, warnings first, then by kind."""
@@ -75,9 +96,8 @@ class NoteTally:
             for key in sorted(self.documents, key=lambda key: (not key[1], key[0]))
         )
 
-    def _count(self, doc_id: str, note: Note) -> None:
-        key = (note.kind, note.warns)
-        self.documents[key] = self.documents.get(key, 0) + 1
-        known = [*self.examples.get(key, ()), (doc_id, note)]
+    def _count(self, key: tuple[str, bool], count: int, examples: Sequence[tuple[str, Note]]) -> None:
+        self.documents[key] = self.documents.get(key, 0) + count
+        known = [*self.examples.get(key, ()), *examples]
         # Sorting is stable: among equals the first stay.
         self.examples[key] = sorted(known, key=lambda example: -example[1].amount)[:_EXAMPLES]

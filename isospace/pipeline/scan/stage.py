@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
@@ -15,7 +16,8 @@ from isospace.ingest.parsers.subprocess_parser import ParseLimits
 from isospace.ingest.readers.read import read_source
 from isospace.ingest.readers.source_file import SourceFile
 from isospace.pipeline.config import PipelineConfig
-from isospace.pipeline.scan.notes import NoteCount, NoteTally, count_unmatched
+from isospace.pipeline.scan.files import SourceFiles
+from isospace.pipeline.scan.notes import NoteCount, count_unmatched
 
 _QUARANTINE_ROWS = 1000
 # What is known of a quarantined input while the source is compared.
@@ -29,61 +31,58 @@ class Staged:
     Attributes
     ----------
     paths
-        Parquet files of documents; the quarantine is the last.
-    forgotten
-        Number of documents that must not be ingested.
+        Parquet files of documents, each with the position of its file in a column `file`; the quarantine is the last.
+    files
+        The files of the source, and what they gave.
     notes
         How the documents were read.
+    listed_at
+        When the files were listed, in seconds since the epoch.
     """
 
     paths: list[Path]
-    forgotten: int
+    files: SourceFiles
     notes: tuple[NoteCount, ...]
+    listed_at: float
 
 
-def stage_source(config: PipelineConfig, folder: Path, forgotten: frozenset[str]) -> Staged:
-    """Write the source as Parquet files."""
+def stage_source(config: PipelineConfig, folder: Path, files: SourceFiles) -> Staged:
+    """Write the source as Parquet files, without what `files` knows of it."""
     folder.mkdir(parents=True, exist_ok=True)
     paths: list[Path] = []
     runtime = config.runtime
     limits = ParseLimits(runtime.parse_seconds, runtime.parse_megabytes)
     unmatched: list[SourceFile] = []
+    listed_at, rows = time.time(), 0
     with (
         pq.ParquetWriter(folder / "quarantine.parquet", STAGED_QUARANTINE) as quarantine,
         # Closed explicitly: a stored traceback would keep the generator, and with it the parser process, alive.
         closing(
             read_source(
-                runtime.source, config.recipe.documents, limits, store=runtime.store, on_unmatched=unmatched.extend
+                runtime.source,
+                config.recipe.documents,
+                limits,
+                store=runtime.store,
+                on_unmatched=unmatched.extend,
+                known=files.known,
+                on_file=files.begin,
             )
         ) as source,
     ):
-        filtered, tally = _ForgottenFilter(forgotten), NoteTally()
-        good: Iterator[Document] = tally.apply(_quarantine(filtered.apply(source), quarantine))
+        good: Iterator[Document] = files.follow(_quarantine(files.count(source), quarantine))
         # What is encoded is content; other headings only locate a chunk.
         hashed = config.recipe.chunking.include_headings
         good = (replace(document, hashes_headings=hashed) for document in good)
         for group in document_groups(good, runtime.part_documents, runtime.part_characters):
             paths.append(folder / f"{len(paths):08d}.parquet")
-            pq.write_table(pa.Table.from_batches([document_batch(group)]), paths[-1], compression="zstd")
+            numbers = pa.array(files.numbers[rows : rows + len(group)], pa.int64())
+            table = pa.Table.from_batches([document_batch(group)]).append_column("file", numbers)
+            pq.write_table(table, paths[-1], compression="zstd")
+            rows += len(group)
     # Of a forgotten document, not even the name is noted.
-    names = [file.identifier for file in unmatched if file.identifier not in forgotten]
-    notes = (*tally.counts(), *count_unmatched(names))
-    return Staged([*paths, folder / "quarantine.parquet"], filtered.count, notes)
-
-
-@dataclass(slots=True)
-class _ForgottenFilter:
-    """Drops forgotten documents, and counts them."""
-
-    doc_ids: frozenset[str]
-    count: int = 0
-
-    def apply(self, items: Iterator[Document | QuarantineEntry]) -> Iterator[Document | QuarantineEntry]:
-        for item in items:
-            if item.doc_id in self.doc_ids:
-                self.count += 1
-            else:
-                yield item
+    names = [file.identifier for file in unmatched if file.identifier not in files.doc_ids]
+    notes = (*files.notes().counts(), *count_unmatched(names))
+    return Staged([*paths, folder / "quarantine.parquet"], files, notes, listed_at)
 
 
 def _quarantine(items: Iterator[Document | QuarantineEntry], writer: pq.ParquetWriter) -> Iterator[Document]:

@@ -277,3 +277,15 @@ def export_file(store: Path, name: str) -> Path:
     """Return a file of an export in the store; its record is beside the folders."""
     (path,) = [path for path in (store / "encoders").rglob(f"exports/*/*/{name}")]
     return path
+
+
+def test_unchanged_files_are_read_again_on_request_only(
+    call: Call, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Files count as settled as soon as they are written, and nothing of this one is quarantined.
+    monkeypatch.setattr("isospace.pipeline.scan.files._SETTLED_SECONDS", -60.0)
+    source = Path(yaml.safe_load(config.read_text())["runtime"]["source"])
+    write_jsonl(source, sentences(60))
+    assert "not read again" not in call("run", str(config)).err
+    assert "1 file not read again" in call("run", str(config)).err
+    assert "not read again" not in call("run", str(config), "--read-everything").err

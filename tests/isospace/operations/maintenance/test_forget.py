@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from isospace.collection.alias import alias_history, aliases, promote, resolve, rollback
+from isospace.collection.listing import ListedFile, ListingRecord, record_listing, write_listed
 from isospace.collection.live_rows import live_parts, read_live
 from isospace.collection.raw_vectors import read_vectors, vector_parts
 from isospace.collection.replacements import follow_replacements
@@ -31,6 +32,7 @@ from isospace.operations.maintenance.forget import forget, require_some_document
 from isospace.operations.maintenance.verify import verify_snapshot
 from isospace.pipeline import commit, publish_stages
 from isospace.pipeline.config import PipelineConfig
+from isospace.pipeline.forgotten_files import erase_leftovers
 from isospace.search.open_index import open_index
 from isospace.search.spec import LexicalSpec
 from isospace.storage.cache import cache_folder
@@ -220,6 +222,18 @@ def test_the_snapshot_is_what_a_fresh_run_over_the_remaining_documents_gives(
     assert rewritten.documents_digest == fresh.documents_digest
     assert rewritten.space_id == fresh.space_id
     assert rewritten.snapshot_id == fresh.snapshot_id
+
+
+@pytest.mark.parametrize("erased", ["by the command", "after a run was suspended"])
+def test_no_listing_of_the_source_names_it(haunted: PipelineConfig, tmp_path: Path, erased: str) -> None:
+    store = open_store(haunted.runtime.store)
+    files = write_listed(store, "c", [ListedFile("secret", 1, "stamp", 1, 0, "")])
+    record_listing(store, "c", ListingRecord(documents_digest="d", reading="r", read_at=1.0, files=files))
+    if erased == "by the command":
+        forget(store, "c", ["secret"], tmp_path, reason="asked for")
+    else:
+        erase_leftovers(store, "c", after=0)
+    assert list(store.walk("collections/c/listings")) == []
 
 
 def test_no_run_brings_it_back(haunted: PipelineConfig, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from isospace.collection.alias import aliases, promote, rollback
 from isospace.collection.alias_entry import AliasEntry
+from isospace.collection.listing import ListedFile, ListingRecord, record_listing, write_listed
 from isospace.collection.remove_alias import remove_alias
 from isospace.collection.snapshot import commit_manifest, files_digest, read_manifest, sequences
 from isospace.errors import BusyError, ConfigError, NotFoundError, StoreError
@@ -431,3 +432,21 @@ def test_a_snapshot_of_a_removed_alias_stays_for_the_retention(tmp_path: Path) -
     assert retained_snapshots(store, "c", now=now, retention_seconds=0.0).reasons == {2: "latest"}
     assert why_retained(store, "c", 1) == ""
     assert why_retained(store, "c", 2) == "latest"
+
+
+def test_what_is_known_of_the_source_stays_with_its_snapshot(grown: PipelineConfig, tmp_path: Path) -> None:
+    store = open_store(grown.runtime.store)
+    paths = {}
+    for number in sequences(store, "c"):
+        digest = read_manifest(store, "c", number).documents_digest
+        files = write_listed(store, "c", [ListedFile("d.jsonl", number, "stamp", 1, 0, "")])
+        listing = ListingRecord(documents_digest=digest, reading="r", read_at=1.0, files=files)
+        record_listing(store, "c", listing)
+        paths[number] = {CollectionPaths("c").listing_record(digest), *(ref.path for ref in files)}
+    killed = CollectionPaths("c").listing_rows("0" * 64)
+    store.write(killed, b"of a run that was killed before its commit")
+    age(store, 30.0)
+    swept(grown, tmp_path, retention_days=0.0)
+    kept = sequences(store, "c")
+    assert kept == [4, 5]
+    assert {stat.path for stat in store.walk("collections/c/listings")} == paths[4] | paths[5]
