@@ -15,6 +15,8 @@ from isospace.storage.store import Store
 
 P = ParamSpec("P")
 T = TypeVar("T")
+# Items of a mapped stage that are in progress at the same time, unless a caller knows better.
+PARALLEL = 2
 
 
 class Reporter(Protocol):
@@ -150,8 +152,11 @@ class Executor(Protocol):
     def run(self, stage: Stage[P, T], *arguments: P.args, **keywords: P.kwargs) -> T:
         """Run a stage and return its result."""
 
-    def map(self, stage: Stage[Any, T], items: Sequence[tuple[Any, ...]]) -> list[T]:
-        """Run a stage in parallel, once per tuple of arguments; return the results in the order of the items."""
+    def map(self, stage: Stage[Any, T], items: Sequence[tuple[Any, ...]], *, limit: int = PARALLEL) -> list[T]:
+        """Run a stage once per tuple of arguments, at most `limit` at a time; return results in the order of the items.
+
+        The first failure is raised; later items do not start.
+        """
 
     def stream(self, stage: Stage[Any, T], items: Iterable[tuple[Any, ...]], *, limit: int) -> Iterable[T]:
         """Run a stage once per tuple of arguments, at most `limit` at a time; yield results as they complete.
