@@ -87,7 +87,7 @@ def is_store_failure(error: BaseException) -> bool:
 
 
 def is_lost_worker(error: BaseException) -> bool:
-    """Return whether a worker died while it started: the next one may not."""
+    """Return whether a worker died: the next one may not."""
     return isinstance(error, WorkerError)
 
 
@@ -101,6 +101,8 @@ def is_transient(error: BaseException) -> bool:
 NEVER = Retry(0, (), lambda error: False)
 # For stages that only read and write the store.
 ON_STORE_FAILURE = Retry(2, (2.0, 10.0), is_store_failure)
+# For stages that work on one part, perhaps in another process.
+ON_PART_FAILURE = Retry(2, (2.0, 10.0), lambda error: is_store_failure(error) or is_lost_worker(error))
 ON_LOST_WORKER = Retry(2, (2.0,), is_lost_worker)
 ON_TRANSIENT_FAILURE = Retry(3, (1.0, 5.0, 25.0), is_transient)
 
