@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import functools
-import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, wait
 from typing import Any, cast
 from uuid import UUID
 
@@ -14,17 +12,16 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.exceptions import Pause
 from prefect.runtime import flow_run
-from prefect.task_runners import ThreadPoolTaskRunner
 
-from isospace.pipeline.executor import P, Reporter, Stage, T
+from isospace.pipeline.executor import PARALLEL, P, Reporter, Stage, T
 from tasks.addresses import run_address
 from tasks.errors import attempts_left, failing_in_one_line, retry_condition, unsuccessful, unwrap
+from tasks.lanes import Lanes
 from tasks.reporter import PrefectReporter
 from tasks.startup import started
 
-# Parts that are chunked or transformed at the same time; each is held in memory.
-_MAPPED = 2
-_SUSPENSION_SECONDS = 5.0
+# A stage of so many items shows its progress; below, its task runs do.
+_COUNTED = 33
 
 
 class PrefectExecutor:
@@ -48,41 +45,34 @@ class PrefectExecutor:
         """Run a stage as a task and return its result."""
         return cast("T", unwrap(_named(stage, arguments)(self._reporter, arguments, keywords)))
 
-    def map(self, stage: Stage[Any, T], items: Sequence[tuple[Any, ...]]) -> list[T]:
-        """Run a stage in parallel, as a task per item; return the results in the order of the items."""
-        if not items:
-            return []
-        with ThreadPoolTaskRunner[Any](max_workers=_MAPPED) as runner:
-            futures = [self._submit(runner, stage, item) for item in items]
-            return [future.result() for future in futures]
+    def map(self, stage: Stage[Any, T], items: Sequence[tuple[Any, ...]], *, limit: int = PARALLEL) -> list[T]:
+        """Run a stage on items, at most `limit` at a time; return the results in the order of the items.
+
+        The first items have a task run each, and later task runs work off several (see `tasks.lanes`).
+        """
+        found: dict[int, T] = {}
+        for number, result in self._lanes(stage, limit).numbered(items):
+            found[number] = result
+            if len(items) >= _COUNTED:
+                self._reporter.progress(stage.name, len(found), len(items), f"{len(found):,} of {len(items):,}")
+        return [found[number] for number in range(len(items))]
 
     def stream(self, stage: Stage[Any, T], items: Iterable[tuple[Any, ...]], *, limit: int) -> Iterator[T]:
-        """Run a stage as a task per item, at most `limit` at a time; yield results as they complete.
+        """Run a stage on items, at most `limit` at a time, in task runs as `map` does; yield results as they complete.
 
         Raises
         ------
         Pause
             If the run was suspended: finished items are kept, and the resumed run continues.
         """
-        waiting = iter(items)
-        running: dict[Any, Any] = {}
-        checked = time.monotonic()
-        with ThreadPoolTaskRunner[Any](max_workers=limit) as runner:
-            while True:
-                while len(running) < limit and (item := next(waiting, None)) is not None:
-                    future = self._submit(runner, stage, item)
-                    running[future.wrapped_future] = future
-                if not running:
-                    return
-                finished, _ = wait(running, return_when=FIRST_COMPLETED)
-                for wrapped in finished:
-                    yield running.pop(wrapped).result()
-                if time.monotonic() - checked > _SUSPENSION_SECONDS:
-                    checked = time.monotonic()
-                    _stop_if_suspended()
+        for _, result in self._lanes(stage, limit).numbered(items):
+            yield result
 
-    def _submit(self, runner: ThreadPoolTaskRunner[Any], stage: Stage[Any, T], item: tuple[Any, ...]) -> Any:
-        return runner.submit(_named(stage, item), {"reporter": self._reporter, "arguments": item, "keywords": {}})
+    def _lanes(self, stage: Stage[Any, T], limit: int) -> Lanes[T]:
+        def work(item: tuple[Any, ...]) -> T:
+            return _perform(stage, self._reporter, item, {})
+
+        return Lanes(stage, work, limit=limit, on_wait=_stop_if_suspended)
 
 
 def _named(stage: Stage[Any, T], arguments: tuple[Any, ...]) -> Task[Any, Any]:
@@ -102,13 +92,7 @@ def as_task(stage: Stage[Any, T]) -> Task[Any, Any]:
         return stage.retry.when(error) and attempts_left(stage.retry.times)
 
     def work(reporter: Reporter, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-        reporter.begin(stage.name, None)
-        try:
-            if stage.opening is not None:
-                reporter.info(stage.opening(*arguments, **keywords))
-            result = stage.work(reporter, *arguments, **keywords)
-        finally:
-            reporter.end(stage.name)
+        result = _perform(stage, reporter, arguments, keywords)
         objection = stage.objection(result) if stage.objection is not None else None
         return result if objection is None else unsuccessful(result, objection)
 
@@ -121,6 +105,17 @@ def as_task(stage: Stage[Any, T]) -> Task[Any, Any]:
         retry_delay_seconds=list(stage.retry.delays) or 0,
         retry_condition_fn=retry_condition(stage.retry.when) if stage.retry.times else None,
     )(failing_in_one_line(work, retried=will_retry))
+
+
+def _perform(stage: Stage[Any, T], reporter: Reporter, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> T:
+    """Run a stage in the current task run, and log what it is about to do."""
+    reporter.begin(stage.name, None)
+    try:
+        if stage.opening is not None:
+            reporter.info(stage.opening(*arguments, **keywords))
+        return stage.work(reporter, *arguments, **keywords)
+    finally:
+        reporter.end(stage.name)
 
 
 def _stop_if_suspended() -> None:

@@ -9,15 +9,16 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from isospace.collection.raw_vectors import find_vectors
 from isospace.collection.segments import CELL, NORM_TOLERANCE, read_cells, read_codes, require_space, wrong_cells
 from isospace.encoding.encoder import Encoder
 from isospace.encoding.probing import check_probes
 from isospace.errors import CheckError, MismatchError
 from isospace.evaluation.blas_threads import few_threads
 from isospace.pipeline.chunk import ChunkPart
-from isospace.pipeline.fit.sample import sample_vectors, vectors_by_hash
+from isospace.pipeline.fit.sample import sample_vectors
 from isospace.pipeline.run import Run
-from isospace.pipeline.segment import Segment
+from isospace.pipeline.segment import Segment, SegmentJob
 from isospace.storage.parquet import parse_parquet, read_parquet, read_verified
 from isospace.transform.isotropy import Isotropy, measure_isotropy
 from isospace.transform.probes import check_transform
@@ -58,13 +59,10 @@ class CheckResult:
     warnings: tuple[str, ...]
 
 
-def sample_raw(run: Run, parts: Sequence[ChunkPart]) -> dict[bytes, Float32]:
-    """Return the (d,) raw vectors of a few rows of each part, by chunk hash, for `check_segment`."""
-    hashes = []
-    for part in parts:
-        column = read_parquet(run.store, part.chunks.path, columns=["chunk_hash"])["chunk_hash"].to_pylist()
-        hashes += [column[row] for row in _sampled_rows(len(column))]
-    return vectors_by_hash(run, hashes) if hashes else {}
+def sample_raw(run: Run, job: SegmentJob) -> dict[bytes, Float32]:
+    """Return the (d,) raw vectors of a few rows of a part, by chunk hash, for `check_segment`."""
+    column = read_parquet(run.store, job.part.chunks.path, columns=["chunk_hash"])["chunk_hash"].to_pylist()
+    return find_vectors(run.store, run.encoder_id, job.vectors, [column[row] for row in _sampled_rows(len(column))])
 
 
 def check_segment(

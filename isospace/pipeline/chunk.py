@@ -22,6 +22,8 @@ from isospace.storage.parquet import FileRef, parse_parquet, read_parquet, write
 from isospace.storage.store import Store
 
 _DOCUMENTS_AT_ONCE = 64
+# Chunking prose takes some 20 bytes for each of its characters. Files of documents are compressed, up to so many times.
+_BYTES_PER_CHARACTER, _COMPRESSED = 20, 4
 # The hash of a chunk, and its tokens if the counter knows them.
 _Counted = tuple[bytes, ChunkTokens | None]
 
@@ -102,6 +104,13 @@ def write_chunks(run: Run, documents: FileRef, counter: TokenCounter) -> ChunkPa
     part = ChunkPart(name, documents, reference, int((excess > 0).sum()), int(excess.sum()), unknown, words)
     _require_fit(run, part, table, counter.limit)
     return part
+
+
+def chunking_bytes(run: Run, documents: FileRef) -> int:
+    """Return about how much memory it takes to chunk the documents of a part."""
+    # One document may be larger than a part.
+    characters = max(documents.size, min(_COMPRESSED * documents.size, run.config.runtime.part_characters))
+    return _BYTES_PER_CHARACTER * characters
 
 
 def _encoded_texts(table: pa.Table) -> list[str]:

@@ -24,7 +24,7 @@ from isospace.pipeline.forgotten_files import erase_leftovers
 from isospace.pipeline.local_executor import LocalExecutor
 from isospace.pipeline.outcome import concluding_line
 from isospace.pipeline.plan_report import PlanReport, token_price_of
-from isospace.pipeline.resources import close_pools
+from isospace.pipeline.resources import close_pools, run_parts
 from isospace.pipeline.run import Run
 from isospace.pipeline.run_report import RunReport
 from isospace.pipeline.scan.diff import LIVE, Scan
@@ -149,7 +149,7 @@ class PreparedRun:
 def _embed(executor: TimedExecutor, run: Run) -> RunReport:
     """Run the stages from the source to the alias, as far as the budget allows."""
     scan = executor.run(stages.SCAN, run)
-    parts = executor.map(stages.CHUNK, [(run, documents) for documents in scan.parts])
+    parts = _chunk(executor, run, scan)
     plan, report = executor.run(stages.PLAN, run, scan, parts)
     found = _encode(executor, run, plan)
     encoded, is_trimmed = list(found), len(found) < len(plan.shards)
@@ -174,6 +174,10 @@ def _embed(executor: TimedExecutor, run: Run) -> RunReport:
     return _commit(executor, run, prepared)
 
 
+def _chunk(executor: Executor, run: Run, scan: Scan) -> list[ChunkPart]:
+    return executor.map(stages.CHUNK, [(run, documents) for documents in scan.parts], limit=run_parts(run).size)
+
+
 def _without_refused(executor: TimedExecutor, run: Run) -> tuple[Scan, list[ChunkPart]]:
     """Scan the source again, without documents that the provider refuses; the others are chunked already."""
     scratch = Path(tempfile.mkdtemp(prefix="without-refused-", dir=run.scratch))
@@ -181,7 +185,7 @@ def _without_refused(executor: TimedExecutor, run: Run) -> tuple[Scan, list[Chun
     scan = executor.run(stages.SCAN, again)
     if run.config.runtime.budget.is_bounded:
         shutil.copyfile(scratch / LIVE, run.scratch / LIVE)
-    return scan, executor.map(stages.CHUNK, [(run, documents) for documents in scan.parts])
+    return scan, _chunk(executor, run, scan)
 
 
 def _refit(executor: TimedExecutor, run: Run) -> RunReport:
@@ -196,8 +200,11 @@ def _commit(executor: TimedExecutor, run: Run, prepared: PreparedRun) -> RunRepo
     paths = all_chunk_paths(run, scan.kept, parts)
     space_id = executor.run(stages.FIT, run, paths)
     jobs = executor.run(stages.PLAN_SEGMENTS, run, parts) if parts else []
-    segments = executor.map(stages.SEGMENT, [(run, space_id, job) for job in jobs])
-    checked = executor.run(stages.CHECK, run, space_id, parts, segments, paths) if parts else None
+    width = run_parts(run).size
+    segments = executor.map(stages.SEGMENT, [(run, space_id, job) for job in jobs], limit=width)
+    written = [(run, space_id, job, segment) for job, segment in zip(jobs, segments, strict=True)]
+    rows = executor.map(stages.CHECK_PART, written, limit=width)
+    checked = executor.run(stages.CHECK, run, space_id, parts, segments, rows, paths) if parts else None
     sparse = run_sparse(executor, run, parts)
     committed = executor.run(publish_stages.COMMIT, run, scan, space_id, parts, segments, sparse)
     executor.run(publish_stages.PREPARE_SEARCH, run, committed)

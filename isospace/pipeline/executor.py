@@ -15,6 +15,8 @@ from isospace.storage.store import Store
 
 P = ParamSpec("P")
 T = TypeVar("T")
+# Items of a mapped stage that are in progress at the same time, unless a caller knows better.
+PARALLEL = 2
 
 
 class Reporter(Protocol):
@@ -85,7 +87,7 @@ def is_store_failure(error: BaseException) -> bool:
 
 
 def is_lost_worker(error: BaseException) -> bool:
-    """Return whether a worker died while it started: the next one may not."""
+    """Return whether a worker died: the next one may not."""
     return isinstance(error, WorkerError)
 
 
@@ -99,6 +101,8 @@ def is_transient(error: BaseException) -> bool:
 NEVER = Retry(0, (), lambda error: False)
 # For stages that only read and write the store.
 ON_STORE_FAILURE = Retry(2, (2.0, 10.0), is_store_failure)
+# For stages that work on one part, perhaps in another process.
+ON_PART_FAILURE = Retry(2, (2.0, 10.0), lambda error: is_store_failure(error) or is_lost_worker(error))
 ON_LOST_WORKER = Retry(2, (2.0,), is_lost_worker)
 ON_TRANSIENT_FAILURE = Retry(3, (1.0, 5.0, 25.0), is_transient)
 
@@ -150,8 +154,11 @@ class Executor(Protocol):
     def run(self, stage: Stage[P, T], *arguments: P.args, **keywords: P.kwargs) -> T:
         """Run a stage and return its result."""
 
-    def map(self, stage: Stage[Any, T], items: Sequence[tuple[Any, ...]]) -> list[T]:
-        """Run a stage in parallel, once per tuple of arguments; return the results in the order of the items."""
+    def map(self, stage: Stage[Any, T], items: Sequence[tuple[Any, ...]], *, limit: int = PARALLEL) -> list[T]:
+        """Run a stage once per tuple of arguments, at most `limit` at a time; return results in the order of the items.
+
+        The first failure is raised; later items do not start.
+        """
 
     def stream(self, stage: Stage[Any, T], items: Iterable[tuple[Any, ...]], *, limit: int) -> Iterable[T]:
         """Run a stage once per tuple of arguments, at most `limit` at a time; yield results as they complete.

@@ -8,13 +8,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
-from isospace.pipeline.executor import P, Reporter, Retry, Stage, T
+from isospace.pipeline.executor import PARALLEL, P, Reporter, Retry, Stage, T
 from isospace.storage.openable import report_address
 from isospace.storage.store import Store
 
 _LOG = logging.getLogger("isospace")
-# Parts that are chunked or transformed at the same time; each is held in memory.
-_MAPPED = 2
 
 
 class LogReporter:
@@ -90,13 +88,13 @@ class LocalExecutor:
         finally:
             self._reporter.end(stage.name)
 
-    def map(self, stage: Stage[Any, T], items: Sequence[tuple[Any, ...]]) -> list[T]:
-        """Run a stage in parallel, once per tuple of arguments; return the results in the order of the items."""
+    def map(self, stage: Stage[Any, T], items: Sequence[tuple[Any, ...]], *, limit: int = PARALLEL) -> list[T]:
+        """Run a stage once per item, at most `limit` at a time; return the results in the order of the items."""
         if not items:
             return []
         self._reporter.begin(stage.name, len(items))
         counter = _ItemCounter(self._reporter, stage.name, len(items))
-        pool, stopped = ThreadPoolExecutor(_MAPPED, thread_name_prefix=stage.name), threading.Event()
+        pool, stopped = ThreadPoolExecutor(limit, thread_name_prefix=stage.name), threading.Event()
         try:
             futures = [pool.submit(self._attempt, stage, item, {}, stopped, counter) for item in items]
             return [future.result() for future in futures]

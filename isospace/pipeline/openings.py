@@ -108,10 +108,15 @@ def segment(run: Run, space_id: str, job: SegmentJob) -> str:
     return f"transforms {rows} into the space {shortened_id(space_id)} and quantizes them ({names})"
 
 
-def check(run: Run, space_id: str, parts: Sequence[ChunkPart], segments: Sequence[Segment], chunk_paths: Any) -> str:
-    """Return the opening of the stage that reads back what was written."""
-    rows = sum(part.chunks.rows or 0 for part in parts)
-    return f"reads back {counted(rows, 'vector')} in {counted(len(segments), 'new part')}, and checks them"
+def check_part(run: Run, space_id: str, job: SegmentJob, written: Segment) -> str:
+    """Return the opening of the stage that reads one segment back."""
+    return f"reads back {counted(written.file.rows or 0, 'vector')}, and compares them with their chunks and codes"
+
+
+def check(run: Run, space_id: str, parts: Sequence[ChunkPart], segments: Any, rows: Any, chunk_paths: Any) -> str:
+    """Return the opening of the stage that checks the space."""
+    chunks = sum(part.chunks.rows or 0 for part in parts)
+    return f"encodes the probes again, and measures what the space does to a sample beside {counted(chunks, 'vector')}"
 
 
 def commit(

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
+from isospace.encoding.backends.base import usable_cpus
 from isospace.encoding.engine import Engine, engine_for
 from isospace.encoding.loading import read_tokenizer
 from isospace.encoding.registry.model_source import find_source
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from isospace.ingest.chunking import TokenCounter
     from isospace.pipeline.encode.workers.pool import Pool
     from isospace.pipeline.encode.workers.process import Work
+    from isospace.pipeline.parallel.local import PartWorkers
     from isospace.transform.affine import Role
     from isospace.transform.space import Space
 
@@ -39,6 +41,7 @@ _RECORDS: dict[tuple[str, str], EncoderRecord] = {}
 _ENCODERS: dict[tuple[str, str, Engine], LoadedEncoder] = {}
 _COUNTERS: dict[tuple[str, str], TokenCounter] = {}
 _POOLS: dict[tuple[str, Work, WorkersSpec], Pool] = {}
+_PARTS: dict[str, PartWorkers] = {}
 _SPACES: dict[tuple[str, str], Space] = {}
 
 
@@ -207,9 +210,22 @@ def _served_pool(run: Run, encoder: ServedEncoder) -> Pool:
     return ServedPool(encoder, size=run.config.runtime.workers.count or SHARDS_IN_FLIGHT)
 
 
+def run_parts(run: Run) -> PartWorkers:
+    """Return what works on the parts of a run: chunks them, transforms them, reads them back."""
+    from isospace.pipeline.parallel.local import LocalParts
+
+    runtime = run.config.runtime
+    with _LOCK:
+        if run.run_id not in _PARTS:
+            _PARTS[run.run_id] = LocalParts(runtime.threads or usable_cpus(), runtime.memory_mb * 1_000_000)
+        return _PARTS[run.run_id]
+
+
 def close_pools(run: Run) -> None:
     """Stop the workers of a run."""
     with _LOCK:
+        if (parts := _PARTS.pop(run.run_id, None)) is not None:
+            parts.close()
         for key in [key for key in _POOLS if key[0] == run.run_id]:
             _POOLS.pop(key).close()
 

@@ -23,6 +23,9 @@ from isospace.transform.representations import Float32Spec
 from isospace.transform.space import Space
 from isospace.transform.transform import apply_transform, assign_cells
 
+# Raw and transformed vectors in float32, codes, and norms in float64.
+_BYTES_PER_COMPONENT = 32
+
 
 @dataclass(frozen=True, slots=True)
 class SegmentJob:
@@ -65,6 +68,12 @@ def plan_segments(run: Run, parts: Sequence[ChunkPart]) -> list[SegmentJob]:
         load_columns(connection, "wanted", store, [p.chunks.path for p in parts], {"chunk_hash": "BLOB"})
         numbers = dict(locate(connection, "wanted"))
     return [SegmentJob(part, tuple(paths[i] for i in numbers.get(n, []))) for n, part in enumerate(parts)]
+
+
+def transforming_bytes(space: Space, job: SegmentJob) -> int:
+    """Return about how much memory it takes to transform the raw vectors of a part, or to check its segment."""
+    wider = max(space.record.input_dimension, space.record.dimension)
+    return _BYTES_PER_COMPONENT * wider * (job.part.chunks.rows or 0)
 
 
 def write_segment(run: Run, space: Space, job: SegmentJob) -> Segment:

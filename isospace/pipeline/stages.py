@@ -17,7 +17,7 @@ from isospace.evaluation.reports.artifacts import artifact_key
 from isospace.evaluation.reports.markdown import as_text
 from isospace.pipeline import openings
 from isospace.pipeline.checks import CheckResult, check_segment, check_space, combine_checks, sample_raw
-from isospace.pipeline.chunk import ChunkPart, write_chunks
+from isospace.pipeline.chunk import ChunkPart, chunking_bytes, write_chunks
 from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.counted import counted
 from isospace.pipeline.encode.mixed_bits import judge_mixture
@@ -26,6 +26,7 @@ from isospace.pipeline.encode.refusals import note_refusals, read_refusals, retr
 from isospace.pipeline.encode.shards import EncodedShard, EncodePlan, Shard
 from isospace.pipeline.executor import (
     ON_LOST_WORKER,
+    ON_PART_FAILURE,
     ON_STORE_FAILURE,
     ON_TRANSIENT_FAILURE,
     Reporter,
@@ -52,6 +53,7 @@ from isospace.pipeline.resources import (
     identify_query_encoder,
     run_counter,
     run_encoder,
+    run_parts,
     run_pool,
     run_query_record,
     run_record,
@@ -61,7 +63,7 @@ from isospace.pipeline.run import Run, start_run
 from isospace.pipeline.run_report import checks_markdown, space_markdown
 from isospace.pipeline.scan.diff import Scan, scan_source
 from isospace.pipeline.scan.guard import UnusableSourceError
-from isospace.pipeline.segment import Segment, SegmentJob, plan_segments, write_segment
+from isospace.pipeline.segment import Segment, SegmentJob, plan_segments, transforming_bytes, write_segment
 from isospace.pipeline.sparse.encode import sparse_record
 from isospace.pipeline.trim_run import finished_parts, narrow_scan
 from isospace.storage.hashing import shortened_id
@@ -148,6 +150,12 @@ def scan(reporter: Reporter, run: Run) -> Scan:
 
 def chunk(reporter: Reporter, run: Run, documents: FileRef) -> ChunkPart:
     """Chunk the documents of one part."""
+    need = chunking_bytes(run, documents)
+    return run_parts(run).call(chunk_part, reporter, run, documents, need=need, holds_lock=True)
+
+
+def chunk_part(reporter: Reporter, run: Run, documents: FileRef) -> ChunkPart:
+    """Chunk the documents of one part in this process."""
     part = write_chunks(run, documents, run_counter(run))
     reporter.info(f"cut {counted(documents.rows or 0, 'document')} into {counted(part.chunks.rows or 0, 'chunk')}")
     if part.too_long:
@@ -268,9 +276,28 @@ def plan_segment_jobs(reporter: Reporter, run: Run, parts: list[ChunkPart]) -> l
 
 def segment(reporter: Reporter, run: Run, space_id: str, job: SegmentJob) -> Segment:
     """Transform and quantize one part."""
+    need = transforming_bytes(run_space(run, space_id), job)
+    return run_parts(run).call(segment_part, reporter, run, space_id, job, need=need)
+
+
+def segment_part(reporter: Reporter, run: Run, space_id: str, job: SegmentJob) -> Segment:
+    """Transform and quantize one part in this process."""
     written = write_segment(run, run_space(run, space_id), job)
     reporter.info(f"wrote {counted(written.file.rows or 0, 'vector')}, {size_text(written.file.size)}")
     return written
+
+
+def check_one(reporter: Reporter, run: Run, space_id: str, job: SegmentJob, written: Segment) -> tuple[int, float]:
+    """Read the segment of one part back, and check it; return its rows, and how far a norm is from 1."""
+    need = transforming_bytes(run_space(run, space_id), job)
+    return run_parts(run).call(check_part, reporter, run, space_id, job, written, need=need)
+
+
+def check_part(reporter: Reporter, run: Run, space_id: str, job: SegmentJob, written: Segment) -> tuple[int, float]:
+    """Read the segment of one part back in this process, and check it."""
+    rows, error = check_segment(run, run_space(run, space_id), job.part, written, sample_raw(run, job))
+    reporter.info(f"checked {counted(rows, 'vector')}: norms within {error:.1e} of 1")
+    return rows, error
 
 
 def check(
@@ -279,15 +306,14 @@ def check(
     space_id: str,
     parts: list[ChunkPart],
     segments: list[Segment],
+    rows: list[tuple[int, float]],
     chunk_paths: list[str],
-) -> CheckResult | None:
-    """Read back what was written, and check it before the commit; return None if nothing was written."""
-    if not parts:
-        reporter.info("nothing to check: no part is new")
-        return None
+) -> CheckResult:
+    """Check the space and what was found in its new segments before the commit.
+
+    `rows` is what `check_part` returns for each segment.
+    """
     space = run_space(run, space_id)
-    raw = sample_raw(run, parts)
-    rows = [check_segment(run, space, part, written, raw) for part, written in zip(parts, segments, strict=True)]
     measured = check_space(run, space, chunk_paths, run_encoder(run))
     checked = combine_checks(run, rows, sum(part.chunks.rows or 0 for part in parts), measured, segments)
     markdown = checks_markdown(run.collection, checked, run.config.runtime.max_mean_cosine)
@@ -349,6 +375,10 @@ def _encode_label(run: Run, shard: Shard) -> str:
     return f"encode shard {shard.number}"
 
 
+def _check_label(run: Run, space_id: str, job: SegmentJob, written: Segment) -> str:
+    return f"check {counted(written.file.rows or 0, 'vector')}, part {openings.part_name(job.part.documents.path)}"
+
+
 def _segment_label(run: Run, space_id: str, job: SegmentJob) -> str:
     return (
         f"transform {counted(job.part.chunks.rows or 0, 'chunk')}, part {openings.part_name(job.part.documents.path)}"
@@ -359,7 +389,7 @@ START = Stage("prepare encoder", start, opening=openings.start)
 START_FROM_STORE = Stage("load encoder", start_from_store, opening=openings.start_from_store)
 LOAD_STORED_PARTS = Stage("load snapshot", load_stored_parts, opening=openings.load_stored_parts)
 SCAN = Stage("scan source", scan, ON_STORE_FAILURE, opening=openings.scan)
-CHUNK = Stage("chunk", chunk, ON_STORE_FAILURE, label=_chunk_label, opening=openings.chunk)
+CHUNK = Stage("chunk", chunk, ON_PART_FAILURE, label=_chunk_label, opening=openings.chunk)
 PLAN = Stage("plan encoding", plan, ON_STORE_FAILURE, opening=openings.plan)
 PLAN_ALONE = Stage("plan", plan_alone, opening=openings.plan_alone)
 START_WORKERS = Stage("start workers", start_workers, ON_LOST_WORKER, opening=openings.start_workers)
@@ -368,5 +398,6 @@ SET_ASIDE = Stage("quarantine refused texts", set_aside, ON_STORE_FAILURE, openi
 TRIM = Stage("trim to budget", trim, ON_STORE_FAILURE, opening=openings.trim)
 FIT = Stage("fit space", fit, ON_STORE_FAILURE, opening=openings.fit)
 PLAN_SEGMENTS = Stage("plan segments", plan_segment_jobs, ON_STORE_FAILURE, opening=openings.plan_segments)
-SEGMENT = Stage("segment", segment, ON_STORE_FAILURE, label=_segment_label, opening=openings.segment)
+SEGMENT = Stage("segment", segment, ON_PART_FAILURE, label=_segment_label, opening=openings.segment)
+CHECK_PART = Stage("check part", check_one, ON_PART_FAILURE, label=_check_label, opening=openings.check_part)
 CHECK = Stage("check vectors", check, ON_STORE_FAILURE, opening=openings.check)

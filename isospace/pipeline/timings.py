@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from isospace.pipeline.executor import Executor, P, Reporter, Stage, T
+from isospace.pipeline.executor import PARALLEL, Executor, P, Reporter, Stage, T
 
 
 class TimedExecutor:
@@ -38,12 +38,12 @@ class TimedExecutor:
         with self._timed(stage.name):
             return self._executor.run(stage, *arguments, **keywords)
 
-    def map(self, stage: Stage[Any, T], items: Sequence[tuple[Any, ...]]) -> list[T]:
-        """Run a stage in parallel, once per tuple of arguments; return the results in the order of the items."""
+    def map(self, stage: Stage[Any, T], items: Sequence[tuple[Any, ...]], *, limit: int = PARALLEL) -> list[T]:
+        """Run a stage once per item, at most `limit` at a time; return the results in the order of the items."""
         if not items:
             return []
         with self._timed(stage.name):
-            return self._executor.map(stage, items)
+            return self._executor.map(stage, items, limit=limit)
 
     def stream(self, stage: Stage[Any, T], items: Iterable[tuple[Any, ...]], *, limit: int) -> Iterator[T]:
         """Run a stage once per tuple of arguments, at most `limit` at a time; yield results as they complete."""

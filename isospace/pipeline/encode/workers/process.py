@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -12,6 +11,7 @@ from typing import Any
 
 from isospace.encoding.engine import Engine
 from isospace.errors import WorkerError
+from isospace.pipeline.parallel.told import portable
 
 _LOG = logging.getLogger(__name__)
 # Spawn, not fork: a forked child would inherit locks of threads that it does not have, and a broken GPU context.
@@ -130,17 +130,8 @@ def _serve(connection: Connection) -> None:
         try:
             answer = (True, function(*arguments))
         except Exception as error:
-            answer = (False, _portable(error))
+            answer = (False, portable(error))
         try:
             connection.send(answer)
         except OSError:
             return
-
-
-def _portable(error: Exception) -> Exception:
-    """Return an error that can be sent to another process; not every library's errors can be pickled."""
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return WorkerError(f"{type(error).__name__} in a worker: {error}")
-    return error
