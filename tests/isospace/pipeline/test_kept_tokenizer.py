@@ -48,7 +48,7 @@ def words_found(config: PipelineConfig, query: str) -> int:
 
 def other_files(store: Store) -> dict[str, str]:
     """Return the hashes of a store's files, without the lexical index and what every run writes about itself."""
-    own = ("collections/c/lexical/", "collections/c/verdicts/", "leases/", "reports/")
+    own = ("collections/c/lexical/", "collections/c/verdicts/", "collections/c/listings/", "leases/", "reports/")
     return {stat.path: store.digest(stat.path) for stat in store.walk("") if not stat.path.startswith(own)}
 
 
