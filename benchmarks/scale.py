@@ -138,10 +138,10 @@ def _sample(stage: Stage, done: threading.Event) -> None:
 class StubEncoder:
     """An encoder as far as the stages need it; vectors are derived from the SHA-256 of the text."""
 
-    def __init__(self) -> None:
+    def __init__(self, dimension: int = 16) -> None:
         self.record = EncoderRecord(
             files={},
-            dimension=16,
+            dimension=dimension,
             max_tokens=256,
             dtype="float32",
             modules=("Stub",),
@@ -176,10 +176,14 @@ class StubEncoder:
         return self.encode([bytes(windows[0].tolist()).decode(errors="replace") for windows in texts], role)
 
     def encode(self, texts: Sequence[str], role: str) -> npt.NDArray[np.float32]:
-        """Return (n, 16) float32 vectors of unit length."""
-        digests = b"".join(hashlib.sha256(text.encode()).digest() for text in texts)
-        values = np.frombuffer(digests, np.uint8).reshape(len(texts), 32)[:, :16].astype(np.float32) - 127.5
-        unit: npt.NDArray[np.float32] = values / np.linalg.norm(values, axis=1, keepdims=True)
+        """Return (n, dimension) float32 vectors of unit length."""
+        return self.vectors_of([hashlib.sha256(text.encode()).digest() for text in texts])
+
+    def vectors_of(self, digests: Sequence[bytes]) -> npt.NDArray[np.float32]:
+        """Return the vectors of texts, given their SHA-256."""
+        values = np.frombuffer(b"".join(digests), np.uint8).reshape(len(digests), 32)[:, : self.record.dimension]
+        centered = values.astype(np.float32) - 127.5
+        unit: npt.NDArray[np.float32] = centered / np.linalg.norm(centered, axis=1, keepdims=True)
         return unit
 
 

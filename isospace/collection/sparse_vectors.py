@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from isospace.collection.raw_vectors import part_metadata, require_part, vector_part_path
+from isospace.collection.vector_index.pending import announce
 from isospace.errors import IntegrityError, MismatchError
 from isospace.storage.hashing import sha256_arrays
 from isospace.storage.parquet import from_fixed_binary, read_parquet, write_parquet
@@ -27,6 +28,7 @@ def write_sparse_vectors(
     *,
     provenance: Mapping[str, str],
     role: Role = "document",
+    announced: bool = False,
 ) -> None:
     """Write the raw sparse vectors of one encoding shard; an existing part stays.
 
@@ -38,7 +40,11 @@ def write_sparse_vectors(
         n vectors with float32 weights.
     provenance
         What computed them: metadata of the part.
+    announced
+        Whether the plan has announced the part, so that the index of raw vectors will find it.
     """
+    if not announced and role == "document":
+        announce(store, encoder_id, [shard_id])
     table = pa.table(
         {
             "chunk_hash": pa.array(list(hashes), pa.binary(32)),

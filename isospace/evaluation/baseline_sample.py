@@ -10,9 +10,10 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
-from isospace.collection.raw_vectors import gather, vector_parts
+from isospace.collection.raw_vectors import gather
 from isospace.collection.sampling import bottom_k
 from isospace.collection.snapshot import Manifest, read_manifest, sequences
+from isospace.collection.vector_homes import find_files
 from isospace.errors import NotFoundError
 from isospace.evaluation.ranking import live_keys
 from isospace.storage.hashing import seal, unseal
@@ -133,7 +134,7 @@ def _draw(store: Store, manifest: Manifest, dimension: int) -> _Record:
     for owner, key in keys:
         owner_of.setdefault(key, owner)
     drawn = bottom_k((key for _, key in keys), SIZE, _SEED)
-    raw = gather(store, manifest.encoder_id, vector_parts(store, manifest.encoder_id), drawn, dimension)
+    raw = gather(store, manifest.encoder_id, find_files(store, manifest.encoder_id, drawn), drawn, dimension)
     columns: dict[str, Any] = {
         "doc_id": pa.array([owner_of[key] for key in drawn], pa.string()),
         "chunk_hash": pa.array(drawn, pa.binary(32)),

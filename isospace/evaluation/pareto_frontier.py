@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from isospace.collection.raw_vectors import gather, vector_parts
+from isospace.collection.raw_vectors import gather
+from isospace.collection.vector_homes import find_files
 from isospace.errors import ConfigError, QueryError, install_command
 from isospace.evaluation.metrics import measure
 from isospace.evaluation.ranking import live_hashes
@@ -140,9 +141,10 @@ def load_corpus(
         generator = np.random.default_rng(seed)
         always = np.array([owner in relevant for owner in owners])
         rows = np.flatnonzero(always | (generator.random(len(rows)) < _MOST_CHUNKS / len(rows)))
-    hashes = live_hashes(store, index.manifest)
-    parts = vector_parts(store, record.encoder_id)
-    raw = gather(store, record.encoder_id, parts, [hashes[row] for row in rows], record.input_dimension)
+    every = live_hashes(store, index.manifest)
+    hashes = [every[row] for row in rows]
+    files = find_files(store, record.encoder_id, hashes)
+    raw = gather(store, record.encoder_id, files, hashes, record.input_dimension)
     vectors = apply_transform(index.space.space.transform, raw, "document").vectors
     embedded = index.space.embed(list(queries.values()), "query")
     return Corpus(vectors, tuple(owners[row] for row in rows), embedded, tuple(queries), judgements)

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from isospace.collection.live_rows import live_rows
-from isospace.collection.raw_vectors import gather, vector_parts
+from isospace.collection.raw_vectors import gather
 from isospace.collection.snapshot import Manifest
+from isospace.collection.vector_homes import find_files
 from isospace.evaluation.metrics import Run
 from isospace.search.index import Index
 from isospace.storage.store import Store
@@ -59,7 +60,7 @@ def plain_vectors(store: Store, index: Index) -> Float32:
     """
     record = index.space.space.record
     hashes = live_hashes(store, index.manifest)
-    raw = gather(store, record.encoder_id, vector_parts(store, record.encoder_id), hashes, record.input_dimension)
+    raw = gather(store, record.encoder_id, find_files(store, record.encoder_id, hashes), hashes, record.input_dimension)
     return unit(raw)
 
 

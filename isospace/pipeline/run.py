@@ -9,6 +9,7 @@ from pathlib import Path
 from isospace.collection.alias import aliases
 from isospace.collection.snapshot import Manifest, damaged_files, latest_manifest, read_manifest
 from isospace.collection.tombstones import count_tombstones
+from isospace.collection.vector_index.refresh import Writer
 from isospace.encoding.embedder import load_space
 from isospace.encoding.registry.record import EncoderRecord
 from isospace.encoding.sparse.embedder import load_sparse_space
@@ -93,6 +94,11 @@ class Run:
     def work_store(self) -> Store:
         """The store of new parts and plans."""
         return open_store(self.work)
+
+    @property
+    def index_writer(self) -> Writer | None:
+        """Who brings the index of raw vectors up to date; None in a dry run, which leaves the store as it is."""
+        return Writer(self.collection, self.run_id) if self.work == self.config.runtime.store else None
 
     @property
     def base(self) -> Manifest | None:

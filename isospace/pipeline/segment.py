@@ -11,8 +11,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from isospace.collection.origins import Origin, origin_metadata, segment_origins
-from isospace.collection.raw_vectors import gather_with_origins, load_vector_hashes, locate
+from isospace.collection.raw_vectors import gather_with_origins
 from isospace.collection.segments import CELL, NORM_TOLERANCE, VECTOR, cell_column, column_of
+from isospace.collection.vector_homes import load_homes, locate
 from isospace.errors import CheckError
 from isospace.pipeline.chunk import ChunkPart, finished_part
 from isospace.pipeline.run import Run
@@ -64,10 +65,10 @@ def plan_segments(run: Run, parts: Sequence[ChunkPart]) -> list[SegmentJob]:
         return []
     store = run.store
     with scratch_database(run.scratch, memory_mb=run.config.runtime.memory_mb) as connection:
-        paths = load_vector_hashes(connection, store, run.encoder_id)
         load_columns(connection, "wanted", store, [p.chunks.path for p in parts], {"chunk_hash": "BLOB"})
-        numbers = dict(locate(connection, "wanted"))
-    return [SegmentJob(part, tuple(paths[i] for i in numbers.get(n, []))) for n, part in enumerate(parts)]
+        homes = load_homes(connection, store, run.encoder_id, "wanted", run.scratch, writer=run.index_writer)
+        located = dict(locate(connection, "wanted", homes))
+    return [SegmentJob(part, tuple(located.get(number, ()))) for number, part in enumerate(parts)]
 
 
 def transforming_bytes(space: Space, job: SegmentJob) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from isospace.collection.raw_vectors import load_vector_hashes
+from isospace.collection.vector_homes import load_homes
 from isospace.errors import ConfigError
 from isospace.pipeline.chunk import ChunkPart
 from isospace.pipeline.run import Run
@@ -19,7 +19,7 @@ def finished_parts(run: Run, parts: Sequence[ChunkPart]) -> tuple[list[ChunkPart
         return [], 0
     with scratch_database(run.scratch, memory_mb=run.config.runtime.memory_mb) as connection:
         load_columns(connection, "chunks", run.store, [part.chunks.path for part in parts], {"chunk_hash": "BLOB"})
-        load_vector_hashes(connection, run.store, run.encoder_id)
+        load_homes(connection, run.store, run.encoder_id, "chunks", run.scratch, writer=run.index_writer)
         query = "SELECT part, count(DISTINCT chunk_hash) FROM chunks ANTI JOIN vectors USING (chunk_hash) GROUP BY part"
         unfinished = dict(connection.execute(query).fetchall())
         (left,) = connection.execute(

@@ -11,9 +11,10 @@ import pyarrow as pa
 
 from isospace.collection.alias import resolve
 from isospace.collection.live_rows import LivePart, live_parts
-from isospace.collection.raw_vectors import gather, load_vector_hashes, locate
+from isospace.collection.raw_vectors import gather
 from isospace.collection.segments import read_codes
 from isospace.collection.snapshot import Manifest
+from isospace.collection.vector_homes import load_homes, locate
 from isospace.encoding.embedder import load_space
 from isospace.encoding.registry.record import read_encoder_record
 from isospace.errors import ConfigError
@@ -164,10 +165,8 @@ def _raw_files(store: Store, manifest: Manifest) -> dict[str, tuple[str, ...]]:
         tempfile.TemporaryDirectory(prefix="isospace-read-") as scratch,
         scratch_database(Path(scratch), memory_mb=_MEMORY_MB) as connection,
     ):
-        paths = load_vector_hashes(connection, store, manifest.encoder_id)
         chunks = [part.chunks.path for part in manifest.parts]
         load_columns(connection, "wanted", store, chunks, {"chunk_hash": "BLOB"})
-        numbers = dict(locate(connection, "wanted"))
-    return {
-        part.name: tuple(paths[number] for number in numbers.get(row, ())) for row, part in enumerate(manifest.parts)
-    }
+        homes = load_homes(connection, store, manifest.encoder_id, "wanted", Path(scratch))
+        located = dict(locate(connection, "wanted", homes))
+    return {part.name: tuple(located.get(row, ())) for row, part in enumerate(manifest.parts)}

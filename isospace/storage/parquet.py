@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ def write_parquet(
     dictionary: Sequence[str] = (),
     replace: bool = False,
     arrow_schema: bool = True,
+    group_rows: int = _ROW_GROUP_ROWS,
 ) -> FileRef:
     """Write a table to a path that is derived from its inputs; an existing file stays.
 
@@ -50,6 +51,8 @@ def write_parquet(
     arrow_schema
         Whether Arrow's schema is stored too. It repeats the metadata, and no reader notices if the copy is damaged;
         columns of numbers and fixed-size binary do not need it.
+    group_rows
+        Most rows of a row group; a reader may decode single groups.
 
     Returns
     -------
@@ -70,7 +73,7 @@ def write_parquet(
     ) as writer:
         if not arrow_schema:
             writer.add_key_value_metadata(entries)
-        writer.write_table(table, row_group_size=_ROW_GROUP_ROWS)
+        writer.write_table(table, row_group_size=group_rows)
     data = buffer.getvalue()
     if replace:
         store.write(path, data)
@@ -178,6 +181,44 @@ def read_groups(store: Store, path: str, columns: Sequence[str]) -> Iterator[pa.
             except (pa.ArrowException, OSError) as error:
                 raise _damaged(path, error) from error
             yield _with_columns(table, path, columns).select(list(columns))
+
+
+def read_groups_with(
+    store: Store, path: str, column: str, columns: Sequence[str], wanted: Callable[[pa.ChunkedArray], bool]
+) -> tuple[pa.Table, bool]:
+    """Read the row groups of a table whose values in one column are wanted.
+
+    Parameters
+    ----------
+    column
+        The column that decides.
+    columns
+        The columns to read, with `column`.
+    wanted
+        Given the values of a row group, whether to read it.
+
+    Returns
+    -------
+    tuple
+        Rows of these groups, with the metadata of the file; and whether they are all rows of it.
+
+    Raises
+    ------
+    NotFoundError
+        If the file is missing.
+    IntegrityError
+        If a page that is read is damaged, or a column is missing.
+    """
+    with _source(store, path) as source:
+        file = _open(source, path)
+        try:
+            groups = range(file.num_row_groups)
+            # The only group of a small file is read at once.
+            chosen = [n for n in groups if len(groups) == 1 or wanted(file.read_row_group(n, columns=[column])[column])]
+            table = file.read_row_groups(chosen, columns=list(columns), use_threads=False)
+        except (pa.ArrowException, OSError, KeyError) as error:
+            raise _damaged(path, error) from error
+    return _with_columns(table, path, columns), len(chosen) == len(groups)
 
 
 def parse_parquet(data: bytes, path: str, *, columns: Sequence[str] | None = None) -> pa.Table:

@@ -340,6 +340,31 @@ def vectors_folder(encoder_id: str, role: str) -> str:
     return f"{encoder_vectors(encoder_id)}/{role}"
 
 
+def vector_index(encoder_id: str) -> str:
+    """Return the folder of the index of an encoder's raw vectors of documents; it can be made again from them."""
+    return f"{encoder_vectors(encoder_id)}/index"
+
+
+def vector_index_manifests(encoder_id: str) -> str:
+    """Return the folder of the manifests of that index, a numbered log; the last one counts."""
+    return f"{vector_index(encoder_id)}/manifests"
+
+
+def vector_index_levels(encoder_id: str) -> str:
+    """Return the folder of the files that these manifests name."""
+    return f"{vector_index(encoder_id)}/levels"
+
+
+def vector_index_level(encoder_id: str, sha256: str) -> str:
+    """Return the path of one level of that index, which is named by its content."""
+    return f"{vector_index_levels(encoder_id)}/{sha256[:32]}.bin"
+
+
+def vector_index_pending(encoder_id: str) -> str:
+    """Return the folder of the lists of parts that may be written and are not in that index yet."""
+    return f"{vector_index(encoder_id)}/pending"
+
+
 def space_folder(space_id: str) -> str:
     """Return the folder of one sealed space."""
     return f"{SPACES}/{space_id}"

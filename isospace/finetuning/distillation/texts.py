@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from isospace.collection.live_rows import live_rows
-from isospace.collection.raw_vectors import gather, vector_parts
+from isospace.collection.raw_vectors import gather
 from isospace.collection.sampling import bottom_k
 from isospace.collection.snapshot import Manifest
+from isospace.collection.vector_homes import find_files
 from isospace.errors import ConfigError
 from isospace.finetuning.distillation.evaluated import Evaluated
 from isospace.ingest.pseudo_queries import Passage
@@ -79,7 +80,7 @@ def read_taught(store: Store, manifest: Manifest, evaluated: Evaluated | None, *
     if len(fitted) < _LEAST:
         raise _too_few(len(fitted), len(held), len(judged), evaluated)
     dimension = manifest_dimension(store, manifest)
-    vectors = gather(store, manifest.encoder_id, vector_parts(store, manifest.encoder_id), hashes, dimension)
+    vectors = gather(store, manifest.encoder_id, find_files(store, manifest.encoder_id, hashes), hashes, dimension)
     held_rows = np.array(sorted(first[key] for key in held), np.int64)
     return TaughtTexts(tuple(passages), vectors, np.array(fitted, np.int64), held_rows)
 

@@ -10,9 +10,11 @@ from typing import Any
 import pyarrow as pa
 from pydantic import ValidationError
 
-from isospace.collection.raw_vectors import FILE_METADATA, read_vectors, vector_part_path, write_vectors
+from isospace.collection.raw_vectors import read_vectors, vector_part_path, write_vectors
 from isospace.collection.sparse_vectors import read_sparse_vectors, write_sparse_vectors
 from isospace.collection.tombstones import forgotten_documents
+from isospace.collection.vector_files import FILE_METADATA
+from isospace.collection.vector_index.manifests import drop_index
 from isospace.errors import IntegrityError
 from isospace.evaluation.query_sets import EvaluationSet, SetRecord, read_version, replace_version, set_versions
 from isospace.storage.hashing import seal, sha256, unseal
@@ -57,6 +59,8 @@ def forget_vectors(
             rewritten += [] if written is None else [written]
             store.delete(path)
             removed.append(path)
+        # It has the hashes of erased texts. Always, since a killed attempt may have erased them.
+        removed += drop_index(store, encoder_id)
     return count
 
 

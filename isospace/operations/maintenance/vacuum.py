@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from isospace.collection.absent import require_collection
 from isospace.collection.listing import read_listing
+from isospace.collection.vector_index.manifests import index_files, old_index_files
 from isospace.errors import BusyError, ConfigError
 from isospace.operations.maintenance.retention import RetainedSnapshots, retained_snapshots
 from isospace.search.approximate.record import recall_path
@@ -287,6 +288,9 @@ def _of_spaces(store: Store, kept: Sequence[RetainedSnapshots], stale: _Stale) -
             # Keep a space that has a recent file: a snapshot may be about to name it.
             if all(stale.holds(stat) for stat in stats):
                 yield from (Removal(stat.path, stat.size, "space of no snapshot") for stat in stats)
+    for encoder_id in list_encoders_with_vectors(store):
+        for stat in old_index_files(store, encoder_id):
+            yield Removal(stat.path, stat.size, "old index of raw vectors")
     for folder in (SPACES, VECTORS, ENCODERS, REPORTS, COMPARISONS):
         yield from stale.left(store, folder)
 
@@ -314,11 +318,19 @@ def _of_vectors(
                     # A run in portions is embedding with it; no snapshot names the vectors before the last portion.
                     continue
                 yield from (Removal(stat.path, stat.size, "vectors of no snapshot") for stat in stats)
+                yield from _of_index(store, encoder_id)
                 continue
             connection.execute("DROP TABLE IF EXISTS vectors")
             load_columns(connection, "vectors", store, [stat.path for stat in stats], {"chunk_hash": "BLOB"})
             used = connection.execute("SELECT DISTINCT part FROM vectors SEMI JOIN live USING (chunk_hash)").fetchall()
             needed = {number for (number,) in used}
-            for number, stat in enumerate(stats):
-                if number not in needed:
-                    yield Removal(stat.path, stat.size, "vectors of no snapshot")
+            gone = [stat for number, stat in enumerate(stats) if number not in needed]
+            yield from (Removal(stat.path, stat.size, "vectors of no snapshot") for stat in gone)
+            if gone:
+                yield from _of_index(store, encoder_id)
+
+
+def _of_index(store: Store, encoder_id: str) -> Iterator[Removal]:
+    """Yield the index of raw vectors, which names files that are removed; the next run makes it again."""
+    for stat in index_files(store, encoder_id):
+        yield Removal(stat.path, stat.size, "index of raw vectors that are removed")

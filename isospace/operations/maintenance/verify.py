@@ -12,6 +12,7 @@ from isospace.collection.raw_vectors import read_vectors, vector_parts
 from isospace.collection.segments import require_space, wrong_cells
 from isospace.collection.snapshot import Manifest, read_manifest, sequences
 from isospace.collection.sparse_vectors import read_sparse_vectors
+from isospace.collection.vector_index.manifests import verify_index
 from isospace.encoding.embedder import load_space, open_space
 from isospace.encoding.engine import Engine
 from isospace.encoding.registry.files import EXPORT_KINDS, ExportKind, fetch_export, fetch_model, read_export
@@ -72,6 +73,9 @@ def verify_snapshot(
     sparse_parts = [] if sparse_id is None else vector_parts(store, sparse_id)
     for path in sparse_parts:
         _attempt(failures, lambda path=path: read_sparse_vectors(store, path, str(sparse_id)))  # type: ignore[misc]
+    indexed = [encoder_id for encoder_id in (manifest.encoder_id, sparse_id) if encoder_id is not None]
+    for encoder_id in indexed:
+        _attempt(failures, lambda encoder_id=encoder_id: verify_index(store, encoder_id))  # type: ignore[misc]
     _attempt(failures, lambda: verify_serving(store, manifest))
     _attempt(failures, lambda: verify_lexical(store, manifest))
     _attempt(failures, lambda: verify_published(store, manifest))

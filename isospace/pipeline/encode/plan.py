@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from isospace.collection.raw_vectors import load_vectors, reused_origins, vector_part_path, vector_parts
+from isospace.collection.vector_files import present_parts
+from isospace.collection.vector_homes import Homes, home_origins, load_homes
+from isospace.collection.vector_index.pending import announce
 from isospace.errors import IntegrityError, NotFoundError
 from isospace.pipeline.chunk import ChunkPart
 from isospace.pipeline.encode.mixed_bits import stored_beside
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 # Rows of a plan to hold in memory at a time.
 _PLAN_ROWS = 16_384
 
+_SHARDS_WITH_MISSING_TEXTS = "SELECT DISTINCT shard FROM planned SEMI JOIN missing USING (chunk_hash)"
 _PLAN_COLUMNS = {"shard": "INTEGER", "chunk_hash": "BLOB", "n_tokens": "INTEGER"}
 
 _PLAN_SCHEMA = pa.schema(
@@ -63,7 +66,6 @@ def plan_shards(run: Run, parts: Sequence[ChunkPart], *, limit: int, kept: Seque
         load_columns(
             connection, "chunks", work, [p.chunks.path for p in parts], {"chunk_hash": "BLOB", "n_tokens": "INTEGER"}
         )
-        origins = load_vectors(connection, run.store, run.encoder_id)
         connection.execute(
             f"""
             CREATE TABLE texts AS
@@ -72,12 +74,15 @@ def plan_shards(run: Run, parts: Sequence[ChunkPart], *, limit: int, kept: Seque
             FROM chunks GROUP BY chunk_hash
             """
         )
-        connection.execute("CREATE TABLE missing AS SELECT * FROM texts ANTI JOIN vectors USING (chunk_hash)")
+        path = _plan_path(run, parts)
+        homes = _load_missing(connection, run)
+        if unnoticed := _unnoticed(connection, run, path):
+            homes = _load_missing(connection, run, unnoticed)
         (occurrences,) = connection.execute("SELECT count(*) FROM chunks").fetchone() or (0,)
         (distinct,) = connection.execute("SELECT count(*) FROM texts").fetchone() or (0,)
         (missing,) = connection.execute("SELECT count(*) FROM missing").fetchone() or (0,)
-        reused = reused_origins(connection, "texts", origins) if distinct > missing else ()
-        shards = _resume_or_cut(connection, run, parts) if missing else ()
+        reused = home_origins(connection, homes)
+        shards = _resume_or_cut(connection, run, parts, path) if missing else ()
     return EncodePlan(
         shards=shards,
         chunks=occurrences,
@@ -89,7 +94,28 @@ def plan_shards(run: Run, parts: Sequence[ChunkPart], *, limit: int, kept: Seque
     )
 
 
-def _resume_or_cut(connection: DuckDBPyConnection, run: Run, parts: Sequence[ChunkPart]) -> tuple[Shard, ...]:
+def _load_missing(connection: DuckDBPyConnection, run: Run, names: Sequence[str] = ()) -> Homes:
+    """Fill the table `missing` with the texts that have no raw vector; `names` are parts that exist."""
+    writer = run.index_writer
+    homes = load_homes(connection, run.store, run.encoder_id, "texts", run.scratch, writer=writer, names=names)
+    connection.execute("CREATE OR REPLACE TABLE missing AS SELECT * FROM texts ANTI JOIN vectors USING (chunk_hash)")
+    return homes
+
+
+def _unnoticed(connection: DuckDBPyConnection, run: Run, path: str) -> list[str]:
+    """Return the finished shards of an earlier plan that the index does not have.
+
+    An earlier version of isospace wrote them, or what announced them was lost.
+    """
+    if not _covers(connection, run.work_store, path):
+        return []
+    numbers = {number for (number,) in connection.execute(_SHARDS_WITH_MISSING_TEXTS).fetchall()}
+    shards = [shard for shard in _shards(run.work_store, path) if shard.number in numbers]
+    unfinished = set(_unfinished(run, shards))
+    return [shard.shard_id for shard in shards if shard not in unfinished]
+
+
+def _plan_path(run: Run, parts: Sequence[ChunkPart]) -> str:
     plan_id = fingerprint(
         {
             "encoder_id": run.encoder_id,
@@ -98,13 +124,30 @@ def _resume_or_cut(connection: DuckDBPyConnection, run: Run, parts: Sequence[Chu
             "shard_tokens": run.config.runtime.shard_tokens,
         }
     )
-    path = run.paths.plan(plan_id)
+    return run.paths.plan(plan_id)
+
+
+def _resume_or_cut(
+    connection: DuckDBPyConnection, run: Run, parts: Sequence[ChunkPart], path: str
+) -> tuple[Shard, ...]:
+    """Return the unfinished shards of an earlier plan or of a new one, after announcing what they will write."""
     work = run.work_store
-    if not _covers(connection, work, path):
+    if _covers(connection, work, path):
+        shards = _unfinished(run, list(_shards(work, path)))
+    else:
         work.delete(path)
         create_parquet(work, path, _PLAN_SCHEMA, _cut(connection, run, parts), run.scratch, dictionary=["part"])
-    finished = set(vector_parts(run.store, run.encoder_id))
-    return tuple(s for s in _shards(work, path) if vector_part_path(run.encoder_id, s.shard_id) not in finished)
+        shards = tuple(_shards(work, path))
+    if run.index_writer is not None:
+        names = [shard.shard_id for shard in shards]
+        announce(run.store, run.encoder_id, names, collection=run.collection, run_id=run.run_id)
+    return shards
+
+
+def _unfinished(run: Run, shards: Sequence[Shard]) -> tuple[Shard, ...]:
+    names = [shard.shard_id for shard in shards]
+    finished = present_parts(run.store, run.encoder_id, names, among=len(names))
+    return tuple(shard for shard in shards if shard.shard_id not in finished)
 
 
 def _covers(connection: DuckDBPyConnection, store: Store, path: str) -> bool:

@@ -169,7 +169,7 @@ def encode_shard(run: Run, shard: Shard, encoder: LoadedEncoder) -> EncodedShard
         vectors = _encode(encoder, found)
         seconds = time.perf_counter() - started
         halvings = encoder.backend.halvings - before
-    write_vectors(store, run.encoder_id, shard.shard_id, hashes, vectors, provenance=provenance)
+    write_vectors(store, run.encoder_id, shard.shard_id, hashes, vectors, provenance=provenance, announced=True)
     return EncodedShard(len(texts), shard.tokens, seconds, halvings=halvings)
 
 
@@ -217,7 +217,10 @@ def encode_served_shard(run: Run, shard: Shard, encoder: ServedEncoder) -> Encod
             vectors = np.stack([found[key] for key in kept])
             # Without the refused texts it has another name, so that the plan still misses them.
             name = shard.shard_id if len(kept) == len(texts) else _shard_id(kept)
-            write_vectors(run.store, run.encoder_id, name, kept, vectors, provenance=computed_by(encoder))
+            announced = name == shard.shard_id
+            write_vectors(
+                run.store, run.encoder_id, name, kept, vectors, provenance=computed_by(encoder), announced=announced
+            )
         answers.forget()
     return EncodedShard(
         len(kept),

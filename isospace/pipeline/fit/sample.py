@@ -10,11 +10,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from isospace.collection.live_rows import read_live
-from isospace.collection.raw_vectors import find_vectors, gather, load_vector_hashes, locate
+from isospace.collection.raw_vectors import find_vectors, gather
 from isospace.collection.sampling import bottom_k
 from isospace.collection.snapshot import deleted_documents
+from isospace.collection.vector_homes import find_files
 from isospace.pipeline.run import Run
-from isospace.storage.scratch_duckdb import append_rows, load_columns, scratch_database
 
 
 def sample_vectors(
@@ -62,22 +62,13 @@ def live_chunks(run: Run, chunk_paths: Sequence[str], columns: list[str]) -> Ite
 
 def vectors_of(run: Run, hashes: Sequence[bytes], *, dimension: int, partial: bool = False) -> npt.NDArray[np.float32]:
     """Collect the raw vectors of chunk hashes; see `isospace.collection.raw_vectors.gather`."""
-    return gather(run.store, run.encoder_id, _parts_with(run, hashes), hashes, dimension, partial=partial)
+    return gather(run.store, run.encoder_id, _files(run, hashes), hashes, dimension, partial=partial)
 
 
 def vectors_by_hash(run: Run, hashes: Sequence[bytes]) -> dict[bytes, npt.NDArray[np.float32]]:
     """Return the (d,) raw vectors of those chunk hashes that have one."""
-    return find_vectors(run.store, run.encoder_id, _parts_with(run, hashes), hashes)
+    return find_vectors(run.store, run.encoder_id, _files(run, hashes), hashes)
 
 
-def _parts_with(run: Run, hashes: Sequence[bytes]) -> list[str]:
-    """Return the paths of the parts that hold the raw vectors of chunk hashes."""
-    with scratch_database(run.scratch, memory_mb=run.config.runtime.memory_mb) as connection:
-        paths = load_vector_hashes(connection, run.store, run.encoder_id)
-        load_columns(connection, "wanted", run.store, [], {"chunk_hash": "BLOB"})
-        append_rows(connection, "wanted", 0, _table(hashes))
-        return [paths[number] for _, located in locate(connection, "wanted") for number in located]
-
-
-def _table(hashes: Sequence[bytes]) -> pa.Table:
-    return pa.table({"chunk_hash": pa.array(list(hashes), pa.binary(32))})
+def _files(run: Run, hashes: Sequence[bytes]) -> list[str]:
+    return find_files(run.store, run.encoder_id, hashes, run.scratch, writer=run.index_writer)

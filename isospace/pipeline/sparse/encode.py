@@ -98,7 +98,9 @@ def encode_sparse(run: Run, shard: Shard) -> EncodedSparse:
     started = time.perf_counter()
     vectors = encoder.encode(texts, "document")
     seconds = time.perf_counter() - started
-    write_sparse_vectors(run.store, encoder_id, shard.shard_id, hashes, vectors, provenance=encoder.provenance)
+    write_sparse_vectors(
+        run.store, encoder_id, shard.shard_id, hashes, vectors, provenance=encoder.provenance, announced=True
+    )
     return EncodedSparse(len(texts), len(vectors.terms), encoder.count_cut(texts, "document"), seconds)
 
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import io
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from isospace.collection.raw_vectors import (
     find_vectors,
     gather,
-    load_vector_hashes,
-    locate,
     read_vectors,
     vector_part_path,
     vector_parts,
@@ -21,7 +21,6 @@ from isospace.collection.raw_vectors import (
 )
 from isospace.errors import IntegrityError
 from isospace.storage.parquet import metadata_of, read_parquet, write_parquet
-from isospace.storage.scratch_duckdb import append_rows, load_columns, scratch_database
 from isospace.storage.store import Store, open_store
 
 ENCODER = "e" * 64
@@ -31,7 +30,7 @@ def key(name: str) -> bytes:
     return hashlib.sha256(name.encode()).digest()
 
 
-def keys(names: str) -> list[bytes]:
+def keys(names: Iterable[str]) -> list[bytes]:
     return [key(name) for name in names]
 
 
@@ -100,12 +99,39 @@ def test_vectors_by_hash_are_those_of_the_first_part_with_each(store: Store) -> 
     assert {name: vector.tolist() for name, vector in found.items()} == {key("b"): [2, 3], key("d"): [104, 105]}
 
 
-@pytest.mark.parametrize(("names", "expected"), [("ab", [0]), ("d", [1]), ("bc", [0]), ("ad", [0, 1]), ("cd", [0, 1])])
-def test_texts_are_located_in_the_first_part_with_each(
-    store: Store, tmp_path: Path, names: str, expected: list[int]
-) -> None:
-    with scratch_database(tmp_path / "scratch", memory_mb=64) as connection:
-        assert load_vector_hashes(connection, store, ENCODER) == vector_parts(store, ENCODER)
-        load_columns(connection, "wanted", store, [], {"chunk_hash": "BLOB"})
-        append_rows(connection, "wanted", 0, pa.table({"chunk_hash": pa.array(keys(names), pa.binary(32))}))
-        assert list(locate(connection, "wanted")) == [(0, expected)]
+def large_part(store: Store) -> list[bytes]:
+    """Write a part of three row groups, and return its hashes."""
+    hashes = keys([f"text {n}" for n in range(5_000)])
+    vectors = np.arange(10_000, dtype=np.float32).reshape(5_000, 2)
+    write_vectors(store, ENCODER, "3", hashes, vectors, provenance={"engine": "x"})
+    return hashes
+
+
+def test_rows_of_a_large_part_are_those_that_were_written(store: Store) -> None:
+    hashes, path = large_part(store), vector_part_path(ENCODER, "3")
+    rows = [4_999, 0, 2_047, 2_048, 0]
+    expected = [[2 * row, 2 * row + 1] for row in rows]
+    assert gather(store, ENCODER, [path], [hashes[row] for row in rows], 2).tolist() == expected
+    assert read_vectors(store, path, ENCODER)[0] == hashes
+
+
+def test_of_a_large_part_only_the_groups_with_wanted_rows_are_read_and_these_are_checked(store: Store) -> None:
+    """The first vector is damaged: whoever needs its row group learns of it, and others read theirs."""
+    hashes, path = large_part(store), vector_part_path(ENCODER, "3")
+    data = bytearray(store.read(path))
+    with pq.ParquetFile(io.BytesIO(data)) as file:
+        column = file.metadata.row_group(0).column(1)
+    data[column.data_page_offset + column.total_compressed_size - 8] ^= 1
+    store.write(path, bytes(data))
+    assert gather(store, ENCODER, [path], [hashes[3_000]], 2).tolist() == [[6_000, 6_001]]
+    for wanted in ([hashes[5]], [hashes[3_000], hashes[5]]):
+        with pytest.raises(IntegrityError, match="damaged Parquet"):
+            gather(store, ENCODER, [path], wanted, 2)
+
+
+def test_some_rows_of_a_large_part_of_another_encoder_are_refused(store: Store) -> None:
+    hashes = large_part(store)
+    moved = vector_part_path("f" * 64, "3")
+    store.write(moved, store.read(vector_part_path(ENCODER, "3")))
+    with pytest.raises(IntegrityError, match="field encoder_id"):
+        gather(store, "f" * 64, [moved], [hashes[3_000]], 2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from isospace.collection.raw_vectors import load_vector_hashes
+from isospace.collection.vector_homes import load_homes
 from isospace.pipeline.encode.shards import Shard, shard_texts
 from isospace.pipeline.run import Run
 from isospace.storage.parquet import read_groups
@@ -84,7 +84,7 @@ def _missing(run: Run, plan: str) -> Iterator[tuple[int, int, bytes, int]]:
         for number, table in enumerate(read_groups(run.work_store, plan, list(_COLUMNS))):
             append_rows(connection, "planned", number, table)
             starts.append(starts[-1] + table.num_rows)
-        load_vector_hashes(connection, run.store, run.encoder_id)
+        load_homes(connection, run.store, run.encoder_id, "planned", run.scratch, writer=run.index_writer)
         query = "SELECT part, row, shard, chunk_hash, n_tokens FROM planned ANTI JOIN vectors USING (chunk_hash)"
         for part, row, shard, key, tokens in fetch_rows(connection.execute(query)):
             yield int(shard), starts[part] + int(row), bytes(key), int(tokens)
