@@ -116,7 +116,10 @@ def _single(remote: Any, key: str) -> SourceFile:
 
 
 def _file(remote: Any, name: str, item: _Object) -> SourceFile:
-    return SourceFile(name, item.size, lambda: cast("IO[bytes]", io.BufferedReader(_RemoteStream(remote, item.key))))
+    def opened() -> IO[bytes]:
+        return cast("IO[bytes]", io.BufferedReader(_RemoteStream(remote, item.key)))
+
+    return SourceFile(name, item.size, opened, is_remote=True)
 
 
 class _RemoteStream(io.RawIOBase):

@@ -33,6 +33,8 @@ class SourceFile:
         Whether it expands when it is read, so that `size` is not that of its content.
     stored
         Opens a compressed file as it is stored; None if `open` does.
+    is_remote
+        Whether it is in an object store, so that reading it is mostly waiting.
     """
 
     name: str
@@ -41,6 +43,7 @@ class SourceFile:
     content_name: str = ""
     is_compressed: bool = False
     stored: Callable[[], IO[bytes]] | None = None
+    is_remote: bool = False
 
     @property
     def identifier(self) -> str:
