@@ -62,12 +62,19 @@ class _LostError(UnreadableError):
     """The process died while it parsed a document."""
 
 
+class KilledError(_LostError):
+    """The system killed the process, as it does when memory runs out."""
+
+
 class Parser:
     """Parse documents in a child process; for one thread at a time. The creator must close it."""
 
     def __init__(self, limits: ParseLimits | None = None) -> None:
         self.limits = limits or ParseLimits()
         self._child: subprocess.Popen[bytes] | None = None
+        # Held while a process is started or ended, so that none is started after the end.
+        self._lock = threading.Lock()
+        self._is_ended = False
 
     def __enter__(self) -> Parser:
         return self
@@ -97,6 +104,24 @@ class Parser:
                 raise
         return self._ask(request, data)
 
+    def start(self) -> None:
+        """Start the process, if there is none, so that the first document does not wait for it.
+
+        Raises
+        ------
+        SourceError
+            If the process cannot be started.
+        """
+        if self._child is None:
+            self._start()
+
+    def end(self) -> None:
+        """Kill the process for good, from any thread: a document that is parsed now fails, and so do all others."""
+        with self._lock:
+            self._is_ended = True
+            if self._child is not None:
+                self._child.kill()
+
     def close(self) -> None:
         """Kill the process, even if it is busy; the next document starts another."""
         child, self._child = self._child, None
@@ -122,7 +147,7 @@ class Parser:
             self.close()
             raise UnreadableError(f"took more than {self.limits.seconds:g} s to parse")
         if answer is None:
-            raise _LostError(self._cause(child))
+            raise self._cause(child)
         if "unreadable" in answer:
             raise UnreadableError(str(answer["unreadable"])[:300])
         return _checked_answer(answer)
@@ -139,20 +164,23 @@ class Parser:
         except (ValueError, TypeError, RecursionError) as error:
             raise UnreadableError("made the parser return an invalid answer") from error
 
-    def _cause(self, child: subprocess.Popen[bytes]) -> str:
+    def _cause(self, child: subprocess.Popen[bytes]) -> _LostError:
         # The process has closed its pipe, so it is about to exit, unless it hangs.
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(5.0)
         self.close()
         status = child.returncode
         if status == MEMORY_STATUS:
-            return f"needs more than {self.limits.megabytes:,} MB to parse"
+            return _LostError(f"needs more than {self.limits.megabytes:,} MB to parse")
         if status == -signal.SIGKILL:
-            return f"killed the parser (signal {-status}): the system may have run out of memory"
+            return KilledError(f"killed the parser (signal {-status}): the system may have run out of memory")
         if status == -signal.SIGABRT:
             # pdfium aborts if it cannot allocate memory.
-            return f"killed the parser (signal {-status}): it may need more than {self.limits.megabytes:,} MB"
-        return f"killed the parser (signal {-status})" if status < 0 else f"ended the parser (exit status {status})"
+            return _LostError(
+                f"killed the parser (signal {-status}): it may need more than {self.limits.megabytes:,} MB"
+            )
+        died = f"killed the parser (signal {-status})" if status < 0 else f"ended the parser (exit status {status})"
+        return _LostError(died)
 
     def _start(self) -> subprocess.Popen[bytes]:
         limits = self.limits
@@ -161,10 +189,13 @@ class Parser:
         command += [str(limits.megabytes), str(limits.seconds)]
         environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
         try:
-            # In a new session, so that Ctrl-C reaches only the run, which then ends this process.
-            child = self._child = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, start_new_session=True
-            )
+            with self._lock:
+                if self._is_ended:
+                    raise UnreadableError("was not parsed, since reading was ended")
+                # In a new session, so that Ctrl-C reaches only the run, which then ends this process.
+                child = self._child = subprocess.Popen(
+                    command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, start_new_session=True
+                )
             with _killed_after(child, _START_SECONDS):
                 greeting = read_frame(cast("IO[bytes]", child.stdout), limit=2**16)
             failed = "it exited immediately" if greeting is None else json.loads(greeting).get("failed")

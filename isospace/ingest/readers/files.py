@@ -11,8 +11,8 @@ from isospace.ingest.headings import Heading
 from isospace.ingest.parsers.data_uris import cut_data_uris
 from isospace.ingest.parsers.markdown import parse_markdown
 from isospace.ingest.parsers.parsed import Parsed, UnreadableError
+from isospace.ingest.parsers.pool import ParserPool
 from isospace.ingest.parsers.rst import rst_title
-from isospace.ingest.parsers.subprocess_parser import Parser
 from isospace.ingest.readers.pointers import pointer_reason, stored_pointer
 from isospace.ingest.readers.source_file import SourceFile
 from isospace.ingest.spec import DocumentsSpec
@@ -30,7 +30,12 @@ class EmptyError(UnreadableError):
     """The file is known to be empty."""
 
 
-def read_file(file: SourceFile, spec: DocumentsSpec, parser: Parser) -> Document | QuarantineEntry:
+def needs_parser(file: SourceFile) -> bool:
+    """Return whether a file is parsed in a subprocess, as far as its name tells."""
+    return file.suffix == ".pdf" or file.suffix in _HTML
+
+
+def read_file(file: SourceFile, spec: DocumentsSpec, parser: ParserPool) -> Document | QuarantineEntry:
     """Read one file as one document, or return why it is quarantined.
 
     `parser` parses HTML and PDF in a subprocess, since malicious files can crash or hang a parser.
@@ -94,7 +99,7 @@ def decode_text(data: bytes, *, is_html: bool = False) -> Decoded:
     return decoded
 
 
-def _parse(file: SourceFile, spec: DocumentsSpec, parser: Parser) -> Parsed:
+def _parse(file: SourceFile, spec: DocumentsSpec, parser: ParserPool) -> Parsed:
     """Parse a file; its title is empty if it has none of its own."""
     if file.size == 0:
         raise EmptyError("is empty")

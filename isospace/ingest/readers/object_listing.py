@@ -125,7 +125,7 @@ def _file(remote: Any, name: str, item: _Object) -> SourceFile:
     def opened() -> IO[bytes]:
         return cast("IO[bytes]", io.BufferedReader(_RemoteStream(remote, item.key)))
 
-    return SourceFile(name, item.size, opened, stamp=item.etag)
+    return SourceFile(name, item.size, opened, stamp=item.etag, is_remote=True)
 
 
 class _RemoteStream(io.RawIOBase):

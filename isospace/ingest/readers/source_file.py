@@ -37,6 +37,8 @@ class SourceFile:
         What the source says of its version: another one after every change of the content. Empty if it says nothing.
     changed
         When that was last changed, in seconds since the epoch. A change that follows at once may have the same stamp.
+    is_remote
+        Whether it is in an object store, so that reading it is mostly waiting.
     """
 
     name: str
@@ -47,6 +49,7 @@ class SourceFile:
     stored: Callable[[], IO[bytes]] | None = None
     stamp: str = ""
     changed: float = 0.0
+    is_remote: bool = False
 
     @property
     def identifier(self) -> str:

@@ -11,7 +11,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from isospace.encoding.backends.base import usable_cpus
 from isospace.ingest.document import QUARANTINE_SCHEMA, Document, QuarantineEntry, document_batch, without_surrogates
+from isospace.ingest.parsers.pool import parser_count
 from isospace.ingest.parsers.subprocess_parser import ParseLimits
 from isospace.ingest.readers.read import read_source
 from isospace.ingest.readers.source_file import SourceFile
@@ -56,12 +58,13 @@ def stage_source(config: PipelineConfig, folder: Path, files: SourceFiles) -> St
     listed_at, rows = time.time(), 0
     with (
         pq.ParquetWriter(folder / "quarantine.parquet", STAGED_QUARANTINE) as quarantine,
-        # Closed explicitly: a stored traceback would keep the generator, and with it the parser process, alive.
+        # Closed explicitly: a stored traceback would keep the generator, and with it the parser processes, alive.
         closing(
             read_source(
                 runtime.source,
                 config.recipe.documents,
                 limits,
+                parsers=parser_count(runtime.threads or usable_cpus(), runtime.memory_mb),
                 store=runtime.store,
                 on_unmatched=unmatched.extend,
                 known=files.known,

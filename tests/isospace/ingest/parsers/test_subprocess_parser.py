@@ -36,8 +36,15 @@ def page(words: str) -> bytes:
 
 
 def running() -> list[psutil.Process]:
-    found = psutil.Process().children(recursive=True)
-    return [one for one in found if one.is_running() and "isospace.ingest.parsers" in " ".join(one.cmdline())]
+    return [one for one in psutil.Process().children(recursive=True) if _is_parser(one)]
+
+
+def _is_parser(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and "isospace.ingest.parsers" in " ".join(process.cmdline())
+    except psutil.Error:
+        # It has ended meanwhile.
+        return False
 
 
 @pytest.fixture
