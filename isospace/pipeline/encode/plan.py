@@ -43,7 +43,9 @@ _PLAN_SCHEMA = pa.schema(
 )
 
 
-def plan_shards(run: Run, parts: Sequence[ChunkPart], *, limit: int, kept: Sequence[str] = ()) -> EncodePlan:
+def plan_shards(
+    run: Run, parts: Sequence[ChunkPart], *, limit: int, kept: Sequence[str] = (), planned: Sequence[str] = ()
+) -> EncodePlan:
     """Find the texts without raw vectors, and group them into shards.
 
     Parameters
@@ -56,6 +58,8 @@ def plan_shards(run: Run, parts: Sequence[ChunkPart], *, limit: int, kept: Seque
         The encoder's token limit; longer texts are counted with that many tokens.
     kept
         Names of the base's parts that stay.
+    planned
+        Paths of plans for other parts, whose shards are encoded anyway; their texts are left out.
     """
     runtime = run.config.runtime
     work = run.work_store
@@ -73,6 +77,9 @@ def plan_shards(run: Run, parts: Sequence[ChunkPart], *, limit: int, kept: Seque
             """
         )
         connection.execute("CREATE TABLE missing AS SELECT * FROM texts ANTI JOIN vectors USING (chunk_hash)")
+        if planned:
+            load_columns(connection, "elsewhere", work, planned, {"chunk_hash": "BLOB"})
+            connection.execute("DELETE FROM missing WHERE chunk_hash IN (SELECT chunk_hash FROM elsewhere)")
         (occurrences,) = connection.execute("SELECT count(*) FROM chunks").fetchone() or (0,)
         (distinct,) = connection.execute("SELECT count(*) FROM texts").fetchone() or (0,)
         (missing,) = connection.execute("SELECT count(*) FROM missing").fetchone() or (0,)
