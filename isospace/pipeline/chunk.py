@@ -50,7 +50,15 @@ SECTION_FIELDS = (
 
 
 @dataclass(frozen=True, slots=True)
-class ChunkPart:
+class StagedPart:
+    """A part whose documents are in the store, and whose chunks perhaps are not yet."""
+
+    name: str
+    documents: FileRef
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkPart(StagedPart):
     """The chunks of one part.
 
     Attributes
@@ -65,13 +73,17 @@ class ChunkPart:
         How the lexical index covers a sample of the texts.
     """
 
-    name: str
-    documents: FileRef
     chunks: FileRef
     too_long: int
     cut_tokens: int
     unknown: UnknownTokens = field(default_factory=UnknownTokens)
     words: WordCoverage = field(default_factory=WordCoverage)
+
+
+def staged_part(run: Run, documents: FileRef) -> StagedPart:
+    """Return the part that documents make."""
+    # Documents and chunking make the name: the same documents chunked differently are another part.
+    return StagedPart(fingerprint([PurePosixPath(documents.path).stem, run.chunking_id]), documents)
 
 
 def write_chunks(run: Run, documents: FileRef, counter: TokenCounter) -> ChunkPart:
@@ -83,8 +95,7 @@ def write_chunks(run: Run, documents: FileRef, counter: TokenCounter) -> ChunkPa
         If a text is too long and the recipe does not allow truncation.
     """
     store = run.work_store
-    # Documents and chunking make the name: the same documents chunked differently are another part.
-    name = fingerprint([PurePosixPath(documents.path).stem, run.chunking_id])
+    name = staged_part(run, documents).name
     path = run.paths.chunks(name)
     trusted = run.trusts(path)
     finished = finished_part(store, path) if trusted else None

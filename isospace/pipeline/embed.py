@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from isospace.collection.tombstones import count_tombstones
 from isospace.errors import ConflictError, IsospaceError
 from isospace.evaluation.gate.verdicts import require_passed
-from isospace.evaluation.reports.page import duration
 from isospace.pipeline import publish_stages, stages
-from isospace.pipeline.batch_stage import ENCODE_BATCHES, in_batches, warn_of_batches
 from isospace.pipeline.chunk import ChunkPart, all_chunk_paths
 from isospace.pipeline.config import PipelineConfig
-from isospace.pipeline.counted import money_text
-from isospace.pipeline.encode.shards import EncodedShard, EncodePlan, Shard
+from isospace.pipeline.encode.shards import EncodedShard
 from isospace.pipeline.executor import Executor, Stage
 from isospace.pipeline.forgotten_files import erase_leftovers
 from isospace.pipeline.local_executor import LocalExecutor
 from isospace.pipeline.outcome import concluding_line
-from isospace.pipeline.plan_report import PlanReport, token_price_of
+from isospace.pipeline.overlap import chunk, chunk_and_encode, encode
+from isospace.pipeline.plan_report import PlanReport
 from isospace.pipeline.resources import close_pools, run_parts
 from isospace.pipeline.run import Run
 from isospace.pipeline.run_report import RunReport
@@ -149,11 +146,10 @@ class PreparedRun:
 def _embed(executor: TimedExecutor, run: Run) -> RunReport:
     """Run the stages from the source to the alias, as far as the budget allows."""
     scan = executor.run(stages.SCAN, run)
-    parts = _chunk(executor, run, scan)
-    plan, report = executor.run(stages.PLAN, run, scan, parts)
-    found = _encode(executor, run, plan)
-    encoded, is_trimmed = list(found), len(found) < len(plan.shards)
-    while refused := dict(text for shard in found for text in shard.refused):
+    found = chunk_and_encode(executor, run, scan)
+    parts, report, encoded, is_trimmed = found.parts, found.report, found.encoded, not found.is_complete
+    latest = encoded
+    while refused := dict(text for shard in latest for text in shard.refused):
         executor.run(stages.SET_ASIDE, run, parts, refused)
         scan, parts = _without_refused(executor, run)
         # The source may have grown since the first scan: what came is encoded too, or left to the next run if there is
@@ -162,8 +158,8 @@ def _embed(executor: TimedExecutor, run: Run) -> RunReport:
             is_trimmed = True
             break
         rest, _ = executor.run(stages.PLAN, run, scan, parts)
-        found = _encode(executor, run, rest)
-        encoded += found
+        latest = encode(executor, run, rest)
+        encoded = [*encoded, *latest]
     discard_tokens(run)
     prepared = PreparedRun(scan, parts, report, encoded)
     if is_trimmed:
@@ -174,10 +170,6 @@ def _embed(executor: TimedExecutor, run: Run) -> RunReport:
     return _commit(executor, run, prepared)
 
 
-def _chunk(executor: Executor, run: Run, scan: Scan) -> list[ChunkPart]:
-    return executor.map(stages.CHUNK, [(run, documents) for documents in scan.parts], limit=run_parts(run).size)
-
-
 def _without_refused(executor: TimedExecutor, run: Run) -> tuple[Scan, list[ChunkPart]]:
     """Scan the source again, without documents that the provider refuses; the others are chunked already."""
     scratch = Path(tempfile.mkdtemp(prefix="without-refused-", dir=run.scratch))
@@ -185,7 +177,7 @@ def _without_refused(executor: TimedExecutor, run: Run) -> tuple[Scan, list[Chun
     scan = executor.run(stages.SCAN, again)
     if run.config.runtime.budget.is_bounded:
         shutil.copyfile(scratch / LIVE, run.scratch / LIVE)
-    return scan, _chunk(executor, run, scan)
+    return scan, chunk(executor, run, scan)
 
 
 def _refit(executor: TimedExecutor, run: Run) -> RunReport:
@@ -230,80 +222,3 @@ def _commit(executor: TimedExecutor, run: Run, prepared: PreparedRun) -> RunRepo
         executor.reporter.warning(f"{concluding_line(result)}; the quality gate rejected the snapshot")
     require_passed(verdict, run.address(verdict.report) if verdict and verdict.report else None)
     return result
-
-
-def _encode(executor: Executor, run: Run, plan: EncodePlan) -> list[EncodedShard]:
-    """Encode as many shards as the budget allows; those in progress when it is spent are finished."""
-    if not plan.shards:
-        return []
-    if in_batches(run.config):
-        return executor.run(ENCODE_BATCHES, run, plan)
-    warn_of_batches(executor.reporter, run)
-    runtime = run.config.runtime
-    workers, classes = executor.run(stages.START_WORKERS, run, plan.stored)
-    spent = _Progress(plan, runtime.price_per_device_hour, workers, token_price=token_price_of(run.config))
-
-    def affordable() -> Iterator[tuple[Run, Shard]]:
-        nonlocal spent
-        for shard in plan.shards:
-            if runtime.budget.is_spent(spent.tokens, spent.seconds, spent.money_with(shard.tokens)):
-                return
-            spent = replace(spent, begun=spent.begun + shard.tokens)
-            yield run, replace(shard, classes=classes)
-
-    done = []
-    stage = stages.ENCODE.retried(runtime.retries)
-    executor.reporter.progress(stage.name, 0, plan.tokens, spent.describe())
-    # One more shard than there are workers: it is read while the others are encoded.
-    for encoded in executor.stream(stage, affordable(), limit=workers + 1):
-        done.append(encoded)
-        spent = spent.after(encoded)
-        executor.reporter.progress(stage.name, spent.tokens, plan.tokens, spent.describe())
-    return done
-
-
-@dataclass(frozen=True, slots=True)
-class _Progress:
-    """What has been encoded so far."""
-
-    plan: EncodePlan
-    price: float | None
-    workers: int
-    started: float = field(default_factory=time.monotonic)
-    texts: int = 0
-    tokens: int = 0
-    billed: int = 0
-    begun: int = 0
-    token_price: float | None = None
-
-    @property
-    def seconds(self) -> float:
-        return time.monotonic() - self.started
-
-    def after(self, encoded: EncodedShard) -> _Progress:
-        return replace(
-            self,
-            texts=self.texts + encoded.chunks,
-            tokens=self.tokens + encoded.tokens,
-            billed=self.billed + encoded.billed_tokens,
-        )
-
-    def money_with(self, tokens: int) -> float:
-        """Return the money that is spent once the shards in progress, and one more, are encoded."""
-        if self.token_price is not None:
-            # What was billed for a counted token so far holds for the rest.
-            rate = self.billed / self.tokens if self.tokens else 1.0
-            return self.token_price * (self.billed + rate * (self.begun - self.tokens + tokens)) / 1e6
-        return (self.price or 0.0) * self.seconds / 3600.0 * self.workers
-
-    def describe(self) -> str:
-        rate = self.tokens / max(self.seconds, 1e-9)
-        words = [f"{self.texts:,} of {self.plan.to_encode:,} texts", f"{rate:,.0f} tokens/s"]
-        if rate:
-            words.append(f"{duration((self.plan.tokens - self.tokens) / rate)} left")
-        if self.token_price is not None:
-            words.append(f"cost so far {money_text(self.token_price * self.billed / 1e6)}")
-        elif self.price is not None:
-            cost = self.price * self.seconds / 3600.0 * self.workers
-            words.append(f"cost so far {cost:,.2f} at {self.price:g} per device hour")
-        return ", ".join(words)

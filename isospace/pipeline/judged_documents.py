@@ -16,7 +16,7 @@ from isospace.collection.tombstones import forgotten_documents
 from isospace.errors import ConfigError
 from isospace.evaluation.gate.judge import gate_judgements
 from isospace.evaluation.query_sets import EvaluationSet
-from isospace.pipeline.chunk import ChunkPart
+from isospace.pipeline.chunk import StagedPart
 from isospace.pipeline.run import Run
 from isospace.pipeline.scan.diff import Scan
 from isospace.storage.parquet import read_parquet
@@ -68,7 +68,7 @@ class JudgedDocuments:
         )
 
 
-def require_judged(run: Run, scan: Scan, parts: Sequence[ChunkPart]) -> JudgedDocuments | None:
+def require_judged(run: Run, scan: Scan, parts: Sequence[StagedPart]) -> JudgedDocuments | None:
     """Look for the documents that the gate's queries are judged by; None if no rule needs judgements.
 
     Parameters
@@ -98,7 +98,7 @@ def require_judged(run: Run, scan: Scan, parts: Sequence[ChunkPart]) -> JudgedDo
     return result
 
 
-def _found(run: Run, scan: Scan, parts: Sequence[ChunkPart], query_set: EvaluationSet) -> set[str]:
+def _found(run: Run, scan: Scan, parts: Sequence[StagedPart], query_set: EvaluationSet) -> set[str]:
     wanted = pa.array(sorted(query_set.relevant), pa.string())
     deleted = deleted_documents(run.work_store, scan.deletions)
     found: set[str] = set()
@@ -110,7 +110,7 @@ def _found(run: Run, scan: Scan, parts: Sequence[ChunkPart], query_set: Evaluati
     return found
 
 
-def _documents(run: Run, scan: Scan, parts: Sequence[ChunkPart]) -> Iterator[tuple[Store, str, str]]:
+def _documents(run: Run, scan: Scan, parts: Sequence[StagedPart]) -> Iterator[tuple[Store, str, str]]:
     """Yield store, name of the part, and path of every documents file of the next snapshot."""
     for part in parts:
         yield run.work_store, part.name, part.documents.path

@@ -11,7 +11,7 @@ from isospace.pipeline.chunk import ChunkPart
 from isospace.pipeline.commit import Commit
 from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.counted import counted
-from isospace.pipeline.encode.shards import Shard
+from isospace.pipeline.encode.shards import EncodePlan, Shard
 from isospace.pipeline.run import Run
 from isospace.pipeline.scan.diff import Scan
 from isospace.pipeline.segment import Segment, SegmentJob
@@ -55,8 +55,16 @@ def chunk(run: Run, documents: FileRef) -> str:
     return f"cuts {counted(documents.rows or 0, 'document')} into chunks (part {part_name(documents.path)})"
 
 
-def plan(run: Run, scan: Scan, parts: Sequence[ChunkPart]) -> str:
+def plan_wave(run: Run, scan: Scan, parts: Sequence[ChunkPart], earlier: Sequence[str]) -> str:
+    """Return the opening of the stage that plans what to encode of some parts."""
+    chunks = sum(part.chunks.rows or 0 for part in parts)
+    return f"looks for the raw vectors of {counted(chunks, 'chunk')} in {len(parts):,} of {len(scan.parts):,} new parts"
+
+
+def plan(run: Run, scan: Scan, parts: Sequence[ChunkPart], waves: Sequence[EncodePlan] = ()) -> str:
     """Return the opening of the stage that plans what to encode."""
+    if waves:
+        return f"adds up the plans of {counted(len(waves), 'wave')}"
     chunks = sum(part.chunks.rows or 0 for part in parts)
     return f"looks for the raw vectors of {counted(chunks, 'chunk')} in {counted(len(parts), 'new part')}"
 

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 # Of a served encoder: enough for the client to find out how many requests at a time are best.
 SHARDS_IN_FLIGHT = 8
-_LOCK = threading.RLock()
+# Loading a model takes seconds, and parts are chunked meanwhile: what they need has a lock of its own.
+_LOCK, _PART_LOCK = threading.RLock(), threading.RLock()
 _RECORDS: dict[tuple[str, str], EncoderRecord] = {}
 _ENCODERS: dict[tuple[str, str, Engine], LoadedEncoder] = {}
 _COUNTERS: dict[tuple[str, str], TokenCounter] = {}
@@ -116,7 +117,7 @@ def run_query_record(run: Run) -> EncoderRecord | None:
 
 def _record(run: Run, encoder_id: str) -> EncoderRecord:
     key = (run.config.runtime.store, encoder_id)
-    with _LOCK:
+    with _PART_LOCK:
         if key not in _RECORDS:
             _RECORDS[key] = read_encoder_record(run.store, encoder_id)
         return _RECORDS[key]
@@ -175,7 +176,7 @@ def run_counter(run: Run) -> TokenCounter:
     from isospace.encoding.encoder import token_counter
 
     key = (run.config.runtime.store, run.encoder_id)
-    with _LOCK:
+    with _PART_LOCK:
         if key not in _COUNTERS:
             _COUNTERS[key] = token_counter(read_tokenizer(run.store, run.encoder_id), run_record(run))
         return _COUNTERS[key]
@@ -215,7 +216,7 @@ def run_parts(run: Run) -> PartWorkers:
     from isospace.pipeline.parallel.local import LocalParts
 
     runtime = run.config.runtime
-    with _LOCK:
+    with _PART_LOCK:
         if run.run_id not in _PARTS:
             _PARTS[run.run_id] = LocalParts(runtime.threads or usable_cpus(), runtime.memory_mb * 1_000_000)
         return _PARTS[run.run_id]
@@ -223,9 +224,10 @@ def run_parts(run: Run) -> PartWorkers:
 
 def close_pools(run: Run) -> None:
     """Stop the workers of a run."""
-    with _LOCK:
+    with _PART_LOCK:
         if (parts := _PARTS.pop(run.run_id, None)) is not None:
             parts.close()
+    with _LOCK:
         for key in [key for key in _POOLS if key[0] == run.run_id]:
             _POOLS.pop(key).close()
 

@@ -6,24 +6,26 @@ import contextlib
 import functools
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from isospace.collection.disk_usage import size_text
 from isospace.collection.origins import Origin, distinct
 from isospace.encoding.registry.record import EncoderRecord
+from isospace.errors import FitError
 from isospace.evaluation.gate.judge import check_gate
 from isospace.evaluation.reports.artifacts import artifact_key
 from isospace.evaluation.reports.markdown import as_text
 from isospace.pipeline import openings
 from isospace.pipeline.checks import CheckResult, check_segment, check_space, combine_checks, sample_raw
-from isospace.pipeline.chunk import ChunkPart, chunking_bytes, write_chunks
+from isospace.pipeline.chunk import ChunkPart, chunking_bytes, staged_part, write_chunks
 from isospace.pipeline.config import PipelineConfig
 from isospace.pipeline.counted import counted
 from isospace.pipeline.encode.mixed_bits import judge_mixture
 from isospace.pipeline.encode.plan import plan_shards
 from isospace.pipeline.encode.refusals import note_refusals, read_refusals, retry_refusals
 from isospace.pipeline.encode.shards import EncodedShard, EncodePlan, Shard
+from isospace.pipeline.encode.waves import together
 from isospace.pipeline.executor import (
     ON_LOST_WORKER,
     ON_PART_FAILURE,
@@ -163,10 +165,41 @@ def chunk_part(reporter: Reporter, run: Run, documents: FileRef) -> ChunkPart:
     return part
 
 
-def plan(reporter: Reporter, run: Run, scan: Scan, parts: list[ChunkPart]) -> tuple[EncodePlan, PlanReport]:
-    """Find the texts without raw vectors, and group them into encoding shards."""
+def plan_wave(
+    reporter: Reporter, run: Run, scan: Scan, parts: list[ChunkPart], earlier: list[str]
+) -> EncodePlan | None:
+    """Find the texts of some parts without raw vectors, and group them into encoding shards, which can begin at once.
+
+    `earlier` has the paths of the plans of earlier waves. Return None if the first wave cannot tell whether the run
+    will work: then all parts have to be chunked before the first text is encoded.
+    """
     record = run_record(run)
-    planned = plan_shards(run, parts, limit=record.longest, kept=scan.kept)
+    planned = plan_shards(run, parts, limit=record.longest, kept=scan.kept, planned=earlier)
+    if parts[0].documents == scan.parts[0]:
+        staged = [staged_part(run, documents) for documents in scan.parts]
+        require_judged(run, scan, staged)
+        try:
+            require_fit(run, planned, staged, record)
+        except FitError:
+            reporter.info("chunks all documents before the first text is encoded: the fit may need all of them")
+            return None
+    reporter.info(
+        f"planned {counted(planned.to_encode, 'text')} with {counted(planned.tokens, 'token')} of "
+        f"{counted(sum(part.documents.rows or 0 for part in parts), 'document')}, in "
+        f"{counted(len(planned.shards), 'shard')}; {planned.reused:,} are already encoded"
+    )
+    return planned
+
+
+def plan(
+    reporter: Reporter, run: Run, scan: Scan, parts: list[ChunkPart], waves: Sequence[EncodePlan] = ()
+) -> tuple[EncodePlan, PlanReport]:
+    """Find the texts without raw vectors, and group them into encoding shards.
+
+    `waves` has the plans of all parts if they were planned in waves.
+    """
+    record = run_record(run)
+    planned = together(run, parts, waves) if waves else plan_shards(run, parts, limit=record.longest, kept=scan.kept)
     require_fit(run, planned, parts, record)
     report = report_plan(run, scan, parts, planned, record, require_judged(run, scan, parts), run_query_record(run))
     reporter.show_markdown(
@@ -371,6 +404,10 @@ def _chunk_label(run: Run, documents: FileRef) -> str:
     return f"chunk {counted(documents.rows or 0, 'document')}, part {openings.part_name(documents.path)}"
 
 
+def _wave_label(run: Run, scan: Scan, parts: list[ChunkPart], earlier: list[str]) -> str:
+    return f"plan {counted(sum(part.chunks.rows or 0 for part in parts), 'chunk')}"
+
+
 def _encode_label(run: Run, shard: Shard) -> str:
     return f"encode shard {shard.number}"
 
@@ -390,6 +427,7 @@ START_FROM_STORE = Stage("load encoder", start_from_store, opening=openings.star
 LOAD_STORED_PARTS = Stage("load snapshot", load_stored_parts, opening=openings.load_stored_parts)
 SCAN = Stage("scan source", scan, ON_STORE_FAILURE, opening=openings.scan)
 CHUNK = Stage("chunk", chunk, ON_PART_FAILURE, label=_chunk_label, opening=openings.chunk)
+PLAN_WAVE = Stage("plan wave", plan_wave, ON_STORE_FAILURE, label=_wave_label, opening=openings.plan_wave)
 PLAN = Stage("plan encoding", plan, ON_STORE_FAILURE, opening=openings.plan)
 PLAN_ALONE = Stage("plan", plan_alone, opening=openings.plan_alone)
 START_WORKERS = Stage("start workers", start_workers, ON_LOST_WORKER, opening=openings.start_workers)

@@ -46,7 +46,9 @@ _PLAN_SCHEMA = pa.schema(
 )
 
 
-def plan_shards(run: Run, parts: Sequence[ChunkPart], *, limit: int, kept: Sequence[str] = ()) -> EncodePlan:
+def plan_shards(
+    run: Run, parts: Sequence[ChunkPart], *, limit: int, kept: Sequence[str] = (), planned: Sequence[str] = ()
+) -> EncodePlan:
     """Find the texts without raw vectors, and group them into shards.
 
     Parameters
@@ -59,6 +61,8 @@ def plan_shards(run: Run, parts: Sequence[ChunkPart], *, limit: int, kept: Seque
         The encoder's token limit; longer texts are counted with that many tokens.
     kept
         Names of the base's parts that stay.
+    planned
+        Paths of plans for other parts, whose shards are encoded anyway; their texts are left out.
     """
     runtime = run.config.runtime
     work = run.work_store
@@ -74,10 +78,12 @@ def plan_shards(run: Run, parts: Sequence[ChunkPart], *, limit: int, kept: Seque
             FROM chunks GROUP BY chunk_hash
             """
         )
+        if planned:
+            load_columns(connection, "elsewhere", work, planned, {"chunk_hash": "BLOB"})
         path = _plan_path(run, parts)
-        homes = _load_missing(connection, run)
+        homes = _load_missing(connection, run, is_elsewhere=bool(planned))
         if unnoticed := _unnoticed(connection, run, path):
-            homes = _load_missing(connection, run, unnoticed)
+            homes = _load_missing(connection, run, unnoticed, is_elsewhere=bool(planned))
         (occurrences,) = connection.execute("SELECT count(*) FROM chunks").fetchone() or (0,)
         (distinct,) = connection.execute("SELECT count(*) FROM texts").fetchone() or (0,)
         (missing,) = connection.execute("SELECT count(*) FROM missing").fetchone() or (0,)
@@ -94,11 +100,18 @@ def plan_shards(run: Run, parts: Sequence[ChunkPart], *, limit: int, kept: Seque
     )
 
 
-def _load_missing(connection: DuckDBPyConnection, run: Run, names: Sequence[str] = ()) -> Homes:
-    """Fill the table `missing` with the texts that have no raw vector; `names` are parts that exist."""
+def _load_missing(
+    connection: DuckDBPyConnection, run: Run, names: Sequence[str] = (), *, is_elsewhere: bool = False
+) -> Homes:
+    """Fill the table `missing` with the texts that have no raw vector; `names` are parts that exist.
+
+    If other plans have texts, these are in the table `elsewhere`, and not missing.
+    """
     writer = run.index_writer
     homes = load_homes(connection, run.store, run.encoder_id, "texts", run.scratch, writer=writer, names=names)
     connection.execute("CREATE OR REPLACE TABLE missing AS SELECT * FROM texts ANTI JOIN vectors USING (chunk_hash)")
+    if is_elsewhere:
+        connection.execute("DELETE FROM missing WHERE chunk_hash IN (SELECT chunk_hash FROM elsewhere)")
     return homes
 
 

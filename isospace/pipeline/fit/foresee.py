@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from isospace.encoding.registry.record import EncoderRecord
 from isospace.errors import FitError
 from isospace.ingest.query_files import read_judgements
-from isospace.pipeline.chunk import ChunkPart
+from isospace.pipeline.chunk import StagedPart
 from isospace.pipeline.encode.shards import EncodePlan
 from isospace.pipeline.fit.evidence import FEWEST_QUERIES, drawn_queries, too_few_judged
 from isospace.pipeline.run import Run
@@ -19,7 +20,7 @@ from isospace.transform.representations import PqSpec
 from isospace.transform.spec import AutoSpec
 
 
-def require_fit(run: Run, plan: EncodePlan, parts: list[ChunkPart], record: EncoderRecord) -> None:
+def require_fit(run: Run, plan: EncodePlan, parts: Sequence[StagedPart], record: EncoderRecord) -> None:
     """Check that the collection is large enough for the fit, the codebooks, the cells, and the choice among fits.
 
     A run that fits a space rebuilds every part, so that its plan counts every text of the collection.
@@ -47,7 +48,7 @@ def require_fit(run: Run, plan: EncodePlan, parts: list[ChunkPart], record: Enco
         cell_count(spec.cells, chunks=plan.chunks, sampled=min(plan.distinct, wanted))
 
 
-def _require_queries(run: Run, parts: list[ChunkPart]) -> None:
+def _require_queries(run: Run, parts: Sequence[StagedPart]) -> None:
     spec = run.config.recipe.transform
     queries, is_automatic = spec.queries, isinstance(spec.fit, AutoSpec)
     if queries.file and not is_automatic:
