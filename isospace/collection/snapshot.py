@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from isospace.collection.origins import Origins
+from isospace.collection.part_lists import MOST_IN_MANIFEST, read_part_lists, write_part_lists
+from isospace.collection.part_record import PartRecord as PartRecord
+from isospace.collection.part_record import without
 from isospace.collection.tombstones import require_no_newer_tombstone
-from isospace.errors import ConflictError, IntegrityError, StoreError
+from isospace.errors import ConflictError, IntegrityError, NotFoundError, StoreError
 from isospace.ingest.metadata_types import MetadataField, MetadataType
 from isospace.storage.file_ref import FileRef
 from isospace.storage.hashing import fingerprint, seal, sha256_lines, unseal
@@ -26,29 +29,14 @@ if TYPE_CHECKING:
     from isospace.transform.affine import Role
 
 FORMAT = 1
+# Of a manifest that names lists of parts instead of parts.
+LISTED_FORMAT = 2
+# Beyond, it takes less time to list folders than to ask for each file.
+_MOST_BY_NAME = 256
 
 
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class PartRecord(_Record):
-    """One part: documents, their chunks, and a segment with one row per chunk."""
-
-    name: str
-    documents: FileRef
-    chunks: FileRef
-    segment: FileRef
-    sparse: FileRef | None = None
-    """Its sparse vectors; None if the snapshot has no sparse space."""
-
-    @model_serializer(mode="wrap")
-    def _without_absent(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _without(serialize(self), "sparse")
-
-    def files(self) -> list[FileRef]:
-        """Return its files."""
-        return [self.documents, self.chunks, self.segment, *([] if self.sparse is None else [self.sparse])]
 
 
 class Manifest(_Record):
@@ -82,10 +70,12 @@ class Manifest(_Record):
     """The encoder of queries; left out of the file if it is that of the documents."""
     sparse_space_id: str | None = None
     """The space of its sparse vectors; None if it has none."""
+    part_lists: tuple[FileRef, ...] = ()
+    """The files that list its parts, if there are many and it was read or committed; see `part_lists.py`."""
 
     @model_serializer(mode="wrap")
     def _without_absent(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _without(_without(serialize(self), "sparse_space_id"), "query_encoder_id")
+        return without(without(without(serialize(self), "sparse_space_id"), "query_encoder_id"), "part_lists")
 
     @property
     def encoder_ids(self) -> dict[Role, str]:
@@ -122,7 +112,7 @@ class Manifest(_Record):
         """Return all files of this snapshot."""
         parts = [ref for part in self.parts for ref in part.files()]
         others = [ref for ref in (self.deletions, self.quarantine) if ref is not None]
-        return [*self.sealed_files, *parts, *others]
+        return [*self.sealed_files, *self.part_lists, *parts, *others]
 
 
 def snapshot_id(*, space_id: str, chunking_id: str, documents_digest: str, sparse_space_id: str | None = None) -> str:
@@ -156,7 +146,7 @@ def files_digest(manifest: Manifest) -> str:
     return fingerprint([*(ref.model_dump(mode="json") for ref in refs), *types])
 
 
-def commit_manifest(store: Store, manifest: Manifest, *, tombstones: int = 0) -> Manifest:
+def commit_manifest(store: Store, manifest: Manifest, *, tombstones: int = 0, base: Manifest | None = None) -> Manifest:
     """Commit a snapshot; return its manifest as stored.
 
     A process that was suspended may commit long after its lease expired. So its files are checked before the commit
@@ -167,6 +157,9 @@ def commit_manifest(store: Store, manifest: Manifest, *, tombstones: int = 0) ->
     ----------
     tombstones
         How many tombstones of the collection the writer took into account.
+    base
+        The snapshot that the writer started from, whose files were whole then. While the store has it, no command
+        removes its files, so only the others are looked for. Without it, all are.
 
     Raises
     ------
@@ -176,8 +169,9 @@ def commit_manifest(store: Store, manifest: Manifest, *, tombstones: int = 0) ->
     StoreError
         If a file that the snapshot names is missing.
     """
-    path, data = manifest.paths.snapshot(manifest.sequence), seal(manifest.model_dump(mode="json"))
-    _require_whole(store, manifest)
+    path = manifest.paths.snapshot(manifest.sequence)
+    manifest, data = _stored(store, manifest)
+    _require_whole(store, manifest, base=base)
     require_no_newer_tombstone(store, manifest.collection, tombstones)
     try:
         store.create(path, data)
@@ -191,7 +185,7 @@ def commit_manifest(store: Store, manifest: Manifest, *, tombstones: int = 0) ->
             ) from error
         manifest = existing
     try:
-        _require_whole(store, manifest)
+        _require_whole(store, manifest, base=base)
         require_no_newer_tombstone(store, manifest.collection, tombstones)
     except BaseException:
         # Not if it was replaced, or if others have built on it while this process was suspended.
@@ -203,11 +197,6 @@ def commit_manifest(store: Store, manifest: Manifest, *, tombstones: int = 0) ->
 
 def _is_sparse_encoder(path: PurePosixPath) -> bool:
     return str(path) == sparse_encoder_document(path.parent.name)
-
-
-def _without(body: dict[str, Any], name: str) -> dict[str, Any]:
-    """Leave out an empty field, so that documents of snapshots without it stay what earlier versions write and read."""
-    return {key: value for key, value in body.items() if key != name or value is not None}
 
 
 def _is_used(store: Store, manifest: Manifest) -> bool:
@@ -230,11 +219,12 @@ def replace_manifest(store: Store, old: Manifest, new: Manifest) -> None:
     StoreError
         If a file that the new snapshot names is missing, except files that the old one lacks as well.
     """
-    path, replacement = old.paths.snapshot(old.sequence), seal(new.model_dump(mode="json"))
+    path = old.paths.snapshot(old.sequence)
+    new, replacement = _stored(store, new)
     lost = set(damaged_files(store, old))
     _require_whole(store, new, but=lost)
     data = store.read(path)
-    if _parse(data, path) != old:
+    if _parse(store, data, path) != old:
         raise ConflictError(f"{path}: was replaced by another command in the meantime. Run the same command again.")
     store.write(path, replacement)
     try:
@@ -256,12 +246,36 @@ def damaged_files(store: Store, manifest: Manifest) -> list[str]:
     return [ref.path for ref in refs if sizes.get(ref.path) != ref.size]
 
 
-def _require_whole(store: Store, manifest: Manifest, *, but: Collection[str] = ()) -> None:
-    if lost := [path for path in damaged_files(store, manifest) if path not in but]:
+def _require_whole(
+    store: Store, manifest: Manifest, *, but: Collection[str] = (), base: Manifest | None = None
+) -> None:
+    lost = damaged_files(store, manifest) if base is None else _damaged_beside(store, manifest, base)
+    if lost := [path for path in lost if path not in but]:
         raise StoreError(
             f"{lost[0]}: is gone or has another size, and the snapshot would name it ({len(lost)} such files). "
             "Something deletes files in the store while a run works; nothing was committed. Run the same command again."
         )
+
+
+def _damaged_beside(store: Store, manifest: Manifest, base: Manifest) -> list[str]:
+    """Return the damaged files of a snapshot that are not parts of its base, and the base itself if it is gone.
+
+    Commands move a snapshot away before the files that only it names.
+    """
+    kept = {ref for part in base.parts for ref in part.files()}
+    refs = [ref for ref in manifest.files() if ref not in kept]
+    if len(refs) > _MOST_BY_NAME:
+        return damaged_files(store, manifest)
+    path = base.paths.snapshot(base.sequence)
+    gone = [] if store.exists(path) else [path]
+    return gone + [ref.path for ref in refs if _size(store, ref.path) != ref.size]
+
+
+def _size(store: Store, path: str) -> int | None:
+    try:
+        return store.size(path)
+    except NotFoundError:
+        return None
 
 
 def read_manifest(store: Store, collection: str, sequence: int) -> Manifest:
@@ -275,7 +289,7 @@ def read_manifest(store: Store, collection: str, sequence: int) -> Manifest:
         If the file was changed, or belongs to another snapshot.
     """
     path = CollectionPaths(collection).snapshot(sequence)
-    manifest = _parse(store.read(path), path)
+    manifest = _parse(store, store.read(path), path)
     if (manifest.collection, manifest.sequence) != (collection, sequence):
         raise IntegrityError(
             f"{path}: is snapshot {manifest.sequence} of collection {manifest.collection!r}, which does not match its "
@@ -308,14 +322,33 @@ def deleted_documents(store: Store, deletions: FileRef | None) -> dict[str, set[
     return deleted
 
 
-def _parse(data: bytes, path: str) -> Manifest:
+def _stored(store: Store, manifest: Manifest) -> tuple[Manifest, bytes]:
+    """Return a manifest as it is read from the store, and its file; write the lists of its parts if there are many."""
+    if len(manifest.parts) <= MOST_IN_MANIFEST:
+        stored = manifest.model_copy(update={"format": FORMAT, "part_lists": ()})
+        return stored, seal(stored.model_dump(mode="json"))
+    lists = write_part_lists(store, manifest.collection, manifest.parts, manifest.origins)
+    stored = manifest.model_copy(update={"format": LISTED_FORMAT, "part_lists": lists})
+    origins = None if manifest.origins is None else manifest.origins.model_copy(update={"parts": {}})
+    body = stored.model_copy(update={"parts": (), "origins": origins}).model_dump(mode="json")
+    del body["parts"]
+    return stored, seal(body)
+
+
+def _parse(store: Store, data: bytes, path: str) -> Manifest:
     body = unseal(data, name=path)
-    if body.get("format") != FORMAT:
+    if body.get("format") not in (FORMAT, LISTED_FORMAT):
         raise IntegrityError(
-            f"{path}: has format {body.get('format')}; this version of isospace reads {FORMAT}. Update isospace."
+            f"{path}: has format {body.get('format')}; this version of isospace reads {FORMAT} and {LISTED_FORMAT}. "
+            "Update isospace."
         )
+    is_listed = body["format"] == LISTED_FORMAT
     try:
-        return Manifest.model_validate(body)
+        manifest = Manifest.model_validate({**body, "parts": ()} if is_listed else body)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise IntegrityError(f"{path}: field {'.'.join(map(str, first['loc']))}: {first['msg']}.") from error
+    if not is_listed:
+        return manifest
+    parts, origins = read_part_lists(store, manifest.part_lists, manifest.origins)
+    return manifest.model_copy(update={"parts": parts, "origins": origins})

@@ -151,12 +151,13 @@ def _commit(
         query_encoder_id=run.query_encoder_id,
         sparse_space_id=sparse_id,
     )
-    if base is not None and is_same and set(base.files()) == set(manifest.files()):
+    # How a manifest names its parts is decided when it is written.
+    if base is not None and is_same and set(base.files()) - set(base.part_lists) == set(manifest.files()):
         # A repair: the same files are back in place.
         return Commit(base, is_new=False)
     warning = judge_mixture(run.config.runtime.mixed_bits, origins.classes)
     changes = _schema_changes(run, manifest, base)
-    committed = commit_manifest(run.store, manifest, tombstones=run.tombstones)
+    committed = commit_manifest(run.store, manifest, tombstones=run.tombstones, base=None if run.damaged else base)
     return Commit(committed, is_new=True, warning=warning, metadata=changes)
 
 

@@ -102,8 +102,10 @@ class Run:
 
     @property
     def base(self) -> Manifest | None:
-        """The snapshot this run starts from, read from the store."""
-        return None if self.base_sequence is None else read_manifest(self.store, self.collection, self.base_sequence)
+        """The snapshot this run starts from, as the store has it."""
+        if self.base_sequence is None:
+            return None
+        return _base(self.config.runtime.store, self.collection, self.base_sequence, self.run_id)
 
     def trusts(self, path: str) -> bool:
         """Return whether an existing file may stay: during a repair, only if it matches the base's manifest.
@@ -129,6 +131,12 @@ class Run:
     def paths(self) -> layout.CollectionPaths:
         """The paths of the collection."""
         return layout.CollectionPaths(self.collection)
+
+
+@functools.lru_cache(maxsize=2)
+def _base(url: str, collection: str, base: int, run_id: str) -> Manifest:
+    """Return the base of a run, which every stage asks for; a snapshot of many parts takes time to read."""
+    return read_manifest(open_store(url), collection, base)
 
 
 @functools.lru_cache(maxsize=2)

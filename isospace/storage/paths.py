@@ -19,6 +19,7 @@ Kind: TypeAlias = Literal[
     "deletions",
     "quarantine",
     "listings",
+    "parts",
     "plans",
     "refusals",
     "billed",
@@ -150,6 +151,10 @@ class CollectionPaths:
     def listing_rows(self, digest: str) -> str:
         """Return the path of some rows of such a listing."""
         return f"{self.folder('listings')}/{digest}.parquet"
+
+    def part_list(self, digest: str) -> str:
+        """Return the path of a list of parts, which manifests with many parts name."""
+        return f"{self.folder('parts')}/{digest}.json"
 
     def snapshot(self, number: int) -> str:
         """Return the path of the manifest of one snapshot; writing it is the commit."""

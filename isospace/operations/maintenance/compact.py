@@ -198,7 +198,7 @@ def _compact(store: Store, plan: CompactionPlan) -> Manifest:
         "provenance": derived_provenance(base, "compaction"),
         "origins": derived_origins(base, records, sources),
     }
-    return commit_manifest(store, base.model_copy(update=update), tombstones=plan.tombstones)
+    return commit_manifest(store, base.model_copy(update=update), tombstones=plan.tombstones, base=base)
 
 
 def compact_collection(

@@ -240,7 +240,7 @@ def _remove_files(store: Store, collection: str, holding: Holding, lease: HeldLe
     # Listings name the files of the source, and documents that something is noted of. The next run reads everything.
     files += walked("listings")
     files += [path for path in walked("serving", "lexical", "remote") if path not in derived]
-    files += [path for path in walked("deletions", "quarantine") if path not in named]
+    files += [path for path in walked("deletions", "quarantine", "parts") if path not in named]
     if holding.doc_ids:
         # Plans name chunks only by hash, and refusals documents; none is needed while no run is working.
         files += walked("plans", "refusals")

@@ -49,7 +49,7 @@ from isospace.storage.trash import remove_files
 
 DAY = 86_400.0
 # Kinds of files whose paths do not show which snapshot they belong to.
-_WORK: tuple[Kind, ...] = ("documents", "chunks", "segments", "deletions", "quarantine")
+_WORK: tuple[Kind, ...] = ("documents", "chunks", "segments", "parts", "deletions", "quarantine")
 _SEARCH_FILES: tuple[Kind, ...] = ("serving", "lexical", "recall", "remote")
 
 
