@@ -40,6 +40,8 @@ def erase_leftovers(store: Store, collection: str, *, after: int) -> None:
         if path not in derived:
             store.delete(path)
     _erase_samples(store, paths.folder("references"), forgotten)
+    for stat in list(store.walk(paths.folder("samples"))):
+        store.delete(stat.path)
     for number, path in entry_paths(store, paths.receipts).items():
         if number > after:
             store.delete(path)
