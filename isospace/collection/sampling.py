@@ -12,12 +12,16 @@ import heapq
 from collections.abc import Iterable
 
 
+def sample_key(item: bytes, seed: int) -> bytes:
+    """Return the key of a hash: 16 bytes, which are compared as bytes."""
+    return hashlib.blake2b(item, digest_size=16, key=seed.to_bytes(16, "little", signed=True)).digest()
+
+
 def bottom_k(hashes: Iterable[bytes], size: int, seed: int) -> list[bytes]:
     """Draw at most `size` of the 32-byte hashes, in the order of their keys; repeated hashes count once."""
-    key = seed.to_bytes(16, "little", signed=True)
     smallest: dict[bytes, bytes] = {}
     for block in _blocks(hashes, max(2 * size, 10_000)):
-        keyed = {hashlib.blake2b(item, digest_size=16, key=key).digest(): item for item in block}
+        keyed = {sample_key(item, seed): item for item in block}
         smallest = dict(heapq.nsmallest(size, (smallest | keyed).items()))
     return [item for _, item in sorted(smallest.items())]
 

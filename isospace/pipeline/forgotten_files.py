@@ -40,8 +40,9 @@ def erase_leftovers(store: Store, collection: str, *, after: int) -> None:
         if path not in derived:
             store.delete(path)
     _erase_samples(store, paths.folder("references"), forgotten)
-    for path in [stat.path for stat in store.walk(paths.folder("listings"))]:
-        store.delete(path)
+    for folder in ("listings", "samples"):
+        for stat in list(store.walk(paths.folder(folder))):
+            store.delete(stat.path)
     for number, path in entry_paths(store, paths.receipts).items():
         if number > after:
             store.delete(path)

@@ -28,6 +28,7 @@ Kind: TypeAlias = Literal[
     "recall",
     "remote",
     "references",
+    "samples",
     "snapshots",
     "aliases",
     "evaluation",
@@ -235,6 +236,10 @@ class CollectionPaths:
     def reference_sample(self, space_id: str, digest: str) -> str:
         """Return the path of the raw vectors of that sample."""
         return f"{self.folder('references')}/{space_id}-{digest[:16]}.parquet"
+
+    def kept_sample(self, seed: int) -> str:
+        """Return the path of the chunks that samples with a seed are drawn from; every run overwrites it."""
+        return f"{self.folder('samples')}/{seed}.parquet"
 
     @property
     def replacements(self) -> str:

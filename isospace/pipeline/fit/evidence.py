@@ -16,7 +16,7 @@ from isospace.encoding.role_encoders import sentence_encoder_of
 from isospace.errors import FitError
 from isospace.ingest.pseudo_queries import Passage, PseudoQuery, choose_pseudo_kind, make_pseudo_queries
 from isospace.ingest.query_files import read_judgements, read_queries
-from isospace.pipeline.fit.sample import chunk_hashes, live_chunks, vectors_of
+from isospace.pipeline.fit.sample import draw_sample, live_chunks, vectors_of
 from isospace.pipeline.fit.trial import Trial
 from isospace.pipeline.run import Run
 from isospace.storage.hashing import fingerprint, sha256
@@ -160,8 +160,8 @@ def _pool(
     run: Run, chunk_paths: Sequence[str], dimension: int, *, always: Iterable[str] = ()
 ) -> tuple[list[Passage], Float32]:
     """Return a sample of chunks, and all chunks of the documents in `always`, with their raw vectors."""
-    seed, wanted = run.config.recipe.transform.sample.seed, set(always)
-    drawn = set(bottom_k(chunk_hashes(run, chunk_paths), _POOL, seed))
+    wanted = set(always)
+    drawn = set(draw_sample(run, chunk_paths, _POOL))
     pool: dict[tuple[str, bytes], Passage] = {}
     # If documents share a text, only the first by name is in the pool, whatever the order of reading: a hit on another
     # would count as wrong.

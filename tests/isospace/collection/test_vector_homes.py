@@ -1,4 +1,4 @@
-"""The home of a hash is the first file by path that holds it, however the index came about and whoever writes beside."""
+"""The home of a hash is the first file by path that holds it, however the index came about, whoever writes beside."""
 
 from __future__ import annotations
 

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from isospace.collection.raw_vectors import write_vectors
+from isospace.collection.vector_index.pending import announced
 from isospace.pipeline.chunk import ChunkPart
 from isospace.pipeline.encode.plan import plan_shards
 from isospace.pipeline.encode.shards import EncodePlan
 from isospace.pipeline.run import Run
+from isospace.storage import paths as layout
 from tests.helpers.runs import ENCODER_ID, bare_config, bare_run, text_hash, write_chunk_part
 
 TEXTS = [f"text {n}" for n in range(10)]
@@ -104,3 +106,38 @@ def test_a_damaged_plan_is_made_again(run: Run, content: bytes) -> None:
     first = planned(run, part)
     run.store.write(first.shards[0].plan, content)
     assert planned(run, part) == first
+
+
+def test_shards_that_a_killed_run_wrote_are_found_although_what_announced_them_is_lost(run: Run) -> None:
+    part = write_chunk_part(run, "a", TEXTS)
+    first = planned(run, part)
+    done = first.shards[1]
+    hashes = [text_hash(text) for text in sorted(TEXTS, key=text_hash)[done.first : done.first + done.chunks]]
+    vectors = np.ones((len(hashes), 2), np.float32)
+    write_vectors(run.store, ENCODER_ID, done.shard_id, hashes, vectors, provenance={}, announced=True)
+    for stat in list(run.store.walk(layout.vector_index_pending(ENCODER_ID))):
+        run.store.delete(stat.path)
+    again = planned(run, part)
+    assert again.shards == (first.shards[0], *first.shards[2:])
+    assert (again.reused, again.to_encode) == (done.chunks, 10 - done.chunks)
+
+
+def test_a_plan_announces_what_its_shards_will_write_and_a_dry_run_nothing(run: Run, tmp_path: Path) -> None:
+    part = write_chunk_part(run, "a", TEXTS)
+    shards = planned(run, part).shards
+    (found,) = announced(run.store, ENCODER_ID)
+    assert sorted(found.names) == sorted(shard.shard_id for shard in shards)
+    assert (found.collection, found.run_id) == (run.collection, run.run_id)
+    before = {stat.path for stat in run.store.walk("vectors")}
+    dry = bare_run(tmp_path, config=run.config, work=str(tmp_path / "dry"))
+    assert planned(dry, write_chunk_part(dry, "b", ["another"])).to_encode == 1
+    assert {stat.path for stat in run.store.walk("vectors")} == before
+
+
+def test_the_origins_of_reused_texts_are_those_of_the_first_file_with_each(run: Run) -> None:
+    for name, texts, engine in (("1", TEXTS[:5], "first"), ("2", TEXTS[:6], "second"), ("3", ["other"], "third")):
+        provenance = {"engine": engine, "bits": engine, "batch_invariant": "true"}
+        hashes = [text_hash(text) for text in texts]
+        write_vectors(run.store, ENCODER_ID, name, hashes, np.ones((len(texts), 2), np.float32), provenance=provenance)
+    assert [origin.engine for origin in planned(run, write_chunk_part(run, "a", TEXTS[:5])).stored] == ["first"]
+    assert [origin.engine for origin in planned(run, write_chunk_part(run, "b", TEXTS)).stored] == ["first", "second"]
