@@ -64,6 +64,13 @@ def describe_fields(
     documents: Iterable[Mapping[str, Any]], declared: Mapping[str, MetadataType]
 ) -> tuple[MetadataField, ...]:
     """Return every field of documents' metadata, and every declared one, sorted by name."""
+    return describe_counts(*count_fields(documents, declared), declared)
+
+
+def count_fields(
+    documents: Iterable[Mapping[str, Any]], declared: Mapping[str, MetadataType]
+) -> tuple[dict[str, Counter[MetadataType]], Counter[str]]:
+    """Return how many values of each field have each type, and for declared ones how many cannot be read so."""
     kinds: dict[str, Counter[MetadataType]] = {name: Counter() for name in declared}
     odd = Counter[str]()
     for metadata in documents:
@@ -73,7 +80,7 @@ def describe_fields(
             kinds.setdefault(name, Counter())[kind_of(value)] += 1
             if name in declared:
                 odd[name] += as_type(value, declared[name]) is None
-    return describe_counts(kinds, odd, declared)
+    return kinds, odd
 
 
 def describe_counts(

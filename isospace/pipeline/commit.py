@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import platform
 from collections.abc import Sequence
@@ -13,9 +14,10 @@ from isospace.collection.alias import promote
 from isospace.collection.alias_refusals import stays_message
 from isospace.collection.cell_sizes import measure_cells
 from isospace.collection.listing import record_listing
-from isospace.collection.live_rows import LivePart, live_parts, read_live
+from isospace.collection.live_rows import live_parts
 from isospace.collection.metadata_schema import fields_of, read_fields, schema_warnings
 from isospace.collection.origins import origins_of, part_origins
+from isospace.collection.part_changes import PartChange, count_chunks, count_live, fields_after, part_changes
 from isospace.collection.snapshot import Manifest, PartRecord, commit_manifest, snapshot_id
 from isospace.collection.tombstones import require_no_newer_tombstone
 from isospace.encoding.embedder import load_space
@@ -124,6 +126,7 @@ def _commit(
         )
         for p in parts
     ]
+    differing = _differing(run, base, records, scan.deletions)
     made = {segment.part: segment.origins for segment in segments}
     older = base.origins if base else None
     origins = origins_of({p.name: made[p.name] if p.name in made else part_origins(older, p.name) for p in records})
@@ -137,7 +140,7 @@ def _commit(
         chunking_id=run.chunking_id,
         recipe=_recorded_recipe(run),
         documents=scan.documents,
-        chunks=_live_chunks(run.store, records, scan.deletions),
+        chunks=_chunks(run, records, scan.deletions, base, differing),
         parts=tuple(records),
         deletions=scan.deletions,
         quarantine=scan.quarantine,
@@ -147,7 +150,7 @@ def _commit(
         ),
         provenance=_provenance(run) | _cells(run, space_id, records, scan.deletions),
         origins=origins,
-        metadata=_fields(run, records, scan.deletions),
+        metadata=_fields(run, records, scan.deletions, base, differing),
         query_encoder_id=run.query_encoder_id,
         sparse_space_id=sparse_id,
     )
@@ -198,9 +201,45 @@ def why_unmoved(run: Run, commit: Commit) -> str:
     return f"{alias} does not move: {problem.rstrip('.')}" if problem else ""
 
 
-def _fields(run: Run, records: Sequence[PartRecord], deletions: FileRef | None) -> tuple[MetadataField, ...] | None:
+def _differing(
+    run: Run, base: Manifest | None, records: Sequence[PartRecord], deletions: FileRef | None
+) -> Sequence[PartChange] | None:
+    """Return how the parts differ from those of the base; None if the figures of the base are of no use."""
+    # Files of a damaged base may be lost.
+    if base is None or run.damaged:
+        return None
+    changes = part_changes(run.store, base, records, deletions)
+    return changes if len(changes) <= len(records) else None
+
+
+def _chunks(
+    run: Run,
+    records: Sequence[PartRecord],
+    deletions: FileRef | None,
+    base: Manifest | None,
+    changes: Sequence[PartChange] | None,
+) -> int:
+    if base is not None and changes is not None:
+        # Only files of the snapshot have to be there, and a part that it lacks is read.
+        with contextlib.suppress(NotFoundError):
+            return count_chunks(run.store, base, changes)
+    return sum(count_live(run.store, part.record, part.deleted) for part in live_parts(run.store, records, deletions))
+
+
+def _fields(
+    run: Run,
+    records: Sequence[PartRecord],
+    deletions: FileRef | None,
+    base: Manifest | None,
+    changes: Sequence[PartChange] | None,
+) -> tuple[MetadataField, ...] | None:
+    declared = run.config.recipe.documents.metadata_types
+    fields = None
+    if base is not None and changes is not None:
+        with contextlib.suppress(NotFoundError):
+            fields = fields_after(run.store, base, changes, declared)
     try:
-        return read_fields(run.store, records, deletions, run.config.recipe.documents.metadata_types)
+        return fields if fields is not None else read_fields(run.store, records, deletions, declared)
     except NotFoundError:
         # Something deletes files while the run works: the commit names the file, and what to do.
         return None
@@ -228,16 +267,6 @@ def _located(part: PartRecord, scan: Scan) -> PartRecord:
     """Return a kept part with its documents where they are now."""
     documents = scan.moved_parts.get(part.name)
     return part if documents is None else part.model_copy(update={"documents": documents})
-
-
-def _live_chunks(store: Store, records: Sequence[PartRecord], deletions: FileRef | None) -> int:
-    return sum(_live_count(store, part) for part in live_parts(store, records, deletions))
-
-
-def _live_count(store: Store, part: LivePart) -> int:
-    chunks = part.record.chunks
-    # The manifest records how many rows a part has; only deletions have to be counted.
-    return read_live(store, chunks.path, ["doc_id"], part.deleted).num_rows if part.deleted else chunks.rows or 0
 
 
 def _recorded_recipe(run: Run) -> dict[str, Any]:

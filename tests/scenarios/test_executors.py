@@ -17,7 +17,7 @@ from tests.helpers.inline import prepared
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("prefect_server")]
 
 # Reports name the run and its time, rates are measured, plans and leases are of one run.
-OF_ONE_RUN = ("reports", "plans", "leases", "rates.json", "snapshots", "aliases", "verdicts", "serving")
+OF_ONE_RUN = ("reports", "plans", "leases", "rates.json", "snapshots", "aliases", "verdicts", "serving", "listings")
 
 
 def content(store: Path) -> dict[str, str]:

@@ -43,12 +43,15 @@ class Recorded:
         Its files by name, each with as many documents in the base as it gave.
     is_trusted
         Whether files that have not changed need not be read.
+    is_due
+        Whether it is time to read everything again.
     """
 
     reading: str
     record: ListingRecord | None = None
     rows: Mapping[str, ListedFile] = field(default_factory=dict)
     is_trusted: bool = False
+    is_due: bool = False
 
 
 def recorded_files(
@@ -66,7 +69,8 @@ def recorded_files(
     rows = _confirmed(connection, read_listed(run.store, record))
     # A rebuild needs the texts of all documents, and an order the metadata.
     needs_all = run.rebuild or selection.order_by is not None
-    return Recorded(reading, record, rows, is_trusted=not needs_all and not _is_due(run, record))
+    is_due = _is_due(run, record)
+    return Recorded(reading, record, rows, is_trusted=not needs_all and not is_due, is_due=is_due)
 
 
 def take_trusted(connection: DuckDBPyConnection, files: SourceFiles) -> int:
@@ -137,13 +141,16 @@ def write_listing(
         row, is_trusted = rows[number], files.tallies[number].is_trusted
         if found == row.documents and (is_trusted or read == row.documents):
             whole.append(row)
+    before = recorded.record
+    listed = write_listed(run.store, run.collection, whole, () if before is None else before.files)
     has_read_all = not any(tally.is_trusted for tally in files.tallies)
-    known = recorded.record.files if recorded.record is not None else ()
+    # A run with nothing to do writes nothing: an earlier time is as good until it is due.
+    is_new = before is None or (has_read_all and (recorded.is_due or listed != before.files))
     return ListingRecord(
         documents_digest=documents_digest,
         reading=recorded.reading,
-        read_at=source.listed_at if has_read_all or recorded.record is None else recorded.record.read_at,
-        files=write_listed(run.store, run.collection, whole, known),
+        read_at=source.listed_at if before is None or is_new else before.read_at,
+        files=listed,
     )
 
 

@@ -469,3 +469,19 @@ def test_runs_in_a_row_find_what_those_that_read_everything_find(tmp_path: Path,
         run, scan = scanned(tmp_path, base)
         base = committed(run, scan)
     assert unread > 6
+
+
+def test_a_run_that_reads_the_same_again_has_nothing_to_record(tmp_path: Path, source: Path) -> None:
+    for path in source.rglob("*.*"):
+        if path.suffix != ".jsonl":
+            path.unlink()
+    write_rows(source / "t.jsonl", [{"doc_id": "t0", "text": "row"}, {"doc_id": "t1", "text": 5}])
+    base = begun(tmp_path)
+    store = open_store(str(tmp_path / "store"))
+    before = read_listing(store, "c", base.documents_digest)
+    _, again = scanned(tmp_path, base)
+    assert (again.unread, again.listing) == (0, before)
+    _, forced = scanned(tmp_path, base, verify_source_hours=0.0)
+    assert before is not None
+    assert forced.listing is not None
+    assert forced.listing.read_at > before.read_at
