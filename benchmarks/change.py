@@ -241,6 +241,7 @@ def change(folder: Path, chunks: int, dimension: int, documents: int, label: str
         "chunks": chunks,
         "changed": documents * LINES,
         "seconds": {stage.name: stage.seconds for stage in meter.stages},
+        "cpu": {stage.name: stage.cpu for stage in meter.stages},
         "peaks": {stage.name: [stage.peak, stage.anonymous] for stage in meter.stages},
         "requests": counts,
         "files": sum(len(job.vectors) for job in jobs),
@@ -268,18 +269,25 @@ def report(results: list[dict[str, Any]]) -> None:
     for title, position in (("A change of 10,000 chunks", 0), ("A change of 0.1 %", 1)):
         runs = [result["changes"][position] for result in results]
         print(f"\n{title}\n")
-        _row("seconds (store requests and ranges)", [f"{size:,}" for size in sizes], "exponent")
+        _row("seconds (of processors), store requests", [f"{size:,}" for size in sizes], "exponent, of processors")
         _row("---", ["---:"] * len(sizes), "---:")
         for name in STAGES:
-            values = [run["seconds"][name] for run in runs]
-            asked = [sum(run["requests"].get(name, {}).values()) for run in runs]
-            cells = [f"{value:.2f} ({count:,})" for value, count in zip(values, asked, strict=True)]
-            _row(name, cells, f"{exponent(sizes, values):.2f}")
-        totals = [sum(run["seconds"].values()) for run in runs]
-        _row("all", [f"{total:.2f}" for total in totals], f"{exponent(sizes, totals):.2f}")
+            _row(name, [_cell(run, [name]) for run in runs], _exponents(sizes, runs, [name]))
+        _row("all", [_cell(run, STAGES) for run in runs], _exponents(sizes, runs, STAGES))
         for what, key in (("chunks of changed documents", "changed"), ("files of raw vectors read", "files")):
             _row(what, [f"{run[key]:,}" for run in runs], "")
         _row("largest memory, MB", [f"{run['largest'] / 2**20:,.0f}" for run in runs], "")
+
+
+def _cell(run: dict[str, Any], names: Sequence[str]) -> str:
+    seconds, cpu = (sum(run[clock][name] for name in names) for clock in ("seconds", "cpu"))
+    asked = sum(sum(run["requests"].get(name, {}).values()) for name in names)
+    return f"{seconds:.2f} ({cpu:.2f}), {asked:,}"
+
+
+def _exponents(sizes: Sequence[int], runs: list[dict[str, Any]], names: Sequence[str]) -> str:
+    clocks = ([sum(run[clock][name] for name in names) for run in runs] for clock in ("seconds", "cpu"))
+    return ", ".join(f"{exponent(sizes, values):.2f}" for values in clocks)
 
 
 def _row(name: str, cells: Sequence[str], last: str) -> None:

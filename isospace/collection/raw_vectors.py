@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -24,12 +25,15 @@ from isospace.storage.parquet import (
     read_parquet,
     write_parquet,
 )
+from isospace.storage.read_ranges import prefetch
 from isospace.storage.store import Store
 from isospace.transform.affine import Role
 from isospace.transform.vectors import Float32
 
 # A few megabytes of vectors. Who needs some rows of a large file reads their groups alone.
 _GROUP_ROWS = 2_048
+# Parts that are read, or announced to the system, before they are needed.
+_AHEAD = 16
 
 
 def write_vectors(
@@ -86,6 +90,23 @@ def read_vectors(store: Store, path: str, encoder_id: str) -> tuple[list[bytes],
     """
     hashes, vectors, _ = _read_part(store, path, encoder_id)
     return hashes, vectors
+
+
+def _read_parts(
+    store: Store, paths: Iterable[str], encoder_id: str, wanted: Collection[bytes]
+) -> Iterator[tuple[list[bytes], Float32, Origin]]:
+    """Yield parts as `_read_part` returns them, and read some ahead; none once nothing is wanted any more."""
+    some = list(paths)
+    with ThreadPoolExecutor(_AHEAD) as pool:
+        for first in range(0, len(some), _AHEAD):
+            if not wanted:
+                return
+            window = some[first : first + _AHEAD]
+            if store.root is None:
+                yield from pool.map(lambda path: _read_part(store, path, encoder_id, wanted), window)
+                continue
+            prefetch(store, some[first + _AHEAD : first + 2 * _AHEAD] if first else some[: 2 * _AHEAD])
+            yield from (_read_part(store, path, encoder_id, wanted) for path in window)
 
 
 def _read_part(
@@ -186,10 +207,7 @@ def gather_with_origins(
         places.setdefault(key, []).append(row)
     result = np.empty((len(hashes), dimension), np.float32)
     origins = []
-    for path in paths:
-        if not places:
-            break
-        part_hashes, vectors, origin = _read_part(store, path, encoder_id, places.keys())
+    for part_hashes, vectors, origin in _read_parts(store, paths, encoder_id, places.keys()):
         wanted = len(places)
         for position, key in enumerate(part_hashes):
             if rows := places.pop(key, None):
@@ -210,8 +228,7 @@ def gather_with_origins(
 def find_vectors(store: Store, encoder_id: str, paths: Iterable[str], hashes: Iterable[bytes]) -> dict[bytes, Float32]:
     """Return the (d,) float32 raw vectors of those chunk hashes that the parts contain; the first part counts."""
     wanted, found = set(hashes), dict[bytes, Float32]()
-    for path in paths:
-        part_hashes, vectors, _ = _read_part(store, path, encoder_id, wanted)
+    for part_hashes, vectors, _ in _read_parts(store, paths, encoder_id, wanted):
         for position, key in enumerate(part_hashes):
             if key in wanted and key not in found:
                 found[key] = vectors[position].copy()

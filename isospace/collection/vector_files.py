@@ -56,10 +56,9 @@ def present_parts(store: Store, encoder_id: str, names: Sequence[str], *, among:
     def exists(name: str) -> bool:
         return store.exists(vector_part_path(encoder_id, name))
 
-    if store.root is not None:
-        return {name for name in names if exists(name)}
-    if len(names) > _REQUESTS * max(-(-among // _LISTED), 1):
+    if store.root is None and len(names) > _REQUESTS * max(-(-among // _LISTED), 1):
         return set(names) & {name_of_part(path, encoder_id) for path in vector_parts(store, encoder_id)}
+    # Of a local store, too: a disk answers many questions at once.
     with ThreadPoolExecutor(_REQUESTS) as pool:
         return {name for name, found in zip(names, pool.map(exists, names), strict=True) if found}
 

@@ -34,7 +34,7 @@ _REQUESTS = 16
 # size are merged.
 _FAN = 4
 _SMALLEST = 4_096
-# A run merges no more entries than this, or so many times what it adds; more wait for a vacuum.
+# A run merges no more entries than this, or so many times what it adds; more wait until there are too many levels.
 _MERGED, _MERGED_SHARE = 4_000_000, 8
 # A lookup asks every level.
 _MOST_LEVELS = 24

@@ -59,8 +59,9 @@ def forget_vectors(
             rewritten += [] if written is None else [written]
             store.delete(path)
             removed.append(path)
-        # It has the hashes of erased texts. Always, since a killed attempt may have erased them.
-        removed += drop_index(store, encoder_id)
+        # It has the hashes of erased texts, also of those that a killed attempt has erased.
+        if holders or removed:
+            drop_index(store, encoder_id)
     return count
 
 

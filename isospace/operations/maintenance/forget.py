@@ -241,10 +241,9 @@ def _remove_files(store: Store, collection: str, holding: Holding, lease: HeldLe
     files += walked("listings")
     files += [path for path in walked("serving", "lexical", "remote") if path not in derived]
     files += [path for path in walked("deletions", "quarantine", "parts") if path not in named]
-    files += walked("samples")
     if holding.doc_ids:
         # Plans name chunks only by hash, and refusals documents; none is needed while no run is working.
-        files += walked("plans", "refusals")
+        files += walked("plans", "refusals", "samples")
     files += sorted(gone)
 
     def check() -> None:

@@ -14,7 +14,7 @@ from isospace.evaluation import ranking
 def test_a_chunk_without_a_direction_ranks_last_and_is_not_nan(monkeypatch: pytest.MonkeyPatch) -> None:
     raw = np.array([[0.0, 0.0], [3.0, 4.0], [0.0, 2.0]], np.float32)
     monkeypatch.setattr(ranking, "live_hashes", lambda *_: [b"a", b"b", b"c"])
-    monkeypatch.setattr(ranking, "vector_parts", lambda *_: [])
+    monkeypatch.setattr(ranking, "find_files", lambda *_: [])
     monkeypatch.setattr(ranking, "gather", lambda *_: raw)
     record = SimpleNamespace(encoder_id="e", input_dimension=2)
     chunks = {"doc_id": SimpleNamespace(to_pylist=lambda: ["zero", "slanted", "upright"])}

@@ -144,9 +144,12 @@ def test_no_byte_of_it_is_left(haunted: PipelineConfig, tmp_path: Path) -> None:
     for folder in ("documents", "chunks", "segments", "serving", "lexical", "references", "evaluation"):
         assert any(name.startswith(f"collections/c/{folder}/") for name in found), folder
     assert any(name.startswith("vectors/") for name in found)
+    hashes = [f"{folder}/" for folder in ("/index/levels", "collections/c/samples")]
+    assert all(any(name in stat.path for stat in store.walk("")) for name in hashes)
     assert "reports/quoting/report.html" in found
     receipt = forgotten(haunted, tmp_path)
     assert holders(store.root, *needles) == []
+    assert not any(name in stat.path for stat in store.walk("") for name in hashes)
     assert receipt.found == ("secret",)
     assert receipt.vectors == receipt.chunks >= 2
     assert receipt.queries == 1

@@ -348,9 +348,23 @@ def test_raw_vectors_stay_unless_they_are_asked_for(grown: PipelineConfig, tmp_p
     assert {stat.path for stat in store.walk("vectors")} == vectors
     found = swept(grown, tmp_path, retention_days=0.0, vectors=True)
     assert found.by_reason()["vectors of no snapshot"] >= 2
+    # The index names files that are gone, and is made again.
+    assert [stat.path for stat in store.walk("vectors") if not stat.path.endswith(".parquet")] == []
     # Everything that the snapshot needs is still there: the same run encodes nothing.
     report = embed_inline(grown)
     assert (report.encoded, report.committed) == (0, False)
+
+
+def test_a_damaged_index_of_raw_vectors_is_reported_and_the_next_run_makes_another(grown: PipelineConfig) -> None:
+    store = open_store(grown.runtime.store)
+    assert verify_snapshot(store, "c").failures == ()
+    for path in [stat.path for stat in store.walk("vectors") if stat.path.endswith(".bin")]:
+        data = store.read(path)
+        store.write(path, data[:-1] + bytes([data[-1] ^ 1]))
+    (failure,) = verify_snapshot(store, "c").failures
+    assert "The next run makes the index of raw vectors again" in failure
+    assert embed_inline(grown).encoded == 0
+    assert verify_snapshot(store, "c").failures == ()
 
 
 def test_another_encoder_goes_with_its_last_snapshot(configure: Configure, tmp_path: Path) -> None:
