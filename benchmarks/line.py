@@ -7,6 +7,9 @@ time with other words, up to the size. `prose` has documents of about 20 kB, `re
 without chunking, `html` whole pages. The whole run does not include the registration of the encoder. Each run is a
 process of its own. With `--other`, each round also runs the isospace of another checkout; then the files of chunks and
 of raw vectors of both have to be equal.
+
+Beyond some 16 MB, the first parts are encoded while others are chunked: seconds of such stages include each other, and
+processes that chunk count only in the whole run. `benchmarks.overlap` looks at that.
 """
 
 from __future__ import annotations
@@ -139,9 +142,9 @@ def run_once(path: Path) -> None:
             with timed(stage.name):
                 return super().run(stage, *arguments, **keywords)
 
-        def map(self, stage: Any, items: Any) -> Any:
+        def map(self, stage: Any, items: Any, **options: Any) -> Any:
             with timed(stage.name):
-                return super().map(stage, items)
+                return super().map(stage, items, **options)
 
         def stream(self, stage: Any, items: Any, *, limit: int) -> Any:
             with timed(stage.name):

@@ -57,6 +57,7 @@ from isospace.storage.hashing import fingerprint
 from isospace.storage.parquet import FileRef, read_parquet, write_parquet
 from isospace.storage.store import Store, open_store
 from isospace.transform.probes import Windows
+from tasks.lanes import task_runs
 
 SIZES = (100_000, 300_000, 1_000_000, 3_000_000, 10_000_000)
 LINES, EDITED_LINES, EDITED_SHARE = 50, 5, 100
@@ -302,7 +303,7 @@ def measure(chunks: int, folder: Path) -> dict[str, Any]:
         "parts": [parts, len(second.manifest.parts), len(compacted.parts)],
         "shards": [len(planned.shards), len(changed.shards)],
         # Chunk, segment, and check are mapped over parts, encode over shards; there are some ten other tasks.
-        "task runs": 3 * parts + len(planned.shards) + 10,
+        "task runs": 3 * task_runs(parts) + task_runs(len(planned.shards)) + 10,
         "manifests": sizes,
     }
 

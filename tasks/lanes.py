@@ -29,6 +29,19 @@ _Numbered = tuple[int, tuple[Any, ...]]
 _Result = tuple[int, T, bool]
 
 
+def task_runs(items: int) -> int:
+    """Return the number of task runs that work off so many items one after another; items in parallel need as many."""
+    runs, taken = 0, 0
+    while taken < items:
+        runs, taken = runs + 1, taken + _share(taken + 1)
+    return runs
+
+
+def _share(taken: int) -> int:
+    """Return how many items a task run takes whose first item is the one with this number."""
+    return max(1, taken // _SHARE)
+
+
 class Lane:
     """The items of one task run, one after another; an attempt after a failure begins with the item that failed.
 
@@ -110,7 +123,7 @@ class Lanes(Generic[T]):
             self._free -= 1
             self._waiting.put(item)
             return
-        task_run = runner.submit(self._task(Lane(item, max(1, self._taken // _SHARE), self._waiting)), {})
+        task_run = runner.submit(self._task(Lane(item, _share(self._taken), self._waiting)), {})
         self._task_runs[task_run.wrapped_future] = task_run
         task_run.wrapped_future.add_done_callback(self._finished.put)
 

@@ -122,7 +122,8 @@ class Runtime(SpecModel):
     """For torch: whether to pack texts of different lengths into one unpadded batch; if empty, on a GPU if the model
     supports it."""
     threads: int | None = Field(default=None, ge=1)
-    """CPU threads of each worker; if empty, the workers share all CPUs. Also bounds the parsers of HTML and PDF."""
+    """CPU threads of each worker; if empty, the workers share all CPUs. Also how many parts this machine chunks,
+    transforms, and checks at the same time, and how many HTML and PDF files it parses; if empty, one for each CPU."""
     batch_tokens: int | None = Field(default=None, ge=1)
     """Tokens per batch of the encoder; if empty, it depends on the device."""
     workers: WorkersSpec = WorkersSpec()
@@ -163,8 +164,10 @@ class Runtime(SpecModel):
     """Address of the server that `isospace reports` started for this store, such as `http://reports.example:8090`, for
     links to reports. If empty, that in `$ISOSPACE_REPORT_URL`; without either, artifacts say where the file is."""
     memory_mb: int = Field(default=512, ge=64)
-    """Memory in MB for the joins of the plan; what exceeds it is spilled to disk. Also bounds the HTML and PDF files
-    that are parsed at a time: one for every 64 MB."""
+    """Memory in MB for the joins of the plan, which spill to disk what exceeds it; and for the parts that are chunked,
+    transformed, or checked at the same time, in addition to the processes themselves. A part of 8,000,000 characters
+    takes about 160 to chunk, so that 512 suffices for three. Also bounds the HTML and PDF files that are parsed at a
+    time: one for every 64 MB."""
 
     @field_validator("device")
     @classmethod

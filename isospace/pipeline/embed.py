@@ -192,7 +192,8 @@ def _commit(executor: TimedExecutor, run: Run, prepared: PreparedRun) -> RunRepo
     paths = all_chunk_paths(run, scan.kept, parts)
     space_id = executor.run(stages.FIT, run, paths)
     jobs = executor.run(stages.PLAN_SEGMENTS, run, parts) if parts else []
-    width = run_parts(run).size
+    # A run that has nothing to transform connects to no cluster.
+    width = run_parts(run).size if jobs else 1
     segments = executor.map(stages.SEGMENT, [(run, space_id, job) for job in jobs], limit=width)
     written = [(run, space_id, job, segment) for job, segment in zip(jobs, segments, strict=True)]
     rows = executor.map(stages.CHECK_PART, written, limit=width)

@@ -63,6 +63,8 @@ def chunk_and_encode(executor: Executor, run: Run, scan: Scan) -> Encoding:
 
 def chunk(executor: Executor, run: Run, scan: Scan) -> list[ChunkPart]:
     """Chunk the new parts of a run."""
+    if not scan.parts:
+        return []
     return executor.map(stages.CHUNK, [(run, documents) for documents in scan.parts], limit=run_parts(run).size)
 
 
@@ -122,10 +124,12 @@ def _chunked_waves(
     first, left = 0, list(sizes)
     # More than are worked on at the same time: others are chunked while a wave is planned.
     limit = 2 * run_parts(run).size
-    for part in executor.stream(stages.CHUNK, ((run, documents) for documents in scan.parts), limit=limit):
+    coming = executor.stream(stages.CHUNK, ((run, documents) for documents in scan.parts), limit=limit)
+    for done, part in enumerate(coming, start=1):
         if is_stopped():
             return
         chunked[numbers[part.documents.path]] = part
+        executor.reporter.progress(stages.CHUNK.name, done, len(numbers), f"{done:,} of {len(numbers):,}")
         while left and all(number in chunked for number in range(first, first + left[0])):
             members = [chunked.pop(number) for number in range(first, first + left[0])]
             first += left.pop(0)

@@ -19,6 +19,7 @@ from isospace.encoding.role_encoders import RoleEncoders, naming_query_encoder
 from isospace.encoding.spec import AnyEncoderSpec, ServedEncoderSpec
 from isospace.errors import MismatchError
 from isospace.pipeline.config import PipelineConfig, WorkersSpec, engine_of
+from isospace.pipeline.parallel.local import LocalParts
 from isospace.pipeline.run import Run
 from isospace.storage.store import open_store
 
@@ -212,24 +213,49 @@ def _served_pool(run: Run, encoder: ServedEncoder) -> Pool:
 
 
 def run_parts(run: Run) -> PartWorkers:
-    """Return what works on the parts of a run: chunks them, transforms them, reads them back."""
-    from isospace.pipeline.parallel.local import LocalParts
+    """Return what works on the parts of a run: chunks them, transforms them, reads them back.
 
+    Raises
+    ------
+    EncoderError
+        If a Ray cluster is configured that does not answer, or has another version of isospace.
+    """
     runtime = run.config.runtime
     with _PART_LOCK:
         if run.run_id not in _PARTS:
-            _PARTS[run.run_id] = LocalParts(runtime.threads or usable_cpus(), runtime.memory_mb * 1_000_000)
+            _PARTS[run.run_id] = (
+                _ray_parts(run)
+                if runtime.workers.kind == "ray"
+                else LocalParts(runtime.threads or usable_cpus(), runtime.memory_mb * 1_000_000)
+            )
         return _PARTS[run.run_id]
+
+
+def _ray_parts(run: Run) -> PartWorkers:
+    from isospace.pipeline.encode.workers.ray_pool import worker_engine
+    from isospace.pipeline.parallel.ray_parts import open_ray_parts
+
+    record = run_record(run)
+
+    def on_gpus(has_gpus: bool) -> bool:
+        if record.served is not None:
+            return False
+        engine = engine_for(record, engine_of(run.config.runtime))
+        return worker_engine(engine, record.precision, gpus=has_gpus).device != "cpu"
+
+    return open_ray_parts(run.config.runtime.workers, on_gpus=on_gpus)
 
 
 def close_pools(run: Run) -> None:
     """Stop the workers of a run."""
-    with _PART_LOCK:
-        if (parts := _PARTS.pop(run.run_id, None)) is not None:
-            parts.close()
     with _LOCK:
         for key in [key for key in _POOLS if key[0] == run.run_id]:
             _POOLS.pop(key).close()
+    # The last: it may have opened the connection to a cluster that both use.
+    with _PART_LOCK:
+        parts = _PARTS.pop(run.run_id, None)
+    if parts is not None:
+        parts.close()
 
 
 def forget_encoders() -> None:

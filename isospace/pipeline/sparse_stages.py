@@ -6,7 +6,15 @@ from isospace.collection.disk_usage import size_text
 from isospace.pipeline.chunk import ChunkPart
 from isospace.pipeline.counted import counted
 from isospace.pipeline.encode.shards import EncodePlan, Shard
-from isospace.pipeline.executor import ON_STORE_FAILURE, ON_TRANSIENT_FAILURE, Executor, Reporter, Stage
+from isospace.pipeline.executor import (
+    ON_PART_FAILURE,
+    ON_STORE_FAILURE,
+    ON_TRANSIENT_FAILURE,
+    Executor,
+    Reporter,
+    Stage,
+)
+from isospace.pipeline.resources import run_parts
 from isospace.pipeline.run import Run
 from isospace.pipeline.segment import SegmentJob
 from isospace.pipeline.sparse.encode import EncodedSparse, encode_sparse, plan_sparse, require_same_sparse
@@ -18,6 +26,9 @@ from isospace.pipeline.sparse.segment import (
     write_sparse_segment,
 )
 from isospace.storage.hashing import shortened_id
+
+# A few hundred weights with their terms, several times.
+_BYTES_PER_ROW = 10_000
 
 
 def run_sparse(executor: Executor, run: Run, parts: list[ChunkPart]) -> SparseParts | None:
@@ -37,7 +48,7 @@ def run_sparse(executor: Executor, run: Run, parts: list[ChunkPart]) -> SparsePa
         )
     space_id = executor.run(SEAL, run)
     jobs = executor.run(PLAN_SEGMENTS, run, parts)
-    segments = executor.map(SEGMENT, [(run, space_id, job) for job in jobs])
+    segments = executor.map(SEGMENT, [(run, space_id, job) for job in jobs], limit=run_parts(run).size if jobs else 1)
     entries, beyond = sum(one.entries for one in segments), sum(one.saturated for one in segments)
     if beyond > entries / 1_000:
         executor.reporter.warning(
@@ -92,6 +103,12 @@ def plan_segments(reporter: Reporter, run: Run, parts: list[ChunkPart]) -> list[
 
 def segment(reporter: Reporter, run: Run, space_id: str, job: SegmentJob) -> SparseSegment:
     """Quantize the sparse vectors of one part."""
+    need = _BYTES_PER_ROW * (job.part.chunks.rows or 0)
+    return run_parts(run).call(segment_part, reporter, run, space_id, job, need=need)
+
+
+def segment_part(reporter: Reporter, run: Run, space_id: str, job: SegmentJob) -> SparseSegment:
+    """Quantize the sparse vectors of one part in this process."""
     written = write_sparse_segment(run, space_id, job)
     reporter.info(f"wrote {counted(written.entries, 'sparse weight')}, {size_text(written.file.size)}")
     return written
@@ -125,4 +142,4 @@ PLAN = Stage("plan sparse encoding", plan, ON_STORE_FAILURE, opening=_plan_openi
 ENCODE = Stage("encode sparse", encode, ON_TRANSIENT_FAILURE, label=_encode_label, opening=_encode_opening)
 SEAL = Stage("seal sparse space", seal, ON_STORE_FAILURE, opening=_seal_opening)
 PLAN_SEGMENTS = Stage("plan sparse segments", plan_segments, ON_STORE_FAILURE, opening=_plan_opening)
-SEGMENT = Stage("sparse segment", segment, ON_STORE_FAILURE, label=_segment_label, opening=_segment_opening)
+SEGMENT = Stage("sparse segment", segment, ON_PART_FAILURE, label=_segment_label, opening=_segment_opening)

@@ -46,7 +46,8 @@ def keep_tokens(run: Run, part: str, tokenizer: str, hashes: Sequence[bytes], id
     bool
         Whether they were kept; a failure is logged.
     """
-    if not len(ids):
+    # On another machine than that of the run, nobody would find them.
+    if not len(ids) or not run.scratch.exists():
         return False
     path = token_file(run, part)
     data = _serialize(run.encoder_id, tokenizer, hashes, ids)

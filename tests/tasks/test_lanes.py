@@ -63,6 +63,14 @@ def test_a_small_run_has_a_task_run_for_each_item_and_a_large_one_few() -> None:
     assert 50 < task_runs() < 130
 
 
+def test_a_run_of_ten_million_chunks_has_few_task_runs() -> None:
+    # Parts are chunked, transformed, and checked; a shard has 328 chunks by default.
+    parts, shards, others = 1_250, 30_500, 60
+    assert [lanes.task_runs(items) for items in (0, 1, 32, 33)] == [0, 1, 32, 33]
+    assert lanes.task_runs(2_000) < 110
+    assert 3 * lanes.task_runs(parts) + lanes.task_runs(shards) + others < 1_000
+
+
 def test_a_task_run_repeats_only_the_item_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lanes, "_SHARE", 1)
     attempts: Counter[int] = Counter()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -77,3 +78,44 @@ def test_a_run_that_loses_the_race_plans_again(
     assert raced == [1]
     assert report.snapshot == 2
     assert sequences(open_store(config.runtime.store), "c") == [1, 2]
+
+
+def test_a_flow_encodes_the_first_parts_while_others_are_chunked(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import isospace.pipeline.encode.workers.pool as workers
+    from flows.embed_corpus import embed_corpus
+    from isospace.pipeline import stages
+    from isospace.pipeline.encode import waves
+    from tests.helpers.inline import embed_inline
+
+    source = write_jsonl(tmp_path / "d.jsonl", sentences(60))
+    recipe = {"transform": {"fit": {"kind": "none"}}}
+    whole, waved = (
+        configure(source, recipe=recipe, runtime={"store": str(tmp_path / name), "part_documents": 10})
+        for name in ("whole", "waved")
+    )
+    expected = embed_inline(whole)
+    monkeypatch.setattr(waves, "FIRST_BYTES", 1)
+    begun, chunked = threading.Event(), []
+    real_encode, real_chunk = workers.encode_shard, stages.write_chunks
+
+    def encode(*arguments):
+        begun.set()
+        return real_encode(*arguments)
+
+    def chunk(*arguments):
+        chunked.append(arguments[1])
+        if len(chunked) == 6:
+            assert begun.wait(120), "the last part is chunked, and no text is encoded yet"
+        return real_chunk(*arguments)
+
+    monkeypatch.setattr(workers, "encode_shard", encode)
+    monkeypatch.setattr(stages, "write_chunks", chunk)
+    report = embed_corpus(waved)
+    assert len(chunked) == 6
+    assert (report.snapshot_id, report.encoded, report.tokens) == (
+        expected.snapshot_id,
+        expected.encoded,
+        expected.tokens,
+    )

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import logging
-import os
+import math
 import time
 from dataclasses import dataclass, field, replace
 from queue import Queue
 from typing import TYPE_CHECKING, Any
 
-from isospace import __version__
 from isospace.collection.origins import Origin
-from isospace.encoding.backends.base import usable_cpus
 from isospace.encoding.engine import Engine, resolve_engine
-from isospace.errors import EncoderError, NoWorkersError, WorkerError, missing_package
+from isospace.errors import EncoderError, NoWorkersError, WorkerError
 from isospace.pipeline.encode.shards import EncodedShard, Shard
 from isospace.pipeline.encode.workers.process import Work
 from isospace.pipeline.encode.workers.worker import encode_in_worker, load_in_worker, origin_in_worker, place_of
+from isospace.pipeline.parallel.cluster import connected, first_line, require_package
 from isospace.pipeline.run import Run
 
 if TYPE_CHECKING:
@@ -25,6 +24,8 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 # Attempts, half a second apart: Ray restarts an actor within a second or two if it can.
 _RESTARTS = 20
+# Processors that each actor on CPUs leaves to tasks that work on parts.
+_FOR_PARTS = 0.5
 
 
 class _Actor:
@@ -105,7 +106,7 @@ class RayPool:
         except self.ray.exceptions.RayActorError as error:
             self._replace(actor)
             raise WorkerError(
-                f"a Ray worker was lost ({_first_line(error)}); it is replaced, and its shard is retried."
+                f"a Ray worker was lost ({first_line(error)}); it is replaced, and its shard is retried."
             ) from error
         except self.ray.exceptions.RayTaskError as error:
             self.free.put(actor)
@@ -127,7 +128,7 @@ class RayPool:
                 time.sleep(0.5)
                 continue
             except self.ray.exceptions.RayError as error:
-                _LOG.warning("a Ray worker is not used any more: %s", _first_line(error))
+                _LOG.warning("a Ray worker is not used any more: %s", first_line(error))
                 break
             self.free.put(actor)
             return
@@ -153,13 +154,7 @@ def open_ray(spec: WorkersSpec, work: Work) -> RayPool:
     WorkerError
         If an actor is lost while it loads the model.
     """
-    try:
-        import ray
-    except ModuleNotFoundError as error:
-        raise EncoderError(missing_package("ray", "runtime.workers.kind ray")) from error
-    owned = not ray.is_initialized()
-    if owned:
-        _connect(ray, spec)
+    ray, owned = connected(spec)
     try:
         return _start(ray, spec, work, owned=owned)
     except BaseException:
@@ -168,38 +163,19 @@ def open_ray(spec: WorkersSpec, work: Work) -> RayPool:
         raise
 
 
-def _connect(ray: Any, spec: WorkersSpec) -> None:
-    # Before the cluster starts, and unless the user has set it: a local cluster would send usage statistics.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "namespace": "isospace"}
-    try:
-        if spec.address:
-            ray.init(address=spec.address, **quiet)
-        else:
-            # Explicitly local: without an address, Ray would join any cluster on this machine.
-            ray.init(address="local", num_cpus=max(usable_cpus(), spec.count or 1), include_dashboard=False, **quiet)
-    except (ConnectionError, RuntimeError, ValueError, ImportError) as error:
-        if "ray[client]" in str(error):
-            raise EncoderError(missing_package("grpc", f"runtime.workers.address = {spec.address}")) from error
-        raise EncoderError(
-            f"runtime.workers.address = {spec.address!r}: no Ray cluster answers there ({_first_line(error)}). Start "
-            "one, or leave the address empty for a local one. If the cluster requires a token, set RAY_AUTH_MODE=token "
-            "here too, and put its token into ~/.ray/auth_token."
-        ) from error
-
-
 def _start(ray: Any, spec: WorkersSpec, work: Work, *, owned: bool) -> RayPool:
     resources = ray.cluster_resources()
-    engine = _worker_engine(work.engine, work.precision, gpus=resources.get("GPU", 0) >= 1)
+    engine = worker_engine(work.engine, work.precision, gpus=resources.get("GPU", 0) >= 1)
     gpus = engine.device != "cpu"
-    # Without a number, as many as the cluster has free.
-    count = spec.count or int(ray.available_resources().get("GPU" if gpus else "CPU", 0)) or 1
+    # Without a number, as many as the cluster has free; tasks that work on parts take a small share of its processors.
+    count = spec.count or math.ceil(ray.available_resources().get("GPU" if gpus else "CPU", 0)) or 1
     smallest = min((int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]), default=1)
     threads = engine.threads or max(min(int(resources.get("CPU", 1)) // count, smallest), 1)
     _require_resources(resources, count, gpus=gpus)
-    _require_package(ray, spec.start_seconds)
+    require_package(ray, spec.start_seconds)
     placed = replace(work, engine=replace(engine, threads=None if gpus else threads))
-    options = {"num_cpus": 1 if gpus else threads, "num_gpus": 1 if gpus else 0, "max_restarts": -1}
+    # Tasks that work on parts need room beside the actors, which wait for what they write.
+    options = {"num_cpus": 0 if gpus else threads - _FOR_PARTS, "num_gpus": 1 if gpus else 0, "max_restarts": -1}
     kind = ray.remote(_Actor)
     actors = tuple(kind.options(max_task_retries=0, **options).remote(placed) for _ in range(count))
     try:
@@ -211,7 +187,7 @@ def _start(ray: Any, spec: WorkersSpec, work: Work, *, owned: bool) -> RayPool:
             "or raise runtime.workers.start_seconds."
         ) from error
     except ray.exceptions.RayActorError as error:
-        raise WorkerError(f"a Ray worker was lost while it loaded the model ({_first_line(error)}).") from error
+        raise WorkerError(f"a Ray worker was lost while it loaded the model ({first_line(error)}).") from error
     except ray.exceptions.RayTaskError as error:
         raise error.cause from None
     pool = RayPool(ray, actors, placed, spec.start_seconds, spec.shard_seconds, owned, origins)
@@ -220,7 +196,7 @@ def _start(ray: Any, spec: WorkersSpec, work: Work, *, owned: bool) -> RayPool:
     return pool
 
 
-def _worker_engine(engine: Engine, precision: str, *, gpus: bool) -> Engine:
+def worker_engine(engine: Engine, precision: str, *, gpus: bool) -> Engine:
     """Return the engine of the actors, given whether the cluster has GPUs; an actor sees its own GPU as cuda:0."""
     on_cpu = engine.backend in ("openvino", "onnx", "static") or precision == "int8"
     if engine.device == "cpu" or (engine.device == "auto" and (on_cpu or not gpus)):
@@ -237,32 +213,5 @@ def _require_resources(resources: dict[str, float], count: int, *, gpus: bool) -
         )
 
 
-def _require_package(ray: Any, seconds: float) -> None:
-    def installed() -> str:
-        import isospace
-
-        return isospace.__version__
-
-    try:
-        version = ray.get(ray.remote(installed).options(num_cpus=0).remote(), timeout=seconds)
-    except ray.exceptions.GetTimeoutError as error:
-        raise EncoderError(
-            f"the Ray cluster did not run a task within {seconds:.0f} s. Look at `ray status`."
-        ) from error
-    except ray.exceptions.RayError as error:
-        raise EncoderError(
-            f"the workers of the Ray cluster cannot import isospace ({_first_line(error)}). Install "
-            "isospace[pipeline] there."
-        ) from error
-    if version != __version__:
-        raise EncoderError(
-            f"the Ray cluster has isospace {version}, this machine {__version__}. Install the same version on both."
-        )
-
-
 def _shown(resources: dict[str, float]) -> str:
     return ", ".join(f"{resources.get(kind, 0):.0f} {kind}" for kind in ("CPU", "GPU"))
-
-
-def _first_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]
